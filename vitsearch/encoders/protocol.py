@@ -1,0 +1,61 @@
+"""What an encoder is, and the fingerprint that tells one from another."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Vectors = NDArray[np.float32]
+
+
+@runtime_checkable
+class ImageEncoder(Protocol):
+    """Turns pictures into unit vectors: enough for image-to-image search.
+
+    ``prepare`` does the per-picture work (resize, crop) and may run in any thread; ``encode_prepared`` runs the model on what it returned.
+    """
+
+    name: str
+    dim: int
+    fingerprint: str
+
+    def prepare(self, image: Image.Image) -> NDArray[Any]:
+        """Return the model's input for one RGB picture, an array of fixed shape (most often uint8, height x width x 3)."""
+        ...
+
+    def encode_prepared(self, batch: Sequence[NDArray[Any]]) -> Vectors:
+        """Return ``(n, dim)`` float32 unit rows for ``n`` prepared pictures."""
+        ...
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
+        """Return ``(n, dim)`` float32 unit rows for ``n`` pictures, in their order; ``(0, dim)`` for none."""
+        ...
+
+
+@runtime_checkable
+class Encoder(ImageEncoder, Protocol):
+    """An image encoder with a text encoder in the same space.
+
+    ``logit_scale`` multiplies cosines (already exponentiated: about 100 for CLIP); ``logit_bias`` is None for
+    softmax-trained (CLIP-like) models and a number for sigmoid-trained (SigLIP-like) ones.
+    """
+
+    logit_scale: float
+    logit_bias: float | None
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """Return ``(n, dim)`` float32 unit rows for ``n`` texts, in their order; ``(0, dim)`` for none."""
+        ...
+
+
+def fingerprint_of(facts: Mapping[str, Any]) -> str:
+    """Return 32 hex digits that change when any fact changes.
+
+    The facts name everything that moves a vector: weights hash, preprocessing, tokenizer and context length, activation, dtype, normalisation.
+    """
+    text = json.dumps(facts, sort_keys=True, ensure_ascii=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,53 @@
+"""The exceptions of vitsearch.
+
+    VitsearchError                 every error below; its text is one line: what, where, what next
+    |- PhotoError                  a photo cannot be read (the reason is the text)
+    |- QueryError                  an empty query, a bad weight, terms that cancel out
+    |- EncoderError                an encoder cannot be found or loaded
+    |   `- EncoderMismatch         an encoder other than the one the collection was made with
+    |- RecipeError                 an unknown recipe, a bad factory string, FAISS missing
+    |- IndexDamaged                a file of the index is missing, cut or altered
+    `- CollectionError             the collection cannot be read or written
+        |- CollectionNotFound      there is none at this place
+        `- CollectionLocked        another process is writing to it
+"""
+
+
+class VitsearchError(Exception):
+    """The root of everything that vitsearch raises on purpose."""
+
+
+class PhotoError(VitsearchError):
+    """A photo cannot be read; the text says why."""
+
+
+class QueryError(VitsearchError):
+    """A query cannot be understood."""
+
+
+class EncoderError(VitsearchError):
+    """An encoder cannot be found or loaded."""
+
+
+class EncoderMismatch(EncoderError):
+    """The encoder is not the one that made the collection's vectors."""
+
+
+class RecipeError(VitsearchError):
+    """An index recipe is unknown, malformed, or needs a package that is not installed."""
+
+
+class IndexDamaged(VitsearchError):
+    """A file of the index is missing, cut or altered; the index can be rebuilt from the vectors."""
+
+
+class CollectionError(VitsearchError):
+    """A collection cannot be read or written."""
+
+
+class CollectionNotFound(CollectionError):
+    """There is no collection at this place."""
+
+
+class CollectionLocked(CollectionError):
+    """Another process is writing to the collection."""

@@ -1,0 +1,95 @@
+"""The facts that travel between the rooms of the house, as frozen dataclasses."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+State = Literal["failed", "skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One file met while walking a folder: its path relative to the root with ``/``, and its stat.
+
+    ``problem`` is a reason to skip the file without opening it (a pipe, a broken link), else None.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoInfo:
+    """What a photo's file says about it: size in pixels as displayed, and EXIF where present.
+
+    ``taken_at`` is ISO 8601 local time to the second, ``latitude`` and ``longitude`` are in degrees (north and east positive).
+    """
+
+    width: int
+    height: int
+    taken_at: str | None = None
+    camera: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """One photo of a collection."""
+
+    photo_id: int
+    path: str
+    size: int
+    mtime_ns: int
+    fingerprint: bytes
+    info: PhotoInfo
+    label: str | None = None
+    label_score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """One hit: path relative to the root, cosine similarity (higher is better), stable id."""
+
+    path: str
+    score: float
+    photo_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One label for one photo of a collection, with its probability."""
+
+    path: str
+    label: str
+    score: float
+    photo_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedPhoto:
+    """A file that is not in the collection: ``failed`` (could not be read) or ``skipped`` (not opened), and why."""
+
+    path: str
+    state: State
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """The outcome of one run of indexing, in photos; times in seconds.
+
+    ``indexed`` counts new and changed photos, ``failed`` and ``skipped`` all such files now in the folder,
+    ``seconds`` runs from the first folder read until the results are searchable without ``load_seconds`` (imports, model).
+    """
+
+    indexed: int
+    unchanged: int
+    moved: int
+    removed: int
+    skipped: int
+    failed: int
+    seconds: float
+    load_seconds: float
+    total: int
