@@ -1,0 +1,208 @@
+"""Finds the photo files below a folder, in a fixed order, with one stat for each."""
+
+import errno
+import fnmatch
+import importlib.util
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vitsearch.errors import VitsearchError
+from vitsearch.types import Found
+
+PHOTO_EXTENSIONS = frozenset(["jpg", "jpeg", "png", "webp", "tif", "tiff", "bmp", "gif", "ppm", "pgm", "pbm", "pnm", "jp2"])
+HEIF_EXTENSIONS = frozenset({"heic", "heif"})
+COLLECTION_FOLDER = ".vitsearch"
+
+_LEFT_OUT = frozenset({"@eaDir", "node_modules", "System Volume Information"})
+_KINDS = {
+    stat.S_IFIFO: "a pipe, not a file",
+    stat.S_IFSOCK: "a socket, not a file",
+    stat.S_IFBLK: "a device, not a file",
+    stat.S_IFCHR: "a device, not a file",
+    stat.S_IFDIR: "a link to a folder (follow_symlinks enters it)",
+}
+_BROKEN = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+# Folders that link to each other could be entered by as many ways as there are orders of them.
+_VISITS_OF_ONE_LINK = 16
+
+OnUnreadable = Callable[[str, str], None]
+FileId = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class WalkOptions:
+    """What a walk leaves out.
+
+    ``exclude`` globs match a path relative to the root or any one name in it, files and folders. ``include_hidden`` brings back names
+    that begin with a dot, ``@eaDir``, ``node_modules`` and ``System Volume Information``, but never ``.vitsearch``.
+    Links to files are always followed, links to folders with ``follow_symlinks``. ``leave_out`` are folders that are never entered.
+    """
+
+    exclude: tuple[str, ...] = ()
+    include_hidden: bool = False
+    follow_symlinks: bool = False
+    leave_out: frozenset[Path] = frozenset()
+
+
+def walk(root: Path, options: WalkOptions | None = None, *, on_unreadable: OnUnreadable | None = None) -> Iterator[Found]:
+    """Yield every file below ``root`` that has a photo's extension, sorted by name within each folder.
+
+    Paths are relative to the root with ``/``; bytes that are not UTF-8 are surrogates. A file that should not be opened (pipe, socket,
+    device, broken link, HEIC without its extra) carries a ``problem``. ``on_unreadable(path, reason)`` is told of each folder or
+    file below the root that is there but cannot be read, so that the photos at or under that path are not taken for removed; without it,
+    and for the root itself, VitsearchError is raised.
+    """
+    return _Walk(os.fspath(root), options or WalkOptions(), on_unreadable or _refuse).files()
+
+
+def _refuse(path: str, reason: str) -> None:
+    raise VitsearchError(f"cannot read {path!r}: {reason}; make it readable or exclude it")
+
+
+@dataclass(slots=True)
+class _Level:
+    """One open folder: its path from the root with a closing ``/``, what is left of its entries (next one last), its identity."""
+
+    prefix: str
+    entries: list[os.DirEntry[str]]
+    identity: FileId | None
+
+
+@dataclass(slots=True)
+class _Walk:
+    root: str
+    options: WalkOptions
+    on_unreadable: OnUnreadable
+    excluded: re.Pattern[str] | None = None
+    heif_problem: str | None = None
+    left_out: set[FileId] = field(default_factory=set)
+    visits: dict[FileId, int] = field(default_factory=dict)
+    levels: list[_Level] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.excluded = _pattern(self.options.exclude)
+        if importlib.util.find_spec("pillow_heif") is None:
+            self.heif_problem = "HEIC needs an extra: pip install 'vitsearch[heif]'"
+        for folder in self.options.leave_out:
+            identity = _identity(os.fspath(folder))
+            if identity:
+                self.left_out.add(identity)
+
+    def files(self) -> Iterator[Found]:
+        self._enter_root()
+        levels, excluded = self.levels, self.excluded
+        while levels:
+            level = levels[-1]
+            if not level.entries:
+                levels.pop()
+                continue
+            entry = level.entries.pop()
+            name = entry.name
+            path = level.prefix + name
+            if excluded is not None and (excluded.match(name) or excluded.match(path)):
+                continue
+            try:
+                found = self._visit(entry, path)
+            except OSError as error:
+                if not isinstance(error, FileNotFoundError):  # removed since it was listed: it is not there
+                    self.on_unreadable(path, error.strerror or str(error))
+                continue
+            if found is not None:
+                yield found
+
+    def _visit(self, entry: os.DirEntry[str], path: str) -> Found | None:
+        """Return the photo file that an entry is, or enter the folder that it is, or neither."""
+        if entry.is_dir(follow_symlinks=False):
+            self._enter(entry.path, path)
+            return None
+        extension = entry.name.rpartition(".")[2].lower()
+        is_photo = extension in PHOTO_EXTENSIONS
+        is_heif = not is_photo and extension in HEIF_EXTENSIONS
+        if entry.is_symlink():
+            if self.options.follow_symlinks and _is_folder(entry):
+                self._enter_link(entry, path)
+                return None
+            return _linked(entry, path, self.heif_problem if is_heif else None) if is_photo or is_heif else None
+        if not is_photo and not is_heif:
+            return None
+        facts = entry.stat(follow_symlinks=False)
+        return _found(path, facts, self.heif_problem if is_heif else None)
+
+    def _enter_root(self) -> None:
+        try:
+            facts = os.stat(self.root)
+            if not stat.S_ISDIR(facts.st_mode):
+                raise VitsearchError(f"{self.root!r} is a file, not a folder of photos; name the folder that it is in")
+            self.levels.append(_Level("", self._list(self.root), (facts.st_dev, facts.st_ino)))
+        except FileNotFoundError:
+            raise VitsearchError(f"there is no folder {self.root!r}; check the spelling") from None
+        except OSError as error:
+            raise VitsearchError(f"cannot read the folder {self.root!r}: {error.strerror or error}; make it readable") from error
+
+    def _enter(self, folder: str, path: str) -> None:
+        identity = _identity(folder) if self.left_out or self.options.follow_symlinks else None
+        if identity in self.left_out or (identity and any(level.identity == identity for level in self.levels)):
+            return
+        self.levels.append(_Level(path + "/", self._list(folder), identity))
+
+    def _enter_link(self, entry: os.DirEntry[str], path: str) -> None:
+        facts = entry.stat(follow_symlinks=False)
+        link = (facts.st_dev, facts.st_ino)
+        self.visits[link] = self.visits.get(link, 0) + 1
+        if self.visits[link] <= _VISITS_OF_ONE_LINK:
+            self._enter(entry.path, path)
+
+    def _list(self, folder: str) -> list[os.DirEntry[str]]:
+        with os.scandir(folder) as listing:
+            if self.options.include_hidden:
+                entries = [entry for entry in listing if entry.name != COLLECTION_FOLDER]
+            else:
+                entries = [entry for entry in listing if entry.name[0] != "." and entry.name not in _LEFT_OUT]
+        entries.sort(key=_name, reverse=True)
+        return entries
+
+
+def _name(entry: os.DirEntry[str]) -> str:
+    return entry.name
+
+
+def _pattern(globs: tuple[str, ...]) -> re.Pattern[str] | None:
+    trimmed = [glob.removeprefix("./").removeprefix("**/").strip("/") for glob in globs]
+    return re.compile("|".join(fnmatch.translate(glob) for glob in trimmed if glob) or r"(?!)") if trimmed else None
+
+
+def _identity(folder: str) -> FileId | None:
+    try:
+        facts = os.stat(folder)
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _linked(entry: os.DirEntry[str], path: str, problem: str | None) -> Found:
+    try:
+        return _found(path, entry.stat(), problem)
+    except OSError as error:
+        if error.errno not in _BROKEN:
+            raise
+        # the target's name may hold any byte, and a reason must be text
+        broken = f"a broken link to {os.readlink(entry.path)!r}" if error.errno != errno.ELOOP else "a link in a loop"
+    facts = entry.stat(follow_symlinks=False)
+    return Found(path, facts.st_size, facts.st_mtime_ns, broken)
+
+
+def _found(path: str, facts: os.stat_result, problem: str | None) -> Found:
+    if not stat.S_ISREG(facts.st_mode):
+        problem = _KINDS.get(stat.S_IFMT(facts.st_mode), "not a regular file")
+    return Found(path, facts.st_size, facts.st_mtime_ns, problem)
