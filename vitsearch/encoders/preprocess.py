@@ -1,0 +1,128 @@
+"""Turns a picture into a model's input with numpy and Pillow only.
+
+``prepare`` does the per-picture part (resize, crop) and gives uint8; ``normalise`` does the rest for a whole batch. Bit for bit what
+open_clip's torchvision transform and transformers' Pillow processors compute, so their published figures hold.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+ResizeMode = Literal["shortest", "longest", "squash"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+RGB = tuple[float, float, float]
+
+OPENAI_MEAN: RGB = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD: RGB = (0.26862954, 0.26130258, 0.27577711)
+
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_LONGEST_STRIP = 32  # a resized picture this many times longer than the crop is never made whole
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """What a model wants to be done to a picture; every field moves the vector, so all are part of the encoder's fingerprint.
+
+    ``size`` is the height and width of the input. ``shortest`` resizes the shorter side to ``resize_to`` (default: to cover ``size``) and
+    crops the centre, ``longest`` fits the whole picture in and pads with ``fill_color``, ``squash`` ignores the aspect ratio.
+    ``half_pixel`` says how an odd margin is split: ``even`` rounds half to even (open_clip), ``down`` rounds down (transformers).
+    """
+
+    size: tuple[int, int] = (224, 224)
+    mean: RGB = OPENAI_MEAN
+    std: RGB = OPENAI_STD
+    interpolation: Interpolation = "bicubic"
+    resize_mode: ResizeMode = "shortest"
+    fill_color: int = 0
+    resize_to: int | None = None
+    half_pixel: Literal["even", "down"] = "even"
+
+    def facts(self) -> dict[str, Any]:
+        """Return the fields as plain values, for a fingerprint."""
+        return asdict(self)
+
+
+def prepare(image: Image.Image, how: Preprocess) -> NDArray[np.uint8]:
+    """Return the picture resized and cropped, ``(height, width, 3)`` uint8.
+
+    Any aspect ratio is safe: where the resized picture would be a very long strip, only the part that stays is resized.
+    """
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    if how.resize_mode == "squash":
+        return np.asarray(_resized(rgb, how.size, how.interpolation))
+    height, width = _scaled_size(rgb, how)
+    if max(height / how.size[0], width / how.size[1]) > _LONGEST_STRIP and height >= how.size[0] and width >= how.size[1]:
+        return np.asarray(_cropped_first(rgb, (height, width), how))
+    filter_name = "bicubic" if _covers_oblong(how) else how.interpolation
+    return np.asarray(_centred(_resized(rgb, (height, width), filter_name), how))
+
+
+def normalise(batch: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], how: Preprocess) -> NDArray[np.float32]:
+    """Return ``(n, 3, height, width)`` float32 for ``n`` prepared pictures: ``(x / 255 - mean) / std`` for each channel."""
+    levels = np.arange(256, dtype=np.float32) / np.float32(255)
+    pixels = np.asarray(batch, dtype=np.uint8).reshape(-1, *how.size, 3)
+    out = np.empty((len(pixels), 3, *how.size), dtype=np.float32)
+    for channel in range(3):  # a picture has 256 levels, so each is normalised once
+        table = (levels - np.float32(how.mean[channel])) / np.float32(how.std[channel])
+        np.take(table, pixels[..., channel], out=out[:, channel])
+    return out
+
+
+def _covers_oblong(how: Preprocess) -> bool:
+    """Tell whether open_clip's rule for oblong inputs applies: both sides covered, rounded, always bicubic."""
+    return how.resize_mode == "shortest" and how.resize_to is None and how.size[0] != how.size[1]
+
+
+def _scaled_size(image: Image.Image, how: Preprocess) -> tuple[int, int]:
+    """Return the height and width to resize to, before crop or padding."""
+    (height, width), (target_height, target_width) = (image.height, image.width), how.size
+    if how.resize_mode == "longest" or _covers_oblong(how):
+        ratios = (height / target_height, width / target_width)
+        ratio = max(ratios) if how.resize_mode == "longest" else min(ratios)
+        return max(1, round(height / ratio)), max(1, round(width / ratio))
+    short = how.resize_to or target_height
+    if width <= height:
+        return int(short * height / width), short
+    return short, int(short * width / height)
+
+
+def _resized(image: Image.Image, size: tuple[int, int], interpolation: Interpolation) -> Image.Image:
+    return image.resize((size[1], size[0]), _FILTERS[interpolation])
+
+
+def _margin(length: int, crop: int, how: Preprocess) -> int:
+    return round((length - crop) / 2) if how.half_pixel == "even" else (length - crop) // 2
+
+
+def _centred(image: Image.Image, how: Preprocess) -> Image.Image:
+    """Crop the centre, on a background of ``fill_color`` where the picture is smaller than the crop."""
+    height, width = how.size
+    if image.height < height or image.width < width:
+        image = _padded(image, how)
+    left, top = _margin(image.width, width, how), _margin(image.height, height, how)
+    return image.crop((left, top, left + width, top + height))
+
+
+def _padded(image: Image.Image, how: Preprocess) -> Image.Image:
+    height, width = max(image.height, how.size[0]), max(image.width, how.size[1])
+    background = Image.new("RGB", (width, height), (how.fill_color,) * 3)
+    background.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
+    return background
+
+
+def _cropped_first(image: Image.Image, size: tuple[int, int], how: Preprocess) -> Image.Image:
+    """Resize only the part of the picture that the centre crop keeps."""
+    (height, width), (crop_height, crop_width) = size, how.size
+    top, left = _margin(height, crop_height, how), _margin(width, crop_width, how)
+    y_scale, x_scale = image.height / height, image.width / width
+    box = (left * x_scale, top * y_scale, (left + crop_width) * x_scale, (top + crop_height) * y_scale)
+    return image.resize((crop_width, crop_height), _FILTERS[how.interpolation], box=box)
