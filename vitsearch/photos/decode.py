@@ -169,10 +169,10 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
-    # 65535 must become 255: Pillow's own conversion clips, which turns most 16-bit photos white
+    # 65535 must become 255 (65535 = 255 x 257): Pillow's own conversion clips, which turns most 16-bit photos white
     values: NDArray[Any] = np.asarray(image)
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        return np.asarray((values - (values >> 8) + 128) >> 8, dtype=np.uint8)
+        return np.asarray((values.astype(np.uint32) + 128) // 257, dtype=np.uint8)
     numbers = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = _range(image, numbers)
     scaled = (numbers - low) * (255 / (high - low) if high > low else 0)

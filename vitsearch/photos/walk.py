@@ -119,7 +119,8 @@ class _Walk:
         if entry.is_dir(follow_symlinks=False):
             self._enter(entry.path, path)
             return None
-        extension = entry.name.rpartition(".")[2].lower()
+        stem, _, extension = entry.name.rpartition(".")
+        extension = extension.lower() if stem else ""
         is_photo = extension in PHOTO_EXTENSIONS
         is_heif = not is_photo and extension in HEIF_EXTENSIONS
         if entry.is_symlink():
