@@ -108,10 +108,6 @@ class TestPixelCap:
             assert decode(content)[0].mode == "RGB", name
             assert Image.MAX_IMAGE_PIXELS == 100
 
-    def test_pillow_has_no_say_in_a_large_photo(self) -> None:
-        with pytest.raises(PhotoError, match="truncated"):
-            decode(bomb(20_000, 12_000))  # 240 megapixels: within our cap, beyond the one of Pillow
-
     def test_a_huge_header_is_refused_in_every_thread(self) -> None:
         reasons: list[str] = []
 
@@ -243,9 +239,9 @@ class TestColour:
     @pytest.mark.skipif(not HAS_HEIF, reason="needs pillow-heif")
     def test_heic_leaves_pillows_list_of_formats_alone(self, tmp_path: Path) -> None:
         make_odd_files(tmp_path)
-        before = set(Image.OPEN)
+        before = dict(Image.OPEN)
         assert difference(read_photo(tmp_path / "phone.HEIC").image, picture(50)) < 8
-        assert set(Image.OPEN) - before <= {"HEIF"} - set(Image.OPEN)
+        assert before == Image.OPEN
 
 
 FORMATS = ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000"]
