@@ -1,0 +1,19 @@
+"""Indexes over unit vectors: they propose candidates, the stored vectors decide."""
+
+from vitsearch.index.exact import ExactIndex
+from vitsearch.index.manifest import Manifest
+from vitsearch.index.protocol import Candidates, VectorIndex
+from vitsearch.index.shadow import Shadow, build_shadow, check_recipe, manifest_stamp, open_shadow, verify_shadow
+
+__all__ = [
+    "Candidates",
+    "ExactIndex",
+    "Manifest",
+    "Shadow",
+    "VectorIndex",
+    "build_shadow",
+    "check_recipe",
+    "manifest_stamp",
+    "open_shadow",
+    "verify_shadow",
+]

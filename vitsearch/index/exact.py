@@ -1,0 +1,101 @@
+"""Exact search over half-precision rows, block by block, in constant memory (numpy only)."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitsearch.index.protocol import Candidates, Halves, Ids
+from vitsearch.vectors import Vectors, cosine_scores, top_k
+
+# numbers in a block: 1 MiB as float32 stays in the processor's cache; measured 3 to 10 times faster than blocks of 4 MiB
+_BLOCK = 262_144
+_SIGN_AND_VALUE = np.int32(-0x70002000)  # 0x8fffe000: the sign bit, then 5 bits of exponent and 10 of fraction
+_REBIAS = np.float32(2.0**112)  # the exponents of float16 and float32 count from 15 and from 127
+
+
+class ExactIndex:
+    """Every row is compared with the query; the result is exact and equal scores are in order of id.
+
+    ``vectors`` is ``(n, dim)`` float16 unit rows and ``ids`` ``(n,)`` ascending int64, both of which may be memory-mapped.
+    """
+
+    def __init__(self, vectors: Halves, ids: Ids) -> None:
+        if vectors.ndim != 2 or vectors.dtype != np.float16 or ids.shape != vectors.shape[:1]:
+            raise ValueError(f"expected (n, d) float16 vectors and (n,) ids, got {vectors.dtype} {vectors.shape} and {ids.shape}")
+        self.dim = vectors.shape[1]
+        self._vectors = vectors.view(np.ndarray)  # slices of a memmap object cost more than the work on a block
+        self._ids = ids.view(np.ndarray)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def search(self, query: NDArray[Any], k: int) -> Candidates:
+        """Return the ``min(k, n)`` rows of highest cosine with the ``(dim,)`` query, best first, equal scores by id."""
+        return self.search_batch(np.asarray(query)[None], k)[0]
+
+    def search_batch(self, queries: NDArray[Any], k: int) -> list[Candidates]:
+        """Return the candidates of each ``(m, dim)`` query; the rows are read once for all of them."""
+        rows = np.ascontiguousarray(queries, dtype=np.float32)
+        if rows.ndim != 2 or rows.shape[1] != self.dim:
+            raise ValueError(f"expected (m, {self.dim}) queries, got shape {rows.shape}")
+        best = [_Best(row, min(k, len(self))) for row in rows]
+        if k > 0 and best:
+            scaled = rows * _REBIAS
+            step = max(1, _BLOCK // max(1, self.dim))
+            block = np.empty((step, self.dim), dtype=np.int32)
+            for start in range(0, len(self), step):
+                halves = self._vectors[start : start + step]
+                rough = _shrunken(halves, block) @ scaled.T
+                for column, keeper in enumerate(best):
+                    keeper.offer(halves, rough[:, column], start)
+        for keeper in best:
+            keeper.settle()
+        return [Candidates(keeper.scores, self._ids[keeper.positions]) for keeper in best]
+
+
+class _Best:
+    """The k best rows met so far for one query, with scores summed in float64 row by row."""
+
+    def __init__(self, query: Vectors, k: int) -> None:
+        self.query = query
+        self.k = k
+        self.scores = np.empty(0, dtype=np.float32)
+        self.positions = np.empty(0, dtype=np.int64)
+        self._waiting: list[tuple[Vectors, Ids]] = []
+        # a row of float16 has a length within 2^-11 of 1, and float32 products add at most 2^-23 a dimension
+        self.slack = (2.0**-11 + len(query) * 2.0**-23) * max(1.0, float(np.linalg.norm(query)))
+
+    def offer(self, halves: Halves, rough: Vectors, start: int) -> None:
+        """Take in the rows of a block that can be among the best, judged by their rough scores."""
+        near = np.flatnonzero(rough >= self._bar(rough))
+        if len(near):
+            self._waiting.append((cosine_scores(halves[near], self.query).astype(np.float32), start + near))
+        if sum(len(scores) for scores, _ in self._waiting) >= self.k:  # not for each block: a large k would be sorted again each time
+            self.settle()
+
+    def settle(self) -> None:
+        """Cut what has been offered to the k best, equal scores in order of position."""
+        scores = np.concatenate([self.scores, *(scores for scores, _ in self._waiting)])
+        positions = np.concatenate([self.positions, *(positions for _, positions in self._waiting)])
+        kept = top_k(scores, self.k)
+        self.scores, self.positions, self._waiting = scores[kept], positions[kept], []
+
+    def _bar(self, rough: Vectors) -> float:
+        bar = self.scores[-1] - self.slack if len(self.scores) == self.k else -np.inf
+        if len(rough) > self.k:
+            bar = max(bar, np.partition(rough, len(rough) - self.k)[len(rough) - self.k] - 2 * self.slack)
+        return float(bar)
+
+
+def _shrunken(halves: Halves, block: NDArray[np.int32]) -> Vectors:
+    """Return the rows as float32 times 2^-112, in the memory of ``block``.
+
+    Shifting the bits of a float16 into the places of a float32 gives its value with the exponent's bias wrong by 112;
+    numpy's own conversion takes three to four times as long.
+    """
+    bits = block[: len(halves)]
+    bits[...] = halves.view(np.int16)
+    np.left_shift(bits, 13, out=bits)
+    np.bitwise_and(bits, _SIGN_AND_VALUE, out=bits)
+    return bits.view(np.float32)

@@ -1,0 +1,184 @@
+"""Any FAISS index, by its factory string (arXiv:2401.08281); the one module that imports FAISS."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import faiss as _faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from vitsearch.errors import RecipeError
+from vitsearch.index.protocol import Candidates, Halves, Ids
+from vitsearch.recipes import Recipe
+from vitsearch.vectors import Vectors, unit_rows
+
+faiss: Any = _faiss  # its type stubs lack half of what is used here
+
+_BLOCK = 8_388_608  # numbers converted to float32 at a time while building: 32 MiB
+_SEED = 0
+_FEW = 9_984  # what FAISS wants to train 256 centres: below it, a recipe may fail for want of rows
+
+
+class FaissIndex:
+    """A FAISS index with the photos' ids, searched by inner product.
+
+    ``search`` sets parameters such as ``nprobe`` or ``efSearch`` once, here. Raises RecipeError for one that the index does not have.
+    """
+
+    def __init__(self, index: Any, *, search: Mapping[str, float] | None = None) -> None:
+        self._index = index
+        self.dim: int = index.d
+        _set_search_parameters(index, search or {})
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
+    def search(self, query: NDArray[Any], k: int) -> Candidates:
+        """Return at most ``min(k, n)`` candidates for one ``(dim,)`` query, best first, as FAISS scores them."""
+        return self.search_batch(np.asarray(query)[None], k)[0]
+
+    def search_batch(self, queries: NDArray[Any], k: int) -> list[Candidates]:
+        """Return the candidates of each ``(m, dim)`` query; rows that FAISS pads with -1 are dropped."""
+        rows = np.ascontiguousarray(queries, dtype=np.float32)
+        if rows.ndim != 2 or rows.shape[1] != self.dim:
+            raise ValueError(f"expected (m, {self.dim}) queries, got shape {rows.shape}")
+        count = min(k, len(self))
+        if count <= 0:
+            return [Candidates(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in rows]
+        scores, ids = self._index.search(rows, count)
+        return [Candidates(s[i >= 0], i[i >= 0]) for s, i in zip(scores, ids, strict=True)]
+
+    def write(self, file: BinaryIO) -> None:
+        """Write the index to an open binary file. Raises OSError as the file does (a full disk)."""
+        faiss.write_index(self._index, faiss.PyCallbackIOWriter(file.write))
+
+
+def build_faiss_index(recipe: Recipe, vectors: Halves, ids: Ids) -> FaissIndex:
+    """Return the index of a recipe over ``(n, d)`` float16 rows, which may be memory-mapped, and their ``(n,)`` ids.
+
+    The same rows give the same index: the training sample is seeded and the work is done on one thread. Where FAISS finds
+    the rows too few for the recipe, a flat index is built. Raises RecipeError for a bad factory string.
+    """
+    factory = recipe.factory_for(len(ids))
+    index = _make(factory, vectors.shape[1])
+    try:
+        _fill(index, vectors, ids, recipe.train_size)
+    except RuntimeError as error:
+        if len(ids) >= _FEW:
+            raise RecipeError(f"FAISS could not build {factory!r}: {_reason(error)}") from error
+        index = _make("Flat", vectors.shape[1])
+        _fill(index, vectors, ids, recipe.train_size)
+    return FaissIndex(index, search=_applicable(index, recipe.search))
+
+
+def check_factory(recipe: Recipe, dim: int) -> None:
+    """Raise RecipeError when FAISS does not take the recipe's factory string or search parameters for ``dim`` dimensions."""
+    index = _make(recipe.factory_for(1_000_000), dim)
+    _set_search_parameters(index, recipe.search)
+
+
+def read_faiss_index(path: Path, *, search: Mapping[str, float] | None = None) -> FaissIndex:
+    """Return the index in a file, memory-mapped where the system and the kind of index allow it.
+
+    The file must be known to be whole: FAISS trusts what it reads. Raises RuntimeError when FAISS cannot read it.
+    """
+    index = _read(path)
+    return FaissIndex(index, search=_applicable(index, search or {}))
+
+
+def _read(path: Path) -> Any:
+    with open(path, "rb") as file:
+        # FAISS opens by a UTF-8 name, which a path need not be; the open file has a plain name on Linux
+        by_number = Path(f"/proc/self/fd/{file.fileno()}")
+        if by_number.exists():
+            return faiss.read_index(str(by_number), faiss.IO_FLAG_MMAP_IFC)
+        if os.name == "posix" or str(path).isascii():
+            with contextlib.suppress(RuntimeError, TypeError):
+                return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        return faiss.read_index(faiss.PyCallbackIOReader(file.read))
+
+
+def _make(factory: str, dim: int) -> Any:
+    wrapped = factory if factory.startswith(("IDMap,", "IDMap2,")) else f"IDMap2,{factory}"
+    try:
+        index = faiss.index_factory(dim, wrapped, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        raise RecipeError(f"FAISS does not take the factory string {factory!r} for {dim} dimensions: {_reason(error)}") from error
+    if index.metric_type != faiss.METRIC_INNER_PRODUCT:
+        raise RecipeError(f"the factory string {factory!r} gives an index without inner product; choose another")
+    _prepare(index)
+    return index
+
+
+def _sample(vectors: Halves, size: int) -> Vectors:
+    if len(vectors) > size:
+        chosen = np.sort(np.random.default_rng(_SEED).choice(len(vectors), size, replace=False))
+        return unit_rows(vectors[chosen])
+    return unit_rows(vectors)
+
+
+def _fill(index: Any, vectors: Halves, ids: Ids, train_size: int) -> None:
+    step = max(1, _BLOCK // vectors.shape[1])
+    with _one_thread():
+        if not index.is_trained:
+            index.train(_sample(vectors, train_size))
+        for start in range(0, len(ids), step):
+            rows = unit_rows(vectors[start : start + step])
+            index.add_with_ids(rows, np.ascontiguousarray(ids[start : start + step], dtype=np.int64))
+
+
+def _set_search_parameters(index: Any, search: Mapping[str, float]) -> None:
+    for name, value in search.items():
+        try:
+            faiss.ParameterSpace().set_index_parameter(index, name, float(value))
+        except RuntimeError as error:
+            raise RecipeError(f"FAISS has no search parameter {name!r} for this index; see [search] in the recipe") from error
+
+
+def _applicable(index: Any, search: Mapping[str, float]) -> Mapping[str, float]:
+    """Return no parameters for the flat index that stands in for one that could not be trained."""
+    inner = faiss.downcast_index(index.index) if hasattr(index, "index") else index
+    return {} if isinstance(inner, faiss.IndexFlat) else search
+
+
+def _prepare(index: Any) -> None:
+    """Let k-means take few points for each centre without FAISS printing a warning to stderr, and leave out idle work."""
+    index = faiss.downcast_index(index)
+    if hasattr(index, "cp"):
+        index.cp.min_points_per_centroid = 1
+    if hasattr(index, "pq"):
+        index.pq.cp.min_points_per_centroid = 1
+    if hasattr(index, "do_polysemous_training"):
+        index.do_polysemous_training = False  # takes 13 s whatever the rows, for a kind of search that is off
+    if isinstance(index, faiss.IndexPreTransform):
+        for place in range(index.chain.size()):
+            _prepare_rotation(faiss.downcast_VectorTransform(index.chain.at(place)))
+    for inner in ("index", "base_index", "refine_index"):
+        if getattr(index, inner, None) is not None:
+            _prepare(getattr(index, inner))
+
+
+def _prepare_rotation(transform: Any) -> None:
+    if isinstance(transform, faiss.OPQMatrix):
+        quantizer = faiss.ProductQuantizer(transform.d_out, transform.M, 8)
+        quantizer.cp.min_points_per_centroid = 1
+        quantizer.cp.niter = transform.niter_pq
+        transform.pq = quantizer
+        transform.quantizer_kept_alive = quantizer  # the C++ side holds a bare pointer
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
+
+
+def _reason(error: RuntimeError) -> str:
+    return " ".join(str(error).split(": ")[-1].split())[:200]

@@ -1,0 +1,130 @@
+"""The manifest of an index folder: what it was built from, and how to tell that its files are whole."""
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from vitsearch.errors import IndexDamaged, RecipeError
+from vitsearch.recipes import Recipe
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+_EDGE = 65_536  # bytes at either end that are checked each time a folder is opened
+_CHUNK = 1_048_576
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """Size in bytes, modification time, and CRC-32 of the whole file and of its first and last 64 KiB."""
+
+    size: int
+    mtime_ns: int
+    checksum: int
+    edge_checksum: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What an index folder was built from: ``count`` rows of ``dim`` numbers, by the encoder with this fingerprint.
+
+    ``generation`` is the collection's count of changes at the time; ``files`` maps file names to their facts.
+    """
+
+    recipe: Recipe
+    generation: int
+    count: int
+    dim: int
+    fingerprint: str
+    files: Mapping[str, FileFacts]
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest of a folder and force it to the disk."""
+    facts = {
+        "format": FORMAT,
+        "recipe": manifest.recipe.to_dict(),
+        "generation": manifest.generation,
+        "count": manifest.count,
+        "dim": manifest.dim,
+        "fingerprint": manifest.fingerprint,
+        "files": {name: asdict(file) for name, file in manifest.files.items()},
+    }
+    with open(folder / MANIFEST, "w", encoding="ascii") as file:
+        json.dump({**facts, "checksum": _checksum_of(facts)}, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return the manifest of a folder. Raises IndexDamaged when it is missing, altered, or of another format."""
+    file = folder / MANIFEST
+    try:
+        facts = json.loads(file.read_bytes())
+        checksum = facts.pop("checksum")
+        if facts["format"] != FORMAT:
+            raise damaged(file, f"is of format {facts['format']!r}, this version reads {FORMAT}")
+        if checksum != _checksum_of(facts):
+            raise damaged(file, "was altered")
+        recipe = Recipe.from_dict(facts.pop("recipe"))
+        files = {name: FileFacts(**entry) for name, entry in facts.pop("files").items()}
+        del facts["format"]
+        return Manifest(recipe=recipe, files=files, **facts)
+    except FileNotFoundError as error:
+        raise damaged(file, "is missing") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, RecipeError) as error:
+        raise damaged(file, "cannot be read") from error
+
+
+def facts_of(file: Path) -> FileFacts:
+    """Return the facts of a file as it is now."""
+    with open(file, "rb") as opened:
+        status = os.fstat(opened.fileno())
+        return FileFacts(status.st_size, status.st_mtime_ns, _whole(opened), _edges(opened, status.st_size))
+
+
+def check_file(file: Path, facts: FileFacts, *, whole: bool = False) -> None:
+    """Raise IndexDamaged when a file is not what the manifest says.
+
+    Its size and its two ends are always read; the whole of it where ``whole`` is set or its modification time has changed.
+    """
+    try:
+        with open(file, "rb") as opened:
+            status = os.fstat(opened.fileno())
+            if status.st_size != facts.size:
+                raise damaged(file, f"has {status.st_size} bytes, not {facts.size}")
+            if _edges(opened, facts.size) != facts.edge_checksum:
+                raise damaged(file, "was altered")
+            if (whole or status.st_mtime_ns != facts.mtime_ns) and _whole(opened) != facts.checksum:
+                raise damaged(file, "was altered")
+    except FileNotFoundError as error:
+        raise damaged(file, "is missing") from error
+    except OSError as error:
+        raise damaged(file, f"cannot be read ({error.strerror})") from error
+
+
+def damaged(file: Path, problem: str) -> IndexDamaged:
+    """Return the error for a file of an index folder, on one line."""
+    return IndexDamaged(f"index file {ascii(str(file))[1:-1]} {problem}; index the folder again to rebuild it from the stored vectors")
+
+
+def _checksum_of(facts: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(facts, sort_keys=True, ensure_ascii=True).encode())
+
+
+def _whole(file: BinaryIO) -> int:
+    file.seek(0)
+    checksum = 0
+    while chunk := file.read(_CHUNK):
+        checksum = zlib.crc32(chunk, checksum)
+    return checksum
+
+
+def _edges(file: BinaryIO, size: int) -> int:
+    file.seek(0)
+    checksum = zlib.crc32(file.read(_EDGE))
+    file.seek(max(0, size - _EDGE))
+    return zlib.crc32(file.read(_EDGE), checksum)

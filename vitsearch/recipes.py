@@ -1,0 +1,179 @@
+"""A recipe says which index is built over the vectors; it is data in a TOML file, and this module reads it without any index library."""
+
+import json
+import math
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from vitsearch.errors import RecipeError
+
+# an installed wheel carries the recipes inside the package, a checkout has them beside it
+_PLACES = (Path(__file__).parent / "recipes_data", Path(__file__).parent.parent / "indexes" / "recipes")
+_POINTS_PER_LIST = 39  # fewer training points than this for each list make poor lists (FAISS warns below it)
+_KEYS = ("name", "kind", "factory", "search", "lists", "train_size", "description")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How an index is built and searched.
+
+    ``kind`` is ``exact`` (no index library) or ``faiss``; ``factory`` is a FAISS factory string, in which ``{lists}`` stands for
+    ``lists`` (a number, or ``auto``: twice the square root of the number of photos); ``search`` holds search parameters by their
+    FAISS names; at most ``train_size`` rows, drawn with a fixed seed, are used for training.
+    """
+
+    name: str
+    kind: Literal["exact", "faiss"] = "faiss"
+    factory: str | None = None
+    search: Mapping[str, float] = field(default_factory=dict)
+    lists: int | Literal["auto"] | None = None
+    train_size: int = 262_144
+    description: str = ""
+
+    @property
+    def is_exact(self) -> bool:
+        """True when the recipe's results are those of an exact search over the vectors."""
+        return self.kind == "exact" or self.factory in ("Flat", "IDMap,Flat", "IDMap2,Flat")
+
+    def factory_for(self, count: int) -> str:
+        """Return the factory string for ``count`` photos. Raises RecipeError for a recipe without one."""
+        if self.factory is None:
+            raise RecipeError(f'recipe {self.name!r} has no factory string; give it kind = "faiss" and factory = "..."')
+        lists = auto_lists(count) if self.lists == "auto" else self.lists
+        return self.factory.replace("{lists}", str(lists))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the facts as plain JSON and TOML types, without those that are None or empty."""
+        facts = {key: getattr(self, key) for key in _KEYS}
+        return {key: dict(value) if key == "search" else value for key, value in facts.items() if value not in (None, "", {})}
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any], *, source: str = "recipe") -> "Recipe":
+        """Return the recipe of these facts. Raises RecipeError that names ``source`` for a wrong key, type or value."""
+        problem = _problem(facts)
+        if problem:
+            raise RecipeError(f"{source}: {problem}")
+        return cls(**facts)
+
+    def to_toml(self) -> str:
+        """Return the recipe as the text of a TOML file that ``from_toml`` reads back as an equal recipe."""
+        facts = self.to_dict()
+        search = facts.pop("search", {})
+        lines = [f"{key} = {_toml_value(value)}" for key, value in facts.items()]
+        if search:
+            lines += ["", "[search]", *(f"{key} = {_toml_value(value)}" for key, value in search.items())]
+        return "\n".join(lines) + "\n"
+
+    @classmethod
+    def from_toml(cls, text: str, *, source: str = "recipe") -> "Recipe":
+        """Return the recipe in a TOML text. Raises RecipeError that names ``source`` when the text is no good recipe."""
+        try:
+            facts = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise RecipeError(f"{source}: not a TOML file: {_one_line(error)}") from error
+        return cls.from_dict(facts, source=source)
+
+
+def load_recipe(name_or_file: str | Path) -> Recipe:
+    """Return a recipe by its name (``flat``, ``hnsw``, ``ivf``, ``sq8``) or from a TOML file.
+
+    A ``Path``, or a string with a path separator or ending in ``.toml``, is a file. Raises RecipeError.
+    """
+    text = str(name_or_file)
+    if isinstance(name_or_file, Path) or "/" in text or "\\" in text or text.lower().endswith(".toml"):
+        return _read_recipe(Path(text))
+    known = _known_files()
+    if text not in known:
+        raise RecipeError(f"unknown recipe {text!r}; known: {', '.join(known)}; or give a TOML file, such as ./my-recipe.toml")
+    return _read_recipe(known[text])
+
+
+def list_recipes() -> list[str]:
+    """Return the names of the recipes that come with vitsearch, sorted."""
+    return list(_known_files())
+
+
+def auto_lists(count: int) -> int:
+    """Return how many inverted lists suit ``count`` rows: twice the square root, and at least 39 rows for each list."""
+    return max(1, min(round(2 * math.sqrt(count)), count // _POINTS_PER_LIST))
+
+
+def _known_files() -> dict[str, Path]:
+    for place in _PLACES:
+        files = sorted(place.glob("*.toml"))
+        if files:
+            return {file.stem: file for file in files}
+    return {}
+
+
+def _read_recipe(file: Path) -> Recipe:
+    shown = ascii(str(file))[1:-1]
+    try:
+        text = file.read_bytes().decode("utf-8")
+    except FileNotFoundError as error:
+        raise RecipeError(f"no recipe file {shown}; known recipes: {', '.join(_known_files())}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{shown}: cannot be read as a recipe: {_one_line(error)}") from error
+    return Recipe.from_toml(text, source=shown)
+
+
+def _problem(facts: Mapping[str, Any]) -> str | None:
+    unknown = sorted(set(facts) - set(_KEYS))
+    if unknown:
+        return f"unknown key {unknown[0]!r}; known keys: {', '.join(_KEYS)}"
+    return _problem_of_texts(facts) or _problem_of_numbers(facts) or _problem_of_lists(facts)
+
+
+def _problem_of_texts(facts: Mapping[str, Any]) -> str | None:
+    for key in ("name", "kind", "factory", "description"):
+        if key in facts and not isinstance(facts[key], str):
+            return f"{key} must be a text in quotes"
+    if not facts.get("name"):
+        return 'a recipe needs a name, such as name = "mine"'
+    kind = facts.get("kind", "faiss")
+    if kind not in ("exact", "faiss"):
+        return f'kind must be "exact" or "faiss", not {kind!r}'
+    if kind == "faiss" and not facts.get("factory"):
+        return 'a recipe of kind "faiss" needs a factory string, such as factory = "HNSW32"'
+    return None
+
+
+def _problem_of_numbers(facts: Mapping[str, Any]) -> str | None:
+    if "train_size" in facts and not _is_count(facts["train_size"]):
+        return "train_size must be a whole number above 0"
+    search = facts.get("search", {})
+    if not isinstance(search, Mapping):
+        return "search must be a table, such as [search] with nprobe = 16 below it"
+    for key, value in search.items():
+        if not re.fullmatch(r"[A-Za-z_]\w*", key, re.ASCII):
+            return f"search parameter {key!r} is not a name"
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return f"search parameter {key} must be a number"
+    return None
+
+
+def _problem_of_lists(facts: Mapping[str, Any]) -> str | None:
+    wanted = "{lists}" in (facts.get("factory") or "")
+    if wanted != ("lists" in facts):
+        return 'lists and {lists} in the factory string go together: lists = "auto" with factory = "IVF{lists},Flat"'
+    if wanted and facts["lists"] != "auto" and not _is_count(facts["lists"]):
+        return 'lists must be "auto" or a whole number above 0'
+    return None
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
