@@ -55,7 +55,8 @@ class Encoder(ImageEncoder, Protocol):
 def fingerprint_of(facts: Mapping[str, Any]) -> str:
     """Return 32 hex digits that change when any fact changes.
 
-    The facts name everything that moves a vector: weights hash, preprocessing, tokenizer and context length, activation, dtype, normalisation.
+    The facts name everything that moves a vector: weights hash, preprocessing, tokenizer and context length, activation, dtype,
+    normalisation.
     """
     text = json.dumps(facts, sort_keys=True, ensure_ascii=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

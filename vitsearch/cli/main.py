@@ -1,0 +1,336 @@
+"""The commands; each translates words into one call of the library and its answer into lines."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vitsearch._version import __version__
+from vitsearch.cli import show
+from vitsearch.errors import VitsearchError
+
+INTERRUPTED = 130
+
+PHOTOS = click.argument("photos", metavar="PHOTOS")
+COLLECTION = click.option("--collection", metavar="DIR", help="Where the collection is, when not in PHOTOS/.vitsearch.")
+DEVICE = click.option("--device", default="auto", show_default=True, metavar="D", help="cpu, cuda, cuda:1, mps or auto.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON Lines in pure ASCII.")
+
+
+def main() -> None:
+    """Run the command line and exit: 0 found, 1 nothing found or a known error, 2 wrong usage."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code; every known error becomes one line on stderr."""
+    try:
+        code = cli.main(arguments, prog_name="vitsearch", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except VitsearchError as error:
+        show.note(f"vitsearch: {' '.join(str(error).split())}")
+        return 1
+    except click.exceptions.NoArgsIsHelpError as error:
+        show.line(error.format_message())
+        return 2
+    except click.ClickException as error:
+        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "vitsearch"
+        show.note(f"vitsearch: {' '.join(error.format_message().split())} (see `{command} --help`)")
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        show.note("vitsearch: stopped; what was stored is kept, run the same command to go on")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, "-V", "--version", prog_name="vitsearch")
+def cli() -> None:
+    """Find, label and understand your photos: text and photo search over a folder, offline.
+
+    Results go to stdout, progress and notes to stderr. Exit code 0: found; 1: nothing found or an error; 2: wrong usage.
+    """
+
+
+@cli.command()
+@PHOTOS
+@COLLECTION
+@click.option("--encoder", metavar="NAME", help="The model (`vitsearch models`); mini for a new collection.")
+@click.option("--recipe", metavar="NAME|FILE", help="The index: flat, hnsw, ivf, sq8 or a TOML file; flat for a new collection.")
+@DEVICE
+@click.option("--dtype", default="auto", show_default=True, metavar="T", help="float32, float16, bfloat16 or auto.")
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), default=32, show_default=True, metavar="N", help="Photos encoded and stored at a time."
+)
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Threads that decode; one a core.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out paths or names like this; may be repeated.")
+@click.option("--include-hidden", is_flag=True, help="Take hidden files and folders too.")
+@click.option("--follow-symlinks", is_flag=True, help="Enter linked folders (links to files are always followed).")
+@click.option("--retry", is_flag=True, help="Try again the files that failed before.")
+@click.option(
+    "--max-megapixels", type=click.FloatRange(min=0, min_open=True), default=250, show_default=True, help="Largest picture to decode."
+)
+@JSON
+def index(photos: str, max_megapixels: float, as_json: bool, **options: Any) -> int:
+    """Index the folder PHOTOS, or bring its collection up to date."""
+    from dataclasses import asdict
+
+    from vitsearch.indexing import index_folder
+
+    with _ProgressBar() as bar:
+        report = index_folder(photos, max_pixels=max(1, round(max_megapixels * 1e6)), progress=bar, **options)
+    if as_json:
+        show.json_line(asdict(report))
+        return 0
+    done = ", ".join(f"{count:,} {name}" for name, count in asdict(report).items() if isinstance(count, int) and name != "total" and count)
+    show.line(
+        f"{report.total:,} photos are searchable ({done}) in {report.seconds:.1f} s, and {report.load_seconds:.1f} s to load the model"
+    )
+    if report.failed or report.skipped:
+        show.note(f"vitsearch: {report.failed + report.skipped} files are not in the collection: `vitsearch failures {photos}` says why")
+    return 0
+
+
+@cli.command()
+@PHOTOS
+@click.argument("query")
+@COLLECTION
+@DEVICE
+@click.option("-k", "--top-k", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="How many results.")
+@JSON
+@click.option("--paths", "only_paths", is_flag=True, help="Print bare paths.")
+@click.option("-0", "zero", is_flag=True, help="With --paths: end each by a zero byte, for `xargs -0`.")
+@click.option("--sheet", metavar="FILE", help="Also draw the results as FILE.png or FILE.html.")
+def search(photos: str, query: str, **options: Any) -> int:
+    """Search PHOTOS by words, by a photo (./photo.jpg), or by terms: "2:beach + ./dog.jpg - people"."""
+    return _search(photos, query, lambda found, top_k: found.search(query, top_k), options)
+
+
+@cli.command()
+@PHOTOS
+@click.argument("photo")
+@COLLECTION
+@DEVICE
+@click.option("-k", "--top-k", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="How many results.")
+@JSON
+@click.option("--paths", "only_paths", is_flag=True, help="Print bare paths.")
+@click.option("-0", "zero", is_flag=True, help="With --paths: end each by a zero byte, for `xargs -0`.")
+@click.option("--sheet", metavar="FILE", help="Also draw the results as FILE.png or FILE.html.")
+def similar(photos: str, photo: str, **options: Any) -> int:
+    """Search PHOTOS for those that look like PHOTO, a file anywhere or a path inside PHOTOS."""
+    return _search(photos, f"like {photo}", lambda found, top_k: found.similar(photo, top_k), options)
+
+
+def _search(photos: str, title: str, ask: Callable[[Any, int], Any], options: dict[str, Any]) -> int:
+    if options["zero"] and not options["only_paths"]:
+        raise click.UsageError("-0 goes with --paths", click.get_current_context())
+    with _opened(photos, options) as found:
+        hits = ask(found, options["top_k"])
+        _print_notes(found)
+    if options["only_paths"]:
+        show.paths((hit.path for hit in hits), options["zero"])
+    else:
+        for hit in hits:
+            if options["as_json"]:
+                show.json_line({"path": hit.path, "score": round(hit.score, 6)})
+            else:
+                show.line(f"{hit.score:.4f}\t{show.printable(hit.path)}")
+    if options["sheet"]:
+        from vitsearch.sheet import write_sheet
+
+        write_sheet(Path(options["sheet"]), [(title, [(hit.path, f"{hit.score:.3f}") for hit in hits])], root=Path(photos))
+        show.note(f"vitsearch: wrote {options['sheet']}")
+    return 0 if hits else 1
+
+
+@cli.command()
+@PHOTOS
+@COLLECTION
+@DEVICE
+@click.option("--labels", metavar="A,B,C", help="The labels, with commas between.")
+@click.option("--labels-file", metavar="FILE", help="The labels, one a line.")
+@click.option(
+    "--template", "templates", multiple=True, metavar="T", help="plain, simple (7), imagenet (80), or your own with {}; may be repeated."
+)
+@click.option("--top", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="How many labels a photo.")
+@click.option("--output", metavar="FILE", help="Write the rows to FILE.csv or FILE.jsonl instead of printing them.")
+@click.option("--store", is_flag=True, help="Keep the best label and its score in the collection.")
+@JSON
+def label(photos: str, labels: str | None, labels_file: str | None, **options: Any) -> int:
+    """Give every photo of PHOTOS its most fitting label (zero-shot: any words will do)."""
+    if (labels is None) == (labels_file is None):
+        raise click.UsageError("give the labels with either --labels or --labels-file", click.get_current_context())
+    names = labels.split(",") if labels is not None else _lines(Path(labels_file or ""))
+    named = options["templates"]
+    templates = "plain" if not named else named[0] if len(named) == 1 else named
+    with _opened(photos, options) as found:
+        predictions = found.label(names, templates=templates, top=options["top"])
+        if options["store"]:
+            found.store_labels(predictions)
+        _print_notes(found)
+    rows = [{"path": one.path, "label": one.label, "score": round(one.score, 6)} for one in predictions]
+    if options["output"]:
+        show.write_rows(Path(options["output"]), rows)
+        show.note(f"vitsearch: wrote {len(rows)} rows to {options['output']}")
+    for row in rows if not options["output"] else []:
+        if options["as_json"]:
+            show.json_line(row)
+        else:
+            show.line(f"{row['score']:.4f}\t{show.printable(str(row['label']))}\t{show.printable(str(row['path']))}")
+    return 0 if rows else 1
+
+
+@cli.command()
+@PHOTOS
+@COLLECTION
+@JSON
+def info(photos: str, collection: str | None, as_json: bool) -> int:
+    """Print what the collection of PHOTOS holds: counts, encoder, index, sizes and dates."""
+    from vitsearch.report import collection_info
+
+    with _opened(photos, {"collection": collection}) as found:
+        facts = collection_info(found)
+    if as_json:
+        show.json_line(facts)
+    else:
+        show.table([(name.replace("_", " "), show.size(value) if name.endswith("_bytes") else value) for name, value in facts.items()])
+    return 0
+
+
+@cli.command()
+@PHOTOS
+@COLLECTION
+@JSON
+def failures(photos: str, collection: str | None, as_json: bool) -> int:
+    """List the files of PHOTOS that are not in the collection, and why (failed: unreadable; skipped: not opened)."""
+    with _opened(photos, {"collection": collection}) as found:
+        listed = found.failures()
+    for one in listed:
+        if as_json:
+            show.json_line({"path": one.path, "state": one.state, "reason": one.reason})
+        else:
+            show.line(f"{one.state}\t{show.printable(one.path)}\t{show.printable(one.reason)}")
+    if not listed:
+        show.note("vitsearch: every photo is in the collection")
+    return 0 if listed else 1
+
+
+@cli.command()
+@PHOTOS
+@COLLECTION
+@DEVICE
+@JSON
+def verify(photos: str, as_json: bool, **options: Any) -> int:
+    """Check the collection of PHOTOS: database, encoder, index, and which files are gone or changed."""
+    from vitsearch.report import verify_collection
+
+    with _opened(photos, options) as found:
+        checks = verify_collection(found)
+    for check in checks:
+        if as_json:
+            show.json_line({"check": check.name, "ok": check.ok, "detail": check.detail})
+        else:
+            show.line(f"{'ok' if check.ok else 'BAD':4}{check.name}: {show.printable(check.detail)}")
+    return 0 if all(check.ok for check in checks) else 1
+
+
+@cli.command()
+@click.argument("pattern", required=False)
+@JSON
+def models(pattern: str | None, as_json: bool) -> int:
+    """List encoders with their published figures, and whether they are on this machine; PATTERN as in *SigLIP2*."""
+    from dataclasses import asdict
+
+    from vitsearch.encoders.catalogue import list_encoders
+
+    listed = list_encoders(pattern)
+    if as_json:
+        for one in listed:
+            show.json_line(asdict(one))
+    else:
+        show.models_table(listed)
+    return 0 if listed else 1
+
+
+@cli.command()
+@JSON
+def doctor(as_json: bool) -> int:
+    """Print versions, processor, GPU (or why there is none), FAISS and where models are looked for."""
+    from dataclasses import asdict
+
+    from vitsearch.doctor import diagnose
+
+    facts = diagnose()
+    if as_json:
+        for fact in facts:
+            show.json_line(asdict(fact))
+    else:
+        show.table([(fact.name, fact.value, fact.hint or "") for fact in facts])
+    return 0
+
+
+@cli.command()
+@click.argument("photos", required=False, metavar="[PHOTOS]")
+@click.option("--output", default="demo", show_default=True, metavar="DIR", help="Where the collection and the contact sheets go.")
+def demo(photos: str | None, output: str) -> int:
+    """Index sample photos (or PHOTOS), search and label them, and draw a contact sheet as PNG and HTML."""
+    from vitsearch.demo import run_demo
+
+    with _ProgressBar() as bar:
+        sheets = run_demo(Path(output), Path(photos) if photos else None, say=show.line, progress=bar)
+    for sheet in sheets:
+        show.line(f"wrote {show.printable(str(sheet))}")
+    return 0
+
+
+# -- between the terminal and the library -----------------------------------------------------------------------------
+
+
+def _opened(photos: str, options: dict[str, Any]) -> Any:
+    from vitsearch.collection import Collection
+
+    return Collection.open(photos, collection=options.get("collection"), device=options.get("device") or "auto")
+
+
+def _print_notes(found: Any) -> None:
+    for text in found.notes:
+        show.note(f"vitsearch: {text}")
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return [text.strip() for text in file.read_text(encoding="utf-8").splitlines() if text.strip()]
+    except OSError as error:
+        raise VitsearchError(f"cannot read the labels in {file} ({error.strerror}): check the path") from error
+    except UnicodeDecodeError as error:
+        raise VitsearchError(f"the labels in {file} are not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from error
+
+
+class _ProgressBar:
+    """Shows the progress of indexing on stderr where that is a terminal."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def __enter__(self) -> "_ProgressBar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, step: Any) -> None:
+        if step.stage != "embedding":
+            return
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=step.total, unit=" photos", desc="indexing", disable=None, file=sys.stderr, dynamic_ncols=True)
+        self._bar.set_postfix_str(f"{step.failed} failed" if step.failed else "", refresh=False)
+        self._bar.update(step.done - self._bar.n)

@@ -1,0 +1,85 @@
+"""How results are written: for people, as JSON Lines in pure ASCII, or as bare paths."""
+
+import csv
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from vitsearch.errors import VitsearchError
+
+
+def note(text: str) -> None:
+    """Write one line for the person on stderr."""
+    sys.stderr.buffer.write(f"{printable(text)}\n".encode("utf-8", "backslashreplace"))
+    sys.stderr.flush()
+
+
+def line(text: str) -> None:
+    """Write one line on stdout; a byte of a file name that is not UTF-8 goes out as it is."""
+    sys.stdout.buffer.write(f"{text}\n".encode("utf-8", "surrogateescape"))
+
+
+def json_line(row: Mapping[str, Any]) -> None:
+    """Write one object as a line of pure ASCII; an invalid byte of a name is ``\\udcXX``."""
+    line(json.dumps(row, ensure_ascii=True))
+
+
+def paths(found: Iterable[str], zero: bool) -> None:
+    """Write raw paths, each ended by a newline or by a zero byte."""
+    for path in found:
+        sys.stdout.buffer.write(os.fsencode(path) + (b"\0" if zero else b"\n"))
+
+
+def printable(text: str) -> str:
+    """Return text with control characters escaped, so that a file name cannot move the cursor or break the line."""
+    return "".join(
+        char if not unicodedata.category(char).startswith("C") or "\udc80" <= char <= "\udcff" else _escaped(char) for char in text
+    )
+
+
+def _escaped(char: str) -> str:
+    return char if char == "\u200d" else char.encode("unicode_escape").decode("ascii")  # emoji families are held together by U+200D
+
+
+def table(rows: Sequence[Sequence[object]], heads: Sequence[str] = ()) -> None:
+    """Write aligned columns on stdout."""
+    cells = [[printable(str(cell)) for cell in row] for row in ([heads, *rows] if heads else rows)]
+    widths = [max(len(row[place]) for row in cells) for place in range(len(cells[0]))] if cells else []
+    for row in cells:
+        line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def write_rows(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows to a ``.csv`` or ``.jsonl`` file, aside and then renamed; raises VitsearchError."""
+    if file.suffix.lower() not in (".csv", ".jsonl"):
+        raise VitsearchError(f"cannot write {file}: name it .csv or .jsonl")
+    aside = file.with_name(file.name + ".new")
+    try:
+        with open(aside, "w", encoding="utf-8", errors="surrogateescape", newline="") as out:
+            _write(out, rows, file.suffix.lower())
+        os.replace(aside, file)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise VitsearchError(f"cannot write {file} ({error.strerror}): choose another place for --output") from error
+
+
+def _write(out: TextIO, rows: Sequence[Mapping[str, Any]], suffix: str) -> None:
+    if suffix == ".jsonl":
+        out.writelines(json.dumps(row, ensure_ascii=True) + "\n" for row in rows)
+        return
+    writer = csv.DictWriter(out, fieldnames=["path", "label", "score"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+def size(count: float) -> str:
+    """Return a number of bytes as a person reads it."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

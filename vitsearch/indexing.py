@@ -1,0 +1,421 @@
+"""Indexing a folder: the only place where the pipeline is written down.
+
+walk -> only new or changed -> read, hash, decode ahead -> batch -> encode -> one transaction per batch
+     -> remove the missing -> rebuild the index aside -> rename
+"""
+
+import os
+import time
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitsearch.encoders import load_encoder
+from vitsearch.encoders.golden import check_golden, golden_vectors
+from vitsearch.encoders.protocol import ImageEncoder
+from vitsearch.errors import CollectionError, CollectionNotFound, IndexDamaged, PhotoError
+from vitsearch.index import build_shadow, check_recipe, open_shadow
+from vitsearch.layout import (
+    Settings,
+    check_fingerprint,
+    collection_folder,
+    disk_errors,
+    photo_root,
+    read_settings,
+    write_settings,
+    writer_lock,
+)
+from vitsearch.photos import MAX_PIXELS, WalkOptions, decode, map_ahead, read_bytes_and_fingerprint, walk
+from vitsearch.recipes import Recipe, load_recipe
+from vitsearch.store import Half, PhotoStore
+from vitsearch.types import Found, IndexReport, PhotoInfo
+
+DEFAULT_ENCODER = "mini"
+Stage = Literal["looking", "loading", "embedding", "building"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is: photos done of the total of this stage, and how many of them failed."""
+
+    stage: Stage
+    done: int
+    total: int | None
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Options:
+    device: str
+    dtype: str
+    batch_size: int
+    workers: int
+    walk: WalkOptions
+    retry: bool
+    max_pixels: int
+
+
+def index_folder(  # noqa: PLR0913  one keyword for each flag of the command line, so that neither has to be learned twice
+    photos: str | os.PathLike[str],
+    *,
+    collection: str | os.PathLike[str] | None = None,
+    encoder: str | ImageEncoder | None = None,
+    recipe: str | Recipe | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    batch_size: int = 32,
+    workers: int | None = None,
+    exclude: Sequence[str] = (),
+    include_hidden: bool = False,
+    follow_symlinks: bool = False,
+    retry: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> IndexReport:
+    """Bring the collection of a photo folder up to date, making it where there is none, and return what was done.
+
+    Only new and changed files are embedded; moved ones keep their vector; those that are gone leave. ``encoder`` is a name or an object
+    (None: the collection's, for a new one ``mini``), ``recipe`` a name, a TOML file or a `Recipe` (None: the collection's, ``flat``).
+    ``batch_size`` photos are encoded and stored at a time, ``workers`` threads decode (None: one a core), ``retry`` tries failed files
+    again, ``max_pixels`` is the largest width times height that is decoded, ``progress`` is called as the run goes on.
+    A run that is stopped loses at most one batch, and the next goes on. Raises CollectionError, CollectionLocked, EncoderError,
+    EncoderMismatch, RecipeError; a photo that cannot be read is recorded, not raised.
+    """
+    if batch_size < 1 or (workers is not None and workers < 1) or max_pixels < 1:
+        raise CollectionError("batch size, workers and the pixel cap must be at least 1")
+    root = photo_root(photos)
+    folder = collection_folder(root, collection)
+    chosen = load_recipe(recipe) if isinstance(recipe, str | os.PathLike) else recipe
+    ways = WalkOptions(tuple(exclude), include_hidden, follow_symlinks, frozenset({folder}))
+    options = _Options(
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+        workers=workers or os.cpu_count() or 1,
+        walk=ways,
+        retry=retry,
+        max_pixels=max_pixels,
+    )
+    return _Run(root, folder, options, encoder=encoder, recipe=chosen, progress=progress).whole()
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A file that was read: its picture ready for the encoder, or None where its content is known already."""
+
+    found: Found
+    fingerprint: bytes
+    info: PhotoInfo | None = None
+    prepared: NDArray[Any] | None = None
+    vector: Half | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Broken:
+    found: Found
+    reason: str
+
+
+@dataclass
+class _Plan:
+    """What a walk found, against what the collection holds."""
+
+    seen: int
+    known: int
+    todo: list[Found] = field(default_factory=list)
+    refused: list[Found] = field(default_factory=list)
+    missing: set[str] = field(default_factory=set)
+    gone_failures: list[str] = field(default_factory=list)
+
+
+class _Run:
+    """One run of indexing: the collection's folder, its store, and the counts so far."""
+
+    def __init__(
+        self,
+        root: Path,
+        folder: Path,
+        options: _Options,
+        *,
+        encoder: str | ImageEncoder | None,
+        recipe: Recipe | None,
+        progress: Callable[[Progress], None],
+    ) -> None:
+        self.root, self.folder, self.options, self.progress = root, folder, options, progress
+        self.asked_encoder, self.asked_recipe = encoder, recipe
+        self.counts = dict.fromkeys(("indexed", "unchanged", "moved", "removed", "skipped", "failed"), 0)
+        self.load_seconds = 0.0
+        self._encoder: ImageEncoder | None = None
+
+    def whole(self) -> IndexReport:
+        """Do everything, in order."""
+        started = time.perf_counter()
+        files, unreadable = self._walk()
+        if self._known_settings() is None:
+            if not files:
+                note = f" ({len(unreadable)} folders could not be read)" if unreadable else ""
+                raise CollectionError(f"no photos found in {self.root}{note}: looked for jpg, png, webp, tiff, bmp, gif, ppm, jp2 and heic")
+            encoder = self._loaded_encoder(None)  # before the first trace on disk, so that a wrong name leaves none
+            check_recipe(self.asked_recipe or load_recipe("flat"), encoder.dim)
+        with writer_lock(self.folder), disk_errors(self.folder), closing(PhotoStore(self.folder / "photos.db")) as store:
+            settings = self._same_encoder(self._known_settings() or self._created(store))
+            plan = self._planned(store, files, unreadable)
+            self._check_loss(plan, settings)
+            check_recipe(self.asked_recipe or self._recipe(settings), settings.dim)
+            settings = self._updated(settings)
+            self._embed(store, plan, settings)
+            self._clear(store, plan)
+            self._rebuild(store, settings)
+            total = store.count()
+            store.checkpoint()
+        seconds = time.perf_counter() - started - self.load_seconds
+        if not total:
+            broken = self.counts["failed"] + self.counts["skipped"]
+            raise CollectionError(f"none of the {broken} files in {self.root} could be read: `vitsearch failures {self.root}` lists why")
+        return IndexReport(**self.counts, seconds=seconds, load_seconds=self.load_seconds, total=total)
+
+    # -- before anything is written ---------------------------------------------------------------------------------
+
+    def _known_settings(self) -> Settings | None:
+        try:
+            return read_settings(self.folder, self.root)
+        except CollectionNotFound:
+            return None
+
+    def _same_encoder(self, settings: Settings) -> Settings:
+        """Return the settings when the asked encoder is the collection's, perhaps by another name; raises EncoderMismatch."""
+        if self.asked_encoder is None or self.asked_encoder == settings.encoder:
+            return settings
+        return replace(settings, encoder=self._loaded_encoder(settings).name)
+
+    def _loaded_encoder(self, settings: Settings | None) -> ImageEncoder:
+        """Return the encoder, loaded at first use and held against the settings and nothing else."""
+        if self._encoder is None:
+            started = time.perf_counter()
+            self.progress(Progress("loading", 0, None))
+            asked = self.asked_encoder or (settings.encoder if settings else DEFAULT_ENCODER)
+            dtype = settings.dtype if settings and self.options.dtype == "auto" else self.options.dtype
+            self._encoder = load_encoder(asked, self.options.device, dtype) if isinstance(asked, str) else asked
+            self.load_seconds += time.perf_counter() - started
+        if settings:
+            check_fingerprint(self.folder, settings, self._encoder)
+        return self._encoder
+
+    def _walk(self) -> tuple[list[Found], list[str]]:
+        """Return the photo files and the folders that could not be read."""
+        self.progress(Progress("looking", 0, None))
+        unreadable: list[str] = []
+        return list(walk(self.root, self.options.walk, on_unreadable=lambda path, reason: unreadable.append(path))), unreadable
+
+    # -- settings and plan --------------------------------------------------------------------------------------------
+
+    def _created(self, store: PhotoStore) -> Settings:
+        """Write the first ``collection.json`` and the golden vectors."""
+        if store.count():
+            raise CollectionError(
+                f"{self.folder} holds photos but no collection.json: restore that file, or delete the folder and index again"
+            )
+        encoder = self._loaded_encoder(None)
+        started = time.perf_counter()
+        golden = golden_vectors(encoder)
+        self.load_seconds += time.perf_counter() - started
+        with store.writing():
+            store.put_fact("golden", golden.astype("<f4").tobytes())
+        recipe = self.asked_recipe or load_recipe("flat")
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        dtype = str(getattr(encoder, "dtype", "float32"))
+        settings = Settings(encoder.name, encoder.fingerprint, dtype, encoder.dim, recipe.to_dict(), now, self._root_text())
+        write_settings(self.folder, settings)
+        return settings
+
+    def _updated(self, settings: Settings) -> Settings:
+        """Return the settings with what this run was asked for, stored where that is new."""
+        recipe = self.asked_recipe.to_dict() if self.asked_recipe else settings.recipe
+        wanted = replace(settings, recipe=recipe, root=self._root_text())
+        if wanted != self._known_settings():
+            write_settings(self.folder, wanted)
+        return wanted
+
+    def _root_text(self) -> str:
+        return os.path.abspath(self.root).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+    def _recipe(self, settings: Settings) -> Recipe:
+        return Recipe.from_dict(settings.recipe, source=str(self.folder / "collection.json"))
+
+    def _planned(self, store: PhotoStore, files: Sequence[Found], unreadable: Sequence[str]) -> _Plan:
+        """Hold the files against the collection."""
+        known, failures = store.stats(), store.failure_stats()
+        plan = _Plan(seen=len(files), known=len(known))
+        for found in files:
+            stat = (found.size, found.mtime_ns)
+            if found.problem is not None:
+                self.counts["skipped"] += 1
+                if failures.get(found.path) != ("skipped", *stat):
+                    plan.refused.append(found)
+            elif known.get(found.path) == stat:
+                self.counts["unchanged"] += 1
+            elif failures.get(found.path) == ("failed", *stat) and not self.options.retry:
+                self.counts["failed"] += 1
+            else:
+                plan.todo.append(found)
+        seen = {found.path for found in files}
+        hidden = tuple("" if path in ("", ".") else f"{path}/" for path in unreadable)  # what lies there may still be there
+        plan.missing = {path for path in known if path not in seen and not (hidden and path.startswith(hidden))}
+        plan.gone_failures = [path for path in failures if path not in seen and not (hidden and path.startswith(hidden))]
+        return plan
+
+    def _check_loss(self, plan: _Plan, settings: Settings) -> None:
+        """Raise CollectionError rather than empty a collection because a disk is not mounted or another folder was named."""
+        if not plan.known or len(plan.missing) < plan.known:
+            return
+        if plan.seen == 0:
+            raise CollectionError(
+                f"{self.root} holds no photos now, its collection holds {plan.known}: is the disk mounted? nothing was removed; "
+                f"to start over delete {self.folder}"
+            )
+        if settings.root != self._root_text() and self.folder.resolve().parent != self.root.resolve():
+            raise CollectionError(
+                f"{self.folder} is the collection of {settings.root}, and none of its {plan.known} photos is in {self.root}: "
+                "name that folder, or another --collection DIR; nothing was removed"
+            )
+
+    # -- the pipeline -------------------------------------------------------------------------------------------------
+
+    def _embed(self, store: PhotoStore, plan: _Plan, settings: Settings) -> None:
+        """Read, encode and store what is new, one transaction a batch."""
+        if plan.refused:
+            with store.writing():
+                gone = sum(store.put_failure(found, "skipped", found.problem or "") for found in plan.refused)
+                store.raise_generation(gone > 0)
+        if not plan.todo:
+            return
+        encoder = self._loaded_encoder(settings)
+        self._check_golden(store, settings, encoder)
+        done, known, size = 0, store.fingerprints(), self.options.batch_size
+        self.progress(Progress("embedding", 0, len(plan.todo)))
+        ahead = size + self.options.workers
+        loaded = map_ahead(lambda found: self._load(found, encoder, known), plan.todo, workers=self.options.workers, ahead=ahead)
+        for batch in _batches(loaded, size):
+            self._store_batch(store, batch, plan, encoder)
+            done += len(batch)
+            self.progress(Progress("embedding", done, len(plan.todo), self.counts["failed"]))
+
+    def _load(self, found: Found, encoder: ImageEncoder, known: Container[bytes]) -> _Loaded | _Broken:
+        """Read one file and, unless its content is known, decode and prepare it; runs in any thread."""
+        try:
+            data, fingerprint = read_bytes_and_fingerprint(os.path.join(self.root, found.path))
+            if fingerprint in known:
+                return _Loaded(found, fingerprint)
+            image, info = decode(data, max_pixels=self.options.max_pixels)
+            return _Loaded(found, fingerprint, info, encoder.prepare(image))
+        except PhotoError as error:
+            return _Broken(found, str(error))
+        except MemoryError:
+            return _Broken(found, "not enough memory to decode it")
+
+    def _store_batch(self, store: PhotoStore, batch: Sequence[_Loaded | _Broken], plan: _Plan, encoder: ImageEncoder) -> None:
+        """Encode a batch and store its photos and failures in one transaction."""
+        batch = [self._with_vector(store, item, encoder) for item in batch]
+        pictures = [item.prepared for item in batch if isinstance(item, _Loaded) and item.prepared is not None]
+        fresh = iter(encoder.encode_prepared(pictures) if pictures else ())
+        with store.writing():
+            generation, changed = store.generation() + 1, False
+            for item in batch:
+                if isinstance(item, _Loaded):
+                    vector = next(fresh).astype(np.float16) if item.prepared is not None else item.vector
+                    changed |= self._keep(store, item, plan, vector=vector, generation=generation)
+                else:
+                    changed |= self._fail(store, item.found, item.reason)
+            store.raise_generation(changed)
+
+    def _with_vector(self, store: PhotoStore, item: _Loaded | _Broken, encoder: ImageEncoder) -> _Loaded | _Broken:
+        """Give a file of known content the vector that the collection has for it.
+
+        It is fetched before anything of the batch is written, since two files may swap their contents; where the holder
+        was already replaced in this run, the file is decoded after all.
+        """
+        if isinstance(item, _Broken) or item.prepared is not None:
+            return item
+        same = store.photos_with(item.fingerprint)
+        if not same:
+            return self._load(item.found, encoder, frozenset())
+        return replace(item, info=same[0].info, vector=store.vector(same[0].photo_id))
+
+    def _keep(self, store: PhotoStore, item: _Loaded, plan: _Plan, *, vector: Half | None, generation: int) -> bool:
+        """Store one readable file as unchanged, moved, or new, and return whether a vector was written."""
+        same = store.photos_with(item.fingerprint)
+        here = next((photo for photo in same if photo.path == item.found.path), None)
+        moved = next((photo for photo in same if photo.path in plan.missing), None)
+        if here:
+            store.touch_photo(here.photo_id, item.found)
+            self.counts["unchanged"] += 1
+            return False
+        if moved and store.photo_at(item.found.path) is None:
+            store.touch_photo(moved.photo_id, item.found)
+            plan.missing.discard(moved.path)
+            self.counts["moved"] += 1
+            return False
+        if vector is None or item.info is None or not np.isfinite(vector).all():
+            return self._fail(store, item.found, "the encoder gave a vector that is not finite")
+        store.put_photo(item.found, item.fingerprint, item.info, vector=vector, generation=generation)
+        self.counts["indexed"] += 1
+        return True
+
+    def _fail(self, store: PhotoStore, found: Found, reason: str) -> bool:
+        """Store a failure and return whether it took a photo out of the collection."""
+        self.counts["failed"] += 1
+        return store.put_failure(found, "failed", reason) > 0
+
+    def _check_golden(self, store: PhotoStore, settings: Settings, encoder: ImageEncoder) -> None:
+        started = time.perf_counter()
+        stored = store.fact("golden")
+        if isinstance(stored, bytes):
+            check_golden(encoder, np.frombuffer(stored, dtype="<f4").reshape(-1, settings.dim))
+        self.load_seconds += time.perf_counter() - started
+
+    # -- after the photos ---------------------------------------------------------------------------------------------
+
+    def _clear(self, store: PhotoStore, plan: _Plan) -> None:
+        """Remove the photos whose files are gone, and the failures of files that are gone."""
+        if plan.missing or plan.gone_failures:
+            with store.writing():
+                self.counts["removed"] = store.remove_photos(sorted(plan.missing))
+                store.forget_failures(plan.gone_failures)
+                store.raise_generation(self.counts["removed"] > 0)
+
+    def _rebuild(self, store: PhotoStore, settings: Settings) -> None:
+        """Build the index again where it is not that of the stored vectors and the settings' recipe."""
+        recipe = self._recipe(settings)
+        generation = store.generation()
+        try:
+            built = open_shadow(self.folder / "index").manifest
+            if built.generation == generation and built.recipe == recipe and built.fingerprint == settings.encoder_fingerprint:
+                return
+        except IndexDamaged:
+            pass
+        self.progress(Progress("building", 0, None))
+        build_shadow(
+            self.folder / "index",
+            store.vector_batches(),
+            recipe=recipe,
+            dim=settings.dim,
+            generation=generation,
+            fingerprint=settings.encoder_fingerprint,
+        )
+
+
+def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    batch: list[Any] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,99 @@
+"""What a query means: `2:beach + ./dog.jpg - people` as weighted terms, and the terms as one vector."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vitsearch.errors import QueryError
+from vitsearch.vectors import Vectors, unit_rows
+
+_PHOTO_START = ("./", "../", "/", "~", ".\\", "..\\")
+_WEIGHT = re.compile(r"(\d+(?:\.\d*)?|\.\d+):(?=\S)")
+_QUOTED = re.compile(r"\"([^\"]*)\"|'([^']*)'")
+_SIGN = re.compile(r"\s+([+-])\s+")
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One part of a query: words (``str``), a photo file (``Path``) or a picture, with a weight that is negative for "not"."""
+
+    what: str | Path | Image.Image
+    weight: float = 1.0
+
+
+def parse_query(text: str) -> list[Term]:
+    """Return the terms of a query string.
+
+    Terms are joined by `` + `` and `` - `` (with spaces), may begin with a weight (``2:``), and may be quoted to keep such signs as
+    words. A term that begins with ``./``, ``../``, ``/`` or ``~`` is a photo, relative to the working folder. Raises QueryError for an
+    empty query or term.
+    """
+    if not text.strip():
+        raise QueryError("the query is empty: give words, or a photo as ./photo.jpg")
+    terms: list[Term] = []
+    rest, sign = text.strip(), 1.0
+    if lead := re.match(r"([+-])\s+", rest):
+        sign, rest = (-1.0 if lead[1] == "-" else 1.0), rest[lead.end() :]
+    while True:
+        term, sign_mark, rest = _next_term(rest, text)
+        terms.append(Term(term.what, sign * term.weight))
+        if sign_mark is None:
+            return terms
+        sign = -1.0 if sign_mark == "-" else 1.0
+
+
+def _next_term(rest: str, query: str) -> tuple[Term, str | None, str]:
+    """Split off the first term: (term, the sign that follows it or None, what follows the sign)."""
+    weight = 1.0
+    if found := _WEIGHT.match(rest):
+        weight, rest = float(found[1]), rest[found.end() :]
+    if (quoted := _QUOTED.match(rest)) and (not rest[quoted.end() :].strip() or re.match(r"\s+[+-]\s", rest[quoted.end() :])):
+        body, rest = quoted[1] if quoted[1] is not None else quoted[2], rest[quoted.end() :]
+        sign = _SIGN.match(rest)
+    else:
+        sign = _SIGN.search(rest)
+        body = rest[: sign.start()] if sign else rest
+    if not body.strip() or body.strip() in "+-":
+        raise QueryError(f"a term of the query {query!r} is empty: write it as 'beach + dog - people'")
+    if weight == 0:
+        raise QueryError(f"a weight of 0 in the query {query!r} says nothing: leave the term out or give it another weight")
+    return Term(_meaning(body.strip()), weight), sign[1] if sign else None, rest[sign.end() :] if sign else ""
+
+
+def _meaning(body: str) -> str | Path:
+    if not body.startswith(_PHOTO_START):
+        return body
+    try:
+        return Path(body).expanduser()
+    except RuntimeError as error:  # ~name of nobody
+        raise QueryError(f"no home folder for {body!r}: write the photo's full path") from error
+
+
+def combine(terms: Sequence[Term], vector_of: Callable[[Term], Vectors]) -> Vectors:
+    """Return the unit vector ``(d,)`` of the weighted sum of the terms' unit vectors.
+
+    Raises QueryError when there is no term or the terms cancel each other out.
+    """
+    if not terms:
+        raise QueryError("the query has no term: give words, a photo or a vector")
+    total = np.sum([term.weight * vector_of(term).astype(np.float64) for term in terms], axis=0)
+    if float(np.linalg.norm(total)) < 1e-6 * sum(abs(term.weight) for term in terms):
+        raise QueryError("the terms of the query cancel each other out: change a weight")
+    return unit_rows(total[None])[0]
+
+
+def check_vector(vector: object, dim: int) -> Vectors:
+    """Return a user's vector as a unit row ``(dim,)``; raises QueryError for another shape, zeros, or numbers that are not finite."""
+    try:
+        array = np.asarray(vector, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise QueryError(f"a query is a string, a picture, a path, a vector or terms, not {type(vector).__name__}") from error
+    if array.shape != (dim,):
+        raise QueryError(f"the query vector has shape {array.shape}, the collection's vectors have ({dim},)")
+    if not np.isfinite(array).all() or not array.any():
+        raise QueryError("the query vector is all zeros or holds a number that is not finite")
+    return unit_rows(array[None])[0]

@@ -1,0 +1,340 @@
+"""The truth on disk: photos, vectors and failures in one SQLite file.
+
+Paths are TEXT whose bytes are those of the file name, so that names which are not valid UTF-8 survive; Python sees them as
+``str`` with surrogate escapes. Each committed change of a vector or of the set of photos raises ``generation`` by one,
+by which a derived index knows whether it is current.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitsearch.errors import CollectionError
+from vitsearch.types import Found, Photo, PhotoInfo, SkippedPhoto, State
+
+Half = NDArray[np.float16]
+Ids = NDArray[np.int64]
+
+MIGRATIONS = (
+    """
+    CREATE TABLE photos (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        path TEXT NOT NULL UNIQUE,
+        size INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL,
+        fingerprint BLOB NOT NULL,
+        width INTEGER NOT NULL,
+        height INTEGER NOT NULL,
+        taken_at TEXT,
+        camera TEXT,
+        latitude REAL,
+        longitude REAL,
+        label TEXT,
+        label_score REAL
+    );
+    CREATE INDEX photos_fingerprint ON photos(fingerprint);
+    CREATE TABLE vectors (
+        photo_id INTEGER PRIMARY KEY REFERENCES photos(id) ON DELETE CASCADE,
+        generation INTEGER NOT NULL,
+        vector BLOB NOT NULL
+    );
+    CREATE INDEX vectors_generation ON vectors(generation);
+    CREATE TABLE failures (
+        path TEXT PRIMARY KEY,
+        state TEXT NOT NULL CHECK (state IN ('failed', 'skipped')),
+        reason TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+    INSERT INTO facts VALUES ('generation', 0);
+    """,
+)
+
+PHOTO_COLUMNS = "id, path, size, mtime_ns, fingerprint, width, height, taken_at, camera, latitude, longitude, label, label_score"
+
+
+class PhotoStore:
+    """One open ``photos.db``; one writer at a time, any number of readers (WAL).
+
+    Every method raises CollectionError where SQLite reports damage, a full disk, or a file that may not be written.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self.path = path
+        with self._errors():
+            self._db = _connect(path, read_only)
+            self._migrate(read_only)
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self._db.close()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise CollectionError(_explain(self.path, error)) from error
+
+    def _migrate(self, read_only: bool) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(MIGRATIONS):
+            raise CollectionError(
+                f"{self.path} has format {version}, newer than this vitsearch reads ({len(MIGRATIONS)}): upgrade vitsearch"
+            )
+        if version == len(MIGRATIONS):
+            self._db.execute("SELECT value FROM facts WHERE name = 'generation'").fetchone()
+            return
+        if read_only:
+            raise CollectionError(f"{self.path} has an older or unfinished format {version}: run `vitsearch index` on its folder once")
+        for number in range(version, len(MIGRATIONS)):
+            self._db.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
+
+    # -- transactions -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Run the block as one transaction: all of it is stored, or none."""
+        with self._errors():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Run the block on one unchanging state of the file, whatever a writer does meanwhile."""
+        with self._errors():
+            self._db.execute("BEGIN")
+            try:
+                yield
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("COMMIT")
+
+    def checkpoint(self) -> None:
+        """Move the write-ahead log into the file, so that one file holds everything."""
+        with self._errors():
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    # -- writing (inside `writing`) -----------------------------------------------------------------------------------
+
+    def raise_generation(self, changed: bool) -> None:
+        """Raise the generation by one where the set of photos or a vector changed."""
+        if changed:
+            self._db.execute("UPDATE facts SET value = value + 1 WHERE name = 'generation'")
+
+    def put_photo(self, found: Found, fingerprint: bytes, info: PhotoInfo, *, vector: Half, generation: int) -> int:
+        """Insert or replace the photo at a path with its vector, forget its failure and its label, and return its id."""
+        values = (
+            found.size,
+            found.mtime_ns,
+            fingerprint,
+            info.width,
+            info.height,
+            info.taken_at,
+            info.camera,
+            info.latitude,
+            info.longitude,
+        )
+        row = self._db.execute(
+            "INSERT INTO photos (path, size, mtime_ns, fingerprint, width, height, taken_at, camera, latitude, longitude)"
+            " VALUES (CAST(? AS TEXT), ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET size = excluded.size,"
+            " mtime_ns = excluded.mtime_ns, fingerprint = excluded.fingerprint, width = excluded.width, height = excluded.height,"
+            " taken_at = excluded.taken_at, camera = excluded.camera, latitude = excluded.latitude, longitude = excluded.longitude,"
+            " label = NULL, label_score = NULL RETURNING id",
+            (_raw(found.path), *values),
+        ).fetchone()
+        self._db.execute("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", (row[0], generation, vector.astype("<f2").tobytes()))
+        self.forget_failures([found.path])
+        return int(row[0])
+
+    def touch_photo(self, photo_id: int, found: Found) -> None:
+        """Give a photo the path and stat of a file with the same content; its vector and id stay."""
+        self._db.execute(
+            "UPDATE photos SET path = CAST(? AS TEXT), size = ?, mtime_ns = ? WHERE id = ?",
+            (_raw(found.path), found.size, found.mtime_ns, photo_id),
+        )
+        self.forget_failures([found.path])
+
+    def put_failure(self, found: Found, state: State, reason: str) -> int:
+        """Store why a file is not in the collection, remove the photo that had this path before, and return how many that were."""
+        removed = self.remove_photos([found.path])
+        self._db.execute(
+            "INSERT OR REPLACE INTO failures VALUES (CAST(? AS TEXT), ?, CAST(? AS TEXT), ?, ?)",
+            (_raw(found.path), state, _raw(reason), found.size, found.mtime_ns),
+        )
+        return removed
+
+    def remove_photos(self, paths: Sequence[str]) -> int:
+        """Remove photos and their vectors by path, and return how many there were."""
+        return sum(self._db.execute("DELETE FROM photos WHERE path = CAST(? AS TEXT)", (_raw(path),)).rowcount for path in paths)
+
+    def forget_failures(self, paths: Sequence[str]) -> None:
+        """Remove entries of files that are gone or well again."""
+        self._db.executemany("DELETE FROM failures WHERE path = CAST(? AS TEXT)", [(_raw(path),) for path in paths])
+
+    def put_labels(self, labels: Sequence[tuple[int, str, float]]) -> None:
+        """Store (photo id, label, score) rows in place of earlier ones."""
+        rows = [(label, score, photo_id) for photo_id, label, score in labels]
+        self._db.executemany("UPDATE photos SET label = ?, label_score = ? WHERE id = ?", rows)
+
+    def put_fact(self, name: str, value: bytes | int | str) -> None:
+        """Store one named fact."""
+        self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def fact(self, name: str) -> bytes | int | str | None:
+        """Return one named fact, or None."""
+        with self._errors():
+            row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return row[0] if row else None
+
+    def generation(self) -> int:
+        """Return the number of the last committed change."""
+        return int(self.fact("generation") or 0)
+
+    def count(self) -> int:
+        """Return the number of photos."""
+        with self._errors():
+            return int(self._db.execute("SELECT count(*) FROM vectors").fetchone()[0])
+
+    def stats(self) -> dict[str, tuple[int, int]]:
+        """Return (size, mtime_ns) of every photo by path."""
+        with self._errors():
+            return {path: (size, mtime) for path, size, mtime in self._db.execute("SELECT path, size, mtime_ns FROM photos")}
+
+    def failure_stats(self) -> dict[str, tuple[State, int, int]]:
+        """Return (state, size, mtime_ns) of every file that is not in the collection, by path."""
+        with self._errors():
+            rows = self._db.execute("SELECT path, state, size, mtime_ns FROM failures")
+            return {path: (state, size, mtime) for path, state, size, mtime in rows}
+
+    def failures(self) -> list[SkippedPhoto]:
+        """Return every file that is not in the collection with the reason, in order of path."""
+        with self._errors():
+            return [SkippedPhoto(*row) for row in self._db.execute("SELECT path, state, reason FROM failures ORDER BY path")]
+
+    def fingerprints(self) -> set[bytes]:
+        """Return the content fingerprints of all photos."""
+        with self._errors():
+            return {row[0] for row in self._db.execute("SELECT fingerprint FROM photos")}
+
+    def photos(self) -> Iterator[Photo]:
+        """Yield every photo in order of path."""
+        with self._errors():
+            for row in self._db.execute(f"SELECT {PHOTO_COLUMNS} FROM photos ORDER BY path"):
+                yield _photo(row)
+
+    def photo_at(self, path: str) -> Photo | None:
+        """Return the photo at a path, or None."""
+        with self._errors():
+            row = self._db.execute(f"SELECT {PHOTO_COLUMNS} FROM photos WHERE path = CAST(? AS TEXT)", (_raw(path),)).fetchone()
+        return _photo(row) if row else None
+
+    def photos_with(self, fingerprint: bytes) -> list[Photo]:
+        """Return the photos whose content has this fingerprint, in order of path."""
+        with self._errors():
+            rows = self._db.execute(f"SELECT {PHOTO_COLUMNS} FROM photos WHERE fingerprint = ? ORDER BY path", (fingerprint,))
+            return [_photo(row) for row in rows]
+
+    def vector(self, photo_id: int) -> Half:
+        """Return the stored vector of one photo."""
+        with self._errors():
+            row = self._db.execute("SELECT vector FROM vectors WHERE photo_id = ?", (photo_id,)).fetchone()
+        if row is None:
+            raise CollectionError(f"{self.path}: photo {photo_id} has no vector: run `vitsearch verify`")
+        return np.frombuffer(row[0], dtype="<f2").astype(np.float16)
+
+    def rows(self, ids: Sequence[int]) -> list[tuple[int, str, bytes]]:
+        """Return (id, path, raw vector) of those ids that are in the collection, in no promised order."""
+        found: list[tuple[int, str, bytes]] = []
+        with self._errors():
+            for start in range(0, len(ids), 500):  # SQLite limits the parameters of one statement
+                part = [int(photo_id) for photo_id in ids[start : start + 500]]
+                marks = ",".join("?" * len(part))
+                sql = f"SELECT id, path, vector FROM photos JOIN vectors ON photo_id = id WHERE id IN ({marks})"
+                found.extend(self._db.execute(sql, part))
+        return found
+
+    def vector_batches(self, *, since: int = -1, size: int = 4096) -> Iterator[tuple[Ids, Half]]:
+        """Yield (ids, ``(n, dim)`` float16 rows) in order of id, of the vectors stored after generation ``since``."""
+        with self._errors():
+            where = "WHERE generation > ? ORDER BY photo_id" if since >= 0 else "WHERE ? < 0 ORDER BY photo_id"
+            cursor = self._db.execute(f"SELECT photo_id, vector FROM vectors {where}", (since,))
+            while rows := cursor.fetchmany(size):
+                ids = np.array([row[0] for row in rows], dtype=np.int64)
+                yield ids, np.frombuffer(b"".join(row[1] for row in rows), dtype="<f2").reshape(len(rows), -1).astype(np.float16)
+
+    def check(self) -> list[str]:
+        """Return what SQLite's own integrity check and the link between photos and vectors find wrong; empty when sound."""
+        with self._errors():
+            found = [row[0] for row in self._db.execute("PRAGMA integrity_check") if row[0] != "ok"]
+            lost = self._db.execute("SELECT count(*) FROM photos LEFT JOIN vectors ON photo_id = id WHERE photo_id IS NULL").fetchone()[0]
+            sizes = self._db.execute("SELECT count(DISTINCT length(vector)) FROM vectors").fetchone()[0]
+        if lost:
+            found.append(f"{lost} photos have no vector")
+        if sizes > 1:
+            found.append("vectors have different lengths")
+        return found
+
+
+def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
+    if not read_only:
+        return _configured(sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False), "PRAGMA journal_mode = WAL")
+    uri = path.absolute().as_uri()
+    try:
+        return _configured(
+            sqlite3.connect(f"{uri}?mode=ro", uri=True, isolation_level=None, timeout=30, check_same_thread=False),
+            "SELECT count(*) FROM sqlite_master",
+        )
+    except sqlite3.OperationalError:
+        # a folder that may not be written has no room for the shared-memory file that WAL wants; nobody can be writing there either
+        return _configured(
+            sqlite3.connect(f"{uri}?immutable=1", uri=True, isolation_level=None, check_same_thread=False),
+            "SELECT count(*) FROM sqlite_master",
+        )
+
+
+def _configured(db: sqlite3.Connection, first: str) -> sqlite3.Connection:
+    try:
+        db.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+        db.execute(first).fetchone()
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute("PRAGMA foreign_keys = ON")
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
+def _raw(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _photo(row: tuple) -> Photo:  # type: ignore[type-arg]
+    photo_id, path, size, mtime_ns, fingerprint, *info, label, score = row
+    return Photo(photo_id, path, size, mtime_ns, fingerprint, PhotoInfo(*info), label, score)
+
+
+def _explain(path: Path, error: sqlite3.Error) -> str:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "no such table" in str(error):
+        return f"{path} is damaged ({error}): restore it from a backup, or delete its folder and index again"
+    if code == sqlite3.SQLITE_FULL:
+        return f"the disk of {path} is full: free some space and run again; what was stored before is kept"
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return f"{path} cannot be opened or written ({error}): check its permissions, or put the collection elsewhere with --collection DIR"
+    if code == sqlite3.SQLITE_BUSY:
+        return f"{path} is busy with another process: try again in a moment"
+    return f"{path} cannot be used ({error}): check the disk; what was stored before is kept"
