@@ -1,0 +1,262 @@
+"""Contact sheets: photos with captions on one page, as a picture (PNG, JPEG) or a self-contained HTML file."""
+
+import base64
+import html
+import io
+import os
+import urllib.parse
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from vitsearch.errors import PhotoError, VitsearchError
+from vitsearch.photos import map_ahead, read_photo, thumbnail
+
+Section = tuple[str, Sequence[tuple[str, str]]]
+
+MOST_TILES = 1000
+
+# the layout of the picture, in pixels
+_SIDE, _GAP, _MARGIN, _PADDING = 232, 20, 36, 10
+_TITLE, _CAPTION, _NAME, _LINE = 26, 18, 15, 25
+_PAGE, _MAT, _INK, _QUIET, _RULE, _MISSING = "#faf9f7", "#ecebe7", "#1f2328", "#6b7078", "#dddbd5", "#d5d4d0"
+# the letters in the font that Pillow carries: Latin, and the usual punctuation
+_DRAWABLE = frozenset(range(0x20, 0x7F)) | frozenset(range(0xA1, 0x180)) | frozenset(map(ord, "–—‘’“”…•€"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    """One photo as drawn; ``picture`` is None for a photo that cannot be read, and ``reason`` says why."""
+
+    path: str
+    caption: str
+    picture: Image.Image | None
+    reason: str = ""
+
+
+def write_sheet(path: Path, sections: Sequence[Section], *, root: Path) -> None:
+    """Write a contact sheet to a ``.png``, ``.jpg`` or ``.html`` file.
+
+    ``sections`` are (title, tiles) and a tile is (path of the photo, caption); paths are relative to ``root``, as in search results,
+    and the file's name is drawn below the caption. A photo that cannot be read becomes a grey tile with the reason. The file
+    appears whole or not at all. Raises VitsearchError for another suffix, for more than 1,000 photos, and when it cannot be written.
+    """
+    writers: dict[str, Callable[[list[tuple[str, list[_Tile]]]], bytes]] = {
+        ".png": partial(_as_picture, format_name="PNG"),
+        ".jpg": partial(_as_picture, format_name="JPEG"),
+        ".jpeg": partial(_as_picture, format_name="JPEG"),
+        ".html": partial(_as_html, place=path.parent, root=root),
+        ".htm": partial(_as_html, place=path.parent, root=root),
+    }
+    writer = writers.get(path.suffix.lower())
+    if writer is None:
+        raise VitsearchError(f"a contact sheet is a .png, .jpg or .html file, not {path.name!r}; name it so")
+    count = sum(len(tiles) for _, tiles in sections)
+    if count > MOST_TILES:
+        raise VitsearchError(f"a contact sheet holds at most {MOST_TILES:,} photos, not {count:,}; ask for fewer results")
+    _write(path, writer(_load(sections, root)))
+
+
+def _write(path: Path, content: bytes) -> None:
+    partial_file = path.with_name(f".{path.name[:100]}.{os.getpid()}.part")
+    try:
+        partial_file.write_bytes(content)
+        os.replace(partial_file, path)
+    except OSError as error:
+        partial_file.unlink(missing_ok=True)
+        raise VitsearchError(f"cannot write {str(path)!r}: {error.strerror or error}; name another place for the sheet") from error
+
+
+def _load(sections: Sequence[Section], root: Path) -> list[tuple[str, list[_Tile]]]:
+    wanted = [tile for _, tiles in sections for tile in tiles]
+    tiles = map_ahead(lambda tile: _load_tile(*tile, root=root), wanted, workers=4, ahead=8)
+    return [(title, [next(tiles) for _ in section]) for title, section in sections]
+
+
+def _load_tile(path: str, caption: str, *, root: Path) -> _Tile:
+    try:
+        # twice the size on the page, for screens of high density
+        picture = thumbnail(read_photo(root / path, at_least=2 * _SIDE).image, 2 * _SIDE)
+    except PhotoError as error:
+        return _Tile(path, caption, None, str(error))
+    return _Tile(path, caption, picture)
+
+
+def _readable(text: str) -> str:
+    """Return text that any font and encoding can take: no line breaks, no lone surrogates."""
+    valid = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return " ".join("".join(char if char.isprintable() or char == "\u200d" else " " for char in valid).split())
+
+
+def _name(path: str) -> str:
+    return _readable(path.rpartition("/")[2])
+
+
+# --- as a picture ---
+
+
+def _as_picture(sections: list[tuple[str, list[_Tile]]], format_name: str) -> bytes:
+    page = _draw_page(sections)
+    buffer = io.BytesIO()
+    try:
+        page.save(buffer, format_name, **({"optimize": True} if format_name == "PNG" else {"quality": 90}))
+    except (OSError, ValueError) as error:
+        raise VitsearchError(
+            f"the contact sheet of {page.width} x {page.height} pixels cannot be saved as {format_name}; try .html"
+        ) from error
+    return buffer.getvalue()
+
+
+def _draw_page(sections: list[tuple[str, list[_Tile]]]) -> Image.Image:
+    most = max((len(tiles) for _, tiles in sections), default=1)
+    columns = max(3, min(most, 5 if most <= 50 else 10))
+    row = _SIDE + 2 * _LINE + _PADDING + _GAP
+    heights = [_TITLE + 2 * _GAP + row * -(-len(tiles) // columns) for _, tiles in sections]
+    width = 2 * _MARGIN + columns * (_SIDE + _GAP) - _GAP
+    page = Image.new("RGB", (width, sum(heights) + 2 * _MARGIN - _GAP if sections else 2 * _MARGIN), _PAGE)
+    top = _MARGIN
+    for (title, tiles), height in zip(sections, heights, strict=True):
+        _draw_title(page, title, top, first=top == _MARGIN)
+        for number, tile in enumerate(tiles):
+            left = _MARGIN + number % columns * (_SIDE + _GAP)
+            _draw_tile(page, tile, left, top + _TITLE + 2 * _GAP - 4 + number // columns * row)
+        top += height
+    return page
+
+
+def _draw_title(page: Image.Image, title: str, top: int, *, first: bool) -> None:
+    draw = ImageDraw.Draw(page)
+    if not first:
+        draw.line((_MARGIN, top - _GAP // 2, page.width - _MARGIN, top - _GAP // 2), fill=_RULE, width=1)
+    text = _fit(title, _TITLE, page.width - 2 * _MARGIN)
+    draw.text((_MARGIN, top + _GAP // 2 + _TITLE), text, fill=_INK, font=_font(_TITLE), anchor="ls")
+
+
+def _draw_tile(page: Image.Image, tile: _Tile, left: int, top: int) -> None:
+    draw = ImageDraw.Draw(page)
+    mat = Image.new("RGB", (_SIDE, _SIDE), _MISSING if tile.picture is None else _MAT)
+    if tile.picture is not None:
+        small = thumbnail(tile.picture, _SIDE)
+        mat.paste(small, ((_SIDE - small.width) // 2, (_SIDE - small.height) // 2))
+    page.paste(mat, (left, top), _rounded_mask())
+    if tile.picture is None:
+        for number, line in enumerate(_wrapped(f"cannot be shown: {tile.reason}", _NAME, _SIDE - 4 * _PADDING)[:6]):
+            draw.text((left + 2 * _PADDING, top + 4 * _PADDING + number * 22), line, fill=_QUIET, font=_font(_NAME), anchor="ls")
+    caption = _fit(tile.caption, _CAPTION, _SIDE)
+    name = _fit(_name(tile.path), _NAME, _SIDE)
+    draw.text((left + 2, top + _SIDE + _LINE), caption, fill=_INK, font=_font(_CAPTION), anchor="ls")
+    draw.text((left + 2, top + _SIDE + 2 * _LINE - 3), name, fill=_QUIET, font=_font(_NAME), anchor="ls")
+
+
+@lru_cache(maxsize=1)
+def _rounded_mask() -> Image.Image:
+    # drawn large and reduced, because Pillow's corners have steps
+    mask = Image.new("L", (4 * _SIDE, 4 * _SIDE))
+    ImageDraw.Draw(mask).rounded_rectangle((0, 0, 4 * _SIDE - 1, 4 * _SIDE - 1), radius=32, fill=255)
+    return mask.resize((_SIDE, _SIDE), Image.Resampling.BOX)
+
+
+@lru_cache(maxsize=8)
+def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)
+
+
+def _letters(text: str) -> str:
+    return "".join(char if ord(char) in _DRAWABLE else "?" for char in _readable(text))
+
+
+def _fit(text: str, size: int, width: int) -> str:
+    """Return the text, its middle replaced by … until it is no wider than ``width`` pixels, so that the start and the ending stay."""
+    letters = _letters(text)[:400]
+    font = _font(size)
+    if font.getlength(letters) <= width:
+        return letters
+    for kept in range(len(letters) - 1, 0, -1):
+        tail = kept // 3
+        shorter = letters[: kept - tail].rstrip() + "…" + letters[len(letters) - tail :].lstrip()
+        if font.getlength(shorter) <= width:
+            return shorter
+    return "…"
+
+
+def _wrapped(text: str, size: int, width: int) -> list[str]:
+    lines: list[str] = []
+    for word in _letters(text).split():
+        joined = f"{lines[-1]} {word}" if lines else word
+        if lines and _font(size).getlength(joined) <= width:
+            lines[-1] = joined
+        else:
+            lines.append(_fit(word, size, width))
+    return lines
+
+
+# --- as HTML ---
+
+_STYLE = """
+:root { color-scheme: light dark; --page: #faf9f7; --mat: #ecebe7; --ink: #1f2328; --quiet: #6b7078; --rule: #dddbd5; }
+@media (prefers-color-scheme: dark) {
+  :root { --page: #17181a; --mat: #232528; --ink: #eceae6; --quiet: #9a9fa6; --rule: #33363a; }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1500px; padding: 1.5rem; background: var(--page); color: var(--ink);
+  font: 15px/1.4 system-ui, sans-serif; }
+section + section { border-top: 1px solid var(--rule); margin-top: 2rem; }
+h2 { font-size: 1.4rem; font-weight: 600; margin: 1.2rem 0 .9rem; overflow-wrap: anywhere; }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 190px), 1fr)); gap: 1.25rem; }
+figure { margin: 0; min-width: 0; }
+.photo { display: flex; align-items: center; justify-content: center; aspect-ratio: 1; overflow: hidden; border-radius: 10px;
+  background: var(--mat); color: var(--quiet); text-decoration: none; }
+.photo:focus-visible { outline: 3px solid Highlight; outline-offset: 2px; }
+img { display: block; width: 100%; height: 100%; object-fit: contain; }
+.reason { padding: 1rem; overflow-wrap: anywhere; }
+figcaption { padding: .45rem .1rem 0; }
+figcaption span { display: block; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.name { color: var(--quiet); font-size: .85rem; }
+""".strip()
+
+
+def _as_html(sections: list[tuple[str, list[_Tile]]], place: Path, root: Path) -> bytes:
+    body = "\n".join(_html_section(title, tiles, place, root) for title, tiles in sections)
+    heading = html.escape(_readable(sections[0][0]) if sections else "Photos")
+    page = (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{heading}</title>\n<style>\n{_STYLE}\n</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+    return page.encode("utf-8")
+
+
+def _html_section(title: str, tiles: list[_Tile], place: Path, root: Path) -> str:
+    figures = "\n".join(_html_tiles(tiles, place, root))
+    return f'<section>\n<h2>{html.escape(_readable(title))}</h2>\n<div class="grid">\n{figures}\n</div>\n</section>'
+
+
+def _html_tiles(tiles: list[_Tile], place: Path, root: Path) -> Iterator[str]:
+    for tile in tiles:
+        name, caption, full = html.escape(_name(tile.path)), html.escape(_readable(tile.caption)), html.escape(_readable(tile.path))
+        if tile.picture is None:
+            inside = f'<span class="reason">cannot be shown: {html.escape(_readable(tile.reason))}</span>'
+        else:
+            inside = f'<img src="{_data_url(tile.picture)}" alt="{name}" loading="lazy">'
+        yield (
+            f'<figure><a class="photo" href="{html.escape(_link(root / tile.path, place))}">{inside}</a>'
+            f'<figcaption><span>{caption}</span><span class="name" title="{full}">{name}</span></figcaption></figure>'
+        )
+
+
+def _data_url(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=82, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _link(photo: Path, place: Path) -> str:
+    """Return the photo's address as seen from the sheet's folder, so that both can move together."""
+    try:
+        relative = os.path.relpath(os.path.abspath(photo), os.path.abspath(place))
+    except ValueError:  # another drive, on Windows
+        return "file:///" + urllib.parse.quote(os.fsencode(os.path.abspath(photo).replace(os.sep, "/")))
+    return "./" + urllib.parse.quote(os.fsencode(relative.replace(os.sep, "/")))
