@@ -1,9 +1,11 @@
 """Contact sheets: photos with captions on one page, as a picture (PNG, JPEG) or a self-contained HTML file."""
 
 import base64
+import contextlib
 import html
 import io
 import os
+import unicodedata
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,8 +25,10 @@ MOST_TILES = 1000
 _SIDE, _GAP, _MARGIN, _PADDING = 232, 20, 36, 10
 _TITLE, _CAPTION, _NAME, _LINE = 26, 18, 15, 25
 _PAGE, _MAT, _INK, _QUIET, _RULE, _MISSING = "#faf9f7", "#ecebe7", "#1f2328", "#6b7078", "#dddbd5", "#d5d4d0"
-# the letters in the font that Pillow carries: Latin, and the usual punctuation
-_DRAWABLE = frozenset(range(0x20, 0x7F)) | frozenset(range(0xA1, 0x180)) | frozenset(map(ord, "–—‘’“”…•€"))
+# Pillow's own font, the same everywhere, has English letters only; these are asked for others
+_SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "arial.ttf")
+_DASHES = str.maketrans("–—−", "---")
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ def _as_picture(sections: list[tuple[str, list[_Tile]]], format_name: str) -> by
     page = _draw_page(sections)
     buffer = io.BytesIO()
     try:
-        page.save(buffer, format_name, **({"optimize": True} if format_name == "PNG" else {"quality": 90}))
+        page.save(buffer, format_name, **({"optimize": True} if format_name == "PNG" else {"quality": 90, "subsampling": 0}))
     except (OSError, ValueError) as error:
         raise VitsearchError(
             f"the contact sheet of {page.width} x {page.height} pixels cannot be saved as {format_name}; try .html"
@@ -131,8 +135,7 @@ def _draw_title(page: Image.Image, title: str, top: int, *, first: bool) -> None
     draw = ImageDraw.Draw(page)
     if not first:
         draw.line((_MARGIN, top - _GAP // 2, page.width - _MARGIN, top - _GAP // 2), fill=_RULE, width=1)
-    text = _fit(title, _TITLE, page.width - 2 * _MARGIN)
-    draw.text((_MARGIN, top + _GAP // 2 + _TITLE), text, fill=_INK, font=_font(_TITLE), anchor="ls")
+    _draw_line(draw, (_MARGIN, top + _GAP // 2 + _TITLE), title, size=_TITLE, width=page.width - 2 * _MARGIN, fill=_INK)
 
 
 def _draw_tile(page: Image.Image, tile: _Tile, left: int, top: int) -> None:
@@ -143,12 +146,11 @@ def _draw_tile(page: Image.Image, tile: _Tile, left: int, top: int) -> None:
         mat.paste(small, ((_SIDE - small.width) // 2, (_SIDE - small.height) // 2))
     page.paste(mat, (left, top), _rounded_mask())
     if tile.picture is None:
-        for number, line in enumerate(_wrapped(f"cannot be shown: {tile.reason}", _NAME, _SIDE - 4 * _PADDING)[:6]):
-            draw.text((left + 2 * _PADDING, top + 4 * _PADDING + number * 22), line, fill=_QUIET, font=_font(_NAME), anchor="ls")
-    caption = _fit(tile.caption, _CAPTION, _SIDE)
-    name = _fit(_name(tile.path), _NAME, _SIDE)
-    draw.text((left + 2, top + _SIDE + _LINE), caption, fill=_INK, font=_font(_CAPTION), anchor="ls")
-    draw.text((left + 2, top + _SIDE + 2 * _LINE - 3), name, fill=_QUIET, font=_font(_NAME), anchor="ls")
+        reason, font = _type(tile.reason, _NAME)
+        for number, line in enumerate(_wrapped(reason, font, _SIDE - 4 * _PADDING)[:6]):
+            draw.text((left + 2 * _PADDING, top + 4 * _PADDING + number * 22), line, fill=_QUIET, font=font, anchor="ls")
+    _draw_line(draw, (left + 2, top + _SIDE + _LINE), tile.caption, size=_CAPTION, width=_SIDE, fill=_INK)
+    _draw_line(draw, (left + 2, top + _SIDE + 2 * _LINE - 3), _name(tile.path), size=_NAME, width=_SIDE, fill=_QUIET)
 
 
 @lru_cache(maxsize=1)
@@ -159,37 +161,61 @@ def _rounded_mask() -> Image.Image:
     return mask.resize((_SIDE, _SIDE), Image.Resampling.BOX)
 
 
+def _draw_line(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, *, size: int, width: int, fill: str) -> None:
+    letters, font = _type(text, size)
+    draw.text(place, _fit(letters, font, width), fill=fill, font=font, anchor="ls")
+
+
+def _type(text: str, size: int) -> tuple[str, Font]:
+    """Return the text and the first font that has all its letters; else Pillow's own, with plain letters and "?" for the rest."""
+    letters = _readable(text)[:400].translate(_DASHES)
+    own = _own_font(size)
+    for font in (own, *_system_fonts(size)):
+        if all(_is_drawable(char, font) for char in set(letters)):
+            return letters, font
+    plain = [char for char in unicodedata.normalize("NFKD", letters) if not unicodedata.combining(char)]
+    return "".join(char if _is_drawable(char, own) else "?" for char in plain), own
+
+
 @lru_cache(maxsize=8)
-def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+def _own_font(size: int) -> Font:
     return ImageFont.load_default(size)
 
 
-def _letters(text: str) -> str:
-    return "".join(char if ord(char) in _DRAWABLE else "?" for char in _readable(text))
+@lru_cache(maxsize=8)
+def _system_fonts(size: int) -> list[Font]:
+    fonts: list[Font] = []
+    for name in _SYSTEM_FONTS:
+        with contextlib.suppress(OSError, ImportError):
+            fonts.append(ImageFont.truetype(name, size))
+    return fonts
 
 
-def _fit(text: str, size: int, width: int) -> str:
-    """Return the text, its middle replaced by … until it is no wider than ``width`` pixels, so that the start and the ending stay."""
-    letters = _letters(text)[:400]
-    font = _font(size)
+def _is_drawable(char: str, font: Font) -> bool:
+    # a font draws one and the same sign for every letter that it has not
+    return char == " " or bytes(font.getmask(char)) != bytes(font.getmask("\uffff"))
+
+
+def _fit(letters: str, font: Font, width: int) -> str:
+    """Return the letters, their middle replaced by … until they are no wider than ``width`` pixels: the start and the ending stay."""
     if font.getlength(letters) <= width:
         return letters
     for kept in range(len(letters) - 1, 0, -1):
         tail = kept // 3
-        shorter = letters[: kept - tail].rstrip() + "…" + letters[len(letters) - tail :].lstrip()
+        shorter = letters[: kept - tail].rstrip() + "..." + letters[len(letters) - tail :].lstrip()
         if font.getlength(shorter) <= width:
             return shorter
-    return "…"
+    return ""
 
 
-def _wrapped(text: str, size: int, width: int) -> list[str]:
+def _wrapped(text: str, font: Font, width: int) -> list[str]:
     lines: list[str] = []
-    for word in _letters(text).split():
+    for word in text.split():
         joined = f"{lines[-1]} {word}" if lines else word
-        if lines and _font(size).getlength(joined) <= width:
+        if lines and font.getlength(joined) <= width:
             lines[-1] = joined
         else:
-            lines.append(_fit(word, size, width))
+            lines.append(_fit(word, font, width))
     return lines
 
 
@@ -238,7 +264,7 @@ def _html_tiles(tiles: list[_Tile], place: Path, root: Path) -> Iterator[str]:
     for tile in tiles:
         name, caption, full = html.escape(_name(tile.path)), html.escape(_readable(tile.caption)), html.escape(_readable(tile.path))
         if tile.picture is None:
-            inside = f'<span class="reason">cannot be shown: {html.escape(_readable(tile.reason))}</span>'
+            inside = f'<span class="reason">{html.escape(_readable(tile.reason))}</span>'
         else:
             inside = f'<img src="{_data_url(tile.picture)}" alt="{name}" loading="lazy">'
         yield (
