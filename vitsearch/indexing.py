@@ -6,20 +6,19 @@ walk -> only new or changed -> read, hash, decode ahead -> batch -> encode -> on
 
 import os
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.golden import check_golden, golden_vectors
 from vitsearch.encoders.protocol import ImageEncoder
-from vitsearch.errors import CollectionError, CollectionNotFound, IndexDamaged, PhotoError
+from vitsearch.errors import CollectionError, CollectionNotFound, IndexDamaged
 from vitsearch.index import build_shadow, check_recipe, open_shadow
 from vitsearch.layout import (
     Settings,
@@ -31,10 +30,12 @@ from vitsearch.layout import (
     write_settings,
     writer_lock,
 )
-from vitsearch.photos import MAX_PIXELS, WalkOptions, decode, map_ahead, read_bytes_and_fingerprint, walk
+from vitsearch.photos import MAX_PIXELS, WalkOptions, walk
+from vitsearch.pipeline import Pipeline
+from vitsearch.plan import Plan, make_plan
 from vitsearch.recipes import Recipe, load_recipe
-from vitsearch.store import Half, PhotoStore
-from vitsearch.types import Found, IndexReport, PhotoInfo
+from vitsearch.store import PhotoStore
+from vitsearch.types import Found, IndexReport
 
 DEFAULT_ENCODER = "mini"
 Stage = Literal["looking", "loading", "embedding", "building"]
@@ -103,35 +104,6 @@ def index_folder(  # noqa: PLR0913  one keyword for each flag of the command lin
         max_pixels=max_pixels,
     )
     return _Run(root, folder, options, encoder=encoder, recipe=chosen, progress=progress).whole()
-
-
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    """A file that was read: its picture ready for the encoder, or None where its content is known already."""
-
-    found: Found
-    fingerprint: bytes
-    info: PhotoInfo | None = None
-    prepared: NDArray[Any] | None = None
-    vector: Half | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Broken:
-    found: Found
-    reason: str
-
-
-@dataclass
-class _Plan:
-    """What a walk found, against what the collection holds."""
-
-    seen: int
-    known: int
-    todo: list[Found] = field(default_factory=list)
-    refused: list[Found] = field(default_factory=list)
-    missing: set[str] = field(default_factory=set)
-    gone_failures: list[str] = field(default_factory=list)
 
 
 class _Run:
@@ -248,31 +220,14 @@ class _Run:
     def _recipe(self, settings: Settings) -> Recipe:
         return Recipe.from_dict(settings.recipe, source=str(self.folder / "collection.json"))
 
-    def _planned(self, store: PhotoStore, files: Sequence[Found], unreadable: Sequence[str]) -> _Plan:
-        """Hold the files against the collection."""
-        known, failures = store.stats(), store.failure_stats()
-        plan = _Plan(seen=len(files), known=len(known))
-        for found in files:
-            stat = (found.size, found.mtime_ns)
-            if found.problem is not None:
-                self.counts["skipped"] += 1
-                if failures.get(found.path) != ("skipped", *stat):
-                    plan.refused.append(found)
-            elif known.get(found.path) == stat:
-                self.counts["unchanged"] += 1
-            elif failures.get(found.path) == ("failed", *stat) and not self.options.retry:
-                self.counts["failed"] += 1
-            else:
-                plan.todo.append(found)
-        seen = {found.path for found in files}
-        hidden = tuple("" if path in ("", ".") else f"{path}/" for path in unreadable)  # what lies there may still be there
-        plan.missing = {path for path in known if path not in seen and not (hidden and path.startswith(hidden))}
-        plan.gone_failures = [path for path in failures if path not in seen and not (hidden and path.startswith(hidden))]
+    def _planned(self, store: PhotoStore, files: Sequence[Found], unreadable: Sequence[str]) -> Plan:
+        plan = make_plan(files, store.stats(), store.failure_stats(), unreadable=unreadable, retry=self.options.retry)
+        self.counts.update(unchanged=plan.unchanged, skipped=plan.skipped, failed=plan.still_failed)
         return plan
 
-    def _check_loss(self, plan: _Plan, settings: Settings) -> None:
+    def _check_loss(self, plan: Plan, settings: Settings) -> None:
         """Raise CollectionError rather than empty a collection because a disk is not mounted or another folder was named."""
-        if not plan.known or len(plan.missing) < plan.known:
+        if not plan.loses_all:
             return
         if plan.seen == 0:
             raise CollectionError(
@@ -287,90 +242,17 @@ class _Run:
 
     # -- the pipeline -------------------------------------------------------------------------------------------------
 
-    def _embed(self, store: PhotoStore, plan: _Plan, settings: Settings) -> None:
+    def _embed(self, store: PhotoStore, plan: Plan, settings: Settings) -> None:
         """Read, encode and store what is new, one transaction a batch."""
-        if plan.refused:
-            with store.writing():
-                gone = sum(store.put_failure(found, "skipped", found.problem or "") for found in plan.refused)
-                store.raise_generation(gone > 0)
+        pipeline = Pipeline(self.root, store, plan, counts=self.counts, max_pixels=self.options.max_pixels)
+        pipeline.store_refused()
         if not plan.todo:
             return
         encoder = self._loaded_encoder(settings)
         self._check_golden(store, settings, encoder)
-        done, known, size = 0, store.fingerprints(), self.options.batch_size
         self.progress(Progress("embedding", 0, len(plan.todo)))
-        ahead = size + self.options.workers
-        loaded = map_ahead(lambda found: self._load(found, encoder, known), plan.todo, workers=self.options.workers, ahead=ahead)
-        for batch in _batches(loaded, size):
-            self._store_batch(store, batch, plan, encoder)
-            done += len(batch)
+        for done in pipeline.run(encoder, batch_size=self.options.batch_size, workers=self.options.workers):
             self.progress(Progress("embedding", done, len(plan.todo), self.counts["failed"]))
-
-    def _load(self, found: Found, encoder: ImageEncoder, known: Container[bytes]) -> _Loaded | _Broken:
-        """Read one file and, unless its content is known, decode and prepare it; runs in any thread."""
-        try:
-            data, fingerprint = read_bytes_and_fingerprint(os.path.join(self.root, found.path))
-            if fingerprint in known:
-                return _Loaded(found, fingerprint)
-            image, info = decode(data, max_pixels=self.options.max_pixels)
-            return _Loaded(found, fingerprint, info, encoder.prepare(image))
-        except PhotoError as error:
-            return _Broken(found, str(error))
-        except MemoryError:
-            return _Broken(found, "not enough memory to decode it")
-
-    def _store_batch(self, store: PhotoStore, batch: Sequence[_Loaded | _Broken], plan: _Plan, encoder: ImageEncoder) -> None:
-        """Encode a batch and store its photos and failures in one transaction."""
-        batch = [self._with_vector(store, item, encoder) for item in batch]
-        pictures = [item.prepared for item in batch if isinstance(item, _Loaded) and item.prepared is not None]
-        fresh = iter(encoder.encode_prepared(pictures) if pictures else ())
-        with store.writing():
-            generation, changed = store.generation() + 1, False
-            for item in batch:
-                if isinstance(item, _Loaded):
-                    vector = next(fresh).astype(np.float16) if item.prepared is not None else item.vector
-                    changed |= self._keep(store, item, plan, vector=vector, generation=generation)
-                else:
-                    changed |= self._fail(store, item.found, item.reason)
-            store.raise_generation(changed)
-
-    def _with_vector(self, store: PhotoStore, item: _Loaded | _Broken, encoder: ImageEncoder) -> _Loaded | _Broken:
-        """Give a file of known content the vector that the collection has for it.
-
-        It is fetched before anything of the batch is written, since two files may swap their contents; where the holder
-        was already replaced in this run, the file is decoded after all.
-        """
-        if isinstance(item, _Broken) or item.prepared is not None:
-            return item
-        same = store.photos_with(item.fingerprint)
-        if not same:
-            return self._load(item.found, encoder, frozenset())
-        return replace(item, info=same[0].info, vector=store.vector(same[0].photo_id))
-
-    def _keep(self, store: PhotoStore, item: _Loaded, plan: _Plan, *, vector: Half | None, generation: int) -> bool:
-        """Store one readable file as unchanged, moved, or new, and return whether a vector was written."""
-        same = store.photos_with(item.fingerprint)
-        here = next((photo for photo in same if photo.path == item.found.path), None)
-        moved = next((photo for photo in same if photo.path in plan.missing), None)
-        if here:
-            store.touch_photo(here.photo_id, item.found)
-            self.counts["unchanged"] += 1
-            return False
-        if moved and store.photo_at(item.found.path) is None:
-            store.touch_photo(moved.photo_id, item.found)
-            plan.missing.discard(moved.path)
-            self.counts["moved"] += 1
-            return False
-        if vector is None or item.info is None or not np.isfinite(vector).all():
-            return self._fail(store, item.found, "the encoder gave a vector that is not finite")
-        store.put_photo(item.found, item.fingerprint, item.info, vector=vector, generation=generation)
-        self.counts["indexed"] += 1
-        return True
-
-    def _fail(self, store: PhotoStore, found: Found, reason: str) -> bool:
-        """Store a failure and return whether it took a photo out of the collection."""
-        self.counts["failed"] += 1
-        return store.put_failure(found, "failed", reason) > 0
 
     def _check_golden(self, store: PhotoStore, settings: Settings, encoder: ImageEncoder) -> None:
         started = time.perf_counter()
@@ -381,12 +263,12 @@ class _Run:
 
     # -- after the photos ---------------------------------------------------------------------------------------------
 
-    def _clear(self, store: PhotoStore, plan: _Plan) -> None:
+    def _clear(self, store: PhotoStore, plan: Plan) -> None:
         """Remove the photos whose files are gone, and the failures of files that are gone."""
-        if plan.missing or plan.gone_failures:
+        if plan.missing or plan.stale_failures:
             with store.writing():
                 self.counts["removed"] = store.remove_photos(sorted(plan.missing))
-                store.forget_failures(plan.gone_failures)
+                store.forget_failures(plan.stale_failures)
                 store.raise_generation(self.counts["removed"] > 0)
 
     def _rebuild(self, store: PhotoStore, settings: Settings) -> None:
@@ -408,14 +290,3 @@ class _Run:
             generation=generation,
             fingerprint=settings.encoder_fingerprint,
         )
-
-
-def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    batch: list[Any] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -81,9 +81,10 @@ def index(photos: str, max_megapixels: float, as_json: bool, **options: Any) -> 
     """Index the folder PHOTOS, or bring its collection up to date."""
     from dataclasses import asdict
 
+    from vitsearch.cli.progress import ProgressBar
     from vitsearch.indexing import index_folder
 
-    with _ProgressBar() as bar:
+    with ProgressBar() as bar:
         report = index_folder(photos, max_pixels=max(1, round(max_megapixels * 1e6)), progress=bar, **options)
     if as_json:
         show.json_line(asdict(report))
@@ -280,9 +281,10 @@ def doctor(as_json: bool) -> int:
 @click.option("--output", default="demo", show_default=True, metavar="DIR", help="Where the collection and the contact sheets go.")
 def demo(photos: str | None, output: str) -> int:
     """Index sample photos (or PHOTOS), search and label them, and draw a contact sheet as PNG and HTML."""
+    from vitsearch.cli.progress import ProgressBar
     from vitsearch.demo import run_demo
 
-    with _ProgressBar() as bar:
+    with ProgressBar() as bar:
         sheets = run_demo(Path(output), Path(photos) if photos else None, say=show.line, progress=bar)
     for sheet in sheets:
         show.line(f"wrote {show.printable(str(sheet))}")
@@ -310,27 +312,3 @@ def _lines(file: Path) -> list[str]:
         raise VitsearchError(f"cannot read the labels in {file} ({error.strerror}): check the path") from error
     except UnicodeDecodeError as error:
         raise VitsearchError(f"the labels in {file} are not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from error
-
-
-class _ProgressBar:
-    """Shows the progress of indexing on stderr where that is a terminal."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-
-    def __enter__(self) -> "_ProgressBar":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def __call__(self, step: Any) -> None:
-        if step.stage != "embedding":
-            return
-        if self._bar is None:
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=step.total, unit=" photos", desc="indexing", disable=None, file=sys.stderr, dynamic_ncols=True)
-        self._bar.set_postfix_str(f"{step.failed} failed" if step.failed else "", refresh=False)
-        self._bar.update(step.done - self._bar.n)

@@ -8,7 +8,8 @@ from vitsearch.errors import EncoderError
 __all__ = ["Encoder", "ImageEncoder", "load_encoder"]
 
 SPELLINGS = (
-    "mini, colour, open_clip:ARCH/TAG (open_clip:ViT-B-32/laion2b_s34b_b79k), hf:ORG/NAME (hf:openai/clip-vit-base-patch32), local-dir:/path"
+    "mini, colour, open_clip:ARCH/TAG (open_clip:ViT-B-32/laion2b_s34b_b79k), "
+    "hf:ORG/NAME (hf:openai/clip-vit-base-patch32), local-dir:/path"
 )
 
 

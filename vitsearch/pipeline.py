@@ -1,0 +1,140 @@
+"""The pipeline: the only place where the way from files to stored vectors is written down.
+
+read, hash, decode, prepare (ahead, in threads) -> batch -> encode -> one transaction a batch
+"""
+
+import os
+from collections.abc import Container, Iterator, MutableMapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitsearch.encoders.protocol import ImageEncoder
+from vitsearch.errors import PhotoError
+from vitsearch.photos import decode, map_ahead, read_bytes_and_fingerprint
+from vitsearch.plan import Plan
+from vitsearch.store import Half, PhotoStore
+from vitsearch.types import Found, PhotoInfo
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A file that was read: its picture ready for the encoder, or None where its content is known already."""
+
+    found: Found
+    fingerprint: bytes
+    info: PhotoInfo | None = None
+    prepared: NDArray[Any] | None = None
+    vector: Half | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Broken:
+    found: Found
+    reason: str
+
+
+class Pipeline:
+    """Carries out a plan: embeds its files into a store and counts what became of them.
+
+    ``counts`` gains under ``indexed``, ``unchanged``, ``moved`` and ``failed``.
+    """
+
+    def __init__(self, root: Path, store: PhotoStore, plan: Plan, *, counts: MutableMapping[str, int], max_pixels: int) -> None:
+        self.root, self.store, self.plan, self.counts, self.max_pixels = root, store, plan, counts, max_pixels
+
+    def store_refused(self) -> None:
+        """Record the files that were not opened; a photo that had such a file's path before leaves the collection."""
+        if self.plan.refused:
+            with self.store.writing():
+                gone = sum(self.store.put_failure(found, "skipped", found.problem or "") for found in self.plan.refused)
+                self.store.raise_generation(gone > 0)
+
+    def run(self, encoder: ImageEncoder, *, batch_size: int, workers: int) -> Iterator[int]:
+        """Embed and store the files to do, one transaction a batch, and yield after each how many are done."""
+        known, done = self.store.fingerprints(), 0
+        loaded = map_ahead(lambda found: self._load(found, encoder, known), self.plan.todo, workers=workers, ahead=batch_size + workers)
+        for batch in _batches(loaded, batch_size):
+            self._store_batch(batch, encoder)
+            done += len(batch)
+            yield done
+
+    def _load(self, found: Found, encoder: ImageEncoder, known: Container[bytes]) -> _Loaded | _Broken:
+        """Read one file and, unless its content is known, decode and prepare it; runs in any thread."""
+        try:
+            data, fingerprint = read_bytes_and_fingerprint(os.path.join(self.root, found.path))
+            if fingerprint in known:
+                return _Loaded(found, fingerprint)
+            image, info = decode(data, max_pixels=self.max_pixels)
+            return _Loaded(found, fingerprint, info, encoder.prepare(image))
+        except PhotoError as error:
+            return _Broken(found, str(error))
+        except MemoryError:
+            return _Broken(found, "not enough memory to decode it")
+
+    def _store_batch(self, batch: Sequence[_Loaded | _Broken], encoder: ImageEncoder) -> None:
+        """Encode a batch and store its photos and failures in one transaction."""
+        batch = [self._with_vector(item, encoder) for item in batch]
+        pictures = [item.prepared for item in batch if isinstance(item, _Loaded) and item.prepared is not None]
+        fresh = iter(encoder.encode_prepared(pictures) if pictures else ())
+        with self.store.writing():
+            generation, changed = self.store.generation() + 1, False
+            for item in batch:
+                if isinstance(item, _Loaded):
+                    vector = next(fresh).astype(np.float16) if item.prepared is not None else item.vector
+                    changed |= self._keep(item, vector=vector, generation=generation)
+                else:
+                    changed |= self._fail(item.found, item.reason)
+            self.store.raise_generation(changed)
+
+    def _with_vector(self, item: _Loaded | _Broken, encoder: ImageEncoder) -> _Loaded | _Broken:
+        """Give a file of known content the vector that the collection has for it.
+
+        It is fetched before anything of the batch is written, since two files may swap their contents; where the holder
+        was already replaced in this run, the file is decoded after all.
+        """
+        if isinstance(item, _Broken) or item.prepared is not None:
+            return item
+        same = self.store.photos_with(item.fingerprint)
+        if not same:
+            return self._load(item.found, encoder, frozenset())
+        return replace(item, info=same[0].info, vector=self.store.vector(same[0].photo_id))
+
+    def _keep(self, item: _Loaded, *, vector: Half | None, generation: int) -> bool:
+        """Store one readable file as unchanged, moved, or new, and return whether a vector was written."""
+        same = self.store.photos_with(item.fingerprint)
+        here = next((photo for photo in same if photo.path == item.found.path), None)
+        moved = next((photo for photo in same if photo.path in self.plan.missing), None)
+        if here:
+            self.store.touch_photo(here.photo_id, item.found)
+            self.counts["unchanged"] += 1
+            return False
+        if moved and self.store.photo_at(item.found.path) is None:
+            self.store.touch_photo(moved.photo_id, item.found)
+            self.plan.missing.discard(moved.path)
+            self.counts["moved"] += 1
+            return False
+        if vector is None or item.info is None or not np.isfinite(vector).all():
+            return self._fail(item.found, "the encoder gave a vector that is not finite")
+        self.store.put_photo(item.found, item.fingerprint, item.info, vector=vector, generation=generation)
+        self.counts["indexed"] += 1
+        return True
+
+    def _fail(self, found: Found, reason: str) -> bool:
+        """Store a failure and return whether it took a photo out of the collection."""
+        self.counts["failed"] += 1
+        return self.store.put_failure(found, "failed", reason) > 0
+
+
+def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    batch: list[Any] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
