@@ -11,7 +11,7 @@ from PIL import Image
 from vitsearch.classify import LinearClassifier, zero_shot_classifier
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.protocol import Encoder, ImageEncoder
-from vitsearch.errors import IndexDamaged, QueryError
+from vitsearch.errors import IndexDamaged, PhotoError, QueryError
 from vitsearch.index import Shadow, open_shadow
 from vitsearch.layout import Settings, check_fingerprint, collection_folder, photo_root, read_settings, writer_lock
 from vitsearch.photos import decode, read_bytes_and_fingerprint
@@ -155,11 +155,14 @@ class Collection:
             return self.encoder.encode_texts([what])[0]
         if isinstance(what, Image.Image):
             return self.encoder.encode_images([what.convert("RGB")])[0]
-        data, fingerprint = read_bytes_and_fingerprint(what)
-        same = photo if photo and photo.fingerprint == fingerprint else next(iter(self._store.photos_with(fingerprint)), None)
-        if same:  # the same bytes have the same vector
-            return unit_rows(self._store.vector(same.photo_id)[None])[0]
-        return self.encoder.encode_images([decode(data)[0]])[0]
+        try:
+            data, fingerprint = read_bytes_and_fingerprint(what)
+            same = photo if photo and photo.fingerprint == fingerprint else next(iter(self._store.photos_with(fingerprint)), None)
+            if same:  # the same bytes have the same vector
+                return unit_rows(self._store.vector(same.photo_id)[None])[0]
+            return self.encoder.encode_images([decode(data)[0]])[0]
+        except PhotoError as error:
+            raise PhotoError(f"the query's photo {str(what)!r}: {error}") from error
 
     def _photo_of(self, path: Path) -> Photo | None:
         """Return the collection's photo that this file is, or None for a file outside it."""

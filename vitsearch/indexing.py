@@ -18,7 +18,7 @@ import numpy as np
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.golden import check_golden, golden_vectors
 from vitsearch.encoders.protocol import ImageEncoder
-from vitsearch.errors import CollectionError, CollectionNotFound, IndexDamaged
+from vitsearch.errors import CollectionError, CollectionNotFound, EncoderMismatch, IndexDamaged
 from vitsearch.index import build_shadow, check_recipe, open_shadow
 from vitsearch.layout import (
     Settings,
@@ -161,9 +161,14 @@ class _Run:
             return None
 
     def _same_encoder(self, settings: Settings) -> Settings:
-        """Return the settings when the asked encoder is the collection's, perhaps by another name; raises EncoderMismatch."""
-        if self.asked_encoder is None or self.asked_encoder == settings.encoder:
+        """Return the settings when the asked encoder is the collection's, perhaps a folder that moved; raises EncoderMismatch."""
+        asked = self.asked_encoder
+        if asked is None or asked == settings.encoder:
             return settings
+        if isinstance(asked, str) and not (asked.startswith("local-dir:") and settings.encoder.startswith("local-dir:")):
+            raise EncoderMismatch(
+                f"{self.folder} was made with {settings.encoder}, not with {asked}: leave out --encoder, or index into another --collection DIR"
+            )
         return replace(settings, encoder=self._loaded_encoder(settings).name)
 
     def _loaded_encoder(self, settings: Settings | None) -> ImageEncoder:
