@@ -167,7 +167,8 @@ class _Run:
             return settings
         if isinstance(asked, str) and not (asked.startswith("local-dir:") and settings.encoder.startswith("local-dir:")):
             raise EncoderMismatch(
-                f"{self.folder} was made with {settings.encoder}, not with {asked}: leave out --encoder, or index into another --collection DIR"
+                f"{self.folder} was made with {settings.encoder}, not with {asked}: "
+                "leave out --encoder, or index into another --collection DIR"
             )
         return replace(settings, encoder=self._loaded_encoder(settings).name)
 
