@@ -2,6 +2,7 @@ import hashlib
 import io
 import os
 import struct
+import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -242,6 +243,12 @@ class TestColour:
         before = dict(Image.OPEN)
         assert difference(read_photo(tmp_path / "phone.HEIC").image, picture(50)) < 8
         assert before == Image.OPEN
+
+
+def test_heic_content_without_its_extra_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(PhotoError, match=r"pip install 'vitsearch\[heif\]'"):
+        decode(b"\0\0\0\x18ftypheic\0\0\0\0")
 
 
 FORMATS = ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000"]

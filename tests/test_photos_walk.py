@@ -1,8 +1,10 @@
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,25 @@ def test_leave_out_is_never_entered_by_any_name(tmp_path: Path) -> None:
     (tmp_path / "photos/link").symlink_to("index")
     options = WalkOptions(leave_out=frozenset({tmp_path / "photos/index", tmp_path / "absent"}), follow_symlinks=True)
     assert [found.path for found in walk(tmp_path / "photos", options)] == ["a.jpg"]
+
+
+def test_heic_without_its_extra_is_named_with_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "a.HEIC", "b.heif", "c.jpg")
+    (tmp_path / "d.heic").symlink_to("a.HEIC")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    reason = "HEIC needs an extra: pip install 'vitsearch[heif]'"
+    assert [(found.path, found.problem) for found in walk(tmp_path)] == [
+        ("a.HEIC", reason),
+        ("b.heif", reason),
+        ("c.jpg", None),
+        ("d.heic", reason),
+    ]
+
+
+@pytest.mark.skipif(find_spec("pillow_heif") is None, reason="needs pillow-heif")
+def test_heic_with_its_extra_is_a_photo(tmp_path: Path) -> None:
+    touch(tmp_path, "a.HEIC", "b.heif")
+    assert [(found.path, found.problem) for found in walk(tmp_path)] == [("a.HEIC", None), ("b.heif", None)]
 
 
 def test_links_to_folders_are_entered_only_when_asked(tmp_path: Path) -> None:
