@@ -1,0 +1,216 @@
+"""``hf:ORG/NAME``: transformers' CLIP, SigLIP and fixed-size SigLIP 2 models, with our own preprocessing."""
+
+import string
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.utils import logging
+
+from vitsearch.encoders.hub import hub_folder
+from vitsearch.encoders.model_files import Groups, missing_from, one_line, read_json
+from vitsearch.encoders.preprocess import RGB, Interpolation, Preprocess
+from vitsearch.encoders.torch_encoder import Tokens, TorchEncoder, Towers, choose_device, choose_dtype
+from vitsearch.encoders.weights_hash import weights_hash
+from vitsearch.errors import EncoderError
+
+NEEDED: Groups = [
+    ["config.json"],
+    ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"],
+    ["preprocessor_config.json", "processor_config.json"],
+    ["tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model"],
+]
+_EXTRAS = [
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "tokenizer.model",
+]
+_FILTERS: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_MOVES_NOTHING = {"transformers_version", "_name_or_path", "architectures", "torch_dtype", "dtype", "_commit_hash", "initializer_factor"}
+
+Tokenize = Callable[[Sequence[str]], Tokens]
+
+
+def load_hf(model: str, *, device: str = "auto", dtype: str = "auto") -> TorchEncoder:
+    """Return the encoder ``ORG/NAME`` of the Hugging Face hub, from the cache where it is complete there, else downloaded.
+
+    Raises EncoderError for another kind of model, or for files that cannot be had or read.
+    """
+    if model.count("/") != 1 or not all(model.split("/")):
+        raise EncoderError(f"hf:{model} is no name of a model: it is hf:ORG/NAME, as in hf:openai/clip-vit-base-patch32")
+    return load_transformers_folder(hub_folder(model, NEEDED, also=_EXTRAS), f"hf:{model}", device=device, dtype=dtype)
+
+
+def load_transformers_folder(folder: Path, name: str, *, device: str, dtype: str) -> TorchEncoder:
+    """Return the encoder that transformers saved in a folder; raises EncoderError naming the file that is missing or damaged."""
+    missing = missing_from(folder, NEEDED)
+    if missing:
+        raise EncoderError(f"{name} lacks the file {folder / missing}: save the model again with its processor (save_pretrained)")
+    place, number_format = choose_device(device), choose_dtype(dtype, choose_device(device))
+    config = read_json(folder / "config.json", name)
+    _check_kind(config, name)
+    preprocess = read_preprocess(folder, name)
+    net = _load_model(folder, name)
+    tokenize = _load_tokenizer(folder, name, config, net)
+    facts = {
+        "source": "transformers",
+        "config": _lasting(config),
+        "weights": weights_hash(_weight_files(folder)),
+        "tokenizer": weights_hash(_tokenizer_files(folder)),
+    }
+    return TorchEncoder(name, _towers(net, tokenize), preprocess=preprocess, facts=facts, device=place, dtype=number_format)
+
+
+def read_preprocess(folder: Path, name: str) -> Preprocess:
+    """Return the preprocessing that the model's authors saved; raises EncoderError for steps that we do not do."""
+    file = folder / "preprocessor_config.json"
+    if file.is_file():
+        values = read_json(file, name)
+    else:  # a processor saved whole by transformers 5
+        file = folder / "processor_config.json"
+        values = read_json(file, name).get("image_processor", {})
+    try:
+        return _preprocess(values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise EncoderError(f"{name}: the file {file} asks for preprocessing that vitsearch does not do ({one_line(error)})") from error
+
+
+def _preprocess(values: Mapping[str, Any]) -> Preprocess:
+    if (
+        not values.get("do_resize", True)
+        or not values.get("do_rescale", True)
+        or abs(values.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9
+    ):
+        raise ValueError("a picture that is not resized and scaled to 0..1")
+    size, crop = values["size"], values.get("crop_size")
+    plain = Preprocess(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), interpolation=_FILTERS[values.get("resample", 3)], half_pixel="down")
+    if values.get("do_normalize", True):
+        plain = replace(plain, mean=_rgb(values["image_mean"]), std=_rgb(values["image_std"]))
+    shortest = size if isinstance(size, int) else size.get("shortest_edge")
+    if shortest is None:
+        return replace(plain, size=(int(size["height"]), int(size["width"])), resize_mode="squash")
+    if not values.get("do_center_crop", crop is not None):
+        raise ValueError("a picture that is not cropped to a fixed size")
+    height, width = (crop, crop) if isinstance(crop, int) else (crop["height"], crop["width"]) if crop else (shortest, shortest)
+    return replace(plain, size=(int(height), int(width)), resize_mode="shortest", resize_to=int(shortest))
+
+
+def _rgb(values: Sequence[float]) -> RGB:
+    red, green, blue = values
+    return float(red), float(green), float(blue)
+
+
+def _check_kind(config: Mapping[str, Any], name: str) -> None:
+    kind = config.get("model_type")
+    if kind == "siglip2":
+        raise EncoderError(
+            f"{name} is a NaFlex model (pictures of any size), which cannot be used here: try hf:google/siglip2-base-patch16-224"
+        )
+    if kind not in ("clip", "siglip"):
+        raise EncoderError(f"{name} is a model of kind {kind!r}, not clip or siglip: use open_clip:ARCH/TAG where open_clip has it")
+
+
+def _load_model(folder: Path, name: str) -> nn.Module:
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with _without_bar():
+            net, report = AutoModel.from_pretrained(
+                folder, config=config, dtype=torch.float32, local_files_only=True, trust_remote_code=False, output_loading_info=True
+            )
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:  # transformers, torch and safetensors each raise their own
+        files = ", ".join(file.name for file in _weight_files(folder))
+        raise EncoderError(f"{name}: cannot read {files} in {folder} ({one_line(error)}): fetch the model again") from error
+    absent = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    if absent:
+        raise EncoderError(f"{name}: the weights in {folder} lack {len(absent)} tensors ({absent[0]}, ...): fetch the model again")
+    model: nn.Module = net
+    return model
+
+
+@contextmanager
+def _without_bar() -> Iterator[None]:
+    """Hide the bar that transformers draws for the milliseconds it takes to load weights."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _load_tokenizer(folder: Path, name: str, config: Mapping[str, Any], net: Any) -> Tokenize:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # a damaged file, or a package that this tokenizer needs
+        raise EncoderError(f"{name}: cannot read the tokenizer in {folder} ({one_line(error)})") from error
+    length = int(net.config.text_config.max_position_embeddings)
+    if config["model_type"] == "clip":
+        return lambda texts: dict(tokenizer(list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt"))
+    tokenizer.padding_side = "right"
+    clean = _canonical if _strips_punctuation(folder, name) else str.lower
+
+    def tokenize(texts: Sequence[str]) -> Tokens:
+        """Lower-case and pad to the full length, as SigLIP was trained; the mask is left out for the same reason."""
+        cleaned = [clean(text) for text in texts]
+        return {"input_ids": tokenizer(cleaned, padding="max_length", truncation=True, max_length=length, return_tensors="pt")["input_ids"]}
+
+    return tokenize
+
+
+def _canonical(text: str) -> str:
+    """Lower-case, drop punctuation, join white space: the text cleaning of the first SigLIP."""
+    return " ".join(text.lower().translate(_NO_PUNCTUATION).split())
+
+
+def _strips_punctuation(folder: Path, name: str) -> bool:
+    file = folder / "tokenizer_config.json"
+    return file.is_file() and str(read_json(file, name).get("tokenizer_class", "")).startswith("SiglipTokenizer")
+
+
+def _towers(net: Any, tokenize: Tokenize) -> Towers:
+    bias = getattr(net, "logit_bias", None)
+    return Towers(
+        model=net,
+        dim=int(getattr(net.config, "projection_dim", None) or net.config.vision_config.hidden_size),
+        encode_images=lambda pixels: _features(net.get_image_features(pixel_values=pixels)),
+        tokenize=tokenize,
+        encode_texts=lambda tokens: _features(net.get_text_features(**tokens)),
+        logit_scale=float(net.logit_scale.detach().exp().mean()),
+        logit_bias=None if bias is None else float(bias.detach().mean()),
+    )
+
+
+def _features(output: Any) -> Tensor:
+    """Return the vectors from what transformers gives: a tensor before version 5, an object since."""
+    features: Tensor = output if isinstance(output, Tensor) else output.pooler_output
+    return features
+
+
+def _lasting(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration without what says nothing about the vectors."""
+    return {key: _lasting(value) if isinstance(value, dict) else value for key, value in config.items() if key not in _MOVES_NOTHING}
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    shards = sorted(folder.glob("model-*.safetensors"))
+    return shards or [folder / "pytorch_model.bin"]
+
+
+def _tokenizer_files(folder: Path) -> list[Path]:
+    names = {name for group in NEEDED[3:] for name in group} | set(_EXTRAS)
+    return [folder / name for name in sorted(names) if (folder / name).is_file()]

@@ -1,0 +1,35 @@
+"""Reading the small files of a model's folder, with errors that name the file."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vitsearch.errors import EncoderError
+
+Groups = Sequence[Sequence[str]]
+
+
+def missing_from(folder: Path, needed: Groups) -> str | None:
+    """Return the first name of the first group of which the folder has no file, or None where every group has one."""
+    for group in needed:
+        if not any((folder / name).is_file() for name in group):
+            return group[0]
+    return None
+
+
+def read_json(file: Path, name: str) -> dict[str, Any]:
+    """Return the object in a JSON file; raises EncoderError where it is damaged."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EncoderError(f"{name}: the file {file} is damaged ({one_line(error)}): fetch it again") from error
+    if not isinstance(value, dict):
+        raise EncoderError(f"{name}: the file {file} is damaged (no object in it): fetch it again")
+    return value
+
+
+def one_line(error: BaseException) -> str:
+    """Return the first line of an error's text, at most 200 letters, without a full stop."""
+    lines = str(error).strip().splitlines()
+    return (lines[0].rstrip(".") if lines else type(error).__name__)[:200]

@@ -1,0 +1,146 @@
+"""``open_clip:ARCH/TAG``: every pretrained model that open_clip lists (Ilharco et al., OpenCLIP)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from torch import nn
+
+from vitsearch.encoders.hub import hub_folder
+from vitsearch.encoders.model_files import Groups, one_line
+from vitsearch.encoders.preprocess import Preprocess
+from vitsearch.encoders.torch_encoder import Tokens, TorchEncoder, Towers, choose_device, choose_dtype
+from vitsearch.encoders.weights_hash import weights_hash
+from vitsearch.errors import EncoderError
+
+TOKENIZER_FILES: Groups = [
+    ["tokenizer.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "vocab.txt", "vocab.json"],
+]
+_TOKENIZER_EXTRAS = ["*token*.json", "*.model", "vocab.*", "merges.txt"]
+_SAFE_NAMES = {"open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
+
+Tokenizer = Callable[[Sequence[str]], torch.Tensor]
+
+
+def load_open_clip(model: str, *, device: str = "auto", dtype: str = "auto") -> TorchEncoder:
+    """Return the encoder ``ARCH/TAG``, with the activation, preprocessing and tokenizer that its weights were trained with.
+
+    Raises EncoderError for a name that open_clip does not list (with the closest ones), or for files that cannot be had or read.
+    """
+    architecture, tag = _parse(model)
+    name = f"open_clip:{architecture}/{tag}"
+    place, number_format = choose_device(device), choose_dtype(dtype, choose_device(device))
+    trained = open_clip.get_pretrained_cfg(architecture, tag)
+    config = open_clip.get_model_config(architecture)
+    weights = _weights_file(trained["hf_hub"])
+    quick_gelu = bool(trained.get("quick_gelu", config.get("quick_gelu", False)))
+    net = create_model(architecture, name, pretrained=str(weights), force_quick_gelu=quick_gelu, force_preprocess_cfg=trained)
+    facts = {
+        "source": "open_clip",
+        "architecture": architecture,
+        "quick_gelu": quick_gelu,
+        "weights": weights_hash([weights]),
+        "tokenizer": tokenizer_facts(config["text_cfg"]),
+    }
+    towers = towers_of(net, config, _tokenizer(architecture, name, config["text_cfg"]))
+    return TorchEncoder(name, towers, preprocess=preprocess_of(net), facts=facts, device=place, dtype=number_format)
+
+
+def create_model(architecture: str, name: str, **options: Any) -> nn.Module:
+    """Return open_clip's model; raises EncoderError in one line where it cannot be made or its weights do not fit."""
+    try:
+        net: nn.Module = open_clip.create_model(architecture, precision="fp32", device="cpu", weights_only=True, **options)
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:  # open_clip, torch and safetensors each raise their own
+        source = options.get("pretrained") or architecture
+        raise EncoderError(f"cannot load {name} from {source}: {one_line(error)}; if the file is damaged, fetch it again") from error
+    return net
+
+
+def towers_of(net: nn.Module, config: Mapping[str, Any], tokenizer: Tokenizer) -> Towers:
+    """Return open_clip's model as plain functions."""
+    bias = getattr(net, "logit_bias", None)
+    scale: torch.Tensor = net.logit_scale  # type: ignore[assignment]
+    encode_image: Callable[..., torch.Tensor] = net.encode_image  # type: ignore[assignment]
+    encode_text: Callable[..., torch.Tensor] = net.encode_text  # type: ignore[assignment]
+
+    def tokenize(texts: Sequence[str]) -> Tokens:
+        return {"input_ids": tokenizer(texts)}
+
+    return Towers(
+        model=net,
+        dim=int(config["embed_dim"]),
+        encode_images=lambda pixels: encode_image(pixels, normalize=False),
+        tokenize=tokenize,
+        encode_texts=lambda tokens: encode_text(tokens["input_ids"], normalize=False),
+        logit_scale=float(scale.detach().exp().mean()),
+        logit_bias=None if bias is None else float(bias.detach().mean()),
+    )
+
+
+def preprocess_of(net: nn.Module) -> Preprocess:
+    """Return what open_clip wants done to a picture for this model."""
+    visual: Any = net.visual
+    wanted = visual.preprocess_cfg
+    size = wanted["size"]
+    return Preprocess(
+        size=(size, size) if isinstance(size, int) else (int(size[0]), int(size[1])),
+        mean=tuple(wanted["mean"]),
+        std=tuple(wanted["std"]),
+        interpolation="bilinear" if wanted["interpolation"] == "bilinear" else "bicubic",
+        resize_mode=wanted["resize_mode"] or "shortest",
+        fill_color=int(wanted["fill_color"]),
+    )
+
+
+def tokenizer_facts(text_config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides which tokens a text becomes."""
+    names = ("context_length", "vocab_size", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs")
+    return {name: text_config.get(name) for name in names}
+
+
+def _parse(model: str) -> tuple[str, str]:
+    """Return the architecture and the tag as open_clip spells them; ``ViT-B/32/openai`` is understood too."""
+    architecture, _, tag = model.rpartition("/")
+    architecture, tag = architecture.replace("/", "-"), tag.lower().replace("-", "_")
+    if tag in open_clip.list_pretrained_tags_by_model(architecture):
+        return architecture, tag
+    raise EncoderError(f"open_clip has no model {model!r}: try {', '.join(_closest(model))}; `vitsearch models open_clip` lists more")
+
+
+def _closest(model: str) -> list[str]:
+    names = [f"{architecture}/{tag}" for architecture, tag in open_clip.list_pretrained()]
+    without_tag = [name for name in names if name.lower().rpartition("/")[0] == model.lower().replace("/", "-")]
+    if without_tag:
+        return [f"open_clip:{name}" for name in without_tag[:4]]
+    by_lower = {name.lower(): name for name in names}
+    close = get_close_matches(model.lower(), by_lower, n=4, cutoff=0.3)
+    return [f"open_clip:{by_lower[name]}" for name in close] or ["open_clip:ViT-B-32/laion2b_s34b_b79k"]
+
+
+def _weights_file(source: str) -> Path:
+    """Return the file of ``org/repo/`` or ``org/repo/file``; the safetensors form is preferred."""
+    repo, _, file = source.rpartition("/")
+    file = file or "open_clip_pytorch_model.bin"
+    safe = _SAFE_NAMES.get(file, str(Path(file).with_suffix(".safetensors")))
+    folder = hub_folder(repo, [[safe, file]])
+    return next(folder / name for name in (safe, file) if (folder / name).is_file())
+
+
+def _tokenizer(architecture: str, name: str, text_config: Mapping[str, Any]) -> Tokenizer:
+    repo = text_config.get("hf_tokenizer_name")
+    if not repo:
+        plain: Tokenizer = open_clip.get_tokenizer(architecture)
+        return plain
+    hub_folder(repo, TOKENIZER_FILES, also=_TOKENIZER_EXTRAS)
+    try:
+        tokenizer: Tokenizer = open_clip.get_tokenizer(architecture, local_files_only=True)
+    except ImportError:
+        raise
+    except Exception as error:  # transformers raises errors of several libraries
+        raise EncoderError(f"cannot read the tokenizer {repo} of {name}: {one_line(error)}") from error
+    return tokenizer

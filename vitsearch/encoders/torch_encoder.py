@@ -1,0 +1,133 @@
+"""What every PyTorch encoder does alike: device and number format, batches, unit rows."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from vitsearch.encoders.model_files import one_line
+from vitsearch.encoders.preprocess import Preprocess, prepare
+from vitsearch.encoders.protocol import Vectors, fingerprint_of
+from vitsearch.errors import EncoderError
+from vitsearch.vectors import unit_rows
+
+IMAGE_BATCH = 32
+TEXT_BATCH = 256
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+Tokens = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Towers:
+    """A loaded model as plain functions: normalised pictures ``(n, 3, h, w)`` or tokens in, ``(n, dim)`` of any length out.
+
+    ``logit_scale`` is already exponentiated; ``logit_bias`` is None for models trained with softmax.
+    """
+
+    model: nn.Module
+    dim: int
+    encode_images: Callable[[Tensor], Tensor]
+    tokenize: Callable[[Sequence[str]], Tokens]
+    encode_texts: Callable[[Tokens], Tensor]
+    logit_scale: float
+    logit_bias: float | None
+
+
+def choose_device(device: str) -> torch.device:
+    """Return the device of that name ("auto": the first GPU where CUDA works, else the CPU); raises EncoderError where there is none."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise EncoderError(f"device {device!r} cannot be used here ({one_line(error)}): use auto, cpu, cuda, cuda:1 or mps") from error
+    return chosen
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Return the number format of that name ("auto": float32 on a CPU, float16 on a GPU); raises EncoderError for another name."""
+    if dtype == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if dtype not in _DTYPES:
+        raise EncoderError(f"unknown dtype {dtype!r}: use auto, {', '.join(_DTYPES)}")
+    return _DTYPES[dtype]
+
+
+class TorchEncoder:
+    """An ``Encoder`` around the two towers of a PyTorch model, on one device, in one number format.
+
+    ``facts`` name the weights, the tokenizer and the architecture; the preprocessing, the number format and the normalisation
+    are added here. The device is no part of the fingerprint.
+    """
+
+    def __init__(
+        self, name: str, towers: Towers, *, preprocess: Preprocess, facts: Mapping[str, Any], device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.name = name
+        self.dim = towers.dim
+        self.logit_scale = towers.logit_scale
+        self.logit_bias = towers.logit_bias
+        self.preprocess = preprocess
+        self.device = str(device)
+        self.dtype = str(dtype).removeprefix("torch.")
+        self.model = towers.model.to(device=device, dtype=dtype).eval()
+        self.fingerprint = fingerprint_of(
+            {**facts, "preprocess": preprocess.facts(), "dtype": self.dtype, "normalisation": "unit length in float32"}
+        )
+        self._towers = towers
+        self._torch_dtype = dtype
+        self._mean = torch.tensor(preprocess.mean, dtype=torch.float32, device=device).view(1, 3, 1, 1)
+        self._std = torch.tensor(preprocess.std, dtype=torch.float32, device=device).view(1, 3, 1, 1)
+
+    def prepare(self, image: Image.Image) -> NDArray[Any]:
+        """Return the picture resized and cropped, ``(h, w, 3)`` uint8; may run in any thread."""
+        return prepare(image, self.preprocess)
+
+    def encode_prepared(self, batch: Sequence[NDArray[Any]]) -> Vectors:
+        """Return ``(n, dim)`` float32 unit rows for prepared pictures, in one pass through the model.
+
+        Raises EncoderError where the number format is too narrow for the model.
+        """
+        if not len(batch):
+            return np.empty((0, self.dim), dtype=np.float32)
+        with torch.inference_mode():
+            return self._unit_rows(self._towers.encode_images(self.normalise(np.stack(batch))))
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
+        """Return ``(n, dim)`` float32 unit rows for pictures of any size and number."""
+        return self._in_batches(images, IMAGE_BATCH, lambda part: self.encode_prepared([self.prepare(image) for image in part]))
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """Return ``(n, dim)`` float32 unit rows for texts; a text longer than the model's context is cut."""
+        return self._in_batches(texts, TEXT_BATCH, self._encode_text_batch)
+
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
+        """Return what the text tower is given for each text: ``input_ids`` ``(n, t)`` and, for some models, a mask."""
+        return self._towers.tokenize(list(texts))
+
+    def normalise(self, batch: NDArray[np.uint8]) -> Tensor:
+        """Return ``(n, 3, h, w)`` on the device for prepared pictures ``(n, h, w, 3)``: a quarter of the bytes travel to a GPU."""
+        pixels = torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2).to(torch.float32)
+        return pixels.div(255).sub(self._mean).div(self._std).to(self._torch_dtype)
+
+    def _encode_text_batch(self, texts: Sequence[str]) -> Vectors:
+        with torch.inference_mode():
+            tokens = {name: tensor.to(self.device) for name, tensor in self.tokenize(texts).items()}
+            return self._unit_rows(self._towers.encode_texts(tokens))
+
+    def _in_batches(self, items: Sequence[Any], size: int, encode: Callable[[Sequence[Any]], Vectors]) -> Vectors:
+        parts = [encode(items[start : start + size]) for start in range(0, len(items), size)]
+        return np.concatenate(parts) if parts else np.empty((0, self.dim), dtype=np.float32)
+
+    def _unit_rows(self, features: Tensor) -> Vectors:
+        try:
+            return unit_rows(features.float().cpu().numpy())
+        except ValueError as error:
+            raise EncoderError(f"encoder {self.name} overflows in {self.dtype}: use dtype=float32 or bfloat16") from error
