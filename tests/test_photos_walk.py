@@ -118,7 +118,8 @@ def test_heic_without_its_extra_is_named_with_the_extra(tmp_path: Path, monkeypa
     (tmp_path / "d.heic").symlink_to("a.HEIC")
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     reason = "HEIC needs an extra: pip install 'vitsearch[heif]'"
-    assert [(found.path, found.problem) for found in walk(tmp_path)] == [
+    found = [(each.path, each.problem) for each in walk(tmp_path)]
+    assert found == [
         ("a.HEIC", reason),
         ("b.heif", reason),
         ("c.jpg", None),

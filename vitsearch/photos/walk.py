@@ -119,19 +119,23 @@ class _Walk:
         if entry.is_dir(follow_symlinks=False):
             self._enter(entry.path, path)
             return None
-        stem, _, extension = entry.name.rpartition(".")
-        extension = extension.lower() if stem else ""
-        is_photo = extension in PHOTO_EXTENSIONS
-        is_heif = not is_photo and extension in HEIF_EXTENSIONS
+        stem, _, ending = entry.name.rpartition(".")
+        extension = ending.lower() if stem else ""
         if entry.is_symlink():
-            if self.options.follow_symlinks and _is_folder(entry):
-                self._enter_link(entry, path)
-                return None
-            return _linked(entry, path, self.heif_problem if is_heif else None) if is_photo or is_heif else None
-        if not is_photo and not is_heif:
+            return self._visit_link(entry, path, extension)
+        if extension in PHOTO_EXTENSIONS:
+            return _found(path, entry.stat(follow_symlinks=False), None)
+        if extension in HEIF_EXTENSIONS:
+            return _found(path, entry.stat(follow_symlinks=False), self.heif_problem)
+        return None
+
+    def _visit_link(self, entry: os.DirEntry[str], path: str, extension: str) -> Found | None:
+        if self.options.follow_symlinks and _is_folder(entry):
+            self._enter_link(entry, path)
             return None
-        facts = entry.stat(follow_symlinks=False)
-        return _found(path, facts, self.heif_problem if is_heif else None)
+        if extension in PHOTO_EXTENSIONS:
+            return _linked(entry, path, None)
+        return _linked(entry, path, self.heif_problem) if extension in HEIF_EXTENSIONS else None
 
     def _enter_root(self) -> None:
         try:
@@ -204,6 +208,7 @@ def _linked(entry: os.DirEntry[str], path: str, problem: str | None) -> Found:
 
 
 def _found(path: str, facts: os.stat_result, problem: str | None) -> Found:
-    if not stat.S_ISREG(facts.st_mode):
-        problem = _KINDS.get(stat.S_IFMT(facts.st_mode), "not a regular file")
+    kind = stat.S_IFMT(facts.st_mode)
+    if kind != stat.S_IFREG:
+        problem = _KINDS.get(kind, "not a regular file")
     return Found(path, facts.st_size, facts.st_mtime_ns, problem)
