@@ -19,6 +19,7 @@ faiss: Any = _faiss  # its type stubs lack half of what is used here
 
 _BLOCK = 8_388_608  # numbers converted to float32 at a time while building: 32 MiB
 _SEED = 0
+_PARALLEL = 67_108_864  # numbers to compare below which threads cost more than they give, 20 times more on a busy machine
 _FEW = 9_984  # what FAISS wants to train 256 centres: below it, a recipe may fail for want of rows
 
 
@@ -48,7 +49,9 @@ class FaissIndex:
         count = min(k, len(self))
         if count <= 0:
             return [Candidates(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in rows]
-        scores, ids = self._index.search(rows, count)
+        alone = len(rows) * len(self) * self.dim < _PARALLEL
+        with _one_thread() if alone else contextlib.nullcontext():
+            scores, ids = self._index.search(rows, count)
         return [Candidates(s[i >= 0], i[i >= 0]) for s, i in zip(scores, ids, strict=True)]
 
     def write(self, file: BinaryIO) -> None:
