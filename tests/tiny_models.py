@@ -35,7 +35,8 @@ def scramble(net: torch.nn.Module, seed: int = 5) -> torch.nn.Module:
     with torch.no_grad():
         for name, weight in net.named_parameters():
             if "logit" not in name:
-                weight.copy_(torch.randn(weight.shape, generator=generator) * 0.15 + (1.0 if weight.ndim == 1 else 0.0))
+                is_scale = weight.ndim == 1 and name.endswith("weight")  # of a norm
+                weight.copy_(torch.randn(weight.shape, generator=generator) * 0.2 + float(is_scale))
     return net.eval()
 
 

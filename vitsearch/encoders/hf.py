@@ -13,18 +13,12 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 from vitsearch.encoders.hub import hub_folder
-from vitsearch.encoders.model_files import Groups, missing_from, one_line, read_json
+from vitsearch.encoders.model_files import TRANSFORMERS_FILES, missing_from, one_line, read_json
 from vitsearch.encoders.preprocess import RGB, Interpolation, Preprocess
 from vitsearch.encoders.torch_encoder import Tokens, TorchEncoder, Towers, choose_device, choose_dtype
 from vitsearch.encoders.weights_hash import weights_hash
 from vitsearch.errors import EncoderError
 
-NEEDED: Groups = [
-    ["config.json"],
-    ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"],
-    ["preprocessor_config.json", "processor_config.json"],
-    ["tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model"],
-]
 _EXTRAS = [
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -48,12 +42,12 @@ def load_hf(model: str, *, device: str = "auto", dtype: str = "auto") -> TorchEn
     """
     if model.count("/") != 1 or not all(model.split("/")):
         raise EncoderError(f"hf:{model} is no name of a model: it is hf:ORG/NAME, as in hf:openai/clip-vit-base-patch32")
-    return load_transformers_folder(hub_folder(model, NEEDED, also=_EXTRAS), f"hf:{model}", device=device, dtype=dtype)
+    return load_transformers_folder(hub_folder(model, TRANSFORMERS_FILES, also=_EXTRAS), f"hf:{model}", device=device, dtype=dtype)
 
 
 def load_transformers_folder(folder: Path, name: str, *, device: str, dtype: str) -> TorchEncoder:
     """Return the encoder that transformers saved in a folder; raises EncoderError naming the file that is missing or damaged."""
-    missing = missing_from(folder, NEEDED)
+    missing = missing_from(folder, TRANSFORMERS_FILES)
     if missing:
         raise EncoderError(f"{name} lacks the file {folder / missing}: save the model again with its processor (save_pretrained)")
     place, number_format = choose_device(device), choose_dtype(dtype, choose_device(device))
@@ -142,13 +136,14 @@ def _load_model(folder: Path, name: str) -> nn.Module:
 @contextmanager
 def _without_bar() -> Iterator[None]:
     """Hide the bar that transformers draws for the milliseconds it takes to load weights."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    bars: Any = logging  # these functions carry no types
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
     try:
         yield
     finally:
         if shown:
-            logging.enable_progress_bar()
+            bars.enable_progress_bar()
 
 
 def _load_tokenizer(folder: Path, name: str, config: Mapping[str, Any], net: Any) -> Tokenize:
@@ -212,5 +207,5 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _tokenizer_files(folder: Path) -> list[Path]:
-    names = {name for group in NEEDED[3:] for name in group} | set(_EXTRAS)
+    names = {name for group in TRANSFORMERS_FILES[3:] for name in group} | set(_EXTRAS)
     return [folder / name for name in sorted(names) if (folder / name).is_file()]

@@ -7,7 +7,21 @@ from typing import Any
 
 from vitsearch.errors import EncoderError
 
-Groups = Sequence[Sequence[str]]
+Groups = Sequence[Sequence[str]]  # of each group one file is needed, the first names preferred
+
+TRANSFORMERS_FILES: Groups = [
+    ["config.json"],
+    ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"],
+    ["preprocessor_config.json", "processor_config.json"],
+    ["tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model"],
+]
+
+
+def open_clip_files(weights: str | None = None) -> Groups:
+    """Return the files of an open_clip repository: its weights, under the usual name or another, safetensors preferred."""
+    if not weights:
+        return [["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]]
+    return [[str(Path(weights).with_suffix(".safetensors")), weights]]
 
 
 def missing_from(folder: Path, needed: Groups) -> str | None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from vitsearch.encoders.hub import hub_folder
-from vitsearch.encoders.model_files import Groups, one_line
+from vitsearch.encoders.model_files import Groups, one_line, open_clip_files
 from vitsearch.encoders.preprocess import Preprocess
 from vitsearch.encoders.torch_encoder import Tokens, TorchEncoder, Towers, choose_device, choose_dtype
 from vitsearch.encoders.weights_hash import weights_hash
@@ -20,7 +20,6 @@ TOKENIZER_FILES: Groups = [
     ["tokenizer.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "vocab.txt", "vocab.json"],
 ]
 _TOKENIZER_EXTRAS = ["*token*.json", "*.model", "vocab.*", "merges.txt"]
-_SAFE_NAMES = {"open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
 
 Tokenizer = Callable[[Sequence[str]], torch.Tensor]
 
@@ -125,10 +124,9 @@ def _closest(model: str) -> list[str]:
 def _weights_file(source: str) -> Path:
     """Return the file of ``org/repo/`` or ``org/repo/file``; the safetensors form is preferred."""
     repo, _, file = source.rpartition("/")
-    file = file or "open_clip_pytorch_model.bin"
-    safe = _SAFE_NAMES.get(file, str(Path(file).with_suffix(".safetensors")))
-    folder = hub_folder(repo, [[safe, file]])
-    return next(folder / name for name in (safe, file) if (folder / name).is_file())
+    needed = open_clip_files(file)
+    folder = hub_folder(repo, needed)
+    return next(folder / name for name in needed[0] if (folder / name).is_file())
 
 
 def _tokenizer(architecture: str, name: str, text_config: Mapping[str, Any]) -> Tokenizer:
