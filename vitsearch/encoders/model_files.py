@@ -44,6 +44,6 @@ def read_json(file: Path, name: str) -> dict[str, Any]:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the first line of an error's text, at most 200 letters, without a full stop."""
-    lines = str(error).strip().splitlines()
-    return (lines[0].rstrip(".") if lines else type(error).__name__)[:200]
+    """Return an error's text in one line, at most 200 letters, without a full stop."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text[:200].rstrip(".")
