@@ -6,8 +6,11 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import zlib
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -284,6 +287,82 @@ def test_the_new_folder_replaces_the_old_one_and_open_readers_go_on(tmp_path):
     assert open_shadow(folder).search(query, 5).ids.tolist() == brute_force(vectors, ids, query, 5)[1].tolist()
 
 
+def test_a_reader_meets_a_whole_folder_while_it_is_replaced_again_and_again(tmp_path):
+    vectors, ids = clustered(60)
+    folder = build(tmp_path / "index", vectors[:1], ids[:1], generation=1)
+    done = threading.Event()
+
+    def write():
+        for generation in range(2, 60):
+            build(folder, vectors[:generation], ids[:generation], generation=generation)
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = []
+    while not done.is_set():
+        shadow = open_shadow(folder)
+        assert shadow.ids.tolist() == ids[: shadow.generation].tolist()
+        assert len(shadow.search(vectors[0].astype(np.float32), 100).ids) == shadow.generation
+        seen.append(shadow.generation)
+    writer.join()
+    assert seen == sorted(seen)
+    assert open_shadow(folder).generation == 59
+
+
+def test_a_path_is_opened_by_name_where_an_open_file_has_none(tmp_path):
+    vectors, ids = clustered(300)
+    code = """
+    import os, sys
+    from pathlib import Path
+    exists = Path.exists
+    Path.exists = lambda path: not str(path).startswith("/proc") and exists(path)
+    from vitsearch.index import open_shadow
+    import numpy as np
+    for folder in sys.stdin.read().split("|"):
+        shadow = open_shadow(Path(os.fsdecode(bytes.fromhex(folder))))
+        print(type(shadow.index).__name__, shadow.degraded, shadow.search(np.asarray(shadow.vectors[9], np.float32), 1).ids)
+    """
+    folders = [build(tmp_path / os.fsdecode(name), vectors, ids) for name in (b"plain", "größe".encode(), b"\xff\xfe")]
+    assert run_python(code, typed="|".join(bytes(folder).hex() for folder in folders)) == "FaissIndex None [28]\n" * 3
+
+
+def test_the_page_about_the_format_is_true(tmp_path):
+    vectors, ids = clustered(40_000)  # files longer than their two ends
+    folder = build(tmp_path / "index", vectors, ids)
+    facts = json.loads((folder / "manifest.json").read_bytes())
+    assert facts.pop("checksum") == zlib.crc32(json.dumps(facts, sort_keys=True).encode())
+    assert {**facts, "files": sorted(facts["files"])} == {
+        "format": 1,
+        "recipe": {
+            "name": "flat",
+            "kind": "faiss",
+            "factory": "IDMap2,Flat",
+            "train_size": 262144,
+            "description": load_recipe("flat").description,
+        },
+        "generation": 1,
+        "count": 40_000,
+        "dim": DIM,
+        "fingerprint": "f" * 32,
+        "files": ["ids.i64", "index.faiss", "vectors.f16"],
+    }
+    for name, file in facts["files"].items():
+        content, status = (folder / name).read_bytes(), (folder / name).stat()
+        assert file == {
+            "size": len(content),
+            "mtime_ns": status.st_mtime_ns,
+            "checksum": zlib.crc32(content),
+            "edge_checksum": zlib.crc32(content[:65536] + content[-65536:]),
+        }
+    page = (Path(__file__).parents[1] / "indexes" / "README.md").read_text()
+    names = {}
+    exec(page.split("```python\n")[1].split("```")[0].replace("index/", f"{folder}/"), names)
+    assert names["ids"].tolist() == ids.tolist()
+    assert names["vectors"].tobytes() == vectors.tobytes()
+    assert faiss.read_index(str(folder / "index.faiss")).ntotal == 40_000
+
+
 def test_what_a_killed_build_left_is_removed(tmp_path):
     vectors, ids = clustered(20)
     folder = build(tmp_path / "index", vectors, ids)
@@ -447,13 +526,14 @@ def test_random_damage_is_noticed_or_harmless(built_folders, tmp_path_factory, d
 # -- without FAISS ----------------------------------------------------------------------------------------------------
 
 
-def run_python(code, **environment):
+def run_python(code, typed=None):
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
         capture_output=True,
+        input=typed,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **environment},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )
     assert (result.returncode, result.stderr) == (0, "")
     return result.stdout

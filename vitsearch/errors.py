@@ -1,15 +1,15 @@
 """The exceptions of vitsearch.
 
-    VitsearchError                 every error below; its text is one line: what, where, what next
-    |- PhotoError                  a photo cannot be read (the reason is the text)
-    |- QueryError                  an empty query, a bad weight, terms that cancel out
-    |- EncoderError                an encoder cannot be found or loaded
-    |   `- EncoderMismatch         an encoder other than the one the collection was made with
-    |- RecipeError                 an unknown recipe, a bad factory string, FAISS missing
-    |- IndexDamaged                a file of the index is missing, cut or altered
-    `- CollectionError             the collection cannot be read or written
-        |- CollectionNotFound      there is none at this place
-        `- CollectionLocked        another process is writing to it
+VitsearchError                 every error below; its text is one line: what, where, what next
+|- PhotoError                  a photo cannot be read (the reason is the text)
+|- QueryError                  an empty query, a bad weight, terms that cancel out
+|- EncoderError                an encoder cannot be found or loaded
+|   `- EncoderMismatch         an encoder other than the one the collection was made with
+|- RecipeError                 an unknown recipe, a bad factory string, FAISS missing
+|- IndexDamaged                a file of the index is missing, cut or altered
+`- CollectionError             the collection cannot be read or written
+    |- CollectionNotFound      there is none at this place
+    `- CollectionLocked        another process is writing to it
 """
 
 

@@ -19,6 +19,7 @@ faiss: Any = _faiss  # its type stubs lack half of what is used here
 
 _BLOCK = 8_388_608  # numbers converted to float32 at a time while building: 32 MiB
 _SEED = 0
+_MAPPED: int = getattr(faiss, "IO_FLAG_MMAP_IFC", 0)  # older versions read the file into memory
 _PARALLEL = 67_108_864  # numbers to compare below which threads cost more than they give, 20 times more on a busy machine
 _FEW = 9_984  # what FAISS wants to train 256 centres: below it, a recipe may fail for want of rows
 
@@ -97,10 +98,10 @@ def _read(path: Path) -> Any:
         # FAISS opens by a UTF-8 name, which a path need not be; the open file has a plain name on Linux
         by_number = Path(f"/proc/self/fd/{file.fileno()}")
         if by_number.exists():
-            return faiss.read_index(str(by_number), faiss.IO_FLAG_MMAP_IFC)
+            return faiss.read_index(str(by_number), _MAPPED)
         if os.name == "posix" or str(path).isascii():
             with contextlib.suppress(RuntimeError, TypeError):
-                return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+                return faiss.read_index(str(path), _MAPPED)
         return faiss.read_index(faiss.PyCallbackIOReader(file.read))
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from vitsearch.errors import RecipeError
+from vitsearch.errors import IndexDamaged, RecipeError
 from vitsearch.index.exact import ExactIndex
 from vitsearch.index.manifest import MANIFEST, FileFacts, Manifest, check_file, damaged, facts_of, read_manifest, write_manifest
 from vitsearch.index.protocol import Candidates, Halves, Ids, VectorIndex
@@ -20,6 +21,7 @@ from vitsearch.recipes import Recipe
 VECTORS = "vectors.f16"
 IDS = "ids.i64"
 FAISS = "index.faiss"
+_TRIES = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +86,7 @@ def build_shadow(
     either of which the old folder is as it was.
     """
     check_recipe(recipe, dim)
-    aside, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    aside, old = _beside(folder, "new"), _beside(folder, "old")
     _remove(aside)
     _remove(old)
     try:
@@ -106,24 +108,28 @@ def open_shadow(folder: Path) -> Shadow:
 
     Raises IndexDamaged when a file is missing, cut or altered; see ``check_file`` for what is read to know that.
     """
-    manifest = read_manifest(folder)
-    _check_files(folder, manifest, whole=False)
-    ids = _mapped(folder / IDS, np.dtype("<i8"), (manifest.count,))
-    vectors = _mapped(folder / VECTORS, np.dtype("<f2"), (manifest.count, manifest.dim))
-    exact = ExactIndex(vectors, ids)
-    if FAISS not in manifest.files:
-        missing = manifest.count and not manifest.recipe.is_exact
-        return Shadow(manifest, ids, vectors, exact, "index.faiss was not built; the search is exact" if missing else None)
-    index, problem = _open_faiss(folder, manifest)
-    return Shadow(manifest, ids, vectors, index or exact, None if manifest.recipe.is_exact else problem)
+    for _ in range(_TRIES):
+        stamp = manifest_stamp(folder)
+        try:
+            shadow: Shadow | IndexDamaged = _open(folder)
+        except IndexDamaged as error:
+            shadow = error
+        if manifest_stamp(folder) == stamp and (stamp or not _beside(folder, "old").exists()):
+            break
+        time.sleep(0.002)  # a build is putting a new folder in its place
+    if isinstance(shadow, IndexDamaged):
+        raise shadow
+    return shadow
 
 
-def verify_shadow(folder: Path) -> Manifest:
-    """Read every byte of an index folder and return its manifest. Raises IndexDamaged when a file is not as it was written."""
+def verify_shadow(folder: Path, *, whole: bool = True) -> Manifest:
+    """Check the files of an index folder without opening the index, and return its manifest.
+
+    Every byte is read where ``whole`` is set, else what `open_shadow` reads. Raises IndexDamaged.
+    """
     manifest = read_manifest(folder)
-    _check_files(folder, manifest, whole=True)
-    ids = _mapped(folder / IDS, np.dtype("<i8"), (manifest.count,))
-    if not (np.diff(ids) > 0).all():
+    _check_files(folder, manifest, whole=whole)
+    if whole and not (np.diff(_mapped(folder / IDS, np.dtype("<i8"), (manifest.count,))) > 0).all():
         raise damaged(folder / IDS, "is not in order")
     return manifest
 
@@ -139,6 +145,18 @@ def check_recipe(recipe: Recipe, dim: int) -> None:
             return
         raise RecipeError(f"recipe {recipe.name!r} needs FAISS, which is not installed: pip install 'vitsearch[faiss]'") from error
     check_factory(recipe, dim)
+
+
+def _open(folder: Path) -> Shadow:
+    manifest = verify_shadow(folder, whole=False)
+    ids = _mapped(folder / IDS, np.dtype("<i8"), (manifest.count,))
+    vectors = _mapped(folder / VECTORS, np.dtype("<f2"), (manifest.count, manifest.dim))
+    exact = ExactIndex(vectors, ids)
+    if FAISS not in manifest.files:
+        missing = manifest.count and not manifest.recipe.is_exact
+        return Shadow(manifest, ids, vectors, exact, "index.faiss was not built; the search is exact" if missing else None)
+    index, problem = _open_faiss(folder, manifest)
+    return Shadow(manifest, ids, vectors, index or exact, None if manifest.recipe.is_exact else problem)
 
 
 def _write_rows(folder: Path, batches: Iterable[tuple[Ids, Halves]], dim: int) -> tuple[Ids, Halves]:
@@ -200,7 +218,10 @@ def _check_files(folder: Path, manifest: Manifest, *, whole: bool) -> None:
 def _mapped(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
     if 0 in shape:
         return np.empty(shape, dtype)  # an empty file cannot be mapped
-    return np.memmap(file, dtype=dtype, mode="r", shape=shape)
+    try:
+        return np.memmap(file, dtype=dtype, mode="r", shape=shape)
+    except (OSError, ValueError) as error:  # replaced since it was checked
+        raise damaged(file, "cannot be mapped") from error
 
 
 def _put_in_place(aside: Path, folder: Path, old: Path) -> None:
@@ -215,6 +236,10 @@ def _put_in_place(aside: Path, folder: Path, old: Path) -> None:
     _sync_folder(folder.parent)
     with contextlib.suppress(OSError):  # the next build tries again
         _remove(old)
+
+
+def _beside(folder: Path, word: str) -> Path:
+    return folder.with_name(f"{folder.name}.{word}")
 
 
 def _remove(path: Path) -> None:

