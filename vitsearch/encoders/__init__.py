@@ -26,7 +26,7 @@ def load_encoder(name: str, device: str = "auto", dtype: str = "auto") -> Encode
     try:
         return loader(model, device, dtype)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in {"torch", "torchvision", "open_clip", "transformers"}:
+        if error.name is None or error.name.partition(".")[0] not in _CLIP_PACKAGES:
             raise
         raise EncoderError(f"encoder {name!r} needs the package {error.name}: pip install 'vitsearch[clip]'") from error
 
@@ -69,3 +69,4 @@ _LOADERS: dict[str, Callable[[str, str, str], Encoder]] = {
     "local-dir": _local_dir,
 }
 _WITH_MODEL = {"open_clip", "hf", "local-dir"}
+_CLIP_PACKAGES = {"torch", "torchvision", "open_clip", "transformers", "huggingface_hub"}
