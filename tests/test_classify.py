@@ -36,7 +36,7 @@ class BlindColour:
     prepare, encode_prepared, encode_images = ENCODER.prepare, ENCODER.encode_prepared, ENCODER.encode_images
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(ROWS, WEIGHTS, BIASES, st.floats(-30, 30, width=32))
 def test_softmax_rows_sum_to_one_and_a_shift_changes_nothing(
     rows: NDArray[np.float32], weight: NDArray[np.float32], bias: NDArray[np.float32], shift: float
@@ -50,7 +50,7 @@ def test_softmax_rows_sum_to_one_and_a_shift_changes_nothing(
     np.testing.assert_allclose(shifted, chances, atol=2e-4)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(ROWS, WEIGHTS.map(lambda weight: weight / 24), BIASES)
 def test_sigmoid_is_one_probability_for_each_class_by_itself(
     rows: NDArray[np.float32], weight: NDArray[np.float32], bias: NDArray[np.float32]
@@ -64,7 +64,7 @@ def test_sigmoid_is_one_probability_for_each_class_by_itself(
     np.testing.assert_allclose(alone, chances[:, 1:2], rtol=1e-4)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(ROWS, WEIGHTS, BIASES, st.sampled_from(["softmax", "sigmoid"]))
 def test_predict_is_the_class_of_the_largest_logit(
     rows: NDArray[np.float32], weight: NDArray[np.float32], bias: NDArray[np.float32], activation: Activation

@@ -146,9 +146,8 @@ def test_an_unknown_or_bare_name_is_refused_with_the_spellings(name: str) -> Non
         ("open_clip:ViT-B-32/openai", "torch"),
         ("open_clip:ViT-B-32/openai", "open_clip"),
         ("hf:openai/clip-vit-base-patch32", "torch"),
-        ("hf:openai/clip-vit-base-patch32", "transformers"),
         ("local-dir:open_clip_config.json", "open_clip"),
-        ("local-dir:config.json", "transformers"),
+        ("local-dir:config.json", "torch"),
     ],
 )
 def test_a_missing_extra_is_named(name: str, missing: str, tmp_path: Path) -> None:

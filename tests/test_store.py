@@ -144,9 +144,9 @@ def test_a_reader_sees_one_state_whatever_a_writer_does(store: PhotoStore) -> No
 
 
 def test_a_reader_cannot_write(store: PhotoStore) -> None:
-    with closing(PhotoStore(store.path, read_only=True)) as reader:
-        with pytest.raises(CollectionError, match="cannot be opened or written"), reader.writing():
-            reader.put_fact("golden", 1)
+    reader = PhotoStore(store.path, read_only=True)
+    with closing(reader), pytest.raises(CollectionError, match="cannot be opened or written"), reader.writing():
+        reader.put_fact("golden", 1)
 
 
 def test_facts_are_kept_by_name(store: PhotoStore) -> None:
