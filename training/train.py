@@ -38,6 +38,7 @@ class Settings:
     kept_tokens: int = 48
     epochs: int = 10
     text_epochs: int = 4
+    text_peak: float = 0.3
     rate: float = 1e-3
     text_rate: float = 3e-5
     class_rate: float = 1e-4

@@ -12,7 +12,7 @@ from vitsearch.classify import LinearClassifier, zero_shot_classifier
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.protocol import Encoder, ImageEncoder
 from vitsearch.errors import IndexDamaged, PhotoError, QueryError
-from vitsearch.index import Shadow, open_shadow
+from vitsearch.index import ExactIndex, Shadow, open_shadow
 from vitsearch.layout import Settings, check_fingerprint, collection_folder, photo_root, read_settings, writer_lock
 from vitsearch.photos import decode, read_bytes_and_fingerprint
 from vitsearch.query import Term, check_vector, combine, parse_query
@@ -166,6 +166,8 @@ class Collection:
 
     def _photo_of(self, path: Path) -> Photo | None:
         """Return the collection's photo that this file is, or None for a file outside it."""
+        if "\0" in str(path):
+            return None
         for file, root in ((os.path.abspath(path), os.path.abspath(self.root)), (os.path.realpath(path), os.path.realpath(self.root))):
             inside = os.path.relpath(file, root).replace(os.sep, "/")
             if not inside.startswith("../") and (photo := self._store.photo_at(inside)):
@@ -200,7 +202,7 @@ class Collection:
         rows = [row for row in self._store.rows(ids) if row[0] not in leave_out]
         if not rows:
             return []
-        halves = np.frombuffer(b"".join(row[2] for row in rows), dtype="<f2").reshape(len(rows), -1)
+        halves = self._store.halves([row[2] for row in rows])
         scores = cosine_scores(halves, vector)
         hits = [SearchResult(path, float(score), photo_id) for (photo_id, path, _), score in zip(rows, scores, strict=True)]
         return sorted(hits, key=lambda hit: (-hit.score, hit.path))
@@ -274,6 +276,8 @@ def _proposals(shadow: Shadow | None, vector: Vectors, wanted: int, fresh: tuple
     ids, more = fresh_ids[best], len(best) < len(fresh_ids)
     if shadow is not None:
         known = shadow.search(vector, wanted).ids
+        if len(known) < min(wanted, len(shadow.ids)):  # lists that were not read, a graph in pieces: only the rows reach every photo
+            known = ExactIndex(shadow.vectors, shadow.ids).search(vector, wanted).ids
         ids = np.concatenate([known[~np.isin(known, fresh_ids)], ids])
         more = more or len(known) < len(shadow.ids)
     return ids, more

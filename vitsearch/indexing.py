@@ -19,7 +19,7 @@ from vitsearch.encoders import load_encoder
 from vitsearch.encoders.golden import check_golden, golden_vectors
 from vitsearch.encoders.protocol import ImageEncoder
 from vitsearch.errors import CollectionError, CollectionNotFound, EncoderMismatch, IndexDamaged
-from vitsearch.index import build_shadow, check_recipe, open_shadow
+from vitsearch.index import build_shadow, check_recipe, open_shadow, remove_shadow
 from vitsearch.layout import (
     Settings,
     check_fingerprint,
@@ -137,6 +137,8 @@ class _Run:
             check_recipe(self.asked_recipe or load_recipe("flat"), encoder.dim)
         with writer_lock(self.folder), disk_errors(self.folder), closing(PhotoStore(self.folder / "photos.db")) as store:
             settings = self._same_encoder(self._known_settings() or self._created(store))
+            if store.fact("golden") is None:  # photos.db was lost: the index beside it counts the changes of another file
+                self._start(store, settings)
             plan = self._planned(store, files, unreadable)
             self._check_loss(plan, settings)
             check_recipe(self.asked_recipe or self._recipe(settings), settings.dim)
@@ -200,17 +202,22 @@ class _Run:
                 f"{self.folder} holds photos but no collection.json: restore that file, or delete the folder and index again"
             )
         encoder = self._loaded_encoder(None)
-        started = time.perf_counter()
-        golden = golden_vectors(encoder)
-        self.load_seconds += time.perf_counter() - started
-        with store.writing():
-            store.put_fact("golden", golden.astype("<f4").tobytes())
         recipe = self.asked_recipe or load_recipe("flat")
         now = datetime.now(UTC).isoformat(timespec="seconds")
         dtype = str(getattr(encoder, "dtype", "float32"))
         settings = Settings(encoder.name, encoder.fingerprint, dtype, encoder.dim, recipe.to_dict(), now, self._root_text())
         write_settings(self.folder, settings)
         return settings
+
+    def _start(self, store: PhotoStore, settings: Settings) -> None:
+        """Give a new database the golden vectors, and take away an index that is not of it."""
+        encoder = self._loaded_encoder(settings)
+        started = time.perf_counter()
+        golden = golden_vectors(encoder)
+        self.load_seconds += time.perf_counter() - started
+        remove_shadow(self.folder / "index")
+        with store.writing():
+            store.put_fact("golden", golden.astype("<f4").tobytes())
 
     def _updated(self, settings: Settings) -> Settings:
         """Return the settings with what this run was asked for, stored where that is new."""

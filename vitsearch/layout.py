@@ -35,8 +35,10 @@ class Settings:
 
 def photo_root(photos: str | os.PathLike[str]) -> Path:
     """Return the photo folder as a Path; raises CollectionError where it is missing or is a file."""
-    root = Path(photos).expanduser()
-    if not root.exists():
+    if not os.fspath(photos):
+        raise CollectionError("the name of the photo folder is empty: name the folder, or . for the one that you are in")
+    root = _expanded(photos)
+    if not os.path.exists(root):
         raise CollectionError(f"no such folder: {root}: check the spelling, or whether its disk is mounted")
     if not root.is_dir():
         raise CollectionError(f"{root} is a file, not a folder of photos: give the folder that it lies in")
@@ -45,7 +47,18 @@ def photo_root(photos: str | os.PathLike[str]) -> Path:
 
 def collection_folder(root: Path, collection: str | os.PathLike[str] | None) -> Path:
     """Return the folder of the collection: ``<photos>/.vitsearch`` unless another is named."""
-    return root / FOLDER if collection is None else Path(collection).expanduser()
+    if collection is None:
+        return root / FOLDER
+    if not os.fspath(collection):
+        raise CollectionError("the name of the collection's folder is empty: give --collection DIR a folder, or leave it out")
+    return _expanded(collection)
+
+
+def _expanded(path: str | os.PathLike[str]) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:  # ~name of nobody
+        raise CollectionError(f"no home folder for {os.fspath(path)}: write its full path") from error
 
 
 def read_settings(folder: Path, photos: Path) -> Settings:
@@ -59,15 +72,24 @@ def read_settings(folder: Path, photos: Path) -> Settings:
         raise CollectionNotFound(f"no collection in {folder}: run `vitsearch index {photos}` first") from error
     except OSError as error:
         raise CollectionError(f"{file} cannot be read ({error.strerror}): check its permissions") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CollectionError(f"{file} is damaged ({error}): restore it from a backup, or delete {folder} and index again") from error
     number = stored.get("format")
     if isinstance(number, int) and number > FORMAT:
         raise CollectionError(f"{folder} has format {number}, newer than this vitsearch reads ({FORMAT}): upgrade vitsearch")
-    try:
-        return Settings(**{field.name: stored[field.name] for field in fields(Settings)})
-    except KeyError as error:
-        raise CollectionError(f"{file} is damaged (no {error}): restore it from a backup, or delete {folder} and index again") from error
+    if problem := _problem(stored):
+        raise CollectionError(f"{file} is damaged ({problem}): restore it from a backup, or delete {folder} and index again")
+    return Settings(**{field.name: stored[field.name] for field in fields(Settings)})
+
+
+def _problem(stored: dict[str, Any]) -> str | None:
+    types = {"dim": int, "format": int, "recipe": dict}
+    for name in (field.name for field in fields(Settings)):
+        if name not in stored:
+            return f"no {name!r}"
+        if not isinstance(stored[name], types.get(name, str)) or isinstance(stored[name], bool):
+            return f"{name!r} is of the wrong type"
+    return None if stored["dim"] > 0 and stored["format"] > 0 else "a number below 1"
 
 
 def write_settings(folder: Path, settings: Settings) -> None:

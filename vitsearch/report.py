@@ -58,8 +58,8 @@ def _database(collection: Collection) -> Check:
 
 def _golden(collection: Collection) -> Check:
     stored = collection.store.fact("golden")
-    if not isinstance(stored, bytes):
-        return Check("encoder", False, "no golden vectors are stored: index into a new collection")
+    if not isinstance(stored, bytes) or not stored or len(stored) % (4 * collection.dim):
+        return Check("encoder", False, "no golden vectors of this encoder are stored: index into a new collection")
     try:
         check_golden(collection.encoder, np.frombuffer(stored, dtype="<f4").reshape(-1, collection.dim))
     except EncoderError as error:

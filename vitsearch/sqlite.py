@@ -40,6 +40,9 @@ MIGRATIONS = (
 )
 
 
+RESTORE = "restore it from a backup, or delete its folder and index again"
+
+
 def connect(path: Path, read_only: bool) -> sqlite3.Connection:
     """Open a file for reading and writing, or only for reading; raises sqlite3.Error."""
     if not read_only:
@@ -53,7 +56,7 @@ def connect(path: Path, read_only: bool) -> sqlite3.Connection:
     except sqlite3.OperationalError:
         # a folder that may not be written has no room for the shared-memory file that WAL wants; nobody can be writing there either
         return _configured(
-            sqlite3.connect(f"{uri}?immutable=1", uri=True, isolation_level=None, check_same_thread=False),
+            sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True, isolation_level=None, check_same_thread=False),
             "SELECT count(*) FROM sqlite_master",
         )
 
@@ -74,7 +77,7 @@ def explain(path: Path, error: sqlite3.Error) -> str:
     """Return what went wrong with a file and what to do, in one line."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "no such table" in str(error):
-        return f"{path} is damaged ({error}): restore it from a backup, or delete its folder and index again"
+        return f"{path} is damaged ({error}): {RESTORE}"
     if code == sqlite3.SQLITE_FULL:
         return f"the disk of {path} is full: free some space and run again; what was stored before is kept"
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):

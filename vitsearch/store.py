@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitsearch.errors import CollectionError
-from vitsearch.sqlite import MIGRATIONS, connect, explain
+from vitsearch.sqlite import MIGRATIONS, RESTORE, connect, explain
 from vitsearch.types import Found, Photo, PhotoInfo, SkippedPhoto, State
 
 Half = NDArray[np.float16]
@@ -31,6 +31,8 @@ class PhotoStore:
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
+        if read_only and not path.exists():
+            raise CollectionError(f"{path} is missing: restore it from a backup, or run `vitsearch index` to embed the photos again")
         with self._errors():
             self._db = connect(path, read_only)
             self._migrate(read_only)
@@ -219,7 +221,7 @@ class PhotoStore:
             row = self._db.execute("SELECT vector FROM vectors WHERE photo_id = ?", (photo_id,)).fetchone()
         if row is None:
             raise CollectionError(f"{self.path}: photo {photo_id} has no vector: run `vitsearch verify`")
-        return np.frombuffer(row[0], dtype="<f2").astype(np.float16)
+        return self.halves([row[0]])[0]
 
     def rows(self, ids: Sequence[int]) -> list[tuple[int, str, bytes]]:
         """Return (id, path, raw vector) of those ids that are in the collection, in no promised order."""
@@ -238,8 +240,15 @@ class PhotoStore:
             where = "WHERE generation > ? ORDER BY photo_id" if since >= 0 else "WHERE ? < 0 ORDER BY photo_id"
             cursor = self._db.execute(f"SELECT photo_id, vector FROM vectors {where}", (since,))
             while rows := cursor.fetchmany(size):
-                ids = np.array([row[0] for row in rows], dtype=np.int64)
-                yield ids, np.frombuffer(b"".join(row[1] for row in rows), dtype="<f2").reshape(len(rows), -1).astype(np.float16)
+                if rows[0][0] < 1:
+                    raise CollectionError(f"{self.path} is damaged (a number below 1): {RESTORE}")
+                yield np.array([row[0] for row in rows], dtype=np.int64), self.halves([row[1] for row in rows])
+
+    def halves(self, raw: Sequence[bytes]) -> Half:
+        """Return ``(n, dim)`` float16 rows of raw vectors; raises CollectionError where they are not n of one length."""
+        if not all(isinstance(vector, bytes) and len(vector) == len(raw[0]) for vector in raw) or len(raw[0]) % 2:
+            raise CollectionError(f"{self.path} is damaged (vectors of different lengths): {RESTORE}")
+        return np.frombuffer(b"".join(raw), dtype="<f2").reshape(len(raw), -1).astype(np.float16)
 
     def check(self) -> list[str]:
         """Return what SQLite's own integrity check and the link between photos and vectors find wrong; empty when sound."""

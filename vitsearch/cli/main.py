@@ -1,6 +1,5 @@
 """The commands; each translates words into one call of the library and its answer into lines."""
 
-import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -46,9 +45,8 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         show.note("vitsearch: stopped; what was stored is kept, run the same command to go on")
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output, such as `head`, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:
+        return show.give_up_output(error)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

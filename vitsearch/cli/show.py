@@ -18,6 +18,15 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
+def give_up_output(error: OSError) -> int:
+    """Let stdout go where writing to it failed, say why unless its reader (such as `head`) has enough, and return the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer must not fail again at exit
+    if isinstance(error, BrokenPipeError):
+        return 0
+    note(f"vitsearch: cannot go on ({error.strerror or error}): free some space, or send the output elsewhere")
+    return 1
+
+
 def line(text: str) -> None:
     """Write one line on stdout; a byte of a file name that is not UTF-8 goes out as it is."""
     sys.stdout.buffer.write(f"{text}\n".encode("utf-8", "surrogateescape"))

@@ -3,7 +3,7 @@
 from vitsearch.index.exact import ExactIndex
 from vitsearch.index.manifest import Manifest
 from vitsearch.index.protocol import Candidates, VectorIndex
-from vitsearch.index.shadow import Shadow, build_shadow, check_recipe, manifest_stamp, open_shadow, verify_shadow
+from vitsearch.index.shadow import Shadow, build_shadow, check_recipe, manifest_stamp, open_shadow, remove_shadow, verify_shadow
 
 __all__ = [
     "Candidates",
@@ -15,5 +15,6 @@ __all__ = [
     "check_recipe",
     "manifest_stamp",
     "open_shadow",
+    "remove_shadow",
     "verify_shadow",
 ]

@@ -103,6 +103,11 @@ def build_shadow(
         raise
 
 
+def remove_shadow(folder: Path) -> None:
+    """Remove an index folder where there is one."""
+    _remove(folder)
+
+
 def open_shadow(folder: Path) -> Shadow:
     """Return the index folder, opened read-only and memory-mapped.
 
