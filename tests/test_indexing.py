@@ -200,7 +200,9 @@ def test_odd_files_end_as_indexed_failed_or_skipped(tmp_path: Path) -> None:
         states = {photo.path: "indexed" for photo in found.photos()} | {one.path: one.state for one in found.failures()}
         assert all(one.reason for one in found.failures())
     assert states == expected
-    assert (report.indexed, report.failed, report.skipped) == tuple(list(expected.values()).count(s) for s in ("indexed", "failed", "skipped"))
+    assert (report.indexed, report.failed, report.skipped) == tuple(
+        list(expected.values()).count(s) for s in ("indexed", "failed", "skipped")
+    )
 
 
 def test_a_second_writer_is_stopped_and_readers_go_on(indexed: Path) -> None:

@@ -23,6 +23,7 @@ from vitsearch.vectors import top_k as best_positions
 
 Query = str | os.PathLike[str] | Image.Image | Sequence[Term] | Vectors
 
+OVERFETCH = 4  # candidates asked of the index for each result wanted: an approximate index orders them only roughly
 SPARE = 8  # candidates asked of the index beyond the results wanted: some may have been removed since it was built
 TIE = 1e-6  # where the last candidate is this near to the last result, one not proposed may belong before it, by score or by path
 
@@ -178,7 +179,7 @@ class Collection:
         with self._store.reading():
             shadow = self._current_shadow()
             fresh = self._fresh(vector, shadow)
-            wanted = top_k + len(leave_out) + SPARE
+            wanted = OVERFETCH * (top_k + len(leave_out)) + SPARE
             while True:
                 ids, more = _proposals(shadow, vector, wanted, fresh)
                 hits = self._rescored(ids, vector, leave_out)

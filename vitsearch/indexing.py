@@ -19,7 +19,7 @@ from vitsearch.encoders import load_encoder
 from vitsearch.encoders.golden import check_golden, golden_vectors
 from vitsearch.encoders.protocol import ImageEncoder
 from vitsearch.errors import CollectionError, CollectionNotFound, EncoderMismatch, IndexDamaged
-from vitsearch.index import build_shadow, check_recipe, open_shadow, remove_shadow
+from vitsearch.index import build_shadow, check_recipe, remove_shadow, verify_shadow
 from vitsearch.layout import (
     Settings,
     check_fingerprint,
@@ -289,7 +289,7 @@ class _Run:
         recipe = self._recipe(settings)
         generation = store.generation()
         try:
-            built = open_shadow(self.folder / "index").manifest
+            built = verify_shadow(self.folder / "index", whole=False)
             if built.generation == generation and built.recipe == recipe and built.fingerprint == settings.encoder_fingerprint:
                 return
         except IndexDamaged:

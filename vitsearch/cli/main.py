@@ -28,10 +28,14 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; every known error becomes one line on stderr."""
     warnings.filterwarnings("ignore", module=r"PIL\.")  # Pillow's remarks on damaged EXIF, which never fails a photo
+    out, err = sys.stdout, sys.stderr
     try:
         code = cli.main(arguments, prog_name="vitsearch", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
+    except SystemExit:  # click's way out where the reader of stdout, such as `head`, has enough
+        sys.stdout, sys.stderr = out, err
+        return show.give_up_output(BrokenPipeError())
     except VitsearchError as error:
         show.note(f"vitsearch: {' '.join(str(error).split())}")
         return 1
@@ -311,7 +315,7 @@ def _print_notes(found: Any) -> None:
 
 def _lines(file: Path) -> list[str]:
     try:
-        return [text.strip() for text in file.read_text(encoding="utf-8").splitlines() if text.strip()]
+        return [text.strip() for text in file.read_text(encoding="utf-8-sig").splitlines() if text.strip()]
     except OSError as error:
         raise VitsearchError(f"cannot read the labels in {file} ({error.strerror}): check the path") from error
     except UnicodeDecodeError as error:
