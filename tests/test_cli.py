@@ -93,7 +93,7 @@ def test_labels_to_files_and_into_the_collection(indexed: Path, tmp_path: Path) 
     assert (done.returncode, done.stdout) == (0, b"")
     with open(tmp_path / "out.csv", encoding="utf-8", newline="") as file:
         written = list(csv.DictReader(file))
-    assert [(row["path"], row["label"]) for row in written if row["path"] == "red.png"][0] == ("red.png", "red")
+    assert next((row["path"], row["label"]) for row in written if row["path"] == "red.png") == ("red.png", "red")
     assert len(written) == 8
     vitsearch("label", indexed, "--labels", "red,blue,green", "--template", "a {} thing", "--output", tmp_path / "out.jsonl")
     lines = rows((tmp_path / "out.jsonl").read_bytes())

@@ -21,7 +21,20 @@ SAMPLES = {
     "sklearn": ("datasets/images", "china.jpg flower.jpg"),
 }
 SEARCHES = ("a cat", "a cup of coffee", "a rocket launch")
-LABELS = ("animal", "person", "flower", "building", "vehicle", "food or drink", "text on paper", "stone or brick wall", "outer space")
+LABELS = (
+    "cat",
+    "astronaut",
+    "flower",
+    "temple",
+    "motorcycle",
+    "rocket",
+    "cup of coffee",
+    "printed text",
+    "brick wall",
+    "coins",
+    "grass",
+    "moon",
+)
 OWN_SEARCHES = ("people", "an animal", "a landscape")
 OWN_LABELS = ("person", "animal", "landscape", "building", "food", "vehicle", "document or screenshot")
 
