@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from conftest import CountingEncoder, content, counts, environment, found_paths, paint, shade
-from odd_files import make_odd_files
+from odd_files import make_odd_files, oriented, picture
+from PIL import Image
 
-from vitsearch import Collection, CollectionError, CollectionLocked, EncoderMismatch, index_folder
+from vitsearch import Collection, CollectionError, CollectionLocked, EncoderMismatch, PhotoInfo, index_folder
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.layout import writer_lock
 
@@ -308,3 +309,35 @@ def test_any_history_gives_what_a_fresh_collection_gives(tmp_path: Path, seed: i
         assert "could be read" in str(error)
     assert content(folder) == content(tmp_path / "fresh")
     assert found_paths(folder, "red + 2:blue", 50) == found_paths(tmp_path / "fresh", "red + 2:blue", 50)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("colour", "JPEG"), ("colour", "PNG"), ("mini", "PNG")])
+def test_orientations_give_the_vector_of_the_upright_photo(tmp_path: Path, name: str, kind: str) -> None:
+    """JPEG's own losses move a vector of `mini` by more than 0.001, so there the turn is tested on a lossless file."""
+    upright = picture(3, size=(320, 240))
+    for orientation in range(1, 9):
+        (tmp_path / f"{orientation}.jpg").write_bytes(oriented(upright, orientation, kind))
+    index_folder(tmp_path, encoder=name)
+    with Collection.open(tmp_path) as found:
+        hits = found.similar(upright, 8)
+        assert {photo.info.width for photo in found.photos()} == {320}
+    assert sorted(hit.path for hit in hits) == [f"{number}.jpg" for number in range(1, 9)]
+    assert min(hit.score for hit in hits) >= 0.999
+
+
+def test_what_the_file_says_is_stored(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0110] = "Canon", "Canon EOS R5"
+    exif.get_ifd(0x8769)[0x9003] = "2019:07:04 12:30:05"
+    exif.get_ifd(0x8825).update({1: "N", 2: (52.0, 30.0, 0.0), 3: "W", 4: (13.0, 15.0, 0.0)})
+    picture(1, size=(60, 40)).save(tmp_path / "a.jpg", exif=exif)
+    index_folder(tmp_path, encoder=ColourEncoder())
+    with Collection.open(tmp_path) as found:
+        (photo,) = found.photos()
+    assert photo.info == PhotoInfo(60, 40, "2019-07-04T12:30:05", "Canon EOS R5", 52.5, -13.25)
+
+
+def test_exclude_and_hidden(indexed: Path) -> None:
+    paint(indexed / ".hidden.png", "cyan")
+    assert again(indexed, exclude=["sub", "*ellow*"]) == ({"removed": 2, "unchanged": 2}, 0)
+    assert again(indexed, include_hidden=True) == ({"indexed": 3, "unchanged": 2}, 3)
