@@ -27,7 +27,7 @@ FLOORS = {
     6: ("sheet", "web"),
     7: ("demo", "doctor"),
     8: ("cli",),
-    9: ("",),  # the public door
+    9: ("", "__main__"),  # the public door, and the one for `python -m`
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 NEIGHBOURS = {

@@ -220,13 +220,14 @@ def test_a_second_writer_is_stopped_and_readers_go_on(indexed: Path) -> None:
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
 from vitsearch import index_folder
 from vitsearch.encoders.colour import ColourEncoder
 class Slow(ColourEncoder):
     def encode_prepared(self, batch):
         time.sleep(0.05)
         return super().encode_prepared(batch)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started deaf to it
 try:
     index_folder(sys.argv[1], encoder=Slow(), batch_size=2)
 except KeyboardInterrupt:

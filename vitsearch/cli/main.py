@@ -10,14 +10,10 @@ import click
 
 from vitsearch._version import __version__
 from vitsearch.cli import show
+from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS, results
 from vitsearch.errors import VitsearchError
 
 INTERRUPTED = 130
-
-PHOTOS = click.argument("photos", metavar="PHOTOS")
-COLLECTION = click.option("--collection", metavar="DIR", help="Where the collection is, when not in PHOTOS/.vitsearch.")
-DEVICE = click.option("--device", default="auto", show_default=True, metavar="D", help="cpu, cuda, cuda:1, mps or auto.")
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON Lines in pure ASCII.")
 
 
 def main() -> None:
@@ -107,11 +103,7 @@ def index(photos: str, max_megapixels: float, as_json: bool, **options: Any) -> 
 @click.argument("query")
 @COLLECTION
 @DEVICE
-@click.option("-k", "--top-k", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="How many results.")
-@JSON
-@click.option("--paths", "only_paths", is_flag=True, help="Print bare paths.")
-@click.option("-0", "zero", is_flag=True, help="With --paths: end each by a zero byte, for `xargs -0`.")
-@click.option("--sheet", metavar="FILE", help="Also draw the results as FILE.png or FILE.html.")
+@results
 def search(photos: str, query: str, **options: Any) -> int:
     """Search PHOTOS by words, by a photo (./photo.jpg), or by terms: "2:beach + ./dog.jpg - people"."""
     return _search(photos, query, lambda found, top_k: found.search(query, top_k), options)
@@ -122,11 +114,7 @@ def search(photos: str, query: str, **options: Any) -> int:
 @click.argument("photo")
 @COLLECTION
 @DEVICE
-@click.option("-k", "--top-k", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="How many results.")
-@JSON
-@click.option("--paths", "only_paths", is_flag=True, help="Print bare paths.")
-@click.option("-0", "zero", is_flag=True, help="With --paths: end each by a zero byte, for `xargs -0`.")
-@click.option("--sheet", metavar="FILE", help="Also draw the results as FILE.png or FILE.html.")
+@results
 def similar(photos: str, photo: str, **options: Any) -> int:
     """Search PHOTOS for those that look like PHOTO, a file anywhere or a path inside PHOTOS."""
     return _search(photos, f"like {photo}", lambda found, top_k: found.similar(photo, top_k), options)
