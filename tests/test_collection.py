@@ -203,3 +203,39 @@ def test_the_moved_photo_keeps_its_label_and_the_changed_one_loses_it(indexed: P
         labels = {photo.path: photo.label for photo in found.photos()}
     assert (labels["moved.png"], labels["green.png"]) == ("red", None)
     assert len(content(indexed)) == 4
+
+
+def test_a_picture_is_prepared_like_its_file(indexed: Path, tmp_path: Path) -> None:
+    from odd_files import oriented, picture
+
+    (tmp_path / "turned.png").write_bytes(oriented(picture(5), 6, "PNG"))
+    Image.new("RGBA", (20, 20), (255, 0, 0, 60)).save(tmp_path / "glass.png")
+    with Collection.open(indexed) as found:
+        for name in ("turned.png", "glass.png"):
+            assert found.search(Image.open(tmp_path / name)) == found.search(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        [Term(5)],
+        [Term("")],
+        [Term("red", 0)],
+        [Term("red", float("nan"))],
+        [Term("red", float("inf"))],
+        Path("~nobody-here/a.jpg"),
+        "~nobody-here/a.jpg",
+    ],  # type: ignore[arg-type]
+)
+def test_terms_that_mean_nothing(indexed: Path, query: object) -> None:
+    with Collection.open(indexed) as found, pytest.raises(QueryError):
+        found.search(query)  # type: ignore[arg-type]
+
+
+def test_a_huge_weight_and_bytes_that_are_no_text(indexed: Path) -> None:
+    with Collection.open(indexed) as found:
+        assert found.search("9" * 60 + ":red", 1)[0].path == "red.png"
+    index_folder(indexed, collection=indexed / "m", encoder="mini")
+    with Collection.open(indexed, collection=indexed / "m") as found:
+        assert len(found.search("caf\udce9")) == 4
+        assert len(found.label(["caf\udce9", "red"])) == 4

@@ -68,10 +68,15 @@ def zero_shot_classifier(encoder: Encoder, labels: Sequence[str], *, templates: 
     prompts = check_templates(templates)
     if not isinstance(encoder, Encoder):
         raise QueryError(f"encoder {encoder.name} reads no text, so it cannot label: choose one with a text encoder")
-    rows = [encoder.encode_texts([prompt.replace("{}", name) for prompt in prompts]).mean(axis=0) for name in names]
+    rows = [encoder.encode_texts([readable(prompt.replace("{}", name)) for prompt in prompts]).mean(axis=0) for name in names]
     weight = unit_rows(np.stack(rows)) * np.float32(encoder.logit_scale)
     bias = np.full(len(names), encoder.logit_bias or 0.0, dtype=np.float32)
     return LinearClassifier(names, weight, bias, "softmax" if encoder.logit_bias is None else "sigmoid")
+
+
+def readable(text: str) -> str:
+    """Return a text whose bytes that were not UTF-8 (surrogates, from a terminal of another encoding) are question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
@@ -91,19 +96,21 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
 
 def check_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
     """Return the prompt templates of a name ("plain", "simple", "imagenet") or of your own list; raises QueryError."""
-    if isinstance(templates, str):
-        if templates == "plain":
-            return PLAIN
-        if templates in ("simple", "imagenet"):
-            stored = json.loads(files("vitsearch").joinpath("templates.json").read_text(encoding="utf-8"))
-            return tuple(stored[templates])
-        templates = [templates]
-    chosen = tuple(templates)
+    chosen = tuple(prompt for one in ([templates] if isinstance(templates, str) else templates) for prompt in _named(one))
     wrong = [template for template in chosen if "{}" not in template]
     if wrong or not chosen:
         shown = wrong[0] if wrong else ""
         raise QueryError(f"template {shown!r} has no {{}} for the label: write 'a photo of a {{}}', or one of plain, simple, imagenet")
     return chosen
+
+
+def _named(template: str) -> Sequence[str]:
+    if template == "plain":
+        return PLAIN
+    if template in ("simple", "imagenet"):
+        stored: dict[str, list[str]] = json.loads(files("vitsearch").joinpath("templates.json").read_text(encoding="utf-8"))
+        return stored[template]
+    return [template]
 
 
 def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

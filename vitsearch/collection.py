@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vitsearch.classify import LinearClassifier, zero_shot_classifier
+from vitsearch.classify import LinearClassifier, readable, zero_shot_classifier
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.protocol import Encoder, ImageEncoder
 from vitsearch.errors import IndexDamaged, PhotoError, QueryError
 from vitsearch.index import ExactIndex, Shadow, open_shadow
 from vitsearch.layout import Settings, check_fingerprint, collection_folder, photo_root, read_settings, writer_lock
-from vitsearch.photos import decode, read_bytes_and_fingerprint
-from vitsearch.query import Term, check_vector, combine, parse_query
+from vitsearch.photos import decode, read_bytes_and_fingerprint, upright_rgb
+from vitsearch.query import Term, check_vector, combine, parse_query, photo_path
 from vitsearch.store import PhotoStore
 from vitsearch.types import Photo, Prediction, SearchResult, SkippedPhoto
 from vitsearch.vectors import Vectors, cosine_scores, unit_rows
@@ -145,7 +145,7 @@ class Collection:
         """
         if isinstance(photo, Image.Image):
             return self.search(photo, top_k)
-        path = Path(photo).expanduser()
+        path = photo_path(photo)
         return self.search([Term(path if path.exists() or not (self.root / path).exists() else self.root / path)], top_k)
 
     def _term_vector(self, term: Term, photo: Photo | None) -> Vectors:
@@ -153,9 +153,9 @@ class Collection:
         if isinstance(what, str):
             if not isinstance(self.encoder, Encoder):
                 raise QueryError(f"encoder {self.encoder.name} reads no text: search with a photo (./photo.jpg)")
-            return self.encoder.encode_texts([what])[0]
+            return self.encoder.encode_texts([readable(what)])[0]
         if isinstance(what, Image.Image):
-            return self.encoder.encode_images([what.convert("RGB")])[0]
+            return self.encoder.encode_images([upright_rgb(what)])[0]
         try:
             data, fingerprint = read_bytes_and_fingerprint(what)
             same = photo if photo and photo.fingerprint == fingerprint else next(iter(self._store.photos_with(fingerprint)), None)
@@ -298,7 +298,7 @@ def _terms(query: Query) -> list[Term] | None:
     if isinstance(query, str):
         return parse_query(query)
     if isinstance(query, os.PathLike):
-        return [Term(Path(query).expanduser())]
+        return [Term(photo_path(query))]
     if isinstance(query, Image.Image):
         return [Term(query)]
     if isinstance(query, list | tuple) and query and all(isinstance(term, Term) for term in query):

@@ -1,5 +1,7 @@
 """What a query means: `2:beach + ./dog.jpg - people` as weighted terms, and the terms as one vector."""
 
+import math
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -67,10 +69,15 @@ def _next_term(rest: str, query: str) -> tuple[Term, str | None, str]:
 def _meaning(body: str) -> str | Path:
     if not body.startswith(_PHOTO_START):
         return body
+    return photo_path(body)
+
+
+def photo_path(photo: str | os.PathLike[str]) -> Path:
+    """Return the path of a query's photo with ``~`` written out; raises QueryError where there is no such home folder."""
     try:
-        return Path(body).expanduser()
-    except RuntimeError as error:  # ~name of nobody
-        raise QueryError(f"no home folder for {body!r}: write the photo's full path") from error
+        return Path(photo).expanduser()
+    except RuntimeError as error:
+        raise QueryError(f"no home folder for {str(photo)!r}: write the photo's full path") from error
 
 
 def combine(terms: Sequence[Term], vector_of: Callable[[Term], Vectors]) -> Vectors:
@@ -80,10 +87,22 @@ def combine(terms: Sequence[Term], vector_of: Callable[[Term], Vectors]) -> Vect
     """
     if not terms:
         raise QueryError("the query has no term: give words, a photo or a vector")
-    total = np.sum([term.weight * vector_of(term).astype(np.float64) for term in terms], axis=0)
-    if float(np.linalg.norm(total)) < 1e-6 * sum(abs(term.weight) for term in terms):
+    for term in terms:
+        _check_term(term)
+    most = max(abs(term.weight) for term in terms)
+    total = np.sum([term.weight / most * vector_of(term).astype(np.float64) for term in terms], axis=0)
+    if float(np.linalg.norm(total)) < 1e-6 * sum(abs(term.weight / most) for term in terms):
         raise QueryError("the terms of the query cancel each other out: change a weight")
     return unit_rows(total[None])[0]
+
+
+def _check_term(term: Term) -> None:
+    if not isinstance(term.what, str | Path | Image.Image):
+        raise QueryError(f"a term is words, a Path or a PIL picture, not {type(term.what).__name__}")
+    if isinstance(term.what, str) and not term.what.strip():
+        raise QueryError("a term of the query is empty: give words, a photo or leave it out")
+    if not math.isfinite(term.weight) or term.weight == 0:
+        raise QueryError(f"a weight must be a number other than 0, not {term.weight}: leave the term out or give it another weight")
 
 
 def check_vector(vector: object, dim: int) -> Vectors:

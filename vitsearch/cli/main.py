@@ -123,6 +123,8 @@ def similar(photos: str, photo: str, **options: Any) -> int:
 def _search(photos: str, title: str, ask: Callable[[Any, int], Any], options: dict[str, Any]) -> int:
     if options["zero"] and not options["only_paths"]:
         raise click.UsageError("-0 goes with --paths", click.get_current_context())
+    if options["only_paths"] and options["as_json"]:
+        raise click.UsageError("give either --json or --paths", click.get_current_context())
     with _opened(photos, options) as found:
         hits = ask(found, options["top_k"])
         _print_notes(found)
@@ -246,6 +248,8 @@ def models(pattern: str | None, as_json: bool) -> int:
     if as_json:
         for one in listed:
             show.json_line(asdict(one))
+    elif not listed:
+        show.note(f"vitsearch: no known encoder is named like {pattern!r}: try *SigLIP2*, ViT-B-32, hf:")
     else:
         heads = ("encoder", "M params", "ImageNet %", "COCO R@1 %", "Spanish R@1 %", "here")
         figures = ((one.mparams, one.imagenet_top1, one.coco_r1, one.spanish_r1) for one in listed)

@@ -8,6 +8,7 @@ from vitsearch.photos.decode import (
     read_bytes_and_fingerprint,
     read_photo,
     thumbnail,
+    upright_rgb,
 )
 from vitsearch.photos.walk import HEIF_EXTENSIONS, PHOTO_EXTENSIONS, WalkOptions, walk
 
@@ -22,5 +23,6 @@ __all__ = [
     "read_bytes_and_fingerprint",
     "read_photo",
     "thumbnail",
+    "upright_rgb",
     "walk",
 ]

@@ -136,13 +136,18 @@ def _decode(data: bytes, max_pixels: int, at_least: int | None) -> tuple[Image.I
         reduced = at_least is not None and image.format == "JPEG" and image.draft(None, (at_least, at_least)) is not None
         image.load()
         facts = read_exif(image)
-        turn = _TURNS.get(facts.orientation)
-        upright = _rgb(image if turn is None else image.transpose(turn))
+        upright = upright_rgb(image)
     if not reduced:
         width, height = upright.size
     elif facts.orientation >= 5:
         width, height = height, width
     return upright, PhotoInfo(width, height, facts.taken_at, facts.camera, facts.latitude, facts.longitude)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Return a picture turned as its EXIF orientation says, in 8-bit RGB, transparency over white: what `decode` does to a file."""
+    turn = _TURNS.get(read_exif(image).orientation)
+    return _rgb(image if turn is None else image.transpose(turn))
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
