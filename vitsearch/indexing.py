@@ -141,7 +141,8 @@ class _Run:
                 self._start(store, settings)
             plan = self._planned(store, files, unreadable)
             self._check_loss(plan, settings)
-            check_recipe(self.asked_recipe or self._recipe(settings), settings.dim)
+            if self.asked_recipe or plan.todo or plan.missing:  # before the work of embedding, but not where there is nothing to build
+                check_recipe(self.asked_recipe or self._recipe(settings), settings.dim)
             settings = self._updated(settings)
             self._embed(store, plan, settings)
             self._clear(store, plan)
