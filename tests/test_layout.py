@@ -46,10 +46,17 @@ def test_a_place_without_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(CollectionError, match=r"a\.jpg is a file, not a folder of photos: give the folder"):
         photo_root(tmp_path / "a.jpg")
-    for name in ("none", "a.jpg/none", "loop", "nul\0"):
+    for name in ("none", "a.jpg/none", "loop", "nul\0", "long" * 999):
         with pytest.raises(CollectionError, match="no such folder: ") as error:
             photo_root(tmp_path / name)
         one_line(error)
+
+
+@pytest.mark.parametrize(("name", "words"), [("", "folder is empty"), ("~no-such-user-1/x", "no home folder for")])
+def test_a_name_that_is_no_folder_is_refused(name: str, words: str) -> None:
+    for place in (photo_root, lambda name: collection_folder(PHOTOS, name)):
+        with pytest.raises(CollectionError, match=words):
+            place(name)
 
 
 def test_collection_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,12 +105,19 @@ def test_a_missing_entry_is_damage(tmp_path: Path, missing: str) -> None:
         read_settings(tmp_path, PHOTOS)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe{}", b'{"format": 1', b'"text"', b"\0" * 100])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe{}", b'{"format": 1', b'"text"', b"\0" * 100, b"[" * 100_000])
 def test_a_damaged_file_is_told(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "collection.json").write_bytes(content)
     with pytest.raises(CollectionError, match=r"collection\.json is damaged .*: restore it from a backup, or delete") as error:
         read_settings(tmp_path, PHOTOS)
     one_line(error)
+
+
+@pytest.mark.parametrize(("name", "value"), [("dim", "27"), ("dim", True), ("encoder", None), ("encoder_fingerprint", 7), ("recipe", [])])
+def test_an_entry_of_another_type_is_damage(tmp_path: Path, name: str, value: object) -> None:
+    (tmp_path / "collection.json").write_text(json.dumps({**asdict(SETTINGS), name: value}))
+    with pytest.raises(CollectionError, match=rf"is damaged \('{name}' is of the wrong type\)"):
+        read_settings(tmp_path, PHOTOS)
 
 
 def test_a_folder_in_place_of_the_file_is_told(tmp_path: Path) -> None:

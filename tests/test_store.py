@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
@@ -86,8 +86,8 @@ def test_what_is_put_is_read_back_by_another_connection(tmp_path: Path) -> None:
 def test_putting_again_keeps_the_id_and_forgets_label_and_failure(store: PhotoStore) -> None:
     first = put(store, "a.jpg", half(1, 0, 0, 0))
     with store.writing():
-        store.put_labels([(first, "dog", 0.75)])
-    assert store.photo_at("a.jpg") == Photo(first, "a.jpg", 10, 20, b"f", INFO, "dog", 0.75)
+        store.put_labels([(first, "dog \udcff", 0.75)])
+    assert store.photo_at("a.jpg") == Photo(first, "a.jpg", 10, 20, b"f", INFO, "dog \udcff", 0.75)
     again = put(store, "a.jpg", half(0, 1, 0, 0), fingerprint=b"g", info=PhotoInfo(2, 3))
     assert list(store.photos()) == [Photo(first, "a.jpg", 10, 20, b"g", PhotoInfo(2, 3))]
     assert (again, store.count(), store.fingerprints()) == (first, 1, {b"g"})
@@ -241,6 +241,42 @@ def test_another_file_is_damaged(tmp_path: Path, content: bytes, read_only: bool
     with pytest.raises(CollectionError, match=r"photos\.db is damaged .*: restore it from a backup") as caught:
         PhotoStore(tmp_path / "photos.db", read_only=read_only)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def whole_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return filled(tmp_path_factory.mktemp("whole")).read_bytes()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.integers(0, 1 << 20), noise=st.binary(min_size=1, max_size=64))
+def test_a_damaged_file_reads_or_says_so(whole_file: bytes, tmp_path: Path, place: int, noise: bytes) -> None:
+    place %= len(whole_file)
+    (tmp_path / "photos.db").write_bytes(whole_file[:place] + noise + whole_file[place + len(noise) :])
+    told = ""
+    try:
+        with closing(PhotoStore(tmp_path / "photos.db", read_only=True)) as store:
+            for read in (store.photos, store.failures, store.failure_stats, store.stats, store.fingerprints, store.check):
+                list(read())
+            store.rows([1, 2]), store.generation(), store.photo_at("1.jpg")
+    except CollectionError as error:
+        told = str(error)
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize("noise", [b"\n`", b" \x80"])
+def test_a_damaged_schema_is_told_in_one_line(whole_file: bytes, tmp_path: Path, noise: bytes) -> None:
+    place = whole_file.index(b"TABLE vectors (") + len(b"TABLE ")
+    (tmp_path / "photos.db").write_bytes(whole_file[:place] + noise + whole_file[place + len(noise) :])
+    with pytest.raises(CollectionError, match=r"photos\.db is damaged .*: restore it from a backup") as caught:
+        PhotoStore(tmp_path / "photos.db", read_only=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_told_and_not_made_by_a_reader(tmp_path: Path) -> None:
+    with pytest.raises(CollectionError, match=r"photos\.db is missing"):
+        PhotoStore(tmp_path / "photos.db", read_only=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:

@@ -120,5 +120,5 @@ def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    result: NDArray[np.float64] = 0.5 * (1 + np.tanh(logits / 2))  # does not overflow
+    result: NDArray[np.float64] = np.exp(-np.logaddexp(0, -logits))  # does not overflow, and keeps the small ones
     return result

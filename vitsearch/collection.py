@@ -167,9 +167,12 @@ class Collection:
 
     def _photo_of(self, path: Path) -> Photo | None:
         """Return the collection's photo that this file is, or None for a file outside it."""
-        if "\0" in str(path):
+        try:
+            os.fsencode(path)
+            real = os.path.realpath(path)
+        except ValueError:  # a name that no file system takes; opening it says so
             return None
-        for file, root in ((os.path.abspath(path), os.path.abspath(self.root)), (os.path.realpath(path), os.path.realpath(self.root))):
+        for file, root in ((os.path.abspath(path), os.path.abspath(self.root)), (real, os.path.realpath(self.root))):
             inside = os.path.relpath(file, root).replace(os.sep, "/")
             if not inside.startswith("../") and (photo := self._store.photo_at(inside)):
                 return photo

@@ -57,7 +57,7 @@ def collection_folder(root: Path, collection: str | os.PathLike[str] | None) -> 
 def _expanded(path: str | os.PathLike[str]) -> Path:
     try:
         return Path(path).expanduser()
-    except RuntimeError as error:  # ~name of nobody
+    except (RuntimeError, ValueError) as error:  # ~name of nobody, or no name at all
         raise CollectionError(f"no home folder for {os.fspath(path)}: write its full path") from error
 
 

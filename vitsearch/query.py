@@ -17,6 +17,7 @@ _PHOTO_START = ("./", "../", "/", "~", ".\\", "..\\")
 _WEIGHT = re.compile(r"(\d+(?:\.\d*)?|\.\d+):(?=\S)")
 _QUOTED = re.compile(r"\"([^\"]*)\"|'([^']*)'")
 _SIGN = re.compile(r"\s+([+-])\s+")
+_LOOSE = re.compile(r"^\s*[+-](\s|$)|\s[+-]\s*$")  # a sign with no term on one of its sides
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +54,15 @@ def _next_term(rest: str, query: str) -> tuple[Term, str | None, str]:
     weight = 1.0
     if found := _WEIGHT.match(rest):
         weight, rest = float(found[1]), rest[found.end() :]
-    if (quoted := _QUOTED.match(rest)) and (not rest[quoted.end() :].strip() or re.match(r"\s+[+-]\s", rest[quoted.end() :])):
+    quoted = _QUOTED.match(rest)
+    wrapped = quoted is not None and (not rest[quoted.end() :].strip() or re.match(r"\s+[+-]\s", rest[quoted.end() :]) is not None)
+    if quoted and wrapped:
         body, rest = quoted[1] if quoted[1] is not None else quoted[2], rest[quoted.end() :]
         sign = _SIGN.match(rest)
     else:
         sign = _SIGN.search(rest)
         body = rest[: sign.start()] if sign else rest
-    if not body.strip() or body.strip() in "+-":
+    if not body.strip() or (not wrapped and _LOOSE.search(body)):
         raise QueryError(f"a term of the query {query!r} is empty: write it as 'beach + dog - people'")
     if weight == 0:
         raise QueryError(f"a weight of 0 in the query {query!r} says nothing: leave the term out or give it another weight")
@@ -76,7 +79,7 @@ def photo_path(photo: str | os.PathLike[str]) -> Path:
     """Return the path of a query's photo with ``~`` written out; raises QueryError where there is no such home folder."""
     try:
         return Path(photo).expanduser()
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # ~name of nobody, or a name that no file system takes
         raise QueryError(f"no home folder for {str(photo)!r}: write the photo's full path") from error
 
 

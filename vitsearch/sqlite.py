@@ -53,7 +53,12 @@ def connect(path: Path, read_only: bool) -> sqlite3.Connection:
             sqlite3.connect(f"{uri}?mode=ro", uri=True, isolation_level=None, timeout=30, check_same_thread=False),
             "SELECT count(*) FROM sqlite_master",
         )
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as error:
+        if (
+            error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
+            or not path.exists()
+        ):
+            raise  # a busy file must not be read as one that nobody writes
         # a folder that may not be written has no room for the shared-memory file that WAL wants; nobody can be writing there either
         return _configured(
             sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True, isolation_level=None, check_same_thread=False),
@@ -67,16 +72,18 @@ def _configured(db: sqlite3.Connection, first: str) -> sqlite3.Connection:
         db.execute(first).fetchone()
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA foreign_keys = ON")
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeDecodeError):
         db.close()
         raise
     return db
 
 
-def explain(path: Path, error: sqlite3.Error) -> str:
+def explain(path: Path, failure: sqlite3.Error | UnicodeDecodeError) -> str:
     """Return what went wrong with a file and what to do, in one line."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "no such table" in str(error):
+    error = " ".join(str(failure).split())  # SQLite quotes a damaged schema, line breaks and all
+    code = getattr(failure, "sqlite_errorcode", 0) & 0xFF
+    damage = isinstance(failure, UnicodeDecodeError) or "no such table" in error or "malformed" in error
+    if damage or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return f"{path} is damaged ({error}): {RESTORE}"
     if code == sqlite3.SQLITE_FULL:
         return f"the disk of {path} is full: free some space and run again; what was stored before is kept"

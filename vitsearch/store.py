@@ -45,7 +45,7 @@ class PhotoStore:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the message of a damaged schema may itself be no UTF-8
             raise CollectionError(explain(self.path, error)) from error
 
     def _migrate(self, read_only: bool) -> None:
@@ -152,8 +152,8 @@ class PhotoStore:
 
     def put_labels(self, labels: Sequence[tuple[int, str, float]]) -> None:
         """Store (photo id, label, score) rows in place of earlier ones."""
-        rows = [(label, score, photo_id) for photo_id, label, score in labels]
-        self._db.executemany("UPDATE photos SET label = ?, label_score = ? WHERE id = ?", rows)
+        rows = [(_raw(label), score, photo_id) for photo_id, label, score in labels]
+        self._db.executemany("UPDATE photos SET label = CAST(? AS TEXT), label_score = ? WHERE id = ?", rows)
 
     def put_fact(self, name: str, value: bytes | int | str) -> None:
         """Store one named fact."""

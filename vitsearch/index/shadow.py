@@ -119,6 +119,8 @@ def open_shadow(folder: Path) -> Shadow:
             shadow: Shadow | IndexDamaged = _open(folder)
         except IndexDamaged as error:
             shadow = error
+        except OSError as error:  # gone between the check and the opening
+            shadow = damaged(Path(error.filename or folder), f"cannot be opened: {error.strerror}")
         if manifest_stamp(folder) == stamp and (stamp or not _beside(folder, "old").exists()):
             break
         time.sleep(0.002)  # a build is putting a new folder in its place

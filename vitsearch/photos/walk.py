@@ -204,11 +204,16 @@ def _linked(entry: os.DirEntry[str], path: str, problem: str | None) -> Found:
         # the target's name may hold any byte, and a reason must be text
         broken = f"a broken link to {os.readlink(entry.path)!r}" if error.errno != errno.ELOOP else "a link in a loop"
     facts = entry.stat(follow_symlinks=False)
-    return Found(path, facts.st_size, facts.st_mtime_ns, broken)
+    return Found(path, facts.st_size, _mtime_ns(facts), broken)
+
+
+def _mtime_ns(facts: os.stat_result) -> int:
+    """Return the time of the last change within 64 bits, which is what SQLite holds: a camera may write the year 2300."""
+    return max(-(2**63), min(facts.st_mtime_ns, 2**63 - 1))
 
 
 def _found(path: str, facts: os.stat_result, problem: str | None) -> Found:
     kind = stat.S_IFMT(facts.st_mode)
     if kind != stat.S_IFREG:
         problem = _KINDS.get(kind, "not a regular file")
-    return Found(path, facts.st_size, facts.st_mtime_ns, problem)
+    return Found(path, facts.st_size, _mtime_ns(facts), problem)

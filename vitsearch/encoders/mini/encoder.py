@@ -72,7 +72,8 @@ class MiniEncoder:
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Return ``(n, dim)`` float32 unit rows for ``n`` texts, in their order; a text's vector does not depend on its neighbours."""
-        rows = [encoding.ids for encoding in self._load_tokenizer().encode_batch(list(texts))]
+        readable = [text.encode("utf-8", "replace").decode() for text in texts]  # an argument may hold bytes that are no UTF-8
+        rows = [encoding.ids for encoding in self._load_tokenizer().encode_batch(readable)]
         vectors = np.empty((len(rows), self.dim), dtype=np.float32)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # texts of like length share a batch: less padding
         for start in range(0, len(order), TEXT_BATCH):
