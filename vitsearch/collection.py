@@ -12,7 +12,7 @@ from vitsearch.classify import LinearClassifier, readable, zero_shot_classifier
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.protocol import Encoder, ImageEncoder
 from vitsearch.errors import IndexDamaged, PhotoError, QueryError
-from vitsearch.index import ExactIndex, Shadow, open_shadow
+from vitsearch.index import ExactIndex, Shadow, manifest_stamp, open_shadow
 from vitsearch.layout import Settings, check_fingerprint, collection_folder, photo_root, read_settings, writer_lock
 from vitsearch.photos import decode, read_bytes_and_fingerprint, upright_rgb
 from vitsearch.query import Term, check_vector, combine, parse_query, photo_path
@@ -213,7 +213,7 @@ class Collection:
 
     def _current_shadow(self) -> Shadow | None:
         """Return the index, opened again when it was replaced; None where it is missing, damaged or of other vectors."""
-        stamp = _stamp(self.folder / "index" / "manifest.json")
+        stamp = manifest_stamp(self.folder / "index")
         if stamp == self._stamp:
             return self._shadow
         self._shadow, self._stamp = None, stamp
@@ -285,15 +285,6 @@ def _proposals(shadow: Shadow | None, vector: Vectors, wanted: int, fresh: tuple
         ids = np.concatenate([known[~np.isin(known, fresh_ids)], ids])
         more = more or len(known) < len(shadow.ids)
     return ids, more
-
-
-def _stamp(file: Path) -> tuple[int, int, int] | None:
-    """Return what tells one file from the one that replaces it, or None where there is none."""
-    try:
-        stat = file.stat()
-    except OSError:
-        return None
-    return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def _terms(query: Query) -> list[Term] | None:

@@ -1,6 +1,6 @@
-"""Indexing a folder: the only place where the pipeline is written down.
+"""Indexing a folder, from the walk to the renamed index.
 
-walk -> only new or changed -> read, hash, decode ahead -> batch -> encode -> one transaction per batch
+walk -> only new or changed (plan) -> read, decode, encode, store batch by batch (pipeline)
      -> remove the missing -> rebuild the index aside -> rename
 """
 
