@@ -1,20 +1,19 @@
 """Contact sheets: photos with captions on one page, as a picture (PNG, JPEG) or a self-contained HTML file."""
 
 import base64
-import contextlib
 import html
 import io
 import os
-import unicodedata
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from vitsearch.errors import PhotoError, VitsearchError
+from vitsearch.page import INK, MAT, MISSING, PAGE, QUIET, RULE, choose_type, draw_line, picture_bytes, readable, wrapped, write_page
 from vitsearch.photos import map_ahead, read_photo, thumbnail
 
 Section = tuple[str, Sequence[tuple[str, str]]]
@@ -24,11 +23,6 @@ MOST_TILES = 1000
 # the layout of the picture, in pixels
 _SIDE, _GAP, _MARGIN, _PADDING = 232, 20, 36, 10
 _TITLE, _CAPTION, _NAME, _LINE = 26, 18, 15, 25
-_PAGE, _MAT, _INK, _QUIET, _RULE, _MISSING = "#faf9f7", "#ecebe7", "#1f2328", "#6b7078", "#dddbd5", "#d5d4d0"
-# Pillow's own font, the same everywhere, has English letters only; these are asked for others
-_SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "arial.ttf")
-_DASHES = str.maketrans("–—−", "---")
-Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +55,7 @@ def write_sheet(path: Path, sections: Sequence[Section], *, root: Path) -> None:
     count = sum(len(tiles) for _, tiles in sections)
     if count > MOST_TILES:
         raise VitsearchError(f"a contact sheet holds at most {MOST_TILES:,} photos, not {count:,}; ask for fewer results")
-    _write(path, writer(_load(sections, root)))
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial_file = path.with_name(f".{path.name[:100]}.{os.getpid()}.part")
-    try:
-        partial_file.write_bytes(content)
-        os.replace(partial_file, path)
-    except OSError as error:
-        partial_file.unlink(missing_ok=True)
-        raise VitsearchError(f"cannot write {str(path)!r}: {error.strerror or error}; name another place for the sheet") from error
+    write_page(path, writer(_load(sections, root)), "sheet")
 
 
 def _load(sections: Sequence[Section], root: Path) -> list[tuple[str, list[_Tile]]]:
@@ -89,14 +73,8 @@ def _load_tile(path: str, caption: str, *, root: Path) -> _Tile:
     return _Tile(path, caption, picture)
 
 
-def _readable(text: str) -> str:
-    """Return text that any font and encoding can take: no line breaks, no lone surrogates."""
-    valid = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return " ".join("".join(char if char.isprintable() or char == "\u200d" else " " for char in valid).split())
-
-
 def _name(path: str) -> str:
-    return _readable(path.rpartition("/")[2])
+    return readable(path.rpartition("/")[2])
 
 
 # --- as a picture ---
@@ -104,14 +82,12 @@ def _name(path: str) -> str:
 
 def _as_picture(sections: list[tuple[str, list[_Tile]]], format_name: str) -> bytes:
     page = _draw_page(sections)
-    buffer = io.BytesIO()
     try:
-        page.save(buffer, format_name, **({"optimize": True} if format_name == "PNG" else {"quality": 90, "subsampling": 0}))
+        return picture_bytes(page, format_name)
     except (OSError, ValueError) as error:
         raise VitsearchError(
             f"the contact sheet of {page.width} x {page.height} pixels cannot be saved as {format_name}; try .html"
         ) from error
-    return buffer.getvalue()
 
 
 def _draw_page(sections: list[tuple[str, list[_Tile]]]) -> Image.Image:
@@ -120,7 +96,7 @@ def _draw_page(sections: list[tuple[str, list[_Tile]]]) -> Image.Image:
     row = _SIDE + 2 * _LINE + _PADDING + _GAP
     heights = [_TITLE + 2 * _GAP + row * -(-len(tiles) // columns) for _, tiles in sections]
     width = 2 * _MARGIN + columns * (_SIDE + _GAP) - _GAP
-    page = Image.new("RGB", (width, sum(heights) + 2 * _MARGIN - _GAP if sections else 2 * _MARGIN), _PAGE)
+    page = Image.new("RGB", (width, sum(heights) + 2 * _MARGIN - _GAP if sections else 2 * _MARGIN), PAGE)
     top = _MARGIN
     for (title, tiles), height in zip(sections, heights, strict=True):
         _draw_title(page, title, top, first=top == _MARGIN)
@@ -134,23 +110,23 @@ def _draw_page(sections: list[tuple[str, list[_Tile]]]) -> Image.Image:
 def _draw_title(page: Image.Image, title: str, top: int, *, first: bool) -> None:
     draw = ImageDraw.Draw(page)
     if not first:
-        draw.line((_MARGIN, top - _GAP // 2, page.width - _MARGIN, top - _GAP // 2), fill=_RULE, width=1)
-    _draw_line(draw, (_MARGIN, top + _GAP // 2 + _TITLE), title, size=_TITLE, width=page.width - 2 * _MARGIN, fill=_INK)
+        draw.line((_MARGIN, top - _GAP // 2, page.width - _MARGIN, top - _GAP // 2), fill=RULE, width=1)
+    draw_line(draw, (_MARGIN, top + _GAP // 2 + _TITLE), title, size=_TITLE, width=page.width - 2 * _MARGIN, fill=INK)
 
 
 def _draw_tile(page: Image.Image, tile: _Tile, left: int, top: int) -> None:
     draw = ImageDraw.Draw(page)
-    mat = Image.new("RGB", (_SIDE, _SIDE), _MISSING if tile.picture is None else _MAT)
+    mat = Image.new("RGB", (_SIDE, _SIDE), MISSING if tile.picture is None else MAT)
     if tile.picture is not None:
         small = thumbnail(tile.picture, _SIDE)
         mat.paste(small, ((_SIDE - small.width) // 2, (_SIDE - small.height) // 2))
     page.paste(mat, (left, top), _rounded_mask())
     if tile.picture is None:
-        reason, font = _type(tile.reason, _NAME)
-        for number, line in enumerate(_wrapped(reason, font, _SIDE - 4 * _PADDING)[:6]):
-            draw.text((left + 2 * _PADDING, top + 4 * _PADDING + number * 22), line, fill=_QUIET, font=font, anchor="ls")
-    _draw_line(draw, (left + 2, top + _SIDE + _LINE), tile.caption, size=_CAPTION, width=_SIDE, fill=_INK)
-    _draw_line(draw, (left + 2, top + _SIDE + 2 * _LINE - 3), _name(tile.path), size=_NAME, width=_SIDE, fill=_QUIET)
+        reason, font = choose_type(tile.reason, _NAME)
+        for number, line in enumerate(wrapped(reason, font, _SIDE - 4 * _PADDING)[:6]):
+            draw.text((left + 2 * _PADDING, top + 4 * _PADDING + number * 22), line, fill=QUIET, font=font, anchor="ls")
+    draw_line(draw, (left + 2, top + _SIDE + _LINE), tile.caption, size=_CAPTION, width=_SIDE, fill=INK)
+    draw_line(draw, (left + 2, top + _SIDE + 2 * _LINE - 3), _name(tile.path), size=_NAME, width=_SIDE, fill=QUIET)
 
 
 @lru_cache(maxsize=1)
@@ -159,64 +135,6 @@ def _rounded_mask() -> Image.Image:
     mask = Image.new("L", (4 * _SIDE, 4 * _SIDE))
     ImageDraw.Draw(mask).rounded_rectangle((0, 0, 4 * _SIDE - 1, 4 * _SIDE - 1), radius=32, fill=255)
     return mask.resize((_SIDE, _SIDE), Image.Resampling.BOX)
-
-
-def _draw_line(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, *, size: int, width: int, fill: str) -> None:
-    letters, font = _type(text, size)
-    draw.text(place, _fit(letters, font, width), fill=fill, font=font, anchor="ls")
-
-
-def _type(text: str, size: int) -> tuple[str, Font]:
-    """Return the text and the first font that has all its letters; else Pillow's own, with plain letters and "?" for the rest."""
-    letters = _readable(text)[:400].translate(_DASHES)
-    own = _own_font(size)
-    for font in (own, *_system_fonts(size)):
-        if all(_is_drawable(char, font) for char in set(letters)):
-            return letters, font
-    plain = [char for char in unicodedata.normalize("NFKD", letters) if not unicodedata.combining(char)]
-    return "".join(char if _is_drawable(char, own) else "?" for char in plain), own
-
-
-@lru_cache(maxsize=8)
-def _own_font(size: int) -> Font:
-    return ImageFont.load_default(size)
-
-
-@lru_cache(maxsize=8)
-def _system_fonts(size: int) -> list[Font]:
-    fonts: list[Font] = []
-    for name in _SYSTEM_FONTS:
-        with contextlib.suppress(OSError, ImportError):
-            fonts.append(ImageFont.truetype(name, size))
-    return fonts
-
-
-def _is_drawable(char: str, font: Font) -> bool:
-    # a font draws one and the same sign for every letter that it has not
-    return char == " " or bytes(font.getmask(char)) != bytes(font.getmask("\uffff"))
-
-
-def _fit(letters: str, font: Font, width: int) -> str:
-    """Return the letters, their middle replaced by … until they are no wider than ``width`` pixels: the start and the ending stay."""
-    if font.getlength(letters) <= width:
-        return letters
-    for kept in range(len(letters) - 1, 0, -1):
-        tail = kept // 3
-        shorter = letters[: kept - tail].rstrip() + "..." + letters[len(letters) - tail :].lstrip()
-        if font.getlength(shorter) <= width:
-            return shorter
-    return ""
-
-
-def _wrapped(text: str, font: Font, width: int) -> list[str]:
-    lines: list[str] = []
-    for word in text.split():
-        joined = f"{lines[-1]} {word}" if lines else word
-        if lines and font.getlength(joined) <= width:
-            lines[-1] = joined
-        else:
-            lines.append(_fit(word, font, width))
-    return lines
 
 
 # --- as HTML ---
@@ -246,7 +164,7 @@ figcaption span { display: block; overflow: hidden; text-overflow: ellipsis; whi
 
 def _as_html(sections: list[tuple[str, list[_Tile]]], place: Path, root: Path) -> bytes:
     body = "\n".join(_html_section(title, tiles, place, root) for title, tiles in sections)
-    heading = html.escape(_readable(sections[0][0]) if sections else "Photos")
+    heading = html.escape(readable(sections[0][0]) if sections else "Photos")
     page = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -257,14 +175,14 @@ def _as_html(sections: list[tuple[str, list[_Tile]]], place: Path, root: Path) -
 
 def _html_section(title: str, tiles: list[_Tile], place: Path, root: Path) -> str:
     figures = "\n".join(_html_tiles(tiles, place, root))
-    return f'<section>\n<h2>{html.escape(_readable(title))}</h2>\n<div class="grid">\n{figures}\n</div>\n</section>'
+    return f'<section>\n<h2>{html.escape(readable(title))}</h2>\n<div class="grid">\n{figures}\n</div>\n</section>'
 
 
 def _html_tiles(tiles: list[_Tile], place: Path, root: Path) -> Iterator[str]:
     for tile in tiles:
-        name, caption, full = html.escape(_name(tile.path)), html.escape(_readable(tile.caption)), html.escape(_readable(tile.path))
+        name, caption, full = html.escape(_name(tile.path)), html.escape(readable(tile.caption)), html.escape(readable(tile.path))
         if tile.picture is None:
-            inside = f'<span class="reason">{html.escape(_readable(tile.reason))}</span>'
+            inside = f'<span class="reason">{html.escape(readable(tile.reason))}</span>'
         else:
             inside = f'<img src="{_data_url(tile.picture)}" alt="{name}" loading="lazy">'
         yield (
