@@ -15,6 +15,7 @@ from PIL import Image
 ResizeMode = Literal["shortest", "longest", "squash"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 RGB = tuple[float, float, float]
+Box = tuple[float, float, float, float]
 
 OPENAI_MEAN: RGB = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD: RGB = (0.26862954, 0.26130258, 0.27577711)
@@ -66,6 +67,16 @@ def prepare(image: Image.Image, how: Preprocess) -> NDArray[np.uint8]:
     return np.asarray(_centred(_resized(rgb, (height, width), filter_name), how))
 
 
+def seen_region(image: Image.Image, how: Preprocess) -> Box:
+    """Return what `prepare` keeps of a picture, (left, top, right, bottom) in its pixels; beyond its borders where it is padded."""
+    if how.resize_mode == "squash":
+        return 0.0, 0.0, float(image.width), float(image.height)
+    (height, width), (crop_height, crop_width) = _scaled_size(image, how), how.size
+    left, top = _start(width, crop_width, how), _start(height, crop_height, how)
+    x_scale, y_scale = image.width / width, image.height / height
+    return left * x_scale, top * y_scale, (left + crop_width) * x_scale, (top + crop_height) * y_scale
+
+
 def normalise(batch: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], how: Preprocess) -> NDArray[np.float32]:
     """Return ``(n, 3, height, width)`` float32 for ``n`` prepared pictures: ``(x / 255 - mean) / std`` for each channel."""
     levels = np.arange(256, dtype=np.float32) / np.float32(255)
@@ -101,6 +112,11 @@ def _resized(image: Image.Image, size: tuple[int, int], interpolation: Interpola
 
 def _margin(length: int, crop: int, how: Preprocess) -> int:
     return round((length - crop) / 2) if how.half_pixel == "even" else (length - crop) // 2
+
+
+def _start(length: int, crop: int, how: Preprocess) -> int:
+    """Return where the crop starts; below 0 where the picture is shorter than the crop and is padded."""
+    return _margin(length, crop, how) if length >= crop else -((crop - length) // 2)
 
 
 def _centred(image: Image.Image, how: Preprocess) -> Image.Image:

@@ -54,10 +54,14 @@ class MiniEncoder:
         Cropped before it is resized, so a picture of 4000x2 pixels is never blown up as a whole.
         """
         rgb = image if image.mode == "RGB" else image.convert("RGB")
-        edge = min(rgb.size)
-        left, top = (rgb.width - edge) // 2, (rgb.height - edge) // 2
-        square = rgb.crop((left, top, left + edge, top + edge))
+        square = rgb.crop(self.seen_region(rgb))
         return np.array(square.resize((self.side, self.side), Image.Resampling.BICUBIC), dtype=np.uint8)
+
+    def seen_region(self, image: Image.Image) -> tuple[int, int, int, int]:
+        """Return what `prepare` keeps of a picture: (left, top, right, bottom) in its pixels."""
+        edge = min(image.size)
+        left, top = (image.width - edge) // 2, (image.height - edge) // 2
+        return left, top, left + edge, top + edge
 
     def encode_prepared(self, batch: Sequence[NDArray[Any]]) -> Vectors:
         """Return ``(n, dim)`` float32 unit rows for ``n`` arrays of `prepare`."""
