@@ -19,7 +19,7 @@ PACKAGE = ROOT / "vitsearch"
 
 FLOORS = {
     0: ("_version", "errors", "types"),
-    1: ("vectors", "metrics", "recipes", "plan", "sqlite", "vit", "vit_weights"),
+    1: ("vectors", "metrics", "recipes", "language", "plan", "sqlite", "page", "vit", "vit_names", "vit_weights"),
     2: ("photos", "encoders", "index", "store", "layout"),
     3: ("query", "classify", "pipeline", "supervised", "explain"),
     4: ("collection",),
@@ -33,9 +33,10 @@ FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 NEIGHBOURS = {
     ("layout", "encoders.protocol"),  # what an encoder is: words, no work
     ("vit_weights", "vit"),  # the other half of one room
+    ("vit_weights", "vit_names"),
 }
 HEAVY = {  # a library, and the rooms with an adapter of it
-    "torch": {"vit", "vit_weights", "encoders", "supervised", "explain", "finetune", "distributed"},
+    "torch": {"vit", "vit_names", "vit_weights", "encoders", "supervised", "explain", "finetune", "distributed"},
     "torchvision": {"encoders"},
     "open_clip": {"encoders"},
     "transformers": {"encoders", "supervised"},
@@ -49,6 +50,7 @@ LIGHT = {  # what may be needed without an extra, at the top of a module
     "": {"numpy", "PIL"},
     "cli": {"numpy", "PIL", "click"},
     "encoders": {"numpy", "PIL", "tokenizers", "safetensors"},
+    "vit_weights": {"safetensors"},
 }
 LONGEST = 320
 

@@ -1,5 +1,6 @@
-"""The Vision Transformer against the libraries whose weights it loads, and by itself."""
+"""The Vision Transformer by itself; test_vit_weights.py holds it against the libraries whose weights it loads."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,144 +9,54 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra vitsearch[clip]")
 
-from vitsearch.vit import Pooling, VisionTransformer, ViTConfig  # noqa: E402
-from vitsearch.vit_weights import State, from_open_clip, from_timm, from_transformers, infer_config  # noqa: E402
+from vit_checks import TINY, assert_close, pictures, scrambled  # noqa: E402
 
-TINY = ViTConfig(image_size=32, patch_size=8, width=24, depth=2, heads=3, mlp_width=96, out_dim=5)
-
-
-def pictures(size: int = 32, count: int = 3) -> "torch.Tensor":
-    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
-
-
-def scrambled(module: "torch.nn.Module") -> "torch.nn.Module":
-    """Give every weight, norms and zero-initialised ones too, a random value, so that a mix-up shows."""
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for weight in module.parameters():
-            weight.copy_(torch.randn(weight.shape, generator=generator) * 0.2 + (1.0 if weight.ndim == 1 else 0.0))
-    return module.eval()
-
-
-def ours(state: State, config: ViTConfig) -> VisionTransformer:
-    model = VisionTransformer(config)
-    model.load_state_dict(state, strict=True)
-    return model.eval()
-
-
-def assert_close(actual: "torch.Tensor", expected: "torch.Tensor") -> None:
-    assert actual.shape == expected.shape
-    scale = max(1.0, float(expected.abs().max()))
-    assert float((actual - expected).abs().max()) <= 1e-5 * scale
-
-
-@pytest.mark.parametrize(("global_pool", "pool"), [("token", "cls"), ("avg", "mean"), ("map", "attention")])
-def test_timm_weights_give_timm_outputs(global_pool: str, pool: Pooling) -> None:
-    timm = pytest.importorskip("timm")
-    theirs = scrambled(
-        timm.models.VisionTransformer(
-            img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3, num_classes=5,
-            global_pool=global_pool, class_token=global_pool != "map", pre_norm=global_pool == "avg",
-        )
-    )  # fmt: skip
-    state = from_timm(theirs.state_dict())
-    config = replace(infer_config(state, heads=3), pool=pool, norm_after_pool=global_pool == "avg")
-    with torch.no_grad():
-        assert_close(ours(state, config)(pictures()), theirs(pictures()))
-
-
-def transformers_vit(size: int = 32) -> "torch.nn.Module":
-    transformers = pytest.importorskip("transformers")
-    config = transformers.ViTConfig(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=96, image_size=size, patch_size=8, num_labels=5
-    )
-    return scrambled(transformers.ViTForImageClassification(config))
-
-
-def transformers_names_of_version_4(state: State) -> dict[str, "torch.Tensor"]:
-    """Return the state with the names that most weight files on disk still have."""
-    old = {"attention.o_proj": "attention.output.dense", "mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense"}
-    old |= {f"attention.{letter}_proj": f"attention.attention.{word}" for letter, word in (("q", "query"), ("k", "key"), ("v", "value"))}
-    renamed = {}
-    for name, tensor in state.items():
-        for new, before in old.items():
-            name = name.replace(new, before)
-        renamed[name.replace("vit.layers.", "vit.encoder.layer.")] = tensor
-    return renamed
-
-
-@pytest.mark.parametrize("version", [4, 5])
-def test_transformers_weights_give_the_logits_of_transformers(version: int) -> None:
-    theirs = transformers_vit()
-    state = theirs.state_dict() if version == 5 else transformers_names_of_version_4(theirs.state_dict())
-    mine = from_transformers(state)
-    config = replace(infer_config(mine, heads=3), norm_eps=1e-12)
-    assert config == replace(TINY, norm_eps=1e-12)
-    with torch.no_grad():
-        assert_close(ours(mine, config)(pictures()), theirs(pictures()).logits)
-
-
-def test_transformers_vit_model_gives_the_same_tokens_and_attention() -> None:
-    theirs = transformers_vit().vit
-    state = from_transformers(theirs.state_dict())
-    model = ours(state, replace(infer_config(state, heads=3), norm_eps=1e-12))
-    theirs.config._attn_implementation = "eager"
-    with torch.no_grad():
-        expected = theirs(pictures(), output_attentions=True)
-        assert_close(model.tokens(pictures()), expected.last_hidden_state)
-        for mine, other in zip(model.forward_with_attention(pictures())[1], expected.attentions, strict=True):
-            assert_close(mine, other)
-
-
-def test_a_picture_of_another_size_interpolates_the_positions_like_transformers() -> None:
-    theirs = transformers_vit()
-    state = from_transformers(theirs.state_dict())
-    model = ours(state, replace(infer_config(state, heads=3), norm_eps=1e-12))
-    with torch.no_grad():
-        assert_close(model(pictures(48)), theirs(pictures(48), interpolate_pos_encoding=True).logits)
-
-
-def test_the_vision_tower_of_transformers_clip() -> None:
-    transformers = pytest.importorskip("transformers")
-    config = transformers.CLIPVisionConfig(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=96, image_size=32, patch_size=8, projection_dim=5
-    )
-    theirs = scrambled(transformers.CLIPVisionModelWithProjection(config))
-    state = from_transformers(theirs.state_dict())
-    config = replace(infer_config(state, heads=3), norm_eps=1e-5, activation="quick_gelu")
-    with torch.no_grad():
-        assert_close(ours(state, config)(pictures()), theirs(pictures()).image_embeds)
-
-
-@pytest.mark.parametrize(("quick_gelu", "pool_type"), [(False, "tok"), (True, "tok"), (True, "avg")])
-def test_open_clip_visual_tower(quick_gelu: bool, pool_type: str) -> None:
-    open_clip = pytest.importorskip("open_clip")
-    activation = open_clip.transformer.QuickGELU if quick_gelu else torch.nn.GELU
-    theirs = scrambled(
-        open_clip.transformer.VisionTransformer(
-            image_size=32, patch_size=8, width=24, layers=2, heads=3, mlp_ratio=4, output_dim=16, act_layer=activation, pool_type=pool_type
-        )
-    )
-    state = from_open_clip({f"visual.{name}": tensor for name, tensor in theirs.state_dict().items()})
-    config = replace(
-        infer_config(state, heads=3),
-        norm_eps=1e-5,
-        activation="quick_gelu" if quick_gelu else "gelu",
-        pool="mean" if pool_type == "avg" else "cls",
-    )
-    with torch.no_grad():
-        assert_close(ours(state, config)(pictures()), theirs(pictures()))
-
-
-def test_an_unknown_weight_is_named() -> None:
-    with pytest.raises(ValueError, match=r"no place for the weight 'blocks\.0\.ls1\.gamma'"):
-        from_timm({"blocks.0.ls1.gamma": torch.ones(3)})
+from vitsearch.vit import Pooling, VisionTransformer, ViTConfig, sincos_positions  # noqa: E402
 
 
 def test_the_base_model_has_the_published_number_of_weights() -> None:
     with torch.device("meta"):
         model = VisionTransformer(ViTConfig(out_dim=1000))
     assert sum(weight.numel() for weight in model.parameters()) == 86_567_656
+
+
+def test_fixed_positions_are_the_formula_on_a_tiny_grid() -> None:
+    x, y = [0, 1, 2, 0, 1, 2], [0, 0, 0, 1, 1, 1]
+    waves = [[math.sin(c), math.sin(c / 100), math.cos(c), math.cos(c / 100)] for c in range(3)]
+    expected = torch.tensor([waves[column] + waves[row] for column, row in zip(x, y, strict=True)])
+    assert_close(sincos_positions(2, 3, 8), expected)
+
+
+def test_fixed_positions_have_one_length_and_only_their_distance_counts() -> None:
+    table = sincos_positions(6, 6, 32).reshape(6, 6, 32)
+    products = torch.einsum("abw,cdw->abcd", table, table)
+    assert_close(products[range(6), :, range(6), :].diagonal(dim1=1, dim2=2), torch.full((6, 6), 16.0))
+    assert_close(products[0, 0, :5, :5], products[1, 1, 1:, 1:])
+    assert_close(table.transpose(0, 1), torch.cat([table[..., 16:], table[..., :16]], dim=-1))
+    assert len(table.reshape(36, 32).unique(dim=0)) == 36
+
+
+def test_fixed_positions_are_those_of_mae_and_of_timm() -> None:
+    mae = pytest.importorskip("open_clip.pos_embed")
+    layers = pytest.importorskip("timm.layers")
+    theirs = torch.from_numpy(mae.get_2d_sincos_pos_embed(24, 5, cls_token=True)).float()
+    model = VisionTransformer(replace(TINY, image_size=40, positions="sincos"))
+    assert_close(model.position_embedding[0], theirs)
+    parts = layers.build_sincos2d_pos_embed([4, 7], 24).reshape(28, 2, 2, 6)  # sine and cosine, each of row and column
+    assert_close(sincos_positions(4, 7, 24), parts.flip(2).transpose(1, 2).reshape(28, 24))
+
+
+def test_fixed_positions_are_no_weights_and_are_computed_for_another_size() -> None:
+    config = replace(TINY, positions="sincos", distillation_token=True)
+    model = scrambled(VisionTransformer(config))
+    assert [name for name in [*model.state_dict(), *dict(model.named_parameters())] if "position" in name] == []
+    positions = model.positions(6, 4)
+    assert_close(positions, torch.cat([torch.zeros(2, 24), sincos_positions(6, 4, 24)])[None])
+    with torch.no_grad():
+        large = VisionTransformer(replace(config, image_size=48)).eval()
+        large.load_state_dict(model.state_dict())
+        assert_close(model(pictures(48)), large(pictures(48)))
+        assert model.tokens(pictures()[..., :24]).shape == (3, 2 + 12, 24)
 
 
 @pytest.mark.parametrize("pool", ["cls", "mean", "attention"])
@@ -186,9 +97,12 @@ def test_a_stem_turns_the_cells_of_its_map_into_tokens() -> None:
         ({"heads": 5}, "width 24 is not a multiple of 5 heads"),
         ({"patch_size": 64}, "does not fit"),
         ({"class_token": False}, "class_token"),
+        ({"distillation_head": True}, "needs the distillation token"),
+        ({"pool": "mean", "class_token": False, "distillation_token": True}, "needs the distillation token, and this the class token"),
+        ({"positions": "sincos", "width": 6}, "multiple of 4, not 6"),
     ],
 )
-def test_shapes_that_cannot_be_built_are_refused(change: dict[str, int], message: str) -> None:
+def test_shapes_that_cannot_be_built_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(TINY, **change)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 Pooling = Literal["cls", "mean", "attention"]
+Positions = Literal["learned", "sincos"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +23,10 @@ class ViTConfig:
     """The shape of a Vision Transformer; the defaults are ViT-B/16 at 224 pixels, without a head.
 
     With a stem, ``image_size``, ``patch_size`` and ``channels`` speak of the stem's feature map: a 7x7x320 map whose cells become
-    tokens is ``image_size=7, patch_size=1, channels=320``. ``out_dim`` 0 leaves the head out. ``pre_norm`` is CLIP's norm before the
-    first block. ``norm_after_pool`` norms the pooled vector instead of every token.
+    tokens is ``image_size=7, patch_size=1, channels=320``. ``out_dim`` 0 leaves the head out. ``positions`` are learned, or the fixed
+    ``sincos_positions``. ``pre_norm`` is CLIP's norm before the first block. ``norm_after_pool`` norms the pooled vector instead of
+    every token. ``distillation_token`` is DeiT's second token and ``distillation_head`` its second head, whose output is averaged
+    with the first's (Touvron et al. 2021).
     """
 
     image_size: int = 224
@@ -36,7 +39,10 @@ class ViTConfig:
     out_dim: int = 0
     pool: Pooling = "cls"
     activation: Activation = "gelu"
+    positions: Positions = "learned"
     class_token: bool = True
+    distillation_token: bool = False
+    distillation_head: bool = False
     pre_norm: bool = False
     norm_after_pool: bool = False
     patch_bias: bool = True
@@ -52,11 +58,32 @@ class ViTConfig:
             raise ValueError(f"a patch of {self.patch_size} does not fit in a picture of {self.image_size}")
         if self.pool == "cls" and not self.class_token:
             raise ValueError("pool='cls' needs class_token=True")
+        if self.distillation_head > self.distillation_token or self.distillation_token > self.class_token:
+            raise ValueError("a distillation head needs the distillation token, and this the class token")
+        if self.positions == "sincos" and self.width % 4:
+            raise ValueError(f"positions='sincos' needs a width that is a multiple of 4, not {self.width}")
 
     @property
     def grid(self) -> int:
         """Patches on one side of the picture."""
         return self.image_size // self.patch_size
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Tokens in front of the patches: [CLS] and the distillation token."""
+        return int(self.class_token) + int(self.distillation_token)
+
+
+def sincos_positions(rows: int, columns: int, width: int) -> Tensor:
+    """Return fixed 2-D sine-cosine position embeddings ``(rows * columns, width)``, row by row.
+
+    A quarter of the width each is the sine and cosine of the column and the sine and cosine of the row, times falling frequencies
+    10000^(-i / (width / 4)), as in MoCo v3 (Chen et al. 2021, arXiv:2104.02057) and MAE (He et al. 2022, arXiv:2111.06377).
+    """
+    frequencies = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64) * 4 / width)
+    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    angles = [axis.flatten()[:, None] * frequencies for axis in (x, y)]
+    return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1).float()
 
 
 class QuickGELU(nn.Module):
@@ -169,22 +196,28 @@ class VisionTransformer(nn.Module):
     """The Vision Transformer: ``(n, channels, h, w)`` pictures to ``(n, out_dim)`` vectors or logits.
 
     ``stem``, any module that gives a feature map, makes it a hybrid: the cells of the map become the tokens (section 3.1 of the paper).
-    A picture of another size than ``config.image_size`` is taken too: its position embedding is interpolated.
+    A picture of another size than ``config.image_size`` is taken too: learned position embeddings are interpolated for it.
     """
 
     def __init__(self, config: ViTConfig, stem: nn.Module | None = None) -> None:
         super().__init__()
-        width, patch, prefix = config.width, config.patch_size, int(config.class_token)
+        width, patch = config.width, config.patch_size
         self.config = config
         self.stem = stem if stem is not None else nn.Identity()
         self.patch_embedding = nn.Conv2d(config.channels, width, kernel_size=patch, stride=patch, bias=config.patch_bias)
         self.class_token = nn.Parameter(torch.empty(1, 1, width)) if config.class_token else None
-        self.position_embedding = nn.Parameter(torch.empty(1, prefix + config.grid**2, width))
+        self.distillation_token = nn.Parameter(torch.empty(1, 1, width)) if config.distillation_token else None
+        self.position_embedding: Tensor
+        if config.positions == "learned":
+            self.position_embedding = nn.Parameter(torch.empty(1, config.prefix_tokens + config.grid**2, width))
+        else:
+            self.register_buffer("position_embedding", self._fixed_positions(config.grid, config.grid), persistent=False)
         self.pre_norm = nn.LayerNorm(width, eps=config.norm_eps) if config.pre_norm else nn.Identity()
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
         self.attention_pool = AttentionPool(config) if config.pool == "attention" else None
         self.head = nn.Linear(width, config.out_dim, bias=config.head_bias) if config.out_dim else nn.Identity()
+        self.distillation_head = nn.Linear(width, config.out_dim) if config.distillation_head and config.out_dim else nn.Identity()
         self._initialise()
 
     def _initialise(self) -> None:
@@ -194,31 +227,36 @@ class VisionTransformer(nn.Module):
                 nn.init.trunc_normal_(part.weight, std=0.02)
                 if part.bias is not None:
                     nn.init.zeros_(part.bias)
-        nn.init.trunc_normal_(self.position_embedding, std=0.02)
-        if self.class_token is not None:
-            nn.init.trunc_normal_(self.class_token, std=0.02)
+        for token in (self.position_embedding, self.class_token, self.distillation_token):
+            if isinstance(token, nn.Parameter):
+                nn.init.trunc_normal_(token, std=0.02)
         if self.attention_pool is not None:
             nn.init.trunc_normal_(self.attention_pool.query, std=self.config.width**-0.5)
 
     def embed(self, images: Tensor) -> Tensor:
-        """Return the tokens that enter the first block, ``(n, t, width)``: [CLS] first where there is one, then patches row by row."""
+        """Return the tokens that enter the first block, ``(n, t, width)``: [CLS] first if there is one, patches row by row last."""
         patches = self.patch_embedding(self.stem(images))  # (n, width, rows, columns)
         rows, columns = patches.shape[-2:]
         x = patches.flatten(2).transpose(1, 2)
-        if self.class_token is not None:
-            x = torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], dim=1)
+        prefix = [token.expand(x.shape[0], -1, -1) for token in (self.class_token, self.distillation_token) if token is not None]
+        x = torch.cat([*prefix, x], dim=1)
         normed: Tensor = self.pre_norm(x + self.positions(rows, columns))
         return normed
 
     def positions(self, rows: int, columns: int) -> Tensor:
-        """Return the position embedding ``(1, t, width)`` for a grid of patches; bicubic where it is not the learned grid."""
-        grid = self.config.grid
+        """Return the position embedding ``(1, t, width)`` for a grid of patches: learned ones resized (bicubic), fixed ones computed."""
+        grid, prefix = self.config.grid, self.config.prefix_tokens
         if rows == grid and columns == grid:
             return self.position_embedding
-        prefix = int(self.class_token is not None)
+        if self.config.positions == "sincos":
+            return self._fixed_positions(rows, columns).to(self.position_embedding)
         learned = self.position_embedding[:, prefix:].reshape(1, grid, grid, -1).permute(0, 3, 1, 2)
         resized = F.interpolate(learned, size=(rows, columns), mode="bicubic", align_corners=False)
         return torch.cat([self.position_embedding[:, :prefix], resized.flatten(2).transpose(1, 2)], dim=1)
+
+    def _fixed_positions(self, rows: int, columns: int) -> Tensor:
+        """Return sine-cosine positions ``(1, t, width)``; tokens that stand nowhere in the picture get zeros."""
+        return F.pad(sincos_positions(rows, columns, self.config.width), (0, 0, self.config.prefix_tokens, 0))[None]
 
     def tokens(self, images: Tensor) -> Tensor:
         """Return the tokens after the last block, ``(n, t, width)``, normed unless ``norm_after_pool``."""
@@ -234,21 +272,25 @@ class VisionTransformer(nn.Module):
         return (x if self.config.norm_after_pool else self.norm(x)), weights
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """Return one ``(n, width)`` vector a picture: [CLS], the mean of the patches (without [CLS]), or attention pooling."""
+        """Return one ``(n, width)`` vector a picture: [CLS], the mean of the patches alone, or attention pooling."""
         if self.attention_pool is not None:
             pooled: Tensor = self.attention_pool(tokens)[0]
         elif self.config.pool == "mean":
-            pooled = tokens[:, int(self.class_token is not None) :].mean(dim=1)
+            pooled = tokens[:, self.config.prefix_tokens :].mean(dim=1)
         else:
             pooled = tokens[:, 0]
         return self.norm(pooled) if self.config.norm_after_pool else pooled
 
+    def classify(self, tokens: Tensor) -> Tensor:
+        """Return what the head makes of the tokens after the last block, ``(n, out_dim)``, or ``(n, width)`` without a head."""
+        out: Tensor = self.head(self.pool(tokens))
+        return (out + self.distillation_head(tokens[:, 1])) / 2 if self.config.distillation_head else out
+
     def forward(self, images: Tensor) -> Tensor:
         """Return ``(n, out_dim)``, or ``(n, width)`` without a head."""
-        out: Tensor = self.head(self.pool(self.tokens(images)))
-        return out
+        return self.classify(self.tokens(images))
 
     def forward_with_attention(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the output and each block's attention weights ``(n, h, t, t)``, first block first, as parts of the graph."""
         tokens, weights = self._run(images, with_weights=True)
-        return self.head(self.pool(tokens)), weights
+        return self.classify(tokens), weights
