@@ -22,6 +22,7 @@ from vitsearch.errors import (
     RecipeError,
     VitsearchError,
 )
+from vitsearch.explain import Explanation, explain
 from vitsearch.indexing import Progress, index_folder
 from vitsearch.query import Term, parse_query
 from vitsearch.recipes import Recipe, load_recipe
@@ -35,6 +36,7 @@ __all__ = [
     "Encoder",
     "EncoderError",
     "EncoderMismatch",
+    "Explanation",
     "ImageEncoder",
     "IndexDamaged",
     "IndexReport",
@@ -52,6 +54,7 @@ __all__ = [
     "Term",
     "VitsearchError",
     "__version__",
+    "explain",
     "index_folder",
     "load_encoder",
     "load_recipe",

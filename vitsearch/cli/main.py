@@ -10,6 +10,7 @@ import click
 
 from vitsearch._version import __version__
 from vitsearch.cli import show
+from vitsearch.cli.explain import explain
 from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS, results
 from vitsearch.errors import VitsearchError
 
@@ -289,6 +290,8 @@ def demo(photos: str | None, output: str) -> int:
     for sheet in sheets:
         show.line(f"wrote {show.printable(str(sheet))}")
     return 0
+
+cli.add_command(explain)
 
 
 # -- between the terminal and the library -----------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from vitsearch.encoders.preprocess import RGB, Interpolation, Preprocess
 from vitsearch.encoders.torch_encoder import Tokens, TorchEncoder, Towers, choose_device, choose_dtype
 from vitsearch.encoders.weights_hash import weights_hash
 from vitsearch.errors import EncoderError
+from vitsearch.vit_weights import vit_from_transformers
 
 _EXTRAS = [
     "tokenizer_config.json",
@@ -185,6 +186,7 @@ def _towers(net: Any, tokenize: Tokenize) -> Towers:
         encode_texts=lambda tokens: _features(net.get_text_features(**tokens)),
         logit_scale=float(net.logit_scale.detach().exp().mean()),
         logit_bias=None if bias is None else float(bias.detach().mean()),
+        image_tower=lambda: vit_from_transformers(net.vision_model, projection=getattr(net, "visual_projection", None)),
     )
 
 

@@ -15,6 +15,7 @@ from vitsearch.encoders.preprocess import Preprocess
 from vitsearch.encoders.torch_encoder import Tokens, TorchEncoder, Towers, choose_device, choose_dtype
 from vitsearch.encoders.weights_hash import weights_hash
 from vitsearch.errors import EncoderError
+from vitsearch.vit_weights import vit_from_open_clip
 
 TOKENIZER_FILES: Groups = [
     ["tokenizer.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "vocab.txt", "vocab.json"],
@@ -78,6 +79,7 @@ def towers_of(net: nn.Module, config: Mapping[str, Any], tokenizer: Tokenizer) -
         encode_texts=lambda tokens: encode_text(tokens["input_ids"], normalize=False),
         logit_scale=float(scale.detach().exp().mean()),
         logit_bias=None if bias is None else float(bias.detach().mean()),
+        image_tower=lambda: vit_from_open_clip(net.visual),
     )
 
 

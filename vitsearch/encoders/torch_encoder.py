@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vitsearch.encoders.model_files import one_line
-from vitsearch.encoders.preprocess import Preprocess, prepare
+from vitsearch.encoders.preprocess import Box, Preprocess, prepare, seen_region
 from vitsearch.encoders.protocol import Vectors, fingerprint_of
 from vitsearch.errors import EncoderError
 from vitsearch.vectors import unit_rows
+from vitsearch.vit import VisionTransformer
 
 IMAGE_BATCH = 32
 TEXT_BATCH = 256
@@ -27,7 +29,8 @@ Tokens = Mapping[str, Tensor]
 class Towers:
     """A loaded model as plain functions: normalised pictures ``(n, 3, h, w)`` or tokens in, ``(n, dim)`` of any length out.
 
-    ``logit_scale`` is already exponentiated; ``logit_bias`` is None for models trained with softmax.
+    ``logit_scale`` is already exponentiated; ``logit_bias`` is None for models trained with softmax. ``image_tower`` rebuilds the image
+    tower as our own transformer, which shows its attention; it raises ValueError for a tower of another kind.
     """
 
     model: nn.Module
@@ -37,6 +40,7 @@ class Towers:
     encode_texts: Callable[[Tokens], Tensor]
     logit_scale: float
     logit_bias: float | None
+    image_tower: Callable[[], VisionTransformer]
 
 
 def choose_device(device: str) -> torch.device:
@@ -89,6 +93,22 @@ class TorchEncoder:
     def prepare(self, image: Image.Image) -> NDArray[Any]:
         """Return the picture resized and cropped, ``(h, w, 3)`` uint8; may run in any thread."""
         return prepare(image, self.preprocess)
+
+    def seen_region(self, image: Image.Image) -> Box:
+        """Return what `prepare` keeps of a picture, (left, top, right, bottom) in its pixels; beyond its borders where it is padded."""
+        return seen_region(image, self.preprocess)
+
+    @cached_property
+    def image_tower(self) -> VisionTransformer:
+        """The image tower as our own transformer, in float32 on the encoder's device; raises EncoderError for a tower of another kind."""
+        try:
+            tower = self._towers.image_tower()
+        except ValueError as error:
+            raise EncoderError(
+                f"{self.name} has no attention that can be shown ({one_line(error)}): "
+                "explain needs a Vision Transformer, such as mini or open_clip:ViT-B-32/laion2b_s34b_b79k"
+            ) from error
+        return tower.to(device=self.device, dtype=torch.float32).eval()
 
     def encode_prepared(self, batch: Sequence[NDArray[Any]]) -> Vectors:
         """Return ``(n, dim)`` float32 unit rows for prepared pictures, in one pass through the model.

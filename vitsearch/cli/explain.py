@@ -1,0 +1,79 @@
+"""The command that shows why a photo fits a text."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vitsearch.cli import show
+from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
+from vitsearch.errors import PhotoError, VitsearchError
+
+if TYPE_CHECKING:
+    from vitsearch.explain import Explanation
+
+OUTPUT = "explanation.png"
+
+
+@click.command()
+@PHOTOS
+@click.argument("photo")
+@COLLECTION
+@DEVICE
+@click.option("--text", metavar="WORDS", help="Show what speaks for these words; without it, where the model looks (attention rollout).")
+@click.option("-o", "--output", metavar="FILE", help=f"The picture, .png or .jpg; {OUTPUT} unless --json is given.")
+@JSON
+def explain(photos: str, photo: str, text: str | None, output: str | None, as_json: bool, **options: Any) -> int:
+    """Draw which parts of PHOTO, a file anywhere or a path inside PHOTOS, the collection's encoder looks at."""
+    from vitsearch.classify import readable
+    from vitsearch.collection import Collection
+    from vitsearch.explain import explain as find
+    from vitsearch.explain.draw import check_suffix, write_explanation
+    from vitsearch.photos import read_photo
+
+    target = Path(output) if output else None if as_json else Path(OUTPUT)
+    with Collection.open(photos, collection=options["collection"], device=options["device"]) as found:
+        file = _photo_file(photo, found.root)
+        if target:
+            check_suffix(target)
+            _check_spared(target, file)
+        try:
+            image = read_photo(file).image
+        except PhotoError as error:
+            raise PhotoError(f"the photo {str(file)!r}: {error}") from error
+        explanation = find(found.encoder, image, None if text is None else readable(text))
+    if target:
+        write_explanation(target, image, explanation, name=file.name)
+    if as_json:
+        show.json_line(_facts(photo, explanation, target))
+    else:
+        score = "-" if explanation.score is None else f"{explanation.score:.4f}"
+        show.line(f"{score}\t{show.printable(str(target))}")
+    return 0
+
+
+def _photo_file(photo: str, root: Path) -> Path:
+    from vitsearch.query import photo_path
+
+    path = photo_path(photo)
+    return path if path.exists() or not (root / path).exists() else root / path
+
+
+def _check_spared(target: Path, photo: Path) -> None:
+    if target.exists() and photo.exists() and os.path.samefile(target, photo):
+        raise VitsearchError(f"cannot write {str(target)!r}: it is the photo itself; name another place with --output")
+
+
+def _facts(photo: str, explanation: "Explanation", target: Path | None) -> dict[str, Any]:
+    score = explanation.score
+    return {
+        "photo": photo,
+        "text": explanation.text,
+        "score": None if score is None else round(score, 6),
+        "method": explanation.method,
+        "encoder": explanation.encoder,
+        "box": [round(edge, 2) for edge in explanation.box],
+        "relevance": [[round(float(cell), 4) for cell in row] for row in explanation.relevance],
+        "output": None if target is None else str(target),
+    }
