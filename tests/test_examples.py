@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageStat
 
 import vitsearch
 
@@ -36,6 +37,68 @@ def test_zero_shot_label(drawn: Path) -> None:
     lines = run("zero_shot_label.py", str(drawn), "red", "green", "blue")
     expected = vitsearch.Collection.open(drawn).label(["red", "green", "blue"], templates="simple")
     assert [line.split()[1:] for line in lines[:-1]] == [[one.label, one.path] for one in expected]
+
+
+def assert_drawn(file: Path, size: tuple[int, int]) -> None:
+    with Image.open(file) as picture:
+        assert (picture.format, picture.size) == ("PNG", size)
+        assert min(ImageStat.Stat(picture.convert("RGB")).stddev) > 20  # not one colour
+
+
+@pytest.fixture(scope="module")
+def plots() -> None:
+    pytest.importorskip("torch", reason="needs the extra vitsearch[clip]")
+    pytest.importorskip("matplotlib.font_manager", reason="needs the extra vitsearch[examples]")  # imported, it has its cache of fonts
+
+
+@pytest.mark.usefixtures("plots")
+def test_vit_step_by_step_without_weights(tmp_path: Path) -> None:
+    pytest.importorskip("skimage", reason="needs the extra vitsearch[examples]")
+    lines = run("vit_step_by_step.py", "-o", str(tmp_path / "steps.png"))
+    shapes = [line[80:].strip() for line in lines]
+    tokens = "1 x 197 x 768"
+    assert shapes[:5] == ["1 x 3 x 224 x 224", "1 x 196 x 768", "1 x 196 x 768", tokens, ""]
+    assert shapes[5:11] == [tokens, "1 x 12 x 197 x 64", "1 x 12 x 197 x 197", tokens, "1 x 197 x 3072", tokens]
+    assert shapes[11:26] == [tokens] * 13 + ["1 x 768", "1 x 1000"]
+    assert lines[1].startswith("cut into 14 x 14 = 196 patches of 16 x 16 x 3 = 768 values ")
+    assert lines[26].startswith("the same as model(image): greatest difference ")
+    assert float(lines[26].split()[-1]) < 1e-4
+    assert lines[27:] == [f"drawn: {tmp_path / 'steps.png'}"]
+    assert_drawn(tmp_path / "steps.png", (1600, 880))
+
+
+@pytest.mark.usefixtures("plots")
+def test_vit_step_by_step_with_weights(drawn: Path, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="needs the extra vitsearch[clip]")
+    labels = {0: "cat", 1: "dog", 2: "car"}
+    config = transformers.ViTConfig(
+        hidden_size=24, num_hidden_layers=1, num_attention_heads=3, intermediate_size=96, image_size=32, patch_size=8, id2label=labels
+    )
+    transformers.ViTForImageClassification(config).save_pretrained(tmp_path / "tiny")
+    photo = next(drawn.glob("*.*"))
+    lines = run("vit_step_by_step.py", str(photo), "--weights", str(tmp_path / "tiny"), "-o", str(tmp_path / "steps.png"))
+    assert [line[80:].strip() for line in lines if line.startswith(("cut", "  attention", "head"))] == [
+        "1 x 16 x 192",
+        "1 x 3 x 17 x 17",
+        "1 x 3",
+    ]
+    scores = [line.split() for line in lines[-4:-1]]
+    assert sorted(label for _, label in scores) == ["car", "cat", "dog"]
+    assert sum(float(score.rstrip("%")) for score, _ in scores) == pytest.approx(100, abs=0.2)
+    assert_drawn(tmp_path / "steps.png", (1600, 695))
+
+
+@pytest.mark.usefixtures("plots")
+def test_attention_cost(tmp_path: Path) -> None:
+    lines = run("attention_cost.py", "--tokens", "16,64,256", "--repeat", "1", "-o", str(tmp_path / "cost.png"))
+    rows = [line.split() for line in lines[1:4]]
+    assert [row[:2] for row in rows] == [["16", "64x64"], ["64", "128x128"], ["256", "256x256"]]
+    plain, fused = [float(row[4]) for row in rows], [float(row[8]) for row in rows]
+    assert plain[2] >= 12 * 256 * 256 * 4 / 1e6  # at least the weights of 12 heads
+    assert fused[2] < plain[2] / 2
+    assert [line.partition(" ")[0] for line in lines[5:7]] == ["plain:", "fused:"]
+    assert lines[7:] == ["(16.0 squared is 256)", f"drawn: {tmp_path / 'cost.png'}"]
+    assert_drawn(tmp_path / "cost.png", (1320, 572))
 
 
 def test_every_example_is_run_here() -> None:
