@@ -13,6 +13,7 @@ from vitsearch.encoders import load_encoder
 from vitsearch.encoders.protocol import Encoder, ImageEncoder
 from vitsearch.errors import IndexDamaged, PhotoError, QueryError
 from vitsearch.index import ExactIndex, Shadow, manifest_stamp, open_shadow
+from vitsearch.language import language_note
 from vitsearch.layout import Settings, check_fingerprint, collection_folder, photo_root, read_settings, writer_lock
 from vitsearch.photos import decode, read_bytes_and_fingerprint, upright_rgb
 from vitsearch.query import Term, check_vector, combine, parse_query, photo_path
@@ -40,6 +41,7 @@ class Collection:
         self.folder = folder
         self.settings = settings
         self.notes: list[str] = []
+        self._noted: set[str] = set()
         self._encoder = self._checked(encoder) if encoder else None
         self._device = device
         self._store = PhotoStore(folder / "photos.db", read_only=True)
@@ -136,6 +138,7 @@ class Collection:
             return self._nearest(check_vector(query, self.dim), top_k, frozenset())
         named = {term.what: self._photo_of(term.what) for term in terms if isinstance(term.what, Path)}
         vector = combine(terms, lambda term: self._term_vector(term, named.get(term.what) if isinstance(term.what, Path) else None))
+        self._note_unread([term.what for term in terms if isinstance(term.what, str)])
         return self._nearest(vector, top_k, frozenset(photo.photo_id for photo in named.values() if photo))
 
     def similar(self, photo: str | os.PathLike[str] | Image.Image, top_k: int = 10) -> list[SearchResult]:
@@ -164,6 +167,16 @@ class Collection:
             return self.encoder.encode_images([decode(data)[0]])[0]
         except PhotoError as error:
             raise PhotoError(f"the query's photo {str(what)!r}: {error}") from error
+
+    def _note_unread(self, texts: Sequence[str]) -> None:
+        """Note once each that a text is in a language that the encoder does not know, or longer than it reads."""
+        name, is_cut = (self.encoder.name, getattr(self.encoder, "is_cut", None)) if texts else ("", None)
+        notes = {
+            "language": language_note(texts, name) if texts and getattr(self.encoder, "english_only", False) else None,
+            "length": f"{name} reads only the beginning of so long a text" if is_cut and any(map(is_cut, texts)) else None,
+        }
+        self.notes += [note for kind, note in notes.items() if note and kind not in self._noted]
+        self._noted |= {kind for kind, note in notes.items() if note}
 
     def _photo_of(self, path: Path) -> Photo | None:
         """Return the collection's photo that this file is, or None for a file outside it."""
@@ -246,6 +259,7 @@ class Collection:
         classifier = (
             labels if isinstance(labels, LinearClassifier) else zero_shot_classifier(self._text_encoder(), labels, templates=templates)
         )
+        self._note_unread([] if isinstance(labels, LinearClassifier) else labels)
         photos, vectors = self.vectors()
         chances = classifier.predict_proba(vectors)
         return [

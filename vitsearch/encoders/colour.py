@@ -49,6 +49,7 @@ class ColourEncoder:
     """
 
     name = "colour"
+    english_only = True
     dim = DIM
     logit_scale = 20.0
     logit_bias: float | None = None

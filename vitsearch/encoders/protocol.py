@@ -42,6 +42,9 @@ class Encoder(ImageEncoder, Protocol):
 
     ``logit_scale`` multiplies cosines (already exponentiated: about 100 for CLIP); ``logit_bias`` is None for
     softmax-trained (CLIP-like) models and a number for sigmoid-trained (SigLIP-like) ones.
+
+    Two more facts are read where an encoder has them, for notes to the user: ``english_only`` (True: it knows no other language) and
+    ``is_cut(text)`` (whether a text is longer than it reads).
     """
 
     logit_scale: float

@@ -34,6 +34,7 @@ class MiniEncoder:
     """
 
     name = "mini"
+    english_only = True
 
     def __init__(self, folder: Path, config: Mapping[str, Any], providers: Sequence[str]) -> None:
         self.dim: int = config["dim"]
@@ -84,6 +85,12 @@ class MiniEncoder:
             chosen = order[start : start + TEXT_BATCH]
             (vectors[chosen],) = self._session("text").run(None, padded([rows[i] for i in chosen]))
         return unit_rows(vectors)
+
+    def is_cut(self, text: str) -> bool:
+        """Return whether a text is longer than the 128 tokens that are read."""
+        if len(text) <= self._context - 2:  # a token has a character or more
+            return False
+        return bool(self._load_tokenizer().encode(text.encode("utf-8", "replace").decode()).overflowing)
 
     def _session(self, tower: str) -> onnxruntime.InferenceSession:
         with self._lock:
