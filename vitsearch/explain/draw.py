@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw
 
 from vitsearch.errors import VitsearchError
 from vitsearch.explain import Explanation
@@ -59,17 +59,25 @@ def draw_explanation(image: Image.Image, explanation: Explanation, *, name: str 
 
 def overlay(photo: Image.Image, relevance: NDArray[np.float32], box: tuple[int, int, int, int]) -> Image.Image:
     """Return the photo under the heat map of a relevance ``(rows, columns)`` in 0..1 that covers ``box``, in pixels; the rest in grey."""
-    left, top, right, bottom = box
-    smooth = Image.fromarray(relevance.astype(np.float32)).resize((max(1, right - left), max(1, bottom - top)), Image.Resampling.BICUBIC)
-    unseen = -1.0
-    field = Image.new("F", photo.size, unseen)
-    field.paste(Image.fromarray(np.asarray(smooth).clip(0, 1)), (left, top))
-    level = np.asarray(field)[..., None]
-    share = np.where(level == unseen, _UNSEEN, _COLD + (_HOT - _COLD) * level)
-    colour = np.where(level == unseen, np.asarray(Image.new("RGB", (1, 1), MAT), dtype=np.float64), heat_colours(level[..., 0]))
-    grey = np.asarray(photo.convert("L").convert("RGB"), dtype=np.float64)
-    below = np.where(level == unseen, grey, np.asarray(photo, dtype=np.float64))
+    level = _spread(relevance, box, photo.size)[..., None]
+    seen = level >= 0
+    share = np.where(seen, _COLD + (_HOT - _COLD) * level, _UNSEEN)
+    colour = np.where(seen, heat_colours(level[..., 0]), ImageColor.getrgb(MAT))
+    below = np.where(seen, np.asarray(photo), np.asarray(photo.convert("L"))[..., None])
     return Image.fromarray(np.rint(below * (1 - share) + colour * share).astype(np.uint8))
+
+
+def _spread(relevance: NDArray[np.float32], box: tuple[int, int, int, int], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Return the relevance of every pixel, ``(height, width)``, smooth between the patches; -1 outside the box."""
+    field = Image.new("F", size, -1)
+    left, top, right, bottom = max(box[0], 0), max(box[1], 0), min(box[2], size[0]), min(box[3], size[1])
+    if left < right and top < bottom:
+        x_scale, y_scale = relevance.shape[1] / (box[2] - box[0]), relevance.shape[0] / (box[3] - box[1])
+        inside = ((left - box[0]) * x_scale, (top - box[1]) * y_scale, (right - box[0]) * x_scale, (bottom - box[1]) * y_scale)
+        # only what lies on the photo is made, for a box may be far larger
+        smooth = Image.fromarray(relevance).resize((right - left, bottom - top), Image.Resampling.BICUBIC, box=inside)
+        field.paste(Image.fromarray(np.asarray(smooth).clip(0, 1)), (left, top))
+    return np.asarray(field)
 
 
 def heat_colours(levels: NDArray[np.float32]) -> NDArray[np.float64]:

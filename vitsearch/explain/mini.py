@@ -1,10 +1,10 @@
 """The relevance of each cell of the feature map of `mini`, whose score flows on two ways.
 
 One way is the transformer over the cells, explained as any other. The other goes round it: the mean over the cells of the stem's last
-layer becomes class probabilities and a part of the vector. There attention says nothing, but a mean is a sum over cells, so gradient
-times activation gives each cell's share of the score (the last layer's Grad-CAM, Selvaraju et al. 2017, arXiv:1610.02391, without its
-average of the gradient, which is the same in every cell here). Both ways measure a first-order share of one score, so they add up
-without a weight between them.
+layer becomes class probabilities and a part of the vector. There is no attention in it, but a mean is a sum over the cells, so integrated
+gradients (Sundararajan et al. 2017, arXiv:1703.01365) split what it adds to the score, compared with an empty photo, among them: the plain
+gradient would not do, since it is near 0 where a class is sure. Both ways then measure shares of one score and are added without a weight;
+for this the attention's heads, of which the rule takes the mean, count as their sum.
 """
 
 from functools import lru_cache
@@ -16,7 +16,9 @@ from torch import Tensor
 
 from vitsearch.encoders.mini.encoder import FOLDER, read_config
 from vitsearch.encoders.mini.network import MiniConfig, MiniNetwork, load_network
-from vitsearch.explain.transformer import Trace, patch_relevance, patch_rollout, trace
+from vitsearch.explain.transformer import patch_relevance, patch_rollout, trace
+
+STEPS = 16  # of the integral; its sum is then right to about one part in a thousand
 
 
 @lru_cache(maxsize=1)
@@ -34,21 +36,31 @@ def explain_mini(network: MiniNetwork, prepared: NDArray[np.uint8], text: Tensor
     with torch.no_grad():
         grid = network.stem(pixels)[0]
         features = network.stem.last(grid)
-    features.requires_grad_()
-    pooled = features.mean(dim=(2, 3))
     traced = trace(network.vit, grid)
-    vector = _encode(network, grid, pooled, traced)[0]
+    vector = encode(network, grid, features.mean(dim=(2, 3)), traced.output)[0]
     if text is None:
         return vector.detach(), patch_rollout(network.vit, traced)
-    score = vector @ text
-    (gradient,) = torch.autograd.grad(score, features, retain_graph=True)
-    beside = (gradient * features).sum(dim=1)[0].clamp(min=0).detach()
-    return vector.detach(), patch_relevance(network.vit, traced, score) + beside
+    through = patch_relevance(network.vit, traced, vector @ text) * network.vit.config.heads
+    return vector.detach(), through + shares_beside(network, grid, features, text).clamp(min=0)
 
 
-def _encode(network: MiniNetwork, grid: Tensor, pooled: Tensor, traced: Trace) -> Tensor:
-    """Return the image vector ``(1, dim)`` with the traced pass of the transformer in its graph."""
-    handle = network.vit.register_forward_hook(lambda *_: traced.output)
+def shares_beside(network: MiniNetwork, grid: Tensor, features: Tensor, text: Tensor) -> Tensor:
+    """Return what each cell adds to the cosine with a text beside the transformer, ``(rows, columns)``; the cells' sum is what all add.
+
+    ``grid`` is the stem's map ``(1, 352, rows, columns)``, ``features`` its last layer ``(1, 1280, rows, columns)``.
+    """
+    with torch.no_grad():
+        output = network.vit(grid)
+    steps = (torch.arange(STEPS) + 0.5) / STEPS
+    pooled = (steps[:, None] * features.mean(dim=(2, 3))).requires_grad_()
+    vectors = encode(network, grid.expand(STEPS, -1, -1, -1), pooled, output.expand(STEPS, -1))
+    (gradients,) = torch.autograd.grad((vectors @ text).sum(), pooled)
+    return (gradients.mean(dim=0)[:, None, None] * features[0]).sum(dim=0) / features[0, 0].numel()
+
+
+def encode(network: MiniNetwork, grid: Tensor, pooled: Tensor, output: Tensor) -> Tensor:
+    """Return the image vectors ``(n, dim)`` of maps and pooled features, with outputs of the transformer ``(n, d)`` made before."""
+    handle = network.vit.register_forward_hook(lambda *_: output)
     try:
         return network.encode_maps(grid, pooled, network.stem.classifier(pooled))
     finally:

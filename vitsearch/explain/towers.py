@@ -55,7 +55,7 @@ def find_relevance(encoder: ImageEncoder, image: Image.Image, text: Vectors | No
 def explain_tower(encoder: TorchEncoder, prepared: NDArray[Any], text: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return the vector ``(dim,)`` of a prepared picture, of any length, and the relevance of the patches ``(rows, columns)``."""
     tower = encoder.image_tower
-    traced = trace(tower, encoder.normalise(prepared[None]).float())
+    traced = trace(tower, encoder.normalise(np.stack([prepared])).float())
     output = traced.output[0]
     if text is None:
         return output.detach(), patch_rollout(tower, traced)
