@@ -218,6 +218,7 @@ def test_timm_classes_that_compute_something_else_are_refused() -> None:
         ({"pool_type": "avg", "final_ln_after_pool": True}, replace(TINY, pool="mean", norm_after_pool=True)),
         ({"no_ln_pre": True, "ls_init_value": 0.1}, replace(TINY, pre_norm=False)),
         ({"pos_embed_type": "sin_cos_2d"}, TINY),
+        ({"block_type": "custom"}, TINY),
     ],
 )
 def test_a_live_image_tower_of_open_clip(changes: dict[str, Any], expected: ViTConfig) -> None:
@@ -262,6 +263,8 @@ def test_what_open_clip_has_and_we_have_not_is_named() -> None:
     }  # fmt: skip
     with pytest.raises(ValueError, match=r"no place for the weight 'attn_pool\.query'"):
         vit_from_open_clip(open_clip.transformer.VisionTransformer(**settings, attentional_pool=True))
+    with pytest.raises(ValueError, match=r"no place for the weight 'transformer\.resblocks\.0\.attn\.logit_scale'"):
+        vit_from_open_clip(open_clip.transformer.VisionTransformer(**settings, block_type="custom", scaled_cosine_attn=True))
     with pytest.raises(ValueError, match="no place for pool_type='none'"):
         vit_from_open_clip(open_clip.transformer.VisionTransformer(**settings, pool_type="none"))
     with pytest.raises(ValueError, match="no place for a ModifiedResNet"):

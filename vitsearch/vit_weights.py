@@ -51,8 +51,8 @@ _SETTINGS: dict[str, dict[str, Any]] = {  # what transformers takes where config
 def vit_from_timm(model: Any, *, projection: nn.Linear | None = None) -> VisionTransformer:
     """Return our transformer with the weights of one of timm's ``VisionTransformer`` or ``VisionTransformerDistilled``.
 
-    Float32, evaluation mode, square pictures; float32 weights are shared with ``model``, not copied. ``projection`` becomes the head
-    of a model without one. Raises ValueError for another class and for parts that have no place here.
+    Float32, evaluation mode, on the model's device, for square pictures; float32 weights are shared with ``model``, not copied.
+    ``projection`` becomes the head of a model without one. Raises ValueError for another class and for parts that have no place here.
     """
     _expect(model, "VisionTransformer", "VisionTransformerDistilled")
     _expect(model.patch_embed, "PatchEmbed")
@@ -194,7 +194,7 @@ def _built(state: dict[str, Tensor], projection: nn.Linear | None = None, *, hea
         state |= {f"head.{name}": tensor for name, tensor in projection.state_dict().items()}
     config = replace(infer_config(state, heads=heads), **known)
     for number in range(config.depth):  # qkv_bias=False
-        state.setdefault(f"blocks.{number}.attention.qkv.bias", torch.zeros(3 * config.width))
+        state.setdefault(f"blocks.{number}.attention.qkv.bias", state["patch_embedding.weight"].new_zeros(3 * config.width))
     with torch.device("meta"):  # no time is spent on weights that are replaced
         model = VisionTransformer(config)
     try:
