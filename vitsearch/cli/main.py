@@ -291,6 +291,7 @@ def demo(photos: str | None, output: str) -> int:
         show.line(f"wrote {show.printable(str(sheet))}")
     return 0
 
+
 cli.add_command(explain)
 
 
