@@ -1,4 +1,4 @@
-"""Measure an encoder: Flickr8k dev retrieval both ways and imagenette-dev zero-shot accuracy.
+"""Measure an encoder: Flickr8k dev retrieval both ways, imagenette-dev zero-shot and, for `mini`, supervised accuracy.
 
     python benchmarks/evaluate.py --data DIR [--encoder mini]
 
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitsearch.encoders import Encoder, load_encoder
+from vitsearch.encoders.mini.encoder import MiniEncoder
+from vitsearch.metrics import first_right_ranks, recall_at_k
 from vitsearch.vectors import unit_rows
 
 RANKS = (1, 5, 10)
@@ -59,9 +61,8 @@ def encode_photos(encoder: Encoder, archive: Path) -> tuple[list[str], NDArray[n
 
 def recall(scores: NDArray[np.float32], right: NDArray[np.bool_]) -> dict[int, float]:
     """Return recall at each rank for scores and right answers, both ``(queries, items)``."""
-    order = np.argsort(-scores, axis=1, kind="stable")[:, : max(RANKS)]
-    found = np.take_along_axis(right, order, axis=1)
-    return {k: float(found[:, :k].any(axis=1).mean()) for k in RANKS}
+    ranks = first_right_ranks(scores, right)
+    return {k: recall_at_k(ranks, k) for k in RANKS}
 
 
 def flickr8k(encoder: Encoder, data: Path) -> tuple[dict[int, float], dict[int, float]]:
@@ -85,6 +86,17 @@ def imagenette(encoder: Encoder, data: Path) -> float:
     return float(np.mean([classes[guess] == label for guess, label in zip(guesses, truth, strict=True)]))
 
 
+def supervised(encoder: MiniEncoder, data: Path) -> tuple[float, NDArray[np.int64]]:
+    """Return the accuracy of the 1,000-way head restricted to the ten classes, and its answers among all 1,000, photo by photo."""
+    named = list(read_photos(data / "imagenette-dev.tar"))
+    logits = np.concatenate([encoder.class_logits([image for _, image in named[i : i + BATCH]]) for i in range(0, len(named), BATCH)])
+    truth = [Path(name).parent.name for name, _ in named]
+    classes = sorted(set(truth))
+    chosen = [encoder.class_names.index(label) for label in classes]
+    guesses = logits[:, chosen].argmax(axis=1)
+    return float(np.mean([classes[guess] == label for guess, label in zip(guesses, truth, strict=True)])), logits.argmax(axis=1)
+
+
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -95,6 +107,8 @@ def main() -> None:
     for direction, figures in zip(("text to image", "image to text"), flickr8k(encoder, arguments.data), strict=True):
         print(f"Flickr8k dev {direction}: " + "  ".join(f"R@{k} {value:.3f}" for k, value in figures.items()))
     print(f"imagenette-dev zero-shot: {imagenette(encoder, arguments.data):.3f}")
+    if isinstance(encoder, MiniEncoder):
+        print(f"imagenette-dev supervised, ten of the 1,000 classes: {supervised(encoder, arguments.data)[0]:.3f}")
     print(f"{time.perf_counter() - began:.0f} s")
 
 

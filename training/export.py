@@ -22,7 +22,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 
-from training.texts import extract_minilm
+from training.texts import class_names, extract_minilm
 from vitsearch.encoders.mini.network import MiniConfig, MiniNetwork, load_network
 
 WEIGHTS = "mini.safetensors"
@@ -72,20 +72,26 @@ def read_layout(path: Path) -> dict[str, dict[str, Any]]:
 class Graph(nn.Module):
     """One method of the network as a module, which is what the exporter wants."""
 
-    def __init__(self, network: MiniNetwork, method: Callable[..., Tensor]) -> None:
+    def __init__(self, network: MiniNetwork, method: Callable[..., Tensor | tuple[Tensor, ...]]) -> None:
         super().__init__()
         self.network = network
         self.method = method
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Return what the method returns."""
         return self.method(*inputs)
 
 
-def export_graph(network: MiniNetwork, method: Callable[..., Tensor], inputs: dict[str, Tensor], axes: dict[int, str]) -> ModelProto:
+def export_graph(
+    network: MiniNetwork,
+    method: Callable[..., Tensor | tuple[Tensor, ...]],
+    inputs: dict[str, Tensor],
+    axes: dict[int, str],
+    outputs: tuple[str, ...] = ("vectors",),
+) -> ModelProto:
     """Trace a method to ONNX with its weights under the names of the state dict."""
     buffer = io.BytesIO()
-    dynamic = {name: axes for name in inputs} | {"vectors": {0: "n"}}
+    dynamic = {name: axes for name in inputs} | {name: {0: "n"} for name in outputs}
     torch.onnx.export(
         Graph(network, method).eval(),
         tuple(inputs.values()),
@@ -94,7 +100,7 @@ def export_graph(network: MiniNetwork, method: Callable[..., Tensor], inputs: di
         opset_version=17,
         do_constant_folding=False,
         input_names=list(inputs),
-        output_names=["vectors"],
+        output_names=list(outputs),
         dynamic_axes=dynamic,
     )
     model = onnx.load_from_string(buffer.getvalue())
@@ -175,30 +181,26 @@ def share_weights(model: ModelProto, layout: dict[str, dict[str, Any]]) -> Model
 
 
 def export(network: MiniNetwork, work: Path, target: Path) -> None:
-    """Write ``mini.safetensors``, ``image.onnx``, ``text.onnx``, ``tokenizer.json`` and ``config.json`` to ``target``."""
+    """Write ``mini.safetensors``, ``image.onnx``, ``text.onnx``, ``tokenizer.json``, ``classes.txt`` and ``config.json``."""
     config = replace(network.config, dropout=0.0)
     digest = write_weights(network, target / WEIGHTS)
     layout = read_layout(target / WEIGHTS)
     stored = load_network(target / WEIGHTS, config)
     pixels = torch.zeros(2, 260, 260, 3, dtype=torch.uint8)
     ids = torch.tensor([[101, 2023, 102], [101, 102, 0]])
-    image = export_graph(stored, stored.encode_pixels, {"pixels": pixels}, {0: "n"})
+    image = export_graph(stored, stored.encode_and_classify, {"pixels": pixels}, {0: "n"}, ("vectors", "logits"))
     text = export_graph(stored, stored.encode_texts, {"ids": ids, "mask": (ids > 0).long()}, {0: "n", 1: "t"})
     (target / "image.onnx").write_bytes(share_weights(image, layout).SerializeToString())
     (target / "text.onnx").write_bytes(share_weights(text, layout).SerializeToString())
     shutil.copyfile(extract_minilm(work) / "tokenizer.json", target / "tokenizer.json")
+    (target / "classes.txt").write_text("".join(f"{name}\n" for name in class_names(work)[1]))
     scale = round(float(network.log_scale.exp().clamp(max=100)), 4)
     facts = {"weights_sha256": digest, "logit_scale": scale, "side": 260, "dim": config.dim}
     (target / "config.json").write_text(json.dumps(facts | {"network": asdict(config)}, indent=2) + "\n")
 
 
 def load_trained(path: Path) -> MiniNetwork:
-    """Return the trained network that ``train`` left behind, with the stem's published weights."""
-    from training.prepare import load_stem
-
+    """Return the network that ``train`` left behind."""
     network = MiniNetwork(MiniConfig()).eval()
-    network.stem = load_stem()
-    missing, unexpected = network.load_state_dict(torch.load(path, weights_only=True), strict=False)
-    if unexpected or not all(name.startswith("stem.") for name in missing):
-        raise ValueError(f"{path} does not fit the network: {unexpected or missing}")
+    network.load_state_dict(torch.load(path, weights_only=True))
     return network

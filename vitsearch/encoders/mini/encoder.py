@@ -7,7 +7,7 @@ by words never loads the image tower.
 import json
 import threading
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class MiniEncoder:
     name = "mini"
     english_only = True
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], providers: Sequence[str]) -> None:
+    def __init__(self, folder: Path, config: Mapping[str, Any], providers: Sequence[str], threads: int = 0) -> None:
         self.dim: int = config["dim"]
         self.side: int = config["side"]
         self.logit_scale: float = config["logit_scale"]
@@ -45,6 +45,7 @@ class MiniEncoder:
         self._context: int = config["network"]["context"]
         self._folder = folder
         self._providers = list(providers)
+        self._threads = threads
         self._lock = threading.Lock()
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         self._tokenizer: Tokenizer | None = None
@@ -68,12 +69,24 @@ class MiniEncoder:
         """Return ``(n, dim)`` float32 unit rows for ``n`` arrays of `prepare`."""
         rows = [np.empty((0, self.dim), dtype=np.float32)]
         for start in range(0, len(batch), IMAGE_BATCH):
-            rows += self._session("image").run(None, {"pixels": np.stack(batch[start : start + IMAGE_BATCH])})
+            rows += self._run_image("vectors", batch[start : start + IMAGE_BATCH])
         return unit_rows(np.concatenate(rows))
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
         """Return ``(n, dim)`` float32 unit rows for ``n`` pictures, in their order."""
         return self.encode_prepared([self.prepare(image) for image in images])
+
+    def class_logits(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """Return the supervised head's logits ``(n, 1000)`` float32 for ``n`` pictures, columns in the order of `class_names`."""
+        rows = [np.empty((0, len(self.class_names)), dtype=np.float32)]
+        for start in range(0, len(images), IMAGE_BATCH):
+            rows += self._run_image("logits", [self.prepare(image) for image in images[start : start + IMAGE_BATCH]])
+        return np.concatenate(rows)
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of ImageNet-1k's 1,000 classes, in the order of the head; two pairs of classes share a name."""
+        return tuple((self._folder / "classes.txt").read_text(encoding="utf-8").splitlines())
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Return ``(n, dim)`` float32 unit rows for ``n`` texts, in their order; a text's vector does not depend on its neighbours."""
@@ -92,11 +105,16 @@ class MiniEncoder:
             return False
         return bool(self._load_tokenizer().encode(text.encode("utf-8", "replace").decode()).overflowing)
 
+    def _run_image(self, output: str, batch: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
+        outputs: list[NDArray[np.float32]] = self._session("image").run([output], {"pixels": np.stack(batch)})
+        return outputs
+
     def _session(self, tower: str) -> onnxruntime.InferenceSession:
         with self._lock:
             if tower not in self._sessions:
                 options = onnxruntime.SessionOptions()
                 options.log_severity_level = 3
+                options.intra_op_num_threads = self._threads
                 path = str(self._folder / f"{tower}.onnx")
                 self._sessions[tower] = onnxruntime.InferenceSession(path, options, providers=self._providers)
             return self._sessions[tower]
@@ -154,14 +172,16 @@ def choose_providers(device: str) -> list[str]:
     raise EncoderError(f"mini cannot run on {device!r}: ONNX Runtime here has {', '.join(available)}; use --device auto")
 
 
-def load_mini(*, device: str = "auto", dtype: str = "auto") -> MiniEncoder:
+def load_mini(*, device: str = "auto", dtype: str = "auto", threads: int = 0) -> MiniEncoder:
     """Return the encoder inside the package; its towers are opened when they are first used.
+
+    ``threads`` is how many compute one batch; 0 is one a core.
 
     Raises EncoderError for a device that ONNX Runtime does not have, a dtype other than float32, or missing files.
     """
     if dtype not in ("auto", "float32"):
         raise EncoderError(f"mini computes in float32, not {dtype!r}: use --dtype auto")
-    for file in ("mini.safetensors", "image.onnx", "text.onnx", "tokenizer.json"):
+    for file in ("mini.safetensors", "image.onnx", "text.onnx", "tokenizer.json", "classes.txt"):
         if not (FOLDER / file).is_file():
             raise EncoderError(f"mini: {FOLDER / file} is missing: install vitsearch again")
-    return MiniEncoder(FOLDER, read_config(), choose_providers(device))
+    return MiniEncoder(FOLDER, read_config(), choose_providers(device), threads)

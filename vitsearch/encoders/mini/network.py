@@ -120,7 +120,12 @@ class MiniNetwork(nn.Module):
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
         """uint8 pixels ``(n, 260, 260, 3)`` to unit vectors ``(n, dim)``."""
-        return self.encode_images((pixels.permute(0, 3, 1, 2).float() - 127.0) / 128.0)
+        return self.encode_and_classify(pixels)[0]
+
+    def encode_and_classify(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 pixels ``(n, 260, 260, 3)`` to unit vectors ``(n, dim)`` and ImageNet-1k logits ``(n, 1000)``."""
+        grid, pooled, logits = self.stem((pixels.permute(0, 3, 1, 2).float() - 127.0) / 128.0)
+        return self.encode_maps(grid, pooled, logits), logits
 
     def encode_maps(self, grid: Tensor, pooled: Tensor, logits: Tensor) -> Tensor:
         """What the stem gave for ``n`` photos to their unit vectors ``(n, dim)``."""

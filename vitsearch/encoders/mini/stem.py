@@ -21,6 +21,7 @@ STEM_CHANNELS = 32
 MAP_CHANNELS = 352
 POOLED_CHANNELS = 1280
 CLASSES = 1000
+TAIL_BLOCKS = 5  # the blocks on the 9 x 9 map after its first one
 
 
 class ConvUnit(nn.Module):
@@ -81,9 +82,24 @@ class LiteStem(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``(n, 3, 260, 260)`` in -1..1 to the map ``(n, 352, 9, 9)``, pooled ``(n, 1280)`` and logits ``(n, 1000)``."""
-        grid = self.blocks(self.first(pixels))
+        return self.tail(self.until_tail(pixels))
+
+    def until_tail(self, pixels: Tensor) -> Tensor:
+        """Return what enters the tail, ``(n, 208, 9, 9)``: training keeps it, since only the tail's weights change."""
+        result: Tensor = self.blocks[:-TAIL_BLOCKS](self.first(pixels))
+        return result
+
+    def tail(self, middle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Run the last blocks and the classifier on ``(n, 208, 9, 9)``: the same three as ``forward``."""
+        grid = self.blocks[-TAIL_BLOCKS:](middle)
         pooled = self.last(grid).mean(dim=(2, 3))
         return grid, pooled, self.classifier(pooled)
+
+    def tail_parameters(self) -> dict[str, nn.Parameter]:
+        """Return the weights of the tail by their names in the stem."""
+        first = len(self.blocks) - TAIL_BLOCKS
+        names = (*(f"blocks.{i}." for i in range(first, len(self.blocks))), "last.", "classifier.")
+        return {name: weight for name, weight in self.named_parameters() if name.startswith(names)}
 
 
 def fold_lite_weights(state: dict[str, Tensor], stem: LiteStem) -> None:
