@@ -35,9 +35,11 @@ class ConvUnit(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         top, bottom = same_padding(int(pixels.shape[-2]), self.kernel, self.stride)
         left, right = same_padding(int(pixels.shape[-1]), self.kernel, self.stride)
-        if top or bottom or left or right:
+        if (top, left) != (bottom, right):  # what is even on both sides the convolution adds by itself, without a copy
             pixels = F.pad(pixels, (left, right, top, bottom))
-        result: Tensor = self.conv(pixels)
+            top, left = 0, 0
+        conv = self.conv
+        result = F.conv2d(pixels, conv.weight, conv.bias, conv.stride, (top, left), conv.dilation, conv.groups)
         return F.relu6(result) if self.active else result
 
 
