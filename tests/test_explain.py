@@ -22,7 +22,7 @@ from vitsearch.explain.draw import draw_explanation, heat_colours, overlay, writ
 
 torch = pytest.importorskip("torch", reason="explanations need PyTorch")
 
-from vitsearch.explain.mini import encode, explain_mini, mini_network, shares_beside  # noqa: E402
+from vitsearch.explain.mini import explain_mini, join, mini_network, shares_beside  # noqa: E402
 from vitsearch.explain.rollout import attention_relevance, attention_rollout  # noqa: E402
 from vitsearch.explain.transformer import patch_relevance, patch_rollout, trace  # noqa: E402
 from vitsearch.vit import VisionTransformer, ViTConfig  # noqa: E402
@@ -230,7 +230,7 @@ def test_the_shares_of_the_cells_add_up_to_what_goes_round_the_transformer() -> 
     with torch.no_grad():
         grid, pooled, _ = network.stem((torch.from_numpy(prepared).permute(2, 0, 1)[None].float() - 127) / 128)
         features, output = network.stem.last(grid), network.vit(grid)
-        whole, empty = (float(encode(network, grid, part, output)[0] @ text) for part in (pooled, torch.zeros_like(pooled)))
+        whole, empty = (float(join(network, part, output)[0] @ text) for part in (pooled, torch.zeros_like(pooled)))
     shares = shares_beside(network, grid, features, text)
     assert abs(whole - empty) > 1e-3
     assert float(shares.sum()) == pytest.approx(whole - empty, rel=0.02)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.prepare import DRAWING_VIEWS, DRAWINGS, VIEWS
+from training.prepare import DRAWINGS, VIEWS
 from training.texts import extract_minilm, load_tokenizer
 
 CAPTIONED, CLASSED, UNCAPTIONED = "flickr8k-train", "imagenet-sample", "coco-unlabelled"
@@ -20,7 +20,7 @@ class PictureBank:
     def __init__(self, work: Path, kinds: tuple[str, ...]) -> None:
         self.kinds = kinds
         self.captioned = [self._open(work, CAPTIONED, view) for view in range(VIEWS[CAPTIONED])]
-        self.drawings = [self._open(work, DRAWINGS, view) for view in range(DRAWING_VIEWS)]
+        self.drawings = [self._open(work, DRAWINGS, 0)]
         plain = [[self._open(work, name, view) for view in range(VIEWS[name])] for name in (CLASSED, UNCAPTIONED)]
         self.classed, self.uncaptioned = plain
 

@@ -28,9 +28,9 @@ from vitsearch.encoders.mini.stem import LiteStem, fold_lite_weights
 SIDE = 260
 BATCH = 32
 VIEWS = {"flickr8k-train": 3, "imagenet-sample": 2, "coco-unlabelled": 1}
-DRAWINGS, DRAWING_VIEWS = "drawings", 1
+DRAWINGS = "drawings"  # in one view, on white
 KINDS = ("middle", "map", "pooled", "logits")
-PHOTO_CROP, DRAWING_CROP = 0.5, 0.6  # the least share of the area that a crop keeps
+LEAST_CROP = 0.5  # of the area, in a varied view
 
 Load = Callable[[int], NDArray[np.float32]]
 
@@ -98,10 +98,10 @@ def to_pixels(image: Image.Image) -> NDArray[np.float32]:
     return np.ascontiguousarray(((pixels - 127) / 128).transpose(2, 0, 1))
 
 
-def vary(image: Image.Image, rng: random.Random, least: float) -> Image.Image:
-    """Return a random crop of at least the share ``least`` of the area, mirrored by chance, in other colours, half of them as JPEG."""
+def vary(image: Image.Image, rng: random.Random) -> Image.Image:
+    """Return a random crop of at least the share ``LEAST_CROP`` of the area, mirrored by chance, in other colours, half of them as JPEG."""
     for _ in range(10):
-        area, shape = rng.uniform(least, 1.0) * image.width * image.height, math.exp(rng.uniform(math.log(0.8), math.log(1.25)))
+        area, shape = rng.uniform(LEAST_CROP, 1.0) * image.width * image.height, math.exp(rng.uniform(math.log(0.8), math.log(1.25)))
         width, height = int(math.sqrt(area * shape)), int(math.sqrt(area / shape))
         if width <= image.width and height <= image.height:
             break
@@ -139,21 +139,7 @@ def photo_loader(photos: list[Image.Image], name: str, view: int) -> Load:
     """Return the loader of one view of a set's photos; each picture's chance depends on its set, view and place alone."""
     if view == 0:
         return lambda i: to_pixels(photos[i])
-    return lambda i: to_pixels(vary(photos[i], random.Random(f"{name}{view}{i}"), PHOTO_CROP))
-
-
-def drawing_loader(paths: list[Path], view: int) -> Load:
-    """Return the loader of one view of the drawings: on white, or varied on a light background."""
-
-    def load(i: int) -> NDArray[np.float32]:
-        if view == 0:
-            return to_pixels(render(paths[i]))
-        rng = random.Random(f"{DRAWINGS}{view}{i}")
-        white = rng.random() >= 0.7
-        red, green, blue = (255 if white else rng.randint(150, 255) for _ in range(3))
-        return to_pixels(vary(render(paths[i], (red, green, blue), rng.uniform(1.05, 1.6)), rng, DRAWING_CROP))
-
-    return load
+    return lambda i: to_pixels(vary(photos[i], random.Random(f"{name}{view}{i}")))
 
 
 def prepare(data: Path, work: Path) -> None:
@@ -170,10 +156,9 @@ def prepare(data: Path, work: Path) -> None:
         for view in missing:
             embed_view(session, len(named), photo_loader([image for _, image in named], name, view), work / f"{name}.{view}")
     drawings = read_drawings()
-    for view in range(DRAWING_VIEWS):
-        prefix = work / f"{DRAWINGS}.{view}"
-        if not Path(f"{prefix}.{KINDS[-1]}.npy").exists():
-            embed_view(session, len(drawings), drawing_loader([drawing.path for drawing in drawings], view), prefix)
+    prefix = work / f"{DRAWINGS}.0"
+    if not Path(f"{prefix}.{KINDS[-1]}.npy").exists():
+        embed_view(session, len(drawings), lambda i: to_pixels(render(drawings[i].path)), prefix)
 
 
 def embed_view(session: onnxruntime.InferenceSession, count: int, load: Load, prefix: Path) -> None:

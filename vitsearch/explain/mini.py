@@ -37,7 +37,7 @@ def explain_mini(network: MiniNetwork, prepared: NDArray[np.uint8], text: Tensor
         grid = network.stem(pixels)[0]
         features = network.stem.last(grid)
     traced = trace(network.vit, grid)
-    vector = encode(network, grid, features.mean(dim=(2, 3)), traced.output)[0]
+    vector = join(network, features.mean(dim=(2, 3)), traced.output)[0]
     if text is None:
         return vector.detach(), patch_rollout(network.vit, traced)
     through = patch_relevance(network.vit, traced, vector @ text) * network.vit.config.heads
@@ -53,15 +53,11 @@ def shares_beside(network: MiniNetwork, grid: Tensor, features: Tensor, text: Te
         output = network.vit(grid)
     steps = (torch.arange(STEPS) + 0.5) / STEPS
     pooled = (steps[:, None] * features.mean(dim=(2, 3))).requires_grad_()
-    vectors = encode(network, grid.expand(STEPS, -1, -1, -1), pooled, output.expand(STEPS, -1))
+    vectors = join(network, pooled, output.expand(STEPS, -1))
     (gradients,) = torch.autograd.grad((vectors @ text).sum(), pooled)
     return (gradients.mean(dim=0)[:, None, None] * features[0]).sum(dim=0) / features[0, 0].numel()
 
 
-def encode(network: MiniNetwork, grid: Tensor, pooled: Tensor, output: Tensor) -> Tensor:
-    """Return the image vectors ``(n, dim)`` of maps and pooled features, with outputs of the transformer ``(n, d)`` made before."""
-    handle = network.vit.register_forward_hook(lambda *_: output)
-    try:
-        return network.encode_maps(grid, pooled, network.stem.classifier(pooled))
-    finally:
-        handle.remove()
+def join(network: MiniNetwork, pooled: Tensor, output: Tensor) -> Tensor:
+    """Return the image vectors ``(n, dim)`` of pooled features ``(n, 1280)`` and outputs of the transformer ``(n, d)``."""
+    return network.join_image(output, pooled, network.stem.classifier(pooled))

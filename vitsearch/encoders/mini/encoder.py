@@ -90,8 +90,7 @@ class MiniEncoder:
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Return ``(n, dim)`` float32 unit rows for ``n`` texts, in their order; a text's vector does not depend on its neighbours."""
-        readable = [text.encode("utf-8", "replace").decode() for text in texts]  # an argument may hold bytes that are no UTF-8
-        rows = [encoding.ids for encoding in self._load_tokenizer().encode_batch(readable)]
+        rows = [encoding.ids for encoding in self._load_tokenizer().encode_batch([readable(text) for text in texts])]
         vectors = np.empty((len(rows), self.dim), dtype=np.float32)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # texts of like length share a batch: less padding
         for start in range(0, len(order), TEXT_BATCH):
@@ -103,7 +102,7 @@ class MiniEncoder:
         """Return whether a text is longer than the 128 tokens that are read."""
         if len(text) <= self._context - 2:  # a token has a character or more
             return False
-        return bool(self._load_tokenizer().encode(text.encode("utf-8", "replace").decode()).overflowing)
+        return bool(self._load_tokenizer().encode(readable(text)).overflowing)
 
     def _run_image(self, output: str, batch: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
         outputs: list[NDArray[np.float32]] = self._session("image").run([output], {"pixels": np.stack(batch)})
@@ -127,6 +126,11 @@ class MiniEncoder:
                 tokenizer.enable_truncation(self._context)
                 self._tokenizer = tokenizer
             return self._tokenizer
+
+
+def readable(text: str) -> str:
+    """Return a text with question marks for the bytes that were no UTF-8, which an argument may hold as surrogates."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def padded(rows: Sequence[Sequence[int]]) -> dict[str, NDArray[np.int64]]:

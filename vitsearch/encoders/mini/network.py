@@ -114,14 +114,6 @@ class MiniNetwork(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(3.0))
         self.pooled_dropout = nn.Dropout(config.dropout)
 
-    def encode_images(self, pixels: Tensor) -> Tensor:
-        """``(n, 3, 260, 260)`` in -1..1 to unit vectors ``(n, dim)``."""
-        return self.encode_maps(*self.stem(pixels))
-
-    def encode_pixels(self, pixels: Tensor) -> Tensor:
-        """uint8 pixels ``(n, 260, 260, 3)`` to unit vectors ``(n, dim)``."""
-        return self.encode_and_classify(pixels)[0]
-
     def encode_and_classify(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 pixels ``(n, 260, 260, 3)`` to unit vectors ``(n, dim)`` and ImageNet-1k logits ``(n, 1000)``."""
         grid, pooled, logits = self.stem((pixels.permute(0, 3, 1, 2).float() - 127.0) / 128.0)
