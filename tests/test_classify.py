@@ -8,7 +8,18 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitsearch.classify import PLAIN, LinearClassifier, check_labels, check_templates, zero_shot_classifier
+from vitsearch.classify import (
+    NOTHING,
+    PLAIN,
+    Choice,
+    Label,
+    LinearClassifier,
+    answer,
+    calibrate,
+    check_templates,
+    parse_labels,
+    zero_shot_classifier,
+)
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import QueryError
 from vitsearch.vectors import unit_rows
@@ -152,8 +163,24 @@ def test_an_encoder_of_pictures_only_cannot_label() -> None:
         zero_shot_classifier(BlindColour(), ["red"])  # type: ignore[arg-type]
 
 
-def test_check_labels() -> None:
-    assert check_labels([" cat", "dog\n", "Cat"]) == ("cat", "dog", "Cat")
+def test_labels_are_names_with_synonyms_and_levels() -> None:
+    written = [" cat", "dog\n", "Cat = kitten | tabby", "keep := a sharp photo|a good photo", "animal > horse = foal", "E=mc2"]
+    assert parse_labels(written) == (
+        Label("cat", ("cat",)),
+        Label("dog", ("dog",)),
+        Label("Cat", ("Cat", "kitten", "tabby")),
+        Label("keep", ("a sharp photo", "a good photo")),
+        Label("animal > horse", ("horse", "foal")),
+        Label("E=mc2", ("E=mc2",)),
+    )
+
+
+def test_labels_that_read_alike_name_their_parents() -> None:
+    assert parse_labels(["bird > crane", "machine > crane", "bird > owl"]) == (
+        Label("bird > crane", ("crane, a kind of bird",)),
+        Label("machine > crane", ("crane, a kind of machine",)),
+        Label("bird > owl", ("owl",)),
+    )
 
 
 @pytest.mark.parametrize(
@@ -163,6 +190,10 @@ def test_check_labels() -> None:
         ([], "there is no label"),
         (["cat", " "], "a label is empty"),
         (["cat", "dog", "cat "], "a label is given twice: cat: give each once"),
+        (["cat", "dog = puppy |"], "the label 'dog = puppy |' has an empty part"),
+        (["cat", "animal > > dog"], "the label 'animal > > dog' has an empty part"),
+        (["cat", "none of these"], "the label 'none of these' is kept for the background class"),
+        (["cat"], "one label alone, 'cat', would fit every photo: give at least two"),
     ],
 )
 def test_labels_that_cannot_be_are_refused(labels: list[str], words: str) -> None:
@@ -184,3 +215,129 @@ def test_check_templates() -> None:
 def test_a_template_without_a_place_for_the_label_is_refused(templates: str | list[str]) -> None:
     with pytest.raises(QueryError, match=r"has no \{\} for the label"):
         check_templates(templates)
+
+
+def test_synonyms_are_averaged_and_replacements_replace() -> None:
+    classifier = zero_shot_classifier(ENCODER, ["warm = red | yellow", "cold := blue", "x"], templates=["{}"])
+    warm = unit_rows(ENCODER.encode_texts(["warm", "red", "yellow"]).sum(axis=0)[None])[0]
+    np.testing.assert_allclose(classifier.weight[:2], 20 * np.stack([warm, ENCODER.encode_texts(["blue"])[0]]), rtol=1e-5, atol=1e-6)
+    assert (classifier.classes, classifier.fingerprint) == (("warm", "cold", "x"), ENCODER.fingerprint)
+
+
+def test_many_prompts_give_what_few_give() -> None:
+    """More prompts than are encoded at once: each label's vector is that of the label by itself."""
+    words = ["red", "green", "blue", "yellow", "black", "white"]
+    labels = [f"{words[i % 6]} {i}" for i in range(60)]
+    many = zero_shot_classifier(ENCODER, labels, templates="imagenet")
+    few = [zero_shot_classifier(ENCODER, [label, "x"], templates="imagenet").weight[0] for label in labels]
+    np.testing.assert_allclose(many.weight, np.stack(few), rtol=1e-6)
+
+
+def test_background_and_single_probabilities() -> None:
+    red = ENCODER.encode_images([Image.new("RGB", (8, 8), "red")])
+    with_background = zero_shot_classifier(ENCODER, ["red", "blue"], background=True)
+    assert with_background.classes == ("red", "blue", NOTHING)
+    assert with_background.predict(red) == ["red"]
+    alone = zero_shot_classifier(ENCODER, ["red"], background=True).predict_proba(red)[0]
+    single = zero_shot_classifier(ENCODER, ["red", "blue"], multi=True)
+    assert (single.classes, single.activation) == (("red", "blue"), "sigmoid")
+    np.testing.assert_allclose(single.predict_proba(red)[0, 0], alone[0], rtol=1e-4)  # against the background alone
+    sigmoid = zero_shot_classifier(SigmoidColour(), ["red"], multi=True)
+    assert (sigmoid.activation, sigmoid.bias.tolist()) == ("sigmoid", [-5])
+
+
+def classifier_of(
+    logits: list[list[float]], classes: tuple[str, ...], activation: Activation = "softmax"
+) -> tuple[LinearClassifier, NDArray[np.float32]]:
+    """A classifier and vectors that have these logits."""
+    rows = np.asarray(logits, dtype=np.float32)
+    return LinearClassifier(classes, np.eye(rows.shape[1], dtype=np.float32), np.zeros(rows.shape[1], dtype=np.float32), activation), rows
+
+
+def test_answers_are_the_best_that_reach_the_threshold() -> None:
+    classifier, rows = classifier_of([[2, 1, 0], [0, 0, 0]], ("a", "b", "c"))
+    chances = classifier.predict_proba(rows).astype(np.float64).round(6)
+    named = [[(name, round(score, 6)) for name, score in found] for found in answer(classifier, rows, Choice(top=2))]
+    assert named == [[("a", chances[0, 0]), ("b", chances[0, 1])], [("a", chances[1, 0]), ("b", chances[1, 1])]]
+    assert [[name for name, _ in found] for found in answer(classifier, rows, Choice(threshold=0.5))] == [["a"], []]
+    several, rows = classifier_of([[3, 1, -1], [-2, -1, -3]], ("a", "b", "c"), "sigmoid")
+    assert [[name for name, _ in found] for found in answer(several, rows, Choice(top=None))] == [["a", "b"], []]
+    low = answer(several, rows, Choice(top=None, threshold=0.1))
+    assert [[name for name, _ in found] for found in low] == [["a", "b", "c"], ["b", "a"]]
+
+
+def test_sigmoid_answers_are_ranked_by_logit_where_probabilities_tie() -> None:
+    classifier, rows = classifier_of([[40, 41, 0]], ("a", "b", "c"), "sigmoid")
+    assert answer(classifier, rows, Choice(top=2)) == [[("b", 1.0), ("a", 1.0)]]
+
+
+def test_a_threshold_on_levels_answers_with_the_deepest_that_reaches_it() -> None:
+    names = ("animal > dog > poodle", "animal > dog > pug", "animal > cat", "car", "animal")
+    logits = np.log([[0.45, 0.25, 0.1, 0.1, 0.1], [0.2, 0.2, 0.2, 0.3, 0.1], [0.1, 0.1, 0.1, 0.1, 0.6], [0.02, 0.02, 0.3, 0.31, 0.35]])
+    classifier, rows = classifier_of(logits.tolist(), names)
+
+    def best(threshold: float) -> list[list[tuple[str, float]]]:
+        return [[(name, round(score, 2)) for name, score in found] for found in answer(classifier, rows, Choice(threshold=threshold))]
+
+    assert best(0.5) == [[("animal > dog", 0.7)], [("animal", 0.7)], [("animal", 0.6)], [("animal", 0.69)]]
+    assert best(0.39) == [[("animal > dog > poodle", 0.45)], [("animal > dog", 0.4)], [("animal", 0.6)], [("animal", 0.69)]]
+    assert best(0.95) == [[], [], [], []]
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.5, float("nan")])
+def test_a_threshold_that_is_no_probability_is_refused(threshold: float) -> None:
+    with pytest.raises(QueryError, match="a threshold is a probability from 0 to 1"):
+        Choice(threshold=threshold)
+
+
+def drawn_logits(count: int, classes: int, scale: float) -> tuple[np.ndarray, list[str], tuple[str, ...]]:
+    """Logits that are ``scale`` times too steep, and labels drawn from the true probabilities."""
+    rng = np.random.default_rng(0)
+    names = tuple("abcdefgh"[:classes])
+    true = rng.normal(size=(count, classes)) * 2
+    chances = np.exp(true) / np.exp(true).sum(axis=1, keepdims=True)
+    truth = [names[rng.choice(classes, p=row)] for row in chances]
+    return (true * scale).astype(np.float32), truth, names
+
+
+@pytest.mark.parametrize("scale", [0.25, 1.0, 5.0])
+def test_calibration_finds_the_temperature_that_was_hidden(scale: float) -> None:
+    rows, truth, names = drawn_logits(2000, 4, scale)
+    classifier = LinearClassifier(names, np.eye(4, dtype=np.float32), np.ones(4, dtype=np.float32))
+    better, report = calibrate(classifier, rows, truth)
+    assert report.scale * scale == pytest.approx(1, abs=0.1)
+    assert (report.shift, report.photos) == (0.0, 2000)
+    assert report.error_after < 0.03
+    assert report.error_before > 3 * report.error_after or scale == 1
+    np.testing.assert_allclose(better.logits(rows), report.scale * classifier.logits(rows), rtol=1e-4, atol=1e-4)
+    assert better.predict(rows) == classifier.predict(rows)
+
+
+def test_calibration_of_a_sigmoid_finds_scale_and_shift() -> None:
+    rng = np.random.default_rng(1)
+    true = np.where(np.arange(3) == np.arange(3000)[:, None] % 3, 2.0, -2.0) + rng.normal(size=(3000, 3))
+    classifier = LinearClassifier(("a", "b", "c"), np.eye(3, dtype=np.float32), np.full(3, -9, dtype=np.float32), "sigmoid")
+    truth = [("a", "b", "c")[i % 3] for i in range(3000)]
+    better, report = calibrate(classifier, (true * 0.5).astype(np.float32), truth)
+    assert report.error_after < 0.1 < report.error_before
+    chances = better.predict_proba((true * 0.5).astype(np.float32))
+    assert float(chances.sum(axis=1).mean()) == pytest.approx(1, abs=0.01)  # as many as there are
+
+
+def test_calibration_on_photos_that_are_all_right_stays_finite() -> None:
+    classifier, rows = classifier_of([[9, 0], [0, 9]] * 6, ("a", "b"))
+    better, report = calibrate(classifier, rows, ["a", "b"] * 6)
+    assert np.isfinite(better.weight).all()
+    assert report.error_after <= report.error_before
+    single, rows = classifier_of([[9, -9], [-9, 9]] * 6, ("a", "b"), "sigmoid")
+    assert np.isfinite(calibrate(single, rows, ["a", "b"] * 6)[0].weight).all()
+
+
+def test_calibration_refuses_few_photos_and_foreign_labels() -> None:
+    classifier, rows = classifier_of([[1, 0]] * 12, ("a", "b"))
+    with pytest.raises(QueryError, match="5 labelled photos are too few to calibrate with: give at least 10"):
+        calibrate(classifier, rows[:5], ["a"] * 5)
+    with pytest.raises(QueryError, match="photos are labelled c, which the classifier does not have: it has a, b"):
+        calibrate(classifier, rows, ["a"] * 11 + ["c"])
+    with_nothing, rows = classifier_of([[1, 0]] * 12, ("a", NOTHING))
+    assert calibrate(with_nothing, rows, ["a"] * 6 + ["c"] * 6)[1].photos == 12

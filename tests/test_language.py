@@ -197,4 +197,4 @@ def test_a_text_that_is_cut_is_said_once(indexed: Path) -> None:
         assert found.notes == []
         found.search("a red dog on the green grass")
         found.label(["a blue cat in the red house", "red"])
-        assert found.notes == ["colour reads only the beginning of so long a text"]
+        assert found.notes == ["colour reads only the beginning of what is too long for it: 'a red dog on the green grass'"]

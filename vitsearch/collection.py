@@ -8,21 +8,28 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vitsearch.classify import LinearClassifier, readable, zero_shot_classifier
+from vitsearch.classify import (
+    Answer,
+    Choice,
+    Classifier,
+    Label,
+    LinearClassifier,
+    answer,
+    parse_labels,
+    readable,
+    zero_shot_classifier,
+)
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.protocol import Encoder, ImageEncoder
-from vitsearch.errors import IndexDamaged, PhotoError, QueryError
-from vitsearch.index import ExactIndex, Shadow, manifest_stamp, open_shadow
-from vitsearch.language import language_note
+from vitsearch.errors import EncoderMismatch, IndexDamaged, PhotoError, QueryError
+from vitsearch.index import Shadow, manifest_stamp, open_shadow, propose
+from vitsearch.language import unread_notes
 from vitsearch.layout import Settings, check_fingerprint, collection_folder, photo_root, read_settings, writer_lock
 from vitsearch.photos import decode, read_bytes_and_fingerprint, upright_rgb
-from vitsearch.query import Term, check_vector, combine, parse_query, photo_path
+from vitsearch.query import Query, Term, check_top_k, check_vector, combine, photo_path, terms_of
 from vitsearch.store import PhotoStore
 from vitsearch.types import Photo, Prediction, SearchResult, SkippedPhoto
 from vitsearch.vectors import Vectors, cosine_scores, unit_rows
-from vitsearch.vectors import top_k as best_positions
-
-Query = str | os.PathLike[str] | Image.Image | Sequence[Term] | Vectors
 
 OVERFETCH = 4  # candidates asked of the index for each result wanted: an approximate index orders them only roughly
 SPARE = 8  # candidates asked of the index beyond the results wanted: some may have been removed since it was built
@@ -132,8 +139,8 @@ class Collection:
         The query is words, or terms in a string (``"2:beach + ./dog.jpg - people"``, see `parse_query`), a path, a PIL picture, a vector
         ``(dim,)``, or a list of `Term`. Photos named in the query are left out. Raises QueryError, PhotoError or EncoderError.
         """
-        _check_top_k(top_k)
-        terms = _terms(query)
+        check_top_k(top_k)
+        terms = terms_of(query)
         if terms is None:
             return self._nearest(check_vector(query, self.dim), top_k, frozenset())
         named = {term.what: self._photo_of(term.what) for term in terms if isinstance(term.what, Path)}
@@ -170,13 +177,9 @@ class Collection:
 
     def _note_unread(self, texts: Sequence[str]) -> None:
         """Note once each that a text is in a language that the encoder does not know, or longer than it reads."""
-        name, is_cut = (self.encoder.name, getattr(self.encoder, "is_cut", None)) if texts else ("", None)
-        notes = {
-            "language": language_note(texts, name) if texts and getattr(self.encoder, "english_only", False) else None,
-            "length": f"{name} reads only the beginning of so long a text" if is_cut and any(map(is_cut, texts)) else None,
-        }
-        self.notes += [note for kind, note in notes.items() if note and kind not in self._noted]
-        self._noted |= {kind for kind, note in notes.items() if note}
+        notes = unread_notes(texts, self.encoder) if texts else {}
+        self.notes += [note for kind, note in notes.items() if kind not in self._noted]
+        self._noted |= set(notes)
 
     def _photo_of(self, path: Path) -> Photo | None:
         """Return the collection's photo that this file is, or None for a file outside it."""
@@ -197,7 +200,7 @@ class Collection:
             fresh = self._fresh(vector, shadow)
             wanted = OVERFETCH * (top_k + len(leave_out)) + SPARE
             while True:
-                ids, more = _proposals(shadow, vector, wanted, fresh)
+                ids, more = propose(shadow, vector, wanted, fresh)
                 hits = self._rescored(ids, vector, leave_out)
                 if not more or (len(hits) > top_k and hits[-1].score < hits[top_k - 1].score - TIE):
                     return hits[:top_k]
@@ -249,24 +252,45 @@ class Collection:
     # -- labels -------------------------------------------------------------------------------------------------------
 
     def label(
-        self, labels: Sequence[str] | LinearClassifier, *, templates: str | Sequence[str] = "plain", top: int = 1
+        self,
+        labels: Sequence[str | Label] | Classifier,
+        *,
+        templates: str | Sequence[str] = "plain",
+        top: int | None = None,
+        threshold: float | None = None,
+        background: bool = False,
+        multi: bool = False,
     ) -> list[Prediction]:
-        """Return the ``top`` labels of every photo, photos in order of path, the best label first.
+        """Return the labels of every photo, photos in order of path, the best label first.
 
-        The stored vectors are labelled: no photo is read. ``labels`` are strings (zero-shot, see `zero_shot_classifier`) or a classifier.
+        The stored vectors are labelled: no photo is read. ``labels`` are strings (zero-shot; `zero_shot_classifier` explains them,
+        ``templates``, ``background`` and ``multi``) or a classifier of this encoder's vectors. ``top`` is how many labels a photo gets (1;
+        with ``multi`` all of at least 0.5), ``threshold`` the least probability (`Choice`); a photo that reaches none has no prediction.
         """
-        _check_top_k(top)
-        classifier = (
-            labels if isinstance(labels, LinearClassifier) else zero_shot_classifier(self._text_encoder(), labels, templates=templates)
-        )
-        self._note_unread([] if isinstance(labels, LinearClassifier) else labels)
-        photos, vectors = self.vectors()
-        chances = classifier.predict_proba(vectors)
-        return [
-            Prediction(photo.path, classifier.classes[place], float(row[place]), photo.photo_id)
-            for photo, row in zip(photos, chances, strict=True)
-            for place in best_positions(row, top)
-        ]
+        check_top_k(1 if top is None else top)
+        choice = Choice(top if top or multi else 1, threshold)
+        classifier = labels if isinstance(labels, Classifier) else self.zero_shot(labels, templates, background, multi)
+        self._check_classifier(classifier)
+        found: dict[int, list[Answer]] = {}
+        with self._store.reading():
+            photos = list(self._store.photos())
+            for ids, halves in self._store.vector_batches():
+                found |= zip(ids.tolist(), answer(classifier, unit_rows(halves), choice), strict=True)
+        return [Prediction(photo.path, name, score, photo.photo_id) for photo in photos for name, score in found[photo.photo_id]]
+
+    def zero_shot(
+        self, labels: Sequence[str | Label], templates: str | Sequence[str] = "plain", background: bool = False, multi: bool = False
+    ) -> LinearClassifier:
+        """Return the collection's encoder's classifier of these labels (see `zero_shot_classifier`)."""
+        classifier = zero_shot_classifier(self._text_encoder(), labels, templates=templates, background=background, multi=multi)
+        self._note_unread([word for label in parse_labels(labels) for word in label.words])
+        return classifier
+
+    def _check_classifier(self, classifier: Classifier) -> None:
+        if classifier.fingerprint not in ("", self.settings.encoder_fingerprint):
+            raise EncoderMismatch(
+                f"the classifier was made for the vectors of another encoder than {self.settings.encoder}: train it again here"
+            )
 
     def store_labels(self, predictions: Sequence[Prediction]) -> None:
         """Keep the first label of each photo and its score in the database; raises CollectionLocked while another process writes."""
@@ -285,35 +309,3 @@ class Collection:
         if not isinstance(self.encoder, Encoder):
             raise QueryError(f"encoder {self.encoder.name} reads no text, so it cannot label by words: give a LinearClassifier")
         return self.encoder
-
-
-def _proposals(shadow: Shadow | None, vector: Vectors, wanted: int, fresh: tuple[Any, Any]) -> tuple[Any, bool]:
-    """Return the ids of about ``wanted`` candidates from the index and as many fresh ones, and whether asking for more gives more."""
-    fresh_ids, fresh_scores = fresh
-    best = best_positions(fresh_scores, wanted)
-    ids, more = fresh_ids[best], len(best) < len(fresh_ids)
-    if shadow is not None:
-        known = shadow.search(vector, wanted).ids
-        if len(known) < min(wanted, len(shadow.ids)):  # lists that were not read, a graph in pieces: only the rows reach every photo
-            known = ExactIndex(shadow.vectors, shadow.ids).search(vector, wanted).ids
-        ids = np.concatenate([known[~np.isin(known, fresh_ids)], ids])
-        more = more or len(known) < len(shadow.ids)
-    return ids, more
-
-
-def _terms(query: Query) -> list[Term] | None:
-    """Return the query's terms, or None when it is a vector."""
-    if isinstance(query, str):
-        return parse_query(query)
-    if isinstance(query, os.PathLike):
-        return [Term(photo_path(query))]
-    if isinstance(query, Image.Image):
-        return [Term(query)]
-    if isinstance(query, list | tuple) and query and all(isinstance(term, Term) for term in query):
-        return list(query)
-    return None
-
-
-def _check_top_k(top_k: int) -> None:
-    if isinstance(top_k, bool) or not isinstance(top_k, int | np.integer) or top_k < 1:
-        raise QueryError(f"the number of results must be a whole number of at least 1, not {top_k!r}")

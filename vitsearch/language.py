@@ -3,10 +3,11 @@
 import re
 import tomllib
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 MULTILINGUAL = "open_clip:ViT-B-16-SigLIP2/webli"  # small, and made for many languages
 ENOUGH = 2  # points: one sure word, or two small ones
@@ -29,17 +30,36 @@ class Words:
     english: frozenset[str]
 
 
+def unread_notes(texts: Sequence[str], encoder: Any) -> dict[str, str]:
+    """Return what the user of an encoder should know about these texts: notes under "language" and "length"; none where all is well.
+
+    The encoder's facts ``english_only`` and ``is_cut`` are asked where it has them (see `encoders.protocol.Encoder`).
+    """
+    notes = {}
+    if getattr(encoder, "english_only", False) and (note := language_note(texts, encoder.name)):
+        notes["language"] = note
+    is_cut = getattr(encoder, "is_cut", None)
+    cut = [_shortened(text) for text in texts if is_cut(text)] if is_cut else []
+    if cut:
+        more = f" and {len(cut) - 3} more" if len(cut) > 3 else ""
+        notes["length"] = f"{encoder.name} reads only the beginning of what is too long for it: {', '.join(map(repr, cut[:3]))}{more}"
+    return notes
+
+
 def language_note(texts: Iterable[str], encoder: str) -> str | None:
     """Return one line about the first text that is not English, for the user of an encoder that knows English only, or None."""
     found = next((text for text in texts if not_english(text)), None)
     if found is None:
         return None
-    line = " ".join(found.split())
-    shown = line if len(line) <= _SHOWN else f"{line[:_SHOWN].rstrip()}..."
     return (
-        f"{shown!r} looks like another language than English, and {encoder} knows English only: "
+        f"{_shortened(found)!r} looks like another language than English, and {encoder} knows English only: "
         f"index with a multilingual model, such as --encoder {MULTILINGUAL}"
     )
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN].rstrip()}..."
 
 
 def not_english(text: str) -> bool:

@@ -28,6 +28,9 @@ class Term:
     weight: float = 1.0
 
 
+Query = str | os.PathLike[str] | Image.Image | Sequence[Term] | Vectors
+
+
 def parse_query(text: str) -> list[Term]:
     """Return the terms of a query string.
 
@@ -119,3 +122,22 @@ def check_vector(vector: object, dim: int) -> Vectors:
     if not np.isfinite(array).all() or not array.any():
         raise QueryError("the query vector is all zeros or holds a number that is not finite")
     return unit_rows(array[None])[0]
+
+
+def terms_of(query: Query) -> list[Term] | None:
+    """Return the query's terms, or None when it is a vector."""
+    if isinstance(query, str):
+        return parse_query(query)
+    if isinstance(query, os.PathLike):
+        return [Term(photo_path(query))]
+    if isinstance(query, Image.Image):
+        return [Term(query)]
+    if isinstance(query, list | tuple) and query and all(isinstance(term, Term) for term in query):
+        return list(query)
+    return None
+
+
+def check_top_k(top_k: int) -> None:
+    """Raise QueryError unless this is a number of results."""
+    if isinstance(top_k, bool) or not isinstance(top_k, int | np.integer) or top_k < 1:
+        raise QueryError(f"the number of results must be a whole number of at least 1, not {top_k!r}")

@@ -2,6 +2,7 @@
 
 from vitsearch.index.exact import ExactIndex
 from vitsearch.index.manifest import Manifest
+from vitsearch.index.propose import propose
 from vitsearch.index.protocol import Candidates, VectorIndex
 from vitsearch.index.shadow import Shadow, build_shadow, check_recipe, manifest_stamp, open_shadow, remove_shadow, verify_shadow
 
@@ -15,6 +16,7 @@ __all__ = [
     "check_recipe",
     "manifest_stamp",
     "open_shadow",
+    "propose",
     "remove_shadow",
     "verify_shadow",
 ]
