@@ -8,11 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import environment, paint, vitsearch
 from PIL import Image
 
-from vitsearch import Collection, index_folder
+from vitsearch import Collection, LinearClassifier, index_folder, load_classifier
 from vitsearch.encoders.colour import ColourEncoder
 
 ODD = os.fsdecode(b"bad\xff byte.png")
@@ -84,6 +85,36 @@ def test_info(indexed: Path) -> None:
     assert chosen == {"photos": 4, "failed": 0, "skipped": 0, "encoder": "colour", "dim": 27, "recipe": "flat", "format": 1}
     assert facts["database_bytes"] > 0  # type: ignore[operator]
     assert vitsearch("info", indexed).stdout.startswith(b"photos               4\n")
+
+
+def labelled(*arguments: str | Path) -> list[tuple[str, str]]:
+    return [(row["path"], row["label"]) for row in rows(vitsearch("label", *arguments, "--json").stdout)]
+
+
+def test_label_with_levels_thresholds_and_a_background(indexed: Path, tmp_path: Path) -> None:
+    names = tmp_path / "labels.txt"
+    names.write_text("warm > red\nwarm > sun := yellow\ncold > blue = navy\n")
+    right = [("green.png", "warm > sun"), ("red.png", "warm > red"), ("sub/blue.png", "cold > blue"), ("yellow.png", "warm > sun")]
+    assert labelled(indexed, "--labels-file", names)[1:] == right[1:]
+    assert labelled(indexed, "--labels-file", names, "--threshold", "0.999999")[-1] == ("yellow.png", "warm > sun")
+    several = labelled(indexed, "--labels", "red,yellow,blue", "--multi")
+    assert {("red.png", "red"), ("yellow.png", "yellow"), ("sub/blue.png", "blue")} <= set(several)
+    few = vitsearch("label", indexed, "--labels", "red,blue", "--threshold", "0.99")
+    assert few.stderr == b"vitsearch: 2 photos reach no label\n"
+    assert ("red.png", "red") in labelled(indexed, "--labels", "red", "--background")
+
+
+def test_label_calibrates_on_the_names_of_folders(tmp_path: Path) -> None:
+    for colour in ("red", "blue"):
+        for i in range(8):
+            paint(tmp_path / "photos" / colour / f"{i}.png", colour, (200 - i, 200, 200))
+    assert vitsearch("index", tmp_path / "photos", "--encoder", "colour").returncode == 0
+    done = vitsearch("label", tmp_path / "photos", "--labels", "red,blue", "--calibrate", "folders")
+    assert done.stderr.startswith(b"vitsearch: calibration error ")
+    assert done.stderr.endswith(b" on 16 photos, each judged by the other half)\n")
+    assert done.stdout.count(b"\tred\tred/") == 8
+    wrong = vitsearch("label", tmp_path / "photos", "--labels", "red,green", "--calibrate", "folders")
+    assert wrong.stderr == b"vitsearch: photos are labelled blue, which the classifier does not have: it has red, green\n"
 
 
 def test_labels_to_files_and_into_the_collection(indexed: Path, tmp_path: Path) -> None:
@@ -167,7 +198,21 @@ def test_wrong_usage_is_one_line_and_exit_code_2(indexed: Path, arguments: list[
 
 
 def test_help_version_models_doctor() -> None:
-    for command in ("index", "search", "similar", "label", "info", "failures", "verify", "models", "doctor", "demo"):
+    for command in (
+        "index",
+        "search",
+        "similar",
+        "explain",
+        "label",
+        "train",
+        "classify",
+        "info",
+        "failures",
+        "verify",
+        "models",
+        "doctor",
+        "demo",
+    ):
         done = vitsearch(command, "--help")
         assert (done.returncode, done.stdout[:17]) == (0, f"Usage: vitsearch {command}"[:17].encode())
     assert re.fullmatch(rb"vitsearch, version \d+\.\d+\.\d+\n", vitsearch("--version").stdout)
@@ -186,3 +231,71 @@ def test_a_search_with_mini_never_imports_torch(photos: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment())
     assert done.stderr.decode().strip().endswith("[]")
+
+
+def test_train_and_label_with_what_was_trained(tmp_path: Path) -> None:
+    folder, model = tmp_path / "photos", tmp_path / "model"
+    for colour in ("red", "blue"):
+        for i in range(6):
+            paint(folder / colour / f"{i}.png", colour, (120 + 20 * i, 200, 90))
+    paint(folder / "new.png", "red", (150, 190, 90))
+    assert vitsearch("index", folder, "--encoder", "colour").returncode == 0
+    for method in ("probe", "prototype", "tip"):
+        done = vitsearch("train", folder, "--labels-from", "folders", "--method", method, "-o", model, "--json")
+        (report,) = rows(done.stdout)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert (report["classes"], report["photos"], report["accuracy"]) == (2, 12, 1.0)
+        assert labelled(folder, "--classifier", model)[-1] == ("red/5.png", "red")
+        assert ("new.png", "red") in labelled(folder, "--classifier", model)
+    labels = tmp_path / "labels.csv"
+    labels.write_text("path,label\nred/0.png,warm\nblue/0.png,cold\n")
+    done = vitsearch("train", folder, "--labels-from", labels, "--method", "prototype", "-o", model)
+    assert done.stdout == f"2 classes from 2 photos, not judged, since a class has too few examples; wrote {model}\n".encode()
+    assert labelled(folder, "--classifier", model)[-1] == ("red/5.png", "warm")
+    for arguments, words in (
+        (["--labels-from", labels, "-o", model], b"the class 'cold' has one example: a probe needs two of each"),
+        (["--labels-from", labels, "--method", "tip", "--labels-file", names_file(tmp_path), "-o", model], b"there is no example of big"),
+        (["--labels-from", "folders", "--template", "{}", "-o", model], b"--labels-file and --template go with --method tip"),
+    ):
+        wrong = vitsearch("train", folder, *arguments)
+        assert wrong.returncode in (1, 2)
+        assert words in wrong.stderr
+
+
+def names_file(folder: Path) -> Path:
+    file = folder / "names.txt"
+    file.write_text("warm\ncold\nbig\n")
+    return file
+
+
+def test_a_classifier_of_another_encoder_is_refused(indexed: Path, tmp_path: Path) -> None:
+    LinearClassifier(("a", "b"), np.eye(2, dtype=np.float32), np.zeros(2, dtype=np.float32), fingerprint="other").save(tmp_path / "model")
+    done = vitsearch("label", indexed, "--classifier", tmp_path / "model")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"the classifier was made for the vectors of another encoder than colour: train it again here" in done.stderr
+    none = vitsearch("label", indexed, "--classifier", tmp_path)
+    assert f"vitsearch: there is no classifier in {tmp_path}".encode() in none.stderr
+
+
+def test_classify_names_what_mini_was_trained_on(photos: Path, tmp_path: Path) -> None:
+    (photos / "broken.png").write_bytes(b"no picture")
+    done = vitsearch("classify", photos, "--json", "--top", "2")
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[0].startswith(b"vitsearch: broken.png: not a photo")
+    assert done.stderr.splitlines()[1:] == [b"vitsearch: 1 of 5 photos could not be read"]
+    assert [row["path"] for row in rows(done.stdout)][::2] == ["green.png", "red.png", "yellow.png", "sub/blue.png"]
+    wanted = load_classifier("mini")(photos / "red.png", 2)[0]
+    assert [row["label"] for row in rows(done.stdout) if row["path"] == "red.png"] == [one.label for one in wanted]
+    vitsearch("classify", photos, "--output", tmp_path / "out.csv")
+    with open(tmp_path / "out.csv", encoding="utf-8", newline="") as file:
+        assert [row["path"] for row in csv.DictReader(file)] == ["green.png", "red.png", "yellow.png", "sub/blue.png"]
+    for arguments, words in (
+        ([tmp_path / "empty"], b"vitsearch: "),
+        ([photos, "--model", "resnet"], b"there is no classifier 'resnet'"),
+        ([photos, "--output", "out.txt"], b"cannot write out.txt: name it .csv or .jsonl"),
+        ([photos, "--output", tmp_path / "no" / "out.csv"], b"there is no folder"),
+    ):
+        wrong = vitsearch("classify", *arguments)
+        assert (wrong.returncode, wrong.stdout) == (1, b"")
+        assert words in wrong.stderr
+        assert wrong.stderr.count(b"\n") == 1

@@ -19,11 +19,11 @@ PACKAGE = ROOT / "vitsearch"
 
 FLOORS = {
     0: ("_version", "errors", "types"),
-    1: ("vectors", "metrics", "recipes", "language", "plan", "sqlite", "page", "vit", "vit_names", "vit_weights"),
+    1: ("vectors", "metrics", "recipes", "language", "plan", "sqlite", "page", "truth", "vit", "vit_names", "vit_weights"),
     2: ("photos", "encoders", "index", "store", "layout"),
     3: ("query", "classify", "pipeline", "supervised", "explain"),
     4: ("collection",),
-    5: ("indexing", "report", "finetune", "distributed"),
+    5: ("indexing", "labelling", "report", "finetune", "distributed"),
     6: ("sheet", "web"),
     7: ("demo", "doctor"),
     8: ("cli",),
@@ -37,9 +37,11 @@ NEIGHBOURS = {
 }
 HEAVY = {  # a library, and the rooms with an adapter of it
     "torch": {"vit", "vit_names", "vit_weights", "encoders", "supervised", "explain", "finetune", "distributed"},
+    "sklearn": {"classify"},
     "torchvision": {"encoders"},
     "open_clip": {"encoders"},
     "transformers": {"encoders", "supervised"},
+    "timm": {"supervised"},
     "huggingface_hub": {"encoders"},
     "onnxruntime": {"encoders"},
     "faiss": {"index"},
@@ -51,6 +53,7 @@ LIGHT = {  # what may be needed without an extra, at the top of a module
     "cli": {"numpy", "PIL", "click"},
     "encoders": {"numpy", "PIL", "tokenizers", "safetensors"},
     "vit_weights": {"safetensors"},
+    "classify": {"numpy", "PIL", "safetensors"},
 }
 LONGEST = 320
 

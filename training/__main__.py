@@ -13,7 +13,7 @@ from pathlib import Path
 from training.export import export, load_trained
 from training.prepare import prepare
 from training.texts import prepare_texts
-from training.train import Settings, train
+from training.train import STAGES, Settings, train
 
 TARGET = Path(__file__).parents[1] / "vitsearch" / "encoders" / "mini"
 
@@ -34,7 +34,7 @@ def main() -> None:
         "pictures": lambda: prepare(arguments.data, arguments.work),
         "texts": lambda: prepare_texts(arguments.work),
         "training": lambda: train(arguments.work, Settings()),
-        "export": lambda: export(load_trained(arguments.work / "whole.pt"), arguments.work, arguments.target),
+        "export": lambda: export(load_trained(arguments.work / f"{STAGES[-1].name}.pt"), arguments.work, arguments.target),
     }
     for name, step in steps.items():
         start = time.time()

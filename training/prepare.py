@@ -27,7 +27,7 @@ from vitsearch.encoders.mini.stem import LiteStem, fold_lite_weights
 
 SIDE = 260
 BATCH = 32
-VIEWS = {"flickr8k-train": 3, "imagenet-sample": 2, "coco-unlabelled": 1}
+VIEWS = {"flickr8k-train": 4, "imagenet-sample": 2, "coco-unlabelled": 1}
 DRAWINGS = "drawings"  # in one view, on white
 KINDS = ("middle", "map", "pooled", "logits")
 LEAST_CROP = 0.5  # of the area, in a varied view
@@ -62,7 +62,7 @@ def open_stem_session(work: Path) -> onnxruntime.InferenceSession:
     axes = {name: {0: "n"} for name in ["pixels", *KINDS]}
     pixels = torch.zeros(2, 3, SIDE, SIDE)
     torch.onnx.export(
-        Stages(), (pixels,), str(path), dynamo=False, opset_version=17, input_names=["pixels"], output_names=KINDS, dynamic_axes=axes
+        Stages(), (pixels,), str(path), dynamo=False, opset_version=17, input_names=["pixels"], output_names=list(KINDS), dynamic_axes=axes
     )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

@@ -7,10 +7,20 @@
 """
 
 from vitsearch._version import __version__
-from vitsearch.classify import LinearClassifier, zero_shot_classifier
+from vitsearch.classify import (
+    Calibration,
+    Classifier,
+    Label,
+    LinearClassifier,
+    TipClassifier,
+    calibrate,
+    parse_labels,
+    zero_shot_classifier,
+)
 from vitsearch.collection import Collection
 from vitsearch.encoders import Encoder, ImageEncoder, load_encoder
 from vitsearch.errors import (
+    ClassifierError,
     CollectionError,
     CollectionLocked,
     CollectionNotFound,
@@ -24,11 +34,16 @@ from vitsearch.errors import (
 )
 from vitsearch.explain import Explanation, explain
 from vitsearch.indexing import Progress, index_folder
+from vitsearch.labelling import TrainReport, calibrate_on, load_trained, train_on
 from vitsearch.query import Term, parse_query
 from vitsearch.recipes import Recipe, load_recipe
+from vitsearch.supervised import ImageClassifier, load_classifier
 from vitsearch.types import IndexReport, Photo, PhotoInfo, Prediction, SearchResult, SkippedPhoto
 
 __all__ = [
+    "Calibration",
+    "Classifier",
+    "ClassifierError",
     "Collection",
     "CollectionError",
     "CollectionLocked",
@@ -37,9 +52,11 @@ __all__ = [
     "EncoderError",
     "EncoderMismatch",
     "Explanation",
+    "ImageClassifier",
     "ImageEncoder",
     "IndexDamaged",
     "IndexReport",
+    "Label",
     "LinearClassifier",
     "Photo",
     "PhotoError",
@@ -52,12 +69,20 @@ __all__ = [
     "SearchResult",
     "SkippedPhoto",
     "Term",
+    "TipClassifier",
+    "TrainReport",
     "VitsearchError",
     "__version__",
+    "calibrate",
+    "calibrate_on",
     "explain",
     "index_folder",
+    "load_classifier",
     "load_encoder",
     "load_recipe",
+    "load_trained",
+    "parse_labels",
     "parse_query",
+    "train_on",
     "zero_shot_classifier",
 ]

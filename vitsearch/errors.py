@@ -5,6 +5,7 @@ VitsearchError                 every error below; its text is one line: what, wh
 |- QueryError                  an empty query, a bad weight, terms that cancel out
 |- EncoderError                an encoder cannot be found or loaded
 |   `- EncoderMismatch         an encoder other than the one the collection was made with
+|- ClassifierError             a trained classifier is missing, damaged or cannot be written
 |- RecipeError                 an unknown recipe, a bad factory string, FAISS missing
 |- IndexDamaged                a file of the index is missing, cut or altered
 `- CollectionError             the collection cannot be read or written
@@ -31,6 +32,10 @@ class EncoderError(VitsearchError):
 
 class EncoderMismatch(EncoderError):
     """The encoder is not the one that made the collection's vectors."""
+
+
+class ClassifierError(VitsearchError):
+    """A trained classifier is missing, damaged or cannot be written."""
 
 
 class RecipeError(VitsearchError):

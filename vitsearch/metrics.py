@@ -65,6 +65,16 @@ def expected_calibration_error(probabilities: Floats, labels: NDArray[np.integer
     return float(np.abs(np.bincount(place, weights=gap, minlength=bins)).sum() / len(gap))
 
 
+def accuracy_interval(right: int, total: int, *, z: float = 1.959964) -> tuple[float, float]:
+    """Return the 95 % interval of a share of ``right`` among ``total`` (Wilson 1927); raises ValueError for no trials."""
+    if total < 1 or not 0 <= right <= total:
+        raise ValueError(f"expected 0 <= right <= total and total >= 1, got {right} of {total}")
+    share, spread = right / total, z * z / total
+    centre = (share + spread / 2) / (1 + spread)
+    half = z * np.sqrt(share * (1 - share) / total + spread / (4 * total)) / (1 + spread)
+    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+
+
 def _ranks(ranks: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
     array = np.asarray(ranks)
     if array.ndim != 1 or not len(array) or array.min() < 1:

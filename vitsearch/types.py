@@ -59,12 +59,12 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One label for one photo of a collection, with its probability."""
+    """One label for one photo, with its probability; ``photo_id`` is 0 outside collections, ``path`` "" for a picture without a file."""
 
     path: str
     label: str
     score: float
-    photo_id: int
+    photo_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from vitsearch.classify.answers import Answer, Choice, answer
 from vitsearch.classify.calibration import Calibration, calibrate
+from vitsearch.classify.few_shot import TipClassifier, prototype_classifier, tip_classifier
 from vitsearch.classify.labels import NOTHING, Label, parse_labels
 from vitsearch.classify.linear import Classifier, LinearClassifier
 from vitsearch.classify.zero_shot import PLAIN, check_templates, readable, zero_shot_classifier
@@ -15,10 +16,13 @@ __all__ = [
     "Classifier",
     "Label",
     "LinearClassifier",
+    "TipClassifier",
     "answer",
     "calibrate",
     "check_templates",
     "parse_labels",
+    "prototype_classifier",
     "readable",
+    "tip_classifier",
     "zero_shot_classifier",
 ]

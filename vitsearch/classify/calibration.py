@@ -45,7 +45,7 @@ def calibrate(classifier: AnyClassifier, vectors: Vectors, truth: Sequence[str])
     right = class_numbers(classifier.classes, truth)
     if len(right) < FEWEST:
         raise QueryError(f"{len(right)} labelled photos are too few to calibrate with: give at least {FEWEST}, better 100")
-    fit, squash = (_fit_softmax, softmax) if classifier.activation == "softmax" else (_fit_sigmoid, sigmoid)
+    fit, squash = (_fit_temperature, softmax) if classifier.activation == "softmax" else (_fit_sigmoid, sigmoid)
     logits = classifier.logits(vectors).astype(np.float64)
     scale, shift = fit(logits, right)
     error_before = expected_calibration_error(squash(logits), right)
@@ -74,8 +74,12 @@ def _crossed(logits: Logits, right: NDArray[np.int64], fit: Callable[[Logits, ND
     return out
 
 
-def _fit_softmax(logits: Logits, right: NDArray[np.int64]) -> tuple[float, float]:
-    """Return the scale of least cross-entropy, which is convex in it: golden section on its logarithm."""
+def _fit_temperature(logits: Logits, right: NDArray[np.int64]) -> tuple[float, float]:
+    return fit_softmax(logits, right)[0], 0.0
+
+
+def fit_softmax(logits: Logits, right: NDArray[np.int64]) -> tuple[float, float]:
+    """Return the scale of least cross-entropy, found by golden section (it is convex in the scale), and that cross-entropy in nats."""
     centred = logits - logits.max(axis=1, keepdims=True)
     own = centred[np.arange(len(right)), right]
 
@@ -90,7 +94,8 @@ def _fit_softmax(logits: Logits, right: NDArray[np.int64]) -> tuple[float, float
             high = right_end
         else:
             low = left
-    return float(np.exp((low + high) / 2)), 0.0
+    middle = (low + high) / 2
+    return float(np.exp(middle)), loss(middle)
 
 
 def _fit_sigmoid(logits: Logits, right: NDArray[np.int64]) -> tuple[float, float]:

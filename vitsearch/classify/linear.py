@@ -1,6 +1,7 @@
 """The linear classifier: zero-shot prompts, a linear probe and a fine-tuned head are all one of these."""
 
 from dataclasses import dataclass, replace
+from os import PathLike
 from typing import Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -74,6 +75,21 @@ class LinearClassifier:
     def scaled(self, scale: float, shift: float = 0.0) -> "LinearClassifier":
         """Return the classifier whose logits are ``scale * logits + shift``: 1 / scale is the temperature."""
         return replace(self, weight=self.weight * np.float32(scale), bias=self.bias * np.float32(scale) + np.float32(shift))
+
+    def save(self, folder: str | PathLike[str]) -> None:
+        """Write the classifier to a folder (JSON and safetensors); raises ClassifierError."""
+        from vitsearch.classify.saved import write_classifier
+
+        facts = {"kind": "linear", "classes": list(self.classes), "activation": self.activation, "fingerprint": self.fingerprint}
+        write_classifier(folder, facts, {"weight": self.weight, "bias": self.bias})
+
+    @classmethod
+    def load(cls, folder: str | PathLike[str]) -> "LinearClassifier":
+        """Return the classifier of a folder; raises ClassifierError where it is missing or damaged."""
+        from vitsearch.classify.saved import read_classifier
+
+        facts, numbers = read_classifier(folder, "linear", {"weight": ("classes", "dim"), "bias": ("classes",)})
+        return cls(tuple(facts["classes"]), numbers["weight"], numbers["bias"], facts["activation"], facts["fingerprint"])
 
     def predict(self, vectors: Vectors) -> list[str]:
         """Return the most probable label of each vector; of equal ones the first in ``classes``."""

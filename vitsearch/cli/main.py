@@ -10,8 +10,11 @@ import click
 
 from vitsearch._version import __version__
 from vitsearch.cli import show
+from vitsearch.cli.classify import classify
 from vitsearch.cli.explain import explain
+from vitsearch.cli.label import label
 from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS, results
+from vitsearch.cli.train import train
 from vitsearch.errors import VitsearchError
 
 INTERRUPTED = 130
@@ -148,43 +151,6 @@ def _search(photos: str, title: str, ask: Callable[[Any, int], Any], options: di
 @cli.command()
 @PHOTOS
 @COLLECTION
-@DEVICE
-@click.option("--labels", metavar="A,B,C", help="The labels, with commas between.")
-@click.option("--labels-file", metavar="FILE", help="The labels, one a line.")
-@click.option(
-    "--template", "templates", multiple=True, metavar="T", help="plain, simple (7), imagenet (80), or your own with {}; may be repeated."
-)
-@click.option("--top", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="How many labels a photo.")
-@click.option("--output", metavar="FILE", help="Write the rows to FILE.csv or FILE.jsonl instead of printing them.")
-@click.option("--store", is_flag=True, help="Keep the best label and its score in the collection.")
-@JSON
-def label(photos: str, labels: str | None, labels_file: str | None, **options: Any) -> int:
-    """Give every photo of PHOTOS its most fitting label (zero-shot: any words will do)."""
-    if (labels is None) == (labels_file is None):
-        raise click.UsageError("give the labels with either --labels or --labels-file", click.get_current_context())
-    names = labels.split(",") if labels is not None else _lines(Path(labels_file or ""))
-    named = options["templates"]
-    templates = "plain" if not named else named[0] if len(named) == 1 else named
-    with _opened(photos, options) as found:
-        predictions = found.label(names, templates=templates, top=options["top"])
-        if options["store"]:
-            found.store_labels(predictions)
-        _print_notes(found)
-    rows = [{"path": one.path, "label": one.label, "score": round(one.score, 6)} for one in predictions]
-    if options["output"]:
-        show.write_rows(Path(options["output"]), rows)
-        show.note(f"vitsearch: wrote {len(rows)} rows to {options['output']}")
-    for row in rows if not options["output"] else []:
-        if options["as_json"]:
-            show.json_line(row)
-        else:
-            show.line(f"{row['score']:.4f}\t{show.printable(str(row['label']))}\t{show.printable(str(row['path']))}")
-    return 0 if rows else 1
-
-
-@cli.command()
-@PHOTOS
-@COLLECTION
 @JSON
 def info(photos: str, collection: str | None, as_json: bool) -> int:
     """Print what the collection of PHOTOS holds: counts, encoder, index, sizes and dates."""
@@ -292,6 +258,9 @@ def demo(photos: str | None, output: str) -> int:
     return 0
 
 
+cli.add_command(label)
+cli.add_command(train)
+cli.add_command(classify)
 cli.add_command(explain)
 
 
@@ -307,12 +276,3 @@ def _opened(photos: str, options: dict[str, Any]) -> Any:
 def _print_notes(found: Any) -> None:
     for text in found.notes:
         show.note(f"vitsearch: {text}")
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return [text.strip() for text in file.read_text(encoding="utf-8-sig").splitlines() if text.strip()]
-    except OSError as error:
-        raise VitsearchError(f"cannot read the labels in {file} ({error.strerror}): check the path") from error
-    except UnicodeDecodeError as error:
-        raise VitsearchError(f"the labels in {file} are not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from error

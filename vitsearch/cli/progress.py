@@ -1,9 +1,16 @@
-"""The progress of indexing on a terminal."""
+"""Progress on a terminal."""
 
 import sys
 from typing import Any
 
 from vitsearch.indexing import Progress
+
+
+def photo_bar(total: int | None, what: str) -> Any:
+    """Return a bar that shows photos, rate and time left on stderr, silent where that is no terminal."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit=" photos", desc=what, disable=None, file=sys.stderr, dynamic_ncols=True)
 
 
 class ProgressBar:
@@ -23,8 +30,6 @@ class ProgressBar:
         if step.stage != "embedding":
             return
         if self._bar is None:
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=step.total, unit=" photos", desc="indexing", disable=None, file=sys.stderr, dynamic_ncols=True)
+            self._bar = photo_bar(step.total, "indexing")
         self._bar.set_postfix_str(f"{step.failed} failed" if step.failed else "", refresh=False)
         self._bar.update(step.done - self._bar.n)

@@ -62,10 +62,30 @@ def table(rows: Sequence[Sequence[object]], heads: Sequence[str] = ()) -> None:
         line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def write_rows(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows to a ``.csv`` or ``.jsonl`` file, aside and then renamed; raises VitsearchError."""
+def label_rows(rows: Sequence[Mapping[str, Any]], output: str | None, as_json: bool) -> None:
+    """Write rows of path, label and score to a file, as JSON Lines, or for people."""
+    if output:
+        write_rows(Path(output), rows)
+        note(f"vitsearch: wrote {len(rows)} rows to {output}")
+        return
+    for row in rows:
+        if as_json:
+            json_line(row)
+        else:
+            line(f"{row['score']:.4f}\t{printable(str(row['label']))}\t{printable(str(row['path']))}")
+
+
+def check_rows_file(file: Path) -> None:
+    """Raise VitsearchError unless rows can be written under this name: said before long work, not after it."""
     if file.suffix.lower() not in (".csv", ".jsonl"):
         raise VitsearchError(f"cannot write {file}: name it .csv or .jsonl")
+    if not file.parent.is_dir():
+        raise VitsearchError(f"cannot write {file}: there is no folder {file.parent}")
+
+
+def write_rows(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows to a ``.csv`` or ``.jsonl`` file, aside and then renamed; raises VitsearchError."""
+    check_rows_file(file)
     aside = file.with_name(file.name + ".new")
     try:
         with open(aside, "w", encoding="utf-8", errors="surrogateescape", newline="") as out:

@@ -118,7 +118,7 @@ def _check_kind(config: Mapping[str, Any], name: str) -> None:
 def _load_model(folder: Path, name: str) -> nn.Module:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        with _without_bar():
+        with without_bar():
             net, report = AutoModel.from_pretrained(
                 folder, config=config, dtype=torch.float32, local_files_only=True, trust_remote_code=False, output_loading_info=True
             )
@@ -135,7 +135,7 @@ def _load_model(folder: Path, name: str) -> nn.Module:
 
 
 @contextmanager
-def _without_bar() -> Iterator[None]:
+def without_bar() -> Iterator[None]:
     """Hide the bar that transformers draws for the milliseconds it takes to load weights."""
     bars: Any = logging  # these functions carry no types
     shown = bars.is_progress_bar_enabled()

@@ -78,9 +78,13 @@ class MiniEncoder:
 
     def class_logits(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """Return the supervised head's logits ``(n, 1000)`` float32 for ``n`` pictures, columns in the order of `class_names`."""
+        return self.class_logits_prepared([self.prepare(image) for image in images])
+
+    def class_logits_prepared(self, batch: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+        """Return the supervised head's logits ``(n, 1000)`` float32 for ``n`` arrays of `prepare`."""
         rows = [np.empty((0, len(self.class_names)), dtype=np.float32)]
-        for start in range(0, len(images), IMAGE_BATCH):
-            rows += self._run_image("logits", [self.prepare(image) for image in images[start : start + IMAGE_BATCH]])
+        for start in range(0, len(batch), IMAGE_BATCH):
+            rows += self._run_image("logits", batch[start : start + IMAGE_BATCH])
         return np.concatenate(rows)
 
     @cached_property

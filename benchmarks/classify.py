@@ -1,0 +1,109 @@
+"""Measure classification on a folder of classes: zero-shot, supervised, and from 1, 5 and 20 examples a class, with calibration.
+
+    python benchmarks/classify.py --data DIR [--seeds 5]
+
+DIR holds ``imagenette-dev.tar``, one folder a class. All ways are judged on the same photos: those that are no example for any of them
+(20 a class are, drawn anew with each seed). The table gives the mean over the seeds and the 95 % interval of the first.
+"""
+
+import argparse
+import tarfile
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from machine import machine
+from numpy.typing import NDArray
+from PIL import Image
+
+from vitsearch import Collection, calibrate, index_folder, zero_shot_classifier
+from vitsearch.classify import Classifier, prototype_classifier, tip_classifier
+from vitsearch.classify.probe import probe_classifier
+from vitsearch.encoders.mini.encoder import MiniEncoder
+from vitsearch.labelling import labelled_vectors
+from vitsearch.metrics import accuracy_interval, expected_calibration_error
+
+SHOTS = (1, 5, 20)
+Numbers = NDArray[np.int64]
+
+
+def draw_examples(right: Numbers, seed: int) -> list[Numbers]:
+    """Return for each class the places of its photos in an order of the seed."""
+    rng = np.random.default_rng(seed)
+    return [rng.permutation(np.flatnonzero(right == number)) for number in range(right.max() + 1)]
+
+
+def judge(classifier: Classifier, vectors: NDArray[np.float32], truth: Sequence[str]) -> tuple[int, float]:
+    """Return how many are right and the calibration error."""
+    chances = classifier.predict_proba(vectors)
+    right = np.array([classifier.classes.index(label) for label in truth])
+    return int((chances.argmax(axis=1) == right).sum()), expected_calibration_error(chances, right)
+
+
+def supervised(found: Collection, paths: Sequence[str], truth: Sequence[str]) -> NDArray[np.bool_]:
+    """Return which photos the supervised head of `mini` gets right among its own classes of these names."""
+    encoder = found.encoder
+    assert isinstance(encoder, MiniEncoder)
+    names = sorted(set(truth))
+    columns = [encoder.class_names.index(name) for name in names]
+    best: list[int] = []
+    for start in range(0, len(paths), 64):
+        images = [Image.open(found.root / path).convert("RGB") for path in paths[start : start + 64]]
+        best.extend(encoder.class_logits(images)[:, columns].argmax(axis=1).tolist())
+    return np.array([names[place] == label for place, label in zip(best, truth, strict=True)])
+
+
+def main() -> None:
+    """Print one line a way."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", type=Path, required=True, help="folder with imagenette-dev.tar")
+    parser.add_argument("--seeds", type=int, default=5)
+    chosen = parser.parse_args()
+    print(machine())
+    with tempfile.TemporaryDirectory() as place:
+        with tarfile.open(chosen.data / "imagenette-dev.tar") as tar:
+            tar.extractall(place, filter="data")
+        index_folder(place, encoder="mini")
+        with Collection.open(place) as found:
+            measure(found, chosen.seeds)
+
+
+def measure(found: Collection, seeds: int) -> None:
+    """Print the table of a collection whose folders are its classes."""
+    paths, vectors, truth = labelled_vectors(found, "folders")
+    names = sorted(set(truth))
+    right = np.array([names.index(label) for label in truth])
+    zero_shot = zero_shot_classifier(found._text_encoder(), names)
+    head = supervised(found, paths, truth)
+    few: dict[str, Callable[[NDArray[np.float32], list[str]], Classifier]] = {
+        "prototype": prototype_classifier,
+        "tip": lambda rows, labels: tip_classifier(zero_shot, rows, labels),
+        "probe": probe_classifier,
+    }
+    results: dict[str, list[tuple[int, int, float]]] = {}
+    for seed in range(seeds):
+        order = draw_examples(right, seed)
+        rest = np.sort(np.concatenate([places[max(SHOTS) :] for places in order]))
+        told = [truth[place] for place in rest]
+        results.setdefault("zero-shot", []).append((*judge(zero_shot, vectors[rest], told), len(rest)))
+        results.setdefault("supervised head", []).append((int(head[rest].sum()), float("nan"), len(rest)))
+        for shots in SHOTS:
+            some = np.concatenate([places[:shots] for places in order])
+            labels = [truth[place] for place in some]
+            for name, make in few.items():
+                if name != "probe" or shots > 1:
+                    judged = judge(make(vectors[some], labels), vectors[rest], told)
+                    results.setdefault(f"{name}, {shots} a class", []).append((*judged, len(rest)))
+            if shots == max(SHOTS):
+                calibrated, _ = calibrate(zero_shot, vectors[some], labels)
+                results.setdefault("zero-shot, calibrated on these", []).append((*judge(calibrated, vectors[rest], told), len(rest)))
+    for name, runs in results.items():
+        low, high = accuracy_interval(runs[0][0], runs[0][2])
+        share = float(np.mean([hits / total for hits, _, total in runs]))
+        error = float(np.mean([wrong for _, wrong, _ in runs]))
+        print(f"{name:32} accuracy {share:.3f}  ({low:.3f} to {high:.3f})  calibration error {error:.3f}")
+
+
+if __name__ == "__main__":
+    main()

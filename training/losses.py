@@ -1,0 +1,17 @@
+"""The two kinds of loss that the terms of training are made of."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def contrast(scores: Tensor, captions: int) -> Tensor:
+    """Return InfoNCE both ways (CLIP, arXiv:2103.00020) for ``(n, captions * n)`` scores: caption i of photo k is column i * n + k."""
+    photos = len(scores)
+    right = scores.log_softmax(dim=1).reshape(photos, captions, photos).diagonal(dim1=0, dim2=2)
+    return (F.cross_entropy(scores.T, torch.arange(photos).repeat(captions)) - right.mean()) / 2
+
+
+def like(scores: Tensor, wanted: Tensor) -> Tensor:
+    """Return the mean KL divergence of rows of scores from wanted log-probabilities."""
+    return F.kl_div(scores.log_softmax(dim=1), wanted, log_target=True, reduction="batchmean")

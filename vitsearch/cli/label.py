@@ -1,0 +1,97 @@
+"""`vitsearch label`: words to the labels of a collection."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vitsearch.cli import show
+from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
+from vitsearch.errors import VitsearchError
+
+
+@click.command()
+@PHOTOS
+@COLLECTION
+@DEVICE
+@click.option("--labels", metavar="A,B,C", help='The labels, with commas between: "cat = kitten | tabby, keep := a sharp photo".')
+@click.option("--labels-file", metavar="FILE", help="The labels, one a line; levels as in `animal > dog`.")
+@click.option("--classifier", "trained", metavar="DIR", help="A classifier that `vitsearch train` made, instead of labels.")
+@click.option(
+    "--template", "templates", multiple=True, metavar="T", help="plain, simple (7), imagenet (80), or your own with {}; may be repeated."
+)
+@click.option(
+    "--top", type=click.IntRange(min=1), metavar="N", help="How many labels a photo: 1, or with --multi all that reach the threshold."
+)
+@click.option(
+    "--threshold", type=click.FloatRange(0, 1), metavar="P", help="Least probability; of levels, the deepest that reaches it is given."
+)
+@click.option("--background", is_flag=True, help="Add the answer 'none of these'.")
+@click.option("--multi", is_flag=True, help="Each label by itself: a photo may have several, or none.")
+@click.option(
+    "--calibrate",
+    metavar="folders|FILE.csv",
+    help="Make the probabilities true on photos whose label is known: their folder's name, or path,label.",
+)
+@click.option("--output", metavar="FILE", help="Write the rows to FILE.csv or FILE.jsonl instead of printing them.")
+@click.option("--store", is_flag=True, help="Keep the best label and its score in the collection.")
+@JSON
+def label(photos: str, labels: str | None, labels_file: str | None, **options: Any) -> int:
+    """Give every photo of PHOTOS its most fitting label (zero-shot: any words will do).
+
+    \b
+    cat = kitten | tabby     synonyms: the prompts of all three are averaged
+    keep := a sharp photo    the prompts say this, the answer is "keep"
+    animal > dog             levels: the answer is the path
+    """
+    from vitsearch.collection import Collection
+    from vitsearch.labelling import calibrate_on
+
+    if sum(given is not None for given in (labels, labels_file, options["trained"])) != 1:
+        raise click.UsageError("give the labels with either --labels, --labels-file or --classifier", click.get_current_context())
+    if options["output"]:
+        show.check_rows_file(Path(options["output"]))
+    with Collection.open(photos, collection=options["collection"], device=options["device"]) as found:
+        classifier = _classifier(found, labels, labels_file, options)
+        if options["calibrate"]:
+            classifier, gained = calibrate_on(found, classifier, options["calibrate"])
+            show.note(
+                f"vitsearch: calibration error {gained.error_before:.3f} before, {gained.error_after:.3f} after "
+                f"(logits times {gained.scale:.3g}, on {gained.photos:,} photos, each judged by the other half)"
+            )
+        top = options["top"] or (None if options["multi"] else 1)
+        predictions = found.label(classifier, top=top, threshold=options["threshold"], multi=options["multi"])
+        if options["store"]:
+            found.store_labels(predictions)
+        for text in found.notes:
+            show.note(f"vitsearch: {text}")
+        unlabelled = len(found) - len({one.photo_id for one in predictions})
+    rows = [{"path": one.path, "label": one.label, "score": round(one.score, 6)} for one in predictions]
+    show.label_rows(rows, options["output"], options["as_json"])
+    if unlabelled:
+        show.note(f"vitsearch: {unlabelled:,} photos reach no label")
+    return 0 if rows else 1
+
+
+def _classifier(found: Any, labels: str | None, labels_file: str | None, options: dict[str, Any]) -> Any:
+    if options["trained"]:
+        from vitsearch.labelling import load_trained
+
+        return load_trained(options["trained"])
+    names = labels.split(",") if labels is not None else lines_of(Path(labels_file or ""))
+    return found.zero_shot(names, chosen_templates(options["templates"]), options["background"], options["multi"])
+
+
+def chosen_templates(named: tuple[str, ...]) -> str | tuple[str, ...]:
+    """Return the templates of a repeated option: plain where there is none."""
+    return "plain" if not named else named[0] if len(named) == 1 else named
+
+
+def lines_of(file: Path) -> list[str]:
+    """Return the lines of a text file that are not empty; raises VitsearchError."""
+    try:
+        return [text.strip() for text in file.read_text(encoding="utf-8-sig").splitlines() if text.strip()]
+    except OSError as error:
+        raise VitsearchError(f"cannot read the labels in {file} ({error.strerror}): check the path") from error
+    except UnicodeDecodeError as error:
+        raise VitsearchError(f"the labels in {file} are not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from error

@@ -1,0 +1,137 @@
+"""What a collection's labelled photos are good for: calibrating a classifier, and training one."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from vitsearch.classify import (
+    Calibration,
+    Classifier,
+    Label,
+    LinearClassifier,
+    TipClassifier,
+    calibrate,
+    parse_labels,
+    prototype_classifier,
+    tip_classifier,
+)
+from vitsearch.collection import Collection
+from vitsearch.errors import ClassifierError, QueryError
+from vitsearch.truth import read_truth
+from vitsearch.vectors import Vectors
+
+Method = Literal["probe", "prototype", "tip"]
+Trained = LinearClassifier | TipClassifier
+AnyClassifier = TypeVar("AnyClassifier", bound=Classifier)
+FOLDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReport:
+    """What a classifier was trained on and how good it is on photos that it was not trained on.
+
+    ``right`` of ``judged`` photos were right in at most 5 folds, each judged by a classifier trained on the others; ``judged`` is 0 where
+    some class has one example only.
+    """
+
+    classes: int
+    photos: int
+    right: int
+    judged: int
+
+
+def labelled_vectors(collection: Collection, source: str) -> tuple[list[str], Vectors, list[str]]:
+    """Return the paths, the vectors ``(n, dim)`` and the labels of the photos that have one, in order of path.
+
+    ``source`` is "folders" or a CSV file (see `read_truth`); raises QueryError.
+    """
+    photos, vectors = collection.vectors()
+    truth = read_truth(source, [photo.path for photo in photos])
+    kept = [place for place, photo in enumerate(photos) if photo.path in truth]
+    return [photos[place].path for place in kept], vectors[kept], [truth[photos[place].path] for place in kept]
+
+
+def calibrate_on(collection: Collection, classifier: AnyClassifier, source: str) -> tuple[AnyClassifier, Calibration]:
+    """Return the classifier with its probabilities made true on the collection's labelled photos, and what it gained (see `calibrate`)."""
+    _, vectors, truth = labelled_vectors(collection, source)
+    return calibrate(classifier, vectors, truth)
+
+
+def train_on(
+    collection: Collection,
+    source: str,
+    method: Method,
+    *,
+    labels: Sequence[str | Label] | None = None,
+    templates: str | Sequence[str] = "plain",
+) -> tuple[Trained, TrainReport]:
+    """Return a classifier trained on the stored vectors of the collection's labelled photos; no photo is read.
+
+    ``method`` is "probe" (logistic regression, two examples of each class or more), "prototype" (mean vectors, one or more) or "tip"
+    (zero-shot with a cache of examples). ``labels`` and ``templates`` are the prompts of "tip"; without labels, the classes' own names.
+    Raises QueryError for too few classes or examples, ClassifierError where scikit-learn is missing.
+    """
+    _, vectors, truth = labelled_vectors(collection, source)
+    make = _maker(collection, method, labels if labels is not None else sorted(set(truth)), templates)
+    if method == "tip":
+        _check_examples(labels, truth)
+    classifier = make(vectors, truth)
+    right, judged = _cross_validated(make, vectors, truth)
+    return classifier, TrainReport(len(classifier.classes), len(truth), right, judged)
+
+
+def load_trained(folder: str | os.PathLike[str]) -> Trained:
+    """Return the classifier that `train_on` made and that was saved to a folder; raises ClassifierError."""
+    from vitsearch.classify.saved import kind_of
+
+    return TipClassifier.load(folder) if kind_of(folder) == "tip" else LinearClassifier.load(folder)
+
+
+def _maker(
+    collection: Collection, method: Method, labels: Sequence[str | Label], templates: str | Sequence[str]
+) -> Callable[[Vectors, list[str]], Trained]:
+    fingerprint = collection.settings.encoder_fingerprint
+    if method == "prototype":
+        return lambda vectors, truth: prototype_classifier(vectors, truth, fingerprint=fingerprint)
+    if method == "tip":
+        zero_shot = collection.zero_shot(labels, templates)
+        return lambda vectors, truth: tip_classifier(zero_shot, vectors, truth)
+    if method != "probe":
+        raise QueryError(f"there is no method {method!r}: choose probe, prototype or tip")
+    try:
+        from vitsearch.classify.probe import probe_classifier
+    except ImportError as error:
+        raise ClassifierError("a probe needs scikit-learn: pip install 'vitsearch[probe]', or use --method prototype or tip") from error
+    return lambda vectors, truth: probe_classifier(vectors, truth, fingerprint=fingerprint)
+
+
+def _check_examples(labels: Sequence[str | Label] | None, truth: Sequence[str]) -> None:
+    """Raise QueryError for a label that the user named and of which there is no example."""
+    named = [label.name for label in parse_labels(labels)] if labels is not None else []
+    empty = [name for name in named if name not in set(truth)]
+    if empty:
+        raise QueryError(f"there is no example of {', '.join(empty[:5])}: label some photos so, or take it out")
+
+
+def _cross_validated(make: Callable[[Vectors, list[str]], Trained], vectors: Vectors, truth: list[str]) -> tuple[int, int]:
+    """Return (right, judged): photos of each class are dealt to the folds in turn, in order of path."""
+    _, right = np.unique(truth, return_inverse=True)
+    folds = min(FOLDS, int(np.bincount(right).min()))
+    if folds < 2:
+        return 0, 0
+    order = np.argsort(right, kind="stable")
+    fold = np.empty(len(truth), dtype=np.int64)
+    fold[order] = np.arange(len(truth)) % folds
+    hits = 0
+    for number in range(folds):
+        there, here = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        try:
+            classifier = make(vectors[there], [truth[i] for i in there])
+        except QueryError:  # too few examples left of a class
+            return 0, 0
+        best = classifier.logits(vectors[here]).argmax(axis=1)
+        hits += sum(classifier.classes[place] == truth[i] for place, i in zip(best, here, strict=True))
+    return hits, len(truth)
