@@ -135,6 +135,15 @@ def test_same_input_same_vector_also_from_threads() -> None:
         np.testing.assert_array_equal(rows, images[0])
 
 
+def test_both_towers_may_be_opened_at_once(encoder: MiniEncoder) -> None:
+    fresh, image = load_mini(), Image.new("RGB", (40, 30), "teal")
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(fresh.encode_texts, ["a teal wall"]), pool.submit(fresh.encode_images, [image])] * 2
+        texts, images = asked[0].result(), asked[1].result()
+    np.testing.assert_array_equal(images, encoder.encode_images([image]))
+    np.testing.assert_array_equal(texts, encoder.encode_texts(["a teal wall"]))
+
+
 def test_padding_is_masked() -> None:
     rows = padded([[5, 6, 7], [8]])
     assert rows["ids"].tolist() == [[5, 6, 7], [8, 0, 0]]

@@ -46,7 +46,7 @@ class MiniEncoder:
         self._folder = folder
         self._providers = list(providers)
         self._threads = threads
-        self._lock = threading.Lock()
+        self._locks = {part: threading.Lock() for part in ("image", "text", "tokenizer")}
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         self._tokenizer: Tokenizer | None = None
 
@@ -113,7 +113,7 @@ class MiniEncoder:
         return outputs
 
     def _session(self, tower: str) -> onnxruntime.InferenceSession:
-        with self._lock:
+        with self._locks[tower]:
             if tower not in self._sessions:
                 options = onnxruntime.SessionOptions()
                 options.log_severity_level = 3
@@ -123,7 +123,7 @@ class MiniEncoder:
             return self._sessions[tower]
 
     def _load_tokenizer(self) -> Tokenizer:
-        with self._lock:
+        with self._locks["tokenizer"]:
             if self._tokenizer is None:
                 tokenizer = Tokenizer.from_file(str(self._folder / "tokenizer.json"))
                 tokenizer.no_padding()
