@@ -22,7 +22,7 @@ def main() -> None:
     """Do the four steps and say how long each took."""
     parser = argparse.ArgumentParser(prog="python -m training", description="Make the weights of mini.")
     parser.add_argument("--data", type=Path, required=True, help="folder of the data's tar files (README.md)")
-    parser.add_argument("--work", type=Path, default=Path(__file__).parent / "work", help="scratch folder, about 4 GB")
+    parser.add_argument("--work", type=Path, default=Path(__file__).parent / "work", help="scratch folder, about 5 GB")
     parser.add_argument("--target", type=Path, default=TARGET, help="where the model's files go")
     parser.add_argument("--resume", action="store_true", help="go on from what an earlier run left in the scratch folder")
     arguments = parser.parse_args()
