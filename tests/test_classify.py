@@ -175,6 +175,13 @@ def test_labels_are_names_with_synonyms_and_levels() -> None:
     )
 
 
+def test_ten_thousand_labels() -> None:
+    names = [f"thing {i}" for i in range(10_000)]
+    assert zero_shot_classifier(ENCODER, names).classes == tuple(names)
+    with pytest.raises(QueryError, match="a label is given twice: thing 7"):
+        parse_labels([*names, "thing 7"])
+
+
 def test_labels_that_read_alike_name_their_parents() -> None:
     assert parse_labels(["bird > crane", "machine > crane", "bird > owl"]) == (
         Label("bird > crane", ("crane, a kind of bird",)),

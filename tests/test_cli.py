@@ -186,6 +186,8 @@ def test_a_reader_that_has_enough(indexed: Path) -> None:
         ["search", "PHOTOS", "red", "-0"],
         ["label", "PHOTOS"],
         ["label", "PHOTOS", "--labels", "a,b", "--labels-file", "x"],
+        ["label", "PHOTOS", "--labels", "a,b", "--classifier", "x"],
+        ["label", "PHOTOS", "--classifier", "x", "--background"],
         ["index", "PHOTOS", "--batch-size", "0"],
         ["nonsense"],
         ["index", "PHOTOS", "--no-such-flag"],

@@ -6,6 +6,7 @@ animal > dog = puppy          a dog is an animal; the answer is the path "animal
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ def parse_labels(labels: Sequence[str | Label]) -> tuple[Label, ...]:
     if not parsed:
         raise QueryError("there is no label: give at least two, such as --labels 'cat,dog'")
     names = [label.name for label in parsed]
-    doubled = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    doubled = sorted(name for name, count in Counter(names).items() if count > 1)
     if doubled:
         raise QueryError(f"a label is given twice: {', '.join(doubled[:5])}: give each once")
     if NOTHING in names:
@@ -56,9 +57,8 @@ def _parse(text: str) -> Label:
 
 def _tell_apart(labels: tuple[Label, ...]) -> tuple[Label, ...]:
     """Say the parent of labels that would otherwise have the same prompts ("crane" of birds and of machines)."""
-    said = [label.words for label in labels]
-    shared = {words for words in said if said.count(words) > 1} if len(set(said)) < len(said) else set()
-    return tuple(_with_parent(label) if label.words in shared else label for label in labels)
+    said = Counter(label.words for label in labels)
+    return tuple(_with_parent(label) if said[label.words] > 1 else label for label in labels)
 
 
 def _with_parent(label: Label) -> Label:

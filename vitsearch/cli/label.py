@@ -49,6 +49,8 @@ def label(photos: str, labels: str | None, labels_file: str | None, **options: A
 
     if sum(given is not None for given in (labels, labels_file, options["trained"])) != 1:
         raise click.UsageError("give the labels with either --labels, --labels-file or --classifier", click.get_current_context())
+    if options["trained"] and (options["background"] or options["templates"]):
+        raise click.UsageError("--background and --template go with labels, not with --classifier", click.get_current_context())
     if options["output"]:
         show.check_rows_file(Path(options["output"]))
     with Collection.open(photos, collection=options["collection"], device=options["device"]) as found:
