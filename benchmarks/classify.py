@@ -17,7 +17,7 @@ from machine import machine
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitsearch import Collection, calibrate, index_folder, zero_shot_classifier
+from vitsearch import Collection, calibrate, index_folder
 from vitsearch.classify import Classifier, prototype_classifier, tip_classifier
 from vitsearch.classify.probe import probe_classifier
 from vitsearch.encoders.mini.encoder import MiniEncoder
@@ -74,7 +74,7 @@ def measure(found: Collection, seeds: int) -> None:
     paths, vectors, truth = labelled_vectors(found, "folders")
     names = sorted(set(truth))
     right = np.array([names.index(label) for label in truth])
-    zero_shot = zero_shot_classifier(found._text_encoder(), names)
+    zero_shot = found.zero_shot(names)
     head = supervised(found, paths, truth)
     few: dict[str, Callable[[NDArray[np.float32], list[str]], Classifier]] = {
         "prototype": prototype_classifier,
@@ -95,9 +95,8 @@ def measure(found: Collection, seeds: int) -> None:
                 if name != "probe" or shots > 1:
                     judged = judge(make(vectors[some], labels), vectors[rest], told)
                     results.setdefault(f"{name}, {shots} a class", []).append((*judged, len(rest)))
-            if shots == max(SHOTS):
-                calibrated, _ = calibrate(zero_shot, vectors[some], labels)
-                results.setdefault("zero-shot, calibrated on these", []).append((*judge(calibrated, vectors[rest], told), len(rest)))
+        calibrated, _ = calibrate(zero_shot, vectors[some], labels)  # on the most examples
+        results.setdefault("zero-shot, calibrated on these", []).append((*judge(calibrated, vectors[rest], told), len(rest)))
     for name, runs in results.items():
         low, high = accuracy_interval(runs[0][0], runs[0][2])
         share = float(np.mean([hits / total for hits, _, total in runs]))

@@ -16,14 +16,13 @@ from vitsearch.classify import (
     LinearClassifier,
     answer,
     parse_labels,
-    readable,
     zero_shot_classifier,
 )
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.protocol import Encoder, ImageEncoder
 from vitsearch.errors import EncoderMismatch, IndexDamaged, PhotoError, QueryError
 from vitsearch.index import Shadow, manifest_stamp, open_shadow, propose
-from vitsearch.language import unread_notes
+from vitsearch.language import readable, unread_notes
 from vitsearch.layout import Settings, check_fingerprint, collection_folder, photo_root, read_settings, writer_lock
 from vitsearch.photos import decode, read_bytes_and_fingerprint, upright_rgb
 from vitsearch.query import Query, Term, check_top_k, check_vector, combine, photo_path, terms_of

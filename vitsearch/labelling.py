@@ -75,9 +75,9 @@ def train_on(
     Raises QueryError for too few classes or examples, ClassifierError where scikit-learn is missing.
     """
     _, vectors, truth = labelled_vectors(collection, source)
-    make = _maker(collection, method, labels if labels is not None else sorted(set(truth)), templates)
-    if method == "tip":
+    if method == "tip" and labels is not None:
         _check_examples(labels, truth)
+    make = _maker(collection, method, labels if labels is not None else sorted(set(truth)), templates)
     classifier = make(vectors, truth)
     right, judged = _cross_validated(make, vectors, truth)
     return classifier, TrainReport(len(classifier.classes), len(truth), right, judged)
@@ -108,10 +108,10 @@ def _maker(
     return lambda vectors, truth: probe_classifier(vectors, truth, fingerprint=fingerprint)
 
 
-def _check_examples(labels: Sequence[str | Label] | None, truth: Sequence[str]) -> None:
+def _check_examples(labels: Sequence[str | Label], truth: Sequence[str]) -> None:
     """Raise QueryError for a label that the user named and of which there is no example."""
-    named = [label.name for label in parse_labels(labels)] if labels is not None else []
-    empty = [name for name in named if name not in set(truth)]
+    seen = set(truth)
+    empty = [label.name for label in parse_labels(labels) if label.name not in seen]
     if empty:
         raise QueryError(f"there is no example of {', '.join(empty[:5])}: label some photos so, or take it out")
 

@@ -30,6 +30,11 @@ class Words:
     english: frozenset[str]
 
 
+def readable(text: str) -> str:
+    """Return a text whose bytes that were not UTF-8 (surrogates, from a terminal of another encoding) are question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def unread_notes(texts: Sequence[str], encoder: Any) -> dict[str, str]:
     """Return what the user of an encoder should know about these texts: notes under "language" and "length"; none where all is well.
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 State = Literal["failed", "skipped"]
+Activation = Literal["softmax", "sigmoid"]  # of classes: probabilities that sum to 1, or each by itself
 
 
 @dataclass(frozen=True, slots=True)

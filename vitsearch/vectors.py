@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitsearch.types import Activation
+
 Vectors = NDArray[np.float32]
 
 
@@ -50,3 +52,22 @@ def top_k(scores: NDArray[Any], k: int) -> NDArray[np.int64]:
         chosen = np.arange(len(scores))
     order = np.argsort(-scores[chosen], kind="stable")
     return chosen[order].astype(np.int64)
+
+
+def squash(logits: NDArray[Any], activation: Activation) -> NDArray[np.float64]:
+    """Return ``(n, classes)`` logits as probabilities."""
+    wide = np.asarray(logits, dtype=np.float64)
+    return softmax(wide) if activation == "softmax" else sigmoid(wide)
+
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return rows that sum to 1; large logits do not overflow."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    result: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return result
+
+
+def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return each logit as a probability; it does not overflow, and keeps the small ones."""
+    result: NDArray[np.float64] = np.exp(-np.logaddexp(0, -logits))
+    return result

@@ -5,7 +5,7 @@ from vitsearch.classify.calibration import Calibration, calibrate
 from vitsearch.classify.few_shot import TipClassifier, prototype_classifier, tip_classifier
 from vitsearch.classify.labels import NOTHING, Label, parse_labels
 from vitsearch.classify.linear import Classifier, LinearClassifier
-from vitsearch.classify.zero_shot import PLAIN, check_templates, readable, zero_shot_classifier
+from vitsearch.classify.zero_shot import PLAIN, check_templates, zero_shot_classifier
 
 __all__ = [
     "NOTHING",
@@ -22,7 +22,6 @@ __all__ = [
     "check_templates",
     "parse_labels",
     "prototype_classifier",
-    "readable",
     "tip_classifier",
     "zero_shot_classifier",
 ]

@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from vitsearch.classify.labels import Tree
-from vitsearch.classify.linear import Classifier, sigmoid, softmax
+from vitsearch.classify.linear import Classifier
 from vitsearch.errors import QueryError
-from vitsearch.vectors import Vectors, top_k
+from vitsearch.vectors import Vectors, squash, top_k
 
 Answer = tuple[str, float]
 SURE = 0.5  # the threshold of labels that stand by themselves, where none is given
@@ -31,12 +29,13 @@ class Choice:
 
 def answer(classifier: Classifier, vectors: Vectors, choice: Choice) -> list[list[Answer]]:
     """Return for each of ``(n, dim)`` vectors its labels with their probabilities, best first, equal ones in order of class."""
-    logits = classifier.logits(vectors).astype(np.float64)
-    chances = (softmax if classifier.activation == "softmax" else sigmoid)(logits)
-    tree = Tree(classifier.classes)
-    if choice.threshold is not None and classifier.activation == "softmax" and not tree.is_flat:
-        found = [tree.descend(row, choice.threshold) for row in chances]
-        return [[one] if one else [] for one in found]
+    logits = classifier.logits(vectors)
+    chances = squash(logits, classifier.activation)
+    if choice.threshold is not None and classifier.activation == "softmax":
+        tree = Tree(classifier.classes)
+        if not tree.is_flat:
+            found = [tree.descend(row, choice.threshold) for row in chances]
+            return [[one] if one else [] for one in found]
     count = len(classifier.classes) if choice.top is None else choice.top
     places = logits.argmax(axis=1)[:, None] if count == 1 else [top_k(row, count) for row in logits]
     least = choice.threshold if choice.threshold is not None else SURE if choice.top is None else 0.0

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitsearch.classify.labels import NOTHING
-from vitsearch.classify.linear import Classifier, sigmoid, softmax
+from vitsearch.classify.linear import Classifier
 from vitsearch.errors import QueryError
 from vitsearch.metrics import expected_calibration_error
-from vitsearch.vectors import Vectors
+from vitsearch.vectors import Vectors, sigmoid, squash
 
 FEWEST = 10
 _STEEPEST, _FLATTEST = 100.0, 0.01  # of what the logits may be multiplied by: photos that are all right would ask for infinity
@@ -45,11 +45,11 @@ def calibrate(classifier: AnyClassifier, vectors: Vectors, truth: Sequence[str])
     right = class_numbers(classifier.classes, truth)
     if len(right) < FEWEST:
         raise QueryError(f"{len(right)} labelled photos are too few to calibrate with: give at least {FEWEST}, better 100")
-    fit, squash = (_fit_temperature, softmax) if classifier.activation == "softmax" else (_fit_sigmoid, sigmoid)
+    fit = _fit_temperature if classifier.activation == "softmax" else _fit_sigmoid
     logits = classifier.logits(vectors).astype(np.float64)
     scale, shift = fit(logits, right)
-    error_before = expected_calibration_error(squash(logits), right)
-    error_after = expected_calibration_error(squash(_crossed(logits, right, fit)), right)
+    error_before = expected_calibration_error(squash(logits, classifier.activation), right)
+    error_after = expected_calibration_error(squash(_crossed(logits, right, fit), classifier.activation), right)
     return classifier.scaled(scale, shift), Calibration(scale, shift, error_before, error_after, len(right))
 
 

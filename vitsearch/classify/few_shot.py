@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitsearch.classify.calibration import FEWEST, class_numbers, fit_softmax
-from vitsearch.classify.linear import Activation, LinearClassifier, probabilities
+from vitsearch.classify.linear import LinearClassifier, probabilities
 from vitsearch.errors import QueryError
+from vitsearch.types import Activation
 from vitsearch.vectors import Vectors, unit_rows
 
 SCALE = 20.0  # of cosines with prototypes, where there are too few examples to find it

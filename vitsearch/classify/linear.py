@@ -2,15 +2,14 @@
 
 from dataclasses import dataclass, replace
 from os import PathLike
-from typing import Literal, Protocol, Self, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vitsearch.errors import QueryError
-from vitsearch.vectors import Vectors
+from vitsearch.types import Activation
+from vitsearch.vectors import Vectors, squash
 
-Activation = Literal["softmax", "sigmoid"]
 BLOCK = 16_384  # rows scored at once: bounds the memory, not the number of photos
 
 
@@ -104,20 +103,6 @@ def probabilities(classifier: Classifier, vectors: Vectors) -> Vectors:
     """Return ``(n, classes)`` float32 probabilities of ``(n, dim)`` vectors, a block of rows at a time."""
     rows = np.asarray(vectors)
     out = np.empty((len(rows), len(classifier.classes)), dtype=np.float32)
-    squash = softmax if classifier.activation == "softmax" else sigmoid
     for start in range(0, len(rows), BLOCK):
-        out[start : start + BLOCK] = squash(classifier.logits(rows[start : start + BLOCK]).astype(np.float64))
+        out[start : start + BLOCK] = squash(classifier.logits(rows[start : start + BLOCK]), classifier.activation)
     return out
-
-
-def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return rows that sum to 1; large logits do not overflow."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    result: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return result
-
-
-def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return each logit as a probability; it does not overflow, and keeps the small ones."""
-    result: NDArray[np.float64] = np.exp(-np.logaddexp(0, -logits))
-    return result

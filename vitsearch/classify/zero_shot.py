@@ -10,6 +10,7 @@ from vitsearch.classify.labels import NOTHING, Label, parse_labels
 from vitsearch.classify.linear import LinearClassifier
 from vitsearch.encoders.protocol import Encoder
 from vitsearch.errors import QueryError
+from vitsearch.language import readable
 from vitsearch.vectors import Vectors, unit_rows
 
 PLAIN = ("a photo of a {}.",)
@@ -71,11 +72,6 @@ def label_vectors(encoder: Encoder, labels: Sequence[Label], templates: Sequence
 
 def _add(sums: np.ndarray, encoder: Encoder, prompts: Sequence[tuple[int, str]]) -> None:
     np.add.at(sums, [place for place, _ in prompts], encoder.encode_texts([text for _, text in prompts]))
-
-
-def readable(text: str) -> str:
-    """Return a text whose bytes that were not UTF-8 (surrogates, from a terminal of another encoding) are question marks."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def check_templates(templates: str | Sequence[str]) -> tuple[str, ...]:

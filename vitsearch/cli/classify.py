@@ -28,12 +28,13 @@ def classify(photos: str, model: str, top: int, **options: Any) -> int:
     """Name what is on every photo of PHOTOS by the classes that a model was trained on; no collection is needed."""
     from vitsearch.cli.progress import photo_bar
     from vitsearch.errors import PhotoError, VitsearchError
+    from vitsearch.layout import photo_root
     from vitsearch.photos import walk
     from vitsearch.supervised import load_classifier
 
     if options["output"]:
         show.check_rows_file(Path(options["output"]))
-    found = [one for one in walk(_folder(photos)) if one.problem is None]
+    found = [one for one in walk(photo_root(photos)) if one.problem is None]
     if not found:
         raise VitsearchError(f"no photos found in {photos}: give a folder with jpg, png, webp, tiff, bmp, gif or heic files")
     classifier = load_classifier(model, device=options["device"], dtype=options["dtype"])
@@ -46,15 +47,9 @@ def classify(photos: str, model: str, top: int, **options: Any) -> int:
                 show.note(f"vitsearch: {one.path}: {labels}")
                 failed += 1
             else:
-                rows += [{"path": one.path, "label": best.label, "score": round(best.score, 6)} for best in labels]
+                rows += [show.label_row(one.path, best) for best in labels]
             bar.update()
     show.label_rows(rows, options["output"], options["as_json"])
     if failed:
         show.note(f"vitsearch: {failed:,} of {len(found):,} photos could not be read")
     return 0 if rows else 1
-
-
-def _folder(photos: str) -> Path:
-    from vitsearch.layout import photo_root
-
-    return photo_root(photos)

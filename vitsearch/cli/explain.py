@@ -26,10 +26,10 @@ OUTPUT = "explanation.png"
 @JSON
 def explain(photos: str, photo: str, text: str | None, output: str | None, as_json: bool, **options: Any) -> int:
     """Draw which parts of PHOTO, a file anywhere or a path inside PHOTOS, the collection's encoder looks at."""
-    from vitsearch.classify import readable
     from vitsearch.collection import Collection
     from vitsearch.explain import explain as find
     from vitsearch.explain.draw import check_suffix, write_explanation
+    from vitsearch.language import readable
     from vitsearch.photos import read_photo
 
     target = Path(output) if output else None if as_json else Path(OUTPUT)

@@ -68,7 +68,7 @@ def label(photos: str, labels: str | None, labels_file: str | None, **options: A
         for text in found.notes:
             show.note(f"vitsearch: {text}")
         unlabelled = len(found) - len({one.photo_id for one in predictions})
-    rows = [{"path": one.path, "label": one.label, "score": round(one.score, 6)} for one in predictions]
+    rows = [show.label_row(one.path, one) for one in predictions]
     show.label_rows(rows, options["output"], options["as_json"])
     if unlabelled:
         show.note(f"vitsearch: {unlabelled:,} photos reach no label")

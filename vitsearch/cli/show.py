@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from vitsearch.errors import VitsearchError
+from vitsearch.types import Prediction
 
 
 def note(text: str) -> None:
@@ -60,6 +61,11 @@ def table(rows: Sequence[Sequence[object]], heads: Sequence[str] = ()) -> None:
     widths = [max(len(row[place]) for row in cells) for place in range(len(cells[0]))] if cells else []
     for row in cells:
         line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def label_row(path: str, prediction: Prediction) -> dict[str, Any]:
+    """Return a label of a photo as a row of output."""
+    return {"path": path, "label": prediction.label, "score": round(prediction.score, 6)}
 
 
 def label_rows(rows: Sequence[Mapping[str, Any]], output: str | None, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 from vitsearch.encoders.hub import hub_folder
-from vitsearch.encoders.model_files import TRANSFORMERS_FILES, missing_from, one_line, read_json
+from vitsearch.encoders.model_files import TRANSFORMERS_FILES, check_saved, one_line, read_json
 from vitsearch.encoders.preprocess import RGB, Interpolation, Preprocess
 from vitsearch.encoders.torch_encoder import Tokens, TorchEncoder, Towers, choose_device, choose_dtype
 from vitsearch.encoders.weights_hash import weights_hash
@@ -48,9 +48,7 @@ def load_hf(model: str, *, device: str = "auto", dtype: str = "auto") -> TorchEn
 
 def load_transformers_folder(folder: Path, name: str, *, device: str, dtype: str) -> TorchEncoder:
     """Return the encoder that transformers saved in a folder; raises EncoderError naming the file that is missing or damaged."""
-    missing = missing_from(folder, TRANSFORMERS_FILES)
-    if missing:
-        raise EncoderError(f"{name} lacks the file {folder / missing}: save the model again with its processor (save_pretrained)")
+    check_saved(folder, TRANSFORMERS_FILES, name)
     place, number_format = choose_device(device), choose_dtype(dtype, choose_device(device))
     config = read_json(folder / "config.json", name)
     _check_kind(config, name)
@@ -118,24 +116,34 @@ def _check_kind(config: Mapping[str, Any], name: str) -> None:
 def _load_model(folder: Path, name: str) -> nn.Module:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        with without_bar():
-            net, report = AutoModel.from_pretrained(
-                folder, config=config, dtype=torch.float32, local_files_only=True, trust_remote_code=False, output_loading_info=True
-            )
+        net, report = read_weights(AutoModel, folder, config=config)
     except (ImportError, MemoryError):
         raise
     except Exception as error:  # transformers, torch and safetensors each raise their own
         files = ", ".join(file.name for file in _weight_files(folder))
         raise EncoderError(f"{name}: cannot read {files} in {folder} ({one_line(error)}): fetch the model again") from error
+    check_complete(report, folder, name)
+    return net
+
+
+def read_weights(kind: Any, folder: Path, **options: Any) -> tuple[nn.Module, Mapping[str, Any]]:
+    """Return the model of a folder in float32, read by one of transformers' auto classes, and its report of what was missing."""
+    with _without_bar():
+        net, report = kind.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, output_loading_info=True, **options
+        )
+    return net, report
+
+
+def check_complete(report: Mapping[str, Any], folder: Path, name: str) -> None:
+    """Raise EncoderError where `read_weights` reports tensors that are missing or of another shape."""
     absent = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if absent:
         raise EncoderError(f"{name}: the weights in {folder} lack {len(absent)} tensors ({absent[0]}, ...): fetch the model again")
-    model: nn.Module = net
-    return model
 
 
 @contextmanager
-def without_bar() -> Iterator[None]:
+def _without_bar() -> Iterator[None]:
     """Hide the bar that transformers draws for the milliseconds it takes to load weights."""
     bars: Any = logging  # these functions carry no types
     shown = bars.is_progress_bar_enabled()

@@ -1,8 +1,8 @@
 """``local-dir:/path``: a model in a folder, as open_clip or as transformers saves it; nothing is downloaded."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vitsearch.encoders.model_files import local_folder
 from vitsearch.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -18,10 +18,8 @@ def load_local_dir(path: str, *, device: str = "auto", dtype: str = "auto") -> "
     An open_clip folder holds ``open_clip_config.json`` and weights, a transformers folder ``config.json``, ``model.safetensors``,
     ``preprocessor_config.json`` and a tokenizer. Raises EncoderError naming the file that is missing or damaged.
     """
-    folder = Path(path).expanduser().resolve()
+    folder = local_folder(path)
     name = f"local-dir:{folder}"
-    if not folder.is_dir():
-        raise EncoderError(f"there is no folder {folder}: local-dir: takes the folder of a model, as in local-dir:/path/to/model")
     if (folder / OPEN_CLIP_CONFIG).is_file():
         from vitsearch.encoders.open_clip_folder import load_open_clip_folder
 

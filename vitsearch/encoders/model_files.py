@@ -32,6 +32,21 @@ def missing_from(folder: Path, needed: Groups) -> str | None:
     return None
 
 
+def check_saved(folder: Path, needed: Groups, name: str) -> None:
+    """Raise EncoderError naming the first file that a folder of transformers lacks."""
+    missing = missing_from(folder, needed)
+    if missing:
+        raise EncoderError(f"{name} lacks the file {folder / missing}: save the model again with its processor (save_pretrained)")
+
+
+def local_folder(path: str) -> Path:
+    """Return the folder of a model named by its path; raises EncoderError where there is none."""
+    folder = Path(path).expanduser().resolve()
+    if not folder.is_dir():
+        raise EncoderError(f"there is no folder {folder}: local-dir: takes the folder of a model, as in local-dir:/path/to/model")
+    return folder
+
+
 def read_json(file: Path, name: str) -> dict[str, Any]:
     """Return the object in a JSON file; raises EncoderError where it is damaged."""
     try:

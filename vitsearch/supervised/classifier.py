@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,8 @@ from PIL import Image
 
 from vitsearch.errors import PhotoError, QueryError
 from vitsearch.photos import decode, map_ahead, read_bytes_and_fingerprint, upright_rgb, walk
-from vitsearch.types import Prediction
+from vitsearch.types import Activation, Prediction
+from vitsearch.vectors import squash
 from vitsearch.vectors import top_k as best_positions
 
 Picture = str | os.PathLike[str] | Image.Image
@@ -27,7 +28,7 @@ class Head(Protocol):
     """A model with classes: the part that differs from source to source."""
 
     classes: tuple[str, ...]
-    activation: Literal["softmax", "sigmoid"]
+    activation: Activation
 
     def prepare(self, image: Image.Image) -> Any:
         """Return the model's input for one RGB picture; runs in any thread."""
@@ -106,22 +107,14 @@ class ImageClassifier:
 
     def _answers(self, batch: list[tuple[str, Any]], top_k: int) -> Iterator[tuple[str, list[Prediction] | PhotoError]]:
         prepared = [item for _, item in batch if not isinstance(item, _Failed)]
-        rows: Iterator[NDArray[np.float32]] = iter(self.head.logits(prepared) if prepared else ())
+        logits = self.head.logits(prepared) if prepared else np.empty((0, len(self.classes)), dtype=np.float32)
+        rows = zip(logits, squash(logits, self.head.activation), strict=True)
         for path, item in batch:
             if isinstance(item, _Failed):
                 yield path, PhotoError(item.reason)
                 continue
-            logits = next(rows)
-            chances = _probabilities(logits.astype(np.float64), self.head.activation)
-            places = best_positions(logits, top_k)
-            yield path, [Prediction(path, self.classes[place], float(chances[place])) for place in places]
-
-
-def _probabilities(logits: NDArray[np.float64], activation: str) -> NDArray[np.float64]:
-    if activation == "sigmoid":
-        return np.exp(-np.logaddexp(0, -logits))
-    powers = np.exp(logits - logits.max())
-    return np.asarray(powers / powers.sum())
+            row, chances = next(rows)
+            yield path, [Prediction(path, self.classes[place], float(chances[place])) for place in best_positions(row, top_k)]
 
 
 def _expanded(images: Sequence[Picture]) -> Iterator[Picture]:

@@ -1,13 +1,14 @@
 """The supervised head of `mini`: ImageNet-1k's classes, offline, without torch."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from vitsearch.supervised.classifier import ImageClassifier
+from vitsearch.types import Activation
 
 if TYPE_CHECKING:
     from vitsearch.encoders.mini.encoder import MiniEncoder
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 class MiniHead:
     """`mini` as a model with classes."""
 
-    activation: Literal["softmax", "sigmoid"] = "softmax"
+    activation: Activation = "softmax"
 
     def __init__(self, encoder: "MiniEncoder") -> None:
         self._encoder = encoder

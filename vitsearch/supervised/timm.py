@@ -1,46 +1,17 @@
 """``timm:NAME`` and ``local-dir:``: timm's models with the transform that their configuration asks for."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import timm
-import torch
-from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor
 
 from vitsearch.encoders.model_files import one_line
 from vitsearch.encoders.torch_encoder import choose_device, choose_dtype
 from vitsearch.errors import EncoderError
 from vitsearch.supervised.classifier import ImageClassifier
+from vitsearch.supervised.torch_head import TorchHead
 
 _data: Any = timm.data  # carries no types
-
-
-class TimmHead:
-    """A model of timm on one device, in one number format."""
-
-    activation: Literal["softmax", "sigmoid"] = "softmax"
-
-    def __init__(self, model: Any, device: torch.device, dtype: torch.dtype) -> None:
-        self._transform = _data.create_transform(**_data.resolve_data_config({}, model=model), is_training=False)
-        self._model = model.to(device=device, dtype=dtype).eval()
-        self._device, self._dtype = device, dtype
-        self.classes = class_names(model)
-
-    def prepare(self, image: Image.Image) -> Tensor:
-        """Return ``(channels, height, width)`` float32, as timm's evaluation transform makes it."""
-        pixels: Tensor = self._transform(image)
-        return pixels
-
-    @torch.inference_mode()
-    def logits(self, batch: Sequence[Any]) -> NDArray[np.float32]:
-        """Return ``(n, classes)`` float32 logits."""
-        pixels = torch.stack(list(batch)).to(device=self._device, dtype=self._dtype)
-        result: NDArray[np.float32] = self._model(pixels).float().cpu().numpy()
-        return result
 
 
 def class_names(model: Any) -> tuple[str, ...]:
@@ -70,4 +41,7 @@ def load_timm_classifier(name: str, *, device: str, dtype: str) -> ImageClassifi
         raise EncoderError(f"{name}: the weights cannot be had ({one_line(error)}): connect once, or use local-dir:") from error
     if not net.num_classes:
         raise EncoderError(f"{name} has no classes: choose a model of timm with a classification head")
-    return ImageClassifier(name, TimmHead(net, place, number_format))
+    transform = _data.create_transform(**_data.resolve_data_config({}, model=net), is_training=False)
+    classes = class_names(net)
+    head = TorchHead(net.to(device=place, dtype=number_format), transform, lambda ready, pixels: ready(pixels), classes=classes)
+    return ImageClassifier(name, head)

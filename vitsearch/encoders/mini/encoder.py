@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 
 from vitsearch.encoders.protocol import Vectors, fingerprint_of
 from vitsearch.errors import EncoderError
+from vitsearch.language import readable
 from vitsearch.vectors import unit_rows
 
 FOLDER = Path(__file__).parent
@@ -130,11 +131,6 @@ class MiniEncoder:
                 tokenizer.enable_truncation(self._context)
                 self._tokenizer = tokenizer
             return self._tokenizer
-
-
-def readable(text: str) -> str:
-    """Return a text with question marks for the bytes that were no UTF-8, which an argument may hold as surrogates."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def padded(rows: Sequence[Sequence[int]]) -> dict[str, NDArray[np.int64]]:
