@@ -19,12 +19,12 @@ PACKAGE = ROOT / "vitsearch"
 
 FLOORS = {
     0: ("_version", "errors", "types"),
-    1: ("vectors", "metrics", "recipes", "language", "plan", "sqlite", "page", "truth", "vit", "vit_names", "vit_weights"),
-    2: ("photos", "encoders", "index", "store", "layout"),
+    1: ("vectors", "metrics", "recipes", "language", "plan", "sqlite", "page", "truth", "where", "vit", "vit_names", "vit_weights"),
+    2: ("photos", "encoders", "index", "store", "layout", "sorting", "sidecars"),
     3: ("query", "classify", "pipeline", "supervised", "explain"),
     4: ("collection",),
     5: ("indexing", "labelling", "report", "finetune", "distributed"),
-    6: ("sheet", "web"),
+    6: ("sheet", "confusion", "web"),
     7: ("demo", "doctor"),
     8: ("cli",),
     9: ("", "__main__"),  # the public door, and the one for `python -m`
@@ -38,7 +38,7 @@ NEIGHBOURS = {
 HEAVY = {  # a library, and the rooms with an adapter of it
     "torch": {"vit", "vit_names", "vit_weights", "encoders", "supervised", "explain", "finetune", "distributed"},
     "sklearn": {"classify"},
-    "torchvision": {"encoders"},
+    "torchvision": {"encoders", "finetune"},
     "open_clip": {"encoders"},
     "transformers": {"encoders", "supervised"},
     "timm": {"supervised"},

@@ -1,4 +1,4 @@
-"""What a collection's labelled photos are good for: calibrating a classifier, and training one."""
+"""Training a classifier on a collection's labelled photos, and making one's probabilities true on them."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from vitsearch.classify import (
 )
 from vitsearch.collection import Collection
 from vitsearch.errors import ClassifierError, QueryError
-from vitsearch.truth import read_truth
+from vitsearch.labelling.examples import labelled_vectors
 from vitsearch.vectors import Vectors
 
 Method = Literal["probe", "prototype", "tip"]
@@ -41,17 +41,6 @@ class TrainReport:
     photos: int
     right: int
     judged: int
-
-
-def labelled_vectors(collection: Collection, source: str) -> tuple[list[str], Vectors, list[str]]:
-    """Return the paths, the vectors ``(n, dim)`` and the labels of the photos that have one, in order of path.
-
-    ``source`` is "folders" or a CSV file (see `read_truth`); raises QueryError.
-    """
-    photos, vectors = collection.vectors()
-    truth = read_truth(source, [photo.path for photo in photos])
-    kept = [place for place, photo in enumerate(photos) if photo.path in truth]
-    return [photos[place].path for place in kept], vectors[kept], [truth[photos[place].path] for place in kept]
 
 
 def calibrate_on(collection: Collection, classifier: AnyClassifier, source: str) -> tuple[AnyClassifier, Calibration]:
