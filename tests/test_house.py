@@ -54,6 +54,8 @@ LIGHT = {  # what may be needed without an extra, at the top of a module
     "encoders": {"numpy", "PIL", "tokenizers", "safetensors"},
     "vit_weights": {"safetensors"},
     "classify": {"numpy", "PIL", "safetensors"},
+    "supervised": {"numpy", "PIL", "safetensors"},
+    "finetune": {"numpy", "PIL", "safetensors"},
 }
 LONGEST = 320
 

@@ -33,6 +33,7 @@ from vitsearch.errors import (
     VitsearchError,
 )
 from vitsearch.explain import Explanation, explain
+from vitsearch.finetune import FinetuneReport, FinetuneSettings, finetune
 from vitsearch.indexing import Progress, index_folder
 from vitsearch.labelling import TrainReport, calibrate_on, load_trained, train_on
 from vitsearch.query import Term, parse_query
@@ -52,6 +53,8 @@ __all__ = [
     "EncoderError",
     "EncoderMismatch",
     "Explanation",
+    "FinetuneReport",
+    "FinetuneSettings",
     "ImageClassifier",
     "ImageEncoder",
     "IndexDamaged",
@@ -76,6 +79,7 @@ __all__ = [
     "calibrate",
     "calibrate_on",
     "explain",
+    "finetune",
     "index_folder",
     "load_classifier",
     "load_encoder",

@@ -12,6 +12,7 @@ from vitsearch._version import __version__
 from vitsearch.cli import show
 from vitsearch.cli.classify import classify
 from vitsearch.cli.explain import explain
+from vitsearch.cli.finetune import finetune
 from vitsearch.cli.label import label
 from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS, results
 from vitsearch.cli.train import train
@@ -260,6 +261,7 @@ def demo(photos: str | None, output: str) -> int:
 
 cli.add_command(label)
 cli.add_command(train)
+cli.add_command(finetune)
 cli.add_command(classify)
 cli.add_command(explain)
 

@@ -128,7 +128,7 @@ def _load_model(folder: Path, name: str) -> nn.Module:
 
 def read_weights(kind: Any, folder: Path, **options: Any) -> tuple[nn.Module, Mapping[str, Any]]:
     """Return the model of a folder in float32, read by one of transformers' auto classes, and its report of what was missing."""
-    with _without_bar():
+    with without_bar():
         net, report = kind.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, output_loading_info=True, **options
         )
@@ -143,8 +143,8 @@ def check_complete(report: Mapping[str, Any], folder: Path, name: str) -> None:
 
 
 @contextmanager
-def _without_bar() -> Iterator[None]:
-    """Hide the bar that transformers draws for the milliseconds it takes to load weights."""
+def without_bar() -> Iterator[None]:
+    """Hide the bar that transformers draws for the milliseconds it takes to load or save weights."""
     bars: Any = logging  # these functions carry no types
     shown = bars.is_progress_bar_enabled()
     bars.disable_progress_bar()

@@ -1,0 +1,111 @@
+"""`vitsearch finetune`: words to a model fine-tuned on labelled photos."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vitsearch.cli import show
+from vitsearch.cli.options import DEVICE, JSON, PHOTOS
+
+
+@click.command()
+@PHOTOS
+@click.option(
+    "--labels-from", "source", required=True, metavar="folders|FILE.csv", help="The name of a photo's folder, or a CSV file: path,label."
+)
+@click.option(
+    "--model", default="mini", show_default=True, metavar="NAME", help="Where to begin: mini, hf:ORG/NAME, timm:NAME, local-dir:D."
+)
+@click.option("-o", "--output", required=True, metavar="DIR", help="Where the model goes; its checkpoint too, until it is done.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --output that was stopped.")
+@click.option("--epochs", type=int, metavar="N", help="How often every photo is shown, at most (12).")
+@click.option("--batch-size", type=int, metavar="N", help="Photos learned from at a time (32).")
+@click.option("--learning-rate", type=float, metavar="X", help="Peak rate of the head (0.0003).")
+@click.option("--layer-decay", type=float, metavar="X", help="The rate of each layer beside that of the one above (0.75).")
+@click.option("--mixup", type=float, metavar="X", help="How much photos are mixed in pairs (0.2; 0: not at all).")
+@click.option("--magnitude", type=int, metavar="N", help="Strength of RandAugment, 0 to 30 (9).")
+@click.option("--validation", type=float, metavar="P", help="Share of each class left out to judge by and to stop early (0.2; 0: none).")
+@click.option("--patience", type=int, metavar="N", help="Stop after so many epochs without a better result (4).")
+@click.option("--seed", type=int, metavar="N", help="Of the split, the order and the augmentation (0).")
+@DEVICE
+@JSON
+def finetune(photos: str, source: str, model: str, output: str, **options: Any) -> int:
+    """Fine-tune a Vision Transformer on the labelled photos of PHOTOS; `vitsearch classify PHOTOS --model local-dir:DIR` uses it.
+
+    Random crops, mirroring, RandAugment, mixup and label smoothing; slower learning for lower layers; a cosine schedule. A stopped run
+    goes on with --resume.
+    """
+    from vitsearch.finetune import FinetuneSettings
+    from vitsearch.finetune import finetune as run
+
+    asked = {name: options[name] for name in FinetuneSettings.__dataclass_fields__ if options.get(name) is not None}
+    with _Bar(not options["as_json"]) as bar:
+        report = run(
+            photos,
+            source,
+            output,
+            model=model,
+            settings=FinetuneSettings(**asked),
+            device=options["device"],
+            resume=options["resume"],
+            progress=bar,
+        )
+    for path, reason in report.unreadable:
+        show.note(f"vitsearch: {path}: {reason}")
+    if options["as_json"]:
+        show.json_line(_facts(report) | {"output": output})
+        return 0
+    show.line(f"{len(report.classes):,} classes from {report.photos:,} photos in {report.seconds:.0f} s, {_judged(report)}")
+    show.line(f"wrote {show.printable(output)}: vitsearch classify PHOTOS --model local-dir:{show.printable(str(Path(output)))}")
+    return 0
+
+
+class _Bar:
+    """Shows photos and rate of each epoch on stderr where that is a terminal, and a line for each epoch that ended."""
+
+    def __init__(self, lines: bool) -> None:
+        self._lines, self._stage = lines, ("", 0)
+        self._bar: Any = None
+
+    def __enter__(self) -> "_Bar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, step: Any) -> None:
+        from vitsearch.cli.progress import photo_bar
+
+        if step.stage == "judged":
+            self._say(step.last)
+            return
+        if self._stage != (step.stage, step.epoch):
+            self.__exit__()
+            self._stage = (step.stage, step.epoch)
+            self._bar = photo_bar(step.total, f"epoch {step.epoch}" if step.epoch else step.stage)
+        self._bar.update(step.done - self._bar.n)
+
+    def _say(self, result: Any) -> None:
+        self.__exit__()
+        if self._lines:
+            judged = f", {result.right} of {result.judged} left out right" if result.judged else ""
+            show.note(f"vitsearch: epoch {result.epoch}: loss {result.loss:.3f}{judged}")
+
+
+def _judged(report: Any) -> str:
+    from vitsearch.metrics import accuracy_interval
+
+    best = report.best
+    if not best.judged:
+        return f"{len(report.epochs)} epochs, no photo left out to judge by"
+    low, high = accuracy_interval(best.right, best.judged)
+    share = best.right / best.judged
+    return f"accuracy {share:.3f} (95 % interval {low:.3f} to {high:.3f}) on {best.judged:,} others after epoch {best.epoch}"
+
+
+def _facts(report: Any) -> dict[str, Any]:
+    """Return a report as one JSON object."""
+    return asdict(report) | {"unreadable": [{"path": path, "reason": reason} for path, reason in report.unreadable]}
