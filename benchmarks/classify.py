@@ -1,12 +1,13 @@
-"""Measure classification on a folder of classes: zero-shot, supervised, and from 1, 5 and 20 examples a class, with calibration.
+"""Measure classification on a folder of classes: zero-shot, supervised, from 1, 5 and 20 examples a class, fine-tuned, with calibration.
 
-    python benchmarks/classify.py --data DIR [--seeds 5]
+    python benchmarks/classify.py --data DIR [--seeds 5] [--finetune]
 
 DIR holds ``imagenette-dev.tar``, one folder a class. All ways are judged on the same photos: those that are no example for any of them
 (20 a class are, drawn anew with each seed). The table gives the mean over the seeds and the 95 % interval of the first.
 """
 
 import argparse
+import csv
 import tarfile
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from machine import machine
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitsearch import Collection, calibrate, index_folder
+from vitsearch import Collection, FinetuneSettings, calibrate, finetune, index_folder, load_classifier
 from vitsearch.classify import Classifier, prototype_classifier, tip_classifier
 from vitsearch.classify.probe import probe_classifier
 from vitsearch.encoders.mini.encoder import MiniEncoder
@@ -59,6 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, required=True, help="folder with imagenette-dev.tar")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--finetune", action="store_true", help="also fine-tune mini on 20 photos a class, for each seed (minutes)")
     chosen = parser.parse_args()
     print(machine())
     with tempfile.TemporaryDirectory() as place:
@@ -66,10 +68,28 @@ def main() -> None:
             tar.extractall(place, filter="data")
         index_folder(place, encoder="mini")
         with Collection.open(place) as found:
-            measure(found, chosen.seeds)
+            measure(found, chosen.seeds, finetuning=chosen.finetune)
 
 
-def measure(found: Collection, seeds: int) -> None:
+def fine_tuned(found: Collection, paths: Sequence[str], truth: Sequence[str], some: Numbers, rest: Numbers) -> tuple[int, float]:
+    """Fine-tune `mini` on some of the photos, no others, and return how many of the rest are right and the calibration error."""
+    with tempfile.TemporaryDirectory() as place:
+        examples = Path(place) / "examples.csv"
+        with open(examples, "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([("path", "label"), *((paths[i], truth[i]) for i in some)])
+        settings = FinetuneSettings(validation=0.0)
+        report = finetune(found.root, str(examples), Path(place) / "model", settings=settings)
+        print(f"fine-tuned on {report.photos} photos, {len(report.epochs)} epochs, in {report.seconds:.0f} s")
+        classifier = load_classifier(f"local-dir:{place}/model")
+        chances = np.empty((len(rest), len(classifier.classes)), dtype=np.float32)
+        for row, labels in enumerate(classifier([found.root / paths[i] for i in rest], len(classifier.classes))):
+            for one in labels:
+                chances[row, classifier.classes.index(one.label)] = one.score
+    right = np.array([classifier.classes.index(truth[i]) for i in rest])
+    return int((chances.argmax(axis=1) == right).sum()), expected_calibration_error(chances, right)
+
+
+def measure(found: Collection, seeds: int, *, finetuning: bool = False) -> None:
     """Print the table of a collection whose folders are its classes."""
     paths, vectors, truth = labelled_vectors(found, "folders")
     names = sorted(set(truth))
@@ -95,6 +115,9 @@ def measure(found: Collection, seeds: int) -> None:
                 if name != "probe" or shots > 1:
                     judged = judge(make(vectors[some], labels), vectors[rest], told)
                     results.setdefault(f"{name}, {shots} a class", []).append((*judged, len(rest)))
+        if finetuning:
+            name = f"fine-tuned mini, {max(SHOTS)} a class"
+            results.setdefault(name, []).append((*fine_tuned(found, paths, truth, some, rest), len(rest)))
         calibrated, _ = calibrate(zero_shot, vectors[some], labels)  # on the most examples
         results.setdefault("zero-shot, calibrated on these", []).append((*judge(calibrated, vectors[rest], told), len(rest)))
     for name, runs in results.items():
