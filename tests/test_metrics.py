@@ -1,12 +1,22 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import top_k_accuracy_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score, top_k_accuracy_score
 
-from vitsearch.metrics import expected_calibration_error, first_right_ranks, median_rank, recall_at_k, top_k_accuracy
+from vitsearch.metrics import (
+    accuracy_interval,
+    confidence_gap,
+    expected_calibration_error,
+    first_right_ranks,
+    mean_per_class_accuracy,
+    median_rank,
+    recall_at_k,
+    top_k_accuracy,
+)
 
 SCORES = np.array([[0.9, 0.1, 0.5], [0.2, 0.3, 0.4], [0.5, 0.5, 0.5]])
 RIGHT = np.array([[True, False, False], [True, True, False], [False, False, True]])
@@ -39,6 +49,48 @@ def test_top_k_accuracy_agrees_with_scikit_learn(k):
     generator = np.random.default_rng(7)
     scores, labels = generator.random((200, 8)), generator.integers(0, 8, 200)
     assert top_k_accuracy(scores, labels, k) == top_k_accuracy_score(labels, scores, k=k, labels=range(8))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(3, 7), st.integers(1, 40), st.integers(0, 10_000))
+def test_accuracies_agree_with_scikit_learn(classes, count, seed):
+    generator = np.random.default_rng(seed)
+    scores, labels = generator.permuted(np.tile(np.arange(classes), (count, 1)), axis=1), generator.integers(0, classes, count)
+    best, known = scores.argmax(axis=1), np.unique(labels)
+    assert top_k_accuracy(scores, labels) == pytest.approx(accuracy_score(labels, best))
+    for k in range(1, classes):
+        assert top_k_accuracy(scores, labels, k) == pytest.approx(top_k_accuracy_score(labels, scores, k=k, labels=range(classes)))
+    wanted = recall_score(labels, best, labels=known, average="macro", zero_division=0)
+    assert mean_per_class_accuracy(best, labels) == pytest.approx(wanted)
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes", "ignore:A single label was found")
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=30))
+def test_mean_per_class_accuracy_is_balanced_accuracy(pairs):
+    predicted, labels = np.array(pairs).T
+    assert mean_per_class_accuracy(predicted, labels) == pytest.approx(balanced_accuracy_score(labels, predicted))
+
+
+def test_a_rare_class_counts_as_much_as_a_frequent_one():
+    assert mean_per_class_accuracy(np.array([0, 0, 0, 0]), np.array([0, 0, 0, 1])) == 0.5
+    assert mean_per_class_accuracy(np.array([9, 1]), np.array([7, 1])) == 0.5
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 10_000), st.integers(0, 10_000))
+def test_the_interval_is_that_of_scipy(total, right):
+    right %= total + 1
+    assert accuracy_interval(right, total) == pytest.approx(tuple(binomtest(right, total).proportion_ci(method="wilson")), abs=1e-6)
+
+
+@given(hnp.arrays(np.float64, (9, 3), elements=st.floats(0, 1)), hnp.arrays(np.int64, 9, elements=st.integers(0, 2)))
+def test_the_gap_of_answers_is_the_error_of_their_probabilities(probabilities, labels):
+    sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    assert confidence_gap(sure, right) == expected_calibration_error(probabilities, labels)
+    alone = [abs(sure[i] - right[i]) for i in range(9)]
+    assert confidence_gap(sure[:1], right[:1]) == pytest.approx(alone[0])
+    assert confidence_gap(sure, right) <= np.mean(alone) + 1e-12
 
 
 def test_calibration_error_of_a_known_case():
@@ -78,6 +130,10 @@ def test_a_perfect_and_a_wholly_wrong_classifier():
         lambda: top_k_accuracy(np.zeros((2, 3)), np.array([0, 3])),
         lambda: top_k_accuracy(np.zeros((2, 3)), np.array([0])),
         lambda: expected_calibration_error(np.array([[1.5, 0.0]]), np.array([0])),
+        lambda: mean_per_class_accuracy(np.array([], int), np.array([], int)),
+        lambda: mean_per_class_accuracy(np.array([0]), np.array([0, 1])),
+        lambda: confidence_gap(np.array([0.5]), np.array([True, False])),
+        lambda: accuracy_interval(2, 1),
     ],
 )
 def test_wrong_input_is_refused(call):

@@ -33,15 +33,26 @@ from vitsearch.errors import (
     VitsearchError,
 )
 from vitsearch.explain import Explanation, explain
-from vitsearch.finetune import FinetuneReport, FinetuneSettings, finetune
+from vitsearch.finetune import FinetuneReport, FinetuneSettings, FinetuneStep, finetune
 from vitsearch.indexing import Progress, index_folder
-from vitsearch.labelling import TrainReport, calibrate_on, load_trained, train_on
+from vitsearch.labelling import (
+    Accuracy,
+    Evaluation,
+    Retrieval,
+    TrainReport,
+    calibrate_on,
+    evaluate,
+    evaluate_model,
+    load_trained,
+    train_on,
+)
 from vitsearch.query import Term, parse_query
 from vitsearch.recipes import Recipe, load_recipe
 from vitsearch.supervised import ImageClassifier, load_classifier
 from vitsearch.types import IndexReport, Photo, PhotoInfo, Prediction, SearchResult, SkippedPhoto
 
 __all__ = [
+    "Accuracy",
     "Calibration",
     "Classifier",
     "ClassifierError",
@@ -52,9 +63,11 @@ __all__ = [
     "Encoder",
     "EncoderError",
     "EncoderMismatch",
+    "Evaluation",
     "Explanation",
     "FinetuneReport",
     "FinetuneSettings",
+    "FinetuneStep",
     "ImageClassifier",
     "ImageEncoder",
     "IndexDamaged",
@@ -69,6 +82,7 @@ __all__ = [
     "QueryError",
     "Recipe",
     "RecipeError",
+    "Retrieval",
     "SearchResult",
     "SkippedPhoto",
     "Term",
@@ -78,6 +92,8 @@ __all__ = [
     "__version__",
     "calibrate",
     "calibrate_on",
+    "evaluate",
+    "evaluate_model",
     "explain",
     "finetune",
     "index_folder",

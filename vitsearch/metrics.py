@@ -50,6 +50,18 @@ def top_k_accuracy(scores: Floats, labels: NDArray[np.integer[Any]], k: int = 1)
     return recall_at_k(first_right_ranks(scores, labels[:, None] == np.arange(scores.shape[1])), k)
 
 
+def mean_per_class_accuracy(predicted: NDArray[np.integer[Any]], labels: NDArray[np.integer[Any]]) -> float:
+    """Return the mean over classes of the share of a class's rows that were recognised: balanced accuracy, mean per-class recall.
+
+    Both are ``(n,)`` class numbers; a class that no row is of does not count. Raises ValueError for unequal shapes or no rows.
+    """
+    predicted, labels = np.asarray(predicted), np.asarray(labels)
+    if labels.ndim != 1 or not len(labels) or predicted.shape != labels.shape:
+        raise ValueError(f"expected (n,) predictions and labels, n at least 1, got {predicted.shape} and {labels.shape}")
+    _, place = np.unique(labels, return_inverse=True)
+    return float((np.bincount(place, weights=predicted == labels) / np.bincount(place)).mean())
+
+
 def expected_calibration_error(probabilities: Floats, labels: NDArray[np.integer[Any]], *, bins: int = 15) -> float:
     """Return the mean distance between confidence and accuracy over bins of equal width, weighted by their rows (0 is best).
 
@@ -59,10 +71,16 @@ def expected_calibration_error(probabilities: Floats, labels: NDArray[np.integer
     probabilities, labels = _checked(probabilities, labels)
     if bins < 1 or not ((probabilities >= 0) & (probabilities <= 1 + 1e-6)).all():
         raise ValueError("probabilities must be from 0 to 1 and bins at least 1")
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    gap = confidence - (probabilities.argmax(axis=1) == labels)
-    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    return float(np.abs(np.bincount(place, weights=gap, minlength=bins)).sum() / len(gap))
+    return confidence_gap(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels, bins=bins)
+
+
+def confidence_gap(confidence: Floats, right: NDArray[np.bool_], *, bins: int = 15) -> float:
+    """Return the expected calibration error of answers whose confidence, and whether they were right, is known: ``(n,)`` each."""
+    sure, right = np.asarray(confidence, dtype=np.float64), np.asarray(right, dtype=np.bool_)
+    if sure.ndim != 1 or not len(sure) or sure.shape != right.shape:
+        raise ValueError(f"expected (n,) confidences and answers, n at least 1, got {sure.shape} and {right.shape}")
+    place = np.clip(np.ceil(sure * bins).astype(np.int64) - 1, 0, bins - 1)
+    return float(np.abs(np.bincount(place, weights=sure - right, minlength=bins)).sum() / len(sure))
 
 
 def accuracy_interval(right: int, total: int, *, z: float = 1.959964) -> tuple[float, float]:
