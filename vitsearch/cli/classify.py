@@ -1,5 +1,6 @@
 """`vitsearch classify`: a supervised classifier on the photos of a folder."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import click
 
 from vitsearch.cli import show
 from vitsearch.cli.options import DEVICE, JSON, PHOTOS
+from vitsearch.cli.outputs import check_outputs, outputs, write_outputs
+from vitsearch.types import Prediction
 
 
 @click.command()
@@ -23,6 +26,7 @@ from vitsearch.cli.options import DEVICE, JSON, PHOTOS
 @click.option("--dtype", default="auto", show_default=True, metavar="T", help="float32, float16, bfloat16 or auto.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, metavar="N", help="Photos computed at a time.")
 @click.option("--output", metavar="FILE", help="Write the rows to FILE.csv or FILE.jsonl instead of printing them.")
+@outputs
 @JSON
 def classify(photos: str, model: str, top: int, **options: Any) -> int:
     """Name what is on every photo of PHOTOS by the classes that a model was trained on; no collection is needed."""
@@ -34,22 +38,25 @@ def classify(photos: str, model: str, top: int, **options: Any) -> int:
 
     if options["output"]:
         show.check_rows_file(Path(options["output"]))
-    found = [one for one in walk(photo_root(photos)) if one.problem is None]
+    check_outputs(photos, options)
+    root = photo_root(photos)
+    found = [one.path for one in walk(root) if one.problem is None]
     if not found:
         raise VitsearchError(f"no photos found in {photos}: give a folder with jpg, png, webp, tiff, bmp, gif or heic files")
     classifier = load_classifier(model, device=options["device"], dtype=options["dtype"])
-    answers = classifier.stream([Path(photos) / one.path for one in found], top, batch_size=options["batch_size"])
-    rows: list[dict[str, Any]] = []
-    failed = 0
+    answers = classifier.stream([root / path for path in found], top, batch_size=options["batch_size"])
+    predictions: list[Prediction] = []
+    failed: set[str] = set()
     with photo_bar(len(found), "classifying") as bar:
-        for one, (_, labels) in zip(found, answers, strict=True):
+        for path, (_, labels) in zip(found, answers, strict=True):
             if isinstance(labels, PhotoError):
-                show.note(f"vitsearch: {one.path}: {labels}")
-                failed += 1
+                show.note(f"vitsearch: {path}: {labels}")
+                failed.add(path)
             else:
-                rows += [show.label_row(one.path, best) for best in labels]
+                predictions += [replace(best, path=path) for best in labels]
             bar.update()
-    show.label_rows(rows, options["output"], options["as_json"])
+    show.label_rows([show.label_row(one.path, one) for one in predictions], options["output"], options["as_json"])
     if failed:
-        show.note(f"vitsearch: {failed:,} of {len(found):,} photos could not be read")
-    return 0 if rows else 1
+        show.note(f"vitsearch: {len(failed):,} of {len(found):,} photos could not be read")
+    write_outputs(root, options, predictions, [path for path in found if path not in failed])
+    return 0 if predictions else 1

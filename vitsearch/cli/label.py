@@ -7,6 +7,7 @@ import click
 
 from vitsearch.cli import show
 from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
+from vitsearch.cli.outputs import check_outputs, outputs, write_outputs
 from vitsearch.errors import VitsearchError
 
 
@@ -35,6 +36,7 @@ from vitsearch.errors import VitsearchError
 )
 @click.option("--output", metavar="FILE", help="Write the rows to FILE.csv or FILE.jsonl instead of printing them.")
 @click.option("--store", is_flag=True, help="Keep the best label and its score in the collection.")
+@outputs
 @JSON
 def label(photos: str, labels: str | None, labels_file: str | None, **options: Any) -> int:
     """Give every photo of PHOTOS its most fitting label (zero-shot: any words will do).
@@ -53,6 +55,7 @@ def label(photos: str, labels: str | None, labels_file: str | None, **options: A
         raise click.UsageError("--background and --template go with labels, not with --classifier", click.get_current_context())
     if options["output"]:
         show.check_rows_file(Path(options["output"]))
+    check_outputs(photos, options)
     with Collection.open(photos, collection=options["collection"], device=options["device"]) as found:
         classifier = _classifier(found, labels, labels_file, options)
         if options["calibrate"]:
@@ -67,11 +70,13 @@ def label(photos: str, labels: str | None, labels_file: str | None, **options: A
             found.store_labels(predictions)
         for text in found.notes:
             show.note(f"vitsearch: {text}")
-        unlabelled = len(found) - len({one.photo_id for one in predictions})
+        paths = [photo.path for photo in found.photos()]
     rows = [show.label_row(one.path, one) for one in predictions]
     show.label_rows(rows, options["output"], options["as_json"])
+    unlabelled = len(paths) - len({one.photo_id for one in predictions})
     if unlabelled:
         show.note(f"vitsearch: {unlabelled:,} photos reach no label")
+    write_outputs(found.root, options, predictions, paths)
     return 0 if rows else 1
 
 

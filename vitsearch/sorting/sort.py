@@ -162,7 +162,7 @@ class _Sorting:
             if old:
                 now[place] = old
             if made.link and (error.errno in _NO_LINKS or getattr(error, "winerror", None) == 1314):
-                raise VitsearchError(f"cannot make links in {self.target} ({error.strerror}): sort into it with copies") from error
+                raise VitsearchError(f"cannot make links in {self.target} ({error.strerror}): sort into it with copies (--copy)") from error
             self.problems.append((path, f"cannot be put at {place} ({error.strerror or error})"))
             return "failed"
         return "made"
