@@ -137,11 +137,12 @@ def tiny_tokenizer(length: int) -> transformers.PreTrainedTokenizerFast:
     )
 
 
-def save_siglip(folder: Path) -> transformers.SiglipModel:
-    """Save a random SigLIP with a tiny tokenizer as a transformers folder and return it."""
+def save_siglip(folder: Path, length: int = 16) -> transformers.SiglipModel:
+    """Save a random SigLIP that reads ``length`` tokens, with a tiny tokenizer, as a transformers folder and return it."""
     tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = transformers.SiglipConfig(
-        text_config=tower | {"vocab_size": 90, "max_position_embeddings": 16, "projection_size": 32, "bos_token_id": 1, "eos_token_id": 1},
+        text_config=tower
+        | {"vocab_size": 90, "max_position_embeddings": length, "projection_size": 32, "bos_token_id": 1, "eos_token_id": 1},
         vision_config=tower | {"image_size": 32, "patch_size": 8},
     )
     net = scramble(transformers.SiglipModel(config))
@@ -149,6 +150,6 @@ def save_siglip(folder: Path) -> transformers.SiglipModel:
         net.logit_scale.fill_(2.3)
         net.logit_bias.fill_(-3.5)
     net.save_pretrained(folder)
-    tiny_tokenizer(16).save_pretrained(folder)
+    tiny_tokenizer(length).save_pretrained(folder)
     transformers.SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
     return net
