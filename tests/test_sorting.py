@@ -3,12 +3,13 @@
 import json
 import os
 import sys
+import tempfile
 import unicodedata
 from pathlib import Path
 
 import pytest
 from conftest import paint
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitsearch.classify import labels
@@ -209,6 +210,16 @@ def test_a_manifest_that_leads_out_of_the_folder_is_damaged(photos: Path, tmp_pa
     assert (photos / "red.png").exists()
 
 
+def test_a_run_that_was_cut_short_is_finished_by_the_next(photos: Path, tmp_path: Path) -> None:
+    target = tmp_path / "sorted"
+    sort_into(target, predictions(RIGHT), root=photos)
+    whole = tree(target)
+    (target / "plant/green.png").unlink()  # said in the manifest, and not made
+    (target / "warm/red/.vitsearch-1.part").symlink_to("x")
+    assert sort_into(target, predictions(RIGHT), root=photos) == SortReport(1, 3, 0, ())
+    assert tree(target) == whole | {"warm/red/.vitsearch-1.part": "x"}
+
+
 def test_a_linked_folder_in_the_target_is_not_entered(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "sorted").mkdir()
     (tmp_path / "sorted" / "warm").symlink_to(photos)
@@ -304,3 +315,33 @@ def test_two_labels_never_share_a_folder_and_every_name_is_safe(given_labels: li
             assert level[0] not in ". "
             assert level[-1] not in ". "
             assert level.split(".")[0].rstrip().lower() not in {"con", "prn", "aux", "nul", "com1", "lpt9"}
+
+
+PLACES = st.sampled_from(["a.png", "x/a.png", "x/b.png", "y/a.png", "x__a.png"])
+ROUND = st.tuples(st.sets(st.tuples(PLACES, st.sampled_from(["p", "P", "p > a.png", "q > r", "x"]))), st.booleans())
+USERS = st.sets(st.sampled_from(["p/a.png", "p/x__a.png", "q/r/a.png", "q/notes.txt", "x", "r/a.png"]))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(ROUND, max_size=3), USERS)
+def test_whatever_the_labels_every_photo_is_there_and_the_users_files_stay(
+    rounds: list[tuple[set[tuple[str, str]], bool]], users: set[str]
+) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        photos, target = Path(place, "photos"), Path(place, "sorted")
+        for path in ("a.png", "x/a.png", "x/b.png", "y/a.png", "x__a.png"):
+            (photos / path).parent.mkdir(parents=True, exist_ok=True)
+            (photos / path).write_text(path)
+        for path in users:
+            (target / path).parent.mkdir(parents=True, exist_ok=True)
+            (target / path).write_text("mine")
+        for wanted, copy in [*rounds, *rounds[-1:], (set[tuple[str, str]](), False)]:
+            report = sort_into(target, [Prediction(path, label, 1.0) for path, label in wanted], root=photos, copy=copy)
+            found = tree(target)
+            assert {path: found.pop(path) for path in users} == dict.fromkeys(users, b"mine")
+            names = folder_names({label for _, label in wanted})
+            blocked = {(path, label) for path, label in wanted if any(f"{names[label]}/".startswith(f"{user}/") for user in users)}
+            there = sorted((target.joinpath(file).read_text(), file.rpartition("/")[0]) for file in found)
+            assert there == sorted((path, names[label]) for path, label in wanted - blocked)
+            assert {path for path, _ in report.problems} == {path for path, _ in blocked}
+            assert {target.joinpath(file).is_symlink() for file in found} <= {not copy}

@@ -170,7 +170,6 @@ def _write(file: str, data: bytes) -> None:
         if os.path.exists(place):
             shutil.copymode(place, aside)
         os.replace(aside, place)
-    except OSError:
-        with suppress(OSError):
+    finally:
+        with suppress(OSError):  # it is there only where this was cut short
             os.unlink(aside)
-        raise

@@ -182,11 +182,10 @@ class _Sorting:
             if os.path.lexists(file) and not _replaceable(self.target, place, self.before):
                 raise FileExistsError(errno.EEXIST, "another file has come there: run it again")
             os.replace(aside, file)
-        except OSError:
-            with suppress(OSError):
+        finally:
+            with suppress(OSError):  # it is there only where this was cut short
                 os.unlink(aside)
             self._remove_empty(folder)
-            raise
         facts = os.lstat(file)
         return made if made.link else Made(made.photo, "", facts.st_size, facts.st_mtime_ns, made.photo_mtime_ns)
 
