@@ -182,7 +182,7 @@ def test_rows_of_more_ids_than_one_statement_takes(store: PhotoStore) -> None:
     with store.writing():
         ids = [store.put_photo(Found(f"{n}.jpg", 1, 1), b"f", INFO, vector=half(n, 0, 0, 0), generation=1) for n in range(1203)]
     rows = store.rows([*ids, 10**6, *np.array(ids[:2])])
-    assert sorted(set(rows)) == [(photo_id, f"{n}.jpg", half(n, 0, 0, 0).tobytes()) for n, photo_id in enumerate(ids)]
+    assert sorted(set(rows)) == [(photo_id, f"{n}.jpg", half(n, 0, 0, 0).tobytes(), b"f") for n, photo_id in enumerate(ids)]
 
 
 def test_a_photo_without_a_vector_is_told(store: PhotoStore) -> None:
@@ -450,9 +450,11 @@ class StoreMachine(RuleBasedStateMachine):
                 for i, row in zip(ids, rows, strict=True)
             ]
             assert found == [(i, vector) for i, (vector, generation) in sorted(model.vectors.items()) if generation > since]
-        paths = {photo.photo_id: photo.path for photo in model.photos.values()}
+        known = {photo.photo_id: photo for photo in model.photos.values()}
         rows = sorted(self.reader.rows(sorted(self.given_ids)))
-        assert rows == [(i, paths[i], half(*vector).tobytes()) for i, (vector, _) in sorted(model.vectors.items())]
+        assert rows == [
+            (i, known[i].path, half(*vector).tobytes(), known[i].fingerprint) for i, (vector, _) in sorted(model.vectors.items())
+        ]
 
 
 def test_any_sequence_of_writes_is_as_a_dict() -> None:

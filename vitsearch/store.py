@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from vitsearch.errors import CollectionError
 from vitsearch.sqlite import MIGRATIONS, RESTORE, connect, explain
 from vitsearch.types import Found, Photo, PhotoInfo, SkippedPhoto, State
+from vitsearch.where import Where, prepare
 
 Half = NDArray[np.float16]
 Ids = NDArray[np.int64]
@@ -31,6 +32,7 @@ class PhotoStore:
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
+        self._has_facts = False
         if read_only and not path.exists():
             raise CollectionError(f"{path} is missing: restore it from a backup, or run `vitsearch index` to embed the photos again")
         with self._errors():
@@ -223,16 +225,26 @@ class PhotoStore:
             raise CollectionError(f"{self.path}: photo {photo_id} has no vector: run `vitsearch verify`")
         return self.halves([row[0]])[0]
 
-    def rows(self, ids: Sequence[int]) -> list[tuple[int, str, bytes]]:
-        """Return (id, path, raw vector) of those ids that are in the collection, in no promised order."""
-        found: list[tuple[int, str, bytes]] = []
+    def rows(self, ids: Sequence[int]) -> list[tuple[int, str, bytes, bytes]]:
+        """Return (id, path, raw vector, fingerprint) of those ids that are in the collection, in no promised order."""
+        found: list[tuple[int, str, bytes, bytes]] = []
         with self._errors():
             for start in range(0, len(ids), 500):  # SQLite limits the parameters of one statement
                 part = [int(photo_id) for photo_id in ids[start : start + 500]]
                 marks = ",".join("?" * len(part))
-                sql = f"SELECT id, path, vector FROM photos JOIN vectors ON photo_id = id WHERE id IN ({marks})"
+                sql = f"SELECT id, path, vector, fingerprint FROM photos JOIN vectors ON photo_id = id WHERE id IN ({marks})"
                 found.extend(self._db.execute(sql, part))
         return found
+
+    def ids_where(self, where: Where) -> Ids:
+        """Return the ids of the photos that a filter leaves, in order."""
+        condition, values = where.sql()
+        with self._errors():
+            if not self._has_facts:
+                prepare(self._db)
+                self._has_facts = True
+            rows = self._db.execute(f"SELECT id FROM photo_facts WHERE {condition} ORDER BY id", values)
+            return np.fromiter((row[0] for row in rows), dtype=np.int64)
 
     def vector_batches(self, *, since: int = -1, size: int = 4096) -> Iterator[tuple[Ids, Half]]:
         """Yield (ids, ``(n, dim)`` float16 rows) in order of id, of the vectors stored after generation ``since``."""

@@ -1,9 +1,9 @@
-"""The collection: a folder of photos that can be searched and labelled."""
+"""The noun that the user holds: a folder of photos that can be searched and labelled."""
 
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, Unpack
 
 import numpy as np
 from PIL import Image
@@ -18,21 +18,30 @@ from vitsearch.classify import (
     parse_labels,
     zero_shot_classifier,
 )
+from vitsearch.collection.duplicates import LookAlikes, look_alikes, lookalike_threshold, same_files
+from vitsearch.collection.searcher import Searcher
+from vitsearch.collection.terms import Terms
+from vitsearch.collection.wish import Wish, as_where
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.protocol import Encoder, ImageEncoder
-from vitsearch.errors import EncoderMismatch, IndexDamaged, PhotoError, QueryError
-from vitsearch.index import Shadow, manifest_stamp, open_shadow, propose
-from vitsearch.language import readable, unread_notes
+from vitsearch.errors import EncoderMismatch, QueryError
+from vitsearch.language import unread_notes
 from vitsearch.layout import Settings, check_fingerprint, collection_folder, photo_root, read_settings, writer_lock
-from vitsearch.photos import decode, read_bytes_and_fingerprint, upright_rgb
-from vitsearch.query import Query, Term, check_top_k, check_vector, combine, photo_path, terms_of
+from vitsearch.query import Query, Term, check_top_k, photo_path
 from vitsearch.store import PhotoStore
 from vitsearch.types import Photo, Prediction, SearchResult, SkippedPhoto
-from vitsearch.vectors import Vectors, cosine_scores, unit_rows
+from vitsearch.vectors import Vectors, unit_rows
+from vitsearch.where import Where
 
-OVERFETCH = 4  # candidates asked of the index for each result wanted: an approximate index orders them only roughly
-SPARE = 8  # candidates asked of the index beyond the results wanted: some may have been removed since it was built
-TIE = 1e-6  # where the last candidate is this near to the last result, one not proposed may belong before it, by score or by path
+
+class Wishes(TypedDict, total=False):
+    """What may be wished of a search besides the number of results; see `Collection.search`."""
+
+    where: str | Where | None
+    offset: int
+    min_score: float | None
+    diverse: float
+    collapse: bool | float
 
 
 class Collection:
@@ -51,8 +60,8 @@ class Collection:
         self._encoder = self._checked(encoder) if encoder else None
         self._device = device
         self._store = PhotoStore(folder / "photos.db", read_only=True)
-        self._shadow: Shadow | None = None
-        self._stamp: object = None
+        self._searcher = Searcher(folder, settings, self._store, self.notes)
+        self._terms = Terms(root, self._store, lambda: self.encoder, settings.dim)
 
     @classmethod
     def open(
@@ -87,7 +96,7 @@ class Collection:
     def close(self) -> None:
         """Close the database; a second call does nothing."""
         self._store.close()
-        self._shadow = None
+        self._searcher.close()
 
     # -- what is in it ------------------------------------------------------------------------------------------------
 
@@ -132,121 +141,75 @@ class Collection:
 
     # -- search -------------------------------------------------------------------------------------------------------
 
-    def search(self, query: Query, top_k: int = 10) -> list[SearchResult]:
+    def search(self, query: Query, top_k: int | None = 10, **wishes: Unpack[Wishes]) -> list[SearchResult]:
         """Return the ``top_k`` photos most like the query, best first, equal scores in order of path.
 
         The query is words, or terms in a string (``"2:beach + ./dog.jpg - people"``, see `parse_query`), a path, a PIL picture, a vector
-        ``(dim,)``, or a list of `Term`. Photos named in the query are left out. Raises QueryError, PhotoError or EncoderError.
+        ``(dim,)``, or a list of `Term`. Photos named in the query are left out. Keywords: ``where``, a filter as text or as `Where`
+        (`parse_where`); ``offset``, results to pass over; ``min_score``, the least cosine, with which ``top_k`` may be None for all;
+        ``diverse``, from 0 to 1, for results unlike each other; ``collapse=True`` to show one photo of those that are the same or look
+        alike. Raises QueryError, PhotoError or EncoderError.
         """
-        check_top_k(top_k)
-        terms = terms_of(query)
-        if terms is None:
-            return self._nearest(check_vector(query, self.dim), top_k, frozenset())
-        named = {term.what: self._photo_of(term.what) for term in terms if isinstance(term.what, Path)}
-        vector = combine(terms, lambda term: self._term_vector(term, named.get(term.what) if isinstance(term.what, Path) else None))
-        self._note_unread([term.what for term in terms if isinstance(term.what, str)])
-        return self._nearest(vector, top_k, frozenset(photo.photo_id for photo in named.values() if photo))
+        return self.search_batch([query], top_k, **wishes)[0]
 
-    def similar(self, photo: str | os.PathLike[str] | Image.Image, top_k: int = 10) -> list[SearchResult]:
-        """Return the ``top_k`` photos that look most like one photo, which is itself left out.
+    def search_batch(self, queries: Sequence[Query], top_k: int | None = 10, **wishes: Unpack[Wishes]) -> list[list[SearchResult]]:
+        """Return what `search` returns for each query, all on one state of the collection; the texts are encoded together."""
+        wish = self._wish(top_k, wishes)
+        read = self._terms.vectors_of(queries)
+        self._note_unread([word for _, _, words in read for word in words])
+        return self._searcher.find([(vector, named) for vector, named, _ in read], wish)
+
+    def similar(self, photo: str | os.PathLike[str] | Image.Image, top_k: int | None = 10, **wishes: Unpack[Wishes]) -> list[SearchResult]:
+        """Return the ``top_k`` photos that look most like one photo, which is itself left out; keywords as in `search`.
 
         ``photo`` is a file (relative to the working folder, or else to the collection's root) or a PIL picture.
         """
         if isinstance(photo, Image.Image):
-            return self.search(photo, top_k)
+            return self.search(photo, top_k, **wishes)
         path = photo_path(photo)
-        return self.search([Term(path if path.exists() or not (self.root / path).exists() else self.root / path)], top_k)
+        return self.search([Term(path if path.exists() or not (self.root / path).exists() else self.root / path)], top_k, **wishes)
 
-    def _term_vector(self, term: Term, photo: Photo | None) -> Vectors:
-        what = term.what
-        if isinstance(what, str):
-            if not isinstance(self.encoder, Encoder):
-                raise QueryError(f"encoder {self.encoder.name} reads no text: search with a photo (./photo.jpg)")
-            return self.encoder.encode_texts([readable(what)])[0]
-        if isinstance(what, Image.Image):
-            return self.encoder.encode_images([upright_rgb(what)])[0]
-        try:
-            data, fingerprint = read_bytes_and_fingerprint(what)
-            same = photo if photo and photo.fingerprint == fingerprint else next(iter(self._store.photos_with(fingerprint)), None)
-            if same:  # the same bytes have the same vector
-                return unit_rows(self._store.vector(same.photo_id)[None])[0]
-            return self.encoder.encode_images([decode(data)[0]])[0]
-        except PhotoError as error:
-            raise PhotoError(f"the query's photo {str(what)!r}: {error}") from error
+    def duplicates(self) -> list[list[Photo]]:
+        """Return the groups of photos whose files are the same byte for byte, each in order of path, in order of their first path."""
+        return same_files(self._store.photos())
+
+    def lookalikes(self, threshold: float | None = None, *, where: str | Where | None = None) -> list[LookAlikes]:
+        """Return the groups of photos that look alike though their files differ, in order of their first path (see `look_alikes`).
+
+        ``threshold`` is the least cosine with the group's first photo (None: that of the collection's encoder). All vectors are compared.
+        """
+        least = self.lookalike_threshold if threshold is None else threshold
+        Wish(collapse=least)  # its range
+        photos, vectors = self.vectors()
+        wanted = as_where(where)
+        if wanted is not None:
+            with self._store.reading():
+                allowed = set(self._store.ids_where(wanted).tolist())
+            kept = [place for place, photo in enumerate(photos) if photo.photo_id in allowed]
+            photos, vectors = [photos[place] for place in kept], vectors[kept]
+        return look_alikes(photos, vectors, least)
+
+    @property
+    def lookalike_threshold(self) -> float:
+        """The cosine from which this collection's encoder takes two photos for one and the same view."""
+        return lookalike_threshold(self.settings.encoder)
+
+    def _wish(self, top_k: int | None, wishes: Wishes) -> Wish:
+        collapse = wishes.get("collapse", False)
+        return Wish(
+            top_k=top_k,
+            offset=wishes.get("offset", 0),
+            where=as_where(wishes.get("where")),
+            min_score=wishes.get("min_score"),
+            diverse=wishes.get("diverse", 0.0),
+            collapse=(self.lookalike_threshold if collapse is True else collapse or None),
+        )
 
     def _note_unread(self, texts: Sequence[str]) -> None:
         """Note once each that a text is in a language that the encoder does not know, or longer than it reads."""
         notes = unread_notes(texts, self.encoder) if texts else {}
         self.notes += [note for kind, note in notes.items() if kind not in self._noted]
         self._noted |= set(notes)
-
-    def _photo_of(self, path: Path) -> Photo | None:
-        """Return the collection's photo that this file is, or None for a file outside it."""
-        try:
-            os.fsencode(path)
-            real = os.path.realpath(path)
-        except ValueError:  # a name that no file system takes; opening it says so
-            return None
-        for file, root in ((os.path.abspath(path), os.path.abspath(self.root)), (real, os.path.realpath(self.root))):
-            inside = os.path.relpath(file, root).replace(os.sep, "/")
-            if not inside.startswith("../") and (photo := self._store.photo_at(inside)):
-                return photo
-        return None
-
-    def _nearest(self, vector: Vectors, top_k: int, leave_out: frozenset[int]) -> list[SearchResult]:
-        with self._store.reading():
-            shadow = self._current_shadow()
-            fresh = self._fresh(vector, shadow)
-            wanted = OVERFETCH * (top_k + len(leave_out)) + SPARE
-            while True:
-                ids, more = propose(shadow, vector, wanted, fresh)
-                hits = self._rescored(ids, vector, leave_out)
-                if not more or (len(hits) > top_k and hits[-1].score < hits[top_k - 1].score - TIE):
-                    return hits[:top_k]
-                wanted *= 4
-
-    def _fresh(self, vector: Vectors, shadow: Shadow | None) -> tuple[Any, Any]:
-        """Return (ids, scores) of the vectors that the index does not know yet; all of them where there is no index."""
-        ids, scores = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.float32)]
-        since = shadow.manifest.generation if shadow else -1
-        if shadow and since == self._store.generation():
-            return ids[0], scores[0]
-        for some_ids, halves in self._store.vector_batches(since=since):
-            ids.append(some_ids)
-            scores.append(halves.astype(np.float32) @ vector)
-        return np.concatenate(ids), np.concatenate(scores)
-
-    def _rescored(self, ids: Any, vector: Vectors, leave_out: frozenset[int]) -> list[SearchResult]:
-        """Return the hits of the candidate ids that are (still) in the collection, exactly scored, best first."""
-        rows = [row for row in self._store.rows(ids) if row[0] not in leave_out]
-        if not rows:
-            return []
-        halves = self._store.halves([row[2] for row in rows])
-        scores = cosine_scores(halves, vector)
-        hits = [SearchResult(path, float(score), photo_id) for (photo_id, path, _), score in zip(rows, scores, strict=True)]
-        return sorted(hits, key=lambda hit: (-hit.score, hit.path))
-
-    def _current_shadow(self) -> Shadow | None:
-        """Return the index, opened again when it was replaced; None where it is missing, damaged or of other vectors."""
-        stamp = manifest_stamp(self.folder / "index")
-        if stamp == self._stamp:
-            return self._shadow
-        self._shadow, self._stamp = None, stamp
-        if stamp is None:
-            return None
-        try:
-            shadow = open_shadow(self.folder / "index")
-        except IndexDamaged as error:
-            self.notes.append(f"{error}; searching every stored vector, the next `vitsearch index` rebuilds it")
-            return None
-        built = shadow.manifest
-        current = built.dim == self.dim and built.fingerprint == self.settings.encoder_fingerprint
-        if not current or built.generation > self._store.generation():
-            return None
-        if shadow.degraded:
-            self.notes.append(shadow.degraded)
-        self._shadow = shadow
-        return shadow
 
     # -- labels -------------------------------------------------------------------------------------------------------
 
