@@ -201,6 +201,7 @@ class _Reader:
         self.prefixes: list[tuple[str, str]] = []
         self.parser = expat.ParserCreate(namespace_separator=_BETWEEN)
         self.parser.namespace_prefixes = True
+        self.parser.buffer_text = True
         self.parser.XmlDeclHandler = self._declaration
         self.parser.StartDoctypeDeclHandler = self._doctype
         self.parser.StartNamespaceDeclHandler = self._bind

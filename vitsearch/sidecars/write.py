@@ -165,10 +165,10 @@ def _write(file: str, data: bytes) -> None:
     try:
         with open(aside, "wb") as out:
             out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        if os.path.exists(place):
-            shutil.copymode(place, aside)
+            if os.path.exists(place):  # it holds the user's work: the new one must be on the disk before the old one goes
+                out.flush()
+                os.fsync(out.fileno())
+                shutil.copymode(place, aside)
         os.replace(aside, place)
     finally:
         with suppress(OSError):  # it is there only where this was cut short

@@ -6,7 +6,7 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vitsearch.errors import VitsearchError
@@ -100,6 +100,7 @@ class _Sorting:
     photos: str
     before: dict[str, Made]
     problems: list[tuple[str, str]]
+    real: dict[str, str] = field(default_factory=dict)
 
     def run(self, places: Mapping[str, str], copy: bool) -> SortReport:
         if not places and not self.before:
@@ -117,7 +118,7 @@ class _Sorting:
 
     def _planned(self, place: str, path: str, copy: bool) -> Made:
         parent, name = os.path.split(os.path.join(self.photos, path))
-        photo = os.path.join(os.path.realpath(parent), name)  # ".." of a link counts from where folders really are
+        photo = os.path.join(self._real(parent), name)  # ".." of a link counts from where folders really are
         if not copy:
             return Made(photo, _relative(photo, os.path.dirname(path_of(self.target, place))))
         facts = os.stat(photo) if os.path.isfile(photo) else None
@@ -192,7 +193,13 @@ class _Sorting:
     def _is_real(self, file: str) -> bool:
         """Whether the folders down to a file are folders of the target, not links of the user's to elsewhere."""
         folder = os.path.dirname(file)
-        return os.path.normcase(os.path.realpath(folder)) == os.path.normcase(folder)
+        return os.path.normcase(self._real(folder)) == os.path.normcase(folder)
+
+    def _real(self, folder: str) -> str:
+        """Return the real path of a folder, which is asked of the disk once a run: many photos share one."""
+        if folder not in self.real:
+            self.real[folder] = os.path.realpath(folder)
+        return self.real[folder]
 
 
 def _replaceable(target: str, place: str, before: Mapping[str, Made]) -> bool:
