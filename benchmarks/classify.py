@@ -79,7 +79,7 @@ def fine_tuned(found: Collection, paths: Sequence[str], truth: Sequence[str], so
             csv.writer(file).writerows([("path", "label"), *((paths[i], truth[i]) for i in some)])
         settings = FinetuneSettings(validation=0.0)
         report = finetune(found.root, str(examples), Path(place) / "model", settings=settings)
-        print(f"fine-tuned on {report.photos} photos, {len(report.epochs)} epochs, in {report.seconds:.0f} s")
+        print(f"fine-tuned on {report.photos} photos, {report.epochs[-1].epoch} epochs, in {report.seconds:.0f} s")
         classifier = load_classifier(f"local-dir:{place}/model")
         chances = np.empty((len(rest), len(classifier.classes)), dtype=np.float32)
         for row, labels in enumerate(classifier([found.root / paths[i] for i in rest], len(classifier.classes))):

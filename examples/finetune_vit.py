@@ -10,11 +10,11 @@ folder, labels, output, *model = sys.argv[1:]
 def tell(step: vitsearch.FinetuneStep) -> None:
     """Print what each epoch brought."""
     if step.stage == "judged" and step.last:
-        print(f"epoch {step.epoch}: loss {step.last.loss:.3f}, {step.last.right} of {step.last.judged} photos left out are right")
+        print(f"epoch {step.epoch}: {step.last.right} of {step.last.judged} photos left out are right")
 
 
 settings = vitsearch.FinetuneSettings(epochs=6)
 report = vitsearch.finetune(folder, labels, output, model=model[0] if model else "mini", settings=settings, progress=tell)
-print(f"kept epoch {report.best.epoch} of {len(report.epochs)}, trained on {report.photos} photos in {report.seconds:.0f} s")
+print(f"kept epoch {report.best.epoch} of {report.epochs[-1].epoch}, trained on {report.photos} photos in {report.seconds:.0f} s")
 for path, found in vitsearch.load_classifier(f"local-dir:{output}").stream(folder, top_k=1):
     print(f"{found[0].score:.2f}  {found[0].label:12}  {path}" if isinstance(found, list) else f"{path}: {found}")

@@ -20,11 +20,12 @@ from vitsearch.cli.options import DEVICE, JSON, PHOTOS
 )
 @click.option("-o", "--output", required=True, metavar="DIR", help="Where the model goes; its checkpoint too, until it is done.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --output that was stopped.")
-@click.option("--epochs", type=int, metavar="N", help="How often every photo is shown, at most (12).")
+@click.option("--epochs", type=int, metavar="N", help="How often every photo is shown, at most (8).")
 @click.option("--batch-size", type=int, metavar="N", help="Photos learned from at a time (32).")
 @click.option("--learning-rate", type=float, metavar="X", help="Peak rate of the head (0.0003).")
 @click.option("--layer-decay", type=float, metavar="X", help="The rate of each layer beside that of the one above (0.75).")
 @click.option("--mixup", type=float, metavar="X", help="How much photos are mixed in pairs (0.2; 0: not at all).")
+@click.option("--average", type=float, metavar="X", help="Share of the trained weights in their mean with the start (0.5).")
 @click.option("--magnitude", type=int, metavar="N", help="Strength of RandAugment, 0 to 30 (9).")
 @click.option("--validation", type=float, metavar="P", help="Share of each class left out to judge by and to stop early (0.2; 0: none).")
 @click.option("--patience", type=int, metavar="N", help="Stop after so many epochs without a better result (4).")
@@ -92,7 +93,8 @@ class _Bar:
         self.__exit__()
         if self._lines:
             judged = f", {result.right} of {result.judged} left out right" if result.judged else ""
-            show.note(f"vitsearch: epoch {result.epoch}: loss {result.loss:.3f}{judged}")
+            loss = f"loss {result.loss:.3f}" if result.loss is not None else "the start, under a fitted head"
+            show.note(f"vitsearch: epoch {result.epoch}: {loss}{judged}")
 
 
 def _judged(report: Any) -> str:
@@ -100,7 +102,7 @@ def _judged(report: Any) -> str:
 
     best = report.best
     if not best.judged:
-        return f"{len(report.epochs)} epochs, no photo left out to judge by"
+        return f"{report.epochs[-1].epoch} epochs, no photo left out to judge by"
     low, high = accuracy_interval(best.right, best.judged)
     share = best.right / best.judged
     return f"accuracy {share:.3f} (95 % interval {low:.3f} to {high:.3f}) on {best.judged:,} others after epoch {best.epoch}"

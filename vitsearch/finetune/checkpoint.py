@@ -24,6 +24,7 @@ def write_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) -
     """Write the state of a run aside and rename it; ``facts`` say which run it is."""
     tensors: dict[str, Tensor] = {f"now/{name}": weight.detach() for name, weight in learner.weights.items()}
     tensors |= {f"best/{name}": weight for name, weight in learner.best_weights.items()}
+    tensors |= {f"start/{name}": weight for name, weight in learner.start.items()}
     for number, moments in learner.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{number}/{name}": torch.as_tensor(value) for name, value in moments.items()}
     told = dict(facts) | {"results": [asdict(result) for result in learner.results], "scaler": learner.scaler.state_dict()}
@@ -55,6 +56,7 @@ def read_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) ->
             for name, weight in learner.weights.items():
                 weight.copy_(tensors[f"now/{name}"])
         learner.best_weights = {name: tensors[f"best/{name}"].to(learner.device) for name in learner.weights}
+        learner.start = {name: tensors[f"start/{name}"].to(learner.device) for name in learner.weights}
         _restore_optimizer(learner, tensors)
     except (KeyError, RuntimeError, OSError, SafetensorError) as error:
         raise ClassifierError(f"the checkpoint in {folder} does not fit the model ({error}): delete it to begin anew") from error

@@ -6,8 +6,8 @@ after each epoch: judge on the photos left out, keep the best, write the checkpo
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import torch
@@ -38,6 +38,7 @@ class Learner:
         self.optimizer = torch.optim.AdamW(layer_rates(model, settings), lr=settings.learning_rate, betas=(0.9, 0.999))
         half = device.type == "cuda" and not torch.cuda.is_bf16_supported()
         self.scaler = torch.amp.GradScaler(enabled=half)  # bfloat16 has float32's range and needs none
+        self.start: Weights = {}  # set when the head has been fitted
         self.results: list[EpochResult] = []
         self.best: EpochResult | None = None
         self.best_weights: Weights = {}
@@ -65,12 +66,22 @@ class Learner:
         dtype = torch.float16 if self.scaler.is_enabled() else torch.bfloat16
         return torch.autocast(self.device.type, dtype=dtype, enabled=self.device.type == "cuda")
 
+    @contextmanager
+    def averaged(self, share: float) -> Iterator[None]:
+        """Let the model's weights be the mean of those of the start and the present ones, with this share of the latter, for the block."""
+        present = copied(self.weights)
+        with torch.no_grad():
+            for name, weight in self.weights.items():
+                weight.lerp_(self.start[name], 1 - share)
+        yield
+        with torch.no_grad():
+            for name, weight in self.weights.items():
+                weight.copy_(present[name])
+
     def keep(self, result: EpochResult) -> None:
-        """Note an epoch, and its weights where it is the best so far."""
-        self.results.append(result)
+        """Note what the model's weights, as they are now, are worth where that is the best so far."""
         if result.is_better_than(self.best):
-            self.best = result
-            self.best_weights = {name: weight.detach().clone() for name, weight in self.weights.items()}
+            self.best, self.best_weights = result, copied(self.weights)
 
     @property
     def is_done(self) -> bool:
@@ -84,10 +95,9 @@ class Learner:
 def train(learner: Learner, photos: Photos, *, after: Callable[[], None], tell: Tell) -> None:
     """Train until the learner is done; ``after`` is called at the end of each epoch."""
     while not learner.is_done:
-        epoch = len(learner.results) + 1
-        loss = train_epoch(learner, photos, epoch, tell=tell)
-        right, judged_loss = judge(learner, photos)
-        learner.keep(EpochResult(epoch, loss, right, len(photos.judging), judged_loss))
+        epoch = len(learner.results)
+        loss = train_epoch(learner, photos, epoch, tell=tell) if epoch else None
+        judge_epoch(learner, photos, epoch, loss)
         after()
         tell(FinetuneStep("judged", len(photos.judging), len(photos.judging), epoch, learner.results[-1]))
 
@@ -105,6 +115,20 @@ def train_epoch(learner: Learner, photos: Photos, epoch: int, *, tell: Tell) -> 
         done += len(labels)
         tell(FinetuneStep("training", done, len(augmented), epoch))
     return total / done
+
+
+def judge_epoch(learner: Learner, photos: Photos, epoch: int, loss: float | None) -> None:
+    """Judge the trained weights and their mean with the start, and note the better of the two."""
+    shares = [1.0] if not epoch else [learner.settings.average, 1.0] if photos.judging else [learner.settings.average]
+    better: EpochResult | None = None
+    for share in shares:
+        with learner.averaged(share):
+            right, judged_loss = judge(learner, photos)
+            result = EpochResult(epoch, loss, share, right, len(photos.judging), judged_loss)
+            learner.keep(result)
+        better = result if result.is_better_than(better) else better
+    assert better is not None
+    learner.results.append(better)
 
 
 @torch.no_grad()
@@ -126,6 +150,11 @@ def prepared_batches(learner: Learner, root: Path, examples: Sequence[Example]) 
     for start in range(0, len(examples), size):
         some = examples[start : start + size]
         yield torch.stack([next(ready) for _ in some]).to(learner.device), torch.tensor([one.label for one in some], device=learner.device)
+
+
+def copied(weights: Mapping[str, Tensor]) -> Weights:
+    """Return weights as they are now."""
+    return {name: weight.detach().clone() for name, weight in weights.items()}
 
 
 def trained_weights(model: Trainable) -> dict[str, torch.nn.Parameter]:

@@ -14,7 +14,7 @@ from vitsearch.errors import ClassifierError, PhotoError, QueryError
 from vitsearch.finetune.checkpoint import FILE, as_rows, read_checkpoint, read_facts, write_checkpoint
 from vitsearch.finetune.examples import Example, Photos, open_example, split
 from vitsearch.finetune.head import FeatureTap, fit_head
-from vitsearch.finetune.loop import Learner, Tell, train
+from vitsearch.finetune.loop import Learner, Tell, copied, train
 from vitsearch.finetune.settings import FinetuneReport, FinetuneSettings, FinetuneStep
 from vitsearch.photos import map_ahead
 from vitsearch.supervised import load_trainable
@@ -101,6 +101,7 @@ def _begin(learner: Learner, task: Task, tell: Tell) -> _Begun:
         raise QueryError(f"no photo of {missing!r} can be read: add some, or take its label out")
     rows = torch.stack([features[example.path] for example in training])
     fit_head(learner.model.head, rows, torch.tensor([example.label for example in training]))
+    learner.start = copied(learner.weights)
     return _Begun(Photos(task.root, training, judging), unreadable)
 
 

@@ -11,12 +11,13 @@ class FinetuneSettings:
 
     ``learning_rate`` is that of the head at its peak; each layer below learns at ``layer_decay`` times the rate of the one above.
     ``crop`` is the least share of a photo's area that a random crop keeps, ``magnitude`` RandAugment's strength from 0 (off) to 30,
-    ``mixup`` the alpha of the Beta distribution (0 is off). ``validation`` is the share of each class that is left out of training,
-    ``patience`` the number of epochs without a better result on them after which training stops. Raises QueryError for a value
-    outside its range.
+    ``mixup`` the alpha of the Beta distribution (0 is off). ``average`` is the share of the trained weights in a mean with those of the
+    start, which is judged beside the trained weights alone (Wortsman et al. 2022, arXiv:2109.01903). ``validation`` is the share of each
+    class that is left out of training, ``patience`` the number of epochs without a better result on them after which training stops.
+    Raises QueryError for a value outside its range.
     """
 
-    epochs: int = 12
+    epochs: int = 8
     batch_size: int = 32
     learning_rate: float = 3e-4
     weight_decay: float = 0.05
@@ -24,6 +25,7 @@ class FinetuneSettings:
     warmup_epochs: float = 1.0
     label_smoothing: float = 0.1
     mixup: float = 0.2
+    average: float = 0.5
     crop: float = 0.4
     magnitude: int = 9
     validation: float = 0.2
@@ -40,6 +42,7 @@ class FinetuneSettings:
             "warmup_epochs": (0.0, 10_000.0),
             "label_smoothing": (0.0, 0.9),
             "mixup": (0.0, 10.0),
+            "average": (0.01, 1.0),
             "crop": (0.01, 1.0),
             "magnitude": (0, 30),
             "validation": (0.0, 0.9),
@@ -53,10 +56,15 @@ class FinetuneSettings:
 
 @dataclass(frozen=True, slots=True)
 class EpochResult:
-    """One epoch: the mean training loss in nats, and how many of the photos left out were right, of how many, at what loss."""
+    """One epoch: the mean training loss in nats, and how many of the photos left out were right, of how many, at what loss.
+
+    Epoch 0 is the start: the frozen network under a head fitted to it, without a training loss. ``share`` is that of the trained weights
+    in the mean that was judged.
+    """
 
     epoch: int
-    loss: float
+    loss: float | None
+    share: float
     right: int
     judged: int
     judged_loss: float
