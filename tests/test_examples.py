@@ -1,5 +1,6 @@
 """Each example runs and prints what it promises."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +100,17 @@ def test_attention_cost(tmp_path: Path) -> None:
     assert [line.partition(" ")[0] for line in lines[5:7]] == ["plain:", "fused:"]
     assert lines[7:] == ["(16.0 squared is 256)", f"drawn: {tmp_path / 'cost.png'}"]
     assert_drawn(tmp_path / "cost.png", (1320, 572))
+
+
+def test_compare_zero_shot_and_supervised(tmp_path: Path) -> None:
+    for name, colour in (("sea/a.png", "blue"), ("sea/b.png", "navy"), ("meadow/c.png", "green")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (64, 48), colour).save(tmp_path / name)
+    lines = run("compare_zero_shot_and_supervised.py", str(tmp_path), "sea = seashore", "meadow = valley")
+    assert [line.split()[0] for line in lines[:2]] == ["zero-shot", "supervised"]
+    assert all(re.fullmatch(r"\S+ +\d of 3 right \(\d+% to \d+%\)", line) for line in lines[:2])
+    assert re.fullmatch(r"they agree on \d of 3 photos", lines[2])
+    assert len(lines) == 3 + 3 - int(lines[2].split()[3])
 
 
 def test_every_example_is_run_here() -> None:

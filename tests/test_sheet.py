@@ -8,10 +8,10 @@ from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 import numpy as np
 import pytest
 from odd_files import bad_contents, encoded, make_odd_files, picture
-from PIL import Image
+from PIL import Image, ImageColor
 
 from vitsearch.errors import VitsearchError
-from vitsearch.sheet import MOST_TILES, write_sheet
+from vitsearch.sheet import MOST_TILES, RIGHT, WRONG, Caption, Verdict, write_sheet
 
 LATIN1_NAME = os.fsdecode(b"caf\xe9 \n<b>&'\".jpg")
 
@@ -187,3 +187,38 @@ def test_a_sheet_replaces_the_old_one_and_leaves_nothing_else(photos: Path, tmp_
     for _ in range(2):
         write_sheet(tmp_path / "sheet.html", SECTIONS, root=photos)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my photos", "sheet.html"]
+
+
+VERDICTS: list[Verdict] = [
+    Verdict("zero-shot", "cat <x>", 0.614, False),
+    Verdict("supervised", "dog", 1.0, True),
+    Verdict("truth", "dog\u202e\n"),
+]
+
+
+def test_rows_of_a_caption_say_who_what_how_sure_and_whether_right(photos: Path, tmp_path: Path) -> None:
+    write_sheet(tmp_path / "sheet.html", [("odd", [("a.jpg", VERDICTS), ("sub/b.png", []), ("gone.jpg", "plain")])], root=photos)
+    page = Page((tmp_path / "sheet.html").read_bytes().decode("utf-8"))
+    assert page.open == []
+    assert page.text["th"] == ["zero-shot", "supervised", "truth"]
+    assert page.text["td"] == ["cat <x>", "0.61", "dog", "1.00", "dog"]
+    assert page.text["b"] == ["✗", "✓"]
+    assert [sign["title"] for sign in page.attributes["b"]] == ["wrong", "right"]
+    assert page.text["span"] == ["a.jpg", "b.png", "cannot be opened: No such file or directory", "plain", "gone.jpg"]
+
+
+def test_signs_are_drawn_and_a_tile_grows_with_its_rows(photos: Path, tmp_path: Path) -> None:
+    def drawn(caption: Caption) -> np.ndarray:
+        write_sheet(tmp_path / "sheet.png", [("odd", [("a.jpg", caption)])], root=photos)
+        with Image.open(tmp_path / "sheet.png") as page:
+            return np.asarray(page.convert("RGB"))
+
+    def places(page: np.ndarray, colour: str) -> list[int]:
+        return np.flatnonzero((page == ImageColor.getrgb(colour)).all(axis=2).any(axis=1)).tolist()
+
+    plain, rows = drawn("cat"), drawn(VERDICTS)
+    assert rows.shape[0] - plain.shape[0] == 2 * 25
+    assert (places(plain, RIGHT), places(plain, WRONG)) == ([], [])
+    cross, tick = places(rows, WRONG), places(rows, RIGHT)
+    assert 8 < len(cross) < 14
+    assert min(tick) - min(cross) == pytest.approx(25, abs=3)

@@ -37,14 +37,21 @@ from vitsearch.finetune import FinetuneReport, FinetuneSettings, FinetuneStep, f
 from vitsearch.indexing import Progress, index_folder
 from vitsearch.labelling import (
     Accuracy,
+    ClassMap,
+    Comparison,
     Evaluation,
     Retrieval,
     TrainReport,
+    Way,
     calibrate_on,
+    compare,
+    derive_class_map,
     evaluate,
     evaluate_model,
     load_trained,
+    read_class_map,
     train_on,
+    write_class_map,
 )
 from vitsearch.query import Term, parse_query
 from vitsearch.recipes import Recipe, load_recipe
@@ -54,12 +61,14 @@ from vitsearch.types import IndexReport, Photo, PhotoInfo, Prediction, SearchRes
 __all__ = [
     "Accuracy",
     "Calibration",
+    "ClassMap",
     "Classifier",
     "ClassifierError",
     "Collection",
     "CollectionError",
     "CollectionLocked",
     "CollectionNotFound",
+    "Comparison",
     "Encoder",
     "EncoderError",
     "EncoderMismatch",
@@ -89,9 +98,12 @@ __all__ = [
     "TipClassifier",
     "TrainReport",
     "VitsearchError",
+    "Way",
     "__version__",
     "calibrate",
     "calibrate_on",
+    "compare",
+    "derive_class_map",
     "evaluate",
     "evaluate_model",
     "explain",
@@ -103,6 +115,8 @@ __all__ = [
     "load_trained",
     "parse_labels",
     "parse_query",
+    "read_class_map",
     "train_on",
+    "write_class_map",
     "zero_shot_classifier",
 ]

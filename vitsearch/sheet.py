@@ -16,13 +16,27 @@ from vitsearch.errors import PhotoError, VitsearchError
 from vitsearch.page import INK, MAT, MISSING, PAGE, QUIET, RULE, choose_type, draw_line, picture_bytes, readable, wrapped, write_page
 from vitsearch.photos import map_ahead, read_photo, thumbnail
 
-Section = tuple[str, Sequence[tuple[str, str]]]
-
 MOST_TILES = 1000
+SUFFIXES = (".png", ".jpg", ".jpeg", ".html", ".htm")
 
 # the layout of the picture, in pixels
 _SIDE, _GAP, _MARGIN, _PADDING = 232, 20, 36, 10
-_TITLE, _CAPTION, _NAME, _LINE = 26, 18, 15, 25
+_TITLE, _CAPTION, _NAME, _LINE, _WHO = 26, 18, 15, 25, 80
+RIGHT, WRONG = "#1a6fb5", "#b3470b"  # blue and orange are told apart by nearly everyone
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One row of a caption: who says what of a photo, its score, and whether it is right, where that is known."""
+
+    who: str
+    label: str
+    score: float | None = None
+    right: bool | None = None
+
+
+Caption = str | Sequence[Verdict]
+Section = tuple[str, Sequence[tuple[str, Caption]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +44,7 @@ class _Tile:
     """One photo as drawn; ``picture`` is None for a photo that cannot be read, and ``reason`` says why."""
 
     path: str
-    caption: str
+    caption: Caption
     picture: Image.Image | None
     reason: str = ""
 
@@ -39,8 +53,9 @@ def write_sheet(path: Path, sections: Sequence[Section], *, root: Path) -> None:
     """Write a contact sheet to a ``.png``, ``.jpg`` or ``.html`` file.
 
     ``sections`` are (title, tiles) and a tile is (path of the photo, caption); paths are relative to ``root``, as in search results,
-    and the file's name is drawn below the caption. A photo that cannot be read becomes a grey tile with the reason. The file
-    appears whole or not at all. Raises VitsearchError for another suffix, for more than 1,000 photos, and when it cannot be written.
+    and the file's name stands with the caption, which is one line, or a row for each `Verdict`. A photo that cannot be read becomes
+    a grey tile with the reason. The file appears whole or not at all. Raises VitsearchError for another suffix, for more than 1,000
+    photos, and when it cannot be written.
     """
     writers: dict[str, Callable[[list[tuple[str, list[_Tile]]]], bytes]] = {
         ".png": partial(_as_picture, format_name="PNG"),
@@ -49,13 +64,17 @@ def write_sheet(path: Path, sections: Sequence[Section], *, root: Path) -> None:
         ".html": partial(_as_html, place=path.parent, root=root),
         ".htm": partial(_as_html, place=path.parent, root=root),
     }
-    writer = writers.get(path.suffix.lower())
-    if writer is None:
-        raise VitsearchError(f"a contact sheet is a .png, .jpg or .html file, not {path.name!r}; name it so")
+    check_suffix(path)
     count = sum(len(tiles) for _, tiles in sections)
     if count > MOST_TILES:
         raise VitsearchError(f"a contact sheet holds at most {MOST_TILES:,} photos, not {count:,}; ask for fewer results")
-    write_page(path, writer(_load(sections, root)), "sheet")
+    write_page(path, writers[path.suffix.lower()](_load(sections, root)), "sheet")
+
+
+def check_suffix(path: Path) -> None:
+    """Raise VitsearchError unless a sheet can have this name: said before long work."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise VitsearchError(f"a contact sheet is a .png, .jpg or .html file, not {path.name!r}; name it so")
 
 
 def _load(sections: Sequence[Section], root: Path) -> list[tuple[str, list[_Tile]]]:
@@ -64,7 +83,7 @@ def _load(sections: Sequence[Section], root: Path) -> list[tuple[str, list[_Tile
     return [(title, [next(tiles) for _ in section]) for title, section in sections]
 
 
-def _load_tile(path: str, caption: str, *, root: Path) -> _Tile:
+def _load_tile(path: str, caption: Caption, *, root: Path) -> _Tile:
     try:
         # twice the size on the page, for screens of high density
         picture = thumbnail(read_photo(root / path, at_least=2 * _SIDE).image, 2 * _SIDE)
@@ -93,7 +112,7 @@ def _as_picture(sections: list[tuple[str, list[_Tile]]], format_name: str) -> by
 def _draw_page(sections: list[tuple[str, list[_Tile]]]) -> Image.Image:
     most = max((len(tiles) for _, tiles in sections), default=1)
     columns = max(3, min(most, 5 if most <= 50 else 10))
-    row = _SIDE + 2 * _LINE + _PADDING + _GAP
+    row = _SIDE + (_rows(sections) + 1) * _LINE + _PADDING + _GAP
     heights = [_TITLE + 2 * _GAP + row * -(-len(tiles) // columns) for _, tiles in sections]
     width = 2 * _MARGIN + columns * (_SIDE + _GAP) - _GAP
     page = Image.new("RGB", (width, sum(heights) + 2 * _MARGIN - _GAP if sections else 2 * _MARGIN), PAGE)
@@ -105,6 +124,11 @@ def _draw_page(sections: list[tuple[str, list[_Tile]]]) -> Image.Image:
             _draw_tile(page, tile, left, top + _TITLE + 2 * _GAP - 4 + number // columns * row)
         top += height
     return page
+
+
+def _rows(sections: list[tuple[str, list[_Tile]]]) -> int:
+    """Return how many rows the longest caption has."""
+    return max((1 if isinstance(tile.caption, str) else len(tile.caption) for _, tiles in sections for tile in tiles), default=1)
 
 
 def _draw_title(page: Image.Image, title: str, top: int, *, first: bool) -> None:
@@ -125,8 +149,28 @@ def _draw_tile(page: Image.Image, tile: _Tile, left: int, top: int) -> None:
         reason, font = choose_type(tile.reason, _NAME)
         for number, line in enumerate(wrapped(reason, font, _SIDE - 4 * _PADDING)[:6]):
             draw.text((left + 2 * _PADDING, top + 4 * _PADDING + number * 22), line, fill=QUIET, font=font, anchor="ls")
-    draw_line(draw, (left + 2, top + _SIDE + _LINE), tile.caption, size=_CAPTION, width=_SIDE, fill=INK)
-    draw_line(draw, (left + 2, top + _SIDE + 2 * _LINE - 3), _name(tile.path), size=_NAME, width=_SIDE, fill=QUIET)
+    below = top + _SIDE + _LINE
+    if isinstance(tile.caption, str):
+        draw_line(draw, (left + 2, below), tile.caption, size=_CAPTION, width=_SIDE, fill=INK)
+        draw_line(draw, (left + 2, below + _LINE - 3), _name(tile.path), size=_NAME, width=_SIDE, fill=QUIET)
+        return
+    draw_line(draw, (left + 2, below), _name(tile.path), size=_NAME, width=_SIDE, fill=QUIET)
+    for number, verdict in enumerate(tile.caption, start=1):
+        _draw_verdict(draw, verdict, left + 2, below + number * _LINE)
+
+
+def _draw_verdict(draw: ImageDraw.ImageDraw, verdict: Verdict, left: int, base: int) -> None:
+    """Draw a row: who, what, the score and the sign, which says by its shape too whether it is right."""
+    score = "" if verdict.score is None else f"{verdict.score:.2f}"
+    draw_line(draw, (left, base), verdict.who, size=_NAME, width=_WHO - 6, fill=QUIET)
+    draw_line(draw, (left + _WHO, base), verdict.label, size=_NAME, width=_SIDE - _WHO - (62 if score else 24), fill=INK)
+    draw_line(draw, (left + _SIDE - 54, base), score, size=_NAME, width=_SIDE, fill=QUIET)
+    if verdict.right is not None:
+        x, y = left + _SIDE - 17, base - 11
+        tick, cross = [(x, y + 6), (x + 4, y + 10), (x + 12, y)], [(x + 1, y), (x + 11, y + 10)]
+        draw.line(tick if verdict.right else cross, fill=RIGHT if verdict.right else WRONG, width=2)
+        if not verdict.right:
+            draw.line([(x + 1, y + 10), (x + 11, y)], fill=WRONG, width=2)
 
 
 @lru_cache(maxsize=1)
@@ -140,9 +184,11 @@ def _rounded_mask() -> Image.Image:
 # --- as HTML ---
 
 _STYLE = """
-:root { color-scheme: light dark; --page: #faf9f7; --mat: #ecebe7; --ink: #1f2328; --quiet: #6b7078; --rule: #dddbd5; }
+:root { color-scheme: light dark; --page: #faf9f7; --mat: #ecebe7; --ink: #1f2328; --quiet: #6b7078; --rule: #dddbd5;
+  --right: #1a6fb5; --wrong: #b3470b; }
 @media (prefers-color-scheme: dark) {
-  :root { --page: #17181a; --mat: #232528; --ink: #eceae6; --quiet: #9a9fa6; --rule: #33363a; }
+  :root { --page: #17181a; --mat: #232528; --ink: #eceae6; --quiet: #9a9fa6; --rule: #33363a;
+    --right: #6cb4f0; --wrong: #f0965a; }
 }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 1500px; padding: 1.5rem; background: var(--page); color: var(--ink);
@@ -159,6 +205,14 @@ img { display: block; width: 100%; height: 100%; object-fit: contain; }
 figcaption { padding: .45rem .1rem 0; }
 figcaption span { display: block; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .name { color: var(--quiet); font-size: .85rem; }
+table { width: 100%; border-collapse: collapse; font-size: .9rem; }
+th, td { padding: .05rem .4rem .05rem 0; text-align: left; vertical-align: baseline; font-weight: 400; }
+th { width: 1%; color: var(--quiet); white-space: nowrap; }
+td { overflow-wrap: anywhere; }
+.score { width: 1%; color: var(--quiet); font-variant-numeric: tabular-nums; }
+.sign { width: 1%; padding-right: 0; font-weight: 700; }
+.right { color: var(--right); }
+.wrong { color: var(--wrong); }
 """.strip()
 
 
@@ -180,15 +234,29 @@ def _html_section(title: str, tiles: list[_Tile], place: Path, root: Path) -> st
 
 def _html_tiles(tiles: list[_Tile], place: Path, root: Path) -> Iterator[str]:
     for tile in tiles:
-        name, caption, full = html.escape(_name(tile.path)), html.escape(readable(tile.caption)), html.escape(readable(tile.path))
+        name, full = html.escape(_name(tile.path)), html.escape(readable(tile.path))
+        named = f'<span class="name" title="{full}">{name}</span>'
         if tile.picture is None:
             inside = f'<span class="reason">{html.escape(readable(tile.reason))}</span>'
         else:
             inside = f'<img src="{_data_url(tile.picture)}" alt="{name}" loading="lazy">'
         yield (
             f'<figure><a class="photo" href="{html.escape(_link(root / tile.path, place))}">{inside}</a>'
-            f'<figcaption><span>{caption}</span><span class="name" title="{full}">{name}</span></figcaption></figure>'
+            f"<figcaption>{_html_caption(tile.caption, named)}</figcaption></figure>"
         )
+
+
+def _html_caption(caption: Caption, named: str) -> str:
+    if isinstance(caption, str):
+        return f"<span>{html.escape(readable(caption))}</span>{named}"
+    return f"{named}<table>{''.join(map(_html_verdict, caption))}</table>" if caption else named
+
+
+def _html_verdict(verdict: Verdict) -> str:
+    score = "" if verdict.score is None else f"{verdict.score:.2f}"
+    sign = {None: "", True: '<b class="right" title="right">✓</b>', False: '<b class="wrong" title="wrong">✗</b>'}[verdict.right]
+    who, label = html.escape(readable(verdict.who)), html.escape(readable(verdict.label))
+    return f'<tr><th scope="row">{who}</th><td>{label}</td><td class="score">{score}</td><td class="sign">{sign}</td></tr>'
 
 
 def _data_url(picture: Image.Image) -> str:

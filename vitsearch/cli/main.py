@@ -11,6 +11,7 @@ import click
 from vitsearch._version import __version__
 from vitsearch.cli import show
 from vitsearch.cli.classify import classify
+from vitsearch.cli.compare import compare
 from vitsearch.cli.evaluate import evaluate
 from vitsearch.cli.explain import explain
 from vitsearch.cli.finetune import finetune
@@ -266,6 +267,7 @@ cli.add_command(finetune)
 cli.add_command(classify)
 cli.add_command(explain)
 cli.add_command(evaluate)
+cli.add_command(compare)
 
 
 # -- between the terminal and the library -----------------------------------------------------------------------------

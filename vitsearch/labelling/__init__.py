@@ -1,19 +1,28 @@
 """What a collection's labelled photos are good for: calibrating a classifier, training one, and measuring one."""
 
 from vitsearch.labelling.captions import Retrieval
+from vitsearch.labelling.class_map import ClassMap, derive_class_map, read_class_map, write_class_map
+from vitsearch.labelling.comparison import Comparison, Way, compare
 from vitsearch.labelling.evaluation import Accuracy, Evaluation, evaluate, evaluate_model
 from vitsearch.labelling.examples import labelled_vectors
 from vitsearch.labelling.training import TrainReport, calibrate_on, load_trained, train_on
 
 __all__ = [
     "Accuracy",
+    "ClassMap",
+    "Comparison",
     "Evaluation",
     "Retrieval",
     "TrainReport",
+    "Way",
     "calibrate_on",
+    "compare",
+    "derive_class_map",
     "evaluate",
     "evaluate_model",
     "labelled_vectors",
     "load_trained",
+    "read_class_map",
     "train_on",
+    "write_class_map",
 ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vitsearch.classify import (
     Calibration,
@@ -68,7 +69,7 @@ def train_on(
         _check_examples(labels, truth)
     make = _maker(collection, method, labels if labels is not None else sorted(set(truth)), templates)
     classifier = make(vectors, truth)
-    right, judged = _cross_validated(make, vectors, truth)
+    right, judged = _judged(make, vectors, truth)
     return classifier, TrainReport(len(classifier.classes), len(truth), right, judged)
 
 
@@ -90,6 +91,11 @@ def _maker(
         return lambda vectors, truth: tip_classifier(zero_shot, vectors, truth)
     if method != "probe":
         raise QueryError(f"there is no method {method!r}: choose probe, prototype or tip")
+    return probe_maker(fingerprint)
+
+
+def probe_maker(fingerprint: str) -> Callable[[Vectors, list[str]], LinearClassifier]:
+    """Return what makes a linear probe of vectors and their labels; raises ClassifierError where scikit-learn is missing."""
     try:
         from vitsearch.classify.probe import probe_classifier
     except ImportError as error:
@@ -105,22 +111,34 @@ def _check_examples(labels: Sequence[str | Label], truth: Sequence[str]) -> None
         raise QueryError(f"there is no example of {', '.join(empty[:5])}: label some photos so, or take it out")
 
 
-def _cross_validated(make: Callable[[Vectors, list[str]], Trained], vectors: Vectors, truth: list[str]) -> tuple[int, int]:
-    """Return (right, judged): photos of each class are dealt to the folds in turn, in order of path."""
+def _judged(make: Callable[[Vectors, list[str]], Trained], vectors: Vectors, truth: list[str]) -> tuple[int, int]:
+    """Return how many of how many examples are right by classifiers that were trained on the others; (0, 0) for too few examples."""
+    folds = cross_validated(make, vectors, truth)
+    right = sum(name == truth[i] for here, made in folds for name, i in zip(_best(made, vectors[here]), here, strict=True))
+    return right, sum(len(here) for here, _ in folds)
+
+
+def _best(classifier: Classifier, vectors: Vectors) -> list[str]:
+    return [classifier.classes[place] for place in classifier.logits(vectors).argmax(axis=1)]
+
+
+def cross_validated(
+    make: Callable[[Vectors, list[str]], AnyClassifier], vectors: Vectors, truth: list[str]
+) -> list[tuple[NDArray[np.int64], AnyClassifier]]:
+    """Return for each of at most 5 folds the places of its examples and a classifier made of all the others.
+
+    Examples of each class are dealt to the folds in turn, in order. There is no fold where some class has too few examples.
+    """
     _, right = np.unique(truth, return_inverse=True)
     folds = min(FOLDS, int(np.bincount(right).min()))
     if folds < 2:
-        return 0, 0
-    order = np.argsort(right, kind="stable")
+        return []
     fold = np.empty(len(truth), dtype=np.int64)
-    fold[order] = np.arange(len(truth)) % folds
-    hits = 0
-    for number in range(folds):
-        there, here = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-        try:
-            classifier = make(vectors[there], [truth[i] for i in there])
-        except QueryError:  # too few examples left of a class
-            return 0, 0
-        best = classifier.logits(vectors[here]).argmax(axis=1)
-        hits += sum(classifier.classes[place] == truth[i] for place, i in zip(best, here, strict=True))
-    return hits, len(truth)
+    fold[np.argsort(right, kind="stable")] = np.arange(len(truth)) % folds
+    try:
+        return [
+            (np.flatnonzero(fold == number), make(vectors[fold != number], [truth[i] for i in np.flatnonzero(fold != number)]))
+            for number in range(folds)
+        ]
+    except QueryError:  # too few examples left of a class
+        return []
