@@ -130,10 +130,10 @@ def shade(share: float, *, right: bool) -> tuple[int, int, int]:
 
 
 def ink_on(ground: tuple[int, int, int]) -> str:
-    """Return dark or light type, whichever has the higher contrast with a colour (relative luminance of WCAG 2)."""
+    """Return black or white type, whichever has the higher contrast with a colour (relative luminance of WCAG 2)."""
     linear = [(value / 255 / 12.92) if value <= 10 else ((value / 255 + 0.055) / 1.055) ** 2.4 for value in ground]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return INK if (luminance + 0.05) / 0.066 > 1.05 / (luminance + 0.05) else "#ffffff"  # INK's own luminance is 0.016
+    return "#000000" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "#ffffff"  # one of them always reaches 4.5
 
 
 def _draw_key(draw: ImageDraw.ImageDraw, place: tuple[int, int]) -> None:
