@@ -116,3 +116,27 @@ def test_compare_zero_shot_and_supervised(tmp_path: Path) -> None:
 def test_every_example_is_run_here() -> None:
     tested = Path(__file__).read_text(encoding="utf-8")
     assert [script.name for script in EXAMPLES.glob("*.py") if f'"{script.name}"' not in tested] == []
+
+
+def test_linear_probe(drawn: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="needs the extra vitsearch[probe]")
+    paths = [photo.path for photo in vitsearch.Collection.open(drawn).photos()]
+    truth = {path: "first" if place < len(paths) / 2 else "second" for place, path in enumerate(paths)}
+    (tmp_path / "truth.csv").write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in truth.items()), encoding="utf-8")
+    lines = run("linear_probe.py", str(drawn), str(tmp_path / "truth.csv"), str(tmp_path / "probe"))
+    assert f" of {len(truth)} photos right" in lines[0]
+    expected = vitsearch.Collection.open(drawn).label(vitsearch.load_trained(tmp_path / "probe"))
+    assert [line.split()[1:] for line in lines[1:]] == [[one.label, one.path] for one in expected]
+
+
+def test_finetune_vit(tmp_path: Path) -> None:
+    pytest.importorskip("torchvision", reason="needs the extra vitsearch[clip]")
+    for name, colour in (("dark", "black"), ("light", "white")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (40 + number, 32), colour).save(tmp_path / "photos" / name / f"{number}.png")
+    lines = run("finetune_vit.py", str(tmp_path / "photos"), "folders", str(tmp_path / "model"))
+    epochs = [line for line in lines if line.startswith("epoch ")]
+    assert epochs[0] == "epoch 0: 2 of 2 photos left out are right"
+    assert lines[len(epochs)].startswith("kept epoch ")
+    assert [line.split()[1] for line in lines[len(epochs) + 1 :]] == ["dark"] * 3 + ["light"] * 3

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ImageDraw.Draw(image).ellipse((10 + 10 * number, 20, 90 + 10 * number, 100), fill=colour)
         image.save(folder / "photos" / name)
     (folder / "corrected.csv").write_text("path,label\ndog.jpg,animal\ncar.png,thing\n", encoding="utf-8")
+    (folder / "truth.csv").write_text("path,label\ndog.jpg,dog\ncar.png,car\nbeach.jpg,shore\nsea.webp,shore\n", encoding="utf-8")
+    for name, photo in (("whippet", "dog.jpg"), ("sports car", "car.png")):
+        (folder / "dataset" / name).mkdir(parents=True)
+        shutil.copy(folder / "photos" / photo, folder / "dataset" / name)
     return folder
 
 
