@@ -8,26 +8,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import vitsearch.errors
 import vitsearch.recipes
 from vitsearch.errors import RecipeError
-from vitsearch.recipes import Recipe, auto_lists, list_recipes, load_recipe
+from vitsearch.recipes import Recipe, auto_lists, choose_recipe, list_recipes, load_recipe
 
 FOLDER = Path(__file__).parents[1] / "indexes" / "recipes"
 
 
 def test_the_recipes_that_come_with_vitsearch():
-    assert list_recipes() == ["flat", "hnsw", "ivf", "sq8"]
-    facts = {name: (load_recipe(name).factory, dict(load_recipe(name).search)) for name in list_recipes()}
+    facts = {name: (load_recipe(name).factory, dict(load_recipe(name).search), load_recipe(name).overfetch) for name in list_recipes()}
     assert facts == {
-        "flat": ("IDMap2,Flat", {}),
-        "hnsw": ("HNSW32", {"efSearch": 128}),
-        "ivf": ("IVF{lists},Flat", {"nprobe": 32}),
-        "sq8": ("SQ8", {}),
+        "auto": (None, {}, 4),
+        "disk": ("IVF{lists},SQ8", {"nprobe": 32}, 4),
+        "flat": ("IDMap,Flat", {}, 4),
+        "gpu-flat": ("IDMap,Flat", {}, 4),
+        "gpu-ivf": ("IVF{lists},Flat", {"nprobe": 64}, 4),
+        "hnsw": ("HNSW32", {"efSearch": 128}, 4),
+        "ivf": ("IVF{lists},Flat", {"nprobe": 32}, 4),
+        "ivf-pq": ("IVF{lists},PQ{pq}", {"nprobe": 32}, 16),
+        "ivf-sq8": ("IVF{lists},SQ8", {"nprobe": 32}, 4),
+        "rabitq": ("IVF{lists},RaBitQ", {"nprobe": 32}, 16),
+        "sq8": ("SQ8", {}, 4),
     }
-    assert [name for name in list_recipes() if load_recipe(name).is_exact] == ["flat"]
+    assert list(facts) == list_recipes()
+    assert [name for name in list_recipes() if load_recipe(name).is_exact] == ["flat", "gpu-flat"]
+    assert (load_recipe("auto").kind, load_recipe("auto").recall, load_recipe("disk").on_disk) == ("auto", 0.95, True)
+    assert [name for name in list_recipes() if load_recipe(name).gpu] == ["gpu-flat", "gpu-ivf"]
 
 
-@pytest.mark.parametrize("name", ["flat", "hnsw", "ivf", "sq8"])
+@pytest.mark.parametrize("name", list_recipes())
 def test_a_name_and_its_file_give_the_same_recipe(name, monkeypatch):
     monkeypatch.chdir(FOLDER)
     recipe = load_recipe(name)
@@ -39,31 +49,31 @@ def test_a_name_and_its_file_give_the_same_recipe(name, monkeypatch):
 def test_a_name_works_from_an_installed_wheel(tmp_path):
     package = tmp_path / "vitsearch"
     package.mkdir()
-    for module in ("recipes.py", "errors.py"):
-        shutil.copy(Path(vitsearch.recipes.__file__).parent / module, package)
+    shutil.copytree(Path(vitsearch.recipes.__file__).parent, package / "recipes")
+    shutil.copy(Path(vitsearch.errors.__file__), package)
     (package / "__init__.py").touch()
     shutil.copytree(FOLDER, package / "recipes_data")  # as pyproject.toml says
     code = "from vitsearch.recipes import *; print(list_recipes(), load_recipe('hnsw').factory)"
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert result.stdout == "['flat', 'hnsw', 'ivf', 'sq8'] HNSW32\n"
+    assert result.stdout == f"{list_recipes()} HNSW32\n"
 
 
 @pytest.mark.parametrize(("count", "lists"), [(0, 1), (1, 1), (3, 1), (77, 1), (78, 2), (1000, 25), (10_000, 200), (1_000_000, 2000)])
 def test_the_number_of_lists_follows_the_number_of_photos(count, lists):
     assert auto_lists(count) == lists
-    assert load_recipe("ivf").factory_for(count) == f"IVF{lists},Flat"
+    assert load_recipe("ivf").factory_for(count, 8) == f"IVF{lists},Flat"
 
 
 def test_a_fixed_number_of_lists_and_a_recipe_without_a_factory():
-    assert Recipe("mine", factory="IVF{lists},SQ8", lists=7).factory_for(10) == "IVF7,SQ8"
+    assert Recipe("mine", factory="IVF{lists},SQ8", lists=7).factory_for(10, 8) == "IVF7,SQ8"
     with pytest.raises(RecipeError, match="has no factory string"):
-        Recipe("mine", kind="exact").factory_for(10)
+        Recipe("mine", kind="exact").factory_for(10, 8)
 
 
 def test_an_unknown_name_is_told_the_known_ones():
     with pytest.raises(RecipeError) as caught:
         load_recipe("fast")
-    assert str(caught.value) == "unknown recipe 'fast'; known: flat, hnsw, ivf, sq8; or give a TOML file, such as ./my-recipe.toml"
+    assert str(caught.value) == f"unknown recipe 'fast'; known: {', '.join(list_recipes())}; or give a TOML file, such as ./my-recipe.toml"
 
 
 @pytest.mark.parametrize(
@@ -74,12 +84,19 @@ def test_an_unknown_name_is_told_the_known_ones():
         ('name = "x"', 'a recipe of kind "faiss" needs a factory string, such as factory = "HNSW32"'),
         (
             'name = "x"\nfactroy = "SQ8"',
-            "unknown key 'factroy'; known keys: name, kind, factory, search, lists, train_size, description",
+            "unknown key 'factroy'; known keys: name, kind, factory, search, lists, train_size, overfetch, on_disk, gpu, recall, memory, description",
         ),
-        ('name = "x"\nkind = "annoy"', 'kind must be "exact" or "faiss", not \'annoy\''),
+        ('name = "x"\nkind = "annoy"', 'kind must be "exact", "faiss" or "auto", not \'annoy\''),
         ('name = "x"\nfactory = 3', "factory must be a text in quotes"),
         ('name = "x"\nfactory = "SQ8"\ntrain_size = 0', "train_size must be a whole number above 0"),
         ('name = "x"\nfactory = "SQ8"\ntrain_size = true', "train_size must be a whole number above 0"),
+        ('name = "x"\nfactory = "SQ8"\noverfetch = 1.5', "overfetch must be a whole number above 0"),
+        ('name = "x"\nfactory = "SQ8"\ngpu = 1', "gpu must be true or false"),
+        ('name = "x"\nkind = "auto"\nmemory = -1', "memory must be a whole number of bytes, or 0 for no limit"),
+        (
+            'name = "x"\nkind = "auto"\nrecall = 1',
+            "recall must be from 0 (as it comes) to below 1, such as 0.95; for 1 take the recipe flat",
+        ),
         ('name = "x"\nfactory = "SQ8"\nsearch = 3', "search must be a table, such as [search] with nprobe = 16 below it"),
         ('name = "x"\nfactory = "SQ8"\n[search]\nnprobe = "16"', "search parameter nprobe must be a number"),
         ('name = "x"\nfactory = "SQ8"\n[search]\nnprobe = nan', "search parameter nprobe must be a number"),
@@ -130,3 +147,21 @@ TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
 )
 def test_every_recipe_survives_its_file(recipe):
     assert Recipe.from_toml(recipe.to_toml()) == recipe
+
+
+@pytest.mark.parametrize(("dim", "size"), [(512, 64), (640, 80), (768, 96), (384, 48), (12, 1), (7, 1), (37, 1), (24, 3)])
+def test_a_product_quantiser_divides_the_numbers(dim, size):
+    assert Recipe("mine", factory="IVF{lists},PQ{pq}", lists=3).factory_for(9, dim) == f"IVF3,PQ{size}"
+
+
+@given(st.integers(1, 10**8), st.sampled_from([384, 512, 640, 768, 1024]), st.integers(10**6, 10**12))
+def test_what_is_chosen_fits_the_memory_or_stays_on_disk(count, dim, memory):
+    choice = choose_recipe(count, dim, memory=memory)
+    assert choice.recipe.name in ("flat", "ivf-sq8", "ivf-pq", "rabitq", "disk")
+    assert (choice.recipe.name == "flat") == (count <= 30_000)
+    assert choice.recipe.name in ("flat", "disk") or choice.memory_bytes <= memory
+    assert choice.recipe.recall == (0.95 if choice.recipe.name != "flat" else 0)
+    more = choose_recipe(count, dim, memory=2 * memory)  # more memory never chooses a coarser index
+    order = ["disk", "rabitq", "ivf-pq", "ivf-sq8", "flat"]
+    assert order.index(more.recipe.name) >= order.index(choice.recipe.name)
+    assert choose_recipe(count, dim, memory=memory, faiss=False).recipe.name == "flat"

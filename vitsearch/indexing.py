@@ -18,9 +18,11 @@ import numpy as np
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.golden import check_golden, golden_vectors
 from vitsearch.encoders.protocol import ImageEncoder
-from vitsearch.errors import CollectionError, CollectionNotFound, EncoderMismatch, IndexDamaged
-from vitsearch.index import build_shadow, check_recipe, remove_shadow, verify_shadow
+from vitsearch.errors import CollectionError, CollectionNotFound, EncoderMismatch
+from vitsearch.index import check_recipe, remove_shadow
 from vitsearch.layout import (
+    DELTA,
+    MAIN,
     Settings,
     check_fingerprint,
     collection_folder,
@@ -36,19 +38,22 @@ from vitsearch.plan import Plan, make_plan
 from vitsearch.recipes import Recipe, load_recipe
 from vitsearch.store import PhotoStore
 from vitsearch.types import Found, IndexReport
+from vitsearch.upkeep import Upkeep, text_like_queries
 
 DEFAULT_ENCODER = "mini"
+DEFAULT_RECIPE = "auto"
 Stage = Literal["looking", "loading", "embedding", "building"]
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: photos done of the total of this stage, and how many of them failed."""
+    """How far a run is: photos done of the total of this stage, and how many of them failed; ``note`` is a line to show a person."""
 
     stage: Stage
     done: int
     total: int | None
     failed: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +87,7 @@ def index_folder(  # noqa: PLR0913  one keyword for each flag of the command lin
     """Bring the collection of a photo folder up to date, making it where there is none, and return what was done.
 
     Only new and changed files are embedded; moved ones keep their vector; those that are gone leave. ``encoder`` is a name or an object
-    (None: the collection's, for a new one ``mini``), ``recipe`` a name, a TOML file or a `Recipe` (None: the collection's, ``flat``).
+    (None: the collection's, for a new one ``mini``), ``recipe`` a name, a TOML file or a `Recipe` (None: the collection's, ``auto``).
     ``batch_size`` photos are encoded and stored at a time, ``workers`` threads decode (None: one a core), ``retry`` tries failed files
     again, ``max_pixels`` is the largest width times height that is decoded, ``progress`` is called as the run goes on.
     A run that is stopped loses at most one batch, and the next goes on. Raises CollectionError, CollectionLocked, EncoderError,
@@ -134,7 +139,7 @@ class _Run:
                 note = f" ({len(unreadable)} folders could not be read)" if unreadable else ""
                 raise CollectionError(f"no photos found in {self.root}{note}: looked for jpg, png, webp, tiff, bmp, gif, ppm, jp2 and heic")
             encoder = self._loaded_encoder(None)  # before the first trace on disk, so that a wrong name leaves none
-            check_recipe(self.asked_recipe or load_recipe("flat"), encoder.dim)
+            check_recipe(self.asked_recipe or load_recipe(DEFAULT_RECIPE), encoder.dim)
         with writer_lock(self.folder), disk_errors(self.folder), closing(PhotoStore(self.folder / "photos.db")) as store:
             settings = self._same_encoder(self._known_settings() or self._created(store))
             if store.fact("golden") is None:  # photos.db was lost: the index beside it counts the changes of another file
@@ -203,7 +208,7 @@ class _Run:
                 f"{self.folder} holds photos but no collection.json: restore that file, or delete the folder and index again"
             )
         encoder = self._loaded_encoder(None)
-        recipe = self.asked_recipe or load_recipe("flat")
+        recipe = self.asked_recipe or load_recipe(DEFAULT_RECIPE)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         dtype = str(getattr(encoder, "dtype", "float32"))
         settings = Settings(encoder.name, encoder.fingerprint, dtype, encoder.dim, recipe.to_dict(), now, self._root_text())
@@ -216,7 +221,8 @@ class _Run:
         started = time.perf_counter()
         golden = golden_vectors(encoder)
         self.load_seconds += time.perf_counter() - started
-        remove_shadow(self.folder / "index")
+        remove_shadow(self.folder / MAIN)
+        remove_shadow(self.folder / DELTA)
         with store.writing():
             store.put_fact("golden", golden.astype("<f4").tobytes())
 
@@ -286,21 +292,13 @@ class _Run:
                 store.raise_generation(self.counts["removed"] > 0)
 
     def _rebuild(self, store: PhotoStore, settings: Settings) -> None:
-        """Build the index again where it is not that of the stored vectors and the settings' recipe."""
-        recipe = self._recipe(settings)
-        generation = store.generation()
-        try:
-            built = verify_shadow(self.folder / "index", whole=False)
-            if built.generation == generation and built.recipe == recipe and built.fingerprint == settings.encoder_fingerprint:
-                return
-        except IndexDamaged:
-            pass
-        self.progress(Progress("building", 0, None))
-        build_shadow(
-            self.folder / "index",
-            store.vector_batches(),
-            recipe=recipe,
-            dim=settings.dim,
-            generation=generation,
-            fingerprint=settings.encoder_fingerprint,
-        )
+        """Bring the index up to date with the stored vectors and the settings' recipe."""
+        Upkeep(
+            self.folder,
+            store,
+            settings.dim,
+            settings.encoder_fingerprint,
+            self._recipe(settings),
+            texts=lambda: text_like_queries(self._loaded_encoder(settings)),
+            tell=lambda note: self.progress(Progress("building", 0, None, note=note)),
+        ).bring_up_to_date()

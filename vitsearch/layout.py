@@ -14,6 +14,7 @@ from vitsearch.errors import CollectionError, CollectionLocked, CollectionNotFou
 
 FORMAT = 1
 FOLDER = ".vitsearch"
+MAIN, DELTA = "index", "delta"  # the index, and the one of what was changed since it was built
 
 
 @dataclass(frozen=True, slots=True)

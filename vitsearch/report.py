@@ -1,6 +1,7 @@
 """What a collection holds, and whether everything in it still fits together."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,8 @@ from vitsearch.collection import Collection
 from vitsearch.encoders.golden import check_golden
 from vitsearch.errors import EncoderError, IndexDamaged
 from vitsearch.index import Shadow, open_shadow, verify_shadow
+from vitsearch.layout import DELTA, MAIN
+from vitsearch.upkeep import outgrown
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +40,25 @@ def collection_info(collection: Collection) -> dict[str, Any]:
         "dtype": settings.dtype,
         "dim": settings.dim,
         "recipe": settings.recipe.get("name"),
+        **_index_facts(collection),
         "format": settings.format,
         "folder": str(folder),
         "database_bytes": _size(database) + _size(database.with_name("photos.db-wal")),
-        "index_bytes": sum(_size(file) for file in (folder / "index").glob("*")),
+        "index_bytes": sum(_size(file) for name in (MAIN, DELTA) for file in (folder / name).glob("*")),
         "created_at": settings.created_at,
         "changed_at": datetime.fromtimestamp(database.stat().st_mtime, UTC).isoformat(timespec="seconds"),
     }
+
+
+def _index_facts(collection: Collection) -> dict[str, Any]:
+    """Return the recipe that the index was built by, and its recall@10 where that was measured (``recall``) and may still be trusted."""
+    try:
+        built = verify_shadow(collection.folder / MAIN, whole=False)
+    except IndexDamaged:
+        return {"index": None, "recall": None, "recall_is_old": None}
+    measured = built.measured
+    recall = 1.0 if built.recipe.is_exact else measured.recall if measured else None
+    return {"index": built.recipe.name, "recall": recall, "recall_is_old": outgrown(built, len(collection))}
 
 
 def verify_collection(collection: Collection) -> list[Check]:
@@ -70,27 +85,36 @@ def _golden(collection: Collection) -> Check:
 def _index(collection: Collection) -> Check:
     advice = "searches look at every stored vector until `vitsearch index` rebuilds it"
     try:
-        verify_shadow(collection.folder / "index")
-        shadow = open_shadow(collection.folder / "index")
+        verify_shadow(collection.folder / MAIN)
+        shadows = [open_shadow(collection.folder / MAIN)]
+        if (collection.folder / DELTA).exists() and shadows[0].generation != collection.store.generation():
+            verify_shadow(collection.folder / DELTA)
+            shadows.append(open_shadow(collection.folder / DELTA))
     except IndexDamaged as error:
         return Check("index", False, f"{error}; {advice}")
-    if shadow.manifest.generation != collection.store.generation():
+    if shadows[-1].generation != collection.store.generation() or (shadows[1:] and shadows[1].manifest.since != shadows[0].generation):
         return Check("index", False, f"older than the vectors; {advice}")
-    if not _same_vectors(collection, shadow):
+    if not _same_vectors(collection, shadows):
         return Check("index", False, f"not of the stored vectors; {advice}")
-    return Check("index", True, f"{len(shadow.ids)} vectors, the same as in the database")
+    changed = f", {len(shadows[1])} of them in the index of changes" if shadows[1:] else ""
+    return Check("index", True, f"{len(collection)} vectors{changed}, the same as in the database")
 
 
-def _same_vectors(collection: Collection, shadow: Shadow) -> bool:
-    place = 0
+def _same_vectors(collection: Collection, shadows: Sequence[Shadow]) -> bool:
+    """Return whether each stored vector is what the newest index that has it says; without a delta there are no others either."""
+    count = 0
     for ids, halves in collection.store.vector_batches():
-        end = place + len(ids)
-        if not (
-            np.array_equal(shadow.ids[place:end], ids) and np.array_equal(shadow.vectors[place:end].view(np.uint16), halves.view(np.uint16))
-        ):
+        missing = np.ones(len(ids), dtype=bool)
+        for shadow in reversed(shadows):
+            at = np.minimum(np.searchsorted(shadow.ids, ids), max(0, len(shadow) - 1))
+            here = missing & (np.asarray(shadow.ids)[at] == ids) if len(shadow) else np.zeros(len(ids), dtype=bool)
+            if not np.array_equal(shadow.vectors[at[here]].view(np.uint16), halves[here].view(np.uint16)):
+                return False
+            missing &= ~here
+        if missing.any():
             return False
-        place = end
-    return place == len(shadow.ids)
+        count += len(ids)
+    return len(shadows) > 1 or count == len(shadows[0])
 
 
 def _files(collection: Collection) -> Check:

@@ -178,6 +178,11 @@ class PhotoStore:
         with self._errors():
             return int(self._db.execute("SELECT count(*) FROM vectors").fetchone()[0])
 
+    def count_since(self, generation: int) -> int:
+        """Return the number of vectors stored after a generation."""
+        with self._errors():
+            return int(self._db.execute("SELECT count(*) FROM vectors WHERE generation > ?", (generation,)).fetchone()[0])
+
     def stats(self) -> dict[str, tuple[int, int]]:
         """Return (size, mtime_ns) of every photo by path."""
         with self._errors():

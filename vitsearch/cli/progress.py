@@ -3,6 +3,7 @@
 import sys
 from typing import Any
 
+from vitsearch.cli import show
 from vitsearch.indexing import Progress
 
 
@@ -27,6 +28,8 @@ class ProgressBar:
             self._bar.close()
 
     def __call__(self, step: Progress) -> None:
+        if step.note:
+            show.note(f"vitsearch: {step.note}")
         if step.stage != "embedding":
             return
         if self._bar is None:

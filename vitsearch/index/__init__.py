@@ -1,23 +1,33 @@
 """Indexes over unit vectors: they propose candidates, the stored vectors decide."""
 
 from vitsearch.index.exact import ExactIndex
-from vitsearch.index.manifest import Manifest
+from vitsearch.index.machine import faiss_is_here, gpus
+from vitsearch.index.manifest import Manifest, Measured
 from vitsearch.index.propose import Fresh, propose
 from vitsearch.index.protocol import Candidates, VectorIndex
 from vitsearch.index.shadow import Shadow, build_shadow, check_recipe, manifest_stamp, open_shadow, remove_shadow, verify_shadow
+from vitsearch.index.tune import Sample, keep_tuning, make_sample, measure, tune
 
 __all__ = [
     "Candidates",
     "ExactIndex",
     "Fresh",
     "Manifest",
+    "Measured",
+    "Sample",
     "Shadow",
     "VectorIndex",
     "build_shadow",
     "check_recipe",
+    "faiss_is_here",
+    "gpus",
+    "keep_tuning",
+    "make_sample",
     "manifest_stamp",
+    "measure",
     "open_shadow",
     "propose",
     "remove_shadow",
+    "tune",
     "verify_shadow",
 ]

@@ -1,6 +1,7 @@
 """Any FAISS index, by its factory string (arXiv:2401.08281); the one module that imports FAISS."""
 
 import contextlib
+import ctypes
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitsearch.errors import RecipeError
-from vitsearch.index.protocol import Candidates, Halves, Ids
+from vitsearch.index.protocol import LISTS, Candidates, Halves, Ids
 from vitsearch.recipes import Recipe
 from vitsearch.vectors import Vectors, unit_rows
 
@@ -20,6 +21,7 @@ faiss: Any = _faiss  # its type stubs lack half of what is used here
 _BLOCK = 8_388_608  # numbers converted to float32 at a time while building: 32 MiB
 _SEED = 0
 _MAPPED: int = getattr(faiss, "IO_FLAG_MMAP_IFC", 0)  # older versions read the file into memory
+_BESIDE: int = faiss.IO_FLAG_ONDISK_SAME_DIR  # finds lists left on disk, but not together with the other
 _PARALLEL = 67_108_864  # numbers to compare below which threads cost more than they give, 20 times more on a busy machine
 _FEW = 9_984  # what FAISS wants to train 256 centres: below it, a recipe may fail for want of rows
 
@@ -55,6 +57,19 @@ class FaissIndex:
             scores, ids = self._index.search(rows, count)
         return [Candidates(s[i >= 0], i[i >= 0]) for s, i in zip(scores, ids, strict=True)]
 
+    def set_search(self, search: Mapping[str, float]) -> None:
+        """Set search parameters anew. Raises RecipeError for one that the index does not have."""
+        _set_search_parameters(self._index, search)
+
+    def effort(self) -> tuple[str, int]:
+        """Return the parameter that trades time for recall and its greatest value, ("", 0) where there is none."""
+        inner = faiss.downcast_index(self._index)
+        while hasattr(inner, "index") and not isinstance(inner, faiss.IndexIVF):
+            inner = faiss.downcast_index(inner.index)
+        if isinstance(inner, faiss.IndexIVF):
+            return "nprobe", int(inner.nlist)
+        return ("efSearch", 2**30) if isinstance(inner, faiss.IndexHNSW) else ("", 0)
+
     def write(self, file: BinaryIO) -> None:
         """Write the index to an open binary file. Raises OSError as the file does (a full disk)."""
         faiss.write_index(self._index, faiss.PyCallbackIOWriter(file.write))
@@ -63,29 +78,40 @@ class FaissIndex:
 def build_faiss_index(recipe: Recipe, vectors: Halves, ids: Ids) -> FaissIndex:
     """Return the index of a recipe over ``(n, d)`` float16 rows, which may be memory-mapped, and their ``(n,)`` ids.
 
-    The same rows give the same index: the training sample is seeded and the work is done on one thread. Where FAISS finds
+    The same rows give the same index: the training sample is seeded, and a graph is built on one thread. Where FAISS finds
     the rows too few for the recipe, a flat index is built. Raises RecipeError for a bad factory string.
     """
-    factory = recipe.factory_for(len(ids))
-    index = _make(factory, vectors.shape[1])
+    factory = recipe.factory_for(len(ids), vectors.shape[1])
+    index = make_index(factory, vectors.shape[1])
     try:
-        _fill(index, vectors, ids, recipe.train_size)
+        train(index, vectors, recipe.train_size)
+        add(index, vectors, ids)
     except RuntimeError as error:
         if len(ids) >= _FEW:
             raise RecipeError(f"FAISS could not build {factory!r}: {_reason(error)}") from error
-        index = _make("Flat", vectors.shape[1])
-        _fill(index, vectors, ids, recipe.train_size)
+        index = make_index("Flat", vectors.shape[1])
+        add(index, vectors, ids)
     return FaissIndex(index, search=_applicable(index, recipe.search))
+
+
+def gpu_count() -> int:
+    """Return the number of GPUs that this FAISS can use."""
+    return int(faiss.get_num_gpus()) if hasattr(faiss, "StandardGpuResources") else 0
+
+
+def few_rows(count: int) -> bool:
+    """Return whether so few rows may be too few to train a recipe on."""
+    return count < _FEW
 
 
 def check_factory(recipe: Recipe, dim: int) -> None:
     """Raise RecipeError when FAISS does not take the recipe's factory string or search parameters for ``dim`` dimensions."""
-    index = _make(recipe.factory_for(1_000_000), dim)
+    index = make_index(recipe.factory_for(1_000_000, dim), dim)
     _set_search_parameters(index, recipe.search)
 
 
 def read_faiss_index(path: Path, *, search: Mapping[str, float] | None = None) -> FaissIndex:
-    """Return the index in a file, memory-mapped where the system and the kind of index allow it.
+    """Return the index in a file, memory-mapped where the system and the kind of index allow it; lists on disk lie beside it.
 
     The file must be known to be whole: FAISS trusts what it reads. Raises RuntimeError when FAISS cannot read it.
     """
@@ -94,19 +120,52 @@ def read_faiss_index(path: Path, *, search: Mapping[str, float] | None = None) -
 
 
 def _read(path: Path) -> Any:
+    flags = _BESIDE if (path.parent / LISTS).exists() else _MAPPED
+    with named(path) as name:
+        if name is not None:
+            with contextlib.suppress(TypeError), silenced() if flags == _BESIDE else contextlib.nullcontext():
+                return faiss.read_index(name, flags)
     with open(path, "rb") as file:
-        # FAISS opens by a UTF-8 name, which a path need not be; the open file has a plain name on Linux
-        by_number = Path(f"/proc/self/fd/{file.fileno()}")
-        if by_number.exists():
-            return faiss.read_index(str(by_number), _MAPPED)
-        if os.name == "posix" or str(path).isascii():
-            with contextlib.suppress(RuntimeError, TypeError):
-                return faiss.read_index(str(path), _MAPPED)
         return faiss.read_index(faiss.PyCallbackIOReader(file.read))
 
 
-def _make(factory: str, dim: int) -> Any:
-    wrapped = factory if factory.startswith(("IDMap,", "IDMap2,")) else f"IDMap2,{factory}"
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Keep what FAISS prints about lists on disk off this process's standard output for the block."""
+    library = ctypes.CDLL(None)
+    library.fflush(None)
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        library.fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
+
+
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[str | None]:
+    """Yield a name by which FAISS, which takes UTF-8, can open a file, or None where there is none.
+
+    On Linux that is the open folder's number and the file's own name, so that what lies beside it is found too.
+    """
+    by_number = Path("/proc/self/fd")
+    if by_number.exists() and path.name.isascii():
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            yield f"{by_number}/{folder}/{path.name}"
+        finally:
+            os.close(folder)
+        return
+    yield str(path) if os.name == "posix" or str(path).isascii() else None
+
+
+def make_index(factory: str, dim: int) -> Any:
+    """Return an empty index of a factory string that keeps ids; raises RecipeError for one that FAISS does not take."""
+    keeps_ids = factory.startswith(("IDMap,", "IDMap2,", "IVF")) or ",IVF" in factory
+    wrapped = factory if keeps_ids else f"IDMap,{factory}"
     try:
         index = faiss.index_factory(dim, wrapped, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
@@ -124,14 +183,27 @@ def _sample(vectors: Halves, size: int) -> Vectors:
     return unit_rows(vectors)
 
 
-def _fill(index: Any, vectors: Halves, ids: Ids, train_size: int) -> None:
-    step = max(1, _BLOCK // vectors.shape[1])
-    with _one_thread():
-        if not index.is_trained:
+def train(index: Any, vectors: Halves, train_size: int) -> None:
+    """Train an index, where it needs that, on a seeded sample of ``(n, d)`` float16 rows. Raises RuntimeError."""
+    if not index.is_trained:
+        with _threads_for(index):
             index.train(_sample(vectors, train_size))
+
+
+def add(index: Any, vectors: Halves, ids: Ids) -> None:
+    """Add ``(n, d)`` float16 rows, which may be memory-mapped, block by block. Raises RuntimeError."""
+    step = max(1, _BLOCK // vectors.shape[1])
+    with _threads_for(index):
         for start in range(0, len(ids), step):
             rows = unit_rows(vectors[start : start + step])
             index.add_with_ids(rows, np.ascontiguousarray(ids[start : start + step], dtype=np.int64))
+
+
+def _threads_for(index: Any) -> contextlib.AbstractContextManager[None]:
+    """Return one thread for what depends on the order in which rows arrive (graphs, beam searches), all threads for inverted lists."""
+    inner = faiss.downcast_index(index)
+    plain = isinstance(inner, faiss.IndexIVF) and isinstance(faiss.downcast_index(inner.quantizer), faiss.IndexFlat)
+    return contextlib.nullcontext() if plain else _one_thread()
 
 
 def _set_search_parameters(index: Any, search: Mapping[str, float]) -> None:

@@ -4,7 +4,7 @@ import json
 import os
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,10 +28,31 @@ class FileFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """The share of the true ``k`` nearest that a search found, after re-scoring, on sample queries when there were ``count`` rows.
+
+    ``photos`` is that of queries by photos and ``texts`` that of queries by words, None where the encoder reads none: words lie elsewhere.
+    """
+
+    k: int
+    photos: float
+    texts: float | None
+    queries: int
+    count: int
+
+    @property
+    def recall(self) -> float:
+        """The smaller of the two."""
+        return self.photos if self.texts is None else min(self.photos, self.texts)
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """What an index folder was built from: ``count`` rows of ``dim`` numbers, by the encoder with this fingerprint.
 
-    ``generation`` is the collection's count of changes at the time; ``files`` maps file names to their facts.
+    ``generation`` is the collection's count of changes at the time; ``files`` maps file names to their facts. ``asked`` is the recipe
+    that was asked for, as a dictionary, where ``recipe`` was chosen or tuned for it; ``measured`` is the recall, where it was measured.
+    ``since`` is the generation after which the rows were changed, for an index of changes; -1 for one of all rows.
     """
 
     recipe: Recipe
@@ -40,10 +61,13 @@ class Manifest:
     dim: int
     fingerprint: str
     files: Mapping[str, FileFacts]
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    measured: Measured | None = None
+    since: int = -1
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest of a folder and force it to the disk."""
+    """Write the manifest of a folder aside, force it to the disk, and rename it."""
     facts = {
         "format": FORMAT,
         "recipe": manifest.recipe.to_dict(),
@@ -53,10 +77,18 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "fingerprint": manifest.fingerprint,
         "files": {name: asdict(file) for name, file in manifest.files.items()},
     }
-    with open(folder / MANIFEST, "w", encoding="ascii") as file:
+    if manifest.asked:
+        facts["asked"] = dict(manifest.asked)
+    if manifest.since >= 0:
+        facts["since"] = manifest.since
+    if manifest.measured:
+        facts["measured"] = asdict(manifest.measured)
+    aside = folder / f"{MANIFEST}.new"
+    with open(aside, "w", encoding="ascii") as file:
         json.dump({**facts, "checksum": _checksum_of(facts)}, file, indent=2)
         file.flush()
         os.fsync(file.fileno())
+    os.replace(aside, folder / MANIFEST)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -71,6 +103,8 @@ def read_manifest(folder: Path) -> Manifest:
             raise damaged(file, "was altered")
         recipe = Recipe.from_dict(facts.pop("recipe"))
         files = {name: FileFacts(**entry) for name, entry in facts.pop("files").items()}
+        if "measured" in facts:
+            facts["measured"] = Measured(**facts["measured"])
         del facts["format"]
         return Manifest(recipe=recipe, files=files, **facts)
     except FileNotFoundError as error:

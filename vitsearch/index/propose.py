@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,58 +38,77 @@ class Fresh:
         return cls(np.concatenate([ids for ids, _ in parts]), np.concatenate([rows for _, rows in parts])) if parts else cls.none(dim)
 
 
-def propose(shadows: Sequence[Shadow], fresh: Fresh, vector: Vectors, wanted: int, *, allowed: Ids | None = None) -> tuple[Ids, bool]:
-    """Return the ids of about ``wanted`` candidates from each index and from the fresh rows, and whether asking for more gives more.
+class Proposal(NamedTuple):
+    """What one source proposes for one query: the ids of candidates, best first, and whether it holds others."""
 
-    The indexes are given oldest first, and a row counts as what the newest of them, or the fresh rows, say. ``allowed`` are the ids, in
-    order, that a filter leaves; None leaves all.
+    ids: Ids
+    more: bool
+
+
+def propose(shadows: Sequence[Shadow], fresh: Fresh, queries: Vectors, wanted: int, *, allowed: Ids | None = None) -> list[list[Proposal]]:
+    """Return for each of the ``(m, dim)`` queries what each source proposes for ``wanted`` results: the fresh rows, then the indexes.
+
+    Exact sources give as many candidates, an index as many times more as its recipe's ``overfetch`` says. The indexes are given oldest
+    first, and a row counts as what the newest of them, or the fresh rows, say. ``allowed`` are the ids, in order, that a filter leaves;
+    None leaves all.
     """
-    found, more = _of_fresh(fresh, vector, wanted, allowed)
+    sources = [_of_fresh(fresh, queries, wanted, allowed)]
     newer = fresh.ids
     for shadow in reversed(shadows):
-        ids, rest = _of_shadow(shadow, vector, wanted, allowed)
-        found = np.concatenate([ids[~np.isin(ids, newer)], found])
-        more = more or rest
+        found = _of_shadow(shadow, queries, wanted, allowed)
+        sources.append([Proposal(ids[~is_among(ids, newer)], more) for ids, more in found])
         if shadow is not shadows[0]:
-            newer = np.concatenate([newer, shadow.ids])
-    return found, more
+            newer = np.union1d(newer, shadow.ids)
+    return [list(of_query) for of_query in zip(*sources, strict=True)]
 
 
-def _of_fresh(fresh: Fresh, vector: Vectors, wanted: int, allowed: Ids | None) -> tuple[Ids, bool]:
+def _of_fresh(fresh: Fresh, queries: Vectors, wanted: int, allowed: Ids | None) -> list[Proposal]:
     ids, rows = fresh.ids, fresh.rows
     if allowed is not None:
         inside = is_among(ids, allowed)
         ids, rows = ids[inside], rows[inside]
-    best = top_k(rows.astype(np.float32) @ vector, wanted)
-    return ids[best], len(best) < len(ids)
+    return [Proposal(best.ids, len(best.ids) < len(ids)) for best in ExactIndex(rows, ids).search_batch(queries, wanted)]
 
 
-def _of_shadow(shadow: Shadow, vector: Vectors, wanted: int, allowed: Ids | None) -> tuple[Ids, bool]:
+def _of_shadow(shadow: Shadow, queries: Vectors, wanted: int, allowed: Ids | None) -> list[Proposal]:
+    wanted *= shadow.recipe.overfetch
     if allowed is None:
-        known = shadow.search(vector, wanted).ids
-        if len(known) < min(wanted, len(shadow)):  # lists that were not read, a graph in pieces: only the rows reach every photo
-            known = ExactIndex(shadow.vectors, shadow.ids).search(vector, wanted).ids
-        return known, len(known) < len(shadow)
+        return [Proposal(ids, len(ids) < len(shadow)) for ids in _of_all(shadow, queries, wanted)]
     places = places_of(shadow.ids, allowed)
+    found = (_of_some(shadow, query, wanted, places=places, allowed=allowed) for query in queries)
+    return [Proposal(ids, len(ids) < len(places)) for ids in found]
+
+
+def _of_all(shadow: Shadow, queries: Vectors, wanted: int) -> list[Ids]:
+    found = [best.ids for best in shadow.search_batch(queries, wanted)]
+    # lists that were not read, a graph in pieces: only the rows reach every photo
+    short = [place for place, ids in enumerate(found) if len(ids) < min(wanted, len(shadow))]
+    if short:
+        exact = ExactIndex(shadow.vectors, shadow.ids).search_batch(queries[short], wanted)
+        for place, best in zip(short, exact, strict=True):
+            found[place] = best.ids
+    return found
+
+
+def _of_some(shadow: Shadow, query: Vectors, wanted: int, *, places: Ids, allowed: Ids) -> Ids:
+    """Return the best of the rows at some places: by the index where they are many, else by comparing each of them."""
     share = len(places) / max(1, len(shadow))
     if len(places) > FEW and share >= SELECTIVE and wanted < len(places) / 8:
         reach = int(wanted / share * 1.25) + 1
-        known = shadow.search(vector, reach).ids
+        known = shadow.search(query, reach).ids
         known = known[is_among(known, allowed)]
         if len(known) >= wanted:
-            return known[:wanted], True
-    known = _exact_among(shadow, places, vector, wanted)
-    return known, len(known) < len(places)
+            return known[:wanted]
+    return _exact_among(shadow, places, query, wanted)
 
 
-def _exact_among(shadow: Shadow, places: Ids, vector: Vectors, wanted: int) -> Ids:
-    """Return the best of some rows, every one of which is compared."""
+def _exact_among(shadow: Shadow, places: Ids, query: Vectors, wanted: int) -> Ids:
     if len(places) == len(shadow):
-        return ExactIndex(shadow.vectors, shadow.ids).search(vector, wanted).ids
+        return ExactIndex(shadow.vectors, shadow.ids).search(query, wanted).ids
     ids, scores = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
     for start in range(0, len(places), BLOCK):
         some = places[start : start + BLOCK]
-        best = ExactIndex(shadow.vectors[some], np.asarray(shadow.ids)[some]).search(vector, wanted)
+        best = ExactIndex(shadow.vectors[some], np.asarray(shadow.ids)[some]).search(query, wanted)
         ids, scores = np.concatenate([ids, best.ids]), np.concatenate([scores, best.scores])
         kept = top_k(scores, wanted)
         ids, scores = ids[kept], scores[kept]

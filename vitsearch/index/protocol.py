@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 Ids = NDArray[np.int64]
 Halves = NDArray[np.float16]
 
+LISTS = "lists.ivfdata"  # beside index.faiss, where a recipe leaves its inverted lists on disk
+
 
 class Candidates(NamedTuple):
     """Rows proposed for one query, best first: ``scores`` (n,) float32 and ``ids`` (n,) int64, never -1."""

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from vitsearch.errors import IndexDamaged, RecipeError
 from vitsearch.index.exact import ExactIndex
 from vitsearch.index.manifest import MANIFEST, FileFacts, Manifest, check_file, damaged, facts_of, read_manifest, write_manifest
-from vitsearch.index.protocol import Candidates, Halves, Ids, VectorIndex
+from vitsearch.index.protocol import LISTS, Candidates, Halves, Ids, VectorIndex
 from vitsearch.recipes import Recipe
 
 VECTORS = "vectors.f16"
 IDS = "ids.i64"
 FAISS = "index.faiss"
+FILES = (VECTORS, IDS, FAISS, LISTS)
 _TRIES = 20
 
 
@@ -66,6 +67,10 @@ class Shadow:
         """Return what the index proposes for one ``(dim,)`` unit query: at most ``min(k, n)`` rows, to be scored again by the caller."""
         return self.index.search(query, k)
 
+    def search_batch(self, queries: NDArray[Any], k: int) -> list[Candidates]:
+        """Return what `search` returns for each of the ``(m, dim)`` queries."""
+        return self.index.search_batch(queries, k)
+
 
 def manifest_stamp(folder: Path) -> tuple[int, int, int] | None:
     """Return a value that changes when an index folder is replaced, None where there is none."""
@@ -77,13 +82,22 @@ def manifest_stamp(folder: Path) -> tuple[int, int, int] | None:
 
 
 def build_shadow(
-    folder: Path, batches: Iterable[tuple[Ids, Halves]], *, recipe: Recipe, dim: int, generation: int, fingerprint: str
+    folder: Path,
+    batches: Iterable[tuple[Ids, Halves]],
+    *,
+    recipe: Recipe,
+    dim: int,
+    generation: int,
+    fingerprint: str,
+    asked: Recipe | None = None,
+    since: int = -1,
 ) -> None:
     """Write an index folder over batches of ``(b,)`` ascending int64 ids and ``(b, dim)`` float16 unit rows.
 
-    It is written beside ``folder`` and renamed into its place when complete, so a reader sees the old one or the new one; what a
-    killed build left is removed. Raises RecipeError (a bad factory string, FAISS missing) and OSError (a full disk), after
-    either of which the old folder is as it was.
+    ``asked`` is the recipe for which ``recipe`` was chosen, ``since`` the generation after which the rows are. The folder is written
+    beside ``folder`` and renamed into its place when complete, so a reader sees the old one or the new one; what a killed build left is
+    removed. Raises RecipeError (a bad factory string, FAISS missing) and OSError (a full disk), after either of which the old folder is
+    as it was.
     """
     check_recipe(recipe, dim)
     aside, old = _beside(folder, "new"), _beside(folder, "old")
@@ -94,8 +108,10 @@ def build_shadow(
         ids, vectors = _write_rows(aside, batches, dim)
         if len(ids):
             _write_faiss(aside, recipe, vectors, ids)
-        files = {name: facts_of(aside / name) for name in (VECTORS, IDS, FAISS) if (aside / name).exists()}
-        write_manifest(aside, Manifest(recipe, generation, len(ids), dim, fingerprint, files))
+        files = {name: facts_of(aside / name) for name in FILES if (aside / name).exists()}
+        write_manifest(
+            aside, Manifest(recipe, generation, len(ids), dim, fingerprint, files, asked.to_dict() if asked else {}, since=since)
+        )
         _sync_folder(aside)
         _put_in_place(aside, folder, old)
     except BaseException:
@@ -143,7 +159,7 @@ def verify_shadow(folder: Path, *, whole: bool = True) -> Manifest:
 
 def check_recipe(recipe: Recipe, dim: int) -> None:
     """Raise RecipeError where the recipe cannot be built: a bad factory string for this dimension, or FAISS is missing."""
-    if recipe.kind == "exact":
+    if recipe.kind in ("exact", "auto"):
         return
     try:
         from vitsearch.index.faiss_index import check_factory
@@ -186,8 +202,13 @@ def _write_faiss(folder: Path, recipe: Recipe, vectors: Halves, ids: Ids) -> Non
     if recipe.kind == "exact":
         return
     try:
-        from vitsearch.index.faiss_index import build_faiss_index
+        from vitsearch.index.faiss_index import build_faiss_index, few_rows
     except ImportError:  # an exact recipe: the rows are enough
+        return
+    if recipe.on_disk and not few_rows(len(ids)):
+        from vitsearch.index.disk_lists import write_disk_index
+
+        write_disk_index(folder, FAISS, recipe, vectors, ids)
         return
     index = build_faiss_index(recipe, vectors, ids)
     with open(folder / FAISS, "wb") as file:
@@ -218,7 +239,7 @@ def _check_files(folder: Path, manifest: Manifest, *, whole: bool) -> None:
         facts = manifest.files.get(name, FileFacts(-1, 0, 0, 0))
         if facts.size != size:
             raise damaged(folder / name, "does not fit the manifest")
-    for name in sorted(set(manifest.files) & {VECTORS, IDS, FAISS}):
+    for name in sorted(set(manifest.files) & set(FILES)):
         check_file(folder / name, manifest.files[name], whole=whole)
 
 

@@ -12,26 +12,37 @@ from typing import Any, Literal
 from vitsearch.errors import RecipeError
 
 # an installed wheel carries the recipes inside the package, a checkout has them beside it
-_PLACES = (Path(__file__).parent / "recipes_data", Path(__file__).parent.parent / "indexes" / "recipes")
+_PACKAGE = Path(__file__).parent.parent
+_PLACES = (_PACKAGE / "recipes_data", _PACKAGE.parent / "indexes" / "recipes")
 _POINTS_PER_LIST = 39  # fewer training points than this for each list make poor lists (FAISS warns below it)
-_KEYS = ("name", "kind", "factory", "search", "lists", "train_size", "description")
+_KEYS = ("name", "kind", "factory", "search", "lists", "train_size", "overfetch", "on_disk", "gpu", "recall", "memory", "description")
+_SUBSPACE = 8  # numbers of a vector that one byte of a product quantiser stands for, at least
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How an index is built and searched.
 
-    ``kind`` is ``exact`` (no index library) or ``faiss``; ``factory`` is a FAISS factory string, in which ``{lists}`` stands for
-    ``lists`` (a number, or ``auto``: twice the square root of the number of photos); ``search`` holds search parameters by their
-    FAISS names; at most ``train_size`` rows, drawn with a fixed seed, are used for training.
+    ``kind`` is ``exact`` (no index library), ``faiss``, or ``auto``: one of the others, chosen when it is built (`choose_recipe`).
+    ``factory`` is a FAISS factory string, in which ``{lists}`` stands for ``lists`` (a number, or ``auto``: twice the square root of the
+    number of photos) and ``{pq}`` for the bytes of a product-quantised vector (one for 8 dimensions, a divisor of them). ``search`` holds
+    search parameters by their FAISS names; at most ``train_size`` rows, drawn with a fixed seed, are used for training; ``overfetch``
+    candidates are asked of the index for each result wanted. ``on_disk`` leaves inverted lists in their file, ``gpu`` searches a copy on a
+    GPU where there is one. ``recall`` is the recall@10 wanted (0: the search parameters are taken as they are), ``memory`` the bytes
+    that the index may take (0: no limit; for ``auto`` a quarter of the machine's).
     """
 
     name: str
-    kind: Literal["exact", "faiss"] = "faiss"
+    kind: Literal["exact", "faiss", "auto"] = "faiss"
     factory: str | None = None
     search: Mapping[str, float] = field(default_factory=dict)
     lists: int | Literal["auto"] | None = None
     train_size: int = 262_144
+    overfetch: int = 4
+    on_disk: bool = False
+    gpu: bool = False
+    recall: float = 0.0
+    memory: int = 0
     description: str = ""
 
     @property
@@ -39,17 +50,19 @@ class Recipe:
         """True when the recipe's results are those of an exact search over the vectors."""
         return self.kind == "exact" or self.factory in ("Flat", "IDMap,Flat", "IDMap2,Flat")
 
-    def factory_for(self, count: int) -> str:
-        """Return the factory string for ``count`` photos. Raises RecipeError for a recipe without one."""
+    def factory_for(self, count: int, dim: int) -> str:
+        """Return the factory string for ``count`` photos of ``dim`` numbers. Raises RecipeError for a recipe without one."""
         if self.factory is None:
             raise RecipeError(f'recipe {self.name!r} has no factory string; give it kind = "faiss" and factory = "..."')
         lists = auto_lists(count) if self.lists == "auto" else self.lists
-        return self.factory.replace("{lists}", str(lists))
+        return self.factory.replace("{lists}", str(lists)).replace("{pq}", str(pq_bytes(dim)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts as plain JSON and TOML types, without those that are None or empty."""
+        plain = Recipe(self.name)
         facts = {key: getattr(self, key) for key in _KEYS}
-        return {key: dict(value) if key == "search" else value for key, value in facts.items() if value not in (None, "", {})}
+        kept = {key: value for key, value in facts.items() if key in ("name", "kind") or value != getattr(plain, key)}
+        return {key: dict(value) if key == "search" else value for key, value in kept.items()}
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any], *, source: str = "recipe") -> "Recipe":
@@ -79,7 +92,7 @@ class Recipe:
 
 
 def load_recipe(name_or_file: str | Path) -> Recipe:
-    """Return a recipe by its name (``flat``, ``hnsw``, ``ivf``, ``sq8``) or from a TOML file.
+    """Return a recipe by its name (`list_recipes`) or from a TOML file.
 
     A ``Path``, or a string with a path separator or ending in ``.toml``, is a file. Raises RecipeError.
     """
@@ -100,6 +113,11 @@ def list_recipes() -> list[str]:
 def auto_lists(count: int) -> int:
     """Return how many inverted lists suit ``count`` rows: twice the square root, and at least 39 rows for each list."""
     return max(1, min(round(2 * math.sqrt(count)), count // _POINTS_PER_LIST))
+
+
+def pq_bytes(dim: int) -> int:
+    """Return how many bytes a product quantiser gives to ``dim`` numbers: the largest divisor with at least 8 numbers to a byte."""
+    return next((count for count in range(dim // _SUBSPACE, 0, -1) if dim % count == 0), 1)
 
 
 def _known_files() -> dict[str, Path]:
@@ -125,7 +143,7 @@ def _problem(facts: Mapping[str, Any]) -> str | None:
     unknown = sorted(set(facts) - set(_KEYS))
     if unknown:
         return f"unknown key {unknown[0]!r}; known keys: {', '.join(_KEYS)}"
-    return _problem_of_texts(facts) or _problem_of_numbers(facts) or _problem_of_lists(facts)
+    return _problem_of_texts(facts) or _problem_of_numbers(facts) or _problem_of_search(facts) or _problem_of_lists(facts)
 
 
 def _problem_of_texts(facts: Mapping[str, Any]) -> str | None:
@@ -135,16 +153,29 @@ def _problem_of_texts(facts: Mapping[str, Any]) -> str | None:
     if not facts.get("name"):
         return 'a recipe needs a name, such as name = "mine"'
     kind = facts.get("kind", "faiss")
-    if kind not in ("exact", "faiss"):
-        return f'kind must be "exact" or "faiss", not {kind!r}'
+    if kind not in ("exact", "faiss", "auto"):
+        return f'kind must be "exact", "faiss" or "auto", not {kind!r}'
     if kind == "faiss" and not facts.get("factory"):
         return 'a recipe of kind "faiss" needs a factory string, such as factory = "HNSW32"'
     return None
 
 
 def _problem_of_numbers(facts: Mapping[str, Any]) -> str | None:
-    if "train_size" in facts and not _is_count(facts["train_size"]):
-        return "train_size must be a whole number above 0"
+    for key in ("train_size", "overfetch"):
+        if key in facts and not _is_count(facts[key]):
+            return f"{key} must be a whole number above 0"
+    for key in ("on_disk", "gpu"):
+        if not isinstance(facts.get(key, False), bool):
+            return f"{key} must be true or false"
+    memory, recall = facts.get("memory", 0), facts.get("recall", 0.0)
+    if memory != 0 and not _is_count(memory):
+        return "memory must be a whole number of bytes, or 0 for no limit"
+    if isinstance(recall, bool) or not isinstance(recall, int | float) or not 0 <= recall < 1:
+        return "recall must be from 0 (as it comes) to below 1, such as 0.95; for 1 take the recipe flat"
+    return None
+
+
+def _problem_of_search(facts: Mapping[str, Any]) -> str | None:
     search = facts.get("search", {})
     if not isinstance(search, Mapping):
         return "search must be a table, such as [search] with nprobe = 16 below it"
@@ -170,6 +201,8 @@ def _is_count(value: Any) -> bool:
 
 
 def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)
