@@ -1,15 +1,18 @@
 """Tuning: the least search effort with which a collection's index finds enough of what an exact search finds."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vitsearch.collection import Collection
 from vitsearch.errors import CollectionError, IndexDamaged
 from vitsearch.index import Measured, verify_shadow
-from vitsearch.layout import MAIN, writer_lock
+from vitsearch.layout import MAIN, write_settings, writer_lock
 from vitsearch.recipes import RECALL, Recipe
 from vitsearch.store import PhotoStore
 from vitsearch.upkeep import Upkeep, text_like_queries
+
+
+MOST_RECALL = 0.9999  # of a recipe: only an exact one promises all
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ def tune_collection(
         with writer_lock(folder):
             store = PhotoStore(folder / "photos.db", read_only=True)
             try:
-                asked = Recipe.from_dict(settings.recipe, source=str(folder / "collection.json"))
+                asked = replace(Recipe.from_dict(settings.recipe, source=str(folder / "collection.json")), recall=min(recall, MOST_RECALL))
                 upkeep = Upkeep(
                     folder,
                     store,
@@ -52,6 +55,7 @@ def tune_collection(
                     tell=lambda _: None,
                 )
                 tuned = upkeep.retune(recall)
+                write_settings(folder, replace(settings, recipe=asked.to_dict()))  # what is built later is tuned so too
             finally:
                 store.close()
     return TuneReport(tuned.recipe, tuned.measured)

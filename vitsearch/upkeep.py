@@ -75,7 +75,7 @@ class Upkeep:
         folder = self.folder / MAIN
         shadow = open_shadow(folder)
         found, measured = tune(shadow, make_sample(shadow, self.texts(), photos=PHOTO_QUERIES), recall)
-        keep_tuning(folder, shadow, found, measured)
+        keep_tuning(folder, shadow, found, measured, asked=self.asked)
         return verify_shadow(folder, whole=False)
 
     def _rebuild(self, generation: int) -> None:

@@ -12,10 +12,11 @@ from vitsearch.index.manifest import Measured, write_manifest
 from vitsearch.index.protocol import Ids, VectorIndex
 from vitsearch.index.shadow import Shadow
 from vitsearch.recipes import Recipe
-from vitsearch.vectors import Vectors, cosine_scores, top_k
+from vitsearch.vectors import Vectors, cosine_scores
 
 K = 10
 SPARE = 8
+TIE = 1e-6
 MOST_OVERFETCH = 64
 EFFORTS = {  # the values that are tried, by the parameter that FAISS has for it
     "nprobe": (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096),
@@ -25,19 +26,16 @@ EFFORTS = {  # the values that are tried, by the parameter that FAISS has for it
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """Queries whose true answers are known: unit vectors ``(m, dim)``, how many of them are photos (the first ones), and the answers.
+    """Queries whose true answers are known: unit vectors ``(m, dim)``, of which the first are photos.
 
-    ``own`` is the id of each photo query, which is left out of its own answers; ``truth`` is ``(m, k)`` ids.
+    ``own`` is the id of each photo query, which is left out of its own answers. ``bars`` ``(m,)`` are the scores of the last of the
+    ``answers`` ``(m,)`` best rows: what scores as much is as good an answer, so that ties do not count as misses.
     """
 
     queries: Vectors
     own: Ids
-    truth: Ids
-
-    @property
-    def photos(self) -> int:
-        """The number of queries that are photos."""
-        return len(self.own)
+    bars: NDArray[np.float64]
+    answers: NDArray[np.int64]
 
 
 def make_sample(shadow: Shadow, texts: Vectors, *, photos: int, seed: int = 0) -> Sample:
@@ -47,16 +45,16 @@ def make_sample(shadow: Shadow, texts: Vectors, *, photos: int, seed: int = 0) -
     own = np.asarray(shadow.ids)[chosen]
     queries = np.concatenate([np.asarray(shadow.vectors[chosen], dtype=np.float32), texts.astype(np.float32)])
     found = ExactIndex(shadow.vectors, shadow.ids).search_batch(queries, K + 1)
-    truth = np.stack([_without(one.ids, own[place] if place < count else -1) for place, one in enumerate(found)])
-    return Sample(queries, own, truth)
+    scores = [_scores(shadow, queries[place], one.ids[one.ids != _own(own, place)])[:K] for place, one in enumerate(found)]
+    bars = np.array([row[-1] if len(row) else np.inf for row in scores])
+    return Sample(queries, own, bars, np.array([len(row) for row in scores], dtype=np.int64))
 
 
 def measure(shadow: Shadow, sample: Sample, index: VectorIndex, overfetch: int) -> Measured:
     """Return the recall of an index over a shadow's rows, its proposals scored again as a search does."""
     proposals = index.search_batch(sample.queries, overfetch * (K + 1) + SPARE)
     shares = [_share(shadow, sample, place, proposal.ids) for place, proposal in enumerate(proposals)]
-    texts = shares[sample.photos :]
-    by_photo = shares[: sample.photos]
+    by_photo, texts = shares[: len(sample.own)], shares[len(sample.own) :]
     return Measured(K, float(np.mean(by_photo)) if by_photo else 1.0, float(np.mean(texts)) if texts else None, len(shares), len(shadow))
 
 
@@ -78,9 +76,9 @@ def tune(shadow: Shadow, sample: Sample, recall: float) -> tuple[Recipe, Measure
     return best
 
 
-def keep_tuning(folder: Path, shadow: Shadow, recipe: Recipe, measured: Measured) -> None:
-    """Write into an index folder how it is to be searched from now on, and what recall that was measured to have."""
-    write_manifest(folder, replace(shadow.manifest, recipe=recipe, measured=measured))
+def keep_tuning(folder: Path, shadow: Shadow, recipe: Recipe, measured: Measured, *, asked: Recipe) -> None:
+    """Write into an index folder how it is to be searched from now on, what recall that was measured to have, and what had been asked."""
+    write_manifest(folder, replace(shadow.manifest, recipe=recipe, measured=measured, asked=asked.to_dict()))
 
 
 def _efforts(shadow: Shadow, recipe: Recipe) -> Iterator[tuple[Recipe, VectorIndex]]:
@@ -103,17 +101,17 @@ def _efforts(shadow: Shadow, recipe: Recipe) -> Iterator[tuple[Recipe, VectorInd
 
 
 def _share(shadow: Shadow, sample: Sample, place: int, ids: Ids) -> float:
-    """Return the share of a query's true answers among its best proposals, scored from the rows."""
-    own = sample.own[place] if place < sample.photos else -1
-    proposed = ids[ids != own]
-    rows = shadow.vectors[np.searchsorted(shadow.ids, proposed)]
-    best = proposed[top_k(cosine_scores(rows, sample.queries[place]), K)]
-    truth: NDArray[np.int64] = sample.truth[place]
-    real = truth[truth >= 0]
-    return float(np.isin(real, best).mean()) if len(real) else 1.0
+    """Return the share of a query's true answers that its best proposals are as good as, scored from the rows."""
+    if not sample.answers[place]:
+        return 1.0
+    scores = _scores(shadow, sample.queries[place], ids[ids != _own(sample.own, place)])[: sample.answers[place]]
+    return float((scores >= sample.bars[place] - TIE).sum() / sample.answers[place])
 
 
-def _without(ids: Ids, own: int) -> Ids:
-    """Return the first k ids that are not a query's own, padded with -1."""
-    kept = ids[ids != own][:K]
-    return np.pad(kept, (0, K - len(kept)), constant_values=-1)
+def _scores(shadow: Shadow, query: Vectors, ids: Ids) -> NDArray[np.float64]:
+    """Return the exact scores of some rows, best first."""
+    return -np.sort(-cosine_scores(shadow.vectors[np.searchsorted(shadow.ids, ids)], query))
+
+
+def _own(own: Ids, place: int) -> int:
+    return int(own[place]) if place < len(own) else -1
