@@ -1,7 +1,7 @@
 """The noun that the user holds: a folder of photos that can be searched and labelled."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -18,7 +18,7 @@ from vitsearch.classify import (
     parse_labels,
     zero_shot_classifier,
 )
-from vitsearch.collection.duplicates import LookAlikes, look_alikes, lookalike_threshold, same_files
+from vitsearch.collection.duplicates import LOOKALIKE, LookAlikes, look_alikes, lookalike_threshold, same_files
 from vitsearch.collection.searcher import Searcher
 from vitsearch.collection.terms import Terms
 from vitsearch.collection.wish import Wish, as_where
@@ -31,7 +31,7 @@ from vitsearch.query import Query, Term, check_top_k, photo_path
 from vitsearch.store import PhotoStore
 from vitsearch.types import Photo, Prediction, SearchResult, SkippedPhoto
 from vitsearch.vectors import Vectors, unit_rows
-from vitsearch.where import Where
+from vitsearch.where import Where, photo_facts
 
 
 class Wishes(TypedDict, total=False):
@@ -148,7 +148,7 @@ class Collection:
         ``(dim,)``, or a list of `Term`. Photos named in the query are left out. Keywords: ``where``, a filter as text or as `Where`
         (`parse_where`); ``offset``, results to pass over; ``min_score``, the least cosine, with which ``top_k`` may be None for all;
         ``diverse``, from 0 to 1, for results unlike each other; ``collapse=True`` to show one photo of those that are the same or look
-        alike. Raises QueryError, PhotoError or EncoderError.
+        alike (a number: from this cosine on). Raises QueryError, PhotoError or EncoderError.
         """
         return self.search_batch([query], top_k, **wishes)[0]
 
@@ -169,32 +169,36 @@ class Collection:
         path = photo_path(photo)
         return self.search([Term(path if path.exists() or not (self.root / path).exists() else self.root / path)], top_k, **wishes)
 
-    def duplicates(self) -> list[list[Photo]]:
+    def duplicates(self, *, where: str | Where | None = None) -> list[list[Photo]]:
         """Return the groups of photos whose files are the same byte for byte, each in order of path, in order of their first path."""
-        return same_files(self._store.photos())
+        wanted = as_where(where)
+        return same_files(photo for photo in self.photos() if wanted is None or wanted.matches(photo_facts(photo)))
 
-    def lookalikes(self, threshold: float | None = None, *, where: str | Where | None = None) -> list[LookAlikes]:
+    def lookalikes(
+        self, threshold: float | None = None, *, where: str | Where | None = None, progress: Callable[[int], object] = lambda _: None
+    ) -> list[LookAlikes]:
         """Return the groups of photos that look alike though their files differ, in order of their first path (see `look_alikes`).
 
-        ``threshold`` is the least cosine with the group's first photo (None: that of the collection's encoder). All vectors are compared.
+        ``threshold`` is the least cosine with the group's first photo (None: that of the collection's encoder). All vectors are compared;
+        ``progress`` is called with the number of photos just done. Raises QueryError for a threshold that is no cosine above 0.
         """
-        least = self.lookalike_threshold if threshold is None else threshold
-        Wish(collapse=least)  # its range
+        least, wanted = self.lookalike_threshold if threshold is None else threshold, as_where(where)
+        Wish(collapse=least)  # raises for a threshold outside its range
         photos, vectors = self.vectors()
-        wanted = as_where(where)
-        if wanted is not None:
-            with self._store.reading():
-                allowed = set(self._store.ids_where(wanted).tolist())
-            kept = [place for place, photo in enumerate(photos) if photo.photo_id in allowed]
-            photos, vectors = [photos[place] for place in kept], vectors[kept]
-        return look_alikes(photos, vectors, least)
+        kept = [place for place, photo in enumerate(photos) if wanted is None or wanted.matches(photo_facts(photo))]
+        progress(len(photos) - len(kept))
+        return look_alikes([photos[place] for place in kept], vectors[kept], least, progress=progress)
 
     @property
     def lookalike_threshold(self) -> float:
         """The cosine from which this collection's encoder takes two photos for one and the same view."""
-        return lookalike_threshold(self.settings.encoder)
+        stored = self._store.fact(LOOKALIKE)
+        return float(stored) if isinstance(stored, str) else lookalike_threshold(self.settings.encoder)
 
     def _wish(self, top_k: int | None, wishes: Wishes) -> Wish:
+        for name in wishes:
+            if name not in Wishes.__annotations__:
+                raise TypeError(f"a search has no {name!r}: {', '.join(Wishes.__annotations__)}")
         collapse = wishes.get("collapse", False)
         return Wish(
             top_k=top_k,
@@ -232,7 +236,7 @@ class Collection:
         check_top_k(1 if top is None else top)
         choice = Choice(top if top or multi else 1, threshold)
         classifier = labels if isinstance(labels, Classifier) else self.zero_shot(labels, templates, background, multi)
-        self._check_classifier(classifier)
+        self.check_classifier(classifier)
         found: dict[int, list[Answer]] = {}
         with self._store.reading():
             photos = list(self._store.photos())
@@ -248,7 +252,8 @@ class Collection:
         self._note_unread([word for label in parse_labels(labels) for word in label.words])
         return classifier
 
-    def _check_classifier(self, classifier: Classifier) -> None:
+    def check_classifier(self, classifier: Classifier) -> None:
+        """Raise EncoderMismatch for a classifier of another encoder's vectors."""
         if classifier.fingerprint not in ("", self.settings.encoder_fingerprint):
             raise EncoderMismatch(
                 f"the classifier was made for the vectors of another encoder than {self.settings.encoder}: train it again here"

@@ -1,17 +1,21 @@
 """Photos that are there twice: the same file, and files that show the same."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vitsearch.types import Photo
-from vitsearch.vectors import Vectors
+from vitsearch.vectors import Vectors, cosine_scores
 
-BLOCK = 2048  # rows compared with all others at a time: bounds the memory
+BLOCK = 16_777_216  # cosines held at a time, 64 MiB
+MOST_ROWS = 2048  # rows compared with the others at a time
+SLACK = 1e-4  # what a product of matrices may be off by: nearer to the threshold than this, the rows are compared one by one
 # The least cosine of two views that a person takes for one picture: resized, saved again, a little cropped.
 THRESHOLDS = {"mini": 0.97, "colour": 0.999}
 THRESHOLD = 0.96  # of CLIP-like models
+LOOKALIKE = "lookalike"  # the name of the stored fact that says the threshold of a collection
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,36 +39,69 @@ def same_files(photos: Iterable[Photo]) -> list[list[Photo]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def look_alikes(photos: Sequence[Photo], vectors: Vectors, threshold: float) -> list[LookAlikes]:
+def look_alikes(
+    photos: Sequence[Photo], vectors: Vectors, threshold: float, *, progress: Callable[[int], object] = lambda _: None
+) -> list[LookAlikes]:
     """Return the groups of look-alikes among photos in order of path and their ``(n, dim)`` unit rows.
 
     In that order each photo that no earlier one has taken takes all later ones within the threshold, so that no chain of small differences
-    brings two different photos together. A copy byte for byte of an earlier file is left out: it is in another list.
+    brings two different photos together. A copy byte for byte of an earlier file is left out: it is in another list. ``progress`` is
+    called with the number of photos just compared.
     """
-    single = sorted({photo.fingerprint: place for place, photo in reversed(list(enumerate(photos)))}.values())
-    members: dict[int, list[tuple[int, float]]] = {}
-    taken = np.zeros(len(single), dtype=bool)
-    rows = vectors[single]
-    for start in range(0, len(single), BLOCK):
-        likeness = rows[start : start + BLOCK] @ rows.T
-        _gather(likeness, start, threshold, taken=taken, members=members)
+    single = first_places([photo.fingerprint for photo in photos])
+    progress(len(photos) - len(single))
+    members = taken(vectors[single], threshold, progress=progress)
     return [
-        LookAlikes(photos[single[first]], tuple(_ordered([(photos[single[place]], score) for place, score in found])))
-        for first, found in sorted(members.items())
+        LookAlikes(photos[single[first]], tuple(_ordered([(photos[single[place]], score) for place, score in others])))
+        for first, others in enumerate(members)
+        if others
     ]
 
 
-def _gather(likeness: Vectors, start: int, threshold: float, *, taken: np.ndarray, members: dict[int, list[tuple[int, float]]]) -> None:
-    """Give each row of a block that no earlier one has taken its look-alikes among the later rows."""
-    for offset, row in enumerate(likeness):
-        first = start + offset
-        if taken[first]:
-            continue
-        later = first + 1 + np.flatnonzero(row[first + 1 :] >= threshold)
-        later = later[~taken[later]]
-        if len(later):
-            taken[later] = True
-            members[first] = [(int(place), min(1.0, float(row[place]))) for place in later]
+def collapsed(rows: Vectors, fingerprints: Sequence[bytes], threshold: float) -> list[int]:
+    """Return the places of the ``(n, dim)`` unit rows that are no copy and no look-alike of a row kept before, in order."""
+    single = first_places(fingerprints)
+    return [single[place] for place, others in enumerate(taken(rows[single], threshold)) if others is not None]
+
+
+def first_places(fingerprints: Sequence[bytes]) -> list[int]:
+    """Return the place where each fingerprint comes first, in order."""
+    first: dict[bytes, int] = {}
+    for place, fingerprint in enumerate(fingerprints):
+        first.setdefault(fingerprint, place)
+    return list(first.values())
+
+
+def taken(rows: Vectors, threshold: float, *, progress: Callable[[int], object] = lambda _: None) -> list[list[tuple[int, float]] | None]:
+    """Return for each of the ``(n, dim)`` unit rows the places and cosines of the later rows that it takes, None for a row that is taken.
+
+    A row takes those that reach the threshold and that no earlier row has taken. Time grows with n^2, memory with n.
+    """
+    members: list[list[tuple[int, float]] | None] = [[] for _ in rows]
+    gone = np.zeros(len(rows), dtype=bool)
+    step = max(1, min(MOST_ROWS, BLOCK // max(1, len(rows))))
+    for start in range(0, len(rows), step):
+        left = start + np.flatnonzero(~gone[start : start + step])
+        rough = rows[left] @ rows[start:].T
+        for first, likeness in zip(left.tolist(), rough, strict=True):
+            if not gone[first]:
+                members[first] = _takes(rows, first, likeness[first - start + 1 :], threshold, gone=gone)
+        progress(min(step, len(rows) - start))
+    return [None if lost else others for lost, others in zip(gone, members, strict=True)]
+
+
+def _takes(rows: Vectors, first: int, rough: NDArray[np.float32], threshold: float, *, gone: NDArray[np.bool_]) -> list[tuple[int, float]]:
+    near = first + 1 + np.flatnonzero(rough >= threshold - SLACK)
+    near = near[~gone[near]]
+    scores = likeness_to(rows[first], rows[near])
+    inside = scores >= np.float32(threshold)
+    gone[near[inside]] = True
+    return list(zip(near[inside].tolist(), scores[inside].tolist(), strict=True))
+
+
+def likeness_to(row: Vectors, rows: Vectors) -> NDArray[np.float32]:
+    """Return the cosine of each row with one, rounded to float32 so that equal rows have exactly 1."""
+    return cosine_scores(rows, row).astype(np.float32)
 
 
 def _ordered(found: list[tuple[Photo, float]]) -> list[tuple[Photo, float]]:
