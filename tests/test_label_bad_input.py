@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import content, paint, vitsearch
 
-from vitsearch import Collection, LinearClassifier, evaluate, index_folder, load_trained, train_on
+from vitsearch import Collection, LinearClassifier, calibrate_on, evaluate, index_folder, load_trained, train_on
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import ClassifierError, EncoderMismatch, QueryError
 
@@ -259,3 +259,10 @@ def test_a_damaged_supervised_model(photos: Path, tmp_path: Path, capfd: Any) ->
             assert err.startswith("vitsearch: "), kind
             assert str(folder) in err, kind
     assert not (photos / ".vitsearch").exists()  # the model is looked at before the photos are indexed
+
+
+def test_a_classifier_of_another_encoder_is_not_calibrated(indexed: Path, tmp_path: Path) -> None:
+    foreign = LinearClassifier(("a", "b"), np.zeros((2, 27), np.float32), np.zeros(2, np.float32), fingerprint="of another")
+    (tmp_path / "truth.csv").write_text("path,label\nred.png,a\n", encoding="utf-8")
+    with Collection.open(indexed, encoder=ColourEncoder()) as found, pytest.raises(EncoderMismatch, match="another encoder than colour"):
+        calibrate_on(found, foreign, str(tmp_path / "truth.csv"))

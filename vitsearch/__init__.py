@@ -55,8 +55,12 @@ from vitsearch.labelling import (
 )
 from vitsearch.query import Term, parse_query
 from vitsearch.recipes import Recipe, load_recipe
+from vitsearch.sidecars import SidecarReport, write_sidecars
+from vitsearch.sorting import SortReport, sort_into
 from vitsearch.supervised import ImageClassifier, load_classifier
+from vitsearch.tuning import TuneReport, tune_collection
 from vitsearch.types import IndexReport, Photo, PhotoInfo, Prediction, SearchResult, SkippedPhoto
+from vitsearch.where import Where, parse_where
 
 __all__ = [
     "Accuracy",
@@ -93,12 +97,16 @@ __all__ = [
     "RecipeError",
     "Retrieval",
     "SearchResult",
+    "SidecarReport",
     "SkippedPhoto",
+    "SortReport",
     "Term",
     "TipClassifier",
     "TrainReport",
+    "TuneReport",
     "VitsearchError",
     "Way",
+    "Where",
     "__version__",
     "calibrate",
     "calibrate_on",
@@ -115,8 +123,12 @@ __all__ = [
     "load_trained",
     "parse_labels",
     "parse_query",
+    "parse_where",
     "read_class_map",
+    "sort_into",
     "train_on",
+    "tune_collection",
     "write_class_map",
+    "write_sidecars",
     "zero_shot_classifier",
 ]

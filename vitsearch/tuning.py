@@ -11,7 +11,6 @@ from vitsearch.recipes import RECALL, Recipe
 from vitsearch.store import PhotoStore
 from vitsearch.upkeep import Upkeep, text_like_queries
 
-
 MOST_RECALL = 0.9999  # of a recipe: only an exact one promises all
 
 

@@ -40,7 +40,11 @@ def classify(photos: str, model: str, top: int, **options: Any) -> int:
         show.check_rows_file(Path(options["output"]))
     check_outputs(photos, options)
     root = photo_root(photos)
-    found = [one.path for one in walk(root) if one.problem is None]
+    unreadable: list[str] = []
+    files = list(walk(root, on_unreadable=lambda path, reason: unreadable.append(f"{path}: {reason}")))
+    for problem in [*(f"{one.path}: {one.problem}" for one in files if one.problem), *unreadable]:
+        show.note(f"vitsearch: {problem}")
+    found = [one.path for one in files if one.problem is None]
     if not found:
         raise VitsearchError(f"no photos found in {photos}: give a folder with jpg, png, webp, tiff, bmp, gif or heic files")
     classifier = load_classifier(model, device=options["device"], dtype=options["dtype"])

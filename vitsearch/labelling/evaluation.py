@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vitsearch.classify import Classifier, Label, parse_labels
 from vitsearch.collection import Collection
-from vitsearch.errors import EncoderMismatch, PhotoError, QueryError
+from vitsearch.errors import PhotoError, QueryError
 from vitsearch.labelling.captions import Retrieval, read_captions, retrieve
 from vitsearch.metrics import accuracy_interval, confidence_gap, first_right_ranks, mean_per_class_accuracy
 from vitsearch.photos import decode, map_ahead, read_bytes_and_fingerprint
@@ -177,10 +177,7 @@ def _classified(
     named = _labels_of(truth.classes, labels)
     name = "zero-shot" if classifier is None else "classifier"
     chosen = collection.zero_shot(named, templates) if classifier is None else classifier
-    if chosen.fingerprint not in ("", collection.settings.encoder_fingerprint):
-        raise EncoderMismatch(
-            f"the classifier was made for the vectors of another encoder than {collection.settings.encoder}: train it again here"
-        )
+    collection.check_classifier(chosen)
     missing = sorted(set(truth.classes) - set(chosen.classes))
     if missing:
         raise QueryError(

@@ -46,6 +46,7 @@ class TrainReport:
 
 def calibrate_on(collection: Collection, classifier: AnyClassifier, source: str) -> tuple[AnyClassifier, Calibration]:
     """Return the classifier with its probabilities made true on the collection's labelled photos, and what it gained (see `calibrate`)."""
+    collection.check_classifier(classifier)
     _, vectors, truth = labelled_vectors(collection, source)
     return calibrate(classifier, vectors, truth)
 
