@@ -13,6 +13,7 @@ from vitsearch.cli import show
 from vitsearch.cli.classify import classify
 from vitsearch.cli.compare import compare
 from vitsearch.cli.evaluate import evaluate
+from vitsearch.cli.exchange import export, import_vectors, merge
 from vitsearch.cli.explain import explain
 from vitsearch.cli.finetune import finetune
 from vitsearch.cli.label import label
@@ -268,6 +269,9 @@ cli.add_command(classify)
 cli.add_command(explain)
 cli.add_command(evaluate)
 cli.add_command(compare)
+cli.add_command(export)
+cli.add_command(import_vectors)
+cli.add_command(merge)
 
 
 # -- between the terminal and the library -----------------------------------------------------------------------------

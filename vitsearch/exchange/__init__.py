@@ -1,0 +1,17 @@
+"""Collections in and out: clip-retrieval's folder, a FAISS index with ids and paths, and one collection into another."""
+
+from vitsearch.exchange.clip_retrieval import export_clip_retrieval, import_clip_retrieval
+from vitsearch.exchange.faiss_folder import export_faiss, import_faiss
+from vitsearch.exchange.intake import ImportOptions, ImportReport
+from vitsearch.exchange.merge import MergeReport, merge
+
+__all__ = [
+    "ImportOptions",
+    "ImportReport",
+    "MergeReport",
+    "export_clip_retrieval",
+    "export_faiss",
+    "import_clip_retrieval",
+    "import_faiss",
+    "merge",
+]

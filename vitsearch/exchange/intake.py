@@ -1,0 +1,214 @@
+"""Vectors of somebody else into a collection: every row is matched with a photo, some are checked, all are stored or none."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from vitsearch.encoders.golden import golden_vectors
+from vitsearch.encoders.protocol import ImageEncoder
+from vitsearch.errors import CollectionError, PhotoError
+from vitsearch.exchange.check import Candidate, check_vectors
+from vitsearch.exchange.encoder import chosen_encoder
+from vitsearch.exchange.places import MISSING, OUTSIDE, Places, places_in
+from vitsearch.exchange.rows import Row, Source, stored_halves, usable
+from vitsearch.exchange.target import known_settings, open_target
+from vitsearch.index import remove_shadow
+from vitsearch.layout import DELTA, MAIN, collection_folder, photo_root
+from vitsearch.photos import decode, map_ahead, read_bytes_and_fingerprint
+from vitsearch.store import PhotoStore
+from vitsearch.types import PhotoInfo
+
+OnProgress = Callable[[int, int], None]  # rows done, rows in all
+NAMED = 100  # problems told one by one; all are counted
+_SEED = 0
+_BAD = "its vector is zero or not finite"
+_CHANGED = "has changed since its vector was made"
+_DIFFERS = "the encoder gives another vector for it"
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """How to import: ``device`` of the encoder, ``paths_from`` what the paths begin with in place of the photo folder.
+
+    ``check`` photos are embedded and compared; ``workers`` threads read photos (None: one a core).
+    """
+
+    device: str = "auto"
+    paths_from: str | None = None
+    check: int = 16
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.check < 1 or (self.workers is not None and self.workers < 1):
+            raise CollectionError("at least 1 photo must be checked, by at least 1 worker")
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What became of the rows of a source, in rows.
+
+    ``imported`` are stored, ``unchanged`` were in the collection already; ``missing`` have no photo below the folder, ``outside`` a path
+    that leaves it, ``changed`` a photo that is not the one of the vector any more, ``unreadable`` one that cannot be read, ``damaged`` a
+    vector of zeros or of numbers that are not finite. ``problems`` names the first hundred of these with the reason, ``checked`` counts the
+    photos that were embedded to compare, ``total`` those now in the collection.
+    """
+
+    imported: int
+    unchanged: int
+    missing: int
+    outside: int
+    changed: int
+    unreadable: int
+    damaged: int
+    checked: int
+    total: int
+    problems: tuple[tuple[str, str], ...]
+
+
+@dataclass(slots=True)
+class _Tally:
+    counts: Counter[str] = field(default_factory=Counter)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+
+    def problem(self, kind: str, path: str, reason: str) -> None:
+        self.counts[kind] += 1
+        if len(self.problems) < NAMED:
+            self.problems.append((path, reason))
+
+    def report(self, checked: int, total: int) -> ImportReport:
+        kinds = ("imported", "unchanged", "missing", "outside", "changed", "unreadable", "damaged")
+        return ImportReport(**{kind: self.counts[kind] for kind in kinds}, checked=checked, total=total, problems=tuple(self.problems))
+
+
+def take_in(
+    source: Source,
+    photos: str | os.PathLike[str],
+    *,
+    collection: str | os.PathLike[str] | None,
+    encoder: str | ImageEncoder | None,
+    options: ImportOptions,
+    progress: OnProgress,
+) -> ImportReport:
+    """Store the vectors of a source in the collection of a photo folder, which is made where there is none; no photo is embedded for it.
+
+    Raises CollectionError (nothing fits, damage), CollectionLocked, EncoderError or EncoderMismatch, after any of which the collection
+    is as it was.
+    """
+    root = photo_root(photos)
+    folder = collection_folder(root, collection)
+    chosen = chosen_encoder(source, folder, known_settings(folder, root), encoder=encoder, device=options.device)
+    places = places_in(root, folder, options.paths_from)
+    sample = _sample(source, places, options.check)
+    differing = check_vectors(chosen, sample, root)
+    golden = golden_vectors(chosen)
+    tally = _Tally()
+    with open_target(root, folder, chosen) as store:
+        with store.writing():
+            if store.fact("golden") is None:  # a new database: an index beside it would count the changes of another
+                remove_shadow(folder / MAIN)
+                remove_shadow(folder / DELTA)
+                store.put_fact("golden", golden.astype("<f4").tobytes())
+            _Intake(root, store, tally, differing).run(_matched(source, places, tally, progress), options.workers or os.cpu_count() or 1)
+            if not tally.counts["imported"] + tally.counts["unchanged"]:
+                raise CollectionError(f"none of the {source.count:,} vectors of {source.name} could be used: {_first(tally)}")
+        total = store.count()
+    return tally.report(len(sample), total)
+
+
+def _first(tally: _Tally) -> str:
+    return ", ".join(f"{path!r} {reason}" for path, reason in tally.problems[:2])
+
+
+def _sample(source: Source, places: Places, size: int) -> list[Candidate]:
+    """Return ``size`` rows that have a photo, drawn evenly with a fixed seed (Vitter, 1985, algorithm R), having read all of the source."""
+    tally = _Tally()
+    drawn: list[Candidate] = []
+    random = np.random.default_rng(_SEED)
+    for seen, one in enumerate(_matched(source, places, tally, lambda done, count: None), start=1):
+        if len(drawn) < size:
+            drawn.append(one)
+        elif (place := int(random.integers(seen))) < size:
+            drawn[place] = one
+    if not drawn:
+        raise CollectionError(
+            f"none of the {source.count:,} vectors of {source.name} is of a photo in the folder ({_first(tally) or 'it is empty'}): "
+            "name the photo folder that they were made of, or what the paths begin with (--paths-from)"
+        )
+    return drawn
+
+
+def _matched(source: Source, places: Places, tally: _Tally, progress: OnProgress) -> Iterator[Candidate]:
+    """Yield the rows that have a photo and a usable vector, and count the others."""
+    done = 0
+    for rows, vectors in source.blocks():
+        good = usable(vectors)
+        halves = stored_halves(np.where(good[:, None], vectors, 1.0))
+        for row, half, is_good in zip(rows, halves, good.tolist(), strict=True):
+            found = places.find(row.path)
+            if isinstance(found, str):
+                tally.problem({OUTSIDE: "outside", MISSING: "missing"}.get(found, "unreadable"), row.path, found)
+            elif not is_good:
+                tally.problem("damaged", row.path, _BAD)
+            else:
+                yield Candidate(row, found, half)
+        done += len(rows)
+        progress(done, source.count)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    one: Candidate
+    fingerprint: bytes
+    info: PhotoInfo
+
+
+class _Intake:
+    """One import, inside its transaction."""
+
+    def __init__(self, root: Path, store: PhotoStore, tally: _Tally, differing: set[str]) -> None:
+        self.root, self.store, self.tally, self.differing = root, store, tally, differing
+        self.known = store.stats()
+
+    def run(self, candidates: Iterator[Candidate], workers: int) -> None:
+        """Read the photos ahead in threads, and store them in order."""
+        generation, labels = self.store.generation() + 1, []
+        for read in map_ahead(self._read, candidates, workers=workers, ahead=4 * workers):
+            label = self._keep(read, generation)
+            labels += [label] if label else []
+        self.store.put_labels(labels)
+        self.store.raise_generation(self.tally.counts["imported"] > 0)
+
+    def _read(self, one: Candidate) -> _Read | tuple[str, str, str] | None:
+        """Return what the file says, a problem, or None where the collection has it unchanged; runs in any thread."""
+        found = one.found
+        if self.known.get(found.path) == (found.size, found.mtime_ns):
+            return None
+        if found.path in self.differing:
+            return "changed", one.row.path, _DIFFERS
+        try:
+            data, fingerprint = read_bytes_and_fingerprint(os.path.join(self.root, found.path))
+            if one.row.fingerprint not in (None, fingerprint):
+                return "changed", one.row.path, _CHANGED
+            return _Read(one, fingerprint, decode(data, at_least=1)[1])
+        except PhotoError as error:
+            return "unreadable", one.row.path, str(error)
+
+    def _keep(self, read: _Read | tuple[str, str, str] | None, generation: int) -> tuple[int, str, float] | None:
+        """Store one photo, and return its label where it has one."""
+        if isinstance(read, tuple):
+            self.tally.problem(*read)
+            return None
+        here = self.store.photo_at(read.one.found.path) if read else None
+        if read is None or (here and here.fingerprint == read.fingerprint):
+            self.tally.counts["unchanged"] += 1
+            if read and here:
+                self.store.touch_photo(here.photo_id, read.one.found)
+            return None
+        row: Row = read.one.row
+        photo_id = self.store.put_photo(read.one.found, read.fingerprint, read.info, vector=read.one.vector, generation=generation)
+        self.tally.counts["imported"] += 1
+        return (photo_id, row.label, row.score) if row.label is not None and row.score is not None else None
