@@ -29,6 +29,7 @@ from vitsearch.vectors import Vectors
 
 DELTA_FROM = 20_000  # rows of the main index below which building it again costs less than searching two
 DELTA_SHARE = 0.1  # of the main index's rows that may have changed before it is built again
+WORTH_TELLING = 10_000  # photos from which an exact index takes a second or more
 GROWN = 0.2  # more rows than when the recall was measured: it may be another by now
 PHOTO_QUERIES = 200
 TEXT_QUERIES = 100
@@ -81,7 +82,8 @@ class Upkeep:
     def _rebuild(self, generation: int) -> None:
         count = self.store.count()
         choice = choose(self.asked, count, self.dim)
-        self.tell(told(choice, count))
+        if count >= WORTH_TELLING or not choice.recipe.is_exact:
+            self.tell(told(choice, count))
         build_shadow(
             self.folder / MAIN,
             self.store.vector_batches(),
@@ -137,7 +139,7 @@ def told(choice: Choice, count: int) -> str:
     size = choice.memory_bytes / 1e6
     return (
         f"index of {count:,} photos by recipe {recipe.name}{reason}: about {size:,.0f} MB in memory, "
-        f"{choice.build_seconds:,.0f} s to build, {choice.query_ms:.2g} ms a search"
+        f"{choice.build_seconds:,.0f} s to build, {max(choice.query_ms, 0.1):.1f} ms a search"
     )
 
 

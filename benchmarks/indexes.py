@@ -1,0 +1,197 @@
+"""Measure the recipes on real collections of seeded, clustered vectors, beside plain FAISS calls and beside NumPy.
+
+    python benchmarks/indexes.py [--rows 100000] [--dim 512] [--recipes auto hnsw ...] [--memory 2GB] [--photos DIR] [--keep DIR]
+
+For each recipe: seconds to build, bytes a vector in the index, milliseconds of a search alone (`Collection.search` with a vector, scored
+from the stored vectors) and in a batch of 64, the milliseconds of the plain FAISS call with the same parameters and number of
+candidates, and recall@10 of the index's own order and of the search. Half of the queries lie near photos, half where words do: off to
+one side of all of them. ``--photos DIR`` takes the vectors of an indexed folder instead. Medians; the machine is named.
+"""
+
+import argparse
+import os
+import resource
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+from machine import machine
+
+from vitsearch import Collection
+from vitsearch.index import ExactIndex, open_shadow
+from vitsearch.layout import Settings, write_settings
+from vitsearch.recipes import Recipe, list_recipes, load_recipe
+from vitsearch.store import PhotoStore
+from vitsearch.upkeep import Upkeep
+from vitsearch.vectors import unit_rows
+
+K, QUERIES, BATCH, BLOCK = 10, 100, 64, 50_000
+CENTRES, SPREAD, ASIDE = 2000, 1.0, 1.0  # lengths of the noise and of the shift of words, beside the centres' length of 1
+
+
+class Clustered:
+    """Unit rows around seeded centres, and queries near them: photos' own neighbourhoods, and the same moved to one side."""
+
+    def __init__(self, count: int, dim: int) -> None:
+        self.count, self.dim = count, dim
+        rng = np.random.default_rng(0)
+        self.centres = unit_rows(rng.standard_normal((CENTRES, dim)))
+        self.aside = unit_rows(rng.standard_normal((1, dim)))
+
+    def rows(self) -> Iterator[np.ndarray]:
+        """Yield float16 blocks."""
+        rng = np.random.default_rng(1)
+        for start in range(0, self.count, BLOCK):
+            yield self._near(rng, min(BLOCK, self.count - start)).astype(np.float16)
+
+    def queries(self, count: int, seed: int, *, words: bool) -> np.ndarray:
+        """Return ``(count, dim)`` float32 unit rows."""
+        near = self._near(np.random.default_rng(seed), count)
+        return unit_rows(near + ASIDE * self.aside) if words else near
+
+    def _near(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        noise = rng.standard_normal((count, self.dim), dtype=np.float32) * np.float32(SPREAD / self.dim**0.5)
+        return unit_rows(self.centres[rng.integers(0, CENTRES, count)] + noise)
+
+
+def fill(folder: Path, data: Clustered) -> None:
+    """Make a collection of these vectors, without photos behind them."""
+    folder.mkdir(parents=True)
+    recipe = load_recipe("auto").to_dict()
+    write_settings(folder, Settings("none", "f" * 32, "float32", data.dim, recipe, "2026-01-01T00:00:00+00:00", str(folder)))
+    PhotoStore(folder / "photos.db").close()  # the tables
+    with closing(sqlite3.connect(folder / "photos.db", isolation_level=None)) as db:
+        db.execute("PRAGMA synchronous = OFF")
+        first = 1
+        for block in data.rows():
+            ids = range(first, first + len(block))
+            db.execute("BEGIN")
+            photos = ((i, f"{i // 1000:05}/{i}.jpg", 1, 1, i.to_bytes(8, "big")) for i in ids)
+            db.executemany("INSERT INTO photos (id, path, size, mtime_ns, fingerprint, width, height) VALUES (?,?,?,?,?,640,480)", photos)
+            db.executemany("INSERT INTO vectors VALUES (?, 1, ?)", ((i, row.tobytes()) for i, row in zip(ids, block, strict=True)))
+            db.execute("UPDATE facts SET value = 1 WHERE name = 'generation'")
+            db.execute("COMMIT")
+            first += len(block)
+
+
+def upkeep(folder: Path, recipe: Recipe, data: Clustered) -> float:
+    """Build the index of a recipe and return the seconds."""
+    texts = data.queries(QUERIES, 7, words=True)
+    with closing(PhotoStore(folder / "photos.db", read_only=True)) as store:
+        keeper = Upkeep(folder, store, data.dim, "f" * 32, recipe, texts=lambda: texts, tell=lambda note: print(f"  {note}", flush=True))
+        began = time.perf_counter()
+        keeper.bring_up_to_date()
+        return time.perf_counter() - began
+
+
+def timed(call: Callable[[np.ndarray], object], queries: np.ndarray) -> float:
+    """Return the median milliseconds of a call for one query."""
+    for query in queries[:10]:
+        call(query)
+    times = []
+    for query in queries:
+        began = time.perf_counter()
+        call(query)
+        times.append(time.perf_counter() - began)
+    return 1000 * statistics.median(times)
+
+
+def anonymous_bytes() -> int:
+    """Return the memory of this process that is no mapped file."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def measure(folder: Path, recipe: Recipe, data: Clustered, queries: np.ndarray, truth: list[set[int]]) -> str:
+    """Build, search and judge one recipe; return its line of the table."""
+    built = upkeep(folder, recipe, data)
+    before = anonymous_bytes()
+    shadow = open_shadow(folder / "index")
+    reach = (K + 8) * shadow.recipe.overfetch
+    plain = timed(lambda query: shadow.index.search(query, reach), queries)
+    raw = [set(shadow.index.search(query, reach).ids[:K].tolist()) for query in queries]
+    with Collection.open(folder.parent, collection=folder) as found:
+        alone = timed(lambda query: found.search(query, K), queries)
+        began = time.perf_counter()
+        hits = found.search_batch(list(np.concatenate([queries] * 2)[:BATCH]), K)
+        batch = 1000 * (time.perf_counter() - began) / BATCH
+        hits = found.search_batch(list(queries), K)
+    resident = max(0, anonymous_bytes() - before) / data.count
+    share = [
+        np.mean([len(a & b) / K for a, b in zip(some, truth, strict=True)]) for some in (raw, [{h.photo_id for h in row} for row in hits])
+    ]
+    size = sum(file.stat().st_size for file in (folder / "index").glob("*.faiss")) / data.count
+    measured = shadow.manifest.measured
+    stored = f"{measured.recall:.3f}" if measured else "-"
+    effort = ", ".join(f"{key} {value:g}" for key, value in shadow.recipe.search.items())
+    name = recipe.name if shadow.recipe.name == recipe.name else f"{recipe.name}: {shadow.recipe.name}"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"  peak resident so far {peak:.2f} GB, of which files may be; resident for the index {resident:.0f} bytes a vector", flush=True)
+    return (
+        f"| `{name}` | {built:.0f} s | {size:.0f} | {alone:.2f} ms | {batch:.2f} ms | {plain:.2f} ms | {share[0]:.3f} | {share[1]:.3f} "
+        f"| {stored} | {effort or '-'} |"
+    )
+
+
+def baselines(folder: Path, data: Clustered, queries: np.ndarray) -> tuple[list[set[int]], list[str]]:
+    """Return the true answers, and the lines of exact float32 FAISS and of NumPy."""
+    import faiss
+
+    shadow = open_shadow(folder / "index")
+    exact = ExactIndex(shadow.vectors, shadow.ids)
+    truth = [set(found.ids.tolist()) for found in exact.search_batch(queries, K)]
+    lines: list[str] = []
+    line = f"| {{}} | - | {4 * data.dim} | {{:.2f}} ms | {{}} | - | 1.000 | 1.000 | - | - |"
+    if data.count * data.dim * 4 < 6e9:
+        flat = faiss.IndexFlatIP(data.dim)
+        for start in range(0, data.count, BLOCK):
+            flat.add(np.asarray(shadow.vectors[start : start + BLOCK], dtype=np.float32))
+        alone = timed(lambda query: flat.search(query[None], K), queries[:30])
+        began = time.perf_counter()
+        flat.search(queries[:BATCH], K)
+        batch = 1000 * (time.perf_counter() - began) / len(queries[:BATCH])
+        lines.append(line.format("FAISS `IndexFlatIP`, float32, in memory", alone, f"{batch:.2f} ms"))
+        wide = faiss.rev_swig_ptr(flat.get_xb(), data.count * data.dim).reshape(data.count, data.dim)
+        alone = timed(lambda query: np.argpartition(-(wide @ query), K)[:K], queries[:30])
+        lines.append(line.format("NumPy `rows @ query`, float32, in memory", alone, "-"))
+    return truth, lines
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--recipes", nargs="*", default=[name for name in list_recipes() if not load_recipe(name).gpu])
+    parser.add_argument("--memory", type=float, default=0, help="bytes that recipe auto may take")
+    parser.add_argument("--keep", type=Path, help="folder for the collection; taken as it is where it is there")
+    chosen = parser.parse_args()
+    data = Clustered(chosen.rows, chosen.dim)
+    queries = np.concatenate([data.queries(QUERIES // 2, 3, words=False), data.queries(QUERIES // 2, 4, words=True)])
+    print(f"{machine()}; {chosen.rows:,} rows of {chosen.dim}")
+    with tempfile.TemporaryDirectory() as place:
+        folder = (chosen.keep or Path(place)) / "collection"
+        if not folder.exists():
+            began = time.perf_counter()
+            fill(folder, data)
+            print(f"  stored in {time.perf_counter() - began:.0f} s, {os.path.getsize(folder / 'photos.db') / 1e9:.2f} GB", flush=True)
+        upkeep(folder, Recipe("exact", "exact"), data)
+        truth, lines = baselines(folder, data, queries)
+        for name in chosen.recipes:
+            recipe = load_recipe(name)
+            facts = recipe.to_dict() | ({"memory": int(chosen.memory)} if recipe.kind == "auto" and chosen.memory else {})
+            lines.append(measure(folder, Recipe.from_dict(facts), data, queries, truth))
+    print("| recipe | build | bytes a vector | a search | in a batch | plain call | recall raw | recall | stored | effort |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
