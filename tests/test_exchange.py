@@ -4,6 +4,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import CountingEncoder, content, counts, found_paths, paint, vitsearch
+from conftest import CountingEncoder, content, counts, environment, found_paths, paint, vitsearch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -244,7 +246,7 @@ def test_what_has_no_photo_is_counted_and_named(photos: Path, tmp_path: Path) ->
         outside=3,
         unreadable=1,
         damaged=2,
-        checked=4,
+        checked=2,
         total=2,
         problems=(
             ("gone.png", "is not among the photos of the folder"),
@@ -265,7 +267,7 @@ def test_a_photo_that_changed_since_the_export_is_left_to_indexing(labelled: Pat
         export_clip_retrieval(found, tmp_path / "out")
     paint(labelled / "green.png", "red")
     came = import_clip_retrieval(tmp_path / "out", labelled, collection=tmp_path / "second", encoder=ColourEncoder())
-    assert came == report(imported=4, changed=1, checked=5, total=4, problems=(("green.png", "has changed since its vector was made"),))
+    assert came == report(imported=4, changed=1, checked=4, total=4, problems=(("green.png", "has changed since its vector was made"),))
     assert list(content(labelled, collection=tmp_path / "second")) == [path for path in ALL if path != "green.png"]
 
 
@@ -275,6 +277,14 @@ def test_one_vector_that_the_encoder_does_not_give_is_left_out(labelled: Path, t
     came = import_clip_retrieval(write_layout(tmp_path / "emb", (ALL, vectors)), labelled, collection=tmp_path / "second", encoder="colour")
     problem = ("green.png", "the encoder gives another vector for it")
     assert came == report(imported=4, changed=1, checked=5, total=4, problems=(problem,))
+
+
+def test_a_path_with_two_vectors_is_left_out_where_one_is_wrong(photos: Path, tmp_path: Path) -> None:
+    names = ["red.png", "red.png", "green.png", "sub/blue.png", "yellow.png"]
+    vectors = vectors_of(photos, ["green.png", *names[1:]])
+    came = import_clip_retrieval(write_layout(tmp_path / "emb", (names, vectors)), photos, encoder="colour")
+    problem = ("red.png", "the encoder gives another vector for it")
+    assert came == report(imported=3, changed=2, checked=4, total=3, problems=(problem, problem))
 
 
 # -- which encoder ----------------------------------------------------------------------------------------------------
@@ -373,6 +383,32 @@ def test_an_import_that_fails_on_its_way_changes_nothing(labelled: Path, tmp_pat
     (tmp_path / "second" / "photos.db.new-wal").write_bytes(b"the same")
     assert import_clip_retrieval(tmp_path / "out", labelled, collection=tmp_path / "second") == report(imported=5, checked=5, total=5)
     assert [row[0] for row in facts(labelled, collection=tmp_path / "second")] == ALL
+
+
+KILLED = """
+import os, sys
+from vitsearch.exchange import import_clip_retrieval, ImportOptions
+stop = lambda done, total: os._exit(9) if done == 4 else None
+import_clip_retrieval(sys.argv[1], sys.argv[2], collection=sys.argv[3], progress=stop, options=ImportOptions(workers=1))
+"""
+
+
+def test_a_killed_import_leaves_no_half(labelled: Path, tmp_path: Path) -> None:
+    with opened(labelled) as found:
+        export_clip_retrieval(found, tmp_path / "out", shard_size=1)
+    (labelled / "red.png").rename(tmp_path / "red.png")
+    index_folder(labelled, encoder=ColourEncoder())
+    shutil.move(tmp_path / "red.png", labelled / "red.png")
+    before = facts(labelled)
+    for place in (labelled / ".vitsearch", tmp_path / "second"):
+        command = [sys.executable, "-c", KILLED, tmp_path / "out", labelled, place]
+        assert subprocess.run(command, env=environment(), timeout=60).returncode == 9
+    assert facts(labelled) == before
+    with pytest.raises(CollectionNotFound):
+        opened(labelled, collection=tmp_path / "second")
+    assert import_clip_retrieval(tmp_path / "out", labelled) == report(imported=1, unchanged=4, checked=5, total=5)
+    came = import_clip_retrieval(tmp_path / "out", labelled, collection=tmp_path / "second")
+    assert came == report(imported=5, checked=5, total=5)
 
 
 def test_a_collection_without_its_database_is_filled_anew(labelled: Path, tmp_path: Path) -> None:
@@ -545,6 +581,7 @@ def test_an_export_replaces_only_an_export(indexed: Path, tmp_path: Path, write:
             write(found, tmp_path / "out")
         with pytest.raises(CollectionError, match=r"photos holds other files"):
             write(found, indexed)
+        (tmp_path / "out.new").mkdir()  # the user's own, of whatever name
         (tmp_path / "file").write_bytes(b"mine")
         with pytest.raises(CollectionError, match="is there already and no folder"):
             write(found, tmp_path / "file")
@@ -554,7 +591,7 @@ def test_an_export_replaces_only_an_export(indexed: Path, tmp_path: Path, write:
 
         with pytest.raises(KeyboardInterrupt):
             write(found, tmp_path / "cut", progress=stop)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "out", "photos"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "out", "out.new", "photos"]
 
 
 # -- FAISS ------------------------------------------------------------------------------------------------------------
@@ -770,3 +807,16 @@ def test_merge_from_the_command_line(indexed: Path) -> None:
     again = vitsearch("merge", inner, indexed)
     assert again.stdout == b"5 photos are in the collection (1 unchanged)\n"
     assert (done.returncode, again.returncode, again.stderr) == (0, 0, b"")
+
+
+def test_a_library_that_is_missing_is_named_with_its_extra(indexed: Path, tmp_path: Path) -> None:
+    for library, layout, extra in (("pyarrow", "clip-retrieval", "parquet"), ("faiss", "faiss", "faiss")):
+        code = f"import sys; sys.modules[{library!r}] = None; from vitsearch.cli import main; main()"
+        for command in (["export", indexed, tmp_path / "out"], ["import", tmp_path, indexed]):
+            done = subprocess.run(
+                [sys.executable, "-c", code, *command, "--format", layout], env=environment(), capture_output=True, timeout=60
+            )
+            assert (done.returncode, done.stdout) == (1, b"")
+            assert done.stderr.count(b"\n") == 1
+            assert done.stderr.endswith(f": pip install 'vitsearch[{extra}]'\n".encode())
+    assert not (tmp_path / "out").exists()

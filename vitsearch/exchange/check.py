@@ -33,14 +33,15 @@ class Candidate:
     vector: Half
 
 
-def check_vectors(encoder: ImageEncoder, candidates: Sequence[Candidate], root: Path) -> set[str]:
-    """Return the paths of those photos whose vector is not what the encoder gives (cosine below 0.99).
+def check_vectors(encoder: ImageEncoder, candidates: Sequence[Candidate], root: Path) -> tuple[int, set[str]]:
+    """Return how many photos were compared, and the paths of those whose vector is not what the encoder gives (cosine below 0.99).
 
     Raises EncoderMismatch where they are more than a quarter, or where none of the photos could be compared.
     """
     cosines: dict[str, float] = {}
     for start in range(0, len(candidates), _AT_ONCE):
-        cosines |= _cosines(encoder, candidates[start : start + _AT_ONCE], root)
+        for path, cosine in _cosines(encoder, candidates[start : start + _AT_ONCE], root):
+            cosines[path] = min(cosine, cosines.get(path, cosine))  # a path may have several vectors
     if not cosines:
         raise EncoderMismatch(f"none of {len(candidates)} photos could be compared with its vector: they changed or cannot be read")
     apart = {path for path, cosine in cosines.items() if not cosine >= CLOSE}
@@ -51,10 +52,10 @@ def check_vectors(encoder: ImageEncoder, candidates: Sequence[Candidate], root: 
             f"cosine below {CLOSE} (median {float(np.median(list(cosines.values()))):.4f}, worst {cosines[worst]:.4f}, {worst}): "
             "name the encoder that made them, or check that paths and vectors are in the same order"
         )
-    return apart
+    return len(cosines), apart
 
 
-def _cosines(encoder: ImageEncoder, candidates: Sequence[Candidate], root: Path) -> dict[str, float]:
+def _cosines(encoder: ImageEncoder, candidates: Sequence[Candidate], root: Path) -> list[tuple[str, float]]:
     read, prepared = [], []
     for one in candidates:
         try:
@@ -65,7 +66,7 @@ def _cosines(encoder: ImageEncoder, candidates: Sequence[Candidate], root: Path)
             read.append(one)
             prepared.append(encoder.prepare(photo.image))
     if not read:
-        return {}
+        return []
     fresh: Vectors = unit_rows(encoder.encode_prepared(prepared))
     given = unit_rows(np.stack([one.vector for one in read]))
-    return {one.found.path: float(a @ b) for one, a, b in zip(read, fresh, given, strict=True)}
+    return [(one.found.path, float(a @ b)) for one, a, b in zip(read, fresh, given, strict=True)]

@@ -103,7 +103,7 @@ def take_in(
     chosen = chosen_encoder(source, folder, known_settings(folder, root), encoder=encoder, device=options.device)
     places = places_in(root, folder, options.paths_from)
     sample = _sample(source, places, options.check)
-    differing = check_vectors(chosen, sample, root)
+    checked, differing = check_vectors(chosen, sample, root)
     golden = golden_vectors(chosen)
     tally = _Tally()
     with open_target(root, folder, chosen) as store:
@@ -116,7 +116,7 @@ def take_in(
             if not tally.counts["imported"] + tally.counts["unchanged"]:
                 raise CollectionError(f"none of the {source.count:,} vectors of {source.name} could be used: {_first(tally)}")
         total = store.count()
-    return tally.report(len(sample), total)
+    return tally.report(checked, total)
 
 
 def _first(tally: _Tally) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,20 +19,35 @@ def written_aside(folder: Path, names: frozenset[str]) -> Iterator[Path]:
     ``vitsearch.json``. Raises CollectionError for another folder, and where the disk refuses.
     """
     _check_replaceable(folder, names)
-    aside, old = (folder.with_name(f"{folder.name}.{ending}") for ending in ("new", "old"))
+    with _disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        holder = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))  # a name of ours: nothing of the user's is in the way
     try:
-        _remove(aside)
-        aside.mkdir(parents=True)
-        yield aside
-        _remove(old)
-        if folder.exists():
-            os.rename(folder, old)
-        os.rename(aside, folder)
+        with _disk_errors(folder):
+            (holder / "new").mkdir()
+            yield holder / "new"
+            _put_in_place(holder, folder)
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)
+
+
+def _put_in_place(holder: Path, folder: Path) -> None:
+    if folder.exists():
+        os.rename(folder, holder / "old")
+    try:
+        os.rename(holder / "new", folder)
+    except OSError:
+        if (holder / "old").exists():
+            os.rename(holder / "old", folder)
+        raise
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise CollectionError(f"cannot write {folder} ({error.strerror or error}): free some space or choose another place") from error
-    finally:
-        _remove(aside)
-    _remove(old)
 
 
 def _check_replaceable(folder: Path, names: frozenset[str]) -> None:
@@ -44,7 +60,3 @@ def _check_replaceable(folder: Path, names: frozenset[str]) -> None:
     held = {entry.name for entry in folder.iterdir()}
     if held and (PASSPORT not in held or held - names):
         raise CollectionError(f"{folder} holds other files ({min(held - names, default='no ' + PASSPORT)}): choose a new folder")
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
