@@ -75,7 +75,7 @@ def import_vectors(source: str, photos: str, **options: Any) -> int:
     for path, reason in report.problems[:MOST_PROBLEMS]:
         show.note(f"vitsearch: {path}: {reason}")
     counts = {name: value for name, value in asdict(report).items() if isinstance(value, int)}
-    _say(counts, options["as_json"], "photos are searchable", photos)
+    _say(counts, options["as_json"], "photos are searchable", _target(photos, options))
     return 0
 
 
@@ -96,11 +96,11 @@ def merge(source_photos: str, photos: str, **options: Any) -> int:
         _bar("merging") as progress,
     ):
         report = merge_collections(source, target, progress=progress)
-    _say(asdict(report), options["as_json"], "photos are in the collection", photos)
+    _say(asdict(report), options["as_json"], "photos are in the collection", _target(photos, options))
     return 0
 
 
-def _say(counts: dict[str, int], as_json: bool, what: str, photos: str) -> None:
+def _say(counts: dict[str, int], as_json: bool, what: str, target: str) -> None:
     if as_json:
         show.json_line(counts)
         return
@@ -108,8 +108,12 @@ def _say(counts: dict[str, int], as_json: bool, what: str, photos: str) -> None:
     show.line(f"{counts['total']:,} {what} ({done})")
     if counts.get("imported") or counts.get("added") or counts.get("replaced"):
         show.note(
-            f"vitsearch: `vitsearch index {photos}` embeds what is missing and builds the index; searches look at every vector until then"
+            f"vitsearch: `vitsearch index {target}` embeds what is missing and builds the index; searches look at every vector until then"
         )
+
+
+def _target(photos: str, options: dict[str, Any]) -> str:
+    return f"{photos} --collection {options['collection']}" if options["collection"] else photos
 
 
 @contextmanager
