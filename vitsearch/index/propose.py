@@ -9,7 +9,7 @@ import numpy as np
 from vitsearch.index.exact import ExactIndex
 from vitsearch.index.protocol import Halves, Ids
 from vitsearch.index.shadow import Shadow
-from vitsearch.vectors import Vectors, top_k
+from vitsearch.vectors import Vectors, cosine_scores, top_k
 
 FEW = 10_000  # rows that a filter leaves which are compared one by one whatever the index
 BLOCK = 65_536  # rows taken out of the mapped file at a time
@@ -48,9 +48,9 @@ class Proposal(NamedTuple):
 def propose(shadows: Sequence[Shadow], fresh: Fresh, queries: Vectors, wanted: int, *, allowed: Ids | None = None) -> list[list[Proposal]]:
     """Return for each of the ``(m, dim)`` queries what each source proposes for ``wanted`` results: the fresh rows, then the indexes.
 
-    Exact sources give as many candidates, an index as many times more as its recipe's ``overfetch`` says. The indexes are given oldest
-    first, and a row counts as what the newest of them, or the fresh rows, say. ``allowed`` are the ids, in order, that a filter leaves;
-    None leaves all.
+    An approximate index is asked for as many times more as its recipe's ``overfetch`` says; its rows then say which are the best. The
+    indexes are given oldest first, and a row counts as what the newest of them, or the fresh rows, say. ``allowed`` are the ids, in
+    order, that a filter leaves; None leaves all.
     """
     sources = [_of_fresh(fresh, queries, wanted, allowed)]
     newer = fresh.ids
@@ -71,12 +71,22 @@ def _of_fresh(fresh: Fresh, queries: Vectors, wanted: int, allowed: Ids | None) 
 
 
 def _of_shadow(shadow: Shadow, queries: Vectors, wanted: int, allowed: Ids | None) -> list[Proposal]:
-    wanted *= shadow.recipe.overfetch
+    reach = wanted if shadow.recipe.is_exact else wanted * shadow.recipe.overfetch
     if allowed is None:
-        return [Proposal(ids, len(ids) < len(shadow)) for ids in _of_all(shadow, queries, wanted)]
+        return [
+            _cut(shadow, ids, query, wanted, of=len(shadow)) for ids, query in zip(_of_all(shadow, queries, reach), queries, strict=True)
+        ]
     places = places_of(shadow.ids, allowed)
-    found = (_of_some(shadow, query, wanted, places=places, allowed=allowed) for query in queries)
-    return [Proposal(ids, len(ids) < len(places)) for ids in found]
+    found = (_of_some(shadow, query, reach, places=places, allowed=allowed) for query in queries)
+    return [_cut(shadow, ids, query, wanted, of=len(places)) for ids, query in zip(found, queries, strict=True)]
+
+
+def _cut(shadow: Shadow, ids: Ids, query: Vectors, wanted: int, *, of: int) -> Proposal:
+    """Return the best of an index's candidates by its rows, which cost less to read here than in the database."""
+    if len(ids) > wanted:
+        scores = cosine_scores(shadow.vectors[np.searchsorted(shadow.ids, ids)], query)
+        ids = ids[top_k(scores, wanted)]
+    return Proposal(ids, len(ids) < of)
 
 
 def _of_all(shadow: Shadow, queries: Vectors, wanted: int) -> list[Ids]:
