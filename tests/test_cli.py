@@ -82,7 +82,7 @@ def test_failures(indexed: Path) -> None:
 def test_info(indexed: Path) -> None:
     (facts,) = rows(vitsearch("info", indexed, "--json").stdout)
     chosen = {name: facts[name] for name in ("photos", "failed", "skipped", "encoder", "dim", "recipe", "format")}
-    assert chosen == {"photos": 4, "failed": 0, "skipped": 0, "encoder": "colour", "dim": 27, "recipe": "flat", "format": 1}
+    assert chosen == {"photos": 4, "failed": 0, "skipped": 0, "encoder": "colour", "dim": 27, "recipe": "auto", "format": 1}
     assert facts["database_bytes"] > 0  # type: ignore[operator]
     assert vitsearch("info", indexed).stdout.startswith(b"photos               4\n")
 
@@ -204,6 +204,7 @@ def test_help_version_models_doctor() -> None:
         "index",
         "search",
         "similar",
+        "dupes",
         "explain",
         "label",
         "train",

@@ -2,7 +2,6 @@
 
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,16 @@ from vitsearch._version import __version__
 from vitsearch.cli import show
 from vitsearch.cli.classify import classify
 from vitsearch.cli.compare import compare
+from vitsearch.cli.dupes import dupes
 from vitsearch.cli.evaluate import evaluate
 from vitsearch.cli.exchange import export, import_vectors, merge
 from vitsearch.cli.explain import explain
 from vitsearch.cli.finetune import finetune
 from vitsearch.cli.label import label
-from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS, results
+from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
+from vitsearch.cli.search import search, similar
 from vitsearch.cli.train import train
+from vitsearch.cli.tune import bytes_of, tune
 from vitsearch.errors import VitsearchError
 
 INTERRUPTED = 130
@@ -70,7 +72,13 @@ def cli() -> None:
 @PHOTOS
 @COLLECTION
 @click.option("--encoder", metavar="NAME", help="The model (`vitsearch models`); mini for a new collection.")
-@click.option("--recipe", metavar="NAME|FILE", help="The index: flat, hnsw, ivf, sq8 or a TOML file; flat for a new collection.")
+@click.option(
+    "--recipe",
+    metavar="NAME|FILE",
+    help="The index: auto, flat, hnsw, ivf, ivf-sq8, ivf-pq, sq8, rabitq, disk, gpu-flat, gpu-ivf or a TOML file; auto for a new one.",
+)
+@click.option("--memory", metavar="SIZE", help="Memory that recipe auto may take, such as 2GB; a quarter of the machine's.")
+@click.option("--recall", type=float, metavar="R", help="Recall@10 that the search is tuned to; 0.95 with recipe auto.")
 @DEVICE
 @click.option("--dtype", default="auto", show_default=True, metavar="T", help="float32, float16, bfloat16 or auto.")
 @click.option(
@@ -85,13 +93,14 @@ def cli() -> None:
     "--max-megapixels", type=click.FloatRange(min=0, min_open=True), default=250, show_default=True, help="Largest picture to decode."
 )
 @JSON
-def index(photos: str, max_megapixels: float, as_json: bool, **options: Any) -> int:
+def index(photos: str, max_megapixels: float, as_json: bool, memory: str | None, recall: float | None, **options: Any) -> int:
     """Index the folder PHOTOS, or bring its collection up to date."""
     from dataclasses import asdict
 
     from vitsearch.cli.progress import ProgressBar
     from vitsearch.indexing import index_folder
 
+    options["recipe"] = _recipe(options["recipe"], memory, recall)
     with ProgressBar() as bar:
         report = index_folder(photos, max_pixels=max(1, round(max_megapixels * 1e6)), progress=bar, **options)
     if as_json:
@@ -104,52 +113,6 @@ def index(photos: str, max_megapixels: float, as_json: bool, **options: Any) -> 
     if report.failed or report.skipped:
         show.note(f"vitsearch: {report.failed + report.skipped} files are not in the collection: `vitsearch failures {photos}` says why")
     return 0
-
-
-@cli.command()
-@PHOTOS
-@click.argument("query")
-@COLLECTION
-@DEVICE
-@results
-def search(photos: str, query: str, **options: Any) -> int:
-    """Search PHOTOS by words, by a photo (./photo.jpg), or by terms: "2:beach + ./dog.jpg - people"."""
-    return _search(photos, query, lambda found, top_k: found.search(query, top_k), options)
-
-
-@cli.command()
-@PHOTOS
-@click.argument("photo")
-@COLLECTION
-@DEVICE
-@results
-def similar(photos: str, photo: str, **options: Any) -> int:
-    """Search PHOTOS for those that look like PHOTO, a file anywhere or a path inside PHOTOS."""
-    return _search(photos, f"like {photo}", lambda found, top_k: found.similar(photo, top_k), options)
-
-
-def _search(photos: str, title: str, ask: Callable[[Any, int], Any], options: dict[str, Any]) -> int:
-    if options["zero"] and not options["only_paths"]:
-        raise click.UsageError("-0 goes with --paths", click.get_current_context())
-    if options["only_paths"] and options["as_json"]:
-        raise click.UsageError("give either --json or --paths", click.get_current_context())
-    with _opened(photos, options) as found:
-        hits = ask(found, options["top_k"])
-        _print_notes(found)
-    if options["only_paths"]:
-        show.paths((hit.path for hit in hits), options["zero"])
-    else:
-        for hit in hits:
-            if options["as_json"]:
-                show.json_line({"path": hit.path, "score": round(hit.score, 6)})
-            else:
-                show.line(f"{hit.score:.4f}\t{show.printable(hit.path)}")
-    if options["sheet"]:
-        from vitsearch.sheet import write_sheet
-
-        write_sheet(Path(options["sheet"]), [(title, [(hit.path, f"{hit.score:.3f}") for hit in hits])], root=Path(photos))
-        show.note(f"vitsearch: wrote {options['sheet']}")
-    return 0 if hits else 1
 
 
 @cli.command()
@@ -262,6 +225,9 @@ def demo(photos: str | None, output: str) -> int:
     return 0
 
 
+cli.add_command(search)
+cli.add_command(similar)
+cli.add_command(dupes)
 cli.add_command(label)
 cli.add_command(train)
 cli.add_command(finetune)
@@ -272,17 +238,24 @@ cli.add_command(compare)
 cli.add_command(export)
 cli.add_command(import_vectors)
 cli.add_command(merge)
+cli.add_command(tune)
 
 
 # -- between the terminal and the library -----------------------------------------------------------------------------
+
+
+def _recipe(name: str | None, memory: str | None, recall: float | None) -> Any:
+    """Return the recipe asked for, with the memory and the recall that were named, or None where nothing was."""
+    from vitsearch.recipes import Recipe, load_recipe
+
+    if memory is None and recall is None:
+        return name
+    facts = load_recipe(name or "auto").to_dict()
+    facts |= {} if memory is None else {"memory": bytes_of(memory)}
+    return Recipe.from_dict(facts | ({} if recall is None else {"recall": recall}), source="--recall")
 
 
 def _opened(photos: str, options: dict[str, Any]) -> Any:
     from vitsearch.collection import Collection
 
     return Collection.open(photos, collection=options.get("collection"), device=options.get("device") or "auto")
-
-
-def _print_notes(found: Any) -> None:
-    for text in found.notes:
-        show.note(f"vitsearch: {text}")
