@@ -127,7 +127,7 @@ def test_a_threshold_that_is_none(twice: Path, threshold: float) -> None:
 
 def test_the_threshold_is_the_collections(twice: Path) -> None:
     with Collection.open(twice) as found:
-        assert found.lookalike_threshold == THRESHOLDS["colour"]
+        assert found.lookalike_threshold == float(str(found.store.fact("lookalike"))) == THRESHOLDS["colour"]
     store = PhotoStore(twice / ".vitsearch" / "photos.db")
     with store.writing():
         store.put_fact("lookalike", "0.25")

@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from vitsearch.collection.duplicates import LOOKALIKE, lookalike_threshold
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.golden import check_golden, golden_vectors
 from vitsearch.encoders.protocol import ImageEncoder
@@ -216,7 +217,7 @@ class _Run:
         return settings
 
     def _start(self, store: PhotoStore, settings: Settings) -> None:
-        """Give a new database the golden vectors, and take away an index that is not of it."""
+        """Give a new database the golden vectors and the threshold of look-alikes, and take away an index that is not of it."""
         encoder = self._loaded_encoder(settings)
         started = time.perf_counter()
         golden = golden_vectors(encoder)
@@ -225,6 +226,7 @@ class _Run:
         remove_shadow(self.folder / DELTA)
         with store.writing():
             store.put_fact("golden", golden.astype("<f4").tobytes())
+            store.put_fact(LOOKALIKE, str(lookalike_threshold(settings.encoder)))
 
     def _updated(self, settings: Settings) -> Settings:
         """Return the settings with what this run was asked for, stored where that is new."""

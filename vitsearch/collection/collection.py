@@ -51,7 +51,16 @@ class Collection:
     vectors whatever the index. A collection may be read while another process indexes into it.
     """
 
-    def __init__(self, root: Path, folder: Path, settings: Settings, *, encoder: ImageEncoder | None = None, device: str = "auto") -> None:
+    def __init__(
+        self,
+        root: Path,
+        folder: Path,
+        settings: Settings,
+        *,
+        encoder: ImageEncoder | None = None,
+        device: str = "auto",
+        read_only: bool = False,
+    ) -> None:
         self.root = root
         self.folder = folder
         self.settings = settings
@@ -60,7 +69,7 @@ class Collection:
         self._encoder = self._checked(encoder) if encoder else None
         self._device = device
         self._store = PhotoStore(folder / "photos.db", read_only=True)
-        self._searcher = Searcher(folder, settings, self._store, self.notes)
+        self._searcher = Searcher(folder, settings, self._store, self.notes, strict=read_only)
         self._terms = Terms(root, self._store, lambda: self.encoder, settings.dim)
 
     @classmethod
@@ -71,15 +80,18 @@ class Collection:
         collection: str | os.PathLike[str] | None = None,
         encoder: ImageEncoder | None = None,
         device: str = "auto",
+        read_only: bool = False,
     ) -> "Collection":
         """Return the collection of a photo folder.
 
         ``collection`` is its folder when it is not ``<photos>/.vitsearch``; ``encoder`` an encoder object to use instead of loading the
-        collection's by name. Raises CollectionNotFound, CollectionError, or EncoderMismatch for an encoder with another fingerprint.
+        collection's by name. A damaged index is noted, and every stored vector is searched until it is built again; with ``read_only``,
+        for collections that nobody here can repair, IndexDamaged is raised then. Raises CollectionNotFound, CollectionError, or
+        EncoderMismatch for an encoder with another fingerprint.
         """
         root = photo_root(photos)
         folder = collection_folder(root, collection)
-        return cls(root, folder, read_settings(folder, root), encoder=encoder, device=device)
+        return cls(root, folder, read_settings(folder, root), encoder=encoder, device=device, read_only=read_only)
 
     def __enter__(self) -> "Collection":
         return self

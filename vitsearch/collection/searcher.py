@@ -48,9 +48,10 @@ class Hit:
 
 
 class Searcher:
-    """Finds the stored photos nearest to vectors; ``notes`` gains a line where an index cannot be used."""
+    """Finds the stored photos nearest to vectors; ``notes`` gains a line where an index cannot be used, or ``strict`` raises IndexDamaged."""
 
-    def __init__(self, folder: Path, settings: Settings, store: PhotoStore, notes: list[str]) -> None:
+    def __init__(self, folder: Path, settings: Settings, store: PhotoStore, notes: list[str], *, strict: bool = False) -> None:
+        self._strict = strict
         self._folder, self._settings, self._store, self._notes = folder, settings, store, notes
         self._shadows: dict[str, Shadow | None] = {}
         self._stamps: dict[str, object] = {}
@@ -148,6 +149,8 @@ class Searcher:
         try:
             shadow = open_shadow(self._folder / name)
         except IndexDamaged as error:
+            if self._strict:
+                raise
             self._notes.append(f"{error}; searching every stored vector, the next `vitsearch index` rebuilds it")
             return None
         built = shadow.manifest
