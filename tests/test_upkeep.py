@@ -162,6 +162,32 @@ def test_a_lost_index_or_delta_loses_nothing(folder: Path) -> None:
     check(folder)
 
 
+@pytest.mark.parametrize("damage", ["truncated", "altered", "foreign"])
+def test_a_damaged_index_is_noted_and_built_again_or_refused(folder: Path, tmp_path: Path, damage: str) -> None:
+    run(folder)
+    file = folder / ".vitsearch" / "index" / "index.faiss"
+    whole = file.read_bytes()
+    changed = {
+        "truncated": whole[:-9],
+        "altered": whole[:30] + bytes([whole[30] ^ 1]) + whole[31:],
+        "foreign": b"IxF2" + bytes(len(whole) - 4),
+    }
+    file.write_bytes(changed[damage])
+    with Collection.open(folder, encoder=ColourEncoder()) as found:
+        assert len(found.search("red", 400)) == COUNT
+        [note] = found.notes
+    assert note.endswith("searching every stored vector, the next `vitsearch index` rebuilds it")
+    with Collection.open(folder, encoder=ColourEncoder(), read_only=True) as found, pytest.raises(IndexDamaged, match=r"index\.faiss"):
+        found.search("red", 400)
+    refused = vitsearch("search", folder, "red", "--read-only")
+    assert (refused.returncode, refused.stdout, refused.stderr.count(b"\n")) == (1, b"", 1)
+    told = run(folder)
+    assert re.fullmatch(
+        r"index file .*index\.faiss (was altered|has \d+ bytes, not \d+); it is built again from the stored vectors", told[0]
+    )
+    check(folder)
+
+
 def test_a_build_that_is_stopped_leaves_the_old_index_and_the_delta(folder: Path) -> None:
     run(folder)
     first = manifest(folder)

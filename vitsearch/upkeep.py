@@ -54,7 +54,7 @@ class Upkeep:
     def bring_up_to_date(self) -> None:
         """Let the index, or the index and its delta, hold every stored vector; what is so already is left alone."""
         generation = self.store.generation()
-        main = self._sound(MAIN)
+        main = self._sound(MAIN, tell=True)
         if main is None or not self._is_as_asked(main):
             self._rebuild(generation)
             return
@@ -113,10 +113,14 @@ class Upkeep:
             since=main.generation,
         )
 
-    def _sound(self, name: str) -> Manifest | None:
+    def _sound(self, name: str, *, tell: bool = False) -> Manifest | None:
+        if not (self.folder / name).exists():
+            return None
         try:
             return verify_shadow(self.folder / name, whole=False)
-        except IndexDamaged:
+        except IndexDamaged as error:
+            if tell:
+                self.tell(f"{str(error).partition(';')[0]}; it is built again from the stored vectors")
             return None
 
     def _is_as_asked(self, main: Manifest) -> bool:

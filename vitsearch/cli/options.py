@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 PHOTOS = click.argument("photos", metavar="PHOTOS")
 COLLECTION = click.option("--collection", metavar="DIR", help="Where the collection is, when not in PHOTOS/.vitsearch.")
 DEVICE = click.option("--device", default="auto", show_default=True, metavar="D", help="cpu, cuda, cuda:1, mps or auto.")
+READ_ONLY = click.option("--read-only", is_flag=True, help="Refuse a damaged index instead of searching every stored vector.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON Lines in pure ASCII.")
 PATHS = click.option("--paths", "only_paths", is_flag=True, help="Print bare paths, relative to PHOTOS.")
 ZERO = click.option("-0", "zero", is_flag=True, help="With --paths: end each by a zero byte, for `xargs -0`.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vitsearch.cli import show
-from vitsearch.cli.options import COLLECTION, DEVICE, PHOTOS, check_forms, filter_of, filters, results, wishes
+from vitsearch.cli.options import COLLECTION, DEVICE, PHOTOS, READ_ONLY, check_forms, filter_of, filters, results, wishes
 
 if TYPE_CHECKING:
     from vitsearch.types import SearchResult
@@ -22,6 +22,7 @@ TOP_K = 10
 @DEVICE
 @filters
 @wishes
+@READ_ONLY
 @results
 def search(photos: str, query: str, **options: Any) -> int:
     """Search PHOTOS by words, by a photo (./photo.jpg), or by terms: "2:beach + ./dog.jpg - people".
@@ -41,6 +42,7 @@ def search(photos: str, query: str, **options: Any) -> int:
 @DEVICE
 @filters
 @wishes
+@READ_ONLY
 @results
 def similar(photos: str, photo: str, **options: Any) -> int:
     """Search PHOTOS for those that look like PHOTO, a file anywhere or a path inside PHOTOS."""
@@ -59,7 +61,8 @@ def _search(photos: str, title: str, ask: Ask, options: dict[str, Any]) -> int:
         check_suffix(Path(options["sheet"]))
     wish = {name: options[name] for name in ("min_score", "offset", "diverse", "collapse")} | {"where": filter_of(options)}
     top_k = options["top_k"] or (None if options["min_score"] is not None else TOP_K)
-    with Collection.open(photos, collection=options["collection"], device=options["device"]) as found:
+    opened = Collection.open(photos, collection=options["collection"], device=options["device"], read_only=options["read_only"])
+    with opened as found:
         hits = ask(found, top_k, wish)
         for text in found.notes:
             show.note(f"vitsearch: {text}")

@@ -48,7 +48,10 @@ class Hit:
 
 
 class Searcher:
-    """Finds the stored photos nearest to vectors; ``notes`` gains a line where an index cannot be used, or ``strict`` raises IndexDamaged."""
+    """Finds the stored photos nearest to vectors.
+
+    ``notes`` gains a line where an index cannot be used; with ``strict`` a damaged one raises IndexDamaged instead.
+    """
 
     def __init__(self, folder: Path, settings: Settings, store: PhotoStore, notes: list[str], *, strict: bool = False) -> None:
         self._strict = strict
