@@ -12,6 +12,6 @@ classifier, report = vitsearch.train_on(photos, labels, "probe")
 classifier.save(output)
 if report.judged:
     low, high = accuracy_interval(report.right, report.judged)
-    print(f"{report.right} of {report.judged} photos right that were left out in turn (95 % interval of the share: {low:.2f} to {high:.2f})")
+    print(f"{report.right} of {report.judged} photos right that were left out in turn (95 % interval: {low:.2f} to {high:.2f})")
 for one in photos.label(vitsearch.load_trained(output)):
     print(f"{one.score:.2f}  {one.label:12}  {one.path}")

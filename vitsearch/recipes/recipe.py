@@ -14,6 +14,7 @@ from vitsearch.errors import RecipeError
 # an installed wheel carries the recipes inside the package, a checkout has them beside it
 _PACKAGE = Path(__file__).parent.parent
 _PLACES = (_PACKAGE / "recipes_data", _PACKAGE.parent / "indexes" / "recipes")
+_MOST_LISTS = 4096  # beyond, giving each row its list takes most of the building, and searches hardly gain
 _POINTS_PER_LIST = 39  # fewer training points than this for each list make poor lists (FAISS warns below it)
 _KEYS = ("name", "kind", "factory", "search", "lists", "train_size", "overfetch", "on_disk", "gpu", "recall", "memory", "description")
 _SUBSPACE = 8  # numbers of a vector that one byte of a product quantiser stands for, at least
@@ -111,8 +112,8 @@ def list_recipes() -> list[str]:
 
 
 def auto_lists(count: int) -> int:
-    """Return how many inverted lists suit ``count`` rows: twice the square root, and at least 39 rows for each list."""
-    return max(1, min(round(2 * math.sqrt(count)), count // _POINTS_PER_LIST))
+    """Return how many inverted lists suit ``count`` rows: twice the square root, 39 rows or more for each, and at most 4,096."""
+    return max(1, min(round(2 * math.sqrt(count)), count // _POINTS_PER_LIST, _MOST_LISTS))
 
 
 def pq_bytes(dim: int) -> int:
