@@ -16,11 +16,12 @@ from vitsearch.cli.evaluate import evaluate
 from vitsearch.cli.exchange import export, import_vectors, merge
 from vitsearch.cli.explain import explain
 from vitsearch.cli.finetune import finetune
+from vitsearch.cli.index import index
 from vitsearch.cli.label import label
 from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
 from vitsearch.cli.search import search, similar
 from vitsearch.cli.train import train
-from vitsearch.cli.tune import bytes_of, tune
+from vitsearch.cli.tune import tune
 from vitsearch.errors import VitsearchError
 
 INTERRUPTED = 130
@@ -66,53 +67,6 @@ def cli() -> None:
 
     Results go to stdout, progress and notes to stderr. Exit code 0: found; 1: nothing found or an error; 2: wrong usage.
     """
-
-
-@cli.command()
-@PHOTOS
-@COLLECTION
-@click.option("--encoder", metavar="NAME", help="The model (`vitsearch models`); mini for a new collection.")
-@click.option(
-    "--recipe",
-    metavar="NAME|FILE",
-    help="The index: auto, flat, hnsw, ivf, ivf-sq8, ivf-pq, sq8, rabitq, disk, gpu-flat, gpu-ivf or a TOML file; auto for a new one.",
-)
-@click.option("--memory", metavar="SIZE", help="Memory that recipe auto may take, such as 2GB; a quarter of the machine's.")
-@click.option("--recall", type=float, metavar="R", help="Recall@10 that the search is tuned to; 0.95 with recipe auto.")
-@DEVICE
-@click.option("--dtype", default="auto", show_default=True, metavar="T", help="float32, float16, bfloat16 or auto.")
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), default=32, show_default=True, metavar="N", help="Photos encoded and stored at a time."
-)
-@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Threads that decode; one a core.")
-@click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out paths or names like this; may be repeated.")
-@click.option("--include-hidden", is_flag=True, help="Take hidden files and folders too.")
-@click.option("--follow-symlinks", is_flag=True, help="Enter linked folders (links to files are always followed).")
-@click.option("--retry", is_flag=True, help="Try again the files that failed before.")
-@click.option(
-    "--max-megapixels", type=click.FloatRange(min=0, min_open=True), default=250, show_default=True, help="Largest picture to decode."
-)
-@JSON
-def index(photos: str, max_megapixels: float, as_json: bool, memory: str | None, recall: float | None, **options: Any) -> int:
-    """Index the folder PHOTOS, or bring its collection up to date."""
-    from dataclasses import asdict
-
-    from vitsearch.cli.progress import ProgressBar
-    from vitsearch.indexing import index_folder
-
-    options["recipe"] = _recipe(options["recipe"], memory, recall)
-    with ProgressBar() as bar:
-        report = index_folder(photos, max_pixels=max(1, round(max_megapixels * 1e6)), progress=bar, **options)
-    if as_json:
-        show.json_line(asdict(report))
-        return 0
-    done = ", ".join(f"{count:,} {name}" for name, count in asdict(report).items() if isinstance(count, int) and name != "total" and count)
-    show.line(
-        f"{report.total:,} photos are searchable ({done}) in {report.seconds:.1f} s, and {report.load_seconds:.1f} s to load the model"
-    )
-    if report.failed or report.skipped:
-        show.note(f"vitsearch: {report.failed + report.skipped} files are not in the collection: `vitsearch failures {photos}` says why")
-    return 0
 
 
 @cli.command()
@@ -225,6 +179,7 @@ def demo(photos: str | None, output: str) -> int:
     return 0
 
 
+cli.add_command(index)
 cli.add_command(search)
 cli.add_command(similar)
 cli.add_command(dupes)
@@ -242,17 +197,6 @@ cli.add_command(tune)
 
 
 # -- between the terminal and the library -----------------------------------------------------------------------------
-
-
-def _recipe(name: str | None, memory: str | None, recall: float | None) -> Any:
-    """Return the recipe asked for, with the memory and the recall that were named, or None where nothing was."""
-    from vitsearch.recipes import Recipe, load_recipe
-
-    if memory is None and recall is None:
-        return name
-    facts = load_recipe(name or "auto").to_dict()
-    facts |= {} if memory is None else {"memory": bytes_of(memory)}
-    return Recipe.from_dict(facts | ({} if recall is None else {"recall": recall}), source="--recall")
 
 
 def _opened(photos: str, options: dict[str, Any]) -> Any:
