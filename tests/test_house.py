@@ -36,7 +36,7 @@ NEIGHBOURS = {
     ("vit_weights", "vit_names"),
 }
 HEAVY = {  # a library, and the rooms with an adapter of it
-    "torch": {"vit", "vit_names", "vit_weights", "encoders", "supervised", "explain", "finetune", "distributed"},
+    "torch": {"vit", "vit_names", "vit_weights", "encoders", "index", "supervised", "explain", "finetune", "distributed"},
     "sklearn": {"classify"},
     "torchvision": {"encoders", "finetune"},
     "open_clip": {"encoders"},

@@ -33,7 +33,7 @@ from vitsearch.recipes import Recipe, list_recipes, load_recipe
 from vitsearch.vectors import cosine_scores, top_k, unit_rows
 
 DIM = 64
-BUILDABLE = [name for name in list_recipes() if name != "auto"]  # that one is always another
+BUILDABLE = [name for name in list_recipes() if name not in ("auto", "gpu-cagra")]  # always another; needs a GPU (test_gpu.py)
 EXACT = ["exact", "Flat", "IDMap2,Flat", "IDMap,Flat"]
 # the least share of the exact best 10 that must be among 40 proposals, over clustered rows; nprobe and efSearch as given
 FLOORS = {

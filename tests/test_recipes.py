@@ -22,6 +22,7 @@ def test_the_recipes_that_come_with_vitsearch():
         "auto": (None, {}, 4),
         "disk": ("IVF{lists},SQ8", {"nprobe": 32}, 4),
         "flat": ("IDMap,Flat", {}, 4),
+        "gpu-cagra": ("CAGRA", {"efSearch": 128}, 4),
         "gpu-flat": ("IDMap,Flat", {}, 4),
         "gpu-ivf": ("IVF{lists},Flat", {"nprobe": 64}, 4),
         "hnsw": ("HNSW32", {"efSearch": 128}, 4),
@@ -34,7 +35,7 @@ def test_the_recipes_that_come_with_vitsearch():
     assert list(facts) == list_recipes()
     assert [name for name in list_recipes() if load_recipe(name).is_exact] == ["flat", "gpu-flat"]
     assert (load_recipe("auto").kind, load_recipe("auto").recall, load_recipe("disk").on_disk) == ("auto", 0.95, True)
-    assert [name for name in list_recipes() if load_recipe(name).gpu] == ["gpu-flat", "gpu-ivf"]
+    assert [name for name in list_recipes() if load_recipe(name).gpu] == ["gpu-cagra", "gpu-flat", "gpu-ivf"]
 
 
 @pytest.mark.parametrize("name", list_recipes())

@@ -69,7 +69,7 @@ class Collection:
         self._encoder = self._checked(encoder) if encoder else None
         self._device = device
         self._store = PhotoStore(folder / "photos.db", read_only=True)
-        self._searcher = Searcher(folder, settings, self._store, self.notes, strict=read_only)
+        self._searcher = Searcher(folder, settings, self._store, self.notes, strict=read_only, device=device)
         self._terms = Terms(root, self._store, lambda: self.encoder, settings.dim)
 
     @classmethod
@@ -85,9 +85,10 @@ class Collection:
         """Return the collection of a photo folder.
 
         ``collection`` is its folder when it is not ``<photos>/.vitsearch``; ``encoder`` an encoder object to use instead of loading the
-        collection's by name. A damaged index is noted, and every stored vector is searched until it is built again; with ``read_only``,
-        for collections that nobody here can repair, IndexDamaged is raised then. Raises CollectionNotFound, CollectionError, or
-        EncoderMismatch for an encoder with another fingerprint.
+        collection's by name; ``device`` is where the encoder runs and, on "cuda", the search (on "auto" of the recipes for GPUs). A damaged
+        index is noted, and every stored vector is searched until it is built again; with ``read_only``, for collections that nobody here
+        can repair, IndexDamaged is raised then. Raises CollectionNotFound, CollectionError, or EncoderMismatch for an encoder with another
+        fingerprint.
         """
         root = photo_root(photos)
         folder = collection_folder(root, collection)

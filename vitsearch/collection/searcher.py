@@ -53,8 +53,10 @@ class Searcher:
     ``notes`` gains a line where an index cannot be used; with ``strict`` a damaged one raises IndexDamaged instead.
     """
 
-    def __init__(self, folder: Path, settings: Settings, store: PhotoStore, notes: list[str], *, strict: bool = False) -> None:
-        self._strict = strict
+    def __init__(
+        self, folder: Path, settings: Settings, store: PhotoStore, notes: list[str], *, strict: bool = False, device: str = "auto"
+    ) -> None:
+        self._strict, self._device = strict, device
         self._folder, self._settings, self._store, self._notes = folder, settings, store, notes
         self._shadows: dict[str, Shadow | None] = {}
         self._stamps: dict[str, object] = {}
@@ -150,7 +152,9 @@ class Searcher:
 
     def _opened(self, name: str) -> Shadow | None:
         try:
-            shadow = open_shadow(self._folder / name)
+            # the delta is small: copying it would take longer than searching it
+            device = self._device if name == MAIN else "cpu"
+            shadow = open_shadow(self._folder / name, device=device, tell=self._notes.append)
         except IndexDamaged as error:
             if self._strict:
                 raise

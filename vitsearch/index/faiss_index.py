@@ -57,6 +57,16 @@ class FaissIndex:
             scores, ids = self._index.search(rows, count)
         return [Candidates(s[i >= 0], i[i >= 0]) for s, i in zip(scores, ids, strict=True)]
 
+    @property
+    def faiss_index(self) -> Any:
+        """The index as FAISS knows it."""
+        return faiss.downcast_index(self._index)
+
+    def ef_search(self) -> int:
+        """Return how many candidates a search in a graph keeps, 0 for an index without one."""
+        inner = faiss.downcast_index(self._index.index) if hasattr(self._index, "index") else self._index
+        return int(inner.hnsw.efSearch) if isinstance(inner, faiss.IndexHNSW) else 0
+
     def set_search(self, search: Mapping[str, float]) -> None:
         """Set search parameters anew. Raises RecipeError for one that the index does not have."""
         _set_search_parameters(self._index, search)

@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitsearch.errors import IndexDamaged, RecipeError
+from vitsearch.index.device import Tell, on_device
 from vitsearch.index.exact import ExactIndex
 from vitsearch.index.manifest import MANIFEST, FileFacts, Manifest, check_file, damaged, facts_of, read_manifest, write_manifest
 from vitsearch.index.protocol import LISTS, Candidates, Halves, Ids, VectorIndex
@@ -22,6 +23,7 @@ VECTORS = "vectors.f16"
 IDS = "ids.i64"
 FAISS = "index.faiss"
 FILES = (VECTORS, IDS, FAISS, LISTS)
+CAGRA = "CAGRA"  # a factory string of ours: FAISS builds that graph on a GPU
 _TRIES = 20
 
 
@@ -124,10 +126,12 @@ def remove_shadow(folder: Path) -> None:
     _remove(folder)
 
 
-def open_shadow(folder: Path) -> Shadow:
+def open_shadow(folder: Path, *, device: str = "cpu", tell: Tell = lambda _: None) -> Shadow:
     """Return the index folder, opened read-only and memory-mapped.
 
-    Raises IndexDamaged when a file is missing, cut or altered; see ``check_file`` for what is read to know that.
+    ``device`` is where its index is searched: "cpu", "cuda", "cuda:1", or "auto" for a GPU where the recipe asks for one; ``tell`` is given
+    a line where a GPU was asked for in vain (`on_device`). Raises IndexDamaged when a file is missing, cut or altered; see ``check_file``
+    for what is read to know that.
     """
     for _ in range(_TRIES):
         stamp = manifest_stamp(folder)
@@ -142,7 +146,8 @@ def open_shadow(folder: Path) -> Shadow:
         time.sleep(0.002)  # a build is putting a new folder in its place
     if isinstance(shadow, IndexDamaged):
         raise shadow
-    return shadow
+    index = on_device(shadow.index, shadow.recipe, device=device, vectors=shadow.vectors, ids=shadow.ids, tell=tell)
+    return replace(shadow, index=index)
 
 
 def verify_shadow(folder: Path, *, whole: bool = True) -> Manifest:
@@ -167,6 +172,11 @@ def check_recipe(recipe: Recipe, dim: int) -> None:
         if recipe.is_exact:
             return
         raise RecipeError(f"recipe {recipe.name!r} needs FAISS, which is not installed: pip install 'vitsearch[faiss]'") from error
+    if recipe.factory == CAGRA:
+        from vitsearch.index.gpu import check_cagra
+
+        check_cagra(recipe)
+        return
     check_factory(recipe, dim)
 
 
@@ -210,7 +220,12 @@ def _write_faiss(folder: Path, recipe: Recipe, vectors: Halves, ids: Ids) -> Non
 
         write_disk_index(folder, FAISS, recipe, vectors, ids)
         return
-    index = build_faiss_index(recipe, vectors, ids)
+    if recipe.factory == CAGRA:
+        from vitsearch.index.gpu import build_cagra
+
+        index = build_cagra(recipe, vectors, ids)
+    else:
+        index = build_faiss_index(recipe, vectors, ids)
     with open(folder / FAISS, "wb") as file:
         index.write(file)
         _sync(file)

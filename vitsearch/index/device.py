@@ -1,0 +1,76 @@
+"""Where an index is searched: by a copy on a GPU where that is wished for and possible, else as it is."""
+
+from collections.abc import Callable
+from typing import Any
+
+from numpy.typing import NDArray
+
+from vitsearch.errors import RecipeError
+from vitsearch.index.exact import ExactIndex
+from vitsearch.index.machine import gpus, torch_gpus
+from vitsearch.index.protocol import Candidates, Halves, Ids, VectorIndex
+from vitsearch.recipes import Recipe
+
+Tell = Callable[[str], object]
+
+
+class OnGpu:
+    """An index that is searched by a copy on a GPU, made at the first search; the index itself, and a note, where that fails."""
+
+    def __init__(self, index: VectorIndex, copy: Callable[[], VectorIndex], tell: Tell) -> None:
+        self.dim = index.dim
+        self._index, self._make, self._tell = index, copy, tell
+        self._copy: VectorIndex | None = None
+        self._failed = False
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def search(self, query: NDArray[Any], k: int) -> Candidates:
+        """Return what the copy, or the index, finds for one ``(dim,)`` query."""
+        return self.search_batch(query[None], k)[0]
+
+    def search_batch(self, queries: NDArray[Any], k: int) -> list[Candidates]:
+        """Return what the copy, or the index, finds for each ``(m, dim)`` query; all queries are asked in one call."""
+        if not self._failed:
+            try:
+                if self._copy is None:
+                    self._copy = self._make()
+                return self._copy.search_batch(queries, k)
+            except RecipeError as error:
+                self._copy, self._failed = None, True  # the memory is for others again
+                self._tell(f"{error}; searched on the CPU instead")
+        return self._index.search_batch(queries, k)
+
+
+def on_device(index: VectorIndex, recipe: Recipe, *, device: str, vectors: Halves, ids: Ids, tell: Tell) -> VectorIndex:
+    """Return an index over ``(n, dim)`` rows and their ``(n,)`` ids as it is to be searched on a device.
+
+    On "cpu" that is the index itself; on "cuda" a copy on a GPU, by FAISS or, of what is searched exactly, by PyTorch; "auto" takes the GPU
+    for recipes that ask for one. ``tell`` is given a line where "cuda" was asked for and the CPU searches.
+    """
+    asked = device.startswith("cuda")
+    if not len(index) or not (asked or (device == "auto" and recipe.gpu)):
+        return index
+    if gpus() and not isinstance(index, ExactIndex):
+        return OnGpu(index, lambda: _faiss_copy(index, recipe, device, vectors, ids), tell)
+    if asked and (recipe.is_exact or recipe.gpu) and torch_gpus():
+        return OnGpu(index, lambda: _torch_copy(device, vectors, ids), tell)
+    if asked:
+        tell(f"no GPU that can search an index of recipe {recipe.name!r} (see `vitsearch doctor`); searched on the CPU instead")
+    return index
+
+
+def _faiss_copy(index: VectorIndex, recipe: Recipe, device: str, vectors: Halves, ids: Ids) -> VectorIndex:
+    from vitsearch.index.faiss_index import FaissIndex
+    from vitsearch.index.gpu import ExactByGpu, to_gpu
+
+    assert isinstance(index, FaissIndex)
+    copy = to_gpu(index, device="cuda" if device == "auto" else device)
+    return ExactByGpu(copy, index, vectors=vectors, ids=ids) if recipe.is_exact else copy
+
+
+def _torch_copy(device: str, vectors: Halves, ids: Ids) -> VectorIndex:
+    from vitsearch.index.torch_exact import TorchExact
+
+    return TorchExact(vectors, ids, device=device)
