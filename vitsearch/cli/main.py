@@ -19,6 +19,7 @@ from vitsearch.cli.finetune import finetune
 from vitsearch.cli.index import index
 from vitsearch.cli.label import label
 from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
+from vitsearch.cli.prepare import prepare
 from vitsearch.cli.search import search, similar
 from vitsearch.cli.train import train
 from vitsearch.cli.tune import tune
@@ -194,6 +195,7 @@ cli.add_command(export)
 cli.add_command(import_vectors)
 cli.add_command(merge)
 cli.add_command(tune)
+cli.add_command(prepare)
 
 
 # -- between the terminal and the library -----------------------------------------------------------------------------

@@ -1,11 +1,16 @@
 """Encoders by name: ``mini``, ``colour``, ``open_clip:ARCH/TAG``, ``hf:ORG/NAME``, ``local-dir:/path``."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from vitsearch.encoders.protocol import Encoder, ImageEncoder
 from vitsearch.errors import EncoderError
 
-__all__ = ["Encoder", "ImageEncoder", "load_encoder"]
+if TYPE_CHECKING:
+    from vitsearch.encoders.runtime import Prepared
+    from vitsearch.encoders.torch_encoder import TorchEncoder
+
+__all__ = ["Encoder", "ImageEncoder", "load_encoder", "prepare_model"]
 
 SPELLINGS = (
     "mini, colour, open_clip:ARCH/TAG (open_clip:ViT-B-32/laion2b_s34b_b79k), "
@@ -13,22 +18,83 @@ SPELLINGS = (
 )
 
 
-def load_encoder(name: str, device: str = "auto", dtype: str = "auto") -> Encoder:
+def _silent(note: str) -> None:
+    pass
+
+
+def load_encoder(
+    name: str,
+    device: str = "auto",
+    dtype: str = "auto",
+    *,
+    runtime: str = "auto",
+    export: bool = False,
+    tell: Callable[[str], None] = _silent,
+) -> Encoder:
     """Return the encoder of that name, ready to encode.
 
-    ``device`` is "auto", "cpu", "cuda", "cuda:1" or "mps"; ``dtype`` is "auto", "float32", "float16" or "bfloat16"
-    (auto: float32 on a CPU, float16 on a GPU). Raises EncoderError with the spellings to try, the extra to install, or the missing file.
+    ``device`` is "auto", "cpu", "cuda", "cuda:1" or "mps"; ``dtype`` is "auto", "float32", "float16", "bfloat16" or "int8" (auto: float32
+    on a CPU, float16 on a GPU). ``runtime`` says what runs a CLIP or SigLIP model: "torch"; "onnx", on a CPU in float32 or int8, its export
+    made where there is none; "auto": ONNX Runtime on a CPU where there is an export, else torch. With ``export``, auto makes one too, and
+    where that cannot be, ``tell`` is given one line and torch runs the model.
+    Raises EncoderError with the spellings to try, the extra to install, or the missing file.
     """
-    source, _, model = name.partition(":")
-    loader = _LOADERS.get(source)
-    if loader is None or (source in _WITH_MODEL) != bool(model):
-        raise EncoderError(f"unknown encoder {name!r}: try one of {SPELLINGS}; `vitsearch models` lists more")
+    source, model = _parsed(name)
     try:
-        return loader(model, device, dtype)
+        if source not in _WITH_MODEL:
+            return _LOADERS[source](model, device, dtype)
+        return _two_towers(name, device, dtype, runtime, export, tell)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in _CLIP_PACKAGES:
-            raise
-        raise EncoderError(f"encoder {name!r} needs the package {error.name}: pip install 'vitsearch[clip]'") from error
+        raise _as_missing_extra(name, error) from error
+
+
+def prepare_model(name: str, *, dtype: str = "float32") -> "Prepared":
+    """Make the export of a CLIP or SigLIP model for ONNX Runtime ahead, in float32 or int8, where there is none that is whole.
+
+    Raises EncoderError for a model that cannot be loaded or exported.
+    """
+    from vitsearch.encoders import runtime
+
+    source, _ = _parsed(name)
+    if source not in _WITH_MODEL:
+        raise EncoderError(f"encoder {name!r} needs no preparation: it runs without torch as it is")
+    try:
+        return runtime.prepare_model(name, _in_torch(name), dtype=dtype)
+    except ModuleNotFoundError as error:
+        raise _as_missing_extra(name, error) from error
+
+
+def _parsed(name: str) -> tuple[str, str]:
+    """Return the source and the model; raises EncoderError with the spellings to try."""
+    source, _, model = name.partition(":")
+    if source not in _LOADERS or (source in _WITH_MODEL) != bool(model):
+        raise EncoderError(f"unknown encoder {name!r}: try one of {SPELLINGS}; `vitsearch models` lists more")
+    return source, model
+
+
+def _as_missing_extra(name: str, error: ModuleNotFoundError) -> Exception:
+    if error.name is None or error.name.partition(".")[0] not in _CLIP_PACKAGES:
+        return error
+    return EncoderError(f"encoder {name!r} needs the package {error.name}: pip install 'vitsearch[clip]'")
+
+
+def _two_towers(name: str, device: str, dtype: str, runtime: str, export: bool, tell: Callable[[str], None]) -> Encoder:
+    from vitsearch.encoders.runtime import check_runtime, find_encoder, make_encoder
+
+    check_runtime(runtime, device, dtype)
+    in_torch = _in_torch(name)
+    found = find_encoder(name, device, dtype, runtime, in_torch)
+    if found is not None:
+        return found
+    if export or runtime == "onnx" or dtype == "int8":
+        made: Encoder = make_encoder(name, device, dtype, runtime, in_torch, tell=tell)
+        return made
+    return in_torch(device, dtype)
+
+
+def _in_torch(name: str) -> "Callable[[str, str], TorchEncoder]":
+    source, _, model = name.partition(":")
+    return lambda device, dtype: _LOADERS[source](model, device, dtype)  # type: ignore[return-value]
 
 
 def _mini(model: str, device: str, dtype: str) -> Encoder:

@@ -1,6 +1,5 @@
 """``hf:ORG/NAME``: transformers' CLIP, SigLIP and fixed-size SigLIP 2 models, with our own preprocessing."""
 
-import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,8 +12,9 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 from vitsearch.encoders.hub import hub_folder
-from vitsearch.encoders.model_files import TRANSFORMERS_FILES, check_saved, one_line, read_json
+from vitsearch.encoders.model_files import TRANSFORMERS_FILES, check_saved, decisive_files, one_line, read_json
 from vitsearch.encoders.preprocess import RGB, Interpolation, Preprocess
+from vitsearch.encoders.tokens import PortableTokenizer, TokenRules, portable_fast, siglip_cleaned
 from vitsearch.encoders.torch_encoder import Tokens, TorchEncoder, Towers, choose_device, choose_dtype
 from vitsearch.encoders.weights_hash import weights_hash
 from vitsearch.errors import EncoderError
@@ -30,7 +30,6 @@ _EXTRAS = [
     "tokenizer.model",
 ]
 _FILTERS: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _MOVES_NOTHING = {"transformers_version", "_name_or_path", "architectures", "torch_dtype", "dtype", "_commit_hash", "initializer_factor"}
 
 Tokenize = Callable[[Sequence[str]], Tokens]
@@ -54,14 +53,15 @@ def load_transformers_folder(folder: Path, name: str, *, device: str, dtype: str
     _check_kind(config, name)
     preprocess = read_preprocess(folder, name)
     net = _load_model(folder, name)
-    tokenize = _load_tokenizer(folder, name, config, net)
+    tokenize, portable = _load_tokenizer(folder, name, config, net)
     facts = {
         "source": "transformers",
         "config": _lasting(config),
         "weights": weights_hash(_weight_files(folder)),
         "tokenizer": weights_hash(_tokenizer_files(folder)),
     }
-    return TorchEncoder(name, _towers(net, tokenize), preprocess=preprocess, facts=facts, device=place, dtype=number_format)
+    towers = _towers(net, tokenize, portable, decisive_files(folder))
+    return TorchEncoder(name, towers, preprocess=preprocess, facts=facts, device=place, dtype=number_format)
 
 
 def read_preprocess(folder: Path, name: str) -> Preprocess:
@@ -155,28 +155,27 @@ def without_bar() -> Iterator[None]:
             bars.enable_progress_bar()
 
 
-def _load_tokenizer(folder: Path, name: str, config: Mapping[str, Any], net: Any) -> Tokenize:
+def _load_tokenizer(folder: Path, name: str, config: Mapping[str, Any], net: Any) -> tuple[Tokenize, PortableTokenizer | None]:
+    """Return the tokenizer as a function, and without transformers where it is a fast one."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # a damaged file, or a package that this tokenizer needs
         raise EncoderError(f"{name}: cannot read the tokenizer in {folder} ({one_line(error)})") from error
     length = int(net.config.text_config.max_position_embeddings)
     if config["model_type"] == "clip":
-        return lambda texts: dict(tokenizer(list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt"))
+        portable = portable_fast(tokenizer, TokenRules("none", length, tokenizer.pad_token_id, full=False, mask=True))
+        return lambda texts: dict(tokenizer(list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt")), portable
     tokenizer.padding_side = "right"
-    clean = _canonical if _strips_punctuation(folder, name) else str.lower
+    strips = _strips_punctuation(folder, name)
+    clean = siglip_cleaned if strips else str.lower
+    rules = TokenRules("siglip" if strips else "lower", length, tokenizer.pad_token_id, full=True, mask=False)
 
     def tokenize(texts: Sequence[str]) -> Tokens:
         """Lower-case and pad to the full length, as SigLIP was trained; the mask is left out for the same reason."""
         cleaned = [clean(text) for text in texts]
         return {"input_ids": tokenizer(cleaned, padding="max_length", truncation=True, max_length=length, return_tensors="pt")["input_ids"]}
 
-    return tokenize
-
-
-def _canonical(text: str) -> str:
-    """Lower-case, drop punctuation, join white space: the text cleaning of the first SigLIP."""
-    return " ".join(text.lower().translate(_NO_PUNCTUATION).split())
+    return tokenize, portable_fast(tokenizer, rules)
 
 
 def _strips_punctuation(folder: Path, name: str) -> bool:
@@ -184,7 +183,7 @@ def _strips_punctuation(folder: Path, name: str) -> bool:
     return file.is_file() and str(read_json(file, name).get("tokenizer_class", "")).startswith("SiglipTokenizer")
 
 
-def _towers(net: Any, tokenize: Tokenize) -> Towers:
+def _towers(net: Any, tokenize: Tokenize, portable: PortableTokenizer | None, files: Sequence[Path]) -> Towers:
     bias = getattr(net, "logit_bias", None)
     return Towers(
         model=net,
@@ -195,6 +194,8 @@ def _towers(net: Any, tokenize: Tokenize) -> Towers:
         logit_scale=float(net.logit_scale.detach().exp().mean()),
         logit_bias=None if bias is None else float(bias.detach().mean()),
         image_tower=lambda: vit_from_transformers(net.vision_model, projection=getattr(net, "visual_projection", None)),
+        files=tuple(files),
+        portable=lambda: portable,
     )
 
 

@@ -15,6 +15,8 @@ TRANSFORMERS_FILES: Groups = [
     ["preprocessor_config.json", "processor_config.json"],
     ["tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model"],
 ]
+_TEXTS = {".json", ".txt", ".model"}
+_WEIGHTS = {".safetensors", ".bin", ".pth"}
 
 
 def open_clip_files(weights: str | None = None) -> Groups:
@@ -22,6 +24,12 @@ def open_clip_files(weights: str | None = None) -> Groups:
     if not weights:
         return [["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]]
     return [[str(Path(weights).with_suffix(".safetensors")), weights]]
+
+
+def decisive_files(folder: Path, *, weights: bool = True) -> list[Path]:
+    """Return the files of a model's folder that can move a vector, by name: settings, vocabularies and, if wanted, weights."""
+    kinds = _TEXTS | (_WEIGHTS if weights else set())
+    return sorted(file for file in folder.glob("*") if file.suffix in kinds and file.is_file())
 
 
 def missing_from(folder: Path, needed: Groups) -> str | None:

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from vitsearch.encoders.hub import hub_folder
-from vitsearch.encoders.model_files import Groups, one_line, open_clip_files
+from vitsearch.encoders.model_files import Groups, decisive_files, one_line, open_clip_files
+from vitsearch.encoders.open_clip_tokens import portable_open_clip
 from vitsearch.encoders.preprocess import Preprocess
 from vitsearch.encoders.torch_encoder import Tokens, TorchEncoder, Towers, choose_device, choose_dtype
 from vitsearch.encoders.weights_hash import weights_hash
@@ -45,7 +46,8 @@ def load_open_clip(model: str, *, device: str = "auto", dtype: str = "auto") -> 
         "weights": weights_hash([weights]),
         "tokenizer": tokenizer_facts(config["text_cfg"]),
     }
-    towers = towers_of(net, config, _tokenizer(architecture, name, config["text_cfg"]))
+    files = (weights, *_tokenizer_files(config["text_cfg"]))
+    towers = towers_of(net, config, _tokenizer(architecture, name, config["text_cfg"]), files)
     return TorchEncoder(name, towers, preprocess=preprocess_of(net), facts=facts, device=place, dtype=number_format)
 
 
@@ -61,7 +63,7 @@ def create_model(architecture: str, name: str, **options: Any) -> nn.Module:
     return net
 
 
-def towers_of(net: nn.Module, config: Mapping[str, Any], tokenizer: Tokenizer) -> Towers:
+def towers_of(net: nn.Module, config: Mapping[str, Any], tokenizer: Tokenizer, files: Sequence[Path]) -> Towers:
     """Return open_clip's model as plain functions."""
     bias = getattr(net, "logit_bias", None)
     scale: torch.Tensor = net.logit_scale  # type: ignore[assignment]
@@ -80,6 +82,8 @@ def towers_of(net: nn.Module, config: Mapping[str, Any], tokenizer: Tokenizer) -
         logit_scale=float(scale.detach().exp().mean()),
         logit_bias=None if bias is None else float(bias.detach().mean()),
         image_tower=lambda: vit_from_open_clip(net.visual),
+        files=tuple(files),
+        portable=lambda: portable_open_clip(tokenizer),
     )
 
 
@@ -129,6 +133,12 @@ def _weights_file(source: str) -> Path:
     needed = open_clip_files(file)
     folder = hub_folder(repo, needed)
     return next(folder / name for name in needed[0] if (folder / name).is_file())
+
+
+def _tokenizer_files(text_config: Mapping[str, Any]) -> list[Path]:
+    """Return the files of a tokenizer from the hub; none where the package of open_clip brings it."""
+    repo = text_config.get("hf_tokenizer_name")
+    return decisive_files(hub_folder(repo, TOKENIZER_FILES, also=_TOKENIZER_EXTRAS), weights=False) if repo else []
 
 
 def _tokenizer(architecture: str, name: str, text_config: Mapping[str, Any]) -> Tokenizer:

@@ -6,7 +6,7 @@ from typing import Any
 import open_clip
 from safetensors import SafetensorError, safe_open
 
-from vitsearch.encoders.model_files import missing_from, one_line, read_json
+from vitsearch.encoders.model_files import decisive_files, missing_from, one_line, read_json
 from vitsearch.encoders.open_clip import TOKENIZER_FILES, Tokenizer, create_model, preprocess_of, tokenizer_facts, towers_of
 from vitsearch.encoders.torch_encoder import TorchEncoder, choose_device, choose_dtype
 from vitsearch.encoders.weights_hash import weights_hash
@@ -39,7 +39,7 @@ def load_open_clip_folder(folder: Path, name: str, *, device: str, dtype: str) -
         "weights": weights_hash([weights]),
         "tokenizer": {**tokenizer_facts(config["text_cfg"]), "files": weights_hash(sorted(folder.glob("*token*")))},
     }
-    towers = towers_of(net, config, _tokenizer(folder, name, config))
+    towers = towers_of(net, config, _tokenizer(folder, name, config), decisive_files(folder))
     return TorchEncoder(name, towers, preprocess=preprocess_of(net), facts=facts, device=place, dtype=number_format)
 
 

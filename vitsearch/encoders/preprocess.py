@@ -47,6 +47,11 @@ class Preprocess:
     resize_to: int | None = None
     half_pixel: Literal["even", "down"] = "even"
 
+    @property
+    def decode_at_least(self) -> int | None:
+        """Twice the side that is resized to, None where a picture must be decoded whole (see `protocol.decode_at_least`)."""
+        return 2 * max(*self.size, self.resize_to or 0) if self.interpolation != "nearest" else None
+
     def facts(self) -> dict[str, Any]:
         """Return the fields as plain values, for a fingerprint."""
         return asdict(self)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 from vitsearch.encoders.model_files import one_line
 from vitsearch.encoders.preprocess import Box, Preprocess, prepare, seen_region
 from vitsearch.encoders.protocol import Vectors, fingerprint_of
+from vitsearch.encoders.tokens import PortableTokenizer
 from vitsearch.errors import EncoderError
+from vitsearch.language import readable
 from vitsearch.vectors import unit_rows
 from vitsearch.vit import VisionTransformer
 
@@ -30,7 +33,8 @@ class Towers:
     """A loaded model as plain functions: normalised pictures ``(n, 3, h, w)`` or tokens in, ``(n, dim)`` of any length out.
 
     ``logit_scale`` is already exponentiated; ``logit_bias`` is None for models trained with softmax. ``image_tower`` rebuilds the image
-    tower as our own transformer, which shows its attention; it raises ValueError for a tower of another kind.
+    tower as our own transformer, which shows its attention; it raises ValueError for a tower of another kind. ``files`` are those that
+    decide the vectors, and ``portable`` gives the tokenizer without the library that it came with, or None where that cannot be had.
     """
 
     model: nn.Module
@@ -41,6 +45,8 @@ class Towers:
     logit_scale: float
     logit_bias: float | None
     image_tower: Callable[[], VisionTransformer]
+    files: tuple[Path, ...]
+    portable: Callable[[], PortableTokenizer | None]
 
 
 def choose_device(device: str) -> torch.device:
@@ -79,16 +85,22 @@ class TorchEncoder:
         self.logit_scale = towers.logit_scale
         self.logit_bias = towers.logit_bias
         self.preprocess = preprocess
+        self.decode_at_least = preprocess.decode_at_least
         self.device = str(device)
         self.dtype = str(dtype).removeprefix("torch.")
         self.model = towers.model.to(device=device, dtype=dtype).eval()
-        self.fingerprint = fingerprint_of(
-            {**facts, "preprocess": preprocess.facts(), "dtype": self.dtype, "normalisation": "unit length in float32"}
-        )
-        self._towers = towers
+        self.towers = towers
+        self._facts = dict(facts)
+        self.fingerprint = self.fingerprint_as(self.dtype)
         self._torch_dtype = dtype
         self._mean = torch.tensor(preprocess.mean, dtype=torch.float32, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(preprocess.std, dtype=torch.float32, device=device).view(1, 3, 1, 1)
+
+    def fingerprint_as(self, dtype: str) -> str:
+        """Return the fingerprint of the same model in another number format."""
+        return fingerprint_of(
+            {**self._facts, "preprocess": self.preprocess.facts(), "dtype": dtype, "normalisation": "unit length in float32"}
+        )
 
     def prepare(self, image: Image.Image) -> NDArray[Any]:
         """Return the picture resized and cropped, ``(h, w, 3)`` uint8; may run in any thread."""
@@ -102,7 +114,7 @@ class TorchEncoder:
     def image_tower(self) -> VisionTransformer:
         """The image tower as our own transformer, in float32 on the encoder's device; raises EncoderError for a tower of another kind."""
         try:
-            tower = self._towers.image_tower()
+            tower = self.towers.image_tower()
         except ValueError as error:
             raise EncoderError(
                 f"{self.name} has no attention that can be shown ({one_line(error)}): "
@@ -118,7 +130,7 @@ class TorchEncoder:
         if not len(batch):
             return np.empty((0, self.dim), dtype=np.float32)
         with torch.inference_mode():
-            return self._unit_rows(self._towers.encode_images(self.normalise(np.stack(batch))))
+            return self._unit_rows(self.towers.encode_images(self.normalise(np.stack(batch))))
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
         """Return ``(n, dim)`` float32 unit rows for pictures of any size and number."""
@@ -130,7 +142,7 @@ class TorchEncoder:
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Return what the text tower is given for each text: ``input_ids`` ``(n, t)`` and, for some models, a mask."""
-        return self._towers.tokenize(list(texts))
+        return self.towers.tokenize([readable(text) for text in texts])
 
     def normalise(self, batch: NDArray[np.uint8]) -> Tensor:
         """Return ``(n, 3, h, w)`` on the device for prepared pictures ``(n, h, w, 3)``: a quarter of the bytes travel to a GPU."""
@@ -140,7 +152,7 @@ class TorchEncoder:
     def _encode_text_batch(self, texts: Sequence[str]) -> Vectors:
         with torch.inference_mode():
             tokens = {name: tensor.to(self.device) for name, tensor in self.tokenize(texts).items()}
-            return self._unit_rows(self._towers.encode_texts(tokens))
+            return self._unit_rows(self.towers.encode_texts(tokens))
 
     def _in_batches(self, items: Sequence[Any], size: int, encode: Callable[[Sequence[Any]], Vectors]) -> Vectors:
         parts = [encode(items[start : start + size]) for start in range(0, len(items), size)]

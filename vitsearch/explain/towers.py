@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from vitsearch.encoders.mini.encoder import MiniEncoder
+from vitsearch.encoders.onnx_runtime import OnnxEncoder
 from vitsearch.encoders.protocol import ImageEncoder, Vectors
 from vitsearch.encoders.torch_encoder import TorchEncoder
 from vitsearch.errors import EncoderError
@@ -34,6 +35,8 @@ def find_relevance(encoder: ImageEncoder, image: Image.Image, text: Vectors | No
 
     Raises EncoderError for an encoder without attention, or whose transformer, as rebuilt here, gives another vector than its own.
     """
+    if isinstance(encoder, OnnxEncoder):
+        encoder = encoder.in_torch()  # a graph shows no attention
     if not isinstance(encoder, MiniEncoder | TorchEncoder):
         raise EncoderError(
             f"encoder {encoder.name} has no attention that can be shown: explain needs a Vision Transformer, "
