@@ -69,7 +69,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--dim", type=int, default=384)
     parser.add_argument("--queries", type=int, default=200)
-    parser.add_argument("--recipes", nargs="*", default=list_recipes(), help="names or TOML files")
+    parser.add_argument(
+        "--recipes", nargs="*", default=[name for name in list_recipes() if load_recipe(name).kind == "faiss" and not load_recipe(name).gpu]
+    )
     chosen = parser.parse_args()
     rows = clustered(chosen.rows, chosen.dim, seed=1)
     queries = unit_rows(clustered(chosen.queries, chosen.dim, seed=2, spread=1.1))

@@ -125,7 +125,7 @@ def _faiss() -> Fact:
     if isinstance(faiss, str):
         if not installed:
             return Fact(
-                "faiss", "not installed (exact search is used)", "only for the recipes hnsw, ivf and sq8: pip install 'vitsearch[faiss]'"
+                "faiss", "not installed (exact search is used)", "for more than some ten thousand photos: pip install 'vitsearch[faiss]'"
             )
         return Fact("faiss", f"{installed[0]} {faiss}", f"pip install --force-reinstall {installed[0]}")
     origin = installed[0] if installed else "of unknown origin"
