@@ -61,6 +61,7 @@ class Progress:
 class _Options:
     device: str
     dtype: str
+    runtime: str
     batch_size: int
     workers: int
     walk: WalkOptions
@@ -76,6 +77,7 @@ def index_folder(  # noqa: PLR0913  one keyword for each flag of the command lin
     recipe: str | Recipe | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    runtime: str = "auto",
     batch_size: int = 32,
     workers: int | None = None,
     exclude: Sequence[str] = (),
@@ -89,6 +91,7 @@ def index_folder(  # noqa: PLR0913  one keyword for each flag of the command lin
 
     Only new and changed files are embedded; moved ones keep their vector; those that are gone leave. ``encoder`` is a name or an object
     (None: the collection's, for a new one ``mini``), ``recipe`` a name, a TOML file or a `Recipe` (None: the collection's, ``auto``).
+    ``device``, ``dtype`` and ``runtime`` are those of `load_encoder`; on a CPU, runtime auto makes the model's export where there is none.
     ``batch_size`` photos are encoded and stored at a time, ``workers`` threads decode (None: one a core), ``retry`` tries failed files
     again, ``max_pixels`` is the largest width times height that is decoded, ``progress`` is called as the run goes on.
     A run that is stopped loses at most one batch, and the next goes on. Raises CollectionError, CollectionLocked, EncoderError,
@@ -103,6 +106,7 @@ def index_folder(  # noqa: PLR0913  one keyword for each flag of the command lin
     options = _Options(
         device=device,
         dtype=dtype,
+        runtime=runtime,
         batch_size=batch_size,
         workers=workers or os.cpu_count() or 1,
         walk=ways,
@@ -188,11 +192,16 @@ class _Run:
             self.progress(Progress("loading", 0, None))
             asked = self.asked_encoder or (settings.encoder if settings else DEFAULT_ENCODER)
             dtype = settings.dtype if settings and self.options.dtype == "auto" else self.options.dtype
-            self._encoder = load_encoder(asked, self.options.device, dtype) if isinstance(asked, str) else asked
+            self._encoder = self._load(asked, dtype) if isinstance(asked, str) else asked
             self.load_seconds += time.perf_counter() - started
         if settings:
             check_fingerprint(self.folder, settings, self._encoder)
         return self._encoder
+
+    def _load(self, name: str, dtype: str) -> ImageEncoder:
+        """Return the encoder of that name; on a CPU it is exported for ONNX Runtime, so that each search later starts without torch."""
+        tell, how = (lambda note: self.progress(Progress("loading", 0, None, note=note))), self.options
+        return load_encoder(name, how.device, dtype, runtime=how.runtime, export=True, tell=tell)
 
     def _walk(self) -> tuple[list[Found], list[str]]:
         """Return the photo files and the folders that could not be read."""

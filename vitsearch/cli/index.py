@@ -21,7 +21,14 @@ from vitsearch.cli.tune import bytes_of
 @click.option("--memory", metavar="SIZE", help="Memory that recipe auto may take, such as 2GB; a quarter of the machine's.")
 @click.option("--recall", type=float, metavar="R", help="Recall@10 that the search is tuned to; 0.95 with recipe auto.")
 @DEVICE
-@click.option("--dtype", default="auto", show_default=True, metavar="T", help="float32, float16, bfloat16 or auto.")
+@click.option("--dtype", default="auto", show_default=True, metavar="T", help="float32, float16, bfloat16, int8 (on a CPU) or auto.")
+@click.option(
+    "--runtime",
+    type=click.Choice(["auto", "onnx", "torch"]),
+    default="auto",
+    show_default=True,
+    help="What runs a CLIP or SigLIP model: auto is ONNX Runtime on a CPU, if the model can be exported.",
+)
 @click.option(
     "--batch-size", type=click.IntRange(min=1), default=32, show_default=True, metavar="N", help="Photos encoded and stored at a time."
 )
