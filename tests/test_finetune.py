@@ -3,19 +3,22 @@
 import csv
 import json
 import re
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import vitsearch
+from conftest import environment, vitsearch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from vitsearch import FinetuneSettings, Prediction, finetune, load_classifier
-from vitsearch.errors import ClassifierError, EncoderError, QueryError
+from vitsearch.errors import ClassifierError, EncoderError, PhotoError, QueryError
 from vitsearch.finetune import FinetuneStep
 from vitsearch.finetune.examples import Example, labelled_photos, split
 
@@ -171,6 +174,65 @@ def test_a_run_is_not_resumed_as_another(folder: Path, vit: str, tmp_path: Path)
     checkpoint.write_bytes(checkpoint.read_bytes()[:-5000])
     with pytest.raises(ClassifierError, match=r"checkpoint.* (is damaged|does not fit)"):
         finetune(folder, "folders", tmp_path / "out", model=vit, settings=QUICK, resume=True)
+
+
+def test_a_photo_that_goes_away_is_named(folder: Path, vit: str, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(folder, photos)
+
+    def remove(step: FinetuneStep) -> None:
+        if (step.stage, step.epoch) == ("judged", 1):
+            (photos / "red" / "0.png").unlink()
+
+    with pytest.raises(PhotoError) as caught:
+        finetune(photos, "folders", tmp_path / "out", model=vit, settings=QUICK, progress=remove)
+    assert str(caught.value).startswith("red/0.png: ")
+    assert str(caught.value).endswith(": it could be read at the beginning; put it back and --resume, or begin anew in another folder")
+    assert "Traceback" not in str(caught.value)
+    shutil.copy(folder / "red" / "0.png", photos / "red" / "0.png")
+    whole = finetune(folder, "folders", tmp_path / "whole", model=vit, settings=QUICK)
+    again = finetune(photos, "folders", tmp_path / "out", model=vit, settings=QUICK, resume=True)
+    assert again.epochs == whole.epochs
+    assert weights(tmp_path / "out") == weights(tmp_path / "whole")
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(folder: Path, tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000, 10_000_000));"
+        "from vitsearch.cli.main import run; sys.exit(run(sys.argv[1:]))"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "finetune",
+        str(folder),
+        "--labels-from",
+        "folders",
+        "-o",
+        str(tmp_path / "out"),
+        "--epochs",
+        "1",
+    ]
+    done = subprocess.run(command, capture_output=True, env=environment(), timeout=100)
+    *_, last = done.stderr.decode().splitlines()
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert re.fullmatch(r"vitsearch: cannot write .*checkpoint.safetensors \(.*\): free some space; --resume goes on from the last", last)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_where_a_model_may_not_go(folder: Path, vit: str, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "model.safetensors").write_bytes(b"of another")
+    for place, words in ((tmp_path / "full", "holds other files"), (folder / "new", "is inside the photo folder")):
+        with pytest.raises(ClassifierError, match=words):
+            finetune(folder, "folders", place, model=vit, settings=QUICK)
+    assert (tmp_path / "full" / "model.safetensors").read_bytes() == b"of another"
+    assert not (folder / "new").exists()
+    with pytest.raises(EncoderError):
+        finetune(folder, "folders", tmp_path / "out", model="local-dir:nowhere")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_finished_model_is_not_overwritten(folder: Path, vit: str, tmp_path: Path) -> None:

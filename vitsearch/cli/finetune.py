@@ -42,17 +42,15 @@ def finetune(photos: str, source: str, model: str, output: str, **options: Any) 
     from vitsearch.finetune import finetune as run
 
     asked = {name: options[name] for name in FinetuneSettings.__dataclass_fields__ if options.get(name) is not None}
+    settings = FinetuneSettings(**asked)
     with _Bar(not options["as_json"]) as bar:
-        report = run(
-            photos,
-            source,
-            output,
-            model=model,
-            settings=FinetuneSettings(**asked),
-            device=options["device"],
-            resume=options["resume"],
-            progress=bar,
-        )
+        try:
+            report = run(
+                photos, source, output, model=model, settings=settings, device=options["device"], resume=options["resume"], progress=bar
+            )
+        except KeyboardInterrupt:
+            kept = "--resume goes on after the last epoch" if (Path(output) / "checkpoint.safetensors").exists() else "nothing was kept yet"
+            raise show.Stopped(f"{kept}") from None
     for path, reason in report.unreadable:
         show.note(f"vitsearch: {path}: {reason}")
     if options["as_json"]:
@@ -105,7 +103,10 @@ def _judged(report: Any) -> str:
         return f"{report.epochs[-1].epoch} epochs, no photo left out to judge by"
     low, high = accuracy_interval(best.right, best.judged)
     share = best.right / best.judged
-    return f"accuracy {share:.3f} (95 % interval {low:.3f} to {high:.3f}) on {best.judged:,} others after epoch {best.epoch}"
+    told = f"accuracy {share:.3f} (95 % interval {low:.3f} to {high:.3f}) on {best.judged:,} left out, which also chose epoch {best.epoch}"
+    if best.epoch == 0:
+        return f"{told}: no epoch was better than the fitted head, the network below it is unchanged"
+    return f"{told}, the mean with the start" if best.share < 1 else told
 
 
 def _facts(report: Any) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from vitsearch.cli.tune import tune
 from vitsearch.errors import VitsearchError
 
 INTERRUPTED = 130
+RESUMABLE = (["index"], ["eval"], ["demo"])  # what these have stored is not done again
 
 
 def main() -> None:
@@ -54,8 +55,12 @@ def run(arguments: list[str]) -> int:
         command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "vitsearch"
         show.note(f"vitsearch: {' '.join(error.format_message().split())} (see `{command} --help`)")
         return 2
+    except show.Stopped as stopped:
+        show.note(f"vitsearch: stopped; {stopped}")
+        return INTERRUPTED
     except (KeyboardInterrupt, click.Abort):
-        show.note("vitsearch: stopped; what was stored is kept, run the same command to go on")
+        goes_on = "; what was stored is kept, run the same command to go on" if arguments[:1] in RESUMABLE else ""
+        show.note(f"vitsearch: stopped{goes_on}")
         return INTERRUPTED
     except OSError as error:
         return show.give_up_output(error)

@@ -13,6 +13,10 @@ from vitsearch.errors import VitsearchError
 from vitsearch.types import Prediction
 
 
+class Stopped(Exception):
+    """The person stopped a command; the text says what was kept and how to go on."""
+
+
 def note(text: str) -> None:
     """Write one line for the person on stderr."""
     sys.stderr.buffer.write(f"{printable(text)}\n".encode("utf-8", "backslashreplace"))

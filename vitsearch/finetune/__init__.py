@@ -43,7 +43,6 @@ def finetune(
     examples, classes = labelled_photos(root, labels_from)
     task = Task(model, root, examples, classes, settings, device)
     try:
-        place.mkdir(parents=True, exist_ok=True)
         return run_finetuning(task, place, resume=resume, tell=progress or (lambda _: None))
     except OSError as error:
         raise ClassifierError(f"cannot write the classifier to {place} ({error.strerror or error}): choose another place") from error

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import InterpolationMode, v2
 
+from vitsearch.errors import PhotoError
 from vitsearch.finetune.examples import Example, open_example
 from vitsearch.finetune.settings import FinetuneSettings
 
@@ -20,6 +21,15 @@ def augmentation(side: int, settings: FinetuneSettings) -> v2.Transform:
     if settings.magnitude:
         steps.append(v2.RandAugment(2, settings.magnitude, interpolation=InterpolationMode.BILINEAR, fill=[127, 127, 127]))
     return v2.Compose([*steps, v2.ToImage()])
+
+
+class Unreadable(PhotoError):
+    """A photo that could be read at the beginning cannot be read now; PyTorch wraps what a worker raises, and this takes the text back."""
+
+    @property
+    def text(self) -> str:
+        """The reason alone."""
+        return str(self).strip().rpartition(f"{type(self).__name__}: ")[2]
 
 
 class AugmentedPhotos(Dataset[tuple[Tensor, int]]):
@@ -34,7 +44,10 @@ class AugmentedPhotos(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, place: int) -> tuple[Tensor, int]:
         example = self.examples[place]
-        image = open_example(self.root, example, at_least=2 * self.side)
+        try:
+            image = open_example(self.root, example, at_least=2 * self.side)
+        except PhotoError as error:
+            raise Unreadable(str(error)) from None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(self.seed, self.epoch, place))
             return self._augment(image), example.label

@@ -29,8 +29,14 @@ def write_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) -
         tensors |= {f"optimizer/{number}/{name}": torch.as_tensor(value) for name, value in moments.items()}
     told = dict(facts) | {"results": [asdict(result) for result in learner.results], "scaler": learner.scaler.state_dict()}
     aside = folder / f"{FILE}.new"
-    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, aside, metadata={"run": json.dumps(told)})
-    os.replace(aside, folder / FILE)
+    try:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, aside, metadata={"run": json.dumps(told)})
+        os.replace(aside, folder / FILE)
+    except (OSError, SafetensorError) as error:
+        aside.unlink(missing_ok=True)
+        raise ClassifierError(
+            f"cannot write {folder / FILE} ({reason_of(error)}): free some space; --resume goes on from the last"
+        ) from error
 
 
 def read_facts(folder: Path) -> dict[str, Any] | None:
@@ -43,8 +49,7 @@ def read_facts(folder: Path) -> dict[str, Any] | None:
             facts: dict[str, Any] = json.loads((kept.metadata() or {})["run"])
         return facts
     except (OSError, KeyError, ValueError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:100]
-        raise ClassifierError(f"the checkpoint {file} is damaged ({reason}): delete it to begin anew") from error
+        raise ClassifierError(f"the checkpoint {file} is damaged ({reason_of(error)}): delete it to begin anew") from error
 
 
 def read_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) -> None:
@@ -74,6 +79,11 @@ def _restore_optimizer(learner: Learner, tensors: Mapping[str, Tensor]) -> None:
             _, number, part = name.split("/")
             state.setdefault(int(number), {})[part] = tensor
     learner.optimizer.load_state_dict({"state": state, "param_groups": learner.optimizer.state_dict()["param_groups"]})
+
+
+def reason_of(error: Exception) -> str:
+    """Return the reason of an error in a few words."""
+    return " ".join(str(getattr(error, "strerror", None) or error).split())[:100]
 
 
 def as_rows(examples: Sequence[Example]) -> list[list[Any]]:

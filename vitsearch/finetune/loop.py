@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitsearch.finetune.augment import AugmentedPhotos, epoch_batches, mixed, seed_of
+from vitsearch.errors import PhotoError
+from vitsearch.finetune.augment import AugmentedPhotos, Unreadable, epoch_batches, mixed, seed_of
 from vitsearch.finetune.examples import Example, Photos, open_example
 from vitsearch.finetune.settings import EpochResult, FinetuneSettings, FinetuneStep
 from vitsearch.photos import map_ahead
@@ -96,8 +97,14 @@ def train(learner: Learner, photos: Photos, *, after: Callable[[], None], tell: 
     """Train until the learner is done; ``after`` is called at the end of each epoch."""
     while not learner.is_done:
         epoch = len(learner.results)
-        loss = train_epoch(learner, photos, epoch, tell=tell) if epoch else None
-        judge_epoch(learner, photos, epoch, loss)
+        try:
+            loss = train_epoch(learner, photos, epoch, tell=tell) if epoch else None
+            judge_epoch(learner, photos, epoch, loss)
+        except PhotoError as error:
+            text = error.text if isinstance(error, Unreadable) else str(error)
+            raise PhotoError(
+                f"{text}: it could be read at the beginning; put it back and --resume, or begin anew in another folder"
+            ) from error
         after()
         tell(FinetuneStep("judged", len(photos.judging), len(photos.judging), epoch, learner.results[-1]))
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from vitsearch.encoders.torch_encoder import choose_device
 from vitsearch.errors import ClassifierError, PhotoError, QueryError
-from vitsearch.finetune.checkpoint import FILE, as_rows, read_checkpoint, read_facts, write_checkpoint
+from vitsearch.finetune.checkpoint import FILE, as_rows, read_checkpoint, read_facts, reason_of, write_checkpoint
 from vitsearch.finetune.examples import Example, Photos, open_example, split
 from vitsearch.finetune.head import FeatureTap, fit_head
 from vitsearch.finetune.loop import Learner, Tell, copied, train
@@ -54,6 +55,7 @@ def run_finetuning(task: Task, output: Path, *, resume: bool, tell: Tell) -> Fin
     kept = _kept_run(task, output, resume)
     torch.manual_seed(task.settings.seed)  # of a new head; its fit leaves nothing of it
     learner = Learner(load_trainable(task.model, task.classes), task.settings, choose_device(task.device))
+    output.mkdir(parents=True, exist_ok=True)
     if kept:
         begun = _from_facts(task.root, kept)
         read_checkpoint(output, learner, kept)
@@ -73,8 +75,10 @@ def _kept_run(task: Task, output: Path, resume: bool) -> dict[str, Any] | None:
     if facts is None:
         if (output / "config.json").exists():
             raise ClassifierError(f"{output} holds a model already: name another folder with -o")
-        if resume and any(output.iterdir()):
-            raise ClassifierError(f"{output} holds no run to go on with: leave out --resume to begin one")
+        if output.is_dir() and any(output.iterdir()):
+            raise ClassifierError(f"{output} holds other files and no run to go on with: name a new or empty folder")
+        if output.resolve().is_relative_to(task.root.resolve()):
+            raise ClassifierError(f"{output} is inside the photo folder {task.root}: name a folder beside it")
         return None
     if not resume:
         raise ClassifierError(f"{output} holds a run that was stopped: say --resume to go on, or delete {output / FILE} to begin anew")
@@ -142,5 +146,9 @@ def _save_best(learner: Learner, output: Path) -> None:
         for name, weight in learner.weights.items():
             weight.copy_(learner.best_weights[name])
     learner.model.net.cpu().eval()
-    learner.model.save(output)
+    try:
+        learner.model.save(output)
+    except (OSError, SafetensorError) as error:
+        (output / "config.json").unlink(missing_ok=True)  # not a model: the checkpoint beside it goes on
+        raise ClassifierError(f"cannot write the model to {output} ({reason_of(error)}): free some space; --resume goes on") from error
     (output / FILE).unlink()
