@@ -34,7 +34,7 @@ from vitsearch.layout import (
     writer_lock,
 )
 from vitsearch.photos import MAX_PIXELS, WalkOptions, walk
-from vitsearch.pipeline import Pipeline
+from vitsearch.pipeline import Clock, Pipeline, check_loss, choose_decoding, record_decoding, trace_file
 from vitsearch.plan import Plan, make_plan
 from vitsearch.recipes import Recipe, load_recipe
 from vitsearch.store import PhotoStore
@@ -67,6 +67,8 @@ class _Options:
     walk: WalkOptions
     retry: bool
     max_pixels: int
+    exact_decode: bool | None
+    profile: Path | None
 
 
 def index_folder(  # noqa: PLR0913  one keyword for each flag of the command line, so that neither has to be learned twice
@@ -85,6 +87,8 @@ def index_folder(  # noqa: PLR0913  one keyword for each flag of the command lin
     follow_symlinks: bool = False,
     retry: bool = False,
     max_pixels: int = MAX_PIXELS,
+    exact_decode: bool | None = None,
+    profile: str | os.PathLike[str] | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> IndexReport:
     """Bring the collection of a photo folder up to date, making it where there is none, and return what was done.
@@ -94,8 +98,10 @@ def index_folder(  # noqa: PLR0913  one keyword for each flag of the command lin
     ``device``, ``dtype`` and ``runtime`` are those of `load_encoder`; on a CPU, runtime auto makes the model's export where there is none.
     ``batch_size`` photos are encoded and stored at a time, ``workers`` threads decode (None: one a core), ``retry`` tries failed files
     again, ``max_pixels`` is the largest width times height that is decoded, ``progress`` is called as the run goes on.
-    A run that is stopped loses at most one batch, and the next goes on. Raises CollectionError, CollectionLocked, EncoderError,
-    EncoderMismatch, RecipeError; a photo that cannot be read is recorded, not raised.
+    JPEGs much larger than the encoder's input are decoded at a reduced size, which moves a vector by a cosine of 0.005 at most, unless
+    ``exact_decode`` (None: as the collection's other photos); ``profile`` is a JSON file for a trace of the run (`chrome://tracing`).
+    A run that is stopped loses at most two batches, the one being stored and the one being encoded, and the next goes on. Raises
+    CollectionError, CollectionLocked, EncoderError, EncoderMismatch, RecipeError; a photo that cannot be read is recorded, not raised.
     """
     if batch_size < 1 or (workers is not None and workers < 1) or max_pixels < 1:
         raise CollectionError("batch size, workers and the pixel cap must be at least 1")
@@ -112,6 +118,8 @@ def index_folder(  # noqa: PLR0913  one keyword for each flag of the command lin
         walk=ways,
         retry=retry,
         max_pixels=max_pixels,
+        exact_decode=exact_decode,
+        profile=trace_file(profile),
     )
     return _Run(root, folder, options, encoder=encoder, recipe=chosen, progress=progress).whole()
 
@@ -133,6 +141,7 @@ class _Run:
         self.asked_encoder, self.asked_recipe = encoder, recipe
         self.counts = dict.fromkeys(("indexed", "unchanged", "moved", "removed", "skipped", "failed"), 0)
         self.load_seconds = 0.0
+        self.clock = Clock(traces=options.profile is not None)
         self._encoder: ImageEncoder | None = None
 
     def whole(self) -> IndexReport:
@@ -150,20 +159,22 @@ class _Run:
             if store.fact("golden") is None:  # photos.db was lost: the index beside it counts the changes of another file
                 self._start(store, settings)
             plan = self._planned(store, files, unreadable)
-            self._check_loss(plan, settings)
+            check_loss(plan, self.root, self.folder, last_root=settings.root, root=self._root_text())
             if self.asked_recipe or plan.todo or plan.missing:  # before the work of embedding, but not where there is nothing to build
                 check_recipe(self.asked_recipe or self._recipe(settings), settings.dim)
             settings = self._updated(settings)
             self._embed(store, plan, settings)
             self._clear(store, plan)
-            self._rebuild(store, settings)
+            with self.clock.stage("build"):
+                self._rebuild(store, settings)
             total = store.count()
             store.checkpoint()
         seconds = time.perf_counter() - started - self.load_seconds
         if not total:
             broken = self.counts["failed"] + self.counts["skipped"]
             raise CollectionError(f"none of the {broken} files in {self.root} could be read: `vitsearch failures {self.root}` lists why")
-        return IndexReport(**self.counts, seconds=seconds, load_seconds=self.load_seconds, total=total)
+        stages = self.clock.report(wall=seconds, workers=self.options.workers, trace=self.options.profile)
+        return IndexReport(**self.counts, seconds=seconds, load_seconds=self.load_seconds, total=total, stages=stages)
 
     # -- before anything is written ---------------------------------------------------------------------------------
 
@@ -207,7 +218,8 @@ class _Run:
         """Return the photo files and the folders that could not be read."""
         self.progress(Progress("looking", 0, None))
         unreadable: list[str] = []
-        return list(walk(self.root, self.options.walk, on_unreadable=lambda path, reason: unreadable.append(path))), unreadable
+        with self.clock.stage("walk"):
+            return list(walk(self.root, self.options.walk, on_unreadable=lambda path, reason: unreadable.append(path))), unreadable
 
     # -- settings and plan --------------------------------------------------------------------------------------------
 
@@ -256,32 +268,18 @@ class _Run:
         self.counts.update(unchanged=plan.unchanged, skipped=plan.skipped, failed=plan.still_failed)
         return plan
 
-    def _check_loss(self, plan: Plan, settings: Settings) -> None:
-        """Raise CollectionError rather than empty a collection because a disk is not mounted or another folder was named."""
-        if not plan.loses_all:
-            return
-        if plan.seen == 0:
-            raise CollectionError(
-                f"{self.root} holds no photos now, its collection holds {plan.known}: is the disk mounted? nothing was removed; "
-                f"to start over delete {self.folder}"
-            )
-        if settings.root != self._root_text() and self.folder.resolve().parent != self.root.resolve():
-            raise CollectionError(
-                f"{self.folder} is the collection of {settings.root}, and none of its {plan.known} photos is in {self.root}: "
-                "name that folder, or another --collection DIR; nothing was removed"
-            )
-
     # -- the pipeline -------------------------------------------------------------------------------------------------
 
     def _embed(self, store: PhotoStore, plan: Plan, settings: Settings) -> None:
         """Read, encode and store what is new, one transaction a batch."""
-        pipeline = Pipeline(self.root, store, plan, counts=self.counts, max_pixels=self.options.max_pixels)
+        decoding = choose_decoding(store, self.options.exact_decode, self.options.max_pixels)
+        pipeline = Pipeline(self.root, store, plan, counts=self.counts, decoding=decoding, clock=self.clock)
         pipeline.store_refused()
         if not plan.todo:
             return
         encoder = self._loaded_encoder(settings)
         self._check_golden(store, settings, encoder)
-        self.progress(Progress("embedding", 0, len(plan.todo)))
+        self.progress(Progress("embedding", 0, len(plan.todo), note=record_decoding(store, decoding)))
         for done in pipeline.run(encoder, batch_size=self.options.batch_size, workers=self.options.workers):
             self.progress(Progress("embedding", done, len(plan.todo), self.counts["failed"]))
 

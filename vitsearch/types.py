@@ -1,9 +1,11 @@
 """The facts that travel between the rooms of the house, as frozen dataclasses."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 State = Literal["failed", "skipped"]
+Bound = Literal["decoding", "disk", "model", "storing", "looking"]
+STAGES = ("walk", "read", "decode", "prepare", "encode", "store", "build")
 Activation = Literal["softmax", "sigmoid"]  # of classes: probabilities that sum to 1, or each by itself
 
 
@@ -78,11 +80,37 @@ class SkippedPhoto:
 
 
 @dataclass(frozen=True, slots=True)
+class Stages:
+    """Seconds of work in each stage of a run of indexing, summed over its threads, and ``wall``, the seconds that passed.
+
+    ``walk`` looks for files, ``read`` also hashes, ``prepare`` resizes, ``store`` is the database, ``build`` the index. ``bound`` is what
+    the run waited for, the busiest of its threads: more cores help where that is decoding, a faster disk, or a chip for the model.
+    """
+
+    walk: float
+    read: float
+    decode: float
+    prepare: float
+    encode: float
+    store: float
+    build: float
+    wall: float
+    bound: Bound
+
+    def shares(self) -> dict[str, float]:
+        """Return the share of each stage in the work of all, 0 to 1, in the order of the stages."""
+        seconds = {name: value for name, value in asdict(self).items() if name in STAGES}
+        total = sum(seconds.values())
+        return {name: value / total if total else 0.0 for name, value in seconds.items()}
+
+
+@dataclass(frozen=True, slots=True)
 class IndexReport:
     """The outcome of one run of indexing, in photos; times in seconds.
 
     ``indexed`` counts new and changed photos, ``failed`` and ``skipped`` all such files now in the folder,
-    ``seconds`` runs from the first folder read until the results are searchable without ``load_seconds`` (imports, model).
+    ``seconds`` runs from the first folder read until the results are searchable without ``load_seconds`` (imports, model);
+    ``stages`` says where they went.
     """
 
     indexed: int
@@ -94,3 +122,4 @@ class IndexReport:
     seconds: float
     load_seconds: float
     total: int
+    stages: Stages

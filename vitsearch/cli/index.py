@@ -1,12 +1,15 @@
 """`vitsearch index`: words to one run of indexing."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vitsearch.cli import show
 from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
 from vitsearch.cli.tune import bytes_of
+
+if TYPE_CHECKING:
+    from vitsearch.types import Stages
 
 
 @click.command()
@@ -40,6 +43,12 @@ from vitsearch.cli.tune import bytes_of
 @click.option(
     "--max-megapixels", type=click.FloatRange(min=0, min_open=True), default=250, show_default=True, help="Largest picture to decode."
 )
+@click.option(
+    "--exact-decode/--scaled-decode",
+    default=None,
+    help="Decode large JPEGs whole, or at the size that the model needs (cosine 0.995 or more); as before, scaled for a new collection.",
+)
+@click.option("--profile", metavar="FILE", help="Write where the time went as a trace for chrome://tracing.")
 @JSON
 def index(photos: str, max_megapixels: float, as_json: bool, memory: str | None, recall: float | None, **options: Any) -> int:
     """Index the folder PHOTOS, or bring its collection up to date."""
@@ -58,9 +67,19 @@ def index(photos: str, max_megapixels: float, as_json: bool, memory: str | None,
     show.line(
         f"{report.total:,} photos are searchable ({done}) in {report.seconds:.1f} s, and {report.load_seconds:.1f} s to load the model"
     )
+    if report.indexed:
+        show.note(_time_line(report.stages))
     if report.failed or report.skipped:
         show.note(f"vitsearch: {report.failed + report.skipped} files are not in the collection: `vitsearch failures {photos}` says why")
     return 0
+
+
+def _time_line(stages: "Stages") -> str:
+    """Return one line on where the time of a run went, the largest share first."""
+    shares = sorted(stages.shares().items(), key=lambda share: -share[1])
+    words = {"disk": "the disk", "model": "the model", "looking": "looking for files"}
+    named = ", ".join(f"{name} {share:.0%}" for name, share in shares if share >= 0.01)
+    return f"vitsearch: of the work, {named}: bound by {words.get(stages.bound, stages.bound)}"
 
 
 def _recipe(name: str | None, memory: str | None, recall: float | None) -> Any:

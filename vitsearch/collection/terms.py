@@ -10,6 +10,7 @@ from vitsearch.encoders.protocol import Encoder, ImageEncoder
 from vitsearch.errors import PhotoError, QueryError
 from vitsearch.language import readable
 from vitsearch.photos import decode, read_bytes_and_fingerprint, upright_rgb
+from vitsearch.pipeline import choose_decoding
 from vitsearch.query import Query, Term, check_vector, combine, terms_of
 from vitsearch.store import PhotoStore
 from vitsearch.types import Photo
@@ -73,7 +74,9 @@ class Terms:
             same = photo if photo and photo.fingerprint == fingerprint else next(iter(self._store.photos_with(fingerprint)), None)
             if same:  # the same bytes have the same vector
                 return unit_rows(self._store.vector(same.photo_id)[None])[0]
-            return self._encoder().encode_images([decode(data)[0]])[0]
+            encoder = self._encoder()
+            at_least = choose_decoding(self._store).at_least(encoder)  # as the photos that it is held against
+            return encoder.encode_images([decode(data, at_least=at_least)[0]])[0]
         except PhotoError as error:
             raise PhotoError(f"the query's photo {str(what)!r}: {error}") from error
 

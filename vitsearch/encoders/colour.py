@@ -51,6 +51,7 @@ class ColourEncoder:
     name = "colour"
     english_only = True
     dim = DIM
+    decode_at_least = 2 * SIDE
     logit_scale = 20.0
     logit_bias: float | None = None
     fingerprint = fingerprint_of({"encoder": "colour", "version": 1, "side": SIDE, "hues": HUES, "words": WORDS})

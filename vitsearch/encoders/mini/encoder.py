@@ -40,6 +40,7 @@ class MiniEncoder:
     def __init__(self, folder: Path, config: Mapping[str, Any], providers: Sequence[str], threads: int = 0) -> None:
         self.dim: int = config["dim"]
         self.side: int = config["side"]
+        self.decode_at_least = 2 * self.side
         self.logit_scale: float = config["logit_scale"]
         self.logit_bias: float | None = None
         self.fingerprint = fingerprint_of(fingerprint_facts(config))

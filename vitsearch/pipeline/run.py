@@ -1,10 +1,11 @@
-"""The pipeline: the only place where the way from files to stored vectors is written down.
+"""One run of the pipeline.
 
-read, hash, decode, prepare (ahead, in threads) -> batch -> encode -> one transaction a batch
+read, hash, decode, prepare (ahead, in threads) -> batch -> encode (in a thread) -> one transaction a batch
 """
 
 import os
 from collections.abc import Container, Iterator, MutableMapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitsearch.encoders.protocol import ImageEncoder
+from vitsearch.encoders.protocol import ImageEncoder, Vectors
 from vitsearch.errors import PhotoError
 from vitsearch.photos import decode, map_ahead, read_bytes_and_fingerprint
+from vitsearch.pipeline.clock import Clock
+from vitsearch.pipeline.decoding import Decoding
+from vitsearch.pipeline.encode import PatientEncoder
 from vitsearch.plan import Plan
 from vitsearch.store import Half, PhotoStore
 from vitsearch.types import Found, PhotoInfo
@@ -37,14 +41,20 @@ class _Broken:
     reason: str
 
 
+_Batch = Sequence[_Loaded | _Broken]
+
+
 class Pipeline:
     """Carries out a plan: embeds its files into a store and counts what became of them.
 
-    ``counts`` gains under ``indexed``, ``unchanged``, ``moved`` and ``failed``.
+    ``counts`` gains under ``indexed``, ``unchanged``, ``moved`` and ``failed``; ``clock`` is told of each piece of work.
     """
 
-    def __init__(self, root: Path, store: PhotoStore, plan: Plan, *, counts: MutableMapping[str, int], max_pixels: int) -> None:
-        self.root, self.store, self.plan, self.counts, self.max_pixels = root, store, plan, counts, max_pixels
+    def __init__(
+        self, root: Path, store: PhotoStore, plan: Plan, *, counts: MutableMapping[str, int], decoding: Decoding, clock: Clock | None = None
+    ) -> None:
+        self.root, self.store, self.plan, self.counts, self.decoding = root, store, plan, counts, decoding
+        self.clock = clock or Clock()
 
     def store_refused(self) -> None:
         """Record the files that were not opened; a photo that had such a file's path before leaves the collection."""
@@ -54,47 +64,75 @@ class Pipeline:
                 self.store.raise_generation(gone > 0)
 
     def run(self, encoder: ImageEncoder, *, batch_size: int, workers: int) -> Iterator[int]:
-        """Embed and store the files to do, one transaction a batch, and yield after each how many are done."""
+        """Embed and store the files to do, one transaction a batch, and yield after each how many are done.
+
+        A batch is stored while the next is encoded, in the thread that SQLite's connection belongs to: a crash loses at most these two.
+        """
         known, done = self.store.fingerprints(), 0
         loaded = map_ahead(lambda found: self._load(found, encoder, known), self.plan.todo, workers=workers, ahead=batch_size + workers)
-        for batch in _batches(loaded, batch_size):
-            self._store_batch(batch, encoder)
+        batches = ([self._with_vector(item, encoder) for item in batch] for batch in _batches(loaded, batch_size))
+        for batch, rows in self._encoded(batches, PatientEncoder(encoder)):
+            with self.clock.stage("store", f"{len(batch)} photos"):
+                self._store_batch(batch, rows)
             done += len(batch)
             yield done
 
+    def _encoded(self, batches: Iterator[_Batch], encoder: PatientEncoder) -> Iterator[tuple[_Batch, list[Vectors | None]]]:
+        """Yield each batch with the rows of its pictures; the next batch is already being encoded by then."""
+        waiting: tuple[_Batch, Future[list[Vectors | None]]] | None = None
+        with ThreadPoolExecutor(1, thread_name_prefix="encoder") as thread:
+            for batch in batches:
+                earlier, waiting = waiting, (batch, thread.submit(self._encode, batch, encoder))
+                if earlier:
+                    yield earlier[0], earlier[1].result()
+            if waiting:
+                yield waiting[0], waiting[1].result()
+
+    def _encode(self, batch: _Batch, encoder: PatientEncoder) -> list[Vectors | None]:
+        pictures = [item.prepared for item in batch if isinstance(item, _Loaded) and item.prepared is not None]
+        if not pictures:
+            return []
+        with self.clock.stage("encode", f"{len(pictures)} photos"):
+            return encoder.encode(pictures)
+
     def _load(self, found: Found, encoder: ImageEncoder, known: Container[bytes]) -> _Loaded | _Broken:
         """Read one file and, unless its content is known, decode and prepare it; runs in any thread."""
+        clock, decoding = self.clock, self.decoding
         try:
-            data, fingerprint = read_bytes_and_fingerprint(os.path.join(self.root, found.path))
+            with clock.stage("read", found.path):
+                data, fingerprint = read_bytes_and_fingerprint(os.path.join(self.root, found.path))
             if fingerprint in known:
                 return _Loaded(found, fingerprint)
-            image, info = decode(data, max_pixels=self.max_pixels)
-            return _Loaded(found, fingerprint, info, encoder.prepare(image))
+            with clock.stage("decode", found.path):
+                image, info = decode(data, max_pixels=decoding.max_pixels, at_least=decoding.at_least(encoder))
+            with clock.stage("prepare", found.path):
+                return _Loaded(found, fingerprint, info, encoder.prepare(image))
         except PhotoError as error:
             return _Broken(found, str(error))
         except MemoryError:
             return _Broken(found, "not enough memory to decode it")
 
-    def _store_batch(self, batch: Sequence[_Loaded | _Broken], encoder: ImageEncoder) -> None:
-        """Encode a batch and store its photos and failures in one transaction."""
-        batch = [self._with_vector(item, encoder) for item in batch]
-        pictures = [item.prepared for item in batch if isinstance(item, _Loaded) and item.prepared is not None]
-        fresh = iter(encoder.encode_prepared(pictures) if pictures else ())
+    def _store_batch(self, batch: _Batch, rows: Sequence[Vectors | None]) -> None:
+        """Store the photos and failures of an encoded batch in one transaction."""
+        fresh = iter(rows)
         with self.store.writing():
             generation, changed = self.store.generation() + 1, False
             for item in batch:
-                if isinstance(item, _Loaded):
-                    vector = next(fresh).astype(np.float16) if item.prepared is not None else item.vector
-                    changed |= self._keep(item, vector=vector, generation=generation)
-                else:
+                if isinstance(item, _Broken):
                     changed |= self._fail(item.found, item.reason)
+                    continue
+                row = next(fresh) if item.prepared is not None else None
+                if item.prepared is not None and row is None:
+                    changed |= self._fail(item.found, "not enough memory to encode it, even by itself")
+                    continue
+                changed |= self._keep(item, vector=item.vector if row is None else row.astype(np.float16), generation=generation)
             self.store.raise_generation(changed)
 
     def _with_vector(self, item: _Loaded | _Broken, encoder: ImageEncoder) -> _Loaded | _Broken:
         """Give a file of known content the vector that the collection has for it.
 
         It is fetched before anything of the batch is written, since two files may swap their contents; where the holder
-        was already replaced in this run, the file is decoded after all.
+        was already replaced in this run, the file is decoded after all. Runs in the thread of the store.
         """
         if isinstance(item, _Broken) or item.prepared is not None:
             return item

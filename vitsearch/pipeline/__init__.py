@@ -1,0 +1,8 @@
+"""The pipeline: the only place where the way from files to stored vectors is written down."""
+
+from vitsearch.pipeline.clock import Clock, trace_file
+from vitsearch.pipeline.decoding import Decoding, choose_decoding, record_decoding
+from vitsearch.pipeline.loss import check_loss
+from vitsearch.pipeline.run import Pipeline
+
+__all__ = ["Clock", "Decoding", "Pipeline", "check_loss", "choose_decoding", "record_decoding", "trace_file"]
