@@ -1,0 +1,76 @@
+"""A virtual environment for each program that is measured, with the versions it needs; made once and kept.
+
+Torch is not installed five times: one folder links to torch, torchvision and all that they need in the environment of this Python, and
+every other environment sees that folder through a ``.pth`` file, its own packages first. So all run the torch that vitsearch runs, and
+each has its own transformers, NumPy and setuptools where it pins them.
+"""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+
+SHARED = ("torch", "torchvision")
+PINS = {
+    "open_clip": ["open_clip_torch==3.3.0"],
+    "transformers": ["transformers==5.23.0"],
+    "sentence-transformers": ["sentence-transformers==6.2.0", "transformers==5.23.0"],
+    # it imports pkg_resources, which setuptools lost in version 82
+    "clip-retrieval": ["clip-retrieval==2.45.0", "setuptools==69.5.1", "transformers==4.57.3"],
+}
+
+
+class NotInstalled(Exception):
+    """An environment could not be made; the message is pip's own last line."""
+
+
+def environment(work: Path, name: str) -> Path:
+    """Return the Python of a program's environment, made where it is not there yet; raises NotInstalled."""
+    folder, pins = work / "environments" / name, PINS[name]
+    python, done = folder / "bin" / "python", folder / "installed.txt"
+    if done.exists() and done.read_text().split() == pins:
+        return python
+    subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+    (_packages(python) / "shared-torch.pth").write_text(f"{linked_torch(work / 'environments' / 'torch')}\n")
+    print(f"installing {' '.join(pins)}", file=sys.stderr, flush=True)
+    pip = subprocess.run([python, "-m", "pip", "install", "--quiet", *pins], capture_output=True, text=True, check=False)
+    if pip.returncode:
+        raise NotInstalled((pip.stderr.strip() or "pip failed without a word").splitlines()[-1])
+    done.write_text("\n".join(pins))
+    return python
+
+
+def linked_torch(folder: Path) -> Path:
+    """Return a folder that links to this Python's torch and torchvision and to what they need; raises NotInstalled without them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for found in with_needs(SHARED):
+        for top in {file.parts[0] for file in found.files or () if file.parts[0] not in ("..", "__pycache__")}:
+            link = folder / top
+            if not link.is_symlink():
+                link.symlink_to(Path(found.locate_file(top)).resolve())
+    return folder
+
+
+def with_needs(names: tuple[str, ...]) -> Iterator[Distribution]:
+    """Yield the named distributions of this Python and, once each, all that they need."""
+    open_, seen = list(names), set()
+    while open_:
+        name = open_.pop().lower().replace("_", "-")
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            found = distribution(name)
+        except PackageNotFoundError as error:
+            if name in SHARED:
+                raise NotInstalled(f"{name} is not there: pip install 'vitsearch[clip]'") from error
+            continue  # needed on other systems
+        yield found
+        open_.extend(re.split(r"[^\w.-]", need)[0] for need in found.requires or () if "extra ==" not in need)
+
+
+def _packages(python: Path) -> Path:
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    return Path(subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip())
