@@ -2,7 +2,8 @@
 
 Draws N and N/10 seeded JPEG photos of 640x480 into FOLDER once (about 75 kB each), then runs `vitsearch index` on both in processes of
 their own and watches their peak memory; after that, five times in turn, a second run on the unchanged photos and a bare `os.walk` +
-`os.stat` of them. FOLDER is kept for the next run, except the collections.
+`os.stat` of them. FOLDER is kept for the next run, except the collections. With --tiny the photos are PPM files of 16x16, so that what is
+ours weighs more than the decoder.
 """
 
 import argparse
@@ -34,14 +35,17 @@ def draw(number: int) -> Image.Image:
     return Image.fromarray(np.clip(row + (corners[2] - row) * down + noise, 0, 255).astype(np.uint8))
 
 
-def make_photos(folder: Path, count: int) -> Path:
+def make_photos(folder: Path, count: int, *, tiny: bool = False) -> Path:
     """Draw the photos that are not there yet, 250 to a folder."""
     for number in range(count):
-        file = folder / f"{number // 250:04}" / f"{number:06}.jpg"
+        file = folder / f"{number // 250:04}" / f"{number:06}.{'ppm' if tiny else 'jpg'}"
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             aside = file.with_suffix(".part")
-            draw(number).save(aside, "JPEG", quality=85)
+            if tiny:
+                aside.write_bytes(b"P6 16 16 255\n" + np.random.default_rng(number).bytes(768))
+            else:
+                draw(number).save(aside, "JPEG", quality=85)
             aside.rename(file)
     return folder
 
@@ -92,12 +96,14 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=10_000)
     parser.add_argument("--encoder", default="colour")
     parser.add_argument("--workers", type=int)
+    parser.add_argument("--tiny", action="store_true")
     chosen = parser.parse_args()
-    print(f"{machine()}; photos of {WIDTH}x{HEIGHT}, encoder {chosen.encoder}\n")
+    size, kind = ("16x16", "tiny") if chosen.tiny else (f"{WIDTH}x{HEIGHT}", "photos")
+    print(f"{machine()}; photos of {size}, encoder {chosen.encoder}\n")
     print("| photos | first run | photos/s | peak memory | second run | os.walk + stat | ratio |")
     print("|---|---|---|---|---|---|---|")
     for count in (chosen.photos // 10, chosen.photos):
-        print(line(make_photos(chosen.folder / f"photos-{count}", count), count, chosen), flush=True)
+        print(line(make_photos(chosen.folder / f"{kind}-{count}", count, tiny=chosen.tiny), count, chosen), flush=True)
 
 
 def line(folder: Path, count: int, chosen: argparse.Namespace) -> str:
@@ -118,6 +124,7 @@ def line(folder: Path, count: int, chosen: argparse.Namespace) -> str:
     shutil.rmtree(collection)
     seconds, walked = statistics.median(again), statistics.median(bare)
     speed = count / report["seconds"]
+    print(f"{count:,} photos, bound by {report['stages']['bound']}", file=sys.stderr)
     return (
         f"| {count:,} | {report['seconds']:.1f} s | {speed:.0f} | {peak:.0f} MB | {seconds * 1000:.0f} ms | {walked * 1000:.0f} ms "
         f"| {seconds / walked:.2f} |"
