@@ -252,7 +252,7 @@ def started(folder: Path, enough: int) -> subprocess.Popen[bytes]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
-def test_a_stopped_run_loses_at_most_a_batch_and_the_next_goes_on(tmp_path: Path, sign: signal.Signals) -> None:
+def test_a_stopped_run_keeps_what_was_stored_and_the_next_goes_on(tmp_path: Path, sign: signal.Signals) -> None:
     for number in range(60):
         paint(tmp_path / "photos" / f"{number:03}.png", shade(number), shade(number + 7))
     process = started(tmp_path / "photos", 6)

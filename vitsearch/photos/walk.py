@@ -28,6 +28,7 @@ _KINDS = {
 _BROKEN = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 # Folders that link to each other could be entered by as many ways as there are orders of them.
 _VISITS_OF_ONE_LINK = 16
+_EARLIEST, _LATEST = -(2**63), 2**63 - 1
 
 OnUnreadable = Callable[[str, str], None]
 FileId = tuple[int, int]
@@ -209,7 +210,8 @@ def _linked(entry: os.DirEntry[str], path: str, problem: str | None) -> Found:
 
 def _mtime_ns(facts: os.stat_result) -> int:
     """Return the time of the last change within 64 bits, which is what SQLite holds: a camera may write the year 2300."""
-    return max(-(2**63), min(facts.st_mtime_ns, 2**63 - 1))
+    time = facts.st_mtime_ns
+    return time if _EARLIEST <= time <= _LATEST else max(_EARLIEST, min(time, _LATEST))
 
 
 def _found(path: str, facts: os.stat_result, problem: str | None) -> Found:
