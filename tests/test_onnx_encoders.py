@@ -382,12 +382,13 @@ with Collection.open(sys.argv[1], device="cpu") as found:
 
 
 def test_an_int8_collection_is_another_one(models: Path, tmp_path: Path) -> None:
+    small, full = in_onnx(models, "siglip", "int8"), in_onnx(models, "siglip")
     paint(tmp_path / "photos" / "red.png", "red")
     result = vitsearch("index", tmp_path / "photos", "--encoder", name_of(models, "siglip"), "--dtype", "int8", "--device", "cpu")
     assert result.returncode == 0, result.stderr
     with Collection.open(tmp_path / "photos", device="cpu") as found:
         assert found.settings.dtype == "int8"
-        assert found.settings.encoder_fingerprint == in_onnx(models, "siglip", "int8").fingerprint != in_onnx(models, "siglip").fingerprint
+        assert found.settings.encoder_fingerprint == small.fingerprint != full.fingerprint
         assert isinstance(found.encoder, OnnxEncoder)
         assert [hit.path for hit in found.search("a cat")] == ["red.png"]
 
