@@ -57,6 +57,10 @@ def test_links_hold_where_the_disk_is_mounted_elsewhere(photos: Path, tmp_path: 
     sort_into(disk / "sorted", predictions(RIGHT), root=disk / "photos")
     disk.rename(tmp_path / "elsewhere")
     assert (tmp_path / "elsewhere/sorted/plant/green.png").read_bytes() == (tmp_path / "elsewhere/photos/green.png").read_bytes()
+    before = tree(tmp_path / "elsewhere/sorted")
+    assert sort_into(tmp_path / "elsewhere/sorted", predictions(RIGHT), root=tmp_path / "elsewhere/photos") == SortReport(4, 0, 0, ())
+    assert tree(tmp_path / "elsewhere/sorted") == before
+    assert sort_into(tmp_path / "elsewhere/sorted", [], root=tmp_path / "elsewhere/photos") == SortReport(0, 0, 4, ())
 
 
 def test_links_are_right_through_linked_folders(photos: Path, tmp_path: Path) -> None:
@@ -94,6 +98,46 @@ def test_new_labels_take_out_what_no_longer_holds(photos: Path, tmp_path: Path) 
     assert folders(tmp_path / "sorted") == {"plant", "warm", "warm/red", "warm/sun"}
     assert sort_into(tmp_path / "sorted", [], root=photos) == SortReport(0, 0, 4, ())
     assert (tree(tmp_path / "sorted"), folders(tmp_path / "sorted")) == ({}, set())
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_another_photo_folder_takes_out_nothing_of_the_first(photos: Path, tmp_path: Path, copy: bool) -> None:
+    target, other = tmp_path / "sorted", tmp_path / "photos 2"
+    paint(other / "green.png", "green", "white")
+    paint(other / "sky.png", "cyan")
+    sort_into(target, predictions(RIGHT), root=photos, copy=copy)
+    first = tree(target)
+    wanted = predictions({"green.png": "plant", "sky.png": "cold > blue"})
+    assert sort_into(target, wanted, root=other, copy=copy) == SortReport(2, 0, 0, ())
+    both = tree(target)
+    assert both.keys() - first.keys() == {"plant/green (2).png", "cold/blue/sky.png"}
+    assert {place: both[place] for place in first} == first
+    assert (target / "plant/green (2).png").read_bytes() == (other / "green.png").read_bytes()
+    assert sort_into(target, predictions(RIGHT), root=photos, copy=copy) == SortReport(0, 4, 0, ())
+    assert sort_into(target, wanted, root=other, copy=copy) == SortReport(0, 2, 0, ())
+    assert sort_into(target, wanted[1:], root=other, copy=copy) == SortReport(0, 1, 1, ())
+    assert sort_into(target, [], root=photos) == SortReport(0, 0, 4, ())
+    assert tree(target) == {"cold/blue/sky.png": both["cold/blue/sky.png"]}
+    assert sort_into(target, [], root=other) == SortReport(0, 0, 1, ())
+    assert folders(target) == set()
+
+
+def test_a_folder_above_has_the_photos_of_the_one_below(photos: Path, tmp_path: Path) -> None:
+    sort_into(tmp_path / "sorted", predictions({"blue.png": "sea"}), root=photos / "sub")
+    assert sort_into(tmp_path / "sorted", predictions({"red.png": "warm"}), root=photos) == SortReport(1, 0, 1, ())
+    assert sort_into(tmp_path / "sorted", predictions({"blue.png": "sea"}), root=photos / "sub") == SortReport(1, 0, 0, ())
+    assert tree(tmp_path / "sorted") == {"sea/blue.png": "../../photos/sub/blue.png", "warm/red.png": "../../photos/red.png"}
+
+
+def test_photos_of_a_linked_folder_are_the_folders_own(photos: Path, tmp_path: Path) -> None:
+    paint(tmp_path / "far" / "sky.png", "cyan")
+    (photos / "link").symlink_to(tmp_path / "far")
+    found = predictions({"link/sky.png": "sky"})
+    for report in (SortReport(1, 0, 0, ()), SortReport(0, 1, 0, ())):
+        assert sort_into(tmp_path / "sorted", found, root=photos) == report
+    assert tree(tmp_path / "sorted") == {"sky/sky.png": "../../far/sky.png"}
+    assert sort_into(tmp_path / "sorted", [], root=tmp_path / "far") == SortReport(0, 0, 0, ())
+    assert sort_into(tmp_path / "sorted", [], root=photos) == SortReport(0, 0, 1, ())
 
 
 def test_what_is_the_users_stays(photos: Path, tmp_path: Path) -> None:

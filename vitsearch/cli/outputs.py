@@ -15,7 +15,11 @@ MOST_PROBLEMS = 10  # named one by one; the rest is counted
 def outputs(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of the commands that label photos."""
     options = (
-        click.option("--sort-into", metavar="DIR", help="Put links to the photos into a folder for each label, DIR/LABEL."),
+        click.option(
+            "--sort-into",
+            metavar="DIR",
+            help="Put links to the photos into a folder for each label, DIR/LABEL; what an earlier run of the same photos put there goes.",
+        ),
         click.option("--copy", is_flag=True, help="With --sort-into: copies instead of links."),
         click.option("--xmp", is_flag=True, help="Write the labels as keywords into XMP sidecars beside the photos (PHOTO.jpg.xmp)."),
     )

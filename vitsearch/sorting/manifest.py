@@ -40,6 +40,17 @@ class Made:
         """Whether removing what lies there loses nothing: a copy may be all that is left of its photo."""
         return self.is_at(place) and (bool(self.link) or os.path.isfile(self.photo))
 
+    def is_of(self, root: str, place: str) -> bool:
+        """Whether its photo lies below a folder; a link to a photo that has moved is of the folder that it leads into now."""
+        if _is_below(self.photo, root):
+            return True
+        moved = bool(self.link) and not os.path.lexists(self.photo)  # the disk of both is mounted elsewhere
+        return moved and _is_below(os.path.normpath(os.path.join(os.path.dirname(place), self.link)), root)
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return os.path.normcase(path).startswith(os.path.normcase(os.path.join(folder, "")))
+
 
 def path_of(target: str, place: str) -> str:
     """Return the path of a place, which is relative to the folder with ``/``."""

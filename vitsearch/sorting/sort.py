@@ -34,20 +34,22 @@ class SortReport:
 def sort_into(
     folder: str | os.PathLike[str], predictions: Sequence[Prediction], *, root: str | os.PathLike[str], copy: bool = False
 ) -> SortReport:
-    """Put a link to each photo, or a copy, into ``folder/<label>/``, and take out what an earlier run put there and no longer holds.
+    """Put a link to each photo, or a copy, into ``folder/<label>/``, and take out what an earlier run put there of these photos.
 
-    Paths of ``predictions`` are relative to ``root``; of a label "animal > dog" each level is a folder. Links are relative, so that they
-    hold where a disk with both folders is mounted elsewhere. A name that two photos of a label share gets the photos' folders in front
-    ("2019__dog.jpg"), one that is taken a number ("dog (2).jpg"). ``.vitsearch-sorted.json`` says what was made: all else in the folder
-    is the user's, and is neither replaced nor removed. Raises VitsearchError for a folder that will not do (see `check_target`), one
-    that takes no links, and one that cannot be written.
+    Paths of ``predictions`` are relative to ``root``; what holds still, and what was made of photos that are not below it, stays. Of a
+    label "animal > dog" each level is a folder. Links are relative, so that they hold where a disk with both folders is mounted elsewhere.
+    A name that two photos of a label share gets the photos' folders in front ("2019__dog.jpg"), one that is taken a number ("dog (2).jpg").
+    ``.vitsearch-sorted.json`` says what was made: all else in the folder is the user's, and is neither replaced nor removed. Raises
+    VitsearchError for a folder that will not do (see `check_target`), one that takes no links, and one that cannot be written.
     """
     check_target(folder, root)
     target, photos = os.path.realpath(folder), os.path.realpath(root)
-    before = read_manifest(target)
+    known = read_manifest(target)
+    before = {place: made for place, made in known.items() if made.is_of(photos, path_of(target, place))}
+    others = {place: made for place, made in known.items() if place not in before}
     wanted, problems = _wanted(predictions, photos)
     places = places_of(wanted, lambda place: os.path.lexists(path_of(target, place)) and not _replaceable(target, place, before))
-    return _Sorting(target, photos, before, problems).run(places, copy)
+    return _Sorting(target, photos, before, others, problems).run(places, copy)
 
 
 def check_target(folder: str | os.PathLike[str], root: str | os.PathLike[str]) -> None:
@@ -94,11 +96,12 @@ def _wanted(predictions: Sequence[Prediction], photos: str) -> tuple[dict[str, l
 
 @dataclass(slots=True)
 class _Sorting:
-    """One run: what was there before, and what is there now (place -> what was made)."""
+    """One run: what was there before of these photos, and of others (place -> what was made)."""
 
     target: str
     photos: str
     before: dict[str, Made]
+    others: dict[str, Made]
     problems: list[tuple[str, str]]
     real: dict[str, str] = field(default_factory=dict)
 
@@ -107,20 +110,21 @@ class _Sorting:
             return SortReport(0, 0, 0, tuple(self.problems))
         plan = {place: self._planned(place, path, copy) for place, path in places.items()}
         # said before it is made: after a crash, the next run knows its own
-        write_manifest(self.target, self.before | {place: made for place, made in plan.items() if place not in self.before})
+        write_manifest(self.target, self.others | self.before | {place: made for place, made in plan.items() if place not in self.before})
         now = dict(self.before)
         try:
             removed = self._remove(now, [place for place in self.before if place not in plan])
             done = Counter(self._make(now, place, plan[place], path) for place, path in places.items())
         finally:
-            write_manifest(self.target, now)
+            write_manifest(self.target, self.others | now)
         return SortReport(done["made"], done["unchanged"], removed, tuple(self.problems))
 
     def _planned(self, place: str, path: str, copy: bool) -> Made:
-        parent, name = os.path.split(os.path.join(self.photos, path))
-        photo = os.path.join(self._real(parent), name)  # ".." of a link counts from where folders really are
+        photo = os.path.join(self.photos, path)
         if not copy:
-            return Made(photo, _relative(photo, os.path.dirname(path_of(self.target, place))))
+            parent, name = os.path.split(photo)
+            real = os.path.join(self._real(parent), name)  # ".." of a link counts from where folders really are
+            return Made(photo, _relative(real, os.path.dirname(path_of(self.target, place))))
         facts = os.stat(photo) if os.path.isfile(photo) else None
         return Made(photo, "", facts.st_size, facts.st_mtime_ns, facts.st_mtime_ns) if facts else Made(photo)
 
