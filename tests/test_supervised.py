@@ -131,6 +131,19 @@ def test_a_photo_that_cannot_be_read_is_said_and_the_others_are_answered(mini: I
             mini(photos()[0], **wrong)  # type: ignore[arg-type]
 
 
+def test_logits_come_in_batches_and_in_order_with_what_could_not_be_read(mini: ImageClassifier, tmp_path: Path) -> None:
+    for i, image in enumerate(photos()[:3]):
+        image.save(tmp_path / f"{i}.png")
+    files = [tmp_path / "0.png", tmp_path, tmp_path / "1.png", tmp_path / "2.png", tmp_path / "gone.png"]
+    batches = list(mini.logits_of(files, batch_size=2))
+    assert [[Path(path) for path, _ in batch] for batch in batches] == [files[:2], files[2:4], files[4:]]
+    rows = [row for batch in batches for _, row in batch]
+    assert [isinstance(row, PhotoError) for row in rows] == [False, True, False, False, True]
+    np.testing.assert_allclose(np.stack([rows[0], rows[2], rows[3]]), mini.logits(photos()[:3]), atol=1e-4)  # type: ignore[arg-type]
+    with pytest.raises(QueryError, match="batch_size must be at least 1, not 0"):
+        next(mini.logits_of(files, batch_size=0))
+
+
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
     """The address of a web server on this machine with one photo."""

@@ -2,7 +2,7 @@
 
 import os
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -20,6 +20,7 @@ from vitsearch.vectors import squash
 from vitsearch.vectors import top_k as best_positions
 
 Picture = str | os.PathLike[str] | Image.Image
+Logits = NDArray[np.float32]
 URL_BYTES = 64 * 1024 * 1024
 URL_SECONDS = 20.0
 
@@ -85,11 +86,26 @@ class ImageClassifier:
         """
         if top_k < 1 or batch_size < 1:
             raise QueryError(f"top_k and batch_size must be at least 1, not {top_k} and {batch_size}")
-        workers = os.cpu_count() or 1
         pictures = _expanded([images] if isinstance(images, str | os.PathLike | Image.Image) else images)
+        for batch in self.logits_of(pictures, batch_size=batch_size, allow_urls=allow_urls):
+            for path, row in batch:
+                yield path, row if isinstance(row, PhotoError) else self._predictions(path, row, top_k)
+
+    def logits_of(
+        self, pictures: Iterable[Picture], *, batch_size: int = 32, allow_urls: bool = False
+    ) -> Iterator[list[tuple[str, Logits | PhotoError]]]:
+        """Yield, a batch at a time and in order, (path, float32 logits ``(classes,)``) of every picture, or (path, PhotoError).
+
+        Files are read ahead as in `stream`; a folder is a file that cannot be read. Raises QueryError for a batch below 1.
+        """
+        if batch_size < 1:
+            raise QueryError(f"batch_size must be at least 1, not {batch_size}")
+        workers = os.cpu_count() or 1
         loaded = map_ahead(partial(self._load, allow_urls=allow_urls), pictures, workers=workers, ahead=batch_size + workers)
         while batch := list(islice(loaded, batch_size)):
-            yield from self._answers(batch, top_k)
+            prepared = [item for _, item in batch if not isinstance(item, _Failed)]
+            rows = iter(self.head.logits(prepared) if prepared else ())
+            yield [(path, PhotoError(item.reason) if isinstance(item, _Failed) else next(rows)) for path, item in batch]
 
     def logits(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """Return ``(n, classes)`` float32 logits of ``n`` PIL pictures."""
@@ -105,16 +121,9 @@ class ImageClassifier:
         except PhotoError as error:
             return path, _Failed(str(error))
 
-    def _answers(self, batch: list[tuple[str, Any]], top_k: int) -> Iterator[tuple[str, list[Prediction] | PhotoError]]:
-        prepared = [item for _, item in batch if not isinstance(item, _Failed)]
-        logits = self.head.logits(prepared) if prepared else np.empty((0, len(self.classes)), dtype=np.float32)
-        rows = zip(logits, squash(logits, self.head.activation), strict=True)
-        for path, item in batch:
-            if isinstance(item, _Failed):
-                yield path, PhotoError(item.reason)
-                continue
-            row, chances = next(rows)
-            yield path, [Prediction(path, self.classes[place], float(chances[place])) for place in best_positions(row, top_k)]
+    def _predictions(self, path: str, row: Logits, top_k: int) -> list[Prediction]:
+        chances = squash(row[None], self.head.activation)[0]
+        return [Prediction(path, self.classes[place], float(chances[place])) for place in best_positions(row, top_k)]
 
 
 def _expanded(images: Sequence[Picture]) -> Iterator[Picture]:
