@@ -207,6 +207,28 @@ def test_rows_of_a_caption_say_who_what_how_sure_and_whether_right(photos: Path,
     assert page.text["span"] == ["a.jpg", "b.png", "cannot be opened: No such file or directory", "plain", "gone.jpg"]
 
 
+def test_a_title_names_the_whole_and_alternative_texts_say_the_answers(photos: Path, tmp_path: Path) -> None:
+    write_sheet(tmp_path / "sheet.html", [("odd", [("a.jpg", VERDICTS), ("sub/b.png", [])])], root=photos, title="Photos & <more>")
+    page = Page((tmp_path / "sheet.html").read_bytes().decode("utf-8"))
+    assert (page.text["title"], page.text["h1"], page.text["h2"]) == (["Photos & <more>"], ["Photos & <more>"], ["odd"])
+    assert [image["alt"] for image in page.attributes["img"]] == ["a.jpg: zero-shot cat <x>, supervised dog, truth dog", "b.png"]
+
+
+@pytest.mark.parametrize(("score", "right", "free"), [(None, None, 2), (None, True, 24), (0.5, None, 62), (0.5, False, 62)])
+def test_a_long_label_has_the_room_that_score_and_sign_leave(
+    photos: Path, tmp_path: Path, score: float | None, right: bool | None, free: int
+) -> None:
+    def ink(label: str) -> np.ndarray:
+        write_sheet(tmp_path / "sheet.png", [("", [("a.jpg", [Verdict("truth", label, score, right)])])], root=photos)
+        with Image.open(tmp_path / "sheet.png") as page:
+            return np.asarray(page.convert("L")).astype(int)
+
+    changed = np.flatnonzero((ink("m" * 60) != ink("")).any(axis=0))
+    left = 36 + 2  # of the first tile's captions
+    assert left + 80 <= changed.min() <= left + 84
+    assert left + 232 - free - 25 < changed.max() <= left + 232 - free
+
+
 def test_signs_are_drawn_and_a_tile_grows_with_its_rows(photos: Path, tmp_path: Path) -> None:
     def drawn(caption: Caption) -> np.ndarray:
         write_sheet(tmp_path / "sheet.png", [("odd", [("a.jpg", caption)])], root=photos)

@@ -49,20 +49,20 @@ class _Tile:
     reason: str = ""
 
 
-def write_sheet(path: Path, sections: Sequence[Section], *, root: Path) -> None:
+def write_sheet(path: Path, sections: Sequence[Section], *, root: Path, title: str | None = None) -> None:
     """Write a contact sheet to a ``.png``, ``.jpg`` or ``.html`` file.
 
-    ``sections`` are (title, tiles) and a tile is (path of the photo, caption); paths are relative to ``root``, as in search results,
-    and the file's name stands with the caption, which is one line, or a row for each `Verdict`. A photo that cannot be read becomes
-    a grey tile with the reason. The file appears whole or not at all. Raises VitsearchError for another suffix, for more than 1,000
-    photos, and when it cannot be written.
+    ``sections`` are (title, tiles) and a tile is (path of the photo, caption); paths are relative to ``root``, as in search results, and
+    the file's name stands with the caption, which is one line, or a row for each `Verdict`. A photo that cannot be read becomes a grey tile
+    with the reason. ``title`` names the whole of an HTML sheet; without one, the window has the first section's. The file appears whole or
+    not at all. Raises VitsearchError for another suffix, for more than 1,000 photos, and when it cannot be written.
     """
     writers: dict[str, Callable[[list[tuple[str, list[_Tile]]]], bytes]] = {
         ".png": partial(_as_picture, format_name="PNG"),
         ".jpg": partial(_as_picture, format_name="JPEG"),
         ".jpeg": partial(_as_picture, format_name="JPEG"),
-        ".html": partial(_as_html, place=path.parent, root=root),
-        ".htm": partial(_as_html, place=path.parent, root=root),
+        ".html": partial(_as_html, place=path.parent, root=root, title=title),
+        ".htm": partial(_as_html, place=path.parent, root=root, title=title),
     }
     check_suffix(path)
     count = sum(len(tiles) for _, tiles in sections)
@@ -163,7 +163,8 @@ def _draw_verdict(draw: ImageDraw.ImageDraw, verdict: Verdict, left: int, base: 
     """Draw a row: who, what, the score and the sign, which says by its shape too whether it is right."""
     score = "" if verdict.score is None else f"{verdict.score:.2f}"
     draw_line(draw, (left, base), verdict.who, size=_NAME, width=_WHO - 6, fill=QUIET)
-    draw_line(draw, (left + _WHO, base), verdict.label, size=_NAME, width=_SIDE - _WHO - (62 if score else 24), fill=INK)
+    taken = 62 if score else 24 if verdict.right is not None else 2
+    draw_line(draw, (left + _WHO, base), verdict.label, size=_NAME, width=_SIDE - _WHO - taken, fill=INK)
     draw_line(draw, (left + _SIDE - 54, base), score, size=_NAME, width=_SIDE, fill=QUIET)
     if verdict.right is not None:
         x, y = left + _SIDE - 17, base - 11
@@ -194,6 +195,7 @@ _STYLE = """
 body { margin: 0 auto; max-width: 1500px; padding: 1.5rem; background: var(--page); color: var(--ink);
   font: 15px/1.4 system-ui, sans-serif; }
 section + section { border-top: 1px solid var(--rule); margin-top: 2rem; }
+h1 { font-size: 1.7rem; font-weight: 600; margin: .6rem 0 1.6rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.4rem; font-weight: 600; margin: 1.2rem 0 .9rem; overflow-wrap: anywhere; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 190px), 1fr)); gap: 1.25rem; }
 figure { margin: 0; min-width: 0; }
@@ -216,9 +218,11 @@ td { overflow-wrap: anywhere; }
 """.strip()
 
 
-def _as_html(sections: list[tuple[str, list[_Tile]]], place: Path, root: Path) -> bytes:
-    body = "\n".join(_html_section(title, tiles, place, root) for title, tiles in sections)
-    heading = html.escape(readable(sections[0][0]) if sections else "Photos")
+def _as_html(sections: list[tuple[str, list[_Tile]]], place: Path, root: Path, title: str | None) -> bytes:
+    body = "\n".join(_html_section(name, tiles, place, root) for name, tiles in sections)
+    heading = html.escape(readable(title or (sections[0][0] if sections else "Photos")))
+    if title:
+        body = f"<h1>{heading}</h1>\n{body}"
     page = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -239,11 +243,17 @@ def _html_tiles(tiles: list[_Tile], place: Path, root: Path) -> Iterator[str]:
         if tile.picture is None:
             inside = f'<span class="reason">{html.escape(readable(tile.reason))}</span>'
         else:
-            inside = f'<img src="{_data_url(tile.picture)}" alt="{name}" loading="lazy">'
+            inside = f'<img src="{_data_url(tile.picture)}" alt="{html.escape(_alternative(tile))}" loading="lazy">'
         yield (
             f'<figure><a class="photo" href="{html.escape(_link(root / tile.path, place))}">{inside}</a>'
             f"<figcaption>{_html_caption(tile.caption, named)}</figcaption></figure>"
         )
+
+
+def _alternative(tile: _Tile) -> str:
+    """Return what stands for a photo that is not seen: its name and who says what of it."""
+    said = [] if isinstance(tile.caption, str) else [f"{one.who} {one.label}" for one in tile.caption]
+    return readable(_name(tile.path) + (f": {', '.join(said)}" if said else ""))
 
 
 def _html_caption(caption: Caption, named: str) -> str:
