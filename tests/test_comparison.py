@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -16,14 +16,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitsearch import ClassMap, Collection, Comparison, ImageClassifier, compare, index_folder
+from vitsearch import ClassMap, Collection, Comparison, ImageClassifier, LinearClassifier, compare, evaluate_model, index_folder
 from vitsearch.classify.probe import probe_classifier
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import CollectionError, QueryError
 from vitsearch.labelling import labelled_vectors
+from vitsearch.labelling.class_map import label_logits
+from vitsearch.labelling.comparison import _LONG_ENOUGH, _seconds
 from vitsearch.labelling.training import cross_validated
 from vitsearch.types import Activation
-from vitsearch.vectors import squash
+from vitsearch.vectors import Vectors, squash
 
 pytest.importorskip("sklearn", reason="needs the extra vitsearch[probe]")
 
@@ -127,16 +129,36 @@ def test_the_probes_answers_are_those_of_the_folds(folders: Path) -> None:
         assert [answer and answer[1] for answer in answers] == pytest.approx(chances.max(axis=1).tolist(), abs=1e-6)
 
 
-def test_probabilities_of_a_labels_classes_are_summed(folders: Path) -> None:
+def test_probabilities_of_a_labels_classes_are_summed_and_divided_among_the_labels(folders: Path) -> None:
     shades = model("red", "green", "blue", "cyan", "yellow")
-    classes = ClassMap(shades.classes, ("warm", "cold", "cold", "cold", "warm"))
+    classes = ClassMap(shades.classes, ("warm", "cold", None, "cold", "warm"))
     result = compared(folders, ("warm = red | yellow", "cold = blue | green"), model=shades, class_map=classes)
     files = [Image.open(folders / path).convert("RGB") for path in result.photos]
     chances = squash(shades.logits(files), "softmax")
-    sums = np.stack([chances[:, [0, 4]].sum(axis=1), chances[:, 1:4].sum(axis=1)], axis=1)
+    sums = np.stack([chances[:, [0, 4]].sum(axis=1), chances[:, [1, 3]].sum(axis=1)], axis=1)
+    sums /= sums.sum(axis=1, keepdims=True)
     assert said(result, 1) == [("warm", "cold")[best] for best in sums.argmax(axis=1)]
     assert [answer[1] for answer in result.ways[1].answers if answer] == pytest.approx(sums.max(axis=1).tolist())
     assert result.class_map == classes
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_comparison_and_evaluation_measure_the_same(folders: Path, activation: Activation) -> None:
+    os.remove(folders / "loose.png")
+    index_folder(folders, encoder=ColourEncoder())
+    shades = model("cyan", "blue", "red", "yellow", "green", activation=activation)
+    supervised = compared(folders, ("blue", "green", "red"), model=shades, truth="folders").ways[1]
+    with Collection.open(folders, encoder=ColourEncoder()) as found:
+        accuracy = evaluate_model(found, shades)
+    assert (supervised.accuracy, supervised.per_class) == (accuracy.top1, accuracy.per_class)
+    assert supervised.calibration_error == pytest.approx(accuracy.calibration_error, rel=1e-12)
+    assert 0.01 < accuracy.calibration_error < 0.99
+
+
+def test_scores_among_labels_hold_where_all_their_probabilities_vanish() -> None:
+    logits = np.array([[2000.0, 1.0, 0.0, 0.0]])
+    found = squash(label_logits(logits, [[1], [], [2, 3]], "softmax"), "softmax")
+    assert found == pytest.approx(np.array([[np.e, 0, 2]]) / (np.e + 2))
 
 
 def test_of_classes_that_stand_by_themselves_the_surest_counts(folders: Path) -> None:
@@ -161,6 +183,24 @@ def test_disagreements_with_a_right_answer_come_first(folders: Path) -> None:
     shown = [result.photos[place] for place in result.disagreements]
     assert shown[:6] == [f"{colour}/{number}.png" for colour in ("blue", "green") for number in range(3)]
     assert "red/odd.png" in shown
+
+
+class CountingClassifier(LinearClassifier):
+    """A classifier that counts how often it is asked."""
+
+    asked: ClassVar[int] = 0
+
+    def logits(self, vectors: Vectors) -> NDArray[np.float32]:
+        CountingClassifier.asked += 1
+        return super().logits(vectors)
+
+
+def test_seconds_are_the_mean_of_warm_runs_that_take_long_enough_together() -> None:
+    words = ColourEncoder().encode_texts(LABELS)
+    CountingClassifier.asked = 0
+    seconds = _seconds(CountingClassifier(LABELS, words, np.zeros(3, dtype=np.float32)), words)
+    assert CountingClassifier.asked >= 2
+    assert seconds * (CountingClassifier.asked - 1) >= 0.999 * _LONG_ENOUGH
 
 
 def test_a_photo_that_cannot_be_read_counts_as_failed(folders: Path) -> None:

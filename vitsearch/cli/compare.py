@@ -40,7 +40,7 @@ COLUMNS = ("path", "way", "label", "score", "truth", "right")
 def compare(photos: str, labels: str | None, labels_file: str | None, **options: Any) -> int:
     """Compare zero-shot, a supervised MODEL and (with --truth) a probe on the indexed PHOTOS.
 
-    The classes of MODEL that are a label, by name, synonym or WordNet's hypernyms ("dog": all breeds), count for it.
+    The classes of MODEL that are a label, by name, synonym or WordNet's hypernyms ("dog": all breeds), count for it; scores are probabilities among the labels.
     Rates of zero-shot and probe are of labelling stored vectors, that of MODEL includes reading the photos.
     """
     from vitsearch.classify import check_templates

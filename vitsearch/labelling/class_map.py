@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vitsearch.classify import Label, parse_labels
 from vitsearch.errors import QueryError
 from vitsearch.page import write_page
+from vitsearch.types import Activation
 
 NONE = "-"  # of a file: the class is no label
 SIGN = " = "
@@ -244,14 +245,19 @@ def _head_noun(name: str) -> str:
     return words[words.index("of") - 1] if "of" in words[1:] else words[-1]
 
 
-def summed(chances: NDArray[np.floating], columns: Sequence[Sequence[int]], together: bool) -> NDArray[np.float64]:
-    """Return the labels' probabilities ``(n, labels)`` of the classes' ``(n, classes)``.
+# -- logits -------------------------------------------------------------------------------------------------------------
 
-    They are summed where they exclude each other (``together``), else the highest counts; a label without a class has 0.
+
+def label_logits(logits: NDArray[np.floating], columns: Sequence[Sequence[int]], activation: Activation) -> NDArray[np.float64]:
+    """Return the labels' logits ``(n, labels)`` of the classes' ``(n, classes)``; a label without a class has minus infinity.
+
+    With "softmax", probabilities among the labels are those of their classes summed and divided by the sum of all labels'; classes that
+    stand by themselves ("sigmoid") count by the highest.
     """
-    wide = np.asarray(chances, dtype=np.float64)
-    out = np.zeros((len(wide), len(columns)))
+    either = np.logaddexp.reduce if activation == "softmax" else np.maximum.reduce
+    wide = np.asarray(logits, dtype=np.float64)
+    out = np.full((len(wide), len(columns)), -np.inf)
     for label, places in enumerate(columns):
         if places:
-            out[:, label] = np.minimum(wide[:, places].sum(axis=1), 1.0) if together else wide[:, places].max(axis=1)
+            out[:, label] = either(wide[:, places], axis=1)
     return out

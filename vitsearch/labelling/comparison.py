@@ -1,13 +1,12 @@
 """Zero-shot beside a supervised classifier beside a probe, on the same photos."""
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import combinations, islice
+from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,18 +15,19 @@ from PIL import Image
 from vitsearch.classify import Answer, Choice, Classifier, Label, answer, parse_labels, prototype_classifier
 from vitsearch.collection import Collection
 from vitsearch.errors import ClassifierError, PhotoError, QueryError
-from vitsearch.labelling.class_map import ClassMap, derive_class_map, label_called, summed
+from vitsearch.labelling.class_map import ClassMap, derive_class_map, label_called, label_logits
 from vitsearch.labelling.evaluation import Share
 from vitsearch.labelling.training import cross_validated, probe_maker
 from vitsearch.metrics import confidence_gap
-from vitsearch.photos import decode, map_ahead, read_bytes_and_fingerprint
 from vitsearch.supervised import ImageClassifier, load_classifier
+from vitsearch.supervised.classifier import Logits
 from vitsearch.truth import read_truth
+from vitsearch.types import Activation
 from vitsearch.vectors import Vectors, squash
 
 WayName = Literal["zero-shot", "supervised", "probe"]
 Numbers = NDArray[np.int64]
-_PICTURES = 32
+_LONG_ENOUGH = 0.05  # seconds: a run on a few vectors is shorter than what the clock and the system add to it
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +35,10 @@ class Way:
     """One way of labelling and what it said of the photos of a comparison.
 
     ``answers`` are (label, probability) of each photo in order, None where there is none: of ``failed``, (path, reason), which count as
-    wrong, and of those that a probe was not asked for, which do not count. ``seconds`` were spent on the ``asked`` photos: by the
-    supervised way on reading and computing, by the others on their stored vectors alone. Without truth the measures are None:
-    ``accuracy``, the accuracy of each class in order of label, the expected calibration error (15 bins), and ``confusion``, the counts
-    ``(labels, labels)`` of true labels in rows and answers in columns.
+    wrong, and of those that a probe was not asked for, which do not count. ``seconds`` are what the ``asked`` photos take: the supervised
+    way reads and computes them, the others label their stored vectors (the mean of warm runs; the probe's by one classifier). Without truth
+    the measures are None: ``accuracy``, the accuracy of each class in order of label, the expected calibration error (15 bins), and
+    ``confusion``, the counts ``(labels, labels)`` of true labels in rows and answers in columns.
     """
 
     name: WayName
@@ -90,10 +90,11 @@ def compare(
     """Return what zero-shot, a supervised classifier and, with ``truth``, a probe say of the photos of a collection.
 
     Zero-shot labels the stored vectors by words (``templates``). The supervised ``model`` reads the photos, and ``class_map`` (None:
-    `derive_class_map`) says which of its classes are a label: their probabilities are summed, and the highest sum is the answer and its
-    score. The probe is logistic regression on the stored vectors, each photo judged by one that was trained on others. ``truth`` is
-    "folders" or a CSV file (`read_truth`): photos without a label there are left out. ``progress`` is told how many more photos the model
-    has read. Raises QueryError for one label alone, labels of which the model has none, a class map of another model, or no photos.
+    `derive_class_map`) says which of its classes are a label: their probabilities are summed and divided by the sum of all labels', so
+    that a score is the probability among the labels, as in `evaluate_model`; of classes that stand by themselves ("sigmoid") the highest
+    counts as it is. The probe is logistic regression on the stored vectors, each photo judged by one that was trained on others. ``truth``
+    is "folders" or a CSV file (`read_truth`): photos without a label there are left out. ``progress`` is told how many more photos the
+    model has read. Raises QueryError for one label alone, labels of which the model has none, a class map of another model, or no photos.
     """
     parsed = parse_labels(labels)
     if len(parsed) < 2:
@@ -105,7 +106,7 @@ def compare(
     paths, vectors, known = _photos(collection, parsed, truth, notes)
     ways = [
         _zero_shot(collection.zero_shot(parsed, templates), vectors),
-        _Supervised(network, names, columns).way(collection.root, paths, progress),
+        _supervised(network, dict(zip(names, columns, strict=True)), collection.root, paths, progress),
     ]
     if known is not None and (probe := _probe(collection, vectors, known, notes)):
         ways.append(probe)
@@ -172,60 +173,53 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _zero_shot(classifier: Classifier, vectors: Vectors) -> Way:
-    answers, seconds = _timed(classifier, vectors)
-    return Way("zero-shot", "words", tuple(answers), (), len(answers), seconds)
+    answers = _answers(classifier, vectors)
+    return Way("zero-shot", "words", tuple(answers), (), len(answers), _seconds(classifier, vectors))
 
 
-def _timed(classifier: Classifier, vectors: Vectors) -> tuple[list[Answer], float]:
-    """Return the answer for each vector, and how long it took."""
+def _answers(classifier: Classifier, vectors: Vectors) -> list[Answer]:
+    return [best for [best] in answer(classifier, vectors, Choice())]
+
+
+def _seconds(classifier: Classifier, vectors: Vectors) -> float:
+    """Return how long a warm classifier takes to label all the vectors, on average of runs that take `_LONG_ENOUGH` together."""
+    _answers(classifier, vectors)
+    start, runs = time.perf_counter(), 0
+    while (spent := time.perf_counter() - start) < _LONG_ENOUGH or not runs:
+        _answers(classifier, vectors)
+        runs += 1
+    return spent / runs
+
+
+def _supervised(
+    network: ImageClassifier, named: Mapping[str, Sequence[int]], root: Path, paths: Sequence[str], progress: Callable[[int], None]
+) -> Way:
+    """Return what a model says of the files, with its classes of each label."""
+    network.logits([Image.new("RGB", (64, 64))])  # the first run of a model is slower
     start = time.perf_counter()
-    answers = [best for [best] in answer(classifier, vectors, Choice())]
-    return answers, time.perf_counter() - start
+    found: list[Answer | PhotoError] = []
+    for batch in network.logits_of(root / path for path in paths):
+        found.extend(_best_labels([row for _, row in batch], named, network.head.activation))
+        progress(len(batch))
+    seconds = time.perf_counter() - start
+    failed = tuple((path, str(one)) for path, one in zip(paths, found, strict=True) if isinstance(one, PhotoError))
+    answers = tuple(None if isinstance(one, PhotoError) else one for one in found)
+    return Way("supervised", network.name, answers, failed, len(paths), seconds)
 
 
-@dataclass(frozen=True, eq=False)
-class _Supervised:
-    """A model and which of its classes are which label."""
-
-    network: ImageClassifier
-    names: Sequence[str]
-    columns: Sequence[Sequence[int]]
-
-    def way(self, root: Path, paths: Sequence[str], progress: Callable[[int], None]) -> Way:
-        """Return what the model says of the files, read ahead in threads while it computes."""
-        workers = os.cpu_count() or 1
-        self.network.logits([Image.new("RGB", (64, 64))])  # the first run of a model is slower
-        start = time.perf_counter()
-        ready = map_ahead(self._read, [root / path for path in paths], workers=workers, ahead=_PICTURES + workers)
-        found: list[Answer | PhotoError] = []
-        while batch := list(islice(ready, _PICTURES)):
-            found.extend(self._answers(batch))
-            progress(len(batch))
-        seconds = time.perf_counter() - start
-        failed = tuple((path, str(one)) for path, one in zip(paths, found, strict=True) if isinstance(one, PhotoError))
-        answers = tuple(None if isinstance(one, PhotoError) else one for one in found)
-        return Way("supervised", self.network.name, answers, failed, len(paths), seconds)
-
-    def _read(self, file: Path) -> Any:
-        try:
-            return self.network.head.prepare(decode(read_bytes_and_fingerprint(file)[0])[0])
-        except PhotoError as error:
-            return error
-
-    def _answers(self, batch: Sequence[Any]) -> Iterator[Answer | PhotoError]:
-        """Yield the label of the highest sum and the sum; a label without a class is never the answer."""
-        pictures = [one for one in batch if not isinstance(one, PhotoError)]
-        head = self.network.head
-        chances = squash(head.logits(pictures), head.activation) if pictures else np.empty((0, len(head.classes)))
-        sums = iter(summed(chances, self.columns, together=head.activation == "softmax"))
-        empty = [not places for places in self.columns]
-        for one in batch:
-            if isinstance(one, PhotoError):
-                yield one
-            else:
-                row = next(sums)
-                place = int(np.where(empty, -1.0, row).argmax())
-                yield self.names[place], float(row[place])
+def _best_labels(
+    rows: Sequence[Logits | PhotoError], named: Mapping[str, Sequence[int]], activation: Activation
+) -> Iterator[Answer | PhotoError]:
+    """Yield the best label of each row of logits and its probability among the labels; one without a class is never the answer."""
+    read = [row for row in rows if not isinstance(row, PhotoError)]
+    logits = label_logits(np.stack(read), [*named.values()], activation) if read else np.empty((0, len(named)))
+    found = zip(logits.argmax(axis=1), squash(logits, activation).max(axis=1), strict=True)
+    for row in rows:
+        if isinstance(row, PhotoError):
+            yield row
+        else:
+            best, score = next(found)
+            yield tuple(named)[best], float(score)
 
 
 def _probe(collection: Collection, vectors: Vectors, known: Sequence[str], notes: list[str]) -> Way | None:
@@ -241,13 +235,10 @@ def _probe(collection: Collection, vectors: Vectors, known: Sequence[str], notes
     truth = [known[place] for place in asked]
     model, folds = _folds(collection.settings.encoder_fingerprint, vectors[asked], truth, notes)
     answers: list[Answer | None] = [None] * len(known)
-    seconds = 0.0
     for here, classifier in folds:
-        some, took = _timed(classifier, vectors[asked][here])
-        seconds += took
-        for place, one in zip(here, some, strict=True):
+        for place, one in zip(here, _answers(classifier, vectors[asked][here]), strict=True):
             answers[asked[place]] = one
-    return Way("probe", model, tuple(answers), (), len(asked), seconds)
+    return Way("probe", model, tuple(answers), (), len(asked), _seconds(folds[0][1], vectors[asked]))
 
 
 def _folds(fingerprint: str, vectors: Vectors, truth: list[str], notes: list[str]) -> tuple[str, Sequence[tuple[Numbers, Classifier]]]:

@@ -13,15 +13,14 @@ from vitsearch.classify import Classifier, Label, parse_labels
 from vitsearch.collection import Collection
 from vitsearch.errors import PhotoError, QueryError
 from vitsearch.labelling.captions import Retrieval, read_captions, retrieve
+from vitsearch.labelling.class_map import label_logits
 from vitsearch.metrics import accuracy_interval, confidence_gap, first_right_ranks, mean_per_class_accuracy
-from vitsearch.photos import decode, map_ahead, read_bytes_and_fingerprint
 from vitsearch.supervised import ImageClassifier
 from vitsearch.truth import FOLDERS, read_truth
 from vitsearch.types import Activation
 from vitsearch.vectors import Vectors, squash
 
 _ROWS = 4096  # photos judged at once: it bounds the memory
-_PICTURES = 32
 
 Numbers = NDArray[np.int64]
 
@@ -129,7 +128,7 @@ def evaluate_model(
     paths = [photo.path for photo in collection.photos()]
     truth = _truth(paths)
     columns = _columns(model, _labels_of(truth.classes, labels))
-    blocks = _model_logits(model, [(collection.root, paths[place]) for place in truth.places], columns, progress)
+    blocks = _model_logits(model, collection.root, [paths[place] for place in truth.places], columns, progress)
     return _accuracy(model.name, truth, truth.classes, blocks, model.head.activation)
 
 
@@ -187,7 +186,7 @@ def _classified(
     return _accuracy(name, truth, chosen.classes, blocks, chosen.activation)
 
 
-def _accuracy(name: str, truth: _Truth, classes: Sequence[str], blocks: Iterable[Vectors], activation: Activation) -> Accuracy:
+def _accuracy(name: str, truth: _Truth, classes: Sequence[str], blocks: Iterable[NDArray[np.floating]], activation: Activation) -> Accuracy:
     """Return what the logits of the photos that have a class, a block of rows at a time, are worth."""
     column = {label: place for place, label in enumerate(classes)}
     right = np.array([column[label] for label in truth.names], dtype=np.int64)
@@ -233,21 +232,15 @@ def _columns(model: ImageClassifier, labels: Sequence[Label]) -> list[list[int]]
 
 
 def _model_logits(
-    model: ImageClassifier, files: Sequence[tuple[Path, str]], columns: Sequence[Sequence[int]], progress: Callable[[int], None]
-) -> Iterator[Vectors]:
-    """Yield the logits of the columns, photos read ahead; two classes of one name count as either of the two."""
-
-    def prepared(file: tuple[Path, str]) -> object:
-        root, path = file
-        try:
-            return model.head.prepare(decode(read_bytes_and_fingerprint(root / path)[0])[0])
-        except PhotoError as error:
-            raise PhotoError(f"{path}: {error}") from error
-
-    either = np.logaddexp.reduce if model.head.activation == "softmax" else np.maximum.reduce
-    workers = os.cpu_count() or 1
-    ready = map_ahead(prepared, files, workers=workers, ahead=_PICTURES + workers)
-    while batch := list(islice(ready, _PICTURES)):
-        logits = model.head.logits(batch)
-        yield np.stack([either(logits[:, places], axis=1) for places in columns], axis=1)
+    model: ImageClassifier, root: Path, paths: Sequence[str], columns: Sequence[Sequence[int]], progress: Callable[[int], None]
+) -> Iterator[NDArray[np.float64]]:
+    """Yield the logits of the columns; two classes of one name count as either of the two."""
+    ahead = iter(paths)
+    for batch in model.logits_of(root / path for path in paths):
+        rows = []
+        for path, (_, row) in zip(islice(ahead, len(batch)), batch, strict=True):
+            if isinstance(row, PhotoError):
+                raise PhotoError(f"{path}: {row}") from row
+            rows.append(row)
+        yield label_logits(np.stack(rows), columns, model.head.activation)
         progress(len(batch))
