@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from vitsearch import ClassMap, derive_class_map, read_class_map, write_class_map
 from vitsearch.encoders.mini.encoder import load_mini
 from vitsearch.errors import QueryError, VitsearchError
-from vitsearch.labelling.class_map import IMAGENET
+from vitsearch.labelling.meanings import IMAGENET, SELDOM
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +60,47 @@ def test_names_as_people_write_them(imagenet: tuple[str, ...], label: str, class
     assert of(derive_class_map(imagenet, [label]), label) == classes
 
 
+@pytest.mark.parametrize(
+    ("label", "count", "some", "none"),
+    [
+        ("toy", 2, ["swing", "teddy"], []),
+        ("plants", 2, ["daisy", "yellow lady's slipper"], ["lumbermill"]),
+        ("car", 10, ["cab", "minivan", "sports car"], ["freight car", "passenger car"]),
+        ("food", 48, ["bagel", "Granny Smith", "guacamole"], ["Crock Pot"]),
+        ("drink", 4, ["red wine", "espresso", "eggnog"], []),
+        ("house", 2, ["monastery", "palace"], ["cinema", "home theater"]),
+        ("dog", 118, ["pug"], ["timber wolf"]),
+        ("cat", 13, ["tabby", "lion"], []),
+        ("bird", 59, ["cock", "flamingo"], []),
+        ("vehicle", 67, ["moped", "canoe", "freight car"], ["car wheel"]),
+        ("instrument", 54, ["cello", "barometer"], []),
+        ("musical instrument", 26, ["cello"], ["barometer"]),
+        ("bank", 0, [], ["piggy bank"]),
+        ("glasses", 1, ["sunglasses"], ["beer glass"]),
+        ("glass", 2, ["beer glass", "goblet"], ["sunglasses"]),
+        ("machine", 20, ["printer"], ["cab"]),
+        ("theater = house", 4, ["cinema", "home theater", "palace"], []),
+        ("bank = piggy bank", 1, ["piggy bank"], []),
+    ],
+)
+def test_words_of_several_meanings(imagenet: tuple[str, ...], label: str, count: int, some: list[str], none: list[str]) -> None:
+    found = derive_class_map(imagenet, [label])
+    taken = {name for name, given in zip(found.classes, found.labels, strict=True) if given}
+    assert (sum(given is not None for given in found.labels), set(some) - taken, set(none) & taken) == (count, set(), set())
+
+
+def test_other_names_of_a_meaning_count_where_the_first_is_no_classs(imagenet: tuple[str, ...]) -> None:
+    assert derive_class_map(["cinema", "home theater", "tench"], ["house"]).labels == ("house", "house", None)
+    assert derive_class_map(["cinema", "palace", "tench"], ["house"]).labels == (None, "house", None)
+
+
+def test_seldom_meanings_are_those_of_the_data() -> None:
+    rows = {
+        line.split("\t")[0]: line.split("\t")[2].split("|") for line in IMAGENET.read_text(encoding="utf-8").splitlines() if line[0] == "n"
+    }
+    assert [wnid for wnid, word in SELDOM.items() if word not in rows[wnid]] == []
+
+
 def test_upper_levels_tell_labels_of_one_name_apart(imagenet: tuple[str, ...]) -> None:
     found = derive_class_map(imagenet, ["device > crane", "bird > crane"])
     assert [(place, label) for place, label in enumerate(found.labels) if label] == [(134, "bird > crane"), (517, "device > crane")]
@@ -105,7 +146,10 @@ def test_the_file_as_a_person_reads_and_edits_it(tmp_path: Path) -> None:
     ("text", "reason"),
     [
         ("tabby = cat\n\ntaby = cat\n", "line 3: the model has no class 'taby': its classes are tabby, car, ..."),
-        ("tabby = cow\n", "line 1: there is no label 'cow': write one of cat, dog, or - for none"),
+        (
+            "car = dog\ntabby = cow\n",
+            "line 2: there is no label 'cow': write one of cat, dog, or - for none; if the file was made for other labels, name a new file",
+        ),
         ("tabby = cat\n# so\ntabby = -\n", "line 3: the class 'tabby' is there already: keep one line"),
         ("tabby\n", "line 1: it is not of the form class = label: write - for no label"),
         ("tabby = \n", "line 1: it is not of the form class = label: write - for no label"),
@@ -116,6 +160,14 @@ def test_errors_of_a_file_say_the_line(tmp_path: Path, text: str, reason: str) -
     with pytest.raises(QueryError) as caught:
         read_class_map(tmp_path / "map.txt", ["tabby", "car"], ["cat", "dog"])
     assert str(caught.value) == f"{tmp_path / 'map.txt'}, {reason}"
+
+
+@pytest.mark.parametrize(("text", "theirs"), [("tabby = cow\ncar = -\n", "cow"), ("tabby = cow\ncar = cat\ntram = ox\n", "cow, cat, ox")])
+def test_a_file_made_for_other_labels_is_said_to_be(tmp_path: Path, text: str, theirs: str) -> None:
+    (tmp_path / "map.txt").write_text(text)
+    with pytest.raises(QueryError) as caught:
+        read_class_map(tmp_path / "map.txt", ["tabby", "car", "tram"], ["dog", "cat"])
+    assert str(caught.value) == f"the class map {tmp_path / 'map.txt'} was made for other labels ({theirs}): name a new file for cat, dog"
 
 
 def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:

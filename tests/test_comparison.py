@@ -304,22 +304,44 @@ def test_command_prints_tables_and_writes_files(folders: Path, tmp_path: Path) -
     assert next(line for line in lines if line.startswith("red ")).split()[1:3] == ["0.750", "(3/4)"]
     notes = done.stderr.decode().splitlines()
     assert notes[0] == f"vitsearch: wrote {tmp_path / 'map.txt'}: 3 of 1,000 classes are a label; edit it and run this again"
+    assert notes[1:4] == ["vitsearch: red: 1 class (tench)", "vitsearch: green: 1 class (goldfish)", "vitsearch: blue: 1 class (cock)"]
     assert "vitsearch: 1 of 11 photos have no true label and are left out" in notes
     assert (tmp_path / "map.txt").read_text().splitlines()[1:3] == ["tench = red", "goldfish = green"]
     with open(tmp_path / "rows.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 30
     assert [rows[0][name] for name in ("path", "way", "label", "truth", "right")] == ["blue/0.png", "zero-shot", "blue", "blue", "1"]
-    assert "<table>" in (tmp_path / "s.html").read_text(encoding="utf-8")
+    sheet = (tmp_path / "s.html").read_text(encoding="utf-8")
+    assert "<title>Photos on which zero-shot, supervised and probe differ</title>" in sheet
+    assert "<table>" in sheet
     with Image.open(tmp_path / "c.png") as page:
         assert page.format == "PNG"
+
+
+def test_command_says_which_classes_stand_for_a_label(folders: Path, tmp_path: Path) -> None:
+    labels = ("--labels", "car,Bank = piggy bank,zzz")
+    done = vitsearch("compare", folders, *labels)
+    assert (done.returncode, done.stderr.decode().splitlines()[:3]) == (
+        0,
+        [
+            "vitsearch: car: 10 classes (ambulance, beach wagon, cab, ...); --class-map FILE to edit",
+            "vitsearch: Bank: 1 class (piggy bank); --class-map FILE to edit",
+            "vitsearch: mini has no class of zzz, so it never answers so: give them synonyms (label = word | word), or edit the class map",
+        ],
+    )
+    (tmp_path / "map.txt").write_text("cab = car\n")
+    read, as_json = (vitsearch("compare", folders, *labels, *more) for more in (("--class-map", tmp_path / "map.txt"), ("--json",)))
+    assert (read.returncode, as_json.returncode) == (0, 0)
+    assert b"classes (" not in read.stderr + as_json.stderr
+    assert b"1 class (" not in read.stderr + as_json.stderr
 
 
 def test_command_reads_an_edited_class_map(folders: Path, tmp_path: Path) -> None:
     (tmp_path / "map.txt").write_text("tench = red\ngoldfish = redd\n")
     done = vitsearch("compare", folders, *ASKED, "--class-map", tmp_path / "map.txt")
     assert (done.returncode, done.stdout) == (1, b"")
-    reason = f"{tmp_path / 'map.txt'}, line 2: there is no label 'redd': write one of blue, green, red, or - for none"
+    reason = f"{tmp_path / 'map.txt'}, line 2: there is no label 'redd': write one of blue, green, red, or - for none; "
+    reason += "if the file was made for other labels, name a new file"
     assert done.stderr.decode().splitlines() == [f"vitsearch: {reason}"]
 
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from vitsearch.labelling import ClassMap, Comparison, Way
     from vitsearch.sheet import Section, Verdict
 
-SHOWN = 20  # disagreements printed
+SHOWN = 20  # disagreements printed, and labels
+NAMED = 3  # classes of a label
 DRAWN = 400  # and drawn
 COLUMNS = ("path", "way", "label", "score", "truth", "right")
 
@@ -40,7 +41,8 @@ COLUMNS = ("path", "way", "label", "score", "truth", "right")
 def compare(photos: str, labels: str | None, labels_file: str | None, **options: Any) -> int:
     """Compare zero-shot, a supervised MODEL and (with --truth) a probe on the indexed PHOTOS.
 
-    The classes of MODEL that are a label, by name, synonym or WordNet's hypernyms ("dog": all breeds), count for it; scores are probabilities among the labels.
+    The classes of MODEL that are a label, by name, synonym or WordNet's hypernyms ("dog": all breeds), count for it;
+    scores are probabilities among the labels.
     Rates of zero-shot and probe are of labelling stored vectors, that of MODEL includes reading the photos.
     """
     from vitsearch.classify import check_templates
@@ -58,7 +60,7 @@ def compare(photos: str, labels: str | None, labels_file: str | None, **options:
     check_templates(templates)
     with Collection.open(photos, collection=options["collection"], device=options["device"]) as found:
         network = load_classifier(options["model"], device=options["device"])
-        class_map = _class_map(options["class_map"], network.classes, names)
+        class_map = _class_map(options["class_map"], network.classes, names, quiet=options["as_json"])
         with _bar(found) as bar:
             result = compared(
                 found, names, model=network, truth=options["truth"], templates=templates, class_map=class_map, progress=bar.update
@@ -95,19 +97,34 @@ def _check_files(labels: int, options: dict[str, Any]) -> None:
             raise VitsearchError(f"cannot write {file}: there is no folder {Path(file).parent}")
 
 
-def _class_map(file: str | None, classes: Sequence[str], labels: Sequence[str]) -> "ClassMap | None":
-    """Return the class map of a file, which is written where it is not there; None without one."""
+def _class_map(file: str | None, classes: Sequence[str], labels: Sequence[str], *, quiet: bool) -> "ClassMap":
+    """Return the class map of a file, which is written where it is not there, or a derived one; say which classes one that is new has."""
     from vitsearch.labelling import derive_class_map, read_class_map, write_class_map
 
-    if file is None:
-        return None
-    if Path(file).exists():
+    if file is not None and Path(file).exists():
         return read_class_map(file, classes, labels)
     derived = derive_class_map(classes, labels)
-    write_class_map(file, derived)
-    count = sum(label is not None for label in derived.labels)
-    show.note(f"vitsearch: wrote {file}: {count:,} of {len(classes):,} classes are a label; edit it and run this again")
+    if file is not None:
+        write_class_map(file, derived)
+        count = sum(label is not None for label in derived.labels)
+        show.note(f"vitsearch: wrote {file}: {count:,} of {len(classes):,} classes are a label; edit it and run this again")
+    if not quiet:
+        _note_classes(derived, labels, "; --class-map FILE to edit" if file is None else "")
     return derived
+
+
+def _note_classes(derived: "ClassMap", labels: Sequence[str], hint: str) -> None:
+    """Say for each label that has classes how many, and the first of them."""
+    from vitsearch.classify import parse_labels
+
+    names = [label.name for label in parse_labels(labels)]
+    found = [(name, [derived.classes[place] for place in places]) for name, places in zip(names, derived.columns(names), strict=True)]
+    said = [(name, classes) for name, classes in found if classes]
+    for name, classes in said[:SHOWN]:
+        some = ", ".join(classes[:NAMED]) + (", ..." if len(classes) > NAMED else "")
+        show.note(f"vitsearch: {name}: {len(classes):,} {'class' if len(classes) == 1 else 'classes'} ({some}){hint}")
+    if len(said) > SHOWN:
+        show.note(f"vitsearch: and classes of {len(said) - SHOWN:,} more labels{hint}")
 
 
 def _note_failed(result: "Comparison") -> None:
@@ -137,7 +154,7 @@ def _write_files(result: "Comparison", root: Path, options: dict[str, Any]) -> N
         show.note(f"vitsearch: wrote {options['confusion']}")
     if options["sheet"]:
         drawn = result.disagreements[:DRAWN]
-        write_sheet(Path(options["sheet"]), _sections(result, drawn), root=root)
+        write_sheet(Path(options["sheet"]), _sections(result, drawn), root=root, title=f"Photos on which {_ways(result)} differ")
         left = f", the first of {len(result.disagreements):,}" if len(drawn) < len(result.disagreements) else ""
         show.note(f"vitsearch: wrote {len(drawn)} disagreements to {options['sheet']}{left}")
 
@@ -171,9 +188,15 @@ def _sections(result: "Comparison", places: Sequence[int]) -> list["Section"]:
     return [*groups.items()] or [("the ways agree on every photo", [])]
 
 
+def _ways(result: "Comparison") -> str:
+    """Return the names of the ways as a sentence has them."""
+    *names, last = [way.name for way in result.ways]
+    return f"{', '.join(names)} and {last}"
+
+
 def _title(result: "Comparison", place: int) -> str:
     if result.truth is None:
-        return f"{' and '.join(way.name for way in result.ways)} disagree"
+        return f"{_ways(result)} disagree"
     said = [(way.name, answer[0] == result.truth[place]) for way in result.ways if (answer := way.answers[place])]
     right, wrong = ([name for name, is_right in said if is_right is wanted] for wanted in (True, False))
     if not right:

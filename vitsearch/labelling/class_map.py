@@ -1,9 +1,8 @@
 """Which class of a supervised model is which label: derived from words and what WordNet has above them, and a file that a person edits."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +10,13 @@ from numpy.typing import NDArray
 
 from vitsearch.classify import Label, parse_labels
 from vitsearch.errors import QueryError
+from vitsearch.labelling.meanings import Word, class_levels, meanings_of, name_key, singulars
 from vitsearch.page import write_page
 from vitsearch.types import Activation
 
 NONE = "-"  # of a file: the class is no label
 SIGN = " = "
-IMAGENET = Path(__file__).parents[1] / "imagenet_classes.tsv"
 _LEVELS = " > "
-_PLURALS = {"men": "man", "women": "woman", "people": "person", "children": "child", "mice": "mouse", "geese": "goose", "feet": "foot"}
 _HEAD = "# which class of the model is which label; - is none of them\n"
 
 
@@ -46,17 +44,21 @@ def derive_class_map(classes: Sequence[str], labels: Sequence[str | Label]) -> C
     A label is meant by its name (the last level) and by its words, in any case, singular or plural: "dog" takes all breeds, and where
     "poodle" is a label too, poodles go there. Synonyms and meanings are WordNet's, of the classes that are ImageNet-1k's under any of
     their names or their WNIDs; other classes have their own names, with commas between, and then their head noun ("sports car" is a car).
-    Of two labels that are equally near, that whose upper levels ("bird > crane") are above the class wins, or else the first.
-    Raises QueryError as `parse_labels` does.
+    A meaning above is meant by its first name ("house": palaces) or a short form of it ("musical instrument": instrument); its other names
+    ("theater, house": cinemas) count only where no class is below a meaning of that first name. What people seldom mean by a word
+    (`SELDOM`) does not count: the bank of "piggy bank", the plant that is a factory, the car of a railway. Of two labels that are
+    equally near, that whose upper levels ("bird > crane") are above the class wins, or else the first. Raises QueryError as `parse_labels`
+    does.
     """
     wanted = _Wanted(parse_labels(labels))
-    known = _meanings_of(classes)
-    return ClassMap(tuple(classes), tuple(wanted.nearest(_levels(name, row)) for name, row in zip(classes, known, strict=True)))
+    levels = [class_levels(name, known) for name, known in zip(classes, meanings_of(classes), strict=True)]
+    best = wanted.best_ranks(levels)
+    return ClassMap(tuple(classes), tuple(wanted.nearest(one, best) for one in levels))
 
 
 def label_called(name: str, labels: Sequence[Label]) -> str | None:
     """Return the label of this name, or else the first of which it is the last level or a word, in any case, singular or plural."""
-    return name if name in {label.name for label in labels} else _Wanted(labels).nearest([[name]])
+    return name if name in {label.name for label in labels} else _Wanted(labels).nearest([[Word(name)]], {})
 
 
 def write_class_map(file: str | os.PathLike[str], found: ClassMap) -> None:
@@ -68,21 +70,24 @@ def write_class_map(file: str | os.PathLike[str], found: ClassMap) -> None:
 def read_class_map(file: str | os.PathLike[str], classes: Sequence[str], labels: Sequence[str | Label]) -> ClassMap:
     """Return the class map of a file; a class that is not in it is no label.
 
-    Of several classes of one name, the lines hold in their order, and one line alone holds for all. Raises QueryError with the number of
-    the line that names an unknown class or label, or a class once too often.
+    Of several classes of one name, the lines hold in their order, and one line alone holds for all. Raises QueryError for a file that was
+    made for other labels, and with the number of the line that names an unknown class or label, or a class once too often.
     """
     names = {label.name for label in parse_labels(labels)}
     places: dict[str, list[int]] = {}
     for place, name in enumerate(classes):
         places.setdefault(_one_line(name), []).append(place)
     told: dict[str, list[str | None]] = {}
+    lines: dict[str, int] = {}
     for number, text in _lines(Path(file)):
         name, sign, label = (part.strip() for part in text.rpartition(SIGN))
         if text.startswith("#") and name not in places:
             continue
-        if problem := _problem(name if sign else "", label, names, places, told):
+        if problem := _problem(name if sign else "", label, places, told):
             raise QueryError(f"{file}, line {number}: {problem}")
         told.setdefault(name, []).append(None if label == NONE else label)
+        lines.setdefault(label, number)
+    _check_labels(file, names, lines)
     found: list[str | None] = [None] * len(classes)
     for name, given in told.items():
         for place, label_or_none in zip(places[name], given * len(places[name]) if len(given) == 1 else given, strict=False):
@@ -90,14 +95,27 @@ def read_class_map(file: str | os.PathLike[str], classes: Sequence[str], labels:
     return ClassMap(tuple(classes), tuple(found))
 
 
-def _problem(name: str, label: str, names: set[str], places: dict[str, list[int]], told: dict[str, list[str | None]]) -> str | None:
+def _check_labels(file: str | os.PathLike[str], names: set[str], lines: Mapping[str, int]) -> None:
+    """Raise QueryError for labels that are not asked for, which stand on these lines."""
+    given = [label for label in lines if label != NONE]
+    unknown = [label for label in given if label not in names]
+    asked = ", ".join(sorted(names)[:5]) + (", ..." if len(names) > 5 else "")
+    if len(unknown) > 1 or (unknown and unknown == given):
+        theirs = ", ".join(given[:5]) + (", ..." if len(given) > 5 else "")
+        raise QueryError(f"the class map {file} was made for other labels ({theirs}): name a new file for {asked}")
+    if unknown:
+        raise QueryError(
+            f"{file}, line {lines[unknown[0]]}: there is no label {unknown[0]!r}: write one of {asked}, or - for none; "
+            "if the file was made for other labels, name a new file"
+        )
+
+
+def _problem(name: str, label: str, places: dict[str, list[int]], told: dict[str, list[str | None]]) -> str | None:
     """Return what is wrong with a line, or None."""
     if not name or not label:
         return "it is not of the form class = label: write - for no label"
     if name not in places:
         return f"the model has no class {name!r}: its classes are {', '.join(list(places)[:3])}, ..."
-    if label != NONE and label not in names:
-        return f"there is no label {label!r}: write one of {', '.join(sorted(names)[:5])}, or - for none"
     if len(told.get(name, [])) == len(places[name]):
         return f"the class {name!r} is there already: keep one line"
     return None
@@ -121,128 +139,47 @@ def _one_line(name: str) -> str:
 # -- words --------------------------------------------------------------------------------------------------------------
 
 
+_Levels = Sequence[Sequence[Word]]
+_Ranks = Mapping[tuple[str, str], int]
+
+
 class _Wanted:
     """The labels by the words that mean them."""
 
     def __init__(self, labels: Sequence[Label]) -> None:
-        self._levels = {label.name: frozenset(map(_key, label.name.split(_LEVELS)[:-1])) for label in labels}
-        self._exact: dict[str, dict[str, None]] = {}
-        self._singular: dict[str, dict[str, None]] = {}
+        self._levels = {label.name: frozenset(map(name_key, label.name.split(_LEVELS)[:-1])) for label in labels}
+        self._exact: dict[str, dict[tuple[str, str], None]] = {}
+        self._singular: dict[str, dict[tuple[str, str], None]] = {}
         for label in labels:
             for word in (label.name.split(_LEVELS)[-1], *label.words):
-                self._exact.setdefault(_key(word), {})[label.name] = None
-                for one in _singulars(_key(word)):
-                    self._singular.setdefault(one, {})[label.name] = None
+                self._exact.setdefault(name_key(word), {})[label.name, name_key(word)] = None
+                for one in singulars(name_key(word)):
+                    self._singular.setdefault(one, {})[label.name, name_key(word)] = None
         self._order = {label.name: place for place, label in enumerate(labels)}
 
-    def nearest(self, levels: Sequence[Sequence[str]]) -> str | None:
+    def best_ranks(self, classes: Sequence[_Levels]) -> _Ranks:
+        """Return how well each word of a label is met above any class, by (label, word)."""
+        found: dict[tuple[str, str], int] = {}
+        for word in {word for levels in classes for level in levels for word in level if word.rank}:
+            for meant, rank in self._met(word):
+                found[meant] = min(rank, found.get(meant, rank))
+        return found
+
+    def nearest(self, levels: _Levels, best: _Ranks) -> str | None:
         """Return the label of the first level of words that has one."""
         for level in levels:
-            if met := {label for word in level for label in self._of(word)}:
-                above = {_key(word) for level in levels for word in level}
+            if met := {meant[0] for word in level for meant, rank in self._met(word) if rank in (0, best.get(meant))}:
+                above = {name_key(word.text) for level in levels for word in level}
                 return min(met, key=lambda label: (-len(self._levels[label] & above), self._order[label]))
         return None
 
-    def _of(self, word: str) -> list[str]:
-        key = _key(word)
-        found = [*self._exact.get(key, ()), *self._singular.get(key, ())]
-        return found + [label for one in _singulars(key) for label in self._exact.get(one, ())]
-
-
-@lru_cache(maxsize=16_384)
-def _key(text: str) -> str:
-    """Return a name in lower case, words apart, without an article."""
-    words = text.casefold().replace("_", " ").replace("-", " ").split()
-    return " ".join(words[1:] if len(words) > 1 and words[0] in ("a", "an", "the") else words)
-
-
-def _singulars(key: str) -> list[str]:
-    """Return what a name would be the plural of."""
-    front, _, last = key.rpartition(" ")
-    found = [_PLURALS[last]] if last in _PLURALS else []
-    if len(last) > 3 and last.endswith("s") and not last.endswith(("ss", "us", "is")):
-        found.append(last[:-1])
-        found += [last[:-2]] if last.endswith(("ches", "shes", "sses", "xes", "zes", "uses", "oes")) else []
-        found += [last[:-3] + "y"] if last.endswith("ies") else []
-        found += [last[:-3] + "f", last[:-3] + "fe"] if last.endswith("ves") else []
-    return [f"{front} {one}".strip() for one in found]
-
-
-# -- meanings -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Meaning:
-    """A line of the file: a WNID, its names (that of the class first), and the WNIDs right above it."""
-
-    wnid: str
-    names: tuple[str, ...]
-    above: tuple[str, ...]
-    is_class: bool
-
-
-@cache
-def _meanings() -> dict[str, _Meaning]:
-    """Return WordNet's meanings of ImageNet-1k's classes, in order, and those above them, by WNID."""
-    rows = [line.split("\t") for line in IMAGENET.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    return {
-        wnid: _Meaning(wnid, (*([name] if name else []), *words.split("|")), tuple(above.split()), bool(name))
-        for wnid, name, words, above in rows
-    }
-
-
-def _meanings_of(classes: Sequence[str]) -> list[list[_Meaning]]:
-    """Return for each class the meanings that it may have: that of its place where the model's classes are ImageNet-1k's in order."""
-    meanings = _meanings()
-    by_name: dict[str, list[_Meaning]] = {}
-    for meaning in meanings.values():
-        for name in {_key(word) for word in (meaning.wnid, *meaning.names)}:
-            by_name.setdefault(name, []).append(meaning)
-    found = [_distinct(one for part in _parts(name) for one in by_name.get(_key(part), [])) for name in classes]
-    in_order = [meaning for meaning in meanings.values() if meaning.is_class]
-    if len(classes) == len(in_order) and sum(one in some for one, some in zip(in_order, found, strict=True)) >= 0.9 * len(classes):
-        return [[one] for one in in_order]
-    return [[one for one in some if one.is_class] or some for some in found]
-
-
-def _distinct(found: Iterable[_Meaning]) -> list[_Meaning]:
-    return list({one.wnid: one for one in found}.values())
-
-
-def _parts(name: str) -> list[str]:
-    """Return the names of a class that its model has with commas between."""
-    return [part.strip() for part in name.split(",") if part.strip()]
-
-
-def _levels(name: str, meanings: Sequence[_Meaning]) -> list[list[str]]:
-    """Return the words of a class, then level by level those above it; of several meanings, only what is above all of them."""
-    own = [name, *_parts(name)]
-    if not meanings:
-        return [own, [_head_noun(part) for part in _parts(name)]]
-    if len(meanings) == 1:
-        own += [meanings[0].wnid, *meanings[0].names]
-    far = [_distances(one) for one in meanings]
-    shared: dict[int, list[str]] = {}
-    for wnid in sorted(set.intersection(*(set(one) for one in far))):
-        shared.setdefault(max(one[wnid] for one in far), []).extend(_meanings()[wnid].names)
-    return [own, *(shared[distance] for distance in sorted(shared))]
-
-
-def _distances(meaning: _Meaning) -> dict[str, int]:
-    """Return how far each meaning above is by the longest way, so that one above another is farther: a whippet is a dog, then an animal."""
-    found: dict[str, int] = {}
-    level, steps = set(meaning.above), 1
-    while level:
-        found |= dict.fromkeys(level, steps)
-        level = {above for wnid in level for above in _meanings()[wnid].above}
-        steps += 1
-    return found
-
-
-def _head_noun(name: str) -> str:
-    """Return the word that a name is about: the last, or that before "of" ("cup of coffee")."""
-    words = name.replace("_", " ").split()
-    return words[words.index("of") - 1] if "of" in words[1:] else words[-1]
+    def _met(self, word: Word) -> Iterator[tuple[tuple[str, str], int]]:
+        """Yield the words of labels that a class's word is, and how well: but for its own, a plural is met less than what is equal."""
+        key = name_key(word.text)
+        for meant in self._exact.get(key, ()):
+            yield meant, word.rank
+        for meant in (*self._singular.get(key, ()), *(meant for one in singulars(key) for meant in self._exact.get(one, ()))):
+            yield meant, word.rank and word.rank + 2
 
 
 # -- logits -------------------------------------------------------------------------------------------------------------
