@@ -70,7 +70,7 @@ def test_links_lead_somewhere() -> None:
 def test_every_command_is_in_the_table() -> None:
     from vitsearch.cli.main import cli
 
-    named = set(re.findall(r"^\| `vitsearch (\w+)", TEXT, re.MULTILINE))
+    named = set(re.findall(r"^\| `vitsearch ([\w-]+)", TEXT, re.MULTILINE))
     assert named == set(cli.commands)
     assert [name for name, command in cli.commands.items() if not command.help] == []
     options = [(name, option) for name, command in cli.commands.items() for option in command.params if isinstance(option, Option)]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.option(
     "--recipe",
     metavar="NAME|FILE",
-    help="The index: auto, flat, hnsw, ivf, ivf-sq8, ivf-pq, sq8, rabitq, disk, gpu-flat, gpu-ivf, gpu-cagra or a TOML file; auto for a new one.",
+    help="Index: auto, flat, hnsw, ivf, ivf-sq8, ivf-pq, sq8, rabitq, disk, gpu-flat, gpu-ivf, gpu-cagra, a TOML file; auto for a new one.",
 )
 @click.option("--memory", metavar="SIZE", help="Memory that recipe auto may take, such as 2GB; a quarter of the machine's.")
 @click.option("--recall", type=float, metavar="R", help="Recall@10 that the search is tuned to; 0.95 with recipe auto.")
