@@ -17,7 +17,7 @@ from vitsearch import Collection, LinearClassifier, index_folder, load_classifie
 from vitsearch.encoders.colour import ColourEncoder
 
 ODD = os.fsdecode(b"bad\xff byte.png")
-REPORT = {"indexed", "unchanged", "moved", "removed", "skipped", "failed", "seconds", "load_seconds", "total"}
+REPORT = {"indexed", "unchanged", "moved", "removed", "skipped", "failed", "seconds", "load_seconds", "stages", "total"}
 
 
 def rows(output: bytes) -> list[dict[str, object]]:
