@@ -251,6 +251,9 @@ def test_background_and_single_probabilities() -> None:
     np.testing.assert_allclose(single.predict_proba(red)[0, 0], alone[0], rtol=1e-4)  # against the background alone
     sigmoid = zero_shot_classifier(SigmoidColour(), ["red"], multi=True)
     assert (sigmoid.activation, sigmoid.bias.tolist()) == ("sigmoid", [-5])
+    for encoder in (ENCODER, SigmoidColour()):
+        with pytest.raises(QueryError, match="^multi judges each label against the background already: leave out background$"):
+            zero_shot_classifier(encoder, ["red", "blue"], multi=True, background=True)
 
 
 def classifier_of(

@@ -68,6 +68,12 @@ def test_labels_that_cannot_be(indexed: Path, labels: str, words: str) -> None:
     assert content(indexed) == before
 
 
+def test_multi_with_background_is_refused(indexed: Path) -> None:
+    done = vitsearch("label", indexed, "--labels", "red,blue", "--multi", "--background")
+    words = b"--multi judges each label against the background already: leave out --background"
+    assert (done.returncode, done.stdout, done.stderr) == (2, b"", b"vitsearch: " + words + b" (see `vitsearch label --help`)\n")
+
+
 @pytest.mark.parametrize("text", [b"", b"\xef\xbb\xbf\r\n\n  \n"])
 def test_a_file_without_a_label(indexed: Path, tmp_path: Path, text: bytes) -> None:
     (tmp_path / "labels.txt").write_bytes(text)

@@ -33,12 +33,14 @@ def zero_shot_classifier(
     ``templates`` is "plain", "simple" (7), "imagenet" (80), or your own, each with ``{}`` where the label goes.
     ``background`` adds the class "none of these", made of prompts that say nothing. With ``multi`` each label has a probability by itself:
     for a CLIP-like encoder that of the label against the background. Raises QueryError for no label, one alone where its
-    probability could only be 1, an empty or doubled one, or a template without ``{}``.
+    probability could only be 1, an empty or doubled one, a template without ``{}``, or ``multi`` with ``background``.
     """
     named = parse_labels(labels)
     prompts = check_templates(templates)
     if not isinstance(encoder, Encoder):
         raise QueryError(f"encoder {encoder.name} reads no text, so it cannot label: choose one with a text encoder")
+    if multi and background:
+        raise QueryError("multi judges each label against the background already: leave out background")
     softmax = encoder.logit_bias is None
     if softmax and len(named) == 1 and not background and not multi:
         raise QueryError(f"one label alone, {named[0].name!r}, would fit every photo: give at least two, or add --background")

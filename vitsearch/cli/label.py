@@ -53,6 +53,10 @@ def label(photos: str, labels: str | None, labels_file: str | None, **options: A
         raise click.UsageError("give the labels with either --labels, --labels-file or --classifier", click.get_current_context())
     if options["trained"] and (options["background"] or options["templates"]):
         raise click.UsageError("--background and --template go with labels, not with --classifier", click.get_current_context())
+    if options["multi"] and options["background"]:
+        raise click.UsageError(
+            "--multi judges each label against the background already: leave out --background", click.get_current_context()
+        )
     if options["output"]:
         show.check_rows_file(Path(options["output"]))
     check_outputs(photos, options)
