@@ -10,6 +10,7 @@ import pytest
 from conftest import content, paint, vitsearch
 
 from vitsearch import Collection, LinearClassifier, calibrate_on, evaluate, index_folder, load_trained, train_on
+from vitsearch.classify import NOTHING
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import ClassifierError, EncoderMismatch, QueryError
 
@@ -25,6 +26,11 @@ def refused(*arguments: Any) -> str:
 
 def opened(folder: Path) -> Collection:
     return Collection.open(folder, encoder=ColourEncoder())
+
+
+def paths_of(folder: Path) -> list[str]:
+    with opened(folder) as found:
+        return [photo.path for photo in found.photos()]
 
 
 @pytest.fixture
@@ -147,6 +153,24 @@ def test_examples_of_one_class(photos: Path, tmp_path: Path) -> None:
         assert "all examples are labelled 'sub': give examples of two classes or more" in line
     assert "one label alone, 'sub'" in refused("train", photos, "--labels-from", "folders", "--method", "tip", "-o", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_answer_none_of_these_is_trained_as_the_background(classed: Path, tmp_path: Path) -> None:
+    """What `label --background` wrote, corrected, is the truth of each method."""
+    rows = vitsearch("label", classed, "--labels", "red,green", "--background", "--output", tmp_path / "rows.csv")
+    assert rows.returncode == 0
+    text = (tmp_path / "rows.csv").read_text()
+    lines = [",".join([path, NOTHING if path.startswith("blue") else path.split("/")[0]]) for path in paths_of(classed)]
+    assert NOTHING in text
+    (tmp_path / "corrected.csv").write_text("\n".join(["path,label", *lines]) + "\n")
+    for method, classes in (("tip", ("green", "red", NOTHING)), ("prototype", ("green", NOTHING, "red"))):
+        arguments = ("--labels-from", tmp_path / "corrected.csv", "--method", method, "-o", tmp_path / method)
+        done = vitsearch("train", classed, *arguments)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert load_trained(tmp_path / method).classes == classes
+        with opened(classed) as found:
+            best = {one.path: one.label for one in found.label(load_trained(tmp_path / method))}
+        assert best == dict(line.split(",") for line in lines)
 
 
 # -- classifiers on disk --------------------------------------------------------------------------------------------------

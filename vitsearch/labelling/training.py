@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitsearch.classify import (
+    NOTHING,
     Calibration,
     Classifier,
     Label,
@@ -63,12 +64,14 @@ def train_on(
 
     ``method`` is "probe" (logistic regression, two examples of each class or more), "prototype" (mean vectors, one or more) or "tip"
     (zero-shot with a cache of examples). ``labels`` and ``templates`` are the prompts of "tip"; without labels, the classes' own names.
+    Photos labelled "none of these" are examples of the background class (see `zero_shot_classifier`), which "tip" has where there are any.
     Raises QueryError for too few classes or examples, ClassifierError where scikit-learn is missing.
     """
     _, vectors, truth = labelled_vectors(collection, source)
     if method == "tip" and labels is not None:
         _check_examples(labels, truth)
-    make = _maker(collection, method, labels if labels is not None else sorted(set(truth)), templates)
+    names = labels if labels is not None else sorted(set(truth) - {NOTHING})
+    make = _maker(collection, method, names, templates, NOTHING in truth)
     classifier = make(vectors, truth)
     right, judged = _judged(make, vectors, truth)
     return classifier, TrainReport(len(classifier.classes), len(truth), right, judged)
@@ -82,13 +85,13 @@ def load_trained(folder: str | os.PathLike[str]) -> Trained:
 
 
 def _maker(
-    collection: Collection, method: Method, labels: Sequence[str | Label], templates: str | Sequence[str]
+    collection: Collection, method: Method, labels: Sequence[str | Label], templates: str | Sequence[str], background: bool
 ) -> Callable[[Vectors, list[str]], Trained]:
     fingerprint = collection.settings.encoder_fingerprint
     if method == "prototype":
         return lambda vectors, truth: prototype_classifier(vectors, truth, fingerprint=fingerprint)
     if method == "tip":
-        zero_shot = collection.zero_shot(labels, templates)
+        zero_shot = collection.zero_shot(labels, templates, background)
         return lambda vectors, truth: tip_classifier(zero_shot, vectors, truth)
     if method != "probe":
         raise QueryError(f"there is no method {method!r}: choose probe, prototype or tip")
