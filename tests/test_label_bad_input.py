@@ -1,6 +1,7 @@
 """Labels and classifiers that cannot be: one clear line through the library and through the command line, and nothing lost."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -250,6 +251,19 @@ def test_a_classifier_that_does_not_say_whose_vectors_it_reads(classed: Path, tm
 
 
 # -- supervised models ------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_the_other_kind_of_classifier_names_its_command(classed: Path, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    words = f"{tmp_path}/model holds a model of photos, not a classifier of vectors: vitsearch classify PHOTOS --model local-dir:"
+    assert refused("label", classed, "--classifier", tmp_path / "model") == f"vitsearch: {words}{tmp_path}/model uses it"
+    for load in (load_trained, LinearClassifier.load):
+        with pytest.raises(ClassifierError, match=f"^{re.escape(words)}"):
+            load(tmp_path / "model")
+    pytest.importorskip("transformers", reason="needs the extra vitsearch[clip]")
+    words = f"{trained} is a classifier of vectors: vitsearch label PHOTOS --classifier {trained} uses it"
+    assert refused("classify", classed, "--model", f"local-dir:{trained}") == f"vitsearch: {words}"
 
 
 def damaged_models(folder: Path) -> dict[str, Path]:

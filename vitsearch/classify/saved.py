@@ -43,6 +43,7 @@ def read_classifier(
         facts = json.loads((place / FACTS).read_text(encoding="utf-8"))
         numbers = load_file(place / NUMBERS)
     except FileNotFoundError as error:
+        _refuse_model(place)
         raise ClassifierError(f"there is no classifier in {place}: train one with `vitsearch train`") from error
     except (OSError, ValueError, SafetensorError) as error:
         raise ClassifierError(f"the classifier in {place} is damaged ({' '.join(str(error).split())[:120]}): train it again") from error
@@ -57,8 +58,17 @@ def kind_of(folder: str | os.PathLike[str]) -> str:
     try:
         facts = json.loads((Path(folder) / FACTS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
+        _refuse_model(Path(folder))
         raise ClassifierError(f"there is no classifier in {folder} ({FACTS} cannot be read): train one with `vitsearch train`") from error
     return str(facts.get("kind", "")) if isinstance(facts, dict) else ""
+
+
+def _refuse_model(place: Path) -> None:
+    """Raise ClassifierError where the folder holds a model of photos instead."""
+    if (place / "config.json").is_file() and not (place / FACTS).exists():
+        raise ClassifierError(
+            f"{place} holds a model of photos, not a classifier of vectors: vitsearch classify PHOTOS --model local-dir:{place} uses it"
+        )
 
 
 def _wrong(facts: Any, numbers: Mapping[str, NDArray[Any]], kind: str, shapes: Mapping[str, Sequence[str]]) -> str | None:
