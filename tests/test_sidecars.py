@@ -208,7 +208,42 @@ def test_packets_of_any_shape(body: str) -> None:
     }
     assert b"ns0" not in done
     assert labelled(done, one("", "a > b")) == done
-    assert lists(labelled(done, [])) == ({"dc:subject": users} if users else {})
+    assert lists(labelled(done, [])) == lists(packet)
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        b"<dc:subject/>",
+        b"<dc:subject />",
+        b"<dc:subject></dc:subject>",
+        b"<dc:subject>\n  </dc:subject>",
+        b"<dc:subject><!-- none --></dc:subject>",
+        b"<dc:subject><rdf:Bag/></dc:subject>",
+        b"<dc:subject>\n    <rdf:Seq />\n   </dc:subject>",
+        b"<dc:subject><rdf:Bag></rdf:Bag></dc:subject>",
+        b"<dc:subject><rdf:Bag>\n\t<!-- none -->\n</rdf:Bag></dc:subject>",
+    ],
+)
+def test_an_empty_list_of_the_users_comes_back(subject: bytes) -> None:
+    packet = EMPTY.replace(b"  </rdf:Description>", b"   " + subject + b"\n  </rdf:Description>")
+    assert labelled(packet, []) == packet
+    done = labelled(packet, one("", "a > b"))
+    assert lists(done)["dc:subject"] == ["a", "b"]
+    assert labelled(done, one("", "a > b")) == done
+    other = labelled(done, one("", "c"))
+    assert lists(other) == {"dc:subject": ["c"], "vitsearch:labels": ["c"], "vitsearch:scores": ["0.5100"]}
+    for after in (done, other):
+        assert labelled(after, []) == packet
+    mine = done.replace(b"<rdf:li>a</rdf:li>", b"<rdf:li>a</rdf:li><rdf:li>mine</rdf:li>", 1)
+    assert lists(labelled(mine, [])) == {"dc:subject": ["mine"]}
+
+
+def test_a_property_that_says_something_else_is_no_list() -> None:
+    for subject in (b'<dc:subject rdf:resource="x:"/>', b"<dc:subject>dog</dc:subject>"):
+        packet = EMPTY.replace(b"  </rdf:Description>", subject + b"</rdf:Description>")
+        with pytest.raises(NotXmp, match="^its dc:subject is no list$"):
+            labelled(packet, one("", "a"))
 
 
 WORD = st.text(st.characters(exclude_categories=()), max_size=8) | st.sampled_from(["a", "b", "été", "dog"])
@@ -217,7 +252,9 @@ NAMES = st.lists(st.lists(WORD, min_size=1, max_size=3).map(" > ".join), max_siz
 
 @given(NAMES, NAMES)
 def test_any_labels_are_written_and_taken_back(first: list[str], second: list[str]) -> None:
-    for packet in (EMPTY, DARKTABLE):
+    empty = b"<dc:subject/> <lr:hierarchicalSubject><rdf:Bag/></lr:hierarchicalSubject>"
+    hollow = EMPTY.replace(b"  </rdf:Description>", empty + b"</rdf:Description>")
+    for packet in (EMPTY, DARKTABLE, hollow):
         done = labelled(packet, one("", *first))
         assert labelled(done, one("", *first)) == done
         again = labelled(done, one("", *second))

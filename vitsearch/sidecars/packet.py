@@ -7,6 +7,7 @@ XMP is RDF in XML (ISO 16684-1): ``rdf:RDF`` holds ``rdf:Description`` elements,
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 from xml.parsers import expat
 from xml.sax.saxutils import escape
 
@@ -31,6 +32,8 @@ _TAG = re.compile(rb"""<(?:[^>"']|"[^"]*"|'[^']*')*>""")
 _LISTS = {f"{RDF} {kind}" for kind in ("Bag", "Seq", "Alt")}
 _BETWEEN = "\n"  # never in a URI or a name
 Name = tuple[str, str]  # namespace and local name
+Hollow = Literal["", "property", "property/", "list", "list/"]  # what of a list that holds nothing is there; "/" for a single tag
+HOLLOWS: tuple[Hollow, ...] = get_args(Hollow)
 
 
 class NotXmp(ValueError):
@@ -74,8 +77,20 @@ class Packet:
         found = self._property(name)
         return [item.text.strip() for item in _items(found, name)] if found else []
 
-    def replace(self, name: Name, remove: Sequence[str], add: Sequence[str], kind: str = "Bag") -> None:
-        """Take items out of a list and put others behind the rest; a list that comes to hold nothing goes, one not yet there is made."""
+    def hollow(self, name: Name) -> Hollow:
+        """Return what is there of a list that holds nothing, "" where it holds something or is not there; raises NotXmp."""
+        found = self._property(name)
+        if found is None or _items(found, name):
+            return ""
+        if not found.children:
+            return "property/" if found.is_single_tag else "property"
+        return "list/" if found.children[0].is_single_tag else "list"
+
+    def replace(self, name: Name, remove: Sequence[str], add: Sequence[str], kind: str = "Bag", *, hollow: Hollow = "") -> None:
+        """Take items out of a list and put others behind the rest; one not yet there is made.
+
+        Of a list that comes to hold nothing, ``hollow`` stays.
+        """
         found = self._property(name)
         if found is None:
             if add:
@@ -83,13 +98,35 @@ class Packet:
             return
         items = _items(found, name)
         gone = [item for item in items if item.text.strip() in set(remove)]
-        if len(gone) == len(items) and not add:
-            self._cut(found, next(one for one in self._rdf.children if found in one.children))
+        if not add and len(gone) == len(items):
+            self._empty(found, gone, hollow)
+            return
+        if not found.children:
+            indent = _indent(self.data, found.start) + " "
+            self._append(found, self._block(indent, kind, add))
             return
         within = found.children[0]
         for item in gone:
             self._cut(item, within)
         self._append(within, "".join(self._item(within, text) for text in add), after=items[-1].end if items else None)
+
+    def _empty(self, found: Element, items: Sequence[Element], hollow: Hollow) -> None:
+        """Leave of a list what there was before it held its items."""
+        if not hollow:
+            self._cut(found, next(one for one in self._rdf.children if found in one.children))
+            return
+        place = found if hollow.startswith("property") or not found.children else found.children[0]
+        goes = found.children if place is found else items
+        if hollow.endswith("/") and goes and not self._rest(place, goes):
+            self._edits.append((place.inside - 1, place.end, b"/>"))
+            return
+        for one in goes:
+            self._cut(one, place)
+
+    def _rest(self, place: Element, goes: Sequence[Element]) -> bytes:
+        """Return what stands in an element beside some of its children, without the white space around."""
+        starts = [place.inside, *(one.end for one in goes)]
+        return b"".join(self.data[a:b].strip() for a, b in zip(starts, [*(one.start for one in goes), place.after], strict=True))
 
     def edited(self) -> bytes:
         """Return the bytes with all replacements made."""
@@ -122,11 +159,14 @@ class Packet:
     def _list(self, place: Element, indent: str, name: Name, kind: str, items: Sequence[str]) -> str:
         uri, local = name
         known = next((prefix for prefix, bound in place.prefixes.items() if bound == uri and prefix), None)
-        prefix, rdf = known or PREFIXES[uri], self._rdf.prefix
+        prefix = known or PREFIXES[uri]
         declared = "" if known else f' xmlns:{prefix}="{uri}"'
-        lines = "".join(f"\n{indent}  <{rdf}:li>{escape(item)}</{rdf}:li>" for item in items)
-        opened = f"\n{indent}<{prefix}:{local}{declared}>\n{indent} <{rdf}:{kind}>"
-        return f"{opened}{lines}\n{indent} </{rdf}:{kind}>\n{indent}</{prefix}:{local}>"
+        return f"\n{indent}<{prefix}:{local}{declared}>{self._block(indent + ' ', kind, items)}\n{indent}</{prefix}:{local}>"
+
+    def _block(self, indent: str, kind: str, items: Sequence[str]) -> str:
+        rdf = self._rdf.prefix
+        lines = "".join(f"\n{indent} <{rdf}:li>{escape(item)}</{rdf}:li>" for item in items)
+        return f"\n{indent}<{rdf}:{kind}>{lines}\n{indent}</{rdf}:{kind}>"
 
     def _item(self, within: Element, text: str) -> str:
         indent = _indent(self.data, within.children[0].start if within.children else within.start) + ("" if within.children else " ")
@@ -155,6 +195,8 @@ class Packet:
 
 
 def _items(found: Element, name: Name) -> list[Element]:
+    if not found.children and not found.attributes and not found.text.strip():
+        return []
     if len(found.children) != 1 or found.children[0].name not in _LISTS:
         raise NotXmp(f"its {PREFIXES[name[0]]}:{name[1]} is no list")
     return [item for item in found.children[0].children if item.name == f"{RDF} li"]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from vitsearch.sidecars.packet import EMPTY, NAMESPACE, NotXmp, Packet
+from vitsearch.sidecars.packet import EMPTY, HOLLOWS, NAMESPACE, PREFIXES, Hollow, NotXmp, Packet
 from vitsearch.types import Prediction
 
 BELOW = " > "  # between the levels of a label, as in classify.labels, which lies on a higher floor
@@ -23,6 +23,7 @@ _ADDED = {
     _LIGHTROOM: (NAMESPACE, "addedHierarchicalSubject"),
     _DIGIKAM: (NAMESPACE, "addedTagsList"),
 }
+_HOLLOW = (NAMESPACE, "emptyBefore")  # which of these lists was there and empty, and how: "dc:subject list/"
 
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
@@ -111,16 +112,27 @@ def labelled(data: bytes, labels: Sequence[Prediction]) -> bytes:
     best = {clean: one.score for one in reversed(labels) if (clean := BELOW.join(_levels(one.label)))}
     names = list(reversed(best))
     wanted = _keywords([name.split(BELOW) for name in names], packet)
+    hollows = _hollows(packet)
     for name, added in _ADDED.items():
         ours, there = packet.items(added), packet.items(name)
         users = set(there) - set(ours)
         new = [keyword for keyword in wanted[name] if keyword not in users]
         if new != ours or not set(new) <= set(there):
-            packet.replace(name, ours, new, "Seq" if name == _DIGIKAM else "Bag")
+            hollow = hollows.pop(name, "") if ours else packet.hollow(name)
+            packet.replace(name, ours, new, "Seq" if name == _DIGIKAM else "Bag", hollow=hollow)
             _set(packet, added, new)
+            if hollow and new:
+                hollows[name] = hollow
+    _set(packet, _HOLLOW, [f"{PREFIXES[name[0]]}:{name[1]} {hollows[name]}" for name in _ADDED if name in hollows])
     _set(packet, _LABELS, names)
     _set(packet, _SCORES, [f"{best[name]:.4f}" for name in names])
     return packet.edited()
+
+
+def _hollows(packet: Packet) -> dict[tuple[str, str], Hollow]:
+    """Return what was there before of the lists that held nothing when ours came into them."""
+    said = set(packet.items(_HOLLOW))
+    return {name: hollow for name in _ADDED for hollow in HOLLOWS if f"{PREFIXES[name[0]]}:{name[1]} {hollow}" in said}
 
 
 def _set(packet: Packet, name: tuple[str, str], items: Sequence[str]) -> None:
