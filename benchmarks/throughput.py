@@ -1,12 +1,12 @@
 """Photos a second from files on disk to stored vectors, beside clip-retrieval, sentence-transformers, open_clip and transformers.
 
-    python benchmarks/throughput.py [--against clip-retrieval,sentence-transformers,open_clip,transformers] [--count 200] [--rounds 3]
-        [--work DIR] [--sets jpeg-12mp jpeg-2mp jpeg-640 png-640] [--ours="--runtime onnx"] [--ours="--runtime torch"]
+    python benchmarks/throughput.py --work DIR [--against clip-retrieval,sentence-transformers,open_clip,transformers]
+        [--count 200] [--rounds 3] [--sets jpeg-12mp jpeg-2mp jpeg-640 png-640] [--ours="--runtime onnx"] [--ours="--runtime torch"]
 
 All read the same photos and run the same ViT-B-32 with random weights (speed does not depend on them) in float32 on the CPU, batches of
 32, and as many decoding workers as cores where a program has workers. The photos are cut from the large photographs of Debian's package
 `mate-backgrounds`, fetched with apt-get, or of the folder given by --sources. Each peer has a virtual environment of its own. DIR keeps
-environments (about 2 GB; torch is linked from this Python's), model (1.2 GB) and photos (3 MB for each of 12 megapixels) for the next time.
+environments (about 2 GB; torch is linked from this Python's), model (1.2 GB) and photos (1.5 MB each of 12 megapixels).
 
 Counted are the seconds from the first look at the folder until the last vector is stored, without starting Python and loading the model:
 `vitsearch index` reports them as ``seconds`` (finding, hashing, SQLite and the index are in it), clip-retrieval in its own statistics
@@ -133,9 +133,18 @@ def line(entry: Entry, first: Entry, bound: float, kind: str) -> str:
     ratio = f"{rate / first.rate():.2f}" if first.runs else "-"
     memory = [statistics.median(getattr(run, name) for run in entry.runs) / 1e9 for name in ("largest", "together")]
     whole = statistics.median(run.whole for run in entry.runs)
+    share = f"{100 * rate / bound:.0f} %" if bound else "-"
     note = f"; later: {entry.error}" if entry.error else ""
     costs = f"{whole:.0f} s | {memory[0]:.2f} / {memory[1]:.2f} GB | {stages(middle.said)}{note}"
-    return f"| {kind} | {entry.name} | {rate:.1f} | {ratio} | {100 * rate / bound:.0f} % | {costs} |"
+    return f"| {kind} | {entry.name} | {rate:.1f} | {ratio} | {share} | {costs} |"
+
+
+def bound_line(bound: dict[str, Any], kind: str) -> str:
+    """Return the bound's line of the table."""
+    if "error" in bound:
+        return f"| {kind} | bound | not measured: {bound['error']} | | | | | |"
+    cost = ", ".join(f"{stage.replace('_', ' ')} {1000 * seconds:.1f} ms" for stage, seconds in bound["stages"].items())
+    return f"| {kind} | bound | {bound['rate']:.1f} | | 100 % | | | a photo: {cost} |"
 
 
 def stages(said: dict[str, Any]) -> str:
@@ -158,8 +167,7 @@ def table(chosen: argparse.Namespace) -> None:
         entries = [ours(chosen.work, options) for options in chosen.ours or [""]]
         entries += [peer(chosen.work, program, workers) for program in chosen.against]
         bound = measure(entries, chosen.work / "photos" / name, chosen)
-        cost = ", ".join(f"{stage.replace('_', ' ')} {1000 * seconds:.1f} ms" for stage, seconds in bound["stages"].items())
-        print(f"| {SETS[name]} | bound | {bound['rate']:.1f} | | 100 % | | | a photo: {cost} |")
+        print(bound_line(bound, SETS[name]))
         for entry in entries:
             print(line(entry, entries[0], bound["rate"], SETS[name]), flush=True)
 
@@ -186,7 +194,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sets", nargs="*", choices=list(SETS), default=list(SETS))
     parser.add_argument("--ours", action="append", metavar="OPTIONS", help="options of `vitsearch index`, a line of the table each")
-    parser.add_argument("--work", type=lambda text: Path(text).resolve(), default=Path("benchmark-work").resolve())
+    parser.add_argument("--work", type=lambda text: Path(text).resolve(), required=True, help="folder that keeps what is made once")
     parser.add_argument("--sources", type=Path, help="folder of large photographs instead of mate-backgrounds")
     parser.add_argument("--limit", type=float, default=1800, help="seconds after which a run is given up")
     chosen = parser.parse_args()

@@ -17,8 +17,8 @@ PINS = {
     "open_clip": ["open_clip_torch==3.3.0"],
     "transformers": ["transformers==5.23.0"],
     "sentence-transformers": ["sentence-transformers==6.2.0", "transformers==5.23.0"],
-    # it imports pkg_resources, which setuptools lost in version 82
-    "clip-retrieval": ["clip-retrieval==2.45.0", "setuptools==69.5.1", "transformers==4.57.3"],
+    # CLIP there imports pkg_resources, which newer setuptools lost; opencv from 4.12 on wants NumPy 2, which it refuses
+    "clip-retrieval": ["clip-retrieval==2.45.0", "setuptools==69.5.1", "transformers==4.57.3", "opencv-python-headless==4.10.0.84"],
 }
 
 

@@ -7,9 +7,10 @@ import subprocess
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 EVERY = 0.5  # seconds between two looks at the memory; a look takes some milliseconds
 
@@ -52,19 +53,29 @@ def run(command: list[str | Path], *, env: dict[str, str], limit: float) -> Run:
         threads = [timer, threading.Thread(target=watch.run)]
         for thread in threads:
             thread.start()
-        _, status, usage = os.wait4(process.pid, 0)
-        whole = time.perf_counter() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
-        timer.cancel()
-        watch.ended.set()
-        for thread in threads:
-            thread.join()
-        said, wrong = (file.seek(0) or file.read() for file in (output, errors))
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+            whole = time.perf_counter() - began
+            process.returncode = os.waitstatus_to_exitcode(status)
+        finally:
+            timer.cancel()
+            watch.ended.set()
+            for thread in threads:
+                thread.join()
+            with suppress(ProcessLookupError):  # nobody outlives it, and it does not outlive an interrupt
+                os.killpg(process.pid, signal.SIGKILL)
+        said, wrong = whole_text(output), whole_text(errors)
     if process.returncode:
         late = f"not done after {limit:.0f} s" if whole >= limit else f"exit code {process.returncode}"
         raise Failed((wrong.strip() or late).splitlines()[-1])
     largest = usage.ru_maxrss * 1024
     return Run(last_json(said), whole, largest, max(largest, watch.peak))
+
+
+def whole_text(file: IO[str]) -> str:
+    """Return all that was written to a file."""
+    file.seek(0)
+    return file.read()
 
 
 def last_json(text: str) -> dict[str, Any]:
@@ -80,10 +91,10 @@ def last_json(text: str) -> dict[str, Any]:
 
 def family(process: int) -> list[int]:
     """Return a process and all that it started and that still run."""
-    try:
-        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    except OSError:
-        return [process]
+    children: list[str] = []
+    with suppress(OSError):
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            children += (thread / "children").read_text().split()
     return [process, *(member for child in children for member in family(int(child)))]
 
 
