@@ -27,7 +27,7 @@ from vitsearch.index import ExactIndex, open_shadow
 from vitsearch.layout import Settings, write_settings
 from vitsearch.recipes import Recipe, list_recipes, load_recipe
 from vitsearch.store import PhotoStore
-from vitsearch.upkeep import Upkeep
+from vitsearch.upkeep import Upkeep, text_like_queries
 from vitsearch.vectors import unit_rows
 
 K, QUERIES, BATCH, BLOCK = 10, 100, 64, 50_000
@@ -59,7 +59,32 @@ class Clustered:
         return unit_rows(self.centres[rng.integers(0, CENTRES, count)] + noise)
 
 
-def fill(folder: Path, data: Clustered) -> None:
+class OfPhotos:
+    """The vectors of an indexed folder; queries are photos that are kept out of the index, and prompts."""
+
+    def __init__(self, photos: Path) -> None:
+        with Collection.open(photos) as found:
+            _, vectors = found.vectors()
+            self.prompts = text_like_queries(found.encoder)
+        out = np.random.default_rng(0).choice(len(vectors), QUERIES, replace=False)
+        self.kept_out = vectors[out]
+        self.vectors = np.delete(vectors, out, axis=0)
+        self.count, self.dim = self.vectors.shape
+
+    def rows(self) -> Iterator[np.ndarray]:
+        """Yield float16 blocks."""
+        for start in range(0, self.count, BLOCK):
+            yield self.vectors[start : start + BLOCK].astype(np.float16)
+
+    def queries(self, count: int, seed: int, *, words: bool) -> np.ndarray:
+        """Return ``(count, dim)`` float32 unit rows, the same for every seed."""
+        return (self.prompts if words else self.kept_out)[:count]
+
+
+Data = Clustered | OfPhotos
+
+
+def fill(folder: Path, data: Data) -> None:
     """Make a collection of these vectors, without photos behind them."""
     folder.mkdir(parents=True)
     recipe = load_recipe("auto").to_dict()
@@ -79,7 +104,7 @@ def fill(folder: Path, data: Clustered) -> None:
             first += len(block)
 
 
-def upkeep(folder: Path, recipe: Recipe, data: Clustered) -> float:
+def upkeep(folder: Path, recipe: Recipe, data: Data) -> float:
     """Build the index of a recipe and return the seconds."""
     texts = data.queries(QUERIES, 7, words=True)
     with closing(PhotoStore(folder / "photos.db", read_only=True)) as store:
@@ -109,7 +134,7 @@ def anonymous_bytes() -> int:
     return 0
 
 
-def measure(folder: Path, recipe: Recipe, data: Clustered, queries: np.ndarray) -> str:
+def measure(folder: Path, recipe: Recipe, data: Data, queries: np.ndarray) -> str:
     """Build, search and judge one recipe; return its line of the table."""
     built = upkeep(folder, recipe, data)
     before = anonymous_bytes()
@@ -141,7 +166,7 @@ def measure(folder: Path, recipe: Recipe, data: Clustered, queries: np.ndarray) 
     )
 
 
-def baselines(folder: Path, data: Clustered, queries: np.ndarray) -> list[str]:
+def baselines(folder: Path, data: Data, queries: np.ndarray) -> list[str]:
     """Return the lines of exact float32 FAISS and of NumPy."""
     import faiss
 
@@ -170,11 +195,12 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--recipes", nargs="*", default=[name for name in list_recipes() if not load_recipe(name).gpu])
     parser.add_argument("--memory", type=float, default=0, help="bytes that recipe auto may take")
+    parser.add_argument("--photos", type=Path, help="an indexed folder of many photos")
     parser.add_argument("--keep", type=Path, help="folder for the collection; taken as it is where it is there")
     chosen = parser.parse_args()
-    data = Clustered(chosen.rows, chosen.dim)
+    data = OfPhotos(chosen.photos) if chosen.photos else Clustered(chosen.rows, chosen.dim)
     queries = np.concatenate([data.queries(QUERIES // 2, 3, words=False), data.queries(QUERIES // 2, 4, words=True)])
-    print(f"{machine()}; {chosen.rows:,} rows of {chosen.dim}")
+    print(f"{machine()}; {data.count:,} rows of {data.dim}")
     with tempfile.TemporaryDirectory() as place:
         folder = (chosen.keep or Path(place)) / "collection"
         if not folder.exists():
