@@ -5,12 +5,13 @@ every other environment sees that folder through a ``.pth`` file, its own packag
 each has its own transformers, NumPy and setuptools where it pins them.
 """
 
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 SHARED = ("torch", "torchvision")
 PINS = {
@@ -18,7 +19,7 @@ PINS = {
     "transformers": ["transformers==5.23.0"],
     "sentence-transformers": ["sentence-transformers==6.2.0", "transformers==5.23.0"],
     # CLIP there imports pkg_resources, which newer setuptools lost; opencv from 4.12 on wants NumPy 2, which it refuses
-    "clip-retrieval": ["clip-retrieval==2.45.0", "setuptools==69.5.1", "transformers==4.57.3", "opencv-python-headless==4.10.0.84"],
+    "clip-retrieval": ["clip-retrieval==2.45.0", "setuptools==80.9.0", "transformers==4.57.3", "opencv-python-headless==4.10.0.84"],
 }
 
 
@@ -54,21 +55,22 @@ def linked_torch(folder: Path) -> Path:
 
 
 def with_needs(names: tuple[str, ...]) -> Iterator[Distribution]:
-    """Yield the named distributions of this Python and, once each, all that they need."""
-    open_, seen = list(names), set()
-    while open_:
-        name = open_.pop().lower().replace("_", "-")
-        if name in seen:
+    """Yield the named distributions of this Python and, once each, all that they need here, extras too."""
+    wanted: list[tuple[str, frozenset[str]]] = [(name, frozenset()) for name in names]
+    seen = set()
+    while wanted:
+        name, extras = asked = wanted.pop()
+        if asked in seen:
             continue
-        seen.add(name)
+        seen.add(asked)
         try:
             found = distribution(name)
         except PackageNotFoundError as error:
-            if name in SHARED:
-                raise NotInstalled(f"{name} is not there: pip install 'vitsearch[clip]'") from error
-            continue  # needed on other systems
+            raise NotInstalled(f"{name} is not there: pip install 'vitsearch[clip]'") from error
         yield found
-        open_.extend(re.split(r"[^\w.-]", need)[0] for need in found.requires or () if "extra ==" not in need)
+        for need in map(Requirement, found.requires or ()):
+            if need.marker is None or any(need.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+                wanted.append((need.name, frozenset(need.extras)))
 
 
 def _packages(python: Path) -> Path:
