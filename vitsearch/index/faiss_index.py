@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitsearch.errors import RecipeError
-from vitsearch.index.protocol import LISTS, Candidates, Halves, Ids
+from vitsearch.index.protocol import LISTS, Candidates, Halves, Ids, query_rows
 from vitsearch.recipes import Recipe
 from vitsearch.vectors import Vectors, unit_rows
 
@@ -46,9 +46,7 @@ class FaissIndex:
 
     def search_batch(self, queries: NDArray[Any], k: int) -> list[Candidates]:
         """Return the candidates of each ``(m, dim)`` query; rows that FAISS pads with -1 are dropped."""
-        rows = np.ascontiguousarray(queries, dtype=np.float32)
-        if rows.ndim != 2 or rows.shape[1] != self.dim:
-            raise ValueError(f"expected (m, {self.dim}) queries, got shape {rows.shape}")
+        rows = query_rows(queries, self.dim)
         count = min(k, len(self))
         if count <= 0:
             return [Candidates(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in rows]

@@ -38,3 +38,11 @@ class VectorIndex(Protocol):
     def search_batch(self, queries: NDArray[Any], k: int) -> list[Candidates]:
         """Return the candidates of each of the ``(m, dim)`` unit queries, in their order."""
         ...
+
+
+def query_rows(queries: NDArray[Any], dim: int) -> NDArray[np.float32]:
+    """Return queries as float32 rows ``(m, dim)``; raises ValueError for another shape."""
+    rows = np.ascontiguousarray(queries, dtype=np.float32)
+    if rows.ndim != 2 or rows.shape[1] != dim:
+        raise ValueError(f"expected (m, {dim}) queries, got shape {rows.shape}")
+    return rows

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitsearch.errors import RecipeError
-from vitsearch.index.protocol import Candidates, Halves, Ids
+from vitsearch.index.protocol import Candidates, Halves, Ids, query_rows
 from vitsearch.vectors import cosine_scores, top_k, unit_rows
 
 _BLOCK = 33_554_432  # numbers that are float32 at a time: 128 MiB
@@ -42,9 +42,7 @@ class TorchExact:
 
     def search_batch(self, queries: NDArray[Any], k: int) -> list[Candidates]:
         """Return the candidates of each ``(m, dim)`` query. Raises RecipeError where the device's memory does not suffice."""
-        rows = np.ascontiguousarray(queries, dtype=np.float32)
-        if rows.ndim != 2 or rows.shape[1] != self.dim:
-            raise ValueError(f"expected (m, {self.dim}) queries, got shape {rows.shape}")
+        rows = query_rows(queries, self.dim)
         count = min(k, len(self))
         if count <= 0:
             return [Candidates(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in rows]
