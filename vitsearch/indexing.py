@@ -18,7 +18,7 @@ import numpy as np
 from vitsearch.collection.duplicates import LOOKALIKE, lookalike_threshold
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.golden import check_golden, golden_vectors
-from vitsearch.encoders.protocol import ImageEncoder
+from vitsearch.encoders.protocol import ImageEncoder, pace
 from vitsearch.errors import CollectionError, CollectionNotFound, EncoderMismatch
 from vitsearch.index import check_recipe, remove_shadow
 from vitsearch.layout import (
@@ -100,7 +100,7 @@ def index_folder(  # noqa: PLR0913  one keyword for each flag of the command lin
     again, ``max_pixels`` is the largest width times height that is decoded, ``progress`` is called as the run goes on.
     JPEGs much larger than the encoder's input are decoded at a reduced size, which moves a vector by a cosine of 0.005 at most, unless
     ``exact_decode`` (None: as the collection's other photos); ``profile`` is a JSON file for a trace of the run (`chrome://tracing`).
-    A run that is stopped loses at most two batches, the one being stored and the one being encoded, and the next goes on. Raises
+    A run that is stopped loses the batches that are being encoded or wait for it, and the next goes on. Raises
     CollectionError, CollectionLocked, EncoderError, EncoderMismatch, RecipeError; a photo that cannot be read is recorded, not raised.
     """
     if batch_size < 1 or (workers is not None and workers < 1) or max_pixels < 1:
@@ -173,7 +173,8 @@ class _Run:
         if not total:
             broken = self.counts["failed"] + self.counts["skipped"]
             raise CollectionError(f"none of the {broken} files in {self.root} could be read: `vitsearch failures {self.root}` lists why")
-        stages = self.clock.report(wall=seconds, workers=self.options.workers, trace=self.options.profile)
+        callers = pace(self._encoder)[0] if self._encoder else 1
+        stages = self.clock.report(wall=seconds, workers=self.options.workers, callers=callers, trace=self.options.profile)
         return IndexReport(**self.counts, seconds=seconds, load_seconds=self.load_seconds, total=total, stages=stages)
 
     # -- before anything is written ---------------------------------------------------------------------------------
@@ -210,9 +211,9 @@ class _Run:
         return self._encoder
 
     def _load(self, name: str, dtype: str) -> ImageEncoder:
-        """Return the encoder of that name; on a CPU it is exported for ONNX Runtime, so that each search later starts without torch."""
+        """Return the encoder of that name for many pictures; on a CPU it is exported, so that each search later starts without torch."""
         tell, how = (lambda note: self.progress(Progress("loading", 0, None, note=note))), self.options
-        return load_encoder(name, how.device, dtype, runtime=how.runtime, export=True, tell=tell)
+        return load_encoder(name, how.device, dtype, runtime=how.runtime, export=True, bulk=True, tell=tell)
 
     def _walk(self) -> tuple[list[Found], list[str]]:
         """Return the photo files and the folders that could not be read."""

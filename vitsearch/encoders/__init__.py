@@ -29,6 +29,7 @@ def load_encoder(
     *,
     runtime: str = "auto",
     export: bool = False,
+    bulk: bool = False,
     tell: Callable[[str], None] = _silent,
 ) -> Encoder:
     """Return the encoder of that name, ready to encode.
@@ -36,14 +37,17 @@ def load_encoder(
     ``device`` is "auto", "cpu", "cuda", "cuda:1" or "mps"; ``dtype`` is "auto", "float32", "float16", "bfloat16" or "int8" (auto: float32
     on a CPU, float16 on a GPU). ``runtime`` says what runs a CLIP or SigLIP model: "torch"; "onnx", on a CPU in float32 or int8, its export
     made where there is none; "auto": ONNX Runtime on a CPU where there is an export, else torch. With ``export``, auto makes one too, and
-    where that cannot be, ``tell`` is given one line and torch runs the model.
+    where that cannot be, ``tell`` is given one line and torch runs the model. ``bulk`` is for many pictures rather than a query at a time:
+    ONNX Runtime computes each batch with one thread, and `encode_prepared` is to be called from as many threads as ``callers`` says.
     Raises EncoderError with the spellings to try, the extra to install, or the missing file.
     """
     source, model = _parsed(name)
     try:
+        if source == "mini":
+            return _mini(device, dtype, bulk)
         if source not in _WITH_MODEL:
             return _LOADERS[source](model, device, dtype)
-        return _two_towers(name, device, dtype, runtime, export, tell)
+        return _two_towers(name, device, dtype, runtime, export=export, bulk=bulk, tell=tell)
     except ModuleNotFoundError as error:
         raise _as_missing_extra(name, error) from error
 
@@ -78,16 +82,16 @@ def _as_missing_extra(name: str, error: ModuleNotFoundError) -> Exception:
     return EncoderError(f"encoder {name!r} needs the package {error.name}: pip install 'vitsearch[clip]'")
 
 
-def _two_towers(name: str, device: str, dtype: str, runtime: str, export: bool, tell: Callable[[str], None]) -> Encoder:
+def _two_towers(name: str, device: str, dtype: str, runtime: str, *, export: bool, bulk: bool, tell: Callable[[str], None]) -> Encoder:
     from vitsearch.encoders.runtime import check_runtime, find_encoder, make_encoder
 
     check_runtime(runtime, device, dtype)
     in_torch = _in_torch(name)
-    found = find_encoder(name, device, dtype, runtime, in_torch)
+    found = find_encoder(name, device, dtype, runtime, in_torch, bulk=bulk)
     if found is not None:
         return found
     if export or runtime == "onnx" or dtype == "int8":
-        made: Encoder = make_encoder(name, device, dtype, runtime, in_torch, tell=tell)
+        made: Encoder = make_encoder(name, device, dtype, runtime, in_torch, tell=tell, bulk=bulk)
         return made
     return in_torch(device, dtype)
 
@@ -97,10 +101,10 @@ def _in_torch(name: str) -> "Callable[[str, str], TorchEncoder]":
     return lambda device, dtype: _LOADERS[source](model, device, dtype)  # type: ignore[return-value]
 
 
-def _mini(model: str, device: str, dtype: str) -> Encoder:
+def _mini(device: str, dtype: str, bulk: bool) -> Encoder:
     from vitsearch.encoders.mini.encoder import load_mini
 
-    return load_mini(device=device, dtype=dtype)
+    return load_mini(device=device, dtype=dtype, bulk=bulk)
 
 
 def _colour(model: str, device: str, dtype: str) -> Encoder:
@@ -128,7 +132,7 @@ def _local_dir(model: str, device: str, dtype: str) -> Encoder:
 
 
 _LOADERS: dict[str, Callable[[str, str, str], Encoder]] = {
-    "mini": _mini,
+    "mini": lambda model, device, dtype: _mini(device, dtype, False),
     "colour": _colour,
     "open_clip": _open_clip,
     "hf": _hf,

@@ -10,9 +10,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitsearch.encoders.model_files import one_line
 from vitsearch.encoders.preprocess import Box, Preprocess, normalise, prepare, seen_region
 from vitsearch.encoders.protocol import Vectors
+from vitsearch.encoders.sessions import PICTURES_A_CALL, Cores, open_graph
 from vitsearch.encoders.tokens import PortableTokenizer, TextReader, rules_from
 from vitsearch.errors import EncoderError
 from vitsearch.vectors import unit_rows
@@ -38,7 +38,9 @@ class OnnxEncoder:
     computed together, and a vector must not depend on its neighbours.
     """
 
-    def __init__(self, name: str, folder: Path, facts: Mapping[str, Any], in_torch: Callable[[], "TorchEncoder"], threads: int = 0) -> None:
+    def __init__(
+        self, name: str, folder: Path, facts: Mapping[str, Any], in_torch: Callable[[], "TorchEncoder"], cores: Cores | None = None
+    ) -> None:
         self.name = name
         self.folder = folder
         self.dim: int = facts["dim"]
@@ -51,7 +53,9 @@ class OnnxEncoder:
         self.decode_at_least = self.preprocess.decode_at_least
         self.in_torch = in_torch
         self._rules: Mapping[str, Any] | None = facts["tokens"]
-        self._threads = threads
+        self._cores = cores or Cores()
+        self.callers = self._cores.callers
+        self.pictures_a_call = PICTURES_A_CALL if self.callers > 1 else None
         self._locks = {part: threading.Lock() for part in (IMAGE, TEXT, TOKENIZER)}
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         self._tokenize: Callable[[Sequence[str]], Arrays] | None = None
@@ -103,19 +107,14 @@ class OnnxEncoder:
     def _session(self, graph: str) -> onnxruntime.InferenceSession:
         with self._locks[graph]:
             if graph not in self._sessions:
-                self._sessions[graph] = open_graph(self.folder / graph, self._threads)
+                self._sessions[graph] = self._open(graph)
             return self._sessions[graph]
 
-
-def open_graph(file: Path, threads: int = 0) -> onnxruntime.InferenceSession:
-    """Return a graph on the CPU, ``threads`` computing one batch (0: one a core); raises EncoderError where it cannot be opened."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
-    try:
-        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime raises classes of its own without a root
-        raise EncoderError(f"ONNX Runtime cannot open {file} ({one_line(error)}): delete that folder, or use runtime torch") from error
+    def _open(self, graph: str) -> onnxruntime.InferenceSession:
+        try:
+            return open_graph(self.folder / graph, self._cores.threads)
+        except EncoderError as error:
+            raise EncoderError(f"{error}: delete that folder, or use runtime torch") from error
 
 
 def preprocess_from(facts: Mapping[str, Any]) -> Preprocess:

@@ -18,7 +18,7 @@ class ImageEncoder(Protocol):
 
     ``prepare`` does the per-picture work (resize, crop) and may run in any thread; ``encode_prepared`` runs the model on what it returned.
 
-    One more fact is read where an encoder has it, see `decode_at_least`.
+    More facts are read where an encoder has them, see `decode_at_least` and `pace`.
     """
 
     name: str
@@ -65,6 +65,14 @@ def decode_at_least(encoder: ImageEncoder) -> int | None:
     """
     side = getattr(encoder, "decode_at_least", None)
     return int(side) if side else None
+
+
+def pace(encoder: ImageEncoder) -> tuple[int, int | None]:
+    """Return how many threads may usefully call ``encode_prepared`` at once, and with how many pictures each (None: as many as one likes).
+
+    They are the encoder's attributes ``callers`` and ``pictures_a_call``; one caller for an encoder without them.
+    """
+    return int(getattr(encoder, "callers", 1)), getattr(encoder, "pictures_a_call", None)
 
 
 def fingerprint_of(facts: Mapping[str, Any]) -> str:

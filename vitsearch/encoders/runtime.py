@@ -55,17 +55,17 @@ def check_runtime(runtime: str, device: str, dtype: str) -> None:
         )
 
 
-def find_encoder(name: str, device: str, dtype: str, runtime: str, in_torch: InTorch) -> "OnnxEncoder | None":
+def find_encoder(name: str, device: str, dtype: str, runtime: str, in_torch: InTorch, *, bulk: bool = False) -> "OnnxEncoder | None":
     """Return the exported encoder where it is to be used and is there, else None; torch is not imported."""
     if not _is_for_onnx(device, dtype, runtime):
         return None
     precision = "int8" if dtype == "int8" else "float32"
     folder = exports.expected_folder(name, precision)
     facts = exports.read_facts(folder) if folder else None
-    return _opened(name, folder, facts, in_torch) if folder and facts else None
+    return _opened(name, folder, facts, in_torch, bulk) if folder and facts else None
 
 
-def make_encoder(name: str, device: str, dtype: str, runtime: str, in_torch: InTorch, *, tell: Tell) -> Any:
+def make_encoder(name: str, device: str, dtype: str, runtime: str, in_torch: InTorch, *, tell: Tell, bulk: bool = False) -> Any:
     """Return the encoder on ONNX Runtime, its export made now; with runtime auto, where that cannot be, on PyTorch, and ``tell`` why.
 
     Raises EncoderError where ONNX Runtime was asked for and the export cannot be made.
@@ -82,7 +82,7 @@ def make_encoder(name: str, device: str, dtype: str, runtime: str, in_torch: InT
             raise
         tell(f"{error} (it runs on torch now)")
         return encoder
-    return _opened(encoder.name, folder, exports.read_facts(folder) or {}, in_torch)
+    return _opened(encoder.name, folder, exports.read_facts(folder) or {}, in_torch, bulk)
 
 
 def prepare_model(name: str, in_torch: InTorch, *, dtype: str = "float32") -> Prepared:
@@ -108,11 +108,12 @@ def _is_for_onnx(device: str, dtype: str, runtime: str) -> bool:
     return runtime == "onnx" or dtype == "int8" or device == "cpu" or not has_gpu()
 
 
-def _opened(name: str, folder: Path, facts: dict[str, Any], in_torch: InTorch) -> "OnnxEncoder":
+def _opened(name: str, folder: Path, facts: dict[str, Any], in_torch: InTorch, bulk: bool) -> "OnnxEncoder":
     from vitsearch.encoders.onnx_runtime import OnnxEncoder
+    from vitsearch.encoders.sessions import share_cores
 
     shown = f"local-dir:{Path(name.partition(':')[2]).expanduser().resolve()}" if name.startswith("local-dir:") else facts["name"]
-    return OnnxEncoder(shown, folder, facts, lambda: in_torch("cpu", "float32"))
+    return OnnxEncoder(shown, folder, facts, lambda: in_torch("cpu", "float32"), share_cores(bulk))
 
 
 def _made(encoder: "TorchEncoder", dtype: str, *, again: bool) -> Path:

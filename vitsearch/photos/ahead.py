@@ -9,20 +9,22 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, ahead: int) -> Iterator[Result]:
+def map_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, ahead: int, name: str = "photos"
+) -> Iterator[Result]:
     """Yield ``function(item)`` for each item, in the order of the items, worked out ahead of the consumer in threads.
 
     At most ``ahead`` items are taken and not yet handed over, so memory stays bounded whatever the length of ``items``.
     An error of ``function`` is raised at its item's turn, an error of ``items`` after the results before it. When the consumer
-    stops, work that has not begun is dropped and the threads end. Raises ValueError when ``workers`` or ``ahead`` is below 1.
+    stops, work that has not begun is dropped and the threads, called ``name``, end.
+    Raises ValueError when ``workers`` or ``ahead`` is below 1.
     """
     if workers < 1 or ahead < 1:
         raise ValueError(f"workers and ahead must be 1 or more, got {workers} and {ahead}")
-    return _map_ahead(function, iter(items), workers=workers, ahead=ahead)
+    return _map_ahead(function, iter(items), ThreadPoolExecutor(workers, thread_name_prefix=name), ahead=ahead)
 
 
-def _map_ahead(function: Callable[[Item], Result], items: Iterator[Item], *, workers: int, ahead: int) -> Iterator[Result]:
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="photos")
+def _map_ahead(function: Callable[[Item], Result], items: Iterator[Item], pool: ThreadPoolExecutor, *, ahead: int) -> Iterator[Result]:
     waiting: deque[Future[Result]] = deque()
     source_error: BaseException | None = None
     exhausted = False

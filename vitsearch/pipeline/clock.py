@@ -57,11 +57,14 @@ class Clock:
             elif self._traces:
                 self.dropped += 1
 
-    def report(self, *, wall: float, workers: int, trace: Path | None = None) -> Stages:
-        """Return the times of a run of ``wall`` seconds, in which ``workers`` threads read and decoded; ``trace`` as in `write_trace`."""
+    def report(self, *, wall: float, workers: int, callers: int = 1, trace: Path | None = None) -> Stages:
+        """Return the times of a run of ``wall`` seconds, in which ``workers`` threads decoded and ``callers`` encoded.
+
+        ``trace`` is the file for `write_trace`.
+        """
         if trace:
             self.write_trace(trace)
-        return Stages(**self.seconds, wall=wall, bound=_bound(self.seconds, workers))
+        return Stages(**self.seconds, wall=wall, bound=_bound(self.seconds, workers, callers))
 
     def write_trace(self, file: Path) -> None:
         """Write the events in Chrome's trace format, aside and then renamed; raises CollectionError.
@@ -92,13 +95,13 @@ def _event(name: str, what: str, start: float, seconds: float, thread: int) -> d
     return {"name": name, "cat": "photo", "ph": "X", **times, "pid": 1, "tid": thread, "args": {"what": what}}
 
 
-def _bound(seconds: dict[str, float], workers: int) -> Bound:
-    """Return what a run waited for: of the threads that decode, the one that encodes and the one that stores, the busiest."""
+def _bound(seconds: dict[str, float], workers: int, callers: int) -> Bound:
+    """Return what a run waited for: of the threads that decode, those that encode and the one that stores, the busiest."""
     decoding = seconds["decode"] + seconds["prepare"]
     busy: dict[Bound, float] = {
         "disk": (seconds["read"] + decoding) / workers if seconds["read"] > decoding else 0.0,
         "decoding": (seconds["read"] + decoding) / workers if seconds["read"] <= decoding else 0.0,
-        "model": seconds["encode"],
+        "model": seconds["encode"] / callers,
         "storing": seconds["store"] + seconds["build"],
         "looking": seconds["walk"],
     }

@@ -1,11 +1,10 @@
 """One run of the pipeline.
 
-read, hash, decode, prepare (ahead, in threads) -> batch -> encode (in a thread) -> one transaction a batch
+read, hash, decode, prepare (ahead, in threads) -> batch -> encode (ahead, in as many threads as help) -> one transaction a batch
 """
 
 import os
 from collections.abc import Container, Iterator, MutableMapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitsearch.encoders.protocol import ImageEncoder, Vectors
+from vitsearch.encoders.protocol import ImageEncoder, Vectors, pace
 from vitsearch.errors import PhotoError
 from vitsearch.photos import decode, map_ahead, read_bytes_and_fingerprint
 from vitsearch.pipeline.clock import Clock
@@ -64,29 +63,24 @@ class Pipeline:
                 self.store.raise_generation(gone > 0)
 
     def run(self, encoder: ImageEncoder, *, batch_size: int, workers: int) -> Iterator[int]:
-        """Embed and store the files to do, one transaction a batch, and yield after each how many are done.
+        """Embed and store the files to do, one transaction for each batch, and yield after each how many are done.
 
-        A batch is stored while the next is encoded, in the thread that SQLite's connection belongs to: a crash loses at most these two.
+        As many threads encode as the encoder can use (`pace`), a batch each, and one more batch waits: a crash loses those. A batch is
+        stored meanwhile in the thread that SQLite's connection belongs to.
         """
         known, done = self.store.fingerprints(), 0
+        callers, most = pace(encoder)
+        patient = PatientEncoder(encoder)
         loaded = map_ahead(lambda found: self._load(found, encoder, known), self.plan.todo, workers=workers, ahead=batch_size + workers)
-        batches = ([self._with_vector(item, encoder) for item in batch] for batch in _batches(loaded, batch_size))
-        for batch, rows in self._encoded(batches, PatientEncoder(encoder)):
+        batches = ([self._with_vector(item, encoder) for item in batch] for batch in _batches(loaded, min(batch_size, most or batch_size)))
+        encoded = map_ahead(
+            lambda batch: (batch, self._encode(batch, patient)), batches, workers=callers, ahead=callers + 1, name="encoder"
+        )
+        for batch, rows in encoded:
             with self.clock.stage("store", f"{len(batch)} photos"):
                 self._store_batch(batch, rows)
             done += len(batch)
             yield done
-
-    def _encoded(self, batches: Iterator[_Batch], encoder: PatientEncoder) -> Iterator[tuple[_Batch, list[Vectors | None]]]:
-        """Yield each batch with the rows of its pictures; the next batch is already being encoded by then."""
-        waiting: tuple[_Batch, Future[list[Vectors | None]]] | None = None
-        with ThreadPoolExecutor(1, thread_name_prefix="encoder") as thread:
-            for batch in batches:
-                earlier, waiting = waiting, (batch, thread.submit(self._encode, batch, encoder))
-                if earlier:
-                    yield earlier[0], earlier[1].result()
-            if waiting:
-                yield waiting[0], waiting[1].result()
 
     def _encode(self, batch: _Batch, encoder: PatientEncoder) -> list[Vectors | None]:
         pictures = [item.prepared for item in batch if isinstance(item, _Loaded) and item.prepared is not None]

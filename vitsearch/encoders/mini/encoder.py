@@ -7,6 +7,7 @@ by words never loads the image tower.
 import json
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from vitsearch.encoders.protocol import Vectors, fingerprint_of
+from vitsearch.encoders.sessions import CPU, PICTURES_A_CALL, Cores, open_graph, share_cores
 from vitsearch.errors import EncoderError
 from vitsearch.language import readable
 from vitsearch.vectors import unit_rows
@@ -37,7 +39,7 @@ class MiniEncoder:
     name = "mini"
     english_only = True
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], providers: Sequence[str], threads: int = 0) -> None:
+    def __init__(self, folder: Path, config: Mapping[str, Any], providers: Sequence[str], cores: Cores | None = None) -> None:
         self.dim: int = config["dim"]
         self.side: int = config["side"]
         self.decode_at_least = 2 * self.side
@@ -47,7 +49,9 @@ class MiniEncoder:
         self._context: int = config["network"]["context"]
         self._folder = folder
         self._providers = list(providers)
-        self._threads = threads
+        self._cores = cores or Cores()
+        self.callers = self._cores.callers
+        self.pictures_a_call = PICTURES_A_CALL if self.callers > 1 else None
         self._locks = {part: threading.Lock() for part in ("image", "text", "tokenizer")}
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         self._tokenizer: Tokenizer | None = None
@@ -117,11 +121,7 @@ class MiniEncoder:
     def _session(self, tower: str) -> onnxruntime.InferenceSession:
         with self._locks[tower]:
             if tower not in self._sessions:
-                options = onnxruntime.SessionOptions()
-                options.log_severity_level = 3
-                options.intra_op_num_threads = self._threads
-                path = str(self._folder / f"{tower}.onnx")
-                self._sessions[tower] = onnxruntime.InferenceSession(path, options, providers=self._providers)
+                self._sessions[tower] = open_graph(self._folder / f"{tower}.onnx", self._cores.threads, providers=self._providers)
             return self._sessions[tower]
 
     def _load_tokenizer(self) -> Tokenizer:
@@ -171,16 +171,16 @@ def choose_providers(device: str) -> list[str]:
     """Return ONNX Runtime's providers for a device; raises EncoderError for one that it does not have."""
     available = onnxruntime.get_available_providers()
     if device in ("auto", "cpu"):
-        return ["CPUExecutionProvider"]
+        return list(CPU)
     if device.partition(":")[0] == "cuda" and "CUDAExecutionProvider" in available:
         return ["CUDAExecutionProvider", "CPUExecutionProvider"]
     raise EncoderError(f"mini cannot run on {device!r}: ONNX Runtime here has {', '.join(available)}; use --device auto")
 
 
-def load_mini(*, device: str = "auto", dtype: str = "auto", threads: int = 0) -> MiniEncoder:
+def load_mini(*, device: str = "auto", dtype: str = "auto", threads: int = 0, bulk: bool = False) -> MiniEncoder:
     """Return the encoder inside the package; its towers are opened when they are first used.
 
-    ``threads`` is how many compute one batch; 0 is one a core.
+    ``threads`` is how many compute one batch; 0 is one a core. ``bulk`` is for many pictures: one thread a batch, several batches at once.
 
     Raises EncoderError for a device that ONNX Runtime does not have, a dtype other than float32, or missing files.
     """
@@ -189,4 +189,6 @@ def load_mini(*, device: str = "auto", dtype: str = "auto", threads: int = 0) ->
     for file in ("mini.safetensors", "image.onnx", "text.onnx", "tokenizer.json", "classes.txt"):
         if not (FOLDER / file).is_file():
             raise EncoderError(f"mini: {FOLDER / file} is missing: install vitsearch again")
-    return MiniEncoder(FOLDER, read_config(), choose_providers(device), threads)
+    providers = choose_providers(device)
+    cores = share_cores(bulk) if providers == list(CPU) else Cores()
+    return MiniEncoder(FOLDER, read_config(), providers, replace(cores, threads=threads) if threads else cores)

@@ -1,0 +1,47 @@
+"""How ONNX Runtime uses the cores: all of them for one query, or one for each of several batches at once."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnxruntime
+
+from vitsearch.encoders.model_files import one_line
+from vitsearch.errors import EncoderError
+
+PICTURES_A_CALL = 8  # enough to spread the reading of the weights, few enough to stay in the cache
+CPU = ("CPUExecutionProvider",)
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """How many calls may usefully run at once (``callers``), and the threads that compute each of them (0: one a core).
+
+    Threads of one batch wait for each other after every matrix, and wait long where another thread has their core. With many batches
+    there is no need to: one thread for each is 4 to 10 % faster by itself, and more beside threads that decode (benchmarks/runtime.py).
+    """
+
+    callers: int = 1
+    threads: int = 0
+
+
+def share_cores(bulk: bool) -> Cores:
+    """Return how to use the cores for many pictures (``bulk``), or for one query at a time."""
+    return Cores(callers=usable_cores(), threads=1) if bulk else Cores()
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use, which a container or `taskset` may have limited."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def open_graph(file: Path, threads: int = 0, *, providers: Sequence[str] = CPU) -> onnxruntime.InferenceSession:
+    """Return a graph, ``threads`` computing one batch (0: one a core); raises EncoderError where it cannot be opened."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(str(file), options, providers=list(providers))
+    except Exception as error:  # ONNX Runtime raises classes of its own without a root
+        raise EncoderError(f"ONNX Runtime cannot open {file} ({one_line(error)})") from error
