@@ -40,9 +40,15 @@ def test_size_and_time_are_those_of_the_file(tmp_path: Path) -> None:
     assert list(walk(tmp_path)) == [Found("a.jpg", 5, 1_234_567_890_123_456_789)]
 
 
-def test_sorted_by_name_within_each_folder(tmp_path: Path) -> None:
-    touch(tmp_path, "b/2.jpg", "b/1.jpg", "a.jpg", "c.jpg", "B.jpg")
-    assert paths(tmp_path) == ["B.jpg", "a.jpg", "b/1.jpg", "b/2.jpg", "c.jpg"]
+def test_in_the_order_of_the_bytes_of_whole_paths(tmp_path: Path) -> None:
+    touch(tmp_path, "b/2.jpg", "b/1.jpg", "b.jpg", "b!.jpg", "c.jpg", "B.jpg", "\udcff.jpg", "\ue000.jpg", "b0/x.jpg")
+    assert paths(tmp_path) == ["B.jpg", "b!.jpg", "b.jpg", "b/1.jpg", "b/2.jpg", "b0/x.jpg", "c.jpg", "\ue000.jpg", "\udcff.jpg"]
+
+
+def test_followed_links_are_in_order_too(tmp_path: Path) -> None:
+    touch(tmp_path, "real/1.jpg", "b.jpg", "b!.jpg")
+    (tmp_path / "b").symlink_to("real")
+    assert paths(tmp_path, follow_symlinks=True) == ["b!.jpg", "b.jpg", "b/1.jpg", "real/1.jpg"]
 
 
 def test_odd_files(tmp_path: Path) -> None:
@@ -90,15 +96,15 @@ def test_left_out_by_default_and_brought_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("exclude", "left"),
     [
-        ((), ["a.gif", "raw/a.jpg", "raw.jpg", "x/raw/b.jpg", "x/y/c.GIF"]),
+        ((), ["a.gif", "raw.jpg", "raw/a.jpg", "x/raw/b.jpg", "x/y/c.GIF"]),
         (("raw",), ["a.gif", "raw.jpg", "x/y/c.GIF"]),
         (("raw/",), ["a.gif", "raw.jpg", "x/y/c.GIF"]),
-        (("x/raw",), ["a.gif", "raw/a.jpg", "raw.jpg", "x/y/c.GIF"]),
-        (("./x/*",), ["a.gif", "raw/a.jpg", "raw.jpg"]),
+        (("x/raw",), ["a.gif", "raw.jpg", "raw/a.jpg", "x/y/c.GIF"]),
+        (("./x/*",), ["a.gif", "raw.jpg", "raw/a.jpg"]),
         (("**/raw",), ["a.gif", "raw.jpg", "x/y/c.GIF"]),
         (("*.gif", "ra[vw].*"), ["raw/a.jpg", "x/raw/b.jpg", "x/y/c.GIF"]),
         (("*",), []),
-        (("",), ["a.gif", "raw/a.jpg", "raw.jpg", "x/raw/b.jpg", "x/y/c.GIF"]),
+        (("",), ["a.gif", "raw.jpg", "raw/a.jpg", "x/raw/b.jpg", "x/y/c.GIF"]),
     ],
 )
 def test_exclude(tmp_path: Path, exclude: tuple[str, ...], left: list[str]) -> None:
@@ -245,7 +251,7 @@ def naive(folder: Path, include_hidden: bool) -> list[str]:
         hidden = any(part.startswith(".") or part in ("@eaDir", "node_modules") for part in relative.parts)
         if path.is_file() and path.suffix[1:].lower() in PHOTO_EXTENSIONS and (include_hidden or not hidden):
             answer.append(relative.as_posix())
-    return sorted(answer, key=lambda path: path.split("/"))
+    return sorted(answer, key=os.fsencode)
 
 
 @settings(max_examples=60, deadline=None)

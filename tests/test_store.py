@@ -52,9 +52,9 @@ def store(tmp_path: Path) -> Iterator[PhotoStore]:
 
 
 def test_a_new_store_is_empty(store: PhotoStore) -> None:
-    assert (store.count(), store.generation(), store.stats(), store.failure_stats(), store.failures()) == (0, 0, {}, {}, [])
-    assert (store.fingerprints(), list(store.photos()), list(store.vector_batches()), store.rows([1]), store.check()) == (
-        set(),
+    assert (store.count(), store.generation(), list(store.stats()), list(store.failure_stats()), store.failures()) == (0, 0, [], [], [])
+    assert (store.fingerprints().ordered.tolist(), list(store.photos()), list(store.vector_batches()), store.rows([1]), store.check()) == (
+        [],
         [],
         [],
         [],
@@ -90,7 +90,7 @@ def test_putting_again_keeps_the_id_and_forgets_label_and_failure(store: PhotoSt
     assert store.photo_at("a.jpg") == Photo(first, "a.jpg", 10, 20, b"f", INFO, "dog \udcff", 0.75)
     again = put(store, "a.jpg", half(0, 1, 0, 0), fingerprint=b"g", info=PhotoInfo(2, 3))
     assert list(store.photos()) == [Photo(first, "a.jpg", 10, 20, b"g", PhotoInfo(2, 3))]
-    assert (again, store.count(), store.fingerprints()) == (first, 1, {b"g"})
+    assert (again, store.count(), store.fingerprints().ordered.tolist()) == (first, 1, [b"g"])
     np.testing.assert_array_equal(store.vector(first), half(0, 1, 0, 0))
 
 
@@ -108,9 +108,9 @@ def test_a_failure_takes_the_photo_out_and_a_photo_the_failure(store: PhotoStore
         assert store.put_failure(Found("a.jpg", 5, 6), "failed", "cut\noff \udcff") == 1
         assert store.put_failure(Found("b.jpg", 7, 8), "skipped", "a pipe") == 0
     assert store.failures() == [SkippedPhoto("a.jpg", "failed", "cut\noff \udcff"), SkippedPhoto("b.jpg", "skipped", "a pipe")]
-    assert (store.failure_stats(), store.count()) == ({"a.jpg": ("failed", 5, 6), "b.jpg": ("skipped", 7, 8)}, 0)
+    assert (list(store.failure_stats()), store.count()) == ([("a.jpg", "failed", 5, 6), ("b.jpg", "skipped", 7, 8)], 0)
     put(store, "a.jpg", half(1, 0, 0, 0))
-    assert store.failure_stats() == {"b.jpg": ("skipped", 7, 8)}
+    assert list(store.failure_stats()) == [("b.jpg", "skipped", 7, 8)]
 
 
 def test_a_transaction_is_stored_whole_or_not_at_all(store: PhotoStore) -> None:
@@ -139,8 +139,8 @@ def test_a_reader_sees_one_state_whatever_a_writer_does(store: PhotoStore) -> No
         with reader.reading():
             assert (reader.count(), reader.generation()) == (1, 1)
             put(store, "b.jpg", half(0, 1, 0, 0))
-            assert (reader.count(), reader.generation(), list(reader.stats())) == (1, 1, ["a.jpg"])
-        assert (reader.count(), reader.generation(), list(reader.stats())) == (2, 2, ["a.jpg", "b.jpg"])
+            assert (reader.count(), reader.generation(), [path for path, _, _ in reader.stats()]) == (1, 1, ["a.jpg"])
+        assert (reader.count(), reader.generation(), [path for path, _, _ in reader.stats()]) == (2, 2, ["a.jpg", "b.jpg"])
 
 
 def test_a_reader_cannot_write(store: PhotoStore) -> None:
@@ -203,7 +203,7 @@ def test_the_file_may_lie_in_a_folder_of_any_name(tmp_path: Path, folder: str) -
     with closing(PhotoStore(file)) as store:
         put(store, "a.jpg", half(1, 0, 0, 0))
     with closing(PhotoStore(file, read_only=True)) as reader:
-        assert list(reader.stats()) == ["a.jpg"]
+        assert list(reader.stats()) == [("a.jpg", 10, 20)]
 
 
 def test_what_was_committed_survives_without_a_close(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_what_was_committed_survives_without_a_close(tmp_path: Path) -> None:
         for file in tmp_path.glob("photos.db*"):  # as a killed process leaves them
             shutil.copy(file, copied)
     with closing(PhotoStore(copied / "photos.db", read_only=True)) as reader:
-        assert list(reader.stats()) == ["a.jpg"]
+        assert list(reader.stats()) == [("a.jpg", 10, 20)]
 
 
 def test_after_a_checkpoint_one_file_holds_everything(store: PhotoStore, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_after_a_checkpoint_one_file_holds_everything(store: PhotoStore, tmp_pat
     store.checkpoint()
     shutil.copy(store.path, tmp_path / "alone.db")
     with closing(PhotoStore(tmp_path / "alone.db", read_only=True)) as reader:
-        assert list(reader.stats()) == ["a.jpg"]
+        assert list(reader.stats()) == [("a.jpg", 10, 20)]
 
 
 def filled(folder: Path) -> Path:
@@ -256,8 +256,9 @@ def test_a_damaged_file_reads_or_says_so(whole_file: bytes, tmp_path: Path, plac
     told = ""
     try:
         with closing(PhotoStore(tmp_path / "photos.db", read_only=True)) as store:
-            for read in (store.photos, store.failures, store.failure_stats, store.stats, store.fingerprints, store.check):
+            for read in (store.photos, store.failures, store.failure_stats, store.stats, store.check):
                 list(read())
+            store.fingerprints()
             store.rows([1, 2]), store.generation(), store.photo_at("1.jpg")
     except CollectionError as error:
         told = str(error)
@@ -430,15 +431,14 @@ class StoreMachine(RuleBasedStateMachine):
         model, store = self.model, self.reader
         in_order = sorted(model.photos.values(), key=lambda photo: os.fsencode(photo.path))
         assert list(store.photos()) == in_order
-        assert store.stats() == {photo.path: (photo.size, photo.mtime_ns) for photo in in_order}
+        assert list(store.stats()) == [(photo.path, photo.size, photo.mtime_ns) for photo in in_order]
         assert store.failures() == [model.failures[path][0] for path in sorted(model.failures, key=os.fsencode)]
-        assert store.failure_stats() == {path: (fact.state, size, mtime) for path, (fact, size, mtime) in model.failures.items()}
+        states = {path: (path, fact.state, size, mtime) for path, (fact, size, mtime) in model.failures.items()}
+        assert list(store.failure_stats()) == [states[path] for path in sorted(states, key=os.fsencode)]
         assert store.photos_with(b"1") == [photo for photo in in_order if photo.fingerprint == b"1"]
-        assert (store.count(), store.generation(), store.fingerprints()) == (
-            len(in_order),
-            model.generation,
-            {photo.fingerprint for photo in in_order},
-        )
+        assert (store.count(), store.generation()) == (len(in_order), model.generation)
+        known, held = store.fingerprints(), {photo.fingerprint for photo in in_order}
+        assert [each in known for each in (b"0", b"1", b"2\0", b"3")] == [each in held for each in (b"0", b"1", b"2\0", b"3")]
 
     @invariant()
     def gives_the_vectors_of_the_model(self) -> None:

@@ -33,12 +33,12 @@ from vitsearch.layout import (
     write_settings,
     writer_lock,
 )
-from vitsearch.photos import MAX_PIXELS, WalkOptions, walk
-from vitsearch.pipeline import Clock, Pipeline, check_loss, choose_decoding, record_decoding, trace_file
-from vitsearch.plan import Plan, make_plan
+from vitsearch.photos import MAX_PIXELS, WalkOptions
+from vitsearch.pipeline import Clock, Looking, Pipeline, check_loss, choose_decoding, record_decoding, trace_file
+from vitsearch.plan import Plan
 from vitsearch.recipes import Recipe, load_recipe
 from vitsearch.store import PhotoStore
-from vitsearch.types import Found, IndexReport
+from vitsearch.types import IndexReport
 from vitsearch.upkeep import Upkeep, text_like_queries
 
 DEFAULT_ENCODER = "mini"
@@ -147,24 +147,18 @@ class _Run:
     def whole(self) -> IndexReport:
         """Do everything, in order."""
         started = time.perf_counter()
-        files, unreadable = self._walk()
+        self.progress(Progress("looking", 0, None))
+        looking = Looking(self.root, self.options.walk)
         if self._known_settings() is None:
-            if not files:
-                note = f" ({len(unreadable)} folders could not be read)" if unreadable else ""
-                raise CollectionError(f"no photos found in {self.root}{note}: looked for jpg, png, webp, tiff, bmp, gif, ppm, jp2 and heic")
+            looking.check_some()
             encoder = self._loaded_encoder(None)  # before the first trace on disk, so that a wrong name leaves none
             check_recipe(self.asked_recipe or load_recipe(DEFAULT_RECIPE), encoder.dim)
         with writer_lock(self.folder), disk_errors(self.folder), closing(PhotoStore(self.folder / "photos.db")) as store:
             settings = self._same_encoder(self._known_settings() or self._created(store))
             if store.fact("golden") is None:  # photos.db was lost: the index beside it counts the changes of another file
                 self._start(store, settings)
-            plan = self._planned(store, files, unreadable)
-            check_loss(plan, self.root, self.folder, last_root=settings.root, root=self._root_text())
-            if self.asked_recipe or plan.todo or plan.missing:  # before the work of embedding, but not where there is nothing to build
-                check_recipe(self.asked_recipe or self._recipe(settings), settings.dim)
-            settings = self._updated(settings)
-            self._embed(store, plan, settings)
-            self._clear(store, plan)
+            with closing(self._planned(store, looking)) as plan:
+                settings = self._carried_out(store, plan, settings)
             with self.clock.stage("build"):
                 self._rebuild(store, settings)
             total = store.count()
@@ -176,6 +170,16 @@ class _Run:
         callers = pace(self._encoder)[0] if self._encoder else 1
         stages = self.clock.report(wall=seconds, workers=self.options.workers, callers=callers, trace=self.options.profile)
         return IndexReport(**self.counts, seconds=seconds, load_seconds=self.load_seconds, total=total, stages=stages)
+
+    def _carried_out(self, store: PhotoStore, plan: Plan, settings: Settings) -> Settings:
+        """Do what is planned, and return the settings with what this run was asked for."""
+        check_loss(plan, self.root, self.folder, last_root=settings.root, root=self._root_text())
+        if self.asked_recipe or plan.todo or plan.missing:  # before the work of embedding, but not where there is nothing to build
+            check_recipe(self.asked_recipe or self._recipe(settings), settings.dim)
+        settings = self._updated(settings)
+        self._embed(store, plan, settings)
+        self._clear(store, plan)
+        return settings
 
     # -- before anything is written ---------------------------------------------------------------------------------
 
@@ -214,13 +218,6 @@ class _Run:
         """Return the encoder of that name for many pictures; on a CPU it is exported, so that each search later starts without torch."""
         tell, how = (lambda note: self.progress(Progress("loading", 0, None, note=note))), self.options
         return load_encoder(name, how.device, dtype, runtime=how.runtime, export=True, bulk=True, tell=tell)
-
-    def _walk(self) -> tuple[list[Found], list[str]]:
-        """Return the photo files and the folders that could not be read."""
-        self.progress(Progress("looking", 0, None))
-        unreadable: list[str] = []
-        with self.clock.stage("walk"):
-            return list(walk(self.root, self.options.walk, on_unreadable=lambda path, reason: unreadable.append(path))), unreadable
 
     # -- settings and plan --------------------------------------------------------------------------------------------
 
@@ -264,8 +261,9 @@ class _Run:
     def _recipe(self, settings: Settings) -> Recipe:
         return Recipe.from_dict(settings.recipe, source=str(self.folder / "collection.json"))
 
-    def _planned(self, store: PhotoStore, files: Sequence[Found], unreadable: Sequence[str]) -> Plan:
-        plan = make_plan(files, store.stats(), store.failure_stats(), unreadable=unreadable, retry=self.options.retry)
+    def _planned(self, store: PhotoStore, looking: Looking) -> Plan:
+        with self.clock.stage("walk"):
+            plan = looking.plan(store, retry=self.options.retry, folder=self.folder)
         self.counts.update(unchanged=plan.unchanged, skipped=plan.skipped, failed=plan.still_failed)
         return plan
 

@@ -9,6 +9,11 @@ STAGES = ("walk", "read", "decode", "prepare", "encode", "store", "build")
 Activation = Literal["softmax", "sigmoid"]  # of classes: probabilities that sum to 1, or each by itself
 
 
+def raw_path(path: str) -> bytes:
+    """Return the bytes of a path as the file system has them; paths are in order by these, and surrogates are bytes that are no UTF-8."""
+    return path.encode("utf-8", "surrogateescape")
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """One file met while walking a folder: its path relative to the root with ``/``, and its stat.

@@ -171,7 +171,7 @@ class _Intake:
 
     def __init__(self, root: Path, store: PhotoStore, tally: _Tally, differing: set[str]) -> None:
         self.root, self.store, self.tally, self.differing = root, store, tally, differing
-        self.known = store.stats()
+        self.known = {path: (size, mtime) for path, size, mtime in store.stats()}
 
     def run(self, candidates: Iterator[Candidate], workers: int) -> None:
         """Read the photos ahead in threads, and store them in order."""

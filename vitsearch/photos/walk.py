@@ -8,10 +8,12 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
 from vitsearch.errors import VitsearchError
-from vitsearch.types import Found
+from vitsearch.types import Found, raw_path
 
 PHOTO_EXTENSIONS = frozenset(["jpg", "jpeg", "png", "webp", "tif", "tiff", "bmp", "gif", "ppm", "pgm", "pbm", "pnm", "jp2"])
 HEIF_EXTENSIONS = frozenset({"heic", "heif"})
@@ -50,7 +52,7 @@ class WalkOptions:
 
 
 def walk(root: Path, options: WalkOptions | None = None, *, on_unreadable: OnUnreadable | None = None) -> Iterator[Found]:
-    """Yield every file below ``root`` that has a photo's extension, sorted by name within each folder.
+    """Yield every file below ``root`` that has a photo's extension, in the order of the bytes of their paths.
 
     Paths are relative to the root with ``/``; bytes that are not UTF-8 are surrogates. A file that should not be opened (pipe, socket,
     device, broken link, HEIC without its extra) carries a ``problem``. ``on_unreadable(path, reason)`` is told of each folder or
@@ -64,12 +66,20 @@ def _refuse(path: str, reason: str) -> None:
     raise VitsearchError(f"cannot read {path!r}: {reason}; make it readable or exclude it")
 
 
+class _Entry(NamedTuple):
+    """A name in a folder, whether it is a folder itself (no link to one), and its place in the order of the whole paths' bytes."""
+
+    place: bytes
+    entry: os.DirEntry[str]
+    is_folder: bool
+
+
 @dataclass(slots=True)
 class _Level:
     """One open folder: its path from the root with a closing ``/``, what is left of its entries (next one last), its identity."""
 
     prefix: str
-    entries: list[os.DirEntry[str]]
+    entries: list["_Entry"]
     identity: FileId | None
 
 
@@ -101,13 +111,13 @@ class _Walk:
             if not level.entries:
                 levels.pop()
                 continue
-            entry = level.entries.pop()
+            _, entry, is_folder = level.entries.pop()
             name = entry.name
             path = level.prefix + name
             if excluded is not None and (excluded.match(name) or excluded.match(path)):
                 continue
             try:
-                found = self._visit(entry, path)
+                found = self._visit(entry, path, is_folder)
             except OSError as error:
                 if not isinstance(error, FileNotFoundError):  # removed since it was listed: it is not there
                     self.on_unreadable(path, error.strerror or str(error))
@@ -115,9 +125,9 @@ class _Walk:
             if found is not None:
                 yield found
 
-    def _visit(self, entry: os.DirEntry[str], path: str) -> Found | None:
+    def _visit(self, entry: os.DirEntry[str], path: str, is_folder: bool) -> Found | None:
         """Return the photo file that an entry is, or enter the folder that it is, or neither."""
-        if entry.is_dir(follow_symlinks=False):
+        if is_folder:
             self._enter(entry.path, path)
             return None
         stem, _, ending = entry.name.rpartition(".")
@@ -162,18 +172,23 @@ class _Walk:
         if self.visits[link] <= _VISITS_OF_ONE_LINK:
             self._enter(entry.path, path)
 
-    def _list(self, folder: str) -> list[os.DirEntry[str]]:
+    def _list(self, folder: str) -> list[_Entry]:
         with os.scandir(folder) as listing:
             if self.options.include_hidden:
-                entries = [entry for entry in listing if entry.name != COLLECTION_FOLDER]
+                entries = [self._placed(entry) for entry in listing if entry.name != COLLECTION_FOLDER]
             else:
-                entries = [entry for entry in listing if entry.name[0] != "." and entry.name not in _LEFT_OUT]
-        entries.sort(key=_name, reverse=True)
+                entries = [self._placed(entry) for entry in listing if entry.name[0] != "." and entry.name not in _LEFT_OUT]
+        entries.sort(key=_place, reverse=True)
         return entries
 
+    def _placed(self, entry: os.DirEntry[str]) -> _Entry:
+        """Return an entry with its place: a folder's name is followed by ``/``, so ``a.jpg`` comes before ``a/b.jpg``, as in SQLite."""
+        is_folder = _is_folder(entry, follow=False)
+        entered = is_folder or (self.options.follow_symlinks and entry.is_symlink() and _is_folder(entry))
+        return _Entry(raw_path(entry.name + "/" if entered else entry.name), entry, is_folder)
 
-def _name(entry: os.DirEntry[str]) -> str:
-    return entry.name
+
+_place = attrgetter("place")
 
 
 def _pattern(globs: tuple[str, ...]) -> re.Pattern[str] | None:
@@ -189,9 +204,9 @@ def _identity(folder: str) -> FileId | None:
     return facts.st_dev, facts.st_ino
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _is_folder(entry: os.DirEntry[str], *, follow: bool = True) -> bool:
     try:
-        return entry.is_dir()
+        return entry.is_dir(follow_symlinks=follow)
     except OSError:
         return False
 
