@@ -33,8 +33,8 @@ from vitsearch.layout import (
     write_settings,
     writer_lock,
 )
-from vitsearch.photos import MAX_PIXELS, WalkOptions
-from vitsearch.pipeline import Clock, Looking, Pipeline, check_loss, choose_decoding, record_decoding, trace_file
+from vitsearch.photos import MAX_PIXELS, WalkOptions, photo_decoder
+from vitsearch.pipeline import Clock, Looking, Pipeline, check_loss, choose_decoding, decode_limit, record_decoding, trace_file
 from vitsearch.plan import Plan
 from vitsearch.recipes import Recipe, load_recipe
 from vitsearch.store import PhotoStore
@@ -68,6 +68,7 @@ class _Options:
     retry: bool
     max_pixels: int
     exact_decode: bool | None
+    decode_timeout: float | None
     profile: Path | None
 
 
@@ -88,6 +89,7 @@ def index_folder(  # noqa: PLR0913  one keyword for each flag of the command lin
     retry: bool = False,
     max_pixels: int = MAX_PIXELS,
     exact_decode: bool | None = None,
+    decode_timeout: float | None = None,
     profile: str | os.PathLike[str] | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> IndexReport:
@@ -100,6 +102,7 @@ def index_folder(  # noqa: PLR0913  one keyword for each flag of the command lin
     again, ``max_pixels`` is the largest width times height that is decoded, ``progress`` is called as the run goes on.
     JPEGs much larger than the encoder's input are decoded at a reduced size, which moves a vector by a cosine of 0.005 at most, unless
     ``exact_decode`` (None: as the collection's other photos); ``profile`` is a JSON file for a trace of the run (`chrome://tracing`).
+    With ``decode_timeout``, in seconds, photos are decoded in child processes: one that takes longer or crashes its decoder fails alone.
     A run that is stopped loses the batches that are being encoded or wait for it, and the next goes on. Raises
     CollectionError, CollectionLocked, EncoderError, EncoderMismatch, RecipeError; a photo that cannot be read is recorded, not raised.
     """
@@ -119,6 +122,7 @@ def index_folder(  # noqa: PLR0913  one keyword for each flag of the command lin
         retry=retry,
         max_pixels=max_pixels,
         exact_decode=exact_decode,
+        decode_timeout=decode_limit(decode_timeout),
         profile=trace_file(profile),
     )
     return _Run(root, folder, options, encoder=encoder, recipe=chosen, progress=progress).whole()
@@ -279,8 +283,9 @@ class _Run:
         encoder = self._loaded_encoder(settings)
         self._check_golden(store, settings, encoder)
         self.progress(Progress("embedding", 0, len(plan.todo), note=record_decoding(store, decoding)))
-        for done in pipeline.run(encoder, batch_size=self.options.batch_size, workers=self.options.workers):
-            self.progress(Progress("embedding", done, len(plan.todo), self.counts["failed"]))
+        with photo_decoder(self.options.decode_timeout) as pipeline.decode:
+            for done in pipeline.run(encoder, batch_size=self.options.batch_size, workers=self.options.workers):
+                self.progress(Progress("embedding", done, len(plan.todo), self.counts["failed"]))
 
     def _check_golden(self, store: PhotoStore, settings: Settings, encoder: ImageEncoder) -> None:
         started = time.perf_counter()

@@ -1,5 +1,6 @@
 """`vitsearch index`: words to one run of indexing."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -48,6 +49,13 @@ if TYPE_CHECKING:
     default=None,
     help="Decode large JPEGs whole, or at the size that the model needs (cosine 0.995 or more); as before, scaled for a new collection.",
 )
+@click.option(
+    "--decode-timeout",
+    type=float,
+    callback=lambda *given: _seconds(given[-1]),
+    metavar="SECONDS",
+    help="Decode in child processes; a photo that takes longer, or crashes its decoder, fails alone.",
+)
 @click.option("--profile", metavar="FILE", help="Write where the time went as a trace for chrome://tracing.")
 @JSON
 def index(photos: str, max_megapixels: float, as_json: bool, memory: str | None, recall: float | None, **options: Any) -> int:
@@ -72,6 +80,13 @@ def index(photos: str, max_megapixels: float, as_json: bool, memory: str | None,
     if report.failed or report.skipped:
         show.note(f"vitsearch: {report.failed + report.skipped} files are not in the collection: `vitsearch failures {photos}` says why")
     return 0
+
+
+def _seconds(value: float | None) -> float | None:
+    """Return a limit of time; raises BadParameter unless it is a finite number above 0."""
+    if value is not None and not 0 < value < math.inf:
+        raise click.BadParameter(f"{value} is not a finite number of seconds above 0.")
+    return value
 
 
 def _time_line(stages: "Stages") -> str:

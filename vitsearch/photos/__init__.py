@@ -1,6 +1,7 @@
-"""Photos on disk: walk a folder, read a photo, and do either ahead of time in threads."""
+"""Photos on disk: walk a folder, read a photo, in a child process where it may hang, and do either ahead of time in threads."""
 
 from vitsearch.photos.ahead import map_ahead
+from vitsearch.photos.child import ChildDecoders, Decode, photo_decoder
 from vitsearch.photos.decode import (
     MAX_PIXELS,
     LoadedPhoto,
@@ -16,10 +17,13 @@ __all__ = [
     "HEIF_EXTENSIONS",
     "MAX_PIXELS",
     "PHOTO_EXTENSIONS",
+    "ChildDecoders",
+    "Decode",
     "LoadedPhoto",
     "WalkOptions",
     "decode",
     "map_ahead",
+    "photo_decoder",
     "read_bytes_and_fingerprint",
     "read_photo",
     "thumbnail",

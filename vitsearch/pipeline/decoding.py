@@ -1,8 +1,10 @@
 """How the photos of a collection are decoded: whole, or JPEGs at a reduced size where the encoder needs no more."""
 
+import math
 from dataclasses import dataclass
 
 from vitsearch.encoders.protocol import ImageEncoder, decode_at_least
+from vitsearch.errors import CollectionError
 from vitsearch.photos import MAX_PIXELS
 from vitsearch.store import PhotoStore
 
@@ -20,6 +22,13 @@ class Decoding:
     def at_least(self, encoder: ImageEncoder) -> int | None:
         """Return the pixels that each side of a JPEG keeps, or None to decode it whole."""
         return None if self.exact else decode_at_least(encoder)
+
+
+def decode_limit(seconds: float | None) -> float | None:
+    """Return the seconds that decoding one photo may take, None for no limit; raises CollectionError for any other value."""
+    if seconds is None or (isinstance(seconds, int | float) and 0 < seconds < math.inf):
+        return seconds
+    raise CollectionError(f"the time limit for decoding a photo must be a finite number of seconds above 0, got {seconds!r}")
 
 
 def choose_decoding(store: PhotoStore, exact: bool | None = None, max_pixels: int = MAX_PIXELS) -> Decoding:

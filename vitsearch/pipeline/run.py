@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vitsearch.encoders.protocol import ImageEncoder, Vectors, pace
 from vitsearch.errors import PhotoError
-from vitsearch.photos import decode, map_ahead, read_bytes_and_fingerprint
+from vitsearch.photos import Decode, decode, map_ahead, read_bytes_and_fingerprint
 from vitsearch.pipeline.clock import Clock
 from vitsearch.pipeline.decoding import Decoding
 from vitsearch.pipeline.encode import PatientEncoder
@@ -47,6 +47,7 @@ class Pipeline:
     """Carries out a plan: embeds its files into a store and counts what became of them.
 
     ``counts`` gains under ``indexed``, ``unchanged``, ``moved`` and ``failed``; ``clock`` is told of each piece of work.
+    The attribute ``decode`` is what decodes, from any thread.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Pipeline:
     ) -> None:
         self.root, self.store, self.plan, self.counts, self.decoding = root, store, plan, counts, decoding
         self.clock = clock or Clock()
+        self.decode: Decode = decode
 
     def store_refused(self) -> None:
         """Record the files that were not opened; a photo that had such a file's path before leaves the collection."""
@@ -98,7 +100,7 @@ class Pipeline:
             if fingerprint in known:
                 return _Loaded(found, fingerprint)
             with clock.stage("decode", found.path):
-                image, info = decode(data, max_pixels=decoding.max_pixels, at_least=decoding.at_least(encoder))
+                image, info = self.decode(data, max_pixels=decoding.max_pixels, at_least=decoding.at_least(encoder))
             with clock.stage("prepare", found.path):
                 return _Loaded(found, fingerprint, info, encoder.prepare(image))
         except PhotoError as error:
