@@ -134,7 +134,7 @@ class _Cursor(Generic[Known]):
             if row[0] == path:
                 self._next = self._advance()
                 return row
-            if raw_path(row[0]) > raw_path(path):
+            if _rises(path, row[0]):
                 return None
             self.passed.append(row[0])
             self._next = self._advance()
@@ -169,7 +169,8 @@ def _in_order(files: Iterable[Found]) -> Iterator[Found]:
 
 
 def _rises(path: str, later: str) -> bool:
-    return raw_path(path) < raw_path(later)
+    """Tell whether a path comes before a later one; where one of them is plain ASCII, characters are in the order of their bytes."""
+    return path < later if later.isascii() else raw_path(path) < raw_path(later)
 
 
 def _under(path: str, folders: Sequence[str]) -> bool:

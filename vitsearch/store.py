@@ -6,7 +6,7 @@ by which a derived index knows whether it is current.
 """
 
 import sqlite3
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,12 +196,12 @@ class PhotoStore:
         with self._errors():
             return int(self._db.execute("SELECT count(*) FROM vectors WHERE generation > ?", (generation,)).fetchone()[0])
 
-    def stats(self) -> Iterator[tuple[str, int, int]]:
+    def stats(self) -> Generator[tuple[str, int, int], None, None]:
         """Yield (path, size, mtime_ns) of every photo in order of the bytes of the path."""
         with self._errors():
             yield from self._db.execute("SELECT path, size, mtime_ns FROM photos ORDER BY path")
 
-    def failure_stats(self) -> Iterator[tuple[str, State, int, int]]:
+    def failure_stats(self) -> Generator[tuple[str, State, int, int], None, None]:
         """Yield (path, state, size, mtime_ns) of every file that is not in the collection, in order of the bytes of the path."""
         with self._errors():
             yield from self._db.execute("SELECT path, state, size, mtime_ns FROM failures ORDER BY path")

@@ -1,7 +1,7 @@
 """The facts that travel between the rooms of the house, as frozen dataclasses."""
 
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 State = Literal["failed", "skipped"]
 Bound = Literal["decoding", "disk", "model", "storing", "looking"]
@@ -14,11 +14,11 @@ def raw_path(path: str) -> bytes:
     return path.encode("utf-8", "surrogateescape")
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """One file met while walking a folder: its path relative to the root with ``/``, and its stat.
 
-    ``problem`` is a reason to skip the file without opening it (a pipe, a broken link), else None.
+    ``problem`` is a reason to skip the file without opening it (a pipe, a broken link), else None. It is a tuple because one is made for
+    every file of every run.
     """
 
     path: str

@@ -8,9 +8,8 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from operator import attrgetter
+from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
 
 from vitsearch.errors import VitsearchError
 from vitsearch.types import Found, raw_path
@@ -66,12 +65,8 @@ def _refuse(path: str, reason: str) -> None:
     raise VitsearchError(f"cannot read {path!r}: {reason}; make it readable or exclude it")
 
 
-class _Entry(NamedTuple):
-    """A name in a folder, whether it is a folder itself (no link to one), and its place in the order of the whole paths' bytes."""
-
-    place: bytes
-    entry: os.DirEntry[str]
-    is_folder: bool
+# A name in a folder: its place in the order of the whole paths' bytes, the name, and whether it is a folder itself (no link to one).
+_Entry = tuple[bytes, os.DirEntry[str], bool]
 
 
 @dataclass(slots=True)
@@ -79,7 +74,7 @@ class _Level:
     """One open folder: its path from the root with a closing ``/``, what is left of its entries (next one last), its identity."""
 
     prefix: str
-    entries: list["_Entry"]
+    entries: list[_Entry]
     identity: FileId | None
 
 
@@ -135,7 +130,10 @@ class _Walk:
         if entry.is_symlink():
             return self._visit_link(entry, path, extension)
         if extension in PHOTO_EXTENSIONS:
-            return _found(path, entry.stat(follow_symlinks=False), None)
+            facts = entry.stat(follow_symlinks=False)
+            if stat.S_ISREG(facts.st_mode) and _EARLIEST <= facts.st_mtime_ns <= _LATEST:
+                return Found(path, facts.st_size, facts.st_mtime_ns)
+            return _found(path, facts, None)
         if extension in HEIF_EXTENSIONS:
             return _found(path, entry.stat(follow_symlinks=False), self.heif_problem)
         return None
@@ -175,20 +173,25 @@ class _Walk:
     def _list(self, folder: str) -> list[_Entry]:
         with os.scandir(folder) as listing:
             if self.options.include_hidden:
-                entries = [self._placed(entry) for entry in listing if entry.name != COLLECTION_FOLDER]
+                named = [entry for entry in listing if entry.name != COLLECTION_FOLDER]
             else:
-                entries = [self._placed(entry) for entry in listing if entry.name[0] != "." and entry.name not in _LEFT_OUT]
+                named = [entry for entry in listing if entry.name[0] != "." and entry.name not in _LEFT_OUT]
+        entries = [self._placed(entry) for entry in named]
         entries.sort(key=_place, reverse=True)
         return entries
 
     def _placed(self, entry: os.DirEntry[str]) -> _Entry:
         """Return an entry with its place: a folder's name is followed by ``/``, so ``a.jpg`` comes before ``a/b.jpg``, as in SQLite."""
-        is_folder = _is_folder(entry, follow=False)
-        entered = is_folder or (self.options.follow_symlinks and entry.is_symlink() and _is_folder(entry))
-        return _Entry(raw_path(entry.name + "/" if entered else entry.name), entry, is_folder)
+        try:
+            is_folder = entry.is_dir(follow_symlinks=False)
+        except OSError:  # it is met again when its turn comes
+            is_folder = False
+        if is_folder or (self.options.follow_symlinks and entry.is_symlink() and _is_folder(entry)):
+            return raw_path(entry.name + "/"), entry, is_folder
+        return entry.name.encode("utf-8", "surrogateescape"), entry, False
 
 
-_place = attrgetter("place")
+_place = itemgetter(0)
 
 
 def _pattern(globs: tuple[str, ...]) -> re.Pattern[str] | None:
@@ -204,9 +207,9 @@ def _identity(folder: str) -> FileId | None:
     return facts.st_dev, facts.st_ino
 
 
-def _is_folder(entry: os.DirEntry[str], *, follow: bool = True) -> bool:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        return entry.is_dir(follow_symlinks=follow)
+        return entry.is_dir()
     except OSError:
         return False
 

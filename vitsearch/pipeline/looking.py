@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 
@@ -30,4 +31,5 @@ class Looking:
 
     def plan(self, store: PhotoStore, *, retry: bool, folder: str | os.PathLike[str]) -> Plan:
         """Return what is to be done for the collection in ``store``; ``folder`` is for temporary files."""
-        return make_plan(self._files, store.stats(), store.failure_stats(), unreadable=self._unreadable, retry=retry, folder=folder)
+        with closing(store.stats()) as photos, closing(store.failure_stats()) as failures:
+            return make_plan(self._files, photos, failures, unreadable=self._unreadable, retry=retry, folder=folder)
