@@ -283,7 +283,7 @@ class _Run:
         encoder = self._loaded_encoder(settings)
         self._check_golden(store, settings, encoder)
         self.progress(Progress("embedding", 0, len(plan.todo), note=record_decoding(store, decoding)))
-        with photo_decoder(self.options.decode_timeout) as pipeline.decode:
+        with closing(photo_decoder(self.options.decode_timeout)) as pipeline.decoder:
             for done in pipeline.run(encoder, batch_size=self.options.batch_size, workers=self.options.workers):
                 self.progress(Progress("embedding", done, len(plan.todo), self.counts["failed"]))
 

@@ -1,7 +1,7 @@
 """Photos on disk: walk a folder, read a photo, in a child process where it may hang, and do either ahead of time in threads."""
 
 from vitsearch.photos.ahead import map_ahead
-from vitsearch.photos.child import ChildDecoders, Decode, photo_decoder
+from vitsearch.photos.child import ChildDecoders, PhotoDecoder, ThreadDecoder, photo_decoder
 from vitsearch.photos.decode import (
     MAX_PIXELS,
     LoadedPhoto,
@@ -18,8 +18,9 @@ __all__ = [
     "MAX_PIXELS",
     "PHOTO_EXTENSIONS",
     "ChildDecoders",
-    "Decode",
     "LoadedPhoto",
+    "PhotoDecoder",
+    "ThreadDecoder",
     "WalkOptions",
     "decode",
     "map_ahead",

@@ -32,23 +32,25 @@ _ORPHAN_SECONDS = 3.0  # how long past the limit a child decodes whose parent wa
 _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from vitsearch.photos.child import serve; serve()"
 
 
-class Decode(Protocol):
-    """What `decode` is: from the content of a photo file to an upright RGB picture and its facts; raises PhotoError."""
+class PhotoDecoder(Protocol):
+    """Decodes from any thread as `decode` does until it is closed, which also stops what is being decoded where that is possible."""
 
-    def __call__(self, data: bytes, /, *, max_pixels: int = ..., at_least: int | None = ...) -> tuple[Image.Image, PhotoInfo]: ...
+    def decode(self, data: bytes, /, *, max_pixels: int = ..., at_least: int | None = ...) -> tuple[Image.Image, PhotoInfo]: ...
+    def close(self) -> None: ...
 
 
-@contextmanager
-def photo_decoder(seconds: float | None) -> Iterator[Decode]:
-    """Give `decode` itself, or with a limit of ``seconds`` for each photo one that works in child processes, which end with the block."""
-    if seconds is None:
-        yield decode
-        return
-    children = ChildDecoders(seconds)
-    try:
-        yield children.decode
-    finally:
-        children.close()
+def photo_decoder(seconds: float | None) -> PhotoDecoder:
+    """Return what decodes in the calling thread, or with a limit of ``seconds`` for each photo in child processes."""
+    return ThreadDecoder() if seconds is None else ChildDecoders(seconds)
+
+
+class ThreadDecoder:
+    """Decodes in the calling thread."""
+
+    decode = staticmethod(decode)
+
+    def close(self) -> None:
+        """Do nothing: a thread cannot be stopped."""
 
 
 class ChildDecoders:
@@ -145,8 +147,10 @@ class ChildDecoder:
                 _send(self._requests, request, data)
                 answer, pixels = _receive(self._answers, 3 * max_pixels)
             found = None if "reason" in answer else _picture(answer, pixels)
-        except (OSError, EOFError, ValueError, TypeError, KeyError, RecursionError):
+        except (OSError, EOFError):
             raise PhotoError(f"decoding took longer than {self.seconds:g} s" if self._late else f"the decoder {self._ending()}") from None
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise PhotoError("the decoder gave no answer that can be read") from None
         self._at_rest = True
         if found is None:
             raise PhotoError(str(answer["reason"]))
@@ -170,8 +174,10 @@ class ChildDecoder:
         try:
             with self._killed_after(_START_SECONDS):
                 _receive(self._answers, 0)
-        except (OSError, EOFError, ValueError):
+        except (OSError, EOFError):
             raise _not_started(f"it {self._ending()}") from None
+        except ValueError:
+            raise _not_started("it gave no answer that can be read") from None
         self._started = True
 
     @contextmanager
@@ -191,12 +197,12 @@ class ChildDecoder:
         self._process.kill()
 
     def _ending(self) -> str:
-        """Say how the process ended, which is killed where it has not."""
+        """Say how the process ended, which is killed where it only closed its pipes."""
         with suppress(subprocess.TimeoutExpired):
             code = self._process.wait(timeout=5)
             return f"crashed (signal {-code})" if code < 0 else f"crashed (exit code {code})"
         self.kill()
-        return "gave no answer that can be read"
+        return "gave no answer"
 
 
 def _not_started(reason: str) -> VitsearchError:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vitsearch.encoders.protocol import ImageEncoder, Vectors, pace
 from vitsearch.errors import PhotoError
-from vitsearch.photos import Decode, decode, map_ahead, read_bytes_and_fingerprint
+from vitsearch.photos import PhotoDecoder, ThreadDecoder, map_ahead, read_bytes_and_fingerprint
 from vitsearch.pipeline.clock import Clock
 from vitsearch.pipeline.decoding import Decoding
 from vitsearch.pipeline.encode import PatientEncoder
@@ -47,7 +47,7 @@ class Pipeline:
     """Carries out a plan: embeds its files into a store and counts what became of them.
 
     ``counts`` gains under ``indexed``, ``unchanged``, ``moved`` and ``failed``; ``clock`` is told of each piece of work.
-    The attribute ``decode`` is what decodes, from any thread.
+    The attribute ``decoder`` decodes, in threads unless another is put there.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Pipeline:
     ) -> None:
         self.root, self.store, self.plan, self.counts, self.decoding = root, store, plan, counts, decoding
         self.clock = clock or Clock()
-        self.decode: Decode = decode
+        self.decoder: PhotoDecoder = ThreadDecoder()
 
     def store_refused(self) -> None:
         """Record the files that were not opened; a photo that had such a file's path before leaves the collection."""
@@ -73,7 +73,13 @@ class Pipeline:
         known, done = self.store.fingerprints(), 0
         callers, most = pace(encoder)
         patient = PatientEncoder(encoder)
-        loaded = map_ahead(lambda found: self._load(found, encoder, known), self.plan.todo, workers=workers, ahead=batch_size + workers)
+        loaded = map_ahead(
+            lambda found: self._load(found, encoder, known),
+            self.plan.todo,
+            workers=workers,
+            ahead=batch_size + workers,
+            stop=self.decoder.close,
+        )
         batches = ([self._with_vector(item, encoder) for item in batch] for batch in _batches(loaded, min(batch_size, most or batch_size)))
         encoded = map_ahead(
             lambda batch: (batch, self._encode(batch, patient)), batches, workers=callers, ahead=callers + 1, name="encoder"
@@ -100,7 +106,7 @@ class Pipeline:
             if fingerprint in known:
                 return _Loaded(found, fingerprint)
             with clock.stage("decode", found.path):
-                image, info = self.decode(data, max_pixels=decoding.max_pixels, at_least=decoding.at_least(encoder))
+                image, info = self.decoder.decode(data, max_pixels=decoding.max_pixels, at_least=decoding.at_least(encoder))
             with clock.stage("prepare", found.path):
                 return _Loaded(found, fingerprint, info, encoder.prepare(image))
         except PhotoError as error:
