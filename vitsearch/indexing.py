@@ -18,7 +18,7 @@ import numpy as np
 from vitsearch.collection.duplicates import LOOKALIKE, lookalike_threshold
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.golden import check_golden, golden_vectors
-from vitsearch.encoders.protocol import ImageEncoder, pace
+from vitsearch.encoders.protocol import ImageEncoder, pace, release
 from vitsearch.errors import CollectionError, CollectionNotFound, EncoderMismatch
 from vitsearch.index import check_recipe, remove_shadow
 from vitsearch.layout import (
@@ -286,6 +286,7 @@ class _Run:
         with closing(photo_decoder(self.options.decode_timeout)) as pipeline.decoder:
             for done in pipeline.run(encoder, batch_size=self.options.batch_size, workers=self.options.workers):
                 self.progress(Progress("embedding", done, len(plan.todo), self.counts["failed"]))
+        release(encoder)  # building an index takes memory of its own
 
     def _check_golden(self, store: PhotoStore, settings: Settings, encoder: ImageEncoder) -> None:
         started = time.perf_counter()

@@ -1,5 +1,6 @@
 """Plain functions on rows of unit length (numpy only)."""
 
+import mmap
 from typing import Any
 
 import numpy as np
@@ -71,3 +72,10 @@ def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return each logit as a probability; it does not overflow, and keeps the small ones."""
     result: NDArray[np.float64] = np.exp(-np.logaddexp(0, -logits))
     return result
+
+
+def let_go(rows: NDArray[Any]) -> None:
+    """Let the pages of memory-mapped rows go: they would count as memory of this process until the system needs it."""
+    mapped = getattr(rows, "_mmap", None)
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)

@@ -76,6 +76,11 @@ class OnnxEncoder:
         """Return ``(n, dim)`` float32 unit rows for ``n`` pictures, in their order."""
         return self.encode_prepared([self.prepare(image) for image in images])
 
+    def release_images(self) -> None:
+        """Give back the memory of the image tower; the next picture opens it again."""
+        with self._locks[IMAGE]:
+            self._sessions.pop(IMAGE, None)
+
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Return ``(n, dim)`` float32 unit rows for texts; a text longer than the model's context is cut."""
         return self._in_batches(TEXT, texts, TEXT_BATCH, self.tokenize)

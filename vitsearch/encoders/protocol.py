@@ -18,7 +18,7 @@ class ImageEncoder(Protocol):
 
     ``prepare`` does the per-picture work (resize, crop) and may run in any thread; ``encode_prepared`` runs the model on what it returned.
 
-    More facts are read where an encoder has them, see `decode_at_least` and `pace`.
+    More is used where an encoder has it, see `decode_at_least`, `pace` and `release`.
     """
 
     name: str
@@ -73,6 +73,13 @@ def pace(encoder: ImageEncoder) -> tuple[int, int | None]:
     They are the encoder's attributes ``callers`` and ``pictures_a_call``; one caller for an encoder without them.
     """
     return int(getattr(encoder, "callers", 1)), getattr(encoder, "pictures_a_call", None)
+
+
+def release(encoder: ImageEncoder) -> None:
+    """Let an encoder give back the memory of its image tower until the next picture, by its method ``release_images`` where it has one."""
+    give_back = getattr(encoder, "release_images", None)
+    if give_back is not None:
+        give_back()
 
 
 def fingerprint_of(facts: Mapping[str, Any]) -> str:

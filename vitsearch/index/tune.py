@@ -12,7 +12,7 @@ from vitsearch.index.manifest import Measured, write_manifest
 from vitsearch.index.protocol import Ids, VectorIndex
 from vitsearch.index.shadow import Shadow
 from vitsearch.recipes import Recipe
-from vitsearch.vectors import Vectors, cosine_scores
+from vitsearch.vectors import Vectors, cosine_scores, let_go
 
 K = 10
 SPARE = 8
@@ -47,6 +47,7 @@ def make_sample(shadow: Shadow, texts: Vectors, *, photos: int, seed: int = 0) -
     found = ExactIndex(shadow.vectors, shadow.ids).search_batch(queries, K + 1)
     scores = [_scores(shadow, queries[place], one.ids[one.ids != _own(own, place)])[:K] for place, one in enumerate(found)]
     bars = np.array([row[-1] if len(row) else np.inf for row in scores])
+    let_go(shadow.vectors)
     return Sample(queries, own, bars, np.array([len(row) for row in scores], dtype=np.int64))
 
 
@@ -54,6 +55,7 @@ def measure(shadow: Shadow, sample: Sample, index: VectorIndex, overfetch: int) 
     """Return the recall of an index over a shadow's rows, its proposals scored again as a search does."""
     proposals = index.search_batch(sample.queries, overfetch * (K + 1) + SPARE)
     shares = [_share(shadow, sample, place, proposal.ids) for place, proposal in enumerate(proposals)]
+    let_go(shadow.vectors)
     by_photo, texts = shares[: len(sample.own)], shares[len(sample.own) :]
     return Measured(K, float(np.mean(by_photo)) if by_photo else 1.0, float(np.mean(texts)) if texts else None, len(shares), len(shadow))
 

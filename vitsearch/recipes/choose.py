@@ -6,7 +6,7 @@ telling a person what to expect, not promises.
 
 from dataclasses import dataclass, replace
 
-from vitsearch.recipes.recipe import Recipe, auto_lists, load_recipe, pq_bytes
+from vitsearch.recipes.recipe import Recipe, auto_lists, load_recipe, pq_bytes, training_rows
 
 EXACT_UP_TO = 30_000  # photos that are compared one by one in a few milliseconds
 RECALL = 0.95
@@ -54,7 +54,7 @@ def predict(recipe: Recipe, count: int, dim: int, reason: str = "") -> Choice:
     memory = count * (bytes_a_vector(recipe, dim) + ID_BYTES) + lists * dim * 4
     if recipe.on_disk:
         memory = lists * dim * 4
-    trained = min(count, recipe.train_size) * TRAINING_ROUNDS * 2 * lists * dim
+    trained = min(count, training_rows(lists, recipe.train_size)) * TRAINING_ROUNDS * 2 * lists * dim
     build = (trained + 2.0 * count * lists * dim) / ARITHMETIC + count * dim / 2e8
     share = min(1.0, PROBED / lists) if lists else 1.0
     scan = (count * share * dim) / SCAN.get(kind, SCAN["flat"]) + lists * dim / SCAN["flat"]
