@@ -2,10 +2,12 @@
 
     python benchmarks/throughput.py --work DIR [--against clip-retrieval,sentence-transformers,open_clip,transformers]
         [--count 200] [--rounds 3] [--sets jpeg-12mp jpeg-2mp jpeg-640 png-640] [--ours="--runtime onnx"] [--ours="--runtime torch"]
+        [--model mini]
 
 All read the same photos and run the same ViT-B-32 with random weights (speed does not depend on them) in float32 on the CPU, batches of
 32, and as many decoding workers as cores where a program has workers. The photos are cut from the large photographs of Debian's package
-`mate-backgrounds`, fetched with apt-get, or of the folder given by --sources. Each peer has a virtual environment of its own. DIR keeps
+`mate-backgrounds`, fetched with apt-get, or of the folder given by --sources. With ``--model mini`` it is the model that comes with
+vitsearch, beside a plain loop of PIL and that model. Each peer has a virtual environment of its own. DIR keeps
 environments (about 2 GB; torch is linked from this Python's), model (1.2 GB) and photos (1.5 MB each of 12 megapixels).
 
 Counted are the seconds from the first look at the folder until the last vector is stored, without starting Python and loading the model:
@@ -58,10 +60,10 @@ class Entry:
         return statistics.median(run.said["count"] / run.said["seconds"] for run in self.runs)
 
 
-def ours(work: Path, options: str) -> Entry:
+def ours(work: Path, options: str, model: str) -> Entry:
     """Return `vitsearch index` with these options."""
     start = [sys.executable, "-c", "from vitsearch.cli import main; main()", "index"]
-    model = f"local-dir:{work / 'model' / 'open_clip'}"
+    model = "mini" if model == "mini" else f"local-dir:{work / 'model' / 'open_clip'}"
 
     def command(photos: Path, out: Path) -> list[str | Path]:
         return [*start, photos, "--json", "--encoder", model, "--collection", out / "collection", "--device", "cpu", *shlex.split(options)]
@@ -78,6 +80,12 @@ def peer(work: Path, name: str, workers: int) -> Entry:
         return Entry(name, lambda photos, out: [], error=f"pip: {problem}")
     sizes = [str(BATCH), str(workers)]
     return Entry(f"{name} {PINS[name][0].partition('==')[2]}", lambda photos, out: [python, program, work / "model", photos, out, *sizes])
+
+
+def plain_loop() -> Entry:
+    """Return a loop of PIL and `mini`."""
+    program = PEERS / "run_plain_loop.py"
+    return Entry("plain loop, PIL + mini", lambda photos, out: [sys.executable, program, photos, out, str(BATCH)])
 
 
 def prepare(chosen: argparse.Namespace) -> None:
@@ -98,7 +106,8 @@ def once(entry: Entry, photos: Path, chosen: argparse.Namespace) -> Run:
     out = chosen.work / "out"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
-    done = run(entry.command(photos, out), env=os.environ | QUIET | {"VITSEARCH_HOME": str(chosen.work / "home")}, limit=chosen.limit)
+    home, own = {"VITSEARCH_HOME": str(chosen.work / "home")}, here() if entry.command(photos, out)[0] == sys.executable else {}
+    done = run(entry.command(photos, out), env=os.environ | QUIET | home | own, limit=chosen.limit)
     count = done.said.setdefault("count", done.said.get("indexed"))
     if count != len(list(photos.iterdir())):
         raise Failed(f"it embedded {count} photos of {len(list(photos.iterdir()))}")
@@ -120,9 +129,13 @@ def measure(entries: list[Entry], photos: Path, chosen: argparse.Namespace) -> d
             except Failed as problem:
                 entry.error = str(problem)
                 print(f"  {photos.name} {round_ + 1}: {entry.name}: {problem}", file=sys.stderr, flush=True)
-    return run(
-        [sys.executable, PEERS / "bound.py", chosen.work / "model", photos, str(BATCH)], env=os.environ | QUIET, limit=chosen.limit
-    ).said
+    source = "mini" if chosen.model == "mini" else chosen.work / "model"
+    return run([sys.executable, PEERS / "bound.py", source, photos], env=os.environ | QUIET | here(), limit=chosen.limit).said
+
+
+def here() -> dict[str, str]:
+    """Return the environment in which the vitsearch of this checkout is imported."""
+    return {"PYTHONPATH": str(PEERS.parents[1])}
 
 
 def line(entry: Entry, first: Entry, bound: float, kind: str) -> str:
@@ -158,14 +171,14 @@ def stages(said: dict[str, Any]) -> str:
 def table(chosen: argparse.Namespace) -> None:
     """Measure every set and print its lines as they come."""
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    print(f"{machine()}; {chosen.count} photos a set, {chosen.rounds} rounds, batches of {BATCH}, ViT-B-32 in float32\n")
+    print(f"{machine()}; {chosen.count} photos a set, {chosen.rounds} rounds, batches of {BATCH}, {chosen.model} in float32 unless said\n")
     print(
         "| photos | program | photos/s | times the first | of the bound | whole process | memory: largest / all processes | s in stages |"
     )
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for name in chosen.sets:
-        entries = [ours(chosen.work, options) for options in chosen.ours or [""]]
-        entries += [peer(chosen.work, program, workers) for program in chosen.against]
+        entries = [ours(chosen.work, options, chosen.model) for options in chosen.ours or [""]]
+        entries += [plain_loop()] if chosen.model == "mini" else [peer(chosen.work, program, workers) for program in chosen.against]
         bound = measure(entries, chosen.work / "photos" / name, chosen)
         print(bound_line(bound, SETS[name]))
         for entry in entries:
@@ -181,7 +194,7 @@ def warm_up(chosen: argparse.Namespace) -> None:
     shutil.copy(first, one)
     for options in chosen.ours or [""]:
         try:
-            once(ours(chosen.work, options), one, chosen)
+            once(ours(chosen.work, options, chosen.model), one, chosen)
         except Failed as problem:
             print(f"  vitsearch {options}: {problem}", file=sys.stderr, flush=True)
 
@@ -189,6 +202,7 @@ def warm_up(chosen: argparse.Namespace) -> None:
 def main() -> None:
     """Prepare all and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=["ViT-B-32", "mini"], default="ViT-B-32")
     parser.add_argument("--against", type=lambda text: [name for name in text.split(",") if name], default=list(PINS), metavar="NAMES")
     parser.add_argument("--count", type=int, default=200, help="photos in each set")
     parser.add_argument("--rounds", type=int, default=3)

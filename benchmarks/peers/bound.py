@@ -1,8 +1,10 @@
-"""The processor time that nothing can do without: bare scaled decode and bare forward pass: MODEL PHOTOS BATCH.
+"""The processor time that nothing can do without: bare scaled decode and bare forward pass: MODEL PHOTOS.
 
 As many processes as usable cores share the photos, one thread each, so that the cores are as loaded as in a real run. Decode is Pillow
-with ``draft`` down to no side below 224 pixels, from bytes in memory; forward is the image tower on batches that are there already, in
-PyTorch and in ONNX Runtime, float32. No resize, no hashing, no storing. The bound is cores / (seconds of decode + of the faster forward).
+with ``draft``, from bytes in memory, down to no side below twice what the model resizes to: at once that side, which is given beside it,
+vectors move by a cosine of up to 0.015. Forward is the image tower on batches that are there already, in ONNX Runtime and, where MODEL is
+a folder, in PyTorch, in float32, in the faster of two sizes of batches. No resize, no hashing, no storing. The bound is cores / (seconds of
+decode + of the fastest forward). MODEL is `mini` or a folder of model.py.
 """
 
 import io
@@ -18,24 +20,29 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+SIDES = {"mini": 260}
 SIDE = 224
-FORWARDS = 4  # batches a process runs forward; more would tell no more
+BATCHES = (8, 32)
+FORWARD = 64  # pictures a process runs forward; more would tell no more
 
 
 def main() -> None:
     """Print seconds a photo and the bound in photos a second."""
-    source, folder, batch = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    source, folder = sys.argv[1], Path(sys.argv[2])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    files = sorted(folder.iterdir())
-    export(source)
+    files, side = sorted(folder.iterdir()), SIDES.get(source, SIDE)
+    runtimes = {"onnx forward": onnx_forward}
+    if source != "mini":
+        export(Path(source))
+        runtimes["torch forward"] = torch_forward
     with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
-        jobs = [(decode, files[place::cores]) for place in range(cores)]
-        seconds = {"decode": sum(pool.map(run, jobs)) / len(files)}
-        for forward in (torch_forward, onnx_forward):
-            spent = pool.map(run, [(forward, source, batch)] * cores)
-            seconds[forward.__name__] = sum(spent) / cores / batch / FORWARDS
-    best = min(seconds["torch_forward"], seconds["onnx_forward"])
-    print(json.dumps({"count": len(files), "rate": cores / (seconds["decode"] + best), "stages": seconds}))
+        costs = {}
+        for name, least in (("decode", 2 * side), ("decode to the side at once", side)):
+            costs[name] = sum(pool.map(run, [(decode, files[place::cores], least) for place in range(cores)])) / len(files)
+        for name, forward in runtimes.items():
+            costs[name] = min(sum(pool.map(run, [(forward, source, batch)] * cores)) / cores for batch in BATCHES)
+    best = min(costs[name] for name in runtimes)
+    print(json.dumps({"count": len(files), "rate": cores / (costs["decode"] + best), "stages": costs}))
 
 
 def run(job: tuple) -> float:
@@ -44,40 +51,46 @@ def run(job: tuple) -> float:
     return work(*arguments)
 
 
-def decode(files: list[Path]) -> float:
+def decode(files: list[Path], side: int) -> float:
     """Return the processor seconds of decoding these photos."""
     spent = 0.0
     for file in files:
         data = io.BytesIO(file.read_bytes())
         began = time.process_time()
         with Image.open(data) as image:
-            image.draft("RGB", (SIDE, SIDE))
+            image.draft("RGB", (side, side))
             image.load()
         spent += time.process_time() - began
     return spent
 
 
-def torch_forward(source: Path, batch: int) -> float:
-    """Return the processor seconds of the image tower in PyTorch with one thread."""
+def torch_forward(source: str, batch: int) -> float:
+    """Return the processor seconds a picture of the image tower in PyTorch with one thread."""
     import open_clip
     import torch
 
     torch.set_num_threads(1)
-    model = open_clip.create_model(f"local-dir:{source / 'open_clip'}").eval()
+    model = open_clip.create_model(f"local-dir:{source}/open_clip").eval()
     pixels = torch.from_numpy(drawn(batch))
     with torch.inference_mode():
-        return timed(lambda: model.encode_image(pixels))
+        return timed(lambda: model.encode_image(pixels), batch)
 
 
-def onnx_forward(source: Path, batch: int) -> float:
-    """Return the processor seconds of the image tower in ONNX Runtime with one thread."""
+def onnx_forward(source: str, batch: int) -> float:
+    """Return the processor seconds a picture of the image tower in ONNX Runtime with one thread."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(source / "image.onnx"), options, providers=["CPUExecutionProvider"])
     pixels = drawn(batch)
-    return timed(lambda: session.run(None, {"pixels": pixels}))
+    file, outputs = Path(source) / "image.onnx", None
+    if source == "mini":
+        from vitsearch.encoders.mini.encoder import FOLDER
+
+        file, outputs, side = FOLDER / "image.onnx", ["vectors"], SIDES["mini"]
+        pixels = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    return timed(lambda: session.run(outputs, {"pixels": pixels}), batch)
 
 
 def drawn(batch: int) -> np.ndarray:
@@ -85,13 +98,13 @@ def drawn(batch: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((batch, 3, SIDE, SIDE), dtype=np.float32)
 
 
-def timed(call: Callable[[], object]) -> float:
-    """Return the processor seconds of some calls after a first one."""
+def timed(call: Callable[[], object], batch: int) -> float:
+    """Return the processor seconds a picture of some calls after a first one."""
     call()
     began = time.process_time()
-    for _ in range(FORWARDS):
+    for _ in range(FORWARD // batch):
         call()
-    return time.process_time() - began
+    return (time.process_time() - began) / (FORWARD // batch * batch)
 
 
 def export(source: Path) -> None:
