@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 from vitsearch.encoders.hub import hub_folder
+from vitsearch.encoders.lazy_towers import WaitingWeights, build_lazily, find_weights
 from vitsearch.encoders.model_files import TRANSFORMERS_FILES, check_saved, decisive_files, one_line, read_json
 from vitsearch.encoders.preprocess import RGB, Interpolation, Preprocess
 from vitsearch.encoders.tokens import PortableTokenizer, TokenRules, portable_fast, siglip_cleaned
@@ -31,6 +33,7 @@ _EXTRAS = [
 ]
 _FILTERS: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 _MOVES_NOTHING = {"transformers_version", "_name_or_path", "architectures", "torch_dtype", "dtype", "_commit_hash", "initializer_factor"}
+_IMAGE_NAMES = ("vision_model.", "visual_projection.")
 
 Tokenize = Callable[[Sequence[str]], Tokens]
 
@@ -52,7 +55,7 @@ def load_transformers_folder(folder: Path, name: str, *, device: str, dtype: str
     config = read_json(folder / "config.json", name)
     _check_kind(config, name)
     preprocess = read_preprocess(folder, name)
-    net = _load_model(folder, name)
+    net, waiting = _load_model(folder, name)
     tokenize, portable = _load_tokenizer(folder, name, config, net)
     facts = {
         "source": "transformers",
@@ -60,7 +63,7 @@ def load_transformers_folder(folder: Path, name: str, *, device: str, dtype: str
         "weights": weights_hash(_weight_files(folder)),
         "tokenizer": weights_hash(_tokenizer_files(folder)),
     }
-    towers = _towers(net, tokenize, portable, decisive_files(folder))
+    towers = _towers(net, tokenize, portable, decisive_files(folder), waiting)
     return TorchEncoder(name, towers, preprocess=preprocess, facts=facts, device=place, dtype=number_format)
 
 
@@ -113,9 +116,15 @@ def _check_kind(config: Mapping[str, Any], name: str) -> None:
         raise EncoderError(f"{name} is a model of kind {kind!r}, not clip or siglip: use open_clip:ARCH/TAG where open_clip has it")
 
 
-def _load_model(folder: Path, name: str) -> nn.Module:
+def _load_model(folder: Path, name: str) -> tuple[nn.Module, WaitingWeights | None]:
+    """Return the model, and what of its weights waits in the files; None: all of it has been read."""
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        kind: Any = AutoModel  # its methods carry no types
+        lazy = build_lazily(lambda: kind.from_config(deepcopy(config), dtype=torch.float32, trust_remote_code=False))
+        waiting = find_weights(lazy, _weight_files(folder), image=_IMAGE_NAMES, unread=".position_ids") if lazy else None
+        if lazy is not None and waiting is not None:
+            return lazy, waiting
         net, report = read_weights(AutoModel, folder, config=config)
     except (ImportError, MemoryError):
         raise
@@ -123,7 +132,7 @@ def _load_model(folder: Path, name: str) -> nn.Module:
         files = ", ".join(file.name for file in _weight_files(folder))
         raise EncoderError(f"{name}: cannot read {files} in {folder} ({one_line(error)}): fetch the model again") from error
     check_complete(report, folder, name)
-    return net
+    return net, None
 
 
 def read_weights(kind: Any, folder: Path, **options: Any) -> tuple[nn.Module, Mapping[str, Any]]:
@@ -183,7 +192,9 @@ def _strips_punctuation(folder: Path, name: str) -> bool:
     return file.is_file() and str(read_json(file, name).get("tokenizer_class", "")).startswith("SiglipTokenizer")
 
 
-def _towers(net: Any, tokenize: Tokenize, portable: PortableTokenizer | None, files: Sequence[Path]) -> Towers:
+def _towers(
+    net: Any, tokenize: Tokenize, portable: PortableTokenizer | None, files: Sequence[Path], waiting: WaitingWeights | None
+) -> Towers:
     bias = getattr(net, "logit_bias", None)
     return Towers(
         model=net,
@@ -196,6 +207,7 @@ def _towers(net: Any, tokenize: Tokenize, portable: PortableTokenizer | None, fi
         image_tower=lambda: vit_from_transformers(net.vision_model, projection=getattr(net, "visual_projection", None)),
         files=tuple(files),
         portable=lambda: portable,
+        waiting=waiting,
     )
 
 

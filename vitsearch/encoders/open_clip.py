@@ -1,6 +1,8 @@
 """``open_clip:ARCH/TAG``: every pretrained model that open_clip lists (Ilharco et al., OpenCLIP)."""
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import torch
 from torch import nn
 
 from vitsearch.encoders.hub import hub_folder
+from vitsearch.encoders.lazy_towers import WaitingWeights, build_lazily, find_weights
 from vitsearch.encoders.model_files import Groups, decisive_files, one_line, open_clip_files
 from vitsearch.encoders.open_clip_tokens import portable_open_clip
 from vitsearch.encoders.preprocess import Preprocess
@@ -22,6 +25,8 @@ TOKENIZER_FILES: Groups = [
     ["tokenizer.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "vocab.txt", "vocab.json"],
 ]
 _TOKENIZER_EXTRAS = ["*token*.json", "*.model", "vocab.*", "merges.txt"]
+
+_KNOWN = (open_clip.CLIP, open_clip.CustomTextCLIP)  # their names tell the towers apart; CoCa's third tower reads both
 
 Tokenizer = Callable[[Sequence[str]], torch.Tensor]
 
@@ -38,7 +43,8 @@ def load_open_clip(model: str, *, device: str = "auto", dtype: str = "auto") -> 
     config = open_clip.get_model_config(architecture)
     weights = _weights_file(trained["hf_hub"])
     quick_gelu = bool(trained.get("quick_gelu", config.get("quick_gelu", False)))
-    net = create_model(architecture, name, pretrained=str(weights), force_quick_gelu=quick_gelu, force_preprocess_cfg=trained)
+    options = {"pretrained": str(weights), "force_quick_gelu": quick_gelu, "force_preprocess_cfg": trained}
+    net, waiting = read_model(architecture, name, weights, options)
     facts = {
         "source": "open_clip",
         "architecture": architecture,
@@ -47,12 +53,37 @@ def load_open_clip(model: str, *, device: str = "auto", dtype: str = "auto") -> 
         "tokenizer": tokenizer_facts(config["text_cfg"]),
     }
     files = (weights, *_tokenizer_files(config["text_cfg"]))
-    towers = towers_of(net, config, _tokenizer(architecture, name, config["text_cfg"]), files)
+    towers = towers_of(net, config, _tokenizer(architecture, name, config["text_cfg"]), files, waiting)
     return TorchEncoder(name, towers, preprocess=preprocess_of(net), facts=facts, device=place, dtype=number_format)
 
 
-def create_model(architecture: str, name: str, **options: Any) -> nn.Module:
-    """Return open_clip's model; raises EncoderError in one line where it cannot be made or its weights do not fit."""
+def read_model(architecture: str, name: str, weights: Path, options: Mapping[str, Any]) -> tuple[nn.Module, WaitingWeights | None]:
+    """Return open_clip's model, and what of its weights waits in the file; None: all of it has been read.
+
+    ``options`` are those of ``open_clip.create_model``. Raises EncoderError in one line where the model cannot be made or read.
+    """
+    if weights.suffix == ".safetensors":
+        with _unwarned():
+            net = build_lazily(lambda: _create_model(architecture, name, {**options, "load_weights": False, "pretrained_text": False}))
+        known = net if type(net) in _KNOWN else None
+        waiting = find_weights(known, [weights], image=("visual.",), unread=".position_ids") if known else None
+        if known is not None and waiting is not None:
+            return known, waiting
+    return _create_model(architecture, name, options), None
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """Hide open_clip's warning that a model built without weights has none."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(level)
+
+
+def _create_model(architecture: str, name: str, options: Mapping[str, Any]) -> nn.Module:
     try:
         net: nn.Module = open_clip.create_model(architecture, precision="fp32", device="cpu", weights_only=True, **options)
     except (ImportError, MemoryError):
@@ -63,7 +94,9 @@ def create_model(architecture: str, name: str, **options: Any) -> nn.Module:
     return net
 
 
-def towers_of(net: nn.Module, config: Mapping[str, Any], tokenizer: Tokenizer, files: Sequence[Path]) -> Towers:
+def towers_of(
+    net: nn.Module, config: Mapping[str, Any], tokenizer: Tokenizer, files: Sequence[Path], waiting: WaitingWeights | None
+) -> Towers:
     """Return open_clip's model as plain functions."""
     bias = getattr(net, "logit_bias", None)
     scale: torch.Tensor = net.logit_scale  # type: ignore[assignment]
@@ -84,6 +117,7 @@ def towers_of(net: nn.Module, config: Mapping[str, Any], tokenizer: Tokenizer, f
         image_tower=lambda: vit_from_open_clip(net.visual),
         files=tuple(files),
         portable=lambda: portable_open_clip(tokenizer),
+        waiting=waiting,
     )
 
 

@@ -7,7 +7,7 @@ import open_clip
 from safetensors import SafetensorError, safe_open
 
 from vitsearch.encoders.model_files import decisive_files, missing_from, one_line, read_json
-from vitsearch.encoders.open_clip import TOKENIZER_FILES, Tokenizer, create_model, preprocess_of, tokenizer_facts, towers_of
+from vitsearch.encoders.open_clip import TOKENIZER_FILES, Tokenizer, preprocess_of, read_model, tokenizer_facts, towers_of
 from vitsearch.encoders.torch_encoder import TorchEncoder, choose_device, choose_dtype
 from vitsearch.encoders.weights_hash import weights_hash
 from vitsearch.errors import EncoderError
@@ -32,14 +32,14 @@ def load_open_clip_folder(folder: Path, name: str, *, device: str, dtype: str) -
     if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys():
         raise EncoderError(f"{name}: the file {folder / CONFIG} is damaged (no complete model_cfg in it): fetch it again")
     weights = _weights_in(folder, name)
-    net = create_model(f"local-dir:{folder}", name)
+    net, waiting = read_model(f"local-dir:{folder}", name, weights, {})
     facts = {
         "source": "open_clip folder",
         "config": config,
         "weights": weights_hash([weights]),
         "tokenizer": {**tokenizer_facts(config["text_cfg"]), "files": weights_hash(sorted(folder.glob("*token*")))},
     }
-    towers = towers_of(net, config, _tokenizer(folder, name, config), decisive_files(folder))
+    towers = towers_of(net, config, _tokenizer(folder, name, config), decisive_files(folder), waiting)
     return TorchEncoder(name, towers, preprocess=preprocess_of(net), facts=facts, device=place, dtype=number_format)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from vitsearch.encoders.lazy_towers import Tower, WaitingWeights
 from vitsearch.encoders.model_files import one_line
 from vitsearch.encoders.preprocess import Box, Preprocess, prepare, seen_region
 from vitsearch.encoders.protocol import Vectors, fingerprint_of
@@ -35,6 +36,7 @@ class Towers:
     ``logit_scale`` is already exponentiated; ``logit_bias`` is None for models trained with softmax. ``image_tower`` rebuilds the image
     tower as our own transformer, which shows its attention; it raises ValueError for a tower of another kind. ``files`` are those that
     decide the vectors, and ``portable`` gives the tokenizer without the library that it came with, or None where that cannot be had.
+    ``waiting`` are the weights that have not been read; None where all have. Each tower's must be loaded before its function is called.
     """
 
     model: nn.Module
@@ -47,6 +49,20 @@ class Towers:
     image_tower: Callable[[], VisionTransformer]
     files: tuple[Path, ...]
     portable: Callable[[], PortableTokenizer | None]
+    waiting: WaitingWeights | None = None
+
+    def load(self, *towers: Tower) -> None:
+        """Read the weights of these towers that still wait; raises EncoderError where that fails."""
+        if self.waiting is not None:
+            self.waiting.load(*towers)
+
+    def place(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Move the model, and what is yet to be read, to a device and a number format."""
+        if self.waiting is not None:
+            self.waiting.place(device, dtype)
+        else:
+            self.model.to(device=device, dtype=dtype)
+        self.model.eval()
 
 
 def choose_device(device: str) -> torch.device:
@@ -88,13 +104,19 @@ class TorchEncoder:
         self.decode_at_least = preprocess.decode_at_least
         self.device = str(device)
         self.dtype = str(dtype).removeprefix("torch.")
-        self.model = towers.model.to(device=device, dtype=dtype).eval()
+        towers.place(device, dtype)
         self.towers = towers
         self._facts = dict(facts)
         self.fingerprint = self.fingerprint_as(self.dtype)
         self._torch_dtype = dtype
         self._mean = torch.tensor(preprocess.mean, dtype=torch.float32, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(preprocess.std, dtype=torch.float32, device=device).view(1, 3, 1, 1)
+
+    @property
+    def model(self) -> nn.Module:
+        """The whole model, its weights read; raises EncoderError where they cannot be."""
+        self.towers.load("image", "text")
+        return self.towers.model
 
     def fingerprint_as(self, dtype: str) -> str:
         """Return the fingerprint of the same model in another number format."""
@@ -113,6 +135,7 @@ class TorchEncoder:
     @cached_property
     def image_tower(self) -> VisionTransformer:
         """The image tower as our own transformer, in float32 on the encoder's device; raises EncoderError for a tower of another kind."""
+        self.towers.load("image")
         try:
             tower = self.towers.image_tower()
         except ValueError as error:
@@ -129,6 +152,7 @@ class TorchEncoder:
         """
         if not len(batch):
             return np.empty((0, self.dim), dtype=np.float32)
+        self.towers.load("image")
         with torch.inference_mode():
             return self._unit_rows(self.towers.encode_images(self.normalise(np.stack(batch))))
 
@@ -150,6 +174,7 @@ class TorchEncoder:
         return pixels.div(255).sub(self._mean).div(self._std).to(self._torch_dtype)
 
     def _encode_text_batch(self, texts: Sequence[str]) -> Vectors:
+        self.towers.load("text")
         with torch.inference_mode():
             tokens = {name: tensor.to(self.device) for name, tensor in self.tokenize(texts).items()}
             return self._unit_rows(self.towers.encode_texts(tokens))
