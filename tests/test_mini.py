@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vitsearch.encoders import load_encoder
+from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.encoders.mini import encoder as mini
 from vitsearch.encoders.mini.encoder import FOLDER, MiniEncoder, choose_providers, fingerprint_facts, load_mini, padded, read_config
-from vitsearch.encoders.protocol import Encoder, fingerprint_of
+from vitsearch.encoders.protocol import Encoder, fingerprint_of, pace, release
+from vitsearch.encoders.sessions import usable_cores
 from vitsearch.errors import EncoderError
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -106,6 +109,26 @@ def test_vectors_do_not_depend_on_the_number_of_threads(encoder: MiniEncoder, th
     images = [picture(300 + 7 * i, 280, seed=i) for i in range(3)]
     np.testing.assert_allclose(other.encode_images(images), encoder.encode_images(images), atol=1e-5)
     np.testing.assert_allclose(other.encode_texts(TEXTS), encoder.encode_texts(TEXTS), atol=1e-5)
+
+
+def test_an_encoder_for_many_pictures_gives_the_same_vectors_from_all_its_callers(encoder: MiniEncoder) -> None:
+    bulk = load_encoder("mini", bulk=True)
+    callers, size = pace(bulk)
+    assert (callers, size) == (usable_cores(), 4 if usable_cores() > 1 else None)
+    assert pace(encoder) == (1, None)
+    batches = [[encoder.prepare(picture(300 + 7 * i + j, 280, seed=i)) for j in range(1 + i % 4)] for i in range(9)]
+    with ThreadPoolExecutor(max(3, callers)) as pool:
+        rows = list(pool.map(bulk.encode_prepared, batches))
+    for batch, found in zip(batches, rows, strict=True):
+        np.testing.assert_allclose(found, encoder.encode_prepared(batch), atol=1e-5)
+
+
+def test_a_released_image_tower_opens_again(encoder: MiniEncoder) -> None:
+    fresh, image = load_mini(), picture(300, 280, seed=1)
+    before = fresh.encode_images([image])
+    release(fresh)
+    np.testing.assert_array_equal(fresh.encode_images([image]), before)
+    release(ColourEncoder())  # has nothing to give back
 
 
 def test_image_does_not_depend_on_its_neighbours(encoder: MiniEncoder) -> None:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from vitsearch.encoders import exports, load_encoder, prepare_model  # noqa: E40
 from vitsearch.encoders.golden import check_golden, golden_vectors  # noqa: E402
 from vitsearch.encoders.onnx_runtime import OnnxEncoder  # noqa: E402
 from vitsearch.encoders.open_clip_tokens import portable_open_clip  # noqa: E402
+from vitsearch.encoders.protocol import pace, release  # noqa: E402
+from vitsearch.encoders.sessions import usable_cores  # noqa: E402
 from vitsearch.encoders.tokens import PortableTokenizer, TextReader, rules_from  # noqa: E402
 from vitsearch.encoders.torch_encoder import TorchEncoder  # noqa: E402
 from vitsearch.errors import EncoderError  # noqa: E402
@@ -126,6 +129,19 @@ def test_batches_of_any_size_give_the_same_rows(models: Path, layout: str, dtype
     assert_close(encoder.encode_images(many), np.concatenate([encoder.encode_images([photo]) for photo in many]), tolerance)
     assert_close(encoder.encode_texts(texts), np.concatenate([encoder.encode_texts([text]) for text in texts]), tolerance)
     assert encoder.encode_images([]).shape == encoder.encode_texts([]).shape == encoder.encode_prepared([]).shape == (0, encoder.dim)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_an_encoder_for_many_pictures_gives_the_same_vectors_from_all_its_callers(models: Path, dtype: str) -> None:
+    one, bulk = in_onnx(models, "open_clip", dtype), load_encoder(name_of(models, "open_clip"), "cpu", dtype, runtime="onnx", bulk=True)
+    assert (pace(one), pace(bulk)) == ((1, None), (usable_cores(), 8 if usable_cores() > 1 else None))
+    batches = [[one.prepare(photo) for photo in tiny.photos()[: 1 + i]] for i in range(len(tiny.photos()))]
+    with ThreadPoolExecutor(max(3, pace(bulk)[0])) as pool:
+        rows = list(pool.map(bulk.encode_prepared, batches * 3))
+    for batch, found in zip(batches * 3, rows, strict=True):
+        assert_close(found, one.encode_prepared(batch), 1e-6 if dtype == "float32" else 0)
+    release(bulk)
+    assert_close(bulk.encode_prepared(batches[-1]), rows[-1], 0)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
