@@ -6,6 +6,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ from test_house import HEAVY
 
 from vitsearch import Collection, CollectionError, PhotoError, Progress, VitsearchError, index_folder
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.photos import ChildDecoders, decode
+from vitsearch.photos import ChildDecoders, decode, map_ahead
 
 GENEROUS = 60.0
 LIMIT = 0.4
@@ -229,7 +230,7 @@ class TestCrashes:
                 assert outcome(children.decode, data) == outcome(decode, data)
                 (child,) = decoders()
                 child.kill()
-                assert waited_for(lambda: decoders() == [])
+                os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
 
     def test_one_that_cannot_be_started_stops_the_run(self, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         says = r"^cannot start a process that decodes photos \({}\): index without a limit of the time for decoding$"
@@ -300,10 +301,27 @@ class TestTheEnd:
         assert decoders(tmp_path) == []
 
     def test_a_run_that_is_killed_leaves_none_that_goes_on_past_the_limit(self, photos: Path, tmp_path: Path) -> None:
-        with running(photos, tmp_path, "3") as run:
+        with running(photos, tmp_path, "12") as run:
             run.kill()
             run.wait(timeout=30)
         assert waited_for(lambda: decoders(tmp_path) == [])
+
+
+@pytest.mark.parametrize(("taken", "stopped"), [(1, 1), (5, 0)])
+def test_a_map_that_is_left_early_stops_what_its_threads_are_at(taken: int, stopped: int) -> None:
+    free, stops = threading.Event(), list[int]()
+
+    def stop() -> None:
+        stops.append(1)
+        free.set()
+
+    def function(item: int) -> int:
+        return item if item == 0 or taken == 5 or free.wait(60) else -1
+
+    results = map_ahead(function, range(5), workers=2, ahead=3, stop=stop)
+    assert [next(results) for _ in range(taken)] == list(range(taken))
+    assert list(results) == [] if taken == 5 else results.close() is None  # type: ignore[attr-defined]
+    assert len(stops) == stopped
 
 
 @contextmanager

@@ -29,6 +29,7 @@ _LENGTHS = struct.Struct(">IQ")
 _LONGEST_HEADER = 1 << 16
 _START_SECONDS = 120.0
 _ORPHAN_SECONDS = 3.0  # how long past the limit a child decodes whose parent was killed
+_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # NumPy would start a thread a core in each child, to no use
 _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from vitsearch.photos.child import serve; serve()"
 
 
@@ -120,7 +121,9 @@ class ChildDecoder:
         self._started, self._at_rest, self._late = False, True, False
         command = [sys.executable, "-c", _PROGRAM, *sys.path]  # the same places, so that it is the same package
         try:
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ | _ENVIRONMENT
+            )
         except OSError as error:
             raise _not_started(error.strerror or str(error)) from error
         assert process.stdin is not None
