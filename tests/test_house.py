@@ -47,6 +47,10 @@ HEAVY = {  # a library, and the rooms with an adapter of it
     "faiss": {"index", "exchange"},
     "pyarrow": {"exchange"},
     "fastapi": {"web"},
+    "starlette": {"web"},
+    "uvicorn": {"web"},
+    "jinja2": {"web"},
+    "pydantic": {"web"},
     "ray": {"distributed"},
 }
 LIGHT = {  # what may be needed without an extra, at the top of a module
