@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from vitsearch.encoders.compiled import WAYS, TunedTower, Way
 from vitsearch.encoders.lazy_towers import Tower, WaitingWeights
 from vitsearch.encoders.model_files import one_line
 from vitsearch.encoders.preprocess import Box, Preprocess, prepare, seen_region
@@ -106,6 +107,7 @@ class TorchEncoder:
         self.dtype = str(dtype).removeprefix("torch.")
         towers.place(device, dtype)
         self.towers = towers
+        self._encode_images = towers.encode_images
         self._facts = dict(facts)
         self.fingerprint = self.fingerprint_as(self.dtype)
         self._torch_dtype = dtype
@@ -154,7 +156,17 @@ class TorchEncoder:
             return np.empty((0, self.dim), dtype=np.float32)
         self.towers.load("image")
         with torch.inference_mode():
-            return self._unit_rows(self.towers.encode_images(self.normalise(np.stack(batch))))
+            return self._unit_rows(self._encode_images(self.normalise(np.stack(batch))))
+
+    def tune(self, size: int, *, ways: Sequence[Way] = WAYS, tell: Callable[[str], None]) -> TunedTower:
+        """Let `encode_prepared` measure, at the first batch of ``size`` pictures, which way of running the image tower is the fastest here.
+
+        Worth its seconds to minutes of compiling for many pictures on a GPU, encoded from one thread. ``tell`` is given a line where a way
+        fails; the vectors are the same within the number format. Returns the tower, which knows its ``way``.
+        """
+        tuned = TunedTower(self.towers.encode_images, size, ways=ways, tell=tell)
+        self._encode_images = tuned
+        return tuned
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
         """Return ``(n, dim)`` float32 unit rows for pictures of any size and number."""
@@ -170,7 +182,10 @@ class TorchEncoder:
 
     def normalise(self, batch: NDArray[np.uint8]) -> Tensor:
         """Return ``(n, 3, h, w)`` on the device for prepared pictures ``(n, h, w, 3)``: a quarter of the bytes travel to a GPU."""
-        pixels = torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2).to(torch.float32)
+        raw = torch.from_numpy(batch)
+        if self.device.startswith("cuda"):
+            raw = raw.pin_memory()  # only then does the copy run beside the computation
+        pixels = raw.to(self.device, non_blocking=True).permute(0, 3, 1, 2).to(torch.float32)
         return pixels.div(255).sub(self._mean).div(self._std).to(self._torch_dtype)
 
     def _encode_text_batch(self, texts: Sequence[str]) -> Vectors:
