@@ -1,0 +1,82 @@
+"""Requests that come while others are computed go together in the next batch; an idle server waits for nothing."""
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Generic, TypeVar
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+MOST_TOGETHER = 64
+
+
+class Batcher(Generic[Job, Result]):
+    """One thread that computes jobs: at once when it is idle, else with all that have come meanwhile, up to ``most`` at a time.
+
+    ``compute`` returns a result or an exception for each job, in their order; what it raises is raised for all of them. ``tell`` is
+    called with the size of each batch.
+    """
+
+    def __init__(
+        self,
+        compute: Callable[[Sequence[Job]], Sequence[Result | Exception]],
+        *,
+        most: int = MOST_TOGETHER,
+        tell: Callable[[int], object] = lambda _: None,
+    ) -> None:
+        self._compute, self._most, self._tell = compute, most, tell
+        self._waiting: queue.SimpleQueue[tuple[Job, Future[Result]] | None] = queue.SimpleQueue()
+        self._closing = threading.Lock()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="vitsearch-batches", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job) -> "Future[Result]":
+        """Return the future result of a job; raises RuntimeError after `close`."""
+        future: Future[Result] = Future()
+        with self._closing:
+            if self._closed:
+                raise RuntimeError("the server is stopping")
+            self._waiting.put((job, future))
+        return future
+
+    def close(self) -> None:
+        """Compute what waits, then end the thread; a second call does nothing."""
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                self._waiting.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        more = True
+        while more:
+            batch, more = self._next_batch()
+            if batch:
+                self._tell(len(batch))
+                self._answer(batch)
+
+    def _next_batch(self) -> tuple[list[tuple[Job, "Future[Result]"]], bool]:
+        """Return the jobs that wait, at least one unless it is the end, and whether more may come."""
+        batch: list[tuple[Job, Future[Result]]] = []
+        one = self._waiting.get()
+        while one is not None:
+            if one[1].set_running_or_notify_cancel():
+                batch.append(one)
+            if len(batch) == self._most or self._waiting.empty():
+                return batch, True
+            one = self._waiting.get()
+        return batch, False
+
+    def _answer(self, batch: Sequence[tuple[Job, "Future[Result]"]]) -> None:
+        try:
+            results: Sequence[Result | Exception] = self._compute([job for job, _ in batch])
+        except Exception as error:
+            results = [error] * len(batch)
+        for (_, future), result in zip(batch, results, strict=True):
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)

@@ -1,0 +1,19 @@
+"""What a server answers besides the errors of the library."""
+
+from vitsearch.errors import VitsearchError
+
+
+class ServiceBusy(VitsearchError):
+    """The collection cannot be read just now: the same request may work in a moment."""
+
+
+class UnknownPhoto(VitsearchError):
+    """No photo of the collection has this id, or its file is not there any more."""
+
+
+class NotShown(VitsearchError):
+    """The request asks for what this server does not show to remote users."""
+
+
+class TooLarge(VitsearchError):
+    """An upload has more bytes than the server takes."""

@@ -1,0 +1,205 @@
+"""What the page and the HTTP interface ask of a collection, from many threads at once."""
+
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from PIL import Image
+
+from vitsearch.collection import Collection, LookAlikes
+from vitsearch.collection.wish import as_where
+from vitsearch.encoders.protocol import Encoder, ImageEncoder
+from vitsearch.language import unread_notes
+from vitsearch.photos import photo_decoder
+from vitsearch.pipeline import choose_decoding
+from vitsearch.report import collection_info
+from vitsearch.types import Photo, Prediction, SearchResult, SkippedPhoto
+from vitsearch.web.asking import Asked, Search, SearchTerm, terms_of, wish_of
+from vitsearch.web.batching import Batcher
+from vitsearch.web.engine import Engine, Results
+from vitsearch.web.errors import UnknownPhoto
+from vitsearch.web.settings import ServeSettings
+from vitsearch.web.source import Source
+from vitsearch.web.thumbnails import FOLDER, Thumbnail, Thumbnails
+from vitsearch.where import Where, parse_where
+
+EVERY = parse_where("path is not null")
+REMEMBERED = 2  # classifications of the whole collection that are held in memory
+
+
+class PhotoService:
+    """One collection for many clients: its model and index are loaded once, and each method may be called from any thread.
+
+    Photos are named by their ids. What a run of indexing adds is seen at the next call. Methods raise QueryError for what cannot be
+    asked, UnknownPhoto for an id that is not there, PhotoError for a file that shows nothing, and ServiceBusy where the collection
+    cannot be read just now.
+    """
+
+    def __init__(self, source: Source, settings: ServeSettings) -> None:
+        self.source, self.settings = source, settings
+        self._engine = Engine(source)
+        self.batch_sizes: dict[int, int] = {}
+        self._batcher: Batcher[Search, Results] = Batcher(self._engine.answer, tell=self._count_batch)
+        self._decoder = photo_decoder(settings.decode_seconds)
+        self.thumbnails = Thumbnails(source.folder / FOLDER, self._decoder, settings.thumbnail_bytes)
+        # pictures are made by as many threads as there are cores, so that a page full of them keeps no other request waiting
+        self.picture_threads = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="vitsearch-pictures")
+        self._labelled: dict[object, list[Prediction]] = {}
+        self._labelling = threading.Lock()
+
+    @classmethod
+    def open(
+        cls,
+        photos: str | os.PathLike[str],
+        *,
+        collection: str | os.PathLike[str] | None = None,
+        encoder: ImageEncoder | None = None,
+        device: str = "auto",
+        settings: ServeSettings | None = None,
+    ) -> "PhotoService":
+        """Return the service of a photo folder's collection, its model loaded; parameters and errors as of `Collection.open`."""
+        return cls(Source.of(photos, collection, device, encoder), settings or ServeSettings())
+
+    def close(self) -> None:
+        """Answer what was asked, then let everything go."""
+        self._batcher.close()
+        self.picture_threads.shutdown(wait=True, cancel_futures=True)
+        self._decoder.close()
+        self._engine.close()
+        self.source.close()
+
+    # -- search -------------------------------------------------------------------------------------------------------
+
+    def search(self, asked: Asked, *, k: int = 50, offset: int = 0, **wishes: Any) -> list[SearchResult]:
+        """Return ``k`` photos from ``offset`` on, best first, equal scores in order of path.
+
+        The query is a string of the query language (without files), a picture, a vector ``(dim,)``, or a list of `SearchTerm`; photos that
+        it names by id are left out. Keywords: ``where``, ``min_score``, ``diverse``, ``collapse`` (a cosine), see `wish_of`.
+        """
+        return self.ask(asked, k=k, offset=offset, **wishes).result()
+
+    def ask(self, asked: Asked, *, k: int = 50, offset: int = 0, **wishes: Any) -> "Future[list[SearchResult]]":
+        """Return the future results of `search`; what is wrong with the request itself is raised at once."""
+        return self._batcher.submit(Search(terms_of(asked), wish_of(k, offset, **wishes)))
+
+    def similar(self, photo_id: int, *, k: int = 50, offset: int = 0, **wishes: Any) -> list[SearchResult]:
+        """Return the photos that look most like one photo of the collection, which is left out."""
+        return self.search([SearchTerm(photo_id)], k=k, offset=offset, **wishes)
+
+    def notes(self, texts: Sequence[str]) -> list[str]:
+        """Return what a person should know about the words of a query: a language that the model does not know, or too many words."""
+        with self.source.encoding:
+            return list(unread_notes(texts, self.encoder).values()) if texts else []
+
+    def read_picture(self, data: bytes) -> Image.Image:
+        """Return an uploaded picture, decoded in a process of its own within a time limit; raises PhotoError with the reason."""
+        with self.source.facts() as store:
+            decoding = choose_decoding(store)
+        at_least = decoding.at_least(self.encoder)  # as the photos that it is held against
+        return self._decoder.decode(data, max_pixels=self.settings.upload_pixels, at_least=at_least)[0]
+
+    # -- photos -------------------------------------------------------------------------------------------------------
+
+    def photo(self, photo_id: int) -> Photo:
+        """Return the facts of one photo."""
+        found = self.photos_of([photo_id])
+        if not found:
+            raise UnknownPhoto(f"there is no photo {photo_id} in the collection")
+        return found[0]
+
+    def photos_of(self, ids: Sequence[int]) -> list[Photo]:
+        """Return the facts of those photos that are in the collection, in the order of the ids."""
+        with self.source.facts() as store:
+            paths = {row[0]: row[1] for row in store.rows([one for one in ids if -(2**63) <= one < 2**63])}
+            found = [store.photo_at(paths[one]) for one in ids if one in paths]
+        return [photo for photo in found if photo]
+
+    def browse(self, *, k: int = 50, offset: int = 0, where: str | Where | None = None) -> tuple[list[Photo], int]:
+        """Return ``k`` photos from ``offset`` on, the last indexed first, and how many there are."""
+        wish = wish_of(k, offset, where=where)
+        with self.source.facts() as store:
+            ids = store.ids_where(wish.where or EVERY)[::-1]
+        return self.photos_of(ids[offset : offset + k].tolist()), len(ids)
+
+    def file_of(self, photo_id: int) -> Path:
+        """Return the file of a photo, as the collection knows it; raises UnknownPhoto where it is gone."""
+        path = PurePosixPath(self.photo(photo_id).path)
+        file = self.source.root / path
+        if path.is_absolute() or ".." in path.parts or not file.is_file():  # nor from a collection that a stranger made
+            raise UnknownPhoto(f"the file of photo {photo_id} is not there any more: run `vitsearch index`")
+        return file
+
+    def thumbnail(self, photo_id: int, side: int) -> Thumbnail:
+        """Return a WebP picture of a photo, its longest side at most ``side`` pixels."""
+        fingerprint = self.photo(photo_id).fingerprint
+        return self.thumbnails.get(self.file_of(photo_id), fingerprint, side)
+
+    # -- the whole collection -----------------------------------------------------------------------------------------
+
+    def labels(
+        self, names: Sequence[str], *, where: str | Where | None = None, background: bool = False, multi: bool = False
+    ) -> list[Prediction]:
+        """Return the label of each photo, in order of path, among these (see `Collection.label`); the last answers are remembered."""
+        wanted = as_where(where)
+        with self.source.reading() as collection:
+            key = (tuple(names), background, multi, collection.store.generation(), self.source.stamp())
+            with self._labelling:
+                found = self._labelled.pop(key, None) or self._label(collection, names, background, multi)
+                self._labelled[key] = found
+                while len(self._labelled) > REMEMBERED:
+                    del self._labelled[next(iter(self._labelled))]
+            if wanted is None:
+                return found
+            kept = set(collection.store.ids_where(wanted).tolist())
+        return [one for one in found if one.photo_id in kept]
+
+    def _label(self, collection: Collection, names: Sequence[str], background: bool, multi: bool) -> list[Prediction]:
+        with self.source.encoding:
+            classifier = collection.zero_shot(names, "plain", background, multi)
+        return collection.label(classifier, multi=multi)
+
+    def stored_labels(self) -> list[Photo]:
+        """Return the photos that have a stored label (`vitsearch label --store`), in order of path."""
+        with self.source.reading() as collection:
+            return [photo for photo in collection.photos() if photo.label is not None]
+
+    def duplicates(self, *, where: str | Where | None = None) -> list[list[Photo]]:
+        """Return the groups of photos whose files are the same byte for byte."""
+        with self.source.reading() as collection:
+            return collection.duplicates(where=where)
+
+    def lookalikes(self, threshold: float | None = None, *, where: str | Where | None = None) -> list[LookAlikes]:
+        """Return the groups of photos that look alike though their files differ (see `Collection.lookalikes`)."""
+        with self.source.reading() as collection:
+            return collection.lookalikes(threshold, where=where)
+
+    def failures(self) -> list[SkippedPhoto]:
+        """Return the files that are not in the collection, with state and reason, in order of path."""
+        with self.source.reading() as collection:
+            return collection.failures()
+
+    def info(self) -> dict[str, Any]:
+        """Return what the collection holds (see `collection_info`)."""
+        with self.source.reading() as collection:
+            return collection_info(collection)
+
+    def count(self) -> int:
+        """Return the number of photos."""
+        with self.source.facts() as store:
+            return store.count()
+
+    @property
+    def encoder(self) -> ImageEncoder:
+        """The model of the collection; hold ``source.encoding`` while it computes."""
+        return self.source.encoder()
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether words can be searched for."""
+        return isinstance(self.encoder, Encoder)
+
+    def _count_batch(self, size: int) -> None:
+        self.batch_sizes[size] = self.batch_sizes.get(size, 0) + 1
