@@ -21,12 +21,11 @@ from PIL import Image
 from vitsearch import Collection, CollectionError, index_folder
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.encoders.protocol import decode_at_least
-from vitsearch.indexing import Progress
+from vitsearch.encoders.protocol import WORTH_TUNING, decode_at_least, tune
 from vitsearch.photos import decode
 from vitsearch.pipeline import Clock
 from vitsearch.pipeline.encode import PatientEncoder, is_out_of_memory
-from vitsearch.types import STAGES, Stages
+from vitsearch.types import STAGES, Progress, Stages
 
 CLOSE = 0.995
 
@@ -321,3 +320,26 @@ class TestWhereTheTimeWent:
 
 def test_stages_are_the_fields_of_the_report() -> None:
     assert [*asdict(Clock().report(wall=0.0, workers=1))] == [*STAGES, "wall", "bound"]
+
+
+class GpuLike(ColourEncoder):
+    """An encoder that says it is on a GPU and takes note of what it is asked to tune for."""
+
+    device = "cuda"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tuned: list[int] = []
+
+    def tune(self, size: int, *, tell: Any) -> None:
+        self.tuned.append(size)
+        tell("tuned")
+
+
+def test_only_many_photos_on_a_gpu_are_worth_tuning() -> None:
+    told: list[str] = []
+    encoder, on_cpu = GpuLike(), GpuLike()
+    on_cpu.device = "cpu"
+    for each, photos in ((encoder, WORTH_TUNING - 1), (on_cpu, WORTH_TUNING), (ColourEncoder(), WORTH_TUNING), (encoder, WORTH_TUNING)):
+        tune(each, 32, photos=photos, tell=told.append)
+    assert (encoder.tuned, on_cpu.tuned, told) == ([32], [], ["tuned"])

@@ -34,7 +34,7 @@ from vitsearch.errors import (
 )
 from vitsearch.explain import Explanation, explain
 from vitsearch.finetune import FinetuneReport, FinetuneSettings, FinetuneStep, finetune
-from vitsearch.indexing import Progress, index_folder
+from vitsearch.indexing import index_folder
 from vitsearch.labelling import (
     Accuracy,
     ClassMap,
@@ -59,7 +59,7 @@ from vitsearch.sidecars import SidecarReport, write_sidecars
 from vitsearch.sorting import SortReport, sort_into
 from vitsearch.supervised import ImageClassifier, load_classifier
 from vitsearch.tuning import TuneReport, tune_collection
-from vitsearch.types import IndexReport, Photo, PhotoInfo, Prediction, SearchResult, SkippedPhoto
+from vitsearch.types import IndexReport, Photo, PhotoInfo, Prediction, Progress, SearchResult, SkippedPhoto
 from vitsearch.where import Where, parse_where
 
 __all__ = [

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from vitsearch.collection import Collection
 from vitsearch.errors import CollectionError
-from vitsearch.indexing import Progress, index_folder
+from vitsearch.indexing import index_folder
 from vitsearch.sheet import write_sheet
-from vitsearch.types import SearchResult
+from vitsearch.types import Progress, SearchResult
 
 # the photographs among the sample pictures that the two packages ship (scikit-image 0.24 and scikit-learn 1.5 or newer)
 SAMPLES = {

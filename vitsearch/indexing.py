@@ -11,14 +11,13 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from vitsearch.collection.duplicates import LOOKALIKE, lookalike_threshold
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.golden import check_golden, golden_vectors
-from vitsearch.encoders.protocol import ImageEncoder, pace, release
+from vitsearch.encoders.protocol import ImageEncoder, pace, release, tune
 from vitsearch.errors import CollectionError, CollectionNotFound, EncoderMismatch
 from vitsearch.index import check_recipe, remove_shadow
 from vitsearch.layout import (
@@ -38,23 +37,11 @@ from vitsearch.pipeline import Clock, Looking, Pipeline, check_loss, choose_deco
 from vitsearch.plan import Plan
 from vitsearch.recipes import Recipe, load_recipe
 from vitsearch.store import PhotoStore
-from vitsearch.types import IndexReport
+from vitsearch.types import IndexReport, Progress
 from vitsearch.upkeep import Upkeep, text_like_queries
 
 DEFAULT_ENCODER = "mini"
 DEFAULT_RECIPE = "auto"
-Stage = Literal["looking", "loading", "embedding", "building"]
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is: photos done of the total of this stage, and how many of them failed; ``note`` is a line to show a person."""
-
-    stage: Stage
-    done: int
-    total: int | None
-    failed: int = 0
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,8 +207,11 @@ class _Run:
 
     def _load(self, name: str, dtype: str) -> ImageEncoder:
         """Return the encoder of that name for many pictures; on a CPU it is exported, so that each search later starts without torch."""
-        tell, how = (lambda note: self.progress(Progress("loading", 0, None, note=note))), self.options
-        return load_encoder(name, how.device, dtype, runtime=how.runtime, export=True, bulk=True, tell=tell)
+        how = self.options
+        return load_encoder(name, how.device, dtype, runtime=how.runtime, export=True, bulk=True, tell=self._tell)
+
+    def _tell(self, note: str) -> None:
+        self.progress(Progress("loading", 0, None, note=note))
 
     # -- settings and plan --------------------------------------------------------------------------------------------
 
@@ -282,6 +272,7 @@ class _Run:
             return
         encoder = self._loaded_encoder(settings)
         self._check_golden(store, settings, encoder)
+        tune(encoder, self.options.batch_size, photos=len(plan.todo), tell=self._tell)
         self.progress(Progress("embedding", 0, len(plan.todo), note=record_decoding(store, decoding)))
         with closing(photo_decoder(self.options.decode_timeout)) as pipeline.decoder:
             for done in pipeline.run(encoder, batch_size=self.options.batch_size, workers=self.options.workers):

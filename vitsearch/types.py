@@ -7,6 +7,7 @@ State = Literal["failed", "skipped"]
 Bound = Literal["decoding", "disk", "model", "storing", "looking"]
 STAGES = ("walk", "read", "decode", "prepare", "encode", "store", "build")
 Activation = Literal["softmax", "sigmoid"]  # of classes: probabilities that sum to 1, or each by itself
+RunStage = Literal["looking", "loading", "embedding", "building"]
 
 
 def raw_path(path: str) -> bytes:
@@ -128,3 +129,14 @@ class IndexReport:
     load_seconds: float
     total: int
     stages: Stages
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is: photos done of the total of this stage, and how many of them failed; ``note`` is a line to show a person."""
+
+    stage: RunStage
+    done: int
+    total: int | None
+    failed: int = 0
+    note: str = ""

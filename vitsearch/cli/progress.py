@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from vitsearch.cli import show
-from vitsearch.indexing import Progress
+from vitsearch.types import Progress
 
 
 def photo_bar(total: int | None, what: str) -> Any:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Vectors = NDArray[np.float32]
+WORTH_TUNING = 20_000  # photos; compiling a tower takes a minute or more
 
 
 @runtime_checkable
@@ -18,7 +19,7 @@ class ImageEncoder(Protocol):
 
     ``prepare`` does the per-picture work (resize, crop) and may run in any thread; ``encode_prepared`` runs the model on what it returned.
 
-    More is used where an encoder has it, see `decode_at_least`, `pace` and `release`.
+    More is used where an encoder has it, see `decode_at_least`, `pace`, `release` and `tune`.
     """
 
     name: str
@@ -80,6 +81,16 @@ def release(encoder: ImageEncoder) -> None:
     give_back = getattr(encoder, "release_images", None)
     if give_back is not None:
         give_back()
+
+
+def tune(encoder: ImageEncoder, size: int, *, photos: int, tell: Callable[[str], None]) -> None:
+    """Let an encoder on a GPU look for its fastest way with batches of ``size``, where ``photos`` are enough to win back that time.
+
+    It is the encoder's method ``tune(size, tell=...)``; ``tell`` is given a line where a way fails.
+    """
+    find = getattr(encoder, "tune", None)
+    if find is not None and photos >= WORTH_TUNING and str(getattr(encoder, "device", "cpu")).startswith("cuda"):
+        find(size, tell=tell)
 
 
 def fingerprint_of(facts: Mapping[str, Any]) -> str:
