@@ -13,13 +13,13 @@ from vitsearch.collection import Collection, LookAlikes
 from vitsearch.collection.wish import as_where
 from vitsearch.encoders.protocol import Encoder, ImageEncoder
 from vitsearch.language import unread_notes
-from vitsearch.photos import photo_decoder
+from vitsearch.photos import photo_decoder, read_bytes_and_fingerprint
 from vitsearch.pipeline import choose_decoding
 from vitsearch.report import collection_info
 from vitsearch.types import Photo, Prediction, SearchResult, SkippedPhoto
 from vitsearch.web.asking import Asked, Search, SearchTerm, terms_of, wish_of
 from vitsearch.web.batching import Batcher
-from vitsearch.web.engine import Engine, Results
+from vitsearch.web.engine import Engine, Found
 from vitsearch.web.errors import UnknownPhoto
 from vitsearch.web.settings import ServeSettings
 from vitsearch.web.source import Source
@@ -42,7 +42,7 @@ class PhotoService:
         self.source, self.settings = source, settings
         self._engine = Engine(source)
         self.batch_sizes: dict[int, int] = {}
-        self._batcher: Batcher[Search, Results] = Batcher(self._engine.answer, tell=self._count_batch)
+        self._batcher: Batcher[Search, Found] = Batcher(self._engine.answer, tell=self._count_batch)
         self._decoder = photo_decoder(settings.decode_seconds)
         self.thumbnails = Thumbnails(source.folder / FOLDER, self._decoder, settings.thumbnail_bytes)
         # pictures are made by as many threads as there are cores, so that a page full of them keeps no other request waiting
@@ -79,10 +79,10 @@ class PhotoService:
         The query is a string of the query language (without files), a picture, a vector ``(dim,)``, or a list of `SearchTerm`; photos that
         it names by id are left out. Keywords: ``where``, ``min_score``, ``diverse``, ``collapse`` (a cosine), see `wish_of`.
         """
-        return self.ask(asked, k=k, offset=offset, **wishes).result()
+        return self.ask(asked, k=k, offset=offset, **wishes).result().results
 
-    def ask(self, asked: Asked, *, k: int = 50, offset: int = 0, **wishes: Any) -> "Future[list[SearchResult]]":
-        """Return the future results of `search`; what is wrong with the request itself is raised at once."""
+    def ask(self, asked: Asked, *, k: int = 50, offset: int = 0, **wishes: Any) -> "Future[Found]":
+        """Return the future results of `search` with notes; what is wrong with the request itself is raised at once."""
         return self._batcher.submit(Search(terms_of(asked), wish_of(k, offset, **wishes)))
 
     def similar(self, photo_id: int, *, k: int = 50, offset: int = 0, **wishes: Any) -> list[SearchResult]:
@@ -131,6 +131,11 @@ class PhotoService:
         if path.is_absolute() or ".." in path.parts or not file.is_file():  # nor from a collection that a stranger made
             raise UnknownPhoto(f"the file of photo {photo_id} is not there any more: run `vitsearch index`")
         return file
+
+    def picture(self, photo_id: int, side: int) -> Image.Image:
+        """Return a photo as an RGB picture, decoded as an upload is, both sides at least so many pixels where it has them."""
+        data, _ = read_bytes_and_fingerprint(self.file_of(photo_id))
+        return self._decoder.decode(data, at_least=side)[0]
 
     def thumbnail(self, photo_id: int, side: int) -> Thumbnail:
         """Return a WebP picture of a photo, its longest side at most ``side`` pixels."""
