@@ -21,6 +21,7 @@ from vitsearch.cli.label import label
 from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
 from vitsearch.cli.prepare import prepare
 from vitsearch.cli.search import search, similar
+from vitsearch.cli.serve import serve
 from vitsearch.cli.train import train
 from vitsearch.cli.tune import tune
 from vitsearch.errors import VitsearchError
@@ -188,6 +189,7 @@ def demo(photos: str | None, output: str) -> int:
 cli.add_command(index)
 cli.add_command(search)
 cli.add_command(similar)
+cli.add_command(serve)
 cli.add_command(dupes)
 cli.add_command(label)
 cli.add_command(train)

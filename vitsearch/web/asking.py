@@ -11,6 +11,7 @@ from vitsearch.errors import QueryError
 from vitsearch.query import Term, combine, parse_query
 from vitsearch.vectors import Vectors
 from vitsearch.where import Where
+from vitsearch.where.tree import Not
 
 MOST_RESULTS = 1000
 MOST_PASSED_OVER = 100_000
@@ -97,3 +98,10 @@ def combined(terms: Sequence[SearchTerm], vectors: Sequence[Vectors]) -> Vectors
     rows = iter(vectors)
     stand_ins = [Term(term.what if isinstance(term.what, str) else "a photo", term.weight) for term in terms]
     return combine(stand_ins, lambda _: next(rows))
+
+
+def columns_of(where: Where) -> frozenset[str]:
+    """Return the columns that a filter asks about."""
+    parts = getattr(where, "parts", None) or ((where.part,) if isinstance(where, Not) else ())
+    own = frozenset({where.column}) if hasattr(where, "column") else frozenset()
+    return own.union(*(columns_of(part) for part in parts))

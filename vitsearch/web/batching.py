@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
+from vitsearch.web.errors import ServiceBusy
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -34,11 +36,11 @@ class Batcher(Generic[Job, Result]):
         self._thread.start()
 
     def submit(self, job: Job) -> "Future[Result]":
-        """Return the future result of a job; raises RuntimeError after `close`."""
+        """Return the future result of a job; raises ServiceBusy after `close`."""
         future: Future[Result] = Future()
         with self._closing:
             if self._closed:
-                raise RuntimeError("the server is stopping")
+                raise ServiceBusy("the server is stopping: try again in a moment")
             self._waiting.put((job, future))
         return future
 

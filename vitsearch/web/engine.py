@@ -1,6 +1,7 @@
 """Answers many searches at once, on one state of the collection."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -8,9 +9,9 @@ from PIL import Image
 from vitsearch.collection import Collection
 from vitsearch.collection.searcher import Searcher
 from vitsearch.collection.wish import Wish
-from vitsearch.encoders.protocol import Encoder
+from vitsearch.encoders.protocol import Encoder, ImageEncoder
 from vitsearch.errors import CollectionError, IndexDamaged, QueryError, VitsearchError
-from vitsearch.language import readable
+from vitsearch.language import readable, unread_notes
 from vitsearch.query import check_vector
 from vitsearch.types import SearchResult
 from vitsearch.vectors import Vectors, unit_rows
@@ -18,8 +19,16 @@ from vitsearch.web.asking import Search, SearchTerm, combined
 from vitsearch.web.errors import ServiceBusy, UnknownPhoto
 from vitsearch.web.source import BUSY, Source, Stamp
 
-Results = list[SearchResult]
-Answer = Results | Exception
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The results of a search, best first, and what the client should know about its words."""
+
+    results: list[SearchResult]
+    notes: list[str]
+
+
+Answer = Found | Exception
 
 
 class Engine:
@@ -63,22 +72,19 @@ class Engine:
 
     def _answer(self, searches: Sequence[Search]) -> list[Answer]:
         collection, searcher = self._opened()
-        read = self._vectors(collection, [term for search in searches for term in search.terms])
-        answers: list[Answer] = []
-        groups: dict[Wish, list[int]] = {}
-        asked: dict[int, tuple[Vectors, frozenset[int]]] = {}
+        vectors = iter(self._vectors(collection, [term for search in searches for term in search.terms]))
+        answers: dict[int, Answer] = {}
+        groups: dict[Wish, dict[int, tuple[Vectors, frozenset[int]]]] = {}
         for place, search in enumerate(searches):
-            vectors, read = read[: len(search.terms)], read[len(search.terms) :]
-            answers.append([])
+            own = [next(vectors) for _ in search.terms]
             try:
-                asked[place] = _asked(search, vectors)
-                groups.setdefault(search.wish, []).append(place)
+                groups.setdefault(search.wish, {})[place] = _asked(search, own)
             except VitsearchError as error:
                 answers[place] = error
-        for wish, places in groups.items():
-            for place, found in zip(places, searcher.find([asked[place] for place in places], wish), strict=True):
-                answers[place] = found
-        return answers
+        for wish, asked in groups.items():
+            for place, results in zip(asked, searcher.find(list(asked.values()), wish), strict=True):
+                answers[place] = Found(results, _notes(searches[place], collection.encoder))
+        return [answers[place] for place in range(len(searches))]
 
     def _vectors(self, collection: Collection, terms: Sequence[SearchTerm]) -> list[Vectors | VitsearchError]:
         """Return the unit vector ``(dim,)`` of each term, or why it has none; texts, and pictures, are encoded together."""
@@ -97,6 +103,10 @@ class Engine:
             else _stored(collection, term.what)
             for term in terms
         ]
+
+
+def _notes(search: Search, encoder: ImageEncoder) -> list[str]:
+    return list(unread_notes(search.texts, encoder).values()) if search.texts else []
 
 
 def _text(known: dict[str, Vectors], text: str, encoder: str) -> Vectors | VitsearchError:
