@@ -1,0 +1,70 @@
+// A photo from outside: chosen, dropped or pasted, it goes to the server with the form that is there without this script too.
+"use strict";
+(() => {
+  const form = document.getElementById("bring") ?? elsewhere();
+  const curtain = document.querySelector("[data-dropping]");
+  const words = curtain.querySelector("span");
+  const input = document.querySelector("[data-bring]") ?? form.querySelector("input[type=file]");
+  const most = Number(input.dataset.most || 0);
+  let depth = 0;
+
+  // the views without a search have no form of their own
+  function elsewhere() {
+    const made = document.createElement("form");
+    made.action = "/photo";
+    made.method = "post";
+    made.enctype = "multipart/form-data";
+    made.hidden = true;
+    const file = document.createElement("input");
+    file.type = "file";
+    file.name = "photo";
+    made.append(file);
+    document.body.append(made);
+    return made;
+  }
+
+  function say(text, busy) {
+    words.textContent = text;
+    curtain.classList.toggle("busy", busy);
+    curtain.hidden = false;
+  }
+
+  function send() {
+    const file = input.files[0];
+    if (!file) return;
+    if (most && file.size > most) {
+      say(`This photo has more than ${Math.round(most / 1e6)} MB.`, false);
+      setTimeout(() => { curtain.hidden = true; }, 3000);
+      return;
+    }
+    say("Looking at the photo…", true);
+    form.submit();
+  }
+
+  function take(files) {
+    const photo = [...files].find((file) => file.type.startsWith("image/")) ?? files[0];
+    if (!photo) return;
+    const carrier = new DataTransfer();
+    carrier.items.add(photo);
+    input.files = carrier.files;
+    send();
+  }
+
+  const brings = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
+  document.addEventListener("dragenter", (event) => { if (brings(event)) { depth += 1; say("Drop a photo to find photos like it", false); } });
+  document.addEventListener("dragleave", (event) => { if (brings(event) && (depth -= 1) <= 0) { depth = 0; curtain.hidden = true; } });
+  document.addEventListener("dragover", (event) => { if (brings(event)) event.preventDefault(); });
+  document.addEventListener("drop", (event) => {
+    if (!brings(event)) return;
+    event.preventDefault();
+    depth = 0;
+    curtain.hidden = true;
+    take(event.dataTransfer.files);
+  });
+  document.addEventListener("paste", (event) => {
+    const files = event.clipboardData?.files ?? [];
+    if (files.length) { event.preventDefault(); take(files); }
+  });
+  input.addEventListener("change", send);
+  window.addEventListener("pageshow", () => { curtain.hidden = true; input.value = ""; });
+})();

@@ -1,0 +1,70 @@
+// The keyboard; the page /help lists it.
+"use strict";
+(() => {
+  const shots = () => [...document.querySelectorAll(".tile .shot")];
+  const current = () => document.activeElement?.closest?.(".tile");
+  const typing = (node) => node.matches?.("input:not([type=checkbox]), textarea, select, [contenteditable]");
+  const follow = (name) => { const link = document.querySelector(name); if (link && !link.hidden && link.href) link.click(); };
+
+  function focus(shot) {
+    if (!shot) return;
+    shot.focus({ preventScroll: true });
+    shot.scrollIntoView({ block: "nearest" });
+  }
+
+  function step(by) {
+    const all = shots();
+    const place = all.indexOf(current()?.querySelector(".shot"));
+    focus(all[place < 0 ? 0 : Math.min(all.length - 1, Math.max(0, place + by))]);
+  }
+
+  // up and down: the photo of the next row that lies nearest
+  function row(by) {
+    const all = shots();
+    const from = current();
+    if (!from) return step(0);
+    const start = from.getBoundingClientRect();
+    const middle = (box) => box.left + box.width / 2;
+    const boxes = all.map((shot) => ({ shot, box: shot.parentElement.getBoundingClientRect() }));
+    const beyond = boxes.filter(({ box }) => (box.top - start.top) * by > 1);
+    if (!beyond.length) return undefined;
+    const top = by > 0 ? Math.min(...beyond.map(({ box }) => box.top)) : Math.max(...beyond.map(({ box }) => box.top));
+    const line = beyond.filter(({ box }) => Math.abs(box.top - top) < 2);
+    line.sort((one, two) => Math.abs(middle(one.box) - middle(start)) - Math.abs(middle(two.box) - middle(start)));
+    return focus(line[0].shot);
+  }
+
+  function escape(event) {
+    if (typing(event.target)) event.target.blur();
+    else if (window.vitsearch?.ticked().length) window.vitsearch.clear();
+    else if (document.querySelector("body.photo")) follow("[data-back]");
+    else document.activeElement?.blur?.();
+  }
+
+  const photo = () => document.querySelector("body.photo") && !current();
+  const KEYS = {
+    "j": () => (photo() ? follow("[data-next]") : step(1)),
+    "k": () => (photo() ? follow("[data-previous]") : step(-1)),
+    "ArrowRight": () => (photo() ? follow("[data-next]") : current() && step(1)),
+    "ArrowLeft": () => (photo() ? follow("[data-previous]") : current() && step(-1)),
+    "ArrowDown": () => current() && row(1),
+    "ArrowUp": () => current() && row(-1),
+    "x": () => current()?.querySelector(".tick input").click(),
+    "m": () => (photo() ? follow("[data-more]") : current()?.querySelector(".acts a:first-child")?.click()),
+    "n": () => (photo() ? follow("[data-less]") : current()?.querySelector(".acts a:last-child")?.click()),
+    "/": () => { const field = document.getElementById("q"); if (field) { field.focus(); field.select(); } else location.href = "/#q"; },
+    "?": () => follow("[data-help]"),
+  };
+  const SCROLLING = ["ArrowDown", "ArrowUp", "ArrowLeft", "ArrowRight"];
+
+  document.addEventListener("keydown", (event) => {
+    if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+    if (event.key === "Escape") { escape(event); return; }
+    if (typing(event.target) || event.target.closest?.(".atlas") || !(event.key in KEYS)) return;
+    if (SCROLLING.includes(event.key) && !current() && !photo()) return;
+    event.preventDefault();
+    KEYS[event.key]();
+  });
+
+  if (location.hash === "#q") document.getElementById("q")?.focus();
+})();

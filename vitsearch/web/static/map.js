@@ -1,0 +1,228 @@
+// The map: dots and, as far as there is room, the photos themselves.
+"use strict";
+(() => {
+  const box = document.querySelector("[data-atlas]");
+  const canvas = box.querySelector("canvas");
+  const pen = canvas.getContext("2d");
+  const told = box.querySelector("[data-told]");
+  const CELL = 92; // CSS pixels between two photos
+  const SHARE = 0.92; // of a cell that its photo fills
+  const MARGIN = 0.06;
+  const MOST_KEPT = 800;
+  const AT_ONCE = 8;
+  const CLOSEST = 4096;
+
+  let ids = new Float64Array(0);
+  let places = new Float32Array(0);
+  let width = 0, height = 0, ratio = 1;
+  let zoom = 1, x = 0.5, y = 0.5; // how many times larger than the whole, and what is in the middle
+  let shown = []; // the photos that are drawn: id, left, top, side
+  let waiting = false;
+  const photos = new Map();
+  const queue = [];
+  let loading = 0;
+
+  const side = () => Math.min(width, height) * (1 - 2 * MARGIN) * zoom;
+  const toScreen = (px, py) => [(px - x) * side() + width / 2, (py - y) * side() + height / 2];
+  const toPlace = (sx, sy) => [(sx - width / 2) / side() + x, (sy - height / 2) / side() + y];
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+  function size() {
+    ratio = Math.min(2, window.devicePixelRatio || 1);
+    width = canvas.clientWidth;
+    height = canvas.clientHeight;
+    canvas.width = Math.round(width * ratio);
+    canvas.height = Math.round(height * ratio);
+    draw();
+  }
+
+  function draw() {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => { waiting = false; paint(); });
+  }
+
+  // cells are fixed to the map, not to the screen, so that photos do not change places while it is moved
+  function chosen() {
+    const step = CELL / side();
+    const cells = new Map();
+    const [left, top] = toPlace(-CELL, -CELL);
+    const [right, bottom] = toPlace(width + CELL, height + CELL);
+    let inside = 0;
+    for (let i = 0; i < ids.length; i += 1) {
+      const px = places[2 * i], py = places[2 * i + 1];
+      if (px < left || px > right || py < top || py > bottom) continue;
+      inside += 1;
+      const column = Math.floor(px / step), line = Math.floor(py / step);
+      const key = column * 1e6 + line;
+      const away = (px / step - column - 0.5) ** 2 + (py / step - line - 0.5) ** 2;
+      const cell = cells.get(key);
+      if (!cell) cells.set(key, { i, away, count: 1, column, line });
+      else {
+        cell.count += 1;
+        if (away < cell.away) { cell.i = i; cell.away = away; }
+      }
+    }
+    return { cells: [...cells.values()], step, inside };
+  }
+
+  function paint() {
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    pen.fillStyle = colour("--card");
+    pen.fillRect(0, 0, width, height);
+    const { cells, step, inside } = chosen();
+    const edge = CELL * SHARE;
+    shown = cells.map((cell) => {
+      const [cx, cy] = toScreen((cell.column + 0.5) * step, (cell.line + 0.5) * step);
+      return { id: ids[cell.i], count: cell.count, left: cx - edge / 2, top: cy - edge / 2, side: edge };
+    });
+    shown.sort((one, two) => distance(one) - distance(two));
+    queue.length = 0;
+    for (const one of shown) {
+      const photo = photos.get(one.id);
+      if (photo?.complete && photo.naturalWidth) show(one, photo);
+      else { dot(one); if (!photo) queue.push(one.id); }
+    }
+    ring();
+    load();
+    told.textContent = ids.length ? `${inside.toLocaleString("en")} of ${ids.length.toLocaleString("en")} photos in view` : "";
+  }
+
+  const distance = (one) => (one.left + one.side / 2 - width / 2) ** 2 + (one.top + one.side / 2 - height / 2) ** 2;
+
+  function shape(one, round) {
+    pen.beginPath();
+    pen.roundRect(one.left, one.top, one.side, one.side, round);
+  }
+
+  function show(one, photo) {
+    const cut = Math.min(photo.naturalWidth, photo.naturalHeight);
+    pen.save();
+    shape(one, 8);
+    pen.clip();
+    pen.drawImage(photo, (photo.naturalWidth - cut) / 2, (photo.naturalHeight - cut) / 2, cut, cut, one.left, one.top, one.side, one.side);
+    pen.restore();
+    if (one.count > 1) count(one);
+  }
+
+  function count(one) {
+    const text = one.count > 999 ? `${Math.round(one.count / 1000)}k` : String(one.count);
+    pen.font = "600 11px system-ui, sans-serif";
+    const wide = pen.measureText(text).width + 10;
+    pen.fillStyle = "#141516";
+    pen.beginPath();
+    pen.roundRect(one.left + one.side - wide - 5, one.top + one.side - 22, wide, 17, 9);
+    pen.fill();
+    pen.fillStyle = "#ffffff";
+    pen.fillText(text, one.left + one.side - wide, one.top + one.side - 9.5);
+  }
+
+  function dot(one) {
+    pen.fillStyle = colour("--mat");
+    shape(one, 8);
+    pen.fill();
+  }
+
+  function ring() {
+    if (!canvas.matches(":focus-visible") || !shown.length) return;
+    pen.strokeStyle = colour("--accent");
+    pen.lineWidth = 4;
+    shape(shown[0], 8);
+    pen.stroke();
+  }
+
+  function load() {
+    while (loading < AT_ONCE && queue.length) {
+      const id = queue.shift();
+      if (photos.has(id)) continue;
+      const photo = new Image();
+      photos.set(id, photo);
+      loading += 1;
+      photo.onload = photo.onerror = () => { loading -= 1; draw(); };
+      photo.src = `/api/photos/${id}/thumbnail?size=160`;
+    }
+    for (const id of photos.keys()) {
+      if (photos.size <= MOST_KEPT) break;
+      if (photos.get(id).complete) photos.delete(id);
+    }
+  }
+
+  // -- moving --------------------------------------------------------------------------------------------------------
+
+  const within = (value) => Math.min(1.1, Math.max(-0.1, value));
+  function move(dx, dy) { x = within(x - dx / side()); y = within(y - dy / side()); draw(); }
+
+  function zoomBy(times, sx = width / 2, sy = height / 2) {
+    const [px, py] = toPlace(sx, sy);
+    zoom = Math.min(CLOSEST, Math.max(0.5, zoom * times));
+    x = within(px - (sx - width / 2) / side());
+    y = within(py - (sy - height / 2) / side());
+    draw();
+  }
+
+  function all() { zoom = 1; x = 0.5; y = 0.5; draw(); }
+  const open = (one) => { if (one) location.href = `/photos/${one.id}`; };
+  const at = (sx, sy) => shown.find((one) => sx >= one.left && sx <= one.left + one.side && sy >= one.top && sy <= one.top + one.side);
+
+  const fingers = new Map();
+  let travelled = 0;
+  const point = (event) => { const frame = canvas.getBoundingClientRect(); return [event.clientX - frame.left, event.clientY - frame.top]; };
+  const spread = () => { const [one, two] = [...fingers.values()]; return Math.hypot(one[0] - two[0], one[1] - two[1]); };
+
+  canvas.addEventListener("pointerdown", (event) => {
+    canvas.setPointerCapture(event.pointerId);
+    fingers.set(event.pointerId, point(event));
+    if (fingers.size === 1) travelled = 0;
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    const before = fingers.get(event.pointerId);
+    if (!before) return;
+    const now = point(event);
+    const wide = fingers.size === 2 ? spread() : 0;
+    fingers.set(event.pointerId, now);
+    travelled += Math.hypot(now[0] - before[0], now[1] - before[1]);
+    if (fingers.size === 2) {
+      const [one, two] = [...fingers.values()];
+      if (wide > 0) zoomBy(spread() / wide, (one[0] + two[0]) / 2, (one[1] + two[1]) / 2);
+    } else move(now[0] - before[0], now[1] - before[1]);
+  });
+  for (const name of ["pointerup", "pointercancel"]) {
+    canvas.addEventListener(name, (event) => {
+      const alone = fingers.size === 1 && fingers.delete(event.pointerId);
+      fingers.delete(event.pointerId);
+      if (name === "pointerup" && alone && travelled < 6) open(at(...point(event)));
+    });
+  }
+  canvas.addEventListener("wheel", (event) => {
+    event.preventDefault();
+    zoomBy(Math.exp(-Math.max(-120, Math.min(120, event.deltaY * (event.deltaMode ? 30 : 1))) / 300), ...point(event));
+  }, { passive: false });
+
+  const KEYS = {
+    "ArrowLeft": () => move(CELL, 0), "ArrowRight": () => move(-CELL, 0), "ArrowUp": () => move(0, CELL), "ArrowDown": () => move(0, -CELL),
+    "+": () => zoomBy(1.5), "=": () => zoomBy(1.5), "-": () => zoomBy(1 / 1.5), "0": all, "Enter": () => open(shown[0]),
+  };
+  canvas.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || !(event.key in KEYS)) return;
+    event.preventDefault();
+    KEYS[event.key]();
+  });
+  for (const name of ["focus", "blur"]) canvas.addEventListener(name, draw);
+  const ZOOMS = { in: () => zoomBy(1.6), out: () => zoomBy(1 / 1.6), all };
+  box.querySelectorAll("[data-zoom]").forEach((button) => button.addEventListener("click", ZOOMS[button.dataset.zoom]));
+  document.addEventListener("theme", draw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  new ResizeObserver(size).observe(canvas);
+
+  told.textContent = "Finding a place for every photo…";
+  fetch(box.dataset.atlas).then(async (answer) => {
+    if (!answer.ok) throw new Error(String(answer.status));
+    const bytes = await answer.arrayBuffer();
+    const count = bytes.byteLength / 16;
+    ids = new Float64Array(bytes, 0, count);
+    places = new Float32Array(bytes, 8 * count, 2 * count);
+    if (!count) told.textContent = "No photos are indexed yet.";
+    size();
+    canvas.dataset.ready = "true";
+  }).catch(() => { told.textContent = "The map cannot be read just now: load the page again in a moment."; });
+})();
