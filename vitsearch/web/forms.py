@@ -4,13 +4,11 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlencode
 
 from vitsearch.errors import QueryError
-from vitsearch.query import Term, parse_query
-from vitsearch.where import COLUMNS, Where, where_all
+from vitsearch.where import Where, where_all
 
 Pairs = list[tuple[str, str]]
 
@@ -67,11 +65,6 @@ class Filters:
         """Return the names and values of those that are set."""
         return [(name, getattr(self, name)) for name in FIELDS if getattr(self, name)]
 
-    def reads_exif(self) -> bool:
-        """Return whether an answer would tell what EXIF says; a quoted text that is called like a column counts too."""
-        told = {"taken_at", "year", "month", "camera", "latitude", "longitude"} & set(COLUMNS)
-        return bool(self.after or self.before or self.camera or told & set(re.findall(r"[a-z_]+", self.where.lower())))
-
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -87,13 +80,6 @@ class Asked:
     def is_query(self) -> bool:
         """Whether there is something to be like; without, the photos come in order of path."""
         return bool(self.words or self.picks or self.dropped)
-
-    def terms(self) -> list[Term]:
-        """Return the terms of the words; raises QueryError, also for one that names a file."""
-        terms = parse_query(self.words) if self.words else []
-        if any(isinstance(term.what, Path) for term in terms):
-            raise QueryError("a search on this page names no files: drop a photo on the page, or pick one of those shown")
-        return terms
 
     def pairs(self, *, page: bool = False) -> Pairs:
         """Return the parameters of its address; with ``page`` that of the page too."""
@@ -132,21 +118,26 @@ def asked(parameters: Iterable[tuple[str, str]]) -> Asked:
     A weight of 0 or of nothing leaves its photo out, so that a form can be emptied.
     """
     given = {name: value.strip() for name, value in parameters}
-    picks = tuple(
-        Pick(_photo_id(match[1]), weight)
-        for name, value in given.items()
-        if (match := _PICK.fullmatch(name)) and (weight := _weight(value))
-    )
-    dropped = tuple(
-        Dropped(match[1], weight) for name, value in given.items() if (match := _DROPPED.fullmatch(name)) and (weight := _weight(value))
-    )
+    picks: dict[int, float] = {}
+    dropped: dict[str, float] = {}
+    for name, value in given.items():
+        if match := _PICK.fullmatch(name):
+            picks[_photo_id(match[1])] = _weight(value)
+        elif match := _DROPPED.fullmatch(name):
+            dropped[match[1]] = _weight(value)
     if len(picks) + len(dropped) > MOST_PICKS:
         raise QueryError(f"a search takes up to {MOST_PICKS} photos: leave some out")
     words = given.get("q", "")
     if len(words) > LONGEST_WORDS:
         raise QueryError(f"the search has {len(words):,} characters, more than {LONGEST_WORDS:,}: make it shorter")
     filters = Filters(**{name: given.get(name, "") for name in FIELDS})
-    return Asked(words, picks, dropped, filters, page_number(given.get("page", "")))
+    return Asked(
+        words,
+        tuple(Pick(photo_id, weight) for photo_id, weight in picks.items() if weight),
+        tuple(Dropped(key, weight) for key, weight in dropped.items() if weight),
+        filters,
+        page_number(given.get("page", "")),
+    )
 
 
 def page_number(text: str) -> int:

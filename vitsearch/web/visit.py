@@ -9,12 +9,14 @@ from starlette.responses import Response
 
 from vitsearch.errors import QueryError
 from vitsearch.types import Photo, SearchResult
+from vitsearch.web.asking import columns_of
 from vitsearch.web.atlas import Atlas
 from vitsearch.web.errors import NotShown
 from vitsearch.web.forms import FIELDS, Asked, Filters, asked
 from vitsearch.web.insight import Insight
 from vitsearch.web.look import Shot, page, shot
 from vitsearch.web.memory import BroughtPhotos, Facets, Remembered, facets_of
+from vitsearch.web.privacy import EXIF_COLUMNS, exif_shown
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
 
@@ -44,7 +46,7 @@ class Visit:
     @property
     def shows_exif(self) -> bool:
         """Whether date, camera and place may be shown."""
-        return self.settings.local or self.settings.show_exif
+        return exif_shown(self.request)
 
     def asked(self) -> Asked:
         """Return the search of the address; raises QueryError, NotShown."""
@@ -66,8 +68,9 @@ class Visit:
 
     def check(self, filters: Filters) -> None:
         """Raise NotShown for filters whose answer would tell what may not be shown."""
-        if not self.shows_exif and filters.reads_exif():
-            raise NotShown("date, camera and place are not shown here, so photos cannot be filtered by them: see --show-exif")
+        where = filters.tree()
+        if where is not None and columns_of(where) & EXIF_COLUMNS and not self.shows_exif:
+            raise NotShown("date, camera and place are not shown here, so photos cannot be filtered by them (--show-exif)")
 
     def state(self) -> Hashable:
         """Return a value that changes when other photos are in the collection."""
