@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Mapping
+from contextlib import suppress
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -43,9 +44,10 @@ def error_answer(request: Request, status: int, message: str, headers: Mapping[s
         return JSONResponse({"error": {"code": CODES.get(status, "error"), "message": message}}, status, own)
     draw = None if plain else getattr(request.app.state, "error_page", None)
     if draw is not None:
-        drawn: Response = draw(request, status, message)
-        drawn.headers.update(own)
-        return drawn
+        with suppress(VitsearchError):  # the page may itself need the collection that cannot be read
+            drawn: Response = draw(request, status, message)
+            drawn.headers.update(own)
+            return drawn
     return HTMLResponse(_PAGE.format(title=status, message=html.escape(message)), status, own)
 
 

@@ -1,6 +1,5 @@
 """The application: the service's routes, with what keeps them safe around them."""
 
-import importlib.util
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from starlette.types import Scope
 
 from vitsearch._version import __version__
 from vitsearch.errors import VitsearchError
-from vitsearch.web import answers, api, describe
+from vitsearch.web import answers, api, describe, pages
 from vitsearch.web.metrics import CountRequests, Metrics
 from vitsearch.web.safety import Guard
 from vitsearch.web.service import PhotoService
@@ -42,7 +41,8 @@ def make_app(service: PhotoService, settings: ServeSettings) -> FastAPI:
     app.include_router(api.router)
     app.include_router(describe.router)
     app.mount("/static", CachedFiles(directory=STATIC, check_dir=False), name="static")
-    _add_pages(app)
+    app.include_router(pages.router, include_in_schema=False)
+    app.state.error_page = pages.error_page
     for kind, handler in (
         (VitsearchError, answers.on_known),
         (RequestValidationError, answers.on_invalid),
@@ -54,13 +54,6 @@ def make_app(service: PhotoService, settings: ServeSettings) -> FastAPI:
     app.add_middleware(Guard, settings=settings)
     app.add_middleware(CountRequests, metrics=app.state.metrics)
     return app
-
-
-def _add_pages(app: FastAPI) -> None:
-    if importlib.util.find_spec("vitsearch.web.pages") is not None:
-        pages = importlib.import_module("vitsearch.web.pages")
-        app.include_router(pages.router, include_in_schema=False)
-        app.state.error_page = getattr(pages, "error_page", None)
 
 
 class CachedFiles(StaticFiles):
