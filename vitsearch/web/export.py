@@ -4,6 +4,7 @@ import csv
 import io
 import zipfile
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from vitsearch.errors import PhotoError, QueryError
@@ -15,6 +16,7 @@ from vitsearch.web.thumbnails import WHOLE
 
 MOST_BYTES = 2_000_000_000  # of the photos in one ZIP
 PIECE = 1 << 18
+EARLIEST, LATEST = 315_619_200, 4_354_732_800  # 2 January 1980 and 30 December 2107, the years of a ZIP
 FACTS = ("taken_at", "camera", "latitude", "longitude")
 
 
@@ -79,11 +81,10 @@ def as_zip(service: PhotoService, photos: Sequence[Photo], whole: bool) -> Itera
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as out:
         for photo in photos:
             try:
-                name = _name(photo.path)
                 if whole:
-                    yield from _file(out, pipe, service.file_of(photo.photo_id), name)
+                    yield from _file(out, pipe, service.file_of(photo.photo_id), _entry(photo))
                 else:
-                    out.writestr(f"{name}.webp", service.thumbnail(photo.photo_id, WHOLE).data)
+                    out.writestr(_entry(photo, ".webp"), service.thumbnail(photo.photo_id, WHOLE).data)
                     yield pipe.taken()
             except (UnknownPhoto, PhotoError, OSError):
                 missing.append(photo)
@@ -92,13 +93,15 @@ def as_zip(service: PhotoService, photos: Sequence[Photo], whole: bool) -> Itera
     yield pipe.taken()
 
 
-def _file(out: zipfile.ZipFile, pipe: _Pipe, file: Path, name: str) -> Iterator[bytes]:
-    with open(file, "rb") as source, out.open(name, "w", force_zip64=True) as target:
+def _file(out: zipfile.ZipFile, pipe: _Pipe, file: Path, entry: zipfile.ZipInfo) -> Iterator[bytes]:
+    with open(file, "rb") as source, out.open(entry, "w", force_zip64=True) as target:
         while piece := source.read(PIECE):
             target.write(piece)
             yield pipe.taken()
 
 
-def _name(path: str) -> str:
-    """Return the name of a photo in the ZIP; bytes that are no UTF-8 are shown as such, for a ZIP's names are text."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").replace("\\", "_")
+def _entry(photo: Photo, suffix: str = "") -> zipfile.ZipInfo:
+    """Return the head of a photo in the ZIP, whose names are text and whose years begin with 1980: bytes that are no UTF-8 are shown."""
+    name = photo.path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").replace("\\", "_")
+    changed = datetime.fromtimestamp(min(max(photo.mtime_ns // 10**9, EARLIEST), LATEST))
+    return zipfile.ZipInfo(name + suffix, changed.timetuple()[:6])

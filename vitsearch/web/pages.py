@@ -94,7 +94,13 @@ def _chips(here: Visit, found: Asked) -> list[Chip]:
     for pick in found.picks:
         name = f"w{pick.photo_id}"
         chips.append(
-            _chip(name, names[pick.photo_id], pick.weight, picture=thumbnail(pick.photo_id, 160), off=found.without(name).address())
+            _chip(
+                name,
+                names.get(pick.photo_id, "a photo"),
+                pick.weight,
+                picture=thumbnail(pick.photo_id, 160),
+                off=found.without(name).address(),
+            )
         )
     for one in found.dropped:
         name = f"u{one.key}"
@@ -126,15 +132,15 @@ def refine(here: Here) -> Response:
 @router.post("/photo")
 async def bring(request: Request) -> Response:
     """Take a photo that was dropped, pasted or chosen, and go to the search for photos like it."""
-    form = await request.form(max_files=1, max_fields=200)
-    file = form.get("photo")
-    if not isinstance(file, UploadFile) or not file.size:
-        raise QueryError("no photo came with the form: choose one, or drop it on the page")
     here = Visit(request)
-    if file.size > here.settings.upload_bytes:
-        raise TooLarge(f"the photo has {size_text(file.size)}, more than {size_text(here.settings.upload_bytes)}: make it smaller")
-    data = await file.read()
-    pairs = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
+    async with request.form(max_files=1, max_fields=200) as form:
+        file = form.get("photo")
+        if not isinstance(file, UploadFile) or not file.size:
+            raise QueryError("no photo came with the form: choose one, or drop it on the page")
+        if file.size > here.settings.upload_bytes:
+            raise TooLarge(f"the photo has {size_text(file.size)}, more than {size_text(here.settings.upload_bytes)}: make it smaller")
+        data = await file.read()
+        pairs = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
     return RedirectResponse(await run_in_threadpool(_brought, here, data, pairs), 303)
 
 
