@@ -1,8 +1,9 @@
 """Every error as one shape: JSON for programs, a page for people."""
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -66,7 +67,7 @@ async def on_known(request: Request, error: Exception) -> Response:
 async def on_invalid(request: Request, error: Exception) -> Response:
     """Answer a request whose parameters are not what the description says."""
     assert isinstance(error, RequestValidationError)
-    return error_answer(request, 400, reason_of(error.errors()))
+    return error_answer(request, 400, reason_of(error.errors(), below=1))
 
 
 async def on_http(request: Request, error: Exception) -> Response:
@@ -85,14 +86,13 @@ async def on_unknown(request: Request, error: Exception) -> Response:
     return error_answer(request, 500, "the server has made a mistake; its own output says which")
 
 
-def reason_of(problems: "list[dict[str, object]] | object") -> str:
-    """Return the first of pydantic's problems in one line: where, and what."""
-    listed = problems if isinstance(problems, list | tuple) else []
-    if not listed:
+def reason_of(problems: Sequence[Any], *, below: int = 0) -> str:
+    """Return the first of pydantic's problems in one line: where, without the first ``below`` steps, and what."""
+    if not problems:
         return "the request cannot be read"
-    first = listed[0]
-    place = [str(part) for part in first.get("loc", ()) if part not in ("query", "path", "body")]
-    return readable_reason(f"{'.'.join(place)}: {first.get('msg', 'wrong')}" if place else str(first.get("msg", "wrong")))
+    place = ".".join(str(part) for part in problems[0].get("loc", ())[below:])
+    message = str(problems[0].get("msg", "wrong"))
+    return readable_reason(f"{place}: {message}" if place else message)
 
 
 def readable_reason(text: str) -> str:
