@@ -25,6 +25,7 @@ from vitsearch.encoders.protocol import WORTH_TUNING, decode_at_least, tune
 from vitsearch.photos import decode
 from vitsearch.pipeline import Clock
 from vitsearch.pipeline.encode import PatientEncoder, is_out_of_memory
+from vitsearch.pipeline.run import batch_sizes
 from vitsearch.types import STAGES, Progress, Stages
 
 CLOSE = 0.995
@@ -343,3 +344,18 @@ def test_only_many_photos_on_a_gpu_are_worth_tuning() -> None:
     for each, photos in ((encoder, WORTH_TUNING - 1), (on_cpu, WORTH_TUNING), (ColourEncoder(), WORTH_TUNING), (encoder, WORTH_TUNING)):
         tune(each, 32, photos=photos, tell=told.append)
     assert (encoder.tuned, on_cpu.tuned, told) == ([32], [], ["tuned"])
+
+
+@given(count=st.integers(0, 500), most=st.integers(1, 40), callers=st.integers(1, 9))
+def test_batches_hold_every_photo_once_and_the_last_ones_are_small(count: int, most: int, callers: int) -> None:
+    sizes = list(batch_sizes(count, most, callers))
+    assert sum(sizes) == count
+    assert all(1 <= size <= most for size in sizes)
+    assert sizes == sorted(sizes, reverse=True)
+    if callers > 1 and sizes:
+        assert sizes[-1] == 1
+
+
+def test_batches_of_one_caller_are_full() -> None:
+    assert list(batch_sizes(70, 32, 1)) == [32, 32, 6]
+    assert list(batch_sizes(30, 8, 2)) == [8, 6, 4, 3, 3, 2, 1, 1, 1, 1]

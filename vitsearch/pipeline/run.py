@@ -6,6 +6,7 @@ read, hash, decode, prepare (ahead, in threads) -> batch -> encode (ahead, in as
 import os
 from collections.abc import Container, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ class Pipeline:
         known, done = self.store.fingerprints(), 0
         callers, most = pace(encoder)
         patient = PatientEncoder(encoder)
+        sizes = batch_sizes(len(self.plan.todo), min(batch_size, most or batch_size), callers)
         loaded = map_ahead(
             lambda found: self._load(found, encoder, known),
             self.plan.todo,
@@ -80,7 +82,7 @@ class Pipeline:
             ahead=batch_size + workers,
             stop=self.decoder.close,
         )
-        batches = ([self._with_vector(item, encoder) for item in batch] for batch in _batches(loaded, min(batch_size, most or batch_size)))
+        batches = ([self._with_vector(item, encoder) for item in batch] for batch in _batches(loaded, sizes))
         encoded = map_ahead(
             lambda batch: (batch, self._encode(batch, patient)), batches, workers=callers, ahead=callers + 1, name="encoder"
         )
@@ -169,12 +171,13 @@ class Pipeline:
         return self.store.put_failure(found, "failed", reason) > 0
 
 
-def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    batch: list[Any] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def batch_sizes(count: int, most: int, callers: int) -> Iterator[int]:
+    """Yield the sizes of the batches of ``count`` photos: ``most``, and towards the end smaller ones, so that all callers end together."""
+    while count > 0:
+        size = min(most, count if callers == 1 else -(-count // (2 * callers)))
+        yield size
+        count -= size
+
+
+def _batches(items: Iterator[Any], sizes: Iterator[int]) -> Iterator[list[Any]]:
+    return (batch for size in sizes if (batch := list(islice(items, size))))
