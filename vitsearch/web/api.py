@@ -14,7 +14,7 @@ from vitsearch.errors import PhotoError
 from vitsearch.web.asking import LONGEST_TEXT, MOST_PASSED_OVER, MOST_RESULTS, SearchTerm
 from vitsearch.web.bodies import BODY, read_search, terms_in
 from vitsearch.web.engine import Found
-from vitsearch.web.errors import UnknownPhoto
+from vitsearch.web.errors import ServiceBusy, UnknownPhoto
 from vitsearch.web.labelled import label_counts, stored_counts
 from vitsearch.web.privacy import exif_shown, filter_for
 from vitsearch.web.schemas import (
@@ -195,8 +195,12 @@ def _unchanged(headers: dict[str, str]) -> Response:
 
 
 async def in_picture_thread(service: PhotoService, work: Callable[[], T]) -> T:
-    """Return what work returns, done in one of the few threads that decode."""
-    return await asyncio.get_running_loop().run_in_executor(service.picture_threads, work)
+    """Return what work returns, done in one of the few threads that decode; raises ServiceBusy where the server stops."""
+    try:
+        future = service.picture_threads.submit(work)
+    except RuntimeError as error:  # they take no more work
+        raise ServiceBusy("the server is stopping: try again in a moment") from error
+    return await asyncio.wrap_future(future)
 
 
 # -- the collection ---------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from vitsearch.web.thumbnails import WHOLE
 
 MOST_BYTES = 2_000_000_000  # of the photos in one ZIP
 PIECE = 1 << 18
-EARLIEST, LATEST = 315_619_200, 4_354_732_800  # 2 January 1980 and 30 December 2107, the years of a ZIP
+EARLIEST, LATEST = 315_619_200, 4_354_732_800  # 2 January 1980 and 31 December 2107, the years of a ZIP
 FACTS = ("taken_at", "camera", "latitude", "longitude")
 
 
@@ -103,5 +103,5 @@ def _file(out: zipfile.ZipFile, pipe: _Pipe, file: Path, entry: zipfile.ZipInfo)
 def _entry(photo: Photo, suffix: str = "") -> zipfile.ZipInfo:
     """Return the head of a photo in the ZIP, whose names are text and whose years begin with 1980: bytes that are no UTF-8 are shown."""
     name = photo.path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").replace("\\", "_")
-    changed = datetime.fromtimestamp(min(max(photo.mtime_ns // 10**9, EARLIEST), LATEST))
-    return zipfile.ZipInfo(name + suffix, changed.timetuple()[:6])
+    day = datetime.fromtimestamp(min(max(photo.mtime_ns // 10**9, EARLIEST), LATEST))
+    return zipfile.ZipInfo(name + suffix, (day.year, day.month, day.day, day.hour, day.minute, day.second))

@@ -35,6 +35,11 @@ class Shot:
     score: float | None = None
     detail: str = ""
 
+    @property
+    def shape(self) -> int:
+        """Ten times its width over its height, as far as a grid goes along with it: the name of a class of app.css."""
+        return min(40, max(4, round(10 * self.box[0] / self.box[1])))
+
 
 def shot(photo: Photo, score: float | None = None, *, detail: str = "", side: int = BOX, shows_exif: bool = False) -> Shot:
     """Return a photo as a page shows it."""
@@ -114,7 +119,7 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.globals |= {"stamp": stamp(), "views": VIEWS, "view": "", "thumbnail": thumbnail, "image": image, "photo_address": photo_address}
+    found.globals.update(stamp=stamp(), views=VIEWS, view="", thumbnail=thumbnail, photo_address=photo_address)
     return found
 
 

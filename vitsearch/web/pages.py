@@ -1,6 +1,6 @@
 """The pages: the search with its refinements, a photo, and a selection to take along."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -44,7 +44,7 @@ def _search_page(
 ) -> Response:
     facets = here.facets()
     filters = found.filters.pairs()
-    shown = {
+    shown: dict[str, Any] = {
         "asked": found,
         "facets": facets,
         "total": facets.total,
@@ -176,7 +176,7 @@ def photo(here: Here, photo_id: int) -> Response:
     taught, taught_fault = _attempt(lambda: here.memory.insight.taught(photo_id))
     explaining = here.request.query_params.get("why") == "1"
     why = address(f"/photos/{photo_id}/why", [("q", _spoken(given))])
-    shown = {
+    shown: dict[str, Any] = {
         "asked": given,
         "shot": here.shot(found, side=min(LARGE, max(found.info.width, found.info.height))),
         "picture": thumbnail(photo_id, LARGE),
@@ -215,7 +215,7 @@ def _own_labels(here: Visit, photo_id: int, written: str) -> tuple[list[str], Sh
     return names, shares, fault
 
 
-def _attempt(find: Any) -> tuple[Shares, str]:
+def _attempt(find: Callable[[], Shares]) -> tuple[Shares, str]:
     """Return an answer, or none and the reason."""
     try:
         return find(), ""

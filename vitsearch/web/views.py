@@ -8,6 +8,7 @@ import numpy as np
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from vitsearch.classify import parse_labels
 from vitsearch.errors import QueryError, VitsearchError
 from vitsearch.types import Photo, Prediction
 from vitsearch.web.atlas import Atlas, current_atlas
@@ -36,7 +37,16 @@ def labels(here: Here) -> Response:
     text, background, chosen = given.get("labels", "").strip(), given.get("background") == "1", given.get("class", "")
     pairs = [("labels", text)] if text else []
     pairs += [("background", "1")] if background else []
-    shown = {"text": text, "background": background, "fault": "", "classes": [], "chosen": "", "total": 0, "most": 0, "asked": Asked()}
+    shown: dict[str, Any] = {
+        "text": text,
+        "background": background,
+        "fault": "",
+        "classes": [],
+        "chosen": "",
+        "total": 0,
+        "most": 0,
+        "asked": Asked(),
+    }
     try:
         number = page_number(given.get("page", ""))
         found = _zero_shot(here, text, background) if text else _stored(here)
@@ -57,8 +67,6 @@ def labels(here: Here) -> Response:
 
 
 def _names(text: str) -> list[str]:
-    from vitsearch.classify import parse_labels
-
     return [label.name for label in parse_labels(label_lines(text))]
 
 
@@ -150,7 +158,7 @@ def failures(here: Here) -> Response:
     start = (number - 1) * ROWS_PER_PAGE
     failed = sum(row.state == "failed" for row in rows)
     told = f"{counted(failed, 'file', 'files')} could not be read, {counted(len(rows) - failed, 'was', 'were')} passed over"
-    shown = {
+    shown: dict[str, Any] = {
         "rows": rows[start : start + ROWS_PER_PAGE],
         "summary": told if rows else "Every photo of the folder is in the collection.",
         "page": number,
