@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,26 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}
 
 
+def serve(command: str, place: Path) -> None:
+    """Start a server as the README says, ask it whether it is well, and stop it."""
+    with subprocess.Popen(["bash", "-c", f"exec {command}"], cwd=place, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        address = re.search(r"http://[\d.:]+/", process.stderr.readline())
+        try:
+            assert address is not None
+            with urllib.request.urlopen(f"{address[0]}healthz", timeout=20) as answer:
+                assert answer.status == 200
+        finally:
+            process.terminate()
+        assert process.wait(timeout=20) == 0
+
+
 def test_every_command_runs(place: Path) -> None:
     assert len(COMMANDS) >= 12
     for command in COMMANDS:
+        if command.startswith("vitsearch serve"):
+            serve(command, place)
+            continue
         done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], cwd=place, env=environment(), capture_output=True, text=True)
         if any(part in command for part in NEEDS_A_DOWNLOAD):  # what a machine without the model says: one line
             assert done.returncode == 1, (command, done.stderr)
