@@ -24,6 +24,7 @@ Places = NDArray[np.float32]
 FILE = "map.npz"
 LANDMARKS = 6000
 AXES = 50  # of the principal ones, in which neighbours are looked for
+SPARE_AXES, ITERATIONS = 10, 12  # of the search for them
 NEIGHBOURS = 15
 ROUNDS = 400
 PUSHES = 5  # photos pushed off for each neighbour drawn near
@@ -128,7 +129,7 @@ def lay_out(rows: Vectors, *, seed: int = 0) -> Places:
     if len(rows) < 3:
         return np.linspace(0.35, 0.65, max(2, len(rows)), dtype=np.float32)[: len(rows), None].repeat(2, axis=1)
     axes = principal(rows, AXES)
-    start = axes[:, :2] / max(float(axes[:, 0].std()), 1e-9)
+    start = axes[:, :2].astype(np.float64) / max(float(axes[:, 0].std()), 1e-9)
     start += np.random.default_rng(seed).normal(scale=1e-3, size=start.shape)  # equal photos must be able to part
     near = nearest(axes, axes, min(NEIGHBOURS + 1, len(rows)))[:, 1:]
     return spread(settle(start, near, seed=seed))
@@ -137,8 +138,13 @@ def lay_out(rows: Vectors, *, seed: int = 0) -> Places:
 def principal(rows: Vectors, count: int) -> NDArray[np.float32]:
     """Return the rows ``(n, count)`` along their principal axes, the longest first, or along all of them where there are fewer."""
     centred = rows - rows.mean(axis=0)
-    values, axes = np.linalg.eigh(centred.T.astype(np.float64) @ centred)
-    best = axes[:, np.argsort(-values)[: min(count, rows.shape[1])]]
+    square = centred.T.astype(np.float64) @ centred
+    # subspace iteration: only the longest axes are wanted, and finding all of them takes many times as long
+    basis = np.random.default_rng(0).normal(size=(rows.shape[1], min(rows.shape[1], count + SPARE_AXES)))
+    for _ in range(ITERATIONS):
+        basis = np.linalg.qr(square @ basis)[0]
+    values, within = np.linalg.eigh(basis.T @ square @ basis)
+    best = basis @ within[:, np.argsort(-values)[: min(count, rows.shape[1])]]
     best = best * np.where(best[np.abs(best).argmax(axis=0), np.arange(best.shape[1])] < 0, -1, 1)  # else the sign is the machine's
     result = np.zeros((len(rows), max(2, best.shape[1])), dtype=np.float32)
     result[:, : best.shape[1]] = centred @ best

@@ -5,9 +5,9 @@
   const canvas = box.querySelector("canvas");
   const pen = canvas.getContext("2d");
   const told = box.querySelector("[data-told]");
-  const CELL = 92; // CSS pixels between two photos
+  const CELL = 92; // CSS pixels between two photos, about
   const SHARE = 0.92; // of a cell that its photo fills
-  const MARGIN = 0.06;
+  const MARGIN = 24; // CSS pixels around the whole
   const MOST_KEPT = 800;
   const AT_ONCE = 8;
   const CLOSEST = 4096;
@@ -22,9 +22,10 @@
   const queue = [];
   let loading = 0;
 
-  const side = () => Math.min(width, height) * (1 - 2 * MARGIN) * zoom;
-  const toScreen = (px, py) => [(px - x) * side() + width / 2, (py - y) * side() + height / 2];
-  const toPlace = (sx, sy) => [(sx - width / 2) / side() + x, (sy - height / 2) / side() + y];
+  const wide = () => Math.max(1, width - 2 * MARGIN) * zoom;
+  const high = () => Math.max(1, height - 2 * MARGIN) * zoom;
+  const toScreen = (px, py) => [(px - x) * wide() + width / 2, (py - y) * high() + height / 2];
+  const toPlace = (sx, sy) => [(sx - width / 2) / wide() + x, (sy - height / 2) / high() + y];
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   function size() {
@@ -42,9 +43,14 @@
     requestAnimationFrame(() => { waiting = false; paint(); });
   }
 
-  // cells are fixed to the map, not to the screen, so that photos do not change places while it is moved
+  // a whole number of cells, fixed to the map and twice as many at twice the zoom: photos keep their places while it moves or grows
+  function cellsAcross(length) {
+    const cell = Math.min(CELL, width / 4.5);
+    return Math.max(1, Math.round(length / zoom / cell)) * 2 ** Math.round(Math.log2(zoom));
+  }
+
   function chosen() {
-    const step = CELL / side();
+    const across = cellsAcross(wide()), down = cellsAcross(high());
     const cells = new Map();
     const [left, top] = toPlace(-CELL, -CELL);
     const [right, bottom] = toPlace(width + CELL, height + CELL);
@@ -53,9 +59,9 @@
       const px = places[2 * i], py = places[2 * i + 1];
       if (px < left || px > right || py < top || py > bottom) continue;
       inside += 1;
-      const column = Math.floor(px / step), line = Math.floor(py / step);
+      const column = Math.min(Math.floor(px * across), Math.ceil(across) - 1), line = Math.min(Math.floor(py * down), Math.ceil(down) - 1);
       const key = column * 1e6 + line;
-      const away = (px / step - column - 0.5) ** 2 + (py / step - line - 0.5) ** 2;
+      const away = (px * across - column - 0.5) ** 2 + (py * down - line - 0.5) ** 2;
       const cell = cells.get(key);
       if (!cell) cells.set(key, { i, away, count: 1, column, line });
       else {
@@ -63,17 +69,17 @@
         if (away < cell.away) { cell.i = i; cell.away = away; }
       }
     }
-    return { cells: [...cells.values()], step, inside };
+    return { cells: [...cells.values()], across, down, inside };
   }
 
   function paint() {
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.fillStyle = colour("--card");
     pen.fillRect(0, 0, width, height);
-    const { cells, step, inside } = chosen();
-    const edge = CELL * SHARE;
+    const { cells, across, down, inside } = chosen();
+    const edge = Math.min(wide() / across, high() / down) * SHARE;
     shown = cells.map((cell) => {
-      const [cx, cy] = toScreen((cell.column + 0.5) * step, (cell.line + 0.5) * step);
+      const [cx, cy] = toScreen((cell.column + 0.5) / across, (cell.line + 0.5) / down);
       return { id: ids[cell.i], count: cell.count, left: cx - edge / 2, top: cy - edge / 2, side: edge };
     });
     shown.sort((one, two) => distance(one) - distance(two));
@@ -108,13 +114,13 @@
   function count(one) {
     const text = one.count > 999 ? `${Math.round(one.count / 1000)}k` : String(one.count);
     pen.font = "600 11px system-ui, sans-serif";
-    const wide = pen.measureText(text).width + 10;
+    const space = pen.measureText(text).width + 10;
     pen.fillStyle = "#141516";
     pen.beginPath();
-    pen.roundRect(one.left + one.side - wide - 5, one.top + one.side - 22, wide, 17, 9);
+    pen.roundRect(one.left + one.side - space - 5, one.top + one.side - 22, space, 17, 9);
     pen.fill();
     pen.fillStyle = "#ffffff";
-    pen.fillText(text, one.left + one.side - wide, one.top + one.side - 9.5);
+    pen.fillText(text, one.left + one.side - space, one.top + one.side - 9.5);
   }
 
   function dot(one) {
@@ -150,13 +156,13 @@
   // -- moving --------------------------------------------------------------------------------------------------------
 
   const within = (value) => Math.min(1.1, Math.max(-0.1, value));
-  function move(dx, dy) { x = within(x - dx / side()); y = within(y - dy / side()); draw(); }
+  function move(dx, dy) { x = within(x - dx / wide()); y = within(y - dy / high()); draw(); }
 
   function zoomBy(times, sx = width / 2, sy = height / 2) {
     const [px, py] = toPlace(sx, sy);
     zoom = Math.min(CLOSEST, Math.max(0.5, zoom * times));
-    x = within(px - (sx - width / 2) / side());
-    y = within(py - (sy - height / 2) / side());
+    x = within(px - (sx - width / 2) / wide());
+    y = within(py - (sy - height / 2) / high());
     draw();
   }
 
@@ -178,12 +184,12 @@
     const before = fingers.get(event.pointerId);
     if (!before) return;
     const now = point(event);
-    const wide = fingers.size === 2 ? spread() : 0;
+    const apart = fingers.size === 2 ? spread() : 0;
     fingers.set(event.pointerId, now);
     travelled += Math.hypot(now[0] - before[0], now[1] - before[1]);
     if (fingers.size === 2) {
       const [one, two] = [...fingers.values()];
-      if (wide > 0) zoomBy(spread() / wide, (one[0] + two[0]) / 2, (one[1] + two[1]) / 2);
+      if (apart > 0) zoomBy(spread() / apart, (one[0] + two[0]) / 2, (one[1] + two[1]) / 2);
     } else move(now[0] - before[0], now[1] - before[1]);
   });
   for (const name of ["pointerup", "pointercancel"]) {

@@ -25,6 +25,11 @@
     show();
   }
 
+  // fields that are empty make no part of an address
+  document.getElementById("search")?.addEventListener("formdata", (event) => {
+    for (const [name, value] of [...event.formData]) if (value === "") event.formData.delete(name);
+  });
+
   const copies = document.querySelector("[data-tick-copies]");
   if (copies) {
     copies.hidden = false;
