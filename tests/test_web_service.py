@@ -158,6 +158,18 @@ def test_a_batch_that_fails_fails_for_all_and_the_next_goes_on() -> None:
     assert [future.result() for future in last] == list(range(2, 51))
 
 
+def test_batches_of_several_threads_lose_and_double_nothing() -> None:
+    sizes: list[int] = []
+    batcher: Batcher[int, int] = Batcher(lambda jobs: [-job for job in jobs], workers=4, most=3, tell=sizes.append)
+    with ThreadPoolExecutor(16) as threads:
+        futures = list(threads.map(batcher.submit, range(2000)))
+    cancelled = batcher.submit(5000)
+    cancelled.cancel()
+    batcher.close()
+    assert [future.result() for future in futures] == [-number for number in range(2000)]
+    assert (sum(sizes) in (2000, 2001), max(sizes) <= 3) == (True, True)
+
+
 # -- a collection that changes ----------------------------------------------------------------------------------------
 
 

@@ -1,12 +1,11 @@
 """Shared by the tests of the web page: an application over a small collection, asked from this machine or from elsewhere."""
 
 import http.client
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,17 +70,15 @@ def fetch(port: int, path: str) -> tuple[int, bytes]:
         connection.close()
 
 
-def kill_after(seconds: float, command: Sequence[str]) -> int:
-    """Run a process, kill it as a power cut would after so many seconds, and return its exit code."""
+def kill_when(command: Sequence[str], holds: Callable[[], bool]) -> int:
+    """Run a process, kill it as a power cut would once a condition holds, and return its exit code."""
     process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        return process.wait(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.kill(process.pid, signal.SIGKILL)
-        return process.wait()
+    wait_until(lambda: process.poll() is not None or holds())
+    process.send_signal(signal.SIGKILL)
+    return process.wait()
 
 
-def wait_until(holds: Any, seconds: float = 30.0) -> None:
+def wait_until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
     """Wait until a condition holds; fail when it never does."""
     end = time.monotonic() + seconds
     while not holds():

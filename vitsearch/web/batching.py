@@ -11,14 +11,14 @@ from vitsearch.web.errors import ServiceBusy
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-MOST_TOGETHER = 64
+MOST_TOGETHER = 32  # no model on a CPU gains by more
 
 
 class Batcher(Generic[Job, Result]):
-    """One thread that computes jobs: at once when it is idle, else with all that have come meanwhile, up to ``most`` at a time.
+    """Threads that compute jobs: at once while one is idle, else with all that have come meanwhile, up to ``most`` at a time.
 
     ``compute`` returns a result or an exception for each job, in their order; what it raises is raised for all of them. ``tell`` is
-    called with the size of each batch.
+    called with the size of each batch, and like ``compute`` from each of the ``workers`` threads.
     """
 
     def __init__(
@@ -26,14 +26,16 @@ class Batcher(Generic[Job, Result]):
         compute: Callable[[Sequence[Job]], Sequence[Result | Exception]],
         *,
         most: int = MOST_TOGETHER,
+        workers: int = 1,
         tell: Callable[[int], object] = lambda _: None,
     ) -> None:
         self._compute, self._most, self._tell = compute, most, tell
         self._waiting: queue.SimpleQueue[tuple[Job, Future[Result]] | None] = queue.SimpleQueue()
         self._closing = threading.Lock()
         self._closed = False
-        self._thread = threading.Thread(target=self._work, name="vitsearch-batches", daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._work, name="vitsearch-batches", daemon=True) for _ in range(workers)]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, job: Job) -> "Future[Result]":
         """Return the future result of a job; raises ServiceBusy after `close`."""
@@ -45,12 +47,14 @@ class Batcher(Generic[Job, Result]):
         return future
 
     def close(self) -> None:
-        """Compute what waits, then end the thread; a second call does nothing."""
+        """Compute what waits, then end the threads; a second call does nothing."""
         with self._closing:
             if not self._closed:
                 self._closed = True
-                self._waiting.put(None)
-        self._thread.join()
+                for _ in self._threads:
+                    self._waiting.put(None)
+        for thread in self._threads:
+            thread.join()
 
     def _work(self) -> None:
         more = True
@@ -67,9 +71,12 @@ class Batcher(Generic[Job, Result]):
         while one is not None:
             if one[1].set_running_or_notify_cancel():
                 batch.append(one)
-            if len(batch) == self._most or self._waiting.empty():
+            if len(batch) == self._most:
                 return batch, True
-            one = self._waiting.get()
+            try:
+                one = self._waiting.get_nowait()
+            except queue.Empty:
+                return batch, True
         return batch, False
 
     def _answer(self, batch: Sequence[tuple[Job, "Future[Result]"]]) -> None:

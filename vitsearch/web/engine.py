@@ -1,5 +1,6 @@
 """Answers many searches at once, on one state of the collection."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from vitsearch.language import readable, unread_notes
 from vitsearch.query import check_vector
 from vitsearch.types import SearchResult
 from vitsearch.vectors import Vectors, unit_rows
-from vitsearch.web.asking import Search, SearchTerm, combined
+from vitsearch.web.asking import Search, combined
 from vitsearch.web.errors import ServiceBusy, UnknownPhoto
 from vitsearch.web.source import BUSY, Source, Stamp
 
@@ -29,13 +30,18 @@ class Found:
 
 
 Answer = Found | Exception
+Known = dict[str | int, Vectors]
 
 
 class Engine:
-    """The index of a collection, kept open from search to search; for one thread at a time."""
+    """The index of a collection, kept open from search to search.
+
+    Several threads may encode at a time where the model allows that, and search in turns.
+    """
 
     def __init__(self, source: Source) -> None:
         self._source = source
+        self._lock = threading.RLock()
         self._open: tuple[Stamp, Collection, Searcher] | None = None
 
     def answer(self, searches: Sequence[Search]) -> list[Answer]:
@@ -55,11 +61,12 @@ class Engine:
 
     def close(self) -> None:
         """Let the database and the index go; the next search opens them again."""
-        if self._open is not None:
-            _, collection, searcher = self._open
-            self._open = None
-            searcher.close()
-            collection.close()
+        with self._lock:
+            if self._open is not None:
+                _, collection, searcher = self._open
+                self._open = None
+                searcher.close()
+                collection.close()
 
     def _opened(self) -> tuple[Collection, Searcher]:
         now = self._source.stamp()
@@ -71,67 +78,61 @@ class Engine:
         return self._open[1:]
 
     def _answer(self, searches: Sequence[Search]) -> list[Answer]:
-        collection, searcher = self._opened()
-        vectors = iter(self._vectors(collection, [term for search in searches for term in search.terms]))
+        with self._lock:
+            encoder = self._opened()[0].encoder
+        known = self._encoded(encoder, [term.what for search in searches for term in search.terms])
         answers: dict[int, Answer] = {}
         groups: dict[Wish, dict[int, tuple[Vectors, frozenset[int]]]] = {}
-        for place, search in enumerate(searches):
-            own = [next(vectors) for _ in search.terms]
-            try:
-                groups.setdefault(search.wish, {})[place] = _asked(search, own)
-            except VitsearchError as error:
-                answers[place] = error
-        for wish, asked in groups.items():
-            for place, results in zip(asked, searcher.find(list(asked.values()), wish), strict=True):
-                answers[place] = Found(results, _notes(searches[place], collection.encoder))
+        with self._lock:
+            collection, searcher = self._opened()
+            if collection.encoder is not encoder:
+                raise CollectionError("another collection has taken the place of this one")
+            for place, search in enumerate(searches):
+                try:
+                    groups.setdefault(search.wish, {})[place] = _asked(search, known, collection)
+                except VitsearchError as error:
+                    answers[place] = error
+            for wish, asked in groups.items():
+                for place, results in zip(asked, searcher.find(list(asked.values()), wish), strict=True):
+                    answers[place] = Found(results, _notes(searches[place], encoder))
         return [answers[place] for place in range(len(searches))]
 
-    def _vectors(self, collection: Collection, terms: Sequence[SearchTerm]) -> list[Vectors | VitsearchError]:
-        """Return the unit vector ``(dim,)`` of each term, or why it has none; texts, and pictures, are encoded together."""
-        encoder = collection.encoder
-        texts = list(dict.fromkeys(term.what for term in terms if isinstance(term.what, str) and term.what.strip()))
-        pictures = {id(term.what): term.what for term in terms if isinstance(term.what, Image.Image)}
-        with self._source.encoding:
-            words = encoder.encode_texts([readable(text) for text in texts]) if texts and isinstance(encoder, Encoder) else []
-            seen = encoder.encode_images(list(pictures.values())) if pictures else []
-        by_text, by_picture = dict(zip(texts, words, strict=False)), dict(zip(pictures, seen, strict=True))
-        return [
-            by_picture[id(term.what)]
-            if isinstance(term.what, Image.Image)
-            else _text(by_text, term.what, encoder.name)
-            if isinstance(term.what, str)
-            else _stored(collection, term.what)
-            for term in terms
-        ]
+    def _encoded(self, encoder: ImageEncoder, whats: Sequence[object]) -> Known:
+        """Return the unit vectors ``(dim,)`` of texts, and of pictures by their ids in memory; each kind is encoded together."""
+        texts = list(dict.fromkeys(what for what in whats if isinstance(what, str) and what.strip()))
+        pictures = {id(what): what for what in whats if isinstance(what, Image.Image)}
+        with self._source.computing(encoder):
+            known: Known = {}
+            if texts and isinstance(encoder, Encoder):
+                known |= zip(texts, encoder.encode_texts([readable(text) for text in texts]), strict=True)
+            if pictures:
+                known |= zip(pictures, encoder.encode_images(list(pictures.values())), strict=True)
+        return known
 
 
 def _notes(search: Search, encoder: ImageEncoder) -> list[str]:
     return list(unread_notes(search.texts, encoder).values()) if search.texts else []
 
 
-def _text(known: dict[str, Vectors], text: str, encoder: str) -> Vectors | VitsearchError:
-    if not text.strip():
-        return QueryError("a term of the query is empty: give words, a photo or leave it out")
-    return known[text] if text in known else QueryError(f"the model of these photos, {encoder}, reads no text: search with a photo")
-
-
-def _stored(collection: Collection, what: int | Vectors) -> Vectors | VitsearchError:
-    """Return the stored vector of a photo, or a client's own vector."""
-    try:
-        if not isinstance(what, int):
-            return check_vector(what, collection.dim)
-        rows = collection.store.rows([what]) if what < 2**63 else []
-    except QueryError as error:
-        return error
-    if not rows:
-        return UnknownPhoto(f"there is no photo {what} in the collection")
-    return unit_rows(np.asarray(collection.store.halves([rows[0][2]])))[0]
-
-
-def _asked(search: Search, vectors: Sequence[Vectors | VitsearchError]) -> tuple[Vectors, frozenset[int]]:
-    """Return a search's vector and the photos that it names, which are left out of its results; raises its error."""
-    for vector in vectors:
-        if isinstance(vector, VitsearchError):
-            raise vector
+def _asked(search: Search, known: Known, collection: Collection) -> tuple[Vectors, frozenset[int]]:
+    """Return a search's vector and the photos that it names, which are left out of its results."""
     named = frozenset(term.what for term in search.terms if isinstance(term.what, int))
-    return combined(search.terms, [vector for vector in vectors if not isinstance(vector, VitsearchError)]), named
+    return combined(search.terms, [_vector(term.what, known, collection) for term in search.terms]), named
+
+
+def _vector(what: str | int | Image.Image | Vectors, known: Known, collection: Collection) -> Vectors:
+    """Return the unit vector of a term; raises QueryError, or UnknownPhoto for an id that is not there."""
+    if isinstance(what, Image.Image):
+        return known[id(what)]
+    if isinstance(what, str):
+        if what in known:
+            return known[what]
+        empty = "a term of the query is empty: give words, a photo or leave it out"
+        mute = f"the model of these photos, {collection.encoder.name}, reads no text: search with a photo"
+        raise QueryError(mute if what.strip() else empty)
+    if not isinstance(what, int):
+        return check_vector(what, collection.dim)
+    rows = collection.store.rows([what]) if -(2**63) <= what < 2**63 else []
+    if not rows:
+        raise UnknownPhoto(f"there is no photo {what} in the collection")
+    return unit_rows(np.asarray(collection.store.halves([rows[0][2]])))[0]

@@ -36,6 +36,7 @@ HEADERS: Mapping[str, str] = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "X-Robots-Tag": "noindex, nofollow",
 }
+_RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 SAFE = ("GET", "HEAD", "OPTIONS")
 SLACK = 65_536  # bytes of a form around the photo that is uploaded
 DRAINED = 128_000_000  # bytes of a refused upload that are read, so that its sender gets to see the answer
@@ -217,10 +218,10 @@ async def _drain(headers: Headers, receive: Receive) -> None:
 def _with_headers(send: Send) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            for name, value in HEADERS.items():
-                headers[name] = value
-            headers.setdefault("Cache-Control", "no-store")
+            headers = message.setdefault("headers", [])
+            headers += _RAW_HEADERS
+            if not any(name.lower() == b"cache-control" for name, _ in headers):
+                headers.append((b"cache-control", b"no-store"))
         await send(message)
 
     return sending

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vitsearch.collection import Collection, LookAlikes
 from vitsearch.collection.wish import as_where
-from vitsearch.encoders.protocol import Encoder, ImageEncoder
+from vitsearch.encoders.protocol import Encoder, ImageEncoder, pace
 from vitsearch.language import unread_notes
 from vitsearch.photos import photo_decoder, read_bytes_and_fingerprint
 from vitsearch.pipeline import choose_decoding
@@ -27,6 +27,7 @@ from vitsearch.web.thumbnails import FOLDER, Thumbnail, Thumbnails
 from vitsearch.where import Where, parse_where
 
 EVERY = parse_where("path is not null")
+MOST_WORKERS = 8  # threads that encode queries; the search itself is done by one at a time
 REMEMBERED = 2  # classifications of the whole collection that are held in memory
 
 
@@ -42,7 +43,10 @@ class PhotoService:
         self.source, self.settings = source, settings
         self._engine = Engine(source)
         self.batch_sizes: dict[int, int] = {}
-        self._batcher: Batcher[Search, Found] = Batcher(self._engine.answer, tell=self._count_batch)
+        self._counting = threading.Lock()
+        self._batcher: Batcher[Search, Found] = Batcher(
+            self._engine.answer, workers=min(MOST_WORKERS, pace(self.encoder)[0]), tell=self._count_batch
+        )
         self._decoder = photo_decoder(settings.decode_seconds)
         self.thumbnails = Thumbnails(source.folder / FOLDER, self._decoder, settings.thumbnail_bytes)
         # pictures are made by as many threads as there are cores, so that a page full of them keeps no other request waiting
@@ -91,7 +95,7 @@ class PhotoService:
 
     def notes(self, texts: Sequence[str]) -> list[str]:
         """Return what a person should know about the words of a query: a language that the model does not know, or too many words."""
-        with self.source.encoding:
+        with self.source.computing(self.encoder):
             return list(unread_notes(texts, self.encoder).values()) if texts else []
 
     def read_picture(self, data: bytes) -> Image.Image:
@@ -207,4 +211,5 @@ class PhotoService:
         return isinstance(self.encoder, Encoder)
 
     def _count_batch(self, size: int) -> None:
-        self.batch_sizes[size] = self.batch_sizes.get(size, 0) + 1
+        with self._counting:
+            self.batch_sizes[size] = self.batch_sizes.get(size, 0) + 1

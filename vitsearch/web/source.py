@@ -3,12 +3,12 @@
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from vitsearch.collection import Collection
 from vitsearch.encoders import load_encoder
-from vitsearch.encoders.protocol import ImageEncoder
+from vitsearch.encoders.protocol import ImageEncoder, pace
 from vitsearch.errors import CollectionError
 from vitsearch.layout import Settings, collection_folder, photo_root, read_settings
 from vitsearch.store import PhotoStore
@@ -26,7 +26,7 @@ class Source:
 
     def __init__(self, root: Path, folder: Path, *, device: str = "auto", encoder: ImageEncoder | None = None) -> None:
         self.root, self.folder, self.device = root, folder, device
-        self.encoding = threading.RLock()  # held while the model computes: not every model may be called from two threads
+        self.encoding = threading.RLock()  # held while the model computes, see `computing`
         self._encoder = encoder
         self._facts: tuple[Stamp, PhotoStore] | None = None
         self._facts_lock = threading.RLock()
@@ -62,8 +62,15 @@ class Source:
         with self.encoding:
             if self._encoder is None or self._encoder.fingerprint != settings.encoder_fingerprint:
                 self._encoder = None  # let it go before the next is loaded
-                self._encoder = load_encoder(settings.encoder, self.device, settings.dtype)
+                # for many at once: with one thread for each call two batches share the cores better than two threads share one batch
+                self._encoder = load_encoder(settings.encoder, self.device, settings.dtype, bulk=True)
             return self._encoder
+
+    @contextmanager
+    def computing(self, encoder: ImageEncoder) -> Iterator[None]:
+        """Let a model compute in the block: at once where it may be called from several threads, else when its turn has come."""
+        with nullcontext() if pace(encoder)[0] > 1 else self.encoding:
+            yield
 
     @contextmanager
     def reading(self) -> Iterator[Collection]:
