@@ -29,6 +29,7 @@ NEIGHBOURS = 15
 ROUNDS = 400
 PUSHES = 5  # photos pushed off for each neighbour drawn near
 FARTHEST_STEP = 4.0
+AROUND = 0.1  # how far from the landmark most like it a photo is placed
 STALE = 0.2  # the share of new photos from which the whole map is drawn again
 BLOCK = 512  # rows held against all others at a time
 
@@ -116,10 +117,14 @@ def _all_places(found: Collection, ids: Ids, marks: Ids, places: Places) -> Plac
 
 
 def _among(rows: Vectors, landmarks: Vectors, places: Places) -> Places:
-    """Return a place for each row: the middle of the three landmarks most like it, weighted by likeness, the nearest most."""
+    """Return a place for each row: at the landmark most like it, drawn towards the next two where these lie near that one.
+
+    Between landmarks that lie far apart there is nothing that it is like.
+    """
     near = nearest(rows, landmarks, min(3, len(landmarks)))
     likeness = np.einsum("nd,nkd->nk", rows, landmarks[near])
-    weight = np.exp(20 * (likeness - likeness.max(axis=1, keepdims=True)))
+    close = np.abs(places[near] - places[near[:, :1]]).max(axis=2) <= AROUND
+    weight = close * np.exp(20 * (likeness - likeness.max(axis=1, keepdims=True)))
     weight /= weight.sum(axis=1, keepdims=True)
     return np.asarray((places[near] * weight[..., None]).sum(axis=1), dtype=np.float32)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from vitsearch.errors import PhotoError, QueryError
 from vitsearch.types import Photo
 from vitsearch.web.errors import UnknownPhoto
-from vitsearch.web.look import size_text
 from vitsearch.web.service import PhotoService
+from vitsearch.web.shots import size_text
 from vitsearch.web.thumbnails import WHOLE
 
 MOST_BYTES = 2_000_000_000  # of the photos in one ZIP

@@ -14,9 +14,9 @@ from vitsearch.photos import thumbnail
 from vitsearch.supervised import ImageClassifier, load_classifier
 from vitsearch.vectors import unit_rows
 from vitsearch.web.errors import UnknownPhoto
-from vitsearch.web.look import LARGE
 from vitsearch.web.memory import Remembered
 from vitsearch.web.service import PhotoService
+from vitsearch.web.shots import LARGE
 
 LABELS = ("person", "animal", "landscape", "building", "food", "plant", "vehicle", "document or screenshot")  # where none are asked for
 TOP = 5

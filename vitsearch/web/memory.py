@@ -15,7 +15,7 @@ from vitsearch.collection import Collection
 from vitsearch.errors import QueryError
 from vitsearch.photos import thumbnail
 from vitsearch.vectors import Vectors
-from vitsearch.web.look import is_clean
+from vitsearch.web.shots import is_clean
 
 Found = TypeVar("Found")
 

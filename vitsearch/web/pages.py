@@ -15,7 +15,8 @@ from vitsearch.web.asking import SearchTerm, read_query
 from vitsearch.web.errors import NotShown, TooLarge, UnknownPhoto
 from vitsearch.web.forms import ALONE, LIKE, UNLIKE, Asked, Dropped, address, asked, label_lines, number, selection
 from vitsearch.web.insight import LABELS, Shares
-from vitsearch.web.look import LARGE, Shot, counted, image, page, size_text, spoken_date, thumbnail
+from vitsearch.web.look import page
+from vitsearch.web.shots import LARGE, Shot, counted, image, size_text, spoken_date, thumbnail
 from vitsearch.web.visit import PER_PAGE, Here, Visit
 from vitsearch.where import COLUMNS
 

@@ -14,7 +14,7 @@ from vitsearch.types import Photo, Prediction
 from vitsearch.web.atlas import Atlas, current_atlas
 from vitsearch.web.errors import ServiceBusy
 from vitsearch.web.forms import ALONE, Asked, Pick, address, label_lines, page_number
-from vitsearch.web.look import Shot, counted, size_text
+from vitsearch.web.shots import Shot, counted, size_text
 from vitsearch.web.visit import PER_PAGE, Here, Visit
 
 router = APIRouter(include_in_schema=False)

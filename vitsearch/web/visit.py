@@ -14,11 +14,12 @@ from vitsearch.web.atlas import Atlas
 from vitsearch.web.errors import NotShown
 from vitsearch.web.forms import FIELDS, Asked, Filters, asked
 from vitsearch.web.insight import Insight
-from vitsearch.web.look import Shot, page, shot
+from vitsearch.web.look import page
 from vitsearch.web.memory import BroughtPhotos, Facets, Remembered, facets_of
 from vitsearch.web.privacy import EXIF_COLUMNS, exif_shown
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
+from vitsearch.web.shots import Shot, shot
 
 PER_PAGE = 60
 

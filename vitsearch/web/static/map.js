@@ -4,7 +4,7 @@
   const box = document.querySelector("[data-atlas]");
   const canvas = box.querySelector("canvas");
   const pen = canvas.getContext("2d");
-  const told = box.querySelector("[data-told]");
+  const told = document.querySelector("[data-told]");
   const CELL = 92; // CSS pixels between two photos, about
   const SHARE = 0.92; // of a cell that its photo fills
   const MARGIN = 24; // CSS pixels around the whole
@@ -215,7 +215,7 @@
   });
   for (const name of ["focus", "blur"]) canvas.addEventListener(name, draw);
   const ZOOMS = { in: () => zoomBy(1.6), out: () => zoomBy(1 / 1.6), all };
-  box.querySelectorAll("[data-zoom]").forEach((button) => button.addEventListener("click", ZOOMS[button.dataset.zoom]));
+  document.querySelectorAll("[data-zoom]").forEach((button) => button.addEventListener("click", ZOOMS[button.dataset.zoom]));
   document.addEventListener("theme", draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   new ResizeObserver(size).observe(canvas);
