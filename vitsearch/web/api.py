@@ -28,6 +28,7 @@ from vitsearch.web.schemas import (
     PhotoAnswer,
     SearchAnswer,
     hits,
+    labels_answer,
     photo_answer,
 )
 from vitsearch.web.service import PhotoService
@@ -218,8 +219,9 @@ def labels(
     """Label every photo with words, and return how many photos each label has and those that have it most clearly."""
     service, wanted = service_of(request), filter_for(request, where)
     if labels is None:
-        return answer_of(stored_counts(service, wanted, examples))
-    return answer_of(label_counts(service, labels, wanted, examples=examples, background=background, multi=multi))
+        return answer_of(labels_answer(stored_counts(service, wanted, examples)))
+    counts = label_counts(service, labels, wanted, examples=examples, background=background, multi=multi)
+    return answer_of(labels_answer(counts))
 
 
 @router.get("/api/info", response_model=InfoAnswer)

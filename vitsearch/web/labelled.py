@@ -2,14 +2,31 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from vitsearch.errors import QueryError
 from vitsearch.types import Prediction
-from vitsearch.web.schemas import Hit, LabelAnswer, LabelsAnswer, shown
 from vitsearch.web.service import PhotoService
 from vitsearch.where import Where, photo_facts
 
 MOST_LABELS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class LabelGroup:
+    """One label, the number of photos that have it, and those that have it most clearly, best first."""
+
+    label: str
+    photos: int
+    examples: list[Prediction]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelCounts:
+    """The labels, that with the most photos first, and the number of photos that have none."""
+
+    groups: list[LabelGroup]
+    unlabelled: int
 
 
 def split_labels(text: str) -> list[str]:
@@ -22,14 +39,14 @@ def split_labels(text: str) -> list[str]:
     return names
 
 
-def label_counts(service: PhotoService, text: str, where: Where | None, *, examples: int, background: bool, multi: bool) -> LabelsAnswer:
+def label_counts(service: PhotoService, text: str, where: Where | None, *, examples: int, background: bool, multi: bool) -> LabelCounts:
     """Return the photos of each of these labels, the label with the most photos first."""
     found = service.labels(split_labels(text), where=where, background=background, multi=multi)
     total = service.count() if where is None else service.browse(k=1, where=where)[1]
     return _counts(found, examples, unlabelled=max(0, total - len({one.photo_id for one in found})))
 
 
-def stored_counts(service: PhotoService, where: Where | None, examples: int) -> LabelsAnswer:
+def stored_counts(service: PhotoService, where: Where | None, examples: int) -> LabelCounts:
     """Return the photos of each stored label (`vitsearch label --store`), the label with the most photos first."""
     photos = [one for one in service.stored_labels() if where is None or where.matches(photo_facts(one))]
     found = [Prediction(one.path, one.label or "", one.label_score or 0.0, one.photo_id) for one in photos]
@@ -37,15 +54,10 @@ def stored_counts(service: PhotoService, where: Where | None, examples: int) -> 
     return _counts(found, examples, unlabelled=max(0, total - len(found)))
 
 
-def _counts(predictions: Iterable[Prediction], examples: int, unlabelled: int) -> LabelsAnswer:
-    groups: dict[str, list[Prediction]] = defaultdict(list)
+def _counts(predictions: Iterable[Prediction], examples: int, unlabelled: int) -> LabelCounts:
+    found: dict[str, list[Prediction]] = defaultdict(list)
     for one in predictions:
-        groups[one.label].append(one)
-    ordered = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
-    return LabelsAnswer(labels=[_label(name, group, examples) for name, group in ordered], unlabelled=unlabelled)
-
-
-def _label(name: str, group: list[Prediction], examples: int) -> LabelAnswer:
-    best = sorted(group, key=lambda one: (-one.score, one.path))[:examples]
-    listed = [Hit(id=one.photo_id, path=shown(one.path), score=round(one.score, 6)) for one in best]
-    return LabelAnswer(label=shown(name), photos=len(group), examples=listed)
+        found[one.label].append(one)
+    ordered = sorted(found.items(), key=lambda group: (-len(group[1]), group[0]))
+    groups = [LabelGroup(name, len(group), sorted(group, key=lambda one: (-one.score, one.path))[:examples]) for name, group in ordered]
+    return LabelCounts(groups, unlabelled)

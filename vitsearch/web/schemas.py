@@ -1,12 +1,14 @@
 """The shapes of the requests and answers of the HTTP interface."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vitsearch.types import Photo, SearchResult, raw_path
+from vitsearch.types import Photo, Prediction, SearchResult, raw_path
 from vitsearch.web.asking import LONGEST_TEXT, MOST_PASSED_OVER, MOST_RESULTS, MOST_TERMS
+from vitsearch.web.labelled import LabelCounts
 
 LONGEST_FILTER = 4000
 DEFAULT_RESULTS = 50
@@ -133,9 +135,15 @@ def shown(text: str) -> str:
     return raw_path(text).decode("utf-8", "replace")
 
 
-def hits(results: list[SearchResult]) -> list[Hit]:
+def hits(results: Sequence[SearchResult | Prediction]) -> list[Hit]:
     """Return results as the interface answers them."""
     return [Hit.model_construct(id=one.photo_id, path=shown(one.path), score=round(one.score, 6)) for one in results]
+
+
+def labels_answer(counts: LabelCounts) -> LabelsAnswer:
+    """Return labels as the interface answers them."""
+    listed = [LabelAnswer(label=shown(one.label), photos=one.photos, examples=hits(one.examples)) for one in counts.groups]
+    return LabelsAnswer(labels=listed, unlabelled=counts.unlabelled)
 
 
 def photo_answer(photo: Photo, exif: bool) -> PhotoAnswer:
