@@ -12,7 +12,7 @@ from PIL import Image
 
 from vitsearch.encoders.preprocess import Box, Preprocess, normalise, prepare, seen_region
 from vitsearch.encoders.protocol import Vectors
-from vitsearch.encoders.sessions import PICTURES_A_CALL, Cores, open_graph
+from vitsearch.encoders.sessions import PICTURES_A_CALL, Cores, open_graph, trim_memory
 from vitsearch.encoders.tokens import PortableTokenizer, TextReader, rules_from
 from vitsearch.errors import EncoderError
 from vitsearch.vectors import unit_rows
@@ -80,6 +80,7 @@ class OnnxEncoder:
         """Give back the memory of the image tower; the next picture opens it again."""
         with self._locks[IMAGE]:
             self._sessions.pop(IMAGE, None)
+        trim_memory()
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Return ``(n, dim)`` float32 unit rows for texts; a text longer than the model's context is cut."""

@@ -19,7 +19,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from vitsearch.encoders.protocol import Vectors, fingerprint_of
-from vitsearch.encoders.sessions import CPU, Cores, open_graph, share_cores
+from vitsearch.encoders.sessions import CPU, Cores, open_graph, share_cores, trim_memory
 from vitsearch.errors import EncoderError
 from vitsearch.language import readable
 from vitsearch.vectors import unit_rows
@@ -87,6 +87,7 @@ class MiniEncoder:
         """Give back the memory of the image tower; the next picture opens it again."""
         with self._locks["image"]:
             self._sessions.pop("image", None)
+        trim_memory()
 
     def class_logits(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """Return the supervised head's logits ``(n, 1000)`` float32 for ``n`` pictures, columns in the order of `class_names`."""
