@@ -16,7 +16,7 @@ _PACKAGE = Path(__file__).parent.parent
 _PLACES = (_PACKAGE / "recipes_data", _PACKAGE.parent / "indexes" / "recipes")
 _MOST_LISTS = 4096  # beyond, giving each row its list takes most of the building, and searches hardly gain
 _POINTS_PER_LIST = 39  # fewer training points than this for each list make poor lists (FAISS warns below it)
-_TRAINED_PER_LIST = 64
+_TRAINED_PER_LIST = 48
 _TRAINED_AT_LEAST = 16_384  # for the 256 centres of a product quantiser
 _KEYS = ("name", "kind", "factory", "search", "lists", "train_size", "overfetch", "on_disk", "gpu", "recall", "memory", "description")
 _SUBSPACE = 8  # numbers of a vector that one byte of a product quantiser stands for, at least
@@ -114,7 +114,7 @@ def list_recipes() -> list[str]:
 
 
 def training_rows(lists: int, most: int) -> int:
-    """Return how many rows train an index of so many inverted lists, at most ``most``: 64 for each list say as much as all of them."""
+    """Return how many rows train an index of so many inverted lists, at most ``most``: 48 for each list say as much as all of them."""
     return min(most, max(_TRAINED_AT_LEAST, _TRAINED_PER_LIST * lists)) if lists else most
 
 
