@@ -380,7 +380,7 @@ class StoreMachine(RuleBasedStateMachine):
     def touch(self, data: st.DataObject, found: Found) -> None:
         old = self.model.photos[data.draw(st.sampled_from(sorted(self.model.photos)))]
         if found.path in self.model.photos:
-            found = replace(found, path=old.path)
+            found = found._replace(path=old.path)
         with self.store.writing():
             self.store.touch_photo(old.photo_id, found)
         del self.model.photos[old.path]
