@@ -8,7 +8,6 @@ are kept in the collection's folder; what is indexed later is placed among what 
 
 import os
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,12 +92,11 @@ def _spaced(ids: Ids) -> Ids:
 
 def _rows_of(found: Collection, wanted: Ids) -> Vectors:
     rows = [np.empty((0, found.dim), dtype=np.float32)]
-    rows += [unit_rows(halves[np.isin(ids, wanted)]) for ids, halves in _batches(found) if np.isin(ids, wanted).any()]
+    for ids, halves in found.store.vector_batches():
+        here = np.isin(ids, wanted)
+        if here.any():
+            rows.append(unit_rows(halves[here]))
     return np.concatenate(rows)
-
-
-def _batches(found: Collection) -> Iterator[tuple[Ids, NDArray[np.float16]]]:
-    return found.store.vector_batches()
 
 
 def _all_places(found: Collection, ids: Ids, marks: Ids, places: Places) -> Places:
@@ -109,7 +107,7 @@ def _all_places(found: Collection, ids: Ids, marks: Ids, places: Places) -> Plac
         return result
     some = _spaced(marks)
     rows, where = _rows_of(found, some), places[np.searchsorted(marks, some)]
-    for batch, halves in _batches(found):
+    for batch, halves in found.store.vector_batches():
         new = ~np.isin(batch, marks)
         if new.any():
             result[np.searchsorted(ids, batch[new])] = _among(unit_rows(halves[new]), rows, where)

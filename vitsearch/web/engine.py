@@ -132,7 +132,12 @@ def _vector(what: str | int | Image.Image | Vectors, known: Known, collection: C
         raise QueryError(mute if what.strip() else empty)
     if not isinstance(what, int):
         return check_vector(what, collection.dim)
-    rows = collection.store.rows([what]) if -(2**63) <= what < 2**63 else []
+    return stored_vector(collection, what)
+
+
+def stored_vector(collection: Collection, photo_id: int) -> Vectors:
+    """Return the unit vector ``(dim,)`` of a photo of the collection; raises UnknownPhoto."""
+    rows = collection.store.rows([photo_id]) if -(2**63) <= photo_id < 2**63 else []
     if not rows:
-        raise UnknownPhoto(f"there is no photo {what} in the collection")
+        raise UnknownPhoto(f"there is no photo {photo_id} in the collection")
     return unit_rows(np.asarray(collection.store.halves([rows[0][2]])))[0]

@@ -5,15 +5,12 @@ import threading
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-import numpy as np
-
 from vitsearch.classify import Choice, Classifier, answer
 from vitsearch.explain import explain
 from vitsearch.language import readable
 from vitsearch.photos import thumbnail
 from vitsearch.supervised import ImageClassifier, load_classifier
-from vitsearch.vectors import unit_rows
-from vitsearch.web.errors import UnknownPhoto
+from vitsearch.web.engine import stored_vector
 from vitsearch.web.memory import Remembered
 from vitsearch.web.service import PhotoService
 from vitsearch.web.shots import LARGE
@@ -45,11 +42,8 @@ class Insight:
         with service.source.reading() as collection, service.source.encoding:
             key = (tuple(labels), collection.settings.encoder_fingerprint)
             classifier = self._classifiers.get(key, lambda: collection.zero_shot(labels))
-            rows = collection.store.rows([photo_id])
-            if not rows:
-                raise UnknownPhoto(f"there is no photo {photo_id} in the collection")
-            vector = unit_rows(np.asarray(collection.store.halves([rows[0][2]])))
-        return answer(classifier, vector, Choice(TOP))[0]
+            vector = stored_vector(collection, photo_id)
+        return answer(classifier, vector[None], Choice(TOP))[0]
 
     def taught(self, photo_id: int) -> Shares:
         """Return the most probable classes of ImageNet for a photo, by the supervised head of `mini`; raises PhotoError, EncoderError."""
