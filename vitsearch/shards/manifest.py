@@ -1,0 +1,88 @@
+"""``vitsearch.json`` of a shard set: which encoder made the vectors, of which photos, in how many shards."""
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from vitsearch.errors import CollectionError
+from vitsearch.vectors import Vectors
+
+MANIFEST = "vitsearch.json"
+LAYOUT = "shards"
+FORMAT = 1
+_TYPES: dict[str, type] = {"dim": int, "shard_size": int, "rows": int, "shards": int, "format": int, "golden": list, "complete": bool}
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a shard set says of itself.
+
+    ``golden`` holds the encoder's vectors of the golden picture and, where it reads text, of the golden sentence; ``source`` is the folder
+    or URL of the photos that paths are relative to; ``decoding`` says whether JPEGs were decoded "scaled" or "exact". ``rows`` photos are
+    listed, ``shard_size`` for each of ``shards`` but the last; ``complete`` says that all of these are there.
+    """
+
+    encoder: str
+    encoder_fingerprint: str
+    dtype: str
+    dim: int
+    golden: list[list[float]]
+    source: str
+    decoding: str
+    shard_size: int
+    rows: int
+    shards: int
+    complete: bool = False
+    layout: str = LAYOUT
+    format: int = FORMAT
+
+    def golden_vectors(self) -> Vectors:
+        """Return the golden vectors as ``(1 or 2, dim)`` float32 rows."""
+        return np.array(self.golden, dtype=np.float32).reshape(-1, self.dim)
+
+    def to_bytes(self) -> bytes:
+        """Return the JSON text of the manifest."""
+        return (json.dumps(asdict(self), ensure_ascii=True) + "\n").encode("ascii")
+
+
+def read_manifest(data: bytes, name: str) -> Manifest:
+    """Return the manifest of the shard set ``name``; raises CollectionError for one that is damaged, newer, or of another layout."""
+    try:
+        stored = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise CollectionError(f"{name}/{MANIFEST} is damaged ({error}): restore it, or embed into another place") from error
+    if isinstance(stored, dict) and stored.get("layout") != LAYOUT:
+        raise CollectionError(f"{name} holds an export of layout {str(stored.get('layout'))[:40]!r}, no shards: name another place")
+    if problem := _problem(stored):
+        raise CollectionError(f"{name}/{MANIFEST} is damaged ({problem}): restore it, or embed into another place")
+    return Manifest(**{field.name: stored[field.name] for field in fields(Manifest)})
+
+
+def is_manifest(data: bytes) -> bool:
+    """Return whether a ``vitsearch.json`` is that of a shard set, be it whole or damaged."""
+    try:
+        stored = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(stored, dict) and stored.get("layout") == LAYOUT
+
+
+def _problem(stored: Any) -> str | None:
+    if not isinstance(stored, dict):
+        return "not an object"
+    if isinstance(stored.get("format"), int) and stored["format"] > FORMAT:
+        return f"format {stored['format']}, newer than this vitsearch reads ({FORMAT}): upgrade vitsearch"
+    for name in (field.name for field in fields(Manifest)):
+        wanted = _TYPES.get(name, str)
+        if not isinstance(stored.get(name), wanted) or (wanted is int and isinstance(stored[name], bool)):
+            return f"{name!r} is missing or of the wrong type"
+    if min(stored["dim"], stored["shard_size"], stored["format"]) < 1 or min(stored["rows"], stored["shards"]) < 0:
+        return "a number below 1"
+    return None if all(_is_row(row, stored["dim"]) for row in stored["golden"]) else f"'golden' holds no rows of {stored['dim']} numbers"
+
+
+def _is_row(row: Any, dim: int) -> bool:
+    return isinstance(row, list) and len(row) == dim and all(isinstance(number, int | float) and math.isfinite(number) for number in row)

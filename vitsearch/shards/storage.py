@@ -1,0 +1,140 @@
+"""Where a shard set lies: a folder, or a prefix in an object store, through fsspec."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO
+
+import fsspec
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from vitsearch.errors import CollectionError
+
+_PACKAGES = {
+    "s3": "pip install 'vitsearch[s3]'",
+    "s3a": "pip install 'vitsearch[s3]'",
+    "gs": "pip install gcsfs",
+    "gcs": "pip install gcsfs",
+}
+
+
+class Storage:
+    """Files below one folder or URL, named relative to it with ``/``.
+
+    A file appears whole or not at all. Every method raises CollectionError where the place cannot be reached, read or written.
+    """
+
+    def __init__(self, url: str) -> None:
+        if not url:
+            raise CollectionError("the name of the output is empty: name a folder, or a URL such as s3://bucket/vectors")
+        self._fs, self._root = _opened(url)
+        self.is_local = isinstance(self._fs, LocalFileSystem)
+        self.name = self._root if self.is_local else url.rstrip("/")
+
+    def exists(self, name: str) -> bool:
+        """Return whether there is a file of that name."""
+        with self._errors(name):
+            self._fs.invalidate_cache()
+            return bool(self._fs.isfile(self._at(name)))
+
+    def is_empty(self) -> bool:
+        """Return whether nothing is stored here yet."""
+        with self._errors(""):
+            self._fs.invalidate_cache()
+            try:
+                return not self._fs.ls(self._root, detail=False)
+            except FileNotFoundError:
+                return True
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file."""
+        with self._errors(name):
+            return bytes(self._fs.cat_file(self._at(name)))
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[BinaryIO]:
+        """Open a file for reading here and there, as the footer of a Parquet file."""
+        with self._errors(name), self._fs.open(self._at(name), "rb") as file:
+            yield file
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the files in a folder, in order; none where there is no such folder."""
+        with self._errors(folder):
+            self._fs.invalidate_cache()
+            try:
+                return sorted(path.rstrip("/").rpartition("/")[2] for path in self._fs.ls(self._at(folder), detail=False))
+            except FileNotFoundError:
+                return []
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put a file in its place, over one that is there."""
+        with self._errors(name):
+            if self.is_local:
+                _write_aside(self._at(name), data)
+            else:
+                self._fs.pipe_file(self._at(name), data)  # an object store shows an object when it is whole
+
+    def remove(self, name: str) -> None:
+        """Remove a file; one that is not there is removed already."""
+        with self._errors(name), suppress(FileNotFoundError):
+            self._fs.rm_file(self._at(name))
+
+    def _at(self, name: str) -> str:
+        return f"{self._root}/{name}" if name else self._root
+
+    @contextmanager
+    def _errors(self, name: str) -> Iterator[None]:
+        place = f"{self.name}/{name}".rstrip("/")
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise CollectionError(f"{place} is not there: check the name") from error
+        except PermissionError as error:
+            raise CollectionError(f"{place} may not be read or written ({_words(error)}): check its permissions, or the keys") from error
+        except OSError as error:
+            raise CollectionError(f"{place} cannot be reached ({_words(error)}): check the address and the disk; try again") from error
+        except Exception as error:  # a client of an object store raises classes of its own
+            if not type(error).__module__.startswith(("botocore", "aiobotocore", "s3fs", "gcsfs", "google", "aiohttp")):
+                raise
+            raise CollectionError(f"{place} cannot be reached ({_words(error)}): check the address and the keys") from error
+
+
+def _opened(url: str) -> tuple[Any, str]:
+    protocol = url.partition("://")[0] if "://" in url else ""
+    try:
+        fs, root = url_to_fs(os.path.expanduser(url) if not protocol else url)
+    except ImportError as error:
+        raise CollectionError(f"{protocol}:// needs a package: {_PACKAGES.get(protocol, _words(error))}") from error
+    except ValueError as error:
+        known = ", ".join(f"{name}://" for name in ("file", "s3", "gs") if name in fsspec.available_protocols())
+        raise CollectionError(f"nothing is known of {protocol}:// ({_words(error)}): give a folder, or one of {known}") from error
+    return fs, str(root).rstrip("/")
+
+
+def _write_aside(path: str, data: bytes) -> None:
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    handle, aside = tempfile.mkstemp(prefix=".", suffix=".new", dir=folder)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(aside, 0o666 & ~_umask())
+        os.replace(aside, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(aside)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _words(error: BaseException) -> str:
+    return " ".join(str(getattr(error, "strerror", None) or error).split())[:160] or type(error).__name__
