@@ -68,7 +68,18 @@ def read_photo(path: Path | str, *, max_pixels: int = MAX_PIXELS, at_least: int 
 
 
 def read_bytes_and_fingerprint(path: Path | str, *, max_bytes: int = MAX_BYTES) -> tuple[bytes, bytes]:
-    """Return a regular file's content and its 16-byte BLAKE2b hash.
+    """Return a regular file's content and its 16-byte BLAKE2b hash; raises PhotoError as `read_bytes` does."""
+    data = read_bytes(path, max_bytes=max_bytes)
+    return data, fingerprint_of(data)
+
+
+def fingerprint_of(data: bytes) -> bytes:
+    """Return the 16-byte BLAKE2b hash of a photo file's whole content."""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def read_bytes(path: Path | str, *, max_bytes: int = MAX_BYTES) -> bytes:
+    """Return a regular file's content.
 
     A pipe or device never blocks, also when it took the file's place a moment ago. Raises PhotoError with a short reason
     for anything that is not a regular file, cannot be read, is empty, or is longer than ``max_bytes``.
@@ -88,7 +99,7 @@ def read_bytes_and_fingerprint(path: Path | str, *, max_bytes: int = MAX_BYTES) 
         raise PhotoError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
     if not data:
         raise PhotoError("the file is empty (0 bytes)")
-    return data, hashlib.blake2b(data, digest_size=16).digest()
+    return data
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, at_least: int | None = None) -> tuple[Image.Image, PhotoInfo]:
