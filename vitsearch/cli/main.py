@@ -19,6 +19,7 @@ from vitsearch.cli.finetune import finetune
 from vitsearch.cli.index import index
 from vitsearch.cli.label import label
 from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
+from vitsearch.cli.plan import plan
 from vitsearch.cli.prepare import prepare
 from vitsearch.cli.search import search, similar
 from vitsearch.cli.serve import serve
@@ -203,6 +204,7 @@ cli.add_command(import_vectors)
 cli.add_command(merge)
 cli.add_command(tune)
 cli.add_command(prepare)
+cli.add_command(plan)
 
 
 # -- between the terminal and the library -----------------------------------------------------------------------------
