@@ -32,6 +32,7 @@ FLOORS = {
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 NEIGHBOURS = {
     ("layout", "encoders.protocol"),  # what an encoder is: words, no work
+    ("sources", "photos"),  # files are found and read in one way
     ("vit_weights", "vit"),  # the other half of one room
     ("vit_weights", "vit_names"),
 }

@@ -86,6 +86,9 @@ def named_files(name: str, ending: str) -> tuple[str, tuple[str, ...]]:
     files = [name] if is_literal else list(dict.fromkeys(itertools.chain.from_iterable(map(_matches, expanded(pattern)))))
     if not files:
         raise CollectionError(f"no file is named {pattern}: check the spelling, or name a folder of photos, a .parquet or a .tar")
+    for file in files:
+        if raw_path(file).decode("utf-8", "replace") != file:
+            raise CollectionError(f"the name of {file!r} is no UTF-8, and lists of photos hold names of their files as text: rename it")
     return folder, tuple(sorted(files, key=lambda file: raw_path(file + "/")))
 
 

@@ -79,6 +79,6 @@ def why(error: BaseException) -> PhotoError:
 
 
 def words(error: BaseException) -> str:
-    """Return what an error says, in one short line."""
-    said = getattr(error, "strerror", None) or error
-    return " ".join(str(said).split())[:160] or type(error).__name__
+    """Return what an error says, in one short line that is UTF-8."""
+    said = str(getattr(error, "strerror", None) or error).encode("utf-8", "backslashreplace").decode("utf-8")
+    return " ".join(said.split())[:160] or type(error).__name__
