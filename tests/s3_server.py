@@ -1,4 +1,4 @@
-"""An S3 server on loopback: use the fixture `s3`, the URL of an empty bucket that every process started by the test can reach."""
+"""An S3 server on loopback; import `s3_bucket` and `s3_server`, and the fixture `s3` is the URL of an empty bucket for any process."""
 
 import urllib.request
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from moto.server import ThreadedMotoServer
 BUCKET = "photos"
 
 
-@pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
+@pytest.fixture(scope="session", name="s3_endpoint")
+def s3_server() -> Iterator[str]:
     """The address of a server that runs as long as the tests."""
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
@@ -21,8 +21,8 @@ def s3_endpoint() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture
-def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+@pytest.fixture(name="s3")
+def s3_bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URL of an empty bucket; keys, region and endpoint are in the environment."""
     for name, value in {
         "AWS_ENDPOINT_URL": s3_endpoint,
