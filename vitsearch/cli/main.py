@@ -9,6 +9,7 @@ import click
 
 from vitsearch._version import __version__
 from vitsearch.cli import show
+from vitsearch.cli.build import build
 from vitsearch.cli.classify import classify
 from vitsearch.cli.compare import compare
 from vitsearch.cli.dupes import dupes
@@ -205,6 +206,7 @@ cli.add_command(merge)
 cli.add_command(tune)
 cli.add_command(prepare)
 cli.add_command(plan)
+cli.add_command(build)
 
 
 # -- between the terminal and the library -----------------------------------------------------------------------------
