@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from vitsearch import Collection, Photo, QueryError, Recipe, SearchResult, index_folder, load_recipe
-from vitsearch.collection import searcher
+from vitsearch.collection import ranking
 from vitsearch.collection.wish import WINDOW
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.index import build_shadow, propose
@@ -392,7 +392,7 @@ def test_a_batch_is_its_queries_one_by_one(place: Path, seed: int, recipe: str, 
     with Collection.open(place) as found, pytest.MonkeyPatch.context() as patch:
         alone = [found.search(query, 7, **wish) for query in queries]
         assert found.search_batch(queries, 7, **wish) == alone
-        patch.setattr(searcher, "TOGETHER", 7)
+        patch.setattr(ranking, "TOGETHER", 7)
         assert found.search_batch(queries, 7, **wish) == alone
         assert found.search_batch([], 7, **wish) == []
 

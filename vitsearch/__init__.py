@@ -17,7 +17,7 @@ from vitsearch.classify import (
     parse_labels,
     zero_shot_classifier,
 )
-from vitsearch.collection import Collection
+from vitsearch.collection import Collection, MilvusCollection
 from vitsearch.encoders import Encoder, ImageEncoder, load_encoder
 from vitsearch.errors import (
     ClassifierError,
@@ -87,6 +87,7 @@ __all__ = [
     "IndexReport",
     "Label",
     "LinearClassifier",
+    "MilvusCollection",
     "Photo",
     "PhotoError",
     "PhotoInfo",

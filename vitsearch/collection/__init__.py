@@ -1,6 +1,8 @@
 """The collection: a folder of photos that can be searched and labelled."""
 
-from vitsearch.collection.collection import Collection, Wishes
+from vitsearch.collection.collection import SearchableCollection, Wishes
 from vitsearch.collection.duplicates import LookAlikes
+from vitsearch.collection.folder import Collection
+from vitsearch.collection.milvus import MilvusCollection
 
-__all__ = ["Collection", "LookAlikes", "Wishes"]
+__all__ = ["Collection", "LookAlikes", "MilvusCollection", "SearchableCollection", "Wishes"]

@@ -1,9 +1,10 @@
-"""The noun that the user holds: a folder of photos that can be searched and labelled."""
+"""What can be done with a collection, wherever its photos and vectors are kept."""
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Self, TypedDict, Unpack
 
 import numpy as np
 from PIL import Image
@@ -19,17 +20,18 @@ from vitsearch.classify import (
     zero_shot_classifier,
 )
 from vitsearch.collection.duplicates import LOOKALIKE, LookAlikes, look_alikes, lookalike_threshold, same_files
-from vitsearch.collection.searcher import Searcher
+from vitsearch.collection.ranking import Asked
+from vitsearch.collection.reader import PhotoReader
 from vitsearch.collection.terms import Terms
 from vitsearch.collection.wish import Wish, as_where
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.protocol import Encoder, ImageEncoder
 from vitsearch.errors import EncoderMismatch, QueryError
 from vitsearch.language import unread_notes
-from vitsearch.layout import Settings, check_fingerprint, collection_folder, photo_root, read_settings, writer_lock
+from vitsearch.layout import Settings
+from vitsearch.pipeline import Decoding
 from vitsearch.query import Query, Term, check_top_k, photo_path
-from vitsearch.store import PhotoStore
-from vitsearch.types import Photo, Prediction, SearchResult, SkippedPhoto
+from vitsearch.types import Photo, Prediction, SearchResult
 from vitsearch.vectors import Vectors, unit_rows
 from vitsearch.where import Where, photo_facts
 
@@ -44,57 +46,32 @@ class Wishes(TypedDict, total=False):
     collapse: bool | float
 
 
-class Collection:
-    """An indexed folder of photos, open for reading.
+class SearchableCollection(ABC):
+    """Photos with vectors of one encoder, open for reading; `Collection` and `MilvusCollection` say where they are."""
 
-    Paths in results are relative to ``root``, with ``/``. Scores are cosine similarities, computed exactly from the stored
-    vectors whatever the index. A collection may be read while another process indexes into it.
-    """
-
-    def __init__(
-        self,
-        root: Path,
-        folder: Path,
-        settings: Settings,
-        *,
-        encoder: ImageEncoder | None = None,
-        device: str = "auto",
-        read_only: bool = False,
-    ) -> None:
+    def __init__(self, root: Path, settings: Settings, store: PhotoReader, *, encoder: ImageEncoder | None, device: str) -> None:
         self.root = root
-        self.folder = folder
         self.settings = settings
         self.notes: list[str] = []
         self._noted: set[str] = set()
-        self._encoder = self._checked(encoder) if encoder else None
         self._device = device
-        self._store = PhotoStore(folder / "photos.db", read_only=True)
-        self._searcher = Searcher(folder, settings, self._store, self.notes, strict=read_only, device=device)
-        self._terms = Terms(root, self._store, lambda: self.encoder, settings.dim)
+        self._encoder = self._checked(encoder) if encoder else None
+        self._store = store
+        self._terms = Terms(root, store, lambda: self.encoder, dim=settings.dim, decoding=self.decoding)
 
-    @classmethod
-    def open(
-        cls,
-        photos: str | os.PathLike[str],
-        *,
-        collection: str | os.PathLike[str] | None = None,
-        encoder: ImageEncoder | None = None,
-        device: str = "auto",
-        read_only: bool = False,
-    ) -> "Collection":
-        """Return the collection of a photo folder.
+    @abstractmethod
+    def find(self, queries: Sequence[Asked], wish: Wish) -> list[list[SearchResult]]:
+        """Return the results for each (unit vector, ids to leave out), best first, equal scores in order of path."""
 
-        ``collection`` is its folder when it is not ``<photos>/.vitsearch``; ``encoder`` an encoder object to use instead of loading the
-        collection's by name; ``device`` is where the encoder runs and, on "cuda", the search (on "auto" of the recipes for GPUs). A damaged
-        index is noted, and every stored vector is searched until it is built again; with ``read_only``, for collections that nobody here
-        can repair, IndexDamaged is raised then. Raises CollectionNotFound, CollectionError, or EncoderMismatch for an encoder with another
-        fingerprint.
-        """
-        root = photo_root(photos)
-        folder = collection_folder(root, collection)
-        return cls(root, folder, read_settings(folder, root), encoder=encoder, device=device, read_only=read_only)
+    @abstractmethod
+    def decoding(self) -> Decoding:
+        """Return how the photos were decoded, and a query's photo is to be."""
 
-    def __enter__(self) -> "Collection":
+    @abstractmethod
+    def _checked(self, encoder: ImageEncoder) -> ImageEncoder:
+        """Return an encoder if it is the one that made the vectors, else raise EncoderMismatch."""
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -103,13 +80,9 @@ class Collection:
     def __len__(self) -> int:
         return self._store.count()
 
-    def __repr__(self) -> str:
-        return f"Collection({str(self.root)!r}, photos={len(self)}, encoder={self.settings.encoder!r})"
-
     def close(self) -> None:
-        """Close the database; a second call does nothing."""
+        """Close what the photos are read from; a second call does nothing."""
         self._store.close()
-        self._searcher.close()
 
     # -- what is in it ------------------------------------------------------------------------------------------------
 
@@ -125,18 +98,9 @@ class Collection:
             self._encoder = self._checked(load_encoder(self.settings.encoder, self._device, self.settings.dtype))
         return self._encoder
 
-    @property
-    def store(self) -> PhotoStore:
-        """The database, open for reading."""
-        return self._store
-
     def photos(self) -> Iterator[Photo]:
         """Yield the photos in order of path."""
         return self._store.photos()
-
-    def failures(self) -> list[SkippedPhoto]:
-        """Return the files that are not in the collection, with state and reason, in order of path."""
-        return self._store.failures()
 
     def vectors(self) -> tuple[list[Photo], Vectors]:
         """Return all photos in order of path and their ``(n, dim)`` float32 unit rows; all of them are held in memory."""
@@ -147,10 +111,6 @@ class Collection:
             return [], np.empty((0, self.dim), dtype=np.float32)
         place = np.searchsorted(np.concatenate(ids), [photo.photo_id for photo in photos])
         return photos, unit_rows(np.concatenate(halves)[place])
-
-    def _checked(self, encoder: ImageEncoder) -> ImageEncoder:
-        check_fingerprint(self.folder, self.settings, encoder)
-        return encoder
 
     # -- search -------------------------------------------------------------------------------------------------------
 
@@ -170,7 +130,7 @@ class Collection:
         wish = self._wish(top_k, wishes)
         read = self._terms.vectors_of(queries)
         self._note_unread([word for _, _, words in read for word in words])
-        return self._searcher.find([(vector, named) for vector, named, _ in read], wish)
+        return self.find([(vector, named) for vector, named, _ in read], wish)
 
     def similar(self, photo: str | os.PathLike[str] | Image.Image, top_k: int | None = 10, **wishes: Unpack[Wishes]) -> list[SearchResult]:
         """Return the ``top_k`` photos that look most like one photo, which is itself left out; keywords as in `search`.
@@ -180,7 +140,10 @@ class Collection:
         if isinstance(photo, Image.Image):
             return self.search(photo, top_k, **wishes)
         path = photo_path(photo)
-        return self.search([Term(path if path.exists() or not (self.root / path).exists() else self.root / path)], top_k, **wishes)
+        return self.search([Term(self.root / path if not path.exists() and self._has(path) else path)], top_k, **wishes)
+
+    def _has(self, path: Path) -> bool:
+        return (self.root / path).exists()
 
     def duplicates(self, *, where: str | Where | None = None) -> list[list[Photo]]:
         """Return the groups of photos whose files are the same byte for byte, each in order of path, in order of their first path."""
@@ -271,19 +234,6 @@ class Collection:
             raise EncoderMismatch(
                 f"the classifier was made for the vectors of another encoder than {self.settings.encoder}: train it again here"
             )
-
-    def store_labels(self, predictions: Sequence[Prediction]) -> None:
-        """Keep the first label of each photo and its score in the database; raises CollectionLocked while another process writes."""
-        first: dict[int, tuple[int, str, float]] = {}
-        for prediction in predictions:
-            first.setdefault(prediction.photo_id, (prediction.photo_id, prediction.label, prediction.score))
-        with writer_lock(self.folder):
-            store = PhotoStore(self.folder / "photos.db")
-            try:
-                with store.writing():
-                    store.put_labels(list(first.values()))
-            finally:
-                store.close()
 
     def _text_encoder(self) -> Encoder:
         if not isinstance(self.encoder, Encoder):

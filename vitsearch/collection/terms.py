@@ -6,13 +6,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from vitsearch.collection.reader import PhotoReader
 from vitsearch.encoders.protocol import Encoder, ImageEncoder
 from vitsearch.errors import PhotoError, QueryError
 from vitsearch.language import readable
 from vitsearch.photos import decode, read_bytes_and_fingerprint, upright_rgb
-from vitsearch.pipeline import choose_decoding
+from vitsearch.pipeline import Decoding
 from vitsearch.query import Query, Term, check_vector, combine, terms_of
-from vitsearch.store import PhotoStore
 from vitsearch.types import Photo
 from vitsearch.vectors import Vectors, unit_rows
 
@@ -20,8 +20,11 @@ from vitsearch.vectors import Vectors, unit_rows
 class Terms:
     """Reads queries for one collection: its photos' vectors are looked up, everything else is encoded."""
 
-    def __init__(self, root: Path, store: PhotoStore, encoder: Callable[[], ImageEncoder], dim: int) -> None:
-        self._root, self._store, self._encoder, self._dim = root, store, encoder, dim
+    def __init__(
+        self, root: Path, store: PhotoReader, encoder: Callable[[], ImageEncoder], *, dim: int, decoding: Callable[[], Decoding]
+    ) -> None:
+        self._root, self._store, self._encoder = root, store, encoder
+        self._dim, self._decoding = dim, decoding
 
     def vector_of(self, query: Query) -> tuple[Vectors, frozenset[int], list[str]]:
         """Return the query's unit vector ``(dim,)``, the ids of the photos that it names, and its words."""
@@ -75,7 +78,7 @@ class Terms:
             if same:  # the same bytes have the same vector
                 return unit_rows(self._store.vector(same.photo_id)[None])[0]
             encoder = self._encoder()
-            at_least = choose_decoding(self._store).at_least(encoder)  # as the photos that it is held against
+            at_least = self._decoding().at_least(encoder)  # as the photos that it is held against
             return encoder.encode_images([decode(data, at_least=at_least)[0]])[0]
         except PhotoError as error:
             raise PhotoError(f"the query's photo {str(what)!r}: {error}") from error
