@@ -150,6 +150,28 @@ def test_training_says_nothing_and_the_same_rows_give_the_same_index(factory, ca
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("factory", ["IVF16,Flat", "IVF16,SQ8", "IVF16,PQ8"])
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(300, 900), nprobe=st.integers(1, 20), k=st.integers(1, 400), threads=st.integers(1, 5))
+def test_lists_shared_by_threads_give_what_one_thread_gives(factory, count, nprobe, k, threads):
+    vectors, ids = clustered(count)
+    index = build_faiss_index(Recipe("test", factory=factory, search={"nprobe": nprobe}), vectors, ids)
+    query = vectors[7:8].astype(np.float32)
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(threads)
+    try:
+        shared = index.search(query[0], k)
+    finally:
+        faiss.omp_set_num_threads(before)
+    scores, found = index.faiss_index.search(query, min(k, count))
+    there = found[0] >= 0
+    assert shared.scores.tolist() == pytest.approx(scores[0][there].tolist(), abs=1e-6)
+    above = scores[0][there] > scores[0][there][-1] + 1e-6  # among equal scores the last may be another
+    assert set(found[0][there][above].tolist()) <= set(shared.ids.tolist())
+    order = np.lexsort((shared.ids, -shared.scores))
+    assert order.tolist() == list(range(len(order)))
+
+
 def test_equal_rows_come_in_order_of_id():
     vectors, ids = clustered(700)
     vectors[100:600] = vectors[0]
