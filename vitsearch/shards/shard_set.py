@@ -18,6 +18,7 @@ from vitsearch.types import PhotoInfo, SkippedPhoto
 
 BLOCK = 4096  # rows held at a time
 FOLDER = "shards"
+LISTING = "listing"
 
 
 class ShardSet:

@@ -39,15 +39,6 @@ class Storage:
             self._fs.invalidate_cache()
             return bool(self._fs.isfile(self._at(name)))
 
-    def is_empty(self) -> bool:
-        """Return whether nothing is stored here yet."""
-        with self._errors(""):
-            self._fs.invalidate_cache()
-            try:
-                return not self._fs.ls(self._root, detail=False)
-            except FileNotFoundError:
-                return True
-
     def read(self, name: str) -> bytes:
         """Return the content of a file."""
         with self._errors(name):

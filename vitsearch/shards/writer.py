@@ -1,19 +1,20 @@
 """Writes a shard set: the manifest first, then each shard when it is whole."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
 
 from vitsearch.errors import CollectionError
 from vitsearch.shards.manifest import MANIFEST, Manifest
 from vitsearch.shards.rows import ShardRow
 from vitsearch.shards.schema import INFO, Half, schema_of
-from vitsearch.shards.shard_set import ShardSet, shard_name
+from vitsearch.shards.shard_set import LISTING, ShardSet, shard_name
 from vitsearch.shards.storage import Storage
 
 
@@ -25,8 +26,8 @@ class ShardWriter:
 
     @classmethod
     def create(cls, storage: Storage, manifest: Manifest) -> "ShardWriter":
-        """Begin a shard set where there is nothing yet; raises CollectionError where there is something."""
-        if not storage.is_empty():
+        """Begin a shard set where there is nothing yet but perhaps a listing; raises CollectionError where there is something."""
+        if set(storage.names("")) - {LISTING}:
             raise CollectionError(f"{storage.name} holds files already: name a new place for the shards, or remove them")
         storage.write(MANIFEST, manifest.to_bytes())
         return cls(storage, manifest)
@@ -39,10 +40,13 @@ class ShardWriter:
     def write(self, number: int, rows: Sequence[ShardRow], vectors: Half) -> None:
         """Write one shard; ``vectors`` has a row for each row without an error, in their order."""
         if vectors.ndim != 2 or vectors.shape[1] != self.manifest.dim:
-            raise CollectionError(
-                f"vectors of shape {vectors.shape} do not fit {self.storage.name}: it holds {self.manifest.dim} numbers each"
-            )
-        self.storage.write(shard_name(number), shard_bytes(rows, vectors))
+            place, dim = self.storage.name, self.manifest.dim
+            raise CollectionError(f"vectors of shape {vectors.shape} do not fit {place}: it holds {dim} numbers each")
+        self.write_table(number, shard_table(rows, vectors))
+
+    def write_table(self, number: int, table: pyarrow.Table) -> None:
+        """Write one shard, given as `shard_table` makes it."""
+        self.storage.write(shard_name(number), table_bytes(table))
 
     def finish(self) -> None:
         """Say in the manifest that every shard is there; raises CollectionError where one is not."""
@@ -56,39 +60,44 @@ class ShardWriter:
             self.storage.write(MANIFEST, self.manifest.to_bytes())
 
 
-def shard_bytes(rows: Sequence[ShardRow], vectors: Half) -> bytes:
-    """Return the Parquet file of rows; ``vectors`` has one row ``(dim,)`` for each row without an error, in their order.
+def shard_table(rows: Sequence[ShardRow], vectors: Half) -> pyarrow.Table:
+    """Return rows as a table; ``vectors`` has one row ``(dim,)`` for each row without an error, in their order.
 
     Raises ValueError where they are not as many.
     """
-    table = pyarrow.Table.from_arrays(list(_columns(rows, vectors)), schema=schema_of(vectors.shape[1]))
+    return with_vectors(facts_table(rows), vectors)
+
+
+def facts_table(rows: Sequence[ShardRow]) -> pyarrow.Table:
+    """Return rows as a table of every column but the vector."""
+    schema = schema_of(1)
+    schema = schema.remove(schema.get_field_index("vector"))
+    return pyarrow.Table.from_arrays(
+        [pyarrow.array([_value(row, field.name) for row in rows], field.type) for field in schema], schema=schema
+    )
+
+
+def with_vectors(facts: pyarrow.Table, vectors: Half) -> pyarrow.Table:
+    """Return a table of facts with the vectors of its rows without an error, in their order; raises ValueError for another number."""
+    lacks = np.asarray(pyarrow.compute.is_valid(facts.column("error")).to_numpy(zero_copy_only=False), dtype=bool)
+    if len(lacks) - int(lacks.sum()) != len(vectors):
+        raise ValueError(f"{len(lacks) - int(lacks.sum())} photos have {len(vectors)} vectors")
+    dim = vectors.shape[1]
+    whole = np.zeros((len(lacks), dim), dtype=np.float16)
+    whole[~lacks] = vectors
+    column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(whole.reshape(-1)), dim, mask=pyarrow.array(lacks))
+    schema = schema_of(dim)
+    columns = {name: facts.column(name) for name in facts.schema.names} | {"vector": column}
+    return pyarrow.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def table_bytes(table: pyarrow.Table) -> bytes:
+    """Return the Parquet file of a table of rows with their vectors."""
     file = io.BytesIO()
     # vectors do not get smaller; everything else does
-    squeezed = {name: "NONE" if name.startswith("vector") else "ZSTD" for name in ("vector.list.element", *_flat_names(table.schema))}
+    squeezed = {name: "ZSTD" for name in table.schema.names if name != "vector"} | {"vector.list.element": "NONE"}
     pyarrow.parquet.write_table(table, file, compression=squeezed, use_dictionary=["label", "camera", "error"])
     return file.getvalue()
-
-
-def _flat_names(schema: pyarrow.Schema) -> list[str]:
-    return [name for name in schema.names if name != "vector"]
-
-
-def _columns(rows: Sequence[ShardRow], vectors: Half) -> Iterator[pyarrow.Array]:
-    schema = schema_of(vectors.shape[1])
-    for field in schema:
-        if field.name == "vector":
-            yield _vector_column(rows, vectors)
-        else:
-            yield pyarrow.array([_value(row, field.name) for row in rows], field.type)
-
-
-def _vector_column(rows: Sequence[ShardRow], vectors: Half) -> pyarrow.Array:
-    lacks = np.array([row.error is not None for row in rows], dtype=bool)
-    if len(rows) - int(lacks.sum()) != len(vectors):
-        raise ValueError(f"{len(rows) - int(lacks.sum())} photos have {len(vectors)} vectors")
-    whole = np.zeros((len(rows), vectors.shape[1]), dtype=np.float16)
-    whole[~lacks] = vectors
-    return pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(whole.reshape(-1)), vectors.shape[1], mask=pyarrow.array(lacks))
 
 
 def _value(row: ShardRow, name: str) -> Any:
@@ -97,11 +106,11 @@ def _value(row: ShardRow, name: str) -> Any:
     if name == "id":
         return row.photo_id
     if name == "path_bytes":
-        return None if _text(row.path) == row.path else row.path.encode("utf-8", "surrogateescape")
+        return None if as_text(row.path) == row.path else row.path.encode("utf-8", "surrogateescape")
     value = getattr(row, name)
-    return _text(value) if isinstance(value, str) else value
+    return as_text(value) if isinstance(value, str) else value
 
 
-def _text(name: str) -> str:
+def as_text(name: str) -> str:
     """Return a name as text that Parquet holds: bytes that are not UTF-8 are written out, as in ``\\xff``."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
