@@ -13,6 +13,7 @@ from vitsearch.cli.build import build
 from vitsearch.cli.classify import classify
 from vitsearch.cli.compare import compare
 from vitsearch.cli.dupes import dupes
+from vitsearch.cli.embed import embed
 from vitsearch.cli.evaluate import evaluate
 from vitsearch.cli.exchange import export, import_vectors, merge
 from vitsearch.cli.explain import explain
@@ -22,6 +23,7 @@ from vitsearch.cli.label import label
 from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
 from vitsearch.cli.plan import plan
 from vitsearch.cli.prepare import prepare
+from vitsearch.cli.push import push
 from vitsearch.cli.search import search, similar
 from vitsearch.cli.serve import serve
 from vitsearch.cli.train import train
@@ -29,7 +31,7 @@ from vitsearch.cli.tune import tune
 from vitsearch.errors import VitsearchError
 
 INTERRUPTED = 130
-RESUMABLE = (["index"], ["eval"], ["demo"])  # what these have stored is not done again
+RESUMABLE = (["index"], ["embed"], ["build"], ["push"], ["eval"], ["demo"], ["push"])  # what these have stored is not done again
 
 
 def main() -> None:
@@ -205,8 +207,10 @@ cli.add_command(import_vectors)
 cli.add_command(merge)
 cli.add_command(tune)
 cli.add_command(prepare)
+cli.add_command(embed)
 cli.add_command(plan)
 cli.add_command(build)
+cli.add_command(push)
 
 
 # -- between the terminal and the library -----------------------------------------------------------------------------

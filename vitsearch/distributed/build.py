@@ -22,6 +22,7 @@ from vitsearch.index import Manifest, Measured, Shadow, tune
 from vitsearch.index.manifest import MANIFEST, facts_of, write_manifest
 from vitsearch.index.protocol import Halves
 from vitsearch.index.shadow import FAISS, IDS, VECTORS
+from vitsearch.layout import writer_lock
 from vitsearch.recipes import RECALL, Recipe, choose_recipe, load_recipe
 from vitsearch.shards import open_shards
 
@@ -94,14 +95,25 @@ def build_index(
     whose machines all see both places ("local": one on this machine, for as long as it takes); None builds the parts here, one after the
     other. The search effort is the least with ``recall`` of the ten nearest on 200 of the photos, each left out of its own results. The
     folder is written beside its place and renamed; a run that was stopped goes on with the parts that are there. Fewer than about 10,000
-    photos are searched exactly. Raises CollectionError (no whole shard set, another thing in the folder's place), RecipeError, and
-    VitsearchError where the cluster fails.
+    photos are searched exactly. Raises CollectionError (no whole shard set, another thing in the folder's place, a full disk),
+    CollectionLocked, RecipeError, and VitsearchError where the cluster fails.
     """
     if not 0 < recall <= 1:
         raise CollectionError(f"a recall is above 0 and at most 1, such as 0.95, not {recall}")
-    place, took = Path(os.path.abspath(index)), _Clock()
+    place = Path(os.path.abspath(index))
     ground = _prepared(output, place, recipe, memory)
-    parts = _begun(ground)
+    work = ground.aside.parent
+    try:
+        with writer_lock(work):
+            report = _built(ground, place, recall, address=address, tell=tell)
+            shutil.rmtree(work, ignore_errors=True)
+    except OSError as error:
+        raise CollectionError(f"cannot write to {work} ({error.strerror}): free some space, and run the same command to go on") from error
+    return report
+
+
+def _built(ground: _Ground, place: Path, recall: float, *, address: str | None, tell: Tell) -> BuildReport:
+    parts, took = _begun(ground), _Clock()
     kept = sum(part.is_done() for part in parts)
     tell(f"{ground.rows:,} photos of {len(ground.counts):,} shards in {len(parts):,} parts" + (f", {kept:,} done before" if kept else ""))
     if not ground.exact and not (ground.aside / TRAINED).exists():
@@ -124,7 +136,7 @@ def build_index(
 def _prepared(output: str | os.PathLike[str], place: Path, recipe: str | Path | Recipe, memory: int) -> _Ground:
     if memory < LEAST:
         raise CollectionError(f"{memory / 1e6:.0f} MB of memory are too few to build in: allow {LEAST / 1e6:.0f} MB or more")
-    if place.exists() and not (place / MANIFEST).exists():
+    if place.exists() and not ((place / MANIFEST).exists() and (place / FACTS).exists()):
         raise CollectionError(f"{place} is no index that could be replaced: name a new folder")
     shards = open_shards(output)
     missing = shards.missing()
@@ -141,7 +153,7 @@ def _prepared(output: str | os.PathLike[str], place: Path, recipe: str | Path | 
     if chosen.kind == "auto":
         chosen = choose_recipe(rows, dim, memory=chosen.memory or memory, recall=RECALL).recipe
     trained_on = min(_trains_on(chosen, rows, dim), room // (4 * dim * TRAINING_COPIES))
-    return _Ground(shards, counts, chosen, trained_on, room, place.with_name(f"{place.name}.new"))
+    return _Ground(shards, counts, chosen, trained_on, room, place.with_name(f"{place.name}.new") / place.name)
 
 
 def _trains_on(recipe: Recipe, rows: int, dim: int) -> int:
