@@ -16,7 +16,7 @@ from vitsearch.index.propose import Proposal
 from vitsearch.layout import Settings
 from vitsearch.milvus import milvus_filter, parse_place
 from vitsearch.milvus.facts import Facts
-from vitsearch.milvus.search import MOST, Candidates
+from vitsearch.milvus.search import Candidates
 from vitsearch.milvus.store import MilvusStore
 from vitsearch.photos import MAX_PIXELS
 from vitsearch.pipeline import Decoding
@@ -132,8 +132,12 @@ class _Proposing:
     """Milvus as the one source of candidates."""
 
     candidates: Candidates
-    most: float = MOST
     at_once: bool = True
+
+    @property
+    def most(self) -> float:
+        """How many candidates can be asked for."""
+        return self.candidates.most
 
     def propose(self, queries: Vectors, wanted: int) -> list[list[Proposal]]:
         """Return for each query what Milvus proposes."""

@@ -22,7 +22,7 @@ TOKEN = "MILVUS_TOKEN"
 CONNECTING, ANSWERING, BUILDING = 5.0, 60.0, 3600.0  # seconds
 PAGE = 1000  # rows read at a time
 
-for _name in ("pymilvus", "milvus_lite"):  # they write a traceback to stderr for what is raised anyway
+for _name in ("pymilvus", "milvus_lite", "grpc._server"):  # they write a traceback to stderr for what is raised anyway
     logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
 
 _users: dict[str, int] = {}  # how many connections each open file of Milvus Lite has
@@ -102,10 +102,15 @@ class Connection:
         index = MilvusClient.prepare_index_params()
         index.add_index("vector", index_type=index_type, metric_type="COSINE", params=dict(params))
         kept = {FACTS: facts.to_json(), GENERATION: "0"}
-        with self._errors():
-            self._client.create_collection(
-                self.place.name, schema=schema, index_params=index, properties=kept, consistency_level="Bounded", timeout=ANSWERING
-            )
+        try:
+            with self._errors():
+                self._client.create_collection(
+                    self.place.name, schema=schema, index_params=index, properties=kept, consistency_level="Bounded", timeout=ANSWERING
+                )
+        except CollectionError:  # such as of an index that this Milvus does not have: nothing half-made is left
+            if self.exists():
+                self.drop()
+            raise
 
     def load(self) -> None:
         """Have Milvus read the collection into memory, as it must be before it is searched."""

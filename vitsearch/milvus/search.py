@@ -44,7 +44,9 @@ def search_params(index: Mapping[str, Any], wanted: int, *, whole: bool = False)
 
 
 class Candidates:
-    """The rows of one collection that a condition leaves, as Milvus proposes them."""
+    """The rows of one collection that a condition leaves, as Milvus proposes them, ``most`` for a query."""
+
+    most = MOST
 
     def __init__(self, connection: "Connection", condition: str = "") -> None:
         self._connection, self._condition = connection, condition
@@ -60,7 +62,7 @@ class Candidates:
 
     def propose(self, queries: Vectors, wanted: int) -> list[tuple[Ids, bool]]:
         """Return for each of the ``(m, dim)`` queries up to ``wanted`` ids, best first, and whether there are other rows."""
-        limit = min(wanted, MOST)
+        limit = min(wanted, self.most)
         found = self._search(queries, limit)
         return [self._completed(ids, query, limit) for ids, query in zip(found, queries, strict=True)]
 
@@ -68,7 +70,7 @@ class Candidates:
         """Return the candidates, and more of them where an approximate index has given fewer than there are."""
         if len(ids) < min(limit, self.count):
             ids = self._search(query[None], limit, whole=True)[0]
-        if len(ids) < min(limit, self.count) and self.count <= MOST:
+        if len(ids) < min(limit, self.count) and self.count <= self.most:
             pages = self._connection.pages(["id"], self._condition)
             ids = np.array([row["id"] for page in pages for row in page], dtype=np.int64)
         return ids, len(ids) < self.count
