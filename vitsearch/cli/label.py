@@ -6,13 +6,14 @@ from typing import Any
 import click
 
 from vitsearch.cli import show
-from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
+from vitsearch.cli.opening import check_place, open_collection
+from vitsearch.cli.options import ANYWHERE, COLLECTION, DEVICE, JSON
 from vitsearch.cli.outputs import check_outputs, outputs, write_outputs
 from vitsearch.errors import VitsearchError
 
 
 @click.command()
-@PHOTOS
+@ANYWHERE
 @COLLECTION
 @DEVICE
 @click.option("--labels", metavar="A,B,C", help='The labels, with commas between: "cat = kitten | tabby, keep := a sharp photo".')
@@ -46,7 +47,6 @@ def label(photos: str, labels: str | None, labels_file: str | None, **options: A
     keep := a sharp photo    the prompts say this, the answer is "keep"
     animal > dog             levels: the answer is the path
     """
-    from vitsearch.collection import Collection
     from vitsearch.labelling import calibrate_on
 
     if sum(given is not None for given in (labels, labels_file, options["trained"])) != 1:
@@ -59,8 +59,9 @@ def label(photos: str, labels: str | None, labels_file: str | None, **options: A
         )
     if options["output"]:
         show.check_rows_file(Path(options["output"]))
+    check_place(photos, options)
     check_outputs(photos, options)
-    with Collection.open(photos, collection=options["collection"], device=options["device"]) as found:
+    with open_collection(photos, options) as found:
         classifier = _classifier(found, labels, labels_file, options)
         if options["calibrate"]:
             classifier, gained = calibrate_on(found, classifier, options["calibrate"])

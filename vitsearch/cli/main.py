@@ -20,7 +20,8 @@ from vitsearch.cli.explain import explain
 from vitsearch.cli.finetune import finetune
 from vitsearch.cli.index import index
 from vitsearch.cli.label import label
-from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
+from vitsearch.cli.opening import open_collection
+from vitsearch.cli.options import ANYWHERE, COLLECTION, DEVICE, JSON, PHOTOS
 from vitsearch.cli.plan import plan
 from vitsearch.cli.prepare import prepare
 from vitsearch.cli.push import push
@@ -81,15 +82,16 @@ def cli() -> None:
 
 
 @cli.command()
-@PHOTOS
+@ANYWHERE
 @COLLECTION
 @JSON
 def info(photos: str, collection: str | None, as_json: bool) -> int:
     """Print what the collection of PHOTOS holds: counts, encoder, index, sizes and dates."""
+    from vitsearch.collection import MilvusCollection
     from vitsearch.report import collection_info
 
-    with _opened(photos, {"collection": collection}) as found:
-        facts = collection_info(found)
+    with open_collection(photos, {"collection": collection}) as found:
+        facts = found.info() if isinstance(found, MilvusCollection) else collection_info(found)
     if as_json:
         show.json_line(facts)
     else:

@@ -8,7 +8,21 @@ import click
 if TYPE_CHECKING:
     from vitsearch.where import Where
 
-PHOTOS = click.argument("photos", metavar="PHOTOS")
+
+def _on_disk(context: click.Context, _: click.Parameter, photos: Any) -> Any:
+    """Return the name of a photo folder; raises CollectionError for one of a collection in Milvus."""
+    if isinstance(photos, str) and photos.startswith(("milvus://", "milvus+https://")):
+        from vitsearch.errors import CollectionError
+
+        raise CollectionError(
+            f"{photos} is a collection in Milvus, and `{context.command_path}` works on a folder of photos: name the folder; "
+            "search, similar, label, info and serve read from Milvus"
+        )
+    return photos
+
+
+PHOTOS = click.argument("photos", metavar="PHOTOS", callback=_on_disk)
+ANYWHERE = click.argument("photos", metavar="PHOTOS")  # or milvus://HOST:PORT/NAME, see `open_collection`
 COLLECTION = click.option("--collection", metavar="DIR", help="Where the collection is, when not in PHOTOS/.vitsearch.")
 DEVICE = click.option("--device", default="auto", show_default=True, metavar="D", help="cpu, cuda, cuda:1, mps or auto.")
 READ_ONLY = click.option("--read-only", is_flag=True, help="Refuse a damaged index instead of searching every stored vector.")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vitsearch.cli import show
-from vitsearch.cli.options import COLLECTION, DEVICE, PHOTOS, READ_ONLY, check_forms, filter_of, filters, results, wishes
+from vitsearch.cli.opening import open_collection, sheet_root
+from vitsearch.cli.options import ANYWHERE, COLLECTION, DEVICE, READ_ONLY, check_forms, filter_of, filters, results, wishes
 
 if TYPE_CHECKING:
     from vitsearch.types import SearchResult
@@ -16,7 +17,7 @@ TOP_K = 10
 
 
 @click.command()
-@PHOTOS
+@ANYWHERE
 @click.argument("query")
 @COLLECTION
 @DEVICE
@@ -27,6 +28,8 @@ TOP_K = 10
 def search(photos: str, query: str, **options: Any) -> int:
     """Search PHOTOS by words, by a photo (./photo.jpg), or by terms: "2:beach + ./dog.jpg - people".
 
+    PHOTOS is an indexed folder, or a collection in Milvus: milvus://HOST:PORT/NAME.
+
     \b
     --where takes   = != < <= > >=, like, in (a, b), between a and b, is null; not, and, or, ( )
     its columns are path, taken_at, year, month, camera, width, height, latitude, longitude,
@@ -36,7 +39,7 @@ def search(photos: str, query: str, **options: Any) -> int:
 
 
 @click.command()
-@PHOTOS
+@ANYWHERE
 @click.argument("photo")
 @COLLECTION
 @DEVICE
@@ -53,7 +56,6 @@ Ask = Callable[[Any, int | None, dict[str, Any]], "list[SearchResult]"]
 
 
 def _search(photos: str, title: str, ask: Ask, options: dict[str, Any]) -> int:
-    from vitsearch.collection import Collection
     from vitsearch.sheet import check_suffix
 
     check_forms(options)
@@ -61,8 +63,7 @@ def _search(photos: str, title: str, ask: Ask, options: dict[str, Any]) -> int:
         check_suffix(Path(options["sheet"]))
     wish = {name: options[name] for name in ("min_score", "offset", "diverse", "collapse")} | {"where": filter_of(options)}
     top_k = options["top_k"] or (None if options["min_score"] is not None else TOP_K)
-    opened = Collection.open(photos, collection=options["collection"], device=options["device"], read_only=options["read_only"])
-    with opened as found:
+    with open_collection(photos, options) as found:
         hits = ask(found, top_k, wish)
         for text in found.notes:
             show.note(f"vitsearch: {text}")
@@ -70,7 +71,7 @@ def _search(photos: str, title: str, ask: Ask, options: dict[str, Any]) -> int:
     if options["sheet"]:
         from vitsearch.sheet import write_sheet
 
-        write_sheet(Path(options["sheet"]), [(title, [(hit.path, f"{hit.score:.3f}") for hit in hits])], root=Path(photos))
+        write_sheet(Path(options["sheet"]), [(title, [(hit.path, f"{hit.score:.3f}") for hit in hits])], root=sheet_root(photos, found))
         show.note(f"vitsearch: wrote {options['sheet']}")
     return 0 if hits else 1
 
