@@ -11,7 +11,7 @@ import click
 from vitsearch.cli import show
 from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
 
-FORMATS = ("clip-retrieval", "faiss")
+FORMATS = ("clip-retrieval", "faiss", "shards")
 MOST_PROBLEMS = 10  # named one by one; the rest is counted
 
 
@@ -23,28 +23,29 @@ MOST_PROBLEMS = 10  # named one by one; the rest is counted
 @click.option(
     "--shard-size",
     type=click.IntRange(min=1),
-    default=1_000_000,
-    show_default=True,
     metavar="N",
-    help="clip-retrieval: photos in one file.",
+    help="Photos in one file of clip-retrieval (1,000,000) or in one shard (10,000).",
 )
 @click.option("--recipe", default="flat", show_default=True, metavar="NAME|FILE", help="faiss: the kind of index.")
 @JSON
 def export(photos: str, output: str, **options: Any) -> int:
-    """Write the vectors of PHOTOS into the folder OUTPUT, for other tools.
+    """Write the vectors of PHOTOS into OUTPUT, a folder or for shards also a URL, for other tools and machines.
 
     \b
     clip-retrieval   img_emb/*.npy and metadata/*.parquet, as `clip-retrieval index` and `back` read them
     faiss            index.faiss, ids.npy and paths.jsonl
+    shards           shards/*.parquet, as `vitsearch embed` writes them: vectors, facts, labels and failures
     """
     from vitsearch.collection import Collection
-    from vitsearch.exchange import export_clip_retrieval, export_faiss
+    from vitsearch.exchange import export_clip_retrieval, export_faiss, export_shards
 
     with Collection.open(photos, collection=options["collection"]) as found, _bar("exporting") as progress:
         if options["layout"] == "faiss":
             count = export_faiss(found, output, recipe=options["recipe"], progress=progress)
         else:
-            count = export_clip_retrieval(found, output, shard_size=options["shard_size"], progress=progress)
+            size = {"shard_size": options["shard_size"]} if options["shard_size"] else {}
+            export = export_shards if options["layout"] == "shards" else export_clip_retrieval
+            count = export(found, output, progress=progress, **size)
     if options["as_json"]:
         show.json_line({"photos": count, "format": options["layout"], "output": output})
     else:
@@ -54,29 +55,68 @@ def export(photos: str, output: str, **options: Any) -> int:
 
 @click.command(name="import")
 @click.argument("source")
-@PHOTOS
+@click.argument("photos", metavar="[PHOTOS]", required=False)
 @COLLECTION
 @click.option("--format", "layout", type=click.Choice(("auto", *FORMATS)), default="auto", show_default=True, help="What SOURCE holds.")
 @click.option("--encoder", metavar="NAME", help="The model that made the vectors, where SOURCE does not say it.")
 @click.option("--paths-from", metavar="DIR", help="What the paths in SOURCE begin with in place of PHOTOS, as it is written there.")
 @click.option("--check", type=click.IntRange(min=1), default=16, show_default=True, metavar="N", help="Photos embedded to compare.")
+@click.option("--partial", is_flag=True, help="shards: take those that are there though some are missing.")
 @DEVICE
 @JSON
-def import_vectors(source: str, photos: str, **options: Any) -> int:
-    """Make the collection of PHOTOS of the vectors in the folder SOURCE, or add them to it; photos are not embedded again."""
-    from vitsearch.exchange import ImportOptions, import_clip_retrieval, import_faiss
+def import_vectors(source: str, photos: str | None, **options: Any) -> int:
+    """Make the collection of PHOTOS of the vectors in SOURCE, or add them to it; photos are not embedded again.
 
-    layout = options["layout"]
-    is_clip = layout == FORMATS[0] or (layout == "auto" and (Path(source) / "img_emb").is_dir())
-    bring_in = import_clip_retrieval if is_clip else import_faiss
-    wish = ImportOptions(device=options["device"], paths_from=options["paths_from"], check=options["check"])
+    Shards (of `vitsearch embed`, in a folder or at a URL) are imported without PHOTOS too, into --collection DIR: no photo needs to be on
+    this machine.
+    """
+    from vitsearch.exchange import ImportOptions
+
+    layout = _layout(source, options["layout"])
+    if photos is None and (layout != "shards" or not options["collection"]):
+        raise click.UsageError("name the folder PHOTOS; only shards are imported without it, into --collection DIR")
+    given = {name: options[name] for name in ("device", "paths_from", "check", "partial")}
     with _bar("importing") as progress:
-        report = bring_in(source, photos, collection=options["collection"], encoder=options["encoder"], options=wish, progress=progress)
+        report = _importer(layout)(
+            source, photos, collection=options["collection"], encoder=options["encoder"], options=ImportOptions(**given), progress=progress
+        )
     for path, reason in report.problems[:MOST_PROBLEMS]:
         show.note(f"vitsearch: {path}: {reason}")
     counts = {name: value for name, value in asdict(report).items() if isinstance(value, int)}
-    _say(counts, options["as_json"], "photos are searchable", _target(photos, options))
+    _say(counts, options["as_json"], "photos are searchable", _target(photos, options) if photos else None)
+    if photos is None and not options["as_json"]:
+        _say_place(options["collection"])
     return 0
+
+
+def _say_place(collection: str) -> None:
+    """Say how a collection is searched whose photos need not be here: indexing would take them for removed."""
+    from vitsearch.layout import read_settings
+
+    root = read_settings(Path(collection), Path(collection)).root
+    show.note(f"vitsearch: search it with `vitsearch search {show.printable(root)} WORDS --collection {show.printable(collection)}`")
+
+
+def _layout(source: str, asked: str) -> str:
+    """Return what SOURCE holds."""
+    from vitsearch.exchange import holds_shards
+
+    if asked != "auto":
+        return asked
+    if holds_shards(source):
+        return "shards"
+    return "clip-retrieval" if (Path(source) / "img_emb").is_dir() else "faiss"
+
+
+def _importer(layout: str) -> Callable[..., Any]:
+    from vitsearch.exchange import import_clip_retrieval, import_faiss, import_shards
+
+    importers: dict[str, Callable[..., Any]] = {
+        "shards": import_shards,
+        "clip-retrieval": import_clip_retrieval,
+        "faiss": import_faiss,
+    }
+    return importers[layout]
 
 
 @click.command()
@@ -100,12 +140,14 @@ def merge(source_photos: str, photos: str, **options: Any) -> int:
     return 0
 
 
-def _say(counts: dict[str, int], as_json: bool, what: str, target: str) -> None:
+def _say(counts: dict[str, int], as_json: bool, what: str, target: str | None) -> None:
     if as_json:
         show.json_line(counts)
         return
     done = ", ".join(f"{count:,} {name}" for name, count in counts.items() if name != "total" and count)
     show.line(f"{counts['total']:,} {what} ({done})")
+    if target is None:
+        return
     if counts.get("imported") or counts.get("added") or counts.get("replaced"):
         show.note(
             f"vitsearch: `vitsearch index {target}` embeds what is missing and builds the index; searches look at every vector until then"

@@ -1,9 +1,10 @@
-"""Collections in and out: clip-retrieval's folder, a FAISS index with ids and paths, and one collection into another."""
+"""Collections in and out: clip-retrieval's folder, a FAISS index with ids and paths, shard sets, and one collection into another."""
 
 from vitsearch.exchange.clip_retrieval import export_clip_retrieval, import_clip_retrieval
 from vitsearch.exchange.faiss_folder import export_faiss, import_faiss
 from vitsearch.exchange.intake import ImportOptions, ImportReport
 from vitsearch.exchange.merge import MergeReport, merge
+from vitsearch.exchange.shards import export_shards, holds_shards, import_shards
 
 __all__ = [
     "ImportOptions",
@@ -11,7 +12,10 @@ __all__ = [
     "MergeReport",
     "export_clip_retrieval",
     "export_faiss",
+    "export_shards",
+    "holds_shards",
     "import_clip_retrieval",
     "import_faiss",
+    "import_shards",
     "merge",
 ]

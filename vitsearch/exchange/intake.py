@@ -15,9 +15,8 @@ from vitsearch.exchange.check import Candidate, check_vectors
 from vitsearch.exchange.encoder import chosen_encoder
 from vitsearch.exchange.places import MISSING, OUTSIDE, Places, places_in
 from vitsearch.exchange.rows import Row, Source, stored_halves, usable
-from vitsearch.exchange.target import known_settings, open_target
-from vitsearch.index import remove_shadow
-from vitsearch.layout import DELTA, MAIN, collection_folder, photo_root
+from vitsearch.exchange.target import known_settings, open_target, put_golden
+from vitsearch.layout import collection_folder, photo_root
 from vitsearch.photos import decode, map_ahead, read_bytes_and_fingerprint
 from vitsearch.store import PhotoStore
 from vitsearch.types import PhotoInfo
@@ -25,7 +24,7 @@ from vitsearch.types import PhotoInfo
 OnProgress = Callable[[int, int], None]  # rows done, rows in all
 NAMED = 100  # problems told one by one; all are counted
 _SEED = 0
-_BAD = "its vector is zero or not finite"
+BAD_VECTOR = "its vector is zero or not finite"
 _CHANGED = "has changed since its vector was made"
 _DIFFERS = "the encoder gives another vector for it"
 
@@ -34,13 +33,15 @@ _DIFFERS = "the encoder gives another vector for it"
 class ImportOptions:
     """How to import: ``device`` of the encoder, ``paths_from`` what the paths begin with in place of the photo folder.
 
-    ``check`` photos are embedded and compared; ``workers`` threads read photos (None: one a core).
+    ``check`` photos are embedded and compared; ``workers`` threads read photos (None: one a core). ``partial`` takes a shard set of which
+    some shards are missing.
     """
 
     device: str = "auto"
     paths_from: str | None = None
     check: int = 16
     workers: int | None = None
+    partial: bool = False
 
     def __post_init__(self) -> None:
         if self.check < 1 or (self.workers is not None and self.workers < 1):
@@ -54,7 +55,8 @@ class ImportReport:
     ``imported`` are stored, ``unchanged`` were in the collection already; ``missing`` have no photo below the folder, ``outside`` a path
     that leaves it, ``changed`` a photo that is not the one of the vector any more, ``unreadable`` one that cannot be read, ``damaged`` a
     vector of zeros or of numbers that are not finite. ``problems`` names the first hundred of these with the reason, ``checked`` counts the
-    photos that were embedded to compare, ``total`` those now in the collection.
+    photos that were embedded to compare, ``total`` those now in the collection. ``failed`` are files of a shard set that
+    could not be read there, and now are failures of the collection.
     """
 
     imported: int
@@ -67,20 +69,25 @@ class ImportReport:
     checked: int
     total: int
     problems: tuple[tuple[str, str], ...]
+    failed: int = 0
 
 
 @dataclass(slots=True)
-class _Tally:
+class Tally:
+    """What has become of the rows so far, and the first problems by path and reason."""
+
     counts: Counter[str] = field(default_factory=Counter)
     problems: list[tuple[str, str]] = field(default_factory=list)
 
     def problem(self, kind: str, path: str, reason: str) -> None:
+        """Count a row that is not stored."""
         self.counts[kind] += 1
         if len(self.problems) < NAMED:
             self.problems.append((path, reason))
 
     def report(self, checked: int, total: int) -> ImportReport:
-        kinds = ("imported", "unchanged", "missing", "outside", "changed", "unreadable", "damaged")
+        """Return the outcome, of which ``checked`` photos were compared and ``total`` are now in the collection."""
+        kinds = ("imported", "unchanged", "missing", "outside", "changed", "unreadable", "damaged", "failed")
         return ImportReport(**{kind: self.counts[kind] for kind in kinds}, checked=checked, total=total, problems=tuple(self.problems))
 
 
@@ -105,27 +112,34 @@ def take_in(
     sample = _sample(source, places, options.check)
     checked, differing = check_vectors(chosen, sample, root)
     golden = golden_vectors(chosen)
-    tally = _Tally()
+    tally = Tally()
     with open_target(root, folder, chosen) as store:
         with store.writing():
-            if store.fact("golden") is None:  # a new database: an index beside it would count the changes of another
-                remove_shadow(folder / MAIN)
-                remove_shadow(folder / DELTA)
-                store.put_fact("golden", golden.astype("<f4").tobytes())
+            put_golden(store, folder, golden)
             _Intake(root, store, tally, differing).run(_matched(source, places, tally, progress), options.workers or os.cpu_count() or 1)
+            _keep_failures(source, places, store, tally)
             if not tally.counts["imported"] + tally.counts["unchanged"]:
                 raise CollectionError(f"none of the {source.count:,} vectors of {source.name} could be used: {_first(tally)}")
         total = store.count()
     return tally.report(checked, total)
 
 
-def _first(tally: _Tally) -> str:
+def _keep_failures(source: Source, places: Places, store: PhotoStore, tally: Tally) -> None:
+    """Store why files of the folder could not be read, where they have the same size and are no photos of the collection."""
+    for given, reason in source.failures():
+        found = places.find(given.path)
+        if not isinstance(found, str) and found.size == given.size and store.photo_at(found.path) is None:
+            store.put_failure(found, "failed", reason)
+            tally.counts["failed"] += 1
+
+
+def _first(tally: Tally) -> str:
     return ", ".join(f"{path!r} {reason}" for path, reason in tally.problems[:2])
 
 
 def _sample(source: Source, places: Places, size: int) -> list[Candidate]:
     """Return ``size`` rows that have a photo, drawn evenly with a fixed seed (Vitter, 1985, algorithm R), having read all of the source."""
-    tally = _Tally()
+    tally = Tally()
     drawn: list[Candidate] = []
     random = np.random.default_rng(_SEED)
     for seen, one in enumerate(_matched(source, places, tally, lambda done, count: None), start=1):
@@ -141,7 +155,7 @@ def _sample(source: Source, places: Places, size: int) -> list[Candidate]:
     return drawn
 
 
-def _matched(source: Source, places: Places, tally: _Tally, progress: OnProgress) -> Iterator[Candidate]:
+def _matched(source: Source, places: Places, tally: Tally, progress: OnProgress) -> Iterator[Candidate]:
     """Yield the rows that have a photo and a usable vector, and count the others."""
     done = 0
     for rows, vectors in source.blocks():
@@ -152,7 +166,7 @@ def _matched(source: Source, places: Places, tally: _Tally, progress: OnProgress
             if isinstance(found, str):
                 tally.problem({OUTSIDE: "outside", MISSING: "missing"}.get(found, "unreadable"), row.path, found)
             elif not is_good:
-                tally.problem("damaged", row.path, _BAD)
+                tally.problem("damaged", row.path, BAD_VECTOR)
             else:
                 yield Candidate(row, found, half)
         done += len(rows)
@@ -169,7 +183,7 @@ class _Read:
 class _Intake:
     """One import, inside its transaction."""
 
-    def __init__(self, root: Path, store: PhotoStore, tally: _Tally, differing: set[str]) -> None:
+    def __init__(self, root: Path, store: PhotoStore, tally: Tally, differing: set[str]) -> None:
         self.root, self.store, self.tally, self.differing = root, store, tally, differing
         self.known = {path: (size, mtime) for path, size, mtime in store.stats()}
 

@@ -22,13 +22,13 @@ class Places:
 
     def find(self, path: str) -> Found | str:
         """Return the file that a path means, or in words why there is none."""
-        relative = self._relative(path)
+        relative = self.relative(path)
         if relative is None:
             return OUTSIDE
         found = self.files.get(relative)
         return MISSING if found is None else found.problem or found
 
-    def _relative(self, path: str) -> str | None:
+    def relative(self, path: str) -> str | None:
         """Return a path relative to the photo folder, without ``..``; None where it leaves the folder."""
         normal = posixpath.normpath(path) if path else ""
         for root in self.roots:

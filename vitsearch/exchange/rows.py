@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vitsearch.errors import CollectionError
 from vitsearch.exchange.passport import Passport
 from vitsearch.store import Half, PhotoStore
-from vitsearch.types import Photo
+from vitsearch.types import Found, Photo
 
 BLOCK = 4096  # rows held at a time
 
@@ -31,13 +31,17 @@ Block = tuple[list[Row], NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Vectors to import: ``count`` of ``dim`` numbers, in blocks of rows and their ``(n, dim)`` floats, which can be read again."""
+    """Vectors to import: ``count`` of ``dim`` numbers, in blocks of rows and their ``(n, dim)`` floats, which can be read again.
+
+    ``failures`` are files that could not be read, with the reason.
+    """
 
     name: str
     count: int
     dim: int
     passport: Passport | None
     blocks: Callable[[], Iterator[Block]]
+    failures: Callable[[], Iterator[tuple[Found, str]]] = lambda: iter(())
 
 
 def photo_blocks(store: PhotoStore, photos: Iterator[Photo], count: int) -> Iterator[tuple[list[Photo], Half]]:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from vitsearch.encoders.protocol import ImageEncoder
 from vitsearch.errors import CollectionError, CollectionNotFound
-from vitsearch.layout import Settings, check_fingerprint, disk_errors, read_settings, write_settings, writer_lock
+from vitsearch.index import remove_shadow
+from vitsearch.layout import DELTA, MAIN, Settings, check_fingerprint, disk_errors, read_settings, write_settings, writer_lock
 from vitsearch.recipes import load_recipe
 from vitsearch.store import PhotoStore
+from vitsearch.vectors import Vectors
 
 DATABASE = "photos.db"
 _ASIDE = "photos.db.new"
@@ -50,6 +52,14 @@ def open_target(root: Path, folder: Path, encoder: ImageEncoder) -> Iterator[Pho
             os.replace(folder / _ASIDE, folder / DATABASE)
         finally:
             _clear(folder)
+
+
+def put_golden(store: PhotoStore, folder: Path, golden: Vectors) -> None:
+    """Store the golden vectors of its encoder in a new database, and remove an index beside it, which counts the changes of another."""
+    if store.fact("golden") is None:
+        remove_shadow(folder / MAIN)
+        remove_shadow(folder / DELTA)
+        store.put_fact("golden", golden.astype("<f4").tobytes())
 
 
 def _clear(folder: Path) -> None:
