@@ -12,7 +12,7 @@ from PIL import Image
 
 from vitsearch.encoders.preprocess import Box, Preprocess, normalise, prepare, seen_region
 from vitsearch.encoders.protocol import Vectors
-from vitsearch.encoders.sessions import PICTURES_A_CALL, Cores, open_graph, trim_memory
+from vitsearch.encoders.sessions import PICTURES_A_CALL, Cores, in_company, open_graph, trim_memory
 from vitsearch.encoders.tokens import PortableTokenizer, TextReader, rules_from
 from vitsearch.errors import EncoderError
 from vitsearch.vectors import unit_rows
@@ -104,7 +104,10 @@ class OnnxEncoder:
         step = 1 if self.dtype == "int8" else size
         rows = [np.empty((0, self.dim), dtype=np.float32)]
         for start in range(0, len(items), step):
-            rows += self._session(graph).run(None, inputs(items[start : start + step]))
+            part = items[start : start + step]
+            rows += [
+                found[: len(part)] for found in self._session(graph).run(None, inputs(in_company(part, self._cores) if step > 1 else part))
+            ]
         try:
             return unit_rows(np.concatenate(rows))
         except ValueError as error:

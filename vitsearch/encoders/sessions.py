@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import onnxruntime
 
 from vitsearch.encoders.model_files import one_line
 from vitsearch.errors import EncoderError
+
+Item = TypeVar("Item")
 
 PICTURES_A_CALL = 8  # enough to spread the reading of the weights, few enough to stay in the cache
 CPU = ("CPUExecutionProvider",)
@@ -37,6 +40,15 @@ def share_cores(bulk: bool) -> Cores:
 def usable_cores() -> int:
     """Return the number of cores that this process may use, which a container or `taskset` may have limited."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_company(batch: Sequence[Item], cores: Cores) -> Sequence[Item]:
+    """Return a batch for ONNX Runtime; one alone comes twice where many are to be embedded, and the rows after the first are left out.
+
+    One row takes another way through the matrices than several, and its last digit differs: stored vectors would depend on how photos
+    happened to fall into batches.
+    """
+    return [batch[0], batch[0]] if len(batch) == 1 and cores.callers > 1 else batch
 
 
 def trim_memory() -> None:

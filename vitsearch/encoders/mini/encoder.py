@@ -19,7 +19,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from vitsearch.encoders.protocol import Vectors, fingerprint_of
-from vitsearch.encoders.sessions import CPU, Cores, open_graph, share_cores, trim_memory
+from vitsearch.encoders.sessions import CPU, Cores, in_company, open_graph, share_cores, trim_memory
 from vitsearch.errors import EncoderError
 from vitsearch.language import readable
 from vitsearch.vectors import unit_rows
@@ -122,8 +122,8 @@ class MiniEncoder:
         return bool(self._load_tokenizer().encode(readable(text)).overflowing)
 
     def _run_image(self, output: str, batch: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
-        outputs: list[NDArray[np.float32]] = self._session("image").run([output], {"pixels": np.stack(batch)})
-        return outputs
+        pixels = np.stack(in_company(batch, self._cores))
+        return [rows[: len(batch)] for rows in self._session("image").run([output], {"pixels": pixels})]
 
     def _session(self, tower: str) -> onnxruntime.InferenceSession:
         with self._locks[tower]:
