@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import paint, shade, vitsearch
+from starlette.testclient import TestClient
 
 from vitsearch import Collection, MilvusCollection, SearchResult, index_folder
 from vitsearch.distributed.push import PushReport, prepare, push, push_blocks
@@ -22,6 +24,10 @@ from vitsearch.milvus.search import MOST, Candidates
 from vitsearch.shards import Manifest, ShardRow, create_shards, open_shards, photo_id
 from vitsearch.store import PhotoStore
 from vitsearch.types import Photo
+from vitsearch.web.app import make_app
+from vitsearch.web.errors import UnknownPhoto
+from vitsearch.web.service import PhotoService
+from vitsearch.web.settings import ServeSettings
 from vitsearch.where import parse_where
 
 MOMENTS = [None, "2018-12-31T23:59:59", "2019-07-14T18:30:05", "2020-02-29T00:00:00"]
@@ -57,7 +63,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """150 pictures in folders, many alike and some the same, indexed; their facts are made up in the database."""
     root = tmp_path_factory.mktemp("shelf") / "photos"
     for number in range(150):
-        paint(root / f"year{number % 3}" / f"{number:03d}.png", shade(number % 120), shade(number % 7))
+        paint(root / f"year{number % 3}" / f"{number:03d}.png", shade(number % 119), shade(number % 7))
     index_folder(root, encoder=ColourEncoder())
     store = PhotoStore(root / ".vitsearch" / "photos.db")
     with store.writing():
@@ -436,3 +442,70 @@ def test_a_push_that_cannot_be_is_told_in_one_line(shards: Path, tmp_path: Path)
         assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, b"", 1), done.stderr
         assert words in done.stderr.decode()
     assert not (tmp_path / "a.db").exists()
+
+
+# -- the web page -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def site(uri: str) -> Iterator[TestClient]:
+    service = PhotoService.open(uri, encoder=ColourEncoder(), settings=ServeSettings())
+    with TestClient(make_app(service, ServeSettings()), base_url="http://127.0.0.1:8765", client=("127.0.0.1", 50_000)) as client:
+        yield client
+    service.close()
+
+
+def test_the_page_shows_a_collection_in_milvus(site: TestClient, both: tuple[Collection, MilvusCollection]) -> None:
+    local, _ = both
+    answer = site.get("/api/search", params={"q": "red", "k": 7, "where": "year >= 2019"})
+    assert answer.status_code == 200, answer.text
+    found = answer.json()["results"]
+    expected = local.search("red", 7, where="year >= 2019")
+    assert [(one["path"], one["score"]) for one in found] == [(hit.path, pytest.approx(hit.score, abs=1e-6)) for hit in expected]
+    one = photo_id("year1/004.png")
+    alike = site.get(f"/api/similar/{one}", params={"k": 5}).json()["results"]
+    assert [hit["path"] for hit in alike] == [hit.path for hit in local.similar(local.root / "year1" / "004.png", 5)]
+    assert site.get(f"/api/photos/{one}").json()["path"] == "year1/004.png"
+    assert site.get(f"/api/photos/{one}/thumbnail", params={"size": 160}).headers["content-type"] == "image/webp"
+    info = site.get("/api/info").json()
+    assert {name: info[name] for name in ("photos", "encoder", "index", "recall", "failed")} == {
+        "photos": 150, "encoder": "colour", "index": "FLAT", "recall": 1.0, "failed": None
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("/", "150"),
+        ("/?q=red", "year"),
+        (f"/photos/{photo_id('year1/004.png')}", "004.png"),
+        ("/labels", "label 1"),
+        ("/labels?labels=red%0Ablue", "blue"),
+        ("/duplicates", "is a copy|are copies"),
+        ("/duplicates?kind=alike", "group|There are none"),
+        ("/failures", "Milvus holds photos only: the files that could not be read are listed in the shards that were pushed"),
+        ("/map/list", "150 photos in"),
+    ],
+)
+def test_the_pages_of_a_collection_in_milvus(site: TestClient, address: str, words: str) -> None:
+    page = site.get(address)
+    assert page.status_code == 200
+    assert re.search(words, page.text)
+
+
+def test_the_map_names_photos_whose_numbers_have_63_bits(site: TestClient, both: tuple[Collection, MilvusCollection]) -> None:
+    body = site.get("/map/places").content
+    ids = np.frombuffer(body[: 150 * 8], dtype="<u8").tolist()
+    assert len(body) == 150 * 16
+    assert ids == sorted(photo.photo_id for photo in both[1].photos())
+
+
+def test_a_photo_that_is_not_here_says_what_to_do(uri: str) -> None:
+    service = PhotoService.open(uri, encoder=ColourEncoder(), root="/nowhere")
+    try:
+        with pytest.raises(UnknownPhoto, match="is not there any more: say with --photos ROOT where the photos are"):
+            service.file_of(photo_id("year1/004.png"))
+        with pytest.raises(QueryError, match="Milvus holds photos only"):
+            service.failures()
+    finally:
+        service.close()

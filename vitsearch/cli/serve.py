@@ -5,16 +5,18 @@ from typing import Any
 import click
 
 from vitsearch.cli import show
-from vitsearch.cli.options import COLLECTION, DEVICE, PHOTOS
+from vitsearch.cli.opening import check_place
+from vitsearch.cli.options import ANYWHERE, COLLECTION, DEVICE
 from vitsearch.errors import VitsearchError
 
 _PACKAGES = {"fastapi", "starlette", "uvicorn", "jinja2", "pydantic", "multipart", "python_multipart"}
 
 
 @click.command()
-@PHOTOS
+@ANYWHERE
 @COLLECTION
 @DEVICE
+@click.option("--photos", "root", metavar="ROOT", help="Of a collection in Milvus: where its photos are, if not where they were embedded.")
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="H", help="Where to listen; beyond this machine it needs --token.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, metavar="N", help="0 takes a free one.")
 @click.option("--token", envvar="VITSEARCH_TOKEN", metavar="T", help="A secret that every client must give; or set VITSEARCH_TOKEN.")
@@ -27,6 +29,8 @@ _PACKAGES = {"fastapi", "starlette", "uvicorn", "jinja2", "pydantic", "multipart
 )
 def serve(photos: str, **options: Any) -> int:
     """Show PHOTOS on a web page, and answer programs over HTTP, until Ctrl-C or SIGTERM.
+
+    PHOTOS is an indexed folder, or a collection in Milvus: milvus://HOST:PORT/NAME.
 
     The page is at http://127.0.0.1:8765/, the interface for programs is described at /api/docs. It listens on this machine only unless
     --host says otherwise; the connection is not encrypted, so put a proxy with TLS in front of it on a network that you do not trust.
@@ -43,10 +47,12 @@ def serve(photos: str, **options: Any) -> int:
         thumbnail_bytes=options["thumbnails_mb"] * MEGABYTE,
     )
     settings.check()
+    check_place(photos, options)
     run = _server()
     from vitsearch.web.service import PhotoService
 
-    service = PhotoService.open(photos, collection=options["collection"], device=options["device"], settings=settings)
+    chosen = {name: options[name] for name in ("collection", "device", "root")}
+    service = PhotoService.open(photos, settings=settings, **chosen)
     try:
         run(service, settings, ready=lambda address: _say(address, service.count(), settings.token, options["open_browser"]))
     finally:

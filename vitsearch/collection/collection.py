@@ -47,7 +47,12 @@ class Wishes(TypedDict, total=False):
 
 
 class SearchableCollection(ABC):
-    """Photos with vectors of one encoder, open for reading; `Collection` and `MilvusCollection` say where they are."""
+    """Photos with vectors of one encoder, open for reading; `Collection` and `MilvusCollection` say where they are.
+
+    What is made of them, such as thumbnails, is kept in ``folder``, which need not be there.
+    """
+
+    folder: Path
 
     def __init__(self, root: Path, settings: Settings, store: PhotoReader, *, encoder: ImageEncoder | None, device: str) -> None:
         self.root = root
@@ -97,6 +102,11 @@ class SearchableCollection(ABC):
         if self._encoder is None:
             self._encoder = self._checked(load_encoder(self.settings.encoder, self._device, self.settings.dtype))
         return self._encoder
+
+    @property
+    def store(self) -> PhotoReader:
+        """What the photos are read from."""
+        return self._store
 
     def photos(self) -> Iterator[Photo]:
         """Yield the photos in order of path."""

@@ -1,5 +1,6 @@
 """A collection whose photos and vectors are served from Milvus."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from vitsearch.collection.ranking import Asked, Ranking
 from vitsearch.collection.terms import Terms
 from vitsearch.collection.wish import Wish
 from vitsearch.encoders.protocol import ImageEncoder
+from vitsearch.encoders.weights_hash import home
 from vitsearch.errors import EncoderMismatch
 from vitsearch.index.propose import Proposal
 from vitsearch.layout import Settings
@@ -47,6 +49,7 @@ class MilvusCollection(SearchableCollection):
         Raises CollectionNotFound, CollectionError where Milvus does not answer, or EncoderMismatch.
         """
         self.place = parse_place(uri, name)
+        self.folder = home() / "milvus" / hashlib.blake2b(str(self.place).encode(), digest_size=8).hexdigest()
         self._milvus = MilvusStore.open(self.place)
         try:
             facts = self._milvus.facts
@@ -73,6 +76,10 @@ class MilvusCollection(SearchableCollection):
     def decoding(self) -> Decoding:
         """Return how the photos were decoded, and a query's photo is to be."""
         return Decoding(MAX_PIXELS, self._milvus.facts.decoding == "exact")
+
+    def use_encoder(self, encoder: ImageEncoder) -> None:
+        """Encode queries with a model that is loaded already; raises EncoderMismatch for another than made the vectors."""
+        self._encoder = self._checked(encoder)
 
     def info(self) -> dict[str, Any]:
         """Return counts, encoder, index and place of the collection."""

@@ -1,5 +1,6 @@
 """The client of Milvus: every call within a time limit, every failure as one line."""
 
+import json
 import logging
 import os
 import threading
@@ -13,7 +14,7 @@ from pymilvus import DataType, MilvusClient
 from pymilvus.exceptions import MilvusException
 
 from vitsearch.errors import CollectionError, CollectionNotFound
-from vitsearch.milvus.facts import FACTS, GENERATION, Facts, read_facts
+from vitsearch.milvus.facts import BUILT, FACTS, GENERATION, Facts, read_facts
 from vitsearch.milvus.place import Place
 from vitsearch.milvus.rows import COLUMNS, LONGEST
 from vitsearch.vectors import Vectors
@@ -39,6 +40,7 @@ class Connection:
     def __init__(self, place: Place) -> None:
         self.place = place
         self._open = False
+        self._index: dict[str, Any] | None = None
         with self._errors(), _opening:
             self._client = MilvusClient(place.address, token=os.environ.get(TOKEN, ""), timeout=CONNECTING)
             self._open = True
@@ -101,7 +103,7 @@ class Connection:
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=facts.dim)
         index = MilvusClient.prepare_index_params()
         index.add_index("vector", index_type=index_type, metric_type="COSINE", params=dict(params))
-        kept = {FACTS: facts.to_json(), GENERATION: "0"}
+        kept = {FACTS: facts.to_json(), GENERATION: "0", BUILT: json.dumps(dict(params))}
         try:
             with self._errors():
                 self._client.create_collection(
@@ -128,9 +130,13 @@ class Connection:
             self._client.drop_collection(self.place.name, timeout=ANSWERING)
 
     def index(self) -> dict[str, Any]:
-        """Return the type of the vectors' index (``index_type``) and its parameters, as far as Milvus says them."""
-        with self._errors():
-            return dict(self._client.describe_index(self.place.name, "vector", timeout=ANSWERING) or {})
+        """Return the type of the vectors' index (``index_type``) and its parameters, as they were when this was first asked."""
+        if self._index is None:
+            built = (self._described().get("properties") or {}).get(BUILT)
+            with self._errors():
+                said = self._client.describe_index(self.place.name, "vector", timeout=ANSWERING) or {}
+            self._index = (json.loads(built) if built else {}) | dict(said)  # not every version says the parameters
+        return self._index
 
     # -- rows ---------------------------------------------------------------------------------------------------------
 

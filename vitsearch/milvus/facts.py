@@ -11,7 +11,7 @@ from vitsearch.errors import CollectionError
 from vitsearch.vectors import Vectors
 
 FORMAT = 1
-FACTS, GENERATION = "vitsearch", "vitsearch_generation"  # properties of the collection
+FACTS, GENERATION, BUILT = "vitsearch", "vitsearch_generation", "vitsearch_index"  # properties of the collection
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,10 +56,6 @@ class Candidates:
         """How many rows there are."""
         return self._connection.count(self._condition)
 
-    @cached_property
-    def _index(self) -> dict[str, Any]:
-        return self._connection.index()
-
     def propose(self, queries: Vectors, wanted: int) -> list[tuple[Ids, bool]]:
         """Return for each of the ``(m, dim)`` queries up to ``wanted`` ids, best first, and whether there are other rows."""
         limit = min(wanted, self.most)
@@ -68,13 +64,14 @@ class Candidates:
 
     def _completed(self, ids: Ids, query: Vectors, limit: int) -> tuple[Ids, bool]:
         """Return the candidates, and more of them where an approximate index has given fewer than there are."""
-        if len(ids) < min(limit, self.count):
+        if len(ids) < limit and len(ids) < self.count:
             ids = self._search(query[None], limit, whole=True)[0]
-        if len(ids) < min(limit, self.count) and self.count <= self.most:
+        if len(ids) < limit and len(ids) < self.count <= self.most:
             pages = self._connection.pages(["id"], self._condition)
             ids = np.array([row["id"] for page in pages for row in page], dtype=np.int64)
-        return ids, len(ids) < self.count
+        # counting the rows of a condition takes as long as searching them: where there are as many as asked for, there may be more
+        return ids, (len(ids) == limit < self.most) or len(ids) < self.count
 
     def _search(self, queries: Vectors, limit: int, *, whole: bool = False) -> list[Ids]:
-        params = search_params(self._index, limit, whole=whole)
+        params = search_params(self._connection.index(), limit, whole=whole)
         return self._connection.search(queries, limit, condition=self._condition, params=params)

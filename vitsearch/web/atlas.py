@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vitsearch.collection import Collection
+from vitsearch.collection import SearchableCollection
 from vitsearch.vectors import Vectors, unit_rows
 
 Ids = NDArray[np.int64]
@@ -47,7 +47,7 @@ class Atlas:
     drawn: int
 
 
-def current_atlas(found: Collection) -> Atlas:
+def current_atlas(found: SearchableCollection) -> Atlas:
     """Return the map of a collection as it is now: the stored one, that one with what is new placed in it, or one drawn anew.
 
     It is stored where the folder can be written. The vectors are read in batches: memory does not grow with the collection.
@@ -79,7 +79,7 @@ def _known(stored: Atlas | None, ids: Ids) -> tuple[Ids, Places, int] | None:
     return stored.ids[kept], stored.places[kept], stored.drawn
 
 
-def _drawn(found: Collection, ids: Ids) -> tuple[Ids, Places]:
+def _drawn(found: SearchableCollection, ids: Ids) -> tuple[Ids, Places]:
     """Return the landmarks among the ids, and where they lie."""
     marks = _spaced(ids)
     return marks, lay_out(_rows_of(found, marks))
@@ -90,7 +90,7 @@ def _spaced(ids: Ids) -> Ids:
     return ids[::step]
 
 
-def _rows_of(found: Collection, wanted: Ids) -> Vectors:
+def _rows_of(found: SearchableCollection, wanted: Ids) -> Vectors:
     rows = [np.empty((0, found.dim), dtype=np.float32)]
     for ids, halves in found.store.vector_batches():
         here = np.isin(ids, wanted)
@@ -99,7 +99,7 @@ def _rows_of(found: Collection, wanted: Ids) -> Vectors:
     return np.concatenate(rows)
 
 
-def _all_places(found: Collection, ids: Ids, marks: Ids, places: Places) -> Places:
+def _all_places(found: SearchableCollection, ids: Ids, marks: Ids, places: Places) -> Places:
     """Return the places of all ids: those of the marks, and every other photo among the marks most like it."""
     result = np.full((len(ids), 2), 0.5, dtype=np.float32)
     result[np.searchsorted(ids, marks)] = places

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from vitsearch.collection import Collection
-from vitsearch.collection.searcher import Searcher
+from vitsearch.collection import SearchableCollection
 from vitsearch.collection.wish import Wish
 from vitsearch.encoders.protocol import Encoder, ImageEncoder
 from vitsearch.errors import CollectionError, IndexDamaged, QueryError, VitsearchError
@@ -42,7 +41,7 @@ class Engine:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._lock = threading.RLock()
-        self._open: tuple[Stamp, Collection, Searcher] | None = None
+        self._open: tuple[Stamp, SearchableCollection] | None = None
 
     def answer(self, searches: Sequence[Search]) -> list[Answer]:
         """Return the results of each search, best first, or its error; texts are encoded together.
@@ -63,28 +62,25 @@ class Engine:
         """Let the database and the index go; the next search opens them again."""
         with self._lock:
             if self._open is not None:
-                _, collection, searcher = self._open
+                _, collection = self._open
                 self._open = None
-                searcher.close()
                 collection.close()
 
-    def _opened(self) -> tuple[Collection, Searcher]:
+    def _opened(self) -> SearchableCollection:
         now = self._source.stamp()
         if self._open is None or self._open[0] != now:
             self.close()
-            collection = self._source.open()
-            searcher = Searcher(collection.folder, collection.settings, collection.store, [], device=self._source.device)
-            self._open = (now, collection, searcher)
-        return self._open[1:]
+            self._open = (now, self._source.open())
+        return self._open[1]
 
     def _answer(self, searches: Sequence[Search]) -> list[Answer]:
         with self._lock:
-            encoder = self._opened()[0].encoder
+            encoder = self._opened().encoder
         known = self._encoded(encoder, [term.what for search in searches for term in search.terms])
         answers: dict[int, Answer] = {}
         groups: dict[Wish, dict[int, tuple[Vectors, frozenset[int]]]] = {}
         with self._lock:
-            collection, searcher = self._opened()
+            collection = self._opened()
             if collection.encoder is not encoder:
                 raise CollectionError("another collection has taken the place of this one")
             for place, search in enumerate(searches):
@@ -93,7 +89,7 @@ class Engine:
                 except VitsearchError as error:
                     answers[place] = error
             for wish, asked in groups.items():
-                for place, results in zip(asked, searcher.find(list(asked.values()), wish), strict=True):
+                for place, results in zip(asked, collection.find(list(asked.values()), wish), strict=True):
                     answers[place] = Found(results, _notes(searches[place], encoder))
         return [answers[place] for place in range(len(searches))]
 
@@ -114,13 +110,13 @@ def _notes(search: Search, encoder: ImageEncoder) -> list[str]:
     return list(unread_notes(search.texts, encoder).values()) if search.texts else []
 
 
-def _asked(search: Search, known: Known, collection: Collection) -> tuple[Vectors, frozenset[int]]:
+def _asked(search: Search, known: Known, collection: SearchableCollection) -> tuple[Vectors, frozenset[int]]:
     """Return a search's vector and the photos that it names, which are left out of its results."""
     named = frozenset(term.what for term in search.terms if isinstance(term.what, int))
     return combined(search.terms, [_vector(term.what, known, collection) for term in search.terms]), named
 
 
-def _vector(what: str | int | Image.Image | Vectors, known: Known, collection: Collection) -> Vectors:
+def _vector(what: str | int | Image.Image | Vectors, known: Known, collection: SearchableCollection) -> Vectors:
     """Return the unit vector of a term; raises QueryError, or UnknownPhoto for an id that is not there."""
     if isinstance(what, Image.Image):
         return known[id(what)]
@@ -135,7 +131,7 @@ def _vector(what: str | int | Image.Image | Vectors, known: Known, collection: C
     return stored_vector(collection, what)
 
 
-def stored_vector(collection: Collection, photo_id: int) -> Vectors:
+def stored_vector(collection: SearchableCollection, photo_id: int) -> Vectors:
     """Return the unit vector ``(dim,)`` of a photo of the collection; raises UnknownPhoto."""
     rows = collection.store.rows([photo_id]) if -(2**63) <= photo_id < 2**63 else []
     if not rows:

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from PIL import Image
 
-from vitsearch.collection import Collection
+from vitsearch.collection import SearchableCollection
 from vitsearch.errors import QueryError
 from vitsearch.photos import thumbnail
 from vitsearch.vectors import Vectors
@@ -60,7 +60,7 @@ class Facets:
     total: int
 
 
-def facets_of(collection: Collection) -> Facets:
+def facets_of(collection: SearchableCollection) -> Facets:
     """Return what the filters offer; of very many, those with the most photos."""
     folders: Counter[str] = Counter()
     cameras: Counter[str] = Counter()

@@ -106,21 +106,21 @@ class LabelsAnswer(BaseModel):
 
 
 class InfoAnswer(BaseModel):
-    """What the collection holds and what the server shows."""
+    """What the collection holds and what the server shows; a collection in Milvus does not say all of it."""
 
     version: str
     photos: int
-    failed: int
-    skipped: int
+    failed: int | None = None
+    skipped: int | None = None
     encoder: str
     dim: int
     reads_text: bool
     index: str | None
     recall: float | None
-    created_at: str
-    changed_at: str
-    database_bytes: int
-    index_bytes: int
+    created_at: str | None = None
+    changed_at: str | None = None
+    database_bytes: int | None = None
+    index_bytes: int | None = None
     exif_shown: bool
 
 

@@ -9,18 +9,18 @@ from typing import Any
 
 from PIL import Image
 
-from vitsearch.collection import Collection, LookAlikes
+from vitsearch.collection import LookAlikes, SearchableCollection
 from vitsearch.collection.wish import as_where
 from vitsearch.encoders.protocol import Encoder, ImageEncoder, pace
 from vitsearch.language import unread_notes
+from vitsearch.milvus import is_milvus
 from vitsearch.photos import photo_decoder, read_bytes_and_fingerprint
-from vitsearch.pipeline import choose_decoding
-from vitsearch.report import collection_info
 from vitsearch.types import Photo, Prediction, SearchResult, SkippedPhoto
 from vitsearch.web.asking import Asked, Search, SearchTerm, terms_of, wish_of
 from vitsearch.web.batching import Batcher
 from vitsearch.web.engine import Engine, Found
 from vitsearch.web.errors import UnknownPhoto
+from vitsearch.web.milvus_source import MilvusSource
 from vitsearch.web.settings import ServeSettings
 from vitsearch.web.source import Source
 from vitsearch.web.thumbnails import FOLDER, Thumbnail, Thumbnails
@@ -63,9 +63,17 @@ class PhotoService:
         encoder: ImageEncoder | None = None,
         device: str = "auto",
         settings: ServeSettings | None = None,
+        root: str | os.PathLike[str] | None = None,
     ) -> "PhotoService":
-        """Return the service of a photo folder's collection, its model loaded; parameters and errors as of `Collection.open`."""
-        return cls(Source.of(photos, collection, device, encoder), settings or ServeSettings())
+        """Return the service of a collection, its model loaded; parameters and errors as of `Collection.open`.
+
+        ``photos`` may name a collection in Milvus (``milvus://HOST:PORT/NAME``), whose photos are then in ``root``.
+        """
+        if is_milvus(photos):
+            source: Source = MilvusSource(os.fspath(photos), root, device=device, encoder=encoder)
+        else:
+            source = Source.of(photos, collection, device, encoder)
+        return cls(source, settings or ServeSettings())
 
     def close(self) -> None:
         """Answer what was asked, then let everything go."""
@@ -100,9 +108,7 @@ class PhotoService:
 
     def read_picture(self, data: bytes) -> Image.Image:
         """Return an uploaded picture, decoded in a process of its own within a time limit; raises PhotoError with the reason."""
-        with self.source.facts() as store:
-            decoding = choose_decoding(store)
-        at_least = decoding.at_least(self.encoder)  # as the photos that it is held against
+        at_least = self.source.decoding().at_least(self.encoder)  # as the photos that it is held against
         return self._decoder.decode(data, max_pixels=self.settings.upload_pixels, at_least=at_least)[0]
 
     # -- photos -------------------------------------------------------------------------------------------------------
@@ -116,10 +122,7 @@ class PhotoService:
 
     def photos_of(self, ids: Sequence[int]) -> list[Photo]:
         """Return the facts of those photos that are in the collection, in the order of the ids."""
-        with self.source.facts() as store:
-            paths = {row[0]: row[1] for row in store.rows([one for one in ids if -(2**63) <= one < 2**63])}
-            found = [store.photo_at(paths[one]) for one in ids if one in paths]
-        return [photo for photo in found if photo]
+        return self.source.photos_of([one for one in ids if -(2**63) <= one < 2**63])
 
     def browse(self, *, k: int = 50, offset: int = 0, where: str | Where | None = None) -> tuple[list[Photo], int]:
         """Return ``k`` photos from ``offset`` on, the last indexed first, and how many there are."""
@@ -133,7 +136,7 @@ class PhotoService:
         path = PurePosixPath(self.photo(photo_id).path)
         file = self.source.root / path
         if path.is_absolute() or ".." in path.parts or not file.is_file():  # nor from a collection that a stranger made
-            raise UnknownPhoto(f"the file of photo {photo_id} is not there any more: run `vitsearch index`")
+            raise UnknownPhoto(f"the file of photo {photo_id} is not there any more: {self.source.missing}")
         return file
 
     def picture(self, photo_id: int, side: int) -> Image.Image:
@@ -165,7 +168,7 @@ class PhotoService:
             kept = set(collection.store.ids_where(wanted).tolist())
         return [one for one in found if one.photo_id in kept]
 
-    def _label(self, collection: Collection, names: Sequence[str], background: bool, multi: bool) -> list[Prediction]:
+    def _label(self, collection: SearchableCollection, names: Sequence[str], background: bool, multi: bool) -> list[Prediction]:
         with self.source.encoding:
             classifier = collection.zero_shot(names, "plain", background, multi)
         return collection.label(classifier, multi=multi)
@@ -187,13 +190,11 @@ class PhotoService:
 
     def failures(self) -> list[SkippedPhoto]:
         """Return the files that are not in the collection, with state and reason, in order of path."""
-        with self.source.reading() as collection:
-            return collection.failures()
+        return self.source.failures()
 
     def info(self) -> dict[str, Any]:
         """Return what the collection holds (see `collection_info`)."""
-        with self.source.reading() as collection:
-            return collection_info(collection)
+        return self.source.info()
 
     def count(self) -> int:
         """Return the number of photos."""

@@ -2,16 +2,21 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
-from vitsearch.collection import Collection
+from vitsearch.collection import Collection, SearchableCollection
+from vitsearch.collection.reader import PhotoReader
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.protocol import ImageEncoder, pace
 from vitsearch.errors import CollectionError
 from vitsearch.layout import Settings, collection_folder, photo_root, read_settings
+from vitsearch.pipeline import Decoding, choose_decoding
+from vitsearch.report import collection_info
 from vitsearch.store import PhotoStore
+from vitsearch.types import Photo, SkippedPhoto
 from vitsearch.web.errors import ServiceBusy
 
 BUSY = "the photos cannot be read just now: try again in a moment"
@@ -23,6 +28,8 @@ class Source:
 
     What an indexing run adds is seen by every open Collection; they must be opened again only when the database itself was replaced.
     """
+
+    missing = "run `vitsearch index`"  # what to do where a photo's file is gone
 
     def __init__(self, root: Path, folder: Path, *, device: str = "auto", encoder: ImageEncoder | None = None) -> None:
         self.root, self.folder, self.device = root, folder, device
@@ -45,7 +52,7 @@ class Source:
         """Return a value that changes when the collection's database or settings are replaced."""
         return (_stamp(self.folder / "collection.json", True), _stamp(self.folder / "photos.db", False))
 
-    def open(self) -> Collection:
+    def open(self) -> SearchableCollection:
         """Return the collection, newly opened with the model that all share; raises what `Collection.open` does."""
         settings = read_settings(self.folder, self.root)
         return Collection(self.root, self.folder, settings, encoder=self.encoder_for(settings), device=self.device)
@@ -73,7 +80,7 @@ class Source:
             yield
 
     @contextmanager
-    def reading(self) -> Iterator[Collection]:
+    def reading(self) -> Iterator[SearchableCollection]:
         """Open the collection for a block that reads much; raises ServiceBusy where it cannot be read just now."""
         with busy_when_unreadable():
             collection = self.open()
@@ -83,8 +90,13 @@ class Source:
                 collection.close()
 
     @contextmanager
-    def facts(self) -> Iterator[PhotoStore]:
+    def facts(self) -> Iterator[PhotoReader]:
         """Lend the database for a short look-up, to one thread at a time; raises ServiceBusy where it cannot be read just now."""
+        with self._database() as store:
+            yield store
+
+    @contextmanager
+    def _database(self) -> Iterator[PhotoStore]:
         with self._facts_lock, busy_when_unreadable():
             now = self.stamp()
             if self._facts is None or self._facts[0] != now:
@@ -95,6 +107,28 @@ class Source:
             except CollectionError:
                 self._forget_facts()
                 raise
+
+    def photos_of(self, ids: Sequence[int]) -> list[Photo]:
+        """Return the facts of those photos that are in the collection, in the order of the ids."""
+        with self.facts() as store:
+            paths = {row[0]: row[1] for row in store.rows(ids)}
+            found = [store.photo_at(paths[one]) for one in ids if one in paths]
+        return [photo for photo in found if photo]
+
+    def decoding(self) -> Decoding:
+        """Return how the photos were decoded, and a query's photo is to be."""
+        with self._database() as store:
+            return choose_decoding(store)
+
+    def failures(self) -> list[SkippedPhoto]:
+        """Return the files that are not in the collection, in order of path; raises QueryError where nobody knows them."""
+        with self.facts() as store:
+            return store.failures()
+
+    def info(self) -> dict[str, Any]:
+        """Return what the collection holds."""
+        with busy_when_unreadable(), Collection.open(self.root, collection=self.folder) as found:
+            return collection_info(found)
 
     def close(self) -> None:
         """Close the database; what was lent is not touched."""

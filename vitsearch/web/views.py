@@ -154,13 +154,17 @@ def _group(here: Visit, number: int, group: Sequence[tuple[Photo, float]], kind:
 @router.get("/failures")
 def failures(here: Here) -> Response:
     """The files that are not in the collection, and why."""
-    rows, number = here.service.failures(), page_number(here.request.query_params.get("page", ""))
+    number = page_number(here.request.query_params.get("page", ""))
+    try:
+        rows, unknown = here.service.failures(), ""
+    except QueryError as error:  # of a collection that holds photos only
+        rows, unknown = [], str(error)
     start = (number - 1) * ROWS_PER_PAGE
     failed = sum(row.state == "failed" for row in rows)
     told = f"{counted(failed, 'file', 'files')} could not be read, {counted(len(rows) - failed, 'was', 'were')} passed over"
     shown: dict[str, Any] = {
         "rows": rows[start : start + ROWS_PER_PAGE],
-        "summary": told if rows else "Every photo of the folder is in the collection.",
+        "summary": unknown or (told if rows else "Every photo of the folder is in the collection."),
         "page": number,
         **_neighbours("/failures", [], number, more=len(rows) > start + ROWS_PER_PAGE),
     }
@@ -178,13 +182,13 @@ def atlas(here: Here) -> Response:
 
 @router.get("/map/places")
 def places(here: Here) -> Response:
-    """The places: the ids as float64, then x and y of each photo as float32, little-endian, in order of id."""
+    """The places: the ids as uint64, then x and y of each photo as float32, little-endian, in order of id."""
     found = _atlas(here)
     tag = f'"{found.fingerprint[:12]}-{found.generation}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
     if here.request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
-    body = found.ids.astype("<f8").tobytes() + found.places.astype("<f4").tobytes()
+    body = found.ids.astype("<u8").tobytes() + found.places.astype("<f4").tobytes()
     return Response(body, media_type="application/octet-stream", headers=headers)
 
 

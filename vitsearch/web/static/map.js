@@ -12,7 +12,7 @@
   const AT_ONCE = 8;
   const CLOSEST = 4096;
 
-  let ids = new Float64Array(0);
+  let ids = new BigUint64Array(0);
   let places = new Float32Array(0);
   let width = 0, height = 0, ratio = 1;
   let zoom = 1, x = 0.5, y = 0.5; // how many times larger than the whole, and what is in the middle
@@ -225,7 +225,7 @@
     if (!answer.ok) throw new Error(String(answer.status));
     const bytes = await answer.arrayBuffer();
     const count = bytes.byteLength / 16;
-    ids = new Float64Array(bytes, 0, count);
+    ids = new BigUint64Array(bytes, 0, count);
     places = new Float32Array(bytes, 8 * count, 2 * count);
     if (!count) told.textContent = "No photos are indexed yet.";
     size();
