@@ -1,13 +1,16 @@
 """An index from shards: every photo once and in order, exact scores, paths by ids, one answer however it was built."""
 
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import vitsearch
+from conftest import environment, vitsearch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,9 +19,10 @@ from vitsearch.distributed.joining import write_order
 from vitsearch.distributed.parts import make_part
 from vitsearch.distributed.samples import draw_sample
 from vitsearch.distributed.shard_index import FACTS, ShardIndex
-from vitsearch.errors import CollectionError, IndexDamaged, RecipeError
+from vitsearch.errors import CollectionError, CollectionLocked, IndexDamaged, RecipeError
 from vitsearch.index import ExactIndex, verify_shadow
 from vitsearch.index.manifest import read_manifest
+from vitsearch.layout import writer_lock
 from vitsearch.shards import Manifest, ShardRow, create_shards, open_shards, photo_id
 from vitsearch.types import PhotoInfo
 from vitsearch.vectors import unit_rows
@@ -201,6 +205,30 @@ def test_a_stopped_run_goes_on_and_gives_the_same(shards: Path, built: Path, tmp
     assert [file.name for file in tmp_path.iterdir()] == ["index"]
 
 
+def test_one_builds_at_a_time(shards: Path, tmp_path: Path) -> None:
+    with writer_lock(tmp_path / "index.new"):
+        with pytest.raises(CollectionLocked, match="another vitsearch is writing"):
+            build_index(shards, tmp_path / "index")
+    build_index(shards, tmp_path / "index")
+    assert [file.name for file in tmp_path.iterdir()] == ["index"]
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_index(shards: Path, built: Path, tmp_path: Path) -> None:
+    shutil.copytree(built, tmp_path / "index")
+    before = content(tmp_path / "index")
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))\n"
+        "from vitsearch.cli import main; sys.argv[0] = 'vitsearch'; main()"
+    )
+    command = [sys.executable, "-c", code, "build", str(shards), str(tmp_path / "index")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    assert done.returncode == 1
+    said = f"vitsearch: cannot write to {tmp_path / 'index.new'} (File too large): free some space, and run the same command to go on\n"
+    assert done.stderr == said
+    assert content(tmp_path / "index") == before
+
+
 def test_another_recipe_does_not_go_on_with_what_was_begun(shards: Path, tmp_path: Path) -> None:
     def stop(note: str) -> None:
         if note.startswith("3 of"):
@@ -312,11 +340,14 @@ def test_the_folder_is_whole_by_its_own_checksums(built: Path) -> None:
 def test_what_cannot_be_built(shards: Path, tmp_path: Path) -> None:
     write_shards(tmp_path / "half", 4000, skip=(1,), finish=False)
     (tmp_path / "mine").mkdir()
+    shutil.copytree(shards, tmp_path / "other")
+    (tmp_path / "other" / "manifest.json").write_text("{}")  # as in the folder of a collection's index
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     cases: list[tuple[Path, Path, dict[str, Any], type[Exception], str]] = [
         (tmp_path / "none", tmp_path / "index", {}, CollectionError, "no shards in"),
         (tmp_path / "half", tmp_path / "index", {}, CollectionError, "lacks 1 shards: run the same `vitsearch embed` again"),
         (shards, tmp_path / "mine", {}, CollectionError, "is no index that could be replaced"),
+        (shards, tmp_path / "other", {}, CollectionError, "is no index that could be replaced"),
         (shards, tmp_path / "index", {"memory": 100_000_000}, CollectionError, "allow 400 MB or more"),
         (shards, tmp_path / "index", {"recall": 1.5}, CollectionError, "a recall is above 0 and at most 1"),
         (shards, tmp_path / "index", {"recipe": "hnsw"}, RecipeError, "cannot be built in parts"),
@@ -326,7 +357,7 @@ def test_what_cannot_be_built(shards: Path, tmp_path: Path) -> None:
         with pytest.raises(error, match=says):
             build_index(output, index, **options)
     assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["half", "mine"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["half", "mine", "other"]
 
 
 def test_the_command(shards: Path, built: Path, tmp_path: Path) -> None:
