@@ -21,7 +21,8 @@ from vitsearch.vectors import Vectors
 
 TOKEN = "MILVUS_TOKEN"
 CONNECTING, ANSWERING, BUILDING = 5.0, 60.0, 3600.0  # seconds
-PAGE = 1000  # rows read at a time
+ASKED = 1000  # rows asked for by their ids at a time
+VECTORS, FACTS_ONLY = 4096, 16_000  # rows of a page, with vectors and without: Milvus Lite looks at all rows for each page
 
 for _name in ("pymilvus", "milvus_lite", "grpc._server"):  # they write a traceback to stderr for what is raised anyway
     logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
@@ -157,8 +158,8 @@ class Connection:
         """Return the rows of those ids that are there, in no promised order; what was just written is seen."""
         found: list[dict[str, Any]] = []
         with self._errors():
-            for start in range(0, len(ids), PAGE):
-                some = ", ".join(str(int(one)) for one in ids[start : start + PAGE])
+            for start in range(0, len(ids), ASKED):
+                some = ", ".join(str(int(one)) for one in ids[start : start + ASKED])
                 found += map(
                     dict,
                     self._client.query(
@@ -173,9 +174,10 @@ class Connection:
 
     def pages(self, columns: Sequence[str], condition: str = "") -> Iterator[list[dict[str, Any]]]:
         """Yield the rows that a condition leaves, page by page, in order of id."""
+        size = VECTORS if "vector" in columns else FACTS_ONLY
         with self._errors():
             pages = self._client.query_iterator(
-                self.place.name, batch_size=PAGE, filter=condition, output_fields=list(columns), timeout=ANSWERING
+                self.place.name, batch_size=size, filter=condition, output_fields=list(columns), timeout=ANSWERING
             )
             try:
                 while page := pages.next():
