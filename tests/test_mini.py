@@ -31,6 +31,15 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
+def test_a_stored_vector_does_not_depend_on_its_batch() -> None:
+    bulk = load_encoder("mini", bulk=True)
+    pictures = [bulk.prepare(picture(300, 200, seed)) for seed in range(5)]
+    together = bulk.encode_prepared(pictures)
+    for size in (1, 2, 3, 4):
+        parts = [bulk.encode_prepared(pictures[start : start + size]) for start in range(0, 5, size)]
+        assert np.concatenate(parts).tobytes() == together.tobytes()
+
+
 def test_contract(encoder: MiniEncoder) -> None:
     assert isinstance(encoder, Encoder)
     assert (encoder.name, encoder.dim, encoder.logit_bias) == ("mini", 640, None)

@@ -105,9 +105,8 @@ class OnnxEncoder:
         rows = [np.empty((0, self.dim), dtype=np.float32)]
         for start in range(0, len(items), step):
             part = items[start : start + step]
-            rows += [
-                found[: len(part)] for found in self._session(graph).run(None, inputs(in_company(part, self._cores) if step > 1 else part))
-            ]
+            given = in_company(part, self._cores) if step > 1 else part
+            rows += [found[: len(part)] for found in self._session(graph).run(None, inputs(given))]
         try:
             return unit_rows(np.concatenate(rows))
         except ValueError as error:

@@ -48,7 +48,7 @@ def in_company(batch: Sequence[Item], cores: Cores) -> Sequence[Item]:
     One row takes another way through the matrices than several, and its last digit differs: stored vectors would depend on how photos
     happened to fall into batches.
     """
-    return [batch[0], batch[0]] if len(batch) == 1 and cores.callers > 1 else batch
+    return [batch[0], batch[0]] if len(batch) == 1 and cores.threads == 1 else batch
 
 
 def trim_memory() -> None:

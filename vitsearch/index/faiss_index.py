@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vitsearch.errors import RecipeError
 from vitsearch.index.protocol import LISTS, Candidates, Halves, Ids, query_rows
+from vitsearch.index.shared_lists import search_shared, shareable_lists
 from vitsearch.recipes import Recipe, training_rows
 from vitsearch.vectors import Vectors, let_go, unit_rows
 
@@ -35,7 +36,7 @@ class FaissIndex:
     def __init__(self, index: Any, *, search: Mapping[str, float] | None = None) -> None:
         self._index = index
         self.dim: int = index.d
-        self._lists = _shareable_lists(index)
+        self._lists = shareable_lists(index)
         _set_search_parameters(index, search or {})
 
     def __len__(self) -> int:
@@ -53,7 +54,7 @@ class FaissIndex:
             return [Candidates(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in rows]
         alone = len(rows) * len(self) * self.dim < _PARALLEL
         if len(rows) == 1 and self._lists is not None:
-            scores, ids = _search_shared(self._lists, rows, count)
+            scores, ids = search_shared(self._lists, rows, count)
         else:
             with _one_thread() if alone else contextlib.nullcontext():
                 scores, ids = self._index.search(rows, count)
@@ -85,40 +86,6 @@ class FaissIndex:
     def write(self, file: BinaryIO) -> None:
         """Write the index to an open binary file. Raises OSError as the file does (a full disk)."""
         faiss.write_index(self._index, faiss.PyCallbackIOWriter(file.write))
-
-
-def _shareable_lists(index: Any) -> Any:
-    """Return an index of inverted lists that several threads may search for one query, None for any other.
-
-    Its parallel mode is set to one query a thread, which gives the same results on every run (the modes that share a query do not where
-    scores are equal).
-    """
-    inner = faiss.downcast_index(index)
-    if type(inner) not in (faiss.IndexIVFFlat, faiss.IndexIVFScalarQuantizer, faiss.IndexIVFPQ):
-        return None
-    inner.parallel_mode = 3
-    return inner
-
-
-def _search_shared(index: Any, row: Vectors, count: int) -> tuple[Vectors, Ids]:
-    """Search for one query ``(1, dim)`` as for several: as many as there are threads, each with its share of the lists.
-
-    FAISS gives one query one thread. Returns scores and ids ``(1, n)``, best first, equal scores in order of id; ``n`` is ``count``, or as
-    many as the lists hold.
-    """
-    effort = min(index.nprobe, index.nlist)
-    threads = max(1, min(faiss.omp_get_max_threads(), effort))
-    share = -(-effort // threads)
-    near, lists = np.zeros(share * threads, np.float32), np.full(share * threads, -1, np.int64)  # -1: no list
-    near[:effort], lists[:effort] = (found[0] for found in index.quantizer.search(row, effort))
-    dealt = [np.ascontiguousarray(whole.reshape(share, threads).T) for whole in (lists, near)]
-    rows = np.ascontiguousarray(np.repeat(row, threads, axis=0))
-    scores, ids = np.empty((threads, count), np.float32), np.empty((threads, count), np.int64)
-    arrays = [faiss.swig_ptr(array) for array in (rows, *dealt, scores, ids)]
-    index.search_preassigned_c(threads, arrays[0], count, *arrays[1:], False, faiss.SearchParametersIVF(nprobe=share))
-    best = np.lexsort((ids.ravel(), -scores.ravel()))
-    best = best[ids.ravel()[best] >= 0][:count]
-    return scores.ravel()[best][None], ids.ravel()[best][None]
 
 
 def build_faiss_index(recipe: Recipe, vectors: Halves, ids: Ids) -> FaissIndex:

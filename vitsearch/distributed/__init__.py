@@ -1,0 +1,9 @@
+"""More photos than one machine holds: embedded on a Ray cluster into shards, indexed from them, and served from Milvus."""
+
+from vitsearch.distributed.build import BuildReport, build_index
+from vitsearch.distributed.embed import embed
+from vitsearch.distributed.options import EmbedReport
+from vitsearch.distributed.plan import Plan, make_plan
+from vitsearch.distributed.shard_index import ShardIndex
+
+__all__ = ["BuildReport", "EmbedReport", "Plan", "ShardIndex", "build_index", "embed", "make_plan"]

@@ -1,0 +1,222 @@
+"""A run of embedding: list, then decode and encode on the cluster through Ray Data, and write shards as they become whole.
+
+piece -> decode task (any machine) -> table of pictures -> encoder actor -> table of vectors -> driver: gather, one file a shard
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow
+import ray as _ray
+import ray.data as _data
+from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
+
+from vitsearch.distributed.cluster import cluster, errors_of_workers
+from vitsearch.distributed.gather import Gather
+from vitsearch.distributed.listing import write_listing
+from vitsearch.distributed.options import EmbedOptions, EmbedReport
+from vitsearch.distributed.work import BATCH_BYTES, Encode, EncoderFacts, Job, Model, decode_pieces
+from vitsearch.errors import CollectionError, EncoderMismatch
+from vitsearch.shards import Manifest, storage_of
+from vitsearch.shards.manifest import MANIFEST
+from vitsearch.shards.shard_set import ShardSet
+from vitsearch.shards.writer import ShardWriter
+from vitsearch.sources import Source, open_source
+from vitsearch.types import Progress
+
+ray: Any = _ray  # its types are stricter than what it takes
+data: Any = _data
+
+PIECE = 64  # photos of one decode task
+MOST_PIECES = 20_000  # Ray keeps an entry for each
+ACTORS_WAIT = 1800  # seconds until all actors have to be there
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What of a machine one decode task and one actor take."""
+
+    actors: int
+    actor: dict[str, float]
+    task: dict[str, float]
+
+
+class Drive:
+    """One run of `embed`."""
+
+    def __init__(self, source: Any, output: Any, options: EmbedOptions, progress: Callable[[Progress], None]) -> None:
+        self.options, self.progress = options, progress
+        self.storage = storage_of(output)
+        self.source: Source = open_source(source, options.source_format)
+        self.model = Model(options.encoder, options.device, options.dtype, options.runtime)
+        self.list_seconds = 0.0
+
+    def whole(self) -> EmbedReport:
+        """Do everything, in order."""
+        started = time.time()
+        known = self._known()
+        if known and not known.missing():
+            ShardWriter.resume(known).finish()
+            return self._report(known.manifest, started=started, ready=started)
+        self.progress(Progress("loading", 0, None))
+        with cluster(self.options.address, self.options.memory), errors_of_workers():
+            facts = self._facts()
+            shards = self._resumed(known, facts) if known else self._listed(facts)
+            return self._embedded(shards, facts, started)
+
+    # -- before the work ----------------------------------------------------------------------------------------------
+
+    def _known(self) -> ShardSet | None:
+        """Return the shard set that was begun here, None where there is none; raises CollectionError for one of another source."""
+        if not self.storage.exists(MANIFEST):
+            return None
+        found = ShardSet(self.storage)
+        if found.manifest.source != self.source.name:
+            raise CollectionError(
+                f"{found.name} holds the photos of {found.manifest.source}, not of {self.source.name}: name another output"
+            )
+        return found
+
+    def _facts(self) -> EncoderFacts:
+        """Return what the encoder says of itself where the actors will run: a GPU's number format is not that of a CPU."""
+        share = self._share()
+        facts: EncoderFacts = ray.get(ray.remote(**share.actor)(_facts_of).remote(self.model))
+        return facts
+
+    def _resumed(self, known: ShardSet, facts: EncoderFacts) -> ShardWriter:
+        if known.manifest.encoder_fingerprint != facts.fingerprint:
+            raise EncoderMismatch(
+                f"{known.name} was begun with {known.manifest.encoder} (fingerprint {known.manifest.encoder_fingerprint[:8]}), not with "
+                f"this {facts.name} ({facts.fingerprint[:8]}): use that encoder and version, or another output"
+            )
+        if known.manifest.decoding != self._decoding:
+            raise CollectionError(f"{known.name} was begun with {known.manifest.decoding} decoding: use it again, or name another output")
+        return ShardWriter.resume(known)
+
+    def _listed(self, facts: EncoderFacts) -> ShardWriter:
+        """List the photos, and write the manifest: from then on the run can be gone on with."""
+        started, size, rows = time.time(), self.options.shard_size, 0
+        for rows in write_listing(self.storage, iter(self.source.entries()), size):
+            self.progress(Progress("looking", rows, None))
+        if not rows:
+            raise CollectionError(f"no photos found in {self.source.name}: check the name, or say what it holds with --source-format")
+        self.list_seconds = time.time() - started
+        golden = [[float(number) for number in row] for row in facts.golden]
+        manifest = Manifest(
+            encoder=facts.name,
+            encoder_fingerprint=facts.fingerprint,
+            dtype=facts.dtype,
+            dim=facts.dim,
+            golden=golden,
+            source=self.source.name,
+            decoding=self._decoding,
+            shard_size=size,
+            rows=rows,
+            shards=-(-rows // size),
+        )
+        return ShardWriter.create(self.storage, manifest)
+
+    @property
+    def _decoding(self) -> str:
+        return "exact" if self.options.exact_decode else "scaled"
+
+    # -- the work -----------------------------------------------------------------------------------------------------
+
+    def _embedded(self, writer: ShardWriter, facts: EncoderFacts, started: float) -> EmbedReport:
+        manifest = writer.manifest
+        todo = ShardSet(self.storage).missing()
+        rows = sum(min(manifest.shard_size, manifest.rows - shard * manifest.shard_size) for shard in todo)
+        gather, done, failed, ready = Gather(manifest.shard_size, manifest.rows), 0, 0, 0.0
+        for table in self._encoded(self._job(manifest, facts, todo, rows)):
+            ready = max(ready, max(table.column("ready").to_pylist()))
+            done, failed = done + table.num_rows, failed + table.num_rows - table.column("error").null_count
+            for shard, whole in gather.add(table):
+                writer.write_table(shard, whole)
+            self.progress(Progress("embedding", done, rows, failed))
+        gather.check_empty()
+        writer.finish()
+        return self._report(writer.manifest, started=started, ready=ready, embedded=done, failed=failed, written=len(todo))
+
+    def _job(self, manifest: Manifest, facts: EncoderFacts, todo: list[int], rows: int) -> Job:
+        piece = min(max(PIECE, -(-rows // MOST_PIECES)), manifest.shard_size)
+        return Job(
+            output=self.storage.name,
+            source=self.source,
+            model=self.model,
+            facts=facts,
+            shard_size=manifest.shard_size,
+            piece=piece,
+            todo=tuple(todo),
+            max_pixels=self.options.max_pixels,
+            exact=self.options.exact_decode,
+        )
+
+    def _encoded(self, job: Job) -> Iterator[pyarrow.Table]:
+        """Yield tables of encoded rows, in any order."""
+        share = self._share()
+        _settle_context(self.options.memory)
+        pieces = data.range(job.pieces, override_num_blocks=job.pieces)
+        decoded = pieces.map_batches(decode_pieces, batch_size=1, batch_format="numpy", fn_kwargs={"job": job}, **share.task)
+        encoded = decoded.map_batches(
+            Encode,
+            batch_size=None,
+            batch_format="pyarrow",
+            zero_copy_batch=True,
+            compute=ActorPoolStrategy(size=share.actors),
+            fn_constructor_kwargs={"job": job},
+            **share.actor,
+        )
+        for table in encoded.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            if table.num_rows:
+                yield table
+
+    def _share(self) -> _Share:
+        """Return how many actors there are and what each takes.
+
+        On GPUs decode tasks feed the actors. On CPUs an actor and a task take the same, so that Ray Data runs both in the actor: decoded
+        photos are not copied between processes, which there costs more than it gives (80 % of one machine's rate instead of 94).
+        """
+        have, gpus = ray.cluster_resources(), self.options.gpus_per_actor
+        if gpus:
+            actors = self.options.actors or int(have.get("GPU", 0) / gpus)
+            if not actors:
+                raise CollectionError("the cluster has no GPU for --gpus-per-actor: leave it out to encode on CPUs")
+            return _Share(actors, {"num_cpus": 1, "num_gpus": gpus}, {"num_cpus": 1})
+        cores = max(1, int(have.get("CPU", 1)))
+        actors = self.options.actors or cores
+        part = min(1.0, cores / actors)
+        return _Share(actors, {"num_cpus": part}, {"num_cpus": part})
+
+    def _report(
+        self, manifest: Manifest, *, started: float, ready: float, embedded: int = 0, failed: int = 0, written: int = 0
+    ) -> EmbedReport:
+        return EmbedReport(
+            rows=manifest.rows,
+            embedded=embedded,
+            failed=failed,
+            shards=manifest.shards,
+            written=written,
+            actors=self._share().actors if embedded else 0,
+            start_seconds=ready - started - self.list_seconds,
+            list_seconds=self.list_seconds,
+            seconds=time.time() - ready,
+        )
+
+
+def _facts_of(model: Model) -> EncoderFacts:
+    return model.facts()
+
+
+def _settle_context(memory: int) -> None:
+    """Tell Ray Data how much may wait in memory, that no photo is decoded before the actors are there, and to be quiet."""
+    context = DataContext.get_current()
+    context.target_max_block_size = BATCH_BYTES
+    context.target_min_block_size = 1
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.wait_for_min_actors_s = ACTORS_WAIT
+    context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=memory)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
