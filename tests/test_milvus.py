@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import paint, shade, vitsearch
 from starlette.testclient import TestClient
+from web_client import fetch, serving
 
 from vitsearch import Collection, MilvusCollection, SearchResult, index_folder
 from vitsearch.distributed.push import PushReport, prepare, push, push_blocks
@@ -509,3 +510,15 @@ def test_a_photo_that_is_not_here_says_what_to_do(uri: str) -> None:
             service.failures()
     finally:
         service.close()
+
+
+def test_serve_reads_from_milvus(shards: Path, shelf: Path, tmp_path: Path) -> None:
+    place = f"milvus://{tmp_path / 'a.db'}/photos"
+    push(shards, place)
+    with serving(place, "--photos", str(shelf)) as (_, port):  # type: ignore[arg-type]
+        status, body = fetch(port, "/api/search?q=red&k=3")
+        assert (status, len(json.loads(body)["results"])) == (200, 3)
+        assert fetch(port, f"/api/photos/{photo_id('year1/004.png')}/thumbnail?size=160")[0] == 200
+    refused = vitsearch("serve", shelf, "--photos", shelf)
+    assert (refused.returncode, refused.stdout) == (2, b"")
+    assert b"--photos ROOT goes with a collection in Milvus" in refused.stderr
