@@ -9,10 +9,11 @@ import pyarrow
 import pyarrow.compute
 
 from vitsearch.errors import CollectionError, PhotoError
+from vitsearch.sources.files import named_files
 from vitsearch.sources.folder import read_local
-from vitsearch.sources.names import below, identity, named_files, protocol_of, relative
-from vitsearch.sources.parquet import is_text, opened, texts
-from vitsearch.sources.source import Entry, refusal, why
+from vitsearch.sources.names import below, identity, protocol_of, relative
+from vitsearch.sources.parquet import ParquetPhotos, content_column, is_text, opened, texts
+from vitsearch.sources.source import Entry, Source, refusal, why
 from vitsearch.types import raw_path
 
 _STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hdfs"})  # of which rows may name objects
@@ -120,3 +121,18 @@ def _in_order(parts: list[pyarrow.Array]) -> Iterator[str]:
     for start in range(0, len(order), _BATCH):
         for value in names.take(order[start : start + _BATCH]):
             yield value.as_py().decode("utf-8", "surrogateescape")
+
+
+def open_parquet(name: str) -> Source:
+    """Return the photos in Parquet files, or those that they name; raises CollectionError where a file has neither."""
+    folder, files = named_files(name, "parquet")
+    with opened(files[0]) as file:
+        column = content_column(file.schema_arrow)
+        if column is not None:
+            return ParquetPhotos(name, column)
+        if is_text(file.schema_arrow, "path"):
+            return ParquetPaths(name, folder)
+        held = ", ".join(file.schema_arrow.names[:8])
+    raise CollectionError(
+        f"{files[0]} has no photos (it has {held}): they are read from a column image, bytes or jpg, or from files named in a column path"
+    )

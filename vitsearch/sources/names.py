@@ -1,6 +1,5 @@
 """Names of places: local or a URL, patterns and braces, and which files they mean."""
 
-import glob
 import itertools
 import os
 import posixpath
@@ -9,12 +8,11 @@ from collections.abc import Iterator
 
 from vitsearch.errors import CollectionError
 from vitsearch.photos import HEIF_EXTENSIONS, PHOTO_EXTENSIONS
-from vitsearch.types import raw_path
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _LEFT_OUT = frozenset({"@eaDir", "node_modules", "System Volume Information"})  # as `walk` leaves out
 _BRACES = re.compile(r"\{([^{}]*,[^{}]*|\d+\.\.\d+)\}")
-_MAGIC = re.compile(r"[*?\[]")
+MAGIC = re.compile(r"[*?\[]")
 _MOST_NAMES = 1_000_000
 
 
@@ -64,7 +62,7 @@ def is_left_out(name: str) -> bool:
 
 def is_pattern(name: str) -> bool:
     """Return whether a name has wildcards or braces."""
-    return bool(_MAGIC.search(name) or _BRACES.search(name))
+    return bool(MAGIC.search(name) or _BRACES.search(name))
 
 
 def identity(path: str) -> str | None:
@@ -72,34 +70,6 @@ def identity(path: str) -> str | None:
     normal = posixpath.normpath(path) if path else ""
     outside = normal in ("", ".", "..") or normal.startswith(("/", "../")) or protocol_of(path) is not None or "\0" in normal
     return None if outside else normal
-
-
-def named_files(name: str, ending: str) -> tuple[str, tuple[str, ...]]:
-    """Return the folder, and the files with an ending, that a file's name, a pattern or a folder means.
-
-    Files are in the order of the bytes of their paths. Raises CollectionError where there are none.
-    """
-    is_literal = os.path.isfile(name)
-    is_folder = not is_literal and not name.endswith(f".{ending}") and not is_pattern(name)
-    pattern = below(name, f"*.{ending}") if is_folder else name
-    folder = posixpath.dirname(name) if is_literal else name if is_folder else folder_of(name)
-    files = [name] if is_literal else list(dict.fromkeys(itertools.chain.from_iterable(map(_matches, expanded(pattern)))))
-    if not files:
-        raise CollectionError(f"no file is named {pattern}: check the spelling, or name a folder of photos, a .parquet or a .tar")
-    for file in files:
-        if raw_path(file).decode("utf-8", "replace") != file:
-            raise CollectionError(f"the name of {file!r} is no UTF-8, and lists of photos hold names of their files as text: rename it")
-    return folder, tuple(sorted(files, key=lambda file: raw_path(file + "/")))
-
-
-def _matches(pattern: str) -> list[str]:
-    if not _MAGIC.search(pattern):
-        return [pattern]
-    if protocol_of(pattern) is None:
-        return [file.replace(os.sep, "/") for file in glob.glob(pattern, recursive=True)]
-    from vitsearch.sources.remote import matching
-
-    return matching(pattern)
 
 
 def expanded(name: str) -> Iterator[str]:

@@ -72,7 +72,7 @@ def _check_url(place: str) -> None:
 
 def _parquet(place: str) -> Source:
     try:
-        from vitsearch.sources.parquet import open_parquet
+        from vitsearch.sources.listed import open_parquet
     except ModuleNotFoundError as error:
         raise CollectionError(f"{place} is read as Parquet, which needs an extra: pip install 'vitsearch[parquet]'") from error
     return open_parquet(place)

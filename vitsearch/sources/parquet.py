@@ -14,8 +14,9 @@ import pyarrow.parquet
 
 from vitsearch.errors import CollectionError, PhotoError
 from vitsearch.photos.decode import fingerprint_of
-from vitsearch.sources.names import identity, named_files, protocol_of, relative
-from vitsearch.sources.source import Entry, Source, content, refusal, words
+from vitsearch.sources.files import named_files
+from vitsearch.sources.names import identity, protocol_of, relative
+from vitsearch.sources.source import Entry, content, refusal, words
 from vitsearch.types import raw_path
 
 CONTENT_COLUMNS = ("image", "bytes", "jpg")
@@ -24,24 +25,7 @@ _BATCH = 4096  # names held at a time
 _PHOTOS = 16  # photos of a row group decoded at a time
 
 
-def open_parquet(name: str) -> Source:
-    """Return the photos in Parquet files, or those that they name; raises CollectionError where a file has neither."""
-    from vitsearch.sources.listed import ParquetPaths
-
-    folder, files = named_files(name, "parquet")
-    with opened(files[0]) as file:
-        column = _content_column(file.schema_arrow)
-        if column is not None:
-            return ParquetPhotos(name, column)
-        if is_text(file.schema_arrow, "path"):
-            return ParquetPaths(name, folder)
-        held = ", ".join(file.schema_arrow.names[:8])
-    raise CollectionError(
-        f"{files[0]} has no photos (it has {held}): they are read from a column image, bytes or jpg, or from files named in a column path"
-    )
-
-
-def _content_column(schema: pyarrow.Schema) -> str | None:
+def content_column(schema: pyarrow.Schema) -> str | None:
     """Return the column with the photos' bytes, or the field of a struct; None where there is none."""
     for name in CONTENT_COLUMNS:
         place = schema.get_field_index(name)
@@ -109,7 +93,7 @@ class ParquetPhotos:
 
     def _rows(self, file: str, short: str) -> Iterator[Entry]:
         with opened(file) as parquet:
-            if _content_column(parquet.schema_arrow) != self.column:
+            if content_column(parquet.schema_arrow) != self.column:
                 raise CollectionError(f"{file} has no column {self.column} with photos, as the files before it: name it by itself")
             named = next((name for name in NAME_COLUMNS if is_text(parquet.schema_arrow, name)), None)
             count = parquet.metadata.num_rows

@@ -9,7 +9,8 @@ from itertools import groupby
 from typing import BinaryIO
 
 from vitsearch.errors import CollectionError, PhotoError
-from vitsearch.sources.names import identity, is_left_out, is_photo, named_files, protocol_of, relative
+from vitsearch.sources.files import named_files
+from vitsearch.sources.names import identity, is_left_out, is_photo, protocol_of, relative
 from vitsearch.sources.source import CUT, Entry, content, refusal, why, words
 from vitsearch.types import raw_path
 
