@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,8 @@ import ray as _ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from vitsearch.errors import VitsearchError
+
+REACHED = 10.0  # seconds to wait for an answer
 
 ray: Any = _ray  # its types are stricter than what it takes
 
@@ -24,6 +27,8 @@ def cluster(address: str | None, memory: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    _check_reached(address)
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its warnings about its own workings would go to the terminal
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     local = {} if address else {"num_cpus": usable_cores(), "object_store_memory": max(memory, 100_000_000), "include_dashboard": False}
@@ -37,6 +42,20 @@ def cluster(address: str | None, memory: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reached(address: str | None) -> None:
+    """Raise VitsearchError where nobody listens at an address of host and port: Ray itself goes on trying for a minute."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED).close()
+    except (OSError, OverflowError) as error:
+        raise VitsearchError(
+            f"no Ray cluster at {address} ({getattr(error, 'strerror', None) or error}): check the address, or leave it out to use this "
+            "machine alone"
+        ) from error
 
 
 def usable_cores() -> int:

@@ -31,17 +31,19 @@ ray: Any = _ray  # its types are stricter than what it takes
 data: Any = _data
 
 PIECE = 64  # photos of one decode task
+GPU_BATCH = 256  # photos that an actor on a GPU is given at once; on CPUs it takes them as they come
 MOST_PIECES = 20_000  # Ray keeps an entry for each
 ACTORS_WAIT = 1800  # seconds until all actors have to be there
 
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """What of a machine one decode task and one actor take."""
+    """How many actors there are, what of a machine one of them and a decode task take, and how many photos an actor is given at once."""
 
     actors: int
     actor: dict[str, float]
     task: dict[str, float]
+    batch: int | None
 
 
 class Drive:
@@ -162,7 +164,7 @@ class Drive:
         decoded = pieces.map_batches(decode_pieces, batch_size=1, batch_format="numpy", fn_kwargs={"job": job}, **share.task)
         encoded = decoded.map_batches(
             Encode,
-            batch_size=None,
+            batch_size=share.batch,
             batch_format="pyarrow",
             zero_copy_batch=True,
             compute=ActorPoolStrategy(size=share.actors),
@@ -180,15 +182,17 @@ class Drive:
         photos are not copied between processes, which there costs more than it gives (80 % of one machine's rate instead of 94).
         """
         have, gpus = ray.cluster_resources(), self.options.gpus_per_actor
+        cores, chips = max(1, int(have.get("CPU", 1))), have.get("GPU", 0)
+        actors = self.options.actors or (int(chips / gpus) if gpus else cores)
+        if gpus and (not actors or actors * gpus > chips):
+            raise CollectionError(
+                f"the cluster has {chips:g} GPUs, not {max(1, actors)} times {gpus:g}: ask for fewer --actors, or for none"
+            )
+        # numbers of pieces, and on GPUs decoded photos, come from tasks: they find no room where actors take every core
+        part = cores / 2 / actors
         if gpus:
-            actors = self.options.actors or int(have.get("GPU", 0) / gpus)
-            if not actors:
-                raise CollectionError("the cluster has no GPU for --gpus-per-actor: leave it out to encode on CPUs")
-            return _Share(actors, {"num_cpus": 1, "num_gpus": gpus}, {"num_cpus": 1})
-        cores = max(1, int(have.get("CPU", 1)))
-        actors = self.options.actors or cores
-        part = min(1.0, cores / actors)
-        return _Share(actors, {"num_cpus": part}, {"num_cpus": part})
+            return _Share(actors, {"num_cpus": min(1.0, part), "num_gpus": gpus}, {"num_cpus": min(1.0, cores / 2)}, GPU_BATCH)
+        return _Share(actors, {"num_cpus": min(0.5, part)}, {"num_cpus": min(0.5, part)}, None)
 
     def _report(
         self, manifest: Manifest, *, started: float, ready: float, embedded: int = 0, failed: int = 0, written: int = 0

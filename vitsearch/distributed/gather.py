@@ -28,9 +28,7 @@ class Gather:
     def check_empty(self) -> None:
         """Raise CollectionError where rows of a shard never came."""
         if self._parts:
-            raise CollectionError(
-                f"rows of {len(self._parts)} shards are missing after the run (first shard {min(self._parts)}): run it again"
-            )
+            raise CollectionError(f"rows of {len(self._parts)} shards never came (the first is {min(self._parts)}): run it again")
 
     def _wanted(self, shard: int) -> int:
         return min(self._shard_size, self._rows - shard * self._shard_size)
