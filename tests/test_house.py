@@ -20,7 +20,7 @@ PACKAGE = ROOT / "vitsearch"
 FLOORS = {
     0: ("_version", "errors", "types"),
     1: ("vectors", "metrics", "recipes", "language", "plan", "sqlite", "page", "truth", "where", "vit", "vit_names", "vit_weights"),
-    2: ("photos", "encoders", "index", "store", "layout", "sorting", "sidecars", "passport", "shards", "sources", "milvus"),
+    2: ("photos", "encoders", "index", "store", "layout", "sorting", "sidecars", "shards", "sources", "milvus"),
     3: ("query", "classify", "pipeline", "upkeep", "supervised", "explain"),
     4: ("collection",),
     5: ("indexing", "labelling", "tuning", "report", "finetune", "distributed", "exchange"),

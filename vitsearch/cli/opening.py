@@ -34,9 +34,7 @@ def check_place(photos: str, options: Mapping[str, Any]) -> None:
     from vitsearch.milvus import is_milvus
 
     if options.get("root") and not is_milvus(photos):
-        raise click.UsageError(
-            "--photos ROOT goes with a collection in Milvus: PHOTOS says where these are", click.get_current_context()
-        )
+        raise click.UsageError("--photos ROOT goes with a collection in Milvus: PHOTOS says where these are", click.get_current_context())
     for name, reason in _ONLY_ON_DISK.items() if is_milvus(photos) else ():
         if options.get(name):
             raise click.UsageError(reason, click.get_current_context())

@@ -4,6 +4,7 @@ piece -> decode task (any machine) -> table of pictures -> encoder actor -> tabl
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ class Drive:
         known = self._known()
         if known and not known.missing():
             ShardWriter.resume(known).finish()
-            return self._report(known.manifest, started=started, ready=started)
+            return self._report(known.manifest, started=started, began=started)
         self.progress(Progress("loading", 0, None))
         with cluster(self.options.address, self.options.memory), errors_of_workers():
             facts = self._facts()
@@ -131,16 +132,16 @@ class Drive:
         manifest = writer.manifest
         todo = ShardSet(self.storage).missing()
         rows = sum(min(manifest.shard_size, manifest.rows - shard * manifest.shard_size) for shard in todo)
-        gather, done, failed, ready = Gather(manifest.shard_size, manifest.rows), 0, 0, 0.0
+        gather, done, failed, began = Gather(manifest.shard_size, manifest.rows), 0, 0, math.inf
         for table in self._encoded(self._job(manifest, facts, todo, rows)):
-            ready = max(ready, max(table.column("ready").to_pylist()))
+            began = min(began, *table.column("begun").to_pylist())
             done, failed = done + table.num_rows, failed + table.num_rows - table.column("error").null_count
             for shard, whole in gather.add(table):
                 writer.write_table(shard, whole)
             self.progress(Progress("embedding", done, rows, failed))
         gather.check_empty()
         writer.finish()
-        return self._report(writer.manifest, started=started, ready=ready, embedded=done, failed=failed, written=len(todo))
+        return self._report(writer.manifest, started=started, began=began, embedded=done, failed=failed, written=len(todo))
 
     def _job(self, manifest: Manifest, facts: EncoderFacts, todo: list[int], rows: int) -> Job:
         piece = min(max(PIECE, -(-rows // MOST_PIECES)), manifest.shard_size)
@@ -195,7 +196,7 @@ class Drive:
         return _Share(actors, {"num_cpus": min(0.5, part)}, {"num_cpus": min(0.5, part)}, None)
 
     def _report(
-        self, manifest: Manifest, *, started: float, ready: float, embedded: int = 0, failed: int = 0, written: int = 0
+        self, manifest: Manifest, *, started: float, began: float, embedded: int = 0, failed: int = 0, written: int = 0
     ) -> EmbedReport:
         return EmbedReport(
             rows=manifest.rows,
@@ -204,9 +205,9 @@ class Drive:
             shards=manifest.shards,
             written=written,
             actors=self._share().actors if embedded else 0,
-            start_seconds=ready - started - self.list_seconds,
+            start_seconds=began - started - self.list_seconds,
             list_seconds=self.list_seconds,
-            seconds=time.time() - ready,
+            seconds=time.time() - began,
         )
 
 

@@ -17,7 +17,7 @@ class Gather:
         self._parts: dict[int, list[pyarrow.Table]] = {}
 
     def add(self, table: pyarrow.Table) -> Iterator[tuple[int, pyarrow.Table]]:
-        """Take rows, and yield each shard that they complete: its number, and its rows in order without ``row`` and ``ready``."""
+        """Take rows, and yield each shard that they complete: its number, and its rows in order without ``row`` and ``begun``."""
         shards = np.asarray(table.column("row").to_numpy()) // self._shard_size
         for shard in np.unique(shards).tolist():
             parts = self._parts.setdefault(shard, [])
@@ -38,4 +38,4 @@ class Gather:
         start = shard * self._shard_size
         if not np.array_equal(table.column("row").to_numpy(), np.arange(start, start + self._wanted(shard))):
             raise CollectionError(f"the rows of shard {shard} came twice or not at all: run `vitsearch embed` again")
-        return table.drop_columns(["row", "ready"])
+        return table.drop_columns(["row", "begun"])

@@ -10,7 +10,7 @@ class EmbedReport:
     """The outcome of a run of embedding, in rows; times in seconds.
 
     ``rows`` were listed in all, ``embedded`` of them in this run, ``written`` of ``shards`` shards, ``failed`` of them without a vector.
-    ``start_seconds`` is what the cluster and the actors took until the first photo could be encoded, ``seconds`` the time from then on.
+    ``start_seconds`` is what the cluster and the actors took until the first piece of work began, ``seconds`` the time from then on.
     """
 
     rows: int

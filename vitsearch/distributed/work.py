@@ -115,9 +115,10 @@ def _preparing(name: str) -> ImageEncoder:
 def decode_pieces(batch: dict[str, NDArray[np.int64]], job: Job) -> Iterator[pyarrow.Table]:
     """Read, decode and prepare the photos of some pieces, and yield them as tables of about `BATCH_BYTES`.
 
-    Columns: those of a shard but the vector, ``row`` (the number in the whole set) and ``picture`` (the bytes of the prepared array, null
-    with an error).
+    Columns: those of a shard but the vector, ``row`` (the number in the whole set), ``picture`` (the bytes of the prepared array, null with
+    an error), ``form`` (its type and shape), and ``begun`` (when this was called, in seconds since the epoch).
     """
+    begun = time.time()
     for piece in batch["id"].tolist():
         shard, start, stop = job.rows_of(piece)
         entries = read_listing(storage_of(job.output), shard, start, stop)
@@ -128,10 +129,10 @@ def decode_pieces(batch: dict[str, NDArray[np.int64]], job: Job) -> Iterator[pya
             waiting.append((first + place, row, picture))
             size += 0 if picture is None else picture.nbytes
             if size >= BATCH_BYTES:
-                yield _pictures_table(waiting)
+                yield _pictures_table(waiting, begun)
                 waiting, size = [], 0
         if waiting:
-            yield _pictures_table(waiting)
+            yield _pictures_table(waiting, begun)
 
 
 def _decoded(entries: Sequence[Entry], job: Job) -> Iterator[Decoded]:
@@ -160,21 +161,25 @@ def _loaded(entry: Entry, data: bytes | PhotoError, job: Job) -> Decoded:
     return row, picture
 
 
-def _pictures_table(rows: Sequence[tuple[int, ShardRow, NDArray[Any] | None]]) -> pyarrow.Table:
+def _pictures_table(rows: Sequence[tuple[int, ShardRow, NDArray[Any] | None]], begun: float) -> pyarrow.Table:
+    more = {
+        "row": pyarrow.array([number for number, _, _ in rows], pyarrow.int64()),
+        "picture": pyarrow.array([None if picture is None else picture.tobytes() for _, _, picture in rows], pyarrow.binary()),
+        "form": pyarrow.array([None if picture is None else _form(picture) for _, _, picture in rows], pyarrow.string()),
+        "begun": pyarrow.array([begun] * len(rows), pyarrow.float64()),
+    }
     table = facts_table([row for _, row, _ in rows])
-    pictures = pyarrow.array([None if picture is None else picture.tobytes() for _, _, picture in rows], pyarrow.binary())
-    table = table.append_column("row", pyarrow.array([number for number, _, _ in rows], pyarrow.int64()))
-    shape = next((picture.shape for _, _, picture in rows if picture is not None), ())
-    kind = next((picture.dtype.str for _, _, picture in rows if picture is not None), "|u1")
-    form = pyarrow.array([f"{kind}:{','.join(map(str, shape))}"] * len(rows), pyarrow.string())
-    return table.append_column("picture", pictures).append_column("form", form)
+    for name, column in more.items():
+        table = table.append_column(name, column)
+    return table
+
+
+def _form(picture: NDArray[Any]) -> str:
+    return f"{picture.dtype.str}:{','.join(map(str, picture.shape))}"
 
 
 class Encode:
-    """One copy of the model; called with tables of `decode_pieces`, returns tables of a shard's columns, ``row`` and ``ready``.
-
-    ``ready`` is when this copy was loaded, in seconds since the epoch.
-    """
+    """One copy of the model; called with tables of `decode_pieces`, returns tables of a shard's columns, ``row`` and ``begun``."""
 
     def __init__(self, job: Job) -> None:
         encoder = job.model.load()
@@ -187,38 +192,33 @@ class Encode:
         self._dim = encoder.dim
         self._most = pace(encoder)[1] or 64
         self._encoder = PatientEncoder(encoder)
-        self._ready = time.time()
 
     def __call__(self, table: pyarrow.Table) -> pyarrow.Table:
         table = table.combine_chunks()
         pictures = _pictures(table)
         rows = [row for start in range(0, len(pictures), self._most) for row in self._encoder.encode(pictures[start : start + self._most])]
-        reasons = [
-            _TOO_LARGE if row is None else None if np.isfinite(row).all() else "the encoder gave a vector that is not finite"
-            for row in rows
-        ]
+        reasons = [_TOO_LARGE if row is None else None if np.isfinite(row).all() else _NOT_FINITE for row in rows]
         good = [row for row, reason in zip(rows, reasons, strict=True) if row is not None and reason is None]
         vectors = np.stack(good).astype(np.float16) if good else np.empty((0, self._dim), dtype=np.float16)
-        facts = _with_errors(table, iter(reasons))
-        ready = pyarrow.array([self._ready] * table.num_rows, pyarrow.float64())
-        return with_vectors(facts, vectors).append_column("row", table.column("row")).append_column("ready", ready)
+        encoded = with_vectors(_with_errors(table, iter(reasons)), vectors)
+        return encoded.append_column("row", table.column("row")).append_column("begun", table.column("begun"))
 
 
 def _pictures(table: pyarrow.Table) -> list[NDArray[Any]]:
     """Return the prepared pictures of a table, views of its memory, in order; none for rows with an error."""
-    kind, _, shape = table.column("form")[0].as_py().partition(":")
-    sides = tuple(int(side) for side in shape.split(",") if side)
-    return [
-        np.frombuffer(picture.as_buffer(), dtype=kind).reshape(sides)
-        for chunk in table.column("picture").chunks
-        for picture in chunk
-        if picture.is_valid
-    ]
+    forms = table.column("form").to_pylist()
+    pictures = (picture for chunk in table.column("picture").chunks for picture in chunk)
+    return [_picture(picture.as_buffer(), form) for picture, form in zip(pictures, forms, strict=True) if form is not None]
+
+
+def _picture(data: pyarrow.Buffer, form: str) -> NDArray[Any]:
+    kind, _, shape = form.partition(":")
+    return np.frombuffer(data, dtype=kind).reshape([int(side) for side in shape.split(",")])
 
 
 def _with_errors(table: pyarrow.Table, reasons: Iterator[str | None]) -> pyarrow.Table:
     """Return the facts of a table, in which each row without an error has taken the next of the reasons for one."""
     old = table.column("error").to_pylist()
     new = pyarrow.array([reason if reason is not None else next(reasons) for reason in old], pyarrow.string())
-    facts = table.drop_columns(["picture", "form", "row"])
+    facts = table.drop_columns(["picture", "form", "row", "begun"])
     return facts.set_column(facts.schema.get_field_index("error"), "error", new)

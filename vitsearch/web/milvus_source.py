@@ -4,15 +4,18 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from vitsearch.collection import MilvusCollection
 from vitsearch.encoders.protocol import ImageEncoder
-from vitsearch.errors import QueryError
+from vitsearch.errors import CollectionError, QueryError
 from vitsearch.milvus.rows import OF_PHOTO, photo_of
 from vitsearch.milvus.store import MilvusStore
 from vitsearch.pipeline import Decoding
+from vitsearch.sources import open_source
 from vitsearch.types import Photo, SkippedPhoto
+from vitsearch.web.fetched import Fetched
 from vitsearch.web.source import Source, Stamp, busy_when_unreadable
 
 
@@ -33,6 +36,7 @@ class MilvusSource(Source):
             found.folder.mkdir(parents=True, exist_ok=True)
         super().__init__(found.root, found.folder, device=device, encoder=encoder)
         self._lent = found
+        self._fetched = None if root is not None or "://" not in found.settings.root else _fetched(found)
 
     def stamp(self) -> Stamp:
         """Return a value that changes when another collection has taken this one's place."""
@@ -83,6 +87,10 @@ class MilvusSource(Source):
         with self.reading() as found:
             return found.decoding()
 
+    def file_of(self, photo: Photo) -> Path:
+        """Return the file of a photo, fetched where it is in an object store; raises UnknownPhoto where it cannot be had."""
+        return super().file_of(photo) if self._fetched is None else self._fetched.file_of(photo)
+
     def failures(self) -> list[SkippedPhoto]:
         """Raise QueryError: Milvus holds photos only."""
         raise QueryError("Milvus holds photos only: the files that could not be read are listed in the shards that were pushed")
@@ -107,3 +115,10 @@ class MilvusSource(Source):
             if self._encoder is not None and self._lent.settings.encoder_fingerprint == self._encoder.fingerprint:
                 self._lent.use_encoder(self._encoder)
             return self._lent
+
+
+def _fetched(found: MilvusCollection) -> Fetched | None:
+    """Return what fetches the photos of an object store, None where that cannot be reached: the page works without pictures."""
+    with suppress(CollectionError):
+        return Fetched(open_source(found.settings.root, "folder"), found.folder / "fetched")
+    return None

@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vitsearch.collection import Collection, SearchableCollection
@@ -17,7 +17,7 @@ from vitsearch.pipeline import Decoding, choose_decoding
 from vitsearch.report import collection_info
 from vitsearch.store import PhotoStore
 from vitsearch.types import Photo, SkippedPhoto
-from vitsearch.web.errors import ServiceBusy
+from vitsearch.web.errors import ServiceBusy, UnknownPhoto
 
 BUSY = "the photos cannot be read just now: try again in a moment"
 Stamp = tuple[object, ...]
@@ -47,6 +47,14 @@ class Source:
         source = cls(root, collection_folder(root, collection), device=device, encoder=encoder)
         source.open().close()
         return source
+
+    def file_of(self, photo: Photo) -> Path:
+        """Return the file of a photo; raises UnknownPhoto where it is gone."""
+        path = PurePosixPath(photo.path)
+        file = self.root / path
+        if path.is_absolute() or ".." in path.parts or not file.is_file():  # nor from a collection that a stranger made
+            raise UnknownPhoto(f"the file of photo {photo.photo_id} is not there any more: {self.missing}")
+        return file
 
     def stamp(self) -> Stamp:
         """Return a value that changes when the collection's database or settings are replaced."""
