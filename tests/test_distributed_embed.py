@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -205,10 +206,10 @@ def test_a_driver_that_dies_loses_the_shards_in_flight_and_no_other(tmp_path: Pa
     assert {path: vector for path, (_, vector) in rows_of(output).items()} == vectors_of(photos)
 
 
-def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command line, which starts a cluster of its own."""
     code = [sys.executable, "-c", "from vitsearch.cli import main; main()", *arguments]
-    return subprocess.run(code, capture_output=True, env=environment(), timeout=300, text=True)
+    return subprocess.run(code, capture_output=True, env=environment(), timeout=300, text=True, cwd=cwd)
 
 
 def photographs(folder: Path, count: int) -> Path:
@@ -218,7 +219,7 @@ def photographs(folder: Path, count: int) -> Path:
     return folder / "photos"
 
 
-def wait_for(holds: Any, run: subprocess.Popen[str], seconds: int = 240) -> None:
+def wait_for(holds: Any, run: subprocess.Popen[Any], seconds: int = 240) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert run.poll() is None, "it ended too early"
@@ -226,7 +227,40 @@ def wait_for(holds: Any, run: subprocess.Popen[str], seconds: int = 240) -> None
         time.sleep(0.05)
 
 
+@pytest.fixture
+def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a cluster of its own process, for a Ray Client."""
+    with socket.socket() as one, socket.socket() as other:  # two free ports, above those that Ray gives to its workers
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        port, inner = one.getsockname()[1], other.getsockname()[1]
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    ports = [f"--port={inner}", f"--ray-client-server-port={port}", "--include-dashboard=false", "--disable-usage-stats"]
+    start = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2", "--object-store-memory=200000000"]
+    run = subprocess.Popen([*start, *ports], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: listens(port), run)
+    yield f"ray://127.0.0.1:{port}"
+    run.terminate()
+    run.wait(60)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as asked:
+        return asked.connect_ex(("127.0.0.1", port)) == 0
+
+
 class TestTheCommand:
+    def test_through_a_ray_client(self, many: Path, tmp_path: Path, head: str) -> None:
+        done = command("embed", "photos", "out", "--encoder", "colour", "--shard-size", "20", "--address", head, cwd=many.parent)
+        assert (done.returncode, done.stdout.partition(",")[0]) == (0, "31 of 31 photos are now in 2 shards in out"), done.stderr
+        assert {path: vector for path, (_, vector) in rows_of(tmp_path / "out").items()} == vectors_of(many, encoder="colour")
+        other = command("embed", "photos", "out", "--address", head, cwd=many.parent)
+        assert other.returncode == 0
+        (tmp_path / "out" / "shards" / "000000.parquet").unlink()
+        other = command("embed", "photos", "out", "--address", head, cwd=many.parent)
+        assert (other.returncode, other.stderr.count("\n")) == (1, 1)
+        assert "was begun with colour" in other.stderr
+
     def test_it_says_what_was_done_and_what_failed(self, many: Path, tmp_path: Path) -> None:
         done = command("embed", many, tmp_path / "out", "--encoder", "colour", "--shard-size", "20")
         assert done.returncode == 0

@@ -63,4 +63,8 @@ def embed(  # noqa: PLR0913  one keyword for each flag of the command line
         if (error.name or "").partition(".")[0] not in _PACKAGES:
             raise
         raise VitsearchError(f"embedding on many machines needs {error.name}: pip install 'vitsearch[ray]'") from error
+    if (address or "").startswith("ray://"):
+        from vitsearch.distributed.client import run
+
+        return run(os.fspath(source), os.fspath(output), options, progress)
     return Drive(source, output, options, progress).whole()
