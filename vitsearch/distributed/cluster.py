@@ -30,10 +30,10 @@ def cluster(address: str | None, memory: int) -> Iterator[None]:
     _check_reached(address)
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its warnings about its own workings would go to the terminal
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     local = {} if address else {"num_cpus": usable_cores(), "object_store_memory": max(memory, 100_000_000), "include_dashboard": False}
     try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **local)
+        with _silenced():
+            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise VitsearchError(
             f"no Ray cluster at {address or 'this machine'} ({_words(error)}): check the address, or leave it out to use this machine alone"
@@ -42,6 +42,19 @@ def cluster(address: str | None, memory: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Keep what Ray's core prints while it starts off the terminal; what goes wrong is raised."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _check_reached(address: str | None) -> None:
