@@ -11,6 +11,7 @@ import pyarrow.parquet
 
 from vitsearch.errors import CollectionError
 from vitsearch.exchange.rows import BLOCK, Row
+from vitsearch.shards.writer import as_text
 from vitsearch.types import Photo
 
 SCHEMA = pyarrow.schema(
@@ -47,23 +48,18 @@ class MetadataWriter:
         self._writer.write_table(pyarrow.Table.from_pylist([self._row(photo) for photo in photos], SCHEMA))
 
     def _row(self, photo: Photo) -> dict[str, Any]:
-        path = _text(photo.path)
+        path = as_text(photo.path)
         return {
-            "image_path": _text(os.path.join(self._root, photo.path)),
+            "image_path": as_text(os.path.join(self._root, photo.path)),
             "path": path,
             "path_bytes": None if path == photo.path else photo.path.encode("utf-8", "surrogateescape"),
             "width": photo.info.width,
             "height": photo.info.height,
             "taken_at": photo.info.taken_at,
             "fingerprint": photo.fingerprint.hex(),
-            "label": None if photo.label is None else _text(photo.label),
+            "label": None if photo.label is None else as_text(photo.label),
             "score": photo.label_score,
         }
-
-
-def _text(name: str) -> str:
-    """Return a name as text that Parquet holds: bytes that are not UTF-8 are written out, as in ``\\xff``."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def count_rows(file: Path, *, own: bool) -> int:

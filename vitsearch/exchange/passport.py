@@ -1,7 +1,6 @@
 """``vitsearch.json``: what an exported folder says of the encoder of its vectors."""
 
 import json
-import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 
 from vitsearch.collection import Collection
 from vitsearch.errors import CollectionError
+from vitsearch.shards.manifest import is_row
 from vitsearch.vectors import Vectors
 
 PASSPORT = "vitsearch.json"
@@ -74,8 +74,4 @@ def _problem(stored: Any) -> str | None:
             return f"{name!r} is missing or of the wrong type"
     if stored["format"] != FORMAT or stored["dim"] < 1:
         return f"format {stored['format']} with {stored['dim']} dimensions, read is format {FORMAT}"
-    return None if all(_is_row(row, stored["dim"]) for row in stored["golden"]) else f"'golden' holds no rows of {stored['dim']} numbers"
-
-
-def _is_row(row: Any, dim: int) -> bool:
-    return isinstance(row, list) and len(row) == dim and all(isinstance(number, int | float) and math.isfinite(number) for number in row)
+    return None if all(is_row(row, stored["dim"]) for row in stored["golden"]) else f"'golden' holds no rows of {stored['dim']} numbers"

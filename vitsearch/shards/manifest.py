@@ -81,8 +81,9 @@ def _problem(stored: Any) -> str | None:
             return f"{name!r} is missing or of the wrong type"
     if min(stored["dim"], stored["shard_size"], stored["format"]) < 1 or min(stored["rows"], stored["shards"]) < 0:
         return "a number below 1"
-    return None if all(_is_row(row, stored["dim"]) for row in stored["golden"]) else f"'golden' holds no rows of {stored['dim']} numbers"
+    return None if all(is_row(row, stored["dim"]) for row in stored["golden"]) else f"'golden' holds no rows of {stored['dim']} numbers"
 
 
-def _is_row(row: Any, dim: int) -> bool:
+def is_row(row: Any, dim: int) -> bool:
+    """Return whether a value of a JSON file is a vector of ``dim`` finite numbers."""
     return isinstance(row, list) and len(row) == dim and all(isinstance(number, int | float) and math.isfinite(number) for number in row)
