@@ -158,7 +158,7 @@ def test_recipes_of_inverted_lists(shards: Path, tmp_path: Path, recipe: str) ->
 
 def test_ray_builds_the_same_index(shards: Path, built: Path, tmp_path: Path) -> None:
     ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     notes: list[str] = []
     try:
         report = build_index(shards, tmp_path / "index", memory=400_000_000, address="local", tell=notes.append)
@@ -178,7 +178,7 @@ def test_an_error_on_the_cluster_is_ours(shards: Path, tmp_path: Path) -> None:
     broken = tmp_path / "shards"
     write_shards(broken, 600)
     (broken / "shards" / "000000.parquet").write_bytes((shards / "shards" / "000000.parquet").read_bytes()[:-500] + b"x" * 500)
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         with pytest.raises(CollectionError, match=r"000000\.parquet cannot be read as a shard"):
             build_index(broken, tmp_path / "index", address="local")

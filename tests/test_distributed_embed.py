@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -45,7 +46,7 @@ if __name__ == "__main__":
 def cluster() -> Iterator[Any]:
     """A cluster that the runs of a test use, with one GPU that is none: what a GPU is given to runs on the CPU."""
     ray = pytest.importorskip("ray", reason="extra [ray]")
-    ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000)
+    ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000)
     yield ray
     ray.shutdown()
 
@@ -237,11 +238,15 @@ def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     ports = [f"--port={inner}", f"--ray-client-server-port={port}", "--include-dashboard=false", "--disable-usage-stats"]
     start = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2", "--object-store-memory=200000000"]
-    run = subprocess.Popen([*start, *ports], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(lambda: listens(port), run)
-    yield f"ray://127.0.0.1:{port}"
-    run.terminate()
-    run.wait(60)
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:  # a short name: there are sockets in it
+        # of its own, or other programs would take this cluster for the machine's
+        run = subprocess.Popen(
+            [*start, *ports], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"RAY_TMPDIR": folder}
+        )
+        wait_for(lambda: listens(port), run)
+        yield f"ray://127.0.0.1:{port}"
+        run.terminate()
+        run.wait(60)
 
 
 def listens(port: int) -> bool:
