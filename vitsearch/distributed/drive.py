@@ -133,7 +133,8 @@ class Drive:
         todo = ShardSet(self.storage).missing()
         rows = sum(min(manifest.shard_size, manifest.rows - shard * manifest.shard_size) for shard in todo)
         gather, done, failed, began = Gather(manifest.shard_size, manifest.rows), 0, 0, math.inf
-        for table in self._encoded(self._job(manifest, facts, todo, rows)):
+        job = self._job(manifest, facts, todo, rows)
+        for table in self._encoded(job):
             began = min(began, *table.column("begun").to_pylist())
             done, failed = done + table.num_rows, failed + table.num_rows - table.column("error").null_count
             for shard, whole in gather.add(table):
@@ -141,7 +142,9 @@ class Drive:
             self.progress(Progress("embedding", done, rows, failed))
         gather.check_empty()
         writer.finish()
-        return self._report(writer.manifest, started=started, began=began, embedded=done, failed=failed, written=len(todo))
+        actors = min(self._share().actors, job.pieces)
+        counts = {"embedded": done, "failed": failed, "written": len(todo), "actors": actors}
+        return self._report(writer.manifest, started=started, began=began, **counts)
 
     def _job(self, manifest: Manifest, facts: EncoderFacts, todo: list[int], rows: int) -> Job:
         piece = min(max(PIECE, -(-rows // MOST_PIECES)), manifest.shard_size)
@@ -168,7 +171,7 @@ class Drive:
             batch_size=share.batch,
             batch_format="pyarrow",
             zero_copy_batch=True,
-            compute=ActorPoolStrategy(size=share.actors),
+            compute=ActorPoolStrategy(size=min(share.actors, job.pieces)),
             fn_constructor_kwargs={"job": job},
             **share.actor,
         )
@@ -196,7 +199,7 @@ class Drive:
         return _Share(actors, {"num_cpus": min(0.5, part)}, {"num_cpus": min(0.5, part)}, None)
 
     def _report(
-        self, manifest: Manifest, *, started: float, began: float, embedded: int = 0, failed: int = 0, written: int = 0
+        self, manifest: Manifest, *, started: float, began: float, embedded: int = 0, failed: int = 0, written: int = 0, actors: int = 0
     ) -> EmbedReport:
         return EmbedReport(
             rows=manifest.rows,
@@ -204,7 +207,7 @@ class Drive:
             failed=failed,
             shards=manifest.shards,
             written=written,
-            actors=self._share().actors if embedded else 0,
+            actors=actors,
             start_seconds=began - started - self.list_seconds,
             list_seconds=self.list_seconds,
             seconds=time.time() - began,
