@@ -66,7 +66,7 @@ def _say(report: "EmbedReport", output: str) -> None:
         f"{rate:.1f} a second for {report.seconds:.1f} s"
     )
     show.note(
-        f"vitsearch: before that {report.start_seconds:.1f} s to start the cluster and {report.actors} actors, "
+        f"vitsearch: before that {report.start_seconds:.1f} s to start the cluster and {report.actors} actor{'s' if report.actors > 1 else ''}, "
         f"{report.list_seconds:.1f} s to list the photos"
     )
     if report.failed:

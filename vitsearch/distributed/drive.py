@@ -147,13 +147,14 @@ class Drive:
         return self._report(writer.manifest, started=started, began=began, **counts)
 
     def _job(self, manifest: Manifest, facts: EncoderFacts, todo: list[int], rows: int) -> Job:
-        piece = min(max(PIECE, -(-rows // MOST_PIECES)), manifest.shard_size)
+        size = min(manifest.shard_size, manifest.rows)  # a set of one shard has no pieces beyond its rows
+        piece = min(max(PIECE, -(-rows // MOST_PIECES)), size)
         return Job(
             output=self.storage.name,
             source=self.source,
             model=self.model,
             facts=facts,
-            shard_size=manifest.shard_size,
+            shard_size=size,
             piece=piece,
             todo=tuple(todo),
             max_pixels=self.options.max_pixels,
