@@ -65,9 +65,7 @@ def _say(report: "EmbedReport", output: str) -> None:
         f"{report.embedded:,} of {report.rows:,} photos are now in {report.written:,} shards in {show.printable(output)}, "
         f"{rate:.1f} a second for {report.seconds:.1f} s"
     )
-    show.note(
-        f"vitsearch: before that {report.start_seconds:.1f} s to start the cluster and {report.actors} actor{'s' if report.actors > 1 else ''}, "
-        f"{report.list_seconds:.1f} s to list the photos"
-    )
+    before = f"{report.start_seconds:.1f} s to start the cluster and {report.actors} actor{'s' if report.actors > 1 else ''}"
+    show.note(f"vitsearch: before that {before}, {report.list_seconds:.1f} s to list the photos")
     if report.failed:
         show.note(f"vitsearch: {report.failed:,} files have no vector: the column `error` of their rows says why")
