@@ -1,7 +1,6 @@
 """`vitsearch export`, `import` and `merge`: collections in and out."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import click
 
 from vitsearch.cli import show
 from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
+from vitsearch.cli.progress import counted_bar
 
 FORMATS = ("clip-retrieval", "faiss", "shards")
 MOST_PROBLEMS = 10  # named one by one; the rest is counted
@@ -39,7 +39,7 @@ def export(photos: str, output: str, **options: Any) -> int:
     from vitsearch.collection import Collection
     from vitsearch.exchange import export_clip_retrieval, export_faiss, export_shards
 
-    with Collection.open(photos, collection=options["collection"]) as found, _bar("exporting") as progress:
+    with Collection.open(photos, collection=options["collection"]) as found, counted_bar("exporting") as progress:
         if options["layout"] == "faiss":
             count = export_faiss(found, output, recipe=options["recipe"], progress=progress)
         else:
@@ -76,7 +76,7 @@ def import_vectors(source: str, photos: str | None, **options: Any) -> int:
     if photos is None and (layout != "shards" or not options["collection"]):
         raise click.UsageError("name the folder PHOTOS; only shards are imported without it, into --collection DIR")
     given = {name: options[name] for name in ("device", "paths_from", "check", "partial")}
-    with _bar("importing") as progress:
+    with counted_bar("importing") as progress:
         report = _importer(layout)(
             source, photos, collection=options["collection"], encoder=options["encoder"], options=ImportOptions(**given), progress=progress
         )
@@ -133,7 +133,7 @@ def merge(source_photos: str, photos: str, **options: Any) -> int:
     with (
         Collection.open(source_photos, collection=options["source_collection"]) as source,
         Collection.open(photos, collection=options["collection"]) as target,
-        _bar("merging") as progress,
+        counted_bar("merging") as progress,
     ):
         report = merge_collections(source, target, progress=progress)
     _say(asdict(report), options["as_json"], "photos are in the collection", _target(photos, options))
@@ -156,16 +156,3 @@ def _say(counts: dict[str, int], as_json: bool, what: str, target: str | None) -
 
 def _target(photos: str, options: dict[str, Any]) -> str:
     return f"{photos} --collection {options['collection']}" if options["collection"] else photos
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    from vitsearch.cli.progress import photo_bar
-
-    with photo_bar(None, what) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield progress

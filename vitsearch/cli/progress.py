@@ -1,6 +1,8 @@
 """Progress on a terminal."""
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from vitsearch.cli import show
@@ -12,6 +14,18 @@ def photo_bar(total: int | None, what: str) -> Any:
     from tqdm import tqdm
 
     return tqdm(total=total, unit=" photos", desc=what, disable=None, file=sys.stderr, dynamic_ncols=True)
+
+
+@contextmanager
+def counted_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar for the block; what is yielded is called with the photos done and their number."""
+    with photo_bar(None, what) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
 
 
 class ProgressBar:

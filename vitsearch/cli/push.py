@@ -6,6 +6,7 @@ import click
 
 from vitsearch.cli import show
 from vitsearch.cli.options import JSON
+from vitsearch.cli.progress import counted_bar
 
 
 @click.command()
@@ -26,8 +27,8 @@ def push(output: str, uri: str, as_json: bool, **options: Any) -> int:
 
     from vitsearch.distributed.push import push as run
 
-    with _Bar() as bar:
-        report = run(output, uri, options["name"], index=options["index"], batch=options["batch"], progress=bar)
+    with counted_bar("pushing") as progress:
+        report = run(output, uri, options["name"], index=options["index"], batch=options["batch"], progress=progress)
     for text in report.notes:
         show.note(f"vitsearch: {text}")
     if report.missing:
@@ -40,24 +41,3 @@ def push(output: str, uri: str, as_json: bool, **options: Any) -> int:
     show.line(f"{report.place} holds {report.total:,} photos ({done}) in {report.seconds:.1f} s")
     show.note(f"vitsearch: {report.found} of {report.checked} stored vectors were searched for and found again")
     return 0
-
-
-class _Bar:
-    """Shows photos, rate and time left on stderr; silent where that is no terminal."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-
-    def __enter__(self) -> "_Bar":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def __call__(self, done: int, total: int) -> None:
-        if self._bar is None:
-            from vitsearch.cli.progress import photo_bar
-
-            self._bar = photo_bar(total, "pushing")
-        self._bar.update(done - self._bar.n)

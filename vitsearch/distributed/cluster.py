@@ -10,6 +10,7 @@ from typing import Any
 import ray as _ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from vitsearch.encoders.sessions import usable_cores
 from vitsearch.errors import VitsearchError
 
 REACHED = 10.0  # seconds to wait for an answer
@@ -69,11 +70,6 @@ def _check_reached(address: str | None) -> None:
             f"no Ray cluster at {address} ({getattr(error, 'strerror', None) or error}): check the address, or leave it out to use this "
             "machine alone"
         ) from error
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

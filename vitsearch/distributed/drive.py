@@ -107,13 +107,12 @@ class Drive:
         if not rows:
             raise CollectionError(f"no photos found in {self.source.name}: check the name, or say what it holds with --source-format")
         self.list_seconds = time.time() - started
-        golden = [[float(number) for number in row] for row in facts.golden]
         manifest = Manifest(
             encoder=facts.name,
             encoder_fingerprint=facts.fingerprint,
             dtype=facts.dtype,
             dim=facts.dim,
-            golden=golden,
+            golden=facts.golden.tolist(),
             source=self.source.name,
             decoding=self._decoding,
             shard_size=size,

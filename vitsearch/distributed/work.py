@@ -22,16 +22,13 @@ from vitsearch.encoders.protocol import ImageEncoder, decode_at_least, pace
 from vitsearch.errors import EncoderMismatch, PhotoError
 from vitsearch.photos import decode, map_ahead
 from vitsearch.photos.decode import fingerprint_of
-from vitsearch.pipeline.encode import PatientEncoder
+from vitsearch.pipeline.encode import NOT_FINITE, TOO_LARGE, PatientEncoder
 from vitsearch.shards import ShardRow, photo_id, storage_of
 from vitsearch.shards.writer import facts_table, with_vectors
 from vitsearch.sources import Entry, Source
 
 BATCH_BYTES = 8_000_000  # decoded photos that travel together
 AHEAD = 4  # photos that one task has read before they are decoded
-_NOT_FINITE = "the encoder gave a vector that is not finite"
-_TOO_LARGE = "not enough memory to encode it, even by itself"
-
 
 Decoded = tuple[ShardRow, NDArray[Any] | None]
 
@@ -58,9 +55,9 @@ class Model:
     dtype: str
     runtime: str
 
-    def load(self, *, bulk: bool = True) -> ImageEncoder:
+    def load(self) -> ImageEncoder:
         """Return the encoder; raises EncoderError."""
-        return load_encoder(self.name, self.device, self.dtype, runtime=self.runtime, export=True, bulk=bulk)
+        return load_encoder(self.name, self.device, self.dtype, runtime=self.runtime, export=True, bulk=True)
 
     def facts(self) -> EncoderFacts:
         """Return what the encoder says of itself, golden vectors among it; loads it."""
@@ -197,7 +194,7 @@ class Encode:
         table = table.combine_chunks()
         pictures = _pictures(table)
         rows = [row for start in range(0, len(pictures), self._most) for row in self._encoder.encode(pictures[start : start + self._most])]
-        reasons = [_TOO_LARGE if row is None else None if np.isfinite(row).all() else _NOT_FINITE for row in rows]
+        reasons = [TOO_LARGE if row is None else None if np.isfinite(row).all() else NOT_FINITE for row in rows]
         good = [row for row, reason in zip(rows, reasons, strict=True) if row is not None and reason is None]
         vectors = np.stack(good).astype(np.float16) if good else np.empty((0, self._dim), dtype=np.float16)
         encoded = with_vectors(_with_errors(table, iter(reasons)), vectors)

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from vitsearch.encoders.protocol import ImageEncoder, Vectors
 
+TOO_LARGE = "not enough memory to encode it, even by itself"  # why a photo has no vector
+NOT_FINITE = "the encoder gave a vector that is not finite"
 _WORDS = ("out of memory", "bad_alloc", "bad allocation", "failed to allocate", "not enough memory")
 
 

@@ -18,7 +18,7 @@ from vitsearch.errors import PhotoError
 from vitsearch.photos import PhotoDecoder, ThreadDecoder, map_ahead, read_bytes_and_fingerprint
 from vitsearch.pipeline.clock import Clock
 from vitsearch.pipeline.decoding import Decoding
-from vitsearch.pipeline.encode import PatientEncoder
+from vitsearch.pipeline.encode import NOT_FINITE, TOO_LARGE, PatientEncoder
 from vitsearch.plan import Plan
 from vitsearch.store import Half, PhotoStore
 from vitsearch.types import Found, PhotoInfo
@@ -127,7 +127,7 @@ class Pipeline:
                     continue
                 row = next(fresh) if item.prepared is not None else None
                 if item.prepared is not None and row is None:
-                    changed |= self._fail(item.found, "not enough memory to encode it, even by itself")
+                    changed |= self._fail(item.found, TOO_LARGE)
                     continue
                 changed |= self._keep(item, vector=item.vector if row is None else row.astype(np.float16), generation=generation)
             self.store.raise_generation(changed)
@@ -160,7 +160,7 @@ class Pipeline:
             self.counts["moved"] += 1
             return False
         if vector is None or item.info is None or not np.isfinite(vector).all():
-            return self._fail(item.found, "the encoder gave a vector that is not finite")
+            return self._fail(item.found, NOT_FINITE)
         self.store.put_photo(item.found, item.fingerprint, item.info, vector=vector, generation=generation)
         self.counts["indexed"] += 1
         return True

@@ -67,11 +67,6 @@ class Storage:
             else:
                 self._fs.pipe_file(self._at(name), data)  # an object store shows an object when it is whole
 
-    def remove(self, name: str) -> None:
-        """Remove a file; one that is not there is removed already."""
-        with self._errors(name), suppress(FileNotFoundError):
-            self._fs.rm_file(self._at(name))
-
     def _at(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
 
