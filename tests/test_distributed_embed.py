@@ -231,10 +231,8 @@ def wait_for(holds: Any, run: subprocess.Popen[Any], seconds: int = 240) -> None
 @pytest.fixture
 def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a cluster of its own process, for a Ray Client."""
-    with socket.socket() as one, socket.socket() as other:  # two free ports, above those that Ray gives to its workers
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        port, inner = one.getsockname()[1], other.getsockname()[1]
+    # between the ports that Ray gives to its workers and those that the system, and so Ray's other parts, take at random
+    port, inner = [number for number in range(20_100, 22_900) if not listens(number)][:2]
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     ports = [f"--port={inner}", f"--ray-client-server-port={port}", "--include-dashboard=false", "--disable-usage-stats"]
     start = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2", "--object-store-memory=200000000"]
