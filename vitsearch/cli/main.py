@@ -22,7 +22,6 @@ from vitsearch.cli.index import index
 from vitsearch.cli.label import label
 from vitsearch.cli.opening import open_collection
 from vitsearch.cli.options import ANYWHERE, COLLECTION, DEVICE, JSON, PHOTOS
-from vitsearch.cli.plan import plan
 from vitsearch.cli.prepare import prepare
 from vitsearch.cli.push import push
 from vitsearch.cli.search import search, similar
@@ -210,7 +209,6 @@ cli.add_command(merge)
 cli.add_command(tune)
 cli.add_command(prepare)
 cli.add_command(embed)
-cli.add_command(plan)
 cli.add_command(build)
 cli.add_command(push)
 

@@ -3,7 +3,6 @@
 from vitsearch.distributed.build import BuildReport, build_index
 from vitsearch.distributed.embed import embed
 from vitsearch.distributed.options import EmbedReport
-from vitsearch.distributed.plan import Plan, make_plan
 from vitsearch.distributed.shard_index import ShardIndex
 
-__all__ = ["BuildReport", "EmbedReport", "Plan", "ShardIndex", "build_index", "embed", "make_plan"]
+__all__ = ["BuildReport", "EmbedReport", "ShardIndex", "build_index", "embed"]
