@@ -1,9 +1,11 @@
-"""Measure classification on a folder of classes: zero-shot, supervised, from 1, 5 and 20 examples a class, fine-tuned, with calibration.
+"""Measure classification on a folder of classes: zero-shot, supervised, from 1, 5 and 20 examples a
+class, fine-tuned, with calibration.
 
     python benchmarks/classify.py --data DIR [--seeds 5] [--finetune]
 
-DIR holds ``imagenette-dev.tar``, one folder a class. All ways are judged on the same photos: those that are no example for any of them
-(20 a class are, drawn anew with each seed). The table gives the mean over the seeds and the 95 % interval of the first.
+DIR holds ``imagenette-dev.tar``, one folder a class. All ways are judged on the same photos: those
+that are no example for any of them (20 a class are, drawn anew with each seed). The table gives the
+mean over the seeds and the 95 % interval of the first.
 """
 
 import argparse
@@ -18,12 +20,19 @@ from machine import machine
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitsearch import Collection, FinetuneSettings, calibrate, finetune, index_folder, load_classifier
-from vitsearch.classify import Classifier, prototype_classifier, tip_classifier
-from vitsearch.classify.probe import probe_classifier
+from vitsearch import (
+    Collection,
+    FinetuneSettings,
+    calibrate,
+    finetune,
+    index_folder,
+    load_classifier,
+)
 from vitsearch.encoders.mini.encoder import MiniEncoder
-from vitsearch.labelling import labelled_vectors
-from vitsearch.metrics import accuracy_interval, expected_calibration_error
+from vitsearch.evaluation import labelled_vectors
+from vitsearch.labels import Classifier, prototype_classifier, tip_classifier
+from vitsearch.labels.metrics import accuracy_interval, expected_calibration_error
+from vitsearch.labels.probe import probe_classifier
 
 SHOTS = (1, 5, 20)
 Numbers = NDArray[np.int64]
@@ -35,7 +44,9 @@ def draw_examples(right: Numbers, seed: int) -> list[Numbers]:
     return [rng.permutation(np.flatnonzero(right == number)) for number in range(right.max() + 1)]
 
 
-def judge(classifier: Classifier, vectors: NDArray[np.float32], truth: Sequence[str]) -> tuple[int, float]:
+def judge(
+    classifier: Classifier, vectors: NDArray[np.float32], truth: Sequence[str]
+) -> tuple[int, float]:
     """Return how many are right and the calibration error."""
     chances = classifier.predict_proba(vectors)
     right = np.array([classifier.classes.index(label) for label in truth])
@@ -43,14 +54,18 @@ def judge(classifier: Classifier, vectors: NDArray[np.float32], truth: Sequence[
 
 
 def supervised(found: Collection, paths: Sequence[str], truth: Sequence[str]) -> NDArray[np.bool_]:
-    """Return which photos the supervised head of `mini` gets right among its own classes of these names."""
+    """Return which photos the supervised head of `mini` gets right among its own classes of these
+    names.
+    """
     encoder = found.encoder
     assert isinstance(encoder, MiniEncoder)
     names = sorted(set(truth))
     columns = [encoder.class_names.index(name) for name in names]
     best: list[int] = []
     for start in range(0, len(paths), 64):
-        images = [Image.open(found.root / path).convert("RGB") for path in paths[start : start + 64]]
+        images = [
+            Image.open(found.root / path).convert("RGB") for path in paths[start : start + 64]
+        ]
         best.extend(encoder.class_logits(images)[:, columns].argmax(axis=1).tolist())
     return np.array([names[place] == label for place, label in zip(best, truth, strict=True)])
 
@@ -60,7 +75,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, required=True, help="folder with imagenette-dev.tar")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--finetune", action="store_true", help="also fine-tune mini on 20 photos a class, for each seed (minutes)")
+    parser.add_argument(
+        "--finetune",
+        action="store_true",
+        help="also fine-tune mini on 20 photos a class, for each seed (minutes)",
+    )
     chosen = parser.parse_args()
     print(machine())
     with tempfile.TemporaryDirectory() as place:
@@ -71,18 +90,27 @@ def main() -> None:
             measure(found, chosen.seeds, finetuning=chosen.finetune)
 
 
-def fine_tuned(found: Collection, paths: Sequence[str], truth: Sequence[str], some: Numbers, rest: Numbers) -> tuple[int, float]:
-    """Fine-tune `mini` on some of the photos, no others, and return how many of the rest are right and the calibration error."""
+def fine_tuned(
+    found: Collection, paths: Sequence[str], truth: Sequence[str], some: Numbers, rest: Numbers
+) -> tuple[int, float]:
+    """Fine-tune `mini` on some of the photos, no others, and return how many of the rest are right
+    and the calibration error.
+    """
     with tempfile.TemporaryDirectory() as place:
         examples = Path(place) / "examples.csv"
         with open(examples, "w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([("path", "label"), *((paths[i], truth[i]) for i in some)])
         settings = FinetuneSettings(validation=0.0)
         report = finetune(found.root, str(examples), Path(place) / "model", settings=settings)
-        print(f"fine-tuned on {report.photos} photos, {report.epochs[-1].epoch} epochs, in {report.seconds:.0f} s")
+        print(
+            f"fine-tuned on {report.photos} photos, {report.epochs[-1].epoch} epochs, in "
+            f"{report.seconds:.0f} s"
+        )
         classifier = load_classifier(f"local-dir:{place}/model")
         chances = np.empty((len(rest), len(classifier.classes)), dtype=np.float32)
-        for row, labels in enumerate(classifier([found.root / paths[i] for i in rest], len(classifier.classes))):
+        for row, labels in enumerate(
+            classifier([found.root / paths[i] for i in rest], len(classifier.classes))
+        ):
             for one in labels:
                 chances[row, classifier.classes.index(one.label)] = one.score
     right = np.array([classifier.classes.index(truth[i]) for i in rest])
@@ -106,8 +134,12 @@ def measure(found: Collection, seeds: int, *, finetuning: bool = False) -> None:
         order = draw_examples(right, seed)
         rest = np.sort(np.concatenate([places[max(SHOTS) :] for places in order]))
         told = [truth[place] for place in rest]
-        results.setdefault("zero-shot", []).append((*judge(zero_shot, vectors[rest], told), len(rest)))
-        results.setdefault("supervised head", []).append((int(head[rest].sum()), float("nan"), len(rest)))
+        results.setdefault("zero-shot", []).append(
+            (*judge(zero_shot, vectors[rest], told), len(rest))
+        )
+        results.setdefault("supervised head", []).append(
+            (int(head[rest].sum()), float("nan"), len(rest))
+        )
         for shots in SHOTS:
             some = np.concatenate([places[:shots] for places in order])
             labels = [truth[place] for place in some]
@@ -117,14 +149,21 @@ def measure(found: Collection, seeds: int, *, finetuning: bool = False) -> None:
                     results.setdefault(f"{name}, {shots} a class", []).append((*judged, len(rest)))
         if finetuning:
             name = f"fine-tuned mini, {max(SHOTS)} a class"
-            results.setdefault(name, []).append((*fine_tuned(found, paths, truth, some, rest), len(rest)))
+            results.setdefault(name, []).append(
+                (*fine_tuned(found, paths, truth, some, rest), len(rest))
+            )
         calibrated, _ = calibrate(zero_shot, vectors[some], labels)  # on the most examples
-        results.setdefault("zero-shot, calibrated on these", []).append((*judge(calibrated, vectors[rest], told), len(rest)))
+        results.setdefault("zero-shot, calibrated on these", []).append(
+            (*judge(calibrated, vectors[rest], told), len(rest))
+        )
     for name, runs in results.items():
         low, high = accuracy_interval(runs[0][0], runs[0][2])
         share = float(np.mean([hits / total for hits, _, total in runs]))
         error = float(np.mean([wrong for _, wrong, _ in runs]))
-        print(f"{name:32} accuracy {share:.3f}  ({low:.3f} to {high:.3f})  calibration error {error:.3f}")
+        print(
+            f"{name:32} accuracy {share:.3f}  ({low:.3f} to {high:.3f})  calibration error "
+            f"{error:.3f}"
+        )
 
 
 if __name__ == "__main__":

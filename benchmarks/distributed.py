@@ -1,11 +1,14 @@
-"""Embedding on a local Ray cluster beside indexing on one machine, and whether it stays as fast and small with more photos.
+"""Embedding on a local Ray cluster beside indexing on one machine, and whether it stays as fast and
+small with more photos.
 
-    python benchmarks/distributed.py against PHOTOS [--encoder mini] [--rounds 3]
-    python benchmarks/distributed.py growth [--counts 5000 20000 80000] [--encoder colour] [--side 64]
+python benchmarks/distributed.py against PHOTOS [--encoder mini] [--rounds 3] python
+benchmarks/distributed.py growth [--counts 5000 20000 80000] [--encoder colour] [--side 64]
 
-``against`` runs both on the same folder in turn, each in a process of its own, and compares rates and vectors; the start of the cluster and
-of its actors, and the loading of the model on one machine, are reported apart. ``growth`` draws small photos, each another, and embeds
-more and more of them; memory is the most that the driver and all processes of the cluster held together (proportional set size).
+``against`` runs both on the same folder in turn, each in a process of its own, and compares rates
+and vectors; the start of the cluster and of its actors, and the loading of the model on one
+machine, are reported apart. ``growth`` draws small photos, each another, and embeds more and more
+of them; memory is the most that the driver and all processes of the cluster held together
+(proportional set size).
 """
 
 import argparse
@@ -36,14 +39,19 @@ import json, sys
 import vitsearch
 source, output, encoder, size = sys.argv[1:]
 report = vitsearch.index_folder(source, collection=output, encoder=encoder)
-print(json.dumps({"embedded": report.indexed, "seconds": report.seconds, "start_seconds": report.load_seconds}))
+times = {"seconds": report.seconds, "start_seconds": report.load_seconds}
+print(json.dumps({"embedded": report.indexed, **times}))
 """
 
 
 def run(code: str, *arguments: str) -> tuple[dict[str, Any], int]:
-    """Run code in a process of its own; return what it says, and the most memory that it and its children held, in bytes."""
+    """Run code in a process of its own; return what it says, and the most memory that it and its
+    children held, in bytes.
+    """
     with tempfile.TemporaryFile("w+") as said:
-        child = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=said, stderr=subprocess.DEVNULL)
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, *arguments], stdout=said, stderr=subprocess.DEVNULL
+        )
         most = 0
         while child.poll() is None:
             most = max(most, held_by(child.pid))
@@ -78,13 +86,24 @@ def against(photos: Path, encoder: str, rounds: int) -> None:
                 rates[name].append(report["embedded"] / report["seconds"])
                 starts[name] = report["start_seconds"]
                 rate = rates[name][-1]
-                print(f"  {name}: {rate:.1f} photos/s for {report['seconds']:.1f} s, {memory / 1e6:.0f} MB", file=sys.stderr, flush=True)
+                print(
+                    (
+                        f"  {name}: {rate:.1f} photos/s for {report['seconds']:.1f} s, "
+                        f"{memory / 1e6:.0f} MB"
+                    ),
+                    file=sys.stderr,
+                    flush=True,
+                )
             apart = difference(photos, f"{folder}/one machine", f"{folder}/Ray")
     medians = {name: statistics.median(found) for name, found in rates.items()}
     print(f"{machine()}; {encoder}, {len(list(photos.iterdir())):,} photos, medians of {rounds}\n")
     for name, rate in medians.items():
         print(f"{name}: {rate:.1f} photos/s after {starts[name]:.1f} s of start")
-    print(f"Ray / one machine: {medians['Ray'] / medians['one machine']:.3f}; vectors differ by at most {apart:.1e}")
+    print(
+        f"Ray / one machine: {medians['Ray'] / medians['one machine']:.3f}; vectors differ by "
+        "at "
+        f"most {apart:.1e}"
+    )
 
 
 def difference(photos: Path, collection: str, output: str) -> float:
@@ -95,24 +114,41 @@ def difference(photos: Path, collection: str, output: str) -> float:
     with vitsearch.Collection.open(photos, collection=collection) as found:
         named, rows = found.vectors()
         here = dict(zip((photo.path for photo in named), rows, strict=True))
-    there = {row.path: half for block, halves in open_shards(output).blocks() for row, half in zip(block, halves, strict=True)}
+    there = {
+        row.path: half
+        for block, halves in open_shards(output).blocks()
+        for row, half in zip(block, halves, strict=True)
+    }
     if here.keys() != there.keys():
         sys.exit(f"{len(here.keys() ^ there.keys())} photos are only in one of both")
-    from vitsearch.vectors import unit_rows
+    from vitsearch.arrays import unit_rows
 
     return max(float(np.abs(here[path] - unit_rows(there[path][None])[0]).max()) for path in here)
 
 
 def growth(counts: list[int], encoder: str, side: int) -> None:
-    print(f"{machine()}; {encoder}, photos of {side} x {side}\n\n| photos | photos/s | start | peak memory |\n|---|---|---|---|")
+    print(
+        f"{machine()}; {encoder}, photos of {side} x {side}\n\n| photos | photos/s | start | "
+        "peak "
+        "memory |\n|---|---|---|---|"
+    )
     with tempfile.TemporaryDirectory() as folder:
         drawn = 0
         for count in sorted(counts):
             draw(Path(folder) / "photos", drawn, count, side)
             drawn = count
-            report, memory = run(EMBED, f"{folder}/photos", f"{folder}/shards-{count}", encoder, "10000")
+            report, memory = run(
+                EMBED, f"{folder}/photos", f"{folder}/shards-{count}", encoder, "10000"
+            )
             rate = report["embedded"] / report["seconds"]
-            print(f"| {count:,} | {rate:.1f} | {report['start_seconds']:.1f} s | {memory / 1e6:.0f} MB |", flush=True)
+            print(
+                (
+                    f"| {count:,} | {rate:.1f} | {report['start_seconds']:.1f} s | "
+                    f"{memory / 1e6:.0f} "
+                    "MB |"
+                ),
+                flush=True,
+            )
 
 
 def draw(folder: Path, start: int, stop: int, side: int) -> None:
@@ -122,11 +158,15 @@ def draw(folder: Path, start: int, stop: int, side: int) -> None:
         small = Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8))
         place = folder / f"{number // 1000:03}"
         place.mkdir(parents=True, exist_ok=True)
-        small.resize((side, side), Image.Resampling.BICUBIC).save(place / f"{number:06}.jpg", quality=85)
+        small.resize((side, side), Image.Resampling.BICUBIC).save(
+            place / f"{number:06}.jpg", quality=85
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     beside = commands.add_parser("against")
     beside.add_argument("photos", type=Path)

@@ -1,11 +1,15 @@
-"""The encode stage of `vitsearch index` beside a bare forward loop with the best settings, on the CPU.
+"""The encode stage of `vitsearch index` beside a bare forward loop with the best settings, on the
+CPU.
 
-    python benchmarks/encode_stage.py mini local-dir:/path/to/model [--dtype float32 int8] [--photos 64] [--rounds 5]
+python benchmarks/encode_stage.py mini local-dir:/path/to/model [--dtype float32 int8] [--photos 64]
+[--rounds 5]
 
-Bare is ONNX Runtime's ``session.run`` on tensors that are there already, nothing before or after it: a thread a core on each batch,
-or a thread a batch and a batch a core, in batches of 4 to 32; the best of all of them counts (int8 takes one picture at a time, since
-its numbers depend on what is computed together). The stage is `encode_prepared` on resized uint8 pictures, called as the pipeline calls
-it: stacking, normalising and scaling to unit length are in it. All settings take turns in each round; medians of photos a second.
+Bare is ONNX Runtime's ``session.run`` on tensors that are there already, nothing before or after
+it: a thread a core on each batch, or a thread a batch and a batch a core, in batches of 4 to 32;
+the best of all of them counts (int8 takes one picture at a time, since its numbers depend on what
+is computed together). The stage is `encode_prepared` on resized uint8 pictures, called as the
+pipeline calls it: stacking, normalising and scaling to unit length are in it. All settings take
+turns in each round; medians of photos a second.
 """
 
 import argparse
@@ -21,9 +25,9 @@ from machine import machine
 from PIL import Image
 
 from vitsearch import load_encoder
+from vitsearch.encoders.base import pace
+from vitsearch.encoders.onnx.session import open_graph, usable_cores
 from vitsearch.encoders.preprocess import normalise
-from vitsearch.encoders.protocol import pace
-from vitsearch.encoders.sessions import open_graph, usable_cores
 
 BATCHES = (4, 8, 16, 32)
 
@@ -35,7 +39,11 @@ def bare(encoder: Any, pictures: list[np.ndarray]) -> dict[str, Callable[[], obj
 
         file, outputs, tensors = FOLDER / "image.onnx", ["vectors"], np.stack(pictures)
     else:
-        file, outputs, tensors = Path(encoder.folder) / "image.onnx", None, normalise(pictures, encoder.preprocess)
+        file, outputs, tensors = (
+            Path(encoder.folder) / "image.onnx",
+            None,
+            normalise(pictures, encoder.preprocess),
+        )
     cores, loops = usable_cores(), {}
     for callers, threads in ((1, cores), (cores, 1)):
         session = open_graph(file, threads)
@@ -51,7 +59,11 @@ def stage(encoder: Any, pictures: list[np.ndarray]) -> Callable[[], object]:
     """Return the pipeline's way to encode."""
     callers, size = pace(encoder)
     batch = size or len(pictures)
-    return in_turns(encoder.encode_prepared, [pictures[start : start + batch] for start in range(0, len(pictures), batch)], callers)
+    return in_turns(
+        encoder.encode_prepared,
+        [pictures[start : start + batch] for start in range(0, len(pictures), batch)],
+        callers,
+    )
 
 
 def in_turns(work: Callable[[Any], object], parts: list[Any], callers: int) -> Callable[[], object]:
@@ -73,18 +85,28 @@ def seconds(call: Callable[[], object]) -> float:
 
 def main() -> None:
     """Print a line for each model and number format."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("models", nargs="+")
     parser.add_argument("--dtype", nargs="*", default=["float32"])
     parser.add_argument("--photos", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     chosen = parser.parse_args()
     print(f"{machine()}; {chosen.photos} pictures, medians of {chosen.rounds} rounds\n")
-    print("| model | best bare loop | photos/s | encode stage, photos/s | share |\n|---|---|---|---|---|", flush=True)
+    print(
+        (
+            "| model | best bare loop | photos/s | encode stage, photos/s | share "
+            "|\n|---|---|---|---|---|"
+        ),
+        flush=True,
+    )
     noise = np.random.default_rng(0).integers(0, 256, (chosen.photos, 300, 400, 3), dtype=np.uint8)
     for model in chosen.models:
         for dtype in ["float32"] if model == "mini" else chosen.dtype:
-            encoder = load_encoder(model, "cpu", dtype, runtime="auto" if model == "mini" else "onnx", bulk=True)
+            encoder = load_encoder(
+                model, "cpu", dtype, runtime="auto" if model == "mini" else "onnx", bulk=True
+            )
             pictures = [encoder.prepare(Image.fromarray(pixels)) for pixels in noise]
             calls = {"stage": stage(encoder, pictures), **bare(encoder, pictures)}
             for call in calls.values():
@@ -93,9 +115,17 @@ def main() -> None:
             for _ in range(chosen.rounds):
                 for name, call in calls.items():
                     times[name].append(seconds(call))
-            rates = {name: chosen.photos / statistics.median(spent) for name, spent in times.items()}
+            rates = {
+                name: chosen.photos / statistics.median(spent) for name, spent in times.items()
+            }
             ours, best = rates.pop("stage"), max(rates, key=rates.__getitem__)
-            print(f"| {model}, {dtype} | {best} | {rates[best]:.1f} | {ours:.1f} | {100 * ours / rates[best]:.0f} % |", flush=True)
+            print(
+                (
+                    f"| {model}, {dtype} | {best} | {rates[best]:.1f} | {ours:.1f} | "
+                    f"{100 * ours / rates[best]:.0f} % |"
+                ),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

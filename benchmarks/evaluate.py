@@ -1,9 +1,11 @@
-"""Measure an encoder: Flickr8k dev retrieval both ways, imagenette-dev zero-shot and, for `mini`, supervised accuracy.
+"""Measure an encoder: Flickr8k dev retrieval both ways, imagenette-dev zero-shot and, for `mini`,
+supervised accuracy.
 
     python benchmarks/evaluate.py --data DIR [--encoder mini]
 
-DIR holds ``flickr8k-dev.tar`` (photos and ``captions.tsv``: name, tab, caption) and ``imagenette-dev.tar`` (one folder a class).
-Recall@k counts a query as found when at least one right answer is among the first k.
+DIR holds ``flickr8k-dev.tar`` (photos and ``captions.tsv``: name, tab, caption) and
+``imagenette-dev.tar`` (one folder a class). Recall@k counts a query as found when at least one
+right answer is among the first k.
 """
 
 import argparse
@@ -17,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vitsearch.arrays import unit_rows
 from vitsearch.encoders import Encoder, load_encoder
 from vitsearch.encoders.mini.encoder import MiniEncoder
-from vitsearch.metrics import first_right_ranks, recall_at_k
-from vitsearch.vectors import unit_rows
+from vitsearch.labels.metrics import first_right_ranks, recall_at_k
 
 RANKS = (1, 5, 10)
 TEMPLATE = "a photo of a {}."
@@ -83,32 +85,54 @@ def imagenette(encoder: Encoder, data: Path) -> float:
     classes = sorted(set(truth))
     weights = unit_rows(encoder.encode_texts([TEMPLATE.format(label) for label in classes]))
     guesses = (photos @ weights.T).argmax(axis=1)
-    return float(np.mean([classes[guess] == label for guess, label in zip(guesses, truth, strict=True)]))
+    return float(
+        np.mean([classes[guess] == label for guess, label in zip(guesses, truth, strict=True)])
+    )
 
 
 def supervised(encoder: MiniEncoder, data: Path) -> float:
     """Return the accuracy of the 1,000-way head restricted to the ten classes."""
     named = list(read_photos(data / "imagenette-dev.tar"))
-    logits = np.concatenate([encoder.class_logits([image for _, image in named[i : i + BATCH]]) for i in range(0, len(named), BATCH)])
+    logits = np.concatenate(
+        [
+            encoder.class_logits([image for _, image in named[i : i + BATCH]])
+            for i in range(0, len(named), BATCH)
+        ]
+    )
     truth = [Path(name).parent.name for name, _ in named]
     classes = sorted(set(truth))
     chosen = [encoder.class_names.index(label) for label in classes]
     guesses = logits[:, chosen].argmax(axis=1)
-    return float(np.mean([classes[guess] == label for guess, label in zip(guesses, truth, strict=True)]))
+    return float(
+        np.mean([classes[guess] == label for guess, label in zip(guesses, truth, strict=True)])
+    )
 
 
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data", type=Path, required=True, help="folder with flickr8k-dev.tar and imagenette-dev.tar")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="folder with flickr8k-dev.tar and imagenette-dev.tar",
+    )
     parser.add_argument("--encoder", default="mini")
     arguments = parser.parse_args()
     encoder, began = load_encoder(arguments.encoder), time.perf_counter()
-    for direction, figures in zip(("text to image", "image to text"), flickr8k(encoder, arguments.data), strict=True):
-        print(f"Flickr8k dev {direction}: " + "  ".join(f"R@{k} {value:.3f}" for k, value in figures.items()))
+    for direction, figures in zip(
+        ("text to image", "image to text"), flickr8k(encoder, arguments.data), strict=True
+    ):
+        print(
+            f"Flickr8k dev {direction}: "
+            + "  ".join(f"R@{k} {value:.3f}" for k, value in figures.items())
+        )
     print(f"imagenette-dev zero-shot: {imagenette(encoder, arguments.data):.3f}")
     if isinstance(encoder, MiniEncoder):
-        print(f"imagenette-dev supervised, ten of the 1,000 classes: {supervised(encoder, arguments.data):.3f}")
+        print(
+            "imagenette-dev supervised, ten of the 1,000 classes: "
+            f"{supervised(encoder, arguments.data):.3f}"
+        )
     print(f"{time.perf_counter() - began:.0f} s")
 
 

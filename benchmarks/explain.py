@@ -2,9 +2,10 @@
 
     python benchmarks/explain.py --data DIR [--encoder mini] [--count 100] [--seed 0]
 
-DIR holds ``imagenette-dev.tar`` (one folder a class). Two photos of different classes stand side by side in a square, the text names one
-of the two classes, and it is right when the mean relevance of that photo's half is the larger one. Attention rollout, which knows
-no text, is the baseline: it should be right by chance, in about half of the collages.
+DIR holds ``imagenette-dev.tar`` (one folder a class). Two photos of different classes stand side by
+side in a square, the text names one of the two classes, and it is right when the mean relevance of
+that photo's half is the larger one. Attention rollout, which knows no text, is the baseline: it
+should be right by chance, in about half of the collages.
 """
 
 import argparse
@@ -25,15 +26,21 @@ LAYOUTS = ("halves", "squeezed", "boxed")
 
 @dataclass(frozen=True)
 class Collage:
-    """A square picture of two photos, the text that names one of them, and whether this one is on the left."""
+    """A square picture of two photos, the text that names one of them, and whether this one is on
+    the left.
+    """
 
     image: Image.Image
     text: str
     on_left: bool
 
 
-def make_collages(archive: Path, count: int, seed: int, layout: str = "halves") -> Iterator[Collage]:
-    """Yield collages of two photos of different classes; classes, photos and sides are drawn with the seed."""
+def make_collages(
+    archive: Path, count: int, seed: int, layout: str = "halves"
+) -> Iterator[Collage]:
+    """Yield collages of two photos of different classes; classes, photos and sides are drawn with
+    the seed.
+    """
     by_class: dict[str, list[Image.Image]] = {}
     for name, image in read_photos(archive):
         by_class.setdefault(Path(name).parent.name, []).append(image)
@@ -47,22 +54,32 @@ def make_collages(archive: Path, count: int, seed: int, layout: str = "halves") 
 
 
 def side_by_side(left: Image.Image, right: Image.Image, layout: str) -> Image.Image:
-    """Return a square of two square photos of one size: their middle halves, both squeezed to half their width, or whole on grey."""
+    """Return a square of two square photos of one size: their middle halves, both squeezed to half
+    their width, or whole on grey.
+    """
     side = left.width
     if layout == "halves":
         square = Image.new("RGB", (side, side))
         for place, photo in enumerate((left, right)):
-            square.paste(photo.crop((side // 4, 0, side // 4 + side // 2, side)), (place * (side // 2), 0))
+            square.paste(
+                photo.crop((side // 4, 0, side // 4 + side // 2, side)), (place * (side // 2), 0)
+            )
         return square
     square = Image.new("RGB", (2 * side, 2 * side), "grey")
     for place, photo in enumerate((left, right)):
-        drawn = photo.resize((side, 2 * side), Image.Resampling.BICUBIC) if layout == "squeezed" else photo
+        drawn = (
+            photo.resize((side, 2 * side), Image.Resampling.BICUBIC)
+            if layout == "squeezed"
+            else photo
+        )
         square.paste(drawn, (place * side, (2 * side - drawn.height) // 2))
     return square
 
 
 def falls_on_left(relevance: NDArray[np.float32]) -> bool:
-    """Tell whether the left half of ``(rows, columns)`` is the more relevant one; a middle column belongs to neither."""
+    """Tell whether the left half of ``(rows, columns)`` is the more relevant one; a middle column
+    belongs to neither.
+    """
     half = relevance.shape[1] // 2
     return bool(relevance[:, :half].mean() > relevance[:, -half:].mean())
 
@@ -70,7 +87,10 @@ def falls_on_left(relevance: NDArray[np.float32]) -> bool:
 def right_halves(encoder: Encoder, collages: list[Collage], *, with_text: bool = True) -> int:
     """Return in how many collages the relevance falls on the half that the text names."""
     return sum(
-        falls_on_left(explain(encoder, collage.image, collage.text if with_text else None).relevance) == collage.on_left
+        falls_on_left(
+            explain(encoder, collage.image, collage.text if with_text else None).relevance
+        )
+        == collage.on_left
         for collage in collages
     )
 
@@ -86,9 +106,21 @@ def main() -> None:
     chosen = parser.parse_args()
     encoder = load_encoder(chosen.encoder)
     for layout in chosen.layouts:
-        collages = list(make_collages(chosen.data / "imagenette-dev.tar", chosen.count, chosen.seed, layout))
-        with_text, without = right_halves(encoder, collages), right_halves(encoder, collages, with_text=False)
-        print(f"{layout}: relevance for the text {with_text} of {chosen.count}, rollout without it {without}", flush=True)
+        collages = list(
+            make_collages(chosen.data / "imagenette-dev.tar", chosen.count, chosen.seed, layout)
+        )
+        with_text, without = (
+            right_halves(encoder, collages),
+            right_halves(encoder, collages, with_text=False),
+        )
+        print(
+            (
+                f"{layout}: relevance for the text {with_text} of {chosen.count}, rollout without "
+                "it "
+                f"{without}"
+            ),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

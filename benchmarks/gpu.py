@@ -1,11 +1,14 @@
-"""Measure the image tower of a PyTorch model alone, in each number format and way, and which share of that an index of photos reaches.
+"""Measure the image tower of a PyTorch model alone, in each number format and way, and which share
+of that an index of photos reaches.
 
-    python benchmarks/gpu.py --model local-dir:/path [--device cuda] [--batch 128] [--photos DIR | --count 2000] [--rounds 20]
+python benchmarks/gpu.py --model local-dir:/path [--device cuda] [--batch 128] [--photos DIR |
+--count 2000] [--rounds 20]
 
-The ceiling is the tower on pictures that lie on the device already. What bounds it is printed beside it: operations of a picture (torch's
-flop counter, a multiply and an add are two) and the bytes of one that travel to the device. "Index" is `vitsearch index` of the folder,
-or of drawn JPEGs, with the tower as it is, in the device's own number format. Vectors of compiled ways are held against those of the
-tower as it is. Without a GPU one line says so; --device cpu measures the CPU.
+The ceiling is the tower on pictures that lie on the device already. What bounds it is printed
+beside it: operations of a picture (torch's flop counter, a multiply and an add are two) and the
+bytes of one that travel to the device. "Index" is `vitsearch index` of the folder, or of drawn
+JPEGs, with the tower as it is, in the device's own number format. Vectors of compiled ways are held
+against those of the tower as it is. Without a GPU one line says so; --device cpu measures the CPU.
 """
 
 import argparse
@@ -22,9 +25,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitsearch import index_folder, load_encoder
-from vitsearch.encoders.compiled import WAYS, Way, compiled, in_fixed_batches, seconds
-from vitsearch.encoders.model_files import one_line
-from vitsearch.encoders.torch_encoder import TorchEncoder
+from vitsearch.encoders.checkpoints import one_line
+from vitsearch.encoders.torch_encoder import (
+    WAYS,
+    TorchEncoder,
+    Way,
+    compiled,
+    in_fixed_batches,
+    seconds,
+)
 
 SIDE = 640  # of the drawn photos
 
@@ -33,7 +42,10 @@ def opened(name: str, device: str, dtype: str) -> TorchEncoder:
     """Return the model on PyTorch, the weights of its image tower read."""
     encoder = load_encoder(name, device, dtype, runtime="torch")
     if not isinstance(encoder, TorchEncoder):
-        raise SystemExit(f"{name} does not run on PyTorch: take open_clip:ARCH/TAG, hf:ORG/NAME or local-dir:/path")
+        raise SystemExit(
+            f"{name} does not run on PyTorch: take open_clip:ARCH/TAG, hf:ORG/NAME or "
+            "local-dir:/path"
+        )
     encoder.towers.load("image")
     return encoder
 
@@ -41,36 +53,53 @@ def opened(name: str, device: str, dtype: str) -> TorchEncoder:
 def some_pictures(encoder: TorchEncoder, batch: int) -> torch.Tensor:
     """Return normalised noise on the device."""
     height, width = encoder.preprocess.size
-    return encoder.normalise(np.random.default_rng(0).integers(0, 256, (batch, height, width, 3), dtype=np.uint8))
+    return encoder.normalise(
+        np.random.default_rng(0).integers(0, 256, (batch, height, width, 3), dtype=np.uint8)
+    )
 
 
 def operations(encoder: TorchEncoder) -> int:
     """Return the floating-point operations of one picture."""
-    # with gradients, for without them attention runs as one operation that the counter does not know; plain matrix products, which it does
-    with FlopCounterMode(display=False) as counter, torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+    # with gradients, for without them attention runs as one operation that the counter does not
+    # know; plain matrix products, which it does
+    with (
+        FlopCounterMode(display=False) as counter,
+        torch.enable_grad(),
+        sdpa_kernel(SDPBackend.MATH),
+    ):
         encoder.towers.encode_images(some_pictures(encoder, 1))
     return int(counter.get_total_flops())
 
 
 def ceiling(encoder: TorchEncoder, way: Way, batch: int, rounds: int) -> tuple[float, float]:
-    """Return pictures a second of the tower alone, and the least cosine to the vectors of the tower as it is."""
+    """Return pictures a second of the tower alone, and the least cosine to the vectors of the tower
+    as it is.
+    """
     pixels, plain = some_pictures(encoder, batch), encoder.towers.encode_images
     run = compiled(plain, way)
     with torch.inference_mode():
         for _ in range(3):
             rows = in_fixed_batches(run, pixels, batch)
-        took = [seconds(lambda: in_fixed_batches(run, pixels, batch), pixels.device) for _ in range(rounds)]
+        took = [
+            seconds(lambda: in_fixed_batches(run, pixels, batch), pixels.device)
+            for _ in range(rounds)
+        ]
         cosine = torch.cosine_similarity(rows.float(), plain(pixels).float()).min()
     return batch / statistics.median(took), float(cosine)
 
 
-def row(encoder: TorchEncoder, way: Way, batch: int, *, rounds: int, flops: int) -> tuple[str, float]:
+def row(
+    encoder: TorchEncoder, way: Way, batch: int, *, rounds: int, flops: int
+) -> tuple[str, float]:
     """Return a line of the table and its pictures a second, 0 where the way fails."""
     try:
         rate, cosine = ceiling(encoder, way, batch, rounds)
     except Exception as error:  # the compilers behind torch.compile each raise their own
         return f"| {encoder.dtype} | {way} | failed: {one_line(error)} |", 0.0
-    return f"| {encoder.dtype} | {way} | {rate:,.0f} | {rate * flops / 1e12:.2f} | {cosine:.6f} |", rate
+    return (
+        f"| {encoder.dtype} | {way} | {rate:,.0f} | {rate * flops / 1e12:.2f} | {cosine:.6f} |",
+        rate,
+    )
 
 
 def drawn(folder: Path, count: int) -> Path:
@@ -78,7 +107,9 @@ def drawn(folder: Path, count: int) -> Path:
     rng = np.random.default_rng(1)
     for number in range(count):
         coarse = Image.fromarray(rng.integers(0, 256, (20, 20, 3), dtype=np.uint8))
-        coarse.resize((SIDE, SIDE * 3 // 4), Image.Resampling.BICUBIC).save(folder / f"{number:06}.jpg", quality=90)
+        coarse.resize((SIDE, SIDE * 3 // 4), Image.Resampling.BICUBIC).save(
+            folder / f"{number:06}.jpg", quality=90
+        )
     return folder
 
 
@@ -86,7 +117,9 @@ def indexed(encoder: TorchEncoder, photos: Path, batch: int) -> float:
     """Return photos a second of an index made from nothing."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        report = index_folder(photos, collection=Path(folder) / "collection", encoder=encoder, batch_size=batch)
+        report = index_folder(
+            photos, collection=Path(folder) / "collection", encoder=encoder, batch_size=batch
+        )
         return report.indexed / (time.perf_counter() - began)
 
 
@@ -96,9 +129,14 @@ def measure(asked: argparse.Namespace) -> None:
     flops, own = operations(first), opened(asked.model, asked.device, "auto")
     sent = 3 * first.preprocess.size[0] * first.preprocess.size[1]
     name = torch.cuda.get_device_name(asked.device) if asked.device.startswith("cuda") else "no GPU"
-    print(f"{machine()}; {name}; PyTorch {torch.__version__}; {asked.model}, batches of {asked.batch}")
+    print(
+        f"{machine()}; {name}; PyTorch {torch.__version__}; {asked.model}, batches of {asked.batch}"
+    )
     print(f"one picture: {flops:,} operations, {sent:,} bytes to the device\n")
-    print("| number format | way | pictures/s | TFLOP/s | least cosine to eager |\n|---|---|---|---|---|")
+    print(
+        "| number format | way | pictures/s | TFLOP/s | least cosine to eager "
+        "|\n|---|---|---|---|---|"
+    )
     best = 0.0
     for dtype in asked.dtypes:
         encoder = opened(asked.model, asked.device, dtype)
@@ -109,7 +147,10 @@ def measure(asked: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         reached = indexed(own, asked.photos or drawn(Path(folder), asked.count), asked.batch)
     share = f", {reached / best:.0%} of the best of it in {own.dtype}" if best else ""
-    print(f"\nindex: {reached:,.0f} photos/s in {own.dtype}{share}; {reached * sent / 1e6:,.1f} MB/s to the device")
+    print(
+        f"\nindex: {reached:,.0f} photos/s in {own.dtype}{share}; {reached * sent / 1e6:,.1f} "
+        "MB/s to the device"
+    )
 
 
 def main() -> None:
@@ -117,7 +158,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--dtypes", nargs="+", default=["float16", "bfloat16"], choices=["float32", "float16", "bfloat16"])
+    parser.add_argument(
+        "--dtypes",
+        nargs="+",
+        default=["float16", "bfloat16"],
+        choices=["float32", "float16", "bfloat16"],
+    )
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=20)

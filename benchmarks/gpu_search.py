@@ -1,11 +1,15 @@
-"""Measure searches on a GPU beside the same on the CPU, over seeded, clustered vectors, and how far their results agree.
+"""Measure searches on a GPU beside the same on the CPU, over seeded, clustered vectors, and how far
+their results agree.
 
-    python benchmarks/gpu_search.py [--rows 1000000 10000000] [--dim 512] [--recipes gpu-flat gpu-ivf ivf-sq8] [--keep DIR]
+python benchmarks/gpu_search.py [--rows 1000000 10000000] [--dim 512] [--recipes gpu-flat gpu-ivf
+ivf-sq8] [--keep DIR]
 
-For each recipe, on each side: seconds to build (once), seconds of the first search on the GPU (the copy), milliseconds of one search and
-of one in a batch of 256, the candidates scored again from the stored vectors as a search does. "The same" is the share of the CPU's ten
-best that are among the GPU's. Without a FAISS that sees a GPU, exact search by PyTorch is measured where that sees one; with neither, one
-line is printed. Ten million rows of 512 take 35 GB of disk. Medians; the machine and the chip are named.
+For each recipe, on each side: seconds to build (once), seconds of the first search on the GPU (the
+copy), milliseconds of one search and of one in a batch of 256, the candidates scored again from the
+stored vectors as a search does. "The same" is the share of the CPU's ten best that are among the
+GPU's. Without a FAISS that sees a GPU, exact search by PyTorch is measured where that sees one;
+with neither, one line is printed. Ten million rows of 512 take 35 GB of disk. Medians; the machine
+and the chip are named.
 """
 
 import argparse
@@ -19,10 +23,10 @@ import numpy as np
 from machine import machine
 
 from indexes import Clustered
+from vitsearch.arrays import cosine_scores, top_k
 from vitsearch.index import Shadow, build_shadow, gpus, open_shadow
-from vitsearch.index.machine import torch_gpus
-from vitsearch.recipes import load_recipe
-from vitsearch.vectors import cosine_scores, top_k
+from vitsearch.index.availability import torch_gpus
+from vitsearch.index.recipe import load_recipe
 
 K, SPARE, QUERIES, BATCH = 10, 8, 50, 256
 
@@ -48,12 +52,20 @@ def batches(data: Clustered) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def searched(shadow: Shadow, queries: np.ndarray) -> list[set[int]]:
-    """Return the ids of the ten best of each query, all asked at once and scored again from the stored vectors."""
+    """Return the ids of the ten best of each query, all asked at once and scored again from the
+    stored vectors.
+    """
     reach = (K + SPARE) * (1 if shadow.recipe.is_exact else shadow.recipe.overfetch)
     best = []
     for query, found in zip(queries, shadow.search_batch(queries, reach), strict=True):
         ids = np.sort(found.ids)
-        best.append(set(ids[top_k(cosine_scores(shadow.vectors[np.searchsorted(shadow.ids, ids)], query), K)].tolist()))
+        best.append(
+            set(
+                ids[
+                    top_k(cosine_scores(shadow.vectors[np.searchsorted(shadow.ids, ids)], query), K)
+                ].tolist()
+            )
+        )
     return best
 
 
@@ -67,8 +79,12 @@ def seconds(call: Callable[[], object]) -> float:
 def speeds(shadow: Shadow, queries: np.ndarray) -> str:
     """Return the columns of the milliseconds of one search, and of one in a batch."""
     searched(shadow, queries[:5])
-    alone = statistics.median(seconds(lambda query=query: searched(shadow, query[None])) for query in queries[:QUERIES])
-    together = statistics.median(seconds(lambda: searched(shadow, queries)) for _ in range(3)) / len(queries)
+    alone = statistics.median(
+        seconds(lambda query=query: searched(shadow, query[None])) for query in queries[:QUERIES]
+    )
+    together = statistics.median(
+        seconds(lambda: searched(shadow, queries)) for _ in range(3)
+    ) / len(queries)
     return f"{1000 * alone:.2f} ms | {1000 * together:.3f} ms"
 
 
@@ -77,36 +93,64 @@ def measure(folder: Path, name: str, data: Clustered, queries: np.ndarray) -> st
     recipe, notes = load_recipe(name), []
     built = 0.0
     if not (folder / "manifest.json").exists():
-        built = seconds(lambda: build_shadow(folder, batches(data), recipe=recipe, dim=data.dim, generation=1, fingerprint=""))
+        built = seconds(
+            lambda: build_shadow(
+                folder, batches(data), recipe=recipe, dim=data.dim, generation=1, fingerprint=""
+            )
+        )
     here, there = open_shadow(folder), open_shadow(folder, device="cuda", tell=notes.append)
     copied = seconds(lambda: searched(there, queries[:1]))
     on_gpu = speeds(there, queries)
     if notes:
         return f"| {data.count:,} | `{name}` | {built:.0f} s | {notes[0]} |"
-    same = np.mean([len(a & b) / K for a, b in zip(searched(here, queries), searched(there, queries), strict=True)])
-    return f"| {data.count:,} | `{name}` | {built:.0f} s | {speeds(here, queries)} | {copied:.1f} s | {on_gpu} | {same:.4f} |"
+    same = np.mean(
+        [
+            len(a & b) / K
+            for a, b in zip(searched(here, queries), searched(there, queries), strict=True)
+        ]
+    )
+    return (
+        f"| {data.count:,} | `{name}` | {built:.0f} s | {speeds(here, queries)} | {copied:.1f} "
+        f"s | {on_gpu} | {same:.4f} |"
+    )
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", nargs="*", type=int, default=[1_000_000, 10_000_000])
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--recipes", nargs="*", default=["gpu-flat", "gpu-ivf", "ivf-sq8"])
-    parser.add_argument("--keep", type=Path, help="folder for the indexes; taken as they are where they are there")
+    parser.add_argument(
+        "--keep", type=Path, help="folder for the indexes; taken as they are where they are there"
+    )
     chosen = parser.parse_args()
     if not (gpus() or torch_gpus()):
         print("no GPU that FAISS or PyTorch can use: nothing to measure")
         return
-    print(f"{machine()}; {chip()}; {'FAISS' if gpus() else 'PyTorch'} searches there; rows of {chosen.dim}")
-    print("| rows | recipe | build | CPU, one | CPU, of a batch | copy | GPU, one | GPU, of a batch | the same |")
+    print(
+        f"{machine()}; {chip()}; {'FAISS' if gpus() else 'PyTorch'} searches there; rows of "
+        f"{chosen.dim}"
+    )
+    print(
+        "| rows | recipe | build | CPU, one | CPU, of a batch | copy | GPU, one | GPU, of a "
+        "batch "
+        "| the same |"
+    )
     print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as place:
         for count in chosen.rows:
             data = Clustered(count, chosen.dim)
-            queries = np.concatenate([data.queries(BATCH // 2, 3, words=False), data.queries(BATCH // 2, 4, words=True)])
+            queries = np.concatenate(
+                [data.queries(BATCH // 2, 3, words=False), data.queries(BATCH // 2, 4, words=True)]
+            )
             for name in chosen.recipes:
-                print(measure((chosen.keep or Path(place)) / f"{name}-{count}", name, data, queries), flush=True)
+                print(
+                    measure((chosen.keep or Path(place)) / f"{name}-{count}", name, data, queries),
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
-"""Measure the recipes on real collections of seeded, clustered vectors, beside plain FAISS calls and beside NumPy.
+"""Measure the recipes on real collections of seeded, clustered vectors, beside plain FAISS calls
+and beside NumPy.
 
-    python benchmarks/indexes.py [--rows 100000] [--dim 512] [--recipes auto hnsw ...] [--memory 2GB] [--photos DIR] [--keep DIR]
+python benchmarks/indexes.py [--rows 100000] [--dim 512] [--recipes auto hnsw ...] [--memory 2GB]
+[--photos DIR] [--keep DIR]
 
-For each recipe: seconds to build, bytes a vector in the index, milliseconds of a search alone (`Collection.search` with a vector, scored
-from the stored vectors) and in a batch of 64, the milliseconds of the plain FAISS call with the same parameters and number of
-candidates, and recall@10 of the index's own order and of the search. Half of the queries lie near photos, half where words do: off to
-one side of all of them. ``--photos DIR`` takes the vectors of an indexed folder instead. Medians; the machine is named.
+For each recipe: seconds to build, bytes a vector in the index, milliseconds of a search alone
+(`Collection.search` with a vector, scored from the stored vectors) and in a batch of 64, the
+milliseconds of the plain FAISS call with the same parameters and number of candidates, and
+recall@10 of the index's own order and of the search. Half of the queries lie near photos, half
+where words do: off to one side of all of them. ``--photos DIR`` takes the vectors of an indexed
+folder instead. Medians; the machine is named.
 """
 
 import argparse
@@ -23,19 +27,25 @@ import numpy as np
 from machine import machine
 
 from vitsearch import Collection
+from vitsearch.arrays import unit_rows
+from vitsearch.collection.config import Settings, write_settings
+from vitsearch.collection.maintain import Upkeep, text_like_queries
+from vitsearch.collection.store import PhotoStore
 from vitsearch.index import ExactIndex, open_shadow
-from vitsearch.layout import Settings, write_settings
-from vitsearch.recipes import Recipe, list_recipes, load_recipe
-from vitsearch.store import PhotoStore
-from vitsearch.upkeep import Upkeep, text_like_queries
-from vitsearch.vectors import unit_rows
+from vitsearch.index.recipe import Recipe, list_recipes, load_recipe
 
 K, QUERIES, BATCH, BLOCK = 10, 100, 64, 50_000
-CENTRES, SPREAD, ASIDE = 2000, 1.0, 1.0  # lengths of the noise and of the shift of words, beside the centres' length of 1
+CENTRES, SPREAD, ASIDE = (
+    2000,
+    1.0,
+    1.0,
+)  # lengths of the noise and of the shift of words, beside the centres' length of 1
 
 
 class Clustered:
-    """Unit rows around seeded centres, and queries near them: photos' own neighbourhoods, and the same moved to one side."""
+    """Unit rows around seeded centres, and queries near them: photos' own neighbourhoods, and the
+    same moved to one side.
+    """
 
     def __init__(self, count: int, dim: int) -> None:
         self.count, self.dim = count, dim
@@ -55,12 +65,16 @@ class Clustered:
         return unit_rows(near + ASIDE * self.aside) if words else near
 
     def _near(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        noise = rng.standard_normal((count, self.dim), dtype=np.float32) * np.float32(SPREAD / self.dim**0.5)
+        noise = rng.standard_normal((count, self.dim), dtype=np.float32) * np.float32(
+            SPREAD / self.dim**0.5
+        )
         return unit_rows(self.centres[rng.integers(0, CENTRES, count)] + noise)
 
 
 class OfPhotos:
-    """The vectors of an indexed folder; queries are photos that are kept out of the index, and prompts."""
+    """The vectors of an indexed folder; queries are photos that are kept out of the index, and
+    prompts.
+    """
 
     def __init__(self, photos: Path) -> None:
         with Collection.open(photos) as found:
@@ -88,7 +102,12 @@ def fill(folder: Path, data: Data) -> None:
     """Make a collection of these vectors, without photos behind them."""
     folder.mkdir(parents=True)
     recipe = load_recipe("auto").to_dict()
-    write_settings(folder, Settings("none", "f" * 32, "float32", data.dim, recipe, "2026-01-01T00:00:00+00:00", str(folder)))
+    write_settings(
+        folder,
+        Settings(
+            "none", "f" * 32, "float32", data.dim, recipe, "2026-01-01T00:00:00+00:00", str(folder)
+        ),
+    )
     PhotoStore(folder / "photos.db").close()  # the tables
     with closing(sqlite3.connect(folder / "photos.db", isolation_level=None)) as db:
         db.execute("PRAGMA synchronous = OFF")
@@ -97,8 +116,18 @@ def fill(folder: Path, data: Data) -> None:
             ids = range(first, first + len(block))
             db.execute("BEGIN")
             photos = ((i, f"{i // 1000:05}/{i}.jpg", 1, 1, i.to_bytes(8, "big")) for i in ids)
-            db.executemany("INSERT INTO photos (id, path, size, mtime_ns, fingerprint, width, height) VALUES (?,?,?,?,?,640,480)", photos)
-            db.executemany("INSERT INTO vectors VALUES (?, 1, ?)", ((i, row.tobytes()) for i, row in zip(ids, block, strict=True)))
+            db.executemany(
+                (
+                    "INSERT INTO photos (id, path, size, mtime_ns, fingerprint, width, height) "
+                    "VALUES "
+                    "(?,?,?,?,?,640,480)"
+                ),
+                photos,
+            )
+            db.executemany(
+                "INSERT INTO vectors VALUES (?, 1, ?)",
+                ((i, row.tobytes()) for i, row in zip(ids, block, strict=True)),
+            )
             db.execute("UPDATE facts SET value = 1 WHERE name = 'generation'")
             db.execute("COMMIT")
             first += len(block)
@@ -108,7 +137,15 @@ def upkeep(folder: Path, recipe: Recipe, data: Data) -> float:
     """Build the index of a recipe and return the seconds."""
     texts = data.queries(QUERIES, 7, words=True)
     with closing(PhotoStore(folder / "photos.db", read_only=True)) as store:
-        keeper = Upkeep(folder, store, data.dim, "f" * 32, recipe, texts=lambda: texts, tell=lambda note: print(f"  {note}", flush=True))
+        keeper = Upkeep(
+            folder,
+            store,
+            data.dim,
+            "f" * 32,
+            recipe,
+            texts=lambda: texts,
+            tell=lambda note: print(f"  {note}", flush=True),
+        )
         began = time.perf_counter()
         keeper.bring_up_to_date()
         return time.perf_counter() - began
@@ -139,7 +176,10 @@ def measure(folder: Path, recipe: Recipe, data: Data, queries: np.ndarray) -> st
     built = upkeep(folder, recipe, data)
     before = anonymous_bytes()
     shadow = open_shadow(folder / "index")
-    truth = [set(found.ids.tolist()) for found in ExactIndex(shadow.vectors, shadow.ids).search_batch(queries, K)]
+    truth = [
+        set(found.ids.tolist())
+        for found in ExactIndex(shadow.vectors, shadow.ids).search_batch(queries, K)
+    ]
     reach = (K + 8) * shadow.recipe.overfetch
     plain = timed(lambda query: shadow.index.search(query, reach), queries)
     raw = [set(shadow.index.search(query, reach).ids[:K].tolist()) for query in queries]
@@ -151,17 +191,27 @@ def measure(folder: Path, recipe: Recipe, data: Data, queries: np.ndarray) -> st
         hits = found.search_batch(list(queries), K)
     resident = max(0, anonymous_bytes() - before) / data.count
     share = [
-        np.mean([len(a & b) / K for a, b in zip(some, truth, strict=True)]) for some in (raw, [{h.photo_id for h in row} for row in hits])
+        np.mean([len(a & b) / K for a, b in zip(some, truth, strict=True)])
+        for some in (raw, [{h.photo_id for h in row} for row in hits])
     ]
     size = sum(file.stat().st_size for file in (folder / "index").glob("*.faiss")) / data.count
     measured = shadow.manifest.measured
     stored = f"{measured.recall:.3f}" if measured else "-"
     effort = ", ".join(f"{key} {value:g}" for key, value in shadow.recipe.search.items())
-    name = recipe.name if shadow.recipe.name == recipe.name else f"{recipe.name}: {shadow.recipe.name}"
+    name = (
+        recipe.name if shadow.recipe.name == recipe.name else f"{recipe.name}: {shadow.recipe.name}"
+    )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(f"  peak resident so far {peak:.2f} GB, of which files may be; resident for the index {resident:.0f} bytes a vector", flush=True)
+    print(
+        (
+            f"  peak resident so far {peak:.2f} GB, of which files may be; resident for the index "
+            f"{resident:.0f} bytes a vector"
+        ),
+        flush=True,
+    )
     return (
-        f"| `{name}` | {built:.0f} s | {size:.0f} | {alone:.2f} ms | {batch:.2f} ms | {plain:.2f} ms | {share[0]:.3f} | {share[1]:.3f} "
+        f"| `{name}` | {built:.0f} s | {size:.0f} | {alone:.2f} ms | {batch:.2f} ms | {plain:.2f} "
+        f"ms | {share[0]:.3f} | {share[1]:.3f} "
         f"| {stored} | {effort or '-'} |"
     )
 
@@ -181,8 +231,12 @@ def baselines(folder: Path, data: Data, queries: np.ndarray) -> list[str]:
         began = time.perf_counter()
         flat.search(queries[:BATCH], K)
         batch = 1000 * (time.perf_counter() - began) / len(queries[:BATCH])
-        lines.append(line.format("FAISS `IndexFlatIP`, float32, in memory", alone, f"{batch:.2f} ms"))
-        wide = faiss.rev_swig_ptr(flat.get_xb(), data.count * data.dim).reshape(data.count, data.dim)
+        lines.append(
+            line.format("FAISS `IndexFlatIP`, float32, in memory", alone, f"{batch:.2f} ms")
+        )
+        wide = faiss.rev_swig_ptr(flat.get_xb(), data.count * data.dim).reshape(
+            data.count, data.dim
+        )
         alone = timed(lambda query: np.argpartition(-(wide @ query), K)[:K], queries[:30])
         lines.append(line.format("NumPy `rows @ query`, float32, in memory", alone, "-"))
     return lines
@@ -190,32 +244,53 @@ def baselines(folder: Path, data: Data, queries: np.ndarray) -> list[str]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--dim", type=int, default=512)
-    parser.add_argument("--recipes", nargs="*", default=[name for name in list_recipes() if not load_recipe(name).gpu])
+    parser.add_argument(
+        "--recipes",
+        nargs="*",
+        default=[name for name in list_recipes() if not load_recipe(name).gpu],
+    )
     parser.add_argument("--memory", type=float, default=0, help="bytes that recipe auto may take")
     parser.add_argument("--photos", type=Path, help="an indexed folder of many photos")
-    parser.add_argument("--keep", type=Path, help="folder for the collection; taken as it is where it is there")
+    parser.add_argument(
+        "--keep", type=Path, help="folder for the collection; taken as it is where it is there"
+    )
     chosen = parser.parse_args()
     data = OfPhotos(chosen.photos) if chosen.photos else Clustered(chosen.rows, chosen.dim)
-    queries = np.concatenate([data.queries(QUERIES // 2, 3, words=False), data.queries(QUERIES // 2, 4, words=True)])
+    queries = np.concatenate(
+        [data.queries(QUERIES // 2, 3, words=False), data.queries(QUERIES // 2, 4, words=True)]
+    )
     print(f"{machine()}; {data.count:,} rows of {data.dim}")
     with tempfile.TemporaryDirectory() as place:
         folder = (chosen.keep or Path(place)) / "collection"
         if not folder.exists():
             began = time.perf_counter()
             fill(folder, data)
-            print(f"  stored in {time.perf_counter() - began:.0f} s, {os.path.getsize(folder / 'photos.db') / 1e9:.2f} GB", flush=True)
+            print(
+                (
+                    f"  stored in {time.perf_counter() - began:.0f} s, "
+                    f"{os.path.getsize(folder / 'photos.db') / 1e9:.2f} GB"
+                ),
+                flush=True,
+            )
         lines: list[str] = []
         if len(chosen.recipes) != 1:  # one alone is spared a second copy of the vectors
             upkeep(folder, Recipe("exact", "exact"), data)
             lines = baselines(folder, data, queries)
         for name in chosen.recipes:
             recipe = load_recipe(name)
-            facts = recipe.to_dict() | ({"memory": int(chosen.memory)} if recipe.kind == "auto" and chosen.memory else {})
+            facts = recipe.to_dict() | (
+                {"memory": int(chosen.memory)} if recipe.kind == "auto" and chosen.memory else {}
+            )
             lines.append(measure(folder, Recipe.from_dict(facts), data, queries))
-    print("| recipe | build | bytes a vector | a search | in a batch | plain call | recall raw | recall | stored | effort |")
+    print(
+        "| recipe | build | bytes a vector | a search | in a batch | plain call | recall raw | "
+        "recall | stored | effort |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|")
     print("\n".join(lines))
 

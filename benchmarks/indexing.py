@@ -1,9 +1,11 @@
-"""Memory, speed and second-run time of indexing synthetic photos: python benchmarks/indexing.py FOLDER [--photos N].
+"""Memory, speed and second-run time of indexing synthetic photos: python benchmarks/indexing.py
+FOLDER [--photos N].
 
-Draws N and N/10 seeded JPEG photos of 640x480 into FOLDER once (about 75 kB each), then runs `vitsearch index` on both in processes of
-their own and watches their peak memory; after that, five times in turn, a second run on the unchanged photos and a bare `os.walk` +
-`os.stat` of them. FOLDER is kept for the next run, except the collections. With --tiny the photos are PPM files of 16x16, so that what is
-ours weighs more than the decoder.
+Draws N and N/10 seeded JPEG photos of 640x480 into FOLDER once (about 75 kB each), then runs
+`vitsearch index` on both in processes of their own and watches their peak memory; after that, five
+times in turn, a second run on the unchanged photos and a bare `os.walk` + `os.stat` of them. FOLDER
+is kept for the next run, except the collections. With --tiny the photos are PPM files of 16x16, so
+that what is ours weighs more than the decoder.
 """
 
 import argparse
@@ -26,13 +28,20 @@ ROUNDS = 5
 
 
 def draw(number: int) -> Image.Image:
-    """Return a seeded picture: a slope between three colours with noise over it, as compressible as a photo."""
+    """Return a seeded picture: a slope between three colours with noise over it, as compressible as
+    a photo.
+    """
     generator = np.random.default_rng(number)
     corners = generator.integers(0, 256, (3, 3)).astype(np.float32)
-    across, down = np.linspace(0, 1, WIDTH, dtype=np.float32), np.linspace(0, 1, HEIGHT, dtype=np.float32)[:, None, None]
+    across, down = (
+        np.linspace(0, 1, WIDTH, dtype=np.float32),
+        np.linspace(0, 1, HEIGHT, dtype=np.float32)[:, None, None],
+    )
     row = corners[0] + (corners[1] - corners[0]) * across[:, None]
     noise = np.tile(generator.integers(-12, 13, (48, 64, 1), dtype=np.int16), (10, 10, 1))
-    return Image.fromarray(np.clip(row + (corners[2] - row) * down + noise, 0, 255).astype(np.uint8))
+    return Image.fromarray(
+        np.clip(row + (corners[2] - row) * down + noise, 0, 255).astype(np.uint8)
+    )
 
 
 def make_photos(folder: Path, count: int, *, tiny: bool = False) -> Path:
@@ -50,11 +59,23 @@ def make_photos(folder: Path, count: int, *, tiny: bool = False) -> Path:
     return folder
 
 
-def index(folder: Path, collection: Path, *, encoder: str, workers: int | None) -> tuple[dict, float]:
+def index(
+    folder: Path, collection: Path, *, encoder: str, workers: int | None
+) -> tuple[dict, float]:
     """Run `vitsearch index` and return its report and its peak resident memory in MB."""
-    command = [sys.executable, "-c", "from vitsearch.cli import main; main()", "index", str(folder), "--collection", str(collection)]
+    command = [
+        sys.executable,
+        "-c",
+        "from vitsearch.cli import main; main()",
+        "index",
+        str(folder),
+        "--collection",
+        str(collection),
+    ]
     command += ["--json", "--encoder", encoder, *(["--workers", str(workers)] if workers else [])]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
         peaks = [0]
         watcher = threading.Thread(target=watch, args=(process.pid, peaks))
         watcher.start()
@@ -68,7 +89,9 @@ def index(folder: Path, collection: Path, *, encoder: str, workers: int | None) 
 
 
 def watch(process: int, peaks: list[int]) -> None:
-    """Keep the process's highest VmHWM in kB, which unlike ru_maxrss starts anew when it starts Python."""
+    """Keep the process's highest VmHWM in kB, which unlike ru_maxrss starts anew when it starts
+    Python.
+    """
     while True:
         try:
             status = Path(f"/proc/{process}/status").read_text()
@@ -91,7 +114,9 @@ def walk(folder: Path) -> float:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--photos", type=int, default=10_000)
     parser.add_argument("--encoder", default="colour")
@@ -103,7 +128,14 @@ def main() -> None:
     print("| photos | first run | photos/s | peak memory | second run | os.walk + stat | ratio |")
     print("|---|---|---|---|---|---|---|")
     for count in (chosen.photos // 10, chosen.photos):
-        print(line(make_photos(chosen.folder / f"{kind}-{count}", count, tiny=chosen.tiny), count, chosen), flush=True)
+        print(
+            line(
+                make_photos(chosen.folder / f"{kind}-{count}", count, tiny=chosen.tiny),
+                count,
+                chosen,
+            ),
+            flush=True,
+        )
 
 
 def line(folder: Path, count: int, chosen: argparse.Namespace) -> str:
@@ -126,7 +158,8 @@ def line(folder: Path, count: int, chosen: argparse.Namespace) -> str:
     speed = count / report["seconds"]
     print(f"{count:,} photos, bound by {report['stages']['bound']}", file=sys.stderr)
     return (
-        f"| {count:,} | {report['seconds']:.1f} s | {speed:.0f} | {peak:.0f} MB | {seconds * 1000:.0f} ms | {walked * 1000:.0f} ms "
+        f"| {count:,} | {report['seconds']:.1f} s | {speed:.0f} | {peak:.0f} MB | "
+        f"{seconds * 1000:.0f} ms | {walked * 1000:.0f} ms "
         f"| {seconds / walked:.2f} |"
     )
 

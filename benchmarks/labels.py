@@ -1,8 +1,11 @@
-"""Measure labelling of stored vectors: seconds and peak memory for many vectors, labels and templates.
+"""Measure labelling of stored vectors: seconds and peak memory for many vectors, labels and
+templates.
 
-    python benchmarks/labels.py FOLDER [--vectors 100000] [--labels 1000] [--template imagenet] [--encoder mini]
+python benchmarks/labels.py FOLDER [--vectors 100000] [--labels 1000] [--template imagenet]
+[--encoder mini]
 
-The collection in FOLDER is made of random unit vectors without photos (once; it is kept), the labels of numbered words.
+The collection in FOLDER is made of random unit vectors without photos (once; it is kept), the
+labels of numbered words.
 """
 
 import argparse
@@ -14,7 +17,7 @@ import numpy as np
 from machine import machine
 
 from vitsearch import Collection, index_folder
-from vitsearch.store import PhotoStore
+from vitsearch.collection.store import PhotoStore
 from vitsearch.types import Found, PhotoInfo
 
 SIZE = 1000
@@ -37,7 +40,9 @@ def fill(folder: Path, encoder: str, count: int) -> None:
             for i, row in enumerate(rows):
                 number = start + i
                 name = Found(f"{number // 1000:04}/{number:07}.jpg", 1, 1)
-                store.put_photo(name, number.to_bytes(16, "big"), PhotoInfo(640, 480), vector=row, generation=2)
+                store.put_photo(
+                    name, number.to_bytes(16, "big"), PhotoInfo(640, 480), vector=row, generation=2
+                )
             store.raise_generation(True)
     store.close()
 
@@ -56,12 +61,20 @@ def main() -> None:
         fill(chosen.folder, chosen.encoder, chosen.vectors)
     with Collection.open(chosen.folder) as found:
         began = time.perf_counter()
-        classifier = found.zero_shot([f"thing number {i}" for i in range(chosen.labels)], chosen.template)
+        classifier = found.zero_shot(
+            [f"thing number {i}" for i in range(chosen.labels)], chosen.template
+        )
         prompts = time.perf_counter()
         predictions = found.label(classifier)
         ended = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{len(predictions):,} vectors, {chosen.labels:,} labels, templates {chosen.template}: prompts {prompts - began:.1f} s,", end=" ")
+    print(
+        (
+            f"{len(predictions):,} vectors, {chosen.labels:,} labels, templates {chosen.template}: "
+            f"prompts {prompts - began:.1f} s,"
+        ),
+        end=" ",
+    )
     print(f"labelling {ended - prompts:.1f} s, peak memory {peak:.0f} MB")
 
 

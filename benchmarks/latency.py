@@ -1,10 +1,12 @@
-"""Milliseconds of a search with `mini`, cold and warm, by words and by a photo: python benchmarks/latency.py [--rows 10000 100000 1000000].
+"""Milliseconds of a search with `mini`, cold and warm, by words and by a photo: python
+benchmarks/latency.py [--rows 10000 100000 1000000].
 
-Cold is the whole process of `vitsearch search`, start of Python and loading of the tower included, with its files in the page cache; warm
-is `Collection.search` in a process that has searched before: read and encode the query, search the index, score the best from the stored
-vectors, look up their paths. The collections are real but hold clustered vectors without photos (benchmarks/indexes.py), with the index
-that the recipe builds. Each query is asked once: no answer is remembered. Medians. ``--keep DIR`` keeps the collections for the next time
-(about 4 kB a photo).
+Cold is the whole process of `vitsearch search`, start of Python and loading of the tower included,
+with its files in the page cache; warm is `Collection.search` in a process that has searched before:
+read and encode the query, search the index, score the best from the stored vectors, look up their
+paths. The collections are real but hold clustered vectors without photos (benchmarks/indexes.py),
+with the index that the recipe builds. Each query is asked once: no answer is remembered. Medians.
+``--keep DIR`` keeps the collections for the next time (about 4 kB a photo).
 """
 
 import argparse
@@ -25,30 +27,50 @@ from machine import machine
 
 from indexes import Clustered, fill
 from vitsearch import Collection, load_encoder
+from vitsearch.collection.config import read_settings, write_settings
+from vitsearch.collection.maintain import Upkeep
+from vitsearch.collection.store import PhotoStore
 from vitsearch.index import open_shadow
-from vitsearch.layout import read_settings, write_settings
-from vitsearch.recipes import load_recipe
-from vitsearch.store import PhotoStore
-from vitsearch.upkeep import Upkeep
+from vitsearch.index.recipe import load_recipe
 
 ENCODER = "mini"
-SCENES = [f"{what} {where}" for where in ("on a beach", "at night", "in the snow", "in a street", "by a lake") for what in (
-    "a dog running", "two children playing", "a red car", "people at a table", "a bird", "a man with a hat", "an old bicycle", "boats"
-)]  # fmt: skip
+SCENES = [
+    f"{what} {where}"
+    for where in ("on a beach", "at night", "in the snow", "in a street", "by a lake")
+    for what in (
+        "a dog running",
+        "two children playing",
+        "a red car",
+        "people at a table",
+        "a bird",
+        "a man with a hat",
+        "an old bicycle",
+        "boats",
+    )
+]
 
 
 def make(root: Path, rows: int, recipe: str) -> None:
-    """Make the collection of so many vectors that `mini` opens, with its index, and the photos that are asked for."""
+    """Make the collection of so many vectors that `mini` opens, with its index, and the photos that
+    are asked for.
+    """
     folder = root / ".vitsearch"
     encoder = load_encoder(ENCODER)
     data = Clustered(rows, encoder.dim)
     fill(folder, data)
-    found = replace(read_settings(folder, root), encoder=ENCODER, encoder_fingerprint=encoder.fingerprint, root=str(root))
+    found = replace(
+        read_settings(folder, root),
+        encoder=ENCODER,
+        encoder_fingerprint=encoder.fingerprint,
+        root=str(root),
+    )
     chosen = load_recipe(recipe)
     write_settings(folder, replace(found, recipe=chosen.to_dict()))
     texts = data.queries(100, 7, words=True)
     with closing(PhotoStore(folder / "photos.db", read_only=True)) as store:
-        Upkeep(folder, store, encoder.dim, encoder.fingerprint, chosen, texts=lambda: texts, tell=_tell).bring_up_to_date()
+        Upkeep(
+            folder, store, encoder.dim, encoder.fingerprint, chosen, texts=lambda: texts, tell=_tell
+        ).bring_up_to_date()
     for number in range(len(SCENES)):
         draw(number).save(root / f"query-{number:02}.jpg", quality=90)
 
@@ -63,11 +85,20 @@ def photos_of(root: Path) -> list[Path]:
 
 
 def cold(root: Path, queries: Sequence[str]) -> float:
-    """Return the median milliseconds of `vitsearch search` as a process of its own, without the first."""
+    """Return the median milliseconds of `vitsearch search` as a process of its own, without the
+    first.
+    """
     times = []
     for query in queries:
         began = time.perf_counter()
-        command = [sys.executable, "-c", "from vitsearch.cli import main; main()", "search", str(root), query]
+        command = [
+            sys.executable,
+            "-c",
+            "from vitsearch.cli import main; main()",
+            "search",
+            str(root),
+            query,
+        ]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         times.append(time.perf_counter() - began)
     return 1000 * statistics.median(times[1:])
@@ -95,7 +126,10 @@ def measure(root: Path, rows: int, rounds: int) -> str:
         words, pictures = warm(found.search, SCENES), warm(found.search, photos)
     name = open_shadow(root / ".vitsearch" / "index").recipe.name
     processes = " | ".join(f"{figure:.0f} ms" for figure in (bare, by_words, by_photo))
-    return f"| {rows:,} | `{name}` | {processes} | {words:.1f} ms | {pictures:.1f} ms | {alone:.2f} ms |"
+    return (
+        f"| {rows:,} | `{name}` | {processes} | {words:.1f} ms | {pictures:.1f} ms | "
+        f"{alone:.2f} ms |"
+    )
 
 
 def cold_start(rounds: int) -> float:
@@ -103,21 +137,37 @@ def cold_start(rounds: int) -> float:
     times = []
     for _ in range(rounds):
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", "from vitsearch.cli import main; main()", "--help"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [sys.executable, "-c", "from vitsearch.cli import main; main()", "--help"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
         times.append(time.perf_counter() - began)
     return 1000 * statistics.median(times)
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--rounds", type=int, default=10, help="processes for each cold figure, at most 39")
+    parser.add_argument(
+        "--rounds", type=int, default=10, help="processes for each cold figure, at most 39"
+    )
     parser.add_argument("--recipe", default="auto")
-    parser.add_argument("--keep", type=Path, help="folder for the collections; those that are there are taken as they are")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        help="folder for the collections; those that are there are taken as they are",
+    )
     chosen = parser.parse_args()
     print(f"{machine()}; `{ENCODER}`, recipe {chosen.recipe}, medians\n")
-    print("| photos | index | `vitsearch --help` | cold, words | cold, photo | warm, words | warm, photo | a vector alone |")
+    print(
+        "| photos | index | `vitsearch --help` | cold, words | cold, photo | warm, words | "
+        "warm, "
+        "photo | a vector alone |"
+    )
     print("|---|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as place:
         for rows in chosen.rows:

@@ -1,10 +1,12 @@
-"""Measure from which cosine an encoder should take two photos for one view: copies found, and different photos taken for copies.
+"""Measure from which cosine an encoder should take two photos for one view: copies found, and
+different photos taken for copies.
 
     python benchmarks/lookalikes.py PHOTOS [--count 200] [--encoder mini] [--sheet pairs.html]
 
-Each of the photos is copied in six ways (half the size, JPEG quality 40 and 70, 3 % and 5 % cropped on each side, 15 % brighter). A copy
-is found where its cosine with its photo reaches the threshold; a false pair is two different photos that reach it, of all count^2 / 2.
-With mini and the 1,000 photos of Flickr8k's dev split, of 224 x 224 pixels (half of which is fewer than mini looks at):
+Each of the photos is copied in six ways (half the size, JPEG quality 40 and 70, 3 % and 5 % cropped
+on each side, 15 % brighter). A copy is found where its cosine with its photo reaches the threshold;
+a false pair is two different photos that reach it, of all count^2 / 2. With mini and the 1,000
+photos of Flickr8k's dev split, of 224 x 224 pixels (half of which is fewer than mini looks at):
 
     threshold                 0.85   0.88   0.90   0.92   0.93   0.94   0.95   0.96   0.97
     all copies                .983   .963   .935   .888   .853   .806   .742   .661   .545
@@ -13,9 +15,11 @@ With mini and the 1,000 photos of Flickr8k's dev split, of 224 x 224 pixels (hal
     crop 5 %                  .994   .979   .958   .903   .852   .794   .708   .557   .359
     false pairs of 499,500      59     26     14      5      2      0      0      0      0
 
-The false pairs from 0.92 on are slopes of snow, greyhounds in a race, and moments of one football match.
+The false pairs from 0.92 on are slopes of snow, greyhounds in a race, and moments of one football
+match.
 
-``--sheet`` draws the most alike pairs of different photos: some sets hold the same scene twice, which is no mistake of the encoder.
+``--sheet`` draws the most alike pairs of different photos: some sets hold the same scene twice,
+which is no mistake of the encoder.
 """
 
 import argparse
@@ -28,9 +32,9 @@ from machine import machine
 from PIL import Image, ImageEnhance
 
 from vitsearch import load_encoder
+from vitsearch.arrays import Vectors, unit_rows
+from vitsearch.outputs.contact_sheet import write_sheet
 from vitsearch.photos import read_photo, walk
-from vitsearch.sheet import write_sheet
-from vitsearch.vectors import Vectors, unit_rows
 
 THRESHOLDS = (0.80, 0.85, 0.88, 0.90, 0.91, 0.92, 0.93, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99)
 PAIRS = 12
@@ -50,7 +54,9 @@ def cropped(image: Image.Image, share: float) -> Image.Image:
 
 
 WAYS: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "half size": lambda image: image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS),
+    "half size": lambda image: image.resize(
+        (image.width // 2, image.height // 2), Image.Resampling.LANCZOS
+    ),
     "JPEG 70": lambda image: saved_again(image, 70),
     "JPEG 40": lambda image: saved_again(image, 40),
     "crop 3 %": lambda image: cropped(image, 0.03),
@@ -76,19 +82,36 @@ def main() -> None:
     paths = [one.path for one in walk(chosen.photos) if one.problem is None][: chosen.count]
     images = [read_photo(chosen.photos / path).image.convert("RGB") for path in paths]
     rows = stored(encoder.encode_images(images))
-    copies = {name: (stored(encoder.encode_images([way(image) for image in images])) * rows).sum(axis=1) for name, way in WAYS.items()}
+    copies = {
+        name: (stored(encoder.encode_images([way(image) for image in images])) * rows).sum(axis=1)
+        for name, way in WAYS.items()
+    }
     likeness = np.where(np.tri(len(rows), dtype=bool), -1, rows @ rows.T)  # each pair once
-    print(f"{machine()}; {encoder.name}, {len(images):,} photos, {len(images) * (len(images) - 1) // 2:,} pairs of different photos")
-    print("threshold  " + "  ".join(f"{name:>13}" for name in WAYS) + "            all  false pairs")
+    print(
+        f"{machine()}; {encoder.name}, {len(images):,} photos, "
+        f"{len(images) * (len(images) - 1) // 2:,} pairs of different photos"
+    )
+    print(
+        "threshold  " + "  ".join(f"{name:>13}" for name in WAYS) + "            all  false pairs"
+    )
     for threshold in THRESHOLDS:
         shares = [float((scores >= threshold).mean()) for scores in copies.values()]
         cells = "  ".join(f"{share:13.3f}" for share in [*shares, float(np.mean(shares))])
         print(f"{threshold:9.2f}  {cells}  {int((likeness >= threshold).sum()):11,}")
     best = np.dstack(np.unravel_index(np.argsort(-likeness, axis=None)[:PAIRS], likeness.shape))[0]
-    print("most alike of different photos: " + ", ".join(f"{likeness[one, other]:.3f}" for one, other in best))
+    print(
+        "most alike of different photos: "
+        + ", ".join(f"{likeness[one, other]:.3f}" for one, other in best)
+    )
     if chosen.sheet:
-        pairs = [[(paths[one], f"{likeness[one, other]:.3f}"), (paths[other], "")] for one, other in best]
-        write_sheet(chosen.sheet, [(f"pair {number}", pair) for number, pair in enumerate(pairs, start=1)], root=chosen.photos)
+        pairs = [
+            [(paths[one], f"{likeness[one, other]:.3f}"), (paths[other], "")] for one, other in best
+        ]
+        write_sheet(
+            chosen.sheet,
+            [(f"pair {number}", pair) for number, pair in enumerate(pairs, start=1)],
+            root=chosen.photos,
+        )
 
 
 if __name__ == "__main__":

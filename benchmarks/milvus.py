@@ -1,9 +1,11 @@
-"""Measure Milvus Lite over seeded, clustered vectors: the push, and recall@10 and latency of each of its indexes beside the local one.
+"""Measure Milvus Lite over seeded, clustered vectors: the push, and recall@10 and latency of each
+of its indexes beside the local one.
 
-    python benchmarks/milvus.py [--rows 10000] [--dim 384] [--queries 200] [--milvus milvus://HOST:PORT]
+python benchmarks/milvus.py [--rows 10000] [--dim 384] [--queries 200] [--milvus milvus://HOST:PORT]
 
-Recall is the share of the exact top 10 that `MilvusCollection.search` returns; latencies are of one query at a time, through the whole of
-it: the proposal, the vectors fetched and scored again. With --milvus a server is measured instead of Milvus Lite.
+Recall is the share of the exact top 10 that `MilvusCollection.search` returns; latencies are of one
+query at a time, through the whole of it: the proposal, the vectors fetched and scored again. With
+--milvus a server is measured instead of Milvus Lite.
 
 On a machine with 2 cores (AMD EPYC), others at work beside it, 10,000 x 384:
 
@@ -15,7 +17,8 @@ On a machine with 2 cores (AMD EPYC), others at work beside it, 10,000 x 384:
     HNSW_SQ        2176     3574    0.9865    19.1    24.6     8.0  17.2, 14.6
     AUTOINDEX      2193     3474    0.9865    19.9    26.2     7.7  21.3, 20.4
 
-``again`` is a second push of the same rows, which are compared and not written; ``batch`` is the time of one query of 200 asked together.
+``again`` is a second push of the same rows, which are compared and not written; ``batch`` is the
+time of one query of 200 asked together.
 """
 
 import argparse
@@ -32,11 +35,11 @@ from machine import machine
 from search import clustered
 
 from vitsearch import MilvusCollection
-from vitsearch.distributed.push import BATCH, prepare, push_blocks
+from vitsearch.arrays import Vectors, cosine_scores, top_k, unit_rows
+from vitsearch.cluster.push import BATCH, prepare, push_blocks
 from vitsearch.milvus import connect, parse_place
 from vitsearch.shards import Manifest, ShardRow, photo_id
 from vitsearch.types import PhotoInfo
-from vitsearch.vectors import Vectors, cosine_scores, top_k, unit_rows
 
 INDEXES = ("FLAT", "IVF_FLAT", "IVF_SQ8", "HNSW", "HNSW_SQ", "AUTOINDEX")
 FILTERS = (None, "year = 2019", "path like '%7.jpg' and width > 700")
@@ -45,23 +48,38 @@ FILTERS = (None, "year = 2019", "path like '%7.jpg' and width > 700")
 def blocks(halves: np.ndarray) -> Iterator[tuple[list[ShardRow], np.ndarray]]:
     """Yield rows of photos that are not there, with the vectors."""
     for start in range(0, len(halves), BATCH):
-        yield [row(number) for number in range(start, min(start + BATCH, len(halves)))], halves[start : start + BATCH]
+        yield (
+            [row(number) for number in range(start, min(start + BATCH, len(halves)))],
+            halves[start : start + BATCH],
+        )
 
 
 def row(number: int) -> ShardRow:
     """Return the facts of one photo."""
     path = f"{number % 100:02d}/{number:07d}.jpg"
-    info = PhotoInfo(640 + number % 200, 480, f"{2015 + number % 10}-07-14T18:30:05" if number % 3 else None, "Acme")
-    return ShardRow(photo_id(path), path, 10, 0, hashlib.blake2b(path.encode(), digest_size=16).digest(), info)
+    info = PhotoInfo(
+        640 + number % 200,
+        480,
+        f"{2015 + number % 10}-07-14T18:30:05" if number % 3 else None,
+        "Acme",
+    )
+    return ShardRow(
+        photo_id(path), path, 10, 0, hashlib.blake2b(path.encode(), digest_size=16).digest(), info
+    )
 
 
 def exact(rows: np.ndarray, queries: Vectors) -> list[set[str]]:
     """Return the paths of the true top 10 of each query."""
-    return [{row(place).path for place in top_k(cosine_scores(rows, query), 10).tolist()} for query in queries]
+    return [
+        {row(place).path for place in top_k(cosine_scores(rows, query), 10).tolist()}
+        for query in queries
+    ]
 
 
 def measured(found: MilvusCollection, queries: Vectors, truth: list[set[str]]) -> dict[str, Any]:
-    """Return recall@10, and the latency in milliseconds: median, 95th percentile, and of a query with each filter."""
+    """Return recall@10, and the latency in milliseconds: median, 95th percentile, and of a query
+    with each filter.
+    """
     found.search(queries[0])
     hits, spent = 0, []
     for query, best in zip(queries, truth, strict=True):
@@ -93,30 +111,48 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--dim", type=int, default=384)
     parser.add_argument("--queries", type=int, default=200)
-    parser.add_argument("--milvus", help="A server; by default a file of Milvus Lite that is thrown away.")
+    parser.add_argument(
+        "--milvus", help="A server; by default a file of Milvus Lite that is thrown away."
+    )
     chosen = parser.parse_args()
     halves = clustered(chosen.rows, chosen.dim, seed=1).astype(np.float16)
     queries = unit_rows(clustered(chosen.queries, chosen.dim, seed=2, spread=1.1))
     truth = exact(halves, queries)
-    manifest = Manifest("none", "0" * 32, "float32", chosen.dim, [], "", "scaled", BATCH, chosen.rows, 1)
+    manifest = Manifest(
+        "none", "0" * 32, "float32", chosen.dim, [], "", "scaled", BATCH, chosen.rows, 1
+    )
     print(machine())
     print(f"{chosen.rows:,} x {chosen.dim}, {chosen.queries} queries")
-    print(f"{'index':10} {'rows/s':>8} {'again/s':>8} {'recall@10':>9} {'p50 ms':>7} {'p95 ms':>7} {'batch':>7}  with a filter, ms")
+    print(
+        f"{'index':10} {'rows/s':>8} {'again/s':>8} {'recall@10':>9} {'p50 ms':>7} "
+        f"{'p95 ms':>7} "
+        f"{'batch':>7}  with a filter, ms"
+    )
     with tempfile.TemporaryDirectory() as folder:
         for index in INDEXES:
             name = f"{chosen.milvus or f'milvus://{Path(folder)}/{index}.db'}/benchmark_{index}"
             rates = [pushed(name, manifest, halves, index) for _ in range(2)]
             with MilvusCollection(name) as found:
                 facts = measured(found, queries, truth)
-            line = f"{index:10} {rates[0]:8.0f} {rates[1]:8.0f} {facts['recall']:9.4f} {facts['p50']:7.1f} {facts['p95']:7.1f} "
-            print(line + f"{facts['batch']:7.1f}  " + ", ".join(f"{value:.1f}" for value in facts["filtered"]), flush=True)
+            line = (
+                f"{index:10} {rates[0]:8.0f} {rates[1]:8.0f} {facts['recall']:9.4f} "
+                f"{facts['p50']:7.1f} {facts['p95']:7.1f} "
+            )
+            print(
+                line
+                + f"{facts['batch']:7.1f}  "
+                + ", ".join(f"{value:.1f}" for value in facts["filtered"]),
+                flush=True,
+            )
             if chosen.milvus:
                 with closing(connect(parse_place(name))) as connection:
                     connection.drop()
 
 
 def pushed(name: str, manifest: Manifest, halves: np.ndarray, index: str) -> float:
-    """Push everything, and return the rows a second: of the first push, and of the next, which compares and writes nothing."""
+    """Push everything, and return the rows a second: of the first push, and of the next, which
+    compares and writes nothing.
+    """
     with closing(connect(parse_place(name))) as connection:
         report = prepare(connection, manifest, index=index, rows=len(halves))
         began = time.perf_counter()

@@ -1,11 +1,14 @@
-"""Build an index from shards of seeded, clustered vectors in a child process, and measure its memory, time and recall.
+"""Build an index from shards of seeded, clustered vectors in a child process, and measure its
+memory, time and recall.
 
-    python benchmarks/shard_index.py [--rows 500000] [--dim 128] [--recipes ivf-sq8 ivf-pq ivf] [--memory 400MB] [--address local]
+python benchmarks/shard_index.py [--rows 500000] [--dim 128] [--recipes ivf-sq8 ivf-pq ivf]
+[--memory 400MB] [--address local]
 
-For each recipe: seconds by stage, the most memory of the child that was its own ("anonymous", read every 20 ms), the most with mapped
-files ("resident", as the system counts it), bytes a photo of the index alone and of the folder, the recall@10 that was stored and that
-of 200 queries which are no photos, milliseconds of a search alone, and the same of comparing every vector. With --address the parts are
-built by workers of a Ray cluster, whose memory is not the child's.
+For each recipe: seconds by stage, the most memory of the child that was its own ("anonymous", read
+every 20 ms), the most with mapped files ("resident", as the system counts it), bytes a photo of the
+index alone and of the folder, the recall@10 that was stored and that of 200 queries which are no
+photos, milliseconds of a search alone, and the same of comparing every vector. With --address the
+parts are built by workers of a Ray cluster, whose memory is not the child's.
 """
 
 import argparse
@@ -21,8 +24,8 @@ import numpy as np
 from machine import machine
 
 from indexes import Clustered
-from vitsearch.cli.tune import bytes_of
-from vitsearch.distributed.shard_index import ShardIndex
+from vitsearch.cli.index import bytes_of
+from vitsearch.cluster.shard_index import ShardIndex
 from vitsearch.index import ExactIndex
 from vitsearch.shards import Manifest, ShardRow, create_shards, photo_id
 from vitsearch.types import PhotoInfo
@@ -36,14 +39,18 @@ def watch():
     global most
     while True:
         with open("/proc/self/status") as file:
-            most = max(most, next(int(line.split()[1]) for line in file if line.startswith("RssAnon")) * 1024)
+            (anonymous,) = (line for line in file if line.startswith("RssAnon"))
+            most = max(most, int(anonymous.split()[1]) * 1024)
         time.sleep(0.02)
 threading.Thread(target=watch, daemon=True).start()
 output, index, recipe, memory, address = sys.argv[1:]
 report = build_index(output, index, recipe=recipe, memory=int(memory), address=address or None)
 resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"seconds": report.seconds, "anonymous": most, "resident": resident, "parts": report.parts,
-    "recall": report.measured and report.measured.recall, "search": dict(report.recipe.search), "overfetch": report.recipe.overfetch}))
+print(json.dumps({
+    "seconds": report.seconds, "anonymous": most, "resident": resident, "parts": report.parts,
+    "recall": report.measured and report.measured.recall,
+    "search": dict(report.recipe.search), "overfetch": report.recipe.overfetch,
+}))
 """
 
 
@@ -51,13 +58,27 @@ def fill(folder: Path, data: Clustered) -> None:
     """Write the vectors as shards of photos that are not there."""
     shards = -(-data.count // SHARD)
     golden = [[1.0] + [0.0] * (data.dim - 1)]
-    manifest = Manifest("none", "f" * 32, "float32", data.dim, golden, "/photos", "scaled", SHARD, data.count, shards)
+    manifest = Manifest(
+        "none",
+        "f" * 32,
+        "float32",
+        data.dim,
+        golden,
+        "/photos",
+        "scaled",
+        SHARD,
+        data.count,
+        shards,
+    )
     writer, number, row = create_shards(folder, manifest), 0, 0
     for block in data.rows():
         for start in range(0, len(block), SHARD):
             vectors = block[start : start + SHARD]
             names = [f"{i // 1000:05}/{i}.jpg" for i in range(row, row + len(vectors))]
-            rows = [ShardRow(photo_id(name), name, 1, 1, b"f" * 16, PhotoInfo(640, 480)) for name in names]
+            rows = [
+                ShardRow(photo_id(name), name, 1, 1, b"f" * 16, PhotoInfo(640, 480))
+                for name in names
+            ]
             writer.write(number, rows, vectors)
             number, row = number + 1, row + len(vectors)
     writer.finish()
@@ -74,30 +95,52 @@ def timed(call: object, queries: np.ndarray) -> float:
     return 1000 * statistics.median(times[10:])
 
 
-def row(shards: Path, index: Path, recipe: str, *, memory: int, address: str, queries: np.ndarray) -> str:
+def row(
+    shards: Path, index: Path, recipe: str, *, memory: int, address: str, queries: np.ndarray
+) -> str:
     """Build by one recipe in a child process, search here, and return the line of the table."""
     command = [sys.executable, "-c", CHILD, str(shards), str(index), recipe, str(memory), address]
-    facts = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+    facts = json.loads(
+        subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[
+            -1
+        ]
+    )
     found = ShardIndex.open(index)
     exact = ExactIndex(found.vectors, np.arange(len(found)))
     ids, _ = found.search(queries, K)
     truth = exact.search_batch(queries, K)
-    recall = np.mean([len({*found.ids[one.ids].tolist()} & {*mine.tolist()}) / K for one, mine in zip(truth, ids, strict=True)])
-    lists = sum(file.stat().st_size for file in index.iterdir() if file.name in ("index.faiss", "lists.ivfdata"))
+    recall = np.mean(
+        [
+            len({*found.ids[one.ids].tolist()} & {*mine.tolist()}) / K
+            for one, mine in zip(truth, ids, strict=True)
+        ]
+    )
+    lists = sum(
+        file.stat().st_size
+        for file in index.iterdir()
+        if file.name in ("index.faiss", "lists.ivfdata")
+    )
     whole = sum(file.stat().st_size for file in index.iterdir())
     stages = ", ".join(f"{name} {value:.1f}" for name, value in facts["seconds"].items())
-    effort = ", ".join(f"{name} {value:g}" for name, value in facts["search"].items()) + f", overfetch {facts['overfetch']}"
+    effort = (
+        ", ".join(f"{name} {value:g}" for name, value in facts["search"].items())
+        + f", overfetch {facts['overfetch']}"
+    )
     alone, compared = timed(found.search, queries), timed(exact.search_batch, queries[:20])
     return (
-        f"| `{recipe}` | {sum(facts['seconds'].values()):.1f} s ({stages}) | {facts['parts']} | {facts['anonymous'] / 1e6:.0f} MB "
-        f"| {facts['resident'] / 1e6:.0f} MB | {lists / len(found):.0f} / {whole / len(found):.0f} | {facts['recall']:.3f} | {recall:.3f} "
+        f"| `{recipe}` | {sum(facts['seconds'].values()):.1f} s ({stages}) | {facts['parts']} | "
+        f"{facts['anonymous'] / 1e6:.0f} MB "
+        f"| {facts['resident'] / 1e6:.0f} MB | {lists / len(found):.0f} / "
+        f"{whole / len(found):.0f} | {facts['recall']:.3f} | {recall:.3f} "
         f"| {alone:.2f} ms | {compared:.1f} ms | {effort} |"
     )
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=500_000)
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--recipes", nargs="*", default=["ivf-sq8", "ivf-pq", "ivf"])
@@ -107,7 +150,10 @@ def main() -> None:
     data = Clustered(chosen.rows, chosen.dim)
     queries = data.queries(QUERIES, 3, words=False)
     print(f"{machine()}; {data.count:,} rows of {data.dim}, --memory {chosen.memory}", flush=True)
-    heads = "recipe | build | parts | anonymous | resident | bytes: index / folder | stored | recall | a search | exact | effort"
+    heads = (
+        "recipe | build | parts | anonymous | resident | bytes: index / folder | stored | "
+        "recall | a search | exact | effort"
+    )
     print(f"| {heads} |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as place:
@@ -115,7 +161,17 @@ def main() -> None:
         for recipe in chosen.recipes:
             memory = bytes_of(chosen.memory)
             index = Path(place) / recipe
-            print(row(Path(place) / "shards", index, recipe, memory=memory, address=chosen.address, queries=queries), flush=True)
+            print(
+                row(
+                    Path(place) / "shards",
+                    index,
+                    recipe,
+                    memory=memory,
+                    address=chosen.address,
+                    queries=queries,
+                ),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

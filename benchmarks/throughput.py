@@ -1,21 +1,27 @@
-"""Photos a second from files on disk to stored vectors, beside clip-retrieval, sentence-transformers, open_clip and transformers.
+"""Photos a second from files on disk to stored vectors, beside clip-retrieval,
+sentence-transformers, open_clip and transformers.
 
-    python benchmarks/throughput.py --work DIR [--against clip-retrieval,sentence-transformers,open_clip,transformers]
-        [--count 200] [--rounds 3] [--sets jpeg-12mp jpeg-2mp jpeg-640 png-640] [--ours="--runtime onnx"] [--ours="--runtime torch"]
-        [--model mini]
+python benchmarks/throughput.py --work DIR [--against
+clip-retrieval,sentence-transformers,open_clip,transformers] [--count 200] [--rounds 3] [--sets
+jpeg-12mp jpeg-2mp jpeg-640 png-640] [--ours="--runtime onnx"] [--ours="--runtime torch"] [--model
+mini]
 
-All read the same photos and run the same ViT-B-32 with random weights (speed does not depend on them) in float32 on the CPU, batches of
-32, and as many decoding workers as cores where a program has workers. The photos are cut from the large photographs of Debian's package
-`mate-backgrounds`, fetched with apt-get, or of the folder given by --sources. With ``--model mini`` it is the model that comes with
-vitsearch, beside a plain loop of PIL and that model. Each peer has a virtual environment of its own. DIR keeps
-environments (about 2 GB; torch is linked from this Python's), model (1.2 GB) and photos (1.5 MB each of 12 megapixels).
+All read the same photos and run the same ViT-B-32 with random weights (speed does not depend on
+them) in float32 on the CPU, batches of 32, and as many decoding workers as cores where a program
+has workers. The photos are cut from the large photographs of Debian's package `mate-backgrounds`,
+fetched with apt-get, or of the folder given by --sources. With ``--model mini`` it is the model
+that comes with vitsearch, beside a plain loop of PIL and that model. Each peer has a virtual
+environment of its own. DIR keeps environments (about 2 GB; torch is linked from this Python's),
+model (1.2 GB) and photos (1.5 MB each of 12 megapixels).
 
-Counted are the seconds from the first look at the folder until the last vector is stored, without starting Python and loading the model:
-`vitsearch index` reports them as ``seconds`` (finding, hashing, SQLite and the index are in it), clip-retrieval in its own statistics
-(without listing files and the last flush), the loops of open_clip, transformers and sentence-transformers with a clock, up to
-``numpy.save``. The programs take turns, in another order each round; the table has medians. Photos lie in the page cache. The bound is
-what two idle cores could do if only scaled decode and the forward pass cost time (benchmarks/peers/bound.py). A program that does not
-run is listed with its error.
+Counted are the seconds from the first look at the folder until the last vector is stored, without
+starting Python and loading the model: `vitsearch index` reports them as ``seconds`` (finding,
+hashing, SQLite and the index are in it), clip-retrieval in its own statistics (without listing
+files and the last flush), the loops of open_clip, transformers and sentence-transformers with a
+clock, up to ``numpy.save``. The programs take turns, in another order each round; the table has
+medians. Photos lie in the page cache. The bound is what two idle cores could do if only scaled
+decode and the forward pass cost time (benchmarks/peers/bound.py). A program that does not run is
+listed with its error.
 """
 
 import argparse
@@ -35,7 +41,12 @@ from peers.environments import PINS, NotInstalled, environment
 from peers.measured import Failed, Run, run
 
 PEERS = Path(__file__).parent / "peers"
-SETS = {"jpeg-12mp": "12 MP JPEG", "jpeg-2mp": "2 MP JPEG", "jpeg-640": "640x480 JPEG", "png-640": "640x480 PNG"}
+SETS = {
+    "jpeg-12mp": "12 MP JPEG",
+    "jpeg-2mp": "2 MP JPEG",
+    "jpeg-640": "640x480 JPEG",
+    "png-640": "640x480 PNG",
+}
 BATCH = 32
 QUIET = {
     "CUDA_VISIBLE_DEVICES": "",
@@ -48,7 +59,9 @@ QUIET = {
 
 @dataclass
 class Entry:
-    """One program of the table: how to start it on a folder of photos, and its runs there or the error of the first that failed."""
+    """One program of the table: how to start it on a folder of photos, and its runs there or the
+    error of the first that failed.
+    """
 
     name: str
     command: Callable[[Path, Path], list[str | Path]]
@@ -66,7 +79,18 @@ def ours(work: Path, options: str, model: str) -> Entry:
     model = "mini" if model == "mini" else f"local-dir:{work / 'model' / 'open_clip'}"
 
     def command(photos: Path, out: Path) -> list[str | Path]:
-        return [*start, photos, "--json", "--encoder", model, "--collection", out / "collection", "--device", "cpu", *shlex.split(options)]
+        return [
+            *start,
+            photos,
+            "--json",
+            "--encoder",
+            model,
+            "--collection",
+            out / "collection",
+            "--device",
+            "cpu",
+            *shlex.split(options),
+        ]
 
     return Entry(f"vitsearch {options}".strip(), command)
 
@@ -79,13 +103,19 @@ def peer(work: Path, name: str, workers: int) -> Entry:
     except NotInstalled as problem:
         return Entry(name, lambda photos, out: [], error=f"pip: {problem}")
     sizes = [str(BATCH), str(workers)]
-    return Entry(f"{name} {PINS[name][0].partition('==')[2]}", lambda photos, out: [python, program, work / "model", photos, out, *sizes])
+    return Entry(
+        f"{name} {PINS[name][0].partition('==')[2]}",
+        lambda photos, out: [python, program, work / "model", photos, out, *sizes],
+    )
 
 
 def plain_loop() -> Entry:
     """Return a loop of PIL and `mini`."""
     program = PEERS / "run_plain_loop.py"
-    return Entry("plain loop, PIL + mini", lambda photos, out: [sys.executable, program, photos, out, str(BATCH)])
+    return Entry(
+        "plain loop, PIL + mini",
+        lambda photos, out: [sys.executable, program, photos, out, str(BATCH)],
+    )
 
 
 def prepare(chosen: argparse.Namespace) -> None:
@@ -95,18 +125,35 @@ def prepare(chosen: argparse.Namespace) -> None:
         aside = work / "package"
         aside.mkdir(parents=True, exist_ok=True)
         subprocess.run(["apt-get", "download", "mate-backgrounds"], cwd=aside, check=True)
-        subprocess.run(["dpkg", "-x", *aside.glob("mate-backgrounds*.deb"), work / "photographs"], check=True)
-    cutting = [PEERS / "photos.py", sources, work / "photos", "--count", str(chosen.count), "--sets", *chosen.sets]
+        subprocess.run(
+            ["dpkg", "-x", *aside.glob("mate-backgrounds*.deb"), work / "photographs"], check=True
+        )
+    cutting = [
+        PEERS / "photos.py",
+        sources,
+        work / "photos",
+        "--count",
+        str(chosen.count),
+        "--sets",
+        *chosen.sets,
+    ]
     subprocess.run([sys.executable, *cutting], check=True)
-    subprocess.run([sys.executable, PEERS / "model.py", work / "model"], check=True, env=os.environ | QUIET)
+    subprocess.run(
+        [sys.executable, PEERS / "model.py", work / "model"], check=True, env=os.environ | QUIET
+    )
 
 
 def once(entry: Entry, photos: Path, chosen: argparse.Namespace) -> Run:
-    """Run a program on a folder, with nothing left of earlier runs; raises Failed, also where it did not embed every photo."""
+    """Run a program on a folder, with nothing left of earlier runs; raises Failed, also where it
+    did not embed every photo.
+    """
     out = chosen.work / "out"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
-    home, own = {"VITSEARCH_HOME": str(chosen.work / "home")}, here() if entry.command(photos, out)[0] == sys.executable else {}
+    home, own = (
+        {"VITSEARCH_HOME": str(chosen.work / "home")},
+        here() if entry.command(photos, out)[0] == sys.executable else {},
+    )
     done = run(entry.command(photos, out), env=os.environ | QUIET | home | own, limit=chosen.limit)
     count = done.said.setdefault("count", done.said.get("indexed"))
     if count != len(list(photos.iterdir())):
@@ -125,12 +172,24 @@ def measure(entries: list[Entry], photos: Path, chosen: argparse.Namespace) -> d
                 continue
             try:
                 entry.runs.append(once(entry, photos, chosen))
-                print(f"  {photos.name} {round_ + 1}: {entry.name}: {entry.rate():.2f} photos/s", file=sys.stderr, flush=True)
+                print(
+                    f"  {photos.name} {round_ + 1}: {entry.name}: {entry.rate():.2f} photos/s",
+                    file=sys.stderr,
+                    flush=True,
+                )
             except Failed as problem:
                 entry.error = str(problem)
-                print(f"  {photos.name} {round_ + 1}: {entry.name}: {problem}", file=sys.stderr, flush=True)
+                print(
+                    f"  {photos.name} {round_ + 1}: {entry.name}: {problem}",
+                    file=sys.stderr,
+                    flush=True,
+                )
     source = "mini" if chosen.model == "mini" else chosen.work / "model"
-    return run([sys.executable, PEERS / "bound.py", source, photos], env=os.environ | QUIET | here(), limit=chosen.limit).said
+    return run(
+        [sys.executable, PEERS / "bound.py", source, photos],
+        env=os.environ | QUIET | here(),
+        limit=chosen.limit,
+    ).said
 
 
 def here() -> dict[str, str]:
@@ -142,9 +201,15 @@ def line(entry: Entry, first: Entry, bound: float, kind: str) -> str:
     """Return a program's line of the table."""
     if not entry.runs:
         return f"| {kind} | {entry.name} | does not run: {entry.error} | | | | | |"
-    rate, middle = entry.rate(), sorted(entry.runs, key=lambda run: run.said["seconds"])[len(entry.runs) // 2]
+    rate, middle = (
+        entry.rate(),
+        sorted(entry.runs, key=lambda run: run.said["seconds"])[len(entry.runs) // 2],
+    )
     ratio = f"{rate / first.rate():.2f}" if first.runs else "-"
-    memory = [statistics.median(getattr(run, name) for run in entry.runs) / 1e9 for name in ("largest", "together")]
+    memory = [
+        statistics.median(getattr(run, name) for run in entry.runs) / 1e9
+        for name in ("largest", "together")
+    ]
     whole = statistics.median(run.whole for run in entry.runs)
     share = f"{100 * rate / bound:.0f} %" if bound else "-"
     note = f"; later: {entry.error}" if entry.error else ""
@@ -156,13 +221,20 @@ def bound_line(bound: dict[str, Any], kind: str) -> str:
     """Return the bound's line of the table."""
     if "error" in bound:
         return f"| {kind} | bound | not measured: {bound['error']} | | | | | |"
-    cost = ", ".join(f"{stage.replace('_', ' ')} {1000 * seconds:.1f} ms" for stage, seconds in bound["stages"].items())
+    cost = ", ".join(
+        f"{stage.replace('_', ' ')} {1000 * seconds:.1f} ms"
+        for stage, seconds in bound["stages"].items()
+    )
     return f"| {kind} | bound | {bound['rate']:.1f} | | 100 % | | | a photo: {cost} |"
 
 
 def stages(said: dict[str, Any]) -> str:
     """Return the seconds of work in each stage, as a program reports them."""
-    found = {name: value for name, value in (said.get("stages") or {}).items() if isinstance(value, int | float) and name != "wall"}
+    found = {
+        name: value
+        for name, value in (said.get("stages") or {}).items()
+        if isinstance(value, int | float) and name != "wall"
+    }
     words = [f"{name} {value:.1f}" for name, value in found.items()]
     limit = (said.get("stages") or {}).get("bound")
     return ", ".join(words) + (f"; bound by {limit}" if limit else "") or "-"
@@ -170,15 +242,27 @@ def stages(said: dict[str, Any]) -> str:
 
 def table(chosen: argparse.Namespace) -> None:
     """Measure every set and print its lines as they come."""
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    print(f"{machine()}; {chosen.count} photos a set, {chosen.rounds} rounds, batches of {BATCH}, {chosen.model} in float32 unless said\n")
+    workers = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     print(
-        "| photos | program | photos/s | times the first | of the bound | whole process | memory: largest / all processes | s in stages |"
+        f"{machine()}; {chosen.count} photos a set, {chosen.rounds} rounds, batches of "
+        f"{BATCH}, "
+        f"{chosen.model} in float32 unless said\n"
+    )
+    print(
+        "| photos | program | photos/s | times the first | of the bound | whole process | "
+        "memory: "
+        "largest / all processes | s in stages |"
     )
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for name in chosen.sets:
         entries = [ours(chosen.work, options, chosen.model) for options in chosen.ours or [""]]
-        entries += [plain_loop()] if chosen.model == "mini" else [peer(chosen.work, program, workers) for program in chosen.against]
+        entries += (
+            [plain_loop()]
+            if chosen.model == "mini"
+            else [peer(chosen.work, program, workers) for program in chosen.against]
+        )
         bound = measure(entries, chosen.work / "photos" / name, chosen)
         print(bound_line(bound, SETS[name]))
         for entry in entries:
@@ -186,7 +270,9 @@ def table(chosen: argparse.Namespace) -> None:
 
 
 def warm_up(chosen: argparse.Namespace) -> None:
-    """Let vitsearch make what it makes once for a model, such as an export, on one photo that is not counted."""
+    """Let vitsearch make what it makes once for a model, such as an export, on one photo that is
+    not counted.
+    """
     one = chosen.work / "one"
     shutil.rmtree(one, ignore_errors=True)
     one.mkdir()
@@ -201,19 +287,42 @@ def warm_up(chosen: argparse.Namespace) -> None:
 
 def main() -> None:
     """Prepare all and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", choices=["ViT-B-32", "mini"], default="ViT-B-32")
-    parser.add_argument("--against", type=lambda text: [name for name in text.split(",") if name], default=list(PINS), metavar="NAMES")
+    parser.add_argument(
+        "--against",
+        type=lambda text: [name for name in text.split(",") if name],
+        default=list(PINS),
+        metavar="NAMES",
+    )
     parser.add_argument("--count", type=int, default=200, help="photos in each set")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sets", nargs="*", choices=list(SETS), default=list(SETS))
-    parser.add_argument("--ours", action="append", metavar="OPTIONS", help="options of `vitsearch index`, a line of the table each")
-    parser.add_argument("--work", type=lambda text: Path(text).resolve(), required=True, help="folder that keeps what is made once")
-    parser.add_argument("--sources", type=Path, help="folder of large photographs instead of mate-backgrounds")
-    parser.add_argument("--limit", type=float, default=1800, help="seconds after which a run is given up")
+    parser.add_argument(
+        "--ours",
+        action="append",
+        metavar="OPTIONS",
+        help="options of `vitsearch index`, a line of the table each",
+    )
+    parser.add_argument(
+        "--work",
+        type=lambda text: Path(text).resolve(),
+        required=True,
+        help="folder that keeps what is made once",
+    )
+    parser.add_argument(
+        "--sources", type=Path, help="folder of large photographs instead of mate-backgrounds"
+    )
+    parser.add_argument(
+        "--limit", type=float, default=1800, help="seconds after which a run is given up"
+    )
     chosen = parser.parse_args()
     if unknown := set(chosen.against) - set(PINS):
-        parser.error(f"no peer is called {', '.join(sorted(unknown))}: the peers are {', '.join(PINS)}")
+        parser.error(
+            f"no peer is called {', '.join(sorted(unknown))}: the peers are {', '.join(PINS)}"
+        )
     prepare(chosen)
     warm_up(chosen)
     table(chosen)

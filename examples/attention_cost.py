@@ -1,10 +1,13 @@
-"""What attention costs as photos grow: python examples/attention_cost.py [-o FILE.png] [--tokens 196,576,1024,4096] [--repeat 5].
+"""What attention costs as photos grow: python examples/attention_cost.py [-o FILE.png] [--tokens
+196,576,1024,4096] [--repeat 5].
 
-Every token looks at every other, so t tokens make t x t weights a head: twice the tokens are four times the weights. Plain attention
-writes them all down; fused attention (Dao et al. 2022, arXiv:2205.14135) computes the same sums tile by tile and keeps none.
+Every token looks at every other, so t tokens make t x t weights a head: twice the tokens are four
+times the weights. Plain attention writes them all down; fused attention (Dao et al. 2022,
+arXiv:2205.14135) computes the same sums tile by tile and keeps none.
 
-Time is the median processor time of one thread, so that other programs do not blur it. Memory is the peak of what torch's allocator
-hands out during the call, on top of queries, keys and values. Needs vitsearch[clip,examples].
+Time is the median processor time of one thread, so that other programs do not blur it. Memory is
+the peak of what torch's allocator hands out during the call, on top of queries, keys and values.
+Needs vitsearch[clip,examples].
 """
 
 import argparse
@@ -27,7 +30,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from vitsearch.vit import attend
+from vitsearch.vit.model import attend
 
 HEADS, HEAD_WIDTH, PATCH = 12, 64, 16  # of ViT-B/16
 COLOURS = {"plain": "#d1495b", "fused": "#00798c"}
@@ -44,7 +47,9 @@ class Cost:
 
 def measure(tokens: int, kind: str, repeat: int) -> Cost:
     """Return the cost of ``plain`` or ``fused`` attention in one layer of ViT-B."""
-    q, k, v = torch.randn(3, 1, HEADS, tokens, HEAD_WIDTH, generator=torch.Generator().manual_seed(0)).unbind(0)
+    q, k, v = torch.randn(
+        3, 1, HEADS, tokens, HEAD_WIDTH, generator=torch.Generator().manual_seed(0)
+    ).unbind(0)
     with torch.inference_mode():
         megabytes = peak_bytes(q, k, v, kind == "plain") / 1e6  # also warms up
         times = [seconds(q, k, v, kind == "plain") for _ in range(repeat)]
@@ -52,7 +57,9 @@ def measure(tokens: int, kind: str, repeat: int) -> Cost:
 
 
 def seconds(q: Tensor, k: Tensor, v: Tensor, with_weights: bool) -> float:
-    """Return the processor time of one call, averaged over as many calls as fill a few milliseconds."""
+    """Return the processor time of one call, averaged over as many calls as fill a few
+    milliseconds.
+    """
     calls = max(1, 1_000_000 // q.shape[2] ** 2)
     start = time.process_time()
     for _ in range(calls):
@@ -61,7 +68,9 @@ def seconds(q: Tensor, k: Tensor, v: Tensor, with_weights: bool) -> float:
 
 
 def peak_bytes(q: Tensor, k: Tensor, v: Tensor, with_weights: bool) -> int:
-    """Return the most memory that one call holds at once, from torch's record of each allocation and release."""
+    """Return the most memory that one call holds at once, from torch's record of each allocation
+    and release.
+    """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as record:
         attend(q, k, v, with_weights)
     with tempfile.TemporaryDirectory() as folder:
@@ -69,7 +78,9 @@ def peak_bytes(q: Tensor, k: Tensor, v: Tensor, with_weights: bool) -> int:
         record.export_chrome_trace(str(trace))
         events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
     held = peak = 0
-    for event in sorted((event for event in events if event["name"] == "[memory]"), key=lambda event: event["ts"]):
+    for event in sorted(
+        (event for event in events if event["name"] == "[memory]"), key=lambda event: event["ts"]
+    ):
         held += event["args"]["Bytes"]
         peak = max(peak, held)
     return peak
@@ -81,7 +92,8 @@ def table(costs: dict[str, list[Cost]]) -> list[str]:
     for plain, fused in zip(costs["plain"], costs["fused"], strict=True):
         side = isqrt(plain.tokens) * PATCH
         lines.append(
-            f"{plain.tokens:6}  {f'{side}x{side}':9}  {plain.milliseconds:9.1f} ms {plain.megabytes:6.1f} MB"
+            f"{plain.tokens:6}  {f'{side}x{side}':9}  {plain.milliseconds:9.1f} ms "
+            f"{plain.megabytes:6.1f} MB"
             f"   {fused.milliseconds:9.1f} ms {fused.megabytes:6.1f} MB"
         )
     return lines
@@ -92,21 +104,40 @@ def growth(costs: dict[str, list[Cost]]) -> list[str]:
     lines = []
     for kind, (first, *_, last) in costs.items():
         lines.append(
-            f"{kind}: {last.tokens / first.tokens:.1f} times the tokens take {last.milliseconds / first.milliseconds:.0f} times the time"
+            f"{kind}: {last.tokens / first.tokens:.1f} times the tokens take "
+            f"{last.milliseconds / first.milliseconds:.0f} times the time"
             f" and {last.megabytes / first.megabytes:.0f} times the memory"
         )
-    return [*lines, f"({last.tokens / first.tokens:.1f} squared is {(last.tokens / first.tokens) ** 2:.0f})"]
+    return [
+        *lines,
+        f"({last.tokens / first.tokens:.1f} squared is {(last.tokens / first.tokens) ** 2:.0f})",
+    ]
 
 
 def draw(costs: dict[str, list[Cost]], file: Path) -> None:
-    """Draw time and memory against tokens, both axes logarithmic, with the slopes of t and t squared for comparison."""
-    plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.titleweight": "bold"})
+    """Draw time and memory against tokens, both axes logarithmic, with the slopes of t and t
+    squared for comparison.
+    """
+    plt.rcParams.update(
+        {
+            "font.size": 11,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titleweight": "bold",
+        }
+    )
     figure, panels = plt.subplots(1, 2, figsize=(12, 5.2), dpi=110, layout="constrained")
     for panel, measure_name, title in zip(
-        panels, ("milliseconds", "megabytes"), ("Time of one layer, ms", "Peak memory of one layer, MB"), strict=True
+        panels,
+        ("milliseconds", "megabytes"),
+        ("Time of one layer, ms", "Peak memory of one layer, MB"),
+        strict=True,
     ):
         for kind, series in costs.items():
-            tokens, values = [cost.tokens for cost in series], [getattr(cost, measure_name) for cost in series]
+            tokens, values = (
+                [cost.tokens for cost in series],
+                [getattr(cost, measure_name) for cost in series],
+            )
             panel.plot(tokens, values, "o-", color=COLOURS[kind], linewidth=2.2, markersize=7)
             panel.annotate(
                 f"{kind}\n{values[-1]:,.0f}",
@@ -119,22 +150,47 @@ def draw(costs: dict[str, list[Cost]], file: Path) -> None:
             for power, label in ((1, "t"), (2, "t²")) if kind == "fused" else ():
                 guide = [values[0] * 0.45 * (count / tokens[0]) ** power for count in tokens]
                 panel.plot(tokens, guide, ":", color="#888888", linewidth=1.2, zorder=0)
-                panel.annotate(label, (tokens[-1], guide[-1]), (8, -4), textcoords="offset points", color="#888888")
-        panel.set(title=title, xlabel="tokens t (photo at 16 pixels a patch)", xscale="log", yscale="log")
+                panel.annotate(
+                    label,
+                    (tokens[-1], guide[-1]),
+                    (8, -4),
+                    textcoords="offset points",
+                    color="#888888",
+                )
+        panel.set(
+            title=title, xlabel="tokens t (photo at 16 pixels a patch)", xscale="log", yscale="log"
+        )
         panel.set_xticks(tokens, [f"{count}\n{isqrt(count) * PATCH}²" for count in tokens])
         panel.minorticks_off()
         panel.grid(True, color="#dddddd", linewidth=0.8)
         panel.margins(x=0.12)
-    figure.suptitle("Attention of ViT-B (12 heads of 64), one photo: every token looks at every other", fontsize=13)
+    figure.suptitle(
+        "Attention of ViT-B (12 heads of 64), one photo: every token looks at every other",
+        fontsize=13,
+    )
     figure.savefig(file)
 
 
 def main() -> None:
     """Measure, print, draw."""
-    parser = argparse.ArgumentParser(description="Time and memory of plain and fused attention against the number of tokens.")
-    parser.add_argument("-o", "--output", type=Path, default=Path("attention_cost.png"), help="the picture (default: attention_cost.png)")
-    parser.add_argument("--tokens", default="196,576,1024,4096", help="numbers of tokens, rising (default: 196,576,1024,4096)")
-    parser.add_argument("--repeat", type=int, default=5, help="measurements whose median is taken (default: 5)")
+    parser = argparse.ArgumentParser(
+        description="Time and memory of plain and fused attention against the number of tokens."
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("attention_cost.png"),
+        help="the picture (default: attention_cost.png)",
+    )
+    parser.add_argument(
+        "--tokens",
+        default="196,576,1024,4096",
+        help="numbers of tokens, rising (default: 196,576,1024,4096)",
+    )
+    parser.add_argument(
+        "--repeat", type=int, default=5, help="measurements whose median is taken (default: 5)"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     counts = [int(count) for count in options.tokens.split(",")]

@@ -1,4 +1,5 @@
-"""Draws a small folder of simple pictures (a red circle, a blue square, a green field ...), the same on every run.
+"""Draws a small folder of simple pictures (a red circle, a blue square, a green field ...), the
+same on every run.
 
 python examples/draw_sample_photos.py FOLDER
 """
@@ -12,7 +13,15 @@ from PIL import Image, ImageDraw, ImageFilter
 WIDTH, HEIGHT = 320, 240
 CIRCLE, SQUARE, GROUND = (90, 50, 230, 190), (95, 55, 225, 185), (0, 110, WIDTH, HEIGHT)
 WHITE, RED, BLUE, GREEN, YELLOW = "#f5f5f0", "#d22328", "#2850c8", "#32963c", "#f5cd32"
-ORANGE, PURPLE, PINK, BROWN, BLACK, GRAY, SKY = "#f0821e", "#7d3caa", "#f08cb4", "#7d502d", "#19191e", "#828282", "#82bef0"
+ORANGE, PURPLE, PINK, BROWN, BLACK, GRAY, SKY = (
+    "#f0821e",
+    "#7d3caa",
+    "#f08cb4",
+    "#7d502d",
+    "#19191e",
+    "#828282",
+    "#82bef0",
+)
 FLOWERS = [(x, y, x + 45, y + 45) for x in (30, 140, 250) for y in (35, 150)]
 STRIPES = [(x, 0, x + 25, HEIGHT) for x in range(15, WIDTH, 55)]
 

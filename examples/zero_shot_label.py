@@ -1,4 +1,6 @@
-"""Label the photos of an indexed folder with any words: python examples/zero_shot_label.py PHOTOS cat dog car."""
+"""Label the photos of an indexed folder with any words: python examples/zero_shot_label.py PHOTOS
+cat dog car.
+"""
 
 import sys
 from collections import Counter

@@ -1,4 +1,6 @@
-"""Makes one folder of every kind of file that a photo folder may hold, with what should become of each."""
+"""Makes one folder of every kind of file that a photo folder may hold, with what should become of
+each.
+"""
 
 import io
 import os
@@ -33,14 +35,25 @@ def bomb(width: int, height: int) -> bytes:
     """Return a small valid PNG that says it is ``width`` x ``height`` pixels."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 64)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 64))
+        + chunk(b"IEND", b"")
+    )
 
 
-def oriented(image: Image.Image, orientation: int, format_name: str = "JPEG", **options: object) -> bytes:
-    """Return a file that stores the image turned, with the EXIF orientation that turns it upright again."""
+def oriented(
+    image: Image.Image, orientation: int, format_name: str = "JPEG", **options: object
+) -> bytes:
+    """Return a file that stores the image turned, with the EXIF orientation that turns it upright
+    again.
+    """
     undo = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -72,7 +85,9 @@ def good_contents() -> dict[str, bytes]:
         "bad exif.jpg": encoded(picture(8), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7fnonsense"),
         "gray16.png": encoded(gray16, "PNG"),
         "gray16.tif": encoded(gray16, "TIFF"),
-        "float.tiff": encoded(Image.fromarray(np.linspace(0, 1, 96 * 64, dtype=np.float32).reshape(64, 96)), "TIFF"),
+        "float.tiff": encoded(
+            Image.fromarray(np.linspace(0, 1, 96 * 64, dtype=np.float32).reshape(64, 96)), "TIFF"
+        ),
         "palette.png": encoded(base.quantize(16), "PNG", transparency=3),
         "la.png": encoded(with_alpha.convert("LA"), "PNG"),
         "rgba.PNG": encoded(with_alpha, "PNG"),
@@ -80,10 +95,16 @@ def good_contents() -> dict[str, bytes]:
         "tiny.png": encoded(Image.new("RGB", (1, 1), "teal"), "PNG"),
         "wide.png": encoded(picture(9, (4000, 2)), "PNG"),
         "tall.jpg": encoded(picture(10, (2, 4000)), "JPEG"),
-        "animated.gif": encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=50),
-        "animated.webp": encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True),
+        "animated.gif": encoded(
+            frames[0], "GIF", save_all=True, append_images=frames[1:], duration=50
+        ),
+        "animated.webp": encoded(
+            frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True
+        ),
         "alpha.webp": encoded(with_alpha, "WEBP"),
-        "pages.tiff": encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:], compression="tiff_lzw"),
+        "pages.tiff": encoded(
+            frames[0], "TIFF", save_all=True, append_images=frames[1:], compression="tiff_lzw"
+        ),
         "plain.bmp": encoded(picture(11), "BMP"),
         "plain.ppm": encoded(picture(12), "PPM"),
         "plain.PGM": encoded(picture(13).convert("L"), "PPM"),
@@ -91,7 +112,9 @@ def good_contents() -> dict[str, bytes]:
         "plain.jp2": encoded(picture(15), "JPEG2000"),
         "really a png.jpg": encoded(picture(16), "PNG"),
     }
-    return contents | {f"turned {turn}.jpg": oriented(picture(17), turn, quality=95) for turn in range(1, 9)}
+    return contents | {
+        f"turned {turn}.jpg": oriented(picture(17), turn, quality=95) for turn in range(1, 9)
+    }
 
 
 def bad_contents() -> dict[str, bytes]:
@@ -108,10 +131,12 @@ def bad_contents() -> dict[str, bytes]:
 
 
 def make_odd_files(folder: Path) -> dict[str, str]:
-    """Fill a folder; return for each path the state it should end in: ``indexed``, ``failed`` or ``skipped``.
+    """Fill a folder; return for each path the state it should end in: ``indexed``, ``failed`` or
+    ``skipped``.
 
-    Files that a walk leaves out by default (hidden, ``@eaDir``, ``node_modules``, other extensions) are made and not in the answer.
-    A name or kind of file that the system cannot make is not in the answer either.
+    Files that a walk leaves out by default (hidden, ``@eaDir``, ``node_modules``, other extensions)
+    are made and not in the answer. A name or kind of file that the system cannot make is not in the
+    answer either.
     """
     states: dict[str, str] = {}
     folder.mkdir(parents=True, exist_ok=True)

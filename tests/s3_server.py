@@ -1,4 +1,6 @@
-"""An S3 server on loopback; import `s3_bucket` and `s3_server`, and the fixture `s3` is the URL of an empty bucket for any process."""
+"""An S3 server on loopback; import `s3_bucket` and `s3_server`, and the fixture `s3` is the URL of
+an empty bucket for any process.
+"""
 
 import urllib.request
 from collections.abc import Iterator
@@ -31,7 +33,9 @@ def s3_bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(name, value)
-    urllib.request.urlopen(urllib.request.Request(f"{s3_endpoint}/moto-api/reset", method="POST"), timeout=10).close()
+    urllib.request.urlopen(
+        urllib.request.Request(f"{s3_endpoint}/moto-api/reset", method="POST"), timeout=10
+    ).close()
     s3_client().create_bucket(Bucket=BUCKET)
     return f"s3://{BUCKET}"
 

@@ -1,4 +1,6 @@
-"""Bad input end to end: one line that says what and what next, no traceback, and the stored vectors as they were."""
+"""Bad input end to end: one line that says what and what next, no traceback, and the stored vectors
+as they were.
+"""
 
 import json
 import os
@@ -19,7 +21,9 @@ from vitsearch.encoders.colour import ColourEncoder
 
 
 def one_line(capfd: pytest.CaptureFixture[str], *arguments: object, code: int = 1) -> str:
-    """Run a command that must fail with one line on stderr and nothing on stdout, and return the line."""
+    """Run a command that must fail with one line on stderr and nothing on stdout, and return the
+    line.
+    """
     capfd.readouterr()
     ended = run([str(argument) for argument in arguments])
     out, err = capfd.readouterr()
@@ -47,9 +51,21 @@ def test_a_folder_without_a_readable_photo_keeps_the_reasons(tmp_path: Path, cap
     assert [json.loads(line)["path"] for line in capfd.readouterr().out.splitlines()] == ["bad.jpg"]
 
 
-@pytest.mark.parametrize(("option", "value"), [("--encoder", "nonsense"), ("--recipe", "nonsense"), ("--recipe", "./no.toml")])
-def test_unknown_names_leave_nothing_behind(photos: Path, capfd: Any, option: str, value: str) -> None:
-    line = one_line(capfd, "index", photos, *(() if option == "--encoder" else ("--encoder", "colour")), option, value)
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--encoder", "nonsense"), ("--recipe", "nonsense"), ("--recipe", "./no.toml")],
+)
+def test_unknown_names_leave_nothing_behind(
+    photos: Path, capfd: Any, option: str, value: str
+) -> None:
+    line = one_line(
+        capfd,
+        "index",
+        photos,
+        *(() if option == "--encoder" else ("--encoder", "colour")),
+        option,
+        value,
+    )
     assert value in line.replace("no.toml", "./no.toml")
     assert not (photos / ".vitsearch").exists()
 
@@ -97,7 +113,16 @@ def test_an_emptied_folder_keeps_its_vectors(indexed: Path, capfd: Any) -> None:
     assert content(indexed) == before
 
 
-SETTINGS = ("encoder", "encoder_fingerprint", "dtype", "dim", "recipe", "created_at", "root", "format")
+SETTINGS = (
+    "encoder",
+    "encoder_fingerprint",
+    "dtype",
+    "dim",
+    "recipe",
+    "created_at",
+    "root",
+    "format",
+)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -108,13 +133,20 @@ def test_damaged_settings(indexed: Path, capfd: Any, name: str, value: object) -
     if name == "recipe" and value == {}:
         pytest.skip("the type is right")
     file.write_text(json.dumps({**json.loads(good), name: value}))
-    for command in (["search", indexed, "red"], ["index", indexed], ["info", indexed], ["verify", indexed]):
+    for command in (
+        ["search", indexed, "red"],
+        ["index", indexed],
+        ["info", indexed],
+        ["verify", indexed],
+    ):
         assert "collection.json" in one_line(capfd, *command)
     file.write_bytes(good)
     assert len(content(indexed)) == 4
 
 
-@pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"null", b"{}", b"[" * 100_000, b'{"format": 1}', b'{"format": 2}'])
+@pytest.mark.parametrize(
+    "text", [b"", b"\xff\xfe", b"null", b"{}", b"[" * 100_000, b'{"format": 1}', b'{"format": 2}']
+)
 def test_settings_that_are_none_or_newer(indexed: Path, capfd: Any, text: bytes) -> None:
     (indexed / ".vitsearch" / "collection.json").write_bytes(text)
     for command in (["search", indexed, "red"], ["index", indexed], ["info", indexed]):
@@ -145,12 +177,17 @@ def damaged(data: bytes, seed: int) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_a_damaged_database_never_ends_in_a_traceback(tmp_path: Path, capfd: Any, seed: int) -> None:
+def test_a_damaged_database_never_ends_in_a_traceback(
+    tmp_path: Path, capfd: Any, seed: int
+) -> None:
     folder = tmp_path / "photos"
     for number in range(60):
         paint(folder / f"{number}.png", shade(number), size=(4, 4))
     index_folder(folder, encoder=ColourEncoder())
-    database, good = folder / ".vitsearch" / "photos.db", (folder / ".vitsearch" / "photos.db").read_bytes()
+    database, good = (
+        folder / ".vitsearch" / "photos.db",
+        (folder / ".vitsearch" / "photos.db").read_bytes(),
+    )
     for command in (
         ["search", folder, "red"],
         ["label", folder, "--labels", "red,blue"],
@@ -168,7 +205,9 @@ def test_a_damaged_database_never_ends_in_a_traceback(tmp_path: Path, capfd: Any
         assert "Traceback" not in err
 
 
-def test_a_lost_database_is_made_again_and_the_old_index_not_believed(indexed: Path, capfd: Any) -> None:
+def test_a_lost_database_is_made_again_and_the_old_index_not_believed(
+    indexed: Path, capfd: Any
+) -> None:
     (indexed / ".vitsearch" / "photos.db").unlink()
     assert "is missing" in one_line(capfd, "search", indexed, "red")
     assert not (indexed / ".vitsearch" / "photos.db").exists()
@@ -177,7 +216,11 @@ def test_a_lost_database_is_made_again_and_the_old_index_not_believed(indexed: P
     for number, colour in enumerate(("pink", "teal", "brown", "white", "black")):
         paint(indexed / f"{number}.png", colour)
     assert run(["index", str(indexed)]) == 0
-    assert [found_paths(indexed, colour, 1) for colour in ("pink", "teal", "white")] == [["0.png"], ["1.png"], ["3.png"]]
+    assert [found_paths(indexed, colour, 1) for colour in ("pink", "teal", "white")] == [
+        ["0.png"],
+        ["1.png"],
+        ["3.png"],
+    ]
     capfd.readouterr()
     assert run(["verify", str(indexed)]) == 0, capfd.readouterr().out
 
@@ -207,8 +250,18 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, limit: int) -> None:
             index_folder(folder, encoder=ColourEncoder())
             before = content(folder)
     shutil.copy(folder / "5.png", folder / "copy.png")
-    ended = subprocess.run([sys.executable, "-c", FULL, str(limit), str(folder)], env=environment(), capture_output=True, timeout=60)
-    assert (ended.returncode, ended.stdout, ended.stderr.count(b"\n"), ended.stderr[:11]) == (1, b"", 1, b"vitsearch: "), ended.stderr
+    ended = subprocess.run(
+        [sys.executable, "-c", FULL, str(limit), str(folder)],
+        env=environment(),
+        capture_output=True,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr.count(b"\n"), ended.stderr[:11]) == (
+        1,
+        b"",
+        1,
+        b"vitsearch: ",
+    ), ended.stderr
     after = content(folder)
     assert {path: after.get(path) for path in before} == before
     assert sorted(found_paths(folder, "red", 1000)) == sorted(after)
@@ -217,9 +270,24 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, limit: int) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-@pytest.mark.parametrize("arguments", [["search", "red"], ["search", "red", "--json"], ["info"], ["index"]])
+@pytest.mark.parametrize(
+    "arguments", [["search", "red"], ["search", "red", "--json"], ["info"], ["index"]]
+)
 def test_output_to_a_full_disk(indexed: Path, arguments: list[str]) -> None:
-    command = [sys.executable, "-c", "from vitsearch.cli import main; main()", arguments[0], str(indexed), *arguments[1:]]
+    command = [
+        sys.executable,
+        "-c",
+        "from vitsearch.cli import main; main()",
+        arguments[0],
+        str(indexed),
+        *arguments[1:],
+    ]
     with open("/dev/full", "wb") as full:
-        ended = subprocess.run(command, env=environment(), stdout=full, stderr=subprocess.PIPE, timeout=60)
-    assert (ended.returncode, ended.stderr.count(b"\n"), ended.stderr[:11]) == (1, 1, b"vitsearch: "), ended.stderr
+        ended = subprocess.run(
+            command, env=environment(), stdout=full, stderr=subprocess.PIPE, timeout=60
+        )
+    assert (ended.returncode, ended.stderr.count(b"\n"), ended.stderr[:11]) == (
+        1,
+        1,
+        b"vitsearch: ",
+    ), ended.stderr

@@ -35,10 +35,14 @@ def download(cache: Path, repo: str, *files: str) -> None:
 
 def test_figures_are_as_published() -> None:
     assert list_encoders("open_clip:ViT-B-32/laion2b_s34b_b79k") == [
-        EncoderListing("open_clip:ViT-B-32/laion2b_s34b_b79k", 512, 151.28, 14.78, 66.6, 39.3, 24.9, False)
+        EncoderListing(
+            "open_clip:ViT-B-32/laion2b_s34b_b79k", 512, 151.28, 14.78, 66.6, 39.3, 24.9, False
+        )
     ]
     assert list_encoders("hf:google/siglip2-base-patch16-224") == [
-        EncoderListing("hf:google/siglip2-base-patch16-224", 768, None, None, 78.2, 52.1, None, False)
+        EncoderListing(
+            "hf:google/siglip2-base-patch16-224", 768, None, None, 78.2, 52.1, None, False
+        )
     ]
 
 
@@ -64,7 +68,9 @@ def test_patterns_match_a_part_or_with_wildcards_the_whole() -> None:
 
 def test_every_open_clip_name_is_spelled_as_open_clip_spells_it() -> None:
     open_clip = pytest.importorskip("open_clip", reason="needs the extra vitsearch[clip]")
-    theirs = {f"open_clip:{architecture}/{tag}" for architecture, tag in open_clip.list_pretrained()}
+    theirs = {
+        f"open_clip:{architecture}/{tag}" for architecture, tag in open_clip.list_pretrained()
+    }
     ours = names("open_clip:*")
     assert [name for name in ours if name not in theirs] == []
     for listing in list_encoders("open_clip:*"):
@@ -75,15 +81,34 @@ def test_every_open_clip_name_is_spelled_as_open_clip_spells_it() -> None:
 def test_a_model_in_the_cache_is_on_this_machine(empty_cache: Path) -> None:
     download(empty_cache, "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "open_clip_model.safetensors")
     download(empty_cache, "timm/ViT-B-16-SigLIP2", "config.json")
-    download(empty_cache, "openai/clip-vit-base-patch32", "config.json", "pytorch_model.bin", "preprocessor_config.json", "tokenizer.json")
+    download(
+        empty_cache,
+        "openai/clip-vit-base-patch32",
+        "config.json",
+        "pytorch_model.bin",
+        "preprocessor_config.json",
+        "tokenizer.json",
+    )
     here = [one.name for one in list_encoders() if one.on_this_machine]
-    assert here == ["mini", "colour", "hf:openai/clip-vit-base-patch32", "open_clip:ViT-B-32/laion2b_s34b_b79k"]
+    assert here == [
+        "mini",
+        "colour",
+        "hf:openai/clip-vit-base-patch32",
+        "open_clip:ViT-B-32/laion2b_s34b_b79k",
+    ]
 
 
 def test_listing_imports_no_heavy_library() -> None:
     program = (
         "import sys; from vitsearch.encoders.catalogue import list_encoders; list_encoders();"
-        "print(sorted({'torch', 'open_clip', 'transformers', 'huggingface_hub', 'onnxruntime'} & set(sys.modules)))"
+        "print(sorted({'torch', 'open_clip', 'transformers', 'huggingface_hub', 'onnxruntime'} & "
+        "set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
     assert done.stdout.strip() == "[]"

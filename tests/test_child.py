@@ -1,4 +1,6 @@
-"""Decoding in child processes: a photo that takes too long or crashes its decoder fails alone, every other is as decoded in threads."""
+"""Decoding in child processes: a photo that takes too long or crashes its decoder fails alone,
+every other is as decoded in threads.
+"""
 
 import json
 import os
@@ -24,7 +26,14 @@ from PIL import Image
 from test_bad_input import one_line
 from test_house import HEAVY
 
-from vitsearch import Collection, CollectionError, PhotoError, Progress, VitsearchError, index_folder
+from vitsearch import (
+    Collection,
+    CollectionError,
+    PhotoError,
+    Progress,
+    VitsearchError,
+    index_folder,
+)
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.photos import ChildDecoders, decode, map_ahead
 
@@ -33,7 +42,9 @@ LIMIT = 0.4
 
 
 def slow_jpeg(scans: int) -> bytes:
-    """A small JPEG of 9 megapixels whose last, empty scan comes so many times: each takes some milliseconds."""
+    """A small JPEG of 9 megapixels whose last, empty scan comes so many times: each takes some
+    milliseconds.
+    """
     whole = encoded(Image.new("RGB", (3000, 3000), "red"), "JPEG", progressive=True)
     last = whole.rindex(b"\xff\xda")
     return whole[:last] + whole[last:-2] * scans + whole[-2:]
@@ -57,7 +68,9 @@ def decoders(cwd: Path | None = None) -> list[psutil.Process]:
 
 def decodes(process: psutil.Process, cwd: Path | None) -> bool:
     with suppress(psutil.Error):
-        alive = process.status() != psutil.STATUS_ZOMBIE and any("vitsearch.photos.child" in word for word in process.cmdline())
+        alive = process.status() != psutil.STATUS_ZOMBIE and any(
+            "vitsearch.photos.isolated" in word for word in process.cmdline()
+        )
         return alive and (cwd is None or process.cwd() == str(cwd))
     return False
 
@@ -97,7 +110,9 @@ def outcome(decoder: Callable[..., Any], data: bytes, **options: Any) -> Any:
 def in_collection(photos: Path, collection: Path | None = None) -> tuple[list[Any], list[Any]]:
     """The stored facts of every photo, and the failures."""
     with Collection.open(photos, collection=collection, encoder=ColourEncoder()) as found:
-        return [(photo.path, photo.fingerprint, photo.info) for photo in found.photos()], found.failures()
+        return [
+            (photo.path, photo.fingerprint, photo.info) for photo in found.photos()
+        ], found.failures()
 
 
 def failures(photos: Path) -> dict[str, str]:
@@ -110,13 +125,25 @@ class TestTheSameAsInThreads:
         data = (good_contents() | bad_contents())[name]
         assert outcome(children.decode, data) == outcome(decode, data)
 
-    def test_the_facts_of_a_photo_with_exif_and_its_reduced_size(self, children: ChildDecoders) -> None:
+    def test_the_facts_of_a_photo_with_exif_and_its_reduced_size(
+        self, children: ChildDecoders
+    ) -> None:
         exif = Image.Exif()
-        exif[0x0112], exif[0x010F], exif[0x0110], exif[0x0132] = 6, "Müller", "Föto 3", "2019:07:14 10:11:12"
+        exif[0x0112], exif[0x010F], exif[0x0110], exif[0x0132] = (
+            6,
+            "Müller",
+            "Föto 3",
+            "2019:07:14 10:11:12",
+        )
         exif.get_ifd(0x8825).update({1: "S", 2: (33.0, 51.0, 31.5), 3: "E", 4: (151.0, 12.0, 40.1)})
         data = encoded(picture(1, (1600, 1200)), "JPEG", exif=exif)
         image, info = children.decode(data, at_least=256)
-        assert (image.size, info.width, info.height, info.taken_at) == ((300, 400), 1200, 1600, "2019-07-14T10:11:12")
+        assert (image.size, info.width, info.height, info.taken_at) == (
+            (300, 400),
+            1200,
+            1600,
+            "2019-07-14T10:11:12",
+        )
         assert None not in (info.camera, info.latitude, info.longitude)
         assert outcome(children.decode, data, at_least=256) == outcome(decode, data, at_least=256)
 
@@ -126,7 +153,15 @@ class TestTheSameAsInThreads:
         size=st.tuples(st.integers(1, 200), st.integers(1, 200)),
         turn=st.integers(1, 8),
         way=st.sampled_from(
-            [("JPEG", "RGB"), ("JPEG", "L"), ("PNG", "RGBA"), ("PNG", "I;16"), ("WEBP", "RGBA"), ("GIF", "P"), ("TIFF", "RGB")]
+            [
+                ("JPEG", "RGB"),
+                ("JPEG", "L"),
+                ("PNG", "RGBA"),
+                ("PNG", "I;16"),
+                ("WEBP", "RGBA"),
+                ("GIF", "P"),
+                ("TIFF", "RGB"),
+            ]
         ),
         at_least=st.one_of(st.none(), st.integers(1, 100)),
         cut=st.floats(0, 1),
@@ -153,8 +188,12 @@ def test_a_folder_of_odd_files_is_indexed_as_in_threads(tmp_path: Path) -> None:
     runs = []
     for name, limit in (("threads", None), ("children", GENEROUS), ("again", GENEROUS)):
         folder = tmp_path / name
-        report = index_folder(photos, collection=folder, encoder=ColourEncoder(), decode_timeout=limit, workers=3)
-        runs.append((counts(report), content(photos, collection=folder), in_collection(photos, folder)))
+        report = index_folder(
+            photos, collection=folder, encoder=ColourEncoder(), decode_timeout=limit, workers=3
+        )
+        runs.append(
+            (counts(report), content(photos, collection=folder), in_collection(photos, folder))
+        )
     assert runs[0] == runs[1] == runs[2]
     assert decoders() == []
 
@@ -167,14 +206,23 @@ def with_slow(photos: Path) -> Path:
 
 
 class TestTheLimit:
-    def test_a_slow_photo_fails_alone_and_a_larger_limit_indexes_it(self, with_slow: Path, tmp_path: Path) -> None:
+    def test_a_slow_photo_fails_alone_and_a_larger_limit_indexes_it(
+        self, with_slow: Path, tmp_path: Path
+    ) -> None:
         where = ("index", with_slow, "--encoder", "colour", "--batch-size", "1", "--json")
         report = vitsearch(*where, "--decode-timeout", str(LIMIT), cwd=tmp_path)
-        assert (report.returncode, json.loads(report.stdout)["indexed"], json.loads(report.stdout)["failed"]) == (0, 4, 1)
+        assert (
+            report.returncode,
+            json.loads(report.stdout)["indexed"],
+            json.loads(report.stdout)["failed"],
+        ) == (0, 4, 1)
         listed = vitsearch("failures", with_slow)
         assert listed.stdout == b"failed\tslow.jpg\tdecoding took longer than 0.4 s\n"
         again = vitsearch(*where, "--decode-timeout", "60", "--retry", cwd=tmp_path)
-        assert (json.loads(again.stdout)["indexed"], json.loads(again.stdout)["unchanged"]) == (1, 4)
+        assert (json.loads(again.stdout)["indexed"], json.loads(again.stdout)["unchanged"]) == (
+            1,
+            4,
+        )
         index_folder(with_slow, collection=tmp_path / "threads", encoder=ColourEncoder())
         assert content(with_slow) == content(with_slow, collection=tmp_path / "threads")
         assert decoders(tmp_path) == []
@@ -185,14 +233,27 @@ class TestTheLimit:
             (photos / f"{number}.jpg").write_bytes(ENDLESS)
             paint(photos / f"{number}.png", shade(number))
         for retry in (False, True):
-            report = index_folder(photos, encoder=ColourEncoder(), decode_timeout=LIMIT, workers=workers, batch_size=2, retry=retry)
+            report = index_folder(
+                photos,
+                encoder=ColourEncoder(),
+                decode_timeout=LIMIT,
+                workers=workers,
+                batch_size=2,
+                retry=retry,
+            )
             assert (report.total, report.failed) == (7, 3)
-            assert failures(photos) == dict.fromkeys(("0.jpg", "1.jpg", "2.jpg"), "decoding took longer than 0.4 s")
+            assert failures(photos) == dict.fromkeys(
+                ("0.jpg", "1.jpg", "2.jpg"), "decoding took longer than 0.4 s"
+            )
             assert decoders() == []
 
     def test_the_start_of_a_process_does_not_count(self) -> None:
-        with closing(ChildDecoders(0.15)) as children:  # Python does not start and import NumPy in this time
-            assert outcome(children.decode, encoded(picture(), "PNG")) == outcome(decode, encoded(picture(), "PNG"))
+        with closing(
+            ChildDecoders(0.15)
+        ) as children:  # Python does not start and import NumPy in this time
+            assert outcome(children.decode, encoded(picture(), "PNG")) == outcome(
+                decode, encoded(picture(), "PNG")
+            )
 
     def test_a_limit_beyond_every_clock(self) -> None:
         with closing(ChildDecoders(1e300)) as children:
@@ -200,24 +261,35 @@ class TestTheLimit:
 
     @pytest.mark.parametrize("limit", [0, -1.5, float("nan"), float("inf"), "10"])
     def test_no_limit_of_time_is_refused(self, photos: Path, limit: Any, capfd: Any) -> None:
-        with pytest.raises(CollectionError, match=f"a finite number of seconds above 0, got {limit!r}$"):
+        with pytest.raises(
+            CollectionError, match=f"a finite number of seconds above 0, got {limit!r}$"
+        ):
             index_folder(photos, encoder=ColourEncoder(), decode_timeout=limit)
         if limit != "10":
             line = one_line(capfd, "index", photos, "--decode-timeout", limit, code=2)
-            assert f"'--decode-timeout': {float(limit)} is not a finite number of seconds above 0" in line
+            assert (
+                f"'--decode-timeout': {float(limit)} is not a finite number of seconds above 0"
+                in line
+            )
         assert not (photos / ".vitsearch").exists()
 
-    def test_without_a_limit_no_process_is_started(self, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_a_limit_no_process_is_started(
+        self, photos: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(sys, "executable", "/no such program")
         assert index_folder(photos, encoder=ColourEncoder()).indexed == 4
 
 
 class TestCrashes:
     @pytest.mark.parametrize("sign", [signal.SIGSEGV, signal.SIGKILL])
-    def test_a_decoder_that_is_killed_fails_its_photo_alone(self, photos: Path, sign: signal.Signals) -> None:
+    def test_a_decoder_that_is_killed_fails_its_photo_alone(
+        self, photos: Path, sign: signal.Signals
+    ) -> None:
         (photos / "slow.jpg").write_bytes(ENDLESS)
         with ThreadPoolExecutor(1) as pool:
-            run = pool.submit(index_folder, photos, encoder=ColourEncoder(), decode_timeout=GENEROUS, workers=1)
+            run = pool.submit(
+                index_folder, photos, encoder=ColourEncoder(), decode_timeout=GENEROUS, workers=1
+            )
             os.kill(at_work().pid, sign)
             assert counts(run.result()) == {"indexed": 4, "failed": 1}
         assert failures(photos) == {"slow.jpg": f"the decoder crashed (signal {int(sign)})"}
@@ -232,14 +304,24 @@ class TestCrashes:
                 child.kill()
                 os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
 
-    def test_one_that_cannot_be_started_stops_the_run(self, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        says = r"^cannot start a process that decodes photos \({}\): index without a limit of the time for decoding$"
-        for program, reason in (("/no such program", "No such file or directory"), ("/bin/false", r"it crashed \(exit code 1\)")):
+    def test_one_that_cannot_be_started_stops_the_run(
+        self, photos: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        says = (
+            r"^cannot start a process that decodes photos \({}\): index without a limit of the "
+            r"time for decoding$"
+        )
+        for program, reason in (
+            ("/no such program", "No such file or directory"),
+            ("/bin/false", r"it crashed \(exit code 1\)"),
+        ):
             with monkeypatch.context() as patch:
                 patch.setattr(sys, "executable", program)
                 with pytest.raises(VitsearchError, match=says.format(reason)):
                     index_folder(photos, encoder=ColourEncoder(), decode_timeout=GENEROUS)
-        assert counts(index_folder(photos, encoder=ColourEncoder(), decode_timeout=GENEROUS)) == {"indexed": 4}
+        assert counts(index_folder(photos, encoder=ColourEncoder(), decode_timeout=GENEROUS)) == {
+            "indexed": 4
+        }
 
     @pytest.mark.parametrize(
         "answer",
@@ -258,14 +340,22 @@ class TestCrashes:
             struct.pack(">IQ", 2, 2**63) + b"{}",
         ],
     )
-    def test_an_answer_that_is_none(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
+    def test_an_answer_that_is_none(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes
+    ) -> None:
         program = tmp_path / "decoder"
         said = frame(b"{}") + answer
-        program.write_text(f"#!{sys.executable}\nimport sys\nsys.stdout.buffer.write({said!r})\nsys.stdout.flush()\nsys.stdin.read()\n")
+        program.write_text(
+            f"#!{sys.executable}\nimport "
+            f"sys\nsys.stdout.buffer.write({said!r})\nsys.stdout.flush()\nsys.stdin.read()\n"
+        )
         program.chmod(0o700)
         monkeypatch.setattr(sys, "executable", str(program))
         with closing(ChildDecoders(GENEROUS)) as children:
-            assert outcome(children.decode, encoded(picture(), "PNG")) == "the decoder gave no answer that can be read"
+            assert (
+                outcome(children.decode, encoded(picture(), "PNG"))
+                == "the decoder gave no answer that can be read"
+            )
 
 
 class TestTheEnd:
@@ -280,7 +370,9 @@ class TestTheEnd:
         assert decoders() == []
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-    def test_a_run_that_is_stopped_leaves_none_and_keeps_what_it_stored(self, photos: Path, error: type[BaseException]) -> None:
+    def test_a_run_that_is_stopped_leaves_none_and_keeps_what_it_stored(
+        self, photos: Path, error: type[BaseException]
+    ) -> None:
         (photos / "z.jpg").write_bytes(ENDLESS)
 
         def progress(step: Progress) -> None:
@@ -289,7 +381,14 @@ class TestTheEnd:
                 raise error
 
         with pytest.raises(error):
-            index_folder(photos, encoder=ColourEncoder(), decode_timeout=GENEROUS, batch_size=1, workers=2, progress=progress)
+            index_folder(
+                photos,
+                encoder=ColourEncoder(),
+                decode_timeout=GENEROUS,
+                batch_size=1,
+                workers=2,
+                progress=progress,
+            )
         assert decoders() == []
         assert list(content(photos)) == ["green.png", "red.png"]
 
@@ -297,10 +396,14 @@ class TestTheEnd:
         with running(photos, tmp_path, "60") as run:
             os.killpg(run.pid, signal.SIGINT)
             assert run.wait(timeout=30) == 130
-            assert run.stderr.read().endswith(b"vitsearch: stopped; what was stored is kept, run the same command to go on\n")
+            assert run.stderr.read().endswith(
+                b"vitsearch: stopped; what was stored is kept, run the same command to go on\n"
+            )
         assert decoders(tmp_path) == []
 
-    def test_a_run_that_is_killed_leaves_none_that_goes_on_past_the_limit(self, photos: Path, tmp_path: Path) -> None:
+    def test_a_run_that_is_killed_leaves_none_that_goes_on_past_the_limit(
+        self, photos: Path, tmp_path: Path
+    ) -> None:
         with running(photos, tmp_path, "12") as run:
             run.kill()
             run.wait(timeout=30)
@@ -328,9 +431,24 @@ def test_a_map_that_is_left_early_stops_what_its_threads_are_at(taken: int, stop
 def running(photos: Path, cwd: Path, limit: str) -> Iterator[Any]:
     """The command line in a session of its own, at work on a photo that is never done."""
     (photos / "z.jpg").write_bytes(ENDLESS)
-    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from vitsearch.cli import main; main()"
-    command = [sys.executable, "-c", program, "index", str(photos), "--encoder", "colour", "--decode-timeout", limit]
-    with subprocess.Popen(command, cwd=cwd, env=environment(), stderr=subprocess.PIPE, start_new_session=True) as run:
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from "
+        "vitsearch.cli import main; main()"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        "index",
+        str(photos),
+        "--encoder",
+        "colour",
+        "--decode-timeout",
+        limit,
+    ]
+    with subprocess.Popen(
+        command, cwd=cwd, env=environment(), stderr=subprocess.PIPE, start_new_session=True
+    ) as run:
         try:
             at_work(cwd)
             yield run
@@ -339,8 +457,18 @@ def running(photos: Path, cwd: Path, limit: str) -> Iterator[Any]:
 
 
 def test_a_child_loads_nothing_heavy_and_ends_with_its_input() -> None:
-    code = "import sys; from vitsearch.photos.child import serve; serve(); sys.stderr.write(' '.join(sys.modules))"
-    ended = subprocess.run([sys.executable, "-c", code], input=b"", capture_output=True, env=environment(), timeout=60, check=True)
+    code = (
+        "import sys; from vitsearch.photos.isolated import serve; serve(); sys.stderr.write(' "
+        "'.join(sys.modules))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        input=b"",
+        capture_output=True,
+        env=environment(),
+        timeout=60,
+        check=True,
+    )
     loaded = {name.partition(".")[0] for name in ended.stderr.decode().split()}
     assert {"vitsearch", "numpy", "PIL"} <= loaded
     assert sorted({*HEAVY, "click", "tqdm", "tokenizers", "safetensors"} & loaded) == []

@@ -8,7 +8,10 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitsearch.classify import (
+from vitsearch.arrays import unit_rows
+from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.errors import QueryError
+from vitsearch.labels import (
     NOTHING,
     PLAIN,
     Choice,
@@ -20,9 +23,6 @@ from vitsearch.classify import (
     parse_labels,
     zero_shot_classifier,
 )
-from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.errors import QueryError
-from vitsearch.vectors import unit_rows
 
 DIM, CLASSES = 3, ("a", "b", "c", "d")
 Activation = Literal["softmax", "sigmoid"]
@@ -44,7 +44,11 @@ class BlindColour:
     """An encoder of pictures only."""
 
     name, dim, fingerprint = "blind", ENCODER.dim, "0" * 32
-    prepare, encode_prepared, encode_images = ENCODER.prepare, ENCODER.encode_prepared, ENCODER.encode_images
+    prepare, encode_prepared, encode_images = (
+        ENCODER.prepare,
+        ENCODER.encode_prepared,
+        ENCODER.encode_images,
+    )
 
 
 @settings(max_examples=80, deadline=None)
@@ -70,7 +74,9 @@ def test_sigmoid_is_one_probability_for_each_class_by_itself(
     chances = classifier.predict_proba(rows)
     assert (chances.dtype, chances.shape) == (np.float32, (len(rows), len(CLASSES)))
     assert ((chances > 0) & (chances < 1)).all()
-    np.testing.assert_allclose(np.log(chances / (1 - chances.astype(np.float64))), classifier.logits(rows), atol=0.05)
+    np.testing.assert_allclose(
+        np.log(chances / (1 - chances.astype(np.float64))), classifier.logits(rows), atol=0.05
+    )
     alone = LinearClassifier(CLASSES[1:2], weight[1:2], bias[1:2], "sigmoid").predict_proba(rows)
     np.testing.assert_allclose(alone, chances[:, 1:2], rtol=1e-4)
 
@@ -78,15 +84,22 @@ def test_sigmoid_is_one_probability_for_each_class_by_itself(
 @settings(max_examples=80, deadline=None)
 @given(ROWS, WEIGHTS, BIASES, st.sampled_from(["softmax", "sigmoid"]))
 def test_predict_is_the_class_of_the_largest_logit(
-    rows: NDArray[np.float32], weight: NDArray[np.float32], bias: NDArray[np.float32], activation: Activation
+    rows: NDArray[np.float32],
+    weight: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    activation: Activation,
 ) -> None:
     classifier = LinearClassifier(CLASSES, weight, bias, activation)
     logits = classifier.logits(rows)
-    np.testing.assert_allclose(logits, rows.astype(np.float64) @ weight.astype(np.float64).T + bias, atol=1e-3)
+    np.testing.assert_allclose(
+        logits, rows.astype(np.float64) @ weight.astype(np.float64).T + bias, atol=1e-3
+    )
     assert classifier.predict(rows) == [CLASSES[row.argmax()] for row in logits]
     chances = classifier.predict_proba(rows)
     chosen = [CLASSES.index(label) for label in classifier.predict(rows)]
-    np.testing.assert_array_equal(chances[np.arange(len(rows)), chosen], chances.max(axis=1, initial=0))
+    np.testing.assert_array_equal(
+        chances[np.arange(len(rows)), chosen], chances.max(axis=1, initial=0)
+    )
 
 
 def test_large_logits_do_not_overflow() -> None:
@@ -101,22 +114,32 @@ def test_large_logits_do_not_overflow() -> None:
 
 
 def test_equal_classes_give_the_first() -> None:
-    classifier = LinearClassifier(("b", "a"), np.ones((2, 3), dtype=np.float32), np.zeros(2, dtype=np.float32))
+    classifier = LinearClassifier(
+        ("b", "a"), np.ones((2, 3), dtype=np.float32), np.zeros(2, dtype=np.float32)
+    )
     assert classifier.predict(np.ones((2, 3), dtype=np.float32)) == ["b", "b"]
 
 
 def test_many_rows_are_scored_as_few_are() -> None:
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((40_000, DIM)).astype(np.float32)
-    classifier = LinearClassifier(CLASSES, rng.standard_normal((4, DIM)).astype(np.float32), np.zeros(4, dtype=np.float32))
+    classifier = LinearClassifier(
+        CLASSES, rng.standard_normal((4, DIM)).astype(np.float32), np.zeros(4, dtype=np.float32)
+    )
     few = [rows[start : start + 1000] for start in range(0, len(rows), 1000)]
-    np.testing.assert_allclose(classifier.predict_proba(rows), np.concatenate([classifier.predict_proba(part) for part in few]), atol=1e-6)
+    np.testing.assert_allclose(
+        classifier.predict_proba(rows),
+        np.concatenate([classifier.predict_proba(part) for part in few]),
+        atol=1e-6,
+    )
     assert classifier.predict(rows) == [label for part in few for label in classifier.predict(part)]
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 4), (1, 2, 3)])
 def test_vectors_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
-    classifier = LinearClassifier(CLASSES, np.ones((4, 3), dtype=np.float32), np.zeros(4, dtype=np.float32))
+    classifier = LinearClassifier(
+        CLASSES, np.ones((4, 3), dtype=np.float32), np.zeros(4, dtype=np.float32)
+    )
     for method in (classifier.logits, classifier.predict_proba, classifier.predict):
         with pytest.raises(QueryError, match=r"expected \(n, 3\) vectors"):
             method(np.ones(shape, dtype=np.float32))
@@ -126,7 +149,10 @@ def test_zero_shot_weights_are_the_mean_of_the_prompts_normalised_again() -> Non
     templates = ("a red {}", "{} and black", "{}")
     classifier = zero_shot_classifier(ENCODER, ["blue ", "white"], templates=templates)
     rows = [
-        unit_rows(ENCODER.encode_texts([f"a red {name}", f"{name} and black", name]).mean(axis=0)[None])[0] for name in ("blue", "white")
+        unit_rows(
+            ENCODER.encode_texts([f"a red {name}", f"{name} and black", name]).mean(axis=0)[None]
+        )[0]
+        for name in ("blue", "white")
     ]
     assert (classifier.classes, classifier.activation) == (("blue", "white"), "softmax")
     np.testing.assert_allclose(classifier.weight, 20 * np.stack(rows), rtol=1e-6)
@@ -139,10 +165,14 @@ def test_an_encoder_with_a_bias_gets_a_sigmoid() -> None:
     assert (classifier.activation, classifier.bias.tolist()) == ("sigmoid", [-5, -5])
     red = ENCODER.encode_texts(["red"])
     cosines = (red @ ENCODER.encode_texts(["red", "blue"]).T)[0].astype(np.float64)
-    np.testing.assert_allclose(classifier.predict_proba(red)[0], 1 / (1 + np.exp(5 - 10 * cosines)), rtol=1e-5)
+    np.testing.assert_allclose(
+        classifier.predict_proba(red)[0], 1 / (1 + np.exp(5 - 10 * cosines)), rtol=1e-5
+    )
 
 
-@pytest.mark.parametrize("templates", ["plain", "simple", "imagenet", "a {} thing", ["{}", "one {}"]])
+@pytest.mark.parametrize(
+    "templates", ["plain", "simple", "imagenet", "a {} thing", ["{}", "one {}"]]
+)
 def test_flat_pictures_get_the_name_of_their_colour(templates: str | list[str]) -> None:
     labels = ["red", "green", "blue", "yellow", "black", "white"]
     pictures = ENCODER.encode_images([Image.new("RGB", (20, 10), label) for label in labels])
@@ -164,7 +194,14 @@ def test_an_encoder_of_pictures_only_cannot_label() -> None:
 
 
 def test_labels_are_names_with_synonyms_and_levels() -> None:
-    written = [" cat", "dog\n", "Cat = kitten | tabby", "keep := a sharp photo|a good photo", "animal > horse = foal", "E=mc2"]
+    written = [
+        " cat",
+        "dog\n",
+        "Cat = kitten | tabby",
+        "keep := a sharp photo|a good photo",
+        "animal > horse = foal",
+        "E=mc2",
+    ]
     assert parse_labels(written) == (
         Label("cat", ("cat",)),
         Label("dog", ("dog",)),
@@ -225,10 +262,20 @@ def test_a_template_without_a_place_for_the_label_is_refused(templates: str | li
 
 
 def test_synonyms_are_averaged_and_replacements_replace() -> None:
-    classifier = zero_shot_classifier(ENCODER, ["warm = red | yellow", "cold := blue", "x"], templates=["{}"])
+    classifier = zero_shot_classifier(
+        ENCODER, ["warm = red | yellow", "cold := blue", "x"], templates=["{}"]
+    )
     warm = unit_rows(ENCODER.encode_texts(["warm", "red", "yellow"]).sum(axis=0)[None])[0]
-    np.testing.assert_allclose(classifier.weight[:2], 20 * np.stack([warm, ENCODER.encode_texts(["blue"])[0]]), rtol=1e-5, atol=1e-6)
-    assert (classifier.classes, classifier.fingerprint) == (("warm", "cold", "x"), ENCODER.fingerprint)
+    np.testing.assert_allclose(
+        classifier.weight[:2],
+        20 * np.stack([warm, ENCODER.encode_texts(["blue"])[0]]),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+    assert (classifier.classes, classifier.fingerprint) == (
+        ("warm", "cold", "x"),
+        ENCODER.fingerprint,
+    )
 
 
 def test_many_prompts_give_what_few_give() -> None:
@@ -236,7 +283,10 @@ def test_many_prompts_give_what_few_give() -> None:
     words = ["red", "green", "blue", "yellow", "black", "white"]
     labels = [f"{words[i % 6]} {i}" for i in range(60)]
     many = zero_shot_classifier(ENCODER, labels, templates="imagenet")
-    few = [zero_shot_classifier(ENCODER, [label, "x"], templates="imagenet").weight[0] for label in labels]
+    few = [
+        zero_shot_classifier(ENCODER, [label, "x"], templates="imagenet").weight[0]
+        for label in labels
+    ]
     np.testing.assert_allclose(many.weight, np.stack(few), rtol=1e-6)
 
 
@@ -248,11 +298,16 @@ def test_background_and_single_probabilities() -> None:
     alone = zero_shot_classifier(ENCODER, ["red"], background=True).predict_proba(red)[0]
     single = zero_shot_classifier(ENCODER, ["red", "blue"], multi=True)
     assert (single.classes, single.activation) == (("red", "blue"), "sigmoid")
-    np.testing.assert_allclose(single.predict_proba(red)[0, 0], alone[0], rtol=1e-4)  # against the background alone
+    np.testing.assert_allclose(
+        single.predict_proba(red)[0, 0], alone[0], rtol=1e-4
+    )  # against the background alone
     sigmoid = zero_shot_classifier(SigmoidColour(), ["red"], multi=True)
     assert (sigmoid.activation, sigmoid.bias.tolist()) == ("sigmoid", [-5])
     for encoder in (ENCODER, SigmoidColour()):
-        with pytest.raises(QueryError, match="^multi judges each label against the background already: leave out background$"):
+        with pytest.raises(
+            QueryError,
+            match="^multi judges each label against the background already: leave out background$",
+        ):
             zero_shot_classifier(encoder, ["red", "blue"], multi=True, background=True)
 
 
@@ -261,17 +316,33 @@ def classifier_of(
 ) -> tuple[LinearClassifier, NDArray[np.float32]]:
     """A classifier and vectors that have these logits."""
     rows = np.asarray(logits, dtype=np.float32)
-    return LinearClassifier(classes, np.eye(rows.shape[1], dtype=np.float32), np.zeros(rows.shape[1], dtype=np.float32), activation), rows
+    return LinearClassifier(
+        classes,
+        np.eye(rows.shape[1], dtype=np.float32),
+        np.zeros(rows.shape[1], dtype=np.float32),
+        activation,
+    ), rows
 
 
 def test_answers_are_the_best_that_reach_the_threshold() -> None:
     classifier, rows = classifier_of([[2, 1, 0], [0, 0, 0]], ("a", "b", "c"))
     chances = classifier.predict_proba(rows).astype(np.float64).round(6)
-    named = [[(name, round(score, 6)) for name, score in found] for found in answer(classifier, rows, Choice(top=2))]
-    assert named == [[("a", chances[0, 0]), ("b", chances[0, 1])], [("a", chances[1, 0]), ("b", chances[1, 1])]]
-    assert [[name for name, _ in found] for found in answer(classifier, rows, Choice(threshold=0.5))] == [["a"], []]
+    named = [
+        [(name, round(score, 6)) for name, score in found]
+        for found in answer(classifier, rows, Choice(top=2))
+    ]
+    assert named == [
+        [("a", chances[0, 0]), ("b", chances[0, 1])],
+        [("a", chances[1, 0]), ("b", chances[1, 1])],
+    ]
+    assert [
+        [name for name, _ in found] for found in answer(classifier, rows, Choice(threshold=0.5))
+    ] == [["a"], []]
     several, rows = classifier_of([[3, 1, -1], [-2, -1, -3]], ("a", "b", "c"), "sigmoid")
-    assert [[name for name, _ in found] for found in answer(several, rows, Choice(top=None))] == [["a", "b"], []]
+    assert [[name for name, _ in found] for found in answer(several, rows, Choice(top=None))] == [
+        ["a", "b"],
+        [],
+    ]
     low = answer(several, rows, Choice(top=None, threshold=0.1))
     assert [[name for name, _ in found] for found in low] == [["a", "b", "c"], ["b", "a"]]
 
@@ -283,14 +354,34 @@ def test_sigmoid_answers_are_ranked_by_logit_where_probabilities_tie() -> None:
 
 def test_a_threshold_on_levels_answers_with_the_deepest_that_reaches_it() -> None:
     names = ("animal > dog > poodle", "animal > dog > pug", "animal > cat", "car", "animal")
-    logits = np.log([[0.45, 0.25, 0.1, 0.1, 0.1], [0.2, 0.2, 0.2, 0.3, 0.1], [0.1, 0.1, 0.1, 0.1, 0.6], [0.02, 0.02, 0.3, 0.31, 0.35]])
+    logits = np.log(
+        [
+            [0.45, 0.25, 0.1, 0.1, 0.1],
+            [0.2, 0.2, 0.2, 0.3, 0.1],
+            [0.1, 0.1, 0.1, 0.1, 0.6],
+            [0.02, 0.02, 0.3, 0.31, 0.35],
+        ]
+    )
     classifier, rows = classifier_of(logits.tolist(), names)
 
     def best(threshold: float) -> list[list[tuple[str, float]]]:
-        return [[(name, round(score, 2)) for name, score in found] for found in answer(classifier, rows, Choice(threshold=threshold))]
+        return [
+            [(name, round(score, 2)) for name, score in found]
+            for found in answer(classifier, rows, Choice(threshold=threshold))
+        ]
 
-    assert best(0.5) == [[("animal > dog", 0.7)], [("animal", 0.7)], [("animal", 0.6)], [("animal", 0.69)]]
-    assert best(0.39) == [[("animal > dog > poodle", 0.45)], [("animal > dog", 0.4)], [("animal", 0.6)], [("animal", 0.69)]]
+    assert best(0.5) == [
+        [("animal > dog", 0.7)],
+        [("animal", 0.7)],
+        [("animal", 0.6)],
+        [("animal", 0.69)],
+    ]
+    assert best(0.39) == [
+        [("animal > dog > poodle", 0.45)],
+        [("animal > dog", 0.4)],
+        [("animal", 0.6)],
+        [("animal", 0.69)],
+    ]
     assert best(0.95) == [[], [], [], []]
 
 
@@ -300,7 +391,9 @@ def test_a_threshold_that_is_no_probability_is_refused(threshold: float) -> None
         Choice(threshold=threshold)
 
 
-def drawn_logits(count: int, classes: int, scale: float) -> tuple[np.ndarray, list[str], tuple[str, ...]]:
+def drawn_logits(
+    count: int, classes: int, scale: float
+) -> tuple[np.ndarray, list[str], tuple[str, ...]]:
     """Logits that are ``scale`` times too steep, and labels drawn from the true probabilities."""
     rng = np.random.default_rng(0)
     names = tuple("abcdefgh"[:classes])
@@ -319,14 +412,20 @@ def test_calibration_finds_the_temperature_that_was_hidden(scale: float) -> None
     assert (report.shift, report.photos) == (0.0, 2000)
     assert report.error_after < 0.03
     assert report.error_before > 3 * report.error_after or scale == 1
-    np.testing.assert_allclose(better.logits(rows), report.scale * classifier.logits(rows), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        better.logits(rows), report.scale * classifier.logits(rows), rtol=1e-4, atol=1e-4
+    )
     assert better.predict(rows) == classifier.predict(rows)
 
 
 def test_calibration_of_a_sigmoid_finds_scale_and_shift() -> None:
     rng = np.random.default_rng(1)
-    true = np.where(np.arange(3) == np.arange(3000)[:, None] % 3, 2.0, -2.0) + rng.normal(size=(3000, 3))
-    classifier = LinearClassifier(("a", "b", "c"), np.eye(3, dtype=np.float32), np.full(3, -9, dtype=np.float32), "sigmoid")
+    true = np.where(np.arange(3) == np.arange(3000)[:, None] % 3, 2.0, -2.0) + rng.normal(
+        size=(3000, 3)
+    )
+    classifier = LinearClassifier(
+        ("a", "b", "c"), np.eye(3, dtype=np.float32), np.full(3, -9, dtype=np.float32), "sigmoid"
+    )
     truth = [("a", "b", "c")[i % 3] for i in range(3000)]
     better, report = calibrate(classifier, (true * 0.5).astype(np.float32), truth)
     assert report.error_after < 0.1 < report.error_before
@@ -345,9 +444,13 @@ def test_calibration_on_photos_that_are_all_right_stays_finite() -> None:
 
 def test_calibration_refuses_few_photos_and_foreign_labels() -> None:
     classifier, rows = classifier_of([[1, 0]] * 12, ("a", "b"))
-    with pytest.raises(QueryError, match="5 labelled photos are too few to calibrate with: give at least 10"):
+    with pytest.raises(
+        QueryError, match="5 labelled photos are too few to calibrate with: give at least 10"
+    ):
         calibrate(classifier, rows[:5], ["a"] * 5)
-    with pytest.raises(QueryError, match="photos are labelled c, which the classifier does not have: it has a, b"):
+    with pytest.raises(
+        QueryError, match="photos are labelled c, which the classifier does not have: it has a, b"
+    ):
         calibrate(classifier, rows, ["a"] * 11 + ["c"])
     with_nothing, rows = classifier_of([[1, 0]] * 12, ("a", NOTHING))
     assert calibrate(with_nothing, rows, ["a"] * 6 + ["c"] * 6)[1].photos == 12

@@ -74,7 +74,10 @@ def test_search_without_wishes(shelf: Path) -> None:
         (["--min-score", "-1"], ALL),
         (["--offset", "3", "-k", "2"], ALL[3:5]),
         (["--offset", "50"], []),
-        (["--collapse"], ["a.png", "italy/b.png", "italy/rome/c.png", "spain/d.png", "spain/e.png"]),
+        (
+            ["--collapse"],
+            ["a.png", "italy/b.png", "italy/rome/c.png", "spain/d.png", "spain/e.png"],
+        ),
         (["--collapse", "--min-score", "0.8"], ["a.png", "italy/b.png"]),
         (["--where", "year = 1999"], []),
     ],
@@ -89,9 +92,15 @@ def test_the_command_line_says_what_the_library_says(shelf: Path) -> None:
         diverse = found.search("red", 4, diverse=0.7, where="path is not null")
         alike = found.similar("a.png", 3, offset=1, collapse=True)
     assert [hit.path for hit in diverse[:2]] == ["a.png", "spain/d.png"]
-    rows = vitsearch("search", shelf, "red", "-k", "4", "--diverse", "0.7", "--json").stdout.splitlines()
-    assert [json.loads(row) for row in rows] == [{"path": hit.path, "score": round(hit.score, 6)} for hit in diverse]
-    assert paths("similar", shelf, "a.png", "-k", "3", "--offset", "1", "--collapse") == [hit.path for hit in alike]
+    rows = vitsearch(
+        "search", shelf, "red", "-k", "4", "--diverse", "0.7", "--json"
+    ).stdout.splitlines()
+    assert [json.loads(row) for row in rows] == [
+        {"path": hit.path, "score": round(hit.score, 6)} for hit in diverse
+    ]
+    assert paths("similar", shelf, "a.png", "-k", "3", "--offset", "1", "--collapse") == [
+        hit.path for hit in alike
+    ]
     assert paths("similar", shelf, "a.png", "--under", "spain") == ["spain/d.png", "spain/e.png"]
 
 
@@ -113,15 +122,19 @@ def test_the_command_line_says_what_the_library_says(shelf: Path) -> None:
     ],
     ids=str,
 )
-@pytest.mark.parametrize("command", [["search", "red"], ["similar", "a.png"]], ids=["search", "similar"])
-def test_what_is_wrong_is_said_in_one_line(shelf: Path, command: list[str], wish: list[str], code: int, words: str) -> None:
+@pytest.mark.parametrize(
+    "command", [["search", "red"], ["similar", "a.png"]], ids=["search", "similar"]
+)
+def test_what_is_wrong_is_said_in_one_line(
+    shelf: Path, command: list[str], wish: list[str], code: int, words: str
+) -> None:
     done = vitsearch(command[0], shelf, command[1], *wish)
     assert (done.returncode, done.stdout) == (code, b"")
     assert re.fullmatch(r"vitsearch: [^\n]+\n", done.stderr.decode())
     assert words in done.stderr.decode()
 
 
-# -- dupes ------------------------------------------------------------------------------------------------------------
+# -- dupes -----------------------------------------------------------------------------------------
 
 
 def test_dupes_are_two_lists(shelf: Path) -> None:
@@ -138,7 +151,10 @@ def test_dupes_are_two_lists(shelf: Path) -> None:
         "  1.0000  a.png",
         "  1.0000  italy/like a.png",
     ]
-    rows = [json.loads(row) for row in vitsearch("dupes", shelf, "--json").stdout.decode("ascii").splitlines()]
+    rows = [
+        json.loads(row)
+        for row in vitsearch("dupes", shelf, "--json").stdout.decode("ascii").splitlines()
+    ]
     assert rows == [
         {"group": 1, "kind": "equal files", "path": "a.png", "score": 1.0},
         {"group": 1, "kind": "equal files", "path": "copy of a.png", "score": 1.0},
@@ -148,24 +164,40 @@ def test_dupes_are_two_lists(shelf: Path) -> None:
 
 
 def test_one_list_of_dupes_as_paths(shelf: Path) -> None:
-    assert vitsearch("dupes", shelf, "--paths", "--only", "equal").stdout == b"a.png\ncopy of a.png\n\n"
-    assert vitsearch("dupes", shelf, "--paths", "--only", "alike").stdout == b"a.png\nitaly/like a.png\n\n"
+    assert (
+        vitsearch("dupes", shelf, "--paths", "--only", "equal").stdout
+        == b"a.png\ncopy of a.png\n\n"
+    )
+    assert (
+        vitsearch("dupes", shelf, "--paths", "--only", "alike").stdout
+        == b"a.png\nitaly/like a.png\n\n"
+    )
     both = vitsearch("dupes", shelf, "--paths").stdout
     assert both == b"a.png\ncopy of a.png\n\na.png\nitaly/like a.png\n\n"
 
 
 def test_dupes_by_threshold_and_filter(shelf: Path) -> None:
-    wide = vitsearch("dupes", shelf, "--only", "alike", "--threshold", "0.8", "--paths").stdout.decode()
+    wide = vitsearch(
+        "dupes", shelf, "--only", "alike", "--threshold", "0.8", "--paths"
+    ).stdout.decode()
     assert wide == "a.png\nitaly/like a.png\nitaly/b.png\n\n"
-    inside = vitsearch("dupes", shelf, "--threshold", "0.8", "--under", "italy", "--paths").stdout.decode()
+    inside = vitsearch(
+        "dupes", shelf, "--threshold", "0.8", "--under", "italy", "--paths"
+    ).stdout.decode()
     assert inside == "italy/b.png\nitaly/rome/c.png\nitaly/like a.png\n\n"
     none = vitsearch("dupes", shelf, "--where", "path like 'spain/%'")
     assert (none.returncode, none.stdout) == (1, b"")
-    assert none.stderr == b"vitsearch: no equal files and no photos that look alike from cosine 0.999 on\n"
+    assert (
+        none.stderr
+        == b"vitsearch: no equal files and no photos that look alike from cosine 0.999 on\n"
+    )
     equal = vitsearch("dupes", shelf, "--only", "equal", "--under", "spain")
     assert (equal.returncode, equal.stderr) == (1, b"vitsearch: no equal files\n")
     alike = vitsearch("dupes", shelf, "--only", "alike", "--under", "spain", "--threshold", "0.5")
-    assert (alike.returncode, alike.stderr) == (1, b"vitsearch: no photos that look alike from cosine 0.5 on\n")
+    assert (alike.returncode, alike.stderr) == (
+        1,
+        b"vitsearch: no photos that look alike from cosine 0.5 on\n",
+    )
 
 
 @pytest.mark.parametrize(
@@ -189,7 +221,10 @@ def test_dupes_that_cannot_be(shelf: Path, wish: list[str], code: int, words: st
 
 def test_a_sheet_of_dupes(shelf: Path, tmp_path: Path) -> None:
     done = vitsearch("dupes", shelf, "--sheet", tmp_path / "dupes.html")
-    assert (done.returncode, done.stderr) == (0, f"vitsearch: wrote {tmp_path / 'dupes.html'}\n".encode())
+    assert (done.returncode, done.stderr) == (
+        0,
+        f"vitsearch: wrote {tmp_path / 'dupes.html'}\n".encode(),
+    )
     page = (tmp_path / "dupes.html").read_text(encoding="utf-8")
     assert re.findall("<h2>(.*?)</h2>", page) == ["equal files 1", "look-alikes 1"]
     assert re.findall(r'<figcaption><span>(.*?)</span><span class="name" title="(.*?)">', page) == [
@@ -198,7 +233,10 @@ def test_a_sheet_of_dupes(shelf: Path, tmp_path: Path) -> None:
         ("", "a.png"),
         ("1.000", "italy/like a.png"),
     ]
-    assert vitsearch("dupes", shelf, "--sheet", tmp_path / "dupes.png", "--only", "equal").returncode == 0
+    assert (
+        vitsearch("dupes", shelf, "--sheet", tmp_path / "dupes.png", "--only", "equal").returncode
+        == 0
+    )
     assert Image.open(tmp_path / "dupes.png").format == "PNG"
 
 

@@ -8,8 +8,8 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from PIL import Image
 
+from vitsearch.arrays import cosine_scores, top_k
 from vitsearch.encoders.colour import DIM, WORDS, ColourEncoder
-from vitsearch.vectors import cosine_scores, top_k
 
 ENCODER = ColourEncoder()
 NAMES = [name for name in WORDS if name != "grey"]  # the same colour as gray
@@ -22,23 +22,32 @@ def flat(name: str, size: tuple[int, int] = (40, 30)) -> Image.Image:
 
 def turned(degrees: float) -> NDArray[np.float32]:
     """The row of a flat picture of one hue."""
-    return ENCODER.encode_images([Image.new("HSV", (4, 4), (round(degrees / 360 * 256) % 256, 255, 255)).convert("RGB")])[0]
+    return ENCODER.encode_images(
+        [Image.new("HSV", (4, 4), (round(degrees / 360 * 256) % 256, 255, 255)).convert("RGB")]
+    )[0]
 
 
 @pytest.mark.parametrize("name", WORDS)
 def test_a_word_is_the_vector_of_its_colour(name: str) -> None:
-    np.testing.assert_allclose(ENCODER.encode_texts([name]), ENCODER.encode_images([flat(name)]), atol=1e-6)
+    np.testing.assert_allclose(
+        ENCODER.encode_texts([name]), ENCODER.encode_images([flat(name)]), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_word_ranks_its_picture_first(name: str) -> None:
-    scores = cosine_scores(ENCODER.encode_images([flat(other) for other in NAMES]), ENCODER.encode_texts([f"a {name.upper()}, thing"])[0])
+    scores = cosine_scores(
+        ENCODER.encode_images([flat(other) for other in NAMES]),
+        ENCODER.encode_texts([f"a {name.upper()}, thing"])[0],
+    )
     assert NAMES[top_k(scores, 1)[0]] == name
 
 
 def test_red_ranks_by_likeness() -> None:
     names = ["blue", "red", "white", "crimson", "green"]
-    scores = cosine_scores(ENCODER.encode_images([flat(name) for name in names]), ENCODER.encode_texts(["red"])[0])
+    scores = cosine_scores(
+        ENCODER.encode_images([flat(name) for name in names]), ENCODER.encode_texts(["red"])[0]
+    )
     assert [names[place] for place in top_k(scores, 2)] == ["red", "crimson"]
     np.testing.assert_allclose(scores[[0, 2, 4]], 0, atol=1e-7)
 
@@ -48,7 +57,11 @@ def test_two_colours_score_by_their_shares() -> None:
     half.paste(WORDS["blue"], (0, 0, 16, 32))
     row = ENCODER.encode_images([half])[0]
     np.testing.assert_allclose(row, ENCODER.encode_texts(["blue next to red"])[0], atol=1e-6)
-    np.testing.assert_allclose(cosine_scores(ENCODER.encode_texts(["red", "blue", "green"]), row), [0.5**0.5, 0.5**0.5, 0], atol=1e-6)
+    np.testing.assert_allclose(
+        cosine_scores(ENCODER.encode_texts(["red", "blue", "green"]), row),
+        [0.5**0.5, 0.5**0.5, 0],
+        atol=1e-6,
+    )
 
 
 def test_near_hues_are_nearer_than_far_ones() -> None:
@@ -65,7 +78,9 @@ def test_greys_have_no_hue() -> None:
 
 @pytest.mark.parametrize("text", ["", "a dog on a beach", "reddish", "bored", "\udcff", "красный"])
 def test_a_text_without_a_colour_is_all_colours_alike(text: str) -> None:
-    np.testing.assert_array_equal(ENCODER.encode_texts([text]), np.full((1, DIM), DIM**-0.5, dtype=np.float32))
+    np.testing.assert_array_equal(
+        ENCODER.encode_texts([text]), np.full((1, DIM), DIM**-0.5, dtype=np.float32)
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -79,11 +94,17 @@ def test_any_picture_is_a_unit_row_of_shares(pixels: NDArray[np.uint8]) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(PICTURES, st.sampled_from(list(Image.Transpose)))
-def test_a_turned_picture_has_the_same_colours(pixels: NDArray[np.uint8], turn: Image.Transpose) -> None:
+def test_a_turned_picture_has_the_same_colours(
+    pixels: NDArray[np.uint8], turn: Image.Transpose
+) -> None:
     square = Image.fromarray(pixels).resize((32, 32), Image.Resampling.NEAREST)
-    np.testing.assert_allclose(ENCODER.encode_images([square]), ENCODER.encode_images([square.transpose(turn)]), atol=1e-6)
+    np.testing.assert_allclose(
+        ENCODER.encode_images([square]), ENCODER.encode_images([square.transpose(turn)]), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("size", [(1, 1), (4000, 2), (2, 4000), (33, 31)])
 def test_the_size_of_a_flat_picture_does_not_count(size: tuple[int, int]) -> None:
-    np.testing.assert_array_equal(ENCODER.encode_images([flat("teal", size)]), ENCODER.encode_images([flat("teal")]))
+    np.testing.assert_array_equal(
+        ENCODER.encode_images([flat("teal", size)]), ENCODER.encode_images([flat("teal")])
+    )

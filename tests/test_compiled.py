@@ -1,4 +1,6 @@
-"""The image tower compiled: batches of one size, the way that is measured to be the fastest, and what happens where none works."""
+"""The image tower compiled: batches of one size, the way that is measured to be the fastest, and
+what happens where none works.
+"""
 
 import os
 import shutil
@@ -13,7 +15,7 @@ from conftest import environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitsearch.encoders.local_dir import load_local_dir
+from vitsearch.encoders import load_local_dir
 
 torch = pytest.importorskip("torch", reason="needs the extra vitsearch[clip]")
 pytest.importorskip("open_clip", reason="needs the extra vitsearch[clip]")
@@ -21,10 +23,13 @@ pytest.importorskip("transformers", reason="needs the extra vitsearch[clip]")
 
 import tiny_models as tiny  # noqa: E402
 
-from vitsearch.encoders.compiled import TunedTower, in_fixed_batches  # noqa: E402
+from vitsearch.encoders.torch_encoder import TunedTower, in_fixed_batches  # noqa: E402
 
 SIZE = 4
-WITH_COMPILER = pytest.mark.skipif(not shutil.which("g++") and not os.environ.get("CXX"), reason="no C++ compiler for torch.compile")
+WITH_COMPILER = pytest.mark.skipif(
+    not shutil.which("g++") and not os.environ.get("CXX"),
+    reason="no C++ compiler for torch.compile",
+)
 WITH_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
 
 
@@ -41,7 +46,9 @@ def pictures(count: int) -> list[Any]:
 
 @given(count=st.integers(1, 20), size=st.integers(1, 9))
 @settings(max_examples=40, deadline=None)
-def test_batches_have_one_size_and_the_rows_are_those_of_the_pictures(count: int, size: int) -> None:
+def test_batches_have_one_size_and_the_rows_are_those_of_the_pictures(
+    count: int, size: int
+) -> None:
     seen, pixels = [], torch.rand(count, 3, 2, 2)
 
     def run(batch: Any) -> Any:
@@ -59,23 +66,33 @@ def test_one_answer_written_over_another_is_not_lost() -> None:
 
 
 @WITH_COMPILER
-def test_a_compiled_tower_gives_the_same_vectors(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_tower_gives_the_same_vectors(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("VITSEARCH_HOME", str(tmp_path))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that it is put back afterwards
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     plain, notes = load_local_dir(str(model), device="cpu"), []
     encoder = load_local_dir(str(model), device="cpu")
     tower = encoder.tune(SIZE, ways=["default"], tell=notes.append)
-    np.testing.assert_array_equal(encoder.encode_prepared(pictures(1)), plain.encode_prepared(pictures(1)))
+    np.testing.assert_array_equal(
+        encoder.encode_prepared(pictures(1)), plain.encode_prepared(pictures(1))
+    )
     assert tower.way is None  # nothing is compiled for a picture or two
     for count in (SIZE, 1, 3, SIZE + 1):
-        np.testing.assert_allclose(encoder.encode_prepared(pictures(count)), plain.encode_prepared(pictures(count)), atol=1e-5)
+        np.testing.assert_allclose(
+            encoder.encode_prepared(pictures(count)),
+            plain.encode_prepared(pictures(count)),
+            atol=1e-5,
+        )
     assert (tower.way, notes) == ("default", [])
     assert encoder.fingerprint == plain.fingerprint
     assert any((tmp_path / "compiled").iterdir())
 
 
-def test_without_a_compiler_the_tower_runs_as_it_is_and_that_is_told_once(model: Path, tmp_path: Path) -> None:
+def test_without_a_compiler_the_tower_runs_as_it_is_and_that_is_told_once(
+    model: Path, tmp_path: Path
+) -> None:
     code = f"""
 import numpy as np
 from test_compiled import SIZE, pictures
@@ -84,15 +101,19 @@ notes = []
 plain, encoder = (load_local_dir({str(model)!r}, device="cpu") for _ in range(2))
 tower = encoder.tune(SIZE, ways=["default"], tell=notes.append)
 for count in (SIZE, 1, SIZE + 1):
-    np.testing.assert_array_equal(encoder.encode_prepared(pictures(count)), plain.encode_prepared(pictures(count)))
-print(tower.way, len(notes), notes[0].count("\\n"), notes[0].startswith("the image tower runs uncompiled: "))
+    batch = pictures(count)
+    np.testing.assert_array_equal(encoder.encode_prepared(batch), plain.encode_prepared(batch))
+uncompiled = notes[0].startswith("the image tower runs uncompiled: ")
+print(tower.way, len(notes), notes[0].count("\\n"), uncompiled)
 """
     bare = environment() | {
         "CXX": str(tmp_path / "none"),
         "VITSEARCH_HOME": str(tmp_path),
         "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "own"),
     }
-    result = subprocess.run([sys.executable, "-c", code], env=bare, check=True, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=bare, check=True, capture_output=True, text=True
+    )
     assert result.stdout == "eager 1 0 True\n"
     assert not (tmp_path / "compiled").exists()
 
@@ -117,5 +138,10 @@ def test_a_gpu_gives_the_same_vectors_in_the_way_it_chose(model: Path, dtype: st
     plain, encoder = (load_local_dir(str(model), device="cuda", dtype=dtype) for _ in range(2))
     tower = encoder.tune(SIZE, tell=lambda note: None)
     for count in (SIZE, 1, 3, SIZE + 1):
-        assert ((encoder.encode_prepared(pictures(count)) * plain.encode_prepared(pictures(count))).sum(axis=1) >= 0.999).all()
+        assert (
+            (encoder.encode_prepared(pictures(count)) * plain.encode_prepared(pictures(count))).sum(
+                axis=1
+            )
+            >= 0.999
+        ).all()
     assert tower.way in ("eager", "default", "reduce-overhead")

@@ -1,12 +1,14 @@
-"""The demo indexes, searches, labels and draws; with the sample photos and with a folder of one's own."""
+"""The demo indexes, searches, labels and draws; with the sample photos and with a folder of one's
+own.
+"""
 
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from vitsearch.cli.demo import LABELS, OWN_LABELS, SEARCHES, copy_samples, run_demo
 from vitsearch.collection import Collection
-from vitsearch.demo import LABELS, OWN_LABELS, SEARCHES, copy_samples, run_demo
 
 
 def test_demo_of_the_sample_photos(tmp_path: Path) -> None:
@@ -20,7 +22,9 @@ def test_demo_of_the_sample_photos(tmp_path: Path) -> None:
     with Collection.open(tmp_path / "photos", collection=tmp_path / "collection") as found:
         assert [photo.path for photo in found.photos()] == names
         assert {one.label for one in found.label(LABELS)} <= set(LABELS)
-    assert [line for line in said if line.startswith("\n“")] == [f"\n“{words}”" for words in SEARCHES]
+    assert [line for line in said if line.startswith("\n“")] == [
+        f"\n“{words}”" for words in SEARCHES
+    ]
     assert sheets[1].read_text(encoding="utf-8").count("<img") == 16 + min(len(names), 20)
 
 
@@ -29,7 +33,9 @@ def test_demo_of_a_folder_of_ones_own_leaves_it_as_it_was(tmp_path: Path) -> Non
     photos.mkdir()
     Image.new("RGB", (40, 30), "red").save(photos / "red.png")
     Image.new("RGB", (40, 30), "blue").save(photos / "blue.png")
-    run_demo(tmp_path / "out", photos, say=lambda _: None, progress=lambda _: None, encoder="colour")
+    run_demo(
+        tmp_path / "out", photos, say=lambda _: None, progress=lambda _: None, encoder="colour"
+    )
     assert sorted(file.name for file in photos.iterdir()) == ["blue.png", "red.png"]
     with Collection.open(photos, collection=tmp_path / "out" / "collection") as found:
         assert len(found.label(OWN_LABELS)) == 2

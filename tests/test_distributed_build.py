@@ -1,4 +1,6 @@
-"""An index from shards: every photo once and in order, exact scores, paths by ids, one answer however it was built."""
+"""An index from shards: every photo once and in order, exact scores, paths by ids, one answer
+however it was built.
+"""
 
 import json
 import shutil
@@ -14,18 +16,16 @@ from conftest import environment, vitsearch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitsearch.distributed.build import build_index
-from vitsearch.distributed.joining import write_order
-from vitsearch.distributed.parts import make_part
-from vitsearch.distributed.samples import draw_sample
-from vitsearch.distributed.shard_index import FACTS, ShardIndex
+from vitsearch.arrays import unit_rows
+from vitsearch.cluster.build import build_index, draw_sample
+from vitsearch.cluster.parts import make_part, write_order
+from vitsearch.cluster.shard_index import FACTS, ShardIndex
+from vitsearch.collection.config import writer_lock
 from vitsearch.errors import CollectionError, CollectionLocked, IndexDamaged, RecipeError
 from vitsearch.index import ExactIndex, verify_shadow
 from vitsearch.index.manifest import read_manifest
-from vitsearch.layout import writer_lock
 from vitsearch.shards import Manifest, ShardRow, create_shards, open_shards, photo_id
 from vitsearch.types import PhotoInfo
-from vitsearch.vectors import unit_rows
 
 DIM = 16
 MANY = 12_000  # enough for inverted lists
@@ -40,23 +40,42 @@ def path_of(number: int) -> str:
 def clustered(count: int, *, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     centres = unit_rows(np.random.default_rng(9).standard_normal((40, DIM)))
-    return unit_rows(centres[rng.integers(0, 40, count)] + 0.25 * rng.standard_normal((count, DIM)).astype(np.float32)).astype(np.float16)
+    return unit_rows(
+        centres[rng.integers(0, 40, count)]
+        + 0.25 * rng.standard_normal((count, DIM)).astype(np.float32)
+    ).astype(np.float16)
 
 
-def write_shards(folder: Path, count: int, *, skip: tuple[int, ...] = (), finish: bool = True) -> np.ndarray:
+def write_shards(
+    folder: Path, count: int, *, skip: tuple[int, ...] = (), finish: bool = True
+) -> np.ndarray:
     """Write shards of so many photos, with a file that is none in each, and return the vectors."""
     vectors = clustered(count)
     numbers = -(-count // PIECE)
     manifest = Manifest(
-        "colour", "f" * 32, "float32", DIM, [[1.0] + [0.0] * (DIM - 1)], "/photos", "scaled", PIECE + 1, count + numbers, numbers
+        "colour",
+        "f" * 32,
+        "float32",
+        DIM,
+        [[1.0] + [0.0] * (DIM - 1)],
+        "/photos",
+        "scaled",
+        PIECE + 1,
+        count + numbers,
+        numbers,
     )
     writer = create_shards(folder, manifest)
     for number in range(numbers):
         if number in skip:
             continue
         block = range(number * PIECE, min(count, (number + 1) * PIECE))
-        rows = [ShardRow(photo_id(path_of(i)), path_of(i), 10, 20, b"f" * 16, PhotoInfo(640, 480)) for i in block]
-        rows.insert(1, ShardRow(photo_id(f"bad{number}"), f"bad{number}.jpg", 1, 2, error="not a picture"))
+        rows = [
+            ShardRow(photo_id(path_of(i)), path_of(i), 10, 20, b"f" * 16, PhotoInfo(640, 480))
+            for i in block
+        ]
+        rows.insert(
+            1, ShardRow(photo_id(f"bad{number}"), f"bad{number}.jpg", 1, 2, error="not a picture")
+        )
         writer.write(number, rows, vectors[block.start : block.stop])
     if finish:
         writer.finish()
@@ -79,7 +98,9 @@ def built(shards: Path) -> Path:
 
 def content(folder: Path) -> dict[str, bytes]:
     """Return the files of an index by name; of the manifest, what does not depend on the time."""
-    files = {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "manifest.json"}
+    files = {
+        file.name: file.read_bytes() for file in folder.iterdir() if file.name != "manifest.json"
+    }
     manifest = json.loads((folder / "manifest.json").read_bytes())
     facts = {name: value for name, value in manifest.items() if name not in ("files", "checksum")}
     return files | {"manifest": json.dumps(facts).encode()}
@@ -94,10 +115,24 @@ def test_every_photo_is_in_it_once_and_in_order(built: Path) -> None:
     assert index.vectors.tobytes() == clustered(MANY).tobytes()
     assert index.ids[index.order].tolist() == sorted(index.ids.tolist())
     assert sorted(file.name for file in built.iterdir()) == sorted(
-        ["index.faiss", "lists.ivfdata", "vectors.f16", "ids.i64", "order.i64", "paths.bin", "paths.i64", "shards.json", "manifest.json"]
+        [
+            "index.faiss",
+            "lists.ivfdata",
+            "vectors.f16",
+            "ids.i64",
+            "order.i64",
+            "paths.bin",
+            "paths.i64",
+            "shards.json",
+            "manifest.json",
+        ]
     )
     facts = json.loads((built / FACTS).read_bytes())
-    assert (facts["encoder"], facts["source"], facts["shards"]) == ("colour", "/photos", -(-MANY // PIECE))
+    assert (facts["encoder"], facts["source"], facts["shards"]) == (
+        "colour",
+        "/photos",
+        -(-MANY // PIECE),
+    )
 
 
 def test_scores_are_exact_and_recall_is_what_was_measured(built: Path) -> None:
@@ -110,7 +145,10 @@ def test_scores_are_exact_and_recall_is_what_was_measured(built: Path) -> None:
         exact = own @ query / np.linalg.norm(own, axis=1) / np.linalg.norm(query)
         np.testing.assert_allclose(scores[place], exact, atol=1e-6)
         assert (np.diff(scores[place]) <= 0).all()
-    shares = [len({*index.ids[one.ids].tolist()} & {*ids[place].tolist()}) / 10 for place, one in enumerate(truth)]
+    shares = [
+        len({*index.ids[one.ids].tolist()} & {*ids[place].tolist()}) / 10
+        for place, one in enumerate(truth)
+    ]
     measured = read_manifest(built).measured
     assert measured is not None
     assert (measured.k, measured.texts, measured.queries, measured.count) == (10, None, 200, MANY)
@@ -128,7 +166,9 @@ def test_the_measured_recall_is_that_of_a_plain_count(built: Path) -> None:
     scores = unit_rows(queries).astype(np.float64) @ everything.T
     scores[np.arange(200), own] = -2
     bars = -np.sort(-scores, axis=1)[:, 9]
-    share = np.mean([(row[1:11] >= bar - 2e-6).sum() / 10 for row, bar in zip(found, bars, strict=True)])
+    share = np.mean(
+        [(row[1:11] >= bar - 2e-6).sum() / 10 for row, bar in zip(found, bars, strict=True)]
+    )
     measured = read_manifest(built).measured
     assert measured is not None
     assert share == pytest.approx(measured.recall, abs=0.01)
@@ -142,7 +182,15 @@ def test_a_stricter_recall_is_tuned_for(shards: Path, tmp_path: Path) -> None:
     index = ShardIndex.open(tmp_path / "index")
     ids, _ = index.search(queries, 5)
     truth = ExactIndex(index.vectors, np.arange(MANY)).search_batch(queries, 5)
-    assert np.mean([len({*index.ids[one.ids].tolist()} & {*row.tolist()}) / 5 for one, row in zip(truth, ids, strict=True)]) > 0.97
+    assert (
+        np.mean(
+            [
+                len({*index.ids[one.ids].tolist()} & {*row.tolist()}) / 5
+                for one, row in zip(truth, ids, strict=True)
+            ]
+        )
+        > 0.97
+    )
 
 
 @pytest.mark.parametrize("recipe", ["ivf-pq", "rabitq", "ivf"])
@@ -161,7 +209,9 @@ def test_ray_builds_the_same_index(shards: Path, built: Path, tmp_path: Path) ->
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     notes: list[str] = []
     try:
-        report = build_index(shards, tmp_path / "index", memory=400_000_000, address="local", tell=notes.append)
+        report = build_index(
+            shards, tmp_path / "index", memory=400_000_000, address="local", tell=notes.append
+        )
     finally:
         ray.shutdown()
     assert report.parts == 8
@@ -177,7 +227,9 @@ def test_an_error_on_the_cluster_is_ours(shards: Path, tmp_path: Path) -> None:
     ray = pytest.importorskip("ray")
     broken = tmp_path / "shards"
     write_shards(broken, 600)
-    (broken / "shards" / "000000.parquet").write_bytes((shards / "shards" / "000000.parquet").read_bytes()[:-500] + b"x" * 500)
+    (broken / "shards" / "000000.parquet").write_bytes(
+        (shards / "shards" / "000000.parquet").read_bytes()[:-500] + b"x" * 500
+    )
     ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         with pytest.raises(CollectionError, match=r"000000\.parquet cannot be read as a shard"):
@@ -191,7 +243,9 @@ class Stopped(Exception):
     """What ends a run in the middle."""
 
 
-def test_a_stopped_run_goes_on_and_gives_the_same(shards: Path, built: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_and_gives_the_same(
+    shards: Path, built: Path, tmp_path: Path
+) -> None:
     def stop(note: str) -> None:
         if note.startswith("3 of"):
             raise Stopped
@@ -213,7 +267,9 @@ def test_one_builds_at_a_time(shards: Path, tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["index"]
 
 
-def test_a_full_disk_is_one_line_and_keeps_the_index(shards: Path, built: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line_and_keeps_the_index(
+    shards: Path, built: Path, tmp_path: Path
+) -> None:
     shutil.copytree(built, tmp_path / "index")
     before = content(tmp_path / "index")
     code = (
@@ -224,7 +280,10 @@ def test_a_full_disk_is_one_line_and_keeps_the_index(shards: Path, built: Path, 
     command = [sys.executable, "-c", code, "build", str(shards), str(tmp_path / "index")]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
     assert done.returncode == 1
-    said = f"vitsearch: cannot write to {tmp_path / 'index.new'} (File too large): free some space, and run the same command to go on\n"
+    said = (
+        f"vitsearch: cannot write to {tmp_path / 'index.new'} (File too large): free some "
+        "space, and run the same command to go on\n"
+    )
     assert done.stderr == said
     assert content(tmp_path / "index") == before
 
@@ -251,8 +310,10 @@ def test_an_index_is_replaced_and_kept_where_that_fails(shards: Path, tmp_path: 
     assert ShardIndex.open(place).manifest.recipe.name == "ivf"
 
 
-def test_a_part_made_twice_is_the_same(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vitsearch.distributed import build
+def test_a_part_made_twice_is_the_same(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vitsearch.cluster import build
 
     def twice(part: Any) -> int:
         make_part(part)
@@ -295,11 +356,15 @@ def test_an_id_that_is_not_there(built: Path) -> None:
 
 @given(st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=60), st.integers(1, 70))
 @settings(max_examples=60, deadline=None)
-def test_rows_in_order_of_ids_however_many_are_sorted_at_once(tmp_path_factory: pytest.TempPathFactory, ids: list[int], most: int) -> None:
+def test_rows_in_order_of_ids_however_many_are_sorted_at_once(
+    tmp_path_factory: pytest.TempPathFactory, ids: list[int], most: int
+) -> None:
     folder = tmp_path_factory.mktemp("order")
     np.array(ids, dtype="<i8").tofile(folder / "ids.i64")
     write_order(folder, len(ids), most=most)
-    assert np.fromfile(folder / "order.i64", "<i8").tolist() == sorted(range(len(ids)), key=lambda row: ids[row])
+    assert np.fromfile(folder / "order.i64", "<i8").tolist() == sorted(
+        range(len(ids)), key=lambda row: ids[row]
+    )
 
 
 @given(st.integers(1, 3000), st.integers(0, 5))
@@ -317,7 +382,18 @@ def test_a_sample_is_of_different_rows_of_all_shards(shards: Path, size: int, se
         assert {place // PIECE for place in places} == set(range(8))
 
 
-@pytest.fixture(params=["vectors.f16", "ids.i64", "order.i64", "paths.bin", "paths.i64", "index.faiss", "lists.ivfdata", "shards.json"])
+@pytest.fixture(
+    params=[
+        "vectors.f16",
+        "ids.i64",
+        "order.i64",
+        "paths.bin",
+        "paths.i64",
+        "index.faiss",
+        "lists.ivfdata",
+        "shards.json",
+    ]
+)
 def harmed(request: pytest.FixtureRequest, shards: Path, tmp_path: Path) -> Iterator[Path]:
     build_index(shards, tmp_path / "index")
     file = tmp_path / "index" / request.param
@@ -333,7 +409,9 @@ def test_a_cut_file_is_noticed(harmed: Path) -> None:
 
 def test_the_folder_is_whole_by_its_own_checksums(built: Path) -> None:
     assert read_manifest(built).count == MANY
-    with pytest.raises(IndexDamaged, match="is not in order"):  # ids are in the order of the shards here, unlike in a collection
+    with pytest.raises(
+        IndexDamaged, match="is not in order"
+    ):  # ids are in the order of the shards here, unlike in a collection
         verify_shadow(built)
 
 
@@ -341,15 +419,35 @@ def test_what_cannot_be_built(shards: Path, tmp_path: Path) -> None:
     write_shards(tmp_path / "half", 4000, skip=(1,), finish=False)
     (tmp_path / "mine").mkdir()
     shutil.copytree(shards, tmp_path / "other")
-    (tmp_path / "other" / "manifest.json").write_text("{}")  # as in the folder of a collection's index
+    (tmp_path / "other" / "manifest.json").write_text(
+        "{}"
+    )  # as in the folder of a collection's index
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     cases: list[tuple[Path, Path, dict[str, Any], type[Exception], str]] = [
         (tmp_path / "none", tmp_path / "index", {}, CollectionError, "no shards in"),
-        (tmp_path / "half", tmp_path / "index", {}, CollectionError, "lacks 1 shards: run the same `vitsearch embed` again"),
+        (
+            tmp_path / "half",
+            tmp_path / "index",
+            {},
+            CollectionError,
+            "lacks 1 shards: run the same `vitsearch embed` again",
+        ),
         (shards, tmp_path / "mine", {}, CollectionError, "is no index that could be replaced"),
         (shards, tmp_path / "other", {}, CollectionError, "is no index that could be replaced"),
-        (shards, tmp_path / "index", {"memory": 100_000_000}, CollectionError, "allow 400 MB or more"),
-        (shards, tmp_path / "index", {"recall": 1.5}, CollectionError, "a recall is above 0 and at most 1"),
+        (
+            shards,
+            tmp_path / "index",
+            {"memory": 100_000_000},
+            CollectionError,
+            "allow 400 MB or more",
+        ),
+        (
+            shards,
+            tmp_path / "index",
+            {"recall": 1.5},
+            CollectionError,
+            "a recall is above 0 and at most 1",
+        ),
         (shards, tmp_path / "index", {"recipe": "hnsw"}, RecipeError, "cannot be built in parts"),
         (shards, tmp_path / "index", {"recipe": "nope"}, RecipeError, "unknown recipe"),
     ]
@@ -364,7 +462,12 @@ def test_the_command(shards: Path, built: Path, tmp_path: Path) -> None:
     done = vitsearch("build", shards, tmp_path / "index", "--memory", "400MB", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert (report["rows"], report["shards"], report["parts"], report["recipe"]["name"]) == (MANY, 8, 8, "ivf-sq8")
+    assert (report["rows"], report["shards"], report["parts"], report["recipe"]["name"]) == (
+        MANY,
+        8,
+        8,
+        "ivf-sq8",
+    )
     assert sorted(report["seconds"]) == ["add", "finish", "measure", "merge", "train"]
     assert b"vitsearch: 8 of 8 parts\n" in done.stderr
     assert content(tmp_path / "index") == content(built)
@@ -374,4 +477,8 @@ def test_the_command(shards: Path, built: Path, tmp_path: Path) -> None:
     assert "recall@10 " in again.stdout.decode()
     wrong = vitsearch("build", tmp_path, tmp_path / "other")
     assert (wrong.returncode, wrong.stdout) == (1, b"")
-    assert wrong.stderr == f"vitsearch: no shards in {tmp_path}: `vitsearch embed SOURCE {tmp_path}` makes them\n".encode()
+    assert (
+        wrong.stderr
+        == f"vitsearch: no shards in {tmp_path}: "
+        f"`vitsearch embed SOURCE {tmp_path}` makes them\n".encode()
+    )

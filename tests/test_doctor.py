@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import vitsearch
-from vitsearch.doctor import Fact, diagnose
+from vitsearch.cli.doctor import Fact, diagnose
 
 REPOSITORY = Path(vitsearch.__file__).parents[1]
 PRINT = """
@@ -21,9 +21,18 @@ print(json.dumps([astuple(fact) for fact in diagnose()]))
 
 def elsewhere(program: str, *options: str, **environment: str) -> dict[str, Fact]:
     """The diagnosis of another Python process."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "VITSEARCH_", "CUDA_", "PYTHON"))}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("HF_", "VITSEARCH_", "CUDA_", "PYTHON"))
+    }
     done = subprocess.run(
-        [sys.executable, *options, "-c", program], capture_output=True, text=True, env=kept | environment, cwd=REPOSITORY, check=True
+        [sys.executable, *options, "-c", program],
+        capture_output=True,
+        text=True,
+        env=kept | environment,
+        cwd=REPOSITORY,
+        check=True,
     )
     facts = [Fact(*fact) for fact in json.loads(done.stdout)]
     return {fact.name: fact for fact in facts}
@@ -72,9 +81,21 @@ def test_the_gpu_or_why_not(here: dict[str, Fact]) -> None:
 def test_the_environment_is_told(tmp_path: Path) -> None:
     (tmp_path / "hf/hub/models--a--b").mkdir(parents=True)
     block_torch = "import sys; sys.modules['torch'] = None\n" + PRINT
-    facts = elsewhere(block_torch, HF_HOME=str(tmp_path / "hf"), VITSEARCH_HOME=str(tmp_path / "own"), HF_HUB_OFFLINE="1")
+    facts = elsewhere(
+        block_torch,
+        HF_HOME=str(tmp_path / "hf"),
+        VITSEARCH_HOME=str(tmp_path / "own"),
+        HF_HUB_OFFLINE="1",
+    )
     assert {
-        name: facts[name].value for name in ("HF_HOME", "VITSEARCH_HOME", "HF_HUB_OFFLINE", "downloaded models", "vitsearch's own cache")
+        name: facts[name].value
+        for name in (
+            "HF_HOME",
+            "VITSEARCH_HOME",
+            "HF_HUB_OFFLINE",
+            "downloaded models",
+            "vitsearch's own cache",
+        )
     } == {
         "HF_HOME": str(tmp_path / "hf"),
         "VITSEARCH_HOME": str(tmp_path / "own"),
@@ -87,7 +108,9 @@ def test_the_environment_is_told(tmp_path: Path) -> None:
 def test_broken_packages_do_not_end_the_diagnosis() -> None:
     pytest.importorskip("torch")
     pytest.importorskip("faiss")
-    facts = elsewhere("import sys; sys.modules.update(torch=None, faiss=None, onnxruntime=None)\n" + PRINT)
+    facts = elsewhere(
+        "import sys; sys.modules.update(torch=None, faiss=None, onnxruntime=None)\n" + PRINT
+    )
     assert facts["gpu"].value.startswith("not looked for: torch cannot be imported: ")
     assert "cannot be imported" in facts["faiss"].value
     assert facts["onnxruntime providers"].value.startswith("cannot be imported: ")
@@ -98,9 +121,15 @@ def test_a_light_installation_says_which_extra_brings_what(tmp_path: Path) -> No
     """Only the core is on the path of this process."""
     site = Path(importlib.metadata.distribution("numpy").locate_file("")).resolve()
     for name in ("numpy", "pil", "onnxruntime", "tokenizers", "safetensors", "click", "tqdm"):
-        for folder in [path for path in site.iterdir() if path.name.lower().startswith(name) and "heif" not in path.name]:
+        for folder in [
+            path
+            for path in site.iterdir()
+            if path.name.lower().startswith(name) and "heif" not in path.name
+        ]:
             (tmp_path / folder.name).symlink_to(folder)
-    facts = elsewhere(f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(REPOSITORY)!r}]\n" + PRINT, "-S", "-I")
+    facts = elsewhere(
+        f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(REPOSITORY)!r}]\n" + PRINT, "-S", "-I"
+    )
     hints = {name: facts[name].hint for name in ("torch", "faiss", "gpu", "HEIC photos")}
     assert {name: facts[name].value for name in hints} == {
         "torch": "not installed",
@@ -108,7 +137,9 @@ def test_a_light_installation_says_which_extra_brings_what(tmp_path: Path) -> No
         "gpu": "not looked for: PyTorch is not installed",
         "HEIC photos": "no",
     }
-    assert {name: (hint or "")[(hint or "").find("pip install") :] for name, hint in hints.items()} == {
+    assert {
+        name: (hint or "")[(hint or "").find("pip install") :] for name, hint in hints.items()
+    } == {
         "torch": "pip install 'vitsearch[clip]'",
         "faiss": "pip install 'vitsearch[faiss]'",
         "gpu": "pip install 'vitsearch[clip]'",

@@ -12,9 +12,9 @@ from odd_files import picture
 from PIL import Image
 
 from vitsearch.encoders import Encoder, ImageEncoder, load_encoder
+from vitsearch.encoders.base import fingerprint_of
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.encoders.golden import CLOSE, TEXT, check_golden, golden_picture, golden_vectors
-from vitsearch.encoders.protocol import fingerprint_of
+from vitsearch.encoders.identity import CLOSE, TEXT, check_golden, golden_picture, golden_vectors
 from vitsearch.errors import EncoderError, EncoderMismatch
 
 SIZES = [(96, 64), (1, 1), (64, 200), (33, 31), (400, 2)]
@@ -22,7 +22,15 @@ PICTURES = [picture(seed, size) for seed, size in enumerate(SIZES)] + [
     Image.new("RGB", (50, 40), "red"),
     Image.new("RGB", (50, 40), "black"),
 ]
-TEXTS = ["a dog on a beach", "red", "", "a photo of a cat\non a chair", "RED and blue " * 60, "\U0001f415 \udcff", "red"]
+TEXTS = [
+    "a dog on a beach",
+    "red",
+    "",
+    "a photo of a cat\non a chair",
+    "RED and blue " * 60,
+    "\U0001f415 \udcff",
+    "red",
+]
 
 
 @cache
@@ -37,7 +45,7 @@ def encoder(request: pytest.FixtureRequest) -> Encoder:
     return loaded(request.param)
 
 
-# -- what every encoder keeps to ----------------------------------------------------------------------------------------
+# -- what every encoder keeps to -------------------------------------------------------------------
 
 
 def test_says_what_it_is(encoder: Encoder) -> None:
@@ -66,14 +74,21 @@ def test_none_gives_no_row(encoder: Encoder) -> None:
 
 def test_one_at_a_time_is_as_all_at_once(encoder: Encoder) -> None:
     images, texts = encoder.encode_images(PICTURES), encoder.encode_texts(TEXTS)
-    np.testing.assert_allclose(np.concatenate([encoder.encode_images([image]) for image in PICTURES]), images, atol=2e-5)
-    np.testing.assert_allclose(np.concatenate([encoder.encode_texts([text]) for text in TEXTS]), texts, atol=2e-5)
+    np.testing.assert_allclose(
+        np.concatenate([encoder.encode_images([image]) for image in PICTURES]), images, atol=2e-5
+    )
+    np.testing.assert_allclose(
+        np.concatenate([encoder.encode_texts([text]) for text in TEXTS]), texts, atol=2e-5
+    )
     np.testing.assert_allclose(encoder.encode_images(PICTURES[::-1])[::-1], images, atol=2e-5)
     np.testing.assert_allclose(encoder.encode_texts(TEXTS[::-1])[::-1], texts, atol=2e-5)
 
 
 def test_different_things_have_different_vectors(encoder: Encoder) -> None:
-    red, blue, green = (encoder.encode_images([Image.new("RGB", (64, 64), name)])[0] for name in ("red", "blue", "green"))
+    red, blue, green = (
+        encoder.encode_images([Image.new("RGB", (64, 64), name)])[0]
+        for name in ("red", "blue", "green")
+    )
     assert max(red @ blue, red @ green, blue @ green) < 0.99
     words = encoder.encode_texts(["red", "blue", "green"])
     assert (words @ words.T - 2 * np.eye(3)).max() < 0.99
@@ -82,7 +97,9 @@ def test_different_things_have_different_vectors(encoder: Encoder) -> None:
 def test_prepare_and_encode_prepared_make_encode_images(encoder: Encoder) -> None:
     prepared = [encoder.prepare(image) for image in PICTURES]
     assert len({(array.shape, array.dtype) for array in prepared}) == 1
-    np.testing.assert_array_equal(encoder.encode_prepared(prepared), encoder.encode_images(PICTURES))
+    np.testing.assert_array_equal(
+        encoder.encode_prepared(prepared), encoder.encode_images(PICTURES)
+    )
 
 
 def test_the_same_again(encoder: Encoder) -> None:
@@ -100,16 +117,21 @@ def test_loaded_again_it_is_the_same_encoder(encoder: Encoder) -> None:
 
 
 def test_the_fingerprint_is_the_same_in_another_process(encoder: Encoder) -> None:
-    code = f"from vitsearch.encoders import load_encoder; print(load_encoder({encoder.name!r}).fingerprint)"
+    code = (
+        "from vitsearch.encoders import load_encoder; "
+        f"print(load_encoder({encoder.name!r}).fingerprint)"
+    )
     assert run(code) == encoder.fingerprint
 
 
-# -- names ----------------------------------------------------------------------------------------------------------------
+# -- names -----------------------------------------------------------------------------------------
 
 
 def run(code: str) -> str:
     """What a new Python prints."""
-    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 @pytest.mark.parametrize(
@@ -164,7 +186,9 @@ try:
 except EncoderError as error:
     print(error)
 """
-    assert run(code) == f"encoder {name!r} needs the package {missing}: pip install 'vitsearch[clip]'"
+    assert (
+        run(code) == f"encoder {name!r} needs the package {missing}: pip install 'vitsearch[clip]'"
+    )
 
 
 def test_colour_needs_no_package_of_an_extra() -> None:
@@ -178,7 +202,7 @@ print(load_encoder("colour").encode_texts(["red"]).shape)
     assert run(code) == "(1, 27)"
 
 
-# -- golden vectors and fingerprints ----------------------------------------------------------------------------------------
+# -- golden vectors and fingerprints ---------------------------------------------------------------
 
 
 class Changed(ColourEncoder):
@@ -193,7 +217,11 @@ class Changed(ColourEncoder):
 
 class PicturesOnly:
     name, dim, fingerprint = "pictures", 27, "0" * 32
-    prepare, encode_prepared, encode_images = ColourEncoder().prepare, ColourEncoder().encode_prepared, ColourEncoder().encode_images
+    prepare, encode_prepared, encode_images = (
+        ColourEncoder().prepare,
+        ColourEncoder().encode_prepared,
+        ColourEncoder().encode_images,
+    )
 
 
 def test_the_golden_picture_is_the_same_everywhere() -> None:
@@ -210,21 +238,34 @@ def test_the_golden_picture_is_the_same_everywhere() -> None:
 def test_golden_vectors_are_of_the_picture_and_the_sentence() -> None:
     colour = ColourEncoder()
     rows = golden_vectors(colour)
-    np.testing.assert_array_equal(rows, np.concatenate([colour.encode_images([golden_picture()]), colour.encode_texts([TEXT])]))
+    np.testing.assert_array_equal(
+        rows,
+        np.concatenate([colour.encode_images([golden_picture()]), colour.encode_texts([TEXT])]),
+    )
     check_golden(colour, rows)
     assert golden_vectors(PicturesOnly()).shape == (1, 27)
     check_golden(PicturesOnly(), rows[:1])
 
 
 def test_a_small_difference_of_precision_is_let_pass() -> None:
-    check_golden(ColourEncoder(), golden_vectors(ColourEncoder()).astype(np.float16).astype(np.float32))
+    check_golden(
+        ColourEncoder(), golden_vectors(ColourEncoder()).astype(np.float16).astype(np.float32)
+    )
 
 
 @pytest.mark.parametrize(
-    "change", [lambda rows: -rows, lambda rows: np.roll(rows, 1, axis=1), lambda rows: rows * np.nan, lambda rows: rows * np.float32(0.99)]
+    "change",
+    [
+        lambda rows: -rows,
+        lambda rows: np.roll(rows, 1, axis=1),
+        lambda rows: rows * np.nan,
+        lambda rows: rows * np.float32(0.99),
+    ],
 )
 def test_other_vectors_are_told(change: Callable[[np.ndarray], np.ndarray]) -> None:
-    with pytest.raises(EncoderMismatch, match="gives other vectors than when the collection was made") as error:
+    with pytest.raises(
+        EncoderMismatch, match="gives other vectors than when the collection was made"
+    ) as error:
         check_golden(Changed(change), golden_vectors(ColourEncoder()))
     assert "\n" not in str(error.value)
 
@@ -234,7 +275,9 @@ def test_a_vector_just_too_far_is_told() -> None:
     across = np.zeros_like(stored[1])
     across[np.argmin(stored[1])] = 1  # the sentence says red only, so most places are zero
     for cosine, passes in ((CLOSE + 1e-4, True), (CLOSE - 1e-4, False)):
-        turned = np.stack([stored[0], cosine * stored[1] + (1 - cosine**2) ** 0.5 * across]).astype(np.float32)
+        turned = np.stack([stored[0], cosine * stored[1] + (1 - cosine**2) ** 0.5 * across]).astype(
+            np.float32
+        )
         if passes:
             check_golden(ColourEncoder(), turned)
         else:
@@ -243,7 +286,9 @@ def test_a_vector_just_too_far_is_told() -> None:
 
 
 def test_vectors_of_another_length_are_told() -> None:
-    with pytest.raises(EncoderMismatch, match="encoder colour gives 27 numbers, the collection holds 512"):
+    with pytest.raises(
+        EncoderMismatch, match="encoder colour gives 27 numbers, the collection holds 512"
+    ):
         check_golden(ColourEncoder(), np.ones((2, 512), dtype=np.float32))
 
 
@@ -252,5 +297,11 @@ def test_a_fingerprint_changes_with_any_fact_and_not_with_their_order() -> None:
     first = fingerprint_of(facts)
     assert re.fullmatch("[0-9a-f]{32}", first)
     assert fingerprint_of(dict(reversed(facts.items()))) == first
-    others = [{**facts, "size": 225}, {**facts, "mean": [0.5, 0.25]}, {**facts, "more": None}, {**facts, "size": "224"}, {}]
+    others = [
+        {**facts, "size": 225},
+        {**facts, "mean": [0.5, 0.25]},
+        {**facts, "more": None},
+        {**facts, "size": "224"},
+        {},
+    ]
     assert len({first, *map(fingerprint_of, others)}) == 6

@@ -14,7 +14,9 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def run(script: str, *arguments: str) -> list[str]:
-    done = subprocess.run([sys.executable, str(EXAMPLES / script), *arguments], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / script), *arguments], capture_output=True, text=True
+    )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
 
@@ -31,7 +33,9 @@ def test_quickstart(drawn: Path) -> None:
     lines = run("quickstart.py", str(drawn), "red")
     names = sorted(photo.path for photo in vitsearch.Collection.open(drawn).photos())
     assert lines[0] == f"{len(names)} photos are searchable"
-    assert [line.split("  ")[1] for line in lines[1:]] == [hit.path for hit in vitsearch.Collection.open(drawn).search("red", 5)]
+    assert [line.split("  ")[1] for line in lines[1:]] == [
+        hit.path for hit in vitsearch.Collection.open(drawn).search("red", 5)
+    ]
 
 
 def test_zero_shot_label(drawn: Path) -> None:
@@ -49,7 +53,9 @@ def assert_drawn(file: Path, size: tuple[int, int]) -> None:
 @pytest.fixture(scope="module")
 def plots() -> None:
     pytest.importorskip("torch", reason="needs the extra vitsearch[clip]")
-    pytest.importorskip("matplotlib.font_manager", reason="needs the extra vitsearch[examples]")  # imported, it has its cache of fonts
+    pytest.importorskip(
+        "matplotlib.font_manager", reason="needs the extra vitsearch[examples]"
+    )  # imported, it has its cache of fonts
 
 
 @pytest.mark.usefixtures("plots")
@@ -59,7 +65,14 @@ def test_vit_step_by_step_without_weights(tmp_path: Path) -> None:
     shapes = [line[80:].strip() for line in lines]
     tokens = "1 x 197 x 768"
     assert shapes[:5] == ["1 x 3 x 224 x 224", "1 x 196 x 768", "1 x 196 x 768", tokens, ""]
-    assert shapes[5:11] == [tokens, "1 x 12 x 197 x 64", "1 x 12 x 197 x 197", tokens, "1 x 197 x 3072", tokens]
+    assert shapes[5:11] == [
+        tokens,
+        "1 x 12 x 197 x 64",
+        "1 x 12 x 197 x 197",
+        tokens,
+        "1 x 197 x 3072",
+        tokens,
+    ]
     assert shapes[11:26] == [tokens] * 13 + ["1 x 768", "1 x 1000"]
     assert lines[1].startswith("cut into 14 x 14 = 196 patches of 16 x 16 x 3 = 768 values ")
     assert lines[26].startswith("the same as model(image): greatest difference ")
@@ -73,12 +86,27 @@ def test_vit_step_by_step_with_weights(drawn: Path, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="needs the extra vitsearch[clip]")
     labels = {0: "cat", 1: "dog", 2: "car"}
     config = transformers.ViTConfig(
-        hidden_size=24, num_hidden_layers=1, num_attention_heads=3, intermediate_size=96, image_size=32, patch_size=8, id2label=labels
+        hidden_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=3,
+        intermediate_size=96,
+        image_size=32,
+        patch_size=8,
+        id2label=labels,
     )
     transformers.ViTForImageClassification(config).save_pretrained(tmp_path / "tiny")
     photo = next(drawn.glob("*.*"))
-    lines = run("vit_step_by_step.py", str(photo), "--weights", str(tmp_path / "tiny"), "-o", str(tmp_path / "steps.png"))
-    assert [line[80:].strip() for line in lines if line.startswith(("cut", "  attention", "head"))] == [
+    lines = run(
+        "vit_step_by_step.py",
+        str(photo),
+        "--weights",
+        str(tmp_path / "tiny"),
+        "-o",
+        str(tmp_path / "steps.png"),
+    )
+    assert [
+        line[80:].strip() for line in lines if line.startswith(("cut", "  attention", "head"))
+    ] == [
         "1 x 16 x 192",
         "1 x 3 x 17 x 17",
         "1 x 3",
@@ -91,7 +119,15 @@ def test_vit_step_by_step_with_weights(drawn: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("plots")
 def test_attention_cost(tmp_path: Path) -> None:
-    lines = run("attention_cost.py", "--tokens", "16,64,256", "--repeat", "1", "-o", str(tmp_path / "cost.png"))
+    lines = run(
+        "attention_cost.py",
+        "--tokens",
+        "16,64,256",
+        "--repeat",
+        "1",
+        "-o",
+        str(tmp_path / "cost.png"),
+    )
     rows = [line.split() for line in lines[1:4]]
     assert [row[:2] for row in rows] == [["16", "64x64"], ["64", "128x128"], ["256", "256x256"]]
     plain, fused = [float(row[4]) for row in rows], [float(row[8]) for row in rows]
@@ -106,7 +142,9 @@ def test_compare_zero_shot_and_supervised(tmp_path: Path) -> None:
     for name, colour in (("sea/a.png", "blue"), ("sea/b.png", "navy"), ("meadow/c.png", "green")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (64, 48), colour).save(tmp_path / name)
-    lines = run("compare_zero_shot_and_supervised.py", str(tmp_path), "sea = seashore", "meadow = valley")
+    lines = run(
+        "compare_zero_shot_and_supervised.py", str(tmp_path), "sea = seashore", "meadow = valley"
+    )
     assert [line.split()[0] for line in lines[:2]] == ["zero-shot", "supervised"]
     assert all(re.fullmatch(r"\S+ +\d of 3 right \(\d+% to \d+%\)", line) for line in lines[:2])
     assert re.fullmatch(r"they agree on \d of 3 photos", lines[2])
@@ -115,14 +153,21 @@ def test_compare_zero_shot_and_supervised(tmp_path: Path) -> None:
 
 def test_every_example_is_run_here() -> None:
     tested = Path(__file__).read_text(encoding="utf-8")
-    assert [script.name for script in EXAMPLES.glob("*.py") if f'"{script.name}"' not in tested] == []
+    assert [
+        script.name for script in EXAMPLES.glob("*.py") if f'"{script.name}"' not in tested
+    ] == []
 
 
 def test_linear_probe(drawn: Path, tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="needs the extra vitsearch[probe]")
     paths = [photo.path for photo in vitsearch.Collection.open(drawn).photos()]
-    truth = {path: "first" if place < len(paths) / 2 else "second" for place, path in enumerate(paths)}
-    (tmp_path / "truth.csv").write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in truth.items()), encoding="utf-8")
+    truth = {
+        path: "first" if place < len(paths) / 2 else "second" for place, path in enumerate(paths)
+    }
+    (tmp_path / "truth.csv").write_text(
+        "path,label\n" + "".join(f"{path},{label}\n" for path, label in truth.items()),
+        encoding="utf-8",
+    )
     lines = run("linear_probe.py", str(drawn), str(tmp_path / "truth.csv"), str(tmp_path / "probe"))
     assert f" of {len(truth)} photos right" in lines[0]
     expected = vitsearch.Collection.open(drawn).label(vitsearch.load_trained(tmp_path / "probe"))
@@ -134,7 +179,9 @@ def test_finetune_vit(tmp_path: Path) -> None:
     for name, colour in (("dark", "black"), ("light", "white")):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for number in range(3):
-            Image.new("RGB", (40 + number, 32), colour).save(tmp_path / "photos" / name / f"{number}.png")
+            Image.new("RGB", (40 + number, 32), colour).save(
+                tmp_path / "photos" / name / f"{number}.png"
+            )
     lines = run("finetune_vit.py", str(tmp_path / "photos"), "folders", str(tmp_path / "model"))
     epochs = [line for line in lines if line.startswith("epoch ")]
     assert epochs[0] == "epoch 0: 2 of 2 photos left out are right"

@@ -1,4 +1,6 @@
-"""Fine-tuning: a model learns, is saved as others read it, goes on where it stopped, and never trains on what judges it."""
+"""Fine-tuning: a model learns, is saved as others read it, goes on where it stopped, and never
+trains on what judges it.
+"""
 
 import csv
 import json
@@ -18,27 +20,41 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vitsearch import FinetuneSettings, Prediction, finetune, load_classifier
+from vitsearch.classifiers.finetune import FinetuneStep
+from vitsearch.classifiers.finetune.examples import Example, labelled_photos, split
 from vitsearch.errors import ClassifierError, EncoderError, PhotoError, QueryError
-from vitsearch.finetune import FinetuneStep
-from vitsearch.finetune.examples import Example, labelled_photos, split
 
 torch = pytest.importorskip("torch", reason="needs the extra vitsearch[clip]")
 transformers = pytest.importorskip("transformers", reason="needs the extra vitsearch[clip]")
 timm = pytest.importorskip("timm", reason="timm is not installed")
 
-from vitsearch.finetune.augment import AugmentedPhotos, mixed  # noqa: E402
-from vitsearch.finetune.head import RIDGE, fit_head  # noqa: E402
-from vitsearch.finetune.loop import layer_rates, rate_at, trained_weights  # noqa: E402
-from vitsearch.supervised import load_trainable  # noqa: E402
+from vitsearch.classifiers import load_trainable  # noqa: E402
+from vitsearch.classifiers.finetune.augment import AugmentedPhotos, mixed  # noqa: E402
+from vitsearch.classifiers.finetune.loop import (  # noqa: E402  # noqa: E402
+    RIDGE,
+    fit_head,
+    layer_rates,
+    rate_at,
+    trained_weights,
+)
 
 COLOURS = {"blue": (30, 40, 200), "red": (200, 40, 30), "white": (230, 230, 230)}
-SHAPE = {"image_size": 32, "patch_size": 8, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+SHAPE = {
+    "image_size": 32,
+    "patch_size": 8,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
 QUICK = FinetuneSettings(epochs=3, batch_size=8, learning_rate=3e-3, validation=0.25)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight photos of each of three colours, each a little different, in folders of these names, and one that is cut."""
+    """Eight photos of each of three colours, each a little different, in folders of these names,
+    and one that is cut.
+    """
     place = tmp_path_factory.mktemp("colours")
     rng = np.random.default_rng(2)
     for name, colour in COLOURS.items():
@@ -74,7 +90,10 @@ def best(name: str, folder: Path) -> dict[str, str]:
     """The label of each photo, by its path below the folder."""
     files = [file for file in sorted(folder.rglob("*.png")) if file.name != "cut.png"]
     found: list[list[Prediction]] = load_classifier(name)(files, 1)
-    return {file.relative_to(folder).as_posix(): row[0].label for file, row in zip(files, found, strict=True)}
+    return {
+        file.relative_to(folder).as_posix(): row[0].label
+        for file, row in zip(files, found, strict=True)
+    }
 
 
 def weights(place: Path) -> dict[str, bytes]:
@@ -83,26 +102,44 @@ def weights(place: Path) -> dict[str, bytes]:
     return {name: array.tobytes() for name, array in load_file(place / "model.safetensors").items()}
 
 
-# -- it learns --------------------------------------------------------------------------------------------------------
+# -- it learns -------------------------------------------------------------------------------------
 
 
-def test_a_vit_learns_and_is_what_transformers_reads(folder: Path, vit: str, tmp_path: Path) -> None:
+def test_a_vit_learns_and_is_what_transformers_reads(
+    folder: Path, vit: str, tmp_path: Path
+) -> None:
     report = finetune(folder, "folders", tmp_path / "out", model=vit, settings=QUICK)
     assert (report.classes, report.photos) == (("blue", "red", "white"), 18)
     assert [(path, bool(reason)) for path, reason in report.unreadable] == [("red/cut.png", True)]
     assert (report.best.right, report.best.judged) == (6, 6)
     assert [result.epoch for result in report.epochs] == [0, 1, 2, 3]
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors", "preprocessor_config.json"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+    ]
     found = best(f"local-dir:{tmp_path / 'out'}", folder)
     assert found == {path: path.split("/")[0] for path in found}
-    theirs = transformers.pipeline("image-classification", model=str(tmp_path / "out"), device="cpu")
+    theirs = transformers.pipeline(
+        "image-classification", model=str(tmp_path / "out"), device="cpu"
+    )
     [mine] = load_classifier(f"local-dir:{tmp_path / 'out'}")(folder / "red" / "1.png", 3)
     other = theirs(Image.open(folder / "red" / "1.png"), top_k=3)
-    assert [(one.label, pytest.approx(one.score, abs=1e-5)) for one in mine] == [(one["label"], one["score"]) for one in other]
+    assert [(one.label, pytest.approx(one.score, abs=1e-5)) for one in mine] == [
+        (one["label"], one["score"]) for one in other
+    ]
 
 
-def test_a_model_of_timm_learns_and_is_what_timm_reads(folder: Path, timm_vit: str, tmp_path: Path) -> None:
-    report = finetune(folder, "folders", tmp_path / "out", model=timm_vit, settings=replace(QUICK, learning_rate=3e-4))
+def test_a_model_of_timm_learns_and_is_what_timm_reads(
+    folder: Path, timm_vit: str, tmp_path: Path
+) -> None:
+    report = finetune(
+        folder,
+        "folders",
+        tmp_path / "out",
+        model=timm_vit,
+        settings=replace(QUICK, learning_rate=3e-4),
+    )
     assert report.best.right == 6
     found = best(f"local-dir:{tmp_path / 'out'}", folder)
     assert found == {path: path.split("/")[0] for path in found}
@@ -110,17 +147,33 @@ def test_a_model_of_timm_learns_and_is_what_timm_reads(folder: Path, timm_vit: s
 
 
 def test_mini_learns_and_keeps_what_is_frozen(folder: Path, tmp_path: Path) -> None:
-    report = finetune(folder, "folders", tmp_path / "out", settings=FinetuneSettings(epochs=1, batch_size=8, validation=0.0))
+    report = finetune(
+        folder,
+        "folders",
+        tmp_path / "out",
+        settings=FinetuneSettings(epochs=1, batch_size=8, validation=0.0),
+    )
     name = f"local-dir:{tmp_path / 'out'}"
-    assert (report.best.epoch, report.best.share, report.best.judged, report.photos) == (1, 0.5, 0, 24)
-    assert sum(path.split("/")[0] == label for path, label in best(name, folder).items()) >= 20  # of 24
+    assert (report.best.epoch, report.best.share, report.best.judged, report.photos) == (
+        1,
+        0.5,
+        0,
+        24,
+    )
+    assert (
+        sum(path.split("/")[0] == label for path, label in best(name, folder).items()) >= 20
+    )  # of 24
     before, after = load_trainable("mini", ["a", "b"]), load_trainable(name, ["a", "b", "c"])
     trained = {name for layer in before.layers for name in layer} - {"head.weight", "head.bias"}
     was, now = before.net.state_dict(), after.net.state_dict()
-    changed = {name for name in was if name not in ("head.weight", "head.bias") and not torch.equal(was[name], now[name])}
-    assert changed == trained - {name for name in trained if name.startswith("tower.stem.classifier")} | (
-        changed & {"tower.stem.classifier.weight", "tower.stem.classifier.bias"}
-    )
+    changed = {
+        name
+        for name in was
+        if name not in ("head.weight", "head.bias") and not torch.equal(was[name], now[name])
+    }
+    assert changed == trained - {
+        name for name in trained if name.startswith("tower.stem.classifier")
+    } | (changed & {"tower.stem.classifier.weight", "tower.stem.classifier.bias"})
     assert not any(name.startswith("tower.stem.first") for name in changed)
     assert not any(name.startswith("tower.text.") for name in now)
 
@@ -129,12 +182,18 @@ def test_the_labels_may_come_from_a_file(folder: Path, vit: str, tmp_path: Path)
     with open(tmp_path / "truth.csv", "w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["path", "label"])
-        rows.writerows([f"{name}/{number}.png", "warm" if name == "red" else "cold"] for name in COLOURS for number in range(4))
-    report = finetune(folder, str(tmp_path / "truth.csv"), tmp_path / "out", model=vit, settings=QUICK)
+        rows.writerows(
+            [f"{name}/{number}.png", "warm" if name == "red" else "cold"]
+            for name in COLOURS
+            for number in range(4)
+        )
+    report = finetune(
+        folder, str(tmp_path / "truth.csv"), tmp_path / "out", model=vit, settings=QUICK
+    )
     assert (report.classes, report.photos, report.best.judged) == (("cold", "warm"), 9, 3)
 
 
-# -- it goes on -------------------------------------------------------------------------------------------------------
+# -- it goes on ------------------------------------------------------------------------------------
 
 
 class Stopped(Exception):
@@ -149,24 +208,44 @@ def stop_after(epoch: int, stage: str = "judged", done: int = 0) -> object:
     return tell
 
 
-@pytest.mark.parametrize("stop", [stop_after(0), stop_after(2), stop_after(2, "training", 8)], ids=["after 0", "after 2", "in 2"])
-def test_a_stopped_run_ends_as_if_it_had_not_been(folder: Path, vit: str, tmp_path: Path, stop: object) -> None:
+@pytest.mark.parametrize(
+    "stop",
+    [stop_after(0), stop_after(2), stop_after(2, "training", 8)],
+    ids=["after 0", "after 2", "in 2"],
+)
+def test_a_stopped_run_ends_as_if_it_had_not_been(
+    folder: Path, vit: str, tmp_path: Path, stop: object
+) -> None:
     whole = finetune(folder, "folders", tmp_path / "whole", model=vit, settings=QUICK)
     with pytest.raises(Stopped):
         finetune(folder, "folders", tmp_path / "parts", model=vit, settings=QUICK, progress=stop)
     with pytest.raises(ClassifierError, match="holds a run that was stopped: say --resume"):
         finetune(folder, "folders", tmp_path / "parts", model=vit, settings=QUICK)
     told: list[FinetuneStep] = []
-    parts = finetune(folder, "folders", tmp_path / "parts", model=vit, settings=QUICK, resume=True, progress=told.append)
+    parts = finetune(
+        folder,
+        "folders",
+        tmp_path / "parts",
+        model=vit,
+        settings=QUICK,
+        resume=True,
+        progress=told.append,
+    )
     assert parts.epochs == whole.epochs
-    assert (parts.best, parts.unreadable, parts.photos) == (whole.best, whole.unreadable, whole.photos)
+    assert (parts.best, parts.unreadable, parts.photos) == (
+        whole.best,
+        whole.unreadable,
+        whole.photos,
+    )
     assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
     assert {step.stage for step in told} == {"training", "judged"}
 
 
 def test_a_run_is_not_resumed_as_another(folder: Path, vit: str, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
-        finetune(folder, "folders", tmp_path / "out", model=vit, settings=QUICK, progress=stop_after(1))
+        finetune(
+            folder, "folders", tmp_path / "out", model=vit, settings=QUICK, progress=stop_after(1)
+        )
     other = FinetuneSettings(epochs=9)
     with pytest.raises(ClassifierError, match="was begun with other settings"):
         finetune(folder, "folders", tmp_path / "out", model=vit, settings=other, resume=True)
@@ -187,7 +266,11 @@ def test_a_photo_that_goes_away_is_named(folder: Path, vit: str, tmp_path: Path)
     with pytest.raises(PhotoError) as caught:
         finetune(photos, "folders", tmp_path / "out", model=vit, settings=QUICK, progress=remove)
     assert str(caught.value).startswith("red/0.png: ")
-    assert str(caught.value).endswith(": it could be read at the beginning; put it back and --resume, or begin anew in another folder")
+    assert str(caught.value).endswith(
+        ": it could be read at the beginning; put it back and --resume, or begin anew in "
+        "another "
+        "folder"
+    )
     assert "Traceback" not in str(caught.value)
     shutil.copy(folder / "red" / "0.png", photos / "red" / "0.png")
     whole = finetune(folder, "folders", tmp_path / "whole", model=vit, settings=QUICK)
@@ -218,14 +301,24 @@ def test_a_full_disk_is_one_line_and_loses_nothing(folder: Path, tmp_path: Path)
     done = subprocess.run(command, capture_output=True, env=environment(), timeout=100)
     *_, last = done.stderr.decode().splitlines()
     assert (done.returncode, done.stdout) == (1, b"")
-    assert re.fullmatch(r"vitsearch: cannot write .*checkpoint.safetensors \(.*\): free some space; --resume goes on from the last", last)
+    assert re.fullmatch(
+        (
+            r"vitsearch: cannot write .*checkpoint.safetensors \(.*\): free some space; --resume "
+            r"goes "
+            r"on from the last"
+        ),
+        last,
+    )
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_where_a_model_may_not_go(folder: Path, vit: str, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "model.safetensors").write_bytes(b"of another")
-    for place, words in ((tmp_path / "full", "holds other files"), (folder / "new", "is inside the photo folder")):
+    for place, words in (
+        (tmp_path / "full", "holds other files"),
+        (folder / "new", "is inside the photo folder"),
+    ):
         with pytest.raises(ClassifierError, match=words):
             finetune(folder, "folders", place, model=vit, settings=QUICK)
     assert (tmp_path / "full" / "model.safetensors").read_bytes() == b"of another"
@@ -243,17 +336,26 @@ def test_a_finished_model_is_not_overwritten(folder: Path, vit: str, tmp_path: P
 
 
 def test_training_stops_when_nothing_improves(folder: Path, vit: str, tmp_path: Path) -> None:
-    still = FinetuneSettings(epochs=9, learning_rate=1e-8, patience=2, validation=0.25, warmup_epochs=0.0, weight_decay=0.0)
+    still = FinetuneSettings(
+        epochs=9,
+        learning_rate=1e-8,
+        patience=2,
+        validation=0.25,
+        warmup_epochs=0.0,
+        weight_decay=0.0,
+    )
     report = finetune(folder, "folders", tmp_path / "out", model=vit, settings=still)
     assert report.epochs[-1].epoch < 9
     assert report.epochs[-1].epoch - report.best.epoch == 2
 
 
-# -- its parts --------------------------------------------------------------------------------------------------------
+# -- its parts -------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.floats(0, 0.9), st.integers(0, 100))
-def test_every_class_keeps_a_photo_to_learn_from(labels: list[int], share: float, seed: int) -> None:
+def test_every_class_keeps_a_photo_to_learn_from(
+    labels: list[int], share: float, seed: int
+) -> None:
     examples = [Example(f"{place}.jpg", label) for place, label in enumerate(labels)]
     training, judging = split(examples, share, seed)
     assert sorted([*training, *judging], key=lambda one: int(one.path[:-4])) == examples
@@ -264,21 +366,34 @@ def test_every_class_keeps_a_photo_to_learn_from(labels: list[int], share: float
 
 @pytest.mark.parametrize("name", ["mini", "vit", "timm_vit"])
 def test_lower_layers_learn_more_slowly(name: str, request: pytest.FixtureRequest) -> None:
-    model = load_trainable("mini" if name == "mini" else request.getfixturevalue(name), ["a", "b", "c"])
+    model = load_trainable(
+        "mini" if name == "mini" else request.getfixturevalue(name), ["a", "b", "c"]
+    )
     groups = layer_rates(model, FinetuneSettings(layer_decay=0.5, weight_decay=0.1))
     every = [id(weight) for group in groups for weight in group["params"]]
     assert sorted(every) == sorted(id(weight) for weight in trained_weights(model).values())
     assert len(set(every)) == len(every)
-    assert all((weight.ndim > 1) == (group["weight_decay"] == 0.1) for group in groups for weight in group["params"])
+    assert all(
+        (weight.ndim > 1) == (group["weight_decay"] == 0.1)
+        for group in groups
+        for weight in group["params"]
+    )
     shares = [group["share"] for group in groups]
     assert shares == sorted(shares)
-    assert {id(model.head.weight)} <= {id(weight) for group in groups if group["share"] == 1.0 for weight in group["params"]}
+    assert {id(model.head.weight)} <= {
+        id(weight) for group in groups if group["share"] == 1.0 for weight in group["params"]
+    }
     assert shares[0] == 0.5 ** (len(model.layers) - 1)
 
 
 def test_a_vits_layers_are_its_blocks(vit: str) -> None:
     layers = load_trainable(vit, ["a", "b"]).layers
-    assert [re.findall(r"layers?[.](\d+)[.]", layer[0]) for layer in layers] == [[], ["0"], ["1"], []]
+    assert [re.findall(r"layers?[.](\d+)[.]", layer[0]) for layer in layers] == [
+        [],
+        ["0"],
+        ["1"],
+        [],
+    ]
     assert all("embeddings" in name for name in layers[0])
     assert layers[-1][-2:] == ("classifier.weight", "classifier.bias")
 
@@ -307,7 +422,9 @@ def test_what_is_drawn_for_a_photo_is_fixed_by_seed_epoch_and_place(folder: Path
     examples, _ = labelled_photos(folder, "folders")
 
     def see(epoch: int, place: int, seed: int = 0) -> bytes:
-        photos = AugmentedPhotos(folder, examples, side=32, settings=FinetuneSettings(seed=seed), epoch=epoch)
+        photos = AugmentedPhotos(
+            folder, examples, side=32, settings=FinetuneSettings(seed=seed), epoch=epoch
+        )
         pixels, _ = photos[place]
         assert (pixels.dtype, tuple(pixels.shape)) == (torch.uint8, (3, 32, 32))
         return pixels.numpy().tobytes()
@@ -327,16 +444,24 @@ def test_the_head_starts_as_logistic_regression() -> None:
     head = torch.nn.Linear(5, 3)
     fit_head(head, rows, labels)
     spread = float(rows.pow(2).mean().sqrt())
-    theirs = sklearn.LogisticRegression(C=1 / (RIDGE * 60), tol=1e-8, max_iter=5000).fit(rows.numpy() / spread, labels.numpy())
+    theirs = sklearn.LogisticRegression(C=1 / (RIDGE * 60), tol=1e-8, max_iter=5000).fit(
+        rows.numpy() / spread, labels.numpy()
+    )
     chances = head(rows).softmax(dim=1).detach().numpy()
     np.testing.assert_allclose(chances, theirs.predict_proba(rows.numpy() / spread), atol=2e-3)
 
 
-# -- bad input --------------------------------------------------------------------------------------------------------
+# -- bad input -------------------------------------------------------------------------------------
 
 
 def test_settings_have_ranges() -> None:
-    for name, value in (("epochs", 0), ("crop", 0.0), ("magnitude", 31), ("validation", 0.95), ("learning_rate", float("nan"))):
+    for name, value in (
+        ("epochs", 0),
+        ("crop", 0.0),
+        ("magnitude", 31),
+        ("validation", 0.95),
+        ("learning_rate", float("nan")),
+    ):
         with pytest.raises(QueryError, match=f"^{name} must be from "):
             FinetuneSettings(**{name: value})
 
@@ -351,7 +476,9 @@ def test_what_cannot_be_learned_from(folder: Path, vit: str, tmp_path: Path) -> 
     photos = tmp_path / "one-class"
     (photos / "red").mkdir(parents=True)
     (photos / "red" / "a.png").write_bytes((folder / "red" / "0.png").read_bytes())
-    with pytest.raises(QueryError, match="all labelled photos are 'red': give photos of at least two classes"):
+    with pytest.raises(
+        QueryError, match="all labelled photos are 'red': give photos of at least two classes"
+    ):
         finetune(photos, "folders", tmp_path / "out", model=vit)
     (photos / "blue").mkdir()
     (photos / "blue" / "a.png").write_bytes(b"no picture")
@@ -381,26 +508,49 @@ def test_a_damaged_finetuned_mini(tmp_path: Path) -> None:
         load_classifier(f"local-dir:{tmp_path}")
 
 
-# -- the command ------------------------------------------------------------------------------------------------------
+# -- the command -----------------------------------------------------------------------------------
 
 
 def test_the_command(folder: Path, vit: str, tmp_path: Path) -> None:
-    options = ("--labels-from", "folders", "--model", vit, "-o", tmp_path / "out", "--learning-rate", "0.003", "--batch-size", "8")
-    done = vitsearch("finetune", folder, *options, "--epochs", "2", "--validation", "0.25", "--json")
+    options = (
+        "--labels-from",
+        "folders",
+        "--model",
+        vit,
+        "-o",
+        tmp_path / "out",
+        "--learning-rate",
+        "0.003",
+        "--batch-size",
+        "8",
+    )
+    done = vitsearch(
+        "finetune", folder, *options, "--epochs", "2", "--validation", "0.25", "--json"
+    )
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
-    assert (facts["classes"], facts["photos"], facts["best"]["judged"]) == (["blue", "red", "white"], 18, 6)
+    assert (facts["classes"], facts["photos"], facts["best"]["judged"]) == (
+        ["blue", "red", "white"],
+        18,
+        6,
+    )
     assert [row["path"] for row in facts["unreadable"]] == ["red/cut.png"]
-    assert [line.split(":")[1].strip() for line in done.stderr.decode().splitlines()] == ["red/cut.png"]
+    assert [line.split(":")[1].strip() for line in done.stderr.decode().splitlines()] == [
+        "red/cut.png"
+    ]
     again = vitsearch("finetune", folder, *options)
     assert (again.returncode, again.stdout) == (1, b"")
-    assert re.fullmatch(rb"vitsearch: .* holds a model already: name another folder with -o\n", again.stderr)
-    answers = vitsearch("classify", folder / "blue", "--model", f"local-dir:{tmp_path / 'out'}", "--json")
+    assert re.fullmatch(
+        rb"vitsearch: .* holds a model already: name another folder with -o\n", again.stderr
+    )
+    answers = vitsearch(
+        "classify", folder / "blue", "--model", f"local-dir:{tmp_path / 'out'}", "--json"
+    )
     assert {json.loads(line)["label"] for line in answers.stdout.splitlines()} == {"blue"}
 
 
 def test_the_help_names_the_defaults() -> None:
-    from vitsearch.cli.finetune import finetune as command
+    from vitsearch.cli.train import finetune as command
 
     told = {option.name: option.help for option in command.params if getattr(option, "help", None)}
     defaults = FinetuneSettings()

@@ -1,4 +1,6 @@
-"""Searching on a GPU: the choice and the limits, exact search by PyTorch, and, where there is a GPU, that it agrees with the CPU."""
+"""Searching on a GPU: the choice and the limits, exact search by PyTorch, and, where there is a
+GPU, that it agrees with the CPU.
+"""
 
 import subprocess
 import sys
@@ -13,21 +15,35 @@ from hypothesis import strategies as st
 from test_index import DIM, brute_force, build, clustered
 
 from vitsearch import Collection, index_folder
+from vitsearch.arrays import unit_rows
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import RecipeError
 from vitsearch.index import ExactIndex, check_recipe, gpus, open_shadow
 from vitsearch.index.device import OnGpu, on_device
 from vitsearch.index.faiss_index import FaissIndex, build_faiss_index, make_index, read_faiss_index
-from vitsearch.index.gpu import MOST, ExactByGpu, GpuIndex, check_copy, gpu_numbers, refusal, to_gpu, with_ids
+from vitsearch.index.gpu import (
+    MOST,
+    ExactByGpu,
+    GpuIndex,
+    check_copy,
+    gpu_numbers,
+    refusal,
+    to_gpu,
+    with_ids,
+)
+from vitsearch.index.recipe import Recipe, load_recipe
 from vitsearch.index.torch_exact import TorchExact
-from vitsearch.recipes import Recipe, load_recipe
-from vitsearch.vectors import unit_rows
 
 WITH_GPU = pytest.mark.skipif(not gpus(), reason="FAISS sees no GPU")
 WITHOUT_GPU = pytest.mark.skipif(gpus() > 0 or torch.cuda.is_available(), reason="there is a GPU")
 WITH_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
-WITH_CAGRA = pytest.mark.skipif(not (gpus() and hasattr(faiss, "GpuIndexCagra")), reason="no FAISS with cuVS and a GPU")
-IN_VAIN = "no GPU that can search an index of recipe {!r} (see `vitsearch doctor`); searched on the CPU instead"
+WITH_CAGRA = pytest.mark.skipif(
+    not (gpus() and hasattr(faiss, "GpuIndexCagra")), reason="no FAISS with cuVS and a GPU"
+)
+IN_VAIN = (
+    "no GPU that can search an index of recipe {!r} (see `vitsearch doctor`); searched on "
+    "the CPU instead"
+)
 
 
 def queries_like(vectors, count=20, seed=3):
@@ -40,7 +56,7 @@ def answers(found):
     return [(one.ids.tolist(), one.scores.tolist()) for one in found]
 
 
-# -- exact search by PyTorch ------------------------------------------------------------------------------------------
+# -- exact search by PyTorch -----------------------------------------------------------------------
 
 
 @settings(max_examples=60, deadline=None)
@@ -71,7 +87,9 @@ def test_pytorch_searches_mapped_rows_many_queries_and_says_what_it_takes(tmp_pa
     index = TorchExact(shadow.vectors, shadow.ids, device="cpu", block=70 * DIM)
     queries = unit_rows(np.random.default_rng(1).standard_normal((300, DIM)))
     assert (len(index), index.dim) == (3000, DIM)
-    assert answers(index.search_batch(queries, 10)) == answers(ExactIndex(vectors, ids).search_batch(queries, 10))
+    assert answers(index.search_batch(queries, 10)) == answers(
+        ExactIndex(vectors, ids).search_batch(queries, 10)
+    )
     assert index.search_batch(np.empty((0, DIM), np.float32), 5) == []
     with pytest.raises(ValueError, match=r"expected \(m, 64\) queries, got shape \(2, 63\)"):
         index.search_batch(np.zeros((2, 63), np.float32), 5)
@@ -91,7 +109,9 @@ def test_rough_matrix_products_are_allowed_for():
 
 @pytest.mark.parametrize("device", ["cuda:99", "nowhere"])
 def test_pytorch_without_that_device_raises_one_line(device):
-    with pytest.raises(RecipeError, match=rf"^the vectors could not be copied to {device} \(") as caught:
+    with pytest.raises(
+        RecipeError, match=rf"^the vectors could not be copied to {device} \("
+    ) as caught:
         TorchExact(*clustered(10), device=device)
     assert "\n" not in str(caught.value)
 
@@ -105,7 +125,7 @@ def test_pytorch_on_a_gpu_finds_what_the_exact_index_finds():
     assert answers(found) == answers(ExactIndex(vectors, ids).search_batch(queries, 50))
 
 
-# -- what goes on a GPU -----------------------------------------------------------------------------------------------
+# -- what goes on a GPU ----------------------------------------------------------------------------
 
 
 @WITHOUT_GPU
@@ -137,7 +157,12 @@ def test_an_empty_copy_is_refused():
         ("IVF4,PQ64", 512, 4, None),
         ("IVF4,PQ80", 640, 4, "FAISS has no codes of 80 times 8 bits on a GPU"),
         ("IVF4,PQ8x4", 64, 4, "FAISS has no codes of 8 times 4 bits on a GPU"),
-        ("IVF4,Flat", 64, 4096, "a GPU reads at most 2048 lists, and this index is searched with nprobe 4096"),
+        (
+            "IVF4,Flat",
+            64,
+            4096,
+            "a GPU reads at most 2048 lists, and this index is searched with nprobe 4096",
+        ),
         ("IVF4,RaBitQ", 64, 4, "FAISS has no IndexIVFRaBitQ on a GPU"),
         ("HNSW32", 64, None, "FAISS has no IndexHNSWFlat on a GPU"),
         ("SQ8", 64, None, "FAISS has no IndexScalarQuantizer on a GPU"),
@@ -146,11 +171,18 @@ def test_an_empty_copy_is_refused():
 def test_the_kinds_that_a_gpu_takes(factory, dim, nprobe, problem):
     index = FaissIndex(make_index(factory, dim), search={"nprobe": nprobe} if nprobe else {})
     kept = index.faiss_index
-    assert refusal(faiss.downcast_index(kept.index) if isinstance(kept, faiss.IndexIDMap) else kept) == problem
+    assert (
+        refusal(faiss.downcast_index(kept.index) if isinstance(kept, faiss.IndexIDMap) else kept)
+        == problem
+    )
 
 
 def test_which_gpus_a_device_means():
-    assert [gpu_numbers(device, 3) for device in ("cuda", "cuda:0", "cuda:2")] == [[0, 1, 2], [0], [2]]
+    assert [gpu_numbers(device, 3) for device in ("cuda", "cuda:0", "cuda:2")] == [
+        [0, 1, 2],
+        [0],
+        [2],
+    ]
     for device, count, problem in (
         ("cuda:3", 3, "FAISS has no device 'cuda:3': it sees 3 GPUs, from cuda:0"),
         ("cuda:x", 1, "FAISS has no device 'cuda:x': it sees 1 GPU, from cuda:0"),
@@ -162,7 +194,7 @@ def test_which_gpus_a_device_means():
         gpu_numbers("cuda", 0)
 
 
-# -- a copy beside its index: here the copy is another index on the CPU --------------------------------------------------
+# -- a copy beside its index: here the copy is another index on the CPU ----------------------------
 
 
 def copied(vectors, ids, factory="Flat"):
@@ -180,8 +212,12 @@ def test_a_copy_gives_the_ids_of_the_index():
     queries = queries_like(vectors)
     tried = GpuIndex(index, copy, places=ids)
     assert (len(tried), tried.dim) == (500, DIM)
-    assert [one.ids.tolist() for one in tried.search_batch(queries, 7)] == [one.ids.tolist() for one in index.search_batch(queries, 7)]
-    assert tried.search(queries[0], 10**6).ids.tolist() == index.search(queries[0], 500).ids.tolist()
+    assert [one.ids.tolist() for one in tried.search_batch(queries, 7)] == [
+        one.ids.tolist() for one in index.search_batch(queries, 7)
+    ]
+    assert (
+        tried.search(queries[0], 10**6).ids.tolist() == index.search(queries[0], 500).ids.tolist()
+    )
     assert tried.search_batch(queries[:0], 5) == []
     assert [len(one.ids) for one in tried.search_batch(queries[:2], 0)] == [0, 0]
     with pytest.raises(ValueError, match=r"expected \(m, 64\) queries"):
@@ -208,11 +244,16 @@ def test_a_copy_in_half_precision_is_exact(k, alike):
     queries = queries_like(vectors)
     for query, found in zip(queries, tried.search_batch(queries, k), strict=True):
         scores, best = brute_force(vectors, ids, query, k)
-        if k < alike and k:  # FAISS on the CPU, which is asked for so many ties, has an order of its own
+        if (
+            k < alike and k
+        ):  # FAISS on the CPU, which is asked for so many ties, has an order of its own
             np.testing.assert_allclose(found.scores, scores, atol=1e-6)
         else:
             assert set(found.ids.tolist()) == set(best.tolist())
-    assert tried.search(queries[0], k).ids.tolist() == tried.search_batch(queries[:1], k)[0].ids.tolist()
+    assert (
+        tried.search(queries[0], k).ids.tolist()
+        == tried.search_batch(queries[:1], k)[0].ids.tolist()
+    )
 
 
 def test_a_graph_with_rows_is_given_ids_and_survives_its_file(tmp_path):
@@ -233,7 +274,7 @@ def test_a_graph_with_rows_is_given_ids_and_survives_its_file(tmp_path):
     assert hits >= 0.95 * 10 * len(queries)
 
 
-# -- where a search runs ----------------------------------------------------------------------------------------------
+# -- where a search runs ---------------------------------------------------------------------------
 
 
 def test_a_copy_that_cannot_be_made_is_told_once_and_the_index_searches():
@@ -244,16 +285,24 @@ def test_a_copy_that_cannot_be_made_is_told_once_and_the_index_searches():
     query = queries_like(vectors)[0]
     for _ in range(2):
         assert answers([tried.search(query, 9)]) == answers([index.search(query, 9)])
-    assert [note.partition(" (")[0] for note in notes] == ["the vectors could not be copied to cuda:99"]
+    assert [note.partition(" (")[0] for note in notes] == [
+        "the vectors could not be copied to cuda:99"
+    ]
     assert notes[0].endswith("); searched on the CPU instead")
 
 
 def test_a_copy_is_made_once():
     vectors, ids = clustered(300)
     made = []
-    tried = OnGpu(ExactIndex(vectors, ids), lambda: made.append(TorchExact(vectors, ids, device="cpu")) or made[-1], pytest.fail)
+    tried = OnGpu(
+        ExactIndex(vectors, ids),
+        lambda: made.append(TorchExact(vectors, ids, device="cpu")) or made[-1],
+        pytest.fail,
+    )
     query = queries_like(vectors)[0]
-    assert [answers([tried.search(query, 4)]) for _ in range(3)] == 3 * [answers([ExactIndex(vectors, ids).search(query, 4)])]
+    assert [answers([tried.search(query, 4)]) for _ in range(3)] == 3 * [
+        answers([ExactIndex(vectors, ids).search(query, 4)])
+    ]
     assert (len(made), len(tried), tried.dim) == (1, 300, DIM)
 
 
@@ -261,9 +310,17 @@ def test_a_copy_is_made_once():
 @pytest.mark.parametrize("device", ["cpu", "auto", "mps"])
 def test_the_cpu_searches_unless_a_gpu_is_asked_for(tmp_path, recipe, device):
     notes = []
-    shadow = open_shadow(build(tmp_path / "index", *clustered(300), load_recipe(recipe)), device=device, tell=notes.append)
+    shadow = open_shadow(
+        build(tmp_path / "index", *clustered(300), load_recipe(recipe)),
+        device=device,
+        tell=notes.append,
+    )
     on_gpu = gpus() > 0 and device == "auto" and recipe.startswith("gpu-")
-    assert (type(shadow.index).__name__, notes, shadow.degraded) == ("OnGpu" if on_gpu else "FaissIndex", [], None)
+    assert (type(shadow.index).__name__, notes, shadow.degraded) == (
+        "OnGpu" if on_gpu else "FaissIndex",
+        [],
+        None,
+    )
 
 
 @WITHOUT_GPU
@@ -281,7 +338,17 @@ def test_a_gpu_asked_for_in_vain_is_told(tmp_path, recipe, device):
 def test_an_empty_index_stays_where_it_is():
     vectors, ids = clustered(0)
     index = ExactIndex(vectors, ids)
-    assert on_device(index, load_recipe("gpu-flat"), device="cuda", vectors=vectors, ids=ids, tell=pytest.fail) is index
+    assert (
+        on_device(
+            index,
+            load_recipe("gpu-flat"),
+            device="cuda",
+            vectors=vectors,
+            ids=ids,
+            tell=pytest.fail,
+        )
+        is index
+    )
 
 
 @WITHOUT_GPU
@@ -292,8 +359,15 @@ def test_a_search_on_a_gpu_that_is_not_there_finds_the_same(indexed):
         assert found.notes == [IN_VAIN.format("flat")]
     with Collection.open(indexed, encoder=ColourEncoder(), device="cpu") as found:
         assert ([hit.path for hit in found.search("red", 4)], found.notes) == (hits, [])
-    asked, plain = (vitsearch("search", indexed, "red", "--paths", "--device", device) for device in ("cuda", "cpu"))
-    assert (asked.returncode, asked.stdout) == (plain.returncode, plain.stdout) == (0, "".join(f"{hit}\n" for hit in hits).encode())
+    asked, plain = (
+        vitsearch("search", indexed, "red", "--paths", "--device", device)
+        for device in ("cuda", "cpu")
+    )
+    assert (
+        (asked.returncode, asked.stdout)
+        == (plain.returncode, plain.stdout)
+        == (0, "".join(f"{hit}\n" for hit in hits).encode())
+    )
     assert (asked.stderr.decode(), plain.stderr) == (f"vitsearch: {IN_VAIN.format('flat')}\n", b"")
 
 
@@ -307,22 +381,32 @@ with Collection.open({str(indexed)!r}, encoder=ColourEncoder(), device={device!r
     assert len(found.search("red", 4)) == 4
 print("torch" in sys.modules)
 """
-    result = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, check=True, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=CHECKOUT, check=True, capture_output=True, text=True
+    )
     assert result.stdout == "False\n"
 
 
-# -- building on a GPU ------------------------------------------------------------------------------------------------
+# -- building on a GPU -----------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(hasattr(faiss, "GpuIndexCagra") and gpus() > 0, reason="the graph can be built here")
+@pytest.mark.skipif(
+    hasattr(faiss, "GpuIndexCagra") and gpus() > 0, reason="the graph can be built here"
+)
 def test_a_graph_cannot_be_built_without_cuvs_and_the_old_index_stays(tmp_path, indexed):
-    problem = "^recipe 'gpu-cagra' is built by FAISS with cuVS on an NVIDIA GPU, and .*: pip install faiss-gpu-cuvs, or take recipe hnsw$"
+    problem = (
+        "^recipe 'gpu-cagra' is built by FAISS with cuVS on an NVIDIA GPU, and .*: pip "
+        "install faiss-gpu-cuvs, or take recipe hnsw$"
+    )
     with pytest.raises(RecipeError, match=problem):
         check_recipe(load_recipe("gpu-cagra"), DIM)
     folder = build(tmp_path / "index", *clustered(30))
     with pytest.raises(RecipeError, match=problem):
         build(folder, *clustered(40), load_recipe("gpu-cagra"))
-    assert (len(open_shadow(folder)), [file.name for file in tmp_path.glob("index*")]) == (30, ["index"])
+    assert (len(open_shadow(folder)), [file.name for file in tmp_path.glob("index*")]) == (
+        30,
+        ["index"],
+    )
     with pytest.raises(RecipeError, match=problem):
         index_folder(indexed, encoder=ColourEncoder(), recipe="gpu-cagra")
     result = vitsearch("index", indexed, "--recipe", "gpu-cagra")
@@ -332,7 +416,7 @@ def test_a_graph_cannot_be_built_without_cuvs_and_the_old_index_stays(tmp_path, 
         assert len(found.search("red", 9)) == 4
 
 
-# -- on a GPU ---------------------------------------------------------------------------------------------------------
+# -- on a GPU --------------------------------------------------------------------------------------
 
 
 @WITH_GPU
@@ -344,7 +428,9 @@ def test_a_gpu_agrees_with_the_cpu(tmp_path, recipe):
     queries = queries_like(vectors, 100)
     hits = [
         len(set(a.ids.tolist()) & set(b.ids.tolist()))
-        for a, b in zip(there.search_batch(queries, 20), here.search_batch(queries, 20), strict=True)
+        for a, b in zip(
+            there.search_batch(queries, 20), here.search_batch(queries, 20), strict=True
+        )
     ]
     assert notes == []
     assert sum(hits) == 2000 if load_recipe(recipe).is_exact else sum(hits) >= 1900

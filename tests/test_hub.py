@@ -1,4 +1,6 @@
-"""Models of the Hugging Face hub: the cache is used without a network; a missing model says so at once, in one line."""
+"""Models of the Hugging Face hub: the cache is used without a network; a missing model says so at
+once, in one line.
+"""
 
 import os
 import subprocess
@@ -14,15 +16,17 @@ pytest.importorskip("transformers", reason="needs the extra vitsearch[clip]")
 import numpy as np
 import tiny_models as tiny
 
-from vitsearch.encoders.hf import load_hf
-from vitsearch.encoders.local_dir import load_local_dir
+from vitsearch.encoders import load_local_dir
+from vitsearch.encoders.huggingface import load_hf
 from vitsearch.encoders.open_clip import load_open_clip
 from vitsearch.errors import EncoderError
 
 CHECKOUT = Path(__file__).parents[1]
 
 
-def test_a_model_in_the_cache_needs_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_in_the_cache_needs_no_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("VITSEARCH_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     folder = tmp_path / "models--acme--tiny"
@@ -32,17 +36,25 @@ def test_a_model_in_the_cache_needs_no_network(tmp_path: Path, monkeypatch: pyte
     encoder = load_hf("acme/tiny", device="cpu")
     plain = load_local_dir(str(folder / "snapshots" / "abc"), device="cpu")
     assert (encoder.name, encoder.fingerprint) == ("hf:acme/tiny", plain.fingerprint)
-    np.testing.assert_array_equal(encoder.encode_texts(tiny.SENTENCES), plain.encode_texts(tiny.SENTENCES))
+    np.testing.assert_array_equal(
+        encoder.encode_texts(tiny.SENTENCES), plain.encode_texts(tiny.SENTENCES)
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "file", "repo"),
     [
         ("hf:openai/clip-vit-base-patch32", "config.json", "openai/clip-vit-base-patch32"),
-        ("open_clip:ViT-B-32/laion2b_s34b_b79k", "open_clip_model.safetensors", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"),
+        (
+            "open_clip:ViT-B-32/laion2b_s34b_b79k",
+            "open_clip_model.safetensors",
+            "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+        ),
     ],
 )
-def test_offline_a_missing_model_is_one_line(tmp_path: Path, name: str, file: str, repo: str) -> None:
+def test_offline_a_missing_model_is_one_line(
+    tmp_path: Path, name: str, file: str, repo: str
+) -> None:
     program = f"""
 from vitsearch import errors
 from vitsearch.encoders import load_encoder
@@ -53,9 +65,17 @@ except errors.EncoderError as error:
 """
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     environment.pop("HF_HUB_CACHE", None)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment, cwd=CHECKOUT)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+        cwd=CHECKOUT,
+    )
     assert done.stdout == (
-        f"{file} of the model {repo} is not on this machine (looked in {tmp_path / 'hub'}) and HF_HUB_OFFLINE is set: "
+        f"{file} of the model {repo} is not on this machine (looked in {tmp_path / 'hub'}) and "
+        "HF_HUB_OFFLINE is set: "
         "unset it to download the model, or copy its folder here and use local-dir:/path\n"
     )
 
@@ -66,7 +86,10 @@ def test_an_unreachable_hub_is_one_line(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    with pytest.raises(EncoderError, match=r"the Hugging Face hub cannot be reached .*connect once to download the model") as caught:
+    with pytest.raises(
+        EncoderError,
+        match=r"the Hugging Face hub cannot be reached .*connect once to download the model",
+    ) as caught:
         load_hf("acme/nowhere")
     assert "\n" not in str(caught.value)
 

@@ -1,4 +1,6 @@
-"""The contract of an index, held over the exact one and over FAISS factories of every family, and the folder on disk."""
+"""The contract of an index, held over the exact one and over FAISS factories of every family, and
+the folder on disk.
+"""
 
 import json
 import os
@@ -17,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from vitsearch.arrays import cosine_scores, top_k, unit_rows
 from vitsearch.errors import IndexDamaged, RecipeError
 from vitsearch.index import (
     ExactIndex,
@@ -29,13 +32,15 @@ from vitsearch.index import (
     verify_shadow,
 )
 from vitsearch.index.faiss_index import build_faiss_index
-from vitsearch.recipes import Recipe, list_recipes, load_recipe
-from vitsearch.vectors import cosine_scores, top_k, unit_rows
+from vitsearch.index.recipe import Recipe, list_recipes, load_recipe
 
 DIM = 64
-BUILDABLE = [name for name in list_recipes() if name not in ("auto", "gpu-cagra")]  # always another; needs a GPU (test_gpu.py)
+BUILDABLE = [
+    name for name in list_recipes() if name not in ("auto", "gpu-cagra")
+]  # always another; needs a GPU (test_gpu.py)
 EXACT = ["exact", "Flat", "IDMap2,Flat", "IDMap,Flat"]
-# the least share of the exact best 10 that must be among 40 proposals, over clustered rows; nprobe and efSearch as given
+# the least share of the exact best 10 that must be among 40 proposals, over clustered rows; nprobe
+# and efSearch as given
 FLOORS = {
     "HNSW32": ({"efSearch": 64}, 0.95),
     "IVF16,Flat": ({"nprobe": 8}, 0.95),
@@ -52,7 +57,9 @@ def clustered(count, dim=DIM, seed=0, spread=0.6):
     """Rows around 20 centres, as photos of a collection are; half precision, ids with gaps."""
     generator = np.random.default_rng(seed)
     centres = unit_rows(generator.standard_normal((20, dim)))
-    rows = centres[generator.integers(0, 20, count)] + spread / dim**0.5 * generator.standard_normal((count, dim))
+    rows = centres[
+        generator.integers(0, 20, count)
+    ] + spread / dim**0.5 * generator.standard_normal((count, dim))
     return unit_rows(rows).astype(np.float16), np.arange(count, dtype=np.int64) * 3 + 1
 
 
@@ -63,7 +70,11 @@ def recipe_of(factory):
 
 
 def index_of(factory, vectors, ids) -> VectorIndex:
-    return ExactIndex(vectors, ids) if factory == "exact" else build_faiss_index(recipe_of(factory), vectors, ids)
+    return (
+        ExactIndex(vectors, ids)
+        if factory == "exact"
+        else build_faiss_index(recipe_of(factory), vectors, ids)
+    )
 
 
 def brute_force(vectors, ids, query, k):
@@ -87,7 +98,7 @@ def build(folder, vectors, ids, recipe=None, *, generation=1, fingerprint="f" * 
     return folder
 
 
-# -- the contract -----------------------------------------------------------------------------------------------------
+# -- the contract ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("factory", EXACT)
@@ -144,7 +155,10 @@ def test_no_queries_and_queries_of_another_length(factory):
 @pytest.mark.parametrize("factory", FLOORS)
 def test_training_says_nothing_and_the_same_rows_give_the_same_index(factory, capfd):
     vectors, ids = clustered(300)
-    first, second = (index_of(factory, vectors, ids).search_batch(vectors[:20].astype(np.float32), 12) for _ in range(2))
+    first, second = (
+        index_of(factory, vectors, ids).search_batch(vectors[:20].astype(np.float32), 12)
+        for _ in range(2)
+    )
     assert [found.ids.tolist() for found in first] == [found.ids.tolist() for found in second]
     assert [found.scores.tolist() for found in first] == [found.scores.tolist() for found in second]
     assert capfd.readouterr() == ("", "")
@@ -152,10 +166,17 @@ def test_training_says_nothing_and_the_same_rows_give_the_same_index(factory, ca
 
 @pytest.mark.parametrize("factory", ["IVF16,Flat", "IVF16,SQ8", "IVF16,PQ8"])
 @settings(max_examples=30, deadline=None)
-@given(count=st.integers(300, 900), nprobe=st.integers(1, 20), k=st.integers(1, 400), threads=st.integers(1, 5))
+@given(
+    count=st.integers(300, 900),
+    nprobe=st.integers(1, 20),
+    k=st.integers(1, 400),
+    threads=st.integers(1, 5),
+)
 def test_lists_shared_by_threads_give_what_one_thread_gives(factory, count, nprobe, k, threads):
     vectors, ids = clustered(count)
-    index = build_faiss_index(Recipe("test", factory=factory, search={"nprobe": nprobe}), vectors, ids)
+    index = build_faiss_index(
+        Recipe("test", factory=factory, search={"nprobe": nprobe}), vectors, ids
+    )
     query = vectors[7:8].astype(np.float32)
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(threads)
@@ -166,7 +187,9 @@ def test_lists_shared_by_threads_give_what_one_thread_gives(factory, count, npro
     scores, found = index.faiss_index.search(query, min(k, count))
     there = found[0] >= 0
     assert shared.scores.tolist() == pytest.approx(scores[0][there].tolist(), abs=1e-6)
-    above = scores[0][there] > scores[0][there][-1] + 1e-6  # among equal scores the last may be another
+    above = (
+        scores[0][there] > scores[0][there][-1] + 1e-6
+    )  # among equal scores the last may be another
     assert set(found[0][there][above].tolist()) <= set(shared.ids.tolist())
     order = np.lexsort((shared.ids, -shared.scores))
     assert order.tolist() == list(range(len(order)))
@@ -214,21 +237,36 @@ def test_exact_search_is_brute_force_with_ties_by_id(case):
     assert found.scores.tolist() == scores.tolist()
 
 
-# -- recipes that FAISS refuses ---------------------------------------------------------------------------------------
+# -- recipes that FAISS refuses --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("recipe", "words"),
     [
-        (Recipe("x", factory="Nonsense99"), "FAISS does not take the factory string 'Nonsense99' for 64 dimensions: could not parse"),
-        (Recipe("x", factory="PQ7"), "FAISS does not take the factory string 'PQ7' for 64 dimensions"),
+        (
+            Recipe("x", factory="Nonsense99"),
+            (
+                "FAISS does not take the factory string 'Nonsense99' for 64 dimensions: could not "
+                "parse"
+            ),
+        ),
+        (
+            Recipe("x", factory="PQ7"),
+            "FAISS does not take the factory string 'PQ7' for 64 dimensions",
+        ),
         (Recipe("x", factory="LSH"), "FAISS does not take the factory string 'LSH'"),
-        (Recipe("x", factory="HNSW32", search={"nprobe": 4}), "FAISS has no search parameter 'nprobe' for this index"),
+        (
+            Recipe("x", factory="HNSW32", search={"nprobe": 4}),
+            "FAISS has no search parameter 'nprobe' for this index",
+        ),
     ],
 )
 def test_a_recipe_that_faiss_refuses_is_refused_before_anything_is_written(tmp_path, recipe, words):
     vectors, ids = clustered(10)
-    for call in (lambda: check_recipe(recipe, DIM), lambda: build(tmp_path / "index", vectors, ids, recipe)):
+    for call in (
+        lambda: check_recipe(recipe, DIM),
+        lambda: build(tmp_path / "index", vectors, ids, recipe),
+    ):
         with pytest.raises(RecipeError) as caught:
             call()
         assert str(caught.value).startswith(words)
@@ -236,16 +274,23 @@ def test_a_recipe_that_faiss_refuses_is_refused_before_anything_is_written(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-# -- the folder on disk -----------------------------------------------------------------------------------------------
+# -- the folder on disk ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", BUILDABLE)
 @pytest.mark.parametrize("count", [0, 1, 3, 500])
 def test_what_is_built_is_what_is_opened(tmp_path, name, count, capfd):
     vectors, ids = clustered(count)
-    folder = build(tmp_path / "index", vectors, ids, load_recipe(name), generation=7, fingerprint="ab" * 16)
+    folder = build(
+        tmp_path / "index", vectors, ids, load_recipe(name), generation=7, fingerprint="ab" * 16
+    )
     shadow = open_shadow(folder)
-    assert (shadow.recipe, shadow.generation, len(shadow), shadow.dim) == (load_recipe(name), 7, count, DIM)
+    assert (shadow.recipe, shadow.generation, len(shadow), shadow.dim) == (
+        load_recipe(name),
+        7,
+        count,
+        DIM,
+    )
     assert (shadow.fingerprint, shadow.degraded) == ("ab" * 16, None)
     assert shadow.ids.tolist() == ids.tolist()
     assert shadow.vectors.tobytes() == vectors.tobytes() == (folder / "vectors.f16").read_bytes()
@@ -256,7 +301,11 @@ def test_what_is_built_is_what_is_opened(tmp_path, name, count, capfd):
     assert os.listdir(tmp_path) == ["index"]
     assert verify_shadow(folder) == shadow.manifest
     query = vectors[0].astype(np.float32) if count else np.zeros(DIM, np.float32)
-    built = index_of(load_recipe(name).factory_for(count, DIM), vectors, ids).search(query, 10) if count else None
+    built = (
+        index_of(load_recipe(name).factory_for(count, DIM), vectors, ids).search(query, 10)
+        if count
+        else None
+    )
     assert shadow.search(query, 10).ids.tolist() == ([] if built is None else built.ids.tolist())
     assert capfd.readouterr() == ("", "")
 
@@ -266,7 +315,10 @@ def test_an_exact_recipe_needs_no_faiss_file(tmp_path):
     shadow = open_shadow(build(tmp_path / "index", vectors, ids, recipe_of("exact")))
     assert not (tmp_path / "index" / "index.faiss").exists()
     assert isinstance(shadow.index, ExactIndex)
-    assert shadow.search(vectors[3].astype(np.float32), 5).ids.tolist() == brute_force(vectors, ids, vectors[3], 5)[1].tolist()
+    assert (
+        shadow.search(vectors[3].astype(np.float32), 5).ids.tolist()
+        == brute_force(vectors, ids, vectors[3], 5)[1].tolist()
+    )
 
 
 @pytest.mark.parametrize("name", ["plain", "größe 😀\n'\"", os.fsdecode(b"\xff\xfe")])
@@ -306,8 +358,14 @@ def test_the_new_folder_replaces_the_old_one_and_open_readers_go_on(tmp_path):
     assert manifest_stamp(folder) not in (stamp, None)
     assert manifest_stamp(tmp_path / "none") is None
     query = vectors[200].astype(np.float32)
-    assert old.search(query, 5).ids.tolist() == brute_force(vectors[:100], ids[:100], query, 5)[1].tolist()
-    assert open_shadow(folder).search(query, 5).ids.tolist() == brute_force(vectors, ids, query, 5)[1].tolist()
+    assert (
+        old.search(query, 5).ids.tolist()
+        == brute_force(vectors[:100], ids[:100], query, 5)[1].tolist()
+    )
+    assert (
+        open_shadow(folder).search(query, 5).ids.tolist()
+        == brute_force(vectors, ids, query, 5)[1].tolist()
+    )
 
 
 def test_a_reader_meets_a_whole_folder_while_it_is_replaced_again_and_again(tmp_path):
@@ -344,10 +402,17 @@ def test_a_path_is_opened_by_name_where_an_open_file_has_none(tmp_path):
     import numpy as np
     for folder in sys.stdin.read().split("|"):
         shadow = open_shadow(Path(os.fsdecode(bytes.fromhex(folder))))
-        print(type(shadow.index).__name__, shadow.degraded, shadow.search(np.asarray(shadow.vectors[9], np.float32), 1).ids)
+        query = np.asarray(shadow.vectors[9], np.float32)
+        print(type(shadow.index).__name__, shadow.degraded, shadow.search(query, 1).ids)
     """
-    folders = [build(tmp_path / os.fsdecode(name), vectors, ids) for name in (b"plain", "größe".encode(), b"\xff\xfe")]
-    assert run_python(code, typed="|".join(bytes(folder).hex() for folder in folders)) == "FaissIndex None [28]\n" * 3
+    folders = [
+        build(tmp_path / os.fsdecode(name), vectors, ids)
+        for name in (b"plain", "größe".encode(), b"\xff\xfe")
+    ]
+    assert (
+        run_python(code, typed="|".join(bytes(folder).hex() for folder in folders))
+        == "FaissIndex None [28]\n" * 3
+    )
 
 
 def test_the_page_about_the_format_is_true(tmp_path):
@@ -408,7 +473,8 @@ def test_a_build_killed_at_any_moment_leaves_a_whole_index(tmp_path):
     def batches():
         yield np.array(old.ids[:1000]), np.array(old.vectors[:1000])
         os.kill(os.getpid(), signal.SIGKILL)
-    build_shadow(Path({str(folder)!r}), batches(), recipe=old.recipe, dim=old.dim, generation=2, fingerprint="")
+    facts = dict(recipe=old.recipe, dim=old.dim, generation=2, fingerprint="")
+    build_shadow(Path({str(folder)!r}), batches(), **facts)
     """
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
     assert killed.returncode == -signal.SIGKILL
@@ -420,7 +486,8 @@ def test_a_build_killed_at_any_moment_leaves_a_whole_index(tmp_path):
 
 @pytest.mark.parametrize("limit", [20_000, 60_000, 150_000])
 def test_a_full_disk_leaves_the_old_index_and_nothing_else(tmp_path, limit):
-    # vectors 128,000 bytes, ids 8,000, index.faiss about 264,000: the limits stop the first, the first and the last
+    # vectors 128,000 bytes, ids 8,000, index.faiss about 264,000: the limits stop the first, the
+    # first and the last
     vectors, ids = clustered(1000)
     folder = build(tmp_path / "index", vectors, ids, generation=1)
     code = f"""
@@ -432,7 +499,8 @@ def test_a_full_disk_leaves_the_old_index_and_nothing_else(tmp_path, limit):
     old = open_shadow(Path({str(folder)!r}))
     resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
     try:
-        build_shadow(Path({str(folder)!r}), [(old.ids, old.vectors)], recipe=old.recipe, dim=old.dim, generation=2, fingerprint="")
+        facts = dict(recipe=old.recipe, dim=old.dim, generation=2, fingerprint="")
+        build_shadow(Path({str(folder)!r}), [(old.ids, old.vectors)], **facts)
     except OSError as error:
         print(error.strerror)
     """
@@ -457,14 +525,18 @@ def test_a_build_that_fails_leaves_the_old_index_and_nothing_else(tmp_path, prob
             "type": (ids[50:], vectors[50:].astype(np.float32)),
         }[problem]
 
-    error, words = (KeyboardInterrupt, None) if problem == "interrupt" else (ValueError, "expected|ascend")
+    error, words = (
+        (KeyboardInterrupt, None) if problem == "interrupt" else (ValueError, "expected|ascend")
+    )
     with pytest.raises(error, match=words):
-        build_shadow(folder, batches(), recipe=load_recipe("flat"), dim=DIM, generation=2, fingerprint="")
+        build_shadow(
+            folder, batches(), recipe=load_recipe("flat"), dim=DIM, generation=2, fingerprint=""
+        )
     assert os.listdir(tmp_path) == ["index"]
     assert verify_shadow(folder).generation == 1
 
 
-# -- damage -----------------------------------------------------------------------------------------------------------
+# -- damage ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "vectors.f16", "ids.i64", "index.faiss"])
@@ -509,7 +581,9 @@ def test_a_byte_altered_in_the_middle_of_a_large_file_is_noticed(tmp_path):
     file.write_bytes(data)
     with pytest.raises(IndexDamaged, match=r"vectors\.f16 was altered"):
         open_shadow(folder)
-    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))  # as when a disk goes bad: only reading all of it tells
+    os.utime(
+        file, ns=(status.st_atime_ns, status.st_mtime_ns)
+    )  # as when a disk goes bad: only reading all of it tells
     assert len(open_shadow(folder)) == 5000
     with pytest.raises(IndexDamaged, match=r"vectors\.f16 was altered"):
         verify_shadow(folder)
@@ -518,7 +592,10 @@ def test_a_byte_altered_in_the_middle_of_a_large_file_is_noticed(tmp_path):
 @pytest.fixture(scope="module")
 def built_folders(tmp_path_factory):
     place = tmp_path_factory.mktemp("damage")
-    return {name: build(place / name / "index", *clustered(300), load_recipe(name)) for name in ("flat", "hnsw", "ivf")}
+    return {
+        name: build(place / name / "index", *clustered(300), load_recipe(name))
+        for name in ("flat", "hnsw", "ivf")
+    }
 
 
 @settings(max_examples=60)
@@ -542,10 +619,12 @@ def test_random_damage_is_noticed_or_harmless(built_folders, tmp_path_factory, d
     except IndexDamaged:
         return
     assert file.name == "manifest.json"  # white space, an escape
-    assert shadow.search(query, 20).ids.tolist() == open_shadow(source).search(query, 20).ids.tolist()
+    assert (
+        shadow.search(query, 20).ids.tolist() == open_shadow(source).search(query, 20).ids.tolist()
+    )
 
 
-# -- without FAISS ----------------------------------------------------------------------------------------------------
+# -- without FAISS ---------------------------------------------------------------------------------
 
 
 def run_python(code, typed=None):
@@ -579,11 +658,19 @@ def test_an_index_built_with_faiss_is_searched_exactly_without(tmp_path, name):
     folder = build(tmp_path / "index", vectors, ids, load_recipe(name))
     code = f"""{WITHOUT}
 shadow = open_shadow(Path({str(folder)!r}))
-print(json.dumps([type(shadow.index).__name__, shadow.degraded, shadow.search(shadow.vectors[7], 9).ids.tolist()]))
+found = shadow.search(shadow.vectors[7], 9).ids.tolist()
+print(json.dumps([type(shadow.index).__name__, shadow.degraded, found]))
 """
-    note = f"FAISS is not installed, so recipe {name!r} is searched exactly: pip install 'vitsearch[faiss]'"
+    note = (
+        f"FAISS is not installed, so recipe {name!r} is searched exactly: pip install "
+        "'vitsearch[faiss]'"
+    )
     expected = brute_force(vectors, ids, vectors[7], 9)[1].tolist()
-    assert json.loads(run_python(code)) == ["ExactIndex", None if name in ("flat", "gpu-flat") else note, expected]
+    assert json.loads(run_python(code)) == [
+        "ExactIndex",
+        None if name in ("flat", "gpu-flat") else note,
+        expected,
+    ]
 
 
 def test_flat_is_built_and_searched_without_faiss_with_the_same_results(tmp_path):
@@ -593,28 +680,43 @@ def test_flat_is_built_and_searched_without_faiss_with_the_same_results(tmp_path
     code = f"""{WITHOUT}
 vectors = np.load({str(tmp_path / "vectors.npy")!r})
 ids = np.arange(500) * 3 + 1
-build_shadow(Path({str(tmp_path / "without")!r}), [(ids, vectors)], recipe=load_recipe("flat"), dim=64, generation=1, fingerprint="x")
+facts = dict(recipe=load_recipe("flat"), dim=64, generation=1, fingerprint="x")
+build_shadow(Path({str(tmp_path / "without")!r}), [(ids, vectors)], **facts)
 shadow = open_shadow(Path({str(tmp_path / "without")!r}))
 print(json.dumps([shadow.degraded, [shadow.search(row, 10).ids.tolist() for row in vectors[:20]]]))
 """
     queries = vectors[:20].astype(np.float32)
-    assert json.loads(run_python(code)) == [None, [with_faiss.search(query, 10).ids.tolist() for query in queries]]
+    assert json.loads(run_python(code)) == [
+        None,
+        [with_faiss.search(query, 10).ids.tolist() for query in queries],
+    ]
     without = open_shadow(tmp_path / "without")  # where FAISS is installed again
     assert isinstance(without.index, ExactIndex)
-    assert without.manifest == Manifest(load_recipe("flat"), 1, 500, 64, "x", without.manifest.files)
+    assert without.manifest == Manifest(
+        load_recipe("flat"), 1, 500, 64, "x", without.manifest.files
+    )
 
 
 @pytest.mark.parametrize("name", ["hnsw", "ivf", "sq8"])
 def test_without_faiss_another_recipe_says_what_to_install(tmp_path, name):
     code = f"""{WITHOUT}
 try:
-    build_shadow(Path({str(tmp_path / "index")!r}), [], recipe=load_recipe({name!r}), dim=64, generation=1, fingerprint="x")
+    facts = dict(recipe=load_recipe({name!r}), dim=64, generation=1, fingerprint="x")
+    build_shadow(Path({str(tmp_path / "index")!r}), [], **facts)
 except RecipeError as error:
     print(error)
 """
-    assert run_python(code) == f"recipe {name!r} needs FAISS, which is not installed: pip install 'vitsearch[faiss]'\n"
+    assert (
+        run_python(code)
+        == f"recipe {name!r} needs FAISS, which is not installed: pip install 'vitsearch[faiss]'\n"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_importing_the_index_room_does_not_import_faiss():
-    assert run_python("import sys, vitsearch.index, vitsearch.recipes; print('faiss' in sys.modules)") == "False\n"
+    assert (
+        run_python(
+            "import sys, vitsearch.index, vitsearch.index.recipe; print('faiss' in sys.modules)"
+        )
+        == "False\n"
+    )

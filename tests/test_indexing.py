@@ -1,4 +1,6 @@
-"""Indexing, run after run: what is embedded, kept, moved, removed, refused, and what a killed run leaves."""
+"""Indexing, run after run: what is embedded, kept, moved, removed, refused, and what a killed run
+leaves.
+"""
 
 import os
 import random
@@ -14,9 +16,16 @@ from conftest import CountingEncoder, content, counts, environment, found_paths,
 from odd_files import make_odd_files, oriented, picture
 from PIL import Image
 
-from vitsearch import Collection, CollectionError, CollectionLocked, EncoderMismatch, PhotoInfo, index_folder
+from vitsearch import (
+    Collection,
+    CollectionError,
+    CollectionLocked,
+    EncoderMismatch,
+    PhotoInfo,
+    index_folder,
+)
+from vitsearch.collection.config import writer_lock
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.layout import writer_lock
 
 ALL = {"red.png", "green.png", "sub/blue.png", "yellow.png"}
 
@@ -149,7 +158,9 @@ def test_collection_elsewhere(photos: Path, place: str) -> None:
     assert set(content(photos, collection=folder)) == ALL
 
 
-def test_an_empty_folder_leaves_no_trace_and_an_emptied_one_no_loss(indexed: Path, tmp_path: Path) -> None:
+def test_an_empty_folder_leaves_no_trace_and_an_emptied_one_no_loss(
+    indexed: Path, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(CollectionError, match="no photos found"):
         index_folder(tmp_path / "empty", encoder=ColourEncoder())
@@ -198,7 +209,9 @@ def test_odd_files_end_as_indexed_failed_or_skipped(tmp_path: Path) -> None:
     expected = make_odd_files(tmp_path / "odd")
     report = index_folder(tmp_path / "odd", encoder=ColourEncoder())
     with Collection.open(tmp_path / "odd") as found:
-        states = {photo.path: "indexed" for photo in found.photos()} | {one.path: one.state for one in found.failures()}
+        states = {photo.path: "indexed" for photo in found.photos()} | {
+            one.path: one.state for one in found.failures()
+        }
         assert all(one.reason for one in found.failures())
     assert states == expected
     assert (report.indexed, report.failed, report.skipped) == tuple(
@@ -210,7 +223,9 @@ def test_a_second_writer_is_stopped_and_readers_go_on(indexed: Path) -> None:
     with writer_lock(indexed / ".vitsearch"):
         assert found_paths(indexed, "red", 1) == ["red.png"]
         done = subprocess.run(
-            [sys.executable, "-c", "from vitsearch.cli import main; main()", "index", str(indexed)], capture_output=True, env=environment()
+            [sys.executable, "-c", "from vitsearch.cli import main; main()", "index", str(indexed)],
+            capture_output=True,
+            env=environment(),
         )
     assert done.returncode == 1
     assert done.stderr.startswith(b"vitsearch: another vitsearch is writing to")
@@ -227,7 +242,8 @@ class Slow(ColourEncoder):
     def encode_prepared(self, batch):
         time.sleep(0.05)
         return super().encode_prepared(batch)
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started deaf to it
+# a shell's background jobs are started deaf to it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     index_folder(sys.argv[1], encoder=Slow(), batch_size=2)
 except KeyboardInterrupt:
@@ -237,7 +253,9 @@ except KeyboardInterrupt:
 
 def started(folder: Path, enough: int) -> subprocess.Popen[bytes]:
     """Start a slow run of indexing and return it once that many photos are stored."""
-    process = subprocess.Popen([sys.executable, "-c", SLOW, str(folder)], env=environment(), stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW, str(folder)], env=environment(), stderr=subprocess.PIPE
+    )
     until = time.monotonic() + 60
     while time.monotonic() < until:
         try:
@@ -252,7 +270,9 @@ def started(folder: Path, enough: int) -> subprocess.Popen[bytes]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
-def test_a_stopped_run_keeps_what_was_stored_and_the_next_goes_on(tmp_path: Path, sign: signal.Signals) -> None:
+def test_a_stopped_run_keeps_what_was_stored_and_the_next_goes_on(
+    tmp_path: Path, sign: signal.Signals
+) -> None:
     for number in range(60):
         paint(tmp_path / "photos" / f"{number:03}.png", shade(number), shade(number + 7))
     process = started(tmp_path / "photos", 6)
@@ -263,11 +283,15 @@ def test_a_stopped_run_keeps_what_was_stored_and_the_next_goes_on(tmp_path: Path
     stored = content(tmp_path / "photos")
     assert 6 <= len(stored) < 60
     assert not (tmp_path / "photos" / ".vitsearch" / "index").exists()
-    assert set(found_paths(tmp_path / "photos", "red", 100)) == set(stored)  # searchable at once, without an index
+    assert set(found_paths(tmp_path / "photos", "red", 100)) == set(
+        stored
+    )  # searchable at once, without an index
     report, embedded = again(tmp_path / "photos")
     assert embedded == 60 - len(stored)
     assert report == {"indexed": embedded, "unchanged": len(stored)}
-    shutil.copytree(tmp_path / "photos", tmp_path / "fresh", ignore=shutil.ignore_patterns(".vitsearch"))
+    shutil.copytree(
+        tmp_path / "photos", tmp_path / "fresh", ignore=shutil.ignore_patterns(".vitsearch")
+    )
     index_folder(tmp_path / "fresh", encoder=ColourEncoder())
     assert content(tmp_path / "photos") == content(tmp_path / "fresh")
 
@@ -279,7 +303,10 @@ def test_any_history_gives_what_a_fresh_collection_gives(tmp_path: Path, seed: i
     for step in range(6):
         for _ in range(rng.randint(1, 4)):
             files = sorted(path for path in folder.rglob("*.png") if ".vitsearch" not in path.parts)
-            victim, target = rng.choice(files), folder / rng.choice(["", "a", "b/c"]) / f"{rng.randint(0, 9)}.png"
+            victim, target = (
+                rng.choice(files),
+                folder / rng.choice(["", "a", "b/c"]) / f"{rng.randint(0, 9)}.png",
+            )
             target.parent.mkdir(parents=True, exist_ok=True)
             action = rng.choice(["add", "add", "change", "rename", "remove", "copy", "break"])
             if action == "add":
@@ -309,12 +336,18 @@ def test_any_history_gives_what_a_fresh_collection_gives(tmp_path: Path, seed: i
     except CollectionError as error:
         assert "could be read" in str(error)
     assert content(folder) == content(tmp_path / "fresh")
-    assert found_paths(folder, "red + 2:blue", 50) == found_paths(tmp_path / "fresh", "red + 2:blue", 50)
+    assert found_paths(folder, "red + 2:blue", 50) == found_paths(
+        tmp_path / "fresh", "red + 2:blue", 50
+    )
 
 
 @pytest.mark.parametrize(("name", "kind"), [("colour", "JPEG"), ("colour", "PNG"), ("mini", "PNG")])
-def test_orientations_give_the_vector_of_the_upright_photo(tmp_path: Path, name: str, kind: str) -> None:
-    """JPEG's own losses move a vector of `mini` by more than 0.001, so there the turn is tested on a lossless file."""
+def test_orientations_give_the_vector_of_the_upright_photo(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    """JPEG's own losses move a vector of `mini` by more than 0.001, so there the turn is tested on
+    a lossless file.
+    """
     upright = picture(3, size=(320, 240))
     for orientation in range(1, 9):
         (tmp_path / f"{orientation}.jpg").write_bytes(oriented(upright, orientation, kind))

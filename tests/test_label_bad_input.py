@@ -1,4 +1,6 @@
-"""Labels and classifiers that cannot be: one clear line through the library and through the command line, and nothing lost."""
+"""Labels and classifiers that cannot be: one clear line through the library and through the command
+line, and nothing lost.
+"""
 
 import json
 import re
@@ -10,18 +12,33 @@ import numpy as np
 import pytest
 from conftest import content, paint, vitsearch
 
-from vitsearch import Collection, LinearClassifier, calibrate_on, evaluate, index_folder, load_trained, train_on
-from vitsearch.classify import NOTHING
+from vitsearch import (
+    Collection,
+    LinearClassifier,
+    calibrate_on,
+    evaluate,
+    index_folder,
+    load_trained,
+    train_on,
+)
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import ClassifierError, EncoderMismatch, QueryError
+from vitsearch.labels import NOTHING
 
 MANY = 10_000
 
 
 def refused(*arguments: Any) -> str:
-    """Run a command that must fail with one line on stderr and nothing on stdout, and return the line."""
+    """Run a command that must fail with one line on stderr and nothing on stdout, and return the
+    line.
+    """
     done = vitsearch(*arguments)
-    assert (done.returncode, done.stdout, done.stderr.count(b"\n"), done.stderr[:11]) == (1, b"", 1, b"vitsearch: "), done.stderr
+    assert (done.returncode, done.stdout, done.stderr.count(b"\n"), done.stderr[:11]) == (
+        1,
+        b"",
+        1,
+        b"vitsearch: ",
+    ), done.stderr
     return done.stderr.decode().strip()
 
 
@@ -52,18 +69,27 @@ def trained(classed: Path, tmp_path: Path) -> Path:
     return tmp_path / "trained"
 
 
-# -- labels -------------------------------------------------------------------------------------------------------------
+# -- labels ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        ("red", "one label alone, 'red', would fit every photo: give at least two, or add --background"),
+        (
+            "red",
+            "one label alone, 'red', would fit every photo: give at least two, or add --background",
+        ),
         ("red,blue, red ", "a label is given twice: red: give each once"),
         ("red,,blue", "a label is empty: take out the doubled comma or the blank entry"),
         ("", "a label is empty: take out the doubled comma or the blank entry"),
-        ("red,blue = | navy", "the label 'blue = | navy' has an empty part: write 'animal > cat = kitten | tabby'"),
-        ("red,none of these", "the label 'none of these' is kept for the background class: name yours otherwise"),
+        (
+            "red,blue = | navy",
+            "the label 'blue = | navy' has an empty part: write 'animal > cat = kitten | tabby'",
+        ),
+        (
+            "red,none of these",
+            "the label 'none of these' is kept for the background class: name yours otherwise",
+        ),
     ],
 )
 def test_labels_that_cannot_be(indexed: Path, labels: str, words: str) -> None:
@@ -78,7 +104,11 @@ def test_labels_that_cannot_be(indexed: Path, labels: str, words: str) -> None:
 def test_multi_with_background_is_refused(indexed: Path) -> None:
     done = vitsearch("label", indexed, "--labels", "red,blue", "--multi", "--background")
     words = b"--multi judges each label against the background already: leave out --background"
-    assert (done.returncode, done.stdout, done.stderr) == (2, b"", b"vitsearch: " + words + b" (see `vitsearch label --help`)\n")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        2,
+        b"",
+        b"vitsearch: " + words + b" (see `vitsearch label --help`)\n",
+    )
 
 
 @pytest.mark.parametrize("text", [b"", b"\xef\xbb\xbf\r\n\n  \n"])
@@ -86,15 +116,22 @@ def test_a_file_without_a_label(indexed: Path, tmp_path: Path, text: bytes) -> N
     (tmp_path / "labels.txt").write_bytes(text)
     line = refused("label", indexed, "--labels-file", tmp_path / "labels.txt")
     assert line == "vitsearch: there is no label: give at least two, such as --labels 'cat,dog'"
-    with opened(indexed) as found, pytest.raises(QueryError, match="there is no label: give at least two"):
+    with (
+        opened(indexed) as found,
+        pytest.raises(QueryError, match="there is no label: give at least two"),
+    ):
         found.label([])
 
 
 def test_a_file_that_is_no_text(indexed: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_bytes("red\nblue\n".encode("utf-16"))
-    assert "are not UTF-8 text" in refused("label", indexed, "--labels-file", tmp_path / "labels.txt")
+    assert "are not UTF-8 text" in refused(
+        "label", indexed, "--labels-file", tmp_path / "labels.txt"
+    )
     (tmp_path / "labels.txt").write_bytes(b"red\nblue\nred\n")
-    assert "a label is given twice: red" in refused("label", indexed, "--labels-file", tmp_path / "labels.txt")
+    assert "a label is given twice: red" in refused(
+        "label", indexed, "--labels-file", tmp_path / "labels.txt"
+    )
 
 
 def test_ten_thousand_labels_are_many_and_work(indexed: Path, tmp_path: Path) -> None:
@@ -104,14 +141,20 @@ def test_ten_thousand_labels_are_many_and_work(indexed: Path, tmp_path: Path) ->
     with opened(indexed) as found:
         best = {one.path: one.label for one in found.label(names)}
         ranked = [one.label for one in found.label(names, top=3) if one.path == "red.png"]
-    assert (best["red.png"], best["green.png"], ranked) == ("red", "thing 0", ["red", "thing 0", "thing 1"])
+    assert (best["red.png"], best["green.png"], ranked) == (
+        "red",
+        "thing 0",
+        ["red", "thing 0", "thing 1"],
+    )
     (tmp_path / "labels.txt").write_text("\n".join(names))
     done = vitsearch("label", indexed, "--labels-file", tmp_path / "labels.txt", "--json")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert (done.returncode, done.stderr) == (0, b"")
     assert {row["path"]: row["label"] for row in rows} == best
     (tmp_path / "labels.txt").write_text("\n".join([*names, names[77]]))
-    assert f"a label is given twice: {names[77]}" in refused("label", indexed, "--labels-file", tmp_path / "labels.txt")
+    assert f"a label is given twice: {names[77]}" in refused(
+        "label", indexed, "--labels-file", tmp_path / "labels.txt"
+    )
 
 
 def test_labels_longer_than_the_encoder_reads_are_named(photos: Path, tmp_path: Path) -> None:
@@ -120,7 +163,10 @@ def test_labels_longer_than_the_encoder_reads_are_named(photos: Path, tmp_path: 
     with Collection.open(photos) as found:
         rows = found.label([long, "a red wall"])
         assert found.notes == [
-            "mini reads only the beginning of what is too long for it: 'a very long walk along the beach a very long walk along the...'"
+            (
+                "mini reads only the beginning of what is too long for it: 'a very long walk along "
+                "the beach a very long walk along the...'"
+            )
         ]
     assert {row.label for row in rows} <= {long, "a red wall"}
     done = vitsearch("label", photos, "--labels", f"{long},a red wall", "--json")
@@ -128,44 +174,79 @@ def test_labels_longer_than_the_encoder_reads_are_named(photos: Path, tmp_path: 
     assert done.stderr.decode().splitlines() == [f"vitsearch: {found.notes[0]}"]
 
 
-# -- training -----------------------------------------------------------------------------------------------------------
+# -- training --------------------------------------------------------------------------------------
 
 
 def test_a_class_without_an_example(classed: Path, tmp_path: Path) -> None:
     labels = ["red", "green", "blue", "pink", "gold"]
     with (
         opened(classed) as found,
-        pytest.raises(QueryError, match="there is no example of pink, gold: label some photos so, or take it out"),
+        pytest.raises(
+            QueryError,
+            match="there is no example of pink, gold: label some photos so, or take it out",
+        ),
     ):
         train_on(found, "folders", "tip", labels=labels)
     (tmp_path / "labels.txt").write_text("\n".join(labels))
     output = tmp_path / "out"
-    arguments = ("--labels-from", "folders", "--method", "tip", "--labels-file", tmp_path / "labels.txt", "-o", output)
+    arguments = (
+        "--labels-from",
+        "folders",
+        "--method",
+        "tip",
+        "--labels-file",
+        tmp_path / "labels.txt",
+        "-o",
+        output,
+    )
     assert "there is no example of pink, gold" in refused("train", classed, *arguments)
     (tmp_path / "labels.txt").write_text("red\ngreen\n")
-    assert "photos are labelled blue, which the classifier does not have" in refused("train", classed, *arguments)
+    assert "photos are labelled blue, which the classifier does not have" in refused(
+        "train", classed, *arguments
+    )
     assert not output.exists()
 
 
 def test_examples_of_one_class(photos: Path, tmp_path: Path) -> None:
     index_folder(photos, encoder=ColourEncoder())
     for method in ("prototype", "probe"):
-        line = refused("train", photos, "--labels-from", "folders", "--method", method, "-o", tmp_path / "out")
+        line = refused(
+            "train", photos, "--labels-from", "folders", "--method", method, "-o", tmp_path / "out"
+        )
         assert "all examples are labelled 'sub': give examples of two classes or more" in line
-    assert "one label alone, 'sub'" in refused("train", photos, "--labels-from", "folders", "--method", "tip", "-o", tmp_path / "out")
+    assert "one label alone, 'sub'" in refused(
+        "train", photos, "--labels-from", "folders", "--method", "tip", "-o", tmp_path / "out"
+    )
     assert not (tmp_path / "out").exists()
 
 
-def test_the_answer_none_of_these_is_trained_as_the_background(classed: Path, tmp_path: Path) -> None:
+def test_the_answer_none_of_these_is_trained_as_the_background(
+    classed: Path, tmp_path: Path
+) -> None:
     """What `label --background` wrote, corrected, is the truth of each method."""
-    rows = vitsearch("label", classed, "--labels", "red,green", "--background", "--output", tmp_path / "rows.csv")
+    rows = vitsearch(
+        "label", classed, "--labels", "red,green", "--background", "--output", tmp_path / "rows.csv"
+    )
     assert rows.returncode == 0
     text = (tmp_path / "rows.csv").read_text()
-    lines = [",".join([path, NOTHING if path.startswith("blue") else path.split("/")[0]]) for path in paths_of(classed)]
+    lines = [
+        ",".join([path, NOTHING if path.startswith("blue") else path.split("/")[0]])
+        for path in paths_of(classed)
+    ]
     assert NOTHING in text
     (tmp_path / "corrected.csv").write_text("\n".join(["path,label", *lines]) + "\n")
-    for method, classes in (("tip", ("green", "red", NOTHING)), ("prototype", ("green", NOTHING, "red"))):
-        arguments = ("--labels-from", tmp_path / "corrected.csv", "--method", method, "-o", tmp_path / method)
+    for method, classes in (
+        ("tip", ("green", "red", NOTHING)),
+        ("prototype", ("green", NOTHING, "red")),
+    ):
+        arguments = (
+            "--labels-from",
+            tmp_path / "corrected.csv",
+            "--method",
+            method,
+            "-o",
+            tmp_path / method,
+        )
         done = vitsearch("train", classed, *arguments)
         assert (done.returncode, done.stderr) == (0, b"")
         assert load_trained(tmp_path / method).classes == classes
@@ -174,7 +255,7 @@ def test_the_answer_none_of_these_is_trained_as_the_background(classed: Path, tm
         assert best == dict(line.split(",") for line in lines)
 
 
-# -- classifiers on disk --------------------------------------------------------------------------------------------------
+# -- classifiers on disk ---------------------------------------------------------------------------
 
 
 def cut(file: Path) -> None:
@@ -207,21 +288,27 @@ DAMAGES: dict[str, Any] = {
 def test_a_damaged_classifier(classed: Path, trained: Path, damage: str) -> None:
     DAMAGES[damage](trained)
     before = content(classed)
-    with pytest.raises(ClassifierError, match="there is no classifier in|the classifier in .* is damaged") as caught:
+    with pytest.raises(
+        ClassifierError, match="there is no classifier in|the classifier in .* is damaged"
+    ) as caught:
         load_trained(trained)
     assert "\n" not in str(caught.value)
     assert refused("label", classed, "--classifier", trained) == f"vitsearch: {caught.value}"
     assert content(classed) == before
 
 
-def test_numbers_of_another_training_are_told_from_the_facts(classed: Path, trained: Path, tmp_path: Path) -> None:
+def test_numbers_of_another_training_are_told_from_the_facts(
+    classed: Path, trained: Path, tmp_path: Path
+) -> None:
     shutil.copytree(trained, tmp_path / "other")
     paint(classed / "gold" / "1.png", "gold")
     index_folder(classed, encoder=ColourEncoder())
     with opened(classed) as found:
         train_on(found, "folders", "prototype")[0].save(tmp_path / "other")
     shutil.copy(tmp_path / "other" / "classifier.safetensors", trained)
-    assert "its numbers 'weight' have another shape than classes, dim" in refused("label", classed, "--classifier", trained)
+    assert "its numbers 'weight' have another shape than classes, dim" in refused(
+        "label", classed, "--classifier", trained
+    )
 
 
 class OtherColour(ColourEncoder):
@@ -230,10 +317,15 @@ class OtherColour(ColourEncoder):
     fingerprint = "f" * 32
 
 
-def test_a_classifier_of_another_encoders_vectors(classed: Path, trained: Path, tmp_path: Path) -> None:
+def test_a_classifier_of_another_encoders_vectors(
+    classed: Path, trained: Path, tmp_path: Path
+) -> None:
     other = tmp_path / "other"
     index_folder(classed, encoder=OtherColour(), collection=other)
-    words = "the classifier was made for the vectors of another encoder than colour: train it again here"
+    words = (
+        "the classifier was made for the vectors of another encoder than colour: train it "
+        "again here"
+    )
     with Collection.open(classed, collection=other, encoder=OtherColour()) as found:
         for use in (found.label, lambda classifier: evaluate(found, classifier)):
             with pytest.raises(EncoderMismatch) as caught:
@@ -244,25 +336,43 @@ def test_a_classifier_of_another_encoders_vectors(classed: Path, trained: Path, 
     assert refused("eval", classed, "--classifier", trained) == f"vitsearch: {words}"
 
 
-def test_a_classifier_that_does_not_say_whose_vectors_it_reads(classed: Path, tmp_path: Path) -> None:
+def test_a_classifier_that_does_not_say_whose_vectors_it_reads(
+    classed: Path, tmp_path: Path
+) -> None:
     """Without a fingerprint the length of the vectors still has to fit."""
-    LinearClassifier(("a", "b"), np.eye(2, 9, dtype=np.float32), np.zeros(2, dtype=np.float32)).save(tmp_path / "nine")
-    assert refused("label", classed, "--classifier", tmp_path / "nine") == "vitsearch: expected (n, 9) vectors, got shape (6, 27)"
+    LinearClassifier(
+        ("a", "b"), np.eye(2, 9, dtype=np.float32), np.zeros(2, dtype=np.float32)
+    ).save(tmp_path / "nine")
+    assert (
+        refused("label", classed, "--classifier", tmp_path / "nine")
+        == "vitsearch: expected (n, 9) vectors, got shape (6, 27)"
+    )
 
 
-# -- supervised models ------------------------------------------------------------------------------------------------
+# -- supervised models -----------------------------------------------------------------------------
 
 
-def test_a_folder_of_the_other_kind_of_classifier_names_its_command(classed: Path, trained: Path, tmp_path: Path) -> None:
+def test_a_folder_of_the_other_kind_of_classifier_names_its_command(
+    classed: Path, trained: Path, tmp_path: Path
+) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
-    words = f"{tmp_path}/model holds a model of photos, not a classifier of vectors: vitsearch classify PHOTOS --model local-dir:"
-    assert refused("label", classed, "--classifier", tmp_path / "model") == f"vitsearch: {words}{tmp_path}/model uses it"
+    words = (
+        f"{tmp_path}/model holds a model of photos, not a classifier of vectors: vitsearch "
+        "classify PHOTOS --model local-dir:"
+    )
+    assert (
+        refused("label", classed, "--classifier", tmp_path / "model")
+        == f"vitsearch: {words}{tmp_path}/model uses it"
+    )
     for load in (load_trained, LinearClassifier.load):
         with pytest.raises(ClassifierError, match=f"^{re.escape(words)}"):
             load(tmp_path / "model")
     pytest.importorskip("transformers", reason="needs the extra vitsearch[clip]")
-    words = f"{trained} is a classifier of vectors: vitsearch label PHOTOS --classifier {trained} uses it"
+    words = (
+        f"{trained} is a classifier of vectors: vitsearch label PHOTOS --classifier {trained} "
+        "uses it"
+    )
     assert refused("classify", classed, "--model", f"local-dir:{trained}") == f"vitsearch: {words}"
 
 
@@ -271,7 +381,14 @@ def damaged_models(folder: Path) -> dict[str, Path]:
     from test_supervised import save_classifier
 
     made = {}
-    for kind in ("weights cut", "weights empty", "config cut", "no processor", "no weights", "nothing in it"):
+    for kind in (
+        "weights cut",
+        "weights empty",
+        "config cut",
+        "no processor",
+        "no weights",
+        "nothing in it",
+    ):
         place = made[kind] = folder / kind.replace(" ", "-")
         place.mkdir()
         if kind == "nothing in it":
@@ -302,11 +419,18 @@ def test_a_damaged_supervised_model(photos: Path, tmp_path: Path, capfd: Any) ->
             assert (code, out, err.count("\n")) == (1, "", 1), (kind, err)
             assert err.startswith("vitsearch: "), kind
             assert str(folder) in err, kind
-    assert not (photos / ".vitsearch").exists()  # the model is looked at before the photos are indexed
+    assert not (
+        photos / ".vitsearch"
+    ).exists()  # the model is looked at before the photos are indexed
 
 
 def test_a_classifier_of_another_encoder_is_not_calibrated(indexed: Path, tmp_path: Path) -> None:
-    foreign = LinearClassifier(("a", "b"), np.zeros((2, 27), np.float32), np.zeros(2, np.float32), fingerprint="of another")
+    foreign = LinearClassifier(
+        ("a", "b"), np.zeros((2, 27), np.float32), np.zeros(2, np.float32), fingerprint="of another"
+    )
     (tmp_path / "truth.csv").write_text("path,label\nred.png,a\n", encoding="utf-8")
-    with Collection.open(indexed, encoder=ColourEncoder()) as found, pytest.raises(EncoderMismatch, match="another encoder than colour"):
+    with (
+        Collection.open(indexed, encoder=ColourEncoder()) as found,
+        pytest.raises(EncoderMismatch, match="another encoder than colour"),
+    ):
         calibrate_on(found, foreign, str(tmp_path / "truth.csv"))

@@ -1,4 +1,6 @@
-"""Texts in other languages: which are noticed, that English is left alone, and the note of an encoder that knows English only."""
+"""Texts in other languages: which are noticed, that English is left alone, and the note of an
+encoder that knows English only.
+"""
 
 import json
 import tarfile
@@ -18,25 +20,35 @@ from numpy.typing import NDArray
 from vitsearch import Collection, Term, index_folder
 from vitsearch.encoders.catalogue import list_encoders
 from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.encoders.language import MULTILINGUAL, language_note, not_english
 from vitsearch.encoders.mini.encoder import load_mini
-from vitsearch.language import MULTILINGUAL, language_note, not_english
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
-QUERIES: dict[str, list[str]] = tomllib.loads((Path(__file__).parent / "foreign_queries.toml").read_text(encoding="utf-8"))
+QUERIES: dict[str, list[str]] = tomllib.loads(
+    (Path(__file__).parent / "foreign_queries.toml").read_text(encoding="utf-8")
+)
 WORDS = (
-    "a dog runs on the beach with an old man in red at night my sister is under some trees and two kids play by water "
-    "kind gift chat pain table train boot hut rock hose art bad barn fast strand most more pole home son sitter boom glass also"
+    "a dog runs on the beach with an old man in red at night my sister is under some trees and "
+    "two kids play by water "
+    "kind gift chat pain table train boot hut rock hose art bad barn fast strand most more pole "
+    "home son sitter boom glass also"
 )
 PHRASES = (
-    "café; my fiancée; crème brûlée; a naïve painting; jalapeño; São Paulo; Zürich old town; El Niño; Beyoncé; Citroën 2CV; Pokémon; "
-    "Sagrada Familia at night; rio de janeiro; los angeles skyline; Playa del Carmen; Plaza Mayor; casa blanca; notre dame; moulin rouge; "
-    "Château de Versailles; Musée d'Orsay; vincent van gogh; tacos al pastor; sombrero; mariachi band; dachshund; kindergarten; dirndl; "
-    "die hard poster; chili con carne; cafe au lait; ponte vecchio; mona lisa; las vegas; IMG_1234; 2019; ; !!; a π sign; fine ﬁsh; ＤＯＧ"
+    "café; my fiancée; crème brûlée; a naïve painting; jalapeño; São Paulo; Zürich old town; El "
+    "Niño; Beyoncé; Citroën 2CV; Pokémon; "
+    "Sagrada Familia at night; rio de janeiro; los angeles skyline; Playa del Carmen; Plaza "
+    "Mayor; casa blanca; notre dame; moulin rouge; "
+    "Château de Versailles; Musée d'Orsay; vincent van gogh; tacos al pastor; sombrero; mariachi "
+    "band; dachshund; kindergarten; dirndl; "
+    "die hard poster; chili con carne; cafe au lait; ponte vecchio; mona lisa; las vegas; "
+    "IMG_1234; 2019; ; !!; a π sign; fine ﬁsh; ＤＯＧ"
 )
 
 
 def share(language: str, held_out: bool) -> float:
-    chosen = [query for place, query in enumerate(QUERIES[language]) if (place % 3 == 2) == held_out]
+    chosen = [
+        query for place, query in enumerate(QUERIES[language]) if (place % 3 == 2) == held_out
+    ]
     return sum(map(not_english, chosen)) / len(chosen)
 
 
@@ -48,7 +60,11 @@ def test_queries_in_other_languages_are_noticed(language: str) -> None:
 
 
 def test_the_queries_all_together() -> None:
-    latin = [language for language, queries in QUERIES.items() if unicodedata.name(queries[0][0]).startswith("LATIN")]
+    latin = [
+        language
+        for language, queries in QUERIES.items()
+        if unicodedata.name(queries[0][0]).startswith("LATIN")
+    ]
     assert len(latin) >= 12
     assert np.mean([share(language, held_out=False) for language in latin]) >= 0.94
     assert np.mean([share(language, held_out=True) for language in latin]) >= 0.88
@@ -59,21 +75,40 @@ def test_what_english_borrows_is_english(text: str) -> None:
     assert not not_english(text)
 
 
-@pytest.mark.parametrize("text", ["PERRO EN LA PLAYA", "Perro", "Hund", "Chien sur la plage", "l’eau et le soleil", "el niño en la playa"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "PERRO EN LA PLAYA",
+        "Perro",
+        "Hund",
+        "Chien sur la plage",
+        "l’eau et le soleil",
+        "el niño en la playa",
+    ],
+)
 def test_capitals_and_typographic_signs_change_nothing(text: str) -> None:
     assert not_english(text)
 
 
-@given(st.lists(st.sampled_from(WORDS.split()), max_size=12).map(" ".join), st.sampled_from([str, str.upper, str.title, str.capitalize]))
+@given(
+    st.lists(st.sampled_from(WORDS.split()), max_size=12).map(" ".join),
+    st.sampled_from([str, str.upper, str.title, str.capitalize]),
+)
 def test_english_words_in_any_order_are_english(text: str, written: Any) -> None:
     assert not not_english(written(text))
 
 
 def other_letters(text: str) -> int:
-    return sum(char.isalpha() and unicodedata.category(char) != "Lm" for char in unicodedata.normalize("NFKC", text))
+    return sum(
+        char.isalpha() and unicodedata.category(char) != "Lm"
+        for char in unicodedata.normalize("NFKC", text)
+    )
 
 
-@given(st.text(st.sampled_from("собакαλφαكلبכלבकखा犬猫いぬ개고양이"), min_size=1, max_size=8), st.sampled_from(["", "a", "dog", " 1!"]))
+@given(
+    st.text(st.sampled_from("собакαλφαكلبכלבकखा犬猫いぬ개고양이"), min_size=1, max_size=8),
+    st.sampled_from(["", "a", "dog", " 1!"]),
+)
 def test_half_in_another_script_is_noticed(word: str, latin: str) -> None:
     if other_letters(word) >= max(1, other_letters(latin)):
         assert not_english(f"{latin} {word}")
@@ -119,7 +154,7 @@ def test_the_model_of_the_note_is_in_the_catalogue() -> None:
     assert [one.name for one in list_encoders(MULTILINGUAL)] == [MULTILINGUAL]
 
 
-# -- the note -----------------------------------------------------------------------------------------------------------
+# -- the note --------------------------------------------------------------------------------------
 
 NOTE = (
     "'rojo y negro' looks like another language than English, and colour knows English only: "
@@ -133,7 +168,9 @@ class ManyLanguages(ColourEncoder):
     english_only = False
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        return super().encode_texts([text.replace("rojo", "red").replace("negro", "black") for text in texts])
+        return super().encode_texts(
+            [text.replace("rojo", "red").replace("negro", "black") for text in texts]
+        )
 
 
 def test_a_collection_says_it_once_and_finds_the_same(indexed: Path) -> None:
@@ -176,7 +213,12 @@ def test_the_command_line_says_it_on_stderr(indexed: Path) -> None:
 def test_mini_knows_what_it_does_not_read() -> None:
     mini = load_mini()
     assert mini.english_only
-    assert [mini.is_cut("dog " * 126), mini.is_cut("dog " * 127), mini.is_cut(""), mini.is_cut("\udc80" * 300)] == [
+    assert [
+        mini.is_cut("dog " * 126),
+        mini.is_cut("dog " * 127),
+        mini.is_cut(""),
+        mini.is_cut("\udc80" * 300),
+    ] == [
         False,
         True,
         False,
@@ -197,4 +239,10 @@ def test_a_text_that_is_cut_is_said_once(indexed: Path) -> None:
         assert found.notes == []
         found.search("a red dog on the green grass")
         found.label(["a blue cat in the red house", "red"])
-        assert found.notes == ["colour reads only the beginning of what is too long for it: 'a red dog on the green grass'"]
+        assert found.notes == [
+            (
+                "colour reads only the beginning of what is too long for it: 'a red dog on the "
+                "green "
+                "grass'"
+            )
+        ]

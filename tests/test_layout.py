@@ -10,9 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.errors import CollectionError, CollectionLocked, CollectionNotFound, EncoderMismatch
-from vitsearch.layout import (
+from vitsearch.collection.config import (
     FORMAT,
     Settings,
     check_fingerprint,
@@ -23,9 +21,19 @@ from vitsearch.layout import (
     write_settings,
     writer_lock,
 )
+from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.errors import CollectionError, CollectionLocked, CollectionNotFound, EncoderMismatch
 
 PHOTOS = Path("photos")
-SETTINGS = Settings("colour", ColourEncoder.fingerprint, "float32", 27, {"name": "flat"}, "2024-05-06T07:08:09+00:00", "/photos/é\n")
+SETTINGS = Settings(
+    "colour",
+    ColourEncoder.fingerprint,
+    "float32",
+    27,
+    {"name": "flat"},
+    "2024-05-06T07:08:09+00:00",
+    "/photos/é\n",
+)
 
 
 def one_line(error: pytest.ExceptionInfo[CollectionError]) -> str:
@@ -44,7 +52,9 @@ def test_photo_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_place_without_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").touch()
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    with pytest.raises(CollectionError, match=r"a\.jpg is a file, not a folder of photos: give the folder"):
+    with pytest.raises(
+        CollectionError, match=r"a\.jpg is a file, not a folder of photos: give the folder"
+    ):
         photo_root(tmp_path / "a.jpg")
     for name in ("none", "a.jpg/none", "loop", "nul\0", "long" * 999):
         with pytest.raises(CollectionError, match="no such folder: ") as error:
@@ -52,7 +62,9 @@ def test_a_place_without_a_folder_is_refused(tmp_path: Path) -> None:
         one_line(error)
 
 
-@pytest.mark.parametrize(("name", "words"), [("", "folder is empty"), ("~no-such-user-1/x", "no home folder for")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("", "folder is empty"), ("~no-such-user-1/x", "no home folder for")]
+)
 def test_a_name_that_is_no_folder_is_refused(name: str, words: str) -> None:
     for place in (photo_root, lambda name: collection_folder(PHOTOS, name)):
         with pytest.raises(CollectionError, match=words):
@@ -77,7 +89,10 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 def test_the_file_is_plain_ascii_json(tmp_path: Path) -> None:
     write_settings(tmp_path, SETTINGS)
-    assert json.loads((tmp_path / "collection.json").read_text(encoding="ascii")) == {**asdict(SETTINGS), "format": 1}
+    assert json.loads((tmp_path / "collection.json").read_text(encoding="ascii")) == {
+        **asdict(SETTINGS),
+        "format": 1,
+    }
 
 
 def test_what_a_later_version_adds_to_the_format_is_passed_over(tmp_path: Path) -> None:
@@ -88,32 +103,59 @@ def test_what_a_later_version_adds_to_the_format_is_passed_over(tmp_path: Path) 
 def test_no_collection(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path, tmp_path / "none", tmp_path / "file"):
-        with pytest.raises(CollectionNotFound, match=r"no collection in .*: run `vitsearch index photos` first"):
+        with pytest.raises(
+            CollectionNotFound, match=r"no collection in .*: run `vitsearch index photos` first"
+        ):
             read_settings(folder, PHOTOS)
 
 
 def test_a_newer_format_is_told(tmp_path: Path) -> None:
     (tmp_path / "collection.json").write_text(json.dumps({"format": FORMAT + 1}))
-    with pytest.raises(CollectionError, match=f"has format {FORMAT + 1}, newer than this vitsearch reads"):
+    with pytest.raises(
+        CollectionError, match=f"has format {FORMAT + 1}, newer than this vitsearch reads"
+    ):
         read_settings(tmp_path, PHOTOS)
 
 
 @pytest.mark.parametrize("missing", sorted(asdict(SETTINGS)))
 def test_a_missing_entry_is_damage(tmp_path: Path, missing: str) -> None:
-    (tmp_path / "collection.json").write_text(json.dumps({key: value for key, value in asdict(SETTINGS).items() if key != missing}))
-    with pytest.raises(CollectionError, match=rf"is damaged \(no '{missing}'\): restore it from a backup"):
+    (tmp_path / "collection.json").write_text(
+        json.dumps({key: value for key, value in asdict(SETTINGS).items() if key != missing})
+    )
+    with pytest.raises(
+        CollectionError, match=rf"is damaged \(no '{missing}'\): restore it from a backup"
+    ):
         read_settings(tmp_path, PHOTOS)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe{}", b'{"format": 1', b'"text"', b"\0" * 100, b"[" * 100_000])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe{}",
+        b'{"format": 1',
+        b'"text"',
+        b"\0" * 100,
+        b"[" * 100_000,
+    ],
+)
 def test_a_damaged_file_is_told(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "collection.json").write_bytes(content)
-    with pytest.raises(CollectionError, match=r"collection\.json is damaged .*: restore it from a backup, or delete") as error:
+    with pytest.raises(
+        CollectionError,
+        match=r"collection\.json is damaged .*: restore it from a backup, or delete",
+    ) as error:
         read_settings(tmp_path, PHOTOS)
     one_line(error)
 
 
-@pytest.mark.parametrize(("name", "value"), [("dim", "27"), ("dim", True), ("encoder", None), ("encoder_fingerprint", 7), ("recipe", [])])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("dim", "27"), ("dim", True), ("encoder", None), ("encoder_fingerprint", 7), ("recipe", [])],
+)
 def test_an_entry_of_another_type_is_damage(tmp_path: Path, name: str, value: object) -> None:
     (tmp_path / "collection.json").write_text(json.dumps({**asdict(SETTINGS), name: value}))
     with pytest.raises(CollectionError, match=rf"is damaged \('{name}' is of the wrong type\)"):
@@ -127,7 +169,9 @@ def test_a_folder_in_place_of_the_file_is_told(tmp_path: Path) -> None:
     one_line(error)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(cut=st.integers(0, 400), noise=st.binary(max_size=4))
 def test_a_cut_or_altered_file_reads_or_says_so(tmp_path: Path, cut: int, noise: bytes) -> None:
     write_settings(tmp_path, SETTINGS)
@@ -144,17 +188,28 @@ def test_a_cut_or_altered_file_reads_or_says_so(tmp_path: Path, cut: int, noise:
 
 def test_check_fingerprint() -> None:
     check_fingerprint(PHOTOS, SETTINGS, ColourEncoder())
-    with pytest.raises(EncoderMismatch, match=r"photos was made with colour .*00000000.*, not with this colour") as error:
+    with pytest.raises(
+        EncoderMismatch, match=r"photos was made with colour .*00000000.*, not with this colour"
+    ) as error:
         check_fingerprint(PHOTOS, replace(SETTINGS, encoder_fingerprint="0" * 32), ColourEncoder())
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("number", "advice"), [(28, "free some space"), (122, "free some space"), (13, "check its permissions"), (30, "permissions")]
+    ("number", "advice"),
+    [
+        (28, "free some space"),
+        (122, "free some space"),
+        (13, "check its permissions"),
+        (30, "permissions"),
+    ],
 )
 def test_disk_errors(number: int, advice: str) -> None:
     with (
-        pytest.raises(CollectionError, match=f"cannot write to photos .*{advice}.*what was stored before is kept") as error,
+        pytest.raises(
+            CollectionError,
+            match=f"cannot write to photos .*{advice}.*what was stored before is kept",
+        ) as error,
         disk_errors(PHOTOS),
     ):
         raise OSError(number, os.strerror(number))
@@ -169,7 +224,10 @@ def test_another_error_passes_through() -> None:
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "folder"
     with writer_lock(folder):
-        with pytest.raises(CollectionLocked, match="another vitsearch is writing to") as error, writer_lock(folder):
+        with (
+            pytest.raises(CollectionLocked, match="another vitsearch is writing to") as error,
+            writer_lock(folder),
+        ):
             pass
         one_line(error)
         with writer_lock(tmp_path / "other"):
@@ -182,16 +240,22 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
 
 def test_a_lock_in_place_of_a_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(CollectionError, match=r"cannot write to .*file"), writer_lock(tmp_path / "file"):
+    with (
+        pytest.raises(CollectionError, match=r"cannot write to .*file"),
+        writer_lock(tmp_path / "file"),
+    ):
         pass
 
 
 def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from vitsearch.layout import writer_lock\n"
+        "import sys, time; from pathlib import Path; from vitsearch.collection.config import "
+        "writer_lock\n"
         "with writer_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
-    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as holder:
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE
+    ) as holder:
         assert holder.stdout
         assert holder.stdout.readline() == b"held\n"
         with pytest.raises(CollectionLocked), writer_lock(tmp_path):

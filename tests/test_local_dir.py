@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vitsearch.encoders.local_dir import load_local_dir
+from vitsearch.encoders import load_local_dir
 from vitsearch.errors import EncoderError
 
 torch = pytest.importorskip("torch", reason="needs the extra vitsearch[clip]")
@@ -44,12 +44,18 @@ def test_name_and_fingerprint_are_the_same_on_every_load(models: Path, layout: s
     one, two = (load_local_dir(str(models / layout), device="cpu") for _ in range(2))
     assert one.name == two.name == f"local-dir:{models.resolve() / layout}"
     assert one.fingerprint == two.fingerprint
-    np.testing.assert_array_equal(one.encode_texts(tiny.SENTENCES), two.encode_texts(tiny.SENTENCES))
+    np.testing.assert_array_equal(
+        one.encode_texts(tiny.SENTENCES), two.encode_texts(tiny.SENTENCES)
+    )
 
 
 @pytest.mark.parametrize("layout", ["open_clip", "clip"])
-def test_a_copy_elsewhere_has_the_same_fingerprint_and_other_weights_another(models: Path, originals: Path, layout: str) -> None:
-    mine, original = (load_local_dir(str(root / layout), device="cpu") for root in (models, originals))
+def test_a_copy_elsewhere_has_the_same_fingerprint_and_other_weights_another(
+    models: Path, originals: Path, layout: str
+) -> None:
+    mine, original = (
+        load_local_dir(str(root / layout), device="cpu") for root in (models, originals)
+    )
     assert mine.fingerprint == original.fingerprint
     other = tiny.save_open_clip(models / "open_clip", seed=6)
     if layout == "clip":
@@ -69,9 +75,13 @@ def test_weights_in_a_bin_file_load_without_unpickling_code(models: Path) -> Non
 
     folder = models / "open_clip"
     expected = load_local_dir(str(folder), device="cpu").encode_images(tiny.photos())
-    torch.save(load_file(folder / "open_clip_model.safetensors"), folder / "open_clip_pytorch_model.bin")
+    torch.save(
+        load_file(folder / "open_clip_model.safetensors"), folder / "open_clip_pytorch_model.bin"
+    )
     (folder / "open_clip_model.safetensors").unlink()
-    np.testing.assert_array_equal(load_local_dir(str(folder), device="cpu").encode_images(tiny.photos()), expected)
+    np.testing.assert_array_equal(
+        load_local_dir(str(folder), device="cpu").encode_images(tiny.photos()), expected
+    )
 
 
 class Trap:
@@ -79,8 +89,13 @@ class Trap:
         return (exec, ("open('trap was sprung', 'w')",))
 
 
-@pytest.mark.parametrize(("layout", "name"), [("open_clip", "open_clip_pytorch_model.bin"), ("clip", "pytorch_model.bin")])
-def test_a_pickle_with_code_is_refused(models: Path, layout: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("layout", "name"),
+    [("open_clip", "open_clip_pytorch_model.bin"), ("clip", "pytorch_model.bin")],
+)
+def test_a_pickle_with_code_is_refused(
+    models: Path, layout: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(models)
     next((models / layout).glob("*.safetensors")).unlink()
     torch.save({"logit_scale": Trap()}, models / layout / name)
@@ -99,7 +114,9 @@ def test_processor_saved_whole(models: Path) -> None:
 
 def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
     assert "there is no folder" in failure(tmp_path / "nothing")
-    assert "neither open_clip_config.json (open_clip) nor config.json (transformers)" in failure(tmp_path)
+    assert "neither open_clip_config.json (open_clip) nor config.json (transformers)" in failure(
+        tmp_path
+    )
 
 
 @pytest.mark.parametrize(
@@ -150,7 +167,9 @@ def test_weights_that_lack_a_tensor_are_refused(models: Path, layout: str) -> No
     assert "text_projection" in failure(models / layout)
 
 
-@pytest.mark.parametrize(("kind", "words"), [("siglip2", "NaFlex"), ("blip", "kind 'blip', not clip or siglip")])
+@pytest.mark.parametrize(
+    ("kind", "words"), [("siglip2", "NaFlex"), ("blip", "kind 'blip', not clip or siglip")]
+)
 def test_another_kind_of_model_is_refused(models: Path, kind: str, words: str) -> None:
     file = models / "clip" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"model_type": kind}))
@@ -164,7 +183,9 @@ def test_preprocessing_that_we_do_not_do_is_refused(models: Path) -> None:
 
 
 def test_a_device_or_dtype_that_is_not_there(models: Path) -> None:
-    assert "unknown dtype 'int3': use auto, float32, float16, bfloat16" in failure(models / "clip", dtype="int3")
+    assert "unknown dtype 'int3': use auto, float32, float16, bfloat16" in failure(
+        models / "clip", dtype="int3"
+    )
     assert "device 'nonsense' cannot be used here" in failure(models / "clip", device="nonsense")
     if not torch.cuda.is_available():
         assert "device 'cuda' cannot be used here" in failure(models / "clip", device="cuda")

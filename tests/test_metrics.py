@@ -5,9 +5,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score, top_k_accuracy_score
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    recall_score,
+    top_k_accuracy_score,
+)
 
-from vitsearch.metrics import (
+from vitsearch.labels.metrics import (
     accuracy_interval,
     confidence_gap,
     expected_calibration_error,
@@ -27,7 +32,9 @@ def test_ranks_count_the_best_placed_right_item_and_ties_by_position():
 
 
 def test_ranks_of_several_right_items_with_one_score_use_the_first():
-    assert first_right_ranks(np.zeros((1, 4)), np.array([[False, True, False, True]])).tolist() == [2]
+    assert first_right_ranks(np.zeros((1, 4)), np.array([[False, True, False, True]])).tolist() == [
+        2
+    ]
 
 
 def test_recall_and_median_of_known_ranks():
@@ -48,18 +55,25 @@ def test_ranks_agree_with_sorting(scores, right, sure):
 def test_top_k_accuracy_agrees_with_scikit_learn(k):
     generator = np.random.default_rng(7)
     scores, labels = generator.random((200, 8)), generator.integers(0, 8, 200)
-    assert top_k_accuracy(scores, labels, k) == top_k_accuracy_score(labels, scores, k=k, labels=range(8))
+    assert top_k_accuracy(scores, labels, k) == top_k_accuracy_score(
+        labels, scores, k=k, labels=range(8)
+    )
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(3, 7), st.integers(1, 40), st.integers(0, 10_000))
 def test_accuracies_agree_with_scikit_learn(classes, count, seed):
     generator = np.random.default_rng(seed)
-    scores, labels = generator.permuted(np.tile(np.arange(classes), (count, 1)), axis=1), generator.integers(0, classes, count)
+    scores, labels = (
+        generator.permuted(np.tile(np.arange(classes), (count, 1)), axis=1),
+        generator.integers(0, classes, count),
+    )
     best, known = scores.argmax(axis=1), np.unique(labels)
     assert top_k_accuracy(scores, labels) == pytest.approx(accuracy_score(labels, best))
     for k in range(1, classes):
-        assert top_k_accuracy(scores, labels, k) == pytest.approx(top_k_accuracy_score(labels, scores, k=k, labels=range(classes)))
+        assert top_k_accuracy(scores, labels, k) == pytest.approx(
+            top_k_accuracy_score(labels, scores, k=k, labels=range(classes))
+        )
     wanted = recall_score(labels, best, labels=known, average="macro", zero_division=0)
     assert mean_per_class_accuracy(best, labels) == pytest.approx(wanted)
 
@@ -69,7 +83,9 @@ def test_accuracies_agree_with_scikit_learn(classes, count, seed):
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=30))
 def test_mean_per_class_accuracy_is_balanced_accuracy(pairs):
     predicted, labels = np.array(pairs).T
-    assert mean_per_class_accuracy(predicted, labels) == pytest.approx(balanced_accuracy_score(labels, predicted))
+    assert mean_per_class_accuracy(predicted, labels) == pytest.approx(
+        balanced_accuracy_score(labels, predicted)
+    )
 
 
 def test_a_rare_class_counts_as_much_as_a_frequent_one():
@@ -81,10 +97,15 @@ def test_a_rare_class_counts_as_much_as_a_frequent_one():
 @given(st.integers(1, 10_000), st.integers(0, 10_000))
 def test_the_interval_is_that_of_scipy(total, right):
     right %= total + 1
-    assert accuracy_interval(right, total) == pytest.approx(tuple(binomtest(right, total).proportion_ci(method="wilson")), abs=1e-6)
+    assert accuracy_interval(right, total) == pytest.approx(
+        tuple(binomtest(right, total).proportion_ci(method="wilson")), abs=1e-6
+    )
 
 
-@given(hnp.arrays(np.float64, (9, 3), elements=st.floats(0, 1)), hnp.arrays(np.int64, 9, elements=st.integers(0, 2)))
+@given(
+    hnp.arrays(np.float64, (9, 3), elements=st.floats(0, 1)),
+    hnp.arrays(np.int64, 9, elements=st.integers(0, 2)),
+)
 def test_the_gap_of_answers_is_the_error_of_their_probabilities(probabilities, labels):
     sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     assert confidence_gap(sure, right) == expected_calibration_error(probabilities, labels)
@@ -96,9 +117,13 @@ def test_the_gap_of_answers_is_the_error_of_their_probabilities(probabilities, l
 def test_calibration_error_of_a_known_case():
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6]])
     # two bins: all confidences fall in (0.5, 1]; their mean is 0.75 and 2 of 4 are right
-    assert expected_calibration_error(probabilities, np.array([0, 0, 0, 0]), bins=2) == pytest.approx(0.25)
+    assert expected_calibration_error(
+        probabilities, np.array([0, 0, 0, 0]), bins=2
+    ) == pytest.approx(0.25)
     # ten bins, one row in each: gaps 0.1, 0.2, 0.7, 0.6
-    assert expected_calibration_error(probabilities, np.array([0, 0, 0, 0]), bins=10) == pytest.approx(0.4)
+    assert expected_calibration_error(
+        probabilities, np.array([0, 0, 0, 0]), bins=10
+    ) == pytest.approx(0.4)
 
 
 def test_calibration_error_agrees_with_the_curve_of_scikit_learn():
@@ -109,7 +134,9 @@ def test_calibration_error_agrees_with_the_curve_of_scikit_learn():
     shares, means = calibration_curve(right, positive, n_bins=15)
     counts = np.histogram(positive, bins=np.linspace(0, 1, 16))[0]
     expected = (np.abs(shares - means) * counts[counts > 0]).sum() / 500
-    assert expected_calibration_error(probabilities, np.where(right, 0, 1)) == pytest.approx(expected)
+    assert expected_calibration_error(probabilities, np.where(right, 0, 1)) == pytest.approx(
+        expected
+    )
 
 
 def test_a_perfect_and_a_wholly_wrong_classifier():

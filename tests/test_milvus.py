@@ -1,4 +1,6 @@
-"""A collection in Milvus Lite: the same answers as the same vectors on disk, and pushes that may be repeated."""
+"""A collection in Milvus Lite: the same answers as the same vectors on disk, and pushes that may be
+repeated.
+"""
 
 import json
 import os
@@ -16,29 +18,40 @@ from starlette.testclient import TestClient
 from web_client import fetch, serving
 
 from vitsearch import Collection, MilvusCollection, SearchResult, index_folder
-from vitsearch.distributed.push import PushReport, prepare, push, push_blocks
+from vitsearch.cluster.push import PushReport, prepare, push, push_blocks
+from vitsearch.collection.store import PhotoStore
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.encoders.golden import golden_vectors
-from vitsearch.errors import CollectionError, CollectionNotFound, EncoderMismatch, PhotoError, QueryError, VitsearchError
+from vitsearch.encoders.identity import golden_vectors
+from vitsearch.errors import (
+    CollectionError,
+    CollectionNotFound,
+    EncoderMismatch,
+    PhotoError,
+    QueryError,
+    VitsearchError,
+)
+from vitsearch.filters import parse_where
 from vitsearch.milvus import connect, milvus_filter, parse_place
-from vitsearch.milvus.search import MOST, Candidates
+from vitsearch.milvus.store import MOST, Candidates
 from vitsearch.shards import Manifest, ShardRow, create_shards, open_shards, photo_id
-from vitsearch.store import PhotoStore
 from vitsearch.types import Photo
 from vitsearch.web.app import make_app
 from vitsearch.web.errors import UnknownPhoto
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
-from vitsearch.where import parse_where
 
 MOMENTS = [None, "2018-12-31T23:59:59", "2019-07-14T18:30:05", "2020-02-29T00:00:00"]
 CAMERAS = [None, "NIKON Z6", "Apple iPhone 12", "50% _Ä"]
 
 
-def manifest_of(dim: int, *, source: str = "", shards: int = 1, encoder: ColourEncoder | None = None) -> Manifest:
+def manifest_of(
+    dim: int, *, source: str = "", shards: int = 1, encoder: ColourEncoder | None = None
+) -> Manifest:
     golden = golden_vectors(encoder).tolist() if encoder else []
     fingerprint = encoder.fingerprint if encoder else "f" * 32
-    return Manifest("colour", fingerprint, "float32", dim, golden, source, "scaled", 100, 100, shards)
+    return Manifest(
+        "colour", fingerprint, "float32", dim, golden, source, "scaled", 100, 100, shards
+    )
 
 
 def shards_of(root: Path, output: Path, *, size: int = 100) -> Path:
@@ -47,7 +60,9 @@ def shards_of(root: Path, output: Path, *, size: int = 100) -> Path:
         photos = list(found.photos())
         halves = np.stack([found.store.vector(photo.photo_id) for photo in photos])
     parts = [slice(start, start + size) for start in range(0, len(photos), size)]
-    manifest = manifest_of(halves.shape[1], source=str(root), shards=len(parts), encoder=ColourEncoder())
+    manifest = manifest_of(
+        halves.shape[1], source=str(root), shards=len(parts), encoder=ColourEncoder()
+    )
     writer = create_shards(output, manifest)
     for number, part in enumerate(parts):
         writer.write(number, [row_of(photo) for photo in photos[part]], halves[part])
@@ -55,23 +70,46 @@ def shards_of(root: Path, output: Path, *, size: int = 100) -> Path:
 
 
 def row_of(photo: Photo) -> ShardRow:
-    own = (photo.size, photo.mtime_ns, photo.fingerprint, photo.info, photo.label, photo.label_score)
+    own = (
+        photo.size,
+        photo.mtime_ns,
+        photo.fingerprint,
+        photo.info,
+        photo.label,
+        photo.label_score,
+    )
     return ShardRow(photo_id(photo.path), photo.path, *own)
 
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """150 pictures in folders, many alike and some the same, indexed; their facts are made up in the database."""
+    """150 pictures in folders, many alike and some the same, indexed; their facts are made up in
+    the database.
+    """
     root = tmp_path_factory.mktemp("shelf") / "photos"
     for number in range(150):
-        paint(root / f"year{number % 3}" / f"{number:03d}.png", shade(number % 119), shade(number % 7))
+        paint(
+            root / f"year{number % 3}" / f"{number:03d}.png", shade(number % 119), shade(number % 7)
+        )
     index_folder(root, encoder=ColourEncoder())
     store = PhotoStore(root / ".vitsearch" / "photos.db")
     with store.writing():
         for number, photo in enumerate(store.photos()):
-            facts = (MOMENTS[number % 4], CAMERAS[number // 4 % 4], None if number % 5 else number / 7, photo.photo_id)
-            store._db.execute("UPDATE photos SET taken_at = ?, camera = ?, latitude = ? WHERE id = ?", facts)
-        store.put_labels([(photo.photo_id, f"label {photo.photo_id % 4}", 0.5) for photo in list(store.photos())[::2]])
+            facts = (
+                MOMENTS[number % 4],
+                CAMERAS[number // 4 % 4],
+                None if number % 5 else number / 7,
+                photo.photo_id,
+            )
+            store._db.execute(
+                "UPDATE photos SET taken_at = ?, camera = ?, latitude = ? WHERE id = ?", facts
+            )
+        store.put_labels(
+            [
+                (photo.photo_id, f"label {photo.photo_id % 4}", 0.5)
+                for photo in list(store.photos())[::2]
+            ]
+        )
     store.close()
     return root
 
@@ -86,14 +124,25 @@ def uri(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The shelf in Milvus Lite, with its exact index."""
     place = f"milvus://{tmp_path_factory.mktemp('milvus') / 'a.db'}/photos"
     report = push(shards, place, index="FLAT", batch=33)
-    assert (report.written, report.unchanged, report.unheld, report.missing, report.total) == (150, 0, 0, 0, 150)
-    assert report.found == report.checked == 7  # the first of each block: of shards of 40, 40, 40 and 30 rows
+    assert (report.written, report.unchanged, report.unheld, report.missing, report.total) == (
+        150,
+        0,
+        0,
+        0,
+        150,
+    )
+    assert (
+        report.found == report.checked == 7
+    )  # the first of each block: of shards of 40, 40, 40 and 30 rows
     return place
 
 
 @pytest.fixture
 def both(shelf: Path, uri: str) -> Iterator[tuple[Collection, MilvusCollection]]:
-    with Collection.open(shelf, encoder=ColourEncoder()) as local, MilvusCollection(uri, encoder=ColourEncoder()) as remote:
+    with (
+        Collection.open(shelf, encoder=ColourEncoder()) as local,
+        MilvusCollection(uri, encoder=ColourEncoder()) as remote,
+    ):
         yield local, remote
 
 
@@ -101,7 +150,7 @@ def shown(hits: Sequence[SearchResult]) -> list[tuple[str, float]]:
     return [(hit.path, hit.score) for hit in hits]
 
 
-# -- search -----------------------------------------------------------------------------------------------------------
+# -- search ----------------------------------------------------------------------------------------
 
 
 def test_the_same_top_10_for_200_queries(both: tuple[Collection, MilvusCollection]) -> None:
@@ -128,45 +177,80 @@ WISHES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("wish", WISHES, ids=str)
 @pytest.mark.parametrize("query", ["red", "2:blue + green - red", "picture"])
-def test_every_wish_is_answered_alike(both: tuple[Collection, MilvusCollection], shelf: Path, query: str, wish: dict[str, Any]) -> None:
+def test_every_wish_is_answered_alike(
+    both: tuple[Collection, MilvusCollection], shelf: Path, query: str, wish: dict[str, Any]
+) -> None:
     local, remote = both
     asked = str(shelf / "year0" / "003.png") if query == "picture" else query
     ask = "similar" if query == "picture" else "search"
     for top_k in (1, 10, 60, *([None] if "min_score" in wish else [])):
-        assert shown(getattr(remote, ask)(asked, top_k, **wish)) == shown(getattr(local, ask)(asked, top_k, **wish))
+        assert shown(getattr(remote, ask)(asked, top_k, **wish)) == shown(
+            getattr(local, ask)(asked, top_k, **wish)
+        )
 
 
 def test_filters_of_the_same_photos(both: tuple[Collection, MilvusCollection]) -> None:
     local, remote = both
     paths = {photo.photo_id: photo.path for photo in [*local.photos(), *remote.photos()]}
-    for text in [f"{column} {sign} {value}" for column, value in VALUES for sign in ("=", "!=", "<", "<=", ">", ">=")]:
+    for text in [
+        f"{column} {sign} {value}"
+        for column, value in VALUES
+        for sign in ("=", "!=", "<", "<=", ">", ">=")
+    ]:
         for where in (text, f"not ({text} and path > 'year1')", f"{text} or label is null"):
             tree = parse_where(where)
-            found = [{paths[one] for one in store.ids_where(tree).tolist()} for store in (local.store, remote.store)]
+            found = [
+                {paths[one] for one in store.ids_where(tree).tolist()}
+                for store in (local.store, remote.store)
+            ]
             assert found[0] == found[1], (where, milvus_filter(tree))
 
 
-VALUES = [("taken_at", "'2019-07'"), ("mtime", "'2020'"), ("year", "2019"), ("latitude", "4"), ("camera", "'NIKON Z6'"), ("score", "0.5")]
+VALUES = [
+    ("taken_at", "'2019-07'"),
+    ("mtime", "'2020'"),
+    ("year", "2019"),
+    ("latitude", "4"),
+    ("camera", "'NIKON Z6'"),
+    ("score", "0.5"),
+]
 
 
 def test_photos_labels_and_facts(both: tuple[Collection, MilvusCollection]) -> None:
     local, remote = both
-    assert [replace(one, photo_id=0) for one in remote.photos()] == [replace(one, photo_id=0) for one in local.photos()]
-    assert [one.photo_id for one in remote.photos()] == [photo_id(one.path) for one in local.photos()]
+    assert [replace(one, photo_id=0) for one in remote.photos()] == [
+        replace(one, photo_id=0) for one in local.photos()
+    ]
+    assert [one.photo_id for one in remote.photos()] == [
+        photo_id(one.path) for one in local.photos()
+    ]
     assert len(remote) == len(local) == 150
     assert (remote.dim, remote.settings.encoder, remote.root) == (local.dim, "colour", local.root)
     labels = ["red", "blue", "green"]
     assert [(one.path, one.label, one.score) for one in remote.label(labels)] == [
         (one.path, one.label, one.score) for one in local.label(labels)
     ]
-    assert [[one.path for one in group] for group in remote.duplicates()] == [[one.path for one in group] for group in local.duplicates()]
+    assert [[one.path for one in group] for group in remote.duplicates()] == [
+        [one.path for one in group] for group in local.duplicates()
+    ]
     assert remote.info() | {"place": ""} == {
-        "photos": 150, "encoder": "colour", "encoder_fingerprint": ColourEncoder().fingerprint, "dtype": "float32", "dim": local.dim,
-        "index": "FLAT", "metric": "COSINE", "decoding": "scaled", "source": str(local.root), "place": "", "pushes": 1,
-    }  # fmt: skip
+        "photos": 150,
+        "encoder": "colour",
+        "encoder_fingerprint": ColourEncoder().fingerprint,
+        "dtype": "float32",
+        "dim": local.dim,
+        "index": "FLAT",
+        "metric": "COSINE",
+        "decoding": "scaled",
+        "source": str(local.root),
+        "place": "",
+        "pushes": 1,
+    }
 
 
-def test_a_photo_is_looked_up_where_its_file_is_not_here(both: tuple[Collection, MilvusCollection], uri: str) -> None:
+def test_a_photo_is_looked_up_where_its_file_is_not_here(
+    both: tuple[Collection, MilvusCollection], uri: str
+) -> None:
     local, _ = both
     expected = shown(local.similar("year1/004.png"))
     with MilvusCollection(uri, root="/nowhere", encoder=ColourEncoder()) as remote:
@@ -179,18 +263,31 @@ def test_another_encoder_is_refused(uri: str) -> None:
     class Other(ColourEncoder):
         fingerprint = "0" * 32
 
-    with pytest.raises(EncoderMismatch, match=r"was made with colour \(fingerprint .{8}\), not with this colour \(00000000\)"):
+    with pytest.raises(
+        EncoderMismatch,
+        match=r"was made with colour \(fingerprint .{8}\), not with this colour \(00000000\)",
+    ):
         MilvusCollection(uri, encoder=Other())
     with MilvusCollection(uri) as found:  # by its name
         assert found.encoder.fingerprint == ColourEncoder().fingerprint
 
 
-def test_more_than_milvus_proposes_is_told(both: tuple[Collection, MilvusCollection], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_than_milvus_proposes_is_told(
+    both: tuple[Collection, MilvusCollection], monkeypatch: pytest.MonkeyPatch
+) -> None:
     local, remote = both
-    query = np.random.default_rng(3).normal(size=local.dim)  # words of a colour have many photos of score 0, which are equal
+    query = np.random.default_rng(3).normal(
+        size=local.dim
+    )  # words of a colour have many photos of score 0, which are equal
     monkeypatch.setattr(Candidates, "most", 100)
     assert shown(remote.search(query, 80)) == shown(local.search(query, 80))
-    with pytest.raises(QueryError, match="these results take more than the 100 candidates that can be asked for here: ask for fewer"):
+    with pytest.raises(
+        QueryError,
+        match=(
+            "these results take more than the 100 candidates that can be asked for here: ask "
+            "for fewer"
+        ),
+    ):
         remote.search(query, 120)
     few = {"where": "path < 'year1/100.png'"}
     assert shown(remote.search(query, 120, **few)) == shown(local.search(query, 120, **few))
@@ -198,16 +295,20 @@ def test_more_than_milvus_proposes_is_told(both: tuple[Collection, MilvusCollect
 
 
 @pytest.mark.parametrize("index", ["HNSW", "IVF_FLAT", "IVF_SQ8", "AUTOINDEX"])
-def test_an_approximate_index_gives_every_photo_when_all_are_asked_for(both: Any, shards: Path, tmp_path: Path, index: str) -> None:
+def test_an_approximate_index_gives_every_photo_when_all_are_asked_for(
+    both: Any, shards: Path, tmp_path: Path, index: str
+) -> None:
     local, _ = both
     place = f"milvus://{tmp_path}/a.db/{index}"
     assert push(shards, place, index=index).index == index
     with MilvusCollection(place, encoder=ColourEncoder()) as found:
         assert shown(found.search("red", 500)) == shown(local.search("red", 500))
-        assert shown(found.search("red", 50, where="path like '%3%'")) == shown(local.search("red", 50, where="path like '%3%'"))
+        assert shown(found.search("red", 50, where="path like '%3%'")) == shown(
+            local.search("red", 50, where="path like '%3%'")
+        )
 
 
-# -- push -------------------------------------------------------------------------------------------------------------
+# -- push ------------------------------------------------------------------------------------------
 
 
 def counts(report: PushReport) -> tuple[int, int, int, int]:
@@ -237,14 +338,21 @@ def test_a_push_may_be_repeated_and_goes_on(shards: Path, tmp_path: Path) -> Non
         assert (list(found.photos()), found.store.generation()) == (before, 1)
 
 
-def test_a_changed_row_is_written_again_and_two_sets_share_a_collection(shelf: Path, shards: Path, tmp_path: Path) -> None:
+def test_a_changed_row_is_written_again_and_two_sets_share_a_collection(
+    shelf: Path, shards: Path, tmp_path: Path
+) -> None:
     place = parse_place(f"milvus://{tmp_path / 'a.db'}/photos")
     push(shards, str(place))
     more = paint(tmp_path / "more" / "extra.png", "red").parent
     index_folder(more, encoder=ColourEncoder())
     report = push(shards_of(more, tmp_path / "out"), str(place))
     assert counts(report) == (1, 0, 0, 151)
-    assert report.notes == [f"the collection's photos are in {shelf}, these in {more}: its paths now belong to several places"]
+    assert report.notes == [
+        (
+            f"the collection's photos are in {shelf}, these in {more}: its paths now belong to "
+            "several places"
+        )
+    ]
     rows, halves = next(open_shards(shards).blocks())
     connection = connect(place)
     report = prepare(connection, open_shards(shards).manifest)
@@ -263,7 +371,11 @@ def test_what_milvus_cannot_hold_is_counted_and_named(shards: Path, tmp_path: Pa
     ]
     connection = connect(parse_place(f"milvus://{tmp_path / 'a.db'}/photos"))
     report = prepare(connection, open_shards(shards).manifest)
-    push_blocks(connection, [(odd, halves[:3]), ([replace(rows[3], photo_id=rows[1].photo_id)], halves[3:4])], report)
+    push_blocks(
+        connection,
+        [(odd, halves[:3]), ([replace(rows[3], photo_id=rows[1].photo_id)], halves[3:4])],
+        report,
+    )
     connection.close()
     assert counts(report) == (1, 0, 3, 1)
     assert report.notes == [
@@ -277,7 +389,10 @@ def test_other_vectors_are_refused_before_anything_is_written(shards: Path, tmp_
     place = f"milvus://{tmp_path / 'a.db'}/photos"
     push(shards, place)
     halves = np.eye(3, 8, dtype=np.float16)
-    rows = [replace(row, photo_id=number) for number, row in enumerate(next(open_shards(shards).blocks())[0][:3], 1)]
+    rows = [
+        replace(row, photo_id=number)
+        for number, row in enumerate(next(open_shards(shards).blocks())[0][:3], 1)
+    ]
     small = create_shards(tmp_path / "small", manifest_of(8))
     small.write(0, rows, halves)
     dim = open_shards(shards).manifest.dim
@@ -289,7 +404,9 @@ def test_other_vectors_are_refused_before_anything_is_written(shards: Path, tmp_
     ):
         with pytest.raises(EncoderMismatch, match=words):
             push(output, place)
-    with pytest.raises(CollectionError, match="has the index AUTOINDEX, not FLAT: leave out --index"):
+    with pytest.raises(
+        CollectionError, match="has the index AUTOINDEX, not FLAT: leave out --index"
+    ):
         push(shards, place, index="flat")
     with MilvusCollection(place) as found:
         assert (len(found), found.store.generation()) == (150, 1)
@@ -297,7 +414,9 @@ def test_other_vectors_are_refused_before_anything_is_written(shards: Path, tmp_
 
 
 def test_an_index_that_milvus_has_not_leaves_nothing(shards: Path, tmp_path: Path) -> None:
-    with pytest.raises(CollectionError, match="there is no index 'NOTHING': one of AUTOINDEX, FLAT, "):
+    with pytest.raises(
+        CollectionError, match="there is no index 'NOTHING': one of AUTOINDEX, FLAT, "
+    ):
         push(shards, f"milvus://{tmp_path / 'a.db'}/photos", index="nothing")
     connection = connect(parse_place(f"milvus://{tmp_path / 'a.db'}/photos"))
     assert not connection.exists()
@@ -320,7 +439,7 @@ def test_a_damaged_block_is_refused(shards: Path, tmp_path: Path) -> None:
     connection.close()
 
 
-# -- what goes wrong --------------------------------------------------------------------------------------------------
+# -- what goes wrong -------------------------------------------------------------------------------
 
 
 def one_line(caught: pytest.ExceptionInfo[VitsearchError]) -> str:
@@ -334,7 +453,10 @@ def test_a_dead_server_is_told_soon() -> None:
         port = closed.getsockname()[1]
     with pytest.raises(CollectionError) as caught:
         MilvusCollection(f"milvus://127.0.0.1:{port}/photos")
-    assert one_line(caught) == f"no Milvus answers at http://127.0.0.1:{port}: start it, or check host and port after milvus://"
+    assert one_line(caught) == (
+        f"no Milvus answers at http://127.0.0.1:{port}: start it, or check host and port after "
+        "milvus://"
+    )
 
 
 def test_a_server_that_is_no_milvus_is_told_soon() -> None:
@@ -348,10 +470,15 @@ def test_a_server_that_is_no_milvus_is_told_soon() -> None:
 
 
 def test_what_is_not_there(uri: str, tmp_path: Path) -> None:
-    with pytest.raises(CollectionNotFound, match="there is no file .*none.db of Milvus Lite: push a shard set into it"):
+    with pytest.raises(
+        CollectionNotFound,
+        match="there is no file .*none.db of Milvus Lite: push a shard set into it",
+    ):
         MilvusCollection(f"milvus://{tmp_path}/none.db/photos")
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(CollectionNotFound, match="there is no collection other at .*a.db: push a shard set there"):
+    with pytest.raises(
+        CollectionNotFound, match="there is no collection other at .*a.db: push a shard set there"
+    ):
         MilvusCollection(uri.removesuffix("photos") + "other")
     with pytest.raises(CollectionError, match="there is no folder .*none"):
         connect(parse_place(f"milvus://{tmp_path}/none/a.db/photos"))
@@ -361,8 +488,15 @@ def test_a_collection_of_somebody_else_is_refused(shards: Path, tmp_path: Path) 
     place = parse_place(f"milvus://{tmp_path / 'a.db'}/photos")
     connection = connect(place)
     connection._client.create_collection("photos", dimension=4)
-    for call in (connection.facts, lambda: push(shards, str(place)), lambda: MilvusCollection(str(place))):
-        with pytest.raises(CollectionError, match="was not made by vitsearch: push a shard set into another --collection NAME"):
+    for call in (
+        connection.facts,
+        lambda: push(shards, str(place)),
+        lambda: MilvusCollection(str(place)),
+    ):
+        with pytest.raises(
+            CollectionError,
+            match="was not made by vitsearch: push a shard set into another --collection NAME",
+        ):
             call()
     connection.close()
 
@@ -382,28 +516,46 @@ def test_candidates_know_how_many_there_are(both: tuple[Collection, MilvusCollec
     assert (ids.tolist(), more) == ([], False)
 
 
-# -- the command line -------------------------------------------------------------------------------------------------
+# -- the command line ------------------------------------------------------------------------------
 
 
 def test_push_and_search_from_the_command_line(shelf: Path, shards: Path, tmp_path: Path) -> None:
     place = f"milvus://{tmp_path / 'a.db'}"
-    pushed = vitsearch("push", shards, "--milvus", place, "--collection", "photos", "--index", "flat", "--json")
+    pushed = vitsearch(
+        "push", shards, "--milvus", place, "--collection", "photos", "--index", "flat", "--json"
+    )
     assert pushed.returncode == 0, pushed.stderr
     report = json.loads(pushed.stdout)
-    assert {name: report[name] for name in ("place", "index", "written", "total", "checked", "found", "notes")} == {
-        "place": f"{place}/photos", "index": "FLAT", "written": 150, "total": 150, "checked": 4, "found": 4, "notes": []
-    }  # fmt: skip
+    assert {
+        name: report[name]
+        for name in ("place", "index", "written", "total", "checked", "found", "notes")
+    } == {
+        "place": f"{place}/photos",
+        "index": "FLAT",
+        "written": 150,
+        "total": 150,
+        "checked": 4,
+        "found": 4,
+        "notes": [],
+    }
     again = vitsearch("push", shards, "--milvus", f"{place}/photos")
-    assert again.stdout.decode().startswith(f"{place}/photos holds 150 photos (0 written, 150 unchanged; FLAT) in ")
+    assert again.stdout.decode().startswith(
+        f"{place}/photos holds 150 photos (0 written, 150 unchanged; FLAT) in "
+    )
     for arguments in (
         ["search", "red", "-k", "7"],
         ["similar", "year1/004.png", "--where", "camera like '%nikon%'"],
         ["search", "red", "--paths"],
     ):
-        found = [vitsearch(arguments[0], where, *arguments[1:]) for where in (shelf, f"{place}/photos")]
+        found = [
+            vitsearch(arguments[0], where, *arguments[1:]) for where in (shelf, f"{place}/photos")
+        ]
         assert found[1].returncode == 0, found[1].stderr
         assert (found[1].stdout, found[1].stderr) == (found[0].stdout, b"")
-    labels = [vitsearch("label", where, "--labels", "red,blue", "--json") for where in (shelf, f"{place}/photos")]
+    labels = [
+        vitsearch("label", where, "--labels", "red,blue", "--json")
+        for where in (shelf, f"{place}/photos")
+    ]
     assert labels[1].stdout == labels[0].stdout != b""
     info = json.loads(vitsearch("info", f"{place}/photos", "--json").stdout)
     assert (info["photos"], info["encoder"], info["index"]) == (150, "colour", "FLAT")
@@ -415,17 +567,30 @@ def test_push_and_search_from_the_command_line(shelf: Path, shards: Path, tmp_pa
         (
             ["failures"],
             1,
-            "is a collection in Milvus, and `vitsearch failures` works on a folder of photos: name the folder; search, similar",
+            (
+                "is a collection in Milvus, and `vitsearch failures` works on a folder of photos: "
+                "name the folder; search, similar"
+            ),
         ),
         (["index"], 1, "`vitsearch index` works on a folder of photos"),
-        (["search", "red", "--collection", "x"], 2, "--collection DIR goes with a folder of photos"),
-        (["label", "--labels", "a", "--store"], 2, "--store writes into a collection on disk: label that one, and push it again"),
+        (
+            ["search", "red", "--collection", "x"],
+            2,
+            "--collection DIR goes with a folder of photos",
+        ),
+        (
+            ["label", "--labels", "a", "--store"],
+            2,
+            "--store writes into a collection on disk: label that one, and push it again",
+        ),
         (["label", "--labels", "a", "--xmp"], 2, "--xmp writes beside the photos"),
         (["label", "--labels", "a", "--sort-into", "x"], 2, "--sort-into takes a folder of photos"),
         (["search", "red"], 1, "there is no file "),
     ],
 )
-def test_what_milvus_is_not_for_is_told(tmp_path: Path, arguments: list[str], code: int, words: str) -> None:
+def test_what_milvus_is_not_for_is_told(
+    tmp_path: Path, arguments: list[str], code: int, words: str
+) -> None:
     done = vitsearch(arguments[0], f"milvus://{tmp_path}/none.db/photos", *arguments[1:])
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (code, b"", 1)
     assert words in done.stderr.decode()
@@ -434,44 +599,69 @@ def test_what_milvus_is_not_for_is_told(tmp_path: Path, arguments: list[str], co
 
 def test_a_push_that_cannot_be_is_told_in_one_line(shards: Path, tmp_path: Path) -> None:
     cases = [
-        ([shards, "--milvus", "http://localhost:1", "--collection", "a"], "names nothing in Milvus: write milvus://HOST:PORT/NAME"),
-        ([shards, "--milvus", "milvus://localhost:1", "--collection", "a"], "no Milvus answers at http://localhost:1: start it"),
+        (
+            [shards, "--milvus", "http://localhost:1", "--collection", "a"],
+            "names nothing in Milvus: write milvus://HOST:PORT/NAME",
+        ),
+        (
+            [shards, "--milvus", "milvus://localhost:1", "--collection", "a"],
+            "no Milvus answers at http://localhost:1: start it",
+        ),
         ([tmp_path / "none", "--milvus", f"milvus://{tmp_path}/a.db/photos"], "none"),
     ]
     for arguments, words in cases:
         done = vitsearch("push", *arguments)
-        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, b"", 1), done.stderr
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, b"", 1), (
+            done.stderr
+        )
         assert words in done.stderr.decode()
     assert not (tmp_path / "a.db").exists()
 
 
-# -- the web page -----------------------------------------------------------------------------------------------------
+# -- the web page ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def site(uri: str) -> Iterator[TestClient]:
     service = PhotoService.open(uri, encoder=ColourEncoder(), settings=ServeSettings())
-    with TestClient(make_app(service, ServeSettings()), base_url="http://127.0.0.1:8765", client=("127.0.0.1", 50_000)) as client:
+    with TestClient(
+        make_app(service, ServeSettings()),
+        base_url="http://127.0.0.1:8765",
+        client=("127.0.0.1", 50_000),
+    ) as client:
         yield client
     service.close()
 
 
-def test_the_page_shows_a_collection_in_milvus(site: TestClient, both: tuple[Collection, MilvusCollection]) -> None:
+def test_the_page_shows_a_collection_in_milvus(
+    site: TestClient, both: tuple[Collection, MilvusCollection]
+) -> None:
     local, _ = both
     answer = site.get("/api/search", params={"q": "red", "k": 7, "where": "year >= 2019"})
     assert answer.status_code == 200, answer.text
     found = answer.json()["results"]
     expected = local.search("red", 7, where="year >= 2019")
-    assert [(one["path"], one["score"]) for one in found] == [(hit.path, pytest.approx(hit.score, abs=1e-6)) for hit in expected]
+    assert [(one["path"], one["score"]) for one in found] == [
+        (hit.path, pytest.approx(hit.score, abs=1e-6)) for hit in expected
+    ]
     one = photo_id("year1/004.png")
     alike = site.get(f"/api/similar/{one}", params={"k": 5}).json()["results"]
-    assert [hit["path"] for hit in alike] == [hit.path for hit in local.similar(local.root / "year1" / "004.png", 5)]
+    assert [hit["path"] for hit in alike] == [
+        hit.path for hit in local.similar(local.root / "year1" / "004.png", 5)
+    ]
     assert site.get(f"/api/photos/{one}").json()["path"] == "year1/004.png"
-    assert site.get(f"/api/photos/{one}/thumbnail", params={"size": 160}).headers["content-type"] == "image/webp"
+    assert (
+        site.get(f"/api/photos/{one}/thumbnail", params={"size": 160}).headers["content-type"]
+        == "image/webp"
+    )
     info = site.get("/api/info").json()
     assert {name: info[name] for name in ("photos", "encoder", "index", "recall", "failed")} == {
-        "photos": 150, "encoder": "colour", "index": "FLAT", "recall": 1.0, "failed": None
-    }  # fmt: skip
+        "photos": 150,
+        "encoder": "colour",
+        "index": "FLAT",
+        "recall": 1.0,
+        "failed": None,
+    }
 
 
 @pytest.mark.parametrize(
@@ -484,7 +674,14 @@ def test_the_page_shows_a_collection_in_milvus(site: TestClient, both: tuple[Col
         ("/labels?labels=red%0Ablue", "blue"),
         ("/duplicates", "is a copy|are copies"),
         ("/duplicates?kind=alike", "group|There are none"),
-        ("/failures", "Milvus holds photos only: the files that could not be read are listed in the shards that were pushed"),
+        (
+            "/failures",
+            (
+                "Milvus holds photos only: the files that could not be read are listed in the "
+                "shards "
+                "that were pushed"
+            ),
+        ),
         ("/map/list", "150 photos in"),
     ],
 )
@@ -494,7 +691,9 @@ def test_the_pages_of_a_collection_in_milvus(site: TestClient, address: str, wor
     assert re.search(words, page.text)
 
 
-def test_the_map_names_photos_whose_numbers_have_63_bits(site: TestClient, both: tuple[Collection, MilvusCollection]) -> None:
+def test_the_map_names_photos_whose_numbers_have_63_bits(
+    site: TestClient, both: tuple[Collection, MilvusCollection]
+) -> None:
     body = site.get("/map/places").content
     ids = np.frombuffer(body[: 150 * 8], dtype="<u8").tolist()
     assert len(body) == 150 * 16
@@ -504,7 +703,9 @@ def test_the_map_names_photos_whose_numbers_have_63_bits(site: TestClient, both:
 def test_a_photo_that_is_not_here_says_what_to_do(uri: str) -> None:
     service = PhotoService.open(uri, encoder=ColourEncoder(), root="/nowhere")
     try:
-        with pytest.raises(UnknownPhoto, match="is not there any more: say with --photos ROOT where the photos are"):
+        with pytest.raises(
+            UnknownPhoto, match="is not there any more: say with --photos ROOT where the photos are"
+        ):
             service.file_of(photo_id("year1/004.png"))
         with pytest.raises(QueryError, match="Milvus holds photos only"):
             service.failures()

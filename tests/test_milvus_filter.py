@@ -15,13 +15,13 @@ from test_where import PATTERN, PHOTOS, TREE, agreed, photo
 from test_where import db as db
 
 from vitsearch.errors import QueryError
+from vitsearch.filters import Where, parse_where, photo_facts
+from vitsearch.filters.tree import Between, Comparison, In, IsNull, Like, Not
 from vitsearch.milvus import Facts, connect, milvus_filter, parse_place
-from vitsearch.milvus.connection import Connection
-from vitsearch.milvus.fold import folded
+from vitsearch.milvus.client import Connection
+from vitsearch.milvus.filter import folded
 from vitsearch.milvus.rows import photo_of, row_of, unheld
 from vitsearch.types import Photo
-from vitsearch.where import Where, parse_where, photo_facts
-from vitsearch.where.tree import Between, Comparison, In, IsNull, Like, Not
 
 EVERYTHING = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))
 MANY = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -30,7 +30,9 @@ MANY = settings(max_examples=60, deadline=None, suppress_health_check=list(Healt
 @pytest.fixture(scope="module")
 def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
     """An empty collection in a file of Milvus Lite."""
-    with closing(connect(parse_place(f"milvus://{tmp_path_factory.mktemp('milvus') / 'a.db'}/photos"))) as found:
+    with closing(
+        connect(parse_place(f"milvus://{tmp_path_factory.mktemp('milvus') / 'a.db'}/photos"))
+    ) as found:
         found.create(Facts("colour", "f", "float32", 2, "", "", "scaled"), "FLAT", {})
         found.load()
         yield found
@@ -39,7 +41,10 @@ def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
 def put(milvus: Connection, photos: Sequence[Photo]) -> list[Photo]:
     """Fill the collection with those photos that it can hold, and return them, numbered."""
     held = [one for one in photos if unheld(one) is None]
-    numbered = [dataclasses.replace(one, photo_id=number, fingerprint=b"f" * 16) for number, one in enumerate(held, 1)]
+    numbered = [
+        dataclasses.replace(one, photo_id=number, fingerprint=b"f" * 16)
+        for number, one in enumerate(held, 1)
+    ]
     milvus._client.delete(milvus.place.name, filter="id > 0")
     if numbered:
         milvus.upsert([row_of(one, np.array([1, 0], dtype=np.float16)) for one in numbered])
@@ -50,11 +55,15 @@ def left(milvus: Connection, condition: str) -> list[int]:
     return [row["id"] for page in milvus.pages(["id"], condition) for row in page]
 
 
-def check(milvus: Connection, db: sqlite3.Connection, photos: Sequence[Photo], tree: Where) -> list[bool]:
+def check(
+    milvus: Connection, db: sqlite3.Connection, photos: Sequence[Photo], tree: Where
+) -> list[bool]:
     """What Milvus says of each photo, which is what SQLite and the plain test say."""
     truths = agreed(db, photos, tree)
     found = left(milvus, milvus_filter(tree))
-    assert found == [one.photo_id for one, truth in zip(photos, truths, strict=True) if truth], milvus_filter(tree)
+    assert found == [one.photo_id for one, truth in zip(photos, truths, strict=True) if truth], (
+        milvus_filter(tree)
+    )
     return [truth is True for truth in truths]
 
 
@@ -74,9 +83,19 @@ def test_filters_leave_the_same_rows_as_in_sqlite(
 
 
 @MANY
-@given(PHOTOS, st.lists(PATTERN, min_size=5, max_size=5), st.sampled_from(["path", "camera", "label", "taken_at", "mtime"]), st.booleans())
+@given(
+    PHOTOS,
+    st.lists(PATTERN, min_size=5, max_size=5),
+    st.sampled_from(["path", "camera", "label", "taken_at", "mtime"]),
+    st.booleans(),
+)
 def test_patterns_leave_the_same_rows(
-    milvus: Connection, db: sqlite3.Connection, photos: list[Photo], patterns: list[str], column: str, no: bool
+    milvus: Connection,
+    db: sqlite3.Connection,
+    photos: list[Photo],
+    patterns: list[str],
+    column: str,
+    no: bool,
 ) -> None:
     held = put(milvus, photos)
     for pattern in patterns if held else ():
@@ -115,12 +134,28 @@ ODD = [
 @pytest.mark.parametrize(
     "text",
     [
-        r"path like '%\%%'", r"path like 'a\_b'", r"path like 'a_b'", r"path like 'A\\B'", r"path like '%\\%'", "path like '%''%'",
-        "path like '%\"%'", "path like 'line_break'", "path like 'É'", "path like 's'", "path like 'k'", "path not like '%a%'",
-        "path like '%%'", "path = 'it''s'", "path = 'a\\b'", "path > 'a' and path < 'b'", "path in ('tab\t', '\0', '\"q\"')",
-        "not path = 'line\nbreak'", "path like ''", "path like '_'",
+        r"path like '%\%%'",
+        r"path like 'a\_b'",
+        r"path like 'a_b'",
+        r"path like 'A\\B'",
+        r"path like '%\\%'",
+        "path like '%''%'",
+        "path like '%\"%'",
+        "path like 'line_break'",
+        "path like 'É'",
+        "path like 's'",
+        "path like 'k'",
+        "path not like '%a%'",
+        "path like '%%'",
+        "path = 'it''s'",
+        "path = 'a\\b'",
+        ("path > 'a' and path < 'b'"),
+        ("path in ('tab\t', '\0', '\"q\"')"),
+        "not path = 'line\nbreak'",
+        "path like ''",
+        "path like '_'",
     ],
-)  # fmt: skip
+)
 def test_quotes_and_escapes(milvus: Connection, db: sqlite3.Connection, text: str) -> None:
     check(milvus, db, put(milvus, [photo(name) for name in ODD]), parse_where(text))
 
@@ -131,8 +166,13 @@ AROUND = [*EDGES, -(2.0**63), 2.0**63, -1e300, 1e300, 0.5, -0.5, -0.0, 1.0]
 
 @pytest.mark.parametrize("sign", ["=", "!=", "<", "<=", ">", ">="])
 @pytest.mark.parametrize("column", ["size", "year", "latitude"])
-def test_numbers_at_the_edges_of_64_bits(milvus: Connection, db: sqlite3.Connection, sign: str, column: str) -> None:
-    photos = [photo(f"{size}", taken_at="2019-01-01T00:00:00", size=size, latitude=float(size)) for size in EDGES] + [photo("x")]
+def test_numbers_at_the_edges_of_64_bits(
+    milvus: Connection, db: sqlite3.Connection, sign: str, column: str
+) -> None:
+    photos = [
+        photo(f"{size}", taken_at="2019-01-01T00:00:00", size=size, latitude=float(size))
+        for size in EDGES
+    ] + [photo("x")]
     held = put(milvus, photos)
     for value in [*AROUND, 2**53 + 1, 2019, 2019.5, 5e-324]:
         check(milvus, db, held, Comparison(column, sign, value))
@@ -174,7 +214,13 @@ def test_a_name_that_is_no_utf_8_is_in_no_collection() -> None:
     assert milvus_filter(Comparison("camera", "!=", "caf\udce9")) == "camera is not null"
     assert milvus_filter(Like("path", "%\udce9%")) == "id < 0"
     assert milvus_filter(In("path", ("caf\udce9", "a"))) == 'path in ["a"]'
-    with pytest.raises(QueryError, match=r"^Milvus holds UTF-8 only, so that path < 'caf\\udce9' cannot be asked: leave out that name$"):
+    with pytest.raises(
+        QueryError,
+        match=(
+            r"^Milvus holds UTF-8 only, so that path < 'caf\\udce9' cannot be asked: leave out "
+            r"that name$"
+        ),
+    ):
         milvus_filter(Comparison("path", "<", "caf\udce9"))
 
 
@@ -195,28 +241,40 @@ def test_a_tree_made_by_hand_cannot_bring_its_own_words(tree: Where) -> None:
 
 
 def test_folding_is_what_python_takes_for_equal_in_any_case() -> None:
-    """Over all characters: each is like its folded one, and two cased ones are folded to one exactly where they are alike."""
+    """Over all characters: each is like its folded one, and two cased ones are folded to one
+    exactly where they are alike.
+    """
     table = dict(zip(EVERYTHING, folded(EVERYTHING), strict=True))
     assert len(folded(EVERYTHING)) == len(EVERYTHING)
     assert not set(table.values()) & set("%_\\\"'\0\n\r\t\x7f\u2028\u2029")
     marks = set("%_\\\"'\u2028\u2029") | {chr(code) for code in (*range(32), *range(127, 160))}
     assert [
-        char for char, fold in table.items() if char != fold and char not in marks and not re.fullmatch(char, fold, re.IGNORECASE)
+        char
+        for char, fold in table.items()
+        if char != fold and char not in marks and not re.fullmatch(char, fold, re.IGNORECASE)
     ] == []
-    assert len({table[mark] for mark in marks}) == len(marks)  # nor is one mark taken for another, or for a letter
+    assert len({table[mark] for mark in marks}) == len(
+        marks
+    )  # nor is one mark taken for another, or for a letter
     groups: dict[str, set[str]] = {}
     for char, fold in table.items():
         groups.setdefault(fold, set()).add(char)
     assert [group for group in groups.values() if group & marks and len(group) > 1] == []
     cased = [char for char in EVERYTHING if char.lower() != char or char.upper() != char]
     whole = "".join(cased)
-    assert [char for char in cased if set(re.findall(char, whole, re.IGNORECASE)) != groups[table[char]] & set(cased)] == []
+    assert [
+        char
+        for char in cased
+        if set(re.findall(char, whole, re.IGNORECASE)) != groups[table[char]] & set(cased)
+    ] == []
 
 
 def test_what_milvus_cannot_hold() -> None:
     assert [unheld(photo(path)) for path in ("café", "caf\udce9", "a" * 65_536)] == [
-        None, "the name is no UTF-8", "the name is longer than 65,535 bytes"
-    ]  # fmt: skip
+        None,
+        "the name is no UTF-8",
+        "the name is longer than 65,535 bytes",
+    ]
     assert unheld(photo("a", None, "x\udcff")) == "the camera is no UTF-8"
 
 
@@ -224,7 +282,11 @@ def test_photo_facts_are_what_is_stored() -> None:
     one = photo("Ä%.jpg", "2019-07-14T18:30:05", "Nikon", latitude=-1.5)
     row = row_of(one, np.array([0.5, 1], dtype=np.float16))
     assert {name: row[name] for name in photo_facts(one)} == photo_facts(one)
-    assert (row["path_folded"], row["camera_folded"], row["label_folded"]) == ("äA.jpg", "nikon", None)
+    assert (row["path_folded"], row["camera_folded"], row["label_folded"]) == (
+        "äA.jpg",
+        "nikon",
+        None,
+    )
     assert row["vector"] == [0.5, 1.0]
 
 
@@ -239,9 +301,17 @@ PLACES = {
 
 def test_places() -> None:
     found = {name: parse_place(name) for name in PLACES}
-    assert {name: (place.address, place.name, place.file) for name, place in found.items()} == PLACES
-    assert parse_place("milvus://localhost:19530", "photos") == found["milvus://localhost:19530/photos"]
-    assert parse_place("milvus://localhost:19530/photos", "photos") == found["milvus://localhost:19530/photos"]
+    assert {
+        name: (place.address, place.name, place.file) for name, place in found.items()
+    } == PLACES
+    assert (
+        parse_place("milvus://localhost:19530", "photos")
+        == found["milvus://localhost:19530/photos"]
+    )
+    assert (
+        parse_place("milvus://localhost:19530/photos", "photos")
+        == found["milvus://localhost:19530/photos"]
+    )
     assert parse_place("milvus://./a.db", "photos") == found["milvus://./a.db/photos"]
     assert [str(place) for place in found.values()][:1] == ["milvus://localhost:19530/photos"]
 
@@ -249,11 +319,18 @@ def test_places() -> None:
 @pytest.mark.parametrize(
     ("uri", "name"),
     [
-        ("http://localhost/photos", None), ("milvus://localhost:19530", None), ("milvus://", None), ("milvus:///photos", None),
-        ("milvus://localhost:99999/photos", None), ("milvus://localhost/my-photos", None), ("milvus://a b/photos", None),
-        ("milvus://localhost/photos", "others"), ("milvus+https://./a.db/photos", None), ("milvus://localhost/1a", None),
+        ("http://localhost/photos", None),
+        ("milvus://localhost:19530", None),
+        ("milvus://", None),
+        ("milvus:///photos", None),
+        ("milvus://localhost:99999/photos", None),
+        ("milvus://localhost/my-photos", None),
+        ("milvus://a b/photos", None),
+        ("milvus://localhost/photos", "others"),
+        ("milvus+https://./a.db/photos", None),
+        ("milvus://localhost/1a", None),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_place_is_told_in_one_line(uri: str, name: str | None) -> None:
     from vitsearch.errors import CollectionError
 

@@ -10,15 +10,29 @@ import pytest
 from PIL import Image
 
 from vitsearch.encoders import load_encoder
+from vitsearch.encoders.base import Encoder, fingerprint_of, pace, release
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.encoders.mini import encoder as mini
-from vitsearch.encoders.mini.encoder import FOLDER, MiniEncoder, choose_providers, fingerprint_facts, load_mini, padded, read_config
-from vitsearch.encoders.protocol import Encoder, fingerprint_of, pace, release
-from vitsearch.encoders.sessions import usable_cores
+from vitsearch.encoders.mini.encoder import (
+    FOLDER,
+    MiniEncoder,
+    choose_providers,
+    fingerprint_facts,
+    load_mini,
+    padded,
+    read_config,
+)
+from vitsearch.encoders.onnx.session import usable_cores
 from vitsearch.errors import EncoderError
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
-TEXTS = ["a dog runs on the beach", "cat", "", "two people sit at a table in front of a large window and talk " * 30, "ünïcödé 🐕\n\t"]
+TEXTS = [
+    "a dog runs on the beach",
+    "cat",
+    "",
+    "two people sit at a table in front of a large window and talk " * 30,
+    "ünïcödé 🐕\n\t",
+]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +41,9 @@ def encoder() -> MiniEncoder:
 
 
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:
-    coarse = np.random.default_rng(seed).integers(0, 256, (min(height, 12), min(width, 12), 3), dtype=np.uint8)
+    coarse = np.random.default_rng(seed).integers(
+        0, 256, (min(height, 12), min(width, 12), 3), dtype=np.uint8
+    )
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
@@ -36,7 +52,9 @@ def test_a_stored_vector_does_not_depend_on_its_batch() -> None:
     pictures = [bulk.prepare(picture(300, 200, seed)) for seed in range(5)]
     together = bulk.encode_prepared(pictures)
     for size in (1, 2, 3, 4):
-        parts = [bulk.encode_prepared(pictures[start : start + size]) for start in range(0, 5, size)]
+        parts = [
+            bulk.encode_prepared(pictures[start : start + size]) for start in range(0, 5, size)
+        ]
         assert np.concatenate(parts).tobytes() == together.tobytes()
 
 
@@ -44,7 +62,11 @@ def test_contract(encoder: MiniEncoder) -> None:
     assert isinstance(encoder, Encoder)
     assert (encoder.name, encoder.dim, encoder.logit_bias) == ("mini", 640, None)
     assert 1 < encoder.logit_scale <= 100
-    assert encoder.fingerprint == load_mini().fingerprint == fingerprint_of(fingerprint_facts(read_config()))
+    assert (
+        encoder.fingerprint
+        == load_mini().fingerprint
+        == fingerprint_of(fingerprint_facts(read_config()))
+    )
 
 
 def test_none_in_none_out(encoder: MiniEncoder) -> None:
@@ -60,7 +82,9 @@ def test_stored_hash_is_the_files() -> None:
 
 def test_fingerprint_follows_the_weights() -> None:
     other = read_config() | {"weights_sha256": "0" * 64}
-    assert fingerprint_of(fingerprint_facts(other)) != fingerprint_of(fingerprint_facts(read_config()))
+    assert fingerprint_of(fingerprint_facts(other)) != fingerprint_of(
+        fingerprint_facts(read_config())
+    )
 
 
 def test_everything_fits_in_40_megabytes() -> None:
@@ -83,7 +107,9 @@ def test_any_size_gives_a_unit_vector(encoder: MiniEncoder, size: tuple[int, int
 
 def test_prepare_takes_the_middle_square(encoder: MiniEncoder) -> None:
     wide = picture(600, 300)
-    np.testing.assert_array_equal(encoder.prepare(wide), encoder.prepare(wide.crop((150, 0, 450, 300))))
+    np.testing.assert_array_equal(
+        encoder.prepare(wide), encoder.prepare(wide.crop((150, 0, 450, 300)))
+    )
 
 
 def test_prepare_takes_a_grey_picture_as_rgb(encoder: MiniEncoder) -> None:
@@ -98,34 +124,53 @@ def test_supervised_head_gives_the_logits_of_the_torch_form(encoder: MiniEncoder
     images = [picture(300, 260, seed=i) for i in range(18)]
     network = load_network(FOLDER / "mini.safetensors", MiniConfig(**read_config()["network"]))
     with torch.no_grad():
-        expected = network.encode_and_classify(torch.from_numpy(np.stack([encoder.prepare(image) for image in images])))[1].numpy()
+        expected = network.encode_and_classify(
+            torch.from_numpy(np.stack([encoder.prepare(image) for image in images]))
+        )[1].numpy()
     logits = encoder.class_logits(images)
     assert (logits.shape, logits.dtype) == ((18, 1000), np.float32)
     np.testing.assert_allclose(logits, expected, atol=1e-3)
-    np.testing.assert_allclose(np.concatenate([encoder.class_logits([image]) for image in images]), logits, atol=1e-4)
+    np.testing.assert_allclose(
+        np.concatenate([encoder.class_logits([image]) for image in images]), logits, atol=1e-4
+    )
     assert encoder.class_logits([]).shape == (0, 1000)
 
 
 def test_class_names_are_those_of_imagenet(encoder: MiniEncoder) -> None:
     assert len(encoder.class_names) == 1000
-    assert [encoder.class_names[place] for place in (0, 217, 497, 574)] == ["tench", "English springer", "church", "golf ball"]
-    assert {name for name in encoder.class_names if encoder.class_names.count(name) > 1} == {"crane", "maillot"}
+    assert [encoder.class_names[place] for place in (0, 217, 497, 574)] == [
+        "tench",
+        "English springer",
+        "church",
+        "golf ball",
+    ]
+    assert {name for name in encoder.class_names if encoder.class_names.count(name) > 1} == {
+        "crane",
+        "maillot",
+    }
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_vectors_do_not_depend_on_the_number_of_threads(encoder: MiniEncoder, threads: int) -> None:
     other = load_mini(threads=threads)
     images = [picture(300 + 7 * i, 280, seed=i) for i in range(3)]
-    np.testing.assert_allclose(other.encode_images(images), encoder.encode_images(images), atol=1e-5)
+    np.testing.assert_allclose(
+        other.encode_images(images), encoder.encode_images(images), atol=1e-5
+    )
     np.testing.assert_allclose(other.encode_texts(TEXTS), encoder.encode_texts(TEXTS), atol=1e-5)
 
 
-def test_an_encoder_for_many_pictures_gives_the_same_vectors_from_all_its_callers(encoder: MiniEncoder) -> None:
+def test_an_encoder_for_many_pictures_gives_the_same_vectors_from_all_its_callers(
+    encoder: MiniEncoder,
+) -> None:
     bulk = load_encoder("mini", bulk=True)
     callers, size = pace(bulk)
     assert (callers, size) == (usable_cores(), 4 if usable_cores() > 1 else None)
     assert pace(encoder) == (1, None)
-    batches = [[encoder.prepare(picture(300 + 7 * i + j, 280, seed=i)) for j in range(1 + i % 4)] for i in range(9)]
+    batches = [
+        [encoder.prepare(picture(300 + 7 * i + j, 280, seed=i)) for j in range(1 + i % 4)]
+        for i in range(9)
+    ]
     with ThreadPoolExecutor(max(3, callers)) as pool:
         rows = list(pool.map(bulk.encode_prepared, batches))
     for batch, found in zip(batches, rows, strict=True):
@@ -149,11 +194,15 @@ def test_image_does_not_depend_on_its_neighbours(encoder: MiniEncoder) -> None:
 def test_text_does_not_depend_on_its_neighbours(encoder: MiniEncoder) -> None:
     alone = np.concatenate([encoder.encode_texts([text]) for text in TEXTS])
     np.testing.assert_allclose(encoder.encode_texts(TEXTS), alone, atol=1e-5)
-    np.testing.assert_allclose(encoder.encode_texts(TEXTS * 20), np.concatenate([alone] * 20), atol=1e-5)
+    np.testing.assert_allclose(
+        encoder.encode_texts(TEXTS * 20), np.concatenate([alone] * 20), atol=1e-5
+    )
 
 
 def test_text_beyond_the_context_is_cut(encoder: MiniEncoder) -> None:
-    np.testing.assert_array_equal(encoder.encode_texts(["dog " * 200]), encoder.encode_texts(["dog " * 5000]))
+    np.testing.assert_array_equal(
+        encoder.encode_texts(["dog " * 200]), encoder.encode_texts(["dog " * 5000])
+    )
 
 
 def test_same_input_same_vector_also_from_threads() -> None:
@@ -170,7 +219,10 @@ def test_same_input_same_vector_also_from_threads() -> None:
 def test_both_towers_may_be_opened_at_once(encoder: MiniEncoder) -> None:
     fresh, image = load_mini(), Image.new("RGB", (40, 30), "teal")
     with ThreadPoolExecutor(4) as pool:
-        asked = [pool.submit(fresh.encode_texts, ["a teal wall"]), pool.submit(fresh.encode_images, [image])] * 2
+        asked = [
+            pool.submit(fresh.encode_texts, ["a teal wall"]),
+            pool.submit(fresh.encode_images, [image]),
+        ] * 2
         texts, images = asked[0].result(), asked[1].result()
     np.testing.assert_array_equal(images, encoder.encode_images([image]))
     np.testing.assert_array_equal(texts, encoder.encode_texts(["a teal wall"]))
@@ -184,8 +236,10 @@ def test_padding_is_masked() -> None:
 
 def test_words_search_loads_neither_torch_nor_the_image_tower() -> None:
     code = (
-        "import sys\nfrom vitsearch.encoders.mini.encoder import load_mini\ne = load_mini()\ne.encode_texts(['a dog'])\n"
-        "print(sorted(e._sessions), [m for m in ('torch', 'transformers', 'faiss') if m in sys.modules])"
+        "import sys\nfrom vitsearch.encoders.mini.encoder import load_mini\ne = "
+        "load_mini()\ne.encode_texts(['a dog'])\n"
+        "print(sorted(e._sessions), [m for m in ('torch', 'transformers', 'faiss') if m in "
+        "sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['text'] []"
@@ -201,7 +255,9 @@ def test_refusals() -> None:
 def test_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.json").write_text(json.dumps(read_config()))
     monkeypatch.setattr(mini, "FOLDER", tmp_path)
-    with pytest.raises(EncoderError, match=r"^mini: .*mini\.safetensors is missing: install vitsearch again$"):
+    with pytest.raises(
+        EncoderError, match=r"^mini: .*mini\.safetensors is missing: install vitsearch again$"
+    ):
         load_mini()
 
 
@@ -220,19 +276,25 @@ def test_torch_form_gives_the_same_vectors(encoder: MiniEncoder) -> None:
     rows = padded([[101, 1037, 3899, 102], [101, 4937, 102]])
     with torch.no_grad():
         seen = network.encode_and_classify(torch.from_numpy(np.stack(images)))[0].numpy()
-        read = network.encode_texts(torch.from_numpy(rows["ids"]), torch.from_numpy(rows["mask"])).numpy()
+        read = network.encode_texts(
+            torch.from_numpy(rows["ids"]), torch.from_numpy(rows["mask"])
+        ).numpy()
     np.testing.assert_allclose(encoder.encode_prepared(images), seen, atol=1e-4)
     np.testing.assert_allclose(encoder.encode_texts(["a dog", "cat"]), read, atol=1e-4)
 
 
-@pytest.mark.skipif(not (DATA / "flickr8k-dev.tar").exists(), reason="the Flickr8k dev set is not here")
+@pytest.mark.skipif(
+    not (DATA / "flickr8k-dev.tar").exists(), reason="the Flickr8k dev set is not here"
+)
 def test_flickr8k_floor(encoder: MiniEncoder) -> None:
     text_to_image, image_to_text = load_benchmark().flickr8k(encoder, DATA)
     assert text_to_image[10] >= 0.67
     assert image_to_text[10] >= 0.70
 
 
-@pytest.mark.skipif(not (DATA / "imagenette-dev.tar").exists(), reason="the imagenette dev set is not here")
+@pytest.mark.skipif(
+    not (DATA / "imagenette-dev.tar").exists(), reason="the imagenette dev set is not here"
+)
 def test_imagenette_floor(encoder: MiniEncoder) -> None:
     assert load_benchmark().imagenette(encoder, DATA) >= 0.93
     assert load_benchmark().supervised(encoder, DATA) >= 0.95

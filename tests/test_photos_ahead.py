@@ -18,7 +18,9 @@ def test_same_as_map(items: list[int], workers: int, ahead: int) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 30), st.integers(1, 4), st.integers(1, 9))
-def test_at_most_ahead_items_are_taken_and_not_handed_over(count: int, workers: int, ahead: int) -> None:
+def test_at_most_ahead_items_are_taken_and_not_handed_over(
+    count: int, workers: int, ahead: int
+) -> None:
     taken = 0
 
     def items() -> Iterator[int]:
@@ -27,7 +29,9 @@ def test_at_most_ahead_items_are_taken_and_not_handed_over(count: int, workers: 
             taken += 1
             yield item
 
-    for handed_over, item in enumerate(map_ahead(lambda item: item, items(), workers=workers, ahead=ahead)):
+    for handed_over, item in enumerate(
+        map_ahead(lambda item: item, items(), workers=workers, ahead=ahead)
+    ):
         assert item == handed_over
         assert taken <= handed_over + ahead
 
@@ -56,7 +60,10 @@ def test_an_error_comes_at_its_turn(place: int, workers: int, ahead: int, in_ite
 def test_a_consumer_that_stops_leaves_no_thread_and_no_work(error: type[BaseException]) -> None:
     before = threading.active_count()
     begun: list[int] = []
-    with suppress(error), closing(map_ahead(begun.append, iter(range(10**9)), workers=2, ahead=4)) as results:
+    with (
+        suppress(error),
+        closing(map_ahead(begun.append, iter(range(10**9)), workers=2, ahead=4)) as results,
+    ):
         next(results)
         raise error
     assert threading.active_count() == before

@@ -12,7 +12,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from odd_files import HAS_HEIF, bad_contents, bomb, encoded, good_contents, make_odd_files, oriented, picture
+from odd_files import (
+    HAS_HEIF,
+    bad_contents,
+    bomb,
+    encoded,
+    good_contents,
+    make_odd_files,
+    oriented,
+    picture,
+)
 from PIL import Image, ImageOps
 
 from vitsearch.errors import PhotoError
@@ -23,7 +32,9 @@ from vitsearch.types import PhotoInfo
 def difference(image: Image.Image, other: Image.Image) -> float:
     """The mean difference of two RGB pictures of one size, in levels of 255."""
     assert (image.mode, other.mode, image.size) == ("RGB", "RGB", other.size)
-    return float(np.abs(np.asarray(image, dtype=np.float32) - np.asarray(other, dtype=np.float32)).mean())
+    return float(
+        np.abs(np.asarray(image, dtype=np.float32) - np.asarray(other, dtype=np.float32)).mean()
+    )
 
 
 def is_readable(read: Callable[[], tuple[Image.Image, PhotoInfo]]) -> bool:
@@ -47,7 +58,9 @@ def test_odd_files_end_as_they_should(tmp_path: Path) -> None:
         return photo.image, photo.info
 
     states = make_odd_files(tmp_path)
-    assert {path: is_readable(partial(read, path)) for path in states} == {path: state == "indexed" for path, state in states.items()}
+    assert {path: is_readable(partial(read, path)) for path in states} == {
+        path: state == "indexed" for path, state in states.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -56,7 +69,13 @@ def test_odd_files_end_as_they_should(tmp_path: Path) -> None:
         ("truncated.jpg", "cannot be decoded: image file is truncated"),
         ("truncated.png", "cannot be decoded: .*truncated"),
         ("text.jpg", "not a photo: its content is of no picture format"),
-        ("bomb.png", r"100000 x 100000 = 10,000,000,000 pixels, over the cap of 250,000,000 \(raise max_pixels to read it\)"),
+        (
+            "bomb.png",
+            (
+                r"100000 x 100000 = 10,000,000,000 pixels, over the cap of 250,000,000 \(raise "
+                r"max_pixels to read it\)"
+            ),
+        ),
         ("page.gif", "not a photo"),
     ],
 )
@@ -69,11 +88,15 @@ def test_read_photo_gives_picture_facts_and_hash_of_the_whole_content(tmp_path: 
     content = encoded(picture(1), "PNG")
     (tmp_path / "a.png").write_bytes(content)
     photo = read_photo(tmp_path / "a.png")
-    assert photo == LoadedPhoto(photo.image, PhotoInfo(96, 64), hashlib.blake2b(content, digest_size=16).digest())
+    assert photo == LoadedPhoto(
+        photo.image, PhotoInfo(96, 64), hashlib.blake2b(content, digest_size=16).digest()
+    )
     assert difference(photo.image, picture(1)) == 0
 
 
-def test_not_regular_missing_empty_and_huge_files_are_refused_without_waiting(tmp_path: Path) -> None:
+def test_not_regular_missing_empty_and_huge_files_are_refused_without_waiting(
+    tmp_path: Path,
+) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "zero.jpg").write_bytes(b"")
     (tmp_path / "loop.jpg").symlink_to("loop.jpg")
@@ -103,7 +126,9 @@ class TestPixelCap:
             decode(content, max_pixels=1199)
 
     @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-    def test_the_cap_is_ours_above_pillows_and_pillows_is_left_as_it_was(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_cap_is_ours_above_pillows_and_pillows_is_left_as_it_was(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
         for name, content in good_contents().items():
             assert decode(content)[0].mode == "RGB", name
@@ -131,9 +156,17 @@ class TestPixelCap:
 class TestOrientation:
     @pytest.mark.parametrize("orientation", range(1, 9))
     @pytest.mark.parametrize(
-        ("format_name", "options"), [("PNG", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("WEBP", {"lossless": True})]
+        ("format_name", "options"),
+        [
+            ("PNG", {}),
+            ("TIFF", {}),
+            ("TIFF", {"compression": "tiff_lzw"}),
+            ("WEBP", {"lossless": True}),
+        ],
     )
-    def test_every_turn_is_undone_exactly(self, orientation: int, format_name: str, options: dict[str, object]) -> None:
+    def test_every_turn_is_undone_exactly(
+        self, orientation: int, format_name: str, options: dict[str, object]
+    ) -> None:
         image, info = decode(oriented(picture(1), orientation, format_name, **options))
         assert info == PhotoInfo(96, 64)
         assert difference(image, picture(1)) == 0
@@ -153,7 +186,9 @@ class TestOrientation:
     def test_a_reduced_decode_keeps_the_full_size_in_the_facts(self) -> None:
         image, info = decode(oriented(picture(1, (1600, 1200)), 6), at_least=256)
         assert (image.size, info) == ((400, 300), PhotoInfo(1600, 1200))
-        assert difference(image, picture(1, (1600, 1200)).resize((400, 300), Image.Resampling.BOX)) < 4
+        assert (
+            difference(image, picture(1, (1600, 1200)).resize((400, 300), Image.Resampling.BOX)) < 4
+        )
 
     def test_a_small_photo_is_not_reduced(self) -> None:
         image, info = decode(encoded(picture(1, (300, 200)), "JPEG"), at_least=256)
@@ -166,7 +201,9 @@ class TestColour:
         expected = np.rint(ramp / 257).astype(np.uint8)
         for format_name in ("PNG", "TIFF", "PPM"):
             image, _ = decode(encoded(Image.fromarray(ramp), format_name))
-            np.testing.assert_array_equal(np.asarray(image), np.dstack([expected] * 3), err_msg=format_name)
+            np.testing.assert_array_equal(
+                np.asarray(image), np.dstack([expected] * 3), err_msg=format_name
+            )
 
     def test_big_endian_sixteen_bits(self) -> None:
         ramp = np.arange(65536, dtype=">u2").reshape(256, 256)
@@ -183,12 +220,22 @@ class TestColour:
             (279, 4, len(strip)),
         ]
         entries = b"".join(
-            struct.pack(">HHI", tag, kind, 1) + (struct.pack(">HH", value, 0) if kind == 3 else struct.pack(">I", value))
+            struct.pack(">HHI", tag, kind, 1)
+            + (struct.pack(">HH", value, 0) if kind == 3 else struct.pack(">I", value))
             for tag, kind, value in tags
         )
-        content = b"MM\0*" + struct.pack(">I", 8 + len(strip)) + strip + struct.pack(">H", len(tags)) + entries + b"\0\0\0\0"
+        content = (
+            b"MM\0*"
+            + struct.pack(">I", 8 + len(strip))
+            + strip
+            + struct.pack(">H", len(tags))
+            + entries
+            + b"\0\0\0\0"
+        )
         image, _ = decode(content)
-        np.testing.assert_array_equal(np.asarray(image)[..., 0], np.rint(ramp / 257).astype(np.uint8))
+        np.testing.assert_array_equal(
+            np.asarray(image)[..., 0], np.rint(ramp / 257).astype(np.uint8)
+        )
 
     @pytest.mark.parametrize(
         ("values", "expected"),
@@ -201,12 +248,16 @@ class TestColour:
             ([7000.0, 7000.0, 7000.0], [0, 0, 0]),
         ],
     )
-    def test_floats_are_brought_to_eight_bits(self, values: list[float], expected: list[int]) -> None:
+    def test_floats_are_brought_to_eight_bits(
+        self, values: list[float], expected: list[int]
+    ) -> None:
         image, _ = decode(encoded(Image.fromarray(np.array([values], dtype=np.float32)), "TIFF"))
         assert [image.getpixel((x, 0)) for x in range(3)] == [(level,) * 3 for level in expected]
 
     def test_wide_integers_are_stretched(self) -> None:
-        image, _ = decode(encoded(Image.fromarray(np.array([[-1000, 0, 1000]], dtype=np.int32)), "TIFF"))
+        image, _ = decode(
+            encoded(Image.fromarray(np.array([[-1000, 0, 1000]], dtype=np.int32)), "TIFF")
+        )
         assert [image.getpixel((x, 0))[0] for x in range(3)] == [0, 128, 255]
 
     @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -215,22 +266,32 @@ class TestColour:
         image.putpixel((1, 0), (0, 0, 0, 128))
         image.putpixel((2, 0), (0, 0, 0, 0))
         upright, _ = decode(encoded(image.convert(mode), "PNG"))
-        assert [upright.getpixel((x, 0)) for x in range(3)] == [(0, 0, 0), (127, 127, 127), (255, 255, 255)]
+        assert [upright.getpixel((x, 0)) for x in range(3)] == [
+            (0, 0, 0),
+            (127, 127, 127),
+            (255, 255, 255),
+        ]
 
-    @pytest.mark.parametrize(("mode", "transparency"), [("P", 0), ("P", b"\0"), ("RGB", (0, 0, 0)), ("L", 0), ("1", 0)])
+    @pytest.mark.parametrize(
+        ("mode", "transparency"), [("P", 0), ("P", b"\0"), ("RGB", (0, 0, 0)), ("L", 0), ("1", 0)]
+    )
     def test_a_transparent_colour_lies_over_white(self, mode: str, transparency: object) -> None:
         image = Image.new("RGB", (2, 1), "black")
         image.putpixel((1, 0), (255, 255, 255))
         stored = image.quantize(2) if mode == "P" else image.convert(mode)
         if mode == "P":
             transparency = (
-                stored.getpixel((0, 0)) if transparency == 0 else bytes(255 * (index != stored.getpixel((0, 0))) for index in range(2))
+                stored.getpixel((0, 0))
+                if transparency == 0
+                else bytes(255 * (index != stored.getpixel((0, 0))) for index in range(2))
             )
         upright, _ = decode(encoded(stored, "PNG", transparency=transparency))
         assert [upright.getpixel((x, 0)) for x in range(2)] == [(255, 255, 255)] * 2
 
     def test_cmyk_as_photo_programs_write_it(self) -> None:
-        upright, _ = decode(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=95))
+        upright, _ = decode(
+            encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=95)
+        )
         assert difference(upright, Image.new("RGB", (8, 8), "red")) < 4
 
     @pytest.mark.parametrize("name", ["animated.gif", "animated.webp", "pages.tiff"])
@@ -256,7 +317,9 @@ FORMATS = ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000"]
 
 @pytest.mark.parametrize("format_name", FORMATS)
 def test_a_file_cut_in_its_pixels_fails(format_name: str) -> None:
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8))
+    noise = Image.fromarray(
+        np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    )
     content = encoded(noise.quantize(256) if format_name == "GIF" else noise, format_name)
     for share in (0.05, 0.3, 0.6, 0.95):
         with pytest.raises(PhotoError):
@@ -276,19 +339,33 @@ SEEDS = {name: encoded(picture(1, (40, 24)), name) for name in FORMATS} | {
     st.floats(0, 1),
 )
 @pytest.mark.filterwarnings("ignore")
-def test_a_damaged_photo_gives_a_picture_or_a_photo_error(name: str, changes: list[tuple[int, bytes]], cut: float) -> None:
+def test_a_damaged_photo_gives_a_picture_or_a_photo_error(
+    name: str, changes: list[tuple[int, bytes]], cut: float
+) -> None:
     content = bytearray(SEEDS[name])
     for place, new in changes:
         place %= len(content)
         content[place : place + len(new)] = new
-    is_readable(lambda: decode(bytes(content[: round(len(content) * (1 - cut**4))]), max_pixels=4_000_000))
+    is_readable(
+        lambda: decode(bytes(content[: round(len(content) * (1 - cut**4))]), max_pixels=4_000_000)
+    )
 
 
 @settings(max_examples=100, deadline=None)
 @given(
     st.binary(max_size=200),
     st.sampled_from(
-        [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"II*\0", b"BM", b"P6 ", b"\0\0\0\x18ftypheic", b"\0\0\0\x18ftypavif"]
+        [
+            b"",
+            b"\xff\xd8\xff",
+            b"\x89PNG\r\n\x1a\n",
+            b"GIF89a",
+            b"II*\0",
+            b"BM",
+            b"P6 ",
+            b"\0\0\0\x18ftypheic",
+            b"\0\0\0\x18ftypavif",
+        ]
     ),
 )
 @pytest.mark.filterwarnings("ignore")
@@ -298,7 +375,9 @@ def test_any_bytes_give_a_photo_error_or_a_picture(tail: bytes, head: bytes) -> 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 100))
-def test_a_thumbnail_fits_keeps_its_proportions_and_is_never_enlarged(width: int, height: int, side: int) -> None:
+def test_a_thumbnail_fits_keeps_its_proportions_and_is_never_enlarged(
+    width: int, height: int, side: int
+) -> None:
     small = thumbnail(Image.new("RGB", (width, height)), side)
     scale = min(1, side / max(width, height))
     assert small.size == (max(1, round(width * scale)), max(1, round(height * scale)))

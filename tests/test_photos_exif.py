@@ -14,7 +14,11 @@ ORIGINAL, DIGITIZED = 0x9003, 0x9004
 
 
 def info(
-    top: dict[int, Any], *, exif: dict[int, Any] | None = None, gps: dict[int, Any] | None = None, format_name: str = "JPEG"
+    top: dict[int, Any],
+    *,
+    exif: dict[int, Any] | None = None,
+    gps: dict[int, Any] | None = None,
+    format_name: str = "JPEG",
 ) -> PhotoInfo:
     tags = Image.Exif()
     tags.update(top)
@@ -23,7 +27,9 @@ def info(
     return decode(encoded(picture(1), format_name, exif=tags.tobytes()))[1]
 
 
-def position(latitude: Any, longitude: Any, *, north: Any = "N", east: Any = "E") -> tuple[float | None, float | None]:
+def position(
+    latitude: Any, longitude: Any, *, north: Any = "N", east: Any = "E"
+) -> tuple[float | None, float | None]:
     facts = info({}, gps={1: north, 2: latitude, 3: east, 4: longitude})
     return facts.latitude, facts.longitude
 
@@ -39,13 +45,20 @@ def test_everything_at_once(format_name: str) -> None:
     if format_name == "JPEG2000":  # Pillow neither writes nor reads EXIF in it
         assert facts == PhotoInfo(96, 64)
     else:
-        assert facts == PhotoInfo(96, 64, "2019-07-04T12:30:05", "Canon EOS 5D", -33.8568056, 151.215)
+        assert facts == PhotoInfo(
+            96, 64, "2019-07-04T12:30:05", "Canon EOS 5D", -33.8568056, 151.215
+        )
 
 
 @pytest.mark.parametrize(
     ("original", "digitized", "changed", "expected"),
     [
-        ("2019:07:04 12:30:05", "2020:01:01 01:01:01", "2021:01:01 01:01:01", "2019-07-04T12:30:05"),
+        (
+            "2019:07:04 12:30:05",
+            "2020:01:01 01:01:01",
+            "2021:01:01 01:01:01",
+            "2019-07-04T12:30:05",
+        ),
         (None, "2020:01:01 01:01:01", "2021:01:01 01:01:01", "2020-01-01T01:01:01"),
         ("0000:00:00 00:00:00", None, "2021:01:01 01:01:01", "2021-01-01T01:01:01"),
         ("    :  :     :  :  ", "2019:02:30 00:00:00", None, None),
@@ -55,8 +68,14 @@ def test_everything_at_once(format_name: str) -> None:
         (None, None, None, None),
     ],
 )
-def test_taken_at(original: str | None, digitized: str | None, changed: str | None, expected: str | None) -> None:
-    exif = {tag: text for tag, text in ((ORIGINAL, original), (DIGITIZED, digitized)) if text is not None}
+def test_taken_at(
+    original: str | None, digitized: str | None, changed: str | None, expected: str | None
+) -> None:
+    exif = {
+        tag: text
+        for tag, text in ((ORIGINAL, original), (DIGITIZED, digitized))
+        if text is not None
+    }
     assert info({DATE: changed} if changed else {}, exif=exif).taken_at == expected
 
 
@@ -103,7 +122,14 @@ def test_a_broken_position_is_none(latitude: Any, longitude: Any, north: str) ->
 
 @pytest.mark.parametrize(
     "block",
-    [b"", b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\x7f", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"Exif\0\0" + b"\xff" * 500, b"nonsense"],
+    [
+        b"",
+        b"Exif\0\0",
+        b"Exif\0\0II*\0\xff\xff\xff\x7f",
+        b"Exif\0\0MM\0*\0\0\0\x08\xff\xff",
+        b"Exif\0\0" + b"\xff" * 500,
+        b"nonsense",
+    ],
 )
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.filterwarnings("ignore")

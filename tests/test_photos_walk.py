@@ -29,7 +29,11 @@ def touch(root: Path, *names: str) -> None:
 
 
 def test_every_extension_in_any_case_and_nothing_else(tmp_path: Path) -> None:
-    wanted = [f"a.{case(extension)}" for extension in PHOTO_EXTENSIONS for case in (str.lower, str.upper, str.title)]
+    wanted = [
+        f"a.{case(extension)}"
+        for extension in PHOTO_EXTENSIONS
+        for case in (str.lower, str.upper, str.title)
+    ]
     touch(tmp_path, *wanted, "a.txt", "jpg", "a.jpg.txt", "png.", "a.mp4")
     assert paths(tmp_path) == sorted(wanted)
 
@@ -41,8 +45,29 @@ def test_size_and_time_are_those_of_the_file(tmp_path: Path) -> None:
 
 
 def test_in_the_order_of_the_bytes_of_whole_paths(tmp_path: Path) -> None:
-    touch(tmp_path, "b/2.jpg", "b/1.jpg", "b.jpg", "b!.jpg", "c.jpg", "B.jpg", "\udcff.jpg", "\ue000.jpg", "b0/x.jpg")
-    assert paths(tmp_path) == ["B.jpg", "b!.jpg", "b.jpg", "b/1.jpg", "b/2.jpg", "b0/x.jpg", "c.jpg", "\ue000.jpg", "\udcff.jpg"]
+    touch(
+        tmp_path,
+        "b/2.jpg",
+        "b/1.jpg",
+        "b.jpg",
+        "b!.jpg",
+        "c.jpg",
+        "B.jpg",
+        "\udcff.jpg",
+        "\ue000.jpg",
+        "b0/x.jpg",
+    )
+    assert paths(tmp_path) == [
+        "B.jpg",
+        "b!.jpg",
+        "b.jpg",
+        "b/1.jpg",
+        "b/2.jpg",
+        "b0/x.jpg",
+        "c.jpg",
+        "\ue000.jpg",
+        "\udcff.jpg",
+    ]
 
 
 def test_followed_links_are_in_order_too(tmp_path: Path) -> None:
@@ -55,7 +80,9 @@ def test_odd_files(tmp_path: Path) -> None:
     states = make_odd_files(tmp_path)
     found = {each.path: each.problem for each in walk(tmp_path)}
     assert set(found) == set(states)
-    assert {path for path, problem in found.items() if problem} == {path for path, state in states.items() if state == "skipped"}
+    assert {path for path, problem in found.items() if problem} == {
+        path for path, state in states.items() if state == "skipped"
+    }
 
 
 def test_problems_say_what_the_file_is(tmp_path: Path) -> None:
@@ -87,7 +114,13 @@ def test_device_is_not_opened(tmp_path: Path) -> None:
 
 
 def test_left_out_by_default_and_brought_back(tmp_path: Path) -> None:
-    hidden = [".a.jpg", ".git/a.jpg", "@eaDir/a.jpg", "node_modules/a.jpg", "System Volume Information/a.jpg"]
+    hidden = [
+        ".a.jpg",
+        ".git/a.jpg",
+        "@eaDir/a.jpg",
+        "node_modules/a.jpg",
+        "System Volume Information/a.jpg",
+    ]
     touch(tmp_path, "a.jpg", *hidden, ".vitsearch/a.jpg", "b/.vitsearch/a.jpg")
     assert paths(tmp_path) == ["a.jpg"]
     assert paths(tmp_path, include_hidden=True) == sorted(["a.jpg", *hidden])
@@ -115,11 +148,15 @@ def test_exclude(tmp_path: Path, exclude: tuple[str, ...], left: list[str]) -> N
 def test_leave_out_is_never_entered_by_any_name(tmp_path: Path) -> None:
     touch(tmp_path, "photos/a.jpg", "photos/index/b.jpg")
     (tmp_path / "photos/link").symlink_to("index")
-    options = WalkOptions(leave_out=frozenset({tmp_path / "photos/index", tmp_path / "absent"}), follow_symlinks=True)
+    options = WalkOptions(
+        leave_out=frozenset({tmp_path / "photos/index", tmp_path / "absent"}), follow_symlinks=True
+    )
     assert [found.path for found in walk(tmp_path / "photos", options)] == ["a.jpg"]
 
 
-def test_heic_without_its_extra_is_named_with_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heic_without_its_extra_is_named_with_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     touch(tmp_path, "a.HEIC", "b.heif", "c.jpg")
     (tmp_path / "d.heic").symlink_to("a.HEIC")
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
@@ -136,7 +173,10 @@ def test_heic_without_its_extra_is_named_with_the_extra(tmp_path: Path, monkeypa
 @pytest.mark.skipif(find_spec("pillow_heif") is None, reason="needs pillow-heif")
 def test_heic_with_its_extra_is_a_photo(tmp_path: Path) -> None:
     touch(tmp_path, "a.HEIC", "b.heif")
-    assert [(found.path, found.problem) for found in walk(tmp_path)] == [("a.HEIC", None), ("b.heif", None)]
+    assert [(found.path, found.problem) for found in walk(tmp_path)] == [
+        ("a.HEIC", None),
+        ("b.heif", None),
+    ]
 
 
 def test_links_to_folders_are_entered_only_when_asked(tmp_path: Path) -> None:
@@ -144,7 +184,12 @@ def test_links_to_folders_are_entered_only_when_asked(tmp_path: Path) -> None:
     (tmp_path / "photos/link").symlink_to("../elsewhere")
     (tmp_path / "photos/again").symlink_to("in")
     assert paths(tmp_path / "photos") == ["a.jpg", "in/c.jpg"]
-    assert paths(tmp_path / "photos", follow_symlinks=True) == ["a.jpg", "again/c.jpg", "in/c.jpg", "link/b.jpg"]
+    assert paths(tmp_path / "photos", follow_symlinks=True) == [
+        "a.jpg",
+        "again/c.jpg",
+        "in/c.jpg",
+        "link/b.jpg",
+    ]
 
 
 def test_the_root_may_be_a_link(tmp_path: Path) -> None:
@@ -182,7 +227,9 @@ def test_a_missing_root_and_a_file_as_root(tmp_path: Path) -> None:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that any user can reach, in the eyes of a user who is not root: root may read everything."""
+    """A folder that any user can reach, in the eyes of a user who is not root: root may read
+    everything.
+    """
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     user = os.geteuid()
@@ -200,11 +247,21 @@ def open_folder() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="changes user, which needs root")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="changes user, which needs root"
+)
 def test_what_cannot_be_read_is_told_and_is_not_taken_for_empty(open_folder: Path) -> None:
     told: list[tuple[str, str]] = []
-    found = [each.path for each in walk(open_folder, on_unreadable=lambda path, reason: told.append((path, reason)))]
-    assert (found, told) == (["c/3.jpg"], [("a", "Permission denied"), ("b/2.jpg", "Permission denied")])
+    found = [
+        each.path
+        for each in walk(
+            open_folder, on_unreadable=lambda path, reason: told.append((path, reason))
+        )
+    ]
+    assert (found, told) == (
+        ["c/3.jpg"],
+        [("a", "Permission denied"), ("b/2.jpg", "Permission denied")],
+    )
     with pytest.raises(VitsearchError, match="cannot read 'a': Permission denied"):
         paths(open_folder)
     with pytest.raises(VitsearchError, match=r"cannot read the folder .*: Permission denied"):
@@ -223,15 +280,33 @@ def test_a_path_that_is_too_long_is_told(tmp_path: Path) -> None:
     finally:
         os.chdir(home)
     told: list[tuple[str, str]] = []
-    assert [each.path for each in walk(tmp_path, on_unreadable=lambda path, reason: told.append((path, reason)))] == ["a.jpg"]
+    assert [
+        each.path
+        for each in walk(tmp_path, on_unreadable=lambda path, reason: told.append((path, reason)))
+    ] == ["a.jpg"]
     assert [reason for _, reason in told] == ["File name too long"]
     assert set(told[0][0].split("/")) == {name}
 
 
 NAMES = st.sampled_from(
-    ["a", "b.jpg", "c.PNG", "d.txt", ".e.jpg", ".f", "@eaDir", "node_modules", "g h.tif", "é.webp", "\udcff.gif", "jpg"]
+    [
+        "a",
+        "b.jpg",
+        "c.PNG",
+        "d.txt",
+        ".e.jpg",
+        ".f",
+        "@eaDir",
+        "node_modules",
+        "g h.tif",
+        "é.webp",
+        "\udcff.gif",
+        "jpg",
+    ]
 )
-TREES = st.recursive(st.none(), lambda inner: st.dictionaries(NAMES, inner, max_size=5), max_leaves=25)
+TREES = st.recursive(
+    st.none(), lambda inner: st.dictionaries(NAMES, inner, max_size=5), max_leaves=25
+)
 
 
 def build(folder: Path, tree: dict[str, object]) -> None:
@@ -248,8 +323,14 @@ def naive(folder: Path, include_hidden: bool) -> list[str]:
     answer = []
     for path in folder.rglob("*"):
         relative = path.relative_to(folder)
-        hidden = any(part.startswith(".") or part in ("@eaDir", "node_modules") for part in relative.parts)
-        if path.is_file() and path.suffix[1:].lower() in PHOTO_EXTENSIONS and (include_hidden or not hidden):
+        hidden = any(
+            part.startswith(".") or part in ("@eaDir", "node_modules") for part in relative.parts
+        )
+        if (
+            path.is_file()
+            and path.suffix[1:].lower() in PHOTO_EXTENSIONS
+            and (include_hidden or not hidden)
+        ):
             answer.append(relative.as_posix())
     return sorted(answer, key=os.fsencode)
 

@@ -1,4 +1,6 @@
-"""The pipeline: reduced decoding against whole, batches that do not fit, the order of its work, and where its time went."""
+"""The pipeline: reduced decoding against whole, batches that do not fit, the order of its work, and
+where its time went.
+"""
 
 import io
 import json
@@ -19,13 +21,13 @@ from odd_files import picture
 from PIL import Image
 
 from vitsearch import Collection, CollectionError, index_folder
+from vitsearch.collection.pipeline import batch_sizes
+from vitsearch.collection.profile import Clock
 from vitsearch.encoders import load_encoder
+from vitsearch.encoders.base import WORTH_TUNING, decode_at_least, tune
+from vitsearch.encoders.batching import PatientEncoder, is_out_of_memory
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.encoders.protocol import WORTH_TUNING, decode_at_least, tune
 from vitsearch.photos import decode
-from vitsearch.pipeline import Clock
-from vitsearch.pipeline.encode import PatientEncoder, is_out_of_memory
-from vitsearch.pipeline.run import batch_sizes
 from vitsearch.types import STAGES, Progress, Stages
 
 CLOSE = 0.995
@@ -35,7 +37,9 @@ def jpeg(image: Image.Image, side: int, quality: int = 90) -> bytes:
     """A picture whose longer side has so many pixels, as the content of a JPEG file."""
     scale = side / max(image.size)
     out = io.BytesIO()
-    image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS).save(out, "JPEG", quality=quality)
+    image.resize(
+        (round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS
+    ).save(out, "JPEG", quality=quality)
     return out.getvalue()
 
 
@@ -43,7 +47,11 @@ def sample_photos() -> dict[str, Image.Image]:
     """The photographs that come with scikit-image and scikit-learn."""
     skimage = pytest.importorskip("skimage", reason="its sample photos")
     sklearn = pytest.importorskip("sklearn.datasets", reason="its sample photos")
-    shown = {"astronaut": skimage.data.astronaut(), "cat": skimage.data.chelsea(), "coffee": skimage.data.coffee()}
+    shown = {
+        "astronaut": skimage.data.astronaut(),
+        "cat": skimage.data.chelsea(),
+        "coffee": skimage.data.coffee(),
+    }
     shown |= {name: sklearn.load_sample_image(f"{name}.jpg") for name in ("china", "flower")}
     return {name: Image.fromarray(pixels) for name, pixels in shown.items()}
 
@@ -59,7 +67,9 @@ class TestReducedDecoding:
                 data = jpeg(image, side)
                 whole, small = decode(data)[0], decode(data, at_least=at_least)[0]
                 reduced += small.width < whole.width
-                cosines[photo, side] = float(np.prod(encoder.encode_images([whole, small]), axis=0).sum())
+                cosines[photo, side] = float(
+                    np.prod(encoder.encode_images([whole, small]), axis=0).sum()
+                )
         assert reduced >= 10
         assert {photo: cosine for photo, cosine in cosines.items() if cosine < CLOSE} == {}
 
@@ -118,18 +128,30 @@ class TestWayOfDecoding:
         )
         np.testing.assert_allclose(vector_of(large, "a.jpg"), row, atol=1e-3)
         with Collection.open(large, encoder=ColourEncoder()) as found:
-            assert found.similar(large.parent / "query.jpg")[0].score == pytest.approx(float(row @ asked), abs=1e-3)
+            assert found.similar(large.parent / "query.jpg")[0].score == pytest.approx(
+                float(row @ asked), abs=1e-3
+            )
 
-    def test_a_run_goes_on_as_the_collection_began_and_a_mix_is_said_once(self, large: Path) -> None:
+    def test_a_run_goes_on_as_the_collection_began_and_a_mix_is_said_once(
+        self, large: Path
+    ) -> None:
         said: list[str] = []
 
         def run(name: str, exact: bool | None) -> tuple[Any, list[str]]:
             said.clear()
             paint(large / f"{name}.png", "red", name)
-            index_folder(large, encoder=ColourEncoder(), exact_decode=exact, progress=lambda step: said.append(step.note))
+            index_folder(
+                large,
+                encoder=ColourEncoder(),
+                exact_decode=exact,
+                progress=lambda step: said.append(step.note),
+            )
             return stored_way(large), [note for note in said if note]
 
-        mixed = "photos decoded whole and at a reduced size are now in one collection: their scores may differ by 0.005"
+        mixed = (
+            "photos decoded whole and at a reduced size are now in one collection: their "
+            "scores may differ by 0.005"
+        )
         assert run("blue", True) == ("exact", [])
         assert run("green", None) == ("exact", [])
         assert run("pink", False) == ("mixed", [mixed])
@@ -145,7 +167,9 @@ class TestWayOfDecoding:
 
 
 class Small(CountingEncoder):
-    """`colour` on a machine that holds so many pictures at a time, and notes the sizes of the batches that it was given."""
+    """`colour` on a machine that holds so many pictures at a time, and notes the sizes of the
+    batches that it was given.
+    """
 
     def __init__(self, holds: int, error: Exception | None = None) -> None:
         super().__init__()
@@ -166,7 +190,9 @@ class TestOutOfMemory:
         rows = [patient.encode(pictures), patient.encode(pictures[:8])]
         assert encoder.sizes == [16, 8, 4, 4, 4, 4, 4, 4]
         np.testing.assert_array_equal(np.stack(rows[0]), ColourEncoder().encode_prepared(pictures))  # type: ignore[arg-type]
-        np.testing.assert_array_equal(np.stack(rows[1]), ColourEncoder().encode_prepared(pictures[:8]))  # type: ignore[arg-type]
+        np.testing.assert_array_equal(
+            np.stack(rows[1]), ColourEncoder().encode_prepared(pictures[:8])
+        )  # type: ignore[arg-type]
 
     @settings(deadline=None)
     @given(number=st.integers(0, 40), holds=st.integers(1, 40), before=st.integers(0, 40))
@@ -175,19 +201,34 @@ class TestOutOfMemory:
         patient = PatientEncoder(Small(holds))
         patient.encode(pictures[:before])
         rows = patient.encode(pictures)
-        assert [row.tobytes() for row in rows if row is not None] == [row.tobytes() for row in ColourEncoder().encode_prepared(pictures)]
+        assert [row.tobytes() for row in rows if row is not None] == [
+            row.tobytes() for row in ColourEncoder().encode_prepared(pictures)
+        ]
 
     @pytest.mark.parametrize(
         "error",
         [
             MemoryError(),
             RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
-            RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory: you tried to allocate 12 bytes"),
-            RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned: std::bad_alloc"),
-            RuntimeError("[ONNXRuntimeError] : BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 1"),
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory: "
+                "you "
+                "tried to allocate 12 bytes"
+            ),
+            RuntimeError(
+                "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned: "
+                "std::bad_alloc"
+            ),
+            RuntimeError(
+                "[ONNXRuntimeError] : BFCArena::AllocateRawInternal Failed to allocate memory "
+                "for "
+                "requested buffer of size 1"
+            ),
         ],
     )
-    def test_indexing_gives_what_a_large_machine_gives(self, photos: Path, tmp_path: Path, error: Exception) -> None:
+    def test_indexing_gives_what_a_large_machine_gives(
+        self, photos: Path, tmp_path: Path, error: Exception
+    ) -> None:
         index_folder(photos, collection=tmp_path / "large", encoder=ColourEncoder())
         report = index_folder(photos, encoder=Small(1, error))
         assert counts(report) == {"indexed": 4}
@@ -202,8 +243,13 @@ class TestOutOfMemory:
 
         assert counts(index_folder(photos, encoder=NoRed())) == {"indexed": 3, "failed": 1}
         with Collection.open(photos, encoder=ColourEncoder()) as found:
-            assert [(one.path, one.reason) for one in found.failures()] == [("red.png", "not enough memory to encode it, even by itself")]
-        assert counts(index_folder(photos, encoder=ColourEncoder(), retry=True)) == {"indexed": 1, "unchanged": 3}
+            assert [(one.path, one.reason) for one in found.failures()] == [
+                ("red.png", "not enough memory to encode it, even by itself")
+            ]
+        assert counts(index_folder(photos, encoder=ColourEncoder(), retry=True)) == {
+            "indexed": 1,
+            "unchanged": 3,
+        }
 
     def test_torchs_own_error_is_known(self) -> None:
         torch = pytest.importorskip("torch", reason="its error")
@@ -225,7 +271,9 @@ class TestOutOfMemory:
 
 
 def test_a_batch_is_stored_while_the_next_is_encoded(photos: Path) -> None:
-    """Once a batch is stored, the run waits for the encoder to begin the next one: in turns it would wait in vain."""
+    """Once a batch is stored, the run waits for the encoder to begin the next one: in turns it
+    would wait in vain.
+    """
     begun = threading.Condition()
 
     class Begins(CountingEncoder):
@@ -269,25 +317,45 @@ class TestWhereTheTimeWent:
             ({"walk": 1.0, "build": 0.5}, 4, "looking"),
         ],
     )
-    def test_the_busiest_thread_bounds_a_run(self, seconds: dict[str, float], workers: int, bound: str) -> None:
+    def test_the_busiest_thread_bounds_a_run(
+        self, seconds: dict[str, float], workers: int, bound: str
+    ) -> None:
         clock = Clock()
         clock.seconds.update(seconds)
         expected = Stages(**dict.fromkeys(STAGES, 0.0), wall=9.5, bound="disk")  # type: ignore[arg-type]
         assert clock.report(wall=9.5, workers=workers) == replace(expected, **seconds, bound=bound)  # type: ignore[arg-type]
 
-    def test_a_trace_has_an_event_for_each_piece_of_work(self, photos: Path, tmp_path: Path) -> None:
-        report = index_folder(photos, encoder=ColourEncoder(), batch_size=2, profile=tmp_path / "run.json")
+    def test_a_trace_has_an_event_for_each_piece_of_work(
+        self, photos: Path, tmp_path: Path
+    ) -> None:
+        report = index_folder(
+            photos, encoder=ColourEncoder(), batch_size=2, profile=tmp_path / "run.json"
+        )
         trace = json.loads((tmp_path / "run.json").read_text("ascii"))
         events = [event for event in trace["traceEvents"] if event["ph"] == "X"]
         paths = ["green.png", "red.png", "sub/blue.png", "yellow.png"]
         for name in ("read", "decode", "prepare"):
-            assert sorted(event["args"]["what"] for event in events if event["name"] == name) == paths
+            assert (
+                sorted(event["args"]["what"] for event in events if event["name"] == name) == paths
+            )
         for name in ("encode", "store"):
-            assert [event["args"]["what"] for event in events if event["name"] == name] == ["2 photos"] * 2
-        names = {event["tid"]: event["args"]["name"] for event in trace["traceEvents"] if event["ph"] == "M"}
-        assert {names[event["tid"]] for event in events if event["name"] == "encode"} == {"encoder_0"}
-        assert {names[event["tid"]] for event in events if event["name"] == "store"} == {threading.current_thread().name}
-        assert sum(event["dur"] for event in events if event["name"] == "decode") == pytest.approx(report.stages.decode * 1e6, abs=1)
+            assert [event["args"]["what"] for event in events if event["name"] == name] == [
+                "2 photos"
+            ] * 2
+        names = {
+            event["tid"]: event["args"]["name"]
+            for event in trace["traceEvents"]
+            if event["ph"] == "M"
+        }
+        assert {names[event["tid"]] for event in events if event["name"] == "encode"} == {
+            "encoder_0"
+        }
+        assert {names[event["tid"]] for event in events if event["name"] == "store"} == {
+            threading.current_thread().name
+        }
+        assert sum(event["dur"] for event in events if event["name"] == "decode") == pytest.approx(
+            report.stages.decode * 1e6, abs=1
+        )
         assert trace["otherData"] == {"events_left_out": 0}
 
     def test_a_trace_is_bounded(self, tmp_path: Path) -> None:
@@ -297,17 +365,31 @@ class TestWhereTheTimeWent:
                 pass
         clock.write_trace(tmp_path / "run.json")
         trace = json.loads((tmp_path / "run.json").read_text("ascii"))
-        assert [event["args"]["what"] for event in trace["traceEvents"] if event["ph"] == "X"] == ["0", "1", "2"]
+        assert [event["args"]["what"] for event in trace["traceEvents"] if event["ph"] == "X"] == [
+            "0",
+            "1",
+            "2",
+        ]
         assert trace["otherData"] == {"events_left_out": 7}
 
-    def test_a_profile_that_cannot_be_written_is_refused_before_the_work(self, photos: Path, tmp_path: Path) -> None:
+    def test_a_profile_that_cannot_be_written_is_refused_before_the_work(
+        self, photos: Path, tmp_path: Path
+    ) -> None:
         for place in (tmp_path / "nowhere" / "run.json", tmp_path):
             with pytest.raises(CollectionError, match="cannot write the profile"):
                 index_folder(photos, encoder=ColourEncoder(), profile=place)
         assert not (photos / ".vitsearch").exists()
 
     def test_the_command_line_says_it_in_one_line(self, photos: Path, tmp_path: Path) -> None:
-        done = vitsearch("index", photos, "--encoder", "colour", "--exact-decode", "--profile", tmp_path / "run.json")
+        done = vitsearch(
+            "index",
+            photos,
+            "--encoder",
+            "colour",
+            "--exact-decode",
+            "--profile",
+            tmp_path / "run.json",
+        )
         assert done.returncode == 0
         (line,) = done.stderr.decode().splitlines()
         assert line.startswith("vitsearch: of the work, ")
@@ -341,13 +423,20 @@ def test_only_many_photos_on_a_gpu_are_worth_tuning() -> None:
     told: list[str] = []
     encoder, on_cpu = GpuLike(), GpuLike()
     on_cpu.device = "cpu"
-    for each, photos in ((encoder, WORTH_TUNING - 1), (on_cpu, WORTH_TUNING), (ColourEncoder(), WORTH_TUNING), (encoder, WORTH_TUNING)):
+    for each, photos in (
+        (encoder, WORTH_TUNING - 1),
+        (on_cpu, WORTH_TUNING),
+        (ColourEncoder(), WORTH_TUNING),
+        (encoder, WORTH_TUNING),
+    ):
         tune(each, 32, photos=photos, tell=told.append)
     assert (encoder.tuned, on_cpu.tuned, told) == ([32], [], ["tuned"])
 
 
 @given(count=st.integers(0, 500), most=st.integers(1, 40), callers=st.integers(1, 9))
-def test_batches_hold_every_photo_once_and_the_last_ones_are_small(count: int, most: int, callers: int) -> None:
+def test_batches_hold_every_photo_once_and_the_last_ones_are_small(
+    count: int, most: int, callers: int
+) -> None:
     sizes = list(batch_sizes(count, most, callers))
     assert sum(sizes) == count
     assert all(1 <= size <= most for size in sizes)

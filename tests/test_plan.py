@@ -8,14 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitsearch import CollectionError, VitsearchError
-from vitsearch.plan import Plan, Spool, make_plan
+from vitsearch.collection.diff import Plan, Spool, make_plan
 from vitsearch.types import Found, State
 
 PATHS = ["a", "a!.jpg", "a.jpg", "a/b.jpg", "a/c/d.jpg", "a0", "é", "\ue000", "\udcff", "😀/x", "z"]
 STATS = st.tuples(st.integers(0, 2), st.integers(0, 2))
-FILES = st.dictionaries(st.sampled_from(PATHS), st.tuples(STATS, st.sampled_from([None, None, "a pipe"])))
+FILES = st.dictionaries(
+    st.sampled_from(PATHS), st.tuples(STATS, st.sampled_from([None, None, "a pipe"]))
+)
 PHOTOS = st.dictionaries(st.sampled_from(PATHS), STATS)
-FAILURES = st.dictionaries(st.sampled_from(PATHS), st.tuples(st.sampled_from(["failed", "skipped"]), STATS))
+FAILURES = st.dictionaries(
+    st.sampled_from(PATHS), st.tuples(st.sampled_from(["failed", "skipped"]), STATS)
+)
 
 
 UNREADABLE = st.lists(st.sampled_from(["a", "é", "a/c"]), max_size=2)
@@ -29,8 +33,18 @@ def facts(plan: Plan) -> dict[str, object]:
     return {**vars(plan), "todo": list(plan.todo), "refused": list(plan.refused)}
 
 
-def naive(files: list[Found], photos: dict, failures: dict, unreadable: list[str], retry: bool) -> dict[str, object]:  # type: ignore[type-arg]
-    plan = {"seen": len(files), "known": len(photos), "unchanged": 0, "skipped": 0, "still_failed": 0, "todo": [], "refused": []}
+def naive(
+    files: list[Found], photos: dict, failures: dict, unreadable: list[str], retry: bool
+) -> dict[str, object]:  # type: ignore[type-arg]
+    plan = {
+        "seen": len(files),
+        "known": len(photos),
+        "unchanged": 0,
+        "skipped": 0,
+        "still_failed": 0,
+        "todo": [],
+        "refused": [],
+    }
     for found in files:
         stat, failure = (found.size, found.mtime_ns), failures.get(found.path)
         if found.problem:
@@ -45,23 +59,35 @@ def naive(files: list[Found], photos: dict, failures: dict, unreadable: list[str
     there = {found.path for found in files}
 
     def gone(path: str) -> bool:
-        return path not in there and not any(path == folder or path.startswith(folder + "/") for folder in unreadable)
+        return path not in there and not any(
+            path == folder or path.startswith(folder + "/") for folder in unreadable
+        )
 
-    return {**plan, "missing": set(filter(gone, photos)), "stale_failures": [path for path, _ in in_order(failures) if gone(path)]}
+    return {
+        **plan,
+        "missing": set(filter(gone, photos)),
+        "stale_failures": [path for path, _ in in_order(failures) if gone(path)],
+    }
 
 
 @settings(max_examples=300, deadline=None)
 @given(files=FILES, photos=PHOTOS, failures=FAILURES, unreadable=UNREADABLE, retry=st.booleans())
-def test_a_plan_is_that_of_the_obvious_way(files: dict, photos: dict, failures: dict, unreadable: list[str], retry: bool) -> None:  # type: ignore[type-arg]
+def test_a_plan_is_that_of_the_obvious_way(
+    files: dict, photos: dict, failures: dict, unreadable: list[str], retry: bool
+) -> None:  # type: ignore[type-arg]
     found = [Found(path, *stat, problem) for path, (stat, problem) in in_order(files)]
     known = [(path, *stat) for path, stat in in_order(photos)]
-    failed: list[tuple[str, State, int, int]] = [(path, state, *stat) for path, (state, stat) in in_order(failures)]
+    failed: list[tuple[str, State, int, int]] = [
+        (path, state, *stat) for path, (state, stat) in in_order(failures)
+    ]
     plan = make_plan(iter(found), iter(known), iter(failed), unreadable=unreadable, retry=retry)
     assert facts(plan) == naive(found, photos, failures, unreadable, retry)
 
 
 def test_files_out_of_order_are_refused() -> None:
-    with pytest.raises(VitsearchError, match=r"out of order \('b' before 'a'\): run again; nothing was changed"):
+    with pytest.raises(
+        VitsearchError, match=r"out of order \('b' before 'a'\): run again; nothing was changed"
+    ):
         make_plan([Found("b", 1, 1), Found("a", 1, 1)], [], [])
 
 

@@ -10,11 +10,25 @@ from PIL import Image
 
 from vitsearch.encoders.preprocess import Preprocess, ResizeMode, normalise, prepare
 
-SIZES = [(640, 480), (480, 640), (224, 224), (225, 226), (100, 37), (37, 100), (1, 1), (3, 1), (2000, 90), (227, 224), (999, 1001)]
+SIZES = [
+    (640, 480),
+    (480, 640),
+    (224, 224),
+    (225, 226),
+    (100, 37),
+    (37, 100),
+    (1, 1),
+    (3, 1),
+    (2000, 90),
+    (227, 224),
+    (999, 1001),
+]
 
 
 def drawn(width: int, height: int) -> Image.Image:
-    """Return the picture of the golden values: red grows to the right, green downwards, blue is a fine pattern."""
+    """Return the picture of the golden values: red grows to the right, green downwards, blue is a
+    fine pattern.
+    """
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     red = x * 255 // max(width - 1, 1)
     green = y * 255 // max(height - 1, 1)
@@ -22,7 +36,9 @@ def drawn(width: int, height: int) -> Image.Image:
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    )
 
 
 def ours(image: Image.Image, how: Preprocess) -> np.ndarray:
@@ -55,16 +71,22 @@ def test_bit_equal_to_open_clip(resize_mode: ResizeMode, interpolation: Any) -> 
     how = Preprocess(interpolation=interpolation, resize_mode=resize_mode, fill_color=17)
     transform = open_clip_transform(how)
     for size in SIZES:
-        np.testing.assert_array_equal(ours(noise(*size), how), transform(noise(*size)).numpy(), err_msg=str(size))
+        np.testing.assert_array_equal(
+            ours(noise(*size), how), transform(noise(*size)).numpy(), err_msg=str(size)
+        )
 
 
 @pytest.mark.parametrize("size", [(224, 288), (50, 31)])
 @pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
-def test_bit_equal_to_open_clip_for_oblong_inputs(resize_mode: ResizeMode, size: tuple[int, int]) -> None:
+def test_bit_equal_to_open_clip_for_oblong_inputs(
+    resize_mode: ResizeMode, size: tuple[int, int]
+) -> None:
     how = Preprocess(size=size, interpolation="bilinear", resize_mode=resize_mode)
     transform = open_clip_transform(how)
     for shape in [(640, 480), (480, 640), (33, 99)]:
-        np.testing.assert_array_equal(ours(noise(*shape), how), transform(noise(*shape)).numpy(), err_msg=str(shape))
+        np.testing.assert_array_equal(
+            ours(noise(*shape), how), transform(noise(*shape)).numpy(), err_msg=str(shape)
+        )
 
 
 @settings(max_examples=60, deadline=None)
@@ -79,7 +101,9 @@ def test_bit_equal_to_open_clip_for_any_size(width: int, height: int, seed: int)
 
 
 @pytest.mark.parametrize(("shortest", "crop"), [(224, 224), (256, 224)])
-def test_bit_equal_to_transformers_pillow_processor_and_one_level_from_the_torchvision_one(shortest: int, crop: int) -> None:
+def test_bit_equal_to_transformers_pillow_processor_and_one_level_from_the_torchvision_one(
+    shortest: int, crop: int
+) -> None:
     transformers = pytest.importorskip("transformers", reason="needs the extra vitsearch[clip]")
     options = {"size": {"shortest_edge": shortest}, "crop_size": {"height": crop, "width": crop}}
     pillow = transformers.CLIPImageProcessorPil(**options)
@@ -87,12 +111,20 @@ def test_bit_equal_to_transformers_pillow_processor_and_one_level_from_the_torch
     how = Preprocess(size=(crop, crop), resize_to=shortest, half_pixel="down")
     for size in SIZES:
         mine = ours(noise(*size), how)
-        np.testing.assert_array_equal(mine, pillow(noise(*size), return_tensors="np")["pixel_values"][0], err_msg=str(size))
-        assert_one_level_apart(mine, torchvision(noise(*size), return_tensors="np")["pixel_values"][0], how, size)
+        np.testing.assert_array_equal(
+            mine, pillow(noise(*size), return_tensors="np")["pixel_values"][0], err_msg=str(size)
+        )
+        assert_one_level_apart(
+            mine, torchvision(noise(*size), return_tensors="np")["pixel_values"][0], how, size
+        )
 
 
-def assert_one_level_apart(mine: np.ndarray, theirs: np.ndarray, how: Preprocess, size: tuple[int, int]) -> None:
-    """torchvision rounds its filter's weights otherwise than Pillow; an enlarged edge may then fall two levels apart in a lone pixel."""
+def assert_one_level_apart(
+    mine: np.ndarray, theirs: np.ndarray, how: Preprocess, size: tuple[int, int]
+) -> None:
+    """torchvision rounds its filter's weights otherwise than Pillow; an enlarged edge may then fall
+    two levels apart in a lone pixel.
+    """
     levels = np.abs(mine - theirs) * np.array(how.std).reshape(3, 1, 1) * 255
     enlarged = min(size) < 224
     assert levels.max() <= (2.01 if enlarged else 1.01), size
@@ -115,7 +147,9 @@ def test_odd_shapes_are_good_photos(size: tuple[int, int], resize_mode: ResizeMo
     result = prepare(image, Preprocess(resize_mode=resize_mode))
     assert result.shape == (224, 224, 3)
     assert result.dtype == np.uint8
-    assert (10, 200, 30) in {tuple(pixel) for pixel in result[111:113, 111:113].reshape(4, 3).tolist()}
+    assert (10, 200, 30) in {
+        tuple(pixel) for pixel in result[111:113, 111:113].reshape(4, 3).tolist()
+    }
 
 
 def test_a_long_strip_is_cropped_before_it_is_enlarged_with_the_same_result() -> None:
@@ -134,7 +168,9 @@ def test_a_batch_is_normalised_picture_by_picture() -> None:
     how = Preprocess(size=(16, 16))
     pictures = [prepare(noise(20, 30, seed), how) for seed in range(3)]
     batch = normalise(pictures, how)
-    np.testing.assert_array_equal(batch, np.concatenate([normalise([picture], how) for picture in pictures]))
+    np.testing.assert_array_equal(
+        batch, np.concatenate([normalise([picture], how) for picture in pictures])
+    )
     assert normalise([], how).shape == (0, 3, 16, 16)
 
 

@@ -7,16 +7,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from vitsearch.arrays import Vectors, unit_rows
+from vitsearch.collection.query import Term, check_vector, combine, parse_query
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import QueryError
-from vitsearch.query import Term, check_vector, combine, parse_query
-from vitsearch.vectors import Vectors, unit_rows
 
 ENCODER = ColourEncoder()
 
 
 def vector_of(term: Term) -> Vectors:
-    return (ENCODER.encode_texts if isinstance(term.what, str) else ENCODER.encode_images)([term.what])[0]
+    return (ENCODER.encode_texts if isinstance(term.what, str) else ENCODER.encode_images)(
+        [term.what]
+    )[0]
 
 
 @pytest.mark.parametrize(
@@ -24,7 +26,10 @@ def vector_of(term: Term) -> Vectors:
     [
         ("a dog on a beach", [Term("a dog on a beach")]),
         ("  dog\t", [Term("dog")]),
-        ("2:beach + ./dog.jpg - people", [Term("beach", 2), Term(Path("dog.jpg")), Term("people", -1)]),
+        (
+            "2:beach + ./dog.jpg - people",
+            [Term("beach", 2), Term(Path("dog.jpg")), Term("people", -1)],
+        ),
         ("- people", [Term("people", -1)]),
         ("+ dog - .5:cat", [Term("dog"), Term("cat", -0.5)]),
         ("1.:dog + 0.25:cat", [Term("dog"), Term("cat", 0.25)]),
@@ -40,7 +45,10 @@ def vector_of(term: Term) -> Vectors:
         ("'a'b + c", [Term("'a'b"), Term("c")]),
         ("at 12:30 + 2: dog", [Term("at 12:30"), Term("2: dog")]),
         ("2:3:dog", [Term("3:dog", 2)]),
-        ("./a b.jpg - ../c.jpg + /d.jpg", [Term(Path("a b.jpg")), Term(Path("../c.jpg"), -1), Term(Path("/d.jpg"))]),
+        (
+            "./a b.jpg - ../c.jpg + /d.jpg",
+            [Term(Path("a b.jpg")), Term(Path("../c.jpg"), -1), Term(Path("/d.jpg"))],
+        ),
         ('2:"./rock + roll.jpg" + cat', [Term(Path("rock + roll.jpg"), 2), Term("cat")]),
         ("dog.jpg", [Term("dog.jpg")]),
         ("a/b.jpg + .hidden", [Term("a/b.jpg"), Term(".hidden")]),
@@ -52,7 +60,10 @@ def test_parse_query(text: str, terms: list[Term]) -> None:
 
 def test_a_photo_may_lie_in_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
-    assert parse_query("~/a.jpg - ~") == [Term(Path("/home/ada/a.jpg")), Term(Path("/home/ada"), -1)]
+    assert parse_query("~/a.jpg - ~") == [
+        Term(Path("/home/ada/a.jpg")),
+        Term(Path("/home/ada"), -1),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -79,12 +90,26 @@ def test_a_query_that_says_nothing_is_refused(text: str, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-WORD = st.text(st.characters(codec="utf-8", exclude_categories=["Z", "C"], exclude_characters="\"'"), min_size=1, max_size=6)
-QUIET = WORD.filter(lambda word: word not in "+-" and not word.startswith(("/", "~", "./", "../", ".\\", "..\\")) and ":" not in word)
+WORD = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Z", "C"], exclude_characters="\"'"),
+    min_size=1,
+    max_size=6,
+)
+QUIET = WORD.filter(
+    lambda word: (
+        word not in "+-"
+        and not word.startswith(("/", "~", "./", "../", ".\\", "..\\"))
+        and ":" not in word
+    )
+)
 PLAIN_BODY = st.lists(QUIET, min_size=1, max_size=3).map(" ".join)
-LOUD_BODY = st.tuples(QUIET, st.sampled_from([" + ", " - ", "  +\t", " 2:x - "]), QUIET).map("".join)
+LOUD_BODY = st.tuples(QUIET, st.sampled_from([" + ", " - ", "  +\t", " 2:x - "]), QUIET).map(
+    "".join
+)
 PHOTO_BODY = st.tuples(st.sampled_from(["./", "../", "/p/"]), QUIET).map("".join)
-WEIGHT = st.one_of(st.none(), st.integers(1, 99), st.floats(0.001, 999).map(lambda weight: round(weight, 3)))
+WEIGHT = st.one_of(
+    st.none(), st.integers(1, 99), st.floats(0.001, 999).map(lambda weight: round(weight, 3))
+)
 
 
 @st.composite
@@ -95,14 +120,23 @@ def written_terms(draw: st.DrawFn) -> tuple[str, Term]:
     quote = draw(st.sampled_from(['"', "'"] if must_quote else ["", '"', "'"]))
     weight = draw(WEIGHT)
     what = Path(body) if body.startswith(("./", "../", "/p/")) else body
-    return ("" if weight is None else f"{weight}:") + quote + body + quote, Term(what, float(weight or 1))
+    return ("" if weight is None else f"{weight}:") + quote + body + quote, Term(
+        what, float(weight or 1)
+    )
 
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.lists(st.tuples(st.sampled_from("+-"), st.sampled_from([" ", "  ", "\t"]), written_terms()), min_size=1, max_size=4), st.booleans()
+    st.lists(
+        st.tuples(st.sampled_from("+-"), st.sampled_from([" ", "  ", "\t"]), written_terms()),
+        min_size=1,
+        max_size=4,
+    ),
+    st.booleans(),
 )
-def test_what_is_written_is_read(parts: Sequence[tuple[str, str, tuple[str, Term]]], bare_first: bool) -> None:
+def test_what_is_written_is_read(
+    parts: Sequence[tuple[str, str, tuple[str, Term]]], bare_first: bool
+) -> None:
     text, terms = "", []
     for place, (sign, space, (written, term)) in enumerate(parts):
         bare = place == 0 and bare_first
@@ -114,7 +148,9 @@ def test_what_is_written_is_read(parts: Sequence[tuple[str, str, tuple[str, Term
 @settings(max_examples=200, deadline=None)
 @given(
     st.one_of(
-        st.text(), st.text("+-\"' 2.:/~a\0\n"), st.lists(st.sampled_from([" ", "+", "-", "2:", '"', "'", "~", "./", "dog"])).map("".join)
+        st.text(),
+        st.text("+-\"' 2.:/~a\0\n"),
+        st.lists(st.sampled_from([" ", "+", "-", "2:", '"', "'", "~", "./", "dog"])).map("".join),
     )
 )
 @example("~\0")
@@ -136,17 +172,38 @@ def test_any_text_is_terms_or_a_query_error(text: str) -> None:
 def test_combine_is_the_unit_vector_of_the_weighted_sum() -> None:
     red, blue = ENCODER.encode_texts(["red", "blue"])
     np.testing.assert_allclose(combine([Term("red")], vector_of), red, atol=1e-7)
-    np.testing.assert_allclose(combine([Term("red", 2), Term("blue", -1)], vector_of), unit_rows((2 * red - blue)[None])[0], atol=1e-6)
+    np.testing.assert_allclose(
+        combine([Term("red", 2), Term("blue", -1)], vector_of),
+        unit_rows((2 * red - blue)[None])[0],
+        atol=1e-6,
+    )
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(["red", "green", "white"]), st.floats(0.01, 100)), min_size=1, max_size=5), st.floats(0.01, 100))
-def test_only_the_ratio_and_not_the_order_of_weights_counts(parts: list[tuple[str, float]], factor: float) -> None:
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["red", "green", "white"]), st.floats(0.01, 100)),
+        min_size=1,
+        max_size=5,
+    ),
+    st.floats(0.01, 100),
+)
+def test_only_the_ratio_and_not_the_order_of_weights_counts(
+    parts: list[tuple[str, float]], factor: float
+) -> None:
     vector = combine([Term(word, weight) for word, weight in parts], vector_of)
     assert vector.dtype == np.float32
     assert float(np.linalg.norm(vector)) == pytest.approx(1, abs=1e-6)
-    np.testing.assert_allclose(combine([Term(word, weight * factor) for word, weight in parts], vector_of), vector, atol=1e-6)
-    np.testing.assert_allclose(combine([Term(word, weight) for word, weight in reversed(parts)], vector_of), vector, atol=1e-6)
+    np.testing.assert_allclose(
+        combine([Term(word, weight * factor) for word, weight in parts], vector_of),
+        vector,
+        atol=1e-6,
+    )
+    np.testing.assert_allclose(
+        combine([Term(word, weight) for word, weight in reversed(parts)], vector_of),
+        vector,
+        atol=1e-6,
+    )
 
 
 def test_a_picture_is_a_term() -> None:
@@ -158,14 +215,26 @@ def test_a_picture_is_a_term() -> None:
 
 @pytest.mark.parametrize(
     ("terms", "words"),
-    [([], "no term"), ([Term("red"), Term("red", -1)], "cancel each other out"), ([Term("red", 1e9), Term("red", -1e9)], "cancel")],
+    [
+        ([], "no term"),
+        ([Term("red"), Term("red", -1)], "cancel each other out"),
+        ([Term("red", 1e9), Term("red", -1e9)], "cancel"),
+    ],
 )
 def test_terms_that_say_nothing_are_refused(terms: list[Term], words: str) -> None:
     with pytest.raises(QueryError, match=words):
         combine(terms, vector_of)
 
 
-@pytest.mark.parametrize("vector", [[3, 4, 0], (3.0, 4.0, 0.0), np.array([3, 4, 0], dtype=np.int64), np.array([30, 40, 0], np.float16)])
+@pytest.mark.parametrize(
+    "vector",
+    [
+        [3, 4, 0],
+        (3.0, 4.0, 0.0),
+        np.array([3, 4, 0], dtype=np.int64),
+        np.array([30, 40, 0], np.float16),
+    ],
+)
 def test_check_vector_gives_a_unit_row(vector: object) -> None:
     row = check_vector(vector, 3)
     assert (row.dtype, row.shape) == (np.float32, (3,))

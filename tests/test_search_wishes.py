@@ -1,4 +1,6 @@
-"""Everything a person can wish of a search is held against a plain sort of all stored vectors, on any collection and any index."""
+"""Everything a person can wish of a search is held against a plain sort of all stored vectors, on
+any collection and any index.
+"""
 
 import shutil
 import sys
@@ -15,16 +17,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from vitsearch import Collection, Photo, QueryError, Recipe, SearchResult, index_folder, load_recipe
-from vitsearch.collection import ranking
-from vitsearch.collection.wish import WINDOW
+from vitsearch.arrays import cosine_scores, unit_rows
+from vitsearch.collection import search as ranking
+from vitsearch.collection.config import DELTA, MAIN, Settings, write_settings
+from vitsearch.collection.query import check_vector
+from vitsearch.collection.search import WINDOW
+from vitsearch.collection.store import PhotoStore
 from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.filters import parse_where, photo_facts
 from vitsearch.index import build_shadow, propose
-from vitsearch.layout import DELTA, MAIN, Settings, write_settings
-from vitsearch.query import check_vector
-from vitsearch.store import PhotoStore
 from vitsearch.types import Found, PhotoInfo
-from vitsearch.vectors import cosine_scores, unit_rows
-from vitsearch.where import parse_where, photo_facts
 
 DIM, MARK = 6, "a fingerprint"
 EXACT = ("exact", "flat")
@@ -35,7 +37,7 @@ RECIPES = {
     "ivf": Recipe("ivf", factory="IVF{lists},Flat", lists=8, search={"nprobe": 2}),
     "sq8": load_recipe("sq8"),
 }
-PROPOSING = sys.modules["vitsearch.index.propose"]  # the package has a function of this name
+PROPOSING = sys.modules["vitsearch.index.candidates"]  # the package has a function of this name
 FOLDERS = ("", "italy/", "italy/rome/", "spain/")
 SLOW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -64,11 +66,17 @@ class Shelf:
             store.close()
 
     def vector(self) -> NDArray[np.float16]:
-        """A random vector: sometimes zeros, sometimes that of another photo or a little beside it."""
+        """A random vector: sometimes zeros, sometimes that of another photo or a
+        little beside it.
+        """
         kind, known = self.rng.integers(10), list(self.rows.values())
         if kind == 0:
             return np.zeros(DIM, np.float16)
-        near = known[self.rng.integers(len(known))] if known and kind < 5 else self.rng.normal(size=DIM)
+        near = (
+            known[self.rng.integers(len(known))]
+            if known and kind < 5
+            else self.rng.normal(size=DIM)
+        )
         noise = 0.05 * self.rng.normal(size=DIM) if kind == 4 else 0
         return unit_rows((near + noise)[None])[0].astype(np.float16)
 
@@ -82,14 +90,26 @@ class Shelf:
             found = store.photo_at(other)
             assert found is not None
             fingerprint, self.rows[path] = found.fingerprint, self.rows[other]
-        taken_at = None if number % 5 == 0 else f"{2015 + number % 8}-{1 + number % 12:02}-10T12:00:00"
+        taken_at = (
+            None if number % 5 == 0 else f"{2015 + number % 8}-{1 + number % 12:02}-10T12:00:00"
+        )
         info = PhotoInfo(100 + number % 300, 80, taken_at, "Nikon" if number % 3 else None)
-        store.put_photo(Found(path, 10, number * 10**9), fingerprint, info, vector=self.rows[path], generation=generation)
+        store.put_photo(
+            Found(path, 10, number * 10**9),
+            fingerprint,
+            info,
+            vector=self.rows[path],
+            generation=generation,
+        )
 
     def add(self, count: int) -> None:
         with self.changing() as (store, generation):
             for _ in range(count):
-                self.put(f"{FOLDERS[self.rng.integers(len(FOLDERS))]}{self.rng.integers(10**9):09}.jpg", store, generation)
+                self.put(
+                    f"{FOLDERS[self.rng.integers(len(FOLDERS))]}{self.rng.integers(10**9):09}.jpg",
+                    store,
+                    generation,
+                )
 
     def change(self, count: int) -> None:
         with self.changing() as (store, generation):
@@ -105,13 +125,21 @@ class Shelf:
 
     def label(self, count: int) -> None:
         with Collection.open(self.root) as found:
-            ids = [photo.photo_id for photo in found.photos() if photo.path in set(self.some(count))]
+            ids = [
+                photo.photo_id for photo in found.photos() if photo.path in set(self.some(count))
+            ]
         with self.changing(False) as (store, _):
-            store.put_labels([(photo_id, ("cat", "dog")[photo_id % 2], photo_id % 10 / 10) for photo_id in ids])
+            store.put_labels(
+                [(photo_id, ("cat", "dog")[photo_id % 2], photo_id % 10 / 10) for photo_id in ids]
+            )
 
     def some(self, count: int) -> list[str]:
         paths = sorted(self.rows)
-        return [str(path) for path in self.rng.choice(paths, min(count, len(paths)), replace=False)] if paths else []
+        return (
+            [str(path) for path in self.rng.choice(paths, min(count, len(paths)), replace=False)]
+            if paths
+            else []
+        )
 
     def index(self, recipe: str, *, delta: bool = False) -> None:
         store = PhotoStore(self.folder / "photos.db")
@@ -140,20 +168,29 @@ def shelf_in(root: Path, seed: int = 0) -> Shelf:
     made = Shelf(root, np.random.default_rng(seed))
     made.folder.mkdir(parents=True)
     PhotoStore(made.folder / "photos.db").close()
-    write_settings(made.folder, Settings("colour", MARK, "float32", DIM, load_recipe("flat").to_dict(), "2020", str(root)))
+    write_settings(
+        made.folder,
+        Settings("colour", MARK, "float32", DIM, load_recipe("flat").to_dict(), "2020", str(root)),
+    )
     return made
 
 
-def brute(root: Path, query: NDArray[Any], where: str | None = None, least: float = -2) -> list[SearchResult]:
+def brute(
+    root: Path, query: NDArray[Any], where: str | None = None, least: float = -2
+) -> list[SearchResult]:
     """Return every photo that the filter's plain test leaves, sorted by (score, path)."""
     with Collection.open(root) as found:
-        photos, vectors = list(found.photos()), [found.store.vector(photo.photo_id) for photo in found.photos()]
+        photos, vectors = (
+            list(found.photos()),
+            [found.store.vector(photo.photo_id) for photo in found.photos()],
+        )
     tree = parse_where(where) if where else None
     scores = cosine_scores(np.array(vectors).reshape(len(photos), DIM), check_vector(query, DIM))
     hits = [
         SearchResult(photo.path, float(score), photo.photo_id)
         for photo, score in zip(photos, scores, strict=True)
-        if (tree is None or tree.matches(photo_facts(photo))) and np.float32(score) >= np.float32(least)
+        if (tree is None or tree.matches(photo_facts(photo)))
+        and np.float32(score) >= np.float32(least)
     ]
     return sorted(hits, key=lambda hit: (-hit.score, hit.path))
 
@@ -162,8 +199,15 @@ def query_of(seed: int) -> NDArray[np.float32]:
     return unit_rows(np.random.default_rng(seed).normal(size=(1, DIM)))[0]
 
 
-def check(found: Sequence[SearchResult], wanted: Sequence[SearchResult], truth: Sequence[SearchResult], recipe: str) -> None:
-    """Exact recipes are exact; of the others the scores are, the order is, and few results are missing."""
+def check(
+    found: Sequence[SearchResult],
+    wanted: Sequence[SearchResult],
+    truth: Sequence[SearchResult],
+    recipe: str,
+) -> None:
+    """Exact recipes are exact; of the others the scores are, the order is, and few results are
+    missing.
+    """
     if recipe in EXACT:
         assert list(found) == list(wanted)
         return
@@ -226,12 +270,42 @@ def follow(place: Path, seed: int, steps: Sequence[tuple[str, Any]]) -> tuple[Sh
     return shelf, used
 
 
-@given(seed=st.integers(0, 10**6), steps=STEPS, where=FILTERS, k=st.sampled_from([1, 3, 10, 77, 2000]), small=st.booleans())
-@example(seed=1, steps=[("add", 150), ("add", 150), ("index", "flat"), ("add", 1)], where=None, k=10, small=False)
-@example(seed=2, steps=[("add", 150), ("add", 150), ("index", "flat"), ("remove", 290), ("change", 5)], where=None, k=3, small=False)
-@example(seed=3, steps=[("add", 150), ("index", "ivf"), ("change", 40), ("delta", "hnsw"), ("change", 40)], where=None, k=10, small=False)
+@given(
+    seed=st.integers(0, 10**6),
+    steps=STEPS,
+    where=FILTERS,
+    k=st.sampled_from([1, 3, 10, 77, 2000]),
+    small=st.booleans(),
+)
+@example(
+    seed=1,
+    steps=[("add", 150), ("add", 150), ("index", "flat"), ("add", 1)],
+    where=None,
+    k=10,
+    small=False,
+)
+@example(
+    seed=2,
+    steps=[("add", 150), ("add", 150), ("index", "flat"), ("remove", 290), ("change", 5)],
+    where=None,
+    k=3,
+    small=False,
+)
+@example(
+    seed=3,
+    steps=[("add", 150), ("index", "ivf"), ("change", 40), ("delta", "hnsw"), ("change", 40)],
+    where=None,
+    k=10,
+    small=False,
+)
 @example(seed=4, steps=[], where=None, k=10, small=False)
-@example(seed=5, steps=[("add", 150), ("add", 150), ("index", "hnsw"), ("label", 60)], where="not year = 2016", k=3, small=True)
+@example(
+    seed=5,
+    steps=[("add", 150), ("add", 150), ("index", "hnsw"), ("label", 60)],
+    where="not year = 2016",
+    k=3,
+    small=True,
+)
 @SLOW
 def test_a_search_is_a_sort_of_what_is_stored(
     place: Path, seed: int, steps: list[tuple[str, Any]], where: str | None, k: int, small: bool
@@ -250,11 +324,18 @@ def test_a_search_is_a_sort_of_what_is_stored(
             assert found.search(query, k, where=where, offset=10**6) == []
 
 
-@given(seed=st.integers(0, 10**6), steps=STEPS, where=FILTERS, least=st.sampled_from([-1.0, -0.5, 0.0, 0.3, 0.7, 0.95, 1.0]))
+@given(
+    seed=st.integers(0, 10**6),
+    steps=STEPS,
+    where=FILTERS,
+    least=st.sampled_from([-1.0, -0.5, 0.0, 0.3, 0.7, 0.95, 1.0]),
+)
 @example(seed=1, steps=[("add", 150)] * 4 + [("index", "flat"), ("add", 1)], where=None, least=0.0)
 @example(seed=1, steps=[("add", 150)] * 4 + [("index", "flat")], where=None, least=-1.0)
 @SLOW
-def test_all_that_reach_a_score(place: Path, seed: int, steps: list[tuple[str, Any]], where: str | None, least: float) -> None:
+def test_all_that_reach_a_score(
+    place: Path, seed: int, steps: list[tuple[str, Any]], where: str | None, least: float
+) -> None:
     _, recipe = follow(place, seed, steps)
     query = query_of(seed + 1)
     with Collection.open(place) as found:
@@ -264,7 +345,9 @@ def test_all_that_reach_a_score(place: Path, seed: int, steps: list[tuple[str, A
         assert set(hits) <= set(wanted)
         assert (hits == wanted) if recipe in EXACT else (len(hits) >= 0.8 * len(wanted))
         assert found.search(query, None, where=where, min_score=least, offset=3) == hits[3:]
-        assert found.search(query, 4, where=where, min_score=least) == (wanted[:4] if recipe in EXACT else hits[:4])
+        assert found.search(query, 4, where=where, min_score=least) == (
+            wanted[:4] if recipe in EXACT else hits[:4]
+        )
 
 
 def test_a_photo_of_the_query_itself_reaches_one(place: Path) -> None:
@@ -278,18 +361,25 @@ def test_a_photo_of_the_query_itself_reaches_one(place: Path) -> None:
                 assert photo.path in [hit.path for hit in found.search(row, None, min_score=1.0)]
 
 
-# -- pages ------------------------------------------------------------------------------------------------------------
+# -- pages -----------------------------------------------------------------------------------------
 
 
 @given(
     seed=st.integers(0, 10**6),
     count=st.sampled_from([0, 1, 60, 190, WINDOW, WINDOW + 1, 450]),
     size=st.sampled_from([1, 7, 50, 199, 200, 201, 500]),
-    wish=st.fixed_dictionaries({"diverse": st.sampled_from([0.0, 0.3, 1.0]), "collapse": st.sampled_from([False, True, 0.8, 0.999])}),
+    wish=st.fixed_dictionaries(
+        {
+            "diverse": st.sampled_from([0.0, 0.3, 1.0]),
+            "collapse": st.sampled_from([False, True, 0.8, 0.999]),
+        }
+    ),
     where=FILTERS,
 )
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
-def test_pages_joined_are_the_whole(place: Path, seed: int, count: int, size: int, wish: dict[str, Any], where: str | None) -> None:
+def test_pages_joined_are_the_whole(
+    place: Path, seed: int, count: int, size: int, wish: dict[str, Any], where: str | None
+) -> None:
     shelf = shelf_in(place, seed)
     shelf.add(count)
     shelf.index("flat")
@@ -305,28 +395,43 @@ def test_pages_joined_are_the_whole(place: Path, seed: int, count: int, size: in
     assert pages == whole
 
 
-# -- unlike each other ------------------------------------------------------------------------------------------------
+# -- unlike each other -----------------------------------------------------------------------------
 
 
 def cosine(one: NDArray[Any], other: NDArray[Any]) -> np.float32:
     return np.float32(cosine_scores(other[None], one)[0])
 
 
-def restated(hits: Sequence[SearchResult], rows: dict[str, NDArray[np.float32]], diverse: float) -> list[SearchResult]:
+def restated(
+    hits: Sequence[SearchResult], rows: dict[str, NDArray[np.float32]], diverse: float
+) -> list[SearchResult]:
     """Maximal marginal relevance as its paper says it, within one window."""
     left, chosen = list(hits), []
     while left:
         values = [
-            (1 - diverse) * hit.score - diverse * (float(max(cosine(rows[one.path], rows[hit.path]) for one in chosen)) if chosen else 0)
+            (1 - diverse) * hit.score
+            - diverse
+            * (
+                float(max(cosine(rows[one.path], rows[hit.path]) for one in chosen))
+                if chosen
+                else 0
+            )
             for hit in left
         ]
         chosen.append(left.pop(values.index(max(values))))
     return chosen
 
 
-@given(seed=st.integers(0, 10**6), count=st.integers(0, 60), diverse=st.sampled_from([0.0, 0.2, 0.5, 0.9, 1.0]), where=FILTERS)
+@given(
+    seed=st.integers(0, 10**6),
+    count=st.integers(0, 60),
+    diverse=st.sampled_from([0.0, 0.2, 0.5, 0.9, 1.0]),
+    where=FILTERS,
+)
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
-def test_diverse_is_maximal_marginal_relevance(place: Path, seed: int, count: int, diverse: float, where: str | None) -> None:
+def test_diverse_is_maximal_marginal_relevance(
+    place: Path, seed: int, count: int, diverse: float, where: str | None
+) -> None:
     shelf = shelf_in(place, seed)
     if count:
         shelf.add(count)
@@ -347,15 +452,22 @@ def test_a_window_comes_after_the_one_before(place: Path) -> None:
     plain = brute(place, query)
     with Collection.open(place) as found:
         diverse = found.search(query, 1000, diverse=0.5)
-        assert [set(diverse[at : at + WINDOW]) for at in (0, 200, 400)] == [set(plain[at : at + WINDOW]) for at in (0, 200, 400)]
+        assert [set(diverse[at : at + WINDOW]) for at in (0, 200, 400)] == [
+            set(plain[at : at + WINDOW]) for at in (0, 200, 400)
+        ]
         assert diverse != plain
 
 
 @given(
-    seed=st.integers(0, 10**6), count=st.integers(1, 150), threshold=st.sampled_from([0.5, 0.9, 0.99, 1.0]), recipe=st.sampled_from(EXACT)
+    seed=st.integers(0, 10**6),
+    count=st.integers(1, 150),
+    threshold=st.sampled_from([0.5, 0.9, 0.99, 1.0]),
+    recipe=st.sampled_from(EXACT),
 )
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
-def test_collapse_shows_one_of_those_that_are_alike(place: Path, seed: int, count: int, threshold: float, recipe: str) -> None:
+def test_collapse_shows_one_of_those_that_are_alike(
+    place: Path, seed: int, count: int, threshold: float, recipe: str
+) -> None:
     shelf = shelf_in(place, seed)
     shelf.add(count)
     shelf.index(recipe)
@@ -368,21 +480,37 @@ def test_collapse_shows_one_of_those_that_are_alike(place: Path, seed: int, coun
 
     def alike(one: SearchResult, other: SearchResult) -> bool:
         rows = shelf.rows[one.path], shelf.rows[other.path]
-        return prints[one.path] == prints[other.path] or cosine(*(unit_rows(row[None])[0] for row in rows)) >= np.float32(threshold)
+        return prints[one.path] == prints[other.path] or cosine(
+            *(unit_rows(row[None])[0] for row in rows)
+        ) >= np.float32(threshold)
 
     assert kept == [hit for hit in plain if hit in set(kept)]  # in the plain order
     assert kept[:3] == some
-    assert [pair for place, one in enumerate(kept) for other in kept[:place] if alike(*(pair := (one, other)))] == []
+    assert [
+        pair
+        for place, one in enumerate(kept)
+        for other in kept[:place]
+        if alike(*(pair := (one, other)))
+    ] == []
     for dropped in set(plain) - set(kept):
-        assert any(alike(dropped, other) for other in kept if plain.index(other) < plain.index(dropped))
+        assert any(
+            alike(dropped, other) for other in kept if plain.index(other) < plain.index(dropped)
+        )
 
 
-# -- several queries --------------------------------------------------------------------------------------------------
+# -- several queries -------------------------------------------------------------------------------
 
 
-@given(seed=st.integers(0, 10**6), recipe=st.sampled_from(sorted(RECIPES)), where=FILTERS, least=st.sampled_from([None, 0.4]))
+@given(
+    seed=st.integers(0, 10**6),
+    recipe=st.sampled_from(sorted(RECIPES)),
+    where=FILTERS,
+    least=st.sampled_from([None, 0.4]),
+)
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
-def test_a_batch_is_its_queries_one_by_one(place: Path, seed: int, recipe: str, where: str | None, least: float | None) -> None:
+def test_a_batch_is_its_queries_one_by_one(
+    place: Path, seed: int, recipe: str, where: str | None, least: float | None
+) -> None:
     shelf = shelf_in(place, seed)
     shelf.add(300)
     shelf.index(recipe)
@@ -431,7 +559,7 @@ def test_the_index_is_asked_for_all_queries_at_once(place: Path) -> None:
         assert not set(proposed[1].ids.tolist()) & set(fresh.ids.tolist())
 
 
-# -- indexes that are not what they were ------------------------------------------------------------------------------
+# -- indexes that are not what they were -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES))
@@ -450,7 +578,9 @@ def test_the_index_is_asked_for_all_queries_at_once(place: Path) -> None:
         "a delta of another",
     ],
 )
-def test_any_index_folder_gives_exact_results(place: Path, recipe: str, how: str, tmp_path: Path) -> None:
+def test_any_index_folder_gives_exact_results(
+    place: Path, recipe: str, how: str, tmp_path: Path
+) -> None:
     shelf = shelf_in(place, 7)
     shelf.add(150)
     shelf.index(recipe)
@@ -473,9 +603,14 @@ def test_any_index_folder_gives_exact_results(place: Path, recipe: str, how: str
         shutil.rmtree(main)
     elif how in ("foreign encoder", "from the future"):
         store = PhotoStore(shelf.folder / "photos.db")
-        rows, now = [(np.arange(1, 11, dtype=np.int64), np.ones((10, DIM), np.float16))], store.generation()
+        rows, now = (
+            [(np.arange(1, 11, dtype=np.int64), np.ones((10, DIM), np.float16))],
+            store.generation(),
+        )
         mark, generation = (MARK, now + 1) if how == "from the future" else ("other", now)
-        build_shadow(main, rows, recipe=RECIPES[recipe], dim=DIM, generation=generation, fingerprint=mark)
+        build_shadow(
+            main, rows, recipe=RECIPES[recipe], dim=DIM, generation=generation, fingerprint=mark
+        )
         store.close()
     elif how != "older":
         shelf.index(recipe)
@@ -486,17 +621,29 @@ def test_any_index_folder_gives_exact_results(place: Path, recipe: str, how: str
     truth = brute(place, query)
     with Collection.open(place) as found:
         for k in (1, 10, 500):
-            check(found.search(query, k), truth[:k], truth, recipe if how in ("older", "a delta of another") else "exact")
+            check(
+                found.search(query, k),
+                truth[:k],
+                truth,
+                recipe if how in ("older", "a delta of another") else "exact",
+            )
             assert {hit.path for hit in found.search(query, 500)} == set(shelf.rows)
 
 
 def test_an_index_that_was_ahead_is_used_once_it_is_not(place: Path) -> None:
-    """A reader that began before a writer ended meets an index newer than what it sees; it must not be given up for good."""
+    """A reader that began before a writer ended meets an index newer than what it sees; it must not
+    be given up for good.
+    """
     shelf = shelf_in(place)
     shelf.add(50)
     store = PhotoStore(shelf.folder / "photos.db")
     build_shadow(
-        shelf.folder / MAIN, store.vector_batches(), recipe=RECIPES["flat"], dim=DIM, generation=store.generation() + 1, fingerprint=MARK
+        shelf.folder / MAIN,
+        store.vector_batches(),
+        recipe=RECIPES["flat"],
+        dim=DIM,
+        generation=store.generation() + 1,
+        fingerprint=MARK,
     )
     store.close()
     with Collection.open(place) as found:
@@ -508,7 +655,7 @@ def test_an_index_that_was_ahead_is_used_once_it_is_not(place: Path) -> None:
         assert [len(shadow) for shadow in found._searcher._indexes()] == [50]
 
 
-# -- what is refused --------------------------------------------------------------------------------------------------
+# -- what is refused -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -546,7 +693,13 @@ def test_a_collection_without_photos_has_no_results(place: Path, removed: bool) 
         shelf.index("hnsw")
         shelf.remove(20)
     with Collection.open(place) as found:
-        for wish in ({}, {"where": "year = 2019"}, {"diverse": 0.5}, {"collapse": True}, {"min_score": 0.1}):
+        for wish in (
+            {},
+            {"where": "year = 2019"},
+            {"diverse": 0.5},
+            {"collapse": True},
+            {"min_score": 0.1},
+        ):
             assert found.search(query_of(0), **wish) == []
         assert found.search_batch([query_of(0)] * 2) == [[], []]
         assert (found.duplicates(), found.lookalikes(0.5)) == ([], [])
@@ -554,7 +707,9 @@ def test_a_collection_without_photos_has_no_results(place: Path, removed: bool) 
 
 def test_similar_takes_the_same_wishes(indexed: Path) -> None:
     with Collection.open(indexed) as found:
-        assert [hit.path for hit in found.similar("red.png", where="path like 'sub/%'")] == ["sub/blue.png"]
+        assert [hit.path for hit in found.similar("red.png", where="path like 'sub/%'")] == [
+            "sub/blue.png"
+        ]
         assert found.similar("red.png", 2, offset=1) == found.similar("red.png", 3)[1:]
         assert found.similar("red.png", None, min_score=0.5) == []
 

@@ -18,7 +18,9 @@ from vitsearch.shards import Manifest, ShardRow, create_shards, is_shard_set, op
 from vitsearch.types import PhotoInfo, SkippedPhoto
 
 DIM = 4
-MANIFEST = Manifest("colour", "ab" * 16, "float32", DIM, [[1.0, 0.0, 0.0, 0.0]], "/photos", "scaled", 3, 5, 2)
+MANIFEST = Manifest(
+    "colour", "ab" * 16, "float32", DIM, [[1.0, 0.0, 0.0, 0.0]], "/photos", "scaled", 3, 5, 2
+)
 INFO = PhotoInfo(30, 20, "2019-07-14T18:30:00", "NIKON D70", 41.9, -12.5)
 VECTORS = np.eye(DIM, dtype=np.float16)
 ROWS = [
@@ -80,13 +82,27 @@ INFOS = st.builds(PhotoInfo, SIDES, SIDES, TEXTS, TEXTS, st.none() | st.floats(-
 
 
 @settings(deadline=None, max_examples=50)
-@given(paths=st.lists(st.text(UTF8 | st.sampled_from("\udc80\udcff"), min_size=1), unique=True, max_size=20), data=st.data())
-def test_any_rows_come_back(paths: list[str], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+@given(
+    paths=st.lists(
+        st.text(UTF8 | st.sampled_from("\udc80\udcff"), min_size=1), unique=True, max_size=20
+    ),
+    data=st.data(),
+)
+def test_any_rows_come_back(
+    paths: list[str], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     def row(path: str) -> ShardRow:
         if data.draw(st.booleans()):
             return ShardRow(photo_id(path), path, 0, 0, error=data.draw(st.text(UTF8)))
         fingerprint = data.draw(st.binary(min_size=16, max_size=16))
-        return ShardRow(photo_id(path), path, data.draw(NUMBERS), data.draw(NUMBERS), fingerprint, data.draw(INFOS))
+        return ShardRow(
+            photo_id(path),
+            path,
+            data.draw(NUMBERS),
+            data.draw(NUMBERS),
+            fingerprint,
+            data.draw(INFOS),
+        )
 
     rows = [row(path) for path in paths]
     good = [row for row in rows if row.error is None]
@@ -96,7 +112,9 @@ def test_any_rows_come_back(paths: list[str], data: st.DataObject, tmp_path_fact
     blocks = list(open_shards(place).blocks([0], size=7))
     assert [row for found, _ in blocks for row in found] == good
     assert b"".join(found.tobytes() for _, found in blocks) == halves.tobytes()
-    assert [row for _, row in open_shards(place).failed_rows([0])] == [row for row in rows if row.error is not None]
+    assert [row for _, row in open_shards(place).failed_rows([0])] == [
+        row for row in rows if row.error is not None
+    ]
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
@@ -106,7 +124,10 @@ def test_an_id_is_of_the_path_alone_and_fits_63_bits(path: str) -> None:
 
 
 def test_ids_stay_as_they_are() -> None:
-    assert [photo_id(path) for path in ("a", "italy/rome.jpg")] == [2340832890917691671, photo_id("italy/rome.jpg")]
+    assert [photo_id(path) for path in ("a", "italy/rome.jpg")] == [
+        2340832890917691671,
+        photo_id("italy/rome.jpg"),
+    ]
     assert len({photo_id(f"{number}.jpg") for number in range(50_000)}) == 50_000
 
 
@@ -114,7 +135,9 @@ def test_a_shard_that_is_missing_is_counted(tmp_path: Path) -> None:
     writer = create_shards(tmp_path / "out", MANIFEST)
     writer.write(1, ROWS[3:], VECTORS[:1])
     assert open_shards(tmp_path / "out").missing() == [0]
-    with pytest.raises(CollectionError, match=r"lacks 1 shards \(the first is 0\): run `vitsearch embed` again"):
+    with pytest.raises(
+        CollectionError, match=r"lacks 1 shards \(the first is 0\): run `vitsearch embed` again"
+    ):
         writer.finish()
 
 
@@ -129,7 +152,9 @@ def test_a_shard_that_is_missing_is_counted(tmp_path: Path) -> None:
         ({"layout": "faiss"}, "holds an export of layout 'faiss', no shards"),
     ],
 )
-def test_a_damaged_manifest_says_what_is_wrong(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+def test_a_damaged_manifest_says_what_is_wrong(
+    tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
     made(tmp_path / "out")
     file = tmp_path / "out" / "vitsearch.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
@@ -158,8 +183,15 @@ def test_a_damaged_shard_is_named(tmp_path: Path, damage: str) -> None:
         pyarrow.parquet.write_table(pyarrow.table({"id": [1]}), file)
     else:
         file.write_bytes(file.read_bytes()[:100] if damage == "cut" else b"")
-    for read in (lambda shards: list(shards.blocks()), lambda shards: list(shards.failures()), lambda shards: shards.counts()):
-        with pytest.raises(CollectionError, match=r"000001.parquet (cannot be read as a shard|is no shard of this set)"):
+    for read in (
+        lambda shards: list(shards.blocks()),
+        lambda shards: list(shards.failures()),
+        lambda shards: shards.counts(),
+    ):
+        with pytest.raises(
+            CollectionError,
+            match=r"000001.parquet (cannot be read as a shard|is no shard of this set)",
+        ):
             read(open_shards(tmp_path / "out"))
 
 

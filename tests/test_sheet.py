@@ -11,7 +11,7 @@ from odd_files import bad_contents, encoded, make_odd_files, picture
 from PIL import Image, ImageColor
 
 from vitsearch.errors import VitsearchError
-from vitsearch.sheet import MOST_TILES, RIGHT, WRONG, Caption, Verdict, write_sheet
+from vitsearch.outputs.contact_sheet import MOST_TILES, RIGHT, WRONG, Caption, Verdict, write_sheet
 
 LATIN1_NAME = os.fsdecode(b"caf\xe9 \n<b>&'\".jpg")
 
@@ -55,14 +55,20 @@ SECTIONS = [
 ]
 
 
-def test_html_holds_titles_captions_names_reasons_and_pictures(photos: Path, tmp_path: Path) -> None:
+def test_html_holds_titles_captions_names_reasons_and_pictures(
+    photos: Path, tmp_path: Path
+) -> None:
     write_sheet(tmp_path / "sheet.html", SECTIONS, root=photos)
     page = Page((tmp_path / "sheet.html").read_bytes().decode("utf-8"))
     assert page.open == []
     assert page.text["h2"] == ["words & <more>", "labels"]
     assert page.text["span"] == [
         *("0.300", "a.jpg", "0.200", "b.png"),
-        *("not a photo: its content is of no picture format that is read here", "cat 0.9", "text.jpg"),
+        *(
+            "not a photo: its content is of no picture format that is read here",
+            "cat 0.9",
+            "text.jpg",
+        ),
         *("cannot be opened: No such file or directory", "dog 0.8", "gone.jpg"),
     ]
     assert [image["alt"] for image in page.attributes["img"]] == ["a.jpg", "b.png"]
@@ -99,7 +105,9 @@ def test_html_asks_nothing_of_the_network(photos: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["my photos/sheet.html", "sheet.html", "other/deep/sheet.html"])
-def test_links_lead_to_the_photos_from_where_the_sheet_is(photos: Path, tmp_path: Path, place: str) -> None:
+def test_links_lead_to_the_photos_from_where_the_sheet_is(
+    photos: Path, tmp_path: Path, place: str
+) -> None:
     (photos / LATIN1_NAME).write_bytes(b"")
     (photos / "a#b?c%20.jpg").write_bytes(b"")
     sheet = tmp_path / place
@@ -107,7 +115,10 @@ def test_links_lead_to_the_photos_from_where_the_sheet_is(photos: Path, tmp_path
     names = ["a.jpg", "sub/b.png", LATIN1_NAME, "a#b?c%20.jpg", str(photos / "a.jpg")]
     write_sheet(sheet, [("", [(name, "") for name in names])], root=photos)
     links = [link["href"] or "" for link in Page(sheet.read_text("utf-8")).attributes["a"]]
-    reached = [os.fsdecode(unquote_to_bytes(urlsplit(urljoin(sheet.as_uri(), link)).path)) for link in links]
+    reached = [
+        os.fsdecode(unquote_to_bytes(urlsplit(urljoin(sheet.as_uri(), link)).path))
+        for link in links
+    ]
     assert reached == [str(photos / name) for name in names]
 
 
@@ -121,8 +132,13 @@ def test_odd_names_and_titles_are_valid_text(photos: Path, tmp_path: Path) -> No
     assert page.text["span"] == ["� <i>", "caf� <b>&'\".jpg"]
 
 
-@pytest.mark.parametrize(("suffix", "format_name"), [(".png", "PNG"), (".PNG", "PNG"), (".jpg", "JPEG"), (".jpeg", "JPEG")])
-def test_picture_shows_the_photos_in_a_grid(photos: Path, tmp_path: Path, suffix: str, format_name: str) -> None:
+@pytest.mark.parametrize(
+    ("suffix", "format_name"),
+    [(".png", "PNG"), (".PNG", "PNG"), (".jpg", "JPEG"), (".jpeg", "JPEG")],
+)
+def test_picture_shows_the_photos_in_a_grid(
+    photos: Path, tmp_path: Path, suffix: str, format_name: str
+) -> None:
     (photos / "red.png").write_bytes(encoded(Image.new("RGB", (400, 200), "red"), "PNG"))
     path = tmp_path / f"sheet{suffix}"
     write_sheet(path, [("red", [("red.png", "0.5")] * 7), ("", [("gone.jpg", "")])], root=photos)
@@ -139,7 +155,9 @@ def test_a_photo_is_shown_upright_and_whole(photos: Path, tmp_path: Path) -> Non
     tall = Image.new("RGB", (100, 400), "blue")
     exif = Image.Exif()
     exif[0x0112] = 6
-    (photos / "turned.jpg").write_bytes(encoded(tall.transpose(Image.Transpose.ROTATE_90), "JPEG", exif=exif))
+    (photos / "turned.jpg").write_bytes(
+        encoded(tall.transpose(Image.Transpose.ROTATE_90), "JPEG", exif=exif)
+    )
     write_sheet(tmp_path / "sheet.png", [("", [("turned.jpg", "")])], root=photos)
     pixels = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB")).astype(int)
     rows, columns = np.nonzero((pixels[..., 2] > 230) & (pixels[..., :2] < 30).all(axis=2))
@@ -151,13 +169,17 @@ def test_a_photo_is_shown_upright_and_whole(photos: Path, tmp_path: Path) -> Non
 def test_every_odd_file_fits_on_a_sheet(tmp_path: Path, suffix: str) -> None:
     states = make_odd_files(tmp_path / "odd")
     path = tmp_path / f"sheet{suffix}"
-    write_sheet(path, [("odd", [(name, state) for name, state in states.items()])], root=tmp_path / "odd")
+    write_sheet(
+        path, [("odd", [(name, state) for name, state in states.items()])], root=tmp_path / "odd"
+    )
     assert path.stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("sections", [[], [("nothing found", [])]])
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".html"])
-def test_no_photos_is_a_sheet_too(tmp_path: Path, sections: list[tuple[str, list[tuple[str, str]]]], suffix: str) -> None:
+def test_no_photos_is_a_sheet_too(
+    tmp_path: Path, sections: list[tuple[str, list[tuple[str, str]]]], suffix: str
+) -> None:
     path = tmp_path / f"sheet{suffix}"
     write_sheet(path, sections, root=tmp_path)
     assert path.stat().st_size > 0
@@ -177,7 +199,10 @@ def test_errors_are_one_line_and_leave_the_old_file(photos: Path, tmp_path: Path
     assert reasons == [
         "a contact sheet is a .png, .jpg or .html file, not 'sheet.pdf'; name it so",
         "a contact sheet is a .png, .jpg or .html file, not 'sheet'; name it so",
-        f"cannot write {str(tmp_path / 'no folder/sheet.html')!r}: No such file or directory; name another place for the sheet",
+        (
+            f"cannot write {str(tmp_path / 'no folder/sheet.html')!r}: No such file or directory; "
+            "name another place for the sheet"
+        ),
         "a contact sheet holds at most 1,000 photos, not 1,001; ask for fewer results",
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my photos"]
@@ -196,30 +221,63 @@ VERDICTS: list[Verdict] = [
 ]
 
 
-def test_rows_of_a_caption_say_who_what_how_sure_and_whether_right(photos: Path, tmp_path: Path) -> None:
-    write_sheet(tmp_path / "sheet.html", [("odd", [("a.jpg", VERDICTS), ("sub/b.png", []), ("gone.jpg", "plain")])], root=photos)
+def test_rows_of_a_caption_say_who_what_how_sure_and_whether_right(
+    photos: Path, tmp_path: Path
+) -> None:
+    write_sheet(
+        tmp_path / "sheet.html",
+        [("odd", [("a.jpg", VERDICTS), ("sub/b.png", []), ("gone.jpg", "plain")])],
+        root=photos,
+    )
     page = Page((tmp_path / "sheet.html").read_bytes().decode("utf-8"))
     assert page.open == []
     assert page.text["th"] == ["zero-shot", "supervised", "truth"]
     assert page.text["td"] == ["cat <x>", "0.61", "dog", "1.00", "dog"]
     assert page.text["b"] == ["✗", "✓"]
     assert [sign["title"] for sign in page.attributes["b"]] == ["wrong", "right"]
-    assert page.text["span"] == ["a.jpg", "b.png", "cannot be opened: No such file or directory", "plain", "gone.jpg"]
+    assert page.text["span"] == [
+        "a.jpg",
+        "b.png",
+        "cannot be opened: No such file or directory",
+        "plain",
+        "gone.jpg",
+    ]
 
 
-def test_a_title_names_the_whole_and_alternative_texts_say_the_answers(photos: Path, tmp_path: Path) -> None:
-    write_sheet(tmp_path / "sheet.html", [("odd", [("a.jpg", VERDICTS), ("sub/b.png", [])])], root=photos, title="Photos & <more>")
+def test_a_title_names_the_whole_and_alternative_texts_say_the_answers(
+    photos: Path, tmp_path: Path
+) -> None:
+    write_sheet(
+        tmp_path / "sheet.html",
+        [("odd", [("a.jpg", VERDICTS), ("sub/b.png", [])])],
+        root=photos,
+        title="Photos & <more>",
+    )
     page = Page((tmp_path / "sheet.html").read_bytes().decode("utf-8"))
-    assert (page.text["title"], page.text["h1"], page.text["h2"]) == (["Photos & <more>"], ["Photos & <more>"], ["odd"])
-    assert [image["alt"] for image in page.attributes["img"]] == ["a.jpg: zero-shot cat <x>, supervised dog, truth dog", "b.png"]
+    assert (page.text["title"], page.text["h1"], page.text["h2"]) == (
+        ["Photos & <more>"],
+        ["Photos & <more>"],
+        ["odd"],
+    )
+    assert [image["alt"] for image in page.attributes["img"]] == [
+        "a.jpg: zero-shot cat <x>, supervised dog, truth dog",
+        "b.png",
+    ]
 
 
-@pytest.mark.parametrize(("score", "right", "free"), [(None, None, 2), (None, True, 24), (0.5, None, 62), (0.5, False, 62)])
+@pytest.mark.parametrize(
+    ("score", "right", "free"),
+    [(None, None, 2), (None, True, 24), (0.5, None, 62), (0.5, False, 62)],
+)
 def test_a_long_label_has_the_room_that_score_and_sign_leave(
     photos: Path, tmp_path: Path, score: float | None, right: bool | None, free: int
 ) -> None:
     def ink(label: str) -> np.ndarray:
-        write_sheet(tmp_path / "sheet.png", [("", [("a.jpg", [Verdict("truth", label, score, right)])])], root=photos)
+        write_sheet(
+            tmp_path / "sheet.png",
+            [("", [("a.jpg", [Verdict("truth", label, score, right)])])],
+            root=photos,
+        )
         with Image.open(tmp_path / "sheet.png") as page:
             return np.asarray(page.convert("L")).astype(int)
 

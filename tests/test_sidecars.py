@@ -1,4 +1,6 @@
-"""XMP sidecars, read back by ElementTree: what is written, and what of the user's stays to the byte."""
+"""XMP sidecars, read back by ElementTree: what is written, and what of the user's stays to the
+byte.
+"""
 
 import os
 import stat
@@ -10,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitsearch.classify import labels
-from vitsearch.sidecars import NAMESPACE, SidecarReport, write, write_sidecars
-from vitsearch.sidecars.packet import EMPTY, NotXmp, Packet
-from vitsearch.sidecars.write import labelled
+from vitsearch.labels import labels
+from vitsearch.outputs import sidecars as write
+from vitsearch.outputs.sidecars import SidecarReport, labelled, write_sidecars
+from vitsearch.outputs.xmp import EMPTY, NAMESPACE, NotXmp, Packet
 from vitsearch.types import Prediction
 
 SPACES = {
@@ -25,7 +27,13 @@ SPACES = {
     "xmp": "http://ns.adobe.com/xap/1.0/",
     "darktable": "http://darktable.sf.net/",
 }
-LISTS = ("dc:subject", "lr:hierarchicalSubject", "digiKam:TagsList", "vitsearch:labels", "vitsearch:scores")
+LISTS = (
+    "dc:subject",
+    "lr:hierarchicalSubject",
+    "digiKam:TagsList",
+    "vitsearch:labels",
+    "vitsearch:scores",
+)
 DARKTABLE = b"""\xef\xbb\xbf<?xml version="1.0" encoding="UTF-8"?>
 <?xpacket begin='' id='W5M0MpCehiHzreSzNTczkc9d'?><!-- mine -->
 <x:xmpmeta xmlns:x="adobe:ns:meta/" x:xmptk="XMP Core 4.4.0-Exiv2">
@@ -59,7 +67,11 @@ def lists(data: bytes) -> dict[str, list[str | None]]:
     root = ET.fromstring(data)
     found = {name: root.findall(f".//rdf:Description/{name}", SPACES) for name in LISTS}
     assert all(len(one) < 2 for one in found.values())
-    return {name: [item.text for item in one[0].findall("./*/rdf:li", SPACES)] for name, one in found.items() if one}
+    return {
+        name: [item.text for item in one[0].findall("./*/rdf:li", SPACES)]
+        for name, one in found.items()
+        if one
+    }
 
 
 @pytest.fixture
@@ -69,7 +81,9 @@ def photo(tmp_path: Path) -> Path:
 
 
 def test_a_sidecar_is_made_beside_the_photo(photo: Path) -> None:
-    assert write_sidecars(one("dog.jpg", "animal > dog", "out & <about>"), root=photo.parent) == SidecarReport(1, 0, ())
+    assert write_sidecars(
+        one("dog.jpg", "animal > dog", "out & <about>"), root=photo.parent
+    ) == SidecarReport(1, 0, ())
     assert sorted(os.listdir(photo.parent)) == ["dog.jpg", "dog.jpg.xmp"]
     assert photo.read_bytes() == b"a photo"
     assert (
@@ -157,7 +171,9 @@ def test_everything_else_stays_to_the_byte() -> None:
         "vitsearch:scores": ["0.6200"],
     }
     rest = iter(done.splitlines(keepends=True))
-    assert [line for line in DARKTABLE.splitlines(keepends=True) if line not in rest] == []  # all its lines, in order
+    assert [
+        line for line in DARKTABLE.splitlines(keepends=True) if line not in rest
+    ] == []  # all its lines, in order
     assert labelled(done, one("", "animal > dog")) == done
     assert labelled(done, []) == DARKTABLE
     assert labelled(labelled(done, one("", "x")), []) == DARKTABLE
@@ -166,7 +182,9 @@ def test_everything_else_stays_to_the_byte() -> None:
 def test_new_labels_replace_ours_and_never_the_users() -> None:
     first = labelled(DARKTABLE, one("", "dog", "cat"))
     assert lists(first)["dc:subject"] == ["été", "dog", "cat"]
-    mine = first.replace(b"<rdf:li>cat</rdf:li>", b"<rdf:li>cat</rdf:li><rdf:li>added later</rdf:li>", 1)
+    mine = first.replace(
+        b"<rdf:li>cat</rdf:li>", b"<rdf:li>cat</rdf:li><rdf:li>added later</rdf:li>", 1
+    )
     second = labelled(mine, one("", "bird"))
     assert lists(second)["dc:subject"] == ["été", "dog", "added later", "bird"]
     assert lists(second)["vitsearch:labels"] == ["bird"]
@@ -174,9 +192,17 @@ def test_new_labels_replace_ours_and_never_the_users() -> None:
 
 def test_lists_of_paths_that_the_user_has_get_flat_labels_too() -> None:
     mine = labelled(EMPTY, one("", "place > Rome"))
-    for ours in (b"labels", b"scores", b"addedSubject", b"addedHierarchicalSubject", b"addedTagsList"):
+    for ours in (
+        b"labels",
+        b"scores",
+        b"addedSubject",
+        b"addedHierarchicalSubject",
+        b"addedTagsList",
+    ):
         mine = mine.replace(b"vitsearch:" + ours, b"xmp:" + ours)
-    mine = mine.replace(b"xmlns:vitsearch", b'xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmlns:vitsearch')
+    mine = mine.replace(
+        b"xmlns:vitsearch", b'xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmlns:vitsearch'
+    )
     done = lists(labelled(mine, one("", "AC/DC", "a|b")))
     assert done["digiKam:TagsList"] == ["place/Rome", "AC-DC", "a|b"]
     assert done["lr:hierarchicalSubject"] == ["place|Rome", "AC/DC", "a-b"]
@@ -189,10 +215,23 @@ def test_lists_of_paths_that_the_user_has_get_flat_labels_too() -> None:
     [
         '<rdf:RDF xmlns:rdf="{rdf}"/>',
         '<rdf:RDF xmlns:rdf="{rdf}"></rdf:RDF>',
-        '<x:meta xmlns:x="adobe:ns:meta/"><r:RDF xmlns:r="{rdf}"><r:Description r:about="uuid:1" xmlns:s="s:" s:a="1"/></r:RDF></x:meta>',
-        '<r:RDF xmlns:r="{rdf}"><r:Description><subject xmlns="{dc}"><Bag xmlns="{rdf}"/></subject></r:Description></r:RDF>',
-        '<r:RDF xmlns:r="{rdf}"><r:Description xmlns:dc="other:"><dc:subject>x</dc:subject></r:Description><r:Description/></r:RDF>',
-        '<r:RDF xmlns:r="{rdf}"><r:Description xmlns:d="{dc}"><d:subject><r:Bag><r:li>c</r:li></r:Bag></d:subject></r:Description></r:RDF>',
+        (
+            '<x:meta xmlns:x="adobe:ns:meta/"><r:RDF xmlns:r="{rdf}"><r:Description '
+            'r:about="uuid:1" '
+            'xmlns:s="s:" s:a="1"/></r:RDF></x:meta>'
+        ),
+        (
+            '<r:RDF xmlns:r="{rdf}"><r:Description><subject xmlns="{dc}"><Bag '
+            'xmlns="{rdf}"/></subject></r:Description></r:RDF>'
+        ),
+        (
+            '<r:RDF xmlns:r="{rdf}"><r:Description '
+            'xmlns:dc="other:"><dc:subject>x</dc:subject></r:Description><r:Description/></r:RDF>'
+        ),
+        (
+            '<r:RDF xmlns:r="{rdf}"><r:Description '
+            'xmlns:d="{dc}"><d:subject><r:Bag><r:li>c</r:li></r:Bag></d:subject></r:Description></r:RDF>'
+        ),
     ],
 )
 def test_packets_of_any_shape(body: str) -> None:
@@ -232,7 +271,11 @@ def test_an_empty_list_of_the_users_comes_back(subject: bytes) -> None:
     assert lists(done)["dc:subject"] == ["a", "b"]
     assert labelled(done, one("", "a > b")) == done
     other = labelled(done, one("", "c"))
-    assert lists(other) == {"dc:subject": ["c"], "vitsearch:labels": ["c"], "vitsearch:scores": ["0.5100"]}
+    assert lists(other) == {
+        "dc:subject": ["c"],
+        "vitsearch:labels": ["c"],
+        "vitsearch:scores": ["0.5100"],
+    }
     for after in (done, other):
         assert labelled(after, []) == packet
     mine = done.replace(b"<rdf:li>a</rdf:li>", b"<rdf:li>a</rdf:li><rdf:li>mine</rdf:li>", 1)
@@ -246,7 +289,9 @@ def test_a_property_that_says_something_else_is_no_list() -> None:
             labelled(packet, one("", "a"))
 
 
-WORD = st.text(st.characters(exclude_categories=()), max_size=8) | st.sampled_from(["a", "b", "été", "dog"])
+WORD = st.text(st.characters(exclude_categories=()), max_size=8) | st.sampled_from(
+    ["a", "b", "été", "dog"]
+)
 NAMES = st.lists(st.lists(WORD, min_size=1, max_size=3).map(" > ".join), max_size=4)
 
 
@@ -259,7 +304,8 @@ def test_any_labels_are_written_and_taken_back(first: list[str], second: list[st
         assert labelled(done, one("", *first)) == done
         again = labelled(done, one("", *second))
         assert {name: sorted(map(str, items)) for name, items in lists(again).items()} == {
-            name: sorted(map(str, items)) for name, items in lists(labelled(packet, one("", *second))).items()
+            name: sorted(map(str, items))
+            for name, items in lists(labelled(packet, one("", *second))).items()
         }
         assert labelled(again, []) == packet
 
@@ -273,9 +319,15 @@ def test_any_labels_are_written_and_taken_back(first: list[str], second: list[st
         (EMPTY.decode().encode("utf-16"), "it is not UTF-8 text"),
         (EMPTY.replace(b"UTF-8", b"latin-1"), "it is in latin-1, not in UTF-8"),
         (b"<html><body/></html>", "it is XML, but holds no rdf:RDF"),
-        (b'<!DOCTYPE x [<!ENTITY a "aa">]><x>&a;</x>', "it declares a document type, which XMP never does"),
+        (
+            b'<!DOCTYPE x [<!ENTITY a "aa">]><x>&a;</x>',
+            "it declares a document type, which XMP never does",
+        ),
         (DARKTABLE.replace(b"rdf:Seq", b"rdf:Other"), "its dc:subject is no list"),
-        (DARKTABLE.replace(b"xmp:Rating", b'dcs:subject="x" xmp:Rating'), "its dc:subject is no list"),
+        (
+            DARKTABLE.replace(b"xmp:Rating", b'dcs:subject="x" xmp:Rating'),
+            "its dc:subject is no list",
+        ),
     ],
 )
 def test_a_sidecar_that_is_no_xmp_stays_and_is_named(photo: Path, data: bytes, words: str) -> None:
@@ -293,7 +345,9 @@ def test_a_sidecar_that_is_too_large_stays(photo: Path) -> None:
     with open(photo.parent / "dog.jpg.xmp", "wb") as file:
         file.truncate(write.LARGEST + 1)
     report = write_sidecars(one("dog.jpg", "dog"), root=photo.parent)
-    assert report.problems == (("dog.jpg", "its sidecar dog.jpg.xmp is left as it is: it is larger than 16 MB"),)
+    assert report.problems == (
+        ("dog.jpg", "its sidecar dog.jpg.xmp is left as it is: it is larger than 16 MB"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -312,7 +366,11 @@ def test_which_sidecar_is_the_photos(photo: Path, beside: list[str], written: st
     for name in beside:
         (photo.parent / name).write_bytes(EMPTY)
     assert write_sidecars(one("dog.jpg", "dog"), root=photo.parent).written == 1
-    changed = [name for name in os.listdir(photo.parent) if (photo.parent / name).read_bytes() not in (EMPTY, b"a photo")]
+    changed = [
+        name
+        for name in os.listdir(photo.parent)
+        if (photo.parent / name).read_bytes() not in (EMPTY, b"a photo")
+    ]
     assert changed == [written]
 
 
@@ -332,7 +390,9 @@ def test_photos_that_no_longer_have_a_label_lose_ours(photo: Path) -> None:
     (photo.parent / "sub" / "cat.jpg").write_bytes(b"")
     (photo.parent / "dog.jpg.xmp").write_bytes(DARKTABLE)
     write_sidecars(one("dog.jpg", "bird"), root=photo.parent)
-    assert write_sidecars([], root=photo.parent, photos=["dog.jpg", "sub/cat.jpg"]) == SidecarReport(1, 0, ())
+    assert write_sidecars(
+        [], root=photo.parent, photos=["dog.jpg", "sub/cat.jpg"]
+    ) == SidecarReport(1, 0, ())
     assert (photo.parent / "dog.jpg.xmp").read_bytes() == DARKTABLE
     assert os.listdir(photo.parent / "sub") == ["cat.jpg"]
 
@@ -353,7 +413,9 @@ def test_what_cannot_be_written_is_named_and_the_rest_goes_on(photo: Path) -> No
     assert sorted(os.listdir(photo.parent)) == ["b.jpg", "b.jpg.xmp", "dog.jpg", "dog.jpg.xmp"]
 
 
-def test_a_linked_sidecar_stays_a_link(photo: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_linked_sidecar_stays_a_link(
+    photo: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     real = tmp_path_factory.mktemp("elsewhere") / "real.xmp"
     real.write_bytes(DARKTABLE)
     (photo.parent / "dog.jpg.xmp").symlink_to(real)
@@ -366,7 +428,9 @@ def test_a_linked_sidecar_stays_a_link(photo: Path, tmp_path_factory: pytest.Tem
 def test_names_that_are_not_text(tmp_path: Path) -> None:
     odd = os.fsdecode(b"bad\xff byte.png")
     (tmp_path / odd).write_bytes(b"")
-    assert write_sidecars(one(odd, os.fsdecode(b"caf\xe9")), root=tmp_path) == SidecarReport(1, 0, ())
+    assert write_sidecars(one(odd, os.fsdecode(b"caf\xe9")), root=tmp_path) == SidecarReport(
+        1, 0, ()
+    )
     assert lists((tmp_path / f"{odd}.xmp").read_bytes())["dc:subject"] == ["caf\ufffd"]
 
 

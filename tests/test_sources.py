@@ -1,4 +1,6 @@
-"""Sources of photos by name: folders, Parquet files and tars on this machine, and in fsspec's memory."""
+"""Sources of photos by name: folders, Parquet files and tars on this machine, and in fsspec's
+memory.
+"""
 
 import io
 import os
@@ -21,17 +23,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitsearch.errors import CollectionError, PhotoError
+from vitsearch.paths import raw_path
 from vitsearch.photos import decode, read_bytes_and_fingerprint
 from vitsearch.photos.decode import MAX_BYTES, fingerprint_of
-from vitsearch.sources import Entry, open_source
-from vitsearch.sources.names import expanded, identity
-from vitsearch.types import raw_path
+from vitsearch.photos.sources import Entry, open_source
+from vitsearch.photos.sources.names import expanded, identity
 
 MISSING = "cannot be opened: No such file or directory"
 
 
 def read(name: str | Path, **options: Any) -> dict[str, bytes | str]:
-    """What a source gives, by path: the bytes, or the reason in their place; the source goes to another process on the way."""
+    """What a source gives, by path: the bytes, or the reason in their place; the source goes to
+    another process on the way.
+    """
     source = pickle.loads(pickle.dumps(open_source(name, **options)))
     entries = list(source.entries())
     assert list(source.entries()) == entries
@@ -40,7 +44,10 @@ def read(name: str | Path, **options: Any) -> dict[str, bytes | str]:
     answers = list(source.read(entries))
     assert len(answers) == len(entries)
     assert [str(one) for one in source.read(entries[::-1])] == [str(one) for one in answers[::-1]]
-    found = {entry.path: one if isinstance(one, bytes) else str(one) for entry, one in zip(entries, answers, strict=True)}
+    found = {
+        entry.path: one if isinstance(one, bytes) else str(one)
+        for entry, one in zip(entries, answers, strict=True)
+    }
     assert len(found) == len(entries)
     return found
 
@@ -49,7 +56,9 @@ def picture(tmp_path: Path, colour: str) -> bytes:
     return paint(tmp_path / "aside" / f"{colour}.png", colour).read_bytes()
 
 
-def pack(file: Path, members: Mapping[str, bytes] | Sequence[tuple[str, bytes]], kind: str = "w") -> Path:
+def pack(
+    file: Path, members: Mapping[str, bytes] | Sequence[tuple[str, bytes]], kind: str = "w"
+) -> Path:
     """Write a tar of members in their order."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(file, kind) as archive:
@@ -71,7 +80,7 @@ def pictures(tmp_path: Path) -> dict[str, bytes]:
     return {colour: picture(tmp_path, colour) for colour in COLOURS}
 
 
-# -- folders ----------------------------------------------------------------------------------------------------------
+# -- folders ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("spelling", ["{}", "{}/", "file://{}", "{}/../photos"])
@@ -92,10 +101,14 @@ def test_a_folder_gives_what_indexing_would_find(photos: Path, spelling: str) ->
         "yellow.png": (photos / "yellow.png").read_bytes(),
     }
     facts = os.stat(photos / "red.png")
-    assert [one for one in source.entries() if one.path == "red.png"] == [Entry("red.png", facts.st_size, facts.st_mtime_ns)]
+    assert [one for one in source.entries() if one.path == "red.png"] == [
+        Entry("red.png", facts.st_size, facts.st_mtime_ns)
+    ]
 
 
-def test_a_photo_that_went_away_is_a_reason_and_a_name_that_is_no_utf8_survives(photos: Path) -> None:
+def test_a_photo_that_went_away_is_a_reason_and_a_name_that_is_no_utf8_survives(
+    photos: Path,
+) -> None:
     odd = os.fsdecode(b"\xff.png")
     shutil.copy(photos / "red.png", photos / odd)
     source = open_source(photos)
@@ -109,11 +122,30 @@ def test_a_photo_that_went_away_is_a_reason_and_a_name_that_is_no_utf8_survives(
 def test_the_fingerprint_is_that_of_indexing(photos: Path) -> None:
     data, fingerprint = read_bytes_and_fingerprint(photos / "red.png")
     assert fingerprint == fingerprint_of(data)
-    assert fingerprint.hex() == subprocess.run(["b2sum", "-l", "128", photos / "red.png"], capture_output=True, text=True).stdout[:32]
+    assert (
+        fingerprint.hex()
+        == subprocess.run(
+            ["b2sum", "-l", "128", photos / "red.png"], capture_output=True, text=True
+        ).stdout[:32]
+    )
 
 
 NAMES = st.sampled_from(
-    ["a", "a.jpg", "B.PNG", "a b.jpg", "é.jpeg", "[x].png", "x::y.jpg", "@eaDir", ".b.jpg", "c.txt", "d.heic", "%41.jpg", "#?.gif"]
+    [
+        "a",
+        "a.jpg",
+        "B.PNG",
+        "a b.jpg",
+        "é.jpeg",
+        "[x].png",
+        "x::y.jpg",
+        "@eaDir",
+        ".b.jpg",
+        "c.txt",
+        "d.heic",
+        "%41.jpg",
+        "#?.gif",
+    ]
 )
 
 
@@ -127,7 +159,9 @@ def test_a_folder_at_a_url_gives_the_same_as_one_on_disk(paths: set[str]) -> Non
         folder = Path(name)
         (folder / "keep").mkdir()
         store.pipe_file("/photos/keep/note.txt", b"-")
-        kept = sorted(path for path in paths if not any(other.startswith(path + "/") for other in paths))
+        kept = sorted(
+            path for path in paths if not any(other.startswith(path + "/") for other in paths)
+        )
         for path in kept:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(path.encode())
@@ -135,12 +169,16 @@ def test_a_folder_at_a_url_gives_the_same_as_one_on_disk(paths: set[str]) -> Non
         local = open_source(folder)
         remote = open_source("memory://photos")
         entries = [(one.path, one.size) for one in local.entries()]
-        assert [(one.path, one.size) for one in remote.entries()] == entries == sorted(entries, key=lambda one: raw_path(one[0]))
+        assert (
+            [(one.path, one.size) for one in remote.entries()]
+            == entries
+            == sorted(entries, key=lambda one: raw_path(one[0]))
+        )
         assert list(remote.read(list(remote.entries()))) == [path.encode() for path, _ in entries]
     assert all(one.mtime_ns > 1_600_000_000_000_000_000 for one in remote.entries())
 
 
-# -- tars -------------------------------------------------------------------------------------------------------------
+# -- tars ------------------------------------------------------------------------------------------
 
 
 def test_a_tar_gives_its_photos_by_name(tmp_path: Path, pictures: dict[str, bytes]) -> None:
@@ -166,7 +204,11 @@ def test_a_tar_gives_its_photos_by_name(tmp_path: Path, pictures: dict[str, byte
         "a.tar/sub/red.png": pictures["red"],
     }
     blue = next(one for one in open_source(file).entries() if one.path == "a.tar/blue.PNG")
-    assert (blue.size, blue.mtime_ns, blue.container) == (len(pictures["blue"]), 1_600_000_000 * 10**9, str(file))
+    assert (blue.size, blue.mtime_ns, blue.container) == (
+        len(pictures["blue"]),
+        1_600_000_000 * 10**9,
+        str(file),
+    )
     assert file.read_bytes()[blue.place or 0 :][: blue.size] == pictures["blue"]
 
 
@@ -174,10 +216,16 @@ def test_a_tar_gives_its_photos_by_name(tmp_path: Path, pictures: dict[str, byte
 def test_many_tars_are_one_source(tmp_path: Path, pictures: dict[str, bytes], name: str) -> None:
     colours = ("red", "green", "blue")
     for number, colour in enumerate(colours):
-        pack(tmp_path / "tars" / f"{number:02}.tar", {f"{colour}.png": pictures[colour], "same.png": pictures["yellow"]})
+        pack(
+            tmp_path / "tars" / f"{number:02}.tar",
+            {f"{colour}.png": pictures[colour], "same.png": pictures["yellow"]},
+        )
     wanted = {}
     for number, colour in enumerate(colours):
-        both = {f"{number:02}.tar/{colour}.png": pictures[colour], f"{number:02}.tar/same.png": pictures["yellow"]}
+        both = {
+            f"{number:02}.tar/{colour}.png": pictures[colour],
+            f"{number:02}.tar/same.png": pictures["yellow"],
+        }
         wanted |= both
     found = read(tmp_path / "tars" / name, **({} if name else {"source_format": "tar"}))
     assert found == wanted
@@ -199,7 +247,10 @@ def test_a_cut_tar_gives_what_is_whole_and_says_that_it_is_cut(tmp_path: Path, l
     }
     assert "a.tar" in damage or kept % 2560 == 0
     assert set(damage) <= {"a.tar", f"a.tar/{count}.png"}
-    assert damage.get(f"a.tar/{count}.png", "the tar ends before it does") == "the tar ends before it does"
+    assert (
+        damage.get(f"a.tar/{count}.png", "the tar ends before it does")
+        == "the tar ends before it does"
+    )
 
 
 def test_a_tar_that_is_cut_after_it_was_listed_or_gone_is_a_reason_for_each(tmp_path: Path) -> None:
@@ -225,7 +276,10 @@ def test_a_huge_member_is_not_read(tmp_path: Path) -> None:
     header.size = MAX_BYTES + 1
     (tmp_path / "a.tar").write_bytes(header.tobuf(tarfile.GNU_FORMAT) + b"x" * 10240)
     found = read(tmp_path / "a.tar")
-    assert found["a.tar/huge.png"] == f"the file has {MAX_BYTES + 1:,} bytes, over the cap of {MAX_BYTES:,}"
+    assert (
+        found["a.tar/huge.png"]
+        == f"the file has {MAX_BYTES + 1:,} bytes, over the cap of {MAX_BYTES:,}"
+    )
 
 
 def test_what_is_no_tar_is_said(tmp_path: Path) -> None:
@@ -239,13 +293,19 @@ def test_what_is_no_tar_is_said(tmp_path: Path) -> None:
         list(open_source(tmp_path / "{03..04}.tar").entries())
 
 
-# -- Parquet ----------------------------------------------------------------------------------------------------------
+# -- Parquet ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("column", ["image", "bytes", "jpg"])
 @pytest.mark.parametrize("size", [1, 3, 100])
-def test_photos_in_a_column(tmp_path: Path, pictures: dict[str, bytes], column: str, size: int) -> None:
-    file = table(tmp_path / "a.parquet", {column: [*pictures.values(), None, b""], "label": list(range(6))}, size)
+def test_photos_in_a_column(
+    tmp_path: Path, pictures: dict[str, bytes], column: str, size: int
+) -> None:
+    file = table(
+        tmp_path / "a.parquet",
+        {column: [*pictures.values(), None, b""], "label": list(range(6))},
+        size,
+    )
     wanted = {f"a.parquet/{row}": data for row, data in enumerate(pictures.values())}
     assert read(file) == wanted | {
         "a.parquet/4": "its row in the Parquet file has no photo",
@@ -254,18 +314,29 @@ def test_photos_in_a_column(tmp_path: Path, pictures: dict[str, bytes], column: 
 
 
 @pytest.mark.parametrize("name", ["path", "key", "__key__"])
-def test_photos_of_hugging_face_with_names(tmp_path: Path, pictures: dict[str, bytes], name: str) -> None:
+def test_photos_of_hugging_face_with_names(
+    tmp_path: Path, pictures: dict[str, bytes], name: str
+) -> None:
     images = [{"bytes": data, "path": "image.png"} for data in pictures.values()]
     names = ["b/./red.png", "../green.png", None, "yellow.png"]
     file = table(tmp_path / "a.parquet", {"image": images, name: names}, 2)
     red, green, blue, yellow = pictures.values()
-    assert read(file) == {"b/red.png": red, "a.parquet/1": green, "a.parquet/2": blue, "yellow.png": yellow}
+    assert read(file) == {
+        "b/red.png": red,
+        "a.parquet/1": green,
+        "a.parquet/2": blue,
+        "yellow.png": yellow,
+    }
 
 
 def test_rows_are_in_order_of_files_and_rows(tmp_path: Path) -> None:
     for part in ("a", "b"):
-        table(tmp_path / f"{part}.parquet", {"jpg": [f"{part}{row}".encode() for row in range(11)]}, 4)
-    wanted = {f"{part}.parquet/{row:02}": f"{part}{row}".encode() for part in "ab" for row in range(11)}
+        table(
+            tmp_path / f"{part}.parquet", {"jpg": [f"{part}{row}".encode() for row in range(11)]}, 4
+        )
+    wanted = {
+        f"{part}.parquet/{row:02}": f"{part}{row}".encode() for part in "ab" for row in range(11)
+    }
     found = read(tmp_path / "*.parquet")
     assert found == wanted
     assert list(found) == list(wanted)
@@ -274,23 +345,41 @@ def test_rows_are_in_order_of_files_and_rows(tmp_path: Path) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 15), st.data())
-def test_any_rows_are_read_in_the_order_in_which_they_are_asked(count: int, group: int, data: st.DataObject) -> None:
+def test_any_rows_are_read_in_the_order_in_which_they_are_asked(
+    count: int, group: int, data: st.DataObject
+) -> None:
     with tempfile.TemporaryDirectory() as name:
-        file = table(Path(name) / "a.parquet", {"jpg": [f"photo {row}".encode() for row in range(count)]}, group)
+        file = table(
+            Path(name) / "a.parquet",
+            {"jpg": [f"photo {row}".encode() for row in range(count)]},
+            group,
+        )
         source = open_source(file)
         entries = list(source.entries())
         asked = data.draw(st.lists(st.integers(0, count - 1), max_size=30))
-        assert list(source.read([entries[row] for row in asked])) == [f"photo {row}".encode() for row in asked]
+        assert list(source.read([entries[row] for row in asked])) == [
+            f"photo {row}".encode() for row in asked
+        ]
 
 
 def test_files_that_parquet_names(photos: Path, tmp_path: Path) -> None:
     outside = paint(tmp_path / "elsewhere" / "outside.png", "red")
-    names = ["sub/blue.png", str(photos / "red.png"), "../elsewhere/outside.png", "none.png", f"file://{outside}", "http://a/b.png", None]
+    names = [
+        "sub/blue.png",
+        str(photos / "red.png"),
+        "../elsewhere/outside.png",
+        "none.png",
+        f"file://{outside}",
+        "http://a/b.png",
+        None,
+    ]
     file = table(photos / "list.parquet", {"path": names})
     assert read(file) == {
         "": "its row in the Parquet file has no path",
         str(outside): outside.read_bytes(),
-        f"file://{outside}": "file:// is not read from a list; download it, or give one of s3, gs, az",
+        f"file://{outside}": (
+            "file:// is not read from a list; download it, or give one of s3, gs, az"
+        ),
         "http://a/b.png": "http:// is not read from a list; download it, or give one of s3, gs, az",
         "none.png": MISSING,
         "red.png": (photos / "red.png").read_bytes(),
@@ -302,8 +391,12 @@ def test_files_that_parquet_names(photos: Path, tmp_path: Path) -> None:
     assert Entry("red.png", facts.st_size, facts.st_mtime_ns) in entries
 
 
-@pytest.mark.parametrize("columns", [{"jpg": [b"1", b"2"], "key": ["a", "a"]}, {"path": ["a", "./a"]}])
-def test_a_name_twice_in_parquet_is_an_error_that_says_it(tmp_path: Path, columns: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "columns", [{"jpg": [b"1", b"2"], "key": ["a", "a"]}, {"path": ["a", "./a"]}]
+)
+def test_a_name_twice_in_parquet_is_an_error_that_says_it(
+    tmp_path: Path, columns: dict[str, Any]
+) -> None:
     with pytest.raises(CollectionError, match="'a' twice"):
         list(open_source(table(tmp_path / "a.parquet", columns)).entries())
 
@@ -326,12 +419,16 @@ def test_parquet_that_cannot_be_used_is_said(tmp_path: Path) -> None:
 def test_a_damaged_row_group_is_a_reason_for_its_rows(tmp_path: Path) -> None:
     file = tmp_path / "a.parquet"
     rows = [os.urandom(4000) for _ in range(6)]
-    pq.write_table(pa.table({"jpg": rows}), file, row_group_size=2, compression="ZSTD", use_dictionary=False)
+    pq.write_table(
+        pa.table({"jpg": rows}), file, row_group_size=2, compression="ZSTD", use_dictionary=False
+    )
     source = open_source(file)
     entries = list(source.entries())
     chunk = pq.ParquetFile(file).metadata.row_group(1).column(0)
     data = bytearray(file.read_bytes())
-    data[chunk.data_page_offset : chunk.data_page_offset + chunk.total_compressed_size] = bytes(chunk.total_compressed_size)
+    data[chunk.data_page_offset : chunk.data_page_offset + chunk.total_compressed_size] = bytes(
+        chunk.total_compressed_size
+    )
     file.write_bytes(data)
     answers = list(source.read(entries))
     assert answers[:2] == rows[:2]
@@ -339,7 +436,7 @@ def test_a_damaged_row_group_is_a_reason_for_its_rows(tmp_path: Path) -> None:
     assert list(source.read(entries[4:])) == rows[4:]
 
 
-# -- names ------------------------------------------------------------------------------------------------------------
+# -- names -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -355,7 +452,9 @@ def test_a_damaged_row_group_is_a_reason_for_its_rows(tmp_path: Path) -> None:
         ("{1..9999999}.tar", "stands for 9,999,999 files"),
     ],
 )
-def test_a_name_that_leads_nowhere_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str) -> None:
+def test_a_name_that_leads_nowhere_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str
+) -> None:
     (tmp_path / "note.txt").touch()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CollectionError, match=reason) as caught:
@@ -364,21 +463,45 @@ def test_a_name_that_leads_nowhere_is_one_line(tmp_path: Path, monkeypatch: pyte
 
 
 def test_an_unknown_format_is_said() -> None:
-    with pytest.raises(CollectionError, match="no source format is called 'zip': give one of auto, folder, parquet, tar"):
+    with pytest.raises(
+        CollectionError,
+        match="no source format is called 'zip': give one of auto, folder, parquet, tar",
+    ):
         open_source(".", "zip")  # type: ignore[arg-type]
 
 
 def test_braces_are_those_of_a_shell(tmp_path: Path) -> None:
-    for text in ("{000..012}.tar", "a{1..3}b{x,y,}", "{3..1}", "{08..11}", "plain", "{one}", "{1..3", "p/{a,b}/{0..1}.tar"):
-        shell = subprocess.run(["bash", "-c", f"printf '%s\\n' {text}"], capture_output=True, text=True, check=True, cwd=tmp_path)
+    for text in (
+        "{000..012}.tar",
+        "a{1..3}b{x,y,}",
+        "{3..1}",
+        "{08..11}",
+        "plain",
+        "{one}",
+        "{1..3",
+        "p/{a,b}/{0..1}.tar",
+    ):
+        shell = subprocess.run(
+            ["bash", "-c", f"printf '%s\\n' {text}"],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+        )
         assert list(expanded(text)) == shell.stdout.splitlines()
 
 
-@given(st.lists(st.sampled_from(["..", ".", "", "a", "b.jpg", "s3:", "\0"]), max_size=6).map("/".join))
+@given(
+    st.lists(st.sampled_from(["..", ".", "", "a", "b.jpg", "s3:", "\0"]), max_size=6).map("/".join)
+)
 def test_a_name_inside_a_file_never_leads_out(name: str) -> None:
     path = identity(name)
     if path is None:
-        assert "\0" in name or name.startswith(("/", "s3://")) or os.path.normpath(name or ".").split("/")[0] in (".", "..")
+        assert (
+            "\0" in name
+            or name.startswith(("/", "s3://"))
+            or os.path.normpath(name or ".").split("/")[0] in (".", "..")
+        )
     else:
         assert os.path.normpath(path) == path
         assert not os.path.isabs(path)
@@ -388,15 +511,20 @@ def test_a_name_inside_a_file_never_leads_out(name: str) -> None:
 def test_local_folders_and_tars_load_nothing_heavy(tmp_path: Path, photos: Path) -> None:
     pack(tmp_path / "a.tar", {"a.png": (photos / "red.png").read_bytes()})
     code = (
-        "import sys; from vitsearch.sources import open_source\n"
-        "for name in sys.argv[1:]: source = open_source(name); assert list(source.read(list(source.entries())))\n"
+        "import sys; from vitsearch.photos.sources import open_source\n"
+        "for name in sys.argv[1:]: source = open_source(name); assert "
+        "list(source.read(list(source.entries())))\n"
         "print(sorted({'fsspec', 'pyarrow', 's3fs', 'numpy'} & set(sys.modules)))"
     )
     command = [sys.executable, "-c", code, photos, tmp_path / "a.tar"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment(), cwd=CHECKOUT)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=environment(), cwd=CHECKOUT
+    )
     assert done.stdout == "['numpy']\n"
 
 
 def test_what_is_read_can_be_decoded(tmp_path: Path, pictures: dict[str, bytes]) -> None:
     file = pack(tmp_path / "a.tar", {f"{colour}.png": data for colour, data in pictures.items()})
-    assert {decode(data)[1].width for data in read(file).values() if isinstance(data, bytes)} == {24}
+    assert {decode(data)[1].width for data in read(file).values() if isinstance(data, bytes)} == {
+        24
+    }

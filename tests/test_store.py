@@ -11,11 +11,18 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
+from vitsearch.arrays import Halves
+from vitsearch.collection.schema import MIGRATIONS
+from vitsearch.collection.store import PhotoStore
 from vitsearch.errors import CollectionError
-from vitsearch.sqlite import MIGRATIONS
-from vitsearch.store import Half, PhotoStore
 from vitsearch.types import Found, Photo, PhotoInfo, SkippedPhoto
 
 DIM = 4
@@ -33,14 +40,23 @@ ODD_PATHS = [
 ]
 
 
-def half(*numbers: float) -> Half:
+def half(*numbers: float) -> Halves:
     return np.array(numbers, dtype=np.float16)
 
 
-def put(store: PhotoStore, path: str, vector: Half, *, fingerprint: bytes = b"f", info: PhotoInfo = INFO) -> int:
+def put(
+    store: PhotoStore,
+    path: str,
+    vector: Halves,
+    *,
+    fingerprint: bytes = b"f",
+    info: PhotoInfo = INFO,
+) -> int:
     with store.writing():
         generation = store.generation() + 1
-        photo_id = store.put_photo(Found(path, 10, 20), fingerprint, info, vector=vector, generation=generation)
+        photo_id = store.put_photo(
+            Found(path, 10, 20), fingerprint, info, vector=vector, generation=generation
+        )
         store.raise_generation(True)
     return photo_id
 
@@ -52,22 +68,44 @@ def store(tmp_path: Path) -> Iterator[PhotoStore]:
 
 
 def test_a_new_store_is_empty(store: PhotoStore) -> None:
-    assert (store.count(), store.generation(), list(store.stats()), list(store.failure_stats()), store.failures()) == (0, 0, [], [], [])
-    assert (store.fingerprints().ordered.tolist(), list(store.photos()), list(store.vector_batches()), store.rows([1]), store.check()) == (
+    assert (
+        store.count(),
+        store.generation(),
+        list(store.stats()),
+        list(store.failure_stats()),
+        store.failures(),
+    ) == (0, 0, [], [], [])
+    assert (
+        store.fingerprints().ordered.tolist(),
+        list(store.photos()),
+        list(store.vector_batches()),
+        store.rows([1]),
+        store.check(),
+    ) == (
         [],
         [],
         [],
         [],
         [],
     )
-    assert (store.photo_at("a.jpg"), store.photos_with(b"f"), store.fact("golden")) == (None, [], None)
+    assert (store.photo_at("a.jpg"), store.photos_with(b"f"), store.fact("golden")) == (
+        None,
+        [],
+        None,
+    )
 
 
 def test_what_is_put_is_read_back_by_another_connection(tmp_path: Path) -> None:
     bare = PhotoInfo(1, 1)
     with closing(PhotoStore(tmp_path / "photos.db")) as store:
         ids = [
-            put(store, path, half(place, 1, 0, -1), fingerprint=bytes([place, 0, 255]), info=INFO if place else bare)
+            put(
+                store,
+                path,
+                half(place, 1, 0, -1),
+                fingerprint=bytes([place, 0, 255]),
+                info=INFO if place else bare,
+            )
             for place, path in enumerate(ODD_PATHS)
         ]
         with closing(PhotoStore(tmp_path / "photos.db", read_only=True)) as reader:
@@ -75,9 +113,13 @@ def test_what_is_put_is_read_back_by_another_connection(tmp_path: Path) -> None:
                 Photo(photo_id, path, 10, 20, bytes([place, 0, 255]), INFO if place else bare)
                 for place, (photo_id, path) in enumerate(zip(ids, ODD_PATHS, strict=True))
             ]
-            assert list(reader.photos()) == sorted(photos, key=lambda photo: os.fsencode(photo.path))
+            assert list(reader.photos()) == sorted(
+                photos, key=lambda photo: os.fsencode(photo.path)
+            )
             assert [reader.photo_at(path) for path in ODD_PATHS] == photos
-            assert [reader.photos_with(photo.fingerprint) for photo in photos] == [[photo] for photo in photos]
+            assert [reader.photos_with(photo.fingerprint) for photo in photos] == [
+                [photo] for photo in photos
+            ]
             for place, photo in enumerate(photos):
                 np.testing.assert_array_equal(reader.vector(photo.photo_id), half(place, 1, 0, -1))
             assert reader.generation() == len(ODD_PATHS)
@@ -107,8 +149,14 @@ def test_a_failure_takes_the_photo_out_and_a_photo_the_failure(store: PhotoStore
     with store.writing():
         assert store.put_failure(Found("a.jpg", 5, 6), "failed", "cut\noff \udcff") == 1
         assert store.put_failure(Found("b.jpg", 7, 8), "skipped", "a pipe") == 0
-    assert store.failures() == [SkippedPhoto("a.jpg", "failed", "cut\noff \udcff"), SkippedPhoto("b.jpg", "skipped", "a pipe")]
-    assert (list(store.failure_stats()), store.count()) == ([("a.jpg", "failed", 5, 6), ("b.jpg", "skipped", 7, 8)], 0)
+    assert store.failures() == [
+        SkippedPhoto("a.jpg", "failed", "cut\noff \udcff"),
+        SkippedPhoto("b.jpg", "skipped", "a pipe"),
+    ]
+    assert (list(store.failure_stats()), store.count()) == (
+        [("a.jpg", "failed", 5, 6), ("b.jpg", "skipped", 7, 8)],
+        0,
+    )
     put(store, "a.jpg", half(1, 0, 0, 0))
     assert list(store.failure_stats()) == [("b.jpg", "skipped", 7, 8)]
 
@@ -117,12 +165,18 @@ def test_a_transaction_is_stored_whole_or_not_at_all(store: PhotoStore) -> None:
     kept = put(store, "kept.jpg", half(1, 0, 0, 0))
     for error in (KeyboardInterrupt, ValueError):
         with pytest.raises(error), store.writing():  # noqa: PT012  the photo is to be lost with the block
-            store.put_photo(Found("lost.jpg", 1, 1), b"l", INFO, vector=half(0, 1, 0, 0), generation=2)
+            store.put_photo(
+                Found("lost.jpg", 1, 1), b"l", INFO, vector=half(0, 1, 0, 0), generation=2
+            )
             store.remove_photos(["kept.jpg"])
             store.put_fact("golden", b"x")
             store.raise_generation(True)
             raise error
-    assert ([photo.photo_id for photo in store.photos()], store.generation(), store.fact("golden")) == ([kept], 1, None)
+    assert (
+        [photo.photo_id for photo in store.photos()],
+        store.generation(),
+        store.fact("golden"),
+    ) == ([kept], 1, None)
     assert put(store, "next.jpg", half(0, 1, 0, 0)) > kept
 
 
@@ -130,7 +184,10 @@ def test_two_photos_cannot_have_one_path(store: PhotoStore) -> None:
     first, second = (put(store, path, half(1, 0, 0, 0)) for path in ("a.jpg", "b.jpg"))
     with pytest.raises(CollectionError, match=r"photos\.db cannot be used"), store.writing():
         store.touch_photo(second, Found("a.jpg", 1, 1))
-    assert {photo.path: photo.photo_id for photo in store.photos()} == {"a.jpg": first, "b.jpg": second}
+    assert {photo.path: photo.photo_id for photo in store.photos()} == {
+        "a.jpg": first,
+        "b.jpg": second,
+    }
 
 
 def test_a_reader_sees_one_state_whatever_a_writer_does(store: PhotoStore) -> None:
@@ -139,13 +196,25 @@ def test_a_reader_sees_one_state_whatever_a_writer_does(store: PhotoStore) -> No
         with reader.reading():
             assert (reader.count(), reader.generation()) == (1, 1)
             put(store, "b.jpg", half(0, 1, 0, 0))
-            assert (reader.count(), reader.generation(), [path for path, _, _ in reader.stats()]) == (1, 1, ["a.jpg"])
-        assert (reader.count(), reader.generation(), [path for path, _, _ in reader.stats()]) == (2, 2, ["a.jpg", "b.jpg"])
+            assert (
+                reader.count(),
+                reader.generation(),
+                [path for path, _, _ in reader.stats()],
+            ) == (1, 1, ["a.jpg"])
+        assert (reader.count(), reader.generation(), [path for path, _, _ in reader.stats()]) == (
+            2,
+            2,
+            ["a.jpg", "b.jpg"],
+        )
 
 
 def test_a_reader_cannot_write(store: PhotoStore) -> None:
     reader = PhotoStore(store.path, read_only=True)
-    with closing(reader), pytest.raises(CollectionError, match="cannot be opened or written"), reader.writing():
+    with (
+        closing(reader),
+        pytest.raises(CollectionError, match="cannot be opened or written"),
+        reader.writing(),
+    ):
         reader.put_fact("golden", 1)
 
 
@@ -168,21 +237,34 @@ def test_vector_batches_come_in_order_of_id(store: PhotoStore, size: int) -> Non
     assert [len(some) for some, _ in batches[:-1]] == [size] * (len(batches) - 1)
     assert np.concatenate([some for some, _ in batches]).tolist() == ids
     rows = np.concatenate([rows for _, rows in batches])
-    assert (rows.dtype, rows.tolist()) == (np.float16, [[0, 0, 0, 1], [1, 0, 0, 1], [9, 9, 9, 9], [3, 0, 0, 1], [4, 0, 0, 1]])
+    assert (rows.dtype, rows.tolist()) == (
+        np.float16,
+        [[0, 0, 0, 1], [1, 0, 0, 1], [9, 9, 9, 9], [3, 0, 0, 1], [4, 0, 0, 1]],
+    )
 
 
 def test_vector_batches_since_a_generation_are_what_came_after(store: PhotoStore) -> None:
     ids = [put(store, path, half(1, 0, 0, 0)) for path in ("a.jpg", "b.jpg", "c.jpg")]
     put(store, "a.jpg", half(0, 1, 0, 0))
-    since = {generation: [int(i) for some, _ in store.vector_batches(since=generation) for i in some] for generation in range(5)}
+    since = {
+        generation: [int(i) for some, _ in store.vector_batches(since=generation) for i in some]
+        for generation in range(5)
+    }
     assert since == {0: ids, 1: ids, 2: [ids[0], ids[2]], 3: [ids[0]], 4: []}
 
 
 def test_rows_of_more_ids_than_one_statement_takes(store: PhotoStore) -> None:
     with store.writing():
-        ids = [store.put_photo(Found(f"{n}.jpg", 1, 1), b"f", INFO, vector=half(n, 0, 0, 0), generation=1) for n in range(1203)]
+        ids = [
+            store.put_photo(
+                Found(f"{n}.jpg", 1, 1), b"f", INFO, vector=half(n, 0, 0, 0), generation=1
+            )
+            for n in range(1203)
+        ]
     rows = store.rows([*ids, 10**6, *np.array(ids[:2])])
-    assert sorted(set(rows)) == [(photo_id, f"{n}.jpg", half(n, 0, 0, 0).tobytes(), b"f") for n, photo_id in enumerate(ids)]
+    assert sorted(set(rows)) == [
+        (photo_id, f"{n}.jpg", half(n, 0, 0, 0).tobytes(), b"f") for n, photo_id in enumerate(ids)
+    ]
 
 
 def test_a_photo_without_a_vector_is_told(store: PhotoStore) -> None:
@@ -238,7 +320,9 @@ def filled(folder: Path) -> Path:
 @pytest.mark.parametrize("content", [b"no database", b"SQLite format 3\0" + b"\xff" * 4000])
 def test_another_file_is_damaged(tmp_path: Path, content: bytes, read_only: bool) -> None:
     (tmp_path / "photos.db").write_bytes(content)
-    with pytest.raises(CollectionError, match=r"photos\.db is damaged .*: restore it from a backup") as caught:
+    with pytest.raises(
+        CollectionError, match=r"photos\.db is damaged .*: restore it from a backup"
+    ) as caught:
         PhotoStore(tmp_path / "photos.db", read_only=read_only)
     assert "\n" not in str(caught.value)
 
@@ -248,15 +332,27 @@ def whole_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return filled(tmp_path_factory.mktemp("whole")).read_bytes()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(place=st.integers(0, 1 << 20), noise=st.binary(min_size=1, max_size=64))
-def test_a_damaged_file_reads_or_says_so(whole_file: bytes, tmp_path: Path, place: int, noise: bytes) -> None:
+def test_a_damaged_file_reads_or_says_so(
+    whole_file: bytes, tmp_path: Path, place: int, noise: bytes
+) -> None:
     place %= len(whole_file)
-    (tmp_path / "photos.db").write_bytes(whole_file[:place] + noise + whole_file[place + len(noise) :])
+    (tmp_path / "photos.db").write_bytes(
+        whole_file[:place] + noise + whole_file[place + len(noise) :]
+    )
     told = ""
     try:
         with closing(PhotoStore(tmp_path / "photos.db", read_only=True)) as store:
-            for read in (store.photos, store.failures, store.failure_stats, store.stats, store.check):
+            for read in (
+                store.photos,
+                store.failures,
+                store.failure_stats,
+                store.stats,
+                store.check,
+            ):
                 list(read())
             store.fingerprints()
             store.rows([1, 2]), store.generation(), store.photo_at("1.jpg")
@@ -266,10 +362,16 @@ def test_a_damaged_file_reads_or_says_so(whole_file: bytes, tmp_path: Path, plac
 
 
 @pytest.mark.parametrize("noise", [b"\n`", b" \x80"])
-def test_a_damaged_schema_is_told_in_one_line(whole_file: bytes, tmp_path: Path, noise: bytes) -> None:
+def test_a_damaged_schema_is_told_in_one_line(
+    whole_file: bytes, tmp_path: Path, noise: bytes
+) -> None:
     place = whole_file.index(b"TABLE vectors (") + len(b"TABLE ")
-    (tmp_path / "photos.db").write_bytes(whole_file[:place] + noise + whole_file[place + len(noise) :])
-    with pytest.raises(CollectionError, match=r"photos\.db is damaged .*: restore it from a backup") as caught:
+    (tmp_path / "photos.db").write_bytes(
+        whole_file[:place] + noise + whole_file[place + len(noise) :]
+    )
+    with pytest.raises(
+        CollectionError, match=r"photos\.db is damaged .*: restore it from a backup"
+    ) as caught:
         PhotoStore(tmp_path / "photos.db", read_only=True)
     assert "\n" not in str(caught.value)
 
@@ -298,7 +400,9 @@ def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path, read_only: boo
     file = filled(tmp_path)
     with closing(sqlite3.connect(file)) as db:
         db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
-    with pytest.raises(CollectionError, match=f"has format {len(MIGRATIONS) + 1}, newer than this vitsearch reads"):
+    with pytest.raises(
+        CollectionError, match=f"has format {len(MIGRATIONS) + 1}, newer than this vitsearch reads"
+    ):
         PhotoStore(file, read_only=read_only)
     with closing(sqlite3.connect(file)) as db:
         assert db.execute("SELECT count(*) FROM photos").fetchone() == (50,)
@@ -310,7 +414,7 @@ def test_close_twice(tmp_path: Path) -> None:
     store.close()
 
 
-# -- any sequence of writes against a dict ------------------------------------------------------------------------------
+# -- any sequence of writes against a dict ---------------------------------------------------------
 
 PATHS = st.one_of(
     st.sampled_from(ODD_PATHS),
@@ -363,15 +467,21 @@ class StoreMachine(RuleBasedStateMachine):
         self.model.generation += changed
 
     @rule(found=FOUND, fingerprint=st.sampled_from([b"1", b"2\0"]), info=INFOS, vector=VECTOR)
-    def put(self, found: Found, fingerprint: bytes, info: PhotoInfo, vector: tuple[float, ...]) -> None:
+    def put(
+        self, found: Found, fingerprint: bytes, info: PhotoInfo, vector: tuple[float, ...]
+    ) -> None:
         old = self.model.photos.get(found.path)
         with self.store.writing():
             generation = self.store.generation() + 1
-            photo_id = self.store.put_photo(found, fingerprint, info, vector=half(*vector), generation=generation)
+            photo_id = self.store.put_photo(
+                found, fingerprint, info, vector=half(*vector), generation=generation
+            )
             self._raised(True)
         assert photo_id == old.photo_id if old else photo_id not in self.given_ids
         self.given_ids.add(photo_id)
-        self.model.photos[found.path] = Photo(photo_id, found.path, found.size, found.mtime_ns, fingerprint, info)
+        self.model.photos[found.path] = Photo(
+            photo_id, found.path, found.size, found.mtime_ns, fingerprint, info
+        )
         self.model.vectors[photo_id] = vector, generation
         self.model.failures.pop(found.path, None)
 
@@ -384,7 +494,9 @@ class StoreMachine(RuleBasedStateMachine):
         with self.store.writing():
             self.store.touch_photo(old.photo_id, found)
         del self.model.photos[old.path]
-        self.model.photos[found.path] = replace(old, path=found.path, size=found.size, mtime_ns=found.mtime_ns)
+        self.model.photos[found.path] = replace(
+            old, path=found.path, size=found.size, mtime_ns=found.mtime_ns
+        )
         self.model.failures.pop(found.path, None)
 
     @rule(found=FOUND, state=st.sampled_from(["failed", "skipped"]), reason=PATHS)
@@ -394,11 +506,19 @@ class StoreMachine(RuleBasedStateMachine):
             self._raised(removed > 0)
         assert removed == (found.path in self.model.photos)
         self._drop(found.path)
-        self.model.failures[found.path] = SkippedPhoto(found.path, state, reason), found.size, found.mtime_ns  # type: ignore[arg-type]
+        self.model.failures[found.path] = (
+            SkippedPhoto(found.path, state, reason),
+            found.size,
+            found.mtime_ns,
+        )  # type: ignore[arg-type]
 
     @rule(data=st.data(), other=st.lists(PATHS, max_size=2))
     def remove(self, data: st.DataObject, other: list[str]) -> None:
-        known = data.draw(st.lists(st.sampled_from(sorted(self.model.photos)), max_size=3)) if self.model.photos else []
+        known = (
+            data.draw(st.lists(st.sampled_from(sorted(self.model.photos)), max_size=3))
+            if self.model.photos
+            else []
+        )
         with self.store.writing():
             removed = self.store.remove_photos(known + other)
             self._raised(removed > 0)
@@ -413,7 +533,11 @@ class StoreMachine(RuleBasedStateMachine):
             self.model.failures.pop(path, None)
 
     @precondition(lambda self: self.model.photos)
-    @rule(data=st.data(), label=st.text(st.characters(codec="utf-8"), max_size=4), score=st.floats(0, 1))
+    @rule(
+        data=st.data(),
+        label=st.text(st.characters(codec="utf-8"), max_size=4),
+        score=st.floats(0, 1),
+    )
     def label(self, data: st.DataObject, label: str, score: float) -> None:
         old = self.model.photos[data.draw(st.sampled_from(sorted(self.model.photos)))]
         with self.store.writing():
@@ -431,14 +555,25 @@ class StoreMachine(RuleBasedStateMachine):
         model, store = self.model, self.reader
         in_order = sorted(model.photos.values(), key=lambda photo: os.fsencode(photo.path))
         assert list(store.photos()) == in_order
-        assert list(store.stats()) == [(photo.path, photo.size, photo.mtime_ns) for photo in in_order]
-        assert store.failures() == [model.failures[path][0] for path in sorted(model.failures, key=os.fsencode)]
-        states = {path: (path, fact.state, size, mtime) for path, (fact, size, mtime) in model.failures.items()}
-        assert list(store.failure_stats()) == [states[path] for path in sorted(states, key=os.fsencode)]
+        assert list(store.stats()) == [
+            (photo.path, photo.size, photo.mtime_ns) for photo in in_order
+        ]
+        assert store.failures() == [
+            model.failures[path][0] for path in sorted(model.failures, key=os.fsencode)
+        ]
+        states = {
+            path: (path, fact.state, size, mtime)
+            for path, (fact, size, mtime) in model.failures.items()
+        }
+        assert list(store.failure_stats()) == [
+            states[path] for path in sorted(states, key=os.fsencode)
+        ]
         assert store.photos_with(b"1") == [photo for photo in in_order if photo.fingerprint == b"1"]
         assert (store.count(), store.generation()) == (len(in_order), model.generation)
         known, held = store.fingerprints(), {photo.fingerprint for photo in in_order}
-        assert [each in known for each in (b"0", b"1", b"2\0", b"3")] == [each in held for each in (b"0", b"1", b"2\0", b"3")]
+        assert [each in known for each in (b"0", b"1", b"2\0", b"3")] == [
+            each in held for each in (b"0", b"1", b"2\0", b"3")
+        ]
 
     @invariant()
     def gives_the_vectors_of_the_model(self) -> None:
@@ -449,13 +584,20 @@ class StoreMachine(RuleBasedStateMachine):
                 for ids, rows in self.reader.vector_batches(since=since, size=2)
                 for i, row in zip(ids, rows, strict=True)
             ]
-            assert found == [(i, vector) for i, (vector, generation) in sorted(model.vectors.items()) if generation > since]
+            assert found == [
+                (i, vector)
+                for i, (vector, generation) in sorted(model.vectors.items())
+                if generation > since
+            ]
         known = {photo.photo_id: photo for photo in model.photos.values()}
         rows = sorted(self.reader.rows(sorted(self.given_ids)))
         assert rows == [
-            (i, known[i].path, half(*vector).tobytes(), known[i].fingerprint) for i, (vector, _) in sorted(model.vectors.items())
+            (i, known[i].path, half(*vector).tobytes(), known[i].fingerprint)
+            for i, (vector, _) in sorted(model.vectors.items())
         ]
 
 
 def test_any_sequence_of_writes_is_as_a_dict() -> None:
-    run_state_machine_as_test(StoreMachine, settings=settings(max_examples=20, stateful_step_count=15, deadline=None))
+    run_state_machine_as_test(
+        StoreMachine, settings=settings(max_examples=20, stateful_step_count=15, deadline=None)
+    )

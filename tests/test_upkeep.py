@@ -1,4 +1,6 @@
-"""The life of an index: what is chosen, what goes into the delta, when everything is built again, and that nothing is lost on the way."""
+"""The life of an index: what is chosen, what goes into the delta, when everything is built again,
+and that nothing is lost on the way.
+"""
 
 import json
 import re
@@ -10,26 +12,30 @@ import numpy as np
 import pytest
 from conftest import paint, shade, vitsearch
 
-from vitsearch import Collection, Progress, index_folder, upkeep
-from vitsearch.cli.tune import bytes_of
+from vitsearch import Collection, Progress, index_folder
+from vitsearch.arrays import cosine_scores, unit_rows
+from vitsearch.cli.index import bytes_of
+from vitsearch.collection import maintain as upkeep
+from vitsearch.collection.info import collection_info, verify_collection
+from vitsearch.collection.maintain import tune_collection
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import CollectionError, CollectionNotFound, IndexDamaged
 from vitsearch.index import Manifest, build_shadow, open_shadow, verify_shadow
-from vitsearch.recipes import Recipe, choose, load_recipe
-from vitsearch.report import collection_info, verify_collection
-from vitsearch.tuning import tune_collection
-from vitsearch.vectors import cosine_scores, unit_rows
+from vitsearch.index import recipe as choose
+from vitsearch.index.recipe import Recipe, load_recipe
 
 pytest.importorskip("faiss", reason="needs the extra vitsearch[faiss]")
 
-from vitsearch.index import disk_lists
+from vitsearch.index import faiss_index as disk_lists
 
 COUNT = 150
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of 150 photos of different colours, each in two stripes; collections of 100 are large here."""
+    """A folder of 150 photos of different colours, each in two stripes; collections of 100 are
+    large here.
+    """
     monkeypatch.setattr(upkeep, "DELTA_FROM", 100)
     monkeypatch.setattr(choose, "EXACT_UP_TO", 100)
     for number in range(COUNT):
@@ -53,7 +59,9 @@ def manifest(folder: Path, name: str = "index") -> Manifest:
 
 
 def check(folder: Path) -> None:
-    """Every photo of the collection is found by its own vector, nothing else is, and every check is sound."""
+    """Every photo of the collection is found by its own vector, nothing else is, and every check is
+    sound.
+    """
     with Collection.open(folder, encoder=ColourEncoder()) as found:
         photos, vectors = found.vectors()
         paths = [photo.path for photo in photos]
@@ -62,19 +70,32 @@ def check(folder: Path) -> None:
             scores = cosine_scores(vectors, vectors[place])
             hits = found.search(vectors[place], len(photos))
             assert sorted(hit.path for hit in hits) == sorted(paths)
-            assert [hit.score for hit in hits] == pytest.approx(sorted(scores, reverse=True), abs=1e-3)
+            assert [hit.score for hit in hits] == pytest.approx(
+                sorted(scores, reverse=True), abs=1e-3
+            )
         assert [one.detail for one in verify_collection(found) if not one.ok] == []
 
 
-def test_auto_is_exact_for_few_photos_and_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_exact_for_few_photos_and_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(choose, "EXACT_UP_TO", 30_000)
     assert run(folder) == []  # too few photos to speak of it
     told = upkeep.told(upkeep.choose(load_recipe("auto"), 20_000, 640), 20_000)
     assert re.fullmatch(
-        r"index of 20,000 photos by recipe flat \(up to 30,000 .*\): about 51 MB in memory, \d+ s to build, 3.\d ms .*", told
+        (
+            r"index of 20,000 photos by recipe flat \(up to 30,000 .*\): about 51 MB in memory, "
+            r"\d+ s "
+            r"to build, 3.\d ms .*"
+        ),
+        told,
     )
     built = manifest(folder)
-    assert (built.recipe, dict(built.asked), built.measured) == (load_recipe("flat"), load_recipe("auto").to_dict(), None)
+    assert (built.recipe, dict(built.asked), built.measured) == (
+        load_recipe("flat"),
+        load_recipe("auto").to_dict(),
+        None,
+    )
     with Collection.open(folder, encoder=ColourEncoder()) as found:
         facts = collection_info(found)
     assert {name: facts[name] for name in ("recipe", "index", "recall", "recall_is_old")} == {
@@ -88,11 +109,15 @@ def test_auto_is_exact_for_few_photos_and_says_so(folder: Path, monkeypatch: pyt
 
 def test_auto_builds_and_tunes_an_index_for_many(folder: Path) -> None:
     chosen, measured = run(folder)
-    assert chosen.startswith("index of 150 photos by recipe ivf-sq8 (the most precise index within ")
+    assert chosen.startswith(
+        "index of 150 photos by recipe ivf-sq8 (the most precise index within "
+    )
     built = manifest(folder)
     assert (built.recipe.name, built.recipe.recall) == ("ivf-sq8", 0.95)
     assert built.measured is not None
-    assert measured == f"recall@10 on {built.measured.queries} queries of your photos: {built.measured.recall:.3f}"
+    assert measured == (
+        f"recall@10 on {built.measured.queries} queries of your photos: {built.measured.recall:.3f}"
+    )
     assert (built.measured.count, built.measured.queries) == (COUNT, COUNT + 100)
     assert built.measured.recall >= 0.95
     assert run(folder) == []  # nothing to do
@@ -119,10 +144,15 @@ def test_changes_go_into_a_delta_until_they_are_many(folder: Path) -> None:
     check(folder)
     with Collection.open(folder, encoder=ColourEncoder()) as found:
         [index] = [one for one in verify_collection(found) if one.name == "index"]
-    assert index.detail == "154 vectors, 6 of them in the index of changes, the same as in the database"
+    assert (
+        index.detail
+        == "154 vectors, 6 of them in the index of changes, the same as in the database"
+    )
     (folder / "005.png").unlink()
     run(folder)
-    assert manifest(folder, "delta").generation > delta.generation  # only a removal: the delta says up to where it goes
+    assert (
+        manifest(folder, "delta").generation > delta.generation
+    )  # only a removal: the delta says up to where it goes
     for number in range(COUNT + 5, COUNT + 20):
         two_shades(folder, number)
     assert "index of 168 photos" in run(folder)[0]
@@ -155,7 +185,9 @@ def test_a_lost_index_or_delta_loses_nothing(folder: Path) -> None:
         assert len(found.search("red", 400)) == COUNT + 1
     run(folder)
     assert not (collection / "delta").exists()
-    shutil.copytree(folder.parent / "kept" / "delta", collection / "delta")  # one that an interrupted run left behind
+    shutil.copytree(
+        folder.parent / "kept" / "delta", collection / "delta"
+    )  # one that an interrupted run left behind
     two_shades(folder, 7).unlink()
     paint(folder / "150.png", "blue", "blue")
     run(folder)
@@ -163,7 +195,9 @@ def test_a_lost_index_or_delta_loses_nothing(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered", "foreign"])
-def test_a_damaged_index_is_noted_and_built_again_or_refused(folder: Path, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_index_is_noted_and_built_again_or_refused(
+    folder: Path, tmp_path: Path, damage: str
+) -> None:
     run(folder)
     file = folder / ".vitsearch" / "index" / "index.faiss"
     whole = file.read_bytes()
@@ -177,13 +211,21 @@ def test_a_damaged_index_is_noted_and_built_again_or_refused(folder: Path, tmp_p
         assert len(found.search("red", 400)) == COUNT
         [note] = found.notes
     assert note.endswith("searching every stored vector, the next `vitsearch index` rebuilds it")
-    with Collection.open(folder, encoder=ColourEncoder(), read_only=True) as found, pytest.raises(IndexDamaged, match=r"index\.faiss"):
+    with (
+        Collection.open(folder, encoder=ColourEncoder(), read_only=True) as found,
+        pytest.raises(IndexDamaged, match=r"index\.faiss"),
+    ):
         found.search("red", 400)
     refused = vitsearch("search", folder, "red", "--read-only")
     assert (refused.returncode, refused.stdout, refused.stderr.count(b"\n")) == (1, b"", 1)
     told = run(folder)
     assert re.fullmatch(
-        r"index file .*index\.faiss (was altered|has \d+ bytes, not \d+); it is built again from the stored vectors", told[0]
+        (
+            r"index file .*index\.faiss (was altered|has \d+ bytes, not \d+); it is built again "
+            r"from "
+            r"the stored vectors"
+        ),
+        told[0],
     )
     check(folder)
 
@@ -222,7 +264,10 @@ def test_tuning_by_hand(folder: Path) -> None:
         two_shades(folder, number)
     run(folder)
     with Collection.open(folder, encoder=ColourEncoder()) as found:
-        assert (collection_info(found)["recall"], collection_info(found)["recall_is_old"]) == (1.0, False)
+        assert (collection_info(found)["recall"], collection_info(found)["recall_is_old"]) == (
+            1.0,
+            False,
+        )
     assert upkeep.outgrown(manifest(folder), 180) is False
     assert upkeep.outgrown(manifest(folder), 181) is True
 
@@ -233,7 +278,9 @@ def test_tuning_what_is_exact_or_not_there(folder: Path) -> None:
     run(folder, recipe="flat")
     assert tune_collection(folder).measured is None
     shutil.rmtree(folder / ".vitsearch" / "index")
-    with pytest.raises(CollectionError, match="there is no sound index to tune: run `vitsearch index"):
+    with pytest.raises(
+        CollectionError, match="there is no sound index to tune: run `vitsearch index"
+    ):
         tune_collection(folder)
     with pytest.raises(CollectionError, match="a recall is above 0 and at most 1"):
         tune_collection(folder, recall=1.5)
@@ -248,38 +295,64 @@ def test_the_command(folder: Path) -> None:
     assert vitsearch("tune", folder, "--recall", "2").returncode == 1
     again = vitsearch("index", folder, "--recipe", "flat")
     assert (again.returncode, again.stderr) == (0, b"")
-    assert vitsearch("tune", folder).stdout == b"recipe flat compares every photo: there is nothing to tune\n"
+    assert (
+        vitsearch("tune", folder).stdout
+        == b"recipe flat compares every photo: there is nothing to tune\n"
+    )
     sized = vitsearch("index", folder, "--memory", "1kb", "--recall", "0.8")
     assert sized.returncode == 0
     asked = json.loads((folder / ".vitsearch" / "collection.json").read_bytes())["recipe"]
-    assert {key: asked[key] for key in ("name", "memory", "recall")} == {"name": "auto", "memory": 1000, "recall": 0.8}
+    assert {key: asked[key] for key in ("name", "memory", "recall")} == {
+        "name": "auto",
+        "memory": 1000,
+        "recall": 0.8,
+    }
     wrong = vitsearch("index", folder, "--memory", "lots")
     assert (wrong.returncode, wrong.stdout) == (2, b"")
     assert b"'lots' is no size: write it as 2GB or 500MB" in wrong.stderr
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("2GB", 2 * 10**9), ("500 mb", 5 * 10**8), ("1.5GiB", 3 * 2**29), ("7", 7), ("3k", 3000), (" 1 TB ", 10**12)]
+    ("text", "size"),
+    [
+        ("2GB", 2 * 10**9),
+        ("500 mb", 5 * 10**8),
+        ("1.5GiB", 3 * 2**29),
+        ("7", 7),
+        ("3k", 3000),
+        (" 1 TB ", 10**12),
+    ],
 )
 def test_sizes(text: str, size: int) -> None:
     assert bytes_of(text) == size
 
 
-# -- lists on disk ----------------------------------------------------------------------------------------------------
+# -- lists on disk ---------------------------------------------------------------------------------
 
 
 def rows(count: int, dim: int = 32) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(4)
     centres = rng.standard_normal((50, dim))
-    vectors = unit_rows(centres[rng.integers(0, 50, count)] + 0.5 * rng.standard_normal((count, dim))).astype(np.float16)
+    vectors = unit_rows(
+        centres[rng.integers(0, 50, count)] + 0.5 * rng.standard_normal((count, dim))
+    ).astype(np.float16)
     return np.arange(count, dtype=np.int64) * 2 + 1, vectors
 
 
-def test_lists_on_disk_are_the_lists_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_lists_on_disk_are_the_lists_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(disk_lists, "SHARD_BYTES", 100_000)  # five shards
     ids, vectors = rows(12_000)
     for name in ("disk", "ivf-sq8"):
-        build_shadow(tmp_path / name, [(ids, vectors)], recipe=load_recipe(name), dim=32, generation=1, fingerprint="x")
+        build_shadow(
+            tmp_path / name,
+            [(ids, vectors)],
+            recipe=load_recipe(name),
+            dim=32,
+            generation=1,
+            fingerprint="x",
+        )
     assert sorted(file.name for file in (tmp_path / "disk").iterdir()) == [
         "ids.i64",
         "index.faiss",
@@ -301,7 +374,14 @@ def test_lists_on_disk_are_the_lists_in_memory(tmp_path: Path, monkeypatch: pyte
 
 def test_damaged_lists_on_disk_are_found_out(tmp_path: Path) -> None:
     ids, vectors = rows(12_000)
-    build_shadow(tmp_path / "disk", [(ids, vectors)], recipe=load_recipe("disk"), dim=32, generation=1, fingerprint="x")
+    build_shadow(
+        tmp_path / "disk",
+        [(ids, vectors)],
+        recipe=load_recipe("disk"),
+        dim=32,
+        generation=1,
+        fingerprint="x",
+    )
     lists = tmp_path / "disk" / "lists.ivfdata"
     whole = lists.read_bytes()
     for damage in (whole[:-1], b"\0" * 100 + whole[100:], whole + b"x"):

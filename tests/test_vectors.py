@@ -4,9 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from vitsearch.vectors import cosine_scores, top_k, unit_rows
+from vitsearch.arrays import cosine_scores, top_k, unit_rows
 
-ROWS = hnp.arrays(np.float32, st.tuples(st.integers(0, 8), st.integers(1, 5)), elements=st.floats(-100, 100, width=32))
+ROWS = hnp.arrays(
+    np.float32,
+    st.tuples(st.integers(0, 8), st.integers(1, 5)),
+    elements=st.floats(-100, 100, width=32),
+)
 
 
 @given(ROWS)
@@ -30,7 +34,9 @@ def test_unit_rows_of_known_rows_and_of_tiny_numbers():
     ]
 
 
-@pytest.mark.parametrize("rows", [np.zeros(3), np.zeros((1, 2, 3)), np.array([[np.nan]]), np.array([[np.inf]])])
+@pytest.mark.parametrize(
+    "rows", [np.zeros(3), np.zeros((1, 2, 3)), np.array([[np.nan]]), np.array([[np.inf]])]
+)
 def test_unit_rows_refuses_other_shapes_and_numbers_that_are_not_finite(rows):
     with pytest.raises(ValueError, match="vector"):
         unit_rows(rows)
@@ -38,7 +44,9 @@ def test_unit_rows_refuses_other_shapes_and_numbers_that_are_not_finite(rows):
 
 def test_cosine_of_known_rows():
     rows = np.array([[1, 0], [0, 2], [-3, 0], [0, 0], [1, 1]], dtype=np.float16)
-    np.testing.assert_allclose(cosine_scores(rows, np.array([5.0, 0.0])), [1, 0, -1, 0, 0.5**0.5], atol=1e-15)
+    np.testing.assert_allclose(
+        cosine_scores(rows, np.array([5.0, 0.0])), [1, 0, -1, 0, 0.5**0.5], atol=1e-15
+    )
 
 
 @given(ROWS, st.data())

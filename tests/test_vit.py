@@ -1,4 +1,6 @@
-"""The Vision Transformer by itself; test_vit_weights.py holds it against the libraries whose weights it loads."""
+"""The Vision Transformer by itself; test_vit_weights.py holds it against the libraries whose
+weights it loads.
+"""
 
 import math
 from dataclasses import replace
@@ -11,7 +13,7 @@ torch = pytest.importorskip("torch", reason="needs the extra vitsearch[clip]")
 
 from vit_checks import TINY, assert_close, pictures, scrambled  # noqa: E402
 
-from vitsearch.vit import Pooling, VisionTransformer, ViTConfig, sincos_positions  # noqa: E402
+from vitsearch.vit.model import Pooling, VisionTransformer, ViTConfig, sincos_positions  # noqa: E402
 
 
 def test_the_base_model_has_the_published_number_of_weights() -> None:
@@ -30,7 +32,9 @@ def test_fixed_positions_are_the_formula_on_a_tiny_grid() -> None:
 def test_fixed_positions_have_one_length_and_only_their_distance_counts() -> None:
     table = sincos_positions(6, 6, 32).reshape(6, 6, 32)
     products = torch.einsum("abw,cdw->abcd", table, table)
-    assert_close(products[range(6), :, range(6), :].diagonal(dim1=1, dim2=2), torch.full((6, 6), 16.0))
+    assert_close(
+        products[range(6), :, range(6), :].diagonal(dim1=1, dim2=2), torch.full((6, 6), 16.0)
+    )
     assert_close(products[0, 0, :5, :5], products[1, 1, 1:, 1:])
     assert_close(table.transpose(0, 1), torch.cat([table[..., 16:], table[..., :16]], dim=-1))
     assert len(table.reshape(36, 32).unique(dim=0)) == 36
@@ -42,14 +46,20 @@ def test_fixed_positions_are_those_of_mae_and_of_timm() -> None:
     theirs = torch.from_numpy(mae.get_2d_sincos_pos_embed(24, 5, cls_token=True)).float()
     model = VisionTransformer(replace(TINY, image_size=40, positions="sincos"))
     assert_close(model.position_embedding[0], theirs)
-    parts = layers.build_sincos2d_pos_embed([4, 7], 24).reshape(28, 2, 2, 6)  # sine and cosine, each of row and column
+    parts = layers.build_sincos2d_pos_embed([4, 7], 24).reshape(
+        28, 2, 2, 6
+    )  # sine and cosine, each of row and column
     assert_close(sincos_positions(4, 7, 24), parts.flip(2).transpose(1, 2).reshape(28, 24))
 
 
 def test_fixed_positions_are_no_weights_and_are_computed_for_another_size() -> None:
     config = replace(TINY, positions="sincos", distillation_token=True)
     model = scrambled(VisionTransformer(config))
-    assert [name for name in [*model.state_dict(), *dict(model.named_parameters())] if "position" in name] == []
+    assert [
+        name
+        for name in [*model.state_dict(), *dict(model.named_parameters())]
+        if "position" in name
+    ] == []
     positions = model.positions(6, 4)
     assert_close(positions, torch.cat([torch.zeros(2, 24), sincos_positions(6, 4, 24)])[None])
     with torch.no_grad():
@@ -98,7 +108,10 @@ def test_a_stem_turns_the_cells_of_its_map_into_tokens() -> None:
         ({"patch_size": 64}, "does not fit"),
         ({"class_token": False}, "class_token"),
         ({"distillation_head": True}, "needs the distillation token"),
-        ({"pool": "mean", "class_token": False, "distillation_token": True}, "needs the distillation token, and this the class token"),
+        (
+            {"pool": "mean", "class_token": False, "distillation_token": True},
+            "needs the distillation token, and this the class token",
+        ),
         ({"positions": "sincos", "width": 6}, "multiple of 4, not 6"),
     ],
 )
@@ -113,8 +126,18 @@ def test_onnx_gives_the_same_vectors_for_any_batch(tmp_path: Path) -> None:
     model = scrambled(VisionTransformer(TINY))
     file = str(tmp_path / "vit.onnx")
     shapes = {"images": {0: torch.export.Dim("batch")}}
-    torch.onnx.export(model, (pictures(),), file, input_names=["images"], dynamic_shapes=shapes, dynamo=True, verbose=False)
+    torch.onnx.export(
+        model,
+        (pictures(),),
+        file,
+        input_names=["images"],
+        dynamic_shapes=shapes,
+        dynamo=True,
+        verbose=False,
+    )
     session = onnxruntime.InferenceSession(file)
     with torch.no_grad():
         expected = model(pictures(count=5)).numpy()
-    np.testing.assert_allclose(session.run(None, {"images": pictures(count=5).numpy()})[0], expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        session.run(None, {"images": pictures(count=5).numpy()})[0], expected, rtol=1e-4, atol=1e-4
+    )

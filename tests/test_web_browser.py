@@ -26,7 +26,8 @@ from web_site import make_collection, serving  # noqa: E402
 from vitsearch import Collection  # noqa: E402
 from vitsearch.web.settings import ServeSettings  # noqa: E402
 
-NAME = "photos.example"  # is this machine, for the browser alone: a name over plain HTTP, as in a house's own network
+# is this machine, for the browser alone: a name over plain HTTP, as in a house's own network
+NAME = "photos.example"
 OPTIONS = [
     "--headless",
     "--no-sandbox",
@@ -91,14 +92,24 @@ def page(browser: Browser, site: str) -> Iterator[Page]:
         faults: list[str] = []
         tab.on("pageerror", lambda error: faults.append(str(error)))
         tab.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
-        tab.on("request", lambda request: None if request.url.startswith((site, "data:", "blob:")) else faults.append(request.url))
+        tab.on(
+            "request",
+            lambda request: (
+                None
+                if request.url.startswith((site, "data:", "blob:"))
+                else faults.append(request.url)
+            ),
+        )
         yield tab
         assert faults == []
 
 
 def names(page: Page) -> list[str]:
     """Return the alt texts of the photos that are shown, up to the label."""
-    return [text.split(",")[0] for text in page.locator(".tile img").evaluate_all("all => all.map(one => one.alt)")]
+    return [
+        text.split(",")[0]
+        for text in page.locator(".tile img").evaluate_all("all => all.map(one => one.alt)")
+    ]
 
 
 def tile(page: Page, number: int) -> int:
@@ -112,7 +123,7 @@ def ask(page: Page, words: str) -> None:
         page.keyboard.press("Enter")
 
 
-# -- what a person does -----------------------------------------------------------------------------------------------
+# -- what a person does ----------------------------------------------------------------------------
 
 
 def test_search_by_words(page: Page) -> None:
@@ -126,7 +137,9 @@ def test_search_by_words(page: Page) -> None:
     assert page.locator(".chip").all_inner_texts() == ["+ 1\na rocket launch", "− 1\nclouds"]
 
 
-def test_a_query_that_cannot_be_read_says_why_and_stays_to_be_put_right(page: Page, site: str) -> None:
+def test_a_query_that_cannot_be_read_says_why_and_stays_to_be_put_right(
+    page: Page, site: str
+) -> None:
     answer = page.request.get("/?q=a+cat+%2B", headers={"Accept": "text/html"})
     assert answer.status == 400
     page.set_content(answer.text())
@@ -134,7 +147,9 @@ def test_a_query_that_cannot_be_read_says_why_and_stays_to_be_put_right(page: Pa
     expect(page.locator("#q")).to_have_value("a cat +")
 
 
-def test_search_by_a_chosen_a_dropped_and_a_pasted_photo(page: Page, photos: Path, tmp_path: Path) -> None:
+def test_search_by_a_chosen_a_dropped_and_a_pasted_photo(
+    page: Page, photos: Path, tmp_path: Path
+) -> None:
     with Image.open(photos / "samples" / "coffee.png") as coffee:
         coffee.crop((60, 40, 560, 380)).save(tmp_path / "cup.jpg", quality=80)
     page.goto("/")
@@ -149,10 +164,11 @@ def test_search_by_a_chosen_a_dropped_and_a_pasted_photo(page: Page, photos: Pat
         page.evaluate(
             """([event, data]) => {
                 const carrier = new DataTransfer();
-                carrier.items.add(new File([new Uint8Array(data)], "cup.jpg", { type: "image/jpeg" }));
+                const bytes = new Uint8Array(data), way = { bubbles: true, cancelable: true };
+                carrier.items.add(new File([bytes], "cup.jpg", { type: "image/jpeg" }));
                 const made = event === "drop"
-                    ? new DragEvent("drop", { dataTransfer: carrier, bubbles: true, cancelable: true })
-                    : new ClipboardEvent("paste", { clipboardData: carrier, bubbles: true, cancelable: true });
+                    ? new DragEvent("drop", { dataTransfer: carrier, ...way })
+                    : new ClipboardEvent("paste", { clipboardData: carrier, ...way });
                 document.body.dispatchEvent(made);
             }""",
             [event, data],
@@ -160,7 +176,9 @@ def test_search_by_a_chosen_a_dropped_and_a_pasted_photo(page: Page, photos: Pat
         page.wait_for_url(brought)
 
 
-def test_a_file_that_is_no_photo_is_refused_with_the_reason(browser: Browser, site: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_photo_is_refused_with_the_reason(
+    browser: Browser, site: str, tmp_path: Path
+) -> None:
     (tmp_path / "page.jpg").write_text("<script>alert(1)</script>")
     with opened(browser, site) as context:
         page = context.new_page()
@@ -197,7 +215,11 @@ def test_ticked_photos_refine_together_and_are_taken_along(page: Page, ids: dict
     expect(page.locator("[data-chosen]")).to_have_text("2 ticked")
     with page.expect_download() as saved:
         page.get_by_role("button", name="Paths").click()
-    assert sorted(Path(saved.value.path()).read_text().split("\n")) == ["", "copies/cat.png", "samples/chelsea.png"]
+    assert sorted(Path(saved.value.path()).read_text().split("\n")) == [
+        "",
+        "copies/cat.png",
+        "samples/chelsea.png",
+    ]
     page.get_by_role("button", name="More like these").click()
     page.wait_for_url(re.compile(r"w\d+=0\.25"))
     assert not {"chelsea.png", "cat.png"} & set(names(page))
@@ -209,7 +231,9 @@ def test_filters(page: Page, ids: dict[str, int]) -> None:
     page.locator("select[name=camera]").select_option("Canon EOS 5D")
     page.get_by_label("Taken from").fill("2019-07-01")
     page.get_by_role("button", name="Filter", exact=True).click()
-    page.wait_for_url(lambda url: url.endswith("/?q=a+building&after=2019-07-01&camera=Canon+EOS+5D"))
+    page.wait_for_url(
+        lambda url: url.endswith("/?q=a+building&after=2019-07-01&camera=Canon+EOS+5D")
+    )
     assert names(page) == ["temple.jpg"]
     page.goto("/?under=copies")
     assert sorted(names(page)) == ["cat.png", "small flower.jpg"]
@@ -222,7 +246,13 @@ def test_filters(page: Page, ids: dict[str, int]) -> None:
 
 def test_the_page_of_a_photo(page: Page, ids: dict[str, int]) -> None:
     page.goto(f"/photos/{ids['china/temple.jpg']}?q=a+temple")
-    facts = dict(zip(page.locator(".facts dt").all_inner_texts(), page.locator(".facts dd").all_inner_texts(), strict=True))
+    facts = dict(
+        zip(
+            page.locator(".facts dt").all_inner_texts(),
+            page.locator(".facts dd").all_inner_texts(),
+            strict=True,
+        )
+    )
     assert facts["Path"] == "china/temple.jpg"
     assert facts["Taken"] == "14 July 2019, 18:30"
     assert facts["Camera"] == "Canon EOS 5D"
@@ -244,7 +274,10 @@ def test_what_speaks_for_the_words(page: Page, ids: dict[str, int]) -> None:
     picture = page.locator(".why img")
     expect(picture).to_be_visible()
     until(page, "document.querySelector('.why img').naturalWidth > 400")
-    assert picture.get_attribute("alt") == "chelsea.png under a heat map: bright where it speaks for “a cat”"
+    assert (
+        picture.get_attribute("alt")
+        == "chelsea.png under a heat map: bright where it speaks for “a cat”"
+    )
 
 
 def test_labels(page: Page) -> None:
@@ -313,15 +346,17 @@ def test_keyboard(page: Page) -> None:
     page.keyboard.press("x")
     expect(page.locator(".tile .tick input").nth(1)).to_be_checked()
     page.keyboard.press("ArrowDown")
-    assert page.evaluate("document.activeElement.closest('.tile').offsetTop") > page.locator(".tile").nth(1).evaluate(
-        "one => one.offsetTop"
-    )
+    assert page.evaluate("document.activeElement.closest('.tile').offsetTop") > page.locator(
+        ".tile"
+    ).nth(1).evaluate("one => one.offsetTop")
     page.keyboard.press("ArrowUp")
     page.keyboard.press("Escape")
     expect(page.locator(".tile .tick input:checked")).to_have_count(0)
     page.locator(".tile .shot").nth(1).focus()
     page.keyboard.press("k")
-    href, after = (page.locator(".tile .shot").nth(number).get_attribute("href") for number in (0, 1))
+    href, after = (
+        page.locator(".tile .shot").nth(number).get_attribute("href") for number in (0, 1)
+    )
     page.keyboard.press("Enter")
     page.wait_for_url(lambda url: url.endswith(str(href)))
     page.keyboard.press("j")
@@ -379,7 +414,10 @@ def test_another_machine_over_plain_http_asks_for_the_token_and_shows_no_exif(
     browser: Browser, photos: Path, ids: dict[str, int], tmp_path: Path
 ) -> None:
     settings = ServeSettings(host="0.0.0.0", token=TOKEN, hosts=(NAME,))
-    with serving(photos, settings) as address, opened(browser, address.replace("localhost", NAME)) as context:
+    with (
+        serving(photos, settings) as address,
+        opened(browser, address.replace("localhost", NAME)) as context,
+    ):
         page = context.new_page()
         page.goto("/")
         page.get_by_label("This server asks for its token").fill(TOKEN)
@@ -395,7 +433,7 @@ def test_another_machine_over_plain_http_asks_for_the_token_and_shows_no_exif(
         page.wait_for_url(re.compile(r"u[0-9a-f]{32}="))  # the server takes its own form
 
 
-# -- how it looks -----------------------------------------------------------------------------------------------------
+# -- how it looks ----------------------------------------------------------------------------------
 
 
 def views(ids: dict[str, int]) -> dict[str, str]:
@@ -419,7 +457,9 @@ def views(ids: dict[str, int]) -> dict[str, str]:
 
 
 def until(page: Page, script: str) -> None:
-    """Wait until a script says so; asked from outside, for the page's policy lets nothing that waits inside be evaluated."""
+    """Wait until a script says so; asked from outside, for the page's policy lets nothing that
+    waits inside be evaluated.
+    """
     end = time.monotonic() + SECONDS
     while not page.evaluate(script):
         assert time.monotonic() < end, script
@@ -432,7 +472,13 @@ def settled(page: Page, address: str) -> None:
     if address == "/map":
         page.locator("canvas[data-ready]").wait_for()
         page.wait_for_load_state("networkidle")
-    until(page, "[...document.images].every(one => one.complete || one.getBoundingClientRect().top > innerHeight)")
+    until(
+        page,
+        (
+            "[...document.images].every(one => one.complete || one.getBoundingClientRect().top > "
+            "innerHeight)"
+        ),
+    )
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -447,13 +493,19 @@ def test_no_view_has_a_serious_fault_of_accessibility(
             page.screenshot(path=pictures / f"{name}-{scheme}.png")
             for fault in Axe().run(page).response["violations"]:
                 if fault["impact"] in ("serious", "critical"):
-                    faults += [f"{name}: {fault['id']}: {node['html'][:200]}" for node in fault["nodes"]]
+                    faults += [
+                        f"{name}: {fault['id']}: {node['html'][:200]}" for node in fault["nodes"]
+                    ]
     assert faults == []
 
 
-def test_every_view_fits_a_phone(browser: Browser, site: str, ids: dict[str, int], pictures: Path) -> None:
+def test_every_view_fits_a_phone(
+    browser: Browser, site: str, ids: dict[str, int], pictures: Path
+) -> None:
     wide: dict[str, Any] = {}
-    with opened(browser, site, viewport=PHONE, has_touch=True, is_mobile=True, device_scale_factor=2) as context:
+    with opened(
+        browser, site, viewport=PHONE, has_touch=True, is_mobile=True, device_scale_factor=2
+    ) as context:
         page = context.new_page()
         for name, address in views(ids).items():
             settled(page, address)

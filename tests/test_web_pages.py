@@ -1,4 +1,6 @@
-"""The pages as the server draws them: searches in addresses, what is refused, what names may hold, and what may be taken along."""
+"""The pages as the server draws them: searches in addresses, what is refused, what names may hold,
+and what may be taken along.
+"""
 
 import io
 import zipfile
@@ -17,16 +19,26 @@ pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient
 
 from vitsearch import Collection, Term, index_folder
+from vitsearch.arrays import unit_rows
+from vitsearch.collection.map import FILE, current_atlas, lay_out, read_atlas
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import QueryError
-from vitsearch.vectors import unit_rows
 from vitsearch.web.app import make_app
-from vitsearch.web.atlas import FILE, current_atlas, lay_out, read_atlas
-from vitsearch.web.export import cell
-from vitsearch.web.forms import FIELDS, Asked, Dropped, Filters, Pick, asked, label_lines, page_number, selection
+from vitsearch.web.pages.download import cell
+from vitsearch.web.pages.tiles import clean, fitted, size_text
+from vitsearch.web.pages.url import (
+    FIELDS,
+    Asked,
+    Dropped,
+    Filters,
+    Pick,
+    asked,
+    label_lines,
+    page_number,
+    selection,
+)
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
-from vitsearch.web.shots import clean, fitted, size_text
 
 PAGE = {"accept": "text/html"}
 HOSTILE = '"><img src=x onerror=alert(1)>.png'
@@ -35,7 +47,9 @@ Open = Callable[..., TestClient]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """70 photos in two folders, one twice, one with a name that is markup, one with a name that is no UTF-8, and a broken one."""
+    """70 photos in two folders, one twice, one with a name that is markup, one with a name that is
+    no UTF-8, and a broken one.
+    """
     root = tmp_path / "photos"
     for number in range(66):
         paint(root / ("a/b" if number % 2 else "c") / f"p{number:02}.png", shade(number))
@@ -82,7 +96,7 @@ def shown(text: str) -> list[int]:
     return [int(part.partition('"')[0]) for part in text.split('name="id" value="')[1:]]
 
 
-# -- addresses --------------------------------------------------------------------------------------------------------
+# -- addresses -------------------------------------------------------------------------------------
 
 
 def test_an_address_is_read() -> None:
@@ -98,7 +112,9 @@ def test_an_address_is_read() -> None:
         ("page", "3"),
         ("x", "1"),
     ]
-    assert asked(given_) == Asked("red", (Pick(7, -0.5), Pick(3, 2.0)), (Dropped(key, 1.0),), Filters(label="cat"), 3)
+    assert asked(given_) == Asked(
+        "red", (Pick(7, -0.5), Pick(3, 2.0)), (Dropped(key, 1.0),), Filters(label="cat"), 3
+    )
 
 
 @pytest.mark.parametrize(
@@ -125,7 +141,9 @@ weights = st.integers(-100_000, 100_000).filter(bool).map(lambda number: number 
 searches = st.builds(
     Asked,
     texts,
-    st.dictionaries(st.integers(0, 2**63 - 1), weights, max_size=5).map(lambda found: tuple(Pick(*item) for item in found.items())),
+    st.dictionaries(st.integers(0, 2**63 - 1), weights, max_size=5).map(
+        lambda found: tuple(Pick(*item) for item in found.items())
+    ),
     st.dictionaries(st.text("0123456789abcdef", min_size=32, max_size=32), weights, max_size=2).map(
         lambda found: tuple(Dropped(*item) for item in found.items())
     ),
@@ -148,10 +166,14 @@ def test_a_search_is_refined() -> None:
 
 
 def test_filters_join() -> None:
-    filters = Filters(after="2019", under="a", camera="it's", label="(none)", where="width > 1 or width < 1")
+    filters = Filters(
+        after="2019", under="a", camera="it's", label="(none)", where="width > 1 or width < 1"
+    )
     assert str(filters.tree()) == str(
-        __import__("vitsearch.where", fromlist=["where_all"]).where_all(
-            "(width > 1 or width < 1) and camera = 'it''s' and label is null", after="2019", under="a"
+        __import__("vitsearch.filters", fromlist=["where_all"]).where_all(
+            "(width > 1 or width < 1) and camera = 'it''s' and label is null",
+            after="2019",
+            under="a",
         )
     )
     with pytest.raises(QueryError, match="nope"):
@@ -171,7 +193,7 @@ def test_lists_are_limited() -> None:
         label_lines(",".join(map(str, range(501))))
 
 
-# -- pages ------------------------------------------------------------------------------------------------------------
+# -- pages -----------------------------------------------------------------------------------------
 
 
 def test_every_photo_is_on_one_page_of_the_results(visit: Open, folder: Path) -> None:
@@ -186,7 +208,9 @@ def test_results_are_those_of_the_collection(visit: Open, folder: Path) -> None:
     ids = photo_ids(folder)
     with Collection.open(folder, encoder=ColourEncoder()) as found:
         plain = [hit.photo_id for hit in found.search("blue", 60)]
-        mixed = [hit.photo_id for hit in found.search([Term("blue"), Term(folder / "red.png", 2.0)], 60)]
+        mixed = [
+            hit.photo_id for hit in found.search([Term("blue"), Term(folder / "red.png", 2.0)], 60)
+        ]
     client = visit()
     assert shown(client.get("/?q=blue").text) == plain
     assert shown(client.get(f"/?q=blue&w{ids['red.png']}=2").text) == mixed
@@ -217,14 +241,25 @@ def test_what_is_wrong_is_said_on_the_page(visit: Open, folder: Path) -> None:
         ("/nowhere", 404, "Not there"),
     ):
         answer = client.get(address)
-        assert (answer.status_code, words in answer.text, "<header" in answer.text) == (status, True, True), (address, answer.text[-900:])
+        assert (answer.status_code, words in answer.text, "<header" in answer.text) == (
+            status,
+            True,
+            True,
+        ), (address, answer.text[-900:])
 
 
 def test_names_are_text_on_every_page(visit: Open, folder: Path) -> None:
     client = visit()
     (folder / ".vitsearch" / "x").mkdir()
     ids = photo_ids(folder)
-    for address in ("/", "/?q=blue", f"/photos/{ids[HOSTILE]}", "/map/list", "/labels?labels=red,blue&class=blue", "/?q=<img+src=y>"):
+    for address in (
+        "/",
+        "/?q=blue",
+        f"/photos/{ids[HOSTILE]}",
+        "/map/list",
+        "/labels?labels=red,blue&class=blue",
+        "/?q=<img+src=y>",
+    ):
         text = client.get(address).text
         assert "<img src=x" not in text, address
         assert "<img src=y" not in text, address
@@ -270,9 +305,18 @@ def test_a_photo_is_brought_and_refines(visit: Open, folder: Path, tmp_path: Pat
 
 def test_another_site_brings_and_takes_nothing(visit: Open) -> None:
     client = visit()
-    for address, form in (("/photo", {"files": {"photo": ("x.png", b"x")}}), ("/export", {"data": {"id": "1", "as": "zip"}})):
-        assert client.post(address, headers={"origin": "http://elsewhere.example"}, **form).status_code == 403
-        assert client.post(address, headers={"sec-fetch-site": "cross-site"}, **form).status_code == 403
+    for address, form in (
+        ("/photo", {"files": {"photo": ("x.png", b"x")}}),
+        ("/export", {"data": {"id": "1", "as": "zip"}}),
+    ):
+        assert (
+            client.post(address, headers={"origin": "http://elsewhere.example"}, **form).status_code
+            == 403
+        )
+        assert (
+            client.post(address, headers={"sec-fetch-site": "cross-site"}, **form).status_code
+            == 403
+        )
 
 
 def test_a_selection_is_taken_along(visit: Open, folder: Path) -> None:
@@ -283,10 +327,15 @@ def test_a_selection_is_taken_along(visit: Open, folder: Path) -> None:
     assert paths.content == b"red.png\ntwin.png\ncaf\xe9.png\n"
     assert paths.headers["content-disposition"] == 'attachment; filename="photos.txt"'
     rows = client.post("/export", data=form | {"as": "csv"}).content.split(b"\r\n")
-    assert rows[0] == b"id,path,width,height,bytes,label,label_score,taken_at,camera,latitude,longitude"
+    assert (
+        rows[0]
+        == b"id,path,width,height,bytes,label,label_score,taken_at,camera,latitude,longitude"
+    )
     assert rows[1].startswith(f"{ids['red.png']},red.png,24,16,".encode())
     (folder / "twin.png").unlink()
-    with zipfile.ZipFile(io.BytesIO(client.post("/export", data=form | {"as": "zip"}).content)) as saved:
+    with zipfile.ZipFile(
+        io.BytesIO(client.post("/export", data=form | {"as": "zip"}).content)
+    ) as saved:
         assert saved.testzip() is None
         assert saved.namelist() == ["red.png", "caf_xe9.png", "missing.txt"]
         assert saved.read("red.png") == (folder / "red.png").read_bytes()
@@ -296,7 +345,7 @@ def test_a_selection_is_taken_along(visit: Open, folder: Path) -> None:
 
 
 def test_a_zip_has_a_limit(visit: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vitsearch.web.export.MOST_BYTES", 100)
+    monkeypatch.setattr("vitsearch.web.pages.download.MOST_BYTES", 100)
     answer = visit().post("/export", data={"id": ["1", "2", "3"], "as": "zip"})
     assert answer.status_code == 400
     assert "a ZIP holds up to 100 bytes" in answer.text
@@ -314,7 +363,9 @@ def test_remote_users_see_no_exif(visit: Open, folder: Path) -> None:
         assert client.get("/?where=width+>+0").status_code == 200
         form = {"id": [str(ids["red.png"])]}
         assert (b"latitude" in client.post("/export", data=form | {"as": "csv"}).content) == show
-        with zipfile.ZipFile(io.BytesIO(client.post("/export", data=form | {"as": "zip"}).content)) as saved:
+        with zipfile.ZipFile(
+            io.BytesIO(client.post("/export", data=form | {"as": "zip"}).content)
+        ) as saved:
             assert saved.namelist() == (["red.png"] if show else ["red.png.webp"])
 
 
@@ -323,12 +374,18 @@ def test_new_photos_are_seen_without_a_restart(visit: Open, folder: Path) -> Non
     assert "70 photos, the last indexed first" in client.get("/").text
     places = client.get("/map/places")
     assert len(places.content) == 70 * 16
-    assert client.get("/map/places", headers={"if-none-match": places.headers["etag"]}).status_code == 304
+    assert (
+        client.get("/map/places", headers={"if-none-match": places.headers["etag"]}).status_code
+        == 304
+    )
     paint(folder / "new.png", "yellow")
     index_folder(folder, encoder=ColourEncoder())
     assert "71 photos, the last indexed first" in client.get("/").text
     assert shown(client.get("/?q=yellow").text)[0] == photo_ids(folder)["new.png"]
-    assert len(client.get("/map/places", headers={"if-none-match": places.headers["etag"]}).content) == 71 * 16
+    assert (
+        len(client.get("/map/places", headers={"if-none-match": places.headers["etag"]}).content)
+        == 71 * 16
+    )
 
 
 def test_labels_are_spread(visit: Open, folder: Path) -> None:
@@ -337,12 +394,14 @@ def test_labels_are_spread(visit: Open, folder: Path) -> None:
     with Collection.open(folder, encoder=ColourEncoder()) as found:
         predictions = found.label(["red", "green", "blue"])
         found.store_labels(predictions)
-    expected = sorted((one for one in predictions if one.label == "green"), key=lambda one: (-one.score, one.path))
+    expected = sorted(
+        (one for one in predictions if one.label == "green"), key=lambda one: (-one.score, one.path)
+    )
     for address in ("/labels?class=green", "/labels?labels=red,green%0Ablue&class=green"):
         assert shown(client.get(address).text) == [one.photo_id for one in expected][:60]
 
 
-# -- the map ----------------------------------------------------------------------------------------------------------
+# -- the map ---------------------------------------------------------------------------------------
 
 
 def groups(count: int, each: int, *, seed: int) -> Any:
@@ -377,7 +436,9 @@ def test_the_map_is_kept_and_grows(folder: Path) -> None:
         stamp = (folder / ".vitsearch" / FILE).stat().st_mtime_ns
         assert (current_atlas(found).places == first.places).all()
         assert (folder / ".vitsearch" / FILE).stat().st_mtime_ns == stamp
-    paint(folder / "another.png", "red", size=(40, 30))  # another file, so that it is not the other one under a new name
+    paint(
+        folder / "another.png", "red", size=(40, 30)
+    )  # another file, so that it is not the other one under a new name
     (folder / "twin.png").unlink()
     index_folder(folder, encoder=ColourEncoder())
     ids = photo_ids(folder)
@@ -386,8 +447,12 @@ def test_the_map_is_kept_and_grows(folder: Path) -> None:
     assert second.ids.tolist() == sorted(ids.values())
     kept = np.isin(second.ids, first.ids)
     assert (second.places[kept] == first.places[np.isin(first.ids, second.ids)]).all()
-    twins = np.isin(second.ids, [ids["red.png"], ids["c/p34.png"], ids["c/p00.png"]])  # of the same colour, or nearly
-    away = np.abs(second.places[twins] - second.places[second.ids == ids["another.png"]]).max(axis=1)
+    twins = np.isin(
+        second.ids, [ids["red.png"], ids["c/p34.png"], ids["c/p00.png"]]
+    )  # of the same colour, or nearly
+    away = np.abs(second.places[twins] - second.places[second.ids == ids["another.png"]]).max(
+        axis=1
+    )
     assert away.min() <= 0.1
 
 
@@ -400,7 +465,7 @@ def test_a_damaged_map_is_drawn_again(folder: Path, damage: bytes) -> None:
         assert (current_atlas(found).places == places).all()
 
 
-# -- words ------------------------------------------------------------------------------------------------------------
+# -- words -----------------------------------------------------------------------------------------
 
 
 def test_words_for_people() -> None:
@@ -412,7 +477,17 @@ def test_words_for_people() -> None:
         "3.4 MB",
         "2.0 GB",
     ]
-    assert [fitted(*size, 320) for size in ((640, 480), (1, 5000), (0, 0))] == [(320, 240), (1, 320), (1, 1)]
+    assert [fitted(*size, 320) for size in ((640, 480), (1, 5000), (0, 0))] == [
+        (320, 240),
+        (1, 320),
+        (1, 1),
+    ]
     assert clean("a\u202egnp.jpg\x00\udcff") == "a\ufffdgnp.jpg\ufffd\ufffd"
     assert clean("家族 \U0001f468\u200d\U0001f469.jpg") == "家族 \U0001f468\u200d\U0001f469.jpg"
-    assert [cell(value) for value in ("=1+1", "@x", "plain", 3.5, None)] == ["'=1+1", "'@x", "plain", 3.5, None]
+    assert [cell(value) for value in ("=1+1", "@x", "plain", 3.5, None)] == [
+        "'=1+1",
+        "'@x",
+        "plain",
+        3.5,
+        None,
+    ]

@@ -1,4 +1,6 @@
-"""What a server refuses, and that it stays whole: names, tokens, other sites, traversal, SIGTERM, and a collection that changes."""
+"""What a server refuses, and that it stays whole: names, tokens, other sites, traversal, SIGTERM,
+and a collection that changes.
+"""
 
 import re
 import signal
@@ -15,11 +17,21 @@ import pytest
 from conftest import environment, paint, shade, vitsearch
 from starlette.testclient import TestClient
 from test_web_api import picture, reason
-from web_client import BEARER, ELSEWHERE, REMOTE, TOKEN, asked, fetch, kill_when, serving, wait_until
+from web_client import (
+    BEARER,
+    ELSEWHERE,
+    REMOTE,
+    TOKEN,
+    asked,
+    fetch,
+    kill_when,
+    serving,
+    wait_until,
+)
 
 from vitsearch import index_folder
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.web.safety import HEADERS, cookie_of, host_is_ours
+from vitsearch.web.security import HEADERS, cookie_of, host_is_ours
 from vitsearch.web.settings import ServeSettings
 
 PAGE = {"Accept": "text/html,application/xhtml+xml"}
@@ -37,13 +49,35 @@ def remote(indexed: Path) -> Iterator[TestClient]:
         yield client
 
 
-# -- names ------------------------------------------------------------------------------------------------------------
+# -- names -----------------------------------------------------------------------------------------
 
-OWN = ("127.0.0.1", "127.0.0.1:8765", "localhost", "LOCALHOST:80", "localhost.:8765", "[::1]:8765", "[::1]")
+OWN = (
+    "127.0.0.1",
+    "127.0.0.1:8765",
+    "localhost",
+    "LOCALHOST:80",
+    "localhost.:8765",
+    "[::1]:8765",
+    "[::1]",
+)
 FOREIGN = (
-    "evil.example", "evil.example:8765", "127.0.0.1.evil.example", "localhost.evil.example", "192.0.2.1", "", "localhost:8765:1",
-    "a@localhost", "localhost/x", "localhost evil.example", "127.0.0.1:", "[::1", "::1", "\u2026", "localhost\t", "0x7f.1",
-)  # fmt: skip
+    "evil.example",
+    "evil.example:8765",
+    "127.0.0.1.evil.example",
+    "localhost.evil.example",
+    "192.0.2.1",
+    "",
+    "localhost:8765:1",
+    "a@localhost",
+    "localhost/x",
+    "localhost evil.example",
+    "127.0.0.1:",
+    "[::1",
+    "::1",
+    "\u2026",
+    "localhost\t",
+    "0x7f.1",
+)
 
 
 @pytest.mark.parametrize("host", OWN)
@@ -56,19 +90,33 @@ def test_names_of_others(host: str) -> None:
     assert not host_is_ours(host, ServeSettings().names, True)
 
 
-@pytest.mark.parametrize("address", ["/", "/healthz", "/api/search?q=red", "/static/app.css", "/api/photos/1/image"])
+@pytest.mark.parametrize(
+    "address", ["/", "/healthz", "/api/search?q=red", "/static/app.css", "/api/photos/1/image"]
+)
 def test_a_request_to_another_name_is_refused_everywhere(api: TestClient, address: str) -> None:
-    assert "another name" in reason(api.get(address, headers={"Host": "evil.example"}), 400, "bad_request")
-    assert "another name" in reason(api.post("/api/search", json={"q": "red"}, headers={"Host": "evil.example"}), 400, "bad_request")
+    assert "another name" in reason(
+        api.get(address, headers={"Host": "evil.example"}), 400, "bad_request"
+    )
+    assert "another name" in reason(
+        api.post("/api/search", json={"q": "red"}, headers={"Host": "evil.example"}),
+        400,
+        "bad_request",
+    )
 
 
 def test_the_names_of_a_server_for_others() -> None:
     names = ServeSettings(host="0.0.0.0", token=TOKEN, hosts=("Photos.example",)).names
-    assert all(host_is_ours(host, names, False) for host in ("photos.example:8765", "192.0.2.1", "[2001:db8::1]:80", socket.gethostname()))
-    assert not any(host_is_ours(host, names, False) for host in ("evil.example", "photos.example.evil.example", ""))
+    assert all(
+        host_is_ours(host, names, False)
+        for host in ("photos.example:8765", "192.0.2.1", "[2001:db8::1]:80", socket.gethostname())
+    )
+    assert not any(
+        host_is_ours(host, names, False)
+        for host in ("evil.example", "photos.example.evil.example", "")
+    )
 
 
-# -- token ------------------------------------------------------------------------------------------------------------
+# -- token -----------------------------------------------------------------------------------------
 
 WRONG: list[dict[str, Any]] = [
     {},
@@ -94,9 +142,19 @@ def test_no_token_or_a_wrong_one(remote: TestClient, given: dict[str, Any]) -> N
 
 
 GUARDED = (
-    "/api/search?q=red", "/api/similar/1", "/api/photos/1", "/api/photos/1/thumbnail", "/api/photos/1/image", "/api/labels", "/api/info",
-    "/api/openapi.json", "/api/docs", "/metrics", "/api/nothing", "/nothing",
-)  # fmt: skip
+    "/api/search?q=red",
+    "/api/similar/1",
+    "/api/photos/1",
+    "/api/photos/1/thumbnail",
+    "/api/photos/1/image",
+    "/api/labels",
+    "/api/info",
+    "/api/openapi.json",
+    "/api/docs",
+    "/metrics",
+    "/api/nothing",
+    "/nothing",
+)
 
 
 @pytest.mark.parametrize("address", GUARDED)
@@ -140,33 +198,57 @@ def test_the_token_sends_nobody_elsewhere(remote: TestClient, path: str) -> None
 
 
 def test_each_token_has_its_own_cookie() -> None:
-    cookies = {cookie_of(ServeSettings(token=token, port=port)) for token in ("one token", "two token") for port in (1, 2)}
+    cookies = {
+        cookie_of(ServeSettings(token=token, port=port))
+        for token in ("one token", "two token")
+        for port in (1, 2)
+    }
     assert len(cookies) == 4
     assert len({value for _, value in cookies}) == 2
 
 
-# -- other sites ------------------------------------------------------------------------------------------------------
+# -- other sites -----------------------------------------------------------------------------------
 
 CROSS = [
-    {"Origin": "https://evil.example"}, {"Origin": "null"}, {"Origin": "http://127.0.0.1:9999"}, {"Sec-Fetch-Site": "cross-site"},
-    {"Sec-Fetch-Site": "same-site"}, {"Sec-Fetch-Site": "cross-site", "Origin": "http://127.0.0.1:8765"},
-]  # fmt: skip
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+    {"Origin": "http://127.0.0.1:9999"},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "cross-site", "Origin": "http://127.0.0.1:8765"},
+]
 
 
 @pytest.mark.parametrize("headers", CROSS, ids=str)
 def test_another_site_posts_nothing(api: TestClient, headers: dict[str, str]) -> None:
-    assert "another site" in reason(api.post("/api/search", json={"q": "red"}, headers=headers), 403, "forbidden")
+    assert "another site" in reason(
+        api.post("/api/search", json={"q": "red"}, headers=headers), 403, "forbidden"
+    )
 
 
 @pytest.mark.parametrize(
-    "headers", [{}, {"Origin": "http://127.0.0.1:8765"}, {"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}]
+    "headers",
+    [
+        {},
+        {"Origin": "http://127.0.0.1:8765"},
+        {"Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "none"},
+    ],
 )
 def test_our_own_page_and_programs_post(api: TestClient, headers: dict[str, str]) -> None:
     assert api.post("/api/search", json={"q": "red"}, headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(
-    "address", ["/", "/api/search?q=red", "/api/search?q=", "/api/photos/1/image", "/api/photos/1/thumbnail", "/nothing"]
+    "address",
+    [
+        "/",
+        "/api/search?q=red",
+        "/api/search?q=",
+        "/api/photos/1/image",
+        "/api/photos/1/thumbnail",
+        "/nothing",
+    ],
 )
 def test_the_headers_of_every_answer(api: TestClient, address: str) -> None:
     answer = api.get(address)
@@ -179,15 +261,29 @@ def test_the_headers_of_every_answer(api: TestClient, address: str) -> None:
     assert "http" not in policy
 
 
-# -- paths ------------------------------------------------------------------------------------------------------------
+# -- paths -----------------------------------------------------------------------------------------
 
 TRAVERSALS = [
-    "/static/../../../../etc/passwd", "/static/..%2f..%2f..%2fetc/passwd", "/static/%2e%2e/%2e%2e/app.py", "/static/..\\..\\app.py",
-    "/static//etc/passwd", "/static/%00", "/static/app.css%00.png", "/api/photos/../../etc/passwd", "/api/photos/..%2f..%2fetc%2fpasswd",
-    "/api/photos/..%2f..%2fetc%2fpasswd/image", "/api/photos/%2e%2e/image", "/api/photos/red.png/image", "/api/photos/1e0/image",
-    "/api/photos/1%00/image", "/api/photos/-1/image", "/api/photos/99999999999999999999/image", "/api/similar/..%2fred.png",
-    "/.vitsearch/photos.db", "/api/photos/1/..%2f..%2fx",
-]  # fmt: skip
+    "/static/../../../../etc/passwd",
+    "/static/..%2f..%2f..%2fetc/passwd",
+    "/static/%2e%2e/%2e%2e/app.py",
+    "/static/..\\..\\app.py",
+    "/static//etc/passwd",
+    "/static/%00",
+    "/static/app.css%00.png",
+    "/api/photos/../../etc/passwd",
+    "/api/photos/..%2f..%2fetc%2fpasswd",
+    "/api/photos/..%2f..%2fetc%2fpasswd/image",
+    "/api/photos/%2e%2e/image",
+    "/api/photos/red.png/image",
+    "/api/photos/1e0/image",
+    "/api/photos/1%00/image",
+    "/api/photos/-1/image",
+    "/api/photos/99999999999999999999/image",
+    "/api/similar/..%2fred.png",
+    "/.vitsearch/photos.db",
+    "/api/photos/1/..%2f..%2fx",
+]
 
 
 @pytest.fixture(scope="module")
@@ -203,14 +299,16 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 @pytest.mark.parametrize("path", TRAVERSALS)
 def test_no_address_leads_to_a_file(port: int, path: str) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())  # no client tidies it up
+        connection.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode()
+        )  # no client tidies it up
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     assert re.match(rb"HTTP/1.1 40[045] ", answer)
     assert b"root:" not in answer
     assert b"SQLite format" not in answer
 
 
-# -- the command ------------------------------------------------------------------------------------------------------
+# -- the command -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -220,7 +318,10 @@ def test_no_address_leads_to_a_file(port: int, path: str) -> None:
         (["--host", "::"], "others can reach ::"),
         (["--host", "0.0.0.0", "--token", ""], "give --token"),
         (["--host", "0.0.0.0", "--token", "short"], "fewer than 8"),
-        (["--host", "no.such.name.invalid", "--token", TOKEN], "cannot serve on no.such.name.invalid"),
+        (
+            ["--host", "no.such.name.invalid", "--token", TOKEN],
+            "cannot serve on no.such.name.invalid",
+        ),
         (["--collection", "nowhere"], "no collection in nowhere"),
     ],
 )
@@ -237,11 +338,17 @@ def test_a_port_that_is_taken(indexed: Path) -> None:
         done = vitsearch("serve", indexed, "--port", port)
     assert done.returncode == 1
     assert re.fullmatch(
-        rf"vitsearch: cannot serve on 127.0.0.1, port {port} \(.*\): choose another --port or --host\n", done.stderr.decode()
+        (
+            rf"vitsearch: cannot serve on 127.0.0.1, port {port} \(.*\): choose another --port or "
+            r"--host\n"
+        ),
+        done.stderr.decode(),
     )
 
 
-def test_the_token_may_come_from_the_environment(indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_token_may_come_from_the_environment(
+    indexed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("VITSEARCH_TOKEN", TOKEN)
     with serving(indexed, "--host", "0.0.0.0") as (_, port):
         assert fetch(port, "/api/info")[0] == 401
@@ -250,19 +357,36 @@ def test_the_token_may_come_from_the_environment(indexed: Path, monkeypatch: pyt
 
 def test_without_its_extra_the_command_says_what_to_install(indexed: Path, tmp_path: Path) -> None:
     (tmp_path / "block" / "fastapi").mkdir(parents=True)
-    (tmp_path / "block" / "fastapi" / "__init__.py").write_text("raise ModuleNotFoundError('no', name='fastapi')\n")
-    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'block')!r}); from vitsearch.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", code, "serve", str(indexed)], capture_output=True, env=environment(), timeout=60)
+    (tmp_path / "block" / "fastapi" / "__init__.py").write_text(
+        "raise ModuleNotFoundError('no', name='fastapi')\n"
+    )
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'block')!r}); from vitsearch.cli "
+        "import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "serve", str(indexed)],
+        capture_output=True,
+        env=environment(),
+        timeout=60,
+    )
     assert done.returncode == 1
-    assert done.stderr.decode() == "vitsearch: the web page needs the package fastapi: pip install 'vitsearch[web]'\n"
+    assert (
+        done.stderr.decode()
+        == "vitsearch: the web page needs the package fastapi: pip install 'vitsearch[web]'\n"
+    )
 
 
-# -- life and death ---------------------------------------------------------------------------------------------------
+# -- life and death --------------------------------------------------------------------------------
 
 
 def test_sigterm_finishes_the_requests_that_run(indexed: Path) -> None:
     data = picture("PNG", "red")
-    body = b'--x\r\nContent-Disposition: form-data; name="photo"; filename="a.png"\r\n\r\n' + data + b"\r\n--x--\r\n"
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="photo"; filename="a.png"\r\n\r\n'
+        + data
+        + b"\r\n--x--\r\n"
+    )
     lines = [
         "POST /api/search HTTP/1.1",
         "Host: localhost",
@@ -270,9 +394,14 @@ def test_sigterm_finishes_the_requests_that_run(indexed: Path) -> None:
         f"Content-Length: {len(body)}",
     ]
     head = "\r\n".join([*lines, "", ""])
-    with serving(indexed) as (process, port), socket.create_connection(("127.0.0.1", port), timeout=30) as running:
+    with (
+        serving(indexed) as (process, port),
+        socket.create_connection(("127.0.0.1", port), timeout=30) as running,
+    ):
         running.sendall(head.encode() + body[:50])
-        wait_until(lambda: b"vitsearch_photos 4" in fetch(port, "/metrics")[1])  # it has taken the first request too
+        wait_until(
+            lambda: b"vitsearch_photos 4" in fetch(port, "/metrics")[1]
+        )  # it has taken the first request too
         process.send_signal(signal.SIGTERM)
         wait_until(lambda: refuses(port))
         assert process.poll() is None  # it waits for the rest of the request
@@ -297,7 +426,9 @@ INDEX = "import sys; from vitsearch import index_folder; index_folder(sys.argv[1
 ALL = "/api/search?q=red&k=1000"
 
 
-def test_while_indexing_is_killed_and_started_again_clients_see_the_old_or_the_new(indexed: Path) -> None:
+def test_while_indexing_is_killed_and_started_again_clients_see_the_old_or_the_new(
+    indexed: Path,
+) -> None:
     answers: list[tuple[int, int]] = []
     stop = threading.Event()
     command = [sys.executable, "-c", INDEX, str(indexed)]

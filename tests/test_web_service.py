@@ -1,4 +1,6 @@
-"""The service: the same answers as the collection, in batches, while the collection changes; pictures kept on disk."""
+"""The service: the same answers as the collection, in batches, while the collection changes;
+pictures kept on disk.
+"""
 
 import os
 import shutil
@@ -21,11 +23,11 @@ from web_client import opened, with_exif
 from vitsearch import Collection, Term, index_folder
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import CollectionNotFound, QueryError, VitsearchError
-from vitsearch.web.asking import SearchTerm, columns_of, read_query
+from vitsearch.filters import parse_where
 from vitsearch.web.batching import Batcher
 from vitsearch.web.errors import ServiceBusy, UnknownPhoto
+from vitsearch.web.query import SearchTerm, columns_of, read_query
 from vitsearch.web.settings import ServeSettings
-from vitsearch.where import parse_where
 
 QUERIES = ("red", "2:red + blue - green", "yellow - red", "0.5:green + yellow", '"blue"')
 
@@ -44,44 +46,71 @@ def test_a_search_answers_as_the_collection_does(many: Path) -> None:
     with opened(many) as service, Collection.open(many, encoder=ColourEncoder()) as collection:
         for query in QUERIES:
             assert service.search(query, k=12) == collection.search(query, 12)
-            assert service.search(query, k=5, offset=4, where="path like '1/%'") == collection.search(
-                query, 5, offset=4, where="path like '1/%'"
-            )
+            assert service.search(
+                query, k=5, offset=4, where="path like '1/%'"
+            ) == collection.search(query, 5, offset=4, where="path like '1/%'")
         vector = np.arange(1, collection.dim + 1, dtype=np.float32)
         assert service.search(vector, k=7) == collection.search(vector, 7)
         picture = Image.new("RGB", (20, 20), "orange")
         assert service.search(picture, k=7) == collection.search(picture, 7)
         assert service.search("red", k=30, diverse=0.4) == collection.search("red", 30, diverse=0.4)
-        assert service.search("red", k=30, min_score=0.3) == collection.search("red", 30, min_score=0.3)
+        assert service.search("red", k=30, min_score=0.3) == collection.search(
+            "red", 30, min_score=0.3
+        )
 
 
 def test_photos_that_are_named_by_id_are_left_out(many: Path) -> None:
     with opened(many) as service, Collection.open(many, encoder=ColourEncoder()) as collection:
         first, second = list(collection.photos())[:2]
-        named = [SearchTerm(first.photo_id), SearchTerm(second.photo_id, -0.5), SearchTerm("red", 0.25)]
+        named = [
+            SearchTerm(first.photo_id),
+            SearchTerm(second.photo_id, -0.5),
+            SearchTerm("red", 0.25),
+        ]
         terms = [Term(many / first.path), Term(many / second.path, -0.5), Term("red", 0.25)]
         assert service.search(named, k=30) == collection.search(terms, 30)
-        assert service.similar(first.photo_id, k=30, collapse=0.99) == collection.similar(many / first.path, 30, collapse=0.99)
+        assert service.similar(first.photo_id, k=30, collapse=0.99) == collection.similar(
+            many / first.path, 30, collapse=0.99
+        )
 
 
 def test_pages_fit_together(many: Path) -> None:
     with opened(many) as service:
         whole = service.search("red", k=30)
-        pages = [hit for offset in range(0, 35, 7) for hit in service.search("red", k=7, offset=offset)]
+        pages = [
+            hit for offset in range(0, 35, 7) for hit in service.search("red", k=7, offset=offset)
+        ]
         assert pages == whole
         newest, count = service.browse(k=100)
         assert count == 30
-        assert [photo.photo_id for photo in newest] == sorted((photo.photo_id for photo in newest), reverse=True)
-        assert [photo for offset in range(0, 30, 9) for photo in service.browse(k=9, offset=offset)[0]] == newest
+        assert [photo.photo_id for photo in newest] == sorted(
+            (photo.photo_id for photo in newest), reverse=True
+        )
+        assert [
+            photo for offset in range(0, 30, 9) for photo in service.browse(k=9, offset=offset)[0]
+        ] == newest
         assert service.browse(k=3, where="path like '2/%'")[1] == 10
 
 
 def test_many_at_once_get_what_each_gets_alone(many: Path) -> None:
-    wishes = [(query, offset, where) for query in QUERIES for offset in (0, 3) for where in (None, "path like '0/%'")]
+    wishes = [
+        (query, offset, where)
+        for query in QUERIES
+        for offset in (0, 3)
+        for where in (None, "path like '0/%'")
+    ]
     with opened(many) as service:
-        alone = [service.search(query, k=6, offset=offset, where=where) for query, offset, where in wishes]
+        alone = [
+            service.search(query, k=6, offset=offset, where=where)
+            for query, offset, where in wishes
+        ]
         with ThreadPoolExecutor(32) as threads:
-            together = list(threads.map(lambda wish: service.search(wish[0], k=6, offset=wish[1], where=wish[2]), wishes * 20))
+            together = list(
+                threads.map(
+                    lambda wish: service.search(wish[0], k=6, offset=wish[1], where=wish[2]),
+                    wishes * 20,
+                )
+            )
         assert together == alone * 20
         assert sum(size * count for size, count in service.batch_sizes.items()) == 21 * len(wishes)
 
@@ -89,13 +118,24 @@ def test_many_at_once_get_what_each_gets_alone(many: Path) -> None:
 def test_one_bad_request_of_a_batch_fails_alone(many: Path) -> None:
     with opened(many) as service:
         wanted = service.search("red", k=3)
-        asked = [service.ask(one, k=3) for one in ("red", [SearchTerm(10**12)], [SearchTerm("red"), SearchTerm("red", -1.0)], "red")]
+        asked = [
+            service.ask(one, k=3)
+            for one in (
+                "red",
+                [SearchTerm(10**12)],
+                [SearchTerm("red"), SearchTerm("red", -1.0)],
+                "red",
+            )
+        ]
         assert [future.result().results for future in (asked[0], asked[3])] == [wanted, wanted]
         assert isinstance(asked[1].exception(), UnknownPhoto)
         assert isinstance(asked[2].exception(), QueryError)
 
 
-@pytest.mark.parametrize("text", ["./a.png", "/etc/passwd", "red + ../x.png", "~root", "~nobody-of-this-name", "2:~/x - red"])
+@pytest.mark.parametrize(
+    "text",
+    ["./a.png", "/etc/passwd", "red + ../x.png", "~root", "~nobody-of-this-name", "2:~/x - red"],
+)
 def test_words_name_no_file(text: str) -> None:
     with pytest.raises(QueryError, match="names no file"):
         read_query(text)
@@ -112,11 +152,13 @@ def test_a_query_is_words_or_refused(text: str) -> None:
 
 
 def test_the_columns_of_a_filter() -> None:
-    where = parse_where("not (year = 2019 or path like 'a%') and (camera is null or size between 1 and 2)")
+    where = parse_where(
+        "not (year = 2019 or path like 'a%') and (camera is null or size between 1 and 2)"
+    )
     assert columns_of(where) == {"year", "path", "camera", "size"}
 
 
-# -- batches ----------------------------------------------------------------------------------------------------------
+# -- batches ---------------------------------------------------------------------------------------
 
 
 def test_an_idle_batcher_waits_for_nothing_and_a_busy_one_gathers() -> None:
@@ -160,7 +202,9 @@ def test_a_batch_that_fails_fails_for_all_and_the_next_goes_on() -> None:
 
 def test_batches_of_several_threads_lose_and_double_nothing() -> None:
     sizes: list[int] = []
-    batcher: Batcher[int, int] = Batcher(lambda jobs: [-job for job in jobs], workers=4, most=3, tell=sizes.append)
+    batcher: Batcher[int, int] = Batcher(
+        lambda jobs: [-job for job in jobs], workers=4, most=3, tell=sizes.append
+    )
     with ThreadPoolExecutor(16) as threads:
         futures = list(threads.map(batcher.submit, range(2000)))
     cancelled = batcher.submit(5000)
@@ -170,7 +214,7 @@ def test_batches_of_several_threads_lose_and_double_nothing() -> None:
     assert (sum(sizes) in (2000, 2001), max(sizes) <= 3) == (True, True)
 
 
-# -- a collection that changes ----------------------------------------------------------------------------------------
+# -- a collection that changes ---------------------------------------------------------------------
 
 
 def test_what_indexing_changes_is_seen_at_the_next_call(indexed: Path) -> None:
@@ -183,16 +227,28 @@ def test_what_indexing_changes_is_seen_at_the_next_call(indexed: Path) -> None:
         index_folder(indexed, encoder=ColourEncoder())
         assert [hit.path for hit in service.search("orange", k=1)] == ["orange.png"]
         assert service.count() == 4
-        assert {one.path for one in service.labels(["red", "blue"])} == {"green.png", "orange.png", "sub/blue.png", "yellow.png"}
+        assert {one.path for one in service.labels(["red", "blue"])} == {
+            "green.png",
+            "orange.png",
+            "sub/blue.png",
+            "yellow.png",
+        }
         with pytest.raises(UnknownPhoto):
             service.photo(red)
 
 
-def test_a_collection_that_is_gone_is_busy_and_another_in_its_place_is_read(indexed: Path, tmp_path: Path) -> None:
+def test_a_collection_that_is_gone_is_busy_and_another_in_its_place_is_read(
+    indexed: Path, tmp_path: Path
+) -> None:
     with opened(indexed) as service:
         assert len(service.search("red", k=10)) == 4
         shutil.move(indexed / ".vitsearch", tmp_path / "away")
-        for call in (lambda: service.search("red"), lambda: service.photo(1), service.info, service.count):
+        for call in (
+            lambda: service.search("red"),
+            lambda: service.photo(1),
+            service.info,
+            service.count,
+        ):
             with pytest.raises(ServiceBusy) as busy:
                 call()
             assert str(tmp_path) not in str(busy.value)
@@ -209,7 +265,7 @@ def test_a_folder_without_collection_is_not_served(photos: Path) -> None:
         pass
 
 
-# -- files and pictures -----------------------------------------------------------------------------------------------
+# -- files and pictures ----------------------------------------------------------------------------
 
 
 def test_a_picture_is_upright_small_and_says_nothing(tmp_path: Path) -> None:
@@ -225,7 +281,10 @@ def test_a_picture_is_upright_small_and_says_nothing(tmp_path: Path) -> None:
     with Image.open(BytesIO(made.data)) as image:
         assert (image.format, image.size, dict(image.getexif())) == ("WEBP", (80, 160), {})
         assert not {"exif", "xmp", "icc_profile"} & set(image.info)
-        red, blue = image.convert("RGB").getpixel((40, 20)), image.convert("RGB").getpixel((40, 140))
+        red, blue = (
+            image.convert("RGB").getpixel((40, 20)),
+            image.convert("RGB").getpixel((40, 140)),
+        )
     assert red[0] > 200 > 60 > red[2]
     assert blue[2] > 200 > 60 > blue[0]
     assert file.read_bytes()[:2] == b"\xff\xd8"
@@ -252,12 +311,18 @@ def test_the_least_recently_used_pictures_leave_the_disk(many: Path) -> None:
     with opened(many, ServeSettings(thumbnail_bytes=cap)) as service:
         for one in ids[:6]:
             service.thumbnail(one, 160)
-    with opened(many, ServeSettings(thumbnail_bytes=cap)) as service:  # the order of use outlives the process
+    with opened(
+        many, ServeSettings(thumbnail_bytes=cap)
+    ) as service:  # the order of use outlives the process
         service.thumbnail(ids[0], 160)
         for one in ids[6:]:
             service.thumbnail(one, 160)
         kept = {file.name.partition("-")[0] for file in folder.glob("*.webp")}
-        assert service.thumbnails.kept_bytes == sum(file.stat().st_size for file in folder.glob("*.webp")) <= cap
+        assert (
+            service.thumbnails.kept_bytes
+            == sum(file.stat().st_size for file in folder.glob("*.webp"))
+            <= cap
+        )
         assert {service.photo(one).fingerprint.hex() for one in (ids[0], ids[-1])} <= kept
         assert service.photo(ids[1]).fingerprint.hex() not in kept
     assert not list(folder.glob("*.new"))
@@ -289,7 +354,7 @@ def test_a_name_that_is_no_utf8(tmp_path: Path) -> None:
         assert service.photo(1).path == "r\udcffd.png"
 
 
-# -- settings ---------------------------------------------------------------------------------------------------------
+# -- settings --------------------------------------------------------------------------------------
 
 
 HOSTS = {"127.0.0.1": True, "127.8.0.1": True, "::1": True, "[::1]": True, "localhost": True}

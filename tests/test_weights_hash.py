@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vitsearch.encoders.weights_hash import home, weights_hash
+from vitsearch.encoders.weights_hash import weights_hash
+from vitsearch.paths import home
 
 
 @pytest.fixture(autouse=True)
@@ -57,14 +58,18 @@ def test_a_damaged_cache_is_replaced(tmp_path: Path, own_home: Path, content: st
     assert os.listdir(own_home) == ["weights.json"]
 
 
-def test_a_home_that_cannot_be_written_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_that_cannot_be_written_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = write(tmp_path / "weights", b"one")
     expected = weights_hash([file])
     monkeypatch.setenv("VITSEARCH_HOME", str(write(tmp_path / "a_file", b"")))
     assert weights_hash([file]) == expected
 
 
-def test_home_is_in_the_users_cache_folder_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_home_is_in_the_users_cache_folder_by_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("VITSEARCH_HOME")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))

@@ -1,4 +1,6 @@
-"""The filter: what is written is read, SQLite and the plain test say the same, and no text does harm."""
+"""The filter: what is written is read, SQLite and the plain test say the same, and no text does
+harm.
+"""
 
 import operator
 import os
@@ -14,19 +16,24 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from vitsearch.collection.schema import MIGRATIONS, connect
+from vitsearch.collection.store import PhotoStore
 from vitsearch.errors import QueryError
-from vitsearch.sqlite import MIGRATIONS, connect
-from vitsearch.store import PhotoStore
+from vitsearch.filters import COLUMNS, Where, parse_where, photo_facts, prepare, where_all
+from vitsearch.filters.parse import DEEPEST, LONGEST, MOST_VALUES
+from vitsearch.filters.tree import And, Between, Comparison, In, IsNull, Like, Not, Or
 from vitsearch.types import Found, Photo, PhotoInfo
-from vitsearch.where import COLUMNS, Where, parse_where, photo_facts, prepare, where_all
-from vitsearch.where.parse import DEEPEST, LONGEST, MOST_VALUES
-from vitsearch.where.tree import And, Between, Comparison, In, IsNull, Like, Not, Or
 
-ALL_COLUMNS = "path, size, mtime, taken_at, year, month, camera, width, height, latitude, longitude, label, score"
+ALL_COLUMNS = (
+    "path, size, mtime, taken_at, year, month, camera, width, height, latitude, "
+    "longitude, label, score"
+)
 NEVER = "9999-12-31T23:59:59"
 
 
-def photo(path: str = "a.jpg", taken_at: str | None = None, camera: str | None = None, **facts: float) -> Photo:
+def photo(
+    path: str = "a.jpg", taken_at: str | None = None, camera: str | None = None, **facts: float
+) -> Photo:
     info = PhotoInfo(int(facts.get("width", 640)), 480, taken_at, camera, facts.get("latitude"))
     return Photo(1, path, int(facts.get("size", 10)), int(facts.get("mtime_ns", 0)), b"f", info)
 
@@ -43,11 +50,24 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]
 
 def put(db: sqlite3.Connection, photos: Sequence[Photo]) -> None:
     for number, one in enumerate(photos):
-        texts = [None if text is None else os.fsencode(text) for text in (one.path, one.info.taken_at, one.info.camera, one.label)]
-        numbers = (one.size, one.mtime_ns, one.info.width, one.info.height, one.info.latitude, one.info.longitude, one.label_score)
+        texts = [
+            None if text is None else os.fsencode(text)
+            for text in (one.path, one.info.taken_at, one.info.camera, one.label)
+        ]
+        numbers = (
+            one.size,
+            one.mtime_ns,
+            one.info.width,
+            one.info.height,
+            one.info.latitude,
+            one.info.longitude,
+            one.label_score,
+        )
         db.execute(
-            "INSERT INTO photos (path, taken_at, camera, label, size, mtime_ns, width, height, latitude, longitude, label_score, id,"
-            f" fingerprint) VALUES ({', '.join(['CAST(? AS TEXT)'] * 4)}, ?, ?, ?, ?, ?, ?, ?, ?, x'00')",
+            "INSERT INTO photos (path, taken_at, camera, label, size, mtime_ns, width, height, "
+            "latitude, longitude, label_score, id,"
+            f" fingerprint) VALUES ({', '.join(['CAST(? AS TEXT)'] * 4)}, ?, ?, ?, ?, ?, ?, ?, ?, "
+            "x'00')",
             (*texts, *numbers, number),
         )
 
@@ -59,7 +79,12 @@ def asked(db: sqlite3.Connection, photos: Sequence[Photo], where: Where) -> list
     try:
         put(db, photos)
         found = db.execute(f"SELECT {condition} FROM photo_facts ORDER BY id", values).fetchall()
-        matching = [row[0] for row in db.execute(f"SELECT id FROM photo_facts WHERE {condition} ORDER BY id", values)]
+        matching = [
+            row[0]
+            for row in db.execute(
+                f"SELECT id FROM photo_facts WHERE {condition} ORDER BY id", values
+            )
+        ]
     finally:
         db.execute("ROLLBACK")
     truths = [None if row[0] is None else bool(row[0]) for row in found]
@@ -67,7 +92,9 @@ def asked(db: sqlite3.Connection, photos: Sequence[Photo], where: Where) -> list
     return truths
 
 
-def agreed(db: sqlite3.Connection, photos: Sequence[Photo], where: Where | str) -> list[bool | None]:
+def agreed(
+    db: sqlite3.Connection, photos: Sequence[Photo], where: Where | str
+) -> list[bool | None]:
     """What both SQLite and the plain test say of each photo."""
     tree = parse_where(where) if isinstance(where, str) else where
     truths = [tree.truth(photo_facts(one)) for one in photos]
@@ -76,7 +103,7 @@ def agreed(db: sqlite3.Connection, photos: Sequence[Photo], where: Where | str) 
     return truths
 
 
-# -- reading ----------------------------------------------------------------------------------------------------------
+# -- reading ---------------------------------------------------------------------------------------
 
 YEAR = Comparison("year", "=", 2019)
 SIZE = Comparison("size", ">", 5)
@@ -139,12 +166,28 @@ def test_parse_where(text: str, tree: Where) -> None:
     ("text", "words"),
     [
         (" \n", "the filter is empty: write it as year >= 2019 and path like 'italy/%'"),
-        ("yaer = 2019", f"character 1: there is no column 'yaer' (did you mean year or camera?); the columns are {ALL_COLUMNS}"),
-        ("year = 2019 and qqq is null", f"character 17: there is no column 'qqq'; the columns are {ALL_COLUMNS}"),
+        (
+            "yaer = 2019",
+            (
+                "character 1: there is no column 'yaer' (did you mean year or camera?); the "
+                "columns "
+                f"are {ALL_COLUMNS}"
+            ),
+        ),
+        (
+            "year = 2019 and qqq is null",
+            f"character 17: there is no column 'qqq'; the columns are {ALL_COLUMNS}",
+        ),
         ("2019 = year", f"character 1: expected a column ({ALL_COLUMNS}), not '2019'"),
         ("and", f"character 1: expected a column ({ALL_COLUMNS}), not 'and'"),
         ("year = 2019 or", f"character 15: expected a column ({ALL_COLUMNS}), not the end"),
-        ("year", "character 5: expected a comparison after year, such as =, <, like, in, between or is, not the end"),
+        (
+            "year",
+            (
+                "character 5: expected a comparison after year, such as =, <, like, in, between or "
+                "is, not the end"
+            ),
+        ),
         ("year not 5", "character 10: expected like, in or between, not '5'"),
         ("2018 < year < 2020", f"character 1: expected a column ({ALL_COLUMNS}), not '2018'"),
         ("year < 2020 < 3", "character 13: expected and, or, or the end, not '<'"),
@@ -155,21 +198,51 @@ def test_parse_where(text: str, tree: Where) -> None:
         ("year = '٣'", "character 8: year is a number, not '٣'"),
         ("size in (1, 'x')", "character 13: size is a number, not 'x'"),
         ("size > 1e999", "character 8: the number '1e999' is too large"),
-        ("size > 12kb", "character 8: '1' means nothing here: a text goes in quotes, as in path like 'italy/%'"),
+        (
+            "size > 12kb",
+            "character 8: '1' means nothing here: a text goes in quotes, as in path like 'italy/%'",
+        ),
         ("camera = 5", "character 10: camera is a text, not a number: write '5' in quotes"),
-        ("label between 'a' and 7", "character 23: label is a text, not a number: write '7' in quotes"),
-        ("taken_at > 2019", "character 12: taken_at is a date, not a number: write '2019' in quotes"),
+        (
+            "label between 'a' and 7",
+            "character 23: label is a text, not a number: write '7' in quotes",
+        ),
+        (
+            "taken_at > 2019",
+            "character 12: taken_at is a date, not a number: write '2019' in quotes",
+        ),
         (
             "mtime > 'May'",
-            "character 9: mtime is a date, such as '2019', '2019-07' or '2019-07-14T18:30', not 'May'",
+            (
+                "character 9: mtime is a date, such as '2019', '2019-07' or '2019-07-14T18:30', "
+                "not "
+                "'May'"
+            ),
         ),
         (
             "taken_at = '2019-02-30'",
-            "character 12: taken_at is a date, such as '2019', '2019-07' or '2019-07-14T18:30', not '2019-02-30'",
+            (
+                "character 12: taken_at is a date, such as '2019', '2019-07' or "
+                "'2019-07-14T18:30', "
+                "not '2019-02-30'"
+            ),
         ),
-        ("size like '1%'", "character 11: size is a number, and like is for texts: write such as size between 1 and 9"),
+        (
+            "size like '1%'",
+            (
+                "character 11: size is a number, and like is for texts: write such as size "
+                "between 1 "
+                "and 9"
+            ),
+        ),
         ("path like 5", "character 11: expected a pattern in quotes, such as 'italy/%', not '5'"),
-        ("path like 'a\\'", r"character 11: the pattern ends with a lone \: write \\ for a backslash, \% for a percent sign"),
+        (
+            "path like 'a\\'",
+            (
+                r"character 11: the pattern ends with a lone \: write \\ for a backslash, \% for a "
+                r"percent sign"
+            ),
+        ),
         ("camera = null", "character 10: nothing compares with null: write camera is null"),
         ("camera is not 5", "character 15: expected null, not '5'"),
         ("camera is canon", "character 11: expected null or not null, not 'canon'"),
@@ -179,27 +252,54 @@ def test_parse_where(text: str, tree: Where) -> None:
         ("year between 1 or 2", "character 16: expected and with the upper end, not 'or'"),
         ("(year = 5", "character 10: expected and, or, or ), not the end"),
         ("year = 5)", "character 9: expected and, or, or the end, not ')'"),
-        ("path = 'a", "character 8: the text that begins here has no ' at its end (a ' inside is written twice)"),
-        ("path = 'a''b", "character 8: the text that begins here has no ' at its end (a ' inside is written twice)"),
+        (
+            "path = 'a",
+            (
+                "character 8: the text that begins here has no ' at its end (a ' inside is written "
+                "twice)"
+            ),
+        ),
+        (
+            "path = 'a''b",
+            (
+                "character 8: the text that begins here has no ' at its end (a ' inside is written "
+                "twice)"
+            ),
+        ),
         ("path = “a”", "character 8: “ is no quote here: write a text as '...' or \"...\""),
         ("path = '\ud800'", "character 8: path is a text, and '\\ud800' holds half a character"),
-        ("path = '" + "x" * LONGEST + "'", "the filter has 10,009 characters, more than 10,000: make it shorter"),
-        ("x" * LONGEST, f"character 1: there is no column '{'x' * 40}...'; the columns are {ALL_COLUMNS}"),
+        (
+            "path = '" + "x" * LONGEST + "'",
+            "the filter has 10,009 characters, more than 10,000: make it shorter",
+        ),
+        (
+            "x" * LONGEST,
+            f"character 1: there is no column '{'x' * 40}...'; the columns are {ALL_COLUMNS}",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(text: str, words: str) -> None:
     with pytest.raises(QueryError) as caught:
         parse_where(text)
-    assert str(caught.value) == (f"cannot read the filter at {words}" if words.startswith("character") else words)
+    assert str(caught.value) == (
+        f"cannot read the filter at {words}" if words.startswith("character") else words
+    )
 
 
 def test_every_column_is_named() -> None:
     assert ", ".join(COLUMNS) == ALL_COLUMNS
 
 
-# -- meaning ----------------------------------------------------------------------------------------------------------
+# -- meaning ---------------------------------------------------------------------------------------
 
-DATES = [None, "2018-12-31T23:59:59", "2019-07-01T00:00:00", "2019-07-14T18:30:05", "2019-08-01T00:00:00", "2020-01-01T00:00:00"]
+DATES = [
+    None,
+    "2018-12-31T23:59:59",
+    "2019-07-01T00:00:00",
+    "2019-07-14T18:30:05",
+    "2019-08-01T00:00:00",
+    "2020-01-01T00:00:00",
+]
 JULY_COMPARED = {
     "=": "..xx..",
     "!=": ".x..xx",
@@ -263,27 +363,43 @@ def test_what_a_filter_finds(db: sqlite3.Connection, text: str, marks: str) -> N
     ],
 )
 def test_like(db: sqlite3.Connection, pattern: str, found: list[str] | None) -> None:
-    paths = ["italy/É.jpg", "Italy/straße_1.jpg", "italy2/x", "100%.jpg", "a\\b.jpg", "two\nlines", os.fsdecode(b"caf\xe9\xff.jpg")]
+    paths = [
+        "italy/É.jpg",
+        "Italy/straße_1.jpg",
+        "italy2/x",
+        "100%.jpg",
+        "a\\b.jpg",
+        "two\nlines",
+        os.fsdecode(b"caf\xe9\xff.jpg"),
+    ]
     paths.append("\U0001f415.jp")
     truths = agreed(db, [photo(path) for path in paths], Like("path", pattern))
-    assert [path for path, truth in zip(paths, truths, strict=True) if truth] == (paths if found is None else found)
+    assert [path for path, truth in zip(paths, truths, strict=True) if truth] == (
+        paths if found is None else found
+    )
 
 
 def test_the_order_of_texts_is_that_of_their_bytes(db: sqlite3.Connection) -> None:
     paths = ["A", "a", "é", "\uffff", "\U0001f415", os.fsdecode(b"\xff")]
     photos = [photo(path) for path in paths]
     for place, path in enumerate(paths):
-        assert agreed(db, photos, Comparison("path", "<", path)) == [True] * place + [False] * (len(paths) - place)
+        assert agreed(db, photos, Comparison("path", "<", path)) == [True] * place + [False] * (
+            len(paths) - place
+        )
 
 
 def test_the_row_of_a_photo_is_that_of_the_view(tmp_path: Path) -> None:
     infos = [PhotoInfo(4, 3), PhotoInfo(640, 480, "2024-05-06T07:08:09", "Acme X1", 52.5, -13.25)]
     times = [-1, 0, 10**9 - 1, 1_700_000_000_123_456_789, -(2**63), 2**63 - 1]
-    paths = [f"{time}/{number}.jpg" for time in times for number in range(2)] + [os.fsdecode(b"\xff'.jpg")]
+    paths = [f"{time}/{number}.jpg" for time in times for number in range(2)] + [
+        os.fsdecode(b"\xff'.jpg")
+    ]
     with closing(PhotoStore(tmp_path / "photos.db")) as store, store.writing():
         for place, path in enumerate(paths):
             found = Found(path, place, times[place // 2 % len(times)])
-            store.put_photo(found, b"f", infos[place % 2], vector=np.ones(4, dtype=np.float16), generation=1)
+            store.put_photo(
+                found, b"f", infos[place % 2], vector=np.ones(4, dtype=np.float16), generation=1
+            )
         store.put_labels([(2, "dog \udcff", 0.75)])
     with closing(PhotoStore(tmp_path / "photos.db", read_only=True)) as store:
         expected = [photo_facts(one) for one in store.photos()]
@@ -295,10 +411,14 @@ def test_the_row_of_a_photo_is_that_of_the_view(tmp_path: Path) -> None:
     assert [dict(zip(COLUMNS, row, strict=True)) for row in rows] == expected
     assert len(expected) == 13
     assert (tmp_path / "photos.db").read_bytes() == before
-    assert {row["mtime"] for row in expected} >= {"1969-12-31T23:59:59", "1970-01-01T00:00:00", "2023-11-14T22:13:20"}
+    assert {row["mtime"] for row in expected} >= {
+        "1969-12-31T23:59:59",
+        "1970-01-01T00:00:00",
+        "2023-11-14T22:13:20",
+    }
 
 
-# -- shorthands -------------------------------------------------------------------------------------------------------
+# -- shorthands ------------------------------------------------------------------------------------
 
 
 def test_the_shorthands_are_joined(db: sqlite3.Connection) -> None:
@@ -307,14 +427,28 @@ def test_the_shorthands_are_joined(db: sqlite3.Connection) -> None:
     assert where_all(None, after="2019") == Comparison("taken_at", ">=", "2019")
     assert where_all(None, under=".") is None
     whole = where_all("year = 2019 or size > 5", after="2019", before="2020-01", under="a")
-    assert str(whole) == "(year = 2019 or size > 5) and taken_at >= '2019' and taken_at < '2020-01' and (path >= 'a/' and path < 'a0')"
+    assert str(whole) == (
+        "(year = 2019 or size > 5) and taken_at >= '2019' and taken_at < '2020-01' and (path "
+        ">= 'a/' and path < 'a0')"
+    )
     photos = [photo(f"{number}.jpg", date) for number, date in enumerate(DATES)]
     dates = where_all(None, after="2019-07-14", before="2020-01-01")
     assert dates is not None
     assert agreed(db, photos, dates) == [None, False, False, True, True, False]
 
 
-PATHS = ["italy", "italy/a.jpg", "italy/rome/b.jpg", "italy0", "italy2/x.jpg", "Italy/c.jpg", "50%_/a", "50xx/a", "'/a", "new/italy/d.jpg"]
+PATHS = [
+    "italy",
+    "italy/a.jpg",
+    "italy/rome/b.jpg",
+    "italy0",
+    "italy2/x.jpg",
+    "Italy/c.jpg",
+    "50%_/a",
+    "50xx/a",
+    "'/a",
+    "new/italy/d.jpg",
+]
 
 
 @pytest.mark.parametrize(
@@ -339,17 +473,31 @@ def test_under_a_folder_whose_name_is_not_utf_8(db: sqlite3.Connection) -> None:
     folder = os.fsdecode(b"caf\xe9")
     where = where_all(None, under=folder)
     assert where is not None
-    assert agreed(db, [photo(f"{folder}/a.jpg"), photo("café/a.jpg"), photo(f"{folder}2/a.jpg")], where) == [True, False, False]
+    assert agreed(
+        db, [photo(f"{folder}/a.jpg"), photo("café/a.jpg"), photo(f"{folder}2/a.jpg")], where
+    ) == [True, False, False]
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"after": "May"}, "after is a date, such as '2019', '2019-07' or '2019-07-14T18:30', not 'May'"),
-        ({"before": "2019-13"}, "before is a date, such as '2019', '2019-07' or '2019-07-14T18:30', not '2019-13'"),
+        (
+            {"after": "May"},
+            "after is a date, such as '2019', '2019-07' or '2019-07-14T18:30', not 'May'",
+        ),
+        (
+            {"before": "2019-13"},
+            "before is a date, such as '2019', '2019-07' or '2019-07-14T18:30', not '2019-13'",
+        ),
         ({"under": ""}, "under is a folder in the photo folder, such as italy/rome, not ''"),
-        ({"under": "/italy"}, "under is a folder in the photo folder, such as italy/rome, not '/italy'"),
-        ({"under": "italy/../.."}, "under is a folder in the photo folder, such as italy/rome, not 'italy/../..'"),
+        (
+            {"under": "/italy"},
+            "under is a folder in the photo folder, such as italy/rome, not '/italy'",
+        ),
+        (
+            {"under": "italy/../.."},
+            "under is a folder in the photo folder, such as italy/rome, not 'italy/../..'",
+        ),
         ({"under": "\ud800"}, "under is a text, and '\\ud800' holds half a character"),
     ],
 )
@@ -359,7 +507,7 @@ def test_a_wrong_shorthand_is_told(options: dict[str, str], words: str) -> None:
     assert str(caught.value) == words
 
 
-# -- limits and speed -------------------------------------------------------------------------------------------------
+# -- limits and speed ------------------------------------------------------------------------------
 
 
 def nested(depth: int, shape: str) -> str:
@@ -369,7 +517,13 @@ def nested(depth: int, shape: str) -> str:
     return text
 
 
-SHAPES = ["({0})", "not {0}", "year = 2 {1} ({0})", "({0}) {1} year = 2", "size > 1 {1} ({0}) {1} year = 2"]
+SHAPES = [
+    "({0})",
+    "not {0}",
+    "year = 2 {1} ({0})",
+    "({0}) {1} year = 2",
+    "size > 1 {1} ({0}) {1} year = 2",
+]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -377,14 +531,26 @@ def test_fifty_levels_are_read_and_asked_and_no_more(db: sqlite3.Connection, sha
     tree = parse_where(nested(DEEPEST, shape))
     assert parse_where(str(tree)) == tree
     assert agreed(db, [photo(taken_at="2019-01-01T00:00:00"), photo("b.jpg")], tree) != []
-    with pytest.raises(QueryError, match=r"^cannot read the filter at character \d+: parentheses and not are nested more than 50 deep"):
+    with pytest.raises(
+        QueryError,
+        match=(
+            r"^cannot read the filter at character \d+: parentheses and not are nested more "
+            r"than 50 deep"
+        ),
+    ):
         parse_where(nested(DEEPEST + 1, shape))
 
 
 def test_a_tree_that_is_deep_on_both_sides_is_asked(db: sqlite3.Connection) -> None:
     half = nested(DEEPEST - 3, "not {0}")
-    text = f"(({half} or {half}) and ({half} or {half})) or (({half} or {half}) and ({half} or {half}))"
-    assert agreed(db, [photo(taken_at="2019-01-01T00:00:00"), photo("b.jpg")], text) == [False, None]
+    text = (
+        f"(({half} or {half}) and ({half} or {half})) or (({half} or {half}) and ({half} or "
+        f"{half}))"
+    )
+    assert agreed(db, [photo(taken_at="2019-01-01T00:00:00"), photo("b.jpg")], text) == [
+        False,
+        None,
+    ]
 
 
 def test_five_hundred_values_are_read_and_asked_and_no_more(db: sqlite3.Connection) -> None:
@@ -395,10 +561,19 @@ def test_five_hundred_values_are_read_and_asked_and_no_more(db: sqlite3.Connecti
     photos = [photo(taken_at="2019-07-01T00:00:00"), photo("b.jpg", mtime_ns=2**62)]
     assert agreed(db, photos, listed(MOST_VALUES)) == [True, None]
     assert agreed(db, photos, dates) == [True, False]
-    assert agreed(db, photos, f"mtime in ({', '.join(re.findall(chr(39) + r'....' + chr(39), dates))})") == [True, False]
+    assert agreed(
+        db, photos, f"mtime in ({', '.join(re.findall(chr(39) + r'....' + chr(39), dates))})"
+    ) == [True, False]
     assert agreed(db, photos, " or ".join(["month is null"] * MOST_VALUES)) == [False, True]
-    for text in (listed(MOST_VALUES + 1), dates + " or year=1", " or ".join(["month is null"] * (MOST_VALUES + 1))):
-        with pytest.raises(QueryError, match=r"^cannot read the filter at character \d+: the filter has more than 500 values"):
+    for text in (
+        listed(MOST_VALUES + 1),
+        dates + " or year=1",
+        " or ".join(["month is null"] * (MOST_VALUES + 1)),
+    ):
+        with pytest.raises(
+            QueryError,
+            match=r"^cannot read the filter at character \d+: the filter has more than 500 values",
+        ):
             parse_where(text)
 
 
@@ -412,11 +587,15 @@ def test_a_folder_is_found_by_the_index_of_paths(db: sqlite3.Connection) -> None
     where = where_all("width > 100", under="italy")
     assert where is not None
     condition, values = where.sql()
-    plan = db.execute(f"EXPLAIN QUERY PLAN SELECT id FROM photo_facts WHERE {condition}", values).fetchall()
-    assert [row[-1] for row in plan] == ["SEARCH photos USING INDEX sqlite_autoindex_photos_1 (path>? AND path<?)"]
+    plan = db.execute(
+        f"EXPLAIN QUERY PLAN SELECT id FROM photo_facts WHERE {condition}", values
+    ).fetchall()
+    assert [row[-1] for row in plan] == [
+        "SEARCH photos USING INDEX sqlite_autoindex_photos_1 (path>? AND path<?)"
+    ]
 
 
-# -- properties -------------------------------------------------------------------------------------------------------
+# -- properties ------------------------------------------------------------------------------------
 
 ODD = [
     "",
@@ -443,13 +622,35 @@ ODD = [
     "~",
     ";--",
 ]
-TEXT = st.one_of(st.lists(st.sampled_from([*ODD, "/", "italy/"]), max_size=4).map("".join), st.text("aAbB/%_\\'é", max_size=5))
+TEXT = st.one_of(
+    st.lists(st.sampled_from([*ODD, "/", "italy/"]), max_size=4).map("".join),
+    st.text("aAbB/%_\\'é", max_size=5),
+)
 ANY_TEXT = TEXT | st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
-MOMENT = st.datetimes(min_value=datetime(1969, 12, 30)).map(lambda moment: moment.isoformat(timespec="seconds"))
-NEAR_MOMENT = st.sampled_from([*filter(None, DATES), "2019-07-14T18:30:06", "2019-07-14T18:31:00", "2019-07-15T00:00:00", NEVER]) | MOMENT
-DATE = st.builds(lambda moment, length: moment[:length], NEAR_MOMENT, st.sampled_from([4, 7, 10, 13, 16, 19]))
-WHOLE = st.sampled_from([0, 1, 7, 12, 2019, 640, 2**53 + 1, -(2**63), 2**63 - 1]) | st.integers(-3, 2025)
-REAL = st.sampled_from([0.0, -13.25, 0.5, 2019.0, 1e300, -1e300, 5e-324]) | st.floats(allow_nan=False, allow_infinity=False)
+MOMENT = st.datetimes(min_value=datetime(1969, 12, 30)).map(
+    lambda moment: moment.isoformat(timespec="seconds")
+)
+NEAR_MOMENT = (
+    st.sampled_from(
+        [
+            *filter(None, DATES),
+            "2019-07-14T18:30:06",
+            "2019-07-14T18:31:00",
+            "2019-07-15T00:00:00",
+            NEVER,
+        ]
+    )
+    | MOMENT
+)
+DATE = st.builds(
+    lambda moment, length: moment[:length], NEAR_MOMENT, st.sampled_from([4, 7, 10, 13, 16, 19])
+)
+WHOLE = st.sampled_from([0, 1, 7, 12, 2019, 640, 2**53 + 1, -(2**63), 2**63 - 1]) | st.integers(
+    -3, 2025
+)
+REAL = st.sampled_from([0.0, -13.25, 0.5, 2019.0, 1e300, -1e300, 5e-324]) | st.floats(
+    allow_nan=False, allow_infinity=False
+)
 WITHIN = st.integers(-(2**63), 2**63 - 1)
 PHOTO = st.builds(
     Photo,
@@ -458,7 +659,15 @@ PHOTO = st.builds(
     WHOLE | WITHIN,
     st.sampled_from([0, -1, 10**18, 1_563_129_005 * 10**9]) | WITHIN,
     st.just(b"f"),
-    st.builds(PhotoInfo, WHOLE, WHOLE, st.none() | NEAR_MOMENT, st.none() | ANY_TEXT, st.none() | REAL, st.none() | REAL),
+    st.builds(
+        PhotoInfo,
+        WHOLE,
+        WHOLE,
+        st.none() | NEAR_MOMENT,
+        st.none() | ANY_TEXT,
+        st.none() | REAL,
+        st.none() | REAL,
+    ),
     st.none() | ANY_TEXT,
     st.none() | REAL,
 )
@@ -486,7 +695,9 @@ def joined(part: st.SearchStrategy[Where]) -> st.SearchStrategy[Where]:
 
 
 TREE = st.recursive(st.sampled_from(list(COLUMNS)).flatmap(column_tests), joined, max_leaves=12)
-MANY = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @MANY
@@ -497,13 +708,17 @@ def test_what_is_written_is_read(tree: Where) -> None:
 
 @MANY
 @given(TREE, PHOTOS)
-def test_sqlite_and_the_plain_test_say_the_same(db: sqlite3.Connection, tree: Where, photos: list[Photo]) -> None:
+def test_sqlite_and_the_plain_test_say_the_same(
+    db: sqlite3.Connection, tree: Where, photos: list[Photo]
+) -> None:
     agreed(db, photos, tree)
 
 
 @MANY
 @given(st.data(), PHOTOS)
-def test_a_test_of_a_value_of_a_photo(db: sqlite3.Connection, data: st.DataObject, photos: list[Photo]) -> None:
+def test_a_test_of_a_value_of_a_photo(
+    db: sqlite3.Connection, data: st.DataObject, photos: list[Photo]
+) -> None:
     """With a photo's own values, so that equal and nearly equal are met often."""
     facts = photo_facts(data.draw(st.sampled_from(photos)))
     column = data.draw(st.sampled_from([name for name in COLUMNS if facts[name] is not None]))
@@ -518,14 +733,27 @@ def test_a_test_of_a_value_of_a_photo(db: sqlite3.Connection, data: st.DataObjec
 
 @MANY
 @given(NEAR_MOMENT, st.sampled_from(["==", "!=", "<", "<=", ">", ">="]), DATE)
-def test_a_date_is_compared_at_the_precision_it_is_given_in(moment: str, sign: str, date: str) -> None:
-    compare = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}[sign]
-    assert parse_where(f"taken_at {sign} '{date}'").matches(photo_facts(photo(taken_at=moment))) == compare(moment[: len(date)], date)
+def test_a_date_is_compared_at_the_precision_it_is_given_in(
+    moment: str, sign: str, date: str
+) -> None:
+    compare = {
+        "==": operator.eq,
+        "!=": operator.ne,
+        "<": operator.lt,
+        "<=": operator.le,
+        ">": operator.gt,
+        ">=": operator.ge,
+    }[sign]
+    assert parse_where(f"taken_at {sign} '{date}'").matches(
+        photo_facts(photo(taken_at=moment))
+    ) == compare(moment[: len(date)], date)
 
 
 @MANY
 @given(st.text("aAbB/%_\\. \n[*?", max_size=8), st.text("aAb%_\\.\n[*?", max_size=8))
-def test_like_is_that_of_sqlite_where_there_is_but_ascii(db: sqlite3.Connection, text: str, pattern: str) -> None:
+def test_like_is_that_of_sqlite_where_there_is_but_ascii(
+    db: sqlite3.Connection, text: str, pattern: str
+) -> None:
     if (len(pattern) - len(pattern.rstrip("\\"))) % 2 == 0:
         native = db.execute("SELECT ? LIKE ? ESCAPE '\\'", (text, pattern)).fetchone()[0]
         assert Like("path", pattern).truth({"path": text}) == bool(native)
@@ -533,10 +761,15 @@ def test_like_is_that_of_sqlite_where_there_is_but_ascii(db: sqlite3.Connection,
 
 @MANY
 @given(
-    TEXT.map(lambda text: text.replace("/", "")).filter(lambda text: text not in ("", ".", "..")), st.lists(TEXT, max_size=5, unique=True)
+    TEXT.map(lambda text: text.replace("/", "")).filter(lambda text: text not in ("", ".", "..")),
+    st.lists(TEXT, max_size=5, unique=True),
 )
-def test_under_is_the_folder_and_no_other(db: sqlite3.Connection, folder: str, names: list[str]) -> None:
-    paths = dict.fromkeys([f"{folder}/{name}" for name in names] + [f"{folder}{name}" for name in names] + names)
+def test_under_is_the_folder_and_no_other(
+    db: sqlite3.Connection, folder: str, names: list[str]
+) -> None:
+    paths = dict.fromkeys(
+        [f"{folder}/{name}" for name in names] + [f"{folder}{name}" for name in names] + names
+    )
     photos = {os.fsencode(path): photo(path) for path in paths}
     where = where_all(None, under=folder)
     assert where is not None
@@ -544,9 +777,11 @@ def test_under_is_the_folder_and_no_other(db: sqlite3.Connection, folder: str, n
     assert agreed(db, list(photos.values()), where) == [path.startswith(inside) for path in photos]
 
 
-# -- no text does harm ------------------------------------------------------------------------------------------------
+# -- no text does harm -----------------------------------------------------------------------------
 
-SQL_WORD = re.compile(r"\(|\)|,|\?|=|<=?|>=?|AND|OR|NOT|IN|IS|NULL|CAST|AS|TEXT|BLOB|photo_like|" + "|".join(COLUMNS))
+SQL_WORD = re.compile(
+    r"\(|\)|,|\?|=|<=?|>=?|AND|OR|NOT|IN|IS|NULL|CAST|AS|TEXT|BLOB|photo_like|" + "|".join(COLUMNS)
+)
 ATTACKS = [
     "1=1; drop table photos",
     "year = 1; drop table photos",
@@ -580,7 +815,9 @@ ATTACKS = [
 
 
 def checked(text: str) -> Where | None:
-    """The filter of any text, whose SQL is made of known words only; None for an error, which is a line."""
+    """The filter of any text, whose SQL is made of known words only; None for an error, which is a
+    line.
+    """
     try:
         where = parse_where(text)
     except QueryError as error:
@@ -600,7 +837,9 @@ def test_an_attack_is_an_error_or_a_plain_value(db: sqlite3.Connection, text: st
     if where is not None:
         assert agreed(db, photos, where) == [False, False]
     assert agreed(db, photos, "path is not null") == [True, True]
-    assert db.execute("SELECT name FROM sqlite_master WHERE name = 'photos'").fetchall() == [("photos",)]
+    assert db.execute("SELECT name FROM sqlite_master WHERE name = 'photos'").fetchall() == [
+        ("photos",)
+    ]
 
 
 def test_which_attacks_are_plain_values() -> None:
@@ -646,7 +885,9 @@ SOUP = st.lists(st.sampled_from([*WORDS, *COLUMNS, *ODD]), max_size=12).map(" ".
     st.text()
     | st.text(st.characters(), max_size=20)
     | SOUP
-    | st.tuples(TREE.map(str), st.integers(0, 99), ANY_TEXT).map(lambda cut: cut[0][: cut[1]] + cut[2])
+    | st.tuples(TREE.map(str), st.integers(0, 99), ANY_TEXT).map(
+        lambda cut: cut[0][: cut[1]] + cut[2]
+    )
 )
 @example("\ud800")
 @example("year = '\ud800'")
@@ -662,7 +903,14 @@ def test_any_text_is_a_filter_or_one_line_of_error(db: sqlite3.Connection, text:
 
 
 @pytest.mark.parametrize(
-    "tree", [Comparison("id", "=", 1), Comparison("1); --", "=", 1), Comparison("size", "= 1 or", 1), Like("x", "%"), IsNull("x")]
+    "tree",
+    [
+        Comparison("id", "=", 1),
+        Comparison("1); --", "=", 1),
+        Comparison("size", "= 1 or", 1),
+        Like("x", "%"),
+        IsNull("x"),
+    ],
 )
 def test_a_tree_made_by_hand_cannot_bring_its_own_sql(tree: Where) -> None:
     with pytest.raises(QueryError, match=r"^a filter has no "):

@@ -1,4 +1,6 @@
-"""Zero-shot heads against those of open_clip, and their probabilities against transformers' pipeline, with random weights, offline."""
+"""Zero-shot heads against those of open_clip, and their probabilities against transformers'
+pipeline, with random weights, offline.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,14 +20,18 @@ from test_parity import siglip_like  # noqa: E402
 from vitsearch import load_encoder, zero_shot_classifier  # noqa: E402
 from vitsearch.encoders import Encoder  # noqa: E402
 
-NAMES = ["cat", "dog on a beach", "two red chairs", "sea at night", "bed and a beach"] + [f"chair {letter}" for letter in "abcdefg"]
+NAMES = ["cat", "dog on a beach", "two red chairs", "sea at night", "bed and a beach"] + [
+    f"chair {letter}" for letter in "abcdefg"
+]
 TEMPLATES = {"simple": "SIMPLE_IMAGENET_TEMPLATES", "imagenet": "OPENAI_IMAGENET_TEMPLATES"}
 HYPOTHESIS = "this is a photo of {}."
 
 
 @pytest.fixture(scope="module", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep hashes of these throw-away files out of the user's cache, and arithmetic on two threads."""
+    """Keep hashes of these throw-away files out of the user's cache, and arithmetic
+    on two threads.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VITSEARCH_HOME", str(tmp_path_factory.mktemp("home")))
         threads = torch.get_num_threads()
@@ -39,7 +45,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A random CLIP and a random SigLIP, as open_clip and as transformers save them."""
     root = tmp_path_factory.mktemp("models")
     tiny.save_clip(root / "clip", tiny.save_open_clip(root / "open_clip"))
-    tiny.save_siglip(root / "siglip", length=64)  # what transformers' pipeline pads to, whatever the model reads
+    tiny.save_siglip(
+        root / "siglip", length=64
+    )  # what transformers' pipeline pads to, whatever the model reads
     tiny.save_open_clip(root / "open_clip_siglip", siglip_like())
     tiny.tiny_tokenizer(16).save_pretrained(root / "open_clip_siglip")
     return {name: root / name for name in ("open_clip", "clip", "siglip", "open_clip_siglip")}
@@ -55,7 +63,9 @@ def open_clips_head(folder: Path, templates: Any) -> NDArray[np.float32]:
     model, _, _ = open_clip.create_model_and_transforms(name)
     options = {"local_files_only": True} if "siglip" in folder.name else {}
     tokenizer = open_clip.get_tokenizer(name, **options)
-    weights = open_clip.build_zero_shot_classifier(model.eval(), tokenizer, NAMES, templates, num_classes_per_batch=5)
+    weights = open_clip.build_zero_shot_classifier(
+        model.eval(), tokenizer, NAMES, templates, num_classes_per_batch=5
+    )
     return np.asarray(weights.T)
 
 
@@ -71,7 +81,9 @@ def test_the_head_is_open_clips(folders: dict[str, Path], model: str, templates:
     ours = zero_shot_classifier(encoder, NAMES, templates=templates)
     theirs = open_clips_head(folders[model], getattr(open_clip, TEMPLATES[templates]))
     assert_rows_differ(theirs)
-    np.testing.assert_allclose(ours.weight / np.float32(encoder.logit_scale), theirs, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        ours.weight / np.float32(encoder.logit_scale), theirs, rtol=0, atol=1e-5
+    )
     wanted = ("softmax", 0.0) if model == "open_clip" else ("sigmoid", -10.0)
     assert (ours.activation, set(ours.bias.tolist())) == (wanted[0], {wanted[1]})
 
@@ -79,21 +91,37 @@ def test_the_head_is_open_clips(folders: dict[str, Path], model: str, templates:
 def test_own_templates_give_open_clips_head(folders: dict[str, Path]) -> None:
     templates = ["a photo of a {}.", "{}", "the {} and a {}"]
     ours = zero_shot_classifier(load(folders["open_clip"]), NAMES, templates=templates)
-    theirs = open_clips_head(folders["open_clip"], [lambda name, one=one: one.replace("{}", name) for one in templates])
+    theirs = open_clips_head(
+        folders["open_clip"], [lambda name, one=one: one.replace("{}", name) for one in templates]
+    )
     np.testing.assert_allclose(ours.weight * 0.07, theirs, rtol=0, atol=1e-5)
 
 
 def test_the_same_weights_give_the_same_head_whoever_saved_them(folders: dict[str, Path]) -> None:
-    one, other = (zero_shot_classifier(load(folders[name]), NAMES, templates="simple") for name in ("open_clip", "clip"))
-    np.testing.assert_allclose(one.weight, other.weight, rtol=0, atol=1e-4)  # the scale of the cosines is 14
+    one, other = (
+        zero_shot_classifier(load(folders[name]), NAMES, templates="simple")
+        for name in ("open_clip", "clip")
+    )
+    np.testing.assert_allclose(
+        one.weight, other.weight, rtol=0, atol=1e-4
+    )  # the scale of the cosines is 14
     np.testing.assert_array_equal(one.bias, other.bias)
 
 
-@pytest.mark.parametrize(("model", "processor"), [("clip", "CLIPImageProcessorPil"), ("siglip", "SiglipImageProcessorPil")])
-def test_probabilities_are_those_of_transformers_pipeline(folders: dict[str, Path], model: str, processor: str) -> None:
-    """The processors on Pillow give our pictures bit by bit; SigLIP's texts are padded to the length that it was trained with."""
+@pytest.mark.parametrize(
+    ("model", "processor"),
+    [("clip", "CLIPImageProcessorPil"), ("siglip", "SiglipImageProcessorPil")],
+)
+def test_probabilities_are_those_of_transformers_pipeline(
+    folders: dict[str, Path], model: str, processor: str
+) -> None:
+    """The processors on Pillow give our pictures bit by bit; SigLIP's texts are padded to the
+    length that it was trained with.
+    """
     folder = folders[model]
-    names = {"model_input_names": ["input_ids"]} if model == "siglip" else {}  # as published: SigLIP was trained without a mask of padding
+    names = (
+        {"model_input_names": ["input_ids"]} if model == "siglip" else {}
+    )  # as published: SigLIP was trained without a mask of padding
     pipeline = transformers.pipeline(
         "zero-shot-image-classification",
         model=str(folder),
@@ -112,4 +140,6 @@ def test_probabilities_are_those_of_transformers_pipeline(folders: dict[str, Pat
         wanted = np.array([scores[name] for name in NAMES])
         assert np.ptp(wanted) > 1e-3
         np.testing.assert_allclose(row, wanted, rtol=0, atol=1e-5)
-        assert [NAMES[place] for place in np.argsort(-row, kind="stable")[:1]] == [answers[0]["label"]]
+        assert [NAMES[place] for place in np.argsort(-row, kind="stable")[:1]] == [
+            answers[0]["label"]
+        ]

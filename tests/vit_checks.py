@@ -1,8 +1,10 @@
-"""What the tests of the Vision Transformer share: a tiny shape, pictures, random weights, and how close is close."""
+"""What the tests of the Vision Transformer share: a tiny shape, pictures, random weights, and how
+close is close.
+"""
 
 import torch
 
-from vitsearch.vit import ViTConfig
+from vitsearch.vit.model import ViTConfig
 
 TINY = ViTConfig(image_size=32, patch_size=8, width=24, depth=2, heads=3, mlp_width=96, out_dim=5)
 
@@ -13,11 +15,16 @@ def pictures(size: int = 32, count: int = 3) -> torch.Tensor:
 
 
 def scrambled(module: torch.nn.Module) -> torch.nn.Module:
-    """Give every weight, norms and zero-initialised ones too, a random value, so that a mix-up shows."""
+    """Give every weight, norms and zero-initialised ones too, a random value, so that a mix-up
+    shows.
+    """
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for weight in module.parameters():
-            weight.copy_(torch.randn(weight.shape, generator=generator) * 0.2 + (1.0 if weight.ndim == 1 else 0.0))
+            weight.copy_(
+                torch.randn(weight.shape, generator=generator) * 0.2
+                + (1.0 if weight.ndim == 1 else 0.0)
+            )
     return module.eval()
 
 

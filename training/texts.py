@@ -1,4 +1,6 @@
-"""Step 2: the words. Captions, class names, the words of WordNet and of drawings, and what MiniLM makes of them before any training."""
+"""Step 2: the words. Captions, class names, the words of WordNet and of drawings, and what MiniLM
+makes of them before any training.
+"""
 
 import json
 import random
@@ -17,14 +19,24 @@ from training.drawings import Drawing, read_drawings
 from vitsearch.encoders.mini.network import MiniConfig, TextTower
 
 WORDNET = Path("/usr/share/wordnet/data.noun")  # Debian's wordnet-base
-TEMPLATES = ("a photo of a {}.", "{}", "a photo of the {}", "a picture of a {}", "the {}", "a close-up of a {}", "two {} outside")
+TEMPLATES = (
+    "a photo of a {}.",
+    "{}",
+    "a photo of the {}",
+    "a picture of a {}",
+    "the {}",
+    "a close-up of a {}",
+    "two {} outside",
+)
 WORDS, GLOSSES = 16000, 6000
 WIDEST = 500  # a broader word, over more of the 1,000 classes, says too little about a photo
 
 
 @dataclass(frozen=True, slots=True)
 class Synset:
-    """One noun meaning: the words for it, the first part of its gloss, and the offsets of the meanings right above it."""
+    """One noun meaning: the words for it, the first part of its gloss, and the offsets of the
+    meanings right above it.
+    """
 
     lemmas: tuple[str, ...]
     gloss: str
@@ -32,7 +44,9 @@ class Synset:
 
 
 def read_nouns(path: Path = WORDNET) -> dict[str, Synset]:
-    """Return WordNet's noun synsets by their eight-digit offset, which is an ImageNet class's WNID without the ``n``."""
+    """Return WordNet's noun synsets by their eight-digit offset, which is an ImageNet class's WNID
+    without the ``n``.
+    """
     synsets = {}
     for line in path.read_text().splitlines():
         if line.startswith(" "):
@@ -41,25 +55,33 @@ def read_nouns(path: Path = WORDNET) -> dict[str, Synset]:
         fields = facts.split()
         words = int(fields[3], 16)
         lemmas = tuple(fields[4 + 2 * i].replace("_", " ") for i in range(words))
-        pointers = [fields[start : start + 2] for start in range(5 + 2 * words, 5 + 2 * words + 4 * int(fields[4 + 2 * words]), 4)]
+        pointers = [
+            fields[start : start + 2]
+            for start in range(5 + 2 * words, 5 + 2 * words + 4 * int(fields[4 + 2 * words]), 4)
+        ]
         above = tuple(offset for kind, offset in pointers if kind in ("@", "@i"))
         synsets[fields[0]] = Synset(lemmas, gloss.strip().split(";")[0], above)
     return synsets
 
 
 def load_minilm(folder: Path, config: MiniConfig) -> TextTower:
-    """Return the text tower with all-MiniLM-L6-v2's weights; its single token type is folded into the positions."""
+    """Return the text tower with all-MiniLM-L6-v2's weights; its single token type is folded into
+    the positions.
+    """
     state = load_file(folder / "model.safetensors")
     types = state["embeddings.token_type_embeddings.weight"][0]
     mapped = {
         "words.weight": state["embeddings.word_embeddings.weight"],
-        "positions.weight": state["embeddings.position_embeddings.weight"][: config.context] + types,
+        "positions.weight": state["embeddings.position_embeddings.weight"][: config.context]
+        + types,
     }
     copy_layer(state, "embeddings.LayerNorm", mapped, "norm")
     for i in range(config.text_depth):
         old, new = f"encoder.layer.{i}", f"blocks.{i}"
         for kind in ("weight", "bias"):
-            mapped[f"{new}.qkv.{kind}"] = torch.cat([state[f"{old}.attention.self.{part}.{kind}"] for part in ("query", "key", "value")])
+            mapped[f"{new}.qkv.{kind}"] = torch.cat(
+                [state[f"{old}.attention.self.{part}.{kind}"] for part in ("query", "key", "value")]
+            )
         copy_layer(state, f"{old}.attention.output.dense", mapped, f"{new}.out")
         copy_layer(state, f"{old}.attention.output.LayerNorm", mapped, f"{new}.norm1")
         copy_layer(state, f"{old}.intermediate.dense", mapped, f"{new}.fc1")
@@ -113,30 +135,53 @@ def embed_texts(tower: TextTower, tokenizer: Tokenizer, texts: list[str]) -> Ten
 
 
 def class_names(work: Path) -> tuple[list[str], list[str]]:
-    """Return the WNIDs in order of class and the class names, read off the ImageNet sample's file names."""
-    pairs = sorted((Path(name).stem, Path(name).parent.name) for name in json.loads((work / "imagenet-sample.names.json").read_text()))
+    """Return the WNIDs in order of class and the class names, read off the ImageNet sample's file
+    names.
+    """
+    pairs = sorted(
+        (Path(name).stem, Path(name).parent.name)
+        for name in json.loads((work / "imagenet-sample.names.json").read_text())
+    )
     return [wnid for wnid, _ in pairs], [name for _, name in pairs]
 
 
 def other_words(nouns: dict[str, Synset]) -> list[str]:
     """Return a fixed sample of WordNet's nouns and glosses: words that captions may never use."""
     rng = random.Random(0)
-    lemmas = sorted({lemma for synset in nouns.values() for lemma in synset.lemmas if lemma.islower()})
+    lemmas = sorted(
+        {lemma for synset in nouns.values() for lemma in synset.lemmas if lemma.islower()}
+    )
     glosses = sorted({synset.gloss for synset in nouns.values() if len(synset.gloss) < 90})
     return rng.sample(lemmas, WORDS) + rng.sample(glosses, GLOSSES)
 
 
-def enriched_classes(tower: TextTower, tokenizer: Tokenizer, nouns: dict[str, Synset], wnids: list[str], names: list[str]) -> Tensor:
-    """Return ``(1000, 384)``: a class's name, the mean of its WordNet words and, at half weight, its gloss."""
+def enriched_classes(
+    tower: TextTower,
+    tokenizer: Tokenizer,
+    nouns: dict[str, Synset],
+    wnids: list[str],
+    names: list[str],
+) -> Tensor:
+    """Return ``(1000, 384)``: a class's name, the mean of its WordNet words and, at half weight,
+    its gloss.
+    """
     synsets = [nouns[wnid[1:]] for wnid in wnids]
-    lemmas = torch.stack([embed_texts(tower, tokenizer, list(synset.lemmas)).mean(dim=0) for synset in synsets])
+    lemmas = torch.stack(
+        [embed_texts(tower, tokenizer, list(synset.lemmas)).mean(dim=0) for synset in synsets]
+    )
     glosses = embed_texts(tower, tokenizer, [synset.gloss for synset in synsets])
-    mixed = embed_texts(tower, tokenizer, names) + torch.nn.functional.normalize(lemmas) + 0.5 * glosses
+    mixed = (
+        embed_texts(tower, tokenizer, names) + torch.nn.functional.normalize(lemmas) + 0.5 * glosses
+    )
     return torch.nn.functional.normalize(mixed)
 
 
-def class_hypernyms(wnids: list[str], nouns: dict[str, Synset]) -> tuple[list[str], NDArray[np.bool_]]:
-    """Return words for the classes and for all that is above them in WordNet ("beagle", "dog", "animal"), and which classes each covers."""
+def class_hypernyms(
+    wnids: list[str], nouns: dict[str, Synset]
+) -> tuple[list[str], NDArray[np.bool_]]:
+    """Return words for the classes and for all that is above them in WordNet ("beagle", "dog",
+    "animal"), and which classes each covers.
+    """
     members: dict[str, set[int]] = {}
     for place, wnid in enumerate(wnids):
         todo, met = [wnid[1:]], set()
@@ -147,7 +192,11 @@ def class_hypernyms(wnids: list[str], nouns: dict[str, Synset]) -> tuple[list[st
                 todo += nouns[offset].above
                 members.setdefault(offset, set()).add(place)
     narrow = {offset: sorted(places) for offset, places in members.items() if len(places) <= WIDEST}
-    rows = [(lemma.lower(), places) for offset, places in narrow.items() for lemma in nouns[offset].lemmas[:3]]
+    rows = [
+        (lemma.lower(), places)
+        for offset, places in narrow.items()
+        for lemma in nouns[offset].lemmas[:3]
+    ]
     covers = np.zeros((len(rows), len(wnids)), dtype=np.bool_)
     for row, (_, places) in zip(covers, rows, strict=True):
         row[places] = True
@@ -155,8 +204,17 @@ def class_hypernyms(wnids: list[str], nouns: dict[str, Synset]) -> tuple[list[st
 
 
 def drawing_phrases(drawings: list[Drawing]) -> tuple[list[str], list[dict[str, list[int]]]]:
-    """Return the distinct phrases of all drawings, and for each drawing the places of its title, keywords and category among them."""
-    phrases = sorted({phrase for one in drawings for phrase in (one.title, *one.keywords, one.category) if phrase})
+    """Return the distinct phrases of all drawings, and for each drawing the places of its title,
+    keywords and category among them.
+    """
+    phrases = sorted(
+        {
+            phrase
+            for one in drawings
+            for phrase in (one.title, *one.keywords, one.category)
+            if phrase
+        }
+    )
     places = {phrase: place for place, phrase in enumerate(phrases)}
     used = [
         {
@@ -170,7 +228,9 @@ def drawing_phrases(drawings: list[Drawing]) -> tuple[list[str], list[dict[str, 
 
 
 def prepare_texts(work: Path) -> None:
-    """Write ``texts.json``, ``drawings.json`` and ``texts.npz``: texts, which drawing has which, and MiniLM's vectors of them."""
+    """Write ``texts.json``, ``drawings.json`` and ``texts.npz``: texts, which drawing has which,
+    and MiniLM's vectors of them.
+    """
     if (work / "texts.npz").exists():
         return
     began = time.time()
@@ -193,8 +253,18 @@ def prepare_texts(work: Path) -> None:
         "hypernyms": embed_texts(tower, tokenizer, hypernyms),
         "phrases": embed_texts(tower, tokenizer, phrases),
     }
-    texts = {"captions": lines, "words": words, "prompts": prompts, "hypernyms": hypernyms, "phrases": phrases}
+    texts = {
+        "captions": lines,
+        "words": words,
+        "prompts": prompts,
+        "hypernyms": hypernyms,
+        "phrases": phrases,
+    }
     (work / "texts.json").write_text(json.dumps(texts))
     (work / "drawings.json").write_text(json.dumps(used))
-    np.savez(work / "texts.npz", covers=covers, **{name: value.numpy() for name, value in vectors.items()})
+    np.savez(
+        work / "texts.npz",
+        covers=covers,
+        **{name: value.numpy() for name, value in vectors.items()},
+    )
     print(f"texts: {sum(map(len, texts.values()))} in {time.time() - began:.0f} s", flush=True)

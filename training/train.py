@@ -1,16 +1,24 @@
-"""Step 3: train the transformer over the stem's map and bring the text tower to it, in three stages.
+"""Step 3: train the transformer over the stem's map and bring the text tower to it, in three
+stages.
 
-``head`` keeps the stem and MiniLM as they are (what they give is kept on disk) and trains all the rest; ``whole`` goes on with the
-stem's last five blocks and MiniLM unfrozen at low rates; ``settle`` draws those blocks part of the way back to the published ones, freezes
-them, and lets the rest settle on what they give, so that the supervised head keeps its answers. The loss is a sum of terms:
+``head`` keeps the stem and MiniLM as they are (what they give is kept on disk) and trains all the
+rest; ``whole`` goes on with the stem's last five blocks and MiniLM unfrozen at low rates;
+``settle`` draws those blocks part of the way back to the published ones, freezes them, and lets the
+rest settle on what they give, so that the supervised head keeps its answers. The loss is a sum of
+terms:
 
     captions    photos and their captions find each other in the batch (InfoNCE, both ways)
-    classes     class prompts rank for a picture as the published stem's classifier ranks them (KL), so that what ImageNet taught is kept
-    words       a word of WordNet ranks the pictures of the batch as the untrained path does (KL): class probabilities x class names
-    hypernyms   a word above classes ("dog", "fruit") ranks the pictures by the probability of all classes below it (KL)
-    drawings    drawings and their titles or keywords find each other (InfoNCE with targets softened by how alike two phrases are)
+    classes     class prompts rank for a picture as the published stem's classifier
+                ranks them (KL), so that what ImageNet taught is kept
+    words       a word of WordNet ranks the pictures of the batch as the untrained
+                path does (KL): class probabilities x class names
+    hypernyms   a word above classes ("dog", "fruit") ranks the pictures by the
+                probability of all classes below it (KL)
+    drawings    drawings and their titles or keywords find each other (InfoNCE with
+                targets softened by how alike two phrases are)
     stem        ``whole`` only: the stem's class logits stay those of the published one (KL)
-    anchor      ``whole`` and ``settle``: sentence vectors of words, prompts and phrases stay near MiniLM's own
+    anchor      ``whole`` and ``settle``: sentence vectors of words, prompts and
+                phrases stay near MiniLM's own
 """
 
 import math
@@ -35,9 +43,11 @@ TERMS = ("captions", "classes", "words", "hypernyms", "drawings", "stem", "ancho
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """How one stage trains: rounds over the captioned photos, learning rates (0: frozen), and how many of each a step takes.
+    """How one stage trains: rounds over the captioned photos, learning rates (0: frozen), and how
+    many of each a step takes.
 
-    ``tail_share`` is how much of what training has changed in the stem's tail the stage keeps when it begins.
+    ``tail_share`` is how much of what training has changed in the stem's tail the stage keeps when
+    it begins.
     """
 
     name: str
@@ -69,7 +79,15 @@ class Settings:
     caption_noise: float = 0.02
     teacher_scale: float = 20.0
     phrase_scale: float = 30.0
-    weights: tuple[float, ...] = (1.0, 0.5, 1.0, 0.5, 0.5, 6.0, 20.0)  # of the terms, in their order
+    weights: tuple[float, ...] = (
+        1.0,
+        0.5,
+        1.0,
+        0.5,
+        0.5,
+        6.0,
+        20.0,
+    )  # of the terms, in their order
 
 
 HEAD = Stage("head", 7, 1e-3, 1e-4, 0.0, 0.0, 2, 64, 64, 128, 96, 1000, 40, 0.99)
@@ -84,7 +102,9 @@ class Trainer:
     def __init__(self, work: Path, settings: Settings, stage: Stage) -> None:
         self.work, self.settings, self.stage = work, settings, stage
         self.config = MiniConfig(dropout=settings.dropout)
-        self.pictures = PictureBank(work, ("middle", "logits") if stage.text_rate else ("map", "pooled", "logits"))
+        self.pictures = PictureBank(
+            work, ("middle", "logits") if stage.text_rate else ("map", "pooled", "logits")
+        )
         self.texts = TextBank(work, self.config.context)
         self.seed(0)
         self.network = start_network(work, self.config, self.texts)
@@ -97,16 +117,26 @@ class Trainer:
         self.optimiser = self.make_optimiser()
 
     def seed(self, round_number: int) -> None:
-        """Start all random numbers anew, so that a resumed round draws what an uninterrupted one would."""
+        """Start all random numbers anew, so that a resumed round draws what an uninterrupted one
+        would.
+        """
         number = 1000 * self.settings.seed + 100 * STAGES.index(self.stage) + round_number
         torch.manual_seed(number)
         self.rng = random.Random(number)
 
     def choose_trained(self) -> dict[str, Tensor]:
         """Return the weights of this stage by name."""
-        tail = {f"stem.{name}" for name in self.network.stem.tail_parameters()} if self.stage.tail_rate else set()
+        tail = (
+            {f"stem.{name}" for name in self.network.stem.tail_parameters()}
+            if self.stage.tail_rate
+            else set()
+        )
         frozen = ("stem.",) if self.stage.text_rate else ("stem.", "text.")
-        named = {name: weight for name, weight in self.network.named_parameters() if name in tail or not name.startswith(frozen)}
+        named = {
+            name: weight
+            for name, weight in self.network.named_parameters()
+            if name in tail or not name.startswith(frozen)
+        }
         trained = {name: weight for name, weight in named.items() if name != "sentence_mean"}
         for name, weight in self.network.named_parameters():
             weight.requires_grad_(name in trained)
@@ -114,7 +144,11 @@ class Trainer:
 
     def make_optimiser(self) -> torch.optim.AdamW:
         """Return AdamW with a group a weight; only the matrices of the head decay."""
-        rates = {"stem": self.stage.tail_rate, "text": self.stage.text_rate, "class_vectors": self.stage.class_rate}
+        rates = {
+            "stem": self.stage.tail_rate,
+            "text": self.stage.text_rate,
+            "class_vectors": self.stage.class_rate,
+        }
         groups = []
         for name, weight in self.trained.items():
             part = name.partition(".")[0]
@@ -124,7 +158,9 @@ class Trainer:
         return torch.optim.AdamW(groups, betas=(0.9, 0.98))
 
     def run(self) -> None:
-        """Train the rounds that are not done yet, warming up and then cooling down as a cosine; each round is saved."""
+        """Train the rounds that are not done yet, warming up and then cooling down as a cosine;
+        each round is saved.
+        """
         steps = self.pictures.count(self.pictures.captioned) // self.settings.batch
         for number in range(self.load_rounds(), self.stage.rounds):
             self.seed(number + 1)
@@ -135,8 +171,18 @@ class Trainer:
                 self.set_rates(number * steps + k + 1, self.stage.rounds * steps)
                 totals += self.step(rows)
             self.save_round(number + 1)
-            means = "  ".join(f"{name} {float(total):.3f}" for name, total in zip(TERMS, totals / steps, strict=True) if total)
-            print(f"{self.stage.name} {number + 1}/{self.stage.rounds}: {means}  {time.time() - began:.0f} s", flush=True)
+            means = "  ".join(
+                f"{name} {float(total):.3f}"
+                for name, total in zip(TERMS, totals / steps, strict=True)
+                if total
+            )
+            print(
+                (
+                    f"{self.stage.name} {number + 1}/{self.stage.rounds}: {means}  "
+                    f"{time.time() - began:.0f} s"
+                ),
+                flush=True,
+            )
 
     def set_rates(self, step: int, steps: int) -> None:
         """Set every group's learning rate for this step."""
@@ -146,20 +192,27 @@ class Trainer:
 
     def step(self, rows: Tensor) -> Tensor:
         """Take one step on these captioned photos and return the weighted terms of the loss."""
-        terms = [weight * term for weight, term in zip(self.settings.weights, self.losses(rows), strict=True)]
+        terms = [
+            weight * term
+            for weight, term in zip(self.settings.weights, self.losses(rows), strict=True)
+        ]
         self.optimiser.zero_grad(set_to_none=True)
         torch.stack(terms).sum().backward()
         torch.nn.utils.clip_grad_norm_(list(self.trained.values()), 1.0)
         self.optimiser.step()
         self.updates += 1
-        pull = 1 - min(self.stage.average, self.updates / (10 + self.updates))  # the average starts faster than it goes on
+        pull = 1 - min(
+            self.stage.average, self.updates / (10 + self.updates)
+        )  # the average starts faster than it goes on
         with torch.no_grad():
             for name, weight in self.trained.items():
                 self.averaged[name].lerp_(weight, pull)
         return torch.stack(terms).detach()
 
     def losses(self, rows: Tensor) -> list[Tensor]:
-        """Return the terms for these captioned photos, some photos without captions, and some drawings."""
+        """Return the terms for these captioned photos, some photos without captions, and some
+        drawings.
+        """
         drawn = torch.randint(self.pictures.count(self.pictures.drawings), (self.stage.drawings,))
         images, logits, own_logits = self.see(rows, drawn)
         chosen = self.choose_texts(rows, drawn, logits)
@@ -168,29 +221,50 @@ class Trainer:
         captioned, drawings = images[: len(rows)], images[-self.stage.drawings :]
         return [
             contrast(captioned @ texts["captions"].T * scale, self.stage.captions),
-            like(images @ texts["prompts"].T * scale, logits[:, chosen["prompts"] % 1000].log_softmax(dim=1)),
+            like(
+                images @ texts["prompts"].T * scale,
+                logits[:, chosen["prompts"] % 1000].log_softmax(dim=1),
+            ),
             self.word_term(images, texts["words"], logits, chosen["words"]),
             self.hypernym_term(texts["hypernyms"] @ images.T * scale, logits, chosen["hypernyms"]),
             self.drawing_term(drawings @ texts["phrases"].T * scale, chosen["phrases"]),
-            like(own_logits, logits.log_softmax(dim=1)) if self.stage.tail_rate else torch.zeros(()),
+            like(own_logits, logits.log_softmax(dim=1))
+            if self.stage.tail_rate
+            else torch.zeros(()),
             anchor,
         ]
 
     def see(self, rows: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the unit vectors of the pictures of a step, the published stem's logits and this stem's logits."""
+        """Return the unit vectors of the pictures of a step, the published stem's logits and this
+        stem's logits.
+        """
         bank, half = self.pictures, self.stage.extra // 4
         classed = torch.randint(bank.count(bank.classed), (half,))
         plain = torch.randint(bank.count(bank.uncaptioned), (self.stage.extra - half,))
-        sets = ((bank.captioned, rows), (bank.classed, classed), (bank.uncaptioned, plain), (bank.drawings, drawn))
-        parts = [torch.cat(part) for part in zip(*(bank.take(views, some, self.rng) for views, some in sets), strict=True)]
+        sets = (
+            (bank.captioned, rows),
+            (bank.classed, classed),
+            (bank.uncaptioned, plain),
+            (bank.drawings, drawn),
+        )
+        parts = [
+            torch.cat(part)
+            for part in zip(
+                *(bank.take(views, some, self.rng) for views, some in sets), strict=True
+            )
+        ]
         if self.stage.text_rate:  # channels last: a quarter less time for a step
             with torch.set_grad_enabled(self.stage.tail_rate > 0):
-                parts[:1] = self.network.stem.tail(parts[0].contiguous(memory_format=torch.channels_last))
+                parts[:1] = self.network.stem.tail(
+                    parts[0].contiguous(memory_format=torch.channels_last)
+                )
         grid, pooled, own_logits = parts[:3]
         return self.network.join_image(self.attend(grid), pooled, own_logits), parts[-1], own_logits
 
     def attend(self, grid: Tensor) -> Tensor:
-        """Run the transformer on a random part of the cells: quicker, and it learns not to hang on one of them."""
+        """Run the transformer on a random part of the cells: quicker, and it learns not to hang on
+        one of them.
+        """
         vit = self.network.vit
         x = vit.embed(grid)
         kept = torch.randperm(x.shape[1] - 1)[: self.settings.kept_tokens] + 1
@@ -201,7 +275,9 @@ class Trainer:
         return seen
 
     def choose_texts(self, rows: Tensor, drawn: Tensor, logits: Tensor) -> dict[str, Tensor]:
-        """Return the places of the texts of a step, by kind: captions caption by caption, and prompts of one template."""
+        """Return the places of the texts of a step, by kind: captions caption by caption, and
+        prompts of one template.
+        """
         stage, vectors = self.stage, self.texts.vectors
         captions = torch.stack([torch.randperm(5)[: stage.captions] for _ in rows])
         template = 0 if self.rng.random() < 0.4 else self.rng.randrange(len(vectors["prompts"]))
@@ -210,34 +286,52 @@ class Trainer:
             "words": torch.randint(len(vectors["words"]), (stage.words,)),
             "prompts": 1000 * template + choose_classes(logits, stage.prompts),
             "hypernyms": torch.randint(len(vectors["hypernyms"]), (stage.hypernyms,)),
-            "phrases": torch.tensor([self.texts.drawing_phrase(one, self.rng) for one in drawn.tolist()]),
+            "phrases": torch.tensor(
+                [self.texts.drawing_phrase(one, self.rng) for one in drawn.tolist()]
+            ),
         }
 
     def read(self, chosen: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the unit vectors of the texts by kind, and how far the short ones have moved from MiniLM's."""
-        before = {kind: self.texts.vectors[kind].reshape(-1, 384)[places] for kind, places in chosen.items()}
+        """Return the unit vectors of the texts by kind, and how far the short ones have moved from
+        MiniLM's.
+        """
+        before = {
+            kind: self.texts.vectors[kind].reshape(-1, 384)[places]
+            for kind, places in chosen.items()
+        }
         anchor = torch.zeros(())
         if self.stage.text_rate:
-            tokens = {kind: [self.texts.tokens[kind][place] for place in places.tolist()] for kind, places in chosen.items()}
+            tokens = {
+                kind: [self.texts.tokens[kind][place] for place in places.tolist()]
+                for kind, places in chosen.items()
+            }
             captions = self.network.text(*pad(tokens.pop("captions")))
             short = self.network.text(*pad([row for rows in tokens.values() for row in rows]))
             anchor = (1 - (short * torch.cat([before[kind] for kind in tokens])).sum(dim=1)).mean()
             sentences = torch.cat([captions, short])
         else:
-            noisy = before["captions"] + self.settings.caption_noise * torch.randn_like(before["captions"])
+            noisy = before["captions"] + self.settings.caption_noise * torch.randn_like(
+                before["captions"]
+            )
             sentences = torch.cat([unit(noisy), *list(before.values())[1:]])
-        texts = self.network.encode_sentences(sentences).split([len(places) for places in chosen.values()])
+        texts = self.network.encode_sentences(sentences).split(
+            [len(places) for places in chosen.values()]
+        )
         return dict(zip(chosen, texts, strict=True)), anchor
 
     def word_term(self, images: Tensor, texts: Tensor, logits: Tensor, places: Tensor) -> Tensor:
-        """Return KL, over the pictures of the batch, from how the untrained path ranks them for each word."""
+        """Return KL, over the pictures of the batch, from how the untrained path ranks them for
+        each word.
+        """
         scale = self.settings.teacher_scale
         known = unit((logits / self.config.class_temperature).softmax(dim=1) @ self.teacher_classes)
         wanted = unit(self.texts.vectors["words"][places] - self.teacher_mean) @ known.T * scale
         return like(texts @ images.T * scale * math.sqrt(2), wanted.log_softmax(dim=1))
 
     def hypernym_term(self, scores: Tensor, logits: Tensor, places: Tensor) -> Tensor:
-        """Return KL, over the pictures of the batch, from their probabilities of all classes below each word."""
+        """Return KL, over the pictures of the batch, from their probabilities of all classes below
+        each word.
+        """
         below = self.texts.covers[places] @ logits.softmax(dim=1).T + 1e-4
         return like(scores, (below / below.sum(dim=1, keepdim=True)).log())
 
@@ -260,8 +354,16 @@ class Trainer:
 
     def save_round(self, rounds: int) -> None:
         """Write what a resumed run needs, aside and then renamed."""
-        state = {"rounds": rounds, "network": self.network.state_dict(), "averaged": self.averaged, "updates": self.updates}
-        save(state | {"optimiser": self.optimiser.state_dict()}, self.work / f"{self.stage.name}.rounds.pt")
+        state = {
+            "rounds": rounds,
+            "network": self.network.state_dict(),
+            "averaged": self.averaged,
+            "updates": self.updates,
+        }
+        save(
+            state | {"optimiser": self.optimiser.state_dict()},
+            self.work / f"{self.stage.name}.rounds.pt",
+        )
 
     def use_average(self) -> None:
         """Put the averaged weights into the network."""
@@ -271,7 +373,9 @@ class Trainer:
 
 
 def start_network(work: Path, config: MiniConfig, texts: TextBank) -> MiniNetwork:
-    """Return the network with the published stem and MiniLM, its class vectors those of MiniLM for the class names."""
+    """Return the network with the published stem and MiniLM, its class vectors those of MiniLM for
+    the class names.
+    """
     network = MiniNetwork(config)
     network.stem, network.text = load_stem(), load_minilm(extract_minilm(work), config)
     mean = texts.vectors["classes"].mean(dim=0)
@@ -282,7 +386,9 @@ def start_network(work: Path, config: MiniConfig, texts: TextBank) -> MiniNetwor
 
 @torch.no_grad()
 def draw_back(stem: LiteStem, share: float) -> None:
-    """Keep a share of how far the tail's weights have moved from the published ones (Wortsman et al. 2022, arXiv:2109.01903)."""
+    """Keep a share of how far the tail's weights have moved from the published ones (Wortsman et
+    al. 2022, arXiv:2109.01903).
+    """
     if share < 1:
         published = load_stem().tail_parameters()
         for name, weight in stem.tail_parameters().items():
@@ -305,7 +411,9 @@ def save(state: dict[str, object], path: Path) -> None:
 
 
 def train(work: Path, settings: Settings, stages: tuple[Stage, ...] = STAGES) -> None:
-    """Run the stages, each from the end of the one before; what is finished is not done again. Writes ``STAGE.pt`` for each."""
+    """Run the stages, each from the end of the one before; what is finished is not done again.
+    Writes ``STAGE.pt`` for each.
+    """
     before: Path | None = None
     for stage in stages:
         finished = work / f"{stage.name}.pt"
@@ -314,7 +422,9 @@ def train(work: Path, settings: Settings, stages: tuple[Stage, ...] = STAGES) ->
             if before is not None:
                 trainer.network.load_state_dict(torch.load(before, weights_only=True))
                 draw_back(trainer.network.stem, stage.tail_share)
-                trainer.averaged = {name: weight.detach().clone() for name, weight in trainer.trained.items()}
+                trainer.averaged = {
+                    name: weight.detach().clone() for name, weight in trainer.trained.items()
+                }
             trainer.run()
             trainer.use_average()
             save(trainer.network.state_dict(), finished)

@@ -7,17 +7,12 @@
 """
 
 from vitsearch._version import __version__
-from vitsearch.classify import (
-    Calibration,
-    Classifier,
-    Label,
-    LinearClassifier,
-    TipClassifier,
-    calibrate,
-    parse_labels,
-    zero_shot_classifier,
-)
+from vitsearch.classifiers import ImageClassifier, load_classifier
+from vitsearch.classifiers.finetune import FinetuneReport, FinetuneSettings, FinetuneStep, finetune
 from vitsearch.collection import Collection, MilvusCollection
+from vitsearch.collection.maintain import TuneReport, tune_collection
+from vitsearch.collection.query import Term, parse_query
+from vitsearch.collection.update import index_folder
 from vitsearch.encoders import Encoder, ImageEncoder, load_encoder
 from vitsearch.errors import (
     ClassifierError,
@@ -32,10 +27,7 @@ from vitsearch.errors import (
     RecipeError,
     VitsearchError,
 )
-from vitsearch.explain import Explanation, explain
-from vitsearch.finetune import FinetuneReport, FinetuneSettings, FinetuneStep, finetune
-from vitsearch.indexing import index_folder
-from vitsearch.labelling import (
+from vitsearch.evaluation import (
     Accuracy,
     ClassMap,
     Comparison,
@@ -53,14 +45,30 @@ from vitsearch.labelling import (
     train_on,
     write_class_map,
 )
-from vitsearch.query import Term, parse_query
-from vitsearch.recipes import Recipe, load_recipe
-from vitsearch.sidecars import SidecarReport, write_sidecars
-from vitsearch.sorting import SortReport, sort_into
-from vitsearch.supervised import ImageClassifier, load_classifier
-from vitsearch.tuning import TuneReport, tune_collection
-from vitsearch.types import IndexReport, Photo, PhotoInfo, Prediction, Progress, SearchResult, SkippedPhoto
-from vitsearch.where import Where, parse_where
+from vitsearch.explain import Explanation, explain
+from vitsearch.filters import Where, parse_where
+from vitsearch.index.recipe import Recipe, load_recipe
+from vitsearch.labels import (
+    Calibration,
+    Classifier,
+    Label,
+    LinearClassifier,
+    TipClassifier,
+    calibrate,
+    parse_labels,
+    zero_shot_classifier,
+)
+from vitsearch.outputs.sidecars import SidecarReport, write_sidecars
+from vitsearch.outputs.sorting import SortReport, sort_into
+from vitsearch.types import (
+    IndexReport,
+    Photo,
+    PhotoInfo,
+    Prediction,
+    Progress,
+    SearchResult,
+    SkippedPhoto,
+)
 
 __all__ = [
     "Accuracy",

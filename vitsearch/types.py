@@ -6,20 +6,17 @@ from typing import Literal, NamedTuple
 State = Literal["failed", "skipped"]
 Bound = Literal["decoding", "disk", "model", "storing", "looking"]
 STAGES = ("walk", "read", "decode", "prepare", "encode", "store", "build")
-Activation = Literal["softmax", "sigmoid"]  # of classes: probabilities that sum to 1, or each by itself
+Activation = Literal[
+    "softmax", "sigmoid"
+]  # of classes: probabilities that sum to 1, or each by itself
 RunStage = Literal["looking", "loading", "embedding", "building"]
-
-
-def raw_path(path: str) -> bytes:
-    """Return the bytes of a path as the file system has them; paths are in order by these, and surrogates are bytes that are no UTF-8."""
-    return path.encode("utf-8", "surrogateescape")
 
 
 class Found(NamedTuple):
     """One file met while walking a folder: its path relative to the root with ``/``, and its stat.
 
-    ``problem`` is a reason to skip the file without opening it (a pipe, a broken link), else None. It is a tuple because one is made for
-    every file of every run.
+    ``problem`` is a reason to skip the file without opening it (a pipe, a broken link), else None.
+    It is a tuple because one is made for every file of every run.
     """
 
     path: str
@@ -32,7 +29,8 @@ class Found(NamedTuple):
 class PhotoInfo:
     """What a photo's file says about it: size in pixels as displayed, and EXIF where present.
 
-    ``taken_at`` is ISO 8601 local time to the second, ``latitude`` and ``longitude`` are in degrees (north and east positive).
+    ``taken_at`` is ISO 8601 local time to the second, ``latitude`` and ``longitude`` are in degrees
+    (north and east positive).
     """
 
     width: int
@@ -68,7 +66,9 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One label for one photo, with its probability; ``photo_id`` is 0 outside collections, ``path`` "" for a picture without a file."""
+    """One label for one photo, with its probability; ``photo_id`` is 0 outside collections,
+    ``path`` "" for a picture without a file.
+    """
 
     path: str
     label: str
@@ -78,7 +78,9 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class SkippedPhoto:
-    """A file that is not in the collection: ``failed`` (could not be read) or ``skipped`` (not opened), and why."""
+    """A file that is not in the collection: ``failed`` (could not be read) or ``skipped`` (not
+    opened), and why.
+    """
 
     path: str
     state: State
@@ -87,10 +89,12 @@ class SkippedPhoto:
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """Seconds of work in each stage of a run of indexing, summed over its threads, and ``wall``, the seconds that passed.
+    """Seconds of work in each stage of a run of indexing, summed over its threads, and ``wall``,
+    the seconds that passed.
 
-    ``walk`` looks for files, ``read`` also hashes, ``prepare`` resizes, ``store`` is the database, ``build`` the index. ``bound`` is what
-    the run waited for, the busiest of its threads: more cores help where that is decoding, a faster disk, or a chip for the model.
+    ``walk`` looks for files, ``read`` also hashes, ``prepare`` resizes, ``store`` is the database,
+    ``build`` the index. ``bound`` is what the run waited for, the busiest of its threads: more
+    cores help where that is decoding, a faster disk, or a chip for the model.
     """
 
     walk: float
@@ -114,9 +118,9 @@ class Stages:
 class IndexReport:
     """The outcome of one run of indexing, in photos; times in seconds.
 
-    ``indexed`` counts new and changed photos, ``failed`` and ``skipped`` all such files now in the folder,
-    ``seconds`` runs from the first folder read until the results are searchable without ``load_seconds`` (imports, model);
-    ``stages`` says where they went.
+    ``indexed`` counts new and changed photos, ``failed`` and ``skipped`` all such files now in the
+    folder, ``seconds`` runs from the first folder read until the results are searchable without
+    ``load_seconds`` (imports, model); ``stages`` says where they went.
     """
 
     indexed: int
@@ -133,7 +137,9 @@ class IndexReport:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: photos done of the total of this stage, and how many of them failed; ``note`` is a line to show a person."""
+    """How far a run is: photos done of the total of this stage, and how many of them failed;
+    ``note`` is a line to show a person.
+    """
 
     stage: RunStage
     done: int

@@ -1,10 +1,13 @@
-"""The processor time that nothing can do without: bare scaled decode and bare forward pass: MODEL PHOTOS.
+"""The processor time that nothing can do without: bare scaled decode and bare forward pass: MODEL
+PHOTOS.
 
-As many processes as usable cores share the photos, one thread each, so that the cores are as loaded as in a real run. Decode is Pillow
-with ``draft``, from bytes in memory, down to no side below twice what the model resizes to: at once that side, which is given beside it,
-vectors move by a cosine of up to 0.015. Forward is the image tower on batches that are there already, in ONNX Runtime and, where MODEL is
-a folder, in PyTorch, in float32, in the faster of two sizes of batches. No resize, no hashing, no storing. The bound is cores / (seconds of
-decode + of the fastest forward). MODEL is `mini` or a folder of model.py.
+As many processes as usable cores share the photos, one thread each, so that the cores are as loaded
+as in a real run. Decode is Pillow with ``draft``, from bytes in memory, down to no side below twice
+what the model resizes to: at once that side, which is given beside it, vectors move by a cosine of
+up to 0.015. Forward is the image tower on batches that are there already, in ONNX Runtime and,
+where MODEL is a folder, in PyTorch, in float32, in the faster of two sizes of batches. No resize,
+no hashing, no storing. The bound is cores / (seconds of decode + of the fastest forward). MODEL is
+`mini` or a folder of model.py.
 """
 
 import io
@@ -29,7 +32,9 @@ FORWARD = 64  # pictures a process runs forward; more would tell no more
 def main() -> None:
     """Print seconds a photo and the bound in photos a second."""
     source, folder = sys.argv[1], Path(sys.argv[2])
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     files, side = sorted(folder.iterdir()), SIDES.get(source, SIDE)
     runtimes = {"onnx forward": onnx_forward}
     if source != "mini":
@@ -38,11 +43,17 @@ def main() -> None:
     with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
         costs = {}
         for name, least in (("decode", 2 * side), ("decode to the side at once", side)):
-            costs[name] = sum(pool.map(run, [(decode, files[place::cores], least) for place in range(cores)])) / len(files)
+            costs[name] = sum(
+                pool.map(run, [(decode, files[place::cores], least) for place in range(cores)])
+            ) / len(files)
         for name, forward in runtimes.items():
-            costs[name] = min(sum(pool.map(run, [(forward, source, batch)] * cores)) / cores for batch in BATCHES)
+            costs[name] = min(
+                sum(pool.map(run, [(forward, source, batch)] * cores)) / cores for batch in BATCHES
+            )
     best = min(costs[name] for name in runtimes)
-    print(json.dumps({"count": len(files), "rate": cores / (costs["decode"] + best), "stages": costs}))
+    print(
+        json.dumps({"count": len(files), "rate": cores / (costs["decode"] + best), "stages": costs})
+    )
 
 
 def run(job: tuple) -> float:
@@ -117,7 +128,14 @@ def export(source: Path) -> None:
     model = open_clip.create_model(f"local-dir:{source / 'open_clip'}").eval().visual
     pixels, aside = torch.from_numpy(drawn(2)), source / "image.part.onnx"
     axes = ({0: torch.export.Dim.DYNAMIC},)
-    program = torch.onnx.export(model, (pixels,), dynamo=True, dynamic_shapes=axes, input_names=["pixels"], output_names=["vectors"])
+    program = torch.onnx.export(
+        model,
+        (pixels,),
+        dynamo=True,
+        dynamic_shapes=axes,
+        input_names=["pixels"],
+        output_names=["vectors"],
+    )
     program.save(aside, external_data=False)
     aside.rename(source / "image.onnx")
 

@@ -1,4 +1,6 @@
-"""Run a program to its end and say what it cost: its last line of JSON, wall time, and the memory of all its processes."""
+"""Run a program to its end and say what it cost: its last line of JSON, wall time, and the memory
+of all its processes.
+"""
 
 import json
 import os
@@ -17,7 +19,9 @@ EVERY = 0.5  # seconds between two looks at the memory; a look takes some millis
 
 @dataclass(frozen=True)
 class Run:
-    """One run: what it printed, seconds from start to end, and bytes: of its largest process, and at most of all together."""
+    """One run: what it printed, seconds from start to end, and bytes: of its largest process, and
+    at most of all together.
+    """
 
     said: dict[str, Any]
     whole: float
@@ -44,10 +48,14 @@ class Watch:
 
 
 def run(command: list[str | Path], *, env: dict[str, str], limit: float) -> Run:
-    """Run a command; raises Failed with its last line of error, also where it takes more than ``limit`` seconds."""
+    """Run a command; raises Failed with its last line of error, also where it takes more than
+    ``limit`` seconds.
+    """
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         began = time.perf_counter()
-        process = subprocess.Popen(command, stdout=output, stderr=errors, env=env, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=errors, env=env, start_new_session=True
+        )
         watch = Watch(process.pid)
         timer = threading.Timer(limit, os.killpg, (process.pid, signal.SIGKILL))
         threads = [timer, threading.Thread(target=watch.run)]
@@ -62,11 +70,15 @@ def run(command: list[str | Path], *, env: dict[str, str], limit: float) -> Run:
             watch.ended.set()
             for thread in threads:
                 thread.join()
-            with suppress(ProcessLookupError):  # nobody outlives it, and it does not outlive an interrupt
+            with suppress(
+                ProcessLookupError
+            ):  # nobody outlives it, and it does not outlive an interrupt
                 os.killpg(process.pid, signal.SIGKILL)
         said, wrong = whole_text(output), whole_text(errors)
     if process.returncode:
-        late = f"not done after {limit:.0f} s" if whole >= limit else f"exit code {process.returncode}"
+        late = (
+            f"not done after {limit:.0f} s" if whole >= limit else f"exit code {process.returncode}"
+        )
         raise Failed((wrong.strip() or late).splitlines()[-1])
     largest = usage.ru_maxrss * 1024
     return Run(last_json(said), whole, largest, max(largest, watch.peak))

@@ -1,7 +1,8 @@
 """Save one ViT-B-32 with random weights for every program: python benchmarks/peers/model.py FOLDER.
 
-FOLDER/open_clip is open_clip's layout, FOLDER/transformers that of transformers with equal weights (checked: both image towers give the
-same vectors to 1e-5), FOLDER/sentence-transformers the module files of sentence-transformers around the latter. What is there is kept.
+FOLDER/open_clip is open_clip's layout, FOLDER/transformers that of transformers with equal weights
+(checked: both image towers give the same vectors to 1e-5), FOLDER/sentence-transformers the module
+files of sentence-transformers around the latter. What is there is kept.
 """
 
 import argparse
@@ -15,7 +16,10 @@ import transformers
 from safetensors.torch import save_file
 
 ARCHITECTURE = "ViT-B-32"
-PREPROCESS = {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]}
+PREPROCESS = {
+    "mean": [0.48145466, 0.4578275, 0.40821073],
+    "std": [0.26862954, 0.26130258, 0.27577711],
+}
 PLACES = {  # in transformers' model, and in open_clip's
     "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
     "text_model.embeddings.position_embedding.weight": "positional_embedding",
@@ -46,12 +50,21 @@ def converted(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     result["text_projection.weight"] = state["text_projection"].T
     for tower, prefix in (("text_model", ""), ("vision_model", "visual.")):
         for layer in range(12):
-            here, there = f"{tower}.encoder.layers.{layer}", f"{prefix}transformer.resblocks.{layer}"
+            here, there = (
+                f"{tower}.encoder.layers.{layer}",
+                f"{prefix}transformer.resblocks.{layer}",
+            )
             names |= {f"{here}.{ours}": f"{there}.{theirs}" for ours, theirs in LAYER.items()}
             for kind in ("weight", "bias"):
-                for letter, part in zip("qkv", state[f"{there}.attn.in_proj_{kind}"].chunk(3), strict=True):
+                for letter, part in zip(
+                    "qkv", state[f"{there}.attn.in_proj_{kind}"].chunk(3), strict=True
+                ):
                     result[f"{here}.self_attn.{letter}_proj.{kind}"] = part
-    return result | {f"{ours}.{kind}": state[f"{theirs}.{kind}"] for ours, theirs in names.items() for kind in ("weight", "bias")}
+    return result | {
+        f"{ours}.{kind}": state[f"{theirs}.{kind}"]
+        for ours, theirs in names.items()
+        for kind in ("weight", "bias")
+    }
 
 
 def save_open_clip(folder: Path) -> torch.nn.Module:
@@ -61,16 +74,33 @@ def save_open_clip(folder: Path) -> torch.nn.Module:
     folder.mkdir(parents=True)
     config = {"model_cfg": open_clip.get_model_config(ARCHITECTURE), "preprocess_cfg": PREPROCESS}
     (folder / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
-    save_file({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, folder / "open_clip_model.safetensors")
+    save_file(
+        {name: tensor.contiguous() for name, tensor in net.state_dict().items()},
+        folder / "open_clip_model.safetensors",
+    )
     return net
 
 
 def save_transformers(folder: Path, net: torch.nn.Module) -> None:
     """Save the same weights as transformers' CLIPModel, with tokenizer and processor."""
     heads = {"hidden_act": "gelu", "num_hidden_layers": 12}
-    text = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8, "eos_token_id": 49407, "pad_token_id": 49407}
-    vision = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "image_size": 224, "patch_size": 32}
-    config = transformers.CLIPConfig(text_config=text | heads, vision_config=vision | heads, projection_dim=512)
+    text = {
+        "hidden_size": 512,
+        "intermediate_size": 2048,
+        "num_attention_heads": 8,
+        "eos_token_id": 49407,
+        "pad_token_id": 49407,
+    }
+    vision = {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_attention_heads": 12,
+        "image_size": 224,
+        "patch_size": 32,
+    }
+    config = transformers.CLIPConfig(
+        text_config=text | heads, vision_config=vision | heads, projection_dim=512
+    )
     twin = transformers.CLIPModel(config).eval()
     twin.load_state_dict(converted(dict(net.state_dict())), strict=True)
     pixels = torch.randn(2, 3, 224, 224)
@@ -80,7 +110,9 @@ def save_transformers(folder: Path, net: torch.nn.Module) -> None:
     if difference > 1e-5:
         raise SystemExit(f"the two layouts give vectors that differ by {difference:.1e}")
     twin.save_pretrained(folder)
-    transformers.CLIPProcessor(transformers.CLIPImageProcessor(), tokenizer()).save_pretrained(folder)
+    transformers.CLIPProcessor(transformers.CLIPImageProcessor(), tokenizer()).save_pretrained(
+        folder
+    )
 
 
 def tokenizer() -> transformers.CLIPTokenizer:
@@ -93,16 +125,25 @@ def tokenizer() -> transformers.CLIPTokenizer:
 
 
 def save_sentence_transformers(folder: Path, model: Path) -> None:
-    """Write the module files that the published CLIP of sentence-transformers has, around transformers' folder."""
+    """Write the module files that the published CLIP of sentence-transformers has, around
+    transformers' folder.
+    """
     folder.mkdir(parents=True)
     (folder / "0_CLIPModel").symlink_to(model.resolve(), target_is_directory=True)
-    module = {"idx": 0, "name": "0", "path": "0_CLIPModel", "type": "sentence_transformers.models.CLIPModel"}
+    module = {
+        "idx": 0,
+        "name": "0",
+        "path": "0_CLIPModel",
+        "type": "sentence_transformers.models.CLIPModel",
+    }
     (folder / "modules.json").write_text(json.dumps([module]), encoding="utf-8")
 
 
 def main() -> None:
     """Save the three folders, whole or not at all."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     if folder.exists():

@@ -1,8 +1,10 @@
-"""Cut sets of photos from large photographs: python benchmarks/peers/photos.py SOURCES FOLDER --count N.
+"""Cut sets of photos from large photographs: python benchmarks/peers/photos.py SOURCES FOLDER
+--count N.
 
-SOURCES holds photographs anywhere below it; their paths are sorted, symbolic links and pictures with transparency left out. Each photo is
-a seeded piece of one of them, of at least half the wanted size, so nothing is enlarged more than twice; JPEG quality is 90. Photos that
-are there already are kept, those beyond N removed.
+SOURCES holds photographs anywhere below it; their paths are sorted, symbolic links and pictures
+with transparency left out. Each photo is a seeded piece of one of them, of at least half the wanted
+size, so nothing is enlarged more than twice; JPEG quality is 90. Photos that are there already are
+kept, those beyond N removed.
 """
 
 import argparse
@@ -31,7 +33,9 @@ def opened(source: Path) -> Image.Image:
 def large_enough(source: Path, size: tuple[int, int]) -> bool:
     """Tell whether a photograph covers half the size without being enlarged more than twice."""
     with Image.open(source) as image:
-        return image.mode == "RGB" and all(2 * have >= want for have, want in zip(image.size, size, strict=True))
+        return image.mode == "RGB" and all(
+            2 * have >= want for have, want in zip(image.size, size, strict=True)
+        )
 
 
 def cut(source: Path, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
@@ -44,7 +48,9 @@ def cut(source: Path, size: tuple[int, int], rng: np.random.Generator) -> Image.
     return image.resize(size, Image.Resampling.LANCZOS, box=(left, top, left + width, top + height))
 
 
-def make_set(sources: list[Path], folder: Path, count: int, *, size: tuple[int, int], suffix: str) -> None:
+def make_set(
+    sources: list[Path], folder: Path, count: int, *, size: tuple[int, int], suffix: str
+) -> None:
     """Fill a folder with ``count`` photos of one size and kind."""
     large = [source for source in sources if large_enough(source, size)]
     if not large:
@@ -64,13 +70,19 @@ def make_set(sources: list[Path], folder: Path, count: int, *, size: tuple[int, 
 
 def main() -> None:
     """Cut the sets that are asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("sources", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--sets", nargs="*", choices=list(SETS), default=list(SETS))
     chosen = parser.parse_args()
-    files = sorted(file for file in chosen.sources.rglob("*") if file.suffix.lower() in {".jpg", ".jpeg", ".png"})
+    files = sorted(
+        file
+        for file in chosen.sources.rglob("*")
+        if file.suffix.lower() in {".jpg", ".jpeg", ".png"}
+    )
     sources = [file for file in files if not file.is_symlink()]
     for name in chosen.sets:
         size, suffix = SETS[name]

@@ -1,7 +1,8 @@
 """Vectors of a folder of photos with `clip-retrieval inference`: MODEL PHOTOS OUT BATCH WORKERS.
 
-Its own statistics are read: the time from asking for the first batch until the last one is written to its buffer, past loading and
-warming up; listing the files and the last flush to disk are not in it.
+Its own statistics are read: the time from asking for the first batch until the last one is written
+to its buffer, past loading and warming up; listing the files and the last flush to disk are not in
+it.
 """
 
 import json

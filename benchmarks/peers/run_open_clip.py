@@ -32,7 +32,9 @@ if __name__ == "__main__":
     began = time.perf_counter()
     rows = []
     with torch.inference_mode():
-        for pixels in DataLoader(Photos(folder, preprocess), batch_size=int(batch), num_workers=int(workers)):
+        for pixels in DataLoader(
+            Photos(folder, preprocess), batch_size=int(batch), num_workers=int(workers)
+        ):
             rows.append(model.encode_image(pixels, normalize=True).numpy())
     np.save(f"{out}/vectors.npy", np.concatenate(rows))
     report(sum(map(len, rows)), began)

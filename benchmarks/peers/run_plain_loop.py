@@ -1,4 +1,6 @@
-"""Vectors of a folder of photos with `mini` in a plain loop, PIL then the model, batch after batch: PHOTOS OUT BATCH."""
+"""Vectors of a folder of photos with `mini` in a plain loop, PIL then the model, batch after batch:
+PHOTOS OUT BATCH.
+"""
 
 import sys
 import time

@@ -1,7 +1,7 @@
 """Vectors of a folder of photos with sentence-transformers: MODEL PHOTOS OUT BATCH WORKERS.
 
-Its page about image search gives all pictures to one call of ``encode``, which would keep every decoded photo in memory; here it is one
-call for each batch, with equal work.
+Its page about image search gives all pictures to one call of ``encode``, which would keep every
+decoded photo in memory; here it is one call for each batch, with equal work.
 """
 
 import sys
@@ -19,6 +19,8 @@ began = time.perf_counter()
 files, size, rows = sorted(Path(folder).iterdir()), int(batch), []
 for start in range(0, len(files), size):
     images = [Image.open(file) for file in files[start : start + size]]
-    rows.append(model.encode(images, batch_size=size, normalize_embeddings=True, show_progress_bar=False))
+    rows.append(
+        model.encode(images, batch_size=size, normalize_embeddings=True, show_progress_bar=False)
+    )
 np.save(f"{out}/vectors.npy", np.concatenate(rows))
 report(len(files), began)

@@ -1,4 +1,6 @@
-"""Vectors of a folder of photos with transformers' CLIPModel and its processor, batch by batch: MODEL PHOTOS OUT BATCH WORKERS."""
+"""Vectors of a folder of photos with transformers' CLIPModel and its processor, batch by batch:
+MODEL PHOTOS OUT BATCH WORKERS.
+"""
 
 import sys
 import time
@@ -17,7 +19,9 @@ began = time.perf_counter()
 files, size, rows = sorted(Path(folder).iterdir()), int(batch), []
 with torch.inference_mode():
     for start in range(0, len(files), size):
-        inputs = processor(images=[Image.open(file) for file in files[start : start + size]], return_tensors="pt")
+        inputs = processor(
+            images=[Image.open(file) for file in files[start : start + size]], return_tensors="pt"
+        )
         found = model.get_image_features(**inputs)
         rows.append(torch.nn.functional.normalize(getattr(found, "pooler_output", found)).numpy())
 np.save(f"{out}/vectors.npy", np.concatenate(rows))

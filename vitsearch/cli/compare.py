@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vitsearch.cli import show
+from vitsearch.cli import output as show
 from vitsearch.cli.label import chosen_templates, lines_of
 from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
 
 if TYPE_CHECKING:
-    from vitsearch.labelling import ClassMap, Comparison, Way
-    from vitsearch.sheet import Section, Verdict
+    from vitsearch.evaluation import ClassMap, Comparison, Way
+    from vitsearch.outputs.contact_sheet import Section, Verdict
 
 SHOWN = 20  # disagreements printed, and labels
 NAMED = 3  # classes of a label
@@ -26,14 +26,43 @@ COLUMNS = ("path", "way", "label", "score", "truth", "right")
 
 @click.command()
 @PHOTOS
-@click.option("--labels", metavar="A,B,C", help='The labels, with commas between: "cat, dog = hound, animal > bird".')
+@click.option(
+    "--labels",
+    metavar="A,B,C",
+    help='The labels, with commas between: "cat, dog = hound, animal > bird".',
+)
 @click.option("--labels-file", metavar="FILE", help="The labels, one a line.")
-@click.option("--model", default="mini", show_default=True, metavar="NAME", help="mini, hf:ORG/NAME, timm:NAME, local-dir:DIR.")
-@click.option("--truth", metavar="folders|FILE.csv", help="The photos' true labels: their folder's name, or path,label.")
-@click.option("--template", "templates", multiple=True, metavar="T", help="plain, simple, imagenet, or your own with {}; may be repeated.")
-@click.option("--class-map", "class_map", metavar="FILE", help="Which class is which label: read, or written where there is no such file.")
+@click.option(
+    "--model",
+    default="mini",
+    show_default=True,
+    metavar="NAME",
+    help="mini, hf:ORG/NAME, timm:NAME, local-dir:DIR.",
+)
+@click.option(
+    "--truth",
+    metavar="folders|FILE.csv",
+    help="The photos' true labels: their folder's name, or path,label.",
+)
+@click.option(
+    "--template",
+    "templates",
+    multiple=True,
+    metavar="T",
+    help="plain, simple, imagenet, or your own with {}; may be repeated.",
+)
+@click.option(
+    "--class-map",
+    "class_map",
+    metavar="FILE",
+    help="Which class is which label: read, or written where there is no such file.",
+)
 @click.option("--confusion", metavar="FILE.png", help="Draw the confusion matrices; needs --truth.")
-@click.option("--sheet", metavar="FILE", help="Draw the photos on which they disagree as FILE.html, .png or .jpg.")
+@click.option(
+    "--sheet",
+    metavar="FILE",
+    help="Draw the photos on which they disagree as FILE.html, .png or .jpg.",
+)
 @click.option("--output", metavar="FILE", help="Write every answer to FILE.csv or FILE.jsonl.")
 @COLLECTION
 @DEVICE
@@ -41,29 +70,41 @@ COLUMNS = ("path", "way", "label", "score", "truth", "right")
 def compare(photos: str, labels: str | None, labels_file: str | None, **options: Any) -> int:
     """Compare zero-shot, a supervised MODEL and (with --truth) a probe on the indexed PHOTOS.
 
-    The classes of MODEL that are a label, by name, synonym or WordNet's hypernyms ("dog": all breeds), count for it;
-    scores are probabilities among the labels.
-    Rates of zero-shot and probe are of labelling stored vectors, that of MODEL includes reading the photos.
+    The classes of MODEL that are a label, by name, synonym or WordNet's hypernyms ("dog": all
+    breeds), count for it; scores are probabilities among the labels. Rates of zero-shot and probe
+    are of labelling stored vectors, that of MODEL includes reading the photos.
     """
-    from vitsearch.classify import check_templates
+    from vitsearch.classifiers import load_classifier
     from vitsearch.collection import Collection
-    from vitsearch.labelling import compare as compared
-    from vitsearch.supervised import load_classifier
+    from vitsearch.evaluation import compare as compared
+    from vitsearch.labels import check_templates
 
     if (labels is None) == (labels_file is None):
-        raise click.UsageError("give the labels with either --labels or --labels-file", click.get_current_context())
+        raise click.UsageError(
+            "give the labels with either --labels or --labels-file", click.get_current_context()
+        )
     if options["confusion"] and not options["truth"]:
         raise click.UsageError("--confusion needs --truth", click.get_current_context())
     names = labels.split(",") if labels is not None else lines_of(Path(labels_file or ""))
     _check_files(len(names), options)
     templates = chosen_templates(options["templates"])
     check_templates(templates)
-    with Collection.open(photos, collection=options["collection"], device=options["device"]) as found:
+    with Collection.open(
+        photos, collection=options["collection"], device=options["device"]
+    ) as found:
         network = load_classifier(options["model"], device=options["device"])
-        class_map = _class_map(options["class_map"], network.classes, names, quiet=options["as_json"])
+        class_map = _class_map(
+            options["class_map"], network.classes, names, quiet=options["as_json"]
+        )
         with _bar(found) as bar:
             result = compared(
-                found, names, model=network, truth=options["truth"], templates=templates, class_map=class_map, progress=bar.update
+                found,
+                names,
+                model=network,
+                truth=options["truth"],
+                templates=templates,
+                class_map=class_map,
+                progress=bar.update,
             )
         for text in (*found.notes, *result.notes):
             show.note(f"vitsearch: {text}")
@@ -75,16 +116,18 @@ def compare(photos: str, labels: str | None, labels_file: str | None, **options:
 
 
 def _bar(found: Any) -> Any:
-    from vitsearch.cli.progress import photo_bar
+    from vitsearch.cli.output import photo_bar
 
     return photo_bar(len(found), "classifying")
 
 
 def _check_files(labels: int, options: dict[str, Any]) -> None:
-    """Raise VitsearchError for a file that cannot be written: said before long work, not after it."""
-    from vitsearch.confusion import check_confusion
+    """Raise VitsearchError for a file that cannot be written: said before long work,
+    not after it.
+    """
     from vitsearch.errors import VitsearchError
-    from vitsearch.sheet import check_suffix
+    from vitsearch.outputs.confusion_matrix import check_confusion
+    from vitsearch.outputs.contact_sheet import check_suffix
 
     if options["output"]:
         show.check_rows_file(Path(options["output"]))
@@ -97,9 +140,13 @@ def _check_files(labels: int, options: dict[str, Any]) -> None:
             raise VitsearchError(f"cannot write {file}: there is no folder {Path(file).parent}")
 
 
-def _class_map(file: str | None, classes: Sequence[str], labels: Sequence[str], *, quiet: bool) -> "ClassMap":
-    """Return the class map of a file, which is written where it is not there, or a derived one; say which classes one that is new has."""
-    from vitsearch.labelling import derive_class_map, read_class_map, write_class_map
+def _class_map(
+    file: str | None, classes: Sequence[str], labels: Sequence[str], *, quiet: bool
+) -> "ClassMap":
+    """Return the class map of a file, which is written where it is not there, or a derived one; say
+    which classes one that is new has.
+    """
+    from vitsearch.evaluation import derive_class_map, read_class_map, write_class_map
 
     if file is not None and Path(file).exists():
         return read_class_map(file, classes, labels)
@@ -107,7 +154,11 @@ def _class_map(file: str | None, classes: Sequence[str], labels: Sequence[str], 
     if file is not None:
         write_class_map(file, derived)
         count = sum(label is not None for label in derived.labels)
-        show.note(f"vitsearch: wrote {file}: {count:,} of {len(classes):,} classes are a label; edit it and run this again")
+        show.note(
+            f"vitsearch: wrote {file}: {count:,} of {len(classes):,} classes are a label; "
+            "edit it "
+            "and run this again"
+        )
     if not quiet:
         _note_classes(derived, labels, "; --class-map FILE to edit" if file is None else "")
     return derived
@@ -115,14 +166,21 @@ def _class_map(file: str | None, classes: Sequence[str], labels: Sequence[str], 
 
 def _note_classes(derived: "ClassMap", labels: Sequence[str], hint: str) -> None:
     """Say for each label that has classes how many, and the first of them."""
-    from vitsearch.classify import parse_labels
+    from vitsearch.labels import parse_labels
 
     names = [label.name for label in parse_labels(labels)]
-    found = [(name, [derived.classes[place] for place in places]) for name, places in zip(names, derived.columns(names), strict=True)]
+    found = [
+        (name, [derived.classes[place] for place in places])
+        for name, places in zip(names, derived.columns(names), strict=True)
+    ]
     said = [(name, classes) for name, classes in found if classes]
     for name, classes in said[:SHOWN]:
         some = ", ".join(classes[:NAMED]) + (", ..." if len(classes) > NAMED else "")
-        show.note(f"vitsearch: {name}: {len(classes):,} {'class' if len(classes) == 1 else 'classes'} ({some}){hint}")
+        show.note(
+            f"vitsearch: {name}: {len(classes):,} "
+            f"{'class' if len(classes) == 1 else 'classes'} "
+            f"({some}){hint}"
+        )
     if len(said) > SHOWN:
         show.note(f"vitsearch: and classes of {len(said) - SHOWN:,} more labels{hint}")
 
@@ -133,13 +191,13 @@ def _note_failed(result: "Comparison") -> None:
             show.note(f"vitsearch: {way.name}: {path}: {reason}")
 
 
-# -- files --------------------------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------
 
 
 def _write_files(result: "Comparison", root: Path, options: dict[str, Any]) -> None:
-    from vitsearch.confusion import write_confusion
-    from vitsearch.page import write_page
-    from vitsearch.sheet import write_sheet
+    from vitsearch.outputs.confusion_matrix import write_confusion
+    from vitsearch.outputs.contact_sheet import write_sheet
+    from vitsearch.outputs.drawing import write_page
 
     if options["output"]:
         rows = list(_rows(result))
@@ -148,14 +206,25 @@ def _write_files(result: "Comparison", root: Path, options: dict[str, Any]) -> N
         show.note(f"vitsearch: wrote {len(rows)} rows to {options['output']}")
     if options["confusion"]:
         matrices = {
-            f"{way.name} {way.accuracy.value:.3f}": way.confusion for way in result.ways if way.accuracy and way.confusion is not None
+            f"{way.name} {way.accuracy.value:.3f}": way.confusion
+            for way in result.ways
+            if way.accuracy and way.confusion is not None
         }
         write_confusion(Path(options["confusion"]), result.labels, matrices)
         show.note(f"vitsearch: wrote {options['confusion']}")
     if options["sheet"]:
         drawn = result.disagreements[:DRAWN]
-        write_sheet(Path(options["sheet"]), _sections(result, drawn), root=root, title=f"Photos on which {_ways(result)} differ")
-        left = f", the first of {len(result.disagreements):,}" if len(drawn) < len(result.disagreements) else ""
+        write_sheet(
+            Path(options["sheet"]),
+            _sections(result, drawn),
+            root=root,
+            title=f"Photos on which {_ways(result)} differ",
+        )
+        left = (
+            f", the first of {len(result.disagreements):,}"
+            if len(drawn) < len(result.disagreements)
+            else ""
+        )
         show.note(f"vitsearch: wrote {len(drawn)} disagreements to {options['sheet']}{left}")
 
 
@@ -167,7 +236,14 @@ def _rows(result: "Comparison") -> Iterator[dict[str, Any]]:
             label, score = way.answers[place] or (None, None)
             right = None if truth is None or label is None else label == truth
             score = None if score is None else round(score, 6)
-            yield {"path": path, "way": way.name, "label": label, "score": score, "truth": truth, "right": right}
+            yield {
+                "path": path,
+                "way": way.name,
+                "label": label,
+                "score": score,
+                "truth": truth,
+                "right": right,
+            }
 
 
 def _content(rows: Sequence[dict[str, Any]], suffix: str) -> str:
@@ -176,7 +252,9 @@ def _content(rows: Sequence[dict[str, Any]], suffix: str) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(row | {"right": "" if row["right"] is None else int(row["right"])} for row in rows)
+    writer.writerows(
+        row | {"right": "" if row["right"] is None else int(row["right"])} for row in rows
+    )
     return out.getvalue()
 
 
@@ -197,15 +275,21 @@ def _ways(result: "Comparison") -> str:
 def _title(result: "Comparison", place: int) -> str:
     if result.truth is None:
         return f"{_ways(result)} disagree"
-    said = [(way.name, answer[0] == result.truth[place]) for way in result.ways if (answer := way.answers[place])]
-    right, wrong = ([name for name, is_right in said if is_right is wanted] for wanted in (True, False))
+    said = [
+        (way.name, answer[0] == result.truth[place])
+        for way in result.ways
+        if (answer := way.answers[place])
+    ]
+    right, wrong = (
+        [name for name, is_right in said if is_right is wanted] for wanted in (True, False)
+    )
     if not right:
         return "all wrong, each otherwise"
     return f"{' and '.join(right)} right, {' and '.join(wrong)} wrong"
 
 
 def _verdicts(result: "Comparison", place: int) -> list["Verdict"]:
-    from vitsearch.sheet import Verdict
+    from vitsearch.outputs.contact_sheet import Verdict
 
     truth = result.truth[place] if result.truth else None
     rows = [
@@ -216,42 +300,83 @@ def _verdicts(result: "Comparison", place: int) -> list["Verdict"]:
     return rows if truth is None else [*rows, Verdict("truth", truth)]
 
 
-# -- for people and programs --------------------------------------------------------------------------------------------
+# -- for people and programs -----------------------------------------------------------------------
 
 
 def _print_json(result: "Comparison") -> None:
-    """Write a line for each way, for each of its classes, for each pair of ways and for each disagreement."""
+    """Write a line for each way, for each of its classes, for each pair of ways and for each
+    disagreement.
+    """
     for way in result.ways:
         low, high = way.accuracy.interval if way.accuracy else (None, None)
-        facts: dict[str, Any] = {"way": way.name, "model": way.model, "photos": way.asked, "failed": len(way.failed)}
-        facts |= {"accuracy": way.accuracy.value if way.accuracy else None, "accuracy_low": low, "accuracy_high": high}
-        show.json_line(facts | {"calibration_error": way.calibration_error, "photos_per_second": round(way.photos_per_second, 1)})
+        facts: dict[str, Any] = {
+            "way": way.name,
+            "model": way.model,
+            "photos": way.asked,
+            "failed": len(way.failed),
+        }
+        facts |= {
+            "accuracy": way.accuracy.value if way.accuracy else None,
+            "accuracy_low": low,
+            "accuracy_high": high,
+        }
+        show.json_line(
+            facts
+            | {
+                "calibration_error": way.calibration_error,
+                "photos_per_second": round(way.photos_per_second, 1),
+            }
+        )
         for label, share in (way.per_class or {}).items():
-            show.json_line({"way": way.name, "class": label, "photos": share.total, "right": share.right})
+            show.json_line(
+                {"way": way.name, "class": label, "photos": share.total, "right": share.right}
+            )
     for pair, share in result.agreement.items():
         show.json_line({"ways": pair, "photos": share.total, "agree": share.right})
     for place in result.disagreements:
-        answers: dict[str, str] = {way.name: answer[0] for way in result.ways if (answer := way.answers[place])}
-        show.json_line({"disagreement": result.photos[place], **answers, "truth": result.truth[place] if result.truth else None})
+        answers: dict[str, str] = {
+            way.name: answer[0] for way in result.ways if (answer := way.answers[place])
+        }
+        show.json_line(
+            {
+                "disagreement": result.photos[place],
+                **answers,
+                "truth": result.truth[place] if result.truth else None,
+            }
+        )
 
 
 def _print_tables(result: "Comparison") -> None:
     judged = result.truth is not None
-    heads = ("way", "model", "photos", *(("accuracy (95 % interval)", "calibration error") if judged else ()), "photos/s")
+    heads = (
+        "way",
+        "model",
+        "photos",
+        *(("accuracy (95 % interval)", "calibration error") if judged else ()),
+        "photos/s",
+    )
     show.table([_way_row(way) for way in result.ways], heads)
     show.line("(photos/s: zero-shot and probe label stored vectors; supervised reads the photos)")
     show.line("")
     show.table(
-        [(f"{one} = {two}", f"{share.value:.4f}", f"{share.right:,} of {share.total:,}") for (one, two), share in result.agreement.items()],
+        [
+            (f"{one} = {two}", f"{share.value:.4f}", f"{share.right:,} of {share.total:,}")
+            for (one, two), share in result.agreement.items()
+        ],
         ("agreement", "share", "photos"),
     )
     if judged:
         show.line("")
-        show.table([_class_row(result, label) for label in result.labels], ("label", *(way.name for way in result.ways)))
+        show.table(
+            [_class_row(result, label) for label in result.labels],
+            ("label", *(way.name for way in result.ways)),
+        )
     show.line("")
     show.line(f"they disagree on {len(result.disagreements):,} of {len(result.photos):,} photos")
     for place in result.disagreements[:SHOWN]:
-        show.line(f"  {show.printable(result.photos[place])}: {show.printable(_said(result, place))}")
+        show.line(
+            f"  {show.printable(result.photos[place])}: {show.printable(_said(result, place))}"
+        )
     if len(result.disagreements) > SHOWN:
         show.line(f"  and {len(result.disagreements) - SHOWN:,} more: --output or --sheet has them")
 
@@ -260,15 +385,30 @@ def _way_row(way: "Way") -> tuple[object, ...]:
     judged: tuple[object, ...] = ()
     if way.accuracy:
         error = "-" if way.calibration_error is None else f"{way.calibration_error:.4f}"
-        judged = (f"{way.accuracy.value:.4f} ({way.accuracy.interval[0]:.4f} to {way.accuracy.interval[1]:.4f})", error)
+        judged = (
+            (
+                f"{way.accuracy.value:.4f} ({way.accuracy.interval[0]:.4f} to "
+                f"{way.accuracy.interval[1]:.4f})"
+            ),
+            error,
+        )
     return (way.name, way.model, f"{way.asked:,}", *judged, f"{way.photos_per_second:,.0f}")
 
 
 def _class_row(result: "Comparison", label: str) -> tuple[object, ...]:
     shares = [(way.per_class or {}).get(label) for way in result.ways]
-    return (label, *(f"{share.value:.3f} ({share.right:,}/{share.total:,})" if share else "-" for share in shares))
+    return (
+        label,
+        *(
+            f"{share.value:.3f} ({share.right:,}/{share.total:,})" if share else "-"
+            for share in shares
+        ),
+    )
 
 
 def _said(result: "Comparison", place: int) -> str:
-    said = [f"{one.who} {one.label}" + ("" if one.score is None else f" {one.score:.2f}") for one in _verdicts(result, place)]
+    said = [
+        f"{one.who} {one.label}" + ("" if one.score is None else f" {one.score:.2f}")
+        for one in _verdicts(result, place)
+    ]
     return ", ".join(said)

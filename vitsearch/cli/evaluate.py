@@ -6,55 +6,93 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vitsearch.cli import show
+from vitsearch.cli import output as show
 from vitsearch.cli.label import chosen_templates, lines_of
 from vitsearch.cli.options import DEVICE, JSON
 
 if TYPE_CHECKING:
-    from vitsearch.labelling import Accuracy, Retrieval
+    from vitsearch.evaluation import Accuracy, Retrieval
 
 WORST = 10
 
 
 @click.command("eval")
 @click.argument("dataset")
-@click.option("--encoder", metavar="NAME", help="The model (`vitsearch models`); mini for a new collection.")
-@click.option("--collection", metavar="DIR", help="Where the collection is, when not in DATASET/.vitsearch.")
-@click.option("--template", "templates", multiple=True, metavar="T", help="plain, simple, imagenet, or your own with {}; may be repeated.")
-@click.option("--labels-file", metavar="FILE", help="What each folder's photos show, one a line: n01440764 := tench.")
-@click.option("--classifier", "trained", metavar="DIR", help="A classifier that `vitsearch train` made, instead of zero-shot.")
-@click.option("--model", metavar="NAME", help="Also a supervised classifier: mini, hf:ORG/NAME, timm:NAME, local-dir:DIR.")
+@click.option(
+    "--encoder", metavar="NAME", help="The model (`vitsearch models`); mini for a new collection."
+)
+@click.option(
+    "--collection", metavar="DIR", help="Where the collection is, when not in DATASET/.vitsearch."
+)
+@click.option(
+    "--template",
+    "templates",
+    multiple=True,
+    metavar="T",
+    help="plain, simple, imagenet, or your own with {}; may be repeated.",
+)
+@click.option(
+    "--labels-file",
+    metavar="FILE",
+    help="What each folder's photos show, one a line: n01440764 := tench.",
+)
+@click.option(
+    "--classifier",
+    "trained",
+    metavar="DIR",
+    help="A classifier that `vitsearch train` made, instead of zero-shot.",
+)
+@click.option(
+    "--model",
+    metavar="NAME",
+    help="Also a supervised classifier: mini, hf:ORG/NAME, timm:NAME, local-dir:DIR.",
+)
 @DEVICE
 @JSON
-def evaluate(dataset: str, trained: str | None, model: str | None, as_json: bool, **options: Any) -> int:
-    """Measure top-1, top-5 and per-class accuracy on DATASET, which holds one folder of photos for each class.
+def evaluate(
+    dataset: str, trained: str | None, model: str | None, as_json: bool, **options: Any
+) -> int:
+    """Measure top-1, top-5 and per-class accuracy on DATASET, which holds one folder of photos for
+    each class.
 
-    Where a file captions.tsv (path, tab, caption) lies in it, retrieval recall at 1, 5 and 10 too. Figures compare with CLIP_benchmark's.
+    Where a file captions.tsv (path, tab, caption) lies in it, retrieval recall at 1, 5 and 10 too.
+    Figures compare with CLIP_benchmark's.
     """
-    from vitsearch.classify import check_templates
+    from vitsearch.classifiers import load_classifier
     from vitsearch.collection import Collection
-    from vitsearch.labelling import evaluate as measured
-    from vitsearch.labelling import load_trained
-    from vitsearch.supervised import load_classifier
+    from vitsearch.evaluation import evaluate as measured
+    from vitsearch.evaluation import load_trained
+    from vitsearch.labels import check_templates
 
     if trained and options["templates"]:
-        raise click.UsageError("--template goes with zero-shot, not with --classifier", click.get_current_context())
+        raise click.UsageError(
+            "--template goes with zero-shot, not with --classifier", click.get_current_context()
+        )
     if trained and options["labels_file"] and not model:
-        raise click.UsageError("--labels-file goes with zero-shot or --model, not with --classifier", click.get_current_context())
+        raise click.UsageError(
+            "--labels-file goes with zero-shot or --model, not with --classifier",
+            click.get_current_context(),
+        )
     templates = chosen_templates(options["templates"])
     check_templates(templates)  # what is wrong is said before the photos are indexed
     labels = lines_of(Path(options["labels_file"])) if options["labels_file"] is not None else None
     classifier = load_trained(trained) if trained is not None else None
     network = load_classifier(model, device=options["device"]) if model is not None else None
     _index(dataset, options)
-    with Collection.open(dataset, collection=options["collection"], device=options["device"]) as found:
-        result = measured(found, classifier, labels=labels if classifier is None else None, templates=templates)
+    with Collection.open(
+        dataset, collection=options["collection"], device=options["device"]
+    ) as found:
+        result = measured(
+            found, classifier, labels=labels if classifier is None else None, templates=templates
+        )
         judged = [result.accuracy] if result.accuracy else []
         if network:
             judged.append(_judged(found, network, labels, result.photos - result.left_out))
         notes = [*found.notes]
     if result.left_out and result.accuracy:
-        notes.append(f"{result.left_out:,} of {result.photos:,} photos lie in no folder and are left out")
+        notes.append(
+            f"{result.left_out:,} of {result.photos:,} photos lie in no folder and are left out"
+        )
     for text in notes:
         show.note(f"vitsearch: {text}")
     (_print_json if as_json else _print_tables)(judged, result.retrieval)
@@ -62,18 +100,27 @@ def evaluate(dataset: str, trained: str | None, model: str | None, as_json: bool
 
 
 def _index(dataset: str, options: dict[str, Any]) -> None:
-    from vitsearch.cli.progress import ProgressBar
-    from vitsearch.indexing import index_folder
+    from vitsearch.cli.output import ProgressBar
+    from vitsearch.collection.update import index_folder
 
     with ProgressBar() as bar:
-        report = index_folder(dataset, collection=options["collection"], encoder=options["encoder"], device=options["device"], progress=bar)
+        report = index_folder(
+            dataset,
+            collection=options["collection"],
+            encoder=options["encoder"],
+            device=options["device"],
+            progress=bar,
+        )
     if report.failed or report.skipped:
-        show.note(f"vitsearch: {report.failed + report.skipped} files are not in the set: `vitsearch failures {dataset}` says why")
+        show.note(
+            f"vitsearch: {report.failed + report.skipped} files are not in the set: `vitsearch "
+            f"failures {dataset}` says why"
+        )
 
 
 def _judged(found: Any, network: Any, labels: Sequence[str] | None, photos: int) -> "Accuracy":
-    from vitsearch.cli.progress import photo_bar
-    from vitsearch.labelling import evaluate_model
+    from vitsearch.cli.output import photo_bar
+    from vitsearch.evaluation import evaluate_model
 
     with photo_bar(photos, "classifying") as bar:
         return evaluate_model(found, network, labels=labels, progress=bar.update)
@@ -85,19 +132,50 @@ def _print_json(judged: Sequence["Accuracy"], retrieval: "Retrieval | None") -> 
         facts = {"classifier": one.classifier, "photos": one.top1.total, "classes": one.classes}
         for name, share in (("top1", one.top1), ("top5", one.top5)):
             low, high = share.interval if share else (None, None)
-            facts |= {name: share.value if share else None, f"{name}_low": low, f"{name}_high": high}
-        show.json_line(facts | {"mean_per_class": one.mean_per_class, "calibration_error": one.calibration_error})
+            facts |= {
+                name: share.value if share else None,
+                f"{name}_low": low,
+                f"{name}_high": high,
+            }
+        show.json_line(
+            facts
+            | {"mean_per_class": one.mean_per_class, "calibration_error": one.calibration_error}
+        )
         for name, share in one.per_class.items():
-            show.json_line({"classifier": one.classifier, "class": name, "photos": share.total, "right": share.right})
+            show.json_line(
+                {
+                    "classifier": one.classifier,
+                    "class": name,
+                    "photos": share.total,
+                    "right": share.right,
+                }
+            )
     if retrieval:
-        facts = {"photos": retrieval.photos, "captions": retrieval.captions, "unknown_captions": retrieval.unknown}
-        facts |= {f"image_retrieval_recall@{k}": value for k, value in retrieval.image_recall.items()}
-        show.json_line(facts | {f"text_retrieval_recall@{k}": value for k, value in retrieval.text_recall.items()})
+        facts = {
+            "photos": retrieval.photos,
+            "captions": retrieval.captions,
+            "unknown_captions": retrieval.unknown,
+        }
+        facts |= {
+            f"image_retrieval_recall@{k}": value for k, value in retrieval.image_recall.items()
+        }
+        show.json_line(
+            facts
+            | {f"text_retrieval_recall@{k}": value for k, value in retrieval.text_recall.items()}
+        )
 
 
 def _print_tables(judged: Sequence["Accuracy"], retrieval: "Retrieval | None") -> None:
     if judged:
-        heads = ("classifier", "photos", "classes", "top-1 (95 % interval)", "top-5 (95 % interval)", "per class", "calibration error")
+        heads = (
+            "classifier",
+            "photos",
+            "classes",
+            "top-1 (95 % interval)",
+            "top-5 (95 % interval)",
+            "per class",
+            "calibration error",
+        )
         show.table([_row(one) for one in judged], heads)
     for one in judged:
         _print_worst(one)
@@ -106,14 +184,32 @@ def _print_tables(judged: Sequence["Accuracy"], retrieval: "Retrieval | None") -
         if judged:
             show.line("")
         show.table(
-            [(name, retrieval.photos, retrieval.captions, *(f"{value:.4f}" for value in recall.values())) for name, recall in rows],
+            [
+                (
+                    name,
+                    retrieval.photos,
+                    retrieval.captions,
+                    *(f"{value:.4f}" for value in recall.values()),
+                )
+                for name, recall in rows
+            ],
             ("retrieval", "photos", "captions", *(f"R@{k}" for k in retrieval.image_recall)),
         )
 
 
 def _row(one: "Accuracy") -> tuple[object, ...]:
-    shares = [f"{share.value:.4f} ({share.interval[0]:.4f} to {share.interval[1]:.4f})" if share else "-" for share in (one.top1, one.top5)]
-    return (one.classifier, one.top1.total, one.classes, *shares, f"{one.mean_per_class:.4f}", f"{one.calibration_error:.4f}")
+    shares = [
+        f"{share.value:.4f} ({share.interval[0]:.4f} to {share.interval[1]:.4f})" if share else "-"
+        for share in (one.top1, one.top5)
+    ]
+    return (
+        one.classifier,
+        one.top1.total,
+        one.classes,
+        *shares,
+        f"{one.mean_per_class:.4f}",
+        f"{one.calibration_error:.4f}",
+    )
 
 
 def _print_worst(one: "Accuracy") -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vitsearch.cli import show
+from vitsearch.cli import output as show
 from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
 from vitsearch.errors import PhotoError, VitsearchError
 
@@ -21,19 +21,34 @@ OUTPUT = "explanation.png"
 @click.argument("photo")
 @COLLECTION
 @DEVICE
-@click.option("--text", metavar="WORDS", help="Show what speaks for these words; without it, where the model looks (attention rollout).")
-@click.option("-o", "--output", metavar="FILE", help=f"The picture, .png or .jpg; {OUTPUT} unless --json is given.")
+@click.option(
+    "--text",
+    metavar="WORDS",
+    help="Show what speaks for these words; without it, where the model looks (attention rollout).",
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    help=f"The picture, .png or .jpg; {OUTPUT} unless --json is given.",
+)
 @JSON
-def explain(photos: str, photo: str, text: str | None, output: str | None, as_json: bool, **options: Any) -> int:
-    """Draw which parts of PHOTO, a file anywhere or a path inside PHOTOS, the collection's encoder looks at."""
+def explain(
+    photos: str, photo: str, text: str | None, output: str | None, as_json: bool, **options: Any
+) -> int:
+    """Draw which parts of PHOTO, a file anywhere or a path inside PHOTOS, the collection's encoder
+    looks at.
+    """
     from vitsearch.collection import Collection
+    from vitsearch.encoders.language import readable
     from vitsearch.explain import explain as find
     from vitsearch.explain.draw import check_suffix, write_explanation
-    from vitsearch.language import readable
     from vitsearch.photos import read_photo
 
     target = Path(output) if output else None if as_json else Path(OUTPUT)
-    with Collection.open(photos, collection=options["collection"], device=options["device"]) as found:
+    with Collection.open(
+        photos, collection=options["collection"], device=options["device"]
+    ) as found:
         file = _photo_file(photo, found.root)
         if target:
             check_suffix(target)
@@ -54,7 +69,7 @@ def explain(photos: str, photo: str, text: str | None, output: str | None, as_js
 
 
 def _photo_file(photo: str, root: Path) -> Path:
-    from vitsearch.query import photo_path
+    from vitsearch.collection.query import photo_path
 
     path = photo_path(photo)
     return path if path.exists() or not (root / path).exists() else root / path
@@ -62,7 +77,10 @@ def _photo_file(photo: str, root: Path) -> Path:
 
 def _check_spared(target: Path, photo: Path) -> None:
     if target.exists() and photo.exists() and os.path.samefile(target, photo):
-        raise VitsearchError(f"cannot write {str(target)!r}: it is the photo itself; name another place with --output")
+        raise VitsearchError(
+            f"cannot write {str(target)!r}: it is the photo itself; name another place with "
+            "--output"
+        )
 
 
 def _facts(photo: str, explanation: "Explanation", target: Path | None) -> dict[str, Any]:

@@ -1,13 +1,132 @@
 """`vitsearch index`: words to one run of indexing."""
 
 import math
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from vitsearch.cli import show
+from vitsearch.cli import output as show
 from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
-from vitsearch.cli.tune import bytes_of
+
+# -- `vitsearch prepare-model`: the export of a model for ONNX Runtime, made ahead -----------------
+
+
+@click.command("prepare-model")
+@click.argument("name")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "int8"]),
+    default="float32",
+    show_default=True,
+    help="The number format.",
+)
+@JSON
+def prepare(name: str, dtype: str, as_json: bool) -> int:
+    """Export the model NAME for ONNX Runtime, so that it runs on the CPU without PyTorch;
+    `vitsearch index` does it by itself.
+
+    int8 is smaller and, on most processors, faster; its vectors differ a little and fit only a
+    collection that was made with it.
+    """
+    from vitsearch.encoders import prepare_model
+
+    prepared = prepare_model(name, dtype=dtype)
+    if as_json:
+        show.json_line(asdict(prepared))
+        return 0
+    done = "exported" if prepared.made else "was there already"
+    show.line(
+        f"{show.printable(prepared.name)} in {dtype}: {done}, "
+        f"{show.size(prepared.size_bytes)} in "
+        f"{show.printable(prepared.folder)}"
+    )
+    show.line(
+        f"vectors of fixed pictures and texts: cosine of at least {prepared.cosine:.5f} to "
+        "those "
+        "of PyTorch in float32"
+    )
+    return 0
+
+
+# -- `vitsearch tune`: words to the search effort of a collection's index --------------------------
+
+
+@click.command()
+@PHOTOS
+@COLLECTION
+@DEVICE
+@click.option(
+    "--recall",
+    type=float,
+    default=0.95,
+    show_default=True,
+    metavar="R",
+    help="Share of the true ten best that is to be found.",
+)
+@JSON
+def tune(photos: str, recall: float, as_json: bool, **options: Any) -> int:
+    """Measure the index of PHOTOS against exact search and set the least effort that reaches a
+    recall@10.
+    """
+    from dataclasses import asdict
+
+    from vitsearch.collection.maintain import tune_collection
+
+    report = tune_collection(photos, recall=recall, **options)
+    measured = report.measured
+    if as_json:
+        show.json_line(
+            {"recipe": report.recipe.to_dict(), "measured": asdict(measured) if measured else None}
+        )
+    elif measured is None:
+        show.line(f"recipe {report.recipe.name} compares every photo: there is nothing to tune")
+    else:
+        words = "" if measured.texts is None else f", {measured.texts:.3f} for words"
+        effort = (
+            ", ".join(f"{name} {value:g}" for name, value in report.recipe.search.items())
+            or "as it was"
+        )
+        show.line(
+            f"recall@{measured.k} {measured.photos:.3f} for photos{words} ({measured.queries} "
+            f"queries), with {effort}"
+        )
+    if measured and measured.recall < recall:
+        show.note(
+            f"vitsearch: {recall:g} is not reached: take a finer recipe, such as --recipe "
+            "hnsw or "
+            "flat"
+        )
+    return 0
+
+
+def bytes_of(text: str) -> int:
+    """Return the bytes of a size such as 2GB, 500MB or 1.5 GiB; raises BadParameter."""
+    units = {
+        "": 1,
+        "B": 1,
+        "KB": 1e3,
+        "MB": 1e6,
+        "GB": 1e9,
+        "TB": 1e12,
+        "KIB": 2**10,
+        "MIB": 2**20,
+        "GIB": 2**30,
+        "TIB": 2**40,
+    }
+    number = text.strip().rstrip("BbIiKkMmGgTt ")
+    unit = text.strip()[len(number) :].strip().upper()
+    unit = unit if unit in units else f"{unit}B"
+    try:
+        count = int(float(number) * units[unit])
+    except (ValueError, KeyError, OverflowError) as error:
+        raise click.BadParameter(f"{text!r} is no size: write it as 2GB or 500MB") from error
+    if count < 1:
+        raise click.BadParameter(f"{text!r} is no size: write it as 2GB or 500MB")
+    return count
+
+
+# -- `vitsearch index`: words to one run of indexing -----------------------------------------------
 
 if TYPE_CHECKING:
     from vitsearch.types import Stages
@@ -16,69 +135,136 @@ if TYPE_CHECKING:
 @click.command()
 @PHOTOS
 @COLLECTION
-@click.option("--encoder", metavar="NAME", help="The model (`vitsearch models`); mini for a new collection.")
+@click.option(
+    "--encoder", metavar="NAME", help="The model (`vitsearch models`); mini for a new collection."
+)
 @click.option(
     "--recipe",
     metavar="NAME|FILE",
-    help="Index: auto, flat, hnsw, ivf, ivf-sq8, ivf-pq, sq8, rabitq, disk, gpu-flat, gpu-ivf, gpu-cagra, a TOML file; auto for a new one.",
+    help=(
+        "Index: auto, flat, hnsw, ivf, ivf-sq8, ivf-pq, sq8, rabitq, disk, gpu-flat, gpu-ivf, "
+        "gpu-cagra, a TOML file; auto for a new one."
+    ),
 )
-@click.option("--memory", metavar="SIZE", help="Memory that recipe auto may take, such as 2GB; a quarter of the machine's.")
-@click.option("--recall", type=float, metavar="R", help="Recall@10 that the search is tuned to; 0.95 with recipe auto.")
+@click.option(
+    "--memory",
+    metavar="SIZE",
+    help="Memory that recipe auto may take, such as 2GB; a quarter of the machine's.",
+)
+@click.option(
+    "--recall",
+    type=float,
+    metavar="R",
+    help="Recall@10 that the search is tuned to; 0.95 with recipe auto.",
+)
 @DEVICE
-@click.option("--dtype", default="auto", show_default=True, metavar="T", help="float32, float16, bfloat16, int8 (on a CPU) or auto.")
+@click.option(
+    "--dtype",
+    default="auto",
+    show_default=True,
+    metavar="T",
+    help="float32, float16, bfloat16, int8 (on a CPU) or auto.",
+)
 @click.option(
     "--runtime",
     type=click.Choice(["auto", "onnx", "torch"]),
     default="auto",
     show_default=True,
-    help="What runs a CLIP or SigLIP model: auto is ONNX Runtime on a CPU, if the model can be exported.",
+    help=(
+        "What runs a CLIP or SigLIP model: auto is ONNX Runtime on a CPU, if the model can be "
+        "exported."
+    ),
 )
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), default=32, show_default=True, metavar="N", help="Photos encoded and stored at a time."
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    metavar="N",
+    help="Photos encoded and stored at a time.",
 )
-@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Threads that decode; one a core.")
-@click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out paths or names like this; may be repeated.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Threads that decode; one a core."
+)
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="GLOB",
+    help="Leave out paths or names like this; may be repeated.",
+)
 @click.option("--include-hidden", is_flag=True, help="Take hidden files and folders too.")
-@click.option("--follow-symlinks", is_flag=True, help="Enter linked folders (links to files are always followed).")
+@click.option(
+    "--follow-symlinks",
+    is_flag=True,
+    help="Enter linked folders (links to files are always followed).",
+)
 @click.option("--retry", is_flag=True, help="Try again the files that failed before.")
 @click.option(
-    "--max-megapixels", type=click.FloatRange(min=0, min_open=True), default=250, show_default=True, help="Largest picture to decode."
+    "--max-megapixels",
+    type=click.FloatRange(min=0, min_open=True),
+    default=250,
+    show_default=True,
+    help="Largest picture to decode.",
 )
 @click.option(
     "--exact-decode/--scaled-decode",
     default=None,
-    help="Decode large JPEGs whole, or at the size that the model needs (cosine 0.995 or more); as before, scaled for a new collection.",
+    help=(
+        "Decode large JPEGs whole, or at the size that the model needs (cosine 0.995 or more); "
+        "as before, scaled for a new collection."
+    ),
 )
 @click.option(
     "--decode-timeout",
     type=float,
     callback=lambda *given: _seconds(given[-1]),
     metavar="SECONDS",
-    help="Decode in child processes; a photo that takes longer, or crashes its decoder, fails alone.",
+    help=(
+        "Decode in child processes; a photo that takes longer, or crashes its decoder, fails alone."
+    ),
 )
-@click.option("--profile", metavar="FILE", help="Write where the time went as a trace for chrome://tracing.")
+@click.option(
+    "--profile", metavar="FILE", help="Write where the time went as a trace for chrome://tracing."
+)
 @JSON
-def index(photos: str, max_megapixels: float, as_json: bool, memory: str | None, recall: float | None, **options: Any) -> int:
+def index(
+    photos: str,
+    max_megapixels: float,
+    as_json: bool,
+    memory: str | None,
+    recall: float | None,
+    **options: Any,
+) -> int:
     """Index the folder PHOTOS, or bring its collection up to date."""
     from dataclasses import asdict
 
-    from vitsearch.cli.progress import ProgressBar
-    from vitsearch.indexing import index_folder
+    from vitsearch.cli.output import ProgressBar
+    from vitsearch.collection.update import index_folder
 
     options["recipe"] = _recipe(options["recipe"], memory, recall)
     with ProgressBar() as bar:
-        report = index_folder(photos, max_pixels=max(1, round(max_megapixels * 1e6)), progress=bar, **options)
+        report = index_folder(
+            photos, max_pixels=max(1, round(max_megapixels * 1e6)), progress=bar, **options
+        )
     if as_json:
         show.json_line(asdict(report))
         return 0
-    done = ", ".join(f"{count:,} {name}" for name, count in asdict(report).items() if isinstance(count, int) and name != "total" and count)
+    done = ", ".join(
+        f"{count:,} {name}"
+        for name, count in asdict(report).items()
+        if isinstance(count, int) and name != "total" and count
+    )
     show.line(
-        f"{report.total:,} photos are searchable ({done}) in {report.seconds:.1f} s, and {report.load_seconds:.1f} s to load the model"
+        f"{report.total:,} photos are searchable ({done}) in {report.seconds:.1f} s, and "
+        f"{report.load_seconds:.1f} s to load the model"
     )
     if report.indexed:
         show.note(_time_line(report.stages))
     if report.failed or report.skipped:
-        show.note(f"vitsearch: {report.failed + report.skipped} files are not in the collection: `vitsearch failures {photos}` says why")
+        show.note(
+            f"vitsearch: {report.failed + report.skipped} files are not in the collection: "
+            f"`vitsearch failures {photos}` says why"
+        )
     return 0
 
 
@@ -98,11 +284,15 @@ def _time_line(stages: "Stages") -> str:
 
 
 def _recipe(name: str | None, memory: str | None, recall: float | None) -> Any:
-    """Return the recipe asked for, with the memory and the recall that were named, or None where nothing was."""
-    from vitsearch.recipes import Recipe, load_recipe
+    """Return the recipe asked for, with the memory and the recall that were named, or None where
+    nothing was.
+    """
+    from vitsearch.index.recipe import Recipe, load_recipe
 
     if memory is None and recall is None:
         return name
     facts = load_recipe(name or "auto").to_dict()
     facts |= {} if memory is None else {"memory": bytes_of(memory)}
-    return Recipe.from_dict(facts | ({} if recall is None else {"recall": recall}), source="--recall")
+    return Recipe.from_dict(
+        facts | ({} if recall is None else {"recall": recall}), source="--recall"
+    )

@@ -1,41 +1,82 @@
 """`vitsearch label`: words to the labels of a collection."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from vitsearch.cli import show
-from vitsearch.cli.opening import check_place, open_collection
-from vitsearch.cli.options import ANYWHERE, COLLECTION, DEVICE, JSON
-from vitsearch.cli.outputs import check_outputs, outputs, write_outputs
+from vitsearch.cli import output as show
+from vitsearch.cli.options import (
+    ANYWHERE,
+    COLLECTION,
+    DEVICE,
+    JSON,
+    PHOTOS,
+    check_outputs,
+    check_place,
+    open_collection,
+    outputs,
+    write_outputs,
+)
 from vitsearch.errors import VitsearchError
+from vitsearch.types import Prediction
 
 
 @click.command()
 @ANYWHERE
 @COLLECTION
 @DEVICE
-@click.option("--labels", metavar="A,B,C", help='The labels, with commas between: "cat = kitten | tabby, keep := a sharp photo".')
-@click.option("--labels-file", metavar="FILE", help="The labels, one a line; levels as in `animal > dog`.")
-@click.option("--classifier", "trained", metavar="DIR", help="A classifier that `vitsearch train` made, instead of labels.")
 @click.option(
-    "--template", "templates", multiple=True, metavar="T", help="plain, simple (7), imagenet (80), or your own with {}; may be repeated."
+    "--labels",
+    metavar="A,B,C",
+    help='The labels, with commas between: "cat = kitten | tabby, keep := a sharp photo".',
 )
 @click.option(
-    "--top", type=click.IntRange(min=1), metavar="N", help="How many labels a photo: 1, or with --multi all that reach the threshold."
+    "--labels-file", metavar="FILE", help="The labels, one a line; levels as in `animal > dog`."
 )
 @click.option(
-    "--threshold", type=click.FloatRange(0, 1), metavar="P", help="Least probability; of levels, the deepest that reaches it is given."
+    "--classifier",
+    "trained",
+    metavar="DIR",
+    help="A classifier that `vitsearch train` made, instead of labels.",
+)
+@click.option(
+    "--template",
+    "templates",
+    multiple=True,
+    metavar="T",
+    help="plain, simple (7), imagenet (80), or your own with {}; may be repeated.",
+)
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many labels a photo: 1, or with --multi all that reach the threshold.",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="Least probability; of levels, the deepest that reaches it is given.",
 )
 @click.option("--background", is_flag=True, help="Add the answer 'none of these'.")
-@click.option("--multi", is_flag=True, help="Each label by itself: a photo may have several, or none.")
+@click.option(
+    "--multi", is_flag=True, help="Each label by itself: a photo may have several, or none."
+)
 @click.option(
     "--calibrate",
     metavar="folders|FILE.csv",
-    help="Make the probabilities true on photos whose label is known: their folder's name, or path,label.",
+    help=(
+        "Make the probabilities true on photos whose label is known: their folder's name, or "
+        "path,label."
+    ),
 )
-@click.option("--output", metavar="FILE", help="Write the rows to FILE.csv or FILE.jsonl instead of printing them.")
+@click.option(
+    "--output",
+    metavar="FILE",
+    help="Write the rows to FILE.csv or FILE.jsonl instead of printing them.",
+)
 @click.option("--store", is_flag=True, help="Keep the best label and its score in the collection.")
 @outputs
 @JSON
@@ -47,15 +88,22 @@ def label(photos: str, labels: str | None, labels_file: str | None, **options: A
     keep := a sharp photo    the prompts say this, the answer is "keep"
     animal > dog             levels: the answer is the path
     """
-    from vitsearch.labelling import calibrate_on
+    from vitsearch.evaluation import calibrate_on
 
     if sum(given is not None for given in (labels, labels_file, options["trained"])) != 1:
-        raise click.UsageError("give the labels with either --labels, --labels-file or --classifier", click.get_current_context())
+        raise click.UsageError(
+            "give the labels with either --labels, --labels-file or --classifier",
+            click.get_current_context(),
+        )
     if options["trained"] and (options["background"] or options["templates"]):
-        raise click.UsageError("--background and --template go with labels, not with --classifier", click.get_current_context())
+        raise click.UsageError(
+            "--background and --template go with labels, not with --classifier",
+            click.get_current_context(),
+        )
     if options["multi"] and options["background"]:
         raise click.UsageError(
-            "--multi judges each label against the background already: leave out --background", click.get_current_context()
+            "--multi judges each label against the background already: leave out --background",
+            click.get_current_context(),
         )
     if options["output"]:
         show.check_rows_file(Path(options["output"]))
@@ -66,11 +114,15 @@ def label(photos: str, labels: str | None, labels_file: str | None, **options: A
         if options["calibrate"]:
             classifier, gained = calibrate_on(found, classifier, options["calibrate"])
             show.note(
-                f"vitsearch: calibration error {gained.error_before:.3f} before, {gained.error_after:.3f} after "
-                f"(logits times {gained.scale:.3g}, on {gained.photos:,} photos, each judged by the other half)"
+                f"vitsearch: calibration error {gained.error_before:.3f} before, "
+                f"{gained.error_after:.3f} after "
+                f"(logits times {gained.scale:.3g}, on {gained.photos:,} photos, each judged by "
+                "the other half)"
             )
         top = options["top"] or (None if options["multi"] else 1)
-        predictions = found.label(classifier, top=top, threshold=options["threshold"], multi=options["multi"])
+        predictions = found.label(
+            classifier, top=top, threshold=options["threshold"], multi=options["multi"]
+        )
         if options["store"]:
             found.store_labels(predictions)
         for text in found.notes:
@@ -85,13 +137,17 @@ def label(photos: str, labels: str | None, labels_file: str | None, **options: A
     return 0 if rows else 1
 
 
-def _classifier(found: Any, labels: str | None, labels_file: str | None, options: dict[str, Any]) -> Any:
+def _classifier(
+    found: Any, labels: str | None, labels_file: str | None, options: dict[str, Any]
+) -> Any:
     if options["trained"]:
-        from vitsearch.labelling import load_trained
+        from vitsearch.evaluation import load_trained
 
         return load_trained(options["trained"])
     names = labels.split(",") if labels is not None else lines_of(Path(labels_file or ""))
-    return found.zero_shot(names, chosen_templates(options["templates"]), options["background"], options["multi"])
+    return found.zero_shot(
+        names, chosen_templates(options["templates"]), options["background"], options["multi"]
+    )
 
 
 def chosen_templates(named: tuple[str, ...]) -> str | tuple[str, ...]:
@@ -102,8 +158,112 @@ def chosen_templates(named: tuple[str, ...]) -> str | tuple[str, ...]:
 def lines_of(file: Path) -> list[str]:
     """Return the lines of a text file that are not empty; raises VitsearchError."""
     try:
-        return [text.strip() for text in file.read_text(encoding="utf-8-sig").splitlines() if text.strip()]
+        return [
+            text.strip()
+            for text in file.read_text(encoding="utf-8-sig").splitlines()
+            if text.strip()
+        ]
     except OSError as error:
-        raise VitsearchError(f"cannot read the labels in {file} ({error.strerror}): check the path") from error
+        raise VitsearchError(
+            f"cannot read the labels in {file} ({error.strerror}): check the path"
+        ) from error
     except UnicodeDecodeError as error:
-        raise VitsearchError(f"the labels in {file} are not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from error
+        raise VitsearchError(
+            f"the labels in {file} are not UTF-8 text ({error.reason} at byte {error.start}): "
+            "save it as UTF-8"
+        ) from error
+
+
+# -- `vitsearch classify`: a supervised classifier on the photos of a folder -----------------------
+
+
+@click.command()
+@PHOTOS
+@click.option(
+    "--model",
+    default="mini",
+    show_default=True,
+    metavar="NAME",
+    help="mini (ImageNet's classes), hf:ORG/NAME, timm:NAME, local-dir:DIR.",
+)
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="How many classes a photo.",
+)
+@DEVICE
+@click.option(
+    "--dtype",
+    default="auto",
+    show_default=True,
+    metavar="T",
+    help="float32, float16, bfloat16 or auto.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    metavar="N",
+    help="Photos computed at a time.",
+)
+@click.option(
+    "--output",
+    metavar="FILE",
+    help="Write the rows to FILE.csv or FILE.jsonl instead of printing them.",
+)
+@outputs
+@JSON
+def classify(photos: str, model: str, top: int, **options: Any) -> int:
+    """Name what is on every photo of PHOTOS by the classes that a model was trained on; no
+    collection is needed.
+    """
+    from vitsearch.classifiers import load_classifier
+    from vitsearch.cli.output import photo_bar
+    from vitsearch.collection.config import photo_root
+    from vitsearch.errors import PhotoError, VitsearchError
+    from vitsearch.photos import walk
+
+    if options["output"]:
+        show.check_rows_file(Path(options["output"]))
+    check_outputs(photos, options)
+    root = photo_root(photos)
+    unreadable: list[str] = []
+    files = list(
+        walk(root, on_unreadable=lambda path, reason: unreadable.append(f"{path}: {reason}"))
+    )
+    for problem in [*(f"{one.path}: {one.problem}" for one in files if one.problem), *unreadable]:
+        show.note(f"vitsearch: {problem}")
+    found = [one.path for one in files if one.problem is None]
+    if not found:
+        raise VitsearchError(
+            f"no photos found in {photos}: give a folder with jpg, png, webp, tiff, bmp, gif "
+            "or "
+            "heic files"
+        )
+    classifier = load_classifier(model, device=options["device"], dtype=options["dtype"])
+    answers = classifier.stream(
+        [root / path for path in found], top, batch_size=options["batch_size"]
+    )
+    predictions: list[Prediction] = []
+    failed: set[str] = set()
+    with photo_bar(len(found), "classifying") as bar:
+        for path, (_, labels) in zip(found, answers, strict=True):
+            if isinstance(labels, PhotoError):
+                show.note(f"vitsearch: {path}: {labels}")
+                failed.add(path)
+            else:
+                predictions += [replace(best, path=path) for best in labels]
+            bar.update()
+    show.label_rows(
+        [show.label_row(one.path, one) for one in predictions],
+        options["output"],
+        options["as_json"],
+    )
+    if failed:
+        show.note(f"vitsearch: {len(failed):,} of {len(found):,} photos could not be read")
+    write_outputs(root, options, predictions, [path for path in found if path not in failed])
+    return 0 if predictions else 1

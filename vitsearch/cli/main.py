@@ -3,35 +3,34 @@
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
 
 import click
 
 from vitsearch._version import __version__
-from vitsearch.cli import show
-from vitsearch.cli.build import build
-from vitsearch.cli.classify import classify
+from vitsearch.cli import output as show
+from vitsearch.cli.cluster import build, embed, push
 from vitsearch.cli.compare import compare
-from vitsearch.cli.dupes import dupes
-from vitsearch.cli.embed import embed
 from vitsearch.cli.evaluate import evaluate
-from vitsearch.cli.exchange import export, import_vectors, merge
 from vitsearch.cli.explain import explain
-from vitsearch.cli.finetune import finetune
-from vitsearch.cli.index import index
-from vitsearch.cli.label import label
-from vitsearch.cli.opening import open_collection
-from vitsearch.cli.options import ANYWHERE, COLLECTION, DEVICE, JSON, PHOTOS
-from vitsearch.cli.prepare import prepare
-from vitsearch.cli.push import push
-from vitsearch.cli.search import search, similar
+from vitsearch.cli.index import index, prepare, tune
+from vitsearch.cli.inspect import doctor, failures, info, models, verify
+from vitsearch.cli.interop import export, import_vectors, merge
+from vitsearch.cli.label import classify, label
+from vitsearch.cli.search import dupes, search, similar
 from vitsearch.cli.serve import serve
-from vitsearch.cli.train import train
-from vitsearch.cli.tune import tune
+from vitsearch.cli.train import finetune, train
 from vitsearch.errors import VitsearchError
 
 INTERRUPTED = 130
-RESUMABLE = (["index"], ["embed"], ["build"], ["push"], ["eval"], ["demo"], ["push"])  # what these have stored is not done again
+RESUMABLE = (
+    ["index"],
+    ["embed"],
+    ["build"],
+    ["push"],
+    ["eval"],
+    ["demo"],
+    ["push"],
+)  # what these have stored is not done again
 
 
 def main() -> None:
@@ -41,7 +40,9 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; every known error becomes one line on stderr."""
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # Pillow's remarks on damaged EXIF, which never fails a photo
+    warnings.filterwarnings(
+        "ignore", module=r"PIL\."
+    )  # Pillow's remarks on damaged EXIF, which never fails a photo
     out, err = sys.stdout, sys.stderr
     try:
         code = cli.main(arguments, prog_name="vitsearch", standalone_mode=False)
@@ -57,14 +58,22 @@ def run(arguments: list[str]) -> int:
         show.line(error.format_message())
         return 2
     except click.ClickException as error:
-        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "vitsearch"
+        command = (
+            error.ctx.command_path
+            if isinstance(error, click.UsageError) and error.ctx
+            else "vitsearch"
+        )
         show.note(f"vitsearch: {' '.join(error.format_message().split())} (see `{command} --help`)")
         return 2
     except show.Stopped as stopped:
         show.note(f"vitsearch: stopped; {stopped}")
         return INTERRUPTED
     except (KeyboardInterrupt, click.Abort):
-        goes_on = "; what was stored is kept, run the same command to go on" if arguments[:1] in RESUMABLE else ""
+        goes_on = (
+            "; what was stored is kept, run the same command to go on"
+            if arguments[:1] in RESUMABLE
+            else ""
+        )
         show.note(f"vitsearch: stopped{goes_on}")
         return INTERRUPTED
     except OSError as error:
@@ -76,121 +85,38 @@ def run(arguments: list[str]) -> int:
 def cli() -> None:
     """Find, label and understand your photos: text and photo search over a folder, offline.
 
-    Results go to stdout, progress and notes to stderr. Exit code 0: found; 1: nothing found or an error; 2: wrong usage.
+    Results go to stdout, progress and notes to stderr. Exit code 0: found; 1: nothing found or an
+    error; 2: wrong usage.
     """
 
 
 @cli.command()
-@ANYWHERE
-@COLLECTION
-@JSON
-def info(photos: str, collection: str | None, as_json: bool) -> int:
-    """Print what the collection of PHOTOS holds: counts, encoder, index, sizes and dates."""
-    from vitsearch.collection import MilvusCollection
-    from vitsearch.report import collection_info
-
-    with open_collection(photos, {"collection": collection}) as found:
-        facts = found.info() if isinstance(found, MilvusCollection) else collection_info(found)
-    if as_json:
-        show.json_line(facts)
-    else:
-        show.table([(name.replace("_", " "), show.size(value) if name.endswith("_bytes") else value) for name, value in facts.items()])
-    return 0
-
-
-@cli.command()
-@PHOTOS
-@COLLECTION
-@JSON
-def failures(photos: str, collection: str | None, as_json: bool) -> int:
-    """List the files of PHOTOS that are not in the collection, and why (failed: unreadable; skipped: not opened)."""
-    with _opened(photos, {"collection": collection}) as found:
-        listed = found.failures()
-    for one in listed:
-        if as_json:
-            show.json_line({"path": one.path, "state": one.state, "reason": one.reason})
-        else:
-            show.line(f"{one.state}\t{show.printable(one.path)}\t{show.printable(one.reason)}")
-    if not listed:
-        show.note("vitsearch: every photo is in the collection")
-    return 0 if listed else 1
-
-
-@cli.command()
-@PHOTOS
-@COLLECTION
-@DEVICE
-@JSON
-def verify(photos: str, as_json: bool, **options: Any) -> int:
-    """Check the collection of PHOTOS: database, encoder, index, and which files are gone or changed."""
-    from vitsearch.report import verify_collection
-
-    with _opened(photos, options) as found:
-        checks = verify_collection(found)
-    for check in checks:
-        if as_json:
-            show.json_line({"check": check.name, "ok": check.ok, "detail": check.detail})
-        else:
-            show.line(f"{'ok' if check.ok else 'BAD':4}{check.name}: {show.printable(check.detail)}")
-    return 0 if all(check.ok for check in checks) else 1
-
-
-@cli.command()
-@click.argument("pattern", required=False)
-@JSON
-def models(pattern: str | None, as_json: bool) -> int:
-    """List encoders with their published figures, and whether they are on this machine; PATTERN as in *SigLIP2*."""
-    from dataclasses import asdict
-
-    from vitsearch.encoders.catalogue import list_encoders
-
-    listed = list_encoders(pattern)
-    if as_json:
-        for one in listed:
-            show.json_line(asdict(one))
-    elif not listed:
-        show.note(f"vitsearch: no known encoder is named like {pattern!r}: try *SigLIP2*, ViT-B-32, hf:")
-    else:
-        heads = ("encoder", "M params", "ImageNet %", "COCO R@1 %", "Spanish R@1 %", "here")
-        figures = ((one.mparams, one.imagenet_top1, one.coco_r1, one.spanish_r1) for one in listed)
-        columns = (["-" if value is None else value for value in row] for row in figures)
-        show.table([(one.name, *row, "yes" if one.on_this_machine else "no") for one, row in zip(listed, columns, strict=True)], heads)
-        show.note("vitsearch: figures as published: zero-shot ImageNet-1k, text to photo on COCO and on Crossmodal-3600 in Spanish")
-    return 0 if listed else 1
-
-
-@cli.command()
-@JSON
-def doctor(as_json: bool) -> int:
-    """Print versions, processor, GPU (or why there is none), FAISS and where models are looked for."""
-    from dataclasses import asdict
-
-    from vitsearch.doctor import diagnose
-
-    facts = diagnose()
-    if as_json:
-        for fact in facts:
-            show.json_line(asdict(fact))
-    else:
-        show.table([(fact.name, fact.value, fact.hint or "") for fact in facts])
-    return 0
-
-
-@cli.command()
 @click.argument("photos", required=False, metavar="[PHOTOS]")
-@click.option("--output", default="demo", show_default=True, metavar="DIR", help="Where the collection and the contact sheets go.")
+@click.option(
+    "--output",
+    default="demo",
+    show_default=True,
+    metavar="DIR",
+    help="Where the collection and the contact sheets go.",
+)
 def demo(photos: str | None, output: str) -> int:
-    """Index sample photos (or PHOTOS), search and label them, and draw a contact sheet as PNG and HTML."""
-    from vitsearch.cli.progress import ProgressBar
-    from vitsearch.demo import run_demo
+    """Index sample photos (or PHOTOS), search and label them, and draw a contact sheet as PNG and
+    HTML.
+    """
+    from vitsearch.cli.demo import run_demo
+    from vitsearch.cli.output import ProgressBar
 
     with ProgressBar() as bar:
-        sheets = run_demo(Path(output), Path(photos) if photos else None, say=show.line, progress=bar)
+        sheets = run_demo(
+            Path(output), Path(photos) if photos else None, say=show.line, progress=bar
+        )
     for sheet in sheets:
         show.line(f"wrote {show.printable(str(sheet))}")
     return 0
 
 
+for _command in (info, failures, verify, models, doctor):
+    cli.add_command(_command)
 cli.add_command(index)
 cli.add_command(search)
 cli.add_command(similar)
@@ -213,10 +139,4 @@ cli.add_command(build)
 cli.add_command(push)
 
 
-# -- between the terminal and the library -----------------------------------------------------------------------------
-
-
-def _opened(photos: str, options: dict[str, Any]) -> Any:
-    from vitsearch.collection import Collection
-
-    return Collection.open(photos, collection=options.get("collection"), device=options.get("device") or "auto")
+# -- between the terminal and the library ----------------------------------------------------------

@@ -1,34 +1,59 @@
 """Arguments and options that several commands share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from vitsearch.cli import output as show
+from vitsearch.types import Prediction
+
 if TYPE_CHECKING:
-    from vitsearch.where import Where
+    from vitsearch.filters import Where
 
 
 def _on_disk(context: click.Context, _: click.Parameter, photos: Any) -> Any:
-    """Return the name of a photo folder; raises CollectionError for one of a collection in Milvus."""
+    """Return the name of a photo folder; raises CollectionError for one of a
+    collection in Milvus.
+    """
     if isinstance(photos, str) and photos.startswith(("milvus://", "milvus+https://")):
         from vitsearch.errors import CollectionError
 
         raise CollectionError(
-            f"{photos} is a collection in Milvus, and `{context.command_path}` works on a folder of photos: name the folder; "
+            f"{photos} is a collection in Milvus, and `{context.command_path}` works on a folder "
+            "of photos: name the folder; "
             "search, similar, label, info and serve read from Milvus"
         )
     return photos
 
 
 PHOTOS = click.argument("photos", metavar="PHOTOS", callback=_on_disk)
-ANYWHERE = click.argument("photos", metavar="PHOTOS")  # or milvus://HOST:PORT/NAME, see `open_collection`
-COLLECTION = click.option("--collection", metavar="DIR", help="Where the collection is, when not in PHOTOS/.vitsearch.")
-DEVICE = click.option("--device", default="auto", show_default=True, metavar="D", help="cpu, cuda, cuda:1, mps or auto.")
-READ_ONLY = click.option("--read-only", is_flag=True, help="Refuse a damaged index instead of searching every stored vector.")
+ANYWHERE = click.argument(
+    "photos", metavar="PHOTOS"
+)  # or milvus://HOST:PORT/NAME, see `open_collection`
+COLLECTION = click.option(
+    "--collection", metavar="DIR", help="Where the collection is, when not in PHOTOS/.vitsearch."
+)
+DEVICE = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="D",
+    help="cpu, cuda, cuda:1, mps or auto.",
+)
+READ_ONLY = click.option(
+    "--read-only",
+    is_flag=True,
+    help="Refuse a damaged index instead of searching every stored vector.",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON Lines in pure ASCII.")
-PATHS = click.option("--paths", "only_paths", is_flag=True, help="Print bare paths, relative to PHOTOS.")
-ZERO = click.option("-0", "zero", is_flag=True, help="With --paths: end each by a zero byte, for `xargs -0`.")
+PATHS = click.option(
+    "--paths", "only_paths", is_flag=True, help="Print bare paths, relative to PHOTOS."
+)
+ZERO = click.option(
+    "-0", "zero", is_flag=True, help="With --paths: end each by a zero byte, for `xargs -0`."
+)
 
 Command = Callable[..., Any]
 
@@ -43,21 +68,46 @@ def _all(*options: Callable[[Command], Command]) -> Callable[[Command], Command]
 
 
 results = _all(
-    click.option("-k", "--top-k", type=click.IntRange(min=1), metavar="N", help="How many results: 10, or with --min-score all."),
+    click.option(
+        "-k",
+        "--top-k",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="How many results: 10, or with --min-score all.",
+    ),
     JSON,
     PATHS,
     ZERO,
     click.option("--sheet", metavar="FILE", help="Also draw the results as FILE.png or FILE.html."),
 )
 filters = _all(
-    click.option("--where", metavar="FILTER", help="Only photos like this: \"year >= 2019 and path like 'italy/%'\"."),
-    click.option("--after", metavar="DATE", help="Only photos taken on or after 2019, 2019-07 or 2019-07-14."),
+    click.option(
+        "--where",
+        metavar="FILTER",
+        help="Only photos like this: \"year >= 2019 and path like 'italy/%'\".",
+    ),
+    click.option(
+        "--after", metavar="DATE", help="Only photos taken on or after 2019, 2019-07 or 2019-07-14."
+    ),
     click.option("--before", metavar="DATE", help="Only photos taken before it."),
-    click.option("--under", metavar="FOLDER", help="Only photos in this folder of PHOTOS and below."),
+    click.option(
+        "--under", metavar="FOLDER", help="Only photos in this folder of PHOTOS and below."
+    ),
 )
 wishes = _all(
-    click.option("--min-score", type=click.FloatRange(-1, 1), metavar="X", help="Only results with a cosine of X or more."),
-    click.option("--offset", type=click.IntRange(min=0), default=0, metavar="N", help="Pass over the first N results."),
+    click.option(
+        "--min-score",
+        type=click.FloatRange(-1, 1),
+        metavar="X",
+        help="Only results with a cosine of X or more.",
+    ),
+    click.option(
+        "--offset",
+        type=click.IntRange(min=0),
+        default=0,
+        metavar="N",
+        help="Pass over the first N results.",
+    ),
     click.option(
         "--diverse",
         type=click.FloatRange(0, 1),
@@ -65,15 +115,19 @@ wishes = _all(
         metavar="X",
         help="Results unlike each other: from 0, the most alike to the query, to 1.",
     ),
-    click.option("--collapse", is_flag=True, help="Show one photo of those that are the same or look alike."),
+    click.option(
+        "--collapse", is_flag=True, help="Show one photo of those that are the same or look alike."
+    ),
 )
 
 
 def filter_of(options: Mapping[str, Any]) -> "Where | None":
     """Return the filter that the options of `filters` say together; raises QueryError."""
-    from vitsearch.where import where_all
+    from vitsearch.filters import where_all
 
-    return where_all(options["where"], after=options["after"], before=options["before"], under=options["under"])
+    return where_all(
+        options["where"], after=options["after"], before=options["before"], under=options["under"]
+    )
 
 
 def check_forms(options: Mapping[str, Any]) -> None:
@@ -82,3 +136,151 @@ def check_forms(options: Mapping[str, Any]) -> None:
         raise click.UsageError("-0 goes with --paths", click.get_current_context())
     if options["only_paths"] and options["as_json"]:
         raise click.UsageError("give either --json or --paths", click.get_current_context())
+
+
+# -- Opening what PHOTOS names: a folder with its collection, or a collection in Milvus ------------
+
+if TYPE_CHECKING:
+    from vitsearch.collection import SearchableCollection
+
+_ONLY_ON_DISK = {
+    "collection": (
+        "--collection DIR goes with a folder of photos: the last part of "
+        "milvus://HOST:PORT/NAME names the collection"
+    ),
+    "store": "--store writes into a collection on disk: label that one, and push it again",
+    "sort_into": (
+        "--sort-into takes a folder of photos: label that one, or write the labels with "
+        "--output FILE.csv"
+    ),
+    "xmp": (
+        "--xmp writes beside the photos: label their folder, or write the labels with --output "
+        "FILE.csv"
+    ),
+}
+
+
+def open_collection(photos: str, options: Mapping[str, Any]) -> Any:
+    """Return the collection of a folder, or one in Milvus; raises UsageError for an option that
+    does not go with Milvus.
+    """
+    from vitsearch.collection import Collection, MilvusCollection
+    from vitsearch.milvus import is_milvus
+
+    check_place(photos, options)
+    if not is_milvus(photos):
+        read_only = options.get("read_only") or False
+        return Collection.open(
+            photos,
+            collection=options.get("collection"),
+            device=options.get("device") or "auto",
+            read_only=read_only,
+        )
+    return MilvusCollection(photos, device=options.get("device") or "auto")
+
+
+def check_place(photos: str, options: Mapping[str, Any]) -> None:
+    """Raise UsageError for an option that does not go with a collection in Milvus."""
+    from vitsearch.milvus import is_milvus
+
+    if options.get("root") and not is_milvus(photos):
+        raise click.UsageError(
+            "--photos ROOT goes with a collection in Milvus: PHOTOS says where these are",
+            click.get_current_context(),
+        )
+    for name, reason in _ONLY_ON_DISK.items() if is_milvus(photos) else ():
+        if options.get(name):
+            raise click.UsageError(reason, click.get_current_context())
+
+
+def sheet_root(photos: str, found: "SearchableCollection") -> Path:
+    """Return the folder from which the pictures of a sheet are read."""
+    from vitsearch.milvus import is_milvus
+
+    return found.root if is_milvus(photos) else Path(photos)
+
+
+# -- Where labels go beside the terminal: folders of photos, and XMP sidecars ----------------------
+
+MOST_PROBLEMS = 10  # named one by one; the rest is counted
+
+
+def outputs(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of the commands that label photos."""
+    options = (
+        click.option(
+            "--sort-into",
+            metavar="DIR",
+            help=(
+                "Put links to the photos into a folder for each label, DIR/LABEL; what an "
+                "earlier run of the same photos put there goes."
+            ),
+        ),
+        click.option("--copy", is_flag=True, help="With --sort-into: copies instead of links."),
+        click.option(
+            "--xmp",
+            is_flag=True,
+            help=(
+                "Write the labels as keywords into XMP sidecars beside the photos (PHOTO.jpg.xmp)."
+            ),
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def check_outputs(root: str | Path, options: dict[str, Any]) -> None:
+    """Raise UsageError or VitsearchError where the labels could not be written: said before long
+    work, not after it.
+    """
+    if options["copy"] and options["sort_into"] is None:
+        raise click.UsageError("--copy goes with --sort-into", click.get_current_context())
+    if options["sort_into"] is not None:
+        from vitsearch.collection.config import photo_root
+        from vitsearch.outputs.sorting import check_target
+
+        check_target(options["sort_into"], photo_root(root))
+
+
+def write_outputs(
+    root: Path, options: dict[str, Any], predictions: Sequence[Prediction], photos: Iterable[str]
+) -> None:
+    """Sort the photos and write their sidecars as the options ask; ``photos`` are the paths of all
+    that were looked at.
+    """
+    if options["sort_into"] is not None:
+        from vitsearch.outputs.sorting import sort_into
+
+        done = sort_into(options["sort_into"], predictions, root=root, copy=options["copy"])
+        made = {
+            "copied" if options["copy"] else "linked": done.made,
+            "as before": done.unchanged,
+            "removed": done.removed,
+        }
+        _say(f"sorted into {options['sort_into']}", made, "not sorted", done.problems)
+    if options["xmp"]:
+        from vitsearch.labels import NOTHING
+        from vitsearch.outputs.sidecars import write_sidecars
+
+        keywords = [one for one in predictions if one.label != NOTHING]
+        report = write_sidecars(keywords, root=root, photos=photos)
+        _say(
+            "XMP sidecars",
+            {"written": report.written, "as before": report.unchanged},
+            "not written",
+            report.problems,
+        )
+
+
+def _say(
+    what: str, counts: dict[str, int], failed: str, problems: Sequence[tuple[str, str]]
+) -> None:
+    for path, reason in problems[:MOST_PROBLEMS]:
+        show.note(f"vitsearch: {path}: {reason}")
+    if len(problems) > MOST_PROBLEMS:
+        show.note(f"vitsearch: and {len(problems) - MOST_PROBLEMS:,} more")
+    said = [
+        f"{count:,} {name}" for name, count in {**counts, failed: len(problems)}.items() if count
+    ]
+    show.note(f"vitsearch: {what}: {', '.join(said) or 'nothing to do'}")

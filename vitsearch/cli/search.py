@@ -6,9 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vitsearch.cli import show
-from vitsearch.cli.opening import open_collection, sheet_root
-from vitsearch.cli.options import ANYWHERE, COLLECTION, DEVICE, READ_ONLY, check_forms, filter_of, filters, results, wishes
+from vitsearch.cli import output as show
+from vitsearch.cli.options import (
+    ANYWHERE,
+    COLLECTION,
+    DEVICE,
+    JSON,
+    PATHS,
+    PHOTOS,
+    READ_ONLY,
+    check_forms,
+    filter_of,
+    filters,
+    open_collection,
+    results,
+    sheet_root,
+    wishes,
+)
 
 if TYPE_CHECKING:
     from vitsearch.types import SearchResult
@@ -26,7 +40,8 @@ TOP_K = 10
 @READ_ONLY
 @results
 def search(photos: str, query: str, **options: Any) -> int:
-    """Search PHOTOS by words, by a photo (./photo.jpg), or by terms: "2:beach + ./dog.jpg - people".
+    """Search PHOTOS by words, by a photo (./photo.jpg), or by terms: "2:beach + ./dog.jpg -
+    people".
 
     PHOTOS is an indexed folder, or a collection in Milvus: milvus://HOST:PORT/NAME.
 
@@ -35,7 +50,9 @@ def search(photos: str, query: str, **options: Any) -> int:
     its columns are path, taken_at, year, month, camera, width, height, latitude, longitude,
                     size, mtime, label, score
     """
-    return _search(photos, query, lambda found, top_k, wish: found.search(query, top_k, **wish), options)
+    return _search(
+        photos, query, lambda found, top_k, wish: found.search(query, top_k, **wish), options
+    )
 
 
 @click.command()
@@ -49,19 +66,26 @@ def search(photos: str, query: str, **options: Any) -> int:
 @results
 def similar(photos: str, photo: str, **options: Any) -> int:
     """Search PHOTOS for those that look like PHOTO, a file anywhere or a path inside PHOTOS."""
-    return _search(photos, f"like {photo}", lambda found, top_k, wish: found.similar(photo, top_k, **wish), options)
+    return _search(
+        photos,
+        f"like {photo}",
+        lambda found, top_k, wish: found.similar(photo, top_k, **wish),
+        options,
+    )
 
 
 Ask = Callable[[Any, int | None, dict[str, Any]], "list[SearchResult]"]
 
 
 def _search(photos: str, title: str, ask: Ask, options: dict[str, Any]) -> int:
-    from vitsearch.sheet import check_suffix
+    from vitsearch.outputs.contact_sheet import check_suffix
 
     check_forms(options)
     if options["sheet"]:
         check_suffix(Path(options["sheet"]))
-    wish = {name: options[name] for name in ("min_score", "offset", "diverse", "collapse")} | {"where": filter_of(options)}
+    wish = {name: options[name] for name in ("min_score", "offset", "diverse", "collapse")} | {
+        "where": filter_of(options)
+    }
     top_k = options["top_k"] or (None if options["min_score"] is not None else TOP_K)
     with open_collection(photos, options) as found:
         hits = ask(found, top_k, wish)
@@ -69,9 +93,13 @@ def _search(photos: str, title: str, ask: Ask, options: dict[str, Any]) -> int:
             show.note(f"vitsearch: {text}")
     _print(hits, options)
     if options["sheet"]:
-        from vitsearch.sheet import write_sheet
+        from vitsearch.outputs.contact_sheet import write_sheet
 
-        write_sheet(Path(options["sheet"]), [(title, [(hit.path, f"{hit.score:.3f}") for hit in hits])], root=sheet_root(photos, found))
+        write_sheet(
+            Path(options["sheet"]),
+            [(title, [(hit.path, f"{hit.score:.3f}") for hit in hits])],
+            root=sheet_root(photos, found),
+        )
         show.note(f"vitsearch: wrote {options['sheet']}")
     return 0 if hits else 1
 
@@ -85,3 +113,123 @@ def _print(hits: "Sequence[SearchResult]", options: dict[str, Any]) -> None:
             show.json_line({"path": hit.path, "score": round(hit.score, 6)})
         else:
             show.line(f"{hit.score:.4f}\t{show.printable(hit.path)}")
+
+
+# -- `vitsearch dupes`: photos that are there twice, as equal files and as look-alikes -------------
+
+if TYPE_CHECKING:
+    from vitsearch.collection import LookAlikes
+    from vitsearch.types import Photo
+
+EQUAL, ALIKE = "equal files", "look-alikes"
+
+
+@click.command()
+@PHOTOS
+@COLLECTION
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="X",
+    help="Least cosine of look-alikes; that which fits the collection's encoder.",
+)
+@click.option("--only", type=click.Choice(["equal", "alike"]), help="Only one of the two lists.")
+@filters
+@JSON
+@PATHS
+@click.option("--sheet", metavar="FILE", help="Also draw the groups as FILE.png or FILE.html.")
+def dupes(photos: str, threshold: float | None, only: str | None, **options: Any) -> int:
+    """List the photos of PHOTOS that are there twice: equal files first, then files that differ and
+    look alike. Nothing is deleted.
+
+    Of look-alikes the first is the one that the others look like, with their cosines. --paths ends
+    each group by an empty line.
+    """
+    from vitsearch.collection import Collection
+    from vitsearch.outputs.contact_sheet import check_suffix
+
+    if options["only_paths"] and options["as_json"]:
+        raise click.UsageError("give either --json or --paths", click.get_current_context())
+    if options["sheet"]:
+        check_suffix(Path(options["sheet"]))
+    where = filter_of(options)
+    with Collection.open(photos, collection=options["collection"]) as found:
+        equal = found.duplicates(where=where) if only != "alike" else []
+        least = found.lookalike_threshold if threshold is None else threshold
+        alike = _alike(found, least, where) if only != "equal" else []
+    if not equal and not alike:
+        none = {
+            "equal": "no equal files",
+            "alike": f"no photos that look alike from cosine {least:g} on",
+        }
+        show.note(f"vitsearch: {none[only] if only else ' and '.join(none.values())}")
+        return 1
+    _print_groups(equal, alike, options)
+    if options["sheet"]:
+        _draw(Path(options["sheet"]), equal, alike, Path(photos))
+    return 0
+
+
+def _alike(found: Any, least: float, where: Any) -> "list[LookAlikes]":
+    from vitsearch.cli.output import photo_bar
+
+    with photo_bar(len(found), "comparing") as bar:
+        alike: list[LookAlikes] = found.lookalikes(least, where=where, progress=bar.update)
+        return alike
+
+
+def _print_groups(
+    equal: "Sequence[Sequence[Photo]]", alike: "Sequence[LookAlikes]", options: dict[str, Any]
+) -> None:
+    groups = [(EQUAL, [(photo.path, 1.0) for photo in group]) for group in equal]
+    groups += [
+        (ALIKE, [(one.photo.path, 1.0), *((photo.path, score) for photo, score in one.others)])
+        for one in alike
+    ]
+    if options["only_paths"]:
+        for _, members in groups:
+            show.paths([*(path for path, _ in members), ""], zero=False)
+    elif options["as_json"]:
+        for number, (kind, members) in enumerate(groups, start=1):
+            for path, score in members:
+                show.json_line(
+                    {"group": number, "kind": kind, "path": path, "score": round(score, 6)}
+                )
+    else:
+        _print_lists(groups)
+
+
+def _print_lists(groups: Sequence[tuple[str, Sequence[tuple[str, float]]]]) -> None:
+    for kind in (EQUAL, ALIKE):
+        mine = [members for name, members in groups if name == kind]
+        if mine:
+            show.line(
+                f"{kind}: {len(mine):,} {'group' if len(mine) == 1 else 'groups'}, "
+                f"{sum(map(len, mine)):,} photos"
+            )
+        for members in mine:
+            show.line("")
+            for path, score in members:
+                show.line(
+                    f"  {show.printable(path)}"
+                    if kind == EQUAL
+                    else f"  {score:.4f}  {show.printable(path)}"
+                )
+        if mine and kind == EQUAL and len(mine) < len(groups):
+            show.line("")
+
+
+def _draw(
+    file: Path, equal: "Sequence[Sequence[Photo]]", alike: "Sequence[LookAlikes]", root: Path
+) -> None:
+    from vitsearch.outputs.contact_sheet import write_sheet
+
+    sections = [
+        (f"equal files {number}", [(photo.path, "") for photo in group])
+        for number, group in enumerate(equal, start=1)
+    ]
+    for number, one in enumerate(alike, start=1):
+        others = [(photo.path, f"{score:.3f}") for photo, score in one.others]
+        sections.append((f"look-alikes {number}", [(one.photo.path, ""), *others]))
+    write_sheet(file, sections, root=root)
+    show.note(f"vitsearch: wrote {file}")

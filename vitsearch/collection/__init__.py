@@ -2,7 +2,7 @@
 
 from vitsearch.collection.collection import SearchableCollection, Wishes
 from vitsearch.collection.duplicates import LookAlikes
-from vitsearch.collection.folder import Collection
+from vitsearch.collection.local import Collection
 from vitsearch.collection.milvus import MilvusCollection
 
 __all__ = ["Collection", "LookAlikes", "MilvusCollection", "SearchableCollection", "Wishes"]

@@ -9,7 +9,25 @@ from typing import Self, TypedDict, Unpack
 import numpy as np
 from PIL import Image
 
-from vitsearch.classify import (
+from vitsearch.arrays import Vectors, unit_rows
+from vitsearch.collection.config import Settings
+from vitsearch.collection.decoding import Decoding
+from vitsearch.collection.duplicates import (
+    LOOKALIKE,
+    LookAlikes,
+    look_alikes,
+    lookalike_threshold,
+    same_files,
+)
+from vitsearch.collection.query import Query, Term, Terms, check_top_k, photo_path
+from vitsearch.collection.search import Asked, Wish, as_where
+from vitsearch.collection.store import PhotoReader
+from vitsearch.encoders import load_encoder
+from vitsearch.encoders.base import Encoder, ImageEncoder
+from vitsearch.encoders.language import unread_notes
+from vitsearch.errors import EncoderMismatch, QueryError
+from vitsearch.filters import Where, photo_facts
+from vitsearch.labels import (
     Answer,
     Choice,
     Classifier,
@@ -19,21 +37,7 @@ from vitsearch.classify import (
     parse_labels,
     zero_shot_classifier,
 )
-from vitsearch.collection.duplicates import LOOKALIKE, LookAlikes, look_alikes, lookalike_threshold, same_files
-from vitsearch.collection.ranking import Asked
-from vitsearch.collection.reader import PhotoReader
-from vitsearch.collection.terms import Terms
-from vitsearch.collection.wish import Wish, as_where
-from vitsearch.encoders import load_encoder
-from vitsearch.encoders.protocol import Encoder, ImageEncoder
-from vitsearch.errors import EncoderMismatch, QueryError
-from vitsearch.language import unread_notes
-from vitsearch.layout import Settings
-from vitsearch.pipeline import Decoding
-from vitsearch.query import Query, Term, check_top_k, photo_path
 from vitsearch.types import Photo, Prediction, SearchResult
-from vitsearch.vectors import Vectors, unit_rows
-from vitsearch.where import Where, photo_facts
 
 
 class Wishes(TypedDict, total=False):
@@ -47,14 +51,23 @@ class Wishes(TypedDict, total=False):
 
 
 class SearchableCollection(ABC):
-    """Photos with vectors of one encoder, open for reading; `Collection` and `MilvusCollection` say where they are.
+    """Photos with vectors of one encoder, open for reading; `Collection` and `MilvusCollection` say
+    where they are.
 
     What is made of them, such as thumbnails, is kept in ``folder``, which need not be there.
     """
 
     folder: Path
 
-    def __init__(self, root: Path, settings: Settings, store: PhotoReader, *, encoder: ImageEncoder | None, device: str) -> None:
+    def __init__(
+        self,
+        root: Path,
+        settings: Settings,
+        store: PhotoReader,
+        *,
+        encoder: ImageEncoder | None,
+        device: str,
+    ) -> None:
         self.root = root
         self.settings = settings
         self.notes: list[str] = []
@@ -62,11 +75,15 @@ class SearchableCollection(ABC):
         self._device = device
         self._encoder = self._checked(encoder) if encoder else None
         self._store = store
-        self._terms = Terms(root, store, lambda: self.encoder, dim=settings.dim, decoding=self.decoding)
+        self._terms = Terms(
+            root, store, lambda: self.encoder, dim=settings.dim, decoding=self.decoding
+        )
 
     @abstractmethod
     def find(self, queries: Sequence[Asked], wish: Wish) -> list[list[SearchResult]]:
-        """Return the results for each (unit vector, ids to leave out), best first, equal scores in order of path."""
+        """Return the results for each (unit vector, ids to leave out), best first, equal scores in
+        order of path.
+        """
 
     @abstractmethod
     def decoding(self) -> Decoding:
@@ -89,7 +106,7 @@ class SearchableCollection(ABC):
         """Close what the photos are read from; a second call does nothing."""
         self._store.close()
 
-    # -- what is in it ------------------------------------------------------------------------------------------------
+    # -- what is in it -----------------------------------------------------------------------------
 
     @property
     def dim(self) -> int:
@@ -98,9 +115,13 @@ class SearchableCollection(ABC):
 
     @property
     def encoder(self) -> ImageEncoder:
-        """The collection's encoder, loaded at first use; raises EncoderError, or EncoderMismatch when it is not the same any more."""
+        """The collection's encoder, loaded at first use; raises EncoderError, or EncoderMismatch
+        when it is not the same any more.
+        """
         if self._encoder is None:
-            self._encoder = self._checked(load_encoder(self.settings.encoder, self._device, self.settings.dtype))
+            self._encoder = self._checked(
+                load_encoder(self.settings.encoder, self._device, self.settings.dtype)
+            )
         return self._encoder
 
     @property
@@ -113,7 +134,9 @@ class SearchableCollection(ABC):
         return self._store.photos()
 
     def vectors(self) -> tuple[list[Photo], Vectors]:
-        """Return all photos in order of path and their ``(n, dim)`` float32 unit rows; all of them are held in memory."""
+        """Return all photos in order of path and their ``(n, dim)`` float32 unit rows; all of them
+        are held in memory.
+        """
         with self._store.reading():
             photos = list(self._store.photos())
             ids, halves = zip(*self._store.vector_batches(), strict=True) if photos else ((), ())
@@ -122,64 +145,107 @@ class SearchableCollection(ABC):
         place = np.searchsorted(np.concatenate(ids), [photo.photo_id for photo in photos])
         return photos, unit_rows(np.concatenate(halves)[place])
 
-    # -- search -------------------------------------------------------------------------------------------------------
+    # -- search ------------------------------------------------------------------------------------
 
-    def search(self, query: Query, top_k: int | None = 10, **wishes: Unpack[Wishes]) -> list[SearchResult]:
-        """Return the ``top_k`` photos most like the query, best first, equal scores in order of path.
+    def search(
+        self, query: Query, top_k: int | None = 10, **wishes: Unpack[Wishes]
+    ) -> list[SearchResult]:
+        """Return the ``top_k`` photos most like the query, best first, equal scores in order of
+        path.
 
-        The query is words, or terms in a string (``"2:beach + ./dog.jpg - people"``, see `parse_query`), a path, a PIL picture, a vector
-        ``(dim,)``, or a list of `Term`. Photos named in the query are left out. Keywords: ``where``, a filter as text or as `Where`
-        (`parse_where`); ``offset``, results to pass over; ``min_score``, the least cosine, with which ``top_k`` may be None for all;
-        ``diverse``, from 0 to 1, for results unlike each other; ``collapse=True`` to show one photo of those that are the same or look
-        alike (a number: from this cosine on). Raises QueryError, PhotoError or EncoderError.
+        The query is words, or terms in a string (``"2:beach + ./dog.jpg - people"``, see
+        `parse_query`), a path, a PIL picture, a vector ``(dim,)``, or a list of `Term`. Photos
+        named in the query are left out. Keywords: ``where``, a filter as text or as `Where`
+        (`parse_where`); ``offset``, results to pass over; ``min_score``, the least cosine, with
+        which ``top_k`` may be None for all; ``diverse``, from 0 to 1, for results unlike each
+        other; ``collapse=True`` to show one photo of those that are the same or look alike (a
+        number: from this cosine on). Raises QueryError, PhotoError or EncoderError.
         """
         return self.search_batch([query], top_k, **wishes)[0]
 
-    def search_batch(self, queries: Sequence[Query], top_k: int | None = 10, **wishes: Unpack[Wishes]) -> list[list[SearchResult]]:
-        """Return what `search` returns for each query, all on one state of the collection; the texts are encoded together."""
+    def search_batch(
+        self, queries: Sequence[Query], top_k: int | None = 10, **wishes: Unpack[Wishes]
+    ) -> list[list[SearchResult]]:
+        """Return what `search` returns for each query, all on one state of the collection; the
+        texts are encoded together.
+        """
         wish = self._wish(top_k, wishes)
         read = self._terms.vectors_of(queries)
         self._note_unread([word for _, _, words in read for word in words])
         return self.find([(vector, named) for vector, named, _ in read], wish)
 
-    def similar(self, photo: str | os.PathLike[str] | Image.Image, top_k: int | None = 10, **wishes: Unpack[Wishes]) -> list[SearchResult]:
-        """Return the ``top_k`` photos that look most like one photo, which is itself left out; keywords as in `search`.
+    def similar(
+        self,
+        photo: str | os.PathLike[str] | Image.Image,
+        top_k: int | None = 10,
+        **wishes: Unpack[Wishes],
+    ) -> list[SearchResult]:
+        """Return the ``top_k`` photos that look most like one photo, which is itself left out;
+        keywords as in `search`.
 
-        ``photo`` is a file (relative to the working folder, or else to the collection's root) or a PIL picture.
+        ``photo`` is a file (relative to the working folder, or else to the collection's root) or a
+        PIL picture.
         """
         if isinstance(photo, Image.Image):
             return self.search(photo, top_k, **wishes)
         path = photo_path(photo)
-        return self.search([Term(self.root / path if not path.exists() and self._has(path) else path)], top_k, **wishes)
+        return self.search(
+            [Term(self.root / path if not path.exists() and self._has(path) else path)],
+            top_k,
+            **wishes,
+        )
 
     def _has(self, path: Path) -> bool:
         return (self.root / path).exists()
 
     def duplicates(self, *, where: str | Where | None = None) -> list[list[Photo]]:
-        """Return the groups of photos whose files are the same byte for byte, each in order of path, in order of their first path."""
+        """Return the groups of photos whose files are the same byte for byte, each in order of
+        path, in order of their first path.
+        """
         wanted = as_where(where)
-        return same_files(photo for photo in self.photos() if wanted is None or wanted.matches(photo_facts(photo)))
+        return same_files(
+            photo for photo in self.photos() if wanted is None or wanted.matches(photo_facts(photo))
+        )
 
     def lookalikes(
-        self, threshold: float | None = None, *, where: str | Where | None = None, progress: Callable[[int], object] = lambda _: None
+        self,
+        threshold: float | None = None,
+        *,
+        where: str | Where | None = None,
+        progress: Callable[[int], object] = lambda _: None,
     ) -> list[LookAlikes]:
-        """Return the groups of photos that look alike though their files differ, in order of their first path (see `look_alikes`).
+        """Return the groups of photos that look alike though their files differ, in order of their
+        first path (see `look_alikes`).
 
-        ``threshold`` is the least cosine with the group's first photo (None: that of the collection's encoder). All vectors are compared;
-        ``progress`` is called with the number of photos just done. Raises QueryError for a threshold that is no cosine above 0.
+        ``threshold`` is the least cosine with the group's first photo (None: that of the
+        collection's encoder). All vectors are compared; ``progress`` is called with the number of
+        photos just done. Raises QueryError for a threshold that is no cosine above 0.
         """
-        least, wanted = self.lookalike_threshold if threshold is None else threshold, as_where(where)
+        least, wanted = (
+            self.lookalike_threshold if threshold is None else threshold,
+            as_where(where),
+        )
         Wish(collapse=least)  # raises for a threshold outside its range
         photos, vectors = self.vectors()
-        kept = [place for place, photo in enumerate(photos) if wanted is None or wanted.matches(photo_facts(photo))]
+        kept = [
+            place
+            for place, photo in enumerate(photos)
+            if wanted is None or wanted.matches(photo_facts(photo))
+        ]
         progress(len(photos) - len(kept))
-        return look_alikes([photos[place] for place in kept], vectors[kept], least, progress=progress)
+        return look_alikes(
+            [photos[place] for place in kept], vectors[kept], least, progress=progress
+        )
 
     @property
     def lookalike_threshold(self) -> float:
-        """The cosine from which this collection's encoder takes two photos for one and the same view."""
+        """The cosine from which this collection's encoder takes two photos for one and the same
+        view.
+        """
         stored = self._store.fact(LOOKALIKE)
-        return float(stored) if isinstance(stored, str) else lookalike_threshold(self.settings.encoder)
+        return (
+            float(stored) if isinstance(stored, str) else lookalike_threshold(self.settings.encoder)
+        )
 
     def _wish(self, top_k: int | None, wishes: Wishes) -> Wish:
         for name in wishes:
@@ -196,12 +262,14 @@ class SearchableCollection(ABC):
         )
 
     def _note_unread(self, texts: Sequence[str]) -> None:
-        """Note once each that a text is in a language that the encoder does not know, or longer than it reads."""
+        """Note once each that a text is in a language that the encoder does not know, or longer
+        than it reads.
+        """
         notes = unread_notes(texts, self.encoder) if texts else {}
         self.notes += [note for kind, note in notes.items() if kind not in self._noted]
         self._noted |= set(notes)
 
-    # -- labels -------------------------------------------------------------------------------------------------------
+    # -- labels ------------------------------------------------------------------------------------
 
     def label(
         self,
@@ -215,26 +283,46 @@ class SearchableCollection(ABC):
     ) -> list[Prediction]:
         """Return the labels of every photo, photos in order of path, the best label first.
 
-        The stored vectors are labelled: no photo is read. ``labels`` are strings (zero-shot; `zero_shot_classifier` explains them,
-        ``templates``, ``background`` and ``multi``) or a classifier of this encoder's vectors. ``top`` is how many labels a photo gets (1;
-        with ``multi`` all of at least 0.5), ``threshold`` the least probability (`Choice`); a photo that reaches none has no prediction.
+        The stored vectors are labelled: no photo is read. ``labels`` are strings (zero-shot;
+        `zero_shot_classifier` explains them, ``templates``, ``background`` and ``multi``) or a
+        classifier of this encoder's vectors. ``top`` is how many labels a photo gets (1; with
+        ``multi`` all of at least 0.5), ``threshold`` the least probability (`Choice`); a photo that
+        reaches none has no prediction.
         """
         check_top_k(1 if top is None else top)
         choice = Choice(top if top or multi else 1, threshold)
-        classifier = labels if isinstance(labels, Classifier) else self.zero_shot(labels, templates, background, multi)
+        classifier = (
+            labels
+            if isinstance(labels, Classifier)
+            else self.zero_shot(labels, templates, background, multi)
+        )
         self.check_classifier(classifier)
         found: dict[int, list[Answer]] = {}
         with self._store.reading():
             photos = list(self._store.photos())
             for ids, halves in self._store.vector_batches():
-                found |= zip(ids.tolist(), answer(classifier, unit_rows(halves), choice), strict=True)
-        return [Prediction(photo.path, name, score, photo.photo_id) for photo in photos for name, score in found[photo.photo_id]]
+                found |= zip(
+                    ids.tolist(), answer(classifier, unit_rows(halves), choice), strict=True
+                )
+        return [
+            Prediction(photo.path, name, score, photo.photo_id)
+            for photo in photos
+            for name, score in found[photo.photo_id]
+        ]
 
     def zero_shot(
-        self, labels: Sequence[str | Label], templates: str | Sequence[str] = "plain", background: bool = False, multi: bool = False
+        self,
+        labels: Sequence[str | Label],
+        templates: str | Sequence[str] = "plain",
+        background: bool = False,
+        multi: bool = False,
     ) -> LinearClassifier:
-        """Return the collection's encoder's classifier of these labels (see `zero_shot_classifier`)."""
-        classifier = zero_shot_classifier(self._text_encoder(), labels, templates=templates, background=background, multi=multi)
+        """Return the collection's encoder's classifier of these labels (see
+        `zero_shot_classifier`).
+        """
+        classifier = zero_shot_classifier(
+            self._text_encoder(), labels, templates=templates, background=background, multi=multi
+        )
         self._note_unread([word for label in parse_labels(labels) for word in label.words])
         return classifier
 
@@ -242,10 +330,15 @@ class SearchableCollection(ABC):
         """Raise EncoderMismatch for a classifier of another encoder's vectors."""
         if classifier.fingerprint not in ("", self.settings.encoder_fingerprint):
             raise EncoderMismatch(
-                f"the classifier was made for the vectors of another encoder than {self.settings.encoder}: train it again here"
+                "the classifier was made for the vectors of another encoder than "
+                f"{self.settings.encoder}: train it again here"
             )
 
     def _text_encoder(self) -> Encoder:
         if not isinstance(self.encoder, Encoder):
-            raise QueryError(f"encoder {self.encoder.name} reads no text, so it cannot label by words: give a LinearClassifier")
+            raise QueryError(
+                f"encoder {self.encoder.name} reads no text, so it cannot label by words: "
+                "give a "
+                "LinearClassifier"
+            )
         return self.encoder

@@ -6,14 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vitsearch.arrays import Vectors, cosine_scores
 from vitsearch.types import Photo
-from vitsearch.vectors import Vectors, cosine_scores
 
 BLOCK = 16_777_216  # cosines held at a time, 64 MiB
 MOST_ROWS = 2048  # rows compared with the others at a time
-SLACK = 1e-4  # what a product of matrices may be off by: nearer to the threshold than this, the rows are compared one by one
-# The least cosine of two views that a person takes for one picture: resized, saved again, a little cropped. That of mini is the lowest
-# without a false pair in 499,500 pairs of photos, and finds 81 % of the copies (benchmarks/lookalikes.py)
+# what a product of matrices may be off by: nearer to the threshold than this, the rows are compared
+# one by one
+SLACK = 1e-4
+# The least cosine of two views that a person takes for one picture: resized, saved again, a little
+# cropped. That of mini is the lowest without a false pair in 499,500 pairs of photos, and finds 81
+# % of the copies (benchmarks/lookalikes.py)
 THRESHOLDS = {"mini": 0.94, "colour": 0.999}
 THRESHOLD = 0.96  # of CLIP-like models, not measured
 LOOKALIKE = "lookalike"  # the name of the stored fact that says the threshold of a collection
@@ -21,7 +24,9 @@ LOOKALIKE = "lookalike"  # the name of the stored fact that says the threshold o
 
 @dataclass(frozen=True, slots=True)
 class LookAlikes:
-    """A photo and those that look like it, best first, equal scores in order of path, with their cosines."""
+    """A photo and those that look like it, best first, equal scores in order of path, with their
+    cosines.
+    """
 
     photo: Photo
     others: tuple[tuple[Photo, float], ...]
@@ -41,28 +46,43 @@ def same_files(photos: Iterable[Photo]) -> list[list[Photo]]:
 
 
 def look_alikes(
-    photos: Sequence[Photo], vectors: Vectors, threshold: float, *, progress: Callable[[int], object] = lambda _: None
+    photos: Sequence[Photo],
+    vectors: Vectors,
+    threshold: float,
+    *,
+    progress: Callable[[int], object] = lambda _: None,
 ) -> list[LookAlikes]:
-    """Return the groups of look-alikes among photos in order of path and their ``(n, dim)`` unit rows.
+    """Return the groups of look-alikes among photos in order of path and their ``(n, dim)`` unit
+    rows.
 
-    In that order each photo that no earlier one has taken takes all later ones within the threshold, so that no chain of small differences
-    brings two different photos together. A copy byte for byte of an earlier file is left out: it is in another list. ``progress`` is
-    called with the number of photos just compared.
+    In that order each photo that no earlier one has taken takes all later ones within the
+    threshold, so that no chain of small differences brings two different photos together. A copy
+    byte for byte of an earlier file is left out: it is in another list. ``progress`` is called with
+    the number of photos just compared.
     """
     single = first_places([photo.fingerprint for photo in photos])
     progress(len(photos) - len(single))
     members = taken(vectors[single], threshold, progress=progress)
     return [
-        LookAlikes(photos[single[first]], tuple(_ordered([(photos[single[place]], score) for place, score in others])))
+        LookAlikes(
+            photos[single[first]],
+            tuple(_ordered([(photos[single[place]], score) for place, score in others])),
+        )
         for first, others in enumerate(members)
         if others
     ]
 
 
 def collapsed(rows: Vectors, fingerprints: Sequence[bytes], threshold: float) -> list[int]:
-    """Return the places of the ``(n, dim)`` unit rows that are no copy and no look-alike of a row kept before, in order."""
+    """Return the places of the ``(n, dim)`` unit rows that are no copy and no look-alike of a row
+    kept before, in order.
+    """
     single = first_places(fingerprints)
-    return [single[place] for place, others in enumerate(taken(rows[single], threshold)) if others is not None]
+    return [
+        single[place]
+        for place, others in enumerate(taken(rows[single], threshold))
+        if others is not None
+    ]
 
 
 def first_places(fingerprints: Sequence[bytes]) -> list[int]:
@@ -73,10 +93,14 @@ def first_places(fingerprints: Sequence[bytes]) -> list[int]:
     return list(first.values())
 
 
-def taken(rows: Vectors, threshold: float, *, progress: Callable[[int], object] = lambda _: None) -> list[list[tuple[int, float]] | None]:
-    """Return for each of the ``(n, dim)`` unit rows the places and cosines of the later rows that it takes, None for a row that is taken.
+def taken(
+    rows: Vectors, threshold: float, *, progress: Callable[[int], object] = lambda _: None
+) -> list[list[tuple[int, float]] | None]:
+    """Return for each of the ``(n, dim)`` unit rows the places and cosines of the later rows that
+    it takes, None for a row that is taken.
 
-    A row takes those that reach the threshold and that no earlier row has taken. Time grows with n^2, memory with n.
+    A row takes those that reach the threshold and that no earlier row has taken. Time grows with
+    n^2, memory with n.
     """
     members: list[list[tuple[int, float]] | None] = [[] for _ in rows]
     gone = np.zeros(len(rows), dtype=bool)
@@ -86,12 +110,21 @@ def taken(rows: Vectors, threshold: float, *, progress: Callable[[int], object] 
         rough = rows[left] @ rows[start:].T
         for first, likeness in zip(left.tolist(), rough, strict=True):
             if not gone[first]:
-                members[first] = _takes(rows, first, likeness[first - start + 1 :], threshold, gone=gone)
+                members[first] = _takes(
+                    rows, first, likeness[first - start + 1 :], threshold, gone=gone
+                )
         progress(min(step, len(rows) - start))
     return [None if lost else others for lost, others in zip(gone, members, strict=True)]
 
 
-def _takes(rows: Vectors, first: int, rough: NDArray[np.float32], threshold: float, *, gone: NDArray[np.bool_]) -> list[tuple[int, float]]:
+def _takes(
+    rows: Vectors,
+    first: int,
+    rough: NDArray[np.float32],
+    threshold: float,
+    *,
+    gone: NDArray[np.bool_],
+) -> list[tuple[int, float]]:
     near = first + 1 + np.flatnonzero(rough >= threshold - SLACK)
     near = near[~gone[near]]
     scores = likeness_to(rows[first], rows[near])
@@ -101,7 +134,9 @@ def _takes(rows: Vectors, first: int, rough: NDArray[np.float32], threshold: flo
 
 
 def likeness_to(row: Vectors, rows: Vectors) -> NDArray[np.float32]:
-    """Return the cosine of each row with one, rounded to float32 so that equal rows have exactly 1."""
+    """Return the cosine of each row with one, rounded to float32 so that equal rows
+    have exactly 1.
+    """
     return cosine_scores(rows, row).astype(np.float32)
 
 

@@ -7,31 +7,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.collection.collection import SearchableCollection
-from vitsearch.collection.ranking import Asked, Ranking
-from vitsearch.collection.terms import Terms
-from vitsearch.collection.wish import Wish
-from vitsearch.encoders.protocol import ImageEncoder
-from vitsearch.encoders.weights_hash import home
+from vitsearch.collection.config import Settings
+from vitsearch.collection.decoding import Decoding
+from vitsearch.collection.query import Term, Terms
+from vitsearch.collection.search import Asked, Ranking, Wish
+from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import EncoderMismatch
-from vitsearch.index.propose import Proposal
-from vitsearch.layout import Settings
+from vitsearch.index.candidates import Proposal
 from vitsearch.milvus import milvus_filter, parse_place
-from vitsearch.milvus.facts import Facts
-from vitsearch.milvus.search import Candidates
-from vitsearch.milvus.store import MilvusStore
+from vitsearch.milvus.metadata import Facts
+from vitsearch.milvus.store import Candidates, MilvusStore
+from vitsearch.paths import home
 from vitsearch.photos import MAX_PIXELS
-from vitsearch.pipeline import Decoding
-from vitsearch.query import Term
 from vitsearch.types import Photo, SearchResult
-from vitsearch.vectors import Vectors, unit_rows
 
 
 class MilvusCollection(SearchableCollection):
-    """A collection in Milvus, filled by `vitsearch push`, open for reading: it answers as `Collection` does.
+    """A collection in Milvus, filled by `vitsearch push`, open for reading: it answers as
+    `Collection` does.
 
-    Milvus proposes candidates, and the vectors fetched from it decide: with an exact index (FLAT) the results and scores are those of a
-    local collection of the same vectors. A search that takes more than 16,384 candidates raises QueryError.
+    Milvus proposes candidates, and the vectors fetched from it decide: with an exact index (FLAT)
+    the results and scores are those of a local collection of the same vectors. A search that takes
+    more than 16,384 candidates raises QueryError.
     """
 
     def __init__(
@@ -43,25 +42,40 @@ class MilvusCollection(SearchableCollection):
         encoder: ImageEncoder | None = None,
         device: str = "auto",
     ) -> None:
-        """Open a collection such as ``milvus://localhost:19530/photos``; ``name`` is its last part where that is left out.
+        """Open a collection such as ``milvus://localhost:19530/photos``; ``name`` is its last part
+        where that is left out.
 
-        ``root`` is where the photos are, if not where they were embedded from; ``encoder`` and ``device`` are those of `Collection.open`.
-        Raises CollectionNotFound, CollectionError where Milvus does not answer, or EncoderMismatch.
+        ``root`` is where the photos are, if not where they were embedded from; ``encoder`` and
+        ``device`` are those of `Collection.open`. Raises CollectionNotFound, CollectionError where
+        Milvus does not answer, or EncoderMismatch.
         """
         self.place = parse_place(uri, name)
-        self.folder = home() / "milvus" / hashlib.blake2b(str(self.place).encode(), digest_size=8).hexdigest()
+        self.folder = (
+            home() / "milvus" / hashlib.blake2b(str(self.place).encode(), digest_size=8).hexdigest()
+        )
         self._milvus = MilvusStore.open(self.place)
         try:
             facts = self._milvus.facts
-            super().__init__(root_of(facts, root), settings_of(facts), self._milvus, encoder=encoder, device=device)
+            super().__init__(
+                root_of(facts, root),
+                settings_of(facts),
+                self._milvus,
+                encoder=encoder,
+                device=device,
+            )
         except BaseException:
             self._milvus.close()
             raise
-        self._terms = _RemoteTerms(self.root, self._milvus, lambda: self.encoder, dim=self.dim, decoding=self.decoding)
+        self._terms = _RemoteTerms(
+            self.root, self._milvus, lambda: self.encoder, dim=self.dim, decoding=self.decoding
+        )
         self._ranking = Ranking(self._milvus, self.dim)
 
     def __repr__(self) -> str:
-        return f"MilvusCollection({str(self.place)!r}, photos={len(self)}, encoder={self.settings.encoder!r})"
+        return (
+            f"MilvusCollection({str(self.place)!r}, photos={len(self)}, "
+            f"encoder={self.settings.encoder!r})"
+        )
 
     @property
     def store(self) -> MilvusStore:
@@ -69,16 +83,22 @@ class MilvusCollection(SearchableCollection):
         return self._milvus
 
     def find(self, queries: Sequence[Asked], wish: Wish) -> list[list[SearchResult]]:
-        """Return the results for each (unit vector, ids to leave out), best first, equal scores in order of path."""
+        """Return the results for each (unit vector, ids to leave out), best first, equal scores in
+        order of path.
+        """
         condition = milvus_filter(wish.where) if wish.where is not None else ""
-        return self._ranking.find(queries, wish, _Proposing(Candidates(self._milvus.connection, condition)))
+        return self._ranking.find(
+            queries, wish, _Proposing(Candidates(self._milvus.connection, condition))
+        )
 
     def decoding(self) -> Decoding:
         """Return how the photos were decoded, and a query's photo is to be."""
         return Decoding(MAX_PIXELS, self._milvus.facts.decoding == "exact")
 
     def use_encoder(self, encoder: ImageEncoder) -> None:
-        """Encode queries with a model that is loaded already; raises EncoderMismatch for another than made the vectors."""
+        """Encode queries with a model that is loaded already; raises EncoderMismatch for another
+        than made the vectors.
+        """
         self._encoder = self._checked(encoder)
 
     def info(self) -> dict[str, Any]:
@@ -105,14 +125,18 @@ class MilvusCollection(SearchableCollection):
         known = self.settings
         if encoder.fingerprint != known.encoder_fingerprint:
             raise EncoderMismatch(
-                f"{self.place} was made with {known.encoder} (fingerprint {known.encoder_fingerprint[:8]}), not with this {encoder.name} "
-                f"({encoder.fingerprint[:8]}): use that encoder and version, or push into another --collection NAME"
+                f"{self.place} was made with {known.encoder} (fingerprint "
+                f"{known.encoder_fingerprint[:8]}), not with this {encoder.name} "
+                f"({encoder.fingerprint[:8]}): use that encoder and version, or push into another "
+                "--collection NAME"
             )
         return encoder
 
 
 def root_of(facts: Facts, root: str | os.PathLike[str] | None = None) -> Path:
-    """Return where the photos of a collection are: as given, or where they were embedded from; of a URL a folder that need not exist."""
+    """Return where the photos of a collection are: as given, or where they were embedded from; of a
+    URL a folder that need not exist.
+    """
     if root is not None:
         return Path(root).expanduser()
     _, remote, rest = facts.source.partition("://")
@@ -126,7 +150,9 @@ def settings_of(facts: Facts) -> Settings:
 
 
 class _RemoteTerms(Terms):
-    """Reads queries for a collection whose photos need not be here: the vector of one that is not is looked up."""
+    """Reads queries for a collection whose photos need not be here: the vector of one that is not
+    is looked up.
+    """
 
     def _term_vector(self, term: Term, photo: Photo | None) -> Vectors:
         if photo is not None and isinstance(term.what, Path) and not term.what.exists():

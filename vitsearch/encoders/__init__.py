@@ -1,13 +1,50 @@
-"""Encoders by name: ``mini``, ``colour``, ``open_clip:ARCH/TAG``, ``hf:ORG/NAME``, ``local-dir:/path``."""
+"""Encoders by name: ``mini``, ``colour``, ``open_clip:ARCH/TAG``, ``hf:ORG/NAME``,
+``local-dir:/path``.
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from vitsearch.encoders.protocol import Encoder, ImageEncoder
+from vitsearch.encoders.base import Encoder, ImageEncoder
+from vitsearch.encoders.checkpoints import local_folder
 from vitsearch.errors import EncoderError
 
+# -- local-dir -------------------------------------------------------------------------------------
+
 if TYPE_CHECKING:
-    from vitsearch.encoders.runtime import Prepared
+    from vitsearch.encoders.torch_encoder import TorchEncoder
+
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+TRANSFORMERS_CONFIG = "config.json"
+
+
+def load_local_dir(path: str, *, device: str = "auto", dtype: str = "auto") -> "TorchEncoder":
+    """Return the encoder in a folder of either layout; where both are there, open_clip's.
+
+    An open_clip folder holds ``open_clip_config.json`` and weights, a transformers folder
+    ``config.json``, ``model.safetensors``, ``preprocessor_config.json`` and a tokenizer. Raises
+    EncoderError naming the file that is missing or damaged.
+    """
+    folder = local_folder(path)
+    name = f"local-dir:{folder}"
+    if (folder / OPEN_CLIP_CONFIG).is_file():
+        from vitsearch.encoders.open_clip import load_open_clip_folder
+
+        return load_open_clip_folder(folder, name, device=device, dtype=dtype)
+    if (folder / TRANSFORMERS_CONFIG).is_file():
+        from vitsearch.encoders.huggingface import load_transformers_folder
+
+        return load_transformers_folder(folder, name, device=device, dtype=dtype)
+    raise EncoderError(
+        f"the folder {folder} holds no model: neither {OPEN_CLIP_CONFIG} (open_clip) nor "
+        f"{TRANSFORMERS_CONFIG} (transformers) is in it"
+    )
+
+
+# -- Encoders by name ------------------------------------------------------------------------------
+
+if TYPE_CHECKING:
+    from vitsearch.encoders.onnx.cache import Prepared
     from vitsearch.encoders.torch_encoder import TorchEncoder
 
 __all__ = ["Encoder", "ImageEncoder", "load_encoder", "prepare_model"]
@@ -34,12 +71,15 @@ def load_encoder(
 ) -> Encoder:
     """Return the encoder of that name, ready to encode.
 
-    ``device`` is "auto", "cpu", "cuda", "cuda:1" or "mps"; ``dtype`` is "auto", "float32", "float16", "bfloat16" or "int8" (auto: float32
-    on a CPU, float16 on a GPU). ``runtime`` says what runs a CLIP or SigLIP model: "torch"; "onnx", on a CPU in float32 or int8, its export
-    made where there is none; "auto": ONNX Runtime on a CPU where there is an export, else torch. With ``export``, auto makes one too, and
-    where that cannot be, ``tell`` is given one line and torch runs the model. ``bulk`` is for many pictures rather than a query at a time:
-    ONNX Runtime computes each batch with one thread, and `encode_prepared` is to be called from as many threads as ``callers`` says.
-    Raises EncoderError with the spellings to try, the extra to install, or the missing file.
+    ``device`` is "auto", "cpu", "cuda", "cuda:1" or "mps"; ``dtype`` is "auto", "float32",
+    "float16", "bfloat16" or "int8" (auto: float32 on a CPU, float16 on a GPU). ``runtime`` says
+    what runs a CLIP or SigLIP model: "torch"; "onnx", on a CPU in float32 or int8, its export made
+    where there is none; "auto": ONNX Runtime on a CPU where there is an export, else torch. With
+    ``export``, auto makes one too, and where that cannot be, ``tell`` is given one line and torch
+    runs the model. ``bulk`` is for many pictures rather than a query at a time: ONNX Runtime
+    computes each batch with one thread, and `encode_prepared` is to be called from as many threads
+    as ``callers`` says. Raises EncoderError with the spellings to try, the extra to install, or the
+    missing file.
     """
     source, model = _parsed(name)
     try:
@@ -53,11 +93,12 @@ def load_encoder(
 
 
 def prepare_model(name: str, *, dtype: str = "float32") -> "Prepared":
-    """Make the export of a CLIP or SigLIP model for ONNX Runtime ahead, in float32 or int8, where there is none that is whole.
+    """Make the export of a CLIP or SigLIP model for ONNX Runtime ahead, in float32 or int8, where
+    there is none that is whole.
 
     Raises EncoderError for a model that cannot be loaded or exported.
     """
-    from vitsearch.encoders import runtime
+    from vitsearch.encoders.onnx import cache as runtime
 
     source, _ = _parsed(name)
     if source not in _WITH_MODEL:
@@ -72,18 +113,31 @@ def _parsed(name: str) -> tuple[str, str]:
     """Return the source and the model; raises EncoderError with the spellings to try."""
     source, _, model = name.partition(":")
     if source not in _LOADERS or (source in _WITH_MODEL) != bool(model):
-        raise EncoderError(f"unknown encoder {name!r}: try one of {SPELLINGS}; `vitsearch models` lists more")
+        raise EncoderError(
+            f"unknown encoder {name!r}: try one of {SPELLINGS}; `vitsearch models` lists more"
+        )
     return source, model
 
 
 def _as_missing_extra(name: str, error: ModuleNotFoundError) -> Exception:
     if error.name is None or error.name.partition(".")[0] not in _CLIP_PACKAGES:
         return error
-    return EncoderError(f"encoder {name!r} needs the package {error.name}: pip install 'vitsearch[clip]'")
+    return EncoderError(
+        f"encoder {name!r} needs the package {error.name}: pip install 'vitsearch[clip]'"
+    )
 
 
-def _two_towers(name: str, device: str, dtype: str, runtime: str, *, export: bool, bulk: bool, tell: Callable[[str], None]) -> Encoder:
-    from vitsearch.encoders.runtime import check_runtime, find_encoder, make_encoder
+def _two_towers(
+    name: str,
+    device: str,
+    dtype: str,
+    runtime: str,
+    *,
+    export: bool,
+    bulk: bool,
+    tell: Callable[[str], None],
+) -> Encoder:
+    from vitsearch.encoders.onnx.cache import check_runtime, find_encoder, make_encoder
 
     check_runtime(runtime, device, dtype)
     in_torch = _in_torch(name)
@@ -120,14 +174,12 @@ def _open_clip(model: str, device: str, dtype: str) -> Encoder:
 
 
 def _hf(model: str, device: str, dtype: str) -> Encoder:
-    from vitsearch.encoders.hf import load_hf
+    from vitsearch.encoders.huggingface import load_hf
 
     return load_hf(model, device=device, dtype=dtype)
 
 
 def _local_dir(model: str, device: str, dtype: str) -> Encoder:
-    from vitsearch.encoders.local_dir import load_local_dir
-
     return load_local_dir(model, device=device, dtype=dtype)
 
 

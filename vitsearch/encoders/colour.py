@@ -1,4 +1,6 @@
-"""`colour`: a hue histogram and colour words in one space; no weights, for tests and for teaching."""
+"""`colour`: a hue histogram and colour words in one space; no weights, for tests and
+for teaching.
+"""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitsearch.encoders.protocol import Vectors, fingerprint_of
+from vitsearch.encoders.base import Vectors, fingerprint_of
 
 SIDE = 32
 HUES = 24
@@ -44,8 +46,9 @@ WORDS: dict[str, tuple[int, int, int]] = {
 class ColourEncoder:
     """Pictures and texts as the square root of a histogram of 24 hues, black, grey and white.
 
-    The cosine of two such rows is their Bhattacharyya coefficient: 1 for the same colours in the same shares, 0 for none in common.
-    A text is the histogram of its colour words in equal shares; a text without one is all colours alike.
+    The cosine of two such rows is their Bhattacharyya coefficient: 1 for the same colours in the
+    same shares, 0 for none in common. A text is the histogram of its colour words in equal shares;
+    a text without one is all colours alike.
     """
 
     name = "colour"
@@ -54,7 +57,9 @@ class ColourEncoder:
     decode_at_least = 2 * SIDE
     logit_scale = 20.0
     logit_bias: float | None = None
-    fingerprint = fingerprint_of({"encoder": "colour", "version": 1, "side": SIDE, "hues": HUES, "words": WORDS})
+    fingerprint = fingerprint_of(
+        {"encoder": "colour", "version": 1, "side": SIDE, "hues": HUES, "words": WORDS}
+    )
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
         """Return the picture shrunk to 32 x 32 x 3 uint8."""
@@ -84,11 +89,15 @@ def _text_row(text: str) -> NDArray[np.float32]:
 
 
 def _histogram(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the square root of the shares of each colour, a unit row, for ``(n, 3)`` RGB pixels."""
+    """Return the square root of the shares of each colour, a unit row, for ``(n, 3)``
+    RGB pixels.
+    """
     rgb = pixels.astype(np.float64) / 255
     high, low = rgb.max(axis=1), rgb.min(axis=1)
     chroma = high - low
-    colourful = np.clip((chroma - 0.08) / 0.17, 0, 1)  # how much of a pixel counts as a hue rather than as a grey
+    colourful = np.clip(
+        (chroma - 0.08) / 0.17, 0, 1
+    )  # how much of a pixel counts as a hue rather than as a grey
     shares = np.zeros(DIM)
     place = _hue(rgb, high, chroma) * HUES
     lower = np.floor(place).astype(np.int64)
@@ -104,9 +113,15 @@ def _histogram(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return row
 
 
-def _hue(rgb: NDArray[np.float64], high: NDArray[np.float64], chroma: NDArray[np.float64]) -> NDArray[np.float64]:
+def _hue(
+    rgb: NDArray[np.float64], high: NDArray[np.float64], chroma: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Return the hue of each pixel from 0 (red) over 1/3 (green) and 2/3 (blue) to below 1."""
     red, green, blue = rgb.T
     safe = np.where(chroma == 0, 1, chroma)
-    sixths = np.where(high == red, (green - blue) / safe % 6, np.where(high == green, (blue - red) / safe + 2, (red - green) / safe + 4))
+    sixths = np.where(
+        high == red,
+        (green - blue) / safe % 6,
+        np.where(high == green, (blue - red) / safe + 2, (red - green) / safe + 4),
+    )
     return sixths / 6 % 1

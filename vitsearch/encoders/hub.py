@@ -7,25 +7,34 @@ from pathlib import Path
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-from vitsearch.encoders.hf_cache import cached_snapshot, hub_cache
-from vitsearch.encoders.model_files import Groups, missing_from, one_line
+from vitsearch.encoders.checkpoints import (
+    Groups,
+    cached_snapshot,
+    hub_cache,
+    missing_from,
+    one_line,
+)
 from vitsearch.errors import EncoderError
 
 LIST_TIMEOUT_S = 10.0
 
 
 def hub_folder(repo: str, needed: Groups, *, also: Sequence[str] = ()) -> Path:
-    """Return a folder that holds one file of each needed group (first names preferred) and what matches the patterns in ``also``.
+    """Return a folder that holds one file of each needed group (first names preferred) and what
+    matches the patterns in ``also``.
 
-    A complete copy in the cache is used as it is, without asking the network; ``HF_HOME``, ``HF_HUB_CACHE`` and
-    ``HF_HUB_OFFLINE`` are honoured. Raises EncoderError with the file, the place that was looked at, and what to do.
+    A complete copy in the cache is used as it is, without asking the network; ``HF_HOME``,
+    ``HF_HUB_CACHE`` and ``HF_HUB_OFFLINE`` are honoured. Raises EncoderError with the file, the
+    place that was looked at, and what to do.
     """
     snapshot = cached_snapshot(repo)
     if snapshot is not None and missing_from(snapshot, needed) is None:
         return snapshot
     wanted = needed[0][0] if snapshot is None else missing_from(snapshot, needed)
     if constants.HF_HUB_OFFLINE:
-        raise EncoderError(_missing(repo, wanted, "HF_HUB_OFFLINE is set", "unset it to download the model"))
+        raise EncoderError(
+            _missing(repo, wanted, "HF_HUB_OFFLINE is set", "unset it to download the model")
+        )
     return _download(repo, needed, also)
 
 
@@ -35,32 +44,50 @@ def _download(repo: str, needed: Groups, also: Sequence[str]) -> Path:
     for group in needed:
         present = [name for name in group if name in names]
         if not present:
-            raise EncoderError(f"the model {repo} on the Hugging Face hub has no file {group[0]}: it is not of a kind that vitsearch reads")
+            raise EncoderError(
+                f"the model {repo} on the Hugging Face hub has no file {group[0]}: it is not "
+                "of a "
+                "kind that vitsearch reads"
+            )
         chosen.append(present[0])
     try:
         return Path(snapshot_download(repo, allow_patterns=chosen + _shards(chosen)))
     except Exception as error:  # the hub client raises errors of several libraries
-        raise EncoderError(_missing(repo, chosen[-1], f"the download failed ({one_line(error)})", "try again")) from error
+        raise EncoderError(
+            _missing(repo, chosen[-1], f"the download failed ({one_line(error)})", "try again")
+        ) from error
 
 
 def _files_of(repo: str, wanted: str) -> list[str]:
-    """Return the names in a repository; one question with a time limit, so that a machine without a network learns it at once."""
+    """Return the names in a repository; one question with a time limit, so that a machine without a
+    network learns it at once.
+    """
     try:
         info = HfApi().model_info(repo, timeout=LIST_TIMEOUT_S)
     except GatedRepoError as error:
         raise EncoderError(
-            f"the model {repo} wants its terms accepted: do so at https://huggingface.co/{repo}, then `hf auth login`"
+            f"the model {repo} wants its terms accepted: do so at "
+            f"https://huggingface.co/{repo}, "
+            "then `hf auth login`"
         ) from error
     except RepositoryNotFoundError as error:
-        raise EncoderError(f"the Hugging Face hub has no public model {repo}: check the spelling, ORG/NAME") from error
+        raise EncoderError(
+            f"the Hugging Face hub has no public model {repo}: check the spelling, ORG/NAME"
+        ) from error
     except Exception as error:  # the hub client raises errors of several libraries
         why = f"the Hugging Face hub cannot be reached ({one_line(error)})"
-        raise EncoderError(_missing(repo, wanted, why, "connect once to download the model")) from error
+        raise EncoderError(
+            _missing(repo, wanted, why, "connect once to download the model")
+        ) from error
     return [sibling.rfilename for sibling in info.siblings or []]
 
 
 def _shards(chosen: Sequence[str]) -> list[str]:
-    return [name.removesuffix(".index.json").replace(".safetensors", "-*.safetensors") for name in chosen if name.endswith(".index.json")]
+    return [
+        name.removesuffix(".index.json").replace(".safetensors", "-*.safetensors")
+        for name in chosen
+        if name.endswith(".index.json")
+    ]
 
 
 def _missing(repo: str, name: str | None, why: str, what_next: str) -> str:

@@ -1,4 +1,6 @@
-"""``open_clip:ARCH/TAG``: every pretrained model that open_clip lists (Ilharco et al., OpenCLIP)."""
+"""``open_clip:ARCH/TAG``: every pretrained model that open_clip lists (Ilharco et
+al., OpenCLIP).
+"""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,32 +11,60 @@ from typing import Any
 
 import open_clip
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from vitsearch.encoders.checkpoints import (
+    Groups,
+    decisive_files,
+    missing_from,
+    one_line,
+    open_clip_files,
+    read_json,
+)
 from vitsearch.encoders.hub import hub_folder
-from vitsearch.encoders.lazy_towers import WaitingWeights, build_lazily, find_weights
-from vitsearch.encoders.model_files import Groups, decisive_files, one_line, open_clip_files
-from vitsearch.encoders.open_clip_tokens import portable_open_clip
+from vitsearch.encoders.lazy_weights import WaitingWeights, build_lazily, find_weights
+from vitsearch.encoders.open_clip_tokenizer import portable_open_clip
 from vitsearch.encoders.preprocess import Preprocess
-from vitsearch.encoders.torch_encoder import Tokens, TorchEncoder, Towers, choose_device, choose_dtype
+from vitsearch.encoders.torch_encoder import (
+    Tokens,
+    TorchEncoder,
+    Towers,
+    choose_device,
+    choose_dtype,
+)
 from vitsearch.encoders.weights_hash import weights_hash
 from vitsearch.errors import EncoderError
-from vitsearch.vit_weights import vit_from_open_clip
+from vitsearch.vit.weights import vit_from_open_clip
+
+# -- open_clip -------------------------------------------------------------------------------------
 
 TOKENIZER_FILES: Groups = [
-    ["tokenizer.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "vocab.txt", "vocab.json"],
+    [
+        "tokenizer.json",
+        "tokenizer.model",
+        "sentencepiece.bpe.model",
+        "spiece.model",
+        "vocab.txt",
+        "vocab.json",
+    ],
 ]
 _TOKENIZER_EXTRAS = ["*token*.json", "*.model", "vocab.*", "merges.txt"]
 
-_KNOWN = (open_clip.CLIP, open_clip.CustomTextCLIP)  # their names tell the towers apart; CoCa's third tower reads both
+_KNOWN = (
+    open_clip.CLIP,
+    open_clip.CustomTextCLIP,
+)  # their names tell the towers apart; CoCa's third tower reads both
 
 Tokenizer = Callable[[Sequence[str]], torch.Tensor]
 
 
 def load_open_clip(model: str, *, device: str = "auto", dtype: str = "auto") -> TorchEncoder:
-    """Return the encoder ``ARCH/TAG``, with the activation, preprocessing and tokenizer that its weights were trained with.
+    """Return the encoder ``ARCH/TAG``, with the activation, preprocessing and tokenizer that its
+    weights were trained with.
 
-    Raises EncoderError for a name that open_clip does not list (with the closest ones), or for files that cannot be had or read.
+    Raises EncoderError for a name that open_clip does not list (with the closest ones), or for
+    files that cannot be had or read.
     """
     architecture, tag = _parse(model)
     name = f"open_clip:{architecture}/{tag}"
@@ -43,7 +73,11 @@ def load_open_clip(model: str, *, device: str = "auto", dtype: str = "auto") -> 
     config = open_clip.get_model_config(architecture)
     weights = _weights_file(trained["hf_hub"])
     quick_gelu = bool(trained.get("quick_gelu", config.get("quick_gelu", False)))
-    options = {"pretrained": str(weights), "force_quick_gelu": quick_gelu, "force_preprocess_cfg": trained}
+    options = {
+        "pretrained": str(weights),
+        "force_quick_gelu": quick_gelu,
+        "force_preprocess_cfg": trained,
+    }
     net, waiting = read_model(architecture, name, weights, options)
     facts = {
         "source": "open_clip",
@@ -53,20 +87,36 @@ def load_open_clip(model: str, *, device: str = "auto", dtype: str = "auto") -> 
         "tokenizer": tokenizer_facts(config["text_cfg"]),
     }
     files = (weights, *_tokenizer_files(config["text_cfg"]))
-    towers = towers_of(net, config, _tokenizer(architecture, name, config["text_cfg"]), files, waiting)
-    return TorchEncoder(name, towers, preprocess=preprocess_of(net), facts=facts, device=place, dtype=number_format)
+    towers = towers_of(
+        net, config, _tokenizer(architecture, name, config["text_cfg"]), files, waiting
+    )
+    return TorchEncoder(
+        name, towers, preprocess=preprocess_of(net), facts=facts, device=place, dtype=number_format
+    )
 
 
-def read_model(architecture: str, name: str, weights: Path, options: Mapping[str, Any]) -> tuple[nn.Module, WaitingWeights | None]:
-    """Return open_clip's model, and what of its weights waits in the file; None: all of it has been read.
+def read_model(
+    architecture: str, name: str, weights: Path, options: Mapping[str, Any]
+) -> tuple[nn.Module, WaitingWeights | None]:
+    """Return open_clip's model, and what of its weights waits in the file; None: all of it has been
+    read.
 
-    ``options`` are those of ``open_clip.create_model``. Raises EncoderError in one line where the model cannot be made or read.
+    ``options`` are those of ``open_clip.create_model``. Raises EncoderError in one line where the
+    model cannot be made or read.
     """
     if weights.suffix == ".safetensors":
         with _unwarned():
-            net = build_lazily(lambda: _create_model(architecture, name, {**options, "load_weights": False, "pretrained_text": False}))
+            net = build_lazily(
+                lambda: _create_model(
+                    architecture, name, {**options, "load_weights": False, "pretrained_text": False}
+                )
+            )
         known = net if type(net) in _KNOWN else None
-        waiting = find_weights(known, [weights], image=("visual.",), unread=".position_ids") if known else None
+        waiting = (
+            find_weights(known, [weights], image=("visual.",), unread=".position_ids")
+            if known
+            else None
+        )
         if known is not None and waiting is not None:
             return known, waiting
     return _create_model(architecture, name, options), None
@@ -85,17 +135,27 @@ def _unwarned() -> Iterator[None]:
 
 def _create_model(architecture: str, name: str, options: Mapping[str, Any]) -> nn.Module:
     try:
-        net: nn.Module = open_clip.create_model(architecture, precision="fp32", device="cpu", weights_only=True, **options)
+        net: nn.Module = open_clip.create_model(
+            architecture, precision="fp32", device="cpu", weights_only=True, **options
+        )
     except (ImportError, MemoryError):
         raise
     except Exception as error:  # open_clip, torch and safetensors each raise their own
         source = options.get("pretrained") or architecture
-        raise EncoderError(f"cannot load {name} from {source}: {one_line(error)}; if the file is damaged, fetch it again") from error
+        raise EncoderError(
+            f"cannot load {name} from {source}: {one_line(error)}; if the file is damaged, "
+            "fetch "
+            "it again"
+        ) from error
     return net
 
 
 def towers_of(
-    net: nn.Module, config: Mapping[str, Any], tokenizer: Tokenizer, files: Sequence[Path], waiting: WaitingWeights | None
+    net: nn.Module,
+    config: Mapping[str, Any],
+    tokenizer: Tokenizer,
+    files: Sequence[Path],
+    waiting: WaitingWeights | None,
 ) -> Towers:
     """Return open_clip's model as plain functions."""
     bias = getattr(net, "logit_bias", None)
@@ -138,27 +198,43 @@ def preprocess_of(net: nn.Module) -> Preprocess:
 
 def tokenizer_facts(text_config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what decides which tokens a text becomes."""
-    names = ("context_length", "vocab_size", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs")
+    names = (
+        "context_length",
+        "vocab_size",
+        "hf_tokenizer_name",
+        "tokenizer_mode",
+        "tokenizer_kwargs",
+    )
     return {name: text_config.get(name) for name in names}
 
 
 def _parse(model: str) -> tuple[str, str]:
-    """Return the architecture and the tag as open_clip spells them; ``ViT-B/32/openai`` is understood too."""
+    """Return the architecture and the tag as open_clip spells them; ``ViT-B/32/openai`` is
+    understood too.
+    """
     architecture, _, tag = model.rpartition("/")
     architecture, tag = architecture.replace("/", "-"), tag.lower().replace("-", "_")
     if tag in open_clip.list_pretrained_tags_by_model(architecture):
         return architecture, tag
-    raise EncoderError(f"open_clip has no model {model!r}: try {', '.join(_closest(model))}; `vitsearch models open_clip` lists more")
+    raise EncoderError(
+        f"open_clip has no model {model!r}: try {', '.join(_closest(model))}; `vitsearch "
+        "models "
+        "open_clip` lists more"
+    )
 
 
 def _closest(model: str) -> list[str]:
     names = [f"{architecture}/{tag}" for architecture, tag in open_clip.list_pretrained()]
-    without_tag = [name for name in names if name.lower().rpartition("/")[0] == model.lower().replace("/", "-")]
+    without_tag = [
+        name for name in names if name.lower().rpartition("/")[0] == model.lower().replace("/", "-")
+    ]
     if without_tag:
         return [f"open_clip:{name}" for name in without_tag[:4]]
     by_lower = {name.lower(): name for name in names}
     close = get_close_matches(model.lower(), by_lower, n=4, cutoff=0.3)
-    return [f"open_clip:{by_lower[name]}" for name in close] or ["open_clip:ViT-B-32/laion2b_s34b_b79k"]
+    return [f"open_clip:{by_lower[name]}" for name in close] or [
+        "open_clip:ViT-B-32/laion2b_s34b_b79k"
+    ]
 
 
 def _weights_file(source: str) -> Path:
@@ -170,9 +246,15 @@ def _weights_file(source: str) -> Path:
 
 
 def _tokenizer_files(text_config: Mapping[str, Any]) -> list[Path]:
-    """Return the files of a tokenizer from the hub; none where the package of open_clip brings it."""
+    """Return the files of a tokenizer from the hub; none where the package of
+    open_clip brings it.
+    """
     repo = text_config.get("hf_tokenizer_name")
-    return decisive_files(hub_folder(repo, TOKENIZER_FILES, also=_TOKENIZER_EXTRAS), weights=False) if repo else []
+    return (
+        decisive_files(hub_folder(repo, TOKENIZER_FILES, also=_TOKENIZER_EXTRAS), weights=False)
+        if repo
+        else []
+    )
 
 
 def _tokenizer(architecture: str, name: str, text_config: Mapping[str, Any]) -> Tokenizer:
@@ -186,5 +268,95 @@ def _tokenizer(architecture: str, name: str, text_config: Mapping[str, Any]) -> 
     except ImportError:
         raise
     except Exception as error:  # transformers raises errors of several libraries
-        raise EncoderError(f"cannot read the tokenizer {repo} of {name}: {one_line(error)}") from error
+        raise EncoderError(
+            f"cannot read the tokenizer {repo} of {name}: {one_line(error)}"
+        ) from error
+    return tokenizer
+
+
+# -- An open_clip model in a folder ----------------------------------------------------------------
+
+CONFIG = "open_clip_config.json"
+_WEIGHTS = [  # in the order in which open_clip looks for them
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
+]
+
+
+def load_open_clip_folder(folder: Path, name: str, *, device: str, dtype: str) -> TorchEncoder:
+    """Return the encoder in a folder with ``open_clip_config.json``; raises EncoderError naming the
+    file that is missing or damaged.
+    """
+    place, number_format = choose_device(device), choose_dtype(dtype, choose_device(device))
+    config = read_json(folder / CONFIG, name).get("model_cfg")
+    if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys():
+        raise EncoderError(
+            f"{name}: the file {folder / CONFIG} is damaged (no complete model_cfg in it): "
+            "fetch "
+            "it again"
+        )
+    weights = _weights_in(folder, name)
+    net, waiting = read_model(f"local-dir:{folder}", name, weights, {})
+    facts = {
+        "source": "open_clip folder",
+        "config": config,
+        "weights": weights_hash([weights]),
+        "tokenizer": {
+            **tokenizer_facts(config["text_cfg"]),
+            "files": weights_hash(sorted(folder.glob("*token*"))),
+        },
+    }
+    towers = towers_of(
+        net, config, _folder_tokenizer(folder, name, config), decisive_files(folder), waiting
+    )
+    return TorchEncoder(
+        name, towers, preprocess=preprocess_of(net), facts=facts, device=place, dtype=number_format
+    )
+
+
+def _weights_in(folder: Path, name: str) -> Path:
+    """Return the file that open_clip will load; raises EncoderError where there is none or it is
+    cut.
+    """
+    found = [folder / file for file in _WEIGHTS if (folder / file).is_file()]
+    found += sorted(folder.glob("*.safetensors")) + sorted(
+        [*folder.glob("*.bin"), *folder.glob("*.pth")]
+    )
+    if not found:
+        raise EncoderError(
+            f"{name} lacks the file {folder / _WEIGHTS[0]}: put the weights beside {CONFIG}"
+        )
+    if found[0].suffix == ".safetensors":
+        try:
+            with safe_open(found[0], framework="pt") as tensors:
+                tensors.keys()
+        except (SafetensorError, OSError) as error:
+            raise EncoderError(
+                f"{name}: the file {found[0]} is damaged ({one_line(error)}): fetch it again"
+            ) from error
+    return found[0]
+
+
+def _folder_tokenizer(folder: Path, name: str, config: dict[str, Any]) -> Tokenizer:
+    wants_files = bool(config["text_cfg"].get("hf_tokenizer_name"))
+    missing = missing_from(folder, TOKENIZER_FILES) if wants_files else None
+    if missing:
+        raise EncoderError(
+            f"{name} lacks the file {folder / missing}: put the tokenizer beside {CONFIG}"
+        )
+    try:
+        options = {"local_files_only": True} if wants_files else {}
+        tokenizer: Tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}", **options)
+    except ImportError:
+        raise
+    except Exception as error:  # transformers raises errors of several libraries
+        raise EncoderError(
+            f"{name}: cannot read the tokenizer in {folder} ({one_line(error)})"
+        ) from error
     return tokenizer

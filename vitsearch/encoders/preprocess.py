@@ -1,7 +1,8 @@
 """Turns a picture into a model's input with numpy and Pillow only.
 
-``prepare`` does the per-picture part (resize, crop) and gives uint8; ``normalise`` does the rest for a whole batch. Bit for bit what
-open_clip's torchvision transform and transformers' Pillow processors compute, so their published figures hold.
+``prepare`` does the per-picture part (resize, crop) and gives uint8; ``normalise`` does the rest
+for a whole batch. Bit for bit what open_clip's torchvision transform and transformers' Pillow
+processors compute, so their published figures hold.
 """
 
 from collections.abc import Sequence
@@ -31,11 +32,14 @@ _LONGEST_STRIP = 32  # a resized picture this many times longer than the crop is
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
-    """What a model wants to be done to a picture; every field moves the vector, so all are part of the encoder's fingerprint.
+    """What a model wants to be done to a picture; every field moves the vector, so all are part of
+    the encoder's fingerprint.
 
-    ``size`` is the height and width of the input. ``shortest`` resizes the shorter side to ``resize_to`` (default: to cover ``size``) and
-    crops the centre, ``longest`` fits the whole picture in and pads with ``fill_color``, ``squash`` ignores the aspect ratio.
-    ``half_pixel`` says how an odd margin is split: ``even`` rounds half to even (open_clip), ``down`` rounds down (transformers).
+    ``size`` is the height and width of the input. ``shortest`` resizes the shorter side to
+    ``resize_to`` (default: to cover ``size``) and crops the centre, ``longest`` fits the whole
+    picture in and pads with ``fill_color``, ``squash`` ignores the aspect ratio. ``half_pixel``
+    says how an odd margin is split: ``even`` rounds half to even (open_clip), ``down`` rounds down
+    (transformers).
     """
 
     size: tuple[int, int] = (224, 224)
@@ -49,7 +53,9 @@ class Preprocess:
 
     @property
     def decode_at_least(self) -> int | None:
-        """Twice the side that is resized to, None where a picture must be decoded whole (see `protocol.decode_at_least`)."""
+        """Twice the side that is resized to, None where a picture must be decoded whole (see
+        `protocol.decode_at_least`).
+        """
         return 2 * max(*self.size, self.resize_to or 0) if self.interpolation != "nearest" else None
 
     def facts(self) -> dict[str, Any]:
@@ -60,30 +66,46 @@ class Preprocess:
 def prepare(image: Image.Image, how: Preprocess) -> NDArray[np.uint8]:
     """Return the picture resized and cropped, ``(height, width, 3)`` uint8.
 
-    Any aspect ratio is safe: where the resized picture would be a very long strip, only the part that stays is resized.
+    Any aspect ratio is safe: where the resized picture would be a very long strip, only the part
+    that stays is resized.
     """
     rgb = image if image.mode == "RGB" else image.convert("RGB")
     if how.resize_mode == "squash":
         return np.asarray(_resized(rgb, how.size, how.interpolation))
     height, width = _scaled_size(rgb, how)
-    if max(height / how.size[0], width / how.size[1]) > _LONGEST_STRIP and height >= how.size[0] and width >= how.size[1]:
+    if (
+        max(height / how.size[0], width / how.size[1]) > _LONGEST_STRIP
+        and height >= how.size[0]
+        and width >= how.size[1]
+    ):
         return np.asarray(_cropped_first(rgb, (height, width), how))
     filter_name = "bicubic" if _covers_oblong(how) else how.interpolation
     return np.asarray(_centred(_resized(rgb, (height, width), filter_name), how))
 
 
 def seen_region(image: Image.Image, how: Preprocess) -> Box:
-    """Return what `prepare` keeps of a picture, (left, top, right, bottom) in its pixels; beyond its borders where it is padded."""
+    """Return what `prepare` keeps of a picture, (left, top, right, bottom) in its pixels; beyond
+    its borders where it is padded.
+    """
     if how.resize_mode == "squash":
         return 0.0, 0.0, float(image.width), float(image.height)
     (height, width), (crop_height, crop_width) = _scaled_size(image, how), how.size
     left, top = _start(width, crop_width, how), _start(height, crop_height, how)
     x_scale, y_scale = image.width / width, image.height / height
-    return left * x_scale, top * y_scale, (left + crop_width) * x_scale, (top + crop_height) * y_scale
+    return (
+        left * x_scale,
+        top * y_scale,
+        (left + crop_width) * x_scale,
+        (top + crop_height) * y_scale,
+    )
 
 
-def normalise(batch: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], how: Preprocess) -> NDArray[np.float32]:
-    """Return ``(n, 3, height, width)`` float32 for ``n`` prepared pictures: ``(x / 255 - mean) / std`` for each channel."""
+def normalise(
+    batch: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], how: Preprocess
+) -> NDArray[np.float32]:
+    """Return ``(n, 3, height, width)`` float32 for ``n`` prepared pictures: ``(x / 255 - mean) /
+    std`` for each channel.
+    """
     levels = np.arange(256, dtype=np.float32) / np.float32(255)
     pixels = np.asarray(batch, dtype=np.uint8).reshape(-1, *how.size, 3)
     out = np.empty((len(pixels), 3, *how.size), dtype=np.float32)
@@ -94,7 +116,9 @@ def normalise(batch: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], how: Prepr
 
 
 def _covers_oblong(how: Preprocess) -> bool:
-    """Tell whether open_clip's rule for oblong inputs applies: both sides covered, rounded, always bicubic."""
+    """Tell whether open_clip's rule for oblong inputs applies: both sides covered, rounded, always
+    bicubic.
+    """
     return how.resize_mode == "shortest" and how.resize_to is None and how.size[0] != how.size[1]
 
 
@@ -111,7 +135,9 @@ def _scaled_size(image: Image.Image, how: Preprocess) -> tuple[int, int]:
     return short, int(short * width / height)
 
 
-def _resized(image: Image.Image, size: tuple[int, int], interpolation: Interpolation) -> Image.Image:
+def _resized(
+    image: Image.Image, size: tuple[int, int], interpolation: Interpolation
+) -> Image.Image:
     return image.resize((size[1], size[0]), _FILTERS[interpolation])
 
 
@@ -120,12 +146,16 @@ def _margin(length: int, crop: int, how: Preprocess) -> int:
 
 
 def _start(length: int, crop: int, how: Preprocess) -> int:
-    """Return where the crop starts; below 0 where the picture is shorter than the crop and is padded."""
+    """Return where the crop starts; below 0 where the picture is shorter than the crop and is
+    padded.
+    """
     return _margin(length, crop, how) if length >= crop else -((crop - length) // 2)
 
 
 def _centred(image: Image.Image, how: Preprocess) -> Image.Image:
-    """Crop the centre, on a background of ``fill_color`` where the picture is smaller than the crop."""
+    """Crop the centre, on a background of ``fill_color`` where the picture is smaller than the
+    crop.
+    """
     height, width = how.size
     if image.height < height or image.width < width:
         image = _padded(image, how)
@@ -145,5 +175,10 @@ def _cropped_first(image: Image.Image, size: tuple[int, int], how: Preprocess) -
     (height, width), (crop_height, crop_width) = size, how.size
     top, left = _margin(height, crop_height, how), _margin(width, crop_width, how)
     y_scale, x_scale = image.height / height, image.width / width
-    box = (left * x_scale, top * y_scale, (left + crop_width) * x_scale, (top + crop_height) * y_scale)
+    box = (
+        left * x_scale,
+        top * y_scale,
+        (left + crop_width) * x_scale,
+        (top + crop_height) * y_scale,
+    )
     return image.resize((crop_width, crop_height), _FILTERS[how.interpolation], box=box)

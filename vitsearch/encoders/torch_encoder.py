@@ -1,10 +1,12 @@
 """What every PyTorch encoder does alike: device and number format, batches, unit rows."""
 
+import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,16 +14,142 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from vitsearch.encoders.compiled import WAYS, TunedTower, Way
-from vitsearch.encoders.lazy_towers import Tower, WaitingWeights
-from vitsearch.encoders.model_files import one_line
+from vitsearch.arrays import unit_rows
+from vitsearch.encoders.base import Vectors, fingerprint_of
+from vitsearch.encoders.checkpoints import one_line
+from vitsearch.encoders.language import readable
+from vitsearch.encoders.lazy_weights import Tower, WaitingWeights
 from vitsearch.encoders.preprocess import Box, Preprocess, prepare, seen_region
-from vitsearch.encoders.protocol import Vectors, fingerprint_of
-from vitsearch.encoders.tokens import PortableTokenizer
+from vitsearch.encoders.tokenizer import PortableTokenizer
 from vitsearch.errors import EncoderError
-from vitsearch.language import readable
-from vitsearch.vectors import unit_rows
-from vitsearch.vit import VisionTransformer
+from vitsearch.paths import home
+from vitsearch.vit.model import VisionTransformer
+
+# -- The image tower in batches of one size --------------------------------------------------------
+
+Way = Literal[
+    "eager", "default", "reduce-overhead"
+]  # the last two are modes of torch.compile; reduce-overhead replays CUDA graphs
+Run = Callable[[Tensor], Tensor]
+
+WAYS: tuple[Way, ...] = ("eager", "default", "reduce-overhead")
+ROUNDS = 5
+# the least cosine to the vectors of the tower as it is; another order of sums in float16 stays
+# above
+ALIKE = 0.999
+
+
+def compiled(run: Run, way: Way) -> Run:
+    """Return a tower's function for pictures ``(n, 3, h, w)`` of one n, compiled at its first call;
+    "eager" is the function itself.
+
+    What the compiler makes is kept under ``$VITSEARCH_HOME/compiled``, or where
+    ``TORCHINDUCTOR_CACHE_DIR`` says.
+    """
+    if way == "eager":
+        return run
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home() / "compiled"))
+    return torch.compile(run, mode=way, dynamic=False)
+
+
+def in_fixed_batches(run: Run, pixels: Tensor, size: int) -> Tensor:
+    """Return ``run``'s rows for pictures ``(n, 3, h, w)``, given to it in batches of exactly
+    ``size``; the last is filled up with zeros.
+    """
+    rows = []
+    for start in range(0, len(pixels), size):
+        part = pixels[start : start + size]
+        whole = (
+            torch.cat([part, part.new_zeros(size - len(part), *part.shape[1:])])
+            if len(part) < size
+            else part.contiguous()
+        )
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        rows.append(
+            run(whole)[: len(part)].clone()
+        )  # a CUDA graph writes its next answer over this one
+    return torch.cat(rows)
+
+
+class TunedTower:
+    """A tower that measures, at the first batch of ``size`` pictures, which of ``ways`` is the
+    fastest here, and stays with it.
+
+    Until then, and after a compiled way has failed (``tell`` is given one line), the tower runs as
+    it is. CUDA graphs belong to the thread that made them: call it from one thread, as a pipeline
+    does. A way whose vectors differ is not taken.
+    """
+
+    def __init__(
+        self, run: Run, size: int, *, ways: Sequence[Way] = WAYS, tell: Callable[[str], None]
+    ) -> None:
+        self.size = size
+        self.way: Way | None = None
+        self._eager, self._run = run, run
+        self._ways, self._tell = ways, tell
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Return the rows ``(n, dim)`` of pictures ``(n, 3, h, w)``, n at least 1."""
+        if self.way is None and len(pixels) >= self.size:
+            self._choose(pixels[: self.size])
+        if self.way in (None, "eager"):
+            return self._eager(pixels)
+        rows = self._tried(lambda: in_fixed_batches(self._run, pixels, self.size))
+        if rows is None:
+            self.way, self._run = "eager", self._eager
+            return self._eager(pixels)
+        return rows
+
+    def _choose(self, pixels: Tensor) -> None:
+        runs = {way: compiled(self._eager, way) for way in self._ways}
+        expected = self._eager(pixels)
+        times = {
+            way: took
+            for way, run in runs.items()
+            if (took := self._measured(run, pixels, expected)) is not None
+        }
+        best: Way = min(times, key=times.__getitem__) if times else "eager"
+        self.way, self._run = best, runs.get(best, self._eager)
+
+    def _measured(self, run: Run, pixels: Tensor, expected: Tensor) -> float | None:
+        """Return the least seconds of a batch, the compilation left out; None where it fails or
+        gives other vectors.
+        """
+        rows = self._tried(
+            lambda: [in_fixed_batches(run, pixels, self.size) for _ in range(3)][-1]
+        )  # CUDA graphs are recorded at the second
+        if rows is None or not bool(
+            (torch.cosine_similarity(rows.float(), expected.float()) >= ALIKE).all()
+        ):
+            return None
+        return min(
+            seconds(lambda: in_fixed_batches(run, pixels, self.size), pixels.device)
+            for _ in range(ROUNDS)
+        )
+
+    def _tried(self, call: Callable[[], Tensor]) -> Tensor | None:
+        """Return the rows, or None where a compiled way fails; memory that ran out shows again when
+        the tower runs as it is.
+        """
+        try:
+            return call()
+        except Exception as error:  # the compilers behind torch.compile each raise their own
+            self._tell(f"the image tower runs uncompiled: {one_line(error)}")
+            return None
+
+
+def seconds(call: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds of one call, all work of a GPU done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    began = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
+
+
+# -- What every PyTorch encoder does alike: device and number format, batches, unit rows -----------
 
 IMAGE_BATCH = 32
 TEXT_BATCH = 256
@@ -32,12 +160,15 @@ Tokens = Mapping[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Towers:
-    """A loaded model as plain functions: normalised pictures ``(n, 3, h, w)`` or tokens in, ``(n, dim)`` of any length out.
+    """A loaded model as plain functions: normalised pictures ``(n, 3, h, w)`` or tokens in, ``(n,
+    dim)`` of any length out.
 
-    ``logit_scale`` is already exponentiated; ``logit_bias`` is None for models trained with softmax. ``image_tower`` rebuilds the image
-    tower as our own transformer, which shows its attention; it raises ValueError for a tower of another kind. ``files`` are those that
-    decide the vectors, and ``portable`` gives the tokenizer without the library that it came with, or None where that cannot be had.
-    ``waiting`` are the weights that have not been read; None where all have. Each tower's must be loaded before its function is called.
+    ``logit_scale`` is already exponentiated; ``logit_bias`` is None for models trained with
+    softmax. ``image_tower`` rebuilds the image tower as our own transformer, which shows its
+    attention; it raises ValueError for a tower of another kind. ``files`` are those that decide the
+    vectors, and ``portable`` gives the tokenizer without the library that it came with, or None
+    where that cannot be had. ``waiting`` are the weights that have not been read; None where all
+    have. Each tower's must be loaded before its function is called.
     """
 
     model: nn.Module
@@ -53,7 +184,9 @@ class Towers:
     waiting: WaitingWeights | None = None
 
     def load(self, *towers: Tower) -> None:
-        """Read the weights of these towers that still wait; raises EncoderError where that fails."""
+        """Read the weights of these towers that still wait; raises EncoderError where
+        that fails.
+        """
         if self.waiting is not None:
             self.waiting.load(*towers)
 
@@ -67,19 +200,26 @@ class Towers:
 
 
 def choose_device(device: str) -> torch.device:
-    """Return the device of that name ("auto": the first GPU where CUDA works, else the CPU); raises EncoderError where there is none."""
+    """Return the device of that name ("auto": the first GPU where CUDA works, else the CPU); raises
+    EncoderError where there is none.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise EncoderError(f"device {device!r} cannot be used here ({one_line(error)}): use auto, cpu, cuda, cuda:1 or mps") from error
+        raise EncoderError(
+            f"device {device!r} cannot be used here ({one_line(error)}): use auto, cpu, cuda, "
+            "cuda:1 or mps"
+        ) from error
     return chosen
 
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Return the number format of that name ("auto": float32 on a CPU, float16 on a GPU); raises EncoderError for another name."""
+    """Return the number format of that name ("auto": float32 on a CPU, float16 on a GPU); raises
+    EncoderError for another name.
+    """
     if dtype == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
     if dtype not in _DTYPES:
@@ -90,12 +230,19 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
 class TorchEncoder:
     """An ``Encoder`` around the two towers of a PyTorch model, on one device, in one number format.
 
-    ``facts`` name the weights, the tokenizer and the architecture; the preprocessing, the number format and the normalisation
-    are added here. The device is no part of the fingerprint.
+    ``facts`` name the weights, the tokenizer and the architecture; the preprocessing, the number
+    format and the normalisation are added here. The device is no part of the fingerprint.
     """
 
     def __init__(
-        self, name: str, towers: Towers, *, preprocess: Preprocess, facts: Mapping[str, Any], device: torch.device, dtype: torch.dtype
+        self,
+        name: str,
+        towers: Towers,
+        *,
+        preprocess: Preprocess,
+        facts: Mapping[str, Any],
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
         self.name = name
         self.dim = towers.dim
@@ -111,8 +258,12 @@ class TorchEncoder:
         self._facts = dict(facts)
         self.fingerprint = self.fingerprint_as(self.dtype)
         self._torch_dtype = dtype
-        self._mean = torch.tensor(preprocess.mean, dtype=torch.float32, device=device).view(1, 3, 1, 1)
-        self._std = torch.tensor(preprocess.std, dtype=torch.float32, device=device).view(1, 3, 1, 1)
+        self._mean = torch.tensor(preprocess.mean, dtype=torch.float32, device=device).view(
+            1, 3, 1, 1
+        )
+        self._std = torch.tensor(preprocess.std, dtype=torch.float32, device=device).view(
+            1, 3, 1, 1
+        )
 
     @property
     def model(self) -> nn.Module:
@@ -123,7 +274,12 @@ class TorchEncoder:
     def fingerprint_as(self, dtype: str) -> str:
         """Return the fingerprint of the same model in another number format."""
         return fingerprint_of(
-            {**self._facts, "preprocess": self.preprocess.facts(), "dtype": dtype, "normalisation": "unit length in float32"}
+            {
+                **self._facts,
+                "preprocess": self.preprocess.facts(),
+                "dtype": dtype,
+                "normalisation": "unit length in float32",
+            }
         )
 
     def prepare(self, image: Image.Image) -> NDArray[Any]:
@@ -131,24 +287,30 @@ class TorchEncoder:
         return prepare(image, self.preprocess)
 
     def seen_region(self, image: Image.Image) -> Box:
-        """Return what `prepare` keeps of a picture, (left, top, right, bottom) in its pixels; beyond its borders where it is padded."""
+        """Return what `prepare` keeps of a picture, (left, top, right, bottom) in its pixels;
+        beyond its borders where it is padded.
+        """
         return seen_region(image, self.preprocess)
 
     @cached_property
     def image_tower(self) -> VisionTransformer:
-        """The image tower as our own transformer, in float32 on the encoder's device; raises EncoderError for a tower of another kind."""
+        """The image tower as our own transformer, in float32 on the encoder's device; raises
+        EncoderError for a tower of another kind.
+        """
         self.towers.load("image")
         try:
             tower = self.towers.image_tower()
         except ValueError as error:
             raise EncoderError(
                 f"{self.name} has no attention that can be shown ({one_line(error)}): "
-                "explain needs a Vision Transformer, such as mini or open_clip:ViT-B-32/laion2b_s34b_b79k"
+                "explain needs a Vision Transformer, such as mini or "
+                "open_clip:ViT-B-32/laion2b_s34b_b79k"
             ) from error
         return tower.to(device=self.device, dtype=torch.float32).eval()
 
     def encode_prepared(self, batch: Sequence[NDArray[Any]]) -> Vectors:
-        """Return ``(n, dim)`` float32 unit rows for prepared pictures, in one pass through the model.
+        """Return ``(n, dim)`` float32 unit rows for prepared pictures, in one pass through the
+        model.
 
         Raises EncoderError where the number format is too narrow for the model.
         """
@@ -158,11 +320,15 @@ class TorchEncoder:
         with torch.inference_mode():
             return self._unit_rows(self._encode_images(self.normalise(np.stack(batch))))
 
-    def tune(self, size: int, *, ways: Sequence[Way] = WAYS, tell: Callable[[str], None]) -> TunedTower:
-        """Let `encode_prepared` measure, at the first batch of ``size`` pictures, which way of running the image tower is the fastest here.
+    def tune(
+        self, size: int, *, ways: Sequence[Way] = WAYS, tell: Callable[[str], None]
+    ) -> TunedTower:
+        """Let `encode_prepared` measure, at the first batch of ``size`` pictures, which way of
+        running the image tower is the fastest here.
 
-        Worth its seconds to minutes of compiling for many pictures on a GPU, encoded from one thread. ``tell`` is given a line where a way
-        fails; the vectors are the same within the number format. Returns the tower, which knows its ``way``.
+        Worth its seconds to minutes of compiling for many pictures on a GPU, encoded from one
+        thread. ``tell`` is given a line where a way fails; the vectors are the same within the
+        number format. Returns the tower, which knows its ``way``.
         """
         tuned = TunedTower(self.towers.encode_images, size, ways=ways, tell=tell)
         self._encode_images = tuned
@@ -170,18 +336,28 @@ class TorchEncoder:
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
         """Return ``(n, dim)`` float32 unit rows for pictures of any size and number."""
-        return self._in_batches(images, IMAGE_BATCH, lambda part: self.encode_prepared([self.prepare(image) for image in part]))
+        return self._in_batches(
+            images,
+            IMAGE_BATCH,
+            lambda part: self.encode_prepared([self.prepare(image) for image in part]),
+        )
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
-        """Return ``(n, dim)`` float32 unit rows for texts; a text longer than the model's context is cut."""
+        """Return ``(n, dim)`` float32 unit rows for texts; a text longer than the model's context
+        is cut.
+        """
         return self._in_batches(texts, TEXT_BATCH, self._encode_text_batch)
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
-        """Return what the text tower is given for each text: ``input_ids`` ``(n, t)`` and, for some models, a mask."""
+        """Return what the text tower is given for each text: ``input_ids`` ``(n, t)`` and, for some
+        models, a mask.
+        """
         return self.towers.tokenize([readable(text) for text in texts])
 
     def normalise(self, batch: NDArray[np.uint8]) -> Tensor:
-        """Return ``(n, 3, h, w)`` on the device for prepared pictures ``(n, h, w, 3)``: a quarter of the bytes travel to a GPU."""
+        """Return ``(n, 3, h, w)`` on the device for prepared pictures ``(n, h, w, 3)``: a quarter
+        of the bytes travel to a GPU.
+        """
         raw = torch.from_numpy(batch)
         if self.device.startswith("cuda"):
             raw = raw.pin_memory()  # only then does the copy run beside the computation
@@ -194,7 +370,9 @@ class TorchEncoder:
             tokens = {name: tensor.to(self.device) for name, tensor in self.tokenize(texts).items()}
             return self._unit_rows(self.towers.encode_texts(tokens))
 
-    def _in_batches(self, items: Sequence[Any], size: int, encode: Callable[[Sequence[Any]], Vectors]) -> Vectors:
+    def _in_batches(
+        self, items: Sequence[Any], size: int, encode: Callable[[Sequence[Any]], Vectors]
+    ) -> Vectors:
         parts = [encode(items[start : start + size]) for start in range(0, len(items), size)]
         return np.concatenate(parts) if parts else np.empty((0, self.dim), dtype=np.float32)
 
@@ -202,4 +380,6 @@ class TorchEncoder:
         try:
             return unit_rows(features.float().cpu().numpy())
         except ValueError as error:
-            raise EncoderError(f"encoder {self.name} overflows in {self.dtype}: use dtype=float32 or bfloat16") from error
+            raise EncoderError(
+                f"encoder {self.name} overflows in {self.dtype}: use dtype=float32 or bfloat16"
+            ) from error

@@ -1,29 +1,23 @@
-"""The hash of a model's weight files, computed once and kept by path, size and modification time."""
+"""The hash of a model's weight files, computed once and kept by path, size and
+modification time.
+"""
 
 import contextlib
 import hashlib
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from vitsearch.paths import home
+
 _CACHE_NAME = "weights.json"
 
 
-def home() -> Path:
-    """Return the folder for what vitsearch keeps between runs: ``$VITSEARCH_HOME``, or ``vitsearch`` in the user's cache folder."""
-    chosen = os.environ.get("VITSEARCH_HOME")
-    if chosen:
-        return Path(chosen)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "vitsearch"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitsearch"
-
-
 def weights_hash(files: Sequence[Path]) -> str:
-    """Return 32 hex digits that change with the name or the content of any of the files, whatever their order.
+    """Return 32 hex digits that change with the name or the content of any of the files, whatever
+    their order.
 
     Raises OSError for a file that cannot be read.
     """
@@ -50,18 +44,24 @@ def _digest(file: Path, known: dict[str, Entry]) -> Entry:
 
 
 def _read_cache() -> dict[str, Entry]:
-    """Return the kept hashes; none where the file is missing or not ours, since each can be computed again."""
+    """Return the kept hashes; none where the file is missing or not ours, since each can be
+    computed again.
+    """
     try:
         kept = json.loads((home() / _CACHE_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     if not isinstance(kept, dict):
         return {}
-    return {path: entry for path, entry in kept.items() if isinstance(entry, list) and len(entry) == 3}
+    return {
+        path: entry for path, entry in kept.items() if isinstance(entry, list) and len(entry) == 3
+    }
 
 
 def _write_cache(entries: dict[str, Entry]) -> None:
-    """Write aside, then rename; a folder that cannot be written costs only the time of hashing again."""
+    """Write aside, then rename; a folder that cannot be written costs only the time of hashing
+    again.
+    """
     with contextlib.suppress(OSError):
         folder = home()
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """Finds the transformer in an encoder and runs it with its attention in the graph."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -9,21 +10,81 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from vitsearch.encoders.mini.encoder import MiniEncoder
-from vitsearch.encoders.onnx_runtime import OnnxEncoder
-from vitsearch.encoders.protocol import ImageEncoder, Vectors
+from vitsearch.encoders.base import ImageEncoder, Vectors
+from vitsearch.encoders.mini.encoder import FOLDER, MiniEncoder, read_config
+from vitsearch.encoders.mini.network import MiniConfig, MiniNetwork, load_network
+from vitsearch.encoders.onnx.encoder import OnnxEncoder
 from vitsearch.encoders.torch_encoder import TorchEncoder
 from vitsearch.errors import EncoderError
-from vitsearch.explain.mini import explain_mini, mini_network
-from vitsearch.explain.transformer import patch_relevance, patch_rollout, trace
+from vitsearch.explain.attention import patch_relevance, patch_rollout, trace
 
-# how far 1 - cosine of the rebuilt tower's vector and the encoder's own may be from 0: the number formats differ
+# -- The relevance of each cell of the feature map of `mini`, whose score flows on two ways --------
+
+STEPS = 16  # of the integral; its sum is then right to about one part in a thousand
+
+
+@lru_cache(maxsize=1)
+def mini_network() -> MiniNetwork:
+    """Return the torch form of `mini`, loaded once."""
+    return load_network(FOLDER / "mini.safetensors", MiniConfig(**read_config()["network"]))
+
+
+def explain_mini(
+    network: MiniNetwork, prepared: NDArray[np.uint8], text: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return the vector ``(dim,)`` of a prepared picture ``(h, w, 3)`` and the relevance of the
+    map's cells ``(rows, columns)``.
+
+    With a text's vector ``(dim,)`` the relevance for their cosine, without one the attention
+    rollout of the transformer alone.
+    """
+    pixels = (torch.from_numpy(prepared).permute(2, 0, 1)[None].float() - 127) / 128
+    with torch.no_grad():
+        grid = network.stem(pixels)[0]
+        features = network.stem.last(grid)
+    traced = trace(network.vit, grid)
+    vector = join(network, features.mean(dim=(2, 3)), traced.output)[0]
+    if text is None:
+        return vector.detach(), patch_rollout(network.vit, traced)
+    through = patch_relevance(network.vit, traced, vector @ text) * network.vit.config.heads
+    return vector.detach(), through + shares_beside(network, grid, features, text).clamp(min=0)
+
+
+def shares_beside(network: MiniNetwork, grid: Tensor, features: Tensor, text: Tensor) -> Tensor:
+    """Return what each cell adds to the cosine with a text beside the transformer, ``(rows,
+    columns)``; the cells' sum is what all add.
+
+    ``grid`` is the stem's map ``(1, 352, rows, columns)``, ``features`` its last layer ``(1, 1280,
+    rows, columns)``.
+    """
+    with torch.no_grad():
+        output = network.vit(grid)
+    steps = (torch.arange(STEPS) + 0.5) / STEPS
+    pooled = (steps[:, None] * features.mean(dim=(2, 3))).requires_grad_()
+    vectors = join(network, pooled, output.expand(STEPS, -1))
+    (gradients,) = torch.autograd.grad((vectors @ text).sum(), pooled)
+    return (gradients.mean(dim=0)[:, None, None] * features[0]).sum(dim=0) / features[0, 0].numel()
+
+
+def join(network: MiniNetwork, pooled: Tensor, output: Tensor) -> Tensor:
+    """Return the image vectors ``(n, dim)`` of pooled features ``(n, 1280)`` and outputs of the
+    transformer ``(n, d)``.
+    """
+    return network.join_image(output, pooled, network.stem.classifier(pooled))
+
+
+# -- Finds the transformer in an encoder and runs it with its attention in the graph ---------------
+
+# how far 1 - cosine of the rebuilt tower's vector and the encoder's own may be from 0: the number
+# formats differ
 TOLERANCE = {"float32": 1e-4, "float16": 2e-3, "bfloat16": 2e-2}
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The encoder's unit vector ``(dim,)`` of a picture, the relevance ``(rows, columns)`` and the part of the picture that it covers."""
+    """The encoder's unit vector ``(dim,)`` of a picture, the relevance ``(rows, columns)`` and the
+    part of the picture that it covers.
+    """
 
     vector: Vectors
     relevance: NDArray[np.float32]
@@ -31,15 +92,18 @@ class Found:
 
 
 def find_relevance(encoder: ImageEncoder, image: Image.Image, text: Vectors | None) -> Found:
-    """Return the relevance of each patch of an RGB picture for a text's unit vector ``(dim,)``, or, for None, by attention rollout.
+    """Return the relevance of each patch of an RGB picture for a text's unit vector ``(dim,)``, or,
+    for None, by attention rollout.
 
-    Raises EncoderError for an encoder without attention, or whose transformer, as rebuilt here, gives another vector than its own.
+    Raises EncoderError for an encoder without attention, or whose transformer, as rebuilt here,
+    gives another vector than its own.
     """
     if isinstance(encoder, OnnxEncoder):
         encoder = encoder.in_torch()  # a graph shows no attention
     if not isinstance(encoder, MiniEncoder | TorchEncoder):
         raise EncoderError(
-            f"encoder {encoder.name} has no attention that can be shown: explain needs a Vision Transformer, "
+            f"encoder {encoder.name} has no attention that can be shown: explain needs a Vision "
+            "Transformer, "
             "such as mini or open_clip:ViT-B-32/laion2b_s34b_b79k"
         )
     prepared = encoder.prepare(image)
@@ -55,8 +119,12 @@ def find_relevance(encoder: ImageEncoder, image: Image.Image, text: Vectors | No
     return Found(own, relevance.cpu().numpy(), (left, top, right, bottom))
 
 
-def explain_tower(encoder: TorchEncoder, prepared: NDArray[Any], text: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the vector ``(dim,)`` of a prepared picture, of any length, and the relevance of the patches ``(rows, columns)``."""
+def explain_tower(
+    encoder: TorchEncoder, prepared: NDArray[Any], text: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return the vector ``(dim,)`` of a prepared picture, of any length, and the relevance of the
+    patches ``(rows, columns)``.
+    """
     tower = encoder.image_tower
     traced = trace(tower, encoder.normalise(np.stack([prepared])).float())
     output = traced.output[0]
@@ -70,6 +138,7 @@ def _check_same(encoder: ImageEncoder, own: Vectors, rebuilt: Vectors) -> None:
     cosine = float(own @ rebuilt / np.linalg.norm(rebuilt))
     if not cosine > 1 - TOLERANCE[getattr(encoder, "dtype", "float32")]:
         raise EncoderError(
-            f"{encoder.name} cannot be explained: its transformer, as rebuilt, gives another vector (cosine {cosine:.4f} to its own); "
+            f"{encoder.name} cannot be explained: its transformer, as rebuilt, gives another "
+            f"vector (cosine {cosine:.4f} to its own); "
             "take another model, and report this one"
         )

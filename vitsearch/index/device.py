@@ -1,21 +1,26 @@
-"""Where an index is searched: by a copy on a GPU where that is wished for and possible, else as it is."""
+"""Where an index is searched: by a copy on a GPU where that is wished for and possible, else as it
+is.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 from numpy.typing import NDArray
 
+from vitsearch.arrays import Halves, Ids
 from vitsearch.errors import RecipeError
+from vitsearch.index.availability import gpus, torch_gpus
+from vitsearch.index.base import Candidates, VectorIndex
 from vitsearch.index.exact import ExactIndex
-from vitsearch.index.machine import gpus, torch_gpus
-from vitsearch.index.protocol import Candidates, Halves, Ids, VectorIndex
-from vitsearch.recipes import Recipe
+from vitsearch.index.recipe import Recipe
 
 Tell = Callable[[str], object]
 
 
 class OnGpu:
-    """An index that is searched by a copy on a GPU, made at the first search; the index itself, and a note, where that fails."""
+    """An index that is searched by a copy on a GPU, made at the first search; the index itself, and
+    a note, where that fails.
+    """
 
     def __init__(self, index: VectorIndex, copy: Callable[[], VectorIndex], tell: Tell) -> None:
         self.dim = index.dim
@@ -31,7 +36,9 @@ class OnGpu:
         return self.search_batch(query[None], k)[0]
 
     def search_batch(self, queries: NDArray[Any], k: int) -> list[Candidates]:
-        """Return what the copy, or the index, finds for each ``(m, dim)`` query; all queries are asked in one call."""
+        """Return what the copy, or the index, finds for each ``(m, dim)`` query; all queries are
+        asked in one call.
+        """
         if not self._failed:
             try:
                 if self._copy is None:
@@ -43,11 +50,15 @@ class OnGpu:
         return self._index.search_batch(queries, k)
 
 
-def on_device(index: VectorIndex, recipe: Recipe, *, device: str, vectors: Halves, ids: Ids, tell: Tell) -> VectorIndex:
-    """Return an index over ``(n, dim)`` rows and their ``(n,)`` ids as it is to be searched on a device.
+def on_device(
+    index: VectorIndex, recipe: Recipe, *, device: str, vectors: Halves, ids: Ids, tell: Tell
+) -> VectorIndex:
+    """Return an index over ``(n, dim)`` rows and their ``(n,)`` ids as it is to be searched on a
+    device.
 
-    On "cpu" that is the index itself; on "cuda" a copy on a GPU, by FAISS or, of what is searched exactly, by PyTorch; "auto" takes the GPU
-    for recipes that ask for one. ``tell`` is given a line where "cuda" was asked for and the CPU searches.
+    On "cpu" that is the index itself; on "cuda" a copy on a GPU, by FAISS or, of what is searched
+    exactly, by PyTorch; "auto" takes the GPU for recipes that ask for one. ``tell`` is given a line
+    where "cuda" was asked for and the CPU searches.
     """
     asked = device.startswith("cuda")
     if not len(index) or not (asked or (device == "auto" and recipe.gpu)):
@@ -57,11 +68,17 @@ def on_device(index: VectorIndex, recipe: Recipe, *, device: str, vectors: Halve
     if asked and (recipe.is_exact or recipe.gpu) and torch_gpus():
         return OnGpu(index, lambda: _torch_copy(device, vectors, ids), tell)
     if asked:
-        tell(f"no GPU that can search an index of recipe {recipe.name!r} (see `vitsearch doctor`); searched on the CPU instead")
+        tell(
+            f"no GPU that can search an index of recipe {recipe.name!r} (see `vitsearch "
+            "doctor`); "
+            "searched on the CPU instead"
+        )
     return index
 
 
-def _faiss_copy(index: VectorIndex, recipe: Recipe, device: str, vectors: Halves, ids: Ids) -> VectorIndex:
+def _faiss_copy(
+    index: VectorIndex, recipe: Recipe, device: str, vectors: Halves, ids: Ids
+) -> VectorIndex:
     from vitsearch.index.faiss_index import FaissIndex
     from vitsearch.index.gpu import ExactByGpu, to_gpu
 

@@ -5,37 +5,51 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitsearch.index.protocol import Candidates, Halves, Ids, query_rows
-from vitsearch.vectors import Vectors, cosine_scores, top_k, unit_rows
+from vitsearch.arrays import Halves, Ids, Vectors, cosine_scores, top_k, unit_rows
+from vitsearch.index.base import Candidates, query_rows
 
-# numbers in a block: 1 MiB as float32 stays in the processor's cache; measured 3 to 10 times faster than blocks of 4 MiB
+# numbers in a block: 1 MiB as float32 stays in the processor's cache; measured 3 to 10 times faster
+# than blocks of 4 MiB
 _BLOCK = 262_144
-_SIGN_AND_VALUE = np.int32(-0x70002000)  # 0x8fffe000: the sign bit, then 5 bits of exponent and 10 of fraction
+_SIGN_AND_VALUE = np.int32(
+    -0x70002000
+)  # 0x8fffe000: the sign bit, then 5 bits of exponent and 10 of fraction
 _REBIAS = np.float32(2.0**112)  # the exponents of float16 and float32 count from 15 and from 127
 
 
 class ExactIndex:
-    """Every row is compared with the query; the result is exact and equal scores are in order of id.
+    """Every row is compared with the query; the result is exact and equal scores are in order of
+    id.
 
-    ``vectors`` is ``(n, dim)`` float16 unit rows and ``ids`` ``(n,)`` ascending int64, both of which may be memory-mapped.
+    ``vectors`` is ``(n, dim)`` float16 unit rows and ``ids`` ``(n,)`` ascending int64, both of
+    which may be memory-mapped.
     """
 
     def __init__(self, vectors: Halves, ids: Ids) -> None:
         if vectors.ndim != 2 or vectors.dtype != np.float16 or ids.shape != vectors.shape[:1]:
-            raise ValueError(f"expected (n, d) float16 vectors and (n,) ids, got {vectors.dtype} {vectors.shape} and {ids.shape}")
+            raise ValueError(
+                f"expected (n, d) float16 vectors and (n,) ids, got {vectors.dtype} "
+                f"{vectors.shape} and {ids.shape}"
+            )
         self.dim = vectors.shape[1]
-        self._vectors = vectors.view(np.ndarray)  # slices of a memmap object cost more than the work on a block
+        self._vectors = vectors.view(
+            np.ndarray
+        )  # slices of a memmap object cost more than the work on a block
         self._ids = ids.view(np.ndarray)
 
     def __len__(self) -> int:
         return len(self._ids)
 
     def search(self, query: NDArray[Any], k: int) -> Candidates:
-        """Return the ``min(k, n)`` rows of highest cosine with the ``(dim,)`` query, best first, equal scores by id."""
+        """Return the ``min(k, n)`` rows of highest cosine with the ``(dim,)`` query, best first,
+        equal scores by id.
+        """
         return self.search_batch(np.asarray(query)[None], k)[0]
 
     def search_batch(self, queries: NDArray[Any], k: int) -> list[Candidates]:
-        """Return the candidates of each ``(m, dim)`` query; the rows are read once for all of them."""
+        """Return the candidates of each ``(m, dim)`` query; the rows are read once
+        for all of them.
+        """
         rows = query_rows(queries, self.dim)
         best = [_Best(row, min(k, len(self))) for row in rows]
         if k > 0 and best:
@@ -61,15 +75,20 @@ class _Best:
         self.scores = np.empty(0, dtype=np.float32)
         self.positions = np.empty(0, dtype=np.int64)
         self._waiting: list[tuple[Vectors, Ids]] = []
-        # a row of float16 has a length within 2^-11 of 1, and float32 products add at most 2^-23 a dimension
+        # a row of float16 has a length within 2^-11 of 1, and float32 products add at most 2^-23 a
+        # dimension
         self.slack = 2.0**-11 + len(query) * 2.0**-23
 
     def offer(self, halves: Halves, rough: Vectors, start: int) -> None:
         """Take in the rows of a block that can be among the best, judged by their rough scores."""
         near = np.flatnonzero(rough >= self._bar(rough))
         if len(near):
-            self._waiting.append((cosine_scores(halves[near], self.query).astype(np.float32), start + near))
-        if sum(len(scores) for scores, _ in self._waiting) >= self.k:  # not for each block: a large k would be sorted again each time
+            self._waiting.append(
+                (cosine_scores(halves[near], self.query).astype(np.float32), start + near)
+            )
+        if (
+            sum(len(scores) for scores, _ in self._waiting) >= self.k
+        ):  # not for each block: a large k would be sorted again each time
             self.settle()
 
     def settle(self) -> None:
@@ -82,15 +101,17 @@ class _Best:
     def _bar(self, rough: Vectors) -> float:
         bar = self.scores[-1] - self.slack if len(self.scores) == self.k else -np.inf
         if len(rough) > self.k:
-            bar = max(bar, np.partition(rough, len(rough) - self.k)[len(rough) - self.k] - 2 * self.slack)
+            bar = max(
+                bar, np.partition(rough, len(rough) - self.k)[len(rough) - self.k] - 2 * self.slack
+            )
         return float(bar)
 
 
 def _shrunken(halves: Halves, block: NDArray[np.int32]) -> Vectors:
     """Return the rows as float32 times 2^-112, in the memory of ``block``.
 
-    Shifting the bits of a float16 into the places of a float32 gives its value with the exponent's bias wrong by 112;
-    numpy's own conversion takes three to four times as long.
+    Shifting the bits of a float16 into the places of a float32 gives its value with the exponent's
+    bias wrong by 112; numpy's own conversion takes three to four times as long.
     """
     bits = block[: len(halves)]
     bits[...] = halves.view(np.int16)

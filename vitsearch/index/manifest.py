@@ -1,4 +1,6 @@
-"""The manifest of an index folder: what it was built from, and how to tell that its files are whole."""
+"""The manifest of an index folder: what it was built from, and how to tell that its files are
+whole.
+"""
 
 import json
 import os
@@ -9,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from vitsearch.errors import IndexDamaged, RecipeError
-from vitsearch.recipes import Recipe
+from vitsearch.index.recipe import Recipe
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -19,7 +21,9 @@ _CHUNK = 1_048_576
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """Size in bytes, modification time, and CRC-32 of the whole file and of its first and last 64 KiB."""
+    """Size in bytes, modification time, and CRC-32 of the whole file and of its first and last 64
+    KiB.
+    """
 
     size: int
     mtime_ns: int
@@ -29,9 +33,11 @@ class FileFacts:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The share of the true ``k`` nearest that a search found, after re-scoring, on sample queries when there were ``count`` rows.
+    """The share of the true ``k`` nearest that a search found, after re-scoring, on sample queries
+    when there were ``count`` rows.
 
-    ``photos`` is that of queries by photos and ``texts`` that of queries by words, None where the encoder reads none: words lie elsewhere.
+    ``photos`` is that of queries by photos and ``texts`` that of queries by words, None where the
+    encoder reads none: words lie elsewhere.
     """
 
     k: int
@@ -48,11 +54,13 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What an index folder was built from: ``count`` rows of ``dim`` numbers, by the encoder with this fingerprint.
+    """What an index folder was built from: ``count`` rows of ``dim`` numbers, by the encoder with
+    this fingerprint.
 
-    ``generation`` is the collection's count of changes at the time; ``files`` maps file names to their facts. ``asked`` is the recipe
-    that was asked for, as a dictionary, where ``recipe`` was chosen or tuned for it; ``measured`` is the recall, where it was measured.
-    ``since`` is the generation after which the rows were changed, for an index of changes; -1 for one of all rows.
+    ``generation`` is the collection's count of changes at the time; ``files`` maps file names to
+    their facts. ``asked`` is the recipe that was asked for, as a dictionary, where ``recipe`` was
+    chosen or tuned for it; ``measured`` is the recall, where it was measured. ``since`` is the
+    generation after which the rows were changed, for an index of changes; -1 for one of all rows.
     """
 
     recipe: Recipe
@@ -92,7 +100,9 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Return the manifest of a folder. Raises IndexDamaged when it is missing, altered, or of another format."""
+    """Return the manifest of a folder. Raises IndexDamaged when it is missing, altered, or of
+    another format.
+    """
     file = folder / MANIFEST
     try:
         facts = json.loads(file.read_bytes())
@@ -109,7 +119,15 @@ def read_manifest(folder: Path) -> Manifest:
         return Manifest(recipe=recipe, files=files, **facts)
     except FileNotFoundError as error:
         raise damaged(file, "is missing") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, RecipeError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        RecipeError,
+    ) as error:
         raise damaged(file, "cannot be read") from error
 
 
@@ -117,13 +135,16 @@ def facts_of(file: Path) -> FileFacts:
     """Return the facts of a file as it is now."""
     with open(file, "rb") as opened:
         status = os.fstat(opened.fileno())
-        return FileFacts(status.st_size, status.st_mtime_ns, _whole(opened), _edges(opened, status.st_size))
+        return FileFacts(
+            status.st_size, status.st_mtime_ns, _whole(opened), _edges(opened, status.st_size)
+        )
 
 
 def check_file(file: Path, facts: FileFacts, *, whole: bool = False) -> None:
     """Raise IndexDamaged when a file is not what the manifest says.
 
-    Its size and its two ends are always read; the whole of it where ``whole`` is set or its modification time has changed.
+    Its size and its two ends are always read; the whole of it where ``whole`` is set or its
+    modification time has changed.
     """
     try:
         with open(file, "rb") as opened:
@@ -142,7 +163,10 @@ def check_file(file: Path, facts: FileFacts, *, whole: bool = False) -> None:
 
 def damaged(file: Path, problem: str) -> IndexDamaged:
     """Return the error for a file of an index folder, on one line."""
-    return IndexDamaged(f"index file {ascii(str(file))[1:-1]} {problem}; index the folder again to rebuild it from the stored vectors")
+    return IndexDamaged(
+        f"index file {ascii(str(file))[1:-1]} {problem}; index the folder again to rebuild it "
+        "from the stored vectors"
+    )
 
 
 def _checksum_of(facts: Mapping[str, Any]) -> int:

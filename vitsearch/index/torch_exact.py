@@ -1,4 +1,6 @@
-"""Exact search by PyTorch, for a GPU that FAISS does not use; the rows lie there in half precision."""
+"""Exact search by PyTorch, for a GPU that FAISS does not use; the rows lie there in
+half precision.
+"""
 
 from typing import Any
 
@@ -7,20 +9,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vitsearch.arrays import Halves, Ids, cosine_scores, top_k, unit_rows
 from vitsearch.errors import RecipeError
-from vitsearch.index.protocol import Candidates, Halves, Ids, query_rows
-from vitsearch.vectors import cosine_scores, top_k, unit_rows
+from vitsearch.index.base import Candidates, query_rows
 
 _BLOCK = 33_554_432  # numbers that are float32 at a time: 128 MiB
 _TOGETHER = 256  # queries compared with a block at a time
-_COARSE = 2.0**-6  # what a score is off by, at most, where PyTorch was told that matrix products may be rough
+_COARSE = (
+    2.0**-6
+)  # what a score is off by, at most, where PyTorch was told that matrix products may be rough
 
 
 class TorchExact:
-    """Every row is compared with the query on a device; the results are those of `ExactIndex`, equal scores in order of id.
+    """Every row is compared with the query on a device; the results are those of `ExactIndex`,
+    equal scores in order of id.
 
-    ``vectors`` is ``(n, dim)`` float16 unit rows and ``ids`` ``(n,)`` ascending int64, both of which may be memory-mapped. Raises
-    RecipeError where the device cannot be used or its memory does not suffice.
+    ``vectors`` is ``(n, dim)`` float16 unit rows and ``ids`` ``(n,)`` ascending int64, both of
+    which may be memory-mapped. Raises RecipeError where the device cannot be used or its memory
+    does not suffice.
     """
 
     def __init__(self, vectors: Halves, ids: Ids, *, device: str, block: int = _BLOCK) -> None:
@@ -29,19 +35,30 @@ class TorchExact:
         step = max(1, block // max(1, self.dim))
         try:
             self._device = torch.device(device)
-            self._blocks = [self._on_device(vectors[start : start + step]) for start in range(0, len(ids), step)]
-        except (RuntimeError, AssertionError) as error:  # the latter where PyTorch is built without CUDA
-            raise RecipeError(f"the vectors could not be copied to {device} ({_reason(error)})") from error
+            self._blocks = [
+                self._on_device(vectors[start : start + step]) for start in range(0, len(ids), step)
+            ]
+        except (
+            RuntimeError,
+            AssertionError,
+        ) as error:  # the latter where PyTorch is built without CUDA
+            raise RecipeError(
+                f"the vectors could not be copied to {device} ({_reason(error)})"
+            ) from error
 
     def __len__(self) -> int:
         return len(self._ids)
 
     def search(self, query: NDArray[Any], k: int) -> Candidates:
-        """Return the ``min(k, n)`` rows of highest cosine with the ``(dim,)`` query, best first, equal scores by id."""
+        """Return the ``min(k, n)`` rows of highest cosine with the ``(dim,)`` query, best first,
+        equal scores by id.
+        """
         return self.search_batch(np.asarray(query)[None], k)[0]
 
     def search_batch(self, queries: NDArray[Any], k: int) -> list[Candidates]:
-        """Return the candidates of each ``(m, dim)`` query. Raises RecipeError where the device's memory does not suffice."""
+        """Return the candidates of each ``(m, dim)`` query. Raises RecipeError where the device's
+        memory does not suffice.
+        """
         rows = query_rows(queries, self.dim)
         count = min(k, len(self))
         if count <= 0:
@@ -50,19 +67,28 @@ class TorchExact:
         try:
             with torch.inference_mode():
                 for start in range(0, len(rows), _TOGETHER):
-                    near += self._near(torch.from_numpy(unit_rows(rows[start : start + _TOGETHER])).to(self._device), count)
+                    near += self._near(
+                        torch.from_numpy(unit_rows(rows[start : start + _TOGETHER])).to(
+                            self._device
+                        ),
+                        count,
+                    )
         except RuntimeError as error:
             raise RecipeError(f"{self._device} could not search ({_reason(error)})") from error
         return [self._decided(row, places, count) for row, places in zip(rows, near, strict=True)]
 
     def _on_device(self, halves: Halves) -> tuple[Tensor, Tensor]:
-        """Return rows on the device, and one over the length of each: they are rounded, and some may be zero."""
+        """Return rows on the device, and one over the length of each: they are rounded, and some
+        may be zero.
+        """
         rows = torch.from_numpy(np.array(halves)).to(self._device)
         lengths = torch.linalg.vector_norm(rows.to(torch.float32), dim=1)
         return rows, torch.where(lengths > 0, 1 / lengths, 0.0)
 
     def _near(self, queries: Tensor, count: int) -> list[NDArray[np.int64]]:
-        """Return for each query the places, in order, of all rows that can be among its best, judged by their rough scores."""
+        """Return for each query the places, in order, of all rows that can be among its best,
+        judged by their rough scores.
+        """
         best, slack = torch.empty((len(queries), 0), device=self._device), self._slack()
         bars = torch.full((len(queries), 1), -torch.inf, device=self._device)
         kept, start = [], 0

@@ -1,18 +1,76 @@
-"""The filter of a search in Milvus' own language, over the same tree as its SQL: fully, or refused."""
+"""The filter of a search in Milvus' own language, over the same tree as its SQL:
+fully, or refused.
+"""
 
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 
 from vitsearch.errors import QueryError
-from vitsearch.milvus.fold import folded
-from vitsearch.where import COLUMNS, Where
-from vitsearch.where.facts import Value
-from vitsearch.where.tree import And, Between, Comparison, In, IsNull, Like, Not, Or
+from vitsearch.filters import COLUMNS, Where
+from vitsearch.filters.columns import Value
+from vitsearch.filters.tree import And, Between, Comparison, In, IsNull, Like, Not, Or
+
+# -- A text without its case and without any character that a filter would have to escape ----------
+
+CASED = range(0x20000)  # every character that has a case lies below
+# a pattern's marks, quotes, and what ends a line: they take the places of capitals, which no folded
+# text holds
+_MARKS = [*"%_\\\"'", *map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0)), "\u2028", "\u2029"]
+_CAPITALS = "ABCDEFGHIJKLMNOPQRSTUVWXYZÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÐÑÒÓÔÕÖØÙÚÛÜÝÞΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩ"
+
+
+def folded(text: str) -> str:
+    """Return a text with one character for each of its own, the same for two texts where
+    ``re.IGNORECASE`` takes them for equal.
+
+    No ``%``, ``_``, backslash, quote or control character is left, so that neither a literal nor a
+    pattern of it needs an escape, which servers and Milvus Lite read in different ways.
+    """
+    return text.translate(_table())
+
+
+@cache
+def _table() -> Mapping[int, str]:
+    marks = {ord(mark): capital for mark, capital in zip(_MARKS, _CAPITALS, strict=False)}
+    return _cases() | marks
+
+
+def _cases() -> dict[int, str]:
+    """Return the character that stands for each one that has other cases, the first of the small
+    letters that are alike.
+    """
+    alike: dict[str, list[str]] = {}
+    for char in map(chr, CASED):
+        small = char.lower()[0]
+        if small == char and char.upper() != char:
+            alike.setdefault(char.upper(), []).append(char)
+    first = {
+        other: letters[0]
+        for letters in alike.values()
+        for other in letters[1:]
+        if re.fullmatch(letters[0], other, re.IGNORECASE)
+    }
+    found = {ord(other): letter for other, letter in first.items()}
+    for char in map(chr, CASED):
+        small = char.lower()[0]
+        if small != char:
+            found[ord(char)] = first.get(small, small)
+    return found
+
+
+# -- The filter of a search in Milvus' own language ------------------------------------------------
 
 EVERY, NONE = "id > 0", "id < 0"
-WHOLE = ("size", "year", "month", "width", "height")  # numbers without a fraction; the others are real
+WHOLE = (
+    "size",
+    "year",
+    "month",
+    "width",
+    "height",
+)  # numbers without a fraction; the others are real
 ALWAYS = ("path", "size", "mtime", "width", "height")  # what every photo says
 FOLDED = {"path": "path_folded", "camera": "camera_folded", "label": "label_folded"}
 
@@ -25,10 +83,12 @@ Told = str | bool  # an expression, or what holds for every row or for none
 
 
 def milvus_filter(where: Where) -> str:
-    """Return a filter as a Boolean expression of Milvus that leaves the same rows as `Where.matches`.
+    """Return a filter as a Boolean expression of Milvus that leaves the same rows as
+    `Where.matches`.
 
-    Negations are pushed down to the tests, so that each is one that null fails, whatever Milvus makes of ``not`` and null. Raises
-    QueryError for what it cannot say: the order of a text that is no UTF-8, and a tree with columns or operators of its own.
+    Negations are pushed down to the tests, so that each is one that null fails, whatever Milvus
+    makes of ``not`` and null. Raises QueryError for what it cannot say: the order of a text that is
+    no UTF-8, and a tree with columns or operators of its own.
     """
     found = _told(where, True)
     return found if isinstance(found, str) else EVERY if found else NONE
@@ -44,7 +104,9 @@ def _told(where: Where, wanted: bool) -> Told:
         case Or(parts):
             return _joined([_told(part, wanted) for part in parts], every=not wanted)
         case Between(column, low, high):
-            return _told(And((Comparison(column, ">=", low), Comparison(column, "<=", high))), wanted)
+            return _told(
+                And((Comparison(column, ">=", low), Comparison(column, "<=", high))), wanted
+            )
         case IsNull(column):
             return _null(column, wanted)
         case Comparison(column, sign, value):
@@ -92,7 +154,9 @@ def _compared(column: str, sign: str, value: Value) -> Told:
 
 
 def _dated(column: str, sign: str, date: str) -> Told:
-    """Return a comparison with a whole period; ``~`` comes after all that may follow the beginning of an ISO date."""
+    """Return a comparison with a whole period; ``~`` comes after all that may follow the beginning
+    of an ISO date.
+    """
     start, end = _literal(date), _literal(f"{date}~")
     steps = {
         "<": f"{column} < {start}",
@@ -109,7 +173,10 @@ def _worded(column: str, sign: str, text: str) -> Told:
     if not _is_utf8(text):
         if sign in _COMPARE:  # such a name is in no collection of Milvus
             return False if sign == "=" else _null(column, False)
-        raise QueryError(f"Milvus holds UTF-8 only, so that {column} {sign} {text!r} cannot be asked: leave out that name")
+        raise QueryError(
+            f"Milvus holds UTF-8 only, so that {column} {sign} {text!r} cannot be asked: leave "
+            "out that name"
+        )
     if sign == "!=":
         return _present(column, f"{column} != {_literal(text)}")
     return f"{column} {'==' if sign == '=' else sign} {_literal(text)}"
@@ -125,7 +192,11 @@ def _counted(column: str, sign: str, value: float) -> Told:
     if sign in (">", ">="):
         return _at_least(column, down + 1 if sign == ">" else up)
     if sign == "=":
-        return _joined([_at_least(column, down), _at_most(column, down)], every=True) if _at_edge(down) else f"{column} == {down}"
+        return (
+            _joined([_at_least(column, down), _at_most(column, down)], every=True)
+            if _at_edge(down)
+            else f"{column} == {down}"
+        )
     if _at_edge(down):
         return _joined([_at_most(column, down - 1), _at_least(column, down + 1)], every=False)
     return _present(column, f"{column} != {down}")
@@ -138,8 +209,15 @@ def _at_edge(number: int) -> bool:
 def _at_most(column: str, number: int) -> Told:
     if number >= _MOST:
         return _null(column, False)
-    # the least of 64 bits is written as the negative of a number that 64 bits do not hold: no parser has to read it
-    return False if number < _LEAST else f"{column} < {_LEAST + 1}" if number == _LEAST else f"{column} <= {number}"
+    # the least of 64 bits is written as the negative of a number that 64 bits do not hold: no
+    # parser has to read it
+    return (
+        False
+        if number < _LEAST
+        else f"{column} < {_LEAST + 1}"
+        if number == _LEAST
+        else f"{column} <= {number}"
+    )
 
 
 def _at_least(column: str, number: int) -> Told:
@@ -152,18 +230,33 @@ def _measured(column: str, sign: str, value: float) -> Told:
     """Return a comparison of real numbers with any number: one between two real ones is neither."""
     near = float(value)
     if near == value:
-        return _present(column, f"{column} != {near!r}") if sign == "!=" else f"{column} {'==' if sign == '=' else sign} {near!r}"
+        return (
+            _present(column, f"{column} != {near!r}")
+            if sign == "!="
+            else f"{column} {'==' if sign == '=' else sign} {near!r}"
+        )
     if sign in _COMPARE:
         return False if sign == "=" else _null(column, False)
     low = near if near < value else math.nextafter(near, -math.inf)
-    return f"{column} <= {low!r}" if sign in ("<", "<=") else f"{column} >= {math.nextafter(low, math.inf)!r}"
+    return (
+        f"{column} <= {low!r}"
+        if sign in ("<", "<=")
+        else f"{column} >= {math.nextafter(low, math.inf)!r}"
+    )
 
 
 def _among(column: str, values: Sequence[Value], wanted: bool) -> Told:
     kind = COLUMNS[_known(column)]
     if kind == "date" or (kind == "number" and (column not in WHOLE or any(map(_is_odd, values)))):
-        return _joined([_compared(column, "=" if wanted else "!=", value) for value in values], every=not wanted)
-    literals = [_literal(str(value)) for value in values if _is_utf8(str(value))] if kind == "text" else _numbers(values)
+        return _joined(
+            [_compared(column, "=" if wanted else "!=", value) for value in values],
+            every=not wanted,
+        )
+    literals = (
+        [_literal(str(value)) for value in values if _is_utf8(str(value))]
+        if kind == "text"
+        else _numbers(values)
+    )
     if not literals:
         return False if wanted else _null(column, False)
     listed = f"[{', '.join(dict.fromkeys(literals))}]"
@@ -171,7 +264,11 @@ def _among(column: str, values: Sequence[Value], wanted: bool) -> Told:
 
 
 def _numbers(values: Iterable[Value]) -> list[str]:
-    return [str(int(value)) for value in values if not isinstance(value, str) and value == math.floor(value)]
+    return [
+        str(int(value))
+        for value in values
+        if not isinstance(value, str) and value == math.floor(value)
+    ]
 
 
 def _is_odd(value: Value) -> bool:
@@ -189,7 +286,9 @@ def _alike(column: str, pattern: str, wanted: bool) -> Told:
 
 
 def _pattern(column: str, pattern: str, *, dated: bool) -> Told:
-    """Return a pattern as one for the folded copy of a column, True for one that each text is like, False for none."""
+    """Return a pattern as one for the folded copy of a column, True for one that each text is like,
+    False for none.
+    """
     pieces: list[str] = []
     for mark in re.findall(r"\\.|.", pattern, re.DOTALL):
         if mark in ("%", "_"):

@@ -5,10 +5,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from vitsearch.milvus.filter import FOLDED
-from vitsearch.milvus.fold import folded
+from vitsearch.filters import photo_facts
+from vitsearch.milvus.filter import FOLDED, folded
 from vitsearch.types import Photo, PhotoInfo
-from vitsearch.where import photo_facts
 
 LONGEST = 65_535  # bytes of a text
 TEXT, WHOLE, REAL = "VARCHAR", "INT64", "DOUBLE"
@@ -35,27 +34,49 @@ COLUMNS: Mapping[str, tuple[str, bool]] = {
     "label_folded": (TEXT, True),
 }
 OF_PHOTO = [
-    "path", "size", "mtime_ns", "fingerprint", "width", "height", "taken_at", "camera", "latitude", "longitude", "label", "score"
+    "path", "size", "mtime_ns", "fingerprint", "width", "height", "taken_at", "camera",
+    "latitude", "longitude", "label", "score",
 ]  # fmt: skip
 
 
 def row_of(photo: Photo, vector: NDArray[Any]) -> dict[str, Any]:
     """Return the row of a photo with its vector ``(dim,)``."""
     facts = photo_facts(photo)
-    copies = {copy: None if facts[name] is None else folded(str(facts[name])) for name, copy in FOLDED.items()}
+    copies = {
+        copy: None if facts[name] is None else folded(str(facts[name]))
+        for name, copy in FOLDED.items()
+    }
     own = {"id": photo.photo_id, "fingerprint": photo.fingerprint.hex(), "mtime_ns": photo.mtime_ns}
     return {**own, **facts, **copies, "vector": vector.astype("float32").tolist()}
 
 
 def photo_of(row: Mapping[str, Any]) -> Photo:
     """Return the photo of a row that has the columns `OF_PHOTO`."""
-    said = [row["width"], row["height"], row["taken_at"], row["camera"], row["latitude"], row["longitude"]]
+    said = [
+        row["width"],
+        row["height"],
+        row["taken_at"],
+        row["camera"],
+        row["latitude"],
+        row["longitude"],
+    ]
     fingerprint = bytes.fromhex(row["fingerprint"])
-    return Photo(row["id"], row["path"], row["size"], row["mtime_ns"], fingerprint, PhotoInfo(*said), row["label"], row["score"])
+    return Photo(
+        row["id"],
+        row["path"],
+        row["size"],
+        row["mtime_ns"],
+        fingerprint,
+        PhotoInfo(*said),
+        row["label"],
+        row["score"],
+    )
 
 
 def unheld(photo: Photo) -> str | None:
-    """Return why Milvus cannot hold a photo's row, None where it can: its texts are UTF-8 of a limited length."""
+    """Return why Milvus cannot hold a photo's row, None where it can: its texts are UTF-8 of a
+    limited length.
+    """
     for what, text in (("name", photo.path), ("camera", photo.info.camera), ("label", photo.label)):
         if text is None:
             continue

@@ -1,33 +1,33 @@
 """The photos of a collection in Milvus, read as those of a database on disk are."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from vitsearch.arrays import Halves, Ids, Vectors
 from vitsearch.errors import CollectionError, CollectionNotFound
-from vitsearch.milvus.facts import Facts
+from vitsearch.filters import Where
+from vitsearch.filters.tree import Comparison
 from vitsearch.milvus.filter import milvus_filter
-from vitsearch.milvus.place import Place
+from vitsearch.milvus.metadata import Facts
 from vitsearch.milvus.rows import OF_PHOTO, photo_of
-from vitsearch.types import Photo, SkippedPhoto, raw_path
-from vitsearch.where import Where
-from vitsearch.where.tree import Comparison
+from vitsearch.milvus.uri import Place
+from vitsearch.paths import raw_path
+from vitsearch.types import Photo, SkippedPhoto
 
 if TYPE_CHECKING:
-    from vitsearch.milvus.connection import Connection
-
-Half = NDArray[np.float16]
-Ids = NDArray[np.int64]
+    from vitsearch.milvus.client import Connection
 
 
 class MilvusStore:
-    """One collection of Milvus, open for reading; its methods are those of the same names of `PhotoStore`.
+    """One collection of Milvus, open for reading; its methods are those of the same names of
+    `PhotoStore`.
 
-    Milvus holds no state still for a reader: what is pushed meanwhile may be seen. Every method raises CollectionError where it does not
-    answer.
+    Milvus holds no state still for a reader: what is pushed meanwhile may be seen. Every method
+    raises CollectionError where it does not answer.
     """
 
     def __init__(self, connection: "Connection") -> None:
@@ -38,16 +38,22 @@ class MilvusStore:
 
     @classmethod
     def open(cls, place: Place) -> "MilvusStore":
-        """Return the store of a collection that exists; raises CollectionNotFound or CollectionError."""
+        """Return the store of a collection that exists; raises CollectionNotFound or
+        CollectionError.
+        """
         from vitsearch.milvus import connect
 
         if place.file and not place.file.exists():
-            raise CollectionNotFound(f"there is no file {place.file} of Milvus Lite: push a shard set into it with `vitsearch push`")
+            raise CollectionNotFound(
+                f"there is no file {place.file} of Milvus Lite: push a shard set into it with "
+                "`vitsearch push`"
+            )
         connection = connect(place)
         try:
             if not connection.exists():
                 raise CollectionNotFound(
-                    f"there is no collection {place.name} at {place.address}: push a shard set there with `vitsearch push`"
+                    f"there is no collection {place.name} at {place.address}: push a shard set "
+                    "there with `vitsearch push`"
                 )
             return cls(connection)
         except BaseException:
@@ -84,7 +90,9 @@ class MilvusStore:
 
     def photos(self) -> Iterator[Photo]:
         """Yield every photo in order of path; the facts of all are held in memory."""
-        photos = [photo_of(row) for page in self.connection.pages(["id", *OF_PHOTO]) for row in page]
+        photos = [
+            photo_of(row) for page in self.connection.pages(["id", *OF_PHOTO]) for row in page
+        ]
         yield from sorted(photos, key=lambda photo: raw_path(photo.path))
 
     def photo_at(self, path: str) -> Photo | None:
@@ -96,10 +104,14 @@ class MilvusStore:
         return self._photos(f'fingerprint == "{fingerprint.hex()}"')
 
     def _photos(self, condition: str) -> list[Photo]:
-        found = [photo_of(row) for page in self.connection.pages(["id", *OF_PHOTO], condition) for row in page]
+        found = [
+            photo_of(row)
+            for page in self.connection.pages(["id", *OF_PHOTO], condition)
+            for row in page
+        ]
         return sorted(found, key=lambda photo: raw_path(photo.path))
 
-    def vector(self, photo_id: int) -> Half:
+    def vector(self, photo_id: int) -> Halves:
         """Return the stored vector of one photo."""
         rows = self.rows([photo_id])
         if not rows:
@@ -107,24 +119,125 @@ class MilvusStore:
         return self.halves([rows[0][2]])[0]
 
     def rows(self, ids: Sequence[int]) -> list[tuple[int, str, bytes, bytes]]:
-        """Return (id, path, raw vector, fingerprint) of those ids that are in the collection, in no promised order."""
+        """Return (id, path, raw vector, fingerprint) of those ids that are in the collection, in no
+        promised order.
+        """
         found = self.connection.among(ids, ["id", "path", "fingerprint", "vector"])
-        return [(row["id"], row["path"], _raw(row), bytes.fromhex(row["fingerprint"])) for row in found]
+        return [
+            (row["id"], row["path"], _raw(row), bytes.fromhex(row["fingerprint"])) for row in found
+        ]
 
     def ids_where(self, where: Where) -> Ids:
         """Return the ids of the photos that a filter leaves, in order."""
-        found = [row["id"] for page in self.connection.pages(["id"], milvus_filter(where)) for row in page]
+        found = [
+            row["id"]
+            for page in self.connection.pages(["id"], milvus_filter(where))
+            for row in page
+        ]
         return np.array(sorted(found), dtype=np.int64)
 
-    def vector_batches(self, *, since: int = -1, size: int = 4096) -> Iterator[tuple[Ids, Half]]:
-        """Yield (ids, ``(n, dim)`` float16 rows) in order of id; ``since`` and ``size`` are those of `PhotoStore` and not used."""
+    def vector_batches(self, *, since: int = -1, size: int = 4096) -> Iterator[tuple[Ids, Halves]]:
+        """Yield (ids, ``(n, dim)`` float16 rows) in order of id; ``since`` and ``size`` are those
+        of `PhotoStore` and not used.
+        """
         for page in self.connection.pages(["id", "vector"]):
-            yield np.array([row["id"] for row in page], dtype=np.int64), self.halves([_raw(row) for row in page])
+            yield (
+                np.array([row["id"] for row in page], dtype=np.int64),
+                self.halves([_raw(row) for row in page]),
+            )
 
-    def halves(self, raw: Sequence[bytes]) -> Half:
+    def halves(self, raw: Sequence[bytes]) -> Halves:
         """Return ``(n, dim)`` float16 rows of raw vectors."""
         return np.frombuffer(b"".join(raw), dtype="<f2").reshape(len(raw), -1).astype(np.float16)
 
 
 def _raw(row: dict[str, Any]) -> bytes:
     return np.asarray(row["vector"], dtype="<f2").tobytes()
+
+
+# -- What Milvus proposes for a search -------------------------------------------------------------
+
+if TYPE_CHECKING:
+    from vitsearch.milvus.client import Connection
+
+MOST = 16_384  # results that Milvus gives for one query
+TYPES = (
+    "AUTOINDEX",
+    "FLAT",
+    "IVF_FLAT",
+    "IVF_SQ8",
+    "IVF_PQ",
+    "HNSW",
+    "HNSW_SQ",
+    "SCANN",
+    "DISKANN",
+)
+LEAST_EF = 128  # candidates that a graph keeps in hand
+PROBED = 8  # one list in so many is read
+LISTS = 128  # of an index that does not say how many it has
+
+
+def build_params(index_type: str, rows: int) -> dict[str, int]:
+    """Return the parameters of an index over so many rows; raises CollectionError for a type that
+    is not known.
+    """
+    if index_type not in TYPES:
+        raise CollectionError(f"there is no index {index_type!r}: one of {', '.join(TYPES)}")
+    lists = int(min(65_536, max(16, 4 * rows**0.5)))
+    if index_type.startswith("HNSW"):
+        return {"M": 16, "efConstruction": 200}
+    return {"nlist": lists} if index_type.startswith("IVF") or index_type == "SCANN" else {}
+
+
+def search_params(index: Mapping[str, Any], wanted: int, *, whole: bool = False) -> dict[str, int]:
+    """Return how hard an index is to look for so many results; with ``whole`` as hard as it can."""
+    kind = str(index.get("index_type", ""))
+    if kind.startswith("HNSW") or kind == "AUTOINDEX":
+        return {"ef": min(32_768, max(LEAST_EF, 2 * wanted))}
+    if kind.startswith("IVF") or kind == "SCANN":
+        lists = int(index.get("nlist") or LISTS)
+        return {"nprobe": lists if whole else max(1, -(-lists // PROBED))}
+    return {"search_list": min(65_535, max(LEAST_EF, 2 * wanted))} if kind == "DISKANN" else {}
+
+
+class Candidates:
+    """The rows of one collection that a condition leaves, as Milvus proposes them, ``most`` for a
+    query.
+    """
+
+    most = MOST
+
+    def __init__(self, connection: "Connection", condition: str = "") -> None:
+        self._connection, self._condition = connection, condition
+
+    @cached_property
+    def count(self) -> int:
+        """How many rows there are."""
+        return self._connection.count(self._condition)
+
+    def propose(self, queries: Vectors, wanted: int) -> list[tuple[Ids, bool]]:
+        """Return for each of the ``(m, dim)`` queries up to ``wanted`` ids, best first, and whether
+        there are other rows.
+        """
+        limit = min(wanted, self.most)
+        found = self._search(queries, limit)
+        return [
+            self._completed(ids, query, limit) for ids, query in zip(found, queries, strict=True)
+        ]
+
+    def _completed(self, ids: Ids, query: Vectors, limit: int) -> tuple[Ids, bool]:
+        """Return the candidates, and more of them where an approximate index has given fewer than
+        there are.
+        """
+        if len(ids) < limit and len(ids) < self.count:
+            ids = self._search(query[None], limit, whole=True)[0]
+        if len(ids) < limit and len(ids) < self.count <= self.most:
+            pages = self._connection.pages(["id"], self._condition)
+            ids = np.array([row["id"] for page in pages for row in page], dtype=np.int64)
+        # counting the rows of a condition takes as long as searching them: where there are as many
+        # as asked for, there may be more
+        return ids, (len(ids) == limit < self.most) or len(ids) < self.count
+
+    def _search(self, queries: Vectors, limit: int, *, whole: bool = False) -> list[Ids]:
+        params = search_params(self._connection.index(), limit, whole=whole)
+        return self._connection.search(queries, limit, condition=self._condition, params=params)

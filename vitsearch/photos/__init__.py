@@ -1,7 +1,7 @@
-"""Photos on disk: walk a folder, read a photo, in a child process where it may hang, and do either ahead of time in threads."""
+"""Photos on disk: walk a folder, read a photo, in a child process where it may hang, and do either
+ahead of time in threads.
+"""
 
-from vitsearch.photos.ahead import map_ahead
-from vitsearch.photos.child import ChildDecoders, PhotoDecoder, ThreadDecoder, photo_decoder
 from vitsearch.photos.decode import (
     MAX_PIXELS,
     LoadedPhoto,
@@ -11,6 +11,8 @@ from vitsearch.photos.decode import (
     thumbnail,
     upright_rgb,
 )
+from vitsearch.photos.isolated import ChildDecoders, PhotoDecoder, ThreadDecoder, photo_decoder
+from vitsearch.photos.prefetch import map_ahead
 from vitsearch.photos.walk import HEIF_EXTENSIONS, PHOTO_EXTENSIONS, WalkOptions, walk
 
 __all__ = [

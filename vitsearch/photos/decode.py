@@ -1,4 +1,6 @@
-"""Reads a photo: bytes and fingerprint from disk, then an upright RGB picture and what its file says."""
+"""Reads a photo: bytes and fingerprint from disk, then an upright RGB picture and what its file
+says.
+"""
 
 import hashlib
 import importlib
@@ -24,8 +26,8 @@ from vitsearch.types import PhotoInfo
 MAX_PIXELS = 250_000_000
 MAX_BYTES = 2_000_000_000
 
-# Only photo formats: other readers (EPS runs an external program) are no place for a stranger's file.
-# JPEG takes the plain class, since the first picture of a multi-picture file is the photo.
+# Only photo formats: other readers (EPS runs an external program) are no place for a stranger's
+# file. JPEG takes the plain class, since the first picture of a multi-picture file is the photo.
 _FORMATS = (
     (re.compile(rb"\xff\xd8\xff"), "PIL.JpegImagePlugin", "JpegImageFile"),
     (re.compile(rb"\x89PNG\r\n\x1a\n"), "PIL.PngImagePlugin", "PngImageFile"),
@@ -34,7 +36,11 @@ _FORMATS = (
     (re.compile(rb"GIF8[79]a"), "PIL.GifImagePlugin", "GifImageFile"),
     (re.compile(rb"BM"), "PIL.BmpImagePlugin", "BmpImageFile"),
     (re.compile(rb"P[1-6]\s"), "PIL.PpmImagePlugin", "PpmImageFile"),
-    (re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n"), "PIL.Jpeg2KImagePlugin", "Jpeg2KImageFile"),
+    (
+        re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n"),
+        "PIL.Jpeg2KImagePlugin",
+        "Jpeg2KImageFile",
+    ),
     (re.compile(rb"....ftypavi[fs]", re.DOTALL), "PIL.AvifImagePlugin", "AvifImageFile"),
     (re.compile(rb"....ftyp(?:he[ivm][cxms]|mi|ms)", re.DOTALL), "pillow_heif", "HeifImageFile"),
 )
@@ -53,22 +59,32 @@ _pillow_limit = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class LoadedPhoto:
-    """One photo in memory: an upright RGB picture, what its file says, and the hash of the file's whole content."""
+    """One photo in memory: an upright RGB picture, what its file says, and the hash of the file's
+    whole content.
+    """
 
     image: Image.Image
     info: PhotoInfo
     fingerprint: bytes
 
 
-def read_photo(path: Path | str, *, max_pixels: int = MAX_PIXELS, at_least: int | None = None) -> LoadedPhoto:
-    """Return the photo at a path; the parameters are those of ``decode``. Raises PhotoError, and nothing else, with a short reason."""
+def read_photo(
+    path: Path | str, *, max_pixels: int = MAX_PIXELS, at_least: int | None = None
+) -> LoadedPhoto:
+    """Return the photo at a path; the parameters are those of ``decode``. Raises PhotoError, and
+    nothing else, with a short reason.
+    """
     data, fingerprint = read_bytes_and_fingerprint(path)
     image, info = decode(data, max_pixels=max_pixels, at_least=at_least)
     return LoadedPhoto(image, info, fingerprint)
 
 
-def read_bytes_and_fingerprint(path: Path | str, *, max_bytes: int = MAX_BYTES) -> tuple[bytes, bytes]:
-    """Return a regular file's content and its 16-byte BLAKE2b hash; raises PhotoError as `read_bytes` does."""
+def read_bytes_and_fingerprint(
+    path: Path | str, *, max_bytes: int = MAX_BYTES
+) -> tuple[bytes, bytes]:
+    """Return a regular file's content and its 16-byte BLAKE2b hash; raises PhotoError as
+    `read_bytes` does.
+    """
     data = read_bytes(path, max_bytes=max_bytes)
     return data, fingerprint_of(data)
 
@@ -81,40 +97,51 @@ def fingerprint_of(data: bytes) -> bytes:
 def read_bytes(path: Path | str, *, max_bytes: int = MAX_BYTES) -> bytes:
     """Return a regular file's content.
 
-    A pipe or device never blocks, also when it took the file's place a moment ago. Raises PhotoError with a short reason
-    for anything that is not a regular file, cannot be read, is empty, or is longer than ``max_bytes``.
+    A pipe or device never blocks, also when it took the file's place a moment ago. Raises
+    PhotoError with a short reason for anything that is not a regular file, cannot be read, is
+    empty, or is longer than ``max_bytes``.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        descriptor = os.open(
+            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        )
         with open(descriptor, "rb", buffering=0) as file:
             facts = os.fstat(descriptor)
             if not stat.S_ISREG(facts.st_mode):
                 raise PhotoError("not a regular file")
             if facts.st_size > max_bytes:
-                raise PhotoError(f"the file has {facts.st_size:,} bytes, over the cap of {max_bytes:,}")
+                raise PhotoError(
+                    f"the file has {facts.st_size:,} bytes, over the cap of {max_bytes:,}"
+                )
             data = file.read()
     except MemoryError:
         raise PhotoError("not enough memory to read the file") from None
     except (OSError, ValueError) as error:
-        raise PhotoError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
+        raise PhotoError(
+            f"cannot be opened: {getattr(error, 'strerror', None) or error}"
+        ) from error
     if not data:
         raise PhotoError("the file is empty (0 bytes)")
     return data
 
 
-def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, at_least: int | None = None) -> tuple[Image.Image, PhotoInfo]:
+def decode(
+    data: bytes, *, max_pixels: int = MAX_PIXELS, at_least: int | None = None
+) -> tuple[Image.Image, PhotoInfo]:
     """Return an upright RGB picture, and its size and EXIF facts, from the content of a photo file.
 
-    EXIF orientation is applied, transparency is laid over white, more than 8 bits are scaled to 8, and of several pictures the
-    first is taken. The pixel count is checked against ``max_pixels`` before anything is decoded. With ``at_least`` a JPEG may be
-    decoded at 1/2, 1/4 or 1/8 of its size (in its DCT domain), with both sides still at least so many pixels; ``info`` holds the
-    full size. Raises PhotoError, and nothing else, with a short reason.
+    EXIF orientation is applied, transparency is laid over white, more than 8 bits are scaled to 8,
+    and of several pictures the first is taken. The pixel count is checked against ``max_pixels``
+    before anything is decoded. With ``at_least`` a JPEG may be decoded at 1/2, 1/4 or 1/8 of its
+    size (in its DCT domain), with both sides still at least so many pixels; ``info`` holds the full
+    size. Raises PhotoError, and nothing else, with a short reason.
     """
     try:
         try:
             return _decode(data, max_pixels, at_least)
         except Image.DecompressionBombError:
-            # Pillow has a cap of its own, for the whole process; it is lifted only for a photo that it has just refused
+            # Pillow has a cap of its own, for the whole process; it is lifted only for a photo that
+            # it has just refused
             with _pillow_limit_at(max_pixels):
                 return _decode(data, max_pixels, at_least)
     except PhotoError:
@@ -142,9 +169,15 @@ def _decode(data: bytes, max_pixels: int, at_least: int | None) -> tuple[Image.I
         width, height = image.size
         if width * height > max_pixels:
             raise PhotoError(
-                f"{width} x {height} = {width * height:,} pixels, over the cap of {max_pixels:,} (raise max_pixels to read it)"
+                f"{width} x {height} = {width * height:,} pixels, over the cap of "
+                f"{max_pixels:,} "
+                "(raise max_pixels to read it)"
             )
-        reduced = at_least is not None and image.format == "JPEG" and image.draft(None, (at_least, at_least)) is not None
+        reduced = (
+            at_least is not None
+            and image.format == "JPEG"
+            and image.draft(None, (at_least, at_least)) is not None
+        )
         image.load()
         facts = read_exif(image)
         upright = _upright(image, facts.orientation)
@@ -152,11 +185,15 @@ def _decode(data: bytes, max_pixels: int, at_least: int | None) -> tuple[Image.I
         width, height = upright.size
     elif facts.orientation >= 5:
         width, height = height, width
-    return upright, PhotoInfo(width, height, facts.taken_at, facts.camera, facts.latitude, facts.longitude)
+    return upright, PhotoInfo(
+        width, height, facts.taken_at, facts.camera, facts.latitude, facts.longitude
+    )
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """Return a picture turned as its EXIF orientation says, in 8-bit RGB, transparency over white: what `decode` does to a file."""
+    """Return a picture turned as its EXIF orientation says, in 8-bit RGB, transparency over white:
+    what `decode` does to a file.
+    """
     return _upright(image, read_exif(image).orientation)
 
 
@@ -166,13 +203,16 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
-    # the format classes are called directly: Image.open would apply Pillow's own cap and try formats that are no photos
+    # the format classes are called directly: Image.open would apply Pillow's own cap and try
+    # formats that are no photos
     for magic, module, name in _FORMATS:
         if magic.match(data):
             try:
                 reader = getattr(importlib.import_module(module), name)
             except ImportError:
-                raise PhotoError("HEIC content needs an extra: pip install 'vitsearch[heif]'") from None
+                raise PhotoError(
+                    "HEIC content needs an extra: pip install 'vitsearch[heif]'"
+                ) from None
             image: ImageFile.ImageFile = reader(io.BytesIO(data), "")
             return image
     raise PhotoError("not a photo: its content is of no picture format that is read here")
@@ -182,14 +222,17 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         return Image.fromarray(_eight_bits(image)).convert("RGB")
     if not image.has_transparency_data:
-        return image if image.mode == "RGB" else image.convert("RGB")  # a copy takes half as long as decoding
+        return (
+            image if image.mode == "RGB" else image.convert("RGB")
+        )  # a copy takes half as long as decoding
     white = Image.new("RGBA", image.size, "white")
     white.alpha_composite(image.convert("RGBA"))
     return white.convert("RGB")
 
 
 def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
-    # 65535 must become 255 (65535 = 255 x 257): Pillow's own conversion clips, which turns most 16-bit photos white
+    # 65535 must become 255 (65535 = 255 x 257): Pillow's own conversion clips, which turns most
+    # 16-bit photos white
     values: NDArray[Any] = np.asarray(image)
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:
         return np.asarray((values.astype(np.uint32) + 128) // 257, dtype=np.uint8)
@@ -200,7 +243,8 @@ def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _range(image: Image.Image, numbers: NDArray[np.float32]) -> tuple[float, float]:
-    # PGM scales to 16 bits; floats are most often 0 to 1 or 0 to 255; anything else has no agreed range and is stretched
+    # PGM scales to 16 bits; floats are most often 0 to 1 or 0 to 255; anything else has no agreed
+    # range and is stretched
     low, high = float(numbers.min()), float(numbers.max())
     if image.format == "PPM" or (image.mode == "I" and image.format == "PNG"):
         return 0.0, 65535.0
@@ -210,7 +254,9 @@ def _range(image: Image.Image, numbers: NDArray[np.float32]) -> tuple[float, flo
 
 
 def thumbnail(image: Image.Image, side: int) -> Image.Image:
-    """Return a copy that fits a square of ``side`` pixels, in its own proportions, at least 1 pixel each way and never enlarged."""
+    """Return a copy that fits a square of ``side`` pixels, in its own proportions, at least 1 pixel
+    each way and never enlarged.
+    """
     scale = min(1.0, side / max(image.size))
     width, height = (max(1, round(length * scale)) for length in image.size)
     return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)

@@ -16,7 +16,9 @@ _MAKE, _MODEL, _ORIENTATION, _DATE_TIME = 0x010F, 0x0110, 0x0112, 0x0132
 _EXIF_IFD, _DATE_TIME_ORIGINAL, _DATE_TIME_DIGITIZED = 0x8769, 0x9003, 0x9004
 _GPS_IFD, _LATITUDE_REF, _LATITUDE, _LONGITUDE_REF, _LONGITUDE = 0x8825, 1, 2, 3, 4
 
-_DATE = re.compile(r"(\d{4})[:/.-](\d{1,2})[:/.-](\d{1,2})[ T](\d{1,2}):(\d{1,2})(?::(\d{1,2}))?", re.ASCII)
+_DATE = re.compile(
+    r"(\d{4})[:/.-](\d{1,2})[:/.-](\d{1,2})[ T](\d{1,2}):(\d{1,2})(?::(\d{1,2}))?", re.ASCII
+)
 _LONGEST_TEXT = 100
 
 
@@ -40,7 +42,13 @@ def read_exif(image: Image.Image) -> ExifFacts:
         exif = _directory(image, _EXIF_IFD)
         gps = _directory(image, _GPS_IFD)
     latitude, longitude = _position(gps)
-    return ExifFacts(_orientation(_value(top, _ORIENTATION)), _taken_at(top, exif), _camera(top), latitude, longitude)
+    return ExifFacts(
+        _orientation(_value(top, _ORIENTATION)),
+        _taken_at(top, exif),
+        _camera(top),
+        latitude,
+        longitude,
+    )
 
 
 def _directory(image: Image.Image, tag: int) -> Mapping[int, Any]:
@@ -78,7 +86,9 @@ def _taken_at(top: Mapping[int, Any], exif: Mapping[int, Any]) -> str | None:
         if match:
             with contextlib.suppress(ValueError):
                 year, month, day, hour, minute, second = (int(part or 0) for part in match.groups())
-                return datetime(year, month, day, hour, minute, second).isoformat(timespec="seconds")
+                return datetime(year, month, day, hour, minute, second).isoformat(
+                    timespec="seconds"
+                )
     return None
 
 
@@ -91,12 +101,26 @@ def _camera(top: Mapping[int, Any]) -> str | None:
 
 
 def _position(gps: Mapping[int, Any]) -> tuple[float | None, float | None]:
-    latitude = _degrees(_value(gps, _LATITUDE), _text(_value(gps, _LATITUDE_REF)), positive="N", negative="S", limit=90)
-    longitude = _degrees(_value(gps, _LONGITUDE), _text(_value(gps, _LONGITUDE_REF)), positive="E", negative="W", limit=180)
+    latitude = _degrees(
+        _value(gps, _LATITUDE),
+        _text(_value(gps, _LATITUDE_REF)),
+        positive="N",
+        negative="S",
+        limit=90,
+    )
+    longitude = _degrees(
+        _value(gps, _LONGITUDE),
+        _text(_value(gps, _LONGITUDE_REF)),
+        positive="E",
+        negative="W",
+        limit=180,
+    )
     return (None, None) if latitude is None or longitude is None else (latitude, longitude)
 
 
-def _degrees(value: Any, reference: str, *, positive: str, negative: str, limit: int) -> float | None:
+def _degrees(
+    value: Any, reference: str, *, positive: str, negative: str, limit: int
+) -> float | None:
     sign = {positive: 1, negative: -1}.get(reference.upper())
     parts = value if isinstance(value, tuple) else (value,)
     if sign is None or not 1 <= len(parts) <= 3:

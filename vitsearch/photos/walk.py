@@ -12,9 +12,12 @@ from operator import itemgetter
 from pathlib import Path
 
 from vitsearch.errors import VitsearchError
-from vitsearch.types import Found, raw_path
+from vitsearch.paths import raw_path
+from vitsearch.types import Found
 
-PHOTO_EXTENSIONS = frozenset(["jpg", "jpeg", "png", "webp", "tif", "tiff", "bmp", "gif", "ppm", "pgm", "pbm", "pnm", "jp2"])
+PHOTO_EXTENSIONS = frozenset(
+    ["jpg", "jpeg", "png", "webp", "tif", "tiff", "bmp", "gif", "ppm", "pgm", "pbm", "pnm", "jp2"]
+)
 HEIF_EXTENSIONS = frozenset({"heic", "heif"})
 COLLECTION_FOLDER = ".vitsearch"
 
@@ -39,9 +42,10 @@ FileId = tuple[int, int]
 class WalkOptions:
     """What a walk leaves out.
 
-    ``exclude`` globs match a path relative to the root or any one name in it, files and folders. ``include_hidden`` brings back names
-    that begin with a dot, ``@eaDir``, ``node_modules`` and ``System Volume Information``, but never ``.vitsearch``.
-    Links to files are always followed, links to folders with ``follow_symlinks``. ``leave_out`` are folders that are never entered.
+    ``exclude`` globs match a path relative to the root or any one name in it, files and folders.
+    ``include_hidden`` brings back names that begin with a dot, ``@eaDir``, ``node_modules`` and
+    ``System Volume Information``, but never ``.vitsearch``. Links to files are always followed,
+    links to folders with ``follow_symlinks``. ``leave_out`` are folders that are never entered.
     """
 
     exclude: tuple[str, ...] = ()
@@ -50,13 +54,17 @@ class WalkOptions:
     leave_out: frozenset[Path] = frozenset()
 
 
-def walk(root: Path, options: WalkOptions | None = None, *, on_unreadable: OnUnreadable | None = None) -> Iterator[Found]:
-    """Yield every file below ``root`` that has a photo's extension, in the order of the bytes of their paths.
+def walk(
+    root: Path, options: WalkOptions | None = None, *, on_unreadable: OnUnreadable | None = None
+) -> Iterator[Found]:
+    """Yield every file below ``root`` that has a photo's extension, in the order of the bytes of
+    their paths.
 
-    Paths are relative to the root with ``/``; bytes that are not UTF-8 are surrogates. A file that should not be opened (pipe, socket,
-    device, broken link, HEIC without its extra) carries a ``problem``. ``on_unreadable(path, reason)`` is told of each folder or
-    file below the root that is there but cannot be read, so that the photos at or under that path are not taken for removed; without it,
-    and for the root itself, VitsearchError is raised.
+    Paths are relative to the root with ``/``; bytes that are not UTF-8 are surrogates. A file that
+    should not be opened (pipe, socket, device, broken link, HEIC without its extra) carries a
+    ``problem``. ``on_unreadable(path, reason)`` is told of each folder or file below the root that
+    is there but cannot be read, so that the photos at or under that path are not taken for removed;
+    without it, and for the root itself, VitsearchError is raised.
     """
     return _Walk(os.fspath(root), options or WalkOptions(), on_unreadable or _refuse).files()
 
@@ -65,13 +73,16 @@ def _refuse(path: str, reason: str) -> None:
     raise VitsearchError(f"cannot read {path!r}: {reason}; make it readable or exclude it")
 
 
-# A name in a folder: its place in the order of the whole paths' bytes, the name, and whether it is a folder itself (no link to one).
+# A name in a folder: its place in the order of the whole paths' bytes, the name, and whether it is
+# a folder itself (no link to one).
 _Entry = tuple[bytes, os.DirEntry[str], bool]
 
 
 @dataclass(slots=True)
 class _Level:
-    """One open folder: its path from the root with a closing ``/``, what is left of its entries (next one last), its identity."""
+    """One open folder: its path from the root with a closing ``/``, what is left of its entries
+    (next one last), its identity.
+    """
 
     prefix: str
     entries: list[_Entry]
@@ -114,7 +125,9 @@ class _Walk:
             try:
                 found = self._visit(entry, path, is_folder)
             except OSError as error:
-                if not isinstance(error, FileNotFoundError):  # removed since it was listed: it is not there
+                if not isinstance(
+                    error, FileNotFoundError
+                ):  # removed since it was listed: it is not there
                     self.on_unreadable(path, error.strerror or str(error))
                 continue
             if found is not None:
@@ -150,16 +163,24 @@ class _Walk:
         try:
             facts = os.stat(self.root)
             if not stat.S_ISDIR(facts.st_mode):
-                raise VitsearchError(f"{self.root!r} is a file, not a folder of photos; name the folder that it is in")
+                raise VitsearchError(
+                    f"{self.root!r} is a file, not a folder of photos; name the folder that "
+                    "it is "
+                    "in"
+                )
             self.levels.append(_Level("", self._list(self.root), (facts.st_dev, facts.st_ino)))
         except FileNotFoundError:
             raise VitsearchError(f"there is no folder {self.root!r}; check the spelling") from None
         except OSError as error:
-            raise VitsearchError(f"cannot read the folder {self.root!r}: {error.strerror or error}; make it readable") from error
+            raise VitsearchError(
+                f"cannot read the folder {self.root!r}: {error.strerror or error}; make it readable"
+            ) from error
 
     def _enter(self, folder: str, path: str) -> None:
         identity = _identity(folder) if self.left_out or self.options.follow_symlinks else None
-        if identity in self.left_out or (identity and any(level.identity == identity for level in self.levels)):
+        if identity in self.left_out or (
+            identity and any(level.identity == identity for level in self.levels)
+        ):
             return
         self.levels.append(_Level(path + "/", self._list(folder), identity))
 
@@ -175,13 +196,19 @@ class _Walk:
             if self.options.include_hidden:
                 named = [entry for entry in listing if entry.name != COLLECTION_FOLDER]
             else:
-                named = [entry for entry in listing if entry.name[0] != "." and entry.name not in _LEFT_OUT]
+                named = [
+                    entry
+                    for entry in listing
+                    if entry.name[0] != "." and entry.name not in _LEFT_OUT
+                ]
         entries = [self._placed(entry) for entry in named]
         entries.sort(key=_place, reverse=True)
         return entries
 
     def _placed(self, entry: os.DirEntry[str]) -> _Entry:
-        """Return an entry with its place: a folder's name is followed by ``/``, so ``a.jpg`` comes before ``a/b.jpg``, as in SQLite."""
+        """Return an entry with its place: a folder's name is followed by ``/``, so ``a.jpg`` comes
+        before ``a/b.jpg``, as in SQLite.
+        """
         try:
             is_folder = entry.is_dir(follow_symlinks=False)
         except OSError:  # it is met again when its turn comes
@@ -196,7 +223,11 @@ _place = itemgetter(0)
 
 def _pattern(globs: tuple[str, ...]) -> re.Pattern[str] | None:
     trimmed = [glob.removeprefix("./").removeprefix("**/").strip("/") for glob in globs]
-    return re.compile("|".join(fnmatch.translate(glob) for glob in trimmed if glob) or r"(?!)") if trimmed else None
+    return (
+        re.compile("|".join(fnmatch.translate(glob) for glob in trimmed if glob) or r"(?!)")
+        if trimmed
+        else None
+    )
 
 
 def _identity(folder: str) -> FileId | None:
@@ -221,13 +252,19 @@ def _linked(entry: os.DirEntry[str], path: str, problem: str | None) -> Found:
         if error.errno not in _BROKEN:
             raise
         # the target's name may hold any byte, and a reason must be text
-        broken = f"a broken link to {os.readlink(entry.path)!r}" if error.errno != errno.ELOOP else "a link in a loop"
+        broken = (
+            f"a broken link to {os.readlink(entry.path)!r}"
+            if error.errno != errno.ELOOP
+            else "a link in a loop"
+        )
     facts = entry.stat(follow_symlinks=False)
     return Found(path, facts.st_size, _mtime_ns(facts), broken)
 
 
 def _mtime_ns(facts: os.stat_result) -> int:
-    """Return the time of the last change within 64 bits, which is what SQLite holds: a camera may write the year 2300."""
+    """Return the time of the last change within 64 bits, which is what SQLite holds: a camera may
+    write the year 2300.
+    """
     time = facts.st_mtime_ns
     return time if _EARLIEST <= time <= _LATEST else max(_EARLIEST, min(time, _LATEST))
 

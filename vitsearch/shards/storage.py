@@ -23,12 +23,16 @@ _PACKAGES = {
 class Storage:
     """Files below one folder or URL, named relative to it with ``/``.
 
-    A file appears whole or not at all. Every method raises CollectionError where the place cannot be reached, read or written.
+    A file appears whole or not at all. Every method raises CollectionError where the place cannot
+    be reached, read or written.
     """
 
     def __init__(self, url: str) -> None:
         if not url:
-            raise CollectionError("the name of the output is empty: name a folder, or a URL such as s3://bucket/vectors")
+            raise CollectionError(
+                "the name of the output is empty: name a folder, or a URL such as "
+                "s3://bucket/vectors"
+            )
         self._fs, self._root = _opened(url)
         self.is_local = isinstance(self._fs, LocalFileSystem)
         self.name = self._root if self.is_local else url.rstrip("/")
@@ -51,11 +55,16 @@ class Storage:
             yield file
 
     def names(self, folder: str) -> list[str]:
-        """Return the names of the files in a folder, in order; none where there is no such folder."""
+        """Return the names of the files in a folder, in order; none where there is no
+        such folder.
+        """
         with self._errors(folder):
             self._fs.invalidate_cache()
             try:
-                return sorted(path.rstrip("/").rpartition("/")[2] for path in self._fs.ls(self._at(folder), detail=False))
+                return sorted(
+                    path.rstrip("/").rpartition("/")[2]
+                    for path in self._fs.ls(self._at(folder), detail=False)
+                )
             except FileNotFoundError:
                 return []
 
@@ -65,7 +74,9 @@ class Storage:
             if self.is_local:
                 _write_aside(self._at(name), data)
             else:
-                self._fs.pipe_file(self._at(name), data)  # an object store shows an object when it is whole
+                self._fs.pipe_file(
+                    self._at(name), data
+                )  # an object store shows an object when it is whole
 
     def _at(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
@@ -78,13 +89,24 @@ class Storage:
         except FileNotFoundError as error:
             raise CollectionError(f"{place} is not there: check the name") from error
         except PermissionError as error:
-            raise CollectionError(f"{place} may not be read or written ({_words(error)}): check its permissions, or the keys") from error
+            raise CollectionError(
+                f"{place} may not be read or written ({_words(error)}): check its "
+                "permissions, or "
+                "the keys"
+            ) from error
         except OSError as error:
-            raise CollectionError(f"{place} cannot be reached ({_words(error)}): check the address and the disk; try again") from error
+            raise CollectionError(
+                f"{place} cannot be reached ({_words(error)}): check the address and the disk; "
+                "try again"
+            ) from error
         except Exception as error:  # a client of an object store raises classes of its own
-            if not type(error).__module__.startswith(("botocore", "aiobotocore", "s3fs", "gcsfs", "google", "aiohttp")):
+            if not type(error).__module__.startswith(
+                ("botocore", "aiobotocore", "s3fs", "gcsfs", "google", "aiohttp")
+            ):
                 raise
-            raise CollectionError(f"{place} cannot be reached ({_words(error)}): check the address and the keys") from error
+            raise CollectionError(
+                f"{place} cannot be reached ({_words(error)}): check the address and the keys"
+            ) from error
 
 
 def _opened(url: str) -> tuple[Any, str]:
@@ -92,10 +114,16 @@ def _opened(url: str) -> tuple[Any, str]:
     try:
         fs, root = url_to_fs(os.path.expanduser(url) if not protocol else url)
     except ImportError as error:
-        raise CollectionError(f"{protocol}:// needs a package: {_PACKAGES.get(protocol, _words(error))}") from error
+        raise CollectionError(
+            f"{protocol}:// needs a package: {_PACKAGES.get(protocol, _words(error))}"
+        ) from error
     except ValueError as error:
-        known = ", ".join(f"{name}://" for name in ("file", "s3", "gs") if name in fsspec.available_protocols())
-        raise CollectionError(f"nothing is known of {protocol}:// ({_words(error)}): give a folder, or one of {known}") from error
+        known = ", ".join(
+            f"{name}://" for name in ("file", "s3", "gs") if name in fsspec.available_protocols()
+        )
+        raise CollectionError(
+            f"nothing is known of {protocol}:// ({_words(error)}): give a folder, or one of {known}"
+        ) from error
     return fs, str(root).rstrip("/")
 
 
@@ -123,4 +151,7 @@ def _umask() -> int:
 
 
 def _words(error: BaseException) -> str:
-    return " ".join(str(getattr(error, "strerror", None) or error).split())[:160] or type(error).__name__
+    return (
+        " ".join(str(getattr(error, "strerror", None) or error).split())[:160]
+        or type(error).__name__
+    )

@@ -1,1 +1,3 @@
-"""The photos in a browser and over HTTP; `vitsearch.web.run` serves, and nothing here is loaded before it."""
+"""The photos in a browser and over HTTP; `vitsearch.web.app` serves, and nothing here is loaded
+before it.
+"""

@@ -1,4 +1,6 @@
-"""Requests that come while others are computed go together in the next batch; an idle server waits for nothing."""
+"""Requests that come while others are computed go together in the next batch; an idle server waits
+for nothing.
+"""
 
 import queue
 import threading
@@ -15,10 +17,12 @@ MOST_TOGETHER = 32  # no model on a CPU gains by more
 
 
 class Batcher(Generic[Job, Result]):
-    """Threads that compute jobs: at once while one is idle, else with all that have come meanwhile, up to ``most`` at a time.
+    """Threads that compute jobs: at once while one is idle, else with all that have come meanwhile,
+    up to ``most`` at a time.
 
-    ``compute`` returns a result or an exception for each job, in their order; what it raises is raised for all of them. ``tell`` is
-    called with the size of each batch, and like ``compute`` from each of the ``workers`` threads.
+    ``compute`` returns a result or an exception for each job, in their order; what it raises is
+    raised for all of them. ``tell`` is called with the size of each batch, and like ``compute``
+    from each of the ``workers`` threads.
     """
 
     def __init__(
@@ -33,7 +37,10 @@ class Batcher(Generic[Job, Result]):
         self._waiting: queue.SimpleQueue[tuple[Job, Future[Result]] | None] = queue.SimpleQueue()
         self._closing = threading.Lock()
         self._closed = False
-        self._threads = [threading.Thread(target=self._work, name="vitsearch-batches", daemon=True) for _ in range(workers)]
+        self._threads = [
+            threading.Thread(target=self._work, name="vitsearch-batches", daemon=True)
+            for _ in range(workers)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -65,7 +72,9 @@ class Batcher(Generic[Job, Result]):
                 self._answer(batch)
 
     def _next_batch(self) -> tuple[list[tuple[Job, "Future[Result]"]], bool]:
-        """Return the jobs that wait, at least one unless it is the end, and whether more may come."""
+        """Return the jobs that wait, at least one unless it is the end, and whether
+        more may come.
+        """
         batch: list[tuple[Job, Future[Result]]] = []
         one = self._waiting.get()
         while one is not None:

@@ -35,9 +35,19 @@ class Metrics:
         """Return all counts, in the text format of Prometheus 0.0.4."""
         with self._lock:
             lines = [*self._request_lines(), *_service_lines(service)]
-        lines += _family("process_start_time_seconds", "gauge", "when the server began", [("", f"{self.began:.3f}")])
+        lines += _family(
+            "process_start_time_seconds",
+            "gauge",
+            "when the server began",
+            [("", f"{self.began:.3f}")],
+        )
         if (resident := resident_bytes()) is not None:
-            lines += _family("process_resident_memory_bytes", "gauge", "memory of the server", [("", str(resident))])
+            lines += _family(
+                "process_resident_memory_bytes",
+                "gauge",
+                "memory of the server",
+                [("", str(resident))],
+            )
         return "\n".join(lines) + "\n"
 
     def _request_lines(self) -> Iterator[str]:
@@ -45,8 +55,15 @@ class Metrics:
             (f'{{method="{method}",route="{route}",status="{status}"}}', str(count))
             for (method, route, status), count in sorted(self._requests.items())
         ]
-        yield from _family("vitsearch_requests_total", "counter", "requests by route and status", counted)
-        yield from _histogram("vitsearch_request_seconds", "seconds until the whole answer was sent", self._below, self._seconds)
+        yield from _family(
+            "vitsearch_requests_total", "counter", "requests by route and status", counted
+        )
+        yield from _histogram(
+            "vitsearch_request_seconds",
+            "seconds until the whole answer was sent",
+            self._below,
+            self._seconds,
+        )
 
 
 def _histogram(name: str, text: str, below: "Counter[float]", total: float) -> Iterator[str]:
@@ -56,24 +73,61 @@ def _histogram(name: str, text: str, below: "Counter[float]", total: float) -> I
         count += below[bound]
         yield f'{name}_bucket{{le="{bound}"}} {count}'
     count += below[float("inf")]
-    yield from (f'{name}_bucket{{le="+Inf"}} {count}', f"{name}_sum {total:.6f}", f"{name}_count {count}")
+    yield from (
+        f'{name}_bucket{{le="+Inf"}} {count}',
+        f"{name}_sum {total:.6f}",
+        f"{name}_count {count}",
+    )
 
 
 def _family(name: str, kind: str, text: str, values: "list[tuple[str, str]]") -> list[str]:
-    return [f"# HELP {name} {text}", f"# TYPE {name} {kind}", *(f"{name}{labels} {value}" for labels, value in values)]
+    return [
+        f"# HELP {name} {text}",
+        f"# TYPE {name} {kind}",
+        *(f"{name}{labels} {value}" for labels, value in values),
+    ]
 
 
 def _service_lines(service: PhotoService) -> list[str]:
     sizes = dict(service.batch_sizes)
     kept = service.thumbnails
     return [
-        *_family("vitsearch_photos", "gauge", "photos in the collection", [("", str(service.count()))]),
-        *_family("vitsearch_batches_total", "counter", "batches of searches", [("", str(sum(sizes.values())))]),
-        *_family("vitsearch_searches_total", "counter", "searches", [("", str(sum(size * n for size, n in sizes.items())))]),
-        *_family("vitsearch_largest_batch", "gauge", "most searches in one batch", [("", str(max(sizes, default=0)))]),
-        *_family("vitsearch_thumbnails_made_total", "counter", "thumbnails made", [("", str(kept.made))]),
-        *_family("vitsearch_thumbnails_found_total", "counter", "thumbnails found on disk", [("", str(kept.found))]),
-        *_family("vitsearch_thumbnails_bytes", "gauge", "bytes of thumbnails on disk", [("", str(kept.kept_bytes))]),
+        *_family(
+            "vitsearch_photos", "gauge", "photos in the collection", [("", str(service.count()))]
+        ),
+        *_family(
+            "vitsearch_batches_total",
+            "counter",
+            "batches of searches",
+            [("", str(sum(sizes.values())))],
+        ),
+        *_family(
+            "vitsearch_searches_total",
+            "counter",
+            "searches",
+            [("", str(sum(size * n for size, n in sizes.items())))],
+        ),
+        *_family(
+            "vitsearch_largest_batch",
+            "gauge",
+            "most searches in one batch",
+            [("", str(max(sizes, default=0)))],
+        ),
+        *_family(
+            "vitsearch_thumbnails_made_total", "counter", "thumbnails made", [("", str(kept.made))]
+        ),
+        *_family(
+            "vitsearch_thumbnails_found_total",
+            "counter",
+            "thumbnails found on disk",
+            [("", str(kept.found))],
+        ),
+        *_family(
+            "vitsearch_thumbnails_bytes",
+            "gauge",
+            "bytes of thumbnails on disk",
+            [("", str(kept.kept_bytes))],
+        ),
     ]
 
 
@@ -86,7 +140,9 @@ def resident_bytes() -> int | None:
 
 
 class CountRequests:
-    """Counts each request by its route, not by its path: an address that a stranger invents makes no new count."""
+    """Counts each request by its route, not by its path: an address that a stranger invents makes
+    no new count.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app, self.metrics = app, metrics

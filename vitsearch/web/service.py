@@ -4,27 +4,174 @@ import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
+from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.collection import LookAlikes, SearchableCollection
-from vitsearch.collection.wish import as_where
-from vitsearch.encoders.protocol import Encoder, ImageEncoder, pace
-from vitsearch.language import unread_notes
+from vitsearch.collection.query import check_vector
+from vitsearch.collection.search import Wish, as_where
+from vitsearch.encoders.base import Encoder, ImageEncoder, pace
+from vitsearch.encoders.language import readable, unread_notes
+from vitsearch.errors import CollectionError, IndexDamaged, QueryError, VitsearchError
+from vitsearch.filters import Where, parse_where
 from vitsearch.milvus import is_milvus
 from vitsearch.photos import photo_decoder, read_bytes_and_fingerprint
 from vitsearch.types import Photo, Prediction, SearchResult, SkippedPhoto
-from vitsearch.web.asking import Asked, Search, SearchTerm, terms_of, wish_of
 from vitsearch.web.batching import Batcher
-from vitsearch.web.engine import Engine, Found
-from vitsearch.web.errors import UnknownPhoto
-from vitsearch.web.milvus_source import MilvusSource
+from vitsearch.web.errors import ServiceBusy, UnknownPhoto
+from vitsearch.web.query import Asked, Search, SearchTerm, combined, terms_of, wish_of
 from vitsearch.web.settings import ServeSettings
-from vitsearch.web.source import Source
+from vitsearch.web.source import BUSY, CollectionSource, MilvusSource, Stamp
 from vitsearch.web.thumbnails import FOLDER, Thumbnail, Thumbnails
-from vitsearch.where import Where, parse_where
+
+# -- Answers many searches at once, on one state of the collection ---------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The results of a search, best first, and what the client should know about its words."""
+
+    results: list[SearchResult]
+    notes: list[str]
+
+
+Answer = Found | Exception
+Known = dict[str | int, Vectors]
+
+
+class Engine:
+    """The index of a collection, kept open from search to search.
+
+    Several threads may encode at a time where the model allows that, and search in turns.
+    """
+
+    def __init__(self, source: CollectionSource) -> None:
+        self._source = source
+        self._lock = threading.RLock()
+        self._open: tuple[Stamp, SearchableCollection] | None = None
+
+    def answer(self, searches: Sequence[Search]) -> list[Answer]:
+        """Return the results of each search, best first, or its error; texts are encoded together.
+
+        A collection that cannot be read is opened again once; raises ServiceBusy when that does not
+        help.
+        """
+        try:
+            return self._answer(searches)
+        except (CollectionError, IndexDamaged, FileNotFoundError):
+            self.close()
+        try:
+            return self._answer(searches)
+        except (CollectionError, IndexDamaged, FileNotFoundError) as error:
+            self.close()
+            raise ServiceBusy(BUSY) from error
+
+    def close(self) -> None:
+        """Let the database and the index go; the next search opens them again."""
+        with self._lock:
+            if self._open is not None:
+                _, collection = self._open
+                self._open = None
+                collection.close()
+
+    def _opened(self) -> SearchableCollection:
+        now = self._source.stamp()
+        if self._open is None or self._open[0] != now:
+            self.close()
+            self._open = (now, self._source.open())
+        return self._open[1]
+
+    def _answer(self, searches: Sequence[Search]) -> list[Answer]:
+        with self._lock:
+            encoder = self._opened().encoder
+        known = self._encoded(encoder, [term.what for search in searches for term in search.terms])
+        answers: dict[int, Answer] = {}
+        groups: dict[Wish, dict[int, tuple[Vectors, frozenset[int]]]] = {}
+        with self._lock:
+            collection = self._opened()
+            if collection.encoder is not encoder:
+                raise CollectionError("another collection has taken the place of this one")
+            for place, search in enumerate(searches):
+                try:
+                    groups.setdefault(search.wish, {})[place] = _asked(search, known, collection)
+                except VitsearchError as error:
+                    answers[place] = error
+            for wish, asked in groups.items():
+                for place, results in zip(
+                    asked, collection.find(list(asked.values()), wish), strict=True
+                ):
+                    answers[place] = Found(results, _notes(searches[place], encoder))
+        return [answers[place] for place in range(len(searches))]
+
+    def _encoded(self, encoder: ImageEncoder, whats: Sequence[object]) -> Known:
+        """Return the unit vectors ``(dim,)`` of texts, and of pictures by their ids in memory; each
+        kind is encoded together.
+        """
+        texts = list(
+            dict.fromkeys(what for what in whats if isinstance(what, str) and what.strip())
+        )
+        pictures = {id(what): what for what in whats if isinstance(what, Image.Image)}
+        with self._source.computing(encoder):
+            known: Known = {}
+            if texts and isinstance(encoder, Encoder):
+                known |= zip(
+                    texts, encoder.encode_texts([readable(text) for text in texts]), strict=True
+                )
+            if pictures:
+                known |= zip(pictures, encoder.encode_images(list(pictures.values())), strict=True)
+        return known
+
+
+def _notes(search: Search, encoder: ImageEncoder) -> list[str]:
+    return list(unread_notes(search.texts, encoder).values()) if search.texts else []
+
+
+def _asked(
+    search: Search, known: Known, collection: SearchableCollection
+) -> tuple[Vectors, frozenset[int]]:
+    """Return a search's vector and the photos that it names, which are left out of its results."""
+    named = frozenset(term.what for term in search.terms if isinstance(term.what, int))
+    return combined(
+        search.terms, [_vector(term.what, known, collection) for term in search.terms]
+    ), named
+
+
+def _vector(
+    what: str | int | Image.Image | Vectors, known: Known, collection: SearchableCollection
+) -> Vectors:
+    """Return the unit vector of a term; raises QueryError, or UnknownPhoto for an id that is not
+    there.
+    """
+    if isinstance(what, Image.Image):
+        return known[id(what)]
+    if isinstance(what, str):
+        if what in known:
+            return known[what]
+        empty = "a term of the query is empty: give words, a photo or leave it out"
+        mute = (
+            f"the model of these photos, {collection.encoder.name}, reads no text: search with "
+            "a photo"
+        )
+        raise QueryError(mute if what.strip() else empty)
+    if not isinstance(what, int):
+        return check_vector(what, collection.dim)
+    return stored_vector(collection, what)
+
+
+def stored_vector(collection: SearchableCollection, photo_id: int) -> Vectors:
+    """Return the unit vector ``(dim,)`` of a photo of the collection; raises UnknownPhoto."""
+    rows = collection.store.rows([photo_id]) if -(2**63) <= photo_id < 2**63 else []
+    if not rows:
+        raise UnknownPhoto(f"there is no photo {photo_id} in the collection")
+    return unit_rows(np.asarray(collection.store.halves([rows[0][2]])))[0]
+
+
+# -- What the page and the HTTP interface ask of a collection, from many threads at once -----------
 
 EVERY = parse_where("path is not null")
 MOST_WORKERS = 8  # threads that encode queries; the search itself is done by one at a time
@@ -32,25 +179,33 @@ REMEMBERED = 2  # classifications of the whole collection that are held in memor
 
 
 class PhotoService:
-    """One collection for many clients: its model and index are loaded once, and each method may be called from any thread.
+    """One collection for many clients: its model and index are loaded once, and each method may be
+    called from any thread.
 
-    Photos are named by their ids. What a run of indexing adds is seen at the next call. Methods raise QueryError for what cannot be
-    asked, UnknownPhoto for an id that is not there, PhotoError for a file that shows nothing, and ServiceBusy where the collection
-    cannot be read just now.
+    Photos are named by their ids. What a run of indexing adds is seen at the next call. Methods
+    raise QueryError for what cannot be asked, UnknownPhoto for an id that is not there, PhotoError
+    for a file that shows nothing, and ServiceBusy where the collection cannot be read just now.
     """
 
-    def __init__(self, source: Source, settings: ServeSettings) -> None:
+    def __init__(self, source: CollectionSource, settings: ServeSettings) -> None:
         self.source, self.settings = source, settings
         self._engine = Engine(source)
         self.batch_sizes: dict[int, int] = {}
         self._counting = threading.Lock()
         self._batcher: Batcher[Search, Found] = Batcher(
-            self._engine.answer, workers=min(MOST_WORKERS, pace(self.encoder)[0]), tell=self._count_batch
+            self._engine.answer,
+            workers=min(MOST_WORKERS, pace(self.encoder)[0]),
+            tell=self._count_batch,
         )
         self._decoder = photo_decoder(settings.decode_seconds)
-        self.thumbnails = Thumbnails(source.folder / FOLDER, self._decoder, settings.thumbnail_bytes)
-        # pictures are made by as many threads as there are cores, so that a page full of them keeps no other request waiting
-        self.picture_threads = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="vitsearch-pictures")
+        self.thumbnails = Thumbnails(
+            source.folder / FOLDER, self._decoder, settings.thumbnail_bytes
+        )
+        # pictures are made by as many threads as there are cores, so that a page full of them keeps
+        # no other request waiting
+        self.picture_threads = ThreadPoolExecutor(
+            max(2, os.cpu_count() or 1), thread_name_prefix="vitsearch-pictures"
+        )
         self._labelled: dict[object, list[Prediction]] = {}
         self._labelling = threading.Lock()
 
@@ -65,14 +220,18 @@ class PhotoService:
         settings: ServeSettings | None = None,
         root: str | os.PathLike[str] | None = None,
     ) -> "PhotoService":
-        """Return the service of a collection, its model loaded; parameters and errors as of `Collection.open`.
+        """Return the service of a collection, its model loaded; parameters and errors as of
+        `Collection.open`.
 
-        ``photos`` may name a collection in Milvus (``milvus://HOST:PORT/NAME``), whose photos are then in ``root``.
+        ``photos`` may name a collection in Milvus (``milvus://HOST:PORT/NAME``), whose photos are
+        then in ``root``.
         """
         if is_milvus(photos):
-            source: Source = MilvusSource(os.fspath(photos), root, device=device, encoder=encoder)
+            source: CollectionSource = MilvusSource(
+                os.fspath(photos), root, device=device, encoder=encoder
+            )
         else:
-            source = Source.of(photos, collection, device, encoder)
+            source = CollectionSource.of(photos, collection, device, encoder)
         return cls(source, settings or ServeSettings())
 
     def close(self) -> None:
@@ -83,35 +242,50 @@ class PhotoService:
         self._engine.close()
         self.source.close()
 
-    # -- search -------------------------------------------------------------------------------------------------------
+    # -- search ------------------------------------------------------------------------------------
 
-    def search(self, asked: Asked, *, k: int = 50, offset: int = 0, **wishes: Any) -> list[SearchResult]:
+    def search(
+        self, asked: Asked, *, k: int = 50, offset: int = 0, **wishes: Any
+    ) -> list[SearchResult]:
         """Return ``k`` photos from ``offset`` on, best first, equal scores in order of path.
 
-        The query is a string of the query language (without files), a picture, a vector ``(dim,)``, or a list of `SearchTerm`; photos that
-        it names by id are left out. Keywords: ``where``, ``min_score``, ``diverse``, ``collapse`` (a cosine), see `wish_of`.
+        The query is a string of the query language (without files), a picture, a vector ``(dim,)``,
+        or a list of `SearchTerm`; photos that it names by id are left out. Keywords: ``where``,
+        ``min_score``, ``diverse``, ``collapse`` (a cosine), see `wish_of`.
         """
         return self.ask(asked, k=k, offset=offset, **wishes).result().results
 
     def ask(self, asked: Asked, *, k: int = 50, offset: int = 0, **wishes: Any) -> "Future[Found]":
-        """Return the future results of `search` with notes; what is wrong with the request itself is raised at once."""
+        """Return the future results of `search` with notes; what is wrong with the request itself
+        is raised at once.
+        """
         return self._batcher.submit(Search(terms_of(asked), wish_of(k, offset, **wishes)))
 
-    def similar(self, photo_id: int, *, k: int = 50, offset: int = 0, **wishes: Any) -> list[SearchResult]:
+    def similar(
+        self, photo_id: int, *, k: int = 50, offset: int = 0, **wishes: Any
+    ) -> list[SearchResult]:
         """Return the photos that look most like one photo of the collection, which is left out."""
         return self.search([SearchTerm(photo_id)], k=k, offset=offset, **wishes)
 
     def notes(self, texts: Sequence[str]) -> list[str]:
-        """Return what a person should know about the words of a query: a language that the model does not know, or too many words."""
+        """Return what a person should know about the words of a query: a language that the model
+        does not know, or too many words.
+        """
         with self.source.computing(self.encoder):
             return list(unread_notes(texts, self.encoder).values()) if texts else []
 
     def read_picture(self, data: bytes) -> Image.Image:
-        """Return an uploaded picture, decoded in a process of its own within a time limit; raises PhotoError with the reason."""
-        at_least = self.source.decoding().at_least(self.encoder)  # as the photos that it is held against
-        return self._decoder.decode(data, max_pixels=self.settings.upload_pixels, at_least=at_least)[0]
+        """Return an uploaded picture, decoded in a process of its own within a time limit; raises
+        PhotoError with the reason.
+        """
+        at_least = self.source.decoding().at_least(
+            self.encoder
+        )  # as the photos that it is held against
+        return self._decoder.decode(
+            data, max_pixels=self.settings.upload_pixels, at_least=at_least
+        )[0]
 
-    # -- photos -------------------------------------------------------------------------------------------------------
+    # -- photos ------------------------------------------------------------------------------------
 
     def photo(self, photo_id: int) -> Photo:
         """Return the facts of one photo."""
@@ -124,19 +298,27 @@ class PhotoService:
         """Return the facts of those photos that are in the collection, in the order of the ids."""
         return self.source.photos_of([one for one in ids if -(2**63) <= one < 2**63])
 
-    def browse(self, *, k: int = 50, offset: int = 0, where: str | Where | None = None) -> tuple[list[Photo], int]:
-        """Return ``k`` photos from ``offset`` on, the last indexed first, and how many there are."""
+    def browse(
+        self, *, k: int = 50, offset: int = 0, where: str | Where | None = None
+    ) -> tuple[list[Photo], int]:
+        """Return ``k`` photos from ``offset`` on, the last indexed first, and how
+        many there are.
+        """
         wish = wish_of(k, offset, where=where)
         with self.source.facts() as store:
             ids = store.ids_where(wish.where or EVERY)[::-1]
         return self.photos_of(ids[offset : offset + k].tolist()), len(ids)
 
     def file_of(self, photo_id: int) -> Path:
-        """Return the file of a photo, as the collection knows it; raises UnknownPhoto where it is gone."""
+        """Return the file of a photo, as the collection knows it; raises UnknownPhoto where it is
+        gone.
+        """
         return self.source.file_of(self.photo(photo_id))
 
     def picture(self, photo_id: int, side: int) -> Image.Image:
-        """Return a photo as an RGB picture, decoded as an upload is, both sides at least so many pixels where it has them."""
+        """Return a photo as an RGB picture, decoded as an upload is, both sides at least so many
+        pixels where it has them.
+        """
         data, _ = read_bytes_and_fingerprint(self.file_of(photo_id))
         return self._decoder.decode(data, at_least=side)[0]
 
@@ -145,17 +327,32 @@ class PhotoService:
         fingerprint = self.photo(photo_id).fingerprint
         return self.thumbnails.get(self.file_of(photo_id), fingerprint, side)
 
-    # -- the whole collection -----------------------------------------------------------------------------------------
+    # -- the whole collection ----------------------------------------------------------------------
 
     def labels(
-        self, names: Sequence[str], *, where: str | Where | None = None, background: bool = False, multi: bool = False
+        self,
+        names: Sequence[str],
+        *,
+        where: str | Where | None = None,
+        background: bool = False,
+        multi: bool = False,
     ) -> list[Prediction]:
-        """Return the label of each photo, in order of path, among these (see `Collection.label`); the last answers are remembered."""
+        """Return the label of each photo, in order of path, among these (see `Collection.label`);
+        the last answers are remembered.
+        """
         wanted = as_where(where)
         with self.source.reading() as collection:
-            key = (tuple(names), background, multi, collection.store.generation(), self.source.stamp())
+            key = (
+                tuple(names),
+                background,
+                multi,
+                collection.store.generation(),
+                self.source.stamp(),
+            )
             with self._labelling:
-                found = self._labelled.pop(key, None) or self._label(collection, names, background, multi)
+                found = self._labelled.pop(key, None) or self._label(
+                    collection, names, background, multi
+                )
                 self._labelled[key] = found
                 while len(self._labelled) > REMEMBERED:
                     del self._labelled[next(iter(self._labelled))]
@@ -164,13 +361,17 @@ class PhotoService:
             kept = set(collection.store.ids_where(wanted).tolist())
         return [one for one in found if one.photo_id in kept]
 
-    def _label(self, collection: SearchableCollection, names: Sequence[str], background: bool, multi: bool) -> list[Prediction]:
+    def _label(
+        self, collection: SearchableCollection, names: Sequence[str], background: bool, multi: bool
+    ) -> list[Prediction]:
         with self.source.encoding:
             classifier = collection.zero_shot(names, "plain", background, multi)
         return collection.label(classifier, multi=multi)
 
     def stored_labels(self) -> list[Photo]:
-        """Return the photos that have a stored label (`vitsearch label --store`), in order of path."""
+        """Return the photos that have a stored label (`vitsearch label --store`), in
+        order of path.
+        """
         with self.source.reading() as collection:
             return [photo for photo in collection.photos() if photo.label is not None]
 
@@ -179,13 +380,19 @@ class PhotoService:
         with self.source.reading() as collection:
             return collection.duplicates(where=where)
 
-    def lookalikes(self, threshold: float | None = None, *, where: str | Where | None = None) -> list[LookAlikes]:
-        """Return the groups of photos that look alike though their files differ (see `Collection.lookalikes`)."""
+    def lookalikes(
+        self, threshold: float | None = None, *, where: str | Where | None = None
+    ) -> list[LookAlikes]:
+        """Return the groups of photos that look alike though their files differ (see
+        `Collection.lookalikes`).
+        """
         with self.source.reading() as collection:
             return collection.lookalikes(threshold, where=where)
 
     def failures(self) -> list[SkippedPhoto]:
-        """Return the files that are not in the collection, with state and reason, in order of path."""
+        """Return the files that are not in the collection, with state and reason, in
+        order of path.
+        """
         return self.source.failures()
 
     def info(self) -> dict[str, Any]:

@@ -14,9 +14,10 @@ LEAST_TOKEN = 8  # characters
 class ServeSettings:
     """How a collection is served.
 
-    Without a ``token`` everybody who reaches the port may ask; `check` allows that on loopback only. ``show_exif`` shows EXIF, and so the
-    place where photos were taken, to remote users too. ``hosts`` are more names under which the server may be asked. Sizes are in bytes,
-    times in seconds.
+    Without a ``token`` everybody who reaches the port may ask; `check` allows that on loopback
+    only. ``show_exif`` shows EXIF, and so the place where photos were taken, to remote users too.
+    ``hosts`` are more names under which the server may be asked. Sizes are in bytes, times in
+    seconds.
     """
 
     host: str = "127.0.0.1"
@@ -37,7 +38,9 @@ class ServeSettings:
 
     @property
     def names(self) -> frozenset[str]:
-        """The names, in small letters, that a Host header may give besides plain addresses (see `safety.HostCheck`)."""
+        """The names, in small letters, that a Host header may give besides plain addresses (see
+        `safety.HostCheck`).
+        """
         own = {"localhost", self.host.lower(), *(name.lower() for name in self.hosts)}
         if not self.local:
             name = socket.gethostname().lower()
@@ -45,11 +48,19 @@ class ServeSettings:
         return frozenset(own)
 
     def check(self) -> None:
-        """Raise VitsearchError for a server that others could reach and that asks for no token, or for one that is soon guessed."""
+        """Raise VitsearchError for a server that others could reach and that asks for no token, or
+        for one that is soon guessed.
+        """
         if not self.local and not self.token:
-            raise VitsearchError(f"others can reach {self.host}: give --token (or VITSEARCH_TOKEN) a secret, or serve on 127.0.0.1")
+            raise VitsearchError(
+                f"others can reach {self.host}: give --token (or VITSEARCH_TOKEN) a secret, or "
+                "serve on 127.0.0.1"
+            )
         if self.token is not None and len(self.token) < LEAST_TOKEN:
-            raise VitsearchError(f"the token has fewer than {LEAST_TOKEN} characters: take one of `openssl rand -hex 16`")
+            raise VitsearchError(
+                f"the token has fewer than {LEAST_TOKEN} characters: take one of `openssl rand "
+                "-hex 16`"
+            )
 
 
 def is_loopback(host: str) -> bool:

@@ -1,4 +1,6 @@
-"""Small pictures of photos, kept on disk up to a number of bytes: turned as EXIF says, without metadata."""
+"""Small pictures of photos, kept on disk up to a number of bytes: turned as EXIF says, without
+metadata.
+"""
 
 import io
 import os
@@ -10,20 +12,26 @@ from pathlib import Path
 
 from PIL import Image
 
+from vitsearch.collection.config import disk_errors
 from vitsearch.errors import CollectionError
-from vitsearch.layout import disk_errors
 from vitsearch.photos import PhotoDecoder, read_bytes_and_fingerprint, thumbnail
 
 SIDES = (160, 320, 640, 1280)  # pixels: a grid on a phone, a grid, a large grid, one photo
-WHOLE = 4096  # the longest side of a photo that is written again for those who may not see its metadata
+WHOLE = (
+    4096  # the longest side of a photo that is written again for those who may not see its metadata
+)
 FOLDER = "thumbnails"
 _NAME = re.compile(r"[0-9a-f]{32}-\d{1,5}\.webp")
-_FULL_BELOW = 0.9  # after the cap was met, so much of it is left: not every new picture has to remove one
+_FULL_BELOW = (
+    0.9  # after the cap was met, so much of it is left: not every new picture has to remove one
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """A WebP picture: its bytes, the hex fingerprint of the photo that it shows, and its longest side at most."""
+    """A WebP picture: its bytes, the hex fingerprint of the photo that it shows, and its longest
+    side at most.
+    """
 
     data: bytes
     fingerprint: str
@@ -36,7 +44,8 @@ class Thumbnail:
 
 
 class Thumbnails:
-    """The thumbnails of one collection in a folder of at most ``most_bytes``; the least recently used are removed.
+    """The thumbnails of one collection in a folder of at most ``most_bytes``; the least recently
+    used are removed.
 
     A disk that takes no more costs time, not the picture. Safe to use from several threads.
     """
@@ -44,7 +53,9 @@ class Thumbnails:
     def __init__(self, folder: Path, decoder: PhotoDecoder, most_bytes: int) -> None:
         self._folder, self._decoder, self._most = folder, decoder, most_bytes
         self._lock = threading.Lock()
-        self._sizes: OrderedDict[str, int] = _kept(folder)  # name to bytes, the least recently used first
+        self._sizes: OrderedDict[str, int] = _kept(
+            folder
+        )  # name to bytes, the least recently used first
         self._total = sum(self._sizes.values())
         self.made = self.found = 0
 
@@ -54,7 +65,9 @@ class Thumbnails:
         return self._total
 
     def get(self, file: Path, fingerprint: bytes, side: int) -> Thumbnail:
-        """Return the picture of a photo file whose content had this fingerprint; raises PhotoError for a file that shows nothing."""
+        """Return the picture of a photo file whose content had this fingerprint; raises PhotoError
+        for a file that shows nothing.
+        """
         kept = self._read(_name(fingerprint.hex(), side))
         if kept is not None:
             return Thumbnail(kept, fingerprint.hex(), side)
@@ -99,7 +112,9 @@ class Thumbnails:
             (self._folder / old).unlink(missing_ok=True)
 
     def _surplus(self) -> list[str]:
-        """Forget the least recently used pictures where there are too many bytes, and return their names."""
+        """Forget the least recently used pictures where there are too many bytes, and return their
+        names.
+        """
         names: list[str] = []
         if self._total > self._most:
             while self._total > _FULL_BELOW * self._most and len(self._sizes) > 1:
@@ -121,7 +136,9 @@ def _name(fingerprint: str, side: int) -> str:
 
 
 def _kept(folder: Path) -> "OrderedDict[str, int]":
-    """Return the names and sizes of the pictures in a folder, the least recently used first; leftovers of a killed process are removed."""
+    """Return the names and sizes of the pictures in a folder, the least recently used first;
+    leftovers of a killed process are removed.
+    """
     found: list[tuple[int, str, int]] = []
     try:
         for entry in os.scandir(folder):

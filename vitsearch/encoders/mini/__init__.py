@@ -1,4 +1,6 @@
-"""The model that ships inside the package: a hybrid Vision Transformer and a sentence encoder on ONNX Runtime.
+"""The model that ships inside the package: a hybrid Vision Transformer and a sentence encoder on
+ONNX Runtime.
 
-``encoder`` runs it (no torch); ``network`` and ``stem`` are the same weights in torch, for training and explanations. See MODEL_CARD.md.
+``encoder`` runs it (no torch); ``network`` and ``stem`` are the same weights in torch, for training
+and explanations. See MODEL_CARD.md.
 """

@@ -1,7 +1,7 @@
 """`mini` on ONNX Runtime: photos and words to one space, without torch.
 
-The two graphs hold no weights: they read ``mini.safetensors`` beside them. Each is opened when it is first needed, so that a search
-by words never loads the image tower.
+The two graphs hold no weights: they read ``mini.safetensors`` beside them. Each is opened when it
+is first needed, so that a search by words never loads the image tower.
 """
 
 import json
@@ -18,11 +18,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer
 
-from vitsearch.encoders.protocol import Vectors, fingerprint_of
-from vitsearch.encoders.sessions import CPU, Cores, in_company, open_graph, share_cores, trim_memory
+from vitsearch.arrays import unit_rows
+from vitsearch.encoders.base import Vectors, fingerprint_of
+from vitsearch.encoders.language import readable
+from vitsearch.encoders.onnx.session import (
+    CPU,
+    Cores,
+    in_company,
+    open_graph,
+    share_cores,
+    trim_memory,
+)
 from vitsearch.errors import EncoderError
-from vitsearch.language import readable
-from vitsearch.vectors import unit_rows
 
 FOLDER = Path(__file__).parent
 IMAGE_BATCH = 16
@@ -34,13 +41,20 @@ PICTURES_A_CALL = 4  # as fast as 8, in two thirds of the memory
 class MiniEncoder:
     """The `mini` encoder; safe to use from several threads.
 
-    ``dim`` 640; softmax-trained, so ``logit_bias`` is None. English only, up to 128 tokens: what is longer is cut.
+    ``dim`` 640; softmax-trained, so ``logit_bias`` is None. English only, up to 128 tokens: what is
+    longer is cut.
     """
 
     name = "mini"
     english_only = True
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], providers: Sequence[str], cores: Cores | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        providers: Sequence[str],
+        cores: Cores | None = None,
+    ) -> None:
         self.dim: int = config["dim"]
         self.side: int = config["side"]
         self.decode_at_least = 2 * self.side
@@ -64,7 +78,9 @@ class MiniEncoder:
         """
         rgb = image if image.mode == "RGB" else image.convert("RGB")
         square = rgb.crop(self.seen_region(rgb))
-        return np.array(square.resize((self.side, self.side), Image.Resampling.BICUBIC), dtype=np.uint8)
+        return np.array(
+            square.resize((self.side, self.side), Image.Resampling.BICUBIC), dtype=np.uint8
+        )
 
     def seen_region(self, image: Image.Image) -> tuple[int, int, int, int]:
         """Return what `prepare` keeps of a picture: (left, top, right, bottom) in its pixels."""
@@ -90,11 +106,15 @@ class MiniEncoder:
         trim_memory()
 
     def class_logits(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
-        """Return the supervised head's logits ``(n, 1000)`` float32 for ``n`` pictures, columns in the order of `class_names`."""
+        """Return the supervised head's logits ``(n, 1000)`` float32 for ``n`` pictures, columns in
+        the order of `class_names`.
+        """
         return self.class_logits_prepared([self.prepare(image) for image in images])
 
     def class_logits_prepared(self, batch: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the supervised head's logits ``(n, 1000)`` float32 for ``n`` arrays of `prepare`."""
+        """Return the supervised head's logits ``(n, 1000)`` float32 for ``n`` arrays
+        of `prepare`.
+        """
         rows = [np.empty((0, len(self.class_names)), dtype=np.float32)]
         for start in range(0, len(batch), IMAGE_BATCH):
             rows += self._run_image("logits", batch[start : start + IMAGE_BATCH])
@@ -102,14 +122,23 @@ class MiniEncoder:
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
-        """The names of ImageNet-1k's 1,000 classes, in the order of the head; two pairs of classes share a name."""
+        """The names of ImageNet-1k's 1,000 classes, in the order of the head; two pairs of classes
+        share a name.
+        """
         return tuple((self._folder / "classes.txt").read_text(encoding="utf-8").splitlines())
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
-        """Return ``(n, dim)`` float32 unit rows for ``n`` texts, in their order; a text's vector does not depend on its neighbours."""
-        rows = [encoding.ids for encoding in self._load_tokenizer().encode_batch([readable(text) for text in texts])]
+        """Return ``(n, dim)`` float32 unit rows for ``n`` texts, in their order; a text's vector
+        does not depend on its neighbours.
+        """
+        rows = [
+            encoding.ids
+            for encoding in self._load_tokenizer().encode_batch([readable(text) for text in texts])
+        ]
         vectors = np.empty((len(rows), self.dim), dtype=np.float32)
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # texts of like length share a batch: less padding
+        order = sorted(
+            range(len(rows)), key=lambda i: len(rows[i])
+        )  # texts of like length share a batch: less padding
         for start in range(0, len(order), TEXT_BATCH):
             chosen = order[start : start + TEXT_BATCH]
             (vectors[chosen],) = self._session("text").run(None, padded([rows[i] for i in chosen]))
@@ -123,12 +152,16 @@ class MiniEncoder:
 
     def _run_image(self, output: str, batch: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
         pixels = np.stack(in_company(batch, self._cores))
-        return [rows[: len(batch)] for rows in self._session("image").run([output], {"pixels": pixels})]
+        return [
+            rows[: len(batch)] for rows in self._session("image").run([output], {"pixels": pixels})
+        ]
 
     def _session(self, tower: str) -> onnxruntime.InferenceSession:
         with self._locks[tower]:
             if tower not in self._sessions:
-                self._sessions[tower] = open_graph(self._folder / f"{tower}.onnx", self._cores.threads, providers=self._providers)
+                self._sessions[tower] = open_graph(
+                    self._folder / f"{tower}.onnx", self._cores.threads, providers=self._providers
+                )
             return self._sessions[tower]
 
     def _load_tokenizer(self) -> Tokenizer:
@@ -158,7 +191,13 @@ def fingerprint_facts(config: Mapping[str, Any]) -> dict[str, Any]:
         "encoder": "mini",
         "weights_sha256": config["weights_sha256"],
         "network": config["network"],
-        "preprocessing": {"crop": "centre square", "resize": "bicubic", "side": config["side"], "mean": 127, "std": 128},
+        "preprocessing": {
+            "crop": "centre square",
+            "resize": "bicubic",
+            "side": config["side"],
+            "mean": 127,
+            "std": 128,
+        },
         "dtype": "float32",
         "normalised": True,
     }
@@ -170,26 +209,37 @@ def read_config(folder: Path = FOLDER) -> dict[str, Any]:
     try:
         facts: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise EncoderError(f"mini: {folder / 'config.json'} cannot be read ({error}): install vitsearch again") from error
+        raise EncoderError(
+            f"mini: {folder / 'config.json'} cannot be read ({error}): install vitsearch again"
+        ) from error
     return facts
 
 
 def choose_providers(device: str) -> list[str]:
-    """Return ONNX Runtime's providers for a device; raises EncoderError for one that it does not have."""
+    """Return ONNX Runtime's providers for a device; raises EncoderError for one that it does not
+    have.
+    """
     available = onnxruntime.get_available_providers()
     if device in ("auto", "cpu"):
         return list(CPU)
     if device.partition(":")[0] == "cuda" and "CUDAExecutionProvider" in available:
         return ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    raise EncoderError(f"mini cannot run on {device!r}: ONNX Runtime here has {', '.join(available)}; use --device auto")
+    raise EncoderError(
+        f"mini cannot run on {device!r}: ONNX Runtime here has {', '.join(available)}; use "
+        "--device auto"
+    )
 
 
-def load_mini(*, device: str = "auto", dtype: str = "auto", threads: int = 0, bulk: bool = False) -> MiniEncoder:
+def load_mini(
+    *, device: str = "auto", dtype: str = "auto", threads: int = 0, bulk: bool = False
+) -> MiniEncoder:
     """Return the encoder inside the package; its towers are opened when they are first used.
 
-    ``threads`` is how many compute one batch; 0 is one a core. ``bulk`` is for many pictures: one thread a batch, several batches at once.
+    ``threads`` is how many compute one batch; 0 is one a core. ``bulk`` is for many pictures: one
+    thread a batch, several batches at once.
 
-    Raises EncoderError for a device that ONNX Runtime does not have, a dtype other than float32, or missing files.
+    Raises EncoderError for a device that ONNX Runtime does not have, a dtype other than float32, or
+    missing files.
     """
     if dtype not in ("auto", "float32"):
         raise EncoderError(f"mini computes in float32, not {dtype!r}: use --dtype auto")
@@ -198,4 +248,6 @@ def load_mini(*, device: str = "auto", dtype: str = "auto", threads: int = 0, bu
             raise EncoderError(f"mini: {FOLDER / file} is missing: install vitsearch again")
     providers = choose_providers(device)
     cores = share_cores(bulk) if providers == list(CPU) else Cores()
-    return MiniEncoder(FOLDER, read_config(), providers, replace(cores, threads=threads) if threads else cores)
+    return MiniEncoder(
+        FOLDER, read_config(), providers, replace(cores, threads=threads) if threads else cores
+    )

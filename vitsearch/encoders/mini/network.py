@@ -1,11 +1,15 @@
-"""The torch form of `mini`, for training and for explanations; searching and indexing run the ONNX form of the same weights.
+"""The torch form of `mini`, for training and for explanations; searching and indexing run the ONNX
+form of the same weights.
 
 An image vector has two parts side by side, a text vector the same two:
 
-    known   what the stem calls the photo: class probabilities x vectors of the class names  |  the sentence vector itself
-    seen    a small Vision Transformer over the stem's feature map                          |  a small MLP on the sentence vector
+    known   image: class probabilities of the stem x vectors of the class names
+            text: the sentence vector itself
+    seen    image: a small Vision Transformer over the stem's feature map
+            text: a small MLP on the sentence vector
 
-Gates, learned from both sides, say how much each part weighs: names of things lean on ``known``, scenes on ``seen``.
+Gates, learned from both sides, say how much each part weighs: names of things lean on ``known``,
+scenes on ``seen``.
 """
 
 from dataclasses import dataclass
@@ -18,7 +22,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from vitsearch.encoders.mini.stem import CLASSES, MAP_CHANNELS, POOLED_CHANNELS, LiteStem
-from vitsearch.vit import VisionTransformer, ViTConfig
+from vitsearch.vit.model import VisionTransformer, ViTConfig
 
 SENTENCE_WIDTH = 384
 NORM_EPS = 1e-6
@@ -26,7 +30,9 @@ NORM_EPS = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class MiniConfig:
-    """The shape of the network; the stem's and the text tower's shapes are those of the weights they start from."""
+    """The shape of the network; the stem's and the text tower's shapes are those of the weights
+    they start from.
+    """
 
     vocabulary: int = 30522
     context: int = 128
@@ -61,9 +67,16 @@ class TextBlock(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=1e-12)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """Return ``(n, t, width)``; ``bias`` ``(n, 1, 1, t)`` is added to the attention logits and hides padding."""
+        """Return ``(n, t, width)``; ``bias`` ``(n, 1, 1, t)`` is added to the attention logits and
+        hides padding.
+        """
         n, t, width = x.shape
-        q, k, v = self.qkv(x).view(n, t, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = (
+            self.qkv(x)
+            .view(n, t, 3, self.heads, width // self.heads)
+            .permute(2, 0, 3, 1, 4)
+            .unbind(0)
+        )
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
         x = self.norm1(x + self.out(mixed.transpose(1, 2).reshape(n, t, width)))
         result: Tensor = self.norm2(x + self.fc2(F.gelu(self.fc1(x))))
@@ -71,17 +84,23 @@ class TextBlock(nn.Module):
 
 
 class TextTower(nn.Module):
-    """The sentence encoder: MiniLM's shape (Wang et al. 2020, arXiv:2002.10957), mean of the token states."""
+    """The sentence encoder: MiniLM's shape (Wang et al. 2020, arXiv:2002.10957), mean of the token
+    states.
+    """
 
     def __init__(self, config: MiniConfig) -> None:
         super().__init__()
         self.words = nn.Embedding(config.vocabulary, SENTENCE_WIDTH)
         self.positions = nn.Embedding(config.context, SENTENCE_WIDTH)
         self.norm = nn.LayerNorm(SENTENCE_WIDTH, eps=1e-12)
-        self.blocks = nn.ModuleList(TextBlock(SENTENCE_WIDTH, config.text_heads) for _ in range(config.text_depth))
+        self.blocks = nn.ModuleList(
+            TextBlock(SENTENCE_WIDTH, config.text_heads) for _ in range(config.text_depth)
+        )
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Token ids and mask ``(n, t)``, int64 and 1 for tokens, to unit sentence vectors ``(n, 384)``."""
+        """Token ids and mask ``(n, t)``, int64 and 1 for tokens, to unit sentence vectors ``(n,
+        384)``.
+        """
         shown = mask.to(torch.float32)
         x = self.norm(self.words(ids) + self.positions.weight[: ids.shape[1]])
         bias = ((1.0 - shown) * -1e4)[:, None, None, :]
@@ -115,7 +134,9 @@ class MiniNetwork(nn.Module):
         self.pooled_dropout = nn.Dropout(config.dropout)
 
     def encode_and_classify(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 pixels ``(n, 260, 260, 3)`` to unit vectors ``(n, dim)`` and ImageNet-1k logits ``(n, 1000)``."""
+        """uint8 pixels ``(n, 260, 260, 3)`` to unit vectors ``(n, dim)`` and ImageNet-1k logits
+        ``(n, 1000)``.
+        """
         grid, pooled, logits = self.stem((pixels.permute(0, 3, 1, 2).float() - 127.0) / 128.0)
         return self.encode_maps(grid, pooled, logits), logits
 
@@ -161,18 +182,25 @@ def unit(rows: Tensor) -> Tensor:
 
 
 def gated(known: Tensor, seen: Tensor, gate: Tensor) -> Tensor:
-    """Put two unit parts side by side so that the whole has length 1; ``gate`` is the logit of the first part's share of it."""
+    """Put two unit parts side by side so that the whole has length 1; ``gate`` is the logit of the
+    first part's share of it.
+    """
     share = torch.sigmoid(gate.float())
     return torch.cat([known * share.sqrt(), seen * (1 - share).sqrt()], dim=-1)
 
 
 def load_network(path: Path, config: MiniConfig) -> MiniNetwork:
-    """Return the network with the weights of ``mini.safetensors``, in float32 and evaluation mode."""
+    """Return the network with the weights of ``mini.safetensors``, in float32 and
+    evaluation mode.
+    """
     network = MiniNetwork(config).eval()
     with safe_open(path, framework="numpy") as file:
         names = set(file.keys())
         state = {
-            name: dequantise(file.get_tensor(name), file.get_tensor(f"{name}.scale") if f"{name}.scale" in names else None)
+            name: dequantise(
+                file.get_tensor(name),
+                file.get_tensor(f"{name}.scale") if f"{name}.scale" in names else None,
+            )
             for name in names
             if not name.endswith(".scale")
         }
@@ -181,6 +209,10 @@ def load_network(path: Path, config: MiniConfig) -> MiniNetwork:
 
 
 def dequantise(values: np.ndarray, scale: np.ndarray | None) -> Tensor:
-    """Return stored float16 or int8 weights as float32; int8 rows are multiplied by their scales."""
+    """Return stored float16 or int8 weights as float32; int8 rows are multiplied by
+    their scales.
+    """
     wide = values.astype(np.float32)
-    return torch.from_numpy(wide if scale is None else wide * scale.reshape(-1, *[1] * (wide.ndim - 1)))
+    return torch.from_numpy(
+        wide if scale is None else wide * scale.reshape(-1, *[1] * (wide.ndim - 1))
+    )

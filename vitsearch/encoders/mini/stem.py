@@ -1,13 +1,16 @@
-"""The convolutional stem of `mini`: EfficientNet-Lite2 with its batch normalisation folded into the convolutions.
+"""The convolutional stem of `mini`: EfficientNet-Lite2 with its batch normalisation folded into the
+convolutions.
 
-Tan and Le, "EfficientNet", 2019 (arXiv:1905.11946); the Lite form has no squeeze-and-excitation and uses ReLU6.
+Tan and Le, "EfficientNet", 2019 (arXiv:1905.11946); the Lite form has no squeeze-and-excitation and
+uses ReLU6.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# (repeats, kernel, stride, expansion, channels) of each stage of Lite2: width 1.1, depth 1.2, first and last stage not deepened
+# (repeats, kernel, stride, expansion, channels) of each stage of Lite2: width 1.1, depth 1.2, first
+# and last stage not deepened
 LITE2_STAGES = (
     (1, 3, 1, 1, 16),
     (3, 3, 2, 6, 24),
@@ -25,9 +28,20 @@ TAIL_BLOCKS = 5  # the blocks on the 9 x 9 map after its first one
 
 
 class ConvUnit(nn.Module):
-    """A convolution with TensorFlow's "same" padding and, if asked, ReLU6: ``(n, c, h, w)`` to ``(n, out, ceil(h / stride), ...)``."""
+    """A convolution with TensorFlow's "same" padding and, if asked, ReLU6: ``(n, c, h, w)`` to
+    ``(n, out, ceil(h / stride), ...)``.
+    """
 
-    def __init__(self, inner: int, outer: int, kernel: int, *, stride: int = 1, depthwise: bool = False, active: bool = True) -> None:
+    def __init__(
+        self,
+        inner: int,
+        outer: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        depthwise: bool = False,
+        active: bool = True,
+    ) -> None:
         super().__init__()
         self.kernel, self.stride, self.active = kernel, stride, active
         self.conv = nn.Conv2d(inner, outer, kernel, stride=stride, groups=inner if depthwise else 1)
@@ -35,11 +49,16 @@ class ConvUnit(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         top, bottom = same_padding(int(pixels.shape[-2]), self.kernel, self.stride)
         left, right = same_padding(int(pixels.shape[-1]), self.kernel, self.stride)
-        if (top, left) != (bottom, right):  # what is even on both sides the convolution adds by itself, without a copy
+        if (top, left) != (
+            bottom,
+            right,
+        ):  # what is even on both sides the convolution adds by itself, without a copy
             pixels = F.pad(pixels, (left, right, top, bottom))
             top, left = 0, 0
         conv = self.conv
-        result = F.conv2d(pixels, conv.weight, conv.bias, conv.stride, (top, left), conv.dilation, conv.groups)
+        result = F.conv2d(
+            pixels, conv.weight, conv.bias, conv.stride, (top, left), conv.dilation, conv.groups
+        )
         return F.relu6(result) if self.active else result
 
 
@@ -50,7 +69,9 @@ def same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel, project; added to the input where the shapes agree (MobileNetV2, arXiv:1801.04381)."""
+    """Expand, filter each channel, project; added to the input where the shapes agree (MobileNetV2,
+    arXiv:1801.04381).
+    """
 
     def __init__(self, inner: int, outer: int, *, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -67,7 +88,9 @@ class InvertedResidual(nn.Module):
 
 
 class LiteStem(nn.Module):
-    """EfficientNet-Lite2: pixels in, a feature map, pooled features and ImageNet class logits out."""
+    """EfficientNet-Lite2: pixels in, a feature map, pooled features and ImageNet
+    class logits out.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,23 +99,37 @@ class LiteStem(nn.Module):
         inner = STEM_CHANNELS
         for repeats, kernel, stride, expansion, outer in LITE2_STAGES:
             for i in range(repeats):
-                blocks.append(InvertedResidual(inner, outer, kernel=kernel, stride=stride if i == 0 else 1, expansion=expansion))
+                blocks.append(
+                    InvertedResidual(
+                        inner,
+                        outer,
+                        kernel=kernel,
+                        stride=stride if i == 0 else 1,
+                        expansion=expansion,
+                    )
+                )
                 inner = outer
         self.blocks = nn.Sequential(*blocks)
         self.last = ConvUnit(MAP_CHANNELS, POOLED_CHANNELS, 1)
         self.classifier = nn.Linear(POOLED_CHANNELS, CLASSES)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``(n, 3, 260, 260)`` in -1..1 to the map ``(n, 352, 9, 9)``, pooled ``(n, 1280)`` and logits ``(n, 1000)``."""
+        """``(n, 3, 260, 260)`` in -1..1 to the map ``(n, 352, 9, 9)``, pooled ``(n, 1280)`` and
+        logits ``(n, 1000)``.
+        """
         return self.tail(self.until_tail(pixels))
 
     def until_tail(self, pixels: Tensor) -> Tensor:
-        """Return what enters the tail, ``(n, 208, 9, 9)``: training keeps it, since only the tail's weights change."""
+        """Return what enters the tail, ``(n, 208, 9, 9)``: training keeps it, since only the tail's
+        weights change.
+        """
         result: Tensor = self.blocks[:-TAIL_BLOCKS](self.first(pixels))
         return result
 
     def tail(self, middle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Run the last blocks and the classifier on ``(n, 208, 9, 9)``: the same three as ``forward``."""
+        """Run the last blocks and the classifier on ``(n, 208, 9, 9)``: the same three as
+        ``forward``.
+        """
         grid = self.blocks[-TAIL_BLOCKS:](middle)
         pooled = self.last(grid).mean(dim=(2, 3))
         return grid, pooled, self.classifier(pooled)
@@ -105,7 +142,8 @@ class LiteStem(nn.Module):
 
 
 def fold_lite_weights(state: dict[str, Tensor], stem: LiteStem) -> None:
-    """Copy an EfficientNet-Lite2 state dict into the stem, each batch normalisation folded into the convolution before it.
+    """Copy an EfficientNet-Lite2 state dict into the stem, each batch normalisation folded into the
+    convolution before it.
 
     Both list their convolutions in the order of the forward pass, so names are not needed.
     """

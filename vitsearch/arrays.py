@@ -1,0 +1,87 @@
+"""Plain functions on rows of unit length (numpy only)."""
+
+import mmap
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitsearch.types import Activation
+
+Vectors = NDArray[np.float32]  # (n, dim) rows of unit length
+Halves = NDArray[np.float16]  # the same as they are stored
+Ids = NDArray[np.int64]
+
+
+def unit_rows(rows: NDArray[Any]) -> Vectors:
+    """Return the rows as float32 scaled to length 1; a row of zeros stays zero.
+
+    ``(n, d)`` in and out. Raises ValueError for another shape or a number that is not finite.
+    """
+    array = np.ascontiguousarray(rows, dtype=np.float32)
+    if array.ndim != 2:
+        raise ValueError(f"expected (n, d) vectors, got shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError("a vector holds a number that is not finite")
+    wide = array.astype(np.float64)  # squares of small float32 numbers would vanish
+    norms = np.sqrt((wide * wide).sum(axis=1, keepdims=True))
+    return (wide / np.where(norms == 0, 1, norms)).astype(np.float32)
+
+
+def cosine_scores(rows: NDArray[Any], query: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the cosine of each row with the query; 0 for a row of zeros.
+
+    Each row is summed by itself in float64, so a row's score does not depend on its neighbours
+    and equal rows get equal scores, which a matrix product does not promise.
+    """
+    wide = np.asarray(rows, dtype=np.float64)
+    vector = np.asarray(query, dtype=np.float64)
+    norms = np.sqrt((wide * wide).sum(axis=1)) * np.sqrt((vector * vector).sum())
+    products = (wide * vector).sum(axis=1)
+    return np.clip(products / np.where(norms == 0, 1, norms), -1.0, 1.0)
+
+
+def top_k(scores: NDArray[Any], k: int) -> NDArray[np.int64]:
+    """Return the positions of the k largest scores, best first, equal scores in order
+    of position.
+    """
+    count = min(k, len(scores))
+    if count <= 0:
+        return np.empty(0, dtype=np.int64)
+    if count < len(scores):
+        edge = np.partition(scores, len(scores) - count)[len(scores) - count]
+        above = np.flatnonzero(scores > edge)
+        level = np.flatnonzero(scores == edge)[: count - len(above)]
+        chosen = np.sort(np.concatenate([above, level]))
+    else:
+        chosen = np.arange(len(scores))
+    order = np.argsort(-scores[chosen], kind="stable")
+    return chosen[order].astype(np.int64)
+
+
+def squash(logits: NDArray[Any], activation: Activation) -> NDArray[np.float64]:
+    """Return ``(n, classes)`` logits as probabilities."""
+    wide = np.asarray(logits, dtype=np.float64)
+    return softmax(wide) if activation == "softmax" else sigmoid(wide)
+
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return rows that sum to 1; large logits do not overflow."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    result: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return result
+
+
+def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return each logit as a probability; it does not overflow, and keeps the small ones."""
+    result: NDArray[np.float64] = np.exp(-np.logaddexp(0, -logits))
+    return result
+
+
+def let_go(rows: NDArray[Any]) -> None:
+    """Let the pages of memory-mapped rows go: they would count as memory of this process until the
+    system needs it.
+    """
+    mapped = getattr(rows, "_mmap", None)
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)

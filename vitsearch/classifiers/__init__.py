@@ -1,0 +1,107 @@
+"""Supervised image classification: the classes that a model was trained on, whatever its source,
+behind one call.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from vitsearch.classifiers.classifier import Head, ImageClassifier
+from vitsearch.errors import EncoderError
+
+if TYPE_CHECKING:
+    from vitsearch.classifiers.torch_model import Trainable
+
+__all__ = ["Head", "ImageClassifier", "load_classifier", "load_trainable"]
+
+
+def load_classifier(
+    name: str, *, device: str | int = "auto", dtype: Any = "auto"
+) -> ImageClassifier:
+    """Return an image classifier: "mini", "hf:ORG/NAME", "timm:NAME" or "local-dir:/path".
+
+    ``hf:`` takes transformers' image classifiers (ViT, DeiT, Swin, ...) with the processor that
+    lies beside them, ``timm:`` timm's models; a folder holds either, or what `finetune` wrote, and
+    nothing is downloaded for it. ``device`` is a name ("cpu", "cuda:1") or a GPU's number,
+    ``dtype`` a name or a torch.dtype; "auto" is half precision on a GPU and float32 elsewhere.
+    Raises EncoderError naming what is missing.
+    """
+    place = device if isinstance(device, str) else f"cuda:{device}" if device >= 0 else "cpu"
+    number_format = str(dtype).removeprefix("torch.")
+    kind = _kind(name)
+    if kind == "mini":
+        from vitsearch.classifiers.mini import load_mini_classifier
+
+        return load_mini_classifier(device=place, dtype=number_format)
+    with _extra(name, "clip"):
+        if kind == "fine-tuned mini":
+            from vitsearch.classifiers.mini_torch import load_finetuned_mini
+
+            return load_finetuned_mini(name, _folder_of(name), device=place, dtype=number_format)
+        if kind == "timm":
+            from vitsearch.classifiers.timm import load_timm_classifier
+
+            return load_timm_classifier(name, device=place, dtype=number_format)
+        from vitsearch.classifiers.huggingface import load_hf_classifier
+
+        return load_hf_classifier(name, device=place, dtype=number_format)
+
+
+def load_trainable(name: str, classes: Sequence[str]) -> "Trainable":
+    """Return a model, named as in `load_classifier`, with a new head of these classes, in float32
+    on the CPU; raises EncoderError.
+    """
+    kind = _kind(name)
+    with _extra(name, "clip"):
+        if kind in ("mini", "fine-tuned mini"):
+            from vitsearch.classifiers.mini_torch import load_mini_trainable
+
+            return load_mini_trainable(name, _folder_of(name) if kind != "mini" else None, classes)
+        if kind == "timm":
+            from vitsearch.classifiers.timm import load_timm_trainable
+
+            return load_timm_trainable(name, classes)
+        from vitsearch.classifiers.huggingface import load_hf_trainable
+
+        return load_hf_trainable(name, classes)
+
+
+def _kind(name: str) -> Literal["mini", "fine-tuned mini", "timm", "hf"]:
+    """Return whose model a name asks for; raises EncoderError for a name of no source."""
+    source, _, rest = name.partition(":")
+    if name == "mini":
+        return "mini"
+    if source not in ("hf", "timm", "local-dir") or not rest:
+        raise EncoderError(
+            f"there is no classifier {name!r}: write mini, hf:ORG/NAME, timm:NAME or "
+            "local-dir:/path/to/model"
+        )
+    if source != "local-dir":
+        return "timm" if source == "timm" else "hf"
+    try:
+        said = (_folder_of(name) / "config.json").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return "hf"  # whose reader names what is missing
+    return (
+        "fine-tuned mini"
+        if '"vitsearch-mini"' in said
+        else "timm"
+        if '"architecture"' in said
+        else "hf"
+    )
+
+
+def _folder_of(name: str) -> Path:
+    return Path(name.partition(":")[2]).expanduser()
+
+
+@contextmanager
+def _extra(name: str, extra: str) -> Iterator[None]:
+    """Turn a library that is missing into an EncoderError that says what to install."""
+    try:
+        yield
+    except ImportError as error:
+        raise EncoderError(
+            f"{name} needs an extra ({error.name or error}): pip install 'vitsearch[{extra}]'"
+        ) from error

@@ -1,0 +1,197 @@
+"""The call that every supervised classifier shares: pictures in, labels out, read ahead and in
+batches.
+"""
+
+import os
+import urllib.request
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vitsearch.arrays import squash
+from vitsearch.arrays import top_k as best_positions
+from vitsearch.errors import PhotoError, QueryError
+from vitsearch.photos import decode, map_ahead, read_bytes_and_fingerprint, upright_rgb, walk
+from vitsearch.types import Activation, Prediction
+
+Picture = str | os.PathLike[str] | Image.Image
+Logits = NDArray[np.float32]
+URL_BYTES = 64 * 1024 * 1024
+URL_SECONDS = 20.0
+
+
+class Head(Protocol):
+    """A model with classes: the part that differs from source to source."""
+
+    classes: tuple[str, ...]
+    activation: Activation
+
+    def prepare(self, image: Image.Image) -> Any:
+        """Return the model's input for one RGB picture; runs in any thread."""
+        ...
+
+    def logits(self, batch: Sequence[Any]) -> NDArray[np.float32]:
+        """Return ``(n, classes)`` float32 logits of ``n`` prepared pictures."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    reason: str
+
+
+class ImageClassifier:
+    """A model that names what it was trained on.
+
+    >>> classifier = load_classifier("mini")
+    >>> [[best, *_]] = classifier("dog.jpg")
+    """
+
+    def __init__(self, name: str, head: Head) -> None:
+        self.name = name
+        self.head = head
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the logits; some models have two classes of one
+        name.
+        """
+        return self.head.classes
+
+    def __call__(
+        self,
+        images: Picture | Sequence[Picture],
+        top_k: int = 5,
+        *,
+        batch_size: int = 32,
+        allow_urls: bool = False,
+    ) -> list[list[Prediction]]:
+        """Return the ``top_k`` labels of every picture, best first, equal ones in order of class.
+
+        ``images`` is one or a list of paths, PIL pictures, folders (all photos below, in order of
+        path) or, with ``allow_urls``, http(s) addresses. Scores are probabilities. Raises
+        PhotoError for the first picture that cannot be read, QueryError for an address that is not
+        allowed; `stream` goes on past what cannot be read.
+        """
+        answers = []
+        for path, found in self.stream(images, top_k, batch_size=batch_size, allow_urls=allow_urls):
+            if isinstance(found, PhotoError):
+                raise PhotoError(f"{path}: {found}")
+            answers.append(found)
+        return answers
+
+    def stream(
+        self,
+        images: Picture | Sequence[Picture],
+        top_k: int = 5,
+        *,
+        batch_size: int = 32,
+        allow_urls: bool = False,
+    ) -> Iterator[tuple[str, list[Prediction] | PhotoError]]:
+        """Yield (path, labels) of every picture in order, or (path, PhotoError); pictures without a
+        path have "".
+
+        Files are read, decoded and prepared in threads while the model computes; memory stays at a
+        few batches.
+        """
+        if top_k < 1 or batch_size < 1:
+            raise QueryError(
+                f"top_k and batch_size must be at least 1, not {top_k} and {batch_size}"
+            )
+        pictures = _expanded(
+            [images] if isinstance(images, str | os.PathLike | Image.Image) else images
+        )
+        for batch in self.logits_of(pictures, batch_size=batch_size, allow_urls=allow_urls):
+            for path, row in batch:
+                yield (
+                    path,
+                    row if isinstance(row, PhotoError) else self._predictions(path, row, top_k),
+                )
+
+    def logits_of(
+        self, pictures: Iterable[Picture], *, batch_size: int = 32, allow_urls: bool = False
+    ) -> Iterator[list[tuple[str, Logits | PhotoError]]]:
+        """Yield, a batch at a time and in order, (path, float32 logits ``(classes,)``) of every
+        picture, or (path, PhotoError).
+
+        Files are read ahead as in `stream`; a folder is a file that cannot be read. Raises
+        QueryError for a batch below 1.
+        """
+        if batch_size < 1:
+            raise QueryError(f"batch_size must be at least 1, not {batch_size}")
+        workers = os.cpu_count() or 1
+        loaded = map_ahead(
+            partial(self._load, allow_urls=allow_urls),
+            pictures,
+            workers=workers,
+            ahead=batch_size + workers,
+        )
+        while batch := list(islice(loaded, batch_size)):
+            prepared = [item for _, item in batch if not isinstance(item, _Failed)]
+            rows = iter(self.head.logits(prepared) if prepared else ())
+            yield [
+                (path, PhotoError(item.reason) if isinstance(item, _Failed) else next(rows))
+                for path, item in batch
+            ]
+
+    def logits(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """Return ``(n, classes)`` float32 logits of ``n`` PIL pictures."""
+        return self.head.logits([self.head.prepare(upright_rgb(image)) for image in images])
+
+    def _load(self, picture: Picture, allow_urls: bool) -> tuple[str, Any]:
+        if isinstance(picture, Image.Image):
+            return "", self.head.prepare(upright_rgb(picture))
+        path = os.fspath(picture)
+        try:
+            data = (
+                _fetched(path, allow_urls) if _is_url(path) else read_bytes_and_fingerprint(path)[0]
+            )
+            return path, self.head.prepare(decode(data)[0])
+        except PhotoError as error:
+            return path, _Failed(str(error))
+
+    def _predictions(self, path: str, row: Logits, top_k: int) -> list[Prediction]:
+        chances = squash(row[None], self.head.activation)[0]
+        return [
+            Prediction(path, self.classes[place], float(chances[place]))
+            for place in best_positions(row, top_k)
+        ]
+
+
+def _expanded(images: Sequence[Picture]) -> Iterator[Picture]:
+    """Yield the pictures, those below a folder in its place."""
+    for picture in images:
+        if (
+            isinstance(picture, Image.Image)
+            or _is_url(os.fspath(picture))
+            or not os.path.isdir(picture)
+        ):
+            yield picture
+            continue
+        for found in walk(Path(picture)):
+            if found.problem is None:
+                yield os.path.join(picture, found.path)
+
+
+def _is_url(path: str) -> bool:
+    return path.startswith(("http://", "https://"))
+
+
+def _fetched(url: str, allowed: bool) -> bytes:
+    if not allowed:
+        raise QueryError(f"{url} is an address on the network: say allow_urls=True to fetch it")
+    try:
+        with urllib.request.urlopen(url, timeout=URL_SECONDS) as answer:
+            data: bytes = answer.read(URL_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise PhotoError(f"cannot be fetched ({error})") from error
+    if len(data) > URL_BYTES:
+        raise PhotoError(f"is longer than {URL_BYTES // 1024 // 1024} MB")
+    return data

@@ -1,0 +1,324 @@
+"""One fine-tuning run from its labelled photos to the saved model."""
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vitsearch.classifiers import load_trainable
+from vitsearch.classifiers.finetune.examples import Example, Photos, open_example, split
+from vitsearch.classifiers.finetune.loop import FeatureTap, Learner, Tell, copied, fit_head, train
+from vitsearch.classifiers.finetune.settings import (
+    EpochResult,
+    FinetuneReport,
+    FinetuneSettings,
+    FinetuneStep,
+)
+from vitsearch.encoders.torch_encoder import choose_device
+from vitsearch.errors import ClassifierError, PhotoError, QueryError
+from vitsearch.photos import map_ahead
+
+# -- What a run needs to go on ---------------------------------------------------------------------
+
+FILE = "checkpoint.safetensors"
+
+
+def write_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) -> None:
+    """Write the state of a run aside and rename it; ``facts`` say which run it is."""
+    tensors: dict[str, Tensor] = {
+        f"now/{name}": weight.detach() for name, weight in learner.weights.items()
+    }
+    tensors |= {f"best/{name}": weight for name, weight in learner.best_weights.items()}
+    tensors |= {f"start/{name}": weight for name, weight in learner.start.items()}
+    for number, moments in learner.optimizer.state_dict()["state"].items():
+        tensors |= {
+            f"optimizer/{number}/{name}": torch.as_tensor(value) for name, value in moments.items()
+        }
+    told = dict(facts) | {
+        "results": [asdict(result) for result in learner.results],
+        "scaler": learner.scaler.state_dict(),
+    }
+    aside = folder / f"{FILE}.new"
+    try:
+        save_file(
+            {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
+            aside,
+            metadata={"run": json.dumps(told)},
+        )
+        os.replace(aside, folder / FILE)
+    except (OSError, SafetensorError) as error:
+        aside.unlink(missing_ok=True)
+        raise ClassifierError(
+            f"cannot write {folder / FILE} ({reason_of(error)}): free some space; --resume "
+            "goes "
+            "on from the last"
+        ) from error
+
+
+def read_facts(folder: Path) -> dict[str, Any] | None:
+    """Return which run is kept in a folder and how far it is, or None; raises ClassifierError where
+    it is damaged.
+    """
+    file = folder / FILE
+    if not file.exists():
+        return None
+    try:
+        with safe_open(file, framework="pt") as kept:
+            facts: dict[str, Any] = json.loads((kept.metadata() or {})["run"])
+        return facts
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise ClassifierError(
+            f"the checkpoint {file} is damaged ({reason_of(error)}): delete it to begin anew"
+        ) from error
+
+
+def read_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) -> None:
+    """Bring a learner to where the run in a folder was; raises ClassifierError where the file is of
+    another model.
+    """
+    try:
+        with safe_open(folder / FILE, framework="pt", device="cpu") as kept:
+            tensors = {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118
+        with torch.no_grad():
+            for name, weight in learner.weights.items():
+                weight.copy_(tensors[f"now/{name}"])
+        learner.best_weights = {
+            name: tensors[f"best/{name}"].to(learner.device) for name in learner.weights
+        }
+        learner.start = {
+            name: tensors[f"start/{name}"].to(learner.device) for name in learner.weights
+        }
+        _restore_optimizer(learner, tensors)
+    except (KeyError, RuntimeError, OSError, SafetensorError) as error:
+        raise ClassifierError(
+            f"the checkpoint in {folder} does not fit the model ({error}): delete it to begin anew"
+        ) from error
+    learner.scaler.load_state_dict(facts["scaler"])
+    learner.results = [EpochResult(**result) for result in facts["results"]]
+    for result in learner.results:
+        if result.is_better_than(learner.best):
+            learner.best = result
+
+
+def _restore_optimizer(learner: Learner, tensors: Mapping[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer/"):
+            _, number, part = name.split("/")
+            state.setdefault(int(number), {})[part] = tensor
+    learner.optimizer.load_state_dict(
+        {"state": state, "param_groups": learner.optimizer.state_dict()["param_groups"]}
+    )
+
+
+def reason_of(error: Exception) -> str:
+    """Return the reason of an error in a few words."""
+    return " ".join(str(getattr(error, "strerror", None) or error).split())[:100]
+
+
+def as_rows(examples: Sequence[Example]) -> list[list[Any]]:
+    """Return photos as JSON keeps them."""
+    return [[example.path, example.label] for example in examples]
+
+
+# -- One fine-tuning run from its labelled photos to the saved model -------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is asked: the model, the photos below a folder with their classes, and how."""
+
+    model: str
+    root: Path
+    examples: tuple[Example, ...]
+    classes: tuple[str, ...]
+    settings: FinetuneSettings
+    device: str
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a checkpoint must agree in to be this run's."""
+        return {
+            "model": self.model,
+            "classes": list(self.classes),
+            "asked": as_rows(self.examples),
+            "settings": asdict(self.settings),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A run under way: its photos, and those that cannot be read, with the reasons."""
+
+    photos: Photos
+    unreadable: list[tuple[str, str]]
+
+    def facts(self) -> dict[str, Any]:
+        chosen = {
+            "training": as_rows(self.photos.training),
+            "judging": as_rows(self.photos.judging),
+        }
+        return chosen | {"unreadable": [list(one) for one in self.unreadable]}
+
+
+def run_finetuning(task: Task, output: Path, *, resume: bool, tell: Tell) -> FinetuneReport:
+    """Carry out a task; raises as `finetune` does, and OSError where the folder
+    cannot be written.
+    """
+    began = time.perf_counter()
+    kept = _kept_run(task, output, resume)
+    torch.manual_seed(task.settings.seed)  # of a new head; its fit leaves nothing of it
+    learner = Learner(
+        load_trainable(task.model, task.classes), task.settings, choose_device(task.device)
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    if kept:
+        begun = _from_facts(task.root, kept)
+        read_checkpoint(output, learner, kept)
+    else:
+        begun = _begin(learner, task, tell)
+    facts = task.facts() | begun.facts()
+    train(learner, begun.photos, after=lambda: write_checkpoint(output, learner, facts), tell=tell)
+    _save_best(learner, output)
+    assert learner.best is not None
+    seconds = time.perf_counter() - began
+    return FinetuneReport(
+        task.classes,
+        len(begun.photos.training),
+        tuple(learner.results),
+        learner.best,
+        tuple(begun.unreadable),
+        seconds,
+    )
+
+
+def _kept_run(task: Task, output: Path, resume: bool) -> dict[str, Any] | None:
+    """Return the run to go on with, or None to begin; raises ClassifierError where the folder holds
+    another or a finished one.
+    """
+    facts = read_facts(output)
+    if facts is None:
+        if (output / "config.json").exists():
+            raise ClassifierError(f"{output} holds a model already: name another folder with -o")
+        if output.is_dir() and any(output.iterdir()):
+            raise ClassifierError(
+                f"{output} holds other files and no run to go on with: name a new or empty folder"
+            )
+        if output.resolve().is_relative_to(task.root.resolve()):
+            raise ClassifierError(
+                f"{output} is inside the photo folder {task.root}: name a folder beside it"
+            )
+        return None
+    if not resume:
+        raise ClassifierError(
+            f"{output} holds a run that was stopped: say --resume to go on, or delete "
+            f"{output / FILE} to begin anew"
+        )
+    differ = [name for name, value in task.facts().items() if facts.get(name) != value]
+    if differ:
+        named = ", ".join("photos" if name == "asked" else name for name in differ)
+        raise ClassifierError(
+            f"the run in {output} was begun with other {named}: resume it as it was begun, or "
+            "name another folder"
+        )
+    return facts
+
+
+def _from_facts(root: Path, facts: dict[str, Any]) -> _Begun:
+    training, judging = (
+        tuple(Example(*row) for row in facts[name]) for name in ("training", "judging")
+    )
+    return _Begun(
+        Photos(root, training, judging), [(path, reason) for path, reason in facts["unreadable"]]
+    )
+
+
+def _begin(learner: Learner, task: Task, tell: Tell) -> _Begun:
+    """Read every photo once: learn which cannot be read, split the others, and set the head to what
+    the frozen network sees.
+    """
+    features, unreadable = _features(learner, task, tell)
+    readable = [example for example in task.examples if example.path in features]
+    training, judging = split(readable, task.settings.validation, task.settings.seed)
+    if len({example.label for example in training}) < len(task.classes):
+        seen = {example.label for example in training}
+        missing = next(name for number, name in enumerate(task.classes) if number not in seen)
+        raise QueryError(f"no photo of {missing!r} can be read: add some, or take its label out")
+    rows = torch.stack([features[example.path] for example in training])
+    fit_head(learner.model.head, rows, torch.tensor([example.label for example in training]))
+    learner.start = copied(learner.weights)
+    return _Begun(Photos(task.root, training, judging), unreadable)
+
+
+@torch.no_grad()
+def _features(
+    learner: Learner, task: Task, tell: Tell
+) -> tuple[dict[str, Tensor], list[tuple[str, str]]]:
+    """Return what enters the head for each photo that can be read, and the reasons
+    for the others.
+    """
+    learner.model.net.eval()
+    tap, size, workers = (
+        FeatureTap(learner.model.head),
+        task.settings.batch_size,
+        os.cpu_count() or 1,
+    )
+    paths: list[str] = []
+    unreadable: list[tuple[str, str]] = []
+    waiting: list[Tensor] = []
+    loaded = map_ahead(
+        lambda one: _prepared(learner, task.root, one),
+        task.examples,
+        workers=workers,
+        ahead=size + workers,
+    )
+    for number, (example, ready) in enumerate(zip(task.examples, loaded, strict=True), start=1):
+        if isinstance(ready, PhotoError):
+            unreadable.append((example.path, str(ready).removeprefix(f"{example.path}: ")))
+        else:
+            paths.append(example.path)
+            waiting.append(ready)
+        if waiting and (len(waiting) == size or number == len(task.examples)):
+            learner.model.logits(torch.stack(waiting).to(learner.device))
+            waiting = []
+        tell(FinetuneStep("reading", number, len(task.examples)))
+    if not paths:
+        raise QueryError(
+            f"none of the {len(unreadable)} labelled photos can be read ({unreadable[0][0]}: "
+            f"{unreadable[0][1]})"
+        )
+    return dict(zip(paths, tap.taken(), strict=True)), unreadable
+
+
+def _prepared(learner: Learner, root: Path, example: Example) -> Tensor | PhotoError:
+    try:
+        return learner.model.prepare(open_example(root, example))
+    except PhotoError as error:
+        return error
+
+
+def _save_best(learner: Learner, output: Path) -> None:
+    """Write the best epoch's weights as a model and take the checkpoint away."""
+    with torch.no_grad():
+        for name, weight in learner.weights.items():
+            weight.copy_(learner.best_weights[name])
+    learner.model.net.cpu().eval()
+    try:
+        learner.model.save(output)
+    except (OSError, SafetensorError) as error:
+        (output / "config.json").unlink(
+            missing_ok=True
+        )  # not a model: the checkpoint beside it goes on
+        raise ClassifierError(
+            f"cannot write the model to {output} ({reason_of(error)}): free some space; "
+            "--resume "
+            "goes on"
+        ) from error
+    (output / FILE).unlink()

@@ -1,0 +1,108 @@
+"""``timm:NAME`` and ``local-dir:``: timm's models with the transform that their configuration asks
+for.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+
+from vitsearch.classifiers.classifier import ImageClassifier
+from vitsearch.classifiers.torch_model import TorchHead, Trainable, layers_of, linear_head, square
+from vitsearch.encoders.checkpoints import one_line, read_json
+from vitsearch.encoders.torch_encoder import choose_device, choose_dtype
+from vitsearch.errors import EncoderError
+
+_data: Any = timm.data  # carries no types
+
+
+def class_names(model: Any) -> tuple[str, ...]:
+    """Return the names in the model's configuration, or ImageNet's where its classes are that, or
+    numbers.
+    """
+    given = model.pretrained_cfg.get("label_names")
+    if given and len(given) == model.num_classes:
+        return tuple(map(str, given))
+    subset = _data.infer_imagenet_subset(model)
+    if subset:
+        info = _data.ImageNetInfo(subset)
+        return tuple(str(info.index_to_description(number)) for number in range(model.num_classes))
+    return tuple(f"class {number}" for number in range(model.num_classes))
+
+
+def load_timm_classifier(name: str, *, device: str, dtype: str) -> ImageClassifier:
+    """Return the classifier ``timm:NAME`` or a folder that timm saved; raises EncoderError."""
+    place = choose_device(device)
+    number_format = choose_dtype(dtype, place)
+    net = _created(name)
+    if not net.num_classes:
+        raise EncoderError(
+            f"{name} has no classes: choose a model of timm with a classification head"
+        )
+    transform = _data.create_transform(
+        **_data.resolve_data_config({}, model=net), is_training=False
+    )
+    classes = class_names(net)
+    head = TorchHead(
+        net.to(device=place, dtype=number_format),
+        transform,
+        lambda ready, pixels: ready(pixels),
+        classes=classes,
+    )
+    return ImageClassifier(name, head)
+
+
+def load_timm_trainable(name: str, classes: Sequence[str]) -> Trainable:
+    """Return a model of timm with a new head of these classes; raises EncoderError."""
+    net = _created(name, num_classes=len(classes))
+    config = _data.resolve_data_config({}, model=net)
+    shape = _shape_arguments(name) | {"num_classes": len(classes)}
+
+    def save(place: Path) -> None:
+        net.pretrained_cfg["label_names"] = list(classes)
+        facts = {"label_names": list(classes)}
+        timm.models.save_for_hf(
+            net, str(place), model_config=facts, model_args=shape, safe_serialization=True
+        )
+
+    return Trainable(
+        net=net,
+        logits=net,
+        head=linear_head(net.get_classifier(), name),
+        layers=layers_of(weight for weight, _ in net.named_parameters()),
+        side=square(config["input_size"][1:], name),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        prepare=_data.create_transform(**config, is_training=False),
+        save=save,
+    )
+
+
+def _created(name: str, **options: Any) -> Any:
+    """Return timm's model with its trained weights; raises EncoderError."""
+    source, _, model = name.partition(":")
+    asked = model if source == "timm" else f"local-dir:{Path(model).expanduser()}"
+    if source == "timm" and not timm.is_model(model):
+        near = (
+            ", ".join(timm.list_models(f"*{model.partition('.')[0]}*")[:3])
+            or "vit_base_patch16_224, deit_small_patch16_224"
+        )
+        raise EncoderError(f"timm has no model {model!r}: try {near}")
+    try:
+        return timm.create_model(asked, pretrained=True, **options)
+    except Exception as error:  # timm, the hub client, torch and safetensors each raise their own
+        raise EncoderError(
+            f"{name}: the weights cannot be had ({one_line(error)}): connect once, or use "
+            "local-dir:"
+        ) from error
+
+
+def _shape_arguments(name: str) -> dict[str, Any]:
+    """Return what a saved model's shape differs in from that of its architecture's name; without
+    it, it could not be read again.
+    """
+    source, _, model = name.partition(":")
+    if source != "local-dir":
+        return {}
+    return dict(read_json(Path(model).expanduser() / "config.json", name).get("model_args") or {})

@@ -1,0 +1,134 @@
+"""The demo: index real photographs, search and label them, and draw the results."""
+
+import shutil
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from vitsearch.collection import Collection
+from vitsearch.collection.update import index_folder
+from vitsearch.errors import CollectionError
+from vitsearch.outputs.contact_sheet import write_sheet
+from vitsearch.types import Progress, SearchResult
+
+# the photographs among the sample pictures that the two packages ship (scikit-image 0.24 and
+# scikit-learn 1.5 or newer)
+SAMPLES = {
+    "skimage": (
+        "data",
+        "astronaut.png brick.png camera.png chelsea.png clock_motion.png coffee.png coins.png "
+        "grass.png gravel.png "
+        "hubble_deep_field.jpg ihc.png moon.png motorcycle_left.png page.png retina.jpg "
+        "rocket.jpg text.png",
+    ),
+    "sklearn": ("datasets/images", "china.jpg flower.jpg"),
+}
+SEARCHES = ("a cat", "a cup of coffee", "a rocket launch")
+LABELS = (
+    "cat",
+    "astronaut",
+    "flower",
+    "temple",
+    "motorcycle",
+    "rocket",
+    "cup of coffee",
+    "printed text",
+    "brick wall",
+    "coins",
+    "grass",
+    "moon",
+)
+OWN_SEARCHES = ("people", "an animal", "a landscape")
+OWN_LABELS = (
+    "person",
+    "animal",
+    "landscape",
+    "building",
+    "food",
+    "vehicle",
+    "document or screenshot",
+)
+
+
+def run_demo(
+    output: Path,
+    photos: Path | None,
+    *,
+    say: Callable[[str], None],
+    progress: Callable[[Progress], None],
+    encoder: str = "mini",
+) -> list[Path]:
+    """Index, search and label sample photos, or those of a folder, and return the contact sheets
+    written below ``output``.
+
+    The collection goes to ``output`` too, so a folder of one's own stays as it was. ``say`` takes
+    each line of the report. Raises CollectionError where the sample photos are not installed and no
+    folder is given.
+    """
+    folder = photos or copy_samples(output / "photos")
+    searches, labels = (OWN_SEARCHES, OWN_LABELS) if photos else (SEARCHES, LABELS)
+    report = index_folder(
+        folder, collection=output / "collection", encoder=encoder, progress=progress
+    )
+    say(
+        f"{report.total} photos in {folder} are searchable ({report.seconds:.1f} s, and "
+        f"{report.load_seconds:.1f} s to load the model)"
+    )
+    with Collection.open(folder, collection=output / "collection") as found:
+        sections = [(f"“{words}”", found.search(words, 4)) for words in searches]
+        first = sections[0][1][0].path
+        sections.append((f"photos like {first}", found.similar(folder / first, 4)))
+        predictions = found.label(labels)
+    for title, hits in sections:
+        say(f"\n{title}")
+        for hit in hits:
+            say(f"  {hit.score:.3f}  {hit.path}")
+    say("\nlabels")
+    for one in predictions[:20]:
+        say(f"  {one.score:.3f}  {one.label:20} {one.path}")
+    tiles = [(title, _tiles(hits)) for title, hits in sections]
+    tiles.append(
+        ("labels", [(one.path, f"{one.label} {one.score:.2f}") for one in predictions[:20]])
+    )
+    sheets = [output / "contact-sheet.png", output / "contact-sheet.html"]
+    for sheet in sheets:
+        write_sheet(sheet, tiles, root=folder)
+    return sheets
+
+
+def copy_samples(folder: Path) -> Path:
+    """Copy the sample photographs of the installed packages into a folder and return it; raises
+    CollectionError where there are none.
+    """
+    found = [
+        file
+        for package, (place, names) in SAMPLES.items()
+        for file in _installed(package, place, names.split())
+    ]
+    if not found:
+        raise CollectionError(
+            "the sample photos are not installed: pip install 'vitsearch[demo]', or name a "
+            "folder "
+            "of photos"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in found:
+        if not (folder / file.name).exists():
+            shutil.copyfile(file, folder / file.name)
+    return folder
+
+
+def _installed(package: str, place: str, names: list[str]) -> list[Path]:
+    """Return the files that are there, found without importing the package."""
+    spec = find_spec(package)
+    roots = spec.submodule_search_locations if spec else None
+    return [
+        file
+        for root in roots or []
+        for name in names
+        if (file := Path(root) / place / name).is_file()
+    ]
+
+
+def _tiles(hits: list[SearchResult]) -> list[tuple[str, str]]:
+    return [(hit.path, f"{hit.score:.3f}") for hit in hits]

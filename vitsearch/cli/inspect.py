@@ -1,0 +1,141 @@
+"""`vitsearch info`, `failures`, `verify`, `models`, `doctor`: what is here, and whether it is
+sound.
+"""
+
+from typing import Any
+
+import click
+
+from vitsearch.cli import output as show
+from vitsearch.cli.options import ANYWHERE, COLLECTION, DEVICE, JSON, PHOTOS, open_collection
+
+
+@click.command()
+@ANYWHERE
+@COLLECTION
+@JSON
+def info(photos: str, collection: str | None, as_json: bool) -> int:
+    """Print what the collection of PHOTOS holds: counts, encoder, index, sizes and dates."""
+    from vitsearch.collection import MilvusCollection
+    from vitsearch.collection.info import collection_info
+
+    with open_collection(photos, {"collection": collection}) as found:
+        facts = found.info() if isinstance(found, MilvusCollection) else collection_info(found)
+    if as_json:
+        show.json_line(facts)
+    else:
+        show.table(
+            [
+                (name.replace("_", " "), show.size(value) if name.endswith("_bytes") else value)
+                for name, value in facts.items()
+            ]
+        )
+    return 0
+
+
+@click.command()
+@PHOTOS
+@COLLECTION
+@JSON
+def failures(photos: str, collection: str | None, as_json: bool) -> int:
+    """List the files of PHOTOS that are not in the collection, and why (failed: unreadable;
+    skipped: not opened).
+    """
+    with _opened(photos, {"collection": collection}) as found:
+        listed = found.failures()
+    for one in listed:
+        if as_json:
+            show.json_line({"path": one.path, "state": one.state, "reason": one.reason})
+        else:
+            show.line(f"{one.state}\t{show.printable(one.path)}\t{show.printable(one.reason)}")
+    if not listed:
+        show.note("vitsearch: every photo is in the collection")
+    return 0 if listed else 1
+
+
+@click.command()
+@PHOTOS
+@COLLECTION
+@DEVICE
+@JSON
+def verify(photos: str, as_json: bool, **options: Any) -> int:
+    """Check the collection of PHOTOS: database, encoder, index, and which files are gone or
+    changed.
+    """
+    from vitsearch.collection.info import verify_collection
+
+    with _opened(photos, options) as found:
+        checks = verify_collection(found)
+    for check in checks:
+        if as_json:
+            show.json_line({"check": check.name, "ok": check.ok, "detail": check.detail})
+        else:
+            show.line(
+                f"{'ok' if check.ok else 'BAD':4}{check.name}: {show.printable(check.detail)}"
+            )
+    return 0 if all(check.ok for check in checks) else 1
+
+
+@click.command()
+@click.argument("pattern", required=False)
+@JSON
+def models(pattern: str | None, as_json: bool) -> int:
+    """List encoders with their published figures, and whether they are on this machine; PATTERN as
+    in *SigLIP2*.
+    """
+    from dataclasses import asdict
+
+    from vitsearch.encoders.catalogue import list_encoders
+
+    listed = list_encoders(pattern)
+    if as_json:
+        for one in listed:
+            show.json_line(asdict(one))
+    elif not listed:
+        show.note(
+            f"vitsearch: no known encoder is named like {pattern!r}: try *SigLIP2*, ViT-B-32, hf:"
+        )
+    else:
+        heads = ("encoder", "M params", "ImageNet %", "COCO R@1 %", "Spanish R@1 %", "here")
+        figures = ((one.mparams, one.imagenet_top1, one.coco_r1, one.spanish_r1) for one in listed)
+        columns = (["-" if value is None else value for value in row] for row in figures)
+        show.table(
+            [
+                (one.name, *row, "yes" if one.on_this_machine else "no")
+                for one, row in zip(listed, columns, strict=True)
+            ],
+            heads,
+        )
+        show.note(
+            "vitsearch: figures as published: zero-shot ImageNet-1k, text to photo on COCO "
+            "and on "
+            "Crossmodal-3600 in Spanish"
+        )
+    return 0 if listed else 1
+
+
+@click.command()
+@JSON
+def doctor(as_json: bool) -> int:
+    """Print versions, processor, GPU (or why there is none), FAISS and where models
+    are looked for.
+    """
+    from dataclasses import asdict
+
+    from vitsearch.cli.doctor import diagnose
+
+    facts = diagnose()
+    if as_json:
+        for fact in facts:
+            show.json_line(asdict(fact))
+    else:
+        show.table([(fact.name, fact.value, fact.hint or "") for fact in facts])
+    return 0
+
+
+def _opened(photos: str, options: dict[str, Any]) -> Any:
+    from vitsearch.collection import Collection
+
+    return Collection.open(
+        photos, collection=options.get("collection"), device=options.get("device") or "auto"
+    )

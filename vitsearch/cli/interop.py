@@ -1,0 +1,230 @@
+"""`vitsearch export`, `import` and `merge`: collections in and out."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vitsearch.cli import output as show
+from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
+from vitsearch.cli.output import counted_bar
+
+FORMATS = ("clip-retrieval", "faiss", "shards")
+MOST_PROBLEMS = 10  # named one by one; the rest is counted
+
+
+@click.command()
+@PHOTOS
+@click.argument("output")
+@COLLECTION
+@click.option(
+    "--format",
+    "layout",
+    type=click.Choice(FORMATS),
+    default=FORMATS[0],
+    show_default=True,
+    help="What to write.",
+)
+@click.option(
+    "--shard-size",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Photos in one file of clip-retrieval (1,000,000) or in one shard (10,000).",
+)
+@click.option(
+    "--recipe",
+    default="flat",
+    show_default=True,
+    metavar="NAME|FILE",
+    help="faiss: the kind of index.",
+)
+@JSON
+def export(photos: str, output: str, **options: Any) -> int:
+    """Write the vectors of PHOTOS into OUTPUT, a folder or for shards also a URL, for other tools
+    and machines.
+
+    \b
+    clip-retrieval   img_emb/*.npy and metadata/*.parquet, as clip-retrieval reads them
+    faiss            index.faiss, ids.npy and paths.jsonl
+    shards           shards/*.parquet, as `vitsearch embed` writes them
+    """
+    from vitsearch.collection import Collection
+    from vitsearch.interop import export_clip_retrieval, export_faiss, export_shards
+
+    with (
+        Collection.open(photos, collection=options["collection"]) as found,
+        counted_bar("exporting") as progress,
+    ):
+        if options["layout"] == "faiss":
+            count = export_faiss(found, output, recipe=options["recipe"], progress=progress)
+        else:
+            size = {"shard_size": options["shard_size"]} if options["shard_size"] else {}
+            export = export_shards if options["layout"] == "shards" else export_clip_retrieval
+            count = export(found, output, progress=progress, **size)
+    if options["as_json"]:
+        show.json_line({"photos": count, "format": options["layout"], "output": output})
+    else:
+        show.line(f"{count:,} photos are in {show.printable(output)}")
+    return 0 if count else 1
+
+
+@click.command(name="import")
+@click.argument("source")
+@click.argument("photos", metavar="[PHOTOS]", required=False)
+@COLLECTION
+@click.option(
+    "--format",
+    "layout",
+    type=click.Choice(("auto", *FORMATS)),
+    default="auto",
+    show_default=True,
+    help="What SOURCE holds.",
+)
+@click.option(
+    "--encoder",
+    metavar="NAME",
+    help="The model that made the vectors, where SOURCE does not say it.",
+)
+@click.option(
+    "--paths-from",
+    metavar="DIR",
+    help="What the paths in SOURCE begin with in place of PHOTOS, as it is written there.",
+)
+@click.option(
+    "--check",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    metavar="N",
+    help="Photos embedded to compare.",
+)
+@click.option(
+    "--partial", is_flag=True, help="shards: take those that are there though some are missing."
+)
+@DEVICE
+@JSON
+def import_vectors(source: str, photos: str | None, **options: Any) -> int:
+    """Make the collection of PHOTOS of the vectors in SOURCE, or add them to it; photos are not
+    embedded again.
+
+    Shards (of `vitsearch embed`, in a folder or at a URL) are imported without PHOTOS too, into
+    --collection DIR: no photo needs to be on this machine.
+    """
+    from vitsearch.interop import ImportOptions
+
+    layout = _layout(source, options["layout"])
+    if photos is None and (layout != "shards" or not options["collection"]):
+        raise click.UsageError(
+            "name the folder PHOTOS; only shards are imported without it, into --collection DIR"
+        )
+    given = {name: options[name] for name in ("device", "paths_from", "check", "partial")}
+    with counted_bar("importing") as progress:
+        report = _importer(layout)(
+            source,
+            photos,
+            collection=options["collection"],
+            encoder=options["encoder"],
+            options=ImportOptions(**given),
+            progress=progress,
+        )
+    for path, reason in report.problems[:MOST_PROBLEMS]:
+        show.note(f"vitsearch: {path}: {reason}")
+    counts = {name: value for name, value in asdict(report).items() if isinstance(value, int)}
+    _say(
+        counts,
+        options["as_json"],
+        "photos are searchable",
+        _target(photos, options) if photos else None,
+    )
+    if photos is None and not options["as_json"]:
+        _say_place(options["collection"])
+    return 0
+
+
+def _say_place(collection: str) -> None:
+    """Say how a collection is searched whose photos need not be here: indexing would take them for
+    removed.
+    """
+    from vitsearch.collection.config import read_settings
+
+    root = read_settings(Path(collection), Path(collection)).root
+    show.note(
+        f"vitsearch: search it with `vitsearch search {show.printable(root)} WORDS "
+        "--collection "
+        f"{show.printable(collection)}`"
+    )
+
+
+def _layout(source: str, asked: str) -> str:
+    """Return what SOURCE holds."""
+    from vitsearch.interop import holds_shards
+
+    if asked != "auto":
+        return asked
+    if holds_shards(source):
+        return "shards"
+    return "clip-retrieval" if (Path(source) / "img_emb").is_dir() else "faiss"
+
+
+def _importer(layout: str) -> Callable[..., Any]:
+    from vitsearch.interop import import_clip_retrieval, import_faiss, import_shards
+
+    importers: dict[str, Callable[..., Any]] = {
+        "shards": import_shards,
+        "clip-retrieval": import_clip_retrieval,
+        "faiss": import_faiss,
+    }
+    return importers[layout]
+
+
+@click.command()
+@click.argument("source_photos", metavar="SOURCE_PHOTOS")
+@PHOTOS
+@COLLECTION
+@click.option(
+    "--source-collection",
+    metavar="DIR",
+    help="Where the source's collection is, when not in SOURCE_PHOTOS/.vitsearch.",
+)
+@JSON
+def merge(source_photos: str, photos: str, **options: Any) -> int:
+    """Copy the photos in the collection of SOURCE_PHOTOS, a folder in PHOTOS, into the collection
+    of PHOTOS.
+    """
+    from vitsearch.collection import Collection
+    from vitsearch.interop import merge as merge_collections
+
+    with (
+        Collection.open(source_photos, collection=options["source_collection"]) as source,
+        Collection.open(photos, collection=options["collection"]) as target,
+        counted_bar("merging") as progress,
+    ):
+        report = merge_collections(source, target, progress=progress)
+    _say(
+        asdict(report), options["as_json"], "photos are in the collection", _target(photos, options)
+    )
+    return 0
+
+
+def _say(counts: dict[str, int], as_json: bool, what: str, target: str | None) -> None:
+    if as_json:
+        show.json_line(counts)
+        return
+    done = ", ".join(
+        f"{count:,} {name}" for name, count in counts.items() if name != "total" and count
+    )
+    show.line(f"{counts['total']:,} {what} ({done})")
+    if target is None:
+        return
+    if counts.get("imported") or counts.get("added") or counts.get("replaced"):
+        show.note(
+            f"vitsearch: `vitsearch index {target}` embeds what is missing and builds the "
+            "index; "
+            "searches look at every vector until then"
+        )
+
+
+def _target(photos: str, options: dict[str, Any]) -> str:
+    return f"{photos} --collection {options['collection']}" if options["collection"] else photos

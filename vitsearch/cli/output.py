@@ -1,0 +1,199 @@
+"""How results are written: for people, as JSON Lines in pure ASCII, or as bare paths."""
+
+import csv
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from vitsearch.errors import VitsearchError
+from vitsearch.types import Prediction, Progress
+
+
+class Stopped(Exception):
+    """The person stopped a command; the text says what was kept and how to go on."""
+
+
+def note(text: str) -> None:
+    """Write one line for the person on stderr."""
+    sys.stderr.buffer.write(f"{printable(text)}\n".encode("utf-8", "backslashreplace"))
+    sys.stderr.flush()
+
+
+def give_up_output(error: OSError) -> int:
+    """Let stdout go where writing to it failed, say why unless its reader (such as `head`) has
+    enough, and return the exit code.
+    """
+    os.dup2(
+        os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+    )  # what is left in the buffer must not fail again at exit
+    if isinstance(error, BrokenPipeError):
+        return 0
+    note(
+        f"vitsearch: cannot go on ({error.strerror or error}): free some space, or send the "
+        "output elsewhere"
+    )
+    return 1
+
+
+def line(text: str) -> None:
+    """Write one line on stdout; a byte of a file name that is not UTF-8 goes out as it is."""
+    sys.stdout.buffer.write(f"{text}\n".encode("utf-8", "surrogateescape"))
+
+
+def json_line(row: Mapping[str, Any]) -> None:
+    """Write one object as a line of pure ASCII; an invalid byte of a name is ``\\udcXX``."""
+    line(json.dumps(row, ensure_ascii=True))
+
+
+def paths(found: Iterable[str], zero: bool) -> None:
+    """Write raw paths, each ended by a newline or by a zero byte."""
+    for path in found:
+        sys.stdout.buffer.write(os.fsencode(path) + (b"\0" if zero else b"\n"))
+
+
+def printable(text: str) -> str:
+    """Return text with control characters escaped, so that a file name cannot move the cursor or
+    break the line.
+    """
+    return "".join(
+        char
+        if not unicodedata.category(char).startswith("C") or "\udc80" <= char <= "\udcff"
+        else _escaped(char)
+        for char in text
+    )
+
+
+def _escaped(char: str) -> str:
+    return (
+        char if char == "\u200d" else char.encode("unicode_escape").decode("ascii")
+    )  # emoji families are held together by U+200D
+
+
+def table(rows: Sequence[Sequence[object]], heads: Sequence[str] = ()) -> None:
+    """Write aligned columns on stdout."""
+    cells = [[printable(str(cell)) for cell in row] for row in ([heads, *rows] if heads else rows)]
+    widths = (
+        [max(len(row[place]) for row in cells) for place in range(len(cells[0]))] if cells else []
+    )
+    for row in cells:
+        line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def label_row(path: str, prediction: Prediction) -> dict[str, Any]:
+    """Return a label of a photo as a row of output."""
+    return {"path": path, "label": prediction.label, "score": round(prediction.score, 6)}
+
+
+def label_rows(rows: Sequence[Mapping[str, Any]], output: str | None, as_json: bool) -> None:
+    """Write rows of path, label and score to a file, as JSON Lines, or for people."""
+    if output:
+        write_rows(Path(output), rows)
+        note(f"vitsearch: wrote {len(rows)} rows to {output}")
+        return
+    for row in rows:
+        if as_json:
+            json_line(row)
+        else:
+            line(
+                f"{row['score']:.4f}\t{printable(str(row['label']))}\t{printable(str(row['path']))}"
+            )
+
+
+def check_rows_file(file: Path) -> None:
+    """Raise VitsearchError unless rows can be written under this name: said before long work, not
+    after it.
+    """
+    if file.suffix.lower() not in (".csv", ".jsonl"):
+        raise VitsearchError(f"cannot write {file}: name it .csv or .jsonl")
+    if not file.parent.is_dir():
+        raise VitsearchError(f"cannot write {file}: there is no folder {file.parent}")
+
+
+def write_rows(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows to a ``.csv`` or ``.jsonl`` file, aside and then renamed; raises
+    VitsearchError.
+    """
+    check_rows_file(file)
+    aside = file.with_name(file.name + ".new")
+    try:
+        with open(aside, "w", encoding="utf-8", errors="surrogateescape", newline="") as out:
+            _write(out, rows, file.suffix.lower())
+        os.replace(aside, file)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise VitsearchError(
+            f"cannot write {file} ({error.strerror}): choose another place for --output"
+        ) from error
+
+
+def _write(out: TextIO, rows: Sequence[Mapping[str, Any]], suffix: str) -> None:
+    if suffix == ".jsonl":
+        out.writelines(json.dumps(row, ensure_ascii=True) + "\n" for row in rows)
+        return
+    writer = csv.DictWriter(out, fieldnames=["path", "label", "score"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+def size(count: float) -> str:
+    """Return a number of bytes as a person reads it."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+# -- Progress on a terminal ------------------------------------------------------------------------
+
+
+def photo_bar(total: int | None, what: str) -> Any:
+    """Return a bar that shows photos, rate and time left on stderr, silent where that is no
+    terminal.
+    """
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total, unit=" photos", desc=what, disable=None, file=sys.stderr, dynamic_ncols=True
+    )
+
+
+@contextmanager
+def counted_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar for the block; what is yielded is called with the photos done and their number."""
+    with photo_bar(None, what) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
+
+
+class ProgressBar:
+    """Shows photos, rate and time left on stderr; silent where that is no terminal."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def __enter__(self) -> "ProgressBar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, step: Progress) -> None:
+        if step.note:
+            note(f"vitsearch: {step.note}")
+        if step.stage != "embedding":
+            return
+        if self._bar is None:
+            self._bar = photo_bar(step.total, "indexing")
+        self._bar.set_postfix_str(f"{step.failed} failed" if step.failed else "", refresh=False)
+        self._bar.update(step.done - self._bar.n)

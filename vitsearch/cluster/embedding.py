@@ -1,0 +1,88 @@
+"""Embedding on many machines: what it is asked for and what it says at the end; the work itself is
+in `vitsearch.cluster.run`.
+"""
+
+import os
+from collections.abc import Callable
+
+from vitsearch.cluster.options import EmbedOptions, EmbedReport
+from vitsearch.errors import CollectionError, VitsearchError
+from vitsearch.photos import MAX_PIXELS
+from vitsearch.photos.sources import SourceFormat
+from vitsearch.types import Progress
+
+SHARD_SIZE = 10_000
+_PACKAGES = {"ray", "pyarrow", "fsspec", "pandas"}
+
+
+def embed(  # noqa: PLR0913  one keyword for each flag of the command line
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    encoder: str = "mini",
+    device: str = "auto",
+    dtype: str = "auto",
+    runtime: str = "auto",
+    actors: int | None = None,
+    gpus_per_actor: float = 0,
+    shard_size: int = SHARD_SIZE,
+    address: str | None = None,
+    source_format: SourceFormat = "auto",
+    max_pixels: int = MAX_PIXELS,
+    exact_decode: bool = False,
+    memory: int = 2_000_000_000,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> EmbedReport:
+    """Embed the photos of ``source`` on a Ray cluster into a shard set at ``output``, and return
+    what was done.
+
+    ``source`` is a folder, the URL of one (``s3://bucket/photos``), Parquet files with paths or
+    bytes, or webdataset tars (``source_format`` says which); ``output`` a folder or URL that every
+    machine reaches. ``encoder`` is a name; ``device``, ``dtype`` and ``runtime`` are those of
+    `load_encoder`. ``actors`` hold the model (None: one a GPU where ``gpus_per_actor`` is above 0,
+    else one a core), ``shard_size`` photos are one file, ``address`` is that of a cluster (None:
+    one is started on this machine and ended with the run), ``memory`` the bytes in which decoded
+    photos wait. Photos are listed once; a run that is stopped goes on with the shards that are not
+    there. A file that cannot be read becomes a row with its error. Lost workers and machines are
+    replaced by Ray, and their work is done again. Raises CollectionError, EncoderError, or
+    EncoderMismatch for an output of another encoder.
+    """
+    if (
+        shard_size < 1
+        or (actors is not None and actors < 1)
+        or max_pixels < 1
+        or memory < 1
+        or gpus_per_actor < 0
+    ):
+        raise CollectionError(
+            "shard size, actors, memory and the pixel cap must be at least 1, and the GPUs of "
+            "an "
+            "actor at least 0"
+        )
+    options = EmbedOptions(
+        encoder=encoder,
+        device=device,
+        dtype=dtype,
+        runtime=runtime,
+        actors=actors,
+        gpus_per_actor=gpus_per_actor,
+        shard_size=shard_size,
+        address=address,
+        source_format=source_format,
+        max_pixels=max_pixels,
+        exact_decode=exact_decode,
+        memory=memory,
+    )
+    try:
+        from vitsearch.cluster.run import Drive
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _PACKAGES:
+            raise
+        raise VitsearchError(
+            f"embedding on many machines needs {error.name}: pip install 'vitsearch[ray]'"
+        ) from error
+    if (address or "").startswith("ray://"):
+        from vitsearch.cluster.run import run
+
+        return run(os.fspath(source), os.fspath(output), options, progress)
+    return Drive(source, output, options, progress).whole()

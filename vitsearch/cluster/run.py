@@ -1,0 +1,372 @@
+"""A run of embedding: list, then decode and encode on the cluster through Ray Data, and write
+shards as they become whole.
+
+piece -> decode task (any machine) -> table of pictures -> encoder actor -> table of vectors ->
+driver: gather, one file a shard
+"""
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.compute
+import ray as _ray
+import ray.data as _data
+from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
+
+from vitsearch.cluster.listing import write_listing
+from vitsearch.cluster.options import EmbedOptions, EmbedReport
+from vitsearch.cluster.ray_cluster import cluster, errors_of_workers
+from vitsearch.cluster.tasks import BATCH_BYTES, Encode, EncoderFacts, Job, Model, decode_pieces
+from vitsearch.errors import CollectionError, EncoderMismatch
+from vitsearch.photos.sources import Source, open_source
+from vitsearch.shards import Manifest, open_shards, storage_of
+from vitsearch.shards.files import ShardSet, ShardWriter
+from vitsearch.shards.manifest import MANIFEST
+from vitsearch.types import Progress
+
+# -- Puts encoded rows, which come in any order, together to whole shards --------------------------
+
+
+class Gather:
+    """Holds the rows of shards that are not whole yet; only those that are being worked on, for
+    pieces of work begin in order.
+    """
+
+    def __init__(self, shard_size: int, rows: int) -> None:
+        self._shard_size, self._rows = shard_size, rows
+        self._parts: dict[int, list[pyarrow.Table]] = {}
+
+    def add(self, table: pyarrow.Table) -> Iterator[tuple[int, pyarrow.Table]]:
+        """Take rows, and yield each shard that they complete: its number, and its rows in order
+        without ``row`` and ``begun``.
+        """
+        shards = np.asarray(table.column("row").to_numpy()) // self._shard_size
+        for shard in np.unique(shards).tolist():
+            parts = self._parts.setdefault(shard, [])
+            parts.append(
+                table if (shards == shard).all() else table.filter(pyarrow.array(shards == shard))
+            )
+            if sum(part.num_rows for part in parts) >= self._wanted(shard):
+                yield shard, self._whole(shard)
+
+    def check_empty(self) -> None:
+        """Raise CollectionError where rows of a shard never came."""
+        if self._parts:
+            raise CollectionError(
+                f"rows of {len(self._parts)} shards never came (the first is "
+                f"{min(self._parts)}): "
+                "run it again"
+            )
+
+    def _wanted(self, shard: int) -> int:
+        return min(self._shard_size, self._rows - shard * self._shard_size)
+
+    def _whole(self, shard: int) -> pyarrow.Table:
+        table = pyarrow.concat_tables(self._parts.pop(shard)).sort_by("row").combine_chunks()
+        start = shard * self._shard_size
+        if not np.array_equal(
+            table.column("row").to_numpy(), np.arange(start, start + self._wanted(shard))
+        ):
+            raise CollectionError(
+                f"the rows of shard {shard} came twice or not at all: run `vitsearch embed` again"
+            )
+        return table.drop_columns(["row", "begun"])
+
+
+# -- A run of embedding ----------------------------------------------------------------------------
+
+ray: Any = _ray  # its types are stricter than what it takes
+data: Any = _data
+
+PIECE = 64  # photos of one decode task
+GPU_BATCH = (
+    256  # photos that an actor on a GPU is given at once; on CPUs it takes them as they come
+)
+MOST_PIECES = 20_000  # Ray keeps an entry for each
+ACTORS_WAIT = 1800  # seconds until all actors have to be there
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """How many actors there are, what of a machine one of them and a decode task take, and how many
+    photos an actor is given at once.
+    """
+
+    actors: int
+    actor: dict[str, float]
+    task: dict[str, float]
+    batch: int | None
+
+
+class Drive:
+    """One run of `embed`."""
+
+    def __init__(
+        self, source: Any, output: Any, options: EmbedOptions, progress: Callable[[Progress], None]
+    ) -> None:
+        self.options, self.progress = options, progress
+        self.storage = storage_of(output)
+        self.source: Source = open_source(source, options.source_format)
+        self.model = Model(options.encoder, options.device, options.dtype, options.runtime)
+        self.list_seconds = 0.0
+
+    def whole(self) -> EmbedReport:
+        """Do everything, in order."""
+        started = time.time()
+        known = self._known()
+        if known and not known.missing():
+            ShardWriter.resume(known).finish()
+            return self._report(known.manifest, started=started, began=started)
+        self.progress(Progress("loading", 0, None))
+        with cluster(self.options.address, self.options.memory), errors_of_workers():
+            facts = self._facts()
+            shards = self._resumed(known, facts) if known else self._listed(facts)
+            return self._embedded(shards, facts, started)
+
+    # -- before the work ---------------------------------------------------------------------------
+
+    def _known(self) -> ShardSet | None:
+        """Return the shard set that was begun here, None where there is none; raises
+        CollectionError for one of another source.
+        """
+        if not self.storage.exists(MANIFEST):
+            return None
+        found = ShardSet(self.storage)
+        if found.manifest.source != self.source.name:
+            raise CollectionError(
+                f"{found.name} holds the photos of {found.manifest.source}, not of "
+                f"{self.source.name}: name another output"
+            )
+        return found
+
+    def _facts(self) -> EncoderFacts:
+        """Return what the encoder says of itself where the actors will run: a GPU's number format
+        is not that of a CPU.
+        """
+        share = self._share()
+        facts: EncoderFacts = ray.get(ray.remote(**share.actor)(_facts_of).remote(self.model))
+        return facts
+
+    def _resumed(self, known: ShardSet, facts: EncoderFacts) -> ShardWriter:
+        if known.manifest.encoder_fingerprint != facts.fingerprint:
+            raise EncoderMismatch(
+                f"{known.name} was begun with {known.manifest.encoder} (fingerprint "
+                f"{known.manifest.encoder_fingerprint[:8]}), not with "
+                f"this {facts.name} ({facts.fingerprint[:8]}): use that encoder and version, or "
+                "another output"
+            )
+        if known.manifest.decoding != self._decoding:
+            raise CollectionError(
+                f"{known.name} was begun with {known.manifest.decoding} decoding: use it "
+                "again, "
+                "or name another output"
+            )
+        return ShardWriter.resume(known)
+
+    def _listed(self, facts: EncoderFacts) -> ShardWriter:
+        """List the photos, and write the manifest: from then on the run can be gone on with."""
+        started, size, rows = time.time(), self.options.shard_size, 0
+        for rows in write_listing(self.storage, iter(self.source.entries()), size):
+            self.progress(Progress("looking", rows, None))
+        if not rows:
+            raise CollectionError(
+                f"no photos found in {self.source.name}: check the name, or say what it holds "
+                "with --source-format"
+            )
+        self.list_seconds = time.time() - started
+        manifest = Manifest(
+            encoder=facts.name,
+            encoder_fingerprint=facts.fingerprint,
+            dtype=facts.dtype,
+            dim=facts.dim,
+            golden=facts.golden.tolist(),
+            source=self.source.name,
+            decoding=self._decoding,
+            shard_size=size,
+            rows=rows,
+            shards=-(-rows // size),
+        )
+        return ShardWriter.create(self.storage, manifest)
+
+    @property
+    def _decoding(self) -> str:
+        return "exact" if self.options.exact_decode else "scaled"
+
+    # -- the work ----------------------------------------------------------------------------------
+
+    def _embedded(self, writer: ShardWriter, facts: EncoderFacts, started: float) -> EmbedReport:
+        manifest = writer.manifest
+        todo = ShardSet(self.storage).missing()
+        rows = sum(
+            min(manifest.shard_size, manifest.rows - shard * manifest.shard_size) for shard in todo
+        )
+        gather, done, failed, began = Gather(manifest.shard_size, manifest.rows), 0, 0, math.inf
+        job = self._job(manifest, facts, todo, rows)
+        for table in self._encoded(job):
+            began = min(began, *table.column("begun").to_pylist())
+            done, failed = (
+                done + table.num_rows,
+                failed + table.num_rows - table.column("error").null_count,
+            )
+            for shard, whole in gather.add(table):
+                writer.write_table(shard, whole)
+            self.progress(Progress("embedding", done, rows, failed))
+        gather.check_empty()
+        writer.finish()
+        actors = min(self._share().actors, job.pieces)
+        counts = {"embedded": done, "failed": failed, "written": len(todo), "actors": actors}
+        return self._report(writer.manifest, started=started, began=began, **counts)
+
+    def _job(self, manifest: Manifest, facts: EncoderFacts, todo: list[int], rows: int) -> Job:
+        size = min(
+            manifest.shard_size, manifest.rows
+        )  # a set of one shard has no pieces beyond its rows
+        piece = min(max(PIECE, -(-rows // MOST_PIECES)), size)
+        return Job(
+            output=self.storage.name,
+            source=self.source,
+            model=self.model,
+            facts=facts,
+            shard_size=size,
+            piece=piece,
+            todo=tuple(todo),
+            max_pixels=self.options.max_pixels,
+            exact=self.options.exact_decode,
+        )
+
+    def _encoded(self, job: Job) -> Iterator[pyarrow.Table]:
+        """Yield tables of encoded rows, in any order."""
+        share = self._share()
+        _settle_context(self.options.memory)
+        pieces = data.range(job.pieces, override_num_blocks=job.pieces)
+        decoded = pieces.map_batches(
+            decode_pieces, batch_size=1, batch_format="numpy", fn_kwargs={"job": job}, **share.task
+        )
+        encoded = decoded.map_batches(
+            Encode,
+            batch_size=share.batch,
+            batch_format="pyarrow",
+            zero_copy_batch=True,
+            compute=ActorPoolStrategy(size=min(share.actors, job.pieces)),
+            fn_constructor_kwargs={"job": job},
+            **share.actor,
+        )
+        for table in encoded.iter_batches(
+            batch_size=None, batch_format="pyarrow", prefetch_batches=0
+        ):
+            if table.num_rows:
+                yield table
+
+    def _share(self) -> _Share:
+        """Return how many actors there are and what each takes.
+
+        On GPUs decode tasks feed the actors. On CPUs an actor and a task take the same, so that Ray
+        Data runs both in the actor: decoded photos are not copied between processes, which there
+        costs more than it gives (80 % of one machine's rate instead of 94).
+        """
+        have, gpus = ray.cluster_resources(), self.options.gpus_per_actor
+        cores, chips = max(1, int(have.get("CPU", 1))), have.get("GPU", 0)
+        actors = self.options.actors or (int(chips / gpus) if gpus else cores)
+        if gpus and (not actors or actors * gpus > chips):
+            raise CollectionError(
+                f"the cluster has {chips:g} GPUs, not {max(1, actors)} times {gpus:g}: ask for "
+                "fewer --actors, or for none"
+            )
+        # numbers of pieces, and on GPUs decoded photos, come from tasks: they find no room where
+        # actors take every core
+        part = cores / 2 / actors
+        if gpus:
+            return _Share(
+                actors,
+                {"num_cpus": min(1.0, part), "num_gpus": gpus},
+                {"num_cpus": min(1.0, cores / 2)},
+                GPU_BATCH,
+            )
+        return _Share(actors, {"num_cpus": min(0.5, part)}, {"num_cpus": min(0.5, part)}, None)
+
+    def _report(
+        self,
+        manifest: Manifest,
+        *,
+        started: float,
+        began: float,
+        embedded: int = 0,
+        failed: int = 0,
+        written: int = 0,
+        actors: int = 0,
+    ) -> EmbedReport:
+        return EmbedReport(
+            rows=manifest.rows,
+            embedded=embedded,
+            failed=failed,
+            shards=manifest.shards,
+            written=written,
+            actors=actors,
+            start_seconds=began - started - self.list_seconds,
+            list_seconds=self.list_seconds,
+            seconds=time.time() - began,
+        )
+
+
+def _facts_of(model: Model) -> EncoderFacts:
+    return model.facts()
+
+
+def _settle_context(memory: int) -> None:
+    """Tell Ray Data how much may wait in memory, that no photo is decoded before the actors are
+    there, and to be quiet.
+    """
+    context = DataContext.get_current()
+    context.target_max_block_size = BATCH_BYTES
+    context.target_min_block_size = 1
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.wait_for_min_actors_s = ACTORS_WAIT
+    context.execution_options.resource_limits = ExecutionResources.for_limits(
+        object_store_memory=memory
+    )
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+# -- A run of embedding through a Ray Client -------------------------------------------------------
+
+LOOK = 2.0  # seconds between looks at the shards
+
+
+def run(
+    source: str, output: str, options: EmbedOptions, progress: Callable[[Progress], None]
+) -> EmbedReport:
+    """Embed as `Drive` does, in a task of the cluster at ``options.address``; local names are those
+    of the cluster's machines.
+
+    Progress is told by whole shards, where this machine can see them.
+    """
+    names = [name if "://" in name else os.path.abspath(name) for name in (source, output)]
+    progress(Progress("loading", 0, None))
+    with cluster(options.address, options.memory), errors_of_workers():
+        task = ray.remote(num_cpus=0, max_retries=0)(_drive).remote(
+            *names, replace(options, address=None)
+        )
+        while not ray.wait([task], timeout=LOOK)[0]:
+            _tell(names[1], progress)
+        report: EmbedReport = ray.get(task)
+        return report
+
+
+def _drive(source: str, output: str, options: EmbedOptions) -> EmbedReport:
+    return Drive(source, output, options, lambda _: None).whole()
+
+
+def _tell(output: str, progress: Callable[[Progress], None]) -> None:
+    with suppress(CollectionError):  # not listed yet, or not to be seen from here
+        shards = open_shards(output)
+        done = min(len(shards.finished()) * shards.manifest.shard_size, shards.manifest.rows)
+        progress(Progress("embedding", done, shards.manifest.rows))

@@ -1,0 +1,287 @@
+"""What the machines of a cluster do: decode tasks read photos and prepare them for the model,
+actors encode them.
+
+Both use what indexing on one machine uses: `decode`, the encoder's ``prepare``, and
+`PatientEncoder`.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.compute
+from numpy.typing import NDArray
+
+from vitsearch.cluster.listing import read_listing
+from vitsearch.encoders import load_encoder
+from vitsearch.encoders.base import ImageEncoder, decode_at_least, pace
+from vitsearch.encoders.batching import NOT_FINITE, TOO_LARGE, PatientEncoder
+from vitsearch.encoders.identity import check_golden, golden_vectors
+from vitsearch.encoders.preprocess import Preprocess, prepare
+from vitsearch.errors import EncoderMismatch, PhotoError
+from vitsearch.photos import decode, map_ahead
+from vitsearch.photos.decode import fingerprint_of
+from vitsearch.photos.sources import Entry, Source
+from vitsearch.shards import ShardRow, photo_id, storage_of
+from vitsearch.shards.files import facts_table, with_vectors
+
+BATCH_BYTES = 8_000_000  # decoded photos that travel together
+AHEAD = 4  # photos that one task has read before they are decoded
+
+Decoded = tuple[ShardRow, NDArray[Any] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderFacts:
+    """What a loaded encoder says of itself; ``preprocess`` is None where only the encoder knows how
+    a picture is prepared.
+    """
+
+    name: str
+    fingerprint: str
+    dtype: str
+    dim: int
+    golden: NDArray[np.float32]
+    at_least: int | None
+    preprocess: Preprocess | None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """How an encoder is loaded on any machine."""
+
+    name: str
+    device: str
+    dtype: str
+    runtime: str
+
+    def load(self) -> ImageEncoder:
+        """Return the encoder; raises EncoderError."""
+        return load_encoder(
+            self.name, self.device, self.dtype, runtime=self.runtime, export=True, bulk=True
+        )
+
+    def facts(self) -> EncoderFacts:
+        """Return what the encoder says of itself, golden vectors among it; loads it."""
+        encoder = self.load()
+        return EncoderFacts(
+            name=encoder.name,
+            fingerprint=encoder.fingerprint,
+            dtype=str(getattr(encoder, "dtype", "float32")),
+            dim=encoder.dim,
+            golden=golden_vectors(encoder),
+            at_least=decode_at_least(encoder),
+            preprocess=getattr(encoder, "preprocess", None),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What every machine is told: which rows make a piece of work, where photos come from, and how
+    they are decoded.
+    """
+
+    output: str
+    source: Source
+    model: Model
+    facts: EncoderFacts
+    shard_size: int
+    piece: int
+    todo: tuple[int, ...]
+    max_pixels: int
+    exact: bool
+
+    @property
+    def pieces(self) -> int:
+        """How many pieces of work there are."""
+        return len(self.todo) * self._of_a_shard
+
+    @property
+    def _of_a_shard(self) -> int:
+        return -(-self.shard_size // self.piece)
+
+    def rows_of(self, piece: int) -> tuple[int, int, int]:
+        """Return the shard of a piece and its rows in the shard: the first, and the one after the
+        last.
+        """
+        number, part = divmod(piece, self._of_a_shard)
+        start = part * self.piece
+        return self.todo[number], start, min(start + self.piece, self.shard_size)
+
+
+@lru_cache(maxsize=1)
+def _preparing(name: str) -> ImageEncoder:
+    """Return an encoder that is only asked to prepare pictures: its towers are never opened."""
+    return load_encoder(name, "cpu")
+
+
+def decode_pieces(batch: dict[str, NDArray[np.int64]], job: Job) -> Iterator[pyarrow.Table]:
+    """Read, decode and prepare the photos of some pieces, and yield them as tables of about
+    `BATCH_BYTES`.
+
+    Columns: those of a shard but the vector, ``row`` (the number in the whole set), ``picture``
+    (the bytes of the prepared array, null with an error), ``form`` (its type and shape), and
+    ``begun`` (when this was called, in seconds since the epoch).
+    """
+    begun = time.time()
+    for piece in batch["id"].tolist():
+        shard, start, stop = job.rows_of(piece)
+        entries = read_listing(storage_of(job.output), shard, start, stop)
+        first = shard * job.shard_size + start
+        waiting: list[tuple[int, ShardRow, NDArray[Any] | None]] = []
+        size = 0
+        for place, (row, picture) in enumerate(_decoded(entries, job)):
+            waiting.append((first + place, row, picture))
+            size += 0 if picture is None else picture.nbytes
+            if size >= BATCH_BYTES:
+                yield _pictures_table(waiting, begun)
+                waiting, size = [], 0
+        if waiting:
+            yield _pictures_table(waiting, begun)
+
+
+def _decoded(entries: Sequence[Entry], job: Job) -> Iterator[Decoded]:
+    """Yield the facts and the prepared picture of each entry in order, None for one with an error;
+    the next are read meanwhile.
+    """
+
+    def load(entry_and_data: tuple[Entry, bytes | PhotoError]) -> Decoded:
+        entry, data = entry_and_data
+        try:
+            return _loaded(entry, data, job)
+        except PhotoError as error:
+            reason = str(error)
+        except MemoryError:
+            reason = "not enough memory to decode it"
+        return ShardRow(
+            photo_id(entry.path), entry.path, entry.size, entry.mtime_ns, error=reason
+        ), None
+
+    yield from map_ahead(
+        load, zip(entries, job.source.read(entries), strict=True), workers=1, ahead=AHEAD
+    )
+
+
+def _loaded(entry: Entry, data: bytes | PhotoError, job: Job) -> Decoded:
+    if isinstance(data, PhotoError):
+        raise data
+    image, info = decode(
+        data, max_pixels=job.max_pixels, at_least=None if job.exact else job.facts.at_least
+    )
+    how = job.facts.preprocess
+    picture = prepare(image, how) if how else _preparing(job.model.name).prepare(image)
+    row = ShardRow(
+        photo_id(entry.path),
+        entry.path,
+        entry.size or len(data),
+        entry.mtime_ns,
+        fingerprint_of(data),
+        info,
+    )
+    return row, picture
+
+
+def _pictures_table(
+    rows: Sequence[tuple[int, ShardRow, NDArray[Any] | None]], begun: float
+) -> pyarrow.Table:
+    more = {
+        "row": pyarrow.array([number for number, _, _ in rows], pyarrow.int64()),
+        "picture": pyarrow.array(
+            [None if picture is None else picture.tobytes() for _, _, picture in rows],
+            pyarrow.binary(),
+        ),
+        "form": pyarrow.array(
+            [None if picture is None else _form(picture) for _, _, picture in rows],
+            pyarrow.string(),
+        ),
+        "begun": pyarrow.array([begun] * len(rows), pyarrow.float64()),
+    }
+    table = facts_table([row for _, row, _ in rows])
+    for name, column in more.items():
+        table = table.append_column(name, column)
+    return table
+
+
+def _form(picture: NDArray[Any]) -> str:
+    return f"{picture.dtype.str}:{','.join(map(str, picture.shape))}"
+
+
+class Encode:
+    """One copy of the model; called with tables of `decode_pieces`, returns tables of a shard's
+    columns, ``row`` and ``begun``.
+    """
+
+    def __init__(self, job: Job) -> None:
+        encoder = job.model.load()
+        if encoder.fingerprint != job.facts.fingerprint:
+            raise EncoderMismatch(
+                f"encoder {encoder.name} is another on this machine (fingerprint "
+                f"{encoder.fingerprint[:8]}) than where the run began "
+                f"({job.facts.fingerprint[:8]}): install the same version of vitsearch and of its "
+                "models on every machine"
+            )
+        check_golden(encoder, job.facts.golden)
+        self._dim = encoder.dim
+        self._most = pace(encoder)[1] or 64
+        self._encoder = PatientEncoder(encoder)
+
+    def __call__(self, table: pyarrow.Table) -> pyarrow.Table:
+        table = table.combine_chunks()
+        pictures = _pictures(table)
+        rows = [
+            row
+            for start in range(0, len(pictures), self._most)
+            for row in self._encoder.encode(pictures[start : start + self._most])
+        ]
+        reasons = [
+            TOO_LARGE if row is None else None if np.isfinite(row).all() else NOT_FINITE
+            for row in rows
+        ]
+        good = [
+            row
+            for row, reason in zip(rows, reasons, strict=True)
+            if row is not None and reason is None
+        ]
+        vectors = (
+            np.stack(good).astype(np.float16)
+            if good
+            else np.empty((0, self._dim), dtype=np.float16)
+        )
+        encoded = with_vectors(_with_errors(table, iter(reasons)), vectors)
+        return encoded.append_column("row", table.column("row")).append_column(
+            "begun", table.column("begun")
+        )
+
+
+def _pictures(table: pyarrow.Table) -> list[NDArray[Any]]:
+    """Return the prepared pictures of a table, views of its memory, in order; none for rows with an
+    error.
+    """
+    forms = table.column("form").to_pylist()
+    pictures = (picture for chunk in table.column("picture").chunks for picture in chunk)
+    return [
+        _picture(picture.as_buffer(), form)
+        for picture, form in zip(pictures, forms, strict=True)
+        if form is not None
+    ]
+
+
+def _picture(data: pyarrow.Buffer, form: str) -> NDArray[Any]:
+    kind, _, shape = form.partition(":")
+    return np.frombuffer(data, dtype=kind).reshape([int(side) for side in shape.split(",")])
+
+
+def _with_errors(table: pyarrow.Table, reasons: Iterator[str | None]) -> pyarrow.Table:
+    """Return the facts of a table, in which each row without an error has taken the next of the
+    reasons for one.
+    """
+    old = table.column("error").to_pylist()
+    new = pyarrow.array(
+        [reason if reason is not None else next(reasons) for reason in old], pyarrow.string()
+    )
+    facts = table.drop_columns(["picture", "form", "row", "begun"])
+    return facts.set_column(facts.schema.get_field_index("error"), "error", new)

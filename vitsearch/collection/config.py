@@ -1,0 +1,199 @@
+"""Where a collection lies on disk, what it says of itself, and the lock of its one writer."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from vitsearch.encoders.base import ImageEncoder
+from vitsearch.errors import CollectionError, CollectionLocked, CollectionNotFound, EncoderMismatch
+
+FORMAT = 1
+FOLDER = ".vitsearch"
+MAIN, DELTA = "index", "delta"  # the index, and the one of what was changed since it was built
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The contents of ``collection.json``: which encoder made the vectors and how they are indexed.
+
+    ``root`` is where the photos were at the last indexing; it is a hint and may be out of date.
+    """
+
+    encoder: str
+    encoder_fingerprint: str
+    dtype: str
+    dim: int
+    recipe: dict[str, Any]
+    created_at: str
+    root: str
+    format: int = FORMAT
+
+
+def photo_root(photos: str | os.PathLike[str]) -> Path:
+    """Return the photo folder as a Path; raises CollectionError where it is missing
+    or is a file.
+    """
+    if not os.fspath(photos):
+        raise CollectionError(
+            "the name of the photo folder is empty: name the folder, or . for the one that you "
+            "are in"
+        )
+    root = _expanded(photos)
+    if not os.path.exists(root):
+        raise CollectionError(
+            f"no such folder: {root}: check the spelling, or whether its disk is mounted"
+        )
+    if not root.is_dir():
+        raise CollectionError(
+            f"{root} is a file, not a folder of photos: give the folder that it lies in"
+        )
+    return root
+
+
+def collection_folder(root: Path, collection: str | os.PathLike[str] | None) -> Path:
+    """Return the folder of the collection: ``<photos>/.vitsearch`` unless another is named."""
+    if collection is None:
+        return root / FOLDER
+    if not os.fspath(collection):
+        raise CollectionError(
+            "the name of the collection's folder is empty: give --collection DIR a folder, or "
+            "leave it out"
+        )
+    return _expanded(collection)
+
+
+def _expanded(path: str | os.PathLike[str]) -> Path:
+    try:
+        return Path(path).expanduser()
+    except (RuntimeError, ValueError) as error:  # ~name of nobody, or no name at all
+        raise CollectionError(
+            f"no home folder for {os.fspath(path)}: write its full path"
+        ) from error
+
+
+def read_settings(folder: Path, photos: Path) -> Settings:
+    """Return what the collection says of itself; raises CollectionNotFound, or CollectionError for
+    a newer or damaged one.
+    """
+    file = folder / "collection.json"
+    try:
+        stored = json.loads(file.read_bytes())
+        if not isinstance(stored, dict):
+            raise ValueError("not an object")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CollectionNotFound(
+            f"no collection in {folder}: run `vitsearch index {photos}` first"
+        ) from error
+    except OSError as error:
+        raise CollectionError(
+            f"{file} cannot be read ({error.strerror}): check its permissions"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise CollectionError(
+            f"{file} is damaged ({error}): restore it from a backup, or delete {folder} and "
+            "index "
+            "again"
+        ) from error
+    number = stored.get("format")
+    if isinstance(number, int) and number > FORMAT:
+        raise CollectionError(
+            f"{folder} has format {number}, newer than this vitsearch reads ({FORMAT}): "
+            "upgrade "
+            "vitsearch"
+        )
+    if problem := _problem(stored):
+        raise CollectionError(
+            f"{file} is damaged ({problem}): restore it from a backup, or delete {folder} and "
+            "index again"
+        )
+    return Settings(**{field.name: stored[field.name] for field in fields(Settings)})
+
+
+def _problem(stored: dict[str, Any]) -> str | None:
+    types = {"dim": int, "format": int, "recipe": dict}
+    for name in (field.name for field in fields(Settings)):
+        if name not in stored:
+            return f"no {name!r}"
+        if not isinstance(stored[name], types.get(name, str)) or isinstance(stored[name], bool):
+            return f"{name!r} is of the wrong type"
+    return None if stored["dim"] > 0 and stored["format"] > 0 else "a number below 1"
+
+
+def write_settings(folder: Path, settings: Settings) -> None:
+    """Replace ``collection.json`` in one step."""
+    text = json.dumps(asdict(settings), indent=2, ensure_ascii=True) + "\n"
+    with disk_errors(folder):
+        aside = folder / "collection.json.new"
+        with open(aside, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, folder / "collection.json")
+
+
+def check_fingerprint(folder: Path, settings: Settings, encoder: ImageEncoder) -> None:
+    """Raise EncoderMismatch unless the encoder is the one that made the collection's vectors."""
+    if encoder.fingerprint != settings.encoder_fingerprint:
+        raise EncoderMismatch(
+            f"{folder} was made with {settings.encoder} (fingerprint "
+            f"{settings.encoder_fingerprint[:8]}), not with this {encoder.name} "
+            f"({encoder.fingerprint[:8]}): use that encoder and version, or index into another "
+            "--collection DIR"
+        )
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn an OSError of the block into one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        advice = (
+            "free some space"
+            if error.errno in _FULL
+            else "check its permissions, or put the collection elsewhere with --collection DIR"
+        )
+        raise CollectionError(
+            f"cannot write to {folder} ({error.strerror}): {advice}; what was stored before is kept"
+        ) from error
+
+
+@contextmanager
+def writer_lock(folder: Path) -> Iterator[None]:
+    """Hold the collection's lock for the block; it dies with the process. Raises CollectionLocked
+    when another process holds it.
+    """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            _lock(handle)
+        except OSError as error:
+            raise CollectionLocked(
+                f"another vitsearch is writing to {folder}: wait until it is done (searching "
+                "goes "
+                "on meanwhile)"
+            ) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+_FULL = {28, 122, 27}  # ENOSPC, EDQUOT, EFBIG
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(handle: int) -> None:
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def _lock(handle: int) -> None:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,277 @@
+"""Keeping the index: when changes go into a small exact delta, when the main index is built again,
+and by which recipe.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from vitsearch.arrays import Vectors
+from vitsearch.collection import Collection
+from vitsearch.collection.config import DELTA, MAIN, write_settings, writer_lock
+from vitsearch.collection.store import PhotoStore
+from vitsearch.encoders.base import Encoder, ImageEncoder
+from vitsearch.errors import CollectionError, IndexDamaged
+from vitsearch.index import (
+    Manifest,
+    Measured,
+    build_shadow,
+    faiss_is_here,
+    gpus,
+    keep_tuning,
+    make_sample,
+    open_shadow,
+    remove_shadow,
+    tune,
+    verify_shadow,
+)
+from vitsearch.index.recipe import RECALL, Choice, Recipe, choose_recipe, predict
+
+DELTA_FROM = (
+    20_000  # rows of the main index below which building it again costs less than searching two
+)
+DELTA_SHARE = 0.1  # of the main index's rows that may have changed before it is built again
+WORTH_TELLING = 10_000  # photos from which an exact index takes a second or more
+GROWN = 0.2  # more rows than when the recall was measured: it may be another by now
+PHOTO_QUERIES = 200
+TEXT_QUERIES = 100
+UNKNOWN_MEMORY = 2_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Upkeep:
+    """The index of one collection: where it is, what it is of, the recipe that was asked for, and
+    whom to tell what is done.
+
+    ``texts`` gives the vectors of text-like queries ``(t, dim)`` when they are needed: tuning asks
+    for them.
+    """
+
+    folder: Path
+    store: PhotoStore
+    dim: int
+    fingerprint: str
+    asked: Recipe
+    texts: Callable[[], Vectors]
+    tell: Callable[[str], None]
+
+    def bring_up_to_date(self) -> None:
+        """Let the index, or the index and its delta, hold every stored vector; what is so already
+        is left alone.
+        """
+        generation = self.store.generation()
+        main = self._sound(MAIN, tell=True)
+        if main is None or not self._is_as_asked(main):
+            self._rebuild(generation)
+            return
+        if main.generation == generation:
+            remove_shadow(self.folder / DELTA)
+            return
+        fresh = self.store.count_since(main.generation)
+        gone = main.count - (self.store.count() - fresh)
+        if (
+            main.count >= DELTA_FROM
+        ):  # found at once by way of the delta, also while the main index is built again
+            self._write_delta(main, generation)
+        if main.count < DELTA_FROM or fresh + gone > DELTA_SHARE * main.count:
+            self._rebuild(generation)
+
+    def retune(self, recall: float) -> Manifest:
+        """Set the search effort of the main index by the recall wanted, measured on the
+        collection's photos, and return its manifest.
+
+        Raises IndexDamaged where there is no index.
+        """
+        folder = self.folder / MAIN
+        shadow = open_shadow(folder)
+        found, measured = tune(
+            shadow, make_sample(shadow, self.texts(), photos=PHOTO_QUERIES), recall
+        )
+        keep_tuning(folder, shadow, found, measured, asked=self.asked)
+        return verify_shadow(folder, whole=False)
+
+    def _rebuild(self, generation: int) -> None:
+        count = self.store.count()
+        choice = choose(self.asked, count, self.dim)
+        if count >= WORTH_TELLING or not choice.recipe.is_exact:
+            self.tell(told(choice, count))
+        build_shadow(
+            self.folder / MAIN,
+            self.store.vector_batches(),
+            recipe=choice.recipe,
+            dim=self.dim,
+            generation=generation,
+            fingerprint=self.fingerprint,
+            asked=self.asked if self.asked != choice.recipe else None,
+        )
+        remove_shadow(self.folder / DELTA)
+        if choice.recipe.recall and not choice.recipe.is_exact and count:
+            measured = self.retune(choice.recipe.recall).measured
+            assert measured is not None
+            self.tell(
+                f"recall@{measured.k} on {measured.queries} queries of your photos: "
+                f"{measured.recall:.3f}"
+            )
+
+    def _write_delta(self, main: Manifest, generation: int) -> None:
+        delta = self._sound(DELTA)
+        if delta and (delta.since, delta.generation) == (main.generation, generation):
+            return
+        build_shadow(
+            self.folder / DELTA,
+            self.store.vector_batches(since=main.generation),
+            recipe=Recipe("exact", "exact"),
+            dim=self.dim,
+            generation=generation,
+            fingerprint=self.fingerprint,
+            since=main.generation,
+        )
+
+    def _sound(self, name: str, *, tell: bool = False) -> Manifest | None:
+        if not (self.folder / name).exists():
+            return None
+        try:
+            return verify_shadow(self.folder / name, whole=False)
+        except IndexDamaged as error:
+            if tell:
+                self.tell(
+                    f"{str(error).partition(';')[0]}; it is built again from the stored vectors"
+                )
+            return None
+
+    def _is_as_asked(self, main: Manifest) -> bool:
+        asked = dict(main.asked) if main.asked else main.recipe.to_dict()
+        return (
+            main.fingerprint == self.fingerprint
+            and main.dim == self.dim
+            and asked == self.asked.to_dict()
+        )
+
+
+def choose(asked: Recipe, count: int, dim: int) -> Choice:
+    """Return the recipe to build for what was asked, with its predicted costs; ``auto`` looks at
+    the machine.
+    """
+    if asked.kind != "auto":
+        return predict(asked, count, dim)
+    memory = asked.memory or default_memory()
+    return choose_recipe(
+        count,
+        dim,
+        memory=memory,
+        recall=asked.recall,
+        gpu=asked.gpu and gpus() > 0,
+        faiss=faiss_is_here(),
+    )
+
+
+def told(choice: Choice, count: int) -> str:
+    """Return a choice and what it is predicted to cost in one line."""
+    recipe = choice.recipe
+    reason = f" ({choice.reason})" if choice.reason else ""
+    size = choice.memory_bytes / 1e6
+    return (
+        f"index of {count:,} photos by recipe {recipe.name}{reason}: about {size:,.0f} MB in "
+        "memory, "
+        f"{choice.build_seconds:,.0f} s to build, {max(choice.query_ms, 0.1):.1f} ms a search"
+    )
+
+
+def default_memory() -> int:
+    """Return a quarter of the machine's memory in bytes, 2 GB where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+    except (AttributeError, ValueError, OSError):
+        return UNKNOWN_MEMORY
+
+
+def outgrown(manifest: Manifest, count: int) -> bool:
+    """Return whether a collection of ``count`` photos has grown by a fifth since its recall was
+    measured.
+    """
+    return manifest.measured is not None and count > (1 + GROWN) * manifest.measured.count
+
+
+def text_like_queries(encoder: ImageEncoder) -> Vectors:
+    """Return the vectors of prompts of things that photos show, ``(100, dim)``; none for an encoder
+    that reads no text.
+    """
+    if not isinstance(encoder, Encoder):
+        return np.empty((0, encoder.dim), dtype=np.float32)
+    lines = (
+        files("vitsearch").joinpath("imagenet_classes.tsv").read_text(encoding="utf-8").splitlines()
+    )
+    names = [line.split("\t")[1] for line in lines if not line.startswith("#")]
+    return encoder.encode_texts(
+        [f"a photo of a {name}." for name in names[: 10 * TEXT_QUERIES : 10]]
+    )
+
+
+# -- Tuning ----------------------------------------------------------------------------------------
+
+MOST_RECALL = 0.9999  # of a recipe: only an exact one promises all
+
+
+@dataclass(frozen=True, slots=True)
+class TuneReport:
+    """What tuning set: the recipe with its search parameters, and the recall measured with them;
+    None where the search is exact anyway.
+    """
+
+    recipe: Recipe
+    measured: Measured | None
+
+
+def tune_collection(
+    photos: str | os.PathLike[str],
+    *,
+    collection: str | os.PathLike[str] | None = None,
+    recall: float = RECALL,
+    device: str = "auto",
+) -> TuneReport:
+    """Set the search effort of a collection's index to the least that reaches a recall@10, and
+    return what it was measured to be.
+
+    Measured on 200 of the collection's photos (each left out of its own results) and 100 prompts,
+    since words lie elsewhere than photos; the smaller of the two counts. Raises CollectionError
+    where there is no index or the recall is not from 0 to 1, CollectionLocked.
+    """
+    if not 0 < recall <= 1:
+        raise CollectionError(f"a recall is above 0 and at most 1, such as 0.95, not {recall}")
+    with Collection.open(photos, collection=collection, device=device) as found:
+        folder, settings = found.folder, found.settings
+        try:
+            built = verify_shadow(folder / MAIN, whole=False)
+        except IndexDamaged as error:
+            raise CollectionError(
+                f"there is no sound index to tune: run `vitsearch index {photos}` first ({error})"
+            ) from error
+        if built.recipe.is_exact:
+            return TuneReport(built.recipe, None)
+        with writer_lock(folder):
+            store = PhotoStore(folder / "photos.db", read_only=True)
+            try:
+                asked = replace(
+                    Recipe.from_dict(settings.recipe, source=str(folder / "collection.json")),
+                    recall=min(recall, MOST_RECALL),
+                )
+                upkeep = Upkeep(
+                    folder,
+                    store,
+                    settings.dim,
+                    settings.encoder_fingerprint,
+                    asked,
+                    texts=lambda: text_like_queries(found.encoder),
+                    tell=lambda _: None,
+                )
+                tuned = upkeep.retune(recall)
+                write_settings(
+                    folder, replace(settings, recipe=asked.to_dict())
+                )  # what is built later is tuned so too
+            finally:
+                store.close()
+    return TuneReport(tuned.recipe, tuned.measured)

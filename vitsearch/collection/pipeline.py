@@ -1,0 +1,236 @@
+"""One run of the pipeline.
+
+read, hash, decode, prepare (ahead, in threads) -> batch -> encode (ahead, in as many threads as
+help) -> one transaction a batch
+"""
+
+import os
+from collections.abc import Container, Iterator, MutableMapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitsearch.arrays import Halves
+from vitsearch.collection.decoding import Decoding
+from vitsearch.collection.diff import Plan
+from vitsearch.collection.profile import Clock
+from vitsearch.collection.store import PhotoStore
+from vitsearch.encoders.base import ImageEncoder, Vectors, pace
+from vitsearch.encoders.batching import NOT_FINITE, TOO_LARGE, PatientEncoder
+from vitsearch.errors import PhotoError
+from vitsearch.photos import PhotoDecoder, ThreadDecoder, map_ahead, read_bytes_and_fingerprint
+from vitsearch.types import Found, PhotoInfo
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A file that was read: its picture ready for the encoder, or None where its content is known
+    already.
+    """
+
+    found: Found
+    fingerprint: bytes
+    info: PhotoInfo | None = None
+    prepared: NDArray[Any] | None = None
+    vector: Halves | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Broken:
+    found: Found
+    reason: str
+
+
+_Batch = Sequence[_Loaded | _Broken]
+
+
+class Pipeline:
+    """Carries out a plan: embeds its files into a store and counts what became of them.
+
+    ``counts`` gains under ``indexed``, ``unchanged``, ``moved`` and ``failed``; ``clock`` is told
+    of each piece of work. The attribute ``decoder`` decodes, in threads unless another is put
+    there.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        store: PhotoStore,
+        plan: Plan,
+        *,
+        counts: MutableMapping[str, int],
+        decoding: Decoding,
+        clock: Clock | None = None,
+    ) -> None:
+        self.root, self.store, self.plan, self.counts, self.decoding = (
+            root,
+            store,
+            plan,
+            counts,
+            decoding,
+        )
+        self.clock = clock or Clock()
+        self.decoder: PhotoDecoder = ThreadDecoder()
+
+    def store_refused(self) -> None:
+        """Record the files that were not opened; a photo that had such a file's path before leaves
+        the collection.
+        """
+        if self.plan.refused:
+            with self.store.writing():
+                gone = sum(
+                    self.store.put_failure(found, "skipped", found.problem or "")
+                    for found in self.plan.refused
+                )
+                self.store.raise_generation(gone > 0)
+
+    def run(self, encoder: ImageEncoder, *, batch_size: int, workers: int) -> Iterator[int]:
+        """Embed and store the files to do, one transaction for each batch, and yield after each how
+        many are done.
+
+        As many threads encode as the encoder can use (`pace`), a batch each, and one more batch
+        waits: a crash loses those. A batch is stored meanwhile in the thread that SQLite's
+        connection belongs to.
+        """
+        known, done = self.store.fingerprints(), 0
+        callers, most = pace(encoder)
+        patient = PatientEncoder(encoder)
+        sizes = batch_sizes(len(self.plan.todo), min(batch_size, most or batch_size), callers)
+        loaded = map_ahead(
+            lambda found: self._load(found, encoder, known),
+            self.plan.todo,
+            workers=workers,
+            ahead=batch_size + workers,
+            stop=self.decoder.close,
+        )
+        batches = (
+            [self._with_vector(item, encoder) for item in batch]
+            for batch in _batches(loaded, sizes)
+        )
+        encoded = map_ahead(
+            lambda batch: (batch, self._encode(batch, patient)),
+            batches,
+            workers=callers,
+            ahead=callers + 1,
+            name="encoder",
+        )
+        for batch, rows in encoded:
+            with self.clock.stage("store", f"{len(batch)} photos"):
+                self._store_batch(batch, rows)
+            done += len(batch)
+            yield done
+
+    def _encode(self, batch: _Batch, encoder: PatientEncoder) -> list[Vectors | None]:
+        pictures = [
+            item.prepared
+            for item in batch
+            if isinstance(item, _Loaded) and item.prepared is not None
+        ]
+        if not pictures:
+            return []
+        with self.clock.stage("encode", f"{len(pictures)} photos"):
+            return encoder.encode(pictures)
+
+    def _load(
+        self, found: Found, encoder: ImageEncoder, known: Container[bytes]
+    ) -> _Loaded | _Broken:
+        """Read one file and, unless its content is known, decode and prepare it; runs in any
+        thread.
+        """
+        clock, decoding = self.clock, self.decoding
+        try:
+            with clock.stage("read", found.path):
+                data, fingerprint = read_bytes_and_fingerprint(os.path.join(self.root, found.path))
+            if fingerprint in known:
+                return _Loaded(found, fingerprint)
+            with clock.stage("decode", found.path):
+                image, info = self.decoder.decode(
+                    data, max_pixels=decoding.max_pixels, at_least=decoding.at_least(encoder)
+                )
+            with clock.stage("prepare", found.path):
+                return _Loaded(found, fingerprint, info, encoder.prepare(image))
+        except PhotoError as error:
+            return _Broken(found, str(error))
+        except MemoryError:
+            return _Broken(found, "not enough memory to decode it")
+
+    def _store_batch(self, batch: _Batch, rows: Sequence[Vectors | None]) -> None:
+        """Store the photos and failures of an encoded batch in one transaction."""
+        fresh = iter(rows)
+        with self.store.writing():
+            generation, changed = self.store.generation() + 1, False
+            for item in batch:
+                if isinstance(item, _Broken):
+                    changed |= self._fail(item.found, item.reason)
+                    continue
+                row = next(fresh) if item.prepared is not None else None
+                if item.prepared is not None and row is None:
+                    changed |= self._fail(item.found, TOO_LARGE)
+                    continue
+                changed |= self._keep(
+                    item,
+                    vector=item.vector if row is None else row.astype(np.float16),
+                    generation=generation,
+                )
+            self.store.raise_generation(changed)
+
+    def _with_vector(self, item: _Loaded | _Broken, encoder: ImageEncoder) -> _Loaded | _Broken:
+        """Give a file of known content the vector that the collection has for it.
+
+        It is fetched before anything of the batch is written, since two files may swap their
+        contents; where the holder was already replaced in this run, the file is decoded after all.
+        Runs in the thread of the store.
+        """
+        if isinstance(item, _Broken) or item.prepared is not None:
+            return item
+        same = self.store.photos_with(item.fingerprint)
+        if not same:
+            return self._load(item.found, encoder, frozenset())
+        return replace(item, info=same[0].info, vector=self.store.vector(same[0].photo_id))
+
+    def _keep(self, item: _Loaded, *, vector: Halves | None, generation: int) -> bool:
+        """Store one readable file as unchanged, moved, or new, and return whether a vector was
+        written.
+        """
+        same = self.store.photos_with(item.fingerprint)
+        here = next((photo for photo in same if photo.path == item.found.path), None)
+        moved = next((photo for photo in same if photo.path in self.plan.missing), None)
+        if here:
+            self.store.touch_photo(here.photo_id, item.found)
+            self.counts["unchanged"] += 1
+            return False
+        if moved and self.store.photo_at(item.found.path) is None:
+            self.store.touch_photo(moved.photo_id, item.found)
+            self.plan.missing.discard(moved.path)
+            self.counts["moved"] += 1
+            return False
+        if vector is None or item.info is None or not np.isfinite(vector).all():
+            return self._fail(item.found, NOT_FINITE)
+        self.store.put_photo(
+            item.found, item.fingerprint, item.info, vector=vector, generation=generation
+        )
+        self.counts["indexed"] += 1
+        return True
+
+    def _fail(self, found: Found, reason: str) -> bool:
+        """Store a failure and return whether it took a photo out of the collection."""
+        self.counts["failed"] += 1
+        return self.store.put_failure(found, "failed", reason) > 0
+
+
+def batch_sizes(count: int, most: int, callers: int) -> Iterator[int]:
+    """Yield the sizes of the batches of ``count`` photos: ``most``, and towards the end smaller
+    ones, so that all callers end together.
+    """
+    while count > 0:
+        size = min(most, count if callers == 1 else -(-count // (2 * callers)))
+        yield size
+        count -= size
+
+
+def _batches(items: Iterator[Any], sizes: Iterator[int]) -> Iterator[list[Any]]:
+    return (batch for size in sizes if (batch := list(islice(items, size))))

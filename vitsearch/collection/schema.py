@@ -1,0 +1,120 @@
+"""SQLite as the store uses it: the schema as numbered migrations, how a file is opened, and what
+its errors mean.
+"""
+
+import sqlite3
+from pathlib import Path
+
+MIGRATIONS = (
+    """
+    CREATE TABLE photos (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        path TEXT NOT NULL UNIQUE,
+        size INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL,
+        fingerprint BLOB NOT NULL,
+        width INTEGER NOT NULL,
+        height INTEGER NOT NULL,
+        taken_at TEXT,
+        camera TEXT,
+        latitude REAL,
+        longitude REAL,
+        label TEXT,
+        label_score REAL
+    );
+    CREATE INDEX photos_fingerprint ON photos(fingerprint);
+    CREATE TABLE vectors (
+        photo_id INTEGER PRIMARY KEY REFERENCES photos(id) ON DELETE CASCADE,
+        generation INTEGER NOT NULL,
+        vector BLOB NOT NULL
+    );
+    CREATE INDEX vectors_generation ON vectors(generation);
+    CREATE TABLE failures (
+        path TEXT PRIMARY KEY,
+        state TEXT NOT NULL CHECK (state IN ('failed', 'skipped')),
+        reason TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+    INSERT INTO facts VALUES ('generation', 0);
+    """,
+)
+
+
+RESTORE = "restore it from a backup, or delete its folder and index again"
+
+
+def connect(path: Path, read_only: bool) -> sqlite3.Connection:
+    """Open a file for reading and writing, or only for reading; raises sqlite3.Error."""
+    if not read_only:
+        return _configured(
+            sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False),
+            "PRAGMA journal_mode = WAL",
+        )
+    uri = path.absolute().as_uri()
+    try:
+        return _configured(
+            sqlite3.connect(
+                f"{uri}?mode=ro",
+                uri=True,
+                isolation_level=None,
+                timeout=30,
+                check_same_thread=False,
+            ),
+            "SELECT count(*) FROM sqlite_master",
+        )
+    except sqlite3.OperationalError as error:
+        if (
+            error.sqlite_errorcode & 0xFF
+            not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
+            or not path.exists()
+        ):
+            raise  # a busy file must not be read as one that nobody writes
+        # a folder that may not be written has no room for the shared-memory file that WAL wants;
+        # nobody can be writing there either
+        return _configured(
+            sqlite3.connect(
+                f"{uri}?mode=ro&immutable=1",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+            ),
+            "SELECT count(*) FROM sqlite_master",
+        )
+
+
+def _configured(db: sqlite3.Connection, first: str) -> sqlite3.Connection:
+    try:
+        db.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+        db.execute(first).fetchone()
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute("PRAGMA foreign_keys = ON")
+    except (sqlite3.Error, UnicodeDecodeError):
+        db.close()
+        raise
+    return db
+
+
+def explain(path: Path, failure: sqlite3.Error | UnicodeDecodeError) -> str:
+    """Return what went wrong with a file and what to do, in one line."""
+    error = " ".join(str(failure).split())  # SQLite quotes a damaged schema, line breaks and all
+    code = getattr(failure, "sqlite_errorcode", 0) & 0xFF
+    damage = (
+        isinstance(failure, UnicodeDecodeError) or "no such table" in error or "malformed" in error
+    )
+    if damage or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return f"{path} is damaged ({error}): {RESTORE}"
+    if code == sqlite3.SQLITE_FULL:
+        return (
+            f"the disk of {path} is full: free some space and run again; what was stored "
+            "before is kept"
+        )
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return (
+            f"{path} cannot be opened or written ({error}): check its permissions, or put the "
+            "collection elsewhere with --collection DIR"
+        )
+    if code == sqlite3.SQLITE_BUSY:
+        return f"{path} is busy with another process: try again in a moment"
+    return f"{path} cannot be used ({error}): check the disk; what was stored before is kept"

@@ -1,0 +1,321 @@
+"""The order of results: whatever proposes candidates, the stored vectors decide."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitsearch.arrays import Ids, Vectors, cosine_scores, unit_rows
+from vitsearch.collection.duplicates import collapsed, likeness_to
+from vitsearch.collection.query import check_top_k
+from vitsearch.collection.store import StoredRows
+from vitsearch.errors import QueryError
+from vitsearch.filters import Where, parse_where
+from vitsearch.index.candidates import Proposal
+from vitsearch.types import SearchResult
+
+# -- What is wanted of a search, apart from the query itself ---------------------------------------
+
+# the most alike photos that are put in order of marginal relevance at a time, so that pages fit
+# together
+WINDOW = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How many results, from which place on, of which photos, how alike, how different from each
+    other.
+
+    ``top_k`` None asks for all that reach ``min_score``. ``diverse`` from 0 to 1 trades likeness to
+    the query for difference from the results before (maximal marginal relevance, Carbonell and
+    Goldstein 1998), among the 200 most alike, then among the next 200, and so on. ``collapse`` is
+    the cosine from which two photos count as one, or None. Raises QueryError for a number outside
+    its range.
+    """
+
+    top_k: int | None = 10
+    offset: int = 0
+    where: Where | None = None
+    min_score: float | None = None
+    diverse: float = 0.0
+    collapse: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.top_k is not None:
+            check_top_k(self.top_k)
+        elif self.min_score is None:
+            raise QueryError(
+                "say how many results are wanted (top_k, at least 1), or from which score on "
+                "(min_score)"
+            )
+        if (
+            isinstance(self.offset, bool)
+            or not isinstance(self.offset, int | np.integer)
+            or self.offset < 0
+        ):
+            raise QueryError(
+                f"the offset is the number of results to pass over, 0 or more, not {self.offset!r}"
+            )
+        if self.min_score is not None and not -1 <= self.min_score <= 1:
+            raise QueryError(f"a score is a cosine from -1 to 1, not {self.min_score}")
+        if not 0 <= self.diverse <= 1:
+            raise QueryError(
+                f"diverse is from 0 (most alike) to 1 (most different), not {self.diverse}"
+            )
+        if self.collapse is not None and not 0 < self.collapse <= 1:
+            raise QueryError(f"photos collapse from a cosine above 0 up to 1, not {self.collapse}")
+
+    @property
+    def end(self) -> float:
+        """The place after the last result wanted."""
+        return math.inf if self.top_k is None else self.offset + self.top_k
+
+    @property
+    def needed(self) -> float:
+        """How many of the most alike photos decide the results: whole windows where they are put in
+        another order.
+        """
+        return (
+            math.ceil(self.end / WINDOW) * WINDOW
+            if self.diverse and self.end < math.inf
+            else self.end
+        )
+
+
+def as_where(where: str | Where | None) -> Where | None:
+    """Return a filter that may be written as text; raises QueryError."""
+    return parse_where(where) if isinstance(where, str) else where
+
+
+# -- The order of results: whatever proposes candidates, the stored vectors decide -----------------
+
+# candidates asked for beyond the results wanted: some may have been removed since the index was
+# built
+SPARE = 8
+# where the last candidate is this near to the last result, one not proposed may belong before it,
+# by score or by path
+TIE = 1e-6
+FIRST = 100  # results asked for at first where all that reach a score are wanted
+TOGETHER = 256  # queries that an index is asked for at once
+
+Asked = tuple[Vectors, frozenset[int]]  # a unit vector (dim,) and the ids to leave out
+
+
+class Candidates(Protocol):
+    """What proposes, in one state of the collection."""
+
+    @property
+    def most(self) -> float:
+        """How many candidates can be asked for."""
+
+    @property
+    def at_once(self) -> bool:
+        """Whether many queries are answered faster together than one by one."""
+
+    def propose(self, queries: Vectors, wanted: int) -> list[list[Proposal]]:
+        """Return for each of the ``(m, dim)`` queries what each source proposes for ``wanted``
+        results.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A result with what later steps need of it."""
+
+    result: SearchResult
+    raw: bytes
+    fingerprint: bytes
+
+
+class Ranking:
+    """Puts what is proposed in order by the stored vectors, of ``dim`` numbers each."""
+
+    def __init__(self, stored: StoredRows, dim: int) -> None:
+        self._stored, self._dim = stored, dim
+
+    def find(
+        self, queries: Sequence[Asked], wish: Wish, sources: Candidates
+    ) -> list[list[SearchResult]]:
+        """Return the results for each (unit vector, ids to leave out); raises QueryError where
+        ``sources`` cannot propose enough.
+        """
+        found: list[list[SearchResult]] = []
+        for start in range(0, len(queries), TOGETHER):
+            some = queries[start : start + TOGETHER]
+            firsts = _first_proposals(some, wish, sources)
+            found += [
+                self._one(asked, wish, sources, first)
+                for asked, first in zip(some, firsts, strict=True)
+            ]
+        return found
+
+    def _one(
+        self, asked: Asked, wish: Wish, sources: Candidates, first: list[Proposal] | None
+    ) -> list[SearchResult]:
+        pool = wish.needed
+        while True:
+            hits = self._nearest(asked, pool, sources=sources, least=wish.min_score, first=first)
+            rows = (
+                self._rows_of(hits)
+                if wish.collapse or wish.diverse
+                else np.empty((0, self._dim), dtype=np.float32)
+            )
+            kept = (
+                collapsed(rows, [hit.fingerprint for hit in hits], wish.collapse)
+                if wish.collapse
+                else list(range(len(hits)))
+            )
+            if len(kept) >= wish.needed or len(hits) < pool:  # enough, or there are no more
+                break
+            pool, first = 4 * pool, None
+        kept = kept[: int(min(wish.needed, len(kept)))]
+        if wish.diverse:
+            scores = np.array([hits[place].result.score for place in kept])
+            kept = [kept[place] for place in marginal_order(rows[kept], scores, wish.diverse)]
+        return [hits[place].result for place in kept[wish.offset : int(min(wish.end, len(kept)))]]
+
+    def _nearest(
+        self,
+        asked: Asked,
+        count: float,
+        *,
+        sources: Candidates,
+        least: float | None,
+        first: list[Proposal] | None,
+    ) -> list[Hit]:
+        """Return the ``count`` best hits of at least a score, best first, equal scores in order of
+        path.
+        """
+        vector, left_out = asked
+        wanted = _first_wanted(count, left_out, sources)
+        while True:
+            proposed, first = first or sources.propose(vector[None], wanted)[0], None
+            hits = self._rescored(np.concatenate([ids for ids, _ in proposed]), vector, left_out)
+            above = [
+                hit
+                for hit in hits
+                if least is None or np.float32(hit.result.score) >= np.float32(least)
+            ]
+            if _is_settled(
+                _reach(proposed, hits), hits, count, least=least, enough=len(above) <= wanted
+            ):
+                return above[: int(min(count, len(above)))]
+            if wanted >= sources.most:
+                raise QueryError(
+                    f"these results take more than the {sources.most:,} candidates that can be "
+                    "asked for here: ask for fewer, for a higher "
+                    "min_score, or for less with where"
+                )
+            wanted = int(min(4 * wanted, sources.most))
+
+    def _rows_of(self, hits: Sequence[Hit]) -> Vectors:
+        return (
+            unit_rows(self._stored.halves([hit.raw for hit in hits]))
+            if hits
+            else np.empty((0, self._dim), dtype=np.float32)
+        )
+
+    def _rescored(self, ids: Ids, vector: Vectors, left_out: frozenset[int]) -> list[Hit]:
+        """Return the hits of the candidate ids that are (still) in the collection, exactly scored,
+        best first.
+        """
+        rows = [row for row in self._stored.rows(ids.tolist()) if row[0] not in left_out]
+        if not rows:
+            return []
+        scores = cosine_scores(self._stored.halves([row[2] for row in rows]), vector)
+        hits = [
+            Hit(SearchResult(path, float(score), photo_id), raw, fingerprint)
+            for (photo_id, path, raw, fingerprint), score in zip(rows, scores, strict=True)
+        ]
+        return sorted(hits, key=lambda hit: (-hit.result.score, hit.result.path))
+
+
+def _first_wanted(count: float, left_out: frozenset[int], sources: Candidates) -> int:
+    return int(
+        min((FIRST if count == math.inf else int(count)) + len(left_out) + SPARE, sources.most)
+    )
+
+
+def _first_proposals(
+    queries: Sequence[Asked], wish: Wish, sources: Candidates
+) -> list[list[Proposal] | None]:
+    """Return what is proposed first for each query; an index is asked for many at once, which takes
+    a fraction of the time.
+    """
+    found: list[list[Proposal] | None] = [None] * len(queries)
+    if not sources.at_once:
+        return found
+    wanted = [_first_wanted(wish.needed, left_out, sources) for _, left_out in queries]
+    for count in sorted(set(wanted)):
+        places = [place for place, one in enumerate(wanted) if one == count]
+        vectors = np.stack([queries[place][0] for place in places])
+        for place, proposed in zip(places, sources.propose(vectors, count), strict=True):
+            found[place] = proposed
+    return found
+
+
+def _reach(proposed: Sequence[Proposal], hits: Sequence[Hit]) -> float:
+    """Return the highest score that a row which no source has proposed is expected to have, -inf
+    where all were proposed.
+
+    That is the lowest of what a source has proposed: of each by itself, for one may have given all
+    its far rows and another few near ones.
+    """
+    scores = {hit.result.photo_id: hit.result.score for hit in hits}
+    lowest = (
+        min((scores[one] for one in ids.tolist() if one in scores), default=np.inf)
+        for ids, more in proposed
+        if more
+    )
+    return max(lowest, default=-np.inf)
+
+
+def _is_settled(
+    reach: float, hits: Sequence[Hit], count: float, *, least: float | None, enough: bool
+) -> bool:
+    """Return whether no row that was not proposed can belong among the ``count`` best hits of at
+    least a score.
+
+    ``enough`` says that the index was asked for as many results as there are, or for more: its own
+    order is rough.
+    """
+    if reach == -np.inf or (least is not None and reach < least - TIE and enough):
+        return True
+    return len(hits) >= count and reach < hits[int(count) - 1].result.score - TIE
+
+
+def marginal_order(rows: Vectors, scores: NDArray[np.float64], diverse: float) -> list[int]:
+    """Return the places of the ``(n, dim)`` unit rows in order of marginal relevance, window by
+    window, equal ones as they came.
+
+    Next comes the row with the highest ``(1 - diverse) * score - diverse * likeness``, the likeness
+    to the most alike row before it.
+    """
+    order: list[int] = []
+    wide = rows.astype(np.float64)
+    for start in range(0, len(rows), WINDOW):
+        some = slice(start, start + WINDOW)
+        # rounded, so that equal rows are equally alike
+        likest = (wide[some] @ wide[:start].T).max(axis=1).astype(np.float32) if start else None
+        order += [
+            start + place for place in _marginal_window(rows[some], scores[some], likest, diverse)
+        ]
+    return order
+
+
+def _marginal_window(
+    rows: Vectors, scores: NDArray[np.float64], likest: NDArray[np.float32] | None, diverse: float
+) -> list[int]:
+    chosen: list[int] = []
+    while len(chosen) < len(rows):
+        value = (1 - diverse) * scores - (
+            0 if likest is None else diverse * likest.astype(np.float64)
+        )
+        value[chosen] = -np.inf
+        chosen.append(int(value.argmax()))
+        likeness = likeness_to(rows[chosen[-1]], rows)
+        likest = likeness if likest is None else np.maximum(likest, likeness)
+    return chosen

@@ -1,0 +1,446 @@
+"""Indexing a folder, from the walk to the renamed index.
+
+walk -> only new or changed (plan) -> read, decode, encode, store batch by batch (pipeline)
+     -> remove the missing -> rebuild the index aside -> rename
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from vitsearch.collection.config import (
+    DELTA,
+    MAIN,
+    Settings,
+    check_fingerprint,
+    collection_folder,
+    disk_errors,
+    photo_root,
+    read_settings,
+    write_settings,
+    writer_lock,
+)
+from vitsearch.collection.decoding import choose_decoding, decode_limit, record_decoding
+from vitsearch.collection.diff import Plan, make_plan
+from vitsearch.collection.duplicates import LOOKALIKE, lookalike_threshold
+from vitsearch.collection.maintain import Upkeep, text_like_queries
+from vitsearch.collection.pipeline import Pipeline
+from vitsearch.collection.profile import Clock, trace_file
+from vitsearch.collection.store import PhotoStore
+from vitsearch.encoders import load_encoder
+from vitsearch.encoders.base import ImageEncoder, pace, release, tune
+from vitsearch.encoders.identity import check_golden, golden_vectors
+from vitsearch.errors import CollectionError, CollectionNotFound, EncoderMismatch
+from vitsearch.index import check_recipe, remove_shadow
+from vitsearch.index.recipe import Recipe, load_recipe
+from vitsearch.photos import MAX_PIXELS, WalkOptions, photo_decoder, walk
+from vitsearch.types import Found, IndexReport, Progress
+
+DEFAULT_ENCODER = "mini"
+DEFAULT_RECIPE = "auto"
+
+
+# -- Looking for the photo files of a folder, and what is to be done with them ---------------------
+
+
+class Looking:
+    """One walk of a photo folder; nothing is listed before it is asked for, and nothing is kept of
+    what is unchanged.
+    """
+
+    def __init__(self, root: Path, options: WalkOptions) -> None:
+        self.root = root
+        self._unreadable: list[str] = []
+        self._files: Iterator[Found] = walk(
+            root, options, on_unreadable=lambda path, reason: self._unreadable.append(path)
+        )
+
+    def check_some(self) -> None:
+        """Raise CollectionError where the folder holds no photo file."""
+        first = next(self._files, None)
+        if first is None:
+            note = (
+                f" ({len(self._unreadable)} folders could not be read)" if self._unreadable else ""
+            )
+            raise CollectionError(
+                f"no photos found in {self.root}{note}: looked for jpg, png, webp, tiff, bmp, "
+                "gif, ppm, jp2 and heic"
+            )
+        self._files = chain([first], self._files)
+
+    def plan(self, store: PhotoStore, *, retry: bool, folder: str | os.PathLike[str]) -> Plan:
+        """Return what is to be done for the collection in ``store``; ``folder`` is for temporary
+        files.
+        """
+        with closing(store.stats()) as photos, closing(store.failure_stats()) as failures:
+            return make_plan(
+                self._files,
+                photos,
+                failures,
+                unreadable=self._unreadable,
+                retry=retry,
+                folder=folder,
+            )
+
+
+# -- A collection is not emptied by mistake --------------------------------------------------------
+
+
+def check_loss(plan: Plan, photos: Path, folder: Path, *, last_root: str, root: str) -> None:
+    """Raise CollectionError rather than empty a collection because a disk is not mounted or another
+    folder was named.
+
+    ``root`` is the text of the photo folder's path, ``last_root`` the one that the collection in
+    ``folder`` was last indexed from.
+    """
+    if not plan.loses_all:
+        return
+    if plan.seen == 0:
+        raise CollectionError(
+            f"{photos} holds no photos now, its collection holds {plan.known}: is the disk "
+            "mounted? nothing was removed; "
+            f"to start over delete {folder}"
+        )
+    if last_root != root and folder.resolve().parent != photos.resolve():
+        raise CollectionError(
+            f"{folder} is the collection of {last_root}, and none of its {plan.known} photos is "
+            f"in {photos}: "
+            "name that folder, or another --collection DIR; nothing was removed"
+        )
+
+
+# -- One run of indexing ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Options:
+    device: str
+    dtype: str
+    runtime: str
+    batch_size: int
+    workers: int
+    walk: WalkOptions
+    retry: bool
+    max_pixels: int
+    exact_decode: bool | None
+    decode_timeout: float | None
+    profile: Path | None
+
+
+def index_folder(  # noqa: PLR0913  one keyword for each flag of the command line, so that neither has to be learned twice
+    photos: str | os.PathLike[str],
+    *,
+    collection: str | os.PathLike[str] | None = None,
+    encoder: str | ImageEncoder | None = None,
+    recipe: str | Recipe | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    runtime: str = "auto",
+    batch_size: int = 32,
+    workers: int | None = None,
+    exclude: Sequence[str] = (),
+    include_hidden: bool = False,
+    follow_symlinks: bool = False,
+    retry: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    exact_decode: bool | None = None,
+    decode_timeout: float | None = None,
+    profile: str | os.PathLike[str] | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> IndexReport:
+    """Bring the collection of a photo folder up to date, making it where there is none, and return
+    what was done.
+
+    Only new and changed files are embedded; moved ones keep their vector; those that are gone
+    leave. ``encoder`` is a name or an object (None: the collection's, for a new one ``mini``),
+    ``recipe`` a name, a TOML file or a `Recipe` (None: the collection's, ``auto``). ``device``,
+    ``dtype`` and ``runtime`` are those of `load_encoder`; on a CPU, runtime auto makes the model's
+    export where there is none. ``batch_size`` photos are encoded and stored at a time, ``workers``
+    threads decode (None: one a core), ``retry`` tries failed files again, ``max_pixels`` is the
+    largest width times height that is decoded, ``progress`` is called as the run goes on. JPEGs
+    much larger than the encoder's input are decoded at a reduced size, which moves a vector by a
+    cosine of 0.005 at most, unless ``exact_decode`` (None: as the collection's other photos);
+    ``profile`` is a JSON file for a trace of the run (`chrome://tracing`). With ``decode_timeout``,
+    in seconds, photos are decoded in child processes: one that takes longer or crashes its decoder
+    fails alone. A run that is stopped loses the batches that are being encoded or wait for it, and
+    the next goes on. Raises CollectionError, CollectionLocked, EncoderError, EncoderMismatch,
+    RecipeError; a photo that cannot be read is recorded, not raised.
+    """
+    if batch_size < 1 or (workers is not None and workers < 1) or max_pixels < 1:
+        raise CollectionError("batch size, workers and the pixel cap must be at least 1")
+    root = photo_root(photos)
+    folder = collection_folder(root, collection)
+    chosen = load_recipe(recipe) if isinstance(recipe, str | os.PathLike) else recipe
+    ways = WalkOptions(tuple(exclude), include_hidden, follow_symlinks, frozenset({folder}))
+    options = _Options(
+        device=device,
+        dtype=dtype,
+        runtime=runtime,
+        batch_size=batch_size,
+        workers=workers or os.cpu_count() or 1,
+        walk=ways,
+        retry=retry,
+        max_pixels=max_pixels,
+        exact_decode=exact_decode,
+        decode_timeout=decode_limit(decode_timeout),
+        profile=trace_file(profile),
+    )
+    return _Run(root, folder, options, encoder=encoder, recipe=chosen, progress=progress).whole()
+
+
+class _Run:
+    """One run of indexing: the collection's folder, its store, and the counts so far."""
+
+    def __init__(
+        self,
+        root: Path,
+        folder: Path,
+        options: _Options,
+        *,
+        encoder: str | ImageEncoder | None,
+        recipe: Recipe | None,
+        progress: Callable[[Progress], None],
+    ) -> None:
+        self.root, self.folder, self.options, self.progress = root, folder, options, progress
+        self.asked_encoder, self.asked_recipe = encoder, recipe
+        self.counts = dict.fromkeys(
+            ("indexed", "unchanged", "moved", "removed", "skipped", "failed"), 0
+        )
+        self.load_seconds = 0.0
+        self.clock = Clock(traces=options.profile is not None)
+        self._encoder: ImageEncoder | None = None
+
+    def whole(self) -> IndexReport:
+        """Do everything, in order."""
+        started = time.perf_counter()
+        self.progress(Progress("looking", 0, None))
+        looking = Looking(self.root, self.options.walk)
+        if self._known_settings() is None:
+            looking.check_some()
+            encoder = self._loaded_encoder(
+                None
+            )  # before the first trace on disk, so that a wrong name leaves none
+            check_recipe(self.asked_recipe or load_recipe(DEFAULT_RECIPE), encoder.dim)
+        with (
+            writer_lock(self.folder),
+            disk_errors(self.folder),
+            closing(PhotoStore(self.folder / "photos.db")) as store,
+        ):
+            settings = self._same_encoder(self._known_settings() or self._created(store))
+            if (
+                store.fact("golden") is None
+            ):  # photos.db was lost: the index beside it counts the changes of another file
+                self._start(store, settings)
+            with closing(self._planned(store, looking)) as plan:
+                settings = self._carried_out(store, plan, settings)
+            with self.clock.stage("build"):
+                self._rebuild(store, settings)
+            total = store.count()
+            store.checkpoint()
+        seconds = time.perf_counter() - started - self.load_seconds
+        if not total:
+            broken = self.counts["failed"] + self.counts["skipped"]
+            raise CollectionError(
+                f"none of the {broken} files in {self.root} could be read: `vitsearch failures "
+                f"{self.root}` lists why"
+            )
+        callers = pace(self._encoder)[0] if self._encoder else 1
+        stages = self.clock.report(
+            wall=seconds, workers=self.options.workers, callers=callers, trace=self.options.profile
+        )
+        return IndexReport(
+            **self.counts,
+            seconds=seconds,
+            load_seconds=self.load_seconds,
+            total=total,
+            stages=stages,
+        )
+
+    def _carried_out(self, store: PhotoStore, plan: Plan, settings: Settings) -> Settings:
+        """Do what is planned, and return the settings with what this run was asked for."""
+        check_loss(plan, self.root, self.folder, last_root=settings.root, root=self._root_text())
+        if (
+            self.asked_recipe or plan.todo or plan.missing
+        ):  # before the work of embedding, but not where there is nothing to build
+            check_recipe(self.asked_recipe or self._recipe(settings), settings.dim)
+        settings = self._updated(settings)
+        self._embed(store, plan, settings)
+        self._clear(store, plan)
+        return settings
+
+    # -- before anything is written ----------------------------------------------------------------
+
+    def _known_settings(self) -> Settings | None:
+        try:
+            return read_settings(self.folder, self.root)
+        except CollectionNotFound:
+            return None
+
+    def _same_encoder(self, settings: Settings) -> Settings:
+        """Return the settings when the asked encoder is the collection's, perhaps a folder that
+        moved; raises EncoderMismatch.
+        """
+        asked = self.asked_encoder
+        if asked is None or asked == settings.encoder:
+            return settings
+        if isinstance(asked, str) and not (
+            asked.startswith("local-dir:") and settings.encoder.startswith("local-dir:")
+        ):
+            raise EncoderMismatch(
+                f"{self.folder} was made with {settings.encoder}, not with {asked}: "
+                "leave out --encoder, or index into another --collection DIR"
+            )
+        return replace(settings, encoder=self._loaded_encoder(settings).name)
+
+    def _loaded_encoder(self, settings: Settings | None) -> ImageEncoder:
+        """Return the encoder, loaded at first use and held against the settings and
+        nothing else.
+        """
+        if self._encoder is None:
+            started = time.perf_counter()
+            self.progress(Progress("loading", 0, None))
+            asked = self.asked_encoder or (settings.encoder if settings else DEFAULT_ENCODER)
+            dtype = (
+                settings.dtype if settings and self.options.dtype == "auto" else self.options.dtype
+            )
+            self._encoder = self._load(asked, dtype) if isinstance(asked, str) else asked
+            self.load_seconds += time.perf_counter() - started
+        if settings:
+            check_fingerprint(self.folder, settings, self._encoder)
+        return self._encoder
+
+    def _load(self, name: str, dtype: str) -> ImageEncoder:
+        """Return the encoder of that name for many pictures; on a CPU it is exported, so that each
+        search later starts without torch.
+        """
+        how = self.options
+        return load_encoder(
+            name, how.device, dtype, runtime=how.runtime, export=True, bulk=True, tell=self._tell
+        )
+
+    def _tell(self, note: str) -> None:
+        self.progress(Progress("loading", 0, None, note=note))
+
+    # -- settings and plan -------------------------------------------------------------------------
+
+    def _created(self, store: PhotoStore) -> Settings:
+        """Write the first ``collection.json`` and the golden vectors."""
+        if store.count():
+            raise CollectionError(
+                f"{self.folder} holds photos but no collection.json: restore that file, or "
+                "delete "
+                "the folder and index again"
+            )
+        encoder = self._loaded_encoder(None)
+        recipe = self.asked_recipe or load_recipe(DEFAULT_RECIPE)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        dtype = str(getattr(encoder, "dtype", "float32"))
+        settings = Settings(
+            encoder.name,
+            encoder.fingerprint,
+            dtype,
+            encoder.dim,
+            recipe.to_dict(),
+            now,
+            self._root_text(),
+        )
+        write_settings(self.folder, settings)
+        return settings
+
+    def _start(self, store: PhotoStore, settings: Settings) -> None:
+        """Give a new database the golden vectors and the threshold of look-alikes, and take away an
+        index that is not of it.
+        """
+        encoder = self._loaded_encoder(settings)
+        started = time.perf_counter()
+        golden = golden_vectors(encoder)
+        self.load_seconds += time.perf_counter() - started
+        remove_shadow(self.folder / MAIN)
+        remove_shadow(self.folder / DELTA)
+        with store.writing():
+            store.put_fact("golden", golden.astype("<f4").tobytes())
+            store.put_fact(LOOKALIKE, str(lookalike_threshold(settings.encoder)))
+
+    def _updated(self, settings: Settings) -> Settings:
+        """Return the settings with what this run was asked for, stored where that is new."""
+        recipe = self.asked_recipe.to_dict() if self.asked_recipe else settings.recipe
+        wanted = replace(settings, recipe=recipe, root=self._root_text())
+        if wanted != self._known_settings():
+            write_settings(self.folder, wanted)
+        return wanted
+
+    def _root_text(self) -> str:
+        return (
+            os.path.abspath(self.root)
+            .encode("utf-8", "surrogateescape")
+            .decode("utf-8", "backslashreplace")
+        )
+
+    def _recipe(self, settings: Settings) -> Recipe:
+        return Recipe.from_dict(settings.recipe, source=str(self.folder / "collection.json"))
+
+    def _planned(self, store: PhotoStore, looking: Looking) -> Plan:
+        with self.clock.stage("walk"):
+            plan = looking.plan(store, retry=self.options.retry, folder=self.folder)
+        self.counts.update(unchanged=plan.unchanged, skipped=plan.skipped, failed=plan.still_failed)
+        return plan
+
+    # -- the pipeline ------------------------------------------------------------------------------
+
+    def _embed(self, store: PhotoStore, plan: Plan, settings: Settings) -> None:
+        """Read, encode and store what is new, one transaction a batch."""
+        decoding = choose_decoding(store, self.options.exact_decode, self.options.max_pixels)
+        pipeline = Pipeline(
+            self.root, store, plan, counts=self.counts, decoding=decoding, clock=self.clock
+        )
+        pipeline.store_refused()
+        if not plan.todo:
+            return
+        encoder = self._loaded_encoder(settings)
+        self._check_golden(store, settings, encoder)
+        tune(encoder, self.options.batch_size, photos=len(plan.todo), tell=self._tell)
+        self.progress(
+            Progress("embedding", 0, len(plan.todo), note=record_decoding(store, decoding))
+        )
+        with closing(photo_decoder(self.options.decode_timeout)) as pipeline.decoder:
+            for done in pipeline.run(
+                encoder, batch_size=self.options.batch_size, workers=self.options.workers
+            ):
+                self.progress(Progress("embedding", done, len(plan.todo), self.counts["failed"]))
+        release(encoder)  # building an index takes memory of its own
+
+    def _check_golden(self, store: PhotoStore, settings: Settings, encoder: ImageEncoder) -> None:
+        started = time.perf_counter()
+        stored = store.fact("golden")
+        if isinstance(stored, bytes):
+            check_golden(encoder, np.frombuffer(stored, dtype="<f4").reshape(-1, settings.dim))
+        self.load_seconds += time.perf_counter() - started
+
+    # -- after the photos --------------------------------------------------------------------------
+
+    def _clear(self, store: PhotoStore, plan: Plan) -> None:
+        """Remove the photos whose files are gone, and the failures of files that are gone."""
+        if plan.missing or plan.stale_failures:
+            with store.writing():
+                self.counts["removed"] = store.remove_photos(sorted(plan.missing))
+                store.forget_failures(plan.stale_failures)
+                store.raise_generation(self.counts["removed"] > 0)
+
+    def _rebuild(self, store: PhotoStore, settings: Settings) -> None:
+        """Bring the index up to date with the stored vectors and the settings' recipe."""
+        Upkeep(
+            self.folder,
+            store,
+            settings.dim,
+            settings.encoder_fingerprint,
+            self._recipe(settings),
+            texts=lambda: text_like_queries(self._loaded_encoder(settings)),
+            tell=lambda note: self.progress(Progress("building", 0, None, note=note)),
+        ).bring_up_to_date()

@@ -1,0 +1,224 @@
+"""Whether a text is written in another language than English; the words are in
+``language.toml``.
+"""
+
+import re
+import tomllib
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+MULTILINGUAL = "open_clip:ViT-B-16-SigLIP2/webli"  # small, and made for many languages
+ENOUGH = 2  # points: one sure word, or two small ones
+_READ = 1000  # characters that are looked at: a language shows early
+_SHOWN = 60
+_WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
+# names have them too, so together they are worth one
+_JOINTS = frozenset(
+    [
+        "de",
+        "del",
+        "della",
+        "di",
+        "da",
+        "dos",
+        "das",
+        "du",
+        "la",
+        "las",
+        "le",
+        "les",
+        "el",
+        "los",
+        "van",
+        "von",
+        "der",
+    ]
+)
+_ELIDED = re.compile(r"\b(?:l|d|qu|dell|all|nell|sull|dall|un)'(?=\w{3})", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What is known about words: the languages of the sure and of the small ones, and what English
+    borrows and has.
+    """
+
+    sure: Mapping[str, list[str]]
+    small: Mapping[str, list[str]]
+    phrases: re.Pattern[str]
+    accented: frozenset[str]
+    english: frozenset[str]
+
+
+def readable(text: str) -> str:
+    """Return a text whose bytes that were not UTF-8 (surrogates, from a terminal of another
+    encoding) are question marks.
+    """
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def unread_notes(texts: Sequence[str], encoder: Any) -> dict[str, str]:
+    """Return what the user of an encoder should know about these texts: notes under "language" and
+    "length"; none where all is well.
+
+    The encoder's facts ``english_only`` and ``is_cut`` are asked where it has them (see
+    `encoders.protocol.Encoder`).
+    """
+    notes = {}
+    if getattr(encoder, "english_only", False) and (note := language_note(texts, encoder.name)):
+        notes["language"] = note
+    is_cut = getattr(encoder, "is_cut", None)
+    cut = [_shortened(text) for text in texts if is_cut(text)] if is_cut else []
+    if cut:
+        more = f" and {len(cut) - 3} more" if len(cut) > 3 else ""
+        notes["length"] = (
+            f"{encoder.name} reads only the beginning of what is too long for it: "
+            f"{', '.join(map(repr, cut[:3]))}{more}"
+        )
+    return notes
+
+
+def language_note(texts: Iterable[str], encoder: str) -> str | None:
+    """Return one line about the first text that is not English, for the user of an encoder that
+    knows English only, or None.
+    """
+    found = next((text for text in texts if not_english(text)), None)
+    if found is None:
+        return None
+    return (
+        f"{_shortened(found)!r} looks like another language than English, and {encoder} knows "
+        "English only: "
+        f"index with a multilingual model, such as --encoder {MULTILINGUAL}"
+    )
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN].rstrip()}..."
+
+
+def not_english(text: str) -> bool:
+    """Return whether a text is very probably in another language than English.
+
+    Letters of another script than Latin tell at once. In Latin script words do: one that English
+    does not have, two small ones of one language, or accents that English does not write. Names and
+    what English borrows do not count, and in doubt a text is English.
+    """
+    text = unicodedata.normalize("NFC", text[:_READ])
+    if not text.isascii() and _other_script(text):
+        return True
+    return _points(text) >= ENOUGH and _points(_without_borrowed(text)) >= ENOUGH
+
+
+def _other_script(text: str) -> bool:
+    """Return whether there are letters of another script: any but Greek ones, which formulas use,
+    or half of all.
+    """
+    letters = [
+        char
+        for char in unicodedata.normalize("NFKC", text)
+        if char.isalpha() and unicodedata.category(char) != "Lm"
+    ]
+    other = [
+        name
+        for name in (unicodedata.name(char, "") for char in letters)
+        if not name.startswith("LATIN ")
+    ]
+    return any(not name.startswith(("GREEK ", "MICRO ")) for name in other) or (
+        bool(other) and 2 * len(other) >= len(letters)
+    )
+
+
+def _points(text: str) -> int:
+    """Return how much speaks for the likeliest other language, less what speaks for English."""
+    known = _words()
+    words = list(dict.fromkeys(_split(text)))  # a word counts once
+    later = [word for word in words[1:] if len(word) > 3]
+    title = bool(later) and all(
+        word != word.lower() for word in later
+    )  # then the first word is a name too
+    points, anywhere = dict[str, int](), 0
+    for place, word in enumerate(words):
+        low = word.lower()
+        name = word != low and (title or place > 0)
+        if low in known.accented:
+            continue
+        worth, languages = (
+            (2, known.sure[low]) if low in known.sure else (1, known.small.get(low, []))
+        )
+        if not languages and _is_accented(low):
+            anywhere += 1 if word != low else 2
+        if low in _JOINTS and (_before_name(words, place) or _JOINTS.intersection(words[:place])):
+            continue
+        for language in languages:
+            if (
+                not name or language == "de"
+            ):  # a name tells nothing, but German writes its nouns like names
+                points[language] = points.get(language, 0) + worth
+    return anywhere + max(points.values(), default=0) - sum(word in known.english for word in words)
+
+
+def _split(text: str) -> list[str]:
+    """Return the words of a text as they are written, without what is elided."""
+    text = text.replace("’", "'")
+    return _WORD.findall(
+        _ELIDED.sub(" ", text.lower() if text.isupper() else text)
+    )  # where all are capitals they say nothing
+
+
+def _without_borrowed(text: str) -> str:
+    """Return a text without the phrases that English takes from elsewhere."""
+    folded = _without_accents(text).replace("’", "'").lower()
+    if len(folded) == len(text):
+        for found in _words().phrases.finditer(folded):
+            text = text[: found.start()] + " " * len(found[0]) + text[found.end() :]
+    return text
+
+
+def _before_name(words: list[str], place: int) -> bool:
+    return place + 1 < len(words) and words[place + 1][0].isupper()
+
+
+def _is_accented(word: str) -> bool:
+    """Return whether a word has Latin letters that plain English does not write; ligatures and wide
+    forms are plain letters.
+    """
+    if word.isascii():
+        return False
+    odd = [char for char in unicodedata.normalize("NFKC", word) if not char.isascii()]
+    return any(unicodedata.name(char, "").startswith("LATIN ") for char in odd)
+
+
+def _without_accents(text: str) -> str:
+    return "".join(
+        char for char in unicodedata.normalize("NFD", text) if not unicodedata.combining(char)
+    )
+
+
+@cache
+def _words() -> Words:
+    data = tomllib.loads(files("vitsearch").joinpath("language.toml").read_text(encoding="utf-8"))
+    english = data["english"]
+    phrases = "|".join(
+        re.escape(" ".join(phrase.split())) for phrase in english["phrases"].split(";")
+    )
+    return Words(
+        sure=_by_word(data["sure"]),
+        small=_by_word(data["small"]),
+        phrases=re.compile(rf"\b(?:{phrases})\b"),
+        accented=frozenset(english["accented"].split()),
+        english=frozenset(english["words"].split()),
+    )
+
+
+def _by_word(table: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the languages of each word."""
+    turned: dict[str, list[str]] = {}
+    for language, words in table.items():
+        for word in set(words.split()):
+            turned.setdefault(word, []).append(language)
+    return turned

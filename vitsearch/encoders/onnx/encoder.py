@@ -1,0 +1,159 @@
+"""An exported CLIP or SigLIP model on ONNX Runtime: the same preprocessing and tokens as on
+PyTorch, which is not imported.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from PIL import Image
+
+from vitsearch.arrays import unit_rows
+from vitsearch.encoders.base import Vectors
+from vitsearch.encoders.onnx.session import (
+    PICTURES_A_CALL,
+    Cores,
+    in_company,
+    open_graph,
+    trim_memory,
+)
+from vitsearch.encoders.preprocess import Box, Preprocess, normalise, prepare, seen_region
+from vitsearch.encoders.tokenizer import PortableTokenizer, TextReader, rules_from
+from vitsearch.errors import EncoderError
+
+if TYPE_CHECKING:
+    from vitsearch.encoders.torch_encoder import TorchEncoder
+
+IMAGE_BATCH = 16
+TEXT_BATCH = 64
+TOKENIZER = "tokenizer.json"
+IMAGE = "image.onnx"
+TEXT = "text.onnx"
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class OnnxEncoder:
+    """An ``Encoder`` around the two graphs of an export; safe to use from several threads, each
+    graph opened when it is first needed.
+
+    In float32 it has the fingerprint of the same model on PyTorch: an export is kept only where the
+    vectors of both agree within 1e-4 (most differ by 1e-6), far less than the 5e-4 by which
+    float16, as a collection stores them, moves a vector. So a collection opens with either. int8
+    has its own. There, one picture or text is run at a time: the activations are quantised by the
+    range of all that is computed together, and a vector must not depend on its neighbours.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        facts: Mapping[str, Any],
+        in_torch: Callable[[], "TorchEncoder"],
+        cores: Cores | None = None,
+    ) -> None:
+        self.name = name
+        self.folder = folder
+        self.dim: int = facts["dim"]
+        self.logit_scale: float = facts["logit_scale"]
+        self.logit_bias: float | None = facts["logit_bias"]
+        self.dtype: str = facts["dtype"]
+        self.fingerprint: str = facts["fingerprint"]
+        self.device = "cpu"
+        self.preprocess = preprocess_from(facts["preprocess"])
+        self.decode_at_least = self.preprocess.decode_at_least
+        self.in_torch = in_torch
+        self._rules: Mapping[str, Any] | None = facts["tokens"]
+        self._cores = cores or Cores()
+        self.callers = self._cores.callers
+        self.pictures_a_call = PICTURES_A_CALL if self.callers > 1 else None
+        self._locks = {part: threading.Lock() for part in (IMAGE, TEXT, TOKENIZER)}
+        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._tokenize: Callable[[Sequence[str]], Arrays] | None = None
+
+    def prepare(self, image: Image.Image) -> NDArray[Any]:
+        """Return the picture resized and cropped, ``(h, w, 3)`` uint8; may run in any thread."""
+        return prepare(image, self.preprocess)
+
+    def seen_region(self, image: Image.Image) -> Box:
+        """Return what `prepare` keeps of a picture, (left, top, right, bottom) in its pixels;
+        beyond its borders where it is padded.
+        """
+        return seen_region(image, self.preprocess)
+
+    def encode_prepared(self, batch: Sequence[NDArray[Any]]) -> Vectors:
+        """Return ``(n, dim)`` float32 unit rows for ``n`` arrays of `prepare`."""
+        return self._in_batches(
+            IMAGE, batch, IMAGE_BATCH, lambda part: {"pixels": normalise(part, self.preprocess)}
+        )
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
+        """Return ``(n, dim)`` float32 unit rows for ``n`` pictures, in their order."""
+        return self.encode_prepared([self.prepare(image) for image in images])
+
+    def release_images(self) -> None:
+        """Give back the memory of the image tower; the next picture opens it again."""
+        with self._locks[IMAGE]:
+            self._sessions.pop(IMAGE, None)
+        trim_memory()
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """Return ``(n, dim)`` float32 unit rows for texts; a text longer than the model's context
+        is cut.
+        """
+        return self._in_batches(TEXT, texts, TEXT_BATCH, self.tokenize)
+
+    def tokenize(self, texts: Sequence[str]) -> Arrays:
+        """Return what the text tower is given for each text: ``input_ids`` ``(n, t)`` int64 and,
+        for some models, a mask.
+        """
+        with self._locks[TOKENIZER]:
+            if self._tokenize is None:
+                self._tokenize = self._open_tokenizer()
+        return self._tokenize(texts)
+
+    def _open_tokenizer(self) -> Callable[[Sequence[str]], Arrays]:
+        if self._rules is None:  # one that is known only to the library that the model came with
+            theirs = self.in_torch()
+            return lambda texts: {
+                name: tensor.numpy() for name, tensor in theirs.tokenize(texts).items()
+            }
+        text = (self.folder / TOKENIZER).read_text(encoding="utf-8")
+        return TextReader(PortableTokenizer(text, rules_from(self._rules))).tokenize
+
+    def _in_batches(
+        self, graph: str, items: Sequence[Any], size: int, inputs: Callable[[Sequence[Any]], Arrays]
+    ) -> Vectors:
+        step = 1 if self.dtype == "int8" else size
+        rows = [np.empty((0, self.dim), dtype=np.float32)]
+        for start in range(0, len(items), step):
+            part = items[start : start + step]
+            given = in_company(part, self._cores) if step > 1 else part
+            rows += [found[: len(part)] for found in self._session(graph).run(None, inputs(given))]
+        try:
+            return unit_rows(np.concatenate(rows))
+        except ValueError as error:
+            raise EncoderError(
+                f"encoder {self.name} overflows in {self.dtype}: use runtime torch"
+            ) from error
+
+    def _session(self, graph: str) -> onnxruntime.InferenceSession:
+        with self._locks[graph]:
+            if graph not in self._sessions:
+                self._sessions[graph] = self._open(graph)
+            return self._sessions[graph]
+
+    def _open(self, graph: str) -> onnxruntime.InferenceSession:
+        try:
+            return open_graph(self.folder / graph, self._cores.threads)
+        except EncoderError as error:
+            raise EncoderError(f"{error}: delete that folder, or use runtime torch") from error
+
+
+def preprocess_from(facts: Mapping[str, Any]) -> Preprocess:
+    """Return the preprocessing from plain values."""
+    return Preprocess(**{**facts, **{name: tuple(facts[name]) for name in ("size", "mean", "std")}})

@@ -1,0 +1,229 @@
+"""Writes the two towers of a PyTorch encoder as ONNX graphs, with all that is needed to run them
+without PyTorch.
+"""
+
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from PIL import Image
+from torch import Tensor, nn
+
+from vitsearch.encoders.base import Vectors
+from vitsearch.encoders.checkpoints import one_line
+from vitsearch.encoders.identity import TEXT as SENTENCE
+from vitsearch.encoders.identity import golden_picture
+from vitsearch.encoders.onnx.encoder import IMAGE, TEXT, TOKENIZER, OnnxEncoder
+from vitsearch.encoders.tokenizer import PortableTokenizer, TextReader
+from vitsearch.encoders.torch_encoder import TorchEncoder
+from vitsearch.errors import EncoderError
+
+SAME = 1e-4  # the most by which a number of a unit vector may differ in float32
+ALIKE = 0.97  # the least cosine to float32 in int8: below, the model does not bear it
+# bytes; a file of Protocol Buffers ends at 2 GB, beyond that weights lie beside the graph
+_LARGE = 1_900_000_000
+_TEXTS = ["a photo of a cat", "two", SENTENCE]
+_ODD_TEXTS = [
+    *_TEXTS,
+    "",
+    " \t\n",
+    "It's A&amp;B &lt;i&gt;, isn't it?! they'll 've  #tag_1",
+    "una foto de la montaña, Straße, İstanbul, ﬁn",
+    "日本語の猫 и собака قطة 😀👨‍👩‍👧 x\u0301",
+    "\u201cquoted\u201d \x1b[31mred\x00 schÃ¶n ½ Ⅷ \u0345",
+    "<start_of_text> a <|endoftext|> b </s> <pad>!<end_of_text>",
+    "a long text about 7 dogs on a beach " * 40,
+]
+
+
+class Graph(nn.Module):
+    """One tower as a module, which is what the exporter takes."""
+
+    def __init__(self, model: nn.Module, run: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.model = model
+        self.run = run
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return the vectors ``(n, dim)``, of any length."""
+        return self.run(*inputs)
+
+
+def write_export(encoder: TorchEncoder, folder: Path, dtype: str) -> dict[str, Any]:
+    """Write the graphs and the tokenizer of a float32 encoder on the CPU, hold them against it, and
+    return the facts of the export.
+
+    Raises EncoderError for a model that cannot be exported, whose graphs give other vectors, or
+    that does not bear int8.
+    """
+    portable = _same_tokenizer(encoder)
+    if portable is not None:
+        (folder / TOKENIZER).write_text(portable.json, encoding="utf-8")
+    try:
+        with _quiet():
+            _write_image(encoder, folder / IMAGE)
+            _write_text(encoder, folder / TEXT)
+            if dtype == "int8":
+                _to_int8(folder / IMAGE)
+                _to_int8(folder / TEXT)
+    except (ImportError, MemoryError, OSError):
+        raise
+    except Exception as error:  # torch, onnxscript and ONNX Runtime each raise their own
+        raise EncoderError(
+            f"{encoder.name} cannot be exported to ONNX ({one_line(error)}): use runtime torch"
+        ) from error
+    facts = _facts(encoder, portable, dtype)
+    return {
+        **facts,
+        "measured": _measured(encoder, OnnxEncoder(encoder.name, folder, facts, lambda: encoder)),
+    }
+
+
+def _facts(encoder: TorchEncoder, portable: PortableTokenizer | None, dtype: str) -> dict[str, Any]:
+    return {
+        "name": encoder.name,
+        "sources": [str(file) for file in encoder.towers.files],
+        "dtype": dtype,
+        "fingerprint": encoder.fingerprint_as(dtype),
+        "dim": encoder.dim,
+        "logit_scale": encoder.logit_scale,
+        "logit_bias": encoder.logit_bias,
+        "preprocess": encoder.preprocess.facts(),
+        "tokens": portable.rules.facts() if portable else None,
+    }
+
+
+def _write_image(encoder: TorchEncoder, file: Path) -> None:
+    pixels = torch.zeros(3, 3, *encoder.preprocess.size)
+    _write(
+        Graph(encoder.model, encoder.towers.encode_images),
+        {"pixels": pixels},
+        {0: torch.export.Dim.DYNAMIC},
+        file,
+    )
+
+
+def _write_text(encoder: TorchEncoder, file: Path) -> None:
+    tokens = dict(encoder.tokenize(_TEXTS))
+    names = list(tokens)
+    widths = {encoder.tokenize([text])["input_ids"].shape[1] for text in _TEXTS}
+    axes = {0: torch.export.Dim.DYNAMIC} | (
+        {1: torch.export.Dim.DYNAMIC} if len(widths) > 1 else {}
+    )
+    run = encoder.towers.encode_texts
+    _write(
+        Graph(encoder.model, lambda *given: run(dict(zip(names, given, strict=True)))),
+        tokens,
+        axes,
+        file,
+    )
+
+
+def _write(graph: Graph, inputs: dict[str, Tensor], axes: dict[int, Any], file: Path) -> None:
+    program = torch.onnx.export(
+        graph.eval(),
+        tuple(inputs.values()),
+        dynamo=True,
+        input_names=list(inputs),
+        output_names=["vectors"],
+        dynamic_shapes=((axes,) * len(inputs),),
+        verbose=False,
+    )
+    if program is None:
+        raise EncoderError("the exporter gave nothing")
+    program.save(str(file), external_data=True)
+
+
+def _to_int8(file: Path) -> None:
+    """Quantise the matrices of a graph, a scale a row, in 7 bits: with 8, processors without VNNI
+    overflow and give other vectors.
+    """
+    wide, outside = file.with_name(f"wide-{file.name}"), file.with_name(f"{file.name}.data")
+    size = outside.stat().st_size if outside.exists() else 0
+    quantize_dynamic(
+        file,
+        wide,
+        op_types_to_quantize=["MatMul", "Gemm"],
+        per_channel=True,
+        reduce_range=True,
+        weight_type=QuantType.QInt8,
+        use_external_data_format=size > _LARGE,
+    )
+    outside.unlink(missing_ok=True)
+    wide.replace(file)
+
+
+def _measured(encoder: TorchEncoder, exported: OnnxEncoder) -> dict[str, float]:
+    """Return the largest difference and the least cosine of photos and texts on both; raises
+    EncoderError where they are too far apart.
+    """
+    rng = np.random.default_rng(7)
+    noise = [
+        Image.fromarray(rng.integers(0, 256, (60 + 9 * i, 90, 3), dtype=np.uint8)) for i in range(3)
+    ]
+    pictures = [golden_picture(), *noise]
+    pairs: list[tuple[Vectors, Vectors]] = [
+        (encoder.encode_images(pictures), exported.encode_images(pictures)),
+        (encoder.encode_texts(_ODD_TEXTS), exported.encode_texts(_ODD_TEXTS)),
+    ]
+    difference = max(float(np.abs(one - other).max()) for one, other in pairs)
+    cosine = min(float((one * other).sum(axis=1).min()) for one, other in pairs)
+    if exported.dtype == "float32" and not difference <= SAME:
+        raise EncoderError(
+            f"{encoder.name} gives other vectors as an ONNX graph (they differ by "
+            f"{difference:.1e}): use runtime torch"
+        )
+    if not cosine >= ALIKE:
+        raise EncoderError(
+            f"{encoder.name} does not bear int8 (cosine {cosine:.3f} to float32): use dtype float32"
+        )
+    return {"difference": difference, "cosine": cosine}
+
+
+def _same_tokenizer(encoder: TorchEncoder) -> PortableTokenizer | None:
+    """Return the tokenizer without its library where it gives the same tokens for odd texts, else
+    None.
+    """
+    portable = encoder.towers.portable()
+    if portable is None:
+        return None
+    reader = TextReader(portable)
+    same = all(
+        _equal(encoder.tokenize(texts), reader.tokenize(texts))
+        for texts in ([text] for text in _ODD_TEXTS)
+    )
+    return (
+        portable
+        if same and _equal(encoder.tokenize(_ODD_TEXTS), reader.tokenize(_ODD_TEXTS))
+        else None
+    )
+
+
+def _equal(theirs: Any, ours: dict[str, Any]) -> bool:
+    return set(theirs) == set(ours) and all(
+        np.array_equal(theirs[name].numpy(), ours[name]) for name in ours
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide what the exporter and its libraries say on the way: nothing in it is for the user."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with (
+            warnings.catch_warnings(),
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

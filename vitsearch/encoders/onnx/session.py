@@ -1,0 +1,85 @@
+"""How ONNX Runtime uses the cores: all of them for one query, or one for each of several batches at
+once.
+"""
+
+import ctypes
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import onnxruntime
+
+from vitsearch.encoders.checkpoints import one_line
+from vitsearch.errors import EncoderError
+
+Item = TypeVar("Item")
+
+PICTURES_A_CALL = 8  # enough to spread the reading of the weights, few enough to stay in the cache
+CPU = ("CPUExecutionProvider",)
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """How many calls may usefully run at once (``callers``), and the threads that compute each of
+    them (0: one a core).
+
+    Threads of one batch wait for each other after every matrix, and wait long where another thread
+    has their core. With many batches there is no need to: one thread for each is 4 to 10 % faster
+    by itself, and more beside threads that decode (benchmarks/runtime.py).
+    """
+
+    callers: int = 1
+    threads: int = 0
+
+
+def share_cores(bulk: bool) -> Cores:
+    """Return how to use the cores for many pictures (``bulk``), or for one query at a time."""
+    return Cores(callers=usable_cores(), threads=1) if bulk else Cores()
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use, which a container or `taskset` may have
+    limited.
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_company(batch: Sequence[Item], cores: Cores) -> Sequence[Item]:
+    """Return a batch for ONNX Runtime; one alone comes twice where many are to be embedded, and the
+    rows after the first are left out.
+
+    One row takes another way through the matrices than several, and its last digit differs: stored
+    vectors would depend on how photos happened to fall into batches.
+    """
+    return [batch[0], batch[0]] if len(batch) == 1 and cores.threads == 1 else batch
+
+
+def trim_memory() -> None:
+    """Give the system back what was freed: glibc keeps it for each thread that ever computed, a
+    hundred megabytes after many batches.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def open_graph(
+    file: Path, threads: int = 0, *, providers: Sequence[str] = CPU
+) -> onnxruntime.InferenceSession:
+    """Return a graph, ``threads`` computing one batch (0: one a core); raises EncoderError where it
+    cannot be opened.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    # threads that spin after a query keep the cores from the search that follows it: a third of its
+    # time on two cores
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(str(file), options, providers=list(providers))
+    except Exception as error:  # ONNX Runtime raises classes of its own without a root
+        raise EncoderError(f"ONNX Runtime cannot open {file} ({one_line(error)})") from error

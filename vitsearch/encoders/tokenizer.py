@@ -1,0 +1,168 @@
+"""A model's tokenizer without the library that the model came with: a file of `tokenizers` and the
+few rules around it.
+"""
+
+import html
+import string
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from vitsearch.encoders.language import readable
+from vitsearch.errors import EncoderError
+
+Cleaning = Literal[
+    "none", "lower", "siglip", "open_clip lower", "open_clip whitespace", "open_clip canonicalize"
+]
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRules:
+    """What is done around the tokenizer's file; every field moves the tokens.
+
+    ``length`` is the most tokens of a text, ``full`` pads each text to it (else to the longest of
+    the batch), ``mask`` gives an attention mask too. ``marks`` are the start and the end mark where
+    the file does not add them, ``specials`` the pieces that it does not know, and ``zeroed`` is a
+    token that becomes 0.
+    """
+
+    cleaning: Cleaning
+    length: int
+    pad: int
+    full: bool
+    mask: bool
+    marks: tuple[int, int] | None = None
+    specials: Mapping[str, int] | None = None
+    zeroed: int | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Return the fields as plain values, for a file."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class PortableTokenizer:
+    """A tokenizer as text (the JSON of `tokenizers`) and its rules."""
+
+    json: str
+    rules: TokenRules
+
+
+class TextReader:
+    """Turns texts into the arrays that a text tower is given; safe to use from several threads."""
+
+    def __init__(self, portable: PortableTokenizer) -> None:
+        self.rules = portable.rules
+        self._tokenizer = Tokenizer.from_str(portable.json)
+        self._tokenizer.no_padding()
+        if self.rules.marks is None:
+            self._tokenizer.enable_truncation(self.rules.length)
+        else:
+            self._tokenizer.no_truncation()
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, NDArray[np.int64]]:
+        """Return ``input_ids`` ``(n, t)`` int64 and, where the rules say so, ``attention_mask``; a
+        text that is too long is cut.
+        """
+        rows = self._rows([_CLEANINGS[self.rules.cleaning](readable(text)) for text in texts])
+        width = self.rules.length if self.rules.full else max(map(len, rows), default=0)
+        ids = np.full((len(rows), width), self.rules.pad, dtype=np.int64)
+        mask = np.zeros((len(rows), width), dtype=np.int64)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)], mask[i, : len(row)] = row, 1
+        if self.rules.zeroed is not None:
+            ids[ids == self.rules.zeroed] = 0
+        return {"input_ids": ids, "attention_mask": mask} if self.rules.mask else {"input_ids": ids}
+
+    def _rows(self, texts: Sequence[str]) -> list[list[int]]:
+        if self.rules.marks is None:
+            return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        start, end = self.rules.marks
+        return [[start, *self._pieces(text)[: self.rules.length - 2], end] for text in texts]
+
+    def _pieces(self, text: str) -> list[int]:
+        specials = self.rules.specials or {}
+        if not any(special in text for special in specials):
+            return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        # a mark written out in a text is one piece, but only where the pattern of the words does
+        # not take its first letters
+        ids: list[int] = []
+        for _, (start, end) in self._tokenizer.pre_tokenizer.pre_tokenize_str(text):
+            piece = text[start:end]
+            ids += (
+                [specials[piece]]
+                if piece in specials
+                else self._tokenizer.encode(piece, add_special_tokens=False).ids
+            )
+        return ids
+
+
+def portable_fast(tokenizer: Any, rules: TokenRules) -> PortableTokenizer | None:
+    """Return a fast tokenizer of transformers with its rules, or None for a slow one and for one
+    that pads or cuts on the left.
+    """
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(fast, Tokenizer) or (tokenizer.padding_side, tokenizer.truncation_side) != (
+        "right",
+        "right",
+    ):
+        return None
+    return PortableTokenizer(fast.to_str(), rules)
+
+
+def siglip_cleaned(text: str) -> str:
+    """Lower-case, drop punctuation, join white space: the text cleaning of the first SigLIP."""
+    return " ".join(text.lower().translate(_NO_PUNCTUATION).split())
+
+
+def _mended(text: str) -> str:
+    """Return a text with broken encodings and HTML undone, as open_clip does."""
+    if (
+        text.isascii() and text.isprintable() and "&" not in text
+    ):  # nothing to mend: the import is spared
+        return text.strip()
+    try:
+        import ftfy
+    except ModuleNotFoundError as error:
+        raise EncoderError(
+            "this model reads texts with the package ftfy: pip install 'vitsearch[clip]'"
+        ) from error
+    fixed: str = ftfy.fix_text(text)
+    return html.unescape(html.unescape(fixed)).strip()
+
+
+def _joined(text: str) -> str:
+    return " ".join(_mended(text).split())
+
+
+def _canonical(text: str) -> str:
+    return siglip_cleaned(_mended(text).replace("_", " "))
+
+
+def _unchanged(text: str) -> str:
+    return text
+
+
+_CLEANINGS: dict[Cleaning, Callable[[str], str]] = {
+    "none": _unchanged,
+    "lower": str.lower,
+    "siglip": siglip_cleaned,
+    "open_clip lower": lambda text: _joined(text).lower(),
+    "open_clip whitespace": _joined,
+    "open_clip canonicalize": _canonical,
+}
+
+
+def rules_from(facts: Mapping[str, Any]) -> TokenRules:
+    """Return the rules from plain values; raises KeyError, TypeError or ValueError for values that
+    are none.
+    """
+    rules = TokenRules(**{**facts, "marks": tuple(facts["marks"]) if facts["marks"] else None})
+    if rules.cleaning not in _CLEANINGS:
+        raise ValueError(f"unknown cleaning {rules.cleaning!r}")
+    return rules

@@ -1,0 +1,40 @@
+"""What a collection's labelled photos are good for: calibrating a classifier, training one, and
+measuring one.
+"""
+
+from vitsearch.evaluation.accuracy import Accuracy, Evaluation, evaluate, evaluate_model
+from vitsearch.evaluation.captions import Retrieval
+from vitsearch.evaluation.class_map import (
+    ClassMap,
+    derive_class_map,
+    read_class_map,
+    write_class_map,
+)
+from vitsearch.evaluation.comparison import Comparison, Way, compare
+from vitsearch.evaluation.training import (
+    TrainReport,
+    calibrate_on,
+    labelled_vectors,
+    load_trained,
+    train_on,
+)
+
+__all__ = [
+    "Accuracy",
+    "ClassMap",
+    "Comparison",
+    "Evaluation",
+    "Retrieval",
+    "TrainReport",
+    "Way",
+    "calibrate_on",
+    "compare",
+    "derive_class_map",
+    "evaluate",
+    "evaluate_model",
+    "labelled_vectors",
+    "load_trained",
+    "read_class_map",
+    "train_on",
+    "write_class_map",
+]

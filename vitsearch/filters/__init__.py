@@ -1,0 +1,31 @@
+r"""The filter of a search: ``year >= 2019 and path like 'italy/%' and width > 1000`` as a syntax
+tree, as SQL, and as a plain test.
+
+Columns: ``path`` (relative to the root, with ``/``), ``camera`` and ``label`` are texts; ``size``
+(bytes), ``year`` and ``month`` (of ``taken_at``), ``width`` and ``height`` (pixels), ``latitude``
+and ``longitude`` (degrees), ``score`` (of the stored label) are numbers; ``taken_at`` (local time
+of the camera) and ``mtime`` (of the file, in UTC: the same on every machine) are dates, ISO 8601 to
+the second.
+
+Tests: ``= == != <> < <= > >=``, ``like``, ``in (a, b)``, ``between a and b`` (both included), ``is
+null``, and ``not like``, ``not in``, ``not between``, ``is not null``; ``not``, ``and``, ``or``
+(binding in this order) and parentheses join them. Keywords and columns are written in any case. A
+text is in ``'...'`` or ``"..."``, with that quote doubled inside; a number may be quoted too.
+
+- A date is a quoted text of any precision, ``'2019'`` to ``'2019-07-14T18:30:00'``, and means
+  that whole period: ``taken_at = '2019-07'`` is in July, ``> '2019-07'`` after it, ``<=
+  '2019-07'`` up to its end.
+- Texts are equal, and in order, by their UTF-8 bytes.
+- ``like`` takes ``%`` for any characters, ``_`` for one, and ``\`` before one that means itself.
+  It ignores case in every alphabet: who writes ``camera like '%nikon%'`` does not know how the
+  maker spells itself. SQLite's own LIKE does so in ASCII only, hence `prepare`.
+- What a photo does not say is null. As in SQL a test of null is neither true nor false, and so is
+  its ``not``: photos without a date match neither ``year = 2019`` nor ``not year = 2019``, but
+  ``year is null``.
+"""
+
+from vitsearch.filters.columns import COLUMNS, PHOTO_FACTS, photo_facts, prepare
+from vitsearch.filters.parse import parse_where, where_all
+from vitsearch.filters.tree import Where
+
+__all__ = ["COLUMNS", "PHOTO_FACTS", "Where", "parse_where", "photo_facts", "prepare", "where_all"]

@@ -1,0 +1,354 @@
+"""The text of a filter, read by recursive descent into its tree; the grammar is told in
+`vitsearch.filters`.
+"""
+
+import difflib
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from vitsearch.errors import QueryError
+from vitsearch.filters.columns import COLUMNS, Value, raw
+from vitsearch.filters.tree import And, Between, Comparison, In, IsNull, Like, Not, Or, Where
+
+Read = TypeVar("Read", str, Value)
+LONGEST, DEEPEST, MOST_VALUES = 10_000, 50, 500
+
+_KEYWORDS = ("and", "or", "not", "like", "in", "between", "is", "null")
+_SIGNS = {"=": "=", "==": "=", "!=": "!=", "<>": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_DATE = re.compile(
+    r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:[T ](\d\d)(?::(\d\d)(?::(\d\d))?)?)?)?)?", re.ASCII
+)
+_TOKEN = re.compile(
+    rf"(?P<space>\s+)|(?P<number>{_NUMBER.pattern}(?![\w.]))|(?P<word>[a-z_]\w*)|(?P<sign><=|>=|<>|!=|==|[=<>(),])"
+    r"""|(?P<text>'(?:[^']|'')*+'|"(?:[^"]|"")*+")""",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+def parse_where(text: str) -> Where:
+    """Return the tree of a filter such as ``year >= 2019 and path like 'italy/%'``; the grammar is
+    told in `vitsearch.filters`.
+
+    Raises QueryError with the place of what is wrong, and for more than 10,000 characters, 50
+    levels of ``not`` and parentheses, or 500 values.
+    """
+    if len(text) > LONGEST:
+        raise QueryError(
+            f"the filter has {len(text):,} characters, more than {LONGEST:,}: make it shorter"
+        )
+    if not text.strip():
+        raise QueryError("the filter is empty: write it as year >= 2019 and path like 'italy/%'")
+    return _Parser(_tokens(text)).whole()
+
+
+def where_all(
+    where: str | None,
+    *,
+    after: str | None = None,
+    before: str | None = None,
+    under: str | None = None,
+) -> Where | None:
+    """Return the condition that a filter and the shorthands all hold, None where none is given.
+
+    ``after`` and ``before`` are dates of any precision (``'2019'``, ``'2019-07-14T18:30'``) for
+    ``taken_at``: from the beginning of ``after`` on, and until the beginning of ``before``, which
+    is itself left out; photos without a date match neither. ``under`` is a folder relative to the
+    root, with ``/``, for all photos in it and below; ``.`` is the root. Raises QueryError.
+    """
+    parts: list[Where] = [] if where is None else [parse_where(where)]
+    if after is not None:
+        parts.append(Comparison("taken_at", ">=", _date("after", after)))
+    if before is not None:
+        parts.append(Comparison("taken_at", "<", _date("before", before)))
+    if under is not None and (folder := _folder(under)):
+        # "0" is the character after "/": what lies between begins with the folder and its slash
+        parts.append(
+            And((Comparison("path", ">=", f"{folder}/"), Comparison("path", "<", f"{folder}0")))
+        )
+    return And(tuple(parts)) if len(parts) > 1 else parts[0] if parts else None
+
+
+def _folder(under: str) -> str:
+    parts = [part for part in under.split("/") if part not in ("", ".")]
+    if under.startswith("/") or ".." in parts or not under:
+        raise QueryError(
+            f"under is a folder in the photo folder, such as italy/rome, not {_shown(under)}"
+        )
+    return _text("under", "/".join(parts))
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    kind: str
+    text: str
+    place: int
+
+    def is_(self, *words: str) -> bool:
+        return self.kind in ("word", "sign") and self.text.lower() in words
+
+
+def _tokens(text: str) -> list[_Token]:
+    found: list[_Token] = []
+    place = 0
+    while place < len(text):
+        match = _TOKEN.match(text, place)
+        if match is None:
+            raise _wrong(place, _unread(text[place]))
+        if match.lastgroup != "space":
+            found.append(_Token(str(match.lastgroup), match[0], place))
+        place = match.end()
+    return [*found, _Token("end", "", len(text))]
+
+
+def _unread(character: str) -> str:
+    if character in "'\"":
+        return (
+            f"the text that begins here has no {character} at its end (a {character} inside is "
+            "written twice)"
+        )
+    if character in "‘’“”„«»`":
+        return f"{character} is no quote here: write a text as '...' or \"...\""
+    return f"{character!r} means nothing here: a text goes in quotes, as in path like 'italy/%'"
+
+
+class _Parser:
+    """What is left of the tokens, and how much was read."""
+
+    def __init__(self, tokens: list[_Token]) -> None:
+        self._tokens = tokens
+        self._next = 0
+        self._depth = 0
+        self._values = 0
+
+    @property
+    def _token(self) -> _Token:
+        return self._tokens[self._next]
+
+    def whole(self) -> Where:
+        found = self._or()
+        if self._token.kind != "end":
+            raise self._expected("and, or, or the end")
+        return found
+
+    def _or(self) -> Where:
+        return self._chain("or", self._and, Or)
+
+    def _and(self) -> Where:
+        return self._chain("and", self._not, And)
+
+    def _chain(self, word: str, read: Callable[[], Where], kind: type[And] | type[Or]) -> Where:
+        parts = [read()]
+        while self._accept(word):
+            parts.append(read())
+        return kind(tuple(parts)) if len(parts) > 1 else parts[0]
+
+    def _not(self) -> Where:
+        if self._accept("not"):
+            return Not(self._nested(self._not))
+        if self._accept("("):
+            found = self._nested(self._or)
+            self._expect(")", "and, or, or )")
+            return found
+        return self._test()
+
+    def _nested(self, read: Callable[[], Where]) -> Where:
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise _wrong(
+                self._tokens[self._next - 1].place,
+                f"parentheses and not are nested more than {DEEPEST} deep: write it flatter",
+            )
+        found = read()
+        self._depth -= 1
+        return found
+
+    def _test(self) -> Where:
+        column = self._column()
+        if sign := next((sign for sign in _SIGNS if self._accept(sign)), None):
+            return Comparison(column, _SIGNS[sign], self._value(column))
+        if self._accept("is"):
+            return self._null(column)
+        negated = self._accept("not")
+        if not self._token.is_("like", "in", "between"):
+            raise self._expected(
+                "like, in or between"
+                if negated
+                else f"a comparison after {column}, such as =, <, like, in, between or is"
+            )
+        test = (
+            self._like(column)
+            if self._accept("like")
+            else self._in(column)
+            if self._accept("in")
+            else self._between(column)
+        )
+        return Not(test) if negated else test
+
+    def _column(self) -> str:
+        token = self._token
+        name = token.text.lower()
+        if token.kind != "word" or name in _KEYWORDS:
+            raise self._expected(f"a column ({', '.join(COLUMNS)})")
+        if name not in COLUMNS:
+            near = difflib.get_close_matches(name[:40], COLUMNS)
+            hint = f" (did you mean {' or '.join(near)}?)" if near else ""
+            raise _wrong(
+                token.place,
+                (
+                    f"there is no column {_shown(token.text)}{hint}; the columns are "
+                    f"{', '.join(COLUMNS)}"
+                ),
+            )
+        self._next += 1
+        return name
+
+    def _null(self, column: str) -> Where:
+        negated = self._accept("not")
+        self._expect("null", "null" if negated else "null or not null")
+        self._count()
+        return Not(IsNull(column)) if negated else IsNull(column)
+
+    def _like(self, column: str) -> Where:
+        token = self._token
+        if token.kind != "text":
+            raise self._expected("a pattern in quotes, such as 'italy/%'")
+        if COLUMNS[column] == "number":
+            raise _wrong(
+                token.place,
+                (
+                    f"{column} is a number, and like is for texts: write such as {column} between "
+                    "1 "
+                    "and 9"
+                ),
+            )
+        pattern = self._read(lambda: _text(column, _unquoted(token.text)))
+        if len(pattern) - len(pattern.rstrip("\\")) & 1:
+            raise _wrong(
+                token.place,
+                r"the pattern ends with a lone \: write \\ for a backslash, \% for a percent sign",
+            )
+        return Like(column, pattern)
+
+    def _in(self, column: str) -> Where:
+        self._expect("(", "( and the values")
+        values = [self._value(column)]
+        while self._accept(","):
+            values.append(self._value(column))
+        self._expect(")", ", or )")
+        return In(column, tuple(values))
+
+    def _between(self, column: str) -> Where:
+        self._next += 1
+        low = self._value(column)
+        self._expect("and", "and with the upper end")
+        return Between(column, low, self._value(column))
+
+    def _value(self, column: str) -> Value:
+        token = self._token
+        if token.is_("null"):
+            raise _wrong(token.place, f"nothing compares with null: write {column} is null")
+        if token.kind not in ("number", "text"):
+            wanted = {
+                "number": "a number",
+                "text": "a text in quotes",
+                "date": "a date in quotes, such as '2019-07',",
+            }[COLUMNS[column]]
+            raise self._expected(f"{wanted} for {column}")
+        return self._read(lambda: _typed(column, token))
+
+    def _read(self, read: Callable[[], Read]) -> Read:
+        token = self._token
+        self._count()
+        try:
+            found = read()
+        except QueryError as error:
+            raise _wrong(token.place, str(error)) from None
+        self._next += 1
+        return found
+
+    def _count(self) -> None:
+        self._values += 1
+        if self._values > MOST_VALUES:
+            raise _wrong(
+                self._token.place,
+                f"the filter has more than {MOST_VALUES} values: ask for less at once",
+            )
+
+    def _accept(self, word: str) -> bool:
+        found = self._token.is_(word)
+        self._next += found
+        return found
+
+    def _expect(self, word: str, wanted: str) -> None:
+        if not self._accept(word):
+            raise self._expected(wanted)
+
+    def _expected(self, wanted: str) -> QueryError:
+        token = self._token
+        return _wrong(
+            token.place,
+            f"expected {wanted}, not {'the end' if token.kind == 'end' else _shown(token.text)}",
+        )
+
+
+def _typed(column: str, token: _Token) -> Value:
+    """Return the value of a token for a column; raises QueryError where it is of another kind."""
+    kind = COLUMNS[column]
+    body = _unquoted(token.text) if token.kind == "text" else token.text
+    if kind == "number":
+        return _number(column, body)
+    if token.kind == "number":
+        raise QueryError(f"{column} is a {kind}, not a number: write {_shown(body, 20)} in quotes")
+    return _date(column, body) if kind == "date" else _text(column, body)
+
+
+def _number(name: str, text: str) -> int | float:
+    if not _NUMBER.fullmatch(text):
+        raise QueryError(f"{name} is a number, not {_shown(text)}")
+    number = float(text)
+    if not math.isfinite(number):
+        raise QueryError(f"the number {_shown(text)} is too large")
+    short = len(text) <= 20 and text.lstrip("+-").isdigit()
+    return (
+        int(text) if short and -(2**63) <= int(text) < 2**63 else number
+    )  # SQLite's whole numbers have 64 bits
+
+
+def _date(name: str, text: str) -> str:
+    found = _DATE.fullmatch(text)
+    try:
+        if found is None:
+            raise ValueError
+        year, month, day = (int(part or 1) for part in found.groups()[:3])
+        hour, minute, second = (int(part or 0) for part in found.groups()[3:])
+        datetime(year, month, day, hour, minute, second)
+    except ValueError:
+        raise QueryError(
+            f"{name} is a date, such as '2019', '2019-07' or '2019-07-14T18:30', not {_shown(text)}"
+        ) from None
+    return text.replace(" ", "T")
+
+
+def _text(name: str, text: str) -> str:
+    try:
+        raw(text)
+    except UnicodeEncodeError:
+        raise QueryError(f"{name} is a text, and {_shown(text)} holds half a character") from None
+    return text
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1].replace(text[0] * 2, text[0])
+
+
+def _shown(text: str, most: int = 40) -> str:
+    return repr(text if len(text) <= most else f"{text[:most]}...")
+
+
+def _wrong(place: int, what: str) -> QueryError:
+    return QueryError(f"cannot read the filter at character {place + 1}: {what}")

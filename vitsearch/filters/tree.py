@@ -1,0 +1,292 @@
+"""A filter as a frozen syntax tree: its SQL, its truth for one row, and its text."""
+
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from vitsearch.errors import QueryError
+from vitsearch.filters.columns import COLUMNS, LIKE, Value, like, raw
+
+Row = Mapping[str, Value | None]
+Parameter = bytes | int | float
+SQL = tuple[str, tuple[Parameter, ...]]
+
+_OPERATORS: Mapping[str, Callable[[Parameter, Parameter], bool]] = {
+    "=": operator.eq,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_AFTER_ALL = "~"  # sorts after whatever may follow the beginning of an ISO date
+
+
+class Where(ABC):
+    """A condition on photos, made by `parse_where` and `where_all`; ``str`` of it is a text that is
+    parsed to an equal tree.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def sql(self) -> SQL:
+        """Return an SQL condition over `PHOTO_FACTS` and its parameters; `prepare` makes a
+        connection ready for it.
+        """
+
+    @abstractmethod
+    def truth(self, row: Row) -> bool | None:
+        """Return whether the condition holds for a row of all columns, None for neither (see the
+        module).
+        """
+
+    @abstractmethod
+    def __str__(self) -> str: ...
+
+    def matches(self, row: Row) -> bool:
+        """Return True where the condition holds for a row of all columns, as ``WHERE`` does with
+        the same row in SQLite.
+        """
+        return self.truth(row) is True
+
+
+class ColumnTest(Where):
+    """A condition on one column."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def text(self, no: str = "") -> str:
+        """Return the test as text; with ``"not "`` as the text of its opposite."""
+
+    def __str__(self) -> str:
+        return self.text()
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison(ColumnTest):
+    """A column and a value; ``operator`` is one of ``= != < <= > >=``, and a date stands for its
+    whole period.
+    """
+
+    column: str
+    operator: str
+    value: Value
+
+    def _steps(self) -> tuple[tuple[str, Value], ...]:
+        """The comparisons that must all hold (of ``!=``: not all of them), as ranges that an index
+        over the column could serve.
+        """
+        sign = _own("=" if self.operator == "!=" else self.operator, _OPERATORS)
+        if COLUMNS[self.column] != "date":
+            return ((sign, self.value),)
+        start, end = str(self.value), f"{self.value}{_AFTER_ALL}"
+        steps = {
+            "<": (("<", start),),
+            ">=": ((">=", start),),
+            "<=": (("<", end),),
+            ">": ((">=", end),),
+            "=": ((">=", start), ("<", end)),
+        }
+        return steps[sign]
+
+    def sql(self) -> SQL:
+        column, steps = _own(self.column, COLUMNS), self._steps()
+        tests = [f"{column} {sign} {_mark(value)}" for sign, value in steps]
+        condition = f"({' AND '.join(tests)})"
+        return f"NOT {condition}" if self.operator == "!=" else condition, tuple(
+            _plain(value) for _, value in steps
+        )
+
+    def truth(self, row: Row) -> bool | None:
+        found = row[self.column]
+        if found is None:
+            return None
+        return all(
+            _OPERATORS[sign](_plain(found), _plain(value)) for sign, value in self._steps()
+        ) != (self.operator == "!=")
+
+    def text(self, no: str = "") -> str:
+        return f"{no}{self.column} {self.operator} {_literal(self.value)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Between(ColumnTest):
+    """A column from ``low`` to ``high``, both included."""
+
+    column: str
+    low: Value
+    high: Value
+
+    def _both(self) -> "And":
+        return And(
+            (Comparison(self.column, ">=", self.low), Comparison(self.column, "<=", self.high))
+        )
+
+    def sql(self) -> SQL:
+        return self._both().sql()
+
+    def truth(self, row: Row) -> bool | None:
+        return self._both().truth(row)
+
+    def text(self, no: str = "") -> str:
+        return f"{self.column} {no}between {_literal(self.low)} and {_literal(self.high)}"
+
+
+@dataclass(frozen=True, slots=True)
+class In(ColumnTest):
+    """A column equal to one of the values, of which there is at least one."""
+
+    column: str
+    values: tuple[Value, ...]
+
+    def _any(self) -> "Or":
+        return Or(tuple(Comparison(self.column, "=", value) for value in self.values))
+
+    def sql(self) -> SQL:
+        if COLUMNS[self.column] == "date":
+            return self._any().sql()
+        return f"{_own(self.column, COLUMNS)} IN ({', '.join(map(_mark, self.values))})", tuple(
+            map(_plain, self.values)
+        )
+
+    def truth(self, row: Row) -> bool | None:
+        return self._any().truth(row)
+
+    def text(self, no: str = "") -> str:
+        return f"{self.column} {no}in ({', '.join(map(_literal, self.values))})"
+
+
+@dataclass(frozen=True, slots=True)
+class Like(ColumnTest):
+    """A text or a date that looks like a pattern of ``%`` and ``_``, in any case."""
+
+    column: str
+    pattern: str
+
+    def sql(self) -> SQL:
+        return f"{LIKE}(CAST({_own(self.column, COLUMNS)} AS BLOB), ?)", (raw(self.pattern),)
+
+    def truth(self, row: Row) -> bool | None:
+        found = row[self.column]
+        return None if found is None else like(raw(str(found)), raw(self.pattern))
+
+    def text(self, no: str = "") -> str:
+        return f"{self.column} {no}like {_literal(self.pattern)}"
+
+
+@dataclass(frozen=True, slots=True)
+class IsNull(ColumnTest):
+    """A column that the photo says nothing about; the only test that null passes."""
+
+    column: str
+
+    def sql(self) -> SQL:
+        return f"{_own(self.column, COLUMNS)} IS NULL", ()
+
+    def truth(self, row: Row) -> bool | None:
+        return row[self.column] is None
+
+    def text(self, no: str = "") -> str:
+        return f"{self.column} is {no}null"
+
+
+@dataclass(frozen=True, slots=True)
+class Not(Where):
+    """The opposite of a condition; of neither true nor false it is neither."""
+
+    part: Where
+
+    def sql(self) -> SQL:
+        condition, values = self.part.sql()
+        return f"NOT {condition}", values
+
+    def truth(self, row: Row) -> bool | None:
+        found = self.part.truth(row)
+        return None if found is None else not found
+
+    def __str__(self) -> str:
+        return (
+            self.part.text("not ")
+            if isinstance(self.part, ColumnTest)
+            else f"not {_inner(self.part)}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class And(Where):
+    """All of two or more conditions."""
+
+    parts: tuple[Where, ...]
+
+    def sql(self) -> SQL:
+        return _joined(" AND ", self.parts)
+
+    def truth(self, row: Row) -> bool | None:
+        found = [part.truth(row) for part in self.parts]
+        return False if False in found else None if None in found else True
+
+    def __str__(self) -> str:
+        return " and ".join(map(_inner, self.parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Or(Where):
+    """At least one of two or more conditions."""
+
+    parts: tuple[Where, ...]
+
+    def sql(self) -> SQL:
+        return _joined(" OR ", self.parts)
+
+    def truth(self, row: Row) -> bool | None:
+        found = [part.truth(row) for part in self.parts]
+        return True if True in found else None if None in found else False
+
+    def __str__(self) -> str:
+        return " or ".join(map(_inner, self.parts))
+
+
+def _joined(word: str, parts: Sequence[Where]) -> SQL:
+    # SQLite's parser holds 100 open words: with the deepest part first, a level of nesting holds
+    # one
+    made = [part.sql() for part in sorted(parts, key=_depth, reverse=True)]
+    return f"({word.join(condition for condition, _ in made)})", tuple(
+        value for _, values in made for value in values
+    )
+
+
+def _depth(part: Where) -> int:
+    below: Iterable[Where] = (
+        part.parts if isinstance(part, And | Or) else (part.part,) if isinstance(part, Not) else ()
+    )
+    return max((1 + _depth(inner) for inner in below), default=0)
+
+
+def _inner(part: Where) -> str:
+    return f"({part})" if isinstance(part, And | Or) else str(part)
+
+
+def _own(name: str, names: Iterable[str]) -> str:
+    """Return the table's own spelling of a column or operator: the SQL of a filter holds no other
+    text.
+    """
+    for known in names:
+        if known == name:
+            return known
+    raise QueryError(f"a filter has no {name!r}: one of {', '.join(names)}")
+
+
+def _mark(value: Value) -> str:
+    return (
+        "CAST(? AS TEXT)" if isinstance(value, str) else "?"
+    )  # the bytes of a text that is not UTF-8 pass as a blob only
+
+
+def _plain(value: Value) -> Parameter:
+    return raw(value) if isinstance(value, str) else value
+
+
+def _literal(value: Value) -> str:
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else repr(value)

@@ -1,0 +1,399 @@
+"""A recipe says which index is built over the vectors; it is data in a TOML file, and this module
+reads it without any index library.
+"""
+
+import json
+import math
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from vitsearch.errors import RecipeError
+
+# an installed wheel carries the recipes inside the package, a checkout has them beside it
+_PACKAGE = Path(__file__).parent.parent
+_PLACES = (_PACKAGE / "recipes_data", _PACKAGE.parent / "indexes" / "recipes")
+_MOST_LISTS = (
+    4096  # beyond, giving each row its list takes most of the building, and searches hardly gain
+)
+_POINTS_PER_LIST = (
+    39  # fewer training points than this for each list make poor lists (FAISS warns below it)
+)
+_TRAINED_PER_LIST = 48
+_TRAINED_AT_LEAST = 16_384  # for the 256 centres of a product quantiser
+_KEYS = (
+    "name",
+    "kind",
+    "factory",
+    "search",
+    "lists",
+    "train_size",
+    "overfetch",
+    "on_disk",
+    "gpu",
+    "recall",
+    "memory",
+    "description",
+)
+_SUBSPACE = 8  # numbers of a vector that one byte of a product quantiser stands for, at least
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How an index is built and searched.
+
+    ``kind`` is ``exact`` (no index library), ``faiss``, or ``auto``: one of the others, chosen when
+    it is built (`choose_recipe`). ``factory`` is a FAISS factory string, in which ``{lists}``
+    stands for ``lists`` (a number, or ``auto``: twice the square root of the number of photos) and
+    ``{pq}`` for the bytes of a product-quantised vector (one for 8 dimensions, a divisor of them).
+    ``search`` holds search parameters by their FAISS names; at most ``train_size`` rows, drawn with
+    a fixed seed, are used for training; ``overfetch`` candidates are asked of the index for each
+    result wanted. ``on_disk`` leaves inverted lists in their file, ``gpu`` searches a copy on a GPU
+    where there is one. ``recall`` is the recall@10 wanted (0: the search parameters are taken as
+    they are), ``memory`` the bytes that the index may take (0: no limit; for ``auto`` a quarter of
+    the machine's).
+    """
+
+    name: str
+    kind: Literal["exact", "faiss", "auto"] = "faiss"
+    factory: str | None = None
+    search: Mapping[str, float] = field(default_factory=dict)
+    lists: int | Literal["auto"] | None = None
+    train_size: int = 262_144
+    overfetch: int = 4
+    on_disk: bool = False
+    gpu: bool = False
+    recall: float = 0.0
+    memory: int = 0
+    description: str = ""
+
+    @property
+    def is_exact(self) -> bool:
+        """True when the recipe's results are those of an exact search over the vectors."""
+        return self.kind == "exact" or self.factory in ("Flat", "IDMap,Flat", "IDMap2,Flat")
+
+    def factory_for(self, count: int, dim: int) -> str:
+        """Return the factory string for ``count`` photos of ``dim`` numbers. Raises RecipeError for
+        a recipe without one.
+        """
+        if self.factory is None:
+            raise RecipeError(
+                f'recipe {self.name!r} has no factory string; give it kind = "faiss" and '
+                "factory "
+                '= "..."'
+            )
+        lists = auto_lists(count) if self.lists == "auto" else self.lists
+        return self.factory.replace("{lists}", str(lists)).replace("{pq}", str(pq_bytes(dim)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the facts as plain JSON and TOML types, without those that are None or empty."""
+        plain = Recipe(self.name)
+        facts = {key: getattr(self, key) for key in _KEYS}
+        kept = {
+            key: value
+            for key, value in facts.items()
+            if key in ("name", "kind") or value != getattr(plain, key)
+        }
+        return {key: dict(value) if key == "search" else value for key, value in kept.items()}
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any], *, source: str = "recipe") -> "Recipe":
+        """Return the recipe of these facts. Raises RecipeError that names ``source`` for a wrong
+        key, type or value.
+        """
+        problem = _problem(facts)
+        if problem:
+            raise RecipeError(f"{source}: {problem}")
+        return cls(**facts)
+
+    def to_toml(self) -> str:
+        """Return the recipe as the text of a TOML file that ``from_toml`` reads back as an equal
+        recipe.
+        """
+        facts = self.to_dict()
+        search = facts.pop("search", {})
+        lines = [f"{key} = {_toml_value(value)}" for key, value in facts.items()]
+        if search:
+            lines += [
+                "",
+                "[search]",
+                *(f"{key} = {_toml_value(value)}" for key, value in search.items()),
+            ]
+        return "\n".join(lines) + "\n"
+
+    @classmethod
+    def from_toml(cls, text: str, *, source: str = "recipe") -> "Recipe":
+        """Return the recipe in a TOML text. Raises RecipeError that names ``source`` when the text
+        is no good recipe.
+        """
+        try:
+            facts = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise RecipeError(f"{source}: not a TOML file: {_one_line(error)}") from error
+        return cls.from_dict(facts, source=source)
+
+
+def load_recipe(name_or_file: str | Path) -> Recipe:
+    """Return a recipe by its name (`list_recipes`) or from a TOML file.
+
+    A ``Path``, or a string with a path separator or ending in ``.toml``, is a file. Raises
+    RecipeError.
+    """
+    text = str(name_or_file)
+    if (
+        isinstance(name_or_file, Path)
+        or "/" in text
+        or "\\" in text
+        or text.lower().endswith(".toml")
+    ):
+        return _read_recipe(Path(text))
+    known = _known_files()
+    if text not in known:
+        raise RecipeError(
+            f"unknown recipe {text!r}; known: {', '.join(known)}; or give a TOML file, such as "
+            "./my-recipe.toml"
+        )
+    return _read_recipe(known[text])
+
+
+def list_recipes() -> list[str]:
+    """Return the names of the recipes that come with vitsearch, sorted."""
+    return list(_known_files())
+
+
+def training_rows(lists: int, most: int) -> int:
+    """Return how many rows train an index of so many inverted lists, at most ``most``: 48 for each
+    list say as much as all of them.
+    """
+    return min(most, max(_TRAINED_AT_LEAST, _TRAINED_PER_LIST * lists)) if lists else most
+
+
+def auto_lists(count: int) -> int:
+    """Return how many inverted lists suit ``count`` rows: twice the square root, 39 rows or more
+    for each, and at most 4,096.
+    """
+    return max(1, min(round(2 * math.sqrt(count)), count // _POINTS_PER_LIST, _MOST_LISTS))
+
+
+def pq_bytes(dim: int) -> int:
+    """Return how many bytes a product quantiser gives to ``dim`` numbers: the largest divisor with
+    at least 8 numbers to a byte.
+    """
+    return next((count for count in range(dim // _SUBSPACE, 0, -1) if dim % count == 0), 1)
+
+
+def _known_files() -> dict[str, Path]:
+    for place in _PLACES:
+        files = sorted(place.glob("*.toml"))
+        if files:
+            return {file.stem: file for file in files}
+    return {}
+
+
+def _read_recipe(file: Path) -> Recipe:
+    shown = ascii(str(file))[1:-1]
+    try:
+        text = file.read_bytes().decode("utf-8")
+    except FileNotFoundError as error:
+        raise RecipeError(
+            f"no recipe file {shown}; known recipes: {', '.join(_known_files())}"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{shown}: cannot be read as a recipe: {_one_line(error)}") from error
+    return Recipe.from_toml(text, source=shown)
+
+
+def _problem(facts: Mapping[str, Any]) -> str | None:
+    unknown = sorted(set(facts) - set(_KEYS))
+    if unknown:
+        return f"unknown key {unknown[0]!r}; known keys: {', '.join(_KEYS)}"
+    return (
+        _problem_of_texts(facts)
+        or _problem_of_numbers(facts)
+        or _problem_of_search(facts)
+        or _problem_of_lists(facts)
+    )
+
+
+def _problem_of_texts(facts: Mapping[str, Any]) -> str | None:
+    for key in ("name", "kind", "factory", "description"):
+        if key in facts and not isinstance(facts[key], str):
+            return f"{key} must be a text in quotes"
+    if not facts.get("name"):
+        return 'a recipe needs a name, such as name = "mine"'
+    kind = facts.get("kind", "faiss")
+    if kind not in ("exact", "faiss", "auto"):
+        return f'kind must be "exact", "faiss" or "auto", not {kind!r}'
+    if kind == "faiss" and not facts.get("factory"):
+        return 'a recipe of kind "faiss" needs a factory string, such as factory = "HNSW32"'
+    return None
+
+
+def _problem_of_numbers(facts: Mapping[str, Any]) -> str | None:
+    for key in ("train_size", "overfetch"):
+        if key in facts and not _is_count(facts[key]):
+            return f"{key} must be a whole number above 0"
+    for key in ("on_disk", "gpu"):
+        if not isinstance(facts.get(key, False), bool):
+            return f"{key} must be true or false"
+    memory, recall = facts.get("memory", 0), facts.get("recall", 0.0)
+    if memory != 0 and not _is_count(memory):
+        return "memory must be a whole number of bytes, or 0 for no limit"
+    if isinstance(recall, bool) or not isinstance(recall, int | float) or not 0 <= recall < 1:
+        return (
+            "recall must be from 0 (as it comes) to below 1, such as 0.95; for 1 take the "
+            "recipe flat"
+        )
+    return None
+
+
+def _problem_of_search(facts: Mapping[str, Any]) -> str | None:
+    search = facts.get("search", {})
+    if not isinstance(search, Mapping):
+        return "search must be a table, such as [search] with nprobe = 16 below it"
+    for key, value in search.items():
+        if not re.fullmatch(r"[A-Za-z_]\w*", key, re.ASCII):
+            return f"search parameter {key!r} is not a name"
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
+            return f"search parameter {key} must be a number"
+    return None
+
+
+def _problem_of_lists(facts: Mapping[str, Any]) -> str | None:
+    wanted = "{lists}" in (facts.get("factory") or "")
+    if wanted != ("lists" in facts):
+        return (
+            'lists and {lists} in the factory string go together: lists = "auto" with factory '
+            '= "IVF{lists},Flat"'
+        )
+    if wanted and facts["lists"] != "auto" and not _is_count(facts["lists"]):
+        return 'lists must be "auto" or a whole number above 0'
+    return None
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+# -- The choice of an index: what each would cost for so many photos, and the first that fits ------
+
+EXACT_UP_TO = 30_000  # photos that are compared one by one in a few milliseconds
+RECALL = 0.95
+ID_BYTES = 8
+TRAINING_ROUNDS = 10  # of k-means
+ARITHMETIC = 5.0e10  # multiplications and additions a second while building
+SCAN = {
+    "flat": 4.0e9,
+    "ivf": 4.0e9,
+    "ivf-sq8": 2.5e9,
+    "disk": 1.5e9,
+    "ivf-pq": 8.0e9,
+    "rabitq": 2.0e10,
+}  # dimensions a second, one query
+PROBED = 24  # lists read for the default recall on clustered photos
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A recipe with what it is predicted to need: bytes in memory, seconds to build, milliseconds a
+    query, and why it was taken.
+    """
+
+    recipe: Recipe
+    memory_bytes: int
+    build_seconds: float
+    query_ms: float
+    reason: str
+
+
+def choose_recipe(
+    count: int,
+    dim: int,
+    *,
+    memory: int,
+    recall: float = RECALL,
+    gpu: bool = False,
+    faiss: bool = True,
+) -> Choice:
+    """Return the recipe for ``count`` photos of ``dim`` numbers that fits ``memory`` bytes, with
+    the search to be tuned to ``recall``.
+
+    Up to 30,000 photos, and where FAISS is missing, the search is exact. Beyond, the most precise
+    of `ivf-sq8`, `ivf-pq` and `rabitq` that fits is taken (on a GPU `gpu-ivf` where that fits), and
+    `disk` where none does.
+    """
+    if not faiss:
+        return predict(
+            load_recipe("flat"), count, dim, "FAISS is not installed, so every vector is compared"
+        )
+    if count <= EXACT_UP_TO:
+        return predict(
+            load_recipe("flat"), count, dim, f"up to {EXACT_UP_TO:,} photos are compared one by one"
+        )
+    for name in ("gpu-ivf",) * gpu + ("ivf-sq8", "ivf-pq", "rabitq"):
+        choice = predict(
+            replace(load_recipe(name), recall=recall),
+            count,
+            dim,
+            f"the most precise index within {_shown(memory)}",
+        )
+        if choice.memory_bytes <= memory:
+            return choice
+    return predict(
+        replace(load_recipe("disk"), recall=recall),
+        count,
+        dim,
+        f"no index fits into {_shown(memory)}, so its lists stay on disk",
+    )
+
+
+def predict(recipe: Recipe, count: int, dim: int, reason: str = "") -> Choice:
+    """Return what a recipe is predicted to need for ``count`` photos of ``dim`` numbers."""
+    kind = recipe.name.removeprefix("gpu-")
+    lists = auto_lists(count) if recipe.lists == "auto" else int(recipe.lists or 0)
+    memory = count * (bytes_a_vector(recipe, dim) + ID_BYTES) + lists * dim * 4
+    if recipe.on_disk:
+        memory = lists * dim * 4
+    trained = (
+        min(count, training_rows(lists, recipe.train_size)) * TRAINING_ROUNDS * 2 * lists * dim
+    )
+    build = (trained + 2.0 * count * lists * dim) / ARITHMETIC + count * dim / 2e8
+    share = min(1.0, PROBED / lists) if lists else 1.0
+    scan = (count * share * dim) / SCAN.get(kind, SCAN["flat"]) + lists * dim / SCAN["flat"]
+    return Choice(recipe, int(memory), build, 1000 * scan, reason)
+
+
+def bytes_a_vector(recipe: Recipe, dim: int) -> int:
+    """Return the bytes that a recipe's code of one vector takes, without its id."""
+    factory = recipe.factory or ""
+    if "SQ8" in factory:
+        return dim
+    if "RaBitQ" in factory:
+        return dim // 8 + 8
+    if "{pq}" in factory:
+        return pq_bytes(dim)
+    links = 272 if "HNSW32" in factory else 0
+    return 4 * dim + links
+
+
+def _shown(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

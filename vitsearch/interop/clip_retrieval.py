@@ -1,0 +1,226 @@
+"""The folder that ``clip-retrieval inference`` writes and its ``index`` and ``back`` read
+(github.com/rom1504/clip-retrieval).
+
+img_emb/img_emb_0.npy           float16 (n, dim) unit rows
+metadata/metadata_0.parquet     n rows, of which row i says what vector i is of: image_path, ...
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitsearch.collection import Collection
+from vitsearch.encoders.base import ImageEncoder
+from vitsearch.errors import CollectionError
+from vitsearch.interop.importer import ImportOptions, ImportReport, OnProgress, take_in
+from vitsearch.interop.manifest import PASSPORT, passport_of, read_passport, write_passport
+from vitsearch.interop.rows import Block, Source, photo_blocks
+from vitsearch.interop.target import written_aside
+
+if TYPE_CHECKING:
+    from vitsearch.interop.parquet import MetadataWriter
+
+LAYOUT = "clip-retrieval"
+SHARD = 1_000_000
+_DEFAULTS = ImportOptions()
+_NAMES = frozenset({PASSPORT, "img_emb", "metadata"})
+
+
+def export_clip_retrieval(
+    collection: Collection,
+    folder: str | os.PathLike[str],
+    *,
+    shard_size: int = SHARD,
+    progress: OnProgress = lambda done, total: None,
+) -> int:
+    """Write a collection as clip-retrieval's folder, and return how many photos it holds.
+
+    Vectors are float16, photos in order of path, at most ``shard_size`` in one file. The metadata
+    has ``image_path`` (absolute, which is what ``clip-retrieval back`` opens), ``path`` (relative
+    to the photo folder), ``path_bytes`` (only for names that are not UTF-8), ``width``, ``height``,
+    ``taken_at``, ``fingerprint``, ``label`` and ``score``. ``vitsearch.json`` names the encoder.
+    The folder is written aside and renamed; an earlier export there is replaced. Raises
+    CollectionError.
+    """
+    _need_parquet()
+    if shard_size < 1:
+        raise CollectionError("a file must hold at least 1 photo: give a shard size of 1 or more")
+    with written_aside(Path(folder), _NAMES) as aside, collection.store.reading():
+        total = collection.store.count()
+        (aside / "img_emb").mkdir()
+        (aside / "metadata").mkdir()
+        photos, done, root = collection.photos(), 0, os.path.abspath(collection.root)
+        digits = len(
+            str(max(0, ceil(total / shard_size) - 1))
+        )  # the reader sorts the files by name
+        for number, start in enumerate(range(0, total, shard_size)):
+            count = min(shard_size, total - start)
+            with _shard(
+                aside, f"{number:0{digits}d}", root=root, shape=(count, collection.dim)
+            ) as (vectors, metadata):
+                for block, halves in photo_blocks(collection.store, photos, count):
+                    vectors.write(np.ascontiguousarray(halves, dtype="<f2").data)
+                    metadata.write(block)
+                    done += len(block)
+                    progress(done, total)
+        write_passport(aside, passport_of(collection, LAYOUT, total))
+    return total
+
+
+def import_clip_retrieval(
+    folder: str | os.PathLike[str],
+    photos: str | os.PathLike[str],
+    *,
+    collection: str | os.PathLike[str] | None = None,
+    encoder: str | ImageEncoder | None = None,
+    options: ImportOptions = _DEFAULTS,
+    progress: OnProgress = lambda done, total: None,
+) -> ImportReport:
+    """Make the collection of a photo folder of the vectors in clip-retrieval's folder, or add them
+    to the one that is there.
+
+    ``encoder`` is the name or object of the encoder that made them; None: the one in
+    ``vitsearch.json``, or else the collection's. Some photos are embedded to check it, no other.
+    Photos that are not there, changed or unreadable are counted and named in the report. Raises
+    CollectionError, CollectionLocked, EncoderError or EncoderMismatch, after any of which the
+    collection is as it was.
+    """
+    source = read_clip_retrieval(Path(folder))
+    return take_in(
+        source, photos, collection=collection, encoder=encoder, options=options, progress=progress
+    )
+
+
+def read_clip_retrieval(folder: Path) -> Source:
+    """Return the vectors of clip-retrieval's folder, once their files fit each other; raises
+    CollectionError.
+    """
+    _need_parquet()
+    from vitsearch.interop.parquet import count_rows
+
+    passport = read_passport(folder)
+    pairs = _pairs(folder)
+    count, dim = 0, passport.dim if passport else 0
+    for npy, parquet in pairs:
+        vectors, rows = _mapped(npy), count_rows(parquet, own=passport is not None)
+        if len(vectors) != rows:
+            raise CollectionError(
+                f"{npy} holds {len(vectors):,} vectors, {parquet.name} {rows:,} rows: which is "
+                "which cannot be told"
+            )
+        dim = dim or vectors.shape[1]
+        if vectors.shape[1] != dim:
+            raise CollectionError(
+                f"{npy} holds vectors of {vectors.shape[1]} numbers, expected {dim}: export "
+                "again "
+                "with one encoder"
+            )
+        count += rows
+    return Source(
+        str(folder), count, dim, passport, lambda: _blocks(pairs, own=passport is not None)
+    )
+
+
+def _blocks(pairs: list[tuple[Path, Path]], own: bool) -> Iterator[Block]:
+    from vitsearch.interop.parquet import read_rows
+
+    for npy, parquet in pairs:
+        vectors, start = _mapped(npy), 0
+        for rows in read_rows(parquet, own=own):
+            yield rows, np.asarray(vectors[start : start + len(rows)])
+            start += len(rows)
+
+
+def _pairs(folder: Path) -> list[tuple[Path, Path]]:
+    """Return the shards as (vectors, metadata), in order of their number."""
+    arrays, tables = (
+        _numbered(folder / "img_emb", "img_emb", "npy"),
+        _numbered(folder / "metadata", "metadata", "parquet"),
+    )
+    if not arrays:
+        raise CollectionError(
+            f"{folder} holds no img_emb/img_emb_0.npy: give the output folder of "
+            "`clip-retrieval "
+            "inference`"
+        )
+    for number in sorted(arrays.keys() ^ tables.keys()):
+        have, lack = ("vectors", "metadata") if number in arrays else ("metadata", "vectors")
+        raise CollectionError(
+            f"{folder}: part {number} has {have} but no {lack}: complete the folder, or remove "
+            "that part"
+        )
+    return [(arrays[number], tables[number]) for number in sorted(arrays)]
+
+
+def _numbered(folder: Path, stem: str, ending: str) -> dict[int, Path]:
+    try:
+        files = sorted(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise CollectionError(
+            f"{folder} cannot be read ({error.strerror}): check its permissions"
+        ) from error
+    named = (
+        (re.fullmatch(rf"{stem}_(\d+)\.{ending}", file.name, re.ASCII), file) for file in files
+    )
+    return {int(match[1]): file for match, file in named if match}
+
+
+def _mapped(file: Path) -> NDArray[Any]:
+    """Return the ``(n, dim)`` floats of a .npy file, memory-mapped; raises CollectionError for
+    anything else, pickles among it.
+    """
+    try:
+        array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise CollectionError(
+            f"{file} cannot be read as an array ({' '.join(str(error).split())[:160]}): write "
+            "it "
+            "again"
+        ) from error
+    if (
+        not isinstance(array, np.ndarray)
+        or array.ndim != 2
+        or array.dtype.kind != "f"
+        or array.shape[1] < 1
+    ):
+        raise CollectionError(
+            f"{file} holds no rows of floating-point numbers: write it again as float16 or "
+            "float32 (n, dim)"
+        )
+    return array
+
+
+@contextmanager
+def _shard(
+    folder: Path, number: str, *, root: str, shape: tuple[int, int]
+) -> "Iterator[tuple[BinaryIO, MetadataWriter]]":
+    """Yield the two open files of one shard; ``root`` is the absolute path of the photo folder,
+    ``shape`` that of all its vectors.
+    """
+    from vitsearch.interop.parquet import MetadataWriter
+
+    with (
+        open(folder / "img_emb" / f"img_emb_{number}.npy", "wb") as vectors,
+        MetadataWriter(folder / "metadata" / f"metadata_{number}.parquet", root) as metadata,
+    ):
+        np.lib.format.write_array_header_1_0(
+            vectors, {"descr": "<f2", "fortran_order": False, "shape": shape}
+        )
+        yield vectors, metadata
+
+
+def _need_parquet() -> None:
+    try:
+        import vitsearch.interop.parquet  # noqa: F401
+    except ImportError as error:
+        raise CollectionError(
+            "clip-retrieval's metadata is Parquet, which needs an extra: pip install "
+            "'vitsearch[parquet]'"
+        ) from error

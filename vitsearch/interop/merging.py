@@ -1,0 +1,127 @@
+"""One collection into another of the same encoder: no photo is read, none is embedded."""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+from vitsearch.arrays import Halves
+from vitsearch.collection import Collection
+from vitsearch.collection.config import disk_errors, writer_lock
+from vitsearch.collection.store import PhotoStore
+from vitsearch.errors import CollectionError, EncoderMismatch
+from vitsearch.interop.rows import photo_blocks
+from vitsearch.types import Found, Photo
+
+
+@dataclass(frozen=True, slots=True)
+class MergeReport:
+    """What became of the photos of the source: ``added``, ``unchanged`` (the target has the same
+    content), ``replaced`` (the target had an older file at that path), ``kept`` (the target has a
+    newer one); ``total`` photos are now in the target.
+    """
+
+    added: int
+    unchanged: int
+    replaced: int
+    kept: int
+    total: int
+
+
+def merge(
+    source: Collection,
+    target: Collection,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> MergeReport:
+    """Copy the photos of one collection, with vectors and labels, into another whose photo folder
+    is the same or holds the source's.
+
+    Paths become relative to the target's folder. Where both have a path with different content, the
+    file that was changed last wins. All is stored in one transaction; the next `vitsearch index`
+    builds the index of the target, which finds the new photos meanwhile. Raises EncoderMismatch for
+    another encoder, CollectionLocked, and CollectionError for folders that do not lie in each
+    other.
+    """
+    prefix = _prefix(source, target)
+    _check_encoder(source, target)
+    with (
+        writer_lock(target.folder),
+        disk_errors(target.folder),
+        closing(PhotoStore(target.folder / "photos.db")) as store,
+    ):
+        with store.writing(), source.store.reading():
+            done, count = 0, source.store.count()
+            merging = _Merge(store, prefix, store.generation() + 1)
+            for photos, halves in photo_blocks(source.store, source.photos(), count):
+                for photo, half in zip(photos, halves, strict=True):
+                    merging.add(photo, half)
+                done += len(photos)
+                progress(done, count)
+            store.raise_generation(merging.counts["added"] + merging.counts["replaced"] > 0)
+        total = store.count()
+        store.checkpoint()
+    return MergeReport(
+        **{name: merging.counts[name] for name in ("added", "unchanged", "replaced", "kept")},
+        total=total,
+    )
+
+
+def _prefix(source: Collection, target: Collection) -> str:
+    """Return what the source's paths begin with below the target's folder, "" where the folders are
+    the same.
+    """
+    if os.path.realpath(source.folder) == os.path.realpath(target.folder):
+        raise CollectionError(f"{source.folder} is both collections: name two")
+    inner, outer = os.path.realpath(source.root), os.path.realpath(target.root)
+    if inner == outer:
+        return ""
+    if os.path.commonpath([inner, outer]) != outer:
+        raise CollectionError(
+            f"{source.root} does not lie in {target.root}: merge into the collection of a "
+            "folder "
+            "that holds both"
+        )
+    return os.path.relpath(inner, outer).replace(os.sep, "/") + "/"
+
+
+def _check_encoder(source: Collection, target: Collection) -> None:
+    mine, other = target.settings, source.settings
+    if mine.encoder_fingerprint != other.encoder_fingerprint or mine.dim != other.dim:
+        raise EncoderMismatch(
+            f"{source.folder} was made with {other.encoder} (fingerprint "
+            f"{other.encoder_fingerprint[:8]}), {target.folder} with "
+            f"{mine.encoder} ({mine.encoder_fingerprint[:8]}): index one of them again with the "
+            "encoder of the other"
+        )
+
+
+class _Merge:
+    """One merge, inside its transaction."""
+
+    def __init__(self, store: PhotoStore, prefix: str, generation: int) -> None:
+        self.store, self.prefix, self.generation = store, prefix, generation
+        self.counts: Counter[str] = Counter()
+
+    def add(self, photo: Photo, half: Halves) -> None:
+        """Add one photo of the source, unless the target has it or a newer one."""
+        moved = replace(photo, path=self.prefix + photo.path)
+        here = self.store.photo_at(moved.path)
+        if here and here.fingerprint == moved.fingerprint:
+            self.counts["unchanged"] += 1
+            if here.label is None:
+                self._label(here.photo_id, moved)
+        elif here and here.mtime_ns >= moved.mtime_ns:
+            self.counts["kept"] += 1
+        else:
+            found = Found(moved.path, moved.size, moved.mtime_ns)
+            photo_id = self.store.put_photo(
+                found, moved.fingerprint, moved.info, vector=half, generation=self.generation
+            )
+            self._label(photo_id, moved)
+            self.counts["replaced" if here else "added"] += 1
+
+    def _label(self, photo_id: int, photo: Photo) -> None:
+        if photo.label is not None and photo.label_score is not None:
+            self.store.put_labels([(photo_id, photo.label, photo.label_score)])

@@ -1,0 +1,133 @@
+"""The metadata of clip-retrieval, in Apache Parquet; the one module that imports pyarrow."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from vitsearch.errors import CollectionError
+from vitsearch.interop.rows import BLOCK, Row
+from vitsearch.shards.files import as_text
+from vitsearch.types import Photo
+
+SCHEMA = pyarrow.schema(
+    [
+        ("image_path", pyarrow.string()),
+        ("path", pyarrow.string()),
+        ("path_bytes", pyarrow.binary()),
+        ("width", pyarrow.int32()),
+        ("height", pyarrow.int32()),
+        ("taken_at", pyarrow.string()),
+        ("fingerprint", pyarrow.string()),
+        ("label", pyarrow.string()),
+        ("score", pyarrow.float64()),
+    ]
+)
+_OWN = ("path", "path_bytes", "fingerprint", "label", "score")
+
+
+class MetadataWriter:
+    """Writes the photos of one shard, a block at a time; ``root`` is the absolute path of their
+    folder.
+    """
+
+    def __init__(self, file: Path, root: str) -> None:
+        self._root = root
+        self._writer = pyarrow.parquet.ParquetWriter(file, SCHEMA)
+
+    def __enter__(self) -> "MetadataWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def write(self, photos: Sequence[Photo]) -> None:
+        """Append one row a photo."""
+        self._writer.write_table(
+            pyarrow.Table.from_pylist([self._row(photo) for photo in photos], SCHEMA)
+        )
+
+    def _row(self, photo: Photo) -> dict[str, Any]:
+        path = as_text(photo.path)
+        return {
+            "image_path": as_text(os.path.join(self._root, photo.path)),
+            "path": path,
+            "path_bytes": None
+            if path == photo.path
+            else photo.path.encode("utf-8", "surrogateescape"),
+            "width": photo.info.width,
+            "height": photo.info.height,
+            "taken_at": photo.info.taken_at,
+            "fingerprint": photo.fingerprint.hex(),
+            "label": None if photo.label is None else as_text(photo.label),
+            "score": photo.label_score,
+        }
+
+
+def count_rows(file: Path, *, own: bool) -> int:
+    """Return the number of rows of a metadata file; raises CollectionError where it is damaged or
+    lacks a column.
+    """
+    with _errors(file), pyarrow.parquet.ParquetFile(file) as opened:
+        missing = [
+            name
+            for name in ("image_path", *(_OWN if own else ()))
+            if name not in opened.schema_arrow.names
+        ]
+        if missing:
+            held = ", ".join(opened.schema_arrow.names[:8])
+            raise CollectionError(
+                f"{file} has no column {missing[0]} (it has {held}): which vector is which "
+                "photo "
+                "cannot be told"
+            )
+        return int(opened.metadata.num_rows)
+
+
+def read_rows(file: Path, *, own: bool) -> Iterator[list[Row]]:
+    """Yield the rows of a metadata file in blocks; ``own`` for an export of ours, whose paths are
+    relative to the photo folder.
+    """
+    columns = list(_OWN) if own else ["image_path"]
+    with _errors(file), pyarrow.parquet.ParquetFile(file) as opened:
+        for batch in opened.iter_batches(batch_size=BLOCK, columns=columns):
+            yield [
+                _own_row(row) if own else Row(_path(row["image_path"])) for row in batch.to_pylist()
+            ]
+
+
+def _own_row(row: dict[str, Any]) -> Row:
+    path, fingerprint = row["path_bytes"] or row["path"], row["fingerprint"]
+    label = row["label"] if isinstance(row["label"], str) else None
+    score = (
+        float(row["score"]) if label is not None and isinstance(row["score"], int | float) else None
+    )
+    return Row(
+        _path(path),
+        bytes.fromhex(fingerprint) if fingerprint else None,
+        label if score is not None else None,
+        score,
+    )
+
+
+def _path(value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str | bytes):
+        raise ValueError(f"a path is of type {type(value).__name__}")
+    return value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
+
+
+@contextmanager
+def _errors(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError) as error:
+        words = " ".join(str(error).split())[:160]
+        raise CollectionError(
+            f"{file} cannot be read as Parquet ({words}): write it again with the tool that made it"
+        ) from error

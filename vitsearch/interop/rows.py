@@ -1,0 +1,91 @@
+"""Vectors on their way in or out: a source to read, and the photos of a collection
+block by block.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitsearch.arrays import Halves
+from vitsearch.collection.store import PhotoStore
+from vitsearch.errors import CollectionError
+from vitsearch.interop.manifest import Passport
+from vitsearch.types import Found, Photo
+
+BLOCK = 4096  # rows held at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a source says of one vector: the photo's path as it is written there, and the facts of
+    an export of ours.
+    """
+
+    path: str
+    fingerprint: bytes | None = None
+    label: str | None = None
+    score: float | None = None
+
+
+Block = tuple[list[Row], NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Vectors to import: ``count`` of ``dim`` numbers, in blocks of rows and their ``(n, dim)``
+    floats, which can be read again.
+
+    ``failures`` are files that could not be read, with the reason.
+    """
+
+    name: str
+    count: int
+    dim: int
+    passport: Passport | None
+    blocks: Callable[[], Iterator[Block]]
+    failures: Callable[[], Iterator[tuple[Found, str]]] = lambda: iter(())
+
+
+def photo_blocks(
+    store: PhotoStore, photos: Iterator[Photo], count: int
+) -> Iterator[tuple[list[Photo], Halves]]:
+    """Yield the next ``count`` photos with their ``(n, dim)`` float16 vectors, a block at a time;
+    raises CollectionError.
+    """
+    while count > 0:
+        block = list(islice(photos, min(BLOCK, count)))
+        raw = {
+            photo_id: vector
+            for photo_id, _, vector, _ in store.rows([photo.photo_id for photo in block])
+        }
+        if not block or len(raw) < len(block):
+            raise CollectionError(f"{store.path}: a photo has no vector: run `vitsearch verify`")
+        yield block, store.halves([raw[photo.photo_id] for photo in block])
+        count -= len(block)
+
+
+def usable(vectors: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which of ``(n, dim)`` rows are finite and not zero."""
+    lengths = _lengths(vectors)
+    return np.isfinite(lengths) & (lengths > 0)
+
+
+def stored_halves(vectors: NDArray[Any]) -> Halves:
+    """Return usable ``(n, dim)`` rows as float16 rows of unit length; rows that have it are only
+    rounded, so halves stay bit by bit.
+    """
+    lengths = _lengths(vectors)
+    scale = np.where(
+        np.abs(lengths - 1) < 2e-3, 1.0, lengths
+    )  # what rounding to half precision does to a length
+    return (vectors / scale[:, None]).astype(np.float16)
+
+
+def _lengths(vectors: NDArray[Any]) -> NDArray[np.float64]:
+    wide = vectors.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.sqrt((wide * wide).sum(axis=1))

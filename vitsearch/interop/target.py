@@ -1,0 +1,175 @@
+"""The collection that vectors are imported into: an existing one, or a new one that appears when it
+is whole.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from vitsearch.arrays import Vectors
+from vitsearch.collection.config import (
+    DELTA,
+    MAIN,
+    Settings,
+    check_fingerprint,
+    disk_errors,
+    read_settings,
+    write_settings,
+    writer_lock,
+)
+from vitsearch.collection.store import PhotoStore
+from vitsearch.encoders.base import ImageEncoder
+from vitsearch.errors import CollectionError, CollectionNotFound
+from vitsearch.index import remove_shadow
+from vitsearch.index.recipe import load_recipe
+from vitsearch.interop.manifest import PASSPORT
+
+DATABASE = "photos.db"
+_ASIDE = "photos.db.new"
+
+
+def known_settings(folder: Path, root: Path) -> Settings | None:
+    """Return what the collection in a folder says of itself, None where there is none; raises
+    CollectionError for a damaged one.
+    """
+    try:
+        return read_settings(folder, root)
+    except CollectionNotFound:
+        if (folder / DATABASE).exists():
+            raise CollectionError(
+                f"{folder} holds photos but no collection.json: restore that file, or delete "
+                "the "
+                "folder"
+            ) from None
+        return None
+
+
+@contextmanager
+def open_target(root: Path, folder: Path, encoder: ImageEncoder) -> Iterator[PhotoStore]:
+    """Yield the database of the collection in ``folder`` under its writer's lock.
+
+    Where there is none, a database is made aside and put in place, with ``collection.json``, when
+    the block ends well. Raises CollectionLocked, CollectionError, and EncoderMismatch for a
+    collection of another encoder.
+    """
+    with writer_lock(folder), disk_errors(folder):
+        settings = known_settings(folder, root)
+        if settings:
+            check_fingerprint(folder, settings, encoder)
+            with closing(PhotoStore(folder / DATABASE)) as store:
+                yield store
+                store.checkpoint()
+            return
+        _clear(folder)
+        try:
+            with closing(PhotoStore(folder / _ASIDE)) as store:
+                yield store
+                store.checkpoint()
+            write_settings(
+                folder, _settings(root, encoder)
+            )  # first: a collection without its database is begun anew by any command
+            os.replace(folder / _ASIDE, folder / DATABASE)
+        finally:
+            _clear(folder)
+
+
+def put_golden(store: PhotoStore, folder: Path, golden: Vectors) -> None:
+    """Store the golden vectors of its encoder in a new database, and remove an index beside it,
+    which counts the changes of another.
+    """
+    if store.fact("golden") is None:
+        remove_shadow(folder / MAIN)
+        remove_shadow(folder / DELTA)
+        store.put_fact("golden", golden.astype("<f4").tobytes())
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a killed import left."""
+    for ending in ("", "-wal", "-shm"):
+        (folder / f"{_ASIDE}{ending}").unlink(missing_ok=True)
+
+
+def _settings(root: Path, encoder: ImageEncoder) -> Settings:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    dtype = str(getattr(encoder, "dtype", "float32"))
+    place = (
+        os.path.abspath(root).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    )
+    return Settings(
+        encoder.name,
+        encoder.fingerprint,
+        dtype,
+        encoder.dim,
+        load_recipe("auto").to_dict(),
+        now,
+        place,
+    )
+
+
+# -- Where an export goes: a folder that is written aside and renamed when it is whole -------------
+
+
+@contextmanager
+def written_aside(folder: Path, names: frozenset[str]) -> Iterator[Path]:
+    """Yield an empty folder beside ``folder`` that takes its place when the block ends well, and is
+    removed when it does not.
+
+    ``names`` are those of the files and folders of an export: only a folder of nothing else is
+    replaced, and only if it has a ``vitsearch.json``. Raises CollectionError for another folder,
+    and where the disk refuses.
+    """
+    _check_replaceable(folder, names)
+    with _disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        holder = Path(
+            tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent)
+        )  # a name of ours: nothing of the user's is in the way
+    try:
+        with _disk_errors(folder):
+            (holder / "new").mkdir()
+            yield holder / "new"
+            _put_in_place(holder, folder)
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)
+
+
+def _put_in_place(holder: Path, folder: Path) -> None:
+    if folder.exists():
+        os.rename(folder, holder / "old")
+    try:
+        os.rename(holder / "new", folder)
+    except OSError:
+        if (holder / "old").exists():
+            os.rename(holder / "old", folder)
+        raise
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CollectionError(
+            f"cannot write {folder} ({error.strerror or error}): free some space or choose "
+            "another place"
+        ) from error
+
+
+def _check_replaceable(folder: Path, names: frozenset[str]) -> None:
+    if not folder.name:
+        raise CollectionError(f"cannot write to {folder}: name a new folder")
+    if not os.path.lexists(folder):
+        return
+    if not folder.is_dir() or folder.is_symlink():
+        raise CollectionError(f"{folder} is there already and no folder: choose another place")
+    held = {entry.name for entry in folder.iterdir()}
+    if held and (PASSPORT not in held or held - names):
+        raise CollectionError(
+            f"{folder} holds other files ({min(held - names, default='no ' + PASSPORT)}): "
+            "choose "
+            "a new folder"
+        )

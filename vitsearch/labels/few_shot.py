@@ -1,0 +1,195 @@
+"""Classifiers from a few examples a class, without training: nearest prototype, and Tip-Adapter's
+cache beside zero-shot.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitsearch.arrays import Ids, Vectors, unit_rows
+from vitsearch.errors import QueryError
+from vitsearch.labels.calibration import FEWEST, class_numbers, fit_softmax
+from vitsearch.labels.classifier import LinearClassifier, probabilities
+from vitsearch.types import Activation
+
+SCALE = 20.0  # of cosines with prototypes, where there are too few examples to find it
+ALPHAS, BETAS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0), (1.0, 3.0, 5.5, 10.0, 20.0)
+
+
+def prototype_classifier(
+    vectors: Vectors, truth: Sequence[str], *, fingerprint: str = ""
+) -> LinearClassifier:
+    """Return the classifier whose weights are the classes' mean vectors (Snell et al. 2017,
+    arXiv:1703.05175; cosine, not distance).
+
+    ``vectors`` are ``(n, dim)`` unit rows and ``truth`` their labels; classes are in order of name.
+    The scale of the cosines is the likeliest where each example is judged without itself. Raises
+    QueryError for fewer than two classes.
+    """
+    classes = classes_of(truth)
+    right = class_numbers(classes, truth)
+    sums = np.zeros((len(classes), vectors.shape[1]))
+    np.add.at(sums, right, np.asarray(vectors, dtype=np.float64))
+    count = np.bincount(right)
+    several = np.flatnonzero(count[right] > 1)
+    scale = SCALE
+    if len(several) >= FEWEST:
+        cosines = vectors[several] @ unit_rows(sums).T
+        without = unit_rows(sums[right[several]] - vectors[several])
+        cosines[np.arange(len(several)), right[several]] = (without * vectors[several]).sum(axis=1)
+        scale, _ = fit_softmax(cosines.astype(np.float64), right[several])
+    bias = np.zeros(len(classes), dtype=np.float32)
+    return LinearClassifier(
+        classes, unit_rows(sums) * np.float32(scale), bias, fingerprint=fingerprint
+    )
+
+
+def classes_of(truth: Sequence[str]) -> tuple[str, ...]:
+    """Return the labels in order of name; raises QueryError for fewer than two."""
+    classes = tuple(sorted(set(truth)))
+    if len(classes) < 2:
+        raise QueryError(
+            f"all examples are labelled {classes[0]!r}: give examples of two classes or more"
+            if classes
+            else "no examples"
+        )
+    return classes
+
+
+@dataclass(frozen=True, eq=False)
+class TipClassifier:
+    """Zero-shot logits plus what similar examples say: Tip-Adapter without training (Zhang et al.
+    2022, arXiv:2207.09519).
+
+    logits = scale * (zero-shot logits + alpha * sum over examples of exp(-beta * (1 - cosine)) at
+    their class). ``keys`` are the examples' unit rows ``(n, dim)``, ``values`` their class numbers
+    ``(n,)``.
+    """
+
+    zero_shot: LinearClassifier
+    keys: Vectors
+    values: Ids
+    alpha: float
+    beta: float
+    scale: float = 1.0
+    shift: float = 0.0
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The labels, in the order of the columns."""
+        return self.zero_shot.classes
+
+    @property
+    def activation(self) -> Activation:
+        """That of the zero-shot classifier."""
+        return self.zero_shot.activation
+
+    @property
+    def fingerprint(self) -> str:
+        """The encoder whose vectors it reads."""
+        return self.zero_shot.fingerprint
+
+    def logits(self, vectors: Vectors) -> Vectors:
+        """Return ``(n, classes)`` float32 logits of ``(n, dim)`` unit vectors; raises QueryError
+        for another shape.
+        """
+        base = self.zero_shot.logits(vectors)
+        near = _nearness(np.asarray(vectors, dtype=np.float32) @ self.keys.T, self.beta)
+        cache = near @ np.eye(len(self.classes), dtype=np.float32)[self.values]
+        result: Vectors = (self.scale * (base + self.alpha * cache) + self.shift).astype(np.float32)
+        return result
+
+    def predict_proba(self, vectors: Vectors) -> Vectors:
+        """Return ``(n, classes)`` float32 probabilities of ``(n, dim)`` unit vectors."""
+        return probabilities(self, vectors)
+
+    def scaled(self, scale: float, shift: float = 0.0) -> "TipClassifier":
+        """Return the classifier whose logits are ``scale * logits + shift``."""
+        return replace(self, scale=self.scale * scale, shift=self.shift * scale + shift)
+
+    def save(self, folder: str | PathLike[str]) -> None:
+        """Write the classifier to a folder; raises ClassifierError."""
+        from vitsearch.labels.classifier import write_classifier
+
+        facts: dict[str, Any] = {
+            "kind": "tip",
+            "classes": list(self.classes),
+            "activation": self.activation,
+            "fingerprint": self.fingerprint,
+        }
+        numbers: dict[str, NDArray[Any]] = {
+            "weight": self.zero_shot.weight,
+            "bias": self.zero_shot.bias,
+            "keys": self.keys,
+            "values": self.values,
+        }
+        extra = {"alpha": self.alpha, "beta": self.beta, "scale": self.scale, "shift": self.shift}
+        write_classifier(folder, facts | extra, numbers)
+
+    @classmethod
+    def load(cls, folder: str | PathLike[str]) -> "TipClassifier":
+        """Return the classifier of a folder; raises ClassifierError where it is
+        missing or damaged.
+        """
+        from vitsearch.labels.classifier import read_classifier
+
+        shapes = {
+            "weight": ("classes", "dim"),
+            "bias": ("classes",),
+            "keys": ("n", "dim"),
+            "values": ("n",),
+        }
+        facts, numbers = read_classifier(folder, "tip", shapes)
+        zero_shot = LinearClassifier(
+            tuple(facts["classes"]),
+            numbers["weight"],
+            numbers["bias"],
+            facts["activation"],
+            facts["fingerprint"],
+        )
+        return cls(
+            zero_shot,
+            numbers["keys"],
+            numbers["values"],
+            facts["alpha"],
+            facts["beta"],
+            facts["scale"],
+            facts["shift"],
+        )
+
+
+def tip_classifier(
+    zero_shot: LinearClassifier, vectors: Vectors, truth: Sequence[str]
+) -> TipClassifier:
+    """Return zero-shot with a cache of examples: ``(n, dim)`` unit rows and their labels.
+
+    ``alpha``, ``beta`` and the scale of the logits are the likeliest of a grid where each example
+    is judged without itself; with fewer than 10 examples they are the paper's (1 and 5.5). A class
+    without an example stays zero-shot. Raises QueryError for a label that is no class.
+    """
+    right = class_numbers(zero_shot.classes, truth)
+    keys = unit_rows(vectors)
+    if len(right) < FEWEST or zero_shot.activation != "softmax":
+        return TipClassifier(zero_shot, keys, right, 1.0, 5.5)
+    base = zero_shot.logits(keys).astype(np.float64)
+    cosines = (keys @ keys.T).astype(np.float64)
+    one_hot = np.eye(len(zero_shot.classes))[right]
+    best = (np.inf, 1.0, 5.5, 1.0)
+    for beta, alpha in product(BETAS, ALPHAS):
+        near = _nearness(cosines, beta)
+        np.fill_diagonal(near, 0.0)
+        logits = base + alpha * near @ one_hot
+        scale, loss = fit_softmax(logits, right)
+        best = min(best, (loss, alpha, beta, scale))
+    _, alpha, beta, scale = best
+    return TipClassifier(zero_shot, keys, right, alpha, beta, scale)
+
+
+def _nearness(cosines: NDArray[np.floating], beta: float) -> NDArray[np.floating]:
+    result: NDArray[np.floating] = np.exp(-beta * (1 - cosines))
+    return result

@@ -1,0 +1,84 @@
+"""What a collection of Milvus says of itself, beside its rows."""
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+
+from vitsearch.arrays import Vectors
+from vitsearch.errors import CollectionError
+
+FORMAT = 1
+FACTS, GENERATION, BUILT = (
+    "vitsearch",
+    "vitsearch_generation",
+    "vitsearch_index",
+)  # properties of the collection
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Which encoder made the vectors, and where the photos are.
+
+    ``golden`` holds the encoder's vectors of the golden picture and sentence, float32 in base64;
+    ``source`` is the folder or URL that paths are relative to; ``decoding`` says whether JPEGs were
+    decoded "scaled" or "exact".
+    """
+
+    encoder: str
+    encoder_fingerprint: str
+    dtype: str
+    dim: int
+    golden: str
+    source: str
+    decoding: str
+    format: int = FORMAT
+
+    def golden_vectors(self) -> Vectors:
+        """Return the golden vectors as ``(1 or 2, dim)`` float32 rows."""
+        return (
+            np.frombuffer(base64.b64decode(self.golden), dtype="<f4")
+            .reshape(-1, self.dim)
+            .astype(np.float32)
+        )
+
+    def to_json(self) -> str:
+        """Return the facts as one line of text."""
+        return json.dumps(asdict(self), ensure_ascii=True)
+
+
+def packed(golden: Vectors) -> str:
+    """Return golden vectors as they are kept."""
+    return base64.b64encode(np.ascontiguousarray(golden, dtype="<f4").tobytes()).decode("ascii")
+
+
+def read_facts(properties: Mapping[str, object], description: object, place: object) -> Facts:
+    """Return the facts of a collection, from its properties or its description; raises
+    CollectionError where it has none.
+    """
+    try:
+        stored = json.loads(str(properties.get(FACTS) or description))
+        if not isinstance(stored, dict):
+            raise ValueError
+    except ValueError as error:
+        raise CollectionError(
+            f"{place} was not made by vitsearch: push a shard set into another --collection NAME"
+        ) from error
+    number = stored.get("format")
+    if isinstance(number, int) and number > FORMAT:
+        raise CollectionError(
+            f"{place} has format {number}, newer than this vitsearch reads ({FORMAT}): upgrade "
+            "vitsearch"
+        )
+    found = {field.name: stored.get(field.name) for field in fields(Facts)}
+    if any(
+        not isinstance(value, int if name in ("dim", "format") else str)
+        for name, value in found.items()
+    ):
+        raise CollectionError(
+            f"{place} is damaged (a fact is missing or of the wrong type): push into another "
+            "--collection NAME"
+        )
+    return Facts(**found)  # type: ignore[arg-type]

@@ -1,0 +1,226 @@
+"""Confusion matrices as a picture: true labels in rows, answers in columns, those of several
+classifiers side by side.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from vitsearch.errors import VitsearchError
+from vitsearch.outputs.drawing import (
+    INK,
+    PAGE,
+    QUIET,
+    choose_type,
+    draw_line,
+    fit,
+    picture_bytes,
+    write_page,
+)
+
+Counts = NDArray[np.int64]
+
+MOST_LABELS = 200
+EMPTY, RIGHT, WRONG = (
+    (240, 238, 233),
+    (17, 82, 147),
+    (178, 64, 6),
+)  # blue and orange are told apart by nearly everyone
+_MARGIN, _GAP, _TITLE, _TEXT = 36, 56, 26, 15
+_NAMES = 170  # the most room for a label, in pixels
+
+
+def write_confusion(path: Path, labels: Sequence[str], matrices: Mapping[str, Counts]) -> None:
+    """Write confusion matrices, by title, to a ``.png`` file.
+
+    A matrix is ``(n, n)`` counts in the order of ``labels``, true labels in rows and answers in
+    columns. A cell's colour is its share of its row, blue on the diagonal (right) and orange
+    elsewhere (wrong). The file appears whole or not at all. Raises VitsearchError for another
+    suffix, more than 200 labels, and when it cannot be written.
+    """
+    check_confusion(path, len(labels))
+    for matrix in matrices.values():
+        if matrix.shape != (len(labels), len(labels)):
+            raise ValueError(f"expected ({len(labels)}, {len(labels)}) counts, got {matrix.shape}")
+    write_page(path, picture_bytes(_page(labels, matrices), "PNG"), "confusion matrix")
+
+
+def check_confusion(path: Path, labels: int) -> None:
+    """Raise VitsearchError unless a matrix of so many labels can be written under this name: said
+    before long work.
+    """
+    if path.suffix.lower() != ".png":
+        raise VitsearchError(f"a confusion matrix is a .png file, not {path.name!r}; name it so")
+    if not path.parent.is_dir():
+        raise VitsearchError(
+            f"cannot write {str(path)!r}: there is no folder {path.parent}; name another place "
+            "for the confusion matrix"
+        )
+    if labels > MOST_LABELS:
+        raise VitsearchError(
+            f"a confusion matrix is drawn of at most {MOST_LABELS} labels, not {labels:,}; "
+            "give "
+            "fewer"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """The measures of one matrix, in pixels: its cells, the room for names beside and above it, and
+    the size of type.
+    """
+
+    cell: int
+    left: int
+    above: int
+    text: int
+    side: int
+
+    @classmethod
+    def of(cls, labels: Sequence[str], title: int) -> "_Grid":
+        """Return the measures for these labels, at least as wide as a title."""
+        cell = next(
+            size
+            for most, size in ((4, 84), (8, 64), (14, 48), (24, 38), (60, 30), (MOST_LABELS, 18))
+            if len(labels) <= most
+        )
+        text = min(_TEXT, cell - 4)
+        widest = min(
+            _NAMES,
+            max((round(choose_type(one, text)[1].getlength(one)) for one in labels), default=0),
+        )
+        above = 24 if widest <= cell - 8 else widest + 14
+        return cls(
+            max(
+                cell, -(-(title - widest - 14) // max(1, len(labels))) if len(labels) <= 4 else cell
+            ),
+            widest + 14,
+            above,
+            text,
+            len(labels),
+        )
+
+    @property
+    def width(self) -> int:
+        """The width of the matrix with the names beside it."""
+        return self.left + self.cell * self.side + 1
+
+    @property
+    def height(self) -> int:
+        """The height of the matrix with the names above it."""
+        return self.above + self.cell * self.side + 1
+
+
+def _page(labels: Sequence[str], matrices: Mapping[str, Counts]) -> Image.Image:
+    titles = max((round(choose_type(one, _TITLE)[1].getlength(one)) for one in matrices), default=0)
+    grid = _Grid.of(labels, titles)
+    top = _MARGIN + _TITLE + 24
+    width = 2 * _MARGIN + len(matrices) * (grid.width + _GAP) - _GAP
+    page = Image.new("RGB", (max(width, 460), top + grid.height + 64 + _MARGIN // 2), PAGE)
+    draw = ImageDraw.Draw(page)
+    for number, (title, counts) in enumerate(matrices.items()):
+        left = _MARGIN + number * (grid.width + _GAP)
+        draw_line(
+            draw, (left, _MARGIN + _TITLE - 4), title, size=_TITLE, width=grid.width, fill=INK
+        )
+        _draw_names(page, labels, grid, (left, top))
+        _draw_cells(draw, counts, grid, (left + grid.left, top + grid.above))
+    _draw_key(draw, (_MARGIN, top + grid.height + 40))
+    return page
+
+
+def _draw_names(
+    page: Image.Image, labels: Sequence[str], grid: _Grid, place: tuple[int, int]
+) -> None:
+    """Draw the labels beside the rows, and above the columns, upright where they are too long for
+    them.
+    """
+    draw, (left, top) = ImageDraw.Draw(page), place
+    for number, label in enumerate(labels):
+        letters, font = choose_type(label, grid.text)
+        short = fit(letters, font, _NAMES)
+        middle = number * grid.cell + grid.cell // 2
+        draw.text(
+            (left + grid.left - 8, top + grid.above + middle),
+            short,
+            fill=INK,
+            font=font,
+            anchor="rm",
+        )
+        if grid.above <= 24:
+            draw.text(
+                (left + grid.left + middle, top + grid.above - 8),
+                short,
+                fill=INK,
+                font=font,
+                anchor="ms",
+            )
+            continue
+        strip = Image.new("RGB", (grid.above - 8, grid.text + 8), PAGE)
+        ImageDraw.Draw(strip).text((0, strip.height // 2), short, fill=INK, font=font, anchor="lm")
+        page.paste(
+            strip.rotate(90, expand=True), (left + grid.left + middle - strip.height // 2, top)
+        )
+
+
+def _draw_cells(
+    draw: ImageDraw.ImageDraw, counts: Counts, grid: _Grid, place: tuple[int, int]
+) -> None:
+    totals = counts.sum(axis=1)
+    for (row, column), count in np.ndenumerate(counts):
+        x, y = place[0] + column * grid.cell, place[1] + row * grid.cell
+        ground = shade(count / totals[row] if count else 0.0, right=row == column)
+        draw.rectangle((x, y, x + grid.cell - 2, y + grid.cell - 2), fill=ground)
+        if not count and row != column:
+            continue
+        text = f"{count:,}" if totals[row] else ""
+        letters, font = choose_type(
+            text,
+            min(18, grid.text, int(1.5 * (grid.cell - 4) / max(1, len(text))))
+            if grid.cell < 48
+            else 18,
+        )
+        middle = (x + (grid.cell - 1) // 2, y + (grid.cell - 1) // 2)
+        draw.text(middle, letters, fill=ink_on(ground), font=font, anchor="mm")
+
+
+def shade(share: float, *, right: bool) -> tuple[int, int, int]:
+    """Return the colour of a cell that holds this share of its row, from 0 to 1."""
+    full = RIGHT if right else WRONG
+    depth = 0.1 + 0.9 * share if share else 0.0  # one photo of many still shows
+    red, green, blue = (
+        round(low + (high - low) * depth) for low, high in zip(EMPTY, full, strict=True)
+    )
+    return red, green, blue
+
+
+def ink_on(ground: tuple[int, int, int]) -> str:
+    """Return black or white type, whichever has the higher contrast with a colour (relative
+    luminance of WCAG 2).
+    """
+    linear = [
+        (value / 255 / 12.92) if value <= 10 else ((value / 255 + 0.055) / 1.055) ** 2.4
+        for value in ground
+    ]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return (
+        "#000000" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "#ffffff"
+    )  # one of them always reaches 4.5
+
+
+def _draw_key(draw: ImageDraw.ImageDraw, place: tuple[int, int]) -> None:
+    """Say what is shown: rows, columns and colours."""
+    x, base = place
+    draw_line(draw, place, "rows: truth, columns: answer", size=_TEXT, width=400, fill=QUIET)
+    base += 24
+    for word, right in (("right", True), ("wrong", False)):
+        for step in range(1, 6):
+            draw.rectangle((x, base - 12, x + 13, base + 1), fill=shade(step / 5, right=right))
+            x += 14
+        draw_line(draw, (x + 8, base), word, size=_TEXT, width=100, fill=QUIET)
+        x += 72
+    draw_line(draw, (x, base), "(colour: share of the row)", size=_TEXT, width=260, fill=QUIET)

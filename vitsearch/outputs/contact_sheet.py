@@ -1,0 +1,378 @@
+"""Contact sheets: photos with captions on one page, as a picture (PNG, JPEG) or a self-contained
+HTML file.
+"""
+
+import base64
+import html
+import io
+import os
+import urllib.parse
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from vitsearch.errors import PhotoError, VitsearchError
+from vitsearch.outputs.drawing import (
+    INK,
+    MAT,
+    MISSING,
+    PAGE,
+    QUIET,
+    RULE,
+    choose_type,
+    draw_line,
+    picture_bytes,
+    readable,
+    wrapped,
+    write_page,
+)
+from vitsearch.photos import map_ahead, read_photo, thumbnail
+
+MOST_TILES = 1000
+SUFFIXES = (".png", ".jpg", ".jpeg", ".html", ".htm")
+
+# the layout of the picture, in pixels
+_SIDE, _GAP, _MARGIN, _PADDING = 232, 20, 36, 10
+_TITLE, _CAPTION, _NAME, _LINE, _WHO = 26, 18, 15, 25, 80
+RIGHT, WRONG = "#1a6fb5", "#b3470b"  # blue and orange are told apart by nearly everyone
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One row of a caption: who says what of a photo, its score, and whether it is right, where
+    that is known.
+    """
+
+    who: str
+    label: str
+    score: float | None = None
+    right: bool | None = None
+
+
+Caption = str | Sequence[Verdict]
+Section = tuple[str, Sequence[tuple[str, Caption]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    """One photo as drawn; ``picture`` is None for a photo that cannot be read, and ``reason`` says
+    why.
+    """
+
+    path: str
+    caption: Caption
+    picture: Image.Image | None
+    reason: str = ""
+
+
+def write_sheet(
+    path: Path, sections: Sequence[Section], *, root: Path, title: str | None = None
+) -> None:
+    """Write a contact sheet to a ``.png``, ``.jpg`` or ``.html`` file.
+
+    ``sections`` are (title, tiles) and a tile is (path of the photo, caption); paths are relative
+    to ``root``, as in search results, and the file's name stands with the caption, which is one
+    line, or a row for each `Verdict`. A photo that cannot be read becomes a grey tile with the
+    reason. ``title`` names the whole of an HTML sheet; without one, the window has the first
+    section's. The file appears whole or not at all. Raises VitsearchError for another suffix, for
+    more than 1,000 photos, and when it cannot be written.
+    """
+    writers: dict[str, Callable[[list[tuple[str, list[_Tile]]]], bytes]] = {
+        ".png": partial(_as_picture, format_name="PNG"),
+        ".jpg": partial(_as_picture, format_name="JPEG"),
+        ".jpeg": partial(_as_picture, format_name="JPEG"),
+        ".html": partial(_as_html, place=path.parent, root=root, title=title),
+        ".htm": partial(_as_html, place=path.parent, root=root, title=title),
+    }
+    check_suffix(path)
+    count = sum(len(tiles) for _, tiles in sections)
+    if count > MOST_TILES:
+        raise VitsearchError(
+            f"a contact sheet holds at most {MOST_TILES:,} photos, not {count:,}; ask for "
+            "fewer "
+            "results"
+        )
+    write_page(path, writers[path.suffix.lower()](_load(sections, root)), "sheet")
+
+
+def check_suffix(path: Path) -> None:
+    """Raise VitsearchError unless a sheet can have this name: said before long work."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise VitsearchError(
+            f"a contact sheet is a .png, .jpg or .html file, not {path.name!r}; name it so"
+        )
+
+
+def _load(sections: Sequence[Section], root: Path) -> list[tuple[str, list[_Tile]]]:
+    wanted = [tile for _, tiles in sections for tile in tiles]
+    tiles = map_ahead(lambda tile: _load_tile(*tile, root=root), wanted, workers=4, ahead=8)
+    return [(title, [next(tiles) for _ in section]) for title, section in sections]
+
+
+def _load_tile(path: str, caption: Caption, *, root: Path) -> _Tile:
+    try:
+        # twice the size on the page, for screens of high density
+        picture = thumbnail(read_photo(root / path, at_least=2 * _SIDE).image, 2 * _SIDE)
+    except PhotoError as error:
+        return _Tile(path, caption, None, str(error))
+    return _Tile(path, caption, picture)
+
+
+def _name(path: str) -> str:
+    return readable(path.rpartition("/")[2])
+
+
+# --- as a picture ---
+
+
+def _as_picture(sections: list[tuple[str, list[_Tile]]], format_name: str) -> bytes:
+    page = _draw_page(sections)
+    try:
+        return picture_bytes(page, format_name)
+    except (OSError, ValueError) as error:
+        raise VitsearchError(
+            f"the contact sheet of {page.width} x {page.height} pixels cannot be saved as "
+            f"{format_name}; try .html"
+        ) from error
+
+
+def _draw_page(sections: list[tuple[str, list[_Tile]]]) -> Image.Image:
+    most = max((len(tiles) for _, tiles in sections), default=1)
+    columns = max(3, min(most, 5 if most <= 50 else 10))
+    row = _SIDE + (_rows(sections) + 1) * _LINE + _PADDING + _GAP
+    heights = [_TITLE + 2 * _GAP + row * -(-len(tiles) // columns) for _, tiles in sections]
+    width = 2 * _MARGIN + columns * (_SIDE + _GAP) - _GAP
+    page = Image.new(
+        "RGB", (width, sum(heights) + 2 * _MARGIN - _GAP if sections else 2 * _MARGIN), PAGE
+    )
+    top = _MARGIN
+    for (title, tiles), height in zip(sections, heights, strict=True):
+        _draw_title(page, title, top, first=top == _MARGIN)
+        for number, tile in enumerate(tiles):
+            left = _MARGIN + number % columns * (_SIDE + _GAP)
+            _draw_tile(page, tile, left, top + _TITLE + 2 * _GAP - 4 + number // columns * row)
+        top += height
+    return page
+
+
+def _rows(sections: list[tuple[str, list[_Tile]]]) -> int:
+    """Return how many rows the longest caption has."""
+    return max(
+        (
+            1 if isinstance(tile.caption, str) else len(tile.caption)
+            for _, tiles in sections
+            for tile in tiles
+        ),
+        default=1,
+    )
+
+
+def _draw_title(page: Image.Image, title: str, top: int, *, first: bool) -> None:
+    draw = ImageDraw.Draw(page)
+    if not first:
+        draw.line(
+            (_MARGIN, top - _GAP // 2, page.width - _MARGIN, top - _GAP // 2), fill=RULE, width=1
+        )
+    draw_line(
+        draw,
+        (_MARGIN, top + _GAP // 2 + _TITLE),
+        title,
+        size=_TITLE,
+        width=page.width - 2 * _MARGIN,
+        fill=INK,
+    )
+
+
+def _draw_tile(page: Image.Image, tile: _Tile, left: int, top: int) -> None:
+    draw = ImageDraw.Draw(page)
+    mat = Image.new("RGB", (_SIDE, _SIDE), MISSING if tile.picture is None else MAT)
+    if tile.picture is not None:
+        small = thumbnail(tile.picture, _SIDE)
+        mat.paste(small, ((_SIDE - small.width) // 2, (_SIDE - small.height) // 2))
+    page.paste(mat, (left, top), _rounded_mask())
+    if tile.picture is None:
+        reason, font = choose_type(tile.reason, _NAME)
+        for number, line in enumerate(wrapped(reason, font, _SIDE - 4 * _PADDING)[:6]):
+            draw.text(
+                (left + 2 * _PADDING, top + 4 * _PADDING + number * 22),
+                line,
+                fill=QUIET,
+                font=font,
+                anchor="ls",
+            )
+    below = top + _SIDE + _LINE
+    if isinstance(tile.caption, str):
+        draw_line(draw, (left + 2, below), tile.caption, size=_CAPTION, width=_SIDE, fill=INK)
+        draw_line(
+            draw,
+            (left + 2, below + _LINE - 3),
+            _name(tile.path),
+            size=_NAME,
+            width=_SIDE,
+            fill=QUIET,
+        )
+        return
+    draw_line(draw, (left + 2, below), _name(tile.path), size=_NAME, width=_SIDE, fill=QUIET)
+    for number, verdict in enumerate(tile.caption, start=1):
+        _draw_verdict(draw, verdict, left + 2, below + number * _LINE)
+
+
+def _draw_verdict(draw: ImageDraw.ImageDraw, verdict: Verdict, left: int, base: int) -> None:
+    """Draw a row: who, what, the score and the sign, which says by its shape too whether it is
+    right.
+    """
+    score = "" if verdict.score is None else f"{verdict.score:.2f}"
+    draw_line(draw, (left, base), verdict.who, size=_NAME, width=_WHO - 6, fill=QUIET)
+    taken = 62 if score else 24 if verdict.right is not None else 2
+    draw_line(
+        draw, (left + _WHO, base), verdict.label, size=_NAME, width=_SIDE - _WHO - taken, fill=INK
+    )
+    draw_line(draw, (left + _SIDE - 54, base), score, size=_NAME, width=_SIDE, fill=QUIET)
+    if verdict.right is not None:
+        x, y = left + _SIDE - 17, base - 11
+        tick, cross = [(x, y + 6), (x + 4, y + 10), (x + 12, y)], [(x + 1, y), (x + 11, y + 10)]
+        draw.line(tick if verdict.right else cross, fill=RIGHT if verdict.right else WRONG, width=2)
+        if not verdict.right:
+            draw.line([(x + 1, y + 10), (x + 11, y)], fill=WRONG, width=2)
+
+
+@lru_cache(maxsize=1)
+def _rounded_mask() -> Image.Image:
+    # drawn large and reduced, because Pillow's corners have steps
+    mask = Image.new("L", (4 * _SIDE, 4 * _SIDE))
+    ImageDraw.Draw(mask).rounded_rectangle(
+        (0, 0, 4 * _SIDE - 1, 4 * _SIDE - 1), radius=32, fill=255
+    )
+    return mask.resize((_SIDE, _SIDE), Image.Resampling.BOX)
+
+
+# --- as HTML ---
+
+_STYLE = """
+:root { color-scheme: light dark; --page: #faf9f7; --mat: #ecebe7; --ink: #1f2328;
+  --quiet: #6b7078; --rule: #dddbd5;
+  --right: #1a6fb5; --wrong: #b3470b; }
+@media (prefers-color-scheme: dark) {
+  :root { --page: #17181a; --mat: #232528; --ink: #eceae6; --quiet: #9a9fa6; --rule: #33363a;
+    --right: #6cb4f0; --wrong: #f0965a; }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1500px; padding: 1.5rem;
+  background: var(--page); color: var(--ink);
+  font: 15px/1.4 system-ui, sans-serif; }
+section + section { border-top: 1px solid var(--rule); margin-top: 2rem; }
+h1 { font-size: 1.7rem; font-weight: 600; margin: .6rem 0 1.6rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.4rem; font-weight: 600; margin: 1.2rem 0 .9rem; overflow-wrap: anywhere; }
+.grid { display: grid; gap: 1.25rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 190px), 1fr)); }
+figure { margin: 0; min-width: 0; }
+.photo { display: flex; align-items: center; justify-content: center; aspect-ratio: 1;
+  overflow: hidden; border-radius: 10px;
+  background: var(--mat); color: var(--quiet); text-decoration: none; }
+.photo:focus-visible { outline: 3px solid Highlight; outline-offset: 2px; }
+img { display: block; width: 100%; height: 100%; object-fit: contain; }
+.reason { padding: 1rem; overflow-wrap: anywhere; }
+figcaption { padding: .45rem .1rem 0; }
+figcaption span { display: block; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.name { color: var(--quiet); font-size: .85rem; }
+table { width: 100%; border-collapse: collapse; font-size: .9rem; }
+th, td { padding: .05rem .4rem .05rem 0; text-align: left; vertical-align: baseline;
+  font-weight: 400; }
+th { width: 1%; color: var(--quiet); white-space: nowrap; }
+td { overflow-wrap: anywhere; }
+.score { width: 1%; color: var(--quiet); font-variant-numeric: tabular-nums; }
+.sign { width: 1%; padding-right: 0; font-weight: 700; }
+.right { color: var(--right); }
+.wrong { color: var(--wrong); }
+""".strip()
+
+
+def _as_html(
+    sections: list[tuple[str, list[_Tile]]], place: Path, root: Path, title: str | None
+) -> bytes:
+    body = "\n".join(_html_section(name, tiles, place, root) for name, tiles in sections)
+    heading = html.escape(readable(title or (sections[0][0] if sections else "Photos")))
+    if title:
+        body = f"<h1>{heading}</h1>\n{body}"
+    page = (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{heading}</title>\n<style>\n{_STYLE}\n</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+    return page.encode("utf-8")
+
+
+def _html_section(title: str, tiles: list[_Tile], place: Path, root: Path) -> str:
+    figures = "\n".join(_html_tiles(tiles, place, root))
+    return (
+        f"<section>\n<h2>{html.escape(readable(title))}</h2>\n<div "
+        f'class="grid">\n{figures}\n</div>\n</section>'
+    )
+
+
+def _html_tiles(tiles: list[_Tile], place: Path, root: Path) -> Iterator[str]:
+    for tile in tiles:
+        name, full = html.escape(_name(tile.path)), html.escape(readable(tile.path))
+        named = f'<span class="name" title="{full}">{name}</span>'
+        if tile.picture is None:
+            inside = f'<span class="reason">{html.escape(readable(tile.reason))}</span>'
+        else:
+            inside = (
+                f'<img src="{_data_url(tile.picture)}" '
+                f'alt="{html.escape(_alternative(tile))}" loading="lazy">'
+            )
+        yield (
+            '<figure><a class="photo" '
+            f'href="{html.escape(_link(root / tile.path, place))}">{inside}</a>'
+            f"<figcaption>{_html_caption(tile.caption, named)}</figcaption></figure>"
+        )
+
+
+def _alternative(tile: _Tile) -> str:
+    """Return what stands for a photo that is not seen: its name and who says what of it."""
+    said = (
+        [] if isinstance(tile.caption, str) else [f"{one.who} {one.label}" for one in tile.caption]
+    )
+    return readable(_name(tile.path) + (f": {', '.join(said)}" if said else ""))
+
+
+def _html_caption(caption: Caption, named: str) -> str:
+    if isinstance(caption, str):
+        return f"<span>{html.escape(readable(caption))}</span>{named}"
+    return f"{named}<table>{''.join(map(_html_verdict, caption))}</table>" if caption else named
+
+
+def _html_verdict(verdict: Verdict) -> str:
+    score = "" if verdict.score is None else f"{verdict.score:.2f}"
+    sign = {
+        None: "",
+        True: '<b class="right" title="right">✓</b>',
+        False: '<b class="wrong" title="wrong">✗</b>',
+    }[verdict.right]
+    who, label = html.escape(readable(verdict.who)), html.escape(readable(verdict.label))
+    return (
+        f'<tr><th scope="row">{who}</th><td>{label}</td><td class="score">{score}</td><td '
+        f'class="sign">{sign}</td></tr>'
+    )
+
+
+def _data_url(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=82, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _link(photo: Path, place: Path) -> str:
+    """Return the photo's address as seen from the sheet's folder, so that both can
+    move together.
+    """
+    try:
+        relative = os.path.relpath(os.path.abspath(photo), os.path.abspath(place))
+    except ValueError:  # another drive, on Windows
+        return "file:///" + urllib.parse.quote(
+            os.fsencode(os.path.abspath(photo).replace(os.sep, "/"))
+        )
+    return "./" + urllib.parse.quote(os.fsencode(relative.replace(os.sep, "/")))

@@ -1,0 +1,230 @@
+"""Which sidecar a photo has, and which keywords in it are ours."""
+
+import os
+import re
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from vitsearch.outputs.xmp import EMPTY, HOLLOWS, NAMESPACE, PREFIXES, Hollow, NotXmp, Packet
+from vitsearch.types import Prediction
+
+BELOW = " > "  # between the levels of a label, as in classify.labels, which lies on a higher floor
+LARGEST = (
+    16 * 1024 * 1024
+)  # bytes of a sidecar; the history of edits in one can be long, but not so long
+
+_SUBJECT = ("http://purl.org/dc/elements/1.1/", "subject")
+_LIGHTROOM = ("http://ns.adobe.com/lightroom/1.0/", "hierarchicalSubject")
+_DIGIKAM = ("http://www.digikam.org/ns/1.0/", "TagsList")
+_LABELS, _SCORES = (NAMESPACE, "labels"), (NAMESPACE, "scores")
+_ADDED = {
+    _SUBJECT: (NAMESPACE, "addedSubject"),
+    _LIGHTROOM: (NAMESPACE, "addedHierarchicalSubject"),
+    _DIGIKAM: (NAMESPACE, "addedTagsList"),
+}
+_HOLLOW = (
+    NAMESPACE,
+    "emptyBefore",
+)  # which of these lists was there and empty, and how: "dc:subject list/"
+
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarReport:
+    """What one run wrote, in sidecars; ``problems`` are (path of the photo, reason), and nothing of
+    theirs was changed.
+    """
+
+    written: int
+    unchanged: int
+    problems: tuple[tuple[str, str], ...]
+
+
+def write_sidecars(
+    predictions: Sequence[Prediction], *, root: str | os.PathLike[str], photos: Iterable[str] = ()
+) -> SidecarReport:
+    """Write the labels of each photo, all of them, as keywords into its XMP sidecar, and never into
+    the photo.
+
+    Paths are relative to ``root``. The levels of a label are keywords in ``dc:subject``; one with
+    levels is also in ``lr:hierarchicalSubject`` ("animal|dog") and ``digiKam:TagsList``
+    ("animal/dog"). The sidecar is PHOTO.jpg.xmp, or PHOTO.xmp where that exists and no other file
+    shares its name. It remembers which keywords were added: labelling again replaces those, and no
+    keyword of the user's. ``photos`` are further paths that were looked at: they lose the keywords
+    of an earlier run. A sidecar that is no XMP stays.
+    """
+    labels: dict[str, list[Prediction]] = {path: [] for path in photos}
+    for one in predictions:
+        labels.setdefault(one.path, []).append(one)
+    run = _Run(os.fspath(root))
+    for path in sorted(labels):
+        run.write(path, labels[path])
+    return SidecarReport(run.written, run.unchanged, tuple(run.problems))
+
+
+@dataclass(slots=True)
+class _Run:
+    root: str
+    written: int = 0
+    unchanged: int = 0
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    listed: tuple[str, "_Folder"] | None = None
+
+    def write(self, path: str, labels: Sequence[Prediction]) -> None:
+        try:
+            folder, name = os.path.split(os.path.join(self.root, path))
+            if not os.path.isfile(os.path.join(folder, name)):
+                raise FileNotFoundError("the photo is gone: index again")
+            if self.listed is None or self.listed[0] != folder:  # photos come in order of path
+                self.listed = folder, _Folder(folder)
+            sidecar = self.listed[1].sidecar_of(name)
+            before = _read(os.path.join(folder, sidecar)) if sidecar else None
+            if before is None and not labels:
+                return
+            after = labelled(EMPTY if before is None else before, labels)
+            if after == before:
+                self.unchanged += 1
+                return
+            _write(os.path.join(folder, sidecar or f"{name}.xmp"), after)
+            self.written += 1
+        except NotXmp as error:
+            self.problems.append((path, f"its sidecar {sidecar} is left as it is: {error}"))
+        except OSError as error:
+            self.problems.append(
+                (
+                    path,
+                    f"its sidecar cannot be written ({error.strerror})"
+                    if error.strerror
+                    else str(error),
+                )
+            )
+
+
+class _Folder:
+    """The sidecars of one folder."""
+
+    def __init__(self, folder: str) -> None:
+        names = sorted(os.listdir(folder), reverse=True)  # "a.xmp" is taken before "a.XMP"
+        self._sidecars: dict[str, str] = {}
+        self._stems: Counter[str] = Counter()
+        for name in names:
+            stem, ending = os.path.splitext(name)
+            if ending.lower() == ".xmp":
+                self._sidecars[stem] = name
+            else:  # a raw photo, a film: the sidecar may be theirs
+                self._stems[stem.casefold()] += 1
+
+    def sidecar_of(self, photo: str) -> str | None:
+        """Return the name of a photo's sidecar, None where it has none."""
+        stem = os.path.splitext(photo)[0]
+        alone = self._stems[stem.casefold()] == 1
+        return self._sidecars.get(photo) or (self._sidecars.get(stem) if alone else None)
+
+
+def labelled(data: bytes, labels: Sequence[Prediction]) -> bytes:
+    """Return a packet with these labels in place of those that an earlier run added;
+    raises NotXmp.
+    """
+    packet = Packet(data)
+    best = {
+        clean: one.score for one in reversed(labels) if (clean := BELOW.join(_levels(one.label)))
+    }
+    names = list(reversed(best))
+    wanted = _keywords([name.split(BELOW) for name in names], packet)
+    hollows = _hollows(packet)
+    for name, added in _ADDED.items():
+        ours, there = packet.items(added), packet.items(name)
+        users = set(there) - set(ours)
+        new = [keyword for keyword in wanted[name] if keyword not in users]
+        if new != ours or not set(new) <= set(there):
+            hollow = hollows.pop(name, "") if ours else packet.hollow(name)
+            packet.replace(name, ours, new, "Seq" if name == _DIGIKAM else "Bag", hollow=hollow)
+            _set(packet, added, new)
+            if hollow and new:
+                hollows[name] = hollow
+    _set(
+        packet,
+        _HOLLOW,
+        [f"{PREFIXES[name[0]]}:{name[1]} {hollows[name]}" for name in _ADDED if name in hollows],
+    )
+    _set(packet, _LABELS, names)
+    _set(packet, _SCORES, [f"{best[name]:.4f}" for name in names])
+    return packet.edited()
+
+
+def _hollows(packet: Packet) -> dict[tuple[str, str], Hollow]:
+    """Return what was there before of the lists that held nothing when ours came into them."""
+    said = set(packet.items(_HOLLOW))
+    return {
+        name: hollow
+        for name in _ADDED
+        for hollow in HOLLOWS
+        if f"{PREFIXES[name[0]]}:{name[1]} {hollow}" in said
+    }
+
+
+def _set(packet: Packet, name: tuple[str, str], items: Sequence[str]) -> None:
+    before = packet.items(name)
+    if before != items:
+        packet.replace(name, before, items, "Seq")
+
+
+def _keywords(labels: Sequence[Sequence[str]], packet: Packet) -> dict[tuple[str, str], list[str]]:
+    """Return the keywords of labels (each its levels) for each list, in order.
+
+    A label without levels goes into the lists of paths only where there is one: digiKam reads no
+    other list then.
+    """
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    found[_SUBJECT] = list(dict.fromkeys(level for levels in labels for level in levels))
+    for name, sign in ((_LIGHTROOM, "|"), (_DIGIKAM, "/")):
+        kept = set(packet.items(name)) - set(packet.items(_ADDED[name]))
+        if kept or any(len(levels) > 1 for levels in labels):
+            found[name] = list(
+                dict.fromkeys(
+                    sign.join(level.replace(sign, "-") for level in levels) for levels in labels
+                )
+            )
+    return found
+
+
+def _levels(label: str) -> list[str]:
+    """Return the levels of a label as keywords: without what XML cannot hold, in single spaces."""
+    return [
+        level
+        for part in label.split(BELOW)
+        if (level := " ".join(_NOT_XML.sub("\ufffd", part).split()))
+    ]
+
+
+def _read(file: str) -> bytes:
+    if not os.path.isfile(file):
+        raise NotXmp("it is no file, or a broken link")
+    with open(file, "rb") as stream:
+        data = stream.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise NotXmp(f"it is larger than {LARGEST // 1024**2} MB")
+    return data
+
+
+def _write(file: str, data: bytes) -> None:
+    """Write a sidecar aside and rename it; where it is a link, the file that it leads to."""
+    place = os.path.realpath(file)
+    aside = os.path.join(os.path.dirname(place), f".vitsearch-{os.getpid()}.part")
+    try:
+        with open(aside, "wb") as out:
+            out.write(data)
+            if os.path.exists(
+                place
+            ):  # it holds the user's work: the new one must be on the disk before the old one goes
+                out.flush()
+                os.fsync(out.fileno())
+                shutil.copymode(place, aside)
+        os.replace(aside, place)
+    finally:
+        with suppress(OSError):  # it is there only where this was cut short
+            os.unlink(aside)

@@ -1,0 +1,73 @@
+"""A bounded, ordered map over threads."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def map_ahead(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    workers: int,
+    ahead: int,
+    name: str = "photos",
+    stop: Callable[[], None] = lambda: None,
+) -> Iterator[Result]:
+    """Yield ``function(item)`` for each item, in the order of the items, worked out ahead of the
+    consumer in threads.
+
+    At most ``ahead`` items are taken and not yet handed over, so memory stays bounded whatever the
+    length of ``items``. An error of ``function`` is raised at its item's turn, an error of
+    ``items`` after the results before it. When the consumer stops, work that has not begun is
+    dropped and the threads, called ``name``, end once they have done what they are at; then, and
+    after an error, ``stop`` is called first, which may cut that short. Raises ValueError when
+    ``workers`` or ``ahead`` is below 1.
+    """
+    if workers < 1 or ahead < 1:
+        raise ValueError(f"workers and ahead must be 1 or more, got {workers} and {ahead}")
+    return _map_ahead(
+        function,
+        iter(items),
+        ThreadPoolExecutor(workers, thread_name_prefix=name),
+        ahead=ahead,
+        stop=stop,
+    )
+
+
+def _map_ahead(
+    function: Callable[[Item], Result],
+    items: Iterator[Item],
+    pool: ThreadPoolExecutor,
+    *,
+    ahead: int,
+    stop: Callable[[], None],
+) -> Iterator[Result]:
+    waiting: deque[Future[Result]] = deque()
+    source_error: BaseException | None = None
+    exhausted = False
+    try:
+        while True:
+            while not exhausted and len(waiting) < ahead:
+                try:
+                    item = next(items)
+                except StopIteration:
+                    exhausted = True
+                except Exception as error:
+                    exhausted, source_error = True, error
+                else:
+                    waiting.append(pool.submit(function, item))
+            if not waiting:
+                break
+            yield waiting.popleft().result()
+        if source_error is not None:
+            raise source_error
+    except BaseException:
+        stop()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

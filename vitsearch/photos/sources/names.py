@@ -1,0 +1,136 @@
+"""Names of places: local or a URL, patterns and braces, and which files they mean."""
+
+import itertools
+import os
+import posixpath
+import re
+from collections.abc import Iterator
+
+from vitsearch.errors import CollectionError
+from vitsearch.photos import HEIF_EXTENSIONS, PHOTO_EXTENSIONS
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_LEFT_OUT = frozenset(
+    {"@eaDir", "node_modules", "System Volume Information"}
+)  # as `walk` leaves out
+_BRACES = re.compile(r"\{([^{}]*,[^{}]*|\d+\.\.\d+)\}")
+MAGIC = re.compile(r"[*?\[]")
+_MOST_NAMES = 1_000_000
+
+
+def protocol_of(name: str) -> str | None:
+    """Return the protocol of a URL in lower case, None for a local name."""
+    match = _URL.match(name)
+    return match[1].lower() if match else None
+
+
+def absolute(name: str) -> str:
+    """Return the absolute name of a local place with ``/``, or a URL without its last ``/``;
+    ``file://`` is local.
+    """
+    if not name:
+        raise CollectionError(
+            "the name of the photos is empty: name a folder, a URL such as "
+            "s3://bucket/photos, a "
+            ".parquet or a .tar"
+        )
+    protocol = protocol_of(name)
+    if protocol is not None and protocol != "file":
+        return name.rstrip("/")
+    local = name[len("file://") :] if protocol else name
+    return os.path.abspath(os.path.expanduser(local)).replace(os.sep, "/")
+
+
+def below(folder: str, path: str) -> str:
+    """Return the name of what a relative path means below a folder or URL."""
+    return f"{folder.rstrip('/')}/{path}"
+
+
+def relative(folder: str, name: str) -> str:
+    """Return a name without the folder that it begins with."""
+    return name.removeprefix(folder.rstrip("/") + "/")
+
+
+def folder_of(name: str) -> str:
+    """Return the folder of a file, or of a pattern the last folder before its first wildcard."""
+    before = re.split(r"[*?\[{]", name, maxsplit=1)[0]
+    return before.rpartition("/")[0] or "/"
+
+
+def is_photo(name: str) -> bool:
+    """Return whether a file of this name may be a photo: by its ending, and not hidden."""
+    stem, _, ending = name.rpartition(".")
+    return (
+        bool(stem)
+        and not is_left_out(name)
+        and (ending.lower() in PHOTO_EXTENSIONS or ending.lower() in HEIF_EXTENSIONS)
+    )
+
+
+def is_left_out(name: str) -> bool:
+    """Return whether a file or folder of this name is passed over as hidden."""
+    return name.startswith(".") or name in _LEFT_OUT
+
+
+def is_pattern(name: str) -> bool:
+    """Return whether a name has wildcards or braces."""
+    return bool(MAGIC.search(name) or _BRACES.search(name))
+
+
+def identity(path: str) -> str | None:
+    """Return a name given inside a file as a path without ``.`` and ``..``; None where it is empty
+    or leads out of its folder.
+    """
+    normal = posixpath.normpath(path) if path else ""
+    outside = (
+        normal in ("", ".", "..")
+        or normal.startswith(("/", "../"))
+        or protocol_of(path) is not None
+        or "\0" in normal
+    )
+    return None if outside else normal
+
+
+def expanded(name: str) -> Iterator[str]:
+    """Yield the names that braces stand for, as a shell does: ``{000..012}`` and ``{a,b}``; raises
+    CollectionError for over a million.
+    """
+    parts = _BRACES.split(name)
+    choices = [_choices(part) if place % 2 else [part] for place, part in enumerate(parts)]
+    count = 1
+    for choice in choices:
+        count *= len(choice)
+    if count > _MOST_NAMES:
+        raise CollectionError(
+            f"{name} stands for {count:,} files, over {_MOST_NAMES:,}: name fewer at once, or "
+            "a "
+            "folder"
+        )
+    return ("".join(chosen) for chosen in itertools.product(*choices))
+
+
+def _choices(inside: str) -> "list[str] | _Numbers":
+    if "," in inside:
+        return inside.split(",")
+    return _Numbers(*inside.split(".."))
+
+
+class _Numbers:
+    """The numbers of ``{first..last}``, as wide as the wider of the two where one begins with a
+    zero.
+    """
+
+    def __init__(self, first: str, last: str) -> None:
+        self._range = (
+            range(int(first), int(last) + 1)
+            if int(first) <= int(last)
+            else range(int(first), int(last) - 1, -1)
+        )
+        padded = any(len(text) > 1 and text.startswith("0") for text in (first, last))
+        self._width = max(len(first), len(last)) if padded else 1
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    def __iter__(self) -> Iterator[str]:
+        return (f"{number:0{self._width}d}" for number in self._range)

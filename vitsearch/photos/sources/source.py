@@ -1,0 +1,138 @@
+"""What a source of photos is: names in a fixed order, and their bytes."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from vitsearch.errors import CollectionError, PhotoError, VitsearchError
+from vitsearch.photos import walk
+from vitsearch.photos.decode import MAX_BYTES, read_bytes
+
+SourceFormat = Literal["auto", "folder", "parquet", "tar"]
+FORMATS: tuple[SourceFormat, ...] = ("auto", "folder", "parquet", "tar")
+CUT = "the tar ends before it does"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One photo of a source.
+
+    ``path`` is its identity. ``container`` names the tar or Parquet file that holds it, at the byte
+    or in the row ``place``; both are None for a file of its own. ``size`` is in bytes, 0 where only
+    reading tells it (Parquet). ``mtime_ns`` is that of the file, of the member of a tar, or of the
+    Parquet file; 0 where nobody says it. ``problem`` is a reason not to read it, else None.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    container: str | None = None
+    place: int | None = None
+    problem: str | None = None
+
+
+class Source(Protocol):
+    """Photos at one place; plain data, so that it can be sent to another process, which opens files
+    for itself.
+    """
+
+    @property
+    def name(self) -> str:
+        """The absolute name or URL of the place; `open_source` gives the same source for it."""
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield every photo in an order that is the same each time; no path comes twice.
+
+        Raises CollectionError where the place is gone, cannot be listed, or has a path twice.
+        """
+
+    def read(self, entries: Sequence[Entry]) -> Iterator[bytes | PhotoError]:
+        """Yield the bytes of each entry, or why it has none, in their order; nothing is raised.
+
+        What lies together is read together, ahead of the consumer by at most 64 MB, or one photo,
+        or one row group: many entries are better given at once than one by one.
+        """
+
+
+def refusal(entry: Entry) -> PhotoError | None:
+    """Return why an entry is not to be read, None where it may be."""
+    if entry.problem is not None:
+        return PhotoError(entry.problem)
+    return over_cap(entry.size)
+
+
+def over_cap(size: int) -> PhotoError | None:
+    """Return the refusal of a photo of so many bytes, None where it is not too large."""
+    return (
+        PhotoError(f"the file has {size:,} bytes, over the cap of {MAX_BYTES:,}")
+        if size > MAX_BYTES
+        else None
+    )
+
+
+def content(data: bytes) -> bytes | PhotoError:
+    """Return the bytes of a photo, or why they are none."""
+    return over_cap(len(data)) or data or PhotoError("the file is empty (0 bytes)")
+
+
+def why(error: BaseException) -> PhotoError:
+    """Return in a few words why bytes could not be read."""
+    if isinstance(error, FileNotFoundError):
+        return PhotoError("cannot be opened: No such file or directory")
+    if isinstance(error, PermissionError):
+        return PhotoError("cannot be opened: Permission denied")
+    if isinstance(error, MemoryError):
+        return PhotoError("not enough memory to read the file")
+    return PhotoError(f"cannot be read: {words(error)}")
+
+
+def words(error: BaseException) -> str:
+    """Return what an error says, in one short line that is UTF-8."""
+    said = (
+        str(getattr(error, "strerror", None) or error)
+        .encode("utf-8", "backslashreplace")
+        .decode("utf-8")
+    )
+    return " ".join(said.split())[:160] or type(error).__name__
+
+
+# -- Photos in a local folder, found and read as indexing does -------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFolder:
+    """The photos below a folder of this machine, in the order of the bytes of their paths; a folder
+    that cannot be read is an entry.
+    """
+
+    name: str
+
+    def entries(self) -> Iterator[Entry]:
+        unreadable: list[Entry] = []
+
+        def on_unreadable(path: str, reason: str) -> None:
+            unreadable.append(Entry(path, 0, 0, problem=f"cannot be read: {reason}"))
+
+        try:
+            for found in walk(Path(self.name), on_unreadable=on_unreadable):
+                yield from unreadable
+                unreadable.clear()
+                yield Entry(found.path, found.size, found.mtime_ns, problem=found.problem)
+        except CollectionError:
+            raise
+        except VitsearchError as error:
+            raise CollectionError(str(error)) from error
+        yield from unreadable
+
+    def read(self, entries: Sequence[Entry]) -> Iterator[bytes | PhotoError]:
+        return (read_local(entry, os.path.join(self.name, entry.path)) for entry in entries)
+
+
+def read_local(entry: Entry, file: str) -> bytes | PhotoError:
+    """Return the bytes of an entry that is a file of its own, or why it has none."""
+    try:
+        return refusal(entry) or read_bytes(file)
+    except PhotoError as error:
+        return error

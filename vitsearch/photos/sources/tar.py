@@ -1,0 +1,148 @@
+"""Photos in tars, as webdataset packs them; each is read from the byte where it lies."""
+
+import os
+import stat
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import BinaryIO
+
+from vitsearch.errors import CollectionError, PhotoError
+from vitsearch.paths import raw_path
+from vitsearch.photos.sources.files import named_files
+from vitsearch.photos.sources.names import identity, is_left_out, is_photo, protocol_of, relative
+from vitsearch.photos.sources.source import CUT, Entry, content, refusal, why, words
+
+_NO_FILE = "a link or a device, not a file"
+
+
+@dataclass(frozen=True, slots=True)
+class TarFiles:
+    """The photos in tars that are not compressed, in the order of the bytes of ``TAR/MEMBER``; one
+    tar's members are held at a time.
+
+    Other members, hidden ones and those of hidden folders are passed over. A tar that is cut or
+    damaged is an entry with a problem, beside those of its photos that can be found.
+    """
+
+    name: str
+
+    def entries(self) -> Iterator[Entry]:
+        folder, files = named_files(self.name, "tar")
+        for file in files:
+            members = sorted(
+                _members(file, relative(folder, file)), key=lambda entry: raw_path(entry.path)
+            )
+            for before, entry in zip([None, *members], members, strict=False):
+                if before is not None and before.path == entry.path:
+                    raise CollectionError(
+                        f"{file} has {entry.path!r} twice, and a photo is known by its path: "
+                        "pack "
+                        "it again without"
+                    )
+            yield from members
+
+    def read(self, entries: Sequence[Entry]) -> Iterator[bytes | PhotoError]:
+        for file, run in groupby(entries, key=lambda entry: entry.container):
+            if file is None:
+                yield from (refusal(entry) or PhotoError("not in a tar") for entry in run)
+            elif protocol_of(file) is None:
+                yield from _read_local(file, run)
+            else:
+                from vitsearch.photos.sources.remote import read_spans
+
+                yield from read_spans(file, list(run))
+
+
+def _members(file: str, tar: str) -> Iterator[Entry]:
+    """Yield the photos of a tar in the order in which they lie there."""
+    count = 0
+    try:
+        with (
+            _opened(file) as opened,
+            tarfile.open(
+                fileobj=opened, mode="r:", encoding="utf-8", errors="surrogateescape"
+            ) as archive,
+        ):
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]  # it would keep every header
+                count += 1
+                if (entry := _entry(member, file, tar)) is not None:
+                    yield entry
+    except tarfile.TarError as error:
+        yield Entry(tar, 0, 0, problem=_damage(file, count, error))
+    except FileNotFoundError as error:
+        raise CollectionError(f"there is no {file}: check the spelling and the numbers") from error
+    except CollectionError:
+        raise
+    except Exception as error:  # clients of object stores raise classes of their own
+        yield Entry(
+            tar, 0, 0, problem=f"the tar cannot be read behind {count} members: {words(error)}"
+        )
+
+
+def _damage(file: str, count: int, error: tarfile.TarError) -> str:
+    if count:
+        return f"the tar is cut or damaged behind {count} members: {words(error)}"
+    return (
+        "not a tar, or a compressed one, of which parts cannot be read (unpack "
+        f"{os.path.basename(file)}): {words(error)}"
+    )
+
+
+def _entry(member: tarfile.TarInfo, file: str, tar: str) -> Entry | None:
+    path = identity(member.name)
+    parts = (path or member.name).split("/")
+    if (
+        member.isdir()
+        or not is_photo(parts[-1])
+        or any(is_left_out(part) for part in parts[:-1] if part not in ("", ".."))
+    ):
+        return None
+    problem = (
+        "its name leads out of the tar"
+        if path is None
+        else None
+        if member.isreg() and not member.issparse()
+        else _NO_FILE
+    )
+    mtime_ns = max(0, min(int(member.mtime * 1_000_000_000), 2**63 - 1))
+    return Entry(
+        f"{tar}/{path or member.name}", member.size, mtime_ns, file, member.offset_data, problem
+    )
+
+
+def _opened(file: str) -> BinaryIO:
+    if protocol_of(file) is not None:
+        from vitsearch.photos.sources.remote import opened
+
+        return opened(file)
+    descriptor = os.open(
+        file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    )
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise tarfile.ReadError("not a regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def _read_local(file: str, entries: Iterator[Entry]) -> Iterator[bytes | PhotoError]:
+    try:
+        opened = _opened(file)
+    except (OSError, tarfile.ReadError) as error:
+        reason = why(error)
+        yield from (refusal(entry) or reason for entry in entries)
+        return
+    with opened:
+        for entry in entries:
+            yield refusal(entry) or _read_at(opened, entry)
+
+
+def _read_at(opened: BinaryIO, entry: Entry) -> bytes | PhotoError:
+    try:
+        opened.seek(entry.place or 0)
+        data = opened.read(entry.size)
+    except (OSError, MemoryError, ValueError) as error:
+        return why(error)
+    return content(data) if len(data) == entry.size else PhotoError(CUT)

@@ -1,0 +1,362 @@
+"""A shard set, open for reading."""
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow
+import pyarrow.compute
+import pyarrow.parquet
+
+from vitsearch.arrays import Halves
+from vitsearch.errors import CollectionError
+from vitsearch.shards.manifest import MANIFEST, Manifest, ShardRow, read_manifest
+from vitsearch.shards.storage import Storage
+from vitsearch.types import PhotoInfo, SkippedPhoto
+
+# -- The columns of a shard (Apache Parquet) -------------------------------------------------------
+
+INFO = (
+    "width",
+    "height",
+    "taken_at",
+    "camera",
+    "latitude",
+    "longitude",
+)  # what PhotoInfo holds, in its order
+
+
+def schema_of(dim: int) -> pyarrow.Schema:
+    """Return the columns of a shard with vectors of ``dim`` numbers."""
+    return pyarrow.schema(
+        [
+            pyarrow.field("id", pyarrow.int64(), nullable=False),
+            pyarrow.field("path", pyarrow.string(), nullable=False),
+            ("path_bytes", pyarrow.binary()),
+            ("fingerprint", pyarrow.binary(16)),
+            ("vector", pyarrow.list_(pyarrow.float16(), dim)),
+            ("width", pyarrow.int32()),
+            ("height", pyarrow.int32()),
+            ("taken_at", pyarrow.string()),
+            ("camera", pyarrow.string()),
+            ("latitude", pyarrow.float64()),
+            ("longitude", pyarrow.float64()),
+            pyarrow.field("size", pyarrow.int64(), nullable=False),
+            pyarrow.field("mtime_ns", pyarrow.int64(), nullable=False),
+            ("label", pyarrow.string()),
+            ("label_score", pyarrow.float64()),
+            ("error", pyarrow.string()),
+        ]
+    )
+
+
+def check_schema(found: pyarrow.Schema, dim: int, name: str) -> None:
+    """Raise CollectionError unless the columns are those of a shard with vectors of ``dim``
+    numbers.
+    """
+    wanted = schema_of(dim)
+    for field in wanted:
+        place = found.get_field_index(field.name)
+        if place < 0 or not found.field(place).type.equals(field.type):
+            kind = "no such column" if place < 0 else f"it is {found.field(place).type}"
+            raise CollectionError(
+                f"{name} is no shard of this set: its column {field.name} should be "
+                f"{field.type} "
+                f"({kind}); remove it"
+            )
+
+
+@contextmanager
+def errors(name: str) -> Iterator[None]:
+    """Turn what is wrong with a Parquet file into one line."""
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError) as error:
+        words = " ".join(str(error).split())[:160]
+        raise CollectionError(
+            f"{name} cannot be read as a shard ({words}): remove it, and run `vitsearch embed` "
+            "again"
+        ) from error
+
+
+# -- A shard set, open for reading -----------------------------------------------------------------
+
+BLOCK = 4096  # rows held at a time
+FOLDER = "shards"
+LISTING = "listing"
+
+
+class ShardSet:
+    """The shards below one folder or URL; each is read when it is asked for, and held while it is
+    read.
+
+    Raises CollectionError where there is no shard set, or a file of it cannot be read.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage, self.name = storage, storage.name
+        if not storage.exists(MANIFEST):
+            raise CollectionError(
+                f"no shards in {self.name}: `vitsearch embed SOURCE {self.name}` makes them"
+            )
+        self.manifest: Manifest = read_manifest(storage.read(MANIFEST), self.name)
+
+    def finished(self) -> list[int]:
+        """Return the numbers of the shards that are there, in order."""
+        named = (
+            re.fullmatch(r"(\d{6,})\.parquet", name, re.ASCII)
+            for name in self.storage.names(FOLDER)
+        )
+        return sorted(int(match[1]) for match in named if match)
+
+    def missing(self) -> list[int]:
+        """Return the numbers of the shards that are not there yet, in order."""
+        there = set(self.finished())
+        return [number for number in range(self.manifest.shards) if number not in there]
+
+    def blocks(
+        self, numbers: Sequence[int] | None = None, size: int = BLOCK
+    ) -> Iterator[tuple[list[ShardRow], Halves]]:
+        """Yield the photos in order, a block at a time, with their ``(n, dim)`` float16 unit rows;
+        ``numbers``: of these shards only.
+        """
+        for number in self.finished() if numbers is None else numbers:
+            name = shard_name(number)
+            yield from read_shard(
+                self.storage.read(name), self.manifest.dim, f"{self.name}/{name}", size=size
+            )
+
+    def failures(self, numbers: Sequence[int] | None = None) -> Iterator[SkippedPhoto]:
+        """Yield the files that are no photos, with the reason, in order."""
+        for skipped, _ in self.failed_rows(numbers):
+            yield skipped
+
+    def failed_rows(
+        self, numbers: Sequence[int] | None = None
+    ) -> Iterator[tuple[SkippedPhoto, ShardRow]]:
+        """Yield what `failures` yields, each with its row."""
+        for number in self.finished() if numbers is None else numbers:
+            name = shard_name(number)
+            yield from read_failures(
+                self.storage.read(name), self.manifest.dim, f"{self.name}/{name}"
+            )
+
+    def counts(self, numbers: Sequence[int] | None = None) -> tuple[int, int]:
+        """Return how many photos and how many failures there are."""
+        photos = failed = 0
+        for number in self.finished() if numbers is None else numbers:
+            name = shard_name(number)
+            with self.storage.opened(name) as file:
+                good, bad = count_rows(file, self.manifest.dim, f"{self.name}/{name}")
+            photos, failed = photos + good, failed + bad
+        return photos, failed
+
+
+def shard_name(number: int) -> str:
+    """Return the name of a shard, below the set's folder."""
+    return f"{FOLDER}/{number:06d}.parquet"
+
+
+def read_shard(
+    data: bytes, dim: int, name: str, *, size: int
+) -> Iterator[tuple[list[ShardRow], Halves]]:
+    """Yield the photos of a shard in blocks of at most ``size`` rows with their ``(n, dim)``
+    vectors; raises CollectionError.
+    """
+    with errors(name):
+        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
+        check_schema(file.schema_arrow, dim, name)
+        for batch in file.iter_batches(batch_size=size):
+            photos = batch.filter(pyarrow.compute.is_null(batch.column("error")))
+            if photos.num_rows:
+                yield _rows(photos), _halves(photos.column("vector"), dim, name)
+
+
+def read_failures(data: bytes, dim: int, name: str) -> Iterator[tuple[SkippedPhoto, ShardRow]]:
+    """Yield the rows of a shard that are no photos, with their reason."""
+    with errors(name):
+        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
+        check_schema(file.schema_arrow, dim, name)
+        table = file.read(
+            columns=[column for column in file.schema_arrow.names if column != "vector"]
+        )
+        for row in _rows(table.filter(pyarrow.compute.is_valid(table.column("error")))):
+            yield SkippedPhoto(row.path, "failed", row.error or ""), row
+
+
+def count_rows(file: BinaryIO, dim: int, name: str) -> tuple[int, int]:
+    """Return how many photos and how many errors a shard holds; its footer is read, and the errors
+    where that does not count them.
+    """
+    with errors(name):
+        opened = pyarrow.parquet.ParquetFile(file)
+        check_schema(opened.schema_arrow, dim, name)
+        total = int(opened.metadata.num_rows)
+        failed = total - opened.read(columns=["error"]).column("error").null_count if total else 0
+        return total - failed, failed
+
+
+def _halves(column: pyarrow.FixedSizeListArray, dim: int, name: str) -> Halves:
+    if column.null_count:
+        raise CollectionError(
+            f"{name} is damaged (a photo without a vector): remove it, and run `vitsearch "
+            "embed` "
+            "again"
+        )
+    return np.asarray(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float16).reshape(
+        -1, dim
+    )
+
+
+def _rows(batch: Any) -> list[ShardRow]:
+    names = [name for name in batch.schema.names if name != "vector"]
+    columns = [batch.column(name).to_pylist() for name in names]
+    return [_row(dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)]
+
+
+def _row(stored: dict[str, Any]) -> ShardRow:
+    info = None if stored["width"] is None else PhotoInfo(*(stored[name] for name in INFO))
+    path = (
+        stored["path"]
+        if stored["path_bytes"] is None
+        else stored["path_bytes"].decode("utf-8", "surrogateescape")
+    )
+    facts = {
+        name: stored[name]
+        for name in ("size", "mtime_ns", "fingerprint", "label", "label_score", "error")
+    }
+    return ShardRow(photo_id=stored["id"], path=path, info=info, **facts)
+
+
+# -- Writes a shard set: the manifest first, then each shard when it is whole ----------------------
+
+
+class ShardWriter:
+    """A shard set, open for writing; shards may be written in any order, and again
+    over themselves.
+    """
+
+    def __init__(self, storage: Storage, manifest: Manifest) -> None:
+        self.storage, self.manifest = storage, manifest
+
+    @classmethod
+    def create(cls, storage: Storage, manifest: Manifest) -> "ShardWriter":
+        """Begin a shard set where there is nothing yet but perhaps a listing; raises
+        CollectionError where there is something.
+        """
+        if set(storage.names("")) - {LISTING}:
+            raise CollectionError(
+                f"{storage.name} holds files already: name a new place for the shards, or "
+                "remove "
+                "them"
+            )
+        storage.write(MANIFEST, manifest.to_bytes())
+        return cls(storage, manifest)
+
+    @classmethod
+    def resume(cls, shards: ShardSet) -> "ShardWriter":
+        """Go on with a shard set that was begun."""
+        return cls(shards.storage, shards.manifest)
+
+    def write(self, number: int, rows: Sequence[ShardRow], vectors: Halves) -> None:
+        """Write one shard; ``vectors`` has a row for each row without an error, in their order."""
+        if vectors.ndim != 2 or vectors.shape[1] != self.manifest.dim:
+            place, dim = self.storage.name, self.manifest.dim
+            raise CollectionError(
+                f"vectors of shape {vectors.shape} do not fit {place}: it holds {dim} numbers each"
+            )
+        self.write_table(number, shard_table(rows, vectors))
+
+    def write_table(self, number: int, table: pyarrow.Table) -> None:
+        """Write one shard, given as `shard_table` makes it."""
+        self.storage.write(shard_name(number), table_bytes(table))
+
+    def finish(self) -> None:
+        """Say in the manifest that every shard is there; raises CollectionError where
+        one is not.
+        """
+        missing = ShardSet(self.storage).missing()
+        if missing:
+            raise CollectionError(
+                f"{self.storage.name} lacks {len(missing)} shards (the first is {missing[0]}): "
+                "run `vitsearch embed` again"
+            )
+        if not self.manifest.complete:
+            self.manifest = replace(self.manifest, complete=True)
+            self.storage.write(MANIFEST, self.manifest.to_bytes())
+
+
+def shard_table(rows: Sequence[ShardRow], vectors: Halves) -> pyarrow.Table:
+    """Return rows as a table; ``vectors`` has one row ``(dim,)`` for each row without an error, in
+    their order.
+
+    Raises ValueError where they are not as many.
+    """
+    return with_vectors(facts_table(rows), vectors)
+
+
+def facts_table(rows: Sequence[ShardRow]) -> pyarrow.Table:
+    """Return rows as a table of every column but the vector."""
+    schema = schema_of(1)
+    schema = schema.remove(schema.get_field_index("vector"))
+    return pyarrow.Table.from_arrays(
+        [pyarrow.array([_value(row, field.name) for row in rows], field.type) for field in schema],
+        schema=schema,
+    )
+
+
+def with_vectors(facts: pyarrow.Table, vectors: Halves) -> pyarrow.Table:
+    """Return a table of facts with the vectors of its rows without an error, in their order; raises
+    ValueError for another number.
+    """
+    lacks = np.asarray(
+        pyarrow.compute.is_valid(facts.column("error")).to_numpy(zero_copy_only=False), dtype=bool
+    )
+    if len(lacks) - int(lacks.sum()) != len(vectors):
+        raise ValueError(f"{len(lacks) - int(lacks.sum())} photos have {len(vectors)} vectors")
+    dim = vectors.shape[1]
+    whole = np.zeros((len(lacks), dim), dtype=np.float16)
+    whole[~lacks] = vectors
+    column = pyarrow.FixedSizeListArray.from_arrays(
+        pyarrow.array(whole.reshape(-1)), dim, mask=pyarrow.array(lacks)
+    )
+    schema = schema_of(dim)
+    columns = {name: facts.column(name) for name in facts.schema.names} | {"vector": column}
+    return pyarrow.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def table_bytes(table: pyarrow.Table) -> bytes:
+    """Return the Parquet file of a table of rows with their vectors."""
+    file = io.BytesIO()
+    # vectors do not get smaller; everything else does
+    squeezed = {name: "ZSTD" for name in table.schema.names if name != "vector"} | {
+        "vector.list.element": "NONE"
+    }
+    pyarrow.parquet.write_table(
+        table, file, compression=squeezed, use_dictionary=["label", "camera", "error"]
+    )
+    return file.getvalue()
+
+
+def _value(row: ShardRow, name: str) -> Any:
+    if name in INFO:
+        return getattr(row.info, name) if row.info else None
+    if name == "id":
+        return row.photo_id
+    if name == "path_bytes":
+        return (
+            None if as_text(row.path) == row.path else row.path.encode("utf-8", "surrogateescape")
+        )
+    value = getattr(row, name)
+    return as_text(value) if isinstance(value, str) else value
+
+
+def as_text(name: str) -> str:
+    """Return a name as text that Parquet holds: bytes that are not UTF-8 are written out, as in
+    ``\\xff``.
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,0 +1,329 @@
+"""The HTTP interface for programs: search, photos, labels, facts."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path as FilePath
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import FileResponse, PlainTextResponse, Response
+from pydantic import BaseModel
+
+from vitsearch._version import __version__
+from vitsearch.errors import PhotoError
+from vitsearch.web.api.schemas import (
+    BODY,
+    DEFAULT_RESULTS,
+    LONGEST_FILTER,
+    MOST_ID,
+    ErrorAnswer,
+    HealthAnswer,
+    InfoAnswer,
+    LabelsAnswer,
+    PhotoAnswer,
+    SearchAnswer,
+    hits,
+    labels_answer,
+    photo_answer,
+    read_search,
+    terms_in,
+)
+from vitsearch.web.errors import ServiceBusy, UnknownPhoto
+from vitsearch.web.label_counts import label_counts, stored_counts
+from vitsearch.web.query import LONGEST_TEXT, MOST_PASSED_OVER, MOST_RESULTS, SearchTerm
+from vitsearch.web.security import exif_shown, filter_for
+from vitsearch.web.service import Found, PhotoService
+from vitsearch.web.thumbnails import SIDES, WHOLE, Thumbnail
+
+SHOWN_BY_BROWSERS = (
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+)
+PICTURE_CACHE = "private, max-age=300"
+T = TypeVar("T")
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": ErrorAnswer} for status in (400, 401, 403, *statuses, 503)}
+
+
+router = APIRouter(responses=_errors())
+
+K = Annotated[int, Query(ge=1, le=MOST_RESULTS, description="how many results")]
+Offset = Annotated[
+    int, Query(ge=0, le=MOST_PASSED_OVER, description="how many results to pass over")
+]
+Filter = Annotated[
+    str | None,
+    Query(max_length=LONGEST_FILTER, description="such as: year >= 2019 and path like 'italy/%'"),
+]
+Least = Annotated[float | None, Query(ge=-1, le=1, description="the least cosine")]
+PhotoPath = Annotated[int, Path(ge=1, le=MOST_ID, description="the id of a photo")]
+
+
+def service_of(request: Request) -> PhotoService:
+    """Return the service of the application."""
+    service: PhotoService = request.app.state.service
+    return service
+
+
+def answer_of(model: BaseModel, **options: Any) -> Response:
+    """Return an answer as JSON; it is made of checked values, so it is not checked again."""
+    return Response(model.model_dump_json(**options), media_type="application/json")
+
+
+# -- search ----------------------------------------------------------------------------------------
+
+
+@router.get("/api/search", response_model=SearchAnswer)
+async def search(
+    request: Request,
+    q: Annotated[
+        str,
+        Query(
+            min_length=1,
+            max_length=LONGEST_TEXT,
+            description='words, or terms such as "2:beach + dog - people"',
+        ),
+    ],
+    k: K = DEFAULT_RESULTS,
+    offset: Offset = 0,
+    where: Filter = None,
+    min_score: Least = None,
+) -> Response:
+    """Search by words."""
+    future = service_of(request).ask(
+        q, k=k, offset=offset, where=filter_for(request, where), min_score=min_score
+    )
+    return _found(await asyncio.wrap_future(future), k, offset)
+
+
+@router.post(
+    "/api/search",
+    response_model=SearchAnswer,
+    openapi_extra={"requestBody": BODY},
+    responses=_errors(413),
+)
+async def search_by(request: Request) -> Response:
+    """Search by words, weighted terms, photos of the collection, a vector, or an uploaded photo."""
+    asked, data = await read_search(request)
+    terms = terms_in(asked)
+    where = filter_for(request, asked.where)
+    service = service_of(request)
+    if data is not None:
+        terms.append(
+            SearchTerm(await in_picture_thread(service, lambda: service.read_picture(data)))
+        )
+    future = service.ask(
+        terms, k=asked.k, offset=asked.offset, where=where, min_score=asked.min_score
+    )
+    return _found(await asyncio.wrap_future(future), asked.k, asked.offset)
+
+
+@router.get("/api/similar/{photo_id}", response_model=SearchAnswer, responses=_errors(404))
+async def similar(
+    request: Request,
+    photo_id: PhotoPath,
+    k: K = DEFAULT_RESULTS,
+    offset: Offset = 0,
+    where: Filter = None,
+    min_score: Least = None,
+) -> Response:
+    """Return the photos that look most like one photo, which is itself left out."""
+    wishes = {"where": filter_for(request, where), "min_score": min_score}
+    future = service_of(request).ask([SearchTerm(photo_id)], k=k, offset=offset, **wishes)
+    return _found(await asyncio.wrap_future(future), k, offset)
+
+
+def _found(found: Found, k: int, offset: int) -> Response:
+    return answer_of(
+        SearchAnswer.model_construct(
+            results=hits(found.results), k=k, offset=offset, notes=found.notes
+        )
+    )
+
+
+# -- photos ----------------------------------------------------------------------------------------
+
+
+@router.get("/api/photos/{photo_id}", response_model=PhotoAnswer, responses=_errors(404))
+def photo(request: Request, photo_id: PhotoPath) -> Response:
+    """Return the facts of one photo."""
+    return answer_of(
+        photo_answer(service_of(request).photo(photo_id), exif_shown(request)), exclude_unset=True
+    )
+
+
+@router.get(
+    "/api/photos/{photo_id}/thumbnail",
+    response_class=Response,
+    responses={
+        **_errors(404),
+        200: {"content": {"image/webp": {}}},
+        304: {"description": "not changed"},
+    },
+)
+async def thumbnail(
+    request: Request,
+    photo_id: PhotoPath,
+    size: Annotated[int, Query(ge=16, le=SIDES[-1])] = SIDES[1],
+) -> Response:
+    """Return a photo as WebP, upright, without metadata; its longest side is at most the next of
+    160, 320, 640 and 1280 pixels.
+    """
+    side = next(one for one in SIDES if one >= size)
+    return await _picture(request, photo_id, side)
+
+
+@router.get(
+    "/api/photos/{photo_id}/image",
+    response_class=Response,
+    responses={
+        **_errors(404),
+        200: {
+            "content": {kind: {} for kind in ("image/jpeg", "image/png", "image/webp", "image/gif")}
+        },
+        304: {"description": "not changed"},
+    },
+)
+async def image(request: Request, photo_id: PhotoPath) -> Response:
+    """Return a photo: its file where a browser shows it and the client may see its EXIF, else a
+    WebP picture without metadata.
+    """
+    service = service_of(request)
+    if exif_shown(request):
+        file, kind, tag = await in_picture_thread(service, lambda: _file(service, photo_id))
+        if kind is not None:
+            headers = {"ETag": tag, "Cache-Control": PICTURE_CACHE}
+            return (
+                _unchanged(headers)
+                if _known(request, tag)
+                else FileResponse(file, media_type=kind, headers=headers)
+            )
+    return await _picture(request, photo_id, WHOLE)
+
+
+async def _picture(request: Request, photo_id: int, side: int) -> Response:
+    service = service_of(request)
+
+    def make() -> Thumbnail | str:
+        tag = tag_of(service.photo(photo_id).fingerprint.hex(), side)
+        try:
+            return tag if _known(request, tag) else service.thumbnail(photo_id, side)
+        except PhotoError as error:
+            raise UnknownPhoto(f"the file of photo {photo_id} cannot be shown: {error}") from error
+
+    made = await in_picture_thread(service, make)
+    headers = {"ETag": made if isinstance(made, str) else made.tag, "Cache-Control": PICTURE_CACHE}
+    return (
+        _unchanged(headers)
+        if isinstance(made, str)
+        else Response(made.data, headers=headers, media_type="image/webp")
+    )
+
+
+def tag_of(fingerprint: str, side: int) -> str:
+    """Return the entity tag of a picture of a photo."""
+    return Thumbnail(b"", fingerprint, side).tag
+
+
+def _file(service: PhotoService, photo_id: int) -> tuple[FilePath, str | None, str]:
+    """Return a photo's file, its type where browsers show it, and its entity tag."""
+    file = service.file_of(photo_id)
+    try:
+        with open(file, "rb") as opened:
+            start, status = opened.read(16), file.stat()
+    except OSError as error:
+        raise UnknownPhoto(
+            f"the file of photo {photo_id} cannot be read: {error.strerror}"
+        ) from error
+    kind = next((kind for magic, kind in SHOWN_BY_BROWSERS if start.startswith(magic)), None)
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        kind = "image/webp"
+    return file, kind, f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
+
+
+def _known(request: Request, tag: str) -> bool:
+    given = [
+        one.strip().removeprefix("W/")
+        for one in request.headers.get("if-none-match", "").split(",")
+    ]
+    return tag in given or "*" in given
+
+
+def _unchanged(headers: dict[str, str]) -> Response:
+    return Response(status_code=304, headers=headers)
+
+
+async def in_picture_thread(service: PhotoService, work: Callable[[], T]) -> T:
+    """Return what work returns, done in one of the few threads that decode; raises ServiceBusy
+    where the server stops.
+    """
+    try:
+        future = service.picture_threads.submit(work)
+    except RuntimeError as error:  # they take no more work
+        raise ServiceBusy("the server is stopping: try again in a moment") from error
+    return await asyncio.wrap_future(future)
+
+
+# -- the collection --------------------------------------------------------------------------------
+
+
+@router.get("/api/labels", response_model=LabelsAnswer)
+def labels(
+    request: Request,
+    labels: Annotated[
+        str | None,
+        Query(
+            min_length=1, max_length=4000, description="with commas between; without: those stored"
+        ),
+    ] = None,
+    where: Filter = None,
+    examples: Annotated[int, Query(ge=0, le=100, description="photos of each label")] = 5,
+    background: Annotated[bool, Query(description="add the answer 'none of these'")] = False,
+    multi: Annotated[
+        bool, Query(description="each label by itself: a photo may have several, or none")
+    ] = False,
+) -> Response:
+    """Label every photo with words, and return how many photos each label has and those that have
+    it most clearly.
+    """
+    service, wanted = service_of(request), filter_for(request, where)
+    if labels is None:
+        return answer_of(labels_answer(stored_counts(service, wanted, examples)))
+    counts = label_counts(
+        service, labels, wanted, examples=examples, background=background, multi=multi
+    )
+    return answer_of(labels_answer(counts))
+
+
+@router.get("/api/info", response_model=InfoAnswer)
+def info(request: Request) -> Response:
+    """Return what the collection holds."""
+    service = service_of(request)
+    facts = service.info()
+    own = {name: facts[name] for name in InfoAnswer.model_fields if name in facts}
+    return answer_of(
+        InfoAnswer(
+            **own,
+            version=__version__,
+            reads_text=service.reads_text,
+            exif_shown=exif_shown(request),
+        )
+    )
+
+
+@router.get("/healthz", response_model=HealthAnswer)
+def health(request: Request) -> Response:
+    """Say that the server lives and can read its collection."""
+    service_of(request).count()
+    return answer_of(HealthAnswer(status="ok"))
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+def metrics(request: Request) -> Response:
+    """Return counts of the server in the text format of Prometheus."""
+    text = request.app.state.metrics.text(service_of(request))
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

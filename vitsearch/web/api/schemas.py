@@ -1,0 +1,348 @@
+"""The shapes of the requests and answers of the HTTP interface."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import UploadFile
+
+from vitsearch.arrays import Vectors
+from vitsearch.errors import QueryError
+from vitsearch.paths import raw_path
+from vitsearch.types import Photo, Prediction, SearchResult
+from vitsearch.web.errors import TooLarge
+from vitsearch.web.label_counts import LabelCounts
+from vitsearch.web.query import (
+    LONGEST_TEXT,
+    MOST_PASSED_OVER,
+    MOST_RESULTS,
+    MOST_TERMS,
+    SearchTerm,
+    read_query,
+)
+from vitsearch.web.responses import reason_of
+from vitsearch.web.security import too_large
+from vitsearch.web.settings import ServeSettings
+
+LONGEST_FILTER = 4000
+DEFAULT_RESULTS = 50
+MOST_ID = 2**63 - 1
+EXIF_FIELDS = ("taken_at", "camera", "latitude", "longitude")
+
+PhotoId = Annotated[int, Field(ge=1, le=MOST_ID, description="the id of a photo of the collection")]
+
+
+class Error(BaseModel):
+    """What went wrong: a short code for programs, a line for people."""
+
+    code: str
+    message: str
+
+
+class ErrorAnswer(BaseModel):
+    """The one shape of every answer that is an error."""
+
+    error: Error
+
+
+class Hit(BaseModel):
+    """One photo of a result, and its cosine similarity to the query."""
+
+    id: int
+    path: str = Field(
+        description="relative to the photo folder; bytes that are no UTF-8 are shown as U+FFFD"
+    )
+    score: float
+
+
+class SearchAnswer(BaseModel):
+    """Photos, best first, equal scores in order of path."""
+
+    results: list[Hit]
+    k: int
+    offset: int
+    notes: list[str] = Field(description="what to know about the words of the query")
+
+
+class TermRequest(BaseModel):
+    """One part of a query: words, or a photo of the collection; a negative weight means 'not'."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)] | None = None
+    photo: PhotoId | None = None
+    weight: Annotated[float, Field(ge=-1000, le=1000)] = 1.0
+
+
+class SearchRequest(BaseModel):
+    """A query of words in the query language, of terms, of a vector, or of several of these
+    together, and what is wanted of its results.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    q: (
+        Annotated[
+            str,
+            Field(
+                max_length=LONGEST_TEXT,
+                description='words, or terms such as "2:beach + dog - people"',
+            ),
+        ]
+        | None
+    ) = None
+    terms: Annotated[list[TermRequest], Field(max_length=MOST_TERMS)] | None = None
+    vector: (
+        Annotated[list[float], Field(max_length=16384, description="of the collection's own model")]
+        | None
+    ) = None
+    k: Annotated[int, Field(ge=1, le=MOST_RESULTS)] = DEFAULT_RESULTS
+    offset: Annotated[int, Field(ge=0, le=MOST_PASSED_OVER)] = 0
+    where: Annotated[str, Field(max_length=LONGEST_FILTER)] | None = None
+    min_score: Annotated[float, Field(ge=-1, le=1)] | None = None
+
+
+class PhotoAnswer(BaseModel):
+    """One photo. The fields of EXIF are missing where the server does not show them."""
+
+    id: int
+    path: str
+    bytes: int
+    modified_at: str = Field(description="of the file, UTC")
+    width: int
+    height: int
+    fingerprint: str
+    label: str | None
+    label_score: float | None
+    taken_at: str | None = None
+    camera: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+
+
+class LabelAnswer(BaseModel):
+    """One label, the number of photos that have it, and those that have it most clearly, best
+    first.
+    """
+
+    label: str
+    photos: int
+    examples: list[Hit]
+
+
+class LabelsAnswer(BaseModel):
+    """The labels with their photos; ``unlabelled`` photos have none."""
+
+    labels: list[LabelAnswer]
+    unlabelled: int
+
+
+class InfoAnswer(BaseModel):
+    """What the collection holds and what the server shows; a collection in Milvus does not say all
+    of it.
+    """
+
+    version: str
+    photos: int
+    failed: int | None = None
+    skipped: int | None = None
+    encoder: str
+    dim: int
+    reads_text: bool
+    index: str | None
+    recall: float | None
+    created_at: str | None = None
+    changed_at: str | None = None
+    database_bytes: int | None = None
+    index_bytes: int | None = None
+    exif_shown: bool
+
+
+class HealthAnswer(BaseModel):
+    """The server lives and can read its collection."""
+
+    status: str
+
+
+def shown(text: str) -> str:
+    """Return a path or label as text that every client can read: bytes that are no UTF-8 become
+    U+FFFD.
+    """
+    return raw_path(text).decode("utf-8", "replace")
+
+
+def hits(results: Sequence[SearchResult | Prediction]) -> list[Hit]:
+    """Return results as the interface answers them."""
+    return [
+        Hit.model_construct(id=one.photo_id, path=shown(one.path), score=round(one.score, 6))
+        for one in results
+    ]
+
+
+def labels_answer(counts: LabelCounts) -> LabelsAnswer:
+    """Return labels as the interface answers them."""
+    listed = [
+        LabelAnswer(label=shown(one.label), photos=one.photos, examples=hits(one.examples))
+        for one in counts.groups
+    ]
+    return LabelsAnswer(labels=listed, unlabelled=counts.unlabelled)
+
+
+def photo_answer(photo: Photo, exif: bool) -> PhotoAnswer:
+    """Return a photo as the interface answers it, with its EXIF or without."""
+    facts = {name: getattr(photo.info, name) for name in EXIF_FIELDS} if exif else {}
+    return PhotoAnswer(
+        id=photo.photo_id,
+        path=shown(photo.path),
+        bytes=photo.size,
+        modified_at=_iso(photo.mtime_ns),
+        width=photo.info.width,
+        height=photo.info.height,
+        fingerprint=photo.fingerprint.hex(),
+        label=None if photo.label is None else shown(photo.label),
+        label_score=photo.label_score,
+        **facts,
+    )
+
+
+def _iso(mtime_ns: int) -> str:
+    try:
+        return datetime.fromtimestamp(mtime_ns // 1_000_000_000, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):  # a file system may say anything
+        return ""
+
+
+# -- Reads the body of a search: JSON, or a form with an uploaded photo ----------------------------
+
+LONGEST_JSON = 1_000_000  # bytes
+JSON_TYPE, FORM_TYPE = "application/json", "multipart/form-data"
+_LONGEST_FIELD = 200_000
+_MOST_FIELDS = 16
+
+BODY: dict[str, Any] = {  # of the description of the interface
+    "required": True,
+    "content": {
+        JSON_TYPE: {"schema": {"$ref": "#/components/schemas/SearchRequest"}},
+        FORM_TYPE: {
+            "schema": {
+                "type": "object",
+                "required": ["photo"],
+                "additionalProperties": False,
+                "properties": {
+                    "photo": {
+                        "type": "string",
+                        "format": "binary",
+                        "description": "a picture file",
+                    },
+                    "q": {"type": "string", "maxLength": 2000},
+                    "k": {"type": "integer", "minimum": 1, "maximum": 1000},
+                    "offset": {"type": "integer", "minimum": 0, "maximum": 100_000},
+                    "where": {"type": "string", "maxLength": LONGEST_FILTER},
+                    "min_score": {"type": "number", "minimum": -1, "maximum": 1},
+                    "terms": {
+                        "type": "string",
+                        "description": "a JSON list of terms, as in the other kind of body",
+                    },
+                },
+            }
+        },
+    },
+}
+
+
+async def read_search(request: Request) -> tuple[SearchRequest, bytes | None]:
+    """Return what a body asks for, and the bytes of its photo; raises QueryError with the reason,
+    or TooLarge.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == JSON_TYPE:
+        return _from_json(await _body(request)), None
+    if kind == FORM_TYPE:
+        return await _from_form(request)
+    raise QueryError(f"the body is {kind or 'of no type'}, not {JSON_TYPE} or {FORM_TYPE}")
+
+
+async def _body(request: Request) -> bytes:
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > LONGEST_JSON:
+            raise TooLarge(f"a query in JSON may have {LONGEST_JSON:,} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _from_json(body: bytes) -> SearchRequest:
+    try:
+        return SearchRequest.model_validate_json(body, strict=True)
+    except ValidationError as error:
+        raise QueryError(
+            reason_of(error.errors(include_context=False, include_input=False))
+        ) from None
+
+
+async def _from_form(request: Request) -> tuple[SearchRequest, bytes]:
+    async with request.form(
+        max_files=1, max_fields=_MOST_FIELDS, max_part_size=_LONGEST_FIELD
+    ) as form:
+        fields: dict[str, Any] = {}
+        for name, value in form.multi_items():
+            if name in fields:
+                raise QueryError(f"{name} is given twice")
+            fields[name] = value
+        photo = fields.pop("photo", None)
+        if not isinstance(photo, UploadFile):
+            raise QueryError("the form has no file named photo")
+        data = await read_upload(photo, request.app.state.settings)
+    return _checked(fields), data
+
+
+async def read_upload(photo: UploadFile, settings: ServeSettings) -> bytes:
+    """Return the bytes of an uploaded file; raises TooLarge, or QueryError for an empty one."""
+    data = await photo.read(settings.upload_bytes + 1)
+    if len(data) > settings.upload_bytes:
+        raise TooLarge(too_large(settings))
+    if not data:
+        raise QueryError("the photo is empty (0 bytes)")
+    return data
+
+
+def _checked(fields: dict[str, Any]) -> SearchRequest:
+    try:
+        if isinstance(fields.get("terms"), str):
+            fields["terms"] = json.loads(fields["terms"])
+        return SearchRequest.model_validate(fields)
+    except ValidationError as error:
+        raise QueryError(
+            reason_of(error.errors(include_context=False, include_input=False))
+        ) from None
+    except (ValueError, RecursionError):
+        raise QueryError("terms is no JSON list of terms") from None
+
+
+def terms_in(asked: SearchRequest) -> list[SearchTerm]:
+    """Return the terms of a request; raises QueryError for a term that is both or neither of words
+    and photo, or for none.
+    """
+    terms = list(read_query(asked.q)) if asked.q is not None else []
+    terms += [_term(one) for one in asked.terms or ()]
+    if asked.vector is not None:
+        terms.append(SearchTerm(_vector(asked.vector)))
+    return terms
+
+
+def _vector(numbers: list[float]) -> Vectors:
+    with np.errstate(over="ignore"):
+        return np.asarray(numbers, dtype=np.float32)
+
+
+def _term(one: TermRequest) -> SearchTerm:
+    if (one.text is None) == (one.photo is None):
+        raise QueryError("a term has either a text or the id of a photo")
+    what = one.photo if one.text is None else one.text
+    assert what is not None
+    return SearchTerm(what, one.weight)

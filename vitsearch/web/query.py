@@ -1,0 +1,126 @@
+"""What a client asks for: terms that are words, photos by their ids, pictures or vectors; never a
+path.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from vitsearch.arrays import Vectors
+from vitsearch.collection.query import Term, combine, parse_query
+from vitsearch.collection.search import Wish, as_where
+from vitsearch.errors import QueryError
+from vitsearch.filters import Where
+from vitsearch.filters.tree import Not
+
+MOST_RESULTS = 1000
+MOST_PASSED_OVER = 100_000
+MOST_TERMS = 64
+LONGEST_TEXT = 2000
+NO_PATHS = (
+    "a query here names no file: drop the photo on the page, upload it, or give the id of "
+    "a photo of the collection"
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SearchTerm:
+    """One part of a query: words, the id of a photo, a picture, or a vector ``(dim,)``; the weight
+    is negative for "not".
+    """
+
+    what: str | int | Image.Image | Vectors
+    weight: float = 1.0
+
+
+Asked = str | Image.Image | Vectors | Sequence[SearchTerm]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Search:
+    """Terms, and what is wanted of their results."""
+
+    terms: tuple[SearchTerm, ...]
+    wish: Wish
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The words of the query, a text for each term of words."""
+        return tuple(term.what for term in self.terms if isinstance(term.what, str))
+
+
+def read_query(text: str) -> tuple[SearchTerm, ...]:
+    """Return the terms of a query string (see `parse_query`); raises QueryError, also for a term
+    that names a file.
+    """
+    if len(text) > LONGEST_TEXT:
+        raise QueryError(
+            f"the query has {len(text)} characters, more than {LONGEST_TEXT}: shorten it"
+        )
+    try:
+        parsed = parse_query(text)
+    except QueryError as error:
+        if error.__cause__ is not None:  # ~name: whether there is such a user is nobody's business
+            raise QueryError(NO_PATHS) from None
+        raise
+    words = [SearchTerm(term.what, term.weight) for term in parsed if isinstance(term.what, str)]
+    if len(words) < len(parsed):
+        raise QueryError(NO_PATHS)
+    return tuple(words)
+
+
+def terms_of(asked: Asked) -> tuple[SearchTerm, ...]:
+    """Return the terms of whatever may be asked; raises QueryError for none or too many."""
+    if isinstance(asked, str):
+        terms = read_query(asked)
+    elif isinstance(asked, Image.Image | np.ndarray):
+        terms = (SearchTerm(asked),)
+    else:
+        terms = tuple(asked)
+    if not terms:
+        raise QueryError("the query is empty: give words, a photo or a vector")
+    if len(terms) > MOST_TERMS:
+        raise QueryError(
+            f"the query has {len(terms)} terms, more than {MOST_TERMS}: leave some out"
+        )
+    return terms
+
+
+def wish_of(
+    k: int,
+    offset: int = 0,
+    *,
+    where: str | Where | None = None,
+    min_score: float | None = None,
+    diverse: float = 0.0,
+    collapse: float | None = None,
+) -> Wish:
+    """Return what is wanted of a search; raises QueryError for what is outside its range, with the
+    reason.
+    """
+    if not 1 <= k <= MOST_RESULTS:
+        raise QueryError(f"k, the number of results, is from 1 to {MOST_RESULTS}, not {k}")
+    if not 0 <= offset <= MOST_PASSED_OVER:
+        raise QueryError(f"the offset is from 0 to {MOST_PASSED_OVER}, not {offset}")
+    text = where.strip() if isinstance(where, str) else where
+    return Wish(k, offset, as_where(text or None), min_score, diverse, collapse)
+
+
+def combined(terms: Sequence[SearchTerm], vectors: Sequence[Vectors]) -> Vectors:
+    """Return the unit vector ``(dim,)`` of the weighted sum of the terms' unit vectors; raises
+    QueryError where they cancel out.
+    """
+    rows = iter(vectors)
+    stand_ins = [
+        Term(term.what if isinstance(term.what, str) else "a photo", term.weight) for term in terms
+    ]
+    return combine(stand_ins, lambda _: next(rows))
+
+
+def columns_of(where: Where) -> frozenset[str]:
+    """Return the columns that a filter asks about."""
+    parts = getattr(where, "parts", None) or ((where.part,) if isinstance(where, Not) else ())
+    own = frozenset({where.column}) if hasattr(where, "column") else frozenset()
+    return own.union(*(columns_of(part) for part in parts))

@@ -1,0 +1,129 @@
+"""Every error as one shape: JSON for programs, a page for people."""
+
+import html
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from vitsearch.errors import ClassifierError, PhotoError, QueryError, VitsearchError
+from vitsearch.web.errors import NotShown, ServiceBusy, TooLarge, UnknownPhoto
+from vitsearch.web.source import BUSY
+
+CODES: Mapping[int, str] = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    415: "unsupported_media_type",
+    500: "internal_error",
+    503: "busy",
+}
+STATUSES: tuple[tuple[type[VitsearchError], int], ...] = (
+    (QueryError, 400),
+    (PhotoError, 400),
+    (ClassifierError, 400),
+    (NotShown, 403),
+    (UnknownPhoto, 404),
+    (TooLarge, 413),
+    (ServiceBusy, 503),
+)
+_PAGE = (
+    '<!doctype html><html lang="en"><meta '
+    'charset="utf-8"><title>vitsearch</title><h1>{title}</h1><p>{message}</p>'
+)
+
+
+def error_answer(
+    request: Request,
+    status: int,
+    message: str,
+    headers: Mapping[str, str] | None = None,
+    *,
+    plain: bool = False,
+) -> Response:
+    """Return an error as JSON, or as a page where a person asked for one: drawn by
+    ``app.state.error_page`` unless it is ``plain``.
+    """
+    own = dict(headers or {}) | ({"Retry-After": "1"} if status == 503 else {})
+    own["Cache-Control"] = "no-store"
+    if not wants_page(request):
+        return JSONResponse(
+            {"error": {"code": CODES.get(status, "error"), "message": message}}, status, own
+        )
+    draw = None if plain else getattr(request.app.state, "error_page", None)
+    if draw is not None:
+        with suppress(
+            VitsearchError
+        ):  # the page may itself need the collection that cannot be read
+            drawn: Response = draw(request, status, message)
+            drawn.headers.update(own)
+            return drawn
+    return HTMLResponse(_PAGE.format(title=status, message=html.escape(message)), status, own)
+
+
+def wants_page(request: Request) -> bool:
+    """Return whether the client is a browser that shows a page."""
+    machine = request.url.path.startswith(("/api/", "/static/")) or request.url.path in (
+        "/metrics",
+        "/healthz",
+    )
+    return not machine and "text/html" in request.headers.get("accept", "")
+
+
+async def on_known(request: Request, error: Exception) -> Response:
+    """Answer an error of the library; one that is not the client's doing says no more than that the
+    server is busy.
+    """
+    status = next((status for kind, status in STATUSES if isinstance(error, kind)), None)
+    return error_answer(request, status or 503, readable_reason(str(error)) if status else BUSY)
+
+
+async def on_invalid(request: Request, error: Exception) -> Response:
+    """Answer a request whose parameters are not what the description says."""
+    assert isinstance(error, RequestValidationError)
+    return error_answer(request, 400, reason_of(error.errors(), below=1))
+
+
+async def on_http(request: Request, error: Exception) -> Response:
+    """Answer what the framework refuses: no such address, another method, a form that cannot be
+    read.
+    """
+    assert isinstance(error, HTTPException)
+    return error_answer(
+        request, error.status_code, readable_reason(str(error.detail)), error.headers
+    )
+
+
+async def on_gone(request: Request, error: Exception) -> Response:
+    """End a request whose client has gone away: nobody reads the answer."""
+    return error_answer(request, 400, "the request ended before it was whole", plain=True)
+
+
+async def on_unknown(request: Request, error: Exception) -> Response:
+    """Answer a fault of our own, without a word about it."""
+    return error_answer(request, 500, "the server has made a mistake; its own output says which")
+
+
+def reason_of(problems: Sequence[Any], *, below: int = 0) -> str:
+    """Return the first of pydantic's problems in one line: where, without the first ``below``
+    steps, and what.
+    """
+    if not problems:
+        return "the request cannot be read"
+    place = ".".join(str(part) for part in problems[0].get("loc", ())[below:])
+    message = str(problems[0].get("msg", "wrong"))
+    return readable_reason(f"{place}: {message}" if place else message)
+
+
+def readable_reason(text: str) -> str:
+    """Return a message in one line of at most 500 characters that is UTF-8, whatever a client has
+    put into it.
+    """
+    return " ".join(text.encode("utf-8", "replace").decode("utf-8").split())[:500]
