@@ -35,10 +35,10 @@ from vitsearch.labels.metrics import accuracy_interval, expected_calibration_err
 from vitsearch.labels.probe import probe_classifier
 
 SHOTS = (1, 5, 20)
-Numbers = NDArray[np.int64]
+Ids = NDArray[np.int64]
 
 
-def draw_examples(right: Numbers, seed: int) -> list[Numbers]:
+def draw_examples(right: Ids, seed: int) -> list[Ids]:
     """Return for each class the places of its photos in an order of the seed."""
     rng = np.random.default_rng(seed)
     return [rng.permutation(np.flatnonzero(right == number)) for number in range(right.max() + 1)]
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def fine_tuned(
-    found: Collection, paths: Sequence[str], truth: Sequence[str], some: Numbers, rest: Numbers
+    found: Collection, paths: Sequence[str], truth: Sequence[str], some: Ids, rest: Ids
 ) -> tuple[int, float]:
     """Fine-tune `mini` on some of the photos, no others, and return how many of the rest are right
     and the calibration error.

@@ -29,7 +29,7 @@ from PIL import Image
 EMBED = """
 import json, sys
 from dataclasses import asdict
-from vitsearch.distributed import embed
+from vitsearch.cluster import embed
 source, output, encoder, size = sys.argv[1:]
 if __name__ == "__main__":
     print(json.dumps(asdict(embed(source, output, encoder=encoder, shard_size=int(size)))))

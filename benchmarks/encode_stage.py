@@ -25,7 +25,7 @@ from machine import machine
 from PIL import Image
 
 from vitsearch import load_encoder
-from vitsearch.encoders.base import pace
+from vitsearch.encoders.base import parallel_calls
 from vitsearch.encoders.onnx.session import open_graph, usable_cores
 from vitsearch.encoders.preprocess import normalise
 
@@ -57,7 +57,7 @@ def bare(encoder: Any, pictures: list[np.ndarray]) -> dict[str, Callable[[], obj
 
 def stage(encoder: Any, pictures: list[np.ndarray]) -> Callable[[], object]:
     """Return the pipeline's way to encode."""
-    callers, size = pace(encoder)
+    callers, size = parallel_calls(encoder)
     batch = size or len(pictures)
     return in_turns(
         encoder.encode_prepared,
@@ -105,7 +105,7 @@ def main() -> None:
     for model in chosen.models:
         for dtype in ["float32"] if model == "mini" else chosen.dtype:
             encoder = load_encoder(
-                model, "cpu", dtype, runtime="auto" if model == "mini" else "onnx", bulk=True
+                model, "cpu", dtype, runtime="auto" if model == "mini" else "onnx", throughput=True
             )
             pictures = [encoder.prepare(Image.fromarray(pixels)) for pixels in noise]
             calls = {"stage": stage(encoder, pictures), **bare(encoder, pictures)}

@@ -28,8 +28,8 @@ from vitsearch import index_folder, load_encoder
 from vitsearch.encoders.checkpoints import one_line
 from vitsearch.encoders.torch_encoder import (
     WAYS,
+    Method,
     TorchEncoder,
-    Way,
     compiled,
     in_fixed_batches,
     seconds,
@@ -71,7 +71,7 @@ def operations(encoder: TorchEncoder) -> int:
     return int(counter.get_total_flops())
 
 
-def ceiling(encoder: TorchEncoder, way: Way, batch: int, rounds: int) -> tuple[float, float]:
+def ceiling(encoder: TorchEncoder, way: Method, batch: int, rounds: int) -> tuple[float, float]:
     """Return pictures a second of the tower alone, and the least cosine to the vectors of the tower
     as it is.
     """
@@ -89,7 +89,7 @@ def ceiling(encoder: TorchEncoder, way: Way, batch: int, rounds: int) -> tuple[f
 
 
 def row(
-    encoder: TorchEncoder, way: Way, batch: int, *, rounds: int, flops: int
+    encoder: TorchEncoder, way: Method, batch: int, *, rounds: int, flops: int
 ) -> tuple[str, float]:
     """Return a line of the table and its pictures a second, 0 where the way fails."""
     try:

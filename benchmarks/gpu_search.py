@@ -24,7 +24,7 @@ from machine import machine
 
 from indexes import Clustered
 from vitsearch.arrays import cosine_scores, top_k
-from vitsearch.index import Shadow, build_shadow, gpus, open_shadow
+from vitsearch.index import IndexSnapshot, build_snapshot, gpus, open_snapshot
 from vitsearch.index.availability import torch_gpus
 from vitsearch.index.recipe import load_recipe
 
@@ -51,18 +51,21 @@ def batches(data: Clustered) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         first += len(rows)
 
 
-def searched(shadow: Shadow, queries: np.ndarray) -> list[set[int]]:
+def searched(snapshot: IndexSnapshot, queries: np.ndarray) -> list[set[int]]:
     """Return the ids of the ten best of each query, all asked at once and scored again from the
     stored vectors.
     """
-    reach = (K + SPARE) * (1 if shadow.recipe.is_exact else shadow.recipe.overfetch)
+    reach = (K + SPARE) * (1 if snapshot.recipe.is_exact else snapshot.recipe.overfetch)
     best = []
-    for query, found in zip(queries, shadow.search_batch(queries, reach), strict=True):
+    for query, found in zip(queries, snapshot.search_batch(queries, reach), strict=True):
         ids = np.sort(found.ids)
         best.append(
             set(
                 ids[
-                    top_k(cosine_scores(shadow.vectors[np.searchsorted(shadow.ids, ids)], query), K)
+                    top_k(
+                        cosine_scores(snapshot.vectors[np.searchsorted(snapshot.ids, ids)], query),
+                        K,
+                    )
                 ].tolist()
             )
         )
@@ -76,14 +79,14 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def speeds(shadow: Shadow, queries: np.ndarray) -> str:
+def speeds(snapshot: IndexSnapshot, queries: np.ndarray) -> str:
     """Return the columns of the milliseconds of one search, and of one in a batch."""
-    searched(shadow, queries[:5])
+    searched(snapshot, queries[:5])
     alone = statistics.median(
-        seconds(lambda query=query: searched(shadow, query[None])) for query in queries[:QUERIES]
+        seconds(lambda query=query: searched(snapshot, query[None])) for query in queries[:QUERIES]
     )
     together = statistics.median(
-        seconds(lambda: searched(shadow, queries)) for _ in range(3)
+        seconds(lambda: searched(snapshot, queries)) for _ in range(3)
     ) / len(queries)
     return f"{1000 * alone:.2f} ms | {1000 * together:.3f} ms"
 
@@ -94,11 +97,11 @@ def measure(folder: Path, name: str, data: Clustered, queries: np.ndarray) -> st
     built = 0.0
     if not (folder / "manifest.json").exists():
         built = seconds(
-            lambda: build_shadow(
+            lambda: build_snapshot(
                 folder, batches(data), recipe=recipe, dim=data.dim, generation=1, fingerprint=""
             )
         )
-    here, there = open_shadow(folder), open_shadow(folder, device="cuda", tell=notes.append)
+    here, there = open_snapshot(folder), open_snapshot(folder, device="cuda", tell=notes.append)
     copied = seconds(lambda: searched(there, queries[:1]))
     on_gpu = speeds(there, queries)
     if notes:

@@ -28,10 +28,10 @@ from machine import machine
 
 from vitsearch import Collection
 from vitsearch.arrays import unit_rows
-from vitsearch.collection.config import Settings, write_settings
-from vitsearch.collection.maintain import Upkeep, text_like_queries
+from vitsearch.collection.config import CollectionConfig, write_collection_config
+from vitsearch.collection.maintain import IndexMaintainer, text_like_queries
 from vitsearch.collection.store import PhotoStore
-from vitsearch.index import ExactIndex, open_shadow
+from vitsearch.index import ExactIndex, open_snapshot
 from vitsearch.index.recipe import Recipe, list_recipes, load_recipe
 
 K, QUERIES, BATCH, BLOCK = 10, 100, 64, 50_000
@@ -102,9 +102,9 @@ def fill(folder: Path, data: Data) -> None:
     """Make a collection of these vectors, without photos behind them."""
     folder.mkdir(parents=True)
     recipe = load_recipe("auto").to_dict()
-    write_settings(
+    write_collection_config(
         folder,
-        Settings(
+        CollectionConfig(
             "none", "f" * 32, "float32", data.dim, recipe, "2026-01-01T00:00:00+00:00", str(folder)
         ),
     )
@@ -137,7 +137,7 @@ def upkeep(folder: Path, recipe: Recipe, data: Data) -> float:
     """Build the index of a recipe and return the seconds."""
     texts = data.queries(QUERIES, 7, words=True)
     with closing(PhotoStore(folder / "photos.db", read_only=True)) as store:
-        keeper = Upkeep(
+        keeper = IndexMaintainer(
             folder,
             store,
             data.dim,
@@ -147,7 +147,7 @@ def upkeep(folder: Path, recipe: Recipe, data: Data) -> float:
             tell=lambda note: print(f"  {note}", flush=True),
         )
         began = time.perf_counter()
-        keeper.bring_up_to_date()
+        keeper.update()
         return time.perf_counter() - began
 
 
@@ -175,14 +175,14 @@ def measure(folder: Path, recipe: Recipe, data: Data, queries: np.ndarray) -> st
     """Build, search and judge one recipe; return its line of the table."""
     built = upkeep(folder, recipe, data)
     before = anonymous_bytes()
-    shadow = open_shadow(folder / "index")
+    snapshot = open_snapshot(folder / "index")
     truth = [
         set(found.ids.tolist())
-        for found in ExactIndex(shadow.vectors, shadow.ids).search_batch(queries, K)
+        for found in ExactIndex(snapshot.vectors, snapshot.ids).search_batch(queries, K)
     ]
-    reach = (K + 8) * shadow.recipe.overfetch
-    plain = timed(lambda query: shadow.index.search(query, reach), queries)
-    raw = [set(shadow.index.search(query, reach).ids[:K].tolist()) for query in queries]
+    reach = (K + 8) * snapshot.recipe.overfetch
+    plain = timed(lambda query: snapshot.index.search(query, reach), queries)
+    raw = [set(snapshot.index.search(query, reach).ids[:K].tolist()) for query in queries]
     with Collection.open(folder.parent, collection=folder) as found:
         alone = timed(lambda query: found.search(query, K), queries)
         began = time.perf_counter()
@@ -195,11 +195,13 @@ def measure(folder: Path, recipe: Recipe, data: Data, queries: np.ndarray) -> st
         for some in (raw, [{h.photo_id for h in row} for row in hits])
     ]
     size = sum(file.stat().st_size for file in (folder / "index").glob("*.faiss")) / data.count
-    measured = shadow.manifest.measured
+    measured = snapshot.manifest.measured
     stored = f"{measured.recall:.3f}" if measured else "-"
-    effort = ", ".join(f"{key} {value:g}" for key, value in shadow.recipe.search.items())
+    effort = ", ".join(f"{key} {value:g}" for key, value in snapshot.recipe.search.items())
     name = (
-        recipe.name if shadow.recipe.name == recipe.name else f"{recipe.name}: {shadow.recipe.name}"
+        recipe.name
+        if snapshot.recipe.name == recipe.name
+        else f"{recipe.name}: {snapshot.recipe.name}"
     )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(
@@ -220,13 +222,13 @@ def baselines(folder: Path, data: Data, queries: np.ndarray) -> list[str]:
     """Return the lines of exact float32 FAISS and of NumPy."""
     import faiss
 
-    shadow = open_shadow(folder / "index")
+    snapshot = open_snapshot(folder / "index")
     lines: list[str] = []
     line = f"| {{}} | - | {4 * data.dim} | {{:.2f}} ms | {{}} | - | 1.000 | 1.000 | - | - |"
     if data.count * data.dim * 4 < 6e9:
         flat = faiss.IndexFlatIP(data.dim)
         for start in range(0, data.count, BLOCK):
-            flat.add(np.asarray(shadow.vectors[start : start + BLOCK], dtype=np.float32))
+            flat.add(np.asarray(snapshot.vectors[start : start + BLOCK], dtype=np.float32))
         alone = timed(lambda query: flat.search(query[None], K), queries[:30])
         began = time.perf_counter()
         flat.search(queries[:BATCH], K)

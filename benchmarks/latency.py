@@ -27,10 +27,10 @@ from machine import machine
 
 from indexes import Clustered, fill
 from vitsearch import Collection, load_encoder
-from vitsearch.collection.config import read_settings, write_settings
-from vitsearch.collection.maintain import Upkeep
+from vitsearch.collection.config import read_collection_config, write_collection_config
+from vitsearch.collection.maintain import IndexMaintainer
 from vitsearch.collection.store import PhotoStore
-from vitsearch.index import open_shadow
+from vitsearch.index import open_snapshot
 from vitsearch.index.recipe import load_recipe
 
 ENCODER = "mini"
@@ -59,18 +59,18 @@ def make(root: Path, rows: int, recipe: str) -> None:
     data = Clustered(rows, encoder.dim)
     fill(folder, data)
     found = replace(
-        read_settings(folder, root),
+        read_collection_config(folder, root),
         encoder=ENCODER,
         encoder_fingerprint=encoder.fingerprint,
         root=str(root),
     )
     chosen = load_recipe(recipe)
-    write_settings(folder, replace(found, recipe=chosen.to_dict()))
+    write_collection_config(folder, replace(found, recipe=chosen.to_dict()))
     texts = data.queries(100, 7, words=True)
     with closing(PhotoStore(folder / "photos.db", read_only=True)) as store:
-        Upkeep(
+        IndexMaintainer(
             folder, store, encoder.dim, encoder.fingerprint, chosen, texts=lambda: texts, tell=_tell
-        ).bring_up_to_date()
+        ).update()
     for number in range(len(SCENES)):
         draw(number).save(root / f"query-{number:02}.jpg", quality=90)
 
@@ -124,7 +124,7 @@ def measure(root: Path, rows: int, rounds: int) -> str:
         vectors = list(Clustered(rows, found.dim).queries(100, 3, words=True))
         alone = warm(found.search, vectors)
         words, pictures = warm(found.search, SCENES), warm(found.search, photos)
-    name = open_shadow(root / ".vitsearch" / "index").recipe.name
+    name = open_snapshot(root / ".vitsearch" / "index").recipe.name
     processes = " | ".join(f"{figure:.0f} ms" for figure in (bare, by_words, by_photo))
     return (
         f"| {rows:,} | `{name}` | {processes} | {words:.1f} ms | {pictures:.1f} ms | "

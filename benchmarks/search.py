@@ -16,7 +16,7 @@ import numpy as np
 from machine import machine
 
 from vitsearch.arrays import cosine_scores, top_k, unit_rows
-from vitsearch.index import Shadow, build_shadow, open_shadow
+from vitsearch.index import IndexSnapshot, build_snapshot, open_snapshot
 from vitsearch.index.recipe import Recipe, list_recipes, load_recipe
 
 K = 10
@@ -42,7 +42,7 @@ def clustered(
 
 
 def measure(
-    shadow: Shadow, queries: np.ndarray, truth: list[set[int]]
+    snapshot: IndexSnapshot, queries: np.ndarray, truth: list[set[int]]
 ) -> tuple[float, float, float]:
     """Return the median milliseconds of a query, and recall@10 of the proposals before and after
     scoring them again.
@@ -50,9 +50,9 @@ def measure(
     times, raw, rescored = [], 0, 0
     for query, right in zip(queries, truth, strict=True):
         started = time.perf_counter()
-        found = shadow.search(query, PROPOSALS)
-        places = np.searchsorted(shadow.ids, found.ids)
-        best = top_k(cosine_scores(shadow.vectors[places], query), K)
+        found = snapshot.search(query, PROPOSALS)
+        places = np.searchsorted(snapshot.ids, found.ids)
+        best = top_k(cosine_scores(snapshot.vectors[places], query), K)
         times.append(time.perf_counter() - started)
         raw += len(right & set(found.ids[:K].tolist()))
         rescored += len(right & set(found.ids[best].tolist()))
@@ -68,15 +68,15 @@ def run(
         (np.arange(i, min(i + 4096, len(rows))), rows[i : i + 4096])
         for i in range(0, len(rows), 4096)
     )
-    build_shadow(folder, batches, recipe=recipe, dim=rows.shape[1], generation=1, fingerprint="")
+    build_snapshot(folder, batches, recipe=recipe, dim=rows.shape[1], generation=1, fingerprint="")
     built = time.perf_counter() - started
     file = folder / "index.faiss"
     size = file.stat().st_size / len(rows) if file.exists() else 0
     started = time.perf_counter()
-    shadow = open_shadow(folder)
+    snapshot = open_snapshot(folder)
     opened = (time.perf_counter() - started) * 1000
-    measure(shadow, queries[:20], truth[:20])  # the first touch of mapped pages
-    latency, raw, rescored = measure(shadow, queries, truth)
+    measure(snapshot, queries[:20], truth[:20])  # the first touch of mapped pages
+    latency, raw, rescored = measure(snapshot, queries, truth)
     return (
         f"| `{recipe.name}` | {built:.1f} s | {size:.0f} | {opened:.1f} ms | {latency:.2f} ms "
         f"| {raw:.3f} | {rescored:.3f} |"
@@ -106,7 +106,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         exact = Recipe("exact", kind="exact")
         recipes = [exact, *map(load_recipe, chosen.recipes)]
-        build_shadow(
+        build_snapshot(
             Path(place, "truth"),
             [(np.arange(len(rows)), rows)],
             recipe=exact,
@@ -116,7 +116,7 @@ def main() -> None:
         )
         truth = [
             set(found.ids.tolist())
-            for found in open_shadow(Path(place, "truth")).index.search_batch(queries, K)
+            for found in open_snapshot(Path(place, "truth")).index.search_batch(queries, K)
         ]
         print(
             f"{machine()}; {chosen.rows:,} x {chosen.dim} rows, {chosen.queries} queries one "

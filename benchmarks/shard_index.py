@@ -33,7 +33,7 @@ from vitsearch.types import PhotoInfo
 SHARD, QUERIES, K = 10_000, 200, 10
 CHILD = """
 import json, resource, sys, threading, time
-from vitsearch.distributed.build import build_index
+from vitsearch.cluster.build import build_index
 most = 0
 def watch():
     global most

@@ -150,11 +150,13 @@ def once(entry: Entry, photos: Path, chosen: argparse.Namespace) -> Run:
     out = chosen.work / "out"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
-    home, own = (
+    cache_dir, own = (
         {"VITSEARCH_HOME": str(chosen.work / "home")},
         here() if entry.command(photos, out)[0] == sys.executable else {},
     )
-    done = run(entry.command(photos, out), env=os.environ | QUIET | home | own, limit=chosen.limit)
+    done = run(
+        entry.command(photos, out), env=os.environ | QUIET | cache_dir | own, limit=chosen.limit
+    )
     count = done.said.setdefault("count", done.said.get("indexed"))
     if count != len(list(photos.iterdir())):
         raise Failed(f"it embedded {count} photos of {len(list(photos.iterdir()))}")

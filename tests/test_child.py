@@ -35,7 +35,7 @@ from vitsearch import (
     index_folder,
 )
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.photos import ChildDecoders, decode, map_ahead
+from vitsearch.photos import ProcessDecoder, decode, prefetch_map
 
 GENEROUS = 60.0
 LIMIT = 0.4
@@ -54,8 +54,8 @@ SLOW, ENDLESS = slow_jpeg(250), slow_jpeg(40_000)
 
 
 @pytest.fixture(scope="class")
-def children() -> Iterator[ChildDecoders]:
-    decoders = ChildDecoders(GENEROUS)
+def children() -> Iterator[ProcessDecoder]:
+    decoders = ProcessDecoder(GENEROUS)
     yield decoders
     decoders.close()
 
@@ -121,12 +121,12 @@ def failures(photos: Path) -> dict[str, str]:
 
 class TestTheSameAsInThreads:
     @pytest.mark.parametrize("name", [*good_contents(), *bad_contents()])
-    def test_every_kind_of_file(self, children: ChildDecoders, name: str) -> None:
+    def test_every_kind_of_file(self, children: ProcessDecoder, name: str) -> None:
         data = (good_contents() | bad_contents())[name]
         assert outcome(children.decode, data) == outcome(decode, data)
 
     def test_the_facts_of_a_photo_with_exif_and_its_reduced_size(
-        self, children: ChildDecoders
+        self, children: ProcessDecoder
     ) -> None:
         exif = Image.Exif()
         exif[0x0112], exif[0x010F], exif[0x0110], exif[0x0132] = (
@@ -166,7 +166,7 @@ class TestTheSameAsInThreads:
         at_least=st.one_of(st.none(), st.integers(1, 100)),
         cut=st.floats(0, 1),
     )
-    def test_any_picture_whole_or_cut(self, children: ChildDecoders, **drawn: Any) -> None:
+    def test_any_picture_whole_or_cut(self, children: ProcessDecoder, **drawn: Any) -> None:
         kind, mode = drawn["way"]
         image = picture(drawn["seed"], drawn["size"])
         image = image.convert("I").convert("I;16") if mode == "I;16" else image.convert(mode)
@@ -175,7 +175,7 @@ class TestTheSameAsInThreads:
         options = {"at_least": drawn["at_least"], "max_pixels": 30_000}
         assert outcome(children.decode, data, **options) == outcome(decode, data, **options)
 
-    def test_from_many_threads_at_once(self, children: ChildDecoders) -> None:
+    def test_from_many_threads_at_once(self, children: ProcessDecoder) -> None:
         pictures = [encoded(picture(seed), "PNG") for seed in range(40)]
         with ThreadPoolExecutor(8) as pool:
             found = list(pool.map(lambda data: outcome(children.decode, data), pictures))
@@ -249,14 +249,14 @@ class TestTheLimit:
 
     def test_the_start_of_a_process_does_not_count(self) -> None:
         with closing(
-            ChildDecoders(0.15)
+            ProcessDecoder(0.15)
         ) as children:  # Python does not start and import NumPy in this time
             assert outcome(children.decode, encoded(picture(), "PNG")) == outcome(
                 decode, encoded(picture(), "PNG")
             )
 
     def test_a_limit_beyond_every_clock(self) -> None:
-        with closing(ChildDecoders(1e300)) as children:
+        with closing(ProcessDecoder(1e300)) as children:
             assert children.decode(encoded(picture(), "PNG"))[0].size == (96, 64)
 
     @pytest.mark.parametrize("limit", [0, -1.5, float("nan"), float("inf"), "10"])
@@ -297,7 +297,7 @@ class TestCrashes:
 
     def test_one_that_died_while_it_waited_is_replaced(self) -> None:
         data = encoded(picture(), "PNG")
-        with closing(ChildDecoders(GENEROUS)) as children:
+        with closing(ProcessDecoder(GENEROUS)) as children:
             for _ in range(3):
                 assert outcome(children.decode, data) == outcome(decode, data)
                 (child,) = decoders()
@@ -351,7 +351,7 @@ class TestCrashes:
         )
         program.chmod(0o700)
         monkeypatch.setattr(sys, "executable", str(program))
-        with closing(ChildDecoders(GENEROUS)) as children:
+        with closing(ProcessDecoder(GENEROUS)) as children:
             assert (
                 outcome(children.decode, encoded(picture(), "PNG"))
                 == "the decoder gave no answer that can be read"
@@ -360,7 +360,7 @@ class TestCrashes:
 
 class TestTheEnd:
     def test_closing_stops_what_is_being_decoded_and_starts_nothing(self) -> None:
-        children = ChildDecoders(GENEROUS)
+        children = ProcessDecoder(GENEROUS)
         with ThreadPoolExecutor(2) as pool:
             slow = [pool.submit(outcome, children.decode, ENDLESS) for _ in range(2)]
             assert waited_for(lambda: len(busy_decoders()) == 2)
@@ -421,7 +421,7 @@ def test_a_map_that_is_left_early_stops_what_its_threads_are_at(taken: int, stop
     def function(item: int) -> int:
         return item if item == 0 or taken == 5 or free.wait(60) else -1
 
-    results = map_ahead(function, range(5), workers=2, ahead=3, stop=stop)
+    results = prefetch_map(function, range(5), workers=2, buffer=3, on_stop=stop)
     assert [next(results) for _ in range(taken)] == list(range(taken))
     assert list(results) == [] if taken == 5 else results.close() is None  # type: ignore[attr-defined]
     assert len(stops) == stopped

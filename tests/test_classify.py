@@ -14,7 +14,7 @@ from vitsearch.errors import QueryError
 from vitsearch.labels import (
     NOTHING,
     PLAIN,
-    Choice,
+    Decision,
     Label,
     LinearClassifier,
     answer,
@@ -329,27 +329,27 @@ def test_answers_are_the_best_that_reach_the_threshold() -> None:
     chances = classifier.predict_proba(rows).astype(np.float64).round(6)
     named = [
         [(name, round(score, 6)) for name, score in found]
-        for found in answer(classifier, rows, Choice(top=2))
+        for found in answer(classifier, rows, Decision(top=2))
     ]
     assert named == [
         [("a", chances[0, 0]), ("b", chances[0, 1])],
         [("a", chances[1, 0]), ("b", chances[1, 1])],
     ]
     assert [
-        [name for name, _ in found] for found in answer(classifier, rows, Choice(threshold=0.5))
+        [name for name, _ in found] for found in answer(classifier, rows, Decision(threshold=0.5))
     ] == [["a"], []]
     several, rows = classifier_of([[3, 1, -1], [-2, -1, -3]], ("a", "b", "c"), "sigmoid")
-    assert [[name for name, _ in found] for found in answer(several, rows, Choice(top=None))] == [
+    assert [[name for name, _ in found] for found in answer(several, rows, Decision(top=None))] == [
         ["a", "b"],
         [],
     ]
-    low = answer(several, rows, Choice(top=None, threshold=0.1))
+    low = answer(several, rows, Decision(top=None, threshold=0.1))
     assert [[name for name, _ in found] for found in low] == [["a", "b", "c"], ["b", "a"]]
 
 
 def test_sigmoid_answers_are_ranked_by_logit_where_probabilities_tie() -> None:
     classifier, rows = classifier_of([[40, 41, 0]], ("a", "b", "c"), "sigmoid")
-    assert answer(classifier, rows, Choice(top=2)) == [[("b", 1.0), ("a", 1.0)]]
+    assert answer(classifier, rows, Decision(top=2)) == [[("b", 1.0), ("a", 1.0)]]
 
 
 def test_a_threshold_on_levels_answers_with_the_deepest_that_reaches_it() -> None:
@@ -367,7 +367,7 @@ def test_a_threshold_on_levels_answers_with_the_deepest_that_reaches_it() -> Non
     def best(threshold: float) -> list[list[tuple[str, float]]]:
         return [
             [(name, round(score, 2)) for name, score in found]
-            for found in answer(classifier, rows, Choice(threshold=threshold))
+            for found in answer(classifier, rows, Decision(threshold=threshold))
         ]
 
     assert best(0.5) == [
@@ -388,7 +388,7 @@ def test_a_threshold_on_levels_answers_with_the_deepest_that_reaches_it() -> Non
 @pytest.mark.parametrize("threshold", [-0.1, 1.5, float("nan")])
 def test_a_threshold_that_is_no_probability_is_refused(threshold: float) -> None:
     with pytest.raises(QueryError, match="a threshold is a probability from 0 to 1"):
-        Choice(threshold=threshold)
+        Decision(threshold=threshold)
 
 
 def drawn_logits(

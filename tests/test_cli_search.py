@@ -58,7 +58,7 @@ def test_search_without_wishes(shelf: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "wanted"),
+    ("options", "wanted"),
     [
         (["--where", "year >= 2019 and path like 'italy/%'"], ["italy/b.png", "italy/rome/c.png"]),
         (["--where", "taken_at is null"], ["italy/like a.png", "spain/e.png"]),
@@ -83,8 +83,8 @@ def test_search_without_wishes(shelf: Path) -> None:
     ],
     ids=str,
 )
-def test_wishes(shelf: Path, wish: list[str], wanted: list[str]) -> None:
-    assert paths("search", shelf, "red", *wish) == wanted
+def test_wishes(shelf: Path, options: list[str], wanted: list[str]) -> None:
+    assert paths("search", shelf, "red", *options) == wanted
 
 
 def test_the_command_line_says_what_the_library_says(shelf: Path) -> None:
@@ -105,7 +105,7 @@ def test_the_command_line_says_what_the_library_says(shelf: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "code", "words"),
+    ("options", "code", "words"),
     [
         (["--where", "yeer = 2019"], 1, "there is no column 'yeer' (did you mean year?)"),
         (["--where", "year = "], 1, "cannot read the filter at character 8"),
@@ -126,9 +126,9 @@ def test_the_command_line_says_what_the_library_says(shelf: Path) -> None:
     "command", [["search", "red"], ["similar", "a.png"]], ids=["search", "similar"]
 )
 def test_what_is_wrong_is_said_in_one_line(
-    shelf: Path, command: list[str], wish: list[str], code: int, words: str
+    shelf: Path, command: list[str], options: list[str], code: int, words: str
 ) -> None:
-    done = vitsearch(command[0], shelf, command[1], *wish)
+    done = vitsearch(command[0], shelf, command[1], *options)
     assert (done.returncode, done.stdout) == (code, b"")
     assert re.fullmatch(r"vitsearch: [^\n]+\n", done.stderr.decode())
     assert words in done.stderr.decode()
@@ -201,7 +201,7 @@ def test_dupes_by_threshold_and_filter(shelf: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "code", "words"),
+    ("options", "code", "words"),
     [
         (["--threshold", "0"], 2, "--threshold"),
         (["--threshold", "nan"], 1, "not nan"),
@@ -212,8 +212,8 @@ def test_dupes_by_threshold_and_filter(shelf: Path) -> None:
     ],
     ids=str,
 )
-def test_dupes_that_cannot_be(shelf: Path, wish: list[str], code: int, words: str) -> None:
-    done = vitsearch("dupes", shelf, *wish)
+def test_dupes_that_cannot_be(shelf: Path, options: list[str], code: int, words: str) -> None:
+    done = vitsearch("dupes", shelf, *options)
     assert (done.returncode, done.stdout) == (code, b"")
     assert re.fullmatch(r"vitsearch: [^\n]+\n", done.stderr.decode())
     assert words in done.stderr.decode()

@@ -26,7 +26,7 @@ from vitsearch import (
     evaluate_model,
     index_folder,
 )
-from vitsearch.arrays import Vectors, squash
+from vitsearch.arrays import Vectors, to_probabilities
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import CollectionError, QueryError
 from vitsearch.evaluation import labelled_vectors
@@ -169,7 +169,7 @@ def test_probabilities_of_a_labels_classes_are_summed_and_divided_among_the_labe
         folders, ("warm = red | yellow", "cold = blue | green"), model=shades, class_map=classes
     )
     files = [Image.open(folders / path).convert("RGB") for path in result.photos]
-    chances = squash(shades.logits(files), "softmax")
+    chances = to_probabilities(shades.logits(files), "softmax")
     sums = np.stack([chances[:, [0, 4]].sum(axis=1), chances[:, [1, 3]].sum(axis=1)], axis=1)
     sums /= sums.sum(axis=1, keepdims=True)
     assert said(result, 1) == [("warm", "cold")[best] for best in sums.argmax(axis=1)]
@@ -194,7 +194,7 @@ def test_comparison_and_evaluation_measure_the_same(folders: Path, activation: A
 
 def test_scores_among_labels_hold_where_all_their_probabilities_vanish() -> None:
     logits = np.array([[2000.0, 1.0, 0.0, 0.0]])
-    found = squash(label_logits(logits, [[1], [], [2, 3]], "softmax"), "softmax")
+    found = to_probabilities(label_logits(logits, [[1], [], [2, 3]], "softmax"), "softmax")
     assert found == pytest.approx(np.array([[np.e, 0, 2]]) / (np.e + 2))
 
 
@@ -206,7 +206,7 @@ def test_of_classes_that_stand_by_themselves_the_surest_counts(folders: Path) ->
         model=shades,
         class_map=ClassMap(shades.classes, ("warm", "cold", "cold")),
     )
-    chances = squash(
+    chances = to_probabilities(
         shades.logits([Image.open(folders / path).convert("RGB") for path in result.photos]),
         "sigmoid",
     )

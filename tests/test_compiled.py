@@ -96,7 +96,7 @@ def test_without_a_compiler_the_tower_runs_as_it_is_and_that_is_told_once(
     code = f"""
 import numpy as np
 from test_compiled import SIZE, pictures
-from vitsearch.encoders.local_dir import load_local_dir
+from vitsearch.encoders import load_local_dir
 notes = []
 plain, encoder = (load_local_dir({str(model)!r}, device="cpu") for _ in range(2))
 tower = encoder.tune(SIZE, ways=["default"], tell=notes.append)

@@ -22,7 +22,7 @@ from vitsearch.cluster.parts import make_part, write_order
 from vitsearch.cluster.shard_index import FACTS, ShardIndex
 from vitsearch.collection.config import writer_lock
 from vitsearch.errors import CollectionError, CollectionLocked, IndexDamaged, RecipeError
-from vitsearch.index import ExactIndex, verify_shadow
+from vitsearch.index import ExactIndex, verify_snapshot
 from vitsearch.index.manifest import read_manifest
 from vitsearch.shards import Manifest, ShardRow, create_shards, open_shards, photo_id
 from vitsearch.types import PhotoInfo
@@ -412,7 +412,7 @@ def test_the_folder_is_whole_by_its_own_checksums(built: Path) -> None:
     with pytest.raises(
         IndexDamaged, match="is not in order"
     ):  # ids are in the order of the shards here, unlike in a collection
-        verify_shadow(built)
+        verify_snapshot(built)
 
 
 def test_what_cannot_be_built(shards: Path, tmp_path: Path) -> None:

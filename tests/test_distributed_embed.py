@@ -28,7 +28,7 @@ from s3_server import put, s3_bucket, s3_server  # noqa: F401
 
 from vitsearch import Collection, index_folder
 from vitsearch.cluster import embed
-from vitsearch.cluster.run import Gather
+from vitsearch.cluster.run import ShardAssembler
 from vitsearch.cluster.tasks import EncoderFacts, Job, Model
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import CollectionError, EncoderError, EncoderMismatch
@@ -38,7 +38,7 @@ from vitsearch.types import Progress
 
 DRIVER = """
 import sys
-from vitsearch.distributed import embed
+from vitsearch.cluster import embed
 if __name__ == "__main__":
     source, output, encoder, size = sys.argv[1:5]
     say = lambda step: print(step.done, flush=True)
@@ -451,7 +451,7 @@ def test_rows_in_any_order_make_whole_shards(data: st.DataObject) -> None:
     rows, size = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 12))
     order = data.draw(st.permutations(range(rows)))
     cuts = sorted(data.draw(st.sets(st.integers(1, rows), max_size=6)) | {0, rows})
-    gather = Gather(size, rows)
+    gather = ShardAssembler(size, rows)
     whole: dict[int, list[int]] = {}
     for start, stop in pairwise(cuts):
         part = list(order[start:stop])
@@ -478,7 +478,7 @@ def test_rows_that_come_twice_or_never_are_noticed() -> None:
             {"row": pyarrow.array(rows, pyarrow.int64()), "begun": [0.0] * len(rows)}
         )
 
-    gather = Gather(3, 5)
+    gather = ShardAssembler(3, 5)
     assert list(gather.add(table(4))) == []
     with pytest.raises(CollectionError, match=r"rows of 1 shards never came \(the first is 1\)"):
         gather.check_empty()

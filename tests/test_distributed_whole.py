@@ -16,7 +16,7 @@ from vitsearch.shards import photo_id
 from vitsearch.web.app import make_app
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
-from vitsearch.web.source import Fetched
+from vitsearch.web.source import RemotePhotoCache
 
 
 def test_photos_of_an_object_store_on_the_page(
@@ -80,7 +80,7 @@ def test_copies_of_an_object_store_stay_few(tmp_path: Path) -> None:
         photos.append(
             Photo(number, file.name, 1000, 0, fingerprint_of(file.read_bytes()), PhotoInfo(1, 1))
         )
-    fetched = Fetched(open_source(tmp_path / "photos"), tmp_path / "copies", most=3000)
+    fetched = RemotePhotoCache(open_source(tmp_path / "photos"), tmp_path / "copies", most=3000)
     for photo in [*photos[:3], photos[0], photos[3], photos[4]]:
         assert fetched.file_of(photo).read_bytes() == bytes([photo.photo_id]) * 1000
     kept = {file.name for file in (tmp_path / "copies").iterdir()}

@@ -14,7 +14,7 @@ REPOSITORY = Path(vitsearch.__file__).parents[1]
 PRINT = """
 import json
 from dataclasses import astuple
-from vitsearch.doctor import diagnose
+from vitsearch.cli.doctor import diagnose
 print(json.dumps([astuple(fact) for fact in diagnose()]))
 """
 

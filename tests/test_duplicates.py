@@ -162,12 +162,12 @@ def test_the_threshold_is_the_collections(twice: Path) -> None:
     with Collection.open(twice) as found:
         assert (
             found.lookalike_threshold
-            == float(str(found.store.fact("lookalike")))
+            == float(str(found.store.get_meta("lookalike")))
             == THRESHOLDS["colour"]
         )
     store = PhotoStore(twice / ".vitsearch" / "photos.db")
     with store.writing():
-        store.put_fact("lookalike", "0.25")
+        store.set_meta("lookalike", "0.25")
     store.close()
     with Collection.open(twice) as found:
         assert found.lookalike_threshold == 0.25

@@ -202,9 +202,9 @@ def test_the_export_is_what_clip_retrieval_reads(labelled: Path, tmp_path: Path)
         }
         for one in photos
     ]
-    passport = json.loads((tmp_path / "out" / "vitsearch.json").read_text())
-    golden = np.array(passport.pop("golden"), np.float32)
-    assert passport == {
+    manifest = json.loads((tmp_path / "out" / "vitsearch.json").read_text())
+    golden = np.array(manifest.pop("golden"), np.float32)
+    assert manifest == {
         "layout": "clip-retrieval",
         "photos": 5,
         "encoder": "colour",
@@ -214,7 +214,7 @@ def test_the_export_is_what_clip_retrieval_reads(labelled: Path, tmp_path: Path)
         "format": 1,
     }
     with opened(labelled) as found:
-        assert golden.tobytes() == found.store.fact("golden")
+        assert golden.tobytes() == found.store.get_meta("golden")
 
 
 def test_shards_are_numbered_so_that_their_names_sort(tmp_path: Path) -> None:
@@ -433,10 +433,10 @@ def test_the_encoder_must_be_named_and_fit(photos: Path, tmp_path: Path) -> None
 def test_an_export_of_another_encoder_is_refused(indexed: Path, tmp_path: Path) -> None:
     with opened(indexed) as found:
         export_clip_retrieval(found, tmp_path / "out")
-    passport = json.loads((tmp_path / "out" / "vitsearch.json").read_text())
+    manifest = json.loads((tmp_path / "out" / "vitsearch.json").read_text())
 
     def said(**facts: Any) -> None:
-        (tmp_path / "out" / "vitsearch.json").write_text(json.dumps(passport | facts))
+        (tmp_path / "out" / "vitsearch.json").write_text(json.dumps(manifest | facts))
 
     before = facts(indexed)
     said(encoder_fingerprint="0" * 32)
@@ -447,7 +447,7 @@ def test_an_export_of_another_encoder_is_refused(indexed: Path, tmp_path: Path) 
         import_clip_retrieval(tmp_path / "out", indexed)
     with pytest.raises(EncoderMismatch, match="not with this colour"):
         import_clip_retrieval(tmp_path / "out", indexed, collection=tmp_path / "second")
-    said(golden=np.roll(passport["golden"], 1, axis=1).tolist())
+    said(golden=np.roll(manifest["golden"], 1, axis=1).tolist())
     with pytest.raises(EncoderMismatch, match="gives other vectors"):
         import_clip_retrieval(tmp_path / "out", indexed, collection=tmp_path / "second")
     for wrong in ({"golden": [[1.0]]}, {"dim": "27"}, {"format": 2}, {"encoder": None}):

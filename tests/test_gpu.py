@@ -18,11 +18,11 @@ from vitsearch import Collection, index_folder
 from vitsearch.arrays import unit_rows
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import RecipeError
-from vitsearch.index import ExactIndex, check_recipe, gpus, open_shadow
+from vitsearch.index import ExactIndex, check_recipe, gpus, open_snapshot
 from vitsearch.index.device import OnGpu, on_device
 from vitsearch.index.faiss_index import FaissIndex, build_faiss_index, make_index, read_faiss_index
 from vitsearch.index.gpu import (
-    MOST,
+    MAX_RESULTS,
     ExactByGpu,
     GpuIndex,
     check_copy,
@@ -83,8 +83,8 @@ def test_pytorch_finds_what_the_exact_index_finds(count, dim, k, block, distinct
 
 def test_pytorch_searches_mapped_rows_many_queries_and_says_what_it_takes(tmp_path):
     vectors, ids = clustered(3000)
-    shadow = open_shadow(build(tmp_path / "index", vectors, ids))
-    index = TorchExact(shadow.vectors, shadow.ids, device="cpu", block=70 * DIM)
+    snapshot = open_snapshot(build(tmp_path / "index", vectors, ids))
+    index = TorchExact(snapshot.vectors, snapshot.ids, device="cpu", block=70 * DIM)
     queries = unit_rows(np.random.default_rng(1).standard_normal((300, DIM)))
     assert (len(index), index.dim) == (3000, DIM)
     assert answers(index.search_batch(queries, 10)) == answers(
@@ -225,13 +225,19 @@ def test_a_copy_gives_the_ids_of_the_index():
 
 
 def test_more_results_than_a_gpu_finds_come_from_the_index():
-    vectors, ids = clustered(MOST + 100)
+    vectors, ids = clustered(MAX_RESULTS + 100)
     index, _ = copied(vectors, ids)
     _, other = copied(-vectors, ids)  # answers backwards, so it shows who was asked
     query = queries_like(vectors)[0]
     tried = GpuIndex(index, other, places=ids)
-    assert tried.search(query, MOST).ids.tolist() != index.search(query, MOST).ids.tolist()
-    assert tried.search(query, MOST + 1).ids.tolist() == index.search(query, MOST + 1).ids.tolist()
+    assert (
+        tried.search(query, MAX_RESULTS).ids.tolist()
+        != index.search(query, MAX_RESULTS).ids.tolist()
+    )
+    assert (
+        tried.search(query, MAX_RESULTS + 1).ids.tolist()
+        == index.search(query, MAX_RESULTS + 1).ids.tolist()
+    )
 
 
 @pytest.mark.parametrize("k", [0, 1, 10, 500, 1500, 5000])
@@ -310,13 +316,13 @@ def test_a_copy_is_made_once():
 @pytest.mark.parametrize("device", ["cpu", "auto", "mps"])
 def test_the_cpu_searches_unless_a_gpu_is_asked_for(tmp_path, recipe, device):
     notes = []
-    shadow = open_shadow(
+    snapshot = open_snapshot(
         build(tmp_path / "index", *clustered(300), load_recipe(recipe)),
         device=device,
         tell=notes.append,
     )
     on_gpu = gpus() > 0 and device == "auto" and recipe.startswith("gpu-")
-    assert (type(shadow.index).__name__, notes, shadow.degraded) == (
+    assert (type(snapshot.index).__name__, notes, snapshot.degraded) == (
         "OnGpu" if on_gpu else "FaissIndex",
         [],
         None,
@@ -329,9 +335,9 @@ def test_the_cpu_searches_unless_a_gpu_is_asked_for(tmp_path, recipe, device):
 def test_a_gpu_asked_for_in_vain_is_told(tmp_path, recipe, device):
     vectors, ids = clustered(300)
     folder, notes = build(tmp_path / "index", vectors, ids, load_recipe(recipe)), []
-    shadow = open_shadow(folder, device=device, tell=notes.append)
+    snapshot = open_snapshot(folder, device=device, tell=notes.append)
     query = queries_like(vectors)[0]
-    assert answers([shadow.search(query, 9)]) == answers([open_shadow(folder).search(query, 9)])
+    assert answers([snapshot.search(query, 9)]) == answers([open_snapshot(folder).search(query, 9)])
     assert notes == [IN_VAIN.format(recipe)]
 
 
@@ -403,7 +409,7 @@ def test_a_graph_cannot_be_built_without_cuvs_and_the_old_index_stays(tmp_path, 
     folder = build(tmp_path / "index", *clustered(30))
     with pytest.raises(RecipeError, match=problem):
         build(folder, *clustered(40), load_recipe("gpu-cagra"))
-    assert (len(open_shadow(folder)), [file.name for file in tmp_path.glob("index*")]) == (
+    assert (len(open_snapshot(folder)), [file.name for file in tmp_path.glob("index*")]) == (
         30,
         ["index"],
     )
@@ -424,7 +430,7 @@ def test_a_graph_cannot_be_built_without_cuvs_and_the_old_index_stays(tmp_path, 
 def test_a_gpu_agrees_with_the_cpu(tmp_path, recipe):
     vectors, ids = clustered(20_000)
     folder, notes = build(tmp_path / "index", vectors, ids, load_recipe(recipe)), []
-    there, here = open_shadow(folder, device="cuda", tell=notes.append), open_shadow(folder)
+    there, here = open_snapshot(folder, device="cuda", tell=notes.append), open_snapshot(folder)
     queries = queries_like(vectors, 100)
     hits = [
         len(set(a.ids.tolist()) & set(b.ids.tolist()))
@@ -434,7 +440,9 @@ def test_a_gpu_agrees_with_the_cpu(tmp_path, recipe):
     ]
     assert notes == []
     assert sum(hits) == 2000 if load_recipe(recipe).is_exact else sum(hits) >= 1900
-    assert len(there.search(queries[0], MOST + 1).ids) == len(here.search(queries[0], MOST + 1).ids)
+    assert len(there.search(queries[0], MAX_RESULTS + 1).ids) == len(
+        here.search(queries[0], MAX_RESULTS + 1).ids
+    )
 
 
 @WITH_GPU
@@ -442,9 +450,9 @@ def test_a_gpu_agrees_with_the_cpu(tmp_path, recipe):
 def test_what_a_gpu_does_not_take_is_told_and_searched_on_the_cpu(tmp_path, recipe):
     vectors, ids = clustered(20_000)
     folder, notes = build(tmp_path / "index", vectors, ids, load_recipe(recipe)), []
-    shadow = open_shadow(folder, device="cuda", tell=notes.append)
+    snapshot = open_snapshot(folder, device="cuda", tell=notes.append)
     query = queries_like(vectors)[0]
-    assert answers([shadow.search(query, 9)]) == answers([open_shadow(folder).search(query, 9)])
+    assert answers([snapshot.search(query, 9)]) == answers([open_snapshot(folder).search(query, 9)])
     assert len(notes) == 1
     assert notes[0].startswith("FAISS has no Index")
 
@@ -454,10 +462,13 @@ def test_a_graph_built_on_a_gpu_is_searched_on_both(tmp_path):
     vectors, ids = clustered(20_000)
     folder, notes = build(tmp_path / "index", vectors, ids, load_recipe("gpu-cagra")), []
     queries = queries_like(vectors, 50)
-    for shadow in (open_shadow(folder), open_shadow(folder, device="cuda", tell=notes.append)):
+    for snapshot in (
+        open_snapshot(folder),
+        open_snapshot(folder, device="cuda", tell=notes.append),
+    ):
         hits = [
             len(set(found.ids.tolist()) & set(brute_force(vectors, ids, query, 10)[1].tolist()))
-            for query, found in zip(queries, shadow.search_batch(queries, 40), strict=True)
+            for query, found in zip(queries, snapshot.search_batch(queries, 40), strict=True)
         ]
         assert sum(hits) >= 475
     assert notes == []

@@ -25,11 +25,11 @@ from vitsearch.index import (
     ExactIndex,
     Manifest,
     VectorIndex,
-    build_shadow,
+    build_snapshot,
     check_recipe,
     manifest_stamp,
-    open_shadow,
-    verify_shadow,
+    open_snapshot,
+    verify_snapshot,
 )
 from vitsearch.index.faiss_index import build_faiss_index
 from vitsearch.index.recipe import Recipe, list_recipes, load_recipe
@@ -87,7 +87,7 @@ def brute_force(vectors, ids, query, k):
 def build(folder, vectors, ids, recipe=None, *, generation=1, fingerprint="f" * 32):
     half = len(ids) // 2
     batches = [(ids[:half], vectors[:half]), (ids[half:], vectors[half:])]
-    build_shadow(
+    build_snapshot(
         folder,
         batches,
         recipe=recipe or load_recipe("flat"),
@@ -284,39 +284,39 @@ def test_what_is_built_is_what_is_opened(tmp_path, name, count, capfd):
     folder = build(
         tmp_path / "index", vectors, ids, load_recipe(name), generation=7, fingerprint="ab" * 16
     )
-    shadow = open_shadow(folder)
-    assert (shadow.recipe, shadow.generation, len(shadow), shadow.dim) == (
+    snapshot = open_snapshot(folder)
+    assert (snapshot.recipe, snapshot.generation, len(snapshot), snapshot.dim) == (
         load_recipe(name),
         7,
         count,
         DIM,
     )
-    assert (shadow.fingerprint, shadow.degraded) == ("ab" * 16, None)
-    assert shadow.ids.tolist() == ids.tolist()
-    assert shadow.vectors.tobytes() == vectors.tobytes() == (folder / "vectors.f16").read_bytes()
+    assert (snapshot.fingerprint, snapshot.degraded) == ("ab" * 16, None)
+    assert snapshot.ids.tolist() == ids.tolist()
+    assert snapshot.vectors.tobytes() == vectors.tobytes() == (folder / "vectors.f16").read_bytes()
     assert (folder / "ids.i64").read_bytes() == ids.astype("<i8").tobytes()
     assert sorted(file.name for file in folder.iterdir()) == sorted(
         ["ids.i64", "manifest.json", "vectors.f16", *(["index.faiss"] if count else [])]
     )
     assert os.listdir(tmp_path) == ["index"]
-    assert verify_shadow(folder) == shadow.manifest
+    assert verify_snapshot(folder) == snapshot.manifest
     query = vectors[0].astype(np.float32) if count else np.zeros(DIM, np.float32)
     built = (
         index_of(load_recipe(name).factory_for(count, DIM), vectors, ids).search(query, 10)
         if count
         else None
     )
-    assert shadow.search(query, 10).ids.tolist() == ([] if built is None else built.ids.tolist())
+    assert snapshot.search(query, 10).ids.tolist() == ([] if built is None else built.ids.tolist())
     assert capfd.readouterr() == ("", "")
 
 
 def test_an_exact_recipe_needs_no_faiss_file(tmp_path):
     vectors, ids = clustered(50)
-    shadow = open_shadow(build(tmp_path / "index", vectors, ids, recipe_of("exact")))
+    snapshot = open_snapshot(build(tmp_path / "index", vectors, ids, recipe_of("exact")))
     assert not (tmp_path / "index" / "index.faiss").exists()
-    assert isinstance(shadow.index, ExactIndex)
+    assert isinstance(snapshot.index, ExactIndex)
     assert (
-        shadow.search(vectors[3].astype(np.float32), 5).ids.tolist()
+        snapshot.search(vectors[3].astype(np.float32), 5).ids.tolist()
         == brute_force(vectors, ids, vectors[3], 5)[1].tolist()
     )
 
@@ -325,10 +325,10 @@ def test_an_exact_recipe_needs_no_faiss_file(tmp_path):
 @pytest.mark.parametrize("recipe", BUILDABLE)
 def test_a_folder_of_any_name(tmp_path, name, recipe):
     vectors, ids = clustered(200)
-    shadow = open_shadow(build(tmp_path / name / "index", vectors, ids, load_recipe(recipe)))
-    assert shadow.degraded is None
-    assert type(shadow.index).__name__ == "FaissIndex"
-    assert shadow.search(vectors[5].astype(np.float32), 1).ids.tolist() == [ids[5]]
+    snapshot = open_snapshot(build(tmp_path / name / "index", vectors, ids, load_recipe(recipe)))
+    assert snapshot.degraded is None
+    assert type(snapshot.index).__name__ == "FaissIndex"
+    assert snapshot.search(vectors[5].astype(np.float32), 1).ids.tolist() == [ids[5]]
 
 
 def test_a_flat_index_is_mapped_and_not_read(tmp_path):
@@ -337,12 +337,12 @@ def test_a_flat_index_is_mapped_and_not_read(tmp_path):
     code = f"""
     import sys
     from pathlib import Path
-    from vitsearch.index import open_shadow
+    from vitsearch.index import open_snapshot
     import vitsearch.index.faiss_index
     def own():
         return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0])
     before = own()
-    shadow = open_shadow(Path({str(tmp_path / "index")!r}))
+    shadow = open_snapshot(Path({str(tmp_path / "index")!r}))
     print(type(shadow.index).__name__, len(shadow), own() - before)
     """
     name, count, grown = run_python(code).split()
@@ -353,7 +353,7 @@ def test_a_flat_index_is_mapped_and_not_read(tmp_path):
 def test_the_new_folder_replaces_the_old_one_and_open_readers_go_on(tmp_path):
     vectors, ids = clustered(300)
     folder = build(tmp_path / "index", vectors[:100], ids[:100], generation=1)
-    old, stamp = open_shadow(folder), manifest_stamp(folder)
+    old, stamp = open_snapshot(folder), manifest_stamp(folder)
     build(folder, vectors, ids, generation=2)
     assert manifest_stamp(folder) not in (stamp, None)
     assert manifest_stamp(tmp_path / "none") is None
@@ -363,7 +363,7 @@ def test_the_new_folder_replaces_the_old_one_and_open_readers_go_on(tmp_path):
         == brute_force(vectors[:100], ids[:100], query, 5)[1].tolist()
     )
     assert (
-        open_shadow(folder).search(query, 5).ids.tolist()
+        open_snapshot(folder).search(query, 5).ids.tolist()
         == brute_force(vectors, ids, query, 5)[1].tolist()
     )
 
@@ -382,13 +382,13 @@ def test_a_reader_meets_a_whole_folder_while_it_is_replaced_again_and_again(tmp_
     writer.start()
     seen = []
     while not done.is_set():
-        shadow = open_shadow(folder)
-        assert shadow.ids.tolist() == ids[: shadow.generation].tolist()
-        assert len(shadow.search(vectors[0].astype(np.float32), 100).ids) == shadow.generation
-        seen.append(shadow.generation)
+        snapshot = open_snapshot(folder)
+        assert snapshot.ids.tolist() == ids[: snapshot.generation].tolist()
+        assert len(snapshot.search(vectors[0].astype(np.float32), 100).ids) == snapshot.generation
+        seen.append(snapshot.generation)
     writer.join()
     assert seen == sorted(seen)
-    assert open_shadow(folder).generation == 59
+    assert open_snapshot(folder).generation == 59
 
 
 def test_a_path_is_opened_by_name_where_an_open_file_has_none(tmp_path):
@@ -398,10 +398,10 @@ def test_a_path_is_opened_by_name_where_an_open_file_has_none(tmp_path):
     from pathlib import Path
     exists = Path.exists
     Path.exists = lambda path: not str(path).startswith("/proc") and exists(path)
-    from vitsearch.index import open_shadow
+    from vitsearch.index import open_snapshot
     import numpy as np
     for folder in sys.stdin.read().split("|"):
-        shadow = open_shadow(Path(os.fsdecode(bytes.fromhex(folder))))
+        shadow = open_snapshot(Path(os.fsdecode(bytes.fromhex(folder))))
         query = np.asarray(shadow.vectors[9], np.float32)
         print(type(shadow.index).__name__, shadow.degraded, shadow.search(query, 1).ids)
     """
@@ -458,7 +458,7 @@ def test_what_a_killed_build_left_is_removed(tmp_path):
         (tmp_path / left / "deep" / "file").write_bytes(b"x")
     build(folder, vectors, ids, generation=2)
     assert os.listdir(tmp_path) == ["index"]
-    assert open_shadow(folder).generation == 2
+    assert open_snapshot(folder).generation == 2
 
 
 def test_a_build_killed_at_any_moment_leaves_a_whole_index(tmp_path):
@@ -468,17 +468,17 @@ def test_a_build_killed_at_any_moment_leaves_a_whole_index(tmp_path):
     import os, signal, sys
     from pathlib import Path
     import numpy as np
-    from vitsearch.index import build_shadow, open_shadow
-    old = open_shadow(Path({str(folder)!r}))
+    from vitsearch.index import build_snapshot, open_snapshot
+    old = open_snapshot(Path({str(folder)!r}))
     def batches():
         yield np.array(old.ids[:1000]), np.array(old.vectors[:1000])
         os.kill(os.getpid(), signal.SIGKILL)
     facts = dict(recipe=old.recipe, dim=old.dim, generation=2, fingerprint="")
-    build_shadow(Path({str(folder)!r}), batches(), **facts)
+    build_snapshot(Path({str(folder)!r}), batches(), **facts)
     """
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert verify_shadow(folder).generation == 1
+    assert verify_snapshot(folder).generation == 1
     assert (tmp_path / "index.new").exists()
     build(folder, vectors, ids, generation=3)
     assert os.listdir(tmp_path) == ["index"]
@@ -494,19 +494,19 @@ def test_a_full_disk_leaves_the_old_index_and_nothing_else(tmp_path, limit):
     import resource
     from pathlib import Path
     import numpy as np
-    from vitsearch.index import build_shadow, open_shadow
+    from vitsearch.index import build_snapshot, open_snapshot
     import vitsearch.index.faiss_index
-    old = open_shadow(Path({str(folder)!r}))
+    old = open_snapshot(Path({str(folder)!r}))
     resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
     try:
         facts = dict(recipe=old.recipe, dim=old.dim, generation=2, fingerprint="")
-        build_shadow(Path({str(folder)!r}), [(old.ids, old.vectors)], **facts)
+        build_snapshot(Path({str(folder)!r}), [(old.ids, old.vectors)], **facts)
     except OSError as error:
         print(error.strerror)
     """
     assert run_python(code) == "File too large\n"
     assert os.listdir(tmp_path) == ["index"]
-    assert verify_shadow(folder).generation == 1
+    assert verify_snapshot(folder).generation == 1
 
 
 @pytest.mark.parametrize("problem", ["interrupt", "order", "negative", "shape", "type"])
@@ -529,11 +529,11 @@ def test_a_build_that_fails_leaves_the_old_index_and_nothing_else(tmp_path, prob
         (KeyboardInterrupt, None) if problem == "interrupt" else (ValueError, "expected|ascend")
     )
     with pytest.raises(error, match=words):
-        build_shadow(
+        build_snapshot(
             folder, batches(), recipe=load_recipe("flat"), dim=DIM, generation=2, fingerprint=""
         )
     assert os.listdir(tmp_path) == ["index"]
-    assert verify_shadow(folder).generation == 1
+    assert verify_snapshot(folder).generation == 1
 
 
 # -- damage ----------------------------------------------------------------------------------------
@@ -549,7 +549,7 @@ def test_a_damaged_file_is_named(tmp_path, name, damage):
         file.mkdir()
     elif damage != "missing":
         file.write_bytes({"empty": b"", "cut": whole[:-1], "longer": whole + b"\0"}[damage])
-    for read in (open_shadow, verify_shadow):
+    for read in (open_snapshot, verify_snapshot):
         with pytest.raises(IndexDamaged) as caught:
             read(tmp_path / "index")
         assert str(caught.value).startswith(f"index file {file} ")
@@ -558,19 +558,19 @@ def test_a_damaged_file_is_named(tmp_path, name, damage):
 
 def test_no_folder_and_a_file_in_its_place(tmp_path):
     with pytest.raises(IndexDamaged, match="is missing"):
-        open_shadow(tmp_path / "none")
+        open_snapshot(tmp_path / "none")
     (tmp_path / "index").write_bytes(b"")
     with pytest.raises(IndexDamaged, match="cannot be read"):
-        open_shadow(tmp_path / "index")
+        open_snapshot(tmp_path / "index")
     build(tmp_path / "index", *clustered(5))
-    assert len(open_shadow(tmp_path / "index")) == 5
+    assert len(open_snapshot(tmp_path / "index")) == 5
 
 
 def test_another_format_is_refused(tmp_path):
     file = build(tmp_path / "index", *clustered(5)) / "manifest.json"
     file.write_text(json.dumps({**json.loads(file.read_bytes()), "format": 2}))
     with pytest.raises(IndexDamaged, match="is of format 2, this version reads 1"):
-        open_shadow(tmp_path / "index")
+        open_snapshot(tmp_path / "index")
 
 
 def test_a_byte_altered_in_the_middle_of_a_large_file_is_noticed(tmp_path):
@@ -580,13 +580,13 @@ def test_a_byte_altered_in_the_middle_of_a_large_file_is_noticed(tmp_path):
     data[320_000] ^= 1
     file.write_bytes(data)
     with pytest.raises(IndexDamaged, match=r"vectors\.f16 was altered"):
-        open_shadow(folder)
+        open_snapshot(folder)
     os.utime(
         file, ns=(status.st_atime_ns, status.st_mtime_ns)
     )  # as when a disk goes bad: only reading all of it tells
-    assert len(open_shadow(folder)) == 5000
+    assert len(open_snapshot(folder)) == 5000
     with pytest.raises(IndexDamaged, match=r"vectors\.f16 was altered"):
-        verify_shadow(folder)
+        verify_snapshot(folder)
 
 
 @pytest.fixture(scope="module")
@@ -615,12 +615,13 @@ def test_random_damage_is_noticed_or_harmless(built_folders, tmp_path_factory, d
     file.write_bytes(content)
     query = np.random.default_rng(5).standard_normal(DIM)
     try:
-        shadow = open_shadow(folder)
+        snapshot = open_snapshot(folder)
     except IndexDamaged:
         return
     assert file.name == "manifest.json"  # white space, an escape
     assert (
-        shadow.search(query, 20).ids.tolist() == open_shadow(source).search(query, 20).ids.tolist()
+        snapshot.search(query, 20).ids.tolist()
+        == open_snapshot(source).search(query, 20).ids.tolist()
     )
 
 
@@ -647,8 +648,8 @@ import json
 from pathlib import Path
 import numpy as np
 from vitsearch.errors import RecipeError
-from vitsearch.index import build_shadow, open_shadow
-from vitsearch.recipes import load_recipe
+from vitsearch.index import build_snapshot, open_snapshot
+from vitsearch.index.recipe import load_recipe
 """
 
 
@@ -657,7 +658,7 @@ def test_an_index_built_with_faiss_is_searched_exactly_without(tmp_path, name):
     vectors, ids = clustered(500)
     folder = build(tmp_path / "index", vectors, ids, load_recipe(name))
     code = f"""{WITHOUT}
-shadow = open_shadow(Path({str(folder)!r}))
+shadow = open_snapshot(Path({str(folder)!r}))
 found = shadow.search(shadow.vectors[7], 9).ids.tolist()
 print(json.dumps([type(shadow.index).__name__, shadow.degraded, found]))
 """
@@ -675,14 +676,14 @@ print(json.dumps([type(shadow.index).__name__, shadow.degraded, found]))
 
 def test_flat_is_built_and_searched_without_faiss_with_the_same_results(tmp_path):
     vectors, ids = clustered(500)
-    with_faiss = open_shadow(build(tmp_path / "with", vectors, ids))
+    with_faiss = open_snapshot(build(tmp_path / "with", vectors, ids))
     np.save(tmp_path / "vectors.npy", vectors)
     code = f"""{WITHOUT}
 vectors = np.load({str(tmp_path / "vectors.npy")!r})
 ids = np.arange(500) * 3 + 1
 facts = dict(recipe=load_recipe("flat"), dim=64, generation=1, fingerprint="x")
-build_shadow(Path({str(tmp_path / "without")!r}), [(ids, vectors)], **facts)
-shadow = open_shadow(Path({str(tmp_path / "without")!r}))
+build_snapshot(Path({str(tmp_path / "without")!r}), [(ids, vectors)], **facts)
+shadow = open_snapshot(Path({str(tmp_path / "without")!r}))
 print(json.dumps([shadow.degraded, [shadow.search(row, 10).ids.tolist() for row in vectors[:20]]]))
 """
     queries = vectors[:20].astype(np.float32)
@@ -690,7 +691,7 @@ print(json.dumps([shadow.degraded, [shadow.search(row, 10).ids.tolist() for row 
         None,
         [with_faiss.search(query, 10).ids.tolist() for query in queries],
     ]
-    without = open_shadow(tmp_path / "without")  # where FAISS is installed again
+    without = open_snapshot(tmp_path / "without")  # where FAISS is installed again
     assert isinstance(without.index, ExactIndex)
     assert without.manifest == Manifest(
         load_recipe("flat"), 1, 500, 64, "x", without.manifest.files
@@ -702,7 +703,7 @@ def test_without_faiss_another_recipe_says_what_to_install(tmp_path, name):
     code = f"""{WITHOUT}
 try:
     facts = dict(recipe=load_recipe({name!r}), dim=64, generation=1, fingerprint="x")
-    build_shadow(Path({str(tmp_path / "index")!r}), [], **facts)
+    build_snapshot(Path({str(tmp_path / "index")!r}), [], **facts)
 except RecipeError as error:
     print(error)
 """

@@ -12,20 +12,20 @@ from hypothesis import strategies as st
 
 from vitsearch.collection.config import (
     FORMAT,
-    Settings,
+    CollectionConfig,
     check_fingerprint,
     collection_folder,
     disk_errors,
     photo_root,
-    read_settings,
-    write_settings,
+    read_collection_config,
+    write_collection_config,
     writer_lock,
 )
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import CollectionError, CollectionLocked, CollectionNotFound, EncoderMismatch
 
 PHOTOS = Path("photos")
-SETTINGS = Settings(
+SETTINGS = CollectionConfig(
     "colour",
     ColourEncoder.fingerprint,
     "float32",
@@ -79,16 +79,16 @@ def test_collection_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    write_settings(tmp_path, SETTINGS)
-    assert read_settings(tmp_path, PHOTOS) == SETTINGS
+    write_collection_config(tmp_path, SETTINGS)
+    assert read_collection_config(tmp_path, PHOTOS) == SETTINGS
     changed = replace(SETTINGS, recipe={"name": "hnsw", "search": {"efSearch": 64}})
-    write_settings(tmp_path, changed)
-    assert read_settings(tmp_path, PHOTOS) == changed
+    write_collection_config(tmp_path, changed)
+    assert read_collection_config(tmp_path, PHOTOS) == changed
     assert [file.name for file in tmp_path.iterdir()] == ["collection.json"]
 
 
 def test_the_file_is_plain_ascii_json(tmp_path: Path) -> None:
-    write_settings(tmp_path, SETTINGS)
+    write_collection_config(tmp_path, SETTINGS)
     assert json.loads((tmp_path / "collection.json").read_text(encoding="ascii")) == {
         **asdict(SETTINGS),
         "format": 1,
@@ -97,7 +97,7 @@ def test_the_file_is_plain_ascii_json(tmp_path: Path) -> None:
 
 def test_what_a_later_version_adds_to_the_format_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "collection.json").write_text(json.dumps({**asdict(SETTINGS), "more": 1}))
-    assert read_settings(tmp_path, PHOTOS) == SETTINGS
+    assert read_collection_config(tmp_path, PHOTOS) == SETTINGS
 
 
 def test_no_collection(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_no_collection(tmp_path: Path) -> None:
         with pytest.raises(
             CollectionNotFound, match=r"no collection in .*: run `vitsearch index photos` first"
         ):
-            read_settings(folder, PHOTOS)
+            read_collection_config(folder, PHOTOS)
 
 
 def test_a_newer_format_is_told(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_newer_format_is_told(tmp_path: Path) -> None:
     with pytest.raises(
         CollectionError, match=f"has format {FORMAT + 1}, newer than this vitsearch reads"
     ):
-        read_settings(tmp_path, PHOTOS)
+        read_collection_config(tmp_path, PHOTOS)
 
 
 @pytest.mark.parametrize("missing", sorted(asdict(SETTINGS)))
@@ -125,7 +125,7 @@ def test_a_missing_entry_is_damage(tmp_path: Path, missing: str) -> None:
     with pytest.raises(
         CollectionError, match=rf"is damaged \(no '{missing}'\): restore it from a backup"
     ):
-        read_settings(tmp_path, PHOTOS)
+        read_collection_config(tmp_path, PHOTOS)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_damaged_file_is_told(tmp_path: Path, content: bytes) -> None:
         CollectionError,
         match=r"collection\.json is damaged .*: restore it from a backup, or delete",
     ) as error:
-        read_settings(tmp_path, PHOTOS)
+        read_collection_config(tmp_path, PHOTOS)
     one_line(error)
 
 
@@ -159,13 +159,13 @@ def test_a_damaged_file_is_told(tmp_path: Path, content: bytes) -> None:
 def test_an_entry_of_another_type_is_damage(tmp_path: Path, name: str, value: object) -> None:
     (tmp_path / "collection.json").write_text(json.dumps({**asdict(SETTINGS), name: value}))
     with pytest.raises(CollectionError, match=rf"is damaged \('{name}' is of the wrong type\)"):
-        read_settings(tmp_path, PHOTOS)
+        read_collection_config(tmp_path, PHOTOS)
 
 
 def test_a_folder_in_place_of_the_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "collection.json").mkdir()
     with pytest.raises(CollectionError, match=r"collection\.json cannot be read") as error:
-        read_settings(tmp_path, PHOTOS)
+        read_collection_config(tmp_path, PHOTOS)
     one_line(error)
 
 
@@ -174,12 +174,12 @@ def test_a_folder_in_place_of_the_file_is_told(tmp_path: Path) -> None:
 )
 @given(cut=st.integers(0, 400), noise=st.binary(max_size=4))
 def test_a_cut_or_altered_file_reads_or_says_so(tmp_path: Path, cut: int, noise: bytes) -> None:
-    write_settings(tmp_path, SETTINGS)
+    write_collection_config(tmp_path, SETTINGS)
     whole = (tmp_path / "collection.json").read_bytes()
     (tmp_path / "collection.json").write_bytes(whole[:cut] + noise)
     read, told = SETTINGS, ""
     try:
-        read = read_settings(tmp_path, PHOTOS)
+        read = read_collection_config(tmp_path, PHOTOS)
     except CollectionError as error:
         told = str(error)
     assert read == SETTINGS

@@ -30,9 +30,9 @@ from vitsearch.errors import (
     QueryError,
     VitsearchError,
 )
-from vitsearch.filters import parse_where
+from vitsearch.filters import parse_filter
 from vitsearch.milvus import connect, milvus_filter, parse_place
-from vitsearch.milvus.store import MOST, Candidates
+from vitsearch.milvus.store import MAX_RESULTS, Candidates
 from vitsearch.shards import Manifest, ShardRow, create_shards, open_shards, photo_id
 from vitsearch.types import Photo
 from vitsearch.web.app import make_app
@@ -175,17 +175,17 @@ WISHES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("wish", WISHES, ids=str)
+@pytest.mark.parametrize("options", WISHES, ids=str)
 @pytest.mark.parametrize("query", ["red", "2:blue + green - red", "picture"])
 def test_every_wish_is_answered_alike(
-    both: tuple[Collection, MilvusCollection], shelf: Path, query: str, wish: dict[str, Any]
+    both: tuple[Collection, MilvusCollection], shelf: Path, query: str, options: dict[str, Any]
 ) -> None:
     local, remote = both
     asked = str(shelf / "year0" / "003.png") if query == "picture" else query
     ask = "similar" if query == "picture" else "search"
-    for top_k in (1, 10, 60, *([None] if "min_score" in wish else [])):
-        assert shown(getattr(remote, ask)(asked, top_k, **wish)) == shown(
-            getattr(local, ask)(asked, top_k, **wish)
+    for top_k in (1, 10, 60, *([None] if "min_score" in options else [])):
+        assert shown(getattr(remote, ask)(asked, top_k, **options)) == shown(
+            getattr(local, ask)(asked, top_k, **options)
         )
 
 
@@ -198,7 +198,7 @@ def test_filters_of_the_same_photos(both: tuple[Collection, MilvusCollection]) -
         for sign in ("=", "!=", "<", "<=", ">", ">=")
     ]:
         for where in (text, f"not ({text} and path > 'year1')", f"{text} or label is null"):
-            tree = parse_where(where)
+            tree = parse_filter(where)
             found = [
                 {paths[one] for one in store.ids_where(tree).tolist()}
                 for store in (local.store, remote.store)
@@ -291,7 +291,7 @@ def test_more_than_milvus_proposes_is_told(
         remote.search(query, 120)
     few = {"where": "path < 'year1/100.png'"}
     assert shown(remote.search(query, 120, **few)) == shown(local.search(query, 120, **few))
-    assert MOST == 16_384
+    assert MAX_RESULTS == 16_384
 
 
 @pytest.mark.parametrize("index", ["HNSW", "IVF_FLAT", "IVF_SQ8", "AUTOINDEX"])

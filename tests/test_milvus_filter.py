@@ -15,11 +15,11 @@ from test_where import PATTERN, PHOTOS, TREE, agreed, photo
 from test_where import db as db
 
 from vitsearch.errors import QueryError
-from vitsearch.filters import Where, parse_where, photo_facts
+from vitsearch.filters import Filter, parse_filter, photo_facts
 from vitsearch.filters.tree import Between, Comparison, In, IsNull, Like, Not
-from vitsearch.milvus import Facts, connect, milvus_filter, parse_place
+from vitsearch.milvus import CollectionMetadata, connect, milvus_filter, parse_place
 from vitsearch.milvus.client import Connection
-from vitsearch.milvus.filter import folded
+from vitsearch.milvus.filter import casefold
 from vitsearch.milvus.rows import photo_of, row_of, unheld
 from vitsearch.types import Photo
 
@@ -33,7 +33,7 @@ def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
     with closing(
         connect(parse_place(f"milvus://{tmp_path_factory.mktemp('milvus') / 'a.db'}/photos"))
     ) as found:
-        found.create(Facts("colour", "f", "float32", 2, "", "", "scaled"), "FLAT", {})
+        found.create(CollectionMetadata("colour", "f", "float32", 2, "", "", "scaled"), "FLAT", {})
         found.load()
         yield found
 
@@ -56,7 +56,7 @@ def left(milvus: Connection, condition: str) -> list[int]:
 
 
 def check(
-    milvus: Connection, db: sqlite3.Connection, photos: Sequence[Photo], tree: Where
+    milvus: Connection, db: sqlite3.Connection, photos: Sequence[Photo], tree: Filter
 ) -> list[bool]:
     """What Milvus says of each photo, which is what SQLite and the plain test say."""
     truths = agreed(db, photos, tree)
@@ -70,7 +70,7 @@ def check(
 @MANY
 @given(PHOTOS, st.lists(TREE, min_size=5, max_size=5))
 def test_filters_leave_the_same_rows_as_in_sqlite(
-    milvus: Connection, db: sqlite3.Connection, photos: list[Photo], trees: list[Where]
+    milvus: Connection, db: sqlite3.Connection, photos: list[Photo], trees: list[Filter]
 ) -> None:
     held = put(milvus, photos)
     for tree in trees if held else ():
@@ -157,7 +157,7 @@ ODD = [
     ],
 )
 def test_quotes_and_escapes(milvus: Connection, db: sqlite3.Connection, text: str) -> None:
-    check(milvus, db, put(milvus, [photo(name) for name in ODD]), parse_where(text))
+    check(milvus, db, put(milvus, [photo(name) for name in ODD]), parse_filter(text))
 
 
 EDGES = [-(2**63), -(2**63) + 1, -1, 0, 1, 2**63 - 1]
@@ -206,7 +206,7 @@ def test_numbers_at_the_edges_of_64_bits(
     ],
 )
 def test_the_words_of_a_filter(text: str, condition: str) -> None:
-    assert milvus_filter(parse_where(text)) == condition
+    assert milvus_filter(parse_filter(text)) == condition
 
 
 def test_a_name_that_is_no_utf_8_is_in_no_collection() -> None:
@@ -235,7 +235,7 @@ def test_a_name_that_is_no_utf_8_is_in_no_collection() -> None:
         In("id", (1,)),
     ],
 )
-def test_a_tree_made_by_hand_cannot_bring_its_own_words(tree: Where) -> None:
+def test_a_tree_made_by_hand_cannot_bring_its_own_words(tree: Filter) -> None:
     with pytest.raises(QueryError):
         milvus_filter(tree)
 
@@ -244,8 +244,8 @@ def test_folding_is_what_python_takes_for_equal_in_any_case() -> None:
     """Over all characters: each is like its folded one, and two cased ones are folded to one
     exactly where they are alike.
     """
-    table = dict(zip(EVERYTHING, folded(EVERYTHING), strict=True))
-    assert len(folded(EVERYTHING)) == len(EVERYTHING)
+    table = dict(zip(EVERYTHING, casefold(EVERYTHING), strict=True))
+    assert len(casefold(EVERYTHING)) == len(EVERYTHING)
     assert not set(table.values()) & set("%_\\\"'\0\n\r\t\x7f\u2028\u2029")
     marks = set("%_\\\"'\u2028\u2029") | {chr(code) for code in (*range(32), *range(127, 160))}
     assert [

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vitsearch.encoders import load_encoder
-from vitsearch.encoders.base import Encoder, fingerprint_of, pace, release
+from vitsearch.encoders.base import Encoder, fingerprint_of, free_image_tower, parallel_calls
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.encoders.mini import encoder as mini
 from vitsearch.encoders.mini.encoder import (
@@ -48,12 +48,13 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def test_a_stored_vector_does_not_depend_on_its_batch() -> None:
-    bulk = load_encoder("mini", bulk=True)
-    pictures = [bulk.prepare(picture(300, 200, seed)) for seed in range(5)]
-    together = bulk.encode_prepared(pictures)
+    throughput = load_encoder("mini", throughput=True)
+    pictures = [throughput.prepare(picture(300, 200, seed)) for seed in range(5)]
+    together = throughput.encode_prepared(pictures)
     for size in (1, 2, 3, 4):
         parts = [
-            bulk.encode_prepared(pictures[start : start + size]) for start in range(0, 5, size)
+            throughput.encode_prepared(pictures[start : start + size])
+            for start in range(0, 5, size)
         ]
         assert np.concatenate(parts).tobytes() == together.tobytes()
 
@@ -163,16 +164,16 @@ def test_vectors_do_not_depend_on_the_number_of_threads(encoder: MiniEncoder, th
 def test_an_encoder_for_many_pictures_gives_the_same_vectors_from_all_its_callers(
     encoder: MiniEncoder,
 ) -> None:
-    bulk = load_encoder("mini", bulk=True)
-    callers, size = pace(bulk)
+    throughput = load_encoder("mini", throughput=True)
+    callers, size = parallel_calls(throughput)
     assert (callers, size) == (usable_cores(), 4 if usable_cores() > 1 else None)
-    assert pace(encoder) == (1, None)
+    assert parallel_calls(encoder) == (1, None)
     batches = [
         [encoder.prepare(picture(300 + 7 * i + j, 280, seed=i)) for j in range(1 + i % 4)]
         for i in range(9)
     ]
     with ThreadPoolExecutor(max(3, callers)) as pool:
-        rows = list(pool.map(bulk.encode_prepared, batches))
+        rows = list(pool.map(throughput.encode_prepared, batches))
     for batch, found in zip(batches, rows, strict=True):
         np.testing.assert_allclose(found, encoder.encode_prepared(batch), atol=1e-5)
 
@@ -180,9 +181,9 @@ def test_an_encoder_for_many_pictures_gives_the_same_vectors_from_all_its_caller
 def test_a_released_image_tower_opens_again(encoder: MiniEncoder) -> None:
     fresh, image = load_mini(), picture(300, 280, seed=1)
     before = fresh.encode_images([image])
-    release(fresh)
+    free_image_tower(fresh)
     np.testing.assert_array_equal(fresh.encode_images([image]), before)
-    release(ColourEncoder())  # has nothing to give back
+    free_image_tower(ColourEncoder())  # has nothing to give back
 
 
 def test_image_does_not_depend_on_its_neighbours(encoder: MiniEncoder) -> None:

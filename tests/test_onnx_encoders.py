@@ -27,7 +27,7 @@ from conftest import environment, paint, vitsearch  # noqa: E402
 
 from vitsearch import Collection, explain, index_folder  # noqa: E402
 from vitsearch.encoders import load_encoder, prepare_model  # noqa: E402
-from vitsearch.encoders.base import pace, release  # noqa: E402
+from vitsearch.encoders.base import free_image_tower, parallel_calls  # noqa: E402
 from vitsearch.encoders.identity import check_golden, golden_vectors  # noqa: E402
 from vitsearch.encoders.language import readable  # noqa: E402
 from vitsearch.encoders.onnx import cache as exports  # noqa: E402
@@ -58,7 +58,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A home where the exports of this module are shared."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("home")
@@ -67,7 +67,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def own_home(home: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_home(
+    cache_dir: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A home of this test's own with the export of the open_clip folder, and that
     export's folder.
     """
@@ -170,23 +172,23 @@ def test_batches_of_any_size_give_the_same_rows(models: Path, layout: str, dtype
 def test_an_encoder_for_many_pictures_gives_the_same_vectors_from_all_its_callers(
     models: Path, dtype: str
 ) -> None:
-    one, bulk = (
+    one, throughput = (
         in_onnx(models, "open_clip", dtype),
-        load_encoder(name_of(models, "open_clip"), "cpu", dtype, runtime="onnx", bulk=True),
+        load_encoder(name_of(models, "open_clip"), "cpu", dtype, runtime="onnx", throughput=True),
     )
-    assert (pace(one), pace(bulk)) == (
+    assert (parallel_calls(one), parallel_calls(throughput)) == (
         (1, None),
         (usable_cores(), 8 if usable_cores() > 1 else None),
     )
     batches = [
         [one.prepare(photo) for photo in tiny.photos()[: 1 + i]] for i in range(len(tiny.photos()))
     ]
-    with ThreadPoolExecutor(max(3, pace(bulk)[0])) as pool:
-        rows = list(pool.map(bulk.encode_prepared, batches * 3))
+    with ThreadPoolExecutor(max(3, parallel_calls(throughput)[0])) as pool:
+        rows = list(pool.map(throughput.encode_prepared, batches * 3))
     for batch, found in zip(batches * 3, rows, strict=True):
         assert_close(found, one.encode_prepared(batch), 1e-6 if dtype == "float32" else 0)
-    release(bulk)
-    assert_close(bulk.encode_prepared(batches[-1]), rows[-1], 0)
+    free_image_tower(throughput)
+    assert_close(throughput.encode_prepared(batches[-1]), rows[-1], 0)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -552,13 +554,13 @@ def test_an_exported_model_is_explained_by_torch(models: Path) -> None:
 # -- the command line ------------------------------------------------------------------------------
 
 
-def test_prepare_model(home: Path, models: Path) -> None:
+def test_prepare_model(cache_dir: Path, models: Path) -> None:
     in_onnx(models, "open_clip", "int8")
     result = vitsearch("prepare-model", name_of(models, "open_clip"), "--dtype", "int8", "--json")
     assert result.returncode == 0, result.stderr
     row = json.loads(result.stdout)
     assert (row["name"], row["dtype"], row["made"]) == (name_of(models, "open_clip"), "int8", False)
-    assert Path(row["folder"]).parent == home / "onnx"
+    assert Path(row["folder"]).parent == cache_dir / "onnx"
     assert row["cosine"] >= 0.99
     text = vitsearch(
         "prepare-model", name_of(models, "open_clip"), "--dtype", "int8"

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitsearch.photos import map_ahead
+from vitsearch.photos import prefetch_map
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers()), st.integers(1, 4), st.integers(1, 9))
 def test_same_as_map(items: list[int], workers: int, ahead: int) -> None:
-    assert list(map_ahead(str, items, workers=workers, ahead=ahead)) == list(map(str, items))
+    assert list(prefetch_map(str, items, workers=workers, buffer=ahead)) == list(map(str, items))
 
 
 @settings(max_examples=60, deadline=None)
@@ -30,7 +30,7 @@ def test_at_most_ahead_items_are_taken_and_not_handed_over(
             yield item
 
     for handed_over, item in enumerate(
-        map_ahead(lambda item: item, items(), workers=workers, ahead=ahead)
+        prefetch_map(lambda item: item, items(), workers=workers, buffer=ahead)
     ):
         assert item == handed_over
         assert taken <= handed_over + ahead
@@ -50,7 +50,7 @@ def test_an_error_comes_at_its_turn(place: int, workers: int, ahead: int, in_ite
             raise LookupError(item)
         return item
 
-    results = map_ahead(function, items(), workers=workers, ahead=ahead)
+    results = prefetch_map(function, items(), workers=workers, buffer=ahead)
     assert list(islice(results, place)) == list(range(place))
     with pytest.raises(LookupError, match=str(place)):
         next(results)
@@ -62,7 +62,7 @@ def test_a_consumer_that_stops_leaves_no_thread_and_no_work(error: type[BaseExce
     begun: list[int] = []
     with (
         suppress(error),
-        closing(map_ahead(begun.append, iter(range(10**9)), workers=2, ahead=4)) as results,
+        closing(prefetch_map(begun.append, iter(range(10**9)), workers=2, buffer=4)) as results,
     ):
         next(results)
         raise error
@@ -80,10 +80,10 @@ def test_results_come_in_order_also_when_the_first_is_the_slowest() -> None:
             second_is_done.set()
         return item
 
-    assert list(map_ahead(function, range(5), workers=2, ahead=3)) == [0, 1, 2, 3, 4]
+    assert list(prefetch_map(function, range(5), workers=2, buffer=3)) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(("workers", "ahead"), [(0, 1), (1, 0)])
 def test_no_workers_or_nothing_ahead_is_refused(workers: int, ahead: int) -> None:
     with pytest.raises(ValueError, match="must be 1 or more"):
-        map_ahead(str, [], workers=workers, ahead=ahead)
+        prefetch_map(str, [], workers=workers, buffer=ahead)

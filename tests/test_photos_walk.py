@@ -271,14 +271,14 @@ def test_what_cannot_be_read_is_told_and_is_not_taken_for_empty(open_folder: Pat
 def test_a_path_that_is_too_long_is_told(tmp_path: Path) -> None:
     """Also as root, who may read every folder: a real folder that cannot be listed."""
     touch(tmp_path, "a.jpg")
-    home, name = os.getcwd(), "d" * 250
+    cache_dir, name = os.getcwd(), "d" * 250
     try:
         os.chdir(tmp_path)
         for _ in range(20):
             os.mkdir(name)
             os.chdir(name)
     finally:
-        os.chdir(home)
+        os.chdir(cache_dir)
     told: list[tuple[str, str]] = []
     assert [
         each.path

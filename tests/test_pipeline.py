@@ -22,10 +22,10 @@ from PIL import Image
 
 from vitsearch import Collection, CollectionError, index_folder
 from vitsearch.collection.pipeline import batch_sizes
-from vitsearch.collection.profile import Clock
+from vitsearch.collection.profile import StageTimer
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import WORTH_TUNING, decode_at_least, tune
-from vitsearch.encoders.batching import PatientEncoder, is_out_of_memory
+from vitsearch.encoders.batching import OomSafeEncoder, is_out_of_memory
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.photos import decode
 from vitsearch.types import STAGES, Progress, Stages
@@ -104,7 +104,7 @@ def vector_of(folder: Path, path: str) -> NDArray[np.float32]:
 
 def stored_way(folder: Path) -> Any:
     with Collection.open(folder, encoder=ColourEncoder()) as found:
-        return found.store.fact("decode")
+        return found.store.get_meta("decode")
 
 
 class TestWayOfDecoding:
@@ -186,7 +186,7 @@ class TestOutOfMemory:
     def test_a_batch_is_halved_and_the_next_ones_begin_small(self) -> None:
         pictures = [np.full((32, 32, 3), shade(number), dtype=np.uint8) for number in range(16)]
         encoder = Small(5)
-        patient = PatientEncoder(encoder)
+        patient = OomSafeEncoder(encoder)
         rows = [patient.encode(pictures), patient.encode(pictures[:8])]
         assert encoder.sizes == [16, 8, 4, 4, 4, 4, 4, 4]
         np.testing.assert_array_equal(np.stack(rows[0]), ColourEncoder().encode_prepared(pictures))  # type: ignore[arg-type]
@@ -198,7 +198,7 @@ class TestOutOfMemory:
     @given(number=st.integers(0, 40), holds=st.integers(1, 40), before=st.integers(0, 40))
     def test_any_batch_gives_every_row_in_order(self, number: int, holds: int, before: int) -> None:
         pictures = [np.full((32, 32, 3), shade(place), dtype=np.uint8) for place in range(number)]
-        patient = PatientEncoder(Small(holds))
+        patient = OomSafeEncoder(Small(holds))
         patient.encode(pictures[:before])
         rows = patient.encode(pictures)
         assert [row.tobytes() for row in rows if row is not None] == [
@@ -320,7 +320,7 @@ class TestWhereTheTimeWent:
     def test_the_busiest_thread_bounds_a_run(
         self, seconds: dict[str, float], workers: int, bound: str
     ) -> None:
-        clock = Clock()
+        clock = StageTimer()
         clock.seconds.update(seconds)
         expected = Stages(**dict.fromkeys(STAGES, 0.0), wall=9.5, bound="disk")  # type: ignore[arg-type]
         assert clock.report(wall=9.5, workers=workers) == replace(expected, **seconds, bound=bound)  # type: ignore[arg-type]
@@ -359,7 +359,7 @@ class TestWhereTheTimeWent:
         assert trace["otherData"] == {"events_left_out": 0}
 
     def test_a_trace_is_bounded(self, tmp_path: Path) -> None:
-        clock = Clock(traces=True, most_events=3)
+        clock = StageTimer(traces=True, most_events=3)
         for number in range(10):
             with clock.stage("decode", str(number)):
                 pass
@@ -402,7 +402,7 @@ class TestWhereTheTimeWent:
 
 
 def test_stages_are_the_fields_of_the_report() -> None:
-    assert [*asdict(Clock().report(wall=0.0, workers=1))] == [*STAGES, "wall", "bound"]
+    assert [*asdict(StageTimer().report(wall=0.0, workers=1))] == [*STAGES, "wall", "bound"]
 
 
 class GpuLike(ColourEncoder):

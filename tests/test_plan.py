@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitsearch import CollectionError, VitsearchError
-from vitsearch.collection.diff import Plan, Spool, make_plan
+from vitsearch.collection.diff import DiskQueue, FolderDiff, diff_folder
 from vitsearch.types import Found, State
 
 PATHS = ["a", "a!.jpg", "a.jpg", "a/b.jpg", "a/c/d.jpg", "a0", "é", "\ue000", "\udcff", "😀/x", "z"]
@@ -29,7 +29,7 @@ def in_order(mapping: dict) -> list:  # type: ignore[type-arg]
     return sorted(mapping.items(), key=lambda item: os.fsencode(item[0]))
 
 
-def facts(plan: Plan) -> dict[str, object]:
+def facts(plan: FolderDiff) -> dict[str, object]:
     return {**vars(plan), "todo": list(plan.todo), "refused": list(plan.refused)}
 
 
@@ -80,7 +80,7 @@ def test_a_plan_is_that_of_the_obvious_way(
     failed: list[tuple[str, State, int, int]] = [
         (path, state, *stat) for path, (state, stat) in in_order(failures)
     ]
-    plan = make_plan(iter(found), iter(known), iter(failed), unreadable=unreadable, retry=retry)
+    plan = diff_folder(iter(found), iter(known), iter(failed), unreadable=unreadable, retry=retry)
     assert facts(plan) == naive(found, photos, failures, unreadable, retry)
 
 
@@ -88,17 +88,17 @@ def test_files_out_of_order_are_refused() -> None:
     with pytest.raises(
         VitsearchError, match=r"out of order \('b' before 'a'\): run again; nothing was changed"
     ):
-        make_plan([Found("b", 1, 1), Found("a", 1, 1)], [], [])
+        diff_folder([Found("b", 1, 1), Found("a", 1, 1)], [], [])
 
 
 @pytest.mark.parametrize("rows", [[("b", 1, 1), ("a", 1, 1)], [("a", 1, 1), ("a", 1, 1)]])
 def test_rows_out_of_order_are_a_damaged_file(rows: list[tuple[str, int, int]]) -> None:
     with pytest.raises(CollectionError, match=r"photos.db is damaged \('a' is out of order\)"):
-        make_plan([Found("a", 1, 1)], rows, [])
+        diff_folder([Found("a", 1, 1)], rows, [])
 
 
 def test_a_spool_gives_back_what_was_put_in_it_and_leaves_no_file(tmp_path: Path) -> None:
-    spool = Spool(tmp_path)
+    spool = DiskQueue(tmp_path)
     assert (len(spool), list(spool), list(tmp_path.iterdir())) == (0, [], [])
     entries = [Found("a\n\udcff.jpg", 1, -(2**63)), Found('"é\\', 2**63 - 1, 0, "a pipe")]
     for entry in entries:

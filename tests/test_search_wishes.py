@@ -19,13 +19,18 @@ from numpy.typing import NDArray
 from vitsearch import Collection, Photo, QueryError, Recipe, SearchResult, index_folder, load_recipe
 from vitsearch.arrays import cosine_scores, unit_rows
 from vitsearch.collection import search as ranking
-from vitsearch.collection.config import DELTA, MAIN, Settings, write_settings
+from vitsearch.collection.config import (
+    DELTA_INDEX,
+    MAIN_INDEX,
+    CollectionConfig,
+    write_collection_config,
+)
 from vitsearch.collection.query import check_vector
 from vitsearch.collection.search import WINDOW
 from vitsearch.collection.store import PhotoStore
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.filters import parse_where, photo_facts
-from vitsearch.index import build_shadow, propose
+from vitsearch.filters import parse_filter, photo_facts
+from vitsearch.index import build_snapshot, propose
 from vitsearch.types import Found, PhotoInfo
 
 DIM, MARK = 6, "a fingerprint"
@@ -147,11 +152,11 @@ class Shelf:
             since = -1
             if delta:
                 with Collection.open(self.root) as found:
-                    main = found._searcher._current(MAIN)
+                    main = found._searcher._current(MAIN_INDEX)
                 since = main.generation if main else -1
             now = store.generation()
-            build_shadow(
-                self.folder / (DELTA if delta else MAIN),
+            build_snapshot(
+                self.folder / (DELTA_INDEX if delta else MAIN_INDEX),
                 store.vector_batches(since=since),
                 recipe=RECIPES[recipe],
                 dim=DIM,
@@ -168,9 +173,11 @@ def shelf_in(root: Path, seed: int = 0) -> Shelf:
     made = Shelf(root, np.random.default_rng(seed))
     made.folder.mkdir(parents=True)
     PhotoStore(made.folder / "photos.db").close()
-    write_settings(
+    write_collection_config(
         made.folder,
-        Settings("colour", MARK, "float32", DIM, load_recipe("flat").to_dict(), "2020", str(root)),
+        CollectionConfig(
+            "colour", MARK, "float32", DIM, load_recipe("flat").to_dict(), "2020", str(root)
+        ),
     )
     return made
 
@@ -184,7 +191,7 @@ def brute(
             list(found.photos()),
             [found.store.vector(photo.photo_id) for photo in found.photos()],
         )
-    tree = parse_where(where) if where else None
+    tree = parse_filter(where) if where else None
     scores = cosine_scores(np.array(vectors).reshape(len(photos), DIM), check_vector(query, DIM))
     hits = [
         SearchResult(photo.path, float(score), photo.photo_id)
@@ -262,7 +269,7 @@ def follow(place: Path, seed: int, steps: Sequence[tuple[str, Any]]) -> tuple[Sh
             shelf.index(value)
             used = value
         elif name == "delta":
-            if (shelf.folder / MAIN).exists():
+            if (shelf.folder / MAIN_INDEX).exists():
                 shelf.index(value, delta=True)
                 used = used if used not in EXACT else value
         else:
@@ -368,7 +375,7 @@ def test_a_photo_of_the_query_itself_reaches_one(place: Path) -> None:
     seed=st.integers(0, 10**6),
     count=st.sampled_from([0, 1, 60, 190, WINDOW, WINDOW + 1, 450]),
     size=st.sampled_from([1, 7, 50, 199, 200, 201, 500]),
-    wish=st.fixed_dictionaries(
+    options=st.fixed_dictionaries(
         {
             "diverse": st.sampled_from([0.0, 0.3, 1.0]),
             "collapse": st.sampled_from([False, True, 0.8, 0.999]),
@@ -378,16 +385,16 @@ def test_a_photo_of_the_query_itself_reaches_one(place: Path) -> None:
 )
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 def test_pages_joined_are_the_whole(
-    place: Path, seed: int, count: int, size: int, wish: dict[str, Any], where: str | None
+    place: Path, seed: int, count: int, size: int, options: dict[str, Any], where: str | None
 ) -> None:
     shelf = shelf_in(place, seed)
     shelf.add(count)
     shelf.index("flat")
     query = query_of(seed)
     with Collection.open(place) as found:
-        whole = found.search(query, 1000, where=where, **wish)
+        whole = found.search(query, 1000, where=where, **options)
         pages: list[SearchResult] = []
-        while page := found.search(query, size, offset=len(pages), where=where, **wish):
+        while page := found.search(query, size, offset=len(pages), where=where, **options):
             pages += page
             if size == 1 and len(pages) >= 30:
                 whole = whole[:30]
@@ -515,14 +522,14 @@ def test_a_batch_is_its_queries_one_by_one(
     shelf.add(300)
     shelf.index(recipe)
     shelf.change(20)
-    wish: dict[str, Any] = {"where": where, "min_score": least}
+    options: dict[str, Any] = {"where": where, "min_score": least}
     queries = [query_of(number) for number in range(30)]
     with Collection.open(place) as found, pytest.MonkeyPatch.context() as patch:
-        alone = [found.search(query, 7, **wish) for query in queries]
-        assert found.search_batch(queries, 7, **wish) == alone
+        alone = [found.search(query, 7, **options) for query in queries]
+        assert found.search_batch(queries, 7, **options) == alone
         patch.setattr(ranking, "TOGETHER", 7)
-        assert found.search_batch(queries, 7, **wish) == alone
-        assert found.search_batch([], 7, **wish) == []
+        assert found.search_batch(queries, 7, **options) == alone
+        assert found.search_batch([], 7, **options) == []
 
 
 def test_a_batch_of_words_and_photos_leaves_out_each_ones_own(indexed: Path) -> None:
@@ -584,11 +591,11 @@ def test_any_index_folder_gives_exact_results(
     shelf = shelf_in(place, 7)
     shelf.add(150)
     shelf.index(recipe)
-    shutil.copytree(shelf.folder / MAIN, tmp_path / "older")
+    shutil.copytree(shelf.folder / MAIN_INDEX, tmp_path / "older")
     shelf.add(50)
     shelf.change(20)
     shelf.remove(30)
-    main = shelf.folder / MAIN
+    main = shelf.folder / MAIN_INDEX
     if how in ("only a delta", "a delta of another"):
         shelf.index("flat", delta=True)
         shelf.add(60)
@@ -608,7 +615,7 @@ def test_any_index_folder_gives_exact_results(
             store.generation(),
         )
         mark, generation = (MARK, now + 1) if how == "from the future" else ("other", now)
-        build_shadow(
+        build_snapshot(
             main, rows, recipe=RECIPES[recipe], dim=DIM, generation=generation, fingerprint=mark
         )
         store.close()
@@ -637,8 +644,8 @@ def test_an_index_that_was_ahead_is_used_once_it_is_not(place: Path) -> None:
     shelf = shelf_in(place)
     shelf.add(50)
     store = PhotoStore(shelf.folder / "photos.db")
-    build_shadow(
-        shelf.folder / MAIN,
+    build_snapshot(
+        shelf.folder / MAIN_INDEX,
         store.vector_batches(),
         recipe=RECIPES["flat"],
         dim=DIM,
@@ -652,14 +659,14 @@ def test_an_index_that_was_ahead_is_used_once_it_is_not(place: Path) -> None:
         with shelf.changing():
             pass
         found.search(query_of(0))
-        assert [len(shadow) for shadow in found._searcher._indexes()] == [50]
+        assert [len(snapshot) for snapshot in found._searcher._indexes()] == [50]
 
 
 # -- what is refused -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("wish", "words"),
+    ("options", "words"),
     [
         ({"top_k": None}, "at least 1.*min_score"),
         ({"offset": -1}, "offset"),
@@ -675,9 +682,9 @@ def test_an_index_that_was_ahead_is_used_once_it_is_not(place: Path) -> None:
         ({"where": ""}, "empty"),
     ],
 )
-def test_wishes_that_mean_nothing(indexed: Path, wish: dict[str, Any], words: str) -> None:
+def test_wishes_that_mean_nothing(indexed: Path, options: dict[str, Any], words: str) -> None:
     with Collection.open(indexed) as found, pytest.raises(QueryError, match=words):
-        found.search("red", **wish)
+        found.search("red", **options)
 
 
 def test_a_misspelt_wish_is_not_passed_over(indexed: Path) -> None:
@@ -693,14 +700,14 @@ def test_a_collection_without_photos_has_no_results(place: Path, removed: bool) 
         shelf.index("hnsw")
         shelf.remove(20)
     with Collection.open(place) as found:
-        for wish in (
+        for options in (
             {},
             {"where": "year = 2019"},
             {"diverse": 0.5},
             {"collapse": True},
             {"min_score": 0.1},
         ):
-            assert found.search(query_of(0), **wish) == []
+            assert found.search(query_of(0), **options) == []
         assert found.search_batch([query_of(0)] * 2) == [[], []]
         assert (found.duplicates(), found.lookalikes(0.5)) == ([], [])
 

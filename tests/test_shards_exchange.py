@@ -136,7 +136,7 @@ def test_the_manifest_and_the_rows_of_an_export(marked: Path, tmp_path: Path) ->
     export(marked, tmp_path / "out", shard_size=4)
     shards = open_shards(tmp_path / "out")
     with opened(marked) as found:
-        stored = found.store.fact("golden")
+        stored = found.store.get_meta("golden")
         photos = list(found.photos())
         halves = np.stack([found.store.vector(one.photo_id) for one in photos])
     assert isinstance(stored, bytes)
@@ -347,7 +347,7 @@ def test_the_collection_knows_how_the_photos_were_decoded(tmp_path: Path, decodi
     with Collection.open(
         tmp_path, collection=tmp_path / "second", encoder=ColourEncoder()
     ) as found:
-        assert found.store.fact("decode") == decoding
+        assert found.store.get_meta("decode") == decoding
         export_shards(found, tmp_path / "out")
     assert open_shards(tmp_path / "out").manifest.decoding == decoding
 

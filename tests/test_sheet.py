@@ -11,7 +11,7 @@ from odd_files import bad_contents, encoded, make_odd_files, picture
 from PIL import Image, ImageColor
 
 from vitsearch.errors import VitsearchError
-from vitsearch.outputs.contact_sheet import MOST_TILES, RIGHT, WRONG, Caption, Verdict, write_sheet
+from vitsearch.outputs.contact_sheet import MAX_TILES, RIGHT, WRONG, Caption, Verdict, write_sheet
 
 LATIN1_NAME = os.fsdecode(b"caf\xe9 \n<b>&'\".jpg")
 
@@ -191,7 +191,7 @@ def test_errors_are_one_line_and_leave_the_old_file(photos: Path, tmp_path: Path
         (tmp_path / "sheet.pdf", SECTIONS),
         (tmp_path / "sheet", SECTIONS),
         (tmp_path / "no folder/sheet.html", SECTIONS),
-        (tmp_path / "sheet.html", [("", [("a.jpg", "")] * (MOST_TILES + 1))]),
+        (tmp_path / "sheet.html", [("", [("a.jpg", "")] * (MAX_TILES + 1))]),
     ):
         with pytest.raises(VitsearchError) as caught:
             write_sheet(path, sections, root=photos)

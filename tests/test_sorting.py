@@ -16,7 +16,7 @@ from vitsearch.errors import VitsearchError
 from vitsearch.labels import labels
 from vitsearch.outputs import sorting as names
 from vitsearch.outputs.naming import folder_names
-from vitsearch.outputs.sorting import MANIFEST, SortReport, check_target, sort_into
+from vitsearch.outputs.sorting import MANIFEST, SortReport, check_target, sort_into_folders
 from vitsearch.types import Prediction
 
 ODD = os.fsdecode(b"bad\xff byte.png")
@@ -56,7 +56,7 @@ def folders(folder: Path) -> set[str]:
 def test_links_go_into_a_folder_for_each_level(photos: Path, tmp_path: Path) -> None:
     before = tree(photos)
     target = tmp_path / "new" / "sorted"
-    assert sort_into(target, predictions(RIGHT), root=photos) == SortReport(4, 0, 0, ())
+    assert sort_into_folders(target, predictions(RIGHT), root=photos) == SortReport(4, 0, 0, ())
     assert tree(target) == {
         "cold/blue/blue.png": "../../../../photos/sub/blue.png",
         "plant/green.png": "../../../photos/green.png",
@@ -64,7 +64,7 @@ def test_links_go_into_a_folder_for_each_level(photos: Path, tmp_path: Path) -> 
         "warm/sun/yellow.png": "../../../../photos/yellow.png",
     }
     assert (target / "cold/blue/blue.png").read_bytes() == before["sub/blue.png"]
-    assert sort_into(target, predictions(RIGHT), root=photos) == SortReport(0, 4, 0, ())
+    assert sort_into_folders(target, predictions(RIGHT), root=photos) == SortReport(0, 4, 0, ())
     assert tree(photos) == before
 
 
@@ -72,17 +72,17 @@ def test_links_hold_where_the_disk_is_mounted_elsewhere(photos: Path, tmp_path: 
     disk = tmp_path / "disk"
     disk.mkdir()
     photos.rename(disk / "photos")
-    sort_into(disk / "sorted", predictions(RIGHT), root=disk / "photos")
+    sort_into_folders(disk / "sorted", predictions(RIGHT), root=disk / "photos")
     disk.rename(tmp_path / "elsewhere")
     assert (tmp_path / "elsewhere/sorted/plant/green.png").read_bytes() == (
         tmp_path / "elsewhere/photos/green.png"
     ).read_bytes()
     before = tree(tmp_path / "elsewhere/sorted")
-    assert sort_into(
+    assert sort_into_folders(
         tmp_path / "elsewhere/sorted", predictions(RIGHT), root=tmp_path / "elsewhere/photos"
     ) == SortReport(4, 0, 0, ())
     assert tree(tmp_path / "elsewhere/sorted") == before
-    assert sort_into(
+    assert sort_into_folders(
         tmp_path / "elsewhere/sorted", [], root=tmp_path / "elsewhere/photos"
     ) == SortReport(0, 0, 4, ())
 
@@ -91,7 +91,7 @@ def test_links_are_right_through_linked_folders(photos: Path, tmp_path: Path) ->
     (tmp_path / "far" / "away").mkdir(parents=True)
     (tmp_path / "near").symlink_to(tmp_path / "far" / "away")
     (tmp_path / "album").symlink_to(photos)
-    sort_into(tmp_path / "near" / "sorted", predictions(RIGHT), root=tmp_path / "album")
+    sort_into_folders(tmp_path / "near" / "sorted", predictions(RIGHT), root=tmp_path / "album")
     assert (
         os.readlink(tmp_path / "far/away/sorted/plant/green.png") == "../../../../photos/green.png"
     )
@@ -100,24 +100,30 @@ def test_links_are_right_through_linked_folders(photos: Path, tmp_path: Path) ->
 def test_copies_are_files_of_their_own_with_the_same_time(photos: Path, tmp_path: Path) -> None:
     os.utime(photos / "red.png", ns=(1, 1_000_000_007))
     target = tmp_path / "sorted"
-    assert sort_into(target, predictions(RIGHT), root=photos, copy=True) == SortReport(4, 0, 0, ())
+    assert sort_into_folders(target, predictions(RIGHT), root=photos, copy=True) == SortReport(
+        4, 0, 0, ()
+    )
     made = target / "warm/red/red.png"
     assert not made.is_symlink()
     assert (made.read_bytes(), made.stat().st_mtime_ns) == (
         (photos / "red.png").read_bytes(),
         1_000_000_007,
     )
-    assert sort_into(target, predictions(RIGHT), root=photos, copy=True) == SortReport(0, 4, 0, ())
+    assert sort_into_folders(target, predictions(RIGHT), root=photos, copy=True) == SortReport(
+        0, 4, 0, ()
+    )
     paint(photos / "red.png", "red", "white")
-    assert sort_into(target, predictions(RIGHT), root=photos, copy=True) == SortReport(1, 3, 0, ())
+    assert sort_into_folders(target, predictions(RIGHT), root=photos, copy=True) == SortReport(
+        1, 3, 0, ()
+    )
     assert made.read_bytes() == (photos / "red.png").read_bytes()
-    assert sort_into(target, predictions(RIGHT), root=photos) == SortReport(4, 0, 0, ())
+    assert sort_into_folders(target, predictions(RIGHT), root=photos) == SortReport(4, 0, 0, ())
     assert os.readlink(made) == "../../../photos/red.png"
 
 
 def test_new_labels_take_out_what_no_longer_holds(photos: Path, tmp_path: Path) -> None:
-    sort_into(tmp_path / "sorted", predictions(RIGHT), root=photos)
-    assert sort_into(
+    sort_into_folders(tmp_path / "sorted", predictions(RIGHT), root=photos)
+    assert sort_into_folders(
         tmp_path / "sorted", predictions(RIGHT | {"sub/blue.png": "plant"}), root=photos
     ) == SortReport(1, 3, 1, ())
     assert tree(tmp_path / "sorted") == {
@@ -127,7 +133,7 @@ def test_new_labels_take_out_what_no_longer_holds(photos: Path, tmp_path: Path) 
         "warm/sun/yellow.png": "../../../photos/yellow.png",
     }
     assert folders(tmp_path / "sorted") == {"plant", "warm", "warm/red", "warm/sun"}
-    assert sort_into(tmp_path / "sorted", [], root=photos) == SortReport(0, 0, 4, ())
+    assert sort_into_folders(tmp_path / "sorted", [], root=photos) == SortReport(0, 0, 4, ())
     assert (tree(tmp_path / "sorted"), folders(tmp_path / "sorted")) == ({}, set())
 
 
@@ -138,29 +144,31 @@ def test_another_photo_folder_takes_out_nothing_of_the_first(
     target, other = tmp_path / "sorted", tmp_path / "photos 2"
     paint(other / "green.png", "green", "white")
     paint(other / "sky.png", "cyan")
-    sort_into(target, predictions(RIGHT), root=photos, copy=copy)
+    sort_into_folders(target, predictions(RIGHT), root=photos, copy=copy)
     first = tree(target)
     wanted = predictions({"green.png": "plant", "sky.png": "cold > blue"})
-    assert sort_into(target, wanted, root=other, copy=copy) == SortReport(2, 0, 0, ())
+    assert sort_into_folders(target, wanted, root=other, copy=copy) == SortReport(2, 0, 0, ())
     both = tree(target)
     assert both.keys() - first.keys() == {"plant/green (2).png", "cold/blue/sky.png"}
     assert {place: both[place] for place in first} == first
     assert (target / "plant/green (2).png").read_bytes() == (other / "green.png").read_bytes()
-    assert sort_into(target, predictions(RIGHT), root=photos, copy=copy) == SortReport(0, 4, 0, ())
-    assert sort_into(target, wanted, root=other, copy=copy) == SortReport(0, 2, 0, ())
-    assert sort_into(target, wanted[1:], root=other, copy=copy) == SortReport(0, 1, 1, ())
-    assert sort_into(target, [], root=photos) == SortReport(0, 0, 4, ())
+    assert sort_into_folders(target, predictions(RIGHT), root=photos, copy=copy) == SortReport(
+        0, 4, 0, ()
+    )
+    assert sort_into_folders(target, wanted, root=other, copy=copy) == SortReport(0, 2, 0, ())
+    assert sort_into_folders(target, wanted[1:], root=other, copy=copy) == SortReport(0, 1, 1, ())
+    assert sort_into_folders(target, [], root=photos) == SortReport(0, 0, 4, ())
     assert tree(target) == {"cold/blue/sky.png": both["cold/blue/sky.png"]}
-    assert sort_into(target, [], root=other) == SortReport(0, 0, 1, ())
+    assert sort_into_folders(target, [], root=other) == SortReport(0, 0, 1, ())
     assert folders(target) == set()
 
 
 def test_a_folder_above_has_the_photos_of_the_one_below(photos: Path, tmp_path: Path) -> None:
-    sort_into(tmp_path / "sorted", predictions({"blue.png": "sea"}), root=photos / "sub")
-    assert sort_into(
+    sort_into_folders(tmp_path / "sorted", predictions({"blue.png": "sea"}), root=photos / "sub")
+    assert sort_into_folders(
         tmp_path / "sorted", predictions({"red.png": "warm"}), root=photos
     ) == SortReport(1, 0, 1, ())
-    assert sort_into(
+    assert sort_into_folders(
         tmp_path / "sorted", predictions({"blue.png": "sea"}), root=photos / "sub"
     ) == SortReport(1, 0, 0, ())
     assert tree(tmp_path / "sorted") == {
@@ -174,10 +182,12 @@ def test_photos_of_a_linked_folder_are_the_folders_own(photos: Path, tmp_path: P
     (photos / "link").symlink_to(tmp_path / "far")
     found = predictions({"link/sky.png": "sky"})
     for report in (SortReport(1, 0, 0, ()), SortReport(0, 1, 0, ())):
-        assert sort_into(tmp_path / "sorted", found, root=photos) == report
+        assert sort_into_folders(tmp_path / "sorted", found, root=photos) == report
     assert tree(tmp_path / "sorted") == {"sky/sky.png": "../../far/sky.png"}
-    assert sort_into(tmp_path / "sorted", [], root=tmp_path / "far") == SortReport(0, 0, 0, ())
-    assert sort_into(tmp_path / "sorted", [], root=photos) == SortReport(0, 0, 1, ())
+    assert sort_into_folders(tmp_path / "sorted", [], root=tmp_path / "far") == SortReport(
+        0, 0, 0, ()
+    )
+    assert sort_into_folders(tmp_path / "sorted", [], root=photos) == SortReport(0, 0, 1, ())
 
 
 def test_what_is_the_users_stays(photos: Path, tmp_path: Path) -> None:
@@ -187,7 +197,7 @@ def test_what_is_the_users_stays(photos: Path, tmp_path: Path) -> None:
     (target / "plant" / "notes.txt").write_bytes(b"mine")
     (target / "empty").mkdir()
     for _ in range(2):
-        sort_into(target, predictions(RIGHT), root=photos)
+        sort_into_folders(target, predictions(RIGHT), root=photos)
         assert tree(target / "plant") == {
             "green (2).png": "../../photos/green.png",
             "green.png": b"mine",
@@ -197,7 +207,7 @@ def test_what_is_the_users_stays(photos: Path, tmp_path: Path) -> None:
     (target / "warm/sun/yellow.png").write_bytes(b"mine now")
     (target / "warm/red/red.png").unlink()
     (target / "warm/red/red.png").symlink_to("elsewhere")
-    assert sort_into(target, [], root=photos) == SortReport(0, 0, 2, ())
+    assert sort_into_folders(target, [], root=photos) == SortReport(0, 0, 2, ())
     assert tree(target) == {
         "plant/green.png": b"mine",
         "plant/notes.txt": b"mine",
@@ -209,26 +219,28 @@ def test_what_is_the_users_stays(photos: Path, tmp_path: Path) -> None:
 
 def test_a_copy_that_the_user_changed_is_the_users(photos: Path, tmp_path: Path) -> None:
     target = tmp_path / "sorted"
-    sort_into(target, predictions(RIGHT), root=photos, copy=True)
+    sort_into_folders(target, predictions(RIGHT), root=photos, copy=True)
     (target / "plant/green.png").write_bytes(b"retouched")
-    assert sort_into(target, predictions(RIGHT), root=photos, copy=True) == SortReport(1, 3, 0, ())
+    assert sort_into_folders(target, predictions(RIGHT), root=photos, copy=True) == SortReport(
+        1, 3, 0, ()
+    )
     assert (target / "plant/green.png").read_bytes() == b"retouched"
     assert (target / "plant/green (2).png").read_bytes() == (photos / "green.png").read_bytes()
 
 
 def test_a_copy_whose_photo_is_gone_is_kept(photos: Path, tmp_path: Path) -> None:
     target = tmp_path / "sorted"
-    sort_into(target, predictions(RIGHT), root=photos, copy=True)
+    sort_into_folders(target, predictions(RIGHT), root=photos, copy=True)
     last = (photos / "green.png").read_bytes()
     (photos / "green.png").unlink()
-    report = sort_into(target, predictions(RIGHT), root=photos, copy=True)
+    report = sort_into_folders(target, predictions(RIGHT), root=photos, copy=True)
     kept = f"kept this copy: its photo is not at {photos / 'green.png'} any more"
     assert report == SortReport(
         0, 3, 0, (("green.png", "the photo is gone: index again"), ("plant/green.png", kept))
     )
     (photos / "other").mkdir()
     (photos / "yellow.png").rename(photos / "other" / "green.png")
-    sort_into(target, predictions({"other/green.png": "plant"}), root=photos)
+    sort_into_folders(target, predictions({"other/green.png": "plant"}), root=photos)
     assert tree(target / "plant") == {
         "green (2).png": "../../photos/other/green.png",
         "green.png": last,
@@ -236,9 +248,9 @@ def test_a_copy_whose_photo_is_gone_is_kept(photos: Path, tmp_path: Path) -> Non
 
 
 def test_a_link_whose_photo_is_gone_is_removed(photos: Path, tmp_path: Path) -> None:
-    sort_into(tmp_path / "sorted", predictions(RIGHT), root=photos)
+    sort_into_folders(tmp_path / "sorted", predictions(RIGHT), root=photos)
     (photos / "green.png").unlink()
-    report = sort_into(tmp_path / "sorted", predictions(RIGHT), root=photos)
+    report = sort_into_folders(tmp_path / "sorted", predictions(RIGHT), root=photos)
     assert report == SortReport(0, 3, 1, (("green.png", "the photo is gone: index again"),))
     assert "plant" not in folders(tmp_path / "sorted")
 
@@ -249,7 +261,7 @@ def test_photos_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> N
         paint(tmp_path / "photos" / path, "red")
     found = [Prediction(path, "pet", 1.0) for path in paths]
     for order in (found, found[::-1]):
-        sort_into(tmp_path / "sorted", order, root=tmp_path / "photos")
+        sort_into_folders(tmp_path / "sorted", order, root=tmp_path / "photos")
         assert tree(tmp_path / "sorted") == {
             "pet/2019__dog (2).png": "../../photos/2019__dog.png",
             "pet/2019__dog.png": "../../photos/2019/dog.png",
@@ -265,7 +277,7 @@ def test_a_photo_of_several_labels_is_in_each(photos: Path, tmp_path: Path) -> N
         Prediction("red.png", "plain", 0.8),
         Prediction("red.png", "warm", 0.9),
     ]
-    assert sort_into(tmp_path / "sorted", found, root=photos) == SortReport(2, 0, 0, ())
+    assert sort_into_folders(tmp_path / "sorted", found, root=photos) == SortReport(2, 0, 0, ())
     assert tree(tmp_path / "sorted") == {
         "plain/red.png": "../../photos/red.png",
         "warm/red.png": "../../photos/red.png",
@@ -273,7 +285,7 @@ def test_a_photo_of_several_labels_is_in_each(photos: Path, tmp_path: Path) -> N
 
 
 def test_a_level_may_be_called_like_a_photo(photos: Path, tmp_path: Path) -> None:
-    sort_into(
+    sort_into_folders(
         tmp_path / "sorted", predictions({"red.png": "a", "green.png": "a > red.png"}), root=photos
     )
     assert tree(tmp_path / "sorted") == {
@@ -289,7 +301,9 @@ def test_names_that_are_not_text(photos: Path, tmp_path: Path, copy: bool) -> No
     label = os.fsdecode(b"caf\xe9")
     for report in (SortReport(1, 0, 0, ()), SortReport(0, 1, 0, ())):
         assert (
-            sort_into(tmp_path / "sorted", [Prediction(ODD, label, 1.0)], root=photos, copy=copy)
+            sort_into_folders(
+                tmp_path / "sorted", [Prediction(ODD, label, 1.0)], root=photos, copy=copy
+            )
             == report
         )
     (name,) = folders(tmp_path / "sorted")
@@ -303,14 +317,14 @@ def test_names_that_are_not_text(photos: Path, tmp_path: Path, copy: bool) -> No
 def test_a_damaged_manifest_stops_before_anything_is_removed(
     photos: Path, tmp_path: Path, text: bytes
 ) -> None:
-    sort_into(tmp_path / "sorted", predictions(RIGHT), root=photos)
+    sort_into_folders(tmp_path / "sorted", predictions(RIGHT), root=photos)
     (tmp_path / "sorted" / MANIFEST).write_bytes(text)
     before = tree(tmp_path / "sorted")
     with pytest.raises(
         VitsearchError,
         match=r"\.vitsearch-sorted\.json is damaged .*: restore it, or sort into another folder",
     ):
-        sort_into(tmp_path / "sorted", [], root=photos)
+        sort_into_folders(tmp_path / "sorted", [], root=photos)
     assert tree(tmp_path / "sorted") == before
 
 
@@ -339,17 +353,17 @@ def test_a_manifest_that_leads_out_of_the_folder_is_damaged(
     (tmp_path / "sorted").mkdir()
     (tmp_path / "sorted" / MANIFEST).write_text(json.dumps({"format": 1, "made": {place: made}}))
     with pytest.raises(VitsearchError, match="is damaged"):
-        sort_into(tmp_path / "sorted", [], root=photos)
+        sort_into_folders(tmp_path / "sorted", [], root=photos)
     assert (photos / "red.png").exists()
 
 
 def test_a_run_that_was_cut_short_is_finished_by_the_next(photos: Path, tmp_path: Path) -> None:
     target = tmp_path / "sorted"
-    sort_into(target, predictions(RIGHT), root=photos)
+    sort_into_folders(target, predictions(RIGHT), root=photos)
     whole = tree(target)
     (target / "plant/green.png").unlink()  # said in the manifest, and not made
     (target / "warm/red/.vitsearch-1.part").symlink_to("x")
-    assert sort_into(target, predictions(RIGHT), root=photos) == SortReport(1, 3, 0, ())
+    assert sort_into_folders(target, predictions(RIGHT), root=photos) == SortReport(1, 3, 0, ())
     assert tree(target) == whole | {"warm/red/.vitsearch-1.part": "x"}
 
 
@@ -357,7 +371,7 @@ def test_a_linked_folder_in_the_target_is_not_entered(photos: Path, tmp_path: Pa
     (tmp_path / "sorted").mkdir()
     (tmp_path / "sorted" / "warm").symlink_to(photos)
     before = tree(photos)
-    report = sort_into(tmp_path / "sorted", predictions(RIGHT), root=photos)
+    report = sort_into_folders(tmp_path / "sorted", predictions(RIGHT), root=photos)
     reasons = [
         (
             path,
@@ -376,7 +390,7 @@ def test_a_linked_folder_in_the_target_is_not_entered(photos: Path, tmp_path: Pa
 def test_a_file_where_a_folder_should_be_is_named(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "sorted").mkdir()
     (tmp_path / "sorted" / "plant").write_bytes(b"mine")
-    report = sort_into(tmp_path / "sorted", predictions(RIGHT), root=photos)
+    report = sort_into_folders(tmp_path / "sorted", predictions(RIGHT), root=photos)
     assert report == SortReport(
         3, 0, 0, (("green.png", "cannot be put at plant/green.png (File exists)"),)
     )
@@ -526,7 +540,7 @@ def test_whatever_the_labels_every_photo_is_there_and_the_users_files_stay(
             (target / path).parent.mkdir(parents=True, exist_ok=True)
             (target / path).write_text("mine")
         for wanted, copy in [*rounds, *rounds[-1:], (set[tuple[str, str]](), False)]:
-            report = sort_into(
+            report = sort_into_folders(
                 target,
                 [Prediction(path, label, 1.0) for path, label in wanted],
                 root=photos,

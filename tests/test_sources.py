@@ -1,5 +1,5 @@
-"""Sources of photos by name: folders, Parquet files and tars on this machine, and in fsspec's
-memory.
+"""Sources of photos by name: folders, Parquet files and tars on this machine, and in
+fsspec's memory.
 """
 
 import io

@@ -88,7 +88,7 @@ def test_a_new_store_is_empty(store: PhotoStore) -> None:
         [],
         [],
     )
-    assert (store.photo_at("a.jpg"), store.photos_with(b"f"), store.fact("golden")) == (
+    assert (store.photo_at("a.jpg"), store.photos_with(b"f"), store.get_meta("golden")) == (
         None,
         [],
         None,
@@ -169,13 +169,13 @@ def test_a_transaction_is_stored_whole_or_not_at_all(store: PhotoStore) -> None:
                 Found("lost.jpg", 1, 1), b"l", INFO, vector=half(0, 1, 0, 0), generation=2
             )
             store.remove_photos(["kept.jpg"])
-            store.put_fact("golden", b"x")
+            store.set_meta("golden", b"x")
             store.raise_generation(True)
             raise error
     assert (
         [photo.photo_id for photo in store.photos()],
         store.generation(),
-        store.fact("golden"),
+        store.get_meta("golden"),
     ) == ([kept], 1, None)
     assert put(store, "next.jpg", half(0, 1, 0, 0)) > kept
 
@@ -215,15 +215,19 @@ def test_a_reader_cannot_write(store: PhotoStore) -> None:
         pytest.raises(CollectionError, match="cannot be opened or written"),
         reader.writing(),
     ):
-        reader.put_fact("golden", 1)
+        reader.set_meta("golden", 1)
 
 
 def test_facts_are_kept_by_name(store: PhotoStore) -> None:
     with store.writing():
-        store.put_fact("golden", b"\0\xff")
-        store.put_fact("name", "é")
-        store.put_fact("name", "ü")
-    assert (store.fact("golden"), store.fact("name"), store.fact("other")) == (b"\0\xff", "ü", None)
+        store.set_meta("golden", b"\0\xff")
+        store.set_meta("name", "é")
+        store.set_meta("name", "ü")
+    assert (store.get_meta("golden"), store.get_meta("name"), store.get_meta("other")) == (
+        b"\0\xff",
+        "ü",
+        None,
+    )
     with store.writing():
         store.raise_generation(False)
     assert store.generation() == 0

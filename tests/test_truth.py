@@ -3,13 +3,13 @@ from pathlib import Path
 import pytest
 
 from vitsearch.errors import QueryError
-from vitsearch.labels.ground_truth import read_truth
+from vitsearch.labels.ground_truth import read_labels
 
 PATHS = ["a.jpg", "birds/owl.jpg", "deep/birds/wren.jpg", "cats/tom.jpg"]
 
 
 def test_the_folder_that_holds_a_photo_is_its_label() -> None:
-    assert read_truth("folders", PATHS) == {
+    assert read_labels("folders", PATHS) == {
         "birds/owl.jpg": "birds",
         "deep/birds/wren.jpg": "birds",
         "cats/tom.jpg": "cats",
@@ -17,7 +17,7 @@ def test_the_folder_that_holds_a_photo_is_its_label() -> None:
     with pytest.raises(
         QueryError, match="there are no labels: no photo lies in a folder of its own"
     ):
-        read_truth("folders", ["a.jpg", "b.jpg"])
+        read_labels("folders", ["a.jpg", "b.jpg"])
 
 
 def test_a_csv_file_labels_the_photos_that_it_names(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_a_csv_file_labels_the_photos_that_it_names(tmp_path: Path) -> None:
             '\ufefflabel,path,more\n"big, grey",a.jpg,x\n cat ,cats/tom.jpg,y\ncat,gone.jpg,z\n'
         ).encode()
     )
-    assert read_truth(str(file), PATHS) == {"a.jpg": "big, grey", "cats/tom.jpg": "cat"}
+    assert read_labels(str(file), PATHS) == {"a.jpg": "big, grey", "cats/tom.jpg": "cat"}
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_what_is_wrong_in_a_file_is_said(tmp_path: Path, text: str, words: str) 
     file = tmp_path / "labels.csv"
     file.write_text(text)
     with pytest.raises(QueryError, match=words):
-        read_truth(str(file), PATHS)
+        read_labels(str(file), PATHS)
 
 
 def test_a_file_that_is_not_there_is_said() -> None:
@@ -57,4 +57,4 @@ def test_a_file_that_is_not_there_is_said() -> None:
         QueryError,
         match=r"cannot read the labels in folder \(No such file or directory\): give a CSV file",
     ):
-        read_truth("folder", PATHS)
+        read_labels("folder", PATHS)

@@ -20,7 +20,7 @@ from vitsearch.collection.info import collection_info, verify_collection
 from vitsearch.collection.maintain import tune_collection
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import CollectionError, CollectionNotFound, IndexDamaged
-from vitsearch.index import Manifest, build_shadow, open_shadow, verify_shadow
+from vitsearch.index import Manifest, build_snapshot, open_snapshot, verify_snapshot
 from vitsearch.index import recipe as choose
 from vitsearch.index.recipe import Recipe, load_recipe
 
@@ -55,7 +55,7 @@ def run(folder: Path, **options: Any) -> list[str]:
 
 
 def manifest(folder: Path, name: str = "index") -> Manifest:
-    return verify_shadow(folder / ".vitsearch" / name)
+    return verify_snapshot(folder / ".vitsearch" / name)
 
 
 def check(folder: Path) -> None:
@@ -268,8 +268,8 @@ def test_tuning_by_hand(folder: Path) -> None:
             1.0,
             False,
         )
-    assert upkeep.outgrown(manifest(folder), 180) is False
-    assert upkeep.outgrown(manifest(folder), 181) is True
+    assert upkeep.is_stale(manifest(folder), 180) is False
+    assert upkeep.is_stale(manifest(folder), 181) is True
 
 
 def test_tuning_what_is_exact_or_not_there(folder: Path) -> None:
@@ -345,7 +345,7 @@ def test_lists_on_disk_are_the_lists_in_memory(
     monkeypatch.setattr(disk_lists, "SHARD_BYTES", 100_000)  # five shards
     ids, vectors = rows(12_000)
     for name in ("disk", "ivf-sq8"):
-        build_shadow(
+        build_snapshot(
             tmp_path / name,
             [(ids, vectors)],
             recipe=load_recipe(name),
@@ -360,7 +360,7 @@ def test_lists_on_disk_are_the_lists_in_memory(
         "manifest.json",
         "vectors.f16",
     ]
-    disk, memory = open_shadow(tmp_path / "disk"), open_shadow(tmp_path / "ivf-sq8")
+    disk, memory = open_snapshot(tmp_path / "disk"), open_snapshot(tmp_path / "ivf-sq8")
     assert (disk.degraded, type(disk.index), len(disk.index)) == (None, type(memory.index), 12_000)
     for query in vectors[::700].astype(np.float32):
         ours, theirs = disk.search(query, 20), memory.search(query, 20)
@@ -369,12 +369,12 @@ def test_lists_on_disk_are_the_lists_in_memory(
     assert capfd.readouterr() == ("", "")
     moved = tmp_path / "elsewhere"
     (tmp_path / "disk").rename(moved)
-    assert open_shadow(moved).search(vectors[5].astype(np.float32), 1).ids.tolist() == [ids[5]]
+    assert open_snapshot(moved).search(vectors[5].astype(np.float32), 1).ids.tolist() == [ids[5]]
 
 
 def test_damaged_lists_on_disk_are_found_out(tmp_path: Path) -> None:
     ids, vectors = rows(12_000)
-    build_shadow(
+    build_snapshot(
         tmp_path / "disk",
         [(ids, vectors)],
         recipe=load_recipe("disk"),
@@ -387,7 +387,7 @@ def test_damaged_lists_on_disk_are_found_out(tmp_path: Path) -> None:
     for damage in (whole[:-1], b"\0" * 100 + whole[100:], whole + b"x"):
         lists.write_bytes(damage)
         with pytest.raises(IndexDamaged, match=r"lists\.ivfdata"):
-            open_shadow(tmp_path / "disk")
+            open_snapshot(tmp_path / "disk")
     lists.unlink()
     with pytest.raises(IndexDamaged, match="lists.ivfdata is missing"):
-        open_shadow(tmp_path / "disk")
+        open_snapshot(tmp_path / "disk")

@@ -28,10 +28,10 @@ from vitsearch.web.pages.download import cell
 from vitsearch.web.pages.tiles import clean, fitted, size_text
 from vitsearch.web.pages.url import (
     FIELDS,
-    Asked,
-    Dropped,
     Filters,
-    Pick,
+    PageQuery,
+    PickedPhoto,
+    UploadedRef,
     asked,
     label_lines,
     page_number,
@@ -112,8 +112,12 @@ def test_an_address_is_read() -> None:
         ("page", "3"),
         ("x", "1"),
     ]
-    assert asked(given_) == Asked(
-        "red", (Pick(7, -0.5), Pick(3, 2.0)), (Dropped(key, 1.0),), Filters(label="cat"), 3
+    assert asked(given_) == PageQuery(
+        "red",
+        (PickedPhoto(7, -0.5), PickedPhoto(3, 2.0)),
+        (UploadedRef(key, 1.0),),
+        Filters(label="cat"),
+        3,
     )
 
 
@@ -139,13 +143,13 @@ def test_an_address_that_makes_no_sense(name: str, value: str, reason: str) -> N
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=20).map(str.strip)
 weights = st.integers(-100_000, 100_000).filter(bool).map(lambda number: number / 10_000)
 searches = st.builds(
-    Asked,
+    PageQuery,
     texts,
     st.dictionaries(st.integers(0, 2**63 - 1), weights, max_size=5).map(
-        lambda found: tuple(Pick(*item) for item in found.items())
+        lambda found: tuple(PickedPhoto(*item) for item in found.items())
     ),
     st.dictionaries(st.text("0123456789abcdef", min_size=32, max_size=32), weights, max_size=2).map(
-        lambda found: tuple(Dropped(*item) for item in found.items())
+        lambda found: tuple(UploadedRef(*item) for item in found.items())
     ),
     st.builds(Filters, **{name: texts for name in FIELDS}),
     st.integers(1, 999_999),
@@ -153,7 +157,7 @@ searches = st.builds(
 
 
 @given(searches)
-def test_every_search_comes_back_from_its_address(search: Asked) -> None:
+def test_every_search_comes_back_from_its_address(search: PageQuery) -> None:
     assert asked(search.pairs(page=True)) == search
 
 
@@ -162,7 +166,7 @@ def test_a_search_is_refined() -> None:
     assert search.like(5).address() == "/?q=red&w5=0.5"
     assert search.like(5).unlike(5).address() == "/?q=red&w5=-0.5"
     assert search.like(5).unlike(6).without("w5").address() == "/?q=red&w6=-0.5"
-    assert Asked().like(5).address("/x") == "/x?w5=1"
+    assert PageQuery().like(5).address("/x") == "/x?w5=1"
 
 
 def test_filters_join() -> None:
@@ -170,7 +174,7 @@ def test_filters_join() -> None:
         after="2019", under="a", camera="it's", label="(none)", where="width > 1 or width < 1"
     )
     assert str(filters.tree()) == str(
-        __import__("vitsearch.filters", fromlist=["where_all"]).where_all(
+        __import__("vitsearch.filters", fromlist=["filter_all"]).filter_all(
             "(width > 1 or width < 1) and camera = 'it''s' and label is null",
             after="2019",
             under="a",
@@ -345,7 +349,7 @@ def test_a_selection_is_taken_along(visit: Open, folder: Path) -> None:
 
 
 def test_a_zip_has_a_limit(visit: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vitsearch.web.pages.download.MOST_BYTES", 100)
+    monkeypatch.setattr("vitsearch.web.pages.download.MAX_BYTES", 100)
     answer = visit().post("/export", data={"id": ["1", "2", "3"], "as": "zip"})
     assert answer.status_code == 400
     assert "a ZIP holds up to 100 bytes" in answer.text

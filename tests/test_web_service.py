@@ -23,10 +23,10 @@ from web_client import opened, with_exif
 from vitsearch import Collection, Term, index_folder
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import CollectionNotFound, QueryError, VitsearchError
-from vitsearch.filters import parse_where
+from vitsearch.filters import parse_filter
 from vitsearch.web.batching import Batcher
 from vitsearch.web.errors import ServiceBusy, UnknownPhoto
-from vitsearch.web.query import SearchTerm, columns_of, read_query
+from vitsearch.web.query import SearchTerm, filter_columns_of, read_query
 from vitsearch.web.settings import ServeSettings
 
 QUERIES = ("red", "2:red + blue - green", "yellow - red", "0.5:green + yellow", '"blue"')
@@ -93,7 +93,7 @@ def test_pages_fit_together(many: Path) -> None:
 
 
 def test_many_at_once_get_what_each_gets_alone(many: Path) -> None:
-    wishes = [
+    keywords = [
         (query, offset, where)
         for query in QUERIES
         for offset in (0, 3)
@@ -102,17 +102,21 @@ def test_many_at_once_get_what_each_gets_alone(many: Path) -> None:
     with opened(many) as service:
         alone = [
             service.search(query, k=6, offset=offset, where=where)
-            for query, offset, where in wishes
+            for query, offset, where in keywords
         ]
         with ThreadPoolExecutor(32) as threads:
             together = list(
                 threads.map(
-                    lambda wish: service.search(wish[0], k=6, offset=wish[1], where=wish[2]),
-                    wishes * 20,
+                    lambda options: service.search(
+                        options[0], k=6, offset=options[1], where=options[2]
+                    ),
+                    keywords * 20,
                 )
             )
         assert together == alone * 20
-        assert sum(size * count for size, count in service.batch_sizes.items()) == 21 * len(wishes)
+        assert sum(size * count for size, count in service.batch_sizes.items()) == 21 * len(
+            keywords
+        )
 
 
 def test_one_bad_request_of_a_batch_fails_alone(many: Path) -> None:
@@ -152,10 +156,10 @@ def test_a_query_is_words_or_refused(text: str) -> None:
 
 
 def test_the_columns_of_a_filter() -> None:
-    where = parse_where(
+    where = parse_filter(
         "not (year = 2019 or path like 'a%') and (camera is null or size between 1 and 2)"
     )
-    assert columns_of(where) == {"year", "path", "camera", "size"}
+    assert filter_columns_of(where) == {"year", "path", "camera", "size"}
 
 
 # -- batches ---------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vitsearch.encoders.weights_hash import weights_hash
-from vitsearch.paths import home
+from vitsearch.paths import cache_dir
 
 
 @pytest.fixture(autouse=True)
@@ -73,4 +73,4 @@ def test_home_is_in_the_users_cache_folder_by_default(
     monkeypatch.delenv("VITSEARCH_HOME")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
-    assert home() == tmp_path / "vitsearch"
+    assert cache_dir() == tmp_path / "vitsearch"

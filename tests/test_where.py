@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from vitsearch.collection.schema import MIGRATIONS, connect
 from vitsearch.collection.store import PhotoStore
 from vitsearch.errors import QueryError
-from vitsearch.filters import COLUMNS, Where, parse_where, photo_facts, prepare, where_all
-from vitsearch.filters.parse import DEEPEST, LONGEST, MOST_VALUES
+from vitsearch.filters import COLUMNS, Filter, filter_all, parse_filter, photo_facts, prepare
+from vitsearch.filters.parse import MAX_DEPTH, MAX_LENGTH, MAX_VALUES
 from vitsearch.filters.tree import And, Between, Comparison, In, IsNull, Like, Not, Or
 from vitsearch.types import Found, Photo, PhotoInfo
 
@@ -72,7 +72,7 @@ def put(db: sqlite3.Connection, photos: Sequence[Photo]) -> None:
         )
 
 
-def asked(db: sqlite3.Connection, photos: Sequence[Photo], where: Where) -> list[bool | None]:
+def asked(db: sqlite3.Connection, photos: Sequence[Photo], where: Filter) -> list[bool | None]:
     """What SQLite says of each photo: true, false or null."""
     condition, values = where.sql()
     db.execute("BEGIN")
@@ -93,10 +93,10 @@ def asked(db: sqlite3.Connection, photos: Sequence[Photo], where: Where) -> list
 
 
 def agreed(
-    db: sqlite3.Connection, photos: Sequence[Photo], where: Where | str
+    db: sqlite3.Connection, photos: Sequence[Photo], where: Filter | str
 ) -> list[bool | None]:
     """What both SQLite and the plain test say of each photo."""
-    tree = parse_where(where) if isinstance(where, str) else where
+    tree = parse_filter(where) if isinstance(where, str) else where
     truths = [tree.truth(photo_facts(one)) for one in photos]
     assert [tree.matches(photo_facts(one)) for one in photos] == [truth is True for truth in truths]
     assert asked(db, photos, tree) == truths
@@ -157,9 +157,9 @@ ITALY = Like("path", "italy/%")
         ("year = 2019 and (size > 5 and path like 'italy/%')", And((YEAR, And((SIZE, ITALY))))),
     ],
 )
-def test_parse_where(text: str, tree: Where) -> None:
-    assert parse_where(text) == tree
-    assert parse_where(str(tree)) == tree
+def test_parse_where(text: str, tree: Filter) -> None:
+    assert parse_filter(text) == tree
+    assert parse_filter(str(tree)) == tree
 
 
 @pytest.mark.parametrize(
@@ -269,18 +269,18 @@ def test_parse_where(text: str, tree: Where) -> None:
         ("path = “a”", "character 8: “ is no quote here: write a text as '...' or \"...\""),
         ("path = '\ud800'", "character 8: path is a text, and '\\ud800' holds half a character"),
         (
-            "path = '" + "x" * LONGEST + "'",
+            "path = '" + "x" * MAX_LENGTH + "'",
             "the filter has 10,009 characters, more than 10,000: make it shorter",
         ),
         (
-            "x" * LONGEST,
+            "x" * MAX_LENGTH,
             f"character 1: there is no column '{'x' * 40}...'; the columns are {ALL_COLUMNS}",
         ),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(text: str, words: str) -> None:
     with pytest.raises(QueryError) as caught:
-        parse_where(text)
+        parse_filter(text)
     assert str(caught.value) == (
         f"cannot read the filter at {words}" if words.startswith("character") else words
     )
@@ -422,17 +422,17 @@ def test_the_row_of_a_photo_is_that_of_the_view(tmp_path: Path) -> None:
 
 
 def test_the_shorthands_are_joined(db: sqlite3.Connection) -> None:
-    assert where_all(None) is None
-    assert where_all("year = 2019") == YEAR
-    assert where_all(None, after="2019") == Comparison("taken_at", ">=", "2019")
-    assert where_all(None, under=".") is None
-    whole = where_all("year = 2019 or size > 5", after="2019", before="2020-01", under="a")
+    assert filter_all(None) is None
+    assert filter_all("year = 2019") == YEAR
+    assert filter_all(None, after="2019") == Comparison("taken_at", ">=", "2019")
+    assert filter_all(None, under=".") is None
+    whole = filter_all("year = 2019 or size > 5", after="2019", before="2020-01", under="a")
     assert str(whole) == (
         "(year = 2019 or size > 5) and taken_at >= '2019' and taken_at < '2020-01' and (path "
         ">= 'a/' and path < 'a0')"
     )
     photos = [photo(f"{number}.jpg", date) for number, date in enumerate(DATES)]
-    dates = where_all(None, after="2019-07-14", before="2020-01-01")
+    dates = filter_all(None, after="2019-07-14", before="2020-01-01")
     assert dates is not None
     assert agreed(db, photos, dates) == [None, False, False, True, True, False]
 
@@ -463,7 +463,7 @@ PATHS = [
     ],
 )
 def test_under_a_folder(db: sqlite3.Connection, folder: str, found: list[str]) -> None:
-    where = where_all(None, under=folder)
+    where = filter_all(None, under=folder)
     assert where is not None
     truths = agreed(db, [photo(path) for path in PATHS], where)
     assert [path for path, truth in zip(PATHS, truths, strict=True) if truth] == found
@@ -471,7 +471,7 @@ def test_under_a_folder(db: sqlite3.Connection, folder: str, found: list[str]) -
 
 def test_under_a_folder_whose_name_is_not_utf_8(db: sqlite3.Connection) -> None:
     folder = os.fsdecode(b"caf\xe9")
-    where = where_all(None, under=folder)
+    where = filter_all(None, under=folder)
     assert where is not None
     assert agreed(
         db, [photo(f"{folder}/a.jpg"), photo("café/a.jpg"), photo(f"{folder}2/a.jpg")], where
@@ -503,7 +503,7 @@ def test_under_a_folder_whose_name_is_not_utf_8(db: sqlite3.Connection) -> None:
 )
 def test_a_wrong_shorthand_is_told(options: dict[str, str], words: str) -> None:
     with pytest.raises(QueryError) as caught:
-        where_all("year = 2019", **options)
+        filter_all("year = 2019", **options)
     assert str(caught.value) == words
 
 
@@ -528,8 +528,8 @@ SHAPES = [
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_fifty_levels_are_read_and_asked_and_no_more(db: sqlite3.Connection, shape: str) -> None:
-    tree = parse_where(nested(DEEPEST, shape))
-    assert parse_where(str(tree)) == tree
+    tree = parse_filter(nested(MAX_DEPTH, shape))
+    assert parse_filter(str(tree)) == tree
     assert agreed(db, [photo(taken_at="2019-01-01T00:00:00"), photo("b.jpg")], tree) != []
     with pytest.raises(
         QueryError,
@@ -538,11 +538,11 @@ def test_fifty_levels_are_read_and_asked_and_no_more(db: sqlite3.Connection, sha
             r"than 50 deep"
         ),
     ):
-        parse_where(nested(DEEPEST + 1, shape))
+        parse_filter(nested(MAX_DEPTH + 1, shape))
 
 
 def test_a_tree_that_is_deep_on_both_sides_is_asked(db: sqlite3.Connection) -> None:
-    half = nested(DEEPEST - 3, "not {0}")
+    half = nested(MAX_DEPTH - 3, "not {0}")
     text = (
         f"(({half} or {half}) and ({half} or {half})) or (({half} or {half}) and ({half} or "
         f"{half}))"
@@ -557,24 +557,24 @@ def test_five_hundred_values_are_read_and_asked_and_no_more(db: sqlite3.Connecti
     def listed(count: int) -> str:
         return f"month in ({', '.join(map(str, range(count)))})"
 
-    dates = " or ".join(f"mtime='{year}'" for year in range(1600, 1600 + MOST_VALUES))
+    dates = " or ".join(f"mtime='{year}'" for year in range(1600, 1600 + MAX_VALUES))
     photos = [photo(taken_at="2019-07-01T00:00:00"), photo("b.jpg", mtime_ns=2**62)]
-    assert agreed(db, photos, listed(MOST_VALUES)) == [True, None]
+    assert agreed(db, photos, listed(MAX_VALUES)) == [True, None]
     assert agreed(db, photos, dates) == [True, False]
     assert agreed(
         db, photos, f"mtime in ({', '.join(re.findall(chr(39) + r'....' + chr(39), dates))})"
     ) == [True, False]
-    assert agreed(db, photos, " or ".join(["month is null"] * MOST_VALUES)) == [False, True]
+    assert agreed(db, photos, " or ".join(["month is null"] * MAX_VALUES)) == [False, True]
     for text in (
-        listed(MOST_VALUES + 1),
+        listed(MAX_VALUES + 1),
         dates + " or year=1",
-        " or ".join(["month is null"] * (MOST_VALUES + 1)),
+        " or ".join(["month is null"] * (MAX_VALUES + 1)),
     ):
         with pytest.raises(
             QueryError,
             match=r"^cannot read the filter at character \d+: the filter has more than 500 values",
         ):
-            parse_where(text)
+            parse_filter(text)
 
 
 def test_a_pattern_does_not_try_every_way(db: sqlite3.Connection) -> None:
@@ -584,7 +584,7 @@ def test_a_pattern_does_not_try_every_way(db: sqlite3.Connection) -> None:
 
 
 def test_a_folder_is_found_by_the_index_of_paths(db: sqlite3.Connection) -> None:
-    where = where_all("width > 100", under="italy")
+    where = filter_all("width > 100", under="italy")
     assert where is not None
     condition, values = where.sql()
     plan = db.execute(
@@ -676,9 +676,9 @@ VALUES = {"text": ANY_TEXT, "number": WHOLE | REAL, "date": DATE}
 PATTERN = ANY_TEXT.filter(lambda text: (len(text) - len(text.rstrip("\\"))) % 2 == 0)
 
 
-def column_tests(column: str) -> st.SearchStrategy[Where]:
+def column_tests(column: str) -> st.SearchStrategy[Filter]:
     value = VALUES[COLUMNS[column]]
-    tests: list[st.SearchStrategy[Where]] = [
+    tests: list[st.SearchStrategy[Filter]] = [
         st.builds(Comparison, st.just(column), st.sampled_from(list(JULY_COMPARED)), value),
         st.builds(Between, st.just(column), value, value),
         st.builds(In, st.just(column), st.lists(value, min_size=1, max_size=4).map(tuple)),
@@ -689,7 +689,7 @@ def column_tests(column: str) -> st.SearchStrategy[Where]:
     return st.one_of(tests)
 
 
-def joined(part: st.SearchStrategy[Where]) -> st.SearchStrategy[Where]:
+def joined(part: st.SearchStrategy[Filter]) -> st.SearchStrategy[Filter]:
     parts = st.lists(part, min_size=2, max_size=4).map(tuple)
     return st.builds(Not, part) | st.builds(And, parts) | st.builds(Or, parts)
 
@@ -702,14 +702,14 @@ MANY = settings(
 
 @MANY
 @given(TREE)
-def test_what_is_written_is_read(tree: Where) -> None:
-    assert parse_where(str(tree)) == tree
+def test_what_is_written_is_read(tree: Filter) -> None:
+    assert parse_filter(str(tree)) == tree
 
 
 @MANY
 @given(TREE, PHOTOS)
 def test_sqlite_and_the_plain_test_say_the_same(
-    db: sqlite3.Connection, tree: Where, photos: list[Photo]
+    db: sqlite3.Connection, tree: Filter, photos: list[Photo]
 ) -> None:
     agreed(db, photos, tree)
 
@@ -744,7 +744,7 @@ def test_a_date_is_compared_at_the_precision_it_is_given_in(
         ">": operator.gt,
         ">=": operator.ge,
     }[sign]
-    assert parse_where(f"taken_at {sign} '{date}'").matches(
+    assert parse_filter(f"taken_at {sign} '{date}'").matches(
         photo_facts(photo(taken_at=moment))
     ) == compare(moment[: len(date)], date)
 
@@ -771,7 +771,7 @@ def test_under_is_the_folder_and_no_other(
         [f"{folder}/{name}" for name in names] + [f"{folder}{name}" for name in names] + names
     )
     photos = {os.fsencode(path): photo(path) for path in paths}
-    where = where_all(None, under=folder)
+    where = filter_all(None, under=folder)
     assert where is not None
     inside = os.fsencode(f"{folder}/")
     assert agreed(db, list(photos.values()), where) == [path.startswith(inside) for path in photos]
@@ -814,12 +814,12 @@ ATTACKS = [
 ]
 
 
-def checked(text: str) -> Where | None:
+def checked(text: str) -> Filter | None:
     """The filter of any text, whose SQL is made of known words only; None for an error, which is a
     line.
     """
     try:
-        where = parse_where(text)
+        where = parse_filter(text)
     except QueryError as error:
         assert len(str(error).splitlines()) == 1
         assert str(error).isprintable()
@@ -892,7 +892,7 @@ SOUP = st.lists(st.sampled_from([*WORDS, *COLUMNS, *ODD]), max_size=12).map(" ".
 @example("\ud800")
 @example("year = '\ud800'")
 @example("'" * 9_999)
-@example("(" * LONGEST)
+@example("(" * MAX_LENGTH)
 @example("not " * 2_500)
 @example("year = " + "9" * 9_000)
 @example("path = '" + "''" * 4_995 + "'")
@@ -912,6 +912,6 @@ def test_any_text_is_a_filter_or_one_line_of_error(db: sqlite3.Connection, text:
         IsNull("x"),
     ],
 )
-def test_a_tree_made_by_hand_cannot_bring_its_own_sql(tree: Where) -> None:
+def test_a_tree_made_by_hand_cannot_bring_its_own_sql(tree: Filter) -> None:
     with pytest.raises(QueryError, match=r"^a filter has no "):
         tree.sql()

@@ -46,8 +46,8 @@ SAY_NOTHING |= {
     "line art",
     "black and white",
 }
-MOST_PIXELS = 20_000_000
-LONGEST_SIDE = 800
+MAX_PIXELS = 20_000_000
+MAX_SIDE_LENGTH = 800
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def read_drawings() -> list[Drawing]:
     for path in sorted(PICTURES.rglob("*.png")):
         place = path.relative_to(PICTURES)
         facts = (FACTS / place).with_suffix(".svg")
-        if place.parts[0] not in NOT_THINGS and facts.is_file() and pixels_of(path) <= MOST_PIXELS:
+        if place.parts[0] not in NOT_THINGS and facts.is_file() and pixels_of(path) <= MAX_PIXELS:
             title, keywords = read_facts(facts)
             drawings.append(Drawing(path, title, keywords, place.parts[-2].replace("_", " ")))
     return drawings
@@ -111,7 +111,7 @@ def render(
     of a plain square.
     """
     with Image.open(path) as opened:
-        opened.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+        opened.thumbnail((MAX_SIDE_LENGTH, MAX_SIDE_LENGTH))
         picture = opened.convert("RGBA")
     picture = picture.crop(picture.getbbox() or (0, 0, *picture.size))
     side = int(max(picture.size) * margin)

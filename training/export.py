@@ -151,12 +151,12 @@ def widen(name: str, fact: dict[str, Any], scaled: bool) -> list[NodeProto]:
 def widen_gathered(graph: GraphProto) -> None:
     """Replace the word lookup by one on the int8 rows, widened afterwards."""
     for i, node in enumerate(graph.node):
-        if node.op_type == "Gather" and node.input[0] == GATHERED:
+        if node.op_type == "ShardAssembler" and node.input[0] == GATHERED:
             ids, out = node.input[1], node.output[0]
             nodes = [
-                helper.make_node("Gather", [f"{GATHERED}.stored", ids], ["words.int8"]),
+                helper.make_node("ShardAssembler", [f"{GATHERED}.stored", ids], ["words.int8"]),
                 helper.make_node("Cast", ["words.int8"], ["words.wide"], to=TensorProto.FLOAT),
-                helper.make_node("Gather", [f"{GATHERED}.scale", ids], ["words.scale"]),
+                helper.make_node("ShardAssembler", [f"{GATHERED}.scale", ids], ["words.scale"]),
                 helper.make_node("Unsqueeze", ["words.scale", "words.axis"], ["words.column"]),
                 helper.make_node("Mul", ["words.wide", "words.column"], [out]),
             ]

@@ -31,7 +31,7 @@ BATCH = 32
 VIEWS = {"flickr8k-train": 4, "imagenet-sample": 2, "coco-unlabelled": 1}
 DRAWINGS = "drawings"  # in one view, on white
 KINDS = ("middle", "map", "pooled", "logits")
-LEAST_CROP = 0.5  # of the area, in a varied view
+MIN_CROP = 0.5  # of the area, in a varied view
 
 Load = Callable[[int], NDArray[np.float32]]
 
@@ -109,12 +109,12 @@ def to_pixels(image: Image.Image) -> NDArray[np.float32]:
 
 
 def vary(image: Image.Image, rng: random.Random) -> Image.Image:
-    """Return a random crop of at least the share ``LEAST_CROP`` of the area, mirrored by chance, in
+    """Return a random crop of at least the share ``MIN_CROP`` of the area, mirrored by chance, in
     other colours, half of them as JPEG.
     """
     for _ in range(10):
         area, shape = (
-            rng.uniform(LEAST_CROP, 1.0) * image.width * image.height,
+            rng.uniform(MIN_CROP, 1.0) * image.width * image.height,
             math.exp(rng.uniform(math.log(0.8), math.log(1.25))),
         )
         width, height = int(math.sqrt(area * shape)), int(math.sqrt(area / shape))

@@ -68,7 +68,7 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class CollectionConfig:
     """Every other number of the recipe."""
 
     seed: int = 0
@@ -99,7 +99,7 @@ STAGES = (HEAD, WHOLE, SETTLE)
 class Trainer:
     """One stage of training: the network, its moving average and the optimiser."""
 
-    def __init__(self, work: Path, settings: Settings, stage: Stage) -> None:
+    def __init__(self, work: Path, settings: CollectionConfig, stage: Stage) -> None:
         self.work, self.settings, self.stage = work, settings, stage
         self.config = MiniConfig(dropout=settings.dropout)
         self.pictures = PictureBank(
@@ -410,7 +410,7 @@ def save(state: dict[str, object], path: Path) -> None:
     aside.replace(path)
 
 
-def train(work: Path, settings: Settings, stages: tuple[Stage, ...] = STAGES) -> None:
+def train(work: Path, settings: CollectionConfig, stages: tuple[Stage, ...] = STAGES) -> None:
     """Run the stages, each from the end of the one before; what is finished is not done again.
     Writes ``STAGE.pt`` for each.
     """

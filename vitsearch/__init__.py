@@ -32,9 +32,9 @@ from vitsearch.evaluation import (
     ClassMap,
     Comparison,
     Evaluation,
+    Method,
     Retrieval,
     TrainReport,
-    Way,
     calibrate_on,
     compare,
     derive_class_map,
@@ -46,7 +46,7 @@ from vitsearch.evaluation import (
     write_class_map,
 )
 from vitsearch.explain import Explanation, explain
-from vitsearch.filters import Where, parse_where
+from vitsearch.filters import Filter, parse_filter
 from vitsearch.index.recipe import Recipe, load_recipe
 from vitsearch.labels import (
     Calibration,
@@ -59,7 +59,7 @@ from vitsearch.labels import (
     zero_shot_classifier,
 )
 from vitsearch.outputs.sidecars import SidecarReport, write_sidecars
-from vitsearch.outputs.sorting import SortReport, sort_into
+from vitsearch.outputs.sorting import SortReport, sort_into_folders
 from vitsearch.types import (
     IndexReport,
     Photo,
@@ -86,6 +86,7 @@ __all__ = [
     "EncoderMismatch",
     "Evaluation",
     "Explanation",
+    "Filter",
     "FinetuneReport",
     "FinetuneSettings",
     "FinetuneStep",
@@ -95,6 +96,7 @@ __all__ = [
     "IndexReport",
     "Label",
     "LinearClassifier",
+    "Method",
     "MilvusCollection",
     "Photo",
     "PhotoError",
@@ -114,8 +116,6 @@ __all__ = [
     "TrainReport",
     "TuneReport",
     "VitsearchError",
-    "Way",
-    "Where",
     "__version__",
     "calibrate",
     "calibrate_on",
@@ -130,11 +130,11 @@ __all__ = [
     "load_encoder",
     "load_recipe",
     "load_trained",
+    "parse_filter",
     "parse_labels",
     "parse_query",
-    "parse_where",
     "read_class_map",
-    "sort_into",
+    "sort_into_folders",
     "train_on",
     "tune_collection",
     "write_class_map",

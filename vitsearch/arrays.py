@@ -59,7 +59,7 @@ def top_k(scores: NDArray[Any], k: int) -> NDArray[np.int64]:
     return chosen[order].astype(np.int64)
 
 
-def squash(logits: NDArray[Any], activation: Activation) -> NDArray[np.float64]:
+def to_probabilities(logits: NDArray[Any], activation: Activation) -> NDArray[np.float64]:
     """Return ``(n, classes)`` logits as probabilities."""
     wide = np.asarray(logits, dtype=np.float64)
     return softmax(wide) if activation == "softmax" else sigmoid(wide)
@@ -78,7 +78,7 @@ def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-def let_go(rows: NDArray[Any]) -> None:
+def drop_pages(rows: NDArray[Any]) -> None:
     """Let the pages of memory-mapped rows go: they would count as memory of this process until the
     system needs it.
     """

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 
-def home() -> Path:
+def cache_dir() -> Path:
     """Return the folder for what vitsearch keeps between runs: ``$VITSEARCH_HOME``, or
     ``vitsearch`` in the user's cache folder.
     """

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitsearch.arrays import squash
+from vitsearch.arrays import to_probabilities
 from vitsearch.arrays import top_k as best_positions
 from vitsearch.errors import PhotoError, QueryError
-from vitsearch.photos import decode, map_ahead, read_bytes_and_fingerprint, upright_rgb, walk
+from vitsearch.photos import decode, prefetch_map, read_bytes_and_fingerprint, upright_rgb, walk
 from vitsearch.types import Activation, Prediction
 
 Picture = str | os.PathLike[str] | Image.Image
@@ -127,11 +127,11 @@ class ImageClassifier:
         if batch_size < 1:
             raise QueryError(f"batch_size must be at least 1, not {batch_size}")
         workers = os.cpu_count() or 1
-        loaded = map_ahead(
+        loaded = prefetch_map(
             partial(self._load, allow_urls=allow_urls),
             pictures,
             workers=workers,
-            ahead=batch_size + workers,
+            buffer=batch_size + workers,
         )
         while batch := list(islice(loaded, batch_size)):
             prepared = [item for _, item in batch if not isinstance(item, _Failed)]
@@ -158,7 +158,7 @@ class ImageClassifier:
             return path, _Failed(str(error))
 
     def _predictions(self, path: str, row: Logits, top_k: int) -> list[Prediction]:
-        chances = squash(row[None], self.head.activation)[0]
+        chances = to_probabilities(row[None], self.head.activation)[0]
         return [
             Prediction(path, self.classes[place], float(chances[place]))
             for place in best_positions(row, top_k)

@@ -15,7 +15,7 @@ from vitsearch.cli.label import chosen_templates, lines_of
 from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
 
 if TYPE_CHECKING:
-    from vitsearch.evaluation import ClassMap, Comparison, Way
+    from vitsearch.evaluation import ClassMap, Comparison, Method
     from vitsearch.outputs.contact_sheet import Section, Verdict
 
 SHOWN = 20  # disagreements printed, and labels
@@ -381,7 +381,7 @@ def _print_tables(result: "Comparison") -> None:
         show.line(f"  and {len(result.disagreements) - SHOWN:,} more: --output or --sheet has them")
 
 
-def _way_row(way: "Way") -> tuple[object, ...]:
+def _way_row(way: "Method") -> tuple[object, ...]:
     judged: tuple[object, ...] = ()
     if way.accuracy:
         error = "-" if way.calibration_error is None else f"{way.calibration_error:.4f}"

@@ -16,7 +16,7 @@ from PIL import features
 
 from vitsearch._version import __version__
 from vitsearch.encoders.checkpoints import hub_cache
-from vitsearch.paths import home
+from vitsearch.paths import cache_dir
 
 _CORE = ("numpy", "pillow", "onnxruntime", "tokenizers", "safetensors")
 _CLIP = ("torch", "torchvision", "open_clip_torch", "transformers")
@@ -284,4 +284,4 @@ def _places() -> Iterator[Fact]:
         "HF_HUB_OFFLINE",
         "set: nothing is downloaded" if offline else "not set: a model you name may be downloaded",
     )
-    yield Fact("vitsearch's own cache", str(home()))
+    yield Fact("vitsearch's own cache", str(cache_dir()))

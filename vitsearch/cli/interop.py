@@ -12,7 +12,7 @@ from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
 from vitsearch.cli.output import counted_bar
 
 FORMATS = ("clip-retrieval", "faiss", "shards")
-MOST_PROBLEMS = 10  # named one by one; the rest is counted
+MAX_PROBLEMS = 10  # named one by one; the rest is counted
 
 
 @click.command()
@@ -129,7 +129,7 @@ def import_vectors(source: str, photos: str | None, **options: Any) -> int:
             options=ImportOptions(**given),
             progress=progress,
         )
-    for path, reason in report.problems[:MOST_PROBLEMS]:
+    for path, reason in report.problems[:MAX_PROBLEMS]:
         show.note(f"vitsearch: {path}: {reason}")
     counts = {name: value for name, value in asdict(report).items() if isinstance(value, int)}
     _say(
@@ -147,9 +147,9 @@ def _say_place(collection: str) -> None:
     """Say how a collection is searched whose photos need not be here: indexing would take them for
     removed.
     """
-    from vitsearch.collection.config import read_settings
+    from vitsearch.collection.config import read_collection_config
 
-    root = read_settings(Path(collection), Path(collection)).root
+    root = read_collection_config(Path(collection), Path(collection)).root
     show.note(
         f"vitsearch: search it with `vitsearch search {show.printable(root)} WORDS "
         "--collection "

@@ -10,7 +10,7 @@ from vitsearch.cli import output as show
 from vitsearch.types import Prediction
 
 if TYPE_CHECKING:
-    from vitsearch.filters import Where
+    from vitsearch.filters import Filter
 
 
 def _on_disk(context: click.Context, _: click.Parameter, photos: Any) -> Any:
@@ -94,7 +94,7 @@ filters = _all(
         "--under", metavar="FOLDER", help="Only photos in this folder of PHOTOS and below."
     ),
 )
-wishes = _all(
+keywords = _all(
     click.option(
         "--min-score",
         type=click.FloatRange(-1, 1),
@@ -121,11 +121,11 @@ wishes = _all(
 )
 
 
-def filter_of(options: Mapping[str, Any]) -> "Where | None":
+def filter_of(options: Mapping[str, Any]) -> "Filter | None":
     """Return the filter that the options of `filters` say together; raises QueryError."""
-    from vitsearch.filters import where_all
+    from vitsearch.filters import filter_all
 
-    return where_all(
+    return filter_all(
         options["where"], after=options["after"], before=options["before"], under=options["under"]
     )
 
@@ -200,9 +200,9 @@ def sheet_root(photos: str, found: "SearchableCollection") -> Path:
     return found.root if is_milvus(photos) else Path(photos)
 
 
-# -- Where labels go beside the terminal: folders of photos, and XMP sidecars ----------------------
+# -- Where labels go beside the terminal: folders of photos, and XMP sidecars ---------------------
 
-MOST_PROBLEMS = 10  # named one by one; the rest is counted
+MAX_PROBLEMS = 10  # named one by one; the rest is counted
 
 
 def outputs(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -250,9 +250,9 @@ def write_outputs(
     that were looked at.
     """
     if options["sort_into"] is not None:
-        from vitsearch.outputs.sorting import sort_into
+        from vitsearch.outputs.sorting import sort_into_folders
 
-        done = sort_into(options["sort_into"], predictions, root=root, copy=options["copy"])
+        done = sort_into_folders(options["sort_into"], predictions, root=root, copy=options["copy"])
         made = {
             "copied" if options["copy"] else "linked": done.made,
             "as before": done.unchanged,
@@ -276,10 +276,10 @@ def write_outputs(
 def _say(
     what: str, counts: dict[str, int], failed: str, problems: Sequence[tuple[str, str]]
 ) -> None:
-    for path, reason in problems[:MOST_PROBLEMS]:
+    for path, reason in problems[:MAX_PROBLEMS]:
         show.note(f"vitsearch: {path}: {reason}")
-    if len(problems) > MOST_PROBLEMS:
-        show.note(f"vitsearch: and {len(problems) - MOST_PROBLEMS:,} more")
+    if len(problems) > MAX_PROBLEMS:
+        show.note(f"vitsearch: and {len(problems) - MAX_PROBLEMS:,} more")
     said = [
         f"{count:,} {name}" for name, count in {**counts, failed: len(problems)}.items() if count
     ]

@@ -18,10 +18,10 @@ from vitsearch.cli.options import (
     check_forms,
     filter_of,
     filters,
+    keywords,
     open_collection,
     results,
     sheet_root,
-    wishes,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ TOP_K = 10
 @COLLECTION
 @DEVICE
 @filters
-@wishes
+@keywords
 @READ_ONLY
 @results
 def search(photos: str, query: str, **options: Any) -> int:
@@ -51,7 +51,7 @@ def search(photos: str, query: str, **options: Any) -> int:
                     size, mtime, label, score
     """
     return _search(
-        photos, query, lambda found, top_k, wish: found.search(query, top_k, **wish), options
+        photos, query, lambda found, top_k, options: found.search(query, top_k, **options), options
     )
 
 
@@ -61,7 +61,7 @@ def search(photos: str, query: str, **options: Any) -> int:
 @COLLECTION
 @DEVICE
 @filters
-@wishes
+@keywords
 @READ_ONLY
 @results
 def similar(photos: str, photo: str, **options: Any) -> int:
@@ -69,7 +69,7 @@ def similar(photos: str, photo: str, **options: Any) -> int:
     return _search(
         photos,
         f"like {photo}",
-        lambda found, top_k, wish: found.similar(photo, top_k, **wish),
+        lambda found, top_k, options: found.similar(photo, top_k, **options),
         options,
     )
 
@@ -83,12 +83,12 @@ def _search(photos: str, title: str, ask: Ask, options: dict[str, Any]) -> int:
     check_forms(options)
     if options["sheet"]:
         check_suffix(Path(options["sheet"]))
-    wish = {name: options[name] for name in ("min_score", "offset", "diverse", "collapse")} | {
-        "where": filter_of(options)
-    }
+    search_options = {
+        name: options[name] for name in ("min_score", "offset", "diverse", "collapse")
+    } | {"where": filter_of(options)}
     top_k = options["top_k"] or (None if options["min_score"] is not None else TOP_K)
     with open_collection(photos, options) as found:
-        hits = ask(found, top_k, wish)
+        hits = ask(found, top_k, search_options)
         for text in found.notes:
             show.note(f"vitsearch: {text}")
     _print(hits, options)

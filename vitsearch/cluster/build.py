@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vitsearch.arrays import Halves, cosine_scores, let_go
+from vitsearch.arrays import Halves, cosine_scores, drop_pages
 from vitsearch.cluster.parts import BLOCK, PARTS, TRAINED, Part, join_parts, make_part, row_numbers
 from vitsearch.cluster.shard_index import FACTS, FILES
 from vitsearch.collection.config import writer_lock
 from vitsearch.errors import CollectionError, RecipeError
-from vitsearch.index import ExactIndex, Manifest, Measured, Sample, Shadow, tune
+from vitsearch.index import ExactIndex, IndexSnapshot, Manifest, Measured, Sample, tune
 from vitsearch.index.manifest import MANIFEST, facts_of, write_manifest
 from vitsearch.index.recall import K
 from vitsearch.index.recipe import RECALL, Recipe, choose_recipe, load_recipe
@@ -78,7 +78,7 @@ def make_truth(vectors: Halves, *, seed: int = 0) -> Sample:
             others = one.ids[one.ids != own[place]]
             scores = cosine_scores(vectors[others], queries[place])
             best[place] = -np.sort(-np.concatenate([best[place], scores]))[:K]
-        let_go(vectors)
+        drop_pages(vectors)
     bars = np.array([scores[-1] if len(scores) else np.inf for scores in best])
     return Sample(queries, own, bars, np.array([len(scores) for scores in best], dtype=np.int64))
 
@@ -89,7 +89,7 @@ if TYPE_CHECKING:
     from vitsearch.shards.files import ShardSet
 
 LIBRARIES = 250_000_000  # bytes of memory that Python, FAISS and Arrow take before there is a row
-LEAST = 400_000_000
+MIN_MEMORY = 400_000_000
 SEED = 0
 BEGUN = "begun.json"
 PIECES = 32  # parts, or more: so many machines can work, and so little is done again after a stop
@@ -211,10 +211,10 @@ def _built(
 def _prepared(
     output: str | os.PathLike[str], place: Path, recipe: str | Path | Recipe, memory: int
 ) -> _Ground:
-    if memory < LEAST:
+    if memory < MIN_MEMORY:
         raise CollectionError(
             f"{memory / 1e6:.0f} MB of memory are too few to build in: allow "
-            f"{LEAST / 1e6:.0f} MB "
+            f"{MIN_MEMORY / 1e6:.0f} MB "
             "or more"
         )
     if place.exists() and not ((place / MANIFEST).exists() and (place / FACTS).exists()):
@@ -357,10 +357,10 @@ def _tuned(ground: _Ground, recall: float) -> tuple[Recipe, Measured | None]:
     )
     index = read_faiss_index(ground.aside / FAISS, search=ground.recipe.search)
     manifest = Manifest(ground.recipe, 0, ground.rows, ground.dim, "", {})
-    shadow = Shadow(
+    snapshot = IndexSnapshot(
         manifest, row_numbers(ground.aside / PARTS / "rows.i64", ground.rows), vectors, index
     )
-    return tune(shadow, make_truth(vectors, seed=SEED), recall)
+    return tune(snapshot, make_truth(vectors, seed=SEED), recall)
 
 
 def _finish(ground: _Ground, place: Path, recipe: Recipe, measured: Measured | None) -> None:

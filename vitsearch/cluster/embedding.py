@@ -74,7 +74,7 @@ def embed(  # noqa: PLR0913  one keyword for each flag of the command line
         memory=memory,
     )
     try:
-        from vitsearch.cluster.run import Drive
+        from vitsearch.cluster.run import EmbedJob
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _PACKAGES:
             raise
@@ -85,4 +85,4 @@ def embed(  # noqa: PLR0913  one keyword for each flag of the command line
         from vitsearch.cluster.run import run
 
         return run(os.fspath(source), os.fspath(output), options, progress)
-    return Drive(source, output, options, progress).whole()
+    return EmbedJob(source, output, options, progress).whole()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vitsearch.arrays import Halves, Ids, let_go
+from vitsearch.arrays import Halves, Ids, drop_pages
 from vitsearch.cluster.shard_index import ENDS, ORDER, PATHS
 from vitsearch.index.snapshot import FAISS, IDS, VECTORS
 from vitsearch.paths import raw_path
@@ -150,7 +150,7 @@ def write_order(folder: Path, count: int, *, most: int) -> None:
                 ]
             )
             out.write(rows[np.argsort(ids[rows], kind="stable")].astype("<i8").tobytes())
-            let_go(ids)
+            drop_pages(ids)
 
 
 def _blocks_of(ids: Ids, step: int = _STEP) -> Iterator[tuple[int, Ids]]:

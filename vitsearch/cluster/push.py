@@ -13,7 +13,7 @@ import numpy as np
 
 from vitsearch.arrays import Halves, cosine_scores
 from vitsearch.errors import CollectionError, EncoderMismatch
-from vitsearch.milvus import Facts, Place, connect, parse_place
+from vitsearch.milvus import CollectionMetadata, MilvusUri, connect, parse_place
 from vitsearch.milvus.metadata import packed
 from vitsearch.milvus.rows import COLUMNS, row_of, unheld
 from vitsearch.milvus.store import Candidates, build_params
@@ -146,7 +146,7 @@ def push_blocks(
     _verify(connection, sample, report)
 
 
-def check_facts(known: Facts, wanted: Facts, place: Place) -> None:
+def check_facts(known: CollectionMetadata, wanted: CollectionMetadata, place: MilvusUri) -> None:
     """Raise EncoderMismatch unless two collections hold vectors of one encoder."""
     if known.dim != wanted.dim:
         raise EncoderMismatch(
@@ -162,7 +162,7 @@ def check_facts(known: Facts, wanted: Facts, place: Place) -> None:
         )
 
 
-def _differences(known: Facts, wanted: Facts) -> list[str]:
+def _differences(known: CollectionMetadata, wanted: CollectionMetadata) -> list[str]:
     notes = []
     if known.source != wanted.source:
         notes.append(
@@ -190,13 +190,15 @@ def _same_index(connection: "Connection", asked: str | None) -> str:
     return there
 
 
-def _facts(manifest: Manifest) -> Facts:
+def _facts(manifest: Manifest) -> CollectionMetadata:
     golden = packed(manifest.golden_vectors())
     own = (manifest.encoder, manifest.encoder_fingerprint, manifest.dtype, manifest.dim)
-    return Facts(*own, golden=golden, source=manifest.source, decoding=manifest.decoding)
+    return CollectionMetadata(
+        *own, golden=golden, source=manifest.source, decoding=manifest.decoding
+    )
 
 
-def _check_block(rows: Sequence[ShardRow], halves: Halves, place: Place) -> None:
+def _check_block(rows: Sequence[ShardRow], halves: Halves, place: MilvusUri) -> None:
     if len(rows) != len(halves) or any(row.info is None or row.fingerprint is None for row in rows):
         raise CollectionError(
             f"a block for {place} is damaged (a photo without facts or vector): embed its "

@@ -35,7 +35,7 @@ from vitsearch.types import Progress
 # -- Puts encoded rows, which come in any order, together to whole shards --------------------------
 
 
-class Gather:
+class ShardAssembler:
     """Holds the rows of shards that are not whole yet; only those that are being worked on, for
     pieces of work begin in order.
     """
@@ -90,7 +90,7 @@ PIECE = 64  # photos of one decode task
 GPU_BATCH = (
     256  # photos that an actor on a GPU is given at once; on CPUs it takes them as they come
 )
-MOST_PIECES = 20_000  # Ray keeps an entry for each
+MAX_PIECES = 20_000  # Ray keeps an entry for each
 ACTORS_WAIT = 1800  # seconds until all actors have to be there
 
 
@@ -106,7 +106,7 @@ class _Share:
     batch: int | None
 
 
-class Drive:
+class EmbedJob:
     """One run of `embed`."""
 
     def __init__(
@@ -208,7 +208,12 @@ class Drive:
         rows = sum(
             min(manifest.shard_size, manifest.rows - shard * manifest.shard_size) for shard in todo
         )
-        gather, done, failed, began = Gather(manifest.shard_size, manifest.rows), 0, 0, math.inf
+        gather, done, failed, began = (
+            ShardAssembler(manifest.shard_size, manifest.rows),
+            0,
+            0,
+            math.inf,
+        )
         job = self._job(manifest, facts, todo, rows)
         for table in self._encoded(job):
             began = min(began, *table.column("begun").to_pylist())
@@ -229,7 +234,7 @@ class Drive:
         size = min(
             manifest.shard_size, manifest.rows
         )  # a set of one shard has no pieces beyond its rows
-        piece = min(max(PIECE, -(-rows // MOST_PIECES)), size)
+        piece = min(max(PIECE, -(-rows // MAX_PIECES)), size)
         return Job(
             output=self.storage.name,
             source=self.source,
@@ -344,8 +349,8 @@ LOOK = 2.0  # seconds between looks at the shards
 def run(
     source: str, output: str, options: EmbedOptions, progress: Callable[[Progress], None]
 ) -> EmbedReport:
-    """Embed as `Drive` does, in a task of the cluster at ``options.address``; local names are those
-    of the cluster's machines.
+    """Embed as `EmbedJob` does, in a task of the cluster at ``options.address``; local names are
+    those of the cluster's machines.
 
     Progress is told by whole shards, where this machine can see them.
     """
@@ -362,7 +367,7 @@ def run(
 
 
 def _drive(source: str, output: str, options: EmbedOptions) -> EmbedReport:
-    return Drive(source, output, options, lambda _: None).whole()
+    return EmbedJob(source, output, options, lambda _: None).whole()
 
 
 def _tell(output: str, progress: Callable[[Progress], None]) -> None:

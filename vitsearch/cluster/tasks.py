@@ -2,7 +2,7 @@
 actors encode them.
 
 Both use what indexing on one machine uses: `decode`, the encoder's ``prepare``, and
-`PatientEncoder`.
+`OomSafeEncoder`.
 """
 
 import time
@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from vitsearch.cluster.listing import read_listing
 from vitsearch.encoders import load_encoder
-from vitsearch.encoders.base import ImageEncoder, decode_at_least, pace
-from vitsearch.encoders.batching import NOT_FINITE, TOO_LARGE, PatientEncoder
+from vitsearch.encoders.base import ImageEncoder, decode_at_least, parallel_calls
+from vitsearch.encoders.batching import NOT_FINITE, TOO_LARGE, OomSafeEncoder
 from vitsearch.encoders.identity import check_golden, golden_vectors
 from vitsearch.encoders.preprocess import Preprocess, prepare
 from vitsearch.errors import EncoderMismatch, PhotoError
-from vitsearch.photos import decode, map_ahead
+from vitsearch.photos import decode, prefetch_map
 from vitsearch.photos.decode import fingerprint_of
 from vitsearch.photos.sources import Entry, Source
 from vitsearch.shards import ShardRow, photo_id, storage_of
@@ -62,7 +62,7 @@ class Model:
     def load(self) -> ImageEncoder:
         """Return the encoder; raises EncoderError."""
         return load_encoder(
-            self.name, self.device, self.dtype, runtime=self.runtime, export=True, bulk=True
+            self.name, self.device, self.dtype, runtime=self.runtime, export=True, throughput=True
         )
 
     def facts(self) -> EncoderFacts:
@@ -161,8 +161,8 @@ def _decoded(entries: Sequence[Entry], job: Job) -> Iterator[Decoded]:
             photo_id(entry.path), entry.path, entry.size, entry.mtime_ns, error=reason
         ), None
 
-    yield from map_ahead(
-        load, zip(entries, job.source.read(entries), strict=True), workers=1, ahead=AHEAD
+    yield from prefetch_map(
+        load, zip(entries, job.source.read(entries), strict=True), workers=1, buffer=AHEAD
     )
 
 
@@ -226,8 +226,8 @@ class Encode:
             )
         check_golden(encoder, job.facts.golden)
         self._dim = encoder.dim
-        self._most = pace(encoder)[1] or 64
-        self._encoder = PatientEncoder(encoder)
+        self._most = parallel_calls(encoder)[1] or 64
+        self._encoder = OomSafeEncoder(encoder)
 
     def __call__(self, table: pyarrow.Table) -> pyarrow.Table:
         table = table.combine_chunks()

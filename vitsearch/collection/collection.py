@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from vitsearch.arrays import Vectors, unit_rows
-from vitsearch.collection.config import Settings
+from vitsearch.collection.config import CollectionConfig
 from vitsearch.collection.decoding import Decoding
 from vitsearch.collection.duplicates import (
     LOOKALIKE,
@@ -19,18 +19,18 @@ from vitsearch.collection.duplicates import (
     lookalike_threshold,
     same_files,
 )
-from vitsearch.collection.query import Query, Term, Terms, check_top_k, photo_path
-from vitsearch.collection.search import Asked, Wish, as_where
+from vitsearch.collection.query import Query, QueryEncoder, Term, check_top_k, photo_path
+from vitsearch.collection.search import QueryVector, SearchOptions, as_where
 from vitsearch.collection.store import PhotoReader
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.encoders.language import unread_notes
 from vitsearch.errors import EncoderMismatch, QueryError
-from vitsearch.filters import Where, photo_facts
+from vitsearch.filters import Filter, photo_facts
 from vitsearch.labels import (
     Answer,
-    Choice,
     Classifier,
+    Decision,
     Label,
     LinearClassifier,
     answer,
@@ -40,10 +40,10 @@ from vitsearch.labels import (
 from vitsearch.types import Photo, Prediction, SearchResult
 
 
-class Wishes(TypedDict, total=False):
+class SearchKeywords(TypedDict, total=False):
     """What may be wished of a search besides the number of results; see `Collection.search`."""
 
-    where: str | Where | None
+    where: str | Filter | None
     offset: int
     min_score: float | None
     diverse: float
@@ -62,7 +62,7 @@ class SearchableCollection(ABC):
     def __init__(
         self,
         root: Path,
-        settings: Settings,
+        settings: CollectionConfig,
         store: PhotoReader,
         *,
         encoder: ImageEncoder | None,
@@ -75,12 +75,14 @@ class SearchableCollection(ABC):
         self._device = device
         self._encoder = self._checked(encoder) if encoder else None
         self._store = store
-        self._terms = Terms(
+        self._terms = QueryEncoder(
             root, store, lambda: self.encoder, dim=settings.dim, decoding=self.decoding
         )
 
     @abstractmethod
-    def find(self, queries: Sequence[Asked], wish: Wish) -> list[list[SearchResult]]:
+    def find(
+        self, queries: Sequence[QueryVector], options: SearchOptions
+    ) -> list[list[SearchResult]]:
         """Return the results for each (unit vector, ids to leave out), best first, equal scores in
         order of path.
         """
@@ -148,37 +150,37 @@ class SearchableCollection(ABC):
     # -- search ------------------------------------------------------------------------------------
 
     def search(
-        self, query: Query, top_k: int | None = 10, **wishes: Unpack[Wishes]
+        self, query: Query, top_k: int | None = 10, **keywords: Unpack[SearchKeywords]
     ) -> list[SearchResult]:
         """Return the ``top_k`` photos most like the query, best first, equal scores in order of
         path.
 
         The query is words, or terms in a string (``"2:beach + ./dog.jpg - people"``, see
         `parse_query`), a path, a PIL picture, a vector ``(dim,)``, or a list of `Term`. Photos
-        named in the query are left out. Keywords: ``where``, a filter as text or as `Where`
-        (`parse_where`); ``offset``, results to pass over; ``min_score``, the least cosine, with
+        named in the query are left out. Keywords: ``where``, a filter as text or as `Filter`
+        (`parse_filter`); ``offset``, results to pass over; ``min_score``, the least cosine, with
         which ``top_k`` may be None for all; ``diverse``, from 0 to 1, for results unlike each
         other; ``collapse=True`` to show one photo of those that are the same or look alike (a
         number: from this cosine on). Raises QueryError, PhotoError or EncoderError.
         """
-        return self.search_batch([query], top_k, **wishes)[0]
+        return self.search_batch([query], top_k, **keywords)[0]
 
     def search_batch(
-        self, queries: Sequence[Query], top_k: int | None = 10, **wishes: Unpack[Wishes]
+        self, queries: Sequence[Query], top_k: int | None = 10, **keywords: Unpack[SearchKeywords]
     ) -> list[list[SearchResult]]:
         """Return what `search` returns for each query, all on one state of the collection; the
         texts are encoded together.
         """
-        wish = self._wish(top_k, wishes)
+        options = self._options(top_k, keywords)
         read = self._terms.vectors_of(queries)
         self._note_unread([word for _, _, words in read for word in words])
-        return self.find([(vector, named) for vector, named, _ in read], wish)
+        return self.find([(vector, named) for vector, named, _ in read], options)
 
     def similar(
         self,
         photo: str | os.PathLike[str] | Image.Image,
         top_k: int | None = 10,
-        **wishes: Unpack[Wishes],
+        **keywords: Unpack[SearchKeywords],
     ) -> list[SearchResult]:
         """Return the ``top_k`` photos that look most like one photo, which is itself left out;
         keywords as in `search`.
@@ -187,18 +189,18 @@ class SearchableCollection(ABC):
         PIL picture.
         """
         if isinstance(photo, Image.Image):
-            return self.search(photo, top_k, **wishes)
+            return self.search(photo, top_k, **keywords)
         path = photo_path(photo)
         return self.search(
             [Term(self.root / path if not path.exists() and self._has(path) else path)],
             top_k,
-            **wishes,
+            **keywords,
         )
 
     def _has(self, path: Path) -> bool:
         return (self.root / path).exists()
 
-    def duplicates(self, *, where: str | Where | None = None) -> list[list[Photo]]:
+    def duplicates(self, *, where: str | Filter | None = None) -> list[list[Photo]]:
         """Return the groups of photos whose files are the same byte for byte, each in order of
         path, in order of their first path.
         """
@@ -211,7 +213,7 @@ class SearchableCollection(ABC):
         self,
         threshold: float | None = None,
         *,
-        where: str | Where | None = None,
+        where: str | Filter | None = None,
         progress: Callable[[int], object] = lambda _: None,
     ) -> list[LookAlikes]:
         """Return the groups of photos that look alike though their files differ, in order of their
@@ -225,7 +227,7 @@ class SearchableCollection(ABC):
             self.lookalike_threshold if threshold is None else threshold,
             as_where(where),
         )
-        Wish(collapse=least)  # raises for a threshold outside its range
+        SearchOptions(collapse=least)  # raises for a threshold outside its range
         photos, vectors = self.vectors()
         kept = [
             place
@@ -242,22 +244,24 @@ class SearchableCollection(ABC):
         """The cosine from which this collection's encoder takes two photos for one and the same
         view.
         """
-        stored = self._store.fact(LOOKALIKE)
+        stored = self._store.get_meta(LOOKALIKE)
         return (
             float(stored) if isinstance(stored, str) else lookalike_threshold(self.settings.encoder)
         )
 
-    def _wish(self, top_k: int | None, wishes: Wishes) -> Wish:
-        for name in wishes:
-            if name not in Wishes.__annotations__:
-                raise TypeError(f"a search has no {name!r}: {', '.join(Wishes.__annotations__)}")
-        collapse = wishes.get("collapse", False)
-        return Wish(
+    def _options(self, top_k: int | None, keywords: SearchKeywords) -> SearchOptions:
+        for name in keywords:
+            if name not in SearchKeywords.__annotations__:
+                raise TypeError(
+                    f"a search has no {name!r}: {', '.join(SearchKeywords.__annotations__)}"
+                )
+        collapse = keywords.get("collapse", False)
+        return SearchOptions(
             top_k=top_k,
-            offset=wishes.get("offset", 0),
-            where=as_where(wishes.get("where")),
-            min_score=wishes.get("min_score"),
-            diverse=wishes.get("diverse", 0.0),
+            offset=keywords.get("offset", 0),
+            where=as_where(keywords.get("where")),
+            min_score=keywords.get("min_score"),
+            diverse=keywords.get("diverse", 0.0),
             collapse=(self.lookalike_threshold if collapse is True else collapse or None),
         )
 
@@ -286,11 +290,11 @@ class SearchableCollection(ABC):
         The stored vectors are labelled: no photo is read. ``labels`` are strings (zero-shot;
         `zero_shot_classifier` explains them, ``templates``, ``background`` and ``multi``) or a
         classifier of this encoder's vectors. ``top`` is how many labels a photo gets (1; with
-        ``multi`` all of at least 0.5), ``threshold`` the least probability (`Choice`); a photo that
-        reaches none has no prediction.
+        ``multi`` all of at least 0.5), ``threshold`` the least probability (`Decision`); a photo
+        that reaches none has no prediction.
         """
         check_top_k(1 if top is None else top)
-        choice = Choice(top if top or multi else 1, threshold)
+        choice = Decision(top if top or multi else 1, threshold)
         classifier = (
             labels
             if isinstance(labels, Classifier)

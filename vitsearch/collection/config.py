@@ -14,11 +14,14 @@ from vitsearch.errors import CollectionError, CollectionLocked, CollectionNotFou
 
 FORMAT = 1
 FOLDER = ".vitsearch"
-MAIN, DELTA = "index", "delta"  # the index, and the one of what was changed since it was built
+MAIN_INDEX, DELTA_INDEX = (
+    "index",
+    "delta",
+)  # the index, and the one of what was changed since it was built
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class CollectionConfig:
     """The contents of ``collection.json``: which encoder made the vectors and how they are indexed.
 
     ``root`` is where the photos were at the last indexing; it is a hint and may be out of date.
@@ -76,7 +79,7 @@ def _expanded(path: str | os.PathLike[str]) -> Path:
         ) from error
 
 
-def read_settings(folder: Path, photos: Path) -> Settings:
+def read_collection_config(folder: Path, photos: Path) -> CollectionConfig:
     """Return what the collection says of itself; raises CollectionNotFound, or CollectionError for
     a newer or damaged one.
     """
@@ -111,12 +114,14 @@ def read_settings(folder: Path, photos: Path) -> Settings:
             f"{file} is damaged ({problem}): restore it from a backup, or delete {folder} and "
             "index again"
         )
-    return Settings(**{field.name: stored[field.name] for field in fields(Settings)})
+    return CollectionConfig(
+        **{field.name: stored[field.name] for field in fields(CollectionConfig)}
+    )
 
 
 def _problem(stored: dict[str, Any]) -> str | None:
     types = {"dim": int, "format": int, "recipe": dict}
-    for name in (field.name for field in fields(Settings)):
+    for name in (field.name for field in fields(CollectionConfig)):
         if name not in stored:
             return f"no {name!r}"
         if not isinstance(stored[name], types.get(name, str)) or isinstance(stored[name], bool):
@@ -124,7 +129,7 @@ def _problem(stored: dict[str, Any]) -> str | None:
     return None if stored["dim"] > 0 and stored["format"] > 0 else "a number below 1"
 
 
-def write_settings(folder: Path, settings: Settings) -> None:
+def write_collection_config(folder: Path, settings: CollectionConfig) -> None:
     """Replace ``collection.json`` in one step."""
     text = json.dumps(asdict(settings), indent=2, ensure_ascii=True) + "\n"
     with disk_errors(folder):
@@ -136,7 +141,7 @@ def write_settings(folder: Path, settings: Settings) -> None:
         os.replace(aside, folder / "collection.json")
 
 
-def check_fingerprint(folder: Path, settings: Settings, encoder: ImageEncoder) -> None:
+def check_fingerprint(folder: Path, settings: CollectionConfig, encoder: ImageEncoder) -> None:
     """Raise EncoderMismatch unless the encoder is the one that made the collection's vectors."""
     if encoder.fingerprint != settings.encoder_fingerprint:
         raise EncoderMismatch(

@@ -52,7 +52,7 @@ def choose_decoding(
     Versions that recorded nothing decoded whole.
     """
     if exact is None:
-        stored = store.fact(_FACT)
+        stored = store.get_meta(_FACT)
         exact = stored == "exact" or (stored is None and store.count() > 0)
     return Decoding(max_pixels, exact)
 
@@ -67,11 +67,13 @@ def record_decoding(store: PhotoStore, decoding: Decoding) -> str:
     """
     now = "exact" if decoding.exact else "scaled"
     before = (
-        now if store.fact(_FACT) is None and not store.count() else store.fact(_FACT) or "exact"
+        now
+        if store.get_meta(_FACT) is None and not store.count()
+        else store.get_meta(_FACT) or "exact"
     )
     wanted = now if before == now else "mixed"
-    if store.fact(_FACT) == wanted:
+    if store.get_meta(_FACT) == wanted:
         return ""
     with store.writing():
-        store.put_fact(_FACT, wanted)
+        store.set_meta(_FACT, wanted)
     return _MIXED if wanted == "mixed" else ""

@@ -16,7 +16,7 @@ from vitsearch.types import Found, State
 Known = TypeVar("Known", bound=tuple[Any, ...])  # begins with the path
 
 
-class Spool:
+class DiskQueue:
     """Files to do, in order, in a temporary file: a million of them take no memory, and it is gone
     when the process is.
 
@@ -54,7 +54,7 @@ class Spool:
 
 
 @dataclass
-class Plan:
+class FolderDiff:
     """Files to read (``todo``), to record as skipped (``refused``), photos whose files are gone
     (``missing``), and counts.
 
@@ -66,8 +66,8 @@ class Plan:
     unchanged: int = 0
     skipped: int = 0
     still_failed: int = 0
-    todo: Spool = field(default_factory=Spool)
-    refused: Spool = field(default_factory=Spool)
+    todo: DiskQueue = field(default_factory=DiskQueue)
+    refused: DiskQueue = field(default_factory=DiskQueue)
     missing: set[str] = field(default_factory=set)
     stale_failures: list[str] = field(default_factory=list)
 
@@ -82,7 +82,7 @@ class Plan:
         self.refused.close()
 
 
-def make_plan(
+def diff_folder(
     files: Iterable[Found],
     photos: Iterable[tuple[str, int, int]],
     failures: Iterable[tuple[str, State, int, int]],
@@ -90,7 +90,7 @@ def make_plan(
     unreadable: Sequence[str] = (),
     retry: bool = False,
     folder: str | os.PathLike[str] | None = None,
-) -> Plan:
+) -> FolderDiff:
     """Return the plan for files found, given (path, size, mtime_ns) of photos and (path, state,
     size, mtime_ns) of failures.
 
@@ -101,7 +101,7 @@ def make_plan(
     is for temporary files. Raises VitsearchError where the files come in another order,
     CollectionError where the rows do.
     """
-    plan = Plan(todo=Spool(folder), refused=Spool(folder))
+    plan = FolderDiff(todo=DiskQueue(folder), refused=DiskQueue(folder))
     in_photos, in_failures = _Cursor(photos), _Cursor(failures)
     for found in _in_order(files):
         plan.seen += 1
@@ -115,7 +115,7 @@ def make_plan(
 
 
 def _place(
-    plan: Plan,
+    plan: FolderDiff,
     found: Found,
     photo: tuple[str, int, int] | None,
     failure: tuple[str, State, int, int] | None,

@@ -10,7 +10,7 @@ from vitsearch.arrays import Vectors, cosine_scores
 from vitsearch.types import Photo
 
 BLOCK = 16_777_216  # cosines held at a time, 64 MiB
-MOST_ROWS = 2048  # rows compared with the others at a time
+MAX_ROWS = 2048  # rows compared with the others at a time
 # what a product of matrices may be off by: nearer to the threshold than this, the rows are compared
 # one by one
 SLACK = 1e-4
@@ -104,7 +104,7 @@ def taken(
     """
     members: list[list[tuple[int, float]] | None] = [[] for _ in rows]
     gone = np.zeros(len(rows), dtype=bool)
-    step = max(1, min(MOST_ROWS, BLOCK // max(1, len(rows))))
+    step = max(1, min(MAX_ROWS, BLOCK // max(1, len(rows))))
     for start in range(0, len(rows), step):
         left = start + np.flatnonzero(~gone[start : start + step])
         rough = rows[left] @ rows[start:].T

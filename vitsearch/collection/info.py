@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from vitsearch.collection import Collection
-from vitsearch.collection.config import DELTA, MAIN
-from vitsearch.collection.maintain import outgrown
+from vitsearch.collection.config import DELTA_INDEX, MAIN_INDEX
+from vitsearch.collection.maintain import is_stale
 from vitsearch.encoders.identity import check_golden
 from vitsearch.errors import EncoderError, IndexDamaged
-from vitsearch.index import Shadow, open_shadow, verify_shadow
+from vitsearch.index import IndexSnapshot, open_snapshot, verify_snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def collection_info(collection: Collection) -> dict[str, Any]:
         "folder": str(folder),
         "database_bytes": _size(database) + _size(database.with_name("photos.db-wal")),
         "index_bytes": sum(
-            _size(file) for name in (MAIN, DELTA) for file in (folder / name).glob("*")
+            _size(file) for name in (MAIN_INDEX, DELTA_INDEX) for file in (folder / name).glob("*")
         ),
         "created_at": settings.created_at,
         "changed_at": datetime.fromtimestamp(database.stat().st_mtime, UTC).isoformat(
@@ -61,7 +61,7 @@ def _index_facts(collection: Collection) -> dict[str, Any]:
     (``recall``) and may still be trusted.
     """
     try:
-        built = verify_shadow(collection.folder / MAIN, whole=False)
+        built = verify_snapshot(collection.folder / MAIN_INDEX, whole=False)
     except IndexDamaged:
         return {"index": None, "recall": None, "recall_is_old": None}
     measured = built.measured
@@ -69,7 +69,7 @@ def _index_facts(collection: Collection) -> dict[str, Any]:
     return {
         "index": built.recipe.name,
         "recall": recall,
-        "recall_is_old": outgrown(built, len(collection)),
+        "recall_is_old": is_stale(built, len(collection)),
     }
 
 
@@ -90,7 +90,7 @@ def _database(collection: Collection) -> Check:
 
 
 def _golden(collection: Collection) -> Check:
-    stored = collection.store.fact("golden")
+    stored = collection.store.get_meta("golden")
     if not isinstance(stored, bytes) or not stored or len(stored) % (4 * collection.dim):
         return Check(
             "encoder",
@@ -109,48 +109,48 @@ def _golden(collection: Collection) -> Check:
 def _index(collection: Collection) -> Check:
     advice = "searches look at every stored vector until `vitsearch index` rebuilds it"
     try:
-        verify_shadow(collection.folder / MAIN)
-        shadows = [open_shadow(collection.folder / MAIN)]
-        if (collection.folder / DELTA).exists() and shadows[
+        verify_snapshot(collection.folder / MAIN_INDEX)
+        snapshots = [open_snapshot(collection.folder / MAIN_INDEX)]
+        if (collection.folder / DELTA_INDEX).exists() and snapshots[
             0
         ].generation != collection.store.generation():
-            verify_shadow(collection.folder / DELTA)
-            shadows.append(open_shadow(collection.folder / DELTA))
+            verify_snapshot(collection.folder / DELTA_INDEX)
+            snapshots.append(open_snapshot(collection.folder / DELTA_INDEX))
     except IndexDamaged as error:
         return Check("index", False, f"{error}; {advice}")
-    if shadows[-1].generation != collection.store.generation() or (
-        shadows[1:] and shadows[1].manifest.since != shadows[0].generation
+    if snapshots[-1].generation != collection.store.generation() or (
+        snapshots[1:] and snapshots[1].manifest.since != snapshots[0].generation
     ):
         return Check("index", False, f"older than the vectors; {advice}")
-    if not _same_vectors(collection, shadows):
+    if not _same_vectors(collection, snapshots):
         return Check("index", False, f"not of the stored vectors; {advice}")
-    changed = f", {len(shadows[1])} of them in the index of changes" if shadows[1:] else ""
+    changed = f", {len(snapshots[1])} of them in the index of changes" if snapshots[1:] else ""
     return Check("index", True, f"{len(collection)} vectors{changed}, the same as in the database")
 
 
-def _same_vectors(collection: Collection, shadows: Sequence[Shadow]) -> bool:
+def _same_vectors(collection: Collection, snapshots: Sequence[IndexSnapshot]) -> bool:
     """Return whether each stored vector is what the newest index that has it says; without a delta
     there are no others either.
     """
     count = 0
     for ids, halves in collection.store.vector_batches():
         missing = np.ones(len(ids), dtype=bool)
-        for shadow in reversed(shadows):
-            at = np.minimum(np.searchsorted(shadow.ids, ids), max(0, len(shadow) - 1))
+        for snapshot in reversed(snapshots):
+            at = np.minimum(np.searchsorted(snapshot.ids, ids), max(0, len(snapshot) - 1))
             here = (
-                missing & (np.asarray(shadow.ids)[at] == ids)
-                if len(shadow)
+                missing & (np.asarray(snapshot.ids)[at] == ids)
+                if len(snapshot)
                 else np.zeros(len(ids), dtype=bool)
             )
             if not np.array_equal(
-                shadow.vectors[at[here]].view(np.uint16), halves[here].view(np.uint16)
+                snapshot.vectors[at[here]].view(np.uint16), halves[here].view(np.uint16)
             ):
                 return False
             missing &= ~here
         if missing.any():
             return False
         count += len(ids)
-    return len(shadows) > 1 or count == len(shadows[0])
+    return len(snapshots) > 1 or count == len(snapshots[0])
 
 
 def _files(collection: Collection) -> Check:

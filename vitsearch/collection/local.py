@@ -9,21 +9,21 @@ from pathlib import Path
 from vitsearch.arrays import Ids, Vectors
 from vitsearch.collection.collection import SearchableCollection
 from vitsearch.collection.config import (
-    DELTA,
-    MAIN,
-    Settings,
+    DELTA_INDEX,
+    MAIN_INDEX,
+    CollectionConfig,
     check_fingerprint,
     collection_folder,
     photo_root,
-    read_settings,
+    read_collection_config,
     writer_lock,
 )
 from vitsearch.collection.decoding import Decoding, choose_decoding
-from vitsearch.collection.search import Asked, Ranking, Wish
+from vitsearch.collection.search import QueryVector, Reranker, SearchOptions
 from vitsearch.collection.store import PhotoStore
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import IndexDamaged
-from vitsearch.index import Fresh, Shadow, manifest_stamp, open_shadow, propose
+from vitsearch.index import IndexSnapshot, UnindexedVectors, manifest_stamp, open_snapshot, propose
 from vitsearch.index.candidates import Proposal
 from vitsearch.types import Prediction, SearchResult, SkippedPhoto
 
@@ -33,18 +33,18 @@ FRESH_KEPT = 20_000  # vectors newer than the index that are held in memory betw
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sources:
+class CandidateSources:
     """Where candidates come from in one state of the collection: the indexes, what is newer, and
     the ids that a filter leaves.
     """
 
-    shadows: list[Shadow]
-    fresh: Fresh
+    snapshots: list[IndexSnapshot]
+    fresh: UnindexedVectors
     allowed: Ids | None
     most: float = math.inf
 
     @property
-    def at_once(self) -> bool:
+    def supports_batch(self) -> bool:
         """Whether many queries are answered faster together: an index takes a fraction of the time
         for each, a filter the same.
         """
@@ -52,10 +52,10 @@ class Sources:
 
     def propose(self, queries: Vectors, wanted: int) -> list[list[Proposal]]:
         """Return for each of the ``(m, dim)`` queries what each source proposes."""
-        return propose(self.shadows, self.fresh, queries, wanted, allowed=self.allowed)
+        return propose(self.snapshots, self.fresh, queries, wanted, allowed=self.allowed)
 
 
-class Searcher:
+class LocalSearch:
     """Finds the stored photos nearest to vectors.
 
     ``notes`` gains a line where an index cannot be used; with ``strict`` a damaged one raises
@@ -65,7 +65,7 @@ class Searcher:
     def __init__(
         self,
         folder: Path,
-        settings: Settings,
+        settings: CollectionConfig,
         store: PhotoStore,
         notes: list[str],
         *,
@@ -74,67 +74,75 @@ class Searcher:
     ) -> None:
         self._strict, self._device = strict, device
         self._folder, self._settings, self._store, self._notes = folder, settings, store, notes
-        self._ranking = Ranking(store, settings.dim)
-        self._shadows: dict[str, Shadow | None] = {}
+        self._ranking = Reranker(store, settings.dim)
+        self._snapshots: dict[str, IndexSnapshot | None] = {}
         self._stamps: dict[str, object] = {}
-        self._fresh: tuple[tuple[int, int], Fresh] | None = None
+        self._fresh: tuple[tuple[int, int], UnindexedVectors] | None = None
 
     def close(self) -> None:
         """Let the index's files go."""
-        self._shadows, self._stamps, self._fresh = {}, {}, None
+        self._snapshots, self._stamps, self._fresh = {}, {}, None
 
-    def find(self, queries: Sequence[Asked], wish: Wish) -> list[list[SearchResult]]:
+    def find(
+        self, queries: Sequence[QueryVector], options: SearchOptions
+    ) -> list[list[SearchResult]]:
         """Return the results for each (unit vector, ids to leave out), all on one state of the
         collection.
         """
         with self._store.reading():
-            allowed = self._store.ids_where(wish.where) if wish.where is not None else None
-            shadows = self._indexes()
-            sources = Sources(
-                shadows,
-                self._newer(max((shadow.generation for shadow in shadows), default=-1)),
+            allowed = self._store.ids_where(options.where) if options.where is not None else None
+            snapshots = self._indexes()
+            sources = CandidateSources(
+                snapshots,
+                self._newer(max((snapshot.generation for snapshot in snapshots), default=-1)),
                 allowed,
             )
-            return self._ranking.find(queries, wish, sources)
+            return self._ranking.find(queries, options, sources)
 
-    def _newer(self, generation: int) -> Fresh:
+    def _newer(self, generation: int) -> UnindexedVectors:
         """Return the vectors that no index knows yet, all of them where there is none."""
         now = self._store.generation()
         if generation == now:
-            return Fresh.none(self._settings.dim)
+            return UnindexedVectors.none(self._settings.dim)
         if self._fresh and self._fresh[0] == (generation, now):
             return self._fresh[1]
-        fresh = Fresh.of(self._store.vector_batches(since=generation), self._settings.dim)
+        fresh = UnindexedVectors.of(
+            self._store.vector_batches(since=generation), self._settings.dim
+        )
         self._fresh = ((generation, now), fresh) if len(fresh) <= FRESH_KEPT else None
         return fresh
 
-    def _indexes(self) -> list[Shadow]:
+    def _indexes(self) -> list[IndexSnapshot]:
         """Return the main index and, where it goes on from that one, the delta of later changes;
         none that knows more than the store.
         """
-        now, main, delta = self._store.generation(), self._current(MAIN), self._current(DELTA)
+        now, main, delta = (
+            self._store.generation(),
+            self._current(MAIN_INDEX),
+            self._current(DELTA_INDEX),
+        )
         if not main or main.generation > now:
             return []
         goes_on = delta and delta.manifest.since == main.generation and delta.generation <= now
         return [main, delta] if delta and goes_on else [main]
 
-    def _current(self, name: str) -> Shadow | None:
+    def _current(self, name: str) -> IndexSnapshot | None:
         """Return an index, opened again when it was replaced; None where it is missing, damaged or
         of other vectors.
         """
         stamp = manifest_stamp(self._folder / name)
         if name in self._stamps and stamp == self._stamps[name]:
-            return self._shadows[name]
-        self._stamps[name], self._shadows[name] = stamp, None
+            return self._snapshots[name]
+        self._stamps[name], self._snapshots[name] = stamp, None
         if stamp is not None:
-            self._shadows[name] = self._opened(name)
-        return self._shadows[name]
+            self._snapshots[name] = self._opened(name)
+        return self._snapshots[name]
 
-    def _opened(self, name: str) -> Shadow | None:
+    def _opened(self, name: str) -> IndexSnapshot | None:
         try:
             # the delta is small: copying it would take longer than searching it
-            device = self._device if name == MAIN else "cpu"
-            shadow = open_shadow(self._folder / name, device=device, tell=self._notes.append)
+            device = self._device if name == MAIN_INDEX else "cpu"
+            snapshot = open_snapshot(self._folder / name, device=device, tell=self._notes.append)
         except IndexDamaged as error:
             if self._strict:
                 raise
@@ -142,15 +150,15 @@ class Searcher:
                 f"{error}; searching every stored vector, the next `vitsearch index` rebuilds it"
             )
             return None
-        built = shadow.manifest
+        built = snapshot.manifest
         if (
             built.dim != self._settings.dim
             or built.fingerprint != self._settings.encoder_fingerprint
         ):
             return None
-        if shadow.degraded:
-            self._notes.append(shadow.degraded)
-        return shadow
+        if snapshot.degraded:
+            self._notes.append(snapshot.degraded)
+        return snapshot
 
 
 # -- The noun that the user holds: a folder of photos that can be searched and labelled ------------
@@ -168,7 +176,7 @@ class Collection(SearchableCollection):
         self,
         root: Path,
         folder: Path,
-        settings: Settings,
+        settings: CollectionConfig,
         *,
         encoder: ImageEncoder | None = None,
         device: str = "auto",
@@ -181,7 +189,7 @@ class Collection(SearchableCollection):
         except BaseException:
             self._photo_store.close()
             raise
-        self._searcher = Searcher(
+        self._searcher = LocalSearch(
             folder, settings, self._photo_store, self.notes, strict=read_only, device=device
         )
 
@@ -210,7 +218,7 @@ class Collection(SearchableCollection):
         return cls(
             root,
             folder,
-            read_settings(folder, root),
+            read_collection_config(folder, root),
             encoder=encoder,
             device=device,
             read_only=read_only,
@@ -226,11 +234,13 @@ class Collection(SearchableCollection):
         super().close()
         self._searcher.close()
 
-    def find(self, queries: Sequence[Asked], wish: Wish) -> list[list[SearchResult]]:
+    def find(
+        self, queries: Sequence[QueryVector], options: SearchOptions
+    ) -> list[list[SearchResult]]:
         """Return the results for each (unit vector, ids to leave out), best first, all on one state
         of the collection.
         """
-        return self._searcher.find(queries, wish)
+        return self._searcher.find(queries, options)
 
     def decoding(self) -> Decoding:
         """Return how the photos were decoded, and a query's photo is to be."""

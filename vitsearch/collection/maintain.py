@@ -12,22 +12,27 @@ import numpy as np
 
 from vitsearch.arrays import Vectors
 from vitsearch.collection import Collection
-from vitsearch.collection.config import DELTA, MAIN, write_settings, writer_lock
+from vitsearch.collection.config import (
+    DELTA_INDEX,
+    MAIN_INDEX,
+    write_collection_config,
+    writer_lock,
+)
 from vitsearch.collection.store import PhotoStore
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.errors import CollectionError, IndexDamaged
 from vitsearch.index import (
     Manifest,
     Measured,
-    build_shadow,
+    build_snapshot,
     faiss_is_here,
     gpus,
     keep_tuning,
     make_sample,
-    open_shadow,
-    remove_shadow,
+    open_snapshot,
+    remove_snapshot,
     tune,
-    verify_shadow,
+    verify_snapshot,
 )
 from vitsearch.index.recipe import RECALL, Choice, Recipe, choose_recipe, predict
 
@@ -43,7 +48,7 @@ UNKNOWN_MEMORY = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Upkeep:
+class IndexMaintainer:
     """The index of one collection: where it is, what it is of, the recipe that was asked for, and
     whom to tell what is done.
 
@@ -59,17 +64,17 @@ class Upkeep:
     texts: Callable[[], Vectors]
     tell: Callable[[str], None]
 
-    def bring_up_to_date(self) -> None:
+    def update(self) -> None:
         """Let the index, or the index and its delta, hold every stored vector; what is so already
         is left alone.
         """
         generation = self.store.generation()
-        main = self._sound(MAIN, tell=True)
+        main = self._sound(MAIN_INDEX, tell=True)
         if main is None or not self._is_as_asked(main):
             self._rebuild(generation)
             return
         if main.generation == generation:
-            remove_shadow(self.folder / DELTA)
+            remove_snapshot(self.folder / DELTA_INDEX)
             return
         fresh = self.store.count_since(main.generation)
         gone = main.count - (self.store.count() - fresh)
@@ -86,21 +91,21 @@ class Upkeep:
 
         Raises IndexDamaged where there is no index.
         """
-        folder = self.folder / MAIN
-        shadow = open_shadow(folder)
+        folder = self.folder / MAIN_INDEX
+        snapshot = open_snapshot(folder)
         found, measured = tune(
-            shadow, make_sample(shadow, self.texts(), photos=PHOTO_QUERIES), recall
+            snapshot, make_sample(snapshot, self.texts(), photos=PHOTO_QUERIES), recall
         )
-        keep_tuning(folder, shadow, found, measured, asked=self.asked)
-        return verify_shadow(folder, whole=False)
+        keep_tuning(folder, snapshot, found, measured, asked=self.asked)
+        return verify_snapshot(folder, whole=False)
 
     def _rebuild(self, generation: int) -> None:
         count = self.store.count()
         choice = choose(self.asked, count, self.dim)
         if count >= WORTH_TELLING or not choice.recipe.is_exact:
             self.tell(told(choice, count))
-        build_shadow(
-            self.folder / MAIN,
+        build_snapshot(
+            self.folder / MAIN_INDEX,
             self.store.vector_batches(),
             recipe=choice.recipe,
             dim=self.dim,
@@ -108,7 +113,7 @@ class Upkeep:
             fingerprint=self.fingerprint,
             asked=self.asked if self.asked != choice.recipe else None,
         )
-        remove_shadow(self.folder / DELTA)
+        remove_snapshot(self.folder / DELTA_INDEX)
         if choice.recipe.recall and not choice.recipe.is_exact and count:
             measured = self.retune(choice.recipe.recall).measured
             assert measured is not None
@@ -118,11 +123,11 @@ class Upkeep:
             )
 
     def _write_delta(self, main: Manifest, generation: int) -> None:
-        delta = self._sound(DELTA)
+        delta = self._sound(DELTA_INDEX)
         if delta and (delta.since, delta.generation) == (main.generation, generation):
             return
-        build_shadow(
-            self.folder / DELTA,
+        build_snapshot(
+            self.folder / DELTA_INDEX,
             self.store.vector_batches(since=main.generation),
             recipe=Recipe("exact", "exact"),
             dim=self.dim,
@@ -135,7 +140,7 @@ class Upkeep:
         if not (self.folder / name).exists():
             return None
         try:
-            return verify_shadow(self.folder / name, whole=False)
+            return verify_snapshot(self.folder / name, whole=False)
         except IndexDamaged as error:
             if tell:
                 self.tell(
@@ -189,7 +194,7 @@ def default_memory() -> int:
         return UNKNOWN_MEMORY
 
 
-def outgrown(manifest: Manifest, count: int) -> bool:
+def is_stale(manifest: Manifest, count: int) -> bool:
     """Return whether a collection of ``count`` photos has grown by a fifth since its recall was
     measured.
     """
@@ -213,7 +218,7 @@ def text_like_queries(encoder: ImageEncoder) -> Vectors:
 
 # -- Tuning ----------------------------------------------------------------------------------------
 
-MOST_RECALL = 0.9999  # of a recipe: only an exact one promises all
+MAX_RECALL = 0.9999  # of a recipe: only an exact one promises all
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +250,7 @@ def tune_collection(
     with Collection.open(photos, collection=collection, device=device) as found:
         folder, settings = found.folder, found.settings
         try:
-            built = verify_shadow(folder / MAIN, whole=False)
+            built = verify_snapshot(folder / MAIN_INDEX, whole=False)
         except IndexDamaged as error:
             raise CollectionError(
                 f"there is no sound index to tune: run `vitsearch index {photos}` first ({error})"
@@ -257,9 +262,9 @@ def tune_collection(
             try:
                 asked = replace(
                     Recipe.from_dict(settings.recipe, source=str(folder / "collection.json")),
-                    recall=min(recall, MOST_RECALL),
+                    recall=min(recall, MAX_RECALL),
                 )
-                upkeep = Upkeep(
+                upkeep = IndexMaintainer(
                     folder,
                     store,
                     settings.dim,
@@ -269,7 +274,7 @@ def tune_collection(
                     tell=lambda _: None,
                 )
                 tuned = upkeep.retune(recall)
-                write_settings(
+                write_collection_config(
                     folder, replace(settings, recipe=asked.to_dict())
                 )  # what is built later is tuned so too
             finally:

@@ -36,7 +36,7 @@ BLOCK = 512  # rows held against all others at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Atlas:
+class PhotoMap:
     """The places ``(n, 2)`` of photos, both coordinates from 0 to 1, in order of id, in one state
     of a collection.
 
@@ -50,7 +50,7 @@ class Atlas:
     drawn: int
 
 
-def current_atlas(found: SearchableCollection) -> Atlas:
+def current_atlas(found: SearchableCollection) -> PhotoMap:
     """Return the map of a collection as it is now: the stored one, that one with what is new placed
     in it, or one drawn anew.
 
@@ -71,18 +71,18 @@ def current_atlas(found: SearchableCollection) -> Atlas:
             marks, places, drawn = *_drawn(found, ids), len(ids)
         else:
             marks, places, drawn = known
-        atlas = Atlas(
+        photo_map = PhotoMap(
             ids,
             _all_places(found, ids, marks, places),
             generation,
             found.settings.encoder_fingerprint,
             drawn,
         )
-    write_atlas(file, atlas)
-    return atlas
+    write_atlas(file, photo_map)
+    return photo_map
 
 
-def _known(stored: Atlas | None, ids: Ids) -> tuple[Ids, Places, int] | None:
+def _known(stored: PhotoMap | None, ids: Ids) -> tuple[Ids, Places, int] | None:
     """Return the photos of a stored map that are still there, their places and ``drawn``; None
     where the map has to be drawn anew.
     """
@@ -206,7 +206,7 @@ def settle(start: NDArray[np.float64], near: Ids, *, seed: int) -> NDArray[np.fl
     chance = np.random.default_rng(seed)
     places, own = np.array(start, dtype=np.float64), np.arange(len(start))
     for step in range(ROUNDS):
-        pace = 1 - step / ROUNDS
+        parallel_calls = 1 - step / ROUNDS
         pulled = near[own, chance.integers(near.shape[1], size=len(own))]
         apart = places[own] - places[pulled]
         pull = _limited(-2 * apart / (1 + (apart * apart).sum(axis=1, keepdims=True)))
@@ -218,7 +218,7 @@ def settle(start: NDArray[np.float64], near: Ids, *, seed: int) -> NDArray[np.fl
             apart = places - places[pushed]
             square = (apart * apart).sum(axis=1, keepdims=True)
             move += _limited(2 * apart / ((0.001 + square) * (1 + square)))
-        places += pace * _limited(move)
+        places += parallel_calls * _limited(move)
     return places
 
 
@@ -236,7 +236,7 @@ def spread(places: NDArray[np.float64]) -> Places:
     return np.asarray(0.5 * scaled + 0.5 * order, dtype=np.float32)
 
 
-def read_atlas(file: Path, fingerprint: str) -> Atlas | None:
+def read_atlas(file: Path, fingerprint: str) -> PhotoMap | None:
     """Return the stored map of this encoder's vectors; None where there is none, or where it cannot
     be read.
     """
@@ -254,23 +254,23 @@ def read_atlas(file: Path, fingerprint: str) -> Atlas | None:
     )
     if not same or not sound or not np.isfinite(places).all() or (np.diff(ids) <= 0).any():
         return None
-    return Atlas(ids, places, int(facts[0]), fingerprint, int(facts[1]))
+    return PhotoMap(ids, places, int(facts[0]), fingerprint, int(facts[1]))
 
 
-def write_atlas(file: Path, atlas: Atlas) -> bool:
+def write_atlas(file: Path, photo_map: PhotoMap) -> bool:
     """Store a map, whole or not at all, and return whether the folder could be written: it is
     derived, so it may be made again.
     """
     aside = file.with_name(f"{file.name}.{os.getpid()}.new")
-    facts = np.array([atlas.generation, atlas.drawn], dtype=np.int64)
+    facts = np.array([photo_map.generation, photo_map.drawn], dtype=np.int64)
     try:
         with open(aside, "wb") as out:
             np.savez(
                 out,
-                ids=atlas.ids,
-                places=atlas.places,
+                ids=photo_map.ids,
+                places=photo_map.places,
                 facts=facts,
-                fingerprint=np.array(atlas.fingerprint),
+                fingerprint=np.array(photo_map.fingerprint),
             )
         os.replace(aside, file)
     except OSError:

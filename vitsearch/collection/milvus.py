@@ -9,17 +9,17 @@ from typing import Any
 
 from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.collection.collection import SearchableCollection
-from vitsearch.collection.config import Settings
+from vitsearch.collection.config import CollectionConfig
 from vitsearch.collection.decoding import Decoding
-from vitsearch.collection.query import Term, Terms
-from vitsearch.collection.search import Asked, Ranking, Wish
+from vitsearch.collection.query import QueryEncoder, Term
+from vitsearch.collection.search import QueryVector, Reranker, SearchOptions
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import EncoderMismatch
 from vitsearch.index.candidates import Proposal
 from vitsearch.milvus import milvus_filter, parse_place
-from vitsearch.milvus.metadata import Facts
+from vitsearch.milvus.metadata import CollectionMetadata
 from vitsearch.milvus.store import Candidates, MilvusStore
-from vitsearch.paths import home
+from vitsearch.paths import cache_dir
 from vitsearch.photos import MAX_PIXELS
 from vitsearch.types import Photo, SearchResult
 
@@ -51,7 +51,9 @@ class MilvusCollection(SearchableCollection):
         """
         self.place = parse_place(uri, name)
         self.folder = (
-            home() / "milvus" / hashlib.blake2b(str(self.place).encode(), digest_size=8).hexdigest()
+            cache_dir()
+            / "milvus"
+            / hashlib.blake2b(str(self.place).encode(), digest_size=8).hexdigest()
         )
         self._milvus = MilvusStore.open(self.place)
         try:
@@ -69,7 +71,7 @@ class MilvusCollection(SearchableCollection):
         self._terms = _RemoteTerms(
             self.root, self._milvus, lambda: self.encoder, dim=self.dim, decoding=self.decoding
         )
-        self._ranking = Ranking(self._milvus, self.dim)
+        self._ranking = Reranker(self._milvus, self.dim)
 
     def __repr__(self) -> str:
         return (
@@ -82,13 +84,15 @@ class MilvusCollection(SearchableCollection):
         """What the photos are read from."""
         return self._milvus
 
-    def find(self, queries: Sequence[Asked], wish: Wish) -> list[list[SearchResult]]:
+    def find(
+        self, queries: Sequence[QueryVector], options: SearchOptions
+    ) -> list[list[SearchResult]]:
         """Return the results for each (unit vector, ids to leave out), best first, equal scores in
         order of path.
         """
-        condition = milvus_filter(wish.where) if wish.where is not None else ""
+        condition = milvus_filter(options.where) if options.where is not None else ""
         return self._ranking.find(
-            queries, wish, _Proposing(Candidates(self._milvus.connection, condition))
+            queries, options, _Proposing(Candidates(self._milvus.connection, condition))
         )
 
     def decoding(self) -> Decoding:
@@ -133,7 +137,7 @@ class MilvusCollection(SearchableCollection):
         return encoder
 
 
-def root_of(facts: Facts, root: str | os.PathLike[str] | None = None) -> Path:
+def root_of(facts: CollectionMetadata, root: str | os.PathLike[str] | None = None) -> Path:
     """Return where the photos of a collection are: as given, or where they were embedded from; of a
     URL a folder that need not exist.
     """
@@ -143,13 +147,13 @@ def root_of(facts: Facts, root: str | os.PathLike[str] | None = None) -> Path:
     return Path("/" + rest.lstrip("/")) if remote else Path(facts.source)
 
 
-def settings_of(facts: Facts) -> Settings:
+def settings_of(facts: CollectionMetadata) -> CollectionConfig:
     """Return the facts of a collection in Milvus as those of one on disk."""
     own = (facts.encoder, facts.encoder_fingerprint, facts.dtype, facts.dim)
-    return Settings(*own, recipe={}, created_at="", root=facts.source)
+    return CollectionConfig(*own, recipe={}, created_at="", root=facts.source)
 
 
-class _RemoteTerms(Terms):
+class _RemoteTerms(QueryEncoder):
     """Reads queries for a collection whose photos need not be here: the vector of one that is not
     is looked up.
     """
@@ -165,7 +169,7 @@ class _Proposing:
     """Milvus as the one source of candidates."""
 
     candidates: Candidates
-    at_once: bool = True
+    supports_batch: bool = True
 
     @property
     def most(self) -> float:

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from vitsearch.arrays import Halves
 from vitsearch.collection.decoding import Decoding
-from vitsearch.collection.diff import Plan
-from vitsearch.collection.profile import Clock
+from vitsearch.collection.diff import FolderDiff
+from vitsearch.collection.profile import StageTimer
 from vitsearch.collection.store import PhotoStore
-from vitsearch.encoders.base import ImageEncoder, Vectors, pace
-from vitsearch.encoders.batching import NOT_FINITE, TOO_LARGE, PatientEncoder
+from vitsearch.encoders.base import ImageEncoder, Vectors, parallel_calls
+from vitsearch.encoders.batching import NOT_FINITE, TOO_LARGE, OomSafeEncoder
 from vitsearch.errors import PhotoError
-from vitsearch.photos import PhotoDecoder, ThreadDecoder, map_ahead, read_bytes_and_fingerprint
+from vitsearch.photos import InlineDecoder, PhotoDecoder, prefetch_map, read_bytes_and_fingerprint
 from vitsearch.types import Found, PhotoInfo
 
 
@@ -60,11 +60,11 @@ class Pipeline:
         self,
         root: Path,
         store: PhotoStore,
-        plan: Plan,
+        plan: FolderDiff,
         *,
         counts: MutableMapping[str, int],
         decoding: Decoding,
-        clock: Clock | None = None,
+        clock: StageTimer | None = None,
     ) -> None:
         self.root, self.store, self.plan, self.counts, self.decoding = (
             root,
@@ -73,8 +73,8 @@ class Pipeline:
             counts,
             decoding,
         )
-        self.clock = clock or Clock()
-        self.decoder: PhotoDecoder = ThreadDecoder()
+        self.clock = clock or StageTimer()
+        self.decoder: PhotoDecoder = InlineDecoder()
 
     def store_refused(self) -> None:
         """Record the files that were not opened; a photo that had such a file's path before leaves
@@ -92,30 +92,30 @@ class Pipeline:
         """Embed and store the files to do, one transaction for each batch, and yield after each how
         many are done.
 
-        As many threads encode as the encoder can use (`pace`), a batch each, and one more batch
-        waits: a crash loses those. A batch is stored meanwhile in the thread that SQLite's
+        As many threads encode as the encoder can use (`parallel_calls`), a batch each, and one more
+        batch waits: a crash loses those. A batch is stored meanwhile in the thread that SQLite's
         connection belongs to.
         """
         known, done = self.store.fingerprints(), 0
-        callers, most = pace(encoder)
-        patient = PatientEncoder(encoder)
+        callers, most = parallel_calls(encoder)
+        patient = OomSafeEncoder(encoder)
         sizes = batch_sizes(len(self.plan.todo), min(batch_size, most or batch_size), callers)
-        loaded = map_ahead(
+        loaded = prefetch_map(
             lambda found: self._load(found, encoder, known),
             self.plan.todo,
             workers=workers,
-            ahead=batch_size + workers,
-            stop=self.decoder.close,
+            buffer=batch_size + workers,
+            on_stop=self.decoder.close,
         )
         batches = (
             [self._with_vector(item, encoder) for item in batch]
             for batch in _batches(loaded, sizes)
         )
-        encoded = map_ahead(
+        encoded = prefetch_map(
             lambda batch: (batch, self._encode(batch, patient)),
             batches,
             workers=callers,
-            ahead=callers + 1,
+            buffer=callers + 1,
             name="encoder",
         )
         for batch, rows in encoded:
@@ -124,7 +124,7 @@ class Pipeline:
             done += len(batch)
             yield done
 
-    def _encode(self, batch: _Batch, encoder: PatientEncoder) -> list[Vectors | None]:
+    def _encode(self, batch: _Batch, encoder: OomSafeEncoder) -> list[Vectors | None]:
         pictures = [
             item.prepared
             for item in batch

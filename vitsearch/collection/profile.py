@@ -1,4 +1,6 @@
-"""Where the time of a run goes: seconds of work by stage, and a trace of it for `chrome://tracing`."""
+"""Where the time of a run goes: seconds of work by stage, and a trace of it for
+`chrome://tracing`.
+"""
 
 import json
 import os
@@ -12,7 +14,7 @@ from typing import Any
 from vitsearch.errors import CollectionError
 from vitsearch.types import STAGES, Bound, Stages
 
-MOST_EVENTS = 100_000
+MAX_EVENTS = 100_000
 
 
 def trace_file(name: str | os.PathLike[str] | None) -> Path | None:
@@ -29,12 +31,12 @@ def trace_file(name: str | os.PathLike[str] | None) -> Path | None:
     return file
 
 
-class Clock:
+class StageTimer:
     """Adds up the time of the stages, from any thread; with ``traces`` it also keeps the first
     ``most_events`` pieces of work.
     """
 
-    def __init__(self, *, traces: bool = False, most_events: int = MOST_EVENTS) -> None:
+    def __init__(self, *, traces: bool = False, most_events: int = MAX_EVENTS) -> None:
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self.dropped = 0
         self._most = most_events if traces else 0

@@ -44,9 +44,9 @@ Query = str | os.PathLike[str] | Image.Image | Sequence[Term] | Vectors
 def parse_query(text: str) -> list[Term]:
     """Return the terms of a query string.
 
-    Terms are joined by `` + `` and `` - `` (with spaces), may begin with a weight (``2:``), and may
-    be quoted to keep such signs as words. A term that begins with ``./``, ``../``, ``/`` or ``~``
-    is a photo, relative to the working folder. Raises QueryError for an empty query or term.
+    Terms are joined by `` + `` and `` - `` (with spaces), may begin with a weight (``2:``),
+    and may be quoted to keep such signs as words. A term that begins with ``./``, ``../``, ``/`` or
+    ``~`` is a photo, relative to the working folder. Raises QueryError for an empty query or term.
     """
     if not text.strip():
         raise QueryError("the query is empty: give words, or a photo as ./photo.jpg")
@@ -67,12 +67,16 @@ def _next_term(rest: str, query: str) -> tuple[Term, str | None, str]:
     weight = 1.0
     if found := _WEIGHT.match(rest):
         weight, rest = float(found[1]), rest[found.end() :]
-    quoted = _QUOTED.match(rest)
-    wrapped = quoted is not None and (
-        not rest[quoted.end() :].strip() or re.match(r"\s+[+-]\s", rest[quoted.end() :]) is not None
+    sql_quote = _QUOTED.match(rest)
+    wrapped = sql_quote is not None and (
+        not rest[sql_quote.end() :].strip()
+        or re.match(r"\s+[+-]\s", rest[sql_quote.end() :]) is not None
     )
-    if quoted and wrapped:
-        body, rest = quoted[1] if quoted[1] is not None else quoted[2], rest[quoted.end() :]
+    if sql_quote and wrapped:
+        body, rest = (
+            sql_quote[1] if sql_quote[1] is not None else sql_quote[2],
+            rest[sql_quote.end() :],
+        )
         sign = _SIGN.match(rest)
     else:
         sign = _SIGN.search(rest)
@@ -190,7 +194,7 @@ def check_top_k(top_k: int) -> None:
 # -- From a query to its vector: words and photos encoded, known photos looked up ------------------
 
 
-class Terms:
+class QueryEncoder:
     """Reads queries for one collection: its photos' vectors are looked up, everything else is
     encoded.
     """

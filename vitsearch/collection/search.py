@@ -13,7 +13,7 @@ from vitsearch.collection.duplicates import collapsed, likeness_to
 from vitsearch.collection.query import check_top_k
 from vitsearch.collection.store import StoredRows
 from vitsearch.errors import QueryError
-from vitsearch.filters import Where, parse_where
+from vitsearch.filters import Filter, parse_filter
 from vitsearch.index.candidates import Proposal
 from vitsearch.types import SearchResult
 
@@ -25,7 +25,7 @@ WINDOW = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class SearchOptions:
     """How many results, from which place on, of which photos, how alike, how different from each
     other.
 
@@ -38,7 +38,7 @@ class Wish:
 
     top_k: int | None = 10
     offset: int = 0
-    where: Where | None = None
+    where: Filter | None = None
     min_score: float | None = None
     diverse: float = 0.0
     collapse: float | None = None
@@ -85,9 +85,9 @@ class Wish:
         )
 
 
-def as_where(where: str | Where | None) -> Where | None:
+def as_where(where: str | Filter | None) -> Filter | None:
     """Return a filter that may be written as text; raises QueryError."""
-    return parse_where(where) if isinstance(where, str) else where
+    return parse_filter(where) if isinstance(where, str) else where
 
 
 # -- The order of results: whatever proposes candidates, the stored vectors decide -----------------
@@ -101,7 +101,7 @@ TIE = 1e-6
 FIRST = 100  # results asked for at first where all that reach a score are wanted
 TOGETHER = 256  # queries that an index is asked for at once
 
-Asked = tuple[Vectors, frozenset[int]]  # a unit vector (dim,) and the ids to leave out
+QueryVector = tuple[Vectors, frozenset[int]]  # a unit vector (dim,) and the ids to leave out
 
 
 class Candidates(Protocol):
@@ -112,7 +112,7 @@ class Candidates(Protocol):
         """How many candidates can be asked for."""
 
     @property
-    def at_once(self) -> bool:
+    def supports_batch(self) -> bool:
         """Whether many queries are answered faster together than one by one."""
 
     def propose(self, queries: Vectors, wanted: int) -> list[list[Proposal]]:
@@ -130,14 +130,14 @@ class Hit:
     fingerprint: bytes
 
 
-class Ranking:
+class Reranker:
     """Puts what is proposed in order by the stored vectors, of ``dim`` numbers each."""
 
     def __init__(self, stored: StoredRows, dim: int) -> None:
         self._stored, self._dim = stored, dim
 
     def find(
-        self, queries: Sequence[Asked], wish: Wish, sources: Candidates
+        self, queries: Sequence[QueryVector], options: SearchOptions, sources: Candidates
     ) -> list[list[SearchResult]]:
         """Return the results for each (unit vector, ids to leave out); raises QueryError where
         ``sources`` cannot propose enough.
@@ -145,41 +145,47 @@ class Ranking:
         found: list[list[SearchResult]] = []
         for start in range(0, len(queries), TOGETHER):
             some = queries[start : start + TOGETHER]
-            firsts = _first_proposals(some, wish, sources)
+            firsts = _first_proposals(some, options, sources)
             found += [
-                self._one(asked, wish, sources, first)
+                self._one(asked, options, sources, first)
                 for asked, first in zip(some, firsts, strict=True)
             ]
         return found
 
     def _one(
-        self, asked: Asked, wish: Wish, sources: Candidates, first: list[Proposal] | None
+        self,
+        asked: QueryVector,
+        options: SearchOptions,
+        sources: Candidates,
+        first: list[Proposal] | None,
     ) -> list[SearchResult]:
-        pool = wish.needed
+        pool = options.needed
         while True:
-            hits = self._nearest(asked, pool, sources=sources, least=wish.min_score, first=first)
+            hits = self._nearest(asked, pool, sources=sources, least=options.min_score, first=first)
             rows = (
                 self._rows_of(hits)
-                if wish.collapse or wish.diverse
+                if options.collapse or options.diverse
                 else np.empty((0, self._dim), dtype=np.float32)
             )
             kept = (
-                collapsed(rows, [hit.fingerprint for hit in hits], wish.collapse)
-                if wish.collapse
+                collapsed(rows, [hit.fingerprint for hit in hits], options.collapse)
+                if options.collapse
                 else list(range(len(hits)))
             )
-            if len(kept) >= wish.needed or len(hits) < pool:  # enough, or there are no more
+            if len(kept) >= options.needed or len(hits) < pool:  # enough, or there are no more
                 break
             pool, first = 4 * pool, None
-        kept = kept[: int(min(wish.needed, len(kept)))]
-        if wish.diverse:
+        kept = kept[: int(min(options.needed, len(kept)))]
+        if options.diverse:
             scores = np.array([hits[place].result.score for place in kept])
-            kept = [kept[place] for place in marginal_order(rows[kept], scores, wish.diverse)]
-        return [hits[place].result for place in kept[wish.offset : int(min(wish.end, len(kept)))]]
+            kept = [kept[place] for place in marginal_order(rows[kept], scores, options.diverse)]
+        return [
+            hits[place].result for place in kept[options.offset : int(min(options.end, len(kept)))]
+        ]
 
     def _nearest(
         self,
-        asked: Asked,
+        asked: QueryVector,
         count: float,
         *,
         sources: Candidates,
@@ -240,15 +246,15 @@ def _first_wanted(count: float, left_out: frozenset[int], sources: Candidates) -
 
 
 def _first_proposals(
-    queries: Sequence[Asked], wish: Wish, sources: Candidates
+    queries: Sequence[QueryVector], options: SearchOptions, sources: Candidates
 ) -> list[list[Proposal] | None]:
     """Return what is proposed first for each query; an index is asked for many at once, which takes
     a fraction of the time.
     """
     found: list[list[Proposal] | None] = [None] * len(queries)
-    if not sources.at_once:
+    if not sources.supports_batch:
         return found
-    wanted = [_first_wanted(wish.needed, left_out, sources) for _, left_out in queries]
+    wanted = [_first_wanted(options.needed, left_out, sources) for _, left_out in queries]
     for count in sorted(set(wanted)):
         places = [place for place, one in enumerate(wanted) if one == count]
         vectors = np.stack([queries[place][0] for place in places])

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from vitsearch.arrays import Halves, Ids
 from vitsearch.collection.schema import MIGRATIONS, RESTORE, connect, explain
 from vitsearch.errors import CollectionError
-from vitsearch.filters import Where, prepare
+from vitsearch.filters import Filter, prepare
 from vitsearch.paths import raw_path
 from vitsearch.types import Found, Photo, PhotoInfo, SkippedPhoto, State
 
@@ -57,7 +57,7 @@ class PhotoStore:
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
-        self._has_facts = False
+        self._has_meta = False
         if read_only and not path.exists():
             raise CollectionError(
                 f"{path} is missing: restore it from a backup, or run `vitsearch index` to "
@@ -221,13 +221,13 @@ class PhotoStore:
             "UPDATE photos SET label = CAST(? AS TEXT), label_score = ? WHERE id = ?", rows
         )
 
-    def put_fact(self, name: str, value: bytes | int | str) -> None:
+    def set_meta(self, name: str, value: bytes | int | str) -> None:
         """Store one named fact."""
         self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
     # -- reading -----------------------------------------------------------------------------------
 
-    def fact(self, name: str) -> bytes | int | str | None:
+    def get_meta(self, name: str) -> bytes | int | str | None:
         """Return one named fact, or None."""
         with self._errors():
             row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
@@ -235,7 +235,7 @@ class PhotoStore:
 
     def generation(self) -> int:
         """Return the number of the last committed change."""
-        return int(self.fact("generation") or 0)
+        return int(self.get_meta("generation") or 0)
 
     def count(self) -> int:
         """Return the number of photos."""
@@ -337,13 +337,13 @@ class PhotoStore:
                 found.extend(self._db.execute(sql, part))
         return found
 
-    def ids_where(self, where: Where) -> Ids:
+    def ids_where(self, where: Filter) -> Ids:
         """Return the ids of the photos that a filter leaves, in order."""
         condition, values = where.sql()
         with self._errors():
-            if not self._has_facts:
+            if not self._has_meta:
                 prepare(self._db)
-                self._has_facts = True
+                self._has_meta = True
             rows = self._db.execute(
                 f"SELECT id FROM photo_facts WHERE {condition} ORDER BY id", values
             )
@@ -425,7 +425,7 @@ class PhotoReader(StoredRows, Protocol):
 
     def close(self) -> None: ...
     def reading(self) -> AbstractContextManager[None]: ...
-    def fact(self, name: str) -> bytes | int | str | None: ...
+    def get_meta(self, name: str) -> bytes | int | str | None: ...
     def generation(self) -> int: ...
     def count(self) -> int: ...
     def failures(self) -> list[SkippedPhoto]: ...
@@ -433,5 +433,5 @@ class PhotoReader(StoredRows, Protocol):
     def photo_at(self, path: str) -> Photo | None: ...
     def photos_with(self, fingerprint: bytes) -> list[Photo]: ...
     def vector(self, photo_id: int) -> Halves: ...
-    def ids_where(self, where: Where) -> Ids: ...
+    def ids_where(self, where: Filter) -> Ids: ...
     def vector_batches(self) -> Iterator[tuple[Ids, Halves]]: ...

@@ -16,29 +16,29 @@ from pathlib import Path
 import numpy as np
 
 from vitsearch.collection.config import (
-    DELTA,
-    MAIN,
-    Settings,
+    DELTA_INDEX,
+    MAIN_INDEX,
+    CollectionConfig,
     check_fingerprint,
     collection_folder,
     disk_errors,
     photo_root,
-    read_settings,
-    write_settings,
+    read_collection_config,
+    write_collection_config,
     writer_lock,
 )
 from vitsearch.collection.decoding import choose_decoding, decode_limit, record_decoding
-from vitsearch.collection.diff import Plan, make_plan
+from vitsearch.collection.diff import FolderDiff, diff_folder
 from vitsearch.collection.duplicates import LOOKALIKE, lookalike_threshold
-from vitsearch.collection.maintain import Upkeep, text_like_queries
+from vitsearch.collection.maintain import IndexMaintainer, text_like_queries
 from vitsearch.collection.pipeline import Pipeline
-from vitsearch.collection.profile import Clock, trace_file
+from vitsearch.collection.profile import StageTimer, trace_file
 from vitsearch.collection.store import PhotoStore
 from vitsearch.encoders import load_encoder
-from vitsearch.encoders.base import ImageEncoder, pace, release, tune
+from vitsearch.encoders.base import ImageEncoder, free_image_tower, parallel_calls, tune
 from vitsearch.encoders.identity import check_golden, golden_vectors
 from vitsearch.errors import CollectionError, CollectionNotFound, EncoderMismatch
-from vitsearch.index import check_recipe, remove_shadow
+from vitsearch.index import check_recipe, remove_snapshot
 from vitsearch.index.recipe import Recipe, load_recipe
 from vitsearch.photos import MAX_PIXELS, WalkOptions, photo_decoder, walk
 from vitsearch.types import Found, IndexReport, Progress
@@ -47,10 +47,10 @@ DEFAULT_ENCODER = "mini"
 DEFAULT_RECIPE = "auto"
 
 
-# -- Looking for the photo files of a folder, and what is to be done with them ---------------------
+# -- Looking for the photo files of a folder, and what is to be done with them ------------------
 
 
-class Looking:
+class FolderScan:
     """One walk of a photo folder; nothing is listed before it is asked for, and nothing is kept of
     what is unchanged.
     """
@@ -62,7 +62,7 @@ class Looking:
             root, options, on_unreadable=lambda path, reason: self._unreadable.append(path)
         )
 
-    def check_some(self) -> None:
+    def ensure_not_empty(self) -> None:
         """Raise CollectionError where the folder holds no photo file."""
         first = next(self._files, None)
         if first is None:
@@ -75,12 +75,12 @@ class Looking:
             )
         self._files = chain([first], self._files)
 
-    def plan(self, store: PhotoStore, *, retry: bool, folder: str | os.PathLike[str]) -> Plan:
+    def plan(self, store: PhotoStore, *, retry: bool, folder: str | os.PathLike[str]) -> FolderDiff:
         """Return what is to be done for the collection in ``store``; ``folder`` is for temporary
         files.
         """
         with closing(store.stats()) as photos, closing(store.failure_stats()) as failures:
-            return make_plan(
+            return diff_folder(
                 self._files,
                 photos,
                 failures,
@@ -93,7 +93,9 @@ class Looking:
 # -- A collection is not emptied by mistake --------------------------------------------------------
 
 
-def check_loss(plan: Plan, photos: Path, folder: Path, *, last_root: str, root: str) -> None:
+def guard_against_emptying(
+    plan: FolderDiff, photos: Path, folder: Path, *, last_root: str, root: str
+) -> None:
     """Raise CollectionError rather than empty a collection because a disk is not mounted or another
     folder was named.
 
@@ -214,16 +216,16 @@ class _Run:
             ("indexed", "unchanged", "moved", "removed", "skipped", "failed"), 0
         )
         self.load_seconds = 0.0
-        self.clock = Clock(traces=options.profile is not None)
+        self.clock = StageTimer(traces=options.profile is not None)
         self._encoder: ImageEncoder | None = None
 
     def whole(self) -> IndexReport:
         """Do everything, in order."""
         started = time.perf_counter()
         self.progress(Progress("looking", 0, None))
-        looking = Looking(self.root, self.options.walk)
+        looking = FolderScan(self.root, self.options.walk)
         if self._known_settings() is None:
-            looking.check_some()
+            looking.ensure_not_empty()
             encoder = self._loaded_encoder(
                 None
             )  # before the first trace on disk, so that a wrong name leaves none
@@ -235,7 +237,7 @@ class _Run:
         ):
             settings = self._same_encoder(self._known_settings() or self._created(store))
             if (
-                store.fact("golden") is None
+                store.get_meta("golden") is None
             ):  # photos.db was lost: the index beside it counts the changes of another file
                 self._start(store, settings)
             with closing(self._planned(store, looking)) as plan:
@@ -251,7 +253,7 @@ class _Run:
                 f"none of the {broken} files in {self.root} could be read: `vitsearch failures "
                 f"{self.root}` lists why"
             )
-        callers = pace(self._encoder)[0] if self._encoder else 1
+        callers = parallel_calls(self._encoder)[0] if self._encoder else 1
         stages = self.clock.report(
             wall=seconds, workers=self.options.workers, callers=callers, trace=self.options.profile
         )
@@ -263,9 +265,13 @@ class _Run:
             stages=stages,
         )
 
-    def _carried_out(self, store: PhotoStore, plan: Plan, settings: Settings) -> Settings:
+    def _carried_out(
+        self, store: PhotoStore, plan: FolderDiff, settings: CollectionConfig
+    ) -> CollectionConfig:
         """Do what is planned, and return the settings with what this run was asked for."""
-        check_loss(plan, self.root, self.folder, last_root=settings.root, root=self._root_text())
+        guard_against_emptying(
+            plan, self.root, self.folder, last_root=settings.root, root=self._root_text()
+        )
         if (
             self.asked_recipe or plan.todo or plan.missing
         ):  # before the work of embedding, but not where there is nothing to build
@@ -277,13 +283,13 @@ class _Run:
 
     # -- before anything is written ----------------------------------------------------------------
 
-    def _known_settings(self) -> Settings | None:
+    def _known_settings(self) -> CollectionConfig | None:
         try:
-            return read_settings(self.folder, self.root)
+            return read_collection_config(self.folder, self.root)
         except CollectionNotFound:
             return None
 
-    def _same_encoder(self, settings: Settings) -> Settings:
+    def _same_encoder(self, settings: CollectionConfig) -> CollectionConfig:
         """Return the settings when the asked encoder is the collection's, perhaps a folder that
         moved; raises EncoderMismatch.
         """
@@ -299,7 +305,7 @@ class _Run:
             )
         return replace(settings, encoder=self._loaded_encoder(settings).name)
 
-    def _loaded_encoder(self, settings: Settings | None) -> ImageEncoder:
+    def _loaded_encoder(self, settings: CollectionConfig | None) -> ImageEncoder:
         """Return the encoder, loaded at first use and held against the settings and
         nothing else.
         """
@@ -322,7 +328,13 @@ class _Run:
         """
         how = self.options
         return load_encoder(
-            name, how.device, dtype, runtime=how.runtime, export=True, bulk=True, tell=self._tell
+            name,
+            how.device,
+            dtype,
+            runtime=how.runtime,
+            export=True,
+            throughput=True,
+            tell=self._tell,
         )
 
     def _tell(self, note: str) -> None:
@@ -330,7 +342,7 @@ class _Run:
 
     # -- settings and plan -------------------------------------------------------------------------
 
-    def _created(self, store: PhotoStore) -> Settings:
+    def _created(self, store: PhotoStore) -> CollectionConfig:
         """Write the first ``collection.json`` and the golden vectors."""
         if store.count():
             raise CollectionError(
@@ -342,7 +354,7 @@ class _Run:
         recipe = self.asked_recipe or load_recipe(DEFAULT_RECIPE)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         dtype = str(getattr(encoder, "dtype", "float32"))
-        settings = Settings(
+        settings = CollectionConfig(
             encoder.name,
             encoder.fingerprint,
             dtype,
@@ -351,10 +363,10 @@ class _Run:
             now,
             self._root_text(),
         )
-        write_settings(self.folder, settings)
+        write_collection_config(self.folder, settings)
         return settings
 
-    def _start(self, store: PhotoStore, settings: Settings) -> None:
+    def _start(self, store: PhotoStore, settings: CollectionConfig) -> None:
         """Give a new database the golden vectors and the threshold of look-alikes, and take away an
         index that is not of it.
         """
@@ -362,18 +374,18 @@ class _Run:
         started = time.perf_counter()
         golden = golden_vectors(encoder)
         self.load_seconds += time.perf_counter() - started
-        remove_shadow(self.folder / MAIN)
-        remove_shadow(self.folder / DELTA)
+        remove_snapshot(self.folder / MAIN_INDEX)
+        remove_snapshot(self.folder / DELTA_INDEX)
         with store.writing():
-            store.put_fact("golden", golden.astype("<f4").tobytes())
-            store.put_fact(LOOKALIKE, str(lookalike_threshold(settings.encoder)))
+            store.set_meta("golden", golden.astype("<f4").tobytes())
+            store.set_meta(LOOKALIKE, str(lookalike_threshold(settings.encoder)))
 
-    def _updated(self, settings: Settings) -> Settings:
+    def _updated(self, settings: CollectionConfig) -> CollectionConfig:
         """Return the settings with what this run was asked for, stored where that is new."""
         recipe = self.asked_recipe.to_dict() if self.asked_recipe else settings.recipe
         wanted = replace(settings, recipe=recipe, root=self._root_text())
         if wanted != self._known_settings():
-            write_settings(self.folder, wanted)
+            write_collection_config(self.folder, wanted)
         return wanted
 
     def _root_text(self) -> str:
@@ -383,10 +395,10 @@ class _Run:
             .decode("utf-8", "backslashreplace")
         )
 
-    def _recipe(self, settings: Settings) -> Recipe:
+    def _recipe(self, settings: CollectionConfig) -> Recipe:
         return Recipe.from_dict(settings.recipe, source=str(self.folder / "collection.json"))
 
-    def _planned(self, store: PhotoStore, looking: Looking) -> Plan:
+    def _planned(self, store: PhotoStore, looking: FolderScan) -> FolderDiff:
         with self.clock.stage("walk"):
             plan = looking.plan(store, retry=self.options.retry, folder=self.folder)
         self.counts.update(unchanged=plan.unchanged, skipped=plan.skipped, failed=plan.still_failed)
@@ -394,7 +406,7 @@ class _Run:
 
     # -- the pipeline ------------------------------------------------------------------------------
 
-    def _embed(self, store: PhotoStore, plan: Plan, settings: Settings) -> None:
+    def _embed(self, store: PhotoStore, plan: FolderDiff, settings: CollectionConfig) -> None:
         """Read, encode and store what is new, one transaction a batch."""
         decoding = choose_decoding(store, self.options.exact_decode, self.options.max_pixels)
         pipeline = Pipeline(
@@ -414,18 +426,20 @@ class _Run:
                 encoder, batch_size=self.options.batch_size, workers=self.options.workers
             ):
                 self.progress(Progress("embedding", done, len(plan.todo), self.counts["failed"]))
-        release(encoder)  # building an index takes memory of its own
+        free_image_tower(encoder)  # building an index takes memory of its own
 
-    def _check_golden(self, store: PhotoStore, settings: Settings, encoder: ImageEncoder) -> None:
+    def _check_golden(
+        self, store: PhotoStore, settings: CollectionConfig, encoder: ImageEncoder
+    ) -> None:
         started = time.perf_counter()
-        stored = store.fact("golden")
+        stored = store.get_meta("golden")
         if isinstance(stored, bytes):
             check_golden(encoder, np.frombuffer(stored, dtype="<f4").reshape(-1, settings.dim))
         self.load_seconds += time.perf_counter() - started
 
     # -- after the photos --------------------------------------------------------------------------
 
-    def _clear(self, store: PhotoStore, plan: Plan) -> None:
+    def _clear(self, store: PhotoStore, plan: FolderDiff) -> None:
         """Remove the photos whose files are gone, and the failures of files that are gone."""
         if plan.missing or plan.stale_failures:
             with store.writing():
@@ -433,9 +447,9 @@ class _Run:
                 store.forget_failures(plan.stale_failures)
                 store.raise_generation(self.counts["removed"] > 0)
 
-    def _rebuild(self, store: PhotoStore, settings: Settings) -> None:
+    def _rebuild(self, store: PhotoStore, settings: CollectionConfig) -> None:
         """Bring the index up to date with the stored vectors and the settings' recipe."""
-        Upkeep(
+        IndexMaintainer(
             self.folder,
             store,
             settings.dim,
@@ -443,4 +457,4 @@ class _Run:
             self._recipe(settings),
             texts=lambda: text_like_queries(self._loaded_encoder(settings)),
             tell=lambda note: self.progress(Progress("building", 0, None, note=note)),
-        ).bring_up_to_date()
+        ).update()

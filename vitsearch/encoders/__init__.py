@@ -44,7 +44,7 @@ def load_local_dir(path: str, *, device: str = "auto", dtype: str = "auto") -> "
 # -- Encoders by name ------------------------------------------------------------------------------
 
 if TYPE_CHECKING:
-    from vitsearch.encoders.onnx.cache import Prepared
+    from vitsearch.encoders.onnx.cache import OnnxExport
     from vitsearch.encoders.torch_encoder import TorchEncoder
 
 __all__ = ["Encoder", "ImageEncoder", "load_encoder", "prepare_model"]
@@ -66,7 +66,7 @@ def load_encoder(
     *,
     runtime: str = "auto",
     export: bool = False,
-    bulk: bool = False,
+    throughput: bool = False,
     tell: Callable[[str], None] = _silent,
 ) -> Encoder:
     """Return the encoder of that name, ready to encode.
@@ -76,7 +76,7 @@ def load_encoder(
     what runs a CLIP or SigLIP model: "torch"; "onnx", on a CPU in float32 or int8, its export made
     where there is none; "auto": ONNX Runtime on a CPU where there is an export, else torch. With
     ``export``, auto makes one too, and where that cannot be, ``tell`` is given one line and torch
-    runs the model. ``bulk`` is for many pictures rather than a query at a time: ONNX Runtime
+    runs the model. ``throughput`` is for many pictures rather than a query at a time: ONNX Runtime
     computes each batch with one thread, and `encode_prepared` is to be called from as many threads
     as ``callers`` says. Raises EncoderError with the spellings to try, the extra to install, or the
     missing file.
@@ -84,15 +84,17 @@ def load_encoder(
     source, model = _parsed(name)
     try:
         if source == "mini":
-            return _mini(device, dtype, bulk)
+            return _mini(device, dtype, throughput)
         if source not in _WITH_MODEL:
             return _LOADERS[source](model, device, dtype)
-        return _two_towers(name, device, dtype, runtime, export=export, bulk=bulk, tell=tell)
+        return _two_towers(
+            name, device, dtype, runtime, export=export, throughput=throughput, tell=tell
+        )
     except ModuleNotFoundError as error:
         raise _as_missing_extra(name, error) from error
 
 
-def prepare_model(name: str, *, dtype: str = "float32") -> "Prepared":
+def prepare_model(name: str, *, dtype: str = "float32") -> "OnnxExport":
     """Make the export of a CLIP or SigLIP model for ONNX Runtime ahead, in float32 or int8, where
     there is none that is whole.
 
@@ -134,18 +136,20 @@ def _two_towers(
     runtime: str,
     *,
     export: bool,
-    bulk: bool,
+    throughput: bool,
     tell: Callable[[str], None],
 ) -> Encoder:
     from vitsearch.encoders.onnx.cache import check_runtime, find_encoder, make_encoder
 
     check_runtime(runtime, device, dtype)
     in_torch = _in_torch(name)
-    found = find_encoder(name, device, dtype, runtime, in_torch, bulk=bulk)
+    found = find_encoder(name, device, dtype, runtime, in_torch, throughput=throughput)
     if found is not None:
         return found
     if export or runtime == "onnx" or dtype == "int8":
-        made: Encoder = make_encoder(name, device, dtype, runtime, in_torch, tell=tell, bulk=bulk)
+        made: Encoder = make_encoder(
+            name, device, dtype, runtime, in_torch, tell=tell, throughput=throughput
+        )
         return made
     return in_torch(device, dtype)
 
@@ -155,10 +159,10 @@ def _in_torch(name: str) -> "Callable[[str, str], TorchEncoder]":
     return lambda device, dtype: _LOADERS[source](model, device, dtype)  # type: ignore[return-value]
 
 
-def _mini(device: str, dtype: str, bulk: bool) -> Encoder:
+def _mini(device: str, dtype: str, throughput: bool) -> Encoder:
     from vitsearch.encoders.mini.encoder import load_mini
 
-    return load_mini(device=device, dtype=dtype, bulk=bulk)
+    return load_mini(device=device, dtype=dtype, throughput=throughput)
 
 
 def _colour(model: str, device: str, dtype: str) -> Encoder:

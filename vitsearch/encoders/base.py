@@ -20,7 +20,8 @@ class ImageEncoder(Protocol):
     ``prepare`` does the per-picture work (resize, crop) and may run in any thread;
     ``encode_prepared`` runs the model on what it returned.
 
-    More is used where an encoder has it, see `decode_at_least`, `pace`, `release` and `tune`.
+    More is used where an encoder has it, see `decode_at_least`, `parallel_calls`,
+    `free_image_tower` and `tune`.
     """
 
     name: str
@@ -79,7 +80,7 @@ def decode_at_least(encoder: ImageEncoder) -> int | None:
     return int(side) if side else None
 
 
-def pace(encoder: ImageEncoder) -> tuple[int, int | None]:
+def parallel_calls(encoder: ImageEncoder) -> tuple[int, int | None]:
     """Return how many threads may usefully call ``encode_prepared`` at once, and with how many
     pictures each (None: as many as one likes).
 
@@ -89,7 +90,7 @@ def pace(encoder: ImageEncoder) -> tuple[int, int | None]:
     return int(getattr(encoder, "callers", 1)), getattr(encoder, "pictures_a_call", None)
 
 
-def release(encoder: ImageEncoder) -> None:
+def free_image_tower(encoder: ImageEncoder) -> None:
     """Let an encoder give back the memory of its image tower until the next picture, by its method
     ``release_images`` where it has one.
     """

@@ -13,7 +13,7 @@ NOT_FINITE = "the encoder gave a vector that is not finite"
 _WORDS = ("out of memory", "bad_alloc", "bad allocation", "failed to allocate", "not enough memory")
 
 
-class PatientEncoder:
+class OomSafeEncoder:
     """An encoder whose batches are halved when memory runs out; the size that went through is kept
     for the batches to come.
     """

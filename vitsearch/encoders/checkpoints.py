@@ -8,9 +8,11 @@ from typing import Any
 
 from vitsearch.errors import EncoderError
 
-Groups = Sequence[Sequence[str]]  # of each group one file is needed, the first names preferred
+RequiredFiles = Sequence[
+    Sequence[str]
+]  # of each group one file is needed, the first names preferred
 
-TRANSFORMERS_FILES: Groups = [
+TRANSFORMERS_FILES: RequiredFiles = [
     ["config.json"],
     ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"],
     ["preprocessor_config.json", "processor_config.json"],
@@ -20,7 +22,7 @@ _TEXTS = {".json", ".txt", ".model"}
 _WEIGHTS = {".safetensors", ".bin", ".pth"}
 
 
-def open_clip_files(weights: str | None = None) -> Groups:
+def open_clip_files(weights: str | None = None) -> RequiredFiles:
     """Return the files of an open_clip repository: its weights, under the usual name or another,
     safetensors preferred.
     """
@@ -29,7 +31,7 @@ def open_clip_files(weights: str | None = None) -> Groups:
     return [[str(Path(weights).with_suffix(".safetensors")), weights]]
 
 
-def decisive_files(folder: Path, *, weights: bool = True) -> list[Path]:
+def fingerprint_files(folder: Path, *, weights: bool = True) -> list[Path]:
     """Return the files of a model's folder that can move a vector, by name: settings, vocabularies
     and, if wanted, weights.
     """
@@ -37,7 +39,7 @@ def decisive_files(folder: Path, *, weights: bool = True) -> list[Path]:
     return sorted(file for file in folder.glob("*") if file.suffix in kinds and file.is_file())
 
 
-def missing_from(folder: Path, needed: Groups) -> str | None:
+def missing_from(folder: Path, needed: RequiredFiles) -> str | None:
     """Return the first name of the first group of which the folder has no file, or None where every
     group has one.
     """
@@ -47,7 +49,7 @@ def missing_from(folder: Path, needed: Groups) -> str | None:
     return None
 
 
-def check_saved(folder: Path, needed: Groups, name: str) -> None:
+def check_saved(folder: Path, needed: RequiredFiles, name: str) -> None:
     """Raise EncoderError naming the first file that a folder of transformers lacks."""
     missing = missing_from(folder, needed)
     if missing:
@@ -88,7 +90,7 @@ def one_line(error: BaseException) -> str:
     return text[:200].rstrip(".")
 
 
-# -- Where the Hugging Face libraries keep downloaded models, found without importing them ---------
+# -- Where the Hugging Face libraries keep downloaded models, found without importing them --------
 
 
 def hub_cache() -> Path:
@@ -98,11 +100,11 @@ def hub_cache() -> Path:
     chosen = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
     if chosen:
         return Path(chosen).expanduser()
-    home = (
+    cache_dir = (
         os.environ.get("HF_HOME")
         or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
     )
-    return Path(home).expanduser() / "hub"
+    return Path(cache_dir).expanduser() / "hub"
 
 
 def cached_snapshot(repo: str) -> Path | None:
@@ -116,7 +118,7 @@ def cached_snapshot(repo: str) -> Path | None:
     return snapshot if revision and snapshot.is_dir() else None
 
 
-def is_cached(repo: str, needed: Groups) -> bool:
+def is_cached(repo: str, needed: RequiredFiles) -> bool:
     """Tell whether every needed group of a repository is on this machine."""
     snapshot = cached_snapshot(repo)
     return snapshot is not None and missing_from(snapshot, needed) is None

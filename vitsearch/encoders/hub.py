@@ -8,7 +8,7 @@ from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
 from vitsearch.encoders.checkpoints import (
-    Groups,
+    RequiredFiles,
     cached_snapshot,
     hub_cache,
     missing_from,
@@ -19,7 +19,7 @@ from vitsearch.errors import EncoderError
 LIST_TIMEOUT_S = 10.0
 
 
-def hub_folder(repo: str, needed: Groups, *, also: Sequence[str] = ()) -> Path:
+def hub_folder(repo: str, needed: RequiredFiles, *, also: Sequence[str] = ()) -> Path:
     """Return a folder that holds one file of each needed group (first names preferred) and what
     matches the patterns in ``also``.
 
@@ -38,7 +38,7 @@ def hub_folder(repo: str, needed: Groups, *, also: Sequence[str] = ()) -> Path:
     return _download(repo, needed, also)
 
 
-def _download(repo: str, needed: Groups, also: Sequence[str]) -> Path:
+def _download(repo: str, needed: RequiredFiles, also: Sequence[str]) -> Path:
     names = _files_of(repo, needed[0][0])
     chosen = [name for name in names if any(fnmatch(name, pattern) for pattern in also)]
     for group in needed:

@@ -17,12 +17,12 @@ from transformers.utils import logging
 from vitsearch.encoders.checkpoints import (
     TRANSFORMERS_FILES,
     check_saved,
-    decisive_files,
+    fingerprint_files,
     one_line,
     read_json,
 )
 from vitsearch.encoders.hub import hub_folder
-from vitsearch.encoders.lazy_weights import WaitingWeights, build_lazily, find_weights
+from vitsearch.encoders.lazy_weights import LazyWeights, build_lazily, find_weights
 from vitsearch.encoders.preprocess import RGB, Interpolation, Preprocess
 from vitsearch.encoders.tokenizer import (
     PortableTokenizer,
@@ -101,7 +101,7 @@ def load_transformers_folder(folder: Path, name: str, *, device: str, dtype: str
         "weights": weights_hash(_weight_files(folder)),
         "tokenizer": weights_hash(_tokenizer_files(folder)),
     }
-    towers = _towers(net, tokenize, portable, decisive_files(folder), waiting)
+    towers = _towers(net, tokenize, portable, fingerprint_files(folder), waiting)
     return TorchEncoder(
         name, towers, preprocess=preprocess, facts=facts, device=place, dtype=number_format
     )
@@ -178,7 +178,7 @@ def _check_kind(config: Mapping[str, Any], name: str) -> None:
         )
 
 
-def _load_model(folder: Path, name: str) -> tuple[nn.Module, WaitingWeights | None]:
+def _load_model(folder: Path, name: str) -> tuple[nn.Module, LazyWeights | None]:
     """Return the model, and what of its weights waits in the files; None: all of it
     has been read.
     """
@@ -309,7 +309,7 @@ def _towers(
     tokenize: Tokenize,
     portable: PortableTokenizer | None,
     files: Sequence[Path],
-    waiting: WaitingWeights | None,
+    waiting: LazyWeights | None,
 ) -> Towers:
     bias = getattr(net, "logit_bias", None)
     return Towers(

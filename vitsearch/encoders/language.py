@@ -172,9 +172,9 @@ def _split(text: str) -> list[str]:
 
 def _without_borrowed(text: str) -> str:
     """Return a text without the phrases that English takes from elsewhere."""
-    folded = _without_accents(text).replace("’", "'").lower()
-    if len(folded) == len(text):
-        for found in _words().phrases.finditer(folded):
+    casefold = _without_accents(text).replace("’", "'").lower()
+    if len(casefold) == len(text):
+        for found in _words().phrases.finditer(casefold):
             text = text[: found.start()] + " " * len(found[0]) + text[found.end() :]
     return text
 

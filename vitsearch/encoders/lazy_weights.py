@@ -59,7 +59,7 @@ class _StayOnMeta(TorchFunctionMode):
 
 def find_weights(
     model: nn.Module, files: Sequence[Path], *, image: tuple[str, ...], unread: str = ""
-) -> "WaitingWeights | None":
+) -> "LazyWeights | None":
     """Return what a model built `without_weights` waits for, or None where the files do not hold
     exactly its tensors, names and shapes.
 
@@ -85,12 +85,12 @@ def find_weights(
     }
     if set(towers.values()) != {"image", "text"}:
         return None
-    weights = WaitingWeights(model, {name: at[0] for name, at in held.items()}, towers)
+    weights = LazyWeights(model, {name: at[0] for name, at in held.items()}, towers)
     weights.read_scalars()
     return weights
 
 
-class WaitingWeights:
+class LazyWeights:
     """The weights of a model that are still in their files; `load` reads those of one tower, in any
     thread, once.
     """

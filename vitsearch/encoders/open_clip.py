@@ -15,15 +15,15 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from vitsearch.encoders.checkpoints import (
-    Groups,
-    decisive_files,
+    RequiredFiles,
+    fingerprint_files,
     missing_from,
     one_line,
     open_clip_files,
     read_json,
 )
 from vitsearch.encoders.hub import hub_folder
-from vitsearch.encoders.lazy_weights import WaitingWeights, build_lazily, find_weights
+from vitsearch.encoders.lazy_weights import LazyWeights, build_lazily, find_weights
 from vitsearch.encoders.open_clip_tokenizer import portable_open_clip
 from vitsearch.encoders.preprocess import Preprocess
 from vitsearch.encoders.torch_encoder import (
@@ -39,7 +39,7 @@ from vitsearch.vit.weights import vit_from_open_clip
 
 # -- open_clip -------------------------------------------------------------------------------------
 
-TOKENIZER_FILES: Groups = [
+TOKENIZER_FILES: RequiredFiles = [
     [
         "tokenizer.json",
         "tokenizer.model",
@@ -97,7 +97,7 @@ def load_open_clip(model: str, *, device: str = "auto", dtype: str = "auto") -> 
 
 def read_model(
     architecture: str, name: str, weights: Path, options: Mapping[str, Any]
-) -> tuple[nn.Module, WaitingWeights | None]:
+) -> tuple[nn.Module, LazyWeights | None]:
     """Return open_clip's model, and what of its weights waits in the file; None: all of it has been
     read.
 
@@ -155,7 +155,7 @@ def towers_of(
     config: Mapping[str, Any],
     tokenizer: Tokenizer,
     files: Sequence[Path],
-    waiting: WaitingWeights | None,
+    waiting: LazyWeights | None,
 ) -> Towers:
     """Return open_clip's model as plain functions."""
     bias = getattr(net, "logit_bias", None)
@@ -251,7 +251,7 @@ def _tokenizer_files(text_config: Mapping[str, Any]) -> list[Path]:
     """
     repo = text_config.get("hf_tokenizer_name")
     return (
-        decisive_files(hub_folder(repo, TOKENIZER_FILES, also=_TOKENIZER_EXTRAS), weights=False)
+        fingerprint_files(hub_folder(repo, TOKENIZER_FILES, also=_TOKENIZER_EXTRAS), weights=False)
         if repo
         else []
     )
@@ -313,7 +313,7 @@ def load_open_clip_folder(folder: Path, name: str, *, device: str, dtype: str) -
         },
     }
     towers = towers_of(
-        net, config, _folder_tokenizer(folder, name, config), decisive_files(folder), waiting
+        net, config, _folder_tokenizer(folder, name, config), fingerprint_files(folder), waiting
     )
     return TorchEncoder(
         name, towers, preprocess=preprocess_of(net), facts=facts, device=place, dtype=number_format

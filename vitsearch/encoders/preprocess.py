@@ -27,7 +27,7 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-_LONGEST_STRIP = 32  # a resized picture this many times longer than the crop is never made whole
+_MAX_STRIP_LENGTH = 32  # a resized picture this many times longer than the crop is never made whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,9 @@ class Preprocess:
 
     ``size`` is the height and width of the input. ``shortest`` resizes the shorter side to
     ``resize_to`` (default: to cover ``size``) and crops the centre, ``longest`` fits the whole
-    picture in and pads with ``fill_color``, ``squash`` ignores the aspect ratio. ``half_pixel``
-    says how an odd margin is split: ``even`` rounds half to even (open_clip), ``down`` rounds down
-    (transformers).
+    picture in and pads with ``fill_color``, ``to_probabilities`` ignores the aspect ratio.
+    ``half_pixel`` says how an odd margin is split: ``even`` rounds half to even (open_clip),
+    ``down`` rounds down (transformers).
     """
 
     size: tuple[int, int] = (224, 224)
@@ -74,7 +74,7 @@ def prepare(image: Image.Image, how: Preprocess) -> NDArray[np.uint8]:
         return np.asarray(_resized(rgb, how.size, how.interpolation))
     height, width = _scaled_size(rgb, how)
     if (
-        max(height / how.size[0], width / how.size[1]) > _LONGEST_STRIP
+        max(height / how.size[0], width / how.size[1]) > _MAX_STRIP_LENGTH
         and height >= how.size[0]
         and width >= how.size[1]
     ):

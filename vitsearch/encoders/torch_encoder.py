@@ -18,28 +18,28 @@ from vitsearch.arrays import unit_rows
 from vitsearch.encoders.base import Vectors, fingerprint_of
 from vitsearch.encoders.checkpoints import one_line
 from vitsearch.encoders.language import readable
-from vitsearch.encoders.lazy_weights import Tower, WaitingWeights
+from vitsearch.encoders.lazy_weights import LazyWeights, Tower
 from vitsearch.encoders.preprocess import Box, Preprocess, prepare, seen_region
 from vitsearch.encoders.tokenizer import PortableTokenizer
 from vitsearch.errors import EncoderError
-from vitsearch.paths import home
+from vitsearch.paths import cache_dir
 from vitsearch.vit.model import VisionTransformer
 
 # -- The image tower in batches of one size --------------------------------------------------------
 
-Way = Literal[
+Method = Literal[
     "eager", "default", "reduce-overhead"
 ]  # the last two are modes of torch.compile; reduce-overhead replays CUDA graphs
 Run = Callable[[Tensor], Tensor]
 
-WAYS: tuple[Way, ...] = ("eager", "default", "reduce-overhead")
+WAYS: tuple[Method, ...] = ("eager", "default", "reduce-overhead")
 ROUNDS = 5
 # the least cosine to the vectors of the tower as it is; another order of sums in float16 stays
 # above
 ALIKE = 0.999
 
 
-def compiled(run: Run, way: Way) -> Run:
+def compiled(run: Run, way: Method) -> Run:
     """Return a tower's function for pictures ``(n, 3, h, w)`` of one n, compiled at its first call;
     "eager" is the function itself.
 
@@ -48,7 +48,7 @@ def compiled(run: Run, way: Way) -> Run:
     """
     if way == "eager":
         return run
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home() / "compiled"))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "compiled"))
     return torch.compile(run, mode=way, dynamic=False)
 
 
@@ -81,10 +81,10 @@ class TunedTower:
     """
 
     def __init__(
-        self, run: Run, size: int, *, ways: Sequence[Way] = WAYS, tell: Callable[[str], None]
+        self, run: Run, size: int, *, ways: Sequence[Method] = WAYS, tell: Callable[[str], None]
     ) -> None:
         self.size = size
-        self.way: Way | None = None
+        self.way: Method | None = None
         self._eager, self._run = run, run
         self._ways, self._tell = ways, tell
 
@@ -108,7 +108,7 @@ class TunedTower:
             for way, run in runs.items()
             if (took := self._measured(run, pixels, expected)) is not None
         }
-        best: Way = min(times, key=times.__getitem__) if times else "eager"
+        best: Method = min(times, key=times.__getitem__) if times else "eager"
         self.way, self._run = best, runs.get(best, self._eager)
 
     def _measured(self, run: Run, pixels: Tensor, expected: Tensor) -> float | None:
@@ -181,7 +181,7 @@ class Towers:
     image_tower: Callable[[], VisionTransformer]
     files: tuple[Path, ...]
     portable: Callable[[], PortableTokenizer | None]
-    waiting: WaitingWeights | None = None
+    waiting: LazyWeights | None = None
 
     def load(self, *towers: Tower) -> None:
         """Read the weights of these towers that still wait; raises EncoderError where
@@ -321,7 +321,7 @@ class TorchEncoder:
             return self._unit_rows(self._encode_images(self.normalise(np.stack(batch))))
 
     def tune(
-        self, size: int, *, ways: Sequence[Way] = WAYS, tell: Callable[[str], None]
+        self, size: int, *, ways: Sequence[Method] = WAYS, tell: Callable[[str], None]
     ) -> TunedTower:
         """Let `encode_prepared` measure, at the first batch of ``size`` pictures, which way of
         running the image tower is the fastest here.

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from vitsearch.paths import home
+from vitsearch.paths import cache_dir
 
 _CACHE_NAME = "weights.json"
 
@@ -48,7 +48,7 @@ def _read_cache() -> dict[str, Entry]:
     computed again.
     """
     try:
-        kept = json.loads((home() / _CACHE_NAME).read_text(encoding="utf-8"))
+        kept = json.loads((cache_dir() / _CACHE_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     if not isinstance(kept, dict):
@@ -63,7 +63,7 @@ def _write_cache(entries: dict[str, Entry]) -> None:
     again.
     """
     with contextlib.suppress(OSError):
-        folder = home()
+        folder = cache_dir()
         folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=folder, prefix=_CACHE_NAME)
         with os.fdopen(handle, "w", encoding="utf-8") as stream:

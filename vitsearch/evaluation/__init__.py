@@ -10,7 +10,7 @@ from vitsearch.evaluation.class_map import (
     read_class_map,
     write_class_map,
 )
-from vitsearch.evaluation.comparison import Comparison, Way, compare
+from vitsearch.evaluation.comparison import Comparison, Method, compare
 from vitsearch.evaluation.training import (
     TrainReport,
     calibrate_on,
@@ -24,9 +24,9 @@ __all__ = [
     "ClassMap",
     "Comparison",
     "Evaluation",
+    "Method",
     "Retrieval",
     "TrainReport",
-    "Way",
     "calibrate_on",
     "compare",
     "derive_class_map",

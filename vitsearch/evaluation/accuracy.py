@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vitsearch.arrays import Ids, Vectors, squash
+from vitsearch.arrays import Ids, Vectors, to_probabilities
 from vitsearch.classifiers import ImageClassifier
 from vitsearch.collection import Collection
 from vitsearch.errors import PhotoError, QueryError
 from vitsearch.evaluation.captions import Retrieval, read_captions, retrieve
 from vitsearch.evaluation.class_map import label_logits
 from vitsearch.labels import Classifier, Label, parse_labels
-from vitsearch.labels.ground_truth import FOLDERS, read_truth
+from vitsearch.labels.ground_truth import FOLDERS, read_labels
 from vitsearch.labels.metrics import (
     accuracy_interval,
     confidence_gap,
@@ -163,7 +163,7 @@ def _truth(paths: Sequence[str]) -> _Truth:
         raise QueryError(
             "there is no photo in the collection: index a folder with one folder of photos a class"
         )
-    labelled = read_truth(FOLDERS, paths)
+    labelled = read_labels(FOLDERS, paths)
     classes = tuple(sorted(set(labelled.values())))
     if len(classes) < 2:
         raise QueryError(
@@ -246,7 +246,7 @@ def _accuracy(
         here = slice(start, start + len(logits))
         ranks[here] = first_right_ranks(logits, right[here, None] == np.arange(len(classes)))
         best[here] = logits.argmax(axis=1)
-        sure[here] = squash(logits, activation).max(axis=1)
+        sure[here] = to_probabilities(logits, activation).max(axis=1)
         start += len(logits)
     return Accuracy(
         classifier=name,

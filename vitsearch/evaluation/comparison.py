@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from vitsearch.arrays import Ids, Vectors, squash
+from vitsearch.arrays import Ids, Vectors, to_probabilities
 from vitsearch.classifiers import ImageClassifier, load_classifier
 from vitsearch.classifiers.classifier import Logits
 from vitsearch.collection import Collection
@@ -21,25 +21,25 @@ from vitsearch.evaluation.class_map import ClassMap, derive_class_map, label_cal
 from vitsearch.evaluation.training import cross_validated, probe_maker
 from vitsearch.labels import (
     Answer,
-    Choice,
     Classifier,
+    Decision,
     Label,
     answer,
     parse_labels,
     prototype_classifier,
 )
-from vitsearch.labels.ground_truth import read_truth
+from vitsearch.labels.ground_truth import read_labels
 from vitsearch.labels.metrics import confidence_gap
 from vitsearch.types import Activation
 
-WayName = Literal["zero-shot", "supervised", "probe"]
+MethodName = Literal["zero-shot", "supervised", "probe"]
 _LONG_ENOUGH = (
     0.05  # seconds: a run on a few vectors is shorter than what the clock and the system add to it
 )
 
 
 @dataclass(frozen=True, eq=False)
-class Way:
+class Method:
     """One way of labelling and what it said of the photos of a comparison.
 
     ``answers`` are (label, probability) of each photo in order, None where there is none: of
@@ -51,7 +51,7 @@ class Way:
     ``(labels, labels)`` of true labels in rows and answers in columns.
     """
 
-    name: WayName
+    name: MethodName
     model: str
     answers: tuple[Answer | None, ...]
     failed: tuple[tuple[str, str], ...]
@@ -81,8 +81,8 @@ class Comparison:
     labels: tuple[str, ...]
     photos: tuple[str, ...]
     truth: tuple[str, ...] | None
-    ways: tuple[Way, ...]
-    agreement: Mapping[tuple[WayName, WayName], Share]
+    ways: tuple[Method, ...]
+    agreement: Mapping[tuple[MethodName, MethodName], Share]
     disagreements: tuple[int, ...]
     class_map: ClassMap
     notes: tuple[str, ...]
@@ -107,7 +107,7 @@ def compare(
     probability among the labels, as in `evaluate_model`; of classes that stand by themselves
     ("sigmoid") the highest counts as it is. The probe is logistic regression on the stored vectors,
     each photo judged by one that was trained on others. ``truth`` is "folders" or a CSV file
-    (`read_truth`): photos without a label there are left out. ``progress`` is told how many more
+    (`read_labels`): photos without a label there are left out. ``progress`` is told how many more
     photos the model has read. Raises QueryError for one label alone, labels of which the model has
     none, a class map of another model, or no photos.
     """
@@ -180,7 +180,7 @@ def _photos(
     paths = [photo.path for photo in photos]
     if source is None:
         return tuple(paths), vectors, None
-    given = read_truth(source, paths)
+    given = read_labels(source, paths)
     called = {name: label_called(name, labels) for name in sorted(set(given.values()))}
     other = [name for name, label in called.items() if label is None]
     if len(other) == len(called):
@@ -213,15 +213,15 @@ def _listed(names: Sequence[str]) -> str:
 # -- the ways --------------------------------------------------------------------------------------
 
 
-def _zero_shot(classifier: Classifier, vectors: Vectors) -> Way:
+def _zero_shot(classifier: Classifier, vectors: Vectors) -> Method:
     answers = _answers(classifier, vectors)
-    return Way(
+    return Method(
         "zero-shot", "words", tuple(answers), (), len(answers), _seconds(classifier, vectors)
     )
 
 
 def _answers(classifier: Classifier, vectors: Vectors) -> list[Answer]:
-    return [best for [best] in answer(classifier, vectors, Choice())]
+    return [best for [best] in answer(classifier, vectors, Decision())]
 
 
 def _seconds(classifier: Classifier, vectors: Vectors) -> float:
@@ -242,7 +242,7 @@ def _supervised(
     root: Path,
     paths: Sequence[str],
     progress: Callable[[int], None],
-) -> Way:
+) -> Method:
     """Return what a model says of the files, with its classes of each label."""
     network.logits([Image.new("RGB", (64, 64))])  # the first run of a model is slower
     start = time.perf_counter()
@@ -257,7 +257,7 @@ def _supervised(
         if isinstance(one, PhotoError)
     )
     answers = tuple(None if isinstance(one, PhotoError) else one for one in found)
-    return Way("supervised", network.name, answers, failed, len(paths), seconds)
+    return Method("supervised", network.name, answers, failed, len(paths), seconds)
 
 
 def _best_labels(
@@ -272,7 +272,9 @@ def _best_labels(
         if read
         else np.empty((0, len(named)))
     )
-    found = zip(logits.argmax(axis=1), squash(logits, activation).max(axis=1), strict=True)
+    found = zip(
+        logits.argmax(axis=1), to_probabilities(logits, activation).max(axis=1), strict=True
+    )
     for row in rows:
         if isinstance(row, PhotoError):
             yield row
@@ -283,7 +285,7 @@ def _best_labels(
 
 def _probe(
     collection: Collection, vectors: Vectors, known: Sequence[str], notes: list[str]
-) -> Way | None:
+) -> Method | None:
     """Return what classifiers say that were trained on other photos than those they judge; None,
     and a note, where there can be none.
     """
@@ -305,7 +307,7 @@ def _probe(
     for here, classifier in folds:
         for place, one in zip(here, _answers(classifier, vectors[asked][here]), strict=True):
             answers[asked[place]] = one
-    return Way(
+    return Method(
         "probe", model, tuple(answers), (), len(asked), _seconds(folds[0][1], vectors[asked])
     )
 
@@ -337,7 +339,7 @@ def _folds(
 # -- measures --------------------------------------------------------------------------------------
 
 
-def _judged(way: Way, names: Sequence[str], known: Sequence[str]) -> Way:
+def _judged(way: Method, names: Sequence[str], known: Sequence[str]) -> Method:
     """Return the way with what its answers are worth."""
     column = {name: place for place, name in enumerate(names)}
     given = [(truth, one) for truth, one in zip(known, way.answers, strict=True) if one is not None]
@@ -365,7 +367,7 @@ def _judged(way: Way, names: Sequence[str], known: Sequence[str]) -> Way:
     )
 
 
-def _agreement(one: Way, two: Way) -> Share | None:
+def _agreement(one: Method, two: Method) -> Share | None:
     """Return on how many photos two ways said the same, of those that both answered; None where
     that is none.
     """
@@ -377,7 +379,7 @@ def _agreement(one: Way, two: Way) -> Share | None:
     return Share(sum(a == b for a, b in both), len(both)) if both else None
 
 
-def _disagreements(ways: Sequence[Way], known: Sequence[str] | None) -> tuple[int, ...]:
+def _disagreements(ways: Sequence[Method], known: Sequence[str] | None) -> tuple[int, ...]:
     """Return the photos of different answers, in order; with truth, first those with a right one
     among them.
     """

@@ -25,7 +25,7 @@ from vitsearch.labels import (
     prototype_classifier,
     tip_classifier,
 )
-from vitsearch.labels.ground_truth import read_truth
+from vitsearch.labels.ground_truth import read_labels
 
 # -- The photos of a collection whose label a person gave ------------------------------------------
 
@@ -34,10 +34,10 @@ def labelled_vectors(collection: Collection, source: str) -> tuple[list[str], Ve
     """Return the paths, the vectors ``(n, dim)`` and the labels of the photos that have one, in
     order of path.
 
-    ``source`` is "folders" or a CSV file (see `read_truth`); raises QueryError.
+    ``source`` is "folders" or a CSV file (see `read_labels`); raises QueryError.
     """
     photos, vectors = collection.vectors()
-    truth = read_truth(source, [photo.path for photo in photos])
+    truth = read_labels(source, [photo.path for photo in photos])
     kept = [place for place, photo in enumerate(photos) if photo.path in truth]
     return (
         [photos[place].path for place in kept],
@@ -111,9 +111,13 @@ def load_trained(folder: str | os.PathLike[str]) -> Trained:
     """Return the classifier that `train_on` made and that was saved to a folder; raises
     ClassifierError.
     """
-    from vitsearch.labels.classifier import kind_of
+    from vitsearch.labels.classifier import classifier_kind
 
-    return TipClassifier.load(folder) if kind_of(folder) == "tip" else LinearClassifier.load(folder)
+    return (
+        TipClassifier.load(folder)
+        if classifier_kind(folder) == "tip"
+        else LinearClassifier.load(folder)
+    )
 
 
 def _maker(

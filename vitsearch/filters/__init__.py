@@ -25,7 +25,15 @@ text is in ``'...'`` or ``"..."``, with that quote doubled inside; a number may 
 """
 
 from vitsearch.filters.columns import COLUMNS, PHOTO_FACTS, photo_facts, prepare
-from vitsearch.filters.parse import parse_where, where_all
-from vitsearch.filters.tree import Where
+from vitsearch.filters.parse import filter_all, parse_filter
+from vitsearch.filters.tree import Filter
 
-__all__ = ["COLUMNS", "PHOTO_FACTS", "Where", "parse_where", "photo_facts", "prepare", "where_all"]
+__all__ = [
+    "COLUMNS",
+    "PHOTO_FACTS",
+    "Filter",
+    "filter_all",
+    "parse_filter",
+    "photo_facts",
+    "prepare",
+]

@@ -12,10 +12,10 @@ from typing import TypeVar
 
 from vitsearch.errors import QueryError
 from vitsearch.filters.columns import COLUMNS, Value, raw
-from vitsearch.filters.tree import And, Between, Comparison, In, IsNull, Like, Not, Or, Where
+from vitsearch.filters.tree import And, Between, Comparison, Filter, In, IsNull, Like, Not, Or
 
 Read = TypeVar("Read", str, Value)
-LONGEST, DEEPEST, MOST_VALUES = 10_000, 50, 500
+MAX_LENGTH, MAX_DEPTH, MAX_VALUES = 10_000, 50, 500
 
 _KEYWORDS = ("and", "or", "not", "like", "in", "between", "is", "null")
 _SIGNS = {"=": "=", "==": "=", "!=": "!=", "<>": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
@@ -30,29 +30,29 @@ _TOKEN = re.compile(
 )
 
 
-def parse_where(text: str) -> Where:
+def parse_filter(text: str) -> Filter:
     """Return the tree of a filter such as ``year >= 2019 and path like 'italy/%'``; the grammar is
     told in `vitsearch.filters`.
 
     Raises QueryError with the place of what is wrong, and for more than 10,000 characters, 50
     levels of ``not`` and parentheses, or 500 values.
     """
-    if len(text) > LONGEST:
+    if len(text) > MAX_LENGTH:
         raise QueryError(
-            f"the filter has {len(text):,} characters, more than {LONGEST:,}: make it shorter"
+            f"the filter has {len(text):,} characters, more than {MAX_LENGTH:,}: make it shorter"
         )
     if not text.strip():
         raise QueryError("the filter is empty: write it as year >= 2019 and path like 'italy/%'")
     return _Parser(_tokens(text)).whole()
 
 
-def where_all(
+def filter_all(
     where: str | None,
     *,
     after: str | None = None,
     before: str | None = None,
     under: str | None = None,
-) -> Where | None:
+) -> Filter | None:
     """Return the condition that a filter and the shorthands all hold, None where none is given.
 
     ``after`` and ``before`` are dates of any precision (``'2019'``, ``'2019-07-14T18:30'``) for
@@ -60,7 +60,7 @@ def where_all(
     is itself left out; photos without a date match neither. ``under`` is a folder relative to the
     root, with ``/``, for all photos in it and below; ``.`` is the root. Raises QueryError.
     """
-    parts: list[Where] = [] if where is None else [parse_where(where)]
+    parts: list[Filter] = [] if where is None else [parse_filter(where)]
     if after is not None:
         parts.append(Comparison("taken_at", ">=", _date("after", after)))
     if before is not None:
@@ -129,25 +129,25 @@ class _Parser:
     def _token(self) -> _Token:
         return self._tokens[self._next]
 
-    def whole(self) -> Where:
+    def whole(self) -> Filter:
         found = self._or()
         if self._token.kind != "end":
             raise self._expected("and, or, or the end")
         return found
 
-    def _or(self) -> Where:
+    def _or(self) -> Filter:
         return self._chain("or", self._and, Or)
 
-    def _and(self) -> Where:
+    def _and(self) -> Filter:
         return self._chain("and", self._not, And)
 
-    def _chain(self, word: str, read: Callable[[], Where], kind: type[And] | type[Or]) -> Where:
+    def _chain(self, word: str, read: Callable[[], Filter], kind: type[And] | type[Or]) -> Filter:
         parts = [read()]
         while self._accept(word):
             parts.append(read())
         return kind(tuple(parts)) if len(parts) > 1 else parts[0]
 
-    def _not(self) -> Where:
+    def _not(self) -> Filter:
         if self._accept("not"):
             return Not(self._nested(self._not))
         if self._accept("("):
@@ -156,18 +156,18 @@ class _Parser:
             return found
         return self._test()
 
-    def _nested(self, read: Callable[[], Where]) -> Where:
+    def _nested(self, read: Callable[[], Filter]) -> Filter:
         self._depth += 1
-        if self._depth > DEEPEST:
+        if self._depth > MAX_DEPTH:
             raise _wrong(
                 self._tokens[self._next - 1].place,
-                f"parentheses and not are nested more than {DEEPEST} deep: write it flatter",
+                f"parentheses and not are nested more than {MAX_DEPTH} deep: write it flatter",
             )
         found = read()
         self._depth -= 1
         return found
 
-    def _test(self) -> Where:
+    def _test(self) -> Filter:
         column = self._column()
         if sign := next((sign for sign in _SIGNS if self._accept(sign)), None):
             return Comparison(column, _SIGNS[sign], self._value(column))
@@ -207,13 +207,13 @@ class _Parser:
         self._next += 1
         return name
 
-    def _null(self, column: str) -> Where:
+    def _null(self, column: str) -> Filter:
         negated = self._accept("not")
         self._expect("null", "null" if negated else "null or not null")
         self._count()
         return Not(IsNull(column)) if negated else IsNull(column)
 
-    def _like(self, column: str) -> Where:
+    def _like(self, column: str) -> Filter:
         token = self._token
         if token.kind != "text":
             raise self._expected("a pattern in quotes, such as 'italy/%'")
@@ -234,7 +234,7 @@ class _Parser:
             )
         return Like(column, pattern)
 
-    def _in(self, column: str) -> Where:
+    def _in(self, column: str) -> Filter:
         self._expect("(", "( and the values")
         values = [self._value(column)]
         while self._accept(","):
@@ -242,7 +242,7 @@ class _Parser:
         self._expect(")", ", or )")
         return In(column, tuple(values))
 
-    def _between(self, column: str) -> Where:
+    def _between(self, column: str) -> Filter:
         self._next += 1
         low = self._value(column)
         self._expect("and", "and with the upper end")
@@ -273,10 +273,10 @@ class _Parser:
 
     def _count(self) -> None:
         self._values += 1
-        if self._values > MOST_VALUES:
+        if self._values > MAX_VALUES:
             raise _wrong(
                 self._token.place,
-                f"the filter has more than {MOST_VALUES} values: ask for less at once",
+                f"the filter has more than {MAX_VALUES} values: ask for less at once",
             )
 
     def _accept(self, word: str) -> bool:

@@ -22,9 +22,9 @@ _OPERATORS: Mapping[str, Callable[[Parameter, Parameter], bool]] = {
 _AFTER_ALL = "~"  # sorts after whatever may follow the beginning of an ISO date
 
 
-class Where(ABC):
-    """A condition on photos, made by `parse_where` and `where_all`; ``str`` of it is a text that is
-    parsed to an equal tree.
+class Filter(ABC):
+    """A condition on photos, made by `parse_filter` and `filter_all`; ``str`` of it is a text that
+    is parsed to an equal tree.
     """
 
     __slots__ = ()
@@ -51,7 +51,7 @@ class Where(ABC):
         return self.truth(row) is True
 
 
-class ColumnTest(Where):
+class ColumnTest(Filter):
     """A condition on one column."""
 
     __slots__ = ()
@@ -193,10 +193,10 @@ class IsNull(ColumnTest):
 
 
 @dataclass(frozen=True, slots=True)
-class Not(Where):
+class Not(Filter):
     """The opposite of a condition; of neither true nor false it is neither."""
 
-    part: Where
+    part: Filter
 
     def sql(self) -> SQL:
         condition, values = self.part.sql()
@@ -215,10 +215,10 @@ class Not(Where):
 
 
 @dataclass(frozen=True, slots=True)
-class And(Where):
+class And(Filter):
     """All of two or more conditions."""
 
-    parts: tuple[Where, ...]
+    parts: tuple[Filter, ...]
 
     def sql(self) -> SQL:
         return _joined(" AND ", self.parts)
@@ -232,10 +232,10 @@ class And(Where):
 
 
 @dataclass(frozen=True, slots=True)
-class Or(Where):
+class Or(Filter):
     """At least one of two or more conditions."""
 
-    parts: tuple[Where, ...]
+    parts: tuple[Filter, ...]
 
     def sql(self) -> SQL:
         return _joined(" OR ", self.parts)
@@ -248,7 +248,7 @@ class Or(Where):
         return " or ".join(map(_inner, self.parts))
 
 
-def _joined(word: str, parts: Sequence[Where]) -> SQL:
+def _joined(word: str, parts: Sequence[Filter]) -> SQL:
     # SQLite's parser holds 100 open words: with the deepest part first, a level of nesting holds
     # one
     made = [part.sql() for part in sorted(parts, key=_depth, reverse=True)]
@@ -257,14 +257,14 @@ def _joined(word: str, parts: Sequence[Where]) -> SQL:
     )
 
 
-def _depth(part: Where) -> int:
-    below: Iterable[Where] = (
+def _depth(part: Filter) -> int:
+    below: Iterable[Filter] = (
         part.parts if isinstance(part, And | Or) else (part.part,) if isinstance(part, Not) else ()
     )
     return max((1 + _depth(inner) for inner in below), default=0)
 
 
-def _inner(part: Where) -> str:
+def _inner(part: Filter) -> str:
     return f"({part})" if isinstance(part, And | Or) else str(part)
 
 

@@ -2,30 +2,30 @@
 
 from vitsearch.index.availability import faiss_is_here, gpus
 from vitsearch.index.base import Candidates, VectorIndex
-from vitsearch.index.candidates import Fresh, propose
+from vitsearch.index.candidates import UnindexedVectors, propose
 from vitsearch.index.exact import ExactIndex
 from vitsearch.index.manifest import Manifest, Measured
 from vitsearch.index.recall import Sample, keep_tuning, make_sample, measure, tune
 from vitsearch.index.snapshot import (
-    Shadow,
-    build_shadow,
+    IndexSnapshot,
+    build_snapshot,
     check_recipe,
     manifest_stamp,
-    open_shadow,
-    remove_shadow,
-    verify_shadow,
+    open_snapshot,
+    remove_snapshot,
+    verify_snapshot,
 )
 
 __all__ = [
     "Candidates",
     "ExactIndex",
-    "Fresh",
+    "IndexSnapshot",
     "Manifest",
     "Measured",
     "Sample",
-    "Shadow",
+    "UnindexedVectors",
     "VectorIndex",
-    "build_shadow",
+    "build_snapshot",
     "check_recipe",
     "faiss_is_here",
     "gpus",
@@ -33,9 +33,9 @@ __all__ = [
     "make_sample",
     "manifest_stamp",
     "measure",
-    "open_shadow",
+    "open_snapshot",
     "propose",
-    "remove_shadow",
+    "remove_snapshot",
     "tune",
-    "verify_shadow",
+    "verify_snapshot",
 ]

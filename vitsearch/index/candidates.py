@@ -8,7 +8,7 @@ import numpy as np
 
 from vitsearch.arrays import Halves, Ids, Vectors, cosine_scores, top_k
 from vitsearch.index.exact import ExactIndex
-from vitsearch.index.snapshot import Shadow
+from vitsearch.index.snapshot import IndexSnapshot
 
 FEW = 10_000  # rows that a filter leaves which are compared one by one whatever the index
 BLOCK = 65_536  # rows taken out of the mapped file at a time
@@ -17,7 +17,7 @@ SELECTIVE = 0.05
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fresh:
+class UnindexedVectors:
     """The vectors that no index has yet: ``(n,)`` ids and ``(n, dim)`` float16 rows."""
 
     ids: Ids
@@ -27,12 +27,12 @@ class Fresh:
         return len(self.ids)
 
     @classmethod
-    def none(cls, dim: int) -> "Fresh":
+    def none(cls, dim: int) -> "UnindexedVectors":
         """Return no vectors."""
         return cls(np.empty(0, dtype=np.int64), np.empty((0, dim), dtype=np.float16))
 
     @classmethod
-    def of(cls, batches: Iterable[tuple[Ids, Halves]], dim: int) -> "Fresh":
+    def of(cls, batches: Iterable[tuple[Ids, Halves]], dim: int) -> "UnindexedVectors":
         """Return the vectors of some batches."""
         parts = list(batches)
         return (
@@ -55,8 +55,8 @@ class Proposal(NamedTuple):
 
 
 def propose(
-    shadows: Sequence[Shadow],
-    fresh: Fresh,
+    snapshots: Sequence[IndexSnapshot],
+    fresh: UnindexedVectors,
     queries: Vectors,
     wanted: int,
     *,
@@ -72,15 +72,17 @@ def propose(
     """
     sources = [_of_fresh(fresh, queries, wanted, allowed)]
     newer = fresh.ids
-    for shadow in reversed(shadows):
-        found = _of_shadow(shadow, queries, wanted, allowed)
+    for snapshot in reversed(snapshots):
+        found = _of_shadow(snapshot, queries, wanted, allowed)
         sources.append([Proposal(ids[~is_among(ids, newer)], more) for ids, more in found])
-        if shadow is not shadows[0]:
-            newer = np.union1d(newer, shadow.ids)
+        if snapshot is not snapshots[0]:
+            newer = np.union1d(newer, snapshot.ids)
     return [list(of_query) for of_query in zip(*sources, strict=True)]
 
 
-def _of_fresh(fresh: Fresh, queries: Vectors, wanted: int, allowed: Ids | None) -> list[Proposal]:
+def _of_fresh(
+    fresh: UnindexedVectors, queries: Vectors, wanted: int, allowed: Ids | None
+) -> list[Proposal]:
     ids, rows = fresh.ids, fresh.rows
     if allowed is not None:
         inside = is_among(ids, allowed)
@@ -92,64 +94,68 @@ def _of_fresh(fresh: Fresh, queries: Vectors, wanted: int, allowed: Ids | None) 
 
 
 def _of_shadow(
-    shadow: Shadow, queries: Vectors, wanted: int, allowed: Ids | None
+    snapshot: IndexSnapshot, queries: Vectors, wanted: int, allowed: Ids | None
 ) -> list[Proposal]:
-    reach = wanted if shadow.recipe.is_exact else wanted * shadow.recipe.overfetch
+    reach = wanted if snapshot.recipe.is_exact else wanted * snapshot.recipe.overfetch
     if allowed is None:
         return [
-            _cut(shadow, ids, query, wanted, of=len(shadow))
-            for ids, query in zip(_of_all(shadow, queries, reach), queries, strict=True)
+            _cut(snapshot, ids, query, wanted, of=len(snapshot))
+            for ids, query in zip(_of_all(snapshot, queries, reach), queries, strict=True)
         ]
-    places = places_of(shadow.ids, allowed)
-    found = (_of_some(shadow, query, reach, places=places, allowed=allowed) for query in queries)
+    places = places_of(snapshot.ids, allowed)
+    found = (_of_some(snapshot, query, reach, places=places, allowed=allowed) for query in queries)
     return [
-        _cut(shadow, ids, query, wanted, of=len(places))
+        _cut(snapshot, ids, query, wanted, of=len(places))
         for ids, query in zip(found, queries, strict=True)
     ]
 
 
-def _cut(shadow: Shadow, ids: Ids, query: Vectors, wanted: int, *, of: int) -> Proposal:
+def _cut(snapshot: IndexSnapshot, ids: Ids, query: Vectors, wanted: int, *, of: int) -> Proposal:
     """Return the best of an index's candidates by its rows, which cost less to read here than in
     the database.
     """
     if len(ids) > wanted:
-        scores = cosine_scores(shadow.vectors[np.searchsorted(shadow.ids, ids)], query)
+        scores = cosine_scores(snapshot.vectors[np.searchsorted(snapshot.ids, ids)], query)
         ids = ids[top_k(scores, wanted)]
     return Proposal(ids, len(ids) < of)
 
 
-def _of_all(shadow: Shadow, queries: Vectors, wanted: int) -> list[Ids]:
-    found = [best.ids for best in shadow.search_batch(queries, wanted)]
+def _of_all(snapshot: IndexSnapshot, queries: Vectors, wanted: int) -> list[Ids]:
+    found = [best.ids for best in snapshot.search_batch(queries, wanted)]
     # lists that were not read, a graph in pieces: only the rows reach every photo
-    short = [place for place, ids in enumerate(found) if len(ids) < min(wanted, len(shadow))]
+    short = [place for place, ids in enumerate(found) if len(ids) < min(wanted, len(snapshot))]
     if short:
-        exact = ExactIndex(shadow.vectors, shadow.ids).search_batch(queries[short], wanted)
+        exact = ExactIndex(snapshot.vectors, snapshot.ids).search_batch(queries[short], wanted)
         for place, best in zip(short, exact, strict=True):
             found[place] = best.ids
     return found
 
 
-def _of_some(shadow: Shadow, query: Vectors, wanted: int, *, places: Ids, allowed: Ids) -> Ids:
+def _of_some(
+    snapshot: IndexSnapshot, query: Vectors, wanted: int, *, places: Ids, allowed: Ids
+) -> Ids:
     """Return the best of the rows at some places: by the index where they are many, else by
     comparing each of them.
     """
-    share = len(places) / max(1, len(shadow))
+    share = len(places) / max(1, len(snapshot))
     if len(places) > FEW and share >= SELECTIVE and wanted < len(places) / 8:
         reach = int(wanted / share * 1.25) + 1
-        known = shadow.search(query, reach).ids
+        known = snapshot.search(query, reach).ids
         known = known[is_among(known, allowed)]
         if len(known) >= wanted:
             return known[:wanted]
-    return _exact_among(shadow, places, query, wanted)
+    return _exact_among(snapshot, places, query, wanted)
 
 
-def _exact_among(shadow: Shadow, places: Ids, query: Vectors, wanted: int) -> Ids:
-    if len(places) == len(shadow):
-        return ExactIndex(shadow.vectors, shadow.ids).search(query, wanted).ids
+def _exact_among(snapshot: IndexSnapshot, places: Ids, query: Vectors, wanted: int) -> Ids:
+    if len(places) == len(snapshot):
+        return ExactIndex(snapshot.vectors, snapshot.ids).search(query, wanted).ids
     ids, scores = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
     for start in range(0, len(places), BLOCK):
         some = places[start : start + BLOCK]
-        best = ExactIndex(shadow.vectors[some], np.asarray(shadow.ids)[some]).search(query, wanted)
+        best = ExactIndex(snapshot.vectors[some], np.asarray(snapshot.ids)[some]).search(
+            query, wanted
+        )
         ids, scores = np.concatenate([ids, best.ids]), np.concatenate([scores, best.scores])
         kept = top_k(scores, wanted)
         ids, scores = ids[kept], scores[kept]

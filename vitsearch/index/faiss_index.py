@@ -11,7 +11,7 @@ import faiss as _faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from vitsearch.arrays import Halves, Ids, Vectors, let_go, unit_rows
+from vitsearch.arrays import Halves, Ids, Vectors, drop_pages, unit_rows
 from vitsearch.errors import RecipeError
 from vitsearch.index.base import LISTS, Candidates, query_rows
 from vitsearch.index.recipe import Recipe, training_rows
@@ -21,7 +21,7 @@ from vitsearch.index.recipe import Recipe, training_rows
 faiss: Any = _faiss  # its type stubs lack half of what is used here
 
 
-def shareable_lists(index: Any) -> Any:
+def parallel_ivf(index: Any) -> Any:
     """Return an index of inverted lists that several threads may search for one query, None for any
     other.
 
@@ -87,7 +87,7 @@ class FaissIndex:
     def __init__(self, index: Any, *, search: Mapping[str, float] | None = None) -> None:
         self._index = index
         self.dim: int = index.d
-        self._lists = shareable_lists(index)
+        self._lists = parallel_ivf(index)
         _set_search_parameters(index, search or {})
 
     def __len__(self) -> int:
@@ -282,7 +282,7 @@ def _sample(vectors: Halves, size: int) -> Vectors:
     sample = np.empty((len(chosen), vectors.shape[1]), dtype=np.float32)
     for start, end in _blocks(len(chosen), vectors.shape[1]):
         sample[start:end] = unit_rows(vectors[chosen[start:end]])
-        let_go(vectors)
+        drop_pages(vectors)
     return sample
 
 
@@ -318,7 +318,7 @@ def add(index: Any, vectors: Halves, ids: Ids) -> None:
             index.add_with_ids(
                 unit_rows(vectors[start:end]), np.ascontiguousarray(ids[start:end], dtype=np.int64)
             )
-            let_go(vectors)
+            drop_pages(vectors)
 
 
 def _threads_for(index: Any) -> contextlib.AbstractContextManager[None]:

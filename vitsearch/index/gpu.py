@@ -19,8 +19,8 @@ from vitsearch.index.recipe import Recipe
 
 faiss: Any = _faiss  # its type stubs lack what only a FAISS for GPUs has
 
-MOST = 2048  # results, and lists read, that FAISS has GPU kernels for
-MOST_OF_GRAPH = 512  # results that CAGRA finds in one go
+MAX_RESULTS = 2048  # results, and lists read, that FAISS has GPU kernels for
+MAX_GRAPH_SHARE = 512  # results that CAGRA finds in one go
 CODE_BYTES = frozenset(
     {1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96}
 )  # of product-quantised vectors
@@ -77,7 +77,7 @@ class GpuIndex:
             count <= 0
             or not len(rows)
             or rows.shape[1:] != (self.dim,)
-            or count > (MOST_OF_GRAPH if self._graph else MOST)
+            or count > (MAX_GRAPH_SHARE if self._graph else MAX_RESULTS)
         ):
             return self._index.search_batch(rows, k)
         try:
@@ -92,7 +92,7 @@ class GpuIndex:
             return {}
         parameters = faiss.SearchParametersCagra()
         parameters.itopk_size = min(
-            MOST_OF_GRAPH, -32 * (-max(count, self._index.ef_search()) // 32)
+            MAX_GRAPH_SHARE, -32 * (-max(count, self._index.ef_search()) // 32)
         )  # a multiple of 32
         return {"params": parameters}
 
@@ -127,7 +127,7 @@ class ExactByGpu:
         RecipeError where the GPU's memory is full.
         """
         reach = 2 * k + 64
-        if k <= 0 or min(reach, len(self)) > MOST:
+        if k <= 0 or min(reach, len(self)) > MAX_RESULTS:
             return self._index.search_batch(queries, k)
         proposed = self._copy.search_batch(unit_rows(queries), reach)
         return [
@@ -144,7 +144,7 @@ class ExactByGpu:
         all_known = len(ids) == len(self)
         if all_known or (len(best) == k and scores[best[-1]] > proposed.scores[-1] + ROUNDING):
             return Candidates(scores[best], ids[best])
-        if min(4 * reach, len(self)) > MOST:
+        if min(4 * reach, len(self)) > MAX_RESULTS:
             return self._index.search(query, k)
         more = self._copy.search(unit_rows(query[None])[0], 4 * reach)
         return self._decided(query, more, k, 4 * reach)
@@ -207,9 +207,9 @@ def refusal(inner: Any) -> str | None:
         faiss.IndexIVFPQ,
     ):
         return f"FAISS has no {kind.__name__} on a GPU"
-    if isinstance(inner, faiss.IndexIVF) and inner.nprobe > MOST:
+    if isinstance(inner, faiss.IndexIVF) and inner.nprobe > MAX_RESULTS:
         return (
-            f"a GPU reads at most {MOST} lists, and this index is searched with nprobe "
+            f"a GPU reads at most {MAX_RESULTS} lists, and this index is searched with nprobe "
             f"{inner.nprobe}"
         )
     if kind is faiss.IndexIVFPQ and (inner.pq.M not in CODE_BYTES or inner.pq.nbits != 8):

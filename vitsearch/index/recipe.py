@@ -16,7 +16,7 @@ from vitsearch.errors import RecipeError
 # an installed wheel carries the recipes inside the package, a checkout has them beside it
 _PACKAGE = Path(__file__).parent.parent
 _PLACES = (_PACKAGE / "recipes_data", _PACKAGE.parent / "indexes" / "recipes")
-_MOST_LISTS = (
+_MAX_LISTS = (
     4096  # beyond, giving each row its list takes most of the building, and searches hardly gain
 )
 _POINTS_PER_LIST = (
@@ -175,7 +175,7 @@ def auto_lists(count: int) -> int:
     """Return how many inverted lists suit ``count`` rows: twice the square root, 39 rows or more
     for each, and at most 4,096.
     """
-    return max(1, min(round(2 * math.sqrt(count)), count // _POINTS_PER_LIST, _MOST_LISTS))
+    return max(1, min(round(2 * math.sqrt(count)), count // _POINTS_PER_LIST, _MAX_LISTS))
 
 
 def pq_bytes(dim: int) -> int:

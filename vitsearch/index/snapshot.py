@@ -40,7 +40,7 @@ _TRIES = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Shadow:
+class IndexSnapshot:
     """An open index folder: its manifest, its memory-mapped rows in order of id, and the index over
     them.
 
@@ -98,7 +98,7 @@ def manifest_stamp(folder: Path) -> tuple[int, int, int] | None:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def build_shadow(
+def build_snapshot(
     folder: Path,
     batches: Iterable[tuple[Ids, Halves]],
     *,
@@ -148,12 +148,14 @@ def build_shadow(
         raise
 
 
-def remove_shadow(folder: Path) -> None:
+def remove_snapshot(folder: Path) -> None:
     """Remove an index folder where there is one."""
     _remove(folder)
 
 
-def open_shadow(folder: Path, *, device: str = "cpu", tell: Tell = lambda _: None) -> Shadow:
+def open_snapshot(
+    folder: Path, *, device: str = "cpu", tell: Tell = lambda _: None
+) -> IndexSnapshot:
     """Return the index folder, opened read-only and memory-mapped.
 
     ``device`` is where its index is searched: "cpu", "cuda", "cuda:1", or "auto" for a GPU where
@@ -164,31 +166,33 @@ def open_shadow(folder: Path, *, device: str = "cpu", tell: Tell = lambda _: Non
     for _ in range(_TRIES):
         stamp = manifest_stamp(folder)
         try:
-            shadow: Shadow | IndexDamaged = _open(folder)
+            snapshot: IndexSnapshot | IndexDamaged = _open(folder)
         except IndexDamaged as error:
-            shadow = error
+            snapshot = error
         except OSError as error:  # gone between the check and the opening
-            shadow = damaged(Path(error.filename or folder), f"cannot be opened: {error.strerror}")
+            snapshot = damaged(
+                Path(error.filename or folder), f"cannot be opened: {error.strerror}"
+            )
         if manifest_stamp(folder) == stamp and (stamp or not _beside(folder, "old").exists()):
             break
         time.sleep(0.002)  # a build is putting a new folder in its place
-    if isinstance(shadow, IndexDamaged):
-        raise shadow
+    if isinstance(snapshot, IndexDamaged):
+        raise snapshot
     index = on_device(
-        shadow.index,
-        shadow.recipe,
+        snapshot.index,
+        snapshot.recipe,
         device=device,
-        vectors=shadow.vectors,
-        ids=shadow.ids,
+        vectors=snapshot.vectors,
+        ids=snapshot.ids,
         tell=tell,
     )
-    return replace(shadow, index=index)
+    return replace(snapshot, index=index)
 
 
-def verify_shadow(folder: Path, *, whole: bool = True) -> Manifest:
+def verify_snapshot(folder: Path, *, whole: bool = True) -> Manifest:
     """Check the files of an index folder without opening the index, and return its manifest.
 
-    Every byte is read where ``whole`` is set, else what `open_shadow` reads. Raises IndexDamaged.
+    Every byte is read where ``whole`` is set, else what `open_snapshot` reads. Raises IndexDamaged.
     """
     manifest = read_manifest(folder)
     _check_files(folder, manifest, whole=whole)
@@ -220,14 +224,14 @@ def check_recipe(recipe: Recipe, dim: int) -> None:
     check_factory(recipe, dim)
 
 
-def _open(folder: Path) -> Shadow:
-    manifest = verify_shadow(folder, whole=False)
+def _open(folder: Path) -> IndexSnapshot:
+    manifest = verify_snapshot(folder, whole=False)
     ids = _mapped(folder / IDS, np.dtype("<i8"), (manifest.count,))
     vectors = _mapped(folder / VECTORS, np.dtype("<f2"), (manifest.count, manifest.dim))
     exact = ExactIndex(vectors, ids)
     if FAISS not in manifest.files:
         missing = manifest.count and not manifest.recipe.is_exact
-        return Shadow(
+        return IndexSnapshot(
             manifest,
             ids,
             vectors,
@@ -235,7 +239,7 @@ def _open(folder: Path) -> Shadow:
             "index.faiss was not built; the search is exact" if missing else None,
         )
     index, problem = _open_faiss(folder, manifest)
-    return Shadow(
+    return IndexSnapshot(
         manifest, ids, vectors, index or exact, None if manifest.recipe.is_exact else problem
     )
 

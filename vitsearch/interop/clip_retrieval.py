@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from vitsearch.collection import Collection
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError
-from vitsearch.interop.importer import ImportOptions, ImportReport, OnProgress, take_in
+from vitsearch.interop.importer import ImportOptions, ImportReport, OnProgress, import_vectors
 from vitsearch.interop.manifest import PASSPORT, passport_of, read_passport, write_passport
 from vitsearch.interop.rows import Block, Source, photo_blocks
 from vitsearch.interop.target import written_aside
@@ -93,7 +93,7 @@ def import_clip_retrieval(
     collection is as it was.
     """
     source = read_clip_retrieval(Path(folder))
-    return take_in(
+    return import_vectors(
         source, photos, collection=collection, encoder=encoder, options=options, progress=progress
     )
 
@@ -105,11 +105,11 @@ def read_clip_retrieval(folder: Path) -> Source:
     _need_parquet()
     from vitsearch.interop.parquet import count_rows
 
-    passport = read_passport(folder)
+    manifest = read_passport(folder)
     pairs = _pairs(folder)
-    count, dim = 0, passport.dim if passport else 0
+    count, dim = 0, manifest.dim if manifest else 0
     for npy, parquet in pairs:
-        vectors, rows = _mapped(npy), count_rows(parquet, own=passport is not None)
+        vectors, rows = _mapped(npy), count_rows(parquet, own=manifest is not None)
         if len(vectors) != rows:
             raise CollectionError(
                 f"{npy} holds {len(vectors):,} vectors, {parquet.name} {rows:,} rows: which is "
@@ -124,7 +124,7 @@ def read_clip_retrieval(folder: Path) -> Source:
             )
         count += rows
     return Source(
-        str(folder), count, dim, passport, lambda: _blocks(pairs, own=passport is not None)
+        str(folder), count, dim, manifest, lambda: _blocks(pairs, own=manifest is not None)
     )
 
 

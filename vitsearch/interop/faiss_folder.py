@@ -18,7 +18,7 @@ from vitsearch.collection import Collection
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError, RecipeError
 from vitsearch.index.recipe import Recipe, load_recipe
-from vitsearch.interop.importer import ImportOptions, ImportReport, OnProgress, take_in
+from vitsearch.interop.importer import ImportOptions, ImportReport, OnProgress, import_vectors
 from vitsearch.interop.manifest import PASSPORT, passport_of, read_passport, write_passport
 from vitsearch.interop.rows import Block, Row, Source, photo_blocks
 from vitsearch.interop.target import written_aside
@@ -88,7 +88,7 @@ def import_faiss(
     themselves. FAISS trusts what it reads: import only what you would also run.
     """
     source = read_faiss_folder(Path(folder))
-    return take_in(
+    return import_vectors(
         source, photos, collection=collection, encoder=encoder, options=options, progress=progress
     )
 
@@ -100,7 +100,7 @@ def read_faiss_folder(folder: Path) -> Source:
     _need_faiss()
     from vitsearch.interop.faiss_rows import StoredRows
 
-    passport = read_passport(folder)
+    manifest = read_passport(folder)
     stored = StoredRows(_index_file(folder))
     rows = _rows(folder)
     ids = stored.ids.tolist()
@@ -118,7 +118,7 @@ def read_faiss_folder(folder: Path) -> Source:
             yield [rows[photo_id] for photo_id in ids[start : start + len(vectors)]], vectors
             start += len(vectors)
 
-    return Source(str(folder), len(stored), stored.dim, passport, blocks)
+    return Source(str(folder), len(stored), stored.dim, manifest, blocks)
 
 
 def _line(photo: Photo) -> str:

@@ -11,19 +11,24 @@ from pathlib import Path
 import numpy as np
 
 from vitsearch.arrays import Halves, Vectors, unit_rows
-from vitsearch.collection.config import Settings, check_fingerprint, collection_folder, photo_root
+from vitsearch.collection.config import (
+    CollectionConfig,
+    check_fingerprint,
+    collection_folder,
+    photo_root,
+)
 from vitsearch.collection.store import PhotoStore
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.identity import check_golden, golden_vectors
 from vitsearch.errors import CollectionError, EncoderError, EncoderMismatch, PhotoError
-from vitsearch.interop.manifest import Passport
+from vitsearch.interop.manifest import ExportManifest
 from vitsearch.interop.matching import MISSING, OUTSIDE, Places, places_in
 from vitsearch.interop.rows import Row, Source, stored_halves, usable
 from vitsearch.interop.target import known_settings, open_target, put_golden
 from vitsearch.photos import (
     decode,
-    map_ahead,
+    prefetch_map,
     read_bytes_and_fingerprint,
     read_photo,
 )
@@ -106,7 +111,7 @@ def _cosines(
 def chosen_encoder(
     source: Source,
     folder: Path,
-    settings: Settings | None,
+    settings: CollectionConfig | None,
     *,
     encoder: str | ImageEncoder | None,
     device: str,
@@ -117,17 +122,17 @@ def chosen_encoder(
     Raises EncoderError where none is named, and EncoderMismatch unless it fits the source and the
     collection.
     """
-    passport = source.passport
-    if passport and settings and passport.encoder_fingerprint != settings.encoder_fingerprint:
+    manifest = source.manifest
+    if manifest and settings and manifest.encoder_fingerprint != settings.encoder_fingerprint:
         raise EncoderMismatch(
-            f"{source.name} was made with {passport.encoder} (fingerprint "
-            f"{passport.encoder_fingerprint[:8]}), {folder} with "
+            f"{source.name} was made with {manifest.encoder} (fingerprint "
+            f"{manifest.encoder_fingerprint[:8]}), {folder} with "
             f"{settings.encoder} ({settings.encoder_fingerprint[:8]}): import into another "
             "--collection DIR"
         )
-    chosen = encoder or (passport or settings or _Unnamed(source.name)).encoder
+    chosen = encoder or (manifest or settings or _Unnamed(source.name)).encoder
     if isinstance(chosen, str):
-        said = passport or settings
+        said = manifest or settings
         chosen = load_encoder(
             chosen, device, said.dtype if said and said.encoder == chosen else "auto"
         )
@@ -139,8 +144,8 @@ def chosen_encoder(
         )
     if settings:
         check_fingerprint(folder, settings, chosen)
-    if passport:
-        _check_passport(source.name, passport, chosen)
+    if manifest:
+        _check_passport(source.name, manifest, chosen)
     return chosen
 
 
@@ -159,15 +164,15 @@ class _Unnamed:
         )
 
 
-def _check_passport(source: str, passport: Passport, encoder: ImageEncoder) -> None:
-    if encoder.fingerprint != passport.encoder_fingerprint:
+def _check_passport(source: str, manifest: ExportManifest, encoder: ImageEncoder) -> None:
+    if encoder.fingerprint != manifest.encoder_fingerprint:
         raise EncoderMismatch(
-            f"{source} was made with {passport.encoder} (fingerprint "
-            f"{passport.encoder_fingerprint[:8]}), not with this {encoder.name} "
+            f"{source} was made with {manifest.encoder} (fingerprint "
+            f"{manifest.encoder_fingerprint[:8]}), not with this {encoder.name} "
             f"({encoder.fingerprint[:8]}): use that encoder and version"
         )
-    if passport.golden:
-        check_golden(encoder, passport.golden_vectors())
+    if manifest.golden:
+        check_golden(encoder, manifest.golden_vectors())
 
 
 # -- Vectors of somebody else into a collection ----------------------------------------------------
@@ -227,7 +232,7 @@ class ImportReport:
 
 
 @dataclass(slots=True)
-class Tally:
+class ImportCounts:
     """What has become of the rows so far, and the first problems by path and reason."""
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -261,7 +266,7 @@ class Tally:
         )
 
 
-def take_in(
+def import_vectors(
     source: Source,
     photos: str | os.PathLike[str],
     *,
@@ -285,7 +290,7 @@ def take_in(
     sample = _sample(source, places, options.check)
     checked, differing = check_vectors(chosen, sample, root)
     golden = golden_vectors(chosen)
-    tally = Tally()
+    tally = ImportCounts()
     with open_target(root, folder, chosen) as store:
         with store.writing():
             put_golden(store, folder, golden)
@@ -302,7 +307,7 @@ def take_in(
     return tally.report(checked, total)
 
 
-def _keep_failures(source: Source, places: Places, store: PhotoStore, tally: Tally) -> None:
+def _keep_failures(source: Source, places: Places, store: PhotoStore, tally: ImportCounts) -> None:
     """Store why files of the folder could not be read, where they have the same size and are no
     photos of the collection.
     """
@@ -317,7 +322,7 @@ def _keep_failures(source: Source, places: Places, store: PhotoStore, tally: Tal
             tally.counts["failed"] += 1
 
 
-def _first(tally: Tally) -> str:
+def _first(tally: ImportCounts) -> str:
     return ", ".join(f"{path!r} {reason}" for path, reason in tally.problems[:2])
 
 
@@ -325,7 +330,7 @@ def _sample(source: Source, places: Places, size: int) -> list[Candidate]:
     """Return ``size`` rows that have a photo, drawn evenly with a fixed seed (Vitter, 1985,
     algorithm R), having read all of the source.
     """
-    tally = Tally()
+    tally = ImportCounts()
     drawn: list[Candidate] = []
     random = np.random.default_rng(_SEED)
     for seen, one in enumerate(_matched(source, places, tally, lambda done, count: None), start=1):
@@ -344,7 +349,7 @@ def _sample(source: Source, places: Places, size: int) -> list[Candidate]:
 
 
 def _matched(
-    source: Source, places: Places, tally: Tally, progress: OnProgress
+    source: Source, places: Places, tally: ImportCounts, progress: OnProgress
 ) -> Iterator[Candidate]:
     """Yield the rows that have a photo and a usable vector, and count the others."""
     done = 0
@@ -377,14 +382,16 @@ class _Read:
 class _Intake:
     """One import, inside its transaction."""
 
-    def __init__(self, root: Path, store: PhotoStore, tally: Tally, differing: set[str]) -> None:
+    def __init__(
+        self, root: Path, store: PhotoStore, tally: ImportCounts, differing: set[str]
+    ) -> None:
         self.root, self.store, self.tally, self.differing = root, store, tally, differing
         self.known = {path: (size, mtime) for path, size, mtime in store.stats()}
 
     def run(self, candidates: Iterator[Candidate], workers: int) -> None:
         """Read the photos ahead in threads, and store them in order."""
         generation, labels = self.store.generation() + 1, []
-        for read in map_ahead(self._read, candidates, workers=workers, ahead=4 * workers):
+        for read in prefetch_map(self._read, candidates, workers=workers, buffer=4 * workers):
             label = self._keep(read, generation)
             labels += [label] if label else []
         self.store.put_labels(labels)

@@ -17,7 +17,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Passport:
+class ExportManifest:
     """Which encoder made the vectors of a folder.
 
     ``golden`` holds its vectors of the golden picture and, where it reads text, of the golden
@@ -38,15 +38,15 @@ class Passport:
         return np.array(self.golden, dtype=np.float32).reshape(-1, self.dim)
 
 
-def passport_of(collection: Collection, layout: str, photos: int) -> Passport:
+def passport_of(collection: Collection, layout: str, photos: int) -> ExportManifest:
     """Return what a folder of ``photos`` vectors of this collection says of its encoder."""
-    settings, stored = collection.settings, collection.store.fact("golden")
+    settings, stored = collection.settings, collection.store.get_meta("golden")
     golden = (
         np.frombuffer(stored, dtype="<f4").reshape(-1, settings.dim)
         if isinstance(stored, bytes)
         else np.empty((0, settings.dim))
     )
-    return Passport(
+    return ExportManifest(
         layout,
         photos,
         settings.encoder,
@@ -57,14 +57,14 @@ def passport_of(collection: Collection, layout: str, photos: int) -> Passport:
     )
 
 
-def write_passport(folder: Path, passport: Passport) -> None:
+def write_passport(folder: Path, manifest: ExportManifest) -> None:
     """Write ``vitsearch.json`` into a folder that is not in its place yet."""
     (folder / PASSPORT).write_text(
-        json.dumps(asdict(passport), ensure_ascii=True) + "\n", encoding="ascii"
+        json.dumps(asdict(manifest), ensure_ascii=True) + "\n", encoding="ascii"
     )
 
 
-def read_passport(folder: Path) -> Passport | None:
+def read_passport(folder: Path) -> ExportManifest | None:
     """Return what a folder says of its encoder, None where it says nothing; raises CollectionError
     for a damaged or newer file.
     """
@@ -85,14 +85,14 @@ def read_passport(folder: Path) -> Passport | None:
         raise CollectionError(
             f"{file} is damaged ({problem}): export again, or delete it and name the encoder"
         )
-    return Passport(**{field.name: stored[field.name] for field in fields(Passport)})
+    return ExportManifest(**{field.name: stored[field.name] for field in fields(ExportManifest)})
 
 
 def _problem(stored: Any) -> str | None:
     if not isinstance(stored, dict):
         return "not an object"
     types = {"photos": int, "dim": int, "format": int, "golden": list}
-    for name in (field.name for field in fields(Passport)):
+    for name in (field.name for field in fields(ExportManifest)):
         if not isinstance(stored.get(name), types.get(name, str)) or isinstance(stored[name], bool):
             return f"{name!r} is missing or of the wrong type"
     if stored["format"] != FORMAT or stored["dim"] < 1:

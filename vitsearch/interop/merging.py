@@ -38,11 +38,11 @@ def merge(
     """Copy the photos of one collection, with vectors and labels, into another whose photo folder
     is the same or holds the source's.
 
-    Paths become relative to the target's folder. Where both have a path with different content, the
-    file that was changed last wins. All is stored in one transaction; the next `vitsearch index`
-    builds the index of the target, which finds the new photos meanwhile. Raises EncoderMismatch for
-    another encoder, CollectionLocked, and CollectionError for folders that do not lie in each
-    other.
+    Paths become relative to the target's folder. Where both have a path with different content,
+    the file that was changed last wins. All is stored in one transaction; the next `vitsearch
+    index` builds the index of the target, which finds the new photos meanwhile. Raises
+    EncoderMismatch for another encoder, CollectionLocked, and CollectionError for folders that do
+    not lie in each other.
     """
     prefix = _prefix(source, target)
     _check_encoder(source, target)

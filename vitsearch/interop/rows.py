@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vitsearch.arrays import Halves
 from vitsearch.collection.store import PhotoStore
 from vitsearch.errors import CollectionError
-from vitsearch.interop.manifest import Passport
+from vitsearch.interop.manifest import ExportManifest
 from vitsearch.types import Found, Photo
 
 BLOCK = 4096  # rows held at a time
@@ -45,7 +45,7 @@ class Source:
     name: str
     count: int
     dim: int
-    passport: Passport | None
+    manifest: ExportManifest | None
     blocks: Callable[[], Iterator[Block]]
     failures: Callable[[], Iterator[tuple[Found, str]]] = lambda: iter(())
 

@@ -23,14 +23,14 @@ from vitsearch.encoders.identity import golden_vectors
 from vitsearch.errors import CollectionError
 from vitsearch.interop.importer import (
     BAD_VECTOR,
+    ImportCounts,
     ImportOptions,
     ImportReport,
     OnProgress,
-    Tally,
     chosen_encoder,
-    take_in,
+    import_vectors,
 )
-from vitsearch.interop.manifest import PASSPORT, Passport, passport_of
+from vitsearch.interop.manifest import PASSPORT, ExportManifest, passport_of
 from vitsearch.interop.matching import OUTSIDE, Places
 from vitsearch.interop.rows import Block, Row, Source, photo_blocks, stored_halves, usable
 from vitsearch.interop.target import known_settings, open_target, put_golden, written_aside
@@ -69,7 +69,7 @@ def photo_place(manifest: Manifest, folder: Path) -> Path:
     return folder
 
 
-def take_at_word(
+def import_without_photos(
     shards: "ShardSet",
     source: Source,
     folder: Path,
@@ -87,12 +87,12 @@ def take_at_word(
     chosen = chosen_encoder(
         source, folder, known_settings(folder, root), encoder=encoder, device=options.device
     )
-    golden, tally = golden_vectors(chosen), Tally()
+    golden, tally = golden_vectors(chosen), ImportCounts()
     with open_target(root, folder, chosen) as store:
         record_decoding(store, Decoding(MAX_PIXELS, shards.manifest.decoding == "exact"))
         with store.writing():
             put_golden(store, folder, golden)
-            taking = _Taking(store, root, tally)
+            taking = _Import(store, root, tally)
             _take_rows(shards, source.count, taking, progress)
             taking.take_failures(source)
             if not sum(tally.counts[kind] for kind in ("imported", "unchanged", "failed")):
@@ -107,7 +107,7 @@ def take_at_word(
     return tally.report(0, total)
 
 
-def _take_rows(shards: "ShardSet", count: int, taking: "_Taking", progress: OnProgress) -> None:
+def _take_rows(shards: "ShardSet", count: int, taking: "_Import", progress: OnProgress) -> None:
     done = 0
     for rows, vectors in shards.blocks():
         good = usable(vectors)
@@ -119,10 +119,10 @@ def _take_rows(shards: "ShardSet", count: int, taking: "_Taking", progress: OnPr
     taking.end()
 
 
-class _Taking:
+class _Import:
     """One import, inside its transaction."""
 
-    def __init__(self, store: PhotoStore, root: Path, tally: Tally) -> None:
+    def __init__(self, store: PhotoStore, root: Path, tally: ImportCounts) -> None:
         self.store, self.tally = store, tally
         self.places = Places({}, (os.path.abspath(root),))
         self.generation = store.generation() + 1
@@ -235,15 +235,17 @@ def export_shards(
 
 
 def _manifest(collection: Collection, rows: int, shard_size: int) -> Manifest:
-    passport = passport_of(collection, LAYOUT, rows)
+    manifest = passport_of(collection, LAYOUT, rows)
     return Manifest(
-        encoder=passport.encoder,
-        encoder_fingerprint=passport.encoder_fingerprint,
-        dtype=passport.dtype,
-        dim=passport.dim,
-        golden=passport.golden,
+        encoder=manifest.encoder,
+        encoder_fingerprint=manifest.encoder_fingerprint,
+        dtype=manifest.dtype,
+        dim=manifest.dim,
+        golden=manifest.golden,
         source=os.path.abspath(collection.root),
-        decoding="scaled" if collection.store.fact("decode") in ("scaled", "mixed") else "exact",
+        decoding="scaled"
+        if collection.store.get_meta("decode") in ("scaled", "mixed")
+        else "exact",
         shard_size=shard_size,
         rows=rows,
         shards=ceil(rows / shard_size),
@@ -309,7 +311,7 @@ def import_shards(
     shards = open_shards(output)
     source = _source(shards, options.partial)
     if photos is not None:
-        return take_in(
+        return import_vectors(
             source,
             photos,
             collection=collection,
@@ -324,7 +326,9 @@ def import_shards(
             "import without them"
         )
     folder = collection_folder(Path(), collection)
-    return take_at_word(shards, source, folder, encoder=encoder, options=options, progress=progress)
+    return import_without_photos(
+        shards, source, folder, encoder=encoder, options=options, progress=progress
+    )
 
 
 def _source(shards: "ShardSet", partial: bool) -> Source:
@@ -341,7 +345,7 @@ def _source(shards: "ShardSet", partial: bool) -> Source:
     per_shard = {number: shards.counts([number]) for number in shards.finished()}
     with_failures = [number for number, (_, failed) in per_shard.items() if failed]
     count = sum(good for good, _ in per_shard.values())
-    passport = Passport(
+    exported = ExportManifest(
         LAYOUT,
         count,
         manifest.encoder,
@@ -354,7 +358,7 @@ def _source(shards: "ShardSet", partial: bool) -> Source:
         shards.name,
         count,
         manifest.dim,
-        passport,
+        exported,
         lambda: _blocks(shards),
         lambda: _failures(shards, with_failures),
     )

@@ -12,19 +12,19 @@ from pathlib import Path
 
 from vitsearch.arrays import Vectors
 from vitsearch.collection.config import (
-    DELTA,
-    MAIN,
-    Settings,
+    DELTA_INDEX,
+    MAIN_INDEX,
+    CollectionConfig,
     check_fingerprint,
     disk_errors,
-    read_settings,
-    write_settings,
+    read_collection_config,
+    write_collection_config,
     writer_lock,
 )
 from vitsearch.collection.store import PhotoStore
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError, CollectionNotFound
-from vitsearch.index import remove_shadow
+from vitsearch.index import remove_snapshot
 from vitsearch.index.recipe import load_recipe
 from vitsearch.interop.manifest import PASSPORT
 
@@ -32,12 +32,12 @@ DATABASE = "photos.db"
 _ASIDE = "photos.db.new"
 
 
-def known_settings(folder: Path, root: Path) -> Settings | None:
+def known_settings(folder: Path, root: Path) -> CollectionConfig | None:
     """Return what the collection in a folder says of itself, None where there is none; raises
     CollectionError for a damaged one.
     """
     try:
-        return read_settings(folder, root)
+        return read_collection_config(folder, root)
     except CollectionNotFound:
         if (folder / DATABASE).exists():
             raise CollectionError(
@@ -69,7 +69,7 @@ def open_target(root: Path, folder: Path, encoder: ImageEncoder) -> Iterator[Pho
             with closing(PhotoStore(folder / _ASIDE)) as store:
                 yield store
                 store.checkpoint()
-            write_settings(
+            write_collection_config(
                 folder, _settings(root, encoder)
             )  # first: a collection without its database is begun anew by any command
             os.replace(folder / _ASIDE, folder / DATABASE)
@@ -81,10 +81,10 @@ def put_golden(store: PhotoStore, folder: Path, golden: Vectors) -> None:
     """Store the golden vectors of its encoder in a new database, and remove an index beside it,
     which counts the changes of another.
     """
-    if store.fact("golden") is None:
-        remove_shadow(folder / MAIN)
-        remove_shadow(folder / DELTA)
-        store.put_fact("golden", golden.astype("<f4").tobytes())
+    if store.get_meta("golden") is None:
+        remove_snapshot(folder / MAIN_INDEX)
+        remove_snapshot(folder / DELTA_INDEX)
+        store.set_meta("golden", golden.astype("<f4").tobytes())
 
 
 def _clear(folder: Path) -> None:
@@ -93,13 +93,13 @@ def _clear(folder: Path) -> None:
         (folder / f"{_ASIDE}{ending}").unlink(missing_ok=True)
 
 
-def _settings(root: Path, encoder: ImageEncoder) -> Settings:
+def _settings(root: Path, encoder: ImageEncoder) -> CollectionConfig:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     dtype = str(getattr(encoder, "dtype", "float32"))
     place = (
         os.path.abspath(root).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     )
-    return Settings(
+    return CollectionConfig(
         encoder.name,
         encoder.fingerprint,
         dtype,
@@ -110,7 +110,7 @@ def _settings(root: Path, encoder: ImageEncoder) -> Settings:
     )
 
 
-# -- Where an export goes: a folder that is written aside and renamed when it is whole -------------
+# -- Where an export goes: a folder that is written aside and renamed when it is whole ------------
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Labels as vectors: what turns the vectors of a collection into labels, and how sure it is."""
 
 from vitsearch.labels.calibration import Calibration, calibrate
-from vitsearch.labels.classifier import Answer, Choice, Classifier, LinearClassifier, answer
+from vitsearch.labels.classifier import Answer, Classifier, Decision, LinearClassifier, answer
 from vitsearch.labels.few_shot import TipClassifier, prototype_classifier, tip_classifier
 from vitsearch.labels.labels import NOTHING, Label, parse_labels
 from vitsearch.labels.zero_shot import PLAIN, check_templates, zero_shot_classifier
@@ -11,8 +11,8 @@ __all__ = [
     "PLAIN",
     "Answer",
     "Calibration",
-    "Choice",
     "Classifier",
+    "Decision",
     "Label",
     "LinearClassifier",
     "TipClassifier",

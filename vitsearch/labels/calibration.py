@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vitsearch.arrays import Vectors, sigmoid, squash
+from vitsearch.arrays import Vectors, sigmoid, to_probabilities
 from vitsearch.errors import QueryError
 from vitsearch.labels.classifier import Classifier
 from vitsearch.labels.labels import NOTHING
@@ -60,9 +60,11 @@ def calibrate(
     fit = _fit_temperature if classifier.activation == "softmax" else _fit_sigmoid
     logits = classifier.logits(vectors).astype(np.float64)
     scale, shift = fit(logits, right)
-    error_before = expected_calibration_error(squash(logits, classifier.activation), right)
+    error_before = expected_calibration_error(
+        to_probabilities(logits, classifier.activation), right
+    )
     error_after = expected_calibration_error(
-        squash(_crossed(logits, right, fit), classifier.activation), right
+        to_probabilities(_crossed(logits, right, fit), classifier.activation), right
     )
     return classifier.scaled(scale, shift), Calibration(
         scale, shift, error_before, error_after, len(right)

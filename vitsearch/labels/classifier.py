@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from vitsearch.arrays import Vectors, squash, top_k
+from vitsearch.arrays import Vectors, to_probabilities, top_k
 from vitsearch.errors import ClassifierError, QueryError
 from vitsearch.labels.labels import Tree
 from vitsearch.types import Activation
@@ -79,7 +79,7 @@ def read_classifier(
     return facts, numbers
 
 
-def kind_of(folder: str | os.PathLike[str]) -> str:
+def classifier_kind(folder: str | os.PathLike[str]) -> str:
     """Return the kind of the classifier in a folder, "" where it does not say; raises
     ClassifierError where there is none.
     """
@@ -260,7 +260,7 @@ def probabilities(classifier: Classifier, vectors: Vectors) -> Vectors:
     rows = np.asarray(vectors)
     out = np.empty((len(rows), len(classifier.classes)), dtype=np.float32)
     for start in range(0, len(rows), BLOCK):
-        out[start : start + BLOCK] = squash(
+        out[start : start + BLOCK] = to_probabilities(
             classifier.logits(rows[start : start + BLOCK]), classifier.activation
         )
     return out
@@ -273,7 +273,7 @@ SURE = 0.5  # the threshold of labels that stand by themselves, where none is gi
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Decision:
     """Which labels a photo gets.
 
     ``top`` is how many at most (None: as many as reach the threshold), ``threshold`` the least
@@ -289,12 +289,12 @@ class Choice:
             raise QueryError(f"a threshold is a probability from 0 to 1, not {self.threshold}")
 
 
-def answer(classifier: Classifier, vectors: Vectors, choice: Choice) -> list[list[Answer]]:
+def answer(classifier: Classifier, vectors: Vectors, choice: Decision) -> list[list[Answer]]:
     """Return for each of ``(n, dim)`` vectors its labels with their probabilities, best first,
     equal ones in order of class.
     """
     logits = classifier.logits(vectors)
-    chances = squash(logits, classifier.activation)
+    chances = to_probabilities(logits, classifier.activation)
     if choice.threshold is not None and classifier.activation == "softmax":
         tree = Tree(classifier.classes)
         if not tree.is_flat:

@@ -11,7 +11,7 @@ from vitsearch.errors import QueryError
 FOLDERS = "folders"
 
 
-def read_truth(source: str, paths: Sequence[str]) -> dict[str, str]:
+def read_labels(source: str, paths: Sequence[str]) -> dict[str, str]:
     """Return the labels of those of these paths that have one, in the order of ``paths``.
 
     ``paths`` are relative to the photo folder, with ``/``. ``source`` is "folders" (a photo's label

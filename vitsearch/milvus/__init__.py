@@ -11,18 +11,25 @@ from typing import TYPE_CHECKING
 
 from vitsearch.errors import CollectionError
 from vitsearch.milvus.filter import milvus_filter
-from vitsearch.milvus.metadata import Facts
-from vitsearch.milvus.uri import Place, is_milvus, parse_place
+from vitsearch.milvus.metadata import CollectionMetadata
+from vitsearch.milvus.uri import MilvusUri, is_milvus, parse_place
 
 if TYPE_CHECKING:
     from vitsearch.milvus.client import Connection
 
-__all__ = ["Facts", "Place", "connect", "is_milvus", "milvus_filter", "parse_place"]
+__all__ = [
+    "CollectionMetadata",
+    "MilvusUri",
+    "connect",
+    "is_milvus",
+    "milvus_filter",
+    "parse_place",
+]
 
 _PACKAGES = {"pymilvus", "grpc", "milvus_lite", "google"}
 
 
-def connect(place: Place) -> "Connection":
+def connect(place: MilvusUri) -> "Connection":
     """Return an open connection to a server or a file of Milvus Lite; raises CollectionError, also
     where a package is missing.
     """

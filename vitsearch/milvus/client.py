@@ -15,9 +15,9 @@ from pymilvus.exceptions import MilvusException
 
 from vitsearch.arrays import Vectors
 from vitsearch.errors import CollectionError, CollectionNotFound
-from vitsearch.milvus.metadata import BUILT, FACTS, GENERATION, Facts, read_facts
-from vitsearch.milvus.rows import COLUMNS, LONGEST
-from vitsearch.milvus.uri import Place
+from vitsearch.milvus.metadata import BUILT, FACTS, GENERATION, CollectionMetadata, read_facts
+from vitsearch.milvus.rows import COLUMNS, MAX_TEXT_BYTES
+from vitsearch.milvus.uri import MilvusUri
 
 TOKEN = "MILVUS_TOKEN"
 CONNECTING, ANSWERING, BUILDING = 5.0, 60.0, 3600.0  # seconds
@@ -45,7 +45,7 @@ class Connection:
     CollectionNotFound where there is no such collection.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: MilvusUri) -> None:
         self.place = place
         self._open = False
         self._index: dict[str, Any] | None = None
@@ -85,7 +85,7 @@ class Connection:
         with self._errors():
             return bool(self._client.has_collection(self.place.name, timeout=ANSWERING))
 
-    def facts(self) -> Facts:
+    def facts(self) -> CollectionMetadata:
         """Return what the collection says of itself."""
         described = self._described()
         return read_facts(
@@ -107,14 +107,14 @@ class Connection:
         with self._errors():
             return dict(self._client.describe_collection(self.place.name, timeout=ANSWERING))
 
-    def create(self, facts: Facts, index_type: str, params: Mapping[str, int]) -> None:
+    def create(self, facts: CollectionMetadata, index_type: str, params: Mapping[str, int]) -> None:
         """Create the collection, empty, with an index of a type over its vectors."""
         schema = MilvusClient.create_schema(
             auto_id=False, enable_dynamic_field=False, description=facts.to_json()
         )
         schema.add_field("id", DataType.INT64, is_primary=True)
         for name, (kind, nullable) in COLUMNS.items():
-            sized = {"max_length": LONGEST} if kind == "VARCHAR" else {}
+            sized = {"max_length": MAX_TEXT_BYTES} if kind == "VARCHAR" else {}
             schema.add_field(name, DataType[kind], nullable=nullable, **sized)
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=facts.dim)
         index = MilvusClient.prepare_index_params()
@@ -243,18 +243,18 @@ class Connection:
         return [np.array([hit["id"] for hit in hits], dtype=np.int64) for hits in found]
 
 
-def _key(place: Place) -> str:
+def _key(place: MilvusUri) -> str:
     return os.path.abspath(place.address)
 
 
-def _let_go(place: Place) -> None:
+def _let_go(place: MilvusUri) -> None:
     """Close a file of Milvus Lite: its lock would keep every other process out."""
     from milvus_lite.server_manager import server_manager_instance  # type: ignore[import-untyped]
 
     server_manager_instance.release_server(place.address)
 
 
-def _explained(place: Place, error: MilvusException) -> CollectionError:
+def _explained(place: MilvusUri, error: MilvusException) -> CollectionError:
     said = " ".join(str(error.message or error).split())
     low = said.lower()
     if "milvus-lite is required" in low:

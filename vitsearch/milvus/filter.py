@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 
 from vitsearch.errors import QueryError
-from vitsearch.filters import COLUMNS, Where
+from vitsearch.filters import COLUMNS, Filter
 from vitsearch.filters.columns import Value
 from vitsearch.filters.tree import And, Between, Comparison, In, IsNull, Like, Not, Or
 
@@ -22,7 +22,7 @@ _MARKS = [*"%_\\\"'", *map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0)), "\u2
 _CAPITALS = "ABCDEFGHIJKLMNOPQRSTUVWXYZÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÐÑÒÓÔÕÖØÙÚÛÜÝÞΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩ"
 
 
-def folded(text: str) -> str:
+def casefold(text: str) -> str:
     """Return a text with one character for each of its own, the same for two texts where
     ``re.IGNORECASE`` takes them for equal.
 
@@ -82,9 +82,9 @@ _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\
 Told = str | bool  # an expression, or what holds for every row or for none
 
 
-def milvus_filter(where: Where) -> str:
+def milvus_filter(where: Filter) -> str:
     """Return a filter as a Boolean expression of Milvus that leaves the same rows as
-    `Where.matches`.
+    `Filter.matches`.
 
     Negations are pushed down to the tests, so that each is one that null fails, whatever Milvus
     makes of ``not`` and null. Raises QueryError for what it cannot say: the order of a text that is
@@ -94,7 +94,7 @@ def milvus_filter(where: Where) -> str:
     return found if isinstance(found, str) else EVERY if found else NONE
 
 
-def _told(where: Where, wanted: bool) -> Told:
+def _told(where: Filter, wanted: bool) -> Told:
     """Return the expression for a condition that is to be true, or to be false."""
     match where:
         case Not(part):
@@ -295,7 +295,7 @@ def _pattern(column: str, pattern: str, *, dated: bool) -> Told:
             if mark != "%" or pieces[-1:] != ["%"]:
                 pieces.append(mark)
             continue
-        char = mark[-1].upper() if dated else folded(mark[-1])
+        char = mark[-1].upper() if dated else casefold(mark[-1])
         if not _is_utf8(char) or (dated and char not in "0123456789-:T"):
             return False
         pieces.append(char)

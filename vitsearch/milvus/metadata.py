@@ -19,7 +19,7 @@ FACTS, GENERATION, BUILT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class CollectionMetadata:
     """Which encoder made the vectors, and where the photos are.
 
     ``golden`` holds the encoder's vectors of the golden picture and sentence, float32 in base64;
@@ -54,7 +54,9 @@ def packed(golden: Vectors) -> str:
     return base64.b64encode(np.ascontiguousarray(golden, dtype="<f4").tobytes()).decode("ascii")
 
 
-def read_facts(properties: Mapping[str, object], description: object, place: object) -> Facts:
+def read_facts(
+    properties: Mapping[str, object], description: object, place: object
+) -> CollectionMetadata:
     """Return the facts of a collection, from its properties or its description; raises
     CollectionError where it has none.
     """
@@ -72,7 +74,7 @@ def read_facts(properties: Mapping[str, object], description: object, place: obj
             f"{place} has format {number}, newer than this vitsearch reads ({FORMAT}): upgrade "
             "vitsearch"
         )
-    found = {field.name: stored.get(field.name) for field in fields(Facts)}
+    found = {field.name: stored.get(field.name) for field in fields(CollectionMetadata)}
     if any(
         not isinstance(value, int if name in ("dim", "format") else str)
         for name, value in found.items()
@@ -81,4 +83,4 @@ def read_facts(properties: Mapping[str, object], description: object, place: obj
             f"{place} is damaged (a fact is missing or of the wrong type): push into another "
             "--collection NAME"
         )
-    return Facts(**found)  # type: ignore[arg-type]
+    return CollectionMetadata(**found)  # type: ignore[arg-type]

@@ -6,10 +6,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from vitsearch.filters import photo_facts
-from vitsearch.milvus.filter import FOLDED, folded
+from vitsearch.milvus.filter import FOLDED, casefold
 from vitsearch.types import Photo, PhotoInfo
 
-LONGEST = 65_535  # bytes of a text
+MAX_TEXT_BYTES = 65_535  # bytes of a text
 TEXT, WHOLE, REAL = "VARCHAR", "INT64", "DOUBLE"
 
 # name: (type, whether a photo may not say it)
@@ -43,7 +43,7 @@ def row_of(photo: Photo, vector: NDArray[Any]) -> dict[str, Any]:
     """Return the row of a photo with its vector ``(dim,)``."""
     facts = photo_facts(photo)
     copies = {
-        copy: None if facts[name] is None else folded(str(facts[name]))
+        copy: None if facts[name] is None else casefold(str(facts[name]))
         for name, copy in FOLDED.items()
     }
     own = {"id": photo.photo_id, "fingerprint": photo.fingerprint.hex(), "mtime_ns": photo.mtime_ns}
@@ -82,6 +82,6 @@ def unheld(photo: Photo) -> str | None:
             continue
         if any("\ud800" <= char <= "\udfff" for char in text):
             return f"the {what} is no UTF-8"
-        if max(len(text.encode()), len(folded(text).encode())) > LONGEST:
-            return f"the {what} is longer than {LONGEST:,} bytes"
+        if max(len(text.encode()), len(casefold(text).encode())) > MAX_TEXT_BYTES:
+            return f"the {what} is longer than {MAX_TEXT_BYTES:,} bytes"
     return None

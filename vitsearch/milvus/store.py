@@ -9,12 +9,12 @@ import numpy as np
 
 from vitsearch.arrays import Halves, Ids, Vectors
 from vitsearch.errors import CollectionError, CollectionNotFound
-from vitsearch.filters import Where
+from vitsearch.filters import Filter
 from vitsearch.filters.tree import Comparison
 from vitsearch.milvus.filter import milvus_filter
-from vitsearch.milvus.metadata import Facts
+from vitsearch.milvus.metadata import CollectionMetadata
 from vitsearch.milvus.rows import OF_PHOTO, photo_of
-from vitsearch.milvus.uri import Place
+from vitsearch.milvus.uri import MilvusUri
 from vitsearch.paths import raw_path
 from vitsearch.types import Photo, SkippedPhoto
 
@@ -33,11 +33,11 @@ class MilvusStore:
     def __init__(self, connection: "Connection") -> None:
         self.connection = connection
         self.place = connection.place
-        self.facts: Facts = connection.facts()
+        self.facts: CollectionMetadata = connection.facts()
         connection.load()
 
     @classmethod
-    def open(cls, place: Place) -> "MilvusStore":
+    def open(cls, place: MilvusUri) -> "MilvusStore":
         """Return the store of a collection that exists; raises CollectionNotFound or
         CollectionError.
         """
@@ -68,7 +68,7 @@ class MilvusStore:
         """Run the block; Milvus has no state that would stay as it is."""
         return nullcontext()
 
-    def fact(self, name: str) -> bytes | int | str | None:
+    def get_meta(self, name: str) -> bytes | int | str | None:
         """Return one named fact, or None."""
         known: dict[str, bytes | int | str] = {
             "golden": self.facts.golden_vectors().astype("<f4").tobytes(),
@@ -127,7 +127,7 @@ class MilvusStore:
             (row["id"], row["path"], _raw(row), bytes.fromhex(row["fingerprint"])) for row in found
         ]
 
-    def ids_where(self, where: Where) -> Ids:
+    def ids_where(self, where: Filter) -> Ids:
         """Return the ids of the photos that a filter leaves, in order."""
         found = [
             row["id"]
@@ -160,7 +160,7 @@ def _raw(row: dict[str, Any]) -> bytes:
 if TYPE_CHECKING:
     from vitsearch.milvus.client import Connection
 
-MOST = 16_384  # results that Milvus gives for one query
+MAX_RESULTS = 16_384  # results that Milvus gives for one query
 TYPES = (
     "AUTOINDEX",
     "FLAT",
@@ -172,7 +172,7 @@ TYPES = (
     "SCANN",
     "DISKANN",
 )
-LEAST_EF = 128  # candidates that a graph keeps in hand
+MIN_EF = 128  # candidates that a graph keeps in hand
 PROBED = 8  # one list in so many is read
 LISTS = 128  # of an index that does not say how many it has
 
@@ -193,11 +193,11 @@ def search_params(index: Mapping[str, Any], wanted: int, *, whole: bool = False)
     """Return how hard an index is to look for so many results; with ``whole`` as hard as it can."""
     kind = str(index.get("index_type", ""))
     if kind.startswith("HNSW") or kind == "AUTOINDEX":
-        return {"ef": min(32_768, max(LEAST_EF, 2 * wanted))}
+        return {"ef": min(32_768, max(MIN_EF, 2 * wanted))}
     if kind.startswith("IVF") or kind == "SCANN":
         lists = int(index.get("nlist") or LISTS)
         return {"nprobe": lists if whole else max(1, -(-lists // PROBED))}
-    return {"search_list": min(65_535, max(LEAST_EF, 2 * wanted))} if kind == "DISKANN" else {}
+    return {"search_list": min(65_535, max(MIN_EF, 2 * wanted))} if kind == "DISKANN" else {}
 
 
 class Candidates:
@@ -205,7 +205,7 @@ class Candidates:
     query.
     """
 
-    most = MOST
+    most = MAX_RESULTS
 
     def __init__(self, connection: "Connection", condition: str = "") -> None:
         self._connection, self._condition = connection, condition

@@ -15,9 +15,9 @@ _FORMS = "milvus://HOST:PORT/NAME, milvus+https://HOST:PORT/NAME or milvus://PAT
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a collection of Milvus is: the address that its client takes, and its name; ``file`` is
-    that of Milvus Lite.
+class MilvusUri:
+    """Where a collection of Milvus is: the address that its client takes, and its name; ``file``
+    is that of Milvus Lite.
     """
 
     address: str
@@ -34,7 +34,7 @@ def is_milvus(photos: str | os.PathLike[str]) -> bool:
     return os.fspath(photos).startswith(tuple(_SCHEMES))
 
 
-def parse_place(uri: str, name: str | None = None) -> Place:
+def parse_place(uri: str, name: str | None = None) -> MilvusUri:
     """Return the place that a name such as ``milvus://localhost:19530/photos`` says; raises
     CollectionError.
 
@@ -59,8 +59,8 @@ def parse_place(uri: str, name: str | None = None) -> Place:
         )
     if where.endswith(".db") and scheme == "milvus://":
         file = Path(where).expanduser()
-        return Place(str(file), name, file)
+        return MilvusUri(str(file), name, file)
     host = _HOST.fullmatch(where)
     if host is None or int(host[2] or PORT) > 65535:
         raise CollectionError(f"{uri}: {where!r} is no HOST:PORT and no FILE.db: write {_FORMS}")
-    return Place(f"{_SCHEMES[scheme]}{host[1]}:{host[2] or PORT}", name)
+    return MilvusUri(f"{_SCHEMES[scheme]}{host[1]}:{host[2] or PORT}", name)

@@ -24,7 +24,7 @@ from vitsearch.outputs.drawing import (
 
 Counts = NDArray[np.int64]
 
-MOST_LABELS = 200
+MAX_LABELS = 200
 EMPTY, RIGHT, WRONG = (
     (240, 238, 233),
     (17, 82, 147),
@@ -60,9 +60,9 @@ def check_confusion(path: Path, labels: int) -> None:
             f"cannot write {str(path)!r}: there is no folder {path.parent}; name another place "
             "for the confusion matrix"
         )
-    if labels > MOST_LABELS:
+    if labels > MAX_LABELS:
         raise VitsearchError(
-            f"a confusion matrix is drawn of at most {MOST_LABELS} labels, not {labels:,}; "
+            f"a confusion matrix is drawn of at most {MAX_LABELS} labels, not {labels:,}; "
             "give "
             "fewer"
         )
@@ -85,7 +85,7 @@ class _Grid:
         """Return the measures for these labels, at least as wide as a title."""
         cell = next(
             size
-            for most, size in ((4, 84), (8, 64), (14, 48), (24, 38), (60, 30), (MOST_LABELS, 18))
+            for most, size in ((4, 84), (8, 64), (14, 48), (24, 38), (60, 30), (MAX_LABELS, 18))
             if len(labels) <= most
         )
         text = min(_TEXT, cell - 4)

@@ -29,9 +29,9 @@ from vitsearch.outputs.drawing import (
     wrapped,
     write_page,
 )
-from vitsearch.photos import map_ahead, read_photo, thumbnail
+from vitsearch.photos import prefetch_map, read_photo, thumbnail
 
-MOST_TILES = 1000
+MAX_TILES = 1000
 SUFFIXES = (".png", ".jpg", ".jpeg", ".html", ".htm")
 
 # the layout of the picture, in pixels
@@ -89,9 +89,9 @@ def write_sheet(
     }
     check_suffix(path)
     count = sum(len(tiles) for _, tiles in sections)
-    if count > MOST_TILES:
+    if count > MAX_TILES:
         raise VitsearchError(
-            f"a contact sheet holds at most {MOST_TILES:,} photos, not {count:,}; ask for "
+            f"a contact sheet holds at most {MAX_TILES:,} photos, not {count:,}; ask for "
             "fewer "
             "results"
         )
@@ -108,7 +108,7 @@ def check_suffix(path: Path) -> None:
 
 def _load(sections: Sequence[Section], root: Path) -> list[tuple[str, list[_Tile]]]:
     wanted = [tile for _, tiles in sections for tile in tiles]
-    tiles = map_ahead(lambda tile: _load_tile(*tile, root=root), wanted, workers=4, ahead=8)
+    tiles = prefetch_map(lambda tile: _load_tile(*tile, root=root), wanted, workers=4, buffer=8)
     return [(title, [next(tiles) for _ in section]) for title, section in sections]
 
 

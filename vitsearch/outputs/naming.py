@@ -16,7 +16,10 @@ _RESERVED = re.compile(
     r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.IGNORECASE | re.DOTALL
 )
 _MARKED = re.compile(r".*~[0-9a-f]{8}", re.DOTALL)
-_LONGEST_FOLDER, _LONGEST_FILE = 120, 240  # bytes of a name, of the 255 that file systems take
+_MAX_FOLDER_LENGTH, _MAX_FILE_LENGTH = (
+    120,
+    240,
+)  # bytes of a name, of the 255 that file systems take
 
 
 def folder_names(labels: Iterable[str]) -> dict[str, str]:
@@ -51,14 +54,16 @@ def _safe(level: str) -> str:
     )
     return (
         level
-        if usual and len(level.encode()) <= _LONGEST_FOLDER and not _MARKED.fullmatch(_key(level))
+        if usual
+        and len(level.encode()) <= _MAX_FOLDER_LENGTH
+        and not _MARKED.fullmatch(_key(level))
         else _marked(level)
     )
 
 
 def _marked(level: str) -> str:
     mark = hashlib.sha256(level.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    start = _readable(level).encode()[: _LONGEST_FOLDER - 9].decode("utf-8", "ignore")
+    start = _readable(level).encode()[: _MAX_FOLDER_LENGTH - 9].decode("utf-8", "ignore")
     bare = not start or start.startswith(".") or _RESERVED.fullmatch(start)
     return f"{'_' if bare else ''}{start}~{mark}"
 
@@ -117,7 +122,7 @@ def places_of(
 def _with_folders(path: str) -> str:
     """Return a file's name with the names of its folders in front, of as many as fit."""
     parts = [part for part in path.split("/") if part not in ("", ".", "..")]
-    while len(parts) > 1 and len(os.fsencode("__".join(parts))) > _LONGEST_FILE:
+    while len(parts) > 1 and len(os.fsencode("__".join(parts))) > _MAX_FILE_LENGTH:
         parts = parts[1:]
     return "__".join(parts)
 

@@ -12,7 +12,7 @@ from vitsearch.outputs.xmp import EMPTY, HOLLOWS, NAMESPACE, PREFIXES, Hollow, N
 from vitsearch.types import Prediction
 
 BELOW = " > "  # between the levels of a label, as in classify.labels, which lies on a higher floor
-LARGEST = (
+MAX_BYTES = (
     16 * 1024 * 1024
 )  # bytes of a sidecar; the history of edits in one can be long, but not so long
 
@@ -205,9 +205,9 @@ def _read(file: str) -> bytes:
     if not os.path.isfile(file):
         raise NotXmp("it is no file, or a broken link")
     with open(file, "rb") as stream:
-        data = stream.read(LARGEST + 1)
-    if len(data) > LARGEST:
-        raise NotXmp(f"it is larger than {LARGEST // 1024**2} MB")
+        data = stream.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise NotXmp(f"it is larger than {MAX_BYTES // 1024**2} MB")
     return data
 
 

@@ -22,7 +22,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class LinkRecord:
     """One link or copy: of which photo (an absolute path), and how to know it again, so that
     nothing of the user's is taken for it.
 
@@ -78,7 +78,7 @@ def path_of(target: str, place: str) -> str:
     return os.path.join(target, *place.split("/"))
 
 
-def read_manifest(target: str) -> dict[str, Made]:
+def read_manifest(target: str) -> dict[str, LinkRecord]:
     """Return what earlier runs made; raises VitsearchError for a manifest that is damaged, so that
     nothing is removed by mistake.
     """
@@ -87,7 +87,7 @@ def read_manifest(target: str) -> dict[str, Made]:
         stored = json.loads(file.read_bytes())
         if stored["format"] != FORMAT:
             raise ValueError(f"format {stored['format']!r}")
-        made = {place: Made(**facts) for place, facts in stored["made"].items()}
+        made = {place: LinkRecord(**facts) for place, facts in stored["made"].items()}
         if wrong := next((place for place, one in made.items() if not _is_sound(place, one)), None):
             raise ValueError(f"an entry {wrong!r}")
         return made
@@ -107,7 +107,7 @@ def read_manifest(target: str) -> dict[str, Made]:
         ) from error
 
 
-def _is_sound(place: str, made: Made) -> bool:
+def _is_sound(place: str, made: LinkRecord) -> bool:
     texts = isinstance(made.photo, str) and isinstance(made.link, str)
     numbers = all(type(number) is int for number in (made.size, made.mtime_ns, made.photo_mtime_ns))
     names = place.split("/")
@@ -120,7 +120,7 @@ def _is_sound(place: str, made: Made) -> bool:
     return texts and numbers and inside
 
 
-def write_manifest(target: str, made: Mapping[str, Made]) -> None:
+def write_manifest(target: str, made: Mapping[str, LinkRecord]) -> None:
     """Replace the manifest in one step, and make its folder where there is none; raises
     VitsearchError.
     """
@@ -164,7 +164,7 @@ class SortReport:
     problems: tuple[tuple[str, str], ...]
 
 
-def sort_into(
+def sort_into_folders(
     folder: str | os.PathLike[str],
     predictions: Sequence[Prediction],
     *,
@@ -272,8 +272,8 @@ class _Sorting:
 
     target: str
     photos: str
-    before: dict[str, Made]
-    others: dict[str, Made]
+    before: dict[str, LinkRecord]
+    others: dict[str, LinkRecord]
     problems: list[tuple[str, str]]
     real: dict[str, str] = field(default_factory=dict)
 
@@ -298,22 +298,22 @@ class _Sorting:
             write_manifest(self.target, self.others | now)
         return SortReport(done["made"], done["unchanged"], removed, tuple(self.problems))
 
-    def _planned(self, place: str, path: str, copy: bool) -> Made:
+    def _planned(self, place: str, path: str, copy: bool) -> LinkRecord:
         photo = os.path.join(self.photos, path)
         if not copy:
             parent, name = os.path.split(photo)
             real = os.path.join(
                 self._real(parent), name
             )  # ".." of a link counts from where folders really are
-            return Made(photo, _relative(real, os.path.dirname(path_of(self.target, place))))
+            return LinkRecord(photo, _relative(real, os.path.dirname(path_of(self.target, place))))
         facts = os.stat(photo) if os.path.isfile(photo) else None
         return (
-            Made(photo, "", facts.st_size, facts.st_mtime_ns, facts.st_mtime_ns)
+            LinkRecord(photo, "", facts.st_size, facts.st_mtime_ns, facts.st_mtime_ns)
             if facts
-            else Made(photo)
+            else LinkRecord(photo)
         )
 
-    def _remove(self, now: dict[str, Made], stale: Iterable[str]) -> int:
+    def _remove(self, now: dict[str, LinkRecord], stale: Iterable[str]) -> int:
         """Remove what no longer holds; a copy whose photo is gone stays, and what the user changed
         is the user's from now on.
         """
@@ -343,7 +343,7 @@ class _Sorting:
                 os.rmdir(folder)
                 folder = os.path.dirname(folder)
 
-    def _make(self, now: dict[str, Made], place: str, made: Made, path: str) -> str:
+    def _make(self, now: dict[str, LinkRecord], place: str, made: LinkRecord, path: str) -> str:
         """Make one link or copy unless it is there, and return how that went."""
         file, old = path_of(self.target, place), self.before.get(place)
         if (
@@ -369,7 +369,7 @@ class _Sorting:
             return "failed"
         return "made"
 
-    def _put(self, file: str, place: str, made: Made) -> Made:
+    def _put(self, file: str, place: str, made: LinkRecord) -> LinkRecord:
         """Write a link or a copy aside and rename it; raises OSError."""
         folder = os.path.dirname(file)
         if not self._is_real(file):
@@ -394,7 +394,7 @@ class _Sorting:
         return (
             made
             if made.link
-            else Made(made.photo, "", facts.st_size, facts.st_mtime_ns, made.photo_mtime_ns)
+            else LinkRecord(made.photo, "", facts.st_size, facts.st_mtime_ns, made.photo_mtime_ns)
         )
 
     def _is_real(self, file: str) -> bool:
@@ -413,7 +413,7 @@ class _Sorting:
         return self.real[folder]
 
 
-def _replaceable(target: str, place: str, before: Mapping[str, Made]) -> bool:
+def _replaceable(target: str, place: str, before: Mapping[str, LinkRecord]) -> bool:
     return place in before and before[place].may_go(path_of(target, place))
 
 

@@ -11,22 +11,22 @@ from vitsearch.photos.decode import (
     thumbnail,
     upright_rgb,
 )
-from vitsearch.photos.isolated import ChildDecoders, PhotoDecoder, ThreadDecoder, photo_decoder
-from vitsearch.photos.prefetch import map_ahead
+from vitsearch.photos.isolated import InlineDecoder, PhotoDecoder, ProcessDecoder, photo_decoder
+from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.photos.walk import HEIF_EXTENSIONS, PHOTO_EXTENSIONS, WalkOptions, walk
 
 __all__ = [
     "HEIF_EXTENSIONS",
     "MAX_PIXELS",
     "PHOTO_EXTENSIONS",
-    "ChildDecoders",
+    "InlineDecoder",
     "LoadedPhoto",
     "PhotoDecoder",
-    "ThreadDecoder",
+    "ProcessDecoder",
     "WalkOptions",
     "decode",
-    "map_ahead",
     "photo_decoder",
+    "prefetch_map",
     "read_bytes_and_fingerprint",
     "read_photo",
     "thumbnail",

@@ -19,7 +19,7 @@ _GPS_IFD, _LATITUDE_REF, _LATITUDE, _LONGITUDE_REF, _LONGITUDE = 0x8825, 1, 2, 3
 _DATE = re.compile(
     r"(\d{4})[:/.-](\d{1,2})[:/.-](\d{1,2})[ T](\d{1,2}):(\d{1,2})(?::(\d{1,2}))?", re.ASCII
 )
-_LONGEST_TEXT = 100
+_MAX_TEXT_LENGTH = 100
 
 
 class ExifFacts(NamedTuple):
@@ -77,7 +77,7 @@ def _text(value: Any) -> str:
         return ""
     head = value.split("\0")[0]
     printable = "".join(character if character.isprintable() else " " for character in head)
-    return " ".join(printable.split())[:_LONGEST_TEXT]
+    return " ".join(printable.split())[:_MAX_TEXT_LENGTH]
 
 
 def _taken_at(top: Mapping[int, Any], exif: Mapping[int, Any]) -> str | None:

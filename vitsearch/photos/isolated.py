@@ -28,7 +28,7 @@ from vitsearch.photos.decode import _FORMATS, MAX_BYTES, MAX_PIXELS, decode
 from vitsearch.types import PhotoInfo
 
 _LENGTHS = struct.Struct(">IQ")
-_LONGEST_HEADER = 1 << 16
+_MAX_HEADER_LENGTH = 1 << 16
 _START_SECONDS = 120.0
 _ORPHAN_SECONDS = 3.0  # how long past the limit a child decodes whose parent was killed
 _ENVIRONMENT = {
@@ -55,10 +55,10 @@ def photo_decoder(seconds: float | None) -> PhotoDecoder:
     """Return what decodes in the calling thread, or with a limit of ``seconds`` for each photo in
     child processes.
     """
-    return ThreadDecoder() if seconds is None else ChildDecoders(seconds)
+    return InlineDecoder() if seconds is None else ProcessDecoder(seconds)
 
 
-class ThreadDecoder:
+class InlineDecoder:
     """Decodes in the calling thread."""
 
     decode = staticmethod(decode)
@@ -67,7 +67,7 @@ class ThreadDecoder:
         """Do nothing: a thread cannot be stopped."""
 
 
-class ChildDecoders:
+class ProcessDecoder:
     """Child processes that decode, as many as threads ask at once; one that was killed or crashed
     is replaced.
 
@@ -276,7 +276,7 @@ def _receive(stream: IO[bytes], most: int) -> tuple[dict[str, Any], bytes]:
     is none or longer than ``most``.
     """
     head_size, body_size = _LENGTHS.unpack(_exactly(stream, _LENGTHS.size))
-    if head_size > _LONGEST_HEADER or body_size > most:
+    if head_size > _MAX_HEADER_LENGTH or body_size > most:
         raise ValueError
     header = json.loads(_exactly(stream, head_size))
     if not isinstance(header, dict):

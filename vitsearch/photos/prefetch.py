@@ -9,50 +9,50 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def map_ahead(
+def prefetch_map(
     function: Callable[[Item], Result],
     items: Iterable[Item],
     *,
     workers: int,
-    ahead: int,
+    buffer: int,
     name: str = "photos",
-    stop: Callable[[], None] = lambda: None,
+    on_stop: Callable[[], None] = lambda: None,
 ) -> Iterator[Result]:
     """Yield ``function(item)`` for each item, in the order of the items, worked out ahead of the
     consumer in threads.
 
-    At most ``ahead`` items are taken and not yet handed over, so memory stays bounded whatever the
+    At most ``buffer`` items are taken and not yet handed over, so memory stays bounded whatever the
     length of ``items``. An error of ``function`` is raised at its item's turn, an error of
     ``items`` after the results before it. When the consumer stops, work that has not begun is
     dropped and the threads, called ``name``, end once they have done what they are at; then, and
-    after an error, ``stop`` is called first, which may cut that short. Raises ValueError when
-    ``workers`` or ``ahead`` is below 1.
+    after an error, ``on_stop`` is called first, which may cut that short. Raises ValueError when
+    ``workers`` or ``buffer`` is below 1.
     """
-    if workers < 1 or ahead < 1:
-        raise ValueError(f"workers and ahead must be 1 or more, got {workers} and {ahead}")
-    return _map_ahead(
+    if workers < 1 or buffer < 1:
+        raise ValueError(f"workers and buffer must be 1 or more, got {workers} and {buffer}")
+    return _prefetch(
         function,
         iter(items),
         ThreadPoolExecutor(workers, thread_name_prefix=name),
-        ahead=ahead,
-        stop=stop,
+        buffer=buffer,
+        on_stop=on_stop,
     )
 
 
-def _map_ahead(
+def _prefetch(
     function: Callable[[Item], Result],
     items: Iterator[Item],
     pool: ThreadPoolExecutor,
     *,
-    ahead: int,
-    stop: Callable[[], None],
+    buffer: int,
+    on_stop: Callable[[], None],
 ) -> Iterator[Result]:
     waiting: deque[Future[Result]] = deque()
     source_error: BaseException | None = None
     exhausted = False
     try:
         while True:
-            while not exhausted and len(waiting) < ahead:
+            while not exhausted and len(waiting) < buffer:
                 try:
                     item = next(items)
                 except StopIteration:
@@ -67,7 +67,7 @@ def _map_ahead(
         if source_error is not None:
             raise source_error
     except BaseException:
-        stop()
+        on_stop()
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -23,7 +23,7 @@ from vitsearch.web.api import openapi as describe
 from vitsearch.web.api import routes as api
 from vitsearch.web.metrics import CountRequests, Metrics
 from vitsearch.web.pages import search as pages
-from vitsearch.web.security import Guard
+from vitsearch.web.security import SecurityMiddleware
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
 
@@ -59,14 +59,14 @@ def make_app(service: PhotoService, settings: ServeSettings) -> FastAPI:
     app.include_router(pages.router, include_in_schema=False)
     app.state.error_page = pages.error_page
     for kind, handler in (
-        (VitsearchError, answers.on_known),
-        (RequestValidationError, answers.on_invalid),
-        (HTTPException, answers.on_http),
-        (ClientDisconnect, answers.on_gone),
-        (Exception, answers.on_unknown),
+        (VitsearchError, answers.handle_known_error),
+        (RequestValidationError, answers.handle_invalid_request),
+        (HTTPException, answers.handle_http_error),
+        (ClientDisconnect, answers.handle_disconnect),
+        (Exception, answers.handle_unknown_error),
     ):
         app.add_exception_handler(kind, handler)
-    app.add_middleware(Guard, settings=settings)
+    app.add_middleware(SecurityMiddleware, settings=settings)
     app.add_middleware(CountRequests, metrics=app.state.metrics)
     return app
 

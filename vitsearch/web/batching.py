@@ -13,7 +13,7 @@ from vitsearch.web.errors import ServiceBusy
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-MOST_TOGETHER = 32  # no model on a CPU gains by more
+MAX_BATCH = 32  # no model on a CPU gains by more
 
 
 class Batcher(Generic[Job, Result]):
@@ -29,7 +29,7 @@ class Batcher(Generic[Job, Result]):
         self,
         compute: Callable[[Sequence[Job]], Sequence[Result | Exception]],
         *,
-        most: int = MOST_TOGETHER,
+        most: int = MAX_BATCH,
         workers: int = 1,
         tell: Callable[[int], object] = lambda _: None,
     ) -> None:

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vitsearch.errors import QueryError
-from vitsearch.filters import Where, photo_facts
+from vitsearch.filters import Filter, photo_facts
 from vitsearch.types import Prediction
 from vitsearch.web.service import PhotoService
 
-MOST_LABELS = 200
+MAX_LABELS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +36,15 @@ def split_labels(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise QueryError("give labels with commas between: cat, dog")
-    if len(names) > MOST_LABELS:
-        raise QueryError(f"{len(names)} labels are more than {MOST_LABELS}: label with fewer")
+    if len(names) > MAX_LABELS:
+        raise QueryError(f"{len(names)} labels are more than {MAX_LABELS}: label with fewer")
     return names
 
 
 def label_counts(
     service: PhotoService,
     text: str,
-    where: Where | None,
+    where: Filter | None,
     *,
     examples: int,
     background: bool,
@@ -56,7 +56,7 @@ def label_counts(
     return _counts(found, examples, unlabelled=max(0, total - len({one.photo_id for one in found})))
 
 
-def stored_counts(service: PhotoService, where: Where | None, examples: int) -> LabelCounts:
+def stored_counts(service: PhotoService, where: Filter | None, examples: int) -> LabelCounts:
     """Return the photos of each stored label (`vitsearch label --store`), the label with the most
     photos first.
     """

@@ -10,15 +10,15 @@ from PIL import Image
 
 from vitsearch.arrays import Vectors
 from vitsearch.collection.query import Term, combine, parse_query
-from vitsearch.collection.search import Wish, as_where
+from vitsearch.collection.search import SearchOptions, as_where
 from vitsearch.errors import QueryError
-from vitsearch.filters import Where
+from vitsearch.filters import Filter
 from vitsearch.filters.tree import Not
 
-MOST_RESULTS = 1000
-MOST_PASSED_OVER = 100_000
-MOST_TERMS = 64
-LONGEST_TEXT = 2000
+MAX_RESULTS = 1000
+MAX_OFFSET = 100_000
+MAX_TERMS = 64
+MAX_TEXT_LENGTH = 2000
 NO_PATHS = (
     "a query here names no file: drop the photo on the page, upload it, or give the id of "
     "a photo of the collection"
@@ -35,7 +35,7 @@ class SearchTerm:
     weight: float = 1.0
 
 
-Asked = str | Image.Image | Vectors | Sequence[SearchTerm]
+SearchInput = str | Image.Image | Vectors | Sequence[SearchTerm]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +43,7 @@ class Search:
     """Terms, and what is wanted of their results."""
 
     terms: tuple[SearchTerm, ...]
-    wish: Wish
+    options: SearchOptions
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -55,9 +55,9 @@ def read_query(text: str) -> tuple[SearchTerm, ...]:
     """Return the terms of a query string (see `parse_query`); raises QueryError, also for a term
     that names a file.
     """
-    if len(text) > LONGEST_TEXT:
+    if len(text) > MAX_TEXT_LENGTH:
         raise QueryError(
-            f"the query has {len(text)} characters, more than {LONGEST_TEXT}: shorten it"
+            f"the query has {len(text)} characters, more than {MAX_TEXT_LENGTH}: shorten it"
         )
     try:
         parsed = parse_query(text)
@@ -71,7 +71,7 @@ def read_query(text: str) -> tuple[SearchTerm, ...]:
     return tuple(words)
 
 
-def terms_of(asked: Asked) -> tuple[SearchTerm, ...]:
+def terms_of(asked: SearchInput) -> tuple[SearchTerm, ...]:
     """Return the terms of whatever may be asked; raises QueryError for none or too many."""
     if isinstance(asked, str):
         terms = read_query(asked)
@@ -81,34 +81,32 @@ def terms_of(asked: Asked) -> tuple[SearchTerm, ...]:
         terms = tuple(asked)
     if not terms:
         raise QueryError("the query is empty: give words, a photo or a vector")
-    if len(terms) > MOST_TERMS:
-        raise QueryError(
-            f"the query has {len(terms)} terms, more than {MOST_TERMS}: leave some out"
-        )
+    if len(terms) > MAX_TERMS:
+        raise QueryError(f"the query has {len(terms)} terms, more than {MAX_TERMS}: leave some out")
     return terms
 
 
-def wish_of(
+def search_options(
     k: int,
     offset: int = 0,
     *,
-    where: str | Where | None = None,
+    where: str | Filter | None = None,
     min_score: float | None = None,
     diverse: float = 0.0,
     collapse: float | None = None,
-) -> Wish:
+) -> SearchOptions:
     """Return what is wanted of a search; raises QueryError for what is outside its range, with the
     reason.
     """
-    if not 1 <= k <= MOST_RESULTS:
-        raise QueryError(f"k, the number of results, is from 1 to {MOST_RESULTS}, not {k}")
-    if not 0 <= offset <= MOST_PASSED_OVER:
-        raise QueryError(f"the offset is from 0 to {MOST_PASSED_OVER}, not {offset}")
+    if not 1 <= k <= MAX_RESULTS:
+        raise QueryError(f"k, the number of results, is from 1 to {MAX_RESULTS}, not {k}")
+    if not 0 <= offset <= MAX_OFFSET:
+        raise QueryError(f"the offset is from 0 to {MAX_OFFSET}, not {offset}")
     text = where.strip() if isinstance(where, str) else where
-    return Wish(k, offset, as_where(text or None), min_score, diverse, collapse)
+    return SearchOptions(k, offset, as_where(text or None), min_score, diverse, collapse)
 
 
-def combined(terms: Sequence[SearchTerm], vectors: Sequence[Vectors]) -> Vectors:
+def combine_terms(terms: Sequence[SearchTerm], vectors: Sequence[Vectors]) -> Vectors:
     """Return the unit vector ``(dim,)`` of the weighted sum of the terms' unit vectors; raises
     QueryError where they cancel out.
     """
@@ -119,8 +117,8 @@ def combined(terms: Sequence[SearchTerm], vectors: Sequence[Vectors]) -> Vectors
     return combine(stand_ins, lambda _: next(rows))
 
 
-def columns_of(where: Where) -> frozenset[str]:
+def filter_columns_of(where: Filter) -> frozenset[str]:
     """Return the columns that a filter asks about."""
     parts = getattr(where, "parts", None) or ((where.part,) if isinstance(where, Not) else ())
     own = frozenset({where.column}) if hasattr(where, "column") else frozenset()
-    return own.union(*(columns_of(part) for part in parts))
+    return own.union(*(filter_columns_of(part) for part in parts))

@@ -77,7 +77,7 @@ def wants_page(request: Request) -> bool:
     return not machine and "text/html" in request.headers.get("accept", "")
 
 
-async def on_known(request: Request, error: Exception) -> Response:
+async def handle_known_error(request: Request, error: Exception) -> Response:
     """Answer an error of the library; one that is not the client's doing says no more than that the
     server is busy.
     """
@@ -85,13 +85,13 @@ async def on_known(request: Request, error: Exception) -> Response:
     return error_answer(request, status or 503, readable_reason(str(error)) if status else BUSY)
 
 
-async def on_invalid(request: Request, error: Exception) -> Response:
+async def handle_invalid_request(request: Request, error: Exception) -> Response:
     """Answer a request whose parameters are not what the description says."""
     assert isinstance(error, RequestValidationError)
     return error_answer(request, 400, reason_of(error.errors(), below=1))
 
 
-async def on_http(request: Request, error: Exception) -> Response:
+async def handle_http_error(request: Request, error: Exception) -> Response:
     """Answer what the framework refuses: no such address, another method, a form that cannot be
     read.
     """
@@ -101,12 +101,12 @@ async def on_http(request: Request, error: Exception) -> Response:
     )
 
 
-async def on_gone(request: Request, error: Exception) -> Response:
+async def handle_disconnect(request: Request, error: Exception) -> Response:
     """End a request whose client has gone away: nobody reads the answer."""
     return error_answer(request, 400, "the request ended before it was whole", plain=True)
 
 
-async def on_unknown(request: Request, error: Exception) -> Response:
+async def handle_unknown_error(request: Request, error: Exception) -> Response:
     """Answer a fault of our own, without a word about it."""
     return error_answer(request, 500, "the server has made a mistake; its own output says which")
 

@@ -1,8 +1,8 @@
 """What stands between the network and the application: names, token, cross-site requests, sizes,
 and headers.
 
-Everything is refused before a route is looked for. Sources: the OWASP cheat sheets on CSRF (Fetch
-Metadata) and on HTTP headers.
+Everything is refused before a route is looked for. Sources: the OWASP cheat sheets on CSRF
+(Fetch Metadata) and on HTTP headers.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vitsearch.errors import QueryError
-from vitsearch.filters import Where, parse_where
+from vitsearch.filters import Filter, parse_filter
 from vitsearch.web.errors import NotShown, TooLarge
-from vitsearch.web.query import columns_of
+from vitsearch.web.query import filter_columns_of
 from vitsearch.web.responses import error_answer, wants_page
 from vitsearch.web.settings import ServeSettings, is_loopback
 
@@ -66,7 +66,7 @@ _ONWARD = (
 )
 
 
-class Guard:
+class SecurityMiddleware:
     """Lets a request through when its Host is one of ours, its token is right, no other site sent
     it, and it is not too large.
     """
@@ -306,7 +306,7 @@ def exif_shown(request: Request) -> bool:
     return settings.show_exif or is_local(request)
 
 
-def filter_for(request: Request, text: str | None) -> Where | None:
+def filter_for(request: Request, text: str | None) -> Filter | None:
     """Return the filter that a client asks for, None for an empty one.
 
     Raises QueryError for what cannot be read, and NotShown for a filter on EXIF that this client
@@ -315,10 +315,10 @@ def filter_for(request: Request, text: str | None) -> Where | None:
     if text is None or not text.strip():
         return None
     try:
-        where = parse_where(text)
+        where = parse_filter(text)
     except RecursionError:
         raise QueryError("the filter is nested too deep: write it flatter") from None
-    hidden = sorted(columns_of(where) & EXIF_COLUMNS)
+    hidden = sorted(filter_columns_of(where) & EXIF_COLUMNS)
     if hidden and not exif_shown(request):
         raise NotShown(
             "this server does not show EXIF to remote users, so there is no filter on "

@@ -14,17 +14,24 @@ from PIL import Image
 from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.collection import LookAlikes, SearchableCollection
 from vitsearch.collection.query import check_vector
-from vitsearch.collection.search import Wish, as_where
-from vitsearch.encoders.base import Encoder, ImageEncoder, pace
+from vitsearch.collection.search import SearchOptions, as_where
+from vitsearch.encoders.base import Encoder, ImageEncoder, parallel_calls
 from vitsearch.encoders.language import readable, unread_notes
 from vitsearch.errors import CollectionError, IndexDamaged, QueryError, VitsearchError
-from vitsearch.filters import Where, parse_where
+from vitsearch.filters import Filter, parse_filter
 from vitsearch.milvus import is_milvus
 from vitsearch.photos import photo_decoder, read_bytes_and_fingerprint
 from vitsearch.types import Photo, Prediction, SearchResult, SkippedPhoto
 from vitsearch.web.batching import Batcher
 from vitsearch.web.errors import ServiceBusy, UnknownPhoto
-from vitsearch.web.query import Asked, Search, SearchTerm, combined, terms_of, wish_of
+from vitsearch.web.query import (
+    Search,
+    SearchInput,
+    SearchTerm,
+    combine_terms,
+    search_options,
+    terms_of,
+)
 from vitsearch.web.settings import ServeSettings
 from vitsearch.web.source import BUSY, CollectionSource, MilvusSource, Stamp
 from vitsearch.web.thumbnails import FOLDER, Thumbnail, Thumbnails
@@ -91,19 +98,19 @@ class Engine:
             encoder = self._opened().encoder
         known = self._encoded(encoder, [term.what for search in searches for term in search.terms])
         answers: dict[int, Answer] = {}
-        groups: dict[Wish, dict[int, tuple[Vectors, frozenset[int]]]] = {}
+        groups: dict[SearchOptions, dict[int, tuple[Vectors, frozenset[int]]]] = {}
         with self._lock:
             collection = self._opened()
             if collection.encoder is not encoder:
                 raise CollectionError("another collection has taken the place of this one")
             for place, search in enumerate(searches):
                 try:
-                    groups.setdefault(search.wish, {})[place] = _asked(search, known, collection)
+                    groups.setdefault(search.options, {})[place] = _asked(search, known, collection)
                 except VitsearchError as error:
                     answers[place] = error
-            for wish, asked in groups.items():
+            for options, asked in groups.items():
                 for place, results in zip(
-                    asked, collection.find(list(asked.values()), wish), strict=True
+                    asked, collection.find(list(asked.values()), options), strict=True
                 ):
                     answers[place] = Found(results, _notes(searches[place], encoder))
         return [answers[place] for place in range(len(searches))]
@@ -136,7 +143,7 @@ def _asked(
 ) -> tuple[Vectors, frozenset[int]]:
     """Return a search's vector and the photos that it names, which are left out of its results."""
     named = frozenset(term.what for term in search.terms if isinstance(term.what, int))
-    return combined(
+    return combine_terms(
         search.terms, [_vector(term.what, known, collection) for term in search.terms]
     ), named
 
@@ -173,8 +180,8 @@ def stored_vector(collection: SearchableCollection, photo_id: int) -> Vectors:
 
 # -- What the page and the HTTP interface ask of a collection, from many threads at once -----------
 
-EVERY = parse_where("path is not null")
-MOST_WORKERS = 8  # threads that encode queries; the search itself is done by one at a time
+EVERY = parse_filter("path is not null")
+MAX_WORKERS = 8  # threads that encode queries; the search itself is done by one at a time
 REMEMBERED = 2  # classifications of the whole collection that are held in memory
 
 
@@ -194,7 +201,7 @@ class PhotoService:
         self._counting = threading.Lock()
         self._batcher: Batcher[Search, Found] = Batcher(
             self._engine.answer,
-            workers=min(MOST_WORKERS, pace(self.encoder)[0]),
+            workers=min(MAX_WORKERS, parallel_calls(self.encoder)[0]),
             tell=self._count_batch,
         )
         self._decoder = photo_decoder(settings.decode_seconds)
@@ -245,27 +252,29 @@ class PhotoService:
     # -- search ------------------------------------------------------------------------------------
 
     def search(
-        self, asked: Asked, *, k: int = 50, offset: int = 0, **wishes: Any
+        self, asked: SearchInput, *, k: int = 50, offset: int = 0, **keywords: Any
     ) -> list[SearchResult]:
         """Return ``k`` photos from ``offset`` on, best first, equal scores in order of path.
 
         The query is a string of the query language (without files), a picture, a vector ``(dim,)``,
         or a list of `SearchTerm`; photos that it names by id are left out. Keywords: ``where``,
-        ``min_score``, ``diverse``, ``collapse`` (a cosine), see `wish_of`.
+        ``min_score``, ``diverse``, ``collapse`` (a cosine), see `search_options`.
         """
-        return self.ask(asked, k=k, offset=offset, **wishes).result().results
+        return self.ask(asked, k=k, offset=offset, **keywords).result().results
 
-    def ask(self, asked: Asked, *, k: int = 50, offset: int = 0, **wishes: Any) -> "Future[Found]":
+    def ask(
+        self, asked: SearchInput, *, k: int = 50, offset: int = 0, **keywords: Any
+    ) -> "Future[Found]":
         """Return the future results of `search` with notes; what is wrong with the request itself
         is raised at once.
         """
-        return self._batcher.submit(Search(terms_of(asked), wish_of(k, offset, **wishes)))
+        return self._batcher.submit(Search(terms_of(asked), search_options(k, offset, **keywords)))
 
     def similar(
-        self, photo_id: int, *, k: int = 50, offset: int = 0, **wishes: Any
+        self, photo_id: int, *, k: int = 50, offset: int = 0, **keywords: Any
     ) -> list[SearchResult]:
         """Return the photos that look most like one photo of the collection, which is left out."""
-        return self.search([SearchTerm(photo_id)], k=k, offset=offset, **wishes)
+        return self.search([SearchTerm(photo_id)], k=k, offset=offset, **keywords)
 
     def notes(self, texts: Sequence[str]) -> list[str]:
         """Return what a person should know about the words of a query: a language that the model
@@ -299,14 +308,14 @@ class PhotoService:
         return self.source.photos_of([one for one in ids if -(2**63) <= one < 2**63])
 
     def browse(
-        self, *, k: int = 50, offset: int = 0, where: str | Where | None = None
+        self, *, k: int = 50, offset: int = 0, where: str | Filter | None = None
     ) -> tuple[list[Photo], int]:
         """Return ``k`` photos from ``offset`` on, the last indexed first, and how
         many there are.
         """
-        wish = wish_of(k, offset, where=where)
+        options = search_options(k, offset, where=where)
         with self.source.facts() as store:
-            ids = store.ids_where(wish.where or EVERY)[::-1]
+            ids = store.ids_where(options.where or EVERY)[::-1]
         return self.photos_of(ids[offset : offset + k].tolist()), len(ids)
 
     def file_of(self, photo_id: int) -> Path:
@@ -333,7 +342,7 @@ class PhotoService:
         self,
         names: Sequence[str],
         *,
-        where: str | Where | None = None,
+        where: str | Filter | None = None,
         background: bool = False,
         multi: bool = False,
     ) -> list[Prediction]:
@@ -375,13 +384,13 @@ class PhotoService:
         with self.source.reading() as collection:
             return [photo for photo in collection.photos() if photo.label is not None]
 
-    def duplicates(self, *, where: str | Where | None = None) -> list[list[Photo]]:
+    def duplicates(self, *, where: str | Filter | None = None) -> list[list[Photo]]:
         """Return the groups of photos whose files are the same byte for byte."""
         with self.source.reading() as collection:
             return collection.duplicates(where=where)
 
     def lookalikes(
-        self, threshold: float | None = None, *, where: str | Where | None = None
+        self, threshold: float | None = None, *, where: str | Filter | None = None
     ) -> list[LookAlikes]:
         """Return the groups of photos that look alike though their files differ (see
         `Collection.lookalikes`).

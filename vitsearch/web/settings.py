@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from vitsearch.errors import VitsearchError
 
 MEGABYTE = 1_000_000
-LEAST_TOKEN = 8  # characters
+MIN_TOKEN = 8  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,9 @@ class ServeSettings:
                 f"others can reach {self.host}: give --token (or VITSEARCH_TOKEN) a secret, or "
                 "serve on 127.0.0.1"
             )
-        if self.token is not None and len(self.token) < LEAST_TOKEN:
+        if self.token is not None and len(self.token) < MIN_TOKEN:
             raise VitsearchError(
-                f"the token has fewer than {LEAST_TOKEN} characters: take one of `openssl rand "
+                f"the token has fewer than {MIN_TOKEN} characters: take one of `openssl rand "
                 "-hex 16`"
             )
 

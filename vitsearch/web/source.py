@@ -11,17 +11,17 @@ from typing import Any
 
 from vitsearch.collection import Collection, MilvusCollection, SearchableCollection
 from vitsearch.collection.config import (
-    Settings,
+    CollectionConfig,
     collection_folder,
     disk_errors,
     photo_root,
-    read_settings,
+    read_collection_config,
 )
 from vitsearch.collection.decoding import Decoding, choose_decoding
 from vitsearch.collection.info import collection_info
 from vitsearch.collection.store import PhotoReader, PhotoStore
 from vitsearch.encoders import load_encoder
-from vitsearch.encoders.base import ImageEncoder, pace
+from vitsearch.encoders.base import ImageEncoder, parallel_calls
 from vitsearch.errors import CollectionError, PhotoError, QueryError
 from vitsearch.milvus.rows import OF_PHOTO, photo_of
 from vitsearch.milvus.store import MilvusStore
@@ -91,7 +91,7 @@ class CollectionSource:
         """Return the collection, newly opened with the model that all share; raises what
         `Collection.open` does.
         """
-        settings = read_settings(self.folder, self.root)
+        settings = read_collection_config(self.folder, self.root)
         return Collection(
             self.root, self.folder, settings, encoder=self.encoder_for(settings), device=self.device
         )
@@ -103,9 +103,9 @@ class CollectionSource:
         if self._encoder is not None:
             return self._encoder
         with busy_when_unreadable():
-            return self.encoder_for(read_settings(self.folder, self.root))
+            return self.encoder_for(read_collection_config(self.folder, self.root))
 
-    def encoder_for(self, settings: Settings) -> ImageEncoder:
+    def encoder_for(self, settings: CollectionConfig) -> ImageEncoder:
         """Return the collection's encoder, loaded at first use and when another collection has
         taken the first one's place.
         """
@@ -115,7 +115,7 @@ class CollectionSource:
                 # for many at once: with one thread for each call two batches share the cores better
                 # than two threads share one batch
                 self._encoder = load_encoder(
-                    settings.encoder, self.device, settings.dtype, bulk=True
+                    settings.encoder, self.device, settings.dtype, throughput=True
                 )
             return self._encoder
 
@@ -124,7 +124,7 @@ class CollectionSource:
         """Let a model compute in the block: at once where it may be called from several threads,
         else when its turn has come.
         """
-        with nullcontext() if pace(encoder)[0] > 1 else self.encoding:
+        with nullcontext() if parallel_calls(encoder)[0] > 1 else self.encoding:
             yield
 
     @contextmanager
@@ -217,15 +217,15 @@ def _stamp(file: Path, content: bool) -> tuple[int, ...] | None:
 
 # -- Photos of an object store, fetched when somebody looks at them --------------------------------
 
-MOST = 500 * MEGABYTE
+MAX_BYTES = 500 * MEGABYTE
 
 
-class Fetched:
+class RemotePhotoCache:
     """Copies of the photos below a URL in a folder, at most about ``most`` bytes of them: those
     looked at last.
     """
 
-    def __init__(self, source: Source, folder: Path, most: int = MOST) -> None:
+    def __init__(self, source: Source, folder: Path, most: int = MAX_BYTES) -> None:
         self._source, self._folder, self._most = source, folder, most
         self._lock = threading.Lock()
 
@@ -394,10 +394,12 @@ class MilvusSource(CollectionSource):
             return self._lent
 
 
-def _fetched(found: MilvusCollection) -> Fetched | None:
+def _fetched(found: MilvusCollection) -> RemotePhotoCache | None:
     """Return what fetches the photos of an object store, None where that cannot be reached: the
     page works without pictures.
     """
     with suppress(CollectionError):
-        return Fetched(open_source(found.settings.root, "folder"), found.folder / "fetched")
+        return RemotePhotoCache(
+            open_source(found.settings.root, "folder"), found.folder / "fetched"
+        )
     return None

@@ -35,7 +35,7 @@ def finetune(
     """Fine-tune a classifier on labelled photos and save it to a folder that
     `load_classifier("local-dir:...")` reads.
 
-    ``labels_from`` is "folders" or a CSV file (see `read_truth`), ``model`` a name as in
+    ``labels_from`` is "folders" or a CSV file (see `read_labels`), ``model`` a name as in
     `load_classifier`. A share of the photos of each class (``settings.validation``) is left out to
     choose the best epoch and to stop early; photos that cannot be read are left out and counted.
     After each epoch the run is kept in ``output/checkpoint.safetensors``; with ``resume`` it goes

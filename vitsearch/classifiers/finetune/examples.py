@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from vitsearch.errors import PhotoError, QueryError
-from vitsearch.labels.ground_truth import read_truth
+from vitsearch.labels.ground_truth import read_labels
 from vitsearch.photos import read_photo, walk
 
 
@@ -43,7 +43,7 @@ def labelled_photos(root: Path, source: str) -> tuple[tuple[Example, ...], tuple
 
     Raises QueryError where fewer than two classes have a photo.
     """
-    truth = read_truth(source, [found.path for found in walk(root) if found.problem is None])
+    truth = read_labels(source, [found.path for found in walk(root) if found.problem is None])
     classes = tuple(sorted(set(truth.values())))
     if len(classes) < 2:
         raise QueryError(

@@ -26,11 +26,11 @@ from vitsearch.classifiers.finetune.examples import Example, Photos, open_exampl
 from vitsearch.classifiers.finetune.settings import EpochResult, FinetuneSettings, FinetuneStep
 from vitsearch.classifiers.torch_model import Trainable
 from vitsearch.errors import PhotoError
-from vitsearch.photos import map_ahead
+from vitsearch.photos import prefetch_map
 
 Weights = dict[str, Tensor]
 Tell = Callable[[FinetuneStep], None]
-LEAST_RATE = 0.01  # of the peak, at the end of the cosine
+MIN_RATE = 0.01  # of the peak, at the end of the cosine
 MAX_GRADIENT = 1.0
 
 
@@ -209,11 +209,11 @@ def prepared_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield pictures as the model reads them and their classes, in order, read ahead in threads."""
     size, workers = learner.settings.batch_size, os.cpu_count() or 1
-    ready = map_ahead(
+    ready = prefetch_map(
         lambda one: learner.model.prepare(open_example(root, one)),
         examples,
         workers=workers,
-        ahead=size + workers,
+        buffer=size + workers,
     )
     for start in range(0, len(examples), size):
         some = examples[start : start + size]
@@ -259,7 +259,7 @@ def rate_at(epochs: float, settings: FinetuneSettings) -> float:
         return settings.learning_rate * (epochs + 1e-3) / warmup
     way = (epochs - warmup) / max(1e-9, settings.epochs - warmup)
     return settings.learning_rate * (
-        LEAST_RATE + (1 - LEAST_RATE) * (1 + math.cos(math.pi * min(1.0, way))) / 2
+        MIN_RATE + (1 - MIN_RATE) * (1 + math.cos(math.pi * min(1.0, way))) / 2
     )
 
 
@@ -276,7 +276,7 @@ RIDGE = 1e-3
 STEPS = 200
 
 
-class FeatureTap:
+class FeatureHook:
     """Catches what enters a network's head."""
 
     def __init__(self, head: nn.Linear) -> None:

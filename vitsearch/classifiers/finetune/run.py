@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vitsearch.classifiers import load_trainable
 from vitsearch.classifiers.finetune.examples import Example, Photos, open_example, split
-from vitsearch.classifiers.finetune.loop import FeatureTap, Learner, Tell, copied, fit_head, train
+from vitsearch.classifiers.finetune.loop import FeatureHook, Learner, Tell, copied, fit_head, train
 from vitsearch.classifiers.finetune.settings import (
     EpochResult,
     FinetuneReport,
@@ -24,7 +24,7 @@ from vitsearch.classifiers.finetune.settings import (
 )
 from vitsearch.encoders.torch_encoder import choose_device
 from vitsearch.errors import ClassifierError, PhotoError, QueryError
-from vitsearch.photos import map_ahead
+from vitsearch.photos import prefetch_map
 
 # -- What a run needs to go on ---------------------------------------------------------------------
 
@@ -266,18 +266,18 @@ def _features(
     """
     learner.model.net.eval()
     tap, size, workers = (
-        FeatureTap(learner.model.head),
+        FeatureHook(learner.model.head),
         task.settings.batch_size,
         os.cpu_count() or 1,
     )
     paths: list[str] = []
     unreadable: list[tuple[str, str]] = []
     waiting: list[Tensor] = []
-    loaded = map_ahead(
+    loaded = prefetch_map(
         lambda one: _prepared(learner, task.root, one),
         task.examples,
         workers=workers,
-        ahead=size + workers,
+        buffer=size + workers,
     )
     for number, (example, ready) in enumerate(zip(task.examples, loaded, strict=True), start=1):
         if isinstance(ready, PhotoError):

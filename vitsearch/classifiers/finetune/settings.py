@@ -87,8 +87,8 @@ class EpochResult:
 
 @dataclass(frozen=True, slots=True)
 class FinetuneStep:
-    """Where a run is: the stage, how many of its photos are done, and the last epoch that ended, if
-    any.
+    """Where a run is: the stage, how many of its photos are done, and the last epoch that ended,
+    if any.
     """
 
     stage: str

@@ -24,9 +24,9 @@ from vitsearch.encoders.language import readable
 from vitsearch.encoders.onnx.session import (
     CPU,
     Cores,
-    in_company,
     open_graph,
-    share_cores,
+    pad_single,
+    thread_plan,
     trim_memory,
 )
 from vitsearch.errors import EncoderError
@@ -151,7 +151,7 @@ class MiniEncoder:
         return bool(self._load_tokenizer().encode(readable(text)).overflowing)
 
     def _run_image(self, output: str, batch: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
-        pixels = np.stack(in_company(batch, self._cores))
+        pixels = np.stack(pad_single(batch, self._cores))
         return [
             rows[: len(batch)] for rows in self._session("image").run([output], {"pixels": pixels})
         ]
@@ -231,12 +231,12 @@ def choose_providers(device: str) -> list[str]:
 
 
 def load_mini(
-    *, device: str = "auto", dtype: str = "auto", threads: int = 0, bulk: bool = False
+    *, device: str = "auto", dtype: str = "auto", threads: int = 0, throughput: bool = False
 ) -> MiniEncoder:
     """Return the encoder inside the package; its towers are opened when they are first used.
 
-    ``threads`` is how many compute one batch; 0 is one a core. ``bulk`` is for many pictures: one
-    thread a batch, several batches at once.
+    ``threads`` is how many compute one batch; 0 is one a core. ``throughput`` is for many pictures:
+    one thread a batch, several batches at once.
 
     Raises EncoderError for a device that ONNX Runtime does not have, a dtype other than float32, or
     missing files.
@@ -247,7 +247,7 @@ def load_mini(
         if not (FOLDER / file).is_file():
             raise EncoderError(f"mini: {FOLDER / file} is missing: install vitsearch again")
     providers = choose_providers(device)
-    cores = share_cores(bulk) if providers == list(CPU) else Cores()
+    cores = thread_plan(throughput) if providers == list(CPU) else Cores()
     return MiniEncoder(
         FOLDER, read_config(), providers, replace(cores, threads=threads) if threads else cores
     )

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitsearch.encoders.base import fingerprint_of
-from vitsearch.encoders.checkpoints import cached_snapshot, decisive_files, one_line
+from vitsearch.encoders.checkpoints import cached_snapshot, fingerprint_files, one_line
 from vitsearch.encoders.weights_hash import weights_hash
 from vitsearch.errors import EncoderError
-from vitsearch.paths import home
+from vitsearch.paths import cache_dir
 
 EXPORTER = 1  # raised when an export of before would not do any more
 FACTS = "export.json"
@@ -30,7 +30,7 @@ REFUSED = "refused.txt"  # why a model cannot be exported, so that it is not tri
 
 def exports_folder() -> Path:
     """Return the folder of all exports."""
-    return home() / "onnx"
+    return cache_dir() / "onnx"
 
 
 def export_folder(name: str, dtype: str, files: Sequence[Path]) -> Path:
@@ -55,7 +55,7 @@ def expected_folder(name: str, dtype: str) -> Path | None:
     if source == "open_clip":
         return _open_clip_folder(f"open_clip:{canonical(model)}", dtype)
     folder = Path(model).expanduser().resolve() if source == "local-dir" else cached_snapshot(model)
-    files = decisive_files(folder) if folder is not None and folder.is_dir() else []
+    files = fingerprint_files(folder) if folder is not None and folder.is_dir() else []
     try:
         return export_folder(name, dtype, files) if files else None
     except OSError:
@@ -155,7 +155,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class OnnxExport:
     """An export: its folder, the bytes in it, whether it was made just now, and how far its vectors
     are from those of PyTorch in float32.
 
@@ -187,7 +187,7 @@ def check_runtime(runtime: str, device: str, dtype: str) -> None:
 
 
 def find_encoder(
-    name: str, device: str, dtype: str, runtime: str, in_torch: InTorch, *, bulk: bool = False
+    name: str, device: str, dtype: str, runtime: str, in_torch: InTorch, *, throughput: bool = False
 ) -> "OnnxEncoder | None":
     """Return the exported encoder where it is to be used and is there, else None; torch is not
     imported.
@@ -197,7 +197,7 @@ def find_encoder(
     precision = "int8" if dtype == "int8" else "float32"
     folder = expected_folder(name, precision)
     facts = read_facts(folder) if folder else None
-    return _opened(name, folder, facts, in_torch, bulk) if folder and facts else None
+    return _opened(name, folder, facts, in_torch, throughput) if folder and facts else None
 
 
 def make_encoder(
@@ -208,7 +208,7 @@ def make_encoder(
     in_torch: InTorch,
     *,
     tell: Tell,
-    bulk: bool = False,
+    throughput: bool = False,
 ) -> Any:
     """Return the encoder on ONNX Runtime, its export made now; with runtime auto, where that cannot
     be, on PyTorch, and ``tell`` why.
@@ -227,10 +227,10 @@ def make_encoder(
             raise
         tell(f"{error} (it runs on torch now)")
         return encoder
-    return _opened(encoder.name, folder, read_facts(folder) or {}, in_torch, bulk)
+    return _opened(encoder.name, folder, read_facts(folder) or {}, in_torch, throughput)
 
 
-def prepare_model(name: str, in_torch: InTorch, *, dtype: str = "float32") -> Prepared:
+def prepare_model(name: str, in_torch: InTorch, *, dtype: str = "float32") -> OnnxExport:
     """Make the export of a model in one number format where there is none that is whole, and return
     what is there.
 
@@ -246,7 +246,7 @@ def prepare_model(name: str, in_torch: InTorch, *, dtype: str = "float32") -> Pr
         folder = _made(in_torch("cpu", "float32"), dtype, again=True)
         facts = read_facts(folder) or {}
     size = sum(file.stat().st_size for file in folder.iterdir())
-    return Prepared(name, dtype, str(folder), size, made, **facts["measured"])
+    return OnnxExport(name, dtype, str(folder), size, made, **facts["measured"])
 
 
 def _is_for_onnx(device: str, dtype: str, runtime: str) -> bool:
@@ -256,17 +256,19 @@ def _is_for_onnx(device: str, dtype: str, runtime: str) -> bool:
 
 
 def _opened(
-    name: str, folder: Path, facts: dict[str, Any], in_torch: InTorch, bulk: bool
+    name: str, folder: Path, facts: dict[str, Any], in_torch: InTorch, throughput: bool
 ) -> "OnnxEncoder":
     from vitsearch.encoders.onnx.encoder import OnnxEncoder
-    from vitsearch.encoders.onnx.session import share_cores
+    from vitsearch.encoders.onnx.session import thread_plan
 
     shown = (
         f"local-dir:{Path(name.partition(':')[2]).expanduser().resolve()}"
         if name.startswith("local-dir:")
         else facts["name"]
     )
-    return OnnxEncoder(shown, folder, facts, lambda: in_torch("cpu", "float32"), share_cores(bulk))
+    return OnnxEncoder(
+        shown, folder, facts, lambda: in_torch("cpu", "float32"), thread_plan(throughput)
+    )
 
 
 def _made(encoder: "TorchEncoder", dtype: str, *, again: bool) -> Path:

@@ -17,8 +17,8 @@ from vitsearch.encoders.base import Vectors
 from vitsearch.encoders.onnx.session import (
     PICTURES_A_CALL,
     Cores,
-    in_company,
     open_graph,
+    pad_single,
     trim_memory,
 )
 from vitsearch.encoders.preprocess import Box, Preprocess, normalise, prepare, seen_region
@@ -132,7 +132,7 @@ class OnnxEncoder:
         rows = [np.empty((0, self.dim), dtype=np.float32)]
         for start in range(0, len(items), step):
             part = items[start : start + step]
-            given = in_company(part, self._cores) if step > 1 else part
+            given = pad_single(part, self._cores) if step > 1 else part
             rows += [found[: len(part)] for found in self._session(graph).run(None, inputs(given))]
         try:
             return unit_rows(np.concatenate(rows))

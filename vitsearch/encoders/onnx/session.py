@@ -36,9 +36,9 @@ class Cores:
     threads: int = 0
 
 
-def share_cores(bulk: bool) -> Cores:
-    """Return how to use the cores for many pictures (``bulk``), or for one query at a time."""
-    return Cores(callers=usable_cores(), threads=1) if bulk else Cores()
+def thread_plan(throughput: bool) -> Cores:
+    """Return how to use the cores: for many pictures (``throughput``), or for one query."""
+    return Cores(callers=usable_cores(), threads=1) if throughput else Cores()
 
 
 def usable_cores() -> int:
@@ -48,7 +48,7 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_company(batch: Sequence[Item], cores: Cores) -> Sequence[Item]:
+def pad_single(batch: Sequence[Item], cores: Cores) -> Sequence[Item]:
     """Return a batch for ONNX Runtime; one alone comes twice where many are to be embedded, and the
     rows after the first are left out.
 

@@ -1,5 +1,5 @@
-"""Where photos come from, by name: a folder, an object store, Parquet files, tars; for embedding on
-many machines.
+"""Where photos come from, by name: a folder, an object store, Parquet files, tars; for embedding
+on many machines.
 """
 
 import os
@@ -97,6 +97,6 @@ def _parquet(place: str) -> Source:
     return open_parquet(place)
 
 
-# -- Where photos come from ------------------------------------------------------------------------
+# -- Where photos come from -----------------------------------------------------------------------
 
 __all__ = ["FORMATS", "Entry", "Source", "SourceFormat", "open_source"]

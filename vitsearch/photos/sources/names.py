@@ -15,7 +15,7 @@ _LEFT_OUT = frozenset(
 )  # as `walk` leaves out
 _BRACES = re.compile(r"\{([^{}]*,[^{}]*|\d+\.\.\d+)\}")
 MAGIC = re.compile(r"[*?\[]")
-_MOST_NAMES = 1_000_000
+_MAX_NAMES = 1_000_000
 
 
 def protocol_of(name: str) -> str | None:
@@ -100,9 +100,9 @@ def expanded(name: str) -> Iterator[str]:
     count = 1
     for choice in choices:
         count *= len(choice)
-    if count > _MOST_NAMES:
+    if count > _MAX_NAMES:
         raise CollectionError(
-            f"{name} stands for {count:,} files, over {_MOST_NAMES:,}: name fewer at once, or "
+            f"{name} stands for {count:,} files, over {_MAX_NAMES:,}: name fewer at once, or "
             "a "
             "folder"
         )

@@ -14,8 +14,8 @@ from vitsearch.errors import PhotoError
 from vitsearch.web.api.schemas import (
     BODY,
     DEFAULT_RESULTS,
-    LONGEST_FILTER,
-    MOST_ID,
+    MAX_FILTER_LENGTH,
+    MAX_ID,
     ErrorAnswer,
     HealthAnswer,
     InfoAnswer,
@@ -30,7 +30,7 @@ from vitsearch.web.api.schemas import (
 )
 from vitsearch.web.errors import ServiceBusy, UnknownPhoto
 from vitsearch.web.label_counts import label_counts, stored_counts
-from vitsearch.web.query import LONGEST_TEXT, MOST_PASSED_OVER, MOST_RESULTS, SearchTerm
+from vitsearch.web.query import MAX_OFFSET, MAX_RESULTS, MAX_TEXT_LENGTH, SearchTerm
 from vitsearch.web.security import exif_shown, filter_for
 from vitsearch.web.service import Found, PhotoService
 from vitsearch.web.thumbnails import SIDES, WHOLE, Thumbnail
@@ -51,16 +51,16 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 router = APIRouter(responses=_errors())
 
-K = Annotated[int, Query(ge=1, le=MOST_RESULTS, description="how many results")]
-Offset = Annotated[
-    int, Query(ge=0, le=MOST_PASSED_OVER, description="how many results to pass over")
-]
+K = Annotated[int, Query(ge=1, le=MAX_RESULTS, description="how many results")]
+Offset = Annotated[int, Query(ge=0, le=MAX_OFFSET, description="how many results to pass over")]
 Filter = Annotated[
     str | None,
-    Query(max_length=LONGEST_FILTER, description="such as: year >= 2019 and path like 'italy/%'"),
+    Query(
+        max_length=MAX_FILTER_LENGTH, description="such as: year >= 2019 and path like 'italy/%'"
+    ),
 ]
 Least = Annotated[float | None, Query(ge=-1, le=1, description="the least cosine")]
-PhotoPath = Annotated[int, Path(ge=1, le=MOST_ID, description="the id of a photo")]
+PhotoPath = Annotated[int, Path(ge=1, le=MAX_ID, description="the id of a photo")]
 
 
 def service_of(request: Request) -> PhotoService:
@@ -84,7 +84,7 @@ async def search(
         str,
         Query(
             min_length=1,
-            max_length=LONGEST_TEXT,
+            max_length=MAX_TEXT_LENGTH,
             description='words, or terms such as "2:beach + dog - people"',
         ),
     ],
@@ -132,8 +132,8 @@ async def similar(
     min_score: Least = None,
 ) -> Response:
     """Return the photos that look most like one photo, which is itself left out."""
-    wishes = {"where": filter_for(request, where), "min_score": min_score}
-    future = service_of(request).ask([SearchTerm(photo_id)], k=k, offset=offset, **wishes)
+    keywords = {"where": filter_for(request, where), "min_score": min_score}
+    future = service_of(request).ask([SearchTerm(photo_id)], k=k, offset=offset, **keywords)
     return _found(await asyncio.wrap_future(future), k, offset)
 
 

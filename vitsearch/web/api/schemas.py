@@ -17,10 +17,10 @@ from vitsearch.types import Photo, Prediction, SearchResult
 from vitsearch.web.errors import TooLarge
 from vitsearch.web.label_counts import LabelCounts
 from vitsearch.web.query import (
-    LONGEST_TEXT,
-    MOST_PASSED_OVER,
-    MOST_RESULTS,
-    MOST_TERMS,
+    MAX_OFFSET,
+    MAX_RESULTS,
+    MAX_TERMS,
+    MAX_TEXT_LENGTH,
     SearchTerm,
     read_query,
 )
@@ -28,12 +28,12 @@ from vitsearch.web.responses import reason_of
 from vitsearch.web.security import too_large
 from vitsearch.web.settings import ServeSettings
 
-LONGEST_FILTER = 4000
+MAX_FILTER_LENGTH = 4000
 DEFAULT_RESULTS = 50
-MOST_ID = 2**63 - 1
+MAX_ID = 2**63 - 1
 EXIF_FIELDS = ("taken_at", "camera", "latitude", "longitude")
 
-PhotoId = Annotated[int, Field(ge=1, le=MOST_ID, description="the id of a photo of the collection")]
+PhotoId = Annotated[int, Field(ge=1, le=MAX_ID, description="the id of a photo of the collection")]
 
 
 class Error(BaseModel):
@@ -73,7 +73,7 @@ class TermRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    text: Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)] | None = None
+    text: Annotated[str, Field(min_length=1, max_length=MAX_TEXT_LENGTH)] | None = None
     photo: PhotoId | None = None
     weight: Annotated[float, Field(ge=-1000, le=1000)] = 1.0
 
@@ -89,20 +89,20 @@ class SearchRequest(BaseModel):
         Annotated[
             str,
             Field(
-                max_length=LONGEST_TEXT,
+                max_length=MAX_TEXT_LENGTH,
                 description='words, or terms such as "2:beach + dog - people"',
             ),
         ]
         | None
     ) = None
-    terms: Annotated[list[TermRequest], Field(max_length=MOST_TERMS)] | None = None
+    terms: Annotated[list[TermRequest], Field(max_length=MAX_TERMS)] | None = None
     vector: (
         Annotated[list[float], Field(max_length=16384, description="of the collection's own model")]
         | None
     ) = None
-    k: Annotated[int, Field(ge=1, le=MOST_RESULTS)] = DEFAULT_RESULTS
-    offset: Annotated[int, Field(ge=0, le=MOST_PASSED_OVER)] = 0
-    where: Annotated[str, Field(max_length=LONGEST_FILTER)] | None = None
+    k: Annotated[int, Field(ge=1, le=MAX_RESULTS)] = DEFAULT_RESULTS
+    offset: Annotated[int, Field(ge=0, le=MAX_OFFSET)] = 0
+    where: Annotated[str, Field(max_length=MAX_FILTER_LENGTH)] | None = None
     min_score: Annotated[float, Field(ge=-1, le=1)] | None = None
 
 
@@ -218,10 +218,10 @@ def _iso(mtime_ns: int) -> str:
 
 # -- Reads the body of a search: JSON, or a form with an uploaded photo ----------------------------
 
-LONGEST_JSON = 1_000_000  # bytes
+MAX_JSON_LENGTH = 1_000_000  # bytes
 JSON_TYPE, FORM_TYPE = "application/json", "multipart/form-data"
-_LONGEST_FIELD = 200_000
-_MOST_FIELDS = 16
+_MAX_FIELD_LENGTH = 200_000
+_MAX_FIELDS = 16
 
 BODY: dict[str, Any] = {  # of the description of the interface
     "required": True,
@@ -241,7 +241,7 @@ BODY: dict[str, Any] = {  # of the description of the interface
                     "q": {"type": "string", "maxLength": 2000},
                     "k": {"type": "integer", "minimum": 1, "maximum": 1000},
                     "offset": {"type": "integer", "minimum": 0, "maximum": 100_000},
-                    "where": {"type": "string", "maxLength": LONGEST_FILTER},
+                    "where": {"type": "string", "maxLength": MAX_FILTER_LENGTH},
                     "min_score": {"type": "number", "minimum": -1, "maximum": 1},
                     "terms": {
                         "type": "string",
@@ -270,8 +270,8 @@ async def _body(request: Request) -> bytes:
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)
-        if size > LONGEST_JSON:
-            raise TooLarge(f"a query in JSON may have {LONGEST_JSON:,} bytes")
+        if size > MAX_JSON_LENGTH:
+            raise TooLarge(f"a query in JSON may have {MAX_JSON_LENGTH:,} bytes")
         parts.append(part)
     return b"".join(parts)
 
@@ -287,7 +287,7 @@ def _from_json(body: bytes) -> SearchRequest:
 
 async def _from_form(request: Request) -> tuple[SearchRequest, bytes]:
     async with request.form(
-        max_files=1, max_fields=_MOST_FIELDS, max_part_size=_LONGEST_FIELD
+        max_files=1, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_LENGTH
     ) as form:
         fields: dict[str, Any] = {}
         for name, value in form.multi_items():

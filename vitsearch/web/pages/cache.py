@@ -21,14 +21,14 @@ from vitsearch.web.pages.tiles import is_clean
 
 Found = TypeVar("Found")
 
-MOST_BROUGHT = 200
+MAX_UPLOADS = 200
 BROUGHT_SIDE = 160
-MOST_CHOICES = 300  # of a filter
+MAX_CHOICES = 300  # of a filter
 FRESH_SECONDS = 20.0  # labels may be stored without a new state of the collection
 FRESH_TIMES = 50  # and what took long is not found out again all the time
 
 
-class Remembered(Generic[Found]):
+class Cache(Generic[Found]):
     """The last few answers of one kind, by what was asked; two threads never work on one kind at
     the same time.
     """
@@ -86,12 +86,12 @@ def facets_of(collection: SearchableCollection) -> Facets:
 def _offered(counts: "Counter[str]") -> list[tuple[str, int]]:
     most = sorted(
         (item for item in counts.items() if is_clean(item[0])), key=lambda item: (-item[1], item[0])
-    )[:MOST_CHOICES]
+    )[:MAX_CHOICES]
     return sorted(most, key=lambda item: item[0].casefold())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Brought:
+class UploadedPhoto:
     """A photo that a person dropped on the page: its vector ``(dim,)`` and a small WebP picture;
     the photo itself is not kept.
     """
@@ -105,7 +105,7 @@ class BroughtPhotos:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, Brought] = OrderedDict()
+        self._kept: OrderedDict[str, UploadedPhoto] = OrderedDict()
 
     def keep(self, data: bytes, image: Image.Image, vector: Vectors) -> str:
         """Remember a photo and return its key."""
@@ -113,13 +113,13 @@ class BroughtPhotos:
         out = io.BytesIO()
         thumbnail(image, BROUGHT_SIDE).save(out, "WEBP", quality=80)
         with self._lock:
-            self._kept[key] = Brought(vector, out.getvalue())
+            self._kept[key] = UploadedPhoto(vector, out.getvalue())
             self._kept.move_to_end(key)
-            while len(self._kept) > MOST_BROUGHT:
+            while len(self._kept) > MAX_UPLOADS:
                 self._kept.popitem(last=False)
         return key
 
-    def get(self, key: str) -> Brought:
+    def get(self, key: str) -> UploadedPhoto:
         """Return a photo by its key; raises QueryError for one that is forgotten."""
         with self._lock:
             found = self._kept.get(key)

@@ -10,21 +10,21 @@ import numpy as np
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from vitsearch.collection.map import Atlas, current_atlas
+from vitsearch.collection.map import PhotoMap, current_atlas
 from vitsearch.errors import QueryError, VitsearchError
 from vitsearch.labels import parse_labels
 from vitsearch.types import Photo, Prediction
 from vitsearch.web.errors import ServiceBusy
-from vitsearch.web.pages.context import PER_PAGE, Here, Visit
-from vitsearch.web.pages.tiles import Shot, counted, size_text
-from vitsearch.web.pages.url import ALONE, Asked, Pick, address, label_lines, page_number
+from vitsearch.web.pages.context import PER_PAGE, Page, PageContext
+from vitsearch.web.pages.tiles import Tile, counted, size_text
+from vitsearch.web.pages.url import ALONE, PageQuery, PickedPhoto, address, label_lines, page_number
 
 router = APIRouter(include_in_schema=False)
 
 GROUPS_PER_PAGE = 20
 SHOWN_OF_A_GROUP = 40
 ROWS_PER_PAGE = 200
-MOST_COMPARED = 30_000  # photos of which all pairs are compared while somebody waits
+MAX_COMPARED = 30_000  # photos of which all pairs are compared while somebody waits
 REGIONS = 4  # of the map's list along each side
 SHOWN_OF_A_REGION = 8
 
@@ -33,7 +33,7 @@ SHOWN_OF_A_REGION = 8
 
 
 @router.get("/labels")
-def labels(here: Here) -> Response:
+def labels(here: Page) -> Response:
     """The distribution of labels, those stored or any others, and the photos of one of them."""
     given = here.request.query_params
     text, background, chosen = (
@@ -51,7 +51,7 @@ def labels(here: Here) -> Response:
         "chosen": "",
         "total": 0,
         "most": 0,
-        "asked": Asked(),
+        "asked": PageQuery(),
     }
     try:
         number = page_number(given.get("page", ""))
@@ -87,11 +87,11 @@ def _names(text: str) -> list[str]:
     return [label.name for label in parse_labels(label_lines(text))]
 
 
-def _zero_shot(here: Visit, text: str, background: bool) -> list[Prediction]:
+def _zero_shot(here: PageContext, text: str, background: bool) -> list[Prediction]:
     return here.service.labels(label_lines(text), background=background)
 
 
-def _stored(here: Visit) -> list[Prediction]:
+def _stored(here: PageContext) -> list[Prediction]:
     return [
         Prediction(photo.path, photo.label or "", photo.label_score or 0.0, photo.photo_id)
         for photo in here.service.stored_labels()
@@ -99,7 +99,7 @@ def _stored(here: Visit) -> list[Prediction]:
 
 
 def _members(
-    here: Visit, members: list[Prediction], number: int, pairs: list[tuple[str, str]]
+    here: PageContext, members: list[Prediction], number: int, pairs: list[tuple[str, str]]
 ) -> dict[str, Any]:
     """Return a page of the photos of a class, the surest first."""
     members.sort(key=lambda one: (-one.score, one.path))
@@ -110,8 +110,8 @@ def _members(
     }
     return {
         "members": len(members),
-        "shots": [
-            here.shot(photos[one.photo_id], one.score) for one in some if one.photo_id in photos
+        "tiles": [
+            here.tile(photos[one.photo_id], one.score) for one in some if one.photo_id in photos
         ],
         "page": number,
         **_neighbours("/labels", pairs, number, more=len(members) > start + PER_PAGE),
@@ -132,7 +132,7 @@ def _neighbours(
 
 
 @router.get("/duplicates")
-def duplicates(here: Here) -> Response:
+def duplicates(here: Page) -> Response:
     """The groups of photos that are there twice: the same file, or the same view."""
     kind = "alike" if here.request.query_params.get("kind") == "alike" else "same"
     shown: dict[str, Any] = {
@@ -177,7 +177,7 @@ def duplicates(here: Here) -> Response:
     return here.page("duplicates.html", view="/duplicates", **shown)
 
 
-def _groups(here: Visit, kind: str) -> list[list[tuple[Photo, float]]]:
+def _groups(here: PageContext, kind: str) -> list[list[tuple[Photo, float]]]:
     """Return the groups, each photo with its cosine with the first of its group."""
 
     def find() -> list[list[tuple[Photo, float]]]:
@@ -185,7 +185,7 @@ def _groups(here: Visit, kind: str) -> list[list[tuple[Photo, float]]]:
             return [[(photo, 1.0) for photo in group] for group in here.service.duplicates()]
         return [[(group.photo, 1.0), *group.others] for group in here.service.lookalikes()]
 
-    if kind == "alike" and (count := here.service.count()) > MOST_COMPARED:
+    if kind == "alike" and (count := here.service.count()) > MAX_COMPARED:
         raise QueryError(
             f"comparing all pairs of {count:,} photos takes too long for a page: run "
             "`vitsearch "
@@ -196,7 +196,7 @@ def _groups(here: Visit, kind: str) -> list[list[tuple[Photo, float]]]:
 
 
 def _group(
-    here: Visit, number: int, group: Sequence[tuple[Photo, float]], kind: str
+    here: PageContext, number: int, group: Sequence[tuple[Photo, float]], kind: str
 ) -> dict[str, Any]:
     first = group[0][0]
     title = (
@@ -209,12 +209,12 @@ def _group(
     return {
         "number": number,
         "title": title,
-        "shots": [here.shot(photo, detail=detail) for (photo, _), detail in some],
+        "tiles": [here.tile(photo, detail=detail) for (photo, _), detail in some],
     }
 
 
 @router.get("/failures")
-def failures(here: Here) -> Response:
+def failures(here: Page) -> Response:
     """The files that are not in the collection, and why."""
     number = page_number(here.request.query_params.get("page", ""))
     try:
@@ -240,13 +240,13 @@ def failures(here: Here) -> Response:
 
 
 @router.get("/map")
-def atlas(here: Here) -> Response:
+def photo_map(here: Page) -> Response:
     """The map, which the browser draws."""
     return here.page("map.html", view="/map", total=here.service.count())
 
 
 @router.get("/map/places")
-def places(here: Here) -> Response:
+def places(here: Page) -> Response:
     """The places: the ids as uint64, then x and y of each photo as float32, little-endian, in order
     of id.
     """
@@ -259,16 +259,16 @@ def places(here: Here) -> Response:
     return Response(body, media_type="application/octet-stream", headers=headers)
 
 
-def _atlas(here: Visit) -> Atlas:
-    def find() -> Atlas:
+def _atlas(here: PageContext) -> PhotoMap:
+    def find() -> PhotoMap:
         with here.service.source.reading() as collection:
             return current_atlas(collection)
 
-    return here.memory.atlas.get(here.state(), find)
+    return here.memory.photo_map.get(here.state(), find)
 
 
 @router.get("/map/list")
-def regions(here: Here) -> Response:
+def regions(here: Page) -> Response:
     """The map as a list: its regions, each with the photos in its middle."""
     found = _atlas(here)
     side = min(REGIONS, max(1, int(np.sqrt(len(found.ids) / SHOWN_OF_A_REGION))))
@@ -291,20 +291,20 @@ def regions(here: Here) -> Response:
     return here.page("map_list.html", view="/map", regions=listed, summary=summary, fault="")
 
 
-def _region(here: Visit, found: Atlas, number: int, group: Any) -> dict[str, Any] | None:
+def _region(here: PageContext, found: PhotoMap, number: int, group: Any) -> dict[str, Any] | None:
     """Return a region of the map; None where its photos are gone meanwhile."""
     middle = np.median(found.places[group], axis=0)
     away = ((found.places[group] - middle) ** 2).sum(axis=1)
     near = group[np.argsort(away, kind="stable")[:SHOWN_OF_A_REGION]]
-    shots: list[Shot] = [
-        here.shot(photo) for photo in here.service.photos_of(found.ids[near].tolist())
+    tiles: list[Tile] = [
+        here.tile(photo) for photo in here.service.photos_of(found.ids[near].tolist())
     ]
-    if not shots:
+    if not tiles:
         return None
     return {
         "number": number,
-        "title": f"Around {shots[0].name}",
+        "title": f"Around {tiles[0].name}",
         "count_shown": counted(len(group), "photo", "photos"),
-        "shots": shots,
-        "address": Asked(picks=(Pick(shots[0].photo_id, ALONE),)).address(),
+        "tiles": tiles,
+        "address": PageQuery(picks=(PickedPhoto(tiles[0].photo_id, ALONE),)).address(),
     }

@@ -7,16 +7,16 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from starlette.responses import Response
 
-from vitsearch.collection.map import Atlas
+from vitsearch.collection.map import PhotoMap
 from vitsearch.errors import QueryError
 from vitsearch.types import Photo, SearchResult
 from vitsearch.web.errors import NotShown
-from vitsearch.web.pages.cache import BroughtPhotos, Facets, Remembered, facets_of
+from vitsearch.web.pages.cache import BroughtPhotos, Cache, Facets, facets_of
 from vitsearch.web.pages.insights import Insight
 from vitsearch.web.pages.templating import page
-from vitsearch.web.pages.tiles import Shot, shot
-from vitsearch.web.pages.url import FIELDS, Asked, Filters, asked
-from vitsearch.web.query import columns_of
+from vitsearch.web.pages.tiles import Tile, tile
+from vitsearch.web.pages.url import FIELDS, Filters, PageQuery, asked
+from vitsearch.web.query import filter_columns_of
 from vitsearch.web.security import EXIF_COLUMNS, exif_shown
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
@@ -30,12 +30,12 @@ class PageMemory:
     def __init__(self, service: PhotoService) -> None:
         self.insight = Insight(service)
         self.brought = BroughtPhotos()
-        self.facets: Remembered[Facets] = Remembered(2)
-        self.groups: Remembered[Any] = Remembered(4)
-        self.atlas: Remembered[Atlas] = Remembered(2)
+        self.facets: Cache[Facets] = Cache(2)
+        self.groups: Cache[Any] = Cache(4)
+        self.photo_map: Cache[PhotoMap] = Cache(2)
 
 
-class Visit:
+class PageContext:
     """One request of a page."""
 
     def __init__(self, request: Request) -> None:
@@ -49,32 +49,32 @@ class Visit:
         """Whether date, camera and place may be shown."""
         return exif_shown(self.request)
 
-    def asked(self) -> Asked:
+    def asked(self) -> PageQuery:
         """Return the search of the address; raises QueryError, NotShown."""
         found = asked(self.request.query_params.multi_items())
         self.check(found.filters)
         return found
 
-    def context(self) -> Asked:
+    def context(self) -> PageQuery:
         """Return the search that a page was come to from, an empty one where its address makes no
         sense.
         """
         try:
             return self.asked()
         except (QueryError, NotShown):
-            return Asked()
+            return PageQuery()
 
-    def as_written(self) -> Asked:
+    def as_written(self) -> PageQuery:
         """Return words and filters as they were written, to be put right."""
         given = dict(self.request.query_params)
-        return Asked(
+        return PageQuery(
             given.get("q", ""), filters=Filters(**{name: given.get(name, "") for name in FIELDS})
         )
 
     def check(self, filters: Filters) -> None:
         """Raise NotShown for filters whose answer would tell what may not be shown."""
         where = filters.tree()
-        if where is not None and columns_of(where) & EXIF_COLUMNS and not self.shows_exif:
+        if where is not None and filter_columns_of(where) & EXIF_COLUMNS and not self.shows_exif:
             raise NotShown(
                 "date, camera and place are not shown here, so photos cannot be filtered by "
                 "them "
@@ -95,19 +95,19 @@ class Visit:
 
         return self.memory.facets.get(self.state(), find, ages=True)
 
-    def shots(self, hits: Sequence[SearchResult]) -> list[Shot]:
+    def tiles(self, hits: Sequence[SearchResult]) -> list[Tile]:
         """Return search results as they are shown; one that is gone meanwhile is left out."""
         photos = {
             photo.photo_id: photo
             for photo in self.service.photos_of([hit.photo_id for hit in hits])
         }
         return [
-            self.shot(photos[hit.photo_id], hit.score) for hit in hits if hit.photo_id in photos
+            self.tile(photos[hit.photo_id], hit.score) for hit in hits if hit.photo_id in photos
         ]
 
-    def shot(self, photo: Photo, score: float | None = None, **options: Any) -> Shot:
+    def tile(self, photo: Photo, score: float | None = None, **options: Any) -> Tile:
         """Return a photo as it is shown."""
-        return shot(photo, score, shows_exif=self.shows_exif, **options)
+        return tile(photo, score, shows_exif=self.shows_exif, **options)
 
     def page(self, name: str, *, status: int = 200, view: str = "", **facts: Any) -> Response:
         """Return a drawn page."""
@@ -131,4 +131,4 @@ def _memory(request: Request) -> PageMemory:
         return found
 
 
-Here = Annotated[Visit, Depends(Visit)]
+Page = Annotated[PageContext, Depends(PageContext)]

@@ -16,7 +16,7 @@ from vitsearch.web.pages.tiles import size_text
 from vitsearch.web.service import PhotoService
 from vitsearch.web.thumbnails import WHOLE
 
-MOST_BYTES = 2_000_000_000  # of the photos in one ZIP
+MAX_BYTES = 2_000_000_000  # of the photos in one ZIP
 PIECE = 1 << 18
 EARLIEST, LATEST = (
     315_619_200,
@@ -79,9 +79,9 @@ def cell(value: str | float | None) -> str | float | None:
 def check_size(photos: Sequence[Photo]) -> None:
     """Raise QueryError for more than a ZIP may hold."""
     total = sum(photo.size for photo in photos)
-    if total > MOST_BYTES:
+    if total > MAX_BYTES:
         raise QueryError(
-            f"these photos have {size_text(total)}, a ZIP holds up to {size_text(MOST_BYTES)}: "
+            f"these photos have {size_text(total)}, a ZIP holds up to {size_text(MAX_BYTES)}: "
             "take fewer, or their paths"
         )
 

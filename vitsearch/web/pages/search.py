@@ -14,16 +14,16 @@ from vitsearch.types import Photo
 from vitsearch.web.errors import NotShown, TooLarge, UnknownPhoto
 from vitsearch.web.pages import collection as views
 from vitsearch.web.pages import download as export
-from vitsearch.web.pages.context import PER_PAGE, Here, Visit
+from vitsearch.web.pages.context import PER_PAGE, Page, PageContext
 from vitsearch.web.pages.insights import LABELS, Shares
 from vitsearch.web.pages.templating import page
-from vitsearch.web.pages.tiles import LARGE, Shot, counted, image, size_text, spoken_date, thumbnail
+from vitsearch.web.pages.tiles import LARGE, Tile, counted, image, size_text, spoken_date, thumbnail
 from vitsearch.web.pages.url import (
     ALONE,
     LIKE,
     UNLIKE,
-    Asked,
-    Dropped,
+    PageQuery,
+    UploadedRef,
     address,
     asked,
     label_lines,
@@ -40,11 +40,11 @@ Chip = dict[str, Any]
 
 
 @router.get("/")
-def search(here: Here) -> Response:
+def search(here: Page) -> Response:
     """The photos, all of them or those most like what is asked."""
     try:
         found = here.asked()
-        shots, more, summary = _results(here, found)
+        tiles, more, summary = _results(here, found)
         chips = _chips(here, found)
         notes = (
             here.service.notes(
@@ -54,7 +54,7 @@ def search(here: Here) -> Response:
             else []
         )
         return _search_page(
-            here, found, shots=shots, more=more, summary=summary, chips=chips, notes=notes
+            here, found, tiles=tiles, more=more, summary=summary, chips=chips, notes=notes
         )
     except (QueryError, NotShown, UnknownPhoto) as error:
         return _search_page(
@@ -66,11 +66,11 @@ def search(here: Here) -> Response:
 
 
 def _search_page(
-    here: Visit,
-    found: Asked,
+    here: PageContext,
+    found: PageQuery,
     *,
     status: int = 200,
-    shots: list[Shot] | None = None,
+    tiles: list[Tile] | None = None,
     more: bool = False,
     **facts: Any,
 ) -> Response:
@@ -80,7 +80,7 @@ def _search_page(
         "asked": found,
         "facets": facets,
         "total": facets.total,
-        "shots": shots or [],
+        "tiles": tiles or [],
         "chips": facts.get("chips", []),
         "any_weight": any(chip["picture"] for chip in facts.get("chips", [])),
         "notes": facts.get("notes", []),
@@ -88,21 +88,21 @@ def _search_page(
         "summary": facts.get("summary", ""),
         "filters_set": len(filters),
         "open_filters": bool(filters) and bool(facts.get("fault")),
-        "unfiltered": Asked(found.words, found.picks, found.dropped).address(),
+        "unfiltered": PageQuery(found.words, found.picks, found.dropped).address(),
         "previous": found.address(page=found.page - 1) if found.page > 1 else "",
         "next": found.address(page=found.page + 1) if more else "",
     }
     return here.page("search.html", status=status, view="/", **shown)
 
 
-def _results(here: Visit, found: Asked) -> tuple[list[Shot], bool, str]:
+def _results(here: PageContext, found: PageQuery) -> tuple[list[Tile], bool, str]:
     """Return a page of results, whether there are more, and a line about them."""
     offset, where = (found.page - 1) * PER_PAGE, found.filters.tree()
     if not found.is_query:
         photos, total = here.service.browse(k=PER_PAGE, offset=offset, where=where)
         of = " that the filters leave" if where else ""
         return (
-            [here.shot(photo) for photo in photos],
+            [here.tile(photo) for photo in photos],
             total > offset + PER_PAGE,
             f"{counted(total, 'photo', 'photos')}{of}, the last indexed first",
         )
@@ -112,10 +112,10 @@ def _results(here: Visit, found: Asked) -> tuple[list[Shot], bool, str]:
         if where
         else counted(here.service.count(), "photo", "photos")
     )
-    return here.shots(hits[:PER_PAGE]), len(hits) > PER_PAGE, f"Of {of}, the most alike first"
+    return here.tiles(hits[:PER_PAGE]), len(hits) > PER_PAGE, f"Of {of}, the most alike first"
 
 
-def terms_of(here: Visit, found: Asked) -> list[SearchTerm]:
+def terms_of(here: PageContext, found: PageQuery) -> list[SearchTerm]:
     """Return the terms of a search: its words, the photos picked, and the photos brought; raises
     QueryError.
     """
@@ -126,7 +126,7 @@ def terms_of(here: Visit, found: Asked) -> list[SearchTerm]:
     ]
 
 
-def _chips(here: Visit, found: Asked) -> list[Chip]:
+def _chips(here: PageContext, found: PageQuery) -> list[Chip]:
     """Return what the search is made of with the weights, nothing for one text alone."""
     words = read_query(found.words) if found.words else ()
     names = {
@@ -178,7 +178,7 @@ def _chip(name: str, title: str, weight: float, *, picture: str = "", off: str =
 
 
 @router.get("/refine")
-def refine(here: Here) -> Response:
+def refine(here: Page) -> Response:
     """Go to the search that also looks for photos like those ticked, or not like them."""
     given = here.request.query_params.multi_items()
     ids = selection([value for name, value in given if name == "id"])
@@ -196,7 +196,7 @@ def refine(here: Here) -> Response:
 @router.post("/photo")
 async def bring(request: Request) -> Response:
     """Take a photo that was dropped, pasted or chosen, and go to the search for photos like it."""
-    here = Visit(request)
+    here = PageContext(request)
     async with request.form(max_files=1, max_fields=200) as form:
         file = form.get("photo")
         if not isinstance(file, UploadFile) or not file.size:
@@ -211,18 +211,18 @@ async def bring(request: Request) -> Response:
     return RedirectResponse(await run_in_threadpool(_brought, here, data, pairs), 303)
 
 
-def _brought(here: Visit, data: bytes, pairs: list[tuple[str, str]]) -> str:
+def _brought(here: PageContext, data: bytes, pairs: list[tuple[str, str]]) -> str:
     picture = here.service.read_picture(data)
     with here.service.source.encoding:
         vector = here.service.encoder.encode_images([picture])[0]
     key = here.memory.brought.keep(data, picture, vector)
     found = asked(pairs)
     weight = LIKE if found.words else ALONE
-    return Asked(found.words, found.picks, (Dropped(key, weight),), found.filters).address()
+    return PageQuery(found.words, found.picks, (UploadedRef(key, weight),), found.filters).address()
 
 
 @router.get("/brought/{key}")
-def brought(here: Here, key: str) -> Response:
+def brought(here: Page, key: str) -> Response:
     """A small picture of a photo that was brought."""
     try:
         picture = here.memory.brought.get(key).picture
@@ -237,7 +237,7 @@ def brought(here: Here, key: str) -> Response:
 
 
 @router.get("/photos/{photo_id}")
-def photo(here: Here, photo_id: int) -> Response:
+def photo(here: Page, photo_id: int) -> Response:
     """One photo: what is known about it, what the models say, and what is like it."""
     found, given = here.service.photo(photo_id), here.context()
     written = here.request.query_params.get("labels", "")
@@ -247,7 +247,7 @@ def photo(here: Here, photo_id: int) -> Response:
     why = address(f"/photos/{photo_id}/why", [("q", _spoken(given))])
     shown: dict[str, Any] = {
         "asked": given,
-        "shot": here.shot(found, side=min(LARGE, max(found.info.width, found.info.height))),
+        "tile": here.tile(found, side=min(LARGE, max(found.info.width, found.info.height))),
         "picture": thumbnail(photo_id, LARGE),
         "whole": image(photo_id),
         "facts": _facts(found, here.shows_exif),
@@ -262,13 +262,13 @@ def photo(here: Here, photo_id: int) -> Response:
         "explained": why if explaining else "",
         "explain_address": address(f"/photos/{photo_id}", [*given.pairs(page=True), ("why", "1")])
         + "#why",
-        "alike": here.shots(here.service.similar(photo_id, k=ALIKE)),
+        "alike": here.tiles(here.service.similar(photo_id, k=ALIKE)),
         "fault": "",
     }
     return here.page("photo.html", **shown)
 
 
-def _spoken(given: Asked) -> str:
+def _spoken(given: PageQuery) -> str:
     """Return the words of a search that say what should be seen."""
     try:
         terms = read_query(given.words) if given.words else ()
@@ -277,7 +277,7 @@ def _spoken(given: Asked) -> str:
     return ", ".join(str(term.what) for term in terms if term.weight > 0)
 
 
-def _own_labels(here: Visit, photo_id: int, written: str) -> tuple[list[str], Shares, str]:
+def _own_labels(here: PageContext, photo_id: int, written: str) -> tuple[list[str], Shares, str]:
     """Return the labels to choose from, the most probable ones, and why there are none."""
     stored = [name for name, _ in here.facets().labels]
     names = label_lines(written) if written else stored if 1 < len(stored) <= 50 else list(LABELS)
@@ -302,7 +302,7 @@ def _facts(found: Photo, shows_exif: bool) -> list[tuple[str, str]]:
         facts += [("Taken", spoken_date(info.taken_at))] if info.taken_at else []
         facts += [("Camera", info.camera)] if info.camera else []
         if info.latitude is not None and info.longitude is not None:
-            facts.append(("Place", f"{info.latitude:.5f}, {info.longitude:.5f}"))
+            facts.append(("MilvusUri", f"{info.latitude:.5f}, {info.longitude:.5f}"))
     facts += [("Size", f"{info.width} × {info.height} pixels, {size_text(found.size)}")]
     if found.label:
         facts.append(
@@ -317,7 +317,7 @@ def _facts(found: Photo, shows_exif: bool) -> list[tuple[str, str]]:
 
 
 @router.get("/photos/{photo_id}/why")
-def why(here: Here, photo_id: int) -> Response:
+def why(here: Page, photo_id: int) -> Response:
     """The photo under a heat map of what speaks for the words, or of what the model looks at."""
     try:
         picture = here.memory.insight.why(
@@ -338,10 +338,10 @@ async def take(request: Request) -> Response:
     """The photos that are ticked, as their paths, as CSV, or as a ZIP."""
     form = await request.form()
     ids = selection([value for value in form.getlist("id") if isinstance(value, str)])
-    return await run_in_threadpool(_taken, Visit(request), ids, str(form.get("as", "paths")))
+    return await run_in_threadpool(_taken, PageContext(request), ids, str(form.get("as", "paths")))
 
 
-def _taken(here: Visit, ids: list[int], form: str) -> Response:
+def _taken(here: PageContext, ids: list[int], form: str) -> Response:
     photos = here.service.photos_of(ids)
     if form == "paths":
         return _file(export.as_paths(photos), "text/plain; charset=utf-8", "photos.txt")
@@ -368,7 +368,7 @@ def _saved_as(name: str) -> dict[str, str]:
 
 
 @router.get("/help")
-def guide(here: Here) -> Response:
+def guide(here: Page) -> Response:
     """How to search, and the keys."""
     return here.page("help.html", columns=list(COLUMNS))
 

@@ -34,13 +34,17 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     found.globals.update(
-        stamp=stamp(), views=VIEWS, view="", thumbnail=thumbnail, photo_address=photo_address
+        asset_version=asset_version(),
+        views=VIEWS,
+        view="",
+        thumbnail=thumbnail,
+        photo_address=photo_address,
     )
     return found
 
 
 @cache
-def stamp() -> str:
+def asset_version() -> str:
     """Return a short hash of what is beside the pages: another version has other addresses, so that
     caches never mix them.
     """

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from vitsearch.types import Photo
-from vitsearch.web.pages.url import Asked, address
+from vitsearch.web.pages.url import PageQuery, address
 
 # the longest side of a photo in a grid, in CSS pixels, before the grid fits it into its row
 BOX = 320
@@ -14,7 +14,7 @@ LARGE = 1280  # and of a photo by itself
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
+class Tile:
     """A photo as a page shows it: ``box`` are the width and height of its picture, ``detail`` a
     word about it instead of the score.
     """
@@ -35,19 +35,19 @@ class Shot:
         return min(40, max(4, round(10 * self.box[0] / self.box[1])))
 
 
-def shot(
+def tile(
     photo: Photo,
     score: float | None = None,
     *,
     detail: str = "",
     side: int = BOX,
     shows_exif: bool = False,
-) -> Shot:
+) -> Tile:
     """Return a photo as a page shows it."""
     name = photo.path.rpartition("/")[2]
     day = f", {spoken_date(photo.info.taken_at)}" if shows_exif and photo.info.taken_at else ""
     label = f", {photo.label}" if photo.label else ""
-    return Shot(
+    return Tile(
         photo.photo_id,
         name,
         photo.path,
@@ -74,7 +74,7 @@ def image(photo_id: int) -> str:
     return f"/api/photos/{photo_id}/image"
 
 
-def photo_address(photo_id: int, asked: Asked | None = None) -> str:
+def photo_address(photo_id: int, asked: PageQuery | None = None) -> str:
     """Return the address of a photo's page, from which the search goes on."""
     return address(f"/photos/{photo_id}", asked.pairs(page=True) if asked else [])
 

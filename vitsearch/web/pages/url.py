@@ -8,19 +8,19 @@ from typing import NamedTuple
 from urllib.parse import urlencode
 
 from vitsearch.errors import QueryError
-from vitsearch.filters import Where, where_all
+from vitsearch.filters import Filter, filter_all
 
 Pairs = list[tuple[str, str]]
 
-MOST_PICKS, MOST_LABELS, MOST_SELECTED = 50, 500, 1000
-LONGEST_WORDS = 2000
+MAX_PICKS, MAX_LABELS, MAX_SELECTED = 50, 500, 1000
+MAX_QUERY_LENGTH = 2000
 LIKE, UNLIKE = (
     0.5,
     -0.5,
 )  # of a photo beside words: two photos are more alike than a photo and words ever are
 ALONE = 1.0  # of a photo by itself
-LARGEST_WEIGHT = 10.0
-LARGEST_ID = 2**63 - 1
+MAX_WEIGHT = 10.0
+MAX_ID = 2**63 - 1
 FIELDS = ("after", "before", "under", "camera", "label", "where")
 NO_LABEL = "(none)"  # of the filter: photos without a stored label
 
@@ -28,14 +28,14 @@ _PICK = re.compile(r"w(\d{1,19})", re.ASCII)
 _DROPPED = re.compile(r"u([0-9a-f]{32})", re.ASCII)
 
 
-class Pick(NamedTuple):
+class PickedPhoto(NamedTuple):
     """A photo of the collection in a query, and its weight, negative for "not like this"."""
 
     photo_id: int
     weight: float
 
 
-class Dropped(NamedTuple):
+class UploadedRef(NamedTuple):
     """A photo that a person brought, by the hash of its bytes, and its weight."""
 
     key: str
@@ -53,20 +53,20 @@ class Filters:
     label: str = ""
     where: str = ""
 
-    def tree(self) -> Where | None:
+    def tree(self) -> Filter | None:
         """Return the condition that all of them make; raises QueryError."""
         parts = [f"({self.where})"] if self.where else []
         if self.camera:
-            parts.append(f"camera = {quoted(self.camera)}")
+            parts.append(f"camera = {sql_quote(self.camera)}")
         if self.label:
             parts.append(
-                "label is null" if self.label == NO_LABEL else f"label = {quoted(self.label)}"
+                "label is null" if self.label == NO_LABEL else f"label = {sql_quote(self.label)}"
             )
         if self.where:
-            where_all(
+            filter_all(
                 self.where
             )  # by itself first: its error names places, and no bracket may reach outside
-        return where_all(
+        return filter_all(
             " and ".join(parts) or None,
             after=self.after or None,
             before=self.before or None,
@@ -79,14 +79,14 @@ class Filters:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PageQuery:
     """A search as the page's address has it: words, picked and dropped photos with weights,
     filters, and the page of the results.
     """
 
     words: str = ""
-    picks: tuple[Pick, ...] = ()
-    dropped: tuple[Dropped, ...] = ()
+    picks: tuple[PickedPhoto, ...] = ()
+    dropped: tuple[UploadedRef, ...] = ()
     filters: Filters = Filters()
     page: int = 1
 
@@ -107,28 +107,28 @@ class Asked:
         """Return the address of this search, on a page of its results."""
         return address(path, replace(self, page=page or 1).pairs(page=True))
 
-    def like(self, photo_id: int) -> "Asked":
+    def like(self, photo_id: int) -> "PageQuery":
         """Return the search that also looks for photos like this one."""
         return self.with_picks([photo_id], LIKE if self.is_query else ALONE)
 
-    def unlike(self, photo_id: int) -> "Asked":
+    def unlike(self, photo_id: int) -> "PageQuery":
         """Return the search that also looks for photos not like this one."""
         return self.with_picks([photo_id], UNLIKE)
 
-    def with_picks(self, photo_ids: Iterable[int], weight: float) -> "Asked":
+    def with_picks(self, photo_ids: Iterable[int], weight: float) -> "PageQuery":
         """Return the search in which these photos have this weight."""
         chosen = dict.fromkeys(photo_ids)
         kept = tuple(pick for pick in self.picks if pick.photo_id not in chosen)
         return replace(
-            self, picks=(*kept, *(Pick(photo_id, weight) for photo_id in chosen)), page=1
+            self, picks=(*kept, *(PickedPhoto(photo_id, weight) for photo_id in chosen)), page=1
         )
 
-    def without(self, name: str) -> "Asked":
+    def without(self, name: str) -> "PageQuery":
         """Return the search without the term or filter whose parameter has this name."""
         return asked([(given, value) for given, value in self.pairs() if given != name])
 
 
-def asked(parameters: Iterable[tuple[str, str]]) -> Asked:
+def asked(parameters: Iterable[tuple[str, str]]) -> PageQuery:
     """Return the search of an address's parameters, the last of each name; raises QueryError.
 
     A weight of 0 or of nothing leaves its photo out, so that a form can be emptied.
@@ -141,19 +141,19 @@ def asked(parameters: Iterable[tuple[str, str]]) -> Asked:
             picks[_photo_id(match[1])] = _weight(value)
         elif match := _DROPPED.fullmatch(name):
             dropped[match[1]] = _weight(value)
-    if len(picks) + len(dropped) > MOST_PICKS:
-        raise QueryError(f"a search takes up to {MOST_PICKS} photos: leave some out")
+    if len(picks) + len(dropped) > MAX_PICKS:
+        raise QueryError(f"a search takes up to {MAX_PICKS} photos: leave some out")
     words = given.get("q", "")
-    if len(words) > LONGEST_WORDS:
+    if len(words) > MAX_QUERY_LENGTH:
         raise QueryError(
-            f"the search has {len(words):,} characters, more than {LONGEST_WORDS:,}: make it "
+            f"the search has {len(words):,} characters, more than {MAX_QUERY_LENGTH:,}: make it "
             "shorter"
         )
     filters = Filters(**{name: given.get(name, "") for name in FIELDS})
-    return Asked(
+    return PageQuery(
         words,
-        tuple(Pick(photo_id, weight) for photo_id, weight in picks.items() if weight),
-        tuple(Dropped(key, weight) for key, weight in dropped.items() if weight),
+        tuple(PickedPhoto(photo_id, weight) for photo_id, weight in picks.items() if weight),
+        tuple(UploadedRef(key, weight) for key, weight in dropped.items() if weight),
         filters,
         page_number(given.get("page", "")),
     )
@@ -170,8 +170,8 @@ def page_number(text: str) -> int:
 
 def selection(values: Sequence[str]) -> list[int]:
     """Return the ids of a selection, each once; raises QueryError."""
-    if len(values) > MOST_SELECTED:
-        raise QueryError(f"a selection holds up to {MOST_SELECTED:,} photos: take fewer at a time")
+    if len(values) > MAX_SELECTED:
+        raise QueryError(f"a selection holds up to {MAX_SELECTED:,} photos: take fewer at a time")
     if not values:
         raise QueryError("nothing is selected: tick some photos first")
     return list(dict.fromkeys(_photo_id(value) for value in values))
@@ -182,9 +182,9 @@ def label_lines(text: str) -> list[str]:
     many.
     """
     labels = [label.strip() for label in re.split(r"[,\n]", text) if label.strip()]
-    if len(labels) > MOST_LABELS:
+    if len(labels) > MAX_LABELS:
         raise QueryError(
-            f"the page takes up to {MOST_LABELS} labels, not {len(labels):,}: `vitsearch "
+            f"the page takes up to {MAX_LABELS} labels, not {len(labels):,}: `vitsearch "
             "label` "
             "takes more"
         )
@@ -201,13 +201,13 @@ def number(value: float) -> str:
     return f"{value:.4f}".rstrip("0").rstrip(".")
 
 
-def quoted(text: str) -> str:
+def sql_quote(text: str) -> str:
     """Return a text as a filter writes it."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def _photo_id(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) > LARGEST_ID:
+    if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) > MAX_ID:
         raise QueryError("a photo is named by its number")
     return int(text)
 
@@ -217,8 +217,8 @@ def _weight(text: str) -> float:
         weight = float(text or 0)
     except ValueError:
         raise QueryError(f"a weight is a number, not {text[:40]!r}") from None
-    if not math.isfinite(weight) or abs(weight) > LARGEST_WEIGHT:
+    if not math.isfinite(weight) or abs(weight) > MAX_WEIGHT:
         raise QueryError(
-            f"a weight is a number from -{LARGEST_WEIGHT:g} to {LARGEST_WEIGHT:g}, not {text[:40]}"
+            f"a weight is a number from -{MAX_WEIGHT:g} to {MAX_WEIGHT:g}, not {text[:40]}"
         )
     return round(weight, 4)

@@ -1,37 +1,37 @@
 // The keyboard; the page /help lists it.
 "use strict";
 (() => {
-  const shots = () => [...document.querySelectorAll(".tile .shot")];
+  const links = () => [...document.querySelectorAll(".tile .photo-link")];
   const current = () => document.activeElement?.closest?.(".tile");
   const typing = (node) => node.matches?.("input:not([type=checkbox]), textarea, select, [contenteditable]");
   const follow = (name) => { const link = document.querySelector(name); if (link && !link.hidden && link.href) link.click(); };
 
-  function focus(shot) {
-    if (!shot) return;
-    shot.focus({ preventScroll: true });
-    shot.scrollIntoView({ block: "nearest" });
+  function focus(link) {
+    if (!link) return;
+    link.focus({ preventScroll: true });
+    link.scrollIntoView({ block: "nearest" });
   }
 
   function step(by) {
-    const all = shots();
-    const place = all.indexOf(current()?.querySelector(".shot"));
+    const all = links();
+    const place = all.indexOf(current()?.querySelector(".photo-link"));
     focus(all[place < 0 ? 0 : Math.min(all.length - 1, Math.max(0, place + by))]);
   }
 
   // up and down: the photo of the next row that lies nearest
   function row(by) {
-    const all = shots();
+    const all = links();
     const from = current();
     if (!from) return step(0);
     const start = from.getBoundingClientRect();
     const middle = (box) => box.left + box.width / 2;
-    const boxes = all.map((shot) => ({ shot, box: shot.parentElement.getBoundingClientRect() }));
+    const boxes = all.map((link) => ({ link, box: link.parentElement.getBoundingClientRect() }));
     const beyond = boxes.filter(({ box }) => (box.top - start.top) * by > 1);
     if (!beyond.length) return undefined;
     const top = by > 0 ? Math.min(...beyond.map(({ box }) => box.top)) : Math.max(...beyond.map(({ box }) => box.top));
     const line = beyond.filter(({ box }) => Math.abs(box.top - top) < 2);
     line.sort((one, two) => Math.abs(middle(one.box) - middle(start)) - Math.abs(middle(two.box) - middle(start)));
-    return focus(line[0].shot);
+    return focus(line[0].link);
   }
 
   function escape(event) {

@@ -82,13 +82,13 @@
 
   // a photo's page goes on to the photos before and after it in the list that it was opened from
   function remember() {
-    const all = [...document.querySelectorAll("#picks .shot")].map((one) => one.getAttribute("href"));
+    const all = [...document.querySelectorAll("#picks .photo-link")].map((one) => one.getAttribute("href"));
     try { if (all.length) sessionStorage.setItem("sequence", JSON.stringify(all)); } catch { /* nothing is kept */ }
   }
 
   if (list) {
     watch();
-    document.addEventListener("click", (event) => { if (event.target.closest(".shot")) remember(); });
+    document.addEventListener("click", (event) => { if (event.target.closest(".photo-link")) remember(); });
   }
 
   function sequence() {
