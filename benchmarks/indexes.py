@@ -28,11 +28,11 @@ from machine import machine
 
 from vitsearch import Collection
 from vitsearch.arrays import unit_rows
-from vitsearch.collection.config import CollectionConfig, write_collection_config
 from vitsearch.collection.maintain import IndexMaintainer, text_like_queries
-from vitsearch.collection.store import PhotoStore
 from vitsearch.index import ExactIndex, open_snapshot
 from vitsearch.index.recipe import Recipe, list_recipes, load_recipe
+from vitsearch.storage.config import CollectionConfig, write_collection_config
+from vitsearch.storage.store import PhotoStore
 
 K, QUERIES, BATCH, BLOCK = 10, 100, 64, 50_000
 CENTRES, SPREAD, ASIDE = (

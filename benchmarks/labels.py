@@ -17,7 +17,7 @@ import numpy as np
 from machine import machine
 
 from vitsearch import Collection, index_folder
-from vitsearch.collection.store import PhotoStore
+from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, PhotoInfo
 
 SIZE = 1000

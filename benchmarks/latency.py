@@ -27,11 +27,11 @@ from machine import machine
 
 from indexes import Clustered, fill
 from vitsearch import Collection, load_encoder
-from vitsearch.collection.config import read_collection_config, write_collection_config
 from vitsearch.collection.maintain import IndexMaintainer
-from vitsearch.collection.store import PhotoStore
 from vitsearch.index import open_snapshot
 from vitsearch.index.recipe import load_recipe
+from vitsearch.storage.config import read_collection_config, write_collection_config
+from vitsearch.storage.store import PhotoStore
 
 ENCODER = "mini"
 SCENES = [

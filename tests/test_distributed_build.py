@@ -20,11 +20,11 @@ from vitsearch.arrays import unit_rows
 from vitsearch.cluster.build import build_index, draw_sample
 from vitsearch.cluster.parts import make_part, write_order
 from vitsearch.cluster.shard_index import FACTS, ShardIndex
-from vitsearch.collection.config import writer_lock
 from vitsearch.errors import CollectionError, CollectionLocked, IndexDamaged, RecipeError
 from vitsearch.index import ExactIndex, verify_snapshot
 from vitsearch.index.manifest import read_manifest
 from vitsearch.shards import Manifest, ShardRow, create_shards, open_shards, photo_id
+from vitsearch.storage.config import writer_lock
 from vitsearch.types import PhotoInfo
 
 DIM = 16

@@ -22,8 +22,8 @@ from vitsearch.collection.duplicates import (
     look_alikes,
     same_files,
 )
-from vitsearch.collection.store import PhotoStore
 from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.storage.store import PhotoStore
 
 
 def album(prints: Sequence[int]) -> list[Photo]:

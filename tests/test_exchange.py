@@ -34,7 +34,6 @@ from vitsearch import (
     index_folder,
 )
 from vitsearch.arrays import unit_rows
-from vitsearch.collection.store import PhotoStore
 from vitsearch.encoders.colour import DIM, ColourEncoder
 from vitsearch.errors import VitsearchError
 from vitsearch.interop import (
@@ -48,6 +47,7 @@ from vitsearch.interop import (
     merge,
 )
 from vitsearch.interop.rows import stored_halves, usable
+from vitsearch.storage.store import PhotoStore
 
 ALL = ["blue.png", "green.png", "red.png", "sub/blue.png", "yellow.png"]
 

@@ -22,9 +22,9 @@ FLOORS = {
     1: ("arrays", "vit"),
     2: ("photos", "encoders", "index"),
     3: ("filters", "labels", "outputs", "shards"),
-    4: ("milvus", "explain"),
-    5: ("collection",),
-    6: ("classifiers", "interop", "cluster"),
+    4: ("milvus", "explain", "storage"),
+    5: ("classifiers", "interop", "cluster"),
+    6: ("collection",),
     7: ("evaluation", "web"),
     8: ("cli",),
     9: ("", "__main__"),  # the public door, and the one for `python -m`

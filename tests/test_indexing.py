@@ -24,8 +24,8 @@ from vitsearch import (
     PhotoInfo,
     index_folder,
 )
-from vitsearch.collection.config import writer_lock
 from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.storage.config import writer_lock
 
 ALL = {"red.png", "green.png", "sub/blue.png", "yellow.png"}
 

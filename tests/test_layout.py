@@ -10,7 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vitsearch.collection.config import (
+from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.errors import CollectionError, CollectionLocked, CollectionNotFound, EncoderMismatch
+from vitsearch.storage.config import (
     FORMAT,
     CollectionConfig,
     check_fingerprint,
@@ -21,8 +23,6 @@ from vitsearch.collection.config import (
     write_collection_config,
     writer_lock,
 )
-from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.errors import CollectionError, CollectionLocked, CollectionNotFound, EncoderMismatch
 
 PHOTOS = Path("photos")
 SETTINGS = CollectionConfig(
@@ -249,7 +249,7 @@ def test_a_lock_in_place_of_a_file_is_told(tmp_path: Path) -> None:
 
 def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from vitsearch.collection.config import "
+        "import sys, time; from pathlib import Path; from vitsearch.storage.config import "
         "writer_lock\n"
         "with writer_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )

@@ -19,7 +19,6 @@ from web_client import fetch, serving
 
 from vitsearch import Collection, MilvusCollection, SearchResult, index_folder
 from vitsearch.cluster.push import PushReport, prepare, push, push_blocks
-from vitsearch.collection.store import PhotoStore
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.encoders.identity import golden_vectors
 from vitsearch.errors import (
@@ -34,6 +33,7 @@ from vitsearch.filters import parse_filter
 from vitsearch.milvus import connect, milvus_filter, parse_place
 from vitsearch.milvus.store import MAX_RESULTS, Candidates
 from vitsearch.shards import Manifest, ShardRow, create_shards, open_shards, photo_id
+from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Photo
 from vitsearch.web.app import make_app
 from vitsearch.web.errors import UnknownPhoto

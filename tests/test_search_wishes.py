@@ -19,18 +19,18 @@ from numpy.typing import NDArray
 from vitsearch import Collection, Photo, QueryError, Recipe, SearchResult, index_folder, load_recipe
 from vitsearch.arrays import cosine_scores, unit_rows
 from vitsearch.collection import search as ranking
-from vitsearch.collection.config import (
+from vitsearch.collection.query import check_vector
+from vitsearch.collection.search import WINDOW
+from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.filters import parse_filter, photo_facts
+from vitsearch.index import build_snapshot, propose
+from vitsearch.storage.config import (
     DELTA_INDEX,
     MAIN_INDEX,
     CollectionConfig,
     write_collection_config,
 )
-from vitsearch.collection.query import check_vector
-from vitsearch.collection.search import WINDOW
-from vitsearch.collection.store import PhotoStore
-from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.filters import parse_filter, photo_facts
-from vitsearch.index import build_snapshot, propose
+from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, PhotoInfo
 
 DIM, MARK = 6, "a fingerprint"

@@ -20,9 +20,9 @@ from hypothesis.stateful import (
 )
 
 from vitsearch.arrays import Halves
-from vitsearch.collection.schema import MIGRATIONS
-from vitsearch.collection.store import PhotoStore
 from vitsearch.errors import CollectionError
+from vitsearch.storage.schema import MIGRATIONS
+from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, Photo, PhotoInfo, SkippedPhoto
 
 DIM = 4

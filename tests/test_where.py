@@ -16,12 +16,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from vitsearch.collection.schema import MIGRATIONS, connect
-from vitsearch.collection.store import PhotoStore
 from vitsearch.errors import QueryError
 from vitsearch.filters import COLUMNS, Filter, filter_all, parse_filter, photo_facts, prepare
 from vitsearch.filters.parse import MAX_DEPTH, MAX_LENGTH, MAX_VALUES
 from vitsearch.filters.tree import And, Between, Comparison, In, IsNull, Like, Not, Or
+from vitsearch.storage.schema import MIGRATIONS, connect
+from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, Photo, PhotoInfo
 
 ALL_COLUMNS = (

@@ -147,7 +147,7 @@ def _say_place(collection: str) -> None:
     """Say how a collection is searched whose photos need not be here: indexing would take them for
     removed.
     """
-    from vitsearch.collection.config import read_collection_config
+    from vitsearch.storage.config import read_collection_config
 
     root = read_collection_config(Path(collection), Path(collection)).root
     show.note(

@@ -223,9 +223,9 @@ def classify(photos: str, model: str, top: int, **options: Any) -> int:
     """
     from vitsearch.classifiers import load_classifier
     from vitsearch.cli.output import photo_bar
-    from vitsearch.collection.config import photo_root
     from vitsearch.errors import PhotoError, VitsearchError
     from vitsearch.photos import walk
+    from vitsearch.storage.config import photo_root
 
     if options["output"]:
         show.check_rows_file(Path(options["output"]))

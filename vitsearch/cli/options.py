@@ -237,8 +237,8 @@ def check_outputs(root: str | Path, options: dict[str, Any]) -> None:
     if options["copy"] and options["sort_into"] is None:
         raise click.UsageError("--copy goes with --sort-into", click.get_current_context())
     if options["sort_into"] is not None:
-        from vitsearch.collection.config import photo_root
         from vitsearch.outputs.sorting import check_target
+        from vitsearch.storage.config import photo_root
 
         check_target(options["sort_into"], photo_root(root))
 

@@ -18,7 +18,6 @@ import numpy as np
 from vitsearch.arrays import Halves, cosine_scores, drop_pages
 from vitsearch.cluster.parts import BLOCK, PARTS, TRAINED, Part, join_parts, make_part, row_numbers
 from vitsearch.cluster.shard_index import FACTS, FILES
-from vitsearch.collection.config import writer_lock
 from vitsearch.errors import CollectionError, RecipeError
 from vitsearch.index import ExactIndex, IndexSnapshot, Manifest, Measured, Sample, tune
 from vitsearch.index.manifest import MANIFEST, facts_of, write_manifest
@@ -26,6 +25,7 @@ from vitsearch.index.recall import K
 from vitsearch.index.recipe import RECALL, Recipe, choose_recipe, load_recipe
 from vitsearch.index.snapshot import FAISS, IDS, VECTORS
 from vitsearch.shards import open_shards
+from vitsearch.storage.config import writer_lock
 
 # -- Samples of vectors larger than the memory -----------------------------------------------------
 

@@ -10,8 +10,6 @@ import numpy as np
 from PIL import Image
 
 from vitsearch.arrays import Vectors, unit_rows
-from vitsearch.collection.config import CollectionConfig
-from vitsearch.collection.decoding import Decoding
 from vitsearch.collection.duplicates import (
     LOOKALIKE,
     LookAlikes,
@@ -21,7 +19,6 @@ from vitsearch.collection.duplicates import (
 )
 from vitsearch.collection.query import Query, QueryEncoder, Term, check_top_k, photo_path
 from vitsearch.collection.search import QueryVector, SearchOptions, as_where
-from vitsearch.collection.store import PhotoReader
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.encoders.language import unread_notes
@@ -37,6 +34,9 @@ from vitsearch.labels import (
     parse_labels,
     zero_shot_classifier,
 )
+from vitsearch.storage.config import CollectionConfig
+from vitsearch.storage.decoding import Decoding
+from vitsearch.storage.store import PhotoReader
 from vitsearch.types import Photo, Prediction, SearchResult
 
 

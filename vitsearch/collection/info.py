@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from vitsearch.collection import Collection
-from vitsearch.collection.config import DELTA_INDEX, MAIN_INDEX
 from vitsearch.collection.maintain import is_stale
 from vitsearch.encoders.identity import check_golden
 from vitsearch.errors import EncoderError, IndexDamaged
 from vitsearch.index import IndexSnapshot, open_snapshot, verify_snapshot
+from vitsearch.storage.config import DELTA_INDEX, MAIN_INDEX
 
 
 @dataclass(frozen=True, slots=True)

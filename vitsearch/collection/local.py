@@ -8,7 +8,12 @@ from pathlib import Path
 
 from vitsearch.arrays import Ids, Vectors
 from vitsearch.collection.collection import SearchableCollection
-from vitsearch.collection.config import (
+from vitsearch.collection.search import QueryVector, Reranker, SearchOptions
+from vitsearch.encoders.base import ImageEncoder
+from vitsearch.errors import IndexDamaged
+from vitsearch.index import IndexSnapshot, UnindexedVectors, manifest_stamp, open_snapshot, propose
+from vitsearch.index.candidates import Proposal
+from vitsearch.storage.config import (
     DELTA_INDEX,
     MAIN_INDEX,
     CollectionConfig,
@@ -18,13 +23,8 @@ from vitsearch.collection.config import (
     read_collection_config,
     writer_lock,
 )
-from vitsearch.collection.decoding import Decoding, choose_decoding
-from vitsearch.collection.search import QueryVector, Reranker, SearchOptions
-from vitsearch.collection.store import PhotoStore
-from vitsearch.encoders.base import ImageEncoder
-from vitsearch.errors import IndexDamaged
-from vitsearch.index import IndexSnapshot, UnindexedVectors, manifest_stamp, open_snapshot, propose
-from vitsearch.index.candidates import Proposal
+from vitsearch.storage.decoding import Decoding, choose_decoding
+from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Prediction, SearchResult, SkippedPhoto
 
 # -- The search of a collection on disk: its indexes propose, the stored vectors decide ------------

@@ -12,13 +12,6 @@ import numpy as np
 
 from vitsearch.arrays import Vectors
 from vitsearch.collection import Collection
-from vitsearch.collection.config import (
-    DELTA_INDEX,
-    MAIN_INDEX,
-    write_collection_config,
-    writer_lock,
-)
-from vitsearch.collection.store import PhotoStore
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.errors import CollectionError, IndexDamaged
 from vitsearch.index import (
@@ -35,6 +28,13 @@ from vitsearch.index import (
     verify_snapshot,
 )
 from vitsearch.index.recipe import RECALL, Choice, Recipe, choose_recipe, predict
+from vitsearch.storage.config import (
+    DELTA_INDEX,
+    MAIN_INDEX,
+    write_collection_config,
+    writer_lock,
+)
+from vitsearch.storage.store import PhotoStore
 
 DELTA_FROM = (
     20_000  # rows of the main index below which building it again costs less than searching two

@@ -9,8 +9,6 @@ from typing import Any
 
 from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.collection.collection import SearchableCollection
-from vitsearch.collection.config import CollectionConfig
-from vitsearch.collection.decoding import Decoding
 from vitsearch.collection.query import QueryEncoder, Term
 from vitsearch.collection.search import QueryVector, Reranker, SearchOptions
 from vitsearch.encoders.base import ImageEncoder
@@ -21,6 +19,8 @@ from vitsearch.milvus.metadata import CollectionMetadata
 from vitsearch.milvus.store import Candidates, MilvusStore
 from vitsearch.paths import cache_dir
 from vitsearch.photos import MAX_PIXELS
+from vitsearch.storage.config import CollectionConfig
+from vitsearch.storage.decoding import Decoding
 from vitsearch.types import Photo, SearchResult
 
 

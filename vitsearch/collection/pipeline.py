@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitsearch.arrays import Halves
-from vitsearch.collection.decoding import Decoding
 from vitsearch.collection.diff import FolderDiff
 from vitsearch.collection.profile import StageTimer
-from vitsearch.collection.store import PhotoStore
 from vitsearch.encoders.base import ImageEncoder, Vectors, parallel_calls
 from vitsearch.encoders.batching import NOT_FINITE, TOO_LARGE, OomSafeEncoder
 from vitsearch.errors import PhotoError
 from vitsearch.photos import InlineDecoder, PhotoDecoder, prefetch_map, read_bytes_and_fingerprint
+from vitsearch.storage.decoding import Decoding
+from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, PhotoInfo
 
 

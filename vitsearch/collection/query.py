@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image
 
 from vitsearch.arrays import Vectors, unit_rows
-from vitsearch.collection.decoding import Decoding
-from vitsearch.collection.store import PhotoReader
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.encoders.language import readable
 from vitsearch.errors import PhotoError, QueryError
 from vitsearch.photos import decode, read_bytes_and_fingerprint, upright_rgb
+from vitsearch.storage.decoding import Decoding
+from vitsearch.storage.store import PhotoReader
 from vitsearch.types import Photo
 
 _PHOTO_START = ("./", "../", "/", "~", ".\\", "..\\")

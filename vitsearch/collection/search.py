@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from vitsearch.arrays import Ids, Vectors, cosine_scores, unit_rows
 from vitsearch.collection.duplicates import collapsed, likeness_to
 from vitsearch.collection.query import check_top_k
-from vitsearch.collection.store import StoredRows
 from vitsearch.errors import QueryError
 from vitsearch.filters import Filter, parse_filter
 from vitsearch.index.candidates import Proposal
+from vitsearch.storage.store import StoredRows
 from vitsearch.types import SearchResult
 
 # -- What is wanted of a search, apart from the query itself ---------------------------------------

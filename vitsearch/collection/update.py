@@ -15,7 +15,19 @@ from pathlib import Path
 
 import numpy as np
 
-from vitsearch.collection.config import (
+from vitsearch.collection.diff import FolderDiff, diff_folder
+from vitsearch.collection.duplicates import LOOKALIKE, lookalike_threshold
+from vitsearch.collection.maintain import IndexMaintainer, text_like_queries
+from vitsearch.collection.pipeline import Pipeline
+from vitsearch.collection.profile import StageTimer, trace_file
+from vitsearch.encoders import load_encoder
+from vitsearch.encoders.base import ImageEncoder, free_image_tower, parallel_calls, tune
+from vitsearch.encoders.identity import check_golden, golden_vectors
+from vitsearch.errors import CollectionError, CollectionNotFound, EncoderMismatch
+from vitsearch.index import check_recipe, remove_snapshot
+from vitsearch.index.recipe import Recipe, load_recipe
+from vitsearch.photos import MAX_PIXELS, WalkOptions, photo_decoder, walk
+from vitsearch.storage.config import (
     DELTA_INDEX,
     MAIN_INDEX,
     CollectionConfig,
@@ -27,20 +39,8 @@ from vitsearch.collection.config import (
     write_collection_config,
     writer_lock,
 )
-from vitsearch.collection.decoding import choose_decoding, decode_limit, record_decoding
-from vitsearch.collection.diff import FolderDiff, diff_folder
-from vitsearch.collection.duplicates import LOOKALIKE, lookalike_threshold
-from vitsearch.collection.maintain import IndexMaintainer, text_like_queries
-from vitsearch.collection.pipeline import Pipeline
-from vitsearch.collection.profile import StageTimer, trace_file
-from vitsearch.collection.store import PhotoStore
-from vitsearch.encoders import load_encoder
-from vitsearch.encoders.base import ImageEncoder, free_image_tower, parallel_calls, tune
-from vitsearch.encoders.identity import check_golden, golden_vectors
-from vitsearch.errors import CollectionError, CollectionNotFound, EncoderMismatch
-from vitsearch.index import check_recipe, remove_snapshot
-from vitsearch.index.recipe import Recipe, load_recipe
-from vitsearch.photos import MAX_PIXELS, WalkOptions, photo_decoder, walk
+from vitsearch.storage.decoding import choose_decoding, decode_limit, record_decoding
+from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, IndexReport, Progress
 
 DEFAULT_ENCODER = "mini"

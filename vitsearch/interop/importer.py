@@ -11,13 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from vitsearch.arrays import Halves, Vectors, unit_rows
-from vitsearch.collection.config import (
-    CollectionConfig,
-    check_fingerprint,
-    collection_folder,
-    photo_root,
-)
-from vitsearch.collection.store import PhotoStore
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.identity import check_golden, golden_vectors
@@ -32,6 +25,13 @@ from vitsearch.photos import (
     read_bytes_and_fingerprint,
     read_photo,
 )
+from vitsearch.storage.config import (
+    CollectionConfig,
+    check_fingerprint,
+    collection_folder,
+    photo_root,
+)
+from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, PhotoInfo
 
 # -- Whether imported vectors are those of the encoder ---------------------------------------------

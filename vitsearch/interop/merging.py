@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 from vitsearch.arrays import Halves
 from vitsearch.collection import Collection
-from vitsearch.collection.config import disk_errors, writer_lock
-from vitsearch.collection.store import PhotoStore
 from vitsearch.errors import CollectionError, EncoderMismatch
 from vitsearch.interop.rows import photo_blocks
+from vitsearch.storage.config import disk_errors, writer_lock
+from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, Photo
 
 

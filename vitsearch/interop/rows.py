@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitsearch.arrays import Halves
-from vitsearch.collection.store import PhotoStore
 from vitsearch.errors import CollectionError
 from vitsearch.interop.manifest import ExportManifest
+from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, Photo
 
 BLOCK = 4096  # rows held at a time

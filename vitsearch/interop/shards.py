@@ -15,9 +15,6 @@ import numpy as np
 
 from vitsearch.arrays import Halves
 from vitsearch.collection import Collection
-from vitsearch.collection.config import collection_folder
-from vitsearch.collection.decoding import Decoding, record_decoding
-from vitsearch.collection.store import PhotoStore
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.identity import golden_vectors
 from vitsearch.errors import CollectionError
@@ -45,6 +42,9 @@ from vitsearch.shards import (
     photo_id,
 )
 from vitsearch.shards.manifest import is_manifest
+from vitsearch.storage.config import collection_folder
+from vitsearch.storage.decoding import Decoding, record_decoding
+from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found
 
 # -- Rows of a shard set into a collection without looking at the photos, which may be elsewhere ---

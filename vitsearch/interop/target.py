@@ -11,7 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from vitsearch.arrays import Vectors
-from vitsearch.collection.config import (
+from vitsearch.encoders.base import ImageEncoder
+from vitsearch.errors import CollectionError, CollectionNotFound
+from vitsearch.index import remove_snapshot
+from vitsearch.index.recipe import load_recipe
+from vitsearch.interop.manifest import PASSPORT
+from vitsearch.storage.config import (
     DELTA_INDEX,
     MAIN_INDEX,
     CollectionConfig,
@@ -21,12 +26,7 @@ from vitsearch.collection.config import (
     write_collection_config,
     writer_lock,
 )
-from vitsearch.collection.store import PhotoStore
-from vitsearch.encoders.base import ImageEncoder
-from vitsearch.errors import CollectionError, CollectionNotFound
-from vitsearch.index import remove_snapshot
-from vitsearch.index.recipe import load_recipe
-from vitsearch.interop.manifest import PASSPORT
+from vitsearch.storage.store import PhotoStore
 
 DATABASE = "photos.db"
 _ASIDE = "photos.db.new"

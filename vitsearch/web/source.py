@@ -10,22 +10,22 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vitsearch.collection import Collection, MilvusCollection, SearchableCollection
-from vitsearch.collection.config import (
-    CollectionConfig,
-    collection_folder,
-    disk_errors,
-    photo_root,
-    read_collection_config,
-)
-from vitsearch.collection.decoding import Decoding, choose_decoding
 from vitsearch.collection.info import collection_info
-from vitsearch.collection.store import PhotoReader, PhotoStore
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import ImageEncoder, parallel_calls
 from vitsearch.errors import CollectionError, PhotoError, QueryError
 from vitsearch.milvus.rows import OF_PHOTO, photo_of
 from vitsearch.milvus.store import MilvusStore
 from vitsearch.photos.sources import Entry, Source, open_source
+from vitsearch.storage.config import (
+    CollectionConfig,
+    collection_folder,
+    disk_errors,
+    photo_root,
+    read_collection_config,
+)
+from vitsearch.storage.decoding import Decoding, choose_decoding
+from vitsearch.storage.store import PhotoReader, PhotoStore
 from vitsearch.types import Photo, SkippedPhoto
 from vitsearch.web.errors import ServiceBusy, UnknownPhoto
 from vitsearch.web.settings import MEGABYTE

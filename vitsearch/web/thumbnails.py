@@ -12,9 +12,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from vitsearch.collection.config import disk_errors
 from vitsearch.errors import CollectionError
 from vitsearch.photos import PhotoDecoder, read_bytes_and_fingerprint, thumbnail
+from vitsearch.storage.config import disk_errors
 
 SIDES = (160, 320, 640, 1280)  # pixels: a grid on a phone, a grid, a large grid, one photo
 WHOLE = (

@@ -13,8 +13,8 @@ from vitsearch.classifiers.finetune.settings import (
     FinetuneSettings,
     FinetuneStep,
 )
-from vitsearch.collection.config import photo_root
 from vitsearch.errors import ClassifierError, EncoderError
+from vitsearch.storage.config import photo_root
 
 __all__ = ["EpochResult", "FinetuneReport", "FinetuneSettings", "FinetuneStep", "finetune"]
 

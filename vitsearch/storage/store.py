@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitsearch.arrays import Halves, Ids
-from vitsearch.collection.schema import MIGRATIONS, RESTORE, connect, explain
 from vitsearch.errors import CollectionError
 from vitsearch.filters import Filter, prepare
 from vitsearch.paths import raw_path
+from vitsearch.storage.schema import MIGRATIONS, RESTORE, connect, explain
 from vitsearch.types import Found, Photo, PhotoInfo, SkippedPhoto, State
 
 # -- The truth on disk: photos, vectors and failures in one SQLite file ----------------------------

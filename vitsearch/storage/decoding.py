@@ -5,10 +5,10 @@ needs no more.
 import math
 from dataclasses import dataclass
 
-from vitsearch.collection.store import PhotoStore
 from vitsearch.encoders.base import ImageEncoder, decode_at_least
 from vitsearch.errors import CollectionError
 from vitsearch.photos import MAX_PIXELS
+from vitsearch.storage.store import PhotoStore
 
 _FACT = "decode"
 _MIXED = (
