@@ -30,7 +30,7 @@ from vitsearch import (
 )
 from vitsearch.encoders.mini.encoder import MiniEncoder
 from vitsearch.evaluation import labelled_vectors
-from vitsearch.labels import Classifier, prototype_classifier, tip_classifier
+from vitsearch.labels import LabelClassifier, prototype_classifier, tip_classifier
 from vitsearch.labels.metrics import accuracy_interval, expected_calibration_error
 from vitsearch.labels.probe import probe_classifier
 
@@ -45,7 +45,7 @@ def draw_examples(right: Ids, seed: int) -> list[Ids]:
 
 
 def judge(
-    classifier: Classifier, vectors: NDArray[np.float32], truth: Sequence[str]
+    classifier: LabelClassifier, vectors: NDArray[np.float32], truth: Sequence[str]
 ) -> tuple[int, float]:
     """Return how many are right and the calibration error."""
     chances = classifier.predict_proba(vectors)
@@ -124,7 +124,7 @@ def measure(found: Collection, seeds: int, *, finetuning: bool = False) -> None:
     right = np.array([names.index(label) for label in truth])
     zero_shot = found.zero_shot(names)
     head = supervised(found, paths, truth)
-    few: dict[str, Callable[[NDArray[np.float32], list[str]], Classifier]] = {
+    few: dict[str, Callable[[NDArray[np.float32], list[str]], LabelClassifier]] = {
         "prototype": prototype_classifier,
         "tip": lambda rows, labels: tip_classifier(zero_shot, rows, labels),
         "probe": probe_classifier,

@@ -10,7 +10,7 @@ from vitsearch.labels.metrics import accuracy_interval
 folder, labels, output = sys.argv[1:]
 vitsearch.index_folder(folder)
 photos = vitsearch.Collection.open(folder)
-classifier, report = vitsearch.train_on(photos, labels, "probe")
+classifier, report = vitsearch.train_classifier(photos, labels, "probe")
 classifier.save(output)
 if report.judged:
     low, high = accuracy_interval(report.right, report.judged)

@@ -17,10 +17,10 @@ from vitsearch.labels import (
     Decision,
     Label,
     LinearClassifier,
-    answer,
     calibrate,
     check_templates,
     parse_labels,
+    predict,
     zero_shot_classifier,
 )
 
@@ -329,27 +329,29 @@ def test_answers_are_the_best_that_reach_the_threshold() -> None:
     chances = classifier.predict_proba(rows).astype(np.float64).round(6)
     named = [
         [(name, round(score, 6)) for name, score in found]
-        for found in answer(classifier, rows, Decision(top=2))
+        for found in predict(classifier, rows, Decision(top=2))
     ]
     assert named == [
         [("a", chances[0, 0]), ("b", chances[0, 1])],
         [("a", chances[1, 0]), ("b", chances[1, 1])],
     ]
     assert [
-        [name for name, _ in found] for found in answer(classifier, rows, Decision(threshold=0.5))
+        [name for name, _ in found] for found in predict(classifier, rows, Decision(threshold=0.5))
     ] == [["a"], []]
     several, rows = classifier_of([[3, 1, -1], [-2, -1, -3]], ("a", "b", "c"), "sigmoid")
-    assert [[name for name, _ in found] for found in answer(several, rows, Decision(top=None))] == [
+    assert [
+        [name for name, _ in found] for found in predict(several, rows, Decision(top=None))
+    ] == [
         ["a", "b"],
         [],
     ]
-    low = answer(several, rows, Decision(top=None, threshold=0.1))
+    low = predict(several, rows, Decision(top=None, threshold=0.1))
     assert [[name for name, _ in found] for found in low] == [["a", "b", "c"], ["b", "a"]]
 
 
 def test_sigmoid_answers_are_ranked_by_logit_where_probabilities_tie() -> None:
     classifier, rows = classifier_of([[40, 41, 0]], ("a", "b", "c"), "sigmoid")
-    assert answer(classifier, rows, Decision(top=2)) == [[("b", 1.0), ("a", 1.0)]]
+    assert predict(classifier, rows, Decision(top=2)) == [[("b", 1.0), ("a", 1.0)]]
 
 
 def test_a_threshold_on_levels_answers_with_the_deepest_that_reaches_it() -> None:
@@ -367,7 +369,7 @@ def test_a_threshold_on_levels_answers_with_the_deepest_that_reaches_it() -> Non
     def best(threshold: float) -> list[list[tuple[str, float]]]:
         return [
             [(name, round(score, 2)) for name, score in found]
-            for found in answer(classifier, rows, Decision(threshold=threshold))
+            for found in predict(classifier, rows, Decision(threshold=threshold))
         ]
 
     assert best(0.5) == [

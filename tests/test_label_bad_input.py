@@ -19,7 +19,7 @@ from vitsearch import (
     evaluate,
     index_folder,
     load_trained,
-    train_on,
+    train_classifier,
 )
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import ClassifierError, EncoderMismatch, QueryError
@@ -65,7 +65,7 @@ def classed(tmp_path: Path) -> Path:
 def trained(classed: Path, tmp_path: Path) -> Path:
     """The folder of a classifier that was trained on the photos."""
     with opened(classed) as found:
-        train_on(found, "folders", "prototype")[0].save(tmp_path / "trained")
+        train_classifier(found, "folders", "prototype")[0].save(tmp_path / "trained")
     return tmp_path / "trained"
 
 
@@ -186,7 +186,7 @@ def test_a_class_without_an_example(classed: Path, tmp_path: Path) -> None:
             match="there is no example of pink, gold: label some photos so, or take it out",
         ),
     ):
-        train_on(found, "folders", "tip", labels=labels)
+        train_classifier(found, "folders", "tip", labels=labels)
     (tmp_path / "labels.txt").write_text("\n".join(labels))
     output = tmp_path / "out"
     arguments = (
@@ -304,7 +304,7 @@ def test_numbers_of_another_training_are_told_from_the_facts(
     paint(classed / "gold" / "1.png", "gold")
     index_folder(classed, encoder=ColourEncoder())
     with opened(classed) as found:
-        train_on(found, "folders", "prototype")[0].save(tmp_path / "other")
+        train_classifier(found, "folders", "prototype")[0].save(tmp_path / "other")
     shutil.copy(tmp_path / "other" / "classifier.safetensors", trained)
     assert "its numbers 'weight' have another shape than classes, dim" in refused(
         "label", classed, "--classifier", trained

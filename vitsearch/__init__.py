@@ -42,7 +42,7 @@ from vitsearch.evaluation import (
     evaluate_model,
     load_trained,
     read_class_map,
-    train_on,
+    train_classifier,
     write_class_map,
 )
 from vitsearch.explain import Explanation, explain
@@ -50,8 +50,8 @@ from vitsearch.filters import Filter, parse_filter
 from vitsearch.index.recipe import Recipe, load_recipe
 from vitsearch.labels import (
     Calibration,
-    Classifier,
     Label,
+    LabelClassifier,
     LinearClassifier,
     TipClassifier,
     calibrate,
@@ -74,7 +74,6 @@ __all__ = [
     "Accuracy",
     "Calibration",
     "ClassMap",
-    "Classifier",
     "ClassifierError",
     "Collection",
     "CollectionError",
@@ -95,6 +94,7 @@ __all__ = [
     "IndexDamaged",
     "IndexReport",
     "Label",
+    "LabelClassifier",
     "LinearClassifier",
     "Method",
     "MilvusCollection",
@@ -135,7 +135,7 @@ __all__ = [
     "parse_query",
     "read_class_map",
     "sort_into_folders",
-    "train_on",
+    "train_classifier",
     "tune_collection",
     "write_class_map",
     "write_sidecars",

@@ -51,7 +51,7 @@ def train(photos: str, source: str, method: str, labels_file: str | None, **opti
     DIR` uses it.
     """
     from vitsearch.collection import Collection
-    from vitsearch.evaluation import train_on
+    from vitsearch.evaluation import train_classifier
     from vitsearch.labels.metrics import accuracy_interval
 
     if method != "tip" and (labels_file or options["templates"]):
@@ -62,7 +62,7 @@ def train(photos: str, source: str, method: str, labels_file: str | None, **opti
     with Collection.open(
         photos, collection=options["collection"], device=options["device"]
     ) as found:
-        classifier, report = train_on(
+        classifier, report = train_classifier(
             found,
             source,
             method,  # type: ignore[arg-type]

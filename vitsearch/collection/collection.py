@@ -25,13 +25,13 @@ from vitsearch.encoders.language import unread_notes
 from vitsearch.errors import EncoderMismatch, QueryError
 from vitsearch.filters import Filter, photo_facts
 from vitsearch.labels import (
-    Answer,
-    Classifier,
     Decision,
     Label,
+    LabelClassifier,
+    LabelScore,
     LinearClassifier,
-    answer,
     parse_labels,
+    predict,
     zero_shot_classifier,
 )
 from vitsearch.storage.config import CollectionConfig
@@ -277,7 +277,7 @@ class SearchableCollection(ABC):
 
     def label(
         self,
-        labels: Sequence[str | Label] | Classifier,
+        labels: Sequence[str | Label] | LabelClassifier,
         *,
         templates: str | Sequence[str] = "plain",
         top: int | None = None,
@@ -297,16 +297,16 @@ class SearchableCollection(ABC):
         choice = Decision(top if top or multi else 1, threshold)
         classifier = (
             labels
-            if isinstance(labels, Classifier)
+            if isinstance(labels, LabelClassifier)
             else self.zero_shot(labels, templates, background, multi)
         )
         self.check_classifier(classifier)
-        found: dict[int, list[Answer]] = {}
+        found: dict[int, list[LabelScore]] = {}
         with self._store.reading():
             photos = list(self._store.photos())
             for ids, halves in self._store.vector_batches():
                 found |= zip(
-                    ids.tolist(), answer(classifier, unit_rows(halves), choice), strict=True
+                    ids.tolist(), predict(classifier, unit_rows(halves), choice), strict=True
                 )
         return [
             Prediction(photo.path, name, score, photo.photo_id)
@@ -330,7 +330,7 @@ class SearchableCollection(ABC):
         self._note_unread([word for label in parse_labels(labels) for word in label.words])
         return classifier
 
-    def check_classifier(self, classifier: Classifier) -> None:
+    def check_classifier(self, classifier: LabelClassifier) -> None:
         """Raise EncoderMismatch for a classifier of another encoder's vectors."""
         if classifier.fingerprint not in ("", self.settings.encoder_fingerprint):
             raise EncoderMismatch(

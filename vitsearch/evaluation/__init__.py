@@ -16,7 +16,7 @@ from vitsearch.evaluation.training import (
     calibrate_on,
     labelled_vectors,
     load_trained,
-    train_on,
+    train_classifier,
 )
 
 __all__ = [
@@ -35,6 +35,6 @@ __all__ = [
     "labelled_vectors",
     "load_trained",
     "read_class_map",
-    "train_on",
+    "train_classifier",
     "write_class_map",
 ]

@@ -17,7 +17,7 @@ from vitsearch.collection import Collection
 from vitsearch.errors import PhotoError, QueryError
 from vitsearch.evaluation.captions import Retrieval, read_captions, retrieve
 from vitsearch.evaluation.class_map import label_logits
-from vitsearch.labels import Classifier, Label, parse_labels
+from vitsearch.labels import Label, LabelClassifier, parse_labels
 from vitsearch.labels.ground_truth import FOLDERS, read_labels
 from vitsearch.labels.metrics import (
     accuracy_interval,
@@ -96,7 +96,7 @@ class _Truth:
 
 def evaluate(
     collection: Collection,
-    classifier: Classifier | None = None,
+    classifier: LabelClassifier | None = None,
     *,
     labels: Sequence[str | Label] | None = None,
     templates: str | Sequence[str] = "plain",
@@ -206,7 +206,7 @@ def _classified(
     collection: Collection,
     truth: _Truth,
     vectors: Vectors,
-    classifier: Classifier | None,
+    classifier: LabelClassifier | None,
     *,
     labels: Sequence[str | Label] | None,
     templates: str | Sequence[str],

@@ -20,12 +20,12 @@ from vitsearch.evaluation.accuracy import Share
 from vitsearch.evaluation.class_map import ClassMap, derive_class_map, label_called, label_logits
 from vitsearch.evaluation.training import cross_validated, probe_maker
 from vitsearch.labels import (
-    Answer,
-    Classifier,
     Decision,
     Label,
-    answer,
+    LabelClassifier,
+    LabelScore,
     parse_labels,
+    predict,
     prototype_classifier,
 )
 from vitsearch.labels.ground_truth import read_labels
@@ -53,7 +53,7 @@ class Method:
 
     name: MethodName
     model: str
-    answers: tuple[Answer | None, ...]
+    answers: tuple[LabelScore | None, ...]
     failed: tuple[tuple[str, str], ...]
     asked: int
     seconds: float
@@ -213,18 +213,18 @@ def _listed(names: Sequence[str]) -> str:
 # -- the ways --------------------------------------------------------------------------------------
 
 
-def _zero_shot(classifier: Classifier, vectors: Vectors) -> Method:
+def _zero_shot(classifier: LabelClassifier, vectors: Vectors) -> Method:
     answers = _answers(classifier, vectors)
     return Method(
         "zero-shot", "words", tuple(answers), (), len(answers), _seconds(classifier, vectors)
     )
 
 
-def _answers(classifier: Classifier, vectors: Vectors) -> list[Answer]:
-    return [best for [best] in answer(classifier, vectors, Decision())]
+def _answers(classifier: LabelClassifier, vectors: Vectors) -> list[LabelScore]:
+    return [best for [best] in predict(classifier, vectors, Decision())]
 
 
-def _seconds(classifier: Classifier, vectors: Vectors) -> float:
+def _seconds(classifier: LabelClassifier, vectors: Vectors) -> float:
     """Return how long a warm classifier takes to label all the vectors, on average of runs that
     take `_LONG_ENOUGH` together.
     """
@@ -246,7 +246,7 @@ def _supervised(
     """Return what a model says of the files, with its classes of each label."""
     network.logits([Image.new("RGB", (64, 64))])  # the first run of a model is slower
     start = time.perf_counter()
-    found: list[Answer | PhotoError] = []
+    found: list[LabelScore | PhotoError] = []
     for batch in network.logits_of(root / path for path in paths):
         found.extend(_best_labels([row for _, row in batch], named, network.head.activation))
         progress(len(batch))
@@ -262,7 +262,7 @@ def _supervised(
 
 def _best_labels(
     rows: Sequence[Logits | PhotoError], named: Mapping[str, Sequence[int]], activation: Activation
-) -> Iterator[Answer | PhotoError]:
+) -> Iterator[LabelScore | PhotoError]:
     """Yield the best label of each row of logits and its probability among the labels; one without
     a class is never the answer.
     """
@@ -303,7 +303,7 @@ def _probe(
         )
     truth = [known[place] for place in asked]
     model, folds = _folds(collection.settings.encoder_fingerprint, vectors[asked], truth, notes)
-    answers: list[Answer | None] = [None] * len(known)
+    answers: list[LabelScore | None] = [None] * len(known)
     for here, classifier in folds:
         for place, one in zip(here, _answers(classifier, vectors[asked][here]), strict=True):
             answers[asked[place]] = one
@@ -314,7 +314,7 @@ def _probe(
 
 def _folds(
     fingerprint: str, vectors: Vectors, truth: list[str], notes: list[str]
-) -> tuple[str, Sequence[tuple[Ids, Classifier]]]:
+) -> tuple[str, Sequence[tuple[Ids, LabelClassifier]]]:
     """Return logistic regression of each fold, or prototypes, and a note, where it
     cannot be had.
     """

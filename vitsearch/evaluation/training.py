@@ -16,8 +16,8 @@ from vitsearch.errors import ClassifierError, QueryError
 from vitsearch.labels import (
     NOTHING,
     Calibration,
-    Classifier,
     Label,
+    LabelClassifier,
     LinearClassifier,
     TipClassifier,
     calibrate,
@@ -50,7 +50,7 @@ def labelled_vectors(collection: Collection, source: str) -> tuple[list[str], Ve
 
 Method = Literal["probe", "prototype", "tip"]
 Trained = LinearClassifier | TipClassifier
-AnyClassifier = TypeVar("AnyClassifier", bound=Classifier)
+AnyClassifier = TypeVar("AnyClassifier", bound=LabelClassifier)
 FOLDS = 5
 
 
@@ -79,7 +79,7 @@ def calibrate_on(
     return calibrate(classifier, vectors, truth)
 
 
-def train_on(
+def train_classifier(
     collection: Collection,
     source: str,
     method: Method,
@@ -108,7 +108,7 @@ def train_on(
 
 
 def load_trained(folder: str | os.PathLike[str]) -> Trained:
-    """Return the classifier that `train_on` made and that was saved to a folder; raises
+    """Return the classifier that `train_classifier` made and that was saved to a folder; raises
     ClassifierError.
     """
     from vitsearch.labels.classifier import classifier_kind
@@ -177,7 +177,7 @@ def _judged(
     return right, sum(len(here) for here, _ in folds)
 
 
-def _best(classifier: Classifier, vectors: Vectors) -> list[str]:
+def _best(classifier: LabelClassifier, vectors: Vectors) -> list[str]:
     return [classifier.classes[place] for place in classifier.logits(vectors).argmax(axis=1)]
 
 

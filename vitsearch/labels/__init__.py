@@ -1,7 +1,13 @@
 """Labels as vectors: what turns the vectors of a collection into labels, and how sure it is."""
 
 from vitsearch.labels.calibration import Calibration, calibrate
-from vitsearch.labels.classifier import Answer, Classifier, Decision, LinearClassifier, answer
+from vitsearch.labels.classifier import (
+    Decision,
+    LabelClassifier,
+    LabelScore,
+    LinearClassifier,
+    predict,
+)
 from vitsearch.labels.few_shot import TipClassifier, prototype_classifier, tip_classifier
 from vitsearch.labels.labels import NOTHING, Label, parse_labels
 from vitsearch.labels.zero_shot import PLAIN, check_templates, zero_shot_classifier
@@ -9,17 +15,17 @@ from vitsearch.labels.zero_shot import PLAIN, check_templates, zero_shot_classif
 __all__ = [
     "NOTHING",
     "PLAIN",
-    "Answer",
     "Calibration",
-    "Classifier",
     "Decision",
     "Label",
+    "LabelClassifier",
+    "LabelScore",
     "LinearClassifier",
     "TipClassifier",
-    "answer",
     "calibrate",
     "check_templates",
     "parse_labels",
+    "predict",
     "prototype_classifier",
     "tip_classifier",
     "zero_shot_classifier",

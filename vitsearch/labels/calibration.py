@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vitsearch.arrays import Vectors, sigmoid, to_probabilities
 from vitsearch.errors import QueryError
-from vitsearch.labels.classifier import Classifier
+from vitsearch.labels.classifier import LabelClassifier
 from vitsearch.labels.labels import NOTHING
 from vitsearch.labels.metrics import expected_calibration_error
 
@@ -20,7 +20,7 @@ _STEEPEST, _FLATTEST = (
 )  # of what the logits may be multiplied by: photos that are all right would ask for infinity
 
 Logits = NDArray[np.float64]
-AnyClassifier = TypeVar("AnyClassifier", bound=Classifier)
+AnyClassifier = TypeVar("AnyClassifier", bound=LabelClassifier)
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,7 +142,7 @@ BLOCK = 16_384  # rows scored at once: bounds the memory, not the number of phot
 
 
 @runtime_checkable
-class Classifier(Protocol):
+class LabelClassifier(Protocol):
     """Anything that gives the classes of a vector as logits."""
 
     @property
@@ -253,7 +253,7 @@ class LinearClassifier:
         return best
 
 
-def probabilities(classifier: Classifier, vectors: Vectors) -> Vectors:
+def probabilities(classifier: LabelClassifier, vectors: Vectors) -> Vectors:
     """Return ``(n, classes)`` float32 probabilities of ``(n, dim)`` vectors, a block of rows at a
     time.
     """
@@ -268,7 +268,7 @@ def probabilities(classifier: Classifier, vectors: Vectors) -> Vectors:
 
 # -- From the probabilities of classes to the labels that a photo gets -----------------------------
 
-Answer = tuple[str, float]
+LabelScore = tuple[str, float]
 SURE = 0.5  # the threshold of labels that stand by themselves, where none is given
 
 
@@ -289,21 +289,27 @@ class Decision:
             raise QueryError(f"a threshold is a probability from 0 to 1, not {self.threshold}")
 
 
-def answer(classifier: Classifier, vectors: Vectors, choice: Decision) -> list[list[Answer]]:
+def predict(
+    classifier: LabelClassifier, vectors: Vectors, decision: Decision
+) -> list[list[LabelScore]]:
     """Return for each of ``(n, dim)`` vectors its labels with their probabilities, best first,
     equal ones in order of class.
     """
     logits = classifier.logits(vectors)
     chances = to_probabilities(logits, classifier.activation)
-    if choice.threshold is not None and classifier.activation == "softmax":
+    if decision.threshold is not None and classifier.activation == "softmax":
         tree = Tree(classifier.classes)
         if not tree.is_flat:
-            found = [tree.descend(row, choice.threshold) for row in chances]
+            found = [tree.descend(row, decision.threshold) for row in chances]
             return [[one] if one else [] for one in found]
-    count = len(classifier.classes) if choice.top is None else choice.top
+    count = len(classifier.classes) if decision.top is None else decision.top
     places = logits.argmax(axis=1)[:, None] if count == 1 else [top_k(row, count) for row in logits]
     least = (
-        choice.threshold if choice.threshold is not None else SURE if choice.top is None else 0.0
+        decision.threshold
+        if decision.threshold is not None
+        else SURE
+        if decision.top is None
+        else 0.0
     )
     return [
         [(classifier.classes[place], float(row[place])) for place in best if row[place] >= least]

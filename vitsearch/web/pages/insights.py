@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from vitsearch.classifiers import ImageClassifier, load_classifier
 from vitsearch.encoders.language import readable
 from vitsearch.explain import explain
-from vitsearch.labels import Classifier, Decision, answer
+from vitsearch.labels import Decision, LabelClassifier, predict
 from vitsearch.photos import thumbnail
 from vitsearch.web.pages.cache import Cache
 from vitsearch.web.pages.tiles import LARGE
@@ -39,7 +39,7 @@ class Insight:
         self._service = service
         self._taught: ImageClassifier | None = None
         self._lock = threading.Lock()
-        self._classifiers: Cache[Classifier] = Cache(8)
+        self._classifiers: Cache[LabelClassifier] = Cache(8)
         self._answers: Cache[Shares] = Cache(500)
         self._pictures: Cache[bytes] = Cache(50)
 
@@ -57,7 +57,7 @@ class Insight:
             key = (tuple(labels), collection.settings.encoder_fingerprint)
             classifier = self._classifiers.get(key, lambda: collection.zero_shot(labels))
             vector = stored_vector(collection, photo_id)
-        return answer(classifier, vector[None], Decision(TOP))[0]
+        return predict(classifier, vector[None], Decision(TOP))[0]
 
     def taught(self, photo_id: int) -> Shares:
         """Return the most probable classes of ImageNet for a photo, by the supervised head of
