@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from odd_files import make_odd_files
 
 from vitsearch.errors import VitsearchError
-from vitsearch.photos import PHOTO_EXTENSIONS, WalkOptions, walk
+from vitsearch.photos import WalkOptions, walk
+from vitsearch.photos.formats import SUFFIXES
 from vitsearch.types import Found
 
 
@@ -31,7 +32,7 @@ def touch(root: Path, *names: str) -> None:
 def test_every_extension_in_any_case_and_nothing_else(tmp_path: Path) -> None:
     wanted = [
         f"a.{case(extension)}"
-        for extension in PHOTO_EXTENSIONS
+        for extension in SUFFIXES
         for case in (str.lower, str.upper, str.title)
     ]
     touch(tmp_path, *wanted, "a.txt", "jpg", "a.jpg.txt", "png.", "a.mp4")
@@ -328,7 +329,7 @@ def naive(folder: Path, include_hidden: bool) -> list[str]:
         )
         if (
             path.is_file()
-            and path.suffix[1:].lower() in PHOTO_EXTENSIONS
+            and path.suffix[1:].lower() in SUFFIXES
             and (include_hidden or not hidden)
         ):
             answer.append(relative.as_posix())

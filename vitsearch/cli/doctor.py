@@ -12,22 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import features
-
 from vitsearch._version import __version__
 from vitsearch.encoders.checkpoints import hub_cache
 from vitsearch.paths import cache_dir
+from vitsearch.photos.formats import FORMATS
 
 _CORE = ("numpy", "pillow", "onnxruntime", "tokenizers", "safetensors")
 _CLIP = ("torch", "torchvision", "open_clip_torch", "transformers")
 _FAISS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")
-_FORMATS = {
-    "jpg": "JPEG",
-    "zlib": "PNG",
-    "webp": "WebP",
-    "libtiff": "TIFF",
-    "jpg_2000": "JPEG 2000",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,21 +248,23 @@ def _no_gpu(torch: Any, warning: str) -> Fact:
 
 
 def _formats() -> Iterator[Fact]:
-    missing = [label for feature, label in _FORMATS.items() if not features.check(feature)]
-    present = [label for label in _FORMATS.values() if label not in missing]
+    of_pillow = [photo_format for photo_format in FORMATS if photo_format.extra is None]
+    missing = [each.name for each in of_pillow if not each.is_supported()]
     yield Fact(
         "photo formats",
-        f"{', '.join(present)}, GIF, BMP, PPM",
+        ", ".join(each.name for each in of_pillow if each.name not in missing),
         f"this Pillow cannot read {', '.join(missing)}; pip install pillow brings a full one"
         if missing
         else None,
     )
-    heif = _version("pillow-heif")
-    yield Fact(
-        "HEIC photos",
-        f"yes (pillow-heif {heif})" if heif else "no",
-        None if heif else "for photos of iPhones: pip install 'vitsearch[heif]'",
-    )
+    for photo_format in FORMATS:
+        if (extra := photo_format.extra) is not None:
+            version = _version(extra.distribution)
+            yield Fact(
+                f"{photo_format.name} photos",
+                f"yes ({extra.distribution} {version})" if version else "no",
+                None if version else f"for {extra.purpose}: {extra.install}",
+            )
 
 
 def _places() -> Iterator[Fact]:

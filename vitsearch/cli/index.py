@@ -132,7 +132,17 @@ if TYPE_CHECKING:
     from vitsearch.types import Stages
 
 
-@click.command()
+class _IndexCommand(click.Command):
+    """The command whose help names the formats of photos, loaded only when help is shown."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from vitsearch.photos.formats import named_suffixes
+
+        self.epilog = f"Photos are {named_suffixes()} files; others in PHOTOS are passed over."
+        super().format_epilog(ctx, formatter)
+
+
+@click.command(cls=_IndexCommand)
 @PHOTOS
 @COLLECTION
 @click.option(

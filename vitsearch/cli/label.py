@@ -225,6 +225,7 @@ def classify(photos: str, model: str, top: int, **options: Any) -> int:
     from vitsearch.cli.output import photo_bar
     from vitsearch.errors import PhotoError, VitsearchError
     from vitsearch.photos import walk
+    from vitsearch.photos.formats import named_suffixes
     from vitsearch.storage.config import photo_root
 
     if options["output"]:
@@ -240,9 +241,7 @@ def classify(photos: str, model: str, top: int, **options: Any) -> int:
     found = [one.path for one in files if one.problem is None]
     if not found:
         raise VitsearchError(
-            f"no photos found in {photos}: give a folder with jpg, png, webp, tiff, bmp, gif "
-            "or "
-            "heic files"
+            f"no photos found in {photos}: give a folder with {named_suffixes()} files"
         )
     classifier = load_classifier(model, device=options["device"], dtype=options["dtype"])
     answers = classifier.stream(

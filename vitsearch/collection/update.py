@@ -27,6 +27,7 @@ from vitsearch.errors import CollectionError, CollectionNotFound, EncoderMismatc
 from vitsearch.index import check_recipe, remove_snapshot
 from vitsearch.index.recipe import Recipe, load_recipe
 from vitsearch.photos import MAX_PIXELS, WalkOptions, photo_decoder, walk
+from vitsearch.photos.formats import named_suffixes
 from vitsearch.storage.config import (
     DELTA_INDEX,
     MAIN_INDEX,
@@ -70,8 +71,7 @@ class FolderScan:
                 f" ({len(self._unreadable)} folders could not be read)" if self._unreadable else ""
             )
             raise CollectionError(
-                f"no photos found in {self.root}{note}: looked for jpg, png, webp, tiff, bmp, "
-                "gif, ppm, jp2 and heic"
+                f"no photos found in {self.root}{note}: looked for {named_suffixes()}"
             )
         self._files = chain([first], self._files)
 

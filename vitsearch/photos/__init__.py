@@ -1,5 +1,5 @@
-"""Photos on disk: walk a folder, read a photo, in a child process where it may hang, and do either
-ahead of time in threads.
+"""Photos on disk: find them in a folder, read one, in a child process where decoding may hang, and
+both ahead of time in threads. `formats` lists what is read.
 """
 
 from vitsearch.photos.decode import (
@@ -13,12 +13,10 @@ from vitsearch.photos.decode import (
 )
 from vitsearch.photos.isolated import InlineDecoder, PhotoDecoder, ProcessDecoder, photo_decoder
 from vitsearch.photos.prefetch import prefetch_map
-from vitsearch.photos.walk import HEIF_EXTENSIONS, PHOTO_EXTENSIONS, WalkOptions, walk
+from vitsearch.photos.walk import WalkOptions, walk
 
 __all__ = [
-    "HEIF_EXTENSIONS",
     "MAX_PIXELS",
-    "PHOTO_EXTENSIONS",
     "InlineDecoder",
     "LoadedPhoto",
     "PhotoDecoder",

@@ -3,10 +3,7 @@ says.
 """
 
 import hashlib
-import importlib
-import io
 import os
-import re
 import stat
 import threading
 from collections.abc import Iterator
@@ -17,33 +14,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image
 
 from vitsearch.errors import PhotoError
 from vitsearch.photos.exif import read_exif
+from vitsearch.photos.formats import open_image
 from vitsearch.types import PhotoInfo
 
 MAX_PIXELS = 250_000_000
 MAX_BYTES = 2_000_000_000
 
-# Only photo formats: other readers (EPS runs an external program) are no place for a stranger's
-# file. JPEG takes the plain class, since the first picture of a multi-picture file is the photo.
-_FORMATS = (
-    (re.compile(rb"\xff\xd8\xff"), "PIL.JpegImagePlugin", "JpegImageFile"),
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), "PIL.PngImagePlugin", "PngImageFile"),
-    (re.compile(rb"RIFF....WEBP", re.DOTALL), "PIL.WebPImagePlugin", "WebPImageFile"),
-    (re.compile(rb"II[*+]\0|MM\0[*+]"), "PIL.TiffImagePlugin", "TiffImageFile"),
-    (re.compile(rb"GIF8[79]a"), "PIL.GifImagePlugin", "GifImageFile"),
-    (re.compile(rb"BM"), "PIL.BmpImagePlugin", "BmpImageFile"),
-    (re.compile(rb"P[1-6]\s"), "PIL.PpmImagePlugin", "PpmImageFile"),
-    (
-        re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n"),
-        "PIL.Jpeg2KImagePlugin",
-        "Jpeg2KImageFile",
-    ),
-    (re.compile(rb"....ftypavi[fs]", re.DOTALL), "PIL.AvifImagePlugin", "AvifImageFile"),
-    (re.compile(rb"....ftyp(?:he[ivm][cxms]|mi|ms)", re.DOTALL), "pillow_heif", "HeifImageFile"),
-)
 # Turns for EXIF orientation 2 to 8 (Exif 2.32, 4.6.4.A).
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -165,7 +145,7 @@ def _pillow_limit_at(max_pixels: int) -> Iterator[None]:
 
 
 def _decode(data: bytes, max_pixels: int, at_least: int | None) -> tuple[Image.Image, PhotoInfo]:
-    with _open(data) as image:
+    with open_image(data) as image:
         width, height = image.size
         if width * height > max_pixels:
             raise PhotoError(
@@ -200,22 +180,6 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
     turn = _TURNS.get(orientation)
     return _rgb(image if turn is None else image.transpose(turn))
-
-
-def _open(data: bytes) -> ImageFile.ImageFile:
-    # the format classes are called directly: Image.open would apply Pillow's own cap and try
-    # formats that are no photos
-    for magic, module, name in _FORMATS:
-        if magic.match(data):
-            try:
-                reader = getattr(importlib.import_module(module), name)
-            except ImportError:
-                raise PhotoError(
-                    "HEIC content needs an extra: pip install 'vitsearch[heif]'"
-                ) from None
-            image: ImageFile.ImageFile = reader(io.BytesIO(data), "")
-            return image
-    raise PhotoError("not a photo: its content is of no picture format that is read here")
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -8,7 +8,6 @@ strangers.
 """
 
 import faulthandler
-import importlib
 import json
 import os
 import signal
@@ -24,7 +23,8 @@ from typing import IO, Any, Protocol
 from PIL import Image
 
 from vitsearch.errors import PhotoError, VitsearchError
-from vitsearch.photos.decode import _FORMATS, MAX_BYTES, MAX_PIXELS, decode
+from vitsearch.photos.decode import MAX_BYTES, MAX_PIXELS, decode
+from vitsearch.photos.formats import FORMATS
 from vitsearch.types import PhotoInfo
 
 _LENGTHS = struct.Struct(">IQ")
@@ -303,9 +303,9 @@ def serve() -> None:
     os.dup2(
         os.open(os.devnull, os.O_WRONLY), 1
     )  # what a library may print must not get between the answers
-    for _, module, _ in _FORMATS:  # before the first photo, whose time is counted
-        with suppress(ImportError):
-            importlib.import_module(module)
+    for photo_format in FORMATS:  # before the first photo, whose time is counted
+        with suppress(PhotoError):
+            photo_format.load_reader()
     with suppress(EOFError, BrokenPipeError):
         _send(answers, {})
         while True:

@@ -1,8 +1,7 @@
-"""Finds the photo files below a folder, in a fixed order, with one stat for each."""
+"""Find the photo files below a folder, in a fixed order, with one stat for each."""
 
 import errno
 import fnmatch
-import importlib.util
 import os
 import re
 import stat
@@ -13,12 +12,9 @@ from pathlib import Path
 
 from vitsearch.errors import VitsearchError
 from vitsearch.paths import raw_path
+from vitsearch.photos.formats import SUFFIXES, suffix_of
 from vitsearch.types import Found
 
-PHOTO_EXTENSIONS = frozenset(
-    ["jpg", "jpeg", "png", "webp", "tif", "tiff", "bmp", "gif", "ppm", "pgm", "pbm", "pnm", "jp2"]
-)
-HEIF_EXTENSIONS = frozenset({"heic", "heif"})
 COLLECTION_FOLDER = ".vitsearch"
 
 _LEFT_OUT = frozenset({"@eaDir", "node_modules", "System Volume Information"})
@@ -30,7 +26,7 @@ _KINDS = {
     stat.S_IFDIR: "a link to a folder (follow_symlinks enters it)",
 }
 _BROKEN = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
-# Folders that link to each other could be entered by as many ways as there are orders of them.
+# Folders that link to each other could be entered along as many paths as there are orders of them.
 _VISITS_OF_ONE_LINK = 16
 _EARLIEST, _LATEST = -(2**63), 2**63 - 1
 
@@ -45,7 +41,7 @@ class WalkOptions:
     ``exclude`` globs match a path relative to the root or any one name in it, files and folders.
     ``include_hidden`` brings back names that begin with a dot, ``@eaDir``, ``node_modules`` and
     ``System Volume Information``, but never ``.vitsearch``. Links to files are always followed,
-    links to folders with ``follow_symlinks``. ``leave_out`` are folders that are never entered.
+    links to folders only with ``follow_symlinks``. The folders ``leave_out`` are never entered.
     """
 
     exclude: tuple[str, ...] = ()
@@ -57,14 +53,14 @@ class WalkOptions:
 def walk(
     root: Path, options: WalkOptions | None = None, *, on_unreadable: OnUnreadable | None = None
 ) -> Iterator[Found]:
-    """Yield every file below ``root`` that has a photo's extension, in the order of the bytes of
-    their paths.
+    """Yield every file below ``root`` that has the suffix of a photo format, in the order of the
+    bytes of their paths.
 
     Paths are relative to the root with ``/``; bytes that are not UTF-8 are surrogates. A file that
     should not be opened (pipe, socket, device, broken link, HEIC without its extra) carries a
-    ``problem``. ``on_unreadable(path, reason)`` is told of each folder or file below the root that
-    is there but cannot be read, so that the photos at or under that path are not taken for removed;
-    without it, and for the root itself, VitsearchError is raised.
+    ``problem``. ``on_unreadable(path, reason)`` is called for each folder or file below the root
+    that exists but cannot be read, so that the photos at or under that path do not count as
+    removed; without it, and for the root itself, VitsearchError is raised.
     """
     return _Walk(os.fspath(root), options or WalkOptions(), on_unreadable or _refuse).files()
 
@@ -73,15 +69,15 @@ def _refuse(path: str, reason: str) -> None:
     raise VitsearchError(f"cannot read {path!r}: {reason}; make it readable or exclude it")
 
 
-# A name in a folder: its place in the order of the whole paths' bytes, the name, and whether it is
-# a folder itself (no link to one).
+# A name in a folder: its key in the order of the bytes of complete paths, the entry, and whether it
+# is itself a folder (not a link to one).
 _Entry = tuple[bytes, os.DirEntry[str], bool]
 
 
 @dataclass(slots=True)
 class _Level:
-    """One open folder: its path from the root with a closing ``/``, what is left of its entries
-    (next one last), its identity.
+    """One open folder: its path from the root with a closing ``/``, its remaining entries (the
+    next one last), its identity.
     """
 
     prefix: str
@@ -95,15 +91,14 @@ class _Walk:
     options: WalkOptions
     on_unreadable: OnUnreadable
     excluded: re.Pattern[str] | None = None
-    heif_problem: str | None = None
+    problems: dict[str, str | None] = field(default_factory=dict)  # of each suffix of photos
     left_out: set[FileId] = field(default_factory=set)
     visits: dict[FileId, int] = field(default_factory=dict)
     levels: list[_Level] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.excluded = _pattern(self.options.exclude)
-        if importlib.util.find_spec("pillow_heif") is None:
-            self.heif_problem = "HEIC needs an extra: pip install 'vitsearch[heif]'"
+        self.problems = {suffix: entry.problem() for suffix, entry in SUFFIXES.items()}
         for folder in self.options.leave_out:
             identity = _identity(os.fspath(folder))
             if identity:
@@ -123,50 +118,44 @@ class _Walk:
             if excluded is not None and (excluded.match(name) or excluded.match(path)):
                 continue
             try:
-                found = self._visit(entry, path, is_folder)
-            except OSError as error:
-                if not isinstance(
-                    error, FileNotFoundError
-                ):  # removed since it was listed: it is not there
-                    self.on_unreadable(path, error.strerror or str(error))
+                file = self._resolve(entry, path, is_folder)
+            except FileNotFoundError:  # removed since it was listed
                 continue
-            if found is not None:
-                yield found
+            except OSError as error:
+                self.on_unreadable(path, error.strerror or str(error))
+                continue
+            if file is not None:
+                yield file
 
-    def _visit(self, entry: os.DirEntry[str], path: str, is_folder: bool) -> Found | None:
+    def _resolve(self, entry: os.DirEntry[str], path: str, is_folder: bool) -> Found | None:
         """Return the photo file that an entry is, or enter the folder that it is, or neither."""
         if is_folder:
             self._enter(entry.path, path)
             return None
-        stem, _, ending = entry.name.rpartition(".")
-        extension = ending.lower() if stem else ""
         if entry.is_symlink():
-            return self._visit_link(entry, path, extension)
-        if extension in PHOTO_EXTENSIONS:
-            facts = entry.stat(follow_symlinks=False)
-            if stat.S_ISREG(facts.st_mode) and _EARLIEST <= facts.st_mtime_ns <= _LATEST:
-                return Found(path, facts.st_size, facts.st_mtime_ns)
-            return _found(path, facts, None)
-        if extension in HEIF_EXTENSIONS:
-            return _found(path, entry.stat(follow_symlinks=False), self.heif_problem)
-        return None
+            return self._follow_link(entry, path)
+        suffix = suffix_of(entry.name)
+        if suffix not in SUFFIXES:
+            return None
+        facts = entry.stat(follow_symlinks=False)
+        if stat.S_ISREG(facts.st_mode) and _EARLIEST <= facts.st_mtime_ns <= _LATEST:
+            return Found(path, facts.st_size, facts.st_mtime_ns, self.problems[suffix])
+        return _described(path, facts, self.problems[suffix])
 
-    def _visit_link(self, entry: os.DirEntry[str], path: str, extension: str) -> Found | None:
+    def _follow_link(self, entry: os.DirEntry[str], path: str) -> Found | None:
         if self.options.follow_symlinks and _is_folder(entry):
             self._enter_link(entry, path)
             return None
-        if extension in PHOTO_EXTENSIONS:
-            return _linked(entry, path, None)
-        return _linked(entry, path, self.heif_problem) if extension in HEIF_EXTENSIONS else None
+        suffix = suffix_of(entry.name)
+        return _linked(entry, path, self.problems[suffix]) if suffix in SUFFIXES else None
 
     def _enter_root(self) -> None:
         try:
             facts = os.stat(self.root)
             if not stat.S_ISDIR(facts.st_mode):
                 raise VitsearchError(
-                    f"{self.root!r} is a file, not a folder of photos; name the folder that "
-                    "it is "
-                    "in"
+                    f"{self.root!r} is a file, not a folder of photos; name the folder that it "
+                    "is in"
                 )
             self.levels.append(_Level("", self._list(self.root), (facts.st_dev, facts.st_ino)))
         except FileNotFoundError:
@@ -201,24 +190,24 @@ class _Walk:
                     for entry in listing
                     if entry.name[0] != "." and entry.name not in _LEFT_OUT
                 ]
-        entries = [self._placed(entry) for entry in named]
-        entries.sort(key=_place, reverse=True)
+        entries = [self._keyed(entry) for entry in named]
+        entries.sort(key=_sort_key, reverse=True)
         return entries
 
-    def _placed(self, entry: os.DirEntry[str]) -> _Entry:
-        """Return an entry with its place: a folder's name is followed by ``/``, so ``a.jpg`` comes
+    def _keyed(self, entry: os.DirEntry[str]) -> _Entry:
+        """Return an entry with its key: a folder's name is followed by ``/``, so ``a.jpg`` comes
         before ``a/b.jpg``, as in SQLite.
         """
         try:
             is_folder = entry.is_dir(follow_symlinks=False)
-        except OSError:  # it is met again when its turn comes
+        except OSError:  # the error is raised again, and reported, at the entry's turn
             is_folder = False
         if is_folder or (self.options.follow_symlinks and entry.is_symlink() and _is_folder(entry)):
             return raw_path(entry.name + "/"), entry, is_folder
         return entry.name.encode("utf-8", "surrogateescape"), entry, False
 
 
-_place = itemgetter(0)
+_sort_key = itemgetter(0)
 
 
 def _pattern(globs: tuple[str, ...]) -> re.Pattern[str] | None:
@@ -247,7 +236,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _linked(entry: os.DirEntry[str], path: str, problem: str | None) -> Found:
     try:
-        return _found(path, entry.stat(), problem)
+        return _described(path, entry.stat(), problem)
     except OSError as error:
         if error.errno not in _BROKEN:
             raise
@@ -269,7 +258,7 @@ def _mtime_ns(facts: os.stat_result) -> int:
     return time if _EARLIEST <= time <= _LATEST else max(_EARLIEST, min(time, _LATEST))
 
 
-def _found(path: str, facts: os.stat_result, problem: str | None) -> Found:
+def _described(path: str, facts: os.stat_result, problem: str | None) -> Found:
     kind = stat.S_IFMT(facts.st_mode)
     if kind != stat.S_IFREG:
         problem = _KINDS.get(kind, "not a regular file")

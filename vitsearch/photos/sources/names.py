@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from vitsearch.errors import CollectionError
-from vitsearch.photos import HEIF_EXTENSIONS, PHOTO_EXTENSIONS
+from vitsearch.photos.formats import SUFFIXES, suffix_of
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _LEFT_OUT = frozenset(
@@ -58,13 +58,8 @@ def folder_of(name: str) -> str:
 
 
 def is_photo(name: str) -> bool:
-    """Return whether a file of this name may be a photo: by its ending, and not hidden."""
-    stem, _, ending = name.rpartition(".")
-    return (
-        bool(stem)
-        and not is_left_out(name)
-        and (ending.lower() in PHOTO_EXTENSIONS or ending.lower() in HEIF_EXTENSIONS)
-    )
+    """Return whether a file of this name may be a photo: by its suffix, and not hidden."""
+    return suffix_of(name) in SUFFIXES and not is_left_out(name)
 
 
 def is_left_out(name: str) -> bool:

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from vitsearch._version import __version__
 from vitsearch.errors import PhotoError
+from vitsearch.photos.formats import FORMATS, HEAD, media_type_of
 from vitsearch.web.api.schemas import (
     BODY,
     DEFAULT_RESULTS,
@@ -35,12 +36,6 @@ from vitsearch.web.security import exif_shown, filter_for
 from vitsearch.web.service import Found, PhotoService
 from vitsearch.web.thumbnails import SIDES, WHOLE, Thumbnail
 
-SHOWN_BY_BROWSERS = (
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-)
 PICTURE_CACHE = "private, max-age=300"
 T = TypeVar("T")
 
@@ -182,9 +177,7 @@ async def thumbnail(
     response_class=Response,
     responses={
         **_errors(404),
-        200: {
-            "content": {kind: {} for kind in ("image/jpeg", "image/png", "image/webp", "image/gif")}
-        },
+        200: {"content": {entry.media_type: {} for entry in FORMATS if entry.media_type}},
         304: {"description": "not changed"},
     },
 )
@@ -234,14 +227,11 @@ def _file(service: PhotoService, photo_id: int) -> tuple[FilePath, str | None, s
     file = service.file_of(photo_id)
     try:
         with open(file, "rb") as opened:
-            start, status = opened.read(16), file.stat()
+            kind, status = media_type_of(opened.read(HEAD)), file.stat()
     except OSError as error:
         raise UnknownPhoto(
             f"the file of photo {photo_id} cannot be read: {error.strerror}"
         ) from error
-    kind = next((kind for magic, kind in SHOWN_BY_BROWSERS if start.startswith(magic)), None)
-    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
-        kind = "image/webp"
     return file, kind, f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
 
 

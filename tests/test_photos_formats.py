@@ -1,0 +1,98 @@
+"""The registry of formats, and that everything which names formats reads it."""
+
+import io
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from vitsearch.cli.main import cli
+from vitsearch.errors import CollectionError, PhotoError
+from vitsearch.photos import decode
+from vitsearch.photos.formats import (
+    FORMATS,
+    HEAD,
+    SUFFIXES,
+    PhotoFormat,
+    format_of,
+    media_type_of,
+    named_suffixes,
+    suffix_of,
+)
+from vitsearch.photos.sources.names import is_photo
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def content(pillow_name: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 30), "teal").save(buffer, pillow_name, **options)
+    return buffer.getvalue()
+
+
+def entry(name: str) -> PhotoFormat:
+    return next(each for each in FORMATS if each.name == name)
+
+
+def test_names_and_suffixes_are_unique_and_in_lower_case() -> None:
+    suffixes = [suffix for each in FORMATS for suffix in each.suffixes]
+    assert sorted(set(suffixes)) == sorted(suffixes)
+    assert [suffix for suffix in suffixes if suffix != suffix.lower() or "." in suffix] == []
+    assert len({each.name for each in FORMATS}) == len(FORMATS)
+
+
+@pytest.mark.parametrize(
+    ("pillow_name", "name", "media_type"),
+    [
+        ("JPEG", "JPEG", "image/jpeg"),
+        ("PNG", "PNG", "image/png"),
+        ("WEBP", "WebP", "image/webp"),
+        ("TIFF", "TIFF", None),
+        ("BMP", "BMP", None),
+        ("GIF", "GIF", "image/gif"),
+        ("PPM", "PPM", None),
+        ("JPEG2000", "JPEG 2000", None),
+        ("AVIF", "AVIF", None),
+    ],
+)
+def test_the_first_bytes_tell_the_format(
+    pillow_name: str, name: str, media_type: str | None
+) -> None:
+    head = content(pillow_name)[:HEAD]
+    assert format_of(head) == entry(name)
+    assert [each.name for each in FORMATS if each.magic.match(head)] == [name]
+    assert media_type_of(head) == media_type
+
+
+def test_other_content_is_of_no_format() -> None:
+    for pillow_name in ("EPS", "ICO", "PCX", "TGA", "PDF"):
+        data = content(pillow_name)
+        assert format_of(data) is None
+        with pytest.raises(PhotoError, match="not a photo"):
+            decode(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [("a.jpg", "jpg"), ("a.b.TIF", "tif"), (".jpg", ""), ("jpg", ""), ("a.", "")],
+)
+def test_the_suffix_of_a_name(name: str, suffix: str) -> None:
+    assert suffix_of(name) == suffix
+    assert is_photo(name) == (suffix in SUFFIXES)
+
+
+def test_messages_help_and_readme_name_every_format(tmp_path: Path) -> None:
+    from vitsearch.collection.update import index_folder
+
+    with pytest.raises(CollectionError) as raised:
+        index_folder(tmp_path, encoder="colour")
+    assert str(raised.value).endswith(f"looked for {named_suffixes()}")
+    shown = CliRunner().invoke(cli, ["index", "--help"]).output
+    assert named_suffixes() in " ".join(shown.split())
+    line = next(
+        line
+        for line in (REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("**Files.**")
+    ).lower()
+    assert [each.name for each in FORMATS if each.suffixes and each.suffixes[0] not in line] == []

@@ -1,0 +1,189 @@
+"""The formats of photo files, one entry each; whatever the package knows of a format stands here.
+
+Walking and sources take a file by its suffix, decoding knows the content by its first bytes,
+`doctor`, messages and help name the formats, and the web server hands a browser what it can show.
+Only formats of photos belong here: Pillow's other readers (EPS runs an external program) must not
+be given a stranger's file.
+"""
+
+import importlib
+import importlib.util
+import io
+import re
+from dataclasses import dataclass
+
+from PIL import ImageFile, features
+
+from vitsearch.errors import PhotoError
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """The optional dependency ``vitsearch[name]`` that a format needs: the distribution that it
+    installs, and what for.
+    """
+
+    name: str
+    distribution: str
+    purpose: str
+
+    @property
+    def install(self) -> str:
+        """The command that installs it."""
+        return f"pip install 'vitsearch[{self.name}]'"
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoFormat:
+    """One format of photo files.
+
+    ``suffixes`` are in lower case without the dot, the one that messages show first; none where a
+    format is read only under another one's suffix. ``magic`` matches the first bytes of its content
+    (`HEAD` bytes are enough). ``reader`` is ``module:class``, a subclass of Pillow's ``ImageFile``.
+    ``feature`` is the part of Pillow that reads it, by its name in ``PIL.features``, None where
+    every Pillow has it. ``media_type`` is set where every browser shows the format.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    magic: re.Pattern[bytes]
+    reader: str
+    feature: str | None = None
+    extra: Extra | None = None
+    media_type: str | None = None
+
+    def problem(self) -> str | None:
+        """Return why files of the format cannot be read here, None where they can."""
+        if self.extra is None or importlib.util.find_spec(self.reader.partition(":")[0]):
+            return None
+        return f"{self.name} needs an extra: {self.extra.install}"
+
+    def is_supported(self) -> bool:
+        """Return whether the Pillow that is installed was built to read the format."""
+        return self.feature is None or bool(features.check(self.feature))
+
+    def load_reader(self) -> type[ImageFile.ImageFile]:
+        """Return the class that reads the format; raises PhotoError where its package is missing
+        or cannot be imported.
+        """
+        module, _, name = self.reader.partition(":")
+        try:
+            reader: type[ImageFile.ImageFile] = getattr(importlib.import_module(module), name)
+        except ImportError as error:
+            if self.extra is None:
+                raise PhotoError(
+                    f"this Pillow does not read {self.name}: pip install --upgrade pillow"
+                ) from error
+            raise PhotoError(f"{self.name} content needs an extra: {self.extra.install}") from error
+        return reader
+
+
+def _magic(pattern: bytes) -> re.Pattern[bytes]:
+    return re.compile(pattern, re.DOTALL)
+
+
+HEAD = 16  # bytes of a file that tell its format
+# The order is that of messages. JPEG takes the plain class, since the first picture of a
+# multi-picture file is the photo.
+FORMATS = (
+    PhotoFormat(
+        "JPEG",
+        ("jpg", "jpeg"),
+        _magic(rb"\xff\xd8\xff"),
+        "PIL.JpegImagePlugin:JpegImageFile",
+        feature="jpg",
+        media_type="image/jpeg",
+    ),
+    PhotoFormat(
+        "PNG",
+        ("png",),
+        _magic(rb"\x89PNG\r\n\x1a\n"),
+        "PIL.PngImagePlugin:PngImageFile",
+        feature="zlib",
+        media_type="image/png",
+    ),
+    PhotoFormat(
+        "WebP",
+        ("webp",),
+        _magic(rb"RIFF....WEBP"),
+        "PIL.WebPImagePlugin:WebPImageFile",
+        feature="webp",
+        media_type="image/webp",
+    ),
+    PhotoFormat(
+        "TIFF",
+        ("tiff", "tif"),
+        _magic(rb"II[*+]\0|MM\0[*+]"),
+        "PIL.TiffImagePlugin:TiffImageFile",
+        feature="libtiff",
+    ),
+    PhotoFormat("BMP", ("bmp",), _magic(rb"BM"), "PIL.BmpImagePlugin:BmpImageFile"),
+    PhotoFormat(
+        "GIF",
+        ("gif",),
+        _magic(rb"GIF8[79]a"),
+        "PIL.GifImagePlugin:GifImageFile",
+        media_type="image/gif",
+    ),
+    PhotoFormat(
+        "PPM", ("ppm", "pgm", "pbm", "pnm"), _magic(rb"P[1-6]\s"), "PIL.PpmImagePlugin:PpmImageFile"
+    ),
+    PhotoFormat(
+        "JPEG 2000",
+        ("jp2",),
+        _magic(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n"),
+        "PIL.Jpeg2KImagePlugin:Jpeg2KImageFile",
+        feature="jpg_2000",
+    ),
+    PhotoFormat(
+        "AVIF", (), _magic(rb"....ftypavi[fs]"), "PIL.AvifImagePlugin:AvifImageFile", feature="avif"
+    ),
+    PhotoFormat(
+        "HEIC",
+        ("heic", "heif"),
+        _magic(rb"....ftyp(?:he[ivm][cxms]|mi|ms)"),
+        "pillow_heif:HeifImageFile",
+        extra=Extra("heif", "pillow-heif", "photos of iPhones"),
+    ),
+)
+SUFFIXES = {suffix: entry for entry in FORMATS for suffix in entry.suffixes}
+
+
+def suffix_of(name: str) -> str:
+    """Return the suffix of a file's name in lower case without the dot; "" for none, and for a name
+    that is nothing else.
+    """
+    stem, _, suffix = name.rpartition(".")
+    return suffix.lower() if stem else ""
+
+
+def format_of(data: bytes) -> PhotoFormat | None:
+    """Return the format of a file's content, of which the first `HEAD` bytes are enough; None for
+    one that is not read here.
+    """
+    return next((entry for entry in FORMATS if entry.magic.match(data)), None)
+
+
+def open_image(data: bytes) -> ImageFile.ImageFile:
+    """Return Pillow's image of a file's content, opened and not yet decoded.
+
+    The class of the format is called directly, since ``Image.open`` would apply a cap of its own
+    and try formats that are not photos. Raises PhotoError for another content, or where a package
+    is missing; the reader's own errors pass.
+    """
+    entry = format_of(data)
+    if entry is None:
+        raise PhotoError("not a photo: its content is of no picture format that is read here")
+    return entry.load_reader()(io.BytesIO(data), "")
+
+
+def media_type_of(data: bytes) -> str | None:
+    """Return the media type of a file's content where every browser shows it, else None."""
+    entry = format_of(data)
+    return entry.media_type if entry else None
+
+
+def named_suffixes() -> str:
+    """Return the suffixes that a message names, one a format: "jpg, png, ... and heic"."""
+    *names, last = (entry.suffixes[0] for entry in FORMATS if entry.suffixes)
+    return f"{', '.join(names)} and {last}"
