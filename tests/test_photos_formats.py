@@ -82,6 +82,22 @@ def test_the_suffix_of_a_name(name: str, suffix: str) -> None:
     assert is_photo(name) == (suffix in SUFFIXES)
 
 
+@pytest.mark.skipif(not entry("AVIF").is_supported(), reason="this Pillow does not read AVIF")
+def test_avif_stills_and_the_first_picture_of_a_sequence_are_indexed(tmp_path: Path) -> None:
+    from vitsearch.collection.update import index_folder
+
+    frames = [Image.new("RGB", (40, 30), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "still.AVIF")
+    frames[1].save(tmp_path / "sequence.avifs", "AVIF", save_all=True, append_images=frames[:1])
+    for name, colour in (("still.AVIF", (255, 0, 0)), ("sequence.avifs", (0, 0, 255))):
+        image, info = decode((tmp_path / name).read_bytes())
+        assert (info.width, info.height) == (40, 30)
+        pixel = image.getpixel((20, 15))
+        assert isinstance(pixel, tuple)
+        assert max(abs(a - b) for a, b in zip(pixel, colour, strict=True)) < 8
+    assert index_folder(tmp_path, encoder="colour").indexed == 2
+
+
 def test_messages_help_and_readme_name_every_format(tmp_path: Path) -> None:
     from vitsearch.collection.update import index_folder
 

@@ -136,7 +136,11 @@ FORMATS = (
         feature="jpg_2000",
     ),
     PhotoFormat(
-        "AVIF", (), _magic(rb"....ftypavi[fs]"), "PIL.AvifImagePlugin:AvifImageFile", feature="avif"
+        "AVIF",
+        ("avif", "avifs"),
+        _magic(rb"....ftypavi[fs]"),
+        "PIL.AvifImagePlugin:AvifImageFile",
+        feature="avif",
     ),
     PhotoFormat(
         "HEIC",
