@@ -93,8 +93,7 @@ def table(costs: dict[str, list[Cost]]) -> list[str]:
         side = isqrt(plain.tokens) * PATCH
         lines.append(
             f"{plain.tokens:6}  {f'{side}x{side}':9}  {plain.milliseconds:9.1f} ms "
-            f"{plain.megabytes:6.1f} MB"
-            f"   {fused.milliseconds:9.1f} ms {fused.megabytes:6.1f} MB"
+            f"{plain.megabytes:6.1f} MB   {fused.milliseconds:9.1f} ms {fused.megabytes:6.1f} MB"
         )
     return lines
 
@@ -105,8 +104,8 @@ def growth(costs: dict[str, list[Cost]]) -> list[str]:
     for kind, (first, *_, last) in costs.items():
         lines.append(
             f"{kind}: {last.tokens / first.tokens:.1f} times the tokens take "
-            f"{last.milliseconds / first.milliseconds:.0f} times the time"
-            f" and {last.megabytes / first.megabytes:.0f} times the memory"
+            f"{last.milliseconds / first.milliseconds:.0f} times the time and "
+            f"{last.megabytes / first.megabytes:.0f} times the memory"
         )
     return [
         *lines,

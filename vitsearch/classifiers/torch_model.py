@@ -110,8 +110,7 @@ def square(size: Sequence[int], name: str) -> int:
     """
     if len(set(size)) != 1:
         raise EncoderError(
-            f"{name} cannot be fine-tuned: it reads pictures of {' x '.join(map(str, size))}, "
-            "not "
+            f"{name} cannot be fine-tuned: it reads pictures of {' x '.join(map(str, size))}, not "
             "squares"
         )
     return int(size[0])

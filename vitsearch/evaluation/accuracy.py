@@ -186,13 +186,12 @@ def _labels_of(folders: Sequence[str], labels: Sequence[str | Label] | None) -> 
     bare, idle = sorted(set(folders) - set(given)), sorted(set(given) - set(folders))
     if bare:
         raise QueryError(
-            f"there is no label for the folder {', '.join(bare[:5])}{_more(bare)}: write "
-            f"{bare[0]} := what its photos show"
+            f"there is no label for the folder {', '.join(bare[:5])}{_more(bare)}: write {bare[0]} "
+            ":= what its photos show"
         )
     if idle:
         raise QueryError(
-            f"there is no folder for the label {', '.join(idle[:5])}{_more(idle)}: a label's "
-            "name "
+            f"there is no folder for the label {', '.join(idle[:5])}{_more(idle)}: a label's name "
             "must be a folder's"
         )
     return [given[name] for name in folders]
@@ -218,8 +217,8 @@ def _classified(
     missing = sorted(set(truth.classes) - set(chosen.classes))
     if missing:
         raise QueryError(
-            "the classifier has no class for the folder "
-            f"{', '.join(missing[:5])}{_more(missing)}: it has {', '.join(chosen.classes[:5])}"
+            f"the classifier has no class for the folder {', '.join(missing[:5])}{_more(missing)}: "
+            f"it has {', '.join(chosen.classes[:5])}"
         )
     blocks = (
         chosen.logits(vectors[truth.places[start : start + _ROWS]])
@@ -279,8 +278,8 @@ def _columns(model: ImageClassifier, labels: Sequence[Label]) -> list[list[int]]
     if missing:
         raise QueryError(
             f"{model.name} has no class {', '.join(missing[:5])}{_more(missing)}: it has "
-            f"{', '.join(model.classes[:3])}, ...; "
-            "say which with --labels-file, such as n01440764 := tench"
+            f"{', '.join(model.classes[:3])}, ...; say which with --labels-file, such as n01440764 "
+            ":= tench"
         )
     return found
 

@@ -76,8 +76,7 @@ def read_captions(
     if unknown:
         lost = next(path for path, _ in pairs if path not in place)
         collection.notes.append(
-            f"{unknown:,} of {len(pairs):,} captions are of photos that are not in the set, "
-            "such "
+            f"{unknown:,} of {len(pairs):,} captions are of photos that are not in the set, such "
             f"as {lost!r}"
         )
     return Captions(
@@ -102,8 +101,7 @@ def _caption_lines(file: Path) -> Iterator[tuple[str, str]]:
             path, tab, caption = raw.decode("utf-8").rstrip("\r").partition("\t")
         except UnicodeDecodeError as error:
             raise QueryError(
-                f"{file}, line {number}: it is not UTF-8 text ({error.reason}): save the file "
-                "as "
+                f"{file}, line {number}: it is not UTF-8 text ({error.reason}): save the file as "
                 "UTF-8"
             ) from error
         if not (path + tab + caption).strip():

@@ -208,8 +208,7 @@ class ClassMap:
         for place, label in enumerate(self.labels):
             if label is not None and label not in found:
                 raise QueryError(
-                    f"the class map gives {self.classes[place]!r} the label {label!r}, which "
-                    "is "
+                    f"the class map gives {self.classes[place]!r} the label {label!r}, which is "
                     "none: make it anew"
                 )
             if label is not None:
@@ -309,8 +308,7 @@ def _check_labels(file: str | os.PathLike[str], names: set[str], lines: Mapping[
     if unknown:
         raise QueryError(
             f"{file}, line {lines[unknown[0]]}: there is no label {unknown[0]!r}: write one of "
-            f"{asked}, or - for none; "
-            "if the file was made for other labels, name a new file"
+            f"{asked}, or - for none; if the file was made for other labels, name a new file"
         )
 
 
@@ -339,8 +337,7 @@ def _lines(file: Path) -> list[tuple[int, str]]:
         ) from error
     except UnicodeDecodeError as error:
         raise QueryError(
-            f"the class map {file} is not UTF-8 text ({error.reason} at byte {error.start}): "
-            "save "
+            f"the class map {file} is not UTF-8 text ({error.reason} at byte {error.start}): save "
             "it as UTF-8"
         ) from error
     return [

@@ -195,8 +195,8 @@ def _photos(
         )
     if len(given) < len(paths):
         notes.append(
-            f"{len(paths) - len(given):,} of {len(paths):,} photos have no true label and are "
-            "left out"
+            f"{len(paths) - len(given):,} of {len(paths):,} photos have no true label and are left "
+            "out"
         )
     kept = [place for place, path in enumerate(paths) if path in known]
     return (
@@ -297,8 +297,7 @@ def _probe(
         return None
     if single:
         notes.append(
-            f"the probe leaves out {_listed(single)}: there is one photo of it, and none to "
-            "train "
+            f"the probe leaves out {_listed(single)}: there is one photo of it, and none to train "
             "on"
         )
     truth = [known[place] for place in asked]
@@ -327,8 +326,7 @@ def _folds(
         )
     except ClassifierError:
         notes.append(
-            "the probe is nearest prototypes: logistic regression needs scikit-learn (pip "
-            "install "
+            "the probe is nearest prototypes: logistic regression needs scikit-learn (pip install "
             "'vitsearch[probe]')"
         )
     return "prototypes", cross_validated(

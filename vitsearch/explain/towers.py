@@ -103,8 +103,7 @@ def find_relevance(encoder: ImageEncoder, image: Image.Image, text: Vectors | No
     if not isinstance(encoder, MiniEncoder | TorchEncoder):
         raise EncoderError(
             f"encoder {encoder.name} has no attention that can be shown: explain needs a Vision "
-            "Transformer, "
-            "such as mini or open_clip:ViT-B-32/laion2b_s34b_b79k"
+            "Transformer, such as mini or open_clip:ViT-B-32/laion2b_s34b_b79k"
         )
     prepared = encoder.prepare(image)
     words = None if text is None else torch.from_numpy(text)
@@ -139,6 +138,5 @@ def _check_same(encoder: ImageEncoder, own: Vectors, rebuilt: Vectors) -> None:
     if not cosine > 1 - TOLERANCE[getattr(encoder, "dtype", "float32")]:
         raise EncoderError(
             f"{encoder.name} cannot be explained: its transformer, as rebuilt, gives another "
-            f"vector (cosine {cosine:.4f} to its own); "
-            "take another model, and report this one"
+            f"vector (cosine {cosine:.4f} to its own); take another model, and report this one"
         )

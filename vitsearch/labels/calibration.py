@@ -53,8 +53,7 @@ def calibrate(
     right = class_numbers(classifier.classes, truth)
     if len(right) < FEWEST:
         raise QueryError(
-            f"{len(right)} labelled photos are too few to calibrate with: give at least "
-            f"{FEWEST}, "
+            f"{len(right)} labelled photos are too few to calibrate with: give at least {FEWEST}, "
             "better 100"
         )
     fit = _fit_temperature if classifier.activation == "softmax" else _fit_sigmoid

@@ -69,8 +69,7 @@ def read_classifier(
         ) from error
     except (OSError, ValueError, SafetensorError) as error:
         raise ClassifierError(
-            f"the classifier in {place} is damaged ({' '.join(str(error).split())[:120]}): "
-            "train "
+            f"the classifier in {place} is damaged ({' '.join(str(error).split())[:120]}): train "
             "it again"
         ) from error
     wrong = _wrong(facts, numbers, kind, shapes)

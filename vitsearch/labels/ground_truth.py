@@ -44,8 +44,7 @@ def _by_file(file: Path) -> dict[str, str]:
             missing = {"path", "label"} - set(rows.fieldnames or ())
             if missing:
                 raise QueryError(
-                    f"{file} has no column {' and no column '.join(sorted(missing))}: its "
-                    "first "
+                    f"{file} has no column {' and no column '.join(sorted(missing))}: its first "
                     "line must be path,label"
                 )
             for row in rows:
@@ -56,14 +55,12 @@ def _by_file(file: Path) -> dict[str, str]:
                     )
                 if labels.setdefault(path, label) != label:
                     raise QueryError(
-                        f"{file}, line {rows.line_num}: {path} is labelled {labels[path]!r} "
-                        "and "
+                        f"{file}, line {rows.line_num}: {path} is labelled {labels[path]!r} and "
                         f"{label!r}: keep one"
                     )
     except OSError as error:
         raise QueryError(
-            f"cannot read the labels in {file} ({error.strerror}): give a CSV file, or the "
-            "word "
+            f"cannot read the labels in {file} ({error.strerror}): give a CSV file, or the word "
             "folders"
         ) from error
     except csv.Error as error:

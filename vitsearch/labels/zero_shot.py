@@ -60,8 +60,8 @@ def zero_shot_classifier(
     softmax = encoder.logit_bias is None
     if softmax and len(named) == 1 and not background and not multi:
         raise QueryError(
-            f"one label alone, {named[0].name!r}, would fit every photo: give at least two, or "
-            "add --background"
+            f"one label alone, {named[0].name!r}, would fit every photo: give at least two, or add "
+            "--background"
         )
     weight = label_vectors(encoder, named, prompts)
     bias = np.full(len(named), encoder.logit_bias or 0.0, dtype=np.float32)
@@ -124,8 +124,7 @@ def check_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
     if wrong or not chosen:
         shown = wrong[0] if wrong else ""
         raise QueryError(
-            f"template {shown!r} has no {{}} for the label: write 'a photo of a {{}}', or one "
-            "of "
+            f"template {shown!r} has no {{}} for the label: write 'a photo of a {{}}', or one of "
             "plain, simple, imagenet"
         )
     return chosen

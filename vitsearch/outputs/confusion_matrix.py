@@ -57,13 +57,12 @@ def check_confusion(path: Path, labels: int) -> None:
         raise VitsearchError(f"a confusion matrix is a .png file, not {path.name!r}; name it so")
     if not path.parent.is_dir():
         raise VitsearchError(
-            f"cannot write {str(path)!r}: there is no folder {path.parent}; name another place "
-            "for the confusion matrix"
+            f"cannot write {str(path)!r}: there is no folder {path.parent}; name another place for "
+            "the confusion matrix"
         )
     if labels > MAX_LABELS:
         raise VitsearchError(
-            f"a confusion matrix is drawn of at most {MAX_LABELS} labels, not {labels:,}; "
-            "give "
+            f"a confusion matrix is drawn of at most {MAX_LABELS} labels, not {labels:,}; give "
             "fewer"
         )
 

@@ -42,8 +42,7 @@ def write_page(path: Path, content: bytes, what: str) -> None:
     except OSError as error:
         partial_file.unlink(missing_ok=True)
         raise VitsearchError(
-            f"cannot write {str(path)!r}: {error.strerror or error}; name another place for "
-            "the "
+            f"cannot write {str(path)!r}: {error.strerror or error}; name another place for the "
             f"{what}"
         ) from error
 

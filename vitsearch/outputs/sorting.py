@@ -95,14 +95,12 @@ def read_manifest(target: str) -> dict[str, LinkRecord]:
         return {}
     except OSError as error:
         raise VitsearchError(
-            f"cannot read {file} ({error.strerror}): check its permissions, or sort into "
-            "another "
+            f"cannot read {file} ({error.strerror}): check its permissions, or sort into another "
             "folder"
         ) from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise VitsearchError(
-            f"{file} is damaged ({' '.join(str(error).split())[:120]}): restore it, or sort "
-            "into "
+            f"{file} is damaged ({' '.join(str(error).split())[:120]}): restore it, or sort into "
             "another folder; nothing was removed"
         ) from error
 
@@ -217,8 +215,7 @@ def check_target(folder: str | os.PathLike[str], root: str | os.PathLike[str]) -
     inside = _parts_below(target, root)
     if inside is not None and not any(part.startswith(".") for part in inside):
         raise VitsearchError(
-            f"cannot sort into {folder}: it lies in the photo folder and would be indexed; "
-            "name "
+            f"cannot sort into {folder}: it lies in the photo folder and would be indexed; name "
             f"one outside {root}"
         )
     if ".vitsearch" in (inside or ()) or (target / "collection.json").exists():
@@ -227,8 +224,7 @@ def check_target(folder: str | os.PathLike[str], root: str | os.PathLike[str]) -
         )
     if _parts_below(Path(os.path.realpath(root)), target) is not None:
         raise VitsearchError(
-            f"cannot sort into {folder}: the photo folder {root} lies in it; name a folder "
-            "beside "
+            f"cannot sort into {folder}: the photo folder {root} lies in it; name a folder beside "
             "it"
         )
     if not os.access(there, os.W_OK | os.X_OK):

@@ -60,7 +60,6 @@ def finetune(
         return run_finetuning(task, place, resume=resume, tell=progress or (lambda _: None))
     except OSError as error:
         raise ClassifierError(
-            f"cannot write the classifier to {place} ({error.strerror or error}): choose "
-            "another "
+            f"cannot write the classifier to {place} ({error.strerror or error}): choose another "
             "place"
         ) from error

@@ -137,8 +137,7 @@ def train(learner: Learner, photos: Photos, *, after: Callable[[], None], tell: 
         except PhotoError as error:
             text = error.text if isinstance(error, Unreadable) else str(error)
             raise PhotoError(
-                f"{text}: it could be read at the beginning; put it back and --resume, or "
-                "begin "
+                f"{text}: it could be read at the beginning; put it back and --resume, or begin "
                 "anew in another folder"
             ) from error
         after()

@@ -57,9 +57,8 @@ def write_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) -
     except (OSError, SafetensorError) as error:
         aside.unlink(missing_ok=True)
         raise ClassifierError(
-            f"cannot write {folder / FILE} ({reason_of(error)}): free some space; --resume "
-            "goes "
-            "on from the last"
+            f"cannot write {folder / FILE} ({reason_of(error)}): free some space; --resume goes on "
+            "from the last"
         ) from error
 
 
@@ -225,8 +224,8 @@ def _kept_run(task: Task, output: Path, resume: bool) -> dict[str, Any] | None:
     if differ:
         named = ", ".join("photos" if name == "asked" else name for name in differ)
         raise ClassifierError(
-            f"the run in {output} was begun with other {named}: resume it as it was begun, or "
-            "name another folder"
+            f"the run in {output} was begun with other {named}: resume it as it was begun, or name "
+            "another folder"
         )
     return facts
 
@@ -317,8 +316,7 @@ def _save_best(learner: Learner, output: Path) -> None:
             missing_ok=True
         )  # not a model: the checkpoint beside it goes on
         raise ClassifierError(
-            f"cannot write the model to {output} ({reason_of(error)}): free some space; "
-            "--resume "
+            f"cannot write the model to {output} ({reason_of(error)}): free some space; --resume "
             "goes on"
         ) from error
     (output / FILE).unlink()
