@@ -9,6 +9,7 @@ STAGES = ("walk", "read", "decode", "prepare", "encode", "store", "build")
 Activation = Literal[
     "softmax", "sigmoid"
 ]  # of classes: probabilities that sum to 1, or each by itself
+LEVEL_SEPARATOR = " > "  # between the levels of a label: "animal > dog"
 RunStage = Literal["looking", "loading", "embedding", "building"]
 
 

@@ -1,4 +1,4 @@
-"""How sure a classifier is, made true on a few labelled photos."""
+"""Calibration: probabilities fitted to a few labelled photos, so that they mean what they say."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,23 +13,21 @@ from vitsearch.labels.classifier import LabelClassifier
 from vitsearch.labels.labels import NOTHING
 from vitsearch.labels.metrics import expected_calibration_error
 
-FEWEST = 10
-_STEEPEST, _FLATTEST = (
-    100.0,
-    0.01,
-)  # of what the logits may be multiplied by: photos that are all right would ask for infinity
+MIN_PHOTOS = 10
+# bounds of the scale: photos that are all classified right would drive it to infinity
+_MIN_SCALE, _MAX_SCALE = 0.01, 100.0
 
 Logits = NDArray[np.float64]
-AnyClassifier = TypeVar("AnyClassifier", bound=LabelClassifier)
+ClassifierT = TypeVar("ClassifierT", bound=LabelClassifier)
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What calibration did: logits become ``scale * logits + shift`` (the temperature is ``1 /
-    scale``; no shift for softmax).
+    """What calibration did: logits become ``scale * logits + shift``.
 
-    ``error_before`` and ``error_after`` are expected calibration errors (15 bins) over the same
-    ``photos``; for the second each half of them is judged with numbers that the other half gave.
+    The temperature is ``1 / scale``; a softmax has no shift. ``error_before`` and ``error_after``
+    are expected calibration errors (15 bins) over the same ``photos``; for the second, each half of
+    them is scored with the scale and shift that the other half gave.
     """
 
     scale: float
@@ -40,64 +38,57 @@ class Calibration:
 
 
 def calibrate(
-    classifier: AnyClassifier, vectors: Vectors, truth: Sequence[str]
-) -> tuple[AnyClassifier, Calibration]:
-    """Return the classifier with logits scaled to fit labelled photos best, and what it gained (Guo
-    et al. 2017, arXiv:1706.04599).
+    classifier: ClassifierT, vectors: Vectors, truth: Sequence[str]
+) -> tuple[ClassifierT, Calibration]:
+    """Return the classifier with logits scaled to fit labelled photos best, and what it gained.
 
-    ``vectors`` is ``(n, dim)`` and ``truth`` their ``n`` labels; a label that is no class counts as
-    "none of these" where that is one. A softmax gets a temperature, a sigmoid a scale and a shift
-    (Platt 1999). The most probable label stays the same. Raises QueryError for fewer than 10 photos
-    or a label that is no class.
+    ``vectors`` is ``(n, dim)`` and ``truth`` their ``n`` labels; a label that is not a class counts
+    as "none of these" where that is a class. A softmax gets a temperature (Guo et al. 2017,
+    arXiv:1706.04599), a sigmoid a scale and a shift (Platt 1999). The most probable label stays the
+    same. Raises QueryError for fewer than 10 photos or a label that is not a class.
     """
     right = class_numbers(classifier.classes, truth)
-    if len(right) < FEWEST:
+    if len(right) < MIN_PHOTOS:
         raise QueryError(
-            f"{len(right)} labelled photos are too few to calibrate with: give at least {FEWEST}, "
-            "better 100"
+            f"{len(right)} labelled photos are too few to calibrate with: give at least "
+            f"{MIN_PHOTOS}, better 100"
         )
     fit = _fit_temperature if classifier.activation == "softmax" else _fit_sigmoid
     logits = classifier.logits(vectors).astype(np.float64)
     scale, shift = fit(logits, right)
-    error_before = expected_calibration_error(
-        to_probabilities(logits, classifier.activation), right
+    before, after = (
+        expected_calibration_error(to_probabilities(values, classifier.activation), right)
+        for values in (logits, _cross_fitted(logits, right, fit))
     )
-    error_after = expected_calibration_error(
-        to_probabilities(_crossed(logits, right, fit), classifier.activation), right
-    )
-    return classifier.scaled(scale, shift), Calibration(
-        scale, shift, error_before, error_after, len(right)
-    )
+    return classifier.scaled(scale, shift), Calibration(scale, shift, before, after, len(right))
 
 
 def class_numbers(classes: Sequence[str], truth: Sequence[str]) -> NDArray[np.int64]:
-    """Return the place of each label among the classes; raises QueryError for one that is none of
-    them.
-    """
-    places = {name: place for place, name in enumerate(classes)}
-    unknown = sorted(set(truth) - set(places))
-    if unknown and NOTHING not in places:
+    """Return the number of each label's class; raises QueryError for a label that has none."""
+    numbers = {name: number for number, name in enumerate(classes)}
+    unknown = sorted(set(truth) - set(numbers))
+    if unknown and NOTHING not in numbers:
         named, known = ", ".join(unknown[:5]), ", ".join(classes[:5])
         raise QueryError(
             f"photos are labelled {named}, which the classifier does not have: it has {known}"
         )
     return np.array(
-        [places[label] if label in places else places[NOTHING] for label in truth], dtype=np.int64
+        [numbers[label if label in numbers else NOTHING] for label in truth], dtype=np.int64
     )
 
 
-def _crossed(
+def _cross_fitted(
     logits: Logits,
     right: NDArray[np.int64],
     fit: Callable[[Logits, NDArray[np.int64]], tuple[float, float]],
 ) -> Logits:
-    """Return logits scaled in each half by what fits the other; every class is spread over both."""
+    """Return the logits, each half scaled by what fits the other; both halves have every class."""
     order = np.argsort(right, kind="stable")
     out = np.empty_like(logits)
     for half in (0, 1):
-        here, there = order[half::2], order[1 - half :: 2]
-        scale, shift = fit(logits[there], right[there])
-        out[here] = scale * logits[here] + shift
+        held_out, rest = order[half::2], order[1 - half :: 2]
+        scale, shift = fit(logits[rest], right[rest])
+        out[held_out] = scale * logits[held_out] + shift
     return out
 
 
@@ -106,17 +97,18 @@ def _fit_temperature(logits: Logits, right: NDArray[np.int64]) -> tuple[float, f
 
 
 def fit_softmax(logits: Logits, right: NDArray[np.int64]) -> tuple[float, float]:
-    """Return the scale of least cross-entropy, found by golden section (it is convex in the scale),
-    and that cross-entropy in nats.
+    """Return the scale of least cross-entropy, and that cross-entropy in nats.
+
+    It is convex in the scale, so golden-section search finds it.
     """
     centred = logits - logits.max(axis=1, keepdims=True)
-    own = centred[np.arange(len(right)), right]
+    true_logits = centred[np.arange(len(right)), right]
 
     def loss(log_scale: float) -> float:
         scale = np.exp(log_scale)
-        return float((np.log(np.exp(scale * centred).sum(axis=1)) - scale * own).mean())
+        return float((np.log(np.exp(scale * centred).sum(axis=1)) - scale * true_logits).mean())
 
-    low, high, ratio = np.log(_FLATTEST), np.log(_STEEPEST), (5**0.5 - 1) / 2
+    low, high, ratio = np.log(_MIN_SCALE), np.log(_MAX_SCALE), (5**0.5 - 1) / 2
     for _ in range(40):
         left, right_end = high - ratio * (high - low), low + ratio * (high - low)
         if loss(left) <= loss(right_end):
@@ -128,27 +120,30 @@ def fit_softmax(logits: Logits, right: NDArray[np.int64]) -> tuple[float, float]
 
 
 def _fit_sigmoid(logits: Logits, right: NDArray[np.int64]) -> tuple[float, float]:
-    """Return scale and shift of least binary cross-entropy over every photo and class, by damped
-    Newton steps.
-    """
-    wanted = (np.arange(logits.shape[1]) == right[:, None]).astype(np.float64).ravel()
-    columns = np.stack([logits.ravel(), np.ones(logits.size)])
-    chosen = np.array([1.0, 0.0])
+    """Return the scale and shift of least binary cross-entropy over all photos and classes.
 
-    def loss(at: NDArray[np.float64]) -> float:
-        z = at @ columns
-        return float((np.logaddexp(0, z) - wanted * z).mean())
+    They are reached by damped Newton steps.
+    """
+    targets = (np.arange(logits.shape[1]) == right[:, None]).astype(np.float64).ravel()
+    columns = np.stack([logits.ravel(), np.ones(logits.size)])
+    parameters = np.array([1.0, 0.0])
+
+    def loss(candidate: NDArray[np.float64]) -> float:
+        z = candidate @ columns
+        return float((np.logaddexp(0, z) - targets * z).mean())
 
     for _ in range(100):
-        chance = sigmoid((chosen @ columns)[None])[0]
-        slope = columns @ (chance - wanted) / len(wanted)
-        curve = (columns * (chance * (1 - chance))) @ columns.T / len(wanted) + 1e-9 * np.eye(2)
-        step, size = np.linalg.solve(curve, slope), 1.0
-        while size > 1e-6 and loss(chosen - size * step) > loss(chosen):
+        predicted = sigmoid((parameters @ columns)[None])[0]
+        gradient = columns @ (predicted - targets) / len(targets)
+        hessian = (columns * (predicted * (1 - predicted))) @ columns.T / len(
+            targets
+        ) + 1e-9 * np.eye(2)
+        step, size = np.linalg.solve(hessian, gradient), 1.0
+        while size > 1e-6 and loss(parameters - size * step) > loss(parameters):
             size /= 2
-        after = chosen - size * step
-        after[0] = np.clip(after[0], _FLATTEST, _STEEPEST)
-        if np.abs(after - chosen).max() < 1e-9:
+        updated = parameters - size * step
+        updated[0] = np.clip(updated[0], _MIN_SCALE, _MAX_SCALE)
+        if np.abs(updated - parameters).max() < 1e-9:
             break
-        chosen = after
-    return float(chosen[0]), float(chosen[1])
+        parameters = updated
+    return float(parameters[0]), float(parameters[1])

@@ -1,5 +1,6 @@
-"""The linear classifier: zero-shot prompts, a linear probe and a fine-tuned head are all one of
-these.
+"""Classifiers of vectors: what they share, the linear one, and how one is saved.
+
+Zero-shot prompts, prototypes, a linear probe and a fine-tuned head are all a `LinearClassifier`.
 """
 
 import json
@@ -29,58 +30,62 @@ FACTS, NUMBERS = "classifier.json", "classifier.safetensors"
 def write_classifier(
     folder: str | os.PathLike[str], facts: Mapping[str, Any], numbers: Mapping[str, NDArray[Any]]
 ) -> None:
-    """Write both files, each aside and then renamed, the facts last; raises ClassifierError."""
-    place = Path(folder)
+    """Write both files of a classifier, each aside and then renamed, the facts last.
+
+    Raises ClassifierError.
+    """
+    target = Path(folder)
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        target.mkdir(parents=True, exist_ok=True)
         save_file(
             {name: np.ascontiguousarray(array) for name, array in numbers.items()},
-            place / f"{NUMBERS}.new",
+            target / f"{NUMBERS}.new",
         )
-        (place / f"{FACTS}.new").write_text(
+        (target / f"{FACTS}.new").write_text(
             json.dumps({"format": FORMAT, **facts}, indent=2) + "\n", encoding="utf-8"
         )
         for name in (NUMBERS, FACTS):
-            os.replace(place / f"{name}.new", place / name)
+            os.replace(target / f"{name}.new", target / name)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ClassifierError(
-            f"cannot write the classifier to {place} ({reason}): choose another place"
+            f"cannot write the classifier to {target} ({reason}): choose another place"
         ) from error
 
 
 def read_classifier(
     folder: str | os.PathLike[str], kind: str, shapes: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the facts and the numbers of a classifier of a kind; raises ClassifierError where they
-    are missing, damaged or of another.
+    """Return the facts and the numbers of a saved classifier of a kind.
 
-    ``shapes`` names the axes of each array; axes of one name have one length, and "classes" is the
-    number of classes.
+    ``shapes`` names the axes of each array; axes of the same name have the same length, and
+    "classes" is the number of classes. Raises ClassifierError where the files are missing, damaged
+    or of another kind.
     """
-    place = Path(folder)
+    source = Path(folder)
     try:
-        facts = json.loads((place / FACTS).read_text(encoding="utf-8"))
-        numbers = load_file(place / NUMBERS)
+        facts = json.loads((source / FACTS).read_text(encoding="utf-8"))
+        numbers = load_file(source / NUMBERS)
     except FileNotFoundError as error:
-        _refuse_model(place)
+        _refuse_model(source)
         raise ClassifierError(
-            f"there is no classifier in {place}: train one with `vitsearch train`"
+            f"there is no classifier in {source}: train one with `vitsearch train`"
         ) from error
     except (OSError, ValueError, SafetensorError) as error:
         raise ClassifierError(
-            f"the classifier in {place} is damaged ({' '.join(str(error).split())[:120]}): train "
+            f"the classifier in {source} is damaged ({' '.join(str(error).split())[:120]}): train "
             "it again"
         ) from error
-    wrong = _wrong(facts, numbers, kind, shapes)
-    if wrong:
-        raise ClassifierError(f"the classifier in {place} is damaged ({wrong}): train it again")
+    fault = _wrong(facts, numbers, kind, shapes)
+    if fault:
+        raise ClassifierError(f"the classifier in {source} is damaged ({fault}): train it again")
     return facts, numbers
 
 
 def classifier_kind(folder: str | os.PathLike[str]) -> str:
-    """Return the kind of the classifier in a folder, "" where it does not say; raises
-    ClassifierError where there is none.
+    """Return the kind of the classifier in a folder, "" where it does not say.
+
+    Raises ClassifierError where there is none.
     """
     try:
         facts = json.loads((Path(folder) / FACTS).read_text(encoding="utf-8"))
@@ -93,12 +98,12 @@ def classifier_kind(folder: str | os.PathLike[str]) -> str:
     return str(facts.get("kind", "")) if isinstance(facts, dict) else ""
 
 
-def _refuse_model(place: Path) -> None:
+def _refuse_model(folder: Path) -> None:
     """Raise ClassifierError where the folder holds a model of photos instead."""
-    if (place / "config.json").is_file() and not (place / FACTS).exists():
+    if (folder / "config.json").is_file() and not (folder / FACTS).exists():
         raise ClassifierError(
-            f"{place} holds a model of photos, not a classifier of vectors: vitsearch classify "
-            f"PHOTOS --model local-dir:{place} uses it"
+            f"{folder} holds a model of photos, not a classifier of vectors: vitsearch classify "
+            f"PHOTOS --model local-dir:{folder} uses it"
         )
 
 
@@ -111,11 +116,7 @@ def _wrong(
     classes = facts.get("classes")
     if facts.get("kind") != kind:
         return f"it is of kind {facts.get('kind')!r}, not {kind!r}"
-    if (
-        not isinstance(classes, list)
-        or not classes
-        or not all(isinstance(name, str) for name in classes)
-    ):
+    if not _is_list_of_names(classes):
         return "its classes are no list of names"
     if facts.get("activation") not in ("softmax", "sigmoid") or not isinstance(
         facts.get("fingerprint"), str
@@ -127,12 +128,23 @@ def _wrong(
         if (
             array is None
             or array.ndim != len(axes)
-            or any(lengths.setdefault(a, n) != n for a, n in zip(axes, array.shape, strict=True))
+            or any(
+                lengths.setdefault(axis, length) != length
+                for axis, length in zip(axes, array.shape, strict=True)
+            )
         ):
             return f"its numbers {name!r} have another shape than {', '.join(axes)}"
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             return f"its numbers {name!r} are not all finite"
     return None
+
+
+def _is_list_of_names(classes: Any) -> bool:
+    return (
+        isinstance(classes, list)
+        and bool(classes)
+        and all(isinstance(name, str) for name in classes)
+    )
 
 
 # -- The linear classifier -------------------------------------------------------------------------
@@ -142,7 +154,7 @@ BLOCK = 16_384  # rows scored at once: bounds the memory, not the number of phot
 
 @runtime_checkable
 class LabelClassifier(Protocol):
-    """Anything that gives the classes of a vector as logits."""
+    """Anything that turns vectors into logits of classes: what all classifiers share."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -151,12 +163,12 @@ class LabelClassifier(Protocol):
 
     @property
     def activation(self) -> Activation:
-        """Whether the probabilities of a row sum to 1, or each stands by itself."""
+        """Whether the probabilities of a row sum to 1 or are independent of each other."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """The encoder whose vectors it reads, "" where it does not say."""
+        """The fingerprint of the encoder whose vectors it reads, "" where it is not known."""
         ...
 
     def logits(self, vectors: Vectors) -> Vectors:
@@ -176,9 +188,9 @@ class LabelClassifier(Protocol):
 class LinearClassifier:
     """Scores of classes as a linear function of a vector.
 
-    ``weight`` is ``(classes, dim)`` and ``bias`` ``(classes,)`` float32. ``activation`` "softmax"
-    gives probabilities that sum to 1 over the classes, "sigmoid" one probability for each class by
-    itself. ``fingerprint`` is that of the encoder whose vectors it reads.
+    ``weight`` is ``(classes, dim)`` and ``bias`` ``(classes,)`` float32. With the ``activation``
+    "softmax" the probabilities sum to 1 over the classes, with "sigmoid" they are independent.
+    ``fingerprint`` is that of the encoder whose vectors it reads.
     """
 
     classes: tuple[str, ...]
@@ -188,8 +200,9 @@ class LinearClassifier:
     fingerprint: str = ""
 
     def logits(self, vectors: Vectors) -> Vectors:
-        """Return ``(n, classes)`` float32 logits of ``(n, dim)`` vectors; raises QueryError for
-        another shape.
+        """Return ``(n, classes)`` float32 logits of ``(n, dim)`` vectors.
+
+        Raises QueryError for another shape.
         """
         rows = np.asarray(vectors, dtype=np.float32)
         if rows.ndim != 2 or rows.shape[1] != self.weight.shape[1]:
@@ -200,14 +213,13 @@ class LinearClassifier:
         return result
 
     def predict_proba(self, vectors: Vectors) -> Vectors:
-        """Return ``(n, classes)`` float32 probabilities of ``(n, dim)`` vectors, columns in the
-        order of ``classes``.
-        """
-        return probabilities(self, vectors)
+        """Return ``(n, classes)`` float32 probabilities of ``(n, dim)`` vectors."""
+        return class_probabilities(self, vectors)
 
     def scaled(self, scale: float, shift: float = 0.0) -> "LinearClassifier":
-        """Return the classifier whose logits are ``scale * logits + shift``: 1 / scale is the
-        temperature.
+        """Return the classifier whose logits are ``scale * logits + shift``.
+
+        ``1 / scale`` is the temperature.
         """
         return replace(
             self,
@@ -227,8 +239,9 @@ class LinearClassifier:
 
     @classmethod
     def load(cls, folder: str | PathLike[str]) -> "LinearClassifier":
-        """Return the classifier of a folder; raises ClassifierError where it is
-        missing or damaged.
+        """Return the classifier of a folder.
+
+        Raises ClassifierError where it is missing or damaged.
         """
         facts, numbers = read_classifier(
             folder, "linear", {"weight": ("classes", "dim"), "bias": ("classes",)}
@@ -244,17 +257,18 @@ class LinearClassifier:
     def predict(self, vectors: Vectors) -> list[str]:
         """Return the most probable label of each vector; of equal ones the first in ``classes``."""
         rows = np.asarray(vectors)
-        best: list[str] = []
+        positions: list[str] = []
         for start in range(0, len(rows), BLOCK):
-            best.extend(
+            positions.extend(
                 self.classes[i] for i in self.logits(rows[start : start + BLOCK]).argmax(axis=1)
             )
-        return best
+        return positions
 
 
-def probabilities(classifier: LabelClassifier, vectors: Vectors) -> Vectors:
-    """Return ``(n, classes)`` float32 probabilities of ``(n, dim)`` vectors, a block of rows at a
-    time.
+def class_probabilities(classifier: LabelClassifier, vectors: Vectors) -> Vectors:
+    """Return ``(n, classes)`` float32 probabilities of ``(n, dim)`` vectors.
+
+    They are computed a block of rows at a time.
     """
     rows = np.asarray(vectors)
     out = np.empty((len(rows), len(classifier.classes)), dtype=np.float32)
@@ -268,7 +282,7 @@ def probabilities(classifier: LabelClassifier, vectors: Vectors) -> Vectors:
 # -- From the probabilities of classes to the labels that a photo gets -----------------------------
 
 LabelScore = tuple[str, float]
-SURE = 0.5  # the threshold of labels that stand by themselves, where none is given
+DEFAULT_THRESHOLD = 0.5  # of independent probabilities, where no threshold is set
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,8 +290,8 @@ class Decision:
     """Which labels a photo gets.
 
     ``top`` is how many at most (None: as many as reach the threshold), ``threshold`` the least
-    probability. Where labels lie below others and their probabilities sum to 1, a threshold asks
-    for the deepest name that reaches it, one a photo.
+    probability. Where labels have levels and their probabilities sum to 1, a threshold selects the
+    deepest name that reaches it, one per photo.
     """
 
     top: int | None = 1
@@ -291,26 +305,23 @@ class Decision:
 def predict(
     classifier: LabelClassifier, vectors: Vectors, decision: Decision
 ) -> list[list[LabelScore]]:
-    """Return for each of ``(n, dim)`` vectors its labels with their probabilities, best first,
-    equal ones in order of class.
+    """Return the labels of each of ``(n, dim)`` vectors, with their probabilities.
+
+    The best label comes first, equal ones in the order of the classes.
     """
     logits = classifier.logits(vectors)
-    chances = to_probabilities(logits, classifier.activation)
+    probabilities = to_probabilities(logits, classifier.activation)
     if decision.threshold is not None and classifier.activation == "softmax":
         tree = Tree(classifier.classes)
         if not tree.is_flat:
-            found = [tree.descend(row, decision.threshold) for row in chances]
-            return [[one] if one else [] for one in found]
+            deepest = [tree.descend(row, decision.threshold) for row in probabilities]
+            return [[label] if label else [] for label in deepest]
     count = len(classifier.classes) if decision.top is None else decision.top
-    places = logits.argmax(axis=1)[:, None] if count == 1 else [top_k(row, count) for row in logits]
-    least = (
-        decision.threshold
-        if decision.threshold is not None
-        else SURE
-        if decision.top is None
-        else 0.0
-    )
+    best = logits.argmax(axis=1)[:, None] if count == 1 else [top_k(row, count) for row in logits]
+    minimum = decision.threshold
+    if minimum is None:
+        minimum = DEFAULT_THRESHOLD if decision.top is None else 0.0
     return [
-        [(classifier.classes[place], float(row[place])) for place in best if row[place] >= least]
-        for row, best in zip(chances, places, strict=True)
+        [(classifier.classes[i], float(row[i])) for i in positions if row[i] >= minimum]
+        for row, positions in zip(probabilities, best, strict=True)
     ]

@@ -1,5 +1,6 @@
-"""Classifiers from a few examples a class, without training: nearest prototype, and Tip-Adapter's
-cache beside zero-shot.
+"""Classifiers from a few examples per class, without training.
+
+Nearest prototype, and Tip-Adapter's cache beside zero-shot.
 """
 
 from collections.abc import Sequence
@@ -13,23 +14,28 @@ from numpy.typing import NDArray
 
 from vitsearch.arrays import Ids, Vectors, unit_rows
 from vitsearch.errors import QueryError
-from vitsearch.labels.calibration import FEWEST, class_numbers, fit_softmax
-from vitsearch.labels.classifier import LinearClassifier, probabilities
+from vitsearch.labels.calibration import MIN_PHOTOS, class_numbers, fit_softmax
+from vitsearch.labels.classifier import (
+    LinearClassifier,
+    class_probabilities,
+    read_classifier,
+    write_classifier,
+)
 from vitsearch.types import Activation
 
-SCALE = 20.0  # of cosines with prototypes, where there are too few examples to find it
+SCALE = 20.0  # of cosines with prototypes, where there are too few examples to fit it
 ALPHAS, BETAS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0), (1.0, 3.0, 5.5, 10.0, 20.0)
 
 
 def prototype_classifier(
     vectors: Vectors, truth: Sequence[str], *, fingerprint: str = ""
 ) -> LinearClassifier:
-    """Return the classifier whose weights are the classes' mean vectors (Snell et al. 2017,
-    arXiv:1703.05175; cosine, not distance).
+    """Return the classifier whose weights are the classes' mean vectors.
 
     ``vectors`` are ``(n, dim)`` unit rows and ``truth`` their labels; classes are in order of name.
-    The scale of the cosines is the likeliest where each example is judged without itself. Raises
-    QueryError for fewer than two classes.
+    The scores are cosines, not distances (Snell et al. 2017, arXiv:1703.05175); their scale is the
+    likeliest one where each example is left out of its own prototype. Raises QueryError for fewer
+    than two classes.
     """
     classes = classes_of(truth)
     right = class_numbers(classes, truth)
@@ -38,7 +44,7 @@ def prototype_classifier(
     count = np.bincount(right)
     several = np.flatnonzero(count[right] > 1)
     scale = SCALE
-    if len(several) >= FEWEST:
+    if len(several) >= MIN_PHOTOS:
         cosines = vectors[several] @ unit_rows(sums).T
         without = unit_rows(sums[right[several]] - vectors[several])
         cosines[np.arange(len(several)), right[several]] = (without * vectors[several]).sum(axis=1)
@@ -63,12 +69,11 @@ def classes_of(truth: Sequence[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, eq=False)
 class TipClassifier:
-    """Zero-shot logits plus what similar examples say: Tip-Adapter without training (Zhang et al.
-    2022, arXiv:2207.09519).
+    """Zero-shot logits plus the votes of similar examples: Tip-Adapter without training.
 
     logits = scale * (zero-shot logits + alpha * sum over examples of exp(-beta * (1 - cosine)) at
-    their class). ``keys`` are the examples' unit rows ``(n, dim)``, ``values`` their class numbers
-    ``(n,)``.
+    their class) + shift (Zhang et al. 2022, arXiv:2207.09519). ``keys`` are the examples' unit rows
+    ``(n, dim)``, ``values`` their class numbers ``(n,)``.
     """
 
     zero_shot: LinearClassifier
@@ -91,12 +96,13 @@ class TipClassifier:
 
     @property
     def fingerprint(self) -> str:
-        """The encoder whose vectors it reads."""
+        """The fingerprint of the encoder whose vectors it reads."""
         return self.zero_shot.fingerprint
 
     def logits(self, vectors: Vectors) -> Vectors:
-        """Return ``(n, classes)`` float32 logits of ``(n, dim)`` unit vectors; raises QueryError
-        for another shape.
+        """Return ``(n, classes)`` float32 logits of ``(n, dim)`` unit vectors.
+
+        Raises QueryError for another shape.
         """
         base = self.zero_shot.logits(vectors)
         near = _nearness(np.asarray(vectors, dtype=np.float32) @ self.keys.T, self.beta)
@@ -106,7 +112,7 @@ class TipClassifier:
 
     def predict_proba(self, vectors: Vectors) -> Vectors:
         """Return ``(n, classes)`` float32 probabilities of ``(n, dim)`` unit vectors."""
-        return probabilities(self, vectors)
+        return class_probabilities(self, vectors)
 
     def scaled(self, scale: float, shift: float = 0.0) -> "TipClassifier":
         """Return the classifier whose logits are ``scale * logits + shift``."""
@@ -114,8 +120,6 @@ class TipClassifier:
 
     def save(self, folder: str | PathLike[str]) -> None:
         """Write the classifier to a folder; raises ClassifierError."""
-        from vitsearch.labels.classifier import write_classifier
-
         facts: dict[str, Any] = {
             "kind": "tip",
             "classes": list(self.classes),
@@ -133,11 +137,10 @@ class TipClassifier:
 
     @classmethod
     def load(cls, folder: str | PathLike[str]) -> "TipClassifier":
-        """Return the classifier of a folder; raises ClassifierError where it is
-        missing or damaged.
-        """
-        from vitsearch.labels.classifier import read_classifier
+        """Return the classifier of a folder.
 
+        Raises ClassifierError where it is missing or damaged.
+        """
         shapes = {
             "weight": ("classes", "dim"),
             "bias": ("classes",),
@@ -169,12 +172,12 @@ def tip_classifier(
     """Return zero-shot with a cache of examples: ``(n, dim)`` unit rows and their labels.
 
     ``alpha``, ``beta`` and the scale of the logits are the likeliest of a grid where each example
-    is judged without itself; with fewer than 10 examples they are the paper's (1 and 5.5). A class
-    without an example stays zero-shot. Raises QueryError for a label that is no class.
+    is classified without itself; with fewer than 10 examples they are the paper's (1 and 5.5). A
+    class without an example stays zero-shot. Raises QueryError for a label that is not a class.
     """
     right = class_numbers(zero_shot.classes, truth)
     keys = unit_rows(vectors)
-    if len(right) < FEWEST or zero_shot.activation != "softmax":
+    if len(right) < MIN_PHOTOS or zero_shot.activation != "softmax":
         return TipClassifier(zero_shot, keys, right, 1.0, 5.5)
     base = zero_shot.logits(keys).astype(np.float64)
     cosines = (keys @ keys.T).astype(np.float64)

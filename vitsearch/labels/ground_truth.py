@@ -1,6 +1,4 @@
-"""Which photo is what: labels that a person gave, from the folders that photos lie in or from a CSV
-file.
-"""
+"""Ground truth: the labels that a person gave, as folder names or in a CSV file."""
 
 import csv
 from collections.abc import Sequence
@@ -15,20 +13,20 @@ def read_labels(source: str, paths: Sequence[str]) -> dict[str, str]:
     """Return the labels of those of these paths that have one, in the order of ``paths``.
 
     ``paths`` are relative to the photo folder, with ``/``. ``source`` is "folders" (a photo's label
-    is the name of the folder that holds it; photos in no folder have none) or a CSV file whose
-    columns ``path`` and ``label`` are named in its first line. Raises QueryError where the file
+    is the name of the folder that holds it; photos outside any folder have none) or a CSV file
+    whose first line names the columns ``path`` and ``label``. Raises QueryError where the file
     cannot be read, or where no photo has a label.
     """
-    given = _by_folder(paths) if source == FOLDERS else _by_file(Path(source))
-    found = {path: given[path] for path in paths if path in given}
-    if not found:
-        where = (
+    truth = _by_folder(paths) if source == FOLDERS else _by_file(Path(source))
+    labels = {path: truth[path] for path in paths if path in truth}
+    if not labels:
+        reason = (
             "no photo lies in a folder of its own"
             if source == FOLDERS
             else f"no path in {source} is a photo of the collection"
         )
-        raise QueryError(f"there are no labels: {where} (paths are relative to the photo folder)")
-    return found
+        raise QueryError(f"there are no labels: {reason} (paths are relative to the photo folder)")
+    return labels
 
 
 def _by_folder(paths: Sequence[str]) -> dict[str, str]:
@@ -36,7 +34,7 @@ def _by_folder(paths: Sequence[str]) -> dict[str, str]:
 
 
 def _by_file(file: Path) -> dict[str, str]:
-    """Return the labels of a CSV file by path; raises QueryError with the line that is wrong."""
+    """Return the labels of a CSV file by path; raises QueryError that names the faulty line."""
     labels: dict[str, str] = {}
     try:
         with open(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:

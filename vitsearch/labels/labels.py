@@ -12,26 +12,25 @@ from dataclasses import dataclass
 
 from vitsearch.arrays import Vectors
 from vitsearch.errors import QueryError
+from vitsearch.types import LEVEL_SEPARATOR
 
 NOTHING = "none of these"
-BELOW = " > "
 _LEVEL = re.compile(r"(?<!\S)>(?!\S)")  # signs stand by themselves: "E=mc2" is a name
 _SIGN = re.compile(r"(?<!\S)(:?=)(?!\S)")
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One label: the name of the answer, with `` > `` between the levels, and what
-    its prompts say.
-    """
+    """One label: its name, with `` > `` between the levels, and the words of its prompts."""
 
     name: str
     words: tuple[str, ...]
 
 
 def parse_labels(labels: Sequence[str | Label]) -> tuple[Label, ...]:
-    """Return the labels; raises QueryError for none, an empty or a doubled one, or one with an
-    empty part.
+    """Return the labels, parsed.
+
+    Raises QueryError for no label, an empty or a repeated one, or one with an empty part.
     """
     if isinstance(labels, str):
         raise QueryError(f"labels are a list of strings, not one string: [{labels!r}, ...]")
@@ -46,7 +45,7 @@ def parse_labels(labels: Sequence[str | Label]) -> tuple[Label, ...]:
         raise QueryError(
             f"the label {NOTHING!r} is kept for the background class: name yours otherwise"
         )
-    return _tell_apart(parsed)
+    return _disambiguated(parsed)
 
 
 def _parse(text: str) -> Label:
@@ -59,25 +58,29 @@ def _parse(text: str) -> Label:
         raise QueryError(
             f"the label {text.strip()!r} has an empty part: write 'animal > cat = kitten | tabby'"
         )
-    said = synonyms if sign == ":=" else [levels[-1], *synonyms]
-    return Label(BELOW.join(levels), tuple(dict.fromkeys(said)))
+    prompted = synonyms if sign == ":=" else [levels[-1], *synonyms]
+    return Label(LEVEL_SEPARATOR.join(levels), tuple(dict.fromkeys(prompted)))
 
 
-def _tell_apart(labels: tuple[Label, ...]) -> tuple[Label, ...]:
-    """Say the parent of labels that would otherwise have the same prompts ("crane" of birds and of
-    machines).
+def _disambiguated(labels: tuple[Label, ...]) -> tuple[Label, ...]:
+    """Return the labels, those that would share their prompts with the parent's name added.
+
+    An example is "crane", the bird and the machine.
     """
-    said = Counter(label.words for label in labels)
-    return tuple(_with_parent(label) if said[label.words] > 1 else label for label in labels)
+    counts = Counter(label.words for label in labels)
+    return tuple(_with_parent(label) if counts[label.words] > 1 else label for label in labels)
 
 
 def _with_parent(label: Label) -> Label:
-    parent, below, _ = label.name.rpartition(BELOW)
+    parent, below, _ = label.name.rpartition(LEVEL_SEPARATOR)
     if not below:
         return label
     return Label(
         label.name,
-        tuple(f"{word}, a kind of {parent.rpartition(BELOW)[2] or parent}" for word in label.words),
+        tuple(
+            f"{word}, a kind of {parent.rpartition(LEVEL_SEPARATOR)[2] or parent}"
+            for word in label.words
+        ),
     )
 
 
@@ -87,40 +90,42 @@ class Tree:
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
         self._children: dict[str, dict[str, list[int]]] = {}
-        for place, name in enumerate(names):
-            levels = name.split(BELOW)
+        for position, name in enumerate(names):
+            levels = name.split(LEVEL_SEPARATOR)
             for depth in range(len(levels)):
-                parent, child = BELOW.join(levels[:depth]), BELOW.join(levels[: depth + 1])
-                self._children.setdefault(parent, {}).setdefault(child, []).append(place)
+                parent, child = (
+                    LEVEL_SEPARATOR.join(levels[:depth]),
+                    LEVEL_SEPARATOR.join(levels[: depth + 1]),
+                )
+                self._children.setdefault(parent, {}).setdefault(child, []).append(position)
 
     @property
     def is_flat(self) -> bool:
         """Whether no label is below another."""
         return len(self._children) <= 1
 
-    def descend(self, chances: Vectors, at_least: float) -> tuple[str, float] | None:
-        """Return the deepest name on the way down by the most probable child whose probability is
-        at least this, or None.
+    def descend(self, probabilities: Vectors, at_least: float) -> tuple[str, float] | None:
+        """Return the deepest name that is at least this probable, and its probability, or None.
 
-        ``chances`` are the labels' probabilities ``(classes,)``; that of a name above labels is the
-        sum of theirs.
+        The way down is by the most probable child. ``probabilities`` are those of the labels
+        ``(classes,)``; that of a name above labels is the sum of theirs.
         """
-        found, above, within = None, "", list(range(len(self.names)))
-        while children := self._below(above, within):
-            name, places = max(children.items(), key=lambda child: float(chances[child[1]].sum()))
-            chance = min(1.0, float(chances[places].sum()))
-            if chance < at_least:
+        deepest, parent, positions = None, "", list(range(len(self.names)))
+        while children := self._below(parent, positions):
+            name, members = max(
+                children.items(), key=lambda child: float(probabilities[child[1]].sum())
+            )
+            probability = min(1.0, float(probabilities[members].sum()))
+            if probability < at_least:
                 break
-            found = (name, chance)
-            if name == above:
+            deepest = (name, probability)
+            if name == parent:
                 break
-            above, within = name, places
-        return found
+            parent, positions = name, members
+        return deepest
 
-    def _below(self, name: str, within: list[int]) -> Mapping[str, list[int]]:
-        """Return the children of a name; one that is itself a label and has labels below it is its
-        own child.
-        """
+    def _below(self, name: str, positions: list[int]) -> Mapping[str, list[int]]:
+        """Return the children of a name; a label with labels below it is a child of itself too."""
         children = self._children.get(name, {})
-        own = [place for place in within if self.names[place] == name]
-        return {**children, name: own} if children and own else children
+        itself = [position for position in positions if self.names[position] == name]
+        return {**children, name: itself} if children and itself else children

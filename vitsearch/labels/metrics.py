@@ -9,12 +9,11 @@ Floats = NDArray[np.floating[Any]]
 
 
 def first_right_ranks(scores: Floats, right: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return for each query the rank, from 1, of the best-placed right item; equal scores rank in
-    order of position.
+    """Return for each query the rank, from 1, of its best-placed right item.
 
-    ``scores`` is ``(m, n)``, higher is better, and ``right`` ``(m, n)`` says which items are right
-    for which query. Raises ValueError for unequal shapes, a score that is not a number, or a query
-    without a right item.
+    Equal scores rank in order of position. ``scores`` is ``(m, n)``, higher is better, and
+    ``right`` ``(m, n)`` says which items are right for which query. Raises ValueError for unequal
+    shapes, a score that is not a number, or a query without a right item.
     """
     scores, right = np.asarray(scores), np.asarray(right, dtype=np.bool_)
     if scores.ndim != 2 or scores.shape != right.shape:
@@ -24,8 +23,8 @@ def first_right_ranks(scores: Floats, right: NDArray[np.bool_]) -> NDArray[np.in
     if np.isnan(scores).any() or not right.any(axis=1).all():
         raise ValueError("every score must be a number and every query needs a right item")
     best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
-    place = np.argmax(right & (scores == best), axis=1)[:, None]
-    earlier = (scores == best) & (np.arange(scores.shape[1]) < place)
+    position = np.argmax(right & (scores == best), axis=1)[:, None]
+    earlier = (scores == best) & (np.arange(scores.shape[1]) < position)
     return np.asarray(1 + (scores > best).sum(axis=1) + earlier.sum(axis=1), dtype=np.int64)
 
 
@@ -42,18 +41,15 @@ def recall_at_k(ranks: NDArray[np.integer[Any]], k: int) -> float:
 
 
 def median_rank(ranks: NDArray[np.integer[Any]]) -> float:
-    """Return the median over queries of the rank of the best-placed right item (1 is best;
-    arXiv:1412.2306).
-    """
+    """Return the median rank of the best-placed right item (1 is best; arXiv:1412.2306)."""
     return float(np.median(_ranks(ranks)))
 
 
 def top_k_accuracy(scores: Floats, labels: NDArray[np.integer[Any]], k: int = 1) -> float:
-    """Return the share of rows whose label is among their k highest scores; equal scores rank in
-    order of class.
+    """Return the share of rows whose label is among their k highest scores.
 
-    ``scores`` is ``(n, classes)`` and ``labels`` ``(n,)`` class numbers; top-1 and top-5 are those
-    of ImageNet (arXiv:1409.0575).
+    ``scores`` is ``(n, classes)`` and ``labels`` ``(n,)`` class numbers; equal scores rank in order
+    of class. Top-1 and top-5 are those of ImageNet (arXiv:1409.0575).
     """
     scores, labels = _checked(scores, labels)
     return recall_at_k(first_right_ranks(scores, labels[:, None] == np.arange(scores.shape[1])), k)
@@ -62,11 +58,10 @@ def top_k_accuracy(scores: Floats, labels: NDArray[np.integer[Any]], k: int = 1)
 def mean_per_class_accuracy(
     predicted: NDArray[np.integer[Any]], labels: NDArray[np.integer[Any]]
 ) -> float:
-    """Return the mean over classes of the share of a class's rows that were recognised: balanced
-    accuracy, mean per-class recall.
+    """Return the mean over classes of the share of a class's rows that were recognised.
 
-    Both are ``(n,)`` class numbers; a class that no row is of does not count. Raises ValueError for
-    unequal shapes or no rows.
+    It is also called balanced accuracy and mean per-class recall. Both arguments are ``(n,)`` class
+    numbers; a class without rows does not count. Raises ValueError for unequal shapes or no rows.
     """
     predicted, labels = np.asarray(predicted), np.asarray(labels)
     if labels.ndim != 1 or not len(labels) or predicted.shape != labels.shape:
@@ -74,19 +69,21 @@ def mean_per_class_accuracy(
             f"expected (n,) predictions and labels, n at least 1, got {predicted.shape} and "
             f"{labels.shape}"
         )
-    _, place = np.unique(labels, return_inverse=True)
-    return float((np.bincount(place, weights=predicted == labels) / np.bincount(place)).mean())
+    _, class_index = np.unique(labels, return_inverse=True)
+    return float(
+        (np.bincount(class_index, weights=predicted == labels) / np.bincount(class_index)).mean()
+    )
 
 
 def expected_calibration_error(
     probabilities: Floats, labels: NDArray[np.integer[Any]], *, bins: int = 15
 ) -> float:
-    """Return the mean distance between confidence and accuracy over bins of equal width, weighted
-    by their rows (0 is best).
+    """Return the mean distance between confidence and accuracy over bins (0 is best).
 
-    ``probabilities`` is ``(n, classes)`` and ``labels`` ``(n,)`` class numbers; a row's confidence
-    is its highest probability, and bin ``i`` of ``b`` holds confidences in (i/b, (i+1)/b] (Guo et
-    al., arXiv:1706.04599). Raises ValueError for values outside 0 to 1.
+    The bins are of equal width and weighted by their rows. ``probabilities`` is ``(n, classes)``
+    and ``labels`` ``(n,)`` class numbers; a row's confidence is its highest probability, and bin
+    ``i`` of ``b`` holds confidences in (i/b, (i+1)/b] (Guo et al., arXiv:1706.04599). Raises
+    ValueError for values outside 0 to 1.
     """
     probabilities, labels = _checked(probabilities, labels)
     if bins < 1 or not ((probabilities >= 0) & (probabilities <= 1 + 1e-6)).all():
@@ -97,22 +94,27 @@ def expected_calibration_error(
 
 
 def confidence_gap(confidence: Floats, right: NDArray[np.bool_], *, bins: int = 15) -> float:
-    """Return the expected calibration error of answers whose confidence, and whether they were
-    right, is known: ``(n,)`` each.
+    """Return the expected calibration error of predictions, given their confidence.
+
+    ``confidence`` and ``right`` (whether the prediction was) are ``(n,)`` each.
     """
-    sure, right = np.asarray(confidence, dtype=np.float64), np.asarray(right, dtype=np.bool_)
-    if sure.ndim != 1 or not len(sure) or sure.shape != right.shape:
+    confidence, right = np.asarray(confidence, dtype=np.float64), np.asarray(right, dtype=np.bool_)
+    if confidence.ndim != 1 or not len(confidence) or confidence.shape != right.shape:
         raise ValueError(
-            f"expected (n,) confidences and answers, n at least 1, got {sure.shape} and "
+            f"expected (n,) confidences and answers, n at least 1, got {confidence.shape} and "
             f"{right.shape}"
         )
-    place = np.clip(np.ceil(sure * bins).astype(np.int64) - 1, 0, bins - 1)
-    return float(np.abs(np.bincount(place, weights=sure - right, minlength=bins)).sum() / len(sure))
+    bin_index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    return float(
+        np.abs(np.bincount(bin_index, weights=confidence - right, minlength=bins)).sum()
+        / len(confidence)
+    )
 
 
 def accuracy_interval(right: int, total: int, *, z: float = 1.959964) -> tuple[float, float]:
-    """Return the 95 % interval of a share of ``right`` among ``total`` (Wilson 1927); raises
-    ValueError for no trials.
+    """Return the 95 % interval of a share of ``right`` among ``total`` (Wilson 1927).
+
+    Raises ValueError for no trials.
     """
     if total < 1 or not 0 <= right <= total:
         raise ValueError(f"expected 0 <= right <= total and total >= 1, got {right} of {total}")

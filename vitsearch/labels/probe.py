@@ -1,5 +1,6 @@
-"""The linear probe: logistic regression on the vectors (scikit-learn), its regularisation chosen by
-cross-validation.
+"""The linear probe: logistic regression on the vectors (scikit-learn).
+
+Its regularisation is chosen by cross-validation.
 """
 
 import warnings
@@ -17,27 +18,26 @@ from vitsearch.labels.calibration import class_numbers, fit_softmax
 from vitsearch.labels.classifier import LinearClassifier
 from vitsearch.labels.few_shot import classes_of
 
-FEWEST_A_CLASS = 2
+MIN_PER_CLASS = 2
 FOLDS = 5
-STRENGTHS = tuple(
-    float(10.0**power) for power in np.arange(-1, 4.01, 0.5)
-)  # C, the inverse of the regularisation
+# scikit-learn's C, the inverse of the regularisation
+STRENGTHS = tuple(float(10.0**power) for power in np.arange(-1, 4.01, 0.5))
 
 
 def probe_classifier(
     vectors: Vectors, truth: Sequence[str], *, fingerprint: str = "", seed: int = 0
 ) -> LinearClassifier:
-    """Return logistic regression on ``(n, dim)`` unit rows and their labels, classes in order of
-    name (Radford et al. 2021, section 3.2).
+    """Return logistic regression on ``(n, dim)`` unit rows and their labels.
 
-    The regularisation is that of least log loss in at most 5 stratified folds; the scale of the
-    logits is the likeliest on the same left-out folds. Raises QueryError for fewer than two
+    Classes are in order of name (Radford et al. 2021, section 3.2). The regularisation is that of
+    least log loss in at most 5 stratified folds; the scale of the logits is the likeliest on the
+    same left-out folds. Raises QueryError for fewer than two
     classes, or a class with fewer than two examples.
     """
     classes = classes_of(truth)
     right = class_numbers(classes, truth)
     count = np.bincount(right)
-    if count.min() < FEWEST_A_CLASS:
+    if count.min() < MIN_PER_CLASS:
         raise QueryError(
             f"the class {classes[int(count.argmin())]!r} has one example: a probe needs two of "
             "each; use --method prototype or tip"
@@ -47,9 +47,9 @@ def probe_classifier(
     tried = []
     for strength in STRENGTHS:
         logits = np.empty((len(right), len(classes)))
-        for there, here in splits:
-            weight, bias = _fit(vectors[there], right[there], strength)
-            logits[here] = vectors[here] @ weight.T + bias
+        for training, held_out in splits:
+            weight, bias = _fit(vectors[training], right[training], strength)
+            logits[held_out] = vectors[held_out] @ weight.T + bias
         scale, loss = fit_softmax(logits, right)
         tried.append((loss, strength, scale))
     _, strength, scale = min(tried)
@@ -62,17 +62,16 @@ def probe_classifier(
 def _fit(
     vectors: Vectors, right: NDArray[np.int64], strength: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return weight ``(classes, dim)`` and bias; for two classes scikit-learn gives one row, which
-    is shared out.
+    """Return weight ``(classes, dim)`` and bias ``(classes,)``.
+
+    For two classes scikit-learn returns a single row, which is split between them.
     """
     model = LogisticRegression(C=strength, max_iter=1000, tol=1e-5)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # the strongest settings need not converge to be compared
+        # the strongest settings need not converge to be compared
+        warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(np.asarray(vectors, dtype=np.float64), right)
     if len(model.coef_) == 1:
-        return np.concatenate([-model.coef_, model.coef_]) / 2, np.concatenate(
-            [-model.intercept_, model.intercept_]
-        ) / 2
+        weight = np.concatenate([-model.coef_, model.coef_]) / 2
+        return weight, np.concatenate([-model.intercept_, model.intercept_]) / 2
     return model.coef_, model.intercept_

@@ -1,4 +1,4 @@
-"""The classifier whose weights are prompts: any words will do as labels."""
+"""Zero-shot classification: the weights are prompts, so any words can be labels."""
 
 import json
 from collections.abc import Sequence
@@ -23,7 +23,9 @@ NEUTRAL = (
     "a photo of an object.",
     "a scene.",
 )
-_PROMPTS_AT_ONCE = 2048  # bounds the memory of 10,000 labels with 80 templates
+_MAX_PENDING = (
+    2048  # prompts encoded together: bounds the memory of 10,000 labels with 80 templates
+)
 
 
 def zero_shot_classifier(
@@ -34,17 +36,17 @@ def zero_shot_classifier(
     background: bool = False,
     multi: bool = False,
 ) -> LinearClassifier:
-    """Return the classifier whose weights are the labels' prompts (Radford et al. 2021, section
-    3.1).
+    """Return the classifier whose weights are the vectors of the labels' prompts.
 
     A label is written as in `parse_labels`; its vector is the mean of its normalised prompt
-    vectors, normalised again. CLIP-like encoders get a softmax over ``logit_scale`` times the
-    cosines, SigLIP-like ones (with a ``logit_bias``) a sigmoid (Zhai et al. 2023). ``templates`` is
-    "plain", "simple" (7), "imagenet" (80), or your own, each with ``{}`` where the label goes.
-    ``background`` adds the class "none of these", made of prompts that say nothing. With ``multi``
-    each label has a probability by itself: for a CLIP-like encoder that of the label against the
-    background. Raises QueryError for no label, one alone where its probability could only be 1, an
-    empty or doubled one, a template without ``{}``, or ``multi`` with ``background``.
+    vectors, normalised again (Radford et al. 2021, section 3.1). CLIP-like encoders get a softmax
+    over ``logit_scale`` times the cosines, SigLIP-like ones (with a ``logit_bias``) a sigmoid (Zhai
+    et al. 2023). ``templates`` is "plain", "simple" (7), "imagenet" (80), or your own, each with
+    ``{}`` where the label goes. ``background`` adds the class "none of these", made of prompts that
+    say nothing. With ``multi`` each label has a probability of its own: for a CLIP-like encoder
+    that of the label against the background. Raises QueryError for no label, a single one whose
+    probability could only be 1, an empty or repeated one, a template without ``{}``, or ``multi``
+    with ``background``.
     """
     named = parse_labels(labels)
     prompts = check_templates(templates)
@@ -71,11 +73,9 @@ def zero_shot_classifier(
         if multi and softmax:
             weight = weight - neutral
         else:
-            names, weight, bias = (
-                (*names, NOTHING),
-                np.concatenate([weight, neutral]),
-                np.append(bias, bias[:1]),
-            )
+            names = (*names, NOTHING)
+            weight = np.concatenate([weight, neutral])
+            bias = np.append(bias, bias[:1])
     return LinearClassifier(
         names,
         weight * np.float32(encoder.logit_scale),
@@ -86,40 +86,36 @@ def zero_shot_classifier(
 
 
 def label_vectors(encoder: Encoder, labels: Sequence[Label], templates: Sequence[str]) -> Vectors:
-    """Return a unit row ``(labels, dim)`` for each label: the mean of its unit prompt vectors,
-    normalised.
-    """
+    """Return ``(labels, dim)``: the normalised mean of each label's unit prompt vectors."""
     sums = np.zeros((len(labels), encoder.dim), dtype=np.float64)
-    waiting: list[tuple[int, str]] = []
-    for place, label in enumerate(labels):
-        share = [
-            (place, readable(template.replace("{}", word)))
+    pending: list[tuple[int, str]] = []
+    for row, label in enumerate(labels):
+        prompts = [
+            (row, readable(template.replace("{}", word)))
             for word in label.words
             for template in templates
         ]
-        if waiting and len(waiting) + len(share) > _PROMPTS_AT_ONCE:
-            _add(sums, encoder, waiting)
-            waiting = []
-        waiting += share
-    _add(sums, encoder, waiting)
+        if pending and len(pending) + len(prompts) > _MAX_PENDING:
+            _add(sums, encoder, pending)
+            pending = []
+        pending += prompts
+    _add(sums, encoder, pending)
     return unit_rows(sums)
 
 
 def _add(sums: np.ndarray, encoder: Encoder, prompts: Sequence[tuple[int, str]]) -> None:
     np.add.at(
-        sums, [place for place, _ in prompts], encoder.encode_texts([text for _, text in prompts])
+        sums, [row for row, _ in prompts], encoder.encode_texts([text for _, text in prompts])
     )
 
 
 def check_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the prompt templates of a name ("plain", "simple", "imagenet") or of your own list;
-    raises QueryError.
+    """Return the prompt templates of a name ("plain", "simple", "imagenet") or of your own list.
+
+    Raises QueryError.
     """
-    chosen = tuple(
-        prompt
-        for one in ([templates] if isinstance(templates, str) else templates)
-        for prompt in _named(one)
-    )
+    listed = [templates] if isinstance(templates, str) else templates
+    chosen = tuple(prompt for template in listed for prompt in _named(template))
     wrong = [template for template in chosen if "{}" not in template]
     if wrong or not chosen:
         shown = wrong[0] if wrong else ""

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 
-BELOW = " > "  # between the levels of a label, as in classify.labels, which lies on a higher floor
+from vitsearch.types import LEVEL_SEPARATOR
 
 _RESERVED = re.compile(
     r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.IGNORECASE | re.DOTALL
@@ -29,7 +29,7 @@ def folder_names(labels: Iterable[str]) -> dict[str, str]:
     A level that is no good name for a folder somewhere, or is the same as another but for case, is
     made one and marked by a hash of what it was ("AC_DC~3f0c9a1e").
     """
-    levels = {label: tuple(label.split(BELOW)) for label in labels}
+    levels = {label: tuple(label.split(LEVEL_SEPARATOR)) for label in labels}
     nodes = {branch[:depth] for branch in levels.values() for depth in range(1, len(branch) + 1)}
     alike = Counter((node[:-1], _key(node[-1])) for node in nodes)
     names = {

@@ -9,9 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from vitsearch.outputs.xmp import EMPTY, HOLLOWS, NAMESPACE, PREFIXES, Hollow, NotXmp, Packet
-from vitsearch.types import Prediction
+from vitsearch.types import LEVEL_SEPARATOR, Prediction
 
-BELOW = " > "  # between the levels of a label, as in classify.labels, which lies on a higher floor
 MAX_BYTES = (
     16 * 1024 * 1024
 )  # bytes of a sidecar; the history of edits in one can be long, but not so long
@@ -131,10 +130,12 @@ def labelled(data: bytes, labels: Sequence[Prediction]) -> bytes:
     """
     packet = Packet(data)
     best = {
-        clean: one.score for one in reversed(labels) if (clean := BELOW.join(_levels(one.label)))
+        clean: one.score
+        for one in reversed(labels)
+        if (clean := LEVEL_SEPARATOR.join(_levels(one.label)))
     }
     names = list(reversed(best))
-    wanted = _keywords([name.split(BELOW) for name in names], packet)
+    wanted = _keywords([name.split(LEVEL_SEPARATOR) for name in names], packet)
     hollows = _hollows(packet)
     for name, added in _ADDED.items():
         ours, there = packet.items(added), packet.items(name)
@@ -196,7 +197,7 @@ def _levels(label: str) -> list[str]:
     """Return the levels of a label as keywords: without what XML cannot hold, in single spaces."""
     return [
         level
-        for part in label.split(BELOW)
+        for part in label.split(LEVEL_SEPARATOR)
         if (level := " ".join(_NOT_XML.sub("\ufffd", part).split()))
     ]
 
