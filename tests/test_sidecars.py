@@ -439,4 +439,4 @@ def test_a_packet_is_read_where_its_elements_stand() -> None:
     assert Packet(DARKTABLE).edited() == DARKTABLE
     with pytest.raises(NotXmp, match="its rdf:RDF has no prefix"):
         Packet(f'<RDF xmlns="{SPACES["rdf"]}"/>'.encode())
-    assert write.BELOW == labels.BELOW
+    assert write.LEVEL_SEPARATOR == labels.LEVEL_SEPARATOR

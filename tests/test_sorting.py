@@ -464,7 +464,7 @@ def test_names_of_folders_are_readable_where_they_can_be() -> None:
     }
     assert folder_names(["Dog", "dog", "cat"])["cat"] == "cat"
     assert len({name.casefold() for name in folder_names(["Dog", "dog", "DOG"]).values()}) == 3
-    assert names.BELOW == labels.BELOW
+    assert names.LEVEL_SEPARATOR == labels.LEVEL_SEPARATOR
 
 
 AWKWARD = st.sampled_from(

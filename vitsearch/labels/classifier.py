@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, TypeGuard, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,7 +139,7 @@ def _wrong(
     return None
 
 
-def _is_list_of_names(classes: Any) -> bool:
+def _is_list_of_names(classes: Any) -> TypeGuard[list[str]]:
     return (
         isinstance(classes, list)
         and bool(classes)

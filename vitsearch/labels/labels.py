@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 from vitsearch.arrays import Vectors
 from vitsearch.errors import QueryError
@@ -72,16 +73,15 @@ def _disambiguated(labels: tuple[Label, ...]) -> tuple[Label, ...]:
 
 
 def _with_parent(label: Label) -> Label:
-    parent, below, _ = label.name.rpartition(LEVEL_SEPARATOR)
-    if not below:
+    parent, separator, _ = label.name.rpartition(LEVEL_SEPARATOR)
+    if not separator:
         return label
-    return Label(
-        label.name,
-        tuple(
-            f"{word}, a kind of {parent.rpartition(LEVEL_SEPARATOR)[2] or parent}"
-            for word in label.words
-        ),
-    )
+    kind = parent.rpartition(LEVEL_SEPARATOR)[2]
+    return Label(label.name, tuple(f"{word}, a kind of {kind}" for word in label.words))
+
+
+def _below(parent: str, level: str) -> str:
+    return f"{parent}{LEVEL_SEPARATOR}{level}"
 
 
 class Tree:
@@ -91,12 +91,8 @@ class Tree:
         self.names = tuple(names)
         self._children: dict[str, dict[str, list[int]]] = {}
         for position, name in enumerate(names):
-            levels = name.split(LEVEL_SEPARATOR)
-            for depth in range(len(levels)):
-                parent, child = (
-                    LEVEL_SEPARATOR.join(levels[:depth]),
-                    LEVEL_SEPARATOR.join(levels[: depth + 1]),
-                )
+            path = list(accumulate(name.split(LEVEL_SEPARATOR), _below))
+            for parent, child in pairwise(["", *path]):
                 self._children.setdefault(parent, {}).setdefault(child, []).append(position)
 
     @property

@@ -129,18 +129,17 @@ def labelled(data: bytes, labels: Sequence[Prediction]) -> bytes:
     raises NotXmp.
     """
     packet = Packet(data)
-    best = {
-        clean: one.score
-        for one in reversed(labels)
-        if (clean := LEVEL_SEPARATOR.join(_levels(one.label)))
-    }
+    best: dict[str, float] = {}
+    for prediction in reversed(labels):
+        if cleaned := LEVEL_SEPARATOR.join(_levels(prediction.label)):
+            best[cleaned] = prediction.score
     names = list(reversed(best))
-    wanted = _keywords([name.split(LEVEL_SEPARATOR) for name in names], packet)
+    keywords = _keywords([name.split(LEVEL_SEPARATOR) for name in names], packet)
     hollows = _hollows(packet)
     for name, added in _ADDED.items():
         ours, there = packet.items(added), packet.items(name)
         users = set(there) - set(ours)
-        new = [keyword for keyword in wanted[name] if keyword not in users]
+        new = [keyword for keyword in keywords[name] if keyword not in users]
         if new != ours or not set(new) <= set(there):
             hollow = hollows.pop(name, "") if ours else packet.hollow(name)
             packet.replace(name, ours, new, "Seq" if name == _DIGIKAM else "Bag", hollow=hollow)
