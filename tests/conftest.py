@@ -1,103 +1,16 @@
-"""Shared by the tests: small pictures of plain colours, an encoder that counts, and the command
-line in a process of its own.
-"""
+"""What every test may ask for: folders of four photos, and an S3 server on loopback."""
 
-import colorsys
-import os
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image
 
-from vitsearch import Collection, IndexReport, index_folder
-from vitsearch.encoders.colour import WORDS, ColourEncoder
+pytest.register_assert_rewrite("helpers")
 
-COLOURS = ("red", "green", "blue", "yellow")
-CHECKOUT = Path(__file__).parents[1]
-
-
-class CountingEncoder(ColourEncoder):
-    """`colour`, counting the pictures that indexing embeds (the golden picture is not
-    one of them).
-    """
-
-    def __init__(self) -> None:
-        self.embedded = 0
-
-    def encode_prepared(self, batch: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
-        self.embedded += len(batch)
-        return super().encode_prepared(batch)
-
-    def encode_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
-        return super().encode_prepared([self.prepare(image) for image in images])
-
-
-def paint(
-    path: Path, *colours: str | tuple[int, int, int], size: tuple[int, int] = (24, 16)
-) -> Path:
-    """Write a lossless picture of vertical stripes of these colours (words of the encoder, or RGB)
-    and return its path.
-    """
-    stripes = [WORDS[colour] if isinstance(colour, str) else colour for colour in colours]
-    columns = np.array(
-        [stripes[x * len(stripes) // size[0]] for x in range(size[0])], dtype=np.uint8
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.broadcast_to(columns, (size[1], size[0], 3)).copy()).save(path, "PNG")
-    return path
-
-
-def shade(number: int) -> tuple[int, int, int]:
-    """Return one of many colours that all look different to the encoder."""
-    red, green, blue = colorsys.hsv_to_rgb(
-        number * 0.618034 % 1, 0.6 + 0.4 * (number * 0.37 % 1), 0.5 + 0.5 * (number * 0.71 % 1)
-    )
-    return round(red * 255), round(green * 255), round(blue * 255)
-
-
-def counts(report: IndexReport) -> dict[str, int]:
-    """Return the counts of a report that are not zero, without the times."""
-    names = ("indexed", "unchanged", "moved", "removed", "skipped", "failed")
-    return {name: getattr(report, name) for name in names if getattr(report, name)}
-
-
-def content(folder: Path, **options: Any) -> dict[str, bytes]:
-    """Return the vector of every photo of a collection by path, as bytes."""
-    with Collection.open(folder, encoder=ColourEncoder(), **options) as found:
-        photos, vectors = found.vectors()
-        return {photo.path: vector.tobytes() for photo, vector in zip(photos, vectors, strict=True)}
-
-
-def found_paths(folder: Path, query: Any, top_k: int = 10, **options: Any) -> list[str]:
-    """Return the paths of a search in a collection opened for it."""
-    with Collection.open(folder, encoder=ColourEncoder(), **options) as found:
-        return [hit.path for hit in found.search(query, top_k)]
-
-
-def vitsearch(
-    *arguments: str | bytes | Path, cwd: Path | None = None, **options: Any
-) -> subprocess.CompletedProcess[bytes]:
-    """Run the command line in a process of its own and return its exit code and the bytes of its
-    output.
-    """
-    command = [sys.executable, "-c", "from vitsearch.cli import main; main()", *arguments]
-    return subprocess.run(
-        command, cwd=cwd, capture_output=True, env=environment(), timeout=60, **options
-    )
-
-
-def environment() -> dict[str, str]:
-    """Return an environment in which a child process finds this checkout and uses one thread."""
-    return os.environ | {
-        "PYTHONPATH": f"{CHECKOUT}{os.pathsep}{CHECKOUT / 'tests'}",
-        "OMP_NUM_THREADS": "1",
-    }
+from helpers.photos import COLOURS, paint  # noqa: E402
+from vitsearch import index_folder  # noqa: E402
+from vitsearch.encoders.colour import ColourEncoder  # noqa: E402
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -124,3 +37,34 @@ def indexed(photos: Path) -> Path:
     """The folder of four photos, indexed with `colour`."""
     index_folder(photos, encoder=ColourEncoder())
     return photos
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """The address of an S3 server on loopback that runs as long as the tests."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty bucket; keys, region and endpoint are in the environment."""
+    from helpers.s3 import BUCKET, s3_client
+
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_endpoint,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    urllib.request.urlopen(
+        urllib.request.Request(f"{s3_endpoint}/moto-api/reset", method="POST"), timeout=10
+    ).close()
+    s3_client().create_bucket(Bucket=BUCKET)
+    return f"s3://{BUCKET}"

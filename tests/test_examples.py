@@ -9,8 +9,9 @@ import pytest
 from PIL import Image, ImageStat
 
 import vitsearch
+from helpers.paths import ROOT
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = ROOT / "examples"
 
 
 def run(script: str, *arguments: str) -> list[str]:

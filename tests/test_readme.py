@@ -14,7 +14,9 @@ import pytest
 from click import Option
 from PIL import Image, ImageDraw
 
-README = Path(__file__).parents[1] / "README.md"
+from helpers.paths import ROOT
+
+README = ROOT / "README.md"
 TEXT = README.read_text(encoding="utf-8")
 COMMANDS = [
     line

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.paths import ROOT
 from training.drawings import Drawing, pixels_of, read_facts, render
 
-ROOT = Path(__file__).parents[1]
 SVG = """<svg><metadata><rdf:RDF><dc:title>Two_Frogs-2</dc:title>
 <dc:subject><rdf:li>Frog</rdf:li><rdf:li>clip art</rdf:li><rdf:li>Ann Artist</rdf:li>
 <rdf:li>é</rdf:li></dc:subject>

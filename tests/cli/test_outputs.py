@@ -1,0 +1,180 @@
+"""`label` and `classify` write folders of links or copies, and XMP sidecars."""
+
+import os
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from helpers.cli import vitsearch
+from helpers.photos import paint
+from vitsearch import index_folder
+from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.outputs.sorting import MANIFEST
+
+SUBJECT = (
+    "{http://purl.org/dc/elements/1.1/}subject//{http://www.w3.org/1999/02/22-rdf-syntax-ns#}li"
+)
+FEW = ("--labels", "red,blue", "--threshold", "0.99")
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(
+        Path(above, name).relative_to(folder).as_posix()
+        for above, _, here in os.walk(folder)
+        for name in here
+        if name != MANIFEST and ".vitsearch/" not in f"{above}/"
+    )
+
+
+def keywords(sidecar: Path) -> list[str | None]:
+    return [item.text for item in ET.fromstring(sidecar.read_bytes()).iterfind(f".//{SUBJECT}")]
+
+
+def test_label_sorts_photos_into_folders(indexed: Path, tmp_path: Path) -> None:
+    target = tmp_path / "by label"
+    done = vitsearch("label", indexed, *FEW, "--sort-into", target)
+    assert (done.returncode, done.stdout.count(b"\n")) == (0, 2)
+    assert (
+        done.stderr.decode()
+        == f"vitsearch: 2 photos reach no label\nvitsearch: sorted into {target}: 2 linked\n"
+    )
+    assert files(target) == ["blue/blue.png", "red/red.png"]
+    assert (target / "red/red.png").is_symlink()
+    assert (target / "red/red.png").read_bytes() == (indexed / "red.png").read_bytes()
+    (indexed / "red.png").unlink()
+    again = vitsearch(
+        "label",
+        indexed,
+        "--labels",
+        "red,navy := blue",
+        "--threshold",
+        "0.99",
+        "--sort-into",
+        target,
+        "--copy",
+    )
+    assert again.stderr.decode().splitlines()[1:] == [
+        "vitsearch: red.png: the photo is gone: index again",
+        f"vitsearch: sorted into {target}: 1 copied, 2 removed, 1 not sorted",
+    ]
+    assert files(target) == ["navy/blue.png"]
+    assert not (target / "navy/blue.png").is_symlink()
+
+
+def test_label_writes_keywords_into_sidecars(indexed: Path) -> None:
+    (indexed / "red.png.xmp").write_bytes(b"no XMP")
+    labels = ("--labels", "warm > red,cold > blue", "--threshold", "0.99", "--xmp")
+    done = vitsearch("label", indexed, *labels)
+    assert done.stderr.decode().splitlines()[1:] == [
+        (
+            "vitsearch: red.png: its sidecar red.png.xmp is left as it is: it is not well-formed "
+            "XML: "
+            "syntax error: line 1, column 0"
+        ),
+        "vitsearch: XMP sidecars: 1 written, 1 not written",
+    ]
+    assert (indexed / "red.png.xmp").read_bytes() == b"no XMP"
+    assert keywords(indexed / "sub/blue.png.xmp") == ["cold", "blue"]
+    (indexed / "red.png.xmp").unlink()
+    assert vitsearch("label", indexed, *labels).stderr.endswith(
+        b"XMP sidecars: 1 written, 1 as before\n"
+    )
+    assert keywords(indexed / "red.png.xmp") == ["warm", "red"]
+    nothing = vitsearch("label", indexed, "--labels", "grey", "--background", "--xmp")
+    assert b"none of these\tred.png\n" in nothing.stdout
+    assert nothing.stderr.endswith(b"XMP sidecars: 2 written\n")
+    assert keywords(indexed / "red.png.xmp") == []
+    assert vitsearch("index", indexed).stdout.startswith(b"4 photos are searchable (4 unchanged)")
+
+
+def test_a_photo_of_several_labels_has_them_all(indexed: Path, tmp_path: Path) -> None:
+    done = vitsearch(
+        "label",
+        indexed,
+        "--labels",
+        "red,blue",
+        "--top",
+        "2",
+        "--sort-into",
+        tmp_path / "sorted",
+        "--xmp",
+    )
+    assert (done.returncode, done.stdout.count(b"\n")) == (0, 8)
+    assert files(tmp_path / "sorted")[:4] == [
+        "blue/blue.png",
+        "blue/green.png",
+        "blue/red.png",
+        "blue/yellow.png",
+    ]
+    assert keywords(indexed / "sub/blue.png.xmp") == ["blue", "red"]
+
+
+@pytest.mark.parametrize("command", [["label", "--labels", "red,blue"], ["classify"]])
+def test_what_cannot_be_is_said_before_the_work(
+    photos: Path, tmp_path: Path, command: list[str]
+) -> None:
+    """Neither a collection nor a model is looked for."""
+    name, *rest = command
+    rest += ["--device", "none"]
+    (tmp_path / "file").write_bytes(b"")
+    inside = vitsearch(name, photos, *rest, "--sort-into", photos / "sorted")
+    assert (inside.returncode, inside.stdout) == (1, b"")
+    assert inside.stderr.decode() == (
+        f"vitsearch: cannot sort into {photos}/sorted: it lies in the photo folder and would be "
+        f"indexed; name one outside {photos}\n"
+    )
+    file = vitsearch(name, photos, *rest, "--sort-into", tmp_path / "file")
+    assert file.stderr.decode() == (
+        f"vitsearch: cannot sort into {tmp_path}/file: {tmp_path}/file is a file, not a folder; "
+        "name another folder\n"
+    )
+    empty = vitsearch(name, photos, *rest, "--sort-into", "")
+    assert (
+        empty.stderr == b"vitsearch: the name of the folder to sort into is empty: name a folder\n"
+    )
+    alone = vitsearch(name, photos, *rest, "--copy")
+    assert (alone.returncode, alone.stderr) == (
+        2,
+        f"vitsearch: --copy goes with --sort-into (see `vitsearch {name} --help`)\n".encode(),
+    )
+    assert files(photos) == ["green.png", "red.png", "sub/blue.png", "yellow.png"]
+
+
+def test_classify_sorts_and_writes_keywords(photos: Path, tmp_path: Path) -> None:
+    (photos / "bad.png").write_bytes(b"no photo")
+    done = vitsearch(
+        "classify",
+        photos,
+        "--sort-into",
+        tmp_path / "sorted",
+        "--copy",
+        "--xmp",
+        "--output",
+        tmp_path / "rows.csv",
+    )
+    assert done.returncode == 0
+    assert done.stderr.decode().splitlines()[-3:] == [
+        "vitsearch: 1 of 5 photos could not be read",
+        f"vitsearch: sorted into {tmp_path}/sorted: 4 copied",
+        "vitsearch: XMP sidecars: 4 written",
+    ]
+    rows = [line.split(",")[:2] for line in (tmp_path / "rows.csv").read_text().splitlines()[1:]]
+    assert [path for path, _ in rows] == ["green.png", "red.png", "sub/blue.png", "yellow.png"]
+    assert files(tmp_path / "sorted") == sorted(
+        f"{label}/{os.path.basename(path)}" for path, label in rows
+    )
+    assert [keywords(photos / f"{path}.xmp") for path, _ in rows] == [[label] for _, label in rows]
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are Unicode there")
+def test_names_that_are_not_text(tmp_path: Path) -> None:
+    odd = paint(tmp_path / "photos" / os.fsdecode(b"bad\xff\n.png"), "red")
+    index_folder(odd.parent, encoder=ColourEncoder())
+    done = vitsearch(
+        "label", odd.parent, "--labels", "red,blue", "--sort-into", tmp_path / "sorted", "--xmp"
+    )
+    assert (done.returncode, done.stderr.count(b"\n")) == (0, 2)
+    assert files(tmp_path / "sorted") == [f"red/{odd.name}"]
+    assert keywords(odd.with_name(f"{odd.name}.xmp")) == ["red"]

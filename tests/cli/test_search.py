@@ -1,0 +1,251 @@
+"""`search`, `similar` and `dupes`: every wish on the command line says what the library says."""
+
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from helpers.cli import vitsearch
+from helpers.photos import paint
+from vitsearch import Collection, index_folder
+from vitsearch.encoders.colour import ColourEncoder
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven photos: reds with dates, an equal file, a look-alike, and other colours in folders."""
+    folder = tmp_path_factory.mktemp("shelf") / "photos"
+    for name, colours, year in (
+        ("a.png", ["red"], 2018),
+        ("italy/b.png", ["red", "red", "red", "blue"], 2019),
+        ("italy/rome/c.png", ["red", "blue"], 2020),
+        ("spain/d.png", ["blue"], 2021),
+        ("spain/e.png", ["green"], None),
+    ):
+        dated(paint(folder / name, *colours), year)
+    shutil.copyfile(folder / "a.png", folder / "copy of a.png")
+    paint(folder / "italy/like a.png", "red", size=(30, 20))  # the same colour in another file
+    index_folder(folder, encoder=ColourEncoder())
+    return folder
+
+
+def dated(file: Path, year: int | None) -> None:
+    """Give a picture its EXIF date."""
+    if year is None:
+        return
+    image = Image.open(file)
+    exif = Image.Exif()
+    exif[0x8769] = {0x9003: f"{year}:07:14 12:00:00"}
+    image.save(file, "PNG", exif=exif)
+
+
+def paths(*arguments: str | Path) -> list[str]:
+    done = vitsearch(*arguments, "--paths")
+    assert (done.returncode, done.stderr) == (0 if done.stdout else 1, b"")
+    return done.stdout.decode().splitlines()
+
+
+REDS = ["a.png", "copy of a.png", "italy/like a.png"]
+ALL = [*REDS, "italy/b.png", "italy/rome/c.png", "spain/d.png", "spain/e.png"]
+
+
+def test_search_without_wishes(shelf: Path) -> None:
+    assert paths("search", shelf, "red") == ALL
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        (["--where", "year >= 2019 and path like 'italy/%'"], ["italy/b.png", "italy/rome/c.png"]),
+        (["--where", "taken_at is null"], ["italy/like a.png", "spain/e.png"]),
+        (["--after", "2019", "--before", "2021"], ["italy/b.png", "italy/rome/c.png"]),
+        (["--after", "2020-07-15"], ["spain/d.png"]),
+        (["--under", "italy"], ["italy/like a.png", "italy/b.png", "italy/rome/c.png"]),
+        (["--under", "italy/rome/"], ["italy/rome/c.png"]),
+        (["--under", "italy", "--where", "year = 2019"], ["italy/b.png"]),
+        (["--under", "."], ALL),
+        (["--min-score", "0.5"], ALL[:5]),
+        (["--min-score", "1"], REDS),
+        (["--min-score", "0.5", "-k", "2"], ALL[:2]),
+        (["--min-score", "-1"], ALL),
+        (["--offset", "3", "-k", "2"], ALL[3:5]),
+        (["--offset", "50"], []),
+        (
+            ["--collapse"],
+            ["a.png", "italy/b.png", "italy/rome/c.png", "spain/d.png", "spain/e.png"],
+        ),
+        (["--collapse", "--min-score", "0.8"], ["a.png", "italy/b.png"]),
+        (["--where", "year = 1999"], []),
+    ],
+    ids=str,
+)
+def test_wishes(shelf: Path, options: list[str], wanted: list[str]) -> None:
+    assert paths("search", shelf, "red", *options) == wanted
+
+
+def test_the_command_line_says_what_the_library_says(shelf: Path) -> None:
+    with Collection.open(shelf) as found:
+        diverse = found.search("red", 4, diverse=0.7, where="path is not null")
+        alike = found.similar("a.png", 3, offset=1, collapse=True)
+    assert [hit.path for hit in diverse[:2]] == ["a.png", "spain/d.png"]
+    rows = vitsearch(
+        "search", shelf, "red", "-k", "4", "--diverse", "0.7", "--json"
+    ).stdout.splitlines()
+    assert [json.loads(row) for row in rows] == [
+        {"path": hit.path, "score": round(hit.score, 6)} for hit in diverse
+    ]
+    assert paths("similar", shelf, "a.png", "-k", "3", "--offset", "1", "--collapse") == [
+        hit.path for hit in alike
+    ]
+    assert paths("similar", shelf, "a.png", "--under", "spain") == ["spain/d.png", "spain/e.png"]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--where", "yeer = 2019"], 1, "there is no column 'yeer' (did you mean year?)"),
+        (["--where", "year = "], 1, "cannot read the filter at character 8"),
+        (["--where", ""], 1, "the filter is empty"),
+        (["--after", "yesterday"], 1, "yesterday"),
+        (["--under", "../other"], 1, "under is a folder in the photo folder"),
+        (["--under", "/"], 1, "under is a folder in the photo folder"),
+        (["--min-score", "1.5"], 2, "--min-score"),
+        (["--min-score", "nan"], 1, "a score is a cosine from -1 to 1, not nan"),
+        (["--offset", "-1"], 2, "--offset"),
+        (["--diverse", "2"], 2, "--diverse"),
+        (["-0"], 2, "-0 goes with --paths"),
+        (["--sheet", "sheet.gif"], 1, "a contact sheet is a .png, .jpg or .html file"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "command", [["search", "red"], ["similar", "a.png"]], ids=["search", "similar"]
+)
+def test_what_is_wrong_is_said_in_one_line(
+    shelf: Path, command: list[str], options: list[str], code: int, words: str
+) -> None:
+    done = vitsearch(command[0], shelf, command[1], *options)
+    assert (done.returncode, done.stdout) == (code, b"")
+    assert re.fullmatch(r"vitsearch: [^\n]+\n", done.stderr.decode())
+    assert words in done.stderr.decode()
+
+
+# -- dupes -----------------------------------------------------------------------------------------
+
+
+def test_dupes_are_two_lists(shelf: Path) -> None:
+    done = vitsearch("dupes", shelf)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode().splitlines() == [
+        "equal files: 1 group, 2 photos",
+        "",
+        "  a.png",
+        "  copy of a.png",
+        "",
+        "look-alikes: 1 group, 2 photos",
+        "",
+        "  1.0000  a.png",
+        "  1.0000  italy/like a.png",
+    ]
+    rows = [
+        json.loads(row)
+        for row in vitsearch("dupes", shelf, "--json").stdout.decode("ascii").splitlines()
+    ]
+    assert rows == [
+        {"group": 1, "kind": "equal files", "path": "a.png", "score": 1.0},
+        {"group": 1, "kind": "equal files", "path": "copy of a.png", "score": 1.0},
+        {"group": 2, "kind": "look-alikes", "path": "a.png", "score": 1.0},
+        {"group": 2, "kind": "look-alikes", "path": "italy/like a.png", "score": 1.0},
+    ]
+
+
+def test_one_list_of_dupes_as_paths(shelf: Path) -> None:
+    assert (
+        vitsearch("dupes", shelf, "--paths", "--only", "equal").stdout
+        == b"a.png\ncopy of a.png\n\n"
+    )
+    assert (
+        vitsearch("dupes", shelf, "--paths", "--only", "alike").stdout
+        == b"a.png\nitaly/like a.png\n\n"
+    )
+    both = vitsearch("dupes", shelf, "--paths").stdout
+    assert both == b"a.png\ncopy of a.png\n\na.png\nitaly/like a.png\n\n"
+
+
+def test_dupes_by_threshold_and_filter(shelf: Path) -> None:
+    wide = vitsearch(
+        "dupes", shelf, "--only", "alike", "--threshold", "0.8", "--paths"
+    ).stdout.decode()
+    assert wide == "a.png\nitaly/like a.png\nitaly/b.png\n\n"
+    inside = vitsearch(
+        "dupes", shelf, "--threshold", "0.8", "--under", "italy", "--paths"
+    ).stdout.decode()
+    assert inside == "italy/b.png\nitaly/rome/c.png\nitaly/like a.png\n\n"
+    none = vitsearch("dupes", shelf, "--where", "path like 'spain/%'")
+    assert (none.returncode, none.stdout) == (1, b"")
+    assert (
+        none.stderr
+        == b"vitsearch: no equal files and no photos that look alike from cosine 0.999 on\n"
+    )
+    equal = vitsearch("dupes", shelf, "--only", "equal", "--under", "spain")
+    assert (equal.returncode, equal.stderr) == (1, b"vitsearch: no equal files\n")
+    alike = vitsearch("dupes", shelf, "--only", "alike", "--under", "spain", "--threshold", "0.5")
+    assert (alike.returncode, alike.stderr) == (
+        1,
+        b"vitsearch: no photos that look alike from cosine 0.5 on\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--threshold", "0"], 2, "--threshold"),
+        (["--threshold", "nan"], 1, "not nan"),
+        (["--only", "both"], 2, "--only"),
+        (["--json", "--paths"], 2, "either --json or --paths"),
+        (["--sheet", "sheet.gif"], 1, "a contact sheet is"),
+        (["--where", "no"], 1, "cannot read the filter"),
+    ],
+    ids=str,
+)
+def test_dupes_that_cannot_be(shelf: Path, options: list[str], code: int, words: str) -> None:
+    done = vitsearch("dupes", shelf, *options)
+    assert (done.returncode, done.stdout) == (code, b"")
+    assert re.fullmatch(r"vitsearch: [^\n]+\n", done.stderr.decode())
+    assert words in done.stderr.decode()
+
+
+def test_a_sheet_of_dupes(shelf: Path, tmp_path: Path) -> None:
+    done = vitsearch("dupes", shelf, "--sheet", tmp_path / "dupes.html")
+    assert (done.returncode, done.stderr) == (
+        0,
+        f"vitsearch: wrote {tmp_path / 'dupes.html'}\n".encode(),
+    )
+    page = (tmp_path / "dupes.html").read_text(encoding="utf-8")
+    assert re.findall("<h2>(.*?)</h2>", page) == ["equal files 1", "look-alikes 1"]
+    assert re.findall(r'<figcaption><span>(.*?)</span><span class="name" title="(.*?)">', page) == [
+        ("", "a.png"),
+        ("", "copy of a.png"),
+        ("", "a.png"),
+        ("1.000", "italy/like a.png"),
+    ]
+    assert (
+        vitsearch("dupes", shelf, "--sheet", tmp_path / "dupes.png", "--only", "equal").returncode
+        == 0
+    )
+    assert Image.open(tmp_path / "dupes.png").format == "PNG"
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are Unicode there")
+def test_dupes_whose_names_are_not_text(tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"bad\xff\n.png")
+    paint(odd, "red")
+    shutil.copyfile(odd, tmp_path / "plain.png")
+    index_folder(tmp_path, encoder=ColourEncoder())
+    assert vitsearch("dupes", tmp_path, "--paths").stdout == b"bad\xff\n.png\nplain.png\n\n"
+    assert b"  bad\xff\\n.png\n" in vitsearch("dupes", tmp_path).stdout

@@ -1,0 +1,115 @@
+"""The list of known encoders: spellings, figures, and what is on this machine."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.paths import ROOT
+from vitsearch.encoders.catalogue import EncoderListing, list_encoders
+from vitsearch.encoders.colour import ColourEncoder
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty Hugging Face cache, wherever the user's is."""
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.delenv("HUGGINGFACE_HUB_CACHE", raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    return tmp_path / "hub"
+
+
+def names(pattern: str | None = None) -> list[str]:
+    return [listing.name for listing in list_encoders(pattern)]
+
+
+def download(cache: Path, repo: str, *files: str) -> None:
+    """Lay files out as the hub's library does after a download."""
+    folder = cache / f"models--{repo.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0123abc")
+    (folder / "snapshots" / "0123abc").mkdir(parents=True)
+    for file in files:
+        (folder / "snapshots" / "0123abc" / file).write_bytes(b"")
+
+
+def test_figures_are_as_published() -> None:
+    assert list_encoders("open_clip:ViT-B-32/laion2b_s34b_b79k") == [
+        EncoderListing(
+            "open_clip:ViT-B-32/laion2b_s34b_b79k", 512, 151.28, 14.78, 66.6, 39.3, 24.9, False
+        )
+    ]
+    assert list_encoders("hf:google/siglip2-base-patch16-224") == [
+        EncoderListing(
+            "hf:google/siglip2-base-patch16-224", 768, None, None, 78.2, 52.1, None, False
+        )
+    ]
+
+
+def test_the_encoders_of_the_package_come_first_and_are_here() -> None:
+    first, second = list_encoders()[:2]
+    assert (first.name, first.on_this_machine) == ("mini", True)
+    assert second == EncoderListing("colour", ColourEncoder.dim, None, None, None, None, None, True)
+
+
+def test_every_name_is_listed_once_and_has_a_dimension() -> None:
+    listed = list_encoders()
+    assert len({one.name for one in listed}) == len(listed)
+    assert [one.name for one in listed if one.dim is None] == []
+
+
+def test_patterns_match_a_part_or_with_wildcards_the_whole() -> None:
+    assert names("siglip2-base") == ["hf:google/siglip2-base-patch16-224"]
+    assert names("*/DFNDR2B") == names("mobileclip2")
+    assert "open_clip:PE-Core-B-16/meta" in names("*PE-Core*")
+    assert names("siglip2-base*") == []
+    assert names("no such model") == []
+
+
+def test_every_open_clip_name_is_spelled_as_open_clip_spells_it() -> None:
+    open_clip = pytest.importorskip("open_clip", reason="needs the extra vitsearch[clip]")
+    theirs = {
+        f"open_clip:{architecture}/{tag}" for architecture, tag in open_clip.list_pretrained()
+    }
+    ours = names("open_clip:*")
+    assert [name for name in ours if name not in theirs] == []
+    for listing in list_encoders("open_clip:*"):
+        architecture = listing.name.removeprefix("open_clip:").rpartition("/")[0]
+        assert listing.dim == open_clip.get_model_config(architecture)["embed_dim"], listing.name
+
+
+def test_a_model_in_the_cache_is_on_this_machine(empty_cache: Path) -> None:
+    download(empty_cache, "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "open_clip_model.safetensors")
+    download(empty_cache, "timm/ViT-B-16-SigLIP2", "config.json")
+    download(
+        empty_cache,
+        "openai/clip-vit-base-patch32",
+        "config.json",
+        "pytorch_model.bin",
+        "preprocessor_config.json",
+        "tokenizer.json",
+    )
+    here = [one.name for one in list_encoders() if one.on_this_machine]
+    assert here == [
+        "mini",
+        "colour",
+        "hf:openai/clip-vit-base-patch32",
+        "open_clip:ViT-B-32/laion2b_s34b_b79k",
+    ]
+
+
+def test_listing_imports_no_heavy_library() -> None:
+    program = (
+        "import sys; from vitsearch.encoders.catalogue import list_encoders; list_encoders();"
+        "print(sorted({'torch', 'open_clip', 'transformers', 'huggingface_hub', 'onnxruntime'} & "
+        "set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert done.stdout.strip() == "[]"

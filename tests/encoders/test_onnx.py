@@ -1,0 +1,573 @@
+"""Exported models on ONNX Runtime against the same models on PyTorch, and the exports themselves:
+random weights, no network.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch", reason="needs the extra vitsearch[clip]")
+open_clip = pytest.importorskip("open_clip", reason="needs the extra vitsearch[clip]")
+transformers = pytest.importorskip("transformers", reason="needs the extra vitsearch[clip]")
+pytest.importorskip("onnxscript", reason="needs the extra vitsearch[clip]")
+
+from helpers import tiny_models as tiny  # noqa: E402
+from helpers.cli import environment, vitsearch  # noqa: E402
+from helpers.photos import paint  # noqa: E402
+from vitsearch import Collection, explain, index_folder  # noqa: E402
+from vitsearch.encoders import load_encoder, prepare_model  # noqa: E402
+from vitsearch.encoders.base import free_image_tower, parallel_calls  # noqa: E402
+from vitsearch.encoders.identity import check_golden, golden_vectors  # noqa: E402
+from vitsearch.encoders.language import readable  # noqa: E402
+from vitsearch.encoders.onnx import cache as exports  # noqa: E402
+from vitsearch.encoders.onnx.encoder import OnnxEncoder  # noqa: E402
+from vitsearch.encoders.onnx.session import usable_cores  # noqa: E402
+from vitsearch.encoders.open_clip_tokenizer import portable_open_clip  # noqa: E402
+from vitsearch.encoders.tokenizer import PortableTokenizer, TextReader, rules_from  # noqa: E402
+from vitsearch.encoders.torch_encoder import TorchEncoder  # noqa: E402
+from vitsearch.errors import EncoderError  # noqa: E402
+
+LAYOUTS = ("open_clip", "clip", "siglip")
+ODD_TEXTS = [
+    *tiny.SENTENCES,
+    "a long text about 7 dogs " * 40,
+    "It's A&amp;B, isn't it?! \U0001f415 \udcff \u201cx\u201d",
+    "日本語の猫  и\tсобака",
+    "<start_of_text> !<end_of_text> </s>",
+]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same random CLIP in both layouts, and a random SigLIP, which nothing changes."""
+    root = tmp_path_factory.mktemp("models")
+    tiny.save_clip(root / "clip", tiny.save_open_clip(root / "open_clip"))
+    tiny.save_siglip(root / "siglip")
+    return root
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home where the exports of this module are shared."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("home")
+        patch.setenv("VITSEARCH_HOME", str(folder))
+        yield folder
+
+
+@pytest.fixture
+def own_home(
+    cache_dir: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A home of this test's own with the export of the open_clip folder, and that
+    export's folder.
+    """
+    made = Path(prepare_model(name_of(models, "open_clip")).folder)
+    folder = tmp_path / "home" / "onnx" / made.name
+    shutil.copytree(made, folder)
+    monkeypatch.setenv("VITSEARCH_HOME", str(tmp_path / "home"))
+    return folder
+
+
+def name_of(models: Path, layout: str) -> str:
+    return f"local-dir:{models / layout}"
+
+
+def in_torch(models: Path, layout: str) -> TorchEncoder:
+    encoder = load_encoder(name_of(models, layout), "cpu", runtime="torch")
+    assert isinstance(encoder, TorchEncoder)
+    return encoder
+
+
+def in_onnx(models: Path, layout: str, dtype: str = "float32") -> OnnxEncoder:
+    encoder = load_encoder(name_of(models, layout), "cpu", dtype, runtime="onnx")
+    assert isinstance(encoder, OnnxEncoder)
+    return encoder
+
+
+def assert_close(actual: Any, expected: Any, tolerance: float = 1e-5) -> None:
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance)
+
+
+def python(code: str, *arguments: str) -> str:
+    """What a new Python prints."""
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(
+        command, check=True, capture_output=True, text=True, env=environment(), timeout=120
+    ).stdout.strip()
+
+
+# -- the same vectors ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_float32_is_the_same_encoder_as_on_torch(models: Path, layout: str) -> None:
+    one, other = in_torch(models, layout), in_onnx(models, layout)
+    assert_close(other.encode_images(tiny.photos()), one.encode_images(tiny.photos()))
+    assert_close(other.encode_texts(ODD_TEXTS), one.encode_texts(ODD_TEXTS))
+    facts = (
+        "name",
+        "dim",
+        "logit_scale",
+        "logit_bias",
+        "fingerprint",
+        "dtype",
+        "device",
+        "preprocess",
+        "decode_at_least",
+    )
+    assert [getattr(other, fact) for fact in facts] == [getattr(one, fact) for fact in facts]
+    np.testing.assert_array_equal(other.prepare(tiny.photos()[3]), one.prepare(tiny.photos()[3]))
+    assert other.seen_region(tiny.photos()[3]) == one.seen_region(tiny.photos()[3])
+    check_golden(other, golden_vectors(one))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_tokens_are_the_same(models: Path, layout: str) -> None:
+    one, other = (
+        in_torch(models, layout).tokenize(ODD_TEXTS),
+        in_onnx(models, layout).tokenize(ODD_TEXTS),
+    )
+    assert {name: tensor.tolist() for name, tensor in one.items()} == {
+        name: array.tolist() for name, array in other.items()
+    }
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_batches_of_any_size_give_the_same_rows(models: Path, layout: str, dtype: str) -> None:
+    encoder = in_onnx(models, layout, dtype)
+    many, texts = tiny.photos() * 7, ODD_TEXTS * 7
+    tolerance = 1e-6 if dtype == "float32" else 0
+    assert_close(
+        encoder.encode_images(many),
+        np.concatenate([encoder.encode_images([photo]) for photo in many]),
+        tolerance,
+    )
+    assert_close(
+        encoder.encode_texts(texts),
+        np.concatenate([encoder.encode_texts([text]) for text in texts]),
+        tolerance,
+    )
+    assert (
+        encoder.encode_images([]).shape
+        == encoder.encode_texts([]).shape
+        == encoder.encode_prepared([]).shape
+        == (0, encoder.dim)
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_an_encoder_for_many_pictures_gives_the_same_vectors_from_all_its_callers(
+    models: Path, dtype: str
+) -> None:
+    one, throughput = (
+        in_onnx(models, "open_clip", dtype),
+        load_encoder(name_of(models, "open_clip"), "cpu", dtype, runtime="onnx", throughput=True),
+    )
+    assert (parallel_calls(one), parallel_calls(throughput)) == (
+        (1, None),
+        (usable_cores(), 8 if usable_cores() > 1 else None),
+    )
+    batches = [
+        [one.prepare(photo) for photo in tiny.photos()[: 1 + i]] for i in range(len(tiny.photos()))
+    ]
+    with ThreadPoolExecutor(max(3, parallel_calls(throughput)[0])) as pool:
+        rows = list(pool.map(throughput.encode_prepared, batches * 3))
+    for batch, found in zip(batches * 3, rows, strict=True):
+        assert_close(found, one.encode_prepared(batch), 1e-6 if dtype == "float32" else 0)
+    free_image_tower(throughput)
+    assert_close(throughput.encode_prepared(batches[-1]), rows[-1], 0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_int8_is_near_and_has_its_own_fingerprint(models: Path, layout: str) -> None:
+    full, small = in_onnx(models, layout), in_onnx(models, layout, "int8")
+    rng = np.random.default_rng(0)
+    noise = [full.prepare(photo) for photo in tiny.photos()] + list(
+        rng.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    )
+    one, other = full.encode_prepared(noise), small.encode_prepared(noise)
+    assert (one * other).sum(axis=1).min() >= 0.99
+    assert not np.allclose(one, other, atol=1e-4)
+    assert (full.encode_texts(ODD_TEXTS) * small.encode_texts(ODD_TEXTS)).sum(axis=1).min() >= 0.99
+    assert small.dtype == "int8"
+    assert small.fingerprint != full.fingerprint
+    assert sum(file.stat().st_size for file in small.folder.iterdir()) < sum(
+        file.stat().st_size for file in full.folder.iterdir()
+    )
+
+
+def clip_reader() -> tuple[Any, TextReader]:
+    theirs = open_clip.SimpleTokenizer()
+    portable = portable_open_clip(theirs)
+    assert portable is not None
+    kept = PortableTokenizer(
+        portable.json, rules_from(json.loads(json.dumps(portable.rules.facts())))
+    )
+    return theirs, TextReader(kept)
+
+
+THEIRS, OURS = clip_reader()
+SNIPPETS = [
+    "'s",
+    "'ſ",
+    "'LL",
+    "<start_of_text>",
+    "<END_OF_TEXT>",
+    " ",
+    "\t",
+    "\x85",
+    "!",
+    "&amp;",
+    "&lt;",
+    "é",
+    "ß",
+    "İ",
+    "\u0345",
+    "１",
+    "½",
+]
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.one_of(st.text(), st.lists(st.sampled_from(SNIPPETS)).map("".join)))
+def test_byte_pairs_without_open_clip_are_open_clip_s(text: str) -> None:
+    text = readable(text)
+    assert OURS.tokenize([text])["input_ids"].tolist() == THEIRS([text]).tolist()
+
+
+@pytest.mark.parametrize("cleaning", ["lower", "whitespace", "canonicalize"])
+def test_the_cleanings_of_open_clip(cleaning: str) -> None:
+    theirs = open_clip.SimpleTokenizer(clean=cleaning, context_length=12)
+    portable = portable_open_clip(theirs)
+    assert portable is not None
+    texts = [
+        readable(text) for text in [*ODD_TEXTS, "snake_case, 'and' (more)", "<START_OF_TEXT> A"]
+    ]
+    assert TextReader(portable).tokenize(texts)["input_ids"].tolist() == theirs(texts).tolist()
+
+
+def test_a_tokenizer_that_draws_lots_is_not_taken_over() -> None:
+    assert portable_open_clip(open_clip.SimpleTokenizer(reduction_mask="random")) is None
+
+
+def test_an_open_clip_siglip_with_a_tokenizer_of_the_hub(tmp_path: Path) -> None:
+    text = {
+        "context_length": 16,
+        "vocab_size": 90,
+        "width": 32,
+        "heads": 2,
+        "layers": 2,
+        "pool_type": "last",
+        "no_causal_mask": True,
+    }
+    text |= {
+        "hf_tokenizer_name": "acme/tiny-siglip",
+        "tokenizer_kwargs": {"clean": "canonicalize"},
+        "proj_bias": True,
+    }
+    config = {
+        **tiny.OPEN_CLIP_CONFIG,
+        "custom_text": True,
+        "init_logit_bias": -10,
+        "quick_gelu": False,
+        "text_cfg": text,
+    }
+    tiny.save_open_clip(tmp_path / "siglip", config)
+    tiny.tiny_tokenizer(16).save_pretrained(tmp_path / "siglip")
+    one, other = in_torch(tmp_path, "siglip"), in_onnx(tmp_path, "siglip")
+    assert_close(other.encode_texts(ODD_TEXTS), one.encode_texts(ODD_TEXTS))
+    assert other.logit_bias == one.logit_bias == -10
+    assert (other.folder / "tokenizer.json").is_file()
+
+
+# -- which runtime ---------------------------------------------------------------------------------
+
+
+def test_auto_takes_an_export_that_is_there_and_makes_none(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VITSEARCH_HOME", str(tmp_path / "home"))
+    name = name_of(models, "open_clip")
+    assert isinstance(load_encoder(name, "cpu"), TorchEncoder)
+    assert not (tmp_path / "home" / "onnx").exists()
+    prepared = prepare_model(name)
+    assert Path(prepared.folder).parent == tmp_path / "home" / "onnx"
+    assert (prepared.made, prepare_model(name).made) == (True, False)
+    assert prepared.difference < 1e-5
+    assert prepared.size_bytes == sum(
+        file.stat().st_size for file in Path(prepared.folder).iterdir()
+    )
+    assert isinstance(load_encoder(name, "cpu"), OnnxEncoder)
+    assert isinstance(load_encoder(name, "cpu", runtime="torch"), TorchEncoder)
+    assert isinstance(load_encoder(name, "cpu", "float16"), TorchEncoder)
+    assert os.listdir(tmp_path / "home" / "onnx") == [Path(prepared.folder).name]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"runtime": "tensorrt"}, "unknown runtime 'tensorrt': use auto, onnx, torch"),
+        ({"runtime": "torch", "dtype": "int8"}, "int8 runs on ONNX Runtime alone"),
+        ({"runtime": "onnx", "dtype": "float16"}, "float32 or int8, not on 'auto' in 'float16'"),
+        ({"runtime": "onnx", "device": "cuda"}, "not on 'cuda'"),
+        ({"dtype": "int8", "device": "cuda:1"}, "not on 'cuda:1'"),
+        ({"dtype": "int3", "device": "cpu"}, "unknown dtype 'int3'"),
+    ],
+)
+def test_what_cannot_be_is_said(models: Path, options: dict[str, str], words: str) -> None:
+    with pytest.raises(EncoderError, match=words):
+        load_encoder(name_of(models, "open_clip"), **options)  # type: ignore[arg-type]
+
+
+def test_a_light_model_needs_no_preparation() -> None:
+    with pytest.raises(EncoderError, match="'mini' needs no preparation"):
+        prepare_model("mini")
+    with pytest.raises(EncoderError, match="float32 or int8, not in 'float16'"):
+        prepare_model("local-dir:nowhere", dtype="float16")
+
+
+def test_a_copy_of_the_model_elsewhere_has_the_same_export(
+    own_home: Path, models: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(models / "open_clip", tmp_path / "copy")
+    encoder = load_encoder(name_of(tmp_path, "copy"), "cpu")
+    assert isinstance(encoder, OnnxEncoder)
+    assert (encoder.folder, encoder.name) == (own_home, f"local-dir:{tmp_path.resolve() / 'copy'}")
+
+
+def test_other_files_have_another_export(own_home: Path, models: Path, tmp_path: Path) -> None:
+    shutil.copytree(models / "open_clip", tmp_path / "copy")
+    config = tmp_path / "copy" / "open_clip_config.json"
+    config.write_text(config.read_text() + " ")
+    assert isinstance(load_encoder(name_of(tmp_path, "copy"), "cpu"), TorchEncoder)
+
+
+def test_an_architecture_and_tag(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tiny architecture and tag are added to open_clip's own lists, its weights to a Hugging Face
+    cache; no network is asked.
+    """
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Tiny-8", tiny.OPEN_CLIP_CONFIG)
+    monkeypatch.setitem(
+        open_clip.pretrained._PRETRAINED,
+        "Tiny-8",
+        {"seed_5": {"hf_hub": "acme/tiny/", "quick_gelu": True}},
+    )
+    repo = tmp_path / "models--acme--tiny"
+    (repo / "snapshots" / "abc").mkdir(parents=True)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text("abc")
+    shutil.copy(models / "open_clip" / "open_clip_model.safetensors", repo / "snapshots" / "abc")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    made = load_encoder("open_clip:Tiny-8/seed-5", "cpu", runtime="onnx")
+    found = load_encoder("open_clip:Tiny-8/seed_5", "cpu")
+    assert isinstance(made, OnnxEncoder)
+    assert isinstance(found, OnnxEncoder)
+    assert found.folder == made.folder
+    assert found.name == made.name == "open_clip:Tiny-8/seed_5"
+    assert_close(
+        found.encode_texts(ODD_TEXTS),
+        load_encoder(made.name, "cpu", runtime="torch").encode_texts(ODD_TEXTS),
+    )
+    code = (
+        "import sys; from vitsearch.encoders import load_encoder; e = "
+        "load_encoder(sys.argv[1], 'cpu'); e.encode_texts(['a cat'])"
+    )
+    assert (
+        python(code + "; print(type(e).__name__, 'torch' in sys.modules)", made.name)
+        == "OnnxEncoder False"
+    )
+    (repo / "refs" / "main").write_text(
+        "newer"
+    )  # downloaded again: the export is of the state before
+    assert exports.expected_folder(made.name, "float32") is None
+
+
+# -- whole, damaged, or not to be written ----------------------------------------------------------
+
+
+def damage(file: Path, how: str) -> None:
+    content = bytearray(file.read_bytes())
+    if how == "gone":
+        file.unlink()
+        return
+    content[len(content) // 2] ^= 1
+    file.write_bytes(bytes(content) if how == "one bit" else content[: len(content) // 2])
+
+
+@pytest.mark.parametrize(
+    "name", ["image.onnx", "image.onnx.data", "text.onnx.data", "tokenizer.json", "export.json"]
+)
+@pytest.mark.parametrize("how", ["half", "one bit", "gone"])
+def test_a_damaged_export_is_not_used(own_home: Path, models: Path, name: str, how: str) -> None:
+    assert exports.read_facts(own_home) is not None
+    damage(own_home / name, how)
+    assert exports.read_facts(own_home) is None
+    assert isinstance(load_encoder(name_of(models, "open_clip"), "cpu"), TorchEncoder)
+
+
+def test_a_damaged_export_is_made_again(own_home: Path, models: Path) -> None:
+    damage(own_home / "text.onnx.data", "half")
+    encoder = load_encoder(name_of(models, "open_clip"), "cpu", export=True)
+    assert isinstance(encoder, OnnxEncoder)
+    assert exports.read_facts(own_home) is not None
+    assert os.listdir(own_home.parent) == [own_home.name]
+    assert_close(
+        encoder.encode_texts(ODD_TEXTS), in_torch(models, "open_clip").encode_texts(ODD_TEXTS)
+    )
+
+
+def test_a_home_that_cannot_be_written(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a file").write_text("")
+    monkeypatch.setenv("VITSEARCH_HOME", str(tmp_path / "a file"))
+    notes: list[str] = []
+    encoder = load_encoder(name_of(models, "open_clip"), "cpu", export=True, tell=notes.append)
+    assert isinstance(encoder, TorchEncoder)
+    assert len(notes) == 1
+    assert notes[0].startswith(f"no export can be written to {tmp_path / 'a file' / 'onnx'} (")
+    assert notes[0].endswith("set VITSEARCH_HOME to another folder (it runs on torch now)")
+    with pytest.raises(EncoderError, match="no export can be written"):
+        load_encoder(name_of(models, "open_clip"), "cpu", "int8")
+
+
+def test_a_model_that_cannot_be_exported_is_not_tried_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its image tower has a weight that is no number, which torch would let through as well: no
+    graph can give equal vectors.
+    """
+    from safetensors.torch import load_file, save_file
+
+    monkeypatch.setenv("VITSEARCH_HOME", str(tmp_path / "home"))
+    tiny.save_open_clip(tmp_path / "broken")
+    file = tmp_path / "broken" / "open_clip_model.safetensors"
+    save_file(
+        {
+            key: tensor * (float("nan") if key == "visual.proj" else 1)
+            for key, tensor in load_file(file).items()
+        },
+        file,
+    )
+    notes: list[str] = []
+    for _ in range(2):
+        encoder = load_encoder(name_of(tmp_path, "broken"), "cpu", export=True, tell=notes.append)
+        assert isinstance(encoder, TorchEncoder)
+    assert len(notes) == 2
+    assert notes[0] == notes[1]
+    (refusal,) = (tmp_path / "home" / "onnx").iterdir()
+    assert refusal.name.endswith("-refused.txt")
+    assert refusal.read_text() in notes[0]
+
+
+# -- a collection ----------------------------------------------------------------------------------
+
+
+def test_a_collection_opens_with_either_runtime(models: Path, tmp_path: Path) -> None:
+    for colour in ("red", "green", "blue"):
+        paint(tmp_path / "photos" / f"{colour}.png", colour)
+    index_folder(
+        tmp_path / "photos", encoder=name_of(models, "clip"), device="cpu", runtime="torch"
+    )
+    in_onnx(models, "clip")
+    with Collection.open(tmp_path / "photos", device="cpu") as found:
+        assert isinstance(found.encoder, OnnxEncoder)
+        hits = [(hit.path, round(hit.score, 4)) for hit in found.search("a cat")]
+    paint(tmp_path / "photos" / "yellow.png", "yellow")
+    report = index_folder(
+        tmp_path / "photos", device="cpu"
+    )  # the golden vectors of torch are held against ONNX Runtime's
+    assert (report.indexed, report.total) == (1, 4)
+    with Collection.open(tmp_path / "photos", encoder=in_torch(models, "clip")) as found:
+        again = [
+            (hit.path, round(hit.score, 4))
+            for hit in found.search("a cat")
+            if hit.path != "yellow.png"
+        ]
+    assert [path for path, _ in again] == [path for path, _ in hits]
+    assert_close([score for _, score in again], [score for _, score in hits], 1e-4)
+
+
+def test_index_exports_and_search_starts_without_torch(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VITSEARCH_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "photos"
+    for colour in ("red", "green"):
+        paint(folder / f"{colour}.png", colour)
+    index_folder(folder, encoder=name_of(models, "open_clip"), device="cpu")
+    assert len(list((tmp_path / "home" / "onnx").glob("*/export.json"))) == 1
+    code = """
+import sys
+from vitsearch import Collection
+with Collection.open(sys.argv[1], device="cpu") as found:
+    heavy = {"torch", "open_clip", "transformers"} & set(sys.modules)
+    print(len(found.search("a photo of a cat")), *found.encoder._sessions, *heavy)
+"""
+    assert python(code, str(folder)) == "2 text.onnx"
+
+
+def test_an_int8_collection_is_another_one(models: Path, tmp_path: Path) -> None:
+    small, full = in_onnx(models, "siglip", "int8"), in_onnx(models, "siglip")
+    paint(tmp_path / "photos" / "red.png", "red")
+    result = vitsearch(
+        "index",
+        tmp_path / "photos",
+        "--encoder",
+        name_of(models, "siglip"),
+        "--dtype",
+        "int8",
+        "--device",
+        "cpu",
+    )
+    assert result.returncode == 0, result.stderr
+    with Collection.open(tmp_path / "photos", device="cpu") as found:
+        assert found.settings.dtype == "int8"
+        assert found.settings.encoder_fingerprint == small.fingerprint != full.fingerprint
+        assert isinstance(found.encoder, OnnxEncoder)
+        assert [hit.path for hit in found.search("a cat")] == ["red.png"]
+
+
+def test_an_exported_model_is_explained_by_torch(models: Path) -> None:
+    one, other = (
+        explain(encoder, tiny.photos()[3])
+        for encoder in (in_torch(models, "clip"), in_onnx(models, "clip"))
+    )
+    np.testing.assert_array_equal(one.relevance, other.relevance)
+
+
+# -- the command line ------------------------------------------------------------------------------
+
+
+def test_prepare_model(cache_dir: Path, models: Path) -> None:
+    in_onnx(models, "open_clip", "int8")
+    result = vitsearch("prepare-model", name_of(models, "open_clip"), "--dtype", "int8", "--json")
+    assert result.returncode == 0, result.stderr
+    row = json.loads(result.stdout)
+    assert (row["name"], row["dtype"], row["made"]) == (name_of(models, "open_clip"), "int8", False)
+    assert Path(row["folder"]).parent == cache_dir / "onnx"
+    assert row["cosine"] >= 0.99
+    text = vitsearch(
+        "prepare-model", name_of(models, "open_clip"), "--dtype", "int8"
+    ).stdout.decode()
+    assert (
+        f"in int8: was there already, {row['size_bytes'] / 1e6:.1f} MB in {row['folder']}\n" in text
+    )
+    wrong = vitsearch("prepare-model", "mini")
+    assert (wrong.returncode, wrong.stdout) == (1, b"")
+    assert b"'mini' needs no preparation" in wrong.stderr

@@ -1,0 +1,137 @@
+from typing import Any
+
+import pytest
+from PIL import Image
+from PIL.TiffImagePlugin import IFDRational
+
+from helpers.odd_files import encoded, picture
+from vitsearch.photos import decode
+from vitsearch.types import PhotoInfo
+
+MAKE, MODEL, DATE = 0x010F, 0x0110, 0x0132
+EXIF, GPS = 0x8769, 0x8825
+ORIGINAL, DIGITIZED = 0x9003, 0x9004
+
+
+def info(
+    top: dict[int, Any],
+    *,
+    exif: dict[int, Any] | None = None,
+    gps: dict[int, Any] | None = None,
+    format_name: str = "JPEG",
+) -> PhotoInfo:
+    tags = Image.Exif()
+    tags.update(top)
+    tags.get_ifd(EXIF).update(exif or {})
+    tags.get_ifd(GPS).update(gps or {})
+    return decode(encoded(picture(1), format_name, exif=tags.tobytes()))[1]
+
+
+def position(
+    latitude: Any, longitude: Any, *, north: Any = "N", east: Any = "E"
+) -> tuple[float | None, float | None]:
+    facts = info({}, gps={1: north, 2: latitude, 3: east, 4: longitude})
+    return facts.latitude, facts.longitude
+
+
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP", "TIFF", "JPEG2000"])
+def test_everything_at_once(format_name: str) -> None:
+    facts = info(
+        {MAKE: "Canon", MODEL: "EOS 5D", DATE: "2020:01:01 00:00:00"},
+        exif={ORIGINAL: "2019:07:04 12:30:05"},
+        gps={1: "S", 2: (33.0, 51.0, 24.5), 3: "E", 4: (151.0, 12.0, 54.0)},
+        format_name=format_name,
+    )
+    if format_name == "JPEG2000":  # Pillow neither writes nor reads EXIF in it
+        assert facts == PhotoInfo(96, 64)
+    else:
+        assert facts == PhotoInfo(
+            96, 64, "2019-07-04T12:30:05", "Canon EOS 5D", -33.8568056, 151.215
+        )
+
+
+@pytest.mark.parametrize(
+    ("original", "digitized", "changed", "expected"),
+    [
+        (
+            "2019:07:04 12:30:05",
+            "2020:01:01 01:01:01",
+            "2021:01:01 01:01:01",
+            "2019-07-04T12:30:05",
+        ),
+        (None, "2020:01:01 01:01:01", "2021:01:01 01:01:01", "2020-01-01T01:01:01"),
+        ("0000:00:00 00:00:00", None, "2021:01:01 01:01:01", "2021-01-01T01:01:01"),
+        ("    :  :     :  :  ", "2019:02:30 00:00:00", None, None),
+        ("2019-07-04T12:30", None, None, "2019-07-04T12:30:00"),
+        ("2019:07:04 12:30:05\0junk", None, None, "2019-07-04T12:30:05"),
+        ("yesterday", None, None, None),
+        (None, None, None, None),
+    ],
+)
+def test_taken_at(
+    original: str | None, digitized: str | None, changed: str | None, expected: str | None
+) -> None:
+    exif = {
+        tag: text
+        for tag, text in ((ORIGINAL, original), (DIGITIZED, digitized))
+        if text is not None
+    }
+    assert info({DATE: changed} if changed else {}, exif=exif).taken_at == expected
+
+
+@pytest.mark.parametrize(
+    ("make", "model", "expected"),
+    [
+        ("Canon", "Canon EOS 5D", "Canon EOS 5D"),
+        ("NIKON CORPORATION", "NIKON D70", "NIKON D70"),
+        ("SONY", "ILCE-7M3", "SONY ILCE-7M3"),
+        ("  Apple\0\0", " iPhone\n12  mini ", "Apple iPhone 12 mini"),
+        ("Google", "", "Google"),
+        ("", "Pixel 7", "Pixel 7"),
+        ("", " ", None),
+    ],
+)
+def test_camera(make: str, model: str, expected: str | None) -> None:
+    assert info({MAKE: make, MODEL: model}).camera == expected
+
+
+def test_a_very_long_camera_name_is_cut() -> None:
+    assert info({MODEL: "x" * 5000}).camera == "x" * 100
+
+
+def test_position_in_each_quarter_of_the_world() -> None:
+    assert position((1.0, 30.0, 0.0), (2.0, 15.0, 36.0)) == (1.5, 2.26)
+    assert position((1.0, 30.0, 0.0), (2.0, 15.0, 36.0), north="S", east="W") == (-1.5, -2.26)
+    assert position((90.0, 0.0, 0.0), (180.0, 0.0, 0.0), east="W") == (90.0, -180.0)
+
+
+@pytest.mark.parametrize(
+    ("latitude", "longitude", "north"),
+    [
+        ((90.0, 0.0, 1.0), (0.0, 0.0, 0.0), "N"),
+        ((0.0, 0.0, 0.0), (181.0, 0.0, 0.0), "N"),
+        ((1.0, 2.0, 3.0), (1.0, 2.0, 3.0), "X"),
+        ((1.0, 2.0, 3.0), (1.0, 2.0, 3.0), ""),
+        ((IFDRational(0, 0), 0.0, 0.0), (1.0, 2.0, 3.0), "N"),
+        ((1.0, 2.0, 3.0, 4.0), (1.0, 2.0, 3.0), "N"),
+    ],
+)
+def test_a_broken_position_is_none(latitude: Any, longitude: Any, north: str) -> None:
+    assert position(latitude, longitude, north=north) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"",
+        b"Exif\0\0",
+        b"Exif\0\0II*\0\xff\xff\xff\x7f",
+        b"Exif\0\0MM\0*\0\0\0\x08\xff\xff",
+        b"Exif\0\0" + b"\xff" * 500,
+        b"nonsense",
+    ],
+)
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.filterwarnings("ignore")
+def test_broken_exif_never_fails_a_photo(format_name: str, block: bytes) -> None:
+    assert decode(encoded(picture(1), format_name, exif=block))[1] == PhotoInfo(96, 64)

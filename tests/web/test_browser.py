@@ -1,0 +1,516 @@
+"""The page in Chromium: what a person does, what axe finds, and how it looks."""
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+NEEDED = os.environ.get("VITSEARCH_NEEDS_BROWSER") == "1"
+CHROMIUM = shutil.which("chromium")
+if CHROMIUM is None and not NEEDED:
+    pytest.skip("there is no Chromium on the path (apt install chromium)", allow_module_level=True)
+if not NEEDED:
+    for library in ("fastapi", "playwright", "axe_playwright_python", "skimage", "sklearn"):
+        pytest.importorskip(library)
+
+from axe_playwright_python.sync_playwright import Axe  # noqa: E402
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright  # noqa: E402
+
+from helpers.web_site import make_collection, serving  # noqa: E402
+from vitsearch import Collection  # noqa: E402
+from vitsearch.web.settings import ServeSettings  # noqa: E402
+
+# is this machine, for the browser alone: a name over plain HTTP, as in a house's own network
+NAME = "photos.example"
+OPTIONS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    f"--host-resolver-rules=MAP {NAME} 127.0.0.1",
+]
+TOKEN = "a long enough secret"
+SECONDS = 30  # that anything may take on a busy machine
+WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 360, "height": 740}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_collection(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture(scope="module")
+def ids(photos: Path) -> dict[str, int]:
+    with Collection.open(photos) as found:
+        return {photo.path: photo.photo_id for photo in found.photos()}
+
+
+@pytest.fixture(scope="module")
+def site(photos: Path) -> Iterator[str]:
+    with serving(photos) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=1000 * SECONDS)
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=OPTIONS)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = os.environ.get("VITSEARCH_SCREENSHOTS")
+    found = Path(folder) if folder else tmp_path_factory.mktemp("screenshots")
+    found.mkdir(parents=True, exist_ok=True)
+    return found
+
+
+def opened(browser: Browser, site: str, **options: Any) -> BrowserContext:
+    context = browser.new_context(base_url=site, viewport=options.pop("viewport", WIDE), **options)
+    context.set_default_timeout(1000 * SECONDS)
+    return context
+
+
+@pytest.fixture
+def page(browser: Browser, site: str) -> Iterator[Page]:
+    """A page whose scripts must not fail and that asks nobody but the server."""
+    with opened(browser, site) as context:
+        tab = context.new_page()
+        faults: list[str] = []
+        tab.on("pageerror", lambda error: faults.append(str(error)))
+        tab.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
+        tab.on(
+            "request",
+            lambda request: (
+                None
+                if request.url.startswith((site, "data:", "blob:"))
+                else faults.append(request.url)
+            ),
+        )
+        yield tab
+        assert faults == []
+
+
+def names(page: Page) -> list[str]:
+    """Return the alt texts of the photos that are shown, up to the label."""
+    return [
+        text.split(",")[0]
+        for text in page.locator(".tile img").evaluate_all("all => all.map(one => one.alt)")
+    ]
+
+
+def tile(page: Page, number: int) -> int:
+    """Return the id of a photo that is shown."""
+    return int(page.locator(".tile .tick input").nth(number).input_value())
+
+
+def ask(page: Page, words: str) -> None:
+    page.get_by_role("searchbox", name="Search your photos").fill(words)
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+
+
+# -- what a person does ----------------------------------------------------------------------------
+
+
+def test_search_by_words(page: Page) -> None:
+    page.goto("/")
+    expect(page.get_by_role("status").first).to_contain_text("72 photos, the last indexed first")
+    ask(page, "a cat")
+    assert names(page)[0] in ("chelsea.png", "cat.png")
+    assert {"chelsea.png", "cat.png"} <= set(names(page)[:8])
+    ask(page, "a rocket launch - clouds")
+    assert "rocket.jpg" in names(page)[:4]
+    assert page.locator(".chip").all_inner_texts() == ["+ 1\na rocket launch", "− 1\nclouds"]
+
+
+def test_a_query_that_cannot_be_read_says_why_and_stays_to_be_put_right(
+    page: Page, site: str
+) -> None:
+    answer = page.request.get("/?q=a+cat+%2B", headers={"Accept": "text/html"})
+    assert answer.status == 400
+    page.set_content(answer.text())
+    expect(page.get_by_role("alert")).to_contain_text("a term of the query 'a cat +' is empty")
+    expect(page.locator("#q")).to_have_value("a cat +")
+
+
+def test_search_by_a_chosen_a_dropped_and_a_pasted_photo(
+    page: Page, photos: Path, tmp_path: Path
+) -> None:
+    with Image.open(photos / "samples" / "coffee.png") as coffee:
+        coffee.crop((60, 40, 560, 380)).save(tmp_path / "cup.jpg", quality=80)
+    page.goto("/")
+    page.locator("[data-bring]").set_input_files(tmp_path / "cup.jpg")
+    page.wait_for_url(re.compile(r"[?&]u[0-9a-f]{32}=1"))
+    assert names(page)[0] == "coffee.png"
+    expect(page.locator(".chip img")).to_have_count(1)
+    brought = page.url
+    data = list((tmp_path / "cup.jpg").read_bytes())
+    for event in ("drop", "paste"):
+        page.goto("/labels")
+        page.evaluate(
+            """([event, data]) => {
+                const carrier = new DataTransfer();
+                const bytes = new Uint8Array(data), way = { bubbles: true, cancelable: true };
+                carrier.items.add(new File([bytes], "cup.jpg", { type: "image/jpeg" }));
+                const made = event === "drop"
+                    ? new DragEvent("drop", { dataTransfer: carrier, ...way })
+                    : new ClipboardEvent("paste", { clipboardData: carrier, ...way });
+                document.body.dispatchEvent(made);
+            }""",
+            [event, data],
+        )
+        page.wait_for_url(brought)
+
+
+def test_a_file_that_is_no_photo_is_refused_with_the_reason(
+    browser: Browser, site: str, tmp_path: Path
+) -> None:
+    (tmp_path / "page.jpg").write_text("<script>alert(1)</script>")
+    with opened(browser, site) as context:
+        page = context.new_page()
+        page.goto("/")
+        page.locator("[data-bring]").set_input_files(tmp_path / "page.jpg")
+        expect(page.get_by_role("main")).to_contain_text("not a photo")
+
+
+def test_refine_with_what_is_right_and_what_is_not(page: Page) -> None:
+    page.goto("/?q=a+photo")
+    first, second = tile(page, 0), tile(page, 1)
+    page.locator(".tile").nth(0).hover()
+    page.get_by_role("link", name="More like").first.click()
+    page.wait_for_url(re.compile(rf"w{first}=0\.5"))
+    page.goto(f"{page.url}&w{second}=-0.5")
+    shown = [page.locator(f"#w{one}").input_value() for one in (first, second)]
+    assert shown == ["0.5", "-0.5"]
+    assert not {first, second} & {tile(page, number) for number in range(20)}
+    before = names(page)
+    page.locator(f"#w{first}").fill("2")
+    page.get_by_role("button", name="Apply the weights").click()
+    page.wait_for_url(re.compile(rf"w{first}=2"))
+    assert names(page) != before
+    page.get_by_role("link", name=re.compile("Leave out")).first.click()
+    expect(page.locator(f"#w{first}")).to_have_count(0)
+
+
+def test_ticked_photos_refine_together_and_are_taken_along(page: Page, ids: dict[str, int]) -> None:
+    page.goto("/?q=a+cat")
+    expect(page.locator("[data-selecting]")).to_be_hidden()
+    chosen = [ids["samples/chelsea.png"], ids["copies/cat.png"]]
+    for one in chosen:
+        page.locator(f".tick input[value='{one}']").check(force=True)
+    expect(page.locator("[data-chosen]")).to_have_text("2 ticked")
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Paths").click()
+    assert sorted(Path(saved.value.path()).read_text().split("\n")) == [
+        "",
+        "copies/cat.png",
+        "samples/chelsea.png",
+    ]
+    page.get_by_role("button", name="More like these").click()
+    page.wait_for_url(re.compile(r"w\d+=0\.25"))
+    assert not {"chelsea.png", "cat.png"} & set(names(page))
+
+
+def test_filters(page: Page, ids: dict[str, int]) -> None:
+    page.goto("/?q=a+building")
+    page.locator(".filters summary").click()
+    page.locator("select[name=camera]").select_option("Canon EOS 5D")
+    page.get_by_label("Taken from").fill("2019-07-01")
+    page.get_by_role("button", name="Filter", exact=True).click()
+    page.wait_for_url(
+        lambda url: url.endswith("/?q=a+building&after=2019-07-01&camera=Canon+EOS+5D")
+    )
+    assert names(page) == ["temple.jpg"]
+    page.goto("/?under=copies")
+    assert sorted(names(page)) == ["cat.png", "small flower.jpg"]
+    page.goto("/?label=cat&where=path+like+'samples/%25'")
+    assert "chelsea.png" in names(page)
+    page.locator(".filters summary").click()
+    page.get_by_role("link", name="Remove all filters").click()
+    expect(page.get_by_role("status").first).to_contain_text("72 photos")
+
+
+def test_the_page_of_a_photo(page: Page, ids: dict[str, int]) -> None:
+    page.goto(f"/photos/{ids['china/temple.jpg']}?q=a+temple")
+    facts = dict(
+        zip(
+            page.locator(".facts dt").all_inner_texts(),
+            page.locator(".facts dd").all_inner_texts(),
+            strict=True,
+        )
+    )
+    assert facts["Path"] == "china/temple.jpg"
+    assert facts["Taken"] == "14 July 2019, 18:30"
+    assert facts["Camera"] == "Canon EOS 5D"
+    assert facts["MilvusUri"] == "39.99167, 116.27083"
+    assert facts["Label"].startswith("temple (")
+    own, taught = page.locator(".card").all()
+    assert own.locator(".what").first.inner_text() == "temple"
+    assert taught.locator(".what").count() == 5
+    own.get_by_label("Labels, with commas between").fill("a palace, a cat")
+    own.get_by_role("button", name="Label").click()
+    expect(page.locator(".card .what").first).to_have_text("a palace")
+    assert names(page)[0] == "china.jpg"  # among the photos like it
+
+
+def test_what_speaks_for_the_words(page: Page, ids: dict[str, int]) -> None:
+    pytest.importorskip("torch")
+    page.goto(f"/photos/{ids['samples/chelsea.png']}?q=a+cat")
+    page.get_by_role("link", name="Show what speaks for “a cat”").click()
+    picture = page.locator(".why img")
+    expect(picture).to_be_visible()
+    until(page, "document.querySelector('.why img').naturalWidth > 400")
+    assert (
+        picture.get_attribute("alt")
+        == "chelsea.png under a heat map: bright where it speaks for “a cat”"
+    )
+
+
+def test_labels(page: Page) -> None:
+    page.goto("/labels")
+    expect(page.get_by_role("heading", name="The stored labels")).to_be_visible()
+    page.locator("#labels").fill("cat, coffee\nrocket, something else entirely")
+    page.get_by_role("button", name="Label the photos").click()
+    expect(page.get_by_role("heading", name="72 photos in 4 labels")).to_be_visible()
+    counts = [int(text) for text in page.locator(".spread .share").all_inner_texts()]
+    assert sum(counts) == 72
+    page.locator(".spread a", has_text="coffee").click()
+    page.wait_for_url(re.compile("class=coffee"))
+    assert "coffee.png" in names(page)
+    assert len(names(page)) == counts[1]
+
+
+def test_duplicates_and_what_is_not_indexed(page: Page) -> None:
+    page.goto("/duplicates")
+    assert sorted(names(page)) == ["cat.png", "chelsea.png"]
+    page.get_by_role("button", name="Tick all but the first").click()
+    expect(page.locator("[data-chosen]")).to_have_text("1 ticked")
+    page.get_by_role("link", name="The same view").click()
+    assert {"flower.jpg", "small flower.jpg", "china.jpg", "temple.jpg"} <= set(names(page))
+    page.get_by_role("link", name="Not indexed").click()
+    assert page.locator(".rows .path").all_inner_texts() == ["broken.jpg"]
+
+
+def test_the_map_is_moved_and_opens_photos(page: Page) -> None:
+    page.goto("/map")
+    page.locator("canvas[data-ready]").wait_for()
+    expect(page.locator("[data-told]")).to_have_text("72 of 72 photos in view")
+    for _ in range(3):
+        page.get_by_role("button", name="Zoom in").click()
+    expect(page.locator("[data-told]")).not_to_have_text("72 of 72 photos in view")
+    page.locator("canvas").focus()
+    page.keyboard.press("0")
+    expect(page.locator("[data-told]")).to_have_text("72 of 72 photos in view")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(r"/photos/\d+$"))
+    page.goto("/map/list")
+    assert page.locator(".group").count() >= 2
+
+
+def test_endless_scroll_shows_each_photo_once_in_one_order(page: Page, ids: dict[str, int]) -> None:
+    page.goto("/?q=a+cat")
+    expect(page.locator(".tile")).to_have_count(60)
+    page.mouse.wheel(0, 100_000)
+    expect(page.locator(".tile")).to_have_count(72)
+    expect(page.locator(".pages")).to_have_count(0)
+    order = [tile(page, number) for number in range(72)]
+    assert sorted(order) == sorted(ids.values())
+    page.goto("/?q=a+cat&page=2")
+    assert [tile(page, number) for number in range(12)] == order[60:]
+
+
+def test_keyboard(page: Page) -> None:
+    page.goto("/")
+    page.keyboard.press("/")
+    expect(page.locator("#q")).to_be_focused()
+    page.keyboard.type("a cat")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("q=a"))
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    expect(page.locator(".tile .shot").nth(1)).to_be_focused()
+    page.keyboard.press("x")
+    expect(page.locator(".tile .tick input").nth(1)).to_be_checked()
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate("document.activeElement.closest('.tile').offsetTop") > page.locator(
+        ".tile"
+    ).nth(1).evaluate("one => one.offsetTop")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Escape")
+    expect(page.locator(".tile .tick input:checked")).to_have_count(0)
+    page.locator(".tile .shot").nth(1).focus()
+    page.keyboard.press("k")
+    href, after = (
+        page.locator(".tile .shot").nth(number).get_attribute("href") for number in (0, 1)
+    )
+    page.keyboard.press("Enter")
+    page.wait_for_url(lambda url: url.endswith(str(href)))
+    page.keyboard.press("j")
+    page.wait_for_url(lambda url: url.endswith(str(after)))
+    page.keyboard.press("Escape")
+    page.wait_for_url(re.compile(r"/\?q=a"))
+
+
+def test_tab_order_and_the_skip_link(page: Page) -> None:
+    page.goto("/")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.locator("#q")).to_be_focused()
+
+
+def test_colours_follow_the_system_and_the_switch(browser: Browser, site: str) -> None:
+    ground = "getComputedStyle(document.documentElement).backgroundColor"
+    with opened(browser, site, color_scheme="dark") as context:
+        page = context.new_page()
+        page.goto("/")
+        assert page.evaluate(ground) == "rgb(20, 21, 22)"
+        page.get_by_role("button", name="Dark colours").click()
+        assert page.evaluate(ground) == "rgb(250, 249, 247)"
+        page.goto("/labels")
+        assert page.evaluate(ground) == "rgb(250, 249, 247)"
+
+
+def test_without_javascript(browser: Browser, site: str, ids: dict[str, int], photos: Path) -> None:
+    with opened(browser, site, java_script_enabled=False) as context:
+        page = context.new_page()
+        page.goto("/")
+        ask(page, "a cat")
+        first = page.locator(".tile .shot img").first.get_attribute("alt") or ""
+        assert first.startswith(("chelsea.png", "cat.png"))
+        page.get_by_role("link", name="Next page").click()
+        expect(page.locator(".tile")).to_have_count(12)
+        page.get_by_role("link", name="Previous page").click()
+        page.locator(f".tick input[value='{ids['samples/chelsea.png']}']").check(force=True)
+        page.get_by_role("button", name="Less like these").click()
+        page.wait_for_url(re.compile(r"w\d+=-0\.5"))
+        expect(page.locator(".chip img")).to_have_count(1)
+        page.locator("[data-bring]").set_input_files(photos / "samples" / "coffee.png")
+        page.get_by_role("button", name="Search with the chosen photo").click()
+        page.wait_for_url(re.compile(r"u[0-9a-f]{32}="))
+        page.goto("/map")
+        page.get_by_role("link", name="The list of its regions").click()
+        assert page.locator(".group .tile").count() > 4
+        page.locator(".tile .shot").first.click()
+        page.wait_for_url(re.compile(r"/photos/\d+"))
+
+
+def test_another_machine_over_plain_http_asks_for_the_token_and_shows_no_exif(
+    browser: Browser, photos: Path, ids: dict[str, int], tmp_path: Path
+) -> None:
+    settings = ServeSettings(host="0.0.0.0", token=TOKEN, hosts=(NAME,))
+    with (
+        serving(photos, settings) as address,
+        opened(browser, address.replace("localhost", NAME)) as context,
+    ):
+        page = context.new_page()
+        page.goto("/")
+        page.get_by_label("This server asks for its token").fill(TOKEN)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("searchbox")).to_be_visible()
+        assert TOKEN not in page.url
+        page.goto(f"/photos/{ids['china/temple.jpg']}")
+        assert page.locator(".facts dt").all_inner_texts() == ["Path", "Size", "Label"]
+        page.goto("/?camera=Canon+EOS+5D")
+        expect(page.get_by_role("alert")).to_contain_text("not shown here")
+        page.goto("/")
+        page.locator("[data-bring]").set_input_files(photos / "samples" / "coffee.png")
+        page.wait_for_url(re.compile(r"u[0-9a-f]{32}="))  # the server takes its own form
+
+
+# -- how it looks ----------------------------------------------------------------------------------
+
+
+def views(ids: dict[str, int]) -> dict[str, str]:
+    """Return the address of every view by the name of its picture."""
+    cat, rocket = ids["samples/chelsea.png"], ids["samples/rocket.jpg"]
+    return {
+        "photos": "/",
+        "search": "/?q=a+cat",
+        "refined": f"/?q=an+animal+-+people&w{cat}=0.5&w{rocket}=-0.5",
+        "filters": "/?q=a+flower&under=samples&where=width+%3E+nonsense",
+        "photo": f"/photos/{cat}?q=a+cat",
+        "labels": "/labels",
+        "label": "/labels?labels=cat,flower,rocket,temple,coffee&class=flower",
+        "duplicates": "/duplicates?kind=alike",
+        "failures": "/failures",
+        "map": "/map",
+        "map-list": "/map/list",
+        "help": "/help",
+        "missing": "/photos/999999",
+    }
+
+
+def until(page: Page, script: str) -> None:
+    """Wait until a script says so; asked from outside, for the page's policy lets nothing that
+    waits inside be evaluated.
+    """
+    end = time.monotonic() + SECONDS
+    while not page.evaluate(script):
+        assert time.monotonic() < end, script
+        page.wait_for_timeout(30)
+
+
+def settled(page: Page, address: str) -> None:
+    """Open a view and wait until every photo in sight is there."""
+    page.goto(address)
+    if address == "/map":
+        page.locator("canvas[data-ready]").wait_for()
+        page.wait_for_load_state("networkidle")
+    until(
+        page,
+        (
+            "[...document.images].every(one => one.complete || one.getBoundingClientRect().top > "
+            "innerHeight)"
+        ),
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_view_has_a_serious_fault_of_accessibility(
+    browser: Browser, site: str, ids: dict[str, int], pictures: Path, scheme: Any
+) -> None:
+    faults: list[str] = []
+    with opened(browser, site, color_scheme=scheme) as context:
+        page = context.new_page()
+        for name, address in views(ids).items():
+            settled(page, address)
+            page.screenshot(path=pictures / f"{name}-{scheme}.png")
+            for fault in Axe().run(page).response["violations"]:
+                if fault["impact"] in ("serious", "critical"):
+                    faults += [
+                        f"{name}: {fault['id']}: {node['html'][:200]}" for node in fault["nodes"]
+                    ]
+    assert faults == []
+
+
+def test_every_view_fits_a_phone(
+    browser: Browser, site: str, ids: dict[str, int], pictures: Path
+) -> None:
+    wide: dict[str, Any] = {}
+    with opened(
+        browser, site, viewport=PHONE, has_touch=True, is_mobile=True, device_scale_factor=2
+    ) as context:
+        page = context.new_page()
+        for name, address in views(ids).items():
+            settled(page, address)
+            page.screenshot(path=pictures / f"{name}-phone.png")
+            width = page.evaluate("document.documentElement.scrollWidth")
+            if width > PHONE["width"]:
+                wide[name] = width
+    assert wide == {}

@@ -1,0 +1,498 @@
+"""The pages as the server draws them: searches in addresses, what is refused, what names may hold,
+and what may be taken along.
+"""
+
+import io
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers.photos import paint, shade
+
+pytest.importorskip("fastapi")
+
+from fastapi.testclient import TestClient
+
+from vitsearch import Collection, Term, index_folder
+from vitsearch.arrays import unit_rows
+from vitsearch.collection.map import FILE, current_atlas, lay_out, read_atlas
+from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.errors import QueryError
+from vitsearch.web.app import make_app
+from vitsearch.web.pages.download import cell
+from vitsearch.web.pages.tiles import clean, fitted, size_text
+from vitsearch.web.pages.url import (
+    FIELDS,
+    Filters,
+    PageQuery,
+    PickedPhoto,
+    UploadedRef,
+    asked,
+    label_lines,
+    page_number,
+    selection,
+)
+from vitsearch.web.service import PhotoService
+from vitsearch.web.settings import ServeSettings
+
+PAGE = {"accept": "text/html"}
+HOSTILE = '"><img src=x onerror=alert(1)>.png'
+Open = Callable[..., TestClient]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """70 photos in two folders, one twice, one with a name that is markup, one with a name that is
+    no UTF-8, and a broken one.
+    """
+    root = tmp_path / "photos"
+    for number in range(66):
+        paint(root / ("a/b" if number % 2 else "c") / f"p{number:02}.png", shade(number))
+    paint(root / "red.png", "red")
+    (root / "twin.png").write_bytes((root / "red.png").read_bytes())
+    paint(root / HOSTILE, "blue")
+    paint(root / "caf\udce9.png", "green")
+    (root / "bad.jpg").write_bytes(b"\xff\xd8\xff no photo")
+    index_folder(root, encoder=ColourEncoder())
+    return root
+
+
+@pytest.fixture
+def visit(folder: Path) -> Iterator[Open]:
+    """Opens a client of the folder's pages: one of this machine, or a remote one."""
+    clients: list[TestClient] = []
+
+    def open_client(*, remote: bool = False, **settings: Any) -> TestClient:
+        chosen = ServeSettings(**settings)
+        service = PhotoService.open(folder, encoder=ColourEncoder(), settings=chosen)
+        client = TestClient(
+            make_app(service, chosen),
+            base_url="http://localhost",
+            headers=PAGE,
+            client=("192.0.2.7" if remote else "127.0.0.1", 5000),
+            follow_redirects=False,
+        )
+        client.__enter__()
+        clients.append(client)
+        return client
+
+    yield open_client
+    for client in clients:
+        client.__exit__(None, None, None)
+
+
+def photo_ids(folder: Path) -> dict[str, int]:
+    with Collection.open(folder, encoder=ColourEncoder()) as found:
+        return {photo.path: photo.photo_id for photo in found.photos()}
+
+
+def shown(text: str) -> list[int]:
+    """Return the ids of the photos of a page, in order."""
+    return [int(part.partition('"')[0]) for part in text.split('name="id" value="')[1:]]
+
+
+# -- addresses -------------------------------------------------------------------------------------
+
+
+def test_an_address_is_read() -> None:
+    key = "0123456789abcdef" * 2
+    given_ = [
+        ("q", " red "),
+        ("w7", "-0.5"),
+        ("w3", "2"),
+        (f"u{key}", "1"),
+        ("w9", "0"),
+        ("w8", ""),
+        ("label", "cat"),
+        ("page", "3"),
+        ("x", "1"),
+    ]
+    assert asked(given_) == PageQuery(
+        "red",
+        (PickedPhoto(7, -0.5), PickedPhoto(3, 2.0)),
+        (UploadedRef(key, 1.0),),
+        Filters(label="cat"),
+        3,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("w1", "much", "a weight is a number, not 'much'"),
+        ("w1", "nan", "a weight is a number from -10 to 10, not nan"),
+        ("w1", "1e400", "a weight is a number from -10 to 10, not 1e400"),
+        ("w9999999999999999999", "1", "a photo is named by its number"),
+        ("page", "0", "a page is a number from 1 on"),
+        ("page", "-1", "a page is a number from 1 on"),
+        ("page", "9999999", "a page is a number from 1 on"),
+        ("q", "x" * 2001, "the search has 2,001 characters, more than 2,000: make it shorter"),
+    ],
+)
+def test_an_address_that_makes_no_sense(name: str, value: str, reason: str) -> None:
+    with pytest.raises(QueryError) as raised:
+        asked([(name, value)])
+    assert str(raised.value) == reason
+
+
+texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=20).map(str.strip)
+weights = st.integers(-100_000, 100_000).filter(bool).map(lambda number: number / 10_000)
+searches = st.builds(
+    PageQuery,
+    texts,
+    st.dictionaries(st.integers(0, 2**63 - 1), weights, max_size=5).map(
+        lambda found: tuple(PickedPhoto(*item) for item in found.items())
+    ),
+    st.dictionaries(st.text("0123456789abcdef", min_size=32, max_size=32), weights, max_size=2).map(
+        lambda found: tuple(UploadedRef(*item) for item in found.items())
+    ),
+    st.builds(Filters, **{name: texts for name in FIELDS}),
+    st.integers(1, 999_999),
+)
+
+
+@given(searches)
+def test_every_search_comes_back_from_its_address(search: PageQuery) -> None:
+    assert asked(search.pairs(page=True)) == search
+
+
+def test_a_search_is_refined() -> None:
+    search = asked([("q", "red"), ("page", "4")])
+    assert search.like(5).address() == "/?q=red&w5=0.5"
+    assert search.like(5).unlike(5).address() == "/?q=red&w5=-0.5"
+    assert search.like(5).unlike(6).without("w5").address() == "/?q=red&w6=-0.5"
+    assert PageQuery().like(5).address("/x") == "/x?w5=1"
+
+
+def test_filters_join() -> None:
+    filters = Filters(
+        after="2019", under="a", camera="it's", label="(none)", where="width > 1 or width < 1"
+    )
+    assert str(filters.tree()) == str(
+        __import__("vitsearch.filters", fromlist=["filter_all"]).filter_all(
+            "(width > 1 or width < 1) and camera = 'it''s' and label is null",
+            after="2019",
+            under="a",
+        )
+    )
+    with pytest.raises(QueryError, match="nope"):
+        Filters(where="nope = 1").tree()
+    with pytest.raises(QueryError):
+        Filters(where="width > 1) or (width < 9").tree()
+
+
+def test_lists_are_limited() -> None:
+    assert label_lines("cat, dog\n\n bird = a | b ,") == ["cat", "dog", "bird = a | b"]
+    assert selection(["3", "1", "3"]) == [3, 1]
+    assert page_number("") == 1
+    for wrong in ([], ["x"], ["-1"], ["1"] * 1001):
+        with pytest.raises(QueryError):
+            selection(wrong)
+    with pytest.raises(QueryError, match="up to 500 labels, not 501"):
+        label_lines(",".join(map(str, range(501))))
+
+
+# -- pages -----------------------------------------------------------------------------------------
+
+
+def test_every_photo_is_on_one_page_of_the_results(visit: Open, folder: Path) -> None:
+    client = visit()
+    for search in ("/?", "/?q=red&"):
+        pages = [shown(client.get(f"{search}page={number}").text) for number in (1, 2, 3)]
+        assert list(map(len, pages)) == [60, 10, 0]
+        assert sorted(pages[0] + pages[1]) == sorted(photo_ids(folder).values())
+
+
+def test_results_are_those_of_the_collection(visit: Open, folder: Path) -> None:
+    ids = photo_ids(folder)
+    with Collection.open(folder, encoder=ColourEncoder()) as found:
+        plain = [hit.photo_id for hit in found.search("blue", 60)]
+        mixed = [
+            hit.photo_id for hit in found.search([Term("blue"), Term(folder / "red.png", 2.0)], 60)
+        ]
+    client = visit()
+    assert shown(client.get("/?q=blue").text) == plain
+    assert shown(client.get(f"/?q=blue&w{ids['red.png']}=2").text) == mixed
+    alike = shown(client.get(f"/?w{ids['red.png']}=1").text)
+    assert ids["twin.png"] in alike[:2]  # one of the shades is the same red
+    assert ids["red.png"] not in alike
+
+
+def test_what_is_wrong_is_said_on_the_page(visit: Open, folder: Path) -> None:
+    client = visit()
+    for address, status, words in (
+        ("/?q=./red.png", 400, "a query here names no file"),
+        ("/?q=~root/x", 400, "a query here names no file"),
+        ("/?q=red+%2B", 400, "is empty"),
+        ("/?q=red&where=size", 400, "a comparison after size"),
+        ("/?q=red&under=..", 400, "under is a folder"),
+        ("/?q=red&w1=x", 400, "a weight is a number"),
+        ("/?w77777=1", 400, "there is no photo 77777"),
+        (f"/?u{'0' * 32}=1", 400, "forgotten"),
+        ("/?page=99999", 400, "the offset is from 0"),
+        ("/labels?labels=a,a", 400, "given twice"),
+        ("/labels?labels=a", 400, "one label alone"),
+        ("/labels?page=x", 400, "a page is a number"),
+        ("/photos/77777", 404, "there is no photo 77777"),
+        ("/photos/x", 400, "integer"),
+        (f"/brought/{'0' * 32}", 404, "forgotten"),
+        ("/refine?q=red", 400, "nothing is selected"),
+        ("/nowhere", 404, "Not there"),
+    ):
+        answer = client.get(address)
+        assert (answer.status_code, words in answer.text, "<header" in answer.text) == (
+            status,
+            True,
+            True,
+        ), (address, answer.text[-900:])
+
+
+def test_names_are_text_on_every_page(visit: Open, folder: Path) -> None:
+    client = visit()
+    (folder / ".vitsearch" / "x").mkdir()
+    ids = photo_ids(folder)
+    for address in (
+        "/",
+        "/?q=blue",
+        f"/photos/{ids[HOSTILE]}",
+        "/map/list",
+        "/labels?labels=red,blue&class=blue",
+        "/?q=<img+src=y>",
+    ):
+        text = client.get(address).text
+        assert "<img src=x" not in text, address
+        assert "<img src=y" not in text, address
+    assert "caf\ufffd.png" in client.get(f"/photos/{ids['caf' + chr(0xDCE9) + '.png']}").text
+
+
+def test_no_page_has_script_or_style_in_it(visit: Open, folder: Path) -> None:
+    client = visit()
+    for address in (
+        "/",
+        "/?q=red&w1=1",
+        "/photos/1",
+        "/labels?labels=red,blue&class=red",
+        "/duplicates",
+        "/failures",
+        "/map",
+        "/map/list",
+        "/help",
+    ):
+        text = client.get(address).text
+        assert " style=" not in text, address
+        assert "<style" not in text, address
+        assert "<script>" not in text, address
+        assert "http://" not in text.replace("http://www.w3.org/2000/svg", ""), address
+        assert "https://" not in text, address
+
+
+def test_a_photo_is_brought_and_refines(visit: Open, folder: Path, tmp_path: Path) -> None:
+    client = visit()
+    data = paint(tmp_path / "brought.png", "red", size=(40, 30)).read_bytes()
+    answer = client.post("/photo", files={"photo": ("x.png", data)}, data={"under": "c", "w3": "1"})
+    assert answer.status_code == 303
+    assert answer.headers["location"].startswith("/?w3=1&u")
+    assert answer.headers["location"].endswith("=1&under=c")
+    key = answer.headers["location"].partition("&u")[2].partition("=")[0]
+    assert client.get(f"/brought/{key}").headers["content-type"] == "image/webp"
+    ids = photo_ids(folder)
+    assert {ids["red.png"], ids["twin.png"]} <= set(shown(client.get(f"/?u{key}=1").text)[:3])
+    assert client.post("/photo", files={"photo": ("x.png", b"<svg/>")}).status_code == 400
+    assert client.post("/photo", data={"photo": "words"}).status_code == 400
+    assert client.post("/photo", files={"photo": ("x.png", b"")}).status_code == 400
+
+
+def test_another_site_brings_and_takes_nothing(visit: Open) -> None:
+    client = visit()
+    for address, form in (
+        ("/photo", {"files": {"photo": ("x.png", b"x")}}),
+        ("/export", {"data": {"id": "1", "as": "zip"}}),
+    ):
+        assert (
+            client.post(address, headers={"origin": "http://elsewhere.example"}, **form).status_code
+            == 403
+        )
+        assert (
+            client.post(address, headers={"sec-fetch-site": "cross-site"}, **form).status_code
+            == 403
+        )
+
+
+def test_a_selection_is_taken_along(visit: Open, folder: Path) -> None:
+    client, ids = visit(), photo_ids(folder)
+    odd = "caf\udce9.png"
+    form = {"id": [str(ids[name]) for name in ("red.png", "twin.png", odd)]}
+    paths = client.post("/export", data=form | {"as": "paths"})
+    assert paths.content == b"red.png\ntwin.png\ncaf\xe9.png\n"
+    assert paths.headers["content-disposition"] == 'attachment; filename="photos.txt"'
+    rows = client.post("/export", data=form | {"as": "csv"}).content.split(b"\r\n")
+    assert (
+        rows[0]
+        == b"id,path,width,height,bytes,label,label_score,taken_at,camera,latitude,longitude"
+    )
+    assert rows[1].startswith(f"{ids['red.png']},red.png,24,16,".encode())
+    (folder / "twin.png").unlink()
+    with zipfile.ZipFile(
+        io.BytesIO(client.post("/export", data=form | {"as": "zip"}).content)
+    ) as saved:
+        assert saved.testzip() is None
+        assert saved.namelist() == ["red.png", "caf_xe9.png", "missing.txt"]
+        assert saved.read("red.png") == (folder / "red.png").read_bytes()
+        assert saved.read("missing.txt") == b"twin.png\n"
+    assert client.post("/export", data=form | {"as": "exe"}).status_code == 400
+    assert client.post("/export", data={"as": "zip"}).status_code == 400
+
+
+def test_a_zip_has_a_limit(visit: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vitsearch.web.pages.download.MAX_BYTES", 100)
+    answer = visit().post("/export", data={"id": ["1", "2", "3"], "as": "zip"})
+    assert answer.status_code == 400
+    assert "a ZIP holds up to 100 bytes" in answer.text
+
+
+def test_remote_users_see_no_exif(visit: Open, folder: Path) -> None:
+    ids = photo_ids(folder)
+    secret = {"host": "192.0.2.1", "token": "a secret token"}
+    headers = {"authorization": "Bearer a secret token", "host": "192.0.2.1"}
+    for show, status in ((False, 403), (True, 200)):
+        client = visit(remote=True, show_exif=show, **secret)
+        client.headers.update(headers)
+        assert client.get("/?after=2019").status_code == status
+        assert client.get("/?where=latitude+>+0").status_code == status
+        assert client.get("/?where=width+>+0").status_code == 200
+        form = {"id": [str(ids["red.png"])]}
+        assert (b"latitude" in client.post("/export", data=form | {"as": "csv"}).content) == show
+        with zipfile.ZipFile(
+            io.BytesIO(client.post("/export", data=form | {"as": "zip"}).content)
+        ) as saved:
+            assert saved.namelist() == (["red.png"] if show else ["red.png.webp"])
+
+
+def test_new_photos_are_seen_without_a_restart(visit: Open, folder: Path) -> None:
+    client = visit()
+    assert "70 photos, the last indexed first" in client.get("/").text
+    places = client.get("/map/places")
+    assert len(places.content) == 70 * 16
+    assert (
+        client.get("/map/places", headers={"if-none-match": places.headers["etag"]}).status_code
+        == 304
+    )
+    paint(folder / "new.png", "yellow")
+    index_folder(folder, encoder=ColourEncoder())
+    assert "71 photos, the last indexed first" in client.get("/").text
+    assert shown(client.get("/?q=yellow").text)[0] == photo_ids(folder)["new.png"]
+    assert (
+        len(client.get("/map/places", headers={"if-none-match": places.headers["etag"]}).content)
+        == 71 * 16
+    )
+
+
+def test_labels_are_spread(visit: Open, folder: Path) -> None:
+    client = visit()
+    assert "No labels are stored" in client.get("/labels").text
+    with Collection.open(folder, encoder=ColourEncoder()) as found:
+        predictions = found.label(["red", "green", "blue"])
+        found.store_labels(predictions)
+    expected = sorted(
+        (one for one in predictions if one.label == "green"), key=lambda one: (-one.score, one.path)
+    )
+    for address in ("/labels?class=green", "/labels?labels=red,green%0Ablue&class=green"):
+        assert shown(client.get(address).text) == [one.photo_id for one in expected][:60]
+
+
+# -- the map ---------------------------------------------------------------------------------------
+
+
+def groups(count: int, each: int, *, seed: int) -> Any:
+    """Return unit rows around some middles."""
+    chance = np.random.default_rng(seed)
+    middles = chance.normal(size=(count, 32)).repeat(each, axis=0)
+    return unit_rows(middles + 0.15 * chance.normal(size=middles.shape))
+
+
+def test_photos_that_look_alike_lie_together() -> None:
+    places = lay_out(groups(6, 40, seed=3))
+    assert places.shape == (240, 2)
+    assert places.min() >= 0
+    assert places.max() <= 1
+    away = ((places[:, None] - places[None]) ** 2).sum(axis=2)
+    np.fill_diagonal(away, np.inf)
+    assert (away.argsort(axis=1)[:, :5] // 40 == np.arange(240)[:, None] // 40).mean() > 0.95
+    assert (lay_out(groups(6, 40, seed=3)) == places).all()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 5, 20])
+def test_few_photos_and_equal_ones_have_places(count: int) -> None:
+    for rows in (unit_rows(np.ones((count, 8))), unit_rows(np.eye(8)[np.arange(count) % 8])):
+        places = lay_out(rows)
+        assert places.shape == (count, 2)
+        assert ((places >= 0) & (places <= 1)).all()
+
+
+def test_the_map_is_kept_and_grows(folder: Path) -> None:
+    with Collection.open(folder, encoder=ColourEncoder()) as found:
+        first = current_atlas(found)
+        stamp = (folder / ".vitsearch" / FILE).stat().st_mtime_ns
+        assert (current_atlas(found).places == first.places).all()
+        assert (folder / ".vitsearch" / FILE).stat().st_mtime_ns == stamp
+    paint(
+        folder / "another.png", "red", size=(40, 30)
+    )  # another file, so that it is not the other one under a new name
+    (folder / "twin.png").unlink()
+    index_folder(folder, encoder=ColourEncoder())
+    ids = photo_ids(folder)
+    with Collection.open(folder, encoder=ColourEncoder()) as found:
+        second = current_atlas(found)
+    assert second.ids.tolist() == sorted(ids.values())
+    kept = np.isin(second.ids, first.ids)
+    assert (second.places[kept] == first.places[np.isin(first.ids, second.ids)]).all()
+    twins = np.isin(
+        second.ids, [ids["red.png"], ids["c/p34.png"], ids["c/p00.png"]]
+    )  # of the same colour, or nearly
+    away = np.abs(second.places[twins] - second.places[second.ids == ids["another.png"]]).max(
+        axis=1
+    )
+    assert away.min() <= 0.1
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 cut", b"\x93NUMPY\x01\x00"])
+def test_a_damaged_map_is_drawn_again(folder: Path, damage: bytes) -> None:
+    with Collection.open(folder, encoder=ColourEncoder()) as found:
+        places = current_atlas(found).places
+        (folder / ".vitsearch" / FILE).write_bytes(damage)
+        assert read_atlas(folder / ".vitsearch" / FILE, found.settings.encoder_fingerprint) is None
+        assert (current_atlas(found).places == places).all()
+
+
+# -- words -----------------------------------------------------------------------------------------
+
+
+def test_words_for_people() -> None:
+    assert [size_text(count) for count in (0, 999, 1500, 25_000, 3_400_000, 2_000_000_000)] == [
+        "0 bytes",
+        "999 bytes",
+        "1.5 kB",
+        "25 kB",
+        "3.4 MB",
+        "2.0 GB",
+    ]
+    assert [fitted(*size, 320) for size in ((640, 480), (1, 5000), (0, 0))] == [
+        (320, 240),
+        (1, 320),
+        (1, 1),
+    ]
+    assert clean("a\u202egnp.jpg\x00\udcff") == "a\ufffdgnp.jpg\ufffd\ufffd"
+    assert clean("家族 \U0001f468\u200d\U0001f469.jpg") == "家族 \U0001f468\u200d\U0001f469.jpg"
+    assert [cell(value) for value in ("=1+1", "@x", "plain", 3.5, None)] == [
+        "'=1+1",
+        "'@x",
+        "plain",
+        3.5,
+        None,
+    ]
