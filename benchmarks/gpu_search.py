@@ -24,8 +24,8 @@ from machine import machine
 
 from indexes import Clustered
 from vitsearch.arrays import cosine_scores, top_k
-from vitsearch.index import IndexSnapshot, build_snapshot, gpus, open_snapshot
-from vitsearch.index.availability import torch_gpus
+from vitsearch.index import IndexSnapshot, build_snapshot, gpu_count, open_snapshot
+from vitsearch.index.availability import torch_gpu_count
 from vitsearch.index.recipe import load_recipe
 
 K, SPARE, QUERIES, BATCH = 10, 8, 50, 256
@@ -36,7 +36,7 @@ def chip() -> str:
     files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
     lines = [line for file in files for line in file.read_text().splitlines()]
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
-    if not names and torch_gpus():
+    if not names and torch_gpu_count():
         import torch
 
         names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
@@ -130,11 +130,11 @@ def main() -> None:
         "--keep", type=Path, help="folder for the indexes; taken as they are where they are there"
     )
     chosen = parser.parse_args()
-    if not (gpus() or torch_gpus()):
+    if not (gpu_count() or torch_gpu_count()):
         print("no GPU that FAISS or PyTorch can use: nothing to measure")
         return
     print(
-        f"{machine()}; {chip()}; {'FAISS' if gpus() else 'PyTorch'} searches there; rows of "
+        f"{machine()}; {chip()}; {'FAISS' if gpu_count() else 'PyTorch'} searches there; rows of "
         f"{chosen.dim}"
     )
     print(

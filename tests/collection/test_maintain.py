@@ -27,7 +27,7 @@ from vitsearch.index.recipe import Recipe, load_recipe
 
 pytest.importorskip("faiss", reason="needs the extra vitsearch[faiss]")
 
-from vitsearch.index import faiss_index as disk_lists
+from vitsearch.index import sharded
 
 COUNT = 150
 
@@ -92,7 +92,7 @@ def test_auto_is_exact_for_few_photos_and_says_so(
         told,
     )
     built = manifest(folder)
-    assert (built.recipe, dict(built.asked), built.measured) == (
+    assert (built.recipe, dict(built.requested), built.measured) == (
         load_recipe("flat"),
         load_recipe("auto").to_dict(),
         None,
@@ -165,7 +165,7 @@ def test_changes_go_into_a_delta_until_they_are_many(folder: Path) -> None:
 def test_another_recipe_builds_anew(folder: Path) -> None:
     run(folder)
     assert "recipe hnsw" in run(folder, recipe="hnsw")[0]
-    assert (manifest(folder).recipe, dict(manifest(folder).asked)) == (load_recipe("hnsw"), {})
+    assert (manifest(folder).recipe, dict(manifest(folder).requested)) == (load_recipe("hnsw"), {})
     assert run(folder) == []
     check(folder)
 
@@ -343,7 +343,7 @@ def rows(count: int, dim: int = 32) -> tuple[np.ndarray, np.ndarray]:
 def test_lists_on_disk_are_the_lists_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(disk_lists, "SHARD_BYTES", 100_000)  # five shards
+    monkeypatch.setattr(sharded, "SHARD_BYTES", 100_000)  # five shards
     ids, vectors = rows(12_000)
     for name in ("disk", "ivf-sq8"):
         build_snapshot(

@@ -23,7 +23,7 @@ from vitsearch.collection.query import check_vector
 from vitsearch.collection.search import WINDOW
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.filters import parse_filter, photo_facts
-from vitsearch.index import build_snapshot, propose
+from vitsearch.index import build_snapshot, candidates_for
 from vitsearch.storage.config import (
     DELTA_INDEX,
     MAIN_INDEX,
@@ -556,8 +556,8 @@ def test_the_index_is_asked_for_all_queries_at_once(place: Path) -> None:
     with Collection.open(place) as found:
         (main,) = found._searcher._indexes()
         fresh = found._searcher._newer(main.generation)
-        together = propose([main], fresh, queries, 10)
-        alone = [propose([main], fresh, query[None], 10)[0] for query in queries]
+        together = candidates_for([main], fresh, queries, 10)
+        alone = [candidates_for([main], fresh, query[None], 10)[0] for query in queries]
     assert len(fresh) == 30
     assert [[(ids.tolist(), more) for ids, more in one] for one in together] == [
         [(ids.tolist(), more) for ids, more in one] for one in alone

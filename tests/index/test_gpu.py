@@ -19,7 +19,7 @@ from vitsearch import Collection, index_folder
 from vitsearch.arrays import unit_rows
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import RecipeError
-from vitsearch.index import ExactIndex, check_recipe, gpus, open_snapshot
+from vitsearch.index import ExactIndex, check_recipe, gpu_count, open_snapshot
 from vitsearch.index.device import OnGpu, on_device
 from vitsearch.index.faiss_index import FaissIndex, build_faiss_index, make_index, read_faiss_index
 from vitsearch.index.gpu import (
@@ -28,18 +28,20 @@ from vitsearch.index.gpu import (
     GpuIndex,
     check_copy,
     gpu_numbers,
-    refusal,
     to_gpu,
+    unsupported_reason,
     with_ids,
 )
 from vitsearch.index.recipe import Recipe, load_recipe
 from vitsearch.index.torch_exact import TorchExact
 
-WITH_GPU = pytest.mark.skipif(not gpus(), reason="FAISS sees no GPU")
-WITHOUT_GPU = pytest.mark.skipif(gpus() > 0 or torch.cuda.is_available(), reason="there is a GPU")
+WITH_GPU = pytest.mark.skipif(not gpu_count(), reason="FAISS sees no GPU")
+WITHOUT_GPU = pytest.mark.skipif(
+    gpu_count() > 0 or torch.cuda.is_available(), reason="there is a GPU"
+)
 WITH_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
 WITH_CAGRA = pytest.mark.skipif(
-    not (gpus() and hasattr(faiss, "GpuIndexCagra")), reason="no FAISS with cuVS and a GPU"
+    not (gpu_count() and hasattr(faiss, "GpuIndexCagra")), reason="no FAISS with cuVS and a GPU"
 )
 IN_VAIN = (
     "no GPU that can search an index of recipe {!r} (see `vitsearch doctor`); searched on "
@@ -173,7 +175,9 @@ def test_the_kinds_that_a_gpu_takes(factory, dim, nprobe, problem):
     index = FaissIndex(make_index(factory, dim), search={"nprobe": nprobe} if nprobe else {})
     kept = index.faiss_index
     assert (
-        refusal(faiss.downcast_index(kept.index) if isinstance(kept, faiss.IndexIDMap) else kept)
+        unsupported_reason(
+            faiss.downcast_index(kept.index) if isinstance(kept, faiss.IndexIDMap) else kept
+        )
         == problem
     )
 
@@ -211,7 +215,7 @@ def test_a_copy_gives_the_ids_of_the_index():
     vectors, ids = clustered(500)
     index, copy = copied(vectors, ids)
     queries = queries_like(vectors)
-    tried = GpuIndex(index, copy, places=ids)
+    tried = GpuIndex(index, copy, row_ids=ids)
     assert (len(tried), tried.dim) == (500, DIM)
     assert [one.ids.tolist() for one in tried.search_batch(queries, 7)] == [
         one.ids.tolist() for one in index.search_batch(queries, 7)
@@ -230,7 +234,7 @@ def test_more_results_than_a_gpu_finds_come_from_the_index():
     index, _ = copied(vectors, ids)
     _, other = copied(-vectors, ids)  # answers backwards, so it shows who was asked
     query = queries_like(vectors)[0]
-    tried = GpuIndex(index, other, places=ids)
+    tried = GpuIndex(index, other, row_ids=ids)
     assert (
         tried.search(query, MAX_RESULTS).ids.tolist()
         != index.search(query, MAX_RESULTS).ids.tolist()
@@ -247,7 +251,7 @@ def test_a_copy_in_half_precision_is_exact(k, alike):
     vectors, ids = clustered(3000)
     vectors[:alike] = vectors[0]
     index, copy = copied(vectors, ids, "SQfp16")
-    tried = ExactByGpu(GpuIndex(index, copy, places=ids), index, vectors=vectors, ids=ids)
+    tried = ExactByGpu(GpuIndex(index, copy, row_ids=ids), index, vectors=vectors, ids=ids)
     queries = queries_like(vectors)
     for query, found in zip(queries, tried.search_batch(queries, k), strict=True):
         scores, best = brute_force(vectors, ids, query, k)
@@ -322,7 +326,7 @@ def test_the_cpu_searches_unless_a_gpu_is_asked_for(tmp_path, recipe, device):
         device=device,
         tell=notes.append,
     )
-    on_gpu = gpus() > 0 and device == "auto" and recipe.startswith("gpu-")
+    on_gpu = gpu_count() > 0 and device == "auto" and recipe.startswith("gpu-")
     assert (type(snapshot.index).__name__, notes, snapshot.degraded) == (
         "OnGpu" if on_gpu else "FaissIndex",
         [],
@@ -398,7 +402,7 @@ print("torch" in sys.modules)
 
 
 @pytest.mark.skipif(
-    hasattr(faiss, "GpuIndexCagra") and gpus() > 0, reason="the graph can be built here"
+    hasattr(faiss, "GpuIndexCagra") and gpu_count() > 0, reason="the graph can be built here"
 )
 def test_a_graph_cannot_be_built_without_cuvs_and_the_old_index_stays(tmp_path, indexed):
     problem = (

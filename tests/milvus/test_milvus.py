@@ -513,7 +513,7 @@ def test_candidates_know_how_many_there_are(both: tuple[Collection, MilvusCollec
     _, remote = both
     candidates = Candidates(remote.store.connection, "id < 0")
     assert candidates.count == 0
-    ids, more = candidates.propose(np.ones((1, remote.dim), dtype=np.float32), 5)[0]
+    ids, more = candidates.candidates_for(np.ones((1, remote.dim), dtype=np.float32), 5)[0]
     assert (ids.tolist(), more) == ([], False)
 
 

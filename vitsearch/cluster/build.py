@@ -20,10 +20,10 @@ from vitsearch.cluster.parts import BLOCK, PARTS, TRAINED, Part, join_parts, mak
 from vitsearch.cluster.shard_index import FACTS, FILES
 from vitsearch.errors import CollectionError, RecipeError
 from vitsearch.index import ExactIndex, IndexSnapshot, Manifest, Measured, Sample, tune
+from vitsearch.index.base import FAISS, IDS, VECTORS
 from vitsearch.index.manifest import MANIFEST, facts_of, write_manifest
 from vitsearch.index.recall import K
 from vitsearch.index.recipe import RECALL, Recipe, choose_recipe, load_recipe
-from vitsearch.index.snapshot import FAISS, IDS, VECTORS
 from vitsearch.shards import open_shards
 from vitsearch.storage.config import writer_lock
 

@@ -85,4 +85,4 @@ def embed(  # noqa: PLR0913  one keyword for each flag of the command line
         from vitsearch.cluster.run import run
 
         return run(os.fspath(source), os.fspath(output), options, progress)
-    return EmbedJob(source, output, options, progress).whole()
+    return EmbedJob(source, output, options, progress).run()

@@ -13,7 +13,7 @@ import numpy as np
 
 from vitsearch.arrays import Halves, Ids, drop_pages
 from vitsearch.cluster.shard_index import ENDS, ORDER, PATHS
-from vitsearch.index.snapshot import FAISS, IDS, VECTORS
+from vitsearch.index.base import FAISS, IDS, VECTORS
 from vitsearch.paths import raw_path
 from vitsearch.shards import open_shards
 

@@ -291,7 +291,7 @@ def _verify(
     if not chosen:
         return
     vectors = np.stack([vector for _, vector in chosen]).astype(np.float32)
-    proposed = Candidates(connection).propose(vectors, 10)
+    proposed = Candidates(connection).candidates_for(vectors, 10)
     lost = [
         one
         for (one, vector), (ids, _) in zip(chosen, proposed, strict=True)

@@ -118,7 +118,7 @@ class EmbedJob:
         self.model = Model(options.encoder, options.device, options.dtype, options.runtime)
         self.list_seconds = 0.0
 
-    def whole(self) -> EmbedReport:
+    def run(self) -> EmbedReport:
         """Do everything, in order."""
         started = time.time()
         known = self._known()
@@ -367,7 +367,7 @@ def run(
 
 
 def _drive(source: str, output: str, options: EmbedOptions) -> EmbedReport:
-    return EmbedJob(source, output, options, lambda _: None).whole()
+    return EmbedJob(source, output, options, lambda _: None).run()
 
 
 def _tell(output: str, progress: Callable[[Progress], None]) -> None:

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from vitsearch.arrays import Halves, Ids, cosine_scores, top_k
 from vitsearch.errors import IndexDamaged, RecipeError
 from vitsearch.index import ExactIndex, Manifest, VectorIndex
-from vitsearch.index.base import LISTS, query_rows
+from vitsearch.index.base import FAISS, IDS, LISTS, VECTORS, query_rows
 from vitsearch.index.manifest import check_file, read_manifest
-from vitsearch.index.snapshot import FAISS, IDS, VECTORS
 
 PATHS = "paths.bin"
 ENDS = "paths.i64"

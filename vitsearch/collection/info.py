@@ -61,7 +61,7 @@ def _index_facts(collection: Collection) -> dict[str, Any]:
     (``recall``) and may still be trusted.
     """
     try:
-        built = verify_snapshot(collection.folder / MAIN_INDEX, whole=False)
+        built = verify_snapshot(collection.folder / MAIN_INDEX, check_content=False)
     except IndexDamaged:
         return {"index": None, "recall": None, "recall_is_old": None}
     measured = built.measured

@@ -11,7 +11,13 @@ from vitsearch.collection.collection import SearchableCollection
 from vitsearch.collection.search import QueryVector, Reranker, SearchOptions
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import IndexDamaged
-from vitsearch.index import IndexSnapshot, UnindexedVectors, manifest_stamp, open_snapshot, propose
+from vitsearch.index import (
+    IndexSnapshot,
+    UnindexedVectors,
+    candidates_for,
+    manifest_stamp,
+    open_snapshot,
+)
 from vitsearch.index.candidates import Proposal
 from vitsearch.storage.config import (
     DELTA_INDEX,
@@ -41,7 +47,7 @@ class CandidateSources:
     snapshots: list[IndexSnapshot]
     fresh: UnindexedVectors
     allowed: Ids | None
-    most: float = math.inf
+    limit: float = math.inf
 
     @property
     def supports_batch(self) -> bool:
@@ -50,9 +56,9 @@ class CandidateSources:
         """
         return self.allowed is None
 
-    def propose(self, queries: Vectors, wanted: int) -> list[list[Proposal]]:
+    def candidates_for(self, queries: Vectors, wanted: int) -> list[list[Proposal]]:
         """Return for each of the ``(m, dim)`` queries what each source proposes."""
-        return propose(self.snapshots, self.fresh, queries, wanted, allowed=self.allowed)
+        return candidates_for(self.snapshots, self.fresh, queries, wanted, allowed=self.allowed)
 
 
 class LocalSearch:
@@ -103,10 +109,10 @@ class LocalSearch:
         """Return the vectors that no index knows yet, all of them where there is none."""
         now = self._store.generation()
         if generation == now:
-            return UnindexedVectors.none(self._settings.dim)
+            return UnindexedVectors.empty(self._settings.dim)
         if self._fresh and self._fresh[0] == (generation, now):
             return self._fresh[1]
-        fresh = UnindexedVectors.of(
+        fresh = UnindexedVectors.from_batches(
             self._store.vector_batches(since=generation), self._settings.dim
         )
         self._fresh = ((generation, now), fresh) if len(fresh) <= FRESH_KEPT else None

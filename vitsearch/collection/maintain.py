@@ -18,8 +18,8 @@ from vitsearch.index import (
     Manifest,
     Measured,
     build_snapshot,
-    faiss_is_here,
-    gpus,
+    faiss_is_installed,
+    gpu_count,
     keep_tuning,
     make_sample,
     open_snapshot,
@@ -27,7 +27,7 @@ from vitsearch.index import (
     tune,
     verify_snapshot,
 )
-from vitsearch.index.recipe import RECALL, Choice, Recipe, choose_recipe, predict
+from vitsearch.index.recipe import RECALL, Recipe, RecipeCost, choose_recipe, predict
 from vitsearch.storage.config import (
     DELTA_INDEX,
     MAIN_INDEX,
@@ -96,8 +96,8 @@ class IndexMaintainer:
         found, measured = tune(
             snapshot, make_sample(snapshot, self.texts(), photos=PHOTO_QUERIES), recall
         )
-        keep_tuning(folder, snapshot, found, measured, asked=self.asked)
-        return verify_snapshot(folder, whole=False)
+        keep_tuning(folder, snapshot, found, measured, requested=self.asked)
+        return verify_snapshot(folder, check_content=False)
 
     def _rebuild(self, generation: int) -> None:
         count = self.store.count()
@@ -111,7 +111,7 @@ class IndexMaintainer:
             dim=self.dim,
             generation=generation,
             fingerprint=self.fingerprint,
-            asked=self.asked if self.asked != choice.recipe else None,
+            requested=self.asked if self.asked != choice.recipe else None,
         )
         remove_snapshot(self.folder / DELTA_INDEX)
         if choice.recipe.recall and not choice.recipe.is_exact and count:
@@ -140,7 +140,7 @@ class IndexMaintainer:
         if not (self.folder / name).exists():
             return None
         try:
-            return verify_snapshot(self.folder / name, whole=False)
+            return verify_snapshot(self.folder / name, check_content=False)
         except IndexDamaged as error:
             if tell:
                 self.tell(
@@ -149,7 +149,7 @@ class IndexMaintainer:
             return None
 
     def _is_as_asked(self, main: Manifest) -> bool:
-        asked = dict(main.asked) if main.asked else main.recipe.to_dict()
+        asked = dict(main.requested) if main.requested else main.recipe.to_dict()
         return (
             main.fingerprint == self.fingerprint
             and main.dim == self.dim
@@ -157,7 +157,7 @@ class IndexMaintainer:
         )
 
 
-def choose(asked: Recipe, count: int, dim: int) -> Choice:
+def choose(asked: Recipe, count: int, dim: int) -> RecipeCost:
     """Return the recipe to build for what was asked, with its predicted costs; ``auto`` looks at
     the machine.
     """
@@ -169,12 +169,12 @@ def choose(asked: Recipe, count: int, dim: int) -> Choice:
         dim,
         memory=memory,
         recall=asked.recall,
-        gpu=asked.gpu and gpus() > 0,
-        faiss=faiss_is_here(),
+        gpu=asked.gpu and gpu_count() > 0,
+        faiss=faiss_is_installed(),
     )
 
 
-def told(choice: Choice, count: int) -> str:
+def told(choice: RecipeCost, count: int) -> str:
     """Return a choice and what it is predicted to cost in one line."""
     recipe = choice.recipe
     reason = f" ({choice.reason})" if choice.reason else ""
@@ -250,7 +250,7 @@ def tune_collection(
     with Collection.open(photos, collection=collection, device=device) as found:
         folder, settings = found.folder, found.settings
         try:
-            built = verify_snapshot(folder / MAIN_INDEX, whole=False)
+            built = verify_snapshot(folder / MAIN_INDEX, check_content=False)
         except IndexDamaged as error:
             raise CollectionError(
                 f"there is no sound index to tune: run `vitsearch index {photos}` first ({error})"

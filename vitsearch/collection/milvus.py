@@ -172,10 +172,12 @@ class _Proposing:
     supports_batch: bool = True
 
     @property
-    def most(self) -> float:
+    def limit(self) -> float:
         """How many candidates can be asked for."""
-        return self.candidates.most
+        return self.candidates.limit
 
-    def propose(self, queries: Vectors, wanted: int) -> list[list[Proposal]]:
+    def candidates_for(self, queries: Vectors, wanted: int) -> list[list[Proposal]]:
         """Return for each query what Milvus proposes."""
-        return [[Proposal(ids, more)] for ids, more in self.candidates.propose(queries, wanted)]
+        return [
+            [Proposal(ids, more)] for ids, more in self.candidates.candidates_for(queries, wanted)
+        ]

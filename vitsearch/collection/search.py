@@ -108,14 +108,14 @@ class Candidates(Protocol):
     """What proposes, in one state of the collection."""
 
     @property
-    def most(self) -> float:
+    def limit(self) -> float:
         """How many candidates can be asked for."""
 
     @property
     def supports_batch(self) -> bool:
         """Whether many queries are answered faster together than one by one."""
 
-    def propose(self, queries: Vectors, wanted: int) -> list[list[Proposal]]:
+    def candidates_for(self, queries: Vectors, wanted: int) -> list[list[Proposal]]:
         """Return for each of the ``(m, dim)`` queries what each source proposes for ``wanted``
         results.
         """
@@ -198,7 +198,7 @@ class Reranker:
         vector, left_out = asked
         wanted = _first_wanted(count, left_out, sources)
         while True:
-            proposed, first = first or sources.propose(vector[None], wanted)[0], None
+            proposed, first = first or sources.candidates_for(vector[None], wanted)[0], None
             hits = self._rescored(np.concatenate([ids for ids, _ in proposed]), vector, left_out)
             above = [
                 hit
@@ -209,13 +209,13 @@ class Reranker:
                 _reach(proposed, hits), hits, count, least=least, enough=len(above) <= wanted
             ):
                 return above[: int(min(count, len(above)))]
-            if wanted >= sources.most:
+            if wanted >= sources.limit:
                 raise QueryError(
-                    f"these results take more than the {sources.most:,} candidates that can be "
+                    f"these results take more than the {sources.limit:,} candidates that can be "
                     "asked for here: ask for fewer, for a higher "
                     "min_score, or for less with where"
                 )
-            wanted = int(min(4 * wanted, sources.most))
+            wanted = int(min(4 * wanted, sources.limit))
 
     def _rows_of(self, hits: Sequence[Hit]) -> Vectors:
         return (
@@ -241,7 +241,7 @@ class Reranker:
 
 def _first_wanted(count: float, left_out: frozenset[int], sources: Candidates) -> int:
     return int(
-        min((FIRST if count == math.inf else int(count)) + len(left_out) + SPARE, sources.most)
+        min((FIRST if count == math.inf else int(count)) + len(left_out) + SPARE, sources.limit)
     )
 
 
@@ -258,7 +258,7 @@ def _first_proposals(
     for count in sorted(set(wanted)):
         places = [place for place, one in enumerate(wanted) if one == count]
         vectors = np.stack([queries[place][0] for place in places])
-        for place, proposed in zip(places, sources.propose(vectors, count), strict=True):
+        for place, proposed in zip(places, sources.candidates_for(vectors, count), strict=True):
             found[place] = proposed
     return found
 

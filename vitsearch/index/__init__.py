@@ -1,8 +1,8 @@
 """Indexes over unit vectors: they propose candidates, the stored vectors decide."""
 
-from vitsearch.index.availability import faiss_is_here, gpus
+from vitsearch.index.availability import faiss_is_installed, gpu_count
 from vitsearch.index.base import Candidates, VectorIndex
-from vitsearch.index.candidates import UnindexedVectors, propose
+from vitsearch.index.candidates import UnindexedVectors, candidates_for
 from vitsearch.index.exact import ExactIndex
 from vitsearch.index.manifest import Manifest, Measured
 from vitsearch.index.recall import Sample, keep_tuning, make_sample, measure, tune
@@ -26,15 +26,15 @@ __all__ = [
     "UnindexedVectors",
     "VectorIndex",
     "build_snapshot",
+    "candidates_for",
     "check_recipe",
-    "faiss_is_here",
-    "gpus",
+    "faiss_is_installed",
+    "gpu_count",
     "keep_tuning",
     "make_sample",
     "manifest_stamp",
     "measure",
     "open_snapshot",
-    "propose",
     "remove_snapshot",
     "tune",
     "verify_snapshot",

@@ -1,18 +1,25 @@
-"""What an index is: something that proposes the rows nearest to a query."""
+"""What every index does, and what a library behind one has to provide."""
 
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitsearch.arrays import Ids
+from vitsearch.arrays import Halves, Ids
+from vitsearch.index.recipe import Recipe
 
-LISTS = "lists.ivfdata"  # beside index.faiss, where a recipe leaves its inverted lists on disk
+# the files of an index folder beside its manifest
+VECTORS = "vectors.f16"
+IDS = "ids.i64"
+FAISS = "index.faiss"
+LISTS = "lists.ivfdata"  # the inverted lists of a recipe with on_disk
 
 
 class Candidates(NamedTuple):
-    """Rows proposed for one query, best first: ``scores`` (n,) float32 and ``ids`` (n,) int64,
-    never -1.
+    """The rows proposed for one query, best first.
+
+    ``scores`` is ``(n,)`` float32 and ``ids`` ``(n,)`` int64, never -1.
     """
 
     scores: NDArray[np.float32]
@@ -21,10 +28,10 @@ class Candidates(NamedTuple):
 
 @runtime_checkable
 class VectorIndex(Protocol):
-    """Proposes candidates by inner product of unit rows.
+    """An index that proposes candidates by inner product of unit rows.
 
-    The scores of an approximate index are approximate: they are for ordering the proposals, and the
-    caller scores again from the vectors.
+    The scores of an approximate index only order its proposals; the caller computes exact scores
+    from the stored vectors.
     """
 
     dim: int
@@ -34,13 +41,39 @@ class VectorIndex(Protocol):
         ...
 
     def search(self, query: NDArray[Any], k: int) -> Candidates:
-        """Return at most ``min(k, len(self))`` candidates for one ``(dim,)`` unit query; an
-        approximate index may find fewer.
+        """Return at most ``min(k, len(self))`` candidates for one ``(dim,)`` unit query.
+
+        An approximate index may return fewer.
         """
         ...
 
     def search_batch(self, queries: NDArray[Any], k: int) -> list[Candidates]:
         """Return the candidates of each of the ``(m, dim)`` unit queries, in their order."""
+        ...
+
+
+class IndexBackend(Protocol):
+    """A library that builds, writes and opens the indexes of one kind of recipe.
+
+    `vitsearch.index.backends` holds one for each kind.
+    """
+
+    def check(self, recipe: Recipe, dim: int) -> None:
+        """Raise RecipeError where an index of ``dim`` dimensions cannot be built here."""
+        ...
+
+    def write(self, folder: Path, recipe: Recipe, vectors: Halves, ids: Ids) -> None:
+        """Build the index over ``(n, dim)`` rows and their ``(n,)`` ids, and write it to a folder.
+
+        The rows themselves are in the folder already. Raises RecipeError and OSError.
+        """
+        ...
+
+    def open(self, folder: Path, recipe: Recipe) -> VectorIndex:
+        """Return the index that `write` left in a folder.
+
+        Raises RecipeError where it cannot be read here, so that the search has to be exact.
+        """
         ...
 
 

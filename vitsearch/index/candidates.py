@@ -1,4 +1,4 @@
-"""What the indexes propose: candidates, which the stored vectors then decide on."""
+"""Candidates for a query, from the indexes and from the vectors that no index holds yet."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,15 +10,16 @@ from vitsearch.arrays import Halves, Ids, Vectors, cosine_scores, top_k
 from vitsearch.index.exact import ExactIndex
 from vitsearch.index.snapshot import IndexSnapshot
 
-FEW = 10_000  # rows that a filter leaves which are compared one by one whatever the index
-BLOCK = 65_536  # rows taken out of the mapped file at a time
-# a filter that leaves a smaller share than this has the rest of the index searched in vain
+# a filter that leaves at most so many rows has each of them compared, whatever the index
+FEW = 10_000
+# a filter that leaves a smaller share of the rows makes most of an index search useless
 SELECTIVE = 0.05
+BLOCK = 65_536  # rows read from the memory-mapped file at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UnindexedVectors:
-    """The vectors that no index has yet: ``(n,)`` ids and ``(n, dim)`` float16 rows."""
+    """The vectors that no index holds yet: ``(n,)`` ids and ``(n, dim)`` float16 rows."""
 
     ids: Ids
     rows: Halves
@@ -27,152 +28,148 @@ class UnindexedVectors:
         return len(self.ids)
 
     @classmethod
-    def none(cls, dim: int) -> "UnindexedVectors":
+    def empty(cls, dim: int) -> "UnindexedVectors":
         """Return no vectors."""
         return cls(np.empty(0, dtype=np.int64), np.empty((0, dim), dtype=np.float16))
 
     @classmethod
-    def of(cls, batches: Iterable[tuple[Ids, Halves]], dim: int) -> "UnindexedVectors":
-        """Return the vectors of some batches."""
+    def from_batches(cls, batches: Iterable[tuple[Ids, Halves]], dim: int) -> "UnindexedVectors":
+        """Return the vectors of all batches."""
         parts = list(batches)
-        return (
-            cls(
-                np.concatenate([ids for ids, _ in parts]),
-                np.concatenate([rows for _, rows in parts]),
-            )
-            if parts
-            else cls.none(dim)
-        )
+        if not parts:
+            return cls.empty(dim)
+        ids, rows = zip(*parts, strict=True)
+        return cls(np.concatenate(ids), np.concatenate(rows))
 
 
 class Proposal(NamedTuple):
-    """What one source proposes for one query: the ids of candidates, best first, and whether it
-    holds others.
-    """
+    """The ids that one source proposes for one query, best first; ``more`` if it holds others."""
 
     ids: Ids
     more: bool
 
 
-def propose(
+def candidates_for(
     snapshots: Sequence[IndexSnapshot],
-    fresh: UnindexedVectors,
+    unindexed: UnindexedVectors,
     queries: Vectors,
-    wanted: int,
+    count: int,
     *,
     allowed: Ids | None = None,
 ) -> list[list[Proposal]]:
-    """Return for each of the ``(m, dim)`` queries what each source proposes for ``wanted`` results:
-    the fresh rows, then the indexes.
+    """Return for each of the ``(m, dim)`` queries what each source proposes for ``count`` results.
 
-    An approximate index is asked for as many times more as its recipe's ``overfetch`` says; its
-    rows then say which are the best. The indexes are given oldest first, and a row counts as what
-    the newest of them, or the fresh rows, say. ``allowed`` are the ids, in order, that a filter
-    leaves; None leaves all.
+    The first source is the unindexed rows, then come the indexes, the newest first. An approximate
+    index is asked for ``overfetch`` times as many (see its recipe), of which its own rows choose
+    the best. ``snapshots`` are in order, oldest first; where several sources hold a row, only the
+    newest proposes it. ``allowed`` are the ascending ids that a filter leaves, None for all.
     """
-    sources = [_of_fresh(fresh, queries, wanted, allowed)]
-    newer = fresh.ids
+    sources = [_from_unindexed(unindexed, queries, count, allowed)]
+    newer = unindexed.ids
     for snapshot in reversed(snapshots):
-        found = _of_shadow(snapshot, queries, wanted, allowed)
-        sources.append([Proposal(ids[~is_among(ids, newer)], more) for ids, more in found])
+        proposals = _from_snapshot(snapshot, queries, count, allowed)
+        sources.append([Proposal(ids[~is_among(ids, newer)], more) for ids, more in proposals])
         if snapshot is not snapshots[0]:
             newer = np.union1d(newer, snapshot.ids)
     return [list(of_query) for of_query in zip(*sources, strict=True)]
 
 
-def _of_fresh(
-    fresh: UnindexedVectors, queries: Vectors, wanted: int, allowed: Ids | None
+def _from_unindexed(
+    unindexed: UnindexedVectors, queries: Vectors, count: int, allowed: Ids | None
 ) -> list[Proposal]:
-    ids, rows = fresh.ids, fresh.rows
+    ids, rows = unindexed.ids, unindexed.rows
     if allowed is not None:
         inside = is_among(ids, allowed)
         ids, rows = ids[inside], rows[inside]
     return [
         Proposal(best.ids, len(best.ids) < len(ids))
-        for best in ExactIndex(rows, ids).search_batch(queries, wanted)
+        for best in ExactIndex(rows, ids).search_batch(queries, count)
     ]
 
 
-def _of_shadow(
-    snapshot: IndexSnapshot, queries: Vectors, wanted: int, allowed: Ids | None
+def _from_snapshot(
+    snapshot: IndexSnapshot, queries: Vectors, count: int, allowed: Ids | None
 ) -> list[Proposal]:
-    reach = wanted if snapshot.recipe.is_exact else wanted * snapshot.recipe.overfetch
+    reach = count if snapshot.recipe.is_exact else count * snapshot.recipe.overfetch
     if allowed is None:
-        return [
-            _cut(snapshot, ids, query, wanted, of=len(snapshot))
-            for ids, query in zip(_of_all(snapshot, queries, reach), queries, strict=True)
+        available, nearest = len(snapshot), _nearest(snapshot, queries, reach)
+    else:
+        positions = positions_of(snapshot.ids, allowed)
+        available = len(positions)
+        nearest = [
+            _nearest_allowed(snapshot, query, reach, positions=positions, allowed=allowed)
+            for query in queries
         ]
-    places = places_of(snapshot.ids, allowed)
-    found = (_of_some(snapshot, query, reach, places=places, allowed=allowed) for query in queries)
-    return [
-        _cut(snapshot, ids, query, wanted, of=len(places))
-        for ids, query in zip(found, queries, strict=True)
-    ]
+    best = [_best(snapshot, ids, query, count) for ids, query in zip(nearest, queries, strict=True)]
+    return [Proposal(ids, len(ids) < available) for ids in best]
 
 
-def _cut(snapshot: IndexSnapshot, ids: Ids, query: Vectors, wanted: int, *, of: int) -> Proposal:
-    """Return the best of an index's candidates by its rows, which cost less to read here than in
-    the database.
+def _best(snapshot: IndexSnapshot, ids: Ids, query: Vectors, count: int) -> Ids:
+    """Return the best of an index's candidates by its own rows.
+
+    They cost less to read than those in the database, which decide in the end.
     """
-    if len(ids) > wanted:
-        scores = cosine_scores(snapshot.vectors[np.searchsorted(snapshot.ids, ids)], query)
-        ids = ids[top_k(scores, wanted)]
-    return Proposal(ids, len(ids) < of)
+    if len(ids) <= count:
+        return ids
+    scores = cosine_scores(snapshot.vectors[np.searchsorted(snapshot.ids, ids)], query)
+    return ids[top_k(scores, count)]
 
 
-def _of_all(snapshot: IndexSnapshot, queries: Vectors, wanted: int) -> list[Ids]:
-    found = [best.ids for best in snapshot.search_batch(queries, wanted)]
-    # lists that were not read, a graph in pieces: only the rows reach every photo
-    short = [place for place, ids in enumerate(found) if len(ids) < min(wanted, len(snapshot))]
+def _nearest(snapshot: IndexSnapshot, queries: Vectors, count: int) -> list[Ids]:
+    """Return what the index finds for each query; too few candidates are replaced by exact ones."""
+    nearest = [candidates.ids for candidates in snapshot.search_batch(queries, count)]
+    # lists that were not read or a graph in pieces: only the rows reach every photo
+    enough = min(count, len(snapshot))
+    short = [index for index, ids in enumerate(nearest) if len(ids) < enough]
     if short:
-        exact = ExactIndex(snapshot.vectors, snapshot.ids).search_batch(queries[short], wanted)
-        for place, best in zip(short, exact, strict=True):
-            found[place] = best.ids
-    return found
+        exact = ExactIndex(snapshot.vectors, snapshot.ids).search_batch(queries[short], count)
+        for index, candidates in zip(short, exact, strict=True):
+            nearest[index] = candidates.ids
+    return nearest
 
 
-def _of_some(
-    snapshot: IndexSnapshot, query: Vectors, wanted: int, *, places: Ids, allowed: Ids
+def _nearest_allowed(
+    snapshot: IndexSnapshot, query: Vectors, count: int, *, positions: Ids, allowed: Ids
 ) -> Ids:
-    """Return the best of the rows at some places: by the index where they are many, else by
-    comparing each of them.
+    """Return the best of the rows at the positions that a filter leaves.
+
+    The index finds them where they are many; otherwise each of them is compared.
     """
-    share = len(places) / max(1, len(snapshot))
-    if len(places) > FEW and share >= SELECTIVE and wanted < len(places) / 8:
-        reach = int(wanted / share * 1.25) + 1
-        known = snapshot.search(query, reach).ids
-        known = known[is_among(known, allowed)]
-        if len(known) >= wanted:
-            return known[:wanted]
-    return _exact_among(snapshot, places, query, wanted)
+    share = len(positions) / max(1, len(snapshot))
+    if len(positions) > FEW and share >= SELECTIVE and count < len(positions) / 8:
+        reach = int(count / share * 1.25) + 1
+        ids = snapshot.search(query, reach).ids
+        ids = ids[is_among(ids, allowed)]
+        if len(ids) >= count:
+            return ids[:count]
+    return _exact_among(snapshot, positions, query, count)
 
 
-def _exact_among(snapshot: IndexSnapshot, places: Ids, query: Vectors, wanted: int) -> Ids:
-    if len(places) == len(snapshot):
-        return ExactIndex(snapshot.vectors, snapshot.ids).search(query, wanted).ids
+def _exact_among(snapshot: IndexSnapshot, positions: Ids, query: Vectors, count: int) -> Ids:
+    if len(positions) == len(snapshot):
+        return ExactIndex(snapshot.vectors, snapshot.ids).search(query, count).ids
     ids, scores = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
-    for start in range(0, len(places), BLOCK):
-        some = places[start : start + BLOCK]
-        best = ExactIndex(snapshot.vectors[some], np.asarray(snapshot.ids)[some]).search(
-            query, wanted
-        )
+    for start in range(0, len(positions), BLOCK):
+        block = positions[start : start + BLOCK]
+        index = ExactIndex(snapshot.vectors[block], np.asarray(snapshot.ids)[block])
+        best = index.search(query, count)
         ids, scores = np.concatenate([ids, best.ids]), np.concatenate([scores, best.scores])
-        kept = top_k(scores, wanted)
-        ids, scores = ids[kept], scores[kept]
+        order = top_k(scores, count)
+        ids, scores = ids[order], scores[order]
     return ids
 
 
-def places_of(ids: Ids, allowed: Ids) -> Ids:
-    """Return the places in ``ids`` of those that are among ``allowed``; both are in order."""
+def positions_of(ids: Ids, allowed: Ids) -> Ids:
+    """Return the positions in ``ids`` of those that are among ``allowed``; both ascend."""
     at = np.searchsorted(ids, allowed)
     at = at[at < len(ids)] if len(ids) else at[:0]
     return at[np.asarray(ids)[at] == allowed[: len(at)]]
 
 
 def is_among(ids: Ids, allowed: Ids) -> np.ndarray:
-    """Return for each id whether it is among ``allowed``, which is in order."""
+    """Return for each id whether it is among ``allowed``, which ascends; ``(n,)`` bool."""
     if not len(allowed):
         return np.zeros(len(ids), dtype=bool)
     at = np.minimum(np.searchsorted(allowed, ids), len(allowed) - 1)
-    found: np.ndarray = allowed[at] == ids
-    return found
+    among: np.ndarray = allowed[at] == ids
+    return among

@@ -1,6 +1,4 @@
-"""Where an index is searched: by a copy on a GPU where that is wished for and possible, else as it
-is.
-"""
+"""Where an index is searched: on the CPU, or by a copy of it on a GPU."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +7,7 @@ from numpy.typing import NDArray
 
 from vitsearch.arrays import Halves, Ids
 from vitsearch.errors import RecipeError
-from vitsearch.index.availability import gpus, torch_gpus
+from vitsearch.index.availability import gpu_count, torch_gpu_count
 from vitsearch.index.base import Candidates, VectorIndex
 from vitsearch.index.exact import ExactIndex
 from vitsearch.index.recipe import Recipe
@@ -18,8 +16,9 @@ Tell = Callable[[str], object]
 
 
 class OnGpu:
-    """An index that is searched by a copy on a GPU, made at the first search; the index itself, and
-    a note, where that fails.
+    """An index that is searched by a copy on a GPU, made at the first search.
+
+    Where that fails the index itself is searched, and ``tell`` receives a line about it.
     """
 
     def __init__(self, index: VectorIndex, copy: Callable[[], VectorIndex], tell: Tell) -> None:
@@ -32,20 +31,18 @@ class OnGpu:
         return len(self._index)
 
     def search(self, query: NDArray[Any], k: int) -> Candidates:
-        """Return what the copy, or the index, finds for one ``(dim,)`` query."""
+        """Return the candidates of the copy, or of the index, for one ``(dim,)`` query."""
         return self.search_batch(query[None], k)[0]
 
     def search_batch(self, queries: NDArray[Any], k: int) -> list[Candidates]:
-        """Return what the copy, or the index, finds for each ``(m, dim)`` query; all queries are
-        asked in one call.
-        """
+        """Return the candidates for each ``(m, dim)`` query, searched for in one call."""
         if not self._failed:
             try:
                 if self._copy is None:
                     self._copy = self._make()
                 return self._copy.search_batch(queries, k)
             except RecipeError as error:
-                self._copy, self._failed = None, True  # the memory is for others again
+                self._copy, self._failed = None, True  # frees the GPU's memory
                 self._tell(f"{error}; searched on the CPU instead")
         return self._index.search_batch(queries, k)
 
@@ -53,24 +50,22 @@ class OnGpu:
 def on_device(
     index: VectorIndex, recipe: Recipe, *, device: str, vectors: Halves, ids: Ids, tell: Tell
 ) -> VectorIndex:
-    """Return an index over ``(n, dim)`` rows and their ``(n,)`` ids as it is to be searched on a
-    device.
+    """Return an index over ``(n, dim)`` rows and their ``(n,)`` ids that searches on a device.
 
-    On "cpu" that is the index itself; on "cuda" a copy on a GPU, by FAISS or, of what is searched
-    exactly, by PyTorch; "auto" takes the GPU for recipes that ask for one. ``tell`` is given a line
-    where "cuda" was asked for and the CPU searches.
+    On "cpu" that is the index itself; on "cuda" a copy on a GPU, by FAISS, or for exact search by
+    PyTorch; "auto" uses the GPU for recipes that ask for one. ``tell`` receives a line where "cuda"
+    was requested and the CPU searches.
     """
-    asked = device.startswith("cuda")
-    if not len(index) or not (asked or (device == "auto" and recipe.gpu)):
+    requested = device.startswith("cuda")
+    if not len(index) or not (requested or (device == "auto" and recipe.gpu)):
         return index
-    if gpus() and not isinstance(index, ExactIndex):
+    if gpu_count() and not isinstance(index, ExactIndex):
         return OnGpu(index, lambda: _faiss_copy(index, recipe, device, vectors, ids), tell)
-    if asked and (recipe.is_exact or recipe.gpu) and torch_gpus():
+    if requested and (recipe.is_exact or recipe.gpu) and torch_gpu_count():
         return OnGpu(index, lambda: _torch_copy(device, vectors, ids), tell)
-    if asked:
+    if requested:
         tell(
-            f"no GPU that can search an index of recipe {recipe.name!r} (see `vitsearch "
-            "doctor`); "
+            f"no GPU that can search an index of recipe {recipe.name!r} (see `vitsearch doctor`); "
             "searched on the CPU instead"
         )
     return index

@@ -1,4 +1,4 @@
-"""Exact search over half-precision rows, block by block, in constant memory (numpy only)."""
+"""Exact search over half-precision rows, block by block, in constant memory (NumPy only)."""
 
 from typing import Any
 
@@ -11,15 +11,13 @@ from vitsearch.index.base import Candidates, query_rows
 # numbers in a block: 1 MiB as float32 stays in the processor's cache; measured 3 to 10 times faster
 # than blocks of 4 MiB
 _BLOCK = 262_144
-_SIGN_AND_VALUE = np.int32(
-    -0x70002000
-)  # 0x8fffe000: the sign bit, then 5 bits of exponent and 10 of fraction
+# 0x8fffe000: the sign bit, then 5 bits of exponent and 10 of fraction
+_SIGN_AND_VALUE = np.int32(-0x70002000)
 _REBIAS = np.float32(2.0**112)  # the exponents of float16 and float32 count from 15 and from 127
 
 
 class ExactIndex:
-    """Every row is compared with the query; the result is exact and equal scores are in order of
-    id.
+    """An index that compares every row with the query; equal scores are in order of id.
 
     ``vectors`` is ``(n, dim)`` float16 unit rows and ``ids`` ``(n,)`` ascending int64, both of
     which may be memory-mapped.
@@ -32,24 +30,19 @@ class ExactIndex:
                 f"{vectors.shape} and {ids.shape}"
             )
         self.dim = vectors.shape[1]
-        self._vectors = vectors.view(
-            np.ndarray
-        )  # slices of a memmap object cost more than the work on a block
+        # slices of a memmap object cost more than the work on a block
+        self._vectors = vectors.view(np.ndarray)
         self._ids = ids.view(np.ndarray)
 
     def __len__(self) -> int:
         return len(self._ids)
 
     def search(self, query: NDArray[Any], k: int) -> Candidates:
-        """Return the ``min(k, n)`` rows of highest cosine with the ``(dim,)`` query, best first,
-        equal scores by id.
-        """
+        """Return the ``min(k, n)`` rows of highest cosine with one ``(dim,)`` query, best first."""
         return self.search_batch(np.asarray(query)[None], k)[0]
 
     def search_batch(self, queries: NDArray[Any], k: int) -> list[Candidates]:
-        """Return the candidates of each ``(m, dim)`` query; the rows are read once
-        for all of them.
-        """
+        """Return the candidates of each ``(m, dim)`` query; the rows are read once for all."""
         rows = query_rows(queries, self.dim)
         best = [_Best(row, min(k, len(self))) for row in rows]
         if k > 0 and best:
@@ -80,37 +73,34 @@ class _Best:
         self.slack = 2.0**-11 + len(query) * 2.0**-23
 
     def offer(self, halves: Halves, rough: Vectors, start: int) -> None:
-        """Take in the rows of a block that can be among the best, judged by their rough scores."""
+        """Add the rows of a block whose rough scores allow them to be among the best."""
         near = np.flatnonzero(rough >= self._bar(rough))
         if len(near):
-            self._waiting.append(
-                (cosine_scores(halves[near], self.query).astype(np.float32), start + near)
-            )
-        if (
-            sum(len(scores) for scores, _ in self._waiting) >= self.k
-        ):  # not for each block: a large k would be sorted again each time
+            scores = cosine_scores(halves[near], self.query).astype(np.float32)
+            self._waiting.append((scores, start + near))
+        # not after each block: a large k would be sorted again each time
+        if sum(len(scores) for scores, _ in self._waiting) >= self.k:
             self.settle()
 
     def settle(self) -> None:
-        """Cut what has been offered to the k best, equal scores in order of position."""
+        """Reduce what has been offered to the k best, equal scores in order of position."""
         scores = np.concatenate([self.scores, *(scores for scores, _ in self._waiting)])
         positions = np.concatenate([self.positions, *(positions for _, positions in self._waiting)])
-        kept = top_k(scores, self.k)
-        self.scores, self.positions, self._waiting = scores[kept], positions[kept], []
+        best = top_k(scores, self.k)
+        self.scores, self.positions, self._waiting = scores[best], positions[best], []
 
     def _bar(self, rough: Vectors) -> float:
         bar = self.scores[-1] - self.slack if len(self.scores) == self.k else -np.inf
         if len(rough) > self.k:
-            bar = max(
-                bar, np.partition(rough, len(rough) - self.k)[len(rough) - self.k] - 2 * self.slack
-            )
+            position = len(rough) - self.k
+            bar = max(bar, np.partition(rough, position)[position] - 2 * self.slack)
         return float(bar)
 
 
 def _shrunken(halves: Halves, block: NDArray[np.int32]) -> Vectors:
     """Return the rows as float32 times 2^-112, in the memory of ``block``.
 
-    Shifting the bits of a float16 into the places of a float32 gives its value with the exponent's
+    Shifting the bits of a float16 to the positions of a float32 gives its value with the exponent's
     bias wrong by 112; numpy's own conversion takes three to four times as long.
     """
     bits = block[: len(halves)]

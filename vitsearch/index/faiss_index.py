@@ -1,4 +1,4 @@
-"""Any FAISS index, by its factory string (arXiv:2401.08281); the one module that imports FAISS."""
+"""Any FAISS index, by its factory string (arXiv:2401.08281): built, opened and searched."""
 
 import contextlib
 import ctypes
@@ -16,72 +16,24 @@ from vitsearch.errors import RecipeError
 from vitsearch.index.base import LISTS, Candidates, query_rows
 from vitsearch.index.recipe import Recipe, training_rows
 
-# -- One query over inverted lists by all threads --------------------------------------------------
-
 faiss: Any = _faiss  # its type stubs lack half of what is used here
 
-
-def parallel_ivf(index: Any) -> Any:
-    """Return an index of inverted lists that several threads may search for one query, None for any
-    other.
-
-    Its parallel mode is set to one query a thread, which gives the same results on every run (the
-    modes that share a query do not where scores are equal).
-    """
-    inner = faiss.downcast_index(index)
-    if type(inner) not in (faiss.IndexIVFFlat, faiss.IndexIVFScalarQuantizer, faiss.IndexIVFPQ):
-        return None
-    inner.parallel_mode = 3
-    return inner
-
-
-def search_shared(index: Any, row: Vectors, count: int) -> tuple[Vectors, Ids]:
-    """Search for one query ``(1, dim)`` as for several: as many as there are threads, each with its
-    share of the lists.
-
-    FAISS gives one query one thread. Returns scores and ids ``(1, n)``, best first, equal scores in
-    order of id; ``n`` is ``count``, or as many as the lists hold.
-    """
-    effort = min(index.nprobe, index.nlist)
-    threads = max(1, min(faiss.omp_get_max_threads(), effort))
-    share = -(-effort // threads)
-    near, lists = (
-        np.zeros(share * threads, np.float32),
-        np.full(share * threads, -1, np.int64),
-    )  # -1: no list
-    near[:effort], lists[:effort] = (found[0] for found in index.quantizer.search(row, effort))
-    dealt = [np.ascontiguousarray(whole.reshape(share, threads).T) for whole in (lists, near)]
-    rows = np.ascontiguousarray(np.repeat(row, threads, axis=0))
-    scores, ids = np.empty((threads, count), np.float32), np.empty((threads, count), np.int64)
-    arrays = [faiss.swig_ptr(array) for array in (rows, *dealt, scores, ids)]
-    index.search_preassigned_c(
-        threads, arrays[0], count, *arrays[1:], False, faiss.SearchParametersIVF(nprobe=share)
-    )
-    best = np.lexsort((ids.ravel(), -scores.ravel()))
-    best = best[ids.ravel()[best] >= 0][:count]
-    return scores.ravel()[best][None], ids.ravel()[best][None]
-
-
-# -- Any FAISS index, by its factory string (arXiv:2401.08281); the one module that imports FAISS --
-
-
-# numbers converted to float32 at a time while building: 4 MiB, and 16 on the way there
+# numbers converted to float32 at a time while building: 4 MiB, with the copies 16
 _BLOCK = 1_048_576
 _SEED = 0
 _MAPPED: int = getattr(faiss, "IO_FLAG_MMAP_IFC", 0)  # older versions read the file into memory
-_BESIDE: int = (
-    faiss.IO_FLAG_ONDISK_SAME_DIR
-)  # finds lists left on disk, but not together with the other
-# numbers to compare below which threads cost more than they give, 20 times more on a busy machine
+# finds lists that were left on disk; cannot be combined with the other flag
+_SAME_FOLDER: int = faiss.IO_FLAG_ONDISK_SAME_DIR
+# with fewer numbers to compare, threads cost more than they save, 20 times more on a busy machine
 _PARALLEL = 67_108_864
-_FEW = 9_984  # what FAISS wants to train 256 centres: below it, a recipe may fail for want of rows
+_FEW = 9_984  # rows that FAISS wants for 256 centres; with fewer the training may fail
 
 
 class FaissIndex:
     """A FAISS index with the photos' ids, searched by inner product.
 
-    ``search`` sets parameters such as ``nprobe`` or ``efSearch`` once, here. Raises RecipeError for
-    one that the index does not have.
+    ``search`` sets parameters such as ``nprobe`` or ``efSearch``. Raises RecipeError for one that
+    the index does not have.
     """
 
     def __init__(self, index: Any, *, search: Mapping[str, float] | None = None) -> None:
@@ -94,49 +46,39 @@ class FaissIndex:
         return int(self._index.ntotal)
 
     def search(self, query: NDArray[Any], k: int) -> Candidates:
-        """Return at most ``min(k, n)`` candidates for one ``(dim,)`` query, best first, as FAISS
-        scores them.
-        """
+        """Return at most ``min(k, n)`` candidates for one ``(dim,)`` query, scored by FAISS."""
         return self.search_batch(np.asarray(query)[None], k)[0]
 
     def search_batch(self, queries: NDArray[Any], k: int) -> list[Candidates]:
-        """Return the candidates of each ``(m, dim)`` query; rows that FAISS pads with -1 are
-        dropped.
-        """
+        """Return the candidates of each ``(m, dim)`` query, without the -1 that FAISS pads with."""
         rows = query_rows(queries, self.dim)
         count = min(k, len(self))
         if count <= 0:
             return [Candidates(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in rows]
-        alone = len(rows) * len(self) * self.dim < _PARALLEL
+        small = len(rows) * len(self) * self.dim < _PARALLEL
         if len(rows) == 1 and self._lists is not None:
-            scores, ids = search_shared(self._lists, rows, count)
+            scores, ids = search_parallel(self._lists, rows, count)
         else:
-            with _one_thread() if alone else contextlib.nullcontext():
+            with _one_thread() if small else contextlib.nullcontext():
                 scores, ids = self._index.search(rows, count)
         return [Candidates(s[i >= 0], i[i >= 0]) for s, i in zip(scores, ids, strict=True)]
 
     @property
     def faiss_index(self) -> Any:
-        """The index as FAISS knows it."""
+        """The index as an object of FAISS."""
         return faiss.downcast_index(self._index)
 
     def ef_search(self) -> int:
-        """Return how many candidates a search in a graph keeps, 0 for an index without one."""
-        inner = (
-            faiss.downcast_index(self._index.index)
-            if hasattr(self._index, "index")
-            else self._index
-        )
+        """Return how many candidates a search of a graph holds, 0 for an index without one."""
+        inner = _unwrapped(self._index)
         return int(inner.hnsw.efSearch) if isinstance(inner, faiss.IndexHNSW) else 0
 
     def set_search(self, search: Mapping[str, float]) -> None:
-        """Set search parameters anew. Raises RecipeError for one that the index does not have."""
+        """Change search parameters; raises RecipeError for one that the index does not have."""
         _set_search_parameters(self._index, search)
 
     def effort(self) -> tuple[str, int]:
-        """Return the parameter that trades time for recall and its greatest value, ("", 0) where
-        there is none.
-        """
+        """Return the parameter that trades time for recall and its maximum, ("", 0) without one."""
         inner = faiss.downcast_index(self._index)
         while hasattr(inner, "index") and not isinstance(inner, faiss.IndexIVF):
             inner = faiss.downcast_index(inner.index)
@@ -145,17 +87,55 @@ class FaissIndex:
         return ("efSearch", 2**30) if isinstance(inner, faiss.IndexHNSW) else ("", 0)
 
     def write(self, file: BinaryIO) -> None:
-        """Write the index to an open binary file. Raises OSError as the file does (a full disk)."""
+        """Write the index to an open binary file; raises its OSError (a full disk)."""
         faiss.write_index(self._index, faiss.PyCallbackIOWriter(file.write))
 
 
-def build_faiss_index(recipe: Recipe, vectors: Halves, ids: Ids) -> FaissIndex:
-    """Return the index of a recipe over ``(n, d)`` float16 rows, which may be memory-mapped, and
-    their ``(n,)`` ids.
+def parallel_ivf(index: Any) -> Any:
+    """Return the inverted lists that several threads can search for one query, else None.
 
-    The same rows give the same index: the training sample is seeded, and a graph is built on one
-    thread. Where FAISS finds the rows too few for the recipe, a flat index is built. Raises
-    RecipeError for a bad factory string.
+    Their parallel mode is set to one query a thread, which gives the same results on every run (the
+    modes that share a query do not where scores are equal).
+    """
+    inner = faiss.downcast_index(index)
+    if type(inner) not in (faiss.IndexIVFFlat, faiss.IndexIVFScalarQuantizer, faiss.IndexIVFPQ):
+        return None
+    inner.parallel_mode = 3
+    return inner
+
+
+def search_parallel(index: Any, row: Vectors, count: int) -> tuple[Vectors, Ids]:
+    """Return scores and ids ``(1, n)`` for one query ``(1, dim)``, found by all threads.
+
+    FAISS searches one query on one thread, so the query is repeated for each thread, with a share
+    of the lists each. The best come first, equal scores in order of id; ``n`` is ``count``, or as
+    many as the lists hold.
+    """
+    effort = min(index.nprobe, index.nlist)
+    threads = max(1, min(faiss.omp_get_max_threads(), effort))
+    share = -(-effort // threads)
+    near = np.zeros(share * threads, np.float32)
+    lists = np.full(share * threads, -1, np.int64)  # -1: no list
+    nearest = index.quantizer.search(row, effort)
+    near[:effort], lists[:effort] = nearest[0][0], nearest[1][0]
+    shares = [np.ascontiguousarray(flat.reshape(share, threads).T) for flat in (lists, near)]
+    rows = np.ascontiguousarray(np.repeat(row, threads, axis=0))
+    scores, ids = np.empty((threads, count), np.float32), np.empty((threads, count), np.int64)
+    arrays = [faiss.swig_ptr(array) for array in (rows, *shares, scores, ids)]
+    index.search_preassigned_c(
+        threads, arrays[0], count, *arrays[1:], False, faiss.SearchParametersIVF(nprobe=share)
+    )
+    best = np.lexsort((ids.ravel(), -scores.ravel()))
+    best = best[ids.ravel()[best] >= 0][:count]
+    return scores.ravel()[best][None], ids.ravel()[best][None]
+
+
+def build_faiss_index(recipe: Recipe, vectors: Halves, ids: Ids) -> FaissIndex:
+    """Return the index of a recipe over ``(n, d)`` float16 rows and their ``(n,)`` ids.
+
+    The rows may be memory-mapped. The same rows give the same index: the training sample is seeded,
+    and a graph is built on one thread. Where the rows are too few for the recipe, a flat index is
+    built. Raises RecipeError for a bad factory string.
     """
     factory = recipe.factory_for(len(ids), vectors.shape[1])
     index = make_index(factory, vectors.shape[1])
@@ -164,49 +144,50 @@ def build_faiss_index(recipe: Recipe, vectors: Halves, ids: Ids) -> FaissIndex:
         add(index, vectors, ids)
     except RuntimeError as error:
         if len(ids) >= _FEW:
-            raise RecipeError(f"FAISS could not build {factory!r}: {_reason(error)}") from error
+            raise RecipeError(
+                f"FAISS could not build {factory!r}: {short_reason(error)}"
+            ) from error
         index = make_index("Flat", vectors.shape[1])
         add(index, vectors, ids)
     return FaissIndex(index, search=_applicable(index, recipe.search))
 
 
-def gpu_count() -> int:
+def faiss_gpu_count() -> int:
     """Return the number of GPUs that this FAISS can use."""
     return int(faiss.get_num_gpus()) if hasattr(faiss, "StandardGpuResources") else 0
 
 
 def few_rows(count: int) -> bool:
-    """Return whether so few rows may be too few to train a recipe on."""
+    """Return whether ``count`` rows may be too few to train a recipe on."""
     return count < _FEW
 
 
 def check_factory(recipe: Recipe, dim: int) -> None:
-    """Raise RecipeError when FAISS does not take the recipe's factory string or search parameters
-    for ``dim`` dimensions.
+    """Raise RecipeError when FAISS refuses a recipe for ``dim`` dimensions.
+
+    That may be for its factory string or for its search parameters.
     """
     index = make_index(recipe.factory_for(1_000_000, dim), dim)
     _set_search_parameters(index, recipe.search)
 
 
 def read_faiss_index(path: Path, *, search: Mapping[str, float] | None = None) -> FaissIndex:
-    """Return the index in a file, memory-mapped where the system and the kind of index allow it;
-    lists on disk lie beside it.
+    """Return the index in a file, memory-mapped where the system and the index allow it.
 
-    The file must be known to be whole: FAISS trusts what it reads. Raises RuntimeError when FAISS
-    cannot read it.
+    Lists on disk lie beside it. The file must have been checked before: FAISS trusts what it reads.
+    Raises RuntimeError when FAISS cannot read it.
     """
     index = _read(path)
     return FaissIndex(index, search=_applicable(index, search or {}))
 
 
 def _read(path: Path) -> Any:
-    flags = _BESIDE if (path.parent / LISTS).exists() else _MAPPED
+    has_lists = (path.parent / LISTS).exists()
+    flags = _SAME_FOLDER if has_lists else _MAPPED
     with named(path) as name:
         if name is not None:
-            with (
-                contextlib.suppress(TypeError),
-                silenced() if flags == _BESIDE else contextlib.nullcontext(),
-            ):
+            quiet = silenced() if has_lists else contextlib.nullcontext()
+            with contextlib.suppress(TypeError), quiet:
                 return faiss.read_index(name, flags)
     with open(path, "rb") as file:
         return faiss.read_index(faiss.PyCallbackIOReader(file.read))
@@ -214,28 +195,26 @@ def _read(path: Path) -> Any:
 
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
-    """Keep what FAISS prints about lists on disk off this process's standard output
-    for the block.
-    """
+    """Keep what FAISS prints about lists on disk off standard output inside the block."""
     library = ctypes.CDLL(None)
     library.fflush(None)
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    stdout, devnull = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 1)
+        os.dup2(devnull, 1)
         yield
     finally:
         library.fflush(None)
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(stdout, 1)
+        os.close(stdout)
+        os.close(devnull)
 
 
 @contextlib.contextmanager
 def named(path: Path) -> Iterator[str | None]:
-    """Yield a name by which FAISS, which takes UTF-8, can open a file, or None where there is none.
+    """Yield a name by which FAISS can open a file, or None: it takes only names in UTF-8.
 
-    On Linux that is the open folder's number and the file's own name, so that what lies beside it
-    is found too.
+    On Linux that is a path through the open folder's descriptor, so that FAISS finds the lists
+    beside the file too.
     """
     by_number = Path("/proc/self/fd")
     if by_number.exists() and path.name.isascii():
@@ -249,9 +228,7 @@ def named(path: Path) -> Iterator[str | None]:
 
 
 def make_index(factory: str, dim: int) -> Any:
-    """Return an empty index of a factory string that keeps ids; raises RecipeError for one that
-    FAISS does not take.
-    """
+    """Return an empty index of a factory string, with ids; raises RecipeError where it is bad."""
     keeps_ids = factory.startswith(("IDMap,", "IDMap2,", "IVF")) or ",IVF" in factory
     wrapped = factory if keeps_ids else f"IDMap,{factory}"
     try:
@@ -259,7 +236,7 @@ def make_index(factory: str, dim: int) -> Any:
     except RuntimeError as error:
         raise RecipeError(
             f"FAISS does not take the factory string {factory!r} for {dim} dimensions: "
-            f"{_reason(error)}"
+            f"{short_reason(error)}"
         ) from error
     if index.metric_type != faiss.METRIC_INNER_PRODUCT:
         raise RecipeError(
@@ -270,9 +247,7 @@ def make_index(factory: str, dim: int) -> Any:
 
 
 def _sample(vectors: Halves, size: int) -> Vectors:
-    """Return at most so many rows, drawn with a seed, as float32; converted block by block, since
-    the rows are half of that.
-    """
+    """Return at most ``size`` rows, drawn with a seed, as float32, converted block by block."""
     count = len(vectors)
     chosen = (
         np.sort(np.random.default_rng(_SEED).choice(count, size, replace=False))
@@ -293,8 +268,9 @@ def _blocks(count: int, dim: int) -> Iterator[tuple[int, int]]:
 
 
 def train(index: Any, vectors: Halves, train_size: int) -> None:
-    """Train an index, where it needs that, on a seeded sample of ``(n, d)`` float16 rows. Raises
-    RuntimeError.
+    """Train an index that needs it on a seeded sample of ``(n, d)`` float16 rows.
+
+    Raises RuntimeError, as FAISS does.
     """
     if not index.is_trained:
         with _threads_for(index):
@@ -310,20 +286,21 @@ def _lists(index: Any) -> int:
 
 
 def add(index: Any, vectors: Halves, ids: Ids) -> None:
-    """Add ``(n, d)`` float16 rows, which may be memory-mapped, block by block. Raises
-    RuntimeError.
+    """Add ``(n, d)`` float16 rows, which may be memory-mapped, block by block.
+
+    Raises RuntimeError, as FAISS does.
     """
     with _threads_for(index):
         for start, end in _blocks(len(ids), vectors.shape[1]):
-            index.add_with_ids(
-                unit_rows(vectors[start:end]), np.ascontiguousarray(ids[start:end], dtype=np.int64)
-            )
+            block_ids = np.ascontiguousarray(ids[start:end], dtype=np.int64)
+            index.add_with_ids(unit_rows(vectors[start:end]), block_ids)
             drop_pages(vectors)
 
 
 def _threads_for(index: Any) -> contextlib.AbstractContextManager[None]:
-    """Return one thread for what depends on the order in which rows arrive (graphs, beam searches),
-    all threads for inverted lists.
+    """Return a context of all threads for inverted lists, of one thread for anything else.
+
+    Graphs and beam searches depend on the order in which rows arrive.
     """
     inner = faiss.downcast_index(index)
     plain = isinstance(inner, faiss.IndexIVF) and isinstance(
@@ -342,28 +319,29 @@ def _set_search_parameters(index: Any, search: Mapping[str, float]) -> None:
             ) from error
 
 
+def _unwrapped(index: Any) -> Any:
+    """Return the index inside a map of ids, or inside another wrapper."""
+    return faiss.downcast_index(index.index) if hasattr(index, "index") else index
+
+
 def _applicable(index: Any, search: Mapping[str, float]) -> Mapping[str, float]:
-    """Return no parameters for the flat index that stands in for one that could not be trained."""
-    inner = faiss.downcast_index(index.index) if hasattr(index, "index") else index
-    return {} if isinstance(inner, faiss.IndexFlat) else search
+    """Return the search parameters, none for a flat index, which few rows get instead."""
+    return {} if isinstance(_unwrapped(index), faiss.IndexFlat) else search
 
 
 def _prepare(index: Any) -> None:
-    """Let k-means take few points for each centre without FAISS printing a warning to stderr, and
-    leave out idle work.
-    """
+    """Switch off a warning on stderr (few points per centre) and training that is not needed."""
     index = faiss.downcast_index(index)
     if hasattr(index, "cp"):
         index.cp.min_points_per_centroid = 1
     if hasattr(index, "pq"):
         index.pq.cp.min_points_per_centroid = 1
     if hasattr(index, "do_polysemous_training"):
-        index.do_polysemous_training = (
-            False  # takes 13 s whatever the rows, for a kind of search that is off
-        )
+        # takes 13 s however few the rows, for a kind of search that is off
+        index.do_polysemous_training = False
     if isinstance(index, faiss.IndexPreTransform):
-        for place in range(index.chain.size()):
-            _prepare_rotation(faiss.downcast_VectorTransform(index.chain.at(place)))
+        for number in range(index.chain.size()):
+            _prepare_rotation(faiss.downcast_VectorTransform(index.chain.at(number)))
     for inner in ("index", "base_index", "refine_index"):
         if getattr(index, inner, None) is not None:
             _prepare(getattr(index, inner))
@@ -388,60 +366,6 @@ def _one_thread() -> Iterator[None]:
         faiss.omp_set_num_threads(threads)
 
 
-def _reason(error: RuntimeError) -> str:
+def short_reason(error: RuntimeError) -> str:
+    """Return the reason in an error of FAISS, without its source line, on one line."""
     return " ".join(str(error).split(": ")[-1].split())[:200]
-
-
-# -- Inverted lists in a file of their own ---------------------------------------------------------
-
-
-SHARD_BYTES = 268_435_456  # of the codes that are in memory while building
-
-
-def write_disk_index(
-    folder: Path, file_name: str, recipe: Recipe, vectors: Halves, ids: Ids
-) -> None:
-    """Write an index of a recipe of inverted lists, and its lists beside it, with one shard of the
-    codes in memory at a time.
-
-    ``vectors`` is ``(n, d)`` float16 rows, which may be memory-mapped. Raises RecipeError for an
-    index without inverted lists, OSError where the disk is full.
-    """
-    factory = recipe.factory_for(len(ids), vectors.shape[1])
-    index = make_index(factory, vectors.shape[1])
-    if not isinstance(index, faiss.IndexIVF):
-        raise RecipeError(
-            f"recipe {recipe.name!r} cannot be kept on disk: only inverted lists can, such as "
-            f"IVF{{lists}},SQ8"
-        )
-    train(index, vectors, recipe.train_size)
-    step = max(1, SHARD_BYTES // (int(index.code_size) + 8))
-    starts = range(0, len(ids), step)
-    shards = [folder / f"shard-{number}.faiss" for number in range(len(starts))]
-    for start, shard in zip(starts, shards, strict=True):
-        part = faiss.clone_index(index)
-        add(part, vectors[start : start + step], ids[start : start + step])
-        with named(shard) as name:
-            faiss.write_index(part, name)
-    _merge(folder, index, shards)
-    with named(folder / file_name) as name:
-        faiss.write_index(index, name)
-    for shard in shards:
-        shard.unlink()
-
-
-def _merge(folder: Path, index: Any, shards: list[Path]) -> None:
-    """Put the lists of all shards one after the other into one file, and let the index read them
-    there.
-    """
-    opened, lists = [], faiss.InvertedListsPtrVector()
-    for shard in shards:
-        with named(shard) as name:
-            part = faiss.read_index(name, faiss.IO_FLAG_MMAP)
-        opened.append(part)  # the lists below are its own
-        lists.push_back(part.invlists)
-    with named(folder / LISTS) as name, silenced():
-        merged = faiss.OnDiskInvertedLists(index.nlist, index.code_size, name)
-        index.ntotal = merged.merge_from_multiple(lists.data(), lists.size())
-    index.replace_invlists(merged, True)
-    merged.this.disown()

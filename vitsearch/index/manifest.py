@@ -1,6 +1,4 @@
-"""The manifest of an index folder: what it was built from, and how to tell that its files are
-whole.
-"""
+"""The manifest of an index folder: what it was built from, and the checksums of its files."""
 
 import json
 import os
@@ -15,14 +13,25 @@ from vitsearch.index.recipe import Recipe
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-_EDGE = 65_536  # bytes at either end that are checked each time a folder is opened
+_EDGE = 65_536  # bytes at either end of a file, checked each time a folder is opened
 _CHUNK = 1_048_576
+# what a file that is not a manifest can raise while it is read
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    RecipeError,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """Size in bytes, modification time, and CRC-32 of the whole file and of its first and last 64
-    KiB.
+    """The size of a file in bytes, its modification time, and two CRC-32 checksums.
+
+    ``checksum`` is that of the whole file, ``edge_checksum`` of its first and last 64 KiB.
     """
 
     size: int
@@ -33,11 +42,10 @@ class FileFacts:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The share of the true ``k`` nearest that a search found, after re-scoring, on sample queries
-    when there were ``count`` rows.
+    """The recall@k of a search after re-scoring, on ``queries`` sample queries over ``count`` rows.
 
-    ``photos`` is that of queries by photos and ``texts`` that of queries by words, None where the
-    encoder reads none: words lie elsewhere.
+    ``photos`` is the recall of queries by photos and ``texts`` that of queries by words, None where
+    the encoder reads no text; text vectors lie elsewhere than photo vectors.
     """
 
     k: int
@@ -54,13 +62,14 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What an index folder was built from: ``count`` rows of ``dim`` numbers, by the encoder with
-    this fingerprint.
+    """What an index folder was built from.
 
+    It holds ``count`` rows of ``dim`` numbers by the encoder with this ``fingerprint``.
     ``generation`` is the collection's count of changes at the time; ``files`` maps file names to
-    their facts. ``asked`` is the recipe that was asked for, as a dictionary, where ``recipe`` was
-    chosen or tuned for it; ``measured`` is the recall, where it was measured. ``since`` is the
-    generation after which the rows were changed, for an index of changes; -1 for one of all rows.
+    their facts. ``requested`` is the recipe that the user named, as a dictionary, where ``recipe``
+    was chosen or tuned for it (in the file its key is ``asked``); ``measured`` is the recall, where
+    it was measured. An index of changes holds the rows changed after generation ``since``; -1
+    stands for an index of all rows.
     """
 
     recipe: Recipe
@@ -69,13 +78,13 @@ class Manifest:
     dim: int
     fingerprint: str
     files: Mapping[str, FileFacts]
-    asked: Mapping[str, Any] = field(default_factory=dict)
+    requested: Mapping[str, Any] = field(default_factory=dict)
     measured: Measured | None = None
     since: int = -1
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest of a folder aside, force it to the disk, and rename it."""
+    """Write the manifest of a folder atomically: to another file, synced to disk and renamed."""
     facts = {
         "format": FORMAT,
         "recipe": manifest.recipe.to_dict(),
@@ -85,8 +94,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "fingerprint": manifest.fingerprint,
         "files": {name: asdict(file) for name, file in manifest.files.items()},
     }
-    if manifest.asked:
-        facts["asked"] = dict(manifest.asked)
+    if manifest.requested:
+        facts["asked"] = dict(manifest.requested)
     if manifest.since >= 0:
         facts["since"] = manifest.since
     if manifest.measured:
@@ -100,8 +109,9 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Return the manifest of a folder. Raises IndexDamaged when it is missing, altered, or of
-    another format.
+    """Return the manifest of a folder.
+
+    Raises IndexDamaged when it is missing, altered, or of another format.
     """
     file = folder / MANIFEST
     try:
@@ -115,36 +125,28 @@ def read_manifest(folder: Path) -> Manifest:
         files = {name: FileFacts(**entry) for name, entry in facts.pop("files").items()}
         if "measured" in facts:
             facts["measured"] = Measured(**facts["measured"])
+        requested = facts.pop("asked", {})
         del facts["format"]
-        return Manifest(recipe=recipe, files=files, **facts)
+        return Manifest(recipe=recipe, files=files, requested=requested, **facts)
     except FileNotFoundError as error:
         raise damaged(file, "is missing") from error
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-        RecipeError,
-    ) as error:
+    except _UNREADABLE as error:
         raise damaged(file, "cannot be read") from error
 
 
 def facts_of(file: Path) -> FileFacts:
-    """Return the facts of a file as it is now."""
+    """Return the size, time and checksums of a file as it is now."""
     with open(file, "rb") as opened:
         status = os.fstat(opened.fileno())
-        return FileFacts(
-            status.st_size, status.st_mtime_ns, _whole(opened), _edges(opened, status.st_size)
-        )
+        size, mtime_ns = status.st_size, status.st_mtime_ns
+        return FileFacts(size, mtime_ns, _checksum(opened), _edges(opened, size))
 
 
-def check_file(file: Path, facts: FileFacts, *, whole: bool = False) -> None:
+def check_file(file: Path, facts: FileFacts, *, check_content: bool = False) -> None:
     """Raise IndexDamaged when a file is not what the manifest says.
 
-    Its size and its two ends are always read; the whole of it where ``whole`` is set or its
-    modification time has changed.
+    Its size and its two ends are always checked, every byte only with ``check_content`` or where
+    its modification time has changed.
     """
     try:
         with open(file, "rb") as opened:
@@ -153,7 +155,8 @@ def check_file(file: Path, facts: FileFacts, *, whole: bool = False) -> None:
                 raise damaged(file, f"has {status.st_size} bytes, not {facts.size}")
             if _edges(opened, facts.size) != facts.edge_checksum:
                 raise damaged(file, "was altered")
-            if (whole or status.st_mtime_ns != facts.mtime_ns) and _whole(opened) != facts.checksum:
+            check_all = check_content or status.st_mtime_ns != facts.mtime_ns
+            if check_all and _checksum(opened) != facts.checksum:
                 raise damaged(file, "was altered")
     except FileNotFoundError as error:
         raise damaged(file, "is missing") from error
@@ -173,7 +176,7 @@ def _checksum_of(facts: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(facts, sort_keys=True, ensure_ascii=True).encode())
 
 
-def _whole(file: BinaryIO) -> int:
+def _checksum(file: BinaryIO) -> int:
     file.seek(0)
     checksum = 0
     while chunk := file.read(_CHUNK):

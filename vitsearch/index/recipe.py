@@ -1,5 +1,7 @@
-"""A recipe says which index is built over the vectors; it is data in a TOML file, and this module
-reads it without any index library.
+"""Recipes: which index is built over the vectors, read from TOML files, and the choice of one.
+
+`load_recipe` reads a recipe, `choose_recipe` picks the one that suits a collection, and `predict`
+estimates what a recipe costs. No index library is needed for any of them.
 """
 
 import json
@@ -7,38 +9,39 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from vitsearch.errors import RecipeError
 
 # an installed wheel carries the recipes inside the package, a checkout has them beside it
 _PACKAGE = Path(__file__).parent.parent
-_PLACES = (_PACKAGE / "recipes_data", _PACKAGE.parent / "indexes" / "recipes")
-_MAX_LISTS = (
-    4096  # beyond, giving each row its list takes most of the building, and searches hardly gain
-)
-_POINTS_PER_LIST = (
-    39  # fewer training points than this for each list make poor lists (FAISS warns below it)
-)
+_FOLDERS = (_PACKAGE / "recipes_data", _PACKAGE.parent / "indexes" / "recipes")
+# with more lists, assigning the rows takes most of the build, and searches hardly gain
+_MAX_LISTS = 4096
+# fewer training points for each list make poor lists (FAISS warns below this)
+_POINTS_PER_LIST = 39
 _TRAINED_PER_LIST = 48
-_TRAINED_AT_LEAST = 16_384  # for the 256 centres of a product quantiser
-_KEYS = (
-    "name",
-    "kind",
-    "factory",
-    "search",
-    "lists",
-    "train_size",
-    "overfetch",
-    "on_disk",
-    "gpu",
-    "recall",
-    "memory",
-    "description",
-)
-_SUBSPACE = 8  # numbers of a vector that one byte of a product quantiser stands for, at least
+_MIN_TRAINED = 16_384  # for the 256 centres of a product quantiser
+_SUBSPACE = 8  # the fewest numbers of a vector that one byte of a product quantiser stands for
+
+EXACT_UP_TO = 30_000  # photos that are compared one by one in a few milliseconds
+RECALL = 0.95
+ID_BYTES = 8
+TRAINING_ROUNDS = 10  # of k-means
+ARITHMETIC = 5.0e10  # multiplications and additions a second while building
+SCAN = {  # dimensions that one query scans a second
+    "flat": 4.0e9,
+    "ivf": 4.0e9,
+    "ivf-sq8": 2.5e9,
+    "disk": 1.5e9,
+    "ivf-pq": 8.0e9,
+    "rabitq": 2.0e10,
+}
+PROBED = 24  # lists read for the default recall on clustered photos
+
+Kind = Literal["exact", "faiss", "auto"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +53,15 @@ class Recipe:
     stands for ``lists`` (a number, or ``auto``: twice the square root of the number of photos) and
     ``{pq}`` for the bytes of a product-quantised vector (one for 8 dimensions, a divisor of them).
     ``search`` holds search parameters by their FAISS names; at most ``train_size`` rows, drawn with
-    a fixed seed, are used for training; ``overfetch`` candidates are asked of the index for each
-    result wanted. ``on_disk`` leaves inverted lists in their file, ``gpu`` searches a copy on a GPU
-    where there is one. ``recall`` is the recall@10 wanted (0: the search parameters are taken as
-    they are), ``memory`` the bytes that the index may take (0: no limit; for ``auto`` a quarter of
-    the machine's).
+    a fixed seed, are used for training; the index is asked for ``overfetch`` candidates for each
+    result. ``on_disk`` leaves inverted lists in their file, ``gpu`` searches a copy on a GPU where
+    there is one. ``recall`` is the recall@10 to tune the search to (0: the search parameters stay
+    as they are), ``memory`` the bytes that the index may take (0: no limit; for ``auto`` a quarter
+    of the machine's memory).
     """
 
     name: str
-    kind: Literal["exact", "faiss", "auto"] = "faiss"
+    kind: Kind = "faiss"
     factory: str | None = None
     search: Mapping[str, float] = field(default_factory=dict)
     lists: int | Literal["auto"] | None = None
@@ -72,37 +75,37 @@ class Recipe:
 
     @property
     def is_exact(self) -> bool:
-        """True when the recipe's results are those of an exact search over the vectors."""
+        """Whether the results are those of an exact search over the vectors."""
         return self.kind == "exact" or self.factory in ("Flat", "IDMap,Flat", "IDMap2,Flat")
 
     def factory_for(self, count: int, dim: int) -> str:
-        """Return the factory string for ``count`` photos of ``dim`` numbers. Raises RecipeError for
-        a recipe without one.
+        """Return the FAISS factory string for ``count`` photos of ``dim`` numbers.
+
+        Raises RecipeError for a recipe without one.
         """
         if self.factory is None:
             raise RecipeError(
-                f'recipe {self.name!r} has no factory string; give it kind = "faiss" and '
-                "factory "
-                '= "..."'
+                f"recipe {self.name!r} has no factory string; give it "
+                'kind = "faiss" and factory = "..."'
             )
         lists = auto_lists(count) if self.lists == "auto" else self.lists
         return self.factory.replace("{lists}", str(lists)).replace("{pq}", str(pq_bytes(dim)))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the facts as plain JSON and TOML types, without those that are None or empty."""
-        plain = Recipe(self.name)
-        facts = {key: getattr(self, key) for key in _KEYS}
-        kept = {
-            key: value
-            for key, value in facts.items()
-            if key in ("name", "kind") or value != getattr(plain, key)
-        }
-        return {key: dict(value) if key == "search" else value for key, value in kept.items()}
+        """Return name, kind, and what is not the default, as plain JSON and TOML types."""
+        default = Recipe(self.name)
+        facts: dict[str, Any] = {}
+        for key in _KEYS:
+            value = getattr(self, key)
+            if key in ("name", "kind") or value != getattr(default, key):
+                facts[key] = dict(value) if key == "search" else value
+        return facts
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any], *, source: str = "recipe") -> "Recipe":
-        """Return the recipe of these facts. Raises RecipeError that names ``source`` for a wrong
-        key, type or value.
+        """Return the recipe with these facts.
+
+        Raises RecipeError, which names ``source``, for a wrong key, type or value.
         """
         problem = _problem(facts)
         if problem:
@@ -110,30 +113,29 @@ class Recipe:
         return cls(**facts)
 
     def to_toml(self) -> str:
-        """Return the recipe as the text of a TOML file that ``from_toml`` reads back as an equal
-        recipe.
-        """
+        """Return the text of a TOML file that ``from_toml`` reads back as an equal recipe."""
         facts = self.to_dict()
         search = facts.pop("search", {})
         lines = [f"{key} = {_toml_value(value)}" for key, value in facts.items()]
         if search:
-            lines += [
-                "",
-                "[search]",
-                *(f"{key} = {_toml_value(value)}" for key, value in search.items()),
-            ]
+            lines += ["", "[search]"]
+            lines += [f"{key} = {_toml_value(value)}" for key, value in search.items()]
         return "\n".join(lines) + "\n"
 
     @classmethod
     def from_toml(cls, text: str, *, source: str = "recipe") -> "Recipe":
-        """Return the recipe in a TOML text. Raises RecipeError that names ``source`` when the text
-        is no good recipe.
+        """Return the recipe in a TOML text.
+
+        Raises RecipeError, which names ``source``, when the text is not a valid recipe.
         """
         try:
             facts = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise RecipeError(f"{source}: not a TOML file: {_one_line(error)}") from error
         return cls.from_dict(facts, source=source)
+
+
+_KEYS = tuple(field.name for field in fields(Recipe))
 
 
 def load_recipe(name_or_file: str | Path) -> Recipe:
@@ -143,12 +145,8 @@ def load_recipe(name_or_file: str | Path) -> Recipe:
     RecipeError.
     """
     text = str(name_or_file)
-    if (
-        isinstance(name_or_file, Path)
-        or "/" in text
-        or "\\" in text
-        or text.lower().endswith(".toml")
-    ):
+    looks_like_file = "/" in text or "\\" in text or text.lower().endswith(".toml")
+    if isinstance(name_or_file, Path) or looks_like_file:
         return _read_recipe(Path(text))
     known = _known_files()
     if text not in known:
@@ -164,30 +162,105 @@ def list_recipes() -> list[str]:
     return list(_known_files())
 
 
-def training_rows(lists: int, most: int) -> int:
-    """Return how many rows train an index of so many inverted lists, at most ``most``: 48 for each
-    list say as much as all of them.
+def training_rows(lists: int, limit: int) -> int:
+    """Return how many rows train an index of ``lists`` inverted lists, at most ``limit``.
+
+    48 rows for each list train it as well as all rows do.
     """
-    return min(most, max(_TRAINED_AT_LEAST, _TRAINED_PER_LIST * lists)) if lists else most
+    return min(limit, max(_MIN_TRAINED, _TRAINED_PER_LIST * lists)) if lists else limit
 
 
 def auto_lists(count: int) -> int:
-    """Return how many inverted lists suit ``count`` rows: twice the square root, 39 rows or more
-    for each, and at most 4,096.
+    """Return how many inverted lists suit ``count`` rows: twice the square root.
+
+    Each list gets at least 39 rows, and there are at most 4,096 lists.
     """
     return max(1, min(round(2 * math.sqrt(count)), count // _POINTS_PER_LIST, _MAX_LISTS))
 
 
 def pq_bytes(dim: int) -> int:
-    """Return how many bytes a product quantiser gives to ``dim`` numbers: the largest divisor with
-    at least 8 numbers to a byte.
+    """Return how many bytes a product quantiser uses for ``dim`` numbers.
+
+    That is their largest divisor with at least 8 numbers to a byte.
     """
     return next((count for count in range(dim // _SUBSPACE, 0, -1) if dim % count == 0), 1)
 
 
+@dataclass(frozen=True, slots=True)
+class RecipeCost:
+    """What a recipe is predicted to cost: memory, time to build, time for one query.
+
+    ``reason`` says in one line why the recipe was chosen, "" where it was not.
+    """
+
+    recipe: Recipe
+    memory_bytes: int
+    build_seconds: float
+    query_ms: float
+    reason: str
+
+
+def choose_recipe(
+    count: int,
+    dim: int,
+    *,
+    memory: int,
+    recall: float = RECALL,
+    gpu: bool = False,
+    faiss: bool = True,
+) -> RecipeCost:
+    """Return the recipe for ``count`` photos of ``dim`` numbers that fits ``memory`` bytes.
+
+    Its search is to be tuned to ``recall``. Up to 30,000 photos, and where FAISS is missing, the
+    search is exact. Beyond, it is the most precise of `ivf-sq8`, `ivf-pq` and `rabitq` that fits
+    (with ``gpu`` `gpu-ivf` where that fits), and `disk` where none does.
+    """
+    if not faiss:
+        reason = "FAISS is not installed, so every vector is compared"
+        return predict(load_recipe("flat"), count, dim, reason)
+    if count <= EXACT_UP_TO:
+        reason = f"up to {EXACT_UP_TO:,} photos are compared one by one"
+        return predict(load_recipe("flat"), count, dim, reason)
+    reason = f"the most precise index within {_shown(memory)}"
+    for name in ("gpu-ivf",) * gpu + ("ivf-sq8", "ivf-pq", "rabitq"):
+        cost = predict(replace(load_recipe(name), recall=recall), count, dim, reason)
+        if cost.memory_bytes <= memory:
+            return cost
+    reason = f"no index fits into {_shown(memory)}, so its lists stay on disk"
+    return predict(replace(load_recipe("disk"), recall=recall), count, dim, reason)
+
+
+def predict(recipe: Recipe, count: int, dim: int, reason: str = "") -> RecipeCost:
+    """Return what a recipe is predicted to cost for ``count`` photos of ``dim`` numbers."""
+    kind = recipe.name.removeprefix("gpu-")
+    lists = auto_lists(count) if recipe.lists == "auto" else int(recipe.lists or 0)
+    memory = count * (bytes_per_vector(recipe, dim) + ID_BYTES) + lists * dim * 4
+    if recipe.on_disk:
+        memory = lists * dim * 4
+    trained = min(count, training_rows(lists, recipe.train_size))
+    training = trained * TRAINING_ROUNDS * 2 * lists * dim
+    build = (training + 2.0 * count * lists * dim) / ARITHMETIC + count * dim / 2e8
+    share = min(1.0, PROBED / lists) if lists else 1.0
+    scan = (count * share * dim) / SCAN.get(kind, SCAN["flat"]) + lists * dim / SCAN["flat"]
+    return RecipeCost(recipe, int(memory), build, 1000 * scan, reason)
+
+
+def bytes_per_vector(recipe: Recipe, dim: int) -> int:
+    """Return the bytes of one vector in a recipe's index, without its id."""
+    factory = recipe.factory or ""
+    if "SQ8" in factory:
+        return dim
+    if "RaBitQ" in factory:
+        return dim // 8 + 8
+    if "{pq}" in factory:
+        return pq_bytes(dim)
+    links = 272 if "HNSW32" in factory else 0
+    return 4 * dim + links
+
+
 def _known_files() -> dict[str, Path]:
-    for place in _PLACES:
-        files = sorted(place.glob("*.toml"))
+    for folder in _FOLDERS:
+        files = sorted(folder.glob("*.toml"))
         if files:
             return {file.stem: file for file in files}
     return {}
@@ -225,7 +298,7 @@ def _problem_of_texts(facts: Mapping[str, Any]) -> str | None:
     if not facts.get("name"):
         return 'a recipe needs a name, such as name = "mine"'
     kind = facts.get("kind", "faiss")
-    if kind not in ("exact", "faiss", "auto"):
+    if kind not in get_args(Kind):
         return f'kind must be "exact", "faiss" or "auto", not {kind!r}'
     if kind == "faiss" and not facts.get("factory"):
         return 'a recipe of kind "faiss" needs a factory string, such as factory = "HNSW32"'
@@ -244,8 +317,8 @@ def _problem_of_numbers(facts: Mapping[str, Any]) -> str | None:
         return "memory must be a whole number of bytes, or 0 for no limit"
     if isinstance(recall, bool) or not isinstance(recall, int | float) or not 0 <= recall < 1:
         return (
-            "recall must be from 0 (as it comes) to below 1, such as 0.95; for 1 take the "
-            "recipe flat"
+            "recall must be from 0 (as it comes) to below 1, such as 0.95; for 1 take the recipe "
+            "flat"
         )
     return None
 
@@ -257,23 +330,20 @@ def _problem_of_search(facts: Mapping[str, Any]) -> str | None:
     for key, value in search.items():
         if not re.fullmatch(r"[A-Za-z_]\w*", key, re.ASCII):
             return f"search parameter {key!r} is not a name"
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-        ):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value):
             return f"search parameter {key} must be a number"
     return None
 
 
 def _problem_of_lists(facts: Mapping[str, Any]) -> str | None:
-    wanted = "{lists}" in (facts.get("factory") or "")
-    if wanted != ("lists" in facts):
+    needs_lists = "{lists}" in (facts.get("factory") or "")
+    if needs_lists != ("lists" in facts):
         return (
             'lists and {lists} in the factory string go together: lists = "auto" with factory '
             '= "IVF{lists},Flat"'
         )
-    if wanted and facts["lists"] != "auto" and not _is_count(facts["lists"]):
+    if needs_lists and facts["lists"] != "auto" and not _is_count(facts["lists"]):
         return 'lists must be "auto" or a whole number above 0'
     return None
 
@@ -292,107 +362,6 @@ def _toml_value(value: Any) -> str:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-# -- The choice of an index: what each would cost for so many photos, and the first that fits ------
-
-EXACT_UP_TO = 30_000  # photos that are compared one by one in a few milliseconds
-RECALL = 0.95
-ID_BYTES = 8
-TRAINING_ROUNDS = 10  # of k-means
-ARITHMETIC = 5.0e10  # multiplications and additions a second while building
-SCAN = {
-    "flat": 4.0e9,
-    "ivf": 4.0e9,
-    "ivf-sq8": 2.5e9,
-    "disk": 1.5e9,
-    "ivf-pq": 8.0e9,
-    "rabitq": 2.0e10,
-}  # dimensions a second, one query
-PROBED = 24  # lists read for the default recall on clustered photos
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A recipe with what it is predicted to need: bytes in memory, seconds to build, milliseconds a
-    query, and why it was taken.
-    """
-
-    recipe: Recipe
-    memory_bytes: int
-    build_seconds: float
-    query_ms: float
-    reason: str
-
-
-def choose_recipe(
-    count: int,
-    dim: int,
-    *,
-    memory: int,
-    recall: float = RECALL,
-    gpu: bool = False,
-    faiss: bool = True,
-) -> Choice:
-    """Return the recipe for ``count`` photos of ``dim`` numbers that fits ``memory`` bytes, with
-    the search to be tuned to ``recall``.
-
-    Up to 30,000 photos, and where FAISS is missing, the search is exact. Beyond, the most precise
-    of `ivf-sq8`, `ivf-pq` and `rabitq` that fits is taken (on a GPU `gpu-ivf` where that fits), and
-    `disk` where none does.
-    """
-    if not faiss:
-        return predict(
-            load_recipe("flat"), count, dim, "FAISS is not installed, so every vector is compared"
-        )
-    if count <= EXACT_UP_TO:
-        return predict(
-            load_recipe("flat"), count, dim, f"up to {EXACT_UP_TO:,} photos are compared one by one"
-        )
-    for name in ("gpu-ivf",) * gpu + ("ivf-sq8", "ivf-pq", "rabitq"):
-        choice = predict(
-            replace(load_recipe(name), recall=recall),
-            count,
-            dim,
-            f"the most precise index within {_shown(memory)}",
-        )
-        if choice.memory_bytes <= memory:
-            return choice
-    return predict(
-        replace(load_recipe("disk"), recall=recall),
-        count,
-        dim,
-        f"no index fits into {_shown(memory)}, so its lists stay on disk",
-    )
-
-
-def predict(recipe: Recipe, count: int, dim: int, reason: str = "") -> Choice:
-    """Return what a recipe is predicted to need for ``count`` photos of ``dim`` numbers."""
-    kind = recipe.name.removeprefix("gpu-")
-    lists = auto_lists(count) if recipe.lists == "auto" else int(recipe.lists or 0)
-    memory = count * (bytes_a_vector(recipe, dim) + ID_BYTES) + lists * dim * 4
-    if recipe.on_disk:
-        memory = lists * dim * 4
-    trained = (
-        min(count, training_rows(lists, recipe.train_size)) * TRAINING_ROUNDS * 2 * lists * dim
-    )
-    build = (trained + 2.0 * count * lists * dim) / ARITHMETIC + count * dim / 2e8
-    share = min(1.0, PROBED / lists) if lists else 1.0
-    scan = (count * share * dim) / SCAN.get(kind, SCAN["flat"]) + lists * dim / SCAN["flat"]
-    return Choice(recipe, int(memory), build, 1000 * scan, reason)
-
-
-def bytes_a_vector(recipe: Recipe, dim: int) -> int:
-    """Return the bytes that a recipe's code of one vector takes, without its id."""
-    factory = recipe.factory or ""
-    if "SQ8" in factory:
-        return dim
-    if "RaBitQ" in factory:
-        return dim // 8 + 8
-    if "{pq}" in factory:
-        return pq_bytes(dim)
-    links = 272 if "HNSW32" in factory else 0
-    return 4 * dim + links
 
 
 def _shown(count: int) -> str:

@@ -1,6 +1,4 @@
-"""An index of inverted lists built in parts, each with no more memory than its codes, and merged in
-files (FAISS).
-"""
+"""Inverted lists larger than the memory: built in parts by FAISS and merged on disk."""
 
 import os
 from collections.abc import Iterable
@@ -17,36 +15,83 @@ from vitsearch.index.recipe import Recipe, training_rows
 
 faiss: Any = _faiss  # its type stubs lack half of what is used here
 
-_MAPPED_AT_ONCE = 67_108_864  # bytes of the parts that are read before their pages are let go
-_GROWTH = 2  # lists in memory are vectors that double
+_MAPPED_AT_ONCE = 67_108_864  # bytes of the parts to read before their pages are dropped
+SHARD_BYTES = 268_435_456  # bytes of codes in memory while building
+_GROWTH = 2  # lists in memory grow by doubling
+
+
+def write_disk_index(
+    folder: Path, file_name: str, recipe: Recipe, vectors: Halves, ids: Ids
+) -> None:
+    """Write an index of inverted lists, its lists in a file of their own beside it.
+
+    ``vectors`` is ``(n, d)`` float16 rows, which may be memory-mapped, ``ids`` ``(n,)``; at most
+    `SHARD_BYTES` of codes are in memory. Raises RecipeError for an index without inverted lists and
+    OSError where the disk is full.
+    """
+    factory = recipe.factory_for(len(ids), vectors.shape[1])
+    index = make_index(factory, vectors.shape[1])
+    if not isinstance(index, faiss.IndexIVF):
+        raise RecipeError(
+            f"recipe {recipe.name!r} cannot be kept on disk: only inverted lists can, such as "
+            f"IVF{{lists}},SQ8"
+        )
+    train(index, vectors, recipe.train_size)
+    step = max(1, SHARD_BYTES // (int(index.code_size) + 8))
+    starts = range(0, len(ids), step)
+    shards = [folder / f"shard-{number}.faiss" for number in range(len(starts))]
+    for start, shard in zip(starts, shards, strict=True):
+        part = faiss.clone_index(index)
+        add(part, vectors[start : start + step], ids[start : start + step])
+        with named(shard) as name:
+            faiss.write_index(part, name)
+    _merge(folder, index, shards)
+    with named(folder / file_name) as name:
+        faiss.write_index(index, name)
+    for shard in shards:
+        shard.unlink()
+
+
+def _merge(folder: Path, index: Any, shards: list[Path]) -> None:
+    """Concatenate the lists of all shards in one file, from which the index then reads them."""
+    opened, lists = [], faiss.InvertedListsPtrVector()
+    for shard in shards:
+        with named(shard) as name:
+            part = faiss.read_index(name, faiss.IO_FLAG_MMAP)
+        opened.append(part)  # owns the lists below
+        lists.push_back(part.invlists)
+    with named(folder / LISTS) as name, silenced():
+        merged = faiss.OnDiskInvertedLists(index.nlist, index.code_size, name)
+        index.ntotal = merged.merge_from_multiple(lists.data(), lists.size())
+    index.replace_invlists(merged, True)
+    merged.this.disown()
 
 
 def trains_on(recipe: Recipe, count: int, dim: int) -> int:
-    """Return how many rows train the index of a recipe over ``count`` rows, 0 where so few rows are
-    searched exactly.
+    """Return how many rows train a recipe's index over ``count`` rows, 0 for an exact search.
 
-    Raises RecipeError for a recipe that is not of inverted lists: only these can be merged.
+    Few rows are searched exactly. Raises RecipeError for a recipe without inverted lists: only
+    these can be merged.
     """
     index = make_index(recipe.factory_for(max(count, 1), dim), dim)
     if not isinstance(index, faiss.IndexIVF):
         raise RecipeError(
-            f"recipe {recipe.name!r} cannot be built in parts: only inverted lists can, such "
-            "as "
+            f"recipe {recipe.name!r} cannot be built in parts: only inverted lists can, such as "
             "ivf-sq8 or ivf-pq"
         )
     return 0 if few_rows(count) else min(count, training_rows(int(index.nlist), recipe.train_size))
 
 
 def part_bytes(recipe: Recipe, count: int, dim: int) -> int:
-    """Return the bytes of memory that one row of a part takes while it is built."""
+    """Return the bytes of memory for each row of a part while it is built."""
     return _GROWTH * (int(make_index(recipe.factory_for(count, dim), dim).code_size) + 8)
 
 
 def train_index(file: Path, recipe: Recipe, count: int, sample: Halves) -> None:
-    """Write the trained and empty index of a recipe for ``count`` rows; ``sample`` is ``(m, dim)``
-    float16 unit rows.
+    """Write the empty index of a recipe for ``count`` rows, trained on a sample.
 
-    The file appears whole or not at all. Raises RecipeError where FAISS cannot train it.
+    ``sample`` is ``(m, dim)`` float16 unit rows. The file is written atomically. Raises RecipeError
+    where FAISS cannot train the index.
     """
     factory = recipe.factory_for(count, sample.shape[1])
     index = make_index(factory, sample.shape[1])
@@ -61,8 +106,9 @@ def train_index(file: Path, recipe: Recipe, count: int, sample: Halves) -> None:
 
 
 def write_part(file: Path, trained: Path, batches: Iterable[tuple[Ids, Halves]]) -> int:
-    """Write the trained index with the rows of some batches in it, ``(b,)`` ids and ``(b, dim)``
-    float16, and return how many they are.
+    """Write the trained index with the rows of all batches, and return the number of rows.
+
+    A batch is ``(b,)`` ids and ``(b, dim)`` float16 rows.
     """
     with named(trained) as name:
         index = faiss.read_index(name)
@@ -73,10 +119,10 @@ def write_part(file: Path, trained: Path, batches: Iterable[tuple[Ids, Halves]])
 
 
 def merge_parts(file: Path, trained: Path, parts: list[Path]) -> int:
-    """Write the index of all parts into a file, its lists beside it, and return the number of rows.
+    """Write the index of all parts, its lists beside it, and return the number of rows.
 
-    Each list is that of the parts, one after the other. The lists are written straight on, so that
-    neither of what is read nor of what is written more than some pages are in memory.
+    Each list is the concatenation of those of the parts. The lists are copied sequentially, so that
+    only a few pages of what is read and written are in memory.
     """
     with named(trained) as name:
         index = faiss.read_index(name)
@@ -87,9 +133,7 @@ def merge_parts(file: Path, trained: Path, parts: list[Path]) -> int:
         merged.totsize = out.tell()
         out.flush()
         os.fsync(out.fileno())
-    merged.filename = (
-        LISTS  # not the name by which it was opened here: the folder is the index's own
-    )
+    merged.filename = LISTS  # relative to the index, not the path by which it was opened here
     index.replace_invlists(merged, True)
     merged.this.disown()
     _write(file, index)
@@ -97,7 +141,7 @@ def merge_parts(file: Path, trained: Path, parts: list[Path]) -> int:
 
 
 def _copy_lists(merged: Any, parts: list[Path], out: BinaryIO) -> int:
-    """Write the codes and then the ids of each list, and note in ``merged`` where they are."""
+    """Write codes, then ids of each list, record in ``merged`` where, and return the row count."""
     merged.lists.clear()
     opened: list[Any] = []
     total, copied = 0, _MAPPED_AT_ONCE
@@ -105,20 +149,17 @@ def _copy_lists(merged: Any, parts: list[Path], out: BinaryIO) -> int:
         if copied >= _MAPPED_AT_ONCE:
             opened, copied = [_mapped(part) for part in parts], 0
         start = out.tell()
-        kept = [(part.invlists, int(part.invlists.list_size(number))) for part in opened]
-        for lists, size in kept:
-            out.write(
-                faiss.rev_swig_ptr(lists.get_codes(number), size * merged.code_size).data
-                if size
-                else b""
-            )
-        for lists, size in kept:
-            out.write(faiss.rev_swig_ptr(lists.get_ids(number), size).data if size else b"")
-        one = faiss.OnDiskOneList()
-        one.size = one.capacity = sum(size for _, size in kept)
-        one.offset = start
-        merged.lists.push_back(one)
-        total, copied = total + one.size, copied + out.tell() - start
+        pieces = [(part.invlists, int(part.invlists.list_size(number))) for part in opened]
+        pieces = [(lists, size) for lists, size in pieces if size]
+        for lists, size in pieces:
+            out.write(faiss.rev_swig_ptr(lists.get_codes(number), size * merged.code_size).data)
+        for lists, size in pieces:
+            out.write(faiss.rev_swig_ptr(lists.get_ids(number), size).data)
+        entry = faiss.OnDiskOneList()
+        entry.size = entry.capacity = sum(size for _, size in pieces)
+        entry.offset = start
+        merged.lists.push_back(entry)
+        total, copied = total + entry.size, copied + out.tell() - start
     return total
 
 

@@ -1,5 +1,6 @@
-"""The index folder on disk: a copy of the vectors to map and search, derived from the collection's
-database and safe to delete.
+"""The index folder: memory-mapped vectors and the index over them, as of one moment.
+
+It is derived from the collection's database and safe to delete.
 """
 
 import contextlib
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 
 from vitsearch.arrays import Halves, Ids
 from vitsearch.errors import IndexDamaged, RecipeError
-from vitsearch.index.base import LISTS, Candidates, VectorIndex
+from vitsearch.index.backends import backend_for, check_recipe
+from vitsearch.index.base import FAISS, IDS, LISTS, VECTORS, Candidates, VectorIndex
 from vitsearch.index.device import Tell, on_device
 from vitsearch.index.exact import ExactIndex
 from vitsearch.index.manifest import (
@@ -31,21 +33,16 @@ from vitsearch.index.manifest import (
 )
 from vitsearch.index.recipe import Recipe
 
-VECTORS = "vectors.f16"
-IDS = "ids.i64"
-FAISS = "index.faiss"
 FILES = (VECTORS, IDS, FAISS, LISTS)
-CAGRA = "CAGRA"  # a factory string of ours: FAISS builds that graph on a GPU
-_TRIES = 20
+_ATTEMPTS = 20  # to open a folder that is being replaced
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IndexSnapshot:
-    """An open index folder: its manifest, its memory-mapped rows in order of id, and the index over
-    them.
+    """An open index folder: its manifest, its memory-mapped rows, and the index over them.
 
-    ``ids`` is ``(n,)`` int64, ``vectors`` ``(n, dim)`` float16. ``degraded`` says in one line why
-    the index is an exact one where the recipe asks for another, else it is None.
+    ``ids`` is ``(n,)`` ascending int64, ``vectors`` ``(n, dim)`` float16. Where the recipe's index
+    cannot be used and the search is exact, ``degraded`` says why in one line, else it is None.
     """
 
     manifest: Manifest
@@ -79,8 +76,9 @@ class IndexSnapshot:
         return self.manifest.fingerprint
 
     def search(self, query: NDArray[Any], k: int) -> Candidates:
-        """Return what the index proposes for one ``(dim,)`` unit query: at most ``min(k, n)`` rows,
-        to be scored again by the caller.
+        """Return what the index proposes for one ``(dim,)`` unit query, at most ``min(k, n)`` rows.
+
+        The caller computes the exact scores.
         """
         return self.index.search(query, k)
 
@@ -90,7 +88,7 @@ class IndexSnapshot:
 
 
 def manifest_stamp(folder: Path) -> tuple[int, int, int] | None:
-    """Return a value that changes when an index folder is replaced, None where there is none."""
+    """Return a value that changes when an index folder is replaced, None for no folder."""
     try:
         status = os.stat(folder / MANIFEST)
     except OSError:
@@ -106,17 +104,16 @@ def build_snapshot(
     dim: int,
     generation: int,
     fingerprint: str,
-    asked: Recipe | None = None,
+    requested: Recipe | None = None,
     since: int = -1,
 ) -> None:
-    """Write an index folder over batches of ``(b,)`` ascending int64 ids and ``(b, dim)`` float16
-    unit rows.
+    """Write an index folder over batches of ``(b,)`` ids and ``(b, dim)`` float16 unit rows.
 
-    ``asked`` is the recipe for which ``recipe`` was chosen, ``since`` the generation after which
-    the rows are. The folder is written beside ``folder`` and renamed into its place when complete,
-    so a reader sees the old one or the new one; what a killed build left is removed. Raises
-    RecipeError (a bad factory string, FAISS missing) and OSError (a full disk), after either of
-    which the old folder is as it was.
+    The int64 ids ascend over all batches. ``requested`` is the recipe that the user named where
+    ``recipe`` was chosen for it, ``since`` the generation after which the rows were changed. The
+    folder is written beside ``folder`` and renamed when complete, so that a reader sees the old one
+    or the new one; what a killed build left is removed. Raises RecipeError (a bad factory string,
+    FAISS missing) and OSError (a full disk); the old folder is then as it was.
     """
     check_recipe(recipe, dim)
     aside, old = _beside(folder, "new"), _beside(folder, "old")
@@ -126,30 +123,28 @@ def build_snapshot(
         aside.mkdir(parents=True)
         ids, vectors = _write_rows(aside, batches, dim)
         if len(ids):
-            _write_faiss(aside, recipe, vectors, ids)
+            backend_for(recipe).write(aside, recipe, vectors, ids)
         files = {name: facts_of(aside / name) for name in FILES if (aside / name).exists()}
-        write_manifest(
-            aside,
-            Manifest(
-                recipe,
-                generation,
-                len(ids),
-                dim,
-                fingerprint,
-                files,
-                asked.to_dict() if asked else {},
-                since=since,
-            ),
+        manifest = Manifest(
+            recipe=recipe,
+            generation=generation,
+            count=len(ids),
+            dim=dim,
+            fingerprint=fingerprint,
+            files=files,
+            requested=requested.to_dict() if requested else {},
+            since=since,
         )
+        write_manifest(aside, manifest)
         _sync_folder(aside)
-        _put_in_place(aside, folder, old)
+        _replace(aside, folder, old)
     except BaseException:
         _remove(aside)
         raise
 
 
 def remove_snapshot(folder: Path) -> None:
-    """Remove an index folder where there is one."""
+    """Remove an index folder if there is one."""
     _remove(folder)
 
 
@@ -159,21 +154,19 @@ def open_snapshot(
     """Return the index folder, opened read-only and memory-mapped.
 
     ``device`` is where its index is searched: "cpu", "cuda", "cuda:1", or "auto" for a GPU where
-    the recipe asks for one; ``tell`` is given a line where a GPU was asked for in vain
-    (`on_device`). Raises IndexDamaged when a file is missing, cut or altered; see ``check_file``
-    for what is read to know that.
+    the recipe asks for one; ``tell`` receives a line where no GPU can be used (`on_device`). Raises
+    IndexDamaged when a file is missing, cut or altered (`check_file`).
     """
-    for _ in range(_TRIES):
-        stamp = manifest_stamp(folder)
+    for _ in range(_ATTEMPTS):
+        before = manifest_stamp(folder)
         try:
             snapshot: IndexSnapshot | IndexDamaged = _open(folder)
         except IndexDamaged as error:
             snapshot = error
         except OSError as error:  # gone between the check and the opening
-            snapshot = damaged(
-                Path(error.filename or folder), f"cannot be opened: {error.strerror}"
-            )
-        if manifest_stamp(folder) == stamp and (stamp or not _beside(folder, "old").exists()):
+            file = Path(error.filename or folder)
+            snapshot = damaged(file, f"cannot be opened: {error.strerror}")
+        if manifest_stamp(folder) == before and (before or not _beside(folder, "old").exists()):
             break
         time.sleep(0.002)  # a build is putting a new folder in its place
     if isinstance(snapshot, IndexDamaged):
@@ -189,66 +182,46 @@ def open_snapshot(
     return replace(snapshot, index=index)
 
 
-def verify_snapshot(folder: Path, *, whole: bool = True) -> Manifest:
-    """Check the files of an index folder without opening the index, and return its manifest.
+def verify_snapshot(folder: Path, *, check_content: bool = True) -> Manifest:
+    """Return the manifest of an index folder after checking its files; the index is not opened.
 
-    Every byte is read where ``whole`` is set, else what `open_snapshot` reads. Raises IndexDamaged.
+    With ``check_content`` every byte is read, otherwise only what `open_snapshot` reads. Raises
+    IndexDamaged.
     """
     manifest = read_manifest(folder)
-    _check_files(folder, manifest, whole=whole)
-    if whole and not (np.diff(_mapped(folder / IDS, np.dtype("<i8"), (manifest.count,))) > 0).all():
-        raise damaged(folder / IDS, "is not in order")
+    _check_files(folder, manifest, check_content=check_content)
+    if check_content:
+        ids = _mapped(folder / IDS, np.dtype("<i8"), (manifest.count,))
+        if not (np.diff(ids) > 0).all():
+            raise damaged(folder / IDS, "is not in order")
     return manifest
 
 
-def check_recipe(recipe: Recipe, dim: int) -> None:
-    """Raise RecipeError where the recipe cannot be built: a bad factory string for this dimension,
-    or FAISS is missing.
-    """
-    if recipe.kind in ("exact", "auto"):
-        return
-    try:
-        from vitsearch.index.faiss_index import check_factory
-    except ImportError as error:
-        if recipe.is_exact:
-            return
-        raise RecipeError(
-            f"recipe {recipe.name!r} needs FAISS, which is not installed: pip install "
-            "'vitsearch[faiss]'"
-        ) from error
-    if recipe.factory == CAGRA:
-        from vitsearch.index.gpu import check_cagra
-
-        check_cagra(recipe)
-        return
-    check_factory(recipe, dim)
-
-
 def _open(folder: Path) -> IndexSnapshot:
-    manifest = verify_snapshot(folder, whole=False)
-    ids = _mapped(folder / IDS, np.dtype("<i8"), (manifest.count,))
-    vectors = _mapped(folder / VECTORS, np.dtype("<f2"), (manifest.count, manifest.dim))
-    exact = ExactIndex(vectors, ids)
-    if FAISS not in manifest.files:
-        missing = manifest.count and not manifest.recipe.is_exact
-        return IndexSnapshot(
-            manifest,
-            ids,
-            vectors,
-            exact,
-            "index.faiss was not built; the search is exact" if missing else None,
-        )
-    index, problem = _open_faiss(folder, manifest)
-    return IndexSnapshot(
-        manifest, ids, vectors, index or exact, None if manifest.recipe.is_exact else problem
-    )
+    manifest = verify_snapshot(folder, check_content=False)
+    recipe, count, dim = manifest.recipe, manifest.count, manifest.dim
+    ids = _mapped(folder / IDS, np.dtype("<i8"), (count,))
+    vectors = _mapped(folder / VECTORS, np.dtype("<f2"), (count, dim))
+    exact, problem = ExactIndex(vectors, ids), None
+    if FAISS in manifest.files:
+        try:
+            index = backend_for(recipe).open(folder, recipe)
+        except RecipeError as error:
+            problem = str(error)
+        else:
+            if len(index) != count or index.dim != dim:
+                raise damaged(folder / FAISS, "does not fit the manifest")
+            return IndexSnapshot(manifest, ids, vectors, index)
+    elif count:
+        problem = f"{FAISS} was not built; the search is exact"
+    return IndexSnapshot(manifest, ids, vectors, exact, None if recipe.is_exact else problem)
 
 
 def _write_rows(
     folder: Path, batches: Iterable[tuple[Ids, Halves]], dim: int
 ) -> tuple[Ids, Halves]:
     last, count = -1, 0
-    with open(folder / VECTORS, "wb") as vectors, open(folder / IDS, "wb") as numbers:
+    with open(folder / VECTORS, "wb") as row_file, open(folder / IDS, "wb") as id_file:
         for ids, rows in batches:
             if rows.shape != (len(ids), dim) or rows.dtype != np.float16:
                 raise ValueError(
@@ -256,75 +229,23 @@ def _write_rows(
                 )
             if not (np.diff(ids, prepend=last) > 0).all():
                 raise ValueError("ids must ascend from 0")  # FAISS keeps -1 for "none"
-            vectors.write(np.ascontiguousarray(rows, dtype="<f2").data)
-            numbers.write(np.ascontiguousarray(ids, dtype="<i8").data)
+            row_file.write(np.ascontiguousarray(rows, dtype="<f2").data)
+            id_file.write(np.ascontiguousarray(ids, dtype="<i8").data)
             last, count = (int(ids[-1]) if len(ids) else last), count + len(ids)
-        _sync(vectors)
-        _sync(numbers)
-    return _mapped(folder / IDS, np.dtype("<i8"), (count,)), _mapped(
-        folder / VECTORS, np.dtype("<f2"), (count, dim)
-    )
+        _sync(row_file)
+        _sync(id_file)
+    ids = _mapped(folder / IDS, np.dtype("<i8"), (count,))
+    return ids, _mapped(folder / VECTORS, np.dtype("<f2"), (count, dim))
 
 
-def _write_faiss(folder: Path, recipe: Recipe, vectors: Halves, ids: Ids) -> None:
-    if recipe.kind == "exact":
-        return
-    try:
-        from vitsearch.index.faiss_index import build_faiss_index, few_rows
-    except ImportError:  # an exact recipe: the rows are enough
-        return
-    if recipe.on_disk and not few_rows(len(ids)):
-        from vitsearch.index.faiss_index import write_disk_index
-
-        write_disk_index(folder, FAISS, recipe, vectors, ids)
-        return
-    if recipe.factory == CAGRA:
-        from vitsearch.index.gpu import build_cagra
-
-        index = build_cagra(recipe, vectors, ids)
-    else:
-        index = build_faiss_index(recipe, vectors, ids)
-    with open(folder / FAISS, "wb") as file:
-        index.write(file)
-        _sync(file)
-
-
-def _open_faiss(folder: Path, manifest: Manifest) -> tuple[VectorIndex | None, str | None]:
-    try:
-        from vitsearch.index.faiss_index import read_faiss_index
-    except ImportError:
-        return (
-            None,
-            (
-                f"FAISS is not installed, so recipe {manifest.recipe.name!r} is searched exactly: "
-                "pip "
-                "install 'vitsearch[faiss]'"
-            ),
-        )
-    try:
-        index = read_faiss_index(folder / FAISS, search=manifest.recipe.search)
-    except (RuntimeError, RecipeError):
-        return (
-            None,
-            (
-                f"this FAISS cannot read the index of recipe {manifest.recipe.name!r}, so the "
-                "search "
-                "is exact; index again to rebuild it"
-            ),
-        )
-    if len(index) != manifest.count or index.dim != manifest.dim:
-        raise damaged(folder / FAISS, "does not fit the manifest")
-    return index, None
-
-
-def _check_files(folder: Path, manifest: Manifest, *, whole: bool) -> None:
+def _check_files(folder: Path, manifest: Manifest, *, check_content: bool) -> None:
     sizes = {VECTORS: 2 * manifest.count * manifest.dim, IDS: 8 * manifest.count}
     for name, size in sizes.items():
         facts = manifest.files.get(name, FileFacts(-1, 0, 0, 0))
         if facts.size != size:
             raise damaged(folder / name, "does not fit the manifest")
     for name in sorted(set(manifest.files) & set(FILES)):
-        check_file(folder / name, manifest.files[name], whole=whole)
+        check_file(folder / name, manifest.files[name], check_content=check_content)
 
 
 def _mapped(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
@@ -336,7 +257,7 @@ def _mapped(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
         raise damaged(file, "cannot be mapped") from error
 
 
-def _put_in_place(aside: Path, folder: Path, old: Path) -> None:
+def _replace(aside: Path, folder: Path, old: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.rename(folder, old)
     try:

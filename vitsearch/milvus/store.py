@@ -201,11 +201,11 @@ def search_params(index: Mapping[str, Any], wanted: int, *, whole: bool = False)
 
 
 class Candidates:
-    """The rows of one collection that a condition leaves, as Milvus proposes them, ``most`` for a
-    query.
+    """The rows of one collection that a condition leaves, as Milvus proposes them, at most
+    ``limit`` for a query.
     """
 
-    most = MAX_RESULTS
+    limit = MAX_RESULTS
 
     def __init__(self, connection: "Connection", condition: str = "") -> None:
         self._connection, self._condition = connection, condition
@@ -215,28 +215,28 @@ class Candidates:
         """How many rows there are."""
         return self._connection.count(self._condition)
 
-    def propose(self, queries: Vectors, wanted: int) -> list[tuple[Ids, bool]]:
+    def candidates_for(self, queries: Vectors, wanted: int) -> list[tuple[Ids, bool]]:
         """Return for each of the ``(m, dim)`` queries up to ``wanted`` ids, best first, and whether
         there are other rows.
         """
-        limit = min(wanted, self.most)
-        found = self._search(queries, limit)
+        count = min(wanted, self.limit)
+        batch = self._search(queries, count)
         return [
-            self._completed(ids, query, limit) for ids, query in zip(found, queries, strict=True)
+            self._completed(ids, query, count) for ids, query in zip(batch, queries, strict=True)
         ]
 
-    def _completed(self, ids: Ids, query: Vectors, limit: int) -> tuple[Ids, bool]:
+    def _completed(self, ids: Ids, query: Vectors, count: int) -> tuple[Ids, bool]:
         """Return the candidates, and more of them where an approximate index has given fewer than
         there are.
         """
-        if len(ids) < limit and len(ids) < self.count:
-            ids = self._search(query[None], limit, whole=True)[0]
-        if len(ids) < limit and len(ids) < self.count <= self.most:
+        if len(ids) < count and len(ids) < self.count:
+            ids = self._search(query[None], count, whole=True)[0]
+        if len(ids) < count and len(ids) < self.count <= self.limit:
             pages = self._connection.pages(["id"], self._condition)
             ids = np.array([row["id"] for page in pages for row in page], dtype=np.int64)
         # counting the rows of a condition takes as long as searching them: where there are as many
         # as asked for, there may be more
-        return ids, (len(ids) == limit < self.most) or len(ids) < self.count
+        return ids, (len(ids) == count < self.limit) or len(ids) < self.count
 
     def _search(self, queries: Vectors, limit: int, *, whole: bool = False) -> list[Ids]:
         params = search_params(self._connection.index(), limit, whole=whole)

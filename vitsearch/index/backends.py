@@ -1,0 +1,117 @@
+"""The library behind each kind of recipe; a new kind is one class here and one row of `BACKENDS`.
+
+FAISS is imported only when one of its indexes is checked, built or opened.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from vitsearch.arrays import Halves, Ids
+from vitsearch.errors import RecipeError
+from vitsearch.index.base import FAISS, IndexBackend, VectorIndex
+from vitsearch.index.recipe import Recipe
+
+CAGRA = "CAGRA"  # our own factory string: a graph that FAISS builds on a GPU
+
+
+class ExactBackend:
+    """Exact search over the rows alone; there is nothing to build."""
+
+    def check(self, recipe: Recipe, dim: int) -> None:
+        """Accept every recipe."""
+
+    def write(self, folder: Path, recipe: Recipe, vectors: Halves, ids: Ids) -> None:
+        """Write nothing: the rows are enough."""
+
+    def open(self, folder: Path, recipe: Recipe) -> VectorIndex:
+        """Raise RecipeError: there is no file to open."""
+        raise RecipeError(f"recipe {recipe.name!r} has no index file; the search is exact")
+
+
+class FaissBackend:
+    """Any FAISS index, by the factory string of its recipe."""
+
+    def check(self, recipe: Recipe, dim: int) -> None:
+        """Raise RecipeError for a bad factory string or where FAISS, or its GPU, is missing.
+
+        A recipe of exact search needs no FAISS.
+        """
+        try:
+            from vitsearch.index.faiss_index import check_factory
+        except ImportError as error:
+            if recipe.is_exact:
+                return
+            raise RecipeError(
+                f"recipe {recipe.name!r} needs FAISS, which is not installed: pip install "
+                "'vitsearch[faiss]'"
+            ) from error
+        if recipe.factory == CAGRA:
+            from vitsearch.index.gpu import check_cagra
+
+            check_cagra(recipe)
+        else:
+            check_factory(recipe, dim)
+
+    def write(self, folder: Path, recipe: Recipe, vectors: Halves, ids: Ids) -> None:
+        """Build the index over ``(n, dim)`` rows and write it to a folder, synced to disk."""
+        try:
+            from vitsearch.index.faiss_index import build_faiss_index, few_rows
+        except ImportError:  # a recipe of exact search: the rows are enough
+            return
+        if recipe.on_disk and not few_rows(len(ids)):
+            from vitsearch.index.sharded import write_disk_index
+
+            write_disk_index(folder, FAISS, recipe, vectors, ids)
+            return
+        if recipe.factory == CAGRA:
+            from vitsearch.index.gpu import build_cagra
+
+            index = build_cagra(recipe, vectors, ids)
+        else:
+            index = build_faiss_index(recipe, vectors, ids)
+        with open(folder / FAISS, "wb") as file:
+            index.write(file)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def open(self, folder: Path, recipe: Recipe) -> VectorIndex:
+        """Return the index in a folder; raises RecipeError where this FAISS cannot read it."""
+        try:
+            from vitsearch.index.faiss_index import read_faiss_index
+        except ImportError as error:
+            raise RecipeError(
+                f"FAISS is not installed, so recipe {recipe.name!r} is searched exactly: pip "
+                "install 'vitsearch[faiss]'"
+            ) from error
+        try:
+            return read_faiss_index(folder / FAISS, search=recipe.search)
+        except (RuntimeError, RecipeError) as error:
+            raise RecipeError(
+                f"this FAISS cannot read the index of recipe {recipe.name!r}, so the search is "
+                "exact; index again to rebuild it"
+            ) from error
+
+
+BACKENDS: Mapping[str, IndexBackend] = {"exact": ExactBackend(), "faiss": FaissBackend()}
+
+
+def backend_for(recipe: Recipe) -> IndexBackend:
+    """Return the backend of a recipe.
+
+    Raises RecipeError for the kind "auto", which `choose_recipe` turns into one of the others.
+    """
+    if recipe.kind not in BACKENDS:
+        raise RecipeError(
+            f"recipe {recipe.name!r} is not an index yet: choose_recipe gives the one to build"
+        )
+    return BACKENDS[recipe.kind]
+
+
+def check_recipe(recipe: Recipe, dim: int) -> None:
+    """Raise RecipeError where an index of the recipe cannot be built here.
+
+    That is for a factory string that FAISS refuses at this dimension, or where FAISS is missing.
+    """
+    if recipe.kind in BACKENDS:  # "auto" chooses only among recipes that can be built
+        BACKENDS[recipe.kind].check(recipe, dim)
