@@ -70,10 +70,11 @@ def test_a_name_and_its_file_give_the_same_recipe(name, monkeypatch):
 
 def test_a_name_works_from_an_installed_wheel(tmp_path):
     package = tmp_path / "vitsearch"
-    package.mkdir()
-    shutil.copytree(Path(vitsearch.index.recipe.__file__).parent, package / "recipes")
+    (package / "index").mkdir(parents=True)
+    shutil.copy(Path(vitsearch.index.recipe.__file__), package / "index")
     shutil.copy(Path(vitsearch.errors.__file__), package)
-    (package / "__init__.py").touch()
+    for folder in (package, package / "index"):
+        (folder / "__init__.py").touch()
     shutil.copytree(FOLDER, package / "recipes_data")  # as pyproject.toml says
     code = (
         "from vitsearch.index.recipe import *; print(list_recipes(), load_recipe('hnsw').factory)"
