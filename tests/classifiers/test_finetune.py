@@ -111,7 +111,7 @@ def test_a_vit_learns_and_is_what_transformers_reads(
     report = finetune(folder, "folders", tmp_path / "out", model=vit, settings=QUICK)
     assert (report.classes, report.photos) == (("blue", "red", "white"), 18)
     assert [(path, bool(reason)) for path, reason in report.unreadable] == [("red/cut.png", True)]
-    assert (report.best.right, report.best.judged) == (6, 6)
+    assert (report.best.right, report.best.validated) == (6, 6)
     assert [result.epoch for result in report.epochs] == [0, 1, 2, 3]
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
         "config.json",
@@ -154,7 +154,7 @@ def test_mini_learns_and_keeps_what_is_frozen(folder: Path, tmp_path: Path) -> N
         settings=FinetuneSettings(epochs=1, batch_size=8, validation=0.0),
     )
     name = f"local-dir:{tmp_path / 'out'}"
-    assert (report.best.epoch, report.best.share, report.best.judged, report.photos) == (
+    assert (report.best.epoch, report.best.share, report.best.validated, report.photos) == (
         1,
         0.5,
         0,
@@ -190,7 +190,7 @@ def test_the_labels_may_come_from_a_file(folder: Path, vit: str, tmp_path: Path)
     report = finetune(
         folder, str(tmp_path / "truth.csv"), tmp_path / "out", model=vit, settings=QUICK
     )
-    assert (report.classes, report.photos, report.best.judged) == (("cold", "warm"), 9, 3)
+    assert (report.classes, report.photos, report.best.validated) == (("cold", "warm"), 9, 3)
 
 
 # -- it goes on ------------------------------------------------------------------------------------

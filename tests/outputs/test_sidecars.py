@@ -343,7 +343,7 @@ def test_a_sidecar_that_is_no_xmp_stays_and_is_named(photo: Path, data: bytes, w
 
 def test_a_sidecar_that_is_too_large_stays(photo: Path) -> None:
     with open(photo.parent / "dog.jpg.xmp", "wb") as file:
-        file.truncate(write.LARGEST + 1)
+        file.truncate(write.MAX_BYTES + 1)
     report = write_sidecars(one("dog.jpg", "dog"), root=photo.parent)
     assert report.problems == (
         ("dog.jpg", "its sidecar dog.jpg.xmp is left as it is: it is larger than 16 MB"),

@@ -1,6 +1,4 @@
-"""Supervised image classification: the classes that a model was trained on, whatever its source,
-behind one call.
-"""
+"""Supervised image classification: a model's classes behind one call, whatever its source."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,36 +19,39 @@ def load_classifier(
 ) -> ImageClassifier:
     """Return an image classifier: "mini", "hf:ORG/NAME", "timm:NAME" or "local-dir:/path".
 
-    ``hf:`` takes transformers' image classifiers (ViT, DeiT, Swin, ...) with the processor that
-    lies beside them, ``timm:`` timm's models; a folder holds either, or what `finetune` wrote, and
-    nothing is downloaded for it. ``device`` is a name ("cpu", "cuda:1") or a GPU's number,
-    ``dtype`` a name or a torch.dtype; "auto" is half precision on a GPU and float32 elsewhere.
-    Raises EncoderError naming what is missing.
+    ``hf:`` loads transformers' image classifiers (ViT, DeiT, Swin, ...) with the processor that
+    lies beside them, ``timm:`` loads timm's models; a folder holds either, or what `finetune`
+    wrote, and nothing is downloaded for it. ``device`` is a name ("cpu", "cuda:1") or a GPU's
+    number, ``dtype`` a name or a torch.dtype; "auto" is half precision on a GPU and float32
+    elsewhere. Raises EncoderError naming what is missing.
     """
-    place = device if isinstance(device, str) else f"cuda:{device}" if device >= 0 else "cpu"
+    device_name = device if isinstance(device, str) else f"cuda:{device}" if device >= 0 else "cpu"
     number_format = str(dtype).removeprefix("torch.")
     kind = _kind(name)
     if kind == "mini":
         from vitsearch.classifiers.mini import load_mini_classifier
 
-        return load_mini_classifier(device=place, dtype=number_format)
+        return load_mini_classifier(device=device_name, dtype=number_format)
     with _extra(name, "clip"):
         if kind == "fine-tuned mini":
             from vitsearch.classifiers.mini_torch import load_finetuned_mini
 
-            return load_finetuned_mini(name, _folder_of(name), device=place, dtype=number_format)
+            return load_finetuned_mini(
+                name, _folder_of(name), device=device_name, dtype=number_format
+            )
         if kind == "timm":
             from vitsearch.classifiers.timm import load_timm_classifier
 
-            return load_timm_classifier(name, device=place, dtype=number_format)
+            return load_timm_classifier(name, device=device_name, dtype=number_format)
         from vitsearch.classifiers.huggingface import load_hf_classifier
 
-        return load_hf_classifier(name, device=place, dtype=number_format)
+        return load_hf_classifier(name, device=device_name, dtype=number_format)
 
 
 def load_trainable(name: str, classes: Sequence[str]) -> "Trainable":
-    """Return a model, named as in `load_classifier`, with a new head of these classes, in float32
-    on the CPU; raises EncoderError.
+    """Return a model with a new head of these classes, in float32 on the CPU.
+
+    ``name`` is as in `load_classifier`. Raises EncoderError.
     """
     kind = _kind(name)
     with _extra(name, "clip"):
@@ -68,7 +69,7 @@ def load_trainable(name: str, classes: Sequence[str]) -> "Trainable":
 
 
 def _kind(name: str) -> Literal["mini", "fine-tuned mini", "timm", "hf"]:
-    """Return whose model a name asks for; raises EncoderError for a name of no source."""
+    """Return the kind of model that a name means; raises EncoderError for an unknown source."""
     source, _, rest = name.partition(":")
     if name == "mini":
         return "mini"
@@ -80,16 +81,12 @@ def _kind(name: str) -> Literal["mini", "fine-tuned mini", "timm", "hf"]:
     if source != "local-dir":
         return "timm" if source == "timm" else "hf"
     try:
-        said = (_folder_of(name) / "config.json").read_text(encoding="utf-8")
+        config = (_folder_of(name) / "config.json").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        return "hf"  # whose reader names what is missing
-    return (
-        "fine-tuned mini"
-        if '"vitsearch-mini"' in said
-        else "timm"
-        if '"architecture"' in said
-        else "hf"
-    )
+        return "hf"  # its reader names what is missing
+    if '"vitsearch-mini"' in config:
+        return "fine-tuned mini"
+    return "timm" if '"architecture"' in config else "hf"
 
 
 def _folder_of(name: str) -> Path:

@@ -1,6 +1,4 @@
-"""The call that every supervised classifier shares: pictures in, labels out, read ahead and in
-batches.
-"""
+"""`ImageClassifier`, the call that all sources share: pictures in, labels out, in batches."""
 
 import os
 import urllib.request
@@ -60,9 +58,7 @@ class ImageClassifier:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes, in the order of the logits; some models have two classes of one
-        name.
-        """
+        """The names of the classes, in the order of the logits; two may have the same name."""
         return self.head.classes
 
     def __call__(
@@ -75,17 +71,19 @@ class ImageClassifier:
     ) -> list[list[Prediction]]:
         """Return the ``top_k`` labels of every picture, best first, equal ones in order of class.
 
-        ``images`` is one or a list of paths, PIL pictures, folders (all photos below, in order of
-        path) or, with ``allow_urls``, http(s) addresses. Scores are probabilities. Raises
+        ``images`` is a single item or a list: paths, PIL pictures, folders (all photos below, in
+        order of path) or, with ``allow_urls``, http(s) addresses. Scores are probabilities. Raises
         PhotoError for the first picture that cannot be read, QueryError for an address that is not
-        allowed; `stream` goes on past what cannot be read.
+        allowed; `stream` continues past what cannot be read.
         """
-        answers = []
-        for path, found in self.stream(images, top_k, batch_size=batch_size, allow_urls=allow_urls):
-            if isinstance(found, PhotoError):
-                raise PhotoError(f"{path}: {found}")
-            answers.append(found)
-        return answers
+        results = []
+        for path, result in self.stream(
+            images, top_k, batch_size=batch_size, allow_urls=allow_urls
+        ):
+            if isinstance(result, PhotoError):
+                raise PhotoError(f"{path}: {result}")
+            results.append(result)
+        return results
 
     def stream(
         self,
@@ -95,11 +93,10 @@ class ImageClassifier:
         batch_size: int = 32,
         allow_urls: bool = False,
     ) -> Iterator[tuple[str, list[Prediction] | PhotoError]]:
-        """Yield (path, labels) of every picture in order, or (path, PhotoError); pictures without a
-        path have "".
+        """Yield (path, labels) of every picture in order, or (path, PhotoError).
 
-        Files are read, decoded and prepared in threads while the model computes; memory stays at a
-        few batches.
+        A picture without a path has the path "". Files are read, decoded and prepared in threads
+        while the model computes; memory stays at a few batches.
         """
         if top_k < 1 or batch_size < 1:
             raise QueryError(
@@ -110,18 +107,17 @@ class ImageClassifier:
         )
         for batch in self.logits_of(pictures, batch_size=batch_size, allow_urls=allow_urls):
             for path, row in batch:
-                yield (
-                    path,
-                    row if isinstance(row, PhotoError) else self._predictions(path, row, top_k),
-                )
+                if isinstance(row, PhotoError):
+                    yield path, row
+                else:
+                    yield path, self._predictions(path, row, top_k)
 
     def logits_of(
         self, pictures: Iterable[Picture], *, batch_size: int = 32, allow_urls: bool = False
     ) -> Iterator[list[tuple[str, Logits | PhotoError]]]:
-        """Yield, a batch at a time and in order, (path, float32 logits ``(classes,)``) of every
-        picture, or (path, PhotoError).
+        """Yield batches, in order, of (path, float32 logits ``(classes,)``) or (path, PhotoError).
 
-        Files are read ahead as in `stream`; a folder is a file that cannot be read. Raises
+        Files are read ahead as in `stream`; a folder counts as a file that cannot be read. Raises
         QueryError for a batch below 1.
         """
         if batch_size < 1:
@@ -150,23 +146,24 @@ class ImageClassifier:
             return "", self.head.prepare(upright_rgb(picture))
         path = os.fspath(picture)
         try:
-            data = (
-                _fetched(path, allow_urls) if _is_url(path) else read_bytes_and_fingerprint(path)[0]
-            )
+            if _is_url(path):
+                data = _fetched(path, allow_urls)
+            else:
+                data, _ = read_bytes_and_fingerprint(path)
             return path, self.head.prepare(decode(data)[0])
         except PhotoError as error:
             return path, _Failed(str(error))
 
     def _predictions(self, path: str, row: Logits, top_k: int) -> list[Prediction]:
-        chances = to_probabilities(row[None], self.head.activation)[0]
+        probabilities = to_probabilities(row[None], self.head.activation)[0]
         return [
-            Prediction(path, self.classes[place], float(chances[place]))
-            for place in best_positions(row, top_k)
+            Prediction(path, self.classes[i], float(probabilities[i]))
+            for i in best_positions(row, top_k)
         ]
 
 
 def _expanded(images: Sequence[Picture]) -> Iterator[Picture]:
-    """Yield the pictures, those below a folder in its place."""
+    """Yield the pictures; a folder is replaced by the photos below it."""
     for picture in images:
         if (
             isinstance(picture, Image.Image)
@@ -175,9 +172,9 @@ def _expanded(images: Sequence[Picture]) -> Iterator[Picture]:
         ):
             yield picture
             continue
-        for found in walk(Path(picture)):
-            if found.problem is None:
-                yield os.path.join(picture, found.path)
+        for file in walk(Path(picture)):
+            if file.problem is None:
+                yield os.path.join(picture, file.path)
 
 
 def _is_url(path: str) -> bool:
@@ -188,8 +185,8 @@ def _fetched(url: str, allowed: bool) -> bytes:
     if not allowed:
         raise QueryError(f"{url} is an address on the network: say allow_urls=True to fetch it")
     try:
-        with urllib.request.urlopen(url, timeout=URL_SECONDS) as answer:
-            data: bytes = answer.read(URL_BYTES + 1)
+        with urllib.request.urlopen(url, timeout=URL_SECONDS) as response:
+            data: bytes = response.read(URL_BYTES + 1)
     except (OSError, ValueError) as error:
         raise PhotoError(f"cannot be fetched ({error})") from error
     if len(data) > URL_BYTES:

@@ -1,6 +1,4 @@
-"""``hf:ORG/NAME`` and ``local-dir:``: transformers' image classifiers with the processor that lies
-beside their weights.
-"""
+"""``hf:ORG/NAME`` and ``local-dir:``: transformers' image classifiers and their processors."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,17 +27,18 @@ FILES = TRANSFORMERS_FILES[:3]  # all but the tokenizer
 
 
 def load_hf_classifier(name: str, *, device: str, dtype: str) -> ImageClassifier:
-    """Return the classifier ``hf:ORG/NAME`` or ``local-dir:/path``; raises EncoderError naming the
-    file that is missing or damaged.
+    """Return the classifier ``hf:ORG/NAME`` or ``local-dir:/path``.
+
+    Raises EncoderError naming the file that is missing or damaged.
     """
     folder = _folder(name)
-    place = choose_device(device)
-    number_format = choose_dtype(dtype, place)
+    target = choose_device(device)
+    number_format = choose_dtype(dtype, target)
     _check_kind(read_json(folder / "config.json", name), name)
     net, processor = _read(folder, name)
     classes, activation = _classes(net.config)
-    net = net.to(device=place, dtype=number_format)
-    forward = lambda ready, pixels: ready(pixel_values=pixels).logits  # noqa: E731
+    net = net.to(device=target, dtype=number_format)
+    forward = lambda model, pixels: model(pixel_values=pixels).logits  # noqa: E731
     return ImageClassifier(
         name,
         TorchHead(net, _preparation(processor), forward, classes=classes, activation=activation),
@@ -55,19 +54,17 @@ def load_hf_trainable(name: str, classes: Sequence[str]) -> Trainable:
     net.classifier = nn.Linear(
         linear_head(getattr(net, "classifier", None), name).in_features, len(classes)
     )
-    net.config.id2label, net.config.label2id = (
-        numbered,
-        {label: number for number, label in numbered.items()},
-    )
+    net.config.id2label = numbered
+    net.config.label2id = {label: number for number, label in numbered.items()}
     net.config.problem_type = "single_label_classification"
     net.num_labels = len(classes)
     prepare = _preparation(processor)
     side = square(prepare(Image.new("RGB", (64, 48))).shape[1:], name)
 
-    def save(place: Path) -> None:
+    def save(folder: Path) -> None:
         with without_bar():
-            net.save_pretrained(place)
-        processor.save_pretrained(place)
+            net.save_pretrained(folder)
+        processor.save_pretrained(folder)
 
     return Trainable(
         net=net,
@@ -104,9 +101,7 @@ def _preparation(processor: Any) -> Callable[[Image.Image], Tensor]:
 
 
 def _classes(config: Any) -> tuple[tuple[str, ...], Activation]:
-    """Return the names of the classes, and how transformers' own pipeline turns
-    logits into scores.
-    """
+    """Return the names of the classes and the activation, as transformers' pipeline picks it."""
     names = {int(number): str(name) for number, name in config.id2label.items()}
     several = config.problem_type == "multi_label_classification" or len(names) == 1
     return tuple(names[number] for number in range(len(names))), "sigmoid" if several else "softmax"

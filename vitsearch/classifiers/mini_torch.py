@@ -1,6 +1,4 @@
-"""`mini` with classes of one's own: what fine-tuning trains, and how the result is saved and read
-again.
-"""
+"""`mini` with new classes: what fine-tuning trains, and how the result is saved and read again."""
 
 import json
 from collections.abc import Sequence
@@ -29,11 +27,10 @@ _TEXT_SIDE = ("text", "text_mlp", "text_gate")  # a classifier reads no text
 
 
 class MiniClassifierNetwork(nn.Module):
-    """`mini`'s image tower under a linear head that reads its vector and the stem's pooled
-    features.
+    """`mini`'s image tower under a linear head of its vector and the stem's pooled features.
 
-    The pooled features keep fine distinctions that the vector, made to meet words, leaves out; both
-    are scaled to a mean square of 1.
+    The pooled features keep fine distinctions that the vector, trained to match words, leaves out;
+    both are scaled to a mean square of 1.
     """
 
     def __init__(self, tower: MiniNetwork, classes: int) -> None:
@@ -44,8 +41,9 @@ class MiniClassifierNetwork(nn.Module):
         self.head = nn.Linear(tower.config.dim + POOLED_CHANNELS, classes)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """``(n, 3, 260, 260)`` in -1..1 to logits ``(n, classes)``; the stem below its tail gets no
-        gradient.
+        """Return logits ``(n, classes)`` of pixels ``(n, 3, 260, 260)`` in -1..1.
+
+        The stem below its tail gets no gradient.
         """
         with torch.no_grad():
             middle = self.tower.stem.until_tail(pixels)
@@ -56,8 +54,9 @@ class MiniClassifierNetwork(nn.Module):
         return result
 
     def layers(self) -> tuple[tuple[str, ...], ...]:
-        """Return the names of the weights to train: the stem's tail, the transformer's parts, and
-        what joins them to the head.
+        """Return the names of the weights to train, in layers from the picture to the head.
+
+        They are the stem's tail, the transformer's parts, and what joins them to the head.
         """
         tail = [f"tower.stem.{name}" for name in self.tower.stem.tail_parameters()]
         vit = [name for name, _ in self.named_parameters() if name.startswith("tower.vit.")]
@@ -75,8 +74,9 @@ class MiniClassifierNetwork(nn.Module):
 
 
 def load_mini_trainable(name: str, folder: Path | None, classes: Sequence[str]) -> Trainable:
-    """Return `mini`, or what was fine-tuned from it in a folder, with a new head of these classes;
-    raises EncoderError.
+    """Return `mini`, or what was fine-tuned from it in a folder, with a new head of these classes.
+
+    Raises EncoderError.
     """
     if folder is None:
         tower = load_network(FOLDER / "mini.safetensors", MiniConfig(**read_config()["network"]))
@@ -104,23 +104,23 @@ def load_mini_trainable(name: str, folder: Path | None, classes: Sequence[str]) 
 
 
 def _pixels(encoder: MiniEncoder, image: Image.Image) -> Tensor:
-    """Return ``(3, 260, 260)`` as the stem reads it."""
-    return (
-        torch.from_numpy(encoder.prepare(image).astype(np.float32)).permute(2, 0, 1) - 127.0
-    ) / 128.0
+    """Return ``(3, 260, 260)`` float32 as the stem reads it."""
+    pixels = torch.from_numpy(encoder.prepare(image).astype(np.float32))
+    return (pixels.permute(2, 0, 1) - 127.0) / 128.0
 
 
 def load_finetuned_mini(name: str, folder: Path, *, device: str, dtype: str) -> ImageClassifier:
-    """Return the classifier of a folder that `Trainable.save` wrote for `mini`; raises EncoderError
-    where it is damaged.
+    """Return the classifier of a folder that `Trainable.save` wrote for `mini`.
+
+    Raises EncoderError where it is damaged.
     """
     net, classes = read_finetuned(name, folder)
-    place = choose_device(device)
+    target = choose_device(device)
     encoder = load_mini()
     head = TorchHead(
-        net.to(device=place, dtype=choose_dtype(dtype, place)),
+        net.to(device=target, dtype=choose_dtype(dtype, target)),
         lambda image: _pixels(encoder, image),
-        lambda ready, pixels: ready(pixels),
+        lambda model, pixels: model(pixels),
         classes=classes,
     )
     return ImageClassifier(name, head)
@@ -133,9 +133,7 @@ def read_finetuned(name: str, folder: Path) -> tuple[MiniClassifierNetwork, tupl
         classes = tuple(map(str, facts["classes"]))
         net = MiniClassifierNetwork(MiniNetwork(MiniConfig(**facts["network"])), len(classes))
         net.load_state_dict(load_file(folder / "model.safetensors"))
-    except (
-        Exception
-    ) as error:  # a key that is missing, a tensor of another shape, a file that is cut
+    except Exception as error:  # a missing key, a tensor of another shape, a truncated file
         raise EncoderError(
             f"{name}: the model in {folder} is damaged ({one_line(error)}): fine-tune it again"
         ) from error

@@ -1,6 +1,4 @@
-"""``timm:NAME`` and ``local-dir:``: timm's models with the transform that their configuration asks
-for.
-"""
+"""``timm:NAME`` and ``local-dir:``: timm's models with the transforms of their configuration."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,12 +16,10 @@ _data: Any = timm.data  # carries no types
 
 
 def class_names(model: Any) -> tuple[str, ...]:
-    """Return the names in the model's configuration, or ImageNet's where its classes are that, or
-    numbers.
-    """
-    given = model.pretrained_cfg.get("label_names")
-    if given and len(given) == model.num_classes:
-        return tuple(map(str, given))
+    """Return the names in the model's configuration, else ImageNet's, else numbers."""
+    names = model.pretrained_cfg.get("label_names")
+    if names and len(names) == model.num_classes:
+        return tuple(map(str, names))
     subset = _data.infer_imagenet_subset(model)
     if subset:
         info = _data.ImageNetInfo(subset)
@@ -33,21 +29,20 @@ def class_names(model: Any) -> tuple[str, ...]:
 
 def load_timm_classifier(name: str, *, device: str, dtype: str) -> ImageClassifier:
     """Return the classifier ``timm:NAME`` or a folder that timm saved; raises EncoderError."""
-    place = choose_device(device)
-    number_format = choose_dtype(dtype, place)
+    target = choose_device(device)
+    number_format = choose_dtype(dtype, target)
     net = _created(name)
     if not net.num_classes:
         raise EncoderError(
             f"{name} has no classes: choose a model of timm with a classification head"
         )
-    transform = _data.create_transform(
-        **_data.resolve_data_config({}, model=net), is_training=False
-    )
+    config = _data.resolve_data_config({}, model=net)
+    transform = _data.create_transform(**config, is_training=False)
     classes = class_names(net)
     head = TorchHead(
-        net.to(device=place, dtype=number_format),
+        net.to(device=target, dtype=number_format),
         transform,
-        lambda ready, pixels: ready(pixels),
+        lambda model, pixels: model(pixels),
         classes=classes,
     )
     return ImageClassifier(name, head)
@@ -59,11 +54,11 @@ def load_timm_trainable(name: str, classes: Sequence[str]) -> Trainable:
     config = _data.resolve_data_config({}, model=net)
     shape = _shape_arguments(name) | {"num_classes": len(classes)}
 
-    def save(place: Path) -> None:
+    def save(folder: Path) -> None:
         net.pretrained_cfg["label_names"] = list(classes)
         facts = {"label_names": list(classes)}
         timm.models.save_for_hf(
-            net, str(place), model_config=facts, model_args=shape, safe_serialization=True
+            net, str(folder), model_config=facts, model_args=shape, safe_serialization=True
         )
 
     return Trainable(
@@ -82,7 +77,7 @@ def load_timm_trainable(name: str, classes: Sequence[str]) -> Trainable:
 def _created(name: str, **options: Any) -> Any:
     """Return timm's model with its trained weights; raises EncoderError."""
     source, _, model = name.partition(":")
-    asked = model if source == "timm" else f"local-dir:{Path(model).expanduser()}"
+    spelling = model if source == "timm" else f"local-dir:{Path(model).expanduser()}"
     if source == "timm" and not timm.is_model(model):
         near = (
             ", ".join(timm.list_models(f"*{model.partition('.')[0]}*")[:3])
@@ -90,7 +85,7 @@ def _created(name: str, **options: Any) -> Any:
         )
         raise EncoderError(f"timm has no model {model!r}: try {near}")
     try:
-        return timm.create_model(asked, pretrained=True, **options)
+        return timm.create_model(spelling, pretrained=True, **options)
     except Exception as error:  # timm, the hub client, torch and safetensors each raise their own
         raise EncoderError(
             f"{name}: the weights cannot be had ({one_line(error)}): connect once, or use "
@@ -99,8 +94,9 @@ def _created(name: str, **options: Any) -> Any:
 
 
 def _shape_arguments(name: str) -> dict[str, Any]:
-    """Return what a saved model's shape differs in from that of its architecture's name; without
-    it, it could not be read again.
+    """Return where a saved model's shape differs from that of its architecture's name.
+
+    A model saved without it could not be read again.
     """
     source, _, model = name.partition(":")
     if source != "local-dir":

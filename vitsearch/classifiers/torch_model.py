@@ -1,4 +1,4 @@
-"""A PyTorch model with classes, on one device, in one number format."""
+"""A PyTorch model with classes, as classification and as training need it."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -20,8 +20,9 @@ Forward = Callable[[Any, Tensor], Tensor]
 
 
 class TorchHead:
-    """A network, what makes its input of a picture, and what reads logits ``(n,
-    classes)`` from it.
+    """A network on one device and in one number format, with what prepares its input.
+
+    ``prepare`` makes the input of a picture, ``forward`` computes logits ``(n, classes)``.
     """
 
     def __init__(
@@ -51,8 +52,6 @@ class TorchHead:
         return result
 
 
-# -- A supervised model as training needs it -------------------------------------------------------
-
 _NUMBERED = re.compile(r"(?:^|\.)(?:blocks|layers?|stages)\.(\d+)\.")
 
 
@@ -60,11 +59,11 @@ _NUMBERED = re.compile(r"(?:^|\.)(?:blocks|layers?|stages)\.(\d+)\.")
 class Trainable:
     """A network whose head has the classes that are to be learned.
 
-    ``logits`` reads ``(n, 3, side, side)`` pictures, 0..1 less ``mean`` by ``std``, and gives ``(n,
-    classes)``; ``head`` is the network's last, linear layer. ``layers`` are the names of the
-    weights to train, a group a layer, from the picture to the head; all others are frozen.
-    ``prepare`` makes the input of one RGB picture as the saved model will, and ``save`` writes the
-    folder that `load_classifier` reads.
+    ``logits`` maps pictures ``(n, 3, side, side)``, values in 0..1 normalised with ``mean`` and
+    ``std``, to ``(n, classes)``; ``head`` is the network's last, linear layer. ``layers`` are the
+    names of the weights to train, one group per layer, from the picture to the head; all others are
+    frozen. ``prepare`` makes the input of one RGB picture as the saved model will, and ``save``
+    writes the folder that `load_classifier` reads.
     """
 
     net: nn.Module
@@ -79,16 +78,17 @@ class Trainable:
 
 
 def layers_of(names: Iterable[str]) -> tuple[tuple[str, ...], ...]:
-    """Return a network's weights in layers: those before the first numbered block, each block, and
-    those after the last.
+    """Return a network's weights in layers.
+
+    These are the weights before the first numbered block, those of each block, and those after.
     """
     numbered: dict[int, list[str]] = {}
     before: list[str] = []
     after: list[str] = []
     for name in names:
-        found = _NUMBERED.search(name)
-        if found:
-            numbered.setdefault(int(found[1]), []).append(name)
+        match = _NUMBERED.search(name)
+        if match:
+            numbered.setdefault(int(match[1]), []).append(name)
         else:
             (after if numbered else before).append(name)
     groups = [before, *(numbered[number] for number in sorted(numbered)), after]
@@ -105,9 +105,7 @@ def linear_head(head: object, name: str) -> nn.Linear:
 
 
 def square(size: Sequence[int], name: str) -> int:
-    """Return the side of the pictures that a model reads; raises EncoderError where they are not
-    square.
-    """
+    """Return the side of a model's input; raises EncoderError where it is not square."""
     if len(set(size)) != 1:
         raise EncoderError(
             f"{name} cannot be fine-tuned: it reads pictures of {' x '.join(map(str, size))}, not "

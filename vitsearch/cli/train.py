@@ -72,8 +72,8 @@ def train(photos: str, source: str, method: str, labels_file: str | None, **opti
         for text in found.notes:
             show.note(f"vitsearch: {text}")
     classifier.save(options["output"])
-    low, high = accuracy_interval(report.right, report.judged) if report.judged else (0.0, 1.0)
-    accuracy = report.right / report.judged if report.judged else None
+    low, high = accuracy_interval(report.right, report.validated) if report.validated else (0.0, 1.0)
+    accuracy = report.right / report.validated if report.validated else None
     if options["as_json"]:
         facts = {
             "classes": report.classes,
@@ -85,7 +85,7 @@ def train(photos: str, source: str, method: str, labels_file: str | None, **opti
         show.json_line(facts | {"output": options["output"]})
         return 0
     judged = "not judged, since a class has too few examples"
-    if report.judged:
+    if report.validated:
         judged = (
             f"accuracy {accuracy:.3f} (95 % interval {low:.3f} to {high:.3f}) on photos left "
             "out in turn"
@@ -248,7 +248,9 @@ class _Bar:
     def _say(self, result: Any) -> None:
         self.__exit__()
         if self._lines:
-            judged = f", {result.right} of {result.judged} left out right" if result.judged else ""
+            judged = (
+                f", {result.right} of {result.validated} left out right" if result.validated else ""
+            )
             loss = (
                 f"loss {result.loss:.3f}"
                 if result.loss is not None
@@ -261,12 +263,12 @@ def _judged(report: Any) -> str:
     from vitsearch.labels.metrics import accuracy_interval
 
     best = report.best
-    if not best.judged:
+    if not best.validated:
         return f"{report.epochs[-1].epoch} epochs, no photo left out to judge by"
-    low, high = accuracy_interval(best.right, best.judged)
-    share = best.right / best.judged
+    low, high = accuracy_interval(best.right, best.validated)
+    share = best.right / best.validated
     told = (
-        f"accuracy {share:.3f} (95 % interval {low:.3f} to {high:.3f}) on {best.judged:,} left "
+        f"accuracy {share:.3f} (95 % interval {low:.3f} to {high:.3f}) on {best.validated:,} left "
         f"out, which also chose epoch {best.epoch}"
     )
     if best.epoch == 0:
@@ -279,5 +281,7 @@ def _judged(report: Any) -> str:
 def _facts(report: Any) -> dict[str, Any]:
     """Return a report as one JSON object."""
     return asdict(report) | {
-        "unreadable": [{"path": path, "reason": reason} for path, reason in report.unreadable]
+        "epochs": [epoch.to_record() for epoch in report.epochs],
+        "best": report.best.to_record(),
+        "unreadable": [{"path": path, "reason": reason} for path, reason in report.unreadable],
     }

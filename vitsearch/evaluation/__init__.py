@@ -1,6 +1,4 @@
-"""What a collection's labelled photos are good for: calibrating a classifier, training one, and
-measuring one.
-"""
+"""Training, calibrating, measuring and comparing classifiers on a collection's labelled photos."""
 
 from vitsearch.evaluation.accuracy import Accuracy, Evaluation, evaluate, evaluate_model
 from vitsearch.evaluation.captions import Retrieval

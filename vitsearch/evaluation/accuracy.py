@@ -1,6 +1,4 @@
-"""How good an encoder and its classifiers are on a folder of photos in one folder a class, as the
-field measures it.
-"""
+"""The accuracy of encoders and classifiers on photos that lie in one folder per class."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,9 +25,7 @@ from vitsearch.labels.metrics import (
 )
 from vitsearch.types import Activation
 
-# -- How good an encoder and its classifiers are on a folder of photos in one folder a class -------
-
-_ROWS = 4096  # photos judged at once: it bounds the memory
+_ROWS = 4096  # photos classified at once: it bounds the memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +48,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """How well a classifier tells the classes of a set; equal scores rank in order of class.
+    """How well a classifier recognises the classes of a set; equal scores rank in order of class.
 
     ``classes`` is how many it chose from. ``top5`` is None where these are fewer than 5.
     ``mean_per_class`` is the mean of the classes' own shares (mean per-class recall),
@@ -70,11 +66,10 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What was measured on a set: ``left_out`` of its ``photos`` lie in no folder and have no
-    class.
+    """What was measured on a set of ``photos``.
 
-    ``accuracy`` is None where there are captions but no classes to tell, ``retrieval`` where there
-    are no captions.
+    ``left_out`` of them lie outside any folder and have no class. ``accuracy`` is None where there
+    are captions but no classes, ``retrieval`` where there are no captions.
     """
 
     photos: int
@@ -85,12 +80,10 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class _Truth:
-    """The photos that have a class: their places among all photos, in order of path, and the class
-    of each.
-    """
+    """The photos that have a class: their positions among all photos, and the class of each."""
 
     classes: tuple[str, ...]
-    places: Ids
+    positions: Ids
     names: list[str]
 
 
@@ -102,24 +95,24 @@ def evaluate(
     templates: str | Sequence[str] = "plain",
     captions: str | os.PathLike[str] | None = None,
 ) -> Evaluation:
-    """Return the accuracy of a classifier on a collection whose photos lie in one folder a class,
-    and its encoder's retrieval recall.
+    """Return the accuracy of a classifier on a collection, and its encoder's retrieval recall.
 
-    Without a ``classifier`` it is zero-shot: the folders' names are the classes; ``labels`` says
-    what their prompts are instead ("n01440764 := tench"), one for each folder. Measures are those
-    of CLIP_benchmark. ``captions`` is a file of lines ``path<TAB>caption`` (None: ``captions.tsv``
-    in the photo folder, where there is one), several a photo, paths relative to the folder with
-    ``/``. Raises QueryError for fewer than two classes, labels that are not the folders' names, or
-    a damaged line of captions; EncoderMismatch for a classifier of other vectors.
+    The photos lie in one folder per class. Without a ``classifier`` it is zero-shot: the folders'
+    names are the classes; ``labels`` says what their prompts are instead ("n01440764 := tench"),
+    one for each folder. Measures are those of CLIP_benchmark. ``captions`` is a file of lines
+    ``path<TAB>caption`` (None: ``captions.tsv`` in the photo folder, if there is one), any number
+    per photo, paths relative to the folder with ``/``. Raises QueryError for fewer than two
+    classes, labels that are not the folders' names, or a damaged line of captions; EncoderMismatch
+    for a classifier of other vectors.
     """
     photos, vectors = collection.vectors()
     paths = [photo.path for photo in photos]
-    found = read_captions(collection, paths, captions)
+    captions_read = read_captions(collection, paths, captions)
     truth = None
     try:
         truth = _truth(paths)
     except QueryError as error:
-        if found is None or classifier is not None or labels is not None:
+        if captions_read is None or classifier is not None or labels is not None:
             raise
         collection.notes.append(f"no classes to tell: {error}")
     accuracy = (
@@ -127,8 +120,8 @@ def evaluate(
         if truth
         else None
     )
-    left_out = len(paths) - len(truth.places) if truth else len(paths)
-    return Evaluation(len(paths), left_out, accuracy, retrieve(collection, vectors, found))
+    left_out = len(paths) - len(truth.positions) if truth else len(paths)
+    return Evaluation(len(paths), left_out, accuracy, retrieve(collection, vectors, captions_read))
 
 
 def evaluate_model(
@@ -138,19 +131,18 @@ def evaluate_model(
     labels: Sequence[str | Label] | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Accuracy:
-    """Return the accuracy of a supervised classifier on the photos of a collection, choosing among
-    the folders' classes alone.
+    """Return the accuracy of a supervised classifier on the photos of a collection.
 
-    A folder's class is the model's class of its name, or else of one of its label's words
-    ("n01440764 := tench"). The photos are read; ``progress`` is told how many more are done. Raises
-    QueryError naming the folders that are no class of the model, PhotoError.
+    It chooses among the folders' classes alone. A folder's class is the model's class of its name,
+    or else of one of its label's words ("n01440764 := tench"). The photos are read; ``progress`` is
+    told how many more are done. Raises QueryError naming the folders that are not a class of the
+    model, PhotoError.
     """
     paths = [photo.path for photo in collection.photos()]
     truth = _truth(paths)
     columns = _columns(model, _labels_of(truth.classes, labels))
-    blocks = _model_logits(
-        model, collection.root, [paths[place] for place in truth.places], columns, progress
-    )
+    selected = [paths[i] for i in truth.positions]
+    blocks = _model_logits(model, collection.root, selected, columns, progress)
     return _accuracy(model.name, truth, truth.classes, blocks, model.head.activation)
 
 
@@ -170,20 +162,20 @@ def _truth(paths: Sequence[str]) -> _Truth:
             f"all photos lie in one folder, {classes[0]!r}: an evaluation needs two classes or "
             "more, a folder for each"
         )
-    places = [place for place, path in enumerate(paths) if path in labelled]
-    return _Truth(
-        classes, np.array(places, dtype=np.int64), [labelled[paths[place]] for place in places]
-    )
+    positions = [i for i, path in enumerate(paths) if path in labelled]
+    names = [labelled[paths[i]] for i in positions]
+    return _Truth(classes, np.array(positions, dtype=np.int64), names)
 
 
 def _labels_of(folders: Sequence[str], labels: Sequence[str | Label] | None) -> list[Label]:
-    """Return a label for each folder, in order of folder; raises QueryError for a folder without
-    one or one without a folder.
+    """Return a label for each folder, in order of folder.
+
+    Raises QueryError for a folder without a label or a label without a folder.
     """
     if labels is None:
         return [Label(name, (name,)) for name in folders]
-    given = {label.name: label for label in parse_labels(labels)}
-    bare, idle = sorted(set(folders) - set(given)), sorted(set(given) - set(folders))
+    by_name = {label.name: label for label in parse_labels(labels)}
+    bare, idle = sorted(set(folders) - set(by_name)), sorted(set(by_name) - set(folders))
     if bare:
         raise QueryError(
             f"there is no label for the folder {', '.join(bare[:5])}{_more(bare)}: write {bare[0]} "
@@ -194,7 +186,7 @@ def _labels_of(folders: Sequence[str], labels: Sequence[str | Label] | None) -> 
             f"there is no folder for the label {', '.join(idle[:5])}{_more(idle)}: a label's name "
             "must be a folder's"
         )
-    return [given[name] for name in folders]
+    return [by_name[name] for name in folders]
 
 
 def _more(names: Sequence[str]) -> str:
@@ -221,8 +213,8 @@ def _classified(
             f"it has {', '.join(chosen.classes[:5])}"
         )
     blocks = (
-        chosen.logits(vectors[truth.places[start : start + _ROWS]])
-        for start in range(0, len(truth.places), _ROWS)
+        chosen.logits(vectors[truth.positions[start : start + _ROWS]])
+        for start in range(0, len(truth.positions), _ROWS)
     )
     return _accuracy(name, truth, chosen.classes, blocks, chosen.activation)
 
@@ -234,18 +226,16 @@ def _accuracy(
     blocks: Iterable[NDArray[np.floating]],
     activation: Activation,
 ) -> Accuracy:
-    """Return what the logits of the photos that have a class, a block of rows at a
-    time, are worth.
-    """
-    column = {label: place for place, label in enumerate(classes)}
+    """Return the accuracy of the logits of the photos that have a class, a block at a time."""
+    column = {label: i for i, label in enumerate(classes)}
     right = np.array([column[label] for label in truth.names], dtype=np.int64)
-    ranks, best, sure = np.empty_like(right), np.empty_like(right), np.empty(len(right))
+    ranks, best, confidence = np.empty_like(right), np.empty_like(right), np.empty(len(right))
     start = 0
     for logits in blocks:
-        here = slice(start, start + len(logits))
-        ranks[here] = first_right_ranks(logits, right[here, None] == np.arange(len(classes)))
-        best[here] = logits.argmax(axis=1)
-        sure[here] = to_probabilities(logits, activation).max(axis=1)
+        rows = slice(start, start + len(logits))
+        ranks[rows] = first_right_ranks(logits, right[rows, None] == np.arange(len(classes)))
+        best[rows] = logits.argmax(axis=1)
+        confidence[rows] = to_probabilities(logits, activation).max(axis=1)
         start += len(logits)
     return Accuracy(
         classifier=name,
@@ -253,7 +243,7 @@ def _accuracy(
         top1=_share(ranks <= 1),
         top5=_share(ranks <= 5) if len(classes) >= 5 else None,
         mean_per_class=mean_per_class_accuracy(best, right),
-        calibration_error=confidence_gap(sure, ranks == 1),
+        calibration_error=confidence_gap(confidence, ranks == 1),
         per_class={label: _share(ranks[right == column[label]] == 1) for label in truth.classes},
     )
 
@@ -266,22 +256,22 @@ def _share(right: NDArray[np.bool_]) -> Share:
 
 
 def _columns(model: ImageClassifier, labels: Sequence[Label]) -> list[list[int]]:
-    """Return the places of each label among the model's classes, of which two may have one name."""
-    places: dict[str, list[int]] = {}
-    for place, name in enumerate(model.classes):
-        places.setdefault(name, []).append(place)
-    found = [
-        next((places[word] for word in (label.name, *label.words) if word in places), [])
+    """Return the positions of each label's classes in the model; two classes may share a name."""
+    positions: dict[str, list[int]] = {}
+    for i, name in enumerate(model.classes):
+        positions.setdefault(name, []).append(i)
+    columns = [
+        next((positions[word] for word in (label.name, *label.words) if word in positions), [])
         for label in labels
     ]
-    missing = [label.name for label, columns in zip(labels, found, strict=True) if not columns]
+    missing = [label.name for label, members in zip(labels, columns, strict=True) if not members]
     if missing:
         raise QueryError(
             f"{model.name} has no class {', '.join(missing[:5])}{_more(missing)}: it has "
             f"{', '.join(model.classes[:3])}, ...; say which with --labels-file, such as n01440764 "
             ":= tench"
         )
-    return found
+    return columns
 
 
 def _model_logits(
@@ -291,11 +281,11 @@ def _model_logits(
     columns: Sequence[Sequence[int]],
     progress: Callable[[int], None],
 ) -> Iterator[NDArray[np.float64]]:
-    """Yield the logits of the columns; two classes of one name count as either of the two."""
-    ahead = iter(paths)
+    """Yield the logits of the columns; classes that share a name count together."""
+    pending = iter(paths)
     for batch in model.logits_of(root / path for path in paths):
         rows = []
-        for path, (_, row) in zip(islice(ahead, len(batch)), batch, strict=True):
+        for path, (_, row) in zip(islice(pending, len(batch)), batch, strict=True):
             if isinstance(row, PhotoError):
                 raise PhotoError(f"{path}: {row}") from row
             rows.append(row)

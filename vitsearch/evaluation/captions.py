@@ -1,4 +1,4 @@
-"""Photos and their captions found by each other: retrieval recall, from a file of captions."""
+"""Retrieval recall: photos found by their captions and captions by their photos."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,25 +12,23 @@ from vitsearch.collection import Collection
 from vitsearch.encoders import Encoder
 from vitsearch.encoders.language import readable, unread_notes
 from vitsearch.errors import QueryError
-from vitsearch.labels.metrics import (
-    first_right_ranks,
-    recall_at_k,
-)
+from vitsearch.labels.metrics import first_right_ranks, recall_at_k
 
 CAPTIONS = "captions.tsv"
 RANKS = (1, 5, 10)
-_TEXTS = 4096  # captions encoded at once: with the next it bounds the memory
-_SCORES = 8_000_000
+# captions encoded, and scores computed, at once: they bound the memory
+_MAX_TEXTS = 4096
+_MAX_SCORES = 8_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """Recall@k of captions and photos, at k = 1, 5 and 10, among the ``photos`` that have captions
-    (Karpathy and Fei-Fei, arXiv:1412.2306).
+    """Recall@k of captions and photos, at k = 1, 5 and 10, among the ``photos`` with captions.
 
-    ``image_recall`` is the share of captions whose photo is among the k nearest photos,
-    ``text_recall`` the share of photos with at least one of their captions among the k nearest.
-    ``unknown`` captions were left out: their photo is not in the set.
+    The measure is that of Karpathy and Fei-Fei (arXiv:1412.2306). ``image_recall`` is the share of
+    captions whose photo is among the k nearest photos, ``text_recall`` the share of photos with at
+    least one of their captions among the k nearest. ``unknown`` captions were left out: their photo
+    is not in the set.
     """
 
     photos: int
@@ -42,8 +40,10 @@ class Retrieval:
 
 @dataclass(frozen=True, slots=True)
 class Captions:
-    """The captions of photos of a set, the place of each one's photo among all ``(captions,)``, and
-    how many are of no photo of it.
+    """The captions of a set of photos.
+
+    ``photo`` is the position of each caption's photo in the set ``(captions,)``; ``unknown`` is the
+    number of captions whose photo is not in the set.
     """
 
     texts: list[str]
@@ -52,43 +52,43 @@ class Captions:
 
 
 def read_captions(
-    collection: Collection, paths: Sequence[str], named: str | os.PathLike[str] | None
+    collection: Collection, paths: Sequence[str], requested: str | os.PathLike[str] | None
 ) -> Captions | None:
-    """Return the captions of a file, or (None) of ``captions.tsv`` in the photo folder; None where
-    there is none.
+    """Return the captions of a file, by default ``captions.tsv`` in the photo folder, or None.
 
     Lines are ``path<TAB>caption``; ``paths`` are the photos of the collection. Raises QueryError
     for a damaged line, with its number.
     """
-    file = Path(named) if named is not None else collection.root / CAPTIONS
-    if named is None and not os.path.lexists(file):
+    file = Path(requested) if requested is not None else collection.root / CAPTIONS
+    if requested is None and not os.path.lexists(file):
         return None
-    place = {path: number for number, path in enumerate(paths)}
+    position = {path: number for number, path in enumerate(paths)}
     pairs = list(_caption_lines(file))
-    kept = [(text, place[path]) for path, text in pairs if path in place]
-    if not kept:
+    known = [(text, position[path]) for path, text in pairs if path in position]
+    if not known:
         first = f" (the first is {pairs[0][0]!r})" if pairs else ""
         raise QueryError(
             f"no path in {file} is a photo of the set{first}: write path<TAB>caption, paths "
             "relative to the photo folder"
         )
-    unknown = len(pairs) - len(kept)
+    unknown = len(pairs) - len(known)
     if unknown:
-        lost = next(path for path, _ in pairs if path not in place)
+        missing = next(path for path, _ in pairs if path not in position)
         collection.notes.append(
             f"{unknown:,} of {len(pairs):,} captions are of photos that are not in the set, such "
-            f"as {lost!r}"
+            f"as {missing!r}"
         )
     return Captions(
-        [text for text, _ in kept],
-        np.array([number for _, number in kept], dtype=np.int64),
+        [text for text, _ in known],
+        np.array([number for _, number in known], dtype=np.int64),
         unknown,
     )
 
 
 def _caption_lines(file: Path) -> Iterator[tuple[str, str]]:
-    """Yield (path, caption) of each line that is not blank; raises QueryError with the line that is
-    wrong.
+    """Yield (path, caption) of each line that is not blank.
+
+    Raises QueryError that names the faulty line.
     """
     try:
         lines = file.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
@@ -117,14 +117,15 @@ def _caption_lines(file: Path) -> Iterator[tuple[str, str]]:
         yield path, " ".join(caption.split())
 
 
-def retrieve(collection: Collection, vectors: Vectors, found: Captions | None) -> Retrieval | None:
-    """Return the recall@k of the captions and of the photos that have one, ``(n, dim)`` vectors of
-    all photos; None without captions.
+def retrieve(
+    collection: Collection, vectors: Vectors, captions: Captions | None
+) -> Retrieval | None:
+    """Return the recall@k of captions and of the photos that have one; None without captions.
 
-    An encoder that reads no text, and captions that it cannot read whole, are noted in the
-    collection.
+    ``vectors`` ``(n, dim)`` are those of all photos. An encoder that reads no text, and captions
+    that it cannot read to the end, are noted in the collection.
     """
-    if found is None:
+    if captions is None:
         return None
     encoder = collection.encoder
     if not isinstance(encoder, Encoder):
@@ -132,41 +133,39 @@ def retrieve(collection: Collection, vectors: Vectors, found: Captions | None) -
             f"encoder {encoder.name} reads no text, so the captions are not searched for"
         )
         return None
-    collection.notes += unread_notes(found.texts, encoder).values()
-    texts = [readable(text) for text in found.texts]
+    collection.notes += unread_notes(captions.texts, encoder).values()
+    texts = [readable(text) for text in captions.texts]
     rows = np.concatenate(
         [
-            encoder.encode_texts(texts[start : start + _TEXTS])
-            for start in range(0, len(texts), _TEXTS)
+            encoder.encode_texts(texts[start : start + _MAX_TEXTS])
+            for start in range(0, len(texts), _MAX_TEXTS)
         ]
     )
-    shown, photo = np.unique(found.photo, return_inverse=True)
-    images = vectors[shown]
-    of_images = np.arange(len(shown))
-    image_ranks, text_ranks = (
-        _ranks(rows, images, photo, of_images),
-        _ranks(images, rows, of_images, photo),
-    )
+    positions, photo = np.unique(captions.photo, return_inverse=True)
+    images = vectors[positions]
+    numbers = np.arange(len(positions))
+    image_ranks = _ranks(rows, images, photo, numbers)
+    text_ranks = _ranks(images, rows, numbers, photo)
     return Retrieval(
-        photos=len(shown),
+        photos=len(positions),
         captions=len(rows),
-        unknown=found.unknown,
+        unknown=captions.unknown,
         image_recall={k: recall_at_k(image_ranks, k) for k in RANKS},
         text_recall={k: recall_at_k(text_ranks, k) for k in RANKS},
     )
 
 
 def _ranks(queries: Vectors, items: Vectors, query_photo: Ids, item_photo: Ids) -> Ids:
-    """Return the rank of each query's best-placed item of the same photo; equal scores rank in
-    order of path and of line.
+    """Return the rank of each query's best-placed item of the same photo.
+
+    Equal scores rank in order of path and of line.
     """
-    step = max(1, _SCORES // len(items))
-    wide = items.astype(np.float64).T
+    step = max(1, _MAX_SCORES // len(items))
+    columns = items.astype(np.float64).T
     ranks = []
     for start in range(0, len(queries), step):
-        here = slice(start, start + step)
-        scores = np.round(
-            queries[here].astype(np.float64) @ wide, 10
-        )  # a product of matrices may tell equal rows apart in the last bit
-        ranks.append(first_right_ranks(scores, query_photo[here, None] == item_photo))
+        block = slice(start, start + step)
+        # rounded, since a matrix product may give equal rows scores that differ in the last bit
+        scores = np.round(queries[block].astype(np.float64) @ columns, 10)
+        ranks.append(first_right_ranks(scores, query_photo[block, None] == item_photo))
     return np.concatenate(ranks)

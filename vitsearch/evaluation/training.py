@@ -1,6 +1,4 @@
-"""Training a classifier on a collection's labelled photos, and making one's probabilities true on
-them.
-"""
+"""Training and calibrating classifiers on a collection's labelled photos."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -25,54 +23,50 @@ from vitsearch.labels import (
     prototype_classifier,
     tip_classifier,
 )
+from vitsearch.labels.classifier import classifier_kind
 from vitsearch.labels.ground_truth import read_labels
 
-# -- The photos of a collection whose label a person gave ------------------------------------------
+Method = Literal["probe", "prototype", "tip"]
+Trained = LinearClassifier | TipClassifier
+ClassifierT = TypeVar("ClassifierT", bound=LabelClassifier)
+FOLDS = 5
 
 
 def labelled_vectors(collection: Collection, source: str) -> tuple[list[str], Vectors, list[str]]:
-    """Return the paths, the vectors ``(n, dim)`` and the labels of the photos that have one, in
-    order of path.
+    """Return the paths, vectors ``(n, dim)`` and labels of the labelled photos, in order of path.
 
     ``source`` is "folders" or a CSV file (see `read_labels`); raises QueryError.
     """
     photos, vectors = collection.vectors()
     truth = read_labels(source, [photo.path for photo in photos])
-    kept = [place for place, photo in enumerate(photos) if photo.path in truth]
+    positions = [i for i, photo in enumerate(photos) if photo.path in truth]
     return (
-        [photos[place].path for place in kept],
-        vectors[kept],
-        [truth[photos[place].path] for place in kept],
+        [photos[i].path for i in positions],
+        vectors[positions],
+        [truth[photos[i].path] for i in positions],
     )
-
-
-# -- Training a classifier on a collection's labelled photos ---------------------------------------
-
-Method = Literal["probe", "prototype", "tip"]
-Trained = LinearClassifier | TipClassifier
-AnyClassifier = TypeVar("AnyClassifier", bound=LabelClassifier)
-FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
-    """What a classifier was trained on and how good it is on photos that it was not trained on.
+    """What a classifier was trained on, and its cross-validated accuracy.
 
-    ``right`` of ``judged`` photos were right in at most 5 folds, each judged by a classifier
-    trained on the others; ``judged`` is 0 where some class has one example only.
+    ``right`` of the ``validated`` photos were right in at most 5 folds, each classified by a
+    classifier trained on the other folds; ``validated`` is 0 where some class has a single example.
     """
 
     classes: int
     photos: int
     right: int
-    judged: int
+    validated: int
 
 
 def calibrate_on(
-    collection: Collection, classifier: AnyClassifier, source: str
-) -> tuple[AnyClassifier, Calibration]:
-    """Return the classifier with its probabilities made true on the collection's labelled photos,
-    and what it gained (see `calibrate`).
+    collection: Collection, classifier: ClassifierT, source: str
+) -> tuple[ClassifierT, Calibration]:
+    """Return the classifier, calibrated on the collection's labelled photos, and what it gained.
+
+    See `calibrate`.
     """
     collection.check_classifier(classifier)
     _, vectors, truth = labelled_vectors(collection, source)
@@ -87,15 +81,14 @@ def train_classifier(
     labels: Sequence[str | Label] | None = None,
     templates: str | Sequence[str] = "plain",
 ) -> tuple[Trained, TrainReport]:
-    """Return a classifier trained on the stored vectors of the collection's labelled photos; no
-    photo is read.
+    """Return a classifier trained on the stored vectors of labelled photos, and the report.
 
-    ``method`` is "probe" (logistic regression, two examples of each class or more), "prototype"
-    (mean vectors, one or more) or "tip" (zero-shot with a cache of examples). ``labels`` and
-    ``templates`` are the prompts of "tip"; without labels, the classes' own names. Photos labelled
-    "none of these" are examples of the background class (see `zero_shot_classifier`), which "tip"
-    has where there are any. Raises QueryError for too few classes or examples, ClassifierError
-    where scikit-learn is missing.
+    No photo is read. ``method`` is "probe" (logistic regression, two examples of each class or
+    more), "prototype" (mean vectors, one or more) or "tip" (zero-shot with a cache of examples).
+    ``labels`` and ``templates`` are the prompts of "tip"; without labels, the classes' own names.
+    Photos labelled "none of these" are examples of the background class (see
+    `zero_shot_classifier`), which "tip" has where there are any. Raises QueryError for too few
+    classes or examples, ClassifierError where scikit-learn is missing.
     """
     _, vectors, truth = labelled_vectors(collection, source)
     if method == "tip" and labels is not None:
@@ -103,21 +96,17 @@ def train_classifier(
     names = labels if labels is not None else sorted(set(truth) - {NOTHING})
     make = _maker(collection, method, names, templates, NOTHING in truth)
     classifier = make(vectors, truth)
-    right, judged = _judged(make, vectors, truth)
-    return classifier, TrainReport(len(classifier.classes), len(truth), right, judged)
+    right, validated = _validated(make, vectors, truth)
+    return classifier, TrainReport(len(classifier.classes), len(truth), right, validated)
 
 
 def load_trained(folder: str | os.PathLike[str]) -> Trained:
-    """Return the classifier that `train_classifier` made and that was saved to a folder; raises
-    ClassifierError.
-    """
-    from vitsearch.labels.classifier import classifier_kind
+    """Return a classifier that `train_classifier` made and that was saved to a folder.
 
-    return (
-        TipClassifier.load(folder)
-        if classifier_kind(folder) == "tip"
-        else LinearClassifier.load(folder)
-    )
+    Raises ClassifierError.
+    """
+    is_tip = classifier_kind(folder) == "tip"
+    return TipClassifier.load(folder) if is_tip else LinearClassifier.load(folder)
 
 
 def _maker(
@@ -139,8 +128,9 @@ def _maker(
 
 
 def probe_maker(fingerprint: str) -> Callable[[Vectors, list[str]], LinearClassifier]:
-    """Return what makes a linear probe of vectors and their labels; raises ClassifierError where
-    scikit-learn is missing.
+    """Return the function that trains a linear probe on vectors and their labels.
+
+    Raises ClassifierError where scikit-learn is missing.
     """
     try:
         from vitsearch.labels.probe import probe_classifier
@@ -162,47 +152,46 @@ def _check_examples(labels: Sequence[str | Label], truth: Sequence[str]) -> None
         )
 
 
-def _judged(
+def _validated(
     make: Callable[[Vectors, list[str]], Trained], vectors: Vectors, truth: list[str]
 ) -> tuple[int, int]:
-    """Return how many of how many examples are right by classifiers that were trained on the
-    others; (0, 0) for too few examples.
+    """Return how many of how many examples are right in cross-validation.
+
+    (0, 0) for too few examples.
     """
     folds = cross_validated(make, vectors, truth)
     right = sum(
         name == truth[i]
-        for here, made in folds
-        for name, i in zip(_best(made, vectors[here]), here, strict=True)
+        for held_out, classifier in folds
+        for name, i in zip(_best(classifier, vectors[held_out]), held_out, strict=True)
     )
-    return right, sum(len(here) for here, _ in folds)
+    return right, sum(len(held_out) for held_out, _ in folds)
 
 
 def _best(classifier: LabelClassifier, vectors: Vectors) -> list[str]:
-    return [classifier.classes[place] for place in classifier.logits(vectors).argmax(axis=1)]
+    return [classifier.classes[i] for i in classifier.logits(vectors).argmax(axis=1)]
 
 
 def cross_validated(
-    make: Callable[[Vectors, list[str]], AnyClassifier], vectors: Vectors, truth: list[str]
-) -> list[tuple[NDArray[np.int64], AnyClassifier]]:
-    """Return for each of at most 5 folds the places of its examples and a classifier made of all
-    the others.
+    make: Callable[[Vectors, list[str]], ClassifierT], vectors: Vectors, truth: list[str]
+) -> list[tuple[NDArray[np.int64], ClassifierT]]:
+    """Return, for each of at most 5 folds, its examples' positions and a classifier of the others.
 
-    Examples of each class are dealt to the folds in turn, in order. There is no fold where some
-    class has too few examples.
+    The examples of each class are dealt to the folds in turn, in order. There are no folds where
+    some class has too few examples.
     """
     _, right = np.unique(truth, return_inverse=True)
     folds = min(FOLDS, int(np.bincount(right).min()))
     if folds < 2:
         return []
-    fold = np.empty(len(truth), dtype=np.int64)
-    fold[np.argsort(right, kind="stable")] = np.arange(len(truth)) % folds
+    fold_of = np.empty(len(truth), dtype=np.int64)
+    fold_of[np.argsort(right, kind="stable")] = np.arange(len(truth)) % folds
     try:
-        return [
-            (
-                np.flatnonzero(fold == number),
-                make(vectors[fold != number], [truth[i] for i in np.flatnonzero(fold != number)]),
-            )
-            for number in range(folds)
-        ]
+        trained = []
+        for number in range(folds):
+            rest = np.flatnonzero(fold_of != number)
+            classifier = make(vectors[rest], [truth[i] for i in rest])
+            trained.append((np.flatnonzero(fold_of == number), classifier))
+        return trained
     except QueryError:  # too few examples left of a class
         return []

@@ -1,4 +1,4 @@
-"""The photos that a model learns from: their labels, and which of them are left out to judge it."""
+"""The photos that a model learns from: their labels, and which of them validate it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Photos:
-    """The photos of a run: those to train on and those left out to judge by."""
+    """The photos of a run: those to train on and those held out for validation."""
 
     root: Path
     training: tuple[Example, ...]
-    judging: tuple[Example, ...]
+    validation: tuple[Example, ...]
 
 
 def open_example(root: Path, example: Example, *, at_least: int | None = None) -> Image.Image:
@@ -38,12 +38,11 @@ def open_example(root: Path, example: Example, *, at_least: int | None = None) -
 
 
 def labelled_photos(root: Path, source: str) -> tuple[tuple[Example, ...], tuple[str, ...]]:
-    """Return the labelled photos below a folder in order of path, and the names of their classes in
-    order.
+    """Return the labelled photos below a folder in order of path, and their sorted class names.
 
     Raises QueryError where fewer than two classes have a photo.
     """
-    truth = read_labels(source, [found.path for found in walk(root) if found.problem is None])
+    truth = read_labels(source, [file.path for file in walk(root) if file.problem is None])
     classes = tuple(sorted(set(truth.values())))
     if len(classes) < 2:
         raise QueryError(
@@ -56,17 +55,16 @@ def labelled_photos(root: Path, source: str) -> tuple[tuple[Example, ...], tuple
 def split(
     examples: Sequence[Example], share: float, seed: int
 ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Return the photos to train on and those to judge by, each in the order given.
+    """Return the photos to train on and those for validation, each in their original order.
 
-    Of every class the share is left out, rounded, but never all; which ones, the seed says.
+    The share of every class is held out, rounded, but never all of it; the seed selects the photos.
     """
     labels = np.array([example.label for example in examples])
-    left_out = np.zeros(len(examples), dtype=bool)
+    held_out = np.zeros(len(examples), dtype=bool)
     rng = np.random.default_rng(seed)
     for number in np.unique(labels):
-        places = rng.permutation(np.flatnonzero(labels == number))
-        left_out[places[: min(round(share * len(places)), len(places) - 1)]] = True
-    pairs = list(zip(examples, left_out, strict=True))
-    return tuple(example for example, out in pairs if not out), tuple(
-        example for example, out in pairs if out
-    )
+        members = rng.permutation(np.flatnonzero(labels == number))
+        held_out[members[: min(round(share * len(members)), len(members) - 1)]] = True
+    pairs = list(zip(examples, held_out, strict=True))
+    training = tuple(example for example, is_held_out in pairs if not is_held_out)
+    return training, tuple(example for example, is_held_out in pairs if is_held_out)

@@ -1,8 +1,8 @@
-"""The training loop.
+"""The training loop, and the head that it starts from.
 
-each photo, augmented -> mixup -> logits -> cross-entropy with label smoothing -> AdamW, slower for
-lower layers -> next batch after each epoch: judge on the photos left out, keep the best, write the
-checkpoint, stop when nothing has improved for a while
+For each batch: augmented photos -> mixup -> logits -> cross-entropy with label smoothing -> AdamW,
+slower for lower layers. After each epoch: validate on the photos held out, keep the best weights,
+write the checkpoint, stop when nothing has improved for a while.
 """
 
 import math
@@ -29,15 +29,13 @@ from vitsearch.errors import PhotoError
 from vitsearch.photos import prefetch_map
 
 Weights = dict[str, Tensor]
-Tell = Callable[[FinetuneStep], None]
+OnStep = Callable[[FinetuneStep], None]
 MIN_RATE = 0.01  # of the peak, at the end of the cosine
 MAX_GRADIENT = 1.0
 
 
 class Learner:
-    """A model in training: its weights, its optimiser, the epochs so far and the best weights among
-    them.
-    """
+    """A model in training: its weights and optimiser, the epochs so far and the best weights."""
 
     def __init__(self, model: Trainable, settings: FinetuneSettings, device: torch.device) -> None:
         self.model, self.settings, self.device = model, settings, device
@@ -49,9 +47,8 @@ class Learner:
             layer_rates(model, settings), lr=settings.learning_rate, betas=(0.9, 0.999)
         )
         half = device.type == "cuda" and not torch.cuda.is_bf16_supported()
-        self.scaler = torch.amp.GradScaler(
-            enabled=half
-        )  # bfloat16 has float32's range and needs none
+        # bfloat16 has the range of float32 and needs no scaling
+        self.scaler = torch.amp.GradScaler(enabled=half)
         self.start: Weights = {}  # set when the head has been fitted
         self.results: list[EpochResult] = []
         self.best: EpochResult | None = None
@@ -60,30 +57,20 @@ class Learner:
         self._std = torch.tensor(model.std, device=device).view(1, 3, 1, 1)
 
     def learn(self, pixels: Tensor, labels: Tensor, rate: float) -> float:
-        """Take one step on pictures ``(n, 3, side, side)`` uint8 and their classes ``(n,)`` and
-        return the loss.
+        """Take one step and return the loss.
+
+        ``pixels`` are ``(n, 3, side, side)`` uint8 and ``labels`` their classes ``(n,)``.
         """
-        clean = (
-            pixels.to(self.device, non_blocking=True)
-            .float()
-            .div(255)
-            .sub(self._mean)
-            .div(self._std)
-        )
-        images, targets = mixed(
-            clean,
-            labels.to(self.device),
-            classes=self.model.head.out_features,
-            alpha=self.settings.mixup,
-        )
+        values = pixels.to(self.device, non_blocking=True).float() / 255
+        normalised, labels = (values - self._mean) / self._std, labels.to(self.device)
+        classes = self.model.head.out_features
+        images, targets = mixed(normalised, labels, classes=classes, alpha=self.settings.mixup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["share"]
         with self.half_precision():
-            loss = F.cross_entropy(
-                self.model.logits(images).float(),
-                targets,
-                label_smoothing=self.settings.label_smoothing,
-            )
+            logits = self.model.logits(images).float()
+            smoothing = self.settings.label_smoothing
+            loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(self.scaler.scale(loss))
         self.scaler.unscale_(self.optimizer)
@@ -93,14 +80,15 @@ class Learner:
         return float(loss.detach())
 
     def half_precision(self) -> AbstractContextManager[object]:
-        """Return the context in which a GPU computes in 16 bits; elsewhere nothing changes."""
+        """Return the context in which a GPU computes in 16 bits; on a CPU it changes nothing."""
         dtype = torch.float16 if self.scaler.is_enabled() else torch.bfloat16
         return torch.autocast(self.device.type, dtype=dtype, enabled=self.device.type == "cuda")
 
     @contextmanager
     def averaged(self, share: float) -> Iterator[None]:
-        """Let the model's weights be the mean of those of the start and the present ones, with this
-        share of the latter, for the block.
+        """Set the model's weights, for the block, to a mean with those of the start.
+
+        ``share`` is that of the present weights.
         """
         present = copied(self.weights)
         with torch.no_grad():
@@ -112,28 +100,26 @@ class Learner:
                 weight.copy_(present[name])
 
     def keep(self, result: EpochResult) -> None:
-        """Note what the model's weights, as they are now, are worth where that is the
-        best so far.
-        """
+        """Keep the model's present weights where their result is the best so far."""
         if result.is_better_than(self.best):
             self.best, self.best_weights = result, copied(self.weights)
 
     @property
     def is_done(self) -> bool:
-        """Whether all epochs are over, or the last ones brought nothing."""
+        """Whether all epochs are over, or the last ones brought no improvement."""
         if not self.results or self.best is None:
             return False
         last = self.results[-1].epoch
         return last >= self.settings.epochs or last - self.best.epoch >= self.settings.patience
 
 
-def train(learner: Learner, photos: Photos, *, after: Callable[[], None], tell: Tell) -> None:
+def train(learner: Learner, photos: Photos, *, after: Callable[[], None], on_step: OnStep) -> None:
     """Train until the learner is done; ``after`` is called at the end of each epoch."""
     while not learner.is_done:
         epoch = len(learner.results)
         try:
-            loss = train_epoch(learner, photos, epoch, tell=tell) if epoch else None
-            judge_epoch(learner, photos, epoch, loss)
+            loss = train_epoch(learner, photos, epoch, on_step=on_step) if epoch else None
+            validate_epoch(learner, photos, epoch, loss)
         except PhotoError as error:
             text = error.text if isinstance(error, Unreadable) else str(error)
             raise PhotoError(
@@ -141,19 +127,15 @@ def train(learner: Learner, photos: Photos, *, after: Callable[[], None], tell: 
                 "anew in another folder"
             ) from error
         after()
-        tell(
-            FinetuneStep(
-                "judged", len(photos.judging), len(photos.judging), epoch, learner.results[-1]
-            )
-        )
+        count = len(photos.validation)
+        on_step(FinetuneStep("judged", count, count, epoch, learner.results[-1]))
 
 
-def train_epoch(learner: Learner, photos: Photos, epoch: int, *, tell: Tell) -> float:
-    """Show every photo once and return the mean loss."""
+def train_epoch(learner: Learner, photos: Photos, epoch: int, *, on_step: OnStep) -> float:
+    """Train on every photo once and return the mean loss."""
     settings = learner.settings
-    torch.manual_seed(
-        seed_of(settings.seed, epoch)
-    )  # of mixup and dropout: the same in a run that was resumed
+    # of mixup and dropout: the same in a run that is resumed
+    torch.manual_seed(seed_of(settings.seed, epoch))
     learner.model.net.train()
     augmented = AugmentedPhotos(
         photos.root, photos.training, side=learner.model.side, settings=settings, epoch=epoch
@@ -161,28 +143,24 @@ def train_epoch(learner: Learner, photos: Photos, epoch: int, *, tell: Tell) -> 
     batches = -(-len(augmented) // settings.batch_size)
     total, done = 0.0, 0
     for number, (pixels, labels) in enumerate(epoch_batches(augmented, settings, _workers())):
-        total += len(labels) * learner.learn(
-            pixels, labels, rate_at((epoch - 1) + number / batches, settings)
-        )
+        rate = rate_at((epoch - 1) + number / batches, settings)
+        total += len(labels) * learner.learn(pixels, labels, rate)
         done += len(labels)
-        tell(FinetuneStep("training", done, len(augmented), epoch))
+        on_step(FinetuneStep("training", done, len(augmented), epoch))
     return total / done
 
 
-def judge_epoch(learner: Learner, photos: Photos, epoch: int, loss: float | None) -> None:
-    """Judge the trained weights and their mean with the start, and note the better of the two."""
-    shares = (
-        [1.0]
-        if not epoch
-        else [learner.settings.average, 1.0]
-        if photos.judging
-        else [learner.settings.average]
-    )
+def validate_epoch(learner: Learner, photos: Photos, epoch: int, loss: float | None) -> None:
+    """Validate the trained weights and their mean with the start; record the better result."""
+    if not epoch:
+        shares = [1.0]
+    else:
+        shares = [learner.settings.average, *([1.0] if photos.validation else [])]
     better: EpochResult | None = None
     for share in shares:
         with learner.averaged(share):
-            right, judged_loss = judge(learner, photos)
-            result = EpochResult(epoch, loss, share, right, len(photos.judging), judged_loss)
+            right, validation_loss = validate(learner, photos)
+            result = EpochResult(epoch, loss, share, right, len(photos.validation), validation_loss)
             learner.keep(result)
         better = result if result.is_better_than(better) else better
     assert better is not None
@@ -190,59 +168,64 @@ def judge_epoch(learner: Learner, photos: Photos, epoch: int, loss: float | None
 
 
 @torch.no_grad()
-def judge(learner: Learner, photos: Photos) -> tuple[int, float]:
-    """Return how many photos are right and their mean loss, each photo prepared as the saved model
-    prepares it.
+def validate(learner: Learner, photos: Photos) -> tuple[int, float]:
+    """Return how many validation photos are right, and their mean loss.
+
+    Each photo is prepared as the saved model prepares it.
     """
     learner.model.net.eval()
     right, loss = 0, 0.0
-    for images, labels in prepared_batches(learner, photos.root, photos.judging):
+    for images, labels in prepared_batches(learner, photos.root, photos.validation):
         logits = learner.model.logits(images).float()
         right += int((logits.argmax(dim=1) == labels).sum())
         loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-    return right, loss / max(1, len(photos.judging))
+    return right, loss / max(1, len(photos.validation))
 
 
 def prepared_batches(
     learner: Learner, root: Path, examples: Sequence[Example]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield pictures as the model reads them and their classes, in order, read ahead in threads."""
+    """Yield prepared pictures and their classes, in order, read ahead in threads."""
     size, workers = learner.settings.batch_size, os.cpu_count() or 1
     ready = prefetch_map(
-        lambda one: learner.model.prepare(open_example(root, one)),
+        lambda example: learner.model.prepare(open_example(root, example)),
         examples,
         workers=workers,
         buffer=size + workers,
     )
     for start in range(0, len(examples), size):
-        some = examples[start : start + size]
+        batch = examples[start : start + size]
         yield (
-            torch.stack([next(ready) for _ in some]).to(learner.device),
-            torch.tensor([one.label for one in some], device=learner.device),
+            torch.stack([next(ready) for _ in batch]).to(learner.device),
+            torch.tensor([example.label for example in batch], device=learner.device),
         )
 
 
 def copied(weights: Mapping[str, Tensor]) -> Weights:
-    """Return weights as they are now."""
+    """Return a copy of the weights as they are now."""
     return {name: weight.detach().clone() for name, weight in weights.items()}
 
 
 def trained_weights(model: Trainable) -> dict[str, torch.nn.Parameter]:
     """Return the weights that are trained, by name, from the picture to the head."""
-    every = dict(model.net.named_parameters())
-    return {name: every[name] for layer in model.layers for name in layer}
+    parameters = dict(model.net.named_parameters())
+    return {name: parameters[name] for layer in model.layers for name in layer}
 
 
 def layer_rates(model: Trainable, settings: FinetuneSettings) -> list[dict[str, object]]:
-    """Return the optimiser's groups: for each layer its share of the learning rate, biases and
-    norms without weight decay.
+    """Return the optimiser's parameter groups: each layer has its share of the learning rate.
+
+    Biases and norms have no weight decay.
     """
-    every, groups = dict(model.net.named_parameters()), []
+    parameters, groups = dict(model.net.named_parameters()), []
     for depth, layer in enumerate(model.layers):
         share = settings.layer_decay ** (len(model.layers) - 1 - depth)
         for decay, weights in (
-            (settings.weight_decay, [every[name] for name in layer if every[name].ndim > 1]),
-            (0.0, [every[name] for name in layer if every[name].ndim <= 1]),
+            (
+                settings.weight_decay,
+                [parameters[name] for name in layer if parameters[name].ndim > 1],
+            ),
+            (0.0, [parameters[name] for name in layer if parameters[name].ndim <= 1]),
         ):
             if weights:
                 groups.append({"params": weights, "weight_decay": decay, "share": share})
@@ -250,22 +233,20 @@ def layer_rates(model: Trainable, settings: FinetuneSettings) -> list[dict[str, 
 
 
 def rate_at(epochs: float, settings: FinetuneSettings) -> float:
-    """Return the head's learning rate after so many epochs: a linear rise, then a cosine
-    (Loshchilov and Hutter 2017, arXiv:1608.03983).
+    """Return the head's learning rate after so many epochs: a linear rise, then a cosine.
+
+    Source: Loshchilov and Hutter 2017, arXiv:1608.03983.
     """
     warmup = min(settings.warmup_epochs, settings.epochs / 2)
     if epochs < warmup:
         return settings.learning_rate * (epochs + 1e-3) / warmup
-    way = (epochs - warmup) / max(1e-9, settings.epochs - warmup)
-    return settings.learning_rate * (
-        MIN_RATE + (1 - MIN_RATE) * (1 + math.cos(math.pi * min(1.0, way))) / 2
-    )
+    progress = (epochs - warmup) / max(1e-9, settings.epochs - warmup)
+    cosine = (1 + math.cos(math.pi * min(1.0, progress))) / 2
+    return settings.learning_rate * (MIN_RATE + (1 - MIN_RATE) * cosine)
 
 
 def _workers() -> int:
-    """Return how many processes augment: half the cores, since the model computes on
-    all of them.
-    """
+    """Return how many processes augment: half the cores, since the model computes on all."""
     return max(1, (os.cpu_count() or 1) // 2)
 
 
@@ -276,29 +257,27 @@ STEPS = 200
 
 
 class FeatureHook:
-    """Catches what enters a network's head."""
+    """Collects the features that enter a network's head."""
 
     def __init__(self, head: nn.Linear) -> None:
         self.rows: list[Tensor] = []
         self._handle = head.register_forward_pre_hook(
-            lambda _, given: self.rows.append(given[0].detach().float().cpu())
+            lambda _, inputs: self.rows.append(inputs[0].detach().float().cpu())
         )
 
-    def taken(self) -> Tensor:
-        """Return the features ``(n, width)`` of all pictures since the tap was set, and take it
-        off.
-        """
+    def collected(self) -> Tensor:
+        """Return the features ``(n, width)`` collected so far, and remove the hook."""
         self._handle.remove()
         return torch.cat(self.rows)
 
 
 def fit_head(head: nn.Linear, features: Tensor, labels: Tensor) -> None:
-    """Set a linear head to the logistic regression of ``(n, width)`` features on their classes
-    ``(n,)``, found by L-BFGS.
+    """Set a linear head to the logistic regression of features on their classes, by L-BFGS.
+
+    ``features`` are ``(n, width)`` and ``labels`` ``(n,)``.
     """
-    spread = (
-        features.pow(2).mean().sqrt().clamp(min=1e-6)
-    )  # one number: the ridge means the same for every network
+    # a single number, so that the ridge penalty means the same for every network
+    spread = features.pow(2).mean().sqrt().clamp(min=1e-6)
     rows, right = features / spread, labels.cpu()
     weight = torch.zeros(head.weight.shape, requires_grad=True)
     bias = torch.zeros(len(head.weight), requires_grad=True)

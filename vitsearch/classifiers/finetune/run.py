@@ -1,4 +1,4 @@
-"""One fine-tuning run from its labelled photos to the saved model."""
+"""One fine-tuning run, from labelled photos to the saved model, and its checkpoint."""
 
 import json
 import os
@@ -15,7 +15,14 @@ from torch import Tensor
 
 from vitsearch.classifiers import load_trainable
 from vitsearch.classifiers.finetune.examples import Example, Photos, open_example, split
-from vitsearch.classifiers.finetune.loop import FeatureHook, Learner, Tell, copied, fit_head, train
+from vitsearch.classifiers.finetune.loop import (
+    FeatureHook,
+    Learner,
+    OnStep,
+    copied,
+    fit_head,
+    train,
+)
 from vitsearch.classifiers.finetune.settings import (
     EpochResult,
     FinetuneReport,
@@ -26,13 +33,13 @@ from vitsearch.encoders.torch_encoder import choose_device
 from vitsearch.errors import ClassifierError, PhotoError, QueryError
 from vitsearch.photos import prefetch_map
 
-# -- What a run needs to go on ---------------------------------------------------------------------
+# -- The checkpoint --------------------------------------------------------------------------------
 
 FILE = "checkpoint.safetensors"
 
 
 def write_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) -> None:
-    """Write the state of a run aside and rename it; ``facts`` say which run it is."""
+    """Write the state of a run aside and rename it; ``facts`` identify the run."""
     tensors: dict[str, Tensor] = {
         f"now/{name}": weight.detach() for name, weight in learner.weights.items()
     }
@@ -42,8 +49,8 @@ def write_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) -
         tensors |= {
             f"optimizer/{number}/{name}": torch.as_tensor(value) for name, value in moments.items()
         }
-    told = dict(facts) | {
-        "results": [asdict(result) for result in learner.results],
+    run = dict(facts) | {
+        "results": [result.to_record() for result in learner.results],
         "scaler": learner.scaler.state_dict(),
     }
     aside = folder / f"{FILE}.new"
@@ -51,7 +58,7 @@ def write_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) -
         save_file(
             {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
             aside,
-            metadata={"run": json.dumps(told)},
+            metadata={"run": json.dumps(run)},
         )
         os.replace(aside, folder / FILE)
     except (OSError, SafetensorError) as error:
@@ -63,15 +70,16 @@ def write_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) -
 
 
 def read_facts(folder: Path) -> dict[str, Any] | None:
-    """Return which run is kept in a folder and how far it is, or None; raises ClassifierError where
-    it is damaged.
+    """Return which run is saved in a folder and how far it is, or None.
+
+    Raises ClassifierError where the checkpoint is damaged.
     """
     file = folder / FILE
     if not file.exists():
         return None
     try:
-        with safe_open(file, framework="pt") as kept:
-            facts: dict[str, Any] = json.loads((kept.metadata() or {})["run"])
+        with safe_open(file, framework="pt") as checkpoint:
+            facts: dict[str, Any] = json.loads((checkpoint.metadata() or {})["run"])
         return facts
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise ClassifierError(
@@ -80,12 +88,13 @@ def read_facts(folder: Path) -> dict[str, Any] | None:
 
 
 def read_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) -> None:
-    """Bring a learner to where the run in a folder was; raises ClassifierError where the file is of
-    another model.
+    """Bring a learner to where the run in a folder was.
+
+    Raises ClassifierError where the file is of another model.
     """
     try:
-        with safe_open(folder / FILE, framework="pt", device="cpu") as kept:
-            tensors = {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118
+        with safe_open(folder / FILE, framework="pt", device="cpu") as checkpoint:
+            tensors = {name: checkpoint.get_tensor(name) for name in checkpoint.keys()}  # noqa: SIM118
         with torch.no_grad():
             for name, weight in learner.weights.items():
                 weight.copy_(tensors[f"now/{name}"])
@@ -101,7 +110,7 @@ def read_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) ->
             f"the checkpoint in {folder} does not fit the model ({error}): delete it to begin anew"
         ) from error
     learner.scaler.load_state_dict(facts["scaler"])
-    learner.results = [EpochResult(**result) for result in facts["results"]]
+    learner.results = [EpochResult.from_record(result) for result in facts["results"]]
     for result in learner.results:
         if result.is_better_than(learner.best):
             learner.best = result
@@ -124,16 +133,16 @@ def reason_of(error: Exception) -> str:
 
 
 def as_rows(examples: Sequence[Example]) -> list[list[Any]]:
-    """Return photos as JSON keeps them."""
+    """Return photos as JSON holds them: lists of [path, class number]."""
     return [[example.path, example.label] for example in examples]
 
 
-# -- One fine-tuning run from its labelled photos to the saved model -------------------------------
+# -- The run ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is asked: the model, the photos below a folder with their classes, and how."""
+    """What to do: the model, the photos below a folder with their classes, and the settings."""
 
     model: str
     root: Path
@@ -143,7 +152,7 @@ class Task:
     device: str
 
     def facts(self) -> dict[str, Any]:
-        """Return what a checkpoint must agree in to be this run's."""
+        """Return what must be equal in a checkpoint for this task to resume from it."""
         return {
             "model": self.model,
             "classes": list(self.classes),
@@ -153,54 +162,55 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class _Begun:
+class _Run:
     """A run under way: its photos, and those that cannot be read, with the reasons."""
 
     photos: Photos
     unreadable: list[tuple[str, str]]
 
     def facts(self) -> dict[str, Any]:
-        chosen = {
+        return {
             "training": as_rows(self.photos.training),
-            "judging": as_rows(self.photos.judging),
+            "judging": as_rows(self.photos.validation),
+            "unreadable": [list(entry) for entry in self.unreadable],
         }
-        return chosen | {"unreadable": [list(one) for one in self.unreadable]}
 
 
-def run_finetuning(task: Task, output: Path, *, resume: bool, tell: Tell) -> FinetuneReport:
-    """Carry out a task; raises as `finetune` does, and OSError where the folder
-    cannot be written.
-    """
-    began = time.perf_counter()
-    kept = _kept_run(task, output, resume)
+def run_finetuning(task: Task, output: Path, *, resume: bool, on_step: OnStep) -> FinetuneReport:
+    """Carry out a task; raises as `finetune` does, and OSError where the folder is not writable."""
+    start_time = time.perf_counter()
+    saved = _saved_run(task, output, resume)
     torch.manual_seed(task.settings.seed)  # of a new head; its fit leaves nothing of it
     learner = Learner(
         load_trainable(task.model, task.classes), task.settings, choose_device(task.device)
     )
     output.mkdir(parents=True, exist_ok=True)
-    if kept:
-        begun = _from_facts(task.root, kept)
-        read_checkpoint(output, learner, kept)
+    if saved:
+        run = _from_facts(task.root, saved)
+        read_checkpoint(output, learner, saved)
     else:
-        begun = _begin(learner, task, tell)
-    facts = task.facts() | begun.facts()
-    train(learner, begun.photos, after=lambda: write_checkpoint(output, learner, facts), tell=tell)
+        run = _begin(learner, task, on_step)
+    facts = task.facts() | run.facts()
+    train(
+        learner, run.photos, after=lambda: write_checkpoint(output, learner, facts), on_step=on_step
+    )
     _save_best(learner, output)
     assert learner.best is not None
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start_time
     return FinetuneReport(
         task.classes,
-        len(begun.photos.training),
+        len(run.photos.training),
         tuple(learner.results),
         learner.best,
-        tuple(begun.unreadable),
+        tuple(run.unreadable),
         seconds,
     )
 
 
-def _kept_run(task: Task, output: Path, resume: bool) -> dict[str, Any] | None:
-    """Return the run to go on with, or None to begin; raises ClassifierError where the folder holds
-    another or a finished one.
+def _saved_run(task: Task, output: Path, resume: bool) -> dict[str, Any] | None:
+    """Return the facts of the run to resume, or None to begin.
+
+    Raises ClassifierError where the folder holds another run or a finished one.
     """
     facts = read_facts(output)
     if facts is None:
@@ -230,70 +240,62 @@ def _kept_run(task: Task, output: Path, resume: bool) -> dict[str, Any] | None:
     return facts
 
 
-def _from_facts(root: Path, facts: dict[str, Any]) -> _Begun:
-    training, judging = (
+def _from_facts(root: Path, facts: dict[str, Any]) -> _Run:
+    training, validation = (
         tuple(Example(*row) for row in facts[name]) for name in ("training", "judging")
     )
-    return _Begun(
-        Photos(root, training, judging), [(path, reason) for path, reason in facts["unreadable"]]
-    )
+    unreadable = [(path, reason) for path, reason in facts["unreadable"]]
+    return _Run(Photos(root, training, validation), unreadable)
 
 
-def _begin(learner: Learner, task: Task, tell: Tell) -> _Begun:
-    """Read every photo once: learn which cannot be read, split the others, and set the head to what
-    the frozen network sees.
-    """
-    features, unreadable = _features(learner, task, tell)
+def _begin(learner: Learner, task: Task, on_step: OnStep) -> _Run:
+    """Read every photo once, split those that can be read, and fit the head to their features."""
+    features, unreadable = _features(learner, task, on_step)
     readable = [example for example in task.examples if example.path in features]
-    training, judging = split(readable, task.settings.validation, task.settings.seed)
-    if len({example.label for example in training}) < len(task.classes):
-        seen = {example.label for example in training}
+    training, validation = split(readable, task.settings.validation, task.settings.seed)
+    seen = {example.label for example in training}
+    if len(seen) < len(task.classes):
         missing = next(name for number, name in enumerate(task.classes) if number not in seen)
         raise QueryError(f"no photo of {missing!r} can be read: add some, or take its label out")
     rows = torch.stack([features[example.path] for example in training])
     fit_head(learner.model.head, rows, torch.tensor([example.label for example in training]))
     learner.start = copied(learner.weights)
-    return _Begun(Photos(task.root, training, judging), unreadable)
+    return _Run(Photos(task.root, training, validation), unreadable)
 
 
 @torch.no_grad()
 def _features(
-    learner: Learner, task: Task, tell: Tell
+    learner: Learner, task: Task, on_step: OnStep
 ) -> tuple[dict[str, Tensor], list[tuple[str, str]]]:
-    """Return what enters the head for each photo that can be read, and the reasons
-    for the others.
-    """
+    """Return what enters the head for each readable photo, by path, and why others failed."""
     learner.model.net.eval()
-    tap, size, workers = (
-        FeatureHook(learner.model.head),
-        task.settings.batch_size,
-        os.cpu_count() or 1,
-    )
+    hook = FeatureHook(learner.model.head)
+    batch_size, workers = task.settings.batch_size, os.cpu_count() or 1
     paths: list[str] = []
     unreadable: list[tuple[str, str]] = []
-    waiting: list[Tensor] = []
+    pending: list[Tensor] = []
     loaded = prefetch_map(
-        lambda one: _prepared(learner, task.root, one),
+        lambda example: _prepared(learner, task.root, example),
         task.examples,
         workers=workers,
-        buffer=size + workers,
+        buffer=batch_size + workers,
     )
     for number, (example, ready) in enumerate(zip(task.examples, loaded, strict=True), start=1):
         if isinstance(ready, PhotoError):
             unreadable.append((example.path, str(ready).removeprefix(f"{example.path}: ")))
         else:
             paths.append(example.path)
-            waiting.append(ready)
-        if waiting and (len(waiting) == size or number == len(task.examples)):
-            learner.model.logits(torch.stack(waiting).to(learner.device))
-            waiting = []
-        tell(FinetuneStep("reading", number, len(task.examples)))
+            pending.append(ready)
+        if pending and (len(pending) == batch_size or number == len(task.examples)):
+            learner.model.logits(torch.stack(pending).to(learner.device))
+            pending = []
+        on_step(FinetuneStep("reading", number, len(task.examples)))
     if not paths:
         raise QueryError(
             f"none of the {len(unreadable)} labelled photos can be read ({unreadable[0][0]}: "
             f"{unreadable[0][1]})"
         )
-    return dict(zip(paths, tap.taken(), strict=True)), unreadable
+    return dict(zip(paths, hook.collected(), strict=True)), unreadable
 
 
 def _prepared(learner: Learner, root: Path, example: Example) -> Tensor | PhotoError:
@@ -304,7 +306,7 @@ def _prepared(learner: Learner, root: Path, example: Example) -> Tensor | PhotoE
 
 
 def _save_best(learner: Learner, output: Path) -> None:
-    """Write the best epoch's weights as a model and take the checkpoint away."""
+    """Write the best epoch's weights as a model and remove the checkpoint."""
     with torch.no_grad():
         for name, weight in learner.weights.items():
             weight.copy_(learner.best_weights[name])
@@ -312,9 +314,8 @@ def _save_best(learner: Learner, output: Path) -> None:
     try:
         learner.model.save(output)
     except (OSError, SafetensorError) as error:
-        (output / "config.json").unlink(
-            missing_ok=True
-        )  # not a model: the checkpoint beside it goes on
+        # without it the folder is not a model, and the checkpoint can be resumed
+        (output / "config.json").unlink(missing_ok=True)
         raise ClassifierError(
             f"cannot write the model to {output} ({reason_of(error)}): free some space; --resume "
             "goes on"

@@ -1,6 +1,8 @@
-"""What a fine-tuning run is asked for, what it says on its way, and what came of it."""
+"""The settings of a fine-tuning run, its progress and its report."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 from vitsearch.errors import QueryError
 
@@ -13,9 +15,9 @@ class FinetuneSettings:
     times the rate of the one above. ``crop`` is the least share of a photo's area that a random
     crop keeps, ``magnitude`` RandAugment's strength from 0 (off) to 30, ``mixup`` the alpha of the
     Beta distribution (0 is off). ``average`` is the share of the trained weights in a mean with
-    those of the start, which is judged beside the trained weights alone (Wortsman et al. 2022,
-    arXiv:2109.01903). ``validation`` is the share of each class that is left out of training,
-    ``patience`` the number of epochs without a better result on them after which training stops.
+    those of the start, which is validated beside the trained weights alone (Wortsman et al. 2022,
+    arXiv:2109.01903). ``validation`` is the share of each class that is held out of training,
+    ``patience`` the number of epochs without a better result on it after which training stops.
     Raises QueryError for a value outside its range.
     """
 
@@ -58,38 +60,51 @@ class FinetuneSettings:
                 )
 
 
+# the names of fields in checkpoints and JSON, where they differ
+_RECORD_NAMES = {"validated": "judged", "validation_loss": "judged_loss"}
+
+
 @dataclass(frozen=True, slots=True)
 class EpochResult:
-    """One epoch: the mean training loss in nats, and how many of the photos left out were right, of
-    how many, at what loss.
+    """One epoch: its mean training loss in nats, and what validation measured.
 
+    ``right`` of the ``validated`` photos, which were held out, were right, at ``validation_loss``.
     Epoch 0 is the start: the frozen network under a head fitted to it, without a training loss.
-    ``share`` is that of the trained weights in the mean that was judged.
+    ``share`` is that of the trained weights in the mean that was validated.
     """
 
     epoch: int
     loss: float | None
     share: float
     right: int
-    judged: int
-    judged_loss: float
+    validated: int
+    validation_loss: float
 
     def is_better_than(self, other: "EpochResult | None") -> bool:
-        """Return whether more are right, or as many at a smaller loss; without photos left out the
-        later epoch is the better.
+        """Return whether more photos are right, or as many at a smaller loss.
+
+        Without validation photos the later epoch is the better one.
         """
         return (
             other is None
-            or not self.judged
-            or (self.right, -self.judged_loss) > (other.right, -other.judged_loss)
+            or not self.validated
+            or (self.right, -self.validation_loss) > (other.right, -other.validation_loss)
         )
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the result as checkpoints and JSON hold it."""
+        return {_RECORD_NAMES.get(name, name): value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """Return the result of what `to_record` returned."""
+        names = {stored: name for name, stored in _RECORD_NAMES.items()}
+        return cls(**{names.get(name, name): value for name, value in record.items()})
 
 
 @dataclass(frozen=True, slots=True)
 class FinetuneStep:
-    """Where a run is: the stage, how many of its photos are done, and the last epoch that ended,
-    if any.
-    """
+    """The progress of a run: its stage, how many photos are done, and the last epoch that ended."""
 
     stage: str
     done: int
@@ -100,11 +115,10 @@ class FinetuneStep:
 
 @dataclass(frozen=True, slots=True)
 class FinetuneReport:
-    """The outcome of a run: photos trained on, each epoch, the epoch that was kept, and the photos
-    that could not be read.
+    """The outcome of a run: its epochs, the best of them, and the photos that could not be read.
 
-    The kept epoch was chosen by the same photos that judged it, so its accuracy is a little
-    flattering.
+    ``photos`` is the number of photos trained on. The photos that chose the best epoch also
+    measured it, so its accuracy is a little optimistic.
     """
 
     classes: tuple[str, ...]
