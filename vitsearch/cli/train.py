@@ -72,7 +72,8 @@ def train(photos: str, source: str, method: str, labels_file: str | None, **opti
         for text in found.notes:
             show.note(f"vitsearch: {text}")
     classifier.save(options["output"])
-    low, high = accuracy_interval(report.right, report.validated) if report.validated else (0.0, 1.0)
+    validated = report.validated
+    low, high = accuracy_interval(report.right, validated) if validated else (0.0, 1.0)
     accuracy = report.right / report.validated if report.validated else None
     if options["as_json"]:
         facts = {
