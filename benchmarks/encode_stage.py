@@ -25,7 +25,6 @@ from machine import machine
 from PIL import Image
 
 from vitsearch import load_encoder
-from vitsearch.encoders.base import parallel_calls
 from vitsearch.encoders.onnx.session import open_graph, usable_cores
 from vitsearch.encoders.preprocess import normalise
 
@@ -57,7 +56,7 @@ def bare(encoder: Any, pictures: list[np.ndarray]) -> dict[str, Callable[[], obj
 
 def stage(encoder: Any, pictures: list[np.ndarray]) -> Callable[[], object]:
     """Return the pipeline's way to encode."""
-    callers, size = parallel_calls(encoder)
+    callers, size = encoder.parallel_calls, encoder.pictures_per_call
     batch = size or len(pictures)
     return in_turns(
         encoder.encode_prepared,

@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vitsearch import index_folder, load_encoder
 from vitsearch.encoders.checkpoints import one_line
 from vitsearch.encoders.torch_encoder import (
-    WAYS,
+    METHODS,
     Method,
     TorchEncoder,
     compiled,
@@ -164,7 +164,7 @@ def main() -> None:
         default=["float16", "bfloat16"],
         choices=["float32", "float16", "bfloat16"],
     )
-    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
+    parser.add_argument("--ways", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--photos", type=Path)

@@ -26,7 +26,7 @@ from vitsearch import Collection, CollectionError, index_folder
 from vitsearch.collection.pipeline import batch_sizes
 from vitsearch.collection.profile import StageTimer
 from vitsearch.encoders import load_encoder
-from vitsearch.encoders.base import WORTH_TUNING, decode_at_least, tune
+from vitsearch.encoders.base import WORTH_TUNING
 from vitsearch.encoders.batching import OomSafeEncoder, is_out_of_memory
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.photos import decode
@@ -62,7 +62,7 @@ class TestReducedDecoding:
     @pytest.mark.parametrize("name", ["mini", "colour"])
     def test_every_photo_keeps_its_vector(self, name: str) -> None:
         encoder = load_encoder(name)
-        at_least = decode_at_least(encoder)
+        at_least = encoder.decode_at_least
         cosines, reduced = {}, 0
         for photo, image in sample_photos().items():
             for side in (1100, 1700, 3000):
@@ -76,8 +76,8 @@ class TestReducedDecoding:
         assert {photo: cosine for photo, cosine in cosines.items() if cosine < CLOSE} == {}
 
     def test_never_below_twice_what_the_encoder_resizes_to(self) -> None:
-        assert decode_at_least(load_encoder("mini")) == 520
-        assert decode_at_least(ColourEncoder()) == 64
+        assert load_encoder("mini").decode_at_least == 520
+        assert ColourEncoder().decode_at_least == 64
         for size in ((1040, 1040), (1039, 2000), (4160, 4200)):
             small = decode(jpeg(picture(1, size), max(size)), at_least=520)[0]
             assert min(small.size) >= 520
@@ -416,13 +416,11 @@ class GpuLike(ColourEncoder):
         super().__init__()
         self.tuned: list[int] = []
 
-    def tune(self, size: int, *, tell: Any) -> None:
-        self.tuned.append(size)
-        tell("tuned")
+    def tune(self, batch_size: int) -> None:
+        self.tuned.append(batch_size)
 
 
 def test_only_many_photos_on_a_gpu_are_worth_tuning() -> None:
-    told: list[str] = []
     encoder, on_cpu = GpuLike(), GpuLike()
     on_cpu.device = "cpu"
     for each, photos in (
@@ -431,8 +429,8 @@ def test_only_many_photos_on_a_gpu_are_worth_tuning() -> None:
         (ColourEncoder(), WORTH_TUNING),
         (encoder, WORTH_TUNING),
     ):
-        tune(each, 32, photos=photos, tell=told.append)
-    assert (encoder.tuned, on_cpu.tuned, told) == ([32], [], ["tuned"])
+        each.autotune(32, photos=photos)
+    assert (encoder.tuned, on_cpu.tuned) == ([32], [])
 
 
 @given(count=st.integers(0, 500), most=st.integers(1, 40), callers=st.integers(1, 9))

@@ -54,6 +54,10 @@ def test_batches_have_one_size_and_the_rows_are_those_of_the_pictures(
     assert seen == [(size, 3, 2, 2)] * -(-count // size)
 
 
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.name == "vitsearch"]
+
+
 def test_one_answer_written_over_another_is_not_lost() -> None:
     kept, pixels = torch.empty(2, 12), torch.rand(6, 3, 2, 2)
     rows = in_fixed_batches(lambda batch: kept.copy_(batch.flatten(1)), pixels, 2)
@@ -62,25 +66,28 @@ def test_one_answer_written_over_another_is_not_lost() -> None:
 
 @WITH_COMPILER
 def test_a_compiled_tower_gives_the_same_vectors(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("VITSEARCH_HOME", str(tmp_path))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that it is put back afterwards
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
-    plain, notes = load_local_dir(str(model), device="cpu"), []
+    plain = load_local_dir(str(model), device="cpu")
     encoder = load_local_dir(str(model), device="cpu")
-    tower = encoder.tune(SIZE, ways=["default"], tell=notes.append)
+    tower = encoder.tune(SIZE, methods=["default"])
     np.testing.assert_array_equal(
         encoder.encode_prepared(pictures(1)), plain.encode_prepared(pictures(1))
     )
-    assert tower.way is None  # nothing is compiled for a picture or two
+    assert tower.method is None  # nothing is compiled for a picture or two
     for count in (SIZE, 1, 3, SIZE + 1):
         np.testing.assert_allclose(
             encoder.encode_prepared(pictures(count)),
             plain.encode_prepared(pictures(count)),
             atol=1e-5,
         )
-    assert (tower.way, notes) == ("default", [])
+    assert (tower.method, logged(caplog)) == ("default", [])
     assert encoder.fingerprint == plain.fingerprint
     assert any((tmp_path / "compiled").iterdir())
 
@@ -89,17 +96,21 @@ def test_without_a_compiler_the_tower_runs_as_it_is_and_that_is_told_once(
     model: Path, tmp_path: Path
 ) -> None:
     code = f"""
+import logging
 import numpy as np
 from helpers.compiled import SIZE, pictures
 from vitsearch.encoders import load_local_dir
 notes = []
+handler = logging.Handler()
+handler.emit = lambda record: notes.append(record.getMessage())
+logging.getLogger("vitsearch").addHandler(handler)
 plain, encoder = (load_local_dir({str(model)!r}, device="cpu") for _ in range(2))
-tower = encoder.tune(SIZE, ways=["default"], tell=notes.append)
+tower = encoder.tune(SIZE, methods=["default"])
 for count in (SIZE, 1, SIZE + 1):
     batch = pictures(count)
     np.testing.assert_array_equal(encoder.encode_prepared(batch), plain.encode_prepared(batch))
 uncompiled = notes[0].startswith("the image tower runs uncompiled: ")
-print(tower.way, len(notes), notes[0].count("\\n"), uncompiled)
+print(tower.method, len(notes), notes[0].count("\\n"), uncompiled)
 """
     bare = environment() | {
         "CXX": str(tmp_path / "none"),
@@ -113,25 +124,26 @@ print(tower.way, len(notes), notes[0].count("\\n"), uncompiled)
     assert not (tmp_path / "compiled").exists()
 
 
-def test_eager_is_measured_and_runs_unfilled() -> None:
+def test_eager_is_measured_and_runs_unfilled(caplog: pytest.LogCaptureFixture) -> None:
     seen: list[int] = []
 
     def run(pixels: Any) -> Any:
         seen.append(len(pixels))
         return pixels.flatten(1)
 
-    tower = TunedTower(run, SIZE, ways=["eager"], tell=pytest.fail)
+    tower = TunedTower(run, SIZE, methods=["eager"])
     tower(torch.rand(SIZE, 3, 2, 2))
-    assert (tower.way, set(seen)) == ("eager", {SIZE})
+    assert (tower.method, set(seen)) == ("eager", {SIZE})
     assert len(tower(torch.rand(1, 3, 2, 2))) == 1
     assert seen[-1] == 1
+    assert logged(caplog) == []
 
 
 @WITH_CUDA
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_a_gpu_gives_the_same_vectors_in_the_way_it_chose(model: Path, dtype: str) -> None:
     plain, encoder = (load_local_dir(str(model), device="cuda", dtype=dtype) for _ in range(2))
-    tower = encoder.tune(SIZE, tell=lambda note: None)
+    tower = encoder.tune(SIZE)
     for count in (SIZE, 1, 3, SIZE + 1):
         assert (
             (encoder.encode_prepared(pictures(count)) * plain.encode_prepared(pictures(count))).sum(
@@ -139,4 +151,4 @@ def test_a_gpu_gives_the_same_vectors_in_the_way_it_chose(model: Path, dtype: st
             )
             >= 0.999
         ).all()
-    assert tower.way in ("eager", "default", "reduce-overhead")
+    assert tower.method in ("eager", "default", "reduce-overhead")

@@ -215,7 +215,7 @@ class Changed(ColourEncoder):
         return self._change(super().encode_images(images))
 
 
-class PicturesOnly:
+class PicturesOnly(ImageEncoder):
     name, dim, fingerprint = "pictures", 27, "0" * 32
     prepare, encode_prepared, encode_images = (
         ColourEncoder().prepare,

@@ -11,7 +11,7 @@ from PIL import Image
 
 from helpers.paths import DATA, ROOT
 from vitsearch.encoders import load_encoder
-from vitsearch.encoders.base import Encoder, fingerprint_of, free_image_tower, parallel_calls
+from vitsearch.encoders.base import Encoder, fingerprint_of
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.encoders.mini import encoder as mini
 from vitsearch.encoders.mini.encoder import (
@@ -165,9 +165,9 @@ def test_an_encoder_for_many_pictures_gives_the_same_vectors_from_all_its_caller
     encoder: MiniEncoder,
 ) -> None:
     throughput = load_encoder("mini", throughput=True)
-    callers, size = parallel_calls(throughput)
+    callers, size = throughput.parallel_calls, throughput.pictures_per_call
     assert (callers, size) == (usable_cores(), 4 if usable_cores() > 1 else None)
-    assert parallel_calls(encoder) == (1, None)
+    assert (encoder.parallel_calls, encoder.pictures_per_call) == (1, None)
     batches = [
         [encoder.prepare(picture(300 + 7 * i + j, 280, seed=i)) for j in range(1 + i % 4)]
         for i in range(9)
@@ -181,9 +181,9 @@ def test_an_encoder_for_many_pictures_gives_the_same_vectors_from_all_its_caller
 def test_a_released_image_tower_opens_again(encoder: MiniEncoder) -> None:
     fresh, image = load_mini(), picture(300, 280, seed=1)
     before = fresh.encode_images([image])
-    free_image_tower(fresh)
+    fresh.free_image_tower()
     np.testing.assert_array_equal(fresh.encode_images([image]), before)
-    free_image_tower(ColourEncoder())  # has nothing to give back
+    ColourEncoder().free_image_tower()  # has nothing to give back
 
 
 def test_image_does_not_depend_on_its_neighbours(encoder: MiniEncoder) -> None:

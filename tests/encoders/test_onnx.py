@@ -27,7 +27,6 @@ from helpers.cli import environment, vitsearch  # noqa: E402
 from helpers.photos import paint  # noqa: E402
 from vitsearch import Collection, explain, index_folder  # noqa: E402
 from vitsearch.encoders import load_encoder, prepare_model  # noqa: E402
-from vitsearch.encoders.base import free_image_tower, parallel_calls  # noqa: E402
 from vitsearch.encoders.identity import check_golden, golden_vectors  # noqa: E402
 from vitsearch.encoders.language import readable  # noqa: E402
 from vitsearch.encoders.onnx import cache as exports  # noqa: E402
@@ -176,18 +175,18 @@ def test_an_encoder_for_many_pictures_gives_the_same_vectors_from_all_its_caller
         in_onnx(models, "open_clip", dtype),
         load_encoder(name_of(models, "open_clip"), "cpu", dtype, runtime="onnx", throughput=True),
     )
-    assert (parallel_calls(one), parallel_calls(throughput)) == (
+    assert [(each.parallel_calls, each.pictures_per_call) for each in (one, throughput)] == [
         (1, None),
         (usable_cores(), 8 if usable_cores() > 1 else None),
-    )
+    ]
     batches = [
         [one.prepare(photo) for photo in tiny.photos()[: 1 + i]] for i in range(len(tiny.photos()))
     ]
-    with ThreadPoolExecutor(max(3, parallel_calls(throughput)[0])) as pool:
+    with ThreadPoolExecutor(max(3, throughput.parallel_calls)) as pool:
         rows = list(pool.map(throughput.encode_prepared, batches * 3))
     for batch, found in zip(batches * 3, rows, strict=True):
         assert_close(found, one.encode_prepared(batch), 1e-6 if dtype == "float32" else 0)
-    free_image_tower(throughput)
+    throughput.free_image_tower()
     assert_close(throughput.encode_prepared(batches[-1]), rows[-1], 0)
 
 
@@ -432,13 +431,16 @@ def test_a_damaged_export_is_made_again(own_home: Path, models: Path) -> None:
 
 
 def test_a_home_that_cannot_be_written(
-    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    models: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     (tmp_path / "a file").write_text("")
     monkeypatch.setenv("VITSEARCH_HOME", str(tmp_path / "a file"))
-    notes: list[str] = []
-    encoder = load_encoder(name_of(models, "open_clip"), "cpu", export=True, tell=notes.append)
+    encoder = load_encoder(name_of(models, "open_clip"), "cpu", export=True)
     assert isinstance(encoder, TorchEncoder)
+    notes = [record.message for record in caplog.records if record.name == "vitsearch"]
     assert len(notes) == 1
     assert notes[0].startswith(f"no export can be written to {tmp_path / 'a file' / 'onnx'} (")
     assert notes[0].endswith("set VITSEARCH_HOME to another folder (it runs on torch now)")
@@ -447,7 +449,7 @@ def test_a_home_that_cannot_be_written(
 
 
 def test_a_model_that_cannot_be_exported_is_not_tried_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its image tower has a weight that is no number, which torch would let through as well: no
     graph can give equal vectors.
@@ -464,10 +466,10 @@ def test_a_model_that_cannot_be_exported_is_not_tried_twice(
         },
         file,
     )
-    notes: list[str] = []
     for _ in range(2):
-        encoder = load_encoder(name_of(tmp_path, "broken"), "cpu", export=True, tell=notes.append)
+        encoder = load_encoder(name_of(tmp_path, "broken"), "cpu", export=True)
         assert isinstance(encoder, TorchEncoder)
+    notes = [record.message for record in caplog.records if record.name == "vitsearch"]
     assert len(notes) == 2
     assert notes[0] == notes[1]
     (refusal,) = (tmp_path / "home" / "onnx").iterdir()

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitsearch.arrays import unit_rows
+from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import QueryError
 from vitsearch.labels import (
@@ -40,7 +41,7 @@ class SigmoidColour(ColourEncoder):
     logit_bias = -5.0
 
 
-class BlindColour:
+class BlindColour(ImageEncoder):
     """An encoder of pictures only."""
 
     name, dim, fingerprint = "blind", ENCODER.dim, "0" * 32

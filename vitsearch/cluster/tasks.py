@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vitsearch.cluster.listing import read_listing
 from vitsearch.encoders import load_encoder
-from vitsearch.encoders.base import ImageEncoder, decode_at_least, parallel_calls
+from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.batching import NOT_FINITE, TOO_LARGE, OomSafeEncoder
 from vitsearch.encoders.identity import check_golden, golden_vectors
 from vitsearch.encoders.preprocess import Preprocess, prepare
@@ -71,11 +71,11 @@ class Model:
         return EncoderFacts(
             name=encoder.name,
             fingerprint=encoder.fingerprint,
-            dtype=str(getattr(encoder, "dtype", "float32")),
+            dtype=encoder.dtype,
             dim=encoder.dim,
             golden=golden_vectors(encoder),
-            at_least=decode_at_least(encoder),
-            preprocess=getattr(encoder, "preprocess", None),
+            at_least=encoder.decode_at_least,
+            preprocess=encoder.preprocess,
         )
 
 
@@ -226,7 +226,7 @@ class Encode:
             )
         check_golden(encoder, job.facts.golden)
         self._dim = encoder.dim
-        self._most = parallel_calls(encoder)[1] or 64
+        self._most = encoder.pictures_per_call or 64
         self._encoder = OomSafeEncoder(encoder)
 
     def __call__(self, table: pyarrow.Table) -> pyarrow.Table:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vitsearch.arrays import Halves
 from vitsearch.collection.diff import FolderDiff
 from vitsearch.collection.profile import StageTimer
-from vitsearch.encoders.base import ImageEncoder, Vectors, parallel_calls
+from vitsearch.encoders.base import ImageEncoder, Vectors
 from vitsearch.encoders.batching import NOT_FINITE, TOO_LARGE, OomSafeEncoder
 from vitsearch.errors import PhotoError
 from vitsearch.photos import InlineDecoder, PhotoDecoder, prefetch_map, read_bytes_and_fingerprint
@@ -92,12 +92,12 @@ class Pipeline:
         """Embed and store the files to do, one transaction for each batch, and yield after each how
         many are done.
 
-        As many threads encode as the encoder can use (`parallel_calls`), a batch each, and one more
-        batch waits: a crash loses those. A batch is stored meanwhile in the thread that SQLite's
-        connection belongs to.
+        As many threads encode as the encoder can use (its ``parallel_calls``), a batch each, and
+        one more batch waits: a crash loses those. A batch is stored meanwhile in the thread that
+        SQLite's connection belongs to.
         """
         known, done = self.store.fingerprints(), 0
-        callers, most = parallel_calls(encoder)
+        callers, most = encoder.parallel_calls, encoder.pictures_per_call
         patient = OomSafeEncoder(encoder)
         sizes = batch_sizes(len(self.plan.todo), min(batch_size, most or batch_size), callers)
         loaded = prefetch_map(

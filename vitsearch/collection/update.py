@@ -21,7 +21,7 @@ from vitsearch.collection.maintain import IndexMaintainer, text_like_queries
 from vitsearch.collection.pipeline import Pipeline
 from vitsearch.collection.profile import StageTimer, trace_file
 from vitsearch.encoders import load_encoder
-from vitsearch.encoders.base import ImageEncoder, free_image_tower, parallel_calls, tune
+from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.identity import check_golden, golden_vectors
 from vitsearch.errors import CollectionError, CollectionNotFound, EncoderMismatch
 from vitsearch.index import check_recipe, remove_snapshot
@@ -253,7 +253,7 @@ class _Run:
                 f"none of the {broken} files in {self.root} could be read: `vitsearch failures "
                 f"{self.root}` lists why"
             )
-        callers = parallel_calls(self._encoder)[0] if self._encoder else 1
+        callers = self._encoder.parallel_calls if self._encoder else 1
         stages = self.clock.report(
             wall=seconds, workers=self.options.workers, callers=callers, trace=self.options.profile
         )
@@ -334,11 +334,7 @@ class _Run:
             runtime=how.runtime,
             export=True,
             throughput=True,
-            tell=self._tell,
         )
-
-    def _tell(self, note: str) -> None:
-        self.progress(Progress("loading", 0, None, note=note))
 
     # -- settings and plan -------------------------------------------------------------------------
 
@@ -353,7 +349,7 @@ class _Run:
         encoder = self._loaded_encoder(None)
         recipe = self.asked_recipe or load_recipe(DEFAULT_RECIPE)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        dtype = str(getattr(encoder, "dtype", "float32"))
+        dtype = encoder.dtype
         settings = CollectionConfig(
             encoder.name,
             encoder.fingerprint,
@@ -417,7 +413,7 @@ class _Run:
             return
         encoder = self._loaded_encoder(settings)
         self._check_golden(store, settings, encoder)
-        tune(encoder, self.options.batch_size, photos=len(plan.todo), tell=self._tell)
+        encoder.autotune(self.options.batch_size, photos=len(plan.todo))
         self.progress(
             Progress("embedding", 0, len(plan.todo), note=record_decoding(store, decoding))
         )
@@ -426,7 +422,7 @@ class _Run:
                 encoder, batch_size=self.options.batch_size, workers=self.options.workers
             ):
                 self.progress(Progress("embedding", done, len(plan.todo), self.counts["failed"]))
-        free_image_tower(encoder)  # building an index takes memory of its own
+        encoder.free_image_tower()  # building an index takes memory of its own
 
     def _check_golden(
         self, store: PhotoStore, settings: CollectionConfig, encoder: ImageEncoder

@@ -1,117 +1,111 @@
-"""What an encoder is, and the fingerprint that tells one from another."""
+"""The base classes of encoders, and the fingerprint that tells one encoder from another.
+
+An encoder of pictures subclasses `ImageEncoder` and writes two methods, one that reads text as well
+subclasses `Encoder` and writes a third; everything else has a default that is right for most.
+"""
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vitsearch.encoders.preprocess import Preprocess
+
 Vectors = NDArray[np.float32]
 WORTH_TUNING = 20_000  # photos; compiling a tower takes a minute or more
 
 
-@runtime_checkable
-class ImageEncoder(Protocol):
+class ImageEncoder(ABC):
     """Turns pictures into unit vectors: enough for image-to-image search.
 
-    ``prepare`` does the per-picture work (resize, crop) and may run in any thread;
-    ``encode_prepared`` runs the model on what it returned.
-
-    More is used where an encoder has it, see `decode_at_least`, `parallel_calls`,
-    `free_image_tower` and `tune`.
+    ``prepare`` does the work on one picture (resize, crop) and may run in any thread;
+    ``encode_prepared`` runs the model on what it returned. ``name`` is what `load_encoder` knows
+    the encoder by, ``dim`` the length of a vector; ``fingerprint`` changes with everything that
+    moves a vector (`fingerprint_of`).
     """
 
     name: str
     dim: int
     fingerprint: str
 
+    dtype: str = "float32"
+    """The number format that the model computes in."""
+    device: str = "cpu"
+    """Where the model runs: "cpu", "cuda", "cuda:1" or "mps"."""
+    decode_at_least: int | None = None
+    """The pixels that each side of a JPEG keeps when it is decoded at a reduced size; None: it is
+    decoded whole. Twice the side that ``prepare`` resizes to, so that the last, filtered shrink is
+    the encoder's (measured: cosine to the whole picture's vector 0.997 or more; once the side gives
+    0.985)."""
+    parallel_calls: int = 1
+    """How many threads may usefully call ``encode_prepared`` at once."""
+    pictures_per_call: int | None = None
+    """With how many pictures each of these calls is fastest; None: with any number."""
+    preprocess: Preprocess | None = None
+    """What ``prepare`` does in standard terms, recorded beside vectors; None where it has none."""
+
+    @abstractmethod
     def prepare(self, image: Image.Image) -> NDArray[Any]:
         """Return the model's input for one RGB picture, an array of fixed shape (most often uint8,
         height x width x 3).
         """
-        ...
 
+    @abstractmethod
     def encode_prepared(self, batch: Sequence[NDArray[Any]]) -> Vectors:
-        """Return ``(n, dim)`` float32 unit rows for ``n`` prepared pictures."""
-        ...
+        """Return ``(n, dim)`` float32 unit rows for ``n`` prepared pictures; ``(0, dim)`` for
+        none.
+        """
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
         """Return ``(n, dim)`` float32 unit rows for ``n`` pictures, in their order; ``(0, dim)``
         for none.
         """
-        ...
+        return self.encode_prepared([self.prepare(image) for image in images])
+
+    def free_image_tower(self) -> None:  # noqa: B027  a default, not a duty
+        """Give back the memory of the image tower until the next picture, where there is a way."""
+
+    def autotune(self, batch_size: int, *, photos: int) -> None:
+        """Let `tune` measure what is fastest, on a GPU, where ``photos`` are enough to win back the
+        time that it takes.
+        """
+        if photos >= WORTH_TUNING and self.device.startswith("cuda"):
+            self.tune(batch_size)
+
+    def tune(self, batch_size: int) -> object:
+        """Choose the fastest way to encode batches of ``batch_size`` pictures; there is only one by
+        default.
+        """
+        return None
 
 
-@runtime_checkable
-class Encoder(ImageEncoder, Protocol):
+class Encoder(ImageEncoder):
     """An image encoder with a text encoder in the same space.
 
     ``logit_scale`` multiplies cosines (already exponentiated: about 100 for CLIP); ``logit_bias``
     is None for softmax-trained (CLIP-like) models and a number for sigmoid-trained (SigLIP-like)
     ones.
-
-    Two more facts are read where an encoder has them, for notes to the user: ``english_only``
-    (True: it knows no other language) and ``is_cut(text)`` (whether a text is longer than it
-    reads).
     """
 
-    logit_scale: float
-    logit_bias: float | None
+    logit_scale: float = 100.0
+    logit_bias: float | None = None
+    english_only: bool = False
+    """Whether texts in other languages than English are not understood: users are told of them."""
 
+    @abstractmethod
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Return ``(n, dim)`` float32 unit rows for ``n`` texts, in their order; ``(0, dim)`` for
         none.
         """
-        ...
 
-
-def decode_at_least(encoder: ImageEncoder) -> int | None:
-    """Return the pixels that each side of a JPEG keeps when it is decoded at a reduced size, or
-    None to decode it whole.
-
-    It is the encoder's attribute ``decode_at_least``: twice the side that it resizes to, so that
-    the last, filtered shrink is its own (measured: cosine to the whole picture's vector 0.997 or
-    more; once the side gives 0.985).
-    """
-    side = getattr(encoder, "decode_at_least", None)
-    return int(side) if side else None
-
-
-def parallel_calls(encoder: ImageEncoder) -> tuple[int, int | None]:
-    """Return how many threads may usefully call ``encode_prepared`` at once, and with how many
-    pictures each (None: as many as one likes).
-
-    They are the encoder's attributes ``callers`` and ``pictures_a_call``; one caller for an encoder
-    without them.
-    """
-    return int(getattr(encoder, "callers", 1)), getattr(encoder, "pictures_a_call", None)
-
-
-def free_image_tower(encoder: ImageEncoder) -> None:
-    """Let an encoder give back the memory of its image tower until the next picture, by its method
-    ``release_images`` where it has one.
-    """
-    give_back = getattr(encoder, "release_images", None)
-    if give_back is not None:
-        give_back()
-
-
-def tune(encoder: ImageEncoder, size: int, *, photos: int, tell: Callable[[str], None]) -> None:
-    """Let an encoder on a GPU look for its fastest way with batches of ``size``, where ``photos``
-    are enough to win back that time.
-
-    It is the encoder's method ``tune(size, tell=...)``; ``tell`` is given a line where a way fails.
-    """
-    find = getattr(encoder, "tune", None)
-    if (
-        find is not None
-        and photos >= WORTH_TUNING
-        and str(getattr(encoder, "device", "cpu")).startswith("cuda")
-    ):
-        find(size, tell=tell)
+    def is_cut(self, text: str) -> bool:
+        """Return whether a text is longer than the encoder reads; where that is unknown, False."""
+        return False
 
 
 def fingerprint_of(facts: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitsearch.encoders.base import Vectors, fingerprint_of
+from vitsearch.encoders.base import Encoder, Vectors, fingerprint_of
 
 SIDE = 32
 HUES = 24
@@ -43,7 +43,7 @@ WORDS: dict[str, tuple[int, int, int]] = {
 }
 
 
-class ColourEncoder:
+class ColourEncoder(Encoder):
     """Pictures and texts as the square root of a histogram of 24 hues, black, grey and white.
 
     The cosine of two such rows is their Bhattacharyya coefficient: 1 for the same colours in the
@@ -56,7 +56,6 @@ class ColourEncoder:
     dim = DIM
     decode_at_least = 2 * SIDE
     logit_scale = 20.0
-    logit_bias: float | None = None
     fingerprint = fingerprint_of(
         {"encoder": "colour", "version": 1, "side": SIDE, "hues": HUES, "words": WORDS}
     )
@@ -70,10 +69,6 @@ class ColourEncoder:
         if len(batch) == 0:
             return np.empty((0, DIM), dtype=np.float32)
         return np.stack([_histogram(picture.reshape(-1, 3)) for picture in batch])
-
-    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
-        """Return ``(n, 27)`` unit rows for ``n`` pictures."""
-        return self.encode_prepared([self.prepare(image) for image in images])
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Return ``(n, 27)`` unit rows for ``n`` texts."""
@@ -99,9 +94,9 @@ def _histogram(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         (chroma - 0.08) / 0.17, 0, 1
     )  # how much of a pixel counts as a hue rather than as a grey
     shares = np.zeros(DIM)
-    place = _hue(rgb, high, chroma) * HUES
-    lower = np.floor(place).astype(np.int64)
-    part = place - lower  # a hue between two bins counts in both, so that near hues stay near
+    position = _hue(rgb, high, chroma) * HUES
+    lower = np.floor(position).astype(np.int64)
+    part = position - lower  # a hue between two bins counts in both, so that near hues stay near
     np.add.at(shares, lower % HUES, colourful * (1 - part))
     np.add.at(shares, (lower + 1) % HUES, colourful * part)
     grey = 1 - colourful

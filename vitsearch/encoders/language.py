@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+
+from vitsearch.encoders.base import Encoder, ImageEncoder
 
 MULTILINGUAL = "open_clip:ViT-B-16-SigLIP2/webli"  # small, and made for many languages
 ENOUGH = 2  # points: one sure word, or two small ones
@@ -61,18 +62,18 @@ def readable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def unread_notes(texts: Sequence[str], encoder: Any) -> dict[str, str]:
+def unread_notes(texts: Sequence[str], encoder: ImageEncoder) -> dict[str, str]:
     """Return what the user of an encoder should know about these texts: notes under "language" and
     "length"; none where all is well.
 
-    The encoder's facts ``english_only`` and ``is_cut`` are asked where it has them (see
-    `encoders.protocol.Encoder`).
+    They come from the encoder's ``english_only`` and ``is_cut``.
     """
+    if not isinstance(encoder, Encoder):
+        return {}
     notes = {}
-    if getattr(encoder, "english_only", False) and (note := language_note(texts, encoder.name)):
+    if encoder.english_only and (note := language_note(texts, encoder.name)):
         notes["language"] = note
-    is_cut = getattr(encoder, "is_cut", None)
-    cut = [_shortened(text) for text in texts if is_cut(text)] if is_cut else []
+    cut = [_shortened(text) for text in texts if encoder.is_cut(text)]
     if cut:
         more = f" and {len(cut) - 3} more" if len(cut) > 3 else ""
         notes["length"] = (

@@ -66,26 +66,26 @@ def find_weights(
     ``image`` are the prefixes of the image tower's names; names in the files that end with
     ``unread`` are left out. ``logit_scale`` and ``logit_bias`` are read at once.
     """
-    wanted = model.state_dict()
+    expected = model.state_dict()
     try:
-        found = _headers(files)
+        headers = _headers(files)
     except (SafetensorError, OSError, ValueError):
         return None
     held = {
-        name: at
-        for name, at in found.items()
-        if name in wanted or not (unread and name.endswith(unread))
+        name: header
+        for name, header in headers.items()
+        if name in expected or not (unread and name.endswith(unread))
     }
-    if held.keys() != wanted.keys() or not all(
-        _fits(tensor, held[name]) for name, tensor in wanted.items()
+    if held.keys() != expected.keys() or not all(
+        _fits(tensor, held[name]) for name, tensor in expected.items()
     ):
         return None
     towers: dict[str, Tower] = {
-        name: "image" if name.startswith(image) else "text" for name in wanted.keys() - _SCALARS
+        name: "image" if name.startswith(image) else "text" for name in expected.keys() - _SCALARS
     }
     if set(towers.values()) != {"image", "text"}:
         return None
-    weights = LazyWeights(model, {name: at[0] for name, at in held.items()}, towers)
+    weights = LazyWeights(model, {name: header[0] for name, header in held.items()}, towers)
     weights.read_scalars()
     return weights
 
@@ -101,25 +101,25 @@ class LazyWeights:
         self.model = model
         self.device, self.dtype = torch.device("cpu"), torch.float32
         self._files, self._towers = files, towers
-        self._stamps = {file: _stamp(file) for file in set(files.values())}
+        self._versions = {file: _version(file) for file in set(files.values())}
         self._waiting: set[Tower] = {"image", "text"}
         self._lock = threading.Lock()
 
     def read_scalars(self) -> None:
-        """Read what belongs to no tower."""
+        """Read what belongs to neither tower."""
         self._read(self._files.keys() - self._towers.keys())
 
-    def place(self, device: torch.device, dtype: torch.dtype) -> None:
+    def move(self, device: torch.device, dtype: torch.dtype) -> None:
         """Move what is there, and what will be read, to a device and a number format, as
         ``model.to`` does.
         """
         self.device, self.dtype = device, dtype
         for module in self.model.modules():
             for name, buffer in list(module.named_buffers(recurse=False)):
-                setattr(module, name, self._placed(buffer))
+                setattr(module, name, self._moved(buffer))
         for parameter in self.model.parameters():
             if not parameter.is_meta:
-                parameter.data = self._placed(parameter.data)
+                parameter.data = self._moved(parameter.data)
 
     def load(self, *towers: Tower) -> None:
         """Read the weights of these towers that still wait; raises EncoderError where a file
@@ -139,27 +139,26 @@ class LazyWeights:
         change or end the process.
         """
         state: dict[str, Tensor] = {}
-        for file, stamp in self._stamps.items():
+        for file, version in self._versions.items():
             try:
-                if _stamp(file) != stamp:
+                if _version(file) != version:
                     raise EncoderError(
                         f"the weights {file} were changed while the model was in use: open it again"
                     )
                 with safe_open(file, framework="pt") as tensors:
                     state |= {
-                        name: self._placed(tensors.get_tensor(name), copy=True)
+                        name: self._moved(tensors.get_tensor(name), copy=True)
                         for name in names
                         if self._files[name] == file
                     }
             except (SafetensorError, OSError) as error:
                 raise EncoderError(
-                    f"the weights {file} cannot be read any more ({one_line(error)}): fetch "
-                    "the "
+                    f"the weights {file} cannot be read any more ({one_line(error)}): fetch the "
                     "model again"
                 ) from error
         self.model.load_state_dict(state, strict=False, assign=True)
 
-    def _placed(self, tensor: Tensor, *, copy: bool = False) -> Tensor:
+    def _moved(self, tensor: Tensor, *, copy: bool = False) -> Tensor:
         return tensor.to(
             self.device, self.dtype if tensor.is_floating_point() else tensor.dtype, copy=copy
         )
@@ -169,24 +168,24 @@ Header = tuple[Path, list[int], str]  # where a tensor is, its shape and its num
 
 
 def _headers(files: Sequence[Path]) -> dict[str, Header]:
-    """Return where each tensor is; raises ValueError for files that are no safetensors or hold a
+    """Return where each tensor is; raises ValueError for files that are not safetensors or hold a
     name twice.
     """
-    found: dict[str, Header] = {}
+    headers: dict[str, Header] = {}
     for file in files:
         if file.suffix != ".safetensors":
             raise ValueError(f"{file} is not in the format safetensors")
         with safe_open(file, framework="pt") as tensors:
-            # it is no mapping
+            # it is not a mapping
             slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
             here: dict[str, Header] = {
                 name: (file, list(part.get_shape()), part.get_dtype())
                 for name, part in slices.items()
             }
-        if found.keys() & here.keys():
-            raise ValueError(f"{file} repeats {min(found.keys() & here.keys())}")
-        found |= here
-    return found
+        if headers.keys() & here.keys():
+            raise ValueError(f"{file} repeats {min(headers.keys() & here.keys())}")
+        headers |= here
+    return headers
 
 
 def _fits(tensor: Tensor, header: Header) -> bool:
@@ -194,7 +193,7 @@ def _fits(tensor: Tensor, header: Header) -> bool:
     return list(tensor.shape) == shape and (width in _WIDTHS) == tensor.is_floating_point()
 
 
-def _stamp(file: Path) -> tuple[int, int, int]:
+def _version(file: Path) -> tuple[int, int, int]:
     stat = file.stat()
     return stat.st_size, stat.st_mtime_ns, stat.st_ino
 

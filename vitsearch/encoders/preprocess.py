@@ -37,7 +37,7 @@ class Preprocess:
 
     ``size`` is the height and width of the input. ``shortest`` resizes the shorter side to
     ``resize_to`` (default: to cover ``size``) and crops the centre, ``longest`` fits the whole
-    picture in and pads with ``fill_color``, ``to_probabilities`` ignores the aspect ratio.
+    picture in and pads with ``fill_color``, ``squash`` ignores the aspect ratio.
     ``half_pixel`` says how an odd margin is split: ``even`` rounds half to even (open_clip),
     ``down`` rounds down (transformers).
     """
@@ -54,7 +54,7 @@ class Preprocess:
     @property
     def decode_at_least(self) -> int | None:
         """Twice the side that is resized to, None where a picture must be decoded whole (see
-        `protocol.decode_at_least`).
+        `ImageEncoder.decode_at_least`).
         """
         return 2 * max(*self.size, self.resize_to or 0) if self.interpolation != "nearest" else None
 

@@ -1,5 +1,8 @@
-"""What every PyTorch encoder does alike: device and number format, batches, unit rows."""
+"""Encoders on PyTorch: device and number format, batches, unit rows, and an image tower that is
+compiled for batches of one size where that is faster.
+"""
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vitsearch.arrays import unit_rows
-from vitsearch.encoders.base import Vectors, fingerprint_of
+from vitsearch.encoders.base import Encoder, Vectors, fingerprint_of
 from vitsearch.encoders.checkpoints import one_line
 from vitsearch.encoders.language import readable
 from vitsearch.encoders.lazy_weights import LazyWeights, Tower
@@ -25,137 +28,22 @@ from vitsearch.errors import EncoderError
 from vitsearch.paths import cache_dir
 from vitsearch.vit.model import VisionTransformer
 
-# -- The image tower in batches of one size --------------------------------------------------------
-
-Method = Literal[
-    "eager", "default", "reduce-overhead"
-]  # the last two are modes of torch.compile; reduce-overhead replays CUDA graphs
-Run = Callable[[Tensor], Tensor]
-
-WAYS: tuple[Method, ...] = ("eager", "default", "reduce-overhead")
-ROUNDS = 5
-# the least cosine to the vectors of the tower as it is; another order of sums in float16 stays
-# above
-ALIKE = 0.999
-
-
-def compiled(run: Run, way: Method) -> Run:
-    """Return a tower's function for pictures ``(n, 3, h, w)`` of one n, compiled at its first call;
-    "eager" is the function itself.
-
-    What the compiler makes is kept under ``$VITSEARCH_HOME/compiled``, or where
-    ``TORCHINDUCTOR_CACHE_DIR`` says.
-    """
-    if way == "eager":
-        return run
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "compiled"))
-    return torch.compile(run, mode=way, dynamic=False)
-
-
-def in_fixed_batches(run: Run, pixels: Tensor, size: int) -> Tensor:
-    """Return ``run``'s rows for pictures ``(n, 3, h, w)``, given to it in batches of exactly
-    ``size``; the last is filled up with zeros.
-    """
-    rows = []
-    for start in range(0, len(pixels), size):
-        part = pixels[start : start + size]
-        whole = (
-            torch.cat([part, part.new_zeros(size - len(part), *part.shape[1:])])
-            if len(part) < size
-            else part.contiguous()
-        )
-        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        rows.append(
-            run(whole)[: len(part)].clone()
-        )  # a CUDA graph writes its next answer over this one
-    return torch.cat(rows)
-
-
-class TunedTower:
-    """A tower that measures, at the first batch of ``size`` pictures, which of ``ways`` is the
-    fastest here, and stays with it.
-
-    Until then, and after a compiled way has failed (``tell`` is given one line), the tower runs as
-    it is. CUDA graphs belong to the thread that made them: call it from one thread, as a pipeline
-    does. A way whose vectors differ is not taken.
-    """
-
-    def __init__(
-        self, run: Run, size: int, *, ways: Sequence[Method] = WAYS, tell: Callable[[str], None]
-    ) -> None:
-        self.size = size
-        self.way: Method | None = None
-        self._eager, self._run = run, run
-        self._ways, self._tell = ways, tell
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Return the rows ``(n, dim)`` of pictures ``(n, 3, h, w)``, n at least 1."""
-        if self.way is None and len(pixels) >= self.size:
-            self._choose(pixels[: self.size])
-        if self.way in (None, "eager"):
-            return self._eager(pixels)
-        rows = self._tried(lambda: in_fixed_batches(self._run, pixels, self.size))
-        if rows is None:
-            self.way, self._run = "eager", self._eager
-            return self._eager(pixels)
-        return rows
-
-    def _choose(self, pixels: Tensor) -> None:
-        runs = {way: compiled(self._eager, way) for way in self._ways}
-        expected = self._eager(pixels)
-        times = {
-            way: took
-            for way, run in runs.items()
-            if (took := self._measured(run, pixels, expected)) is not None
-        }
-        best: Method = min(times, key=times.__getitem__) if times else "eager"
-        self.way, self._run = best, runs.get(best, self._eager)
-
-    def _measured(self, run: Run, pixels: Tensor, expected: Tensor) -> float | None:
-        """Return the least seconds of a batch, the compilation left out; None where it fails or
-        gives other vectors.
-        """
-        rows = self._tried(
-            lambda: [in_fixed_batches(run, pixels, self.size) for _ in range(3)][-1]
-        )  # CUDA graphs are recorded at the second
-        if rows is None or not bool(
-            (torch.cosine_similarity(rows.float(), expected.float()) >= ALIKE).all()
-        ):
-            return None
-        return min(
-            seconds(lambda: in_fixed_batches(run, pixels, self.size), pixels.device)
-            for _ in range(ROUNDS)
-        )
-
-    def _tried(self, call: Callable[[], Tensor]) -> Tensor | None:
-        """Return the rows, or None where a compiled way fails; memory that ran out shows again when
-        the tower runs as it is.
-        """
-        try:
-            return call()
-        except Exception as error:  # the compilers behind torch.compile each raise their own
-            self._tell(f"the image tower runs uncompiled: {one_line(error)}")
-            return None
-
-
-def seconds(call: Callable[[], object], device: torch.device) -> float:
-    """Return the seconds of one call, all work of a GPU done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    began = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began
-
-
-# -- What every PyTorch encoder does alike: device and number format, batches, unit rows -----------
+log = logging.getLogger("vitsearch")
 
 IMAGE_BATCH = 32
 TEXT_BATCH = 256
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
+Run = Callable[[Tensor], Tensor]
 Tokens = Mapping[str, Tensor]
+
+# The last two are modes of torch.compile; reduce-overhead replays CUDA graphs.
+Method = Literal["eager", "default", "reduce-overhead"]
+METHODS: tuple[Method, ...] = ("eager", "default", "reduce-overhead")
+ROUNDS = 5
+# The smallest cosine to the vectors of the tower as it is; another order of sums in float16 stays
+# above it.
+MIN_COSINE = 0.999
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +78,10 @@ class Towers:
         if self.waiting is not None:
             self.waiting.load(*towers)
 
-    def place(self, device: torch.device, dtype: torch.dtype) -> None:
+    def move(self, device: torch.device, dtype: torch.dtype) -> None:
         """Move the model, and what is yet to be read, to a device and a number format."""
         if self.waiting is not None:
-            self.waiting.place(device, dtype)
+            self.waiting.move(device, dtype)
         else:
             self.model.to(device=device, dtype=dtype)
         self.model.eval()
@@ -227,11 +115,11 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     return _DTYPES[dtype]
 
 
-class TorchEncoder:
-    """An ``Encoder`` around the two towers of a PyTorch model, on one device, in one number format.
+class TorchEncoder(Encoder):
+    """An encoder around the two towers of a PyTorch model, on one device, in one number format.
 
     ``facts`` name the weights, the tokenizer and the architecture; the preprocessing, the number
-    format and the normalisation are added here. The device is no part of the fingerprint.
+    format and the normalisation are added here. The device is not part of the fingerprint.
     """
 
     def __init__(
@@ -248,11 +136,11 @@ class TorchEncoder:
         self.dim = towers.dim
         self.logit_scale = towers.logit_scale
         self.logit_bias = towers.logit_bias
-        self.preprocess = preprocess
+        self.preprocess: Preprocess = preprocess
         self.decode_at_least = preprocess.decode_at_least
         self.device = str(device)
         self.dtype = str(dtype).removeprefix("torch.")
-        towers.place(device, dtype)
+        towers.move(device, dtype)
         self.towers = towers
         self._encode_images = towers.encode_images
         self._facts = dict(facts)
@@ -320,22 +208,20 @@ class TorchEncoder:
         with torch.inference_mode():
             return self._unit_rows(self._encode_images(self.normalise(np.stack(batch))))
 
-    def tune(
-        self, size: int, *, ways: Sequence[Method] = WAYS, tell: Callable[[str], None]
-    ) -> TunedTower:
-        """Let `encode_prepared` measure, at the first batch of ``size`` pictures, which way of
-        running the image tower is the fastest here.
+    def tune(self, batch_size: int, *, methods: Sequence[Method] = METHODS) -> "TunedTower":
+        """Let `encode_prepared` measure, at the first batch of ``batch_size`` pictures, which
+        method of running the image tower is the fastest here.
 
         Worth its seconds to minutes of compiling for many pictures on a GPU, encoded from one
-        thread. ``tell`` is given a line where a way fails; the vectors are the same within the
-        number format. Returns the tower, which knows its ``way``.
+        thread. The vectors are the same within the number format. Returns the tower, which knows
+        its ``method``.
         """
-        tuned = TunedTower(self.towers.encode_images, size, ways=ways, tell=tell)
+        tuned = TunedTower(self.towers.encode_images, batch_size, methods=methods)
         self._encode_images = tuned
         return tuned
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
-        """Return ``(n, dim)`` float32 unit rows for pictures of any size and number."""
+        """Return ``(n, dim)`` float32 unit rows for pictures of any size and number, in batches."""
         return self._in_batches(
             images,
             IMAGE_BATCH,
@@ -383,3 +269,110 @@ class TorchEncoder:
             raise EncoderError(
                 f"encoder {self.name} overflows in {self.dtype}: use dtype=float32 or bfloat16"
             ) from error
+
+
+def compiled(run: Run, method: Method) -> Run:
+    """Return a tower's function for pictures ``(n, 3, h, w)`` of one n, compiled at its first call;
+    "eager" is the function itself.
+
+    What the compiler makes is kept under ``$VITSEARCH_HOME/compiled``, or where
+    ``TORCHINDUCTOR_CACHE_DIR`` says.
+    """
+    if method == "eager":
+        return run
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "compiled"))
+    return torch.compile(run, mode=method, dynamic=False)
+
+
+def in_fixed_batches(run: Run, pixels: Tensor, size: int) -> Tensor:
+    """Return ``run``'s rows for pictures ``(n, 3, h, w)``, given to it in batches of exactly
+    ``size``; the last is filled up with zeros.
+    """
+    rows = []
+    for start in range(0, len(pixels), size):
+        part = pixels[start : start + size]
+        batch = (
+            torch.cat([part, part.new_zeros(size - len(part), *part.shape[1:])])
+            if len(part) < size
+            else part.contiguous()
+        )
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        # cloned, since a CUDA graph writes its next result over this one
+        rows.append(run(batch)[: len(part)].clone())
+    return torch.cat(rows)
+
+
+class TunedTower:
+    """A tower that measures, at the first batch of ``size`` pictures, which of ``methods`` is the
+    fastest here, and stays with it.
+
+    Until then, and after a compiled method has failed (which is logged), the tower runs as it is.
+    CUDA graphs belong to the thread that made them: call it from one thread, as a pipeline does. A
+    method whose vectors differ is not chosen.
+    """
+
+    def __init__(self, run: Run, size: int, *, methods: Sequence[Method] = METHODS) -> None:
+        self.size = size
+        self.method: Method | None = None
+        self._eager, self._run = run, run
+        self._methods = methods
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Return the rows ``(n, dim)`` of pictures ``(n, 3, h, w)``, n at least 1."""
+        if self.method is None and len(pixels) >= self.size:
+            self._choose(pixels[: self.size])
+        if self.method in (None, "eager"):
+            return self._eager(pixels)
+        rows = self._tried(lambda: in_fixed_batches(self._run, pixels, self.size))
+        if rows is None:
+            self.method, self._run = "eager", self._eager
+            return self._eager(pixels)
+        return rows
+
+    def _choose(self, pixels: Tensor) -> None:
+        runs = {method: compiled(self._eager, method) for method in self._methods}
+        expected = self._eager(pixels)
+        times = {
+            method: measured
+            for method, run in runs.items()
+            if (measured := self._measured(run, pixels, expected)) is not None
+        }
+        best: Method = min(times, key=times.__getitem__) if times else "eager"
+        self.method, self._run = best, runs.get(best, self._eager)
+
+    def _measured(self, run: Run, pixels: Tensor, expected: Tensor) -> float | None:
+        """Return the shortest time of a batch in seconds, the compilation left out; None where it
+        fails or gives other vectors.
+        """
+        rows = self._tried(
+            lambda: [in_fixed_batches(run, pixels, self.size) for _ in range(3)][-1]
+        )  # CUDA graphs are recorded at the second
+        if rows is None or not bool(
+            (torch.cosine_similarity(rows.float(), expected.float()) >= MIN_COSINE).all()
+        ):
+            return None
+        return min(
+            seconds(lambda: in_fixed_batches(run, pixels, self.size), pixels.device)
+            for _ in range(ROUNDS)
+        )
+
+    def _tried(self, call: Callable[[], Tensor]) -> Tensor | None:
+        """Return the rows, or None where a compiled way fails; memory that ran out shows again when
+        the tower runs as it is.
+        """
+        try:
+            return call()
+        except Exception as error:  # the compilers behind torch.compile each raise their own
+            log.warning(f"the image tower runs uncompiled: {one_line(error)}")
+            return None
+
+
+def seconds(call: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds of one call, all work of a GPU done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    began = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began

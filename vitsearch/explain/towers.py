@@ -135,7 +135,7 @@ def explain_tower(
 
 def _check_same(encoder: ImageEncoder, own: Vectors, rebuilt: Vectors) -> None:
     cosine = float(own @ rebuilt / np.linalg.norm(rebuilt))
-    if not cosine > 1 - TOLERANCE[getattr(encoder, "dtype", "float32")]:
+    if not cosine > 1 - TOLERANCE[encoder.dtype]:
         raise EncoderError(
             f"{encoder.name} cannot be explained: its transformer, as rebuilt, gives another "
             f"vector (cosine {cosine:.4f} to its own); take another model, and report this one"

@@ -95,7 +95,7 @@ def _clear(folder: Path) -> None:
 
 def _settings(root: Path, encoder: ImageEncoder) -> CollectionConfig:
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    dtype = str(getattr(encoder, "dtype", "float32"))
+    dtype = encoder.dtype
     place = (
         os.path.abspath(root).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     )

@@ -5,7 +5,7 @@ needs no more.
 import math
 from dataclasses import dataclass
 
-from vitsearch.encoders.base import ImageEncoder, decode_at_least
+from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError
 from vitsearch.photos import MAX_PIXELS
 from vitsearch.storage.store import PhotoStore
@@ -28,7 +28,7 @@ class Decoding:
 
     def at_least(self, encoder: ImageEncoder) -> int | None:
         """Return the pixels that each side of a JPEG keeps, or None to decode it whole."""
-        return None if self.exact else decode_at_least(encoder)
+        return None if self.exact else encoder.decode_at_least
 
 
 def decode_limit(seconds: float | None) -> float | None:

@@ -15,7 +15,7 @@ from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.collection import LookAlikes, SearchableCollection
 from vitsearch.collection.query import check_vector
 from vitsearch.collection.search import SearchOptions, as_where
-from vitsearch.encoders.base import Encoder, ImageEncoder, parallel_calls
+from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.encoders.language import readable, unread_notes
 from vitsearch.errors import CollectionError, IndexDamaged, QueryError, VitsearchError
 from vitsearch.filters import Filter, parse_filter
@@ -201,7 +201,7 @@ class PhotoService:
         self._counting = threading.Lock()
         self._batcher: Batcher[Search, Found] = Batcher(
             self._engine.answer,
-            workers=min(MAX_WORKERS, parallel_calls(self.encoder)[0]),
+            workers=min(MAX_WORKERS, self.encoder.parallel_calls),
             tell=self._count_batch,
         )
         self._decoder = photo_decoder(settings.decode_seconds)

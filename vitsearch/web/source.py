@@ -12,7 +12,7 @@ from typing import Any
 from vitsearch.collection import Collection, MilvusCollection, SearchableCollection
 from vitsearch.collection.info import collection_info
 from vitsearch.encoders import load_encoder
-from vitsearch.encoders.base import ImageEncoder, parallel_calls
+from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError, PhotoError, QueryError
 from vitsearch.milvus.rows import OF_PHOTO, photo_of
 from vitsearch.milvus.store import MilvusStore
@@ -124,7 +124,7 @@ class CollectionSource:
         """Let a model compute in the block: at once where it may be called from several threads,
         else when its turn has come.
         """
-        with nullcontext() if parallel_calls(encoder)[0] > 1 else self.encoding:
+        with nullcontext() if encoder.parallel_calls > 1 else self.encoding:
             yield
 
     @contextmanager

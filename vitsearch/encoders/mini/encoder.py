@@ -19,7 +19,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from vitsearch.arrays import unit_rows
-from vitsearch.encoders.base import Vectors, fingerprint_of
+from vitsearch.encoders.base import Encoder, Vectors, fingerprint_of
 from vitsearch.encoders.language import readable
 from vitsearch.encoders.onnx.session import (
     CPU,
@@ -35,10 +35,10 @@ FOLDER = Path(__file__).parent
 IMAGE_BATCH = 16
 TEXT_BATCH = 64
 PADDING = 0
-PICTURES_A_CALL = 4  # as fast as 8, in two thirds of the memory
+PICTURES_PER_CALL = 4  # as fast as 8, in two thirds of the memory
 
 
-class MiniEncoder:
+class MiniEncoder(Encoder):
     """The `mini` encoder; safe to use from several threads.
 
     ``dim`` 640; softmax-trained, so ``logit_bias`` is None. English only, up to 128 tokens: what is
@@ -59,14 +59,13 @@ class MiniEncoder:
         self.side: int = config["side"]
         self.decode_at_least = 2 * self.side
         self.logit_scale: float = config["logit_scale"]
-        self.logit_bias: float | None = None
         self.fingerprint = fingerprint_of(fingerprint_facts(config))
         self._context: int = config["network"]["context"]
         self._folder = folder
         self._providers = list(providers)
         self._cores = cores or Cores()
-        self.callers = self._cores.callers
-        self.pictures_a_call = PICTURES_A_CALL if self.callers > 1 else None
+        self.parallel_calls = self._cores.callers
+        self.pictures_per_call = PICTURES_PER_CALL if self.parallel_calls > 1 else None
         self._locks = {part: threading.Lock() for part in ("image", "text", "tokenizer")}
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         self._tokenizer: Tokenizer | None = None
@@ -95,11 +94,7 @@ class MiniEncoder:
             rows += self._run_image("vectors", batch[start : start + IMAGE_BATCH])
         return unit_rows(np.concatenate(rows))
 
-    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
-        """Return ``(n, dim)`` float32 unit rows for ``n`` pictures, in their order."""
-        return self.encode_prepared([self.prepare(image) for image in images])
-
-    def release_images(self) -> None:
+    def free_image_tower(self) -> None:
         """Give back the memory of the image tower; the next picture opens it again."""
         with self._locks["image"]:
             self._sessions.pop("image", None)

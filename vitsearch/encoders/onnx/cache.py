@@ -7,6 +7,7 @@ collection holds none of it.
 
 import ctypes
 import json
+import logging
 import os
 import shutil
 import sys
@@ -22,6 +23,8 @@ from vitsearch.encoders.checkpoints import cached_snapshot, fingerprint_files, o
 from vitsearch.encoders.weights_hash import weights_hash
 from vitsearch.errors import EncoderError
 from vitsearch.paths import cache_dir
+
+log = logging.getLogger("vitsearch")
 
 EXPORTER = 1  # raised when an export of before would not do any more
 FACTS = "export.json"
@@ -151,7 +154,6 @@ RUNTIMES = ("auto", "onnx", "torch")
 PRECISIONS = ("float32", "int8")
 _STALE_S = 86_400
 InTorch = Callable[[str, str], "TorchEncoder"]  # from a device and a dtype
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,11 +209,10 @@ def make_encoder(
     runtime: str,
     in_torch: InTorch,
     *,
-    tell: Tell,
     throughput: bool = False,
 ) -> Any:
     """Return the encoder on ONNX Runtime, its export made now; with runtime auto, where that cannot
-    be, on PyTorch, and ``tell`` why.
+    be, on PyTorch, and log why.
 
     Raises EncoderError where ONNX Runtime was asked for and the export cannot be made.
     """
@@ -225,7 +226,7 @@ def make_encoder(
     except EncoderError as error:
         if must:
             raise
-        tell(f"{error} (it runs on torch now)")
+        log.warning(f"{error} (it runs on torch now)")
         return encoder
     return _opened(encoder.name, folder, read_facts(folder) or {}, in_torch, throughput)
 

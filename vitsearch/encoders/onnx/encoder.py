@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitsearch.arrays import unit_rows
-from vitsearch.encoders.base import Vectors
+from vitsearch.encoders.base import Encoder, Vectors
 from vitsearch.encoders.onnx.session import (
-    PICTURES_A_CALL,
+    PICTURES_PER_CALL,
     Cores,
     open_graph,
     pad_single,
@@ -37,8 +37,8 @@ TEXT = "text.onnx"
 Arrays = dict[str, NDArray[Any]]
 
 
-class OnnxEncoder:
-    """An ``Encoder`` around the two graphs of an export; safe to use from several threads, each
+class OnnxEncoder(Encoder):
+    """An encoder around the two graphs of an export; safe to use from several threads, each
     graph opened when it is first needed.
 
     In float32 it has the fingerprint of the same model on PyTorch: an export is kept only where the
@@ -60,17 +60,16 @@ class OnnxEncoder:
         self.folder = folder
         self.dim: int = facts["dim"]
         self.logit_scale: float = facts["logit_scale"]
-        self.logit_bias: float | None = facts["logit_bias"]
+        self.logit_bias = facts["logit_bias"]
         self.dtype: str = facts["dtype"]
         self.fingerprint: str = facts["fingerprint"]
-        self.device = "cpu"
-        self.preprocess = preprocess_from(facts["preprocess"])
+        self.preprocess: Preprocess = preprocess_from(facts["preprocess"])
         self.decode_at_least = self.preprocess.decode_at_least
         self.in_torch = in_torch
         self._rules: Mapping[str, Any] | None = facts["tokens"]
         self._cores = cores or Cores()
-        self.callers = self._cores.callers
-        self.pictures_a_call = PICTURES_A_CALL if self.callers > 1 else None
+        self.parallel_calls = self._cores.callers
+        self.pictures_per_call = PICTURES_PER_CALL if self.parallel_calls > 1 else None
         self._locks = {part: threading.Lock() for part in (IMAGE, TEXT, TOKENIZER)}
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         self._tokenize: Callable[[Sequence[str]], Arrays] | None = None
@@ -91,11 +90,7 @@ class OnnxEncoder:
             IMAGE, batch, IMAGE_BATCH, lambda part: {"pixels": normalise(part, self.preprocess)}
         )
 
-    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
-        """Return ``(n, dim)`` float32 unit rows for ``n`` pictures, in their order."""
-        return self.encode_prepared([self.prepare(image) for image in images])
-
-    def release_images(self) -> None:
+    def free_image_tower(self) -> None:
         """Give back the memory of the image tower; the next picture opens it again."""
         with self._locks[IMAGE]:
             self._sessions.pop(IMAGE, None)

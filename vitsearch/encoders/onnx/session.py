@@ -18,7 +18,9 @@ from vitsearch.errors import EncoderError
 
 Item = TypeVar("Item")
 
-PICTURES_A_CALL = 8  # enough to spread the reading of the weights, few enough to stay in the cache
+PICTURES_PER_CALL = (
+    8  # enough to spread the reading of the weights, few enough to stay in the cache
+)
 CPU = ("CPUExecutionProvider",)
 
 
