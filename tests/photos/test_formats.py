@@ -22,7 +22,7 @@ from vitsearch.photos.formats import (
 )
 from vitsearch.photos.sources.names import is_photo
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 
 
 def content(pillow_name: str, **options: object) -> bytes:
