@@ -60,8 +60,10 @@ def row(number: int) -> ShardRow:
     info = PhotoInfo(
         640 + number % 200,
         480,
-        f"{2015 + number % 10}-07-14T18:30:05" if number % 3 else None,
-        "Acme",
+        {
+            "taken_at": f"{2015 + number % 10}-07-14T18:30:05" if number % 3 else None,
+            "camera": "Acme",
+        },
     )
     return ShardRow(
         photo_id(path), path, 10, 0, hashlib.blake2b(path.encode(), digest_size=16).digest(), info

@@ -1,9 +1,11 @@
 """The facts that travel between the rooms of the house, as frozen dataclasses."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Literal, NamedTuple
 
 State = Literal["failed", "skipped"]
+Value = str | int | float  # of a column of a photo
 Bound = Literal["decoding", "disk", "model", "storing", "looking"]
 STAGES = ("walk", "read", "decode", "prepare", "encode", "store", "build")
 Activation = Literal[
@@ -28,18 +30,23 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PhotoInfo:
-    """What a photo's file says about it: size in pixels as displayed, and EXIF where present.
+    """What a photo's file says about it: size in pixels as displayed, and its metadata.
 
-    ``taken_at`` is ISO 8601 local time to the second, ``latitude`` and ``longitude`` are in degrees
-    (north and east positive).
+    ``metadata`` holds the columns of `vitsearch.photos.columns` that are read from the file (EXIF,
+    XMP) by name, without those that it says nothing about: ``info["camera"]`` is None for such.
     """
 
     width: int
     height: int
-    taken_at: str | None = None
-    camera: str | None = None
-    latitude: float | None = None
-    longitude: float | None = None
+    metadata: Mapping[str, Value | None] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        present = {name: value for name, value in self.metadata.items() if value is not None}
+        object.__setattr__(self, "metadata", present)
+
+    def __getitem__(self, column: str) -> Value | None:
+        """Return the value of a metadata column, None where the file says nothing about it."""
+        return self.metadata.get(column)
 
 
 @dataclass(frozen=True, slots=True)

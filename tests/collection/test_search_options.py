@@ -16,13 +16,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from helpers.filter_oracle import matches, row_of
 from vitsearch import Collection, Photo, QueryError, Recipe, SearchResult, index_folder, load_recipe
 from vitsearch.arrays import cosine_scores, unit_rows
 from vitsearch.collection import search as ranking
 from vitsearch.collection.query import check_vector
 from vitsearch.collection.search import WINDOW
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.filters import parse_filter, photo_facts
+from vitsearch.filters import parse_filter
 from vitsearch.index import build_snapshot, candidates_for
 from vitsearch.storage.config import (
     DELTA_INDEX,
@@ -98,7 +99,8 @@ class Shelf:
         taken_at = (
             None if number % 5 == 0 else f"{2015 + number % 8}-{1 + number % 12:02}-10T12:00:00"
         )
-        info = PhotoInfo(100 + number % 300, 80, taken_at, "Nikon" if number % 3 else None)
+        camera = "Nikon" if number % 3 else None
+        info = PhotoInfo(100 + number % 300, 80, {"taken_at": taken_at, "camera": camera})
         store.put_photo(
             Found(path, 10, number * 10**9),
             fingerprint,
@@ -196,8 +198,7 @@ def brute(
     hits = [
         SearchResult(photo.path, float(score), photo.photo_id)
         for photo, score in zip(photos, scores, strict=True)
-        if (tree is None or tree.matches(photo_facts(photo)))
-        and np.float32(score) >= np.float32(least)
+        if (tree is None or matches(tree, row_of(photo))) and np.float32(score) >= np.float32(least)
     ]
     return sorted(hits, key=lambda hit: (-hit.score, hit.path))
 

@@ -370,7 +370,16 @@ def test_what_the_file_says_is_stored(tmp_path: Path) -> None:
     index_folder(tmp_path, encoder=ColourEncoder())
     with Collection.open(tmp_path) as found:
         (photo,) = found.photos()
-    assert photo.info == PhotoInfo(60, 40, "2019-07-04T12:30:05", "Canon EOS R5", 52.5, -13.25)
+    assert photo.info == PhotoInfo(
+        60,
+        40,
+        {
+            "taken_at": "2019-07-04T12:30:05",
+            "camera": "Canon EOS R5",
+            "latitude": 52.5,
+            "longitude": -13.25,
+        },
+    )
 
 
 def test_exclude_and_hidden(indexed: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from helpers.filter_oracle import matches, row_of, truth_of
 from helpers.filters import (
     ANY_TEXT,
     DATE,
@@ -30,17 +31,21 @@ from helpers.filters import (
     photo,
 )
 from vitsearch.errors import QueryError
-from vitsearch.filters import COLUMNS, Filter, filter_all, parse_filter, photo_facts, prepare
+from vitsearch.filters import Filter, filter_all, parse_filter, prepare
 from vitsearch.filters.parse import MAX_DEPTH, MAX_LENGTH, MAX_VALUES
 from vitsearch.filters.tree import And, Between, Comparison, In, IsNull, Like, Not, Or
+from vitsearch.photos.columns import COLUMNS
 from vitsearch.storage.schema import connect
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, Photo, PhotoInfo
 
-ALL_COLUMNS = (
-    "path, size, mtime, taken_at, year, month, camera, width, height, latitude, "
-    "longitude, label, score"
-)
+ALL_COLUMNS = ", ".join(COLUMNS)
+METADATA_SAMPLE = {
+    "taken_at": "2024-05-06T07:08:09",
+    "camera": "Acme X1",
+    "latitude": 52.5,
+    "longitude": -13.25,
+}
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -318,7 +323,7 @@ def test_the_order_of_texts_is_that_of_their_bytes(db: sqlite3.Connection) -> No
 
 
 def test_the_row_of_a_photo_is_that_of_the_view(tmp_path: Path) -> None:
-    infos = [PhotoInfo(4, 3), PhotoInfo(640, 480, "2024-05-06T07:08:09", "Acme X1", 52.5, -13.25)]
+    infos = [PhotoInfo(4, 3), PhotoInfo(640, 480, METADATA_SAMPLE)]
     times = [-1, 0, 10**9 - 1, 1_700_000_000_123_456_789, -(2**63), 2**63 - 1]
     paths = [f"{time}/{number}.jpg" for time in times for number in range(2)] + [
         os.fsdecode(b"\xff'.jpg")
@@ -331,7 +336,7 @@ def test_the_row_of_a_photo_is_that_of_the_view(tmp_path: Path) -> None:
             )
         store.put_labels([(2, "dog \udcff", 0.75)])
     with closing(PhotoStore(tmp_path / "photos.db", read_only=True)) as store:
-        expected = [photo_facts(one) for one in store.photos()]
+        expected = [row_of(one) for one in store.photos()]
     before = (tmp_path / "photos.db").read_bytes()
     with closing(connect(tmp_path / "photos.db", True)) as db:
         prepare(db)
@@ -551,12 +556,12 @@ def test_a_test_of_a_value_of_a_photo(
     db: sqlite3.Connection, data: st.DataObject, photos: list[Photo]
 ) -> None:
     """With a photo's own values, so that equal and nearly equal are met often."""
-    facts = photo_facts(data.draw(st.sampled_from(photos)))
+    facts = row_of(data.draw(st.sampled_from(photos)))
     column = data.draw(st.sampled_from([name for name in COLUMNS if facts[name] is not None]))
     tree = Comparison(column, data.draw(st.sampled_from(list(JULY_COMPARED))), facts[column])  # type: ignore[arg-type]
     truths = agreed(db, photos, tree)
     for one, truth in zip(photos, truths, strict=True):
-        value = photo_facts(one)[column]
+        value = row_of(one)[column]
         if value == facts[column]:
             assert truth == (tree.operator in ("=", "<=", ">="))
         assert (truth is None) == (value is None)
@@ -575,9 +580,8 @@ def test_a_date_is_compared_at_the_precision_it_is_given_in(
         ">": operator.gt,
         ">=": operator.ge,
     }[sign]
-    assert parse_filter(f"taken_at {sign} '{date}'").matches(
-        photo_facts(photo(taken_at=moment))
-    ) == compare(moment[: len(date)], date)
+    tree = parse_filter(f"taken_at {sign} '{date}'")
+    assert matches(tree, row_of(photo(taken_at=moment))) == compare(moment[: len(date)], date)
 
 
 @MANY
@@ -587,7 +591,7 @@ def test_like_is_that_of_sqlite_where_there_is_but_ascii(
 ) -> None:
     if (len(pattern) - len(pattern.rstrip("\\"))) % 2 == 0:
         native = db.execute("SELECT ? LIKE ? ESCAPE '\\'", (text, pattern)).fetchone()[0]
-        assert Like("path", pattern).truth({"path": text}) == bool(native)
+        assert truth_of(Like("path", pattern), {"path": text}) == bool(native)
 
 
 @MANY

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from vitsearch.filters import COLUMNS, Filter, parse_filter, photo_facts, prepare
+from helpers.filter_oracle import matches, row_of, truth_of
+from vitsearch.filters import Filter, parse_filter, prepare
 from vitsearch.filters.tree import And, Between, Comparison, In, IsNull, Like, Not, Or
+from vitsearch.photos.columns import COLUMNS, METADATA
 from vitsearch.storage.schema import MIGRATIONS, connect
 from vitsearch.types import Photo, PhotoInfo
 
@@ -61,31 +63,23 @@ ODD = [
 def photo(
     path: str = "a.jpg", taken_at: str | None = None, camera: str | None = None, **facts: float
 ) -> Photo:
-    info = PhotoInfo(int(facts.get("width", 640)), 480, taken_at, camera, facts.get("latitude"))
+    metadata = {"taken_at": taken_at, "camera": camera, "latitude": facts.get("latitude")}
+    info = PhotoInfo(int(facts.get("width", 640)), 480, metadata)
     return Photo(1, path, int(facts.get("size", 10)), int(facts.get("mtime_ns", 0)), b"f", info)
 
 
 def put(db: sqlite3.Connection, photos: Sequence[Photo]) -> None:
+    names = ("path", "label", "size", "mtime_ns", "width", "height", "label_score", *METADATA)
     for number, one in enumerate(photos):
-        texts = [
-            None if text is None else os.fsencode(text)
-            for text in (one.path, one.info.taken_at, one.info.camera, one.label)
-        ]
-        numbers = (
-            one.size,
-            one.mtime_ns,
-            one.info.width,
-            one.info.height,
-            one.info.latitude,
-            one.info.longitude,
-            one.label_score,
-        )
+        info = one.info
+        stored = (one.path, one.label, one.size, one.mtime_ns, info.width, info.height)
+        values = [*stored, one.label_score, *(info[name] for name in METADATA)]
+        marks = ["CAST(? AS TEXT)" if isinstance(value, str) else "?" for value in values]
+        raw = [os.fsencode(value) if isinstance(value, str) else value for value in values]
         db.execute(
-            "INSERT INTO photos (path, taken_at, camera, label, size, mtime_ns, width, height, "
-            "latitude, longitude, label_score, id,"
-            f" fingerprint) VALUES ({', '.join(['CAST(? AS TEXT)'] * 4)}, ?, ?, ?, ?, ?, ?, ?, ?, "
-            "x'00')",
-            (*texts, *numbers, number),
+            f"INSERT INTO photos ({', '.join(names)}, id, fingerprint) "
+            f"VALUES ({', '.join(marks)}, ?, x'00')",
+            (*raw, number),
         )
 
 
@@ -114,8 +108,8 @@ def agreed(
 ) -> list[bool | None]:
     """What both SQLite and the plain test say of each photo."""
     tree = parse_filter(where) if isinstance(where, str) else where
-    truths = [tree.truth(photo_facts(one)) for one in photos]
-    assert [tree.matches(photo_facts(one)) for one in photos] == [truth is True for truth in truths]
+    truths = [truth_of(tree, row_of(one)) for one in photos]
+    assert [matches(tree, row_of(one)) for one in photos] == [truth is True for truth in truths]
     assert asked(db, photos, tree) == truths
     return truths
 
@@ -150,6 +144,15 @@ REAL = st.sampled_from([0.0, -13.25, 0.5, 2019.0, 1e300, -1e300, 5e-324]) | st.f
     allow_nan=False, allow_infinity=False
 )
 WITHIN = st.integers(-(2**63), 2**63 - 1)
+STORED = {  # what a metadata column may hold, by its kind and whether it is an integer
+    ("text", False): ANY_TEXT,
+    ("date", False): NEAR_MOMENT,
+    ("number", False): REAL,
+    ("number", True): WHOLE | WITHIN,
+}
+METADATA_VALUES = {
+    name: st.none() | STORED[column.kind, column.integer] for name, column in METADATA.items()
+}
 PHOTO = st.builds(
     Photo,
     st.just(1),
@@ -157,15 +160,7 @@ PHOTO = st.builds(
     WHOLE | WITHIN,
     st.sampled_from([0, -1, 10**18, 1_563_129_005 * 10**9]) | WITHIN,
     st.just(b"f"),
-    st.builds(
-        PhotoInfo,
-        WHOLE,
-        WHOLE,
-        st.none() | NEAR_MOMENT,
-        st.none() | ANY_TEXT,
-        st.none() | REAL,
-        st.none() | REAL,
-    ),
+    st.builds(PhotoInfo, WHOLE, WHOLE, st.fixed_dictionaries(METADATA_VALUES)),
     st.none() | ANY_TEXT,
     st.none() | REAL,
 )
@@ -175,14 +170,14 @@ PATTERN = ANY_TEXT.filter(lambda text: (len(text) - len(text.rstrip("\\"))) % 2 
 
 
 def column_tests(column: str) -> st.SearchStrategy[Filter]:
-    value = VALUES[COLUMNS[column]]
+    value = VALUES[COLUMNS[column].kind]
     tests: list[st.SearchStrategy[Filter]] = [
         st.builds(Comparison, st.just(column), st.sampled_from(list(JULY_COMPARED)), value),
         st.builds(Between, st.just(column), value, value),
         st.builds(In, st.just(column), st.lists(value, min_size=1, max_size=4).map(tuple)),
         st.just(IsNull(column)),
     ]
-    if COLUMNS[column] != "number":
+    if COLUMNS[column].kind != "number":
         tests.append(st.builds(Like, st.just(column), PATTERN))
     return st.one_of(tests)
 

@@ -50,6 +50,7 @@ from vitsearch.interop import (
     merge,
 )
 from vitsearch.interop.rows import stored_halves, usable
+from vitsearch.photos.columns import METADATA
 from vitsearch.storage.store import PhotoStore
 
 ALL = ["blue.png", "green.png", "red.png", "sub/blue.png", "yellow.png"]
@@ -145,7 +146,7 @@ def test_the_export_is_what_clip_retrieval_reads(labelled: Path, tmp_path: Path)
             "path_bytes": None,
             "width": 24,
             "height": 16,
-            "taken_at": None,
+            **dict.fromkeys(METADATA),
             "fingerprint": one.fingerprint.hex(),
             "label": one.label,
             "score": one.label_score,

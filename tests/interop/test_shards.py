@@ -72,7 +72,16 @@ def vector(number: int) -> Any:
 
 
 def row(path: str, number: int = 0, **given: Any) -> ShardRow:
-    info = PhotoInfo(3, 2, "2020-01-02T03:04:05", "A camera", 1.5, -2.5)
+    info = PhotoInfo(
+        3,
+        2,
+        {
+            "taken_at": "2020-01-02T03:04:05",
+            "camera": "A camera",
+            "latitude": 1.5,
+            "longitude": -2.5,
+        },
+    )
     return replace(
         ShardRow(photo_id(path), path, 9, 1000 + number, bytes([number]) * 16, info), **given
     )

@@ -12,14 +12,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers.filter_oracle import row_of as values_of
 from helpers.filters import PATTERN, PHOTOS, TREE, agreed, filter_database, photo
 from vitsearch.errors import QueryError
-from vitsearch.filters import Filter, parse_filter, photo_facts
+from vitsearch.filters import Filter, parse_filter
 from vitsearch.filters.tree import Between, Comparison, In, IsNull, Like, Not
 from vitsearch.milvus import CollectionMetadata, connect, milvus_filter, parse_place
 from vitsearch.milvus.client import Connection
 from vitsearch.milvus.filter import casefold
 from vitsearch.milvus.rows import photo_of, row_of, unheld
+from vitsearch.photos.columns import COLUMNS
 from vitsearch.types import Photo
 
 EVERYTHING = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))
@@ -91,7 +93,7 @@ def test_filters_leave_the_same_rows_as_in_sqlite(
 @given(
     PHOTOS,
     st.lists(PATTERN, min_size=5, max_size=5),
-    st.sampled_from(["path", "camera", "label", "taken_at", "mtime"]),
+    st.sampled_from([name for name, column in COLUMNS.items() if column.kind != "number"]),
     st.booleans(),
 )
 def test_patterns_leave_the_same_rows(
@@ -283,10 +285,10 @@ def test_what_milvus_cannot_hold() -> None:
     assert unheld(photo("a", None, "x\udcff")) == "the camera is no UTF-8"
 
 
-def test_photo_facts_are_what_is_stored() -> None:
+def test_the_columns_of_a_photo_are_what_is_stored() -> None:
     one = photo("Ä%.jpg", "2019-07-14T18:30:05", "Nikon", latitude=-1.5)
     row = row_of(one, np.array([0.5, 1], dtype=np.float16))
-    assert {name: row[name] for name in photo_facts(one)} == photo_facts(one)
+    assert {name: row[name] for name in COLUMNS} == values_of(one)
     assert (row["path_folded"], row["camera_folded"], row["label_folded"]) == (
         "äA.jpg",
         "nikon",

@@ -146,13 +146,13 @@ class TestTheSameAsInThreads:
         exif.get_ifd(0x8825).update({1: "S", 2: (33.0, 51.0, 31.5), 3: "E", 4: (151.0, 12.0, 40.1)})
         data = encoded(picture(1, (1600, 1200)), "JPEG", exif=exif)
         image, info = children.decode(data, at_least=256)
-        assert (image.size, info.width, info.height, info.taken_at) == (
+        assert (image.size, info.width, info.height, info["taken_at"]) == (
             (300, 400),
             1200,
             1600,
             "2019-07-14T10:11:12",
         )
-        assert None not in (info.camera, info.latitude, info.longitude)
+        assert None not in (info["camera"], info["latitude"], info["longitude"])
         assert outcome(children.decode, data, at_least=256) == outcome(decode, data, at_least=256)
 
     @settings(deadline=None, max_examples=50)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitsearch.errors import CollectionError
+from vitsearch.photos.columns import METADATA
 from vitsearch.shards import Manifest, ShardRow, create_shards, is_shard_set, open_shards, photo_id
 from vitsearch.types import PhotoInfo, SkippedPhoto
 
@@ -20,7 +21,16 @@ DIM = 4
 MANIFEST = Manifest(
     "colour", "ab" * 16, "float32", DIM, [[1.0, 0.0, 0.0, 0.0]], "/photos", "scaled", 3, 5, 2
 )
-INFO = PhotoInfo(30, 20, "2019-07-14T18:30:00", "NIKON D70", 41.9, -12.5)
+INFO = PhotoInfo(
+    30,
+    20,
+    {
+        "taken_at": "2019-07-14T18:30:00",
+        "camera": "NIKON D70",
+        "latitude": 41.9,
+        "longitude": -12.5,
+    },
+)
 VECTORS = np.eye(DIM, dtype=np.float16)
 ROWS = [
     ShardRow(photo_id("a.jpg"), "a.jpg", 10, 11, b"a" * 16, INFO, "dog", 0.5),
@@ -77,7 +87,9 @@ UTF8 = st.characters(exclude_categories=["Cs"])
 TEXTS = st.none() | st.text(UTF8)
 NUMBERS = st.integers(-(2**63), 2**63 - 1)
 SIDES = st.integers(1, 2**31 - 1)
-INFOS = st.builds(PhotoInfo, SIDES, SIDES, TEXTS, TEXTS, st.none() | st.floats(-90, 90), st.none())
+STORED = {"TEXT": TEXTS, "REAL": st.none() | st.floats(-90, 90), "INTEGER": st.none() | NUMBERS}
+METADATA_VALUES = {name: STORED[column.sql_type] for name, column in METADATA.items()}
+INFOS = st.builds(PhotoInfo, SIDES, SIDES, st.fixed_dictionaries(METADATA_VALUES))
 
 
 @settings(deadline=None, max_examples=50)

@@ -26,7 +26,16 @@ from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, Photo, PhotoInfo, SkippedPhoto
 
 DIM = 4
-INFO = PhotoInfo(640, 480, "2024-05-06T07:08:09", "Acme X1", 52.5, -13.25)
+INFO = PhotoInfo(
+    640,
+    480,
+    {
+        "taken_at": "2024-05-06T07:08:09",
+        "camera": "Acme X1",
+        "latitude": 52.5,
+        "longitude": -13.25,
+    },
+)
 ODD_PATHS = [
     "a.jpg",
     "sub/b.jpg",

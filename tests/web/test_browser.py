@@ -256,7 +256,7 @@ def test_the_page_of_a_photo(page: Page, ids: dict[str, int]) -> None:
     assert facts["Path"] == "china/temple.jpg"
     assert facts["Taken"] == "14 July 2019, 18:30"
     assert facts["Camera"] == "Canon EOS 5D"
-    assert facts["MilvusUri"] == "39.99167, 116.27083"
+    assert facts["Place"] == "39.99167, 116.27083"
     assert facts["Label"].startswith("temple (")
     own, taught = page.locator(".card").all()
     assert own.locator(".what").first.inner_text() == "temple"

@@ -24,6 +24,7 @@ from vitsearch.arrays import unit_rows
 from vitsearch.collection.map import FILE, current_atlas, lay_out, read_atlas
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import QueryError
+from vitsearch.photos.columns import METADATA
 from vitsearch.web.app import make_app
 from vitsearch.web.pages.download import cell
 from vitsearch.web.pages.tiles import clean, fitted, size_text
@@ -36,6 +37,7 @@ from vitsearch.web.pages.url import (
     asked,
     label_lines,
     page_number,
+    read_filters,
     selection,
 )
 from vitsearch.web.service import PhotoService
@@ -145,6 +147,7 @@ texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=20).map(str.
 weights = st.integers(-100_000, 100_000).filter(bool).map(lambda number: number / 10_000)
 searches = st.builds(
     PageQuery,
+    read_filters,
     texts,
     st.dictionaries(st.integers(0, 2**63 - 1), weights, max_size=5).map(
         lambda found: tuple(PickedPhoto(*item) for item in found.items())
@@ -152,7 +155,7 @@ searches = st.builds(
     st.dictionaries(st.text("0123456789abcdef", min_size=32, max_size=32), weights, max_size=2).map(
         lambda found: tuple(UploadedRef(*item) for item in found.items())
     ),
-    st.builds(Filters, **{name: texts for name in FIELDS}),
+    st.fixed_dictionaries({name: texts for name in FIELDS}).map(read_filters),
     st.integers(1, 999_999),
 )
 
@@ -171,8 +174,14 @@ def test_a_search_is_refined() -> None:
 
 
 def test_filters_join() -> None:
-    filters = Filters(
-        after="2019", under="a", camera="it's", label="(none)", where="width > 1 or width < 1"
+    filters = read_filters(
+        {
+            "after": "2019",
+            "under": "a",
+            "camera": "it's",
+            "label": "(none)",
+            "where": "width > 1 or width < 1",
+        }
     )
     assert str(filters.tree()) == str(
         __import__("vitsearch.filters", fromlist=["filter_all"]).filter_all(
@@ -332,10 +341,8 @@ def test_a_selection_is_taken_along(visit: Open, folder: Path) -> None:
     assert paths.content == b"red.png\ntwin.png\ncaf\xe9.png\n"
     assert paths.headers["content-disposition"] == 'attachment; filename="photos.txt"'
     rows = client.post("/export", data=form | {"as": "csv"}).content.split(b"\r\n")
-    assert (
-        rows[0]
-        == b"id,path,width,height,bytes,label,label_score,taken_at,camera,latitude,longitude"
-    )
+    names = ["id", "path", "width", "height", "bytes", "label", "label_score", *METADATA]
+    assert rows[0] == ",".join(names).encode()
     assert rows[1].startswith(f"{ids['red.png']},red.png,24,16,".encode())
     (folder / "twin.png").unlink()
     with zipfile.ZipFile(

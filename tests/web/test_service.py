@@ -26,7 +26,7 @@ from vitsearch.errors import CollectionNotFound, QueryError, VitsearchError
 from vitsearch.filters import parse_filter
 from vitsearch.web.batching import Batcher
 from vitsearch.web.errors import ServiceBusy, UnknownPhoto
-from vitsearch.web.query import SearchTerm, filter_columns_of, read_query
+from vitsearch.web.query import SearchTerm, read_query
 from vitsearch.web.settings import ServeSettings
 
 QUERIES = ("red", "2:red + blue - green", "yellow - red", "0.5:green + yellow", '"blue"')
@@ -159,7 +159,7 @@ def test_the_columns_of_a_filter() -> None:
     where = parse_filter(
         "not (year = 2019 or path like 'a%') and (camera is null or size between 1 and 2)"
     )
-    assert filter_columns_of(where) == {"year", "path", "camera", "size"}
+    assert where.columns() == {"year", "path", "camera", "size"}
 
 
 # -- batches ---------------------------------------------------------------------------------------

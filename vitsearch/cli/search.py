@@ -30,7 +30,20 @@ if TYPE_CHECKING:
 TOP_K = 10
 
 
-@click.command()
+class _WithColumns(click.Command):
+    """A command whose help ends with what ``--where`` takes."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from vitsearch.photos.columns import COLUMNS
+
+        formatter.write_paragraph()
+        formatter.write_text(
+            "--where takes = != < <= > >=, like, in (a, b), between a and b, is null; not, and, "
+            f"or, ( ); its columns are {', '.join(COLUMNS)}"
+        )
+
+
+@click.command(cls=_WithColumns)
 @ANYWHERE
 @click.argument("query")
 @COLLECTION
@@ -44,11 +57,6 @@ def search(photos: str, query: str, **options: Any) -> int:
     people".
 
     PHOTOS is an indexed folder, or a collection in Milvus: milvus://HOST:PORT/NAME.
-
-    \b
-    --where takes   = != < <= > >=, like, in (a, b), between a and b, is null; not, and, or, ( )
-    its columns are path, taken_at, year, month, camera, width, height, latitude, longitude,
-                    size, mtime, label, score
     """
     return _search(
         photos, query, lambda found, top_k, options: found.search(query, top_k, **options), options

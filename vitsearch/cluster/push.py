@@ -15,7 +15,7 @@ from vitsearch.arrays import Halves, cosine_scores
 from vitsearch.errors import CollectionError, EncoderMismatch
 from vitsearch.milvus import CollectionMetadata, MilvusUri, connect, parse_place
 from vitsearch.milvus.metadata import packed
-from vitsearch.milvus.rows import COLUMNS, row_of, unheld
+from vitsearch.milvus.rows import FIELDS, row_of, unheld
 from vitsearch.milvus.store import Candidates, build_params
 from vitsearch.shards import Manifest, ShardRow, open_shards
 from vitsearch.types import Photo
@@ -223,8 +223,12 @@ def _write(
     """Write those rows of a block that are not there as they are, and return how many
     ids are new.
     """
-    held = dict(_held(rows, halves, report))
-    there = {row["id"]: row for row in connection.among(list(held), ["id", *COLUMNS, "vector"])}
+    fields = ["id", *(name for name in FIELDS if name in connection.fields()), "vector"]
+    held = {
+        photo_id: {name: row[name] for name in fields}
+        for photo_id, row in _held(rows, halves, report)
+    }
+    there = {row["id"]: row for row in connection.among(list(held), fields)}
     for one, row in list(held.items()):
         if one in there and there[one]["path"] != row["path"]:
             _leave_out(report, row["path"], f"its number is that of {there[one]['path']}")
@@ -278,7 +282,7 @@ def _equal(there: dict[str, Any], row: dict[str, Any]) -> bool:
     same = np.array_equal(
         np.asarray(there["vector"], dtype=np.float16), np.asarray(row["vector"], dtype=np.float16)
     )
-    return same and all(there[name] == row[name] for name in COLUMNS)
+    return same and all(there[name] == row[name] for name in row if name != "vector")
 
 
 def _verify(

@@ -23,7 +23,7 @@ from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.encoders.language import unread_notes
 from vitsearch.errors import EncoderMismatch, QueryError
-from vitsearch.filters import Filter, photo_facts
+from vitsearch.filters import Filter
 from vitsearch.labels import (
     Decision,
     Label,
@@ -204,10 +204,12 @@ class SearchableCollection(ABC):
         """Return the groups of photos whose files are the same byte for byte, each in order of
         path, in order of their first path.
         """
-        wanted = as_where(where)
-        return same_files(
-            photo for photo in self.photos() if wanted is None or wanted.matches(photo_facts(photo))
-        )
+        condition = as_where(where)
+        with self._store.reading():
+            ids = None if condition is None else set(self._store.ids_where(condition).tolist())
+            return same_files(
+                photo for photo in self.photos() if ids is None or photo.photo_id in ids
+            )
 
     def lookalikes(
         self,
@@ -223,21 +225,16 @@ class SearchableCollection(ABC):
         collection's encoder). All vectors are compared; ``progress`` is called with the number of
         photos just done. Raises QueryError for a threshold that is no cosine above 0.
         """
-        least, wanted = (
-            self.lookalike_threshold if threshold is None else threshold,
-            as_where(where),
-        )
+        least = self.lookalike_threshold if threshold is None else threshold
+        condition = as_where(where)
         SearchOptions(collapse=least)  # raises for a threshold outside its range
         photos, vectors = self.vectors()
-        kept = [
-            place
-            for place, photo in enumerate(photos)
-            if wanted is None or wanted.matches(photo_facts(photo))
-        ]
-        progress(len(photos) - len(kept))
-        return look_alikes(
-            [photos[place] for place in kept], vectors[kept], least, progress=progress
-        )
+        if condition is not None:
+            ids = set(self._store.ids_where(condition).tolist())
+            rows = [row for row, photo in enumerate(photos) if photo.photo_id in ids]
+            progress(len(photos) - len(rows))
+            photos, vectors = [photos[row] for row in rows], vectors[rows]
+        return look_alikes(photos, vectors, least, progress=progress)
 
     @property
     def lookalike_threshold(self) -> float:

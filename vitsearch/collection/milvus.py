@@ -14,7 +14,7 @@ from vitsearch.collection.search import QueryVector, Reranker, SearchOptions
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import EncoderMismatch
 from vitsearch.index.candidates import Proposal
-from vitsearch.milvus import milvus_filter, parse_place
+from vitsearch.milvus import parse_place
 from vitsearch.milvus.metadata import CollectionMetadata
 from vitsearch.milvus.store import Candidates, MilvusStore
 from vitsearch.paths import cache_dir
@@ -90,7 +90,7 @@ class MilvusCollection(SearchableCollection):
         """Return the results for each (unit vector, ids to leave out), best first, equal scores in
         order of path.
         """
-        condition = milvus_filter(options.where) if options.where is not None else ""
+        condition = self._milvus.condition(options.where) if options.where is not None else ""
         return self._ranking.find(
             queries, options, _Proposing(Candidates(self._milvus.connection, condition))
         )

@@ -1,11 +1,8 @@
 r"""The filter of a search: ``year >= 2019 and path like 'italy/%' and width > 1000`` as a syntax
-tree, as SQL, and as a plain test.
+tree, and as SQL.
 
-Columns: ``path`` (relative to the root, with ``/``), ``camera`` and ``label`` are texts; ``size``
-(bytes), ``year`` and ``month`` (of ``taken_at``), ``width`` and ``height`` (pixels), ``latitude``
-and ``longitude`` (degrees), ``score`` (of the stored label) are numbers; ``taken_at`` (local time
-of the camera) and ``mtime`` (of the file, in UTC: the same on every machine) are dates, ISO 8601 to
-the second.
+The columns, texts, numbers and dates (ISO 8601 to the second), are those of
+`vitsearch.photos.columns`.
 
 Tests: ``= == != <> < <= > >=``, ``like``, ``in (a, b)``, ``between a and b`` (both included), ``is
 null``, and ``not like``, ``not in``, ``not between``, ``is not null``; ``not``, ``and``, ``or``
@@ -24,16 +21,13 @@ text is in ``'...'`` or ``"..."``, with that quote doubled inside; a number may 
   ``year is null``.
 """
 
-from vitsearch.filters.columns import COLUMNS, PHOTO_FACTS, photo_facts, prepare
+from vitsearch.filters.columns import prepare
 from vitsearch.filters.parse import filter_all, parse_filter
 from vitsearch.filters.tree import Filter
 
 __all__ = [
-    "COLUMNS",
-    "PHOTO_FACTS",
     "Filter",
     "filter_all",
     "parse_filter",
-    "photo_facts",
     "prepare",
 ]

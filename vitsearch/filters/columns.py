@@ -1,77 +1,33 @@
-"""What a filter may ask about a photo: the columns, the view that has them, and how a text looks
-like a pattern.
+"""What a filter may ask about a photo, in SQLite: the view that has every column, and how a text
+looks like a pattern.
 """
 
 import re
 import sqlite3
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Literal
 
-from vitsearch.types import Photo
+from vitsearch.photos.columns import COLUMNS, METADATA, Column
 
-Value = str | int | float
-
-COLUMNS: Mapping[str, Literal["text", "number", "date"]] = {
-    "path": "text",
-    "size": "number",
-    "mtime": "date",
-    "taken_at": "date",
-    "year": "number",
-    "month": "number",
-    "camera": "text",
-    "width": "number",
-    "height": "number",
-    "latitude": "number",
-    "longitude": "number",
-    "label": "text",
-    "score": "number",
-}
-PHOTO_FACTS = (
-    "SELECT id, path, size,"
-    # the remainder makes the division round down also before 1970
-    " strftime('%Y-%m-%dT%H:%M:%S', mtime_ns / 1000000000 - (mtime_ns % 1000000000 < 0), "
-    "'unixepoch') AS mtime,"
-    " taken_at, CAST(substr(taken_at, 1, 4) AS INTEGER) AS year, CAST(substr(taken_at, 6, 2) AS "
-    "INTEGER) AS month,"
-    " camera, width, height, latitude, longitude, label, label_score AS score FROM photos"
-)
 LIKE = "photo_like"
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def prepare(db: sqlite3.Connection) -> None:
-    """Give a connection what the SQL of a filter needs: the temporary view ``photo_facts`` and the
-    function of ``like``.
+    """Give a connection what the SQL of a filter needs: the temporary view ``photo_facts``, which
+    has all `COLUMNS`, and the function of ``like``.
 
     Nothing is written to the file, so that a read-only connection will do. Raises sqlite3.Error.
     """
     db.create_function(LIKE, 2, like, deterministic=True)
-    db.execute(f"CREATE TEMP VIEW IF NOT EXISTS photo_facts AS {PHOTO_FACTS}")
+    columns = ", ".join(f"{column.sql or name} AS {name}" for name, column in COLUMNS.items())
+    missing = "".join(f", NULL AS {column.name}" for column in missing_columns(db))
+    photos = f"(SELECT *{missing} FROM photos)" if missing else "photos"
+    db.execute(f"CREATE TEMP VIEW IF NOT EXISTS photo_facts AS SELECT id, {columns} FROM {photos}")
 
 
-def photo_facts(photo: Photo) -> dict[str, Value | None]:
-    """Return the row of all `COLUMNS` that the view ``photo_facts`` has for this photo."""
-    info = photo.info
-    return {
-        "path": photo.path,
-        "size": photo.size,
-        "mtime": (_EPOCH + timedelta(seconds=photo.mtime_ns // 10**9)).strftime(
-            "%Y-%m-%dT%H:%M:%S"
-        ),
-        "taken_at": info.taken_at,
-        "year": int(info.taken_at[:4]) if info.taken_at else None,
-        "month": int(info.taken_at[5:7]) if info.taken_at else None,
-        "camera": info.camera,
-        "width": info.width,
-        "height": info.height,
-        "latitude": info.latitude,
-        "longitude": info.longitude,
-        "label": photo.label,
-        "score": photo.label_score,
-    }
+def missing_columns(db: sqlite3.Connection) -> list[Column]:
+    """Return the metadata columns that a database does not have yet, made before them."""
+    stored = {row[1] for row in db.execute("PRAGMA table_info(photos)")}
+    return [column for name, column in METADATA.items() if name not in stored]
 
 
 def raw(text: str) -> bytes:

@@ -11,8 +11,10 @@ from datetime import datetime
 from typing import TypeVar
 
 from vitsearch.errors import QueryError
-from vitsearch.filters.columns import COLUMNS, Value, raw
+from vitsearch.filters.columns import raw
 from vitsearch.filters.tree import And, Between, Comparison, Filter, In, IsNull, Like, Not, Or
+from vitsearch.photos.columns import COLUMNS
+from vitsearch.types import Value
 
 Read = TypeVar("Read", str, Value)
 MAX_LENGTH, MAX_DEPTH, MAX_VALUES = 10_000, 50, 500
@@ -217,7 +219,7 @@ class _Parser:
         token = self._token
         if token.kind != "text":
             raise self._expected("a pattern in quotes, such as 'italy/%'")
-        if COLUMNS[column] == "number":
+        if COLUMNS[column].kind == "number":
             raise _wrong(
                 token.place,
                 (
@@ -257,7 +259,7 @@ class _Parser:
                 "number": "a number",
                 "text": "a text in quotes",
                 "date": "a date in quotes, such as '2019-07',",
-            }[COLUMNS[column]]
+            }[COLUMNS[column].kind]
             raise self._expected(f"{wanted} for {column}")
         return self._read(lambda: _typed(column, token))
 
@@ -298,7 +300,7 @@ class _Parser:
 
 def _typed(column: str, token: _Token) -> Value:
     """Return the value of a token for a column; raises QueryError where it is of another kind."""
-    kind = COLUMNS[column]
+    kind = COLUMNS[column].kind
     body = _unquoted(token.text) if token.kind == "text" else token.text
     if kind == "number":
         return _number(column, body)

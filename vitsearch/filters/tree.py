@@ -1,24 +1,18 @@
-"""A filter as a frozen syntax tree: its SQL, its truth for one row, and its text."""
+"""A filter as a frozen syntax tree: its SQL, its columns, and its text."""
 
-import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from vitsearch.errors import QueryError
-from vitsearch.filters.columns import COLUMNS, LIKE, Value, like, raw
+from vitsearch.filters.columns import LIKE, raw
+from vitsearch.photos.columns import COLUMNS
+from vitsearch.types import Value
 
-Row = Mapping[str, Value | None]
 Parameter = bytes | int | float
 SQL = tuple[str, tuple[Parameter, ...]]
 
-_OPERATORS: Mapping[str, Callable[[Parameter, Parameter], bool]] = {
-    "=": operator.eq,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
+_OPERATORS = ("=", "<", "<=", ">", ">=")
 _AFTER_ALL = "~"  # sorts after whatever may follow the beginning of an ISO date
 
 
@@ -31,30 +25,26 @@ class Filter(ABC):
 
     @abstractmethod
     def sql(self) -> SQL:
-        """Return an SQL condition over `PHOTO_FACTS` and its parameters; `prepare` makes a
-        connection ready for it.
-        """
-
-    @abstractmethod
-    def truth(self, row: Row) -> bool | None:
-        """Return whether the condition holds for a row of all columns, None for neither (see the
-        module).
+        """Return an SQL condition over the view ``photo_facts`` and its parameters; `prepare` makes
+        a connection ready for it.
         """
 
     @abstractmethod
     def __str__(self) -> str: ...
 
-    def matches(self, row: Row) -> bool:
-        """Return True where the condition holds for a row of all columns, as ``WHERE`` does with
-        the same row in SQLite.
-        """
-        return self.truth(row) is True
+    @abstractmethod
+    def columns(self) -> frozenset[str]:
+        """Return the names of the columns that the condition is about."""
 
 
 class ColumnTest(Filter):
     """A condition on one column."""
 
     __slots__ = ()
+    column: str
+
+    def columns(self) -> frozenset[str]:
+        return frozenset({self.column})
 
     @abstractmethod
     def text(self, no: str = "") -> str:
@@ -79,7 +69,7 @@ class Comparison(ColumnTest):
         over the column could serve.
         """
         sign = _own("=" if self.operator == "!=" else self.operator, _OPERATORS)
-        if COLUMNS[self.column] != "date":
+        if COLUMNS[self.column].kind != "date":
             return ((sign, self.value),)
         start, end = str(self.value), f"{self.value}{_AFTER_ALL}"
         steps = {
@@ -98,14 +88,6 @@ class Comparison(ColumnTest):
         return f"NOT {condition}" if self.operator == "!=" else condition, tuple(
             _plain(value) for _, value in steps
         )
-
-    def truth(self, row: Row) -> bool | None:
-        found = row[self.column]
-        if found is None:
-            return None
-        return all(
-            _OPERATORS[sign](_plain(found), _plain(value)) for sign, value in self._steps()
-        ) != (self.operator == "!=")
 
     def text(self, no: str = "") -> str:
         return f"{no}{self.column} {self.operator} {_literal(self.value)}"
@@ -127,9 +109,6 @@ class Between(ColumnTest):
     def sql(self) -> SQL:
         return self._both().sql()
 
-    def truth(self, row: Row) -> bool | None:
-        return self._both().truth(row)
-
     def text(self, no: str = "") -> str:
         return f"{self.column} {no}between {_literal(self.low)} and {_literal(self.high)}"
 
@@ -145,14 +124,11 @@ class In(ColumnTest):
         return Or(tuple(Comparison(self.column, "=", value) for value in self.values))
 
     def sql(self) -> SQL:
-        if COLUMNS[self.column] == "date":
+        if COLUMNS[self.column].kind == "date":
             return self._any().sql()
         return f"{_own(self.column, COLUMNS)} IN ({', '.join(map(_mark, self.values))})", tuple(
             map(_plain, self.values)
         )
-
-    def truth(self, row: Row) -> bool | None:
-        return self._any().truth(row)
 
     def text(self, no: str = "") -> str:
         return f"{self.column} {no}in ({', '.join(map(_literal, self.values))})"
@@ -168,10 +144,6 @@ class Like(ColumnTest):
     def sql(self) -> SQL:
         return f"{LIKE}(CAST({_own(self.column, COLUMNS)} AS BLOB), ?)", (raw(self.pattern),)
 
-    def truth(self, row: Row) -> bool | None:
-        found = row[self.column]
-        return None if found is None else like(raw(str(found)), raw(self.pattern))
-
     def text(self, no: str = "") -> str:
         return f"{self.column} {no}like {_literal(self.pattern)}"
 
@@ -184,9 +156,6 @@ class IsNull(ColumnTest):
 
     def sql(self) -> SQL:
         return f"{_own(self.column, COLUMNS)} IS NULL", ()
-
-    def truth(self, row: Row) -> bool | None:
-        return row[self.column] is None
 
     def text(self, no: str = "") -> str:
         return f"{self.column} is {no}null"
@@ -202,9 +171,8 @@ class Not(Filter):
         condition, values = self.part.sql()
         return f"NOT {condition}", values
 
-    def truth(self, row: Row) -> bool | None:
-        found = self.part.truth(row)
-        return None if found is None else not found
+    def columns(self) -> frozenset[str]:
+        return self.part.columns()
 
     def __str__(self) -> str:
         return (
@@ -223,9 +191,8 @@ class And(Filter):
     def sql(self) -> SQL:
         return _joined(" AND ", self.parts)
 
-    def truth(self, row: Row) -> bool | None:
-        found = [part.truth(row) for part in self.parts]
-        return False if False in found else None if None in found else True
+    def columns(self) -> frozenset[str]:
+        return frozenset[str]().union(*(part.columns() for part in self.parts))
 
     def __str__(self) -> str:
         return " and ".join(map(_inner, self.parts))
@@ -240,9 +207,8 @@ class Or(Filter):
     def sql(self) -> SQL:
         return _joined(" OR ", self.parts)
 
-    def truth(self, row: Row) -> bool | None:
-        found = [part.truth(row) for part in self.parts]
-        return True if True in found else None if None in found else False
+    def columns(self) -> frozenset[str]:
+        return frozenset[str]().union(*(part.columns() for part in self.parts))
 
     def __str__(self) -> str:
         return " or ".join(map(_inner, self.parts))

@@ -11,7 +11,8 @@ import pyarrow.parquet
 
 from vitsearch.errors import CollectionError
 from vitsearch.interop.rows import BLOCK, Row
-from vitsearch.shards.files import as_text
+from vitsearch.photos.columns import METADATA
+from vitsearch.shards.files import arrow_type, as_text
 from vitsearch.types import Photo
 
 SCHEMA = pyarrow.schema(
@@ -21,7 +22,7 @@ SCHEMA = pyarrow.schema(
         ("path_bytes", pyarrow.binary()),
         ("width", pyarrow.int32()),
         ("height", pyarrow.int32()),
-        ("taken_at", pyarrow.string()),
+        *((name, arrow_type(column)) for name, column in METADATA.items()),
         ("fingerprint", pyarrow.string()),
         ("label", pyarrow.string()),
         ("score", pyarrow.float64()),
@@ -61,7 +62,7 @@ class MetadataWriter:
             else photo.path.encode("utf-8", "surrogateescape"),
             "width": photo.info.width,
             "height": photo.info.height,
-            "taken_at": photo.info.taken_at,
+            **{name: photo.info[name] for name in METADATA},
             "fingerprint": photo.fingerprint.hex(),
             "label": None if photo.label is None else as_text(photo.label),
             "score": photo.label_score,

@@ -16,7 +16,7 @@ from pymilvus.exceptions import MilvusException
 from vitsearch.arrays import Vectors
 from vitsearch.errors import CollectionError, CollectionNotFound
 from vitsearch.milvus.metadata import BUILT, FACTS, GENERATION, CollectionMetadata, read_facts
-from vitsearch.milvus.rows import COLUMNS, MAX_TEXT_BYTES
+from vitsearch.milvus.rows import FIELDS, MAX_TEXT_BYTES
 from vitsearch.milvus.uri import MilvusUri
 
 TOKEN = "MILVUS_TOKEN"
@@ -49,6 +49,7 @@ class Connection:
         self.place = place
         self._open = False
         self._index: dict[str, Any] | None = None
+        self._fields: frozenset[str] | None = None
         with self._errors(), _opening:
             self._client = MilvusClient(
                 place.address, token=os.environ.get(TOKEN, ""), timeout=CONNECTING
@@ -113,7 +114,7 @@ class Connection:
             auto_id=False, enable_dynamic_field=False, description=facts.to_json()
         )
         schema.add_field("id", DataType.INT64, is_primary=True)
-        for name, (kind, nullable) in COLUMNS.items():
+        for name, (kind, nullable) in FIELDS.items():
             sized = {"max_length": MAX_TEXT_BYTES} if kind == "VARCHAR" else {}
             schema.add_field(name, DataType[kind], nullable=nullable, **sized)
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=facts.dim)
@@ -136,6 +137,14 @@ class Connection:
             if self.exists():
                 self.drop()
             raise
+
+    def fields(self) -> frozenset[str]:
+        """Return the names of the collection's fields; those of columns that vitsearch did not have
+        when it was made are missing.
+        """
+        if self._fields is None:
+            self._fields = frozenset(field["name"] for field in self._described()["fields"])
+        return self._fields
 
     def load(self) -> None:
         """Have Milvus read the collection into memory, as it must be before it is searched."""

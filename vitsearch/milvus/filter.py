@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 
 from vitsearch.errors import QueryError
-from vitsearch.filters import COLUMNS, Filter
-from vitsearch.filters.columns import Value
+from vitsearch.filters import Filter
 from vitsearch.filters.tree import And, Between, Comparison, In, IsNull, Like, Not, Or
+from vitsearch.photos.columns import COLUMNS
+from vitsearch.types import Value
 
 # -- A text without its case and without any character that a filter would have to escape ----------
 
@@ -64,15 +65,8 @@ def _cases() -> dict[int, str]:
 # -- The filter of a search in Milvus' own language ------------------------------------------------
 
 EVERY, NONE = "id > 0", "id < 0"
-WHOLE = (
-    "size",
-    "year",
-    "month",
-    "width",
-    "height",
-)  # numbers without a fraction; the others are real
-ALWAYS = ("path", "size", "mtime", "width", "height")  # what every photo says
-FOLDED = {"path": "path_folded", "camera": "camera_folded", "label": "label_folded"}
+# the copy of each text column without its case
+FOLDED = {name: f"{name}_folded" for name, column in COLUMNS.items() if column.kind == "text"}
 
 _LEAST, _MOST = -(2**63), 2**63 - 1
 _OPPOSITE = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
@@ -83,8 +77,7 @@ Told = str | bool  # an expression, or what holds for every row or for none
 
 
 def milvus_filter(where: Filter) -> str:
-    """Return a filter as a Boolean expression of Milvus that leaves the same rows as
-    `Filter.matches`.
+    """Return a filter as a Boolean expression of Milvus that leaves the same rows as its SQL.
 
     Negations are pushed down to the tests, so that each is one that null fails, whatever Milvus
     makes of ``not`` and null. Raises QueryError for what it cannot say: the order of a text that is
@@ -129,7 +122,7 @@ def _joined(parts: Sequence[Told], *, every: bool) -> Told:
 
 
 def _null(column: str, wanted: bool) -> Told:
-    if _known(column) in ALWAYS:
+    if COLUMNS[_known(column)].always:
         return not wanted
     return f"{column} is null" if wanted else f"{column} is not null"
 
@@ -141,7 +134,7 @@ def _known(column: str) -> str:
 
 
 def _compared(column: str, sign: str, value: Value) -> Told:
-    kind = COLUMNS[_known(column)]
+    kind = COLUMNS[_known(column)].kind
     if sign not in _OPPOSITE:
         raise QueryError(f"a filter has no {sign!r}: one of {', '.join(_OPPOSITE)}")
     if kind == "date":
@@ -150,7 +143,9 @@ def _compared(column: str, sign: str, value: Value) -> Told:
         return _worded(column, sign, str(value))
     if isinstance(value, str) or not math.isfinite(value):
         raise QueryError(f"{column} is a number, not {value!r}")
-    return _counted(column, sign, value) if column in WHOLE else _measured(column, sign, value)
+    return (
+        _counted(column, sign, value) if COLUMNS[column].integer else _measured(column, sign, value)
+    )
 
 
 def _dated(column: str, sign: str, date: str) -> Told:
@@ -246,8 +241,10 @@ def _measured(column: str, sign: str, value: float) -> Told:
 
 
 def _among(column: str, values: Sequence[Value], wanted: bool) -> Told:
-    kind = COLUMNS[_known(column)]
-    if kind == "date" or (kind == "number" and (column not in WHOLE or any(map(_is_odd, values)))):
+    kind = COLUMNS[_known(column)].kind
+    if kind == "date" or (
+        kind == "number" and (not COLUMNS[column].integer or any(map(_is_odd, values)))
+    ):
         return _joined(
             [_compared(column, "=" if wanted else "!=", value) for value in values],
             every=not wanted,
@@ -276,7 +273,7 @@ def _is_odd(value: Value) -> bool:
 
 
 def _alike(column: str, pattern: str, wanted: bool) -> Told:
-    kind = COLUMNS[_known(column)]
+    kind = COLUMNS[_known(column)].kind
     if kind == "number":
         raise QueryError(f"{column} is a number, and like is for texts")
     likeness = _pattern(column, pattern, dated=kind == "date")
@@ -307,7 +304,7 @@ def _pattern(column: str, pattern: str, *, dated: bool) -> Told:
 
 def _present(column: str, test: str) -> str:
     """Return a test that null is to fail."""
-    return test if column in ALWAYS else f"({column} is not null and {test})"
+    return test if COLUMNS[column].always else f"({column} is not null and {test})"
 
 
 def _is_utf8(text: str) -> bool:

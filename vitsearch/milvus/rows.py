@@ -5,69 +5,59 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from vitsearch.filters import photo_facts
 from vitsearch.milvus.filter import FOLDED, casefold
+from vitsearch.photos.columns import COLUMNS, METADATA, Column
 from vitsearch.types import Photo, PhotoInfo
 
 MAX_TEXT_BYTES = 65_535  # bytes of a text
-TEXT, WHOLE, REAL = "VARCHAR", "INT64", "DOUBLE"
+TEXT, INTEGER, REAL = "VARCHAR", "INT64", "DOUBLE"
+
+
+def _type_of(column: Column) -> str:
+    if column.kind != "number":
+        return TEXT
+    return INTEGER if column.integer else REAL
+
 
 # name: (type, whether a photo may not say it)
-COLUMNS: Mapping[str, tuple[str, bool]] = {
-    "path": (TEXT, False),
+FIELDS: Mapping[str, tuple[str, bool]] = {
     "fingerprint": (TEXT, False),
-    "size": (WHOLE, False),
-    "mtime": (TEXT, False),
-    "mtime_ns": (WHOLE, False),
-    "taken_at": (TEXT, True),
-    "year": (WHOLE, True),
-    "month": (WHOLE, True),
-    "camera": (TEXT, True),
-    "width": (WHOLE, False),
-    "height": (WHOLE, False),
-    "latitude": (REAL, True),
-    "longitude": (REAL, True),
-    "label": (TEXT, True),
-    "score": (REAL, True),
-    "path_folded": (TEXT, False),
-    "camera_folded": (TEXT, True),
-    "label_folded": (TEXT, True),
+    "mtime_ns": (INTEGER, False),
+    **{name: (_type_of(column), not column.always) for name, column in COLUMNS.items()},
+    **{copy: (TEXT, not COLUMNS[name].always) for name, copy in FOLDED.items()},
 }
-OF_PHOTO = [
-    "path", "size", "mtime_ns", "fingerprint", "width", "height", "taken_at", "camera",
-    "latitude", "longitude", "label", "score",
-]  # fmt: skip
+OF_PHOTO = (
+    "path", "size", "mtime_ns", "fingerprint", "width", "height", *METADATA, "label", "score",
+)  # fmt: skip
 
 
 def row_of(photo: Photo, vector: NDArray[Any]) -> dict[str, Any]:
     """Return the row of a photo with its vector ``(dim,)``."""
-    facts = photo_facts(photo)
+    values = {name: column.of(photo) for name, column in COLUMNS.items()}
     copies = {
-        copy: None if facts[name] is None else casefold(str(facts[name]))
+        copy: None if values[name] is None else casefold(str(values[name]))
         for name, copy in FOLDED.items()
     }
-    own = {"id": photo.photo_id, "fingerprint": photo.fingerprint.hex(), "mtime_ns": photo.mtime_ns}
-    return {**own, **facts, **copies, "vector": vector.astype("float32").tolist()}
+    stat = {
+        "id": photo.photo_id,
+        "fingerprint": photo.fingerprint.hex(),
+        "mtime_ns": photo.mtime_ns,
+    }
+    return {**stat, **values, **copies, "vector": vector.astype("float32").tolist()}
 
 
 def photo_of(row: Mapping[str, Any]) -> Photo:
-    """Return the photo of a row that has the columns `OF_PHOTO`."""
-    said = [
-        row["width"],
-        row["height"],
-        row["taken_at"],
-        row["camera"],
-        row["latitude"],
-        row["longitude"],
-    ]
-    fingerprint = bytes.fromhex(row["fingerprint"])
+    """Return the photo of a row that has the columns `OF_PHOTO`; of the metadata some may be
+    missing.
+    """
+    metadata = {name: row.get(name) for name in METADATA}
     return Photo(
         row["id"],
         row["path"],
         row["size"],
         row["mtime_ns"],
-        fingerprint,
-        PhotoInfo(*said),
+        bytes.fromhex(row["fingerprint"]),
+        PhotoInfo(row["width"], row["height"], metadata),
         row["label"],
         row["score"],
     )
@@ -77,11 +67,12 @@ def unheld(photo: Photo) -> str | None:
     """Return why Milvus cannot hold a photo's row, None where it can: its texts are UTF-8 of a
     limited length.
     """
-    for what, text in (("name", photo.path), ("camera", photo.info.camera), ("label", photo.label)):
+    for name in FOLDED:
+        text, what = COLUMNS[name].of(photo), "name" if name == "path" else name
         if text is None:
             continue
-        if any("\ud800" <= char <= "\udfff" for char in text):
+        if any("\ud800" <= char <= "\udfff" for char in str(text)):
             return f"the {what} is no UTF-8"
-        if max(len(text.encode()), len(casefold(text).encode())) > MAX_TEXT_BYTES:
+        if max(len(str(text).encode()), len(casefold(str(text)).encode())) > MAX_TEXT_BYTES:
             return f"the {what} is longer than {MAX_TEXT_BYTES:,} bytes"
     return None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vitsearch.arrays import Halves, Ids, Vectors
-from vitsearch.errors import CollectionError, CollectionNotFound
+from vitsearch.errors import CollectionError, CollectionNotFound, QueryError
 from vitsearch.filters import Filter
 from vitsearch.filters.tree import Comparison
 from vitsearch.milvus.filter import milvus_filter
@@ -16,6 +16,7 @@ from vitsearch.milvus.metadata import CollectionMetadata
 from vitsearch.milvus.rows import OF_PHOTO, photo_of
 from vitsearch.milvus.uri import MilvusUri
 from vitsearch.paths import raw_path
+from vitsearch.photos.columns import COLUMNS
 from vitsearch.types import Photo, SkippedPhoto
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class MilvusStore:
         self.place = connection.place
         self.facts: CollectionMetadata = connection.facts()
         connection.load()
+        fields = connection.fields()
+        self.photo_fields = ["id", *(name for name in OF_PHOTO if name in fields)]
 
     @classmethod
     def open(cls, place: MilvusUri) -> "MilvusStore":
@@ -91,7 +94,7 @@ class MilvusStore:
     def photos(self) -> Iterator[Photo]:
         """Yield every photo in order of path; the facts of all are held in memory."""
         photos = [
-            photo_of(row) for page in self.connection.pages(["id", *OF_PHOTO]) for row in page
+            photo_of(row) for page in self.connection.pages(self.photo_fields) for row in page
         ]
         yield from sorted(photos, key=lambda photo: raw_path(photo.path))
 
@@ -106,7 +109,7 @@ class MilvusStore:
     def _photos(self, condition: str) -> list[Photo]:
         found = [
             photo_of(row)
-            for page in self.connection.pages(["id", *OF_PHOTO], condition)
+            for page in self.connection.pages(self.photo_fields, condition)
             for row in page
         ]
         return sorted(found, key=lambda photo: raw_path(photo.path))
@@ -127,11 +130,23 @@ class MilvusStore:
             (row["id"], row["path"], _raw(row), bytes.fromhex(row["fingerprint"])) for row in found
         ]
 
+    def condition(self, where: Filter) -> str:
+        """Return a filter in Milvus' language; raises QueryError for what it cannot say, or for a
+        column that the collection was made without.
+        """
+        missing = sorted((where.columns() & COLUMNS.keys()) - self.connection.fields())
+        if missing:
+            raise QueryError(
+                f"{self.place} was made before there was a column {missing[0]}: push into another "
+                "--collection NAME to filter by it"
+            )
+        return milvus_filter(where)
+
     def ids_where(self, where: Filter) -> Ids:
         """Return the ids of the photos that a filter leaves, in order."""
         found = [
             row["id"]
-            for page in self.connection.pages(["id"], milvus_filter(where))
+            for page in self.connection.pages(["id"], self.condition(where))
             for row in page
         ]
         return np.array(sorted(found), dtype=np.int64)

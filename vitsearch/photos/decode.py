@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitsearch.errors import PhotoError
-from vitsearch.photos.exif import read_exif
+from vitsearch.photos.columns import read_metadata
+from vitsearch.photos.exif import read_tags
 from vitsearch.photos.formats import open_image
 from vitsearch.types import PhotoInfo
 
@@ -108,7 +109,7 @@ def read_bytes(path: Path | str, *, max_bytes: int = MAX_BYTES) -> bytes:
 def decode(
     data: bytes, *, max_pixels: int = MAX_PIXELS, at_least: int | None = None
 ) -> tuple[Image.Image, PhotoInfo]:
-    """Return an upright RGB picture, and its size and EXIF facts, from the content of a photo file.
+    """Return an upright RGB picture, and its size and metadata, from the content of a photo file.
 
     EXIF orientation is applied, transparency is laid over white, more than 8 bits are scaled to 8,
     and of several pictures the first is taken. The pixel count is checked against ``max_pixels``
@@ -159,22 +160,21 @@ def _decode(data: bytes, max_pixels: int, at_least: int | None) -> tuple[Image.I
             and image.draft(None, (at_least, at_least)) is not None
         )
         image.load()
-        facts = read_exif(image)
-        upright = _upright(image, facts.orientation)
+        tags = read_tags(image)
+        metadata = read_metadata(tags)
+        upright = _upright(image, tags.orientation)
     if not reduced:
         width, height = upright.size
-    elif facts.orientation >= 5:
+    elif tags.orientation >= 5:
         width, height = height, width
-    return upright, PhotoInfo(
-        width, height, facts.taken_at, facts.camera, facts.latitude, facts.longitude
-    )
+    return upright, PhotoInfo(width, height, metadata)
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
     """Return a picture turned as its EXIF orientation says, in 8-bit RGB, transparency over white:
     what `decode` does to a file.
     """
-    return _upright(image, read_exif(image).orientation)
+    return _upright(image, read_tags(image).orientation)
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:

@@ -14,20 +14,19 @@ import pyarrow.parquet
 
 from vitsearch.arrays import Halves
 from vitsearch.errors import CollectionError
+from vitsearch.photos.columns import METADATA, Column
 from vitsearch.shards.manifest import MANIFEST, Manifest, ShardRow, read_manifest
 from vitsearch.shards.storage import Storage
 from vitsearch.types import PhotoInfo, SkippedPhoto
 
 # -- The columns of a shard (Apache Parquet) -------------------------------------------------------
 
-INFO = (
-    "width",
-    "height",
-    "taken_at",
-    "camera",
-    "latitude",
-    "longitude",
-)  # what PhotoInfo holds, in its order
+
+def arrow_type(column: Column) -> pyarrow.DataType:
+    """Return the type in which Arrow and Parquet hold a metadata column."""
+    if column.kind != "number":
+        return pyarrow.string()
+    return pyarrow.int64() if column.integer else pyarrow.float64()
 
 
 def schema_of(dim: int) -> pyarrow.Schema:
@@ -41,10 +40,7 @@ def schema_of(dim: int) -> pyarrow.Schema:
             ("vector", pyarrow.list_(pyarrow.float16(), dim)),
             ("width", pyarrow.int32()),
             ("height", pyarrow.int32()),
-            ("taken_at", pyarrow.string()),
-            ("camera", pyarrow.string()),
-            ("latitude", pyarrow.float64()),
-            ("longitude", pyarrow.float64()),
+            *((name, arrow_type(column)) for name, column in METADATA.items()),
             pyarrow.field("size", pyarrow.int64(), nullable=False),
             pyarrow.field("mtime_ns", pyarrow.int64(), nullable=False),
             ("label", pyarrow.string()),
@@ -56,11 +52,13 @@ def schema_of(dim: int) -> pyarrow.Schema:
 
 def check_schema(found: pyarrow.Schema, dim: int, name: str) -> None:
     """Raise CollectionError unless the columns are those of a shard with vectors of ``dim``
-    numbers.
+    numbers; metadata columns may be missing, as in a shard that was written before them.
     """
     wanted = schema_of(dim)
     for field in wanted:
         place = found.get_field_index(field.name)
+        if place < 0 and field.name in METADATA:
+            continue
         if place < 0 or not found.field(place).type.equals(field.type):
             kind = "no such column" if place < 0 else f"it is {found.field(place).type}"
             raise CollectionError(
@@ -219,7 +217,10 @@ def _rows(batch: Any) -> list[ShardRow]:
 
 
 def _row(stored: dict[str, Any]) -> ShardRow:
-    info = None if stored["width"] is None else PhotoInfo(*(stored[name] for name in INFO))
+    info = None
+    if stored["width"] is not None:
+        metadata = {name: stored.get(name) for name in METADATA}
+        info = PhotoInfo(stored["width"], stored["height"], metadata)
     path = (
         stored["path"]
         if stored["path_bytes"] is None
@@ -336,15 +337,18 @@ def table_bytes(table: pyarrow.Table) -> bytes:
     squeezed = {name: "ZSTD" for name in table.schema.names if name != "vector"} | {
         "vector.list.element": "NONE"
     }
+    repeated = [name for name, column in METADATA.items() if column.kind == "text"]
     pyarrow.parquet.write_table(
-        table, file, compression=squeezed, use_dictionary=["label", "camera", "error"]
+        table, file, compression=squeezed, use_dictionary=["label", *repeated, "error"]
     )
     return file.getvalue()
 
 
 def _value(row: ShardRow, name: str) -> Any:
-    if name in INFO:
+    if name in ("width", "height"):
         return getattr(row.info, name) if row.info else None
+    if name in METADATA:
+        return row.info[name] if row.info else None
     if name == "id":
         return row.photo_id
     if name == "path_bytes":

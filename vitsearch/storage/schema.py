@@ -5,8 +5,12 @@ its errors mean.
 import sqlite3
 from pathlib import Path
 
+from vitsearch.filters.columns import missing_columns
+from vitsearch.photos.columns import METADATA
+
+_METADATA = "".join(f"{name} {column.sql_type}, " for name, column in METADATA.items())
 MIGRATIONS = (
-    """
+    f"""
     CREATE TABLE photos (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         path TEXT NOT NULL UNIQUE,
@@ -15,10 +19,7 @@ MIGRATIONS = (
         fingerprint BLOB NOT NULL,
         width INTEGER NOT NULL,
         height INTEGER NOT NULL,
-        taken_at TEXT,
-        camera TEXT,
-        latitude REAL,
-        longitude REAL,
+        {_METADATA}
         label TEXT,
         label_score REAL
     );
@@ -41,6 +42,14 @@ MIGRATIONS = (
     """,
 )
 
+# what is written of a photo, the path first, the metadata last
+WRITTEN = ("path", "size", "mtime_ns", "fingerprint", "width", "height", *METADATA)
+PUT_PHOTO = (
+    f"INSERT INTO photos ({', '.join(WRITTEN)}) "
+    f"VALUES (CAST(? AS TEXT){', ?' * (len(WRITTEN) - 1)}) ON CONFLICT (path) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in WRITTEN[1:])
+    + ", label = NULL, label_score = NULL RETURNING id"
+)
 
 RESTORE = "restore it from a backup, or delete its folder and index again"
 
@@ -94,6 +103,29 @@ def _configured(db: sqlite3.Connection, first: str) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def add_missing_columns(db: sqlite3.Connection) -> None:
+    """Give a database that was made before some of the metadata columns those columns, empty."""
+    if not missing_columns(db):
+        return
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for column in missing_columns(db):
+            db.execute(f"ALTER TABLE photos ADD COLUMN {column.name} {column.sql_type}")
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+
+
+def select_photos(db: sqlite3.Connection) -> str:
+    """Return the beginning of a query for photos: id, the columns `WRITTEN`, label and its score;
+    those that the database does not have yet are null.
+    """
+    missing = {column.name for column in missing_columns(db)}
+    columns = (f"NULL AS {name}" if name in missing else name for name in WRITTEN)
+    return f"SELECT id, {', '.join(columns)}, label, label_score FROM photos"
 
 
 def explain(path: Path, failure: sqlite3.Error | UnicodeDecodeError) -> str:

@@ -20,16 +20,19 @@ from vitsearch.arrays import Halves, Ids
 from vitsearch.errors import CollectionError
 from vitsearch.filters import Filter, prepare
 from vitsearch.paths import raw_path
-from vitsearch.storage.schema import MIGRATIONS, RESTORE, connect, explain
+from vitsearch.photos.columns import METADATA
+from vitsearch.storage.schema import (
+    MIGRATIONS,
+    PUT_PHOTO,
+    RESTORE,
+    add_missing_columns,
+    connect,
+    explain,
+    select_photos,
+)
 from vitsearch.types import Found, Photo, PhotoInfo, SkippedPhoto, State
 
 # -- The truth on disk: photos, vectors and failures in one SQLite file ----------------------------
-
-
-PHOTO_COLUMNS = (
-    "id, path, size, mtime_ns, fingerprint, width, height, taken_at, camera, "
-    "latitude, longitude, label, label_score"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class PhotoStore:
         with self._errors():
             self._db = connect(path, read_only)
             self._migrate(read_only)
+            self._select_photos = select_photos(self._db)
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
@@ -91,6 +95,8 @@ class PhotoStore:
             )
         if version == len(MIGRATIONS):
             self._db.execute("SELECT value FROM facts WHERE name = 'generation'").fetchone()
+            if not read_only:
+                add_missing_columns(self._db)
             return
         if read_only:
             raise CollectionError(
@@ -153,21 +159,10 @@ class PhotoStore:
             fingerprint,
             info.width,
             info.height,
-            info.taken_at,
-            info.camera,
-            info.latitude,
-            info.longitude,
+            *(info[name] for name in METADATA),
         )
         row = self._db.execute(
-            "INSERT INTO photos (path, size, mtime_ns, fingerprint, width, height, taken_at, "
-            "camera, latitude, longitude)"
-            " VALUES (CAST(? AS TEXT), ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE "
-            "SET size = excluded.size,"
-            " mtime_ns = excluded.mtime_ns, fingerprint = excluded.fingerprint, width = "
-            "excluded.width, height = excluded.height,"
-            " taken_at = excluded.taken_at, camera = excluded.camera, latitude = "
-            "excluded.latitude, longitude = excluded.longitude,"
-            " label = NULL, label_score = NULL RETURNING id",
+            PUT_PHOTO,
             (raw_path(found.path), *values),
         ).fetchone()
         self._db.execute(
@@ -288,14 +283,14 @@ class PhotoStore:
     def photos(self) -> Iterator[Photo]:
         """Yield every photo in order of path."""
         with self._errors():
-            for row in self._db.execute(f"SELECT {PHOTO_COLUMNS} FROM photos ORDER BY path"):
+            for row in self._db.execute(f"{self._select_photos} ORDER BY path"):
                 yield _photo(row)
 
     def photo_at(self, path: str) -> Photo | None:
         """Return the photo at a path, or None."""
         with self._errors():
             row = self._db.execute(
-                f"SELECT {PHOTO_COLUMNS} FROM photos WHERE path = CAST(? AS TEXT)",
+                f"{self._select_photos} WHERE path = CAST(? AS TEXT)",
                 (raw_path(path),),
             ).fetchone()
         return _photo(row) if row else None
@@ -304,7 +299,7 @@ class PhotoStore:
         """Return the photos whose content has this fingerprint, in order of path."""
         with self._errors():
             rows = self._db.execute(
-                f"SELECT {PHOTO_COLUMNS} FROM photos WHERE fingerprint = ? ORDER BY path",
+                f"{self._select_photos} WHERE fingerprint = ? ORDER BY path",
                 (fingerprint,),
             )
             return [_photo(row) for row in rows]
@@ -403,8 +398,9 @@ class PhotoStore:
 
 
 def _photo(row: tuple) -> Photo:  # type: ignore[type-arg]
-    photo_id, path, size, mtime_ns, fingerprint, *info, label, score = row
-    return Photo(photo_id, path, size, mtime_ns, fingerprint, PhotoInfo(*info), label, score)
+    photo_id, path, size, mtime_ns, fingerprint, width, height, *values, label, score = row
+    info = PhotoInfo(width, height, dict(zip(METADATA, values, strict=True)))
+    return Photo(photo_id, path, size, mtime_ns, fingerprint, info, label, score)
 
 
 class StoredRows(Protocol):

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vitsearch.errors import QueryError
-from vitsearch.filters import Filter, photo_facts
+from vitsearch.filters import Filter
 from vitsearch.types import Prediction
 from vitsearch.web.service import PhotoService
 
@@ -60,12 +60,9 @@ def stored_counts(service: PhotoService, where: Filter | None, examples: int) ->
     """Return the photos of each stored label (`vitsearch label --store`), the label with the most
     photos first.
     """
-    photos = [
-        one for one in service.stored_labels() if where is None or where.matches(photo_facts(one))
-    ]
     found = [
-        Prediction(one.path, one.label or "", one.label_score or 0.0, one.photo_id)
-        for one in photos
+        Prediction(photo.path, photo.label or "", photo.label_score or 0.0, photo.photo_id)
+        for photo in service.stored_labels(where)
     ]
     total = service.count() if where is None else service.browse(k=1, where=where)[1]
     return _counts(found, examples, unlabelled=max(0, total - len(found)))

@@ -13,7 +13,6 @@ from vitsearch.collection.query import Term, combine, parse_query
 from vitsearch.collection.search import SearchOptions, as_where
 from vitsearch.errors import QueryError
 from vitsearch.filters import Filter
-from vitsearch.filters.tree import Not
 
 MAX_RESULTS = 1000
 MAX_OFFSET = 100_000
@@ -115,10 +114,3 @@ def combine_terms(terms: Sequence[SearchTerm], vectors: Sequence[Vectors]) -> Ve
         Term(term.what if isinstance(term.what, str) else "a photo", term.weight) for term in terms
     ]
     return combine(stand_ins, lambda _: next(rows))
-
-
-def filter_columns_of(where: Filter) -> frozenset[str]:
-    """Return the columns that a filter asks about."""
-    parts = getattr(where, "parts", None) or ((where.part,) if isinstance(where, Not) else ())
-    own = frozenset({where.column}) if hasattr(where, "column") else frozenset()
-    return own.union(*(filter_columns_of(part) for part in parts))

@@ -21,8 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vitsearch.errors import QueryError
 from vitsearch.filters import Filter, parse_filter
+from vitsearch.photos.columns import PRIVATE
 from vitsearch.web.errors import NotShown, TooLarge
-from vitsearch.web.query import filter_columns_of
 from vitsearch.web.responses import error_answer, wants_page
 from vitsearch.web.settings import ServeSettings, is_loopback
 
@@ -289,7 +289,6 @@ def _with_headers(send: Send) -> Send:
 
 # -- What remote users are not shown: EXIF, which says where and when photos were taken ------------
 
-EXIF_COLUMNS = frozenset({"taken_at", "year", "month", "camera", "latitude", "longitude"})
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 
 
@@ -318,7 +317,7 @@ def filter_for(request: Request, text: str | None) -> Filter | None:
         where = parse_filter(text)
     except RecursionError:
         raise QueryError("the filter is nested too deep: write it flatter") from None
-    hidden = sorted(filter_columns_of(where) & EXIF_COLUMNS)
+    hidden = sorted(where.columns() & PRIVATE)
     if hidden and not exif_shown(request):
         raise NotShown(
             "this server does not show EXIF to remote users, so there is no filter on "

@@ -377,12 +377,17 @@ class PhotoService:
             classifier = collection.zero_shot(names, "plain", background, multi)
         return collection.label(classifier, multi=multi)
 
-    def stored_labels(self) -> list[Photo]:
-        """Return the photos that have a stored label (`vitsearch label --store`), in
-        order of path.
+    def stored_labels(self, where: Filter | None = None) -> list[Photo]:
+        """Return the photos that a filter leaves and that have a stored label (`vitsearch label
+        --store`), in order of path.
         """
         with self.source.reading() as collection:
-            return [photo for photo in collection.photos() if photo.label is not None]
+            ids = None if where is None else set(collection.store.ids_where(where).tolist())
+            return [
+                photo
+                for photo in collection.photos()
+                if photo.label is not None and (ids is None or photo.photo_id in ids)
+            ]
 
     def duplicates(self, *, where: str | Filter | None = None) -> list[list[Photo]]:
         """Return the groups of photos whose files are the same byte for byte."""

@@ -14,7 +14,7 @@ from vitsearch.collection.info import collection_info
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError, PhotoError, QueryError
-from vitsearch.milvus.rows import OF_PHOTO, photo_of
+from vitsearch.milvus.rows import photo_of
 from vitsearch.milvus.store import MilvusStore
 from vitsearch.photos.sources import Entry, Source, open_source
 from vitsearch.storage.config import (
@@ -347,7 +347,7 @@ class MilvusSource(CollectionSource):
     def photos_of(self, ids: Sequence[int]) -> list[Photo]:
         """Return the facts of those photos that are in the collection, in the order of the ids."""
         with self.facts() as store:
-            rows = {row["id"]: row for row in store.connection.among(ids, ["id", *OF_PHOTO])}
+            rows = {row["id"]: row for row in store.connection.among(ids, store.photo_fields)}
         return [photo_of(rows[one]) for one in ids if one in rows]
 
     def decoding(self) -> Decoding:

@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 import numpy as np
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from starlette.datastructures import UploadFile
 
 from vitsearch.arrays import Vectors
 from vitsearch.errors import QueryError
 from vitsearch.paths import raw_path
+from vitsearch.photos.columns import METADATA
 from vitsearch.types import Photo, Prediction, SearchResult
 from vitsearch.web.errors import TooLarge
 from vitsearch.web.label_counts import LabelCounts
@@ -31,7 +32,6 @@ from vitsearch.web.settings import ServeSettings
 MAX_FILTER_LENGTH = 4000
 DEFAULT_RESULTS = 50
 MAX_ID = 2**63 - 1
-EXIF_FIELDS = ("taken_at", "camera", "latitude", "longitude")
 
 PhotoId = Annotated[int, Field(ge=1, le=MAX_ID, description="the id of a photo of the collection")]
 
@@ -106,8 +106,8 @@ class SearchRequest(BaseModel):
     min_score: Annotated[float, Field(ge=-1, le=1)] | None = None
 
 
-class PhotoAnswer(BaseModel):
-    """One photo. The fields of EXIF are missing where the server does not show them."""
+class PhotoFields(BaseModel):
+    """What is answered of every photo, whatever its metadata."""
 
     id: int
     path: str
@@ -118,10 +118,19 @@ class PhotoAnswer(BaseModel):
     fingerprint: str
     label: str | None
     label_score: float | None
-    taken_at: str | None = None
-    camera: str | None = None
-    latitude: float | None = None
-    longitude: float | None = None
+
+
+_PYTHON_TYPES = {"TEXT": str, "REAL": float, "INTEGER": int}
+_METADATA_FIELDS: dict[str, Any] = {
+    name: (_PYTHON_TYPES[column.sql_type] | None, Field(default=None, description=column.help))
+    for name, column in METADATA.items()
+}
+PhotoAnswer = create_model(
+    "PhotoAnswer",
+    __base__=PhotoFields,
+    __doc__="One photo. Private fields are missing where the server does not show them.",
+    **_METADATA_FIELDS,
+)
 
 
 class LabelAnswer(BaseModel):
@@ -192,9 +201,11 @@ def labels_answer(counts: LabelCounts) -> LabelsAnswer:
     return LabelsAnswer(labels=listed, unlabelled=counts.unlabelled)
 
 
-def photo_answer(photo: Photo, exif: bool) -> PhotoAnswer:
-    """Return a photo as the interface answers it, with its EXIF or without."""
-    facts = {name: getattr(photo.info, name) for name in EXIF_FIELDS} if exif else {}
+def photo_answer(photo: Photo, exif: bool) -> PhotoFields:
+    """Return a photo as the interface answers it, with its private columns or without."""
+    metadata: dict[str, Any] = {
+        name: photo.info[name] for name, column in METADATA.items() if exif or not column.private
+    }
     return PhotoAnswer(
         id=photo.photo_id,
         path=shown(photo.path),
@@ -205,7 +216,7 @@ def photo_answer(photo: Photo, exif: bool) -> PhotoAnswer:
         fingerprint=photo.fingerprint.hex(),
         label=None if photo.label is None else shown(photo.label),
         label_score=photo.label_score,
-        **facts,
+        **metadata,
     )
 
 

@@ -7,7 +7,7 @@ import io
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -18,6 +18,7 @@ from vitsearch.collection import SearchableCollection
 from vitsearch.errors import QueryError
 from vitsearch.photos import thumbnail
 from vitsearch.web.pages.tiles import is_clean
+from vitsearch.web.pages.url import CHOICES
 
 Found = TypeVar("Found")
 
@@ -58,29 +59,32 @@ class Cache(Generic[Found]):
 
 @dataclass(frozen=True, slots=True)
 class Facets:
-    """What the filters offer, with how many photos have it, in order of name: folders, cameras and
-    stored labels; and all photos.
+    """What the filters offer, with how many photos have it, in order of name: folders, stored
+    labels, and the values of each metadata column of `CHOICES`; and all photos.
     """
 
     folders: list[tuple[str, int]]
-    cameras: list[tuple[str, int]]
     labels: list[tuple[str, int]]
+    choices: Mapping[str, list[tuple[str, int]]]
     total: int
 
 
 def facets_of(collection: SearchableCollection) -> Facets:
     """Return what the filters offer; of very many, those with the most photos."""
     folders: Counter[str] = Counter()
-    cameras: Counter[str] = Counter()
     labels: Counter[str] = Counter()
+    choices: dict[str, Counter[str]] = {name: Counter() for name in CHOICES}
     total = 0
     for photo in collection.photos():
         total += 1
         parts = photo.path.split("/")[:-1]
         folders.update("/".join(parts[: depth + 1]) for depth in range(len(parts)))
-        cameras.update([photo.info.camera] if photo.info.camera else [])
+        for name, counts in choices.items():
+            value = photo.info[name]
+            counts.update([str(value)] if value else [])
         labels.update([photo.label] if photo.label else [])
-    return Facets(_offered(folders), _offered(cameras), _offered(labels), total)
+    offered = {name: _offered(counts) for name, counts in choices.items()}
+    return Facets(_offered(folders), _offered(labels), offered, total)
 
 
 def _offered(counts: "Counter[str]") -> list[tuple[str, int]]:

@@ -9,15 +9,15 @@ from starlette.responses import Response
 
 from vitsearch.collection.map import PhotoMap
 from vitsearch.errors import QueryError
+from vitsearch.photos.columns import PRIVATE
 from vitsearch.types import Photo, SearchResult
 from vitsearch.web.errors import NotShown
 from vitsearch.web.pages.cache import BroughtPhotos, Cache, Facets, facets_of
 from vitsearch.web.pages.insights import Insight
 from vitsearch.web.pages.templating import page
 from vitsearch.web.pages.tiles import Tile, tile
-from vitsearch.web.pages.url import FIELDS, Filters, PageQuery, asked
-from vitsearch.web.query import filter_columns_of
-from vitsearch.web.security import EXIF_COLUMNS, exif_shown
+from vitsearch.web.pages.url import Filters, PageQuery, asked, read_filters
+from vitsearch.web.security import exif_shown
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
 
@@ -66,15 +66,13 @@ class PageContext:
 
     def as_written(self) -> PageQuery:
         """Return words and filters as they were written, to be put right."""
-        given = dict(self.request.query_params)
-        return PageQuery(
-            given.get("q", ""), filters=Filters(**{name: given.get(name, "") for name in FIELDS})
-        )
+        parameters = dict(self.request.query_params)
+        return PageQuery(parameters.get("q", ""), filters=read_filters(parameters))
 
     def check(self, filters: Filters) -> None:
         """Raise NotShown for filters whose answer would tell what may not be shown."""
         where = filters.tree()
-        if where is not None and filter_columns_of(where) & EXIF_COLUMNS and not self.shows_exif:
+        if where is not None and where.columns() & PRIVATE and not self.shows_exif:
             raise NotShown(
                 "date, camera and place are not shown here, so photos cannot be filtered by "
                 "them "

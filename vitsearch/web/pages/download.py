@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from vitsearch.errors import PhotoError, QueryError
+from vitsearch.photos.columns import METADATA
 from vitsearch.types import Photo
 from vitsearch.web.errors import UnknownPhoto
 from vitsearch.web.pages.tiles import size_text
@@ -22,7 +23,6 @@ EARLIEST, LATEST = (
     315_619_200,
     4_354_732_800,
 )  # 2 January 1980 and 31 December 2107, the years of a ZIP
-FACTS = ("taken_at", "camera", "latitude", "longitude")
 
 
 def as_paths(photos: Sequence[Photo]) -> bytes:
@@ -31,7 +31,8 @@ def as_paths(photos: Sequence[Photo]) -> bytes:
 
 
 def as_csv(photos: Sequence[Photo], shows_exif: bool) -> bytes:
-    """Return a row for each photo, with EXIF's facts where they may be seen."""
+    """Return a row for each photo; private columns are in it where they may be seen."""
+    metadata = [name for name, column in METADATA.items() if shows_exif or not column.private]
     out = io.StringIO(newline="")
     rows = csv.writer(out)
     rows.writerow(
@@ -43,12 +44,11 @@ def as_csv(photos: Sequence[Photo], shows_exif: bool) -> bytes:
             "bytes",
             "label",
             "label_score",
-            *(FACTS if shows_exif else ()),
+            *metadata,
         ]
     )
     for photo in photos:
         info = photo.info
-        exif = [info.taken_at, info.camera, info.latitude, info.longitude] if shows_exif else []
         score = "" if photo.label_score is None else f"{photo.label_score:.6f}"
         rows.writerow(
             [
@@ -59,7 +59,7 @@ def as_csv(photos: Sequence[Photo], shows_exif: bool) -> bytes:
                 photo.size,
                 cell(photo.label or ""),
                 score,
-                *map(cell, exif),
+                *(cell(info[name]) for name in metadata),
             ]
         )
     return out.getvalue().encode("utf-8", "surrogateescape")

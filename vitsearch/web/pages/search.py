@@ -9,7 +9,7 @@ from starlette.datastructures import UploadFile
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from vitsearch.errors import EncoderError, PhotoError, QueryError
-from vitsearch.filters import COLUMNS
+from vitsearch.photos.columns import COLUMNS, METADATA
 from vitsearch.types import Photo
 from vitsearch.web.errors import NotShown, TooLarge, UnknownPhoto
 from vitsearch.web.pages import collection as views
@@ -20,6 +20,7 @@ from vitsearch.web.pages.templating import page
 from vitsearch.web.pages.tiles import LARGE, Tile, counted, image, size_text, spoken_date, thumbnail
 from vitsearch.web.pages.url import (
     ALONE,
+    CHOICES,
     LIKE,
     UNLIKE,
     PageQuery,
@@ -76,8 +77,11 @@ def _search_page(
 ) -> Response:
     facets = here.facets()
     filters = found.filters.pairs()
+    choices = [METADATA[name] for name in CHOICES]
     shown: dict[str, Any] = {
         "asked": found,
+        "choices": [column for column in choices if here.shows_exif or not column.private],
+        "chosen": dict(found.filters.choices),
         "facets": facets,
         "total": facets.total,
         "tiles": tiles or [],
@@ -298,11 +302,13 @@ def _attempt(find: Callable[[], Shares]) -> tuple[Shares, str]:
 def _facts(found: Photo, shows_exif: bool) -> list[tuple[str, str]]:
     info = found.info
     facts = [("Path", found.path)]
-    if shows_exif:
-        facts += [("Taken", spoken_date(info.taken_at))] if info.taken_at else []
-        facts += [("Camera", info.camera)] if info.camera else []
-        if info.latitude is not None and info.longitude is not None:
-            facts.append(("MilvusUri", f"{info.latitude:.5f}, {info.longitude:.5f}"))
+    for name, column in METADATA.items():
+        value = info[name]
+        if not column.title or value is None or (column.private and not shows_exif):
+            continue
+        plain = spoken_date(str(value)) if column.kind == "date" else str(value)
+        text = column.shown(info) if column.shown else plain
+        facts += [(column.title, text)] if text else []
     facts += [("Size", f"{info.width} × {info.height} pixels, {size_text(found.size)}")]
     if found.label:
         facts.append(
@@ -370,7 +376,7 @@ def _saved_as(name: str) -> dict[str, str]:
 @router.get("/help")
 def guide(here: Page) -> Response:
     """How to search, and the keys."""
-    return here.page("help.html", columns=list(COLUMNS))
+    return here.page("help.html", columns=list(COLUMNS.values()))
 
 
 def error_page(request: Request, status: int, message: str) -> Response:

@@ -45,7 +45,8 @@ def tile(
 ) -> Tile:
     """Return a photo as a page shows it."""
     name = photo.path.rpartition("/")[2]
-    day = f", {spoken_date(photo.info.taken_at)}" if shows_exif and photo.info.taken_at else ""
+    taken_at = photo.info["taken_at"]
+    day = f", {spoken_date(str(taken_at))}" if shows_exif and taken_at else ""
     label = f", {photo.label}" if photo.label else ""
     return Tile(
         photo.photo_id,

@@ -2,13 +2,14 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 from urllib.parse import urlencode
 
 from vitsearch.errors import QueryError
 from vitsearch.filters import Filter, filter_all
+from vitsearch.photos.columns import METADATA
 
 Pairs = list[tuple[str, str]]
 
@@ -21,7 +22,8 @@ LIKE, UNLIKE = (
 ALONE = 1.0  # of a photo by itself
 MAX_WEIGHT = 10.0
 MAX_ID = 2**63 - 1
-FIELDS = ("after", "before", "under", "camera", "label", "where")
+CHOICES = tuple(name for name, column in METADATA.items() if column.kind == "text")
+FIELDS = ("after", "before", "under", *CHOICES, "label", "where")
 NO_LABEL = "(none)"  # of the filter: photos without a stored label
 
 _PICK = re.compile(r"w(\d{1,19})", re.ASCII)
@@ -44,20 +46,21 @@ class UploadedRef(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """What the filters of the page hold, as written; "" where one is not set."""
+    """What the filters of the page hold, as written; "" where one is not set. ``choices`` are the
+    metadata columns of `CHOICES` that are set, with what they should be.
+    """
 
     after: str = ""
     before: str = ""
     under: str = ""
-    camera: str = ""
     label: str = ""
     where: str = ""
+    choices: tuple[tuple[str, str], ...] = ()
 
     def tree(self) -> Filter | None:
         """Return the condition that all of them make; raises QueryError."""
         parts = [f"({self.where})"] if self.where else []
-        if self.camera:
-            parts.append(f"camera = {sql_quote(self.camera)}")
+        parts += [f"{name} = {sql_quote(value)}" for name, value in self.choices]
         if self.label:
             parts.append(
                 "label is null" if self.label == NO_LABEL else f"label = {sql_quote(self.label)}"
@@ -75,7 +78,9 @@ class Filters:
 
     def pairs(self) -> Pairs:
         """Return the names and values of those that are set."""
-        return [(name, getattr(self, name)) for name in FIELDS if getattr(self, name)]
+        values = dict(self.choices)
+        values |= {name: getattr(self, name) for name in FIELDS if name not in CHOICES}
+        return [(name, values[name]) for name in FIELDS if values.get(name)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,14 @@ class PageQuery:
         return asked([(given, value) for given, value in self.pairs() if given != name])
 
 
+def read_filters(parameters: Mapping[str, str]) -> Filters:
+    """Return the filters of an address's parameters by name."""
+    return Filters(
+        **{name: parameters.get(name, "") for name in FIELDS if name not in CHOICES},
+        choices=tuple((name, parameters[name]) for name in CHOICES if parameters.get(name)),
+    )
+
+
 def asked(parameters: Iterable[tuple[str, str]]) -> PageQuery:
     """Return the search of an address's parameters, the last of each name; raises QueryError.
 
@@ -149,7 +162,7 @@ def asked(parameters: Iterable[tuple[str, str]]) -> PageQuery:
             f"the search has {len(words):,} characters, more than {MAX_QUERY_LENGTH:,}: make it "
             "shorter"
         )
-    filters = Filters(**{name: given.get(name, "") for name in FIELDS})
+    filters = read_filters(given)
     return PageQuery(
         words,
         tuple(PickedPhoto(photo_id, weight) for photo_id, weight in picks.items() if weight),

@@ -1,0 +1,228 @@
+"""The columns of a photo: each stands here once, and everything else loops over them.
+
+From `COLUMNS` derive the table and the view in SQLite, ``--where`` and the help, the fields of
+Milvus, the columns of shards and Parquet exports, JSON, CSV, the web page, its interface and what
+it hides from remote users. A new metadata column is one more entry with ``read``: collections
+that exist get it when they are next opened for writing, and its value with the next embedding of
+each photo.
+"""
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from vitsearch.photos.exif import FileTags
+from vitsearch.types import Photo, PhotoInfo, Value
+
+Kind = Literal["text", "number", "date"]
+
+MAKE, MODEL, DATE_TIME = 0x010F, 0x0110, 0x0132  # of the main directory
+DATE_TIME_ORIGINAL, DATE_TIME_DIGITIZED = 0x9003, 0x9004  # of EXIF
+LATITUDE_REF, LATITUDE, LONGITUDE_REF, LONGITUDE = 1, 2, 3, 4  # of GPS
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column of a photo; a date is a text of ISO 8601 to the second.
+
+    - ``read`` returns it from the tags of the file, None where they do not say. Columns that have
+      it are the metadata columns: they are stored, under their name, and are in ``photo.info``.
+    - ``value`` and ``sql`` return any other column: for a photo, and for a row of the table
+      ``photos``, "" for the table's column of that name; both give the same.
+    - ``integer``: a number without a fraction; ``always``: no photo lacks it.
+    - ``private``: says when, where or with what a photo was taken; remote users of the page do not
+      see it, nor filter by it, without ``--show-exif``.
+    - ``title``: its name on the page of a photo, "" where it is not shown by itself; ``shown``:
+      its text there, where that is not the plain value.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    read: Callable[[FileTags], Value | None] | None = None
+    value: Callable[[Photo], Value | None] | None = None
+    sql: str = ""
+    integer: bool = False
+    always: bool = False
+    private: bool = False
+    title: str = ""
+    shown: Callable[[PhotoInfo], str] | None = None
+
+    @property
+    def sql_type(self) -> str:
+        """The type of the column in SQLite."""
+        if self.kind != "number":
+            return "TEXT"
+        return "INTEGER" if self.integer else "REAL"
+
+    def of(self, photo: Photo) -> Value | None:
+        """Return the value for a photo, None where it has none."""
+        return self.value(photo) if self.value else photo.info[self.name]
+
+
+def read_metadata(tags: FileTags) -> dict[str, Value | None]:
+    """Return the metadata columns of a file by name; what cannot be read is None."""
+    values: dict[str, Value | None] = {}
+    for name, column in METADATA.items():
+        with contextlib.suppress(Exception):
+            values[name] = column.read(tags) if column.read else None
+    return values
+
+
+# -- How each is read ------------------------------------------------------------------------------
+
+
+def _taken_at(tags: FileTags) -> str | None:
+    return (
+        tags.exif.date(DATE_TIME_ORIGINAL)
+        or tags.exif.date(DATE_TIME_DIGITIZED)
+        or tags.main.date(DATE_TIME)
+    )
+
+
+def _camera(tags: FileTags) -> str | None:
+    make, model = tags.main.text(MAKE), tags.main.text(MODEL)
+    # "NIKON CORPORATION" and "NIKON D70" is one camera, a "NIKON D70"
+    if make and model.lower().startswith(make.split()[0].lower()):
+        return model
+    return f"{make} {model}".strip() or None
+
+
+def _position(tags: FileTags) -> tuple[float | None, float | None]:
+    latitude = tags.gps.degrees(LATITUDE, LATITUDE_REF, positive="N", negative="S", limit=90)
+    longitude = tags.gps.degrees(LONGITUDE, LONGITUDE_REF, positive="E", negative="W", limit=180)
+    return (None, None) if latitude is None or longitude is None else (latitude, longitude)
+
+
+def _position_text(info: PhotoInfo) -> str:
+    latitude, longitude = info["latitude"], info["longitude"]
+    return "" if latitude is None or longitude is None else f"{latitude:.5f}, {longitude:.5f}"
+
+
+def _mtime(photo: Photo) -> str:
+    moment = _EPOCH + timedelta(seconds=photo.mtime_ns // 10**9)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _date_part(photo: Photo, start: int, end: int) -> int | None:
+    taken_at = photo.info["taken_at"]
+    return int(str(taken_at)[start:end]) if taken_at else None
+
+
+# -- The registry ----------------------------------------------------------------------------------
+
+_COLUMNS = (
+    Column(
+        name="path",
+        kind="text",
+        help="relative to the root, with /",
+        value=lambda photo: photo.path,
+        always=True,
+    ),
+    Column(
+        name="size",
+        kind="number",
+        help="bytes of the file",
+        value=lambda photo: photo.size,
+        integer=True,
+        always=True,
+    ),
+    Column(
+        name="mtime",
+        kind="date",
+        help="last change of the file, in UTC: the same on every machine",
+        value=_mtime,
+        # the remainder makes the division round down also before 1970
+        sql="strftime('%Y-%m-%dT%H:%M:%S', mtime_ns / 1000000000 - (mtime_ns % 1000000000 < 0), "
+        "'unixepoch')",
+        always=True,
+    ),
+    Column(
+        name="taken_at",
+        kind="date",
+        help="when the photo was taken, local time of the camera",
+        read=_taken_at,
+        private=True,
+        title="Taken",
+    ),
+    Column(
+        name="year",
+        kind="number",
+        help="of taken_at",
+        value=lambda photo: _date_part(photo, 0, 4),
+        sql="CAST(substr(taken_at, 1, 4) AS INTEGER)",
+        integer=True,
+        private=True,
+    ),
+    Column(
+        name="month",
+        kind="number",
+        help="of taken_at, 1 to 12",
+        value=lambda photo: _date_part(photo, 5, 7),
+        sql="CAST(substr(taken_at, 6, 2) AS INTEGER)",
+        integer=True,
+        private=True,
+    ),
+    Column(
+        name="camera",
+        kind="text",
+        help="maker and model",
+        read=_camera,
+        private=True,
+        title="Camera",
+    ),
+    Column(
+        name="width",
+        kind="number",
+        help="pixels, as displayed",
+        value=lambda photo: photo.info.width,
+        integer=True,
+        always=True,
+    ),
+    Column(
+        name="height",
+        kind="number",
+        help="pixels, as displayed",
+        value=lambda photo: photo.info.height,
+        integer=True,
+        always=True,
+    ),
+    Column(
+        name="latitude",
+        kind="number",
+        help="degrees, north positive",
+        read=lambda tags: _position(tags)[0],
+        private=True,
+        title="Place",
+        shown=_position_text,
+    ),
+    Column(
+        name="longitude",
+        kind="number",
+        help="degrees, east positive",
+        read=lambda tags: _position(tags)[1],
+        private=True,
+    ),
+    Column(
+        name="label",
+        kind="text",
+        help="the stored label (`vitsearch label --store`)",
+        value=lambda photo: photo.label,
+    ),
+    Column(
+        name="score",
+        kind="number",
+        help="probability of the stored label",
+        value=lambda photo: photo.label_score,
+        sql="label_score",
+    ),
+)
+COLUMNS: Mapping[str, Column] = {column.name: column for column in _COLUMNS}
+METADATA: Mapping[str, Column] = {
+    column.name: column for column in _COLUMNS if column.read is not None
+}
+PRIVATE = frozenset(column.name for column in _COLUMNS if column.private)
