@@ -37,7 +37,7 @@ def photo_rows(collection: Collection) -> list[list[Any]]:
             photo.size,
             photo.mtime_ns,
             photo.fingerprint.hex(),
-            [photo.info.width, photo.info.height, photo.info.taken_at, photo.info.camera],
+            [photo.info.width, photo.info.height, photo.info["taken_at"], photo.info["camera"]],
             photo.label,
             None if photo.label_score is None else photo.label_score.hex(),
         ]

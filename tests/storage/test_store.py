@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 
 from vitsearch.arrays import Halves
 from vitsearch.errors import CollectionError
+from vitsearch.photos.columns import METADATA
 from vitsearch.storage.schema import MIGRATIONS
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, Photo, PhotoInfo, SkippedPhoto
@@ -438,14 +439,14 @@ STATS = st.integers(0, 1 << 40), st.integers(-(1 << 62), 1 << 62)
 FOUND = st.builds(Found, PATHS, *STATS)
 NUMBER = st.floats(-2, 2, width=16)
 VECTOR = st.tuples(*[NUMBER] * DIM)
+STORED = {
+    "text": st.none() | st.text(st.characters(codec="utf-8"), max_size=4),
+    "date": st.none() | st.just("2020-01-02T03:04:05"),
+    "number": st.none() | st.integers(-90, 90),
+}
+METADATA_VALUES = {name: STORED[column.kind] for name, column in METADATA.items()}
 INFOS = st.builds(
-    PhotoInfo,
-    st.integers(1, 9),
-    st.integers(1, 9),
-    st.none() | st.just("2020-01-02T03:04:05"),
-    st.none() | st.text(st.characters(codec="utf-8"), max_size=4),
-    st.none() | st.floats(-90, 90),
-    st.none() | st.floats(-180, 180),
+    PhotoInfo, st.integers(1, 9), st.integers(1, 9), st.fixed_dictionaries(METADATA_VALUES)
 )
 
 
