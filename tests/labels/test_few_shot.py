@@ -148,12 +148,12 @@ def test_what_was_saved_is_what_is_loaded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format": 9}, "classifier.json is not of format 1"),
+        ({"format": 9}, r"has format 9, newer than this vitsearch reads \(1\): upgrade vitsearch"),
         ({"classes": ["one"]}, "its numbers 'weight' have another shape than classes, dim"),
-        ({"classes": "abc"}, "its classes are no list of names"),
+        ({"classes": "abc"}, r"is damaged \('classes' is of the wrong type\): train it again"),
         ({"kind": "forest"}, "it is of kind 'forest', not 'linear'"),
-        ({"activation": "relu"}, "lacks the activation"),
-        ({"fingerprint": None}, "lacks the activation or the encoder's fingerprint"),
+        ({"activation": "relu"}, r"\('activation' is of the wrong type\)"),
+        ({"fingerprint": None}, r"\('fingerprint' is of the wrong type\)"),
     ],
 )
 def test_a_changed_classifier_is_refused(

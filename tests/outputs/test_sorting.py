@@ -311,19 +311,27 @@ def test_names_that_are_not_text(photos: Path, tmp_path: Path, copy: bool) -> No
     assert (tmp_path / "sorted" / name / ODD).read_bytes() == (photos / ODD).read_bytes()
 
 
+DAMAGED = (
+    r"\.vitsearch-sorted\.json is damaged .*: restore it, or sort into another folder; nothing was"
+)
+NEWER = r"\.vitsearch-sorted\.json has format 2, newer than this vitsearch reads \(1\): upgrade"
+
+
 @pytest.mark.parametrize(
-    "text", [b"", b"{}", b"[]", b"{", b'{"format": 2, "made": {}}', b"\xff", b"[" * 100_000]
+    ("text", "words"),
+    [
+        *((text, DAMAGED) for text in (b"", b"{}", b"[]", b"{", b"\xff", b"[" * 100_000)),
+        (b'{"format": 2, "made": {}}', NEWER),
+    ],
+    ids=range(7),
 )
 def test_a_damaged_manifest_stops_before_anything_is_removed(
-    photos: Path, tmp_path: Path, text: bytes
+    photos: Path, tmp_path: Path, text: bytes, words: str
 ) -> None:
     sort_into_folders(tmp_path / "sorted", predictions(RIGHT), root=photos)
     (tmp_path / "sorted" / MANIFEST).write_bytes(text)
     before = tree(tmp_path / "sorted")
-    with pytest.raises(
-        VitsearchError,
-        match=r"\.vitsearch-sorted\.json is damaged .*: restore it, or sort into another folder",
-    ):
+    with pytest.raises(VitsearchError, match=words):
         sort_into_folders(tmp_path / "sorted", [], root=photos)
     assert tree(tmp_path / "sorted") == before
 

@@ -155,9 +155,9 @@ def test_a_shard_that_is_missing_is_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format": 9}, "format 9, newer than this vitsearch reads"),
-        ({"dim": "4"}, "'dim' is missing or of the wrong type"),
-        ({"dim": True}, "'dim' is missing or of the wrong type"),
+        ({"format": 9}, "has format 9, newer than this vitsearch reads"),
+        ({"dim": "4"}, "'dim' is of the wrong type"),
+        ({"dim": True}, "'dim' is of the wrong type"),
         ({"shard_size": 0}, "a number below 1"),
         ({"golden": [[1.0]]}, "'golden' holds no rows of 4 numbers"),
         ({"layout": "faiss"}, "holds an export of layout 'faiss', no shards"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from vitsearch.errors import VitsearchError
+from vitsearch.records import atomic_file
 from vitsearch.types import Prediction, Progress
 
 
@@ -119,13 +120,13 @@ def write_rows(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     VitsearchError.
     """
     check_rows_file(file)
-    aside = file.with_name(file.name + ".new")
     try:
-        with open(aside, "w", encoding="utf-8", errors="surrogateescape", newline="") as out:
+        with (
+            atomic_file(file, sync=False) as aside,
+            open(aside, "w", encoding="utf-8", errors="surrogateescape", newline="") as out,
+        ):
             _write(out, rows, file.suffix.lower())
-        os.replace(aside, file)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise VitsearchError(
             f"cannot write {file} ({error.strerror}): choose another place for --output"
         ) from error

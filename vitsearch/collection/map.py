@@ -9,7 +9,6 @@ it. The places are kept in the collection's folder; what is indexed later is pla
 there, until it is more than a fifth.
 """
 
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from vitsearch.arrays import Ids, Vectors, unit_rows
 from vitsearch.collection import SearchableCollection
+from vitsearch.records import atomic_file
 
 Places = NDArray[np.float32]
 
@@ -261,10 +261,9 @@ def write_atlas(file: Path, photo_map: PhotoMap) -> bool:
     """Store a map, whole or not at all, and return whether the folder could be written: it is
     derived, so it may be made again.
     """
-    aside = file.with_name(f"{file.name}.{os.getpid()}.new")
     facts = np.array([photo_map.generation, photo_map.drawn], dtype=np.int64)
     try:
-        with open(aside, "wb") as out:
+        with atomic_file(file, sync=False) as aside, open(aside, "wb") as out:
             np.savez(
                 out,
                 ids=photo_map.ids,
@@ -272,8 +271,6 @@ def write_atlas(file: Path, photo_map: PhotoMap) -> bool:
                 facts=facts,
                 fingerprint=np.array(photo_map.fingerprint),
             )
-        os.replace(aside, file)
     except OSError:
-        aside.unlink(missing_ok=True)
         return False
     return True

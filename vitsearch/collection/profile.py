@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vitsearch.errors import CollectionError
+from vitsearch.records import atomic_write
 from vitsearch.types import STAGES, Bound, Stages
 
 MAX_EVENTS = 100_000
@@ -105,12 +106,9 @@ class StageTimer:
             "displayTimeUnit": "ms",
             "otherData": {"events_left_out": self.dropped},
         }
-        aside = file.with_name(file.name + ".new")
         try:
-            aside.write_text(json.dumps(facts, ensure_ascii=True), encoding="ascii")
-            os.replace(aside, file)
+            atomic_write(file, json.dumps(facts, ensure_ascii=True), sync=False)
         except OSError as error:
-            aside.unlink(missing_ok=True)
             raise CollectionError(
                 f"cannot write the profile {file} ({error.strerror}): choose another place; "
                 "the "

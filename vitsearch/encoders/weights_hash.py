@@ -5,12 +5,11 @@ modification time.
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from vitsearch.paths import cache_dir
+from vitsearch.records import atomic_write
 
 _CACHE_NAME = "weights.json"
 
@@ -65,7 +64,4 @@ def _write_cache(entries: dict[str, Entry]) -> None:
     with contextlib.suppress(OSError):
         folder = cache_dir()
         folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=folder, prefix=_CACHE_NAME)
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(entries, stream)
-        os.replace(name, folder / _CACHE_NAME)
+        atomic_write(folder / _CACHE_NAME, json.dumps(entries), sync=False)

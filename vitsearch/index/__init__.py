@@ -1,6 +1,7 @@
 """Indexes over unit vectors: they propose candidates, the stored vectors decide."""
 
 from vitsearch.index.availability import faiss_is_installed, gpu_count
+from vitsearch.index.backends import check_recipe
 from vitsearch.index.base import Candidates, VectorIndex
 from vitsearch.index.candidates import UnindexedVectors, candidates_for
 from vitsearch.index.exact import ExactIndex
@@ -9,7 +10,6 @@ from vitsearch.index.recall import Sample, keep_tuning, make_sample, measure, tu
 from vitsearch.index.snapshot import (
     IndexSnapshot,
     build_snapshot,
-    check_recipe,
     manifest_stamp,
     open_snapshot,
     remove_snapshot,

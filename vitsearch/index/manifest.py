@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from vitsearch.errors import IndexDamaged, RecipeError
 from vitsearch.index.recipe import Recipe
+from vitsearch.records import NewerFormat, atomic_write, from_dict
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -81,12 +82,13 @@ class Manifest:
     requested: Mapping[str, Any] = field(default_factory=dict)
     measured: Measured | None = None
     since: int = -1
+    format: int = FORMAT
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest of a folder atomically: to another file, synced to disk and renamed."""
+    """Replace the manifest of a folder in one step."""
     facts = {
-        "format": FORMAT,
+        "format": manifest.format,
         "recipe": manifest.recipe.to_dict(),
         "generation": manifest.generation,
         "count": manifest.count,
@@ -100,12 +102,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         facts["since"] = manifest.since
     if manifest.measured:
         facts["measured"] = asdict(manifest.measured)
-    aside = folder / f"{MANIFEST}.new"
-    with open(aside, "w", encoding="ascii") as file:
-        json.dump({**facts, "checksum": _checksum_of(facts)}, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, folder / MANIFEST)
+    text = json.dumps({**facts, "checksum": _checksum_of(facts)}, indent=2, ensure_ascii=True)
+    atomic_write(folder / MANIFEST, text)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -116,22 +114,17 @@ def read_manifest(folder: Path) -> Manifest:
     file = folder / MANIFEST
     try:
         facts = json.loads(file.read_bytes())
-        checksum = facts.pop("checksum")
-        if facts["format"] != FORMAT:
-            raise damaged(file, f"is of format {facts['format']!r}, this version reads {FORMAT}")
-        if checksum != _checksum_of(facts):
-            raise damaged(file, "was altered")
-        recipe = Recipe.from_dict(facts.pop("recipe"))
-        files = {name: FileFacts(**entry) for name, entry in facts.pop("files").items()}
-        if "measured" in facts:
-            facts["measured"] = Measured(**facts["measured"])
-        requested = facts.pop("asked", {})
-        del facts["format"]
-        return Manifest(recipe=recipe, files=files, requested=requested, **facts)
+        is_intact = facts.pop("checksum") == _checksum_of(facts)
+        manifest = from_dict(Manifest, facts | {"requested": facts.get("asked", {})})
     except FileNotFoundError as error:
         raise damaged(file, "is missing") from error
+    except NewerFormat as error:
+        raise damaged(file, str(error)) from error
     except _UNREADABLE as error:
         raise damaged(file, "cannot be read") from error
+    if not is_intact:
+        raise damaged(file, "was altered")
+    return manifest
 
 
 def facts_of(file: Path) -> FileFacts:

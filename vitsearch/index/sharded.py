@@ -12,6 +12,7 @@ from vitsearch.errors import RecipeError
 from vitsearch.index.base import LISTS
 from vitsearch.index.faiss_index import add, few_rows, make_index, named, silenced, train
 from vitsearch.index.recipe import Recipe, training_rows
+from vitsearch.records import atomic_file
 
 faiss: Any = _faiss  # its type stubs lack half of what is used here
 
@@ -169,9 +170,5 @@ def _mapped(part: Path) -> Any:
 
 
 def _write(file: Path, index: Any) -> None:
-    aside = file.with_name(f"{file.name}.new")
-    with open(aside, "wb") as out:
+    with atomic_file(file) as aside, open(aside, "wb") as out:
         faiss.write_index(index, faiss.PyCallbackIOWriter(out.write))
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(aside, file)

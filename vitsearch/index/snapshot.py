@@ -32,6 +32,7 @@ from vitsearch.index.manifest import (
     write_manifest,
 )
 from vitsearch.index.recipe import Recipe
+from vitsearch.records import replace_folder
 
 FILES = (VECTORS, IDS, FAISS, LISTS)
 _ATTEMPTS = 20  # to open a folder that is being replaced
@@ -258,14 +259,7 @@ def _mapped(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
 
 
 def _replace(aside: Path, folder: Path, old: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(folder, old)
-    try:
-        os.rename(aside, folder)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.rename(old, folder)
-        raise
+    replace_folder(aside, folder, old)
     _sync_folder(folder.parent)
     with contextlib.suppress(OSError):  # the next build tries again
         _remove(old)

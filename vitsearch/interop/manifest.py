@@ -1,16 +1,15 @@
 """``vitsearch.json``: what an exported folder says of the encoder of its vectors."""
 
-import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from vitsearch.arrays import Vectors
 from vitsearch.collection import Collection
 from vitsearch.errors import CollectionError
-from vitsearch.shards.manifest import is_row
+from vitsearch.records import read_record, to_json
+from vitsearch.shards.manifest import check_rows
 
 PASSPORT = "vitsearch.json"
 FORMAT = 1
@@ -32,6 +31,11 @@ class ExportManifest:
     dim: int
     golden: list[list[float]]
     format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        if min(self.dim, self.format) < 1 or self.photos < 0:
+            raise ValueError("a number below 1")
+        check_rows(self.golden, self.dim)
 
     def golden_vectors(self) -> Vectors:
         """Return the golden vectors as ``(1 or 2, dim)`` float32 rows."""
@@ -59,46 +63,19 @@ def passport_of(collection: Collection, layout: str, photos: int) -> ExportManif
 
 def write_passport(folder: Path, manifest: ExportManifest) -> None:
     """Write ``vitsearch.json`` into a folder that is not in its place yet."""
-    (folder / PASSPORT).write_text(
-        json.dumps(asdict(manifest), ensure_ascii=True) + "\n", encoding="ascii"
-    )
+    (folder / PASSPORT).write_text(to_json(manifest), encoding="ascii")
 
 
 def read_passport(folder: Path) -> ExportManifest | None:
     """Return what a folder says of its encoder, None where it says nothing; raises CollectionError
     for a damaged or newer file.
     """
-    file = folder / PASSPORT
     try:
-        stored = json.loads(file.read_bytes())
+        return read_record(
+            ExportManifest,
+            folder / PASSPORT,
+            error=CollectionError,
+            repair="export again, or delete it and name the encoder",
+        )
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise CollectionError(
-            f"{file} cannot be read ({error.strerror}): check its permissions"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise CollectionError(
-            f"{file} is damaged ({error}): export again, or delete it and name the encoder"
-        ) from error
-    if problem := _problem(stored):
-        raise CollectionError(
-            f"{file} is damaged ({problem}): export again, or delete it and name the encoder"
-        )
-    return ExportManifest(**{field.name: stored[field.name] for field in fields(ExportManifest)})
-
-
-def _problem(stored: Any) -> str | None:
-    if not isinstance(stored, dict):
-        return "not an object"
-    types = {"photos": int, "dim": int, "format": int, "golden": list}
-    for name in (field.name for field in fields(ExportManifest)):
-        if not isinstance(stored.get(name), types.get(name, str)) or isinstance(stored[name], bool):
-            return f"{name!r} is missing or of the wrong type"
-    if stored["format"] != FORMAT or stored["dim"] < 1:
-        return f"format {stored['format']} with {stored['dim']} dimensions, read is format {FORMAT}"
-    return (
-        None
-        if all(is_row(row, stored["dim"]) for row in stored["golden"])
-        else f"'golden' holds no rows of {stored['dim']} numbers"
-    )

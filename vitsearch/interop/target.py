@@ -3,8 +3,6 @@ is whole.
 """
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -16,6 +14,7 @@ from vitsearch.errors import CollectionError, CollectionNotFound
 from vitsearch.index import remove_snapshot
 from vitsearch.index.recipe import load_recipe
 from vitsearch.interop.manifest import PASSPORT
+from vitsearch.records import atomic_file, atomic_folder
 from vitsearch.storage.config import (
     DELTA_INDEX,
     MAIN_INDEX,
@@ -66,13 +65,13 @@ def open_target(root: Path, folder: Path, encoder: ImageEncoder) -> Iterator[Pho
             return
         _clear(folder)
         try:
-            with closing(PhotoStore(folder / _ASIDE)) as store:
-                yield store
-                store.checkpoint()
-            write_collection_config(
-                folder, _settings(root, encoder)
-            )  # first: a collection without its database is begun anew by any command
-            os.replace(folder / _ASIDE, folder / DATABASE)
+            with atomic_file(folder / DATABASE, aside=folder / _ASIDE, sync=False):
+                with closing(PhotoStore(folder / _ASIDE)) as store:
+                    yield store
+                    store.checkpoint()
+                write_collection_config(
+                    folder, _settings(root, encoder)
+                )  # first: a collection without its database is begun anew by any command
         finally:
             _clear(folder)
 
@@ -123,29 +122,8 @@ def written_aside(folder: Path, names: frozenset[str]) -> Iterator[Path]:
     and where the disk refuses.
     """
     _check_replaceable(folder, names)
-    with _disk_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        holder = Path(
-            tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent)
-        )  # a name of ours: nothing of the user's is in the way
-    try:
-        with _disk_errors(folder):
-            (holder / "new").mkdir()
-            yield holder / "new"
-            _put_in_place(holder, folder)
-    finally:
-        shutil.rmtree(holder, ignore_errors=True)
-
-
-def _put_in_place(holder: Path, folder: Path) -> None:
-    if folder.exists():
-        os.rename(folder, holder / "old")
-    try:
-        os.rename(holder / "new", folder)
-    except OSError:
-        if (holder / "old").exists():
-            os.rename(holder / "old", folder)
-        raise
+    with _disk_errors(folder), atomic_folder(folder, prefix=f".{folder.name}.") as aside:
+        yield aside
 
 
 @contextmanager

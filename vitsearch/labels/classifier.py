@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeGuard, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from vitsearch.arrays import Vectors, to_probabilities, top_k
 from vitsearch.errors import ClassifierError, QueryError
 from vitsearch.labels.labels import Tree
+from vitsearch.records import atomic_file, atomic_write, parse_record
 from vitsearch.types import Activation
 
 # -- A trained classifier in a folder --------------------------------------------------------------
@@ -35,17 +36,13 @@ def write_classifier(
     Raises ClassifierError.
     """
     target = Path(folder)
+    arrays = {name: np.ascontiguousarray(array) for name, array in numbers.items()}
     try:
         target.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {name: np.ascontiguousarray(array) for name, array in numbers.items()},
-            target / f"{NUMBERS}.new",
-        )
-        (target / f"{FACTS}.new").write_text(
-            json.dumps({"format": FORMAT, **facts}, indent=2) + "\n", encoding="utf-8"
-        )
-        for name in (NUMBERS, FACTS):
-            os.replace(target / f"{name}.new", target / name)
+        with atomic_file(target / NUMBERS) as aside:
+            save_file(arrays, aside)
+        text = json.dumps({"format": FORMAT, **facts}, indent=2) + "\n"
+        atomic_write(target / FACTS, text)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ClassifierError(
@@ -63,8 +60,9 @@ def read_classifier(
     or of another kind.
     """
     source = Path(folder)
+    what, repair = f"the classifier in {source}", "train it again"
     try:
-        facts = json.loads((source / FACTS).read_text(encoding="utf-8"))
+        data = (source / FACTS).read_bytes()
         numbers = load_file(source / NUMBERS)
     except FileNotFoundError as error:
         _refuse_model(source)
@@ -72,14 +70,12 @@ def read_classifier(
             f"there is no classifier in {source}: train one with `vitsearch train`"
         ) from error
     except (OSError, ValueError, SafetensorError) as error:
-        raise ClassifierError(
-            f"the classifier in {source} is damaged ({' '.join(str(error).split())[:120]}): train "
-            "it again"
-        ) from error
-    fault = _wrong(facts, numbers, kind, shapes)
-    if fault:
-        raise ClassifierError(f"the classifier in {source} is damaged ({fault}): train it again")
-    return facts, numbers
+        problem = " ".join(str(error).split())[:120]
+        raise ClassifierError(f"{what} is damaged ({problem}): {repair}") from error
+    facts = parse_record(_Facts, data, what, error=ClassifierError, repair=repair)
+    if fault := _wrong(facts, numbers, kind, shapes):
+        raise ClassifierError(f"{what} is damaged ({fault}): {repair}")
+    return json.loads(data), numbers
 
 
 def classifier_kind(folder: str | os.PathLike[str]) -> str:
@@ -107,22 +103,29 @@ def _refuse_model(folder: Path) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What the file of every kind of classifier says."""
+
+    kind: str
+    classes: list[str]
+    activation: Activation
+    fingerprint: str
+    format: int = FORMAT
+
+
 def _wrong(
-    facts: Any, numbers: Mapping[str, NDArray[Any]], kind: str, shapes: Mapping[str, Sequence[str]]
+    facts: _Facts,
+    numbers: Mapping[str, NDArray[Any]],
+    kind: str,
+    shapes: Mapping[str, Sequence[str]],
 ) -> str | None:
     """Return what is wrong with what was read, or None."""
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        return f"{FACTS} is not of format {FORMAT}"
-    classes = facts.get("classes")
-    if facts.get("kind") != kind:
-        return f"it is of kind {facts.get('kind')!r}, not {kind!r}"
-    if not _is_list_of_names(classes):
-        return "its classes are no list of names"
-    if facts.get("activation") not in ("softmax", "sigmoid") or not isinstance(
-        facts.get("fingerprint"), str
-    ):
-        return f"{FACTS} lacks the activation or the encoder's fingerprint"
-    lengths = {"classes": len(classes)}
+    if facts.kind != kind:
+        return f"it is of kind {facts.kind!r}, not {kind!r}"
+    if not facts.classes:
+        return "it has no classes"
+    lengths = {"classes": len(facts.classes)}
     for name, axes in shapes.items():
         array = numbers.get(name)
         if (
@@ -137,14 +140,6 @@ def _wrong(
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             return f"its numbers {name!r} are not all finite"
     return None
-
-
-def _is_list_of_names(classes: Any) -> TypeGuard[list[str]]:
-    return (
-        isinstance(classes, list)
-        and bool(classes)
-        and all(isinstance(name, str) for name in classes)
-    )
 
 
 # -- The linear classifier -------------------------------------------------------------------------

@@ -1,14 +1,14 @@
 """What a collection of Milvus says of itself, beside its rows."""
 
 import base64
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
 from vitsearch.arrays import Vectors
 from vitsearch.errors import CollectionError
+from vitsearch.records import parse_record, to_json
 
 FORMAT = 1
 FACTS, GENERATION, BUILT = (
@@ -46,7 +46,7 @@ class CollectionMetadata:
 
     def to_json(self) -> str:
         """Return the facts as one line of text."""
-        return json.dumps(asdict(self), ensure_ascii=True)
+        return to_json(self).strip()
 
 
 def packed(golden: Vectors) -> str:
@@ -60,27 +60,15 @@ def read_facts(
     """Return the facts of a collection, from its properties or its description; raises
     CollectionError where it has none.
     """
-    try:
-        stored = json.loads(str(properties.get(FACTS) or description))
-        if not isinstance(stored, dict):
-            raise ValueError
-    except ValueError as error:
+    text = str(properties.get(FACTS) or description)
+    if not text.startswith("{"):
         raise CollectionError(
             f"{place} was not made by vitsearch: push a shard set into another --collection NAME"
-        ) from error
-    number = stored.get("format")
-    if isinstance(number, int) and number > FORMAT:
-        raise CollectionError(
-            f"{place} has format {number}, newer than this vitsearch reads ({FORMAT}): upgrade "
-            "vitsearch"
         )
-    found = {field.name: stored.get(field.name) for field in fields(CollectionMetadata)}
-    if any(
-        not isinstance(value, int if name in ("dim", "format") else str)
-        for name, value in found.items()
-    ):
-        raise CollectionError(
-            f"{place} is damaged (a fact is missing or of the wrong type): push into another "
-            "--collection NAME"
-        )
-    return CollectionMetadata(**found)  # type: ignore[arg-type]
+    return parse_record(
+        CollectionMetadata,
+        text,
+        str(place),
+        error=CollectionError,
+        repair="push into another --collection NAME",
+    )

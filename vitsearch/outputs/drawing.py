@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 import unicodedata
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from vitsearch.errors import VitsearchError
+from vitsearch.records import atomic_write
 
 PAGE, MAT, INK, QUIET, RULE, MISSING = (
     "#faf9f7",
@@ -35,12 +35,9 @@ def write_page(path: Path, content: bytes, what: str) -> None:
     """Write a file aside and rename it, so that it appears whole or not at all; raises
     VitsearchError, in which it is called ``what``.
     """
-    partial_file = path.with_name(f".{path.name[:100]}.{os.getpid()}.part")
     try:
-        partial_file.write_bytes(content)
-        os.replace(partial_file, path)
+        atomic_write(path, content, sync=False)
     except OSError as error:
-        partial_file.unlink(missing_ok=True)
         raise VitsearchError(
             f"cannot write {str(path)!r}: {error.strerror or error}; name another place for the "
             f"{what}"

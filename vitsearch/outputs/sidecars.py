@@ -5,10 +5,11 @@ import re
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from vitsearch.outputs.xmp import EMPTY, HOLLOWS, NAMESPACE, PREFIXES, Hollow, NotXmp, Packet
+from vitsearch.records import atomic_file
 from vitsearch.types import LEVEL_SEPARATOR, Prediction
 
 MAX_BYTES = (
@@ -213,18 +214,9 @@ def _read(file: str) -> bytes:
 
 def _write(file: str, data: bytes) -> None:
     """Write a sidecar aside and rename it; where it is a link, the file that it leads to."""
-    place = os.path.realpath(file)
-    aside = os.path.join(os.path.dirname(place), f".vitsearch-{os.getpid()}.part")
-    try:
-        with open(aside, "wb") as out:
-            out.write(data)
-            if os.path.exists(
-                place
-            ):  # it holds the user's work: the new one must be on the disk before the old one goes
-                out.flush()
-                os.fsync(out.fileno())
-                shutil.copymode(place, aside)
-        os.replace(aside, place)
-    finally:
-        with suppress(OSError):  # it is there only where this was cut short
-            os.unlink(aside)
+    path = Path(os.path.realpath(file))
+    replaces = path.exists()  # then it holds the user's work: first the new one is on the disk
+    with atomic_file(path, sync=replaces) as aside:
+        aside.write_bytes(data)
+        if replaces:
+            shutil.copymode(path, aside)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vitsearch.errors import VitsearchError
 from vitsearch.outputs.naming import places_of
+from vitsearch.records import atomic_file, atomic_write, read_record
 from vitsearch.types import Prediction
 
 # -- What earlier runs made in a folder of sorted photos -------------------------------------------
@@ -78,63 +79,50 @@ def path_of(target: str, place: str) -> str:
     return os.path.join(target, *place.split("/"))
 
 
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    made: dict[str, LinkRecord]
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        if wrong := next((name for name in self.made if not _is_inside(name)), None):
+            raise ValueError(f"an entry {wrong!r}")
+
+
 def read_manifest(target: str) -> dict[str, LinkRecord]:
     """Return what earlier runs made; raises VitsearchError for a manifest that is damaged, so that
     nothing is removed by mistake.
     """
-    file = Path(target, MANIFEST)
     try:
-        stored = json.loads(file.read_bytes())
-        if stored["format"] != FORMAT:
-            raise ValueError(f"format {stored['format']!r}")
-        made = {place: LinkRecord(**facts) for place, facts in stored["made"].items()}
-        if wrong := next((place for place, one in made.items() if not _is_sound(place, one)), None):
-            raise ValueError(f"an entry {wrong!r}")
-        return made
+        return read_record(
+            _Manifest,
+            Path(target, MANIFEST),
+            error=VitsearchError,
+            repair="restore it, or sort into another folder; nothing was removed",
+        ).made
     except FileNotFoundError:
         return {}
-    except OSError as error:
-        raise VitsearchError(
-            f"cannot read {file} ({error.strerror}): check its permissions, or sort into another "
-            "folder"
-        ) from error
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise VitsearchError(
-            f"{file} is damaged ({' '.join(str(error).split())[:120]}): restore it, or sort into "
-            "another folder; nothing was removed"
-        ) from error
 
 
-def _is_sound(place: str, made: LinkRecord) -> bool:
-    texts = isinstance(made.photo, str) and isinstance(made.link, str)
-    numbers = all(type(number) is int for number in (made.size, made.mtime_ns, made.photo_mtime_ns))
+def _is_inside(place: str) -> bool:
     names = place.split("/")
-    inside = (
+    return (
         len(names) > 1
         and "\0" not in place
         and not {"", ".", ".."} & set(names)
         and not any("\\" in name for name in names[:-1])
     )
-    return texts and numbers and inside
 
 
 def write_manifest(target: str, made: Mapping[str, LinkRecord]) -> None:
     """Replace the manifest in one step, and make its folder where there is none; raises
     VitsearchError.
     """
-    file = os.path.join(target, MANIFEST)
-    text = json.dumps(
-        {"format": FORMAT, "made": {place: asdict(made[place]) for place in sorted(made)}},
-        indent=1,
-        ensure_ascii=True,
-    )
+    entries = {place: asdict(made[place]) for place in sorted(made)}
+    text = json.dumps({"format": FORMAT, "made": entries}, indent=1, ensure_ascii=True)
     try:
         os.makedirs(target, exist_ok=True)
-        with open(f"{file}.new", "w", encoding="ascii") as out:
-            out.write(text + "\n")
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(f"{file}.new", file)
+        atomic_write(Path(target, MANIFEST), text + "\n")
     except OSError as error:
         raise VitsearchError(
             f"cannot sort into {target} ({error.strerror}): name another folder, or free some space"
@@ -373,18 +361,15 @@ class _Sorting:
                 errno.ENOTDIR, f"{os.path.dirname(place)} leads out of the folder by a link"
             )
         os.makedirs(folder, exist_ok=True)
-        aside = os.path.join(folder, f".vitsearch-{os.getpid()}.part")
         try:
-            if made.link:
-                os.symlink(made.link, aside)
-            else:
-                shutil.copy2(made.photo, aside)
-            if os.path.lexists(file) and not _replaceable(self.target, place, self.before):
-                raise FileExistsError(errno.EEXIST, "another file has come there: run it again")
-            os.replace(aside, file)
+            with atomic_file(Path(file), sync=False) as aside:
+                if made.link:
+                    os.symlink(made.link, aside)
+                else:
+                    shutil.copy2(made.photo, aside)
+                if os.path.lexists(file) and not _replaceable(self.target, place, self.before):
+                    raise FileExistsError(errno.EEXIST, "another file has come there: run it again")
         finally:
-            with suppress(OSError):  # it is there only where this was cut short
-                os.unlink(aside)
             self._remove_empty(folder)
         facts = os.lstat(file)
         return (

@@ -4,29 +4,19 @@ shards.
 
 import hashlib
 import json
-import math
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from vitsearch.arrays import Vectors
 from vitsearch.errors import CollectionError
 from vitsearch.paths import raw_path
+from vitsearch.records import parse_record, to_json
 from vitsearch.types import PhotoInfo
 
 MANIFEST = "vitsearch.json"
 LAYOUT = "shards"
 FORMAT = 1
-_TYPES: dict[str, type] = {
-    "dim": int,
-    "shard_size": int,
-    "rows": int,
-    "shards": int,
-    "format": int,
-    "golden": list,
-    "complete": bool,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,79 +44,55 @@ class Manifest:
     layout: str = LAYOUT
     format: int = FORMAT
 
+    def __post_init__(self) -> None:
+        if min(self.dim, self.shard_size, self.format) < 1 or min(self.rows, self.shards) < 0:
+            raise ValueError("a number below 1")
+        check_rows(self.golden, self.dim)
+
     def golden_vectors(self) -> Vectors:
         """Return the golden vectors as ``(1 or 2, dim)`` float32 rows."""
         return np.array(self.golden, dtype=np.float32).reshape(-1, self.dim)
 
     def to_bytes(self) -> bytes:
         """Return the JSON text of the manifest."""
-        return (json.dumps(asdict(self), ensure_ascii=True) + "\n").encode("ascii")
+        return to_json(self).encode("ascii")
+
+
+def check_rows(golden: list[list[float]], dim: int) -> None:
+    """Raise ValueError unless golden vectors are rows of ``dim`` numbers."""
+    if any(len(row) != dim for row in golden):
+        raise ValueError(f"'golden' holds no rows of {dim} numbers")
 
 
 def read_manifest(data: bytes, name: str) -> Manifest:
     """Return the manifest of the shard set ``name``; raises CollectionError for one that is
     damaged, newer, or of another layout.
     """
-    try:
-        stored = json.loads(data)
-    except (ValueError, RecursionError) as error:
+    if (layout := layout_of(data)) not in (None, LAYOUT):
         raise CollectionError(
-            f"{name}/{MANIFEST} is damaged ({error}): restore it, or embed into another place"
-        ) from error
-    if isinstance(stored, dict) and stored.get("layout") != LAYOUT:
-        raise CollectionError(
-            f"{name} holds an export of layout {str(stored.get('layout'))[:40]!r}, no shards: "
-            "name another place"
+            f"{name} holds an export of layout {layout[:40]!r}, no shards: name another place"
         )
-    if problem := _problem(stored):
-        raise CollectionError(
-            f"{name}/{MANIFEST} is damaged ({problem}): restore it, or embed into another place"
-        )
-    return Manifest(**{field.name: stored[field.name] for field in fields(Manifest)})
+    return parse_record(
+        Manifest,
+        data,
+        f"{name}/{MANIFEST}",
+        error=CollectionError,
+        repair="restore it, or embed into another place",
+    )
 
 
 def is_manifest(data: bytes) -> bool:
     """Return whether a ``vitsearch.json`` is that of a shard set, be it whole or damaged."""
+    return layout_of(data) == LAYOUT
+
+
+def layout_of(data: bytes) -> str | None:
+    """Return which kind of export a ``vitsearch.json`` is of, None where it is not an object."""
     try:
         stored = json.loads(data)
     except (ValueError, RecursionError):
-        return False
-    return isinstance(stored, dict) and stored.get("layout") == LAYOUT
-
-
-def _problem(stored: Any) -> str | None:
-    if not isinstance(stored, dict):
-        return "not an object"
-    if isinstance(stored.get("format"), int) and stored["format"] > FORMAT:
-        return (
-            f"format {stored['format']}, newer than this vitsearch reads ({FORMAT}): upgrade "
-            "vitsearch"
-        )
-    for name in (field.name for field in fields(Manifest)):
-        wanted = _TYPES.get(name, str)
-        if not isinstance(stored.get(name), wanted) or (
-            wanted is int and isinstance(stored[name], bool)
-        ):
-            return f"{name!r} is missing or of the wrong type"
-    if (
-        min(stored["dim"], stored["shard_size"], stored["format"]) < 1
-        or min(stored["rows"], stored["shards"]) < 0
-    ):
-        return "a number below 1"
-    return (
-        None
-        if all(is_row(row, stored["dim"]) for row in stored["golden"])
-        else f"'golden' holds no rows of {stored['dim']} numbers"
-    )
-
-
-def is_row(row: Any, dim: int) -> bool:
-    """Return whether a value of a JSON file is a vector of ``dim`` finite numbers."""
-    return (
-        isinstance(row, list)
-        and len(row) == dim
-        and all(isinstance(number, int | float) and math.isfinite(number) for number in row)
-    )
+        return None
+    return str(stored.get("layout")) if isinstance(stored, dict) else None
 
 
 # -- One row of a shard: a photo with its facts, or a file with the reason why it is none ----------

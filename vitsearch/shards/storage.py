@@ -1,9 +1,9 @@
 """Where a shard set lies: a folder, or a prefix in an object store, through fsspec."""
 
 import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import fsspec
@@ -11,6 +11,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from vitsearch.errors import CollectionError
+from vitsearch.records import atomic_write
 
 _PACKAGES = {
     "s3": "pip install 'vitsearch[s3]'",
@@ -72,7 +73,9 @@ class Storage:
         """Put a file in its place, over one that is there."""
         with self._errors(name):
             if self.is_local:
-                _write_aside(self._at(name), data)
+                path = Path(self._at(name))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                atomic_write(path, data)
             else:
                 self._fs.pipe_file(
                     self._at(name), data
@@ -125,29 +128,6 @@ def _opened(url: str) -> tuple[Any, str]:
             f"nothing is known of {protocol}:// ({_words(error)}): give a folder, or one of {known}"
         ) from error
     return fs, str(root).rstrip("/")
-
-
-def _write_aside(path: str, data: bytes) -> None:
-    folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
-    handle, aside = tempfile.mkstemp(prefix=".", suffix=".new", dir=folder)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(aside, 0o666 & ~_umask())
-        os.replace(aside, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(aside)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _words(error: BaseException) -> str:

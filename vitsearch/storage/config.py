@@ -1,16 +1,16 @@
 """Where a collection lies on disk, what it says of itself, and the lock of its one writer."""
 
-import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError, CollectionLocked, CollectionNotFound, EncoderMismatch
+from vitsearch.records import atomic_write, read_record, to_json
 
 FORMAT = 1
 FOLDER = ".vitsearch"
@@ -35,6 +35,10 @@ class CollectionConfig:
     created_at: str
     root: str
     format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        if self.dim < 1 or self.format < 1:
+            raise ValueError("a number below 1")
 
 
 def photo_root(photos: str | os.PathLike[str]) -> Path:
@@ -80,65 +84,24 @@ def _expanded(path: str | os.PathLike[str]) -> Path:
 
 
 def read_collection_config(folder: Path, photos: Path) -> CollectionConfig:
-    """Return what the collection says of itself; raises CollectionNotFound, or CollectionError for
-    a newer or damaged one.
+    """Return the configuration of the collection in a folder; raises CollectionNotFound, or
+    CollectionError for a newer or damaged one.
     """
-    file = folder / "collection.json"
-    try:
-        stored = json.loads(file.read_bytes())
-        if not isinstance(stored, dict):
-            raise ValueError("not an object")
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise CollectionNotFound(
+    return read_record(
+        CollectionConfig,
+        folder / "collection.json",
+        error=CollectionError,
+        repair=f"restore it from a backup, or delete {folder} and index again",
+        missing=CollectionNotFound(
             f"no collection in {folder}: run `vitsearch index {photos}` first"
-        ) from error
-    except OSError as error:
-        raise CollectionError(
-            f"{file} cannot be read ({error.strerror}): check its permissions"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise CollectionError(
-            f"{file} is damaged ({error}): restore it from a backup, or delete {folder} and "
-            "index "
-            "again"
-        ) from error
-    number = stored.get("format")
-    if isinstance(number, int) and number > FORMAT:
-        raise CollectionError(
-            f"{folder} has format {number}, newer than this vitsearch reads ({FORMAT}): "
-            "upgrade "
-            "vitsearch"
-        )
-    if problem := _problem(stored):
-        raise CollectionError(
-            f"{file} is damaged ({problem}): restore it from a backup, or delete {folder} and "
-            "index again"
-        )
-    return CollectionConfig(
-        **{field.name: stored[field.name] for field in fields(CollectionConfig)}
+        ),
     )
 
 
-def _problem(stored: dict[str, Any]) -> str | None:
-    types = {"dim": int, "format": int, "recipe": dict}
-    for name in (field.name for field in fields(CollectionConfig)):
-        if name not in stored:
-            return f"no {name!r}"
-        if not isinstance(stored[name], types.get(name, str)) or isinstance(stored[name], bool):
-            return f"{name!r} is of the wrong type"
-    return None if stored["dim"] > 0 and stored["format"] > 0 else "a number below 1"
-
-
-def write_collection_config(folder: Path, settings: CollectionConfig) -> None:
+def write_collection_config(folder: Path, config: CollectionConfig) -> None:
     """Replace ``collection.json`` in one step."""
-    text = json.dumps(asdict(settings), indent=2, ensure_ascii=True) + "\n"
     with disk_errors(folder):
-        aside = folder / "collection.json.new"
-        with open(aside, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, folder / "collection.json")
+        atomic_write(folder / "collection.json", to_json(config, indent=2))
 
 
 def check_fingerprint(folder: Path, settings: CollectionConfig, encoder: ImageEncoder) -> None:

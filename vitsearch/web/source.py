@@ -17,6 +17,7 @@ from vitsearch.errors import CollectionError, PhotoError, QueryError
 from vitsearch.milvus.rows import photo_of
 from vitsearch.milvus.store import MilvusStore
 from vitsearch.photos.sources import Entry, Source, open_source
+from vitsearch.records import atomic_write
 from vitsearch.storage.config import (
     CollectionConfig,
     collection_folder,
@@ -249,9 +250,7 @@ class RemotePhotoCache:
         try:
             with disk_errors(self._folder):
                 self._folder.mkdir(parents=True, exist_ok=True)
-                aside = kept.with_name(f"{kept.name}.{os.getpid()}-{threading.get_ident()}.new")
-                aside.write_bytes(data)
-                os.replace(aside, kept)
+                atomic_write(kept, data, sync=False)
         except CollectionError as error:
             raise UnknownPhoto(str(error)) from error
         with self._lock:

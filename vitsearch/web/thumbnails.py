@@ -14,6 +14,7 @@ from PIL import Image
 
 from vitsearch.errors import CollectionError
 from vitsearch.photos import PhotoDecoder, read_bytes_and_fingerprint, thumbnail
+from vitsearch.records import atomic_write
 from vitsearch.storage.config import disk_errors
 
 SIDES = (160, 320, 640, 1280)  # pixels: a grid on a phone, a grid, a large grid, one photo
@@ -99,9 +100,7 @@ class Thumbnails:
         try:
             with disk_errors(self._folder):
                 self._folder.mkdir(parents=True, exist_ok=True)
-                aside = self._folder / f"{name}.{os.getpid()}-{threading.get_ident()}.new"
-                aside.write_bytes(data)
-                os.replace(aside, self._folder / name)
+                atomic_write(self._folder / name, data, sync=False)
         except CollectionError:
             return
         with self._lock:

@@ -32,6 +32,7 @@ from vitsearch.classifiers.finetune.settings import (
 from vitsearch.encoders.torch_encoder import choose_device
 from vitsearch.errors import ClassifierError, PhotoError, QueryError
 from vitsearch.photos import prefetch_map
+from vitsearch.records import atomic_file
 
 # -- The checkpoint --------------------------------------------------------------------------------
 
@@ -53,16 +54,14 @@ def write_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) -
         "results": [result.to_record() for result in learner.results],
         "scaler": learner.scaler.state_dict(),
     }
-    aside = folder / f"{FILE}.new"
     try:
-        save_file(
-            {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
-            aside,
-            metadata={"run": json.dumps(run)},
-        )
-        os.replace(aside, folder / FILE)
+        with atomic_file(folder / FILE) as aside:
+            save_file(
+                {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
+                aside,
+                metadata={"run": json.dumps(run)},
+            )
     except (OSError, SafetensorError) as error:
-        aside.unlink(missing_ok=True)
         raise ClassifierError(
             f"cannot write {folder / FILE} ({reason_of(error)}): free some space; --resume goes on "
             "from the last"

@@ -11,7 +11,6 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from vitsearch.encoders.checkpoints import cached_snapshot, fingerprint_files, o
 from vitsearch.encoders.weights_hash import weights_hash
 from vitsearch.errors import EncoderError
 from vitsearch.paths import cache_dir
+from vitsearch.records import atomic_folder
 
 log = logging.getLogger("vitsearch")
 
@@ -285,16 +285,12 @@ def _made(encoder: "TorchEncoder", dtype: str, *, again: bool) -> Path:
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         _sweep(final.parent)
-        aside = Path(tempfile.mkdtemp(dir=final.parent, prefix="new-"))
+        with atomic_folder(
+            final, prefix="new-", unless=lambda: read_facts(final) is not None
+        ) as aside:  # a damaged export goes, a whole one that another process made meanwhile stays
+            _write(encoder, aside, dtype, refused)
     except OSError as error:
         raise EncoderError(_unwritable(final, error)) from error
-    try:
-        _write(encoder, aside, dtype, refused)
-        _put(aside, final)
-    except OSError as error:
-        raise EncoderError(_unwritable(final, error)) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return final
 
 
@@ -316,23 +312,9 @@ def _write(encoder: "TorchEncoder", aside: Path, dtype: str, refused: Path) -> N
     refused.unlink(missing_ok=True)
 
 
-def _put(aside: Path, final: Path) -> None:
-    """Rename a new export to its place; a damaged one that is there goes, a whole one, which
-    another process made meanwhile, stays.
-    """
-    if final.exists():
-        if read_facts(final) is not None:
-            return
-        old = Path(tempfile.mkdtemp(dir=final.parent, prefix="old-"))
-        os.replace(final, old / "export")
-        shutil.rmtree(old, ignore_errors=True)
-    aside.chmod(0o755)
-    os.replace(aside, final)
-
-
 def _sweep(folder: Path) -> None:
     """Take away what exports that were stopped left behind."""
-    for left in [*folder.glob("new-*"), *folder.glob("old-*")]:
+    for left in folder.glob("new-*"):
         if time.time() - left.stat().st_mtime > _STALE_S:
             shutil.rmtree(left, ignore_errors=True)
 

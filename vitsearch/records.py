@@ -1,0 +1,186 @@
+"""Records on disk: a dataclass as JSON and back, and files and folders that appear whole or not at
+all.
+"""
+
+import json
+import math
+import os
+import secrets
+import shutil
+import tempfile
+import types
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import MISSING, Field, asdict, fields, is_dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+Record = TypeVar("Record")
+Failure = Callable[[str], Exception]  # a class of errors, made from one line of text
+
+# -- A dataclass as JSON, and back -----------------------------------------------------------------
+
+
+class NewerFormat(ValueError):
+    """A record of a format that a later version wrote."""
+
+
+def to_json(record: Any, *, indent: int | None = None) -> str:
+    """Return a dataclass as the ASCII text of a JSON object, in the order of its fields."""
+    return json.dumps(asdict(record), indent=indent, ensure_ascii=True) + "\n"
+
+
+def from_dict(cls: type[Record], stored: Any) -> Record:
+    """Return the record that a JSON object describes; raises ValueError that says what is wrong.
+
+    Every field is checked against its annotation. A field with a default may be absent, but not
+    ``format``, whose default is the newest number that is read; keys that are not fields are
+    ignored. A class may check more in ``__post_init__`` (ValueError), or bring a ``from_dict``.
+    """
+    if not isinstance(stored, dict):
+        raise ValueError("not an object")
+    described: dict[str, Field[Any]] = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
+    newest: Any = described["format"].default if "format" in described else None
+    number = stored.get("format")
+    if newest and type(number) is int and number > newest:
+        raise NewerFormat(f"has format {number}, newer than this vitsearch reads ({newest})")
+    hints, values = get_type_hints(cls), {}
+    for name, field in described.items():
+        if name in stored:
+            values[name] = _checked(stored[name], hints[name], repr(name))
+        elif name == "format" or (field.default is MISSING and field.default_factory is MISSING):
+            raise ValueError(f"no {name!r}")
+    return cls(**values)
+
+
+def parse_record(
+    cls: type[Record], data: bytes | str, where: str, *, error: Failure, repair: str
+) -> Record:
+    """Return the record in a JSON text. Raises ``error`` for one that is damaged or newer: its one
+    line names ``where`` and what is wrong, and says to ``repair`` it or to upgrade.
+    """
+    try:
+        return from_dict(cls, json.loads(data))
+    except NewerFormat as failure:
+        raise error(f"{where} {failure}: upgrade vitsearch") from failure
+    except (ValueError, RecursionError) as failure:
+        problem = " ".join(str(failure).split())[:120]
+        raise error(f"{where} is damaged ({problem}): {repair}") from failure
+
+
+def read_record(
+    cls: type[Record], file: Path, *, error: Failure, repair: str, missing: Exception | None = None
+) -> Record:
+    """Return the record in a JSON file; raises as `parse_record` does, ``error`` also for a file
+    that may not be read, and ``missing`` (None: FileNotFoundError) where there is none.
+    """
+    try:
+        data = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as failure:
+        raise missing or failure from failure
+    except OSError as failure:
+        raise error(
+            f"{file} cannot be read ({failure.strerror}): check its permissions"
+        ) from failure
+    return parse_record(cls, data, str(file), error=error, repair=repair)
+
+
+def _checked(value: Any, hint: Any, name: str) -> Any:
+    """Return a value of JSON as a value of an annotation; raises ValueError."""
+    kind: Any = get_origin(hint) or hint
+    arguments = get_args(hint)
+    if kind in (Union, types.UnionType):
+        return _first_fit(value, arguments, name)
+    if kind is Literal and value in arguments:
+        return value
+    if isinstance(value, dict) and is_dataclass(kind):
+        build: Any = getattr(kind, "from_dict", partial(from_dict, kind))
+        return build(value)
+    if kind in (list, tuple) and isinstance(value, list):
+        item = arguments[0] if arguments else Any
+        return kind(_checked(each, item, name) for each in value)
+    if kind in (dict, Mapping) and isinstance(value, dict):
+        item = arguments[1] if arguments else Any
+        return {key: _checked(each, item, name) for key, each in value.items()}
+    if kind is Any or (type(value) is kind and kind in (str, int, bool, types.NoneType)):
+        return value
+    if kind is float and type(value) in (int, float) and math.isfinite(value):
+        return value
+    raise ValueError(f"{name} is of the wrong type")
+
+
+def _first_fit(value: Any, hints: tuple[Any, ...], name: str) -> Any:
+    for hint in hints:
+        with suppress(ValueError):
+            return _checked(value, hint, name)
+    raise ValueError(f"{name} is of the wrong type")
+
+
+# -- Files and folders that appear whole or not at all ---------------------------------------------
+
+
+@contextmanager
+def atomic_file(path: Path, *, sync: bool = True, aside: Path | None = None) -> Iterator[Path]:
+    """Yield the path of a file beside ``path`` that takes its place when the block ends well, and
+    is removed when it does not; ``sync`` forces it to the disk before. Raises OSError.
+    """
+    aside = aside or path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.new")
+    try:
+        yield aside
+        if sync:
+            _sync(aside)
+        os.replace(aside, path)
+    except BaseException:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise
+
+
+def _sync(file: Path) -> None:
+    number = os.open(file, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def atomic_write(path: Path, data: bytes | str, *, sync: bool = True) -> None:
+    """Replace the content of a file in one step, text as UTF-8; raises OSError."""
+    with atomic_file(path, sync=sync) as aside:
+        aside.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+@contextmanager
+def atomic_folder(
+    folder: Path, *, prefix: str, unless: Callable[[], bool] = lambda: False
+) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of ``folder`` when the block ends well, and is
+    removed when it does not, or where ``unless`` says then that what is there may stay.
+
+    It lies beside, in a folder of a new name that begins with ``prefix``, so that nothing of the
+    user's is in the way. Raises OSError.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    holder = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+    try:
+        (holder / "new").mkdir()
+        yield holder / "new"
+        if not unless():
+            replace_folder(holder / "new", folder, holder / "old")
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)
+
+
+def replace_folder(new: Path, folder: Path, old: Path) -> None:
+    """Rename ``new`` to ``folder``, and what was there to ``old``; raises OSError, after which what
+    was there is there again.
+    """
+    with suppress(FileNotFoundError):
+        os.rename(folder, old)
+    try:
+        os.rename(new, folder)
+    except OSError:
+        with suppress(OSError):
+            os.rename(old, folder)
+        raise
