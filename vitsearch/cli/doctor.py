@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vitsearch._version import __version__
+from vitsearch.encoders import SOURCES, package_sources
 from vitsearch.encoders.checkpoints import hub_cache
 from vitsearch.paths import cache_dir
 from vitsearch.photos.formats import FORMATS
@@ -124,8 +125,16 @@ def _packages() -> Iterator[Fact]:
             version or "not installed",
             None
             if version
-            else "only for open_clip:, hf: and local-dir: models: pip install 'vitsearch[clip]'",
+            else f"only for {_sources_of('clip')} models: pip install 'vitsearch[clip]'",
         )
+    for source, package in package_sources().items():
+        yield Fact(f"encoders {source}", f"from the package {package}")
+
+
+def _sources_of(extra: str) -> str:
+    """Return the sources of encoders that need an extra, as a message names them."""
+    *names, last = (f"{each.name}:" for each in SOURCES.values() if each.extra == extra)
+    return f"{', '.join(names)} and {last}"
 
 
 def _version(distribution: str) -> str | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vitsearch.cli import output as show
-from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
+from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS, CommandWithFacts
 
 # -- `vitsearch prepare-model`: the export of a model for ONNX Runtime, made ahead -----------------
 
@@ -132,17 +132,13 @@ if TYPE_CHECKING:
     from vitsearch.types import Stages
 
 
-class _IndexCommand(click.Command):
-    """The command whose help names the formats of photos, loaded only when help is shown."""
+def _formats() -> str:
+    from vitsearch.photos.formats import named_suffixes
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        from vitsearch.photos.formats import named_suffixes
-
-        self.epilog = f"Photos are {named_suffixes()} files; others in PHOTOS are passed over."
-        super().format_epilog(ctx, formatter)
+    return f"Photos are {named_suffixes()} files; others in PHOTOS are passed over."
 
 
-@click.command(cls=_IndexCommand)
+@click.command(cls=CommandWithFacts, facts=_formats)
 @PHOTOS
 @COLLECTION
 @click.option(

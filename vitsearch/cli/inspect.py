@@ -7,7 +7,15 @@ from typing import Any
 import click
 
 from vitsearch.cli import output as show
-from vitsearch.cli.options import ANYWHERE, COLLECTION, DEVICE, JSON, PHOTOS, open_collection
+from vitsearch.cli.options import (
+    ANYWHERE,
+    COLLECTION,
+    DEVICE,
+    JSON,
+    PHOTOS,
+    CommandWithFacts,
+    open_collection,
+)
 
 
 @click.command()
@@ -76,7 +84,15 @@ def verify(photos: str, as_json: bool, **options: Any) -> int:
     return 0 if all(check.ok for check in checks) else 1
 
 
-@click.command()
+def _sources() -> str:
+    from vitsearch.encoders import SOURCES, package_sources
+
+    known = [f"{source.spelling}: {source.help}" for source in SOURCES.values()]
+    brought = [f"{name}: from the package {of}" for name, of in package_sources().items()]
+    return "\b\nAn encoder is named in one of these forms:\n  " + "\n  ".join(known + brought)
+
+
+@click.command(cls=CommandWithFacts, facts=_sources)
 @click.argument("pattern", required=False)
 @JSON
 def models(pattern: str | None, as_json: bool) -> int:

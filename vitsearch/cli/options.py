@@ -138,6 +138,18 @@ def check_forms(options: Mapping[str, Any]) -> None:
         raise click.UsageError("give either --json or --paths", click.get_current_context())
 
 
+class CommandWithFacts(click.Command):
+    """A command whose help ends with facts of the library, which is loaded only to show them."""
+
+    def __init__(self, *arguments: Any, facts: Callable[[], str], **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        self._facts = facts
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.epilog = self._facts()
+        super().format_epilog(ctx, formatter)
+
+
 # -- Opening what PHOTOS names: a folder with its collection, or a collection in Milvus ------------
 
 if TYPE_CHECKING:

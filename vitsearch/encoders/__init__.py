@@ -1,21 +1,181 @@
-"""Encoders by name: ``mini``, ``colour``, ``open_clip:ARCH/TAG``, ``hf:ORG/NAME``,
-``local-dir:/path``.
+"""Encoders by name, ``SOURCE`` or ``SOURCE:MODEL``: the sources of `SOURCES`, and those that other
+packages bring through the entry point group ``vitsearch.encoders``.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vitsearch.encoders.base import Encoder, ImageEncoder
-from vitsearch.encoders.checkpoints import local_folder
-from vitsearch.errors import EncoderError
-
-# -- local-dir -------------------------------------------------------------------------------------
+from vitsearch.encoders.checkpoints import local_folder, one_line
+from vitsearch.errors import EncoderError, VitsearchError
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+    from vitsearch.encoders.onnx.cache import OnnxExport
     from vitsearch.encoders.torch_encoder import TorchEncoder
 
+__all__ = ["SOURCES", "Encoder", "EncoderSource", "ImageEncoder", "load_encoder", "prepare_model"]
+
+GROUP = "vitsearch.encoders"  # of entry points: each is a function of model, device and dtype
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 TRANSFORMERS_CONFIG = "config.json"
+
+Load = Callable[[str, str, str, bool], ImageEncoder]  # model, device, dtype, throughput
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSource:
+    """Where encoders come from: how they are spelled, what they are, and how one is loaded.
+
+    A ``spelling`` with a colon takes a model. ``extra`` is the optional dependency
+    ``vitsearch[extra]`` that it needs, ``exports`` whether its models, CLIP or SigLIP in PyTorch,
+    can be exported for ONNX Runtime.
+    """
+
+    name: str
+    spelling: str
+    help: str
+    load: Load
+    example: str | None = None
+    extra: str | None = None
+    exports: bool = False
+
+    @property
+    def takes_model(self) -> bool:
+        """Whether the name of a model follows the source's name."""
+        return ":" in self.spelling
+
+
+def _mini(model: str, device: str, dtype: str, throughput: bool) -> Encoder:
+    from vitsearch.encoders.mini.encoder import load_mini
+
+    return load_mini(device=device, dtype=dtype, throughput=throughput)
+
+
+def _colour(model: str, device: str, dtype: str, throughput: bool) -> Encoder:
+    from vitsearch.encoders.colour import ColourEncoder
+
+    return ColourEncoder()
+
+
+def _open_clip(model: str, device: str, dtype: str, throughput: bool) -> Encoder:
+    from vitsearch.encoders.open_clip import load_open_clip
+
+    return load_open_clip(model, device=device, dtype=dtype)
+
+
+def _hf(model: str, device: str, dtype: str, throughput: bool) -> Encoder:
+    from vitsearch.encoders.huggingface import load_hf
+
+    return load_hf(model, device=device, dtype=dtype)
+
+
+def _local_dir(model: str, device: str, dtype: str, throughput: bool) -> Encoder:
+    return load_local_dir(model, device=device, dtype=dtype)
+
+
+SOURCES = {
+    source.name: source
+    for source in (
+        EncoderSource("mini", "mini", "the model inside the package, English", _mini),
+        EncoderSource("colour", "colour", "colours and their English words, no weights", _colour),
+        EncoderSource(
+            "open_clip",
+            "open_clip:ARCH/TAG",
+            "a pretrained model that open_clip lists",
+            _open_clip,
+            example="open_clip:ViT-B-32/laion2b_s34b_b79k",
+            extra="clip",
+            exports=True,
+        ),
+        EncoderSource(
+            "hf",
+            "hf:ORG/NAME",
+            "a CLIP or SigLIP model of the Hugging Face hub",
+            _hf,
+            example="hf:openai/clip-vit-base-patch32",
+            extra="clip",
+            exports=True,
+        ),
+        EncoderSource(
+            "local-dir",
+            "local-dir:/path",
+            "a folder that open_clip or transformers saved",
+            _local_dir,
+            extra="clip",
+            exports=True,
+        ),
+    )
+}
+_PACKAGES = {"clip": {"torch", "torchvision", "open_clip", "transformers", "huggingface_hub"}}
+
+
+def load_encoder(
+    name: str,
+    device: str = "auto",
+    dtype: str = "auto",
+    *,
+    runtime: str = "auto",
+    export: bool = False,
+    throughput: bool = False,
+) -> Encoder:
+    """Return the encoder of that name, ready to encode.
+
+    ``device`` is "auto", "cpu", "cuda", "cuda:1" or "mps"; ``dtype`` is "auto", "float32",
+    "float16", "bfloat16" or "int8" (auto: float32 on a CPU, float16 on a GPU). ``runtime`` says
+    what runs a CLIP or SigLIP model: "torch"; "onnx", on a CPU in float32 or int8, its export made
+    where there is none; "auto": ONNX Runtime on a CPU where there is an export, else torch. With
+    ``export``, auto makes one too, and where that cannot be, that is logged and torch runs the
+    model. ``throughput`` is for many pictures rather than a query at a time: ONNX Runtime computes
+    each batch with one thread, and `encode_prepared` is to be called from as many threads as the
+    encoder's ``parallel_calls`` says.
+
+    A source that is not one of `SOURCES` is looked up among the entry points of installed packages;
+    it may bring an `ImageEncoder` that reads no text. Raises EncoderError with the spellings to
+    try, the extra to install, or the missing file.
+    """
+    source, model = _parsed(name)
+    try:
+        if source.exports:
+            return _exportable(name, device, dtype, runtime, export=export, throughput=throughput)
+        # the type of nearly all: what a package brings may be an encoder of pictures only
+        return source.load(model, device, dtype, throughput)  # type: ignore[return-value]
+    except ModuleNotFoundError as error:
+        raise _as_missing_extra(name, source, error) from error
+
+
+def prepare_model(name: str, *, dtype: str = "float32") -> "OnnxExport":
+    """Make the export of a CLIP or SigLIP model for ONNX Runtime ahead of its use, in float32 or
+    int8, where there is none that is complete.
+
+    Raises EncoderError for a model that cannot be loaded or exported.
+    """
+    from vitsearch.encoders.onnx import cache as runtime
+
+    source, _ = _parsed(name)
+    if not source.exports:
+        raise EncoderError(f"encoder {name!r} needs no preparation: it runs without torch as it is")
+    try:
+        return runtime.prepare_model(name, _in_torch(name), dtype=dtype)
+    except ModuleNotFoundError as error:
+        raise _as_missing_extra(name, source, error) from error
+
+
+def spellings() -> str:
+    """Return how the encoders of every source are spelled, with examples, as messages show it."""
+    return ", ".join(
+        f"{source.spelling} ({source.example})" if source.example else source.spelling
+        for source in SOURCES.values()
+    )
+
+
+def package_sources() -> dict[str, str]:
+    """Return the sources that other packages bring, each with the package's name and version; none
+    is loaded.
+    """
+    return {entry.name: _package(entry) for entry in _entries() if entry.name not in SOURCES}
 
 
 def load_local_dir(path: str, *, device: str = "auto", dtype: str = "auto") -> "TorchEncoder":
@@ -41,158 +201,99 @@ def load_local_dir(path: str, *, device: str = "auto", dtype: str = "auto") -> "
     )
 
 
-# -- Encoders by name ------------------------------------------------------------------------------
-
-if TYPE_CHECKING:
-    from vitsearch.encoders.onnx.cache import OnnxExport
-    from vitsearch.encoders.torch_encoder import TorchEncoder
-
-__all__ = ["Encoder", "ImageEncoder", "load_encoder", "prepare_model"]
-
-SPELLINGS = (
-    "mini, colour, open_clip:ARCH/TAG (open_clip:ViT-B-32/laion2b_s34b_b79k), "
-    "hf:ORG/NAME (hf:openai/clip-vit-base-patch32), local-dir:/path"
-)
-
-
-def _silent(note: str) -> None:
-    pass
-
-
-def load_encoder(
-    name: str,
-    device: str = "auto",
-    dtype: str = "auto",
-    *,
-    runtime: str = "auto",
-    export: bool = False,
-    throughput: bool = False,
-    tell: Callable[[str], None] = _silent,
-) -> Encoder:
-    """Return the encoder of that name, ready to encode.
-
-    ``device`` is "auto", "cpu", "cuda", "cuda:1" or "mps"; ``dtype`` is "auto", "float32",
-    "float16", "bfloat16" or "int8" (auto: float32 on a CPU, float16 on a GPU). ``runtime`` says
-    what runs a CLIP or SigLIP model: "torch"; "onnx", on a CPU in float32 or int8, its export made
-    where there is none; "auto": ONNX Runtime on a CPU where there is an export, else torch. With
-    ``export``, auto makes one too, and where that cannot be, ``tell`` is given one line and torch
-    runs the model. ``throughput`` is for many pictures rather than a query at a time: ONNX Runtime
-    computes each batch with one thread, and `encode_prepared` is to be called from as many threads
-    as ``callers`` says. Raises EncoderError with the spellings to try, the extra to install, or the
-    missing file.
-    """
-    source, model = _parsed(name)
-    try:
-        if source == "mini":
-            return _mini(device, dtype, throughput)
-        if source not in _WITH_MODEL:
-            return _LOADERS[source](model, device, dtype)
-        return _two_towers(
-            name, device, dtype, runtime, export=export, throughput=throughput, tell=tell
-        )
-    except ModuleNotFoundError as error:
-        raise _as_missing_extra(name, error) from error
-
-
-def prepare_model(name: str, *, dtype: str = "float32") -> "OnnxExport":
-    """Make the export of a CLIP or SigLIP model for ONNX Runtime ahead, in float32 or int8, where
-    there is none that is whole.
-
-    Raises EncoderError for a model that cannot be loaded or exported.
-    """
-    from vitsearch.encoders.onnx import cache as runtime
-
-    source, _ = _parsed(name)
-    if source not in _WITH_MODEL:
-        raise EncoderError(f"encoder {name!r} needs no preparation: it runs without torch as it is")
-    try:
-        return runtime.prepare_model(name, _in_torch(name), dtype=dtype)
-    except ModuleNotFoundError as error:
-        raise _as_missing_extra(name, error) from error
-
-
-def _parsed(name: str) -> tuple[str, str]:
+def _parsed(name: str) -> tuple[EncoderSource, str]:
     """Return the source and the model; raises EncoderError with the spellings to try."""
-    source, _, model = name.partition(":")
-    if source not in _LOADERS or (source in _WITH_MODEL) != bool(model):
+    prefix, _, model = name.partition(":")
+    source = SOURCES[prefix] if prefix in SOURCES else _from_package(prefix)
+    if source is None or (prefix in SOURCES and source.takes_model != bool(model)):
         raise EncoderError(
-            f"unknown encoder {name!r}: try one of {SPELLINGS}; `vitsearch models` lists more"
+            f"unknown encoder {name!r}: try one of {spellings()}; `vitsearch models` lists more"
         )
     return source, model
 
 
-def _as_missing_extra(name: str, error: ModuleNotFoundError) -> Exception:
-    if error.name is None or error.name.partition(".")[0] not in _CLIP_PACKAGES:
+def _from_package(name: str) -> EncoderSource | None:
+    """Return the source of that name that an installed package brings, or None; raises EncoderError
+    where two packages do.
+    """
+    entries = [entry for entry in _entries() if entry.name == name]
+    if not entries:
+        return None
+    if len(entries) > 1:
+        packages = " and ".join(sorted(map(_package, entries)))
+        raise EncoderError(f"{packages} both bring encoders {name!r}: uninstall one of them")
+    (entry,) = entries
+
+    def load(model: str, device: str, dtype: str, throughput: bool) -> ImageEncoder:
+        return _loaded_from(entry, model, device, dtype)
+
+    return EncoderSource(name, name, f"from the package {_package(entry)}", load)
+
+
+def _entries() -> "list[EntryPoint]":
+    from importlib.metadata import entry_points  # costs as much as a search, and is seldom needed
+
+    return list(entry_points(group=GROUP))
+
+
+def _loaded_from(entry: "EntryPoint", model: str, device: str, dtype: str) -> ImageEncoder:
+    """Return the encoder of another package; whatever goes wrong there is an EncoderError."""
+    source, package = entry.name, _package(entry)
+    try:
+        encoder: object = entry.load()(model, device, dtype)
+    except VitsearchError:
+        raise
+    except Exception as error:
+        raise EncoderError(
+            f"encoders {source!r} of the package {package} cannot be loaded "
+            f"({type(error).__name__}: {one_line(error)}): repair that package, or uninstall it"
+        ) from error
+    if not isinstance(encoder, ImageEncoder):
+        raise EncoderError(
+            f"encoders {source!r} of the package {package} are not subclasses of "
+            f"vitsearch.encoders.ImageEncoder ({type(encoder).__name__}): repair that package"
+        )
+    if encoder.name.partition(":")[0] != source:
+        raise EncoderError(
+            f"the package {package} names an encoder {encoder.name!r}, by which it cannot be "
+            f"loaded again: its name must be {source!r} or begin with '{source}:'"
+        )
+    return encoder
+
+
+def _package(entry: "EntryPoint") -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
+
+
+def _as_missing_extra(name: str, source: EncoderSource, error: ModuleNotFoundError) -> Exception:
+    package = (error.name or "").partition(".")[0]
+    if source.extra is None or package not in _PACKAGES[source.extra]:
         return error
     return EncoderError(
-        f"encoder {name!r} needs the package {error.name}: pip install 'vitsearch[clip]'"
+        f"encoder {name!r} needs the package {error.name}: pip install 'vitsearch[{source.extra}]'"
     )
 
 
-def _two_towers(
-    name: str,
-    device: str,
-    dtype: str,
-    runtime: str,
-    *,
-    export: bool,
-    throughput: bool,
-    tell: Callable[[str], None],
+def _exportable(
+    name: str, device: str, dtype: str, runtime: str, *, export: bool, throughput: bool
 ) -> Encoder:
+    """Return a CLIP or SigLIP model on ONNX Runtime or PyTorch."""
     from vitsearch.encoders.onnx.cache import check_runtime, find_encoder, make_encoder
 
     check_runtime(runtime, device, dtype)
     in_torch = _in_torch(name)
-    found = find_encoder(name, device, dtype, runtime, in_torch, throughput=throughput)
-    if found is not None:
-        return found
+    exported = find_encoder(name, device, dtype, runtime, in_torch, throughput=throughput)
+    if exported is not None:
+        return exported
     if export or runtime == "onnx" or dtype == "int8":
-        made: Encoder = make_encoder(
-            name, device, dtype, runtime, in_torch, tell=tell, throughput=throughput
+        encoder: Encoder = make_encoder(
+            name, device, dtype, runtime, in_torch, throughput=throughput
         )
-        return made
+        return encoder
     return in_torch(device, dtype)
 
 
 def _in_torch(name: str) -> "Callable[[str, str], TorchEncoder]":
     source, _, model = name.partition(":")
-    return lambda device, dtype: _LOADERS[source](model, device, dtype)  # type: ignore[return-value]
-
-
-def _mini(device: str, dtype: str, throughput: bool) -> Encoder:
-    from vitsearch.encoders.mini.encoder import load_mini
-
-    return load_mini(device=device, dtype=dtype, throughput=throughput)
-
-
-def _colour(model: str, device: str, dtype: str) -> Encoder:
-    from vitsearch.encoders.colour import ColourEncoder
-
-    return ColourEncoder()
-
-
-def _open_clip(model: str, device: str, dtype: str) -> Encoder:
-    from vitsearch.encoders.open_clip import load_open_clip
-
-    return load_open_clip(model, device=device, dtype=dtype)
-
-
-def _hf(model: str, device: str, dtype: str) -> Encoder:
-    from vitsearch.encoders.huggingface import load_hf
-
-    return load_hf(model, device=device, dtype=dtype)
-
-
-def _local_dir(model: str, device: str, dtype: str) -> Encoder:
-    return load_local_dir(model, device=device, dtype=dtype)
-
-
-_LOADERS: dict[str, Callable[[str, str, str], Encoder]] = {
-    "mini": lambda model, device, dtype: _mini(device, dtype, False),
-    "colour": _colour,
-    "open_clip": _open_clip,
-    "hf": _hf,
-    "local-dir": _local_dir,
-}
-_WITH_MODEL = {"open_clip", "hf", "local-dir"}
-_CLIP_PACKAGES = {"torch", "torchvision", "open_clip", "transformers", "huggingface_hub"}
+    load = SOURCES[source].load
+    return lambda device, dtype: load(model, device, dtype, False)  # type: ignore[return-value]
