@@ -254,7 +254,7 @@ def test_a_stopped_run_goes_on_and_gives_the_same(
         build_index(shards, tmp_path / "index", memory=400_000_000, tell=stop)
     assert not (tmp_path / "index").exists()
     report = build_index(shards, tmp_path / "index", memory=400_000_000)
-    assert (report.kept, report.parts) == (3, 8)
+    assert (report.reused_parts, report.parts) == (3, 8)
     assert content(tmp_path / "index") == content(built)
     assert [file.name for file in tmp_path.iterdir()] == ["index"]
 
@@ -296,7 +296,7 @@ def test_another_recipe_does_not_go_on_with_what_was_begun(shards: Path, tmp_pat
     with pytest.raises(Stopped):
         build_index(shards, tmp_path / "index", recipe="ivf", tell=stop)
     report = build_index(shards, tmp_path / "index", recipe="ivf-sq8")
-    assert (report.kept, report.recipe.name) == (0, "ivf-sq8")
+    assert (report.reused_parts, report.recipe.name) == (0, "ivf-sq8")
 
 
 def test_an_index_is_replaced_and_kept_where_that_fails(shards: Path, tmp_path: Path) -> None:
@@ -361,7 +361,7 @@ def test_rows_in_order_of_ids_however_many_are_sorted_at_once(
 ) -> None:
     folder = tmp_path_factory.mktemp("order")
     np.array(ids, dtype="<i8").tofile(folder / "ids.i64")
-    write_order(folder, len(ids), most=most)
+    write_order(folder, len(ids), batch=most)
     assert np.fromfile(folder / "order.i64", "<i8").tolist() == sorted(
         range(len(ids)), key=lambda row: ids[row]
     )

@@ -125,7 +125,13 @@ def uri(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The shelf in Milvus Lite, with its exact index."""
     place = f"milvus://{tmp_path_factory.mktemp('milvus') / 'a.db'}/photos"
     report = push(shards, place, index="FLAT", batch=33)
-    assert (report.written, report.unchanged, report.unheld, report.missing, report.total) == (
+    assert (
+        report.written,
+        report.unchanged,
+        report.left_out,
+        report.missing_shards,
+        report.total,
+    ) == (
         150,
         0,
         0,
@@ -133,7 +139,7 @@ def uri(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
         150,
     )
     assert (
-        report.found == report.checked == 7
+        report.verified == report.checked == 7
     )  # the first of each block: of shards of 40, 40, 40 and 30 rows
     return place
 
@@ -313,7 +319,7 @@ def test_an_approximate_index_gives_every_photo_when_all_are_asked_for(
 
 
 def counts(report: PushReport) -> tuple[int, int, int, int]:
-    return report.written, report.unchanged, report.unheld, report.total
+    return report.written, report.unchanged, report.left_out, report.total
 
 
 def test_a_push_may_be_repeated_and_goes_on(shards: Path, tmp_path: Path) -> None:

@@ -190,8 +190,6 @@ def build(output: str, index: str, as_json: bool, memory: str, **options: Any) -
 
     A run that was stopped goes on with the parts that are there.
     """
-    from dataclasses import asdict
-
     from vitsearch.cluster.build import build_index
 
     report = build_index(
@@ -203,11 +201,7 @@ def build(output: str, index: str, as_json: bool, memory: str, **options: Any) -
     )
     recipe, measured = report.recipe, report.measured
     if as_json:
-        facts = asdict(report) | {
-            "recipe": recipe.to_dict(),
-            "seconds": {name: round(value, 3) for name, value in report.seconds.items()},
-        }
-        show.json_line(facts)
+        show.json_line(report.to_dict())
         return 0
     seconds = sum(report.seconds.values())
     show.line(
@@ -268,8 +262,6 @@ def push(output: str, uri: str, as_json: bool, **options: Any) -> int:
     The token of a server is read from MILVUS_TOKEN. A push may be repeated: what is there is
     compared, and not written again.
     """
-    from dataclasses import asdict
-
     from vitsearch.cluster.push import push as run
 
     with counted_bar("pushing") as progress:
@@ -283,18 +275,21 @@ def push(output: str, uri: str, as_json: bool, **options: Any) -> int:
         )
     for text in report.notes:
         show.note(f"vitsearch: {text}")
-    if report.missing:
+    if report.missing_shards:
         show.note(
-            f"vitsearch: {report.missing:,} shards are not there yet: push again when they are"
+            f"vitsearch: {report.missing_shards:,} shards are not there yet: push again when they "
+            "are"
         )
     if as_json:
-        show.json_line(asdict(report))
+        show.json_line(report.to_dict())
         return 0
-    left_out = f", {report.unheld:,} that Milvus cannot hold" if report.unheld else ""
+    left_out = f", {report.left_out:,} that Milvus cannot hold" if report.left_out else ""
     done = f"{report.written:,} written, {report.unchanged:,} unchanged{left_out}; {report.index}"
-    show.line(f"{report.place} holds {report.total:,} photos ({done}) in {report.seconds:.1f} s")
+    show.line(
+        f"{report.collection} holds {report.total:,} photos ({done}) in {report.seconds:.1f} s"
+    )
     show.note(
-        f"vitsearch: {report.found} of {report.checked} stored vectors were searched for and "
+        f"vitsearch: {report.verified} of {report.checked} stored vectors were searched for and "
         "found again"
     )
     return 0

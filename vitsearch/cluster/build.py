@@ -1,5 +1,6 @@
-"""A FAISS index from shards within a budget of memory: train on a sample, add shard by shard, merge
-in files, measure and tune.
+"""A FAISS index from shards within a memory budget.
+
+It is trained on a sample, built in parts, merged on disk, measured and tuned.
 """
 
 import json
@@ -16,110 +17,63 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vitsearch.arrays import Halves, cosine_scores, drop_pages
-from vitsearch.cluster.parts import BLOCK, PARTS, TRAINED, Part, join_parts, make_part, row_numbers
+from vitsearch.cluster.parts import BLOCK, PARTS, TRAINED, Part, make_part, merge_parts, row_numbers
 from vitsearch.cluster.shard_index import FACTS, FILES
 from vitsearch.errors import CollectionError, RecipeError
 from vitsearch.index import ExactIndex, IndexSnapshot, Manifest, Measured, Sample, tune
 from vitsearch.index.base import FAISS, IDS, VECTORS
 from vitsearch.index.manifest import MANIFEST, facts_of, write_manifest
-from vitsearch.index.recall import K
+from vitsearch.index.recall import K, sample_of
 from vitsearch.index.recipe import RECALL, Recipe, choose_recipe, load_recipe
 from vitsearch.shards import open_shards
 from vitsearch.storage.config import writer_lock
 
-# -- Samples of vectors larger than the memory -----------------------------------------------------
-
 if TYPE_CHECKING:
     from vitsearch.shards.files import ShardSet
 
-SAMPLED_SHARDS = 512
-QUERIES = 200
-CHUNK = 33_554_432  # bytes of mapped rows that are compared before their pages are let go
-
-
-def draw_sample(shards: "ShardSet", counts: dict[int, int], size: int, *, seed: int = 0) -> Halves:
-    """Return ``(m, dim)`` rows drawn with a seed from all shards alike, or from 512 of them in even
-    steps; ``m`` is ``size`` at most.
-    """
-    numbers = [number for number, count in counts.items() if count]
-    chosen = (
-        numbers
-        if len(numbers) <= SAMPLED_SHARDS
-        else [numbers[place * len(numbers) // SAMPLED_SHARDS] for place in range(SAMPLED_SHARDS)]
-    )
-    total, rng = sum(counts[number] for number in chosen), np.random.default_rng(seed)
-    places = np.sort(rng.choice(total, min(size, total), replace=False))
-    sample = np.empty((len(places), shards.manifest.dim), dtype=np.float16)
-    start = taken = 0
-    for rows, halves in shards.blocks(chosen, BLOCK):
-        end = int(np.searchsorted(places, start + len(rows)))
-        sample[taken:end] = halves[places[taken:end] - start]
-        start, taken = start + len(rows), end
-    return sample[:taken]
-
-
-def make_truth(vectors: Halves, *, seed: int = 0) -> Sample:
-    """Return 200 of the rows of ``(n, dim)``, drawn with a seed, as queries, with their exact
-    answers among the other rows.
-    """
-    count, dim = vectors.shape
-    own = np.sort(
-        np.random.default_rng(seed).choice(count, min(QUERIES, count), replace=False)
-    ).astype(np.int64)
-    queries = np.asarray(vectors[own], dtype=np.float32)
-    best = [np.empty(0) for _ in own]
-    step = max(1, CHUNK // (2 * dim))
-    for start in range(0, count, step):
-        rows = vectors[start : start + step]
-        found = ExactIndex(rows, np.arange(start, start + len(rows), dtype=np.int64)).search_batch(
-            queries, K + 1
-        )
-        for place, one in enumerate(found):
-            others = one.ids[one.ids != own[place]]
-            scores = cosine_scores(vectors[others], queries[place])
-            best[place] = -np.sort(-np.concatenate([best[place], scores]))[:K]
-        drop_pages(vectors)
-    bars = np.array([scores[-1] if len(scores) else np.inf for scores in best])
-    return Sample(queries, own, bars, np.array([len(scores) for scores in best], dtype=np.int64))
-
-
-# -- A FAISS index from shards within a budget of memory -------------------------------------------
-
-if TYPE_CHECKING:
-    from vitsearch.shards.files import ShardSet
-
-LIBRARIES = 250_000_000  # bytes of memory that Python, FAISS and Arrow take before there is a row
+LIBRARIES = 250_000_000  # bytes of memory of Python, FAISS and Arrow before the first row
 MIN_MEMORY = 400_000_000
 SEED = 0
+SAMPLED_SHARDS = 512  # shards that a sample is drawn from
+QUERIES = 200  # photos that the recall is measured on
+CHUNK = 33_554_432  # bytes of mapped rows to compare before their pages are dropped
 BEGUN = "begun.json"
-PIECES = 32  # parts, or more: so many machines can work, and so little is done again after a stop
-TRAINING_COPIES = 4  # the sample as float16 and float32, and what FAISS makes of it
+MIN_PARTS = 32  # for as many machines, and so that a stopped run repeats little
+TRAINING_COPIES = 4  # the sample as float16 and float32, and FAISS's copies
 READING_COPIES = 4  # a shard's file, and its columns
 Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """What was built: ``rows`` photos of ``shards`` shards in ``parts`` parts (``kept`` of them by
-    an earlier run), and its recall.
+    """What was built: ``rows`` photos of ``shards`` shards in ``parts`` parts, and its recall.
 
-    ``recipe`` has the search parameters that were found; ``measured`` is None where every vector is
-    compared. ``seconds`` are by stage.
+    ``reused_parts`` were built by an earlier run. ``recipe`` has the tuned search parameters;
+    ``measured`` is None where every vector is compared. ``seconds`` are by stage.
     """
 
     rows: int
     shards: int
     parts: int
-    kept: int
+    reused_parts: int
     recipe: Recipe
     measured: Measured | None
     seconds: dict[str, float] = field(default_factory=dict)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as `vitsearch build --json` prints it."""
+        names = {"reused_parts": "kept"}
+        facts = {names.get(key, key): value for key, value in asdict(self).items()}
+        seconds = {name: round(value, 3) for name, value in self.seconds.items()}
+        return facts | {"recipe": self.recipe.to_dict(), "seconds": seconds}
+
 
 @dataclass(frozen=True, slots=True)
-class _Ground:
-    """What is built: the shards with the rows of each, the recipe, the bytes of memory for rows,
-    and the folder that is worked in.
+class _BuildJob:
+    """What to build: the shards with the row count of each, the recipe, and the room for it.
+
+    ``trained_on`` is the size of the training sample, 0 for an exact search; ``room`` the bytes of
+    memory for rows; ``staging`` the folder in which the index grows.
     """
 
     shards: "ShardSet"
@@ -127,7 +81,7 @@ class _Ground:
     recipe: Recipe
     trained_on: int
     room: int
-    aside: Path
+    staging: Path
 
     @property
     def rows(self) -> int:
@@ -152,25 +106,25 @@ def build_index(
     address: str | None = None,
     tell: Tell = lambda _: None,
 ) -> BuildReport:
-    """Build the index of a whole shard set into the folder ``index``, and return what it is.
+    """Build the index of a complete shard set into the folder ``index``, and return a report.
 
-    ``memory`` is what a process may take, in bytes; mapped files are not held beyond the pages in
-    use. ``address`` is that of a Ray cluster whose machines all see both places ("local": one on
-    this machine, for as long as it takes); None builds the parts here, one after the other. The
-    search effort is the least with ``recall`` of the ten nearest on 200 of the photos, each left
-    out of its own results. The folder is written beside its place and renamed; a run that was
-    stopped goes on with the parts that are there. Fewer than about 10,000 photos are searched
-    exactly. Raises CollectionError (no whole shard set, another thing in the folder's place, a full
-    disk), CollectionLocked, RecipeError, and VitsearchError where the cluster fails.
+    ``memory`` is the most that a process may use, in bytes, without the pages of mapped files.
+    ``address`` is that of a Ray cluster whose machines all see both folders ("local": one on this
+    machine for the time of the build); None builds the parts here, one after the other. The search
+    effort is the least that reaches ``recall`` of the ten nearest on 200 of the photos, each left
+    out of its own results. The folder is written under another name and renamed; a run that was
+    stopped continues with the parts that exist. Fewer than about 10,000 photos are searched
+    exactly. Raises CollectionError (an incomplete shard set, something else in place of the folder,
+    a full disk), CollectionLocked, RecipeError, and VitsearchError where the cluster fails.
     """
     if not 0 < recall <= 1:
         raise CollectionError(f"a recall is above 0 and at most 1, such as 0.95, not {recall}")
-    place = Path(os.path.abspath(index))
-    ground = _prepared(output, place, recipe, memory)
-    work = ground.aside.parent
+    target = Path(os.path.abspath(index))
+    job = _prepared(output, target, recipe, memory)
+    work = job.staging.parent
     try:
         with writer_lock(work):
-            report = _built(ground, place, recall, address=address, tell=tell)
+            report = _built(job, target, recall, address=address, tell=tell)
             shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
         raise CollectionError(
@@ -181,73 +135,76 @@ def build_index(
 
 
 def _built(
-    ground: _Ground, place: Path, recall: float, *, address: str | None, tell: Tell
+    job: _BuildJob, target: Path, recall: float, *, address: str | None, tell: Tell
 ) -> BuildReport:
-    parts, took = _begun(ground), _Clock()
-    kept = sum(part.is_done() for part in parts)
+    parts, timer = _begun(job), _StageTimer()
+    reused = sum(part.is_done() for part in parts)
     tell(
-        f"{ground.rows:,} photos of {len(ground.counts):,} shards in {len(parts):,} parts"
-        + (f", {kept:,} done before" if kept else "")
+        f"{job.rows:,} photos of {len(job.counts):,} shards in {len(parts):,} parts"
+        + (f", {reused:,} done before" if reused else "")
     )
-    if not ground.exact and not (ground.aside / TRAINED).exists():
-        _train(ground)
-        tell(f"trained on {ground.trained_on:,} photos")
-    took.stage("train")
+    if not job.exact and not (job.staging / TRAINED).exists():
+        _train(job)
+        tell(f"trained on {job.trained_on:,} photos")
+    timer.stage("train")
     _add(parts, address, tell)
-    took.stage("add")
-    join_parts(ground.aside, parts, most=max(1, ground.room // 64))
-    took.stage("merge")
-    found, measured = _tuned(ground, recall)
-    took.stage("measure")
+    timer.stage("add")
+    merge_parts(job.staging, parts, batch=max(1, job.room // 64))
+    timer.stage("merge")
+    tuned, measured = _tuned(job, recall)
+    timer.stage("measure")
     if measured:
         tell(f"recall@{measured.k} on {measured.queries} photos: {measured.recall:.3f}")
-    _finish(ground, place, found, measured)
-    took.stage("finish")
+    _finish(job, target, tuned, measured)
+    timer.stage("finish")
     return BuildReport(
-        ground.rows, len(ground.counts), len(parts), kept, found, measured, took.seconds
+        rows=job.rows,
+        shards=len(job.counts),
+        parts=len(parts),
+        reused_parts=reused,
+        recipe=tuned,
+        measured=measured,
+        seconds=timer.seconds,
     )
 
 
 def _prepared(
-    output: str | os.PathLike[str], place: Path, recipe: str | Path | Recipe, memory: int
-) -> _Ground:
+    output: str | os.PathLike[str], target: Path, recipe: str | Path | Recipe, memory: int
+) -> _BuildJob:
     if memory < MIN_MEMORY:
         raise CollectionError(
             f"{memory / 1e6:.0f} MB of memory are too few to build in: allow "
-            f"{MIN_MEMORY / 1e6:.0f} MB "
-            "or more"
+            f"{MIN_MEMORY / 1e6:.0f} MB or more"
         )
-    if place.exists() and not ((place / MANIFEST).exists() and (place / FACTS).exists()):
-        raise CollectionError(f"{place} is no index that could be replaced: name a new folder")
+    if target.exists() and not ((target / MANIFEST).exists() and (target / FACTS).exists()):
+        raise CollectionError(f"{target} is no index that could be replaced: name a new folder")
     shards = open_shards(output)
     missing = shards.missing()
     if missing:
         raise CollectionError(
-            f"{shards.name} lacks {len(missing):,} shards: run the same `vitsearch embed` "
-            "again "
+            f"{shards.name} lacks {len(missing):,} shards: run the same `vitsearch embed` again "
             "to finish it first"
         )
     counts = {number: shards.counts([number])[0] for number in shards.finished()}
     rows, dim, room = sum(counts.values()), shards.manifest.dim, memory - LIBRARIES
     if not rows:
         raise CollectionError(
-            f"no shard of {shards.name} holds a photo: see `vitsearch failures`, and embed "
-            "another source"
+            f"no shard of {shards.name} holds a photo: see `vitsearch failures`, and embed another "
+            "source"
         )
-    if max(counts.values()) * 2 * dim * READING_COPIES > room:
-        least = LIBRARIES + max(counts.values()) * 2 * dim * READING_COPIES
+    largest = max(counts.values())
+    needed = largest * 2 * dim * READING_COPIES
+    if needed > room:
         raise CollectionError(
-            f"a shard of {max(counts.values()):,} photos does not fit: allow "
-            f"{least / 1e6:,.0f} "
-            "MB of memory or more"
+            f"a shard of {largest:,} photos does not fit: allow "
+            f"{(LIBRARIES + needed) / 1e6:,.0f} MB of memory or more"
         )
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     if chosen.kind == "auto":
         chosen = choose_recipe(rows, dim, memory=chosen.memory or memory, recall=RECALL).recipe
     trained_on = min(_trains_on(chosen, rows, dim), room // (4 * dim * TRAINING_COPIES))
-    return _Ground(
-        shards, counts, chosen, trained_on, room, place.with_name(f"{place.name}.new") / place.name
-    )
+    staging = target.with_name(f"{target.name}.new") / target.name
+    return _BuildJob(shards, counts, chosen, trained_on, room, staging)
 
 
 def _trains_on(recipe: Recipe, rows: int, dim: int) -> int:
@@ -263,63 +220,60 @@ def _trains_on(recipe: Recipe, rows: int, dim: int) -> int:
     return trains_on(recipe, rows, dim)
 
 
-def _begun(ground: _Ground) -> list[Part]:
-    """Return the parts to build, in a folder beside the place: that of a run before where it was of
-    the same, else a new one.
+def _begun(job: _BuildJob) -> list[Part]:
+    """Return the parts to build after preparing the staging folder.
+
+    The folder of an earlier run is used again where it was for the same job.
     """
-    parts = _parts(ground)
+    parts = _parts(job)
     facts = {
-        "shards": ground.shards.name,
-        "fingerprint": ground.shards.manifest.encoder_fingerprint,
-        "counts": list(ground.counts.items()),
-        "recipe": ground.recipe.to_dict(),
-        "trained_on": ground.trained_on,
+        "shards": job.shards.name,
+        "fingerprint": job.shards.manifest.encoder_fingerprint,
+        "counts": list(job.counts.items()),
+        "recipe": job.recipe.to_dict(),
+        "trained_on": job.trained_on,
         "parts": [part.shards for part in parts],
     }
-    text, aside = json.dumps(facts), ground.aside
-    if not (aside / BEGUN).exists() or (aside / BEGUN).read_text(encoding="ascii") != text:
-        shutil.rmtree(aside, ignore_errors=True)
-        (aside / PARTS).mkdir(parents=True)
-        for name, size in ((VECTORS, 2 * ground.dim), (IDS, 8)):
-            with open(aside / name, "wb") as file:
-                file.truncate(size * ground.rows)
-        (aside / BEGUN).write_text(text, encoding="ascii")
+    text, staging = json.dumps(facts), job.staging
+    if not (staging / BEGUN).exists() or (staging / BEGUN).read_text(encoding="ascii") != text:
+        shutil.rmtree(staging, ignore_errors=True)
+        (staging / PARTS).mkdir(parents=True)
+        for name, size in ((VECTORS, 2 * job.dim), (IDS, 8)):
+            with open(staging / name, "wb") as file:
+                file.truncate(size * job.rows)
+        (staging / BEGUN).write_text(text, encoding="ascii")
     return parts
 
 
-def _parts(ground: _Ground) -> list[Part]:
-    """Return consecutive shards in as many parts as each fits into memory."""
-    most = -(-ground.rows // PIECES)
-    if not ground.exact:
+def _parts(job: _BuildJob) -> list[Part]:
+    """Return parts of consecutive shards, of which each fits into memory."""
+    limit = -(-job.rows // MIN_PARTS)
+    if not job.exact:
         from vitsearch.index.sharded import part_bytes
 
-        most = min(most, ground.room // 2 // part_bytes(ground.recipe, ground.rows, ground.dim))
+        limit = min(limit, job.room // 2 // part_bytes(job.recipe, job.rows, job.dim))
     groups: list[list[int]] = []
     held = 0
-    for number, count in ground.counts.items():
-        if not groups or held + count > most:
+    for number, count in job.counts.items():
+        if not groups or held + count > limit:
             groups.append([])
             held = 0
         groups[-1].append(number)
         held += count
-    sizes = [sum(ground.counts[number] for number in group) for group in groups]
+    sizes = [sum(job.counts[number] for number in group) for group in groups]
     starts = [0, *accumulate(sizes)]
-    name = ground.shards.name
+    name = job.shards.name
     return [
-        Part(place, name, ground.aside, tuple(group), start, size, ground.dim, ground.exact)
-        for place, (group, start, size) in enumerate(zip(groups, starts, sizes, strict=False))
+        Part(number, name, job.staging, tuple(group), start, size, job.dim, job.exact)
+        for number, (group, start, size) in enumerate(zip(groups, starts, sizes, strict=False))
     ]
 
 
-def _train(ground: _Ground) -> None:
+def _train(job: _BuildJob) -> None:
     from vitsearch.index.sharded import train_index
 
-    train_index(
-        ground.aside / TRAINED,
-        ground.recipe,
-        ground.rows,
-        draw_sample(ground.shards, ground.counts, ground.trained_on, seed=SEED),
-    )
+    sample = draw_sample(job.shards, job.counts, job.trained_on, seed=SEED)
+    train_index(job.staging / TRAINED, job.recipe, job.rows, sample)
 
 
 def _add(parts: Sequence[Part], address: str | None, tell: Tell) -> None:
@@ -344,56 +298,98 @@ def _add(parts: Sequence[Part], address: str | None, tell: Tell) -> None:
         done(make_part(part))
 
 
-def _tuned(ground: _Ground, recall: float) -> tuple[Recipe, Measured | None]:
-    """Return the recipe with the least search effort that reaches the recall, and the recall that
-    was measured.
-    """
-    if ground.exact:
+def _tuned(job: _BuildJob, recall: float) -> tuple[Recipe, Measured | None]:
+    """Return the recipe with the least search effort that reaches the recall, and its recall."""
+    if job.exact:
         return Recipe("exact", "exact"), None
     from vitsearch.index.faiss_index import read_faiss_index
 
     vectors: Halves = np.memmap(
-        ground.aside / VECTORS, dtype="<f2", mode="r", shape=(ground.rows, ground.dim)
+        job.staging / VECTORS, dtype="<f2", mode="r", shape=(job.rows, job.dim)
     )
-    index = read_faiss_index(ground.aside / FAISS, search=ground.recipe.search)
-    manifest = Manifest(ground.recipe, 0, ground.rows, ground.dim, "", {})
-    snapshot = IndexSnapshot(
-        manifest, row_numbers(ground.aside / PARTS / "rows.i64", ground.rows), vectors, index
-    )
-    return tune(snapshot, make_truth(vectors, seed=SEED), recall)
+    index = read_faiss_index(job.staging / FAISS, search=job.recipe.search)
+    manifest = Manifest(job.recipe, 0, job.rows, job.dim, "", {})
+    rows = row_numbers(job.staging / PARTS / "rows.i64", job.rows)
+    snapshot = IndexSnapshot(manifest, rows, vectors, index)
+    return tune(snapshot, make_sample(vectors, seed=SEED), recall)
 
 
-def _finish(ground: _Ground, place: Path, recipe: Recipe, measured: Measured | None) -> None:
-    """Write what the index says of itself, and put the folder in its place."""
-    facts: dict[str, Any] = {"shards": ground.shards.name, **asdict(ground.shards.manifest)}
-    (ground.aside / FACTS).write_text(json.dumps(facts), encoding="ascii")
-    files = {
-        name: facts_of(ground.aside / name) for name in FILES if (ground.aside / name).exists()
-    }
-    asked = ground.recipe.to_dict() if recipe != ground.recipe else {}
-    fingerprint = ground.shards.manifest.encoder_fingerprint
-    write_manifest(
-        ground.aside,
-        Manifest(recipe, 0, ground.rows, ground.dim, fingerprint, files, asked, measured),
+def _finish(job: _BuildJob, target: Path, recipe: Recipe, measured: Measured | None) -> None:
+    """Write the manifest of the index, and rename the folder to its final name."""
+    facts: dict[str, Any] = {"shards": job.shards.name, **asdict(job.shards.manifest)}
+    (job.staging / FACTS).write_text(json.dumps(facts), encoding="ascii")
+    paths = {name: job.staging / name for name in FILES}
+    manifest = Manifest(
+        recipe=recipe,
+        generation=0,
+        count=job.rows,
+        dim=job.dim,
+        fingerprint=job.shards.manifest.encoder_fingerprint,
+        files={name: facts_of(path) for name, path in paths.items() if path.exists()},
+        requested=job.recipe.to_dict() if recipe != job.recipe else {},
+        measured=measured,
     )
-    (ground.aside / BEGUN).unlink()
-    shutil.rmtree(ground.aside / PARTS)
-    old = place.with_name(f"{place.name}.old")
+    write_manifest(job.staging, manifest)
+    (job.staging / BEGUN).unlink()
+    shutil.rmtree(job.staging / PARTS)
+    old = target.with_name(f"{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     with suppress(FileNotFoundError):
-        os.rename(place, old)
-    os.rename(ground.aside, place)
+        os.rename(target, old)
+    os.rename(job.staging, target)
     shutil.rmtree(old, ignore_errors=True)
 
 
-class _Clock:
-    """Seconds by stage."""
+class _StageTimer:
+    """The seconds that each stage of a build took."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
     def stage(self, name: str) -> None:
-        """End a stage."""
+        """End a stage: the time since the last one ended is that of this stage."""
         now = time.perf_counter()
         self.seconds[name], self._last = now - self._last, now
+
+
+def draw_sample(shards: "ShardSet", counts: dict[int, int], size: int, *, seed: int = 0) -> Halves:
+    """Return ``(m, dim)`` float16 rows drawn with a seed; ``m`` is ``size`` at most.
+
+    They come from all shards alike or, where there are more than 512, from 512 in even steps.
+    """
+    numbers = [number for number, count in counts.items() if count]
+    if len(numbers) > SAMPLED_SHARDS:
+        steps = range(SAMPLED_SHARDS)
+        numbers = [numbers[step * len(numbers) // SAMPLED_SHARDS] for step in steps]
+    total, rng = sum(counts[number] for number in numbers), np.random.default_rng(seed)
+    positions = np.sort(rng.choice(total, min(size, total), replace=False))
+    sample = np.empty((len(positions), shards.manifest.dim), dtype=np.float16)
+    start = drawn = 0
+    for rows, halves in shards.blocks(numbers, BLOCK):
+        end = int(np.searchsorted(positions, start + len(rows)))
+        sample[drawn:end] = halves[positions[drawn:end] - start]
+        start, drawn = start + len(rows), end
+    return sample[:drawn]
+
+
+def make_sample(vectors: Halves, *, seed: int = 0) -> Sample:
+    """Return 200 of the ``(n, dim)`` rows, drawn with a seed, as queries with exact answers.
+
+    Each is left out of its own answers. The rows are read once, in chunks.
+    """
+    count, dim = vectors.shape
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.choice(count, min(QUERIES, count), replace=False)).astype(np.int64)
+    queries = np.asarray(vectors[chosen], dtype=np.float32)
+    best = [np.empty(0) for _ in chosen]
+    step = max(1, CHUNK // (2 * dim))
+    for start in range(0, count, step):
+        rows = vectors[start : start + step]
+        index = ExactIndex(rows, np.arange(start, start + len(rows), dtype=np.int64))
+        for number, nearest in enumerate(index.search_batch(queries, K + 1)):
+            others = nearest.ids[nearest.ids != chosen[number]]
+            scores = cosine_scores(vectors[others], queries[number])
+            best[number] = -np.sort(-np.concatenate([best[number], scores]))[:K]
+        drop_pages(vectors)
+    return sample_of(queries, chosen, best)

@@ -1,6 +1,4 @@
-"""Embedding on many machines: what it is asked for and what it says at the end; the work itself is
-in `vitsearch.cluster.run`.
-"""
+"""Embedding on many machines: `embed`, whose work is done by `vitsearch.cluster.run`."""
 
 import os
 from collections.abc import Callable
@@ -33,30 +31,23 @@ def embed(  # noqa: PLR0913  one keyword for each flag of the command line
     memory: int = 2_000_000_000,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> EmbedReport:
-    """Embed the photos of ``source`` on a Ray cluster into a shard set at ``output``, and return
-    what was done.
+    """Embed the photos of ``source`` on a Ray cluster into shards at ``output``; return a report.
 
     ``source`` is a folder, the URL of one (``s3://bucket/photos``), Parquet files with paths or
     bytes, or webdataset tars (``source_format`` says which); ``output`` a folder or URL that every
     machine reaches. ``encoder`` is a name; ``device``, ``dtype`` and ``runtime`` are those of
-    `load_encoder`. ``actors`` hold the model (None: one a GPU where ``gpus_per_actor`` is above 0,
-    else one a core), ``shard_size`` photos are one file, ``address`` is that of a cluster (None:
-    one is started on this machine and ended with the run), ``memory`` the bytes in which decoded
-    photos wait. Photos are listed once; a run that is stopped goes on with the shards that are not
-    there. A file that cannot be read becomes a row with its error. Lost workers and machines are
-    replaced by Ray, and their work is done again. Raises CollectionError, EncoderError, or
+    `load_encoder`. ``actors`` hold the model (None: one per GPU where ``gpus_per_actor`` is above
+    0, else one per core), ``shard_size`` photos make one file, ``address`` is that of a cluster
+    (None: one is started on this machine and stopped with the run), ``memory`` the bytes for
+    decoded photos that wait. Photos are listed once; a run that was stopped continues with the
+    missing shards. A file that cannot be read becomes a row with its error. Ray replaces lost
+    workers and machines and repeats their work. Raises CollectionError, EncoderError, or
     EncoderMismatch for an output of another encoder.
     """
-    if (
-        shard_size < 1
-        or (actors is not None and actors < 1)
-        or max_pixels < 1
-        or memory < 1
-        or gpus_per_actor < 0
-    ):
+    smallest = min(shard_size, max_pixels, memory, 1 if actors is None else actors)
+    if smallest < 1 or gpus_per_actor < 0:
         raise CollectionError(
-            "shard size, actors, memory and the pixel cap must be at least 1, and the GPUs of "
-            "an "
+            "shard size, actors, memory and the pixel cap must be at least 1, and the GPUs of an "
             "actor at least 0"
         )
     options = EmbedOptions(

@@ -1,6 +1,4 @@
-"""The photos that each shard is to be made of, listed once: a Parquet file for each shard, beside
-the shards.
-"""
+"""The list of photos of each shard, written once: a Parquet file beside the shards."""
 
 import io
 from collections.abc import Iterator
@@ -16,7 +14,7 @@ from vitsearch.shards.storage import Storage
 
 _SCHEMA = pyarrow.schema(
     [
-        ("path", pyarrow.binary()),  # as the file system has it, be it UTF-8 or not
+        ("path", pyarrow.binary()),  # the bytes of the file system, which may not be UTF-8
         ("size", pyarrow.int64()),
         ("mtime_ns", pyarrow.int64()),
         ("container", pyarrow.string()),
@@ -32,12 +30,10 @@ def listing_name(shard: int) -> str:
 
 
 def write_listing(storage: Storage, entries: Iterator[Entry], shard_size: int) -> Iterator[int]:
-    """Write the list of each shard in turn, and yield after each how many photos were listed."""
+    """Write the list of each shard in turn; yield after each the number of photos so far."""
     done = 0
     for shard, part in enumerate(iter(lambda: list(islice(entries, shard_size)), [])):
-        rows = [
-            (entry.path.encode("utf-8", "surrogateescape"), *list(_rest(entry))) for entry in part
-        ]
+        rows = [(entry.path.encode("utf-8", "surrogateescape"), *_rest(entry)) for entry in part]
         columns = [
             pyarrow.array(values, field.type)
             for values, field in zip(zip(*rows, strict=True), _SCHEMA, strict=True)
@@ -56,16 +52,16 @@ def _rest(entry: Entry) -> tuple[int, int, str | None, int | None, str | None]:
 
 
 def read_listing(storage: Storage, shard: int, start: int, stop: int) -> list[Entry]:
-    """Return what rows ``start`` to ``stop`` of a shard are to be made of; raises CollectionError
-    where the list is gone or damaged.
+    """Return the photos for rows ``start`` to ``stop`` of a shard.
+
+    Raises CollectionError where the list is missing or damaged.
     """
     name = f"{storage.name}/{listing_name(shard)}"
     data = storage.read(listing_name(shard))
     try:
         with errors(name):
-            table = pyarrow.parquet.read_table(pyarrow.BufferReader(data), schema=_SCHEMA).slice(
-                start, stop - start
-            )
+            table = pyarrow.parquet.read_table(pyarrow.BufferReader(data), schema=_SCHEMA)
+            table = table.slice(start, stop - start)
     except CollectionError as error:
         raise CollectionError(
             f"{name} is damaged: what is to be embedded cannot be told; embed into another place"

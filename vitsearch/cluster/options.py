@@ -1,4 +1,4 @@
-"""What a run of embedding is asked for, and what it says at the end."""
+"""The options of `embed` and its report."""
 
 from dataclasses import dataclass
 
@@ -9,9 +9,9 @@ from vitsearch.photos.sources import SourceFormat
 class EmbedReport:
     """The outcome of a run of embedding, in rows; times in seconds.
 
-    ``rows`` were listed in all, ``embedded`` of them in this run, ``written`` of ``shards`` shards,
-    ``failed`` of them without a vector. ``start_seconds`` is what the cluster and the actors took
-    until the first piece of work began, ``seconds`` the time from then on.
+    Of ``rows`` rows listed in all, this run embedded ``embedded``, of which ``failed`` have no
+    vector, and wrote ``written`` of ``shards`` shards. ``start_seconds`` passed until the cluster
+    and the actors began the first piece of work, ``seconds`` from then on.
     """
 
     rows: int
@@ -27,7 +27,7 @@ class EmbedReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedOptions:
-    """What `embed` was asked for."""
+    """The keyword arguments of `embed`, checked."""
 
     encoder: str
     device: str

@@ -1,5 +1,7 @@
-"""The work on one part of an index: some shards read once, their vectors, ids and paths written to
-files, and their lists beside them.
+"""The parts of an index from shards: each built on its own, then merged on disk.
+
+A part reads some shards once, writes their vectors, ids and paths to files, and their inverted
+lists beside them.
 """
 
 import os
@@ -13,6 +15,7 @@ import numpy as np
 
 from vitsearch.arrays import Halves, Ids, drop_pages
 from vitsearch.cluster.shard_index import ENDS, ORDER, PATHS
+from vitsearch.errors import CollectionError
 from vitsearch.index.base import FAISS, IDS, VECTORS
 from vitsearch.paths import raw_path
 from vitsearch.shards import open_shards
@@ -20,12 +23,14 @@ from vitsearch.shards import open_shards
 PARTS = "parts"
 TRAINED = f"{PARTS}/trained.faiss"
 BLOCK = 4096  # rows in memory as numbers
+_STEP = 1 << 20  # ids, or bytes of paths, handled at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one task is to do: put some shards, whose first row is the ``start``-th of all, into the
-    files of a folder.
+    """One task: add some shards to the files of a folder.
+
+    Their first row is row number ``start`` of all, and they have ``rows`` rows.
     """
 
     number: int
@@ -38,8 +43,9 @@ class Part:
     exact: bool
 
     def file(self, kind: str) -> Path:
-        """Return a file of this part's own: "faiss", "paths", "ends" (of each path), or "done",
-        which is there when the others are.
+        """Return the path of one file of this part: "faiss", "paths", "ends" (of paths) or "done".
+
+        The last exists when the others are complete.
         """
         return self.folder / PARTS / f"{self.number:06d}.{kind}"
 
@@ -49,28 +55,27 @@ class Part:
 
 
 def make_part(part: Part) -> int:
-    """Build a part and return its number; doing it twice is no harm. Raises CollectionError,
-    RecipeError and OSError (a full disk).
+    """Build a part and return its number; building it twice does no harm.
+
+    Raises CollectionError, RecipeError and OSError (a full disk).
     """
     if part.is_done():
         return part.number
     batches = _copied(part)
     if part.exact:
-        found = sum(len(ids) for ids, _ in batches)
+        count = sum(len(ids) for ids, _ in batches)
     else:
         from vitsearch.index.sharded import write_part
 
-        found = write_part(part.file("faiss"), part.folder / TRAINED, batches)
-    assert found == part.rows
+        count = write_part(part.file("faiss"), part.folder / TRAINED, batches)
+    assert count == part.rows
     part.file("done").touch()
     return part.number
 
 
 def _copied(part: Part) -> Iterator[tuple[Ids, Halves]]:
-    """Yield the rows of a part with their places as ids, each batch after it was written to the
-    files.
-    """
-    place, end = part.start, 0
+    """Yield each batch of a part after writing it: ``(b,)`` row numbers, ``(b, dim)`` float16."""
+    row, end = part.start, 0
     folder = part.folder
     with (
         open(folder / VECTORS, "r+b") as vectors,
@@ -78,40 +83,33 @@ def _copied(part: Part) -> Iterator[tuple[Ids, Halves]]:
         open(part.file("paths"), "wb") as paths,
         open(part.file("ends"), "wb") as ends,
     ):
-        vectors.seek(2 * part.dim * place)
-        ids.seek(8 * place)
+        vectors.seek(2 * part.dim * row)
+        ids.seek(8 * row)
         for rows, halves in open_shards(part.output).blocks(part.shards, BLOCK):
-            if place + len(rows) > part.start + part.rows:
-                break  # it would run into the rows of another part; what was counted has changed
-            names = [raw_path(row.path) for row in rows]
+            if row + len(rows) > part.start + part.rows:
+                break  # it would overwrite another part: the shards have changed
+            names = [raw_path(photo.path) for photo in rows]
             paths.write(b"".join(names))
             lengths = np.cumsum([len(name) for name in names], dtype="<i8")
             ends.write((lengths + end).tobytes())
             vectors.write(np.ascontiguousarray(halves, dtype="<f2").data)
-            ids.write(np.array([row.photo_id for row in rows], dtype="<i8").data)
-            yield np.arange(place, place + len(rows), dtype=np.int64), halves
-            place, end = place + len(rows), end + int(lengths[-1])
+            ids.write(np.array([photo.photo_id for photo in rows], dtype="<i8").data)
+            yield np.arange(row, row + len(rows), dtype=np.int64), halves
+            row, end = row + len(rows), end + int(lengths[-1])
         for file in (vectors, ids, paths, ends):
             file.flush()
             os.fsync(file.fileno())
-    if place != part.start + part.rows:
-        from vitsearch.errors import CollectionError
-
+    if row != part.start + part.rows:
         raise CollectionError(
-            f"the shards of {part.output} have changed while they were read: run the same "
-            "command "
+            f"the shards of {part.output} have changed while they were read: run the same command "
             "again"
         )
 
 
-# -- Parts of an index put one after the other in files --------------------------------------------
+def merge_parts(folder: Path, parts: Sequence[Part], *, batch: int) -> None:
+    """Write the paths of all parts, their inverted lists if any, and the order of their ids.
 
-_STEP = 1 << 20
-
-
-def join_parts(folder: Path, parts: Sequence[Part], *, most: int) -> None:
-    """Write the paths of all parts, their lists where they have some, and the order of their ids,
-    sorting about ``most`` rows at once.
+    About ``batch`` rows are sorted at a time.
     """
     offset = 0
     with open(folder / PATHS, "wb") as paths, open(folder / ENDS, "wb") as ends:
@@ -122,33 +120,30 @@ def join_parts(folder: Path, parts: Sequence[Part], *, most: int) -> None:
             offset = paths.tell()
     rows = sum(part.rows for part in parts)
     if not parts[0].exact:
-        from vitsearch.index.sharded import merge_parts
+        from vitsearch.index.sharded import merge_lists
 
-        merged = merge_parts(
-            folder / FAISS, folder / TRAINED, [part.file("faiss") for part in parts]
-        )
+        files = [part.file("faiss") for part in parts]
+        merged = merge_lists(folder / FAISS, folder / TRAINED, files)
         assert merged == rows
-    write_order(folder, rows, most=most)
+    write_order(folder, rows, batch=batch)
 
 
-def write_order(folder: Path, count: int, *, most: int) -> None:
-    """Write the rows in order of their ids (of equal ids, in order of the rows), sorting about
-    ``most`` of them at a time.
+def write_order(folder: Path, count: int, *, batch: int) -> None:
+    """Write the row numbers in order of their ids, equal ids in order of the rows.
 
-    Ids are hashes, so equal ranges of ids hold about equally many; the ids are read once for each
-    range.
+    About ``batch`` rows are sorted at a time: ids are hashes, so equal ranges of ids hold about
+    equally many. The ids are read once for each range.
     """
     ids: Ids = np.memmap(folder / IDS, dtype="<i8", mode="r", shape=(count,))
-    ranges = -(-count // most)
+    ranges = -(-count // batch)
     edges = [(number * 2**63) // ranges for number in range(ranges)] + [2**63]
     with open(folder / ORDER, "wb") as out:
         for low, high in pairwise(edges):
-            rows = np.concatenate(
-                [
-                    start + np.flatnonzero((some >= low) & (some <= high - 1))
-                    for start, some in _blocks_of(ids)
-                ]
-            )
+            inside = [
+                start + np.flatnonzero((block >= low) & (block <= high - 1))
+                for start, block in _blocks_of(ids)
+            ]
+            rows = np.concatenate(inside)
             out.write(rows[np.argsort(ids[rows], kind="stable")].astype("<i8").tobytes())
             drop_pages(ids)
 
@@ -159,9 +154,7 @@ def _blocks_of(ids: Ids, step: int = _STEP) -> Iterator[tuple[int, Ids]]:
 
 
 def row_numbers(file: Path, count: int) -> Ids:
-    """Return the numbers from 0 on, ``(count,)``, memory-mapped: as many as there are rows may be
-    too many for the memory.
-    """
+    """Return the numbers from 0 on, ``(count,)``, memory-mapped: they may not fit into memory."""
     with open(file, "wb") as out:
         for start in range(0, count, _STEP):
             out.write(np.arange(start, min(count, start + _STEP), dtype="<i8").tobytes())

@@ -1,12 +1,11 @@
-"""Shards into Milvus: checked before anything is written, written again without harm, verified at
-the end.
-"""
+"""Shards into Milvus: checked before anything is written, safe to repeat, verified at the end."""
 
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,34 +24,43 @@ if TYPE_CHECKING:
 
 BATCH = 1000  # rows written at a time
 INDEX = "AUTOINDEX"
-CHECKED = 16  # stored vectors that are searched for at the end
-LISTED = 5  # photos that are named of those that are not held
-SAME = 1e-6  # a cosine may be that much below 1
+CHECKED = 16  # stored vectors to search for at the end
+LISTED = 5  # photos to name of those that Milvus cannot hold
+SAME = 1e-6  # how far below 1 the cosine of equal vectors may be
 
 Block = tuple[Sequence[ShardRow], Halves]
 
 
 @dataclass(slots=True)
 class PushReport:
-    """What was pushed: photos ``written``, ``unchanged`` because they were there, and ``unheld``
-    because Milvus cannot hold them.
+    """What was pushed: photos ``written``, ``unchanged`` as they were there, and ``left_out``.
 
-    ``total`` is how many the collection holds now, ``found`` how many of ``checked`` stored vectors
-    came back first with a cosine of 1, ``missing`` the shards that are not there yet. ``notes`` are
-    lines for a person.
+    Milvus cannot hold the last (see ``notes``, lines for a person). ``total`` is how many photos
+    the collection has now; ``verified`` of ``checked`` stored vectors came back first with a cosine
+    of 1; ``missing_shards`` are not embedded yet.
     """
 
-    place: str
+    collection: str
     index: str
     written: int = 0
     unchanged: int = 0
-    unheld: int = 0
-    missing: int = 0
+    left_out: int = 0
+    missing_shards: int = 0
     total: int = 0
     checked: int = 0
-    found: int = 0
+    verified: int = 0
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as `vitsearch push --json` prints it."""
+        names = {
+            "collection": "place",
+            "left_out": "unheld",
+            "missing_shards": "missing",
+            "verified": "found",
+        }
+        return {names.get(key, key): value for key, value in asdict(self).items()}
 
 
 def push(
@@ -64,28 +72,24 @@ def push(
     batch: int = BATCH,
     progress: Callable[[int, int], object] = lambda *_: None,
 ) -> PushReport:
-    """Write the photos of a shard set into a collection of Milvus, made where there is none, and
-    return what was done.
+    """Write the photos of a shard set into a collection of Milvus, and return a report.
 
-    ``uri`` and ``name`` are those of `MilvusCollection`; ``index`` is the type of the vectors'
-    index (AUTOINDEX, FLAT, IVF_FLAT, IVF_SQ8, HNSW, ...). A row that is there already is compared
-    and not written again, so that a push may be repeated and goes on after a stop. ``progress`` is
-    called with photos done and their number. Raises EncoderMismatch, before anything is written,
-    for a collection of another encoder, and CollectionError.
+    The collection is made if it does not exist. ``uri`` and ``name`` are those of
+    `MilvusCollection`; ``index`` is the type of the vectors' index (AUTOINDEX, FLAT, IVF_FLAT,
+    IVF_SQ8, HNSW, ...). A row that is there already is compared and not written again, so that a
+    push may be repeated and continues after a stop. ``progress`` is called with the number of
+    photos done and of all. Raises EncoderMismatch, before anything is written, for a collection of
+    another encoder, and CollectionError.
     """
-    place = parse_place(uri, name)
+    address = parse_place(uri, name)
     shards = open_shards(output)
     total, _ = shards.counts()
-    with closing(connect(place)) as connection:
+    with closing(connect(address)) as connection:
         began = time.monotonic()
         report = prepare(connection, shards.manifest, index=index, rows=total)
-        report.missing = len(shards.missing())
-        push_blocks(
-            connection,
-            shards.blocks(size=batch),
-            report,
-            progress=lambda done: progress(done, total),
-        )
+        report.missing_shards = len(shards.missing())
+        blocks = shards.blocks(size=batch)
+        push_blocks(connection, blocks, report, progress=lambda done: progress(done, total))
         report.seconds = time.monotonic() - began
     return report
 
@@ -93,21 +97,20 @@ def push(
 def prepare(
     connection: "Connection", manifest: Manifest, *, index: str | None = None, rows: int = 0
 ) -> PushReport:
-    """Make the collection ready for rows of a shard set: made where there is none, checked where
-    there is one.
+    """Return an empty report after making or checking the collection for a shard set.
 
-    Raises EncoderMismatch or CollectionError where it holds the vectors of another encoder, or has
-    another index than is asked for.
+    Raises EncoderMismatch for a collection with the vectors of another encoder, CollectionError for
+    one with an index other than ``index``.
     """
     params = build_params((index or INDEX).upper(), rows)
-    wanted = _facts(manifest)
+    metadata = _metadata(manifest)
     report = PushReport(str(connection.place), (index or INDEX).upper())
     if not connection.exists():
-        connection.create(wanted, report.index, params)
+        connection.create(metadata, report.index, params)
     else:
-        known = connection.facts()
-        check_facts(known, wanted, connection.place)
-        report.notes += _differences(known, wanted)
+        existing = connection.facts()
+        check_same_encoder(existing, metadata, connection.place)
+        report.notes += _differences(existing, metadata)
         report.index = _same_index(connection, index)
     connection.load()
     return report
@@ -120,11 +123,10 @@ def push_blocks(
     *,
     progress: Callable[[int], object] = lambda _: None,
 ) -> None:
-    """Write blocks of rows and their ``(n, dim)`` vectors into a prepared collection, and check
-    that they are there.
+    """Write blocks of rows and their ``(n, dim)`` vectors into a prepared collection.
 
-    What was done is added to ``report``; ``progress`` is called with the photos done so far. Raises
-    CollectionError.
+    Some of the stored vectors are then searched for. The counts are added to ``report``;
+    ``progress`` is called with the number of photos done so far. Raises CollectionError.
     """
     before, new, done = connection.count(), 0, 0
     sample: list[tuple[int, Halves]] = []
@@ -139,77 +141,78 @@ def push_blocks(
     report.total = connection.count()
     if report.total != before + new:
         raise CollectionError(
-            f"{connection.place} holds {report.total:,} photos, not {before + new:,}: "
-            "something "
+            f"{connection.place} holds {report.total:,} photos, not {before + new:,}: something "
             "else writes to it, push again later"
         )
     _verify(connection, sample, report)
 
 
-def check_facts(known: CollectionMetadata, wanted: CollectionMetadata, place: MilvusUri) -> None:
+def check_same_encoder(
+    existing: CollectionMetadata, metadata: CollectionMetadata, collection: MilvusUri
+) -> None:
     """Raise EncoderMismatch unless two collections hold vectors of one encoder."""
-    if known.dim != wanted.dim:
+    if existing.dim != metadata.dim:
         raise EncoderMismatch(
-            f"{place} holds vectors of {known.dim} numbers by {known.encoder}, and these have "
-            f"{wanted.dim} by {wanted.encoder}: "
-            "push them into another --collection NAME"
+            f"{collection} holds vectors of {existing.dim} numbers by {existing.encoder}, and "
+            f"these have {metadata.dim} by {metadata.encoder}: push them into another "
+            "--collection NAME"
         )
-    if known.encoder_fingerprint != wanted.encoder_fingerprint:
+    if existing.encoder_fingerprint != metadata.encoder_fingerprint:
         raise EncoderMismatch(
-            f"{place} was made with {known.encoder} (fingerprint "
-            f"{known.encoder_fingerprint[:8]}), and these are by {wanted.encoder} "
-            f"({wanted.encoder_fingerprint[:8]}): push them into another --collection NAME"
+            f"{collection} was made with {existing.encoder} (fingerprint "
+            f"{existing.encoder_fingerprint[:8]}), and these are by {metadata.encoder} "
+            f"({metadata.encoder_fingerprint[:8]}): push them into another --collection NAME"
         )
 
 
-def _differences(known: CollectionMetadata, wanted: CollectionMetadata) -> list[str]:
+def _differences(existing: CollectionMetadata, metadata: CollectionMetadata) -> list[str]:
     notes = []
-    if known.source != wanted.source:
+    if existing.source != metadata.source:
         notes.append(
-            f"the collection's photos are in {known.source}, these in {wanted.source}: its "
-            "paths "
-            "now belong to several places"
+            f"the collection's photos are in {existing.source}, these in {metadata.source}: its "
+            "paths now belong to several places"
         )
-    if known.decoding != wanted.decoding:
+    if existing.decoding != metadata.decoding:
         notes.append(
-            "photos decoded whole and at a reduced size are now in one collection: their "
-            "scores "
+            "photos decoded whole and at a reduced size are now in one collection: their scores "
             "may differ by 0.005"
         )
     return notes
 
 
-def _same_index(connection: "Connection", asked: str | None) -> str:
-    there = str(connection.index().get("index_type"))
-    if asked and asked.upper() != there:
+def _same_index(connection: "Connection", requested: str | None) -> str:
+    existing = str(connection.index().get("index_type"))
+    if requested and requested.upper() != existing:
         raise CollectionError(
-            f"{connection.place} has the index {there}, not {asked.upper()}: leave out "
-            "--index, "
-            "or push into another"
+            f"{connection.place} has the index {existing}, not {requested.upper()}: leave out "
+            "--index, or push into another"
         )
-    return there
+    return existing
 
 
-def _facts(manifest: Manifest) -> CollectionMetadata:
-    golden = packed(manifest.golden_vectors())
-    own = (manifest.encoder, manifest.encoder_fingerprint, manifest.dtype, manifest.dim)
+def _metadata(manifest: Manifest) -> CollectionMetadata:
     return CollectionMetadata(
-        *own, golden=golden, source=manifest.source, decoding=manifest.decoding
+        manifest.encoder,
+        manifest.encoder_fingerprint,
+        manifest.dtype,
+        manifest.dim,
+        golden=packed(manifest.golden_vectors()),
+        source=manifest.source,
+        decoding=manifest.decoding,
     )
 
 
-def _check_block(rows: Sequence[ShardRow], halves: Halves, place: MilvusUri) -> None:
+def _check_block(rows: Sequence[ShardRow], halves: Halves, collection: MilvusUri) -> None:
     if len(rows) != len(halves) or any(row.info is None or row.fingerprint is None for row in rows):
         raise CollectionError(
-            f"a block for {place} is damaged (a photo without facts or vector): embed its "
-            "shard "
-            "again"
+            f"a block for {collection} is damaged (a photo without facts or vector): embed its "
+            "shard again"
         )
     norms = np.linalg.norm(halves.astype(np.float64), axis=1)
     if not (np.abs(norms - 1) < 0.01).all():
         raise CollectionError(
-            f"a block for {place} is damaged (a vector whose length is not 1): embed its shard "
-            "again"
+            f"a block for {collection} is damaged (a vector whose length is not 1): embed its "
+            "shard again"
         )
 
 
@@ -220,26 +223,29 @@ def _write(
     report: PushReport,
     sample: list[tuple[int, Halves]],
 ) -> int:  # fmt: skip
-    """Write those rows of a block that are not there as they are, and return how many
-    ids are new.
-    """
+    """Write the rows of a block that are new or changed, and return how many ids are new."""
     fields = ["id", *(name for name in FIELDS if name in connection.fields()), "vector"]
     held = {
         photo_id: {name: row[name] for name in fields}
         for photo_id, row in _held(rows, halves, report)
     }
     there = {row["id"]: row for row in connection.among(list(held), fields)}
-    for one, row in list(held.items()):
-        if one in there and there[one]["path"] != row["path"]:
-            _leave_out(report, row["path"], f"its number is that of {there[one]['path']}")
-            del held[one]
-    changed = [row for one, row in held.items() if one not in there or not _equal(there[one], row)]
+    for photo_id, row in list(held.items()):
+        if photo_id in there and there[photo_id]["path"] != row["path"]:
+            _leave_out(report, row["path"], f"its number is that of {there[photo_id]['path']}")
+            del held[photo_id]
+    changed = [
+        row
+        for photo_id, row in held.items()
+        if photo_id not in there or not _equal(there[photo_id], row)
+    ]
     if changed:
         connection.upsert(changed)
     report.written += len(changed)
     report.unchanged += len(held) - len(changed)
     sample += [
-        (one, np.asarray(row["vector"], dtype=np.float16)) for one, row in list(held.items())[:1]
+        (photo_id, np.asarray(row["vector"], dtype=np.float16))
+        for photo_id, row in islice(held.items(), 1)
     ]
     return len(held.keys() - there.keys())
 
@@ -247,7 +253,7 @@ def _write(
 def _held(
     rows: Sequence[ShardRow], halves: Halves, report: PushReport
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield id and row of the photos that Milvus can hold."""
+    """Yield the id and the row of each photo that Milvus can hold."""
     seen: dict[int, str] = {}
     for row, vector in zip(rows, halves, strict=True):
         if row.info is None or row.fingerprint is None:
@@ -272,13 +278,13 @@ def _held(
 
 
 def _leave_out(report: PushReport, path: str, reason: str) -> None:
-    report.unheld += 1
-    if report.unheld <= LISTED:
+    report.left_out += 1
+    if report.left_out <= LISTED:
         report.notes.append(f"Milvus cannot hold {path}: {reason}")
 
 
 def _equal(there: dict[str, Any], row: dict[str, Any]) -> bool:
-    """Return whether a row is there as it would be written."""
+    """Return whether a stored row equals the one that would be written."""
     same = np.array_equal(
         np.asarray(there["vector"], dtype=np.float16), np.asarray(row["vector"], dtype=np.float16)
     )
@@ -288,8 +294,9 @@ def _equal(there: dict[str, Any], row: dict[str, Any]) -> bool:
 def _verify(
     connection: "Connection", sample: Sequence[tuple[int, Halves]], report: PushReport
 ) -> None:
-    """Search some of the vectors that were written: each must come first with a cosine of 1, alone
-    or beside its equals.
+    """Search for some of the vectors; raise CollectionError unless each comes first.
+
+    Its cosine must be 1; equal vectors may come beside it.
     """
     chosen = sample[:: max(1, -(-len(sample) // CHECKED))]
     if not chosen:
@@ -297,11 +304,11 @@ def _verify(
     vectors = np.stack([vector for _, vector in chosen]).astype(np.float32)
     proposed = Candidates(connection).candidates_for(vectors, 10)
     lost = [
-        one
-        for (one, vector), (ids, _) in zip(chosen, proposed, strict=True)
-        if not _comes_first(connection, one, vector, ids.tolist())
+        photo_id
+        for (photo_id, vector), (ids, _) in zip(chosen, proposed, strict=True)
+        if not _comes_first(connection, photo_id, vector, ids.tolist())
     ]
-    report.checked, report.found = len(chosen), len(chosen) - len(lost)
+    report.checked, report.verified = len(chosen), len(chosen) - len(lost)
     if lost:
         raise CollectionError(
             f"{connection.place}: {len(lost)} of {len(chosen)} stored vectors are not found again "
@@ -312,8 +319,8 @@ def _verify(
 
 def _comes_first(connection: "Connection", photo_id: int, vector: Halves, ids: list[int]) -> bool:
     rows = connection.among(ids, ["id", "vector"])
-    scores = (
-        cosine_scores(np.array([row["vector"] for row in rows]), vector) if rows else np.empty(0)
-    )
+    if not rows:
+        return False
+    scores = cosine_scores(np.array([row["vector"] for row in rows]), vector)
     best = {row["id"] for row, score in zip(rows, scores, strict=True) if score >= 1 - SAME}
     return photo_id in best or (len(best) == len(ids) > 0)

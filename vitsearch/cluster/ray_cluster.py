@@ -1,4 +1,4 @@
-"""A Ray cluster: one that is there, or one of this machine for as long as it is needed."""
+"""A connection to a Ray cluster: an existing one, or one started on this machine."""
 
 import logging
 import os
@@ -13,37 +13,33 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from vitsearch.encoders.onnx.session import usable_cores
 from vitsearch.errors import VitsearchError
 
-REACHED = 10.0  # seconds to wait for an answer
+CONNECT_TIMEOUT = 10.0  # seconds
 
 ray: Any = _ray  # its types are stricter than what it takes
 
 
 @contextmanager
 def cluster(address: str | None, memory: int) -> Iterator[None]:
-    """Be connected to a Ray cluster in the block: to the one at ``address``, or to one that is
-    started here and ended after it.
+    """Connect to a Ray cluster for the block: to the one at ``address``, or to a new one.
 
-    ``memory`` is how many bytes the objects of a cluster that is started here may take. A
-    connection that the program has already is used as it is. Raises VitsearchError where the
-    cluster cannot be reached.
+    A new cluster is started on this machine and stopped after the block; ``memory`` is how many
+    bytes its objects may take. An existing connection of the program is used as it is. Raises
+    VitsearchError where the cluster cannot be reached.
     """
     if ray.is_initialized():
         yield
         return
     _check_reached(address)
-    os.environ.setdefault(
-        "RAY_BACKEND_LOG_LEVEL", "fatal"
-    )  # its warnings about its own workings would go to the terminal
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
-    local = (
-        {}
-        if address
-        else {
+    # Ray's internal warnings would go to the terminal
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
+    local: dict[str, Any] = {}
+    if not address:
+        local = {
             "num_cpus": usable_cores(),
             "object_store_memory": max(memory, 100_000_000),
             "include_dashboard": False,
         }
-    )
     try:
         with _silenced():
             ray.init(
@@ -54,9 +50,8 @@ def cluster(address: str | None, memory: int) -> Iterator[None]:
             )
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise VitsearchError(
-            f"no Ray cluster at {address or 'this machine'} ({_words(error)}): check the "
-            "address, "
-            "or leave it out to use this machine alone"
+            f"no Ray cluster at {address or 'this machine'} ({_last_line(error)}): check the "
+            "address, or leave it out to use this machine alone"
         ) from error
     try:
         yield
@@ -66,39 +61,37 @@ def cluster(address: str | None, memory: int) -> Iterator[None]:
 
 @contextmanager
 def _silenced() -> Iterator[None]:
-    """Keep what Ray's core prints while it starts off the terminal; what goes wrong is raised."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    """Hide what Ray's core prints while it starts; errors are raised all the same."""
+    stderr, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
+        os.dup2(devnull, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(devnull)
 
 
 def _check_reached(address: str | None) -> None:
-    """Raise VitsearchError where nobody listens at an address of host and port: Ray itself goes on
-    trying for a minute.
+    """Raise VitsearchError where nothing listens at an address of host and port.
+
+    Ray itself would go on trying for a minute.
     """
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT).close()
     except (OSError, OverflowError) as error:
         raise VitsearchError(
-            f"no Ray cluster at {address} ({getattr(error, 'strerror', None) or error}): check "
-            "the address, or leave it out to use this "
-            "machine alone"
+            f"no Ray cluster at {address} ({getattr(error, 'strerror', None) or error}): check the "
+            "address, or leave it out to use this machine alone"
         ) from error
 
 
 @contextmanager
 def errors_of_workers() -> Iterator[None]:
-    """Raise an error of ours that happened on another machine as it is, and any other of Ray's as
-    one line.
-    """
+    """Raise a VitsearchError of another machine as it is, any other error of Ray as one line."""
     try:
         yield
     except RayError as error:
@@ -106,31 +99,28 @@ def errors_of_workers() -> Iterator[None]:
         if ours is not None:
             raise ours from error
         raise VitsearchError(
-            f"the cluster failed ({_words(error)}): run the same command again, finished "
-            "shards "
-            "are kept"
+            f"the cluster failed ({_last_line(error)}): run the same command again, finished "
+            "shards are kept"
         ) from error
 
 
 def _ours(error: BaseException) -> VitsearchError | None:
-    """Return the error of ours that an error of Ray's carries, by whatever way."""
+    """Return the VitsearchError that an error of Ray carries as cause or context, if any."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:
-        one = waiting.pop()
-        if one is None or id(one) in seen:
+        current = waiting.pop()
+        if current is None or id(current) in seen:
             continue
-        seen.add(id(one))
-        if isinstance(one, VitsearchError):
-            return one
-        waiting += [one.__cause__, one.__context__]
-        if isinstance(one, RayTaskError):
-            waiting.append(getattr(one, "cause", None))
-        if isinstance(one, RayActorError):
-            waiting.append(getattr(one, "cause", None))
+        seen.add(id(current))
+        if isinstance(current, VitsearchError):
+            return current
+        waiting += [current.__cause__, current.__context__]
+        if isinstance(current, RayTaskError | RayActorError):
+            waiting.append(getattr(current, "cause", None))
     return None
 
 
-def _words(error: BaseException) -> str:
+def _last_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__)[:200]

@@ -1,8 +1,9 @@
-"""A run of embedding: list, then decode and encode on the cluster through Ray Data, and write
-shards as they become whole.
+"""A run of embedding: list the photos, decode and encode them with Ray Data, and write shards.
 
-piece -> decode task (any machine) -> table of pictures -> encoder actor -> table of vectors ->
-driver: gather, one file a shard
+piece of work -> decode task (any machine) -> table of pictures -> encoder actor -> table of vectors
+    -> driver: assembles the rows of each shard, and writes it when complete
+
+`EmbedJob` is such a run; `run` does one through a Ray Client (an address ray://HOST:PORT).
 """
 
 import logging
@@ -32,72 +33,21 @@ from vitsearch.shards.files import ShardSet, ShardWriter
 from vitsearch.shards.manifest import MANIFEST
 from vitsearch.types import Progress
 
-# -- Puts encoded rows, which come in any order, together to whole shards --------------------------
-
-
-class ShardAssembler:
-    """Holds the rows of shards that are not whole yet; only those that are being worked on, for
-    pieces of work begin in order.
-    """
-
-    def __init__(self, shard_size: int, rows: int) -> None:
-        self._shard_size, self._rows = shard_size, rows
-        self._parts: dict[int, list[pyarrow.Table]] = {}
-
-    def add(self, table: pyarrow.Table) -> Iterator[tuple[int, pyarrow.Table]]:
-        """Take rows, and yield each shard that they complete: its number, and its rows in order
-        without ``row`` and ``begun``.
-        """
-        shards = np.asarray(table.column("row").to_numpy()) // self._shard_size
-        for shard in np.unique(shards).tolist():
-            parts = self._parts.setdefault(shard, [])
-            parts.append(
-                table if (shards == shard).all() else table.filter(pyarrow.array(shards == shard))
-            )
-            if sum(part.num_rows for part in parts) >= self._wanted(shard):
-                yield shard, self._whole(shard)
-
-    def check_empty(self) -> None:
-        """Raise CollectionError where rows of a shard never came."""
-        if self._parts:
-            raise CollectionError(
-                f"rows of {len(self._parts)} shards never came (the first is "
-                f"{min(self._parts)}): "
-                "run it again"
-            )
-
-    def _wanted(self, shard: int) -> int:
-        return min(self._shard_size, self._rows - shard * self._shard_size)
-
-    def _whole(self, shard: int) -> pyarrow.Table:
-        table = pyarrow.concat_tables(self._parts.pop(shard)).sort_by("row").combine_chunks()
-        start = shard * self._shard_size
-        if not np.array_equal(
-            table.column("row").to_numpy(), np.arange(start, start + self._wanted(shard))
-        ):
-            raise CollectionError(
-                f"the rows of shard {shard} came twice or not at all: run `vitsearch embed` again"
-            )
-        return table.drop_columns(["row", "begun"])
-
-
-# -- A run of embedding ----------------------------------------------------------------------------
-
 ray: Any = _ray  # its types are stricter than what it takes
 data: Any = _data
 
 PIECE = 64  # photos of one decode task
-GPU_BATCH = (
-    256  # photos that an actor on a GPU is given at once; on CPUs it takes them as they come
-)
-MAX_PIECES = 20_000  # Ray keeps an entry for each
-ACTORS_WAIT = 1800  # seconds until all actors have to be there
+GPU_BATCH = 256  # photos of one call of an actor on a GPU; on CPUs they come as decoded
+MAX_PIECES = 20_000  # Ray holds an entry for each
+ACTORS_TIMEOUT = 1800  # seconds until all actors must have started
+POLL_SECONDS = 2.0  # between looks at the shards of a run through a Ray Client
 
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """How many actors there are, what of a machine one of them and a decode task take, and how many
-    photos an actor is given at once.
+    """How a cluster is shared: the number of actors, and the resources of each actor and task.
+
+    ``batch`` is the number of photos of one call of an actor, None for those of one table.
     """
 
     actors: int
@@ -119,7 +69,7 @@ class EmbedJob:
         self.list_seconds = 0.0
 
     def run(self) -> EmbedReport:
-        """Do everything, in order."""
+        """Do all of the work, in order, and return the report."""
         started = time.time()
         known = self._known()
         if known and not known.missing():
@@ -134,22 +84,24 @@ class EmbedJob:
     # -- before the work ---------------------------------------------------------------------------
 
     def _known(self) -> ShardSet | None:
-        """Return the shard set that was begun here, None where there is none; raises
-        CollectionError for one of another source.
+        """Return the shard set of an earlier run, None without one.
+
+        Raises CollectionError for the shard set of another source.
         """
         if not self.storage.exists(MANIFEST):
             return None
-        found = ShardSet(self.storage)
-        if found.manifest.source != self.source.name:
+        shards = ShardSet(self.storage)
+        if shards.manifest.source != self.source.name:
             raise CollectionError(
-                f"{found.name} holds the photos of {found.manifest.source}, not of "
+                f"{shards.name} holds the photos of {shards.manifest.source}, not of "
                 f"{self.source.name}: name another output"
             )
-        return found
+        return shards
 
     def _facts(self) -> EncoderFacts:
-        """Return what the encoder says of itself where the actors will run: a GPU's number format
-        is not that of a CPU.
+        """Return the identity of the encoder on a machine like the actors'.
+
+        On a GPU its number format differs from that on a CPU.
         """
         share = self._share()
         facts: EncoderFacts = ray.get(ray.remote(**share.actor)(_facts_of).remote(self.model))
@@ -165,14 +117,13 @@ class EmbedJob:
             )
         if known.manifest.decoding != self._decoding:
             raise CollectionError(
-                f"{known.name} was begun with {known.manifest.decoding} decoding: use it "
-                "again, "
-                "or name another output"
+                f"{known.name} was begun with {known.manifest.decoding} decoding: use it again, or "
+                "name another output"
             )
         return ShardWriter.resume(known)
 
     def _listed(self, facts: EncoderFacts) -> ShardWriter:
-        """List the photos, and write the manifest: from then on the run can be gone on with."""
+        """List the photos and write the manifest, after which a stopped run can be continued."""
         started, size, rows = time.time(), self.options.shard_size, 0
         for rows in write_listing(self.storage, iter(self.source.entries()), size):
             self.progress(Progress("looking", rows, None))
@@ -208,32 +159,25 @@ class EmbedJob:
         rows = sum(
             min(manifest.shard_size, manifest.rows - shard * manifest.shard_size) for shard in todo
         )
-        gather, done, failed, began = (
-            ShardAssembler(manifest.shard_size, manifest.rows),
-            0,
-            0,
-            math.inf,
-        )
+        assembler = ShardAssembler(manifest.shard_size, manifest.rows)
+        done, failed, began = 0, 0, math.inf
         job = self._job(manifest, facts, todo, rows)
         for table in self._encoded(job):
             began = min(began, *table.column("begun").to_pylist())
-            done, failed = (
-                done + table.num_rows,
-                failed + table.num_rows - table.column("error").null_count,
-            )
-            for shard, whole in gather.add(table):
-                writer.write_table(shard, whole)
+            done += table.num_rows
+            failed += table.num_rows - table.column("error").null_count
+            for shard, complete in assembler.add(table):
+                writer.write_table(shard, complete)
             self.progress(Progress("embedding", done, rows, failed))
-        gather.check_empty()
+        assembler.check_empty()
         writer.finish()
         actors = min(self._share().actors, job.pieces)
         counts = {"embedded": done, "failed": failed, "written": len(todo), "actors": actors}
         return self._report(writer.manifest, started=started, began=began, **counts)
 
     def _job(self, manifest: Manifest, facts: EncoderFacts, todo: list[int], rows: int) -> Job:
-        size = min(
-            manifest.shard_size, manifest.rows
-        )  # a set of one shard has no pieces beyond its rows
+        # a set of one shard has no pieces beyond its rows
+        size = min(manifest.shard_size, manifest.rows)
         piece = min(max(PIECE, -(-rows // MAX_PIECES)), size)
         return Job(
             output=self.storage.name,
@@ -271,31 +215,28 @@ class EmbedJob:
                 yield table
 
     def _share(self) -> _Share:
-        """Return how many actors there are and what each takes.
+        """Return how many actors there are and what resources each takes.
 
-        On GPUs decode tasks feed the actors. On CPUs an actor and a task take the same, so that Ray
-        Data runs both in the actor: decoded photos are not copied between processes, which there
-        costs more than it gives (80 % of one machine's rate instead of 94).
+        On GPUs decode tasks feed the actors. On CPUs an actor and a task take the same resources,
+        so that Ray Data runs both in the actor: copying decoded photos between processes costs more
+        there than it gains (80 % of one machine's rate instead of 94). Raises CollectionError where
+        the cluster has too few GPUs.
         """
-        have, gpus = ray.cluster_resources(), self.options.gpus_per_actor
-        cores, chips = max(1, int(have.get("CPU", 1))), have.get("GPU", 0)
-        actors = self.options.actors or (int(chips / gpus) if gpus else cores)
-        if gpus and (not actors or actors * gpus > chips):
+        resources, per_actor = ray.cluster_resources(), self.options.gpus_per_actor
+        cores, gpu_count = max(1, int(resources.get("CPU", 1))), resources.get("GPU", 0)
+        actors = self.options.actors or (int(gpu_count / per_actor) if per_actor else cores)
+        if per_actor and (not actors or actors * per_actor > gpu_count):
             raise CollectionError(
-                f"the cluster has {chips:g} GPUs, not {max(1, actors)} times {gpus:g}: ask for "
-                "fewer --actors, or for none"
+                f"the cluster has {gpu_count:g} GPUs, not {max(1, actors)} times {per_actor:g}: "
+                "ask for fewer --actors, or for none"
             )
-        # numbers of pieces, and on GPUs decoded photos, come from tasks: they find no room where
-        # actors take every core
+        # half of the cores stay free for the tasks that feed the actors
         part = cores / 2 / actors
-        if gpus:
-            return _Share(
-                actors,
-                {"num_cpus": min(1.0, part), "num_gpus": gpus},
-                {"num_cpus": min(1.0, cores / 2)},
-                GPU_BATCH,
-            )
-        return _Share(actors, {"num_cpus": min(0.5, part)}, {"num_cpus": min(0.5, part)}, None)
+        if per_actor:
+            actor = {"num_cpus": min(1.0, part), "num_gpus": per_actor}
+            return _Share(actors, actor, {"num_cpus": min(1.0, cores / 2)}, GPU_BATCH)
+        cpus = {"num_cpus": min(0.5, part)}
+        return _Share(actors, cpus, cpus, None)
 
     def _report(
         self,
@@ -321,38 +262,76 @@ class EmbedJob:
         )
 
 
+class ShardAssembler:
+    """Assembles encoded rows, which come in any order, into complete shards.
+
+    It holds only the rows of shards that are in work, since pieces of work begin in order.
+    """
+
+    def __init__(self, shard_size: int, rows: int) -> None:
+        self._shard_size, self._rows = shard_size, rows
+        self._parts: dict[int, list[pyarrow.Table]] = {}
+
+    def add(self, table: pyarrow.Table) -> Iterator[tuple[int, pyarrow.Table]]:
+        """Add rows, and yield the number and the table of each shard that they complete.
+
+        Its rows are in order, without the columns ``row`` and ``begun``.
+        """
+        shards = np.asarray(table.column("row").to_numpy()) // self._shard_size
+        for shard in np.unique(shards).tolist():
+            parts = self._parts.setdefault(shard, [])
+            inside = shards == shard
+            parts.append(table if inside.all() else table.filter(pyarrow.array(inside)))
+            if sum(part.num_rows for part in parts) >= self._size_of(shard):
+                yield shard, self._complete(shard)
+
+    def check_empty(self) -> None:
+        """Raise CollectionError where rows of a shard never came."""
+        if self._parts:
+            raise CollectionError(
+                f"rows of {len(self._parts)} shards never came (the first is {min(self._parts)}): "
+                "run it again"
+            )
+
+    def _size_of(self, shard: int) -> int:
+        return min(self._shard_size, self._rows - shard * self._shard_size)
+
+    def _complete(self, shard: int) -> pyarrow.Table:
+        table = pyarrow.concat_tables(self._parts.pop(shard)).sort_by("row").combine_chunks()
+        start = shard * self._shard_size
+        expected = np.arange(start, start + self._size_of(shard))
+        if not np.array_equal(table.column("row").to_numpy(), expected):
+            raise CollectionError(
+                f"the rows of shard {shard} came twice or not at all: run `vitsearch embed` again"
+            )
+        return table.drop_columns(["row", "begun"])
+
+
 def _facts_of(model: Model) -> EncoderFacts:
     return model.facts()
 
 
 def _settle_context(memory: int) -> None:
-    """Tell Ray Data how much may wait in memory, that no photo is decoded before the actors are
-    there, and to be quiet.
-    """
+    """Limit the memory of Ray Data, let decoding wait for the actors, and silence its output."""
     context = DataContext.get_current()
     context.target_max_block_size = BATCH_BYTES
     context.target_min_block_size = 1
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.wait_for_min_actors_s = ACTORS_WAIT
+    context.wait_for_min_actors_s = ACTORS_TIMEOUT
     context.execution_options.resource_limits = ExecutionResources.for_limits(
         object_store_memory=memory
     )
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
-# -- A run of embedding through a Ray Client -------------------------------------------------------
-
-LOOK = 2.0  # seconds between looks at the shards
-
-
 def run(
     source: str, output: str, options: EmbedOptions, progress: Callable[[Progress], None]
 ) -> EmbedReport:
-    """Embed as `EmbedJob` does, in a task of the cluster at ``options.address``; local names are
-    those of the cluster's machines.
+    """Embed as `EmbedJob` does, in a task of the cluster at ``options.address``.
 
-    Progress is told by whole shards, where this machine can see them.
+    Local paths are those of the cluster's machines. Progress comes in complete shards, where this
+    machine can see them.
     """
     names = [name if "://" in name else os.path.abspath(name) for name in (source, output)]
     progress(Progress("loading", 0, None))
@@ -360,8 +339,8 @@ def run(
         task = ray.remote(num_cpus=0, max_retries=0)(_drive).remote(
             *names, replace(options, address=None)
         )
-        while not ray.wait([task], timeout=LOOK)[0]:
-            _tell(names[1], progress)
+        while not ray.wait([task], timeout=POLL_SECONDS)[0]:
+            _report_progress(names[1], progress)
         report: EmbedReport = ray.get(task)
         return report
 
@@ -370,8 +349,8 @@ def _drive(source: str, output: str, options: EmbedOptions) -> EmbedReport:
     return EmbedJob(source, output, options, lambda _: None).run()
 
 
-def _tell(output: str, progress: Callable[[Progress], None]) -> None:
-    with suppress(CollectionError):  # not listed yet, or not to be seen from here
+def _report_progress(output: str, progress: Callable[[Progress], None]) -> None:
+    with suppress(CollectionError):  # not listed yet, or not visible from here
         shards = open_shards(output)
         done = min(len(shards.finished()) * shards.manifest.shard_size, shards.manifest.rows)
         progress(Progress("embedding", done, shards.manifest.rows))

@@ -1,5 +1,4 @@
-"""What the machines of a cluster do: decode tasks read photos and prepare them for the model,
-actors encode them.
+"""The work on the machines of a cluster: tasks decode and prepare photos, actors encode them.
 
 Both use what indexing on one machine uses: `decode`, the encoder's ``prepare``, and
 `OomSafeEncoder`.
@@ -30,7 +29,7 @@ from vitsearch.shards import ShardRow, photo_id, storage_of
 from vitsearch.shards.files import facts_table, with_vectors
 
 BATCH_BYTES = 8_000_000  # decoded photos that travel together
-AHEAD = 4  # photos that one task has read before they are decoded
+PREFETCH = 4  # photos that a task reads before they are decoded
 
 Decoded = tuple[ShardRow, NDArray[Any] | None]
 
@@ -81,8 +80,9 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What every machine is told: which rows make a piece of work, where photos come from, and how
-    they are decoded.
+    """The job that every machine works on: its pieces, the source of photos, and how to decode.
+
+    A piece is up to ``piece`` rows of one shard; ``todo`` are the numbers of the shards to make.
     """
 
     output: str
@@ -97,33 +97,30 @@ class Job:
 
     @property
     def pieces(self) -> int:
-        """How many pieces of work there are."""
-        return len(self.todo) * self._of_a_shard
+        """The number of pieces of work."""
+        return len(self.todo) * self._per_shard
 
     @property
-    def _of_a_shard(self) -> int:
+    def _per_shard(self) -> int:
         return -(-self.shard_size // self.piece)
 
     def rows_of(self, piece: int) -> tuple[int, int, int]:
-        """Return the shard of a piece and its rows in the shard: the first, and the one after the
-        last.
-        """
-        number, part = divmod(piece, self._of_a_shard)
+        """Return the shard of a piece, its first row in the shard, and the row after its last."""
+        number, part = divmod(piece, self._per_shard)
         start = part * self.piece
         return self.todo[number], start, min(start + self.piece, self.shard_size)
 
 
 @lru_cache(maxsize=1)
 def _preparing(name: str) -> ImageEncoder:
-    """Return an encoder that is only asked to prepare pictures: its towers are never opened."""
+    """Return an encoder that only prepares pictures; its weights are never read."""
     return load_encoder(name, "cpu")
 
 
 def decode_pieces(batch: dict[str, NDArray[np.int64]], job: Job) -> Iterator[pyarrow.Table]:
-    """Read, decode and prepare the photos of some pieces, and yield them as tables of about
-    `BATCH_BYTES`.
+    """Read, decode and prepare the photos of some pieces; yield tables of about `BATCH_BYTES`.
 
-    Columns: those of a shard but the vector, ``row`` (the number in the whole set), ``picture``
+    Columns: those of a shard without the vector, ``row`` (the number in the shard set), ``picture``
     (the bytes of the prepared array, null with an error), ``form`` (its type and shape), and
     ``begun`` (when this was called, in seconds since the epoch).
     """
@@ -134,8 +131,8 @@ def decode_pieces(batch: dict[str, NDArray[np.int64]], job: Job) -> Iterator[pya
         first = shard * job.shard_size + start
         waiting: list[tuple[int, ShardRow, NDArray[Any] | None]] = []
         size = 0
-        for place, (row, picture) in enumerate(_decoded(entries, job)):
-            waiting.append((first + place, row, picture))
+        for number, (row, picture) in enumerate(_decoded(entries, job), first):
+            waiting.append((number, row, picture))
             size += 0 if picture is None else picture.nbytes
             if size >= BATCH_BYTES:
                 yield _pictures_table(waiting, begun)
@@ -145,8 +142,9 @@ def decode_pieces(batch: dict[str, NDArray[np.int64]], job: Job) -> Iterator[pya
 
 
 def _decoded(entries: Sequence[Entry], job: Job) -> Iterator[Decoded]:
-    """Yield the facts and the prepared picture of each entry in order, None for one with an error;
-    the next are read meanwhile.
+    """Yield the row and the prepared picture of each entry in order, None with an error.
+
+    The next entries are read meanwhile.
     """
 
     def load(entry_and_data: tuple[Entry, bytes | PhotoError]) -> Decoded:
@@ -157,23 +155,20 @@ def _decoded(entries: Sequence[Entry], job: Job) -> Iterator[Decoded]:
             reason = str(error)
         except MemoryError:
             reason = "not enough memory to decode it"
-        return ShardRow(
-            photo_id(entry.path), entry.path, entry.size, entry.mtime_ns, error=reason
-        ), None
+        number = photo_id(entry.path)
+        return ShardRow(number, entry.path, entry.size, entry.mtime_ns, error=reason), None
 
-    yield from prefetch_map(
-        load, zip(entries, job.source.read(entries), strict=True), workers=1, buffer=AHEAD
-    )
+    data = zip(entries, job.source.read(entries), strict=True)
+    yield from prefetch_map(load, data, workers=1, buffer=PREFETCH)
 
 
 def _loaded(entry: Entry, data: bytes | PhotoError, job: Job) -> Decoded:
     if isinstance(data, PhotoError):
         raise data
-    image, info = decode(
-        data, max_pixels=job.max_pixels, at_least=None if job.exact else job.facts.at_least
-    )
-    how = job.facts.preprocess
-    picture = prepare(image, how) if how else _preparing(job.model.name).prepare(image)
+    at_least = None if job.exact else job.facts.at_least
+    image, info = decode(data, max_pixels=job.max_pixels, at_least=at_least)
+    steps = job.facts.preprocess
+    picture = prepare(image, steps) if steps else _preparing(job.model.name).prepare(image)
     row = ShardRow(
         photo_id(entry.path),
         entry.path,
@@ -188,22 +183,15 @@ def _loaded(entry: Entry, data: bytes | PhotoError, job: Job) -> Decoded:
 def _pictures_table(
     rows: Sequence[tuple[int, ShardRow, NDArray[Any] | None]], begun: float
 ) -> pyarrow.Table:
-    more = {
-        "row": pyarrow.array([number for number, _, _ in rows], pyarrow.int64()),
-        "picture": pyarrow.array(
-            [None if picture is None else picture.tobytes() for _, _, picture in rows],
-            pyarrow.binary(),
-        ),
-        "form": pyarrow.array(
-            [None if picture is None else _form(picture) for _, _, picture in rows],
-            pyarrow.string(),
-        ),
-        "begun": pyarrow.array([begun] * len(rows), pyarrow.float64()),
-    }
+    numbers = [number for number, _, _ in rows]
+    pictures = [picture for _, _, picture in rows]
+    data = [None if picture is None else picture.tobytes() for picture in pictures]
+    forms = [None if picture is None else _form(picture) for picture in pictures]
     table = facts_table([row for _, row, _ in rows])
-    for name, column in more.items():
-        table = table.append_column(name, column)
-    return table
+    table = table.append_column("row", pyarrow.array(numbers, pyarrow.int64()))
+    table = table.append_column("picture", pyarrow.array(data, pyarrow.binary()))
+    table = table.append_column("form", pyarrow.array(forms, pyarrow.string()))
+    return table.append_column("begun", pyarrow.array([begun] * len(rows), pyarrow.float64()))
 
 
 def _form(picture: NDArray[Any]) -> str:
@@ -211,8 +199,10 @@ def _form(picture: NDArray[Any]) -> str:
 
 
 class Encode:
-    """One copy of the model; called with tables of `decode_pieces`, returns tables of a shard's
-    columns, ``row`` and ``begun``.
+    """An actor with one copy of the model.
+
+    It is called with tables of `decode_pieces` and returns tables of the columns of a shard,
+    ``row`` and ``begun``.
     """
 
     def __init__(self, job: Job) -> None:
@@ -226,40 +216,32 @@ class Encode:
             )
         check_golden(encoder, job.facts.golden)
         self._dim = encoder.dim
-        self._most = encoder.pictures_per_call or 64
+        self._batch_size = encoder.pictures_per_call or 64
         self._encoder = OomSafeEncoder(encoder)
 
     def __call__(self, table: pyarrow.Table) -> pyarrow.Table:
         table = table.combine_chunks()
         pictures = _pictures(table)
-        rows = [
-            row
-            for start in range(0, len(pictures), self._most)
-            for row in self._encoder.encode(pictures[start : start + self._most])
-        ]
+        rows: list[NDArray[np.float32] | None] = []
+        for start in range(0, len(pictures), self._batch_size):
+            rows += self._encoder.encode(pictures[start : start + self._batch_size])
         reasons = [
             TOO_LARGE if row is None else None if np.isfinite(row).all() else NOT_FINITE
             for row in rows
         ]
-        good = [
-            row
-            for row, reason in zip(rows, reasons, strict=True)
-            if row is not None and reason is None
-        ]
-        vectors = (
-            np.stack(good).astype(np.float16)
-            if good
-            else np.empty((0, self._dim), dtype=np.float16)
-        )
+        valid = [row for row in rows if row is not None and np.isfinite(row).all()]
+        vectors = np.empty((0, self._dim), dtype=np.float16)
+        if valid:
+            vectors = np.stack(valid).astype(np.float16)
         encoded = with_vectors(_with_errors(table, iter(reasons)), vectors)
-        return encoded.append_column("row", table.column("row")).append_column(
-            "begun", table.column("begun")
-        )
+        encoded = encoded.append_column("row", table.column("row"))
+        return encoded.append_column("begun", table.column("begun"))
 
 
 def _pictures(table: pyarrow.Table) -> list[NDArray[Any]]:
-    """Return the prepared pictures of a table, views of its memory, in order; none for rows with an
-    error.
+    """Return the prepared pictures of a table in order, as views of its memory.
+
+    Rows with an error have none.
     """
     forms = table.column("form").to_pylist()
     pictures = (picture for chunk in table.column("picture").chunks for picture in chunk)
@@ -276,9 +258,7 @@ def _picture(data: pyarrow.Buffer, form: str) -> NDArray[Any]:
 
 
 def _with_errors(table: pyarrow.Table, reasons: Iterator[str | None]) -> pyarrow.Table:
-    """Return the facts of a table, in which each row without an error has taken the next of the
-    reasons for one.
-    """
+    """Return the columns of a shard, with the next of ``reasons`` for each row without an error."""
     old = table.column("error").to_pylist()
     new = pyarrow.array(
         [reason if reason is not None else next(reasons) for reason in old], pyarrow.string()

@@ -119,7 +119,7 @@ def write_part(file: Path, trained: Path, batches: Iterable[tuple[Ids, Halves]])
     return int(index.ntotal)
 
 
-def merge_parts(file: Path, trained: Path, parts: list[Path]) -> int:
+def merge_lists(file: Path, trained: Path, parts: list[Path]) -> int:
     """Write the index of all parts, its lists beside it, and return the number of rows.
 
     Each list is the concatenation of those of the parts. The lists are copied sequentially, so that
