@@ -1,5 +1,6 @@
 """What every test may ask for: folders of four photos, and an S3 server on loopback."""
 
+import os
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 import pytest
 
 pytest.register_assert_rewrite("helpers")
+# read when NumPy, PyTorch and FAISS are loaded: threads that wait for each other cost more than
+# they bring to small data, and several test processes share the cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from helpers.photos import COLOURS, paint  # noqa: E402
 from vitsearch import index_folder  # noqa: E402

@@ -1,10 +1,13 @@
 """The command line."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,15 +16,52 @@ from vitsearch.cli.main import run
 
 
 def vitsearch(
-    *arguments: str | bytes | Path, cwd: Path | None = None, **options: Any
+    *arguments: str | bytes | Path, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run the command line in a process of its own and return its exit code and the bytes of its
-    output.
+    """Run a command in this process and return its exit code and the bytes of its output, as
+    `vitsearch_process` does, which costs a second or more.
+
+    What Python warns of by default is on stderr here too. What a library writes past `sys.stdout`,
+    and what only a process can show (signals, pipes, threads that keep it alive), is not.
     """
-    command = [sys.executable, "-c", "from vitsearch.cli import main; main()", *arguments]
-    return subprocess.run(
-        command, cwd=cwd, capture_output=True, env=environment(), timeout=60, **options
+    command = [os.fsdecode(argument) for argument in arguments]
+    out, err = (
+        io.TextIOWrapper(io.BytesIO(), "utf-8", newline="\n", write_through=True) for _ in range(2)
     )
+    with (
+        contextlib.chdir(cwd or os.curdir),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        _warnings_on_stderr(),
+    ):
+        code = run(command)
+    return subprocess.CompletedProcess(command, code, out.buffer.getvalue(), err.buffer.getvalue())
+
+
+@contextlib.contextmanager
+def _warnings_on_stderr() -> Iterator[None]:
+    """Show for the block the warnings that a process shows, pytest's filters put aside."""
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        for kind in (
+            DeprecationWarning,
+            PendingDeprecationWarning,
+            ImportWarning,
+            ResourceWarning,
+        ):
+            warnings.simplefilter("ignore", kind)
+        warnings.showwarning = lambda message, category, filename, line, *_: sys.stderr.write(
+            warnings.formatwarning(message, category, filename, line)
+        )
+        yield
+
+
+def vitsearch_process(
+    *arguments: str | bytes | Path, cwd: Path | None = None, timeout: float = 60
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a command in a process and return its exit code and the bytes of its output."""
+    command = [sys.executable, "-c", "from vitsearch.cli import main; main()", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, env=environment(), timeout=timeout)
 
 
 def environment() -> dict[str, str]:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from helpers.cli import vitsearch
+from helpers.cli import vitsearch, vitsearch_process
 from helpers.photos import paint, shade
 from helpers.web_client import fetch, serving
 from vitsearch import Collection, MilvusCollection, SearchResult, index_folder
@@ -509,7 +509,7 @@ def test_a_collection_of_somebody_else_is_refused(shards: Path, tmp_path: Path) 
 
 
 def test_a_file_that_another_process_has_open(uri: str, both: Any) -> None:
-    found = vitsearch("search", uri, "red")
+    found = vitsearch_process("search", uri, "red")
     assert (found.returncode, found.stdout) == (1, b"")
     assert found.stderr.decode().startswith("vitsearch: Milvus Lite cannot open ")
     assert len(found.stderr.splitlines()) == 1
