@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,15 @@ import vitsearch.errors
 import vitsearch.index.recipe
 from helpers.paths import ROOT
 from vitsearch.errors import RecipeError
-from vitsearch.index.recipe import Recipe, auto_lists, choose_recipe, list_recipes, load_recipe
+from vitsearch.index.backends import BACKENDS, backend_for
+from vitsearch.index.recipe import (
+    Kind,
+    Recipe,
+    auto_lists,
+    choose_recipe,
+    list_recipes,
+    load_recipe,
+)
 
 FOLDER = ROOT / "indexes" / "recipes"
 
@@ -267,3 +276,9 @@ def test_what_is_chosen_fits_the_memory_or_stays_on_disk(count, dim, memory):
     order = ["disk", "rabitq", "ivf-pq", "ivf-sq8", "flat"]
     assert order.index(more.recipe.name) >= order.index(choice.recipe.name)
     assert choose_recipe(count, dim, memory=memory, faiss=False).recipe.name == "flat"
+
+
+def test_every_kind_of_recipe_has_a_backend_but_auto_which_chooses_one():
+    assert {*BACKENDS, "auto"} == {*get_args(Kind)}
+    with pytest.raises(RecipeError, match="choose_recipe"):
+        backend_for(load_recipe("auto"))
