@@ -1,11 +1,12 @@
-"""What attention costs as photos grow: python examples/attention_cost.py [-o FILE.png] [--tokens
-196,576,1024,4096] [--repeat 5].
+"""What attention costs as photos grow.
 
-Every token looks at every other, so t tokens make t x t weights a head: twice the tokens are four
-times the weights. Plain attention writes them all down; fused attention (Dao et al. 2022,
-arXiv:2205.14135) computes the same sums tile by tile and keeps none.
+python examples/attention_cost.py [-o FILE.png] [--tokens 196,576,1024,4096] [--repeat 5]
 
-Time is the median processor time of one thread, so that other programs do not blur it. Memory is
+Every token attends to every other, so t tokens make t x t weights per head: twice the tokens, four
+times the weights. Plain attention stores them all; fused attention (Dao et al. 2022,
+arXiv:2205.14135) computes the same sums tile by tile and stores none.
+
+Time is the median processor time of one thread, so that other programs do not affect it. Memory is
 the peak of what torch's allocator hands out during the call, on top of queries, keys and values.
 Needs vitsearch[clip,examples].
 """
@@ -133,10 +134,8 @@ def draw(costs: dict[str, list[Cost]], file: Path) -> None:
         strict=True,
     ):
         for kind, series in costs.items():
-            tokens, values = (
-                [cost.tokens for cost in series],
-                [getattr(cost, measure_name) for cost in series],
-            )
+            tokens = [cost.tokens for cost in series]
+            values = [getattr(cost, measure_name) for cost in series]
             panel.plot(tokens, values, "o-", color=COLOURS[kind], linewidth=2.2, markersize=7)
             panel.annotate(
                 f"{kind}\n{values[-1]:,.0f}",
@@ -147,11 +146,11 @@ def draw(costs: dict[str, list[Cost]], file: Path) -> None:
                 weight="bold",
             )
             for power, label in ((1, "t"), (2, "t²")) if kind == "fused" else ():
-                guide = [values[0] * 0.45 * (count / tokens[0]) ** power for count in tokens]
-                panel.plot(tokens, guide, ":", color="#888888", linewidth=1.2, zorder=0)
+                reference = [values[0] * 0.45 * (count / tokens[0]) ** power for count in tokens]
+                panel.plot(tokens, reference, ":", color="#888888", linewidth=1.2, zorder=0)
                 panel.annotate(
                     label,
-                    (tokens[-1], guide[-1]),
+                    (tokens[-1], reference[-1]),
                     (8, -4),
                     textcoords="offset points",
                     color="#888888",

@@ -1,5 +1,4 @@
-"""Draws a small folder of simple pictures (a red circle, a blue square, a green field ...), the
-same on every run.
+"""Draw a folder of simple pictures (a red circle, a blue square ...), the same on every run.
 
 python examples/draw_sample_photos.py FOLDER
 """
@@ -13,19 +12,12 @@ from PIL import Image, ImageDraw, ImageFilter
 WIDTH, HEIGHT = 320, 240
 CIRCLE, SQUARE, GROUND = (90, 50, 230, 190), (95, 55, 225, 185), (0, 110, WIDTH, HEIGHT)
 WHITE, RED, BLUE, GREEN, YELLOW = "#f5f5f0", "#d22328", "#2850c8", "#32963c", "#f5cd32"
-ORANGE, PURPLE, PINK, BROWN, BLACK, GRAY, SKY = (
-    "#f0821e",
-    "#7d3caa",
-    "#f08cb4",
-    "#7d502d",
-    "#19191e",
-    "#828282",
-    "#82bef0",
-)
+ORANGE, PURPLE, PINK, BROWN = "#f0821e", "#7d3caa", "#f08cb4", "#7d502d"
+BLACK, GRAY, SKY = "#19191e", "#828282", "#82bef0"
 FLOWERS = [(x, y, x + 45, y + 45) for x in (30, 140, 250) for y in (35, 150)]
 STRIPES = [(x, 0, x + 25, HEIGHT) for x in range(15, WIDTH, 55)]
 
-# name -> background, shape, colour, the places of the shape
+# name -> background, shape, colour, the boxes or corners of the shapes
 PICTURES = {
     "red-circle.jpg": (WHITE, "ellipse", RED, [CIRCLE]),
     "blue-square.jpg": (WHITE, "rectangle", BLUE, [SQUARE]),
@@ -46,10 +38,10 @@ def draw_sample_photos(folder: Path) -> list[Path]:
     """Write the pictures, with a little grain, into a folder and return their paths."""
     rng = np.random.default_rng(0)
     paths = []
-    for name, (background, shape, colour, places) in PICTURES.items():
+    for name, (background, shape, colour, boxes) in PICTURES.items():
         image = Image.new("RGB", (WIDTH, HEIGHT), background)
-        for place in places:
-            getattr(ImageDraw.Draw(image), shape)(place, fill=colour)
+        for box in boxes:
+            getattr(ImageDraw.Draw(image), shape)(box, fill=colour)
         grain = rng.normal(0, 3, (HEIGHT, WIDTH, 1))
         pixels = np.asarray(image.filter(ImageFilter.GaussianBlur(1)), dtype=np.float64) + grain
         path = folder / name

@@ -1,7 +1,8 @@
-"""One photo through a Vision Transformer, step by step: python examples/vit_step_by_step.py [PHOTO]
-[--weights FOLDER] [-o FILE.png].
+"""One photo through a Vision Transformer, step by step.
 
-Prints every step with its shape and draws the patches, how alike the positions are (figure 7 of
+python examples/vit_step_by_step.py [PHOTO] [--weights FOLDER] [-o FILE.png]
+
+Prints every step with its shape and draws the patches, how similar the positions are (figure 7 of
 Dosovitskiy et al. 2020), what [CLS] attends to in each head, and attention rollout (Abnar & Zuidema
 2020, arXiv:2005.00928).
 

@@ -32,7 +32,7 @@ from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import CollectionError, QueryError
 from vitsearch.evaluation import labelled_vectors
 from vitsearch.evaluation.class_map import label_logits
-from vitsearch.evaluation.comparison import _LONG_ENOUGH, _seconds
+from vitsearch.evaluation.comparison import _MIN_SECONDS, _seconds
 from vitsearch.evaluation.training import cross_validated
 from vitsearch.labels.probe import probe_classifier
 from vitsearch.types import Activation
@@ -82,13 +82,13 @@ def compared(folder: Path, labels: Sequence[str] = LABELS, **options: Any) -> Co
 
 
 def said(result: Comparison, way: int) -> list[str | None]:
-    return [answer and answer[0] for answer in result.ways[way].answers]
+    return [answer and answer[0] for answer in result.methods[way].answers]
 
 
 def test_three_ways_are_measured_on_the_photos_whose_label_is_known(folders: Path) -> None:
     done: list[int] = []
     result = compared(folders, truth="folders", progress=done.append)
-    assert [(way.name, way.model, way.asked) for way in result.ways] == [
+    assert [(way.name, way.model, way.photo_count) for way in result.methods] == [
         ("zero-shot", "words", 10),
         ("supervised", "colours", 10),
         ("probe", "logistic regression", 10),
@@ -98,7 +98,7 @@ def test_three_ways_are_measured_on_the_photos_whose_label_is_known(folders: Pat
     assert (
         said(result, 0) == said(result, 1) == ["blue"] * 3 + ["green"] * 3 + ["red"] * 3 + ["green"]
     )
-    for way in result.ways[:2]:
+    for way in result.methods[:2]:
         assert way.accuracy is not None
         assert way.confusion is not None
         assert (way.accuracy.right, way.accuracy.total) == (9, 10)
@@ -154,7 +154,7 @@ def test_the_probes_answers_are_those_of_the_folds(folders: Path) -> None:
         _, vectors, truth = labelled_vectors(found, "folders")
     for here, classifier in cross_validated(probe_classifier, vectors, truth):
         chances = classifier.predict_proba(vectors[here])
-        answers = [result.ways[2].answers[place] for place in here]
+        answers = [result.methods[2].answers[place] for place in here]
         assert [answer and answer[0] for answer in answers] == classifier.predict(vectors[here])
         assert [answer and answer[1] for answer in answers] == pytest.approx(
             chances.max(axis=1).tolist(), abs=1e-6
@@ -174,7 +174,7 @@ def test_probabilities_of_a_labels_classes_are_summed_and_divided_among_the_labe
     sums = np.stack([chances[:, [0, 4]].sum(axis=1), chances[:, [1, 3]].sum(axis=1)], axis=1)
     sums /= sums.sum(axis=1, keepdims=True)
     assert said(result, 1) == [("warm", "cold")[best] for best in sums.argmax(axis=1)]
-    assert [answer[1] for answer in result.ways[1].answers if answer] == pytest.approx(
+    assert [answer[1] for answer in result.methods[1].answers if answer] == pytest.approx(
         sums.max(axis=1).tolist()
     )
     assert result.class_map == classes
@@ -185,7 +185,9 @@ def test_comparison_and_evaluation_measure_the_same(folders: Path, activation: A
     os.remove(folders / "loose.png")
     index_folder(folders, encoder=ColourEncoder())
     shades = model("cyan", "blue", "red", "yellow", "green", activation=activation)
-    supervised = compared(folders, ("blue", "green", "red"), model=shades, truth="folders").ways[1]
+    supervised = compared(folders, ("blue", "green", "red"), model=shades, truth="folders").methods[
+        1
+    ]
     with Collection.open(folders, encoder=ColourEncoder()) as found:
         accuracy = evaluate_model(found, shades)
     assert (supervised.accuracy, supervised.per_class) == (accuracy.top1, accuracy.per_class)
@@ -211,7 +213,7 @@ def test_of_classes_that_stand_by_themselves_the_surest_counts(folders: Path) ->
         shades.logits([Image.open(folders / path).convert("RGB") for path in result.photos]),
         "sigmoid",
     )
-    assert [answer[1] for answer in result.ways[1].answers if answer] == pytest.approx(
+    assert [answer[1] for answer in result.methods[1].answers if answer] == pytest.approx(
         chances.max(axis=1).tolist()
     )
 
@@ -221,7 +223,8 @@ def test_without_truth_there_are_agreement_and_disagreements_alone(folders: Path
         folders, class_map=ClassMap(LABELS, ("red", "blue", "green"))
     )  # it takes green for blue, and blue for green
     assert [
-        (way.accuracy, way.per_class, way.calibration_error, way.confusion) for way in result.ways
+        (way.accuracy, way.per_class, way.calibration_error, way.confusion)
+        for way in result.methods
     ] == [(None, None, None, None)] * 2
     assert [result.photos[place] for place in result.disagreements] == [
         *(
@@ -265,16 +268,16 @@ def test_seconds_are_the_mean_of_warm_runs_that_take_long_enough_together() -> N
     CountingClassifier.asked = 0
     seconds = _seconds(CountingClassifier(LABELS, words, np.zeros(3, dtype=np.float32)), words)
     assert CountingClassifier.asked >= 2
-    assert seconds * (CountingClassifier.asked - 1) >= 0.999 * _LONG_ENOUGH
+    assert seconds * (CountingClassifier.asked - 1) >= 0.999 * _MIN_SECONDS
 
 
 def test_a_photo_that_cannot_be_read_counts_as_failed(folders: Path) -> None:
     (folders / "blue/0.png").write_bytes(b"no photo any more")
     os.remove(folders / "red/odd.png")
     result = compared(folders, truth="folders")
-    assert [path for path, _ in result.ways[1].failed] == ["blue/0.png", "red/odd.png"]
+    assert [path for path, _ in result.methods[1].failed] == ["blue/0.png", "red/odd.png"]
     assert said(result, 1) == [None, "blue", "blue", *["green"] * 3, *["red"] * 3, None]
-    accuracy, per_class = result.ways[1].accuracy, result.ways[1].per_class
+    accuracy, per_class = result.methods[1].accuracy, result.methods[1].per_class
     assert accuracy is not None
     assert per_class is not None
     assert (accuracy.right, accuracy.total, per_class["blue"].right, per_class["blue"].total) == (
@@ -299,14 +302,14 @@ def test_a_probe_of_few_photos_is_of_prototypes_or_left_out(folders: Path) -> No
     ]
     truth.write_text("\n".join(rows))
     result = compared(folders, truth=str(truth))
-    assert (result.ways[2].model, result.ways[2].asked, said(result, 2)) == (
+    assert (result.methods[2].model, result.methods[2].photo_count, said(result, 2)) == (
         "prototypes",
         4,
         [None, "green", "green", "red", "red"],
     )
-    assert result.ways[2].accuracy is not None
-    assert (result.ways[2].accuracy.right, result.ways[2].accuracy.total) == (4, 4)
-    assert set(result.ways[2].per_class or {}) == {"red", "green"}
+    assert result.methods[2].accuracy is not None
+    assert (result.methods[2].accuracy.right, result.methods[2].accuracy.total) == (4, 4)
+    assert set(result.methods[2].per_class or {}) == {"red", "green"}
     assert result.notes[1:] == (
         "the probe leaves out blue: there is one photo of it, and none to train on",
         (
@@ -317,7 +320,7 @@ def test_a_probe_of_few_photos_is_of_prototypes_or_left_out(folders: Path) -> No
     )
     truth.write_text("\n".join(rows[:4]))
     result = compared(folders, truth=str(truth))
-    assert [way.name for way in result.ways] == ["zero-shot", "supervised"]
+    assert [way.name for way in result.methods] == ["zero-shot", "supervised"]
     assert (
         result.notes[-1]
         == "there is no probe: it needs two labels or more with two photos or more each"
@@ -329,7 +332,7 @@ def test_without_scikit_learn_the_probe_is_of_prototypes(
 ) -> None:
     monkeypatch.setitem(sys.modules, "vitsearch.labels.probe", None)
     result = compared(folders, truth="folders")
-    assert (result.ways[2].model, said(result, 2)[:9]) == (
+    assert (result.methods[2].model, said(result, 2)[:9]) == (
         "prototypes",
         ["blue"] * 3 + ["green"] * 3 + ["red"] * 3,
     )

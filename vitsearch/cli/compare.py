@@ -186,7 +186,7 @@ def _note_classes(derived: "ClassMap", labels: Sequence[str], hint: str) -> None
 
 
 def _note_failed(result: "Comparison") -> None:
-    for way in result.ways:
+    for way in result.methods:
         for path, reason in way.failed:
             show.note(f"vitsearch: {way.name}: {path}: {reason}")
 
@@ -207,7 +207,7 @@ def _write_files(result: "Comparison", root: Path, options: dict[str, Any]) -> N
     if options["confusion"]:
         matrices = {
             f"{way.name} {way.accuracy.value:.3f}": way.confusion
-            for way in result.ways
+            for way in result.methods
             if way.accuracy and way.confusion is not None
         }
         write_confusion(Path(options["confusion"]), result.labels, matrices)
@@ -232,7 +232,7 @@ def _rows(result: "Comparison") -> Iterator[dict[str, Any]]:
     """Yield a row for each photo and way; label and score are None where there is no answer."""
     for place, path in enumerate(result.photos):
         truth = result.truth[place] if result.truth else None
-        for way in result.ways:
+        for way in result.methods:
             label, score = way.answers[place] or (None, None)
             right = None if truth is None or label is None else label == truth
             score = None if score is None else round(score, 6)
@@ -268,7 +268,7 @@ def _sections(result: "Comparison", places: Sequence[int]) -> list["Section"]:
 
 def _ways(result: "Comparison") -> str:
     """Return the names of the ways as a sentence has them."""
-    *names, last = [way.name for way in result.ways]
+    *names, last = [way.name for way in result.methods]
     return f"{', '.join(names)} and {last}"
 
 
@@ -277,7 +277,7 @@ def _title(result: "Comparison", place: int) -> str:
         return f"{_ways(result)} disagree"
     said = [
         (way.name, answer[0] == result.truth[place])
-        for way in result.ways
+        for way in result.methods
         if (answer := way.answers[place])
     ]
     right, wrong = (
@@ -294,7 +294,7 @@ def _verdicts(result: "Comparison", place: int) -> list["Verdict"]:
     truth = result.truth[place] if result.truth else None
     rows = [
         Verdict(way.name, answer[0], answer[1], None if truth is None else answer[0] == truth)
-        for way in result.ways
+        for way in result.methods
         if (answer := way.answers[place])
     ]
     return rows if truth is None else [*rows, Verdict("truth", truth)]
@@ -307,12 +307,12 @@ def _print_json(result: "Comparison") -> None:
     """Write a line for each way, for each of its classes, for each pair of ways and for each
     disagreement.
     """
-    for way in result.ways:
+    for way in result.methods:
         low, high = way.accuracy.interval if way.accuracy else (None, None)
         facts: dict[str, Any] = {
             "way": way.name,
             "model": way.model,
-            "photos": way.asked,
+            "photos": way.photo_count,
             "failed": len(way.failed),
         }
         facts |= {
@@ -335,7 +335,7 @@ def _print_json(result: "Comparison") -> None:
         show.json_line({"ways": pair, "photos": share.total, "agree": share.right})
     for place in result.disagreements:
         answers: dict[str, str] = {
-            way.name: answer[0] for way in result.ways if (answer := way.answers[place])
+            way.name: answer[0] for way in result.methods if (answer := way.answers[place])
         }
         show.json_line(
             {
@@ -355,7 +355,7 @@ def _print_tables(result: "Comparison") -> None:
         *(("accuracy (95 % interval)", "calibration error") if judged else ()),
         "photos/s",
     )
-    show.table([_way_row(way) for way in result.ways], heads)
+    show.table([_way_row(way) for way in result.methods], heads)
     show.line("(photos/s: zero-shot and probe label stored vectors; supervised reads the photos)")
     show.line("")
     show.table(
@@ -369,7 +369,7 @@ def _print_tables(result: "Comparison") -> None:
         show.line("")
         show.table(
             [_class_row(result, label) for label in result.labels],
-            ("label", *(way.name for way in result.ways)),
+            ("label", *(way.name for way in result.methods)),
         )
     show.line("")
     show.line(f"they disagree on {len(result.disagreements):,} of {len(result.photos):,} photos")
@@ -392,11 +392,11 @@ def _way_row(way: "Method") -> tuple[object, ...]:
             ),
             error,
         )
-    return (way.name, way.model, f"{way.asked:,}", *judged, f"{way.photos_per_second:,.0f}")
+    return (way.name, way.model, f"{way.photo_count:,}", *judged, f"{way.photos_per_second:,.0f}")
 
 
 def _class_row(result: "Comparison", label: str) -> tuple[object, ...]:
-    shares = [(way.per_class or {}).get(label) for way in result.ways]
+    shares = [(way.per_class or {}).get(label) for way in result.methods]
     return (
         label,
         *(

@@ -33,29 +33,27 @@ from vitsearch.labels.metrics import confidence_gap
 from vitsearch.types import Activation
 
 MethodName = Literal["zero-shot", "supervised", "probe"]
-_LONG_ENOUGH = (
-    0.05  # seconds: a run on a few vectors is shorter than what the clock and the system add to it
-)
+_MIN_SECONDS = 0.05  # of timed runs: a single run on a few vectors is lost in the clock's noise
 
 
 @dataclass(frozen=True, eq=False)
 class Method:
-    """One way of labelling and what it said of the photos of a comparison.
+    """One method of labelling, and its answers for the photos of a comparison.
 
-    ``answers`` are (label, probability) of each photo in order, None where there is none: of
-    ``failed``, (path, reason), which count as wrong, and of those that a probe was not asked for,
-    which do not count. ``seconds`` are what the ``asked`` photos take: the supervised way reads and
-    computes them, the others label their stored vectors (the mean of warm runs; the probe's by one
-    classifier). Without truth the measures are None: ``accuracy``, the accuracy of each class in
-    order of label, the expected calibration error (15 bins), and ``confusion``, the counts
-    ``(labels, labels)`` of true labels in rows and answers in columns.
+    ``answers`` are (label, probability) of each photo in order. It is None for the photos in
+    ``failed``, (path, reason), which count as wrong, and for those that a probe left out, which do
+    not count. ``seconds`` is the time for the ``photo_count`` photos: the supervised method reads
+    and computes them, the others label their stored vectors (the mean of warm runs; the probe's
+    with a single classifier). Without truth the measures are None: ``accuracy``, the accuracy of
+    each class in order of label, the expected calibration error (15 bins), and ``confusion``, the
+    counts ``(labels, labels)`` of true labels in rows and answers in columns.
     """
 
     name: MethodName
     model: str
     answers: tuple[LabelScore | None, ...]
     failed: tuple[tuple[str, str], ...]
-    asked: int
+    photo_count: int
     seconds: float
     accuracy: Share | None = None
     per_class: Mapping[str, Share] | None = None
@@ -64,24 +62,24 @@ class Method:
 
     @property
     def photos_per_second(self) -> float:
-        """How many photos were labelled in a second."""
-        return self.asked / max(self.seconds, 1e-9)
+        """How many photos were labelled per second."""
+        return self.photo_count / max(self.seconds, 1e-9)
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What the ways said of the same photos, whose paths are in order.
+    """The answers of several methods for the same photos, whose paths are in order.
 
-    ``truth`` holds their labels where they are known. ``agreement`` is, for each pair of ways, on
-    how many of the photos that both answered they said the same. ``disagreements`` are the places
-    of the photos on which ways differ: with truth, first those where one is right and another
-    wrong. ``notes`` are lines for the person.
+    ``truth`` holds the photos' labels where they are known. ``agreement`` is, for each pair of
+    methods, the share of equal answers among the photos that both answered. ``disagreements`` are
+    the positions of the photos on which methods differ: with truth, those where one of them is
+    right come first. ``notes`` are lines for the user.
     """
 
     labels: tuple[str, ...]
     photos: tuple[str, ...]
     truth: tuple[str, ...] | None
-    ways: tuple[Method, ...]
+    methods: tuple[Method, ...]
     agreement: Mapping[tuple[MethodName, MethodName], Share]
     disagreements: tuple[int, ...]
     class_map: ClassMap
@@ -98,72 +96,70 @@ def compare(
     class_map: ClassMap | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Comparison:
-    """Return what zero-shot, a supervised classifier and, with ``truth``, a probe say of the photos
-    of a collection.
+    """Return how zero-shot, a supervised classifier and a probe label a collection.
 
     Zero-shot labels the stored vectors by words (``templates``). The supervised ``model`` reads the
-    photos, and ``class_map`` (None: `derive_class_map`) says which of its classes are a label:
-    their probabilities are summed and divided by the sum of all labels', so that a score is the
-    probability among the labels, as in `evaluate_model`; of classes that stand by themselves
-    ("sigmoid") the highest counts as it is. The probe is logistic regression on the stored vectors,
-    each photo judged by one that was trained on others. ``truth`` is "folders" or a CSV file
-    (`read_labels`): photos without a label there are left out. ``progress`` is told how many more
-    photos the model has read. Raises QueryError for one label alone, labels of which the model has
-    none, a class map of another model, or no photos.
+    photos, and ``class_map`` (None: `derive_class_map`) says which of its classes belong to a
+    label: their probabilities are summed and divided by the sum of all labels', so that a score is
+    the probability among the labels, as in `evaluate_model`; of independent classes ("sigmoid") the
+    highest probability counts as it is. The probe is logistic regression on the stored vectors,
+    cross-validated. ``truth`` is "folders" or a CSV file (`read_labels`): photos without a label
+    there are left out. ``progress`` is called with the number of photos that the model has read
+    since the last call. Without ``truth`` there is no probe. Raises QueryError for a single label,
+    labels of which the model has none, a class map of another model, or no photos.
     """
     parsed = parse_labels(labels)
     if len(parsed) < 2:
         raise QueryError(f"there is one label, {parsed[0].name!r}: a comparison needs two or more")
     network = load_classifier(model) if isinstance(model, str) else model
     names, notes = tuple(label.name for label in parsed), list[str]()
-    mapped = class_map or derive_class_map(network.classes, parsed)
-    columns = _columns(network, mapped, names, notes)
-    paths, vectors, known = _photos(collection, parsed, truth, notes)
-    ways = [
+    chosen_map = class_map or derive_class_map(network.classes, parsed)
+    columns = _columns(network, chosen_map, names, notes)
+    paths, vectors, true_labels = _photos(collection, parsed, truth, notes)
+    members = dict(zip(names, columns, strict=True))
+    methods = [
         _zero_shot(collection.zero_shot(parsed, templates), vectors),
-        _supervised(
-            network, dict(zip(names, columns, strict=True)), collection.root, paths, progress
-        ),
+        _supervised(network, members, collection.root, paths, progress),
     ]
-    if known is not None and (probe := _probe(collection, vectors, known, notes)):
-        ways.append(probe)
-    if known is not None:
-        ways = [_judged(way, names, known) for way in ways]
+    if true_labels is not None and (probe := _probe(collection, vectors, true_labels, notes)):
+        methods.append(probe)
+    if true_labels is not None:
+        methods = [_measured(method, names, true_labels) for method in methods]
     return Comparison(
         labels=names,
         photos=paths,
-        truth=known,
-        ways=tuple(ways),
+        truth=true_labels,
+        methods=tuple(methods),
         agreement={
-            (one.name, two.name): share
-            for one, two in combinations(ways, 2)
-            if (share := _agreement(one, two))
+            (first.name, second.name): share
+            for first, second in combinations(methods, 2)
+            if (share := _agreement(first, second))
         },
-        disagreements=_disagreements(ways, known),
-        class_map=mapped,
+        disagreements=_disagreements(methods, true_labels),
+        class_map=chosen_map,
         notes=tuple(notes),
     )
 
 
-# -- what is compared ------------------------------------------------------------------------------
+# -- What is compared ------------------------------------------------------------------------------
 
 
 def _columns(
     network: ImageClassifier, mapped: ClassMap, names: Sequence[str], notes: list[str]
 ) -> list[list[int]]:
-    """Return the model's classes of each label and note the labels that have none."""
+    """Return the positions of each label's classes, and note the labels that have none."""
     if mapped.classes != tuple(network.classes):
         raise QueryError(
             f"the class map is of other classes than those of {network.name}: derive it anew"
         )
     columns = mapped.columns(names)
-    bare = [name for name, places in zip(names, columns, strict=True) if not places]
+    missing = [name for name, members in zip(names, columns, strict=True) if not members]
     hint = "give them synonyms (label = word | word), or edit the class map"
-    if len(bare) == len(names):
-        raise QueryError(f"{network.name} has no class of any label ({_listed(bare)}): {hint}")
-    if bare:
+    if len(missing) == len(names):
+        raise QueryError(f"{network.name} has no class of any label ({_listed(missing)}): {hint}")
+    if missing:
         notes.append(
-            f"{network.name} has no class of {_listed(bare)}, so it never answers so: {hint}"
+            f"{network.name} has no class of {_listed(missing)}, so it never answers so: {hint}"
         )
     return columns
 
@@ -171,38 +167,37 @@ def _columns(
 def _photos(
     collection: Collection, labels: Sequence[Label], source: str | None, notes: list[str]
 ) -> tuple[tuple[str, ...], Vectors, tuple[str, ...] | None]:
-    """Return the paths, the vectors and the true labels of the photos to compare on, and note what
-    is left out.
-    """
+    """Return the paths, vectors and true labels of the photos, and note which are left out."""
     photos, vectors = collection.vectors()
     if not photos:
         raise QueryError("there is no photo in the collection: index a folder of photos")
     paths = [photo.path for photo in photos]
     if source is None:
         return tuple(paths), vectors, None
-    given = read_labels(source, paths)
-    called = {name: label_called(name, labels) for name in sorted(set(given.values()))}
-    other = [name for name, label in called.items() if label is None]
-    if len(other) == len(called):
+    truth = read_labels(source, paths)
+    label_by_name = {name: label_called(name, labels) for name in sorted(set(truth.values()))}
+    other = [name for name, label in label_by_name.items() if label is None]
+    if len(other) == len(label_by_name):
         raise QueryError(
             f"no photo's true label ({_listed(other)}) is one of the labels "
             f"({_listed([label.name for label in labels])})"
         )
-    known = {path: label for path, name in given.items() if (label := called[name])}
+    true_labels = {path: label for path, name in truth.items() if (label := label_by_name[name])}
     if other:
         notes.append(
-            f"{len(given) - len(known):,} photos are left out: {_listed(other)} is no label here"
+            f"{len(truth) - len(true_labels):,} photos are left out: {_listed(other)} is no label "
+            "here"
         )
-    if len(given) < len(paths):
+    if len(truth) < len(paths):
         notes.append(
-            f"{len(paths) - len(given):,} of {len(paths):,} photos have no true label and are left "
+            f"{len(paths) - len(truth):,} of {len(paths):,} photos have no true label and are left "
             "out"
         )
-    kept = [place for place, path in enumerate(paths) if path in known]
+    positions = [i for i, path in enumerate(paths) if path in true_labels]
     return (
-        tuple(paths[place] for place in kept),
-        vectors[kept],
-        tuple(known[paths[place]] for place in kept),
+        tuple(paths[i] for i in positions),
+        vectors[positions],
+        tuple(true_labels[paths[i]] for i in positions),
     )
 
 
@@ -210,14 +205,12 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-# -- the ways --------------------------------------------------------------------------------------
+# -- The methods -----------------------------------------------------------------------------------
 
 
 def _zero_shot(classifier: LabelClassifier, vectors: Vectors) -> Method:
-    answers = _answers(classifier, vectors)
-    return Method(
-        "zero-shot", "words", tuple(answers), (), len(answers), _seconds(classifier, vectors)
-    )
+    answers, seconds = _answers(classifier, vectors), _seconds(classifier, vectors)
+    return Method("zero-shot", "words", tuple(answers), (), len(answers), seconds)
 
 
 def _answers(classifier: LabelClassifier, vectors: Vectors) -> list[LabelScore]:
@@ -225,12 +218,13 @@ def _answers(classifier: LabelClassifier, vectors: Vectors) -> list[LabelScore]:
 
 
 def _seconds(classifier: LabelClassifier, vectors: Vectors) -> float:
-    """Return how long a warm classifier takes to label all the vectors, on average of runs that
-    take `_LONG_ENOUGH` together.
+    """Return how many seconds a warm classifier takes to label all the vectors.
+
+    It is the mean of as many runs as fill `_MIN_SECONDS`.
     """
     _answers(classifier, vectors)
     start, runs = time.perf_counter(), 0
-    while (spent := time.perf_counter() - start) < _LONG_ENOUGH or not runs:
+    while (spent := time.perf_counter() - start) < _MIN_SECONDS or not runs:
         _answers(classifier, vectors)
         runs += 1
     return spent / runs
@@ -243,28 +237,29 @@ def _supervised(
     paths: Sequence[str],
     progress: Callable[[int], None],
 ) -> Method:
-    """Return what a model says of the files, with its classes of each label."""
+    """Return the answers of a model that reads the files; ``named`` are its classes by label."""
     network.logits([Image.new("RGB", (64, 64))])  # the first run of a model is slower
     start = time.perf_counter()
-    found: list[LabelScore | PhotoError] = []
+    results: list[LabelScore | PhotoError] = []
     for batch in network.logits_of(root / path for path in paths):
-        found.extend(_best_labels([row for _, row in batch], named, network.head.activation))
+        results.extend(_best_labels([row for _, row in batch], named, network.head.activation))
         progress(len(batch))
     seconds = time.perf_counter() - start
     failed = tuple(
-        (path, str(one))
-        for path, one in zip(paths, found, strict=True)
-        if isinstance(one, PhotoError)
+        (path, str(result))
+        for path, result in zip(paths, results, strict=True)
+        if isinstance(result, PhotoError)
     )
-    answers = tuple(None if isinstance(one, PhotoError) else one for one in found)
+    answers = tuple(None if isinstance(result, PhotoError) else result for result in results)
     return Method("supervised", network.name, answers, failed, len(paths), seconds)
 
 
 def _best_labels(
     rows: Sequence[Logits | PhotoError], named: Mapping[str, Sequence[int]], activation: Activation
 ) -> Iterator[LabelScore | PhotoError]:
-    """Yield the best label of each row of logits and its probability among the labels; one without
-    a class is never the answer.
+    """Yield the best label of each row of logits and its probability among the labels.
+
+    A label without a class is never the best.
     """
     read = [row for row in rows if not isinstance(row, PhotoError)]
     logits = (
@@ -272,26 +267,24 @@ def _best_labels(
         if read
         else np.empty((0, len(named)))
     )
-    found = zip(
+    best_of = zip(
         logits.argmax(axis=1), to_probabilities(logits, activation).max(axis=1), strict=True
     )
     for row in rows:
         if isinstance(row, PhotoError):
             yield row
         else:
-            best, score = next(found)
+            best, score = next(best_of)
             yield tuple(named)[best], float(score)
 
 
 def _probe(
-    collection: Collection, vectors: Vectors, known: Sequence[str], notes: list[str]
+    collection: Collection, vectors: Vectors, true_labels: Sequence[str], notes: list[str]
 ) -> Method | None:
-    """Return what classifiers say that were trained on other photos than those they judge; None,
-    and a note, where there can be none.
-    """
-    count = {name: known.count(name) for name in dict.fromkeys(known)}
+    """Return the cross-validated answers of a probe; None, and a note, for too few examples."""
+    count = {name: true_labels.count(name) for name in dict.fromkeys(true_labels)}
     single = [name for name, photos in count.items() if photos == 1]
-    asked = [place for place, name in enumerate(known) if count[name] > 1]
+    used = [i for i, name in enumerate(true_labels) if count[name] > 1]
     if len(count) - len(single) < 2:
         notes.append("there is no probe: it needs two labels or more with two photos or more each")
         return None
@@ -300,23 +293,20 @@ def _probe(
             f"the probe leaves out {_listed(single)}: there is one photo of it, and none to train "
             "on"
         )
-    truth = [known[place] for place in asked]
-    model, folds = _folds(collection.settings.encoder_fingerprint, vectors[asked], truth, notes)
-    answers: list[LabelScore | None] = [None] * len(known)
-    for here, classifier in folds:
-        for place, one in zip(here, _answers(classifier, vectors[asked][here]), strict=True):
-            answers[asked[place]] = one
-    return Method(
-        "probe", model, tuple(answers), (), len(asked), _seconds(folds[0][1], vectors[asked])
-    )
+    truth = [true_labels[i] for i in used]
+    model, folds = _folds(collection.settings.encoder_fingerprint, vectors[used], truth, notes)
+    answers: list[LabelScore | None] = [None] * len(true_labels)
+    for held_out, classifier in folds:
+        for i, best in zip(held_out, _answers(classifier, vectors[used][held_out]), strict=True):
+            answers[used[i]] = best
+    seconds = _seconds(folds[0][1], vectors[used])
+    return Method("probe", model, tuple(answers), (), len(used), seconds)
 
 
 def _folds(
     fingerprint: str, vectors: Vectors, truth: list[str], notes: list[str]
 ) -> tuple[str, Sequence[tuple[Ids, LabelClassifier]]]:
-    """Return logistic regression of each fold, or prototypes, and a note, where it
-    cannot be had.
-    """
+    """Return a logistic regression for each fold; else prototypes, with a note of the reason."""
     try:
         if folds := cross_validated(probe_maker(fingerprint), vectors, truth):
             return "logistic regression", folds
@@ -329,63 +319,59 @@ def _folds(
             "the probe is nearest prototypes: logistic regression needs scikit-learn (pip install "
             "'vitsearch[probe]')"
         )
-    return "prototypes", cross_validated(
-        partial(prototype_classifier, fingerprint=fingerprint), vectors, truth
-    )
+    make = partial(prototype_classifier, fingerprint=fingerprint)
+    return "prototypes", cross_validated(make, vectors, truth)
 
 
-# -- measures --------------------------------------------------------------------------------------
+# -- Measures --------------------------------------------------------------------------------------
 
 
-def _judged(way: Method, names: Sequence[str], known: Sequence[str]) -> Method:
-    """Return the way with what its answers are worth."""
-    column = {name: place for place, name in enumerate(names)}
-    given = [(truth, one) for truth, one in zip(known, way.answers, strict=True) if one is not None]
+def _measured(method: Method, names: Sequence[str], true_labels: Sequence[str]) -> Method:
+    """Return the method with its measures."""
+    column = {name: i for i, name in enumerate(names)}
+    pairs = list(zip(true_labels, method.answers, strict=True))
+    predicted = [(truth, prediction) for truth, prediction in pairs if prediction is not None]
     confusion = np.zeros((len(names), len(names)), dtype=np.int64)
-    for truth, (label, _) in given:
+    for truth, (label, _) in predicted:
         confusion[column[truth], column[label]] += 1
     total = {name: 0 for name in names}
-    for truth, one in zip(known, way.answers, strict=True):
-        total[truth] += one is not None or way.name == "supervised"
-    right = [truth == label for truth, (label, _) in given]
+    for truth, prediction in pairs:
+        total[truth] += prediction is not None or method.name == "supervised"
+    right = [truth == label for truth, (label, _) in predicted]
+    scores = [score for _, (_, score) in predicted]
     return replace(
-        way,
-        accuracy=Share(sum(right), way.asked),
+        method,
+        accuracy=Share(sum(right), method.photo_count),
         per_class={
-            name: Share(int(confusion[place, place]), total[name])
-            for name, place in column.items()
+            name: Share(int(confusion[i, i]), total[name])
+            for name, i in column.items()
             if total[name]
         },
-        calibration_error=confidence_gap(
-            np.array([score for _, (_, score) in given]), np.array(right)
-        )
-        if given
-        else None,
+        calibration_error=confidence_gap(np.array(scores), np.array(right)) if predicted else None,
         confusion=confusion,
     )
 
 
-def _agreement(one: Method, two: Method) -> Share | None:
-    """Return on how many photos two ways said the same, of those that both answered; None where
-    that is none.
-    """
+def _agreement(first: Method, second: Method) -> Share | None:
+    """Return the share of equal answers among the photos that both answered; None without any."""
     both = [
         (a[0], b[0])
-        for a, b in zip(one.answers, two.answers, strict=True)
+        for a, b in zip(first.answers, second.answers, strict=True)
         if a is not None and b is not None
     ]
     return Share(sum(a == b for a, b in both), len(both)) if both else None
 
 
-def _disagreements(ways: Sequence[Method], known: Sequence[str] | None) -> tuple[int, ...]:
-    """Return the photos of different answers, in order; with truth, first those with a right one
-    among them.
+def _disagreements(methods: Sequence[Method], true_labels: Sequence[str] | None) -> tuple[int, ...]:
+    """Return the positions of photos with different answers, in order.
+
+    With truth, those with a right answer among them come first.
     """
-    said = [
-        {one[0] for one in answers if one is not None}
-        for answers in zip(*(way.answers for way in ways), strict=True)
+    labels = [
+        {prediction[0] for prediction in predictions if prediction is not None}
+        for predictions in zip(*(method.answers for method in methods), strict=True)
     ]
-    places = [place for place, labels in enumerate(said) if len(labels) > 1]
+    positions = [i for i, distinct in enumerate(labels) if len(distinct) > 1]
     return tuple(
-        sorted(places, key=lambda place: known is not None and known[place] not in said[place])
+        sorted(positions, key=lambda i: true_labels is not None and true_labels[i] not in labels[i])
     )
