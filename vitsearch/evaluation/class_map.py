@@ -313,7 +313,8 @@ def _problem(
     if not name or not label:
         return "it is not of the form class = label: write - for no label"
     if name not in positions:
-        return f"the model has no class {name!r}: its classes are {', '.join(list(positions)[:3])}, ..."
+        first = ", ".join(list(positions)[:3])
+        return f"the model has no class {name!r}: its classes are {first}, ..."
     if len(labels_by_class.get(name, [])) == len(positions[name]):
         return f"the class {name!r} is there already: keep one line"
     return None

@@ -1,6 +1,4 @@
-"""Why a photo fits a text: which parts of it the encoder's Vision Transformer looks at, and which
-ones speak for the text.
-"""
+"""Why a photo fits a text: the parts that the encoder attends to, and those that match the text."""
 
 from dataclasses import dataclass
 
@@ -20,13 +18,13 @@ RELEVANCE = "relevance for the text"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Explanation:
-    """The relevance of each patch of a photo: ``(rows, columns)`` float32, 0 the least and 1 the
-    most relevant patch of this photo.
+    """The relevance of each patch of a photo, ``(rows, columns)`` float32.
 
-    ``box`` is the part of the upright photo that the patches cover, (left, top, right, bottom) in
-    its pixels: most encoders see the middle square; where one pads, the box goes beyond the photo.
-    ``method`` is ``"attention rollout"``, with ``text`` and ``score`` None, or ``"relevance for the
-    text"``, with the cosine similarity of the photo and the text.
+    0 is the least and 1 the most relevant patch of this photo. ``box`` is the part of the upright
+    photo that the patches cover, (left, top, right, bottom) in its pixels: most encoders see the
+    middle square; where one pads, the box goes beyond the photo. ``method`` is ``"attention
+    rollout"``, with ``text`` and ``score`` None, or ``"relevance for the text"``, with the cosine
+    similarity of the photo and the text.
     """
 
     relevance: NDArray[np.float32]
@@ -38,12 +36,11 @@ class Explanation:
 
 
 def explain(encoder: ImageEncoder, image: Image.Image, text: str | None = None) -> Explanation:
-    """Return which patches of a photo the encoder looks at, or, with a text, which ones speak for
-    that text.
+    """Return which patches of a photo the encoder attends to, or which ones match a text.
 
     Without a text: attention rollout (Abnar and Zuidema 2020, arXiv:2005.00928). With one: the
     gradient-weighted attention of Chefer et al. 2021 (arXiv:2103.15679) for the cosine of photo and
-    text, the text's vector held fixed; for `mini`, what goes round its transformer is added by
+    text, the text's vector held fixed; for `mini`, what bypasses its transformer is added by
     integrated gradients (see `vitsearch.explain.towers`). Needs PyTorch. Raises EncoderError for an
     encoder without attention (a CNN) and without PyTorch, QueryError for an empty text or an
     encoder that reads none.
@@ -57,14 +54,14 @@ def explain(encoder: ImageEncoder, image: Image.Image, text: str | None = None) 
         raise EncoderError(
             "explain needs the package torch: pip install 'vitsearch[clip]'"
         ) from error
-    found = find_relevance(encoder, upright_rgb(image), words)
+    result = find_relevance(encoder, upright_rgb(image), words)
     return Explanation(
-        relevance=_to_unit_range(found.relevance),
-        box=found.box,
+        relevance=_to_unit_range(result.relevance),
+        box=result.box,
         method=ROLLOUT if text is None else RELEVANCE,
         encoder=encoder.name,
         text=text,
-        score=None if words is None else float(found.vector @ words),
+        score=None if words is None else float(result.vector @ words),
     )
 
 
@@ -79,9 +76,8 @@ def _text_vector(encoder: ImageEncoder, text: str) -> NDArray[np.float32]:
 
 
 def _to_unit_range(relevance: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the relevance from 0 to 1; zeros where all patches count alike."""
+    """Return the relevance scaled to 0..1; zeros where all patches are equally relevant."""
     low, high = relevance.min(), relevance.max()
-    return np.asarray(
-        (relevance - low) / (high - low) if high > low else np.zeros_like(relevance),
-        dtype=np.float32,
-    )
+    if high <= low:
+        return np.zeros_like(relevance, dtype=np.float32)
+    return np.asarray((relevance - low) / (high - low), dtype=np.float32)

@@ -1,6 +1,4 @@
-"""The relevance of each patch in a Vision Transformer that pools its tokens by [CLS], by their mean
-or by attention.
-"""
+"""Attention rollout and relevance: how much each patch counts in a Vision Transformer's output."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,8 +38,9 @@ def attention_relevance(weights: Sequence[Tensor], gradients: Sequence[Tensor]) 
 
 
 def positive_part(weights: Tensor, gradient: Tensor) -> Tensor:
-    """Return the positive part of gradient times weight averaged over the heads: ``(n, h, s, t)``
-    twice to ``(n, s, t)``.
+    """Return the positive part of gradient times weight, averaged over the heads.
+
+    Both are ``(n, h, s, t)``, the result is ``(n, s, t)``.
     """
     return (gradient * weights).clamp(min=0).mean(dim=1)
 
@@ -50,14 +49,12 @@ def _identity(weights: Tensor) -> Tensor:
     return torch.eye(weights.shape[-1], dtype=weights.dtype, device=weights.device)
 
 
-# -- The relevance of each patch in a Vision Transformer that pools its tokens by [CLS] ------------
+# -- How much each patch counts in the pooled vector, by [CLS], mean or attention ------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One pass of a picture: the output ``(1, dim)`` and, as parts of its graph, the weights of the
-    blocks and of attention pooling.
-    """
+    """A forward pass: the output ``(1, dim)`` and all attention weights, in one graph."""
 
     output: Tensor
     blocks: list[Tensor]
@@ -65,7 +62,7 @@ class Trace:
 
 
 def trace(vit: VisionTransformer, pixels: Tensor) -> Trace:
-    """Run the transformer and keep all its attention weights."""
+    """Run the transformer and return its output with all attention weights."""
     x = vit.embed(pixels)
     blocks = []
     for block in vit.blocks:
@@ -75,9 +72,8 @@ def trace(vit: VisionTransformer, pixels: Tensor) -> Trace:
     if vit.attention_pool is None:
         return Trace(vit.classify(tokens), blocks, None)
     pooled, pooling = vit.attention_pool(tokens, with_weights=True)
-    return Trace(
-        vit.head(vit.norm(pooled) if vit.config.norm_after_pool else pooled), blocks, pooling
-    )
+    normed = vit.norm(pooled) if vit.config.norm_after_pool else pooled
+    return Trace(vit.head(normed), blocks, pooling)
 
 
 def patch_rollout(vit: VisionTransformer, traced: Trace) -> Tensor:
@@ -87,11 +83,9 @@ def patch_rollout(vit: VisionTransformer, traced: Trace) -> Tensor:
 
 
 def patch_relevance(vit: VisionTransformer, traced: Trace, score: Tensor) -> Tensor:
-    """Return each patch's relevance for a score that was computed from the traced output, ``(rows,
-    columns)``.
-    """
-    wanted = traced.blocks if traced.pooling is None else [*traced.blocks, traced.pooling]
-    gradients = torch.autograd.grad(score, wanted, retain_graph=True)
+    """Return each patch's relevance for a score of the traced output, ``(rows, columns)``."""
+    attention = traced.blocks if traced.pooling is None else [*traced.blocks, traced.pooling]
+    gradients = torch.autograd.grad(score, attention, retain_graph=True)
     pooling = None if traced.pooling is None else positive_part(traced.pooling, gradients[-1])
     return _patches(
         vit, attention_relevance(traced.blocks, gradients[: len(traced.blocks)]), pooling
@@ -99,8 +93,9 @@ def patch_relevance(vit: VisionTransformer, traced: Trace, score: Tensor) -> Ten
 
 
 def _patches(vit: VisionTransformer, flow: Tensor, pooling: Tensor | None) -> Tensor:
-    """Return the patches' part in the pooled vector: of the flow ``(1, t, t)`` the row, or rows,
-    that pooling takes.
+    """Return the patches' share of the pooled vector: the rows of the flow that pooling uses.
+
+    ``flow`` is ``(1, t, t)``, the result ``(rows, columns)``.
     """
     prefix = vit.config.prefix_tokens
     if pooling is not None:

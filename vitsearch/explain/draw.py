@@ -1,4 +1,4 @@
-"""Draws an explanation: the photo, the photo under its heat map, and a caption."""
+"""Drawing an explanation: the photo, the photo under its heat map, and a caption."""
 
 from pathlib import Path
 
@@ -15,35 +15,22 @@ from vitsearch.photos import upright_rgb
 _SIDE, _GAP, _MARGIN = 640, 20, 36
 _TITLE, _CAPTION, _LINE = 26, 18, 30
 _LEGEND_WIDTH, _LEGEND_HEIGHT = 140, 12
-# dark violet to light yellow, of rising lightness, so that it reads in grey and for the
-# colour-blind too
-_HEAT = np.array(
-    [
-        (14, 8, 48),
-        (72, 16, 104),
-        (142, 36, 98),
-        (206, 70, 64),
-        (244, 132, 30),
-        (252, 198, 60),
-        (254, 252, 180),
-    ],
-    dtype=np.float64,
-)
-_COLD, _HOT, _UNSEEN = (
-    0.5,
-    0.75,
-    0.65,
-)  # the share of the colour over the photo: relevance 0, relevance 1, not seen by the model
+# dark violet to light yellow, of rising lightness: it also reads in grey and to the colour-blind
+_VIOLETS = [(14, 8, 48), (72, 16, 104), (142, 36, 98)]
+_YELLOWS = [(206, 70, 64), (244, 132, 30), (252, 198, 60), (254, 252, 180)]
+_HEAT = np.array(_VIOLETS + _YELLOWS, dtype=np.float64)
+# opacity of the colour over the photo: at relevance 0, at relevance 1, outside the model's view
+_COLD, _HOT, _UNSEEN = 0.5, 0.75, 0.65
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 
 def write_explanation(
     path: Path, image: Image.Image, explanation: Explanation, *, name: str = ""
 ) -> None:
-    """Write what `draw_explanation` draws to a ``.png`` or ``.jpg`` file, which appears whole or
-    not at all.
+    """Write the page of `draw_explanation` to a ``.png`` or ``.jpg`` file.
 
-    Raises VitsearchError for another suffix and when it cannot be written.
+    It appears complete or not at all. Raises VitsearchError for another suffix and when it cannot
+    be written.
     """
     check_suffix(path)
     page = draw_explanation(image, explanation, name=name)
@@ -61,23 +48,20 @@ def check_suffix(path: Path) -> None:
 def draw_explanation(
     image: Image.Image, explanation: Explanation, *, name: str = ""
 ) -> Image.Image:
-    """Return a page: the upright photo, beside it the photo under the heat map, below them text,
-    score, method, encoder and ``name``.
+    """Return a page: the upright photo, the photo under the heat map beside it, and a caption.
 
-    What the encoder did not see is greyed out.
+    The caption has text, score, method, encoder and ``name``. What the encoder did not see is
+    greyed out.
     """
     upright = upright_rgb(image)
     scale = _SIDE / max(upright.size)
-    photo = upright.resize(
-        (max(1, round(upright.width * scale)), max(1, round(upright.height * scale))),
-        Image.Resampling.LANCZOS,
-    )
+    size = (max(1, round(upright.width * scale)), max(1, round(upright.height * scale)))
+    photo = upright.resize(size, Image.Resampling.LANCZOS)
     left, top, right, bottom = (round(edge * scale) for edge in explanation.box)
     heated = overlay(photo, explanation.relevance, (left, top, right, bottom))
     width = max(2 * photo.width + _GAP, _SIDE)
-    page = Image.new(
-        "RGB", (width + 2 * _MARGIN, photo.height + 2 * _MARGIN + _GAP + 2 * _LINE), PAGE
-    )
+    height = photo.height + _GAP + 2 * _LINE
+    page = Image.new("RGB", (width + 2 * _MARGIN, height + 2 * _MARGIN), PAGE)
     page.paste(photo, (_MARGIN, _MARGIN))
     page.paste(heated, (_MARGIN + photo.width + _GAP, _MARGIN))
     _draw_caption(page, explanation, name, _MARGIN + photo.height + _GAP)
@@ -87,8 +71,9 @@ def draw_explanation(
 def overlay(
     photo: Image.Image, relevance: NDArray[np.float32], box: tuple[int, int, int, int]
 ) -> Image.Image:
-    """Return the photo under the heat map of a relevance ``(rows, columns)`` in 0..1 that covers
-    ``box``, in pixels; the rest in grey.
+    """Return the photo under the heat map of a relevance ``(rows, columns)`` in 0..1.
+
+    The relevance covers ``box``, in pixels; the rest of the photo is grey.
     """
     level = _spread(relevance, box, photo.size)[..., None]
     seen = level >= 0
@@ -101,28 +86,23 @@ def overlay(
 def _spread(
     relevance: NDArray[np.float32], box: tuple[int, int, int, int], size: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """Return the relevance of every pixel, ``(height, width)``, smooth between the patches; -1
-    outside the box.
+    """Return the relevance of every pixel, ``(height, width)``; -1 outside the box.
+
+    It is smooth between the patches.
     """
     field = Image.new("F", size, -1)
-    left, top, right, bottom = (
-        max(box[0], 0),
-        max(box[1], 0),
-        min(box[2], size[0]),
-        min(box[3], size[1]),
-    )
+    left, top = max(box[0], 0), max(box[1], 0)
+    right, bottom = min(box[2], size[0]), min(box[3], size[1])
     if left < right and top < bottom:
-        x_scale, y_scale = (
-            relevance.shape[1] / (box[2] - box[0]),
-            relevance.shape[0] / (box[3] - box[1]),
-        )
+        x_scale = relevance.shape[1] / (box[2] - box[0])
+        y_scale = relevance.shape[0] / (box[3] - box[1])
         inside = (
             (left - box[0]) * x_scale,
             (top - box[1]) * y_scale,
             (right - box[0]) * x_scale,
             (bottom - box[1]) * y_scale,
         )
-        # only what lies on the photo is made, for a box may be far larger
+        # only the part on the photo is computed, since a box may be far larger
         smooth = Image.fromarray(relevance).resize(
             (right - left, bottom - top), Image.Resampling.BICUBIC, box=inside
         )
@@ -141,25 +121,17 @@ def _draw_caption(page: Image.Image, explanation: Explanation, name: str, top: i
     _draw_legend(page, draw, top)
     room = page.width - 2 * _MARGIN
     title = f'"{explanation.text}"' if explanation.text is not None else "Where the model looks"
-    draw_line(
-        draw,
-        (_MARGIN, top + _LINE - 4),
-        title,
-        size=_TITLE,
-        width=room - _LEGEND_WIDTH - 120,
-        fill=INK,
-    )
+    width = room - _LEGEND_WIDTH - 120
+    draw_line(draw, (_MARGIN, top + _LINE - 4), title, size=_TITLE, width=width, fill=INK)
     facts = [] if explanation.score is None else [f"score {explanation.score:.3f}"]
     facts += [explanation.method, explanation.encoder, *([name] if name else [])]
-    draw_line(
-        draw, (_MARGIN, top + 2 * _LINE), ", ".join(facts), size=_CAPTION, width=room, fill=QUIET
-    )
+    caption = ", ".join(facts)
+    draw_line(draw, (_MARGIN, top + 2 * _LINE), caption, size=_CAPTION, width=room, fill=QUIET)
 
 
 def _draw_legend(page: Image.Image, draw: ImageDraw.ImageDraw, top: int) -> None:
-    strip = heat_colours(np.linspace(0, 1, _LEGEND_WIDTH, dtype=np.float32))[None].repeat(
-        _LEGEND_HEIGHT, axis=0
-    )
+    colours = heat_colours(np.linspace(0, 1, _LEGEND_WIDTH, dtype=np.float32))
+    strip = colours[None].repeat(_LEGEND_HEIGHT, axis=0)
     right = page.width - _MARGIN
     draw_line(draw, (right - 40, top + 18), "more", size=_CAPTION - 2, width=40, fill=QUIET)
     left = right - 50 - _LEGEND_WIDTH

@@ -1,4 +1,4 @@
-"""Finds the transformer in an encoder and runs it with its attention in the graph."""
+"""The relevance of each patch for an encoder: finds its transformer and runs it with attention."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +18,7 @@ from vitsearch.encoders.torch_encoder import TorchEncoder
 from vitsearch.errors import EncoderError
 from vitsearch.explain.attention import patch_relevance, patch_rollout, trace
 
-# -- The relevance of each cell of the feature map of `mini`, whose score flows on two ways --------
+# -- `mini`, whose score has two paths: through its transformer, and past it -----------------------
 
 STEPS = 16  # of the integral; its sum is then right to about one part in a thousand
 
@@ -32,11 +32,11 @@ def mini_network() -> MiniNetwork:
 def explain_mini(
     network: MiniNetwork, prepared: NDArray[np.uint8], text: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Return the vector ``(dim,)`` of a prepared picture ``(h, w, 3)`` and the relevance of the
-    map's cells ``(rows, columns)``.
+    """Return a prepared picture's vector ``(dim,)`` and its cells' relevance ``(rows, columns)``.
 
-    With a text's vector ``(dim,)`` the relevance for their cosine, without one the attention
-    rollout of the transformer alone.
+    The picture is ``(h, w, 3)``, the cells are those of the stem's feature map. With a text's
+    vector ``(dim,)`` the relevance for their cosine, without one the attention rollout of the
+    transformer alone.
     """
     pixels = (torch.from_numpy(prepared).permute(2, 0, 1)[None].float() - 127) / 128
     with torch.no_grad():
@@ -51,11 +51,10 @@ def explain_mini(
 
 
 def shares_beside(network: MiniNetwork, grid: Tensor, features: Tensor, text: Tensor) -> Tensor:
-    """Return what each cell adds to the cosine with a text beside the transformer, ``(rows,
-    columns)``; the cells' sum is what all add.
+    """Return what each cell adds to a text's cosine past the transformer, ``(rows, columns)``.
 
-    ``grid`` is the stem's map ``(1, 352, rows, columns)``, ``features`` its last layer ``(1, 1280,
-    rows, columns)``.
+    The cells add up to the whole contribution (integrated gradients). ``grid`` is the stem's map
+    ``(1, 352, rows, columns)``, ``features`` its last layer ``(1, 1280, rows, columns)``.
     """
     with torch.no_grad():
         output = network.vit(grid)
@@ -67,36 +66,33 @@ def shares_beside(network: MiniNetwork, grid: Tensor, features: Tensor, text: Te
 
 
 def join(network: MiniNetwork, pooled: Tensor, output: Tensor) -> Tensor:
-    """Return the image vectors ``(n, dim)`` of pooled features ``(n, 1280)`` and outputs of the
-    transformer ``(n, d)``.
+    """Return image vectors ``(n, dim)`` of pooled features and transformer outputs.
+
+    They are ``(n, 1280)`` and ``(n, d)``.
     """
     return network.join_image(output, pooled, network.stem.classifier(pooled))
 
 
-# -- Finds the transformer in an encoder and runs it with its attention in the graph ---------------
+# -- All encoders ----------------------------------------------------------------------------------
 
-# how far 1 - cosine of the rebuilt tower's vector and the encoder's own may be from 0: the number
-# formats differ
+# the largest 1 - cosine of the rebuilt tower's vector and the encoder's own: number formats differ
 TOLERANCE = {"float32": 1e-4, "float16": 2e-3, "bfloat16": 2e-2}
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """The encoder's unit vector ``(dim,)`` of a picture, the relevance ``(rows, columns)`` and the
-    part of the picture that it covers.
-    """
+class Relevance:
+    """A picture's unit vector ``(dim,)``, its patches' relevance, and the box that they cover."""
 
     vector: Vectors
     relevance: NDArray[np.float32]
     box: tuple[float, float, float, float]
 
 
-def find_relevance(encoder: ImageEncoder, image: Image.Image, text: Vectors | None) -> Found:
-    """Return the relevance of each patch of an RGB picture for a text's unit vector ``(dim,)``, or,
-    for None, by attention rollout.
+def find_relevance(encoder: ImageEncoder, image: Image.Image, text: Vectors | None) -> Relevance:
+    """Return the relevance of each patch of an RGB picture for a text's unit vector ``(dim,)``.
 
-    Raises EncoderError for an encoder without attention, or whose transformer, as rebuilt here,
-    gives another vector than its own.
+    Without a text it is attention rollout. Raises EncoderError for an encoder without attention, or
+    one whose transformer, as rebuilt here, gives another vector than the encoder.
     """
     if isinstance(encoder, OnnxEncoder):
         encoder = encoder.in_torch()  # a graph shows no attention
@@ -109,20 +105,21 @@ def find_relevance(encoder: ImageEncoder, image: Image.Image, text: Vectors | No
     words = None if text is None else torch.from_numpy(text)
     with torch.enable_grad():
         if isinstance(encoder, MiniEncoder):
-            vector, relevance = explain_mini(mini_network(), prepared, words)
+            rebuilt, relevance = explain_mini(mini_network(), prepared, words)
         else:
-            vector, relevance = explain_tower(encoder, prepared, words)
-    own = encoder.encode_prepared([prepared])[0]
-    _check_same(encoder, own, vector.cpu().numpy())
+            rebuilt, relevance = explain_tower(encoder, prepared, words)
+    vector = encoder.encode_prepared([prepared])[0]
+    _check_same(encoder, vector, rebuilt.cpu().numpy())
     left, top, right, bottom = encoder.seen_region(image)
-    return Found(own, relevance.cpu().numpy(), (left, top, right, bottom))
+    return Relevance(vector, relevance.cpu().numpy(), (left, top, right, bottom))
 
 
 def explain_tower(
     encoder: TorchEncoder, prepared: NDArray[Any], text: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Return the vector ``(dim,)`` of a prepared picture, of any length, and the relevance of the
-    patches ``(rows, columns)``.
+    """Return a prepared picture's vector ``(dim,)`` and its patches' relevance ``(rows, columns)``.
+
+    The vector is not normalised.
     """
     tower = encoder.image_tower
     traced = trace(tower, encoder.normalise(np.stack([prepared])).float())
@@ -133,8 +130,8 @@ def explain_tower(
     return output.detach(), patch_relevance(tower, traced, score)
 
 
-def _check_same(encoder: ImageEncoder, own: Vectors, rebuilt: Vectors) -> None:
-    cosine = float(own @ rebuilt / np.linalg.norm(rebuilt))
+def _check_same(encoder: ImageEncoder, expected: Vectors, rebuilt: Vectors) -> None:
+    cosine = float(expected @ rebuilt / np.linalg.norm(rebuilt))
     if not cosine > 1 - TOLERANCE[encoder.dtype]:
         raise EncoderError(
             f"{encoder.name} cannot be explained: its transformer, as rebuilt, gives another "

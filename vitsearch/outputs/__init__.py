@@ -1,3 +1,1 @@
-"""What is written for people and other programs: contact sheets, confusion matrices, XMP sidecars,
-sorted folders.
-"""
+"""Files for people and other programs: contact sheets, confusion matrices, sidecars, folders."""

@@ -1,5 +1,6 @@
-"""Confusion matrices as a picture: true labels in rows, answers in columns, those of several
-classifiers side by side.
+"""Confusion matrices as a picture: true labels in rows, answers in columns.
+
+Those of several classifiers stand side by side.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,13 +26,10 @@ from vitsearch.outputs.drawing import (
 Counts = NDArray[np.int64]
 
 MAX_LABELS = 200
-EMPTY, RIGHT, WRONG = (
-    (240, 238, 233),
-    (17, 82, 147),
-    (178, 64, 6),
-)  # blue and orange are told apart by nearly everyone
+# nearly everyone can distinguish blue and orange
+EMPTY, RIGHT, WRONG = (240, 238, 233), (17, 82, 147), (178, 64, 6)
 _MARGIN, _GAP, _TITLE, _TEXT = 36, 56, 26, 15
-_NAMES = 170  # the most room for a label, in pixels
+_MAX_NAME_WIDTH = 170  # of a label, in pixels
 
 
 def write_confusion(path: Path, labels: Sequence[str], matrices: Mapping[str, Counts]) -> None:
@@ -39,7 +37,7 @@ def write_confusion(path: Path, labels: Sequence[str], matrices: Mapping[str, Co
 
     A matrix is ``(n, n)`` counts in the order of ``labels``, true labels in rows and answers in
     columns. A cell's colour is its share of its row, blue on the diagonal (right) and orange
-    elsewhere (wrong). The file appears whole or not at all. Raises VitsearchError for another
+    elsewhere (wrong). The file appears complete or not at all. Raises VitsearchError for another
     suffix, more than 200 labels, and when it cannot be written.
     """
     check_confusion(path, len(labels))
@@ -50,9 +48,7 @@ def write_confusion(path: Path, labels: Sequence[str], matrices: Mapping[str, Co
 
 
 def check_confusion(path: Path, labels: int) -> None:
-    """Raise VitsearchError unless a matrix of so many labels can be written under this name: said
-    before long work.
-    """
+    """Raise VitsearchError unless a matrix of so many labels can be written under this name."""
     if path.suffix.lower() != ".png":
         raise VitsearchError(f"a confusion matrix is a .png file, not {path.name!r}; name it so")
     if not path.parent.is_dir():
@@ -69,9 +65,7 @@ def check_confusion(path: Path, labels: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """The measures of one matrix, in pixels: its cells, the room for names beside and above it, and
-    the size of type.
-    """
+    """The measures of a matrix, in pixels: its cells, the room for names, and the font size."""
 
     cell: int
     left: int
@@ -84,24 +78,21 @@ class _Grid:
         """Return the measures for these labels, at least as wide as a title."""
         cell = next(
             size
-            for most, size in ((4, 84), (8, 64), (14, 48), (24, 38), (60, 30), (MAX_LABELS, 18))
-            if len(labels) <= most
+            for limit, size in ((4, 84), (8, 64), (14, 48), (24, 38), (60, 30), (MAX_LABELS, 18))
+            if len(labels) <= limit
         )
         text = min(_TEXT, cell - 4)
         widest = min(
-            _NAMES,
-            max((round(choose_type(one, text)[1].getlength(one)) for one in labels), default=0),
+            _MAX_NAME_WIDTH,
+            max(
+                (round(choose_type(label, text)[1].getlength(label)) for label in labels), default=0
+            ),
         )
         above = 24 if widest <= cell - 8 else widest + 14
-        return cls(
-            max(
-                cell, -(-(title - widest - 14) // max(1, len(labels))) if len(labels) <= 4 else cell
-            ),
-            widest + 14,
-            above,
-            text,
-            len(labels),
-        )
+        left = widest + 14
+        if len(labels) <= 4:
+            cell = max(cell, -(-(title - left) // max(1, len(labels))))
+        return cls(cell, left, above, text, len(labels))
 
     @property
     def width(self) -> int:
@@ -115,7 +106,13 @@ class _Grid:
 
 
 def _page(labels: Sequence[str], matrices: Mapping[str, Counts]) -> Image.Image:
-    titles = max((round(choose_type(one, _TITLE)[1].getlength(one)) for one in matrices), default=0)
+    titles = max(
+        (
+            round(choose_type(title_text, _TITLE)[1].getlength(title_text))
+            for title_text in matrices
+        ),
+        default=0,
+    )
     grid = _Grid.of(labels, titles)
     top = _MARGIN + _TITLE + 24
     width = 2 * _MARGIN + len(matrices) * (grid.width + _GAP) - _GAP
@@ -133,56 +130,39 @@ def _page(labels: Sequence[str], matrices: Mapping[str, Counts]) -> Image.Image:
 
 
 def _draw_names(
-    page: Image.Image, labels: Sequence[str], grid: _Grid, place: tuple[int, int]
+    page: Image.Image, labels: Sequence[str], grid: _Grid, origin: tuple[int, int]
 ) -> None:
-    """Draw the labels beside the rows, and above the columns, upright where they are too long for
-    them.
-    """
-    draw, (left, top) = ImageDraw.Draw(page), place
+    """Draw the labels beside the rows and above the columns, turned upright where too long."""
+    draw, (left, top) = ImageDraw.Draw(page), origin
     for number, label in enumerate(labels):
         letters, font = choose_type(label, grid.text)
-        short = fit(letters, font, _NAMES)
+        short = fit(letters, font, _MAX_NAME_WIDTH)
         middle = number * grid.cell + grid.cell // 2
-        draw.text(
-            (left + grid.left - 8, top + grid.above + middle),
-            short,
-            fill=INK,
-            font=font,
-            anchor="rm",
-        )
+        x, y = left + grid.left, top + grid.above
+        draw.text((x - 8, y + middle), short, fill=INK, font=font, anchor="rm")
         if grid.above <= 24:
-            draw.text(
-                (left + grid.left + middle, top + grid.above - 8),
-                short,
-                fill=INK,
-                font=font,
-                anchor="ms",
-            )
+            draw.text((x + middle, y - 8), short, fill=INK, font=font, anchor="ms")
             continue
         strip = Image.new("RGB", (grid.above - 8, grid.text + 8), PAGE)
         ImageDraw.Draw(strip).text((0, strip.height // 2), short, fill=INK, font=font, anchor="lm")
-        page.paste(
-            strip.rotate(90, expand=True), (left + grid.left + middle - strip.height // 2, top)
-        )
+        page.paste(strip.rotate(90, expand=True), (x + middle - strip.height // 2, top))
 
 
 def _draw_cells(
-    draw: ImageDraw.ImageDraw, counts: Counts, grid: _Grid, place: tuple[int, int]
+    draw: ImageDraw.ImageDraw, counts: Counts, grid: _Grid, origin: tuple[int, int]
 ) -> None:
     totals = counts.sum(axis=1)
     for (row, column), count in np.ndenumerate(counts):
-        x, y = place[0] + column * grid.cell, place[1] + row * grid.cell
+        x, y = origin[0] + column * grid.cell, origin[1] + row * grid.cell
         ground = shade(count / totals[row] if count else 0.0, right=row == column)
         draw.rectangle((x, y, x + grid.cell - 2, y + grid.cell - 2), fill=ground)
         if not count and row != column:
             continue
         text = f"{count:,}" if totals[row] else ""
-        letters, font = choose_type(
-            text,
-            min(18, grid.text, int(1.5 * (grid.cell - 4) / max(1, len(text))))
-            if grid.cell < 48
-            else 18,
-        )
+        size = 18
+        if grid.cell < 48:
+            size = min(size, grid.text, int(1.5 * (grid.cell - 4) / max(1, len(text))))
+        letters, font = choose_type(text, size)
         middle = (x + (grid.cell - 1) // 2, y + (grid.cell - 1) // 2)
         draw.text(middle, letters, fill=ink_on(ground), font=font, anchor="mm")
 
@@ -198,23 +178,20 @@ def shade(share: float, *, right: bool) -> tuple[int, int, int]:
 
 
 def ink_on(ground: tuple[int, int, int]) -> str:
-    """Return black or white type, whichever has the higher contrast with a colour (relative
-    luminance of WCAG 2).
-    """
+    """Return black or white, whichever has the higher contrast (relative luminance, WCAG 2)."""
     linear = [
         (value / 255 / 12.92) if value <= 10 else ((value / 255 + 0.055) / 1.055) ** 2.4
         for value in ground
     ]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return (
-        "#000000" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "#ffffff"
-    )  # one of them always reaches 4.5
+    # the higher one always reaches a contrast of 4.5
+    return "#000000" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "#ffffff"
 
 
-def _draw_key(draw: ImageDraw.ImageDraw, place: tuple[int, int]) -> None:
-    """Say what is shown: rows, columns and colours."""
-    x, base = place
-    draw_line(draw, place, "rows: truth, columns: answer", size=_TEXT, width=400, fill=QUIET)
+def _draw_key(draw: ImageDraw.ImageDraw, origin: tuple[int, int]) -> None:
+    """Draw the legend: rows, columns and colours."""
+    x, base = origin
+    draw_line(draw, origin, "rows: truth, columns: answer", size=_TEXT, width=400, fill=QUIET)
     base += 24
     for word, right in (("right", True), ("wrong", False)):
         for step in range(1, 6):

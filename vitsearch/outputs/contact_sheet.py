@@ -1,6 +1,4 @@
-"""Contact sheets: photos with captions on one page, as a picture (PNG, JPEG) or a self-contained
-HTML file.
-"""
+"""Contact sheets: photos with captions on a page, a picture (PNG, JPEG) or a single HTML file."""
 
 import base64
 import html
@@ -37,13 +35,14 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".html", ".htm")
 # the layout of the picture, in pixels
 _SIDE, _GAP, _MARGIN, _PADDING = 232, 20, 36, 10
 _TITLE, _CAPTION, _NAME, _LINE, _WHO = 26, 18, 15, 25, 80
-RIGHT, WRONG = "#1a6fb5", "#b3470b"  # blue and orange are told apart by nearly everyone
+RIGHT, WRONG = "#1a6fb5", "#b3470b"  # nearly everyone can distinguish blue and orange
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One row of a caption: who says what of a photo, its score, and whether it is right, where
-    that is known.
+    """One row of a caption: who gives a photo which label, its score, and whether it is right.
+
+    ``right`` is None where that is not known.
     """
 
     who: str
@@ -58,9 +57,7 @@ Section = tuple[str, Sequence[tuple[str, Caption]]]
 
 @dataclass(frozen=True, slots=True)
 class _Tile:
-    """One photo as drawn; ``picture`` is None for a photo that cannot be read, and ``reason`` says
-    why.
-    """
+    """One photo as drawn; ``picture`` is None, with a ``reason``, where it cannot be read."""
 
     path: str
     caption: Caption
@@ -74,18 +71,18 @@ def write_sheet(
     """Write a contact sheet to a ``.png``, ``.jpg`` or ``.html`` file.
 
     ``sections`` are (title, tiles) and a tile is (path of the photo, caption); paths are relative
-    to ``root``, as in search results, and the file's name stands with the caption, which is one
-    line, or a row for each `Verdict`. A photo that cannot be read becomes a grey tile with the
-    reason. ``title`` names the whole of an HTML sheet; without one, the window has the first
-    section's. The file appears whole or not at all. Raises VitsearchError for another suffix, for
+    to ``root``, as in search results. The file's name stands beside the caption, which is one line,
+    or a row for each `Verdict`. A photo that cannot be read becomes a grey tile with the reason.
+    ``title`` is the heading of an HTML sheet; without it the window has the first section's title.
+    The file appears complete or not at all. Raises VitsearchError for another suffix, for
     more than 1,000 photos, and when it cannot be written.
     """
     writers: dict[str, Callable[[list[tuple[str, list[_Tile]]]], bytes]] = {
         ".png": partial(_as_picture, format_name="PNG"),
         ".jpg": partial(_as_picture, format_name="JPEG"),
         ".jpeg": partial(_as_picture, format_name="JPEG"),
-        ".html": partial(_as_html, place=path.parent, root=root, title=title),
-        ".htm": partial(_as_html, place=path.parent, root=root, title=title),
+        ".html": partial(_as_html, folder=path.parent, root=root, title=title),
+        ".htm": partial(_as_html, folder=path.parent, root=root, title=title),
     }
     check_suffix(path)
     count = sum(len(tiles) for _, tiles in sections)
@@ -98,7 +95,7 @@ def write_sheet(
 
 
 def check_suffix(path: Path) -> None:
-    """Raise VitsearchError unless a sheet can have this name: said before long work."""
+    """Raise VitsearchError unless a sheet can have this name."""
     if path.suffix.lower() not in SUFFIXES:
         raise VitsearchError(
             f"a contact sheet is a .png, .jpg or .html file, not {path.name!r}; name it so"
@@ -106,8 +103,8 @@ def check_suffix(path: Path) -> None:
 
 
 def _load(sections: Sequence[Section], root: Path) -> list[tuple[str, list[_Tile]]]:
-    wanted = [tile for _, tiles in sections for tile in tiles]
-    tiles = prefetch_map(lambda tile: _load_tile(*tile, root=root), wanted, workers=4, buffer=8)
+    requests = [tile for _, tiles in sections for tile in tiles]
+    tiles = prefetch_map(lambda tile: _load_tile(*tile, root=root), requests, workers=4, buffer=8)
     return [(title, [next(tiles) for _ in section]) for title, section in sections]
 
 
@@ -124,7 +121,7 @@ def _name(path: str) -> str:
     return readable(path.rpartition("/")[2])
 
 
-# --- as a picture ---
+# -- As a picture ----------------------------------------------------------------------------------
 
 
 def _as_picture(sections: list[tuple[str, list[_Tile]]], format_name: str) -> bytes:
@@ -139,8 +136,8 @@ def _as_picture(sections: list[tuple[str, list[_Tile]]], format_name: str) -> by
 
 
 def _draw_page(sections: list[tuple[str, list[_Tile]]]) -> Image.Image:
-    most = max((len(tiles) for _, tiles in sections), default=1)
-    columns = max(3, min(most, 5 if most <= 50 else 10))
+    largest = max((len(tiles) for _, tiles in sections), default=1)
+    columns = max(3, min(largest, 5 if largest <= 50 else 10))
     row = _SIDE + (_rows(sections) + 1) * _LINE + _PADDING + _GAP
     heights = [_TITLE + 2 * _GAP + row * -(-len(tiles) // columns) for _, tiles in sections]
     width = 2 * _MARGIN + columns * (_SIDE + _GAP) - _GAP
@@ -159,30 +156,17 @@ def _draw_page(sections: list[tuple[str, list[_Tile]]]) -> Image.Image:
 
 def _rows(sections: list[tuple[str, list[_Tile]]]) -> int:
     """Return how many rows the longest caption has."""
-    return max(
-        (
-            1 if isinstance(tile.caption, str) else len(tile.caption)
-            for _, tiles in sections
-            for tile in tiles
-        ),
-        default=1,
-    )
+    captions = [tile.caption for _, tiles in sections for tile in tiles]
+    return max((1 if isinstance(each, str) else len(each) for each in captions), default=1)
 
 
 def _draw_title(page: Image.Image, title: str, top: int, *, first: bool) -> None:
-    draw = ImageDraw.Draw(page)
+    draw, width = ImageDraw.Draw(page), page.width - 2 * _MARGIN
     if not first:
-        draw.line(
-            (_MARGIN, top - _GAP // 2, page.width - _MARGIN, top - _GAP // 2), fill=RULE, width=1
-        )
-    draw_line(
-        draw,
-        (_MARGIN, top + _GAP // 2 + _TITLE),
-        title,
-        size=_TITLE,
-        width=page.width - 2 * _MARGIN,
-        fill=INK,
-    )
+        y = top - _GAP // 2
+        draw.line((_MARGIN, y, _MARGIN + width, y), fill=RULE, width=1)
+    baseline = top + _GAP // 2 + _TITLE
+    draw_line(draw, (_MARGIN, baseline), title, size=_TITLE, width=width, fill=INK)
 
 
 def _draw_tile(page: Image.Image, tile: _Tile, left: int, top: int) -> None:
@@ -195,39 +179,30 @@ def _draw_tile(page: Image.Image, tile: _Tile, left: int, top: int) -> None:
     if tile.picture is None:
         reason, font = choose_type(tile.reason, _NAME)
         for number, line in enumerate(wrapped(reason, font, _SIDE - 4 * _PADDING)[:6]):
-            draw.text(
-                (left + 2 * _PADDING, top + 4 * _PADDING + number * 22),
-                line,
-                fill=QUIET,
-                font=font,
-                anchor="ls",
-            )
-    below = top + _SIDE + _LINE
+            corner = (left + 2 * _PADDING, top + 4 * _PADDING + number * 22)
+            draw.text(corner, line, fill=QUIET, font=font, anchor="ls")
+    below, name = top + _SIDE + _LINE, _name(tile.path)
     if isinstance(tile.caption, str):
         draw_line(draw, (left + 2, below), tile.caption, size=_CAPTION, width=_SIDE, fill=INK)
-        draw_line(
-            draw,
-            (left + 2, below + _LINE - 3),
-            _name(tile.path),
-            size=_NAME,
-            width=_SIDE,
-            fill=QUIET,
-        )
+        draw_line(draw, (left + 2, below + _LINE - 3), name, size=_NAME, width=_SIDE, fill=QUIET)
         return
-    draw_line(draw, (left + 2, below), _name(tile.path), size=_NAME, width=_SIDE, fill=QUIET)
+    draw_line(draw, (left + 2, below), name, size=_NAME, width=_SIDE, fill=QUIET)
     for number, verdict in enumerate(tile.caption, start=1):
         _draw_verdict(draw, verdict, left + 2, below + number * _LINE)
 
 
 def _draw_verdict(draw: ImageDraw.ImageDraw, verdict: Verdict, left: int, base: int) -> None:
-    """Draw a row: who, what, the score and the sign, which says by its shape too whether it is
-    right.
-    """
+    """Draw a row: who, what, the score, and a tick or a cross."""
     score = "" if verdict.score is None else f"{verdict.score:.2f}"
     draw_line(draw, (left, base), verdict.who, size=_NAME, width=_WHO - 6, fill=QUIET)
-    taken = 62 if score else 24 if verdict.right is not None else 2
+    reserved = 62 if score else 24 if verdict.right is not None else 2
     draw_line(
-        draw, (left + _WHO, base), verdict.label, size=_NAME, width=_SIDE - _WHO - taken, fill=INK
+        draw,
+        (left + _WHO, base),
+        verdict.label,
+        size=_NAME,
+        width=_SIDE - _WHO - reserved,
+        fill=INK,
     )
     draw_line(draw, (left + _SIDE - 54, base), score, size=_NAME, width=_SIDE, fill=QUIET)
     if verdict.right is not None:
@@ -248,7 +223,7 @@ def _rounded_mask() -> Image.Image:
     return mask.resize((_SIDE, _SIDE), Image.Resampling.BOX)
 
 
-# --- as HTML ---
+# -- As HTML ---------------------------------------------------------------------------------------
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #faf9f7; --mat: #ecebe7; --ink: #1f2328;
@@ -290,9 +265,9 @@ td { overflow-wrap: anywhere; }
 
 
 def _as_html(
-    sections: list[tuple[str, list[_Tile]]], place: Path, root: Path, title: str | None
+    sections: list[tuple[str, list[_Tile]]], folder: Path, root: Path, title: str | None
 ) -> bytes:
-    body = "\n".join(_html_section(name, tiles, place, root) for name, tiles in sections)
+    body = "\n".join(_html_section(name, tiles, folder, root) for name, tiles in sections)
     heading = html.escape(readable(title or (sections[0][0] if sections else "Photos")))
     if title:
         body = f"<h1>{heading}</h1>\n{body}"
@@ -304,18 +279,18 @@ def _as_html(
     return page.encode("utf-8")
 
 
-def _html_section(title: str, tiles: list[_Tile], place: Path, root: Path) -> str:
-    figures = "\n".join(_html_tiles(tiles, place, root))
+def _html_section(title: str, tiles: list[_Tile], folder: Path, root: Path) -> str:
+    figures = "\n".join(_html_tiles(tiles, folder, root))
     return (
         f"<section>\n<h2>{html.escape(readable(title))}</h2>\n<div "
         f'class="grid">\n{figures}\n</div>\n</section>'
     )
 
 
-def _html_tiles(tiles: list[_Tile], place: Path, root: Path) -> Iterator[str]:
+def _html_tiles(tiles: list[_Tile], folder: Path, root: Path) -> Iterator[str]:
     for tile in tiles:
-        name, full = html.escape(_name(tile.path)), html.escape(readable(tile.path))
-        named = f'<span class="name" title="{full}">{name}</span>'
+        name, full_path = html.escape(_name(tile.path)), html.escape(readable(tile.path))
+        named = f'<span class="name" title="{full_path}">{name}</span>'
         if tile.picture is None:
             inside = f'<span class="reason">{html.escape(readable(tile.reason))}</span>'
         else:
@@ -325,17 +300,16 @@ def _html_tiles(tiles: list[_Tile], place: Path, root: Path) -> Iterator[str]:
             )
         yield (
             '<figure><a class="photo" '
-            f'href="{html.escape(_link(root / tile.path, place))}">{inside}</a>'
+            f'href="{html.escape(_link(root / tile.path, folder))}">{inside}</a>'
             f"<figcaption>{_html_caption(tile.caption, named)}</figcaption></figure>"
         )
 
 
 def _alternative(tile: _Tile) -> str:
-    """Return what stands for a photo that is not seen: its name and who says what of it."""
-    said = (
-        [] if isinstance(tile.caption, str) else [f"{one.who} {one.label}" for one in tile.caption]
-    )
-    return readable(_name(tile.path) + (f": {', '.join(said)}" if said else ""))
+    """Return the alternative text of a photo: its name and who gives it which label."""
+    caption = () if isinstance(tile.caption, str) else tile.caption
+    verdicts = ", ".join(f"{verdict.who} {verdict.label}" for verdict in caption)
+    return readable(_name(tile.path) + (f": {verdicts}" if verdicts else ""))
 
 
 def _html_caption(caption: Caption, named: str) -> str:
@@ -364,14 +338,11 @@ def _data_url(picture: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _link(photo: Path, place: Path) -> str:
-    """Return the photo's address as seen from the sheet's folder, so that both can
-    move together.
-    """
+def _link(photo: Path, folder: Path) -> str:
+    """Return the photo's address relative to the sheet's folder, so that both can move together."""
+    absolute = os.path.abspath(photo)
     try:
-        relative = os.path.relpath(os.path.abspath(photo), os.path.abspath(place))
+        relative = os.path.relpath(absolute, os.path.abspath(folder))
     except ValueError:  # another drive, on Windows
-        return "file:///" + urllib.parse.quote(
-            os.fsencode(os.path.abspath(photo).replace(os.sep, "/"))
-        )
+        return "file:///" + urllib.parse.quote(os.fsencode(absolute.replace(os.sep, "/")))
     return "./" + urllib.parse.quote(os.fsencode(relative.replace(os.sep, "/")))

@@ -1,4 +1,4 @@
-"""What every drawn page shares: its colours, lines of type in any script, and the way to disk."""
+"""What all drawn pages share: colours, lines of text in any script, and writing to disk."""
 
 import contextlib
 import io
@@ -11,29 +11,21 @@ from PIL import Image, ImageDraw, ImageFont
 from vitsearch.errors import VitsearchError
 from vitsearch.records import atomic_write
 
-PAGE, MAT, INK, QUIET, RULE, MISSING = (
-    "#faf9f7",
-    "#ecebe7",
-    "#1f2328",
-    "#6b7078",
-    "#dddbd5",
-    "#d5d4d0",
-)
-# Pillow's own font, the same everywhere, has English letters only; these are asked for others
+PAGE, MAT, MISSING = "#faf9f7", "#ecebe7", "#d5d4d0"
+INK, QUIET, RULE = "#1f2328", "#6b7078", "#dddbd5"
+# Pillow's default font, the same everywhere, has English letters only; these are tried for others
 _SYSTEM_FONTS = (
-    "DejaVuSans.ttf",
-    "NotoSans-Regular.ttf",
-    "NotoSansCJK-Regular.ttc",
-    "Arial Unicode.ttf",
-    "arial.ttf",
+    *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc"),
+    *("Arial Unicode.ttf", "arial.ttf"),
 )
 _DASHES = str.maketrans("–—−", "---")
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
 def write_page(path: Path, content: bytes, what: str) -> None:
-    """Write a file aside and rename it, so that it appears whole or not at all; raises
-    VitsearchError, in which it is called ``what``.
+    """Write a file aside and rename it, so that it appears complete or not at all.
+
+    Raises VitsearchError, whose text calls the file ``what``.
     """
     try:
         atomic_write(path, content, sync=False)
@@ -45,59 +37,57 @@ def write_page(path: Path, content: bytes, what: str) -> None:
 
 
 def picture_bytes(page: Image.Image, format_name: str) -> bytes:
-    """Return a page as the content of a PNG or JPEG file; raises OSError or ValueError where it is
-    too large for the format.
+    """Return a page as the content of a PNG or JPEG file.
+
+    Raises OSError or ValueError where it is too large for the format.
     """
     buffer = io.BytesIO()
-    page.save(
-        buffer,
-        format_name,
-        **({"optimize": True} if format_name == "PNG" else {"quality": 90, "subsampling": 0}),
-    )
+    options = {"optimize": True} if format_name == "PNG" else {"quality": 90, "subsampling": 0}
+    page.save(buffer, format_name, **options)
     return buffer.getvalue()
 
 
 def readable(text: str) -> str:
-    """Return text that any font and encoding can take: no line breaks, no lone surrogates."""
+    """Return text that every font and encoding accepts: no line breaks, no lone surrogates."""
     valid = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return " ".join(
-        "".join(char if char.isprintable() or char == "\u200d" else " " for char in valid).split()
-    )
+    printable = (char if char.isprintable() or char == "\u200d" else " " for char in valid)
+    return " ".join("".join(printable).split())
 
 
 def draw_line(
     draw: ImageDraw.ImageDraw,
-    place: tuple[int, int],
+    position: tuple[int, int],
     text: str,
     *,
     size: int,
     width: int,
     fill: str,
 ) -> None:
-    """Draw one line of text, its left end on the baseline at ``place``, shortened in the middle to
-    fit ``width`` pixels.
+    """Draw a line of text, its left end on the baseline at ``position``.
+
+    It is shortened in the middle to fit ``width`` pixels.
     """
     letters, font = choose_type(text, size)
-    draw.text(place, fit(letters, font, width), fill=fill, font=font, anchor="ls")
+    draw.text(position, fit(letters, font, width), fill=fill, font=font, anchor="ls")
 
 
 def choose_type(text: str, size: int) -> tuple[str, Font]:
-    """Return the text and the first font that has all its letters; else Pillow's own, with plain
-    letters and "?" for the rest.
+    """Return the text and the first font that has all its letters.
+
+    If there is none, it is Pillow's default font, with plain letters and "?" for the rest.
     """
     letters = readable(text)[:400].translate(_DASHES)
-    own = _own_font(size)
-    for font in (own, *_system_fonts(size)):
+    default = _default_font(size)
+    for font in (default, *_system_fonts(size)):
         if all(_is_drawable(char, font) for char in set(letters)):
             return letters, font
-    plain = [
-        char for char in unicodedata.normalize("NFKD", letters) if not unicodedata.combining(char)
-    ]
-    return "".join(char if _is_drawable(char, own) else "?" for char in plain), own
+    decomposed = unicodedata.normalize("NFKD", letters)
+    plain = [char for char in decomposed if not unicodedata.combining(char)]
+    return "".join(char if _is_drawable(char, default) else "?" for char in plain), default
 
 
 @lru_cache(maxsize=8)
-def _own_font(size: int) -> Font:
+def _default_font(size: int) -> Font:
     return ImageFont.load_default(size)
 
 
@@ -111,19 +101,22 @@ def _system_fonts(size: int) -> list[Font]:
 
 
 def _is_drawable(char: str, font: Font) -> bool:
-    # a font draws one and the same sign for every letter that it has not
+    # a font draws the same sign for every letter that it lacks
     return char == " " or bytes(font.getmask(char)) != bytes(font.getmask("\uffff"))
 
 
 def fit(letters: str, font: Font, width: int) -> str:
-    """Return the letters, their middle replaced by … until they are no wider than ``width`` pixels:
-    the start and the ending stay.
+    """Return the letters, shortened to ``width`` pixels: "..." replaces what does not fit.
+
+    The start and the end stay.
     """
     if font.getlength(letters) <= width:
         return letters
-    for kept in range(len(letters) - 1, 0, -1):
-        tail = kept // 3
-        shorter = letters[: kept - tail].rstrip() + "..." + letters[len(letters) - tail :].lstrip()
+    for length in range(len(letters) - 1, 0, -1):
+        tail = length // 3
+        shorter = (
+            letters[: length - tail].rstrip() + "..." + letters[len(letters) - tail :].lstrip()
+        )
         if font.getlength(shorter) <= width:
             return shorter
     return ""

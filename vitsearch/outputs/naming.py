@@ -1,6 +1,4 @@
-"""What the folders and files of sorted photos are called: readable, the same on every run, and
-never one name for two things.
-"""
+"""Names of the folders and files of sorted photos: readable, stable between runs, and unique."""
 
 import hashlib
 import os
@@ -16,18 +14,15 @@ _RESERVED = re.compile(
     r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.IGNORECASE | re.DOTALL
 )
 _MARKED = re.compile(r".*~[0-9a-f]{8}", re.DOTALL)
-_MAX_FOLDER_LENGTH, _MAX_FILE_LENGTH = (
-    120,
-    240,
-)  # bytes of a name, of the 255 that file systems take
+_MAX_FOLDER_LENGTH, _MAX_FILE_LENGTH = 120, 240  # bytes, of the 255 that file systems accept
 
 
 def folder_names(labels: Iterable[str]) -> dict[str, str]:
-    """Return a relative path with ``/`` for each label: one folder a level, never one for two
-    labels, also where case is ignored.
+    """Return a relative path with ``/`` for each label: one folder per level.
 
-    A level that is no good name for a folder somewhere, or is the same as another but for case, is
-    made one and marked by a hash of what it was ("AC_DC~3f0c9a1e").
+    Two labels never share a folder, not even where case is ignored. A level that some file system
+    would not accept as a folder name, or that differs from another by case alone, is cleaned and
+    marked with a hash of the original ("AC_DC~3f0c9a1e").
     """
     levels = {label: tuple(label.split(LEVEL_SEPARATOR)) for label in labels}
     nodes = {branch[:depth] for branch in levels.values() for depth in range(1, len(branch) + 1)}
@@ -43,22 +38,19 @@ def folder_names(labels: Iterable[str]) -> dict[str, str]:
 
 
 def _safe(level: str) -> str:
-    """Return the name of a level's folder: the level itself where every file system takes it and it
-    does not look marked.
+    """Return the name of a level's folder.
+
+    It is the level itself where every file system accepts it and it does not look marked.
     """
-    usual = (
+    is_safe = (
         _readable(level) == level
         and level
         and not level.startswith(".")
         and not _RESERVED.fullmatch(level)
-    )
-    return (
-        level
-        if usual
         and len(level.encode()) <= _MAX_FOLDER_LENGTH
         and not _MARKED.fullmatch(_key(level))
-        else _marked(level)
     )
+    return level if is_safe else _marked(level)
 
 
 def _marked(level: str) -> str:
@@ -69,12 +61,9 @@ def _marked(level: str) -> str:
 
 
 def _readable(level: str) -> str:
-    """Return a level without what some file system, shell or screen cannot take in a name."""
-    return (
-        "".join("_" if char in '/\\:*?"<>|' or _is_control(char) else char for char in level)
-        .strip()
-        .rstrip(". ")
-    )
+    """Return a level without the characters that some file system, shell or screen rejects."""
+    chars = ("_" if char in '/\\:*?"<>|' or _is_control(char) else char for char in level)
+    return "".join(chars).strip().rstrip(". ")
 
 
 def _is_control(char: str) -> bool:
@@ -83,44 +72,44 @@ def _is_control(char: str) -> bool:
 
 
 def _key(name: str) -> str:
-    """Return what two names have in common that some file system takes for one: case and
-    composition do not count.
+    """Return a key that is equal for names that some file system treats as the same.
+
+    Case and Unicode composition do not count.
     """
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
 
 
-def places_of(
-    wanted: Mapping[str, Sequence[str]], is_taken: Callable[[str], bool]
+def target_paths(
+    paths_by_label: Mapping[str, Sequence[str]], is_occupied: Callable[[str], bool]
 ) -> dict[str, str]:
-    """Return for each place in the folder, a relative path with ``/``, the path of the photo that
-    goes there.
+    """Return the photo's path for each target, a relative path with ``/`` in the folder.
 
-    ``wanted`` are the paths of each label's photos; ``is_taken`` says whether a place holds
-    something that must stay.
+    ``paths_by_label`` are the paths of each label's photos; ``is_occupied`` says whether a target
+    holds something that must stay.
     """
-    folders = folder_names(wanted)
+    folders = folder_names(paths_by_label)
     branches = [name.split("/") for name in folders.values()]
     used = {
         _key("/".join(branch[:depth])) for branch in branches for depth in range(1, len(branch) + 1)
     }
-    found: dict[str, str] = {}
-    for label, paths in sorted(wanted.items()):
+    photos_by_target: dict[str, str] = {}
+    for label, paths in sorted(paths_by_label.items()):
         alike = Counter(_key(os.path.basename(path)) for path in paths)
         for path in sorted(paths):
             name = os.path.basename(path)
             name = _with_folders(path) if alike[_key(name)] > 1 else name
-            place = next(
-                place
-                for place in _numbered(folders[label], name)
-                if _key(place) not in used and not is_taken(place)
+            target = next(
+                target
+                for target in _numbered(folders[label], name)
+                if _key(target) not in used and not is_occupied(target)
             )
-            used.add(_key(place))
-            found[place] = path
-    return found
+            used.add(_key(target))
+            photos_by_target[target] = path
+    return photos_by_target
 
 
 def _with_folders(path: str) -> str:
-    """Return a file's name with the names of its folders in front, of as many as fit."""
+    """Return a file's name preceded by the names of its folders, as many as fit."""
     parts = [part for part in path.split("/") if part not in ("", ".", "..")]
     while len(parts) > 1 and len(os.fsencode("__".join(parts))) > _MAX_FILE_LENGTH:
         parts = parts[1:]

@@ -1,4 +1,4 @@
-"""Which sidecar a photo has, and which keywords in it are ours."""
+"""XMP sidecars: the labels of photos as keywords that photo managers read."""
 
 import os
 import re
@@ -12,9 +12,7 @@ from vitsearch.outputs.xmp import EMPTY, HOLLOWS, NAMESPACE, PREFIXES, Hollow, N
 from vitsearch.records import atomic_file
 from vitsearch.types import LEVEL_SEPARATOR, Prediction
 
-MAX_BYTES = (
-    16 * 1024 * 1024
-)  # bytes of a sidecar; the history of edits in one can be long, but not so long
+MAX_BYTES = 16 * 1024 * 1024  # of a sidecar; even a long history of edits is shorter
 
 _SUBJECT = ("http://purl.org/dc/elements/1.1/", "subject")
 _LIGHTROOM = ("http://ns.adobe.com/lightroom/1.0/", "hierarchicalSubject")
@@ -25,18 +23,17 @@ _ADDED = {
     _LIGHTROOM: (NAMESPACE, "addedHierarchicalSubject"),
     _DIGIKAM: (NAMESPACE, "addedTagsList"),
 }
-_HOLLOW = (
-    NAMESPACE,
-    "emptyBefore",
-)  # which of these lists was there and empty, and how: "dc:subject list/"
+# which of these lists were there and empty, and how: "dc:subject list/"
+_HOLLOW = (NAMESPACE, "emptyBefore")
 
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 @dataclass(frozen=True, slots=True)
 class SidecarReport:
-    """What one run wrote, in sidecars; ``problems`` are (path of the photo, reason), and nothing of
-    theirs was changed.
+    """How many sidecars a run wrote, and how many were right already.
+
+    ``problems`` are (path of the photo, reason); their sidecars were not changed.
     """
 
     written: int
@@ -47,19 +44,18 @@ class SidecarReport:
 def write_sidecars(
     predictions: Sequence[Prediction], *, root: str | os.PathLike[str], photos: Iterable[str] = ()
 ) -> SidecarReport:
-    """Write the labels of each photo, all of them, as keywords into its XMP sidecar, and never into
-    the photo.
+    """Write all labels of each photo as keywords into its XMP sidecar, never into the photo.
 
     Paths are relative to ``root``. The levels of a label are keywords in ``dc:subject``; one with
     levels is also in ``lr:hierarchicalSubject`` ("animal|dog") and ``digiKam:TagsList``
     ("animal/dog"). The sidecar is PHOTO.jpg.xmp, or PHOTO.xmp where that exists and no other file
-    shares its name. It remembers which keywords were added: labelling again replaces those, and no
-    keyword of the user's. ``photos`` are further paths that were looked at: they lose the keywords
-    of an earlier run. A sidecar that is no XMP stays.
+    shares its name. It records which keywords were added: labelling again replaces those, and never
+    a keyword of the user's. ``photos`` are further paths that were labelled, without a result: they
+    lose the keywords of an earlier run. A sidecar that is not XMP stays.
     """
     labels: dict[str, list[Prediction]] = {path: [] for path in photos}
-    for one in predictions:
-        labels.setdefault(one.path, []).append(one)
+    for prediction in predictions:
+        labels.setdefault(prediction.path, []).append(prediction)
     run = _Run(os.fspath(root))
     for path in sorted(labels):
         run.write(path, labels[path])
@@ -94,21 +90,15 @@ class _Run:
         except NotXmp as error:
             self.problems.append((path, f"its sidecar {sidecar} is left as it is: {error}"))
         except OSError as error:
-            self.problems.append(
-                (
-                    path,
-                    f"its sidecar cannot be written ({error.strerror})"
-                    if error.strerror
-                    else str(error),
-                )
-            )
+            reason = error.strerror and f"its sidecar cannot be written ({error.strerror})"
+            self.problems.append((path, reason or str(error)))
 
 
 class _Folder:
     """The sidecars of one folder."""
 
     def __init__(self, folder: str) -> None:
-        names = sorted(os.listdir(folder), reverse=True)  # "a.xmp" is taken before "a.XMP"
+        names = sorted(os.listdir(folder), reverse=True)  # "a.xmp" wins over "a.XMP"
         self._sidecars: dict[str, str] = {}
         self._stems: Counter[str] = Counter()
         for name in names:
@@ -126,9 +116,7 @@ class _Folder:
 
 
 def labelled(data: bytes, labels: Sequence[Prediction]) -> bytes:
-    """Return a packet with these labels in place of those that an earlier run added;
-    raises NotXmp.
-    """
+    """Return a packet with these labels in place of an earlier run's; raises NotXmp."""
     packet = Packet(data)
     best: dict[str, float] = {}
     for prediction in reversed(labels):
@@ -158,13 +146,13 @@ def labelled(data: bytes, labels: Sequence[Prediction]) -> bytes:
 
 
 def _hollows(packet: Packet) -> dict[tuple[str, str], Hollow]:
-    """Return what was there before of the lists that held nothing when ours came into them."""
-    said = set(packet.items(_HOLLOW))
+    """Return the recorded form of each list that was empty before our keywords were added."""
+    recorded = set(packet.items(_HOLLOW))
     return {
         name: hollow
         for name in _ADDED
         for hollow in HOLLOWS
-        if f"{PREFIXES[name[0]]}:{name[1]} {hollow}" in said
+        if f"{PREFIXES[name[0]]}:{name[1]} {hollow}" in recorded
     }
 
 
@@ -177,20 +165,17 @@ def _set(packet: Packet, name: tuple[str, str], items: Sequence[str]) -> None:
 def _keywords(labels: Sequence[Sequence[str]], packet: Packet) -> dict[tuple[str, str], list[str]]:
     """Return the keywords of labels (each its levels) for each list, in order.
 
-    A label without levels goes into the lists of paths only where there is one: digiKam reads no
-    other list then.
+    A label without levels goes into a list of paths only where there are other paths: digiKam then
+    reads no other list.
     """
-    found: dict[tuple[str, str], list[str]] = defaultdict(list)
-    found[_SUBJECT] = list(dict.fromkeys(level for levels in labels for level in levels))
+    keywords: dict[tuple[str, str], list[str]] = defaultdict(list)
+    keywords[_SUBJECT] = list(dict.fromkeys(level for levels in labels for level in levels))
     for name, sign in ((_LIGHTROOM, "|"), (_DIGIKAM, "/")):
-        kept = set(packet.items(name)) - set(packet.items(_ADDED[name]))
-        if kept or any(len(levels) > 1 for levels in labels):
-            found[name] = list(
-                dict.fromkeys(
-                    sign.join(level.replace(sign, "-") for level in levels) for levels in labels
-                )
-            )
-    return found
+        of_user = set(packet.items(name)) - set(packet.items(_ADDED[name]))
+        if of_user or any(len(levels) > 1 for levels in labels):
+            paths = (sign.join(level.replace(sign, "-") for level in path) for path in labels)
+            keywords[name] = list(dict.fromkeys(paths))
+    return keywords
 
 
 def _levels(label: str) -> list[str]:

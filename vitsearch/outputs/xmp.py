@@ -1,5 +1,4 @@
-"""The lists of an XMP packet, read and replaced in its bytes, so that everything else stays as its
-writer left it.
+"""The lists of an XMP packet, read and replaced in its bytes; everything else stays untouched.
 
 XMP is RDF in XML (ISO 16684-1): ``rdf:RDF`` holds ``rdf:Description`` elements, and these hold the
 properties; one that is a list holds an ``rdf:Bag`` or ``rdf:Seq`` of ``rdf:li``.
@@ -34,20 +33,20 @@ _TAG = re.compile(rb"""<(?:[^>"']|"[^"]*"|'[^']*')*>""")
 _LISTS = {f"{RDF} {kind}" for kind in ("Bag", "Seq", "Alt")}
 _BETWEEN = "\n"  # never in a URI or a name
 Name = tuple[str, str]  # namespace and local name
-Hollow = Literal[
-    "", "property", "property/", "list", "list/"
-]  # what of a list that holds nothing is there; "/" for a single tag
+# the form of an empty list: a property, or a list in it; "/" for a single tag, "" for none
+Hollow = Literal["", "property", "property/", "list", "list/"]
 HOLLOWS: tuple[Hollow, ...] = get_args(Hollow)
 
 
 class NotXmp(ValueError):
-    """The bytes are no XMP packet that can be edited; the text says why."""
+    """The bytes are not an XMP packet that can be edited; the text says why."""
 
 
 @dataclass(slots=True)
 class Element:
-    """One element, and where its tags are in the bytes: ``[start, inside)`` is the first, ``[after,
-    end)`` the last.
+    """One element, and the positions of its tags in the bytes.
+
+    ``[start, inside)`` is the opening tag and ``[after, end)`` the closing one.
     """
 
     name: str
@@ -80,22 +79,24 @@ class Packet:
         self._new: list[tuple[Name, str, Sequence[str]]] = []
 
     def items(self, name: Name) -> list[str]:
-        """Return the items of a list, [] where there is none; raises NotXmp for a property that is
-        no list.
+        """Return the items of a list, [] where there is none.
+
+        Raises NotXmp for a property that is not a list.
         """
-        found = self._property(name)
-        return [item.text.strip() for item in _items(found, name)] if found else []
+        element = self._property(name)
+        return [item.text.strip() for item in _items(element, name)] if element else []
 
     def hollow(self, name: Name) -> Hollow:
-        """Return what is there of a list that holds nothing, "" where it holds something or is not
-        there; raises NotXmp.
+        """Return the form of an empty list, "" where it has items or does not exist.
+
+        Raises NotXmp.
         """
-        found = self._property(name)
-        if found is None or _items(found, name):
+        element = self._property(name)
+        if element is None or _items(element, name):
             return ""
-        if not found.children:
-            return "property/" if found.is_single_tag else "property"
-        return "list/" if found.children[0].is_single_tag else "list"
+        if not element.children:
+            return "property/" if element.is_single_tag else "property"
+        return "list/" if element.children[0].is_single_tag else "list"
 
     def replace(
         self,
@@ -106,55 +107,53 @@ class Packet:
         *,
         hollow: Hollow = "",
     ) -> None:
-        """Take items out of a list and put others behind the rest; one not yet there is made.
+        """Remove items from a list and append others; a missing list is created.
 
-        Of a list that comes to hold nothing, ``hollow`` stays.
+        A list that becomes empty is left in the form ``hollow``.
         """
-        found = self._property(name)
-        if found is None:
+        element = self._property(name)
+        if element is None:
             if add:
                 self._new.append((name, kind, add))
             return
-        items = _items(found, name)
+        items = _items(element, name)
         gone = [item for item in items if item.text.strip() in set(remove)]
         if not add and len(gone) == len(items):
-            self._empty(found, gone, hollow)
+            self._empty(element, gone, hollow)
             return
-        if not found.children:
-            indent = _indent(self.data, found.start) + " "
-            self._append(found, self._block(indent, kind, add))
+        if not element.children:
+            indent = _indent(self.data, element.start) + " "
+            self._append(element, self._block(indent, kind, add))
             return
-        within = found.children[0]
+        list_element = element.children[0]
         for item in gone:
-            self._cut(item, within)
+            self._cut(item, list_element)
         self._append(
-            within,
-            "".join(self._item(within, text) for text in add),
+            list_element,
+            "".join(self._item(list_element, text) for text in add),
             after=items[-1].end if items else None,
         )
 
-    def _empty(self, found: Element, items: Sequence[Element], hollow: Hollow) -> None:
-        """Leave of a list what there was before it held its items."""
+    def _empty(self, element: Element, items: Sequence[Element], hollow: Hollow) -> None:
+        """Restore the form that a list had before it held its items."""
         if not hollow:
-            self._cut(found, next(one for one in self._rdf.children if found in one.children))
+            block = next(child for child in self._rdf.children if element in child.children)
+            self._cut(element, block)
             return
-        place = found if hollow.startswith("property") or not found.children else found.children[0]
-        goes = found.children if place is found else items
-        if hollow.endswith("/") and goes and not self._rest(place, goes):
-            self._edits.append((place.inside - 1, place.end, b"/>"))
+        is_property = hollow.startswith("property") or not element.children
+        parent = element if is_property else element.children[0]
+        removed = element.children if parent is element else items
+        if hollow.endswith("/") and removed and not self._rest(parent, removed):
+            self._edits.append((parent.inside - 1, parent.end, b"/>"))
             return
-        for one in goes:
-            self._cut(one, place)
+        for child in removed:
+            self._cut(child, parent)
 
-    def _rest(self, place: Element, goes: Sequence[Element]) -> bytes:
-        """Return what stands in an element beside some of its children, without the white space
-        around.
-        """
-        starts = [place.inside, *(one.end for one in goes)]
-        return b"".join(
-            self.data[a:b].strip()
-            for a, b in zip(starts, [*(one.start for one in goes), place.after], strict=True)
-        )
+    def _rest(self, parent: Element, removed: Sequence[Element]) -> bytes:
+        """Return an element's content besides some of its children, without white space."""
+        starts = [parent.inside, *(child.end for child in removed)]
+        ends = [*(child.start for child in removed), parent.after]
+        return b"".join(self.data[a:b].strip() for a, b in zip(starts, ends, strict=True))
 
     def edited(self) -> bytes:
         """Return the bytes with all replacements made."""
@@ -166,42 +165,40 @@ class Packet:
         return data
 
     def _property(self, name: Name) -> Element | None:
-        wanted = " ".join(name)
-        if any(wanted in block.attributes for block in self._blocks()):
+        full_name = " ".join(name)
+        if any(full_name in block.attributes for block in self._blocks()):
             raise NotXmp(f"its {PREFIXES[name[0]]}:{name[1]} is no list")
-        return next(
-            (one for block in self._blocks() for one in block.children if one.name == wanted), None
-        )
+        children = (child for block in self._blocks() for child in block.children)
+        return next((child for child in children if child.name == full_name), None)
 
     def _blocks(self) -> Iterator[Element]:
-        return (one for one in self._rdf.children if one.name == f"{RDF} Description")
+        return (child for child in self._rdf.children if child.name == f"{RDF} Description")
 
     def _append_new(self) -> None:
         block, rdf = next(self._blocks(), None), self._rdf.prefix
-        place = block or self._rdf
-        first = place.children[0] if block and block.children else None
+        parent = block or self._rdf
+        first = parent.children[0] if block and block.children else None
         indent = (
             _indent(self.data, first.start)
             if first
-            else _indent(self.data, place.start) + (" " if block else "  ")
+            else _indent(self.data, parent.start) + (" " if block else "  ")
         )
         text = "".join(
-            self._list(place, indent, name, kind, items) for name, kind, items in self._new
+            self._list(parent, indent, name, kind, items) for name, kind, items in self._new
         )
         if block is None:
             text = (
                 f"\n{indent[:-1]}<{rdf}:Description "
                 f'{rdf}:about="">{text}\n{indent[:-1]}</{rdf}:Description>'
             )
-        self._append(place, text)
+        self._append(parent, text)
 
     def _list(
-        self, place: Element, indent: str, name: Name, kind: str, items: Sequence[str]
+        self, parent: Element, indent: str, name: Name, kind: str, items: Sequence[str]
     ) -> str:
         uri, local = name
-        known = next(
-            (prefix for prefix, bound in place.prefixes.items() if bound == uri and prefix), None
-        )
+        bindings = parent.prefixes.items()
+        known = next((prefix for prefix, bound_to in bindings if bound_to == uri and prefix), None)
         prefix = known or PREFIXES[uri]
         declared = "" if known else f' xmlns:{prefix}="{uri}"'
         block = self._block(indent + " ", kind, items)
@@ -219,49 +216,47 @@ class Packet:
         tag = f"{within.prefix}:li" if within.prefix else "li"
         return f"\n{indent}<{tag}>{escape(text)}</{tag}>"
 
-    def _append(self, place: Element, text: str, after: int | None = None) -> None:
-        """Put text behind the children of an element, or behind the one that ends at ``after``."""
+    def _append(self, parent: Element, text: str, after: int | None = None) -> None:
+        """Insert text after the children of an element, or after the one that ends at ``after``."""
         if not text:
             return
-        if place.is_single_tag:
-            tag = self.data[place.start : place.end]
+        if parent.is_single_tag:
+            tag = self.data[parent.start : parent.end]
             name = re.match(rb"<([^\s/>]+)", tag)[1]  # type: ignore[index]  # it is a tag
-            end = b"\n" + _indent(self.data, place.start).encode() + b"</" + name + b">"
-            self._edits.append((place.end - 2, place.end, b">" + text.encode() + end))
+            end = b"\n" + _indent(self.data, parent.start).encode() + b"</" + name + b">"
+            self._edits.append((parent.end - 2, parent.end, b">" + text.encode() + end))
             return
-        at = after or (place.children[-1].end if place.children else place.inside)
-        self._edits.append((at, at, text.encode()))
+        position = after or (parent.children[-1].end if parent.children else parent.inside)
+        self._edits.append((position, position, text.encode()))
 
-    def _cut(self, one: Element, parent: Element) -> None:
-        """Take an element out, with the white space in front of it."""
-        place = parent.children.index(one)
-        before = parent.children[place - 1].end if place else parent.inside
-        start = one.start if self.data[before : one.start].strip() else before
-        self._edits.append((start, one.end, b""))
+    def _cut(self, element: Element, parent: Element) -> None:
+        """Remove an element and the white space before it."""
+        index = parent.children.index(element)
+        before = parent.children[index - 1].end if index else parent.inside
+        start = element.start if self.data[before : element.start].strip() else before
+        self._edits.append((start, element.end, b""))
 
 
-def _items(found: Element, name: Name) -> list[Element]:
-    if not found.children and not found.attributes and not found.text.strip():
+def _items(element: Element, name: Name) -> list[Element]:
+    if not element.children and not element.attributes and not element.text.strip():
         return []
-    if len(found.children) != 1 or found.children[0].name not in _LISTS:
+    if len(element.children) != 1 or element.children[0].name not in _LISTS:
         raise NotXmp(f"its {PREFIXES[name[0]]}:{name[1]} is no list")
-    return [item for item in found.children[0].children if item.name == f"{RDF} li"]
+    return [item for item in element.children[0].children if item.name == f"{RDF} li"]
 
 
 def _indent(data: bytes, start: int) -> str:
-    """Return the white space between the start of a line and an element, "" where other things
-    stand between.
-    """
+    """Return the indent of an element, "" where it is not the first on its line."""
     line = data[data.rfind(b"\n", 0, start) + 1 : start]
     return "" if line.strip() else line.decode()
 
 
 def _rdf_of(root: Element) -> Element:
-    for one in (root, *root.children):
-        if one.name == f"{RDF} RDF":
-            if not one.prefix:
+    for element in (root, *root.children):
+        if element.name == f"{RDF} RDF":
+            if not element.prefix:
                 raise NotXmp("its rdf:RDF has no prefix")
-            return one
+            return element
     raise NotXmp("it is XML, but holds no rdf:RDF")
 
 
@@ -277,16 +272,15 @@ def _parse(data: bytes) -> Element:
 
 
 def _full_name(name: str) -> tuple[str, str]:
-    """Return the namespace and the local name with a space between, and the prefix, of a name as
-    expat gives it.
-    """
+    """Return "namespace name" and the prefix of a name as expat reports it."""
     uri, local, prefix = (*name.split(_BETWEEN), "")[:3] if _BETWEEN in name else ("", name, "")
     return f"{uri} {local}", prefix
 
 
 class _Reader:
-    """Makes elements of what expat says, the parser beneath xml.etree, which does not tell where an
-    element stands.
+    """Builds elements from the events of expat.
+
+    It is the parser beneath xml.etree, which does not report the positions of elements.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -310,9 +304,8 @@ class _Reader:
             raise NotXmp(f"it is in {encoding}, not in UTF-8")
 
     def _doctype(self, *_: object) -> None:
-        raise NotXmp(
-            "it declares a document type, which XMP never does"
-        )  # and with it entities, that could grow without end
+        # a document type can declare entities that expand without end
+        raise NotXmp("it declares a document type, which XMP never does")
 
     def _bind(self, prefix: str | None, uri: str | None) -> None:
         self.prefixes.append((prefix or "", uri or ""))
@@ -323,24 +316,24 @@ class _Reader:
         tag = _TAG.match(self.data, start)
         if tag is None:
             raise NotXmp(f"it has no tag at byte {start}")
-        bound = {**above.prefixes, **dict(self.prefixes)} if self.prefixes else above.prefixes
-        one = Element(
+        prefixes = {**above.prefixes, **dict(self.prefixes)} if self.prefixes else above.prefixes
+        element = Element(
             full,
             prefix,
             start,
             tag.end(),
-            bound,
+            prefixes,
             frozenset(_full_name(key)[0] for key in attributes),
         )
         self.prefixes = []
-        above.children.append(one)
-        self.open.append(one)
+        above.children.append(element)
+        self.open.append(element)
 
     def _end(self, name: str) -> None:
-        one = self.open.pop()
-        single = self.data[one.inside - 2 : one.inside] == b"/>"
-        one.after = one.inside if single else self.parser.CurrentByteIndex
-        one.end = one.inside if single else self.data.index(b">", one.after) + 1
+        element = self.open.pop()
+        single = self.data[element.inside - 2 : element.inside] == b"/>"
+        element.after = element.inside if single else self.parser.CurrentByteIndex
+        element.end = element.inside if single else self.data.index(b">", element.after) + 1
 
     def _text(self, text: str) -> None:
         self.open[-1].text += text

@@ -1,3 +1,1 @@
-"""The Vision Transformer to read (Dosovitskiy et al. 2020): the model, its weights, and the names
-of other libraries' weights.
-"""
+"""The Vision Transformer (Dosovitskiy et al. 2020): the model, its weights, and their names."""

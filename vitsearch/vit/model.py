@@ -1,5 +1,6 @@
-"""The Vision Transformer, readable from top to bottom (Dosovitskiy et al., "An Image is Worth 16x16
-Words", ICLR 2021).
+"""The Vision Transformer, readable from top to bottom.
+
+Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021:
 
 picture (n, 3, h, w) -> [stem] -> patches (n, p, width) -> [CLS] in front, position added -> blocks
 -> norm -> pool -> head (n, out_dim)
@@ -24,7 +25,7 @@ Positions = Literal["learned", "sincos"]
 class ViTConfig:
     """The shape of a Vision Transformer; the defaults are ViT-B/16 at 224 pixels, without a head.
 
-    With a stem, ``image_size``, ``patch_size`` and ``channels`` speak of the stem's feature map: a
+    With a stem, ``image_size``, ``patch_size`` and ``channels`` describe the stem's feature map: a
     7x7x320 map whose cells become tokens is ``image_size=7, patch_size=1, channels=320``.
     ``out_dim`` 0 leaves the head out. ``positions`` are learned, or the fixed ``sincos_positions``.
     ``pre_norm`` is CLIP's norm before the first block. ``norm_after_pool`` norms the pooled vector
@@ -102,9 +103,7 @@ def sincos_positions(rows: int, columns: int, width: int) -> Tensor:
 
 
 class QuickGELU(nn.Module):
-    """The sigmoid approximation of GELU with which OpenAI trained CLIP: ``x *
-    sigmoid(1.702 x)``.
-    """
+    """The sigmoid approximation of GELU that OpenAI's CLIP uses: ``x * sigmoid(1.702 x)``."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return an activation of the same shape."""
@@ -125,11 +124,11 @@ def activation_layer(name: Activation) -> nn.Module:
 def attend(
     q: Tensor, k: Tensor, v: Tensor, with_weights: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """Return scaled dot-product attention ``(n, h, t, d)`` and, when asked for, its weights ``(n,
-    h, t, s)``; rows of weights sum to 1.
+    """Return scaled dot-product attention ``(n, h, t, d)`` and, on request, its weights.
 
-    Queries are ``(n, h, t, d)``, keys and values ``(n, h, s, d)`` (Vaswani et al. 2017). The
-    weights take part in the graph, so a gradient with respect to them can be asked for.
+    The weights are ``(n, h, t, s)``, and their rows sum to 1. Queries are ``(n, h, t, d)``, keys
+    and values ``(n, h, s, d)`` (Vaswani et al. 2017). The weights take part in the graph, so a
+    gradient with respect to them can be asked for.
     """
     if not with_weights:
         return F.scaled_dot_product_attention(q, k, v), None
@@ -160,7 +159,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers with an activation between them, applied to every token by itself."""
+    """Two linear layers with an activation between them, applied to each token separately."""
 
     def __init__(
         self, width: int, hidden: int, activation: Activation, dropout: float = 0.0
@@ -196,9 +195,7 @@ class Block(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """Pools tokens with one learned query and an MLP (the "MAP" head of Zhai et al. 2022, used by
-    SigLIP).
-    """
+    """Pools tokens with a learned query and an MLP: SigLIP's "MAP" head (Zhai et al. 2022)."""
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
@@ -212,9 +209,7 @@ class AttentionPool(nn.Module):
         self.mlp = MLP(width, config.mlp_width, config.activation)
 
     def forward(self, x: Tensor, with_weights: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Return ``(n, width)`` and the weights of the query on the tokens ``(n, h, 1, t)`` or
-        None.
-        """
+        """Return ``(n, width)`` and the query's weights on the tokens ``(n, h, 1, t)`` or None."""
         n, t, width = x.shape
         q = self.q(self.query).expand(n, -1, -1).view(n, 1, self.heads, -1).transpose(1, 2)
         k, v = (
@@ -229,12 +224,12 @@ class AttentionPool(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """The Vision Transformer: ``(n, channels, h, w)`` pictures to ``(n, out_dim)`` vectors or
-    logits.
+    """The Vision Transformer, from pictures ``(n, channels, h, w)`` to ``(n, out_dim)``.
 
-    ``stem``, any module that gives a feature map, makes it a hybrid: the cells of the map become
-    the tokens (section 3.1 of the paper). A picture of another size than ``config.image_size`` is
-    taken too: learned position embeddings are interpolated for it.
+    The output is vectors or logits. ``stem``, any module that gives a feature map, makes it a
+    hybrid: the cells of the map become the tokens (section 3.1 of the paper). A picture of another
+    size than ``config.image_size`` is taken too: learned position embeddings are interpolated for
+    it.
     """
 
     def __init__(self, config: ViTConfig, stem: nn.Module | None = None) -> None:
@@ -292,8 +287,9 @@ class VisionTransformer(nn.Module):
             nn.init.trunc_normal_(self.attention_pool.query, std=self.config.width**-0.5)
 
     def embed(self, images: Tensor) -> Tensor:
-        """Return the tokens that enter the first block, ``(n, t, width)``: [CLS] first if there is
-        one, patches row by row last.
+        """Return the tokens that enter the first block, ``(n, t, width)``.
+
+        [CLS], if there is one, comes first; the patches, row by row, come last.
         """
         patches = self.patch_embedding(self.stem(images))  # (n, width, rows, columns)
         rows, columns = patches.shape[-2:]
@@ -308,8 +304,9 @@ class VisionTransformer(nn.Module):
         return normed
 
     def positions(self, rows: int, columns: int) -> Tensor:
-        """Return the position embedding ``(1, t, width)`` for a grid of patches: learned ones
-        resized (bicubic), fixed ones computed.
+        """Return the position embedding ``(1, t, width)`` for a grid of patches.
+
+        Learned ones are resized (bicubic), fixed ones are computed.
         """
         grid, prefix = self.config.grid, self.config.prefix_tokens
         if rows == grid and columns == grid:
@@ -323,16 +320,14 @@ class VisionTransformer(nn.Module):
         )
 
     def _fixed_positions(self, rows: int, columns: int) -> Tensor:
-        """Return sine-cosine positions ``(1, t, width)``; tokens that stand nowhere in the picture
-        get zeros.
-        """
-        return F.pad(
-            sincos_positions(rows, columns, self.config.width), (0, 0, self.config.prefix_tokens, 0)
-        )[None]
+        """Return sine-cosine positions ``(1, t, width)``; tokens without a position get zeros."""
+        positions = sincos_positions(rows, columns, self.config.width)
+        return F.pad(positions, (0, 0, self.config.prefix_tokens, 0))[None]
 
     def tokens(self, images: Tensor) -> Tensor:
-        """Return the tokens after the last block, ``(n, t, width)``, normed unless
-        ``norm_after_pool``.
+        """Return the tokens after the last block, ``(n, t, width)``.
+
+        They are normalised unless ``norm_after_pool``.
         """
         return self._run(images, with_weights=False)[0]
 
@@ -346,9 +341,7 @@ class VisionTransformer(nn.Module):
         return (x if self.config.norm_after_pool else self.norm(x)), weights
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """Return one ``(n, width)`` vector a picture: [CLS], the mean of the patches alone, or
-        attention pooling.
-        """
+        """Return a vector per picture ``(n, width)``: [CLS], patch mean or attention pooling."""
         if self.attention_pool is not None:
             pooled: Tensor = self.attention_pool(tokens)[0]
         elif self.config.pool == "mean":
@@ -358,8 +351,9 @@ class VisionTransformer(nn.Module):
         return self.norm(pooled) if self.config.norm_after_pool else pooled
 
     def classify(self, tokens: Tensor) -> Tensor:
-        """Return what the head makes of the tokens after the last block, ``(n, out_dim)``, or ``(n,
-        width)`` without a head.
+        """Return the head's output ``(n, out_dim)`` of the tokens after the last block.
+
+        Without a head it is ``(n, width)``.
         """
         out: Tensor = self.head(self.pool(tokens))
         return (
@@ -373,8 +367,9 @@ class VisionTransformer(nn.Module):
         return self.classify(self.tokens(images))
 
     def forward_with_attention(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the output and each block's attention weights ``(n, h, t, t)``, first block first,
-        as parts of the graph.
+        """Return the output and each block's attention weights ``(n, h, t, t)``.
+
+        The first block comes first; all are parts of the graph.
         """
         tokens, weights = self._run(images, with_weights=True)
         return self.classify(tokens), weights

@@ -80,22 +80,21 @@ _OPEN_CLIP: Renames = [
 
 
 def from_timm(state: State) -> dict[str, Tensor]:
-    """Return our state dict for one of timm's ``VisionTransformer`` (ViT, DeiT with or without
-    distillation, attention pooling).
+    """Return our state dict for one of timm's ``VisionTransformer``.
 
-    Layer scale (CaiT, DeiT III) is multiplied into the layers it follows. Raises ValueError for an
-    entry that has no place here (register tokens, norms of queries and keys).
+    It may be a ViT, a DeiT with or without distillation, or have attention pooling. Layer scale
+    (CaiT, DeiT III) is multiplied into the layers it follows. Raises ValueError for an entry that
+    has no place here (register tokens, norms of queries and keys).
     """
     return _shaped(_without_layer_scale(_renamed(state, _TIMM)))
 
 
 def from_transformers(state: State) -> dict[str, Tensor]:
-    """Return our state dict for transformers' ViT or DeiT, with or without a classifier, or its
-    CLIP or SigLIP vision tower.
+    """Return our state dict for transformers' ViT, DeiT, or CLIP or SigLIP vision tower.
 
-    Knows the names of transformers 4 and 5, with or without the ``vit.``, ``deit.`` or
-    ``vision_model.`` in front; the pooler of ViT is left out. Raises ValueError for an entry that
-    has no place here.
+    ViT and DeiT may have a classifier. Knows the names of transformers 4 and 5, with or without the
+    ``vit.``, ``deit.`` or ``vision_model.`` in front; the pooler of ViT is left out. Raises
+    ValueError for an entry that has no place here.
     """
     bare = {
         re.sub(r"^(vit|deit|vision_model)\.", "", name): tensor for name, tensor in state.items()
@@ -109,11 +108,10 @@ def from_transformers(state: State) -> dict[str, Tensor]:
 
 
 def from_open_clip(state: State) -> dict[str, Tensor]:
-    """Return our state dict for open_clip's visual tower, a ``VisionTransformer`` (names with or
-    without ``visual.`` in front).
+    """Return our state dict for open_clip's visual tower, a ``VisionTransformer``.
 
-    Layer scale is multiplied into the layers it follows. Raises ValueError for an entry that has no
-    place here (an attentional pooler).
+    The names may begin with ``visual.``. Layer scale is multiplied into the layers it follows.
+    Raises ValueError for an entry that has no place here (an attentional pooler).
     """
     renamed = _renamed(
         {name.removeprefix("visual."): tensor for name, tensor in state.items()}, _OPEN_CLIP
@@ -151,9 +149,7 @@ def _fused(state: State) -> dict[str, Tensor]:
 
 
 def _without_layer_scale(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Multiply the scales of each block's two branches into the last layer of the branch; the
-    outputs stay the same.
-    """
+    """Multiply the scale of each branch of a block into its last layer; outputs stay the same."""
     for name in [name for name in state if ".layer_scale" in name]:
         block, _, number = name.partition("layer_scale")
         scale, layer = state.pop(name), block + ("attention.out" if number == "1" else "mlp.fc2")
@@ -163,9 +159,7 @@ def _without_layer_scale(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _split_pool(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Part the pooling head's one matrix for query, key and value into the query's and that of the
-    others.
-    """
+    """Split the pooling head's joint matrix into the query's and that of key and value."""
     for kind in ("weight", "bias"):
         if f"attention_pool.qkv.{kind}" in state:
             q, k, v = state.pop(f"attention_pool.qkv.{kind}").chunk(3)
@@ -174,9 +168,7 @@ def _split_pool(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _shaped(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Give the tokens, the position embedding and the pooling query their leading
-    dimensions of 1.
-    """
+    """Add the leading dimensions of 1 to tokens, position embedding and pooling query."""
     for name in ("class_token", "distillation_token", "position_embedding", "attention_pool.query"):
         if name in state:
             width = state[name].shape[-1]

@@ -1,8 +1,8 @@
-"""Makes our ``VisionTransformer`` from models of other libraries, live ones or folders on disk;
-equal weights give equal outputs.
+"""Our ``VisionTransformer`` with the weights of other libraries' models, live ones or folders.
 
-The libraries themselves are not imported: their models are read by attribute, their files by
-safetensors. What our transformer cannot compute exactly is a ValueError that names it.
+Equal weights give equal outputs. The libraries themselves are not imported: their models are read
+by attribute, their files by safetensors. What our transformer cannot compute exactly is a
+ValueError that names it.
 """
 
 import json
@@ -50,12 +50,12 @@ _SETTINGS: dict[str, dict[str, Any]] = {  # what transformers takes where config
 
 
 def vit_from_timm(model: Any, *, projection: nn.Linear | None = None) -> VisionTransformer:
-    """Return our transformer with the weights of one of timm's ``VisionTransformer`` or
-    ``VisionTransformerDistilled``.
+    """Return our transformer with the weights of one of timm's.
 
-    Float32, evaluation mode, on the model's device, for square pictures; float32 weights are shared
-    with ``model``, not copied. ``projection`` becomes the head of a model without one. Raises
-    ValueError for another class and for parts that have no place here.
+    It is a ``VisionTransformer`` or ``VisionTransformerDistilled``. Float32, evaluation mode, on
+    the model's device, for square pictures; float32 weights are shared with ``model``, not copied.
+    ``projection`` becomes the head of a model without one. Raises ValueError for another class and
+    for parts that have no place here.
     """
     _expect(model, "VisionTransformer", "VisionTransformerDistilled")
     _expect(model.patch_embed, "PatchEmbed")
@@ -98,10 +98,10 @@ def vit_from_timm(model: Any, *, projection: nn.Linear | None = None) -> VisionT
 
 
 def vit_from_open_clip(visual: Any) -> VisionTransformer:
-    """Return our transformer with the weights of an image tower of open_clip: ``model.visual``, its
-    own ViT or one of timm (SigLIP).
+    """Return our transformer with the weights of open_clip's image tower, ``model.visual``.
 
-    As ``vit_from_timm``; the tower's projection is the head.
+    The tower is open_clip's own ViT or one of timm's (SigLIP). As ``vit_from_timm``; the tower's
+    projection is the head.
     """
     if hasattr(visual, "trunk"):
         return vit_from_timm(visual.trunk, projection=_projection(visual.head))
@@ -121,10 +121,10 @@ def vit_from_open_clip(visual: Any) -> VisionTransformer:
 
 
 def vit_from_transformers(model: Any, *, projection: nn.Linear | None = None) -> VisionTransformer:
-    """Return our transformer with the weights of transformers' ViT or DeiT (bare or with a
-    classifier) or CLIP or SigLIP vision tower.
+    """Return our transformer with the weights of transformers' ViT, DeiT, or vision tower.
 
-    As ``vit_from_timm``. Of a whole CLIP give ``clip.vision_model`` and
+    ViT and DeiT may have a classifier; the tower is that of CLIP or SigLIP. As ``vit_from_timm``.
+    For a complete CLIP pass ``clip.vision_model`` and
     ``projection=clip.visual_projection``. Our output without a head is the normed [CLS] (SigLIP:
     the pooling head's); the tanh pooler of a bare ViT is left out.
     """
@@ -132,10 +132,10 @@ def vit_from_transformers(model: Any, *, projection: nn.Linear | None = None) ->
 
 
 def load_vit_folder(folder: Path | str) -> VisionTransformer:
-    """Return the Vision Transformer of a local folder of transformers: ``config.json`` and
-    ``model.safetensors``, also in shards.
+    """Return the Vision Transformer of a local folder of transformers.
 
-    Takes what ``vit_from_transformers`` takes, and of a whole CLIP or SigLIP the vision tower.
+    It holds ``config.json`` and ``model.safetensors``, which may be in shards. Takes what
+    ``vit_from_transformers`` takes, and of a complete CLIP or SigLIP the vision tower.
     Raises FileNotFoundError for a missing file and ValueError for one that cannot be read or has no
     place here. Nothing is unpickled.
     """
@@ -231,9 +231,7 @@ def _from_settings(
 def _built(
     state: dict[str, Tensor], projection: nn.Linear | None = None, *, heads: int, **known: Any
 ) -> VisionTransformer:
-    """Build the transformer whose shape the weights tell and whose other settings are known, and
-    give it the weights.
-    """
+    """Return the transformer with these weights; they determine its shape, settings the rest."""
     if projection is not None:
         if "head.weight" in state:
             raise ValueError("no place for a projection: the model has a head already")
@@ -254,8 +252,9 @@ def _built(
 
 
 def _expect(module: nn.Module, *names: str) -> None:
-    """Raise ValueError unless the module's class has one of these names: others compute something
-    else with the same weights.
+    """Raise ValueError unless the module's class has one of these names.
+
+    Other classes compute something else with the same weights.
     """
     if type(module).__name__ not in names:
         raise ValueError(
@@ -265,7 +264,7 @@ def _expect(module: nn.Module, *names: str) -> None:
 
 
 def _only(values: Iterable[T], what: str) -> T:
-    """Return the one value that all parts of a model share; raises ValueError where they differ."""
+    """Return the value that all parts of a model share; raises ValueError where they differ."""
     distinct = set(values)
     if len(distinct) != 1:
         raise ValueError(f"no place for different {what}: {sorted(map(str, distinct))}")
@@ -299,7 +298,7 @@ def _activation(module: nn.Module) -> Activation:
 
 
 def _projection(head: nn.Module) -> nn.Linear | None:
-    """Return the one linear layer of the adapter around a timm model, None where there is none."""
+    """Return the linear layer of the adapter around a timm model, or None."""
     layers = [layer for layer in head.children() if not isinstance(layer, nn.Dropout)]
     if not layers:
         return None
