@@ -147,7 +147,6 @@ texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=20).map(str.
 weights = st.integers(-100_000, 100_000).filter(bool).map(lambda number: number / 10_000)
 searches = st.builds(
     PageQuery,
-    read_filters,
     texts,
     st.dictionaries(st.integers(0, 2**63 - 1), weights, max_size=5).map(
         lambda found: tuple(PickedPhoto(*item) for item in found.items())

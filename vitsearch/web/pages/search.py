@@ -81,7 +81,7 @@ def _search_page(
     shown: dict[str, Any] = {
         "asked": found,
         "choices": [column for column in choices if here.shows_exif or not column.private],
-        "chosen": dict(found.filters.choices),
+        "chosen": dict.fromkeys(CHOICES, "") | dict(found.filters.choices),
         "facets": facets,
         "total": facets.total,
         "tiles": tiles or [],
