@@ -10,7 +10,7 @@ from vitsearch.types import PhotoInfo, Value
 
 MAKE, MODEL, DATE = 0x010F, 0x0110, 0x0132
 EXIF, GPS = 0x8769, 0x8825
-ORIGINAL, DIGITIZED = 0x9003, 0x9004
+ORIGINAL, DIGITIZED, LENS = 0x9003, 0x9004, 0xA434
 
 
 def info(
@@ -125,6 +125,16 @@ def test_position_in_each_quarter_of_the_world() -> None:
 )
 def test_a_broken_position_is_none(latitude: Any, longitude: Any, north: str) -> None:
     assert position(latitude, longitude, north=north) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [("EF24-70mm f/2.8L II USM", "EF24-70mm f/2.8L II USM"), (" \0", None), (None, None)],
+)
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_lens(format_name: str, model: str | None, expected: str | None) -> None:
+    exif = {} if model is None else {LENS: model}
+    assert info({}, exif=exif, format_name=format_name)["lens"] == expected
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from vitsearch.types import Photo, PhotoInfo, Value
 Kind = Literal["text", "number", "date"]
 
 MAKE, MODEL, DATE_TIME = 0x010F, 0x0110, 0x0132  # of the main directory
-DATE_TIME_ORIGINAL, DATE_TIME_DIGITIZED = 0x9003, 0x9004  # of EXIF
+DATE_TIME_ORIGINAL, DATE_TIME_DIGITIZED, LENS_MODEL = 0x9003, 0x9004, 0xA434  # of EXIF
 LATITUDE_REF, LATITUDE, LONGITUDE_REF, LONGITUDE = 1, 2, 3, 4  # of GPS
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -206,6 +206,14 @@ _COLUMNS = (
         help="degrees, east positive",
         read=lambda tags: _position(tags)[1],
         private=True,
+    ),
+    Column(
+        name="lens",
+        kind="text",
+        help="model of the lens",
+        read=lambda tags: tags.exif.text(LENS_MODEL) or None,
+        private=True,
+        title="Lens",
     ),
     Column(
         name="label",
