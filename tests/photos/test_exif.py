@@ -2,13 +2,14 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import IFDRational
 
 from helpers.odd_files import encoded, picture
 from vitsearch.photos import decode
 from vitsearch.types import PhotoInfo, Value
 
-MAKE, MODEL, DATE = 0x010F, 0x0110, 0x0132
+MAKE, MODEL, DATE, RATING = 0x010F, 0x0110, 0x0132, 0x4746
 EXIF, GPS = 0x8769, 0x8825
 ORIGINAL, DIGITIZED, LENS = 0x9003, 0x9004, 0xA434
 
@@ -135,6 +136,40 @@ def test_a_broken_position_is_none(latitude: Any, longitude: Any, north: str) ->
 def test_lens(format_name: str, model: str | None, expected: str | None) -> None:
     exif = {} if model is None else {LENS: model}
     assert info({}, exif=exif, format_name=format_name)["lens"] == expected
+
+
+@pytest.mark.parametrize(
+    ("exif", "xmp", "expected"),
+    [
+        (5, "", 5),
+        (0, "<xmp:Rating>3</xmp:Rating>", 0),
+        (6, "<xmp:Rating>3</xmp:Rating>", None),
+        (None, "<xmp:Rating>3</xmp:Rating>", 3),
+        (None, "<xmp:Rating> 4.0 </xmp:Rating>", 4),
+        (None, '<rdf:Description xmp:CreatorTool="x" xmp:Rating="2"/>', 2),
+        (None, "<rdf:Description\nxmp:Rating='1'/>", 1),
+        (None, '<rdf:Description xmp:Rating="-1"/>', None),
+        (None, '<rdf:Description xmp:Rating="9"/>', None),
+        (None, '<rdf:Description xmp:Rating="2.5"/>', None),
+        (None, '<rdf:Description xmp:Rating="inf"/>', None),
+        (None, '<rdf:Description xmp:Rating="nan"/>', None),
+        (None, '<rdf:Description xmp:Rating="good"/>', None),
+        (None, '<rdf:Description xmp:RatingPercent="50" other:Rating="5"/>', None),
+        (None, "", None),
+    ],
+)
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP"])
+def test_rating(format_name: str, exif: int | None, xmp: str, expected: int | None) -> None:
+    packet = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF>{xmp}</rdf:RDF></x:xmpmeta>'
+    tags = Image.Exif()
+    tags.update({} if exif is None else {RATING: exif})
+    options: dict[str, Any] = {"exif": tags.tobytes()}
+    if format_name == "PNG":
+        options["pnginfo"] = PngInfo()
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", packet)
+    else:
+        options["xmp"] = packet.encode()
+    assert decode(encoded(picture(1), format_name, **options))[1]["rating"] == expected
 
 
 @pytest.mark.parametrize(

@@ -350,6 +350,7 @@ def test_the_facts_of_a_photo(kinds: Path) -> None:
         "latitude": 48.8583333,
         "longitude": 2.2944444,
         "lens": None,
+        "rating": None,
     }
 
 

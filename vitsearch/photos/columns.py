@@ -18,7 +18,7 @@ from vitsearch.types import Photo, PhotoInfo, Value
 
 Kind = Literal["text", "number", "date"]
 
-MAKE, MODEL, DATE_TIME = 0x010F, 0x0110, 0x0132  # of the main directory
+MAKE, MODEL, DATE_TIME, RATING = 0x010F, 0x0110, 0x0132, 0x4746  # of the main directory
 DATE_TIME_ORIGINAL, DATE_TIME_DIGITIZED, LENS_MODEL = 0x9003, 0x9004, 0xA434  # of EXIF
 LATITUDE_REF, LATITUDE, LONGITUDE_REF, LONGITUDE = 1, 2, 3, 4  # of GPS
 
@@ -101,6 +101,14 @@ def _position(tags: FileTags) -> tuple[float | None, float | None]:
 def _position_text(info: PhotoInfo) -> str:
     latitude, longitude = info["latitude"], info["longitude"]
     return "" if latitude is None or longitude is None else f"{latitude:.5f}, {longitude:.5f}"
+
+
+def _rating(tags: FileTags) -> int | None:
+    stars = tags.main.number(RATING)
+    if stars is None:
+        number = float(tags.xmp_value("xmp:Rating") or "nan")  # "4" or "4.0"; -1 means rejected
+        stars = int(number) if number.is_integer() else None
+    return stars if stars is not None and 0 <= stars <= 5 else None
 
 
 def _mtime(photo: Photo) -> str:
@@ -214,6 +222,14 @@ _COLUMNS = (
         read=lambda tags: tags.exif.text(LENS_MODEL) or None,
         private=True,
         title="Lens",
+    ),
+    Column(
+        name="rating",
+        kind="number",
+        help="stars, 0 to 5",
+        read=_rating,
+        integer=True,
+        title="Rating",
     ),
     Column(
         name="label",
