@@ -34,7 +34,8 @@ from PIL import Image, ImageEnhance
 from vitsearch import load_encoder
 from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.outputs.contact_sheet import write_sheet
-from vitsearch.photos import read_photo, walk
+from vitsearch.photos import read_photo
+from vitsearch.photos.walk import walk
 
 THRESHOLDS = (0.80, 0.85, 0.88, 0.90, 0.91, 0.92, 0.93, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99)
 PAIRS = 12

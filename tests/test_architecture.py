@@ -1,6 +1,7 @@
 """The house: who may import whom, what is heavy, what the door shows, and what no file may hold."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -207,6 +208,33 @@ def test_the_door_is_sorted_and_whole() -> None:
     assert vitsearch.__all__ == sorted(vitsearch.__all__)
     assert sorted(shown) == vitsearch.__all__
     assert [name for name in vitsearch.__all__ if getattr(vitsearch, name, None) is None] == []
+
+
+PACKAGES = sorted({name.rpartition(".")[0] for name in sources()})
+OTHERS = {"", "cli"}  # the door hands on `explain`, the command line `main`
+
+
+@pytest.mark.parametrize(
+    "package",
+    [
+        pytest.param(name, marks=pytest.mark.xfail(strict=False) if name in OTHERS else ())
+        for name in PACKAGES
+    ],
+)
+def test_no_name_hides_a_module(package: str) -> None:
+    """A package hands on no function or class with the name of one of its modules."""
+    parent = importlib.import_module(f"vitsearch.{package}".rstrip("."))
+    modules = [
+        name.rpartition(".")[2]
+        for name in sources()
+        if name and name.rpartition(".")[0] == package and name != "__main__"
+    ]
+    hidden = [
+        name
+        for name in modules
+        if importlib.import_module(f"{parent.__name__}.{name}") is not getattr(parent, name)
+    ]
+    assert hidden == []
 
 
 def test_every_public_name_says_what_it_is() -> None:

@@ -29,7 +29,7 @@ from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import WORTH_TUNING
 from vitsearch.encoders.batching import OomSafeEncoder, is_out_of_memory
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.photos import decode
+from vitsearch.photos.decode import decode
 from vitsearch.types import STAGES, Progress, Stages
 
 CLOSE = 0.995

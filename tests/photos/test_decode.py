@@ -25,7 +25,8 @@ from helpers.odd_files import (
     picture,
 )
 from vitsearch.errors import PhotoError
-from vitsearch.photos import LoadedPhoto, decode, read_bytes_and_fingerprint, read_photo, thumbnail
+from vitsearch.photos import LoadedPhoto, read_bytes_and_fingerprint, read_photo, thumbnail
+from vitsearch.photos.decode import decode
 from vitsearch.types import PhotoInfo
 
 

@@ -6,7 +6,7 @@ from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import IFDRational
 
 from helpers.odd_files import encoded, picture
-from vitsearch.photos import decode
+from vitsearch.photos.decode import decode
 from vitsearch.types import PhotoInfo, Value
 
 MAKE, MODEL, DATE, RATING = 0x010F, 0x0110, 0x0132, 0x4746

@@ -9,7 +9,7 @@ from PIL import Image
 
 from vitsearch.cli.main import cli
 from vitsearch.errors import CollectionError, PhotoError
-from vitsearch.photos import decode
+from vitsearch.photos.decode import decode
 from vitsearch.photos.formats import (
     FORMATS,
     HEAD,

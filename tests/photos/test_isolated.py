@@ -43,7 +43,8 @@ from vitsearch import (
     index_folder,
 )
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.photos import ProcessDecoder, decode, prefetch_map
+from vitsearch.photos import ProcessDecoder, prefetch_map
+from vitsearch.photos.decode import decode
 
 GENEROUS = 60.0
 LIMIT = 0.4

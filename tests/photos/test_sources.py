@@ -24,8 +24,8 @@ from helpers.photos import COLOURS, paint
 from helpers.sources import pack, picture, read
 from vitsearch.errors import CollectionError, PhotoError
 from vitsearch.paths import raw_path
-from vitsearch.photos import decode, read_bytes_and_fingerprint
-from vitsearch.photos.decode import MAX_BYTES, fingerprint_of
+from vitsearch.photos import read_bytes_and_fingerprint
+from vitsearch.photos.decode import MAX_BYTES, decode, fingerprint_of
 from vitsearch.photos.sources import Entry, open_source
 from vitsearch.photos.sources.names import expanded, identity
 

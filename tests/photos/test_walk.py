@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from helpers.odd_files import make_odd_files
 from vitsearch.errors import VitsearchError
-from vitsearch.photos import WalkOptions, walk
+from vitsearch.photos import WalkOptions
 from vitsearch.photos.formats import SUFFIXES
+from vitsearch.photos.walk import walk
 from vitsearch.types import Found
 
 

@@ -224,8 +224,8 @@ def classify(photos: str, model: str, top: int, **options: Any) -> int:
     from vitsearch.classifiers import load_classifier
     from vitsearch.cli.output import photo_bar
     from vitsearch.errors import PhotoError, VitsearchError
-    from vitsearch.photos import walk
     from vitsearch.photos.formats import named_suffixes
+    from vitsearch.photos.walk import walk
     from vitsearch.storage.config import photo_root
 
     if options["output"]:

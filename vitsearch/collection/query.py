@@ -16,7 +16,8 @@ from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.encoders.language import readable
 from vitsearch.errors import PhotoError, QueryError
-from vitsearch.photos import decode, read_bytes_and_fingerprint, upright_rgb
+from vitsearch.photos import read_bytes_and_fingerprint, upright_rgb
+from vitsearch.photos.decode import decode
 from vitsearch.storage.decoding import Decoding
 from vitsearch.storage.store import PhotoReader
 from vitsearch.types import Photo

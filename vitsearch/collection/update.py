@@ -26,8 +26,9 @@ from vitsearch.encoders.identity import check_golden, golden_vectors
 from vitsearch.errors import CollectionError, CollectionNotFound, EncoderMismatch
 from vitsearch.index import check_recipe, remove_snapshot
 from vitsearch.index.recipe import Recipe, load_recipe
-from vitsearch.photos import MAX_PIXELS, WalkOptions, photo_decoder, walk
+from vitsearch.photos import MAX_PIXELS, WalkOptions, photo_decoder
 from vitsearch.photos.formats import named_suffixes
+from vitsearch.photos.walk import walk
 from vitsearch.storage.config import (
     DELTA_INDEX,
     MAIN_INDEX,

@@ -19,12 +19,8 @@ from vitsearch.interop.manifest import ExportManifest
 from vitsearch.interop.matching import MISSING, OUTSIDE, Places, places_in
 from vitsearch.interop.rows import Row, Source, stored_halves, usable
 from vitsearch.interop.target import known_settings, open_target, put_golden
-from vitsearch.photos import (
-    decode,
-    prefetch_map,
-    read_bytes_and_fingerprint,
-    read_photo,
-)
+from vitsearch.photos import prefetch_map, read_bytes_and_fingerprint, read_photo
+from vitsearch.photos.decode import decode
 from vitsearch.storage.config import (
     CollectionConfig,
     check_fingerprint,

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitsearch.photos import (
-    WalkOptions,
-    walk,
-)
+from vitsearch.photos import WalkOptions
+from vitsearch.photos.walk import walk
 from vitsearch.types import Found
 
 OUTSIDE = "lies outside the photo folder"

@@ -5,7 +5,6 @@ both ahead of time in threads. `formats` lists what is read.
 from vitsearch.photos.decode import (
     MAX_PIXELS,
     LoadedPhoto,
-    decode,
     read_bytes_and_fingerprint,
     read_photo,
     thumbnail,
@@ -13,7 +12,7 @@ from vitsearch.photos.decode import (
 )
 from vitsearch.photos.isolated import InlineDecoder, PhotoDecoder, ProcessDecoder, photo_decoder
 from vitsearch.photos.prefetch import prefetch_map
-from vitsearch.photos.walk import WalkOptions, walk
+from vitsearch.photos.walk import WalkOptions
 
 __all__ = [
     "MAX_PIXELS",
@@ -22,12 +21,10 @@ __all__ = [
     "PhotoDecoder",
     "ProcessDecoder",
     "WalkOptions",
-    "decode",
     "photo_decoder",
     "prefetch_map",
     "read_bytes_and_fingerprint",
     "read_photo",
     "thumbnail",
     "upright_rgb",
-    "walk",
 ]

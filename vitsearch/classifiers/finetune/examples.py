@@ -9,7 +9,8 @@ from PIL import Image
 
 from vitsearch.errors import PhotoError, QueryError
 from vitsearch.labels.ground_truth import read_labels
-from vitsearch.photos import read_photo, walk
+from vitsearch.photos import read_photo
+from vitsearch.photos.walk import walk
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from vitsearch.errors import CollectionError, PhotoError, VitsearchError
-from vitsearch.photos import walk
 from vitsearch.photos.decode import MAX_BYTES, read_bytes
+from vitsearch.photos.walk import walk
 
 SourceFormat = Literal["auto", "folder", "parquet", "tar"]
 FORMATS: tuple[SourceFormat, ...] = ("auto", "folder", "parquet", "tar")
