@@ -88,15 +88,14 @@ def read_record(
 
 def _checked(value: Any, hint: Any, name: str) -> Any:
     """Return a value of JSON as a value of an annotation; raises ValueError."""
-    kind: Any = get_origin(hint) or hint
+    kind = nested = get_origin(hint) or hint
     arguments = get_args(hint)
     if kind in (Union, types.UnionType):
         return _first_fit(value, arguments, name)
     if kind is Literal and value in arguments:
         return value
     if isinstance(value, dict) and is_dataclass(kind):
-        build: Any = getattr(kind, "from_dict", partial(from_dict, kind))
-        return build(value)
+        return getattr(nested, "from_dict", partial(from_dict, nested))(value)
     if kind in (list, tuple) and isinstance(value, list):
         item = arguments[0] if arguments else Any
         return kind(_checked(each, item, name) for each in value)
