@@ -32,6 +32,7 @@ from vitsearch.cluster import embed
 from vitsearch.cluster.run import ShardAssembler
 from vitsearch.cluster.tasks import EncoderFacts, Job, Model
 from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.encoders.identity import EncoderIdentity
 from vitsearch.errors import CollectionError, EncoderError, EncoderMismatch
 from vitsearch.photos.sources import open_source
 from vitsearch.shards import ShardRow, open_shards
@@ -196,7 +197,7 @@ def test_a_set_of_another_encoder_source_or_decoding_is_refused(
     (tmp_path / "out" / "shards" / "000002.parquet").unlink()
     before = {file.name: file.read_bytes() for file in (tmp_path / "out").rglob("*.*")}
     with pytest.raises(
-        EncoderMismatch, match=r"was begun with colour \(fingerprint \w{8}\), not with this mini"
+        EncoderMismatch, match=r"was made with colour \(fingerprint \w{8}\), not with this mini"
     ):
         embed(many, tmp_path / "out")
     with pytest.raises(CollectionError, match="was begun with scaled decoding"):
@@ -485,7 +486,8 @@ def test_rows_that_come_twice_or_never_are_noticed() -> None:
     todo=st.lists(st.integers(0, 99), unique=True, min_size=1, max_size=9),
 )
 def test_pieces_are_every_row_once(size: int, piece: int, todo: list[int]) -> None:
-    facts = EncoderFacts("colour", "", "float32", 27, np.empty((0, 27), np.float32), None, None)
+    identity = EncoderIdentity("colour", "", "float32", 27, np.empty((0, 27), np.float32))
+    facts = EncoderFacts(identity, None, None)
     source = open_source(Path(__file__).parent)
     job = Job(
         "out",

@@ -14,7 +14,13 @@ from helpers.odd_files import picture
 from vitsearch.encoders import Encoder, ImageEncoder, load_encoder
 from vitsearch.encoders.base import fingerprint_of
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.encoders.identity import CLOSE, TEXT, check_golden, golden_picture, golden_vectors
+from vitsearch.encoders.identity import (
+    CLOSE,
+    TEXT,
+    EncoderIdentity,
+    golden_picture,
+    golden_vectors,
+)
 from vitsearch.errors import EncoderError, EncoderMismatch
 
 SIZES = [(96, 64), (1, 1), (64, 200), (33, 31), (400, 2)]
@@ -200,6 +206,10 @@ from vitsearch.encoders import load_encoder
 print(load_encoder("colour").encode_texts(["red"]).shape)
 """
     assert run(code) == "(1, 27)"
+
+
+def check_golden(encoder: ImageEncoder, golden: np.ndarray) -> None:
+    EncoderIdentity("stored", "", "float32", golden.shape[1], golden).check_golden(encoder)
 
 
 # -- golden vectors and fingerprints ---------------------------------------------------------------

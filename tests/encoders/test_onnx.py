@@ -27,7 +27,7 @@ from helpers.cli import environment, vitsearch  # noqa: E402
 from helpers.photos import paint  # noqa: E402
 from vitsearch import Collection, explain, index_folder  # noqa: E402
 from vitsearch.encoders import load_encoder, prepare_model  # noqa: E402
-from vitsearch.encoders.identity import check_golden, golden_vectors  # noqa: E402
+from vitsearch.encoders.identity import EncoderIdentity  # noqa: E402
 from vitsearch.encoders.language import readable  # noqa: E402
 from vitsearch.encoders.onnx import cache as exports  # noqa: E402
 from vitsearch.encoders.onnx.encoder import OnnxEncoder  # noqa: E402
@@ -129,7 +129,7 @@ def test_float32_is_the_same_encoder_as_on_torch(models: Path, layout: str) -> N
     assert [getattr(other, fact) for fact in facts] == [getattr(one, fact) for fact in facts]
     np.testing.assert_array_equal(other.prepare(tiny.photos()[3]), one.prepare(tiny.photos()[3]))
     assert other.seen_region(tiny.photos()[3]) == one.seen_region(tiny.photos()[3])
-    check_golden(other, golden_vectors(one))
+    EncoderIdentity.of(one).check_golden(other)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

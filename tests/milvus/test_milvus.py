@@ -406,8 +406,11 @@ def test_other_vectors_are_refused_before_anything_is_written(shards: Path, tmp_
     other = create_shards(tmp_path / "other", manifest_of(dim))
     other.write(0, rows, np.eye(3, dim, dtype=np.float16))
     for output, words in (
-        (tmp_path / "small", rf"holds vectors of {dim} numbers by colour, and these have 8"),
-        (tmp_path / "other", "ffffffff"),
+        (
+            tmp_path / "small",
+            r"was made with colour \(fingerprint \w{8}\), not with this colour",
+        ),
+        (tmp_path / "other", r"\(ffffffff\): use that encoder and version, or push into another"),
     ):
         with pytest.raises(EncoderMismatch, match=words):
             push(output, place)

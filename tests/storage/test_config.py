@@ -15,7 +15,7 @@ from vitsearch.errors import CollectionError, CollectionLocked, CollectionNotFou
 from vitsearch.storage.config import (
     FORMAT,
     CollectionConfig,
-    check_fingerprint,
+    check_encoder,
     collection_folder,
     disk_errors,
     photo_root,
@@ -186,12 +186,12 @@ def test_a_cut_or_altered_file_reads_or_says_so(tmp_path: Path, cut: int, noise:
     assert "\n" not in told
 
 
-def test_check_fingerprint() -> None:
-    check_fingerprint(PHOTOS, SETTINGS, ColourEncoder())
+def test_check_encoder() -> None:
+    check_encoder(PHOTOS, SETTINGS, ColourEncoder())
     with pytest.raises(
         EncoderMismatch, match=r"photos was made with colour .*00000000.*, not with this colour"
     ) as error:
-        check_fingerprint(PHOTOS, replace(SETTINGS, encoder_fingerprint="0" * 32), ColourEncoder())
+        check_encoder(PHOTOS, replace(SETTINGS, encoder_fingerprint="0" * 32), ColourEncoder())
     assert "\n" not in str(error.value)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vitsearch.arrays import Halves, cosine_scores
-from vitsearch.errors import CollectionError, EncoderMismatch
+from vitsearch.errors import CollectionError
 from vitsearch.milvus import CollectionMetadata, MilvusUri, connect, parse_place
 from vitsearch.milvus.metadata import packed
 from vitsearch.milvus.rows import FIELDS, row_of, unheld
@@ -109,7 +109,8 @@ def prepare(
         connection.create(metadata, report.index, params)
     else:
         existing = connection.facts()
-        check_same_encoder(existing, metadata, connection.place)
+        advice = "push into another --collection NAME"
+        existing.identity.check(metadata.identity, connection.place, advice, of=manifest.source)
         report.notes += _differences(existing, metadata)
         report.index = _same_index(connection, index)
     connection.load()
@@ -147,24 +148,6 @@ def push_blocks(
     _verify(connection, sample, report)
 
 
-def check_same_encoder(
-    existing: CollectionMetadata, metadata: CollectionMetadata, collection: MilvusUri
-) -> None:
-    """Raise EncoderMismatch unless two collections hold vectors of one encoder."""
-    if existing.dim != metadata.dim:
-        raise EncoderMismatch(
-            f"{collection} holds vectors of {existing.dim} numbers by {existing.encoder}, and "
-            f"these have {metadata.dim} by {metadata.encoder}: push them into another "
-            "--collection NAME"
-        )
-    if existing.encoder_fingerprint != metadata.encoder_fingerprint:
-        raise EncoderMismatch(
-            f"{collection} was made with {existing.encoder} (fingerprint "
-            f"{existing.encoder_fingerprint[:8]}), and these are by {metadata.encoder} "
-            f"({metadata.encoder_fingerprint[:8]}): push them into another --collection NAME"
-        )
-
-
 def _differences(existing: CollectionMetadata, metadata: CollectionMetadata) -> list[str]:
     notes = []
     if existing.source != metadata.source:
@@ -196,7 +179,7 @@ def _metadata(manifest: Manifest) -> CollectionMetadata:
         manifest.encoder_fingerprint,
         manifest.dtype,
         manifest.dim,
-        golden=packed(manifest.golden_vectors()),
+        golden=packed(manifest.identity.golden),
         source=manifest.source,
         decoding=manifest.decoding,
     )

@@ -26,7 +26,7 @@ from vitsearch.cluster.listing import write_listing
 from vitsearch.cluster.options import EmbedOptions, EmbedReport
 from vitsearch.cluster.ray_cluster import cluster, errors_of_workers
 from vitsearch.cluster.tasks import BATCH_BYTES, Encode, EncoderFacts, Job, Model, decode_pieces
-from vitsearch.errors import CollectionError, EncoderMismatch
+from vitsearch.errors import CollectionError
 from vitsearch.photos.sources import Source, open_source
 from vitsearch.shards import Manifest, open_shards, storage_of
 from vitsearch.shards.files import ShardSet, ShardWriter
@@ -108,13 +108,7 @@ class EmbedJob:
         return facts
 
     def _resumed(self, known: ShardSet, facts: EncoderFacts) -> ShardWriter:
-        if known.manifest.encoder_fingerprint != facts.fingerprint:
-            raise EncoderMismatch(
-                f"{known.name} was begun with {known.manifest.encoder} (fingerprint "
-                f"{known.manifest.encoder_fingerprint[:8]}), not with "
-                f"this {facts.name} ({facts.fingerprint[:8]}): use that encoder and version, or "
-                "another output"
-            )
+        known.manifest.identity.check(facts.identity, known.name, "name another output")
         if known.manifest.decoding != self._decoding:
             raise CollectionError(
                 f"{known.name} was begun with {known.manifest.decoding} decoding: use it again, or "
@@ -134,11 +128,11 @@ class EmbedJob:
             )
         self.list_seconds = time.time() - started
         manifest = Manifest(
-            encoder=facts.name,
-            encoder_fingerprint=facts.fingerprint,
-            dtype=facts.dtype,
-            dim=facts.dim,
-            golden=facts.golden.tolist(),
+            encoder=facts.identity.name,
+            encoder_fingerprint=facts.identity.fingerprint,
+            dtype=facts.identity.dtype,
+            dim=facts.identity.dim,
+            golden=facts.identity.golden.tolist(),
             source=self.source.name,
             decoding=self._decoding,
             shard_size=size,

@@ -19,9 +19,9 @@ from vitsearch.cluster.listing import read_listing
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.batching import NOT_FINITE, TOO_LARGE, OomSafeEncoder
-from vitsearch.encoders.identity import check_golden, golden_vectors
+from vitsearch.encoders.identity import EncoderIdentity
 from vitsearch.encoders.preprocess import Preprocess, prepare
-from vitsearch.errors import EncoderMismatch, PhotoError
+from vitsearch.errors import PhotoError
 from vitsearch.photos import prefetch_map
 from vitsearch.photos.decode import decode, fingerprint_of
 from vitsearch.photos.sources import Entry, Source
@@ -40,11 +40,7 @@ class EncoderFacts:
     a picture is prepared.
     """
 
-    name: str
-    fingerprint: str
-    dtype: str
-    dim: int
-    golden: NDArray[np.float32]
+    identity: EncoderIdentity
     at_least: int | None
     preprocess: Preprocess | None
 
@@ -68,11 +64,7 @@ class Model:
         """Return what the encoder says of itself, golden vectors among it; loads it."""
         encoder = self.load()
         return EncoderFacts(
-            name=encoder.name,
-            fingerprint=encoder.fingerprint,
-            dtype=encoder.dtype,
-            dim=encoder.dim,
-            golden=golden_vectors(encoder),
+            identity=EncoderIdentity.of(encoder),
             at_least=encoder.decode_at_least,
             preprocess=encoder.preprocess,
         )
@@ -207,14 +199,9 @@ class Encode:
 
     def __init__(self, job: Job) -> None:
         encoder = job.model.load()
-        if encoder.fingerprint != job.facts.fingerprint:
-            raise EncoderMismatch(
-                f"encoder {encoder.name} is another on this machine (fingerprint "
-                f"{encoder.fingerprint[:8]}) than where the run began "
-                f"({job.facts.fingerprint[:8]}): install the same version of vitsearch and of its "
-                "models on every machine"
-            )
-        check_golden(encoder, job.facts.golden)
+        identity, advice = job.facts.identity, "install the same versions on every machine"
+        identity.check(encoder, job.output, advice)
+        identity.check_golden(encoder)
         self._dim = encoder.dim
         self._batch_size = encoder.pictures_per_call or 64
         self._encoder = OomSafeEncoder(encoder)

@@ -22,7 +22,7 @@ from vitsearch.collection.search import QueryVector, SearchOptions, as_where
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.encoders.language import unread_notes
-from vitsearch.errors import EncoderMismatch, QueryError
+from vitsearch.errors import QueryError
 from vitsearch.filters import Filter
 from vitsearch.labels import (
     Decision,
@@ -329,11 +329,7 @@ class SearchableCollection(ABC):
 
     def check_classifier(self, classifier: LabelClassifier) -> None:
         """Raise EncoderMismatch for a classifier of another encoder's vectors."""
-        if classifier.fingerprint not in ("", self.settings.encoder_fingerprint):
-            raise EncoderMismatch(
-                "the classifier was made for the vectors of another encoder than "
-                f"{self.settings.encoder}: train it again here"
-            )
+        self.settings.identity.check_classifier(classifier.fingerprint)
 
     def _text_encoder(self) -> Encoder:
         if not isinstance(self.encoder, Encoder):

@@ -11,7 +11,7 @@ import numpy as np
 
 from vitsearch.collection import Collection
 from vitsearch.collection.maintain import is_stale
-from vitsearch.encoders.identity import check_golden
+from vitsearch.encoders.identity import EncoderIdentity, golden_from_bytes
 from vitsearch.errors import EncoderError, IndexDamaged
 from vitsearch.index import IndexSnapshot, open_snapshot, verify_snapshot
 from vitsearch.storage.config import DELTA_INDEX, MAIN_INDEX
@@ -98,9 +98,8 @@ def _golden(collection: Collection) -> Check:
             "no golden vectors of this encoder are stored: index into a new collection",
         )
     try:
-        check_golden(
-            collection.encoder, np.frombuffer(stored, dtype="<f4").reshape(-1, collection.dim)
-        )
+        golden = golden_from_bytes(stored, collection.dim)
+        EncoderIdentity.from_record(collection.settings, golden).check_golden(collection.encoder)
     except EncoderError as error:
         return Check("encoder", False, str(error))
     return Check("encoder", True, f"{collection.settings.encoder} gives the golden vectors again")

@@ -23,7 +23,7 @@ from vitsearch.storage.config import (
     DELTA_INDEX,
     MAIN_INDEX,
     CollectionConfig,
-    check_fingerprint,
+    check_encoder,
     collection_folder,
     photo_root,
     read_collection_config,
@@ -264,7 +264,7 @@ class Collection(SearchableCollection):
         return self._store.failures()
 
     def _checked(self, encoder: ImageEncoder) -> ImageEncoder:
-        check_fingerprint(self.folder, self.settings, encoder)
+        check_encoder(self.folder, self.settings, encoder)
         return encoder
 
     def store_labels(self, predictions: Sequence[Prediction]) -> None:

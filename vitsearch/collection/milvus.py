@@ -12,7 +12,6 @@ from vitsearch.collection.collection import SearchableCollection
 from vitsearch.collection.query import QueryEncoder, Term
 from vitsearch.collection.search import QueryVector, Reranker, SearchOptions
 from vitsearch.encoders.base import ImageEncoder
-from vitsearch.errors import EncoderMismatch
 from vitsearch.index.candidates import Proposal
 from vitsearch.milvus import parse_place
 from vitsearch.milvus.metadata import CollectionMetadata
@@ -126,14 +125,7 @@ class MilvusCollection(SearchableCollection):
         return self._milvus.photo_at(path.as_posix()) is not None
 
     def _checked(self, encoder: ImageEncoder) -> ImageEncoder:
-        known = self.settings
-        if encoder.fingerprint != known.encoder_fingerprint:
-            raise EncoderMismatch(
-                f"{self.place} was made with {known.encoder} (fingerprint "
-                f"{known.encoder_fingerprint[:8]}), not with this {encoder.name} "
-                f"({encoder.fingerprint[:8]}): use that encoder and version, or push into another "
-                "--collection NAME"
-            )
+        self.settings.identity.check(encoder, self.place, "push into another --collection NAME")
         return encoder
 
 

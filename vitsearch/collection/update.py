@@ -13,8 +13,6 @@ from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-
 from vitsearch.collection.diff import FolderDiff, diff_folder
 from vitsearch.collection.duplicates import LOOKALIKE, lookalike_threshold
 from vitsearch.collection.maintain import IndexMaintainer, text_like_queries
@@ -22,8 +20,8 @@ from vitsearch.collection.pipeline import Pipeline
 from vitsearch.collection.profile import StageTimer, trace_file
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import ImageEncoder
-from vitsearch.encoders.identity import check_golden, golden_vectors
-from vitsearch.errors import CollectionError, CollectionNotFound, EncoderMismatch
+from vitsearch.encoders.identity import EncoderIdentity, golden_from_bytes, golden_vectors
+from vitsearch.errors import CollectionError, CollectionNotFound
 from vitsearch.index import check_recipe, remove_snapshot
 from vitsearch.index.recipe import Recipe, load_recipe
 from vitsearch.photos import MAX_PIXELS, WalkOptions, photo_decoder
@@ -33,7 +31,7 @@ from vitsearch.storage.config import (
     DELTA_INDEX,
     MAIN_INDEX,
     CollectionConfig,
-    check_fingerprint,
+    check_encoder,
     collection_folder,
     disk_errors,
     photo_root,
@@ -300,10 +298,7 @@ class _Run:
         if isinstance(asked, str) and not (
             asked.startswith("local-dir:") and settings.encoder.startswith("local-dir:")
         ):
-            raise EncoderMismatch(
-                f"{self.folder} was made with {settings.encoder}, not with {asked}: "
-                "leave out --encoder, or index into another --collection DIR"
-            )
+            settings.identity.check_name(asked, self.folder)
         return replace(settings, encoder=self._loaded_encoder(settings).name)
 
     def _loaded_encoder(self, settings: CollectionConfig | None) -> ImageEncoder:
@@ -320,7 +315,7 @@ class _Run:
             self._encoder = self._load(asked, dtype) if isinstance(asked, str) else asked
             self.load_seconds += time.perf_counter() - started
         if settings:
-            check_fingerprint(self.folder, settings, self._encoder)
+            check_encoder(self.folder, settings, self._encoder)
         return self._encoder
 
     def _load(self, name: str, dtype: str) -> ImageEncoder:
@@ -431,7 +426,8 @@ class _Run:
         started = time.perf_counter()
         stored = store.get_meta("golden")
         if isinstance(stored, bytes):
-            check_golden(encoder, np.frombuffer(stored, dtype="<f4").reshape(-1, settings.dim))
+            golden = golden_from_bytes(stored, settings.dim)
+            EncoderIdentity.from_record(settings, golden).check_golden(encoder)
         self.load_seconds += time.perf_counter() - started
 
     # -- after the photos --------------------------------------------------------------------------

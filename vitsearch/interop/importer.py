@@ -13,9 +13,8 @@ import numpy as np
 from vitsearch.arrays import Halves, Vectors, unit_rows
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import ImageEncoder
-from vitsearch.encoders.identity import check_golden, golden_vectors
-from vitsearch.errors import CollectionError, EncoderError, EncoderMismatch, PhotoError
-from vitsearch.interop.manifest import ExportManifest
+from vitsearch.encoders.identity import check_dim, check_samples, golden_vectors
+from vitsearch.errors import CollectionError, EncoderError, PhotoError
 from vitsearch.interop.matching import MISSING, OUTSIDE, Places, places_in
 from vitsearch.interop.rows import Row, Source, stored_halves, usable
 from vitsearch.interop.target import known_settings, open_target, put_golden
@@ -23,7 +22,7 @@ from vitsearch.photos import prefetch_map, read_bytes_and_fingerprint, read_phot
 from vitsearch.photos.decode import decode
 from vitsearch.storage.config import (
     CollectionConfig,
-    check_fingerprint,
+    check_encoder,
     collection_folder,
     photo_root,
 )
@@ -32,10 +31,6 @@ from vitsearch.types import Found, PhotoInfo
 
 # -- Whether imported vectors are those of the encoder ---------------------------------------------
 
-CLOSE = 0.99  # half precision and another decoder of JPEG stay above, another model falls far below
-# of the compared photos; the others may have been edited since, or lie on their side where EXIF was
-# not read
-AGREEING = 0.75
 _AT_ONCE = 16
 
 
@@ -63,23 +58,7 @@ def check_vectors(
             cosines[path] = min(
                 cosine, cosines.get(path, cosine)
             )  # a path may have several vectors
-    if not cosines:
-        raise EncoderMismatch(
-            f"none of {len(candidates)} photos could be compared with its vector: they "
-            "changed or "
-            "cannot be read"
-        )
-    apart = {path for path, cosine in cosines.items() if not cosine >= CLOSE}
-    if len(cosines) - len(apart) < AGREEING * len(cosines):
-        worst = min(cosines, key=lambda path: cosines[path])
-        raise EncoderMismatch(
-            f"the vectors are not those of encoder {encoder.name}: of {len(cosines)} photos "
-            f"embedded to compare, {len(apart)} have a "
-            f"cosine below {CLOSE} (median {float(np.median(list(cosines.values()))):.4f}, worst "
-            f"{cosines[worst]:.4f}, {worst}): "
-            "name the encoder that made them, or check that paths and vectors are in the same order"
-        )
-    return len(cosines), apart
+    return len(cosines), check_samples(encoder, cosines, len(candidates))
 
 
 def _cosines(
@@ -118,30 +97,21 @@ def chosen_encoder(
     Raises EncoderError where none is named, and EncoderMismatch unless it fits the source and the
     collection.
     """
-    manifest = source.manifest
-    if manifest and settings and manifest.encoder_fingerprint != settings.encoder_fingerprint:
-        raise EncoderMismatch(
-            f"{source.name} was made with {manifest.encoder} (fingerprint "
-            f"{manifest.encoder_fingerprint[:8]}), {folder} with "
-            f"{settings.encoder} ({settings.encoder_fingerprint[:8]}): import into another "
-            "--collection DIR"
-        )
+    manifest, advice = source.manifest, "import into another --collection DIR"
+    if manifest and settings:
+        manifest.identity.check(settings.identity, source.name, advice, of=folder)
     chosen = encoder or (manifest or settings or _Unnamed(source.name)).encoder
     if isinstance(chosen, str):
-        said = manifest or settings
+        record = manifest or settings
         chosen = load_encoder(
-            chosen, device, said.dtype if said and said.encoder == chosen else "auto"
+            chosen, device, record.dtype if record and record.encoder == chosen else "auto"
         )
-    if chosen.dim != source.dim:
-        raise EncoderMismatch(
-            f"the vectors of {source.name} have {source.dim} numbers, encoder {chosen.name} "
-            "gives "
-            f"{chosen.dim}: name the one that made them"
-        )
+    check_dim(chosen, source.dim, source.name)
     if settings:
-        check_fingerprint(folder, settings, chosen)
+        check_encoder(folder, settings, chosen)
     if manifest:
-        _check_passport(source.name, manifest, chosen)
+        manifest.identity.check(chosen, source.name, "name the encoder that made it")
+        manifest.identity.check_golden(chosen)
     return chosen
 
 
@@ -158,17 +128,6 @@ class _Unnamed:
             "--encoder "
             "open_clip:ViT-B-32/openai"
         )
-
-
-def _check_passport(source: str, manifest: ExportManifest, encoder: ImageEncoder) -> None:
-    if encoder.fingerprint != manifest.encoder_fingerprint:
-        raise EncoderMismatch(
-            f"{source} was made with {manifest.encoder} (fingerprint "
-            f"{manifest.encoder_fingerprint[:8]}), not with this {encoder.name} "
-            f"({encoder.fingerprint[:8]}): use that encoder and version"
-        )
-    if manifest.golden:
-        check_golden(encoder, manifest.golden_vectors())
 
 
 # -- Vectors of somebody else into a collection ----------------------------------------------------

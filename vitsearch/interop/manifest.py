@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from vitsearch.arrays import Vectors
 from vitsearch.collection import Collection
+from vitsearch.encoders.identity import (
+    EncoderIdentity,
+    golden_from_bytes,
+    golden_from_lists,
+)
 from vitsearch.errors import CollectionError
 from vitsearch.records import read_record, to_json
-from vitsearch.shards.manifest import check_rows
 
 PASSPORT = "vitsearch.json"
 FORMAT = 1
@@ -35,21 +36,18 @@ class ExportManifest:
     def __post_init__(self) -> None:
         if min(self.dim, self.format) < 1 or self.photos < 0:
             raise ValueError("a number below 1")
-        check_rows(self.golden, self.dim)
+        golden_from_lists(self.golden, self.dim)  # raises for rows of another length
 
-    def golden_vectors(self) -> Vectors:
-        """Return the golden vectors as ``(1 or 2, dim)`` float32 rows."""
-        return np.array(self.golden, dtype=np.float32).reshape(-1, self.dim)
+    @property
+    def identity(self) -> EncoderIdentity:
+        """Which encoder made the vectors."""
+        return EncoderIdentity.from_record(self, golden_from_lists(self.golden, self.dim))
 
 
 def passport_of(collection: Collection, layout: str, photos: int) -> ExportManifest:
     """Return what a folder of ``photos`` vectors of this collection says of its encoder."""
-    settings, stored = collection.settings, collection.store.get_meta("golden")
-    golden = (
-        np.frombuffer(stored, dtype="<f4").reshape(-1, settings.dim)
-        if isinstance(stored, bytes)
-        else np.empty((0, settings.dim))
-    )
+    settings = collection.settings
+    golden = golden_from_bytes(collection.store.get_meta("golden"), settings.dim)
     return ExportManifest(
         layout,
         photos,

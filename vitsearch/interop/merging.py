@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from vitsearch.arrays import Halves
 from vitsearch.collection import Collection
-from vitsearch.errors import CollectionError, EncoderMismatch
+from vitsearch.errors import CollectionError
 from vitsearch.interop.rows import photo_blocks
 from vitsearch.storage.config import disk_errors, writer_lock
 from vitsearch.storage.store import PhotoStore
@@ -45,7 +45,12 @@ def merge(
     not lie in each other.
     """
     prefix = _prefix(source, target)
-    _check_encoder(source, target)
+    source.settings.identity.check(
+        target.settings.identity,
+        source.folder,
+        "index one of them again with the encoder of the other",
+        of=target.folder,
+    )
     with (
         writer_lock(target.folder),
         disk_errors(target.folder),
@@ -84,17 +89,6 @@ def _prefix(source: Collection, target: Collection) -> str:
             "that holds both"
         )
     return os.path.relpath(inner, outer).replace(os.sep, "/") + "/"
-
-
-def _check_encoder(source: Collection, target: Collection) -> None:
-    mine, other = target.settings, source.settings
-    if mine.encoder_fingerprint != other.encoder_fingerprint or mine.dim != other.dim:
-        raise EncoderMismatch(
-            f"{source.folder} was made with {other.encoder} (fingerprint "
-            f"{other.encoder_fingerprint[:8]}), {target.folder} with "
-            f"{mine.encoder} ({mine.encoder_fingerprint[:8]}): index one of them again with the "
-            "encoder of the other"
-        )
 
 
 class _Merge:

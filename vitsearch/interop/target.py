@@ -19,7 +19,7 @@ from vitsearch.storage.config import (
     DELTA_INDEX,
     MAIN_INDEX,
     CollectionConfig,
-    check_fingerprint,
+    check_encoder,
     disk_errors,
     read_collection_config,
     write_collection_config,
@@ -58,7 +58,7 @@ def open_target(root: Path, folder: Path, encoder: ImageEncoder) -> Iterator[Pho
     with writer_lock(folder), disk_errors(folder):
         settings = known_settings(folder, root)
         if settings:
-            check_fingerprint(folder, settings, encoder)
+            check_encoder(folder, settings, encoder)
             with closing(PhotoStore(folder / DATABASE)) as store:
                 yield store
                 store.checkpoint()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vitsearch.arrays import Vectors
+from vitsearch.encoders.identity import EncoderIdentity, golden_from_bytes
 from vitsearch.errors import CollectionError
 from vitsearch.records import parse_record, to_json
 
@@ -36,13 +37,11 @@ class CollectionMetadata:
     decoding: str
     format: int = FORMAT
 
-    def golden_vectors(self) -> Vectors:
-        """Return the golden vectors as ``(1 or 2, dim)`` float32 rows."""
-        return (
-            np.frombuffer(base64.b64decode(self.golden), dtype="<f4")
-            .reshape(-1, self.dim)
-            .astype(np.float32)
-        )
+    @property
+    def identity(self) -> EncoderIdentity:
+        """Which encoder made the vectors."""
+        golden = golden_from_bytes(base64.b64decode(self.golden), self.dim)
+        return EncoderIdentity.from_record(self, golden)
 
     def to_json(self) -> str:
         """Return the facts as one line of text."""

@@ -74,7 +74,7 @@ class MilvusStore:
     def get_meta(self, name: str) -> bytes | int | str | None:
         """Return one named fact, or None."""
         known: dict[str, bytes | int | str] = {
-            "golden": self.facts.golden_vectors().astype("<f4").tobytes(),
+            "golden": self.facts.identity.golden.astype("<f4").tobytes(),
             "decode": self.facts.decoding,
         }
         return known.get(name)

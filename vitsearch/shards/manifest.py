@@ -6,9 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-import numpy as np
-
-from vitsearch.arrays import Vectors
+from vitsearch.encoders.identity import EncoderIdentity, golden_from_lists
 from vitsearch.errors import CollectionError
 from vitsearch.paths import raw_path
 from vitsearch.records import parse_record, to_json
@@ -47,21 +45,16 @@ class Manifest:
     def __post_init__(self) -> None:
         if min(self.dim, self.shard_size, self.format) < 1 or min(self.rows, self.shards) < 0:
             raise ValueError("a number below 1")
-        check_rows(self.golden, self.dim)
+        golden_from_lists(self.golden, self.dim)  # raises for rows of another length
 
-    def golden_vectors(self) -> Vectors:
-        """Return the golden vectors as ``(1 or 2, dim)`` float32 rows."""
-        return np.array(self.golden, dtype=np.float32).reshape(-1, self.dim)
+    @property
+    def identity(self) -> EncoderIdentity:
+        """Which encoder made the vectors."""
+        return EncoderIdentity.from_record(self, golden_from_lists(self.golden, self.dim))
 
     def to_bytes(self) -> bytes:
         """Return the JSON text of the manifest."""
         return to_json(self).encode("ascii")
-
-
-def check_rows(golden: list[list[float]], dim: int) -> None:
-    """Raise ValueError unless golden vectors are rows of ``dim`` numbers."""
-    if any(len(row) != dim for row in golden):
-        raise ValueError(f"'golden' holds no rows of {dim} numbers")
 
 
 def read_manifest(data: bytes, name: str) -> Manifest:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vitsearch.encoders.base import ImageEncoder
-from vitsearch.errors import CollectionError, CollectionLocked, CollectionNotFound, EncoderMismatch
+from vitsearch.encoders.identity import EncoderIdentity
+from vitsearch.errors import CollectionError, CollectionLocked, CollectionNotFound
 from vitsearch.records import atomic_write, read_record, to_json
 
 FORMAT = 1
@@ -39,6 +40,11 @@ class CollectionConfig:
     def __post_init__(self) -> None:
         if self.dim < 1 or self.format < 1:
             raise ValueError("a number below 1")
+
+    @property
+    def identity(self) -> EncoderIdentity:
+        """Which encoder made the vectors; its golden vectors are in the database."""
+        return EncoderIdentity.from_record(self)
 
 
 def photo_root(photos: str | os.PathLike[str]) -> Path:
@@ -104,15 +110,9 @@ def write_collection_config(folder: Path, config: CollectionConfig) -> None:
         atomic_write(folder / "collection.json", to_json(config, indent=2))
 
 
-def check_fingerprint(folder: Path, settings: CollectionConfig, encoder: ImageEncoder) -> None:
+def check_encoder(folder: Path, config: CollectionConfig, encoder: ImageEncoder) -> None:
     """Raise EncoderMismatch unless the encoder is the one that made the collection's vectors."""
-    if encoder.fingerprint != settings.encoder_fingerprint:
-        raise EncoderMismatch(
-            f"{folder} was made with {settings.encoder} (fingerprint "
-            f"{settings.encoder_fingerprint[:8]}), not with this {encoder.name} "
-            f"({encoder.fingerprint[:8]}): use that encoder and version, or index into another "
-            "--collection DIR"
-        )
+    config.identity.check(encoder, folder, "index into another --collection DIR")
 
 
 @contextmanager
