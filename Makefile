@@ -1,10 +1,13 @@
-# `make demo` and `make test` need nothing but Python 3.11 or newer: each makes its own environment in .venv
+# All of these need nothing but Python 3.11 or newer: each makes its own environment in .venv
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PHOTOS ?=
+# how many processes run the tests; the tests of a file stay in one (tests/conftest.py)
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo test check clean
+.PHONY: demo test test-fast clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -24,7 +27,10 @@ test: $(VENV)/full.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-fast: $(VENV)/full.done
+	$(PYTEST) -m "not slow and not gpu"
 
 clean:
 	rm -rf $(VENV) demo build dist

@@ -2,6 +2,7 @@
 
 import os
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +13,23 @@ pytest.register_assert_rewrite("helpers")
 # they bring to small data, and several test processes share the cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from helpers.paths import TESTS  # noqa: E402
 from helpers.photos import COLOURS, paint  # noqa: E402
 from vitsearch import index_folder  # noqa: E402
 from vitsearch.encoders.colour import ColourEncoder  # noqa: E402
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process of `make test`, those of Ray clusters too, and begin
+    with the files of the most slow tests, so that the processes end together.
+    """
+    slow: Counter[str] = Counter()
+    for item in items:
+        room = item.path.parent
+        group = room.name if room.name == "cluster" else str(item.path.relative_to(TESTS))
+        item.add_marker(pytest.mark.xdist_group(group))
+        slow[group] += "slow" in item.keywords
+    items.sort(key=lambda item: -slow[item.get_closest_marker("xdist_group").args[0]])
 
 
 @pytest.fixture(autouse=True, scope="session")

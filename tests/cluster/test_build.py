@@ -204,16 +204,11 @@ def test_recipes_of_inverted_lists(shards: Path, tmp_path: Path, recipe: str) ->
     assert (ids[:, 0] == index.ids[:30]).mean() > 0.9
 
 
-def test_ray_builds_the_same_index(shards: Path, built: Path, tmp_path: Path) -> None:
-    ray = pytest.importorskip("ray")
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+def test_ray_builds_the_same_index(cluster: Any, shards: Path, built: Path, tmp_path: Path) -> None:
     notes: list[str] = []
-    try:
-        report = build_index(
-            shards, tmp_path / "index", memory=400_000_000, address="local", tell=notes.append
-        )
-    finally:
-        ray.shutdown()
+    report = build_index(
+        shards, tmp_path / "index", memory=400_000_000, address="local", tell=notes.append
+    )
     assert report.parts == 8
     assert "8 of 8 parts" in notes
     one, other = ShardIndex.open(built), ShardIndex.open(tmp_path / "index")
@@ -223,19 +218,14 @@ def test_ray_builds_the_same_index(shards: Path, built: Path, tmp_path: Path) ->
     assert content(tmp_path / "index") == content(built)
 
 
-def test_an_error_on_the_cluster_is_ours(shards: Path, tmp_path: Path) -> None:
-    ray = pytest.importorskip("ray")
+def test_an_error_on_the_cluster_is_ours(cluster: Any, shards: Path, tmp_path: Path) -> None:
     broken = tmp_path / "shards"
     write_shards(broken, 600)
     (broken / "shards" / "000000.parquet").write_bytes(
         (shards / "shards" / "000000.parquet").read_bytes()[:-500] + b"x" * 500
     )
-    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    try:
-        with pytest.raises(CollectionError, match=r"000000\.parquet cannot be read as a shard"):
-            build_index(broken, tmp_path / "index", address="local")
-    finally:
-        ray.shutdown()
+    with pytest.raises(CollectionError, match=r"000000\.parquet cannot be read as a shard"):
+        build_index(broken, tmp_path / "index", address="local")
     assert not (tmp_path / "index").exists()
 
 
