@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from helpers.paths import TESTS
 from vitsearch import Collection, index_folder
 from vitsearch.collection.info import collection_info, verify_collection
 from vitsearch.encoders.colour import ColourEncoder
@@ -15,7 +16,7 @@ from vitsearch.labels import LinearClassifier, TipClassifier
 from vitsearch.outputs.sorting import read_manifest
 from vitsearch.shards import open_shards
 
-OLD = Path(__file__).parent / "fixtures" / "old"
+OLD = TESTS / "fixtures" / "old"
 EXPECTED = json.loads((OLD / "expected.json").read_text())
 LABELS = ["red", "green", "blue", "yellow"]
 

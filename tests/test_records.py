@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.paths import ROOT
 from vitsearch.errors import CollectionError, CollectionNotFound
 from vitsearch.records import (
     atomic_file,
@@ -23,7 +24,7 @@ from vitsearch.records import (
     to_json,
 )
 
-PACKAGE = Path(__file__).parents[1] / "vitsearch"
+PACKAGE = ROOT / "vitsearch"
 
 
 @dataclass(frozen=True)

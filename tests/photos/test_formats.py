@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from helpers.paths import ROOT
 from vitsearch.cli.main import cli
 from vitsearch.errors import CollectionError, PhotoError
 from vitsearch.photos.decode import decode
@@ -21,8 +22,6 @@ from vitsearch.photos.formats import (
     suffix_of,
 )
 from vitsearch.photos.sources.names import is_photo
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 def content(pillow_name: str, **options: object) -> bytes:
@@ -108,7 +107,7 @@ def test_messages_help_and_readme_name_every_format(tmp_path: Path) -> None:
     assert named_suffixes() in " ".join(shown.split())
     line = next(
         line
-        for line in (REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()
+        for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
         if line.startswith("**Files.**")
     ).lower()
     assert [each.name for each in FORMATS if each.suffixes and each.suffixes[0] not in line] == []
