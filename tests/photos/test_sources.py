@@ -172,7 +172,7 @@ def test_a_tar_gives_its_photos_by_name(tmp_path: Path, pictures: dict[str, byte
         1_600_000_000 * 10**9,
         str(file),
     )
-    assert file.read_bytes()[blue.place or 0 :][: blue.size] == pictures["blue"]
+    assert file.read_bytes()[blue.position or 0 :][: blue.size] == pictures["blue"]
 
 
 @pytest.mark.parametrize("name", ["*.tar", "{00..02}.tar", "{00,01,02}.tar", "0[0-2].tar", ""])

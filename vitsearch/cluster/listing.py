@@ -48,7 +48,7 @@ def write_listing(storage: Storage, entries: Iterator[Entry], shard_size: int) -
 
 
 def _rest(entry: Entry) -> tuple[int, int, str | None, int | None, str | None]:
-    return entry.size, entry.mtime_ns, entry.container, entry.place, entry.problem
+    return entry.size, entry.mtime_ns, entry.container, entry.position, entry.problem
 
 
 def read_listing(storage: Storage, shard: int, start: int, stop: int) -> list[Entry]:

@@ -20,7 +20,7 @@ class OomSafeEncoder:
 
     def __init__(self, encoder: ImageEncoder) -> None:
         self.encoder = encoder
-        self.most: int | None = None
+        self.max_batch: int | None = None
 
     def encode(self, pictures: Sequence[NDArray[Any]]) -> list[Vectors | None]:
         """Return the unit row ``(dim,)`` of each prepared picture in order, None for one that does
@@ -30,19 +30,19 @@ class OomSafeEncoder:
         """
         rows: list[Vectors | None] = []
         largest, ran_out = 1, False
-        size = self.most or max(1, len(pictures))
+        size = self.max_batch or max(1, len(pictures))
         while len(rows) < len(pictures):
             part = pictures[len(rows) : len(rows) + size]
-            found = self._part(part)
-            if found is not None:
-                rows += list(found)
+            encoded = self._part(part)
+            if encoded is not None:
+                rows += list(encoded)
                 largest = max(largest, len(part))
                 continue
             ran_out = True
             if len(part) == 1:
                 rows.append(None)
             size = max(1, len(part) // 2)
-        self.most = largest if ran_out else self.most
+        self.max_batch = largest if ran_out else self.max_batch
         return rows
 
     def _part(self, pictures: Sequence[NDArray[Any]]) -> Vectors | None:

@@ -1,4 +1,6 @@
-"""Reading the small files of a model's folder, with errors that name the file."""
+"""The files of a model: which are required, the small ones read with errors that name the file, and
+the Hugging Face cache, looked up without importing its libraries.
+"""
 
 import json
 import os
@@ -90,9 +92,6 @@ def one_line(error: BaseException) -> str:
     return text[:200].rstrip(".")
 
 
-# -- Where the Hugging Face libraries keep downloaded models, found without importing them --------
-
-
 def hub_cache() -> Path:
     """Return the cache folder of the Hugging Face hub: ``$HF_HUB_CACHE``, else ``$HF_HOME/hub``,
     else ``~/.cache/huggingface/hub``.
@@ -119,6 +118,6 @@ def cached_snapshot(repo: str) -> Path | None:
 
 
 def is_cached(repo: str, needed: RequiredFiles) -> bool:
-    """Tell whether every needed group of a repository is on this machine."""
+    """Return whether every needed group of a repository is on this machine."""
     snapshot = cached_snapshot(repo)
     return snapshot is not None and missing_from(snapshot, needed) is None

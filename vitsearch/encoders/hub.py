@@ -30,10 +30,10 @@ def hub_folder(repo: str, needed: RequiredFiles, *, also: Sequence[str] = ()) ->
     snapshot = cached_snapshot(repo)
     if snapshot is not None and missing_from(snapshot, needed) is None:
         return snapshot
-    wanted = needed[0][0] if snapshot is None else missing_from(snapshot, needed)
+    missing = needed[0][0] if snapshot is None else missing_from(snapshot, needed)
     if constants.HF_HUB_OFFLINE:
         raise EncoderError(
-            _missing(repo, wanted, "HF_HUB_OFFLINE is set", "unset it to download the model")
+            _missing(repo, missing, "HF_HUB_OFFLINE is set", "unset it to download the model")
         )
     return _download(repo, needed, also)
 
@@ -45,9 +45,8 @@ def _download(repo: str, needed: RequiredFiles, also: Sequence[str]) -> Path:
         present = [name for name in group if name in names]
         if not present:
             raise EncoderError(
-                f"the model {repo} on the Hugging Face hub has no file {group[0]}: it is not "
-                "of a "
-                "kind that vitsearch reads"
+                f"the model {repo} on the Hugging Face hub has no file {group[0]}: it is not of "
+                "a kind that vitsearch reads"
             )
         chosen.append(present[0])
     try:
@@ -58,26 +57,25 @@ def _download(repo: str, needed: RequiredFiles, also: Sequence[str]) -> Path:
         ) from error
 
 
-def _files_of(repo: str, wanted: str) -> list[str]:
-    """Return the names in a repository; one question with a time limit, so that a machine without a
-    network learns it at once.
+def _files_of(repo: str, missing: str) -> list[str]:
+    """Return the names in a repository; one request with a time limit, so that a machine without
+    a network fails at once.
     """
     try:
         info = HfApi().model_info(repo, timeout=LIST_TIMEOUT_S)
     except GatedRepoError as error:
         raise EncoderError(
             f"the model {repo} wants its terms accepted: do so at "
-            f"https://huggingface.co/{repo}, "
-            "then `hf auth login`"
+            f"https://huggingface.co/{repo}, then `hf auth login`"
         ) from error
     except RepositoryNotFoundError as error:
         raise EncoderError(
             f"the Hugging Face hub has no public model {repo}: check the spelling, ORG/NAME"
         ) from error
     except Exception as error:  # the hub client raises errors of several libraries
-        why = f"the Hugging Face hub cannot be reached ({one_line(error)})"
+        reason = f"the Hugging Face hub cannot be reached ({one_line(error)})"
         raise EncoderError(
-            _missing(repo, wanted, why, "connect once to download the model")
+            _missing(repo, missing, reason, "connect once to download the model")
         ) from error
     return [sibling.rfilename for sibling in info.siblings or []]
 
@@ -90,8 +88,8 @@ def _shards(chosen: Sequence[str]) -> list[str]:
     ]
 
 
-def _missing(repo: str, name: str | None, why: str, what_next: str) -> str:
+def _missing(repo: str, name: str | None, reason: str, what_next: str) -> str:
     return (
-        f"{name} of the model {repo} is not on this machine (looked in {hub_cache()}) and {why}: "
-        f"{what_next}, or copy its folder here and use local-dir:/path"
+        f"{name} of the model {repo} is not on this machine (looked in {hub_cache()}) and "
+        f"{reason}: {what_next}, or copy its folder here and use local-dir:/path"
     )

@@ -89,7 +89,7 @@ def load_transformers_folder(folder: Path, name: str, *, device: str, dtype: str
     that is missing or damaged.
     """
     check_saved(folder, TRANSFORMERS_FILES, name)
-    place, number_format = choose_device(device), choose_dtype(dtype, choose_device(device))
+    target, number_format = choose_device(device), choose_dtype(dtype, choose_device(device))
     config = read_json(folder / "config.json", name)
     _check_kind(config, name)
     preprocess = read_preprocess(folder, name)
@@ -103,7 +103,7 @@ def load_transformers_folder(folder: Path, name: str, *, device: str, dtype: str
     }
     towers = _towers(net, tokenize, portable, fingerprint_files(folder), waiting)
     return TorchEncoder(
-        name, towers, preprocess=preprocess, facts=facts, device=place, dtype=number_format
+        name, towers, preprocess=preprocess, facts=facts, device=target, dtype=number_format
     )
 
 

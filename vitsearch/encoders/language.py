@@ -87,11 +87,11 @@ def language_note(texts: Iterable[str], encoder: str) -> str | None:
     """Return one line about the first text that is not English, for the user of an encoder that
     knows English only, or None.
     """
-    found = next((text for text in texts if not_english(text)), None)
-    if found is None:
+    foreign = next((text for text in texts if not_english(text)), None)
+    if foreign is None:
         return None
     return (
-        f"{_shortened(found)!r} looks like another language than English, and {encoder} knows "
+        f"{_shortened(foreign)!r} looks like another language than English, and {encoder} knows "
         "English only: "
         f"index with a multilingual model, such as --encoder {MULTILINGUAL}"
     )
@@ -105,7 +105,7 @@ def _shortened(text: str) -> str:
 def not_english(text: str) -> bool:
     """Return whether a text is very probably in another language than English.
 
-    Letters of another script than Latin tell at once. In Latin script words do: one that English
+    Letters of another script than Latin decide it. In Latin script words do: one that English
     does not have, two small ones of one language, or accents that English does not write. Names and
     what English borrows do not count, and in doubt a text is English.
     """
@@ -143,9 +143,9 @@ def _points(text: str) -> int:
         word != word.lower() for word in later
     )  # then the first word is a name too
     points, anywhere = dict[str, int](), 0
-    for place, word in enumerate(words):
+    for position, word in enumerate(words):
         low = word.lower()
-        name = word != low and (title or place > 0)
+        name = word != low and (title or position > 0)
         if low in known.accented:
             continue
         worth, languages = (
@@ -153,7 +153,9 @@ def _points(text: str) -> int:
         )
         if not languages and _is_accented(low):
             anywhere += 1 if word != low else 2
-        if low in _JOINTS and (_before_name(words, place) or _JOINTS.intersection(words[:place])):
+        if low in _JOINTS and (
+            _before_name(words, position) or _JOINTS.intersection(words[:position])
+        ):
             continue
         for language in languages:
             if (
@@ -175,13 +177,13 @@ def _without_borrowed(text: str) -> str:
     """Return a text without the phrases that English takes from elsewhere."""
     casefold = _without_accents(text).replace("’", "'").lower()
     if len(casefold) == len(text):
-        for found in _words().phrases.finditer(casefold):
-            text = text[: found.start()] + " " * len(found[0]) + text[found.end() :]
+        for match in _words().phrases.finditer(casefold):
+            text = text[: match.start()] + " " * len(match[0]) + text[match.end() :]
     return text
 
 
-def _before_name(words: list[str], place: int) -> bool:
-    return place + 1 < len(words) and words[place + 1][0].isupper()
+def _before_name(words: list[str], position: int) -> bool:
+    return position + 1 < len(words) and words[position + 1][0].isupper()
 
 
 def _is_accented(word: str) -> bool:

@@ -1,5 +1,5 @@
-"""``open_clip:ARCH/TAG``: every pretrained model that open_clip lists (Ilharco et
-al., OpenCLIP).
+"""``open_clip:ARCH/TAG``, every pretrained model that open_clip lists (Ilharco et al., OpenCLIP),
+and open_clip models in a folder.
 """
 
 import logging
@@ -37,8 +37,17 @@ from vitsearch.encoders.weights_hash import weights_hash
 from vitsearch.errors import EncoderError
 from vitsearch.vit.weights import vit_from_open_clip
 
-# -- open_clip -------------------------------------------------------------------------------------
-
+CONFIG = "open_clip_config.json"
+_WEIGHTS = [  # in the order in which open_clip looks for them
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
+]
 TOKENIZER_FILES: RequiredFiles = [
     [
         "tokenizer.json",
@@ -68,7 +77,7 @@ def load_open_clip(model: str, *, device: str = "auto", dtype: str = "auto") -> 
     """
     architecture, tag = _parse(model)
     name = f"open_clip:{architecture}/{tag}"
-    place, number_format = choose_device(device), choose_dtype(dtype, choose_device(device))
+    target, number_format = choose_device(device), choose_dtype(dtype, choose_device(device))
     trained = open_clip.get_pretrained_cfg(architecture, tag)
     config = open_clip.get_model_config(architecture)
     weights = _weights_file(trained["hf_hub"])
@@ -91,7 +100,7 @@ def load_open_clip(model: str, *, device: str = "auto", dtype: str = "auto") -> 
         net, config, _tokenizer(architecture, name, config["text_cfg"]), files, waiting
     )
     return TorchEncoder(
-        name, towers, preprocess=preprocess_of(net), facts=facts, device=place, dtype=number_format
+        name, towers, preprocess=preprocess_of(net), facts=facts, device=target, dtype=number_format
     )
 
 
@@ -182,17 +191,17 @@ def towers_of(
 
 
 def preprocess_of(net: nn.Module) -> Preprocess:
-    """Return what open_clip wants done to a picture for this model."""
+    """Return what open_clip does to a picture for this model."""
     visual: Any = net.visual
-    wanted = visual.preprocess_cfg
-    size = wanted["size"]
+    config = visual.preprocess_cfg
+    size = config["size"]
     return Preprocess(
         size=(size, size) if isinstance(size, int) else (int(size[0]), int(size[1])),
-        mean=tuple(wanted["mean"]),
-        std=tuple(wanted["std"]),
-        interpolation="bilinear" if wanted["interpolation"] == "bilinear" else "bicubic",
-        resize_mode=wanted["resize_mode"] or "shortest",
-        fill_color=int(wanted["fill_color"]),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
+        resize_mode=config["resize_mode"] or "shortest",
+        fill_color=int(config["fill_color"]),
     )
 
 
@@ -274,31 +283,15 @@ def _tokenizer(architecture: str, name: str, text_config: Mapping[str, Any]) -> 
     return tokenizer
 
 
-# -- An open_clip model in a folder ----------------------------------------------------------------
-
-CONFIG = "open_clip_config.json"
-_WEIGHTS = [  # in the order in which open_clip looks for them
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "open_clip_pytorch_model.pth",
-    "model.safetensors",
-    "pytorch_model.bin",
-    "pytorch_model.pth",
-    "model.pth",
-]
-
-
 def load_open_clip_folder(folder: Path, name: str, *, device: str, dtype: str) -> TorchEncoder:
     """Return the encoder in a folder with ``open_clip_config.json``; raises EncoderError naming the
     file that is missing or damaged.
     """
-    place, number_format = choose_device(device), choose_dtype(dtype, choose_device(device))
+    target, number_format = choose_device(device), choose_dtype(dtype, choose_device(device))
     config = read_json(folder / CONFIG, name).get("model_cfg")
     if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys():
         raise EncoderError(
-            f"{name}: the file {folder / CONFIG} is damaged (no complete model_cfg in it): "
-            "fetch "
+            f"{name}: the file {folder / CONFIG} is damaged (no complete model_cfg in it): fetch "
             "it again"
         )
     weights = _weights_in(folder, name)
@@ -316,7 +309,7 @@ def load_open_clip_folder(folder: Path, name: str, *, device: str, dtype: str) -
         net, config, _folder_tokenizer(folder, name, config), fingerprint_files(folder), waiting
     )
     return TorchEncoder(
-        name, towers, preprocess=preprocess_of(net), facts=facts, device=place, dtype=number_format
+        name, towers, preprocess=preprocess_of(net), facts=facts, device=target, dtype=number_format
     )
 
 
@@ -324,23 +317,23 @@ def _weights_in(folder: Path, name: str) -> Path:
     """Return the file that open_clip will load; raises EncoderError where there is none or it is
     cut.
     """
-    found = [folder / file for file in _WEIGHTS if (folder / file).is_file()]
-    found += sorted(folder.glob("*.safetensors")) + sorted(
+    files = [folder / file for file in _WEIGHTS if (folder / file).is_file()]
+    files += sorted(folder.glob("*.safetensors")) + sorted(
         [*folder.glob("*.bin"), *folder.glob("*.pth")]
     )
-    if not found:
+    if not files:
         raise EncoderError(
             f"{name} lacks the file {folder / _WEIGHTS[0]}: put the weights beside {CONFIG}"
         )
-    if found[0].suffix == ".safetensors":
+    if files[0].suffix == ".safetensors":
         try:
-            with safe_open(found[0], framework="pt") as tensors:
+            with safe_open(files[0], framework="pt") as tensors:
                 tensors.keys()
         except (SafetensorError, OSError) as error:
             raise EncoderError(
-                f"{name}: the file {found[0]} is damaged ({one_line(error)}): fetch it again"
+                f"{name}: the file {files[0]} is damaged ({one_line(error)}): fetch it again"
             ) from error
-    return found[0]
+    return files[0]
 
 
 def _folder_tokenizer(folder: Path, name: str, config: dict[str, Any]) -> Tokenizer:

@@ -47,13 +47,13 @@ def _read_cache() -> dict[str, Entry]:
     computed again.
     """
     try:
-        kept = json.loads((cache_dir() / _CACHE_NAME).read_text(encoding="utf-8"))
+        cached = json.loads((cache_dir() / _CACHE_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    if not isinstance(kept, dict):
+    if not isinstance(cached, dict):
         return {}
     return {
-        path: entry for path, entry in kept.items() if isinstance(entry, list) and len(entry) == 3
+        path: entry for path, entry in cached.items() if isinstance(entry, list) and len(entry) == 3
     }
 
 

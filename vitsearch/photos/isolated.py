@@ -1,10 +1,12 @@
 """Decodes photos in child processes, so that a decoder that hangs or crashes costs one photo and
 not the run.
 
-parent -> child: a JSON header (max_pixels, at_least, seconds), the file's content child -> parent:
-a JSON header (the picture's size and facts, or the reason why there is none), its RGB pixels Either
-way both parts follow their two lengths. Nothing is unpickled, since a child reads the files of
-strangers.
+    parent -> child: a JSON header (max_pixels, at_least, seconds), the file's content
+    child -> parent: a JSON header (the picture's size and facts, or the reason why there is none),
+                     its RGB pixels
+
+Either way the two lengths come first. Nothing is unpickled, since a child reads the files of
+strangers. The child runs `serve`; the rest of the module is the parent's.
 """
 
 import faulthandler
@@ -34,7 +36,7 @@ _ORPHAN_SECONDS = 3.0  # how long past the limit a child decodes whose parent wa
 _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
-}  # NumPy would start a thread a core in each child, to no use
+}  # NumPy would start a useless thread for each core in each child
 _PROGRAM = (
     "import sys; sys.path[:] = sys.argv[1:]; from vitsearch.photos.isolated import serve; serve()"
 )
@@ -52,8 +54,8 @@ class PhotoDecoder(Protocol):
 
 
 def photo_decoder(seconds: float | None) -> PhotoDecoder:
-    """Return what decodes in the calling thread, or with a limit of ``seconds`` for each photo in
-    child processes.
+    """Return a decoder that runs in the calling thread, or, with a limit of ``seconds`` for each
+    photo, in child processes.
     """
     return InlineDecoder() if seconds is None else ProcessDecoder(seconds)
 
@@ -68,8 +70,8 @@ class InlineDecoder:
 
 
 class ProcessDecoder:
-    """Child processes that decode, as many as threads ask at once; one that was killed or crashed
-    is replaced.
+    """Child processes that decode, as many as threads ask for at once; one that was killed or
+    crashed is replaced.
 
     ``seconds`` is the limit for one photo, a finite number above 0.
     """
@@ -181,8 +183,8 @@ class ChildDecoder:
         try:
             with self._killed_after(self.seconds):
                 _send(self._requests, request, data)
-                answer, pixels = _receive(self._answers, 3 * max_pixels)
-            found = None if "reason" in answer else _picture(answer, pixels)
+                reply, pixels = _receive(self._answers, 3 * max_pixels)
+            result = None if "reason" in reply else _picture(reply, pixels)
         except (OSError, EOFError):
             raise PhotoError(
                 f"decoding took longer than {self.seconds:g} s"
@@ -192,9 +194,9 @@ class ChildDecoder:
         except (ValueError, TypeError, KeyError, RecursionError):
             raise PhotoError("the decoder gave no answer that can be read") from None
         self._at_rest = True
-        if found is None:
-            raise PhotoError(str(answer["reason"]))
-        return found
+        if result is None:
+            raise PhotoError(str(reply["reason"]))
+        return result
 
     def kill(self) -> None:
         """End the process at once; may be called from any thread."""
@@ -239,7 +241,7 @@ class ChildDecoder:
         self._process.kill()
 
     def _ending(self) -> str:
-        """Say how the process ended, which is killed where it only closed its pipes."""
+        """Return how the process ended, which is killed where it only closed its pipes."""
         with suppress(subprocess.TimeoutExpired):
             code = self._process.wait(timeout=5)
             return f"crashed (signal {-code})" if code < 0 else f"crashed (exit code {code})"
@@ -254,14 +256,14 @@ def _not_started(reason: str) -> VitsearchError:
     )
 
 
-def _picture(answer: Mapping[str, Any], pixels: bytes) -> tuple[Image.Image, PhotoInfo]:
-    """Return what a child answered; raises ValueError, TypeError or KeyError where that is no
-    picture.
+def _picture(reply: Mapping[str, Any], pixels: bytes) -> tuple[Image.Image, PhotoInfo]:
+    """Return what a child answered; raises ValueError, TypeError or KeyError where that is not
+    a picture.
     """
-    width, height = answer["size"]
+    width, height = reply["size"]
     if len(pixels) != 3 * width * height:
         raise ValueError
-    return Image.frombytes("RGB", (width, height), pixels), PhotoInfo(**answer["info"])
+    return Image.frombytes("RGB", (width, height), pixels), PhotoInfo(**reply["info"])
 
 
 def _send(stream: IO[bytes], header: Mapping[str, Any], body: bytes = b"") -> None:
@@ -271,12 +273,12 @@ def _send(stream: IO[bytes], header: Mapping[str, Any], body: bytes = b"") -> No
     stream.flush()
 
 
-def _receive(stream: IO[bytes], most: int) -> tuple[dict[str, Any], bytes]:
+def _receive(stream: IO[bytes], max_size: int) -> tuple[dict[str, Any], bytes]:
     """Return the next header and body; raises EOFError where the stream ends, ValueError for what
-    is none or longer than ``most``.
+    is not one, or is longer than ``max_size``.
     """
     head_size, body_size = _LENGTHS.unpack(_exactly(stream, _LENGTHS.size))
-    if head_size > _MAX_HEADER_LENGTH or body_size > most:
+    if head_size > _MAX_HEADER_LENGTH or body_size > max_size:
         raise ValueError
     header = json.loads(_exactly(stream, head_size))
     if not isinstance(header, dict):
@@ -291,11 +293,8 @@ def _exactly(stream: IO[bytes], size: int) -> bytes:
     return data
 
 
-# -- in the child ----------------------------------------------------------------------------------
-
-
 def serve() -> None:
-    """Decode what comes on stdin until it ends: the whole life of a child."""
+    """Decode what comes on stdin until it ends: all that a child does."""
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C is sent to parent and children: the parent decides
@@ -313,11 +312,11 @@ def serve() -> None:
             faulthandler.dump_traceback_later(
                 min(request["seconds"] + _ORPHAN_SECONDS, threading.TIMEOUT_MAX), exit=True
             )
-            _send(answers, *_answer(data, request["max_pixels"], request["at_least"]))
+            _send(answers, *_reply(data, request["max_pixels"], request["at_least"]))
             faulthandler.cancel_dump_traceback_later()
 
 
-def _answer(data: bytes, max_pixels: int, at_least: int | None) -> tuple[dict[str, Any], bytes]:
+def _reply(data: bytes, max_pixels: int, at_least: int | None) -> tuple[dict[str, Any], bytes]:
     try:
         image, info = decode(data, max_pixels=max_pixels, at_least=at_least)
         return {"size": image.size, "info": asdict(info)}, image.tobytes()

@@ -1,7 +1,7 @@
-"""Where exported models are kept, and whether one is whole: ``$VITSEARCH_HOME/onnx/KEY/`` with
-``export.json`` and the graphs.
+"""Where exported models are kept, whether one is complete, and which library runs a CLIP or SigLIP
+model.
 
-KEY is made of the hash of the files that the model came from, the number format and `EXPORTER`; a
+An export is ``$VITSEARCH_HOME/onnx/KEY/`` with ``export.json`` and the graphs. KEY is made of the hash of the files that the model came from, the number format and `EXPORTER`; a
 collection holds none of it.
 """
 
@@ -24,11 +24,19 @@ from vitsearch.errors import EncoderError
 from vitsearch.paths import cache_dir
 from vitsearch.records import atomic_folder
 
+if TYPE_CHECKING:
+    from vitsearch.encoders.onnx.encoder import OnnxEncoder
+    from vitsearch.encoders.torch_encoder import TorchEncoder
+
 log = logging.getLogger("vitsearch")
 
-EXPORTER = 1  # raised when an export of before would not do any more
+EXPORTER = 1  # raised when exports made before are no longer usable
 FACTS = "export.json"
 REFUSED = "refused.txt"  # why a model cannot be exported, so that it is not tried at each run
+RUNTIMES = ("auto", "onnx", "torch")
+PRECISIONS = ("float32", "int8")
+_STALE_S = 86_400
+InTorch = Callable[[str, str], "TorchEncoder"]  # from a device and a dtype
 
 
 def exports_folder() -> Path:
@@ -73,8 +81,8 @@ def canonical(model: str) -> str:
 
 def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write ``export.json`` with the hash of the facts and of every file beside it."""
-    whole = {"facts": dict(facts), "files": weights_hash(_parts(folder))}
-    text = json.dumps({**whole, "checksum": fingerprint_of(whole)}, indent=1)
+    content = {"facts": dict(facts), "files": weights_hash(_parts(folder))}
+    text = json.dumps({**content, "checksum": fingerprint_of(content)}, indent=1)
     (folder / FACTS).write_text(text + "\n", encoding="utf-8")
 
 
@@ -83,25 +91,25 @@ def read_facts(folder: Path) -> dict[str, Any] | None:
 
     A file is read again only when its size or its time changed.
     """
-    kept = _read(folder)
-    if kept is None:
+    stored = _read(folder)
+    if stored is None:
         return None
     try:
-        whole = kept["files"] == weights_hash(_parts(folder))
+        is_complete = stored["files"] == weights_hash(_parts(folder))
     except OSError:
         return None
-    facts: dict[str, Any] = kept["facts"]
-    return facts if whole else None
+    facts: dict[str, Any] = stored["facts"]
+    return facts if is_complete else None
 
 
 def _read(folder: Path) -> dict[str, Any] | None:
     """Return ``export.json`` where it is as it was written."""
     try:
-        kept = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        checksum = kept.pop("checksum")
+        stored = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        checksum = stored.pop("checksum")
     except (OSError, ValueError, LookupError, AttributeError, TypeError):
         return None
-    return kept if checksum == fingerprint_of(kept) else None
+    return stored if checksum == fingerprint_of(stored) else None
 
 
 def _parts(folder: Path) -> list[Path]:
@@ -112,8 +120,8 @@ def _open_clip_folder(name: str, dtype: str) -> Path | None:
     """Return the export that says it was made from this model, if the files that it was made from
     are still there, and the newest.
     """
-    for folder, kept in _all_exports():
-        facts = kept["facts"]
+    for folder, stored in _all_exports():
+        facts = stored["facts"]
         if (facts.get("name"), facts.get("dtype")) != (name, dtype):
             continue
         files = [Path(file) for file in facts["sources"]]
@@ -124,13 +132,13 @@ def _open_clip_folder(name: str, dtype: str) -> Path | None:
 
 def _all_exports() -> Iterator[tuple[Path, dict[str, Any]]]:
     for file in sorted(exports_folder().glob(f"*/{FACTS}")):
-        kept = _read(file.parent)
-        if kept is not None:
-            yield file.parent, kept
+        stored = _read(file.parent)
+        if stored is not None:
+            yield file.parent, stored
 
 
 def _is_current(file: Path) -> bool:
-    """Tell whether a file is there and, in a cache of the hub, of the newest downloaded state."""
+    """Return whether a file is there and, in a cache of the hub, of the newest downloaded state."""
     if not file.is_file():
         return False
     snapshots = file.parent.parent
@@ -142,18 +150,6 @@ def _is_current(file: Path) -> bool:
         ).strip() == file.parent.name
     except OSError:
         return False
-
-
-# -- Which library runs a CLIP or SigLIP model -----------------------------------------------------
-
-if TYPE_CHECKING:
-    from vitsearch.encoders.onnx.encoder import OnnxEncoder
-    from vitsearch.encoders.torch_encoder import TorchEncoder
-
-RUNTIMES = ("auto", "onnx", "torch")
-PRECISIONS = ("float32", "int8")
-_STALE_S = 86_400
-InTorch = Callable[[str, str], "TorchEncoder"]  # from a device and a dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +228,8 @@ def make_encoder(
 
 
 def prepare_model(name: str, in_torch: InTorch, *, dtype: str = "float32") -> OnnxExport:
-    """Make the export of a model in one number format where there is none that is whole, and return
-    what is there.
+    """Make the export of a model in one number format where there is none that is complete, and
+    return what is there.
 
     Raises EncoderError for a model that cannot be exported or loaded, or where the home of
     vitsearch cannot be written.
@@ -273,7 +269,7 @@ def _opened(
 
 
 def _made(encoder: "TorchEncoder", dtype: str, *, again: bool) -> Path:
-    """Return the folder of a whole export, written aside and renamed where there is none;
+    """Return the folder of a complete export, written aside and renamed where there is none;
     ``again``: also where it was refused before.
     """
     final = export_folder(encoder.name, dtype, encoder.towers.files)
@@ -327,7 +323,7 @@ def _unwritable(final: Path, error: OSError) -> str:
 
 
 def has_gpu() -> bool:
-    """Tell whether PyTorch might find a GPU here, by its driver: torch itself takes seconds to
+    """Return whether PyTorch might find a GPU here, by its driver: torch itself takes seconds to
     import.
     """
     if os.path.exists("/dev/kfd"):  # AMD's

@@ -127,8 +127,9 @@ class OnnxEncoder(Encoder):
         rows = [np.empty((0, self.dim), dtype=np.float32)]
         for start in range(0, len(items), step):
             part = items[start : start + step]
-            given = pad_single(part, self._cores) if step > 1 else part
-            rows += [found[: len(part)] for found in self._session(graph).run(None, inputs(given))]
+            padded = pad_single(part, self._cores) if step > 1 else part
+            outputs = self._session(graph).run(None, inputs(padded))
+            rows += [output[: len(part)] for output in outputs]
         try:
             return unit_rows(np.concatenate(rows))
         except ValueError as error:

@@ -119,7 +119,7 @@ def _write_text(encoder: TorchEncoder, file: Path) -> None:
     )
     run = encoder.towers.encode_texts
     _write(
-        Graph(encoder.model, lambda *given: run(dict(zip(names, given, strict=True)))),
+        Graph(encoder.model, lambda *inputs: run(dict(zip(names, inputs, strict=True)))),
         tokens,
         axes,
         file,
@@ -173,8 +173,8 @@ def _measured(encoder: TorchEncoder, exported: OnnxEncoder) -> dict[str, float]:
         (encoder.encode_images(pictures), exported.encode_images(pictures)),
         (encoder.encode_texts(_ODD_TEXTS), exported.encode_texts(_ODD_TEXTS)),
     ]
-    difference = max(float(np.abs(one - other).max()) for one, other in pairs)
-    cosine = min(float((one * other).sum(axis=1).min()) for one, other in pairs)
+    difference = max(float(np.abs(expected - other).max()) for expected, other in pairs)
+    cosine = min(float((expected * other).sum(axis=1).min()) for expected, other in pairs)
     if exported.dtype == "float32" and not difference <= SAME:
         raise EncoderError(
             f"{encoder.name} gives other vectors as an ONNX graph (they differ by "

@@ -9,7 +9,7 @@ from vitsearch.photos.sources.names import absolute, is_pattern, protocol_of
 from vitsearch.photos.sources.source import FORMATS, Entry, LocalFolder, Source, SourceFormat
 from vitsearch.photos.sources.tar import TarFiles
 
-# -- A source by its name --------------------------------------------------------------------------
+__all__ = ["FORMATS", "Entry", "Source", "SourceFormat", "open_source"]
 
 _ENDINGS: dict[str, SourceFormat] = {".tar": "tar", ".parquet": "parquet"}
 _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
@@ -33,50 +33,48 @@ def open_source(name: str | os.PathLike[str], source_format: SourceFormat = "aut
         raise CollectionError(
             f"no source format is called {source_format!r}: give one of {', '.join(FORMATS)}"
         )
-    place = absolute(os.fspath(name))
-    kind = _format(place) if source_format == "auto" else source_format
+    location = absolute(os.fspath(name))
+    kind = _format(location) if source_format == "auto" else source_format
     if kind == "folder":
-        return _folder(place)
-    _check_url(place)
-    return TarFiles(place) if kind == "tar" else _parquet(place)
+        return _folder(location)
+    _check_url(location)
+    return TarFiles(location) if kind == "tar" else _parquet(location)
 
 
-def _format(place: str) -> SourceFormat:
-    if os.path.isdir(place):
+def _format(location: str) -> SourceFormat:
+    if os.path.isdir(location):
         return "folder"
-    if place.lower().endswith(_PACKED):
+    if location.lower().endswith(_PACKED):
         raise CollectionError(
-            f"{place} is compressed, and its parts cannot be read one by one: unpack it, or "
-            "make "
-            "it a .tar"
+            f"{location} is compressed, and its parts cannot be read one by one: unpack it, or "
+            "make it a .tar"
         )
-    return next((kind for ending, kind in _ENDINGS.items() if place.endswith(ending)), "folder")
+    return next((kind for ending, kind in _ENDINGS.items() if location.endswith(ending)), "folder")
 
 
-def _folder(place: str) -> Source:
-    if protocol_of(place) is not None:
-        _check_url(place)
+def _folder(location: str) -> Source:
+    if protocol_of(location) is not None:
+        _check_url(location)
         from vitsearch.photos.sources.remote import RemoteFolder, check_there
 
-        check_there(place)
-        return RemoteFolder(place)
-    if not os.path.exists(place):
-        what = "file fits" if is_pattern(place) else "folder or file is called"
+        check_there(location)
+        return RemoteFolder(location)
+    if not os.path.exists(location):
+        what = "file fits" if is_pattern(location) else "folder or file is called"
         raise CollectionError(
-            f"no {what} {place}: check the spelling, or whether its disk is mounted"
+            f"no {what} {location}: check the spelling, or whether its disk is mounted"
         )
-    if not os.path.isdir(place):
+    if not os.path.isdir(location):
         raise CollectionError(
-            f"{place} is no folder, no .parquet and no .tar: name one of these, or say which "
-            "with "
-            "a source format"
+            f"{location} is no folder, no .parquet and no .tar: name one of these, or say which "
+            "with a source format"
         )
-    return LocalFolder(place)
+    return LocalFolder(location)
 
 
-def _check_url(place: str) -> None:
+def _check_url(location: str) -> None:
     """Raise CollectionError where the packages for a URL are missing."""
-    protocol = protocol_of(place)
+    protocol = protocol_of(location)
     if protocol is None:
         return
     try:
@@ -84,19 +82,14 @@ def _check_url(place: str) -> None:
     except ModuleNotFoundError as error:
         extra = "'vitsearch[s3]'" if protocol in ("s3", "s3a") else "fsspec"
         raise CollectionError(f"{protocol}:// needs a package: pip install {extra}") from error
-    filesystem(place)
+    filesystem(location)
 
 
-def _parquet(place: str) -> Source:
+def _parquet(location: str) -> Source:
     try:
         from vitsearch.photos.sources.parquet import open_parquet
     except ModuleNotFoundError as error:
         raise CollectionError(
-            f"{place} is read as Parquet, which needs an extra: pip install 'vitsearch[parquet]'"
+            f"{location} is read as Parquet, which needs an extra: pip install 'vitsearch[parquet]'"
         ) from error
-    return open_parquet(place)
-
-
-# -- Where photos come from -----------------------------------------------------------------------
-
-__all__ = ["FORMATS", "Entry", "Source", "SourceFormat", "open_source"]
+    return open_parquet(location)

@@ -1,4 +1,4 @@
-"""The files that a name means: one, a folder's, or those that fit a pattern."""
+"""The files that a name stands for: one file, those of a folder, or those that match a pattern."""
 
 import glob
 import itertools
@@ -40,8 +40,7 @@ def named_files(name: str, ending: str) -> tuple[str, tuple[str, ...]]:
     for file in files:
         if raw_path(file).decode("utf-8", "replace") != file:
             raise CollectionError(
-                f"the name of {file!r} is no UTF-8, and lists of photos hold names of their "
-                "files "
+                f"the name of {file!r} is no UTF-8, and lists of photos hold names of their files "
                 "as text: rename it"
             )
     return folder, tuple(sorted(files, key=lambda file: raw_path(file + "/")))

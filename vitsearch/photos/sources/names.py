@@ -1,4 +1,4 @@
-"""Names of places: local or a URL, patterns and braces, and which files they mean."""
+"""Names of sources: local paths and URLs, patterns and braces."""
 
 import itertools
 import os
@@ -25,13 +25,12 @@ def protocol_of(name: str) -> str | None:
 
 
 def absolute(name: str) -> str:
-    """Return the absolute name of a local place with ``/``, or a URL without its last ``/``;
+    """Return the absolute name of a local path with ``/``, or a URL without its last ``/``;
     ``file://`` is local.
     """
     if not name:
         raise CollectionError(
-            "the name of the photos is empty: name a folder, a URL such as "
-            "s3://bucket/photos, a "
+            "the name of the photos is empty: name a folder, a URL such as s3://bucket/photos, a "
             ".parquet or a .tar"
         )
     protocol = protocol_of(name)
@@ -91,14 +90,13 @@ def expanded(name: str) -> Iterator[str]:
     CollectionError for over a million.
     """
     parts = _BRACES.split(name)
-    choices = [_choices(part) if place % 2 else [part] for place, part in enumerate(parts)]
+    choices = [_choices(part) if position % 2 else [part] for position, part in enumerate(parts)]
     count = 1
     for choice in choices:
         count *= len(choice)
     if count > _MAX_NAMES:
         raise CollectionError(
-            f"{name} stands for {count:,} files, over {_MAX_NAMES:,}: name fewer at once, or "
-            "a "
+            f"{name} stands for {count:,} files, over {_MAX_NAMES:,}: name fewer at once, or a "
             "folder"
         )
     return ("".join(chosen) for chosen in itertools.product(*choices))

@@ -1,4 +1,4 @@
-"""Photos in Parquet files."""
+"""Photos whose bytes are in Parquet files, and photos in files that Parquet files name."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +17,20 @@ from vitsearch.paths import raw_path
 from vitsearch.photos.decode import fingerprint_of
 from vitsearch.photos.sources.files import named_files
 from vitsearch.photos.sources.names import below, identity, protocol_of, relative
-from vitsearch.photos.sources.source import Entry, Source, content, read_local, refusal, why, words
+from vitsearch.photos.sources.source import (
+    Entry,
+    Source,
+    checked,
+    error_text,
+    read_error,
+    read_local,
+    rejection,
+)
 
 CONTENT_COLUMNS = ("image", "bytes", "jpg")
 NAME_COLUMNS = ("path", "key", "__key__")
-_BATCH = 4096  # names held at a time
+_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hdfs"})
+_BATCH = 4096  # names held as objects at a time
 _PHOTOS = 16  # photos of a row group decoded at a time
 
 
@@ -30,8 +39,8 @@ def content_column(schema: pyarrow.Schema) -> str | None:
     there is none.
     """
     for name in CONTENT_COLUMNS:
-        place = schema.get_field_index(name)
-        kind = schema.field(place).type if place >= 0 else None
+        index = schema.get_field_index(name)
+        kind = schema.field(index).type if index >= 0 else None
         if (
             kind is not None
             and pyarrow.types.is_struct(kind)
@@ -53,8 +62,8 @@ def _is_bytes(kind: Any) -> bool:
 
 def is_text(schema: pyarrow.Schema, name: str) -> bool:
     """Return whether there is a column of text of this name."""
-    place = schema.get_field_index(name)
-    kind = schema.field(place).type if place >= 0 else None
+    index = schema.get_field_index(name)
+    kind = schema.field(index).type if index >= 0 else None
     return kind is not None and (
         pyarrow.types.is_string(kind)
         or pyarrow.types.is_large_string(kind)
@@ -84,7 +93,7 @@ def opened(name: str) -> Iterator[pyarrow.parquet.ParquetFile]:
         raise CollectionError(f"there is no {name}: check the spelling and the numbers") from error
     except Exception as error:  # clients of object stores raise classes of their own
         raise CollectionError(
-            f"{name} cannot be read as Parquet ({words(error)}): write it again with the tool "
+            f"{name} cannot be read as Parquet ({error_text(error)}): write it again with the tool "
             "that made it"
         ) from error
 
@@ -130,8 +139,8 @@ class ParquetPhotos:
         for run in _runs(entries):
             done = 0
             try:
-                for answer in self._read_run(run):
-                    yield answer
+                for photo in self._read_run(run):
+                    yield photo
                     done += 1
             except CollectionError as error:
                 yield from [PhotoError(str(error))] * (len(run) - done)
@@ -142,14 +151,14 @@ class ParquetPhotos:
         """
         file = run[0].container
         if file is None:
-            yield from (refusal(entry) or PhotoError("not in a Parquet file") for entry in run)
+            yield from (rejection(entry) or PhotoError("not in a Parquet file") for entry in run)
             return
         with opened(file) as parquet:
-            found = _values(parquet, self.column, [entry.place or 0 for entry in run])
+            photos = _values(parquet, self.column, [entry.position or 0 for entry in run])
             for entry in run:
-                value = next(found, None)
-                yield refusal(entry) or (
-                    content(value)
+                value = next(photos, None)
+                yield rejection(entry) or (
+                    checked(value)
                     if value is not None
                     else PhotoError("its row in the Parquet file has no photo")
                 )
@@ -168,9 +177,9 @@ def _values(
             initial=0,
         )
     )
-    wanted = [row for row in rows if row < starts[-1]]
+    existing = [row for row in rows if row < starts[-1]]
     for group in range(metadata.num_row_groups):
-        here = [row - starts[group] for row in wanted if starts[group] <= row < starts[group + 1]]
+        here = [row - starts[group] for row in existing if starts[group] <= row < starts[group + 1]]
         if here:
             yield from _values_of_group(
                 parquet.iter_batches(batch_size=_PHOTOS, row_groups=[group], columns=[column]), here
@@ -180,15 +189,15 @@ def _values(
 def _values_of_group(
     batches: Iterator[pyarrow.RecordBatch], rows: Sequence[int]
 ) -> Iterator[bytes | None]:
-    start, place = 0, 0
+    start, done = 0, 0
     for batch in batches:
         values = batch.column(0)
         if pyarrow.types.is_struct(values.type):
             values = pyarrow.compute.struct_field(values, "bytes")
-        while place < len(rows) and rows[place] < start + batch.num_rows:
-            yield values[rows[place] - start].as_py()
-            place += 1
-        if place == len(rows):
+        while done < len(rows) and rows[done] < start + batch.num_rows:
+            yield values[rows[done] - start].as_py()
+            done += 1
+        if done == len(rows):
             return
         start += batch.num_rows
 
@@ -196,15 +205,15 @@ def _values_of_group(
 def _runs(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
     """Yield the parts of entries that are ascending rows of one file."""
     start = 0
-    for place in range(1, len(entries) + 1):
-        before, here = entries[place - 1], entries[place] if place < len(entries) else None
+    for end in range(1, len(entries) + 1):
+        before, here = entries[end - 1], entries[end] if end < len(entries) else None
         if (
             here is None
             or here.container != before.container
-            or (here.place or 0) <= (before.place or 0)
+            or (here.position or 0) <= (before.position or 0)
         ):
-            yield entries[start:place]
-            start = place
+            yield entries[start:end]
+            start = end
 
 
 def _check_unique(paths: Callable[[], Iterator[str]], name: str) -> None:
@@ -243,14 +252,6 @@ def _modified_ns(file: str) -> int:
     return modified_ns(file)
 
 
-# -- Photos that Parquet files name ----------------------------------------------------------------
-
-_STORES = frozenset(
-    {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hdfs"}
-)  # of which rows may name objects
-_BATCH = 4096  # names held as objects at a time
-
-
 @dataclass(frozen=True, slots=True)
 class ParquetPaths:
     """Files that Parquet files name in a column ``path``, in the order of the bytes of their paths.
@@ -283,34 +284,34 @@ class ParquetPaths:
                     "name "
                     "it by itself"
                 )
-            paths = (raw_path(self._path(given)) for given in texts(parquet, "path"))
+            paths = (raw_path(self._path(name)) for name in texts(parquet, "path"))
             while batch := list(islice(paths, _BATCH)):
                 yield pyarrow.array(batch, pyarrow.large_binary())
 
-    def _path(self, given: str) -> str:
-        """Return a name relative to the folder where it lies below it, and else whole."""
-        if protocol_of(given) is not None:
-            return relative(self.folder, given)
-        path = identity(given)
-        if path is not None or not given or "\0" in given:
-            return path or given
-        if protocol_of(self.folder) is not None and given.startswith("/"):
-            return given
-        return relative(self.folder, _joined(self.folder, given))
+    def _path(self, name: str) -> str:
+        """Return a name relative to the folder where it lies below it, else as it is."""
+        if protocol_of(name) is not None:
+            return relative(self.folder, name)
+        path = identity(name)
+        if path is not None or not name or "\0" in name:
+            return path or name
+        if protocol_of(self.folder) is not None and name.startswith("/"):
+            return name
+        return relative(self.folder, _joined(self.folder, name))
 
     def _entry(self, path: str) -> Entry:
-        place, problem = self._place(path)
+        location, problem = self._resolve(path)
         if problem is not None:
             return Entry(path, 0, 0, problem=problem)
-        if protocol_of(place) is not None:
+        if protocol_of(location) is not None:
             return Entry(path, 0, 0)
         try:
-            facts = os.stat(place)
+            facts = os.stat(location)
         except (OSError, ValueError):
             return Entry(path, 0, 0)  # reading it will say why
         return Entry(path, facts.st_size, facts.st_mtime_ns)
 
-    def _place(self, path: str) -> tuple[str, str | None]:
+    def _resolve(self, path: str) -> tuple[str, str | None]:
         """Return the file or URL of a path, and why it is not to be read."""
         protocol = protocol_of(path)
         if not path:
@@ -330,30 +331,36 @@ class ParquetPaths:
 
     def read(self, entries: Sequence[Entry]) -> Iterator[bytes | PhotoError]:
         start = 0
-        places = [self._place(entry.path) for entry in entries]
-        kinds = [None if problem else protocol_of(place) for place, problem in places]
+        locations = [self._resolve(entry.path) for entry in entries]
+        kinds = [None if problem else protocol_of(location) for location, problem in locations]
         for end in range(1, len(entries) + 1):
             if end == len(entries) or kinds[end] != kinds[start]:
                 yield from _read_files(
-                    [place for place, _ in places[start:end]], entries[start:end], kinds[start]
+                    [location for location, _ in locations[start:end]],
+                    entries[start:end],
+                    kinds[start],
                 )
                 start = end
 
 
 def _read_files(
-    places: Sequence[str], entries: Sequence[Entry], protocol: str | None
+    locations: Sequence[str], entries: Sequence[Entry], protocol: str | None
 ) -> Iterator[bytes | PhotoError]:
     if protocol is None:
-        yield from (read_local(entry, place) for entry, place in zip(entries, places, strict=True))
+        yield from (
+            read_local(entry, location) for entry, location in zip(entries, locations, strict=True)
+        )
         return
     try:
         from vitsearch.photos.sources.remote import filesystem, read_objects
 
-        fs, _ = filesystem(places[0])
+        fs, _ = filesystem(locations[0])
     except (CollectionError, ImportError) as error:
-        yield from (refusal(entry) or why(error) for entry in entries)
+        yield from (rejection(entry) or read_error(error) for entry in entries)
         return
-    yield from read_objects(fs, [str(fs._strip_protocol(place)) for place in places], entries)
+    yield from read_objects(
+        fs, [str(fs._strip_protocol(location)) for location in locations], entries
+    )
 
 
 def _joined(folder: str, path: str) -> str:

@@ -12,7 +12,7 @@ from vitsearch.errors import CollectionError, PhotoError
 from vitsearch.paths import raw_path
 from vitsearch.photos.decode import MAX_BYTES
 from vitsearch.photos.sources.names import is_left_out, is_photo, protocol_of
-from vitsearch.photos.sources.source import CUT, Entry, content, refusal, why, words
+from vitsearch.photos.sources.source import CUT, Entry, checked, error_text, read_error, rejection
 
 _AT_ONCE, _BYTES_AT_ONCE = 16, 64_000_000  # read ahead of the consumer
 _GAP, _LARGEST = 64 * 1024, 8_000_000  # members of a tar that lie together are one request
@@ -31,7 +31,7 @@ _Request = tuple[
 
 @dataclass(frozen=True, slots=True)
 class RemoteFolder:
-    """The photos below a URL, in the order of the bytes of their paths, left out what `walk` leaves
+    """The photos below a URL, in the order of the bytes of their paths, without what `walk` leaves
     out; one folder is listed at a time.
     """
 
@@ -79,18 +79,18 @@ def filesystem(url: str) -> tuple[Any, str]:
         ), str(kind._strip_protocol(url))
     except ImportError as error:
         raise CollectionError(
-            f"{protocol}:// needs a package: {_PACKAGES.get(protocol, words(error))}"
+            f"{protocol}:// needs a package: {_PACKAGES.get(protocol, error_text(error))}"
         ) from error
     except ValueError as error:
         raise CollectionError(
-            f"cannot read {url} ({words(error)}): name a folder, or a URL such as "
+            f"cannot read {url} ({error_text(error)}): name a folder, or a URL such as "
             "s3://bucket/photos"
         ) from error
 
 
 @contextmanager
 def reaching(name: str) -> Iterator[None]:
-    """Turn what a store says in the block into one line."""
+    """Turn the errors of a store in the block into one line."""
     try:
         yield
     except CollectionError:
@@ -99,11 +99,12 @@ def reaching(name: str) -> Iterator[None]:
         raise CollectionError(f"there is nothing at {name}: check the spelling") from error
     except PermissionError as error:
         raise CollectionError(
-            f"{name} may not be read ({words(error)}): check the keys, and what they allow"
+            f"{name} may not be read ({error_text(error)}): check the keys, and what they allow"
         ) from error
     except Exception as error:  # clients of object stores raise classes of their own
         raise CollectionError(
-            f"{name} cannot be reached ({words(error)}): check the address, the region and the keys"
+            f"{name} cannot be reached ({error_text(error)}): check the address, the region and "
+            "the keys"
         ) from error
 
 
@@ -122,7 +123,7 @@ def matching(pattern: str) -> list[str]:
     fs, path = filesystem(pattern)
     start = len(str(fs._strip_protocol(folder)))
     with reaching(pattern):
-        return [folder + str(found)[start:] for found in fs.glob(path)]
+        return [folder + str(match)[start:] for match in fs.glob(path)]
 
 
 def opened(url: str) -> BinaryIO:
@@ -163,20 +164,20 @@ def _parsed(text: str) -> datetime | None:
 
 
 def _listed(fs: Any, folder: str) -> list[tuple[bytes, str, dict[str, Any]]]:
-    """Return the photos and folders in a folder as (place in the order of whole paths, path, info),
-    the first one last.
+    """Return the photos and folders in a folder as (sort key, path, info), the first one last;
+    the key orders the bytes of complete paths.
     """
-    found = []
+    entries = []
     for info in fs.ls(folder, detail=True):
         name = str(info["name"])[len(folder) + 1 :]
         is_folder = info["type"] == "directory"
         if (
             not name and info.get("StorageClass") == "DIRECTORY"
         ):  # of "a//b.jpg" in S3; s3fs gives the same listing for it as for "a"
-            found.append((b"/", f"{folder}//", info))
+            entries.append((b"/", f"{folder}//", info))
         elif name and not is_left_out(name) and (is_folder or is_photo(name)):
-            found.append((raw_path(name + "/" if is_folder else name), f"{folder}/{name}", info))
-    return sorted(found, key=lambda one: one[0], reverse=True)
+            entries.append((raw_path(name + "/" if is_folder else name), f"{folder}/{name}", info))
+    return sorted(entries, key=lambda entry: entry[0], reverse=True)
 
 
 def read_objects(
@@ -191,22 +192,22 @@ def read_objects(
 
 
 def read_spans(url: str, entries: Sequence[Entry]) -> Iterator[bytes | PhotoError]:
-    """Yield the bytes of entries that lie in one object, which begin at their ``place``."""
+    """Yield the bytes of entries that lie in one object, which begin at their ``position``."""
     fs, path = filesystem(url)
     return _fetched(fs, _joined(path, entries))
 
 
 def _joined(path: str, entries: Sequence[Entry]) -> Iterator[_Request]:
-    """Yield requests of entries that lie one behind the other."""
+    """Yield requests of entries that lie one after the other."""
     waiting: list[Entry] = []
     first = last = 0
     for entry in entries:
-        start = entry.place or 0
+        start = entry.position or 0
         end = start + entry.size
         joins = (
             last <= start <= last + _GAP
             and end - first <= _LARGEST
-            and not (refusal(entry) or (waiting and refusal(waiting[-1])))
+            and not (rejection(entry) or (waiting and rejection(waiting[-1])))
         )
         if waiting and not joins:
             yield path, first, last, waiting
@@ -234,48 +235,44 @@ def _fetched(
 
 
 def _answers(fs: Any, requests: list[_Request]) -> Iterator[bytes | PhotoError]:
-    asked = [
+    ranges = [
         request
         for request in requests
-        if refusal(request[3][0]) is None and request[2] > request[1]
+        if rejection(request[3][0]) is None and request[2] > request[1]
     ]
     try:
-        given = fs.cat_ranges(
-            [one[0] for one in asked],
-            [one[1] for one in asked],
-            [one[2] for one in asked],
+        results = fs.cat_ranges(
+            [request[0] for request in ranges],
+            [request[1] for request in ranges],
+            [request[2] for request in ranges],
             on_error="return",
         )
     except Exception as error:
-        given = [error] * len(asked)
-    answers = iter(given)
+        results = [error] * len(ranges)
+    answers = iter(results)
     for _, first, last, entries in requests:
-        refused = refusal(entries[0])
+        refused = rejection(entries[0])
         if refused is not None or last <= first:
-            yield refused or content(b"")
+            yield refused or checked(b"")
             continue
-        answer = next(answers)
+        data = next(answers)
         for entry in entries:
-            yield (
-                _part(answer, first, entry)
-                if isinstance(answer, bytes)
-                else _refused(answer, entry)
-            )
+            yield (_part(data, first, entry) if isinstance(data, bytes) else _refused(data, entry))
 
 
 def _refused(error: BaseException, entry: Entry) -> PhotoError:
-    if "range is not satisfiable" in words(error).lower():  # it begins behind the object's end
+    if "range is not satisfiable" in error_text(error).lower():  # it begins behind the object's end
         return (
             PhotoError(CUT)
-            if entry.place is not None
+            if entry.position is not None
             else PhotoError("the file is empty (0 bytes)")
         )
-    return why(error)
+    return read_error(error)
 
 
 def _part(data: bytes, first: int, entry: Entry) -> bytes | PhotoError:
-    if entry.place is None:
-        return content(data)
-    start = entry.place - first
+    if entry.position is None:
+        return checked(data)
+    start = entry.position - first
     part = data[start : start + entry.size]
-    return content(part) if len(part) == entry.size else PhotoError(CUT)
+    return checked(part) if len(part) == entry.size else PhotoError(CUT)

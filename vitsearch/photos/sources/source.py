@@ -1,4 +1,6 @@
-"""What a source of photos is: names in a fixed order, and their bytes."""
+"""What a source of photos is, names in a fixed order and their bytes; and the simplest one, a local
+folder, walked and read as indexing does.
+"""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -20,32 +22,32 @@ class Entry:
     """One photo of a source.
 
     ``path`` is its identity. ``container`` names the tar or Parquet file that holds it, at the byte
-    or in the row ``place``; both are None for a file of its own. ``size`` is in bytes, 0 where only
-    reading tells it (Parquet). ``mtime_ns`` is that of the file, of the member of a tar, or of the
-    Parquet file; 0 where nobody says it. ``problem`` is a reason not to read it, else None.
+    or in the row ``position``; both are None for a file of its own. ``size`` is in bytes, 0 where
+    only reading tells it (Parquet). ``mtime_ns`` is that of the file, of the member of a tar, or of
+    the Parquet file; 0 where nothing says it. ``problem`` is a reason not to read it, else None.
     """
 
     path: str
     size: int
     mtime_ns: int
     container: str | None = None
-    place: int | None = None
+    position: int | None = None
     problem: str | None = None
 
 
 class Source(Protocol):
-    """Photos at one place; plain data, so that it can be sent to another process, which opens files
-    for itself.
+    """Photos in one location; plain data, so that it can be sent to another process, which opens
+    files for itself.
     """
 
     @property
     def name(self) -> str:
-        """The absolute name or URL of the place; `open_source` gives the same source for it."""
+        """The absolute name or URL; `open_source` gives the same source for it."""
 
     def entries(self) -> Iterator[Entry]:
         """Yield every photo in an order that is the same each time; no path comes twice.
 
-        Raises CollectionError where the place is gone, cannot be listed, or has a path twice.
+        Raises CollectionError where the location is gone, cannot be listed, or has a path twice.
         """
 
     def read(self, entries: Sequence[Entry]) -> Iterator[bytes | PhotoError]:
@@ -56,7 +58,7 @@ class Source(Protocol):
         """
 
 
-def refusal(entry: Entry) -> PhotoError | None:
+def rejection(entry: Entry) -> PhotoError | None:
     """Return why an entry is not to be read, None where it may be."""
     if entry.problem is not None:
         return PhotoError(entry.problem)
@@ -64,7 +66,7 @@ def refusal(entry: Entry) -> PhotoError | None:
 
 
 def over_cap(size: int) -> PhotoError | None:
-    """Return the refusal of a photo of so many bytes, None where it is not too large."""
+    """Return the rejection of a photo of so many bytes, None where it is not too large."""
     return (
         PhotoError(f"the file has {size:,} bytes, over the cap of {MAX_BYTES:,}")
         if size > MAX_BYTES
@@ -72,12 +74,12 @@ def over_cap(size: int) -> PhotoError | None:
     )
 
 
-def content(data: bytes) -> bytes | PhotoError:
-    """Return the bytes of a photo, or why they are none."""
+def checked(data: bytes) -> bytes | PhotoError:
+    """Return the bytes of a photo, or why they cannot be one."""
     return over_cap(len(data)) or data or PhotoError("the file is empty (0 bytes)")
 
 
-def why(error: BaseException) -> PhotoError:
+def read_error(error: BaseException) -> PhotoError:
     """Return in a few words why bytes could not be read."""
     if isinstance(error, FileNotFoundError):
         return PhotoError("cannot be opened: No such file or directory")
@@ -85,20 +87,17 @@ def why(error: BaseException) -> PhotoError:
         return PhotoError("cannot be opened: Permission denied")
     if isinstance(error, MemoryError):
         return PhotoError("not enough memory to read the file")
-    return PhotoError(f"cannot be read: {words(error)}")
+    return PhotoError(f"cannot be read: {error_text(error)}")
 
 
-def words(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Return what an error says, in one short line that is UTF-8."""
-    said = (
+    text = (
         str(getattr(error, "strerror", None) or error)
         .encode("utf-8", "backslashreplace")
         .decode("utf-8")
     )
-    return " ".join(said.split())[:160] or type(error).__name__
-
-
-# -- Photos in a local folder, found and read as indexing does -------------------------------------
+    return " ".join(text.split())[:160] or type(error).__name__
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +115,10 @@ class LocalFolder:
             unreadable.append(Entry(path, 0, 0, problem=f"cannot be read: {reason}"))
 
         try:
-            for found in walk(Path(self.name), on_unreadable=on_unreadable):
+            for file in walk(Path(self.name), on_unreadable=on_unreadable):
                 yield from unreadable
                 unreadable.clear()
-                yield Entry(found.path, found.size, found.mtime_ns, problem=found.problem)
+                yield Entry(file.path, file.size, file.mtime_ns, problem=file.problem)
         except CollectionError:
             raise
         except VitsearchError as error:
@@ -133,6 +132,6 @@ class LocalFolder:
 def read_local(entry: Entry, file: str) -> bytes | PhotoError:
     """Return the bytes of an entry that is a file of its own, or why it has none."""
     try:
-        return refusal(entry) or read_bytes(file)
+        return rejection(entry) or read_bytes(file)
     except PhotoError as error:
         return error

@@ -12,7 +12,7 @@ from vitsearch.errors import CollectionError, PhotoError
 from vitsearch.paths import raw_path
 from vitsearch.photos.sources.files import named_files
 from vitsearch.photos.sources.names import identity, is_left_out, is_photo, protocol_of, relative
-from vitsearch.photos.sources.source import CUT, Entry, content, refusal, why, words
+from vitsearch.photos.sources.source import CUT, Entry, checked, error_text, read_error, rejection
 
 _NO_FILE = "a link or a device, not a file"
 
@@ -37,8 +37,7 @@ class TarFiles:
             for before, entry in zip([None, *members], members, strict=False):
                 if before is not None and before.path == entry.path:
                     raise CollectionError(
-                        f"{file} has {entry.path!r} twice, and a photo is known by its path: "
-                        "pack "
+                        f"{file} has {entry.path!r} twice, and a photo is known by its path: pack "
                         "it again without"
                     )
             yield from members
@@ -46,7 +45,7 @@ class TarFiles:
     def read(self, entries: Sequence[Entry]) -> Iterator[bytes | PhotoError]:
         for file, run in groupby(entries, key=lambda entry: entry.container):
             if file is None:
-                yield from (refusal(entry) or PhotoError("not in a tar") for entry in run)
+                yield from (rejection(entry) or PhotoError("not in a tar") for entry in run)
             elif protocol_of(file) is None:
                 yield from _read_local(file, run)
             else:
@@ -78,16 +77,16 @@ def _members(file: str, tar: str) -> Iterator[Entry]:
         raise
     except Exception as error:  # clients of object stores raise classes of their own
         yield Entry(
-            tar, 0, 0, problem=f"the tar cannot be read behind {count} members: {words(error)}"
+            tar, 0, 0, problem=f"the tar cannot be read behind {count} members: {error_text(error)}"
         )
 
 
 def _damage(file: str, count: int, error: tarfile.TarError) -> str:
     if count:
-        return f"the tar is cut or damaged behind {count} members: {words(error)}"
+        return f"the tar is cut or damaged behind {count} members: {error_text(error)}"
     return (
         "not a tar, or a compressed one, of which parts cannot be read (unpack "
-        f"{os.path.basename(file)}): {words(error)}"
+        f"{os.path.basename(file)}): {error_text(error)}"
     )
 
 
@@ -131,18 +130,18 @@ def _read_local(file: str, entries: Iterator[Entry]) -> Iterator[bytes | PhotoEr
     try:
         opened = _opened(file)
     except (OSError, tarfile.ReadError) as error:
-        reason = why(error)
-        yield from (refusal(entry) or reason for entry in entries)
+        reason = read_error(error)
+        yield from (rejection(entry) or reason for entry in entries)
         return
     with opened:
         for entry in entries:
-            yield refusal(entry) or _read_at(opened, entry)
+            yield rejection(entry) or _read_at(opened, entry)
 
 
 def _read_at(opened: BinaryIO, entry: Entry) -> bytes | PhotoError:
     try:
-        opened.seek(entry.place or 0)
+        opened.seek(entry.position or 0)
         data = opened.read(entry.size)
     except (OSError, MemoryError, ValueError) as error:
-        return why(error)
-    return content(data) if len(data) == entry.size else PhotoError(CUT)
+        return read_error(error)
+    return checked(data) if len(data) == entry.size else PhotoError(CUT)
