@@ -1,8 +1,9 @@
 """Where exported models are kept, whether one is complete, and which library runs a CLIP or SigLIP
 model.
 
-An export is ``$VITSEARCH_HOME/onnx/KEY/`` with ``export.json`` and the graphs. KEY is made of the hash of the files that the model came from, the number format and `EXPORTER`; a
-collection holds none of it.
+An export is ``$VITSEARCH_HOME/onnx/KEY/`` with ``export.json`` and the graphs. KEY is made of the
+hash of the files that the model came from, the number format and `EXPORTER`; a collection holds
+none of it.
 """
 
 import ctypes
