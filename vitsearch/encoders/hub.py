@@ -25,7 +25,7 @@ def hub_folder(repo: str, needed: RequiredFiles, *, also: Sequence[str] = ()) ->
 
     A complete copy in the cache is used as it is, without asking the network; ``HF_HOME``,
     ``HF_HUB_CACHE`` and ``HF_HUB_OFFLINE`` are honoured. Raises EncoderError with the file, the
-    place that was looked at, and what to do.
+    folder that was searched, and what to do.
     """
     snapshot = cached_snapshot(repo)
     if snapshot is not None and missing_from(snapshot, needed) is None:

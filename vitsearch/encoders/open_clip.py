@@ -152,8 +152,7 @@ def _create_model(architecture: str, name: str, options: Mapping[str, Any]) -> n
     except Exception as error:  # open_clip, torch and safetensors each raise their own
         source = options.get("pretrained") or architecture
         raise EncoderError(
-            f"cannot load {name} from {source}: {one_line(error)}; if the file is damaged, "
-            "fetch "
+            f"cannot load {name} from {source}: {one_line(error)}; if the file is damaged, fetch "
             "it again"
         ) from error
     return net
@@ -226,8 +225,7 @@ def _parse(model: str) -> tuple[str, str]:
     if tag in open_clip.list_pretrained_tags_by_model(architecture):
         return architecture, tag
     raise EncoderError(
-        f"open_clip has no model {model!r}: try {', '.join(_closest(model))}; `vitsearch "
-        "models "
+        f"open_clip has no model {model!r}: try {', '.join(_closest(model))}; `vitsearch models "
         "open_clip` lists more"
     )
 

@@ -13,7 +13,7 @@ from tokenizers import Regex, models, pre_tokenizers
 from vitsearch.encoders.tokenizer import Cleaning, PortableTokenizer, TokenRules, portable_fast
 
 _ENDINGS = ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"]
-_GAP = 0xD800, 0xE000  # surrogates are no characters
+_GAP = 0xD800, 0xE000  # surrogates are not characters
 
 
 def portable_open_clip(tokenizer: Any) -> PortableTokenizer | None:

@@ -269,8 +269,7 @@ class ParquetPaths:
         for path in _in_order([path for file in files for path in self._named(file)]):
             if path == last:
                 raise CollectionError(
-                    f"{self.name} names {path!r} twice, and a photo is known by its path: "
-                    "remove "
+                    f"{self.name} names {path!r} twice, and a photo is known by its path: remove "
                     "one of the rows"
                 )
             yield self._entry(path)
@@ -280,8 +279,7 @@ class ParquetPaths:
         with opened(file) as parquet:
             if not is_text(parquet.schema_arrow, "path"):
                 raise CollectionError(
-                    f"{file} has no column path with names of files, as the files before it: "
-                    "name "
+                    f"{file} has no column path with names of files, as the files before it: name "
                     "it by itself"
                 )
             paths = (raw_path(self._path(name)) for name in texts(parquet, "path"))
@@ -395,7 +393,6 @@ def open_parquet(name: str) -> Source:
             return ParquetPaths(name, folder)
         held = ", ".join(file.schema_arrow.names[:8])
     raise CollectionError(
-        f"{files[0]} has no photos (it has {held}): they are read from a column image, bytes "
-        "or "
+        f"{files[0]} has no photos (it has {held}): they are read from a column image, bytes or "
         "jpg, or from files named in a column path"
     )
