@@ -45,7 +45,7 @@ def export_clip_retrieval(
     Vectors are float16, photos in order of path, at most ``shard_size`` in one file. The metadata
     has ``image_path`` (absolute, which is what ``clip-retrieval back`` opens), ``path`` (relative
     to the photo folder), ``path_bytes`` (only for names that are not UTF-8), ``width``, ``height``,
-    ``taken_at``, ``fingerprint``, ``label`` and ``score``. ``vitsearch.json`` names the encoder.
+    the metadata columns, ``fingerprint``, ``label`` and ``score``. ``vitsearch.json`` names the encoder.
     The folder is written aside and renamed; an earlier export there is replaced. Raises
     CollectionError.
     """
