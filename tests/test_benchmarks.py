@@ -16,6 +16,8 @@ pytest.importorskip("transformers", reason="needs the extra vitsearch[clip]")
 
 from helpers import tiny_models as tiny  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 def measured(*arguments: str) -> str:
     command = [sys.executable, "benchmarks/gpu.py", *arguments]

@@ -11,6 +11,8 @@ from PIL import Image, ImageStat
 import vitsearch
 from helpers.paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = ROOT / "examples"
 
 

@@ -16,6 +16,8 @@ from PIL import Image, ImageDraw
 
 from helpers.paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 README = ROOT / "README.md"
 TEXT = README.read_text(encoding="utf-8")
 COMMANDS = [

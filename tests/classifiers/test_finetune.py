@@ -38,6 +38,8 @@ from vitsearch.classifiers.finetune.loop import (  # noqa: E402  # noqa: E402
     trained_weights,
 )
 
+pytestmark = pytest.mark.slow
+
 COLOURS = {"blue": (30, 40, 200), "red": (200, 40, 30), "white": (230, 230, 230)}
 SHAPE = {
     "image_size": 32,

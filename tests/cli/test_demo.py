@@ -10,6 +10,8 @@ from PIL import Image
 from vitsearch.cli.demo import LABELS, OWN_LABELS, SEARCHES, copy_samples, run_demo
 from vitsearch.collection import Collection
 
+pytestmark = pytest.mark.slow
+
 
 def test_demo_of_the_sample_photos(tmp_path: Path) -> None:
     pytest.importorskip("skimage", reason="the sample photos come with scikit-image")

@@ -204,6 +204,7 @@ def test_recipes_of_inverted_lists(shards: Path, tmp_path: Path, recipe: str) ->
     assert (ids[:, 0] == index.ids[:30]).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_ray_builds_the_same_index(cluster: Any, shards: Path, built: Path, tmp_path: Path) -> None:
     notes: list[str] = []
     report = build_index(
@@ -218,6 +219,7 @@ def test_ray_builds_the_same_index(cluster: Any, shards: Path, built: Path, tmp_
     assert content(tmp_path / "index") == content(built)
 
 
+@pytest.mark.slow
 def test_an_error_on_the_cluster_is_ours(cluster: Any, shards: Path, tmp_path: Path) -> None:
     broken = tmp_path / "shards"
     write_shards(broken, 600)

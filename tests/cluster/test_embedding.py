@@ -85,6 +85,7 @@ def vectors_of(photos: Path, **options: Any) -> dict[str, bytes]:
         }
 
 
+@pytest.mark.slow
 def test_rows_are_those_of_one_machine(cluster: Any, many: Path, tmp_path: Path) -> None:
     said: list[Progress] = []
     report = embed(many, tmp_path / "out", encoder="colour", shard_size=7, progress=said.append)
@@ -134,6 +135,7 @@ def test_rows_are_those_of_one_machine(cluster: Any, many: Path, tmp_path: Path)
     )
 
 
+@pytest.mark.slow
 def test_mini_gives_the_same_vectors_bit_by_bit(cluster: Any, many: Path, tmp_path: Path) -> None:
     embed(many, tmp_path / "out", shard_size=13)
     assert {path: vector for path, (_, vector) in rows_of(tmp_path / "out").items()} == vectors_of(
@@ -141,6 +143,7 @@ def test_mini_gives_the_same_vectors_bit_by_bit(cluster: Any, many: Path, tmp_pa
     )
 
 
+@pytest.mark.slow
 def test_actors_on_gpus_are_fed_by_tasks(cluster: Any, many: Path, tmp_path: Path) -> None:
     report = embed(
         many, tmp_path / "out", encoder="colour", device="cpu", gpus_per_actor=0.5, shard_size=10
@@ -151,6 +154,7 @@ def test_actors_on_gpus_are_fed_by_tasks(cluster: Any, many: Path, tmp_path: Pat
     )
 
 
+@pytest.mark.slow
 def test_finished_shards_are_not_done_again(cluster: Any, many: Path, tmp_path: Path) -> None:
     embed(many, tmp_path / "out", encoder="colour", shard_size=7)
     before = rows_of(tmp_path / "out")
@@ -172,6 +176,7 @@ def test_finished_shards_are_not_done_again(cluster: Any, many: Path, tmp_path: 
     assert (report.embedded, report.written) == (0, 0)
 
 
+@pytest.mark.slow
 def test_a_set_of_another_encoder_source_or_decoding_is_refused(
     cluster: Any, many: Path, tmp_path: Path
 ) -> None:
@@ -189,6 +194,7 @@ def test_a_set_of_another_encoder_source_or_decoding_is_refused(
     assert {file.name: file.read_bytes() for file in (tmp_path / "out").rglob("*.*")} == before
 
 
+@pytest.mark.slow
 def test_what_cannot_be_is_said_in_one_line_and_leaves_nothing(
     cluster: Any, many: Path, tmp_path: Path
 ) -> None:
@@ -204,6 +210,7 @@ def test_what_cannot_be_is_said_in_one_line_and_leaves_nothing(
     assert not (tmp_path / "out" / "vitsearch.json").exists()
 
 
+@pytest.mark.slow
 def test_tars_and_parquet(cluster: Any, many: Path, tmp_path: Path) -> None:
     files = sorted(many.glob("1/*.png"))
     with tarfile.open(tmp_path / "photos.tar", "w") as tar:
@@ -230,6 +237,7 @@ def test_tars_and_parquet(cluster: Any, many: Path, tmp_path: Path) -> None:
         ] == wanted
 
 
+@pytest.mark.slow
 def test_from_and_to_an_object_store(s3: str, many: Path) -> None:
     put(
         {f"in/{file.relative_to(many)}": file.read_bytes() for file in many.glob("1/*.png")}
@@ -259,6 +267,7 @@ def test_from_and_to_an_object_store(s3: str, many: Path) -> None:
     assert {path: vector for path, (_, vector) in rows_of(f"{s3}/out/vectors").items()} == local
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_replaced(cluster: Any, tmp_path: Path) -> None:
     import psutil
 
@@ -281,6 +290,7 @@ def test_a_worker_that_dies_is_replaced(cluster: Any, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_driver_that_dies_loses_the_shards_in_flight_and_no_other(tmp_path: Path) -> None:
     photos, output = photographs(tmp_path, 400), tmp_path / "out"
     run = subprocess.Popen(
@@ -367,6 +377,7 @@ def listens(port: int) -> bool:
         return asked.connect_ex(("127.0.0.1", port)) == 0
 
 
+@pytest.mark.slow
 class TestTheCommand:
     def test_through_a_ray_client(self, many: Path, tmp_path: Path, head: str) -> None:
         done = command(

@@ -39,6 +39,7 @@ def failure(folder: Path, **options: str) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["open_clip", "clip", "siglip"])
 def test_name_and_fingerprint_are_the_same_on_every_load(models: Path, layout: str) -> None:
     one, two = (load_local_dir(str(models / layout), device="cpu") for _ in range(2))
@@ -49,6 +50,7 @@ def test_name_and_fingerprint_are_the_same_on_every_load(models: Path, layout: s
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["open_clip", "clip"])
 def test_a_copy_elsewhere_has_the_same_fingerprint_and_other_weights_another(
     models: Path, originals: Path, layout: str
@@ -63,6 +65,7 @@ def test_a_copy_elsewhere_has_the_same_fingerprint_and_other_weights_another(
     assert load_local_dir(str(models / layout), device="cpu").fingerprint != original.fingerprint
 
 
+@pytest.mark.slow
 def test_other_preprocessing_has_another_fingerprint(models: Path) -> None:
     file = models / "clip" / "preprocessor_config.json"
     before = load_local_dir(str(models / "clip"), device="cpu").fingerprint
@@ -103,6 +106,7 @@ def test_a_pickle_with_code_is_refused(
     assert not (models / "trap was sprung").exists()
 
 
+@pytest.mark.slow
 def test_processor_saved_whole(models: Path) -> None:
     folder = models / "clip"
     expected = load_local_dir(str(folder), device="cpu")

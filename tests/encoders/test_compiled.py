@@ -25,6 +25,8 @@ pytest.importorskip("transformers", reason="needs the extra vitsearch[clip]")
 from helpers import tiny_models as tiny  # noqa: E402
 from vitsearch.encoders.torch_encoder import TunedTower, in_fixed_batches  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 WITH_COMPILER = pytest.mark.skipif(
     not shutil.which("g++") and not os.environ.get("CXX"),
     reason="no C++ compiler for torch.compile",
@@ -139,6 +141,7 @@ def test_eager_is_measured_and_runs_unfilled(caplog: pytest.LogCaptureFixture) -
     assert logged(caplog) == []
 
 
+@pytest.mark.gpu
 @WITH_CUDA
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_a_gpu_gives_the_same_vectors_in_the_way_it_chose(model: Path, dtype: str) -> None:

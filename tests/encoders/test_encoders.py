@@ -78,6 +78,7 @@ def test_none_gives_no_row(encoder: Encoder) -> None:
         assert (rows.dtype, rows.shape) == (np.float32, (0, encoder.dim))
 
 
+@pytest.mark.slow
 def test_one_at_a_time_is_as_all_at_once(encoder: Encoder) -> None:
     images, texts = encoder.encode_images(PICTURES), encoder.encode_texts(TEXTS)
     np.testing.assert_allclose(
@@ -108,6 +109,7 @@ def test_prepare_and_encode_prepared_make_encode_images(encoder: Encoder) -> Non
     )
 
 
+@pytest.mark.slow
 def test_the_same_again(encoder: Encoder) -> None:
     before = [image.tobytes() for image in PICTURES]
     np.testing.assert_array_equal(encoder.encode_images(PICTURES), encoder.encode_images(PICTURES))

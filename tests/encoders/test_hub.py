@@ -22,6 +22,8 @@ from vitsearch.encoders.huggingface import load_hf
 from vitsearch.encoders.open_clip import load_open_clip
 from vitsearch.errors import EncoderError
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_model_in_the_cache_needs_no_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

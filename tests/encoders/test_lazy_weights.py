@@ -23,6 +23,8 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from helpers import tiny_models as tiny  # noqa: E402
 from vitsearch.encoders.lazy_weights import without_weights  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 OPEN_CLIP = {
     "open_clip": tiny.OPEN_CLIP_CONFIG,
     "custom_text": {**tiny.OPEN_CLIP_CONFIG, "custom_text": True},

@@ -47,6 +47,7 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
+@pytest.mark.slow
 def test_a_stored_vector_does_not_depend_on_its_batch() -> None:
     throughput = load_encoder("mini", throughput=True)
     pictures = [throughput.prepare(picture(300, 200, seed)) for seed in range(5)]
@@ -118,6 +119,7 @@ def test_prepare_takes_a_grey_picture_as_rgb(encoder: MiniEncoder) -> None:
     np.testing.assert_array_equal(encoder.prepare(grey), encoder.prepare(grey.convert("RGB")))
 
 
+@pytest.mark.slow
 def test_supervised_head_gives_the_logits_of_the_torch_form(encoder: MiniEncoder) -> None:
     torch = pytest.importorskip("torch")
     from vitsearch.encoders.mini.network import MiniConfig, load_network
@@ -151,6 +153,7 @@ def test_class_names_are_those_of_imagenet(encoder: MiniEncoder) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 3])
 def test_vectors_do_not_depend_on_the_number_of_threads(encoder: MiniEncoder, threads: int) -> None:
     other = load_mini(threads=threads)

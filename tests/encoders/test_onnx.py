@@ -37,6 +37,8 @@ from vitsearch.encoders.tokenizer import PortableTokenizer, TextReader, rules_fr
 from vitsearch.encoders.torch_encoder import TorchEncoder  # noqa: E402
 from vitsearch.errors import EncoderError  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 LAYOUTS = ("open_clip", "clip", "siglip")
 ODD_TEXTS = [
     *tiny.SENTENCES,

@@ -21,6 +21,8 @@ from vitsearch.encoders import load_local_dir  # noqa: E402
 from vitsearch.encoders.open_clip import load_open_clip  # noqa: E402
 from vitsearch.encoders.torch_encoder import TorchEncoder  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 BPE_GOLDEN = {
     "a photo of a cat": [320, 1125, 539, 320, 2368],
     "a photo of a dog": [320, 1125, 539, 320, 1929],

@@ -119,6 +119,7 @@ def test_pytorch_without_that_device_raises_one_line(device):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.gpu
 @WITH_CUDA
 def test_pytorch_on_a_gpu_finds_what_the_exact_index_finds():
     vectors, ids = clustered(50_000)
@@ -430,6 +431,7 @@ def test_a_graph_cannot_be_built_without_cuvs_and_the_old_index_stays(tmp_path, 
 # -- on a GPU --------------------------------------------------------------------------------------
 
 
+@pytest.mark.gpu
 @WITH_GPU
 @pytest.mark.parametrize("recipe", ["gpu-flat", "gpu-ivf", "flat", "ivf-sq8", "ivf-pq"])
 def test_a_gpu_agrees_with_the_cpu(tmp_path, recipe):
@@ -450,6 +452,7 @@ def test_a_gpu_agrees_with_the_cpu(tmp_path, recipe):
     )
 
 
+@pytest.mark.gpu
 @WITH_GPU
 @pytest.mark.parametrize("recipe", ["hnsw", "rabitq"])
 def test_what_a_gpu_does_not_take_is_told_and_searched_on_the_cpu(tmp_path, recipe):
@@ -462,6 +465,7 @@ def test_what_a_gpu_does_not_take_is_told_and_searched_on_the_cpu(tmp_path, reci
     assert notes[0].startswith("FAISS has no Index")
 
 
+@pytest.mark.gpu
 @WITH_CAGRA
 def test_a_graph_built_on_a_gpu_is_searched_on_both(tmp_path):
     vectors, ids = clustered(20_000)

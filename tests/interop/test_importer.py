@@ -480,6 +480,7 @@ import_clip_retrieval(source, photos, collection=folder, progress=stop, options=
 """
 
 
+@pytest.mark.slow
 def test_a_killed_import_leaves_no_half(labelled: Path, tmp_path: Path) -> None:
     with opened(labelled) as found:
         export_clip_retrieval(found, tmp_path / "out", shard_size=1)
@@ -534,6 +535,7 @@ RAW = (
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     names=st.lists(NAMES | RAW, min_size=1, max_size=4, unique=True),
@@ -1015,6 +1017,7 @@ def test_merge_from_the_command_line(indexed: Path) -> None:
     assert (done.returncode, again.returncode, again.stderr) == (0, 0, b"")
 
 
+@pytest.mark.slow
 def test_a_library_that_is_missing_is_named_with_its_extra(indexed: Path, tmp_path: Path) -> None:
     for library, layout, extra in (
         ("pyarrow", "clip-retrieval", "parquet"),

@@ -179,6 +179,7 @@ PATHS = st.lists(st.sampled_from(["a", "é", "b c", "\udcff", "x"]), min_size=1,
 LABELS = st.none() | st.tuples(st.text("ab ,\u00e9", max_size=4), st.floats(0, 1))
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     st.dictionaries(PATHS.map(lambda path: path + ".png"), LABELS, min_size=1, max_size=8),
@@ -389,6 +390,7 @@ def test_an_export_replaces_an_earlier_one_and_nothing_else(marked: Path, tmp_pa
         export(marked, tmp_path / "other", shard_size=0)
 
 
+@pytest.mark.slow
 def test_out_to_s3_and_back(marked: Path, tmp_path: Path, s3: str) -> None:
     assert export(marked, f"{s3}/set", shard_size=2) == 5
     keys = [one["Key"] for one in s3_client().list_objects_v2(Bucket="photos")["Contents"]]

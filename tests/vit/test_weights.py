@@ -27,6 +27,8 @@ from vitsearch.vit.weights import (  # noqa: E402
     vit_from_transformers,
 )
 
+pytestmark = pytest.mark.slow
+
 TOWER = {
     "hidden_size": 24,
     "num_hidden_layers": 2,

@@ -26,6 +26,8 @@ from helpers.web_site import make_collection, serving  # noqa: E402
 from vitsearch import Collection  # noqa: E402
 from vitsearch.web.settings import ServeSettings  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 # is this machine, for the browser alone: a name over plain HTTP, as in a house's own network
 NAME = "photos.example"
 OPTIONS = [

@@ -21,6 +21,8 @@ from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.web.app import make_app
 from vitsearch.web.settings import ServeSettings
 
+pytestmark = pytest.mark.slow
+
 CASES = (
     150  # of requests that are as described, and as many that are not, for each of the operations
 )
