@@ -19,7 +19,8 @@ from evaluate import TEMPLATE, read_photos
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitsearch import Encoder, explain, load_encoder
+from vitsearch import Encoder, load_encoder
+from vitsearch.explain import explain
 
 LAYOUTS = ("halves", "squeezed", "boxed")
 

@@ -3,7 +3,7 @@ of its indexes beside the local one.
 
 python benchmarks/milvus.py [--rows 10000] [--dim 384] [--queries 200] [--milvus milvus://HOST:PORT]
 
-Recall is the share of the exact top 10 that `MilvusCollection.search` returns; latencies are of one
+Recall is the share of the exact top 10 that `Collection.search` returns; latencies are of one
 query at a time, through the whole of it: the proposal, the vectors fetched and scored again. With
 --milvus a server is measured instead of Milvus Lite.
 
@@ -34,7 +34,7 @@ import numpy as np
 from machine import machine
 from search import clustered
 
-from vitsearch import MilvusCollection
+from vitsearch import Collection
 from vitsearch.arrays import Vectors, cosine_scores, top_k, unit_rows
 from vitsearch.cluster.push import BATCH, prepare, push_blocks
 from vitsearch.milvus import connect, parse_place
@@ -78,7 +78,7 @@ def exact(rows: np.ndarray, queries: Vectors) -> list[set[str]]:
     ]
 
 
-def measured(found: MilvusCollection, queries: Vectors, truth: list[set[str]]) -> dict[str, Any]:
+def measured(found: Collection, queries: Vectors, truth: list[set[str]]) -> dict[str, Any]:
     """Return recall@10, and the latency in milliseconds: median, 95th percentile, and of a query
     with each filter.
     """
@@ -134,7 +134,7 @@ def main() -> None:
         for index in INDEXES:
             name = f"{chosen.milvus or f'milvus://{Path(folder)}/{index}.db'}/benchmark_{index}"
             rates = [pushed(name, manifest, halves, index) for _ in range(2)]
-            with MilvusCollection(name) as found:
+            with Collection.open(name) as found:
                 facts = measured(found, queries, truth)
             line = (
                 f"{index:10} {rates[0]:8.0f} {rates[1]:8.0f} {facts['recall']:9.4f} "

@@ -72,7 +72,7 @@ def served(root: Path) -> Iterator[tuple[int, int]]:
     command = [
         sys.executable,
         "-c",
-        "from vitsearch.cli import main; main()",
+        "from vitsearch.cli.main import main; main()",
         "serve",
         str(root),
         "--port",

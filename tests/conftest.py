@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from helpers.paths import TESTS  # noqa: E402
 from helpers.photos import COLOURS, paint  # noqa: E402
+from helpers.remarks import logged_remarks  # noqa: E402
 from vitsearch import index_folder  # noqa: E402
 from vitsearch.encoders.colour import ColourEncoder  # noqa: E402
 
@@ -40,6 +41,13 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VITSEARCH_HOME", str(tmp_path_factory.mktemp("home")))
         yield
+
+
+@pytest.fixture
+def remarks() -> Iterator[list[str]]:
+    """What the library has remarked in this test."""
+    with logged_remarks() as lines:
+        yield lines
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from PIL import Image, ImageStat
 
 import vitsearch
 from helpers.paths import ROOT
+from vitsearch.evaluation import load_trained
 
 pytestmark = pytest.mark.slow
 
@@ -173,7 +174,7 @@ def test_linear_probe(drawn: Path, tmp_path: Path) -> None:
     )
     lines = run("linear_probe.py", str(drawn), str(tmp_path / "truth.csv"), str(tmp_path / "probe"))
     assert f" of {len(truth)} photos right" in lines[0]
-    expected = vitsearch.Collection.open(drawn).label(vitsearch.load_trained(tmp_path / "probe"))
+    expected = vitsearch.Collection.open(drawn).label(load_trained(tmp_path / "probe"))
     assert [line.split()[1:] for line in lines[1:]] == [[one.label, one.path] for one in expected]
 
 

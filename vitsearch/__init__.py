@@ -4,140 +4,80 @@
 >>> report = vitsearch.index_folder("photos")
 >>> photos = vitsearch.Collection.open("photos")
 >>> for hit in photos.search("a dog on a beach", top_k=5): print(hit.score, hit.path)
+
+A name is imported from its module when it is first used (PEP 562), so that ``import vitsearch``
+costs nothing. What else a program may need has a module of its own: docs/architecture.md lists
+them.
 """
 
-from vitsearch._version import __version__
-from vitsearch.classifiers import ImageClassifier, load_classifier
-from vitsearch.classifiers.finetune import FinetuneReport, FinetuneSettings, FinetuneStep, finetune
-from vitsearch.collection import Collection, MilvusCollection
-from vitsearch.collection.maintain import TuneReport, tune_collection
-from vitsearch.collection.query import Term, parse_query
-from vitsearch.collection.update import index_folder
-from vitsearch.encoders import Encoder, ImageEncoder, load_encoder
-from vitsearch.errors import (
-    ClassifierError,
-    CollectionError,
-    CollectionLocked,
-    CollectionNotFound,
-    EncoderError,
-    EncoderMismatch,
-    IndexDamaged,
-    PhotoError,
-    QueryError,
-    RecipeError,
-    VitsearchError,
-)
-from vitsearch.evaluation import (
-    Accuracy,
-    ClassMap,
-    Comparison,
-    Evaluation,
-    Method,
-    Retrieval,
-    TrainReport,
-    calibrate_on,
-    compare,
-    derive_class_map,
-    evaluate,
-    evaluate_model,
-    load_trained,
-    read_class_map,
-    train_classifier,
-    write_class_map,
-)
-from vitsearch.explain import Explanation, explain
-from vitsearch.filters import Filter, parse_filter
-from vitsearch.index.recipe import Recipe, load_recipe
-from vitsearch.labels import (
-    Calibration,
-    Label,
-    LabelClassifier,
-    LinearClassifier,
-    TipClassifier,
-    calibrate,
-    parse_labels,
-    zero_shot_classifier,
-)
-from vitsearch.outputs.sidecars import SidecarReport, write_sidecars
-from vitsearch.outputs.sorting import SortReport, sort_into_folders
-from vitsearch.types import (
-    IndexReport,
-    Photo,
-    PhotoInfo,
-    Prediction,
-    Progress,
-    SearchResult,
-    SkippedPhoto,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING
 
+from vitsearch._version import __version__
+
+if TYPE_CHECKING:
+    from vitsearch.classifiers import ImageClassifier as ImageClassifier
+    from vitsearch.classifiers import load_classifier as load_classifier
+    from vitsearch.classifiers.finetune import finetune as finetune
+    from vitsearch.collection import Collection as Collection
+    from vitsearch.collection.query import Term as Term
+    from vitsearch.collection.update import index_folder as index_folder
+    from vitsearch.encoders import Encoder as Encoder
+    from vitsearch.encoders import load_encoder as load_encoder
+    from vitsearch.errors import CollectionError as CollectionError
+    from vitsearch.errors import EncoderError as EncoderError
+    from vitsearch.errors import PhotoError as PhotoError
+    from vitsearch.errors import QueryError as QueryError
+    from vitsearch.errors import VitsearchError as VitsearchError
+    from vitsearch.evaluation import compare as compare
+    from vitsearch.evaluation import evaluate as evaluate
+    from vitsearch.evaluation import train_classifier as train_classifier
+    from vitsearch.filters import Filter as Filter
+    from vitsearch.index.recipe import Recipe as Recipe
+    from vitsearch.labels import LabelClassifier as LabelClassifier
+    from vitsearch.types import IndexReport as IndexReport
+    from vitsearch.types import Photo as Photo
+    from vitsearch.types import Prediction as Prediction
+    from vitsearch.types import Progress as Progress
+    from vitsearch.types import SearchResult as SearchResult
+
+_MODULES = {
+    "Collection": "collection",
+    "CollectionError": "errors",
+    "Encoder": "encoders",
+    "EncoderError": "errors",
+    "Filter": "filters",
+    "ImageClassifier": "classifiers",
+    "IndexReport": "types",
+    "LabelClassifier": "labels",
+    "Photo": "types",
+    "PhotoError": "errors",
+    "Prediction": "types",
+    "Progress": "types",
+    "QueryError": "errors",
+    "Recipe": "index.recipe",
+    "SearchResult": "types",
+    "Term": "collection.query",
+    "VitsearchError": "errors",
+    "compare": "evaluation",
+    "evaluate": "evaluation",
+    "finetune": "classifiers.finetune",
+    "index_folder": "collection.update",
+    "load_classifier": "classifiers",
+    "load_encoder": "encoders",
+    "train_classifier": "evaluation",
+}
 __all__ = [
-    "Accuracy",
-    "Calibration",
-    "ClassMap",
-    "ClassifierError",
-    "Collection",
-    "CollectionError",
-    "CollectionLocked",
-    "CollectionNotFound",
-    "Comparison",
-    "Encoder",
-    "EncoderError",
-    "EncoderMismatch",
-    "Evaluation",
-    "Explanation",
-    "Filter",
-    "FinetuneReport",
-    "FinetuneSettings",
-    "FinetuneStep",
-    "ImageClassifier",
-    "ImageEncoder",
-    "IndexDamaged",
-    "IndexReport",
-    "Label",
-    "LabelClassifier",
-    "LinearClassifier",
-    "Method",
-    "MilvusCollection",
-    "Photo",
-    "PhotoError",
-    "PhotoInfo",
-    "Prediction",
-    "Progress",
-    "QueryError",
-    "Recipe",
-    "RecipeError",
-    "Retrieval",
-    "SearchResult",
-    "SidecarReport",
-    "SkippedPhoto",
-    "SortReport",
-    "Term",
-    "TipClassifier",
-    "TrainReport",
-    "TuneReport",
-    "VitsearchError",
+    *_MODULES,
     "__version__",
-    "calibrate",
-    "calibrate_on",
-    "compare",
-    "derive_class_map",
-    "evaluate",
-    "evaluate_model",
-    "explain",
-    "finetune",
-    "index_folder",
-    "load_classifier",
-    "load_encoder",
-    "load_recipe",
-    "load_trained",
-    "parse_filter",
-    "parse_labels",
-    "parse_query",
-    "read_class_map",
-    "sort_into_folders",
-    "train_classifier",
-    "tune_collection",
-    "write_class_map",
-    "write_sidecars",
-    "zero_shot_classifier",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

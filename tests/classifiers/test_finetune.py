@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers.cli import environment, vitsearch
-from vitsearch import FinetuneSettings, Prediction, finetune, load_classifier
-from vitsearch.classifiers.finetune import FinetuneStep
+from vitsearch import Prediction, finetune, load_classifier
+from vitsearch.classifiers.finetune import FinetuneSettings, FinetuneStep
 from vitsearch.classifiers.finetune.examples import Example, labelled_photos, split
 from vitsearch.errors import ClassifierError, EncoderError, PhotoError, QueryError
 

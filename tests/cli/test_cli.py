@@ -14,8 +14,9 @@ from PIL import Image
 
 from helpers.cli import environment, vitsearch
 from helpers.photos import paint
-from vitsearch import Collection, LinearClassifier, index_folder, load_classifier
+from vitsearch import Collection, index_folder, load_classifier
 from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.labels import LinearClassifier
 
 ODD = os.fsdecode(b"bad\xff byte.png")
 REPORT = {

@@ -268,7 +268,7 @@ def test_output_to_a_full_disk(indexed: Path, arguments: list[str]) -> None:
     command = [
         sys.executable,
         "-c",
-        "from vitsearch.cli import main; main()",
+        "from vitsearch.cli.main import main; main()",
         arguments[0],
         str(indexed),
         *arguments[1:],

@@ -16,16 +16,9 @@ from PIL import Image
 from helpers.cli import environment
 from helpers.collections import content, found_paths
 from helpers.photos import paint, shade
-from vitsearch import (
-    Collection,
-    LinearClassifier,
-    PhotoError,
-    QueryError,
-    Term,
-    index_folder,
-    zero_shot_classifier,
-)
+from vitsearch import Collection, PhotoError, QueryError, Term, index_folder
 from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.labels import LinearClassifier, zero_shot_classifier
 from vitsearch.types import SearchResult
 
 QUERIES = ("red", "blue - green", "2:yellow + purple", "no colour at all")
@@ -176,17 +169,18 @@ def flipped(data: bytes) -> bytes:
 @pytest.mark.parametrize("name", ["manifest.json", "vectors.f16", "ids.i64", "index.faiss"])
 @pytest.mark.parametrize("how", ["gone", "cut", "empty", "garbage", "flip"])
 def test_a_damaged_index_changes_no_result_and_is_built_again(
-    indexed: Path, recipe: str, name: str, how: str
+    indexed: Path, recipe: str, name: str, how: str, remarks: list[str]
 ) -> None:
     index_folder(indexed, encoder=ColourEncoder(), recipe=recipe)
     expected = searched(indexed, "red", 10)
     spoil(indexed / ".vitsearch" / "index" / name, how)
     with Collection.open(indexed) as found:
         assert found.search("red", 10) == expected
-        assert len(found.notes) == (0 if (name, how) == ("manifest.json", "gone") else 1)
+        assert len(remarks) == (0 if (name, how) == ("manifest.json", "gone") else 1)
     index_folder(indexed, encoder=ColourEncoder())
     with Collection.open(indexed) as found:
-        assert (found.search("red", 10), found.notes) == (expected, [])
+        remarks.clear()
+        assert (found.search("red", 10), remarks) == (expected, [])
 
 
 def test_what_a_query_may_be(

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from helpers.photos import COLOURS, paint
-from vitsearch import Collection, Photo, PhotoInfo, QueryError, index_folder
+from vitsearch import Collection, Photo, QueryError, index_folder
 from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.collection import duplicates
 from vitsearch.collection.duplicates import (
@@ -24,6 +24,7 @@ from vitsearch.collection.duplicates import (
 )
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.storage.store import PhotoStore
+from vitsearch.types import PhotoInfo
 
 
 def album(prints: Sequence[int]) -> list[Photo]:

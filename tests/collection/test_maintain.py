@@ -17,8 +17,7 @@ from vitsearch import Collection, Progress, index_folder
 from vitsearch.arrays import cosine_scores, unit_rows
 from vitsearch.cli.index import bytes_of
 from vitsearch.collection import maintain as upkeep
-from vitsearch.collection.info import collection_info, verify_collection
-from vitsearch.collection.maintain import tune_collection
+from vitsearch.collection.maintain import TuneReport
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import CollectionError, CollectionNotFound, IndexDamaged
 from vitsearch.index import Manifest, build_snapshot, open_snapshot, verify_snapshot
@@ -33,6 +32,11 @@ COUNT = 150
 
 
 @pytest.fixture
+def tune(folder: Path, recall: float = 0.95) -> TuneReport:
+    with Collection.open(folder) as found:
+        return found.tune(recall)
+
+
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of 150 photos of different colours, each in two stripes; collections of 100 are
     large here.
@@ -74,7 +78,7 @@ def check(folder: Path) -> None:
             assert [hit.score for hit in hits] == pytest.approx(
                 sorted(scores, reverse=True), abs=1e-3
             )
-        assert [one.detail for one in verify_collection(found) if not one.ok] == []
+        assert [one.detail for one in found.verify() if not one.ok] == []
 
 
 def test_auto_is_exact_for_few_photos_and_says_so(
@@ -98,7 +102,7 @@ def test_auto_is_exact_for_few_photos_and_says_so(
         None,
     )
     with Collection.open(folder, encoder=ColourEncoder()) as found:
-        facts = collection_info(found)
+        facts = found.info()
     assert {name: facts[name] for name in ("recipe", "index", "recall", "recall_is_old")} == {
         "recipe": "auto",
         "index": "flat",
@@ -144,7 +148,7 @@ def test_changes_go_into_a_delta_until_they_are_many(folder: Path) -> None:
     assert (manifest(folder), delta.count, delta.since) == (first, 6, first.generation)
     check(folder)
     with Collection.open(folder, encoder=ColourEncoder()) as found:
-        [index] = [one for one in verify_collection(found) if one.name == "index"]
+        [index] = [one for one in found.verify() if one.name == "index"]
     assert (
         index.detail
         == "154 vectors, 6 of them in the index of changes, the same as in the database"
@@ -197,7 +201,7 @@ def test_a_lost_index_or_delta_loses_nothing(folder: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["truncated", "altered", "foreign"])
 def test_a_damaged_index_is_noted_and_built_again_or_refused(
-    folder: Path, tmp_path: Path, damage: str
+    folder: Path, tmp_path: Path, damage: str, remarks: list[str]
 ) -> None:
     run(folder)
     file = folder / ".vitsearch" / "index" / "index.faiss"
@@ -210,7 +214,7 @@ def test_a_damaged_index_is_noted_and_built_again_or_refused(
     file.write_bytes(changed[damage])
     with Collection.open(folder, encoder=ColourEncoder()) as found:
         assert len(found.search("red", 400)) == COUNT
-        [note] = found.notes
+        [note] = remarks
     assert note.endswith("searching every stored vector, the next `vitsearch index` rebuilds it")
     with (
         Collection.open(folder, encoder=ColourEncoder(), read_only=True) as found,
@@ -253,10 +257,10 @@ def test_a_build_that_is_stopped_leaves_the_old_index_and_the_delta(folder: Path
 def test_tuning_by_hand(folder: Path) -> None:
     run(folder, recipe="ivf")
     assert manifest(folder).measured is None
-    report = tune_collection(folder, recall=0.5)
+    report = tune(folder, recall=0.5)
     low = manifest(folder)
     assert (report.recipe, report.measured) == (low.recipe, low.measured)
-    high = tune_collection(folder, recall=1.0)
+    high = tune(folder, recall=1.0)
     assert high.measured is not None
     assert high.measured.recall == 1.0
     assert low.recipe.search["nprobe"] <= high.recipe.search["nprobe"]
@@ -265,7 +269,7 @@ def test_tuning_by_hand(folder: Path) -> None:
         two_shades(folder, number)
     run(folder)
     with Collection.open(folder, encoder=ColourEncoder()) as found:
-        assert (collection_info(found)["recall"], collection_info(found)["recall_is_old"]) == (
+        assert (found.info()["recall"], found.info()["recall_is_old"]) == (
             1.0,
             False,
         )
@@ -275,16 +279,16 @@ def test_tuning_by_hand(folder: Path) -> None:
 
 def test_tuning_what_is_exact_or_not_there(folder: Path) -> None:
     with pytest.raises(CollectionNotFound):
-        tune_collection(folder)
+        tune(folder)
     run(folder, recipe="flat")
-    assert tune_collection(folder).measured is None
+    assert tune(folder).measured is None
     shutil.rmtree(folder / ".vitsearch" / "index")
     with pytest.raises(
         CollectionError, match="there is no sound index to tune: run `vitsearch index"
     ):
-        tune_collection(folder)
+        tune(folder)
     with pytest.raises(CollectionError, match="a recall is above 0 and at most 1"):
-        tune_collection(folder, recall=1.5)
+        tune(folder, recall=1.5)
 
 
 def test_the_command(folder: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from helpers.filter_oracle import matches, row_of
-from vitsearch import Collection, Photo, QueryError, Recipe, SearchResult, index_folder, load_recipe
+from vitsearch import Collection, Photo, QueryError, Recipe, SearchResult, index_folder
 from vitsearch.arrays import cosine_scores, unit_rows
 from vitsearch.collection import search as ranking
 from vitsearch.collection.query import check_vector
@@ -25,6 +25,7 @@ from vitsearch.collection.search import WINDOW
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.filters import parse_filter
 from vitsearch.index import build_snapshot, candidates_for
+from vitsearch.index.recipe import load_recipe
 from vitsearch.storage.config import (
     DELTA_INDEX,
     MAIN_INDEX,

@@ -18,16 +18,11 @@ from helpers.cli import environment
 from helpers.collections import CountingEncoder, content, counts, found_paths
 from helpers.odd_files import make_odd_files, oriented, picture
 from helpers.photos import paint, shade
-from vitsearch import (
-    Collection,
-    CollectionError,
-    CollectionLocked,
-    EncoderMismatch,
-    PhotoInfo,
-    index_folder,
-)
+from vitsearch import Collection, CollectionError, index_folder
 from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.errors import CollectionLocked, EncoderMismatch
 from vitsearch.storage.config import writer_lock
+from vitsearch.types import PhotoInfo
 
 ALL = {"red.png", "green.png", "sub/blue.png", "yellow.png"}
 
@@ -225,7 +220,13 @@ def test_a_second_writer_is_stopped_and_readers_go_on(indexed: Path) -> None:
     with writer_lock(indexed / ".vitsearch"):
         assert found_paths(indexed, "red", 1) == ["red.png"]
         done = subprocess.run(
-            [sys.executable, "-c", "from vitsearch.cli import main; main()", "index", str(indexed)],
+            [
+                sys.executable,
+                "-c",
+                "from vitsearch.cli.main import main; main()",
+                "index",
+                str(indexed),
+            ],
             capture_output=True,
             env=environment(),
         )

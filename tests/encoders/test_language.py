@@ -173,32 +173,34 @@ class ManyLanguages(ColourEncoder):
         )
 
 
-def test_a_collection_says_it_once_and_finds_the_same(indexed: Path) -> None:
+def test_a_collection_says_it_once_and_finds_the_same(indexed: Path, remarks: list[str]) -> None:
     with Collection.open(indexed, encoder=ColourEncoder()) as found:
         expected = found.search("no colour at all")
-        assert found.notes == []
+        assert remarks == []
         assert [found.search("rojo y negro"), found.search([Term("perro")])] == [expected, expected]
-        assert found.notes == [NOTE]
+        assert remarks == [NOTE]
         found.label(["perro", "gato"])
-        assert found.notes == [NOTE]
+        assert remarks == [NOTE]
 
 
-def test_a_collection_says_it_of_labels_and_of_none_but_words(indexed: Path) -> None:
+def test_a_collection_says_it_of_labels_and_of_none_but_words(
+    indexed: Path, remarks: list[str]
+) -> None:
     with Collection.open(indexed, encoder=ColourEncoder()) as found:
         found.search(indexed / "red.png")
         found.search(found.vectors()[1][0])
         found.label(["red", "green"])
-        assert found.notes == []
+        assert remarks == []
         found.label(["red", "rojo y negro", "perro"])
-        assert found.notes == [NOTE]
+        assert remarks == [NOTE]
 
 
-def test_an_encoder_of_many_languages_has_no_note(photos: Path) -> None:
+def test_an_encoder_of_many_languages_has_no_note(photos: Path, remarks: list[str]) -> None:
     index_folder(photos, encoder=ManyLanguages())
     with Collection.open(photos, encoder=ManyLanguages()) as found:
         assert found.search("rojo", 1)[0].path == "red.png"
         found.label(["rojo", "negro", "perro", "красный"])
-        assert found.notes == []
+        assert remarks == []
 
 
 def test_the_command_line_says_it_on_stderr(indexed: Path) -> None:
@@ -233,13 +235,13 @@ class Brief(ColourEncoder):
         return len(text.split()) > 5
 
 
-def test_a_text_that_is_cut_is_said_once(indexed: Path) -> None:
+def test_a_text_that_is_cut_is_said_once(indexed: Path, remarks: list[str]) -> None:
     with Collection.open(indexed, encoder=Brief()) as found:
         found.search("a red dog on grass")
-        assert found.notes == []
+        assert remarks == []
         found.search("a red dog on the green grass")
         found.label(["a blue cat in the red house", "red"])
-        assert found.notes == [
+        assert remarks == [
             (
                 "colour reads only the beginning of what is too long for it: 'a red dog on the "
                 "green "

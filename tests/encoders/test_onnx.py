@@ -25,7 +25,7 @@ pytest.importorskip("onnxscript", reason="needs the extra vitsearch[clip]")
 from helpers import tiny_models as tiny  # noqa: E402
 from helpers.cli import environment, vitsearch  # noqa: E402
 from helpers.photos import paint  # noqa: E402
-from vitsearch import Collection, explain, index_folder  # noqa: E402
+from vitsearch import Collection, index_folder  # noqa: E402
 from vitsearch.encoders import load_encoder, prepare_model  # noqa: E402
 from vitsearch.encoders.identity import EncoderIdentity  # noqa: E402
 from vitsearch.encoders.language import readable  # noqa: E402
@@ -36,6 +36,7 @@ from vitsearch.encoders.open_clip_tokenizer import portable_open_clip  # noqa: E
 from vitsearch.encoders.tokenizer import PortableTokenizer, TextReader, rules_from  # noqa: E402
 from vitsearch.encoders.torch_encoder import TorchEncoder  # noqa: E402
 from vitsearch.errors import EncoderError  # noqa: E402
+from vitsearch.explain import explain  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -541,8 +542,8 @@ def test_an_int8_collection_is_another_one(models: Path, tmp_path: Path) -> None
     )
     assert result.returncode == 0, result.stderr
     with Collection.open(tmp_path / "photos", device="cpu") as found:
-        assert found.settings.dtype == "int8"
-        assert found.settings.encoder_fingerprint == small.fingerprint != full.fingerprint
+        assert found.config.dtype == "int8"
+        assert found.config.encoder_fingerprint == small.fingerprint != full.fingerprint
         assert isinstance(found.encoder, OnnxEncoder)
         assert [hit.path for hit in found.search("a cat")] == ["red.png"]
 

@@ -17,20 +17,15 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, top_k_accur
 
 from helpers.cli import vitsearch
 from helpers.photos import paint
-from vitsearch import (
-    Collection,
-    Evaluation,
-    ImageClassifier,
-    LinearClassifier,
-    evaluate,
-    evaluate_model,
-    index_folder,
-)
+from helpers.remarks import logged_remarks
+from vitsearch import Collection, ImageClassifier, evaluate, index_folder
 from vitsearch.arrays import unit_rows
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import ClassifierError, EncoderMismatch, PhotoError, QueryError
+from vitsearch.evaluation import Evaluation, evaluate_model
 from vitsearch.evaluation.accuracy import Share
 from vitsearch.evaluation.captions import _ranks
+from vitsearch.labels import LinearClassifier
 from vitsearch.labels.metrics import expected_calibration_error, recall_at_k
 
 CLASSES = ("black", "blue", "green", "red", "white", "yellow")
@@ -54,8 +49,8 @@ def dataset(tmp_path: Path) -> Path:
 
 
 def measured(folder: Path, *arguments: Any, **options: Any) -> tuple[Evaluation, list[str]]:
-    with Collection.open(folder, encoder=ColourEncoder()) as found:
-        return evaluate(found, *arguments, **options), found.notes
+    with logged_remarks() as lines, Collection.open(folder, encoder=ColourEncoder()) as found:
+        return evaluate(found, *arguments, **options), lines
 
 
 def caption(folder: Path, *lines: str) -> Path:

@@ -18,18 +18,11 @@ from helpers.cli import environment
 from helpers.odd_files import encoded
 from helpers.paths import DATA, ROOT
 from helpers.photos import paint
-from vitsearch import (
-    EncoderError,
-    Explanation,
-    QueryError,
-    VitsearchError,
-    explain,
-    index_folder,
-    load_encoder,
-)
+from vitsearch import EncoderError, QueryError, VitsearchError, index_folder, load_encoder
 from vitsearch.cli.main import run
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.encoders.preprocess import Preprocess, prepare, seen_region
+from vitsearch.explain import Explanation, explain
 from vitsearch.explain.draw import draw_explanation, heat_colours, overlay, write_explanation
 
 torch = pytest.importorskip("torch", reason="explanations need PyTorch")

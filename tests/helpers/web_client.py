@@ -60,7 +60,7 @@ def serving(photos: Path, *options: str) -> Iterator[tuple[subprocess.Popen[byte
     command = [
         sys.executable,
         "-c",
-        "from vitsearch.cli import main; main()",
+        "from vitsearch.cli.main import main; main()",
         "serve",
         str(photos),
         "--port",

@@ -27,18 +27,10 @@ from helpers.cli import environment, vitsearch
 from helpers.collections import CountingEncoder, content, counts, found_paths
 from helpers.interop import facts, opened, report
 from helpers.photos import paint
-from vitsearch import (
-    Collection,
-    CollectionError,
-    CollectionNotFound,
-    EncoderError,
-    EncoderMismatch,
-    Prediction,
-    index_folder,
-)
+from vitsearch import Collection, CollectionError, EncoderError, Prediction, index_folder
 from vitsearch.arrays import unit_rows
 from vitsearch.encoders.colour import DIM, ColourEncoder
-from vitsearch.errors import VitsearchError
+from vitsearch.errors import CollectionNotFound, EncoderMismatch, VitsearchError
 from vitsearch.interop import (
     ImportOptions,
     ImportReport,
@@ -215,7 +207,7 @@ def test_a_folder_of_clip_retrieval_becomes_a_collection(
             atol=2e-3,
         )
     with opened(photos) as found:
-        assert found.settings.encoder == "colour"
+        assert found.config.encoder == "colour"
         assert found.store.generation() == 1
 
 
@@ -1024,7 +1016,8 @@ def test_a_library_that_is_missing_is_named_with_its_extra(indexed: Path, tmp_pa
         ("faiss", "faiss", "faiss"),
     ):
         code = (
-            f"import sys; sys.modules[{library!r}] = None; from vitsearch.cli import main; main()"
+            f"import sys; sys.modules[{library!r}] = None; from vitsearch.cli.main import "
+            "main; main()"
         )
         for command in (["export", indexed, tmp_path / "out"], ["import", tmp_path, indexed]):
             done = subprocess.run(

@@ -23,8 +23,9 @@ from helpers.interop import facts, opened, report
 from helpers.paths import ROOT
 from helpers.photos import paint, shade
 from helpers.s3 import s3_client
-from vitsearch import Collection, CollectionError, EncoderMismatch, index_folder
+from vitsearch import Collection, CollectionError, index_folder
 from vitsearch.encoders.colour import DIM, ColourEncoder
+from vitsearch.errors import EncoderMismatch
 from vitsearch.interop import ImportOptions, export_shards, holds_shards, import_shards
 from vitsearch.shards import Manifest, ShardRow, create_shards, open_shards, photo_id
 from vitsearch.types import PhotoInfo, SkippedPhoto
@@ -125,7 +126,7 @@ def test_an_export_comes_back_as_the_same_collection(
     assert came == report(imported=5, checked=5 if with_photos else 0, total=5, failed=1)
     assert facts(marked, collection=second) == facts(marked)
     assert failures(marked, second) == failures(marked) != []
-    assert Collection.open(marked, collection=second, encoder=ColourEncoder()).settings.root == str(
+    assert Collection.open(marked, collection=second, encoder=ColourEncoder()).config.root == str(
         marked
     )
     encoder = CountingEncoder()
@@ -250,7 +251,7 @@ def test_without_photos_the_collection_can_be_searched(marked: Path, tmp_path: P
     import_shards(tmp_path / "out", collection=target)
     assert found_paths(target, "yellow", 1, collection=target) == ["yellow.png"]
     with Collection.open(target, collection=target, encoder=ColourEncoder()) as found:
-        assert found.settings.root == str(target)
+        assert found.config.root == str(target)
 
 
 def test_with_photos_rows_are_matched_and_compared(marked: Path, tmp_path: Path) -> None:

@@ -14,18 +14,11 @@ import pytest
 from helpers.cli import vitsearch
 from helpers.collections import content
 from helpers.photos import paint
-from vitsearch import (
-    Collection,
-    LinearClassifier,
-    calibrate_on,
-    evaluate,
-    index_folder,
-    load_trained,
-    train_classifier,
-)
+from vitsearch import Collection, evaluate, index_folder, train_classifier
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import ClassifierError, EncoderMismatch, QueryError
-from vitsearch.labels import NOTHING
+from vitsearch.evaluation import calibrate_on, load_trained
+from vitsearch.labels import NOTHING, LinearClassifier
 
 MANY = 10_000
 
@@ -159,12 +152,14 @@ def test_ten_thousand_labels_are_many_and_work(indexed: Path, tmp_path: Path) ->
     )
 
 
-def test_labels_longer_than_the_encoder_reads_are_named(photos: Path, tmp_path: Path) -> None:
+def test_labels_longer_than_the_encoder_reads_are_named(
+    photos: Path, tmp_path: Path, remarks: list[str]
+) -> None:
     index_folder(photos, encoder="mini")
     long = " ".join(["a very long walk along the beach"] * 40)
     with Collection.open(photos) as found:
         rows = found.label([long, "a red wall"])
-        assert found.notes == [
+        assert remarks == [
             (
                 "mini reads only the beginning of what is too long for it: 'a very long walk along "
                 "the beach a very long walk along the...'"
@@ -173,7 +168,7 @@ def test_labels_longer_than_the_encoder_reads_are_named(photos: Path, tmp_path: 
     assert {row.label for row in rows} <= {long, "a red wall"}
     done = vitsearch("label", photos, "--labels", f"{long},a red wall", "--json")
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 4)
-    assert done.stderr.decode().splitlines() == [f"vitsearch: {found.notes[0]}"]
+    assert done.stderr.decode().splitlines() == [f"vitsearch: {remarks[0]}"]
 
 
 # -- training --------------------------------------------------------------------------------------

@@ -16,8 +16,9 @@ transformers = pytest.importorskip("transformers", reason="needs the extra vitse
 
 from helpers import tiny_models as tiny  # noqa: E402
 from helpers.tiny_models import siglip_like  # noqa: E402
-from vitsearch import load_encoder, zero_shot_classifier  # noqa: E402
+from vitsearch import load_encoder  # noqa: E402
 from vitsearch.encoders import Encoder  # noqa: E402
+from vitsearch.labels import zero_shot_classifier  # noqa: E402
 
 NAMES = ["cat", "dog on a beach", "two red chairs", "sea at night", "bed and a beach"] + [
     f"chair {letter}" for letter in "abcdefg"

@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from helpers.cli import vitsearch, vitsearch_process
 from helpers.photos import paint, shade
 from helpers.web_client import fetch, serving
-from vitsearch import Collection, MilvusCollection, SearchResult, index_folder
+from vitsearch import Collection, SearchResult, index_folder
 from vitsearch.cluster.push import PushReport, prepare, push, push_blocks
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.encoders.identity import golden_vectors
@@ -145,10 +145,10 @@ def uri(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def both(shelf: Path, uri: str) -> Iterator[tuple[Collection, MilvusCollection]]:
+def both(shelf: Path, uri: str) -> Iterator[tuple[Collection, Collection]]:
     with (
         Collection.open(shelf, encoder=ColourEncoder()) as local,
-        MilvusCollection(uri, encoder=ColourEncoder()) as remote,
+        Collection.open(uri, encoder=ColourEncoder()) as remote,
     ):
         yield local, remote
 
@@ -160,7 +160,7 @@ def shown(hits: Sequence[SearchResult]) -> list[tuple[str, float]]:
 # -- search ----------------------------------------------------------------------------------------
 
 
-def test_the_same_top_10_for_200_queries(both: tuple[Collection, MilvusCollection]) -> None:
+def test_the_same_top_10_for_200_queries(both: tuple[Collection, Collection]) -> None:
     local, remote = both
     queries = list(np.random.default_rng(5).normal(size=(200, local.dim)))
     expected = [shown(hits) for hits in local.search_batch(queries)]
@@ -185,7 +185,7 @@ WISHES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("options", WISHES, ids=str)
 @pytest.mark.parametrize("query", ["red", "2:blue + green - red", "picture"])
 def test_every_wish_is_answered_alike(
-    both: tuple[Collection, MilvusCollection], shelf: Path, query: str, options: dict[str, Any]
+    both: tuple[Collection, Collection], shelf: Path, query: str, options: dict[str, Any]
 ) -> None:
     local, remote = both
     asked = str(shelf / "year0" / "003.png") if query == "picture" else query
@@ -196,7 +196,7 @@ def test_every_wish_is_answered_alike(
         )
 
 
-def test_filters_of_the_same_photos(both: tuple[Collection, MilvusCollection]) -> None:
+def test_filters_of_the_same_photos(both: tuple[Collection, Collection]) -> None:
     local, remote = both
     paths = {photo.photo_id: photo.path for photo in [*local.photos(), *remote.photos()]}
     for text in [
@@ -223,7 +223,7 @@ VALUES = [
 ]
 
 
-def test_photos_labels_and_facts(both: tuple[Collection, MilvusCollection]) -> None:
+def test_photos_labels_and_facts(both: tuple[Collection, Collection]) -> None:
     local, remote = both
     assert [replace(one, photo_id=0) for one in remote.photos()] == [
         replace(one, photo_id=0) for one in local.photos()
@@ -232,7 +232,7 @@ def test_photos_labels_and_facts(both: tuple[Collection, MilvusCollection]) -> N
         photo_id(one.path) for one in local.photos()
     ]
     assert len(remote) == len(local) == 150
-    assert (remote.dim, remote.settings.encoder, remote.root) == (local.dim, "colour", local.root)
+    assert (remote.dim, remote.config.encoder, remote.root) == (local.dim, "colour", local.root)
     labels = ["red", "blue", "green"]
     assert [(one.path, one.label, one.score) for one in remote.label(labels)] == [
         (one.path, one.label, one.score) for one in local.label(labels)
@@ -256,11 +256,11 @@ def test_photos_labels_and_facts(both: tuple[Collection, MilvusCollection]) -> N
 
 
 def test_a_photo_is_looked_up_where_its_file_is_not_here(
-    both: tuple[Collection, MilvusCollection], uri: str
+    both: tuple[Collection, Collection], uri: str
 ) -> None:
     local, _ = both
     expected = shown(local.similar("year1/004.png"))
-    with MilvusCollection(uri, root="/nowhere", encoder=ColourEncoder()) as remote:
+    with Collection.open(uri, root="/nowhere", encoder=ColourEncoder()) as remote:
         assert shown(remote.similar("year1/004.png")) == expected
         with pytest.raises(PhotoError, match="the query's photo 'year1/none.png'"):
             remote.similar("year1/none.png")
@@ -274,13 +274,13 @@ def test_another_encoder_is_refused(uri: str) -> None:
         EncoderMismatch,
         match=r"was made with colour \(fingerprint .{8}\), not with this colour \(00000000\)",
     ):
-        MilvusCollection(uri, encoder=Other())
-    with MilvusCollection(uri) as found:  # by its name
+        Collection.open(uri, encoder=Other())
+    with Collection.open(uri) as found:  # by its name
         assert found.encoder.fingerprint == ColourEncoder().fingerprint
 
 
 def test_more_than_milvus_proposes_is_told(
-    both: tuple[Collection, MilvusCollection], monkeypatch: pytest.MonkeyPatch
+    both: tuple[Collection, Collection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     local, remote = both
     query = np.random.default_rng(3).normal(
@@ -308,7 +308,7 @@ def test_an_approximate_index_gives_every_photo_when_all_are_asked_for(
     local, _ = both
     place = f"milvus://{tmp_path}/a.db/{index}"
     assert push(shards, place, index=index).index == index
-    with MilvusCollection(place, encoder=ColourEncoder()) as found:
+    with Collection.open(place, encoder=ColourEncoder()) as found:
         assert shown(found.search("red", 500)) == shown(local.search("red", 500))
         assert shown(found.search("red", 50, where="path like '%3%'")) == shown(
             local.search("red", 50, where="path like '%3%'")
@@ -338,10 +338,10 @@ def test_a_push_may_be_repeated_and_goes_on(shards: Path, tmp_path: Path) -> Non
         push(shards, place, "photos", batch=40, progress=stop)
     assert seen == [(40, 150), (80, 150)]
     assert counts(push(shards, place, "photos", batch=40)) == (70, 80, 0, 150)
-    with MilvusCollection(place, "photos") as found:
+    with Collection.open(place, "photos") as found:
         before = list(found.photos())
     assert counts(push(shards, f"{place}/photos")) == (0, 150, 0, 150)
-    with MilvusCollection(f"{place}/photos") as found:
+    with Collection.open(f"{place}/photos") as found:
         assert (list(found.photos()), found.store.generation()) == (before, 1)
 
 
@@ -418,7 +418,7 @@ def test_other_vectors_are_refused_before_anything_is_written(shards: Path, tmp_
         CollectionError, match="has the index AUTOINDEX, not FLAT: leave out --index"
     ):
         push(shards, place, index="flat")
-    with MilvusCollection(place) as found:
+    with Collection.open(place) as found:
         assert (len(found), found.store.generation()) == (150, 1)
         assert found.store.rows([1, 2, 3]) == []
 
@@ -462,7 +462,7 @@ def test_a_dead_server_is_told_soon() -> None:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
     with pytest.raises(CollectionError) as caught:
-        MilvusCollection(f"milvus://127.0.0.1:{port}/photos")
+        Collection.open(f"milvus://127.0.0.1:{port}/photos")
     assert one_line(caught) == (
         f"no Milvus answers at http://127.0.0.1:{port}: start it, or check host and port after "
         "milvus://"
@@ -475,7 +475,7 @@ def test_a_server_that_is_no_milvus_is_told_soon() -> None:
         silent.listen()
         port = silent.getsockname()[1]
         with pytest.raises(CollectionError) as caught:
-            MilvusCollection(f"milvus://127.0.0.1:{port}/photos")
+            Collection.open(f"milvus://127.0.0.1:{port}/photos")
     assert one_line(caught).startswith(f"no Milvus answers at http://127.0.0.1:{port}")
 
 
@@ -484,12 +484,12 @@ def test_what_is_not_there(uri: str, tmp_path: Path) -> None:
         CollectionNotFound,
         match="there is no file .*none.db of Milvus Lite: push a shard set into it",
     ):
-        MilvusCollection(f"milvus://{tmp_path}/none.db/photos")
+        Collection.open(f"milvus://{tmp_path}/none.db/photos")
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(
         CollectionNotFound, match="there is no collection other at .*a.db: push a shard set there"
     ):
-        MilvusCollection(uri.removesuffix("photos") + "other")
+        Collection.open(uri.removesuffix("photos") + "other")
     with pytest.raises(CollectionError, match="there is no folder .*none"):
         connect(parse_place(f"milvus://{tmp_path}/none/a.db/photos"))
 
@@ -501,7 +501,7 @@ def test_a_collection_of_somebody_else_is_refused(shards: Path, tmp_path: Path) 
     for call in (
         connection.facts,
         lambda: push(shards, str(place)),
-        lambda: MilvusCollection(str(place)),
+        lambda: Collection.open(str(place)),
     ):
         with pytest.raises(
             CollectionError,
@@ -518,7 +518,7 @@ def test_a_file_that_another_process_has_open(uri: str, both: Any) -> None:
     assert len(found.stderr.splitlines()) == 1
 
 
-def test_candidates_know_how_many_there_are(both: tuple[Collection, MilvusCollection]) -> None:
+def test_candidates_know_how_many_there_are(both: tuple[Collection, Collection]) -> None:
     _, remote = both
     candidates = Candidates(remote.store.connection, "id < 0")
     assert candidates.count == 0
@@ -644,7 +644,7 @@ def site(uri: str) -> Iterator[TestClient]:
 
 
 def test_the_page_shows_a_collection_in_milvus(
-    site: TestClient, both: tuple[Collection, MilvusCollection]
+    site: TestClient, both: tuple[Collection, Collection]
 ) -> None:
     local, _ = both
     answer = site.get("/api/search", params={"q": "red", "k": 7, "where": "year >= 2019"})
@@ -702,7 +702,7 @@ def test_the_pages_of_a_collection_in_milvus(site: TestClient, address: str, wor
 
 
 def test_the_map_names_photos_whose_numbers_have_63_bits(
-    site: TestClient, both: tuple[Collection, MilvusCollection]
+    site: TestClient, both: tuple[Collection, Collection]
 ) -> None:
     body = site.get("/map/places").content
     ids = np.frombuffer(body[: 150 * 8], dtype="<u8").tolist()

@@ -472,7 +472,7 @@ def test_a_damaged_map_is_drawn_again(folder: Path, damage: bytes) -> None:
     with Collection.open(folder, encoder=ColourEncoder()) as found:
         places = current_atlas(found).places
         (folder / ".vitsearch" / FILE).write_bytes(damage)
-        assert read_atlas(folder / ".vitsearch" / FILE, found.settings.encoder_fingerprint) is None
+        assert read_atlas(folder / ".vitsearch" / FILE, found.config.encoder_fingerprint) is None
         assert (current_atlas(found).places == places).all()
 
 

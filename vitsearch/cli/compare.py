@@ -106,7 +106,7 @@ def compare(photos: str, labels: str | None, labels_file: str | None, **options:
                 class_map=class_map,
                 progress=bar.update,
             )
-        for text in (*found.notes, *result.notes):
+        for text in result.notes:
             show.note(f"vitsearch: {text}")
         root = found.root
     _note_failed(result)

@@ -5,6 +5,10 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+import click
+
+from vitsearch.cli import output as show
+from vitsearch.cli.output import ProgressBar
 from vitsearch.collection import Collection
 from vitsearch.collection.update import index_folder
 from vitsearch.errors import CollectionError
@@ -132,3 +136,25 @@ def _installed(package: str, place: str, names: list[str]) -> list[Path]:
 
 def _tiles(hits: list[SearchResult]) -> list[tuple[str, str]]:
     return [(hit.path, f"{hit.score:.3f}") for hit in hits]
+
+
+@click.command()
+@click.argument("photos", required=False, metavar="[PHOTOS]")
+@click.option(
+    "--output",
+    default="demo",
+    show_default=True,
+    metavar="DIR",
+    help="Where the collection and the contact sheets go.",
+)
+def demo(photos: str | None, output: str) -> int:
+    """Index sample photos (or PHOTOS), search and label them, and draw a contact sheet as PNG and
+    HTML.
+    """
+    with ProgressBar() as bar:
+        sheets = run_demo(
+            Path(output), Path(photos) if photos else None, say=show.line, progress=bar
+        )
+    for sheet in sheets:
+        show.line(f"wrote {show.printable(str(sheet))}")
+    return 0

@@ -88,13 +88,11 @@ def evaluate(
         judged = [result.accuracy] if result.accuracy else []
         if network:
             judged.append(_judged(found, network, labels, result.photos - result.left_out))
-        notes = [*found.notes]
     if result.left_out and result.accuracy:
-        notes.append(
-            f"{result.left_out:,} of {result.photos:,} photos lie in no folder and are left out"
+        show.note(
+            f"vitsearch: {result.left_out:,} of {result.photos:,} photos lie in no folder and are "
+            "left out"
         )
-    for text in notes:
-        show.note(f"vitsearch: {text}")
     (_print_json if as_json else _print_tables)(judged, result.retrieval)
     return 0
 

@@ -71,9 +71,10 @@ def tune(photos: str, recall: float, as_json: bool, **options: Any) -> int:
     """
     from dataclasses import asdict
 
-    from vitsearch.collection.maintain import tune_collection
+    from vitsearch.collection import Collection
 
-    report = tune_collection(photos, recall=recall, **options)
+    with Collection.open(photos, **options) as collection:
+        report = collection.tune(recall)
     measured = report.measured
     if as_json:
         show.json_line(

@@ -24,11 +24,8 @@ from vitsearch.cli.options import (
 @JSON
 def info(photos: str, collection: str | None, as_json: bool) -> int:
     """Print what the collection of PHOTOS holds: counts, encoder, index, sizes and dates."""
-    from vitsearch.collection import MilvusCollection
-    from vitsearch.collection.info import collection_info
-
     with open_collection(photos, {"collection": collection}) as found:
-        facts = found.info() if isinstance(found, MilvusCollection) else collection_info(found)
+        facts = found.info()
     if as_json:
         show.json_line(facts)
     else:
@@ -70,10 +67,8 @@ def verify(photos: str, as_json: bool, **options: Any) -> int:
     """Check the collection of PHOTOS: database, encoder, index, and which files are gone or
     changed.
     """
-    from vitsearch.collection.info import verify_collection
-
     with _opened(photos, options) as found:
-        checks = verify_collection(found)
+        checks = found.verify()
     for check in checks:
         if as_json:
             show.json_line({"check": check.name, "ok": check.ok, "detail": check.detail})

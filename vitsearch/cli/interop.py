@@ -1,15 +1,18 @@
 """`vitsearch export`, `import` and `merge`: collections in and out."""
 
-from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from vitsearch.cli import output as show
 from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
 from vitsearch.cli.output import counted_bar
+
+if TYPE_CHECKING:
+    from vitsearch.interop import Layout
 
 FORMATS = ("clip-retrieval", "faiss", "shards")
 MAX_PROBLEMS = 10  # named one by one; the rest is counted
@@ -51,18 +54,14 @@ def export(photos: str, output: str, **options: Any) -> int:
     shards           shards/*.parquet, as `vitsearch embed` writes them
     """
     from vitsearch.collection import Collection
-    from vitsearch.interop import export_clip_retrieval, export_faiss, export_shards
 
     with (
         Collection.open(photos, collection=options["collection"]) as found,
         counted_bar("exporting") as progress,
     ):
-        if options["layout"] == "faiss":
-            count = export_faiss(found, output, recipe=options["recipe"], progress=progress)
-        else:
-            size = {"shard_size": options["shard_size"]} if options["shard_size"] else {}
-            export = export_shards if options["layout"] == "shards" else export_clip_retrieval
-            count = export(found, output, progress=progress, **size)
+        names = {"faiss": ("recipe",)}.get(options["layout"], ("shard_size",))
+        details = {name: options[name] for name in names if options[name]}
+        count = found.export(output, options["layout"], progress=progress, **details)
     if options["as_json"]:
         show.json_line({"photos": count, "format": options["layout"], "output": output})
     else:
@@ -112,7 +111,7 @@ def import_vectors(source: str, photos: str | None, **options: Any) -> int:
     Shards (of `vitsearch embed`, in a folder or at a URL) are imported without PHOTOS too, into
     --collection DIR: no photo needs to be on this machine.
     """
-    from vitsearch.interop import ImportOptions
+    from vitsearch.interop import IMPORTERS, ImportOptions
 
     layout = _layout(source, options["layout"])
     if photos is None and (layout != "shards" or not options["collection"]):
@@ -121,7 +120,7 @@ def import_vectors(source: str, photos: str | None, **options: Any) -> int:
         )
     given = {name: options[name] for name in ("device", "paths_from", "check", "partial")}
     with counted_bar("importing") as progress:
-        report = _importer(layout)(
+        report = IMPORTERS[layout](
             source,
             photos,
             collection=options["collection"],
@@ -157,26 +156,15 @@ def _say_place(collection: str) -> None:
     )
 
 
-def _layout(source: str, asked: str) -> str:
+def _layout(source: str, asked: str) -> "Layout":
     """Return what SOURCE holds."""
     from vitsearch.interop import holds_shards
 
     if asked != "auto":
-        return asked
+        return cast("Layout", asked)
     if holds_shards(source):
         return "shards"
     return "clip-retrieval" if (Path(source) / "img_emb").is_dir() else "faiss"
-
-
-def _importer(layout: str) -> Callable[..., Any]:
-    from vitsearch.interop import import_clip_retrieval, import_faiss, import_shards
-
-    importers: dict[str, Callable[..., Any]] = {
-        "shards": import_shards,
-        "clip-retrieval": import_clip_retrieval,
-        "faiss": import_faiss,
-    }
-    return importers[layout]
 
 
 @click.command()
@@ -193,12 +181,12 @@ def merge(source_photos: str, photos: str, **options: Any) -> int:
     """Copy the photos in the collection of SOURCE_PHOTOS, a folder in PHOTOS, into the collection
     of PHOTOS.
     """
-    from vitsearch.collection import Collection
+    from vitsearch.collection.local import open_local
     from vitsearch.interop import merge as merge_collections
 
     with (
-        Collection.open(source_photos, collection=options["source_collection"]) as source,
-        Collection.open(photos, collection=options["collection"]) as target,
+        closing(open_local(source_photos, collection=options["source_collection"])) as source,
+        closing(open_local(photos, collection=options["collection"])) as target,
         counted_bar("merging") as progress,
     ):
         report = merge_collections(source, target, progress=progress)

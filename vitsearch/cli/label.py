@@ -125,8 +125,6 @@ def label(photos: str, labels: str | None, labels_file: str | None, **options: A
         )
         if options["store"]:
             found.store_labels(predictions)
-        for text in found.notes:
-            show.note(f"vitsearch: {text}")
         paths = [photo.path for photo in found.photos()]
     rows = [show.label_row(one.path, one) for one in predictions]
     show.label_rows(rows, options["output"], options["as_json"])

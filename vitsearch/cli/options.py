@@ -153,7 +153,7 @@ class CommandWithFacts(click.Command):
 # -- Opening what PHOTOS names: a folder with its collection, or a collection in Milvus ------------
 
 if TYPE_CHECKING:
-    from vitsearch.collection import SearchableCollection
+    from vitsearch.collection import Collection
 
 _ONLY_ON_DISK = {
     "collection": (
@@ -172,23 +172,19 @@ _ONLY_ON_DISK = {
 }
 
 
-def open_collection(photos: str, options: Mapping[str, Any]) -> Any:
-    """Return the collection of a folder, or one in Milvus; raises UsageError for an option that
-    does not go with Milvus.
+def open_collection(photos: str, options: Mapping[str, Any]) -> "Collection":
+    """Return the collection that PHOTOS names; raises UsageError for an option that does not go
+    with Milvus.
     """
-    from vitsearch.collection import Collection, MilvusCollection
-    from vitsearch.milvus import is_milvus
+    from vitsearch.collection import Collection
 
     check_place(photos, options)
-    if not is_milvus(photos):
-        read_only = options.get("read_only") or False
-        return Collection.open(
-            photos,
-            collection=options.get("collection"),
-            device=options.get("device") or "auto",
-            read_only=read_only,
-        )
-    return MilvusCollection(photos, device=options.get("device") or "auto")
+    return Collection.open(
+        photos,
+        collection=options.get("collection"),
+        device=options.get("device") or "auto",
+        read_only=options.get("read_only") or False,
+    )
 
 
 def check_place(photos: str, options: Mapping[str, Any]) -> None:
@@ -205,7 +201,7 @@ def check_place(photos: str, options: Mapping[str, Any]) -> None:
             raise click.UsageError(reason, click.get_current_context())
 
 
-def sheet_root(photos: str, found: "SearchableCollection") -> Path:
+def sheet_root(photos: str, found: "Collection") -> Path:
     """Return the folder from which the pictures of a sheet are read."""
     from vitsearch.milvus import is_milvus
 

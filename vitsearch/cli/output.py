@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 import sys
 import unicodedata
@@ -23,6 +24,13 @@ def note(text: str) -> None:
     """Write one line for the person on stderr."""
     sys.stderr.buffer.write(f"{printable(text)}\n".encode("utf-8", "backslashreplace"))
     sys.stderr.flush()
+
+
+class Remarks(logging.Handler):
+    """Shows the remarks of the library to the person, a line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(f"vitsearch: {record.getMessage()}")
 
 
 def give_up_output(error: OSError) -> int:

@@ -97,8 +97,6 @@ def _search(photos: str, title: str, ask: Ask, options: dict[str, Any]) -> int:
     top_k = options["top_k"] or (None if options["min_score"] is not None else TOP_K)
     with open_collection(photos, options) as found:
         hits = ask(found, top_k, search_options)
-        for text in found.notes:
-            show.note(f"vitsearch: {text}")
     _print(hits, options)
     if options["sheet"]:
         from vitsearch.outputs.contact_sheet import write_sheet

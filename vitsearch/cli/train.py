@@ -69,8 +69,6 @@ def train(photos: str, source: str, method: str, labels_file: str | None, **opti
             labels=labels,
             templates=chosen_templates(options["templates"]),
         )
-        for text in found.notes:
-            show.note(f"vitsearch: {text}")
     classifier.save(options["output"])
     validated = report.validated
     low, high = accuracy_interval(report.right, validated) if validated else (0.0, 1.0)

@@ -1,15 +1,15 @@
 """What can be done with a collection, wherever its photos and vectors are kept."""
 
+import logging
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-import numpy as np
 from PIL import Image
 
-from vitsearch.arrays import Vectors, unit_rows
+from vitsearch.arrays import unit_rows
+from vitsearch.collection.base import OpenCollection
 from vitsearch.collection.duplicates import (
     LOOKALIKE,
     LookAlikes,
@@ -17,13 +17,16 @@ from vitsearch.collection.duplicates import (
     lookalike_threshold,
     same_files,
 )
-from vitsearch.collection.query import Query, QueryEncoder, Term, check_top_k, photo_path
-from vitsearch.collection.search import QueryVector, SearchOptions, as_where
-from vitsearch.encoders import load_encoder
-from vitsearch.encoders.base import Encoder, ImageEncoder
+from vitsearch.collection.info import Check, verify_local
+from vitsearch.collection.maintain import TuneReport, tune_local
+from vitsearch.collection.query import Query, Term, check_top_k, photo_path
+from vitsearch.collection.search import SearchOptions, as_where
+from vitsearch.collection.update import index_folder
+from vitsearch.encoders.base import Encoder
 from vitsearch.encoders.language import unread_notes
 from vitsearch.errors import QueryError
 from vitsearch.filters import Filter
+from vitsearch.index.recipe import RECALL
 from vitsearch.labels import (
     Decision,
     Label,
@@ -34,10 +37,15 @@ from vitsearch.labels import (
     predict,
     zero_shot_classifier,
 )
-from vitsearch.storage.config import CollectionConfig
-from vitsearch.storage.decoding import Decoding
-from vitsearch.storage.store import PhotoReader
-from vitsearch.types import Photo, Prediction, SearchResult
+from vitsearch.photos import read_photo
+from vitsearch.types import IndexReport, Photo, Prediction, SearchResult
+
+if TYPE_CHECKING:
+    from vitsearch.explain import Explanation
+    from vitsearch.interop import Layout
+
+
+log = logging.getLogger("vitsearch")
 
 
 class SearchKeywords(TypedDict, total=False):
@@ -50,102 +58,12 @@ class SearchKeywords(TypedDict, total=False):
     collapse: bool | float
 
 
-class SearchableCollection(ABC):
-    """Photos with vectors of one encoder, open for reading; `Collection` and `MilvusCollection` say
-    where they are.
+class Collection(OpenCollection):
+    """Photos that can be searched, labelled and explained, open for reading.
 
-    What is made of them, such as thumbnails, is kept in ``folder``, which need not be there.
+    Paths in results are relative to ``root``, with ``/``. Scores are cosine similarities, computed
+    exactly from the stored vectors whatever the index.
     """
-
-    folder: Path
-
-    def __init__(
-        self,
-        root: Path,
-        settings: CollectionConfig,
-        store: PhotoReader,
-        *,
-        encoder: ImageEncoder | None,
-        device: str,
-    ) -> None:
-        self.root = root
-        self.settings = settings
-        self.notes: list[str] = []
-        self._noted: set[str] = set()
-        self._device = device
-        self._encoder = self._checked(encoder) if encoder else None
-        self._store = store
-        self._terms = QueryEncoder(
-            root, store, lambda: self.encoder, dim=settings.dim, decoding=self.decoding
-        )
-
-    @abstractmethod
-    def find(
-        self, queries: Sequence[QueryVector], options: SearchOptions
-    ) -> list[list[SearchResult]]:
-        """Return the results for each (unit vector, ids to leave out), best first, equal scores in
-        order of path.
-        """
-
-    @abstractmethod
-    def decoding(self) -> Decoding:
-        """Return how the photos were decoded, and a query's photo is to be."""
-
-    @abstractmethod
-    def _checked(self, encoder: ImageEncoder) -> ImageEncoder:
-        """Return an encoder if it is the one that made the vectors, else raise EncoderMismatch."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __len__(self) -> int:
-        return self._store.count()
-
-    def close(self) -> None:
-        """Close what the photos are read from; a second call does nothing."""
-        self._store.close()
-
-    # -- what is in it -----------------------------------------------------------------------------
-
-    @property
-    def dim(self) -> int:
-        """The length of the vectors."""
-        return self.settings.dim
-
-    @property
-    def encoder(self) -> ImageEncoder:
-        """The collection's encoder, loaded at first use; raises EncoderError, or EncoderMismatch
-        when it is not the same any more.
-        """
-        if self._encoder is None:
-            self._encoder = self._checked(
-                load_encoder(self.settings.encoder, self._device, self.settings.dtype)
-            )
-        return self._encoder
-
-    @property
-    def store(self) -> PhotoReader:
-        """What the photos are read from."""
-        return self._store
-
-    def photos(self) -> Iterator[Photo]:
-        """Yield the photos in order of path."""
-        return self._store.photos()
-
-    def vectors(self) -> tuple[list[Photo], Vectors]:
-        """Return all photos in order of path and their ``(n, dim)`` float32 unit rows; all of them
-        are held in memory.
-        """
-        with self._store.reading():
-            photos = list(self._store.photos())
-            ids, halves = zip(*self._store.vector_batches(), strict=True) if photos else ((), ())
-        if not photos:
-            return [], np.empty((0, self.dim), dtype=np.float32)
-        place = np.searchsorted(np.concatenate(ids), [photo.photo_id for photo in photos])
-        return photos, unit_rows(np.concatenate(halves)[place])
 
     # -- search ------------------------------------------------------------------------------------
 
@@ -172,7 +90,7 @@ class SearchableCollection(ABC):
         texts are encoded together.
         """
         options = self._options(top_k, keywords)
-        read = self._terms.vectors_of(queries)
+        read = self._queries.vectors_of(queries)
         self._note_unread([word for _, _, words in read for word in words])
         return self.find([(vector, named) for vector, named, _ in read], options)
 
@@ -190,23 +108,20 @@ class SearchableCollection(ABC):
         """
         if isinstance(photo, Image.Image):
             return self.search(photo, top_k, **keywords)
-        path = photo_path(photo)
-        return self.search(
-            [Term(self.root / path if not path.exists() and self._has(path) else path)],
-            top_k,
-            **keywords,
-        )
+        return self.search([Term(self._file(photo))], top_k, **keywords)
 
-    def _has(self, path: Path) -> bool:
-        return (self.root / path).exists()
+    def _file(self, photo: str | os.PathLike[str]) -> Path:
+        """Return the path of a photo named from the working folder, or else from the root."""
+        path = photo_path(photo)
+        return self.root / path if not path.exists() and self.backend.has(path) else path
 
     def duplicates(self, *, where: str | Filter | None = None) -> list[list[Photo]]:
         """Return the groups of photos whose files are the same byte for byte, each in order of
         path, in order of their first path.
         """
         condition = as_where(where)
-        with self._store.reading():
-            ids = None if condition is None else set(self._store.ids_where(condition).tolist())
+        with self.store.reading():
+            ids = None if condition is None else set(self.store.ids_where(condition).tolist())
             return same_files(
                 photo for photo in self.photos() if ids is None or photo.photo_id in ids
             )
@@ -230,7 +145,7 @@ class SearchableCollection(ABC):
         SearchOptions(collapse=least)  # raises for a threshold outside its range
         photos, vectors = self.vectors()
         if condition is not None:
-            ids = set(self._store.ids_where(condition).tolist())
+            ids = set(self.store.ids_where(condition).tolist())
             rows = [row for row, photo in enumerate(photos) if photo.photo_id in ids]
             progress(len(photos) - len(rows))
             photos, vectors = [photos[row] for row in rows], vectors[rows]
@@ -241,9 +156,9 @@ class SearchableCollection(ABC):
         """The cosine from which this collection's encoder takes two photos for one and the same
         view.
         """
-        stored = self._store.get_meta(LOOKALIKE)
+        stored = self.store.get_meta(LOOKALIKE)
         return (
-            float(stored) if isinstance(stored, str) else lookalike_threshold(self.settings.encoder)
+            float(stored) if isinstance(stored, str) else lookalike_threshold(self.config.encoder)
         )
 
     def _options(self, top_k: int | None, keywords: SearchKeywords) -> SearchOptions:
@@ -267,8 +182,10 @@ class SearchableCollection(ABC):
         than it reads.
         """
         notes = unread_notes(texts, self.encoder) if texts else {}
-        self.notes += [note for kind, note in notes.items() if kind not in self._noted]
-        self._noted |= set(notes)
+        for kind, note in notes.items():
+            if kind not in self._logged:
+                log.warning(note)
+        self._logged |= set(notes)
 
     # -- labels ------------------------------------------------------------------------------------
 
@@ -299,9 +216,9 @@ class SearchableCollection(ABC):
         )
         self.check_classifier(classifier)
         found: dict[int, list[LabelScore]] = {}
-        with self._store.reading():
-            photos = list(self._store.photos())
-            for ids, halves in self._store.vector_batches():
+        with self.store.reading():
+            photos = list(self.store.photos())
+            for ids, halves in self.store.vector_batches():
                 found |= zip(
                     ids.tolist(), predict(classifier, unit_rows(halves), choice), strict=True
                 )
@@ -329,7 +246,7 @@ class SearchableCollection(ABC):
 
     def check_classifier(self, classifier: LabelClassifier) -> None:
         """Raise EncoderMismatch for a classifier of another encoder's vectors."""
-        self.settings.identity.check_classifier(classifier.fingerprint)
+        self.config.identity.check_classifier(classifier.fingerprint)
 
     def _text_encoder(self) -> Encoder:
         if not isinstance(self.encoder, Encoder):
@@ -339,3 +256,65 @@ class SearchableCollection(ABC):
                 "LinearClassifier"
             )
         return self.encoder
+
+    def store_labels(self, predictions: Sequence[Prediction]) -> None:
+        """Keep the first label of each photo and its score in the database; raises CollectionLocked
+        while another process writes, CollectionError for a collection in Milvus.
+        """
+        self._on_disk("store labels").store_labels(predictions)
+
+    def explain(
+        self, photo: str | os.PathLike[str] | Image.Image, text: str | None = None
+    ) -> "Explanation":
+        """Return which patches of a photo the encoder looks at, or which ones speak for a text.
+
+        ``photo`` is as in `similar`. Raises PhotoError, QueryError, or EncoderError for an encoder
+        without attention and where PyTorch is missing (see `vitsearch.explain.explain`).
+        """
+        from vitsearch.explain import explain
+
+        if not isinstance(photo, Image.Image):
+            photo = read_photo(self._file(photo)).image
+        return explain(self.encoder, photo, text)
+
+    # -- keeping it --------------------------------------------------------------------------------
+
+    def info(self) -> dict[str, Any]:
+        """Return counts, encoder, index, sizes in bytes (``*_bytes``) and dates (ISO 8601, UTC)."""
+        return self.backend.info()
+
+    def verify(self) -> list[Check]:
+        """Return the checks of the database, the golden vectors, the index against the vectors, and
+        the files on disk; raises CollectionError for a collection in Milvus.
+        """
+        local = self._on_disk("verify")
+        return verify_local(local.root, local.folder, local.config, local.store, self.encoder)
+
+    def tune(self, recall: float = RECALL) -> TuneReport:
+        """Set the search effort of the index to the least that reaches a recall@10, and return what
+        it was measured to be; raises as `tune_local` does, CollectionError for one in Milvus.
+        """
+        local = self._on_disk("tune")
+        return tune_local(local.folder, local.config, lambda: self.encoder, recall)
+
+    def update(self, **options: Any) -> IndexReport:
+        """Index what has changed in the folder since the last run, and return what was done; raises
+        as `index_folder` does, CollectionError for a collection in Milvus.
+        """
+        local = self._on_disk("update")
+        report = index_folder(local.root, collection=local.folder, encoder=self._encoder, **options)
+        local.reload()
+        return report
+
+    def export(
+        self, output: str | os.PathLike[str], layout: "Layout" = "clip-retrieval", **options: Any
+    ) -> int:
+        """Write photos and vectors for other tools into the folder ``output``, and return how many.
+
+        ``layout`` is ``clip-retrieval``, ``faiss`` (keyword ``recipe``) or ``shards`` (keyword
+        ``shard_size``); ``progress`` is called with (done, total). Raises CollectionError, also for
+        a collection in Milvus.
+        """
+        from vitsearch.interop import EXPORTERS
+
+        return EXPORTERS[layout](self._on_disk("export"), output, **options)

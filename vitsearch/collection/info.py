@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from vitsearch.collection import Collection
-from vitsearch.collection.maintain import is_stale
+from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.identity import EncoderIdentity, golden_from_bytes
 from vitsearch.errors import EncoderError, IndexDamaged
-from vitsearch.index import IndexSnapshot, open_snapshot, verify_snapshot
-from vitsearch.storage.config import DELTA_INDEX, MAIN_INDEX
+from vitsearch.index import IndexSnapshot, Manifest, open_snapshot, verify_snapshot
+from vitsearch.storage.config import DELTA_INDEX, MAIN_INDEX, CollectionConfig
+from vitsearch.storage.store import PhotoStore
+
+GROWN = 0.2  # more rows than when the recall was measured: it may be another by now
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,42 +28,41 @@ class Check:
     detail: str
 
 
-def collection_info(collection: Collection) -> dict[str, Any]:
+def local_info(folder: Path, config: CollectionConfig, store: PhotoStore) -> dict[str, Any]:
     """Return counts, encoder, recipe, sizes in bytes (``*_bytes``) and dates (ISO 8601, UTC) of a
-    collection.
+    collection on disk.
     """
-    settings, folder = collection.settings, collection.folder
-    states = [failure.state for failure in collection.failures()]
-    database = folder / "photos.db"
+    states = [failure.state for failure in store.failures()]
+    database, count = folder / "photos.db", store.count()
     return {
-        "photos": len(collection),
+        "photos": count,
         "failed": states.count("failed"),
         "skipped": states.count("skipped"),
-        "encoder": settings.encoder,
-        "encoder_fingerprint": settings.encoder_fingerprint,
-        "dtype": settings.dtype,
-        "dim": settings.dim,
-        "recipe": settings.recipe.get("name"),
-        **_index_facts(collection),
-        "format": settings.format,
+        "encoder": config.encoder,
+        "encoder_fingerprint": config.encoder_fingerprint,
+        "dtype": config.dtype,
+        "dim": config.dim,
+        "recipe": config.recipe.get("name"),
+        **_index_info(folder, count),
+        "format": config.format,
         "folder": str(folder),
         "database_bytes": _size(database) + _size(database.with_name("photos.db-wal")),
         "index_bytes": sum(
             _size(file) for name in (MAIN_INDEX, DELTA_INDEX) for file in (folder / name).glob("*")
         ),
-        "created_at": settings.created_at,
+        "created_at": config.created_at,
         "changed_at": datetime.fromtimestamp(database.stat().st_mtime, UTC).isoformat(
             timespec="seconds"
         ),
     }
 
 
-def _index_facts(collection: Collection) -> dict[str, Any]:
+def _index_info(folder: Path, count: int) -> dict[str, Any]:
     """Return the recipe that the index was built by, and its recall@10 where that was measured
     (``recall``) and may still be trusted.
     """
     try:
-        built = verify_snapshot(collection.folder / MAIN_INDEX, check_content=False)
+        built = verify_snapshot(folder / MAIN_INDEX, check_content=False)
     except IndexDamaged:
         return {"index": None, "recall": None, "recall_is_old": None}
     measured = built.measured
@@ -69,70 +70,82 @@ def _index_facts(collection: Collection) -> dict[str, Any]:
     return {
         "index": built.recipe.name,
         "recall": recall,
-        "recall_is_old": is_stale(built, len(collection)),
+        "recall_is_old": is_stale(built, count),
     }
 
 
-def verify_collection(collection: Collection) -> list[Check]:
-    """Return the checks of the database, the golden vectors, the index against the vectors, and the
-    files on disk.
+def is_stale(manifest: Manifest, count: int) -> bool:
+    """Return whether a collection of ``count`` photos has grown by a fifth since its recall was
+    measured.
     """
-    return [_database(collection), _golden(collection), _index(collection), _files(collection)]
+    return manifest.measured is not None and count > (1 + GROWN) * manifest.measured.count
 
 
-def _database(collection: Collection) -> Check:
-    wrong = collection.store.check()
+def verify_local(
+    root: Path, folder: Path, config: CollectionConfig, store: PhotoStore, encoder: ImageEncoder
+) -> list[Check]:
+    """Return the checks of the database, the golden vectors, the index against the vectors, and the
+    files on disk, of the collection in ``folder``.
+    """
+    return [
+        _database(store),
+        _golden(config, store, encoder),
+        _index(folder, store),
+        _files(root, store),
+    ]
+
+
+def _database(store: PhotoStore) -> Check:
+    wrong = store.check()
     return Check(
         "database",
         not wrong,
-        "; ".join(wrong[:3]) or f"{len(collection)} photos, SQLite finds nothing wrong",
+        "; ".join(wrong[:3]) or f"{store.count()} photos, SQLite finds nothing wrong",
     )
 
 
-def _golden(collection: Collection) -> Check:
-    stored = collection.store.get_meta("golden")
-    if not isinstance(stored, bytes) or not stored or len(stored) % (4 * collection.dim):
+def _golden(config: CollectionConfig, store: PhotoStore, encoder: ImageEncoder) -> Check:
+    stored = store.get_meta("golden")
+    if not isinstance(stored, bytes) or not stored or len(stored) % (4 * encoder.dim):
         return Check(
             "encoder",
             False,
             "no golden vectors of this encoder are stored: index into a new collection",
         )
     try:
-        golden = golden_from_bytes(stored, collection.dim)
-        EncoderIdentity.from_record(collection.settings, golden).check_golden(collection.encoder)
+        golden = golden_from_bytes(stored, config.dim)
+        EncoderIdentity.from_record(config, golden).check_golden(encoder)
     except EncoderError as error:
         return Check("encoder", False, str(error))
-    return Check("encoder", True, f"{collection.settings.encoder} gives the golden vectors again")
+    return Check("encoder", True, f"{encoder.name} gives the golden vectors again")
 
 
-def _index(collection: Collection) -> Check:
+def _index(folder: Path, store: PhotoStore) -> Check:
     advice = "searches look at every stored vector until `vitsearch index` rebuilds it"
     try:
-        verify_snapshot(collection.folder / MAIN_INDEX)
-        snapshots = [open_snapshot(collection.folder / MAIN_INDEX)]
-        if (collection.folder / DELTA_INDEX).exists() and snapshots[
-            0
-        ].generation != collection.store.generation():
-            verify_snapshot(collection.folder / DELTA_INDEX)
-            snapshots.append(open_snapshot(collection.folder / DELTA_INDEX))
+        verify_snapshot(folder / MAIN_INDEX)
+        snapshots = [open_snapshot(folder / MAIN_INDEX)]
+        if (folder / DELTA_INDEX).exists() and snapshots[0].generation != store.generation():
+            verify_snapshot(folder / DELTA_INDEX)
+            snapshots.append(open_snapshot(folder / DELTA_INDEX))
     except IndexDamaged as error:
         return Check("index", False, f"{error}; {advice}")
-    if snapshots[-1].generation != collection.store.generation() or (
+    if snapshots[-1].generation != store.generation() or (
         snapshots[1:] and snapshots[1].manifest.since != snapshots[0].generation
     ):
         return Check("index", False, f"older than the vectors; {advice}")
-    if not _same_vectors(collection, snapshots):
+    if not _same_vectors(store, snapshots):
         return Check("index", False, f"not of the stored vectors; {advice}")
     changed = f", {len(snapshots[1])} of them in the index of changes" if snapshots[1:] else ""
-    return Check("index", True, f"{len(collection)} vectors{changed}, the same as in the database")
+    return Check("index", True, f"{store.count()} vectors{changed}, the same as in the database")
 
 
-def _same_vectors(collection: Collection, snapshots: Sequence[IndexSnapshot]) -> bool:
+def _same_vectors(store: PhotoStore, snapshots: Sequence[IndexSnapshot]) -> bool:
     """Return whether each stored vector is what the newest index that has it says; without a delta
     there are no others either.
     """
     count = 0
-    for ids, halves in collection.store.vector_batches():
+    for ids, halves in store.vector_batches():
         missing = np.ones(len(ids), dtype=bool)
         for snapshot in reversed(snapshots):
             at = np.minimum(np.searchsorted(snapshot.ids, ids), max(0, len(snapshot) - 1))
@@ -152,11 +165,11 @@ def _same_vectors(collection: Collection, snapshots: Sequence[IndexSnapshot]) ->
     return len(snapshots) > 1 or count == len(snapshots[0])
 
 
-def _files(collection: Collection) -> Check:
+def _files(root: Path, store: PhotoStore) -> Check:
     gone, changed = [], []
-    for photo in collection.photos():
+    for photo in store.photos():
         try:
-            stat = os.stat(os.path.join(collection.root, photo.path))
+            stat = os.stat(os.path.join(root, photo.path))
         except OSError:
             gone.append(photo.path)
             continue

@@ -1,13 +1,16 @@
-"""The noun that the user holds: a folder of photos that can be searched and labelled."""
+"""A collection on disk: its indexes propose candidates, the vectors stored in SQLite decide."""
 
+import logging
 import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vitsearch.arrays import Ids, Vectors
-from vitsearch.collection.collection import SearchableCollection
+from vitsearch.collection.backend import Backend
+from vitsearch.collection.info import local_info
 from vitsearch.collection.search import QueryVector, Reranker, SearchOptions
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import IndexDamaged
@@ -31,10 +34,9 @@ from vitsearch.storage.config import (
 )
 from vitsearch.storage.decoding import Decoding, choose_decoding
 from vitsearch.storage.store import PhotoStore
-from vitsearch.types import Prediction, SearchResult, SkippedPhoto
+from vitsearch.types import Prediction, SearchResult
 
-# -- The search of a collection on disk: its indexes propose, the stored vectors decide ------------
-
+log = logging.getLogger("vitsearch")
 FRESH_KEPT = 20_000  # vectors newer than the index that are held in memory between searches
 
 
@@ -64,23 +66,21 @@ class CandidateSources:
 class LocalSearch:
     """Finds the stored photos nearest to vectors.
 
-    ``notes`` gains a line where an index cannot be used; with ``strict`` a damaged one raises
-    IndexDamaged instead.
+    An index that cannot be used is logged; with ``strict`` a damaged one raises IndexDamaged.
     """
 
     def __init__(
         self,
         folder: Path,
-        settings: CollectionConfig,
+        config: CollectionConfig,
         store: PhotoStore,
-        notes: list[str],
         *,
         strict: bool = False,
         device: str = "auto",
     ) -> None:
         self._strict, self._device = strict, device
-        self._folder, self._settings, self._store, self._notes = folder, settings, store, notes
-        self._ranking = Reranker(store, settings.dim)
+        self._folder, self._config, self._store = folder, config, store
+        self._reranker = Reranker(store, config.dim)
         self._snapshots: dict[str, IndexSnapshot | None] = {}
         self._stamps: dict[str, object] = {}
         self._fresh: tuple[tuple[int, int], UnindexedVectors] | None = None
@@ -103,17 +103,17 @@ class LocalSearch:
                 self._newer(max((snapshot.generation for snapshot in snapshots), default=-1)),
                 allowed,
             )
-            return self._ranking.find(queries, options, sources)
+            return self._reranker.find(queries, options, sources)
 
     def _newer(self, generation: int) -> UnindexedVectors:
         """Return the vectors that no index knows yet, all of them where there is none."""
         now = self._store.generation()
         if generation == now:
-            return UnindexedVectors.empty(self._settings.dim)
+            return UnindexedVectors.empty(self._config.dim)
         if self._fresh and self._fresh[0] == (generation, now):
             return self._fresh[1]
         fresh = UnindexedVectors.from_batches(
-            self._store.vector_batches(since=generation), self._settings.dim
+            self._store.vector_batches(since=generation), self._config.dim
         )
         self._fresh = ((generation, now), fresh) if len(fresh) <= FRESH_KEPT else None
         return fresh
@@ -148,124 +148,82 @@ class LocalSearch:
         try:
             # the delta is small: copying it would take longer than searching it
             device = self._device if name == MAIN_INDEX else "cpu"
-            snapshot = open_snapshot(self._folder / name, device=device, tell=self._notes.append)
+            snapshot = open_snapshot(self._folder / name, device=device, tell=log.warning)
         except IndexDamaged as error:
             if self._strict:
                 raise
-            self._notes.append(
+            log.warning(
                 f"{error}; searching every stored vector, the next `vitsearch index` rebuilds it"
             )
             return None
         built = snapshot.manifest
-        if (
-            built.dim != self._settings.dim
-            or built.fingerprint != self._settings.encoder_fingerprint
-        ):
+        if built.dim != self._config.dim or built.fingerprint != self._config.encoder_fingerprint:
             return None
         if snapshot.degraded:
-            self._notes.append(snapshot.degraded)
+            log.warning(snapshot.degraded)
         return snapshot
 
 
-# -- The noun that the user holds: a folder of photos that can be searched and labelled ------------
+class LocalBackend(Backend):
+    """The collection of a photo folder; it may be read while another process indexes into it.
 
-
-class Collection(SearchableCollection):
-    """An indexed folder of photos, open for reading.
-
-    Paths in results are relative to ``root``, with ``/``. Scores are cosine similarities, computed
-    exactly from the stored vectors whatever the index. A collection may be read while another
-    process indexes into it.
+    With ``read_only`` (for collections that nobody here can repair) a damaged index raises
+    IndexDamaged, otherwise it is logged and every stored vector is searched.
     """
 
     def __init__(
         self,
         root: Path,
         folder: Path,
-        settings: CollectionConfig,
+        config: CollectionConfig,
         *,
-        encoder: ImageEncoder | None = None,
         device: str = "auto",
         read_only: bool = False,
     ) -> None:
-        self.folder = folder
-        self._photo_store = PhotoStore(folder / "photos.db", read_only=True)
-        try:
-            super().__init__(root, settings, self._photo_store, encoder=encoder, device=device)
-        except BaseException:
-            self._photo_store.close()
-            raise
-        self._searcher = LocalSearch(
-            folder, settings, self._photo_store, self.notes, strict=read_only, device=device
-        )
+        self.root, self.folder, self.config = root, folder, config
+        self._store = PhotoStore(folder / "photos.db", read_only=True)
+        self._search = LocalSearch(folder, config, self._store, strict=read_only, device=device)
 
-    @classmethod
-    def open(
-        cls,
-        photos: str | os.PathLike[str],
-        *,
-        collection: str | os.PathLike[str] | None = None,
-        encoder: ImageEncoder | None = None,
-        device: str = "auto",
-        read_only: bool = False,
-    ) -> "Collection":
-        """Return the collection of a photo folder.
-
-        ``collection`` is its folder when it is not ``<photos>/.vitsearch``; ``encoder`` an encoder
-        object to use instead of loading the collection's by name; ``device`` is where the encoder
-        runs and, on "cuda", the search (on "auto" of the recipes for GPUs). A damaged index is
-        noted, and every stored vector is searched until it is built again; with ``read_only``, for
-        collections that nobody here can repair, IndexDamaged is raised then. Raises
-        CollectionNotFound, CollectionError, or EncoderMismatch for an encoder with another
-        fingerprint.
-        """
-        root = photo_root(photos)
-        folder = collection_folder(root, collection)
-        return cls(
-            root,
-            folder,
-            read_collection_config(folder, root),
-            encoder=encoder,
-            device=device,
-            read_only=read_only,
-        )
-
-    def __repr__(self) -> str:
-        return (
-            f"Collection({str(self.root)!r}, photos={len(self)}, encoder={self.settings.encoder!r})"
-        )
-
-    def close(self) -> None:
-        """Close the database; a second call does nothing."""
-        super().close()
-        self._searcher.close()
-
-    def find(
-        self, queries: Sequence[QueryVector], options: SearchOptions
-    ) -> list[list[SearchResult]]:
-        """Return the results for each (unit vector, ids to leave out), best first, all on one state
-        of the collection.
-        """
-        return self._searcher.find(queries, options)
-
-    def decoding(self) -> Decoding:
-        """Return how the photos were decoded, and a query's photo is to be."""
-        return choose_decoding(self._photo_store)
+    @property
+    def name(self) -> str:
+        """The photo folder."""
+        return str(self.root)
 
     @property
     def store(self) -> PhotoStore:
         """The database, open for reading."""
-        return self._photo_store
+        return self._store
 
-    def failures(self) -> list[SkippedPhoto]:
-        """Return the files that are not in the collection, with state and reason, in
-        order of path.
-        """
-        return self._store.failures()
+    def find(
+        self, queries: Sequence[QueryVector], options: SearchOptions
+    ) -> list[list[SearchResult]]:
+        """Return the results for each (unit vector, ids to leave out), best first."""
+        return self._search.find(queries, options)
 
-    def _checked(self, encoder: ImageEncoder) -> ImageEncoder:
-        check_encoder(self.folder, self.settings, encoder)
-        return encoder
+    def decoding(self) -> Decoding:
+        """Return how the photos were decoded, as a query's photo must be."""
+        return choose_decoding(self._store)
+
+    def check_encoder(self, encoder: ImageEncoder) -> None:
+        """Raise EncoderMismatch unless this encoder made the vectors."""
+        check_encoder(self.folder, self.config, encoder)
+
+    def has(self, path: Path) -> bool:
+        """Return whether a path relative to the root is a file."""
+        return (self.root / path).exists()
+
+    def info(self) -> dict[str, Any]:
+        """Return counts, encoder, recipe, sizes in bytes and dates (ISO 8601, UTC)."""
+        return local_info(self.folder, self.config, self._store)
+
+    def reload(self) -> None:
+        """Read ``collection.json`` again, which a run of indexing may have replaced."""
+        self.config = read_collection_config(self.folder, self.root)
+
+    def close(self) -> None:
+        """Close the database and the indexes; a second call does nothing."""
+        super().close()
+        self._search.close()
 
     def store_labels(self, predictions: Sequence[Prediction]) -> None:
         """Keep the first label of each photo and its score in the database; raises CollectionLocked
@@ -283,3 +241,19 @@ class Collection(SearchableCollection):
                     store.put_labels(list(first.values()))
             finally:
                 store.close()
+
+
+def open_local(
+    photos: str | os.PathLike[str],
+    *,
+    collection: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    read_only: bool = False,
+) -> LocalBackend:
+    """Return the collection of a photo folder, kept in ``collection`` (None: the folder's
+    ``.vitsearch``); raises CollectionNotFound or CollectionError.
+    """
+    root = photo_root(photos)
+    folder = collection_folder(root, collection)
+    config = read_collection_config(folder, root)
+    return LocalBackend(root, folder, config, device=device, read_only=read_only)

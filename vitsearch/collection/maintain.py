@@ -4,6 +4,7 @@ and by which recipe.
 
 import os
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -11,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from vitsearch.arrays import Vectors
-from vitsearch.collection import Collection
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.errors import CollectionError, IndexDamaged
 from vitsearch.index import (
@@ -27,10 +27,11 @@ from vitsearch.index import (
     tune,
     verify_snapshot,
 )
-from vitsearch.index.recipe import RECALL, Recipe, RecipeCost, choose_recipe, predict
+from vitsearch.index.recipe import Recipe, RecipeCost, choose_recipe, predict
 from vitsearch.storage.config import (
     DELTA_INDEX,
     MAIN_INDEX,
+    CollectionConfig,
     write_collection_config,
     writer_lock,
 )
@@ -41,7 +42,6 @@ DELTA_FROM = (
 )
 DELTA_SHARE = 0.1  # of the main index's rows that may have changed before it is built again
 WORTH_TELLING = 10_000  # photos from which an exact index takes a second or more
-GROWN = 0.2  # more rows than when the recall was measured: it may be another by now
 PHOTO_QUERIES = 200
 TEXT_QUERIES = 100
 UNKNOWN_MEMORY = 2_000_000_000
@@ -194,13 +194,6 @@ def default_memory() -> int:
         return UNKNOWN_MEMORY
 
 
-def is_stale(manifest: Manifest, count: int) -> bool:
-    """Return whether a collection of ``count`` photos has grown by a fifth since its recall was
-    measured.
-    """
-    return manifest.measured is not None and count > (1 + GROWN) * manifest.measured.count
-
-
 def text_like_queries(encoder: ImageEncoder) -> Vectors:
     """Return the vectors of prompts of things that photos show, ``(100, dim)``; none for an encoder
     that reads no text.
@@ -231,14 +224,10 @@ class TuneReport:
     measured: Measured | None
 
 
-def tune_collection(
-    photos: str | os.PathLike[str],
-    *,
-    collection: str | os.PathLike[str] | None = None,
-    recall: float = RECALL,
-    device: str = "auto",
+def tune_local(
+    folder: Path, config: CollectionConfig, encoder: Callable[[], ImageEncoder], recall: float
 ) -> TuneReport:
-    """Set the search effort of a collection's index to the least that reaches a recall@10, and
+    """Set the search effort of the index in ``folder`` to the least that reaches a recall@10, and
     return what it was measured to be.
 
     Measured on 200 of the collection's photos (each left out of its own results) and 100 prompts,
@@ -247,36 +236,30 @@ def tune_collection(
     """
     if not 0 < recall <= 1:
         raise CollectionError(f"a recall is above 0 and at most 1, such as 0.95, not {recall}")
-    with Collection.open(photos, collection=collection, device=device) as found:
-        folder, settings = found.folder, found.settings
-        try:
-            built = verify_snapshot(folder / MAIN_INDEX, check_content=False)
-        except IndexDamaged as error:
-            raise CollectionError(
-                f"there is no sound index to tune: run `vitsearch index {photos}` first ({error})"
-            ) from error
-        if built.recipe.is_exact:
-            return TuneReport(built.recipe, None)
-        with writer_lock(folder):
-            store = PhotoStore(folder / "photos.db", read_only=True)
-            try:
-                asked = replace(
-                    Recipe.from_dict(settings.recipe, source=str(folder / "collection.json")),
-                    recall=min(recall, MAX_RECALL),
-                )
-                upkeep = IndexMaintainer(
-                    folder,
-                    store,
-                    settings.dim,
-                    settings.encoder_fingerprint,
-                    asked,
-                    texts=lambda: text_like_queries(found.encoder),
-                    tell=lambda _: None,
-                )
-                tuned = upkeep.retune(recall)
-                write_collection_config(
-                    folder, replace(settings, recipe=asked.to_dict())
-                )  # what is built later is tuned so too
-            finally:
-                store.close()
+    try:
+        built = verify_snapshot(folder / MAIN_INDEX, check_content=False)
+    except IndexDamaged as error:
+        raise CollectionError(
+            f"there is no sound index to tune: run `vitsearch index {config.root}` first ({error})"
+        ) from error
+    if built.recipe.is_exact:
+        return TuneReport(built.recipe, None)
+    stored = Recipe.from_dict(config.recipe, source=str(folder / "collection.json"))
+    recipe = replace(stored, recall=min(recall, MAX_RECALL))
+    with (
+        writer_lock(folder),
+        closing(PhotoStore(folder / "photos.db", read_only=True)) as store,
+    ):
+        maintainer = IndexMaintainer(
+            folder,
+            store,
+            config.dim,
+            config.encoder_fingerprint,
+            recipe,
+            texts=lambda: text_like_queries(encoder()),
+            tell=lambda _: None,
+        )
+        tuned = maintainer.retune(recall)
+        # what is built later is tuned so too
+        write_collection_config(folder, replace(config, recipe=recipe.to_dict()))
     return TuneReport(tuned.recipe, tuned.measured)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitsearch.arrays import Ids, Vectors, unit_rows
-from vitsearch.collection import SearchableCollection
+from vitsearch.collection import Collection
 from vitsearch.records import atomic_file
 
 Places = NDArray[np.float32]
@@ -50,7 +50,7 @@ class PhotoMap:
     drawn: int
 
 
-def current_atlas(found: SearchableCollection) -> PhotoMap:
+def current_atlas(found: Collection) -> PhotoMap:
     """Return the map of a collection as it is now: the stored one, that one with what is new placed
     in it, or one drawn anew.
 
@@ -60,7 +60,7 @@ def current_atlas(found: SearchableCollection) -> PhotoMap:
     file = found.folder / FILE
     with found.store.reading():
         generation = found.store.generation()
-        stored = read_atlas(file, found.settings.encoder_fingerprint)
+        stored = read_atlas(file, found.config.encoder_fingerprint)
         if stored and stored.generation == generation:
             return stored
         ids = np.concatenate(
@@ -75,7 +75,7 @@ def current_atlas(found: SearchableCollection) -> PhotoMap:
             ids,
             _all_places(found, ids, marks, places),
             generation,
-            found.settings.encoder_fingerprint,
+            found.config.encoder_fingerprint,
             drawn,
         )
     write_atlas(file, photo_map)
@@ -94,7 +94,7 @@ def _known(stored: PhotoMap | None, ids: Ids) -> tuple[Ids, Places, int] | None:
     return stored.ids[kept], stored.places[kept], stored.drawn
 
 
-def _drawn(found: SearchableCollection, ids: Ids) -> tuple[Ids, Places]:
+def _drawn(found: Collection, ids: Ids) -> tuple[Ids, Places]:
     """Return the landmarks among the ids, and where they lie."""
     marks = _spaced(ids)
     return marks, lay_out(_rows_of(found, marks))
@@ -105,7 +105,7 @@ def _spaced(ids: Ids) -> Ids:
     return ids[::step]
 
 
-def _rows_of(found: SearchableCollection, wanted: Ids) -> Vectors:
+def _rows_of(found: Collection, wanted: Ids) -> Vectors:
     rows = [np.empty((0, found.dim), dtype=np.float32)]
     for ids, halves in found.store.vector_batches():
         here = np.isin(ids, wanted)
@@ -114,7 +114,7 @@ def _rows_of(found: SearchableCollection, wanted: Ids) -> Vectors:
     return np.concatenate(rows)
 
 
-def _all_places(found: SearchableCollection, ids: Ids, marks: Ids, places: Places) -> Places:
+def _all_places(found: Collection, ids: Ids, marks: Ids, places: Places) -> Places:
     """Return the places of all ids: those of the marks, and every other photo among the marks most
     like it.
     """

@@ -19,7 +19,7 @@ from vitsearch.errors import PhotoError, QueryError
 from vitsearch.photos import read_bytes_and_fingerprint, upright_rgb
 from vitsearch.photos.decode import decode
 from vitsearch.storage.decoding import Decoding
-from vitsearch.storage.store import PhotoReader
+from vitsearch.storage.reader import PhotoReader
 from vitsearch.types import Photo
 
 _PHOTO_START = ("./", "../", "/", "~", ".\\", "..\\")

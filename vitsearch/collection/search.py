@@ -14,7 +14,7 @@ from vitsearch.collection.query import check_top_k
 from vitsearch.errors import QueryError
 from vitsearch.filters import Filter, parse_filter
 from vitsearch.index.candidates import Proposal
-from vitsearch.storage.store import StoredRows
+from vitsearch.storage.reader import StoredRows
 from vitsearch.types import SearchResult
 
 # -- What is wanted of a search, apart from the query itself ---------------------------------------

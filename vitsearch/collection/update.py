@@ -6,18 +6,18 @@ walk -> only new or changed (plan) -> read, decode, encode, store batch by batch
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 
-from vitsearch.collection.diff import FolderDiff, diff_folder
+from vitsearch.collection.diff import FolderDiff
 from vitsearch.collection.duplicates import LOOKALIKE, lookalike_threshold
 from vitsearch.collection.maintain import IndexMaintainer, text_like_queries
 from vitsearch.collection.pipeline import Pipeline
 from vitsearch.collection.profile import StageTimer, trace_file
+from vitsearch.collection.scan import FolderScan, guard_against_emptying
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.identity import EncoderIdentity, golden_from_bytes, golden_vectors
@@ -25,8 +25,6 @@ from vitsearch.errors import CollectionError, CollectionNotFound
 from vitsearch.index import check_recipe, remove_snapshot
 from vitsearch.index.recipe import Recipe, load_recipe
 from vitsearch.photos import MAX_PIXELS, WalkOptions, photo_decoder
-from vitsearch.photos.formats import named_suffixes
-from vitsearch.photos.walk import walk
 from vitsearch.storage.config import (
     DELTA_INDEX,
     MAIN_INDEX,
@@ -41,83 +39,10 @@ from vitsearch.storage.config import (
 )
 from vitsearch.storage.decoding import choose_decoding, decode_limit, record_decoding
 from vitsearch.storage.store import PhotoStore
-from vitsearch.types import Found, IndexReport, Progress
+from vitsearch.types import IndexReport, Progress
 
 DEFAULT_ENCODER = "mini"
 DEFAULT_RECIPE = "auto"
-
-
-# -- Looking for the photo files of a folder, and what is to be done with them ------------------
-
-
-class FolderScan:
-    """One walk of a photo folder; nothing is listed before it is asked for, and nothing is kept of
-    what is unchanged.
-    """
-
-    def __init__(self, root: Path, options: WalkOptions) -> None:
-        self.root = root
-        self._unreadable: list[str] = []
-        self._files: Iterator[Found] = walk(
-            root, options, on_unreadable=lambda path, reason: self._unreadable.append(path)
-        )
-
-    def ensure_not_empty(self) -> None:
-        """Raise CollectionError where the folder holds no photo file."""
-        first = next(self._files, None)
-        if first is None:
-            note = (
-                f" ({len(self._unreadable)} folders could not be read)" if self._unreadable else ""
-            )
-            raise CollectionError(
-                f"no photos found in {self.root}{note}: looked for {named_suffixes()}"
-            )
-        self._files = chain([first], self._files)
-
-    def plan(self, store: PhotoStore, *, retry: bool, folder: str | os.PathLike[str]) -> FolderDiff:
-        """Return what is to be done for the collection in ``store``; ``folder`` is for temporary
-        files.
-        """
-        with closing(store.stats()) as photos, closing(store.failure_stats()) as failures:
-            return diff_folder(
-                self._files,
-                photos,
-                failures,
-                unreadable=self._unreadable,
-                retry=retry,
-                folder=folder,
-            )
-
-
-# -- A collection is not emptied by mistake --------------------------------------------------------
-
-
-def guard_against_emptying(
-    plan: FolderDiff, photos: Path, folder: Path, *, last_root: str, root: str
-) -> None:
-    """Raise CollectionError rather than empty a collection because a disk is not mounted or another
-    folder was named.
-
-    ``root`` is the text of the photo folder's path, ``last_root`` the one that the collection in
-    ``folder`` was last indexed from.
-    """
-    if not plan.loses_all:
-        return
-    if plan.seen == 0:
-        raise CollectionError(
-            f"{photos} holds no photos now, its collection holds {plan.known}: is the disk "
-            "mounted? nothing was removed; "
-            f"to start over delete {folder}"
-        )
-    if last_root != root and folder.resolve().parent != photos.resolve():
-        raise CollectionError(
-            f"{folder} is the collection of {last_root}, and none of its {plan.known} photos is "
-            f"in {photos}: "
-            "name that folder, or another --collection DIR; nothing was removed"
-        )
-
-
-# -- One run of indexing ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,6 @@
 """The accuracy of encoders and classifiers on photos that lie in one folder per class."""
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from vitsearch.labels.metrics import (
     mean_per_class_accuracy,
 )
 from vitsearch.types import Activation
+
+log = logging.getLogger("vitsearch")
 
 _ROWS = 4096  # photos classified at once: it bounds the memory
 
@@ -114,7 +117,7 @@ def evaluate(
     except QueryError as error:
         if captions_read is None or classifier is not None or labels is not None:
             raise
-        collection.notes.append(f"no classes to tell: {error}")
+        log.warning(f"no classes to tell: {error}")
     accuracy = (
         _classified(collection, truth, vectors, classifier, labels=labels, templates=templates)
         if truth

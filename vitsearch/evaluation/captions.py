@@ -1,5 +1,6 @@
 """Retrieval recall: photos found by their captions and captions by their photos."""
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from vitsearch.encoders import Encoder
 from vitsearch.encoders.language import readable, unread_notes
 from vitsearch.errors import QueryError
 from vitsearch.labels.metrics import first_right_ranks, recall_at_k
+
+log = logging.getLogger("vitsearch")
 
 CAPTIONS = "captions.tsv"
 RANKS = (1, 5, 10)
@@ -74,7 +77,7 @@ def read_captions(
     unknown = len(pairs) - len(known)
     if unknown:
         missing = next(path for path, _ in pairs if path not in position)
-        collection.notes.append(
+        log.warning(
             f"{unknown:,} of {len(pairs):,} captions are of photos that are not in the set, such "
             f"as {missing!r}"
         )
@@ -129,11 +132,10 @@ def retrieve(
         return None
     encoder = collection.encoder
     if not isinstance(encoder, Encoder):
-        collection.notes.append(
-            f"encoder {encoder.name} reads no text, so the captions are not searched for"
-        )
+        log.warning(f"encoder {encoder.name} reads no text, so the captions are not searched for")
         return None
-    collection.notes += unread_notes(captions.texts, encoder).values()
+    for note in unread_notes(captions.texts, encoder).values():
+        log.warning(note)
     texts = [readable(text) for text in captions.texts]
     rows = np.concatenate(
         [

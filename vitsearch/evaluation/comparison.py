@@ -294,7 +294,7 @@ def _probe(
             "on"
         )
     truth = [true_labels[i] for i in used]
-    model, folds = _folds(collection.settings.encoder_fingerprint, vectors[used], truth, notes)
+    model, folds = _folds(collection.config.encoder_fingerprint, vectors[used], truth, notes)
     answers: list[LabelScore | None] = [None] * len(true_labels)
     for held_out, classifier in folds:
         for i, best in zip(held_out, _answers(classifier, vectors[used][held_out]), strict=True):

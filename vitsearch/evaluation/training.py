@@ -116,7 +116,7 @@ def _maker(
     templates: str | Sequence[str],
     background: bool,
 ) -> Callable[[Vectors, list[str]], Trained]:
-    fingerprint = collection.settings.encoder_fingerprint
+    fingerprint = collection.config.encoder_fingerprint
     if method == "prototype":
         return lambda vectors, truth: prototype_classifier(vectors, truth, fingerprint=fingerprint)
     if method == "tip":

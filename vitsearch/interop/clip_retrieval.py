@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from vitsearch.collection import Collection
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError
 from vitsearch.interop.importer import ImportOptions, ImportReport, OnProgress, import_vectors
 from vitsearch.interop.manifest import PASSPORT, passport_of, read_passport, write_passport
 from vitsearch.interop.rows import Block, Source, photo_blocks
 from vitsearch.interop.target import written_aside
+from vitsearch.storage.reader import StoredCollection
 
 if TYPE_CHECKING:
     from vitsearch.interop.parquet import MetadataWriter
@@ -34,7 +34,7 @@ _NAMES = frozenset({PASSPORT, "img_emb", "metadata"})
 
 
 def export_clip_retrieval(
-    collection: Collection,
+    collection: StoredCollection,
     folder: str | os.PathLike[str],
     *,
     shard_size: int = SHARD,
@@ -56,14 +56,14 @@ def export_clip_retrieval(
         total = collection.store.count()
         (aside / "img_emb").mkdir()
         (aside / "metadata").mkdir()
-        photos, done, root = collection.photos(), 0, os.path.abspath(collection.root)
+        photos, done, root = collection.store.photos(), 0, os.path.abspath(collection.root)
         digits = len(
             str(max(0, ceil(total / shard_size) - 1))
         )  # the reader sorts the files by name
         for number, start in enumerate(range(0, total, shard_size)):
             count = min(shard_size, total - start)
             with _shard(
-                aside, f"{number:0{digits}d}", root=root, shape=(count, collection.dim)
+                aside, f"{number:0{digits}d}", root=root, shape=(count, collection.config.dim)
             ) as (vectors, metadata):
                 for block, halves in photo_blocks(collection.store, photos, count):
                     vectors.write(np.ascontiguousarray(halves, dtype="<f2").data)

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitsearch.collection import Collection
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError, RecipeError
 from vitsearch.index.recipe import Recipe, load_recipe
@@ -22,6 +21,7 @@ from vitsearch.interop.importer import ImportOptions, ImportReport, OnProgress, 
 from vitsearch.interop.manifest import PASSPORT, passport_of, read_passport, write_passport
 from vitsearch.interop.rows import Block, Row, Source, photo_blocks
 from vitsearch.interop.target import written_aside
+from vitsearch.storage.reader import StoredCollection
 from vitsearch.types import Photo
 
 LAYOUT = "faiss"
@@ -31,7 +31,7 @@ _NAMES = frozenset({PASSPORT, INDEX, IDS, PATHS})
 
 
 def export_faiss(
-    collection: Collection,
+    collection: StoredCollection,
     folder: str | os.PathLike[str],
     *,
     recipe: str | Recipe = "flat",
@@ -55,10 +55,13 @@ def export_faiss(
             raise CollectionError(
                 f"the collection in {collection.folder} is empty: run `vitsearch index` first"
             )
-        ids, vectors = np.empty(total, np.int64), np.empty((total, collection.dim), np.float16)
+        ids, vectors = (
+            np.empty(total, np.int64),
+            np.empty((total, collection.config.dim), np.float16),
+        )
         with open(aside / PATHS, "w", encoding="ascii") as lines:
             done = 0
-            for block, halves in photo_blocks(collection.store, collection.photos(), total):
+            for block, halves in photo_blocks(collection.store, collection.store.photos(), total):
                 place = slice(done, done + len(block))
                 ids[place], vectors[place] = [photo.photo_id for photo in block], halves
                 lines.writelines(_line(photo) for photo in block)

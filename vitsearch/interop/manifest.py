@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitsearch.collection import Collection
 from vitsearch.encoders.identity import (
     EncoderIdentity,
     golden_from_bytes,
@@ -11,6 +10,7 @@ from vitsearch.encoders.identity import (
 )
 from vitsearch.errors import CollectionError
 from vitsearch.records import read_record, to_json
+from vitsearch.storage.reader import StoredCollection
 
 PASSPORT = "vitsearch.json"
 FORMAT = 1
@@ -44,9 +44,9 @@ class ExportManifest:
         return EncoderIdentity.from_record(self, golden_from_lists(self.golden, self.dim))
 
 
-def passport_of(collection: Collection, layout: str, photos: int) -> ExportManifest:
+def passport_of(collection: StoredCollection, layout: str, photos: int) -> ExportManifest:
     """Return what a folder of ``photos`` vectors of this collection says of its encoder."""
-    settings = collection.settings
+    settings = collection.config
     golden = golden_from_bytes(collection.store.get_meta("golden"), settings.dim)
     return ExportManifest(
         layout,

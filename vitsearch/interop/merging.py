@@ -7,10 +7,10 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from vitsearch.arrays import Halves
-from vitsearch.collection import Collection
 from vitsearch.errors import CollectionError
 from vitsearch.interop.rows import photo_blocks
 from vitsearch.storage.config import disk_errors, writer_lock
+from vitsearch.storage.reader import StoredCollection
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, Photo
 
@@ -30,8 +30,8 @@ class MergeReport:
 
 
 def merge(
-    source: Collection,
-    target: Collection,
+    source: StoredCollection,
+    target: StoredCollection,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> MergeReport:
@@ -45,8 +45,8 @@ def merge(
     not lie in each other.
     """
     prefix = _prefix(source, target)
-    source.settings.identity.check(
-        target.settings.identity,
+    source.config.identity.check(
+        target.config.identity,
         source.folder,
         "index one of them again with the encoder of the other",
         of=target.folder,
@@ -59,7 +59,7 @@ def merge(
         with store.writing(), source.store.reading():
             done, count = 0, source.store.count()
             merging = _Merge(store, prefix, store.generation() + 1)
-            for photos, halves in photo_blocks(source.store, source.photos(), count):
+            for photos, halves in photo_blocks(source.store, source.store.photos(), count):
                 for photo, half in zip(photos, halves, strict=True):
                     merging.add(photo, half)
                 done += len(photos)
@@ -73,7 +73,7 @@ def merge(
     )
 
 
-def _prefix(source: Collection, target: Collection) -> str:
+def _prefix(source: StoredCollection, target: StoredCollection) -> str:
     """Return what the source's paths begin with below the target's folder, "" where the folders are
     the same.
     """

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vitsearch.arrays import Halves
-from vitsearch.collection import Collection
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.identity import golden_vectors
 from vitsearch.errors import CollectionError
@@ -44,6 +43,7 @@ from vitsearch.shards import (
 from vitsearch.shards.manifest import is_manifest
 from vitsearch.storage.config import collection_folder
 from vitsearch.storage.decoding import Decoding, record_decoding
+from vitsearch.storage.reader import StoredCollection
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found
 
@@ -208,7 +208,7 @@ def holds_shards(place: str | os.PathLike[str]) -> bool:
 
 
 def export_shards(
-    collection: Collection,
+    collection: StoredCollection,
     output: str | os.PathLike[str],
     *,
     shard_size: int = SHARD,
@@ -234,7 +234,7 @@ def export_shards(
     return photos
 
 
-def _manifest(collection: Collection, rows: int, shard_size: int) -> Manifest:
+def _manifest(collection: StoredCollection, rows: int, shard_size: int) -> Manifest:
     manifest = passport_of(collection, LAYOUT, rows)
     return Manifest(
         encoder=manifest.encoder,
@@ -253,7 +253,7 @@ def _manifest(collection: Collection, rows: int, shard_size: int) -> Manifest:
 
 
 def _write(
-    collection: Collection, writer: "ShardWriter", photos: int, progress: OnProgress
+    collection: StoredCollection, writer: "ShardWriter", photos: int, progress: OnProgress
 ) -> None:
     manifest, done = writer.manifest, 0
     rows = _rows(collection, photos)
@@ -270,9 +270,9 @@ def _write(
     writer.finish()
 
 
-def _rows(collection: Collection, photos: int) -> Iterator[tuple[ShardRow, Halves | None]]:
+def _rows(collection: StoredCollection, photos: int) -> Iterator[tuple[ShardRow, Halves | None]]:
     """Yield the photos with their vectors, then the failures."""
-    for block, halves in photo_blocks(collection.store, collection.photos(), photos):
+    for block, halves in photo_blocks(collection.store, collection.store.photos(), photos):
         for one, half in zip(block, halves, strict=True):
             facts = (one.size, one.mtime_ns, one.fingerprint, one.info, one.label, one.label_score)
             yield ShardRow(photo_id(one.path), one.path, *facts), half

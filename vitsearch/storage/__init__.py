@@ -1,1 +1,1 @@
-"""The truth on disk: a collection's folder and config, its photos and vectors in SQLite, and how they were decoded."""
+"""The truth on disk: the folder and config of a collection, its photos and vectors in SQLite."""

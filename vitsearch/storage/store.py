@@ -8,10 +8,9 @@ current.
 
 import sqlite3
 from collections.abc import Container, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +30,6 @@ from vitsearch.storage.schema import (
     select_photos,
 )
 from vitsearch.types import Found, Photo, PhotoInfo, SkippedPhoto, State
-
-# -- The truth on disk: photos, vectors and failures in one SQLite file ----------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,33 +398,3 @@ def _photo(row: tuple) -> Photo:  # type: ignore[type-arg]
     photo_id, path, size, mtime_ns, fingerprint, width, height, *values, label, score = row
     info = PhotoInfo(width, height, dict(zip(METADATA, values, strict=True)))
     return Photo(photo_id, path, size, mtime_ns, fingerprint, info, label, score)
-
-
-class StoredRows(Protocol):
-    """Where the stored vectors are read: `PhotoStore` or `MilvusStore`."""
-
-    def rows(self, ids: Sequence[int]) -> list[tuple[int, str, bytes, bytes]]:
-        """Return (id, path, raw vector, fingerprint) of those ids that are in the collection."""
-
-    def halves(self, raw: Sequence[bytes]) -> Halves:
-        """Return ``(n, dim)`` float16 rows of raw vectors."""
-
-
-# -- What a collection reads its photos from: a database on disk, or Milvus ------------------------
-
-
-class PhotoReader(StoredRows, Protocol):
-    """The reading half of `PhotoStore`, which tells what each method returns."""
-
-    def close(self) -> None: ...
-    def reading(self) -> AbstractContextManager[None]: ...
-    def get_meta(self, name: str) -> bytes | int | str | None: ...
-    def generation(self) -> int: ...
-    def count(self) -> int: ...
-    def failures(self) -> list[SkippedPhoto]: ...
-    def photos(self) -> Iterator[Photo]: ...
-    def photo_at(self, path: str) -> Photo | None: ...
-    def photos_with(self, fingerprint: bytes) -> list[Photo]: ...
-    def vector(self, photo_id: int) -> Halves: ...
-    def ids_where(self, where: Filter) -> Ids: ...
-    def vector_batches(self) -> Iterator[tuple[Ids, Halves]]: ...

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from vitsearch.arrays import Vectors, unit_rows
-from vitsearch.collection import LookAlikes, SearchableCollection
+from vitsearch.collection import Collection, LookAlikes
 from vitsearch.collection.query import check_vector
 from vitsearch.collection.search import SearchOptions, as_where
 from vitsearch.encoders.base import Encoder, ImageEncoder
@@ -60,7 +60,7 @@ class Engine:
     def __init__(self, source: CollectionSource) -> None:
         self._source = source
         self._lock = threading.RLock()
-        self._open: tuple[Stamp, SearchableCollection] | None = None
+        self._open: tuple[Stamp, Collection] | None = None
 
     def answer(self, searches: Sequence[Search]) -> list[Answer]:
         """Return the results of each search, best first, or its error; texts are encoded together.
@@ -86,7 +86,7 @@ class Engine:
                 self._open = None
                 collection.close()
 
-    def _opened(self) -> SearchableCollection:
+    def _opened(self) -> Collection:
         now = self._source.stamp()
         if self._open is None or self._open[0] != now:
             self.close()
@@ -138,9 +138,7 @@ def _notes(search: Search, encoder: ImageEncoder) -> list[str]:
     return list(unread_notes(search.texts, encoder).values()) if search.texts else []
 
 
-def _asked(
-    search: Search, known: Known, collection: SearchableCollection
-) -> tuple[Vectors, frozenset[int]]:
+def _asked(search: Search, known: Known, collection: Collection) -> tuple[Vectors, frozenset[int]]:
     """Return a search's vector and the photos that it names, which are left out of its results."""
     named = frozenset(term.what for term in search.terms if isinstance(term.what, int))
     return combine_terms(
@@ -149,7 +147,7 @@ def _asked(
 
 
 def _vector(
-    what: str | int | Image.Image | Vectors, known: Known, collection: SearchableCollection
+    what: str | int | Image.Image | Vectors, known: Known, collection: Collection
 ) -> Vectors:
     """Return the unit vector of a term; raises QueryError, or UnknownPhoto for an id that is not
     there.
@@ -170,7 +168,7 @@ def _vector(
     return stored_vector(collection, what)
 
 
-def stored_vector(collection: SearchableCollection, photo_id: int) -> Vectors:
+def stored_vector(collection: Collection, photo_id: int) -> Vectors:
     """Return the unit vector ``(dim,)`` of a photo of the collection; raises UnknownPhoto."""
     rows = collection.store.rows([photo_id]) if -(2**63) <= photo_id < 2**63 else []
     if not rows:
@@ -371,7 +369,7 @@ class PhotoService:
         return [one for one in found if one.photo_id in kept]
 
     def _label(
-        self, collection: SearchableCollection, names: Sequence[str], background: bool, multi: bool
+        self, collection: Collection, names: Sequence[str], background: bool, multi: bool
     ) -> list[Prediction]:
         with self.source.encoding:
             classifier = collection.zero_shot(names, "plain", background, multi)

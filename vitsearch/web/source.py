@@ -9,8 +9,9 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vitsearch.collection import Collection, MilvusCollection, SearchableCollection
-from vitsearch.collection.info import collection_info
+from vitsearch.collection import Collection
+from vitsearch.collection.local import LocalBackend
+from vitsearch.collection.milvus import MilvusBackend
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError, PhotoError, QueryError
@@ -26,7 +27,8 @@ from vitsearch.storage.config import (
     read_collection_config,
 )
 from vitsearch.storage.decoding import Decoding, choose_decoding
-from vitsearch.storage.store import PhotoReader, PhotoStore
+from vitsearch.storage.reader import PhotoReader
+from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Photo, SkippedPhoto
 from vitsearch.web.errors import ServiceBusy, UnknownPhoto
 from vitsearch.web.settings import MEGABYTE
@@ -88,14 +90,17 @@ class CollectionSource:
             _stamp(self.folder / "photos.db", False),
         )
 
-    def open(self) -> SearchableCollection:
+    def open(self) -> Collection:
         """Return the collection, newly opened with the model that all share; raises what
         `Collection.open` does.
         """
         settings = read_collection_config(self.folder, self.root)
-        return Collection(
-            self.root, self.folder, settings, encoder=self.encoder_for(settings), device=self.device
-        )
+        backend = LocalBackend(self.root, self.folder, settings, device=self.device)
+        try:
+            return Collection(backend, encoder=self.encoder_for(settings), device=self.device)
+        except BaseException:
+            backend.close()
+            raise
 
     def encoder(self) -> ImageEncoder:
         """Return the collection's encoder; raises ServiceBusy where the collection cannot be read
@@ -129,7 +134,7 @@ class CollectionSource:
             yield
 
     @contextmanager
-    def reading(self) -> Iterator[SearchableCollection]:
+    def reading(self) -> Iterator[Collection]:
         """Open the collection for a block that reads much; raises ServiceBusy where it cannot be
         read just now.
         """
@@ -183,7 +188,7 @@ class CollectionSource:
     def info(self) -> dict[str, Any]:
         """Return what the collection holds."""
         with busy_when_unreadable(), Collection.open(self.root, collection=self.folder) as found:
-            return collection_info(found)
+            return found.info()
 
     def close(self) -> None:
         """Close the database; what was lent is not touched."""
@@ -294,31 +299,32 @@ class MilvusSource(CollectionSource):
         encoder: ImageEncoder | None,
     ) -> None:
         self._uri, self._given_root = uri, root
-        self._lent: MilvusCollection | None = None
+        self._lent: Collection | None = None
         self._lending = threading.RLock()
-        found = MilvusCollection(uri, root=root, encoder=encoder, device=device)
+        found = Collection.open(uri, root=root, encoder=encoder, device=device)
         with suppress(OSError):  # what is made is made again where it cannot be kept
             found.folder.mkdir(parents=True, exist_ok=True)
         super().__init__(found.root, found.folder, device=device, encoder=encoder)
         self._lent = found
         self._fetched = (
-            None if root is not None or "://" not in found.settings.root else _fetched(found)
+            None if root is not None or "://" not in found.config.root else _fetched(found)
         )
 
     def stamp(self) -> Stamp:
         """Return a value that changes when another collection has taken this one's place."""
         with busy_when_unreadable():
             found = self._shared()
-            now = found.store.connection.facts()
-            if now != found.store.facts:
+            store = _milvus_store(found)
+            now = store.connection.facts()
+            if now != store.facts:
                 self.close()
             return (now,)
 
-    def open(self) -> MilvusCollection:
+    def open(self) -> Collection:
         """Return the collection, newly opened with the model that all share."""
-        found = MilvusCollection(self._uri, root=self._given_root, device=self.device)
+        found = Collection.open(self._uri, root=self._given_root, device=self.device)
         try:
-            found.use_encoder(self.encoder_for(found.settings))
+            found.use_encoder(self.encoder_for(found.config))
         except BaseException:
             found.close()
             raise
@@ -329,10 +335,10 @@ class MilvusSource(CollectionSource):
         if self._encoder is not None:
             return self._encoder
         with busy_when_unreadable():
-            return self.encoder_for(self._shared().settings)
+            return self.encoder_for(self._shared().config)
 
     @contextmanager
-    def reading(self) -> Iterator[MilvusCollection]:
+    def reading(self) -> Iterator[Collection]:
         """Lend the collection for a block; raises ServiceBusy where Milvus does not answer."""
         with busy_when_unreadable():
             yield self._shared()
@@ -341,7 +347,7 @@ class MilvusSource(CollectionSource):
     def facts(self) -> Iterator[MilvusStore]:
         """Lend what the photos are read from; raises ServiceBusy where Milvus does not answer."""
         with self.reading() as found:
-            yield found.store
+            yield _milvus_store(found)
 
     def photos_of(self, ids: Sequence[int]) -> list[Photo]:
         """Return the facts of those photos that are in the collection, in the order of the ids."""
@@ -381,24 +387,27 @@ class MilvusSource(CollectionSource):
                 self._lent.close()
                 self._lent = None
 
-    def _shared(self) -> MilvusCollection:
+    def _shared(self) -> Collection:
         with self._lending:
             if self._lent is None:
-                self._lent = MilvusCollection(self._uri, root=self._given_root, device=self.device)
+                self._lent = Collection.open(self._uri, root=self._given_root, device=self.device)
             if (
                 self._encoder is not None
-                and self._lent.settings.encoder_fingerprint == self._encoder.fingerprint
+                and self._lent.config.encoder_fingerprint == self._encoder.fingerprint
             ):
                 self._lent.use_encoder(self._encoder)
             return self._lent
 
 
-def _fetched(found: MilvusCollection) -> RemotePhotoCache | None:
+def _milvus_store(found: Collection) -> MilvusStore:
+    assert isinstance(found.backend, MilvusBackend)
+    return found.backend.store
+
+
+def _fetched(found: Collection) -> RemotePhotoCache | None:
     """Return what fetches the photos of an object store, None where that cannot be reached: the
     page works without pictures.
     """
     with suppress(CollectionError):
-        return RemotePhotoCache(
-            open_source(found.settings.root, "folder"), found.folder / "fetched"
-        )
+        return RemotePhotoCache(open_source(found.config.root, "folder"), found.folder / "fetched")
     return None

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 from PIL import Image
 
 from vitsearch.arrays import Vectors
-from vitsearch.collection import SearchableCollection
+from vitsearch.collection import Collection
 from vitsearch.errors import QueryError
 from vitsearch.photos import thumbnail
 from vitsearch.web.pages.tiles import is_clean
@@ -69,7 +69,7 @@ class Facets:
     total: int
 
 
-def facets_of(collection: SearchableCollection) -> Facets:
+def facets_of(collection: Collection) -> Facets:
     """Return what the filters offer; of very many, those with the most photos."""
     folders: Counter[str] = Counter()
     labels: Counter[str] = Counter()

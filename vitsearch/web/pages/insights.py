@@ -54,7 +54,7 @@ class Insight:
         """
         service = self._service
         with service.source.reading() as collection, service.source.encoding:
-            key = (tuple(labels), collection.settings.encoder_fingerprint)
+            key = (tuple(labels), collection.config.encoder_fingerprint)
             classifier = self._classifiers.get(key, lambda: collection.zero_shot(labels))
             vector = stored_vector(collection, photo_id)
         return predict(classifier, vector[None], Decision(TOP))[0]

@@ -1,0 +1,176 @@
+"""An open collection, before anything is asked of it."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from vitsearch.arrays import Vectors, unit_rows
+from vitsearch.collection.backend import Backend
+from vitsearch.collection.local import LocalBackend
+from vitsearch.collection.opening import open_backend
+from vitsearch.collection.search import QueryVector, SearchOptions
+from vitsearch.encoders import load_encoder
+from vitsearch.encoders.base import ImageEncoder
+from vitsearch.errors import CollectionError
+from vitsearch.storage.config import CollectionConfig
+from vitsearch.storage.decoding import Decoding
+from vitsearch.storage.reader import PhotoReader
+from vitsearch.types import Photo, SearchResult, SkippedPhoto
+
+if TYPE_CHECKING:
+    pass
+
+
+class OpenCollection:
+    """An open collection: where its photos and vectors are, its encoder, and what is in it."""
+
+    def __init__(
+        self, backend: Backend, *, encoder: ImageEncoder | None = None, device: str = "auto"
+    ) -> None:
+        """Use `open` instead; raises EncoderMismatch."""
+        self.backend = backend
+        self._logged: set[str] = set()
+        self._device = device
+        self._encoder: ImageEncoder | None = None
+        if encoder is not None:
+            self.use_encoder(encoder)
+        self._queries = backend.query_encoder(lambda: self.encoder)
+
+    @classmethod
+    def open(
+        cls,
+        photos: str | os.PathLike[str],
+        *,
+        collection: str | os.PathLike[str] | None = None,
+        root: str | os.PathLike[str] | None = None,
+        encoder: ImageEncoder | None = None,
+        device: str = "auto",
+        read_only: bool = False,
+    ) -> Self:
+        """Return the collection of a photo folder, or one in Milvus (``milvus://HOST:PORT/NAME``).
+
+        ``collection`` is a folder's collection when it is not in ``<photos>/.vitsearch``; ``root``
+        is where the photos of a collection in Milvus are, if not where they were embedded from.
+        ``encoder`` is an encoder object to use instead of loading the collection's by name;
+        ``device`` is where the encoder runs and, on "cuda", the search (on "auto" of the recipes
+        for GPUs). A damaged index is logged, and every stored vector is searched until it is built
+        again; with ``read_only``, for collections that nobody here can repair, IndexDamaged is
+        raised then. Raises CollectionNotFound, CollectionError, or EncoderMismatch for an encoder
+        with another fingerprint.
+        """
+        backend = open_backend(photos, collection, root, device, read_only)
+        try:
+            return cls(backend, encoder=encoder, device=device)
+        except BaseException:
+            backend.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return self.store.count()
+
+    def __repr__(self) -> str:
+        return (
+            f"Collection({self.backend.name!r}, photos={len(self)}, "
+            f"encoder={self.config.encoder!r})"
+        )
+
+    def close(self) -> None:
+        """Close what the photos are read from; a second call does nothing."""
+        self.backend.close()
+
+    # -- what is in it -----------------------------------------------------------------------------
+
+    @property
+    def root(self) -> Path:
+        """The folder that paths are relative to."""
+        return self.backend.root
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the collection, which need not exist for one in Milvus."""
+        return self.backend.folder
+
+    @property
+    def config(self) -> CollectionConfig:
+        """Which encoder made the vectors, and how they are indexed."""
+        return self.backend.config
+
+    @property
+    def store(self) -> PhotoReader:
+        """What the photos are read from."""
+        return self.backend.store
+
+    @property
+    def dim(self) -> int:
+        """The length of the vectors."""
+        return self.config.dim
+
+    @property
+    def encoder(self) -> ImageEncoder:
+        """The collection's encoder, loaded at first use; raises EncoderError, or EncoderMismatch
+        when it is not the same any more.
+        """
+        if self._encoder is None:
+            config = self.config
+            self.use_encoder(load_encoder(config.encoder, self._device, config.dtype))
+            assert self._encoder is not None
+        return self._encoder
+
+    def use_encoder(self, encoder: ImageEncoder) -> None:
+        """Encode queries with a model that is loaded already; raises EncoderMismatch unless it made
+        the vectors.
+        """
+        self.backend.check_encoder(encoder)
+        self._encoder = encoder
+
+    def find(
+        self, queries: Sequence[QueryVector], options: SearchOptions
+    ) -> list[list[SearchResult]]:
+        """Return the results for each (unit vector, ids to leave out), best first, equal scores in
+        order of path, all on one state of the collection.
+        """
+        return self.backend.find(queries, options)
+
+    def decoding(self) -> Decoding:
+        """Return how the photos were decoded, as a query's photo must be."""
+        return self.backend.decoding()
+
+    def failures(self) -> list[SkippedPhoto]:
+        """Return the files that are not in the collection, with state and reason, in order of path.
+
+        Raises CollectionError for one in Milvus, which holds photos only.
+        """
+        return self._on_disk("list failures").store.failures()
+
+    def photos(self) -> Iterator[Photo]:
+        """Yield the photos in order of path."""
+        return self.store.photos()
+
+    def vectors(self) -> tuple[list[Photo], Vectors]:
+        """Return all photos in order of path and their ``(n, dim)`` float32 unit rows; all of them
+        are held in memory.
+        """
+        with self.store.reading():
+            photos = list(self.store.photos())
+            ids, halves = zip(*self.store.vector_batches(), strict=True) if photos else ((), ())
+        if not photos:
+            return [], np.empty((0, self.dim), dtype=np.float32)
+        place = np.searchsorted(np.concatenate(ids), [photo.photo_id for photo in photos])
+        return photos, unit_rows(np.concatenate(halves)[place])
+
+    def _on_disk(self, verb: str) -> LocalBackend:
+        if isinstance(self.backend, LocalBackend):
+            return self.backend
+        raise CollectionError(
+            f"{self.backend.name} is a collection in Milvus, which cannot {verb}: name the folder "
+            "of photos"
+        )
