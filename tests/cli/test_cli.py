@@ -263,6 +263,7 @@ def test_verify_of_another_encoder(indexed: Path) -> None:
     ] or b"was made with" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_enough(indexed: Path) -> None:
     command = (
         f"'{sys.executable}' -m vitsearch search '{indexed}' red | true; echo ${{PIPESTATUS[0]}}"
@@ -325,6 +326,7 @@ def test_help_version_models_doctor() -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_search_with_mini_never_imports_torch(photos: Path) -> None:
     pytest.importorskip("vitsearch.encoders.mini.encoder")
     code = (
@@ -338,6 +340,7 @@ def test_a_search_with_mini_never_imports_torch(photos: Path) -> None:
     assert done.stderr.decode().strip().endswith("[]")
 
 
+@pytest.mark.slow
 def test_train_and_label_with_what_was_trained(tmp_path: Path) -> None:
     folder, model = tmp_path / "photos", tmp_path / "model"
     for colour in ("red", "blue"):
@@ -411,6 +414,7 @@ def test_a_classifier_of_another_encoder_is_refused(indexed: Path, tmp_path: Pat
     assert f"vitsearch: there is no classifier in {tmp_path}".encode() in none.stderr
 
 
+@pytest.mark.slow
 def test_classify_names_what_mini_was_trained_on(photos: Path, tmp_path: Path) -> None:
     (photos / "broken.png").write_bytes(b"no picture")
     done = vitsearch("classify", photos, "--json", "--top", "2")

@@ -45,6 +45,7 @@ def here() -> dict[str, Fact]:
     return {fact.name: fact for fact in facts}
 
 
+@pytest.mark.slow
 def test_facts_are_lines_of_text(here: dict[str, Fact]) -> None:
     for fact in here.values():
         assert fact.name
@@ -78,6 +79,7 @@ def test_the_gpu_or_why_not(here: dict[str, Fact]) -> None:
         assert here["gpu"].hint
 
 
+@pytest.mark.slow
 def test_the_environment_is_told(tmp_path: Path) -> None:
     (tmp_path / "hf/hub/models--a--b").mkdir(parents=True)
     block_torch = "import sys; sys.modules['torch'] = None\n" + PRINT
@@ -105,6 +107,7 @@ def test_the_environment_is_told(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_broken_packages_do_not_end_the_diagnosis() -> None:
     pytest.importorskip("torch")
     pytest.importorskip("faiss")
@@ -117,6 +120,7 @@ def test_broken_packages_do_not_end_the_diagnosis() -> None:
     assert None not in {facts[name].hint for name in ("gpu", "faiss", "onnxruntime providers")}
 
 
+@pytest.mark.slow
 def test_a_light_installation_says_which_extra_brings_what(tmp_path: Path) -> None:
     """Only the core is on the path of this process."""
     site = Path(importlib.metadata.distribution("numpy").locate_file("")).resolve()

@@ -259,6 +259,7 @@ def test_one_builds_at_a_time(shards: Path, tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["index"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_keeps_the_index(
     shards: Path, built: Path, tmp_path: Path
 ) -> None:

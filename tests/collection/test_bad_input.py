@@ -231,6 +231,7 @@ sys.exit(run(['index', sys.argv[2]]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
 @pytest.mark.parametrize("limit", [0, 100, 5_000, 40_000, 80_000])
 def test_a_full_disk_loses_nothing(tmp_path: Path, limit: int) -> None:
@@ -260,6 +261,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, limit: int) -> None:
     assert len(content(folder)) == 301
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 @pytest.mark.parametrize(
     "arguments", [["search", "red"], ["search", "red", "--json"], ["info"], ["index"]]

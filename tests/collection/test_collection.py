@@ -98,6 +98,7 @@ def test_more_results_than_an_index_can_reach(tmp_path: Path, recipe: str) -> No
         )
 
 
+@pytest.mark.slow
 def test_without_faiss_the_results_are_the_same(crowd: Path) -> None:
     program = (
         "import sys; sys.modules['faiss'] = None\nfrom vitsearch import Collection\n"

@@ -216,6 +216,7 @@ def test_odd_files_end_as_indexed_failed_or_skipped(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_second_writer_is_stopped_and_readers_go_on(indexed: Path) -> None:
     with writer_lock(indexed / ".vitsearch"):
         assert found_paths(indexed, "red", 1) == ["red.png"]
@@ -271,6 +272,7 @@ def started(folder: Path, enough: int) -> subprocess.Popen[bytes]:
     raise AssertionError("the run stored nothing")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_run_keeps_what_was_stored_and_the_next_goes_on(

@@ -99,6 +99,7 @@ def test_a_model_in_the_cache_is_on_this_machine(empty_cache: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_listing_imports_no_heavy_library() -> None:
     program = (
         "import sys; from vitsearch.encoders.catalogue import list_encoders; list_encoders();"

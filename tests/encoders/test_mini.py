@@ -164,6 +164,7 @@ def test_vectors_do_not_depend_on_the_number_of_threads(encoder: MiniEncoder, th
     np.testing.assert_allclose(other.encode_texts(TEXTS), encoder.encode_texts(TEXTS), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_encoder_for_many_pictures_gives_the_same_vectors_from_all_its_callers(
     encoder: MiniEncoder,
 ) -> None:
@@ -189,12 +190,14 @@ def test_a_released_image_tower_opens_again(encoder: MiniEncoder) -> None:
     ColourEncoder().free_image_tower()  # has nothing to give back
 
 
+@pytest.mark.slow
 def test_image_does_not_depend_on_its_neighbours(encoder: MiniEncoder) -> None:
     images = [picture(300 + 7 * i, 280, seed=i) for i in range(18)]
     alone = np.concatenate([encoder.encode_images([image]) for image in images])
     np.testing.assert_allclose(encoder.encode_images(images), alone, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_text_does_not_depend_on_its_neighbours(encoder: MiniEncoder) -> None:
     alone = np.concatenate([encoder.encode_texts([text]) for text in TEXTS])
     np.testing.assert_allclose(encoder.encode_texts(TEXTS), alone, atol=1e-5)
@@ -238,6 +241,7 @@ def test_padding_is_masked() -> None:
     assert rows["mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
 
 
+@pytest.mark.slow
 def test_words_search_loads_neither_torch_nor_the_image_tower() -> None:
     code = (
         "import sys\nfrom vitsearch.encoders.mini.encoder import load_mini\ne = "
@@ -271,6 +275,7 @@ def test_damaged_config_is_named(tmp_path: Path) -> None:
         read_config(tmp_path)
 
 
+@pytest.mark.slow
 def test_torch_form_gives_the_same_vectors(encoder: MiniEncoder) -> None:
     torch = pytest.importorskip("torch")
     from vitsearch.encoders.mini.network import MiniConfig, load_network

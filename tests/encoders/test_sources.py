@@ -157,6 +157,7 @@ def test_two_packages_of_one_name_are_refused(installed: Path) -> None:
         load_encoder("acme:small")
 
 
+@pytest.mark.slow
 def test_built_in_encoders_are_loaded_without_a_look_at_the_packages() -> None:
     code = (
         "import sys; from vitsearch.encoders import load_encoder; load_encoder('colour'); "

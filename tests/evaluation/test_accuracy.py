@@ -516,6 +516,7 @@ def test_the_command_says_what_is_wrong(dataset: Path, tmp_path: Path) -> None:
         assert words in done.stderr.decode()
 
 
+@pytest.mark.slow
 def test_the_command_judges_a_model_beside_zero_shot(tmp_path: Path) -> None:
     """Noise and plain pictures: what `mini` says of them does not matter, that both are judged
     does.

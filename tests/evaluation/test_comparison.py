@@ -140,6 +140,7 @@ def test_each_photo_is_judged_once_by_who_saw_all_others_of_its_folds(truth: lis
         assert set(names) == set(truth)
 
 
+@pytest.mark.slow
 def test_the_probes_answers_are_those_of_the_folds(folders: Path) -> None:
     result = compared(folders, truth="folders")
     with Collection.open(folders, encoder=ColourEncoder()) as found:
@@ -172,6 +173,7 @@ def test_probabilities_of_a_labels_classes_are_summed_and_divided_among_the_labe
     assert result.class_map == classes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 def test_comparison_and_evaluation_measure_the_same(folders: Path, activation: Activation) -> None:
     os.remove(folders / "loose.png")

@@ -247,6 +247,7 @@ def test_texts_that_cannot_be_explained() -> None:
         explain(load_encoder("mini"), picture(32, 32), "  ")
 
 
+@pytest.mark.slow
 def test_without_torch_the_extra_is_named(tmp_path: Path) -> None:
     paint(tmp_path / "red.png", "red")
     index_folder(tmp_path, encoder=load_encoder("mini"))

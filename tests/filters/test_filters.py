@@ -536,12 +536,14 @@ MANY = settings(
 )
 
 
+@pytest.mark.slow
 @MANY
 @given(TREE)
 def test_what_is_written_is_read(tree: Filter) -> None:
     assert parse_filter(str(tree)) == tree
 
 
+@pytest.mark.slow
 @MANY
 @given(TREE, PHOTOS)
 def test_sqlite_and_the_plain_test_say_the_same(
@@ -550,6 +552,7 @@ def test_sqlite_and_the_plain_test_say_the_same(
     agreed(db, photos, tree)
 
 
+@pytest.mark.slow
 @MANY
 @given(st.data(), PHOTOS)
 def test_a_test_of_a_value_of_a_photo(
@@ -715,6 +718,7 @@ WORDS = [
 SOUP = st.lists(st.sampled_from([*WORDS, *COLUMNS, *ODD]), max_size=12).map(" ".join)
 
 
+@pytest.mark.slow
 @settings(parent=MANY, max_examples=250)
 @given(
     st.text()

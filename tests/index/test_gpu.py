@@ -383,6 +383,7 @@ def test_a_search_on_a_gpu_that_is_not_there_finds_the_same(indexed, remarks: li
     assert (asked.stderr.decode(), plain.stderr) == (f"vitsearch: {IN_VAIN.format('flat')}\n", b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["auto", "cpu"])
 def test_pytorch_is_not_imported_unless_a_gpu_is_asked_for(indexed, device):
     code = f"""

@@ -300,6 +300,7 @@ def test_a_folder_of_any_name(tmp_path, name, recipe):
     assert snapshot.search(vectors[5].astype(np.float32), 1).ids.tolist() == [ids[5]]
 
 
+@pytest.mark.slow
 def test_a_flat_index_is_mapped_and_not_read(tmp_path):
     vectors, ids = clustered(100_000)
     build(tmp_path / "index", vectors, ids)
@@ -360,6 +361,7 @@ def test_a_reader_meets_a_whole_folder_while_it_is_replaced_again_and_again(tmp_
     assert open_snapshot(folder).generation == 59
 
 
+@pytest.mark.slow
 def test_a_path_is_opened_by_name_where_an_open_file_has_none(tmp_path):
     vectors, ids = clustered(300)
     code = """
@@ -430,6 +432,7 @@ def test_what_a_killed_build_left_is_removed(tmp_path):
     assert open_snapshot(folder).generation == 2
 
 
+@pytest.mark.slow
 def test_a_build_killed_at_any_moment_leaves_a_whole_index(tmp_path):
     vectors, ids = clustered(2000)
     folder = build(tmp_path / "index", vectors, ids, generation=1)
@@ -453,6 +456,7 @@ def test_a_build_killed_at_any_moment_leaves_a_whole_index(tmp_path):
     assert os.listdir(tmp_path) == ["index"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [20_000, 60_000, 150_000])
 def test_a_full_disk_leaves_the_old_index_and_nothing_else(tmp_path, limit):
     # vectors 128,000 bytes, ids 8,000, index.faiss about 264,000: the limits stop the first, the
@@ -622,6 +626,7 @@ from vitsearch.index.recipe import load_recipe
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BUILDABLE)
 def test_an_index_built_with_faiss_is_searched_exactly_without(tmp_path, name):
     vectors, ids = clustered(500)
@@ -643,6 +648,7 @@ print(json.dumps([type(shadow.index).__name__, shadow.degraded, found]))
     ]
 
 
+@pytest.mark.slow
 def test_flat_is_built_and_searched_without_faiss_with_the_same_results(tmp_path):
     vectors, ids = clustered(500)
     with_faiss = open_snapshot(build(tmp_path / "with", vectors, ids))
@@ -667,6 +673,7 @@ print(json.dumps([shadow.degraded, [shadow.search(row, 10).ids.tolist() for row 
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hnsw", "ivf", "sq8"])
 def test_without_faiss_another_recipe_says_what_to_install(tmp_path, name):
     code = f"""{WITHOUT}
@@ -683,6 +690,7 @@ except RecipeError as error:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_importing_the_index_room_does_not_import_faiss():
     assert (
         run_python(

@@ -77,6 +77,7 @@ def test_a_name_and_its_file_give_the_same_recipe(name, monkeypatch):
     assert recipe == Recipe.from_toml(recipe.to_toml()) == Recipe.from_dict(recipe.to_dict())
 
 
+@pytest.mark.slow
 def test_a_name_works_from_an_installed_wheel(tmp_path):
     package = tmp_path / "vitsearch"
     (package / "index").mkdir(parents=True)

@@ -129,6 +129,7 @@ def test_a_file_that_is_no_text(indexed: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_ten_thousand_labels_are_many_and_work(indexed: Path, tmp_path: Path) -> None:
     """A word of no colour is all colours alike, so that the one of the photo's own colour wins."""
     names = [f"thing {number}" for number in range(MANY - 1)]
@@ -152,6 +153,7 @@ def test_ten_thousand_labels_are_many_and_work(indexed: Path, tmp_path: Path) ->
     )
 
 
+@pytest.mark.slow
 def test_labels_longer_than_the_encoder_reads_are_named(
     photos: Path, tmp_path: Path, remarks: list[str]
 ) -> None:
@@ -349,6 +351,7 @@ def test_a_classifier_that_does_not_say_whose_vectors_it_reads(
 # -- supervised models -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_folder_of_the_other_kind_of_classifier_names_its_command(
     classed: Path, trained: Path, tmp_path: Path
 ) -> None:
@@ -403,6 +406,7 @@ def damaged_models(folder: Path) -> dict[str, Path]:
     return made
 
 
+@pytest.mark.slow
 def test_a_damaged_supervised_model(photos: Path, tmp_path: Path, capfd: Any) -> None:
     pytest.importorskip("transformers", reason="needs the extra vitsearch[clip]")
     from vitsearch.cli.main import run

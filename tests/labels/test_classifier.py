@@ -280,6 +280,7 @@ def test_synonyms_are_averaged_and_replacements_replace() -> None:
     )
 
 
+@pytest.mark.slow
 def test_many_prompts_give_what_few_give() -> None:
     """More prompts than are encoded at once: each label's vector is that of the label by itself."""
     words = ["red", "green", "blue", "yellow", "black", "white"]

@@ -160,6 +160,7 @@ def shown(hits: Sequence[SearchResult]) -> list[tuple[str, float]]:
 # -- search ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_top_10_for_200_queries(both: tuple[Collection, Collection]) -> None:
     local, remote = both
     queries = list(np.random.default_rng(5).normal(size=(200, local.dim)))
@@ -196,6 +197,7 @@ def test_every_wish_is_answered_alike(
         )
 
 
+@pytest.mark.slow
 def test_filters_of_the_same_photos(both: tuple[Collection, Collection]) -> None:
     local, remote = both
     paths = {photo.photo_id: photo.path for photo in [*local.photos(), *remote.photos()]}
@@ -511,6 +513,7 @@ def test_a_collection_of_somebody_else_is_refused(shards: Path, tmp_path: Path) 
     connection.close()
 
 
+@pytest.mark.slow
 def test_a_file_that_another_process_has_open(uri: str, both: Any) -> None:
     found = vitsearch_process("search", uri, "red")
     assert (found.returncode, found.stdout) == (1, b"")
@@ -723,6 +726,7 @@ def test_a_photo_that_is_not_here_says_what_to_do(uri: str) -> None:
         service.close()
 
 
+@pytest.mark.slow
 def test_serve_reads_from_milvus(shards: Path, shelf: Path, tmp_path: Path) -> None:
     place = f"milvus://{tmp_path / 'a.db'}/photos"
     push(shards, place)

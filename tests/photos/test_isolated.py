@@ -465,6 +465,7 @@ def running(photos: Path, cwd: Path, limit: str) -> Iterator[Any]:
             run.kill()
 
 
+@pytest.mark.slow
 def test_a_child_loads_nothing_heavy_and_ends_with_its_input() -> None:
     code = (
         "import sys; from vitsearch.photos.isolated import serve; serve(); sys.stderr.write(' "

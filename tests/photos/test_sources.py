@@ -471,6 +471,7 @@ def test_a_name_inside_a_file_never_leads_out(name: str) -> None:
         assert os.path.abspath(os.path.join("/photos", path)).startswith("/photos/")
 
 
+@pytest.mark.slow
 def test_local_folders_and_tars_load_nothing_heavy(tmp_path: Path, photos: Path) -> None:
     pack(tmp_path / "a.tar", {"a.png": (photos / "red.png").read_bytes()})
     code = (

@@ -124,6 +124,7 @@ def test_a_wrong_bucket_or_prefix_is_one_line(s3: str, place: str, ending: str) 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there_is_one_line(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
         "from vitsearch.photos.sources import open_source\ntry: "

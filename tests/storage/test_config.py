@@ -247,6 +247,7 @@ def test_a_lock_in_place_of_a_file_is_told(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from vitsearch.storage.config import "

@@ -348,6 +348,7 @@ def test_a_port_that_is_taken(indexed: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_token_may_come_from_the_environment(
     indexed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,6 +358,7 @@ def test_the_token_may_come_from_the_environment(
         assert fetch(port, f"/api/info?token={TOKEN}")[0] == 200
 
 
+@pytest.mark.slow
 def test_without_its_extra_the_command_says_what_to_install(indexed: Path, tmp_path: Path) -> None:
     (tmp_path / "block" / "fastapi").mkdir(parents=True)
     (tmp_path / "block" / "fastapi" / "__init__.py").write_text(
@@ -382,6 +384,7 @@ def test_without_its_extra_the_command_says_what_to_install(indexed: Path, tmp_p
 # -- life and death --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_sigterm_finishes_the_requests_that_run(indexed: Path) -> None:
     data = picture("PNG", "red")
     body = (
@@ -428,6 +431,7 @@ INDEX = "import sys; from vitsearch import index_folder; index_folder(sys.argv[1
 ALL = "/api/search?q=red&k=1000"
 
 
+@pytest.mark.slow
 def test_while_indexing_is_killed_and_started_again_clients_see_the_old_or_the_new(
     indexed: Path,
 ) -> None:
@@ -467,6 +471,7 @@ def counted(port: int) -> tuple[int, int]:
     return status, body.count(b'"id"')
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_leaves_nothing_broken(indexed: Path) -> None:
     for _ in range(3):
         with serving(indexed) as (process, port):
