@@ -22,8 +22,8 @@ from vitsearch.encoders.batching import NOT_FINITE, TOO_LARGE, OomSafeEncoder
 from vitsearch.errors import PhotoError
 from vitsearch.photos import InlineDecoder, PhotoDecoder, prefetch_map, read_bytes_and_fingerprint
 from vitsearch.storage.decoding import Decoding
-from vitsearch.storage.store import PhotoStore
-from vitsearch.types import Found, PhotoInfo
+from vitsearch.storage.store import Outcome, PhotoStore
+from vitsearch.types import Found, Photo, PhotoInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class Pipeline:
         """Store the photos and failures of an encoded batch in one transaction."""
         fresh = iter(rows)
         with self.store.writing():
-            generation, changed = self.store.generation() + 1, False
+            changed = False
             for item in batch:
                 if isinstance(item, _Broken):
                     changed |= self._fail(item.found, item.reason)
@@ -171,11 +171,8 @@ class Pipeline:
                 if item.prepared is not None and row is None:
                     changed |= self._fail(item.found, TOO_LARGE)
                     continue
-                changed |= self._keep(
-                    item,
-                    vector=item.vector if row is None else row.astype(np.float16),
-                    generation=generation,
-                )
+                vector = item.vector if row is None else row.astype(np.float16)
+                changed |= self._keep(item, vector)
             self.store.raise_generation(changed)
 
     def _with_vector(self, item: _Loaded | _Broken, encoder: ImageEncoder) -> _Loaded | _Broken:
@@ -192,29 +189,17 @@ class Pipeline:
             return self._load(item.found, encoder, frozenset())
         return replace(item, info=same[0].info, vector=self.store.vector(same[0].photo_id))
 
-    def _keep(self, item: _Loaded, *, vector: Halves | None, generation: int) -> bool:
+    def _keep(self, item: _Loaded, vector: Halves | None) -> bool:
         """Store one readable file as unchanged, moved, or new, and return whether a vector was
         written.
         """
-        same = self.store.photos_with(item.fingerprint)
-        here = next((photo for photo in same if photo.path == item.found.path), None)
-        moved = next((photo for photo in same if photo.path in self.plan.missing), None)
-        if here:
-            self.store.touch_photo(here.photo_id, item.found)
-            self.counts["unchanged"] += 1
-            return False
-        if moved and self.store.photo_at(item.found.path) is None:
-            self.store.touch_photo(moved.photo_id, item.found)
-            self.plan.missing.discard(moved.path)
-            self.counts["moved"] += 1
-            return False
-        if vector is None or item.info is None or not np.isfinite(vector).all():
-            return self._fail(item.found, NOT_FINITE)
-        self.store.put_photo(
-            item.found, item.fingerprint, item.info, vector=vector, generation=generation
-        )
-        self.counts["indexed"] += 1
-        return True
+        found, info = item.found, item.info or PhotoInfo(0, 0)
+        photo = Photo(0, found.path, found.size, found.mtime_ns, item.fingerprint, info)
+        outcome = self.store.keep(photo, vector, gone=self.plan.missing)
+        if outcome is Outcome.UNUSABLE:
+            return self._fail(found, NOT_FINITE)
+        self.counts[outcome.value if not outcome.is_stored else "indexed"] += 1
+        return outcome.is_stored
 
     def _fail(self, found: Found, reason: str) -> bool:
         """Store a failure and return whether it took a photo out of the collection."""

@@ -26,8 +26,8 @@ from vitsearch.storage.config import (
     collection_folder,
     photo_root,
 )
-from vitsearch.storage.store import PhotoStore
-from vitsearch.types import Found, PhotoInfo
+from vitsearch.storage.store import Outcome, PhotoStore
+from vitsearch.types import Found, Photo, PhotoInfo
 
 # -- Whether imported vectors are those of the encoder ---------------------------------------------
 
@@ -345,11 +345,8 @@ class _Intake:
 
     def run(self, candidates: Iterator[Candidate], workers: int) -> None:
         """Read the photos ahead in threads, and store them in order."""
-        generation, labels = self.store.generation() + 1, []
         for read in prefetch_map(self._read, candidates, workers=workers, buffer=4 * workers):
-            label = self._keep(read, generation)
-            labels += [label] if label else []
-        self.store.put_labels(labels)
+            self._keep(read)
         self.store.raise_generation(self.tally.counts["imported"] > 0)
 
     def _read(self, one: Candidate) -> _Read | tuple[str, str, str] | None:
@@ -369,30 +366,23 @@ class _Intake:
         except PhotoError as error:
             return "unreadable", one.row.path, str(error)
 
-    def _keep(
-        self, read: _Read | tuple[str, str, str] | None, generation: int
-    ) -> tuple[int, str, float] | None:
-        """Store one photo, and return its label where it has one."""
+    def _keep(self, read: _Read | tuple[str, str, str] | None) -> None:
+        """Store one photo with its label, and count it."""
         if isinstance(read, tuple):
             self.tally.problem(*read)
-            return None
-        here = self.store.photo_at(read.one.found.path) if read else None
-        if read is None or (here and here.fingerprint == read.fingerprint):
-            self.tally.counts["unchanged"] += 1
-            if read and here:
-                self.store.touch_photo(here.photo_id, read.one.found)
-            return None
-        row: Row = read.one.row
-        photo_id = self.store.put_photo(
-            read.one.found,
-            read.fingerprint,
-            read.info,
-            vector=read.one.vector,
-            generation=generation,
-        )
-        self.tally.counts["imported"] += 1
-        return (
-            (photo_id, row.label, row.score)
-            if row.label is not None and row.score is not None
-            else None
-        )
+            return
+        outcome = Outcome.UNCHANGED
+        if read is not None:
+            row, found = read.one.row, read.one.found
+            photo = Photo(
+                0,
+                found.path,
+                found.size,
+                found.mtime_ns,
+                read.fingerprint,
+                read.info,
+                row.label,
+                row.score,
+            )
+            outcome = self.store.keep(photo, read.one.vector)
+        self.tally.counts["imported" if outcome.is_stored else "unchanged"] += 1

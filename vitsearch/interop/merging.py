@@ -6,13 +6,11 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from vitsearch.arrays import Halves
 from vitsearch.errors import CollectionError
 from vitsearch.interop.rows import photo_blocks
 from vitsearch.storage.config import disk_errors, writer_lock
 from vitsearch.storage.reader import StoredCollection
-from vitsearch.storage.store import PhotoStore
-from vitsearch.types import Found, Photo
+from vitsearch.storage.store import Outcome, PhotoStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +56,21 @@ def merge(
     ):
         with store.writing(), source.store.reading():
             done, count = 0, source.store.count()
-            merging = _Merge(store, prefix, store.generation() + 1)
+            counts: Counter[Outcome] = Counter()
             for photos, halves in photo_blocks(source.store, source.store.photos(), count):
                 for photo, half in zip(photos, halves, strict=True):
-                    merging.add(photo, half)
+                    moved = replace(photo, path=prefix + photo.path)
+                    counts[store.keep(moved, half, newest=True)] += 1
                 done += len(photos)
                 progress(done, count)
-            store.raise_generation(merging.counts["added"] + merging.counts["replaced"] > 0)
+            store.raise_generation(any(outcome.is_stored for outcome in counts))
         total = store.count()
         store.checkpoint()
     return MergeReport(
-        **{name: merging.counts[name] for name in ("added", "unchanged", "replaced", "kept")},
+        added=counts[Outcome.NEW],
+        unchanged=counts[Outcome.UNCHANGED],
+        replaced=counts[Outcome.REPLACED],
+        kept=counts[Outcome.OLDER],
         total=total,
     )
 
@@ -89,33 +91,3 @@ def _prefix(source: StoredCollection, target: StoredCollection) -> str:
             "that holds both"
         )
     return os.path.relpath(inner, outer).replace(os.sep, "/") + "/"
-
-
-class _Merge:
-    """One merge, inside its transaction."""
-
-    def __init__(self, store: PhotoStore, prefix: str, generation: int) -> None:
-        self.store, self.prefix, self.generation = store, prefix, generation
-        self.counts: Counter[str] = Counter()
-
-    def add(self, photo: Photo, half: Halves) -> None:
-        """Add one photo of the source, unless the target has it or a newer one."""
-        moved = replace(photo, path=self.prefix + photo.path)
-        here = self.store.photo_at(moved.path)
-        if here and here.fingerprint == moved.fingerprint:
-            self.counts["unchanged"] += 1
-            if here.label is None:
-                self._label(here.photo_id, moved)
-        elif here and here.mtime_ns >= moved.mtime_ns:
-            self.counts["kept"] += 1
-        else:
-            found = Found(moved.path, moved.size, moved.mtime_ns)
-            photo_id = self.store.put_photo(
-                found, moved.fingerprint, moved.info, vector=half, generation=self.generation
-            )
-            self._label(photo_id, moved)
-            self.counts["replaced" if here else "added"] += 1
-
-    def _label(self, photo_id: int, photo: Photo) -> None:
-        if photo.label is not None and photo.label_score is not None:
-            self.store.put_labels([(photo_id, photo.label, photo.label_score)])

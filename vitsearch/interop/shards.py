@@ -44,8 +44,8 @@ from vitsearch.shards.manifest import is_manifest
 from vitsearch.storage.config import collection_folder
 from vitsearch.storage.decoding import Decoding, record_decoding
 from vitsearch.storage.reader import StoredCollection
-from vitsearch.storage.store import PhotoStore
-from vitsearch.types import Found
+from vitsearch.storage.store import Outcome, PhotoStore
+from vitsearch.types import Found, Photo
 
 # -- Rows of a shard set into a collection without looking at the photos, which may be elsewhere ---
 
@@ -125,8 +125,6 @@ class _Import:
     def __init__(self, store: PhotoStore, root: Path, tally: ImportCounts) -> None:
         self.store, self.tally = store, tally
         self.places = Places({}, (os.path.abspath(root),))
-        self.generation = store.generation() + 1
-        self.labels: list[tuple[int, str, float]] = []
 
     def take(self, row: ShardRow, half: Halves | None) -> None:
         """Store one photo, unless the collection has it or a newer one."""
@@ -138,30 +136,15 @@ class _Import:
         elif row.fingerprint is None or row.info is None:
             self.tally.problem("damaged", row.path, _NO_FACTS)
         else:
-            self._keep(row, Found(path, row.size, row.mtime_ns), half)
-
-    def _keep(self, row: ShardRow, found: Found, half: Halves) -> None:
-        assert row.fingerprint is not None
-        assert row.info is not None
-        here = self.store.photo_at(found.path)
-        if here and here.fingerprint == row.fingerprint:
-            self.tally.counts["unchanged"] += 1
-            if here.label is None:
-                self._label(here.photo_id, row)
-        elif here and here.mtime_ns > row.mtime_ns:
-            self.tally.problem("changed", row.path, _OLDER)
-        else:
-            self.tally.counts["imported"] += 1
-            self._label(
-                self.store.put_photo(
-                    found, row.fingerprint, row.info, vector=half, generation=self.generation
-                ),
-                row,
-            )
+            facts = (row.size, row.mtime_ns, row.fingerprint, row.info, row.label, row.label_score)
+            outcome = self.store.keep(Photo(0, path, *facts), half, newest=True)
+            if outcome is Outcome.OLDER:
+                self.tally.problem("changed", row.path, _OLDER)
+            else:
+                self.tally.counts["imported" if outcome.is_stored else "unchanged"] += 1
 
     def end(self) -> None:
-        """Store the labels, and count the change."""
-        self.store.put_labels(self.labels)
+        """Count the change."""
         self.store.raise_generation(self.tally.counts["imported"] > 0)
 
     def take_failures(self, source: Source) -> None:
@@ -171,10 +154,6 @@ class _Import:
             if path is not None and self.store.photo_at(path) is None:
                 self.store.put_failure(found._replace(path=path), "failed", reason)
                 self.tally.counts["failed"] += 1
-
-    def _label(self, photo_id: int, row: ShardRow) -> None:
-        if row.label is not None and row.label_score is not None:
-            self.labels.append((photo_id, row.label, row.label_score))
 
     def _path(self, given: str) -> str | None:
         """Return a path as the collection has it; None where it leads out of the photo folder, to

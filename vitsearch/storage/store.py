@@ -7,19 +7,19 @@ current.
 """
 
 import sqlite3
-from collections.abc import Container, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vitsearch.arrays import Halves, Ids
 from vitsearch.errors import CollectionError
 from vitsearch.filters import Filter, prepare
 from vitsearch.paths import raw_path
 from vitsearch.photos.columns import METADATA
+from vitsearch.storage.fingerprints import Fingerprints
 from vitsearch.storage.schema import (
     MIGRATIONS,
     PUT_PHOTO,
@@ -32,20 +32,20 @@ from vitsearch.storage.schema import (
 from vitsearch.types import Found, Photo, PhotoInfo, SkippedPhoto, State
 
 
-@dataclass(frozen=True, slots=True)
-class Fingerprints(Container[bytes]):
-    """Fingerprints of contents in order, 16 bytes each: a set of Python's would take six times as
-    much memory.
-    """
+class Outcome(Enum):
+    """What became of a photo that was offered to a store."""
 
-    ordered: NDArray[np.bytes_]
+    NEW = "new"
+    REPLACED = "replaced"
+    MOVED = "moved"
+    UNCHANGED = "unchanged"
+    OLDER = "older"
+    UNUSABLE = "unusable"
 
-    def __contains__(self, fingerprint: object) -> bool:
-        wanted = np.array(
-            [fingerprint], dtype="S16"
-        )  # compared as an array is: without the zeros at the end
-        place = int(np.searchsorted(self.ordered, wanted)[0])
-        return place < len(self.ordered) and bool((self.ordered[place : place + 1] == wanted)[0])
+    @property
+    def is_stored(self) -> bool:
+        """Whether a vector was written."""
+        return self in (Outcome.NEW, Outcome.REPLACED)
 
 
 class PhotoStore:
@@ -143,6 +143,51 @@ class PhotoStore:
         """Raise the generation by one where the set of photos or a vector changed."""
         if changed:
             self._db.execute("UPDATE facts SET value = value + 1 WHERE name = 'generation'")
+
+    def keep(
+        self,
+        photo: Photo,
+        vector: Halves | None,
+        *,
+        gone: set[str] | None = None,
+        newest: bool = False,
+    ) -> Outcome:
+        """Store a photo as new, replaced, moved or unchanged, and return which.
+
+        The same content at its path is unchanged, and at a path in ``gone`` it has moved from there
+        (which leaves ``gone``): id and vector stay. Anything else is stored with its vector and
+        label, under the generation that follows; where the vector is None or not finite, nothing is
+        (UNUSABLE). Size and time are those of the file just read. With ``newest`` they are what
+        another collection holds: then the same content only gets the label where it has none, and
+        of two contents the file that was changed last wins (OLDER: the photo that was offered).
+        """
+        file = Found(photo.path, photo.size, photo.mtime_ns)
+        here = self.photo_at(photo.path)
+        if here and here.fingerprint == photo.fingerprint:
+            if not newest:
+                self.touch_photo(here.photo_id, file)
+            elif here.label is None:
+                self._label(here.photo_id, photo)
+            return Outcome.UNCHANGED
+        if gone and here is None:
+            same = self.photos_with(photo.fingerprint)
+            if moved := next((each for each in same if each.path in gone), None):
+                self.touch_photo(moved.photo_id, file)
+                gone.discard(moved.path)
+                return Outcome.MOVED
+        if here and newest and here.mtime_ns > photo.mtime_ns:
+            return Outcome.OLDER
+        if vector is None or not np.isfinite(vector).all():
+            return Outcome.UNUSABLE
+        photo_id = self.put_photo(
+            file, photo.fingerprint, photo.info, vector=vector, generation=self.generation() + 1
+        )
+        self._label(photo_id, photo)
+        return Outcome.REPLACED if here else Outcome.NEW
+
+    def _label(self, photo_id: int, photo: Photo) -> None:
+        if photo.label is not None and photo.label_score is not None:
+            self.put_labels([(photo_id, photo.label, photo.label_score)])
 
     def put_photo(
         self, found: Found, fingerprint: bytes, info: PhotoInfo, *, vector: Halves, generation: int
