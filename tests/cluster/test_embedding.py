@@ -13,7 +13,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -339,8 +339,9 @@ def wait_for(holds: Any, run: subprocess.Popen[Any], seconds: int = 240) -> None
 def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a cluster of its own process, for a Ray Client."""
     # between the ports that Ray gives to its workers and those that the system, and so Ray's other
-    # parts, take at random
-    port, inner = [number for number in range(20_100, 22_900) if not listens(number)][:2]
+    # parts, take at random; and not those of another run of the tests at the same time
+    first = 20_100 + 8 * (os.getpid() % 300)
+    port, inner = islice((number for number in range(first, 22_900) if not listens(number)), 2)
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     ports = [
         f"--port={inner}",
