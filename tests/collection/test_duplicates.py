@@ -16,13 +16,13 @@ from vitsearch import Collection, Photo, QueryError, index_folder
 from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.collection import duplicates
 from vitsearch.collection.duplicates import (
-    THRESHOLDS,
     collapsed,
     likeness_to,
     look_alikes,
     same_files,
 )
 from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.storage.create import THRESHOLDS
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import PhotoInfo
 

@@ -11,10 +11,8 @@ from PIL import Image
 from vitsearch.arrays import unit_rows
 from vitsearch.collection.base import OpenCollection
 from vitsearch.collection.duplicates import (
-    LOOKALIKE,
     LookAlikes,
     look_alikes,
-    lookalike_threshold,
     same_files,
 )
 from vitsearch.collection.info import Check, verify_local
@@ -38,6 +36,7 @@ from vitsearch.labels import (
     zero_shot_classifier,
 )
 from vitsearch.photos import read_photo
+from vitsearch.storage.create import LOOKALIKE, lookalike_threshold
 from vitsearch.types import IndexReport, Photo, Prediction, SearchResult
 
 if TYPE_CHECKING:

@@ -14,12 +14,6 @@ MAX_ROWS = 2048  # rows compared with the others at a time
 # what a product of matrices may be off by: nearer to the threshold than this, the rows are compared
 # one by one
 SLACK = 1e-4
-# The least cosine of two views that a person takes for one picture: resized, saved again, a little
-# cropped. That of mini is the lowest without a false pair in 499,500 pairs of photos, and finds 81
-# % of the copies (benchmarks/lookalikes.py)
-THRESHOLDS = {"mini": 0.94, "colour": 0.999}
-THRESHOLD = 0.96  # of CLIP-like models, not measured
-LOOKALIKE = "lookalike"  # the name of the stored fact that says the threshold of a collection
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +24,6 @@ class LookAlikes:
 
     photo: Photo
     others: tuple[tuple[Photo, float], ...]
-
-
-def lookalike_threshold(encoder: str) -> float:
-    """Return the cosine from which an encoder of this name takes two photos for the same view."""
-    return THRESHOLDS.get(encoder, THRESHOLD)
 
 
 def same_files(photos: Iterable[Photo]) -> list[list[Photo]]:

@@ -9,11 +9,9 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from vitsearch.collection.diff import FolderDiff
-from vitsearch.collection.duplicates import LOOKALIKE, lookalike_threshold
 from vitsearch.collection.maintain import IndexMaintainer, text_like_queries
 from vitsearch.collection.pipeline import Pipeline
 from vitsearch.collection.profile import StageTimer, trace_file
@@ -22,12 +20,10 @@ from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.identity import EncoderIdentity, golden_from_bytes, golden_vectors
 from vitsearch.errors import CollectionError, CollectionNotFound
-from vitsearch.index import check_recipe, remove_snapshot
+from vitsearch.index import check_recipe
 from vitsearch.index.recipe import Recipe, load_recipe
 from vitsearch.photos import MAX_PIXELS, WalkOptions, photo_decoder
 from vitsearch.storage.config import (
-    DELTA_INDEX,
-    MAIN_INDEX,
     CollectionConfig,
     check_encoder,
     collection_folder,
@@ -37,6 +33,7 @@ from vitsearch.storage.config import (
     write_collection_config,
     writer_lock,
 )
+from vitsearch.storage.create import create_collection, root_text, start_database
 from vitsearch.storage.decoding import choose_decoding, decode_limit, record_decoding
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import IndexReport, Progress
@@ -194,7 +191,7 @@ class _Run:
     ) -> CollectionConfig:
         """Do what is planned, and return the settings with what this run was asked for."""
         guard_against_emptying(
-            plan, self.root, self.folder, last_root=settings.root, root=self._root_text()
+            plan, self.root, self.folder, last_root=settings.root, root=root_text(self.root)
         )
         if (
             self.asked_recipe or plan.todo or plan.missing
@@ -269,19 +266,7 @@ class _Run:
             )
         encoder = self._loaded_encoder(None)
         recipe = self.asked_recipe or load_recipe(DEFAULT_RECIPE)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        dtype = encoder.dtype
-        settings = CollectionConfig(
-            encoder.name,
-            encoder.fingerprint,
-            dtype,
-            encoder.dim,
-            recipe.to_dict(),
-            now,
-            self._root_text(),
-        )
-        write_collection_config(self.folder, settings)
-        return settings
+        return create_collection(self.folder, self.root, encoder, recipe)
 
     def _start(self, store: PhotoStore, settings: CollectionConfig) -> None:
         """Give a new database the golden vectors and the threshold of look-alikes, and take away an
@@ -291,26 +276,16 @@ class _Run:
         started = time.perf_counter()
         golden = golden_vectors(encoder)
         self.load_seconds += time.perf_counter() - started
-        remove_snapshot(self.folder / MAIN_INDEX)
-        remove_snapshot(self.folder / DELTA_INDEX)
         with store.writing():
-            store.set_meta("golden", golden.astype("<f4").tobytes())
-            store.set_meta(LOOKALIKE, str(lookalike_threshold(settings.encoder)))
+            start_database(store, self.folder, settings.encoder, golden)
 
     def _updated(self, settings: CollectionConfig) -> CollectionConfig:
         """Return the settings with what this run was asked for, stored where that is new."""
         recipe = self.asked_recipe.to_dict() if self.asked_recipe else settings.recipe
-        wanted = replace(settings, recipe=recipe, root=self._root_text())
+        wanted = replace(settings, recipe=recipe, root=root_text(self.root))
         if wanted != self._known_settings():
             write_collection_config(self.folder, wanted)
         return wanted
-
-    def _root_text(self) -> str:
-        return (
-            os.path.abspath(self.root)
-            .encode("utf-8", "surrogateescape")
-            .decode("utf-8", "backslashreplace")
-        )
 
     def _recipe(self, settings: CollectionConfig) -> Recipe:
         return Recipe.from_dict(settings.recipe, source=str(self.folder / "collection.json"))

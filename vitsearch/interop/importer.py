@@ -17,7 +17,7 @@ from vitsearch.encoders.identity import check_dim, check_samples, golden_vectors
 from vitsearch.errors import CollectionError, EncoderError, PhotoError
 from vitsearch.interop.matching import MISSING, OUTSIDE, Places, places_in
 from vitsearch.interop.rows import Row, Source, stored_halves, usable
-from vitsearch.interop.target import known_settings, open_target, put_golden
+from vitsearch.interop.target import known_settings, open_target
 from vitsearch.photos import prefetch_map, read_bytes_and_fingerprint, read_photo
 from vitsearch.photos.decode import decode
 from vitsearch.storage.config import (
@@ -26,6 +26,7 @@ from vitsearch.storage.config import (
     collection_folder,
     photo_root,
 )
+from vitsearch.storage.create import start_database
 from vitsearch.storage.store import Outcome, PhotoStore
 from vitsearch.types import Found, Photo, PhotoInfo
 
@@ -248,7 +249,7 @@ def import_vectors(
     tally = ImportCounts()
     with open_target(root, folder, chosen) as store:
         with store.writing():
-            put_golden(store, folder, golden)
+            start_database(store, folder, chosen.name, golden)
             _Intake(root, store, tally, differing).run(
                 _matched(source, places, tally, progress), options.workers or os.cpu_count() or 1
             )

@@ -29,7 +29,7 @@ from vitsearch.interop.importer import (
 from vitsearch.interop.manifest import PASSPORT, ExportManifest, passport_of
 from vitsearch.interop.matching import OUTSIDE, Places
 from vitsearch.interop.rows import Block, Row, Source, photo_blocks, stored_halves, usable
-from vitsearch.interop.target import known_settings, open_target, put_golden, written_aside
+from vitsearch.interop.target import known_settings, open_target, written_aside
 from vitsearch.photos import MAX_PIXELS
 from vitsearch.shards import (
     LAYOUT,
@@ -42,6 +42,7 @@ from vitsearch.shards import (
 )
 from vitsearch.shards.manifest import is_manifest
 from vitsearch.storage.config import collection_folder
+from vitsearch.storage.create import start_database
 from vitsearch.storage.decoding import Decoding, record_decoding
 from vitsearch.storage.reader import StoredCollection
 from vitsearch.storage.store import Outcome, PhotoStore
@@ -91,7 +92,7 @@ def import_without_photos(
     with open_target(root, folder, chosen) as store:
         record_decoding(store, Decoding(MAX_PIXELS, shards.manifest.decoding == "exact"))
         with store.writing():
-            put_golden(store, folder, golden)
+            start_database(store, folder, chosen.name, golden)
             taking = _Import(store, root, tally)
             _take_rows(shards, source.count, taking, progress)
             taking.take_failures(source)

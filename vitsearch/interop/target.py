@@ -5,26 +5,21 @@ is whole.
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
-from vitsearch.arrays import Vectors
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError, CollectionNotFound
-from vitsearch.index import remove_snapshot
 from vitsearch.index.recipe import load_recipe
 from vitsearch.interop.manifest import PASSPORT
 from vitsearch.records import atomic_file, atomic_folder
 from vitsearch.storage.config import (
-    DELTA_INDEX,
-    MAIN_INDEX,
     CollectionConfig,
     check_encoder,
     disk_errors,
     read_collection_config,
-    write_collection_config,
     writer_lock,
 )
+from vitsearch.storage.create import create_collection
 from vitsearch.storage.store import PhotoStore
 
 DATABASE = "photos.db"
@@ -69,44 +64,16 @@ def open_target(root: Path, folder: Path, encoder: ImageEncoder) -> Iterator[Pho
                 with closing(PhotoStore(folder / _ASIDE)) as store:
                     yield store
                     store.checkpoint()
-                write_collection_config(
-                    folder, _settings(root, encoder)
-                )  # first: a collection without its database is begun anew by any command
+                # first: a collection without its database is begun anew by any command
+                create_collection(folder, root, encoder, load_recipe("auto"))
         finally:
             _clear(folder)
-
-
-def put_golden(store: PhotoStore, folder: Path, golden: Vectors) -> None:
-    """Store the golden vectors of its encoder in a new database, and remove an index beside it,
-    which counts the changes of another.
-    """
-    if store.get_meta("golden") is None:
-        remove_snapshot(folder / MAIN_INDEX)
-        remove_snapshot(folder / DELTA_INDEX)
-        store.set_meta("golden", golden.astype("<f4").tobytes())
 
 
 def _clear(folder: Path) -> None:
     """Remove what a killed import left."""
     for ending in ("", "-wal", "-shm"):
         (folder / f"{_ASIDE}{ending}").unlink(missing_ok=True)
-
-
-def _settings(root: Path, encoder: ImageEncoder) -> CollectionConfig:
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    dtype = encoder.dtype
-    place = (
-        os.path.abspath(root).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    )
-    return CollectionConfig(
-        encoder.name,
-        encoder.fingerprint,
-        dtype,
-        encoder.dim,
-        load_recipe("auto").to_dict(),
-        now,
-        place,
-    )
 
 
 # -- Where an export goes: a folder that is written aside and renamed when it is whole ------------
