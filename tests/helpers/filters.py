@@ -198,3 +198,9 @@ def filter_database(folder: Path) -> Iterator[sqlite3.Connection]:
             db.executescript(migration)
         prepare(db)
         yield db
+
+
+YEAR = Comparison("year", "=", 2019)
+
+
+ALL_COLUMNS = ", ".join(COLUMNS)
