@@ -144,7 +144,6 @@ def upkeep(folder: Path, recipe: Recipe, data: Data) -> float:
             "f" * 32,
             recipe,
             texts=lambda: texts,
-            tell=lambda note: print(f"  {note}", flush=True),
         )
         began = time.perf_counter()
         keeper.update()

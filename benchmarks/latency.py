@@ -69,14 +69,10 @@ def make(root: Path, rows: int, recipe: str) -> None:
     texts = data.queries(100, 7, words=True)
     with closing(PhotoStore(folder / "photos.db", read_only=True)) as store:
         IndexMaintainer(
-            folder, store, encoder.dim, encoder.fingerprint, chosen, texts=lambda: texts, tell=_tell
+            folder, store, encoder.dim, encoder.fingerprint, chosen, texts=lambda: texts
         ).update()
     for number in range(len(SCENES)):
         draw(number).save(root / f"query-{number:02}.jpg", quality=90)
-
-
-def _tell(note: str) -> None:
-    print(f"  {note}", file=sys.stderr, flush=True)
 
 
 def photos_of(root: Path) -> list[Path]:

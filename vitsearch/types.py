@@ -145,12 +145,9 @@ class IndexReport:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: photos done of the total of this stage, and how many of them failed;
-    ``note`` is a line to show a person.
-    """
+    """How far a run is: photos done of the total of this stage, and how many of them failed."""
 
     stage: RunStage
     done: int
     total: int | None
     failed: int = 0
-    note: str = ""

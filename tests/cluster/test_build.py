@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.cli import environment, vitsearch
+from helpers.remarks import logged_remarks, on_remark
 from vitsearch.arrays import unit_rows
 from vitsearch.cluster.build import build_index, draw_sample
 from vitsearch.cluster.parts import make_part, write_order
@@ -206,10 +207,8 @@ def test_recipes_of_inverted_lists(shards: Path, tmp_path: Path, recipe: str) ->
 
 @pytest.mark.slow
 def test_ray_builds_the_same_index(cluster: Any, shards: Path, built: Path, tmp_path: Path) -> None:
-    notes: list[str] = []
-    report = build_index(
-        shards, tmp_path / "index", memory=400_000_000, address="local", tell=notes.append
-    )
+    with logged_remarks() as notes:
+        report = build_index(shards, tmp_path / "index", memory=400_000_000, address="local")
     assert report.parts == 8
     assert "8 of 8 parts" in notes
     one, other = ShardIndex.open(built), ShardIndex.open(tmp_path / "index")
@@ -242,8 +241,8 @@ def test_a_stopped_run_goes_on_and_gives_the_same(
         if note.startswith("3 of"):
             raise Stopped
 
-    with pytest.raises(Stopped):
-        build_index(shards, tmp_path / "index", memory=400_000_000, tell=stop)
+    with pytest.raises(Stopped), on_remark(stop):
+        build_index(shards, tmp_path / "index", memory=400_000_000)
     assert not (tmp_path / "index").exists()
     report = build_index(shards, tmp_path / "index", memory=400_000_000)
     assert (report.reused_parts, report.parts) == (3, 8)
@@ -286,8 +285,8 @@ def test_another_recipe_does_not_go_on_with_what_was_begun(shards: Path, tmp_pat
         if note.startswith("3 of"):
             raise Stopped
 
-    with pytest.raises(Stopped):
-        build_index(shards, tmp_path / "index", recipe="ivf", tell=stop)
+    with pytest.raises(Stopped), on_remark(stop):
+        build_index(shards, tmp_path / "index", recipe="ivf")
     report = build_index(shards, tmp_path / "index", recipe="ivf-sq8")
     assert (report.reused_parts, report.recipe.name) == (0, "ivf-sq8")
 

@@ -13,7 +13,8 @@ import pytest
 
 from helpers.cli import vitsearch
 from helpers.photos import paint, shade
-from vitsearch import Collection, Progress, index_folder
+from helpers.remarks import logged_remarks, on_remark
+from vitsearch import Collection, index_folder
 from vitsearch.arrays import cosine_scores, unit_rows
 from vitsearch.cli.index import bytes_of
 from vitsearch.collection import maintain as upkeep
@@ -54,9 +55,9 @@ def two_shades(folder: Path, number: int) -> Path:
 
 def run(folder: Path, **options: Any) -> list[str]:
     """Index and return what the run said about the index."""
-    told: list[Progress] = []
-    index_folder(folder, encoder=ColourEncoder(), progress=told.append, **options)
-    return [step.note for step in told if step.note]
+    with logged_remarks() as lines:
+        index_folder(folder, encoder=ColourEncoder(), **options)
+    return lines
 
 
 def manifest(folder: Path, name: str = "index") -> Manifest:
@@ -241,12 +242,11 @@ def test_a_build_that_is_stopped_leaves_the_old_index_and_the_delta(folder: Path
     for number in range(COUNT, COUNT + 40):
         two_shades(folder, number)
 
-    def stop(step: Progress) -> None:
-        if step.note:
-            raise KeyboardInterrupt
+    def stop(_: str) -> None:
+        raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        index_folder(folder, encoder=ColourEncoder(), progress=stop)
+    with pytest.raises(KeyboardInterrupt), on_remark(stop):
+        index_folder(folder, encoder=ColourEncoder())
     assert (manifest(folder), manifest(folder, "delta").count) == (first, 40)
     check(folder)
     run(folder)

@@ -22,6 +22,7 @@ from helpers.cli import vitsearch
 from helpers.collections import CountingEncoder, content, counts
 from helpers.odd_files import picture
 from helpers.photos import paint, shade
+from helpers.remarks import logged_remarks
 from vitsearch import Collection, CollectionError, index_folder
 from vitsearch.collection.pipeline import batch_sizes
 from vitsearch.collection.profile import StageTimer
@@ -137,18 +138,11 @@ class TestWayOfDecoding:
     def test_a_run_goes_on_as_the_collection_began_and_a_mix_is_said_once(
         self, large: Path
     ) -> None:
-        said: list[str] = []
-
         def run(name: str, exact: bool | None) -> tuple[Any, list[str]]:
-            said.clear()
             paint(large / f"{name}.png", "red", name)
-            index_folder(
-                large,
-                encoder=ColourEncoder(),
-                exact_decode=exact,
-                progress=lambda step: said.append(step.note),
-            )
-            return stored_way(large), [note for note in said if note]
+            with logged_remarks() as lines:
+                index_folder(large, encoder=ColourEncoder(), exact_decode=exact)
+            return stored_way(large), lines
 
         mixed = (
             "photos decoded whole and at a reduced size are now in one collection: their "

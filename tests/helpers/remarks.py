@@ -1,7 +1,7 @@
 """What the library remarks through its logger."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -9,17 +9,24 @@ from contextlib import contextmanager
 def logged_remarks() -> Iterator[list[str]]:
     """Yield what the library remarks in the block."""
     lines: list[str] = []
+    with on_remark(lines.append):
+        yield lines
 
-    class Keep(logging.Handler):
+
+@contextmanager
+def on_remark(function: Callable[[str], object]) -> Iterator[None]:
+    """Call a function with every remark of the block; what it raises ends what remarked."""
+
+    class Call(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            lines.append(record.getMessage())
+            function(record.getMessage())
 
-    logger, handler = logging.getLogger("vitsearch"), Keep()
+    logger, handler = logging.getLogger("vitsearch"), Call()
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        yield lines
+        yield
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)

@@ -289,18 +289,18 @@ def test_a_graph_with_rows_is_given_ids_and_survives_its_file(tmp_path):
 # -- where a search runs ---------------------------------------------------------------------------
 
 
-def test_a_copy_that_cannot_be_made_is_told_once_and_the_index_searches():
+def test_a_copy_that_cannot_be_made_is_told_once_and_the_index_searches(remarks):
     vectors, ids = clustered(300)
-    notes, index = [], ExactIndex(vectors, ids)
-    tried = OnGpu(index, lambda: TorchExact(vectors, ids, device="cuda:99"), notes.append)
-    assert notes == []  # nothing is copied before it is needed
+    index = ExactIndex(vectors, ids)
+    tried = OnGpu(index, lambda: TorchExact(vectors, ids, device="cuda:99"))
+    assert remarks == []  # nothing is copied before it is needed
     query = queries_like(vectors)[0]
     for _ in range(2):
         assert answers([tried.search(query, 9)]) == answers([index.search(query, 9)])
-    assert [note.partition(" (")[0] for note in notes] == [
+    assert [note.partition(" (")[0] for note in remarks] == [
         "the vectors could not be copied to cuda:99"
     ]
-    assert notes[0].endswith("); searched on the CPU instead")
+    assert remarks[0].endswith("); searched on the CPU instead")
 
 
 def test_a_copy_is_made_once():
@@ -309,7 +309,6 @@ def test_a_copy_is_made_once():
     tried = OnGpu(
         ExactIndex(vectors, ids),
         lambda: made.append(TorchExact(vectors, ids, device="cpu")) or made[-1],
-        pytest.fail,
     )
     query = queries_like(vectors)[0]
     assert [answers([tried.search(query, 4)]) for _ in range(3)] == 3 * [
@@ -320,15 +319,13 @@ def test_a_copy_is_made_once():
 
 @pytest.mark.parametrize("recipe", ["flat", "gpu-flat", "gpu-ivf", "hnsw"])
 @pytest.mark.parametrize("device", ["cpu", "auto", "mps"])
-def test_the_cpu_searches_unless_a_gpu_is_asked_for(tmp_path, recipe, device):
-    notes = []
+def test_the_cpu_searches_unless_a_gpu_is_asked_for(tmp_path, recipe, device, remarks):
     snapshot = open_snapshot(
         build(tmp_path / "index", *clustered(300), load_recipe(recipe)),
         device=device,
-        tell=notes.append,
     )
     on_gpu = gpu_count() > 0 and device == "auto" and recipe.startswith("gpu-")
-    assert (type(snapshot.index).__name__, notes, snapshot.degraded) == (
+    assert (type(snapshot.index).__name__, remarks, snapshot.degraded) == (
         "OnGpu" if on_gpu else "FaissIndex",
         [],
         None,
@@ -338,13 +335,13 @@ def test_the_cpu_searches_unless_a_gpu_is_asked_for(tmp_path, recipe, device):
 @WITHOUT_GPU
 @pytest.mark.parametrize("recipe", ["flat", "gpu-flat", "gpu-ivf", "ivf-sq8", "hnsw"])
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
-def test_a_gpu_asked_for_in_vain_is_told(tmp_path, recipe, device):
+def test_a_gpu_asked_for_in_vain_is_told(tmp_path, recipe, device, remarks):
     vectors, ids = clustered(300)
-    folder, notes = build(tmp_path / "index", vectors, ids, load_recipe(recipe)), []
-    snapshot = open_snapshot(folder, device=device, tell=notes.append)
+    folder = build(tmp_path / "index", vectors, ids, load_recipe(recipe))
+    snapshot = open_snapshot(folder, device=device)
     query = queries_like(vectors)[0]
     assert answers([snapshot.search(query, 9)]) == answers([open_snapshot(folder).search(query, 9)])
-    assert notes == [IN_VAIN.format(recipe)]
+    assert remarks == [IN_VAIN.format(recipe)]
 
 
 def test_an_empty_index_stays_where_it_is():
@@ -357,7 +354,6 @@ def test_an_empty_index_stays_where_it_is():
             device="cuda",
             vectors=vectors,
             ids=ids,
-            tell=pytest.fail,
         )
         is index
     )
@@ -435,10 +431,10 @@ def test_a_graph_cannot_be_built_without_cuvs_and_the_old_index_stays(tmp_path, 
 @pytest.mark.gpu
 @WITH_GPU
 @pytest.mark.parametrize("recipe", ["gpu-flat", "gpu-ivf", "flat", "ivf-sq8", "ivf-pq"])
-def test_a_gpu_agrees_with_the_cpu(tmp_path, recipe):
+def test_a_gpu_agrees_with_the_cpu(tmp_path, recipe, remarks):
     vectors, ids = clustered(20_000)
-    folder, notes = build(tmp_path / "index", vectors, ids, load_recipe(recipe)), []
-    there, here = open_snapshot(folder, device="cuda", tell=notes.append), open_snapshot(folder)
+    folder = build(tmp_path / "index", vectors, ids, load_recipe(recipe))
+    there, here = open_snapshot(folder, device="cuda"), open_snapshot(folder)
     queries = queries_like(vectors, 100)
     hits = [
         len(set(a.ids.tolist()) & set(b.ids.tolist()))
@@ -446,7 +442,7 @@ def test_a_gpu_agrees_with_the_cpu(tmp_path, recipe):
             there.search_batch(queries, 20), here.search_batch(queries, 20), strict=True
         )
     ]
-    assert notes == []
+    assert remarks == []
     assert sum(hits) == 2000 if load_recipe(recipe).is_exact else sum(hits) >= 1900
     assert len(there.search(queries[0], MAX_RESULTS + 1).ids) == len(
         here.search(queries[0], MAX_RESULTS + 1).ids
@@ -456,29 +452,29 @@ def test_a_gpu_agrees_with_the_cpu(tmp_path, recipe):
 @pytest.mark.gpu
 @WITH_GPU
 @pytest.mark.parametrize("recipe", ["hnsw", "rabitq"])
-def test_what_a_gpu_does_not_take_is_told_and_searched_on_the_cpu(tmp_path, recipe):
+def test_what_a_gpu_does_not_take_is_told_and_searched_on_the_cpu(tmp_path, recipe, remarks):
     vectors, ids = clustered(20_000)
-    folder, notes = build(tmp_path / "index", vectors, ids, load_recipe(recipe)), []
-    snapshot = open_snapshot(folder, device="cuda", tell=notes.append)
+    folder = build(tmp_path / "index", vectors, ids, load_recipe(recipe))
+    snapshot = open_snapshot(folder, device="cuda")
     query = queries_like(vectors)[0]
     assert answers([snapshot.search(query, 9)]) == answers([open_snapshot(folder).search(query, 9)])
-    assert len(notes) == 1
-    assert notes[0].startswith("FAISS has no Index")
+    assert len(remarks) == 1
+    assert remarks[0].startswith("FAISS has no Index")
 
 
 @pytest.mark.gpu
 @WITH_CAGRA
-def test_a_graph_built_on_a_gpu_is_searched_on_both(tmp_path):
+def test_a_graph_built_on_a_gpu_is_searched_on_both(tmp_path, remarks):
     vectors, ids = clustered(20_000)
-    folder, notes = build(tmp_path / "index", vectors, ids, load_recipe("gpu-cagra")), []
+    folder = build(tmp_path / "index", vectors, ids, load_recipe("gpu-cagra"))
     queries = queries_like(vectors, 50)
     for snapshot in (
         open_snapshot(folder),
-        open_snapshot(folder, device="cuda", tell=notes.append),
+        open_snapshot(folder, device="cuda"),
     ):
         hits = [
             len(set(found.ids.tolist()) & set(brute_force(vectors, ids, query, 10)[1].tolist()))
             for query, found in zip(queries, snapshot.search_batch(queries, 40), strict=True)
         ]
         assert sum(hits) >= 475
-    assert notes == []
+    assert remarks == []

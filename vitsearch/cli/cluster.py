@@ -196,7 +196,6 @@ def build(output: str, index: str, as_json: bool, memory: str, **options: Any) -
         output,
         index,
         memory=bytes_of(memory),
-        tell=lambda note: show.note(f"vitsearch: {note}"),
         **options,
     )
     recipe, measured = report.recipe, report.measured

@@ -198,8 +198,6 @@ class ProgressBar:
             self._bar.close()
 
     def __call__(self, step: Progress) -> None:
-        if step.note:
-            note(f"vitsearch: {step.note}")
         if step.stage != "embedding":
             return
         if self._bar is None:

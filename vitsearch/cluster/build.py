@@ -4,10 +4,11 @@ It is trained on a sample, built in parts, merged on disk, measured and tuned.
 """
 
 import json
+import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
@@ -41,7 +42,7 @@ BEGUN = "begun.json"
 MIN_PARTS = 32  # for as many machines, and so that a stopped run repeats little
 TRAINING_COPIES = 4  # the sample as float16 and float32, and FAISS's copies
 READING_COPIES = 4  # a shard's file, and its columns
-Tell = Callable[[str], None]
+log = logging.getLogger("vitsearch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,6 @@ def build_index(
     memory: int = 2_000_000_000,
     recall: float = RECALL,
     address: str | None = None,
-    tell: Tell = lambda _: None,
 ) -> BuildReport:
     """Build the index of a complete shard set into the folder ``index``, and return a report.
 
@@ -124,7 +124,7 @@ def build_index(
     work = job.staging.parent
     try:
         with writer_lock(work):
-            report = _built(job, target, recall, address=address, tell=tell)
+            report = _built(job, target, recall, address=address)
             shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
         raise CollectionError(
@@ -134,27 +134,25 @@ def build_index(
     return report
 
 
-def _built(
-    job: _BuildJob, target: Path, recall: float, *, address: str | None, tell: Tell
-) -> BuildReport:
+def _built(job: _BuildJob, target: Path, recall: float, *, address: str | None) -> BuildReport:
     parts, timer = _begun(job), _StageTimer()
     reused = sum(part.is_done() for part in parts)
-    tell(
+    log.info(
         f"{job.rows:,} photos of {len(job.counts):,} shards in {len(parts):,} parts"
         + (f", {reused:,} done before" if reused else "")
     )
     if not job.exact and not (job.staging / TRAINED).exists():
         _train(job)
-        tell(f"trained on {job.trained_on:,} photos")
+        log.info(f"trained on {job.trained_on:,} photos")
     timer.stage("train")
-    _add(parts, address, tell)
+    _add(parts, address)
     timer.stage("add")
     merge_parts(job.staging, parts, batch=max(1, job.room // 64))
     timer.stage("merge")
     tuned, measured = _tuned(job, recall)
     timer.stage("measure")
     if measured:
-        tell(f"recall@{measured.k} on {measured.queries} photos: {measured.recall:.3f}")
+        log.info(f"recall@{measured.k} on {measured.queries} photos: {measured.recall:.3f}")
     _finish(job, target, tuned, measured)
     timer.stage("finish")
     return BuildReport(
@@ -276,14 +274,14 @@ def _train(job: _BuildJob) -> None:
     train_index(job.staging / TRAINED, job.recipe, job.rows, sample)
 
 
-def _add(parts: Sequence[Part], address: str | None, tell: Tell) -> None:
+def _add(parts: Sequence[Part], address: str | None) -> None:
     waiting = [part for part in parts if not part.is_done()]
     ready = len(parts) - len(waiting)
 
     def done(_: int) -> None:
         nonlocal ready
         ready += 1
-        tell(f"{ready:,} of {len(parts):,} parts")
+        log.info(f"{ready:,} of {len(parts):,} parts")
 
     if address is not None and waiting:
         try:

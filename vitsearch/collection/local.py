@@ -148,7 +148,7 @@ class LocalSearch:
         try:
             # the delta is small: copying it would take longer than searching it
             device = self._device if name == MAIN_INDEX else "cpu"
-            snapshot = open_snapshot(self._folder / name, device=device, tell=log.warning)
+            snapshot = open_snapshot(self._folder / name, device=device)
         except IndexDamaged as error:
             if self._strict:
                 raise

@@ -2,6 +2,7 @@
 and by which recipe.
 """
 
+import logging
 import os
 from collections.abc import Callable
 from contextlib import closing
@@ -37,6 +38,7 @@ from vitsearch.storage.config import (
 )
 from vitsearch.storage.store import PhotoStore
 
+log = logging.getLogger("vitsearch")
 DELTA_FROM = (
     20_000  # rows of the main index below which building it again costs less than searching two
 )
@@ -49,8 +51,8 @@ UNKNOWN_MEMORY = 2_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class IndexMaintainer:
-    """The index of one collection: where it is, what it is of, the recipe that was asked for, and
-    whom to tell what is done.
+    """The index of one collection: where it is, what it is of, and the recipe that is wanted for
+    it.
 
     ``texts`` gives the vectors of text-like queries ``(t, dim)`` when they are needed: tuning asks
     for them.
@@ -62,14 +64,13 @@ class IndexMaintainer:
     fingerprint: str
     asked: Recipe
     texts: Callable[[], Vectors]
-    tell: Callable[[str], None]
 
     def update(self) -> None:
         """Let the index, or the index and its delta, hold every stored vector; what is so already
         is left alone.
         """
         generation = self.store.generation()
-        main = self._sound(MAIN_INDEX, tell=True)
+        main = self._sound(MAIN_INDEX, log_damage=True)
         if main is None or not self._is_as_asked(main):
             self._rebuild(generation)
             return
@@ -103,7 +104,7 @@ class IndexMaintainer:
         count = self.store.count()
         choice = choose(self.asked, count, self.dim)
         if count >= WORTH_TELLING or not choice.recipe.is_exact:
-            self.tell(told(choice, count))
+            log.info(describe_choice(choice, count))
         build_snapshot(
             self.folder / MAIN_INDEX,
             self.store.vector_batches(),
@@ -117,7 +118,7 @@ class IndexMaintainer:
         if choice.recipe.recall and not choice.recipe.is_exact and count:
             measured = self.retune(choice.recipe.recall).measured
             assert measured is not None
-            self.tell(
+            log.info(
                 f"recall@{measured.k} on {measured.queries} queries of your photos: "
                 f"{measured.recall:.3f}"
             )
@@ -136,14 +137,14 @@ class IndexMaintainer:
             since=main.generation,
         )
 
-    def _sound(self, name: str, *, tell: bool = False) -> Manifest | None:
+    def _sound(self, name: str, *, log_damage: bool = False) -> Manifest | None:
         if not (self.folder / name).exists():
             return None
         try:
             return verify_snapshot(self.folder / name, check_content=False)
         except IndexDamaged as error:
-            if tell:
-                self.tell(
+            if log_damage:
+                log.warning(
                     f"{str(error).partition(';')[0]}; it is built again from the stored vectors"
                 )
             return None
@@ -174,7 +175,7 @@ def choose(asked: Recipe, count: int, dim: int) -> RecipeCost:
     )
 
 
-def told(choice: RecipeCost, count: int) -> str:
+def describe_choice(choice: RecipeCost, count: int) -> str:
     """Return a choice and what it is predicted to cost in one line."""
     recipe = choice.recipe
     reason = f" ({choice.reason})" if choice.reason else ""
@@ -257,7 +258,6 @@ def tune_local(
             config.encoder_fingerprint,
             recipe,
             texts=lambda: text_like_queries(encoder()),
-            tell=lambda _: None,
         )
         tuned = maintainer.retune(recall)
         # what is built later is tuned so too

@@ -4,6 +4,7 @@ walk -> only new or changed (plan) -> read, decode, encode, store batch by batch
      -> remove the missing -> rebuild the index aside -> rename
 """
 
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -38,6 +39,7 @@ from vitsearch.storage.decoding import choose_decoding, decode_limit, record_dec
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import IndexReport, Progress
 
+log = logging.getLogger("vitsearch")
 DEFAULT_ENCODER = "mini"
 DEFAULT_RECIPE = "auto"
 
@@ -310,9 +312,9 @@ class _Run:
         encoder = self._loaded_encoder(settings)
         self._check_golden(store, settings, encoder)
         encoder.autotune(self.options.batch_size, photos=len(plan.todo))
-        self.progress(
-            Progress("embedding", 0, len(plan.todo), note=record_decoding(store, decoding))
-        )
+        if note := record_decoding(store, decoding):
+            log.info(note)
+        self.progress(Progress("embedding", 0, len(plan.todo)))
         with closing(photo_decoder(self.options.decode_timeout)) as pipeline.decoder:
             for done in pipeline.run(
                 encoder, batch_size=self.options.batch_size, workers=self.options.workers
@@ -349,5 +351,4 @@ class _Run:
             settings.encoder_fingerprint,
             self._recipe(settings),
             texts=lambda: text_like_queries(self._loaded_encoder(settings)),
-            tell=lambda note: self.progress(Progress("building", 0, None, note=note)),
         ).update()

@@ -1,5 +1,6 @@
 """Where an index is searched: on the CPU, or by a copy of it on a GPU."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -12,18 +13,18 @@ from vitsearch.index.base import Candidates, VectorIndex
 from vitsearch.index.exact import ExactIndex
 from vitsearch.index.recipe import Recipe
 
-Tell = Callable[[str], object]
+log = logging.getLogger("vitsearch")
 
 
 class OnGpu:
     """An index that is searched by a copy on a GPU, made at the first search.
 
-    Where that fails the index itself is searched, and ``tell`` receives a line about it.
+    Where that fails the index itself is searched, and that is logged.
     """
 
-    def __init__(self, index: VectorIndex, copy: Callable[[], VectorIndex], tell: Tell) -> None:
+    def __init__(self, index: VectorIndex, copy: Callable[[], VectorIndex]) -> None:
         self.dim = index.dim
-        self._index, self._make, self._tell = index, copy, tell
+        self._index, self._make = index, copy
         self._copy: VectorIndex | None = None
         self._failed = False
 
@@ -43,28 +44,28 @@ class OnGpu:
                 return self._copy.search_batch(queries, k)
             except RecipeError as error:
                 self._copy, self._failed = None, True  # frees the GPU's memory
-                self._tell(f"{error}; searched on the CPU instead")
+                log.warning(f"{error}; searched on the CPU instead")
         return self._index.search_batch(queries, k)
 
 
 def on_device(
-    index: VectorIndex, recipe: Recipe, *, device: str, vectors: Halves, ids: Ids, tell: Tell
+    index: VectorIndex, recipe: Recipe, *, device: str, vectors: Halves, ids: Ids
 ) -> VectorIndex:
     """Return an index over ``(n, dim)`` rows and their ``(n,)`` ids that searches on a device.
 
     On "cpu" that is the index itself; on "cuda" a copy on a GPU, by FAISS, or for exact search by
-    PyTorch; "auto" uses the GPU for recipes that ask for one. ``tell`` receives a line where "cuda"
+    PyTorch; "auto" uses the GPU for recipes that ask for one. It is logged where "cuda"
     was requested and the CPU searches.
     """
     requested = device.startswith("cuda")
     if not len(index) or not (requested or (device == "auto" and recipe.gpu)):
         return index
     if gpu_count() and not isinstance(index, ExactIndex):
-        return OnGpu(index, lambda: _faiss_copy(index, recipe, device, vectors, ids), tell)
+        return OnGpu(index, lambda: _faiss_copy(index, recipe, device, vectors, ids))
     if requested and (recipe.is_exact or recipe.gpu) and torch_gpu_count():
-        return OnGpu(index, lambda: _torch_copy(device, vectors, ids), tell)
+        return OnGpu(index, lambda: _torch_copy(device, vectors, ids))
     if requested:
-        tell(
+        log.warning(
             f"no GPU that can search an index of recipe {recipe.name!r} (see `vitsearch doctor`); "
             "searched on the CPU instead"
         )

@@ -19,7 +19,7 @@ from vitsearch.arrays import Halves, Ids
 from vitsearch.errors import IndexDamaged, RecipeError
 from vitsearch.index.backends import backend_for, check_recipe
 from vitsearch.index.base import FAISS, IDS, LISTS, VECTORS, Candidates, VectorIndex
-from vitsearch.index.device import Tell, on_device
+from vitsearch.index.device import on_device
 from vitsearch.index.exact import ExactIndex
 from vitsearch.index.manifest import (
     MANIFEST,
@@ -149,13 +149,11 @@ def remove_snapshot(folder: Path) -> None:
     _remove(folder)
 
 
-def open_snapshot(
-    folder: Path, *, device: str = "cpu", tell: Tell = lambda _: None
-) -> IndexSnapshot:
+def open_snapshot(folder: Path, *, device: str = "cpu") -> IndexSnapshot:
     """Return the index folder, opened read-only and memory-mapped.
 
     ``device`` is where its index is searched: "cpu", "cuda", "cuda:1", or "auto" for a GPU where
-    the recipe asks for one; ``tell`` receives a line where no GPU can be used (`on_device`). Raises
+    the recipe asks for one; it is logged where no GPU can be used (`on_device`). Raises
     IndexDamaged when a file is missing, cut or altered (`check_file`).
     """
     for _ in range(_ATTEMPTS):
@@ -178,7 +176,6 @@ def open_snapshot(
         device=device,
         vectors=snapshot.vectors,
         ids=snapshot.ids,
-        tell=tell,
     )
     return replace(snapshot, index=index)
 
