@@ -1,14 +1,10 @@
 """How filters are read, and what is refused."""
 
-import sqlite3
-from collections.abc import Iterator
-
 import pytest
 
 from helpers.filters import (
     ALL_COLUMNS,
     YEAR,
-    filter_database,
 )
 from vitsearch.errors import QueryError
 from vitsearch.filters import Filter, parse_filter
@@ -18,12 +14,6 @@ from vitsearch.photos.columns import COLUMNS
 
 SIZE = Comparison("size", ">", 5)
 ITALY = Like("path", "italy/%")
-
-
-@pytest.fixture(scope="module")
-def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
-    with filter_database(tmp_path_factory.mktemp("where")) as db:
-        yield db
 
 
 @pytest.mark.parametrize(
