@@ -1,6 +1,6 @@
 """The facts that travel between the rooms of the house, as frozen dataclasses."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal, NamedTuple
 
@@ -12,7 +12,18 @@ Activation = Literal[
     "softmax", "sigmoid"
 ]  # of classes: probabilities that sum to 1, or each by itself
 LEVEL_SEPARATOR = " > "  # between the levels of a label: "animal > dog"
-RunStage = Literal["looking", "loading", "embedding", "building"]
+RunStage = Literal[
+    "looking",
+    "loading",
+    "embedding",
+    "building",
+    "exporting",
+    "importing",
+    "merging",
+    "pushing",
+    "comparing",
+    "classifying",
+]
 
 
 class Found(NamedTuple):
@@ -151,3 +162,10 @@ class Progress:
     done: int
     total: int | None
     failed: int = 0
+
+
+OnProgress = Callable[[Progress], object]  # what a long task calls as it goes on
+
+
+def no_progress(_: Progress) -> None:
+    """Show nothing."""

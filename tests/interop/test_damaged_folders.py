@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from helpers.interop import facts, opened, report, vectors_of, write_layout
 from helpers.photos import paint
-from vitsearch import CollectionError, index_folder
+from vitsearch import CollectionError, Progress, index_folder
 from vitsearch.arrays import unit_rows
 from vitsearch.encoders.colour import DIM, ColourEncoder
 from vitsearch.interop import (
@@ -223,7 +223,7 @@ def test_an_export_replaces_only_an_export(
         with pytest.raises(CollectionError, match="is there already and no folder"):
             write(found, tmp_path / "file")
 
-        def stop(done: int, total: int) -> None:
+        def stop(_: Progress) -> None:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):

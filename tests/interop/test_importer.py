@@ -17,7 +17,7 @@ from helpers.cli import environment
 from helpers.collections import CountingEncoder, content, counts, found_paths
 from helpers.interop import facts, opened, report, vectors_of, write_layout
 from helpers.photos import paint
-from vitsearch import CollectionError, EncoderError, index_folder
+from vitsearch import CollectionError, EncoderError, Progress, index_folder
 from vitsearch.arrays import unit_rows
 from vitsearch.encoders.colour import DIM, ColourEncoder
 from vitsearch.errors import CollectionNotFound, EncoderMismatch
@@ -45,7 +45,7 @@ def test_an_export_comes_back_as_the_same_collection(
                 found,
                 tmp_path / "out",
                 shard_size=shard_size,
-                progress=lambda *step: seen.append(step),
+                progress=lambda step: seen.append((step.done, step.total)),
             )
             == 5
         )
@@ -148,7 +148,7 @@ def test_a_folder_of_clip_retrieval_becomes_a_collection(
     )
     encoder, seen = CountingEncoder(), []
     came = import_clip_retrieval(
-        layout, photos, encoder=encoder, progress=lambda *step: seen.append(step)
+        layout, photos, encoder=encoder, progress=lambda step: seen.append((step.done, step.total))
     )
     assert came == report(imported=4, checked=4, total=4)
     assert seen == [(2, 4), (4, 4)]
@@ -399,8 +399,8 @@ def test_an_import_that_fails_on_its_way_changes_nothing(labelled: Path, tmp_pat
     shutil.move(tmp_path / "red.png", labelled / "red.png")
     before = facts(labelled)
 
-    def stop(done: int, total: int) -> None:
-        if done == 4:
+    def stop(step: Progress) -> None:
+        if step.done == 4:
             raise KeyboardInterrupt
 
     for place in (None, tmp_path / "second"):
@@ -423,7 +423,7 @@ def test_an_import_that_fails_on_its_way_changes_nothing(labelled: Path, tmp_pat
 KILLED = """
 import os, sys
 from vitsearch.interop import import_clip_retrieval, ImportOptions
-stop = lambda done, total: os._exit(9) if done == 4 else None
+stop = lambda step: os._exit(9) if step.done == 4 else None
 source, photos, folder = sys.argv[1:4]
 options = ImportOptions(workers=1)
 import_clip_retrieval(source, photos, collection=folder, progress=stop, options=options)

@@ -10,7 +10,7 @@ import pytest
 from helpers.collections import CountingEncoder, counts, found_paths
 from helpers.interop import facts, opened
 from helpers.photos import paint
-from vitsearch import Collection, CollectionError, Prediction, index_folder
+from vitsearch import Collection, CollectionError, Prediction, Progress, index_folder
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import EncoderMismatch
 from vitsearch.interop import (
@@ -95,7 +95,7 @@ def test_what_does_not_belong_together_is_not_merged(indexed: Path, tmp_path: Pa
         with pytest.raises(EncoderMismatch, match=r"made with colour \(fingerprint 11111111\)"):
             merge(source, target)
 
-    def stop(done: int, total: int) -> None:
+    def stop(_: Progress) -> None:
         raise KeyboardInterrupt
 
     inner = paint(indexed / "more" / "a.png", "red").parent

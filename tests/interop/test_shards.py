@@ -108,7 +108,7 @@ def test_an_export_comes_back_as_the_same_collection(
             marked,
             tmp_path / "out",
             shard_size=shard_size,
-            progress=lambda *step: seen.append(step),
+            progress=lambda step: seen.append((step.done, step.total)),
         )
         == 5
     )

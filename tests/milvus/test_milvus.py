@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from helpers.cli import vitsearch, vitsearch_process
 from helpers.photos import paint, shade
 from helpers.web_client import fetch, serving
-from vitsearch import Collection, SearchResult, index_folder
+from vitsearch import Collection, Progress, SearchResult, index_folder
 from vitsearch.cluster.push import PushReport, prepare, push, push_blocks
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.encoders.identity import golden_vectors
@@ -331,9 +331,9 @@ def test_a_push_may_be_repeated_and_goes_on(shards: Path, tmp_path: Path) -> Non
     class Stop(Exception):
         pass
 
-    def stop(done: int, total: int) -> None:
-        seen.append((done, total))
-        if done >= 80:
+    def stop(step: Progress) -> None:
+        seen.append((step.done, step.total))
+        if step.done >= 80:
             raise Stop
 
     with pytest.raises(Stop):

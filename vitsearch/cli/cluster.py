@@ -7,7 +7,7 @@ import click
 from vitsearch.cli import output as show
 from vitsearch.cli.index import bytes_of
 from vitsearch.cli.options import DEVICE, JSON
-from vitsearch.cli.output import counted_bar
+from vitsearch.cli.output import ProgressBar
 
 if TYPE_CHECKING:
     from vitsearch.cluster import EmbedReport
@@ -263,7 +263,7 @@ def push(output: str, uri: str, as_json: bool, **options: Any) -> int:
     """
     from vitsearch.cluster.push import push as run
 
-    with counted_bar("pushing") as progress:
+    with ProgressBar() as progress:
         report = run(
             output,
             uri,

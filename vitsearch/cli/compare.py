@@ -13,6 +13,7 @@ import click
 from vitsearch.cli import output as show
 from vitsearch.cli.label import chosen_templates, lines_of
 from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
+from vitsearch.cli.output import ProgressBar
 
 if TYPE_CHECKING:
     from vitsearch.evaluation import ClassMap, Comparison, Method
@@ -96,7 +97,7 @@ def compare(photos: str, labels: str | None, labels_file: str | None, **options:
         class_map = _class_map(
             options["class_map"], network.classes, names, quiet=options["as_json"]
         )
-        with _bar(found) as bar:
+        with ProgressBar() as bar:
             result = compared(
                 found,
                 names,
@@ -104,7 +105,7 @@ def compare(photos: str, labels: str | None, labels_file: str | None, **options:
                 truth=options["truth"],
                 templates=templates,
                 class_map=class_map,
-                progress=bar.update,
+                progress=bar,
             )
         for text in result.notes:
             show.note(f"vitsearch: {text}")
@@ -113,12 +114,6 @@ def compare(photos: str, labels: str | None, labels_file: str | None, **options:
     _write_files(result, root, options)
     (_print_json if options["as_json"] else _print_tables)(result)
     return 0
-
-
-def _bar(found: Any) -> Any:
-    from vitsearch.cli.output import photo_bar
-
-    return photo_bar(len(found), "classifying")
 
 
 def _check_files(labels: int, options: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from vitsearch.collection import Collection
 from vitsearch.collection.update import index_folder
 from vitsearch.errors import CollectionError
 from vitsearch.outputs.contact_sheet import write_sheet
-from vitsearch.types import Progress, SearchResult
+from vitsearch.types import OnProgress, SearchResult
 
 # the photographs among the sample pictures that the two packages ship (scikit-image 0.24 and
 # scikit-learn 1.5 or newer)
@@ -59,7 +59,7 @@ def run_demo(
     photos: Path | None,
     *,
     say: Callable[[str], None],
-    progress: Callable[[Progress], None],
+    progress: OnProgress,
     encoder: str = "mini",
 ) -> list[Path]:
     """Index, search and label sample photos, or those of a folder, and return the contact sheets

@@ -117,11 +117,11 @@ def _index(dataset: str, options: dict[str, Any]) -> None:
 
 
 def _judged(found: Any, network: Any, labels: Sequence[str] | None, photos: int) -> "Accuracy":
-    from vitsearch.cli.output import photo_bar
+    from vitsearch.cli.output import ProgressBar
     from vitsearch.evaluation import evaluate_model
 
-    with photo_bar(photos, "classifying") as bar:
-        return evaluate_model(found, network, labels=labels, progress=bar.update)
+    with ProgressBar() as bar:
+        return evaluate_model(found, network, labels=labels, progress=bar)
 
 
 def _print_json(judged: Sequence["Accuracy"], retrieval: "Retrieval | None") -> None:

@@ -9,7 +9,7 @@ import click
 
 from vitsearch.cli import output as show
 from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
-from vitsearch.cli.output import counted_bar
+from vitsearch.cli.output import ProgressBar
 
 if TYPE_CHECKING:
     from vitsearch.interop import Layout
@@ -57,7 +57,7 @@ def export(photos: str, output: str, **options: Any) -> int:
 
     with (
         Collection.open(photos, collection=options["collection"]) as found,
-        counted_bar("exporting") as progress,
+        ProgressBar() as progress,
     ):
         names = {"faiss": ("recipe",)}.get(options["layout"], ("shard_size",))
         details = {name: options[name] for name in names if options[name]}
@@ -119,7 +119,7 @@ def import_vectors(source: str, photos: str | None, **options: Any) -> int:
             "name the folder PHOTOS; only shards are imported without it, into --collection DIR"
         )
     given = {name: options[name] for name in ("device", "paths_from", "check", "partial")}
-    with counted_bar("importing") as progress:
+    with ProgressBar() as progress:
         report = IMPORTERS[layout](
             source,
             photos,
@@ -187,7 +187,7 @@ def merge(source_photos: str, photos: str, **options: Any) -> int:
     with (
         closing(open_local(source_photos, collection=options["source_collection"])) as source,
         closing(open_local(photos, collection=options["collection"])) as target,
-        counted_bar("merging") as progress,
+        ProgressBar() as progress,
     ):
         report = merge_collections(source, target, progress=progress)
     _say(

@@ -20,7 +20,7 @@ from vitsearch.cli.options import (
     write_outputs,
 )
 from vitsearch.errors import VitsearchError
-from vitsearch.types import Prediction
+from vitsearch.types import Prediction, Progress
 
 
 @click.command()
@@ -220,7 +220,7 @@ def classify(photos: str, model: str, top: int, **options: Any) -> int:
     collection is needed.
     """
     from vitsearch.classifiers import load_classifier
-    from vitsearch.cli.output import photo_bar
+    from vitsearch.cli.output import ProgressBar
     from vitsearch.errors import PhotoError, VitsearchError
     from vitsearch.photos.formats import named_suffixes
     from vitsearch.photos.walk import walk
@@ -247,14 +247,14 @@ def classify(photos: str, model: str, top: int, **options: Any) -> int:
     )
     predictions: list[Prediction] = []
     failed: set[str] = set()
-    with photo_bar(len(found), "classifying") as bar:
-        for path, (_, labels) in zip(found, answers, strict=True):
+    with ProgressBar() as bar:
+        for done, (path, (_, labels)) in enumerate(zip(found, answers, strict=True), start=1):
             if isinstance(labels, PhotoError):
                 show.note(f"vitsearch: {path}: {labels}")
                 failed.add(path)
             else:
                 predictions += [replace(best, path=path) for best in labels]
-            bar.update()
+            bar(Progress("classifying", done, len(found), len(failed)))
     show.label_rows(
         [show.label_row(one.path, one) for one in predictions],
         options["output"],

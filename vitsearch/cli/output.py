@@ -6,8 +6,7 @@ import logging
 import os
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -161,31 +160,21 @@ def size(count: float) -> str:
 # -- Progress on a terminal ------------------------------------------------------------------------
 
 
-def photo_bar(total: int | None, what: str) -> Any:
-    """Return a bar that shows photos, rate and time left on stderr, silent where that is no
-    terminal.
-    """
+def photo_bar(total: int | None, title: str) -> Any:
+    """Return a bar of photos, rate and time left on stderr, silent where that is no terminal."""
     from tqdm import tqdm
 
     return tqdm(
-        total=total, unit=" photos", desc=what, disable=None, file=sys.stderr, dynamic_ncols=True
+        total=total, unit=" photos", desc=title, disable=None, file=sys.stderr, dynamic_ncols=True
     )
 
 
-@contextmanager
-def counted_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar for the block; what is yielded is called with the photos done and their number."""
-    with photo_bar(None, what) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield progress
-
-
 class ProgressBar:
-    """Shows photos, rate and time left on stderr; silent where that is no terminal."""
+    """Shows photos, rate and time left of a long task on stderr; silent where that is no terminal.
+
+    Looking at a folder, loading a model and building an index show nothing: nobody knows how long
+    they take.
+    """
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -198,9 +187,10 @@ class ProgressBar:
             self._bar.close()
 
     def __call__(self, step: Progress) -> None:
-        if step.stage != "embedding":
+        if step.stage in ("looking", "loading", "building"):
             return
         if self._bar is None:
-            self._bar = photo_bar(step.total, "indexing")
+            title = "indexing" if step.stage == "embedding" else step.stage
+            self._bar = photo_bar(step.total, title)
         self._bar.set_postfix_str(f"{step.failed} failed" if step.failed else "", refresh=False)
         self._bar.update(step.done - self._bar.n)

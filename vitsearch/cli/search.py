@@ -177,10 +177,10 @@ def dupes(photos: str, threshold: float | None, only: str | None, **options: Any
 
 
 def _alike(found: Any, least: float, where: Any) -> "list[LookAlikes]":
-    from vitsearch.cli.output import photo_bar
+    from vitsearch.cli.output import ProgressBar
 
-    with photo_bar(len(found), "comparing") as bar:
-        alike: list[LookAlikes] = found.lookalikes(least, where=where, progress=bar.update)
+    with ProgressBar() as bar:
+        alike: list[LookAlikes] = found.lookalikes(least, where=where, progress=bar)
         return alike
 
 

@@ -233,15 +233,15 @@ class _Bar:
             self._bar.close()
 
     def __call__(self, step: Any) -> None:
-        from vitsearch.cli.output import photo_bar
-
         if step.stage == "judged":
             self._say(step.last)
             return
         if self._stage != (step.stage, step.epoch):
             self.__exit__()
             self._stage = (step.stage, step.epoch)
-            self._bar = photo_bar(step.total, f"epoch {step.epoch}" if step.epoch else step.stage)
+            self._bar = show.photo_bar(
+                step.total, f"epoch {step.epoch}" if step.epoch else step.stage
+            )
         self._bar.update(step.done - self._bar.n)
 
     def _say(self, result: Any) -> None:

@@ -1,13 +1,12 @@
 """Embedding on many machines: `embed`, whose work is done by `vitsearch.cluster.run`."""
 
 import os
-from collections.abc import Callable
 
 from vitsearch.cluster.options import EmbedOptions, EmbedReport
 from vitsearch.errors import CollectionError, VitsearchError
 from vitsearch.photos import MAX_PIXELS
 from vitsearch.photos.sources import SourceFormat
-from vitsearch.types import Progress
+from vitsearch.types import OnProgress, no_progress
 
 SHARD_SIZE = 10_000
 _PACKAGES = {"ray", "pyarrow", "fsspec", "pandas"}
@@ -29,7 +28,7 @@ def embed(  # noqa: PLR0913  one keyword for each flag of the command line
     max_pixels: int = MAX_PIXELS,
     exact_decode: bool = False,
     memory: int = 2_000_000_000,
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: OnProgress = no_progress,
 ) -> EmbedReport:
     """Embed the photos of ``source`` on a Ray cluster into shards at ``output``; return a report.
 

@@ -17,7 +17,7 @@ from vitsearch.milvus.metadata import packed
 from vitsearch.milvus.rows import FIELDS, row_of, unheld
 from vitsearch.milvus.store import Candidates, build_params
 from vitsearch.shards import Manifest, ShardRow, open_shards
-from vitsearch.types import Photo
+from vitsearch.types import OnProgress, Photo, Progress, no_progress
 
 if TYPE_CHECKING:
     from vitsearch.milvus.client import Connection
@@ -70,7 +70,7 @@ def push(
     *,
     index: str | None = None,
     batch: int = BATCH,
-    progress: Callable[[int, int], object] = lambda *_: None,
+    progress: OnProgress = no_progress,
 ) -> PushReport:
     """Write the photos of a shard set into a collection of Milvus, and return a report.
 
@@ -89,7 +89,12 @@ def push(
         report = prepare(connection, shards.manifest, index=index, rows=total)
         report.missing_shards = len(shards.missing())
         blocks = shards.blocks(size=batch)
-        push_blocks(connection, blocks, report, progress=lambda done: progress(done, total))
+        push_blocks(
+            connection,
+            blocks,
+            report,
+            progress=lambda done: progress(Progress("pushing", done, total)),
+        )
         report.seconds = time.monotonic() - began
     return report
 

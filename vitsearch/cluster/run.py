@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,7 +31,7 @@ from vitsearch.photos.sources import Source, open_source
 from vitsearch.shards import Manifest, open_shards, storage_of
 from vitsearch.shards.files import ShardSet, ShardWriter
 from vitsearch.shards.manifest import MANIFEST
-from vitsearch.types import Progress
+from vitsearch.types import OnProgress, Progress
 
 ray: Any = _ray  # its types are stricter than what it takes
 data: Any = _data
@@ -60,7 +60,7 @@ class EmbedJob:
     """One run of `embed`."""
 
     def __init__(
-        self, source: Any, output: Any, options: EmbedOptions, progress: Callable[[Progress], None]
+        self, source: Any, output: Any, options: EmbedOptions, progress: OnProgress
     ) -> None:
         self.options, self.progress = options, progress
         self.storage = storage_of(output)
@@ -319,9 +319,7 @@ def _settle_context(memory: int) -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
-def run(
-    source: str, output: str, options: EmbedOptions, progress: Callable[[Progress], None]
-) -> EmbedReport:
+def run(source: str, output: str, options: EmbedOptions, progress: OnProgress) -> EmbedReport:
     """Embed as `EmbedJob` does, in a task of the cluster at ``options.address``.
 
     Local paths are those of the cluster's machines. Progress comes in complete shards, where this
@@ -343,7 +341,7 @@ def _drive(source: str, output: str, options: EmbedOptions) -> EmbedReport:
     return EmbedJob(source, output, options, lambda _: None).run()
 
 
-def _report_progress(output: str, progress: Callable[[Progress], None]) -> None:
+def _report_progress(output: str, progress: OnProgress) -> None:
     with suppress(CollectionError):  # not listed yet, or not visible from here
         shards = open_shards(output)
         done = min(len(shards.finished()) * shards.manifest.shard_size, shards.manifest.rows)

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -37,7 +37,7 @@ from vitsearch.labels import (
 )
 from vitsearch.photos import read_photo
 from vitsearch.storage.create import LOOKALIKE, lookalike_threshold
-from vitsearch.types import IndexReport, Photo, Prediction, SearchResult
+from vitsearch.types import IndexReport, OnProgress, Photo, Prediction, SearchResult, no_progress
 
 if TYPE_CHECKING:
     from vitsearch.explain import Explanation
@@ -130,14 +130,14 @@ class Collection(OpenCollection):
         threshold: float | None = None,
         *,
         where: str | Filter | None = None,
-        progress: Callable[[int], object] = lambda _: None,
+        progress: OnProgress = no_progress,
     ) -> list[LookAlikes]:
         """Return the groups of photos that look alike though their files differ, in order of their
         first path (see `look_alikes`).
 
         ``threshold`` is the least cosine with the group's first photo (None: that of the
-        collection's encoder). All vectors are compared; ``progress`` is called with the number of
-        photos just done. Raises QueryError for a threshold that is no cosine above 0.
+        collection's encoder). All vectors are compared; ``progress`` is called as it goes on.
+        Raises QueryError for a threshold that is no cosine above 0.
         """
         least = self.lookalike_threshold if threshold is None else threshold
         condition = as_where(where)
@@ -146,7 +146,6 @@ class Collection(OpenCollection):
         if condition is not None:
             ids = set(self.store.ids_where(condition).tolist())
             rows = [row for row, photo in enumerate(photos) if photo.photo_id in ids]
-            progress(len(photos) - len(rows))
             photos, vectors = [photos[row] for row in rows], vectors[rows]
         return look_alikes(photos, vectors, least, progress=progress)
 

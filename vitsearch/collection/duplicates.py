@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitsearch.arrays import Vectors, cosine_scores
-from vitsearch.types import Photo
+from vitsearch.types import OnProgress, Photo, Progress, no_progress
 
 BLOCK = 16_777_216  # cosines held at a time, 64 MiB
 MAX_ROWS = 2048  # rows compared with the others at a time
@@ -39,19 +39,23 @@ def look_alikes(
     vectors: Vectors,
     threshold: float,
     *,
-    progress: Callable[[int], object] = lambda _: None,
+    progress: OnProgress = no_progress,
 ) -> list[LookAlikes]:
     """Return the groups of look-alikes among photos in order of path and their ``(n, dim)`` unit
     rows.
 
     In that order each photo that no earlier one has taken takes all later ones within the
     threshold, so that no chain of small differences brings two different photos together. A copy
-    byte for byte of an earlier file is left out: it is in another list. ``progress`` is called with
-    the number of photos just compared.
+    byte for byte of an earlier file is left out: it is in another list. ``progress`` is called as
+    photos are compared.
     """
     single = first_places([photo.fingerprint for photo in photos])
-    progress(len(photos) - len(single))
-    members = taken(vectors[single], threshold, progress=progress)
+    copies = len(photos) - len(single)
+    members = taken(
+        vectors[single],
+        threshold,
+        on_compared=lambda done: progress(Progress("comparing", copies + done, len(photos))),
+    )
     return [
         LookAlikes(
             photos[single[first]],
@@ -83,7 +87,7 @@ def first_places(fingerprints: Sequence[bytes]) -> list[int]:
 
 
 def taken(
-    rows: Vectors, threshold: float, *, progress: Callable[[int], object] = lambda _: None
+    rows: Vectors, threshold: float, *, on_compared: Callable[[int], object] = lambda _: None
 ) -> list[list[tuple[int, float]] | None]:
     """Return for each of the ``(n, dim)`` unit rows the places and cosines of the later rows that
     it takes, None for a row that is taken.
@@ -102,7 +106,7 @@ def taken(
                 members[first] = _takes(
                     rows, first, likeness[first - start + 1 :], threshold, gone=gone
                 )
-        progress(min(step, len(rows) - start))
+        on_compared(min(start + step, len(rows)))
     return [None if lost else others for lost, others in zip(gone, members, strict=True)]
 
 

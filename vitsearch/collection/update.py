@@ -7,7 +7,7 @@ walk -> only new or changed (plan) -> read, decode, encode, store batch by batch
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +37,7 @@ from vitsearch.storage.config import (
 from vitsearch.storage.create import create_collection, root_text, start_database
 from vitsearch.storage.decoding import choose_decoding, decode_limit, record_decoding
 from vitsearch.storage.store import PhotoStore
-from vitsearch.types import IndexReport, Progress
+from vitsearch.types import IndexReport, OnProgress, Progress, no_progress
 
 log = logging.getLogger("vitsearch")
 DEFAULT_ENCODER = "mini"
@@ -78,7 +78,7 @@ def index_folder(  # noqa: PLR0913  one keyword for each flag of the command lin
     exact_decode: bool | None = None,
     decode_timeout: float | None = None,
     profile: str | os.PathLike[str] | None = None,
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: OnProgress = no_progress,
 ) -> IndexReport:
     """Bring the collection of a photo folder up to date, making it where there is none, and return
     what was done.
@@ -131,7 +131,7 @@ class _Run:
         *,
         encoder: str | ImageEncoder | None,
         recipe: Recipe | None,
-        progress: Callable[[Progress], None],
+        progress: OnProgress,
     ) -> None:
         self.root, self.folder, self.options, self.progress = root, folder, options, progress
         self.asked_encoder, self.asked_recipe = encoder, recipe

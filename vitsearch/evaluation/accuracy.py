@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,7 @@ from vitsearch.labels.metrics import (
     first_right_ranks,
     mean_per_class_accuracy,
 )
-from vitsearch.types import Activation
+from vitsearch.types import Activation, OnProgress, Progress, no_progress
 
 log = logging.getLogger("vitsearch")
 
@@ -132,13 +132,13 @@ def evaluate_model(
     model: ImageClassifier,
     *,
     labels: Sequence[str | Label] | None = None,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: OnProgress = no_progress,
 ) -> Accuracy:
     """Return the accuracy of a supervised classifier on the photos of a collection.
 
     It chooses among the folders' classes alone. A folder's class is the model's class of its name,
     or else of one of its label's words ("n01440764 := tench"). The photos are read; ``progress`` is
-    told how many more are done. Raises QueryError naming the folders that are not a class of the
+    called as it goes on. Raises QueryError naming the folders that are not a class of the
     model, PhotoError.
     """
     paths = [photo.path for photo in collection.photos()]
@@ -282,10 +282,10 @@ def _model_logits(
     root: Path,
     paths: Sequence[str],
     columns: Sequence[Sequence[int]],
-    progress: Callable[[int], None],
+    progress: OnProgress,
 ) -> Iterator[NDArray[np.float64]]:
     """Yield the logits of the columns; classes that share a name count together."""
-    pending = iter(paths)
+    pending, done = iter(paths), 0
     for batch in model.logits_of(root / path for path in paths):
         rows = []
         for path, (_, row) in zip(islice(pending, len(batch)), batch, strict=True):
@@ -293,4 +293,5 @@ def _model_logits(
                 raise PhotoError(f"{path}: {row}") from row
             rows.append(row)
         yield label_logits(np.stack(rows), columns, model.head.activation)
-        progress(len(batch))
+        done += len(batch)
+        progress(Progress("classifying", done, len(paths)))

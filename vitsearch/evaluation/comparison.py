@@ -1,7 +1,7 @@
 """Zero-shot beside a supervised classifier beside a probe, on the same photos."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -30,7 +30,7 @@ from vitsearch.labels import (
 )
 from vitsearch.labels.ground_truth import read_labels
 from vitsearch.labels.metrics import confidence_gap
-from vitsearch.types import Activation
+from vitsearch.types import Activation, OnProgress, Progress, no_progress
 
 MethodName = Literal["zero-shot", "supervised", "probe"]
 _MIN_SECONDS = 0.05  # of timed runs: a single run on a few vectors is lost in the clock's noise
@@ -94,7 +94,7 @@ def compare(
     truth: str | None = None,
     templates: str | Sequence[str] = "plain",
     class_map: ClassMap | None = None,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: OnProgress = no_progress,
 ) -> Comparison:
     """Return how zero-shot, a supervised classifier and a probe label a collection.
 
@@ -104,9 +104,9 @@ def compare(
     the probability among the labels, as in `evaluate_model`; of independent classes ("sigmoid") the
     highest probability counts as it is. The probe is logistic regression on the stored vectors,
     cross-validated. ``truth`` is "folders" or a CSV file (`read_labels`): photos without a label
-    there are left out. ``progress`` is called with the number of photos that the model has read
-    since the last call. Without ``truth`` there is no probe. Raises QueryError for a single label,
-    labels of which the model has none, a class map of another model, or no photos.
+    there are left out. ``progress`` is called as the model reads the photos. Without ``truth``
+    there is no probe. Raises QueryError for a single label, labels of which the model has none, a
+    class map of another model, or no photos.
     """
     parsed = parse_labels(labels)
     if len(parsed) < 2:
@@ -235,7 +235,7 @@ def _supervised(
     named: Mapping[str, Sequence[int]],
     root: Path,
     paths: Sequence[str],
-    progress: Callable[[int], None],
+    progress: OnProgress,
 ) -> Method:
     """Return the answers of a model that reads the files; ``named`` are its classes by label."""
     network.logits([Image.new("RGB", (64, 64))])  # the first run of a model is slower
@@ -243,7 +243,7 @@ def _supervised(
     results: list[LabelScore | PhotoError] = []
     for batch in network.logits_of(root / path for path in paths):
         results.extend(_best_labels([row for _, row in batch], named, network.head.activation))
-        progress(len(batch))
+        progress(Progress("classifying", len(results), len(paths)))
     seconds = time.perf_counter() - start
     failed = tuple(
         (path, str(result))

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError
-from vitsearch.interop.importer import ImportOptions, ImportReport, OnProgress, import_vectors
+from vitsearch.interop.importer import ImportOptions, ImportReport, import_vectors
 from vitsearch.interop.manifest import PASSPORT, passport_of, read_passport, write_passport
 from vitsearch.interop.rows import Block, Source, photo_blocks
 from vitsearch.interop.target import written_aside
 from vitsearch.storage.reader import StoredCollection
+from vitsearch.types import OnProgress, Progress, no_progress
 
 if TYPE_CHECKING:
     from vitsearch.interop.parquet import MetadataWriter
@@ -38,15 +39,15 @@ def export_clip_retrieval(
     folder: str | os.PathLike[str],
     *,
     shard_size: int = SHARD,
-    progress: OnProgress = lambda done, total: None,
+    progress: OnProgress = no_progress,
 ) -> int:
     """Write a collection as clip-retrieval's folder, and return how many photos it holds.
 
     Vectors are float16, photos in order of path, at most ``shard_size`` in one file. The metadata
     has ``image_path`` (absolute, which is what ``clip-retrieval back`` opens), ``path`` (relative
     to the photo folder), ``path_bytes`` (only for names that are not UTF-8), ``width``, ``height``,
-    the metadata columns, ``fingerprint``, ``label`` and ``score``. ``vitsearch.json`` names the encoder.
-    The folder is written aside and renamed; an earlier export there is replaced. Raises
+    the metadata columns, ``fingerprint``, ``label`` and ``score``. ``vitsearch.json`` names the
+    encoder. The folder is written aside and renamed; an earlier export there is replaced. Raises
     CollectionError.
     """
     _need_parquet()
@@ -69,7 +70,7 @@ def export_clip_retrieval(
                     vectors.write(np.ascontiguousarray(halves, dtype="<f2").data)
                     metadata.write(block)
                     done += len(block)
-                    progress(done, total)
+                    progress(Progress("exporting", done, total))
         write_passport(aside, passport_of(collection, LAYOUT, total))
     return total
 
@@ -81,7 +82,7 @@ def import_clip_retrieval(
     collection: str | os.PathLike[str] | None = None,
     encoder: str | ImageEncoder | None = None,
     options: ImportOptions = _DEFAULTS,
-    progress: OnProgress = lambda done, total: None,
+    progress: OnProgress = no_progress,
 ) -> ImportReport:
     """Make the collection of a photo folder of the vectors in clip-retrieval's folder, or add them
     to the one that is there.

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError, RecipeError
 from vitsearch.index.recipe import Recipe, load_recipe
-from vitsearch.interop.importer import ImportOptions, ImportReport, OnProgress, import_vectors
+from vitsearch.interop.importer import ImportOptions, ImportReport, import_vectors
 from vitsearch.interop.manifest import PASSPORT, passport_of, read_passport, write_passport
 from vitsearch.interop.rows import Block, Row, Source, photo_blocks
 from vitsearch.interop.target import written_aside
 from vitsearch.storage.reader import StoredCollection
-from vitsearch.types import Photo
+from vitsearch.types import OnProgress, Photo, Progress, no_progress
 
 LAYOUT = "faiss"
 INDEX, IDS, PATHS, PLAIN_PATHS = "index.faiss", "ids.npy", "paths.jsonl", "paths.txt"
@@ -35,7 +35,7 @@ def export_faiss(
     folder: str | os.PathLike[str],
     *,
     recipe: str | Recipe = "flat",
-    progress: OnProgress = lambda done, total: None,
+    progress: OnProgress = no_progress,
 ) -> int:
     """Write a collection as a FAISS index with ids and paths, and return how many photos it holds.
 
@@ -66,7 +66,7 @@ def export_faiss(
                 ids[place], vectors[place] = [photo.photo_id for photo in block], halves
                 lines.writelines(_line(photo) for photo in block)
                 done += len(block)
-                progress(done, total)
+                progress(Progress("exporting", done, total))
         np.save(aside / IDS, ids, allow_pickle=False)
         _write_index(aside / INDEX, chosen, vectors, ids)
         write_passport(aside, passport_of(collection, LAYOUT, total))
@@ -80,7 +80,7 @@ def import_faiss(
     collection: str | os.PathLike[str] | None = None,
     encoder: str | ImageEncoder | None = None,
     options: ImportOptions = _DEFAULTS,
-    progress: OnProgress = lambda done, total: None,
+    progress: OnProgress = no_progress,
 ) -> ImportReport:
     """Make the collection of a photo folder of the vectors in a FAISS index, or add them to the one
     that is there.

@@ -4,7 +4,7 @@ all are stored or none.
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from vitsearch.storage.config import (
 )
 from vitsearch.storage.create import start_database
 from vitsearch.storage.store import Outcome, PhotoStore
-from vitsearch.types import Found, Photo, PhotoInfo
+from vitsearch.types import Found, OnProgress, Photo, PhotoInfo, Progress, no_progress
 
 # -- Whether imported vectors are those of the encoder ---------------------------------------------
 
@@ -133,7 +133,6 @@ class _Unnamed:
 
 # -- Vectors of somebody else into a collection ----------------------------------------------------
 
-OnProgress = Callable[[int, int], None]  # rows done, rows in all
 NAMED = 100  # problems told one by one; all are counted
 _SEED = 0
 BAD_VECTOR = "its vector is zero or not finite"
@@ -289,7 +288,7 @@ def _sample(source: Source, places: Places, size: int) -> list[Candidate]:
     tally = ImportCounts()
     drawn: list[Candidate] = []
     random = np.random.default_rng(_SEED)
-    for seen, one in enumerate(_matched(source, places, tally, lambda done, count: None), start=1):
+    for seen, one in enumerate(_matched(source, places, tally, no_progress), start=1):
         if len(drawn) < size:
             drawn.append(one)
         elif (place := int(random.integers(seen))) < size:
@@ -325,7 +324,7 @@ def _matched(
             else:
                 yield Candidate(row, found, half)
         done += len(rows)
-        progress(done, source.count)
+        progress(Progress("importing", done, source.count))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -11,6 +10,7 @@ from vitsearch.interop.rows import photo_blocks
 from vitsearch.storage.config import disk_errors, writer_lock
 from vitsearch.storage.reader import StoredCollection
 from vitsearch.storage.store import Outcome, PhotoStore
+from vitsearch.types import OnProgress, Progress, no_progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ def merge(
     source: StoredCollection,
     target: StoredCollection,
     *,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: OnProgress = no_progress,
 ) -> MergeReport:
     """Copy the photos of one collection, with vectors and labels, into another whose photo folder
     is the same or holds the source's.
@@ -62,7 +62,7 @@ def merge(
                     moved = replace(photo, path=prefix + photo.path)
                     counts[store.keep(moved, half, newest=True)] += 1
                 done += len(photos)
-                progress(done, count)
+                progress(Progress("merging", done, count))
             store.raise_generation(any(outcome.is_stored for outcome in counts))
         total = store.count()
         store.checkpoint()

@@ -22,7 +22,6 @@ from vitsearch.interop.importer import (
     ImportCounts,
     ImportOptions,
     ImportReport,
-    OnProgress,
     chosen_encoder,
     import_vectors,
 )
@@ -46,7 +45,7 @@ from vitsearch.storage.create import start_database
 from vitsearch.storage.decoding import Decoding, record_decoding
 from vitsearch.storage.reader import StoredCollection
 from vitsearch.storage.store import Outcome, PhotoStore
-from vitsearch.types import Found, Photo
+from vitsearch.types import Found, OnProgress, Photo, Progress, no_progress
 
 # -- Rows of a shard set into a collection without looking at the photos, which may be elsewhere ---
 
@@ -116,7 +115,7 @@ def _take_rows(shards: "ShardSet", count: int, taking: "_Import", progress: OnPr
         for row, half, is_good in zip(rows, halves, good.tolist(), strict=True):
             taking.take(row, half if is_good else None)
         done += len(rows)
-        progress(done, count)
+        progress(Progress("importing", done, count))
     taking.end()
 
 
@@ -192,7 +191,7 @@ def export_shards(
     output: str | os.PathLike[str],
     *,
     shard_size: int = SHARD,
-    progress: OnProgress = lambda done, total: None,
+    progress: OnProgress = no_progress,
 ) -> int:
     """Write a collection as a shard set into a folder or at a URL, and return how many photos it
     holds.
@@ -246,7 +245,7 @@ def _write(
             np.stack(halves) if halves else np.empty((0, manifest.dim), np.float16),
         )
         done += len(part)
-        progress(done, manifest.rows)
+        progress(Progress("exporting", done, manifest.rows))
     writer.finish()
 
 
@@ -274,7 +273,7 @@ def import_shards(
     collection: str | os.PathLike[str] | None = None,
     encoder: str | ImageEncoder | None = None,
     options: ImportOptions = _DEFAULTS,
-    progress: OnProgress = lambda done, total: None,
+    progress: OnProgress = no_progress,
 ) -> ImportReport:
     """Add the vectors of a shard set to a collection, which is made where there is none; several
     sets of one encoder may follow each other.
