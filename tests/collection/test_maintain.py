@@ -33,11 +33,6 @@ COUNT = 150
 
 
 @pytest.fixture
-def tune(folder: Path, recall: float = 0.95) -> TuneReport:
-    with Collection.open(folder) as found:
-        return found.tune(recall)
-
-
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of 150 photos of different colours, each in two stripes; collections of 100 are
     large here.
@@ -51,6 +46,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def two_shades(folder: Path, number: int) -> Path:
     return paint(folder / f"{number:03}.png", shade(number), shade(number * 7 + 3))
+
+
+def tune(folder: Path, recall: float = 0.95) -> TuneReport:
+    with Collection.open(folder) as found:
+        return found.tune(recall)
 
 
 def run(folder: Path, **options: Any) -> list[str]:
