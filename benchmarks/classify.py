@@ -155,8 +155,8 @@ def measure(found: Collection, seeds: int, *, finetuning: bool = False) -> None:
         share = float(np.mean([hits / total for hits, _, total in runs]))
         error = float(np.mean([wrong for _, wrong, _ in runs]))
         print(
-            f"{name:32} accuracy {share:.3f}  ({low:.3f} to {high:.3f})  calibration error "
-            f"{error:.3f}"
+            f"{name:32} accuracy {share:.3f}  ({low:.3f} to {high:.3f})  "
+            f"calibration error {error:.3f}"
         )
 
 

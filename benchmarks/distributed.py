@@ -100,9 +100,8 @@ def against(photos: Path, encoder: str, rounds: int) -> None:
     for name, rate in medians.items():
         print(f"{name}: {rate:.1f} photos/s after {starts[name]:.1f} s of start")
     print(
-        f"Ray / one machine: {medians['Ray'] / medians['one machine']:.3f}; vectors differ by "
-        "at "
-        f"most {apart:.1e}"
+        f"Ray / one machine: {medians['Ray'] / medians['one machine']:.3f}; vectors "
+        f"differ by at most {apart:.1e}"
     )
 
 
@@ -143,9 +142,8 @@ def growth(counts: list[int], encoder: str, side: int) -> None:
             rate = report["embedded"] / report["seconds"]
             print(
                 (
-                    f"| {count:,} | {rate:.1f} | {report['start_seconds']:.1f} s | "
-                    f"{memory / 1e6:.0f} "
-                    "MB |"
+                    f"| {count:,} | {rate:.1f} | {report['start_seconds']:.1f} s "
+                    f"| {memory / 1e6:.0f} MB |"
                 ),
                 flush=True,
             )

@@ -116,9 +116,8 @@ def main() -> None:
         )
         print(
             (
-                f"{layout}: relevance for the text {with_text} of {chosen.count}, rollout without "
-                "it "
-                f"{without}"
+                f"{layout}: relevance for the text {with_text} of {chosen.count}, "
+                f"rollout without it {without}"
             ),
             flush=True,
         )

@@ -134,13 +134,12 @@ def main() -> None:
         print("no GPU that FAISS or PyTorch can use: nothing to measure")
         return
     print(
-        f"{machine()}; {chip()}; {'FAISS' if gpu_count() else 'PyTorch'} searches there; rows of "
-        f"{chosen.dim}"
+        f"{machine()}; {chip()}; {'FAISS' if gpu_count() else 'PyTorch'} searches "
+        f"there; rows of {chosen.dim}"
     )
     print(
-        "| rows | recipe | build | CPU, one | CPU, of a batch | copy | GPU, one | GPU, of a "
-        "batch "
-        "| the same |"
+        "| rows | recipe | build | CPU, one | CPU, of a batch | copy | GPU, one | "
+        "GPU, of a batch | the same |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as place:

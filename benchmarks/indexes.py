@@ -119,8 +119,7 @@ def fill(folder: Path, data: Data) -> None:
             db.executemany(
                 (
                     "INSERT INTO photos (id, path, size, mtime_ns, fingerprint, width, height) "
-                    "VALUES "
-                    "(?,?,?,?,?,640,480)"
+                    "VALUES (?,?,?,?,?,640,480)"
                 ),
                 photos,
             )

@@ -161,8 +161,7 @@ def main() -> None:
     print(f"{machine()}; `{ENCODER}`, recipe {chosen.recipe}, medians\n")
     print(
         "| photos | index | `vitsearch --help` | cold, words | cold, photo | warm, words | "
-        "warm, "
-        "photo | a vector alone |"
+        "warm, photo | a vector alone |"
     )
     print("|---|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as place:

@@ -119,9 +119,8 @@ def main() -> None:
             for found in open_snapshot(Path(place, "truth")).index.search_batch(queries, K)
         ]
         print(
-            f"{machine()}; {chosen.rows:,} x {chosen.dim} rows, {chosen.queries} queries one "
-            "by "
-            "one, medians\n"
+            f"{machine()}; {chosen.rows:,} x {chosen.dim} rows, {chosen.queries} "
+            "queries one by one, medians\n"
         )
         print(
             "| recipe | build | index bytes a row | open | query | recall@10 as proposed | "

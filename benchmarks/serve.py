@@ -136,8 +136,8 @@ def measure(root: Path, counts: list[int], seconds: float) -> None:
     """Print the table."""
     print(f"in process: median {in_process(root, min(seconds, 10)):.1f} ms\n")
     print(
-        "| clients | median | p95 | requests/s | errors | largest batch so far | memory of the "
-        "server |"
+        "| clients | median | p95 | requests/s | errors | largest batch so "
+        "far | memory of the server |"
     )
     print("|---|---|---|---|---|---|---|", flush=True)
     with served(root) as (pid, port):

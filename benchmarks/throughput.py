@@ -248,13 +248,11 @@ def table(chosen: argparse.Namespace) -> None:
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     print(
-        f"{machine()}; {chosen.count} photos a set, {chosen.rounds} rounds, batches of "
-        f"{BATCH}, "
+        f"{machine()}; {chosen.count} photos a set, {chosen.rounds} rounds, batches of {BATCH}, "
         f"{chosen.model} in float32 unless said\n"
     )
     print(
-        "| photos | program | photos/s | times the first | of the bound | whole process | "
-        "memory: "
+        "| photos | program | photos/s | times the first | of the bound | whole process | memory: "
         "largest / all processes | s in stages |"
     )
     print("|---|---|---|---|---|---|---|---|", flush=True)

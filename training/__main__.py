@@ -43,8 +43,7 @@ def main() -> None:
     if not arguments.resume and arguments.work.is_dir() and any(arguments.work.iterdir()):
         parser.error(
             f"{arguments.work} holds an earlier run: go on from it with --resume, or name "
-            "another "
-            "folder with --work"
+            "another folder with --work"
         )
     arguments.work.mkdir(parents=True, exist_ok=True)
     began = time.time()

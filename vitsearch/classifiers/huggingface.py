@@ -85,8 +85,8 @@ def _folder(name: str) -> Path:
     folder = hub_folder(model, FILES) if source == "hf" else local_folder(model)
     if (folder / "classifier.json").is_file() and not (folder / "config.json").exists():
         raise EncoderError(
-            f"{folder} is a classifier of vectors: vitsearch label PHOTOS --classifier {folder} "
-            "uses it"
+            f"{folder} is a classifier of vectors: vitsearch label PHOTOS "
+            f"--classifier {folder} uses it"
         )
     check_saved(folder, FILES, name)
     return folder

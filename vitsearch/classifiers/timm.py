@@ -88,8 +88,8 @@ def _created(name: str, **options: Any) -> Any:
         return timm.create_model(spelling, pretrained=True, **options)
     except Exception as error:  # timm, the hub client, torch and safetensors each raise their own
         raise EncoderError(
-            f"{name}: the weights cannot be had ({one_line(error)}): connect once, or use "
-            "local-dir:"
+            f"{name}: the weights cannot be had ({one_line(error)}): "
+            "connect once, or use local-dir:"
         ) from error
 
 

@@ -108,7 +108,7 @@ def square(size: Sequence[int], name: str) -> int:
     """Return the side of a model's input; raises EncoderError where it is not square."""
     if len(set(size)) != 1:
         raise EncoderError(
-            f"{name} cannot be fine-tuned: it reads pictures of {' x '.join(map(str, size))}, not "
-            "squares"
+            f"{name} cannot be fine-tuned: it reads pictures of "
+            f"{' x '.join(map(str, size))}, not squares"
         )
     return int(size[0])

@@ -142,9 +142,8 @@ def _say(report: "EmbedReport", output: str) -> None:
     show.note(f"vitsearch: before that {before}, {report.list_seconds:.1f} s to list the photos")
     if report.failed:
         show.note(
-            f"vitsearch: {report.failed:,} files have no vector: the column `error` of their "
-            "rows "
-            "says why"
+            f"vitsearch: {report.failed:,} files have no vector: the column "
+            "`error` of their rows says why"
         )
 
 
@@ -276,8 +275,8 @@ def push(output: str, uri: str, as_json: bool, **options: Any) -> int:
         show.note(f"vitsearch: {text}")
     if report.missing_shards:
         show.note(
-            f"vitsearch: {report.missing_shards:,} shards are not there yet: push again when they "
-            "are"
+            f"vitsearch: {report.missing_shards:,} shards are not there "
+            "yet: push again when they are"
         )
     if as_json:
         show.json_line(report.to_dict())
@@ -288,7 +287,7 @@ def push(output: str, uri: str, as_json: bool, **options: Any) -> int:
         f"{report.collection} holds {report.total:,} photos ({done}) in {report.seconds:.1f} s"
     )
     show.note(
-        f"vitsearch: {report.verified} of {report.checked} stored vectors were searched for and "
-        "found again"
+        f"vitsearch: {report.verified} of {report.checked} stored vectors were "
+        "searched for and found again"
     )
     return 0

@@ -151,8 +151,7 @@ def _class_map(
         count = sum(label is not None for label in derived.labels)
         show.note(
             f"vitsearch: wrote {file}: {count:,} of {len(classes):,} classes are a label; "
-            "edit it "
-            "and run this again"
+            "edit it and run this again"
         )
     if not quiet:
         _note_classes(derived, labels, "; --class-map FILE to edit" if file is None else "")

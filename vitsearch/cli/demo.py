@@ -111,9 +111,8 @@ def copy_samples(folder: Path) -> Path:
     ]
     if not found:
         raise CollectionError(
-            "the sample photos are not installed: pip install 'vitsearch[demo]', or name a "
-            "folder "
-            "of photos"
+            "the sample photos are not installed: pip install 'vitsearch[demo]', "
+            "or name a folder of photos"
         )
     folder.mkdir(parents=True, exist_ok=True)
     for file in found:

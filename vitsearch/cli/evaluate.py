@@ -90,8 +90,8 @@ def evaluate(
             judged.append(_judged(found, network, labels, result.photos - result.left_out))
     if result.left_out and result.accuracy:
         show.note(
-            f"vitsearch: {result.left_out:,} of {result.photos:,} photos lie in no folder and are "
-            "left out"
+            f"vitsearch: {result.left_out:,} of {result.photos:,} photos lie in "
+            "no folder and are left out"
         )
     (_print_json if as_json else _print_tables)(judged, result.retrieval)
     return 0

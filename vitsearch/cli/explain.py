@@ -78,8 +78,8 @@ def _photo_file(photo: str, root: Path) -> Path:
 def _check_spared(target: Path, photo: Path) -> None:
     if target.exists() and photo.exists() and os.path.samefile(target, photo):
         raise VitsearchError(
-            f"cannot write {str(target)!r}: it is the photo itself; name another place with "
-            "--output"
+            f"cannot write {str(target)!r}: it is the photo itself; name "
+            "another place with --output"
         )
 
 

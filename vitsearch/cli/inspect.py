@@ -118,8 +118,7 @@ def models(pattern: str | None, as_json: bool) -> int:
             heads,
         )
         show.note(
-            "vitsearch: figures as published: zero-shot ImageNet-1k, text to photo on COCO "
-            "and on "
+            "vitsearch: figures as published: zero-shot ImageNet-1k, text to photo on COCO and on "
             "Crossmodal-3600 in Spanish"
         )
     return 0 if listed else 1

@@ -208,8 +208,7 @@ def _say(counts: dict[str, int], as_json: bool, what: str, target: str | None) -
         return
     if counts.get("imported") or counts.get("added") or counts.get("replaced"):
         show.note(
-            f"vitsearch: `vitsearch index {target}` embeds what is missing and builds the "
-            "index; "
+            f"vitsearch: `vitsearch index {target}` embeds what is missing and builds the index; "
             "searches look at every vector until then"
         )
 

@@ -68,8 +68,8 @@ from vitsearch.types import Prediction, Progress
     "--calibrate",
     metavar="folders|FILE.csv",
     help=(
-        "Make the probabilities true on photos whose label is known: their folder's name, or "
-        "path,label."
+        "Make the probabilities true on photos whose label is known: their "
+        "folder's name, or path,label."
     ),
 )
 @click.option(

@@ -134,8 +134,8 @@ def _server() -> Any:
 
 def _say(address: str, photos: int, token: str | None, open_browser: bool) -> None:
     show.note(
-        f"vitsearch: {photos} photos at {address}{' (asks for the token)' if token else ''}; "
-        "Ctrl-C stops"
+        f"vitsearch: {photos} photos at "
+        f"{address}{' (asks for the token)' if token else ''}; Ctrl-C stops"
     )
     if open_browser:
         import webbrowser

@@ -86,8 +86,8 @@ def train(photos: str, source: str, method: str, labels_file: str | None, **opti
     judged = "not judged, since a class has too few examples"
     if report.validated:
         judged = (
-            f"accuracy {accuracy:.3f} (95 % interval {low:.3f} to {high:.3f}) on photos left "
-            "out in turn"
+            f"accuracy {accuracy:.3f} (95 % interval {low:.3f} to {high:.3f}) "
+            "on photos left out in turn"
         )
     show.line(
         f"{report.classes:,} classes from {report.photos:,} photos, {judged}; wrote "

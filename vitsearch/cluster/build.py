@@ -187,8 +187,8 @@ def _prepared(
     rows, dim, room = sum(counts.values()), shards.manifest.dim, memory - LIBRARIES
     if not rows:
         raise CollectionError(
-            f"no shard of {shards.name} holds a photo: see `vitsearch failures`, and embed another "
-            "source"
+            f"no shard of {shards.name} holds a photo: see `vitsearch "
+            "failures`, and embed another source"
         )
     largest = max(counts.values())
     needed = largest * 2 * dim * READING_COPIES

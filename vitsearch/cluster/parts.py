@@ -101,8 +101,8 @@ def _copied(part: Part) -> Iterator[tuple[Ids, Halves]]:
             os.fsync(file.fileno())
     if row != part.start + part.rows:
         raise CollectionError(
-            f"the shards of {part.output} have changed while they were read: run the same command "
-            "again"
+            f"the shards of {part.output} have changed while they were read: "
+            "run the same command again"
         )
 
 

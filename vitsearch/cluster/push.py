@@ -193,14 +193,14 @@ def _metadata(manifest: Manifest) -> CollectionMetadata:
 def _check_block(rows: Sequence[ShardRow], halves: Halves, collection: MilvusUri) -> None:
     if len(rows) != len(halves) or any(row.info is None or row.fingerprint is None for row in rows):
         raise CollectionError(
-            f"a block for {collection} is damaged (a photo without facts or vector): embed its "
-            "shard again"
+            f"a block for {collection} is damaged (a photo without facts or "
+            "vector): embed its shard again"
         )
     norms = np.linalg.norm(halves.astype(np.float64), axis=1)
     if not (np.abs(norms - 1) < 0.01).all():
         raise CollectionError(
-            f"a block for {collection} is damaged (a vector whose length is not 1): embed its "
-            "shard again"
+            f"a block for {collection} is damaged (a vector whose length is not "
+            "1): embed its shard again"
         )
 
 

@@ -283,8 +283,8 @@ class ShardAssembler:
         """Raise CollectionError where rows of a shard never came."""
         if self._parts:
             raise CollectionError(
-                f"rows of {len(self._parts)} shards never came (the first is {min(self._parts)}): "
-                "run it again"
+                f"rows of {len(self._parts)} shards never came (the first is "
+                f"{min(self._parts)}): run it again"
             )
 
     def _size_of(self, shard: int) -> int:

@@ -141,8 +141,8 @@ def _opened(folder: Path, manifest: Manifest) -> VectorIndex:
         ) from error
     if len(index) != manifest.count or index.dim != manifest.dim:
         raise IndexDamaged(
-            f"index file {folder / FAISS} does not fit the manifest; build the index again from "
-            "the shards"
+            f"index file {folder / FAISS} does not fit the manifest; build the "
+            "index again from the shards"
         )
     return index
 

@@ -171,6 +171,6 @@ class OpenCollection:
         if isinstance(self.backend, LocalBackend):
             return self.backend
         raise CollectionError(
-            f"{self.backend.name} is a collection in Milvus, which cannot {verb}: name the folder "
-            "of photos"
+            f"{self.backend.name} is a collection in Milvus, which cannot {verb}: "
+            "name the folder of photos"
         )

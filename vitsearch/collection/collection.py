@@ -249,9 +249,8 @@ class Collection(OpenCollection):
     def _text_encoder(self) -> Encoder:
         if not isinstance(self.encoder, Encoder):
             raise QueryError(
-                f"encoder {self.encoder.name} reads no text, so it cannot label by words: "
-                "give a "
-                "LinearClassifier"
+                f"encoder {self.encoder.name} reads no text, so it cannot label by "
+                "words: give a LinearClassifier"
             )
         return self.encoder
 

@@ -170,8 +170,7 @@ class _Cursor(Generic[Known]):
         if row is not None:
             if self.count and not _rises(self._last, row[0]):
                 raise CollectionError(
-                    f"photos.db is damaged ({row[0]!r} is out of order): `vitsearch verify` "
-                    "says "
+                    f"photos.db is damaged ({row[0]!r} is out of order): `vitsearch verify` says "
                     "more; nothing was changed"
                 )
             self._last = row[0]
@@ -188,8 +187,7 @@ def _in_order(files: Iterable[Found]) -> Iterator[Found]:
         if not _rises(last, found.path):
             raise VitsearchError(
                 f"the folder was listed out of order ({last!r} before {found.path!r}): run "
-                "again; "
-                "nothing was changed"
+                "again; nothing was changed"
             )
         last = found.path
         yield found

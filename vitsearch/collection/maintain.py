@@ -182,8 +182,8 @@ def describe_choice(choice: RecipeCost, count: int) -> str:
     size = choice.memory_bytes / 1e6
     return (
         f"index of {count:,} photos by recipe {recipe.name}{reason}: about {size:,.0f} MB in "
-        "memory, "
-        f"{choice.build_seconds:,.0f} s to build, {max(choice.query_ms, 0.1):.1f} ms a search"
+        f"memory, {choice.build_seconds:,.0f} s to build, "
+        f"{max(choice.query_ms, 0.1):.1f} ms a search"
     )
 
 

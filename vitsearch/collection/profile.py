@@ -110,9 +110,8 @@ class StageTimer:
             atomic_write(file, json.dumps(facts, ensure_ascii=True), sync=False)
         except OSError as error:
             raise CollectionError(
-                f"cannot write the profile {file} ({error.strerror}): choose another place; "
-                "the "
-                "photos are indexed"
+                f"cannot write the profile {file} ({error.strerror}): choose another "
+                "place; the photos are indexed"
             ) from error
 
 

@@ -48,8 +48,8 @@ class SearchOptions:
             check_top_k(self.top_k)
         elif self.min_score is None:
             raise QueryError(
-                "say how many results are wanted (top_k, at least 1), or from which score on "
-                "(min_score)"
+                "say how many results are wanted (top_k, at least 1), or from "
+                "which score on (min_score)"
             )
         if (
             isinstance(self.offset, bool)

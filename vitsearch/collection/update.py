@@ -262,8 +262,7 @@ class _Run:
         """Write the first ``collection.json`` and the golden vectors."""
         if store.count():
             raise CollectionError(
-                f"{self.folder} holds photos but no collection.json: restore that file, or "
-                "delete "
+                f"{self.folder} holds photos but no collection.json: restore that file, or delete "
                 "the folder and index again"
             )
         encoder = self._loaded_encoder(None)

@@ -57,8 +57,7 @@ def check_saved(folder: Path, needed: RequiredFiles, name: str) -> None:
     if missing:
         raise EncoderError(
             f"{name} lacks the file {folder / missing}: save the model again with its "
-            "processor "
-            "(save_pretrained)"
+            "processor (save_pretrained)"
         )
 
 

@@ -106,8 +106,8 @@ class EncoderIdentity:
             source = f"{other.name} of {of}" if of else other.name
             raise EncoderMismatch(
                 f"{where} was made with {self.name} (fingerprint {self.fingerprint[:8]}), not with "
-                f"this {source} ({other.fingerprint[:8]}): use that encoder and version, or "
-                f"{advice}"
+                f"this {source} ({other.fingerprint[:8]}): use that "
+                f"encoder and version, or {advice}"
             )
 
     def check_name(self, name: str, where: object) -> None:
@@ -169,8 +169,8 @@ def check_samples(encoder: ImageEncoder, cosines: Mapping[str, float], count: in
     """
     if not cosines:
         raise EncoderMismatch(
-            f"none of {count} photos could be compared with its vector: they changed or cannot be "
-            "read"
+            f"none of {count} photos could be compared with its vector: they "
+            "changed or cannot be read"
         )
     apart = {path for path, cosine in cosines.items() if not cosine >= SAMPLE_CLOSE}
     if len(cosines) - len(apart) < AGREEING * len(cosines):

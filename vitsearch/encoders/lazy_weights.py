@@ -153,8 +153,8 @@ class LazyWeights:
                     }
             except (SafetensorError, OSError) as error:
                 raise EncoderError(
-                    f"the weights {file} cannot be read any more ({one_line(error)}): fetch the "
-                    "model again"
+                    f"the weights {file} cannot be read any more "
+                    f"({one_line(error)}): fetch the model again"
                 ) from error
         self.model.load_state_dict(state, strict=False, assign=True)
 

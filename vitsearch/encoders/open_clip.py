@@ -152,8 +152,8 @@ def _create_model(architecture: str, name: str, options: Mapping[str, Any]) -> n
     except Exception as error:  # open_clip, torch and safetensors each raise their own
         source = options.get("pretrained") or architecture
         raise EncoderError(
-            f"cannot load {name} from {source}: {one_line(error)}; if the file is damaged, fetch "
-            "it again"
+            f"cannot load {name} from {source}: {one_line(error)}; if the file "
+            "is damaged, fetch it again"
         ) from error
     return net
 
@@ -289,8 +289,8 @@ def load_open_clip_folder(folder: Path, name: str, *, device: str, dtype: str) -
     config = read_json(folder / CONFIG, name).get("model_cfg")
     if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys():
         raise EncoderError(
-            f"{name}: the file {folder / CONFIG} is damaged (no complete model_cfg in it): fetch "
-            "it again"
+            f"{name}: the file {folder / CONFIG} is damaged (no complete "
+            "model_cfg in it): fetch it again"
         )
     weights = _weights_in(folder, name)
     net, waiting = read_model(f"local-dir:{folder}", name, weights, {})

@@ -271,8 +271,8 @@ def _columns(model: ImageClassifier, labels: Sequence[Label]) -> list[list[int]]
     if missing:
         raise QueryError(
             f"{model.name} has no class {', '.join(missing[:5])}{_more(missing)}: it has "
-            f"{', '.join(model.classes[:3])}, ...; say which with --labels-file, such as n01440764 "
-            ":= tench"
+            f"{', '.join(model.classes[:3])}, ...; say which with --labels-file, "
+            "such as n01440764 := tench"
         )
     return columns
 

@@ -104,8 +104,8 @@ def _caption_lines(file: Path) -> Iterator[tuple[str, str]]:
             path, tab, caption = raw.decode("utf-8").rstrip("\r").partition("\t")
         except UnicodeDecodeError as error:
             raise QueryError(
-                f"{file}, line {number}: it is not UTF-8 text ({error.reason}): save the file as "
-                "UTF-8"
+                f"{file}, line {number}: it is not UTF-8 text "
+                f"({error.reason}): save the file as UTF-8"
             ) from error
         if not (path + tab + caption).strip():
             continue

@@ -293,8 +293,8 @@ def _check_labels(file: str | os.PathLike[str], names: set[str], lines: Mapping[
     if len(unknown) > 1 or (unknown and unknown == used):
         foreign = ", ".join(used[:5]) + (", ..." if len(used) > 5 else "")
         raise QueryError(
-            f"the class map {file} was made for other labels ({foreign}): name a new file for "
-            f"{expected}"
+            f"the class map {file} was made for other labels ({foreign}): name "
+            f"a new file for {expected}"
         )
     if unknown:
         raise QueryError(
@@ -330,8 +330,8 @@ def _lines(file: Path) -> list[tuple[int, str]]:
         ) from error
     except UnicodeDecodeError as error:
         raise QueryError(
-            f"the class map {file} is not UTF-8 text ({error.reason} at byte {error.start}): save "
-            "it as UTF-8"
+            f"the class map {file} is not UTF-8 text ({error.reason} at byte "
+            f"{error.start}): save it as UTF-8"
         ) from error
     return [
         (number, line.strip())

@@ -185,13 +185,13 @@ def _photos(
     true_labels = {path: label for path, name in truth.items() if (label := label_by_name[name])}
     if other:
         notes.append(
-            f"{len(truth) - len(true_labels):,} photos are left out: {_listed(other)} is no label "
-            "here"
+            f"{len(truth) - len(true_labels):,} photos are left out: "
+            f"{_listed(other)} is no label here"
         )
     if len(truth) < len(paths):
         notes.append(
-            f"{len(paths) - len(truth):,} of {len(paths):,} photos have no true label and are left "
-            "out"
+            f"{len(paths) - len(truth):,} of {len(paths):,} photos have no "
+            "true label and are left out"
         )
     positions = [i for i, path in enumerate(paths) if path in true_labels]
     return (
@@ -290,8 +290,8 @@ def _probe(
         return None
     if single:
         notes.append(
-            f"the probe leaves out {_listed(single)}: there is one photo of it, and none to train "
-            "on"
+            f"the probe leaves out {_listed(single)}: there is one photo "
+            "of it, and none to train on"
         )
     truth = [true_labels[i] for i in used]
     model, folds = _folds(collection.config.encoder_fingerprint, vectors[used], truth, notes)

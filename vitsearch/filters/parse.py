@@ -223,9 +223,8 @@ class _Parser:
             raise _wrong(
                 token.place,
                 (
-                    f"{column} is a number, and like is for texts: write such as {column} between "
-                    "1 "
-                    "and 9"
+                    f"{column} is a number, and like is for texts: write such "
+                    f"as {column} between 1 and 9"
                 ),
             )
         pattern = self._read(lambda: _text(column, _unquoted(token.text)))

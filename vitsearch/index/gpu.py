@@ -273,8 +273,8 @@ def build_cagra(recipe: Recipe, vectors: Halves, ids: Ids) -> FaissIndex:
         graph.copyTo(twin)
     except RuntimeError as error:
         raise RecipeError(
-            f"recipe {recipe.name!r} could not be built on the GPU ({short_reason(error)}): take "
-            "recipe hnsw"
+            f"recipe {recipe.name!r} could not be built on the GPU "
+            f"({short_reason(error)}): take recipe hnsw"
         ) from error
     check_copy(twin, graph)
     return FaissIndex(with_ids(twin, ids), search=recipe.search)

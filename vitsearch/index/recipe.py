@@ -317,8 +317,8 @@ def _problem_of_numbers(facts: Mapping[str, Any]) -> str | None:
         return "memory must be a whole number of bytes, or 0 for no limit"
     if isinstance(recall, bool) or not isinstance(recall, int | float) or not 0 <= recall < 1:
         return (
-            "recall must be from 0 (as it comes) to below 1, such as 0.95; for 1 take the recipe "
-            "flat"
+            "recall must be from 0 (as it comes) to below 1, such as 0.95; "
+            "for 1 take the recipe flat"
         )
     return None
 

@@ -119,9 +119,8 @@ def read_clip_retrieval(folder: Path) -> Source:
         dim = dim or vectors.shape[1]
         if vectors.shape[1] != dim:
             raise CollectionError(
-                f"{npy} holds vectors of {vectors.shape[1]} numbers, expected {dim}: export "
-                "again "
-                "with one encoder"
+                f"{npy} holds vectors of {vectors.shape[1]} numbers, expected {dim}: "
+                "export again with one encoder"
             )
         count += rows
     return Source(
@@ -148,14 +147,13 @@ def _pairs(folder: Path) -> list[tuple[Path, Path]]:
     if not arrays:
         raise CollectionError(
             f"{folder} holds no img_emb/img_emb_0.npy: give the output folder of "
-            "`clip-retrieval "
-            "inference`"
+            "`clip-retrieval inference`"
         )
     for number in sorted(arrays.keys() ^ tables.keys()):
         have, lack = ("vectors", "metadata") if number in arrays else ("metadata", "vectors")
         raise CollectionError(
-            f"{folder}: part {number} has {have} but no {lack}: complete the folder, or remove "
-            "that part"
+            f"{folder}: part {number} has {have} but no {lack}: complete the "
+            "folder, or remove that part"
         )
     return [(arrays[number], tables[number]) for number in sorted(arrays)]
 
@@ -181,9 +179,8 @@ def _mapped(file: Path) -> NDArray[Any]:
         array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, SyntaxError) as error:
         raise CollectionError(
-            f"{file} cannot be read as an array ({' '.join(str(error).split())[:160]}): write "
-            "it "
-            "again"
+            f"{file} cannot be read as an array "
+            f"({' '.join(str(error).split())[:160]}): write it again"
         ) from error
     if (
         not isinstance(array, np.ndarray)

@@ -110,9 +110,8 @@ def read_faiss_folder(folder: Path) -> Source:
     lacking = next((photo_id for photo_id in ids if photo_id not in rows), None)
     if lacking is not None:
         raise CollectionError(
-            f"{folder}: the index has the id {lacking}, for which there is no path: complete "
-            "the "
-            "paths"
+            f"{folder}: the index has the id {lacking}, for which there is "
+            "no path: complete the paths"
         )
 
     def blocks() -> Iterator[Block]:

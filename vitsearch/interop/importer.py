@@ -125,8 +125,7 @@ class _Unnamed:
     @property
     def encoder(self) -> str:
         raise EncoderError(
-            f"{self.source} does not say which encoder made its vectors: name it, as in "
-            "--encoder "
+            f"{self.source} does not say which encoder made its vectors: name it, as in --encoder "
             "open_clip:ViT-B-32/openai"
         )
 

@@ -86,8 +86,7 @@ def _prefix(source: StoredCollection, target: StoredCollection) -> str:
         return ""
     if os.path.commonpath([inner, outer]) != outer:
         raise CollectionError(
-            f"{source.root} does not lie in {target.root}: merge into the collection of a "
-            "folder "
-            "that holds both"
+            f"{source.root} does not lie in {target.root}: merge into the collection "
+            "of a folder that holds both"
         )
     return os.path.relpath(inner, outer).replace(os.sep, "/") + "/"

@@ -82,9 +82,8 @@ def count_rows(file: Path, *, own: bool) -> int:
         if missing:
             held = ", ".join(opened.schema_arrow.names[:8])
             raise CollectionError(
-                f"{file} has no column {missing[0]} (it has {held}): which vector is which "
-                "photo "
-                "cannot be told"
+                f"{file} has no column {missing[0]} (it has {held}): which vector is "
+                "which photo cannot be told"
             )
         return int(opened.metadata.num_rows)
 

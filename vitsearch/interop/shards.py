@@ -301,8 +301,7 @@ def import_shards(
     if collection is None:
         raise CollectionError(
             "say where the collection goes: name the folder of the photos, or --collection "
-            "DIR to "
-            "import without them"
+            "DIR to import without them"
         )
     folder = collection_folder(Path(), collection)
     return import_without_photos(

@@ -35,9 +35,8 @@ def known_settings(folder: Path, root: Path) -> CollectionConfig | None:
     except CollectionNotFound:
         if (folder / DATABASE).exists():
             raise CollectionError(
-                f"{folder} holds photos but no collection.json: restore that file, or delete "
-                "the "
-                "folder"
+                f"{folder} holds photos but no collection.json: restore that "
+                "file, or delete the folder"
             ) from None
         return None
 
@@ -114,7 +113,6 @@ def _check_replaceable(folder: Path, names: frozenset[str]) -> None:
     held = {entry.name for entry in folder.iterdir()}
     if held and (PASSPORT not in held or held - names):
         raise CollectionError(
-            f"{folder} holds other files ({min(held - names, default='no ' + PASSPORT)}): "
-            "choose "
-            "a new folder"
+            f"{folder} holds other files "
+            f"({min(held - names, default='no ' + PASSPORT)}): choose a new folder"
         )

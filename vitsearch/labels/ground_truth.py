@@ -58,8 +58,8 @@ def _by_file(file: Path) -> dict[str, str]:
                     )
     except OSError as error:
         raise QueryError(
-            f"cannot read the labels in {file} ({error.strerror}): give a CSV file, or the word "
-            "folders"
+            f"cannot read the labels in {file} ({error.strerror}): give a CSV "
+            "file, or the word folders"
         ) from error
     except csv.Error as error:
         raise QueryError(

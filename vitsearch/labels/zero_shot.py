@@ -52,8 +52,8 @@ def zero_shot_classifier(
     prompts = check_templates(templates)
     if not isinstance(encoder, Encoder):
         raise QueryError(
-            f"encoder {encoder.name} reads no text, so it cannot label: choose one with a text "
-            "encoder"
+            f"encoder {encoder.name} reads no text, so it cannot label: "
+            "choose one with a text encoder"
         )
     if multi and background:
         raise QueryError(
@@ -62,8 +62,8 @@ def zero_shot_classifier(
     softmax = encoder.logit_bias is None
     if softmax and len(named) == 1 and not background and not multi:
         raise QueryError(
-            f"one label alone, {named[0].name!r}, would fit every photo: give at least two, or add "
-            "--background"
+            f"one label alone, {named[0].name!r}, would fit every photo: give at "
+            "least two, or add --background"
         )
     weight = label_vectors(encoder, named, prompts)
     bias = np.full(len(named), encoder.logit_bias or 0.0, dtype=np.float32)

@@ -274,9 +274,8 @@ def _explained(place: MilvusUri, error: MilvusException) -> CollectionError:
                 f"cannot open {place.file}: there is no folder {place.file.parent}"
             )
         return CollectionError(
-            f"Milvus Lite cannot open {place.file}: another process may have it open, or it "
-            "may "
-            "not be written here"
+            f"Milvus Lite cannot open {place.file}: another process may have it open, or "
+            "it may not be written here"
         )
     if (
         "fail connecting" in low
@@ -286,8 +285,8 @@ def _explained(place: MilvusUri, error: MilvusException) -> CollectionError:
         or "timed out" in low
     ):
         return CollectionError(
-            f"no Milvus answers at {place.address}: start it, or check host and port after "
-            "milvus://"
+            f"no Milvus answers at {place.address}: start it, or check "
+            "host and port after milvus://"
         )
     if "auth" in low or "permission" in low or "privilege" in low:
         return CollectionError(
@@ -295,8 +294,7 @@ def _explained(place: MilvusUri, error: MilvusException) -> CollectionError:
         )
     if error.code == 100 or "can't find collection" in low or "collection not found" in low:
         return CollectionNotFound(
-            f"there is no collection {place.name} at {place.address}: push a shard set there "
-            "with "
-            "`vitsearch push`"
+            f"there is no collection {place.name} at {place.address}: push a shard set "
+            "there with `vitsearch push`"
         )
     return CollectionError(f"{place}: Milvus says: {said[:300]}")

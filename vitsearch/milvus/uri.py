@@ -53,9 +53,8 @@ def parse_place(uri: str, name: str | None = None) -> MilvusUri:
         name = last
     if not _NAME.fullmatch(name):
         raise CollectionError(
-            f"{uri}: {name!r} is no name of a collection (letters, digits and _, no digit "
-            "first): "
-            f"write {_FORMS}"
+            f"{uri}: {name!r} is no name of a collection (letters, digits and _, no "
+            f"digit first): write {_FORMS}"
         )
     if where.endswith(".db") and scheme == "milvus://":
         file = Path(where).expanduser()

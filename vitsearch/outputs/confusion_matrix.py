@@ -58,8 +58,8 @@ def check_confusion(path: Path, labels: int) -> None:
         )
     if labels > MAX_LABELS:
         raise VitsearchError(
-            f"a confusion matrix is drawn of at most {MAX_LABELS} labels, not {labels:,}; give "
-            "fewer"
+            f"a confusion matrix is drawn of at most {MAX_LABELS} labels, "
+            f"not {labels:,}; give fewer"
         )
 
 

@@ -88,8 +88,8 @@ def write_sheet(
     count = sum(len(tiles) for _, tiles in sections)
     if count > MAX_TILES:
         raise VitsearchError(
-            f"a contact sheet holds at most {MAX_TILES:,} photos, not {count:,}; ask for fewer "
-            "results"
+            f"a contact sheet holds at most {MAX_TILES:,} photos, not "
+            f"{count:,}; ask for fewer results"
         )
     write_page(path, writers[path.suffix.lower()](_load(sections, root)), "sheet")
 

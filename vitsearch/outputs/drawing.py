@@ -31,8 +31,8 @@ def write_page(path: Path, content: bytes, what: str) -> None:
         atomic_write(path, content, sync=False)
     except OSError as error:
         raise VitsearchError(
-            f"cannot write {str(path)!r}: {error.strerror or error}; name another place for the "
-            f"{what}"
+            f"cannot write {str(path)!r}: {error.strerror or error}; name "
+            f"another place for the {what}"
         ) from error
 
 

@@ -214,8 +214,8 @@ def check_target(folder: str | os.PathLike[str], root: str | os.PathLike[str]) -
         )
     if _parts_below(Path(os.path.realpath(root)), target) is not None:
         raise VitsearchError(
-            f"cannot sort into {folder}: the photo folder {root} lies in it; name a folder beside "
-            "it"
+            f"cannot sort into {folder}: the photo folder {root} lies in "
+            "it; name a folder beside it"
         )
     if not os.access(there, os.W_OK | os.X_OK):
         raise VitsearchError(

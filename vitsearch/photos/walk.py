@@ -154,8 +154,8 @@ class _Walk:
             facts = os.stat(self.root)
             if not stat.S_ISDIR(facts.st_mode):
                 raise VitsearchError(
-                    f"{self.root!r} is a file, not a folder of photos; name the folder that it "
-                    "is in"
+                    f"{self.root!r} is a file, not a folder of photos; "
+                    "name the folder that it is in"
                 )
             self.levels.append(_Level("", self._list(self.root), (facts.st_dev, facts.st_ino)))
         except FileNotFoundError:

@@ -76,8 +76,8 @@ def errors(name: str) -> Iterator[None]:
     except (pyarrow.ArrowException, OSError, ValueError, TypeError) as error:
         words = " ".join(str(error).split())[:160]
         raise CollectionError(
-            f"{name} cannot be read as a shard ({words}): remove it, and run `vitsearch embed` "
-            "again"
+            f"{name} cannot be read as a shard ({words}): remove it, and "
+            "run `vitsearch embed` again"
         ) from error
 
 
@@ -201,9 +201,8 @@ def count_rows(file: BinaryIO, dim: int, name: str) -> tuple[int, int]:
 def _halves(column: pyarrow.FixedSizeListArray, dim: int, name: str) -> Halves:
     if column.null_count:
         raise CollectionError(
-            f"{name} is damaged (a photo without a vector): remove it, and run `vitsearch "
-            "embed` "
-            "again"
+            f"{name} is damaged (a photo without a vector): remove it, and "
+            "run `vitsearch embed` again"
         )
     return np.asarray(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float16).reshape(
         -1, dim
@@ -251,9 +250,8 @@ class ShardWriter:
         """
         if set(storage.names("")) - {LISTING}:
             raise CollectionError(
-                f"{storage.name} holds files already: name a new place for the shards, or "
-                "remove "
-                "them"
+                f"{storage.name} holds files already: name a new place for "
+                "the shards, or remove them"
             )
         storage.write(MANIFEST, manifest.to_bytes())
         return cls(storage, manifest)

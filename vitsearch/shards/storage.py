@@ -93,14 +93,13 @@ class Storage:
             raise CollectionError(f"{place} is not there: check the name") from error
         except PermissionError as error:
             raise CollectionError(
-                f"{place} may not be read or written ({_words(error)}): check its "
-                "permissions, or "
-                "the keys"
+                f"{place} may not be read or written ({_words(error)}): check "
+                "its permissions, or the keys"
             ) from error
         except OSError as error:
             raise CollectionError(
-                f"{place} cannot be reached ({_words(error)}): check the address and the disk; "
-                "try again"
+                f"{place} cannot be reached ({_words(error)}): check the "
+                "address and the disk; try again"
             ) from error
         except Exception as error:  # a client of an object store raises classes of its own
             if not type(error).__module__.startswith(

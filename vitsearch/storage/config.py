@@ -53,8 +53,8 @@ def photo_root(photos: str | os.PathLike[str]) -> Path:
     """
     if not os.fspath(photos):
         raise CollectionError(
-            "the name of the photo folder is empty: name the folder, or . for the one that you "
-            "are in"
+            "the name of the photo folder is empty: name the folder, or . "
+            "for the one that you are in"
         )
     root = _expanded(photos)
     if not os.path.exists(root):
@@ -74,8 +74,8 @@ def collection_folder(root: Path, collection: str | os.PathLike[str] | None) -> 
         return root / FOLDER
     if not os.fspath(collection):
         raise CollectionError(
-            "the name of the collection's folder is empty: give --collection DIR a folder, or "
-            "leave it out"
+            "the name of the collection's folder is empty: give --collection DIR "
+            "a folder, or leave it out"
         )
     return _expanded(collection)
 
@@ -144,9 +144,8 @@ def writer_lock(folder: Path) -> Iterator[None]:
             _lock(handle)
         except OSError as error:
             raise CollectionLocked(
-                f"another vitsearch is writing to {folder}: wait until it is done (searching "
-                "goes "
-                "on meanwhile)"
+                f"another vitsearch is writing to {folder}: wait until it is done "
+                "(searching goes on meanwhile)"
             ) from error
         yield
     finally:

@@ -38,8 +38,8 @@ def decode_limit(seconds: float | None) -> float | None:
     if seconds is None or (isinstance(seconds, int | float) and 0 < seconds < math.inf):
         return seconds
     raise CollectionError(
-        "the time limit for decoding a photo must be a finite number of seconds above 0, got "
-        f"{seconds!r}"
+        "the time limit for decoding a photo must be a finite number of "
+        f"seconds above 0, got {seconds!r}"
     )
 
 

@@ -60,9 +60,8 @@ class PhotoStore:
         self._has_meta = False
         if read_only and not path.exists():
             raise CollectionError(
-                f"{path} is missing: restore it from a backup, or run `vitsearch index` to "
-                "embed "
-                "the photos again"
+                f"{path} is missing: restore it from a backup, or run `vitsearch index` "
+                "to embed the photos again"
             )
         with self._errors():
             self._db = connect(path, read_only)
@@ -98,8 +97,7 @@ class PhotoStore:
         if read_only:
             raise CollectionError(
                 f"{self.path} has an older or unfinished format {version}: run `vitsearch "
-                "index` "
-                "on its folder once"
+                "index` on its folder once"
             )
         for number in range(version, len(MIGRATIONS)):
             self._db.executescript(
@@ -425,9 +423,8 @@ class PhotoStore:
         with self._errors():
             found = [row[0] for row in self._db.execute("PRAGMA integrity_check") if row[0] != "ok"]
             lost = self._db.execute(
-                "SELECT count(*) FROM photos LEFT JOIN vectors ON photo_id = id WHERE "
-                "photo_id IS "
-                "NULL"
+                "SELECT count(*) FROM photos LEFT JOIN vectors ON photo_id = "
+                "id WHERE photo_id IS NULL"
             ).fetchone()[0]
             sizes = self._db.execute(
                 "SELECT count(DISTINCT length(vector)) FROM vectors"

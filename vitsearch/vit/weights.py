@@ -70,8 +70,8 @@ def vit_from_timm(model: Any, *, projection: nn.Linear | None = None) -> VisionT
         and (model.pool_include_prefix or pool == "attention")
     ):
         raise ValueError(
-            f"no place for global_pool={model.global_pool!r} with {model.num_prefix_tokens} prefix "
-            "tokens"
+            f"no place for global_pool={model.global_pool!r} with "
+            f"{model.num_prefix_tokens} prefix tokens"
         )
     state = from_timm(model.state_dict())
     if model.no_embed_class and "position_embedding" in state:  # DeiT III: [CLS] has no position

@@ -159,8 +159,8 @@ def _vector(
             return known[what]
         empty = "a term of the query is empty: give words, a photo or leave it out"
         mute = (
-            f"the model of these photos, {collection.encoder.name}, reads no text: search with "
-            "a photo"
+            f"the model of these photos, {collection.encoder.name}, reads no "
+            "text: search with a photo"
         )
         raise QueryError(mute if what.strip() else empty)
     if not isinstance(what, int):

@@ -58,8 +58,8 @@ class ServeSettings:
             )
         if self.token is not None and len(self.token) < MIN_TOKEN:
             raise VitsearchError(
-                f"the token has fewer than {MIN_TOKEN} characters: take one of `openssl rand "
-                "-hex 16`"
+                f"the token has fewer than {MIN_TOKEN} characters: take one "
+                "of `openssl rand -hex 16`"
             )
 
 

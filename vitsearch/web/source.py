@@ -369,9 +369,8 @@ class MilvusSource(CollectionSource):
     def failures(self) -> list[SkippedPhoto]:
         """Raise QueryError: Milvus holds photos only."""
         raise QueryError(
-            "Milvus holds photos only: the files that could not be read are listed in the "
-            "shards "
-            "that were pushed"
+            "Milvus holds photos only: the files that could not be read are listed in "
+            "the shards that were pushed"
         )
 
     def info(self) -> dict[str, Any]:

@@ -57,6 +57,6 @@ def finetune(
         return run_finetuning(task, folder, resume=resume, on_step=progress or (lambda _: None))
     except OSError as error:
         raise ClassifierError(
-            f"cannot write the classifier to {folder} ({error.strerror or error}): choose another "
-            "place"
+            f"cannot write the classifier to {folder} "
+            f"({error.strerror or error}): choose another place"
         ) from error

@@ -316,7 +316,7 @@ def _save_best(learner: Learner, output: Path) -> None:
         # without it the folder is not a model, and the checkpoint can be resumed
         (output / "config.json").unlink(missing_ok=True)
         raise ClassifierError(
-            f"cannot write the model to {output} ({reason_of(error)}): free some space; --resume "
-            "goes on"
+            f"cannot write the model to {output} ({reason_of(error)}): free "
+            "some space; --resume goes on"
         ) from error
     (output / FILE).unlink()

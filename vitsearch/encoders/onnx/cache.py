@@ -300,8 +300,7 @@ def _write(encoder: "TorchEncoder", aside: Path, dtype: str, refused: Path) -> N
     except ImportError as error:
         raise EncoderError(
             f"the export of {encoder.name} needs more packages ({one_line(error)}): pip "
-            "install "
-            "'vitsearch[clip]'"
+            "install 'vitsearch[clip]'"
         ) from error
     except EncoderError as error:
         refused.write_text(str(error), encoding="utf-8")

@@ -96,8 +96,8 @@ def expanded(name: str) -> Iterator[str]:
         count *= len(choice)
     if count > _MAX_NAMES:
         raise CollectionError(
-            f"{name} stands for {count:,} files, over {_MAX_NAMES:,}: name fewer at once, or a "
-            "folder"
+            f"{name} stands for {count:,} files, over {_MAX_NAMES:,}: name "
+            "fewer at once, or a folder"
         )
     return ("".join(chosen) for chosen in itertools.product(*choices))
 

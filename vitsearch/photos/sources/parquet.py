@@ -93,8 +93,8 @@ def opened(name: str) -> Iterator[pyarrow.parquet.ParquetFile]:
         raise CollectionError(f"there is no {name}: check the spelling and the numbers") from error
     except Exception as error:  # clients of object stores raise classes of their own
         raise CollectionError(
-            f"{name} cannot be read as Parquet ({error_text(error)}): write it again with the tool "
-            "that made it"
+            f"{name} cannot be read as Parquet ({error_text(error)}): write it again "
+            "with the tool that made it"
         ) from error
 
 
@@ -279,8 +279,8 @@ class ParquetPaths:
         with opened(file) as parquet:
             if not is_text(parquet.schema_arrow, "path"):
                 raise CollectionError(
-                    f"{file} has no column path with names of files, as the files before it: name "
-                    "it by itself"
+                    f"{file} has no column path with names of files, as the files "
+                    "before it: name it by itself"
                 )
             paths = (raw_path(self._path(name)) for name in texts(parquet, "path"))
             while batch := list(islice(paths, _BATCH)):

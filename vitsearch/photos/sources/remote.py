@@ -103,8 +103,8 @@ def reaching(name: str) -> Iterator[None]:
         ) from error
     except Exception as error:  # clients of object stores raise classes of their own
         raise CollectionError(
-            f"{name} cannot be reached ({error_text(error)}): check the address, the region and "
-            "the keys"
+            f"{name} cannot be reached ({error_text(error)}): check the "
+            "address, the region and the keys"
         ) from error
 
 

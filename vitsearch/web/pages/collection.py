@@ -187,9 +187,8 @@ def _groups(here: PageContext, kind: str) -> list[list[tuple[Photo, float]]]:
 
     if kind == "alike" and (count := here.service.count()) > MAX_COMPARED:
         raise QueryError(
-            f"comparing all pairs of {count:,} photos takes too long for a page: run "
-            "`vitsearch "
-            "dupes`"
+            f"comparing all pairs of {count:,} photos takes too long for a "
+            "page: run `vitsearch dupes`"
         )
     found: list[list[tuple[Photo, float]]] = here.memory.groups.get((kind, here.state()), find)
     return found

@@ -74,9 +74,8 @@ class PageContext:
         where = filters.tree()
         if where is not None and where.columns() & PRIVATE and not self.shows_exif:
             raise NotShown(
-                "date, camera and place are not shown here, so photos cannot be filtered by "
-                "them "
-                "(--show-exif)"
+                "date, camera and place are not shown here, so photos cannot be "
+                "filtered by them (--show-exif)"
             )
 
     def state(self) -> Hashable:

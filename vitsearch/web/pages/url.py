@@ -159,8 +159,8 @@ def asked(parameters: Iterable[tuple[str, str]]) -> PageQuery:
     words = given.get("q", "")
     if len(words) > MAX_QUERY_LENGTH:
         raise QueryError(
-            f"the search has {len(words):,} characters, more than {MAX_QUERY_LENGTH:,}: make it "
-            "shorter"
+            f"the search has {len(words):,} characters, more than "
+            f"{MAX_QUERY_LENGTH:,}: make it shorter"
         )
     filters = read_filters(given)
     return PageQuery(
@@ -197,9 +197,8 @@ def label_lines(text: str) -> list[str]:
     labels = [label.strip() for label in re.split(r"[,\n]", text) if label.strip()]
     if len(labels) > MAX_LABELS:
         raise QueryError(
-            f"the page takes up to {MAX_LABELS} labels, not {len(labels):,}: `vitsearch "
-            "label` "
-            "takes more"
+            f"the page takes up to {MAX_LABELS} labels, not {len(labels):,}: "
+            "`vitsearch label` takes more"
         )
     return labels
 
