@@ -4,10 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vitsearch.cli import output as show
 from vitsearch.cli.index import bytes_of
 from vitsearch.cli.options import DEVICE, JSON
-from vitsearch.cli.output import ProgressBar
+from vitsearch.cli.output import ProgressBar, print_json, print_line, print_note, printable
 
 if TYPE_CHECKING:
     from vitsearch.cluster import EmbedReport
@@ -103,7 +102,6 @@ def embed(
     """
     from dataclasses import asdict
 
-    from vitsearch.cli.output import ProgressBar
     from vitsearch.cluster import embed as embed_photos
 
     with ProgressBar() as bar:
@@ -116,7 +114,7 @@ def embed(
             **options,
         )
     if as_json:
-        show.json_line(asdict(report))
+        print_json(asdict(report))
     else:
         _say(report, output)
     return 0
@@ -124,24 +122,24 @@ def embed(
 
 def _say(report: "EmbedReport", output: str) -> None:
     if not report.embedded:
-        show.line(
+        print_line(
             f"all {report.shards:,} shards of {report.rows:,} photos are in "
-            f"{show.printable(output)} already"
+            f"{printable(output)} already"
         )
         return
     rate = report.embedded / report.seconds if report.seconds else 0.0
-    show.line(
+    print_line(
         f"{report.embedded:,} of {report.rows:,} photos are now in {report.written:,} shards in "
-        f"{show.printable(output)}, "
+        f"{printable(output)}, "
         f"{rate:.1f} a second for {report.seconds:.1f} s"
     )
     before = (
         f"{report.start_seconds:.1f} s to start the cluster and {report.actors} "
         f"actor{'s' if report.actors > 1 else ''}"
     )
-    show.note(f"vitsearch: before that {before}, {report.list_seconds:.1f} s to list the photos")
+    print_note(f"vitsearch: before that {before}, {report.list_seconds:.1f} s to list the photos")
     if report.failed:
-        show.note(
+        print_note(
             f"vitsearch: {report.failed:,} files have no vector: the column "
             "`error` of their rows says why"
         )
@@ -199,22 +197,22 @@ def build(output: str, index: str, as_json: bool, memory: str, **options: Any) -
     )
     recipe, measured = report.recipe, report.measured
     if as_json:
-        show.json_line(report.to_dict())
+        print_json(report.to_dict())
         return 0
     seconds = sum(report.seconds.values())
-    show.line(
-        f"{report.rows:,} photos of {report.shards:,} shards are in {show.printable(index)}, "
+    print_line(
+        f"{report.rows:,} photos of {report.shards:,} shards are in {printable(index)}, "
         f"recipe {recipe.name}, in {seconds:.1f} s"
     )
     if measured is None:
-        show.line("so few that each is compared: the search is exact")
+        print_line("so few that each is compared: the search is exact")
     else:
         effort = ", ".join(f"{name} {value:g}" for name, value in recipe.search.items())
-        show.line(
+        print_line(
             f"recall@{measured.k} {measured.recall:.3f} ({measured.queries} photos), with {effort}"
         )
         if measured.recall < options["recall"]:
-            show.note(
+            print_note(
                 f"vitsearch: a recall of {options['recall']:g} is not reached: take a finer "
                 "recipe, such as ivf-sq8 or ivf"
             )
@@ -272,21 +270,21 @@ def push(output: str, uri: str, as_json: bool, **options: Any) -> int:
             progress=progress,
         )
     for text in report.notes:
-        show.note(f"vitsearch: {text}")
+        print_note(f"vitsearch: {text}")
     if report.missing_shards:
-        show.note(
+        print_note(
             f"vitsearch: {report.missing_shards:,} shards are not there "
             "yet: push again when they are"
         )
     if as_json:
-        show.json_line(report.to_dict())
+        print_json(report.to_dict())
         return 0
     left_out = f", {report.left_out:,} that Milvus cannot hold" if report.left_out else ""
     done = f"{report.written:,} written, {report.unchanged:,} unchanged{left_out}; {report.index}"
-    show.line(
+    print_line(
         f"{report.collection} holds {report.total:,} photos ({done}) in {report.seconds:.1f} s"
     )
-    show.note(
+    print_note(
         f"vitsearch: {report.verified} of {report.checked} stored vectors were "
         "searched for and found again"
     )

@@ -10,10 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vitsearch.cli import output as show
 from vitsearch.cli.label import chosen_templates, lines_of
 from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
-from vitsearch.cli.output import ProgressBar
+from vitsearch.cli.output import (
+    ProgressBar,
+    check_rows_file,
+    print_json,
+    print_line,
+    print_note,
+    print_table,
+    printable,
+)
 
 if TYPE_CHECKING:
     from vitsearch.evaluation import ClassMap, Comparison, Method
@@ -108,7 +115,7 @@ def compare(photos: str, labels: str | None, labels_file: str | None, **options:
                 progress=bar,
             )
         for text in result.notes:
-            show.note(f"vitsearch: {text}")
+            print_note(f"vitsearch: {text}")
         root = found.root
     _note_failed(result)
     _write_files(result, root, options)
@@ -125,7 +132,7 @@ def _check_files(labels: int, options: dict[str, Any]) -> None:
     from vitsearch.outputs.contact_sheet import check_suffix
 
     if options["output"]:
-        show.check_rows_file(Path(options["output"]))
+        check_rows_file(Path(options["output"]))
     if options["confusion"]:
         check_confusion(Path(options["confusion"]), labels)
     if options["sheet"]:
@@ -149,7 +156,7 @@ def _class_map(
     if file is not None:
         write_class_map(file, derived)
         count = sum(label is not None for label in derived.labels)
-        show.note(
+        print_note(
             f"vitsearch: wrote {file}: {count:,} of {len(classes):,} classes are a label; "
             "edit it and run this again"
         )
@@ -170,19 +177,19 @@ def _note_classes(derived: "ClassMap", labels: Sequence[str], hint: str) -> None
     said = [(name, classes) for name, classes in found if classes]
     for name, classes in said[:SHOWN]:
         some = ", ".join(classes[:NAMED]) + (", ..." if len(classes) > NAMED else "")
-        show.note(
+        print_note(
             f"vitsearch: {name}: {len(classes):,} "
             f"{'class' if len(classes) == 1 else 'classes'} "
             f"({some}){hint}"
         )
     if len(said) > SHOWN:
-        show.note(f"vitsearch: and classes of {len(said) - SHOWN:,} more labels{hint}")
+        print_note(f"vitsearch: and classes of {len(said) - SHOWN:,} more labels{hint}")
 
 
 def _note_failed(result: "Comparison") -> None:
     for way in result.methods:
         for path, reason in way.failed:
-            show.note(f"vitsearch: {way.name}: {path}: {reason}")
+            print_note(f"vitsearch: {way.name}: {path}: {reason}")
 
 
 # -- files -----------------------------------------------------------------------------------------
@@ -197,7 +204,7 @@ def _write_files(result: "Comparison", root: Path, options: dict[str, Any]) -> N
         rows = list(_rows(result))
         content = _content(rows, Path(options["output"]).suffix.lower())
         write_page(Path(options["output"]), content.encode("utf-8", "surrogateescape"), "rows")
-        show.note(f"vitsearch: wrote {len(rows)} rows to {options['output']}")
+        print_note(f"vitsearch: wrote {len(rows)} rows to {options['output']}")
     if options["confusion"]:
         matrices = {
             f"{way.name} {way.accuracy.value:.3f}": way.confusion
@@ -205,7 +212,7 @@ def _write_files(result: "Comparison", root: Path, options: dict[str, Any]) -> N
             if way.accuracy and way.confusion is not None
         }
         write_confusion(Path(options["confusion"]), result.labels, matrices)
-        show.note(f"vitsearch: wrote {options['confusion']}")
+        print_note(f"vitsearch: wrote {options['confusion']}")
     if options["sheet"]:
         drawn = result.disagreements[:DRAWN]
         write_sheet(
@@ -219,7 +226,7 @@ def _write_files(result: "Comparison", root: Path, options: dict[str, Any]) -> N
             if len(drawn) < len(result.disagreements)
             else ""
         )
-        show.note(f"vitsearch: wrote {len(drawn)} disagreements to {options['sheet']}{left}")
+        print_note(f"vitsearch: wrote {len(drawn)} disagreements to {options['sheet']}{left}")
 
 
 def _rows(result: "Comparison") -> Iterator[dict[str, Any]]:
@@ -314,7 +321,7 @@ def _print_json(result: "Comparison") -> None:
             "accuracy_low": low,
             "accuracy_high": high,
         }
-        show.json_line(
+        print_json(
             facts
             | {
                 "calibration_error": way.calibration_error,
@@ -322,16 +329,16 @@ def _print_json(result: "Comparison") -> None:
             }
         )
         for label, share in (way.per_class or {}).items():
-            show.json_line(
+            print_json(
                 {"way": way.name, "class": label, "photos": share.total, "right": share.right}
             )
     for pair, share in result.agreement.items():
-        show.json_line({"ways": pair, "photos": share.total, "agree": share.right})
+        print_json({"ways": pair, "photos": share.total, "agree": share.right})
     for place in result.disagreements:
         answers: dict[str, str] = {
             way.name: answer[0] for way in result.methods if (answer := way.answers[place])
         }
-        show.json_line(
+        print_json(
             {
                 "disagreement": result.photos[place],
                 **answers,
@@ -349,10 +356,10 @@ def _print_tables(result: "Comparison") -> None:
         *(("accuracy (95 % interval)", "calibration error") if judged else ()),
         "photos/s",
     )
-    show.table([_way_row(way) for way in result.methods], heads)
-    show.line("(photos/s: zero-shot and probe label stored vectors; supervised reads the photos)")
-    show.line("")
-    show.table(
+    print_table([_way_row(way) for way in result.methods], heads)
+    print_line("(photos/s: zero-shot and probe label stored vectors; supervised reads the photos)")
+    print_line("")
+    print_table(
         [
             (f"{one} = {two}", f"{share.value:.4f}", f"{share.right:,} of {share.total:,}")
             for (one, two), share in result.agreement.items()
@@ -360,19 +367,19 @@ def _print_tables(result: "Comparison") -> None:
         ("agreement", "share", "photos"),
     )
     if judged:
-        show.line("")
-        show.table(
+        print_line("")
+        print_table(
             [_class_row(result, label) for label in result.labels],
             ("label", *(way.name for way in result.methods)),
         )
-    show.line("")
-    show.line(f"they disagree on {len(result.disagreements):,} of {len(result.photos):,} photos")
+    print_line("")
+    print_line(f"they disagree on {len(result.disagreements):,} of {len(result.photos):,} photos")
     for place in result.disagreements[:SHOWN]:
-        show.line(
-            f"  {show.printable(result.photos[place])}: {show.printable(_said(result, place))}"
-        )
+        print_line(f"  {printable(result.photos[place])}: {printable(_said(result, place))}")
     if len(result.disagreements) > SHOWN:
-        show.line(f"  and {len(result.disagreements) - SHOWN:,} more: --output or --sheet has them")
+        print_line(
+            f"  and {len(result.disagreements) - SHOWN:,} more: --output or --sheet has them"
+        )
 
 
 def _way_row(way: "Method") -> tuple[object, ...]:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from vitsearch.cli import output as show
-from vitsearch.cli.output import ProgressBar
+from vitsearch.cli.output import ProgressBar, print_line, printable
 from vitsearch.collection import Collection
 from vitsearch.collection.update import index_folder
 from vitsearch.errors import CollectionError
@@ -152,8 +151,8 @@ def demo(photos: str | None, output: str) -> int:
     """
     with ProgressBar() as bar:
         sheets = run_demo(
-            Path(output), Path(photos) if photos else None, say=show.line, progress=bar
+            Path(output), Path(photos) if photos else None, say=print_line, progress=bar
         )
     for sheet in sheets:
-        show.line(f"wrote {show.printable(str(sheet))}")
+        print_line(f"wrote {printable(str(sheet))}")
     return 0

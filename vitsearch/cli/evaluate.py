@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vitsearch.cli import output as show
 from vitsearch.cli.label import chosen_templates, lines_of
 from vitsearch.cli.options import DEVICE, JSON
+from vitsearch.cli.output import ProgressBar, print_json, print_line, print_note, print_table
 
 if TYPE_CHECKING:
     from vitsearch.evaluation import Accuracy, Retrieval
@@ -89,7 +89,7 @@ def evaluate(
         if network:
             judged.append(_judged(found, network, labels, result.photos - result.left_out))
     if result.left_out and result.accuracy:
-        show.note(
+        print_note(
             f"vitsearch: {result.left_out:,} of {result.photos:,} photos lie in "
             "no folder and are left out"
         )
@@ -98,7 +98,6 @@ def evaluate(
 
 
 def _index(dataset: str, options: dict[str, Any]) -> None:
-    from vitsearch.cli.output import ProgressBar
     from vitsearch.collection.update import index_folder
 
     with ProgressBar() as bar:
@@ -110,14 +109,13 @@ def _index(dataset: str, options: dict[str, Any]) -> None:
             progress=bar,
         )
     if report.failed or report.skipped:
-        show.note(
+        print_note(
             f"vitsearch: {report.failed + report.skipped} files are not in the set: `vitsearch "
             f"failures {dataset}` says why"
         )
 
 
 def _judged(found: Any, network: Any, labels: Sequence[str] | None, photos: int) -> "Accuracy":
-    from vitsearch.cli.output import ProgressBar
     from vitsearch.evaluation import evaluate_model
 
     with ProgressBar() as bar:
@@ -135,12 +133,12 @@ def _print_json(judged: Sequence["Accuracy"], retrieval: "Retrieval | None") -> 
                 f"{name}_low": low,
                 f"{name}_high": high,
             }
-        show.json_line(
+        print_json(
             facts
             | {"mean_per_class": one.mean_per_class, "calibration_error": one.calibration_error}
         )
         for name, share in one.per_class.items():
-            show.json_line(
+            print_json(
                 {
                     "classifier": one.classifier,
                     "class": name,
@@ -157,7 +155,7 @@ def _print_json(judged: Sequence["Accuracy"], retrieval: "Retrieval | None") -> 
         facts |= {
             f"image_retrieval_recall@{k}": value for k, value in retrieval.image_recall.items()
         }
-        show.json_line(
+        print_json(
             facts
             | {f"text_retrieval_recall@{k}": value for k, value in retrieval.text_recall.items()}
         )
@@ -174,14 +172,14 @@ def _print_tables(judged: Sequence["Accuracy"], retrieval: "Retrieval | None") -
             "per class",
             "calibration error",
         )
-        show.table([_row(one) for one in judged], heads)
+        print_table([_row(one) for one in judged], heads)
     for one in judged:
         _print_worst(one)
     if retrieval:
         rows = [("text to photo", retrieval.image_recall), ("photo to text", retrieval.text_recall)]
         if judged:
-            show.line("")
-        show.table(
+            print_line("")
+        print_table(
             [
                 (
                     name,
@@ -214,8 +212,8 @@ def _print_worst(one: "Accuracy") -> None:
     """Write the classes that are recognised least, all where there are few."""
     rows = sorted(one.per_class.items(), key=lambda item: item[1].value)[:WORST]
     which = f"the {WORST} classes recognised least" if len(one.per_class) > WORST else "classes"
-    show.line("")
-    show.table(
+    print_line("")
+    print_table(
         [(name, share.total, share.right, f"{share.value:.4f}") for name, share in rows],
         (f"{one.classifier}: {which}", "photos", "right", "share"),
     )

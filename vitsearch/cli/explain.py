@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vitsearch.cli import output as show
 from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
+from vitsearch.cli.output import print_json, print_line, printable
 from vitsearch.errors import PhotoError, VitsearchError
 
 if TYPE_CHECKING:
@@ -61,10 +61,10 @@ def explain(
     if target:
         write_explanation(target, image, explanation, name=file.name)
     if as_json:
-        show.json_line(_facts(photo, explanation, target))
+        print_json(_facts(photo, explanation, target))
     else:
         score = "-" if explanation.score is None else f"{explanation.score:.4f}"
-        show.line(f"{score}\t{show.printable(str(target))}")
+        print_line(f"{score}\t{printable(str(target))}")
     return 0
 
 

@@ -6,8 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vitsearch.cli import output as show
 from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS, CommandWithFacts
+from vitsearch.cli.output import (
+    ProgressBar,
+    print_json,
+    print_line,
+    print_note,
+    printable,
+    readable_size,
+)
 
 # -- `vitsearch prepare-model`: the export of a model for ONNX Runtime, made ahead -----------------
 
@@ -33,15 +40,15 @@ def prepare(name: str, dtype: str, as_json: bool) -> int:
 
     prepared = prepare_model(name, dtype=dtype)
     if as_json:
-        show.json_line(asdict(prepared))
+        print_json(asdict(prepared))
         return 0
     done = "exported" if prepared.made else "was there already"
-    show.line(
-        f"{show.printable(prepared.name)} in {dtype}: {done}, "
-        f"{show.size(prepared.size_bytes)} in "
-        f"{show.printable(prepared.folder)}"
+    print_line(
+        f"{printable(prepared.name)} in {dtype}: {done}, "
+        f"{readable_size(prepared.size_bytes)} in "
+        f"{printable(prepared.folder)}"
     )
-    show.line(
+    print_line(
         f"vectors of fixed pictures and texts: cosine of at least {prepared.cosine:.5f} to "
         "those "
         "of PyTorch in float32"
@@ -77,23 +84,23 @@ def tune(photos: str, recall: float, as_json: bool, **options: Any) -> int:
         report = collection.tune(recall)
     measured = report.measured
     if as_json:
-        show.json_line(
+        print_json(
             {"recipe": report.recipe.to_dict(), "measured": asdict(measured) if measured else None}
         )
     elif measured is None:
-        show.line(f"recipe {report.recipe.name} compares every photo: there is nothing to tune")
+        print_line(f"recipe {report.recipe.name} compares every photo: there is nothing to tune")
     else:
         words = "" if measured.texts is None else f", {measured.texts:.3f} for words"
         effort = (
             ", ".join(f"{name} {value:g}" for name, value in report.recipe.search.items())
             or "as it was"
         )
-        show.line(
+        print_line(
             f"recall@{measured.k} {measured.photos:.3f} for photos{words} ({measured.queries} "
             f"queries), with {effort}"
         )
     if measured and measured.recall < recall:
-        show.note(
+        print_note(
             f"vitsearch: {recall:g} is not reached: take a finer recipe, such as --recipe "
             "hnsw or "
             "flat"
@@ -245,7 +252,6 @@ def index(
     """Index the folder PHOTOS, or bring its collection up to date."""
     from dataclasses import asdict
 
-    from vitsearch.cli.output import ProgressBar
     from vitsearch.collection.update import index_folder
 
     options["recipe"] = _recipe(options["recipe"], memory, recall)
@@ -254,21 +260,21 @@ def index(
             photos, max_pixels=max(1, round(max_megapixels * 1e6)), progress=bar, **options
         )
     if as_json:
-        show.json_line(asdict(report))
+        print_json(asdict(report))
         return 0
     done = ", ".join(
         f"{count:,} {name}"
         for name, count in asdict(report).items()
         if isinstance(count, int) and name != "total" and count
     )
-    show.line(
+    print_line(
         f"{report.total:,} photos are searchable ({done}) in {report.seconds:.1f} s, and "
         f"{report.load_seconds:.1f} s to load the model"
     )
     if report.indexed:
-        show.note(_time_line(report.stages))
+        print_note(_time_line(report.stages))
     if report.failed or report.skipped:
-        show.note(
+        print_note(
             f"vitsearch: {report.failed + report.skipped} files are not in the collection: "
             f"`vitsearch failures {photos}` says why"
         )

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from vitsearch.cli import output as show
 from vitsearch.cli.options import (
     ANYWHERE,
     COLLECTION,
@@ -15,6 +14,14 @@ from vitsearch.cli.options import (
     PHOTOS,
     CommandWithFacts,
     open_collection,
+)
+from vitsearch.cli.output import (
+    print_json,
+    print_line,
+    print_note,
+    print_table,
+    printable,
+    readable_size,
 )
 
 
@@ -27,11 +34,11 @@ def info(photos: str, collection: str | None, as_json: bool) -> int:
     with open_collection(photos, {"collection": collection}) as found:
         facts = found.info()
     if as_json:
-        show.json_line(facts)
+        print_json(facts)
     else:
-        show.table(
+        print_table(
             [
-                (name.replace("_", " "), show.size(value) if name.endswith("_bytes") else value)
+                (name.replace("_", " "), readable_size(value) if name.endswith("_bytes") else value)
                 for name, value in facts.items()
             ]
         )
@@ -50,11 +57,11 @@ def failures(photos: str, collection: str | None, as_json: bool) -> int:
         listed = found.failures()
     for one in listed:
         if as_json:
-            show.json_line({"path": one.path, "state": one.state, "reason": one.reason})
+            print_json({"path": one.path, "state": one.state, "reason": one.reason})
         else:
-            show.line(f"{one.state}\t{show.printable(one.path)}\t{show.printable(one.reason)}")
+            print_line(f"{one.state}\t{printable(one.path)}\t{printable(one.reason)}")
     if not listed:
-        show.note("vitsearch: every photo is in the collection")
+        print_note("vitsearch: every photo is in the collection")
     return 0 if listed else 1
 
 
@@ -71,11 +78,9 @@ def verify(photos: str, as_json: bool, **options: Any) -> int:
         checks = found.verify()
     for check in checks:
         if as_json:
-            show.json_line({"check": check.name, "ok": check.ok, "detail": check.detail})
+            print_json({"check": check.name, "ok": check.ok, "detail": check.detail})
         else:
-            show.line(
-                f"{'ok' if check.ok else 'BAD':4}{check.name}: {show.printable(check.detail)}"
-            )
+            print_line(f"{'ok' if check.ok else 'BAD':4}{check.name}: {printable(check.detail)}")
     return 0 if all(check.ok for check in checks) else 1
 
 
@@ -101,23 +106,23 @@ def models(pattern: str | None, as_json: bool) -> int:
     listed = list_encoders(pattern)
     if as_json:
         for one in listed:
-            show.json_line(asdict(one))
+            print_json(asdict(one))
     elif not listed:
-        show.note(
+        print_note(
             f"vitsearch: no known encoder is named like {pattern!r}: try *SigLIP2*, ViT-B-32, hf:"
         )
     else:
         heads = ("encoder", "M params", "ImageNet %", "COCO R@1 %", "Spanish R@1 %", "here")
         figures = ((one.mparams, one.imagenet_top1, one.coco_r1, one.spanish_r1) for one in listed)
         columns = (["-" if value is None else value for value in row] for row in figures)
-        show.table(
+        print_table(
             [
                 (one.name, *row, "yes" if one.on_this_machine else "no")
                 for one, row in zip(listed, columns, strict=True)
             ],
             heads,
         )
-        show.note(
+        print_note(
             "vitsearch: figures as published: zero-shot ImageNet-1k, text to photo on COCO and on "
             "Crossmodal-3600 in Spanish"
         )
@@ -137,9 +142,9 @@ def doctor(as_json: bool) -> int:
     facts = diagnose()
     if as_json:
         for fact in facts:
-            show.json_line(asdict(fact))
+            print_json(asdict(fact))
     else:
-        show.table([(fact.name, fact.value, fact.hint or "") for fact in facts])
+        print_table([(fact.name, fact.value, fact.hint or "") for fact in facts])
     return 0
 
 

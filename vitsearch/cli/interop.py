@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from vitsearch.cli import output as show
 from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
-from vitsearch.cli.output import ProgressBar
+from vitsearch.cli.output import ProgressBar, print_json, print_line, print_note, printable
 
 if TYPE_CHECKING:
     from vitsearch.interop import Layout
@@ -63,9 +62,9 @@ def export(photos: str, output: str, **options: Any) -> int:
         details = {name: options[name] for name in names if options[name]}
         count = found.export(output, options["layout"], progress=progress, **details)
     if options["as_json"]:
-        show.json_line({"photos": count, "format": options["layout"], "output": output})
+        print_json({"photos": count, "format": options["layout"], "output": output})
     else:
-        show.line(f"{count:,} photos are in {show.printable(output)}")
+        print_line(f"{count:,} photos are in {printable(output)}")
     return 0 if count else 1
 
 
@@ -129,7 +128,7 @@ def import_vectors(source: str, photos: str | None, **options: Any) -> int:
             progress=progress,
         )
     for path, reason in report.problems[:MAX_PROBLEMS]:
-        show.note(f"vitsearch: {path}: {reason}")
+        print_note(f"vitsearch: {path}: {reason}")
     counts = {name: value for name, value in asdict(report).items() if isinstance(value, int)}
     _say(
         counts,
@@ -149,10 +148,10 @@ def _say_place(collection: str) -> None:
     from vitsearch.storage.config import read_collection_config
 
     root = read_collection_config(Path(collection), Path(collection)).root
-    show.note(
-        f"vitsearch: search it with `vitsearch search {show.printable(root)} WORDS "
+    print_note(
+        f"vitsearch: search it with `vitsearch search {printable(root)} WORDS "
         "--collection "
-        f"{show.printable(collection)}`"
+        f"{printable(collection)}`"
     )
 
 
@@ -198,16 +197,16 @@ def merge(source_photos: str, photos: str, **options: Any) -> int:
 
 def _say(counts: dict[str, int], as_json: bool, what: str, target: str | None) -> None:
     if as_json:
-        show.json_line(counts)
+        print_json(counts)
         return
     done = ", ".join(
         f"{count:,} {name}" for name, count in counts.items() if name != "total" and count
     )
-    show.line(f"{counts['total']:,} {what} ({done})")
+    print_line(f"{counts['total']:,} {what} ({done})")
     if target is None:
         return
     if counts.get("imported") or counts.get("added") or counts.get("replaced"):
-        show.note(
+        print_note(
             f"vitsearch: `vitsearch index {target}` embeds what is missing and builds the index; "
             "searches look at every vector until then"
         )

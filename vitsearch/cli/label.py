@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from vitsearch.cli import output as show
 from vitsearch.cli.options import (
     ANYWHERE,
     COLLECTION,
@@ -18,6 +17,13 @@ from vitsearch.cli.options import (
     open_collection,
     outputs,
     write_outputs,
+)
+from vitsearch.cli.output import (
+    ProgressBar,
+    check_rows_file,
+    label_row,
+    print_note,
+    write_label_rows,
 )
 from vitsearch.errors import VitsearchError
 from vitsearch.types import Prediction, Progress
@@ -106,14 +112,14 @@ def label(photos: str, labels: str | None, labels_file: str | None, **options: A
             click.get_current_context(),
         )
     if options["output"]:
-        show.check_rows_file(Path(options["output"]))
+        check_rows_file(Path(options["output"]))
     check_place(photos, options)
     check_outputs(photos, options)
     with open_collection(photos, options) as found:
         classifier = _classifier(found, labels, labels_file, options)
         if options["calibrate"]:
             classifier, gained = calibrate_on(found, classifier, options["calibrate"])
-            show.note(
+            print_note(
                 f"vitsearch: calibration error {gained.error_before:.3f} before, "
                 f"{gained.error_after:.3f} after "
                 f"(logits times {gained.scale:.3g}, on {gained.photos:,} photos, each judged by "
@@ -126,11 +132,11 @@ def label(photos: str, labels: str | None, labels_file: str | None, **options: A
         if options["store"]:
             found.store_labels(predictions)
         paths = [photo.path for photo in found.photos()]
-    rows = [show.label_row(one.path, one) for one in predictions]
-    show.label_rows(rows, options["output"], options["as_json"])
+    rows = [label_row(one.path, one) for one in predictions]
+    write_label_rows(rows, options["output"], options["as_json"])
     unlabelled = len(paths) - len({one.photo_id for one in predictions})
     if unlabelled:
-        show.note(f"vitsearch: {unlabelled:,} photos reach no label")
+        print_note(f"vitsearch: {unlabelled:,} photos reach no label")
     write_outputs(found.root, options, predictions, paths)
     return 0 if rows else 1
 
@@ -220,14 +226,13 @@ def classify(photos: str, model: str, top: int, **options: Any) -> int:
     collection is needed.
     """
     from vitsearch.classifiers import load_classifier
-    from vitsearch.cli.output import ProgressBar
     from vitsearch.errors import PhotoError, VitsearchError
     from vitsearch.photos.formats import named_suffixes
     from vitsearch.photos.walk import walk
     from vitsearch.storage.config import photo_root
 
     if options["output"]:
-        show.check_rows_file(Path(options["output"]))
+        check_rows_file(Path(options["output"]))
     check_outputs(photos, options)
     root = photo_root(photos)
     unreadable: list[str] = []
@@ -235,7 +240,7 @@ def classify(photos: str, model: str, top: int, **options: Any) -> int:
         walk(root, on_unreadable=lambda path, reason: unreadable.append(f"{path}: {reason}"))
     )
     for problem in [*(f"{one.path}: {one.problem}" for one in files if one.problem), *unreadable]:
-        show.note(f"vitsearch: {problem}")
+        print_note(f"vitsearch: {problem}")
     found = [one.path for one in files if one.problem is None]
     if not found:
         raise VitsearchError(
@@ -250,17 +255,17 @@ def classify(photos: str, model: str, top: int, **options: Any) -> int:
     with ProgressBar() as bar:
         for done, (path, (_, labels)) in enumerate(zip(found, answers, strict=True), start=1):
             if isinstance(labels, PhotoError):
-                show.note(f"vitsearch: {path}: {labels}")
+                print_note(f"vitsearch: {path}: {labels}")
                 failed.add(path)
             else:
                 predictions += [replace(best, path=path) for best in labels]
             bar(Progress("classifying", done, len(found), len(failed)))
-    show.label_rows(
-        [show.label_row(one.path, one) for one in predictions],
+    write_label_rows(
+        [label_row(one.path, one) for one in predictions],
         options["output"],
         options["as_json"],
     )
     if failed:
-        show.note(f"vitsearch: {len(failed):,} of {len(found):,} photos could not be read")
+        print_note(f"vitsearch: {len(failed):,} of {len(found):,} photos could not be read")
     write_outputs(root, options, predictions, [path for path in found if path not in failed])
     return 0 if predictions else 1

@@ -7,8 +7,8 @@ import warnings
 import click
 
 from vitsearch._version import __version__
-from vitsearch.cli import output as show
 from vitsearch.cli.commands import LazyGroup
+from vitsearch.cli.output import Remarks, Stopped, give_up_output, print_line, print_note
 from vitsearch.errors import VitsearchError
 
 INTERRUPTED = 130
@@ -33,7 +33,7 @@ def run(arguments: list[str]) -> int:
         "ignore", module=r"PIL\."
     )  # Pillow's remarks on damaged EXIF, which never fails a photo
     out, err = sys.stdout, sys.stderr
-    logger, remarks = logging.getLogger("vitsearch"), show.Remarks()
+    logger, remarks = logging.getLogger("vitsearch"), Remarks()
     logger.addHandler(remarks)
     logger.setLevel(logging.INFO)
     try:
@@ -42,12 +42,12 @@ def run(arguments: list[str]) -> int:
         return code if isinstance(code, int) else 0
     except SystemExit:  # click's way out where the reader of stdout, such as `head`, has enough
         sys.stdout, sys.stderr = out, err
-        return show.give_up_output(BrokenPipeError())
+        return give_up_output(BrokenPipeError())
     except VitsearchError as error:
-        show.note(f"vitsearch: {' '.join(str(error).split())}")
+        print_note(f"vitsearch: {' '.join(str(error).split())}")
         return 1
     except click.exceptions.NoArgsIsHelpError as error:
-        show.line(error.format_message())
+        print_line(error.format_message())
         return 2
     except click.ClickException as error:
         command = (
@@ -55,10 +55,12 @@ def run(arguments: list[str]) -> int:
             if isinstance(error, click.UsageError) and error.ctx
             else "vitsearch"
         )
-        show.note(f"vitsearch: {' '.join(error.format_message().split())} (see `{command} --help`)")
+        print_note(
+            f"vitsearch: {' '.join(error.format_message().split())} (see `{command} --help`)"
+        )
         return 2
-    except show.Stopped as stopped:
-        show.note(f"vitsearch: stopped; {stopped}")
+    except Stopped as stopped:
+        print_note(f"vitsearch: stopped; {stopped}")
         return INTERRUPTED
     except (KeyboardInterrupt, click.Abort):
         goes_on = (
@@ -66,10 +68,10 @@ def run(arguments: list[str]) -> int:
             if RESUMABLE & set(arguments[:1])
             else ""
         )
-        show.note(f"vitsearch: stopped{goes_on}")
+        print_note(f"vitsearch: stopped{goes_on}")
         return INTERRUPTED
     except OSError as error:
-        return show.give_up_output(error)
+        return give_up_output(error)
     finally:
         logger.removeHandler(remarks)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vitsearch.cli import output as show
+from vitsearch.cli.output import print_note
 from vitsearch.types import Prediction
 
 if TYPE_CHECKING:
@@ -285,10 +285,10 @@ def _say(
     what: str, counts: dict[str, int], failed: str, problems: Sequence[tuple[str, str]]
 ) -> None:
     for path, reason in problems[:MAX_PROBLEMS]:
-        show.note(f"vitsearch: {path}: {reason}")
+        print_note(f"vitsearch: {path}: {reason}")
     if len(problems) > MAX_PROBLEMS:
-        show.note(f"vitsearch: and {len(problems) - MAX_PROBLEMS:,} more")
+        print_note(f"vitsearch: and {len(problems) - MAX_PROBLEMS:,} more")
     said = [
         f"{count:,} {name}" for name, count in {**counts, failed: len(problems)}.items() if count
     ]
-    show.note(f"vitsearch: {what}: {', '.join(said) or 'nothing to do'}")
+    print_note(f"vitsearch: {what}: {', '.join(said) or 'nothing to do'}")

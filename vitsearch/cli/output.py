@@ -19,7 +19,7 @@ class Stopped(Exception):
     """The person stopped a command; the text says what was kept and how to go on."""
 
 
-def note(text: str) -> None:
+def print_note(text: str) -> None:
     """Write one line for the person on stderr."""
     sys.stderr.buffer.write(f"{printable(text)}\n".encode("utf-8", "backslashreplace"))
     sys.stderr.flush()
@@ -29,7 +29,7 @@ class Remarks(logging.Handler):
     """Shows the remarks of the library to the person, a line each."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        note(f"vitsearch: {record.getMessage()}")
+        print_note(f"vitsearch: {record.getMessage()}")
 
 
 def give_up_output(error: OSError) -> int:
@@ -41,24 +41,24 @@ def give_up_output(error: OSError) -> int:
     )  # what is left in the buffer must not fail again at exit
     if isinstance(error, BrokenPipeError):
         return 0
-    note(
+    print_note(
         f"vitsearch: cannot go on ({error.strerror or error}): free some space, or send the "
         "output elsewhere"
     )
     return 1
 
 
-def line(text: str) -> None:
+def print_line(text: str) -> None:
     """Write one line on stdout; a byte of a file name that is not UTF-8 goes out as it is."""
     sys.stdout.buffer.write(f"{text}\n".encode("utf-8", "surrogateescape"))
 
 
-def json_line(row: Mapping[str, Any]) -> None:
+def print_json(row: Mapping[str, Any]) -> None:
     """Write one object as a line of pure ASCII; an invalid byte of a name is ``\\udcXX``."""
-    line(json.dumps(row, ensure_ascii=True))
+    print_line(json.dumps(row, ensure_ascii=True))
 
 
-def paths(found: Iterable[str], zero: bool) -> None:
+def print_paths(found: Iterable[str], zero: bool) -> None:
     """Write raw paths, each ended by a newline or by a zero byte."""
     for path in found:
         sys.stdout.buffer.write(os.fsencode(path) + (b"\0" if zero else b"\n"))
@@ -82,14 +82,16 @@ def _escaped(char: str) -> str:
     )  # emoji families are held together by U+200D
 
 
-def table(rows: Sequence[Sequence[object]], heads: Sequence[str] = ()) -> None:
+def print_table(rows: Sequence[Sequence[object]], heads: Sequence[str] = ()) -> None:
     """Write aligned columns on stdout."""
     cells = [[printable(str(cell)) for cell in row] for row in ([heads, *rows] if heads else rows)]
     widths = (
         [max(len(row[place]) for row in cells) for place in range(len(cells[0]))] if cells else []
     )
     for row in cells:
-        line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print_line(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
 
 
 def label_row(path: str, prediction: Prediction) -> dict[str, Any]:
@@ -97,17 +99,17 @@ def label_row(path: str, prediction: Prediction) -> dict[str, Any]:
     return {"path": path, "label": prediction.label, "score": round(prediction.score, 6)}
 
 
-def label_rows(rows: Sequence[Mapping[str, Any]], output: str | None, as_json: bool) -> None:
+def write_label_rows(rows: Sequence[Mapping[str, Any]], output: str | None, as_json: bool) -> None:
     """Write rows of path, label and score to a file, as JSON Lines, or for people."""
     if output:
         write_rows(Path(output), rows)
-        note(f"vitsearch: wrote {len(rows)} rows to {output}")
+        print_note(f"vitsearch: wrote {len(rows)} rows to {output}")
         return
     for row in rows:
         if as_json:
-            json_line(row)
+            print_json(row)
         else:
-            line(
+            print_line(
                 f"{row['score']:.4f}\t{printable(str(row['label']))}\t{printable(str(row['path']))}"
             )
 
@@ -148,7 +150,7 @@ def _write(out: TextIO, rows: Sequence[Mapping[str, Any]], suffix: str) -> None:
     writer.writerows(rows)
 
 
-def size(count: float) -> str:
+def readable_size(count: float) -> str:
     """Return a number of bytes as a person reads it."""
     for unit in ("B", "KB", "MB", "GB"):
         if count < 1000:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vitsearch.cli import output as show
 from vitsearch.cli.options import (
     ANYWHERE,
     COLLECTION,
@@ -22,6 +21,14 @@ from vitsearch.cli.options import (
     open_collection,
     results,
     sheet_root,
+)
+from vitsearch.cli.output import (
+    ProgressBar,
+    print_json,
+    print_line,
+    print_note,
+    print_paths,
+    printable,
 )
 
 if TYPE_CHECKING:
@@ -106,19 +113,19 @@ def _search(photos: str, title: str, ask: Ask, options: dict[str, Any]) -> int:
             [(title, [(hit.path, f"{hit.score:.3f}") for hit in hits])],
             root=sheet_root(photos, found),
         )
-        show.note(f"vitsearch: wrote {options['sheet']}")
+        print_note(f"vitsearch: wrote {options['sheet']}")
     return 0 if hits else 1
 
 
 def _print(hits: "Sequence[SearchResult]", options: dict[str, Any]) -> None:
     if options["only_paths"]:
-        show.paths((hit.path for hit in hits), options["zero"])
+        print_paths((hit.path for hit in hits), options["zero"])
         return
     for hit in hits:
         if options["as_json"]:
-            show.json_line({"path": hit.path, "score": round(hit.score, 6)})
+            print_json({"path": hit.path, "score": round(hit.score, 6)})
         else:
-            show.line(f"{hit.score:.4f}\t{show.printable(hit.path)}")
+            print_line(f"{hit.score:.4f}\t{printable(hit.path)}")
 
 
 # -- `vitsearch dupes`: photos that are there twice, as equal files and as look-alikes -------------
@@ -168,7 +175,7 @@ def dupes(photos: str, threshold: float | None, only: str | None, **options: Any
             "equal": "no equal files",
             "alike": f"no photos that look alike from cosine {least:g} on",
         }
-        show.note(f"vitsearch: {none[only] if only else ' and '.join(none.values())}")
+        print_note(f"vitsearch: {none[only] if only else ' and '.join(none.values())}")
         return 1
     _print_groups(equal, alike, options)
     if options["sheet"]:
@@ -177,8 +184,6 @@ def dupes(photos: str, threshold: float | None, only: str | None, **options: Any
 
 
 def _alike(found: Any, least: float, where: Any) -> "list[LookAlikes]":
-    from vitsearch.cli.output import ProgressBar
-
     with ProgressBar() as bar:
         alike: list[LookAlikes] = found.lookalikes(least, where=where, progress=bar)
         return alike
@@ -194,13 +199,11 @@ def _print_groups(
     ]
     if options["only_paths"]:
         for _, members in groups:
-            show.paths([*(path for path, _ in members), ""], zero=False)
+            print_paths([*(path for path, _ in members), ""], zero=False)
     elif options["as_json"]:
         for number, (kind, members) in enumerate(groups, start=1):
             for path, score in members:
-                show.json_line(
-                    {"group": number, "kind": kind, "path": path, "score": round(score, 6)}
-                )
+                print_json({"group": number, "kind": kind, "path": path, "score": round(score, 6)})
     else:
         _print_lists(groups)
 
@@ -209,20 +212,18 @@ def _print_lists(groups: Sequence[tuple[str, Sequence[tuple[str, float]]]]) -> N
     for kind in (EQUAL, ALIKE):
         mine = [members for name, members in groups if name == kind]
         if mine:
-            show.line(
+            print_line(
                 f"{kind}: {len(mine):,} {'group' if len(mine) == 1 else 'groups'}, "
                 f"{sum(map(len, mine)):,} photos"
             )
         for members in mine:
-            show.line("")
+            print_line("")
             for path, score in members:
-                show.line(
-                    f"  {show.printable(path)}"
-                    if kind == EQUAL
-                    else f"  {score:.4f}  {show.printable(path)}"
+                print_line(
+                    f"  {printable(path)}" if kind == EQUAL else f"  {score:.4f}  {printable(path)}"
                 )
         if mine and kind == EQUAL and len(mine) < len(groups):
-            show.line("")
+            print_line("")
 
 
 def _draw(
@@ -238,4 +239,4 @@ def _draw(
         others = [(photo.path, f"{score:.3f}") for photo, score in one.others]
         sections.append((f"look-alikes {number}", [(one.photo.path, ""), *others]))
     write_sheet(file, sections, root=root)
-    show.note(f"vitsearch: wrote {file}")
+    print_note(f"vitsearch: wrote {file}")

@@ -4,8 +4,8 @@ from typing import Any
 
 import click
 
-from vitsearch.cli import output as show
 from vitsearch.cli.options import ANYWHERE, COLLECTION, DEVICE, check_place
+from vitsearch.cli.output import print_note
 from vitsearch.errors import VitsearchError
 
 _PACKAGES = {
@@ -116,7 +116,7 @@ def serve(photos: str, **options: Any) -> int:
         )
     finally:
         service.close()
-    show.note("vitsearch: stopped")
+    print_note("vitsearch: stopped")
     return 0
 
 
@@ -133,7 +133,7 @@ def _server() -> Any:
 
 
 def _say(address: str, photos: int, token: str | None, open_browser: bool) -> None:
-    show.note(
+    print_note(
         f"vitsearch: {photos} photos at "
         f"{address}{' (asks for the token)' if token else ''}; Ctrl-C stops"
     )

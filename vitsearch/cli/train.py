@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from vitsearch.cli import output as show
 from vitsearch.cli.label import chosen_templates, lines_of
 from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
+from vitsearch.cli.output import Stopped, photo_bar, print_json, print_line, print_note, printable
 
 
 @click.command()
@@ -81,7 +81,7 @@ def train(photos: str, source: str, method: str, labels_file: str | None, **opti
             "low": low,
             "high": high,
         }
-        show.json_line(facts | {"output": options["output"]})
+        print_json(facts | {"output": options["output"]})
         return 0
     judged = "not judged, since a class has too few examples"
     if report.validated:
@@ -89,9 +89,9 @@ def train(photos: str, source: str, method: str, labels_file: str | None, **opti
             f"accuracy {accuracy:.3f} (95 % interval {low:.3f} to {high:.3f}) "
             "on photos left out in turn"
         )
-    show.line(
+    print_line(
         f"{report.classes:,} classes from {report.photos:,} photos, {judged}; wrote "
-        f"{show.printable(options['output'])}"
+        f"{printable(options['output'])}"
     )
     return 0
 
@@ -198,20 +198,20 @@ def finetune(photos: str, source: str, model: str, output: str, **options: Any) 
                 if (Path(output) / "checkpoint.safetensors").exists()
                 else "nothing was kept yet"
             )
-            raise show.Stopped(f"{kept}") from None
+            raise Stopped(f"{kept}") from None
     for path, reason in report.unreadable:
-        show.note(f"vitsearch: {path}: {reason}")
+        print_note(f"vitsearch: {path}: {reason}")
     if options["as_json"]:
-        show.json_line(_facts(report) | {"output": output})
+        print_json(_facts(report) | {"output": output})
         return 0
-    show.line(
+    print_line(
         f"{len(report.classes):,} classes from {report.photos:,} photos in "
         f"{report.seconds:.0f} "
         f"s, {_judged(report)}"
     )
-    show.line(
-        f"wrote {show.printable(output)}: vitsearch classify PHOTOS --model "
-        f"local-dir:{show.printable(str(Path(output)))}"
+    print_line(
+        f"wrote {printable(output)}: vitsearch classify PHOTOS --model "
+        f"local-dir:{printable(str(Path(output)))}"
     )
     return 0
 
@@ -239,9 +239,7 @@ class _Bar:
         if self._stage != (step.stage, step.epoch):
             self.__exit__()
             self._stage = (step.stage, step.epoch)
-            self._bar = show.photo_bar(
-                step.total, f"epoch {step.epoch}" if step.epoch else step.stage
-            )
+            self._bar = photo_bar(step.total, f"epoch {step.epoch}" if step.epoch else step.stage)
         self._bar.update(step.done - self._bar.n)
 
     def _say(self, result: Any) -> None:
@@ -255,7 +253,7 @@ class _Bar:
                 if result.loss is not None
                 else "the start, under a fitted head"
             )
-            show.note(f"vitsearch: epoch {result.epoch}: {loss}{judged}")
+            print_note(f"vitsearch: epoch {result.epoch}: {loss}{judged}")
 
 
 def _judged(report: Any) -> str:
