@@ -28,6 +28,8 @@ from vitsearch.shards import Manifest, ShardRow, create_shards, open_shards, pho
 from vitsearch.storage.config import writer_lock
 from vitsearch.types import PhotoInfo
 
+pytestmark = pytest.mark.slow
+
 DIM = 16
 MANY = 12_000  # enough for inverted lists
 PIECE = 1500
@@ -205,7 +207,6 @@ def test_recipes_of_inverted_lists(shards: Path, tmp_path: Path, recipe: str) ->
     assert (ids[:, 0] == index.ids[:30]).mean() > 0.9
 
 
-@pytest.mark.slow
 def test_ray_builds_the_same_index(cluster: Any, shards: Path, built: Path, tmp_path: Path) -> None:
     with logged_remarks() as notes:
         report = build_index(shards, tmp_path / "index", memory=400_000_000, address="local")
@@ -218,7 +219,6 @@ def test_ray_builds_the_same_index(cluster: Any, shards: Path, built: Path, tmp_
     assert content(tmp_path / "index") == content(built)
 
 
-@pytest.mark.slow
 def test_an_error_on_the_cluster_is_ours(cluster: Any, shards: Path, tmp_path: Path) -> None:
     broken = tmp_path / "shards"
     write_shards(broken, 600)
@@ -258,7 +258,6 @@ def test_one_builds_at_a_time(shards: Path, tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["index"]
 
 
-@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_keeps_the_index(
     shards: Path, built: Path, tmp_path: Path
 ) -> None:

@@ -82,6 +82,7 @@ def test_an_exact_index_gives_what_brute_force_gives(factory):
         np.testing.assert_allclose(found.scores, scores, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", FLOORS)
 def test_an_approximate_index_proposes_most_of_the_best(factory):
     vectors, ids = clustered(1000 if "OPQ" in factory else 3000)  # the rotation is slow to learn
@@ -121,6 +122,7 @@ def test_no_queries_and_queries_of_another_length(factory):
         index.search(np.zeros(DIM - 1, np.float32), 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", FLOORS)
 def test_training_says_nothing_and_the_same_rows_give_the_same_index(factory, capfd):
     vectors, ids = clustered(300)
@@ -338,6 +340,7 @@ def test_the_new_folder_replaces_the_old_one_and_open_readers_go_on(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_reader_meets_a_whole_folder_while_it_is_replaced_again_and_again(tmp_path):
     vectors, ids = clustered(60)
     folder = build(tmp_path / "index", vectors[:1], ids[:1], generation=1)
