@@ -18,6 +18,7 @@ from vitsearch import Collection, index_folder
 from vitsearch.arrays import cosine_scores, unit_rows
 from vitsearch.cli.index import bytes_of
 from vitsearch.collection import maintain as upkeep
+from vitsearch.collection.info import is_stale
 from vitsearch.collection.maintain import TuneReport
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import CollectionError, CollectionNotFound, IndexDamaged
@@ -87,14 +88,14 @@ def test_auto_is_exact_for_few_photos_and_says_so(
 ) -> None:
     monkeypatch.setattr(choose, "EXACT_UP_TO", 30_000)
     assert run(folder) == []  # too few photos to speak of it
-    told = upkeep.told(upkeep.choose(load_recipe("auto"), 20_000, 640), 20_000)
+    text = upkeep.describe_choice(upkeep.choose(load_recipe("auto"), 20_000, 640), 20_000)
     assert re.fullmatch(
         (
             r"index of 20,000 photos by recipe flat \(up to 30,000 .*\): about 51 MB in memory, "
             r"\d+ s "
             r"to build, 3.\d ms .*"
         ),
-        told,
+        text,
     )
     built = manifest(folder)
     assert (built.recipe, dict(built.requested), built.measured) == (
@@ -213,6 +214,7 @@ def test_a_damaged_index_is_noted_and_built_again_or_refused(
         "foreign": b"IxF2" + bytes(len(whole) - 4),
     }
     file.write_bytes(changed[damage])
+    remarks.clear()
     with Collection.open(folder, encoder=ColourEncoder()) as found:
         assert len(found.search("red", 400)) == COUNT
         [note] = remarks
@@ -273,8 +275,8 @@ def test_tuning_by_hand(folder: Path) -> None:
             1.0,
             False,
         )
-    assert upkeep.is_stale(manifest(folder), 180) is False
-    assert upkeep.is_stale(manifest(folder), 181) is True
+    assert is_stale(manifest(folder), 180) is False
+    assert is_stale(manifest(folder), 181) is True
 
 
 def test_tuning_what_is_exact_or_not_there(folder: Path) -> None:

@@ -285,7 +285,9 @@ class Collection(OpenCollection):
         the files on disk; raises CollectionError for a collection in Milvus.
         """
         local = self._on_disk("verify")
-        return verify_local(local.root, local.folder, local.config, local.store, self.encoder)
+        return verify_local(
+            local.root, local.folder, local.config, local.store, lambda: self.encoder
+        )
 
     def tune(self, recall: float = RECALL) -> TuneReport:
         """Set the search effort of the index to the least that reaches a recall@10, and return what

@@ -1,7 +1,7 @@
 """What a collection holds, and whether everything in it still fits together."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,10 +82,14 @@ def is_stale(manifest: Manifest, count: int) -> bool:
 
 
 def verify_local(
-    root: Path, folder: Path, config: CollectionConfig, store: PhotoStore, encoder: ImageEncoder
+    root: Path,
+    folder: Path,
+    config: CollectionConfig,
+    store: PhotoStore,
+    encoder: Callable[[], ImageEncoder],
 ) -> list[Check]:
     """Return the checks of the database, the golden vectors, the index against the vectors, and the
-    files on disk, of the collection in ``folder``.
+    files on disk, of the collection in ``folder``; ``encoder`` loads its model.
     """
     return [
         _database(store),
@@ -104,9 +108,11 @@ def _database(store: PhotoStore) -> Check:
     )
 
 
-def _golden(config: CollectionConfig, store: PhotoStore, encoder: ImageEncoder) -> Check:
+def _golden(
+    config: CollectionConfig, store: PhotoStore, encoder: Callable[[], ImageEncoder]
+) -> Check:
     stored = store.get_meta("golden")
-    if not isinstance(stored, bytes) or not stored or len(stored) % (4 * encoder.dim):
+    if not isinstance(stored, bytes) or not stored or len(stored) % (4 * config.dim):
         return Check(
             "encoder",
             False,
@@ -114,10 +120,10 @@ def _golden(config: CollectionConfig, store: PhotoStore, encoder: ImageEncoder) 
         )
     try:
         golden = golden_from_bytes(stored, config.dim)
-        EncoderIdentity.from_record(config, golden).check_golden(encoder)
+        EncoderIdentity.from_record(config, golden).check_golden(encoder())
     except EncoderError as error:
         return Check("encoder", False, str(error))
-    return Check("encoder", True, f"{encoder.name} gives the golden vectors again")
+    return Check("encoder", True, f"{config.encoder} gives the golden vectors again")
 
 
 def _index(folder: Path, store: PhotoStore) -> Check:
