@@ -174,7 +174,7 @@ def test_an_idle_batcher_waits_for_nothing_and_a_busy_one_gathers() -> None:
         assert go_on.wait(20)
         return [ValueError(job) if job == 3 else 10 * job for job in jobs]
 
-    batcher: Batcher[int, int] = Batcher(compute, most=4, tell=sizes.append)
+    batcher: Batcher[int, int] = Batcher(compute, max_batch=4, on_batch=sizes.append)
     first = batcher.submit(1)
     assert began.wait(20)  # nothing else was asked, and it runs
     later = [batcher.submit(job) for job in (2, 3, 4, 5, 6)]
@@ -207,7 +207,7 @@ def test_a_batch_that_fails_fails_for_all_and_the_next_goes_on() -> None:
 def test_batches_of_several_threads_lose_and_double_nothing() -> None:
     sizes: list[int] = []
     batcher: Batcher[int, int] = Batcher(
-        lambda jobs: [-job for job in jobs], workers=4, most=3, tell=sizes.append
+        lambda jobs: [-job for job in jobs], workers=4, max_batch=3, on_batch=sizes.append
     )
     with ThreadPoolExecutor(16) as threads:
         futures = list(threads.map(batcher.submit, range(2000)))
@@ -323,7 +323,7 @@ def test_the_least_recently_used_pictures_leave_the_disk(many: Path) -> None:
             service.thumbnail(one, 160)
         kept = {file.name.partition("-")[0] for file in folder.glob("*.webp")}
         assert (
-            service.thumbnails.kept_bytes
+            service.thumbnails.stored_bytes
             == sum(file.stat().st_size for file in folder.glob("*.webp"))
             <= cap
         )

@@ -1,3 +1,1 @@
-"""The photos in a browser and over HTTP; `vitsearch.web.app` serves, and nothing here is loaded
-before it.
-"""
+"""The web page and the HTTP interface of a collection, served by `vitsearch.web.app`."""

@@ -1,5 +1,5 @@
-"""Requests that come while others are computed go together in the next batch; an idle server waits
-for nothing.
+"""Requests computed in batches: those that arrive during one batch make up the next, and an idle
+server starts at once.
 """
 
 import queue
@@ -13,15 +13,15 @@ from vitsearch.web.errors import ServiceBusy
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-MAX_BATCH = 32  # no model on a CPU gains by more
+MAX_BATCH = 32  # no model on a CPU gains from more
 
 
 class Batcher(Generic[Job, Result]):
-    """Threads that compute jobs: at once while one is idle, else with all that have come meanwhile,
-    up to ``most`` at a time.
+    """Threads that compute jobs: at once while one is idle, otherwise together with all that have
+    arrived meanwhile, up to ``max_batch``.
 
     ``compute`` returns a result or an exception for each job, in their order; what it raises is
-    raised for all of them. ``tell`` is called with the size of each batch, and like ``compute``
+    raised for all of them. ``on_batch`` is called with the size of each batch, and like ``compute``
     from each of the ``workers`` threads.
     """
 
@@ -29,11 +29,11 @@ class Batcher(Generic[Job, Result]):
         self,
         compute: Callable[[Sequence[Job]], Sequence[Result | Exception]],
         *,
-        most: int = MAX_BATCH,
+        max_batch: int = MAX_BATCH,
         workers: int = 1,
-        tell: Callable[[int], object] = lambda _: None,
+        on_batch: Callable[[int], object] = lambda _: None,
     ) -> None:
-        self._compute, self._most, self._tell = compute, most, tell
+        self._compute, self._max_batch, self._on_batch = compute, max_batch, on_batch
         self._waiting: queue.SimpleQueue[tuple[Job, Future[Result]] | None] = queue.SimpleQueue()
         self._closing = threading.Lock()
         self._closed = False
@@ -54,7 +54,7 @@ class Batcher(Generic[Job, Result]):
         return future
 
     def close(self) -> None:
-        """Compute what waits, then end the threads; a second call does nothing."""
+        """Compute the waiting jobs, then end the threads; a second call does nothing."""
         with self._closing:
             if not self._closed:
                 self._closed = True
@@ -68,27 +68,25 @@ class Batcher(Generic[Job, Result]):
         while more:
             batch, more = self._next_batch()
             if batch:
-                self._tell(len(batch))
-                self._answer(batch)
+                self._on_batch(len(batch))
+                self._run(batch)
 
     def _next_batch(self) -> tuple[list[tuple[Job, "Future[Result]"]], bool]:
-        """Return the jobs that wait, at least one unless it is the end, and whether
-        more may come.
-        """
+        """Return the waiting jobs, at least one unless it is the end, and whether more may come."""
         batch: list[tuple[Job, Future[Result]]] = []
-        one = self._waiting.get()
-        while one is not None:
-            if one[1].set_running_or_notify_cancel():
-                batch.append(one)
-            if len(batch) == self._most:
+        item = self._waiting.get()
+        while item is not None:
+            if item[1].set_running_or_notify_cancel():
+                batch.append(item)
+            if len(batch) == self._max_batch:
                 return batch, True
             try:
-                one = self._waiting.get_nowait()
+                item = self._waiting.get_nowait()
             except queue.Empty:
                 return batch, True
         return batch, False
 
-    def _answer(self, batch: Sequence[tuple[Job, "Future[Result]"]]) -> None:
+    def _run(self, batch: Sequence[tuple[Job, "Future[Result]"]]) -> None:
         try:
             results: Sequence[Result | Exception] = self._compute([job for job, _ in batch])
         except Exception as error:

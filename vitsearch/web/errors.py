@@ -1,4 +1,4 @@
-"""What a server answers besides the errors of the library."""
+"""Errors of the server, besides those of the library."""
 
 from vitsearch.errors import VitsearchError
 
@@ -12,7 +12,7 @@ class UnknownPhoto(VitsearchError):
 
 
 class NotShown(VitsearchError):
-    """The request asks for what this server does not show to remote users."""
+    """The request is for what this server does not show to remote users."""
 
 
 class TooLarge(VitsearchError):

@@ -1,7 +1,7 @@
 """How the labels of a collection are spread over its photos."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vitsearch.errors import QueryError
@@ -14,9 +14,7 @@ MAX_LABELS = 200
 
 @dataclass(frozen=True, slots=True)
 class LabelGroup:
-    """One label, the number of photos that have it, and those that have it most clearly, best
-    first.
-    """
+    """A label, the number of photos that have it, and those with the highest scores, best first."""
 
     label: str
     photos: int
@@ -25,14 +23,14 @@ class LabelGroup:
 
 @dataclass(frozen=True, slots=True)
 class LabelCounts:
-    """The labels, that with the most photos first, and the number of photos that have none."""
+    """The labels, the most frequent first, and the number of photos that have none."""
 
     groups: list[LabelGroup]
     unlabelled: int
 
 
 def split_labels(text: str) -> list[str]:
-    """Return labels with commas between; raises QueryError for none, or too many."""
+    """Return the labels of a text with commas between; raises QueryError for none, or too many."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise QueryError("give labels with commas between: cat, dog")
@@ -50,33 +48,34 @@ def label_counts(
     background: bool,
     multi: bool,
 ) -> LabelCounts:
-    """Return the photos of each of these labels, the label with the most photos first."""
-    found = service.labels(split_labels(text), where=where, background=background, multi=multi)
-    total = service.count() if where is None else service.browse(k=1, where=where)[1]
-    return _counts(found, examples, unlabelled=max(0, total - len({one.photo_id for one in found})))
+    """Return the photos of each of these labels, the most frequent label first."""
+    names = split_labels(text)
+    predictions = service.labels(names, where=where, background=background, multi=multi)
+    return _counts(predictions, examples, _count(service, where))
 
 
 def stored_counts(service: PhotoService, where: Filter | None, examples: int) -> LabelCounts:
-    """Return the photos of each stored label (`vitsearch label --store`), the label with the most
-    photos first.
+    """Return the photos of each stored label (`vitsearch label --store`), the most frequent label
+    first.
     """
-    found = [
+    predictions = [
         Prediction(photo.path, photo.label or "", photo.label_score or 0.0, photo.photo_id)
         for photo in service.stored_labels(where)
     ]
-    total = service.count() if where is None else service.browse(k=1, where=where)[1]
-    return _counts(found, examples, unlabelled=max(0, total - len(found)))
+    return _counts(predictions, examples, _count(service, where))
 
 
-def _counts(predictions: Iterable[Prediction], examples: int, unlabelled: int) -> LabelCounts:
-    found: dict[str, list[Prediction]] = defaultdict(list)
-    for one in predictions:
-        found[one.label].append(one)
-    ordered = sorted(found.items(), key=lambda group: (-len(group[1]), group[0]))
-    groups = [
-        LabelGroup(
-            name, len(group), sorted(group, key=lambda one: (-one.score, one.path))[:examples]
-        )
-        for name, group in ordered
-    ]
-    return LabelCounts(groups, unlabelled)
+def _count(service: PhotoService, where: Filter | None) -> int:
+    return service.count() if where is None else service.browse(k=1, where=where)[1]
+
+
+def _counts(predictions: Sequence[Prediction], examples: int, total: int) -> LabelCounts:
+    by_label: dict[str, list[Prediction]] = defaultdict(list)
+    for prediction in predictions:
+        by_label[prediction.label].append(prediction)
+    groups = []
+    for name, members in sorted(by_label.items(), key=lambda item: (-len(item[1]), item[0])):
+        members.sort(key=lambda prediction: (-prediction.score, prediction.path))
+        groups.append(LabelGroup(name, len(members), members[:examples]))
+    labelled = {prediction.photo_id for prediction in predictions}
+    return LabelCounts(groups, unlabelled=max(0, total - len(labelled)))

@@ -15,7 +15,7 @@ BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seco
 
 
 class Metrics:
-    """What was asked, how it ended, and how long it took."""
+    """How many requests there were, how they ended, and how long they took."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -29,35 +29,25 @@ class Metrics:
         with self._lock:
             self._requests[method, route, status] += 1
             self._seconds += seconds
-            self._below[next((bound for bound in BOUNDS if seconds <= bound), float("inf"))] += 1
+            self._below[next((limit for limit in BOUNDS if seconds <= limit), float("inf"))] += 1
 
     def text(self, service: PhotoService) -> str:
         """Return all counts, in the text format of Prometheus 0.0.4."""
         with self._lock:
             lines = [*self._request_lines(), *_service_lines(service)]
-        lines += _family(
-            "process_start_time_seconds",
-            "gauge",
-            "when the server began",
-            [("", f"{self.began:.3f}")],
-        )
+        start = f"{self.began:.3f}"
+        lines += _family("process_start_time_seconds", "gauge", "when the server began", start)
         if (resident := resident_bytes()) is not None:
             lines += _family(
-                "process_resident_memory_bytes",
-                "gauge",
-                "memory of the server",
-                [("", str(resident))],
+                "process_resident_memory_bytes", "gauge", "memory of the server", resident
             )
         return "\n".join(lines) + "\n"
 
     def _request_lines(self) -> Iterator[str]:
-        counted = [
-            (f'{{method="{method}",route="{route}",status="{status}"}}', str(count))
-            for (method, route, status), count in sorted(self._requests.items())
-        ]
-        yield from _family(
-            "vitsearch_requests_total", "counter", "requests by route and status", counted
-        )
+        yield from _head("vitsearch_requests_total", "counter", "requests by route and status")
+        for (method, route, status), count in sorted(self._requests.items()):
+            labels = f'{{method="{method}",route="{route}",status="{status}"}}'
+            yield f"vitsearch_requests_total{labels} {count}"
         yield from _histogram(
             "vitsearch_request_seconds",
             "seconds until the whole answer was sent",
@@ -67,68 +57,39 @@ class Metrics:
 
 
 def _histogram(name: str, text: str, below: "Counter[float]", total: float) -> Iterator[str]:
-    yield from (f"# HELP {name} {text}", f"# TYPE {name} histogram")
+    yield from _head(name, "histogram", text)
     count = 0
-    for bound in BOUNDS:
-        count += below[bound]
-        yield f'{name}_bucket{{le="{bound}"}} {count}'
+    for limit in BOUNDS:
+        count += below[limit]
+        yield f'{name}_bucket{{le="{limit}"}} {count}'
     count += below[float("inf")]
-    yield from (
-        f'{name}_bucket{{le="+Inf"}} {count}',
-        f"{name}_sum {total:.6f}",
-        f"{name}_count {count}",
-    )
+    yield f'{name}_bucket{{le="+Inf"}} {count}'
+    yield f"{name}_sum {total:.6f}"
+    yield f"{name}_count {count}"
 
 
-def _family(name: str, kind: str, text: str, values: "list[tuple[str, str]]") -> list[str]:
-    return [
-        f"# HELP {name} {text}",
-        f"# TYPE {name} {kind}",
-        *(f"{name}{labels} {value}" for labels, value in values),
-    ]
+def _head(name: str, kind: str, text: str) -> list[str]:
+    return [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
 
 
-def _service_lines(service: PhotoService) -> list[str]:
+def _family(name: str, kind: str, text: str, value: object) -> list[str]:
+    return [*_head(name, kind, text), f"{name} {value}"]
+
+
+def _service_lines(service: PhotoService) -> Iterator[str]:
     sizes = dict(service.batch_sizes)
-    kept = service.thumbnails
-    return [
-        *_family(
-            "vitsearch_photos", "gauge", "photos in the collection", [("", str(service.count()))]
-        ),
-        *_family(
-            "vitsearch_batches_total",
-            "counter",
-            "batches of searches",
-            [("", str(sum(sizes.values())))],
-        ),
-        *_family(
-            "vitsearch_searches_total",
-            "counter",
-            "searches",
-            [("", str(sum(size * n for size, n in sizes.items())))],
-        ),
-        *_family(
-            "vitsearch_largest_batch",
-            "gauge",
-            "most searches in one batch",
-            [("", str(max(sizes, default=0)))],
-        ),
-        *_family(
-            "vitsearch_thumbnails_made_total", "counter", "thumbnails made", [("", str(kept.made))]
-        ),
-        *_family(
-            "vitsearch_thumbnails_found_total",
-            "counter",
-            "thumbnails found on disk",
-            [("", str(kept.found))],
-        ),
-        *_family(
-            "vitsearch_thumbnails_bytes",
-            "gauge",
-            "bytes of thumbnails on disk",
-            [("", str(kept.kept_bytes))],
-        ),
-    ]
+    searches = sum(size * count for size, count in sizes.items())
+    thumbnails = service.thumbnails
+    for name, kind, text, value in (
+        ("photos", "gauge", "photos in the collection", service.count()),
+        ("batches_total", "counter", "batches of searches", sum(sizes.values())),
+        ("searches_total", "counter", "searches", searches),
+        ("largest_batch", "gauge", "most searches in one batch", max(sizes, default=0)),
+        ("thumbnails_made_total", "counter", "thumbnails made", thumbnails.made),
+        ("thumbnails_found_total", "counter", "thumbnails found on disk", thumbnails.found),
+        ("thumbnails_bytes", "gauge", "bytes of thumbnails on disk", thumbnails.stored_bytes),
+    ):
+        yield from _family(f"vitsearch_{name}", kind, text, value)
 
 
 def resident_bytes() -> int | None:
@@ -140,8 +101,8 @@ def resident_bytes() -> int | None:
 
 
 class CountRequests:
-    """Counts each request by its route, not by its path: an address that a stranger invents makes
-    no new count.
+    """Counts each request by its route, not by its path, so that invented addresses make no new
+    counters.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -153,14 +114,14 @@ class CountRequests:
             return
         began, status = time.perf_counter(), 500
 
-        async def noting(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self.app(scope, receive, noting)
+            await self.app(scope, receive, send_and_note)
         finally:
             method = scope["method"] if scope["method"] in ("GET", "POST", "HEAD") else "other"
             route = getattr(scope.get("route"), "path", "other")

@@ -1,4 +1,4 @@
-"""Every error as one shape: JSON for programs, a page for people."""
+"""Errors as responses: JSON for programs, a page for people."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ _PAGE = (
 )
 
 
-def error_answer(
+def error_response(
     request: Request,
     status: int,
     message: str,
@@ -48,82 +48,79 @@ def error_answer(
     *,
     plain: bool = False,
 ) -> Response:
-    """Return an error as JSON, or as a page where a person asked for one: drawn by
-    ``app.state.error_page`` unless it is ``plain``.
+    """Return an error as JSON, or as a page for a browser: drawn by ``app.state.error_page`` unless
+    it is ``plain``.
     """
-    own = dict(headers or {}) | ({"Retry-After": "1"} if status == 503 else {})
-    own["Cache-Control"] = "no-store"
+    sent = dict(headers or {}) | {"Cache-Control": "no-store"}
+    if status == 503:
+        sent["Retry-After"] = "1"
     if not wants_page(request):
-        return JSONResponse(
-            {"error": {"code": CODES.get(status, "error"), "message": message}}, status, own
-        )
+        body = {"error": {"code": CODES.get(status, "error"), "message": message}}
+        return JSONResponse(body, status, sent)
     draw = None if plain else getattr(request.app.state, "error_page", None)
     if draw is not None:
-        with suppress(
-            VitsearchError
-        ):  # the page may itself need the collection that cannot be read
+        # the page may itself need the collection that cannot be read
+        with suppress(VitsearchError):
             drawn: Response = draw(request, status, message)
-            drawn.headers.update(own)
+            drawn.headers.update(sent)
             return drawn
-    return HTMLResponse(_PAGE.format(title=status, message=html.escape(message)), status, own)
+    return HTMLResponse(_PAGE.format(title=status, message=html.escape(message)), status, sent)
 
 
 def wants_page(request: Request) -> bool:
     """Return whether the client is a browser that shows a page."""
-    machine = request.url.path.startswith(("/api/", "/static/")) or request.url.path in (
-        "/metrics",
-        "/healthz",
-    )
-    return not machine and "text/html" in request.headers.get("accept", "")
+    path = request.url.path
+    if path.startswith(("/api/", "/static/")) or path in ("/metrics", "/healthz"):
+        return False
+    return "text/html" in request.headers.get("accept", "")
 
 
 async def handle_known_error(request: Request, error: Exception) -> Response:
-    """Answer an error of the library; one that is not the client's doing says no more than that the
-    server is busy.
+    """Answer an error of the library; where the client did not cause it, only that the server is
+    busy.
     """
     status = next((status for kind, status in STATUSES if isinstance(error, kind)), None)
-    return error_answer(request, status or 503, readable_reason(str(error)) if status else BUSY)
+    return error_response(request, status or 503, readable_reason(str(error)) if status else BUSY)
 
 
 async def handle_invalid_request(request: Request, error: Exception) -> Response:
-    """Answer a request whose parameters are not what the description says."""
+    """Answer a request whose parameters do not fit the description."""
     assert isinstance(error, RequestValidationError)
-    return error_answer(request, 400, reason_of(error.errors(), below=1))
+    return error_response(request, 400, reason_of(error.errors(), below=1))
 
 
 async def handle_http_error(request: Request, error: Exception) -> Response:
-    """Answer what the framework refuses: no such address, another method, a form that cannot be
+    """Answer what the framework refuses: an unknown address, another method, a form that cannot be
     read.
     """
     assert isinstance(error, HTTPException)
-    return error_answer(
-        request, error.status_code, readable_reason(str(error.detail)), error.headers
-    )
+    message = readable_reason(str(error.detail))
+    return error_response(request, error.status_code, message, error.headers)
 
 
 async def handle_disconnect(request: Request, error: Exception) -> Response:
     """End a request whose client has gone away: nobody reads the answer."""
-    return error_answer(request, 400, "the request ended before it was whole", plain=True)
+    return error_response(request, 400, "the request ended before it was whole", plain=True)
 
 
 async def handle_unknown_error(request: Request, error: Exception) -> Response:
-    """Answer a fault of our own, without a word about it."""
-    return error_answer(request, 500, "the server has made a mistake; its own output says which")
+    """Answer a fault of the server itself, without any detail."""
+    return error_response(request, 500, "the server has made a mistake; its own output says which")
 
 
 def reason_of(problems: Sequence[Any], *, below: int = 0) -> str:
-    """Return the first of pydantic's problems in one line: where, without the first ``below``
-    steps, and what.
+    """Return the first of pydantic's problems in one line: where it is, without the first ``below``
+    parts of the path, and what it is.
     """
     if not problems:
         return "the request cannot be read"
-    place = ".".join(str(part) for part in problems[0].get("loc", ())[below:])
+    where = ".".join(str(part) for part in problems[0].get("loc", ())[below:])
     message = str(problems[0].get("msg", "wrong"))
-    return readable_reason(f"{place}: {message}" if place else message)
+    return readable_reason(f"{where}: {message}" if where else message)
 
 
 def readable_reason(text: str) -> str:
-    """Return a message in one line of at most 500 characters that is UTF-8, whatever a client has
-    put into it.
+    """Return a message as one line of at most 500 characters of valid UTF-8, whatever a client put
+    into it.
     """
     return " ".join(text.encode("utf-8", "replace").decode("utf-8").split())[:500]

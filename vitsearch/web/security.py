@@ -1,7 +1,6 @@
-"""What stands between the network and the application: names, token, cross-site requests, sizes,
-and headers.
+"""What protects the application: checks of Host, token, cross-site requests and sizes, and headers.
 
-Everything is refused before a route is looked for. Sources: the OWASP cheat sheets on CSRF
+A request is refused before its route is looked up. Sources: the OWASP cheat sheets on CSRF
 (Fetch Metadata) and on HTTP headers.
 """
 
@@ -23,7 +22,7 @@ from vitsearch.errors import QueryError
 from vitsearch.filters import Filter, parse_filter
 from vitsearch.photos.columns import PRIVATE
 from vitsearch.web.errors import NotShown, TooLarge
-from vitsearch.web.responses import error_answer, wants_page
+from vitsearch.web.responses import error_response, wants_page
 from vitsearch.web.settings import ServeSettings, is_loopback
 
 CONTENT_POLICY = (
@@ -47,7 +46,7 @@ HEADERS: Mapping[str, str] = {
 _RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 SAFE = ("GET", "HEAD", "OPTIONS")
 SLACK = 65_536  # bytes of a form around the photo that is uploaded
-# bytes of a refused upload that are read, so that its sender gets to see the answer
+# bytes of a refused upload that are read, so that its sender sees the answer
 DRAINED = 128_000_000
 GUESS_SECONDS = 0.5  # how long a wrong token waits for its answer
 COOKIE_SECONDS = 30 * 24 * 3600
@@ -67,7 +66,7 @@ _ONWARD = (
 
 
 class SecurityMiddleware:
-    """Lets a request through when its Host is one of ours, its token is right, no other site sent
+    """Lets a request through if its Host names this server, its token is right, no other site sent
     it, and it is not too large.
     """
 
@@ -80,7 +79,7 @@ class SecurityMiddleware:
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
             await self._serve(scope, receive, _with_headers(send))
-        # a web socket is no part of the service: it is closed by the server when nobody accepts it
+        # a web socket is not part of the service: the server closes one that nobody accepts
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
@@ -97,49 +96,44 @@ class SecurityMiddleware:
         await self._with_token(request, limited, send)
 
     def _refused(self, request: Request) -> Response | None:
-        """Return the answer to a request that is not for us, was made by another site, or says
-        itself that it is too large.
+        """Return the response to a request that is not for this server, was made by another site,
+        or announces too many bytes; None for any other.
         """
         if not host_is_ours(request.headers.get("host", ""), self._names, self.settings.local):
-            return error_answer(
+            return error_response(
                 request,
                 400,
                 "this server has another name: ask it as `vitsearch serve` says, or --allow-host",
                 plain=True,
             )
         if request.method not in SAFE and is_cross_site(request.headers):
-            return error_answer(request, 403, "another site has made this request", plain=True)
+            return error_response(request, 403, "another site has made this request", plain=True)
         length = request.headers.get("content-length", "0")
-        if (
-            length.isascii()
-            and length.isdigit()
-            and int(length[:20]) > self.settings.upload_bytes + SLACK
-        ):
-            return error_answer(request, 413, too_large(self.settings), plain=True)
+        announced = int(length[:20]) if length.isascii() and length.isdigit() else 0
+        if announced > self.settings.upload_bytes + SLACK:
+            return error_response(request, 413, too_large(self.settings), plain=True)
         return None
 
     async def _with_token(self, request: Request, receive: Receive, send: Send) -> None:
-        given, in_url = token_of(request), "token" in request.query_params
-        if given is not None:
-            right = _same(given, self.settings.token or "")
+        token, in_url = token_of(request), "token" in request.query_params
+        name, value = self._cookie
+        if token is not None:
+            right = _same(token, self.settings.token or "")
         else:
-            right = _same(request.cookies.get(self._cookie[0], ""), self._cookie[1])
+            right = _same(request.cookies.get(name, ""), value)
         if not right:
-            if given is not None or self._cookie[0] in request.cookies:
+            if token is not None or name in request.cookies:
                 await asyncio.sleep(GUESS_SECONDS)
             await _unauthorized(request)(request.scope, receive, send)
         elif in_url and request.method == "GET" and wants_page(request):
-            # not a redirect: a browser that came from elsewhere would not send a strict cookie
-            # after one
-            page = HTMLResponse(
-                _ONWARD.format(url=html.escape(_without_token(request))),
-                headers={"Cache-Control": "no-store"},
-            )
+            # not a redirect: after one, a browser that came from elsewhere would not send a strict
+            # cookie
+            onward = _ONWARD.format(url=html.escape(_without_token(request)))
+            page = HTMLResponse(onward, headers={"Cache-Control": "no-store"})
             await page(request.scope, receive, self._with_cookie(send, request))
         else:
-            await self.app(
-                request.scope, receive, self._with_cookie(send, request) if in_url else send
-            )
+            sending = self._with_cookie(send, request) if in_url else send
+            await self.app(request.scope, receive, sending)
 
     def _with_cookie(self, send: Send, request: Request) -> Send:
         name, value = self._cookie
@@ -158,14 +152,14 @@ class SecurityMiddleware:
 
 
 def is_open(path: str) -> bool:
-    """Return whether an address needs no token: whether the server lives, and the looks of its
-    page, are no secret.
+    """Return whether an address needs no token: that the server runs, and the static files of its
+    pages, are not secret.
     """
     return path == "/healthz" or path.startswith("/static/")
 
 
 def cookie_of(settings: ServeSettings) -> tuple[str, str]:
-    """Return the name and value of the cookie that stands for the token, which it does not hold."""
+    """Return the name and value of the cookie that stands for the token without containing it."""
     value = hmac.new(
         (settings.token or "").encode("utf-8", "surrogateescape"),
         b"vitsearch cookie",
@@ -175,7 +169,7 @@ def cookie_of(settings: ServeSettings) -> tuple[str, str]:
 
 
 def token_of(request: Request) -> str | None:
-    """Return the token that a request gives, in its header or its address."""
+    """Return the token of a request, from its header or its address; None without one."""
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return credentials.strip()
@@ -183,16 +177,16 @@ def token_of(request: Request) -> str | None:
 
 
 def host_is_ours(host: str, names: frozenset[str], local: bool) -> bool:
-    """Return whether a Host header names this server: a name of ours, or an address, of loopback
-    where only that is served.
+    """Return whether a Host header names this server: one of its names, or an address, which is of
+    loopback where only that is served.
 
-    A page of another site whose name was turned to our address (DNS rebinding) still sends its own
-    name.
+    A page of another site whose name was pointed at this server's address (DNS rebinding) still
+    sends its own name.
     """
-    found = _HOST.fullmatch(host)
-    if not found:
+    match = _HOST.fullmatch(host)
+    if not match:
         return False
-    name = found["name"].lower().rstrip(".")
+    name = match["name"].lower().rstrip(".")
     if name in names:
         return True
     try:
@@ -208,9 +202,9 @@ def is_cross_site(headers: Headers) -> bool:
     if site is not None:
         return site not in ("same-origin", "none")
     origin = headers.get("origin")
-    return (
-        origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower()
-    )
+    if origin is None:
+        return False
+    return origin.partition("://")[2].lower() != headers.get("host", "").lower()
 
 
 def too_large(settings: ServeSettings) -> str:
@@ -218,37 +212,31 @@ def too_large(settings: ServeSettings) -> str:
     return f"an upload may have {settings.upload_bytes:,} bytes: send a smaller photo"
 
 
-def _same(given: str, right: str) -> bool:
+def _same(secret: str, expected: str) -> bool:
     return hmac.compare_digest(
-        given.encode("utf-8", "surrogateescape"), right.encode("utf-8", "surrogateescape")
+        secret.encode("utf-8", "surrogateescape"), expected.encode("utf-8", "surrogateescape")
     )
 
 
 def _unauthorized(request: Request) -> Response:
     if wants_page(request):
-        return HTMLResponse(
-            _LOGIN, 401, {"Cache-Control": "no-store", "WWW-Authenticate": "Bearer"}
-        )
+        headers = {"Cache-Control": "no-store", "WWW-Authenticate": "Bearer"}
+        return HTMLResponse(_LOGIN, 401, headers)
     message = "this server asks for its token: Authorization: Bearer TOKEN, or ?token=TOKEN once"
-    return error_answer(request, 401, message, {"WWW-Authenticate": "Bearer"}, plain=True)
+    return error_response(request, 401, message, {"WWW-Authenticate": "Bearer"}, plain=True)
 
 
 def _without_token(request: Request) -> str:
-    """Return the address of a request without its token; a path that begins with // would be one of
-    another server.
+    """Return the address of a request without its token; its path never begins with //, which would
+    name another server.
     """
-    kept = urlencode(
-        [
-            (name, value)
-            for name, value in parse_qsl(request.url.query, keep_blank_values=True)
-            if name != "token"
-        ]
-    )
+    pairs = parse_qsl(request.url.query, keep_blank_values=True)
+    query = urlencode([(name, value) for name, value in pairs if name != "token"])
     path = "/" + quote(request.url.path.lstrip("/\\"), safe="/%~")
-    return f"{path}?{kept}" if kept else path
+    return f"{path}?{query}" if query else path
 
 
-def _limited(receive: Receive, most: int) -> Receive:
+def _limited(receive: Receive, max_bytes: int) -> Receive:
     """Return a receive that raises TooLarge after so many bytes."""
     seen = 0
 
@@ -256,16 +244,16 @@ def _limited(receive: Receive, most: int) -> Receive:
         nonlocal seen
         message = await receive()
         seen += len(message.get("body", b""))
-        if seen > most:
-            raise TooLarge(f"the request has more than {most:,} bytes: send a smaller photo")
+        if seen > max_bytes:
+            raise TooLarge(f"the request has more than {max_bytes:,} bytes: send a smaller photo")
         return message
 
     return receiving
 
 
 async def _drain(headers: Headers, receive: Receive) -> None:
-    """Read what a client still sends, up to a bound; one that waits for leave to send needs none of
-    that.
+    """Read what a client still sends, up to a limit; nothing from one that waits for permission
+    to send.
     """
     seen = 0
     while "expect" not in headers and seen < DRAINED:
@@ -287,7 +275,7 @@ def _with_headers(send: Send) -> Send:
     return sending
 
 
-# -- What remote users are not shown: EXIF, which says where and when photos were taken ------------
+# -- Private columns: where, when and with what photos were taken ----------------------------------
 
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 
@@ -295,8 +283,8 @@ _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "
 def is_local(request: Request) -> bool:
     """Return whether a request comes from this machine, through no proxy."""
     settings: ServeSettings = request.app.state.settings
-    own = request.client is not None and is_loopback(request.client.host)
-    return settings.local and own and not any(name in request.headers for name in _FORWARDED)
+    here = request.client is not None and is_loopback(request.client.host)
+    return settings.local and here and not any(name in request.headers for name in _FORWARDED)
 
 
 def exif_shown(request: Request) -> bool:
@@ -306,10 +294,10 @@ def exif_shown(request: Request) -> bool:
 
 
 def filter_for(request: Request, text: str | None) -> Filter | None:
-    """Return the filter that a client asks for, None for an empty one.
+    """Return the filter of a request, None for an empty one.
 
-    Raises QueryError for what cannot be read, and NotShown for a filter on EXIF that this client
-    may not see: its results would tell.
+    Raises QueryError for a filter that cannot be read, and NotShown for one on private columns that
+    this client may not see: its results would reveal them.
     """
     if text is None or not text.strip():
         return None

@@ -33,7 +33,7 @@ from vitsearch.web.query import (
     terms_of,
 )
 from vitsearch.web.settings import ServeSettings
-from vitsearch.web.source import BUSY, CollectionSource, MilvusSource, Stamp
+from vitsearch.web.source import BUSY, CollectionSource, MilvusSource, Version
 from vitsearch.web.thumbnails import FOLDER, Thumbnail, Thumbnails
 
 # -- Answers many searches at once, on one state of the collection ---------------------------------
@@ -60,7 +60,7 @@ class Engine:
     def __init__(self, source: CollectionSource) -> None:
         self._source = source
         self._lock = threading.RLock()
-        self._open: tuple[Stamp, Collection] | None = None
+        self._open: tuple[Version, Collection] | None = None
 
     def answer(self, searches: Sequence[Search]) -> list[Answer]:
         """Return the results of each search, best first, or its error; texts are encoded together.
@@ -87,7 +87,7 @@ class Engine:
                 collection.close()
 
     def _opened(self) -> Collection:
-        now = self._source.stamp()
+        now = self._source.version()
         if self._open is None or self._open[0] != now:
             self.close()
             self._open = (now, self._source.open())
@@ -200,7 +200,7 @@ class PhotoService:
         self._batcher: Batcher[Search, Found] = Batcher(
             self._engine.answer,
             workers=min(MAX_WORKERS, self.encoder.parallel_calls),
-            tell=self._count_batch,
+            on_batch=self._count_batch,
         )
         self._decoder = photo_decoder(settings.decode_seconds)
         self.thumbnails = Thumbnails(
@@ -354,7 +354,7 @@ class PhotoService:
                 background,
                 multi,
                 collection.store.generation(),
-                self.source.stamp(),
+                self.source.version(),
             )
             with self._labelling:
                 found = self._labelled.pop(key, None) or self._label(

@@ -1,4 +1,4 @@
-"""What a server is told at its start."""
+"""The settings of a server."""
 
 import ipaddress
 import socket
@@ -14,9 +14,9 @@ MIN_TOKEN = 8  # characters
 class ServeSettings:
     """How a collection is served.
 
-    Without a ``token`` everybody who reaches the port may ask; `check` allows that on loopback
-    only. ``show_exif`` shows EXIF, and so the place where photos were taken, to remote users too.
-    ``hosts`` are more names under which the server may be asked. Sizes are in bytes, times in
+    Without a ``token`` everybody who reaches the port may send requests; `check` allows that on
+    loopback only. ``show_exif`` shows EXIF, and so where photos were taken, to remote users too.
+    ``hosts`` are further names that a request may give as its Host. Sizes are in bytes, times in
     seconds.
     """
 
@@ -38,18 +38,18 @@ class ServeSettings:
 
     @property
     def names(self) -> frozenset[str]:
-        """The names, in small letters, that a Host header may give besides plain addresses (see
-        `safety.HostCheck`).
+        """The names, in lower case, that a Host header may give besides plain addresses (see
+        `security.host_is_ours`).
         """
-        own = {"localhost", self.host.lower(), *(name.lower() for name in self.hosts)}
+        names = {"localhost", self.host.lower(), *(name.lower() for name in self.hosts)}
         if not self.local:
-            name = socket.gethostname().lower()
-            own |= {name, f"{name}.local"}
-        return frozenset(own)
+            hostname = socket.gethostname().lower()
+            names |= {hostname, f"{hostname}.local"}
+        return frozenset(names)
 
     def check(self) -> None:
-        """Raise VitsearchError for a server that others could reach and that asks for no token, or
-        for one that is soon guessed.
+        """Raise VitsearchError for a server that others could reach without a token, or with one
+        that is easily guessed.
         """
         if not self.local and not self.token:
             raise VitsearchError(
@@ -64,7 +64,7 @@ class ServeSettings:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether an address or name is that of this machine for itself."""
+    """Return whether an address or name is one by which a machine reaches itself."""
     if host.lower() == "localhost":
         return True
     try:

@@ -1,6 +1,4 @@
-"""Small pictures of photos, kept on disk up to a number of bytes: turned as EXIF says, without
-metadata.
-"""
+"""Thumbnails of photos in a folder of limited size: upright, and without metadata."""
 
 import io
 import os
@@ -18,20 +16,16 @@ from vitsearch.records import atomic_write
 from vitsearch.storage.config import disk_errors
 
 SIDES = (160, 320, 640, 1280)  # pixels: a grid on a phone, a grid, a large grid, one photo
-WHOLE = (
-    4096  # the longest side of a photo that is written again for those who may not see its metadata
-)
+WHOLE = 4096  # the longest side of a photo written anew for those who may not see its metadata
 FOLDER = "thumbnails"
 _NAME = re.compile(r"[0-9a-f]{32}-\d{1,5}\.webp")
-_FULL_BELOW = (
-    0.9  # after the cap was met, so much of it is left: not every new picture has to remove one
-)
+_TRIMMED = 0.9  # of the limit: trimming to less means that not every new picture removes one
 
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """A WebP picture: its bytes, the hex fingerprint of the photo that it shows, and its longest
-    side at most.
+    """A WebP picture: its bytes, the photo's fingerprint as hex, and the longest side that it may
+    have.
     """
 
     data: bytes
@@ -40,42 +34,40 @@ class Thumbnail:
 
     @property
     def tag(self) -> str:
-        """The entity tag: another one for another picture."""
+        """The entity tag, different for every picture."""
         return f'"{self.fingerprint}-{self.side}"'
 
 
 class Thumbnails:
-    """The thumbnails of one collection in a folder of at most ``most_bytes``; the least recently
+    """The thumbnails of one collection in a folder of at most ``max_bytes``; the least recently
     used are removed.
 
-    A disk that takes no more costs time, not the picture. Safe to use from several threads.
+    Where the disk is full they are made again each time. Safe to use from several threads.
     """
 
-    def __init__(self, folder: Path, decoder: PhotoDecoder, most_bytes: int) -> None:
-        self._folder, self._decoder, self._most = folder, decoder, most_bytes
+    def __init__(self, folder: Path, decoder: PhotoDecoder, max_bytes: int) -> None:
+        self._folder, self._decoder, self._max_bytes = folder, decoder, max_bytes
         self._lock = threading.Lock()
-        self._sizes: OrderedDict[str, int] = _kept(
-            folder
-        )  # name to bytes, the least recently used first
+        self._sizes = _stored_sizes(folder)
         self._total = sum(self._sizes.values())
         self.made = self.found = 0
 
     @property
-    def kept_bytes(self) -> int:
-        """How many bytes are on the disk."""
+    def stored_bytes(self) -> int:
+        """How many bytes are on disk."""
         return self._total
 
     def get(self, file: Path, fingerprint: bytes, side: int) -> Thumbnail:
-        """Return the picture of a photo file whose content had this fingerprint; raises PhotoError
-        for a file that shows nothing.
+        """Return the thumbnail of a photo file whose content had this fingerprint; raises
+        PhotoError for a file that cannot be decoded.
         """
-        kept = self._read(_name(fingerprint.hex(), side))
-        if kept is not None:
-            return Thumbnail(kept, fingerprint.hex(), side)
-        data, now = read_bytes_and_fingerprint(file)
+        stored = self._read(_name(fingerprint.hex(), side))
+        if stored is not None:
+            return Thumbnail(stored, fingerprint.hex(), side)
+        data, current = read_bytes_and_fingerprint(file)
         image, _ = self._decoder.decode(data, at_least=2 * side)
-        made = Thumbnail(webp(image, side), now.hex(), side)
-        self._keep(_name(made.fingerprint, side), made.data)
+        made = Thumbnail(webp(image, side), current.hex(), side)
+        self._write(_name(made.fingerprint, side), made.data)
         return made
 
     def _read(self, name: str) -> bytes | None:
@@ -93,9 +85,9 @@ class Thumbnails:
         self.found += 1
         return data
 
-    def _keep(self, name: str, data: bytes) -> None:
+    def _write(self, name: str, data: bytes) -> None:
         self.made += 1
-        if len(data) > self._most:
+        if len(data) > self._max_bytes:
             return
         try:
             with disk_errors(self._folder):
@@ -111,12 +103,12 @@ class Thumbnails:
             (self._folder / old).unlink(missing_ok=True)
 
     def _surplus(self) -> list[str]:
-        """Forget the least recently used pictures where there are too many bytes, and return their
+        """Drop the least recently used pictures where there are too many bytes, and return their
         names.
         """
         names: list[str] = []
-        if self._total > self._most:
-            while self._total > _FULL_BELOW * self._most and len(self._sizes) > 1:
+        if self._total > self._max_bytes:
+            while self._total > _TRIMMED * self._max_bytes and len(self._sizes) > 1:
                 name, size = self._sizes.popitem(last=False)
                 self._total -= size
                 names.append(name)
@@ -124,7 +116,7 @@ class Thumbnails:
 
 
 def webp(image: Image.Image, side: int, quality: int = 82) -> bytes:
-    """Return an RGB picture as WebP, its longest side at most so many pixels, without metadata."""
+    """Return an RGB picture as WebP, its longest side at most ``side`` pixels, without metadata."""
     out = io.BytesIO()
     thumbnail(image, side).save(out, "WEBP", quality=quality, method=2)
     return out.getvalue()
@@ -134,18 +126,18 @@ def _name(fingerprint: str, side: int) -> str:
     return f"{fingerprint}-{side}.webp"
 
 
-def _kept(folder: Path) -> "OrderedDict[str, int]":
-    """Return the names and sizes of the pictures in a folder, the least recently used first;
+def _stored_sizes(folder: Path) -> "OrderedDict[str, int]":
+    """Return the names of the pictures in a folder with their bytes, the least recently used first;
     leftovers of a killed process are removed.
     """
-    found: list[tuple[int, str, int]] = []
+    stored: list[tuple[int, str, int]] = []
     try:
         for entry in os.scandir(folder):
             if _NAME.fullmatch(entry.name):
                 status = entry.stat(follow_symlinks=False)
-                found.append((status.st_mtime_ns, entry.name, status.st_size))
+                stored.append((status.st_mtime_ns, entry.name, status.st_size))
             elif entry.name.endswith(".new"):
                 Path(entry.path).unlink(missing_ok=True)
     except OSError:
         pass
-    return OrderedDict((name, size) for _, name, size in sorted(found))
+    return OrderedDict((name, size) for _, name, size in sorted(stored))

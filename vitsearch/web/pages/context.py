@@ -81,7 +81,7 @@ class PageContext:
     def state(self) -> Hashable:
         """Return a value that changes when other photos are in the collection."""
         with self.service.source.facts() as store:
-            return self.service.source.stamp(), store.generation()
+            return self.service.source.version(), store.generation()
 
     def facets(self) -> Facets:
         """Return what the filters offer."""
