@@ -3,6 +3,7 @@
 VitsearchError                 every error below; its text is one line: what, where, what next
 |- PhotoError                  a photo cannot be read (the reason is the text)
 |- QueryError                  an empty query, a bad weight, terms that cancel out
+|   `- UnknownPhoto            no photo of the collection has this id, or its file is gone
 |- EncoderError                an encoder cannot be found or loaded
 |   `- EncoderMismatch         an encoder other than the one the collection was made with
 |- ClassifierError             a trained classifier is missing, damaged or cannot be written
@@ -24,6 +25,10 @@ class PhotoError(VitsearchError):
 
 class QueryError(VitsearchError):
     """A query cannot be understood."""
+
+
+class UnknownPhoto(QueryError):
+    """No photo of the collection has this id, or its file is not there any more."""
 
 
 class EncoderError(VitsearchError):

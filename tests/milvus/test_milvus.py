@@ -28,6 +28,7 @@ from vitsearch.errors import (
     EncoderMismatch,
     PhotoError,
     QueryError,
+    UnknownPhoto,
     VitsearchError,
 )
 from vitsearch.filters import parse_filter
@@ -37,7 +38,6 @@ from vitsearch.shards import Manifest, ShardRow, create_shards, open_shards, pho
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Photo
 from vitsearch.web.app import make_app
-from vitsearch.web.errors import UnknownPhoto
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
 

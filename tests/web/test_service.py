@@ -22,11 +22,11 @@ from helpers.photos import paint, shade
 from helpers.web_client import opened, with_exif
 from vitsearch import Collection, Term, index_folder
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.errors import CollectionNotFound, QueryError, VitsearchError
+from vitsearch.errors import CollectionNotFound, QueryError, UnknownPhoto, VitsearchError
 from vitsearch.filters import parse_filter
 from vitsearch.web.batching import Batcher
-from vitsearch.web.errors import ServiceBusy, UnknownPhoto
-from vitsearch.web.query import SearchTerm, read_query
+from vitsearch.web.errors import ServiceBusy
+from vitsearch.web.query import read_query
 from vitsearch.web.settings import ServeSettings
 
 QUERIES = ("red", "2:red + blue - green", "yellow - red", "0.5:green + yellow", '"blue"')
@@ -63,9 +63,9 @@ def test_photos_that_are_named_by_id_are_left_out(many: Path) -> None:
     with opened(many) as service, Collection.open(many, encoder=ColourEncoder()) as collection:
         first, second = list(collection.photos())[:2]
         named = [
-            SearchTerm(first.photo_id),
-            SearchTerm(second.photo_id, -0.5),
-            SearchTerm("red", 0.25),
+            Term(first.photo_id),
+            Term(second.photo_id, -0.5),
+            Term("red", 0.25),
         ]
         terms = [Term(many / first.path), Term(many / second.path, -0.5), Term("red", 0.25)]
         assert service.search(named, k=30) == collection.search(terms, 30)
@@ -126,8 +126,8 @@ def test_one_bad_request_of_a_batch_fails_alone(many: Path) -> None:
             service.ask(one, k=3)
             for one in (
                 "red",
-                [SearchTerm(10**12)],
-                [SearchTerm("red"), SearchTerm("red", -1.0)],
+                [Term(10**12)],
+                [Term("red"), Term("red", -1.0)],
                 "red",
             )
         ]

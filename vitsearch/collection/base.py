@@ -37,7 +37,7 @@ class OpenCollection:
         self._encoder: ImageEncoder | None = None
         if encoder is not None:
             self.use_encoder(encoder)
-        self._queries = backend.query_encoder(lambda: self.encoder)
+        self.queries = backend.query_encoder(lambda: self.encoder)
 
     @classmethod
     def open(

@@ -89,9 +89,9 @@ class Collection(OpenCollection):
         texts are encoded together.
         """
         options = self._options(top_k, keywords)
-        read = self._queries.vectors_of(queries)
-        self._note_unread([word for _, _, words in read for word in words])
-        return self.find([(vector, named) for vector, named, _ in read], options)
+        meanings = self.queries.read_all(queries)
+        self._note_unread([word for meaning in meanings for word in meaning.words])
+        return self.find([(meaning.vector, meaning.photo_ids) for meaning in meanings], options)
 
     def similar(
         self,

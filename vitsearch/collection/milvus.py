@@ -8,7 +8,7 @@ from typing import Any
 
 from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.collection.backend import Backend
-from vitsearch.collection.query import QueryEncoder, Term
+from vitsearch.collection.query import QueryEncoder
 from vitsearch.collection.search import QueryVector, Reranker, SearchOptions
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.index.candidates import Proposal
@@ -124,10 +124,10 @@ class _RemoteQueryEncoder(QueryEncoder):
     is looked up.
     """
 
-    def _term_vector(self, term: Term, photo: Photo | None) -> Vectors:
-        if photo is not None and isinstance(term.what, Path) and not term.what.exists():
+    def _file_vector(self, path: Path, photo: Photo | None) -> Vectors:
+        if photo is not None and not path.exists():
             return unit_rows(self._store.vector(photo.photo_id)[None])[0]
-        return super()._term_vector(term, photo)
+        return super()._file_vector(path, photo)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

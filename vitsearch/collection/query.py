@@ -1,12 +1,12 @@
 """What a query means: `2:beach + ./dog.jpg - people` as weighted terms, and the terms as one
-vector.
+vector. The library, the command line and the page all take this way.
 """
 
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from PIL import Image
 from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.encoders.language import readable
-from vitsearch.errors import PhotoError, QueryError
+from vitsearch.errors import PhotoError, QueryError, UnknownPhoto
 from vitsearch.photos import read_bytes_and_fingerprint, upright_rgb
 from vitsearch.photos.decode import decode
 from vitsearch.storage.decoding import Decoding
@@ -31,11 +31,13 @@ _LOOSE = re.compile(r"^\s*[+-](\s|$)|\s[+-]\s*$")  # a sign with no term on one 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One part of a query: words (``str``), a photo file (``Path``) or a picture, with a weight
-    that is negative for "not".
+    """One part of a query, with a weight that is negative for "not".
+
+    It is words (``str``), a photo file (``Path``), the id of a photo of the collection (``int``), a
+    PIL picture, or a vector ``(dim,)``.
     """
 
-    what: str | Path | Image.Image
+    what: str | Path | int | Image.Image | Vectors
     weight: float = 1.0
 
 
@@ -66,18 +68,15 @@ def parse_query(text: str) -> list[Term]:
 def _next_term(rest: str, query: str) -> tuple[Term, str | None, str]:
     """Split off the first term: (term, the sign that follows it or None, what follows the sign)."""
     weight = 1.0
-    if found := _WEIGHT.match(rest):
-        weight, rest = float(found[1]), rest[found.end() :]
-    sql_quote = _QUOTED.match(rest)
-    wrapped = sql_quote is not None and (
-        not rest[sql_quote.end() :].strip()
-        or re.match(r"\s+[+-]\s", rest[sql_quote.end() :]) is not None
+    if prefix := _WEIGHT.match(rest):
+        weight, rest = float(prefix[1]), rest[prefix.end() :]
+    quoted = _QUOTED.match(rest)
+    wrapped = quoted is not None and (
+        not rest[quoted.end() :].strip() or re.match(r"\s+[+-]\s", rest[quoted.end() :]) is not None
     )
-    if sql_quote and wrapped:
-        body, rest = (
-            sql_quote[1] if sql_quote[1] is not None else sql_quote[2],
-            rest[sql_quote.end() :],
-        )
+    if quoted and wrapped:
+        body = quoted[1] if quoted[1] is not None else quoted[2]
+        rest = rest[quoted.end() :]
         sign = _SIGN.match(rest)
     else:
         sign = _SIGN.search(rest)
@@ -110,10 +109,7 @@ def photo_path(photo: str | os.PathLike[str]) -> Path:
     """
     try:
         return Path(photo).expanduser()
-    except (
-        RuntimeError,
-        ValueError,
-    ) as error:  # ~name of nobody, or a name that no file system takes
+    except (RuntimeError, ValueError) as error:  # an unknown ~user, or a name no file system takes
         raise QueryError(
             f"no home folder for {str(photo)!r}: write the photo's full path"
         ) from error
@@ -128,21 +124,23 @@ def combine(terms: Sequence[Term], vector_of: Callable[[Term], Vectors]) -> Vect
         raise QueryError("the query has no term: give words, a photo or a vector")
     for term in terms:
         _check_term(term)
-    most = max(abs(term.weight) for term in terms)
+    largest = max(abs(term.weight) for term in terms)
     total = np.sum(
-        [term.weight / most * vector_of(term).astype(np.float64) for term in terms], axis=0
+        [term.weight / largest * vector_of(term).astype(np.float64) for term in terms], axis=0
     )
-    if float(np.linalg.norm(total)) < 1e-6 * sum(abs(term.weight / most) for term in terms):
+    if float(np.linalg.norm(total)) < 1e-6 * sum(abs(term.weight / largest) for term in terms):
         raise QueryError("the terms of the query cancel each other out: change a weight")
     return unit_rows(total[None])[0]
 
 
 def _check_term(term: Term) -> None:
-    if not isinstance(term.what, str | Path | Image.Image):
+    what = term.what
+    if isinstance(what, bool) or not isinstance(what, str | Path | int | Image.Image | np.ndarray):
         raise QueryError(
-            f"a term is words, a Path or a PIL picture, not {type(term.what).__name__}"
+            "a term is words, a Path, the id of a photo, a PIL picture or a vector, not "
+            f"{type(what).__name__}"
         )
-    if isinstance(term.what, str) and not term.what.strip():
+    if isinstance(what, str) and not what.strip():
         raise QueryError("a term of the query is empty: give words, a photo or leave it out")
     if not math.isfinite(term.weight) or term.weight == 0:
         raise QueryError(
@@ -171,8 +169,10 @@ def check_vector(vector: object, dim: int) -> Vectors:
     return unit_rows(array[None])[0]
 
 
-def terms_of(query: Query) -> list[Term] | None:
-    """Return the query's terms, or None when it is a vector."""
+def terms_of(query: Query, dim: int) -> list[Term]:
+    """Return the query's terms; raises QueryError for what is neither that nor a vector ``(dim,)``,
+    and for a term that means nothing.
+    """
     if isinstance(query, str):
         return parse_query(query)
     if isinstance(query, os.PathLike):
@@ -181,7 +181,7 @@ def terms_of(query: Query) -> list[Term] | None:
         return [Term(query)]
     if isinstance(query, list | tuple) and query and all(isinstance(term, Term) for term in query):
         return list(query)
-    return None
+    return [Term(check_vector(query, dim))]
 
 
 def check_top_k(top_k: int) -> None:
@@ -195,8 +195,48 @@ def check_top_k(top_k: int) -> None:
 # -- From a query to its vector: words and photos encoded, known photos looked up ------------------
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedTerms:
+    """The unit vectors ``(dim,)`` of words by the words, and of pictures by their ids in memory."""
+
+    words: dict[str, Vectors] = field(default_factory=dict)
+    pictures: dict[int, Vectors] = field(default_factory=dict)
+
+
+def encode_terms(terms: Iterable[Term], encoder: Callable[[], ImageEncoder]) -> EncodedTerms:
+    """Return the vectors of the words and of the pictures among terms, each kind encoded together.
+
+    It needs the model only, not the collection. The model is loaded where there is something to
+    encode; words that it cannot read are passed over, and refused where a query is read.
+    """
+    words: dict[str, None] = {}
+    pictures: dict[int, Image.Image] = {}
+    for term in terms:
+        if isinstance(term.what, str) and term.what.strip():
+            words[term.what] = None
+        elif isinstance(term.what, Image.Image):
+            pictures[id(term.what)] = term.what
+    encoded = EncodedTerms()
+    if words and isinstance(model := encoder(), Encoder):
+        rows = model.encode_texts([readable(text) for text in words])
+        encoded.words.update(zip(words, rows, strict=True))
+    if pictures:
+        rows = encoder().encode_images([upright_rgb(picture) for picture in pictures.values()])
+        encoded.pictures.update(zip(pictures, rows, strict=True))
+    return encoded
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QueryMeaning:
+    """A query's unit vector ``(dim,)``, the ids of the photos that it names, and its words."""
+
+    vector: Vectors
+    photo_ids: frozenset[int]
+    words: tuple[str, ...]
+
+
 class QueryEncoder:
-    """Reads queries for one collection: its photos' vectors are looked up, everything else is
+    """Reads queries for a collection: its photos' vectors are looked up, everything else is
     encoded.
     """
 
@@ -212,52 +252,35 @@ class QueryEncoder:
         self._root, self._store, self._encoder = root, store, encoder
         self._dim, self._decoding = dim, decoding
 
-    def vector_of(self, query: Query) -> tuple[Vectors, frozenset[int], list[str]]:
-        """Return the query's unit vector ``(dim,)``, the ids of the photos that it names, and its
-        words.
+    def read_all(self, queries: Sequence[Query]) -> list[QueryMeaning]:
+        """Return what each query means, the words of all of them encoded together, and the pictures
+        too; raises QueryError, PhotoError, UnknownPhoto or EncoderError.
         """
-        terms = terms_of(query)
-        if terms is None:
-            return check_vector(query, self._dim), frozenset(), []
-        named = {
+        terms = [terms_of(query, self._dim) for query in queries]
+        for term in (term for part in terms for term in part):
+            _check_term(term)
+        encoded = encode_terms((term for part in terms for term in part), self._encoder)
+        return [self.read(part, encoded) for part in terms]
+
+    def read(self, terms: Sequence[Term], encoded: EncodedTerms) -> QueryMeaning:
+        """Return what the terms of a query mean, whose words and pictures are encoded already;
+        raises QueryError, PhotoError, UnknownPhoto or EncoderError.
+        """
+        photos = {
             term.what: self.photo_of(term.what) for term in terms if isinstance(term.what, Path)
         }
         vector = combine(
             terms,
-            lambda term: self._term_vector(
-                term, named.get(term.what) if isinstance(term.what, Path) else None
+            lambda term: (
+                self._file_vector(term.what, photos[term.what])
+                if isinstance(term.what, Path)
+                else self._vector(term.what, encoded)
             ),
         )
-        words = [term.what for term in terms if isinstance(term.what, str)]
-        return vector, frozenset(photo.photo_id for photo in named.values() if photo), words
-
-    def vectors_of(
-        self, queries: Sequence[Query]
-    ) -> list[tuple[Vectors, frozenset[int], list[str]]]:
-        """Return what `vector_of` returns for each query; queries that are one text each are
-        encoded together.
-        """
-        alone = {place: term for place, query in enumerate(queries) if (term := _only_text(query))}
-        encoder = self._encoder() if alone else None
-        if not isinstance(encoder, Encoder):
-            return [self.vector_of(query) for query in queries]
-        rows = dict(
-            zip(
-                alone,
-                encoder.encode_texts([readable(str(term.what)) for term in alone.values()]),
-                strict=True,
-            )
-        )
-        return [
-            (
-                combine([alone[place]], lambda _, row=rows[place]: row),  # type: ignore[misc]
-                frozenset(),
-                [str(alone[place].what)],
-            )
-            if place in rows
-            else self.vector_of(query)
-            for place, query in enumerate(queries)
-        ]
+        ids = [term.what for term in terms if isinstance(term.what, int)]
+        ids += [photo.photo_id for photo in photos.values() if photo]
+        words = tuple(term.what for term in terms if isinstance(term.what, str))
+        return QueryMeaning(vector, frozenset(ids), words)
 
     def photo_of(self, path: Path) -> Photo | None:
         """Return the collection's photo that this file is, or None for a file outside it."""
@@ -275,19 +298,31 @@ class QueryEncoder:
                 return photo
         return None
 
-    def _term_vector(self, term: Term, photo: Photo | None) -> Vectors:
-        what = term.what
+    def stored_vector(self, photo_id: int) -> Vectors:
+        """Return the unit vector ``(dim,)`` of a photo of the collection; raises UnknownPhoto."""
+        rows = self._store.rows([photo_id]) if -(2**63) <= photo_id < 2**63 else []
+        if not rows:
+            raise UnknownPhoto(f"there is no photo {photo_id} in the collection")
+        return unit_rows(np.asarray(self._store.halves([rows[0][2]])))[0]
+
+    def _vector(self, what: str | int | Image.Image | Vectors, encoded: EncodedTerms) -> Vectors:
+        """Return the unit vector of a term that is not a file."""
         if isinstance(what, str):
-            encoder = self._encoder()
-            if not isinstance(encoder, Encoder):
+            if what not in encoded.words:
                 raise QueryError(
-                    f"encoder {encoder.name} reads no text: search with a photo (./photo.jpg)"
+                    f"encoder {self._encoder().name} reads no text: search with a photo"
                 )
-            return encoder.encode_texts([readable(what)])[0]
+            return encoded.words[what]
         if isinstance(what, Image.Image):
-            return self._encoder().encode_images([upright_rgb(what)])[0]
+            return encoded.pictures[id(what)]
+        return self.stored_vector(what) if isinstance(what, int) else check_vector(what, self._dim)
+
+    def _file_vector(self, path: Path, photo: Photo | None) -> Vectors:
+        """Return the unit vector of a photo file, which is ``photo`` where the collection has
+        it.
+        """
         try:
-            data, fingerprint = read_bytes_and_fingerprint(what)
+            data, fingerprint = read_bytes_and_fingerprint(path)
             same = (
                 photo
                 if photo and photo.fingerprint == fingerprint
@@ -296,17 +331,7 @@ class QueryEncoder:
             if same:  # the same bytes have the same vector
                 return unit_rows(self._store.vector(same.photo_id)[None])[0]
             encoder = self._encoder()
-            at_least = self._decoding().at_least(encoder)  # as the photos that it is held against
+            at_least = self._decoding().at_least(encoder)  # as the photos it is compared with
             return encoder.encode_images([decode(data, at_least=at_least)[0]])[0]
         except PhotoError as error:
-            raise PhotoError(f"the query's photo {str(what)!r}: {error}") from error
-
-
-def _only_text(query: Query) -> Term | None:
-    """Return the term of a query that is one text, else None."""
-    terms = terms_of(query)
-    return (
-        terms[0]
-        if terms and len(terms) == 1 and isinstance(terms[0].what, str) and terms[0].what.strip()
-        else None
-    )
+            raise PhotoError(f"the query's photo {str(path)!r}: {error}") from error

@@ -7,10 +7,6 @@ class ServiceBusy(VitsearchError):
     """The collection cannot be read just now: the same request may work in a moment."""
 
 
-class UnknownPhoto(VitsearchError):
-    """No photo of the collection has this id, or its file is not there any more."""
-
-
 class NotShown(VitsearchError):
     """The request is for what this server does not show to remote users."""
 

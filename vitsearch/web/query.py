@@ -1,15 +1,14 @@
-"""What a client asks for: terms that are words, photos by their ids, pictures or vectors; never a
-path.
-"""
+"""What a client may search for: words, photos by their ids, pictures or vectors; never a path."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from vitsearch.arrays import Vectors
-from vitsearch.collection.query import Term, combine, parse_query
+from vitsearch.collection.query import Term, parse_query
 from vitsearch.collection.search import SearchOptions, as_where
 from vitsearch.errors import QueryError
 from vitsearch.filters import Filter
@@ -24,24 +23,14 @@ NO_PATHS = (
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SearchTerm:
-    """One part of a query: words, the id of a photo, a picture, or a vector ``(dim,)``; the weight
-    is negative for "not".
-    """
-
-    what: str | int | Image.Image | Vectors
-    weight: float = 1.0
-
-
-SearchInput = str | Image.Image | Vectors | Sequence[SearchTerm]
+SearchInput = str | Image.Image | Vectors | Sequence[Term]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Search:
     """Terms, and what is wanted of their results."""
 
-    terms: tuple[SearchTerm, ...]
+    terms: tuple[Term, ...]
     options: SearchOptions
 
     @property
@@ -50,7 +39,7 @@ class Search:
         return tuple(term.what for term in self.terms if isinstance(term.what, str))
 
 
-def read_query(text: str) -> tuple[SearchTerm, ...]:
+def read_query(text: str) -> tuple[Term, ...]:
     """Return the terms of a query string (see `parse_query`); raises QueryError, also for a term
     that names a file.
     """
@@ -64,20 +53,24 @@ def read_query(text: str) -> tuple[SearchTerm, ...]:
         if error.__cause__ is not None:  # ~name: whether there is such a user is nobody's business
             raise QueryError(NO_PATHS) from None
         raise
-    words = [SearchTerm(term.what, term.weight) for term in parsed if isinstance(term.what, str)]
-    if len(words) < len(parsed):
+    return _without_paths(parsed)
+
+
+def _without_paths(terms: Sequence[Term]) -> tuple[Term, ...]:
+    """Return the terms; raises QueryError for a file, which no client may make a server read."""
+    if any(isinstance(term.what, Path) for term in terms):
         raise QueryError(NO_PATHS)
-    return tuple(words)
+    return tuple(terms)
 
 
-def terms_of(asked: SearchInput) -> tuple[SearchTerm, ...]:
-    """Return the terms of whatever may be asked; raises QueryError for none or too many."""
-    if isinstance(asked, str):
-        terms = read_query(asked)
-    elif isinstance(asked, Image.Image | np.ndarray):
-        terms = (SearchTerm(asked),)
+def terms_of(query: SearchInput) -> tuple[Term, ...]:
+    """Return the terms of a query; raises QueryError for none, too many, or a file."""
+    if isinstance(query, str):
+        terms = read_query(query)
+    elif isinstance(query, Image.Image | np.ndarray):
+        terms = (Term(query),)
     else:
-        terms = tuple(asked)
+        terms = _without_paths(query)
     if not terms:
         raise QueryError("the query is empty: give words, a photo or a vector")
     if len(terms) > MAX_TERMS:
@@ -103,14 +96,3 @@ def search_options(
         raise QueryError(f"the offset is from 0 to {MAX_OFFSET}, not {offset}")
     text = where.strip() if isinstance(where, str) else where
     return SearchOptions(k, offset, as_where(text or None), min_score, diverse, collapse)
-
-
-def combine_terms(terms: Sequence[SearchTerm], vectors: Sequence[Vectors]) -> Vectors:
-    """Return the unit vector ``(dim,)`` of the weighted sum of the terms' unit vectors; raises
-    QueryError where they cancel out.
-    """
-    rows = iter(vectors)
-    stand_ins = [
-        Term(term.what if isinstance(term.what, str) else "a photo", term.weight) for term in terms
-    ]
-    return combine(stand_ins, lambda _: next(rows))

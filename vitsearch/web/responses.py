@@ -10,8 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from vitsearch.errors import ClassifierError, PhotoError, QueryError, VitsearchError
-from vitsearch.web.errors import NotShown, ServiceBusy, TooLarge, UnknownPhoto
+from vitsearch.errors import ClassifierError, PhotoError, QueryError, UnknownPhoto, VitsearchError
+from vitsearch.web.errors import NotShown, ServiceBusy, TooLarge
 from vitsearch.web.source import BUSY
 
 CODES: Mapping[int, str] = {
@@ -26,11 +26,11 @@ CODES: Mapping[int, str] = {
     503: "busy",
 }
 STATUSES: tuple[tuple[type[VitsearchError], int], ...] = (
+    (UnknownPhoto, 404),  # before QueryError, which it is too
     (QueryError, 400),
     (PhotoError, 400),
     (ClassifierError, 400),
     (NotShown, 403),
-    (UnknownPhoto, 404),
     (TooLarge, 413),
     (ServiceBusy, 503),
 )

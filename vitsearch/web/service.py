@@ -8,30 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.collection import Collection, LookAlikes
-from vitsearch.collection.query import check_vector
-from vitsearch.collection.search import SearchOptions, as_where
+from vitsearch.collection.query import Term, encode_terms
+from vitsearch.collection.search import QueryVector, SearchOptions, as_where
 from vitsearch.encoders.base import Encoder, ImageEncoder
-from vitsearch.encoders.language import readable, unread_notes
-from vitsearch.errors import CollectionError, IndexDamaged, QueryError, VitsearchError
+from vitsearch.encoders.language import unread_notes
+from vitsearch.errors import CollectionError, IndexDamaged, UnknownPhoto, VitsearchError
 from vitsearch.filters import Filter, parse_filter
 from vitsearch.milvus import is_milvus
 from vitsearch.photos import photo_decoder, read_bytes_and_fingerprint
 from vitsearch.types import Photo, Prediction, SearchResult, SkippedPhoto
 from vitsearch.web.batching import Batcher
-from vitsearch.web.errors import ServiceBusy, UnknownPhoto
-from vitsearch.web.query import (
-    Search,
-    SearchInput,
-    SearchTerm,
-    combine_terms,
-    search_options,
-    terms_of,
-)
+from vitsearch.web.errors import ServiceBusy
+from vitsearch.web.query import Search, SearchInput, search_options, terms_of
 from vitsearch.web.settings import ServeSettings
 from vitsearch.web.source import BUSY, CollectionSource, MilvusSource, Version
 from vitsearch.web.thumbnails import FOLDER, Thumbnail, Thumbnails
@@ -48,7 +39,6 @@ class Found:
 
 
 Answer = Found | Exception
-Known = dict[str | int, Vectors]
 
 
 class Engine:
@@ -96,84 +86,33 @@ class Engine:
     def _answer(self, searches: Sequence[Search]) -> list[Answer]:
         with self._lock:
             encoder = self._opened().encoder
-        known = self._encoded(encoder, [term.what for search in searches for term in search.terms])
+        with self._source.computing(encoder):
+            encoded = encode_terms(
+                (term for search in searches for term in search.terms), lambda: encoder
+            )
         answers: dict[int, Answer] = {}
-        groups: dict[SearchOptions, dict[int, tuple[Vectors, frozenset[int]]]] = {}
+        groups: dict[SearchOptions, dict[int, QueryVector]] = {}
         with self._lock:
             collection = self._opened()
             if collection.encoder is not encoder:
                 raise CollectionError("another collection has taken the place of this one")
-            for place, search in enumerate(searches):
+            for index, search in enumerate(searches):
                 try:
-                    groups.setdefault(search.options, {})[place] = _asked(search, known, collection)
+                    meaning = collection.queries.read(search.terms, encoded)
                 except VitsearchError as error:
-                    answers[place] = error
-            for options, asked in groups.items():
-                for place, results in zip(
-                    asked, collection.find(list(asked.values()), options), strict=True
-                ):
-                    answers[place] = Found(results, _notes(searches[place], encoder))
-        return [answers[place] for place in range(len(searches))]
-
-    def _encoded(self, encoder: ImageEncoder, whats: Sequence[object]) -> Known:
-        """Return the unit vectors ``(dim,)`` of texts, and of pictures by their ids in memory; each
-        kind is encoded together.
-        """
-        texts = list(
-            dict.fromkeys(what for what in whats if isinstance(what, str) and what.strip())
-        )
-        pictures = {id(what): what for what in whats if isinstance(what, Image.Image)}
-        with self._source.computing(encoder):
-            known: Known = {}
-            if texts and isinstance(encoder, Encoder):
-                known |= zip(
-                    texts, encoder.encode_texts([readable(text) for text in texts]), strict=True
-                )
-            if pictures:
-                known |= zip(pictures, encoder.encode_images(list(pictures.values())), strict=True)
-        return known
+                    answers[index] = error
+                else:
+                    queries = groups.setdefault(search.options, {})
+                    queries[index] = (meaning.vector, meaning.photo_ids)
+            for options, queries in groups.items():
+                results = collection.find(list(queries.values()), options)
+                for index, hits in zip(queries, results, strict=True):
+                    answers[index] = Found(hits, _notes(searches[index], encoder))
+        return [answers[index] for index in range(len(searches))]
 
 
 def _notes(search: Search, encoder: ImageEncoder) -> list[str]:
     return list(unread_notes(search.texts, encoder).values()) if search.texts else []
-
-
-def _asked(search: Search, known: Known, collection: Collection) -> tuple[Vectors, frozenset[int]]:
-    """Return a search's vector and the photos that it names, which are left out of its results."""
-    named = frozenset(term.what for term in search.terms if isinstance(term.what, int))
-    return combine_terms(
-        search.terms, [_vector(term.what, known, collection) for term in search.terms]
-    ), named
-
-
-def _vector(
-    what: str | int | Image.Image | Vectors, known: Known, collection: Collection
-) -> Vectors:
-    """Return the unit vector of a term; raises QueryError, or UnknownPhoto for an id that is not
-    there.
-    """
-    if isinstance(what, Image.Image):
-        return known[id(what)]
-    if isinstance(what, str):
-        if what in known:
-            return known[what]
-        empty = "a term of the query is empty: give words, a photo or leave it out"
-        mute = (
-            f"the model of these photos, {collection.encoder.name}, reads no "
-            "text: search with a photo"
-        )
-        raise QueryError(mute if what.strip() else empty)
-    if not isinstance(what, int):
-        return check_vector(what, collection.dim)
-    return stored_vector(collection, what)
-
-
-def stored_vector(collection: Collection, photo_id: int) -> Vectors:
-    """Return the unit vector ``(dim,)`` of a photo of the collection; raises UnknownPhoto."""
-    rows = collection.store.rows([photo_id]) if -(2**63) <= photo_id < 2**63 else []
-    if not rows:
-        raise UnknownPhoto(f"there is no photo {photo_id} in the collection")
-    return unit_rows(np.asarray(collection.store.halves([rows[0][2]])))[0]
 
 
 # -- What the page and the HTTP interface ask of a collection, from many threads at once -----------
@@ -255,7 +194,7 @@ class PhotoService:
         """Return ``k`` photos from ``offset`` on, best first, equal scores in order of path.
 
         The query is a string of the query language (without files), a picture, a vector ``(dim,)``,
-        or a list of `SearchTerm`; photos that it names by id are left out. Keywords: ``where``,
+        or a list of `Term`; photos that it names by id are left out. Keywords: ``where``,
         ``min_score``, ``diverse``, ``collapse`` (a cosine), see `search_options`.
         """
         return self.ask(asked, k=k, offset=offset, **keywords).result().results
@@ -272,7 +211,7 @@ class PhotoService:
         self, photo_id: int, *, k: int = 50, offset: int = 0, **keywords: Any
     ) -> list[SearchResult]:
         """Return the photos that look most like one photo of the collection, which is left out."""
-        return self.search([SearchTerm(photo_id)], k=k, offset=offset, **keywords)
+        return self.search([Term(photo_id)], k=k, offset=offset, **keywords)
 
     def notes(self, texts: Sequence[str]) -> list[str]:
         """Return what a person should know about the words of a query: a language that the model

@@ -12,7 +12,7 @@ from typing import Any
 from vitsearch.collection import Collection
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import ImageEncoder
-from vitsearch.errors import CollectionError, PhotoError, QueryError
+from vitsearch.errors import CollectionError, PhotoError, QueryError, UnknownPhoto
 from vitsearch.milvus.rows import photo_of
 from vitsearch.milvus.store import MilvusStore
 from vitsearch.photos.sources import Entry, Source, open_source
@@ -28,7 +28,7 @@ from vitsearch.storage.decoding import Decoding, choose_decoding
 from vitsearch.storage.reader import PhotoReader
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Photo, SkippedPhoto
-from vitsearch.web.errors import ServiceBusy, UnknownPhoto
+from vitsearch.web.errors import ServiceBusy
 from vitsearch.web.settings import MEGABYTE
 
 BUSY = "the photos cannot be read just now: try again in a moment"

@@ -10,7 +10,8 @@ from fastapi.responses import FileResponse, PlainTextResponse, Response
 from pydantic import BaseModel
 
 from vitsearch._version import __version__
-from vitsearch.errors import PhotoError
+from vitsearch.collection.query import Term
+from vitsearch.errors import PhotoError, UnknownPhoto
 from vitsearch.photos.formats import FORMATS, HEAD, media_type_of
 from vitsearch.web.api.schemas import (
     BODY,
@@ -29,9 +30,9 @@ from vitsearch.web.api.schemas import (
     read_search,
     terms_in,
 )
-from vitsearch.web.errors import ServiceBusy, UnknownPhoto
+from vitsearch.web.errors import ServiceBusy
 from vitsearch.web.label_counts import label_counts, stored_counts
-from vitsearch.web.query import MAX_OFFSET, MAX_RESULTS, MAX_TEXT_LENGTH, SearchTerm
+from vitsearch.web.query import MAX_OFFSET, MAX_RESULTS, MAX_TEXT_LENGTH
 from vitsearch.web.security import exif_shown, filter_for
 from vitsearch.web.service import Found, PhotoService
 from vitsearch.web.thumbnails import SIDES, WHOLE, Thumbnail
@@ -108,9 +109,7 @@ async def search_by(request: Request) -> Response:
     where = filter_for(request, asked.where)
     service = service_of(request)
     if data is not None:
-        terms.append(
-            SearchTerm(await in_picture_thread(service, lambda: service.read_picture(data)))
-        )
+        terms.append(Term(await in_picture_thread(service, lambda: service.read_picture(data))))
     future = service.ask(
         terms, k=asked.k, offset=asked.offset, where=where, min_score=asked.min_score
     )
@@ -128,7 +127,7 @@ async def similar(
 ) -> Response:
     """Return the photos that look most like one photo, which is itself left out."""
     keywords = {"where": filter_for(request, where), "min_score": min_score}
-    future = service_of(request).ask([SearchTerm(photo_id)], k=k, offset=offset, **keywords)
+    future = service_of(request).ask([Term(photo_id)], k=k, offset=offset, **keywords)
     return _found(await asyncio.wrap_future(future), k, offset)
 
 

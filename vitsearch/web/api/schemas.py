@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from starlette.datastructures import UploadFile
 
 from vitsearch.arrays import Vectors
+from vitsearch.collection.query import Term
 from vitsearch.errors import QueryError
 from vitsearch.paths import raw_path
 from vitsearch.photos.columns import METADATA
@@ -22,7 +23,6 @@ from vitsearch.web.query import (
     MAX_RESULTS,
     MAX_TERMS,
     MAX_TEXT_LENGTH,
-    SearchTerm,
     read_query,
 )
 from vitsearch.web.responses import reason_of
@@ -335,14 +335,14 @@ def _checked(fields: dict[str, Any]) -> SearchRequest:
         raise QueryError("terms is no JSON list of terms") from None
 
 
-def terms_in(asked: SearchRequest) -> list[SearchTerm]:
+def terms_in(asked: SearchRequest) -> list[Term]:
     """Return the terms of a request; raises QueryError for a term that is both or neither of words
     and photo, or for none.
     """
     terms = list(read_query(asked.q)) if asked.q is not None else []
     terms += [_term(one) for one in asked.terms or ()]
     if asked.vector is not None:
-        terms.append(SearchTerm(_vector(asked.vector)))
+        terms.append(Term(_vector(asked.vector)))
     return terms
 
 
@@ -351,9 +351,9 @@ def _vector(numbers: list[float]) -> Vectors:
         return np.asarray(numbers, dtype=np.float32)
 
 
-def _term(one: TermRequest) -> SearchTerm:
+def _term(one: TermRequest) -> Term:
     if (one.text is None) == (one.photo is None):
         raise QueryError("a term has either a text or the id of a photo")
     what = one.photo if one.text is None else one.text
     assert what is not None
-    return SearchTerm(what, one.weight)
+    return Term(what, one.weight)

@@ -9,10 +9,9 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from vitsearch.errors import PhotoError, QueryError
+from vitsearch.errors import PhotoError, QueryError, UnknownPhoto
 from vitsearch.photos.columns import METADATA
 from vitsearch.types import Photo
-from vitsearch.web.errors import UnknownPhoto
 from vitsearch.web.pages.tiles import size_text
 from vitsearch.web.service import PhotoService
 from vitsearch.web.thumbnails import WHOLE

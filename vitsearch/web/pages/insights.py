@@ -14,7 +14,7 @@ from vitsearch.labels import Decision, LabelClassifier, predict
 from vitsearch.photos import thumbnail
 from vitsearch.web.pages.cache import Cache
 from vitsearch.web.pages.tiles import LARGE
-from vitsearch.web.service import PhotoService, stored_vector
+from vitsearch.web.service import PhotoService
 
 LABELS = (
     "person",
@@ -56,7 +56,7 @@ class Insight:
         with service.source.reading() as collection, service.source.encoding:
             key = (tuple(labels), collection.config.encoder_fingerprint)
             classifier = self._classifiers.get(key, lambda: collection.zero_shot(labels))
-            vector = stored_vector(collection, photo_id)
+            vector = collection.queries.stored_vector(photo_id)
         return predict(classifier, vector[None], Decision(TOP))[0]
 
     def taught(self, photo_id: int) -> Shares:

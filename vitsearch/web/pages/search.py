@@ -8,10 +8,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
-from vitsearch.errors import EncoderError, PhotoError, QueryError
+from vitsearch.collection.query import Term
+from vitsearch.errors import EncoderError, PhotoError, QueryError, UnknownPhoto
 from vitsearch.photos.columns import COLUMNS, METADATA
 from vitsearch.types import Photo
-from vitsearch.web.errors import NotShown, TooLarge, UnknownPhoto
+from vitsearch.web.errors import NotShown, TooLarge
 from vitsearch.web.pages import collection as views
 from vitsearch.web.pages import download as export
 from vitsearch.web.pages.context import PER_PAGE, Page, PageContext
@@ -31,7 +32,7 @@ from vitsearch.web.pages.url import (
     number,
     selection,
 )
-from vitsearch.web.query import SearchTerm, read_query
+from vitsearch.web.query import read_query
 
 router = APIRouter(include_in_schema=False)
 router.include_router(views.router)
@@ -119,14 +120,14 @@ def _results(here: PageContext, found: PageQuery) -> tuple[list[Tile], bool, str
     return here.tiles(hits[:PER_PAGE]), len(hits) > PER_PAGE, f"Of {of}, the most alike first"
 
 
-def terms_of(here: PageContext, found: PageQuery) -> list[SearchTerm]:
+def terms_of(here: PageContext, found: PageQuery) -> list[Term]:
     """Return the terms of a search: its words, the photos picked, and the photos brought; raises
     QueryError.
     """
     terms = list(read_query(found.words)) if found.words else []
-    terms += [SearchTerm(pick.photo_id, pick.weight) for pick in found.picks]
+    terms += [Term(pick.photo_id, pick.weight) for pick in found.picks]
     return terms + [
-        SearchTerm(here.memory.brought.get(one.key).vector, one.weight) for one in found.dropped
+        Term(here.memory.brought.get(one.key).vector, one.weight) for one in found.dropped
     ]
 
 
