@@ -27,14 +27,17 @@ from vitsearch.explain.draw import draw_explanation, heat_colours, overlay, writ
 
 torch = pytest.importorskip("torch", reason="explanations need PyTorch")
 
-from vitsearch.explain.attention import (  # noqa: E402
+from vitsearch.explain.towers import (  # noqa: E402  # noqa: E402
     attention_relevance,
     attention_rollout,
+    explain_mini,
+    join,
+    mini_network,
     patch_relevance,
     patch_rollout,
+    shares_beside,
     trace,
 )
-from vitsearch.explain.towers import explain_mini, join, mini_network, shares_beside  # noqa: E402
 from vitsearch.vit.model import VisionTransformer, ViTConfig  # noqa: E402
 
 BENCHMARKS = ROOT / "benchmarks"

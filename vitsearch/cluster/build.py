@@ -285,7 +285,7 @@ def _add(parts: Sequence[Part], address: str | None) -> None:
 
     if address is not None and waiting:
         try:
-            from vitsearch.cluster.ray_parts import make_parts_on_cluster
+            from vitsearch.cluster.ray_cluster import make_parts_on_cluster
         except ImportError as error:
             raise CollectionError(
                 "building on a cluster needs Ray: pip install 'vitsearch[ray]'"

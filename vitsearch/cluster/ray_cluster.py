@@ -3,13 +3,14 @@
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import ray as _ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from vitsearch.cluster.parts import Part, make_part
 from vitsearch.encoders.onnx.session import usable_cores
 from vitsearch.errors import VitsearchError
 
@@ -124,3 +125,20 @@ def _ours(error: BaseException) -> VitsearchError | None:
 def _last_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__)[:200]
+
+
+_OBJECT_BYTES = 100_000_000  # of a cluster started here: its objects are only part numbers
+
+
+def make_parts_on_cluster(parts: Sequence[Part], address: str, done: Callable[[int], None]) -> None:
+    """Build parts on the Ray cluster at ``address``, whose machines all see the folder.
+
+    ``done`` is called with the number of each part. A part whose worker is lost is built again.
+    Raises what `make_part` raises, and VitsearchError where the cluster fails.
+    """
+    with cluster(address, _OBJECT_BYTES), errors_of_workers():
+        task = ray.remote(make_part).options(num_cpus=1, max_retries=3)
+        waiting = [task.remote(part) for part in parts]
+        while waiting:
+            ready, waiting = ray.wait(waiting, num_returns=1)
+            done(ray.get(ready[0]))

@@ -20,6 +20,7 @@ from vitsearch.encoders.checkpoints import (
     fingerprint_files,
     one_line,
     read_json,
+    weights_hash,
 )
 from vitsearch.encoders.hub import hub_folder
 from vitsearch.encoders.lazy_weights import LazyWeights, build_lazily, find_weights
@@ -37,7 +38,6 @@ from vitsearch.encoders.torch_encoder import (
     choose_device,
     choose_dtype,
 )
-from vitsearch.encoders.weights_hash import weights_hash
 from vitsearch.errors import EncoderError
 from vitsearch.vit.weights import vit_from_transformers
 

@@ -19,8 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitsearch.encoders.base import fingerprint_of
-from vitsearch.encoders.checkpoints import cached_snapshot, fingerprint_files, one_line
-from vitsearch.encoders.weights_hash import weights_hash
+from vitsearch.encoders.checkpoints import (
+    cached_snapshot,
+    fingerprint_files,
+    one_line,
+    weights_hash,
+)
 from vitsearch.errors import EncoderError
 from vitsearch.paths import cache_dir
 from vitsearch.records import atomic_folder

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vitsearch.encoders.weights_hash import weights_hash
+from vitsearch.encoders.checkpoints import weights_hash
 from vitsearch.paths import cache_dir
 
 
