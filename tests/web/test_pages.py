@@ -34,10 +34,10 @@ from vitsearch.web.pages.url import (
     PageQuery,
     PickedPhoto,
     UploadedRef,
-    asked,
     label_lines,
     page_number,
     read_filters,
+    read_page_query,
     selection,
 )
 from vitsearch.web.service import PhotoService
@@ -115,7 +115,7 @@ def test_an_address_is_read() -> None:
         ("page", "3"),
         ("x", "1"),
     ]
-    assert asked(given_) == PageQuery(
+    assert read_page_query(given_) == PageQuery(
         "red",
         (PickedPhoto(7, -0.5), PickedPhoto(3, 2.0)),
         (UploadedRef(key, 1.0),),
@@ -139,7 +139,7 @@ def test_an_address_is_read() -> None:
 )
 def test_an_address_that_makes_no_sense(name: str, value: str, reason: str) -> None:
     with pytest.raises(QueryError) as raised:
-        asked([(name, value)])
+        read_page_query([(name, value)])
     assert str(raised.value) == reason
 
 
@@ -161,11 +161,11 @@ searches = st.builds(
 
 @given(searches)
 def test_every_search_comes_back_from_its_address(search: PageQuery) -> None:
-    assert asked(search.pairs(page=True)) == search
+    assert read_page_query(search.pairs(page=True)) == search
 
 
 def test_a_search_is_refined() -> None:
-    search = asked([("q", "red"), ("page", "4")])
+    search = read_page_query([("q", "red"), ("page", "4")])
     assert search.like(5).address() == "/?q=red&w5=0.5"
     assert search.like(5).unlike(5).address() == "/?q=red&w5=-0.5"
     assert search.like(5).unlike(6).without("w5").address() == "/?q=red&w6=-0.5"

@@ -279,7 +279,7 @@ def test_a_picture_is_upright_small_and_says_nothing(tmp_path: Path) -> None:
         made = service.thumbnail(1, 160)
         again = service.thumbnail(1, 160)
         assert again == made
-        assert (service.thumbnails.made, service.thumbnails.found) == (1, 1)
+        assert (service.thumbnails.made, service.thumbnails.reused) == (1, 1)
         kept = list((tmp_path / "photos" / ".vitsearch" / "thumbnails").iterdir())
         assert [one.read_bytes() for one in kept] == [made.data]
     with Image.open(BytesIO(made.data)) as image:

@@ -86,7 +86,7 @@ def _service_lines(service: PhotoService) -> Iterator[str]:
         ("searches_total", "counter", "searches", searches),
         ("largest_batch", "gauge", "most searches in one batch", max(sizes, default=0)),
         ("thumbnails_made_total", "counter", "thumbnails made", thumbnails.made),
-        ("thumbnails_found_total", "counter", "thumbnails found on disk", thumbnails.found),
+        ("thumbnails_found_total", "counter", "thumbnails found on disk", thumbnails.reused),
         ("thumbnails_bytes", "gauge", "bytes of thumbnails on disk", thumbnails.stored_bytes),
     ):
         yield from _family(f"vitsearch_{name}", kind, text, value)

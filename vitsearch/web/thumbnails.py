@@ -50,7 +50,7 @@ class Thumbnails:
         self._lock = threading.Lock()
         self._sizes = _stored_sizes(folder)
         self._total = sum(self._sizes.values())
-        self.made = self.found = 0
+        self.made = self.reused = 0
 
     @property
     def stored_bytes(self) -> int:
@@ -82,7 +82,7 @@ class Thumbnails:
             with self._lock:
                 self._total -= self._sizes.pop(name, 0)
             return None
-        self.found += 1
+        self.reused += 1
         return data
 
     def _write(self, name: str, data: bytes) -> None:

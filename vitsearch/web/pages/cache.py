@@ -1,6 +1,4 @@
-"""What the pages remember between requests: what takes long to find out, and photos that people
-brought.
-"""
+"""What the pages remember between requests: results that take long, and uploaded photos."""
 
 import hashlib
 import io
@@ -20,47 +18,48 @@ from vitsearch.photos import thumbnail
 from vitsearch.web.pages.tiles import is_clean
 from vitsearch.web.pages.url import CHOICES
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 MAX_UPLOADS = 200
-BROUGHT_SIDE = 160
+UPLOAD_SIDE = 160  # pixels, of the picture of an uploaded photo
 MAX_CHOICES = 300  # of a filter
 FRESH_SECONDS = 20.0  # labels may be stored without a new state of the collection
-FRESH_TIMES = 50  # and what took long is not found out again all the time
+FRESH_FACTOR = 50  # a result stays fresh for so many times as long as it took
 
 
-class Cache(Generic[Found]):
-    """The last few answers of one kind, by what was asked; two threads never work on one kind at
-    the same time.
+class Cache(Generic[Result]):
+    """The last few results of one kind, by key; two threads never compute one kind at the same
+    time.
     """
 
-    def __init__(self, most: int = 4) -> None:
-        self._most, self._lock = most, threading.Lock()
-        self._found: OrderedDict[Hashable, tuple[Found, float]] = OrderedDict()
+    def __init__(self, size: int = 4) -> None:
+        self._size, self._lock = size, threading.Lock()
+        self._entries: OrderedDict[Hashable, tuple[Result, float]] = OrderedDict()
 
-    def get(self, key: Hashable, find: Callable[[], Found], *, ages: bool = False) -> Found:
-        """Return what was found for a key, or find it; what ``ages`` is found again
-        after a while.
+    def get(self, key: Hashable, compute: Callable[[], Result], *, ages: bool = False) -> Result:
+        """Return the result of a key, computed where it is not known; one that ``ages`` is computed
+        again after a while.
         """
         with self._lock:
-            kept = self._found.get(key)
-            if kept is not None and (not ages or time.monotonic() < kept[1]):
-                self._found.move_to_end(key)
-                return kept[0]
+            entry = self._entries.get(key)
+            if entry is not None and (not ages or time.monotonic() < entry[1]):
+                self._entries.move_to_end(key)
+                return entry[0]
             start = time.monotonic()
-            found = find()
+            result = compute()
             now = time.monotonic()
-            self._found[key] = (found, now + max(FRESH_SECONDS, FRESH_TIMES * (now - start)))
-            self._found.move_to_end(key)
-            while len(self._found) > self._most:
-                self._found.popitem(last=False)
-            return found
+            fresh_until = now + max(FRESH_SECONDS, FRESH_FACTOR * (now - start))
+            self._entries[key] = (result, fresh_until)
+            self._entries.move_to_end(key)
+            while len(self._entries) > self._size:
+                self._entries.popitem(last=False)
+            return result
 
 
 @dataclass(frozen=True, slots=True)
 class Facets:
-    """What the filters offer, with how many photos have it, in order of name: folders, stored
-    labels, and the values of each metadata column of `CHOICES`; and all photos.
+    """The values that the filters offer with their numbers of photos, in order of name: folders,
+    stored labels, and each metadata column of `CHOICES`; and the number of all photos.
     """
 
     folders: list[tuple[str, int]]
@@ -70,7 +69,7 @@ class Facets:
 
 
 def facets_of(collection: Collection) -> Facets:
-    """Return what the filters offer; of very many, those with the most photos."""
+    """Return the values that the filters offer; of very many, those with the most photos."""
     folders: Counter[str] = Counter()
     labels: Counter[str] = Counter()
     choices: dict[str, Counter[str]] = {name: Counter() for name in CHOICES}
@@ -88,46 +87,45 @@ def facets_of(collection: Collection) -> Facets:
 
 
 def _offered(counts: "Counter[str]") -> list[tuple[str, int]]:
-    most = sorted(
-        (item for item in counts.items() if is_clean(item[0])), key=lambda item: (-item[1], item[0])
-    )[:MAX_CHOICES]
-    return sorted(most, key=lambda item: item[0].casefold())
+    clean = [item for item in counts.items() if is_clean(item[0])]
+    frequent = sorted(clean, key=lambda item: (-item[1], item[0]))[:MAX_CHOICES]
+    return sorted(frequent, key=lambda item: item[0].casefold())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UploadedPhoto:
-    """A photo that a person dropped on the page: its vector ``(dim,)`` and a small WebP picture;
-    the photo itself is not kept.
+    """An uploaded photo: its vector ``(dim,)`` and a small WebP picture; the photo itself is not
+    stored.
     """
 
     vector: Vectors
     picture: bytes
 
 
-class BroughtPhotos:
-    """The last photos that people brought, by the hash of their bytes."""
+class UploadedPhotos:
+    """The last uploaded photos, by the hash of their bytes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, UploadedPhoto] = OrderedDict()
+        self._photos: OrderedDict[str, UploadedPhoto] = OrderedDict()
 
-    def keep(self, data: bytes, image: Image.Image, vector: Vectors) -> str:
+    def add(self, data: bytes, image: Image.Image, vector: Vectors) -> str:
         """Remember a photo and return its key."""
         key = hashlib.blake2b(data, digest_size=16).hexdigest()
         out = io.BytesIO()
-        thumbnail(image, BROUGHT_SIDE).save(out, "WEBP", quality=80)
+        thumbnail(image, UPLOAD_SIDE).save(out, "WEBP", quality=80)
         with self._lock:
-            self._kept[key] = UploadedPhoto(vector, out.getvalue())
-            self._kept.move_to_end(key)
-            while len(self._kept) > MAX_UPLOADS:
-                self._kept.popitem(last=False)
+            self._photos[key] = UploadedPhoto(vector, out.getvalue())
+            self._photos.move_to_end(key)
+            while len(self._photos) > MAX_UPLOADS:
+                self._photos.popitem(last=False)
         return key
 
     def get(self, key: str) -> UploadedPhoto:
         """Return a photo by its key; raises QueryError for one that is forgotten."""
         with self._lock:
-            found = self._kept.get(key)
-            if found is None:
+            photo = self._photos.get(key)
+            if photo is None:
                 raise QueryError("the photo that was dropped here is forgotten: drop it again")
-            self._kept.move_to_end(key)
-            return found
+            self._photos.move_to_end(key)
+            return photo

@@ -1,6 +1,4 @@
-"""The pages about the collection as a whole: its labels, duplicates, what is not in it, and its
-map.
-"""
+"""The pages of the collection as a whole: labels, duplicates, files not indexed, and the map."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,17 +14,17 @@ from vitsearch.labels import parse_labels
 from vitsearch.types import Photo, Prediction
 from vitsearch.web.errors import ServiceBusy
 from vitsearch.web.pages.context import PER_PAGE, Page, PageContext
-from vitsearch.web.pages.tiles import Tile, counted, size_text
+from vitsearch.web.pages.tiles import counted, size_text
 from vitsearch.web.pages.url import ALONE, PageQuery, PickedPhoto, address, label_lines, page_number
 
 router = APIRouter(include_in_schema=False)
 
 GROUPS_PER_PAGE = 20
-SHOWN_OF_A_GROUP = 40
+MAX_GROUP_TILES = 40
 ROWS_PER_PAGE = 200
-MAX_COMPARED = 30_000  # photos of which all pairs are compared while somebody waits
+MAX_COMPARED = 30_000  # photos of which all pairs are compared while a person waits
 REGIONS = 4  # of the map's list along each side
-SHOWN_OF_A_REGION = 8
+REGION_TILES = 8
 
 
 # -- labels ----------------------------------------------------------------------------------------
@@ -34,13 +32,10 @@ SHOWN_OF_A_REGION = 8
 
 @router.get("/labels")
 def labels(here: Page) -> Response:
-    """The distribution of labels, those stored or any others, and the photos of one of them."""
-    given = here.request.query_params
-    text, background, chosen = (
-        given.get("labels", "").strip(),
-        given.get("background") == "1",
-        given.get("class", ""),
-    )
+    """How the labels are distributed, stored ones or any others, and the photos of one of them."""
+    parameters = here.request.query_params
+    text, chosen = parameters.get("labels", "").strip(), parameters.get("class", "")
+    background = parameters.get("background") == "1"
     pairs = [("labels", text)] if text else []
     pairs += [("background", "1")] if background else []
     shown: dict[str, Any] = {
@@ -50,41 +45,30 @@ def labels(here: Page) -> Response:
         "classes": [],
         "chosen": "",
         "total": 0,
-        "most": 0,
-        "asked": PageQuery(),
+        "highest": 0,
+        "query": PageQuery(),
     }
     try:
-        number = page_number(given.get("page", ""))
-        found = _zero_shot(here, text, background) if text else _stored(here)
+        number = page_number(parameters.get("page", ""))
+        predictions = _zero_shot(here, text, background) if text else _stored(here)
     except ServiceBusy:
         raise
     except VitsearchError as error:
         return here.page("labels.html", status=400, view="/labels", **shown | {"fault": str(error)})
-    counts = Counter(one.label for one in found)
-    order = list(
-        dict.fromkeys(
-            [*(_names(text) if text else ()), *(name for name, _ in counts.most_common())]
-        )
-    )
-    shown["classes"] = [
-        {
-            "name": name,
-            "count": counts[name],
-            "address": address("/labels", [*pairs, ("class", name)]) + "#members",
-        }
-        for name in order
-    ]
-    shown |= {"total": len(found), "most": max(counts.values(), default=0)}
-    if chosen in order:
-        shown |= _members(
-            here, [one for one in found if one.label == chosen], number, [*pairs, ("class", chosen)]
-        )
-        shown["chosen"] = chosen
+    counts = Counter(prediction.label for prediction in predictions)
+    names = list(dict.fromkeys([*_names(text), *(name for name, _ in counts.most_common())]))
+    for name in names:
+        members_address = address("/labels", [*pairs, ("class", name)]) + "#members"
+        shown["classes"].append({"name": name, "count": counts[name], "address": members_address})
+    shown |= {"total": len(predictions), "highest": max(counts.values(), default=0)}
+    if chosen in names:
+        members = [prediction for prediction in predictions if prediction.label == chosen]
+        shown |= _members(here, members, number, [*pairs, ("class", chosen)]) | {"chosen": chosen}
     return here.page("labels.html", view="/labels", **shown)
 
 
 def _names(text: str) -> list[str]:
-    return [label.name for label in parse_labels(label_lines(text))]
+    return [label.name for label in parse_labels(label_lines(text))] if text else []
 
 
 def _zero_shot(here: PageContext, text: str, background: bool) -> list[Prediction]:
@@ -101,18 +85,12 @@ def _stored(here: PageContext) -> list[Prediction]:
 def _members(
     here: PageContext, members: list[Prediction], number: int, pairs: list[tuple[str, str]]
 ) -> dict[str, Any]:
-    """Return a page of the photos of a class, the surest first."""
-    members.sort(key=lambda one: (-one.score, one.path))
+    """Return a page of the photos of a class, the highest scores first."""
+    members.sort(key=lambda prediction: (-prediction.score, prediction.path))
     start = (number - 1) * PER_PAGE
-    some = members[start : start + PER_PAGE]
-    photos = {
-        photo.photo_id: photo for photo in here.service.photos_of([one.photo_id for one in some])
-    }
     return {
         "members": len(members),
-        "tiles": [
-            here.tile(photos[one.photo_id], one.score) for one in some if one.photo_id in photos
-        ],
+        "tiles": here.tiles(members[start : start + PER_PAGE]),
         "page": number,
         **_neighbours("/labels", pairs, number, more=len(members) > start + PER_PAGE),
     }
@@ -121,7 +99,7 @@ def _members(
 def _neighbours(
     path: str, pairs: list[tuple[str, str]], number: int, *, more: bool
 ) -> dict[str, str]:
-    """Return the addresses of the pages before and after one."""
+    """Return the addresses of the previous and the next page."""
     return {
         "previous": address(path, [*pairs, ("page", str(number - 1))]) if number > 1 else "",
         "next": address(path, [*pairs, ("page", str(number + 1))]) if more else "",
@@ -133,7 +111,7 @@ def _neighbours(
 
 @router.get("/duplicates")
 def duplicates(here: Page) -> Response:
-    """The groups of photos that are there twice: the same file, or the same view."""
+    """The groups of photos that are the same file, or show the same view."""
     kind = "alike" if here.request.query_params.get("kind") == "alike" else "same"
     shown: dict[str, Any] = {
         "kind": kind,
@@ -152,35 +130,36 @@ def duplicates(here: Page) -> Response:
             "duplicates.html", status=400, view="/duplicates", **shown | {"fault": str(error)}
         )
     start = (number - 1) * GROUPS_PER_PAGE
-    some = groups[start : start + GROUPS_PER_PAGE]
-    extra = sum(len(group) - 1 for group in groups)
-    what = (
-        ("copies of others", "is a copy of another")
-        if kind == "same"
-        else ("look like others", "looks like another")
-    )
-    shown["summary"] = (
-        f"{counted(extra, 'photo', 'photos')} "
-        f"{what[1] if extra == 1 else ('are ' + what[0] if kind == 'same' else what[0])}, in "
-        f"{counted(len(groups), 'group', 'groups')}"
-        if groups
-        else "There are none."
-    )
-    shown["groups"] = [
-        _group(here, start + place + 1, group, kind) for place, group in enumerate(some)
-    ]
+    page_groups = groups[start : start + GROUPS_PER_PAGE]
     pairs = [("kind", kind)] if kind == "alike" else []
     shown |= {
+        "summary": _duplicates_summary(groups, kind),
+        "groups": [
+            _group(here, index, group, kind)
+            for index, group in enumerate(page_groups, start=start + 1)
+        ],
         "page": number,
         **_neighbours("/duplicates", pairs, number, more=len(groups) > start + GROUPS_PER_PAGE),
     }
     return here.page("duplicates.html", view="/duplicates", **shown)
 
 
+def _duplicates_summary(groups: list[list[tuple[Photo, float]]], kind: str) -> str:
+    if not groups:
+        return "There are none."
+    extra = sum(len(group) - 1 for group in groups)
+    if kind == "same":
+        what = "is a copy of another" if extra == 1 else "are copies of others"
+    else:
+        what = "looks like another" if extra == 1 else "look like others"
+    photos, of = counted(extra, "photo", "photos"), counted(len(groups), "group", "groups")
+    return f"{photos} {what}, in {of}"
+
+
 def _groups(here: PageContext, kind: str) -> list[list[tuple[Photo, float]]]:
     """Return the groups, each photo with its cosine with the first of its group."""
 
-    def find() -> list[list[tuple[Photo, float]]]:
+    def compute() -> list[list[tuple[Photo, float]]]:
         if kind == "same":
             return [[(photo, 1.0) for photo in group] for group in here.service.duplicates()]
         return [[(group.photo, 1.0), *group.others] for group in here.service.lookalikes()]
@@ -190,26 +169,18 @@ def _groups(here: PageContext, kind: str) -> list[list[tuple[Photo, float]]]:
             f"comparing all pairs of {count:,} photos takes too long for a "
             "page: run `vitsearch dupes`"
         )
-    found: list[list[tuple[Photo, float]]] = here.memory.groups.get((kind, here.state()), find)
-    return found
+    return here.memory.groups.get((kind, here.state()), compute)
 
 
 def _group(
     here: PageContext, number: int, group: Sequence[tuple[Photo, float]], kind: str
 ) -> dict[str, Any]:
     first = group[0][0]
-    title = (
-        f"{len(group)} times {size_text(first.size)}"
-        if kind == "same"
-        else f"{len(group)} of one view"
-    )
-    details = ["first", *(f"{score:.3f}" if kind == "alike" else "copy" for _, score in group[1:])]
-    some = list(zip(group, details, strict=True))[:SHOWN_OF_A_GROUP]
-    return {
-        "number": number,
-        "title": title,
-        "tiles": [here.tile(photo, detail=detail) for (photo, _), detail in some],
-    }
+    tiles = [here.tile(first, detail="first")]
+    for photo, score in group[1:MAX_GROUP_TILES]:
+        tiles.append(here.tile(photo, detail="copy" if kind == "same" else f"{score:.3f}"))
+    same, alike = f"{len(group)} times {size_text(first.size)}", f"{len(group)} of one view"
+    return {"number": number, "title": same if kind == "same" else alike, "tiles": tiles}
 
 
 @router.get("/failures")
@@ -222,13 +193,15 @@ def failures(here: Page) -> Response:
         rows, unknown = [], str(error)
     start = (number - 1) * ROWS_PER_PAGE
     failed = sum(row.state == "failed" for row in rows)
-    told = (
-        f"{counted(failed, 'file', 'files')} could not be read, "
-        f"{counted(len(rows) - failed, 'was', 'were')} passed over"
-    )
+    summary = "Every photo of the folder is in the collection."
+    if rows:
+        summary = (
+            f"{counted(failed, 'file', 'files')} could not be read, "
+            f"{counted(len(rows) - failed, 'was', 'were')} passed over"
+        )
     shown: dict[str, Any] = {
         "rows": rows[start : start + ROWS_PER_PAGE],
-        "summary": unknown or (told if rows else "Every photo of the folder is in the collection."),
+        "summary": unknown or summary,
         "page": number,
         **_neighbours("/failures", [], number, more=len(rows) > start + ROWS_PER_PAGE),
     }
@@ -240,64 +213,57 @@ def failures(here: Page) -> Response:
 
 @router.get("/map")
 def photo_map(here: Page) -> Response:
-    """The map, which the browser draws."""
+    """The map, drawn by the browser."""
     return here.page("map.html", view="/map", total=here.service.count())
 
 
 @router.get("/map/places")
 def places(here: Page) -> Response:
-    """The places: the ids as uint64, then x and y of each photo as float32, little-endian, in order
-    of id.
+    """The photos' places on the map: all ids as uint64, then x and y of each as float32, both
+    little-endian and in order of id.
     """
-    found = _atlas(here)
-    tag = f'"{found.fingerprint[:12]}-{found.generation}"'
+    layout = _photo_map(here)
+    tag = f'"{layout.fingerprint[:12]}-{layout.generation}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
     if here.request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
-    body = found.ids.astype("<u8").tobytes() + found.places.astype("<f4").tobytes()
+    body = layout.ids.astype("<u8").tobytes() + layout.places.astype("<f4").tobytes()
     return Response(body, media_type="application/octet-stream", headers=headers)
 
 
-def _atlas(here: PageContext) -> PhotoMap:
-    def find() -> PhotoMap:
+def _photo_map(here: PageContext) -> PhotoMap:
+    def compute() -> PhotoMap:
         with here.service.source.reading() as collection:
             return current_atlas(collection)
 
-    return here.memory.photo_map.get(here.state(), find)
+    return here.memory.photo_map.get(here.state(), compute)
 
 
 @router.get("/map/list")
-def regions(here: Page) -> Response:
+def map_list(here: Page) -> Response:
     """The map as a list: its regions, each with the photos in its middle."""
-    found = _atlas(here)
-    side = min(REGIONS, max(1, int(np.sqrt(len(found.ids) / SHOWN_OF_A_REGION))))
-    cells = np.minimum((found.places * side).astype(np.int64), side - 1)
+    layout = _photo_map(here)
+    side = min(REGIONS, max(1, int(np.sqrt(len(layout.ids) / REGION_TILES))))
+    cells = np.minimum((layout.places * side).astype(np.int64), side - 1)
     groups = [
         np.flatnonzero((cells[:, 1] == row) & (cells[:, 0] == column))
         for row in range(side)
         for column in range(side)
     ]
-    some = [group for group in groups if len(group)]
-    listed = [
-        region
-        for place, group in enumerate(some)
-        if (region := _region(here, found, place + 1, group))
-    ]
-    summary = (
-        f"{counted(len(found.ids), 'photo', 'photos')} in "
-        f"{counted(len(listed), 'region', 'regions')}"
-    )
+    filled = [group for group in groups if len(group)]
+    regions = [_region(here, layout, index, group) for index, group in enumerate(filled, start=1)]
+    listed = [region for region in regions if region]
+    photos = counted(len(layout.ids), "photo", "photos")
+    summary = f"{photos} in {counted(len(listed), 'region', 'regions')}"
     return here.page("map_list.html", view="/map", regions=listed, summary=summary, fault="")
 
 
-def _region(here: PageContext, found: PhotoMap, number: int, group: Any) -> dict[str, Any] | None:
+def _region(here: PageContext, layout: PhotoMap, number: int, group: Any) -> dict[str, Any] | None:
     """Return a region of the map; None where its photos are gone meanwhile."""
-    middle = np.median(found.places[group], axis=0)
-    away = ((found.places[group] - middle) ** 2).sum(axis=1)
-    near = group[np.argsort(away, kind="stable")[:SHOWN_OF_A_REGION]]
-    tiles: list[Tile] = [
-        here.tile(photo) for photo in here.service.photos_of(found.ids[near].tolist())
-    ]
+    middle = np.median(layout.places[group], axis=0)
+    away = ((layout.places[group] - middle) ** 2).sum(axis=1)
+    near = group[np.argsort(away, kind="stable")[:REGION_TILES]]
+    tiles = [here.tile(photo) for photo in here.service.photos_of(layout.ids[near].tolist())]
     if not tiles:
         return None
     return {

@@ -1,4 +1,4 @@
-"""What every page needs: the service, what may be shown, and what the pages remember."""
+"""What every page needs: the service, what may be shown, and what is remembered."""
 
 import threading
 from collections.abc import Hashable, Sequence
@@ -10,13 +10,13 @@ from starlette.responses import Response
 from vitsearch.collection.map import PhotoMap
 from vitsearch.errors import QueryError
 from vitsearch.photos.columns import PRIVATE
-from vitsearch.types import Photo, SearchResult
+from vitsearch.types import Photo, Prediction, SearchResult
 from vitsearch.web.errors import NotShown
-from vitsearch.web.pages.cache import BroughtPhotos, Cache, Facets, facets_of
-from vitsearch.web.pages.insights import Insight
+from vitsearch.web.pages.cache import Cache, Facets, UploadedPhotos, facets_of
+from vitsearch.web.pages.insights import Insights
 from vitsearch.web.pages.templating import page
 from vitsearch.web.pages.tiles import Tile, tile
-from vitsearch.web.pages.url import Filters, PageQuery, asked, read_filters
+from vitsearch.web.pages.url import Filters, PageQuery, read_filters, read_page_query
 from vitsearch.web.security import exif_shown
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
@@ -28,15 +28,15 @@ class PageMemory:
     """What the pages of one server remember."""
 
     def __init__(self, service: PhotoService) -> None:
-        self.insight = Insight(service)
-        self.brought = BroughtPhotos()
+        self.insights = Insights(service)
+        self.uploads = UploadedPhotos()
         self.facets: Cache[Facets] = Cache(2)
-        self.groups: Cache[Any] = Cache(4)
+        self.groups: Cache[list[list[tuple[Photo, float]]]] = Cache(4)
         self.photo_map: Cache[PhotoMap] = Cache(2)
 
 
 class PageContext:
-    """One request of a page."""
+    """The request of a page, and what answers it."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -46,31 +46,31 @@ class PageContext:
 
     @property
     def shows_exif(self) -> bool:
-        """Whether date, camera and place may be shown."""
+        """Whether private columns, such as date, camera and position, may be shown."""
         return exif_shown(self.request)
 
-    def asked(self) -> PageQuery:
-        """Return the search of the address; raises QueryError, NotShown."""
-        found = asked(self.request.query_params.multi_items())
-        self.check(found.filters)
-        return found
+    def query(self) -> PageQuery:
+        """Return the search of the address; raises QueryError or NotShown."""
+        query = read_page_query(self.request.query_params.multi_items())
+        self.check(query.filters)
+        return query
 
-    def context(self) -> PageQuery:
-        """Return the search that a page was come to from, an empty one where its address makes no
+    def previous_query(self) -> PageQuery:
+        """Return the search that led to this page, an empty one where the address makes no
         sense.
         """
         try:
-            return self.asked()
+            return self.query()
         except (QueryError, NotShown):
             return PageQuery()
 
     def as_written(self) -> PageQuery:
-        """Return words and filters as they were written, to be put right."""
+        """Return words and filters as they were written, for the person to correct."""
         parameters = dict(self.request.query_params)
         return PageQuery(parameters.get("q", ""), filters=read_filters(parameters))
 
     def check(self, filters: Filters) -> None:
-        """Raise NotShown for filters whose answer would tell what may not be shown."""
+        """Raise NotShown for filters whose results would reveal what may not be shown."""
         where = filters.tree()
         if where is not None and where.columns() & PRIVATE and not self.shows_exif:
             raise NotShown(
@@ -84,26 +84,22 @@ class PageContext:
             return self.service.source.version(), store.generation()
 
     def facets(self) -> Facets:
-        """Return what the filters offer."""
+        """Return the values that the filters offer."""
 
-        def find() -> Facets:
+        def compute() -> Facets:
             with self.service.source.reading() as collection:
                 return facets_of(collection)
 
-        return self.memory.facets.get(self.state(), find, ages=True)
+        return self.memory.facets.get(self.state(), compute, ages=True)
 
-    def tiles(self, hits: Sequence[SearchResult]) -> list[Tile]:
-        """Return search results as they are shown; one that is gone meanwhile is left out."""
-        photos = {
-            photo.photo_id: photo
-            for photo in self.service.photos_of([hit.photo_id for hit in hits])
-        }
-        return [
-            self.tile(photos[hit.photo_id], hit.score) for hit in hits if hit.photo_id in photos
-        ]
+    def tiles(self, hits: Sequence[SearchResult | Prediction]) -> list[Tile]:
+        """Return the tiles of search results; photos that are gone meanwhile are left out."""
+        scores = {hit.photo_id: hit.score for hit in hits}
+        photos = self.service.photos_of(list(scores))
+        return [self.tile(photo, scores[photo.photo_id]) for photo in photos]
 
     def tile(self, photo: Photo, score: float | None = None, **options: Any) -> Tile:
-        """Return a photo as it is shown."""
+        """Return the tile of a photo."""
         return tile(photo, score, shows_exif=self.shows_exif, **options)
 
     def page(self, name: str, *, status: int = 200, view: str = "", **facts: Any) -> Response:
@@ -124,8 +120,8 @@ def _memory(request: Request) -> PageMemory:
     with _making:
         if getattr(state, "page_memory", None) is None:
             state.page_memory = PageMemory(state.service)
-        found: PageMemory = state.page_memory
-        return found
+        memory: PageMemory = state.page_memory
+        return memory
 
 
 Page = Annotated[PageContext, Depends(PageContext)]

@@ -1,6 +1,4 @@
-"""A selection of photos to take along: as paths, as CSV, or as a ZIP that is written while it is
-sent.
-"""
+"""Downloads of selected photos: as paths, as CSV, or as a ZIP that is written while it is sent."""
 
 import csv
 import io
@@ -18,10 +16,9 @@ from vitsearch.web.thumbnails import WHOLE
 
 MAX_BYTES = 2_000_000_000  # of the photos in one ZIP
 PIECE = 1 << 18
-EARLIEST, LATEST = (
-    315_619_200,
-    4_354_732_800,
-)  # 2 January 1980 and 31 December 2107, the years of a ZIP
+# 2 January 1980 and 31 December 2107: the years that a ZIP can hold
+EARLIEST, LATEST = 315_619_200, 4_354_732_800
+CSV_COLUMNS = ("id", "path", "width", "height", "bytes", "label", "label_score")
 
 
 def as_paths(photos: Sequence[Photo]) -> bytes:
@@ -30,22 +27,11 @@ def as_paths(photos: Sequence[Photo]) -> bytes:
 
 
 def as_csv(photos: Sequence[Photo], shows_exif: bool) -> bytes:
-    """Return a row for each photo; private columns are in it where they may be seen."""
+    """Return a row for each photo, with private columns only where ``shows_exif``."""
     metadata = [name for name, column in METADATA.items() if shows_exif or not column.private]
     out = io.StringIO(newline="")
     rows = csv.writer(out)
-    rows.writerow(
-        [
-            "id",
-            "path",
-            "width",
-            "height",
-            "bytes",
-            "label",
-            "label_score",
-            *metadata,
-        ]
-    )
+    rows.writerow([*CSV_COLUMNS, *metadata])
     for photo in photos:
         info = photo.info
         score = "" if photo.label_score is None else f"{photo.label_score:.6f}"
@@ -65,14 +51,12 @@ def as_csv(photos: Sequence[Photo], shows_exif: bool) -> bytes:
 
 
 def cell(value: str | float | None) -> str | float | None:
-    """Return a cell that a spreadsheet takes for what it is: a name that begins like a formula gets
-    a quote before it.
+    """Return a cell that a spreadsheet does not mistake for a formula: text that begins like one
+    gets a quote before it.
     """
-    return (
-        f"'{value}"
-        if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
-        else value
-    )
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return f"'{value}"
+    return value
 
 
 def check_size(photos: Sequence[Photo]) -> None:
@@ -86,69 +70,62 @@ def check_size(photos: Sequence[Photo]) -> None:
 
 
 class _Pipe(io.RawIOBase):
-    """Takes what is written and gives it away in pieces; it cannot go back, and `zipfile` then does
-    not try to.
-    """
+    """Collects what is written until it is sent; it is not seekable, so `zipfile` never seeks."""
 
     def __init__(self) -> None:
-        self._held = bytearray()
+        self._buffer = bytearray()
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: object) -> int:
         piece = bytes(memoryview(data))  # type: ignore[arg-type]
-        self._held += piece
+        self._buffer += piece
         return len(piece)
 
-    def taken(self) -> bytes:
-        piece = bytes(self._held)
-        self._held.clear()
+    def drain(self) -> bytes:
+        piece = bytes(self._buffer)
+        self._buffer.clear()
         return piece
 
 
-def as_zip(service: PhotoService, photos: Sequence[Photo], whole: bool) -> Iterator[bytes]:
-    """Yield a ZIP of the photos, piece by piece: the files as they are, or with ``whole`` False
-    written again without metadata.
+def as_zip(service: PhotoService, photos: Sequence[Photo], shows_exif: bool) -> Iterator[bytes]:
+    """Yield a ZIP of the photos in pieces: the files as they are, or unless ``shows_exif`` written
+    anew without metadata.
 
-    What is gone or shows nothing any more is listed in ``missing.txt``. Raises nothing once it has
-    begun.
+    Files that are gone or cannot be decoded any more are listed in ``missing.txt``. Raises nothing
+    once it has begun.
     """
     pipe, missing = _Pipe(), []
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as out:
         for photo in photos:
             try:
-                if whole:
+                if shows_exif:
                     yield from _file(out, pipe, service.file_of(photo.photo_id), _entry(photo))
                 else:
-                    out.writestr(
-                        _entry(photo, ".webp"), service.thumbnail(photo.photo_id, WHOLE).data
-                    )
-                    yield pipe.taken()
+                    picture = service.thumbnail(photo.photo_id, WHOLE)
+                    out.writestr(_entry(photo, ".webp"), picture.data)
+                    yield pipe.drain()
             except (UnknownPhoto, PhotoError, OSError):
                 missing.append(photo)
         if missing:
             out.writestr("missing.txt", as_paths(missing))
-    yield pipe.taken()
+    yield pipe.drain()
 
 
 def _file(out: zipfile.ZipFile, pipe: _Pipe, file: Path, entry: zipfile.ZipInfo) -> Iterator[bytes]:
     with open(file, "rb") as source, out.open(entry, "w", force_zip64=True) as target:
         while piece := source.read(PIECE):
             target.write(piece)
-            yield pipe.taken()
+            yield pipe.drain()
 
 
 def _entry(photo: Photo, suffix: str = "") -> zipfile.ZipInfo:
-    """Return the head of a photo in the ZIP, whose names are text and whose years begin with 1980:
-    bytes that are no UTF-8 are shown.
+    """Return the header of a photo in the ZIP, whose names must be text (other bytes are escaped)
+    and whose years begin with 1980.
     """
-    name = (
-        photo.path.encode("utf-8", "surrogateescape")
-        .decode("utf-8", "backslashreplace")
-        .replace("\\", "_")
-    )
-    day = datetime.fromtimestamp(min(max(photo.mtime_ns // 10**9, EARLIEST), LATEST))
-    return zipfile.ZipInfo(
-        name + suffix, (day.year, day.month, day.day, day.hour, day.minute, day.second)
-    )
+    raw = photo.path.encode("utf-8", "surrogateescape")
+    name = raw.decode("utf-8", "backslashreplace").replace("\\", "_")
+    moment = datetime.fromtimestamp(min(max(photo.mtime_ns // 10**9, EARLIEST), LATEST))
+    year, month, day, hour, minute, second = moment.timetuple()[:6]
+    return zipfile.ZipInfo(name + suffix, (year, month, day, hour, minute, second))

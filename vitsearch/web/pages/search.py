@@ -1,6 +1,6 @@
-"""The pages: the search with its refinements, a photo, and a selection to take along."""
+"""The pages of the search, of one photo and of help, uploads, and downloads of ticked photos."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -14,7 +14,7 @@ from vitsearch.photos.columns import COLUMNS, METADATA
 from vitsearch.types import Photo
 from vitsearch.web.errors import NotShown, TooLarge
 from vitsearch.web.pages import collection as views
-from vitsearch.web.pages import download as export
+from vitsearch.web.pages import download as downloads
 from vitsearch.web.pages.context import PER_PAGE, Page, PageContext
 from vitsearch.web.pages.insights import LABELS, Shares
 from vitsearch.web.pages.templating import page
@@ -23,13 +23,14 @@ from vitsearch.web.pages.url import (
     ALONE,
     CHOICES,
     LIKE,
+    MAX_QUERY_LENGTH,
     UNLIKE,
     PageQuery,
     UploadedRef,
     address,
-    asked,
     label_lines,
     number,
+    read_page_query,
     selection,
 )
 from vitsearch.web.query import read_query
@@ -38,169 +39,139 @@ router = APIRouter(include_in_schema=False)
 router.include_router(views.router)
 
 ALIKE = 12  # photos like the one on its page
+MAX_OFFERED = 50  # stored labels among which a photo's page chooses
 Chip = dict[str, Any]
 
 
 @router.get("/")
 def search(here: Page) -> Response:
-    """The photos, all of them or those most like what is asked."""
+    """The photos, all of them or those most like the query."""
     try:
-        found = here.asked()
-        tiles, more, summary = _results(here, found)
-        chips = _chips(here, found)
-        notes = (
-            here.service.notes(
-                [term.what for term in read_query(found.words) if isinstance(term.what, str)]
-            )
-            if found.words
-            else []
-        )
-        return _search_page(
-            here, found, tiles=tiles, more=more, summary=summary, chips=chips, notes=notes
-        )
+        query = here.query()
+        texts = _texts(query)
+        tiles, more, summary = _results(here, query)
+        shown = {
+            "tiles": tiles,
+            "next": query.address(page=query.page + 1) if more else "",
+            "summary": summary,
+            "chips": _chips(here, query),
+            "notes": here.service.notes(texts) if texts else [],
+        }
+        return _search_page(here, query, **shown)
     except (QueryError, NotShown, UnknownPhoto) as error:
-        return _search_page(
-            here,
-            here.as_written(),
-            fault=str(error),
-            status=403 if isinstance(error, NotShown) else 400,
-        )
+        status = 403 if isinstance(error, NotShown) else 400
+        return _search_page(here, here.as_written(), status=status, fault=str(error))
+
+
+def _texts(query: PageQuery) -> list[str]:
+    terms = read_query(query.words) if query.words else ()
+    return [term.what for term in terms if isinstance(term.what, str)]
 
 
 def _search_page(
-    here: PageContext,
-    found: PageQuery,
-    *,
-    status: int = 200,
-    tiles: list[Tile] | None = None,
-    more: bool = False,
-    **facts: Any,
+    here: PageContext, query: PageQuery, *, status: int = 200, fault: str = "", **results: Any
 ) -> Response:
     facets = here.facets()
-    filters = found.filters.pairs()
+    filters = query.filters.pairs()
     choices = [METADATA[name] for name in CHOICES]
     shown: dict[str, Any] = {
-        "asked": found,
+        "query": query,
         "choices": [column for column in choices if here.shows_exif or not column.private],
-        "chosen": dict.fromkeys(CHOICES, "") | dict(found.filters.choices),
+        "chosen": dict.fromkeys(CHOICES, "") | dict(query.filters.choices),
         "facets": facets,
         "total": facets.total,
-        "tiles": tiles or [],
-        "chips": facts.get("chips", []),
-        "any_weight": any(chip["picture"] for chip in facts.get("chips", [])),
-        "notes": facts.get("notes", []),
-        "fault": facts.get("fault", ""),
-        "summary": facts.get("summary", ""),
+        "fault": fault,
         "filters_set": len(filters),
-        "open_filters": bool(filters) and bool(facts.get("fault")),
-        "unfiltered": PageQuery(found.words, found.picks, found.dropped).address(),
-        "previous": found.address(page=found.page - 1) if found.page > 1 else "",
-        "next": found.address(page=found.page + 1) if more else "",
+        "open_filters": bool(filters and fault),
+        "unfiltered": PageQuery(query.words, query.picks, query.uploads).address(),
+        "previous": query.address(page=query.page - 1) if query.page > 1 else "",
+        "any_weight": any(chip["picture"] for chip in results.get("chips", [])),
     }
-    return here.page("search.html", status=status, view="/", **shown)
+    empty = {"tiles": [], "next": "", "summary": "", "chips": [], "notes": []}
+    return here.page("search.html", status=status, view="/", **shown | empty | results)
 
 
-def _results(here: PageContext, found: PageQuery) -> tuple[list[Tile], bool, str]:
+def _results(here: PageContext, query: PageQuery) -> tuple[list[Tile], bool, str]:
     """Return a page of results, whether there are more, and a line about them."""
-    offset, where = (found.page - 1) * PER_PAGE, found.filters.tree()
-    if not found.is_query:
+    offset, where = (query.page - 1) * PER_PAGE, query.filters.tree()
+    if not query.is_query:
         photos, total = here.service.browse(k=PER_PAGE, offset=offset, where=where)
         of = " that the filters leave" if where else ""
-        return (
-            [here.tile(photo) for photo in photos],
-            total > offset + PER_PAGE,
-            f"{counted(total, 'photo', 'photos')}{of}, the last indexed first",
-        )
-    hits = here.service.search(terms_of(here, found), k=PER_PAGE + 1, offset=offset, where=where)
-    of = (
-        "those that the filters leave"
-        if where
-        else counted(here.service.count(), "photo", "photos")
-    )
+        summary = f"{counted(total, 'photo', 'photos')}{of}, the last indexed first"
+        return [here.tile(photo) for photo in photos], total > offset + PER_PAGE, summary
+    hits = here.service.search(terms_of(here, query), k=PER_PAGE + 1, offset=offset, where=where)
+    of = "those that the filters leave"
+    if not where:
+        of = counted(here.service.count(), "photo", "photos")
     return here.tiles(hits[:PER_PAGE]), len(hits) > PER_PAGE, f"Of {of}, the most alike first"
 
 
-def terms_of(here: PageContext, found: PageQuery) -> list[Term]:
-    """Return the terms of a search: its words, the photos picked, and the photos brought; raises
+def terms_of(here: PageContext, query: PageQuery) -> list[Term]:
+    """Return the terms of a search: its words, the picked photos, and the uploaded ones; raises
     QueryError.
     """
-    terms = list(read_query(found.words)) if found.words else []
-    terms += [Term(pick.photo_id, pick.weight) for pick in found.picks]
-    return terms + [
-        Term(here.memory.brought.get(one.key).vector, one.weight) for one in found.dropped
+    terms = list(read_query(query.words)) if query.words else []
+    terms += [Term(pick.photo_id, pick.weight) for pick in query.picks]
+    for upload in query.uploads:
+        terms.append(Term(here.memory.uploads.get(upload.key).vector, upload.weight))
+    return terms
+
+
+def _chips(here: PageContext, query: PageQuery) -> list[Chip]:
+    """Return the parts of a search with their weights, nothing for one text alone."""
+    words = read_query(query.words) if query.words else ()
+    photos = here.service.photos_of([pick.photo_id for pick in query.picks])
+    names = {photo.photo_id: photo.path.rpartition("/")[2] for photo in photos}
+    pictures = [
+        (
+            f"w{pick.photo_id}",
+            names.get(pick.photo_id, "a photo"),
+            pick.weight,
+            thumbnail(pick.photo_id, 160),
+        )
+        for pick in query.picks
     ]
-
-
-def _chips(here: PageContext, found: PageQuery) -> list[Chip]:
-    """Return what the search is made of with the weights, nothing for one text alone."""
-    words = read_query(found.words) if found.words else ()
-    names = {
-        photo.photo_id: photo.path.rpartition("/")[2]
-        for photo in here.service.photos_of([pick.photo_id for pick in found.picks])
-    }
-    chips = [_chip("", str(term.what), term.weight) for term in words]
-    for pick in found.picks:
-        name = f"w{pick.photo_id}"
+    pictures += [
+        (f"u{upload.key}", "the photo that you brought", upload.weight, f"/brought/{upload.key}")
+        for upload in query.uploads
+    ]
+    chips = [_text_chip(str(term.what), term.weight) for term in words]
+    for name, title, weight, picture in pictures:
+        off = query.without(name).address()
+        shown = number(weight)
         chips.append(
-            _chip(
-                name,
-                names.get(pick.photo_id, "a photo"),
-                pick.weight,
-                picture=thumbnail(pick.photo_id, 160),
-                off=found.without(name).address(),
-            )
+            Chip(name=name, title=title, weight=weight, shown=shown, picture=picture, off=off)
         )
-    for one in found.dropped:
-        name = f"u{one.key}"
-        chips.append(
-            _chip(
-                name,
-                "the photo that you brought",
-                one.weight,
-                picture=f"/brought/{one.key}",
-                off=found.without(name).address(),
-            )
-        )
-    return (
-        chips
-        if len(chips) > 1
-        or any(chip["picture"] for chip in chips)
-        or any(chip["weight"] != 1 for chip in chips)
-        else []
-    )
+    one_text = len(chips) == 1 and not pictures and chips[0]["weight"] == 1
+    return [] if one_text else chips
 
 
-def _chip(name: str, title: str, weight: float, *, picture: str = "", off: str = "") -> Chip:
-    shown = number(weight) if picture else f"{'+' if weight > 0 else '−'} {number(abs(weight))}"
-    return {
-        "name": name,
-        "title": title,
-        "weight": weight,
-        "shown": shown,
-        "picture": picture,
-        "off": off,
-    }
+def _text_chip(text: str, weight: float) -> Chip:
+    shown = f"{'+' if weight > 0 else '−'} {number(abs(weight))}"
+    return Chip(name="", title=text, weight=weight, shown=shown, picture="", off="")
 
 
 @router.get("/refine")
 def refine(here: Page) -> Response:
-    """Go to the search that also looks for photos like those ticked, or not like them."""
-    given = here.request.query_params.multi_items()
-    ids = selection([value for name, value in given if name == "id"])
-    found = asked(given)
-    unlike = here.request.query_params.get("way") == "unlike"
-    share = (UNLIKE if unlike else LIKE if found.is_query else ALONE) / len(
-        ids
-    )  # many ticks have the weight of one
-    return RedirectResponse(found.with_picks(ids, round(share, 4) or UNLIKE).address(), 303)
+    """Go to the search that also looks for photos like the ticked ones, or unlike them."""
+    pairs = here.request.query_params.multi_items()
+    ids = selection([value for name, value in pairs if name == "id"])
+    query = read_page_query(pairs)
+    weight = LIKE if query.is_query else ALONE
+    if here.request.query_params.get("way") == "unlike":
+        weight = UNLIKE
+    share = round(weight / len(ids), 4)  # all ticked photos together weigh as much as one
+    return RedirectResponse(query.with_picks(ids, share or UNLIKE).address(), 303)
 
 
-# -- photos that people bring ----------------------------------------------------------------------
+# -- uploaded photos -------------------------------------------------------------------------------
 
 
 @router.post("/photo")
-async def bring(request: Request) -> Response:
-    """Take a photo that was dropped, pasted or chosen, and go to the search for photos like it."""
+async def upload(request: Request) -> Response:
+    """Receive a photo that was dropped, pasted or chosen, and go to the search for photos like
+    it.
+    """
     here = PageContext(request)
     async with request.form(max_files=1, max_fields=200) as form:
         file = form.get("photo")
@@ -213,96 +184,102 @@ async def bring(request: Request) -> Response:
             )
         data = await file.read()
         pairs = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
-    return RedirectResponse(await run_in_threadpool(_brought, here, data, pairs), 303)
+    return RedirectResponse(await run_in_threadpool(_uploaded, here, data, pairs), 303)
 
 
-def _brought(here: PageContext, data: bytes, pairs: list[tuple[str, str]]) -> str:
+def _uploaded(here: PageContext, data: bytes, pairs: list[tuple[str, str]]) -> str:
+    """Return the address of the search for photos like an uploaded one."""
     picture = here.service.read_picture(data)
     with here.service.source.encoding:
         vector = here.service.encoder.encode_images([picture])[0]
-    key = here.memory.brought.keep(data, picture, vector)
-    found = asked(pairs)
-    weight = LIKE if found.words else ALONE
-    return PageQuery(found.words, found.picks, (UploadedRef(key, weight),), found.filters).address()
+    key = here.memory.uploads.add(data, picture, vector)
+    query = read_page_query(pairs)
+    weight = LIKE if query.words else ALONE
+    return PageQuery(query.words, query.picks, (UploadedRef(key, weight),), query.filters).address()
 
 
 @router.get("/brought/{key}")
-def brought(here: Page, key: str) -> Response:
-    """A small picture of a photo that was brought."""
+def uploaded_photo(here: Page, key: str) -> Response:
+    """A small picture of an uploaded photo."""
     try:
-        picture = here.memory.brought.get(key).picture
+        picture = here.memory.uploads.get(key).picture
     except QueryError as error:
         raise UnknownPhoto(str(error)) from error
-    return Response(
-        picture, media_type="image/webp", headers={"Cache-Control": "private, max-age=3600"}
-    )
+    return _webp(picture, max_age=3600)
+
+
+def _webp(picture: bytes, *, max_age: int) -> Response:
+    headers = {"Cache-Control": f"private, max-age={max_age}"}
+    return Response(picture, media_type="image/webp", headers=headers)
 
 
 # -- one photo -------------------------------------------------------------------------------------
 
 
 @router.get("/photos/{photo_id}")
-def photo(here: Page, photo_id: int) -> Response:
-    """One photo: what is known about it, what the models say, and what is like it."""
-    found, given = here.service.photo(photo_id), here.context()
+def photo_page(here: Page, photo_id: int) -> Response:
+    """One photo: its columns, what the models say about it, and photos like it."""
+    photo, query = here.service.photo(photo_id), here.previous_query()
+    insights = here.memory.insights
     written = here.request.query_params.get("labels", "")
-    names, own, own_fault = _own_labels(here, photo_id, written)
-    taught, taught_fault = _attempt(lambda: here.memory.insight.taught(photo_id))
+    names = label_lines(written) if written else _offered_labels(here)
+    zero_shot, zero_shot_fault = _attempt(lambda: insights.zero_shot(photo_id, names))
+    supervised, supervised_fault = _attempt(lambda: insights.supervised(photo_id))
     explaining = here.request.query_params.get("why") == "1"
-    why = address(f"/photos/{photo_id}/why", [("q", _spoken(given))])
+    heatmap_address = address(f"/photos/{photo_id}/why", [("q", _positive_words(query))])
+    explaining_pairs = [*query.pairs(page=True), ("why", "1")]
     shown: dict[str, Any] = {
-        "asked": given,
-        "tile": here.tile(found, side=min(LARGE, max(found.info.width, found.info.height))),
+        "query": query,
+        "tile": here.tile(photo, side=min(LARGE, max(photo.info.width, photo.info.height))),
         "picture": thumbnail(photo_id, LARGE),
-        "whole": image(photo_id),
-        "facts": _facts(found, here.shows_exif),
-        "back": given.address(page=given.page),
-        "spoken": _spoken(given),
-        "own": own,
-        "own_fault": own_fault,
+        "full_picture": image(photo_id),
+        "facts": _facts(photo, here.shows_exif),
+        "back": query.address(page=query.page),
+        "words": _positive_words(query),
+        "zero_shot": zero_shot,
+        "zero_shot_fault": zero_shot_fault,
         "label_text": written or ", ".join(names),
-        "taught": taught,
-        "taught_fault": taught_fault,
-        "can_explain": here.memory.insight.can_explain,
-        "explained": why if explaining else "",
-        "explain_address": address(f"/photos/{photo_id}", [*given.pairs(page=True), ("why", "1")])
-        + "#why",
+        "supervised": supervised,
+        "supervised_fault": supervised_fault,
+        "can_explain": insights.can_explain,
+        "heatmap": heatmap_address if explaining else "",
+        "explain_address": address(f"/photos/{photo_id}", explaining_pairs) + "#why",
         "alike": here.tiles(here.service.similar(photo_id, k=ALIKE)),
         "fault": "",
     }
     return here.page("photo.html", **shown)
 
 
-def _spoken(given: PageQuery) -> str:
-    """Return the words of a search that say what should be seen."""
+def _positive_words(query: PageQuery) -> str:
+    """Return the words of a search for what should be in the photos."""
     try:
-        terms = read_query(given.words) if given.words else ()
+        terms = read_query(query.words) if query.words else ()
     except QueryError:
         return ""
     return ", ".join(str(term.what) for term in terms if term.weight > 0)
 
 
-def _own_labels(here: PageContext, photo_id: int, written: str) -> tuple[list[str], Shares, str]:
-    """Return the labels to choose from, the most probable ones, and why there are none."""
+def _offered_labels(here: PageContext) -> list[str]:
+    """Return the stored labels of the collection, or general ones where they are too many or too
+    few.
+    """
     stored = [name for name, _ in here.facets().labels]
-    names = label_lines(written) if written else stored if 1 < len(stored) <= 50 else list(LABELS)
-    shares, fault = _attempt(lambda: here.memory.insight.own(photo_id, names))
-    return names, shares, fault
+    return stored if 1 < len(stored) <= MAX_OFFERED else list(LABELS)
 
 
-def _attempt(find: Callable[[], Shares]) -> tuple[Shares, str]:
-    """Return an answer, or none and the reason."""
+def _attempt(classify: Callable[[], Shares]) -> tuple[Shares, str]:
+    """Return the labels and "", or none and the reason."""
     try:
-        return find(), ""
+        return classify(), ""
     except UnknownPhoto:
         return [], "The file of this photo is not there any more."
     except (QueryError, PhotoError, EncoderError) as error:
         return [], str(error)
 
 
-def _facts(found: Photo, shows_exif: bool) -> list[tuple[str, str]]:
-    info = found.info
-    facts = [("Path", found.path)]
+def _facts(photo: Photo, shows_exif: bool) -> list[tuple[str, str]]:
+    info = photo.info
+    facts = [("Path", photo.path)]
     for name, column in METADATA.items():
         value = info[name]
         if not column.title or value is None or (column.private and not shows_exif):
@@ -310,56 +287,46 @@ def _facts(found: Photo, shows_exif: bool) -> list[tuple[str, str]]:
         plain = spoken_date(str(value)) if column.kind == "date" else str(value)
         text = column.shown(info) if column.shown else plain
         facts += [(column.title, text)] if text else []
-    facts += [("Size", f"{info.width} × {info.height} pixels, {size_text(found.size)}")]
-    if found.label:
-        facts.append(
-            (
-                "Label",
-                found.label
-                if found.label_score is None
-                else f"{found.label} ({100 * found.label_score:.0f} %)",
-            )
-        )
+    facts += [("Size", f"{info.width} × {info.height} pixels, {size_text(photo.size)}")]
+    if photo.label:
+        score = "" if photo.label_score is None else f" ({100 * photo.label_score:.0f} %)"
+        facts.append(("Label", photo.label + score))
     return facts
 
 
 @router.get("/photos/{photo_id}/why")
-def why(here: Page, photo_id: int) -> Response:
+def heatmap(here: Page, photo_id: int) -> Response:
     """The photo under a heat map of what speaks for the words, or of what the model looks at."""
+    text = here.request.query_params.get("q", "").strip()[:MAX_QUERY_LENGTH]
     try:
-        picture = here.memory.insight.why(
-            photo_id, here.request.query_params.get("q", "").strip()[:2000]
-        )
+        return _webp(here.memory.insights.heatmap(photo_id, text), max_age=600)
     except EncoderError as error:
         raise QueryError(str(error)) from error
-    return Response(
-        picture, media_type="image/webp", headers={"Cache-Control": "private, max-age=600"}
-    )
 
 
-# -- a selection to take along ---------------------------------------------------------------------
+# -- downloads -------------------------------------------------------------------------------------
 
 
 @router.post("/export")
-async def take(request: Request) -> Response:
-    """The photos that are ticked, as their paths, as CSV, or as a ZIP."""
+async def download(request: Request) -> Response:
+    """The ticked photos: their paths, a CSV, or a ZIP."""
     form = await request.form()
     ids = selection([value for value in form.getlist("id") if isinstance(value, str)])
-    return await run_in_threadpool(_taken, PageContext(request), ids, str(form.get("as", "paths")))
+    layout = str(form.get("as", "paths"))
+    return await run_in_threadpool(_download, PageContext(request), ids, layout)
 
 
-def _taken(here: PageContext, ids: list[int], form: str) -> Response:
+def _download(here: PageContext, ids: list[int], layout: str) -> Response:
     photos = here.service.photos_of(ids)
-    if form == "paths":
-        return _file(export.as_paths(photos), "text/plain; charset=utf-8", "photos.txt")
-    if form == "csv":
-        return _file(
-            export.as_csv(photos, here.shows_exif), "text/csv; charset=utf-8", "photos.csv"
-        )
-    if form != "zip":
+    if layout == "paths":
+        return _file(downloads.as_paths(photos), "text/plain; charset=utf-8", "photos.txt")
+    if layout == "csv":
+        table = downloads.as_csv(photos, here.shows_exif)
+        return _file(table, "text/csv; charset=utf-8", "photos.csv")
+    if layout != "zip":
         raise QueryError("a selection is taken as paths, csv or zip")
-    export.check_size(photos)
-    pieces: Iterator[bytes] = export.as_zip(here.service, photos, here.shows_exif)
+    downloads.check_size(photos)
+    pieces = downloads.as_zip(here.service, photos, here.shows_exif)
     return StreamingResponse(pieces, media_type="application/zip", headers=_saved_as("photos.zip"))
 
 
@@ -375,8 +342,8 @@ def _saved_as(name: str) -> dict[str, str]:
 
 
 @router.get("/help")
-def guide(here: Page) -> Response:
-    """How to search, and the keys."""
+def help(here: Page) -> Response:
+    """How to search, and the keyboard."""
     return here.page("help.html", columns=list(COLUMNS.values()))
 
 

@@ -1,4 +1,4 @@
-"""How a page is drawn from its template."""
+"""Pages drawn from their templates."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -24,8 +24,8 @@ VIEWS = (
 
 @cache
 def templates() -> Environment:
-    """Return the templates; whatever they show is escaped, for it comes from file names."""
-    found = Environment(
+    """Return the templates, which escape whatever they show: it may come from file names."""
+    environment = Environment(
         loader=FileSystemLoader(HERE / "templates", encoding="utf-8"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -33,25 +33,25 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.globals.update(
+    environment.globals.update(
         asset_version=asset_version(),
         views=VIEWS,
         view="",
         thumbnail=thumbnail,
         photo_address=photo_address,
     )
-    return found
+    return environment
 
 
 @cache
 def asset_version() -> str:
-    """Return a short hash of what is beside the pages: another version has other addresses, so that
-    caches never mix them.
+    """Return a short hash of the static files: it is part of their addresses, so that caches never
+    mix two versions.
     """
-    found = hashlib.blake2b(digest_size=6)
+    digest = hashlib.blake2b(digest_size=6)
     for file in sorted(STATIC.iterdir()):
-        found.update(file.name.encode() + file.read_bytes())
-    return found.hexdigest()
+        digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 def page(
@@ -61,8 +61,7 @@ def page(
     status: int = 200,
     headers: Iterable[tuple[str, str]] = (),
 ) -> HTMLResponse:
-    """Return a drawn page; browsers keep it but ask again whether it is still so."""
+    """Return a drawn page; browsers may cache it but must ask whether it is still valid."""
     text = templates().get_template(name).render(facts)
-    return HTMLResponse(
-        text, status, headers={"Cache-Control": "private, no-cache", **dict(headers)}
-    )
+    sent = {"Cache-Control": "private, no-cache", **dict(headers)}
+    return HTMLResponse(text, status, headers=sent)

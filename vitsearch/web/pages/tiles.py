@@ -1,4 +1,4 @@
-"""Photos, and what is said about them, as a page shows them."""
+"""Photos as a page shows them, with their addresses and the texts about them."""
 
 import unicodedata
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ LARGE = 1280  # and of a photo by itself
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A photo as a page shows it: ``box`` are the width and height of its picture, ``detail`` a
-    word about it instead of the score.
+    """A photo in a grid: ``box`` is the width and height of its picture, ``detail`` a word about it
+    in place of the score.
     """
 
     photo_id: int
@@ -29,8 +29,8 @@ class Tile:
 
     @property
     def shape(self) -> int:
-        """Ten times its width over its height, as far as a grid goes along with it: the name of a
-        class of app.css.
+        """Ten times its width over its height, within the limits of a grid: part of the name of a
+        class in app.css.
         """
         return min(40, max(4, round(10 * self.box[0] / self.box[1])))
 
@@ -43,7 +43,7 @@ def tile(
     side: int = BOX,
     shows_exif: bool = False,
 ) -> Tile:
-    """Return a photo as a page shows it."""
+    """Return the tile of a photo."""
     name = photo.path.rpartition("/")[2]
     taken_at = photo.info["taken_at"]
     day = f", {spoken_date(str(taken_at))}" if shows_exif and taken_at else ""
@@ -60,7 +60,7 @@ def tile(
 
 
 def fitted(width: int, height: int, side: int) -> tuple[int, int]:
-    """Return the width and height of a picture whose longest side has this length; 1 at least."""
+    """Return the width and height, at least 1, of a picture whose longest side is ``side``."""
     longest = max(width, height, 1)
     return max(1, round(width * side / longest)), max(1, round(height * side / longest))
 
@@ -75,13 +75,13 @@ def image(photo_id: int) -> str:
     return f"/api/photos/{photo_id}/image"
 
 
-def photo_address(photo_id: int, asked: PageQuery | None = None) -> str:
-    """Return the address of a photo's page, from which the search goes on."""
-    return address(f"/photos/{photo_id}", asked.pairs(page=True) if asked else [])
+def photo_address(photo_id: int, query: PageQuery | None = None) -> str:
+    """Return the address of a photo's page, from which the search can go on."""
+    return address(f"/photos/{photo_id}", query.pairs(page=True) if query else [])
 
 
 def spoken_date(taken_at: str) -> str:
-    """Return a date of ISO 8601 as it is said: 14 July 2019, 18:30."""
+    """Return a date of ISO 8601 as people write it: 14 July 2019, 18:30."""
     try:
         when = datetime.fromisoformat(taken_at)
     except ValueError:
@@ -90,7 +90,7 @@ def spoken_date(taken_at: str) -> str:
 
 
 def size_text(count: int) -> str:
-    """Return a number of bytes as people say it."""
+    """Return a number of bytes as people write it: 1.2 MB."""
     amount = float(count)
     for unit in ("bytes", "kB", "MB", "GB"):
         if amount < 1000 or unit == "GB":
@@ -99,29 +99,28 @@ def size_text(count: int) -> str:
     return f"{amount:,.0f} {unit}" if amount >= 10 or unit == "bytes" else f"{amount:.1f} {unit}"
 
 
-def counted(count: int, one: str, many: str) -> str:
+def counted(count: int, singular: str, plural: str) -> str:
     """Return a number of things: 1 photo, 1,200 photos."""
-    return f"{count:,} {one if count == 1 else many}"
+    return f"{count:,} {singular if count == 1 else plural}"
 
 
 def clean(value: Any) -> Any:
-    """Return a value as a page may hold it: bytes of a name that are no UTF-8, controls and marks
-    that turn the direction become U+FFFD.
+    """Return a value as a page may hold it: bytes of a name that are not UTF-8, controls and marks
+    that change the direction of text become U+FFFD.
     """
-    if (
-        not isinstance(value, str)
-        or hasattr(value, "__html__")
-        or (value.isascii() and value.isprintable())
-    ):
-        return value  # what is markup already was cleaned in its parts
-    return "".join(
-        "\ufffd"
-        if unicodedata.category(char) in ("Cc", "Cs", "Cf") and char not in "\n\t\u200d\u200c"
-        else char
-        for char in value
-    )
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value  # the parts of markup have been cleaned already
+    if value.isascii() and value.isprintable():
+        return value
+    return "".join("\ufffd" if _is_hidden(char) else char for char in value)
+
+
+def _is_hidden(char: str) -> bool:
+    if char in "\n\t\u200d\u200c":
+        return False
+    return unicodedata.category(char) in ("Cc", "Cs", "Cf")
 
 
 def is_clean(text: str) -> bool:
-    """Return whether a text comes back from a form as it was sent."""
+    """Return whether a form sends a text back unchanged."""
     return bool(clean(text) == text and text == text.strip() and "\n" not in text)

@@ -1,4 +1,4 @@
-"""What the address of a page asks for, and the address of a page that asks for something."""
+"""The search in the address of a page: read from its parameters, and written into them."""
 
 import math
 import re
@@ -15,11 +15,9 @@ Pairs = list[tuple[str, str]]
 
 MAX_PICKS, MAX_LABELS, MAX_SELECTED = 50, 500, 1000
 MAX_QUERY_LENGTH = 2000
-LIKE, UNLIKE = (
-    0.5,
-    -0.5,
-)  # of a photo beside words: two photos are more alike than a photo and words ever are
-ALONE = 1.0  # of a photo by itself
+# weights of a photo beside words: two photos are more alike than a photo and words ever are
+LIKE, UNLIKE = 0.5, -0.5
+ALONE = 1.0  # weight of a photo by itself
 MAX_WEIGHT = 10.0
 MAX_ID = 2**63 - 1
 CHOICES = tuple(name for name, column in METADATA.items() if column.kind == "text")
@@ -27,7 +25,7 @@ FIELDS = ("after", "before", "under", *CHOICES, "label", "where")
 NO_LABEL = "(none)"  # of the filter: photos without a stored label
 
 _PICK = re.compile(r"w(\d{1,19})", re.ASCII)
-_DROPPED = re.compile(r"u([0-9a-f]{32})", re.ASCII)
+_UPLOAD = re.compile(r"u([0-9a-f]{32})", re.ASCII)
 
 
 class PickedPhoto(NamedTuple):
@@ -38,7 +36,7 @@ class PickedPhoto(NamedTuple):
 
 
 class UploadedRef(NamedTuple):
-    """A photo that a person brought, by the hash of its bytes, and its weight."""
+    """An uploaded photo in a query, by the hash of its bytes, and its weight."""
 
     key: str
     weight: float
@@ -46,8 +44,8 @@ class UploadedRef(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """What the filters of the page hold, as written; "" where one is not set. ``choices`` are the
-    metadata columns of `CHOICES` that are set, with what they should be.
+    """The filters of the page as written, "" where one is not set; ``choices`` are the metadata
+    columns of `CHOICES` that are set, with their values.
     """
 
     after: str = ""
@@ -58,17 +56,16 @@ class Filters:
     choices: tuple[tuple[str, str], ...] = ()
 
     def tree(self) -> Filter | None:
-        """Return the condition that all of them make; raises QueryError."""
+        """Return the filter that all of them make together; raises QueryError."""
         parts = [f"({self.where})"] if self.where else []
         parts += [f"{name} = {sql_quote(value)}" for name, value in self.choices]
-        if self.label:
-            parts.append(
-                "label is null" if self.label == NO_LABEL else f"label = {sql_quote(self.label)}"
-            )
+        if self.label == NO_LABEL:
+            parts.append("label is null")
+        elif self.label:
+            parts.append(f"label = {sql_quote(self.label)}")
         if self.where:
-            filter_all(
-                self.where
-            )  # by itself first: its error names places, and no bracket may reach outside
+            # first by itself: its error names columns, and its brackets must not reach outside
+            filter_all(self.where)
         return filter_all(
             " and ".join(parts) or None,
             after=self.after or None,
@@ -85,31 +82,33 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class PageQuery:
-    """A search as the page's address has it: words, picked and dropped photos with weights,
-    filters, and the page of the results.
+    """The search in the address of a page: words, picked and uploaded photos with their weights,
+    filters, and the page of results.
     """
 
     words: str = ""
     picks: tuple[PickedPhoto, ...] = ()
-    dropped: tuple[UploadedRef, ...] = ()
+    uploads: tuple[UploadedRef, ...] = ()
     filters: Filters = Filters()
     page: int = 1
 
     @property
     def is_query(self) -> bool:
-        """Whether there is something to be like; without, the photos come in order of path."""
-        return bool(self.words or self.picks or self.dropped)
+        """Whether photos are ranked by likeness; otherwise they are listed, the last indexed
+        first.
+        """
+        return bool(self.words or self.picks or self.uploads)
 
     def pairs(self, *, page: bool = False) -> Pairs:
         """Return the parameters of its address; with ``page`` that of the page too."""
-        found: Pairs = [("q", self.words)] if self.words else []
-        found += [(f"w{pick.photo_id}", number(pick.weight)) for pick in self.picks]
-        found += [(f"u{one.key}", number(one.weight)) for one in self.dropped]
-        found += self.filters.pairs()
-        return [*found, ("page", str(self.page))] if page and self.page > 1 else found
+        pairs: Pairs = [("q", self.words)] if self.words else []
+        pairs += [(f"w{pick.photo_id}", number(pick.weight)) for pick in self.picks]
+        pairs += [(f"u{upload.key}", number(upload.weight)) for upload in self.uploads]
+        pairs += self.filters.pairs()
+        return [*pairs, ("page", str(self.page))] if page and self.page > 1 else pairs
 
     def address(self, path: str = "/", *, page: int | None = None) -> str:
-        """Return the address of this search, on a page of its results."""
+        """Return the address of this search, or of a page of its results."""
         return address(path, replace(self, page=page or 1).pairs(page=True))
 
     def like(self, photo_id: int) -> "PageQuery":
@@ -122,15 +121,13 @@ class PageQuery:
 
     def with_picks(self, photo_ids: Iterable[int], weight: float) -> "PageQuery":
         """Return the search in which these photos have this weight."""
-        chosen = dict.fromkeys(photo_ids)
-        kept = tuple(pick for pick in self.picks if pick.photo_id not in chosen)
-        return replace(
-            self, picks=(*kept, *(PickedPhoto(photo_id, weight) for photo_id in chosen)), page=1
-        )
+        chosen = {photo_id: PickedPhoto(photo_id, weight) for photo_id in photo_ids}
+        others = (pick for pick in self.picks if pick.photo_id not in chosen)
+        return replace(self, picks=(*others, *chosen.values()), page=1)
 
     def without(self, name: str) -> "PageQuery":
         """Return the search without the term or filter whose parameter has this name."""
-        return asked([(given, value) for given, value in self.pairs() if given != name])
+        return read_page_query([pair for pair in self.pairs() if pair[0] != name])
 
 
 def read_filters(parameters: Mapping[str, str]) -> Filters:
@@ -141,34 +138,33 @@ def read_filters(parameters: Mapping[str, str]) -> Filters:
     )
 
 
-def asked(parameters: Iterable[tuple[str, str]]) -> PageQuery:
+def read_page_query(parameters: Iterable[tuple[str, str]]) -> PageQuery:
     """Return the search of an address's parameters, the last of each name; raises QueryError.
 
-    A weight of 0 or of nothing leaves its photo out, so that a form can be emptied.
+    An empty weight, or one of 0, leaves its photo out, so that a form can be emptied.
     """
-    given = {name: value.strip() for name, value in parameters}
+    values = {name: value.strip() for name, value in parameters}
     picks: dict[int, float] = {}
-    dropped: dict[str, float] = {}
-    for name, value in given.items():
+    uploads: dict[str, float] = {}
+    for name, value in values.items():
         if match := _PICK.fullmatch(name):
             picks[_photo_id(match[1])] = _weight(value)
-        elif match := _DROPPED.fullmatch(name):
-            dropped[match[1]] = _weight(value)
-    if len(picks) + len(dropped) > MAX_PICKS:
+        elif match := _UPLOAD.fullmatch(name):
+            uploads[match[1]] = _weight(value)
+    if len(picks) + len(uploads) > MAX_PICKS:
         raise QueryError(f"a search takes up to {MAX_PICKS} photos: leave some out")
-    words = given.get("q", "")
+    words = values.get("q", "")
     if len(words) > MAX_QUERY_LENGTH:
         raise QueryError(
             f"the search has {len(words):,} characters, more than "
             f"{MAX_QUERY_LENGTH:,}: make it shorter"
         )
-    filters = read_filters(given)
     return PageQuery(
         words,
         tuple(PickedPhoto(photo_id, weight) for photo_id, weight in picks.items() if weight),
-        tuple(UploadedRef(key, weight) for key, weight in dropped.items() if weight),
-        filters,
-        page_number(given.get("page", "")),
+        tuple(UploadedRef(key, weight) for key, weight in uploads.items() if weight),
+        read_filters(values),
+        page_number(values.get("page", "")),
     )
 
 
@@ -182,7 +178,7 @@ def page_number(text: str) -> int:
 
 
 def selection(values: Sequence[str]) -> list[int]:
-    """Return the ids of a selection, each once; raises QueryError."""
+    """Return the ids of the ticked photos, each once; raises QueryError."""
     if len(values) > MAX_SELECTED:
         raise QueryError(f"a selection holds up to {MAX_SELECTED:,} photos: take fewer at a time")
     if not values:
@@ -204,17 +200,17 @@ def label_lines(text: str) -> list[str]:
 
 
 def address(path: str, pairs: Pairs) -> str:
-    """Return a path with parameters; what is no UTF-8 keeps its bytes."""
+    """Return a path with parameters; bytes that are not UTF-8 stay as they are."""
     return f"{path}?{urlencode(pairs, errors='surrogateescape')}" if pairs else path
 
 
 def number(value: float) -> str:
-    """Return a weight as short as it can be written."""
+    """Return a weight written as briefly as possible."""
     return f"{value:.4f}".rstrip("0").rstrip(".")
 
 
 def sql_quote(text: str) -> str:
-    """Return a text as a filter writes it."""
+    """Return a text as a quoted string of the filter language."""
     return "'" + text.replace("'", "''") + "'"
 
 
