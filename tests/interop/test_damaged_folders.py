@@ -220,7 +220,7 @@ def test_an_export_replaces_only_an_export(
             write(found, indexed)
         (tmp_path / "out.new").mkdir()  # the user's own, of whatever name
         (tmp_path / "file").write_bytes(b"mine")
-        with pytest.raises(CollectionError, match="is there already and no folder"):
+        with pytest.raises(CollectionError, match="is there already and is not a folder"):
             write(found, tmp_path / "file")
 
         def stop(_: Progress) -> None:

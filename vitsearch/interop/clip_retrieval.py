@@ -2,7 +2,7 @@
 (github.com/rom1504/clip-retrieval).
 
 img_emb/img_emb_0.npy           float16 (n, dim) unit rows
-metadata/metadata_0.parquet     n rows, of which row i says what vector i is of: image_path, ...
+metadata/metadata_0.parquet     n rows; row i describes the photo of vector i: image_path, ...
 """
 
 import os
@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError
 from vitsearch.interop.importer import ImportOptions, ImportReport, import_vectors
-from vitsearch.interop.manifest import PASSPORT, passport_of, read_passport, write_passport
+from vitsearch.interop.manifest import manifest_of, read_manifest, write_manifest
 from vitsearch.interop.rows import Block, Source, photo_blocks
-from vitsearch.interop.target import written_aside
+from vitsearch.interop.target import export_folder
+from vitsearch.shards.manifest import MANIFEST
 from vitsearch.storage.reader import StoredCollection
 from vitsearch.types import OnProgress, Progress, no_progress
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 LAYOUT = "clip-retrieval"
 SHARD = 1_000_000
 _DEFAULTS = ImportOptions()
-_NAMES = frozenset({PASSPORT, "img_emb", "metadata"})
+_NAMES = frozenset({MANIFEST, "img_emb", "metadata"})
 
 
 def export_clip_retrieval(
@@ -47,31 +48,29 @@ def export_clip_retrieval(
     has ``image_path`` (absolute, which is what ``clip-retrieval back`` opens), ``path`` (relative
     to the photo folder), ``path_bytes`` (only for names that are not UTF-8), ``width``, ``height``,
     the metadata columns, ``fingerprint``, ``label`` and ``score``. ``vitsearch.json`` names the
-    encoder. The folder is written aside and renamed; an earlier export there is replaced. Raises
-    CollectionError.
+    encoder. The folder is written under another name and renamed; an earlier export there is
+    replaced. Raises CollectionError.
     """
     _need_parquet()
     if shard_size < 1:
         raise CollectionError("a file must hold at least 1 photo: give a shard size of 1 or more")
-    with written_aside(Path(folder), _NAMES) as aside, collection.store.reading():
+    with export_folder(Path(folder), _NAMES) as aside, collection.store.reading():
         total = collection.store.count()
         (aside / "img_emb").mkdir()
         (aside / "metadata").mkdir()
         photos, done, root = collection.store.photos(), 0, os.path.abspath(collection.root)
-        digits = len(
-            str(max(0, ceil(total / shard_size) - 1))
-        )  # the reader sorts the files by name
+        # the reader sorts the files by name
+        digits = len(str(max(0, ceil(total / shard_size) - 1)))
         for number, start in enumerate(range(0, total, shard_size)):
             count = min(shard_size, total - start)
-            with _shard(
-                aside, f"{number:0{digits}d}", root=root, shape=(count, collection.config.dim)
-            ) as (vectors, metadata):
+            name, shape = f"{number:0{digits}d}", (count, collection.config.dim)
+            with _shard(aside, name, root=root, shape=shape) as (vectors, metadata):
                 for block, halves in photo_blocks(collection.store, photos, count):
                     vectors.write(np.ascontiguousarray(halves, dtype="<f2").data)
                     metadata.write(block)
                     done += len(block)
                     progress(Progress("exporting", done, total))
-        write_passport(aside, passport_of(collection, LAYOUT, total))
+        write_manifest(aside, manifest_of(collection, LAYOUT, total))
     return total
 
 
@@ -84,14 +83,14 @@ def import_clip_retrieval(
     options: ImportOptions = _DEFAULTS,
     progress: OnProgress = no_progress,
 ) -> ImportReport:
-    """Make the collection of a photo folder of the vectors in clip-retrieval's folder, or add them
-    to the one that is there.
+    """Import the vectors in clip-retrieval's folder into the collection of a photo folder, which is
+    created where there is none.
 
     ``encoder`` is the name or object of the encoder that made them; None: the one in
-    ``vitsearch.json``, or else the collection's. Some photos are embedded to check it, no other.
-    Photos that are not there, changed or unreadable are counted and named in the report. Raises
-    CollectionError, CollectionLocked, EncoderError or EncoderMismatch, after any of which the
-    collection is as it was.
+    ``vitsearch.json``, or else the collection's. Only the photos that are compared to check it are
+    embedded. Photos that are missing, changed or unreadable are counted and named in the report.
+    Raises CollectionError, CollectionLocked, EncoderError or EncoderMismatch, after any of which
+    the collection is as it was.
     """
     source = read_clip_retrieval(Path(folder))
     return import_vectors(
@@ -100,17 +99,18 @@ def import_clip_retrieval(
 
 
 def read_clip_retrieval(folder: Path) -> Source:
-    """Return the vectors of clip-retrieval's folder, once their files fit each other; raises
-    CollectionError.
+    """Return the vectors of clip-retrieval's folder; raises CollectionError where its files do not
+    fit each other.
     """
     _need_parquet()
     from vitsearch.interop.parquet import count_rows
 
-    manifest = read_passport(folder)
+    manifest = read_manifest(folder)
+    is_export = manifest is not None
     pairs = _pairs(folder)
     count, dim = 0, manifest.dim if manifest else 0
     for npy, parquet in pairs:
-        vectors, rows = _mapped(npy), count_rows(parquet, own=manifest is not None)
+        vectors, rows = _mapped(npy), count_rows(parquet, is_export=is_export)
         if len(vectors) != rows:
             raise CollectionError(
                 f"{npy} holds {len(vectors):,} vectors, {parquet.name} {rows:,} rows: which is "
@@ -123,27 +123,23 @@ def read_clip_retrieval(folder: Path) -> Source:
                 "export again with one encoder"
             )
         count += rows
-    return Source(
-        str(folder), count, dim, manifest, lambda: _blocks(pairs, own=manifest is not None)
-    )
+    return Source(str(folder), count, dim, manifest, lambda: _blocks(pairs, is_export))
 
 
-def _blocks(pairs: list[tuple[Path, Path]], own: bool) -> Iterator[Block]:
+def _blocks(pairs: list[tuple[Path, Path]], is_export: bool) -> Iterator[Block]:
     from vitsearch.interop.parquet import read_rows
 
     for npy, parquet in pairs:
         vectors, start = _mapped(npy), 0
-        for rows in read_rows(parquet, own=own):
+        for rows in read_rows(parquet, is_export=is_export):
             yield rows, np.asarray(vectors[start : start + len(rows)])
             start += len(rows)
 
 
 def _pairs(folder: Path) -> list[tuple[Path, Path]]:
     """Return the shards as (vectors, metadata), in order of their number."""
-    arrays, tables = (
-        _numbered(folder / "img_emb", "img_emb", "npy"),
-        _numbered(folder / "metadata", "metadata", "parquet"),
-    )
+    arrays = _numbered(folder / "img_emb", "img_emb", "npy")
+    tables = _numbered(folder / "metadata", "metadata", "parquet")
     if not arrays:
         raise CollectionError(
             f"{folder} holds no img_emb/img_emb_0.npy: give the output folder of "
@@ -165,15 +161,14 @@ def _numbered(folder: Path, stem: str, ending: str) -> dict[int, Path]:
         raise CollectionError(
             f"{folder} cannot be read ({error.strerror}): check its permissions"
         ) from error
-    named = (
-        (re.fullmatch(rf"{stem}_(\d+)\.{ending}", file.name, re.ASCII), file) for file in files
-    )
-    return {int(match[1]): file for match, file in named if match}
+    pattern = re.compile(rf"{stem}_(\d+)\.{ending}", re.ASCII)
+    matches = ((pattern.fullmatch(file.name), file) for file in files)
+    return {int(match[1]): file for match, file in matches if match}
 
 
 def _mapped(file: Path) -> NDArray[Any]:
     """Return the ``(n, dim)`` floats of a .npy file, memory-mapped; raises CollectionError for
-    anything else, pickles among it.
+    anything else, such as a pickle.
     """
     try:
         array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
@@ -208,9 +203,8 @@ def _shard(
         open(folder / "img_emb" / f"img_emb_{number}.npy", "wb") as vectors,
         MetadataWriter(folder / "metadata" / f"metadata_{number}.parquet", root) as metadata,
     ):
-        np.lib.format.write_array_header_1_0(
-            vectors, {"descr": "<f2", "fortran_order": False, "shape": shape}
-        )
+        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(vectors, header)
         yield vectors, metadata
 
 

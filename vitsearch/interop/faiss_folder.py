@@ -18,16 +18,17 @@ from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError, RecipeError
 from vitsearch.index.recipe import Recipe, load_recipe
 from vitsearch.interop.importer import ImportOptions, ImportReport, import_vectors
-from vitsearch.interop.manifest import PASSPORT, passport_of, read_passport, write_passport
+from vitsearch.interop.manifest import manifest_of, read_manifest, write_manifest
 from vitsearch.interop.rows import Block, Row, Source, photo_blocks
-from vitsearch.interop.target import written_aside
+from vitsearch.interop.target import export_folder
+from vitsearch.shards.manifest import MANIFEST
 from vitsearch.storage.reader import StoredCollection
 from vitsearch.types import OnProgress, Photo, Progress, no_progress
 
 LAYOUT = "faiss"
 INDEX, IDS, PATHS, PLAIN_PATHS = "index.faiss", "ids.npy", "paths.jsonl", "paths.txt"
 _DEFAULTS = ImportOptions()
-_NAMES = frozenset({PASSPORT, INDEX, IDS, PATHS})
+_NAMES = frozenset({MANIFEST, INDEX, IDS, PATHS})
 
 
 def export_faiss(
@@ -40,8 +41,8 @@ def export_faiss(
     """Write a collection as a FAISS index with ids and paths, and return how many photos it holds.
 
     ``recipe`` says which index; the vectors come back whole from ``flat``, ``ivf`` and ``hnsw``.
-    All vectors are held in memory, photos are in order of path. The folder is written aside and
-    renamed; an earlier export there is replaced. Raises CollectionError, RecipeError.
+    All vectors are held in memory, photos are in order of path. The folder is written under another
+    name and renamed; an earlier export there is replaced. Raises CollectionError, RecipeError.
     """
     _need_faiss()
     chosen = load_recipe(recipe) if isinstance(recipe, str) else recipe
@@ -49,27 +50,25 @@ def export_faiss(
         raise RecipeError(
             f"recipe {chosen.name!r} gives no index in one file: export with flat, hnsw, ivf or sq8"
         )
-    with written_aside(Path(folder), _NAMES) as aside, collection.store.reading():
+    with export_folder(Path(folder), _NAMES) as aside, collection.store.reading():
         total = collection.store.count()
         if not total:
             raise CollectionError(
                 f"the collection in {collection.folder} is empty: run `vitsearch index` first"
             )
-        ids, vectors = (
-            np.empty(total, np.int64),
-            np.empty((total, collection.config.dim), np.float16),
-        )
+        ids = np.empty(total, np.int64)
+        vectors = np.empty((total, collection.config.dim), np.float16)
         with open(aside / PATHS, "w", encoding="ascii") as lines:
             done = 0
             for block, halves in photo_blocks(collection.store, collection.store.photos(), total):
-                place = slice(done, done + len(block))
-                ids[place], vectors[place] = [photo.photo_id for photo in block], halves
+                rows = slice(done, done + len(block))
+                ids[rows], vectors[rows] = [photo.photo_id for photo in block], halves
                 lines.writelines(_line(photo) for photo in block)
                 done += len(block)
                 progress(Progress("exporting", done, total))
         np.save(aside / IDS, ids, allow_pickle=False)
         _write_index(aside / INDEX, chosen, vectors, ids)
-        write_passport(aside, passport_of(collection, LAYOUT, total))
+        write_manifest(aside, manifest_of(collection, LAYOUT, total))
     return total
 
 
@@ -82,8 +81,8 @@ def import_faiss(
     options: ImportOptions = _DEFAULTS,
     progress: OnProgress = no_progress,
 ) -> ImportReport:
-    """Make the collection of a photo folder of the vectors in a FAISS index, or add them to the one
-    that is there.
+    """Import the vectors in a FAISS index into the collection of a photo folder, which is created
+    where there is none.
 
     ``folder`` holds ``index.faiss`` (or one file ``*.faiss`` or ``*.index``) and ``paths.jsonl``,
     or ``paths.txt`` with one path a line and, where the ids are not 0, 1, 2, ..., ``ids.npy`` with
@@ -97,13 +96,13 @@ def import_faiss(
 
 
 def read_faiss_folder(folder: Path) -> Source:
-    """Return the vectors of a FAISS index with their paths, once they fit each other; raises
-    CollectionError.
+    """Return the vectors of a FAISS index with their paths; raises CollectionError where they do
+    not fit each other.
     """
     _need_faiss()
     from vitsearch.interop.faiss_rows import StoredRows
 
-    manifest = read_passport(folder)
+    manifest = read_manifest(folder)
     stored = StoredRows(_index_file(folder))
     rows = _rows(folder)
     ids = stored.ids.tolist()
@@ -124,13 +123,14 @@ def read_faiss_folder(folder: Path) -> Source:
 
 
 def _line(photo: Photo) -> str:
-    facts = {
+    record = {
         "id": photo.photo_id,
         "path": photo.path,
         "fingerprint": photo.fingerprint.hex(),
         "label": photo.label,
+        "score": photo.label_score,
     }
-    return json.dumps(facts | {"score": photo.label_score}, ensure_ascii=True) + "\n"
+    return json.dumps(record, ensure_ascii=True) + "\n"
 
 
 def _write_index(
@@ -138,9 +138,10 @@ def _write_index(
 ) -> None:
     from vitsearch.index.faiss_index import build_faiss_index
 
-    whole = Recipe("flat", factory="IDMap2,Flat") if recipe.kind == "exact" else recipe
+    if recipe.kind == "exact":
+        recipe = Recipe("flat", factory="IDMap2,Flat")
     with open(file, "wb") as out:
-        build_faiss_index(whole, vectors, ids).write(out)
+        build_faiss_index(recipe, vectors, ids).write(out)
 
 
 def _index_file(folder: Path) -> Path:
@@ -155,15 +156,12 @@ def _index_file(folder: Path) -> Path:
 
 
 def _rows(folder: Path) -> dict[int, Row]:
-    """Return what the paths say of each id."""
+    """Return the row of each id."""
     file = folder / PATHS if (folder / PATHS).is_file() else folder / PLAIN_PATHS
     try:
         if file.name == PATHS:
-            return dict(
-                _parsed(line)
-                for line in file.read_text(encoding="utf-8").split("\n")
-                if line.strip()
-            )
+            lines = file.read_text(encoding="utf-8").split("\n")
+            return dict(_parsed(line) for line in lines if line.strip())
         paths = file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
         ids = _ids(folder / IDS).tolist() if (folder / IDS).is_file() else range(len(paths))
         if len(ids) != len(paths):
@@ -181,24 +179,21 @@ def _rows(folder: Path) -> dict[int, Row]:
 
 
 def _parsed(line: str) -> tuple[int, Row]:
-    facts: Any = json.loads(line)
-    if (
-        not isinstance(facts, dict)
-        or type(facts.get("id")) is not int
-        or not isinstance(facts.get("path"), str)
-    ):
+    record: Any = json.loads(line)
+    is_record = isinstance(record, dict) and isinstance(record.get("path"), str)
+    if not is_record or type(record.get("id")) is not int:
         raise ValueError(f'a line is not like {{"id": 1, "path": "a.jpg"}}: {line[:60]}')
-    fingerprint, label, score = facts.get("fingerprint"), facts.get("label"), facts.get("score")
-    known = bytes.fromhex(fingerprint) if isinstance(fingerprint, str) else None
+    stored, label, score = record.get("fingerprint"), record.get("label"), record.get("score")
+    fingerprint = bytes.fromhex(stored) if isinstance(stored, str) else None
     if isinstance(label, str) and isinstance(score, int | float):
-        return facts["id"], Row(facts["path"], known, label, float(score))
-    return facts["id"], Row(facts["path"], known)
+        return record["id"], Row(record["path"], fingerprint, label, float(score))
+    return record["id"], Row(record["path"], fingerprint)
 
 
 def _ids(file: Path) -> NDArray[np.int64]:
     ids: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
-        raise ValueError("ids.npy holds no row of whole numbers")
+        raise ValueError("ids.npy does not hold a row of integers")
     return np.asarray(ids, dtype=np.int64)
 
 

@@ -1,4 +1,4 @@
-"""The vectors inside a FAISS index, and a flat index of vectors (arXiv:2401.08281)."""
+"""Read the vectors inside a FAISS index (arXiv:2401.08281)."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ class StoredRows:
     """An index from a file, read for the vectors that it holds.
 
     FAISS trusts what it reads: open only files of people whose programs you would run. Raises
-    CollectionError for a file that FAISS does not read, and for an index that does not keep the
+    CollectionError for a file that FAISS cannot read, and for an index that does not hold the
     vectors themselves.
     """
 
@@ -26,23 +26,21 @@ class StoredRows:
         self._file = file
         try:
             with open(file, "rb") as opened:
-                self._whole = faiss.read_index(faiss.PyCallbackIOReader(opened.read))
+                self._stored = faiss.read_index(faiss.PyCallbackIOReader(opened.read))
         except (OSError, RuntimeError, MemoryError) as error:
             raise CollectionError(
                 f"{file} cannot be read as a FAISS index ({_reason(error)}): write it again"
             ) from error
-        self.dim = int(self._whole.d)
-        self._ids, self._index = _unwrapped(self._whole)
+        self.dim = int(self._stored.d)
+        self._ids, self._index = _unwrapped(self._stored)
         self._check_exact()
 
     def __len__(self) -> int:
-        return int(self._whole.ntotal)
+        return int(self._stored.ntotal)
 
     @property
     def ids(self) -> Ids:
-        """The ids that the index gives to its rows, in the order of the rows; without ids of its
-        own, 0 and up.
-        """
+        """The ids of the rows, in the order of the rows; 0 and up where the index stores none."""
         return np.arange(len(self), dtype=np.int64) if self._ids is None else self._ids
 
     def blocks(self) -> Iterator[Vectors]:
@@ -76,9 +74,8 @@ def _unwrapped(index: Any) -> tuple[Ids | None, Any]:
     """
     inner = faiss.downcast_index(index)
     if isinstance(inner, faiss.IndexIDMap):  # IDMap2 is one
-        return faiss.vector_to_array(inner.id_map).astype(np.int64), faiss.downcast_index(
-            inner.index
-        )
+        ids = faiss.vector_to_array(inner.id_map).astype(np.int64)
+        return ids, faiss.downcast_index(inner.index)
     if isinstance(inner, faiss.IndexIVF):
         inner.set_direct_map_type(faiss.DirectMap.Hashtable)
         return _list_ids(inner), inner

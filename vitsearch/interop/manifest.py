@@ -1,18 +1,14 @@
-"""``vitsearch.json``: what an exported folder says of the encoder of its vectors."""
+"""``vitsearch.json``: which encoder made the vectors of an exported folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitsearch.encoders.identity import (
-    EncoderIdentity,
-    golden_from_bytes,
-    golden_from_lists,
-)
+from vitsearch.encoders.identity import EncoderIdentity, golden_from_bytes, golden_from_lists
 from vitsearch.errors import CollectionError
 from vitsearch.records import read_record, to_json
+from vitsearch.shards.manifest import MANIFEST
 from vitsearch.storage.reader import StoredCollection
 
-PASSPORT = "vitsearch.json"
 FORMAT = 1
 
 
@@ -44,34 +40,34 @@ class ExportManifest:
         return EncoderIdentity.from_record(self, golden_from_lists(self.golden, self.dim))
 
 
-def passport_of(collection: StoredCollection, layout: str, photos: int) -> ExportManifest:
-    """Return what a folder of ``photos`` vectors of this collection says of its encoder."""
-    settings = collection.config
-    golden = golden_from_bytes(collection.store.get_meta("golden"), settings.dim)
+def manifest_of(collection: StoredCollection, layout: str, photos: int) -> ExportManifest:
+    """Return the manifest of an export of ``photos`` vectors of this collection."""
+    config = collection.config
+    golden = golden_from_bytes(collection.store.get_meta("golden"), config.dim)
     return ExportManifest(
-        layout,
-        photos,
-        settings.encoder,
-        settings.encoder_fingerprint,
-        settings.dtype,
-        settings.dim,
-        golden.tolist(),
+        layout=layout,
+        photos=photos,
+        encoder=config.encoder,
+        encoder_fingerprint=config.encoder_fingerprint,
+        dtype=config.dtype,
+        dim=config.dim,
+        golden=golden.tolist(),
     )
 
 
-def write_passport(folder: Path, manifest: ExportManifest) -> None:
-    """Write ``vitsearch.json`` into a folder that is not in its place yet."""
-    (folder / PASSPORT).write_text(to_json(manifest), encoding="ascii")
+def write_manifest(folder: Path, manifest: ExportManifest) -> None:
+    """Write ``vitsearch.json`` into the folder of an export."""
+    (folder / MANIFEST).write_text(to_json(manifest), encoding="ascii")
 
 
-def read_passport(folder: Path) -> ExportManifest | None:
-    """Return what a folder says of its encoder, None where it says nothing; raises CollectionError
-    for a damaged or newer file.
+def read_manifest(folder: Path) -> ExportManifest | None:
+    """Return the manifest of a folder, None where it has none; raises CollectionError for a damaged
+    or newer one.
     """
     try:
         return read_record(
             ExportManifest,
-            folder / PASSPORT,
+            folder / MANIFEST,
             error=CollectionError,
             repair="export again, or delete it and name the encoder",
         )

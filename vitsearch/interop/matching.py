@@ -1,4 +1,4 @@
-"""Which photo of a folder a path in somebody else's metadata means."""
+"""Resolve the paths in another program's metadata to the photos of a folder."""
 
 import os
 import posixpath
@@ -15,21 +15,21 @@ MISSING = "is not among the photos of the folder"
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """The files that indexing would find below a photo folder, and the folders that paths may begin
-    with.
+class PathResolver:
+    """Resolves paths: ``files`` are what indexing would find below a photo folder, ``roots`` the
+    folders that a path may begin with.
     """
 
     files: Mapping[str, Found]
     roots: tuple[str, ...]
 
-    def find(self, path: str) -> Found | str:
-        """Return the file that a path means, or in words why there is none."""
+    def resolve(self, path: str) -> Found | str:
+        """Return the file that a path means, or the reason why there is none."""
         relative = self.relative(path)
         if relative is None:
             return OUTSIDE
-        found = self.files.get(relative)
-        return MISSING if found is None else found.problem or found
+        file = self.files.get(relative)
+        return MISSING if file is None else file.problem or file
 
     def relative(self, path: str) -> str | None:
         """Return a path relative to the photo folder, without ``..``; None where it leaves the
@@ -42,19 +42,16 @@ class Places:
         return None if normal.startswith(("/", "../")) or normal in ("", ".", "..") else normal
 
 
-def places_in(root: Path, folder: Path, paths_from: str | None = None) -> Places:
-    """Return the places of a photo folder, without its collection in ``folder``.
+def path_resolver(root: Path, folder: Path, paths_from: str | None = None) -> PathResolver:
+    """Return the resolver of a photo folder, which leaves out its collection in ``folder``.
 
     ``paths_from`` is what paths begin with in place of the photo folder, as it is written there.
     Raises VitsearchError.
     """
     options = WalkOptions(leave_out=frozenset({folder}))
-    files = {
-        found.path: found for found in walk(root, options, on_unreadable=lambda path, reason: None)
-    }
-    starts = [
-        os.path.abspath(root),
-        os.path.realpath(root),
-        *([posixpath.normpath(paths_from)] if paths_from else []),
-    ]
-    return Places(files, tuple(dict.fromkeys(start.rstrip("/") for start in reversed(starts))))
+    walked = walk(root, options, on_unreadable=lambda path, reason: None)
+    files = {file.path: file for file in walked}
+    roots = [os.path.realpath(root), os.path.abspath(root)]
+    if paths_from:
+        roots.insert(0, posixpath.normpath(paths_from))
+    return PathResolver(files, tuple(dict.fromkeys(root.rstrip("/") for root in roots)))

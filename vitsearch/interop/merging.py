@@ -1,4 +1,4 @@
-"""One collection into another of the same encoder: no photo is read, none is embedded."""
+"""Merge one collection into another of the same encoder, without reading or embedding a photo."""
 
 import os
 from collections import Counter

@@ -11,6 +11,7 @@ import pyarrow.parquet
 
 from vitsearch.errors import CollectionError
 from vitsearch.interop.rows import BLOCK, Row
+from vitsearch.paths import raw_path
 from vitsearch.photos.columns import METADATA
 from vitsearch.shards.files import arrow_type, as_text
 from vitsearch.types import Photo
@@ -28,7 +29,7 @@ SCHEMA = pyarrow.schema(
         ("score", pyarrow.float64()),
     ]
 )
-_OWN = ("path", "path_bytes", "fingerprint", "label", "score")
+_EXPORTED = ("path", "path_bytes", "fingerprint", "label", "score")
 
 
 class MetadataWriter:
@@ -57,9 +58,7 @@ class MetadataWriter:
         return {
             "image_path": as_text(os.path.join(self._root, photo.path)),
             "path": path,
-            "path_bytes": None
-            if path == photo.path
-            else photo.path.encode("utf-8", "surrogateescape"),
+            "path_bytes": None if path == photo.path else raw_path(photo.path),
             "width": photo.info.width,
             "height": photo.info.height,
             **{name: photo.info[name] for name in METADATA},
@@ -69,49 +68,42 @@ class MetadataWriter:
         }
 
 
-def count_rows(file: Path, *, own: bool) -> int:
+def count_rows(file: Path, *, is_export: bool) -> int:
     """Return the number of rows of a metadata file; raises CollectionError where it is damaged or
     lacks a column.
     """
     with _errors(file), pyarrow.parquet.ParquetFile(file) as opened:
-        missing = [
-            name
-            for name in ("image_path", *(_OWN if own else ()))
-            if name not in opened.schema_arrow.names
-        ]
+        needed = ["image_path", *(_EXPORTED if is_export else ())]
+        missing = [name for name in needed if name not in opened.schema_arrow.names]
         if missing:
-            held = ", ".join(opened.schema_arrow.names[:8])
+            present = ", ".join(opened.schema_arrow.names[:8])
             raise CollectionError(
-                f"{file} has no column {missing[0]} (it has {held}): which vector is "
+                f"{file} has no column {missing[0]} (it has {present}): which vector is "
                 "which photo cannot be told"
             )
         return int(opened.metadata.num_rows)
 
 
-def read_rows(file: Path, *, own: bool) -> Iterator[list[Row]]:
-    """Yield the rows of a metadata file in blocks; ``own`` for an export of ours, whose paths are
-    relative to the photo folder.
+def read_rows(file: Path, *, is_export: bool) -> Iterator[list[Row]]:
+    """Yield the rows of a metadata file in blocks; ``is_export``: an export of vitsearch, whose
+    paths are relative to the photo folder.
     """
-    columns = list(_OWN) if own else ["image_path"]
+    columns = list(_EXPORTED) if is_export else ["image_path"]
     with _errors(file), pyarrow.parquet.ParquetFile(file) as opened:
         for batch in opened.iter_batches(batch_size=BLOCK, columns=columns):
-            yield [
-                _own_row(row) if own else Row(_path(row["image_path"])) for row in batch.to_pylist()
-            ]
+            rows = batch.to_pylist()
+            if is_export:
+                yield [_exported_row(row) for row in rows]
+            else:
+                yield [Row(_path(row["image_path"])) for row in rows]
 
 
-def _own_row(row: dict[str, Any]) -> Row:
-    path, fingerprint = row["path_bytes"] or row["path"], row["fingerprint"]
-    label = row["label"] if isinstance(row["label"], str) else None
-    score = (
-        float(row["score"]) if label is not None and isinstance(row["score"], int | float) else None
-    )
-    return Row(
-        _path(path),
-        bytes.fromhex(fingerprint) if fingerprint else None,
-        label if score is not None else None,
-        score,
-    )
+def _exported_row(row: dict[str, Any]) -> Row:
+    path = _path(row["path_bytes"] or row["path"])
+    fingerprint = bytes.fromhex(row["fingerprint"]) if row["fingerprint"] else None
+    if isinstance(row["label"], str) and isinstance(row["score"], int | float):
+        return Row(path, fingerprint, row["label"], float(row["score"]))
+    return Row(path, fingerprint)
 
 
 def _path(value: Any) -> str:

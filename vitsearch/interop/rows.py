@@ -1,6 +1,4 @@
-"""Vectors on their way in or out: a source to read, and the photos of a collection
-block by block.
-"""
+"""A source of vectors to import, and the photos of a collection block by block."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,8 +19,8 @@ BLOCK = 4096  # rows held at a time
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a source says of one vector: the photo's path as it is written there, and the facts of
-    an export of ours.
+    """What a source records about one vector: the photo's path as it is written there, and what
+    only an export of vitsearch has.
     """
 
     path: str
@@ -75,13 +73,13 @@ def usable(vectors: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def stored_halves(vectors: NDArray[Any]) -> Halves:
-    """Return usable ``(n, dim)`` rows as float16 rows of unit length; rows that have it are only
-    rounded, so halves stay bit by bit.
+    """Return usable ``(n, dim)`` rows as float16 rows of unit length.
+
+    Rows that have unit length already are only rounded, so that float16 rows stay the same bits.
     """
     lengths = _lengths(vectors)
-    scale = np.where(
-        np.abs(lengths - 1) < 2e-3, 1.0, lengths
-    )  # what rounding to half precision does to a length
+    # rounding to float16 changes a length of 1 by less than this
+    scale = np.where(np.abs(lengths - 1) < 2e-3, 1.0, lengths)
     return (vectors / scale[:, None]).astype(np.float16)
 
 

@@ -1,7 +1,7 @@
-"""Shard sets: the vectors that embedding on many machines writes, into a collection and out of one.
+"""Export a collection as a shard set, and import shard sets, which embedding on many machines
+writes.
 
-An import needs no photos: rows are taken at their word, with the fingerprint, size, time and facts
-that they hold.
+An import works without the photos: it trusts the fingerprint, size, time and metadata in the rows.
 """
 
 import os
@@ -25,10 +25,10 @@ from vitsearch.interop.importer import (
     chosen_encoder,
     import_vectors,
 )
-from vitsearch.interop.manifest import PASSPORT, ExportManifest, passport_of
-from vitsearch.interop.matching import OUTSIDE, Places
+from vitsearch.interop.manifest import ExportManifest, manifest_of
+from vitsearch.interop.matching import OUTSIDE, PathResolver
 from vitsearch.interop.rows import Block, Row, Source, photo_blocks, stored_halves, usable
-from vitsearch.interop.target import known_settings, open_target, written_aside
+from vitsearch.interop.target import export_folder, import_target, known_config
 from vitsearch.photos import MAX_PIXELS
 from vitsearch.shards import (
     LAYOUT,
@@ -39,7 +39,7 @@ from vitsearch.shards import (
     open_shards,
     photo_id,
 )
-from vitsearch.shards.manifest import is_manifest
+from vitsearch.shards.manifest import MANIFEST, is_manifest
 from vitsearch.storage.config import collection_folder
 from vitsearch.storage.create import start_database
 from vitsearch.storage.decoding import Decoding, record_decoding
@@ -47,141 +47,25 @@ from vitsearch.storage.reader import StoredCollection
 from vitsearch.storage.store import Outcome, PhotoStore
 from vitsearch.types import Found, OnProgress, Photo, Progress, no_progress
 
-# -- Rows of a shard set into a collection without looking at the photos, which may be elsewhere ---
-
-if TYPE_CHECKING:
-    from vitsearch.shards.files import ShardSet
-
-_NO_FACTS = "its row has no fingerprint or no size in pixels"
-_OLDER = "the collection has a file of this name that was changed later"
-
-
-def photo_place(manifest: Manifest, folder: Path) -> Path:
-    """Return the folder that the paths of a shard set are relative to where it is on this machine,
-    else that of the collection.
-    """
-    source = manifest.source
-    if "\0" not in source and os.path.isabs(source):
-        if os.path.isdir(source):
-            return Path(source)
-        if os.path.isfile(source):  # a list of photos, beside them
-            return Path(source).parent
-    return folder
-
-
-def import_without_photos(
-    shards: "ShardSet",
-    source: Source,
-    folder: Path,
-    *,
-    encoder: str | ImageEncoder | None,
-    options: ImportOptions,
-    progress: OnProgress,
-) -> ImportReport:
-    """Store the rows of a shard set, whose vectors and failures are also the source's, in the
-    collection in ``folder``; all or none.
-
-    Raises CollectionError, CollectionLocked, EncoderError or EncoderMismatch.
-    """
-    root = photo_place(shards.manifest, folder)
-    chosen = chosen_encoder(
-        source, folder, known_settings(folder, root), encoder=encoder, device=options.device
-    )
-    golden, tally = golden_vectors(chosen), ImportCounts()
-    with open_target(root, folder, chosen) as store:
-        record_decoding(store, Decoding(MAX_PIXELS, shards.manifest.decoding == "exact"))
-        with store.writing():
-            start_database(store, folder, chosen.name, golden)
-            taking = _Import(store, root, tally)
-            _take_rows(shards, source.count, taking, progress)
-            taking.take_failures(source)
-            if not sum(tally.counts[kind] for kind in ("imported", "unchanged", "failed")):
-                reason = (
-                    ", ".join(f"{path!r} {reason}" for path, reason in tally.problems[:2])
-                    or "there are none"
-                )
-                raise CollectionError(
-                    f"none of the {source.count:,} rows of {source.name} could be used: {reason}"
-                )
-        total = store.count()
-    return tally.report(0, total)
-
-
-def _take_rows(shards: "ShardSet", count: int, taking: "_Import", progress: OnProgress) -> None:
-    done = 0
-    for rows, vectors in shards.blocks():
-        good = usable(vectors)
-        halves = stored_halves(np.where(good[:, None], vectors, np.float16(1)))
-        for row, half, is_good in zip(rows, halves, good.tolist(), strict=True):
-            taking.take(row, half if is_good else None)
-        done += len(rows)
-        progress(Progress("importing", done, count))
-    taking.end()
-
-
-class _Import:
-    """One import, inside its transaction."""
-
-    def __init__(self, store: PhotoStore, root: Path, tally: ImportCounts) -> None:
-        self.store, self.tally = store, tally
-        self.places = Places({}, (os.path.abspath(root),))
-
-    def take(self, row: ShardRow, half: Halves | None) -> None:
-        """Store one photo, unless the collection has it or a newer one."""
-        path = self._path(row.path)
-        if path is None:
-            self.tally.problem("outside", row.path, OUTSIDE)
-        elif half is None:
-            self.tally.problem("damaged", row.path, BAD_VECTOR)
-        elif row.fingerprint is None or row.info is None:
-            self.tally.problem("damaged", row.path, _NO_FACTS)
-        else:
-            facts = (row.size, row.mtime_ns, row.fingerprint, row.info, row.label, row.label_score)
-            outcome = self.store.keep(Photo(0, path, *facts), half, newest=True)
-            if outcome is Outcome.OLDER:
-                self.tally.problem("changed", row.path, _OLDER)
-            else:
-                self.tally.counts["imported" if outcome.is_stored else "unchanged"] += 1
-
-    def end(self) -> None:
-        """Count the change."""
-        self.store.raise_generation(self.tally.counts["imported"] > 0)
-
-    def take_failures(self, source: Source) -> None:
-        """Store what could not be read, but where the collection has the photo."""
-        for found, reason in source.failures():
-            path = self._path(found.path)
-            if path is not None and self.store.photo_at(path) is None:
-                self.store.put_failure(found._replace(path=path), "failed", reason)
-                self.tally.counts["failed"] += 1
-
-    def _path(self, given: str) -> str | None:
-        """Return a path as the collection has it; None where it leads out of the photo folder, to
-        files that nobody meant to show.
-        """
-        inside = None if "\0" in given else self.places.relative(given)
-        return inside if inside is None or given.startswith("/") else given
-
-
-# -- Shard sets ------------------------------------------------------------------------------------
-
 if TYPE_CHECKING:
     from vitsearch.shards.files import ShardSet, ShardWriter
 
 SHARD = 10_000
 _DEFAULTS = ImportOptions()
-_NAMES = frozenset({PASSPORT, "shards"})
+_NAMES = frozenset({MANIFEST, "shards"})
+_NO_FACTS = "its row has no fingerprint or no size in pixels"
+_OLDER = "the collection has a file of this name that was changed later"
 
 
-def holds_shards(place: str | os.PathLike[str]) -> bool:
+def holds_shards(output: str | os.PathLike[str]) -> bool:
     """Return whether a folder or URL holds a shard set; raises CollectionError where a URL cannot
     be reached.
     """
-    name = os.fspath(place)
+    name = os.fspath(output)
     if "://" in name:
         return is_shard_set(name)
     try:
-        return is_manifest((Path(name) / PASSPORT).read_bytes())
+        return is_manifest((Path(name) / MANIFEST).read_bytes())
     except OSError:
         return False
 
@@ -196,9 +80,9 @@ def export_shards(
     """Write a collection as a shard set into a folder or at a URL, and return how many photos it
     holds.
 
-    Photos are in order of path with the halves, labels and facts of the collection; its failures
-    follow. A folder is written aside and renamed, over an earlier export; at a URL nothing may be
-    there. Raises CollectionError.
+    Photos are in order of path with the float16 vectors, labels and metadata of the collection; its
+    failures follow. A folder is written under another name and renamed, and replaces an earlier
+    export; at a URL nothing may be there. Raises CollectionError.
     """
     if shard_size < 1:
         raise CollectionError("a shard must hold at least 1 photo: give a shard size of 1 or more")
@@ -208,23 +92,22 @@ def export_shards(
         if "://" in os.fspath(output):
             _write(collection, create_shards(output, manifest), photos, progress)
         else:
-            with written_aside(Path(output), _NAMES) as aside:
+            with export_folder(Path(output), _NAMES) as aside:
                 _write(collection, create_shards(aside, manifest), photos, progress)
     return photos
 
 
 def _manifest(collection: StoredCollection, rows: int, shard_size: int) -> Manifest:
-    manifest = passport_of(collection, LAYOUT, rows)
+    exported = manifest_of(collection, LAYOUT, rows)
+    is_scaled = collection.store.get_meta("decode") in ("scaled", "mixed")
     return Manifest(
-        encoder=manifest.encoder,
-        encoder_fingerprint=manifest.encoder_fingerprint,
-        dtype=manifest.dtype,
-        dim=manifest.dim,
-        golden=manifest.golden,
+        encoder=exported.encoder,
+        encoder_fingerprint=exported.encoder_fingerprint,
+        dtype=exported.dtype,
+        dim=exported.dim,
+        golden=exported.golden,
         source=os.path.abspath(collection.root),
-        decoding="scaled"
-        if collection.store.get_meta("decode") in ("scaled", "mixed")
-        else "exact",
+        decoding="scaled" if is_scaled else "exact",
         shard_size=shard_size,
         rows=rows,
         shards=ceil(rows / shard_size),
@@ -239,11 +122,8 @@ def _write(
     for number in range(manifest.shards):
         part = list(islice(rows, manifest.shard_size))
         halves = [half for _, half in part if half is not None]
-        writer.write(
-            number,
-            [row for row, _ in part],
-            np.stack(halves) if halves else np.empty((0, manifest.dim), np.float16),
-        )
+        vectors = np.stack(halves) if halves else np.empty((0, manifest.dim), np.float16)
+        writer.write(number, [row for row, _ in part], vectors)
         done += len(part)
         progress(Progress("exporting", done, manifest.rows))
     writer.finish()
@@ -252,18 +132,22 @@ def _write(
 def _rows(collection: StoredCollection, photos: int) -> Iterator[tuple[ShardRow, Halves | None]]:
     """Yield the photos with their vectors, then the failures."""
     for block, halves in photo_blocks(collection.store, collection.store.photos(), photos):
-        for one, half in zip(block, halves, strict=True):
-            facts = (one.size, one.mtime_ns, one.fingerprint, one.info, one.label, one.label_score)
-            yield ShardRow(photo_id(one.path), one.path, *facts), half
-    for skipped, (path, _, size, mtime_ns) in zip(
-        collection.store.failures(), collection.store.failure_stats(), strict=True
-    ):
-        yield (
-            ShardRow(
-                photo_id(path), path, size, mtime_ns, error=skipped.reason or "cannot be read"
-            ),
-            None,
-        )
+        for photo, half in zip(block, halves, strict=True):
+            row = ShardRow(
+                photo_id=photo_id(photo.path),
+                path=photo.path,
+                size=photo.size,
+                mtime_ns=photo.mtime_ns,
+                fingerprint=photo.fingerprint,
+                info=photo.info,
+                label=photo.label,
+                label_score=photo.label_score,
+            )
+            yield row, half
+    reasons = [failure.reason or "cannot be read" for failure in collection.store.failures()]
+    stats = collection.store.failure_stats()
+    for reason, (path, _, size, mtime_ns) in zip(reasons, stats, strict=True):
+        yield ShardRow(photo_id(path), path, size, mtime_ns, error=reason), None
 
 
 def import_shards(
@@ -275,13 +159,13 @@ def import_shards(
     options: ImportOptions = _DEFAULTS,
     progress: OnProgress = no_progress,
 ) -> ImportReport:
-    """Add the vectors of a shard set to a collection, which is made where there is none; several
+    """Add the vectors of a shard set to a collection, which is created where there is none; several
     sets of one encoder may follow each other.
 
     With ``photos`` the rows are matched with the photos in that folder, and some are embedded to
     compare, as `import_clip_retrieval` does. Without, ``collection`` says where the collection is,
-    and no photo needs to be there: rows keep the facts that they hold. Of two rows for one path the
-    file that was changed last wins. Rows with an error become failures of the collection.
+    and no photo needs to be there: the metadata in the rows are trusted. Of two rows for one path
+    the file that was changed last wins. Rows with an error become failures of the collection.
 
     Raises CollectionError (a shard is missing and ``options.partial`` is not set, damage),
     CollectionLocked, EncoderError or EncoderMismatch, after any of which the collection is as it
@@ -310,35 +194,35 @@ def import_shards(
 
 
 def _source(shards: "ShardSet", partial: bool) -> Source:
-    """Return the vectors of the shards that are there; raises CollectionError where some are not,
-    unless asked for these.
+    """Return the vectors of the shards that are there; raises CollectionError where some are
+    missing, unless ``partial``.
     """
     manifest, missing = shards.manifest, shards.missing()
     if missing and not partial:
         raise CollectionError(
-            f"{shards.name} lacks {len(missing):,} of {manifest.shards:,} shards (the first is "
-            f"{missing[0]:06d}): "
-            "run `vitsearch embed` again, or import what is there with --partial"
+            f"{shards.name} lacks {len(missing):,} of {manifest.shards:,} shards "
+            f"(the first is {missing[0]:06d}): run `vitsearch embed` again, or import what is "
+            "there with --partial"
         )
     per_shard = {number: shards.counts([number]) for number in shards.finished()}
     with_failures = [number for number, (_, failed) in per_shard.items() if failed]
     count = sum(good for good, _ in per_shard.values())
     exported = ExportManifest(
-        LAYOUT,
-        count,
-        manifest.encoder,
-        manifest.encoder_fingerprint,
-        manifest.dtype,
-        manifest.dim,
+        layout=LAYOUT,
+        photos=count,
+        encoder=manifest.encoder,
+        encoder_fingerprint=manifest.encoder_fingerprint,
+        dtype=manifest.dtype,
+        dim=manifest.dim,
         golden=manifest.golden,
     )
     return Source(
-        shards.name,
-        count,
-        manifest.dim,
-        exported,
-        lambda: _blocks(shards),
-        lambda: _failures(shards, with_failures),
+        name=shards.name,
+        count=count,
+        dim=manifest.dim,
+        manifest=exported,
+        blocks=lambda: _blocks(shards),
+        failures=lambda: _failures(shards, with_failures),
     )
 
 
@@ -350,3 +234,106 @@ def _blocks(shards: "ShardSet") -> Iterator[Block]:
 def _failures(shards: "ShardSet", numbers: list[int]) -> Iterator[tuple[Found, str]]:
     for skipped, row in shards.failed_rows(numbers):
         yield Found(row.path, row.size, row.mtime_ns), skipped.reason
+
+
+# -- An import without photos ----------------------------------------------------------------------
+
+
+def source_root(manifest: Manifest, folder: Path) -> Path:
+    """Return the folder that the paths of a shard set are relative to where it is on this machine,
+    else that of the collection.
+    """
+    source = manifest.source
+    if "\0" not in source and os.path.isabs(source):
+        if os.path.isdir(source):
+            return Path(source)
+        if os.path.isfile(source):  # a list of photos, beside them
+            return Path(source).parent
+    return folder
+
+
+def import_without_photos(
+    shards: "ShardSet",
+    source: Source,
+    folder: Path,
+    *,
+    encoder: str | ImageEncoder | None,
+    options: ImportOptions,
+    progress: OnProgress,
+) -> ImportReport:
+    """Store the rows of a shard set, whose vectors and failures are also the source's, in the
+    collection in ``folder``; all or none.
+
+    Raises CollectionError, CollectionLocked, EncoderError or EncoderMismatch.
+    """
+    root = source_root(shards.manifest, folder)
+    chosen = chosen_encoder(
+        source, folder, known_config(folder, root), encoder=encoder, device=options.device
+    )
+    golden, counts = golden_vectors(chosen), ImportCounts()
+    with import_target(root, folder, chosen) as store:
+        record_decoding(store, Decoding(MAX_PIXELS, shards.manifest.decoding == "exact"))
+        with store.writing():
+            start_database(store, folder, chosen.name, golden)
+            running = _Import(store, root, counts)
+            running.store_photos(shards, source.count, progress)
+            running.store_failures(source)
+            if not counts["imported"] + counts["unchanged"] + counts["failed"]:
+                raise CollectionError(
+                    f"none of the {source.count:,} rows of {source.name} could be used: "
+                    f"{counts.first_problems() or 'there are none'}"
+                )
+        total = store.count()
+    return counts.report(0, total)
+
+
+class _Import:
+    """One import without photos, inside its transaction."""
+
+    def __init__(self, store: PhotoStore, root: Path, counts: ImportCounts) -> None:
+        self.store, self.counts = store, counts
+        self.resolver = PathResolver({}, (os.path.abspath(root),))
+
+    def store_photos(self, shards: "ShardSet", count: int, progress: OnProgress) -> None:
+        """Store the rows that have a vector, and count them."""
+        done = 0
+        for rows, vectors in shards.blocks():
+            good = usable(vectors)
+            halves = stored_halves(np.where(good[:, None], vectors, np.float16(1)))
+            for row, half, is_good in zip(rows, halves, good.tolist(), strict=True):
+                self._store(row, half if is_good else None)
+            done += len(rows)
+            progress(Progress("importing", done, count))
+        self.store.raise_generation(self.counts["imported"] > 0)
+
+    def store_failures(self, source: Source) -> None:
+        """Store what could not be read, unless the collection has the photo."""
+        for file, reason in source.failures():
+            path = self._path(file.path)
+            if path is not None and self.store.photo_at(path) is None:
+                self.store.put_failure(file._replace(path=path), "failed", reason)
+                self.counts.add("failed")
+
+    def _store(self, row: ShardRow, half: Halves | None) -> None:
+        """Store one photo, unless the collection has it or a newer one."""
+        path = self._path(row.path)
+        if path is None:
+            self.counts.add_problem("outside", row.path, OUTSIDE)
+        elif half is None:
+            self.counts.add_problem("damaged", row.path, BAD_VECTOR)
+        elif row.fingerprint is None or row.info is None:
+            self.counts.add_problem("damaged", row.path, _NO_FACTS)
+        else:
+            facts = (row.size, row.mtime_ns, row.fingerprint, row.info, row.label, row.label_score)
+            outcome = self.store.keep(Photo(0, path, *facts), half, newest=True)
+            if outcome is Outcome.OLDER:
+                self.counts.add_problem("changed", row.path, _OLDER)
+            else:
+                self.counts.add("imported" if outcome.is_stored else "unchanged")
+
+    def _path(self, stored: str) -> str | None:
+        """Return a path as the collection stores it; None where it leaves the photo folder, since a
+        search must not show files elsewhere.
+        """
+        relative = None if "\0" in stored else self.resolver.relative(stored)
+        return relative if relative is None or stored.startswith("/") else stored

@@ -1,5 +1,5 @@
-"""The collection that vectors are imported into: an existing one, or a new one that appears when it
-is whole.
+"""Where vectors go: the collection of an import, and the folder of an export. Each appears when it
+is complete, or not at all.
 """
 
 import os
@@ -10,8 +10,8 @@ from pathlib import Path
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError, CollectionNotFound
 from vitsearch.index.recipe import load_recipe
-from vitsearch.interop.manifest import PASSPORT
 from vitsearch.records import atomic_file, atomic_folder
+from vitsearch.shards.manifest import MANIFEST
 from vitsearch.storage.config import (
     CollectionConfig,
     check_encoder,
@@ -26,8 +26,8 @@ DATABASE = "photos.db"
 _ASIDE = "photos.db.new"
 
 
-def known_settings(folder: Path, root: Path) -> CollectionConfig | None:
-    """Return what the collection in a folder says of itself, None where there is none; raises
+def known_config(folder: Path, root: Path) -> CollectionConfig | None:
+    """Return the configuration of the collection in a folder, None where there is none; raises
     CollectionError for a damaged one.
     """
     try:
@@ -42,17 +42,17 @@ def known_settings(folder: Path, root: Path) -> CollectionConfig | None:
 
 
 @contextmanager
-def open_target(root: Path, folder: Path, encoder: ImageEncoder) -> Iterator[PhotoStore]:
+def import_target(root: Path, folder: Path, encoder: ImageEncoder) -> Iterator[PhotoStore]:
     """Yield the database of the collection in ``folder`` under its writer's lock.
 
-    Where there is none, a database is made aside and put in place, with ``collection.json``, when
-    the block ends well. Raises CollectionLocked, CollectionError, and EncoderMismatch for a
-    collection of another encoder.
+    Where there is none, a database is written beside its final name, and renamed together with
+    ``collection.json`` when the block ends well. Raises CollectionLocked, CollectionError, and
+    EncoderMismatch for a collection of another encoder.
     """
     with writer_lock(folder), disk_errors(folder):
-        settings = known_settings(folder, root)
-        if settings:
-            check_encoder(folder, settings, encoder)
+        config = known_config(folder, root)
+        if config:
+            check_encoder(folder, config, encoder)
             with closing(PhotoStore(folder / DATABASE)) as store:
                 yield store
                 store.checkpoint()
@@ -63,7 +63,7 @@ def open_target(root: Path, folder: Path, encoder: ImageEncoder) -> Iterator[Pho
                 with closing(PhotoStore(folder / _ASIDE)) as store:
                     yield store
                     store.checkpoint()
-                # first: a collection without its database is begun anew by any command
+                # before the rename: any command starts a collection without a database anew
                 create_collection(folder, root, encoder, load_recipe("auto"))
         finally:
             _clear(folder)
@@ -75,11 +75,8 @@ def _clear(folder: Path) -> None:
         (folder / f"{_ASIDE}{ending}").unlink(missing_ok=True)
 
 
-# -- Where an export goes: a folder that is written aside and renamed when it is whole ------------
-
-
 @contextmanager
-def written_aside(folder: Path, names: frozenset[str]) -> Iterator[Path]:
+def export_folder(folder: Path, names: frozenset[str]) -> Iterator[Path]:
     """Yield an empty folder beside ``folder`` that takes its place when the block ends well, and is
     removed when it does not.
 
@@ -109,10 +106,12 @@ def _check_replaceable(folder: Path, names: frozenset[str]) -> None:
     if not os.path.lexists(folder):
         return
     if not folder.is_dir() or folder.is_symlink():
-        raise CollectionError(f"{folder} is there already and no folder: choose another place")
-    held = {entry.name for entry in folder.iterdir()}
-    if held and (PASSPORT not in held or held - names):
+        raise CollectionError(
+            f"{folder} is there already and is not a folder: choose another place"
+        )
+    present = {entry.name for entry in folder.iterdir()}
+    if present and (MANIFEST not in present or present - names):
         raise CollectionError(
             f"{folder} holds other files "
-            f"({min(held - names, default='no ' + PASSPORT)}): choose a new folder"
+            f"({min(present - names, default='no ' + MANIFEST)}): choose a new folder"
         )
