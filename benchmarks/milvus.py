@@ -37,7 +37,7 @@ from search import clustered
 from vitsearch import Collection
 from vitsearch.arrays import Vectors, cosine_scores, top_k, unit_rows
 from vitsearch.cluster.push import BATCH, prepare, push_blocks
-from vitsearch.milvus import connect, parse_place
+from vitsearch.milvus import connect, parse_uri
 from vitsearch.shards import Manifest, ShardRow, photo_id
 from vitsearch.types import PhotoInfo
 
@@ -147,7 +147,7 @@ def main() -> None:
                 flush=True,
             )
             if chosen.milvus:
-                with closing(connect(parse_place(name))) as connection:
+                with closing(connect(parse_uri(name))) as connection:
                     connection.drop()
 
 
@@ -155,7 +155,7 @@ def pushed(name: str, manifest: Manifest, halves: np.ndarray, index: str) -> flo
     """Push everything, and return the rows a second: of the first push, and of the next, which
     compares and writes nothing.
     """
-    with closing(connect(parse_place(name))) as connection:
+    with closing(connect(parse_uri(name))) as connection:
         report = prepare(connection, manifest, index=index, rows=len(halves))
         began = time.perf_counter()
         push_blocks(connection, blocks(halves), report)

@@ -17,10 +17,10 @@ from helpers.filters import PATTERN, PHOTOS, TREE, agreed, filter_database, phot
 from vitsearch.errors import QueryError
 from vitsearch.filters import Filter, parse_filter
 from vitsearch.filters.tree import Between, Comparison, In, IsNull, Like, Not
-from vitsearch.milvus import CollectionMetadata, connect, milvus_filter, parse_place
+from vitsearch.milvus import CollectionMetadata, connect, milvus_filter, parse_uri
 from vitsearch.milvus.client import Connection
 from vitsearch.milvus.filter import casefold
-from vitsearch.milvus.rows import photo_of, row_of, unheld
+from vitsearch.milvus.rows import photo_of, rejection, row_of
 from vitsearch.photos.columns import COLUMNS
 from vitsearch.types import Photo
 
@@ -38,7 +38,7 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]
 def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
     """An empty collection in a file of Milvus Lite."""
     with closing(
-        connect(parse_place(f"milvus://{tmp_path_factory.mktemp('milvus') / 'a.db'}/photos"))
+        connect(parse_uri(f"milvus://{tmp_path_factory.mktemp('milvus') / 'a.db'}/photos"))
     ) as found:
         found.create(CollectionMetadata("colour", "f", "float32", 2, "", "", "scaled"), "FLAT", {})
         found.load()
@@ -47,12 +47,12 @@ def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
 
 def put(milvus: Connection, photos: Sequence[Photo]) -> list[Photo]:
     """Fill the collection with those photos that it can hold, and return them, numbered."""
-    held = [one for one in photos if unheld(one) is None]
+    held = [one for one in photos if rejection(one) is None]
     numbered = [
         dataclasses.replace(one, photo_id=number, fingerprint=b"f" * 16)
         for number, one in enumerate(held, 1)
     ]
-    milvus._client.delete(milvus.place.name, filter="id > 0")
+    milvus._client.delete(milvus.uri.name, filter="id > 0")
     if numbered:
         milvus.upsert([row_of(one, np.array([1, 0], dtype=np.float16)) for one in numbered])
     return numbered
@@ -277,12 +277,12 @@ def test_folding_is_what_python_takes_for_equal_in_any_case() -> None:
 
 
 def test_what_milvus_cannot_hold() -> None:
-    assert [unheld(photo(path)) for path in ("café", "caf\udce9", "a" * 65_536)] == [
+    assert [rejection(photo(path)) for path in ("café", "caf\udce9", "a" * 65_536)] == [
         None,
-        "the name is no UTF-8",
+        "the name is not UTF-8",
         "the name is longer than 65,535 bytes",
     ]
-    assert unheld(photo("a", None, "x\udcff")) == "the camera is no UTF-8"
+    assert rejection(photo("a", None, "x\udcff")) == "the camera is not UTF-8"
 
 
 def test_the_columns_of_a_photo_are_what_is_stored() -> None:
@@ -307,19 +307,18 @@ PLACES = {
 
 
 def test_places() -> None:
-    found = {name: parse_place(name) for name in PLACES}
+    found = {name: parse_uri(name) for name in PLACES}
     assert {
         name: (place.address, place.name, place.file) for name, place in found.items()
     } == PLACES
     assert (
-        parse_place("milvus://localhost:19530", "photos")
-        == found["milvus://localhost:19530/photos"]
+        parse_uri("milvus://localhost:19530", "photos") == found["milvus://localhost:19530/photos"]
     )
     assert (
-        parse_place("milvus://localhost:19530/photos", "photos")
+        parse_uri("milvus://localhost:19530/photos", "photos")
         == found["milvus://localhost:19530/photos"]
     )
-    assert parse_place("milvus://./a.db", "photos") == found["milvus://./a.db/photos"]
+    assert parse_uri("milvus://./a.db", "photos") == found["milvus://./a.db/photos"]
     assert [str(place) for place in found.values()][:1] == ["milvus://localhost:19530/photos"]
 
 
@@ -342,5 +341,5 @@ def test_a_wrong_place_is_told_in_one_line(uri: str, name: str | None) -> None:
     from vitsearch.errors import CollectionError
 
     with pytest.raises(CollectionError) as caught:
-        parse_place(uri, name)
+        parse_uri(uri, name)
     assert len(str(caught.value).splitlines()) == 1

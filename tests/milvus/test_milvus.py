@@ -32,7 +32,7 @@ from vitsearch.errors import (
     VitsearchError,
 )
 from vitsearch.filters import parse_filter
-from vitsearch.milvus import connect, milvus_filter, parse_place
+from vitsearch.milvus import connect, milvus_filter, parse_uri
 from vitsearch.milvus.store import MAX_RESULTS, Candidates
 from vitsearch.shards import Manifest, ShardRow, create_shards, open_shards, photo_id
 from vitsearch.storage.store import PhotoStore
@@ -288,7 +288,7 @@ def test_more_than_milvus_proposes_is_told(
     query = np.random.default_rng(3).normal(
         size=local.dim
     )  # words of a colour have many photos of score 0, which are equal
-    monkeypatch.setattr(Candidates, "most", 100)
+    monkeypatch.setattr(Candidates, "limit", 100)
     assert shown(remote.search(query, 80)) == shown(local.search(query, 80))
     with pytest.raises(
         QueryError,
@@ -350,7 +350,7 @@ def test_a_push_may_be_repeated_and_goes_on(shards: Path, tmp_path: Path) -> Non
 def test_a_changed_row_is_written_again_and_two_sets_share_a_collection(
     shelf: Path, shards: Path, tmp_path: Path
 ) -> None:
-    place = parse_place(f"milvus://{tmp_path / 'a.db'}/photos")
+    place = parse_uri(f"milvus://{tmp_path / 'a.db'}/photos")
     push(shards, str(place))
     more = paint(tmp_path / "more" / "extra.png", "red").parent
     index_folder(more, encoder=ColourEncoder())
@@ -378,7 +378,7 @@ def test_what_milvus_cannot_hold_is_counted_and_named(shards: Path, tmp_path: Pa
         rows[1],
         replace(rows[2], photo_id=rows[1].photo_id),
     ]
-    connection = connect(parse_place(f"milvus://{tmp_path / 'a.db'}/photos"))
+    connection = connect(parse_uri(f"milvus://{tmp_path / 'a.db'}/photos"))
     report = prepare(connection, open_shards(shards).manifest)
     push_blocks(
         connection,
@@ -388,7 +388,7 @@ def test_what_milvus_cannot_hold_is_counted_and_named(shards: Path, tmp_path: Pa
     connection.close()
     assert counts(report) == (1, 0, 3, 1)
     assert report.notes == [
-        "Milvus cannot hold caf\udce9.png: the name is no UTF-8",
+        "Milvus cannot hold caf\udce9.png: the name is not UTF-8",
         f"Milvus cannot hold {rows[2].path}: its number is that of {rows[1].path}",
         f"Milvus cannot hold {rows[3].path}: its number is that of {rows[1].path}",
     ]
@@ -430,14 +430,14 @@ def test_an_index_that_milvus_has_not_leaves_nothing(shards: Path, tmp_path: Pat
         CollectionError, match="there is no index 'NOTHING': one of AUTOINDEX, FLAT, "
     ):
         push(shards, f"milvus://{tmp_path / 'a.db'}/photos", index="nothing")
-    connection = connect(parse_place(f"milvus://{tmp_path / 'a.db'}/photos"))
+    connection = connect(parse_uri(f"milvus://{tmp_path / 'a.db'}/photos"))
     assert not connection.exists()
     connection.close()
 
 
 def test_a_damaged_block_is_refused(shards: Path, tmp_path: Path) -> None:
     rows, halves = next(open_shards(shards).blocks())
-    connection = connect(parse_place(f"milvus://{tmp_path / 'a.db'}/photos"))
+    connection = connect(parse_uri(f"milvus://{tmp_path / 'a.db'}/photos"))
     report = prepare(connection, open_shards(shards).manifest)
     for block in (
         (rows[:2], halves[:1]),
@@ -493,15 +493,15 @@ def test_what_is_not_there(uri: str, tmp_path: Path) -> None:
     ):
         Collection.open(uri.removesuffix("photos") + "other")
     with pytest.raises(CollectionError, match="there is no folder .*none"):
-        connect(parse_place(f"milvus://{tmp_path}/none/a.db/photos"))
+        connect(parse_uri(f"milvus://{tmp_path}/none/a.db/photos"))
 
 
 def test_a_collection_of_somebody_else_is_refused(shards: Path, tmp_path: Path) -> None:
-    place = parse_place(f"milvus://{tmp_path / 'a.db'}/photos")
+    place = parse_uri(f"milvus://{tmp_path / 'a.db'}/photos")
     connection = connect(place)
     connection._client.create_collection("photos", dimension=4)
     for call in (
-        connection.facts,
+        connection.metadata,
         lambda: push(shards, str(place)),
         lambda: Collection.open(str(place)),
     ):

@@ -11,7 +11,7 @@ import pytest
 
 from vitsearch.errors import CollectionError, QueryError
 from vitsearch.filters import parse_filter
-from vitsearch.milvus import CollectionMetadata, connect, parse_place
+from vitsearch.milvus import CollectionMetadata, connect, parse_uri
 from vitsearch.milvus import rows as milvus_rows
 from vitsearch.milvus.store import MilvusStore
 from vitsearch.photos.columns import COLUMNS, METADATA
@@ -94,7 +94,7 @@ def test_a_shard_holds_every_metadata_column() -> None:
 def test_milvus_without_the_column_says_so(
     tmp_path: Path, column: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = parse_place(f"milvus://{tmp_path / 'a.db'}/photos")
+    place = parse_uri(f"milvus://{tmp_path / 'a.db'}/photos")
     fields = {
         name: field
         for name, field in milvus_rows.FIELDS.items()

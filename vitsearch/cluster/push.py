@@ -12,9 +12,9 @@ import numpy as np
 
 from vitsearch.arrays import Halves, cosine_scores
 from vitsearch.errors import CollectionError
-from vitsearch.milvus import CollectionMetadata, MilvusUri, connect, parse_place
-from vitsearch.milvus.metadata import packed
-from vitsearch.milvus.rows import FIELDS, row_of, unheld
+from vitsearch.milvus import CollectionMetadata, MilvusUri, connect, parse_uri
+from vitsearch.milvus.metadata import encode_golden
+from vitsearch.milvus.rows import FIELDS, rejection, row_of
 from vitsearch.milvus.store import Candidates, build_params
 from vitsearch.shards import Manifest, ShardRow, open_shards
 from vitsearch.types import OnProgress, Photo, Progress, no_progress
@@ -81,7 +81,7 @@ def push(
     photos done and of all. Raises EncoderMismatch, before anything is written, for a collection of
     another encoder, and CollectionError.
     """
-    address = parse_place(uri, name)
+    address = parse_uri(uri, name)
     shards = open_shards(output)
     total, _ = shards.counts()
     with closing(connect(address)) as connection:
@@ -109,13 +109,13 @@ def prepare(
     """
     params = build_params((index or INDEX).upper(), rows)
     metadata = _metadata(manifest)
-    report = PushReport(str(connection.place), (index or INDEX).upper())
+    report = PushReport(str(connection.uri), (index or INDEX).upper())
     if not connection.exists():
         connection.create(metadata, report.index, params)
     else:
-        existing = connection.facts()
+        existing = connection.metadata()
         advice = "push into another --collection NAME"
-        existing.identity.check(metadata.identity, connection.place, advice, of=manifest.source)
+        existing.identity.check(metadata.identity, connection.uri, advice, of=manifest.source)
         report.notes += _differences(existing, metadata)
         report.index = _same_index(connection, index)
     connection.load()
@@ -137,7 +137,7 @@ def push_blocks(
     before, new, done = connection.count(), 0, 0
     sample: list[tuple[int, Halves]] = []
     for rows, halves in blocks:
-        _check_block(rows, halves, connection.place)
+        _check_block(rows, halves, connection.uri)
         new += _write(connection, rows, halves, report, sample)
         done += len(rows)
         progress(done)
@@ -147,7 +147,7 @@ def push_blocks(
     report.total = connection.count()
     if report.total != before + new:
         raise CollectionError(
-            f"{connection.place} holds {report.total:,} photos, not {before + new:,}: something "
+            f"{connection.uri} holds {report.total:,} photos, not {before + new:,}: something "
             "else writes to it, push again later"
         )
     _verify(connection, sample, report)
@@ -172,7 +172,7 @@ def _same_index(connection: "Connection", requested: str | None) -> str:
     existing = str(connection.index().get("index_type"))
     if requested and requested.upper() != existing:
         raise CollectionError(
-            f"{connection.place} has the index {existing}, not {requested.upper()}: leave out "
+            f"{connection.uri} has the index {existing}, not {requested.upper()}: leave out "
             "--index, or push into another"
         )
     return existing
@@ -184,7 +184,7 @@ def _metadata(manifest: Manifest) -> CollectionMetadata:
         manifest.encoder_fingerprint,
         manifest.dtype,
         manifest.dim,
-        golden=packed(manifest.identity.golden),
+        golden=encode_golden(manifest.identity.golden),
         source=manifest.source,
         decoding=manifest.decoding,
     )
@@ -256,7 +256,7 @@ def _held(
             row.label,
             row.label_score,
         )
-        reason = unheld(photo)
+        reason = rejection(photo)
         if reason is None and seen.setdefault(photo.photo_id, photo.path) != photo.path:
             reason = f"its number is that of {seen[photo.photo_id]}"
         if reason is None:
@@ -299,7 +299,7 @@ def _verify(
     report.checked, report.verified = len(chosen), len(chosen) - len(lost)
     if lost:
         raise CollectionError(
-            f"{connection.place}: {len(lost)} of {len(chosen)} stored vectors are not found again "
+            f"{connection.uri}: {len(lost)} of {len(chosen)} stored vectors are not found again "
             f"(the first is that of photo {lost[0]}): "
             "push again, or into another --collection NAME with --index FLAT"
         )

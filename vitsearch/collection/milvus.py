@@ -12,7 +12,7 @@ from vitsearch.collection.query import QueryEncoder
 from vitsearch.collection.search import QueryVector, Reranker, SearchOptions
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.index.candidates import Proposal
-from vitsearch.milvus import parse_place
+from vitsearch.milvus import parse_uri
 from vitsearch.milvus.metadata import CollectionMetadata
 from vitsearch.milvus.store import Candidates, MilvusStore
 from vitsearch.paths import cache_dir
@@ -25,25 +25,25 @@ from vitsearch.types import Photo, SearchResult
 class MilvusBackend(Backend):
     """A collection in Milvus, filled by `vitsearch push`.
 
-    Milvus proposes candidates, and the vectors fetched from it decide: with an exact index (FLAT)
-    the results and scores are those of a local collection of the same vectors. A search that takes
-    more than 16,384 candidates raises QueryError.
+    Milvus proposes candidates, which are reranked by the vectors fetched from it: with an exact
+    index (FLAT) the results and scores are those of a local collection of the same vectors. A
+    search that takes more than 16,384 candidates raises QueryError.
     """
 
     def __init__(self, uri: str, name: str | None = None, *, root: Path | None = None) -> None:
-        """Open a collection such as ``milvus://localhost:19530/photos``; ``name`` is its last part
-        where that is left out.
+        """Open a collection such as ``milvus://localhost:19530/photos``.
 
-        ``root`` is where the photos are, if not where they were embedded from. Raises
-        CollectionNotFound, or CollectionError where Milvus does not answer.
+        ``name`` is the last part of the URI if that is left out; ``root`` is where the photos are,
+        if not where they were embedded from. Raises CollectionNotFound, or CollectionError if
+        Milvus does not answer.
         """
-        self.uri = parse_place(uri, name)
+        self.uri = parse_uri(uri, name)
         digest = hashlib.blake2b(str(self.uri).encode(), digest_size=8).hexdigest()
         self.folder = cache_dir() / "milvus" / digest
         self._store = MilvusStore.open(self.uri)
         try:
-            metadata = self._store.facts
-            self.root, self.config = root_of(metadata, root), config_of(metadata)
+            metadata = self._store.metadata
+            self.root, self.config = _root(metadata, root), _config(metadata)
         except BaseException:
             self._store.close()
             raise
@@ -56,7 +56,7 @@ class MilvusBackend(Backend):
 
     @property
     def store(self) -> MilvusStore:
-        """What the photos are read from."""
+        """The store that the photos are read from."""
         return self._store
 
     def find(
@@ -69,7 +69,7 @@ class MilvusBackend(Backend):
 
     def decoding(self) -> Decoding:
         """Return how the photos were decoded, as a query's photo must be."""
-        return Decoding(MAX_PIXELS, self._store.facts.decoding == "exact")
+        return Decoding(MAX_PIXELS, self._store.metadata.decoding == "exact")
 
     def check_encoder(self, encoder: ImageEncoder) -> None:
         """Raise EncoderMismatch unless this encoder made the vectors."""
@@ -80,8 +80,8 @@ class MilvusBackend(Backend):
         return self._store.photo_at(path.as_posix()) is not None
 
     def info(self) -> dict[str, Any]:
-        """Return counts, encoder, index and place of the collection."""
-        metadata, index = self._store.facts, self._store.connection.index()
+        """Return counts, encoder, index and URI of the collection."""
+        metadata, index = self._store.metadata, self._store.connection.index()
         return {
             "photos": self._store.count(),
             "encoder": metadata.encoder,
@@ -97,31 +97,40 @@ class MilvusBackend(Backend):
         }
 
     def query_encoder(self, encoder: Callable[[], ImageEncoder]) -> QueryEncoder:
-        """Return what turns queries into vectors, also of photos whose files are not here."""
+        """Return the encoder of queries, also for photos whose files are not on this machine."""
         return _RemoteQueryEncoder(
             self.root, self._store, encoder, dim=self.config.dim, decoding=self.decoding
         )
 
 
-def root_of(facts: CollectionMetadata, root: Path | None = None) -> Path:
-    """Return where the photos of a collection are: as given, or where they were embedded from; of a
-    URL a folder that need not exist.
+def _root(metadata: CollectionMetadata, root: Path | None) -> Path:
+    """Return the folder of the photos: ``root``, or else the one that they were embedded from.
+
+    For photos embedded from a URL it need not exist.
     """
     if root is not None:
         return root.expanduser()
-    _, remote, rest = facts.source.partition("://")
-    return Path("/" + rest.lstrip("/")) if remote else Path(facts.source)
+    _, remote, rest = metadata.source.partition("://")
+    return Path("/" + rest.lstrip("/")) if remote else Path(metadata.source)
 
 
-def config_of(facts: CollectionMetadata) -> CollectionConfig:
-    """Return the facts of a collection in Milvus as those of one on disk."""
-    own = (facts.encoder, facts.encoder_fingerprint, facts.dtype, facts.dim)
-    return CollectionConfig(*own, recipe={}, created_at="", root=facts.source)
+def _config(metadata: CollectionMetadata) -> CollectionConfig:
+    """Return the metadata of a collection in Milvus as the configuration of one on disk."""
+    return CollectionConfig(
+        encoder=metadata.encoder,
+        encoder_fingerprint=metadata.encoder_fingerprint,
+        dtype=metadata.dtype,
+        dim=metadata.dim,
+        recipe={},
+        created_at="",
+        root=metadata.source,
+    )
 
 
 class _RemoteQueryEncoder(QueryEncoder):
-    """Reads queries for a collection whose photos need not be here: the vector of one that is not
-    is looked up.
+    """Encodes queries for a collection whose files need not be on this machine.
+
+    For a photo without a file the stored vector is used.
     """
 
     def _file_vector(self, path: Path, photo: Photo | None) -> Vectors:
@@ -132,18 +141,17 @@ class _RemoteQueryEncoder(QueryEncoder):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _MilvusCandidates:
-    """Milvus as the one source of candidates."""
+    """Milvus as the only source of candidates."""
 
     candidates: Candidates
     supports_batch: bool = True
 
     @property
     def limit(self) -> float:
-        """How many candidates can be asked for."""
+        """The largest number of candidates for a query."""
         return self.candidates.limit
 
-    def candidates_for(self, queries: Vectors, wanted: int) -> list[list[Proposal]]:
-        """Return for each query what Milvus proposes."""
-        return [
-            [Proposal(ids, more)] for ids, more in self.candidates.candidates_for(queries, wanted)
-        ]
+    def candidates_for(self, queries: Vectors, count: int) -> list[list[Proposal]]:
+        """Return for each of the ``(m, dim)`` queries what Milvus proposes."""
+        batch = self.candidates.candidates_for(queries, count)
+        return [[Proposal(ids, more)] for ids, more in batch]

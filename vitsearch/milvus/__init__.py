@@ -1,10 +1,10 @@
-"""Vectors served from Milvus: where a collection is, how a photo is kept there, and what a filter
-is in its language.
+"""Vectors served from Milvus: the URI of a collection, its rows, and filters in its language.
 
 ``milvus://HOST:PORT/NAME``, ``milvus+https://HOST:PORT/NAME`` and ``milvus://PATH/FILE.db/NAME``
 (Milvus Lite, in this process) name a collection; the token of a server is read from the environment
-variable MILVUS_TOKEN. What vitsearch has to know of it, which encoder made the vectors above all,
-is kept in its properties and, since not every version keeps both, in its description.
+variable MILVUS_TOKEN. What vitsearch has to know about a collection, above all which encoder made
+its vectors, is stored both in its properties and in its description, since not every version of
+Milvus keeps both.
 """
 
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from vitsearch.errors import CollectionError
 from vitsearch.milvus.filter import milvus_filter
 from vitsearch.milvus.metadata import CollectionMetadata
-from vitsearch.milvus.uri import MilvusUri, is_milvus, parse_place
+from vitsearch.milvus.uri import MilvusUri, is_milvus, parse_uri
 
 if TYPE_CHECKING:
     from vitsearch.milvus.client import Connection
@@ -23,15 +23,16 @@ __all__ = [
     "connect",
     "is_milvus",
     "milvus_filter",
-    "parse_place",
+    "parse_uri",
 ]
 
 _PACKAGES = {"pymilvus", "grpc", "milvus_lite", "google"}
 
 
-def connect(place: MilvusUri) -> "Connection":
-    """Return an open connection to a server or a file of Milvus Lite; raises CollectionError, also
-    where a package is missing.
+def connect(uri: MilvusUri) -> "Connection":
+    """Return an open connection to a server or to a file of Milvus Lite.
+
+    Raises CollectionError, also if a package is missing.
     """
     try:
         from vitsearch.milvus.client import Connection
@@ -41,4 +42,4 @@ def connect(place: MilvusUri) -> "Connection":
         raise CollectionError(
             f"Milvus needs the package {error.name}: pip install 'vitsearch[milvus]'"
         ) from error
-    return Connection(place)
+    return Connection(uri)

@@ -15,23 +15,25 @@ from pymilvus.exceptions import MilvusException
 
 from vitsearch.arrays import Vectors
 from vitsearch.errors import CollectionError, CollectionNotFound
-from vitsearch.milvus.metadata import BUILT, FACTS, GENERATION, CollectionMetadata, read_facts
+from vitsearch.milvus.metadata import (
+    GENERATION,
+    INDEX_PARAMS,
+    METADATA,
+    CollectionMetadata,
+    read_metadata,
+)
 from vitsearch.milvus.rows import FIELDS, MAX_TEXT_BYTES
 from vitsearch.milvus.uri import MilvusUri
 
 TOKEN = "MILVUS_TOKEN"
 CONNECTING, ANSWERING, BUILDING = 5.0, 60.0, 3600.0  # seconds
-ASKED = 1000  # rows asked for by their ids at a time
-VECTORS, FACTS_ONLY = (
-    4096,
-    16_000,
-)  # rows of a page, with vectors and without: Milvus Lite looks at all rows for each page
+IDS_PER_QUERY = 1000
+# rows of a page, with and without vectors; Milvus Lite scans all rows for each page
+PAGE_WITH_VECTORS, PAGE = 4096, 16_000
+FAILURES = ("fail connecting", "unavailable", "deadline", "timeout", "timed out")
 
-for _name in (
-    "pymilvus",
-    "milvus_lite",
-    "grpc._server",
-):  # they write a traceback to stderr for what is raised anyway
+# these loggers write a traceback to stderr for errors that are raised anyway
+for _name in ("pymilvus", "milvus_lite", "grpc._server"):
     logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
 
 _users: dict[str, int] = {}  # how many connections each open file of Milvus Lite has
@@ -41,57 +43,57 @@ _opening = threading.RLock()
 class Connection:
     """An open connection to one collection of Milvus, which need not exist yet.
 
-    Every method raises CollectionError, in one line, where Milvus does not answer or refuses, and
-    CollectionNotFound where there is no such collection.
+    Every method raises CollectionError, in one line, if Milvus does not answer or refuses, and
+    CollectionNotFound if there is no such collection.
     """
 
-    def __init__(self, place: MilvusUri) -> None:
-        self.place = place
+    def __init__(self, uri: MilvusUri) -> None:
+        self.uri = uri
         self._open = False
         self._index: dict[str, Any] | None = None
         self._fields: frozenset[str] | None = None
         with self._errors(), _opening:
             self._client = MilvusClient(
-                place.address, token=os.environ.get(TOKEN, ""), timeout=CONNECTING
+                uri.address, token=os.environ.get(TOKEN, ""), timeout=CONNECTING
             )
             self._open = True
-            if place.file:
-                _users[_key(place)] = _users.get(_key(place), 0) + 1
+            if uri.file:
+                _users[_key(uri)] = _users.get(_key(uri), 0) + 1
 
     def close(self) -> None:
-        """Close the connection, and a file of Milvus Lite with the last one to it; a second call
-        does nothing.
+        """Close the connection, and a file of Milvus Lite with the last connection to it.
+
+        A second call does nothing.
         """
         with _opening:
             if not self._open:
                 return
             self._open = False
             self._client.close()
-            if self.place.file:
-                _users[_key(self.place)] -= 1
-                if not _users[_key(self.place)]:
-                    _let_go(self.place)
+            if self.uri.file:
+                _users[_key(self.uri)] -= 1
+                if not _users[_key(self.uri)]:
+                    _release(self.uri)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
         except MilvusException as error:
-            raise _explained(self.place, error) from error
+            raise _explained(self.uri, error) from error
 
     # -- the collection ----------------------------------------------------------------------------
 
     def exists(self) -> bool:
         """Return whether there is a collection of this name."""
         with self._errors():
-            return bool(self._client.has_collection(self.place.name, timeout=ANSWERING))
+            return bool(self._client.has_collection(self.uri.name, timeout=ANSWERING))
 
-    def facts(self) -> CollectionMetadata:
-        """Return what the collection says of itself."""
+    def metadata(self) -> CollectionMetadata:
+        """Return the metadata that is stored with the collection."""
         described = self._described()
-        return read_facts(
-            described.get("properties") or {}, described.get("description"), self.place
-        )
+        properties = described.get("properties") or {}
+        return read_metadata(properties, described.get("description"), self.uri)
 
     def generation(self) -> int:
         """Return the number of the last change."""
@@ -99,48 +101,54 @@ class Connection:
         return int(stored) if stored.isdigit() else 0
 
     def raise_generation(self) -> None:
-        """Say that rows have changed."""
-        wanted = {GENERATION: str(self.generation() + 1)}
+        """Record that rows have changed."""
+        properties = {GENERATION: str(self.generation() + 1)}
         with self._errors():
-            self._client.alter_collection_properties(self.place.name, wanted, timeout=ANSWERING)
+            self._client.alter_collection_properties(self.uri.name, properties, timeout=ANSWERING)
 
     def _described(self) -> dict[str, Any]:
         with self._errors():
-            return dict(self._client.describe_collection(self.place.name, timeout=ANSWERING))
+            return dict(self._client.describe_collection(self.uri.name, timeout=ANSWERING))
 
-    def create(self, facts: CollectionMetadata, index_type: str, params: Mapping[str, int]) -> None:
-        """Create the collection, empty, with an index of a type over its vectors."""
+    def create(
+        self, metadata: CollectionMetadata, index_type: str, params: Mapping[str, int]
+    ) -> None:
+        """Create the empty collection, with an index of this type over its vectors."""
         schema = MilvusClient.create_schema(
-            auto_id=False, enable_dynamic_field=False, description=facts.to_json()
+            auto_id=False, enable_dynamic_field=False, description=metadata.to_json()
         )
         schema.add_field("id", DataType.INT64, is_primary=True)
         for name, (kind, nullable) in FIELDS.items():
             sized = {"max_length": MAX_TEXT_BYTES} if kind == "VARCHAR" else {}
             schema.add_field(name, DataType[kind], nullable=nullable, **sized)
-        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=facts.dim)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=metadata.dim)
         index = MilvusClient.prepare_index_params()
         index.add_index("vector", index_type=index_type, metric_type="COSINE", params=dict(params))
-        kept = {FACTS: facts.to_json(), GENERATION: "0", BUILT: json.dumps(dict(params))}
+        properties = {
+            METADATA: metadata.to_json(),
+            GENERATION: "0",
+            INDEX_PARAMS: json.dumps(dict(params)),
+        }
         try:
             with self._errors():
                 self._client.create_collection(
-                    self.place.name,
+                    self.uri.name,
                     schema=schema,
                     index_params=index,
-                    properties=kept,
+                    properties=properties,
                     consistency_level="Bounded",
                     timeout=ANSWERING,
                 )
-        except (
-            CollectionError
-        ):  # such as of an index that this Milvus does not have: nothing half-made is left
+        except CollectionError:
+            # for example an index type that this Milvus lacks: no half-made collection stays behind
             if self.exists():
                 self.drop()
             raise
 
     def fields(self) -> frozenset[str]:
-        """Return the names of the collection's fields; those of columns that vitsearch did not have
-        when it was made are missing.
+        """Return the names of the collection's fields.
+
+        Columns that vitsearch did not have when the collection was made are missing.
         """
         if self._fields is None:
             self._fields = frozenset(field["name"] for field in self._described()["fields"])
@@ -149,80 +157,74 @@ class Connection:
     def load(self) -> None:
         """Have Milvus read the collection into memory, as it must be before it is searched."""
         with self._errors():
-            self._client.load_collection(self.place.name, timeout=BUILDING)
+            self._client.load_collection(self.uri.name, timeout=BUILDING)
 
     def flush(self) -> None:
         """Have what was written made durable and indexed."""
         with self._errors():
-            self._client.flush(self.place.name, timeout=BUILDING)
+            self._client.flush(self.uri.name, timeout=BUILDING)
 
     def drop(self) -> None:
         """Remove the collection."""
         with self._errors():
-            self._client.drop_collection(self.place.name, timeout=ANSWERING)
+            self._client.drop_collection(self.uri.name, timeout=ANSWERING)
 
     def index(self) -> dict[str, Any]:
-        """Return the type of the vectors' index (``index_type``) and its parameters, as they were
-        when this was first asked.
+        """Return the type of the vectors' index (``index_type``) and its parameters.
+
+        They are read once and then remembered.
         """
         if self._index is None:
-            built = (self._described().get("properties") or {}).get(BUILT)
+            params = (self._described().get("properties") or {}).get(INDEX_PARAMS)
             with self._errors():
-                said = (
-                    self._client.describe_index(self.place.name, "vector", timeout=ANSWERING) or {}
-                )
-            self._index = (json.loads(built) if built else {}) | dict(
-                said
-            )  # not every version says the parameters
+                described = self._client.describe_index(self.uri.name, "vector", timeout=ANSWERING)
+            # not every version of Milvus describes the parameters, hence the stored ones
+            self._index = (json.loads(params) if params else {}) | dict(described or {})
         return self._index
 
     # -- rows --------------------------------------------------------------------------------------
 
     def upsert(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write rows, in place of those of the same ids."""
+        """Insert rows, replacing those with the same ids."""
         with self._errors():
-            self._client.upsert(self.place.name, [dict(row) for row in rows], timeout=BUILDING)
+            self._client.upsert(self.uri.name, [dict(row) for row in rows], timeout=BUILDING)
 
     def count(self, condition: str = "") -> int:
-        """Return how many rows there are, or how many a condition leaves; what was just written is
-        counted.
-        """
+        """Return the number of rows that match a condition; rows just written are counted."""
         with self._errors():
-            answer = self._client.query(
-                self.place.name,
+            rows = self._client.query(
+                self.uri.name,
                 filter=condition,
                 output_fields=["count(*)"],
                 timeout=ANSWERING,
                 consistency_level="Strong",
             )
-        return int(answer[0]["count(*)"])
+        return int(rows[0]["count(*)"])
 
     def among(self, ids: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
-        """Return the rows of those ids that are there, in no promised order; what was just written
-        is seen.
+        """Return the rows with these ids, in no particular order; missing ids are left out.
+
+        Rows just written are seen.
         """
-        found: list[dict[str, Any]] = []
+        rows: list[dict[str, Any]] = []
         with self._errors():
-            for start in range(0, len(ids), ASKED):
-                some = ", ".join(str(int(one)) for one in ids[start : start + ASKED])
-                found += map(
-                    dict,
-                    self._client.query(
-                        self.place.name,
-                        filter=f"id in [{some}]",
-                        output_fields=list(columns),
-                        timeout=ANSWERING,
-                        consistency_level="Strong",
-                    ),
+            for start in range(0, len(ids), IDS_PER_QUERY):
+                batch = [int(row_id) for row_id in ids[start : start + IDS_PER_QUERY]]
+                rows += self._client.query(
+                    self.uri.name,
+                    filter=f"id in {batch}",
+                    output_fields=list(columns),
+                    timeout=ANSWERING,
+                    consistency_level="Strong",
                 )
-        return found
+        return [dict(row) for row in rows]
 
     def pages(self, columns: Sequence[str], condition: str = "") -> Iterator[list[dict[str, Any]]]:
-        """Yield the rows that a condition leaves, page by page, in order of id."""
-        size = VECTORS if "vector" in columns else FACTS_ONLY
+        """Yield the rows that match a condition, page by page, in order of id."""
+        size = PAGE_WITH_VECTORS if "vector" in columns else PAGE
         with self._errors():
             pages = self._client.query_iterator(
-                self.place.name,
+                self.uri.name,
                 batch_size=size,
                 filter=condition,
                 output_fields=list(columns),
@@ -239,8 +241,8 @@ class Connection:
     ) -> list[NDArray[np.int64]]:
         """Return for each of the ``(m, dim)`` vectors the ids of its nearest rows, best first."""
         with self._errors():
-            found = self._client.search(
-                self.place.name,
+            results = self._client.search(
+                self.uri.name,
                 data=list(vectors),
                 anns_field="vector",
                 filter=condition,
@@ -249,52 +251,43 @@ class Connection:
                 search_params={"metric_type": "COSINE", "params": dict(params)},
                 timeout=ANSWERING,
             )
-        return [np.array([hit["id"] for hit in hits], dtype=np.int64) for hits in found]
+        return [np.array([hit["id"] for hit in hits], dtype=np.int64) for hits in results]
 
 
-def _key(place: MilvusUri) -> str:
-    return os.path.abspath(place.address)
+def _key(uri: MilvusUri) -> str:
+    return os.path.abspath(uri.address)
 
 
-def _let_go(place: MilvusUri) -> None:
+def _release(uri: MilvusUri) -> None:
     """Close a file of Milvus Lite: its lock would keep every other process out."""
     from milvus_lite.server_manager import server_manager_instance  # type: ignore[import-untyped]
 
-    server_manager_instance.release_server(place.address)
+    server_manager_instance.release_server(uri.address)
 
 
-def _explained(place: MilvusUri, error: MilvusException) -> CollectionError:
-    said = " ".join(str(error.message or error).split())
-    low = said.lower()
+def _explained(uri: MilvusUri, error: MilvusException) -> CollectionError:
+    message = " ".join(str(error.message or error).split())
+    low = message.lower()
     if "milvus-lite is required" in low:
         return CollectionError("a .db file is one of Milvus Lite: pip install 'vitsearch[milvus]'")
     if "open local milvus failed" in low:
-        if place.file and not place.file.absolute().parent.is_dir():
-            return CollectionError(
-                f"cannot open {place.file}: there is no folder {place.file.parent}"
-            )
+        if uri.file and not uri.file.absolute().parent.is_dir():
+            return CollectionError(f"cannot open {uri.file}: there is no folder {uri.file.parent}")
         return CollectionError(
-            f"Milvus Lite cannot open {place.file}: another process may have it open, or "
-            "it may not be written here"
+            f"Milvus Lite cannot open {uri.file}: another process may have it open, or it may "
+            "not be written here"
         )
-    if (
-        "fail connecting" in low
-        or "unavailable" in low
-        or "deadline" in low
-        or "timeout" in low
-        or "timed out" in low
-    ):
+    if any(words in low for words in FAILURES):
         return CollectionError(
-            f"no Milvus answers at {place.address}: start it, or check "
-            "host and port after milvus://"
+            f"no Milvus answers at {uri.address}: start it, or check host and port after milvus://"
         )
     if "auth" in low or "permission" in low or "privilege" in low:
         return CollectionError(
-            f"Milvus at {place.address} refuses this user ({said[:120]}): put a token into {TOKEN}"
+            f"Milvus at {uri.address} refuses this user ({message[:120]}): put a token into {TOKEN}"
         )
     if error.code == 100 or "can't find collection" in low or "collection not found" in low:
         return CollectionNotFound(
-            f"there is no collection {place.name} at {place.address}: push a shard set "
-            "there with `vitsearch push`"
+            f"there is no collection {uri.name} at {uri.address}: push a shard set there "
+            "with `vitsearch push`"
         )
-    return CollectionError(f"{place}: Milvus says: {said[:300]}")
+    return CollectionError(f"{uri}: Milvus says: {message[:300]}")

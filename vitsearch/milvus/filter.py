@@ -1,11 +1,12 @@
-"""The filter of a search in Milvus' own language, over the same tree as its SQL:
-fully, or refused.
+"""Translates the filter of a search into the language of Milvus.
+
+A text column has a casefolded copy in Milvus, in which no character needs an escape: ``like``
+compares with that one.
 """
 
 import math
-import operator
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
 from vitsearch.errors import QueryError
@@ -14,21 +15,27 @@ from vitsearch.filters.tree import And, Between, Comparison, In, IsNull, Like, N
 from vitsearch.photos.columns import COLUMNS
 from vitsearch.types import Value
 
-# -- A text without its case and without any character that a filter would have to escape ----------
+EVERY, NONE = "id > 0", "id < 0"
+# text column -> its casefolded copy
+CASEFOLDED = {name: f"{name}_folded" for name, column in COLUMNS.items() if column.kind == "text"}
+CASED = range(0x20000)  # holds every character that has a case
 
-CASED = range(0x20000)  # every character that has a case lies below
-# a pattern's marks, quotes, and what ends a line: they take the places of capitals, which no folded
-# text holds
+# wildcards, quotes and line ends are stored as capitals, which no casefolded text contains
 _MARKS = [*"%_\\\"'", *map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0)), "\u2028", "\u2029"]
 _CAPITALS = "ABCDEFGHIJKLMNOPQRSTUVWXYZÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÐÑÒÓÔÕÖØÙÚÛÜÝÞΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩ"
 
+Expression = str | bool  # True or False: the test is the same for every row
+_MIN_INT, _MAX_INT = -(2**63), 2**63 - 1
+_OPPOSITE = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
+_EQUALITY = ("=", "!=")
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+
 
 def casefold(text: str) -> str:
-    """Return a text with one character for each of its own, the same for two texts where
-    ``re.IGNORECASE`` takes them for equal.
+    """Return a text of the same length that is equal for texts that ``re.IGNORECASE`` matches.
 
     No ``%``, ``_``, backslash, quote or control character is left, so that neither a literal nor a
-    pattern of it needs an escape, which servers and Milvus Lite read in different ways.
+    pattern needs escapes, which servers and Milvus Lite read in different ways.
     """
     return text.translate(_table())
 
@@ -40,9 +47,7 @@ def _table() -> Mapping[int, str]:
 
 
 def _cases() -> dict[int, str]:
-    """Return the character that stands for each one that has other cases, the first of the small
-    letters that are alike.
-    """
+    """Return for each cased character the first of the small letters that are equal to it."""
     alike: dict[str, list[str]] = {}
     for char in map(chr, CASED):
         small = char.lower()[0]
@@ -54,77 +59,65 @@ def _cases() -> dict[int, str]:
         for other in letters[1:]
         if re.fullmatch(letters[0], other, re.IGNORECASE)
     }
-    found = {ord(other): letter for other, letter in first.items()}
+    table = {ord(other): letter for other, letter in first.items()}
     for char in map(chr, CASED):
         small = char.lower()[0]
         if small != char:
-            found[ord(char)] = first.get(small, small)
-    return found
-
-
-# -- The filter of a search in Milvus' own language ------------------------------------------------
-
-EVERY, NONE = "id > 0", "id < 0"
-# the copy of each text column without its case
-FOLDED = {name: f"{name}_folded" for name, column in COLUMNS.items() if column.kind == "text"}
-
-_LEAST, _MOST = -(2**63), 2**63 - 1
-_OPPOSITE = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
-_COMPARE: dict[str, Callable[[object, object], bool]] = {"=": operator.eq, "!=": operator.ne}
-_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
-
-Told = str | bool  # an expression, or what holds for every row or for none
+            table[ord(char)] = first.get(small, small)
+    return table
 
 
 def milvus_filter(where: Filter) -> str:
     """Return a filter as a Boolean expression of Milvus that leaves the same rows as its SQL.
 
-    Negations are pushed down to the tests, so that each is one that null fails, whatever Milvus
-    makes of ``not`` and null. Raises QueryError for what it cannot say: the order of a text that is
-    no UTF-8, and a tree with columns or operators of its own.
+    Negations are pushed down to the tests, so that null fails each of them, whatever Milvus makes
+    of ``not`` and null. Raises QueryError for what Milvus cannot express: the order of a text that
+    is not UTF-8, and unknown columns or operators.
     """
-    found = _told(where, True)
-    return found if isinstance(found, str) else EVERY if found else NONE
+    expression = _expression(where, True)
+    if isinstance(expression, str):
+        return expression
+    return EVERY if expression else NONE
 
 
-def _told(where: Filter, wanted: bool) -> Told:
-    """Return the expression for a condition that is to be true, or to be false."""
+def _expression(where: Filter, truth: bool) -> Expression:
+    """Return the expression for a condition that must be true, or that must be false."""
     match where:
         case Not(part):
-            return _told(part, not wanted)
+            return _expression(part, not truth)
         case And(parts):
-            return _joined([_told(part, wanted) for part in parts], every=wanted)
+            return _joined([_expression(part, truth) for part in parts], every=truth)
         case Or(parts):
-            return _joined([_told(part, wanted) for part in parts], every=not wanted)
+            return _joined([_expression(part, truth) for part in parts], every=not truth)
         case Between(column, low, high):
-            return _told(
-                And((Comparison(column, ">=", low), Comparison(column, "<=", high))), wanted
+            return _expression(
+                And((Comparison(column, ">=", low), Comparison(column, "<=", high))), truth
             )
         case IsNull(column):
-            return _null(column, wanted)
+            return _null(column, truth)
         case Comparison(column, sign, value):
-            return _compared(column, sign if wanted else _OPPOSITE.get(sign, sign), value)
+            return _compared(column, sign if truth else _OPPOSITE.get(sign, sign), value)
         case In(column, values):
-            return _among(column, values, wanted)
+            return _among(column, values, truth)
         case Like(column, pattern):
-            return _alike(column, pattern, wanted)
+            return _like(column, pattern, truth)
     raise QueryError(f"Milvus cannot be asked this: {where}")
 
 
-def _joined(parts: Sequence[Told], *, every: bool) -> Told:
-    """Return all of the parts, or any: those that say the same of each row are left out."""
+def _joined(parts: Sequence[Expression], *, every: bool) -> Expression:
+    """Return the conjunction of the parts, or their disjunction, without the constant ones."""
     if (not every) in parts:
         return not every
-    told = [part for part in parts if isinstance(part, str)]
-    if len(told) < 2:
-        return told[0] if told else every
-    return f"({(' and ' if every else ' or ').join(told)})"
+    tests = [part for part in parts if isinstance(part, str)]
+    if len(tests) < 2:
+        return tests[0] if tests else every
+    return f"({(' and ' if every else ' or ').join(tests)})"
 
 
-def _null(column: str, wanted: bool) -> Told:
+def _null(column: str, truth: bool) -> Expression:
     if COLUMNS[_known(column)].always:
-        return not wanted
-    return f"{column} is null" if wanted else f"{column} is not null"
+        return not truth
+    return f"{column} is null" if truth else f"{column} is not null"
 
 
 def _known(column: str) -> str:
@@ -133,25 +126,22 @@ def _known(column: str) -> str:
     return column
 
 
-def _compared(column: str, sign: str, value: Value) -> Told:
+def _compared(column: str, sign: str, value: Value) -> Expression:
     kind = COLUMNS[_known(column)].kind
     if sign not in _OPPOSITE:
         raise QueryError(f"a filter has no {sign!r}: one of {', '.join(_OPPOSITE)}")
     if kind == "date":
-        return _dated(column, sign, str(value))
+        return _compared_date(column, sign, str(value))
     if kind == "text":
-        return _worded(column, sign, str(value))
+        return _compared_text(column, sign, str(value))
     if isinstance(value, str) or not math.isfinite(value):
         raise QueryError(f"{column} is a number, not {value!r}")
-    return (
-        _counted(column, sign, value) if COLUMNS[column].integer else _measured(column, sign, value)
-    )
+    compare = _compared_integer if COLUMNS[column].integer else _compared_real
+    return compare(column, sign, value)
 
 
-def _dated(column: str, sign: str, date: str) -> Told:
-    """Return a comparison with a whole period; ``~`` comes after all that may follow the beginning
-    of an ISO date.
-    """
+def _compared_date(column: str, sign: str, date: str) -> Expression:
+    """Return a comparison with a period; ``~`` sorts after all that may follow its beginning."""
     start, end = _literal(date), _literal(f"{date}~")
     steps = {
         "<": f"{column} < {start}",
@@ -164,9 +154,9 @@ def _dated(column: str, sign: str, date: str) -> Told:
     return steps[sign]
 
 
-def _worded(column: str, sign: str, text: str) -> Told:
+def _compared_text(column: str, sign: str, text: str) -> Expression:
     if not _is_utf8(text):
-        if sign in _COMPARE:  # such a name is in no collection of Milvus
+        if sign in _EQUALITY:  # Milvus holds no such text
             return False if sign == "=" else _null(column, False)
         raise QueryError(
             f"Milvus holds UTF-8 only, so that {column} {sign} {text!r} cannot be asked: leave "
@@ -177,90 +167,76 @@ def _worded(column: str, sign: str, text: str) -> Told:
     return f"{column} {'==' if sign == '=' else sign} {_literal(text)}"
 
 
-def _counted(column: str, sign: str, value: float) -> Told:
-    """Return a comparison of whole numbers with any number."""
+def _compared_integer(column: str, sign: str, value: float) -> Expression:
+    """Return a comparison of an integer column with any number."""
     down, up = math.floor(value), math.ceil(value)
-    if sign in _COMPARE and down != up:
+    if sign in _EQUALITY and down != up:
         return False if sign == "=" else _null(column, False)
     if sign in ("<", "<="):
         return _at_most(column, up - 1 if sign == "<" else down)
     if sign in (">", ">="):
         return _at_least(column, down + 1 if sign == ">" else up)
+    if sign == "=" and _at_edge(down):
+        return _joined([_at_least(column, down), _at_most(column, down)], every=True)
     if sign == "=":
-        return (
-            _joined([_at_least(column, down), _at_most(column, down)], every=True)
-            if _at_edge(down)
-            else f"{column} == {down}"
-        )
+        return f"{column} == {down}"
     if _at_edge(down):
         return _joined([_at_most(column, down - 1), _at_least(column, down + 1)], every=False)
     return _present(column, f"{column} != {down}")
 
 
 def _at_edge(number: int) -> bool:
-    return not _LEAST < number < _MOST
+    return not _MIN_INT < number < _MAX_INT
 
 
-def _at_most(column: str, number: int) -> Told:
-    if number >= _MOST:
+def _at_most(column: str, number: int) -> Expression:
+    if number >= _MAX_INT:
         return _null(column, False)
-    # the least of 64 bits is written as the negative of a number that 64 bits do not hold: no
-    # parser has to read it
-    return (
-        False
-        if number < _LEAST
-        else f"{column} < {_LEAST + 1}"
-        if number == _LEAST
-        else f"{column} <= {number}"
-    )
+    if number < _MIN_INT:
+        return False
+    # parsers read -2**63 as the negative of 2**63, which 64 bits do not hold: avoid writing it
+    return f"{column} < {_MIN_INT + 1}" if number == _MIN_INT else f"{column} <= {number}"
 
 
-def _at_least(column: str, number: int) -> Told:
-    if number <= _LEAST:
+def _at_least(column: str, number: int) -> Expression:
+    if number <= _MIN_INT:
         return _null(column, False)
-    return False if number > _MOST else f"{column} >= {number}"
+    return False if number > _MAX_INT else f"{column} >= {number}"
 
 
-def _measured(column: str, sign: str, value: float) -> Told:
-    """Return a comparison of real numbers with any number: one between two real ones is neither."""
+def _compared_real(column: str, sign: str, value: float) -> Expression:
+    """Return a comparison of a float column with any number, also one that no float equals."""
     near = float(value)
+    if near == value and sign == "!=":
+        return _present(column, f"{column} != {near!r}")
     if near == value:
-        return (
-            _present(column, f"{column} != {near!r}")
-            if sign == "!="
-            else f"{column} {'==' if sign == '=' else sign} {near!r}"
-        )
-    if sign in _COMPARE:
+        return f"{column} {'==' if sign == '=' else sign} {near!r}"
+    if sign in _EQUALITY:
         return False if sign == "=" else _null(column, False)
     low = near if near < value else math.nextafter(near, -math.inf)
-    return (
-        f"{column} <= {low!r}"
-        if sign in ("<", "<=")
-        else f"{column} >= {math.nextafter(low, math.inf)!r}"
-    )
+    if sign in ("<", "<="):
+        return f"{column} <= {low!r}"
+    return f"{column} >= {math.nextafter(low, math.inf)!r}"
 
 
-def _among(column: str, values: Sequence[Value], wanted: bool) -> Told:
+def _among(column: str, values: Sequence[Value], truth: bool) -> Expression:
     kind = COLUMNS[_known(column)].kind
     if kind == "date" or (
         kind == "number" and (not COLUMNS[column].integer or any(map(_is_odd, values)))
     ):
-        return _joined(
-            [_compared(column, "=" if wanted else "!=", value) for value in values],
-            every=not wanted,
-        )
-    literals = (
-        [_literal(str(value)) for value in values if _is_utf8(str(value))]
-        if kind == "text"
-        else _numbers(values)
-    )
+        sign = "=" if truth else "!="
+        return _joined([_compared(column, sign, value) for value in values], every=not truth)
+    if kind == "text":
+        literals = [_literal(str(value)) for value in values if _is_utf8(str(value))]
+    else:
+        literals = _integers(values)
     if not literals:
-        return False if wanted else _null(column, False)
+        return False if truth else _null(column, False)
     listed = f"[{', '.join(dict.fromkeys(literals))}]"
-    return f"{column} in {listed}" if wanted else _present(column, f"{column} not in {listed}")
+    return f"{column} in {listed}" if truth else _present(column, f"{column} not in {listed}")
 
 
-def _numbers(values: Iterable[Value]) -> list[str]:
+def _integers(values: Iterable[Value]) -> list[str]:
     return [
         str(int(value))
         for value in values
@@ -272,20 +248,18 @@ def _is_odd(value: Value) -> bool:
     return isinstance(value, str) or not math.isfinite(value) or _at_edge(math.floor(value))
 
 
-def _alike(column: str, pattern: str, wanted: bool) -> Told:
+def _like(column: str, pattern: str, truth: bool) -> Expression:
     kind = COLUMNS[_known(column)].kind
     if kind == "number":
         raise QueryError(f"{column} is a number, and like is for texts")
     likeness = _pattern(column, pattern, dated=kind == "date")
     if not isinstance(likeness, str):
-        return _null(column, False) if likeness == wanted else False
-    return likeness if wanted else _present(column, f"not ({likeness})")
+        return _null(column, False) if likeness == truth else False
+    return likeness if truth else _present(column, f"not ({likeness})")
 
 
-def _pattern(column: str, pattern: str, *, dated: bool) -> Told:
-    """Return a pattern as one for the folded copy of a column, True for one that each text is like,
-    False for none.
-    """
+def _pattern(column: str, pattern: str, *, dated: bool) -> Expression:
+    """Return a test of a column's casefolded copy, True if every text matches, False if none."""
     pieces: list[str] = []
     for mark in re.findall(r"\\.|.", pattern, re.DOTALL):
         if mark in ("%", "_"):
@@ -299,11 +273,11 @@ def _pattern(column: str, pattern: str, *, dated: bool) -> Told:
     if pieces == ["%"]:
         return True
     sign = "like" if {"%", "_"} & set(pieces) else "=="
-    return f'{column if dated else FOLDED[column]} {sign} "{"".join(pieces)}"'
+    return f'{column if dated else CASEFOLDED[column]} {sign} "{"".join(pieces)}"'
 
 
 def _present(column: str, test: str) -> str:
-    """Return a test that null is to fail."""
+    """Return a test that null fails."""
     return test if COLUMNS[column].always else f"({column} is not null and {test})"
 
 

@@ -1,4 +1,4 @@
-"""What a collection of Milvus says of itself, beside its rows."""
+"""The metadata that is stored with a collection of Milvus, beside its rows."""
 
 import base64
 from collections.abc import Mapping
@@ -12,11 +12,8 @@ from vitsearch.errors import CollectionError
 from vitsearch.records import parse_record, to_json
 
 FORMAT = 1
-FACTS, GENERATION, BUILT = (
-    "vitsearch",
-    "vitsearch_generation",
-    "vitsearch_index",
-)  # properties of the collection
+# names of the collection's properties
+METADATA, GENERATION, INDEX_PARAMS = "vitsearch", "vitsearch_generation", "vitsearch_index"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,30 +41,31 @@ class CollectionMetadata:
         return EncoderIdentity.from_record(self, golden)
 
     def to_json(self) -> str:
-        """Return the facts as one line of text."""
+        """Return the metadata as one line of JSON."""
         return to_json(self).strip()
 
 
-def packed(golden: Vectors) -> str:
-    """Return golden vectors as they are kept."""
+def encode_golden(golden: Vectors) -> str:
+    """Return golden vectors as they are stored, float32 in base64."""
     return base64.b64encode(np.ascontiguousarray(golden, dtype="<f4").tobytes()).decode("ascii")
 
 
-def read_facts(
-    properties: Mapping[str, object], description: object, place: object
+def read_metadata(
+    properties: Mapping[str, object], description: object, uri: object
 ) -> CollectionMetadata:
-    """Return the facts of a collection, from its properties or its description; raises
-    CollectionError where it has none.
+    """Return the metadata of a collection, from its properties or else its description.
+
+    Raises CollectionError if there is none.
     """
-    text = str(properties.get(FACTS) or description)
+    text = str(properties.get(METADATA) or description)
     if not text.startswith("{"):
         raise CollectionError(
-            f"{place} was not made by vitsearch: push a shard set into another --collection NAME"
+            f"{uri} was not made by vitsearch: push a shard set into another --collection NAME"
         )
     return parse_record(
         CollectionMetadata,
         text,
-        str(place),
+        str(uri),
         error=CollectionError,
         repair="push into another --collection NAME",
     )

@@ -5,11 +5,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from vitsearch.milvus.filter import FOLDED, casefold
+from vitsearch.milvus.filter import CASEFOLDED, casefold
 from vitsearch.photos.columns import COLUMNS, METADATA, Column
 from vitsearch.types import Photo, PhotoInfo
 
-MAX_TEXT_BYTES = 65_535  # bytes of a text
+MAX_TEXT_BYTES = 65_535
 TEXT, INTEGER, REAL = "VARCHAR", "INT64", "DOUBLE"
 
 
@@ -19,14 +19,14 @@ def _type_of(column: Column) -> str:
     return INTEGER if column.integer else REAL
 
 
-# name: (type, whether a photo may not say it)
+# name: (type, whether it may be null)
 FIELDS: Mapping[str, tuple[str, bool]] = {
     "fingerprint": (TEXT, False),
     "mtime_ns": (INTEGER, False),
     **{name: (_type_of(column), not column.always) for name, column in COLUMNS.items()},
-    **{copy: (TEXT, not COLUMNS[name].always) for name, copy in FOLDED.items()},
+    **{copy: (TEXT, not COLUMNS[name].always) for name, copy in CASEFOLDED.items()},
 }
-OF_PHOTO = (
+PHOTO_FIELDS = (
     "path", "size", "mtime_ns", "fingerprint", "width", "height", *METADATA, "label", "score",
 )  # fmt: skip
 
@@ -36,7 +36,7 @@ def row_of(photo: Photo, vector: NDArray[Any]) -> dict[str, Any]:
     values = {name: column.of(photo) for name, column in COLUMNS.items()}
     copies = {
         copy: None if values[name] is None else casefold(str(values[name]))
-        for name, copy in FOLDED.items()
+        for name, copy in CASEFOLDED.items()
     }
     stat = {
         "id": photo.photo_id,
@@ -47,9 +47,7 @@ def row_of(photo: Photo, vector: NDArray[Any]) -> dict[str, Any]:
 
 
 def photo_of(row: Mapping[str, Any]) -> Photo:
-    """Return the photo of a row that has the columns `OF_PHOTO`; of the metadata some may be
-    missing.
-    """
+    """Return the photo of a row with the columns `PHOTO_FIELDS`; metadata may be missing."""
     metadata = {name: row.get(name) for name in METADATA}
     return Photo(
         row["id"],
@@ -63,16 +61,18 @@ def photo_of(row: Mapping[str, Any]) -> Photo:
     )
 
 
-def unheld(photo: Photo) -> str | None:
-    """Return why Milvus cannot hold a photo's row, None where it can: its texts are UTF-8 of a
-    limited length.
+def rejection(photo: Photo) -> str | None:
+    """Return why Milvus cannot hold a photo's row, or None if it can.
+
+    The texts of Milvus are UTF-8 of a limited length.
     """
-    for name in FOLDED:
-        text, what = COLUMNS[name].of(photo), "name" if name == "path" else name
+    for name in CASEFOLDED:
+        text = COLUMNS[name].of(photo)
+        label = "name" if name == "path" else name
         if text is None:
             continue
         if any("\ud800" <= char <= "\udfff" for char in str(text)):
-            return f"the {what} is no UTF-8"
+            return f"the {label} is not UTF-8"
         if max(len(str(text).encode()), len(casefold(str(text)).encode())) > MAX_TEXT_BYTES:
-            return f"the {what} is longer than {MAX_TEXT_BYTES:,} bytes"
+            return f"the {label} is longer than {MAX_TEXT_BYTES:,} bytes"
     return None

@@ -1,4 +1,4 @@
-"""The photos of a collection in Milvus, read as those of a database on disk are."""
+"""Reads the photos of a collection in Milvus, and its candidates for a search."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,7 +13,7 @@ from vitsearch.filters import Filter
 from vitsearch.filters.tree import Comparison
 from vitsearch.milvus.filter import milvus_filter
 from vitsearch.milvus.metadata import CollectionMetadata
-from vitsearch.milvus.rows import OF_PHOTO, photo_of
+from vitsearch.milvus.rows import PHOTO_FIELDS, photo_of
 from vitsearch.milvus.uri import MilvusUri
 from vitsearch.paths import raw_path
 from vitsearch.photos.columns import COLUMNS
@@ -22,40 +22,48 @@ from vitsearch.types import Photo, SkippedPhoto
 if TYPE_CHECKING:
     from vitsearch.milvus.client import Connection
 
+MAX_RESULTS = 16_384  # for one query
+TYPES = (
+    "AUTOINDEX", "FLAT", "IVF_FLAT", "IVF_SQ8", "IVF_PQ", "HNSW", "HNSW_SQ", "SCANN", "DISKANN",
+)  # fmt: skip
+MIN_EF = 128  # the least number of candidates that a search of a graph keeps
+PROBED = 8  # one list in so many is read
+DEFAULT_LISTS = 128  # of an index that does not record how many it has
+
 
 class MilvusStore:
-    """One collection of Milvus, open for reading; its methods are those of the same names of
-    `PhotoStore`.
+    """One collection of Milvus, open for reading, with the reading methods of `PhotoStore`.
 
-    Milvus holds no state still for a reader: what is pushed meanwhile may be seen. Every method
-    raises CollectionError where it does not answer.
+    A reader of Milvus has no snapshot: it may see what is pushed meanwhile. Every method raises
+    CollectionError if Milvus does not answer.
     """
 
     def __init__(self, connection: "Connection") -> None:
         self.connection = connection
-        self.place = connection.place
-        self.facts: CollectionMetadata = connection.facts()
+        self.uri = connection.uri
+        self.metadata: CollectionMetadata = connection.metadata()
         connection.load()
         fields = connection.fields()
-        self.photo_fields = ["id", *(name for name in OF_PHOTO if name in fields)]
+        self.photo_fields = ["id", *(name for name in PHOTO_FIELDS if name in fields)]
 
     @classmethod
-    def open(cls, place: MilvusUri) -> "MilvusStore":
-        """Return the store of a collection that exists; raises CollectionNotFound or
-        CollectionError.
+    def open(cls, uri: MilvusUri) -> "MilvusStore":
+        """Return the store of an existing collection.
+
+        Raises CollectionNotFound or CollectionError.
         """
         from vitsearch.milvus import connect
 
-        if place.file and not place.file.exists():
+        if uri.file and not uri.file.exists():
             raise CollectionNotFound(
-                f"there is no file {place.file} of Milvus Lite: push a shard set into it with "
+                f"there is no file {uri.file} of Milvus Lite: push a shard set into it with "
                 "`vitsearch push`"
             )
-        connection = connect(place)
+        connection = connect(uri)
         try:
             if not connection.exists():
                 raise CollectionNotFound(
-                    f"there is no collection {place.name} at {place.address}: push a shard set "
+                    f"there is no collection {uri.name} at {uri.address}: push a shard set "
                     "there with `vitsearch push`"
                 )
             return cls(connection)
@@ -68,14 +76,14 @@ class MilvusStore:
         self.connection.close()
 
     def reading(self) -> AbstractContextManager[None]:
-        """Run the block; Milvus has no state that would stay as it is."""
+        """Run the block; Milvus offers no snapshot to read from."""
         return nullcontext()
 
     def get_meta(self, name: str) -> bytes | int | str | None:
-        """Return one named fact, or None."""
+        """Return the value stored under a name, or None."""
         known: dict[str, bytes | int | str] = {
-            "golden": self.facts.identity.golden.astype("<f4").tobytes(),
-            "decode": self.facts.decoding,
+            "golden": self.metadata.identity.golden.astype("<f4").tobytes(),
+            "decode": self.metadata.decoding,
         }
         return known.get(name)
 
@@ -88,15 +96,12 @@ class MilvusStore:
         return self.connection.count()
 
     def failures(self) -> list[SkippedPhoto]:
-        """Return no failures: they stay in the shard set."""
+        """Return an empty list: failures stay in the shard set."""
         return []
 
     def photos(self) -> Iterator[Photo]:
-        """Yield every photo in order of path; the facts of all are held in memory."""
-        photos = [
-            photo_of(row) for page in self.connection.pages(self.photo_fields) for row in page
-        ]
-        yield from sorted(photos, key=lambda photo: raw_path(photo.path))
+        """Yield every photo in order of path; all of them are held in memory."""
+        yield from self._photos("")
 
     def photo_at(self, path: str) -> Photo | None:
         """Return the photo at a path, or None."""
@@ -107,53 +112,50 @@ class MilvusStore:
         return self._photos(f'fingerprint == "{fingerprint.hex()}"')
 
     def _photos(self, condition: str) -> list[Photo]:
-        found = [
-            photo_of(row)
-            for page in self.connection.pages(self.photo_fields, condition)
-            for row in page
-        ]
-        return sorted(found, key=lambda photo: raw_path(photo.path))
+        pages = self.connection.pages(self.photo_fields, condition)
+        photos = [photo_of(row) for page in pages for row in page]
+        return sorted(photos, key=lambda photo: raw_path(photo.path))
 
     def vector(self, photo_id: int) -> Halves:
         """Return the stored vector of one photo."""
         rows = self.rows([photo_id])
         if not rows:
-            raise CollectionError(f"{self.place}: there is no photo {photo_id} any more")
+            raise CollectionError(f"{self.uri}: there is no photo {photo_id} any more")
         return self.halves([rows[0][2]])[0]
 
     def rows(self, ids: Sequence[int]) -> list[tuple[int, str, bytes, bytes]]:
-        """Return (id, path, raw vector, fingerprint) of those ids that are in the collection, in no
-        promised order.
+        """Return (id, path, raw vector, fingerprint) of the photos with these ids.
+
+        The order is arbitrary, and ids that are not in the collection are left out.
         """
-        found = self.connection.among(ids, ["id", "path", "fingerprint", "vector"])
+        rows = self.connection.among(ids, ["id", "path", "fingerprint", "vector"])
         return [
-            (row["id"], row["path"], _raw(row), bytes.fromhex(row["fingerprint"])) for row in found
+            (row["id"], row["path"], _raw(row), bytes.fromhex(row["fingerprint"])) for row in rows
         ]
 
     def condition(self, where: Filter) -> str:
-        """Return a filter in Milvus' language; raises QueryError for what it cannot say, or for a
-        column that the collection was made without.
+        """Return a filter in the language of Milvus.
+
+        Raises QueryError for a filter that Milvus cannot express, or for a column that the
+        collection was made without.
         """
         missing = sorted((where.columns() & COLUMNS.keys()) - self.connection.fields())
         if missing:
             raise QueryError(
-                f"{self.place} was made before there was a column {missing[0]}: push into another "
+                f"{self.uri} was made before there was a column {missing[0]}: push into another "
                 "--collection NAME to filter by it"
             )
         return milvus_filter(where)
 
     def ids_where(self, where: Filter) -> Ids:
-        """Return the ids of the photos that a filter leaves, in order."""
-        found = [
-            row["id"]
-            for page in self.connection.pages(["id"], self.condition(where))
-            for row in page
-        ]
-        return np.array(sorted(found), dtype=np.int64)
+        """Return the ids of the photos that match a filter, in ascending order."""
+        pages = self.connection.pages(["id"], self.condition(where))
+        return np.array(sorted(row["id"] for page in pages for row in page), dtype=np.int64)
 
     def vector_batches(self, *, since: int = -1, size: int = 4096) -> Iterator[tuple[Ids, Halves]]:
-        """Yield (ids, ``(n, dim)`` float16 rows) in order of id; ``since`` and ``size`` are those
-        of `PhotoStore` and not used.
+        """Yield (ids, ``(n, dim)`` float16 rows) in order of id.
+
+        ``since`` and ``size`` are those of `PhotoStore`; they are ignored.
         """
         for page in self.connection.pages(["id", "vector"]):
             yield (
@@ -170,31 +172,10 @@ def _raw(row: dict[str, Any]) -> bytes:
     return np.asarray(row["vector"], dtype="<f2").tobytes()
 
 
-# -- What Milvus proposes for a search -------------------------------------------------------------
-
-if TYPE_CHECKING:
-    from vitsearch.milvus.client import Connection
-
-MAX_RESULTS = 16_384  # results that Milvus gives for one query
-TYPES = (
-    "AUTOINDEX",
-    "FLAT",
-    "IVF_FLAT",
-    "IVF_SQ8",
-    "IVF_PQ",
-    "HNSW",
-    "HNSW_SQ",
-    "SCANN",
-    "DISKANN",
-)
-MIN_EF = 128  # candidates that a graph keeps in hand
-PROBED = 8  # one list in so many is read
-LISTS = 128  # of an index that does not say how many it has
-
-
 def build_params(index_type: str, rows: int) -> dict[str, int]:
-    """Return the parameters of an index over so many rows; raises CollectionError for a type that
-    is not known.
+    """Return the build parameters of an index over this many rows.
+
+    Raises CollectionError for an unknown type.
     """
     if index_type not in TYPES:
         raise CollectionError(f"there is no index {index_type!r}: one of {', '.join(TYPES)}")
@@ -204,20 +185,23 @@ def build_params(index_type: str, rows: int) -> dict[str, int]:
     return {"nlist": lists} if index_type.startswith("IVF") or index_type == "SCANN" else {}
 
 
-def search_params(index: Mapping[str, Any], wanted: int, *, whole: bool = False) -> dict[str, int]:
-    """Return how hard an index is to look for so many results; with ``whole`` as hard as it can."""
+def search_params(
+    index: Mapping[str, Any], limit: int, *, exhaustive: bool = False
+) -> dict[str, int]:
+    """Return the search effort for ``limit`` results; with ``exhaustive`` all lists are read."""
     kind = str(index.get("index_type", ""))
     if kind.startswith("HNSW") or kind == "AUTOINDEX":
-        return {"ef": min(32_768, max(MIN_EF, 2 * wanted))}
+        return {"ef": min(32_768, max(MIN_EF, 2 * limit))}
     if kind.startswith("IVF") or kind == "SCANN":
-        lists = int(index.get("nlist") or LISTS)
-        return {"nprobe": lists if whole else max(1, -(-lists // PROBED))}
-    return {"search_list": min(65_535, max(MIN_EF, 2 * wanted))} if kind == "DISKANN" else {}
+        lists = int(index.get("nlist") or DEFAULT_LISTS)
+        return {"nprobe": lists if exhaustive else max(1, -(-lists // PROBED))}
+    return {"search_list": min(65_535, max(MIN_EF, 2 * limit))} if kind == "DISKANN" else {}
 
 
 class Candidates:
-    """The rows of one collection that a condition leaves, as Milvus proposes them, at most
-    ``limit`` for a query.
+    """The candidates that Milvus proposes among the rows that match a condition.
+
+    There are at most ``limit`` for a query.
     """
 
     limit = MAX_RESULTS
@@ -227,32 +211,30 @@ class Candidates:
 
     @cached_property
     def count(self) -> int:
-        """How many rows there are."""
+        """The number of rows that match the condition."""
         return self._connection.count(self._condition)
 
-    def candidates_for(self, queries: Vectors, wanted: int) -> list[tuple[Ids, bool]]:
-        """Return for each of the ``(m, dim)`` queries up to ``wanted`` ids, best first, and whether
+    def candidates_for(self, queries: Vectors, count: int) -> list[tuple[Ids, bool]]:
+        """Return for each of the ``(m, dim)`` queries up to ``count`` ids, best first, and whether
         there are other rows.
         """
-        count = min(wanted, self.limit)
+        count = min(count, self.limit)
         batch = self._search(queries, count)
         return [
             self._completed(ids, query, count) for ids, query in zip(batch, queries, strict=True)
         ]
 
     def _completed(self, ids: Ids, query: Vectors, count: int) -> tuple[Ids, bool]:
-        """Return the candidates, and more of them where an approximate index has given fewer than
-        there are.
-        """
+        """Return the candidates, with more of them if an approximate index has given too few."""
         if len(ids) < count and len(ids) < self.count:
-            ids = self._search(query[None], count, whole=True)[0]
+            ids = self._search(query[None], count, exhaustive=True)[0]
         if len(ids) < count and len(ids) < self.count <= self.limit:
             pages = self._connection.pages(["id"], self._condition)
             ids = np.array([row["id"] for page in pages for row in page], dtype=np.int64)
-        # counting the rows of a condition takes as long as searching them: where there are as many
-        # as asked for, there may be more
+        # counting the rows of a condition takes as long as searching them, so a full result just
+        # means that there may be more
         return ids, (len(ids) == count < self.limit) or len(ids) < self.count
 
-    def _search(self, queries: Vectors, limit: int, *, whole: bool = False) -> list[Ids]:
-        params = search_params(self._connection.index(), limit, whole=whole)
+    def _search(self, queries: Vectors, limit: int, *, exhaustive: bool = False) -> list[Ids]:
+        params = search_params(self._connection.index(), limit, exhaustive=exhaustive)
         return self._connection.search(queries, limit, condition=self._condition, params=params)

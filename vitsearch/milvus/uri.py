@@ -1,4 +1,4 @@
-"""The name of a collection in Milvus, as it is written in place of a photo folder."""
+"""The URI of a collection in Milvus, written where a photo folder could be named."""
 
 import os
 import re
@@ -16,8 +16,9 @@ _FORMS = "milvus://HOST:PORT/NAME, milvus+https://HOST:PORT/NAME or milvus://PAT
 
 @dataclass(frozen=True, slots=True)
 class MilvusUri:
-    """Where a collection of Milvus is: the address that its client takes, and its name; ``file``
-    is that of Milvus Lite.
+    """Where a collection of Milvus is: the address for the client, and the collection's name.
+
+    ``file`` is the database file of Milvus Lite, None for a server.
     """
 
     address: str
@@ -30,15 +31,15 @@ class MilvusUri:
 
 
 def is_milvus(photos: str | os.PathLike[str]) -> bool:
-    """Return whether the name of a collection is one in Milvus."""
+    """Return whether a name is the URI of a collection in Milvus."""
     return os.fspath(photos).startswith(tuple(_SCHEMES))
 
 
-def parse_place(uri: str, name: str | None = None) -> MilvusUri:
-    """Return the place that a name such as ``milvus://localhost:19530/photos`` says; raises
-    CollectionError.
+def parse_uri(uri: str, name: str | None = None) -> MilvusUri:
+    """Return the parts of a URI such as ``milvus://localhost:19530/photos``.
 
-    With ``name`` the last part may be left out: ``milvus://localhost:19530``.
+    With ``name`` the last part may be left out: ``milvus://localhost:19530``. Raises
+    CollectionError.
     """
     scheme = next((scheme for scheme in _SCHEMES if uri.startswith(scheme)), None)
     if scheme is None:
@@ -53,13 +54,13 @@ def parse_place(uri: str, name: str | None = None) -> MilvusUri:
         name = last
     if not _NAME.fullmatch(name):
         raise CollectionError(
-            f"{uri}: {name!r} is no name of a collection (letters, digits and _, no "
-            f"digit first): write {_FORMS}"
+            f"{uri}: {name!r} is not a name of a collection (letters, digits and _, no digit "
+            f"first): write {_FORMS}"
         )
     if where.endswith(".db") and scheme == "milvus://":
         file = Path(where).expanduser()
         return MilvusUri(str(file), name, file)
     host = _HOST.fullmatch(where)
     if host is None or int(host[2] or PORT) > 65535:
-        raise CollectionError(f"{uri}: {where!r} is no HOST:PORT and no FILE.db: write {_FORMS}")
+        raise CollectionError(f"{uri}: {where!r} is neither HOST:PORT nor FILE.db: write {_FORMS}")
     return MilvusUri(f"{_SCHEMES[scheme]}{host[1]}:{host[2] or PORT}", name)

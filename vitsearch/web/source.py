@@ -236,8 +236,8 @@ class MilvusSource(CollectionSource):
     def version(self) -> Version:
         """Return a value that changes when another collection has replaced this one."""
         with self.facts() as store:
-            metadata = store.connection.facts()
-            if metadata != store.facts:
+            metadata = store.connection.metadata()
+            if metadata != store.metadata:
                 self.close()
             return (metadata,)
 
