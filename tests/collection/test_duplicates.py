@@ -16,7 +16,7 @@ from vitsearch import Collection, Photo, QueryError, index_folder
 from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.collection import duplicates
 from vitsearch.collection.duplicates import (
-    collapsed,
+    collapse,
     likeness_to,
     look_alikes,
     same_files,
@@ -91,7 +91,7 @@ def test_look_alikes_are_what_a_plain_loop_finds(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(duplicates, "BLOCK", block)
         found = look_alikes(photos, rows, threshold, progress=lambda step: done.append(step.done))
-        kept = collapsed(rows, [photo.fingerprint for photo in photos], threshold)
+        kept = collapse(rows, [photo.fingerprint for photo in photos], threshold)
     assert [
         (one.photo.path, [(photo.path, score) for photo, score in one.others]) for one in found
     ] == plain(photos, rows, threshold)

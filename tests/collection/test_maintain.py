@@ -17,7 +17,7 @@ from helpers.remarks import logged_remarks, on_remark
 from vitsearch import Collection, index_folder
 from vitsearch.arrays import cosine_scores, unit_rows
 from vitsearch.cli.index import bytes_of
-from vitsearch.collection import maintain as upkeep
+from vitsearch.collection import maintain
 from vitsearch.collection.info import is_stale
 from vitsearch.collection.maintain import TuneReport
 from vitsearch.encoders.colour import ColourEncoder
@@ -38,7 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of 150 photos of different colours, each in two stripes; collections of 100 are
     large here.
     """
-    monkeypatch.setattr(upkeep, "DELTA_FROM", 100)
+    monkeypatch.setattr(maintain, "DELTA_FROM", 100)
     monkeypatch.setattr(choose, "EXACT_UP_TO", 100)
     for number in range(COUNT):
         two_shades(tmp_path / "photos", number)
@@ -88,7 +88,7 @@ def test_auto_is_exact_for_few_photos_and_says_so(
 ) -> None:
     monkeypatch.setattr(choose, "EXACT_UP_TO", 30_000)
     assert run(folder) == []  # too few photos to speak of it
-    text = upkeep.describe_choice(upkeep.choose(load_recipe("auto"), 20_000, 640), 20_000)
+    text = maintain.describe_choice(maintain.choose(load_recipe("auto"), 20_000, 640), 20_000)
     assert re.fullmatch(
         (
             r"index of 20,000 photos by recipe flat \(up to 30,000 .*\): about 51 MB in memory, "

@@ -21,7 +21,7 @@ from fastapi.testclient import TestClient
 
 from vitsearch import Collection, Term, index_folder
 from vitsearch.arrays import unit_rows
-from vitsearch.collection.map import FILE, current_atlas, lay_out, read_atlas
+from vitsearch.collection.map import FILE, current_map, lay_out, read_map
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import QueryError
 from vitsearch.photos.columns import METADATA
@@ -443,9 +443,9 @@ def test_few_photos_and_equal_ones_have_places(count: int) -> None:
 
 def test_the_map_is_kept_and_grows(folder: Path) -> None:
     with Collection.open(folder, encoder=ColourEncoder()) as found:
-        first = current_atlas(found)
+        first = current_map(found)
         stamp = (folder / ".vitsearch" / FILE).stat().st_mtime_ns
-        assert (current_atlas(found).places == first.places).all()
+        assert (current_map(found).positions == first.positions).all()
         assert (folder / ".vitsearch" / FILE).stat().st_mtime_ns == stamp
     paint(
         folder / "another.png", "red", size=(40, 30)
@@ -454,14 +454,14 @@ def test_the_map_is_kept_and_grows(folder: Path) -> None:
     index_folder(folder, encoder=ColourEncoder())
     ids = photo_ids(folder)
     with Collection.open(folder, encoder=ColourEncoder()) as found:
-        second = current_atlas(found)
+        second = current_map(found)
     assert second.ids.tolist() == sorted(ids.values())
     kept = np.isin(second.ids, first.ids)
-    assert (second.places[kept] == first.places[np.isin(first.ids, second.ids)]).all()
+    assert (second.positions[kept] == first.positions[np.isin(first.ids, second.ids)]).all()
     twins = np.isin(
         second.ids, [ids["red.png"], ids["c/p34.png"], ids["c/p00.png"]]
     )  # of the same colour, or nearly
-    away = np.abs(second.places[twins] - second.places[second.ids == ids["another.png"]]).max(
+    away = np.abs(second.positions[twins] - second.positions[second.ids == ids["another.png"]]).max(
         axis=1
     )
     assert away.min() <= 0.1
@@ -470,10 +470,10 @@ def test_the_map_is_kept_and_grows(folder: Path) -> None:
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 cut", b"\x93NUMPY\x01\x00"])
 def test_a_damaged_map_is_drawn_again(folder: Path, damage: bytes) -> None:
     with Collection.open(folder, encoder=ColourEncoder()) as found:
-        places = current_atlas(found).places
+        places = current_map(found).positions
         (folder / ".vitsearch" / FILE).write_bytes(damage)
-        assert read_atlas(folder / ".vitsearch" / FILE, found.config.encoder_fingerprint) is None
-        assert (current_atlas(found).places == places).all()
+        assert read_map(folder / ".vitsearch" / FILE, found.config.encoder_fingerprint) is None
+        assert (current_map(found).positions == places).all()
 
 
 # -- words -----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Where the photos and vectors of a collection are kept, as `Collection` asks for them."""
+"""The interface between `Collection` and where its photos and vectors are stored."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -17,8 +17,8 @@ from vitsearch.types import SearchResult
 class Backend(ABC):
     """Photos with vectors of one encoder, open for reading.
 
-    ``root`` is the folder of the photos, ``folder`` where thumbnails and the like are kept (it need
-    not exist), ``config`` says which encoder made the vectors.
+    ``root`` is the folder of the photos, ``folder`` the one for thumbnails and the like (it need
+    not exist); ``config`` says which encoder made the vectors.
     """
 
     root: Path
@@ -28,12 +28,12 @@ class Backend(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What a person calls it: the photo folder, or the URI."""
+        """The name for messages: the photo folder, or the URI."""
 
     @property
     @abstractmethod
     def store(self) -> PhotoReader:
-        """What the photos are read from."""
+        """The store that the photos are read from."""
 
     @abstractmethod
     def find(
@@ -57,14 +57,14 @@ class Backend(ABC):
 
     @abstractmethod
     def info(self) -> dict[str, Any]:
-        """Return counts, encoder, index and place of the collection."""
+        """Return counts, encoder, index and location of the collection."""
 
     def query_encoder(self, encoder: Callable[[], ImageEncoder]) -> QueryEncoder:
-        """Return what turns queries into vectors; ``encoder`` loads the model at first use."""
+        """Return the encoder of queries; ``encoder`` loads the model at first use."""
         return QueryEncoder(
             self.root, self.store, encoder, dim=self.config.dim, decoding=self.decoding
         )
 
     def close(self) -> None:
-        """Close what the photos are read from; a second call does nothing."""
+        """Close the store; a second call does nothing."""
         self.store.close()

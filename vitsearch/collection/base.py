@@ -1,9 +1,9 @@
-"""An open collection, before anything is asked of it."""
+"""An open collection: its encoder, its photos and its vectors."""
 
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 
@@ -20,12 +20,9 @@ from vitsearch.storage.decoding import Decoding
 from vitsearch.storage.reader import PhotoReader
 from vitsearch.types import Photo, SearchResult, SkippedPhoto
 
-if TYPE_CHECKING:
-    pass
-
 
 class OpenCollection:
-    """An open collection: where its photos and vectors are, its encoder, and what is in it."""
+    """An open collection: where its photos and vectors are, and what is in it."""
 
     def __init__(
         self, backend: Backend, *, encoder: ImageEncoder | None = None, device: str = "auto"
@@ -84,7 +81,7 @@ class OpenCollection:
         )
 
     def close(self) -> None:
-        """Close what the photos are read from; a second call does nothing."""
+        """Close the store; a second call does nothing."""
         self.backend.close()
 
     # -- what is in it -----------------------------------------------------------------------------
@@ -106,7 +103,7 @@ class OpenCollection:
 
     @property
     def store(self) -> PhotoReader:
-        """What the photos are read from."""
+        """The store that the photos are read from."""
         return self.backend.store
 
     @property
@@ -116,8 +113,9 @@ class OpenCollection:
 
     @property
     def encoder(self) -> ImageEncoder:
-        """The collection's encoder, loaded at first use; raises EncoderError, or EncoderMismatch
-        when it is not the same any more.
+        """The collection's encoder, loaded at first use.
+
+        Raises EncoderError, or EncoderMismatch if the encoder has changed since.
         """
         if self._encoder is None:
             config = self.config
@@ -126,8 +124,9 @@ class OpenCollection:
         return self._encoder
 
     def use_encoder(self, encoder: ImageEncoder) -> None:
-        """Encode queries with a model that is loaded already; raises EncoderMismatch unless it made
-        the vectors.
+        """Encode queries with a model that is loaded already.
+
+        Raises EncoderMismatch unless it made the vectors.
         """
         self.backend.check_encoder(encoder)
         self._encoder = encoder
@@ -156,16 +155,14 @@ class OpenCollection:
         return self.store.photos()
 
     def vectors(self) -> tuple[list[Photo], Vectors]:
-        """Return all photos in order of path and their ``(n, dim)`` float32 unit rows; all of them
-        are held in memory.
-        """
+        """Return all photos in order of path, and their ``(n, dim)`` float32 unit rows."""
         with self.store.reading():
             photos = list(self.store.photos())
             ids, halves = zip(*self.store.vector_batches(), strict=True) if photos else ((), ())
         if not photos:
             return [], np.empty((0, self.dim), dtype=np.float32)
-        place = np.searchsorted(np.concatenate(ids), [photo.photo_id for photo in photos])
-        return photos, unit_rows(np.concatenate(halves)[place])
+        indices = np.searchsorted(np.concatenate(ids), [photo.photo_id for photo in photos])
+        return photos, unit_rows(np.concatenate(halves)[indices])
 
     def _on_disk(self, verb: str) -> LocalBackend:
         if isinstance(self.backend, LocalBackend):

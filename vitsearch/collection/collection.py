@@ -1,4 +1,4 @@
-"""What can be done with a collection, wherever its photos and vectors are kept."""
+"""The collection: search, labels, duplicates and maintenance of a set of photos."""
 
 import logging
 import os
@@ -10,11 +10,7 @@ from PIL import Image
 
 from vitsearch.arrays import unit_rows
 from vitsearch.collection.base import OpenCollection
-from vitsearch.collection.duplicates import (
-    LookAlikes,
-    look_alikes,
-    same_files,
-)
+from vitsearch.collection.duplicates import LookAlikes, look_alikes, same_files
 from vitsearch.collection.info import Check, verify_local
 from vitsearch.collection.maintain import TuneReport, tune_local
 from vitsearch.collection.query import Query, Term, check_top_k, photo_path
@@ -48,7 +44,7 @@ log = logging.getLogger("vitsearch")
 
 
 class SearchKeywords(TypedDict, total=False):
-    """What may be wished of a search besides the number of results; see `Collection.search`."""
+    """The options of a search besides the number of results; see `Collection.search`."""
 
     where: str | Filter | None
     offset: int
@@ -69,14 +65,13 @@ class Collection(OpenCollection):
     def search(
         self, query: Query, top_k: int | None = 10, **keywords: Unpack[SearchKeywords]
     ) -> list[SearchResult]:
-        """Return the ``top_k`` photos most like the query, best first, equal scores in order of
-        path.
+        """Return the ``top_k`` photos most like the query, best first, then in order of path.
 
         The query is words, or terms in a string (``"2:beach + ./dog.jpg - people"``, see
         `parse_query`), a path, a PIL picture, a vector ``(dim,)``, or a list of `Term`. Photos
         named in the query are left out. Keywords: ``where``, a filter as text or as `Filter`
-        (`parse_filter`); ``offset``, results to pass over; ``min_score``, the least cosine, with
-        which ``top_k`` may be None for all; ``diverse``, from 0 to 1, for results unlike each
+        (`parse_filter`); ``offset``, results to skip; ``min_score``, the least cosine, with which
+        ``top_k`` may be None for all; ``diverse``, from 0 to 1, for results unlike each
         other; ``collapse=True`` to show one photo of those that are the same or look alike (a
         number: from this cosine on). Raises QueryError, PhotoError or EncoderError.
         """
@@ -85,8 +80,9 @@ class Collection(OpenCollection):
     def search_batch(
         self, queries: Sequence[Query], top_k: int | None = 10, **keywords: Unpack[SearchKeywords]
     ) -> list[list[SearchResult]]:
-        """Return what `search` returns for each query, all on one state of the collection; the
-        texts are encoded together.
+        """Return for each query what `search` returns, all on one state of the collection.
+
+        The texts are encoded together.
         """
         options = self._options(top_k, keywords)
         meanings = self.queries.read_all(queries)
@@ -99,11 +95,10 @@ class Collection(OpenCollection):
         top_k: int | None = 10,
         **keywords: Unpack[SearchKeywords],
     ) -> list[SearchResult]:
-        """Return the ``top_k`` photos that look most like one photo, which is itself left out;
-        keywords as in `search`.
+        """Return the ``top_k`` photos that look most like a photo, which is itself left out.
 
         ``photo`` is a file (relative to the working folder, or else to the collection's root) or a
-        PIL picture.
+        PIL picture; keywords as in `search`.
         """
         if isinstance(photo, Image.Image):
             return self.search(photo, top_k, **keywords)
@@ -115,8 +110,9 @@ class Collection(OpenCollection):
         return self.root / path if not path.exists() and self.backend.has(path) else path
 
     def duplicates(self, *, where: str | Filter | None = None) -> list[list[Photo]]:
-        """Return the groups of photos whose files are the same byte for byte, each in order of
-        path, in order of their first path.
+        """Return the groups of photos whose files are the same byte for byte.
+
+        Each group is in order of path, and the groups are in order of their first path.
         """
         condition = as_where(where)
         with self.store.reading():
@@ -132,12 +128,11 @@ class Collection(OpenCollection):
         where: str | Filter | None = None,
         progress: OnProgress = no_progress,
     ) -> list[LookAlikes]:
-        """Return the groups of photos that look alike though their files differ, in order of their
-        first path (see `look_alikes`).
+        """Return the groups of photos that look alike though their files differ (`look_alikes`).
 
         ``threshold`` is the least cosine with the group's first photo (None: that of the
         collection's encoder). All vectors are compared; ``progress`` is called as it goes on.
-        Raises QueryError for a threshold that is no cosine above 0.
+        Raises QueryError for a threshold that is not a cosine above 0.
         """
         least = self.lookalike_threshold if threshold is None else threshold
         condition = as_where(where)
@@ -151,13 +146,11 @@ class Collection(OpenCollection):
 
     @property
     def lookalike_threshold(self) -> float:
-        """The cosine from which this collection's encoder takes two photos for one and the same
-        view.
-        """
+        """The cosine from which, for this collection's encoder, two photos show the same view."""
         stored = self.store.get_meta(LOOKALIKE)
-        return (
-            float(stored) if isinstance(stored, str) else lookalike_threshold(self.config.encoder)
-        )
+        if isinstance(stored, str):
+            return float(stored)
+        return lookalike_threshold(self.config.encoder)
 
     def _options(self, top_k: int | None, keywords: SearchKeywords) -> SearchOptions:
         for name in keywords:
@@ -176,8 +169,8 @@ class Collection(OpenCollection):
         )
 
     def _note_unread(self, texts: Sequence[str]) -> None:
-        """Note once each that a text is in a language that the encoder does not know, or longer
-        than it reads.
+        """Log, once each, that a text is longer than the encoder reads, or in a language that it
+        does not know.
         """
         notes = unread_notes(texts, self.encoder) if texts else {}
         for kind, note in notes.items():
@@ -206,24 +199,23 @@ class Collection(OpenCollection):
         that reaches none has no prediction.
         """
         check_top_k(1 if top is None else top)
-        choice = Decision(top if top or multi else 1, threshold)
+        decision = Decision(top if top or multi else 1, threshold)
         classifier = (
             labels
             if isinstance(labels, LabelClassifier)
             else self.zero_shot(labels, templates, background, multi)
         )
         self.check_classifier(classifier)
-        found: dict[int, list[LabelScore]] = {}
+        scores: dict[int, list[LabelScore]] = {}
         with self.store.reading():
             photos = list(self.store.photos())
             for ids, halves in self.store.vector_batches():
-                found |= zip(
-                    ids.tolist(), predict(classifier, unit_rows(halves), choice), strict=True
-                )
+                batch = predict(classifier, unit_rows(halves), decision)
+                scores |= zip(ids.tolist(), batch, strict=True)
         return [
             Prediction(photo.path, name, score, photo.photo_id)
             for photo in photos
-            for name, score in found[photo.photo_id]
+            for name, score in scores[photo.photo_id]
         ]
 
     def zero_shot(
@@ -233,9 +225,7 @@ class Collection(OpenCollection):
         background: bool = False,
         multi: bool = False,
     ) -> LinearClassifier:
-        """Return the collection's encoder's classifier of these labels (see
-        `zero_shot_classifier`).
-        """
+        """Return the encoder's classifier of these labels (see `zero_shot_classifier`)."""
         classifier = zero_shot_classifier(
             self._text_encoder(), labels, templates=templates, background=background, multi=multi
         )
@@ -255,8 +245,10 @@ class Collection(OpenCollection):
         return self.encoder
 
     def store_labels(self, predictions: Sequence[Prediction]) -> None:
-        """Keep the first label of each photo and its score in the database; raises CollectionLocked
-        while another process writes, CollectionError for a collection in Milvus.
+        """Store the first label of each photo and its score in the database.
+
+        Raises CollectionLocked while another process writes, CollectionError for a collection in
+        Milvus.
         """
         self._on_disk("store labels").store_labels(predictions)
 
@@ -274,15 +266,16 @@ class Collection(OpenCollection):
             photo = read_photo(self._file(photo)).image
         return explain(self.encoder, photo, text)
 
-    # -- keeping it --------------------------------------------------------------------------------
+    # -- maintenance -------------------------------------------------------------------------------
 
     def info(self) -> dict[str, Any]:
         """Return counts, encoder, index, sizes in bytes (``*_bytes``) and dates (ISO 8601, UTC)."""
         return self.backend.info()
 
     def verify(self) -> list[Check]:
-        """Return the checks of the database, the golden vectors, the index against the vectors, and
-        the files on disk; raises CollectionError for a collection in Milvus.
+        """Return the checks of the database, the golden vectors, the index and the files on disk.
+
+        Raises CollectionError for a collection in Milvus.
         """
         local = self._on_disk("verify")
         return verify_local(
@@ -290,15 +283,18 @@ class Collection(OpenCollection):
         )
 
     def tune(self, recall: float = RECALL) -> TuneReport:
-        """Set the search effort of the index to the least that reaches a recall@10, and return what
-        it was measured to be; raises as `tune_local` does, CollectionError for one in Milvus.
+        """Set the search effort of the index to the least that reaches a recall@10.
+
+        Returns the measured recall. Raises the errors of `tune_local`, and CollectionError for a
+        collection in Milvus.
         """
         local = self._on_disk("tune")
         return tune_local(local.folder, local.config, lambda: self.encoder, recall)
 
     def update(self, **options: Any) -> IndexReport:
-        """Index what has changed in the folder since the last run, and return what was done; raises
-        as `index_folder` does, CollectionError for a collection in Milvus.
+        """Index what has changed in the folder since the last run, and return what was done.
+
+        Raises the errors of `index_folder`, and CollectionError for a collection in Milvus.
         """
         local = self._on_disk("update")
         report = index_folder(local.root, collection=local.folder, encoder=self._encoder, **options)

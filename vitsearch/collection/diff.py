@@ -1,6 +1,4 @@
-"""What a run of indexing has to do: the files of a folder held against what its
-collection holds.
-"""
+"""Compares the files of a folder with a collection: what a run of indexing has to do."""
 
 import json
 import os
@@ -17,11 +15,10 @@ Known = TypeVar("Known", bound=tuple[Any, ...])  # begins with the path
 
 
 class DiskQueue:
-    """Files to do, in order, in a temporary file: a million of them take no memory, and it is gone
-    when the process is.
+    """A queue of files in a temporary file, so that a million of them take no memory.
 
-    ``folder`` is where the file lies (None: the system's place for them). It is made with the first
-    entry.
+    ``folder`` is where the temporary file lies (None: the system's folder for them). It is created
+    with the first entry, and is gone when the process ends.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
@@ -32,13 +29,11 @@ class DiskQueue:
     def __len__(self) -> int:
         return self._count
 
-    def append(self, found: Found) -> None:
-        """Add one file at the end."""
+    def append(self, file: Found) -> None:
+        """Add a file at the end."""
         if self._file is None:
             self._file = TemporaryFile(dir=self._folder)  # noqa: SIM115  closed by `close`
-        self._file.write(
-            json.dumps([found.path, found.size, found.mtime_ns, found.problem]).encode() + b"\n"
-        )
+        self._file.write(json.dumps(file).encode() + b"\n")
         self._count += 1
 
     def __iter__(self) -> Iterator[Found]:
@@ -47,7 +42,7 @@ class DiskQueue:
             yield from (Found(*json.loads(line)) for line in self._file)
 
     def close(self) -> None:
-        """Give the file back; what was in it is gone."""
+        """Delete the temporary file and its entries."""
         if self._file is not None:
             self._file.close()
         self._file, self._count = None, 0
@@ -55,10 +50,10 @@ class DiskQueue:
 
 @dataclass
 class FolderDiff:
-    """Files to read (``todo``), to record as skipped (``refused``), photos whose files are gone
-    (``missing``), and counts.
+    """The files to read (``todo``) and to record as skipped (``refused``), and counts.
 
-    ``stale_failures`` are paths of recorded failures whose files are gone.
+    ``missing`` are the paths of photos whose files are gone, ``stale_failures`` those of recorded
+    failures whose files are gone.
     """
 
     seen: int = 0
@@ -73,11 +68,11 @@ class FolderDiff:
 
     @property
     def loses_all(self) -> bool:
-        """True when every photo of a collection would leave it."""
+        """Whether every photo of the collection would leave it."""
         return self.known > 0 and len(self.missing) == self.known
 
     def close(self) -> None:
-        """Give the temporary files back."""
+        """Delete the temporary files."""
         self.todo.close()
         self.refused.close()
 
@@ -91,54 +86,52 @@ def diff_folder(
     retry: bool = False,
     folder: str | os.PathLike[str] | None = None,
 ) -> FolderDiff:
-    """Return the plan for files found, given (path, size, mtime_ns) of photos and (path, state,
-    size, mtime_ns) of failures.
+    """Return what is to be done with the files of a folder.
 
-    All three come in the order of the bytes of their paths, and are read once, side by side:
-    nothing of an unchanged file is kept. A file is read again only when its size or time changed; a
-    failed one also with ``retry``. What is at or below an ``unreadable`` path may still be there,
-    and is not taken for gone; that list may still be growing while ``files`` are read. ``folder``
-    is for temporary files. Raises VitsearchError where the files come in another order,
-    CollectionError where the rows do.
+    ``photos`` are (path, size, mtime_ns), ``failures`` (path, state, size, mtime_ns) as stored. All
+    three come in the order of the bytes of their paths and are read once, side by side, so that
+    unchanged files take no memory. A file is read again only if its size or time has changed; a
+    failed one also with ``retry``. What is at or below an ``unreadable`` path may still exist and
+    does not count as missing; that list may grow while ``files`` are read. ``folder`` is for
+    temporary files. Raises VitsearchError if the files come in another order, CollectionError if
+    the rows do.
     """
-    plan = FolderDiff(todo=DiskQueue(folder), refused=DiskQueue(folder))
+    diff = FolderDiff(todo=DiskQueue(folder), refused=DiskQueue(folder))
     in_photos, in_failures = _Cursor(photos), _Cursor(failures)
-    for found in _in_order(files):
-        plan.seen += 1
-        _place(plan, found, in_photos.at(found.path), in_failures.at(found.path), retry)
+    for file in _in_order(files):
+        diff.seen += 1
+        _classify(diff, file, in_photos.at(file.path), in_failures.at(file.path), retry)
     in_photos.finish()
     in_failures.finish()
-    plan.known = in_photos.count
-    plan.missing = {path for path in in_photos.passed if not _under(path, unreadable)}
-    plan.stale_failures = [path for path in in_failures.passed if not _under(path, unreadable)]
-    return plan
+    diff.known = in_photos.count
+    diff.missing = {path for path in in_photos.passed if not _under(path, unreadable)}
+    diff.stale_failures = [path for path in in_failures.passed if not _under(path, unreadable)]
+    return diff
 
 
-def _place(
-    plan: FolderDiff,
-    found: Found,
+def _classify(
+    diff: FolderDiff,
+    file: Found,
     photo: tuple[str, int, int] | None,
     failure: tuple[str, State, int, int] | None,
     retry: bool,
 ) -> None:
-    """Count one file, or put it where it is to be done."""
-    stat = (found.size, found.mtime_ns)
-    if found.problem is not None:
-        plan.skipped += 1
+    """Count a file as unchanged, or add it to the queue that it belongs to."""
+    stat = (file.size, file.mtime_ns)
+    if file.problem is not None:
+        diff.skipped += 1
         if failure is None or failure[1:] != ("skipped", *stat):
-            plan.refused.append(found)
+            diff.refused.append(file)
     elif photo is not None and photo[1:] == stat:
-        plan.unchanged += 1
+        diff.unchanged += 1
     elif failure is not None and failure[1:] == ("failed", *stat) and not retry:
-        plan.still_failed += 1
+        diff.still_failed += 1
     else:
-        plan.todo.append(found)
+        diff.todo.append(file)
 
 
 class _Cursor(Generic[Known]):
-    """Rows in order of path, read as far as the files have come; ``passed`` are the paths that no
-    file had.
-    """
+    """Reads rows in order of path alongside the files; ``passed`` are the paths without a file."""
 
     def __init__(self, rows: Iterable[Known]) -> None:
         self._rows = iter(rows)
@@ -148,19 +141,19 @@ class _Cursor(Generic[Known]):
         self._next: Known | None = self._advance()
 
     def at(self, path: str) -> Known | None:
-        """Return the row of a path, or None; rows before it are passed."""
+        """Return the row of a path, or None, and pass the rows before it."""
         while (row := self._next) is not None:
             if row[0] == path:
                 self._next = self._advance()
                 return row
-            if _rises(path, row[0]):
+            if _ascends(path, row[0]):
                 return None
             self.passed.append(row[0])
             self._next = self._advance()
         return None
 
     def finish(self) -> None:
-        """Pass all that is left."""
+        """Pass all remaining rows."""
         while self._next is not None:
             self.passed.append(self._next[0])
             self._next = self._advance()
@@ -168,7 +161,7 @@ class _Cursor(Generic[Known]):
     def _advance(self) -> Known | None:
         row = next(self._rows, None)
         if row is not None:
-            if self.count and not _rises(self._last, row[0]):
+            if self.count and not _ascends(self._last, row[0]):
                 raise CollectionError(
                     f"photos.db is damaged ({row[0]!r} is out of order): `vitsearch verify` says "
                     "more; nothing was changed"
@@ -179,24 +172,21 @@ class _Cursor(Generic[Known]):
 
 
 def _in_order(files: Iterable[Found]) -> Iterator[Found]:
-    """Pass files on while their paths rise: with any other order photos that are there would be
-    taken for gone.
-    """
+    """Yield the files while their paths ascend: in another order photos would count as missing."""
     last = ""
-    for found in files:
-        if not _rises(last, found.path):
+    for file in files:
+        if not _ascends(last, file.path):
             raise VitsearchError(
-                f"the folder was listed out of order ({last!r} before {found.path!r}): run "
+                f"the folder was listed out of order ({last!r} before {file.path!r}): run "
                 "again; nothing was changed"
             )
-        last = found.path
-        yield found
+        last = file.path
+        yield file
 
 
-def _rises(path: str, later: str) -> bool:
-    """Tell whether a path comes before a later one; where one of them is plain ASCII, characters
-    are in the order of their bytes.
-    """
+def _ascends(path: str, later: str) -> bool:
+    """Return whether a path comes before a later one in the order of their bytes."""
+    # next to an ASCII text, the order of the characters is that of the bytes
     return path < later if later.isascii() else raw_path(path) < raw_path(later)
 
 

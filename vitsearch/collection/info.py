@@ -1,4 +1,4 @@
-"""What a collection holds, and whether everything in it still fits together."""
+"""Facts about a collection on disk, and checks that everything in it fits together."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -16,12 +16,12 @@ from vitsearch.index import IndexSnapshot, Manifest, open_snapshot, verify_snaps
 from vitsearch.storage.config import DELTA_INDEX, MAIN_INDEX, CollectionConfig
 from vitsearch.storage.store import PhotoStore
 
-GROWN = 0.2  # more rows than when the recall was measured: it may be another by now
+GROWN = 0.2  # the share of new rows from which a measured recall is out of date
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was checked: its name, whether it is sound, and what was found."""
+    """One check: its name, whether it passed, and the details."""
 
     name: str
     ok: bool
@@ -29,9 +29,7 @@ class Check:
 
 
 def local_info(folder: Path, config: CollectionConfig, store: PhotoStore) -> dict[str, Any]:
-    """Return counts, encoder, recipe, sizes in bytes (``*_bytes``) and dates (ISO 8601, UTC) of a
-    collection on disk.
-    """
+    """Return counts, encoder, recipe, sizes in bytes (``*_bytes``) and dates (ISO 8601, UTC)."""
     states = [failure.state for failure in store.failures()]
     database, count = folder / "photos.db", store.count()
     return {
@@ -58,8 +56,8 @@ def local_info(folder: Path, config: CollectionConfig, store: PhotoStore) -> dic
 
 
 def _index_info(folder: Path, count: int) -> dict[str, Any]:
-    """Return the recipe that the index was built by, and its recall@10 where that was measured
-    (``recall``) and may still be trusted.
+    """Return the recipe that the index was built by, its recall@10 if that was measured, and
+    whether the measurement is out of date.
     """
     try:
         built = verify_snapshot(folder / MAIN_INDEX, check_content=False)
@@ -75,7 +73,7 @@ def _index_info(folder: Path, count: int) -> dict[str, Any]:
 
 
 def is_stale(manifest: Manifest, count: int) -> bool:
-    """Return whether a collection of ``count`` photos has grown by a fifth since its recall was
+    """Return whether the index has grown to ``count`` photos, by over a fifth, since its recall was
     measured.
     """
     return manifest.measured is not None and count > (1 + GROWN) * manifest.measured.count
@@ -147,24 +145,22 @@ def _index(folder: Path, store: PhotoStore) -> Check:
 
 
 def _same_vectors(store: PhotoStore, snapshots: Sequence[IndexSnapshot]) -> bool:
-    """Return whether each stored vector is what the newest index that has it says; without a delta
-    there are no others either.
+    """Return whether each stored vector is equal to that in the newest index that contains it.
+
+    An index without a delta must contain no other vectors either.
     """
     count = 0
     for ids, halves in store.vector_batches():
         missing = np.ones(len(ids), dtype=bool)
         for snapshot in reversed(snapshots):
-            at = np.minimum(np.searchsorted(snapshot.ids, ids), max(0, len(snapshot) - 1))
-            here = (
-                missing & (np.asarray(snapshot.ids)[at] == ids)
-                if len(snapshot)
-                else np.zeros(len(ids), dtype=bool)
-            )
-            if not np.array_equal(
-                snapshot.vectors[at[here]].view(np.uint16), halves[here].view(np.uint16)
-            ):
+            if not len(snapshot):
+                continue
+            rows = np.minimum(np.searchsorted(snapshot.ids, ids), len(snapshot) - 1)
+            present = missing & (np.asarray(snapshot.ids)[rows] == ids)
+            indexed = snapshot.vectors[rows[present]]
+            if not np.array_equal(indexed.view(np.uint16), halves[present].view(np.uint16)):
                 return False
-            missing &= ~here
+            missing &= ~present
         if missing.any():
             return False
         count += len(ids)
@@ -183,12 +179,12 @@ def _files(root: Path, store: PhotoStore) -> Check:
             changed.append(photo.path)
     if not gone and not changed:
         return Check("files", True, "every photo is where it was, unchanged")
-    told = [
+    problems = [
         f"{len(paths)} {what} ({', '.join(paths[:3])}{', ...' if len(paths) > 3 else ''})"
         for what, paths in (("gone", gone), ("changed", changed))
         if paths
     ]
-    return Check("files", False, f"{' and '.join(told)}: run `vitsearch index`")
+    return Check("files", False, f"{' and '.join(problems)}: run `vitsearch index`")
 
 
 def _size(file: Path) -> int:

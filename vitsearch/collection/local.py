@@ -1,4 +1,4 @@
-"""A collection on disk: its indexes propose candidates, the vectors stored in SQLite decide."""
+"""A collection on disk: indexes propose candidates, which the vectors in SQLite rerank."""
 
 import logging
 import math
@@ -37,30 +37,29 @@ from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Prediction, SearchResult
 
 log = logging.getLogger("vitsearch")
-FRESH_KEPT = 20_000  # vectors newer than the index that are held in memory between searches
+MAX_CACHED = 20_000  # unindexed vectors that stay in memory between searches
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CandidateSources:
-    """Where candidates come from in one state of the collection: the indexes, what is newer, and
-    the ids that a filter leaves.
+    """Where candidates come from in one state of the collection.
+
+    These are the indexes and the newer vectors; ``allowed`` are the ids that match a filter.
     """
 
     snapshots: list[IndexSnapshot]
-    fresh: UnindexedVectors
+    unindexed: UnindexedVectors
     allowed: Ids | None
     limit: float = math.inf
 
     @property
     def supports_batch(self) -> bool:
-        """Whether many queries are answered faster together: an index takes a fraction of the time
-        for each, a filter the same.
-        """
+        """Whether a batch of queries is faster: true of an index, but not of a filter."""
         return self.allowed is None
 
-    def candidates_for(self, queries: Vectors, wanted: int) -> list[list[Proposal]]:
+    def candidates_for(self, queries: Vectors, count: int) -> list[list[Proposal]]:
         """Return for each of the ``(m, dim)`` queries what each source proposes."""
-        return candidates_for(self.snapshots, self.fresh, queries, wanted, allowed=self.allowed)
+        return candidates_for(self.snapshots, self.unindexed, queries, count, allowed=self.allowed)
 
 
 class LocalSearch:
@@ -82,71 +81,65 @@ class LocalSearch:
         self._folder, self._config, self._store = folder, config, store
         self._reranker = Reranker(store, config.dim)
         self._snapshots: dict[str, IndexSnapshot | None] = {}
-        self._stamps: dict[str, object] = {}
-        self._fresh: tuple[tuple[int, int], UnindexedVectors] | None = None
+        self._versions: dict[str, object] = {}
+        self._unindexed: tuple[tuple[int, int], UnindexedVectors] | None = None
 
     def close(self) -> None:
-        """Let the index's files go."""
-        self._snapshots, self._stamps, self._fresh = {}, {}, None
+        """Close the files of the index."""
+        self._snapshots, self._versions, self._unindexed = {}, {}, None
 
     def find(
         self, queries: Sequence[QueryVector], options: SearchOptions
     ) -> list[list[SearchResult]]:
-        """Return the results for each (unit vector, ids to leave out), all on one state of the
-        collection.
-        """
+        """Return the results for each (unit vector, ids to leave out), on one state of the data."""
         with self._store.reading():
             allowed = self._store.ids_where(options.where) if options.where is not None else None
             snapshots = self._indexes()
-            sources = CandidateSources(
-                snapshots,
-                self._newer(max((snapshot.generation for snapshot in snapshots), default=-1)),
-                allowed,
-            )
+            indexed = max((snapshot.generation for snapshot in snapshots), default=-1)
+            sources = CandidateSources(snapshots, self._newer(indexed), allowed)
             return self._reranker.find(queries, options, sources)
 
     def _newer(self, generation: int) -> UnindexedVectors:
-        """Return the vectors that no index knows yet, all of them where there is none."""
+        """Return the vectors stored after the generation that the indexes have."""
         now = self._store.generation()
         if generation == now:
             return UnindexedVectors.empty(self._config.dim)
-        if self._fresh and self._fresh[0] == (generation, now):
-            return self._fresh[1]
-        fresh = UnindexedVectors.from_batches(
-            self._store.vector_batches(since=generation), self._config.dim
-        )
-        self._fresh = ((generation, now), fresh) if len(fresh) <= FRESH_KEPT else None
-        return fresh
+        if self._unindexed and self._unindexed[0] == (generation, now):
+            return self._unindexed[1]
+        batches = self._store.vector_batches(since=generation)
+        unindexed = UnindexedVectors.from_batches(batches, self._config.dim)
+        self._unindexed = ((generation, now), unindexed) if len(unindexed) <= MAX_CACHED else None
+        return unindexed
 
     def _indexes(self) -> list[IndexSnapshot]:
-        """Return the main index and, where it goes on from that one, the delta of later changes;
-        none that knows more than the store.
+        """Return the main index and, if it continues that one, the delta of later changes.
+
+        An index that is newer than the state of the store is left out.
         """
-        now, main, delta = (
-            self._store.generation(),
-            self._current(MAIN_INDEX),
-            self._current(DELTA_INDEX),
-        )
+        now = self._store.generation()
+        main, delta = self._current(MAIN_INDEX), self._current(DELTA_INDEX)
         if not main or main.generation > now:
             return []
-        goes_on = delta and delta.manifest.since == main.generation and delta.generation <= now
-        return [main, delta] if delta and goes_on else [main]
+        if delta and delta.manifest.since == main.generation and delta.generation <= now:
+            return [main, delta]
+        return [main]
 
     def _current(self, name: str) -> IndexSnapshot | None:
-        """Return an index, opened again when it was replaced; None where it is missing, damaged or
-        of other vectors.
+        """Return an index, opened again after it was replaced.
+
+        None if it is missing, damaged, or an index of another encoder's vectors.
         """
-        stamp = manifest_stamp(self._folder / name)
-        if name in self._stamps and stamp == self._stamps[name]:
+        version = manifest_stamp(self._folder / name)
+        if name in self._versions and version == self._versions[name]:
             return self._snapshots[name]
-        self._stamps[name], self._snapshots[name] = stamp, None
-        if stamp is not None:
+        self._versions[name], self._snapshots[name] = version, None
+        if version is not None:
             self._snapshots[name] = self._opened(name)
         return self._snapshots[name]
 
     def _opened(self, name: str) -> IndexSnapshot | None:
         try:
-            # the delta is small: copying it would take longer than searching it
+            # the delta is small: copying it to a device would take longer than searching it
             device = self._device if name == MAIN_INDEX else "cpu"
             snapshot = open_snapshot(self._folder / name, device=device)
         except IndexDamaged as error:
@@ -168,7 +161,7 @@ class LocalBackend(Backend):
     """The collection of a photo folder; it may be read while another process indexes into it.
 
     With ``read_only`` (for collections that nobody here can repair) a damaged index raises
-    IndexDamaged, otherwise it is logged and every stored vector is searched.
+    IndexDamaged; otherwise it is logged, and every stored vector is searched.
     """
 
     def __init__(
@@ -226,19 +219,19 @@ class LocalBackend(Backend):
         self._search.close()
 
     def store_labels(self, predictions: Sequence[Prediction]) -> None:
-        """Keep the first label of each photo and its score in the database; raises CollectionLocked
-        while another process writes.
+        """Store the first label of each photo and its score in the database.
+
+        Raises CollectionLocked while another process writes.
         """
-        first: dict[int, tuple[int, str, float]] = {}
+        first: dict[int, Prediction] = {}
         for prediction in predictions:
-            first.setdefault(
-                prediction.photo_id, (prediction.photo_id, prediction.label, prediction.score)
-            )
+            first.setdefault(prediction.photo_id, prediction)
+        rows = [(photo_id, best.label, best.score) for photo_id, best in first.items()]
         with writer_lock(self.folder):
             store = PhotoStore(self.folder / "photos.db")
             try:
                 with store.writing():
-                    store.put_labels(list(first.values()))
+                    store.put_labels(rows)
             finally:
                 store.close()
 
@@ -250,8 +243,9 @@ def open_local(
     device: str = "auto",
     read_only: bool = False,
 ) -> LocalBackend:
-    """Return the collection of a photo folder, kept in ``collection`` (None: the folder's
-    ``.vitsearch``); raises CollectionNotFound or CollectionError.
+    """Return the collection of a photo folder, stored in ``collection``.
+
+    None is the folder's ``.vitsearch``. Raises CollectionNotFound or CollectionError.
     """
     root = photo_root(photos)
     folder = collection_folder(root, collection)

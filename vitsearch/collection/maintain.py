@@ -1,5 +1,5 @@
-"""Keeping the index: when changes go into a small exact delta, when the main index is built again,
-and by which recipe.
+"""Maintains the index: when changes go into a small exact delta, when the main index is rebuilt,
+by which recipe, and how it is tuned.
 """
 
 import logging
@@ -39,71 +39,65 @@ from vitsearch.storage.config import (
 from vitsearch.storage.store import PhotoStore
 
 log = logging.getLogger("vitsearch")
-DELTA_FROM = (
-    20_000  # rows of the main index below which building it again costs less than searching two
-)
-DELTA_SHARE = 0.1  # of the main index's rows that may have changed before it is built again
-WORTH_TELLING = 10_000  # photos from which an exact index takes a second or more
-PHOTO_QUERIES = 200
-TEXT_QUERIES = 100
-UNKNOWN_MEMORY = 2_000_000_000
+DELTA_FROM = 20_000  # a main index with fewer rows is rebuilt: cheaper than searching two indexes
+DELTA_SHARE = 0.1  # of the main index's rows that may have changed before it is rebuilt
+LOG_FROM = 10_000  # photos from which building an exact index takes a second or more
+PHOTO_QUERIES, TEXT_QUERIES = 200, 100
+DEFAULT_MEMORY = 2_000_000_000  # bytes
+MAX_RECALL = 0.9999  # of a recipe: only an exact one promises all
 
 
 @dataclass(frozen=True, slots=True)
 class IndexMaintainer:
-    """The index of one collection: where it is, what it is of, and the recipe that is wanted for
-    it.
+    """Keeps the index of one collection up to date, by the requested recipe.
 
-    ``texts`` gives the vectors of text-like queries ``(t, dim)`` when they are needed: tuning asks
-    for them.
+    ``texts`` returns the vectors ``(t, dim)`` of text-like queries; it is called for tuning only.
     """
 
     folder: Path
     store: PhotoStore
     dim: int
     fingerprint: str
-    asked: Recipe
+    requested: Recipe
     texts: Callable[[], Vectors]
 
     def update(self) -> None:
-        """Let the index, or the index and its delta, hold every stored vector; what is so already
-        is left alone.
+        """Make the index, or the index with its delta, contain every stored vector.
+
+        What is up to date already is left alone.
         """
         generation = self.store.generation()
         main = self._sound(MAIN_INDEX, log_damage=True)
-        if main is None or not self._is_as_asked(main):
+        if main is None or not self._is_as_requested(main):
             self._rebuild(generation)
             return
         if main.generation == generation:
             remove_snapshot(self.folder / DELTA_INDEX)
             return
-        fresh = self.store.count_since(main.generation)
-        gone = main.count - (self.store.count() - fresh)
-        if (
-            main.count >= DELTA_FROM
-        ):  # found at once by way of the delta, also while the main index is built again
+        added = self.store.count_since(main.generation)
+        removed = main.count - (self.store.count() - added)
+        if main.count >= DELTA_FROM:
+            # the delta also serves searches while the main index is rebuilt
             self._write_delta(main, generation)
-        if main.count < DELTA_FROM or fresh + gone > DELTA_SHARE * main.count:
+        if main.count < DELTA_FROM or added + removed > DELTA_SHARE * main.count:
             self._rebuild(generation)
 
     def retune(self, recall: float) -> Manifest:
-        """Set the search effort of the main index by the recall wanted, measured on the
-        collection's photos, and return its manifest.
+        """Set the search effort of the main index for a recall, and return its manifest.
 
-        Raises IndexDamaged where there is no index.
+        The recall is measured on the collection's photos. Raises IndexDamaged if there is no index.
         """
         folder = self.folder / MAIN_INDEX
         snapshot = open_snapshot(folder)
-        found, measured = tune(
-            snapshot, make_sample(snapshot, self.texts(), photos=PHOTO_QUERIES), recall
-        )
-        keep_tuning(folder, snapshot, found, measured, requested=self.asked)
+        sample = make_sample(snapshot, self.texts(), photos=PHOTO_QUERIES)
+        params, measured = tune(snapshot, sample, recall)
+        keep_tuning(folder, snapshot, params, measured, requested=self.requested)
         return verify_snapshot(folder, check_content=False)
 
     def _rebuild(self, generation: int) -> None:
         count = self.store.count()
-        choice = choose(self.asked, count, self.dim)
-        if count >= WORTH_TELLING or not choice.recipe.is_exact:
+        choice = choose(self.requested, count, self.dim)
+        if count >= LOG_FROM or not choice.recipe.is_exact:
             log.info(describe_choice(choice, count))
         build_snapshot(
             self.folder / MAIN_INDEX,
@@ -112,7 +106,7 @@ class IndexMaintainer:
             dim=self.dim,
             generation=generation,
             fingerprint=self.fingerprint,
-            requested=self.asked if self.asked != choice.recipe else None,
+            requested=self.requested if self.requested != choice.recipe else None,
         )
         remove_snapshot(self.folder / DELTA_INDEX)
         if choice.recipe.recall and not choice.recipe.is_exact and count:
@@ -149,34 +143,35 @@ class IndexMaintainer:
                 )
             return None
 
-    def _is_as_asked(self, main: Manifest) -> bool:
-        asked = dict(main.requested) if main.requested else main.recipe.to_dict()
+    def _is_as_requested(self, main: Manifest) -> bool:
+        requested = dict(main.requested) if main.requested else main.recipe.to_dict()
         return (
             main.fingerprint == self.fingerprint
             and main.dim == self.dim
-            and asked == self.asked.to_dict()
+            and requested == self.requested.to_dict()
         )
 
 
-def choose(asked: Recipe, count: int, dim: int) -> RecipeCost:
-    """Return the recipe to build for what was asked, with its predicted costs; ``auto`` looks at
-    the machine.
+def choose(requested: Recipe, count: int, dim: int) -> RecipeCost:
+    """Return the recipe to build for the requested one, with its predicted costs.
+
+    For ``auto`` it depends on the machine.
     """
-    if asked.kind != "auto":
-        return predict(asked, count, dim)
-    memory = asked.memory or default_memory()
+    if requested.kind != "auto":
+        return predict(requested, count, dim)
+    memory = requested.memory or default_memory()
     return choose_recipe(
         count,
         dim,
         memory=memory,
-        recall=asked.recall,
-        gpu=asked.gpu and gpu_count() > 0,
+        recall=requested.recall,
+        gpu=requested.gpu and gpu_count() > 0,
         faiss=faiss_is_installed(),
     )
 
 
 def describe_choice(choice: RecipeCost, count: int) -> str:
-    """Return a choice and what it is predicted to cost in one line."""
+    """Return a choice and its predicted costs in one line."""
     recipe = choice.recipe
     reason = f" ({choice.reason})" if choice.reason else ""
     size = choice.memory_bytes / 1e6
@@ -188,37 +183,31 @@ def describe_choice(choice: RecipeCost, count: int) -> str:
 
 
 def default_memory() -> int:
-    """Return a quarter of the machine's memory in bytes, 2 GB where the system does not say."""
+    """Return a quarter of the machine's memory in bytes, 2 GB if that is unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
     except (AttributeError, ValueError, OSError):
-        return UNKNOWN_MEMORY
+        return DEFAULT_MEMORY
 
 
 def text_like_queries(encoder: ImageEncoder) -> Vectors:
-    """Return the vectors of prompts of things that photos show, ``(100, dim)``; none for an encoder
-    that reads no text.
+    """Return the vectors ``(100, dim)`` of prompts of things that photos show.
+
+    There are none for an encoder that reads no text.
     """
     if not isinstance(encoder, Encoder):
         return np.empty((0, encoder.dim), dtype=np.float32)
-    lines = (
-        files("vitsearch").joinpath("imagenet_classes.tsv").read_text(encoding="utf-8").splitlines()
-    )
-    names = [line.split("\t")[1] for line in lines if not line.startswith("#")]
-    return encoder.encode_texts(
-        [f"a photo of a {name}." for name in names[: 10 * TEXT_QUERIES : 10]]
-    )
-
-
-# -- Tuning ----------------------------------------------------------------------------------------
-
-MAX_RECALL = 0.9999  # of a recipe: only an exact one promises all
+    table = files("vitsearch").joinpath("imagenet_classes.tsv").read_text(encoding="utf-8")
+    names = [line.split("\t")[1] for line in table.splitlines() if not line.startswith("#")]
+    every_tenth = names[: 10 * TEXT_QUERIES : 10]
+    return encoder.encode_texts([f"a photo of a {name}." for name in every_tenth])
 
 
 @dataclass(frozen=True, slots=True)
 class TuneReport:
-    """What tuning set: the recipe with its search parameters, and the recall measured with them;
-    None where the search is exact anyway.
+    """The result of tuning: the recipe with its search parameters, and the recall measured.
+
+    ``measured`` is None if the search is exact anyway.
     """
 
     recipe: Recipe
@@ -228,12 +217,12 @@ class TuneReport:
 def tune_local(
     folder: Path, config: CollectionConfig, encoder: Callable[[], ImageEncoder], recall: float
 ) -> TuneReport:
-    """Set the search effort of the index in ``folder`` to the least that reaches a recall@10, and
-    return what it was measured to be.
+    """Set the search effort of the index in ``folder`` to the least that reaches a recall@10.
 
-    Measured on 200 of the collection's photos (each left out of its own results) and 100 prompts,
-    since words lie elsewhere than photos; the smaller of the two counts. Raises CollectionError
-    where there is no index or the recall is not from 0 to 1, CollectionLocked.
+    The recall is measured on 200 of the collection's photos (each left out of its own results) and
+    on 100 prompts, since the vectors of words lie elsewhere than those of photos; the smaller of
+    the two counts. Raises CollectionError if there is no index or the recall is not from 0 to 1,
+    and CollectionLocked.
     """
     if not 0 < recall <= 1:
         raise CollectionError(f"a recall is above 0 and at most 1, such as 0.95, not {recall}")
@@ -260,6 +249,6 @@ def tune_local(
             texts=lambda: text_like_queries(encoder()),
         )
         tuned = maintainer.retune(recall)
-        # what is built later is tuned so too
+        # an index that is built later is tuned for the same recall
         write_collection_config(folder, replace(config, recipe=recipe.to_dict()))
     return TuneReport(tuned.recipe, tuned.measured)

@@ -1,4 +1,4 @@
-"""Which backend a name means: a photo folder, or a collection in Milvus."""
+"""Chooses the backend for a name: that of a photo folder, or of a collection in Milvus."""
 
 import os
 from pathlib import Path
@@ -16,9 +16,7 @@ def open_backend(
     device: str,
     read_only: bool,
 ) -> Backend:
-    """Return the collection of a name, open for reading; parameters and errors are those of
-    `Collection.open`.
-    """
+    """Return the collection with this name, open for reading (see `Collection.open`)."""
     if not is_milvus(photos):
         if root is not None:
             raise CollectionError(f"root goes with a collection in Milvus, not with {photos}")

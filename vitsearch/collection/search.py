@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitsearch.arrays import Ids, Vectors, cosine_scores, unit_rows
-from vitsearch.collection.duplicates import collapsed, likeness_to
+from vitsearch.collection.duplicates import collapse, likeness_to
 from vitsearch.collection.query import check_top_k
 from vitsearch.errors import QueryError
 from vitsearch.filters import Filter, parse_filter
@@ -168,7 +168,7 @@ class Reranker:
                 else np.empty((0, self._dim), dtype=np.float32)
             )
             kept = (
-                collapsed(rows, [hit.fingerprint for hit in hits], options.collapse)
+                collapse(rows, [hit.fingerprint for hit in hits], options.collapse)
                 if options.collapse
                 else list(range(len(hits)))
             )

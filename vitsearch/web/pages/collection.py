@@ -8,7 +8,7 @@ import numpy as np
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from vitsearch.collection.map import PhotoMap, current_atlas
+from vitsearch.collection.map import PhotoMap, current_map
 from vitsearch.errors import QueryError, VitsearchError
 from vitsearch.labels import parse_labels
 from vitsearch.types import Photo, Prediction
@@ -227,14 +227,14 @@ def places(here: Page) -> Response:
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
     if here.request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
-    body = layout.ids.astype("<u8").tobytes() + layout.places.astype("<f4").tobytes()
+    body = layout.ids.astype("<u8").tobytes() + layout.positions.astype("<f4").tobytes()
     return Response(body, media_type="application/octet-stream", headers=headers)
 
 
 def _photo_map(here: PageContext) -> PhotoMap:
     def compute() -> PhotoMap:
         with here.service.source.reading() as collection:
-            return current_atlas(collection)
+            return current_map(collection)
 
     return here.memory.photo_map.get(here.state(), compute)
 
@@ -244,7 +244,7 @@ def map_list(here: Page) -> Response:
     """The map as a list: its regions, each with the photos in its middle."""
     layout = _photo_map(here)
     side = min(REGIONS, max(1, int(np.sqrt(len(layout.ids) / REGION_TILES))))
-    cells = np.minimum((layout.places * side).astype(np.int64), side - 1)
+    cells = np.minimum((layout.positions * side).astype(np.int64), side - 1)
     groups = [
         np.flatnonzero((cells[:, 1] == row) & (cells[:, 0] == column))
         for row in range(side)
@@ -260,8 +260,8 @@ def map_list(here: Page) -> Response:
 
 def _region(here: PageContext, layout: PhotoMap, number: int, group: Any) -> dict[str, Any] | None:
     """Return a region of the map; None where its photos are gone meanwhile."""
-    middle = np.median(layout.places[group], axis=0)
-    away = ((layout.places[group] - middle) ** 2).sum(axis=1)
+    middle = np.median(layout.positions[group], axis=0)
+    away = ((layout.positions[group] - middle) ** 2).sum(axis=1)
     near = group[np.argsort(away, kind="stable")[:REGION_TILES]]
     tiles = [here.tile(photo) for photo in here.service.photos_of(layout.ids[near].tolist())]
     if not tiles:
