@@ -1,4 +1,4 @@
-"""The facts that travel between the rooms of the house, as frozen dataclasses."""
+"""The values that the packages of vitsearch exchange, as frozen dataclasses."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -6,11 +6,10 @@ from typing import Literal, NamedTuple
 
 State = Literal["failed", "skipped"]
 Value = str | int | float  # of a column of a photo
-Bound = Literal["decoding", "disk", "model", "storing", "looking"]
+Bottleneck = Literal["decoding", "disk", "model", "storing", "looking"]
 STAGES = ("walk", "read", "decode", "prepare", "encode", "store", "build")
-Activation = Literal[
-    "softmax", "sigmoid"
-]  # of classes: probabilities that sum to 1, or each by itself
+# of classes: probabilities that sum to 1, or one for each class by itself
+Activation = Literal["softmax", "sigmoid"]
 LEVEL_SEPARATOR = " > "  # between the levels of a label: "animal > dog"
 RunStage = Literal[
     "looking",
@@ -27,10 +26,10 @@ RunStage = Literal[
 
 
 class Found(NamedTuple):
-    """One file met while walking a folder: its path relative to the root with ``/``, and its stat.
+    """A file of a walked folder: its path relative to the root with ``/``, and its stat.
 
     ``problem`` is a reason to skip the file without opening it (a pipe, a broken link), else None.
-    It is a tuple because one is made for every file of every run.
+    It is a tuple for speed: every run makes one for every file.
     """
 
     path: str
@@ -41,10 +40,10 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PhotoInfo:
-    """What a photo's file says about it: size in pixels as displayed, and its metadata.
+    """The size of a photo in pixels, as displayed, and the metadata of its file.
 
     ``metadata`` holds the columns of `vitsearch.photos.columns` that are read from the file (EXIF,
-    XMP) by name, without those that it says nothing about: ``info["camera"]`` is None for such.
+    XMP) by name, without the null ones: ``info["camera"]`` is None for a missing column.
     """
 
     width: int
@@ -56,13 +55,13 @@ class PhotoInfo:
         object.__setattr__(self, "metadata", present)
 
     def __getitem__(self, column: str) -> Value | None:
-        """Return the value of a metadata column, None where the file says nothing about it."""
+        """Return the value of a metadata column, None if the file does not have it."""
         return self.metadata.get(column)
 
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """One photo of a collection."""
+    """A photo of a collection."""
 
     photo_id: int
     path: str
@@ -76,7 +75,7 @@ class Photo:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """One hit: path relative to the root, cosine similarity (higher is better), stable id."""
+    """A hit: path relative to the root, cosine similarity (higher is better), stable id."""
 
     path: str
     score: float
@@ -85,8 +84,9 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One label for one photo, with its probability; ``photo_id`` is 0 outside collections,
-    ``path`` "" for a picture without a file.
+    """A label for a photo, with its probability.
+
+    ``photo_id`` is 0 outside collections, ``path`` is "" for a picture without a file.
     """
 
     path: str
@@ -97,9 +97,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class SkippedPhoto:
-    """A file that is not in the collection: ``failed`` (could not be read) or ``skipped`` (not
-    opened), and why.
-    """
+    """A file that is not in the collection: ``failed`` (unreadable) or ``skipped`` (not opened)."""
 
     path: str
     state: State
@@ -108,12 +106,11 @@ class SkippedPhoto:
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """Seconds of work in each stage of a run of indexing, summed over its threads, and ``wall``,
-    the seconds that passed.
+    """Seconds of work in each stage of a run of indexing, summed over its threads.
 
-    ``walk`` looks for files, ``read`` also hashes, ``prepare`` resizes, ``store`` is the database,
-    ``build`` the index. ``bound`` is what the run waited for, the busiest of its threads: more
-    cores help where that is decoding, a faster disk, or a chip for the model.
+    ``wall`` is the time that passed. ``walk`` lists files, ``read`` also hashes, ``prepare``
+    resizes, ``store`` is the database, ``build`` the index. ``bound`` is the bottleneck, the
+    busiest of the threads: more cores help decoding, a faster disk the disk, a GPU the model.
     """
 
     walk: float
@@ -124,10 +121,10 @@ class Stages:
     store: float
     build: float
     wall: float
-    bound: Bound
+    bound: Bottleneck
 
     def shares(self) -> dict[str, float]:
-        """Return the share of each stage in the work of all, 0 to 1, in the order of the stages."""
+        """Return the share of each stage in the total work, 0 to 1, in the order of the stages."""
         seconds = {name: value for name, value in asdict(self).items() if name in STAGES}
         total = sum(seconds.values())
         return {name: value / total if total else 0.0 for name, value in seconds.items()}
@@ -138,8 +135,8 @@ class IndexReport:
     """The outcome of one run of indexing, in photos; times in seconds.
 
     ``indexed`` counts new and changed photos, ``failed`` and ``skipped`` all such files now in the
-    folder, ``seconds`` runs from the first folder read until the results are searchable without
-    ``load_seconds`` (imports, model); ``stages`` says where they went.
+    folder. ``seconds`` is the time from the first folder read until the results are searchable,
+    without ``load_seconds`` (imports, model); ``stages`` says where it went.
     """
 
     indexed: int

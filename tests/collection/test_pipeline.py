@@ -355,7 +355,7 @@ class TestWhereTheTimeWent:
         assert trace["otherData"] == {"events_left_out": 0}
 
     def test_a_trace_is_bounded(self, tmp_path: Path) -> None:
-        clock = StageTimer(traces=True, most_events=3)
+        clock = StageTimer(traces=True, max_events=3)
         for number in range(10):
             with clock.stage("decode", str(number)):
                 pass

@@ -200,9 +200,7 @@ def settle(start: NDArray[np.float64], near: Ids, *, seed: int) -> NDArray[np.fl
         partners = near[np.arange(count), rng.integers(near.shape[1], size=count)]
         apart = positions - positions[partners]
         pull = _limited(-2 * apart / (1 + (apart * apart).sum(axis=1, keepdims=True)))
-        reaction = [
-            np.bincount(partners, weights=pull[:, axis], minlength=count) for axis in (0, 1)
-        ]
+        reaction = [np.bincount(partners, weights=axis, minlength=count) for axis in pull.T]
         move = pull - np.stack(reaction, axis=1)
         for others in rng.integers(count, size=(REPULSIONS, count)):
             apart = positions - positions[others]

@@ -1,7 +1,7 @@
-"""One run of the pipeline.
+"""The pipeline of indexing.
 
-read, hash, decode, prepare (ahead, in threads) -> batch -> encode (ahead, in as many threads as
-help) -> one transaction a batch
+read, hash, decode, prepare (prefetched, in threads) -> batch -> encode (prefetched, in as many
+threads as the encoder can use) -> one transaction for each batch
 """
 
 import os
@@ -28,11 +28,9 @@ from vitsearch.types import Found, Photo, PhotoInfo
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """A file that was read: its picture ready for the encoder, or None where its content is known
-    already.
-    """
+    """A file that was read; ``prepared`` is its picture for the encoder, None for known content."""
 
-    found: Found
+    file: Found
     fingerprint: bytes
     info: PhotoInfo | None = None
     prepared: NDArray[Any] | None = None
@@ -41,7 +39,7 @@ class _Loaded:
 
 @dataclass(frozen=True, slots=True)
 class _Broken:
-    found: Found
+    file: Found
     reason: str
 
 
@@ -49,60 +47,53 @@ _Batch = Sequence[_Loaded | _Broken]
 
 
 class Pipeline:
-    """Carries out a plan: embeds its files into a store and counts what became of them.
+    """Embeds the files of a folder's difference into a store, and counts the outcomes.
 
-    ``counts`` gains under ``indexed``, ``unchanged``, ``moved`` and ``failed``; ``clock`` is told
-    of each piece of work. The attribute ``decoder`` decodes, in threads unless another is put
-    there.
+    ``counts`` has the keys ``indexed``, ``unchanged``, ``moved`` and ``failed``; ``clock`` times
+    the stages. The attribute ``decoder`` may be replaced; by default it decodes in the threads.
     """
 
     def __init__(
         self,
         root: Path,
         store: PhotoStore,
-        plan: FolderDiff,
+        diff: FolderDiff,
         *,
         counts: MutableMapping[str, int],
         decoding: Decoding,
         clock: StageTimer | None = None,
     ) -> None:
-        self.root, self.store, self.plan, self.counts, self.decoding = (
-            root,
-            store,
-            plan,
-            counts,
-            decoding,
-        )
+        self.root, self.store, self.diff = root, store, diff
+        self.counts, self.decoding = counts, decoding
         self.clock = clock or StageTimer()
         self.decoder: PhotoDecoder = InlineDecoder()
 
     def store_refused(self) -> None:
-        """Record the files that were not opened; a photo that had such a file's path before leaves
-        the collection.
-        """
-        if self.plan.refused:
+        """Record the files that were not opened, and remove the photos that had their paths."""
+        if self.diff.refused:
             with self.store.writing():
-                gone = sum(
-                    self.store.put_failure(found, "skipped", found.problem or "")
-                    for found in self.plan.refused
+                removed = sum(
+                    self.store.put_failure(file, "skipped", file.problem or "")
+                    for file in self.diff.refused
                 )
-                self.store.raise_generation(gone > 0)
+                self.store.raise_generation(removed > 0)
 
     def run(self, encoder: ImageEncoder, *, batch_size: int, workers: int) -> Iterator[int]:
-        """Embed and store the files to do, one transaction for each batch, and yield after each how
-        many are done.
+        """Embed and store the files to do, in a transaction for each batch, and yield after each
+        batch how many are done.
 
         As many threads encode as the encoder can use (its ``parallel_calls``), a batch each, and
-        one more batch waits: a crash loses those. A batch is stored meanwhile in the thread that
-        SQLite's connection belongs to.
+        one more batch waits: a crash loses those. Meanwhile the calling thread, which SQLite's
+        connection belongs to, stores the batches.
         """
         known, done = self.store.fingerprints(), 0
-        callers, most = encoder.parallel_calls, encoder.pictures_per_call
-        patient = OomSafeEncoder(encoder)
-        sizes = batch_sizes(len(self.plan.todo), min(batch_size, most or batch_size), callers)
+        callers = encoder.parallel_calls
+        size = min(batch_size, encoder.pictures_per_call or batch_size)
+        sizes = batch_sizes(len(self.diff.todo), size, callers)
+        safe_encoder = OomSafeEncoder(encoder)
         loaded = prefetch_map(
-            lambda found: self._load(found, encoder, known),
-            self.plan.todo,
+            lambda file: self._load(file, encoder, known),
+            self.diff.todo,
             workers=workers,
             buffer=batch_size + workers,
             on_stop=self.decoder.close,
@@ -112,7 +103,7 @@ class Pipeline:
             for batch in _batches(loaded, sizes)
         )
         encoded = prefetch_map(
-            lambda batch: (batch, self._encode(batch, patient)),
+            lambda batch: (batch, self._encode(batch, safe_encoder)),
             batches,
             workers=callers,
             buffer=callers + 1,
@@ -136,83 +127,80 @@ class Pipeline:
             return encoder.encode(pictures)
 
     def _load(
-        self, found: Found, encoder: ImageEncoder, known: Container[bytes]
+        self, file: Found, encoder: ImageEncoder, known: Container[bytes]
     ) -> _Loaded | _Broken:
-        """Read one file and, unless its content is known, decode and prepare it; runs in any
-        thread.
-        """
+        """Read a file and, unless its content is known, decode and prepare it (in any thread)."""
         clock, decoding = self.clock, self.decoding
         try:
-            with clock.stage("read", found.path):
-                data, fingerprint = read_bytes_and_fingerprint(os.path.join(self.root, found.path))
+            with clock.stage("read", file.path):
+                data, fingerprint = read_bytes_and_fingerprint(os.path.join(self.root, file.path))
             if fingerprint in known:
-                return _Loaded(found, fingerprint)
-            with clock.stage("decode", found.path):
+                return _Loaded(file, fingerprint)
+            with clock.stage("decode", file.path):
                 image, info = self.decoder.decode(
                     data, max_pixels=decoding.max_pixels, at_least=decoding.at_least(encoder)
                 )
-            with clock.stage("prepare", found.path):
-                return _Loaded(found, fingerprint, info, encoder.prepare(image))
+            with clock.stage("prepare", file.path):
+                return _Loaded(file, fingerprint, info, encoder.prepare(image))
         except PhotoError as error:
-            return _Broken(found, str(error))
+            return _Broken(file, str(error))
         except MemoryError:
-            return _Broken(found, "not enough memory to decode it")
+            return _Broken(file, "not enough memory to decode it")
 
     def _store_batch(self, batch: _Batch, rows: Sequence[Vectors | None]) -> None:
         """Store the photos and failures of an encoded batch in one transaction."""
-        fresh = iter(rows)
+        encoded = iter(rows)
         with self.store.writing():
             changed = False
             for item in batch:
                 if isinstance(item, _Broken):
-                    changed |= self._fail(item.found, item.reason)
+                    changed |= self._fail(item.file, item.reason)
                     continue
-                row = next(fresh) if item.prepared is not None else None
+                row = next(encoded) if item.prepared is not None else None
                 if item.prepared is not None and row is None:
-                    changed |= self._fail(item.found, TOO_LARGE)
+                    changed |= self._fail(item.file, TOO_LARGE)
                     continue
                 vector = item.vector if row is None else row.astype(np.float16)
                 changed |= self._keep(item, vector)
             self.store.raise_generation(changed)
 
     def _with_vector(self, item: _Loaded | _Broken, encoder: ImageEncoder) -> _Loaded | _Broken:
-        """Give a file of known content the vector that the collection has for it.
+        """Return a file of known content with the vector that the collection has for it.
 
-        It is fetched before anything of the batch is written, since two files may swap their
-        contents; where the holder was already replaced in this run, the file is decoded after all.
-        Runs in the thread of the store.
+        The vector is fetched before anything of the batch is written, since two files may swap
+        their contents. If the photo with that content was replaced earlier in this run, the file is
+        decoded after all. Runs in the thread of the store.
         """
         if isinstance(item, _Broken) or item.prepared is not None:
             return item
         same = self.store.photos_with(item.fingerprint)
         if not same:
-            return self._load(item.found, encoder, frozenset())
+            return self._load(item.file, encoder, frozenset())
         return replace(item, info=same[0].info, vector=self.store.vector(same[0].photo_id))
 
     def _keep(self, item: _Loaded, vector: Halves | None) -> bool:
-        """Store one readable file as unchanged, moved, or new, and return whether a vector was
-        written.
-        """
-        found, info = item.found, item.info or PhotoInfo(0, 0)
-        photo = Photo(0, found.path, found.size, found.mtime_ns, item.fingerprint, info)
-        outcome = self.store.keep(photo, vector, gone=self.plan.missing)
+        """Store a readable file as unchanged, moved or new; return whether a vector was written."""
+        file, info = item.file, item.info or PhotoInfo(0, 0)
+        photo = Photo(0, file.path, file.size, file.mtime_ns, item.fingerprint, info)
+        outcome = self.store.keep(photo, vector, gone=self.diff.missing)
         if outcome is Outcome.UNUSABLE:
-            return self._fail(found, NOT_FINITE)
+            return self._fail(file, NOT_FINITE)
         self.counts[outcome.value if not outcome.is_stored else "indexed"] += 1
         return outcome.is_stored
 
-    def _fail(self, found: Found, reason: str) -> bool:
-        """Store a failure and return whether it took a photo out of the collection."""
+    def _fail(self, file: Found, reason: str) -> bool:
+        """Store a failure and return whether it removed a photo from the collection."""
         self.counts["failed"] += 1
-        return self.store.put_failure(found, "failed", reason) > 0
+        return self.store.put_failure(file, "failed", reason) > 0
 
 
-def batch_sizes(count: int, most: int, callers: int) -> Iterator[int]:
-    """Yield the sizes of the batches of ``count`` photos: ``most``, and towards the end smaller
-    ones, so that all callers end together.
+def batch_sizes(count: int, max_size: int, callers: int) -> Iterator[int]:
+    """Yield the sizes of the batches of ``count`` photos.
+
+    They are ``max_size``, but smaller towards the end so that all callers finish together.
     """
     while count > 0:
-        size = min(most, count if callers == 1 else -(-count // (2 * callers)))
+        size = min(max_size, count if callers == 1 else -(-count // (2 * callers)))
         yield size
         count -= size
 

@@ -1,6 +1,4 @@
-"""Where the time of a run goes: seconds of work by stage, and a trace of it for
-`chrome://tracing`.
-"""
+"""Measures where the time of a run goes: seconds by stage, and a trace for `chrome://tracing`."""
 
 import json
 import os
@@ -13,14 +11,14 @@ from typing import Any
 
 from vitsearch.errors import CollectionError
 from vitsearch.records import atomic_write
-from vitsearch.types import STAGES, Bound, Stages
+from vitsearch.types import STAGES, Bottleneck, Stages
 
 MAX_EVENTS = 100_000
 
 
 def trace_file(name: str | os.PathLike[str] | None) -> Path | None:
-    """Return the file for a trace; raises CollectionError where it cannot lie there: said before
-    long work, not after it.
+    """Return the path of a trace to write; raises CollectionError, before any long work, if its
+    folder does not exist.
     """
     if name is None:
         return None
@@ -33,14 +31,15 @@ def trace_file(name: str | os.PathLike[str] | None) -> Path | None:
 
 
 class StageTimer:
-    """Adds up the time of the stages, from any thread; with ``traces`` it also keeps the first
-    ``most_events`` pieces of work.
+    """Adds up the time of the stages, from any thread.
+
+    With ``traces`` it also records the first ``max_events`` pieces of work.
     """
 
-    def __init__(self, *, traces: bool = False, most_events: int = MAX_EVENTS) -> None:
+    def __init__(self, *, traces: bool = False, max_events: int = MAX_EVENTS) -> None:
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self.dropped = 0
-        self._most = most_events if traces else 0
+        self._max_events = max_events if traces else 0
         self._traces = traces
         self._events: list[tuple[str, str, float, float, int]] = []
         self._threads: dict[int, str] = {}
@@ -49,7 +48,7 @@ class StageTimer:
 
     @contextmanager
     def stage(self, name: str, what: str = "") -> Iterator[None]:
-        """Count the block under a stage; ``what`` names the photo or the batch."""
+        """Add the time of the block to a stage; ``what`` names the photo or the batch."""
         started = time.perf_counter()
         try:
             yield
@@ -59,7 +58,7 @@ class StageTimer:
     def _add(self, name: str, what: str, started: float, seconds: float) -> None:
         with self._lock:
             self.seconds[name] += seconds
-            if len(self._events) < self._most:
+            if len(self._events) < self._max_events:
                 thread = threading.get_ident()
                 self._threads.setdefault(thread, threading.current_thread().name)
                 self._events.append((name, what, started - self._started, seconds, thread))
@@ -69,22 +68,20 @@ class StageTimer:
     def report(
         self, *, wall: float, workers: int, callers: int = 1, trace: Path | None = None
     ) -> Stages:
-        """Return the times of a run of ``wall`` seconds, in which ``workers`` threads decoded and
-        ``callers`` encoded.
+        """Return the times of a run of ``wall`` seconds.
 
-        ``trace`` is the file for `write_trace`.
+        ``workers`` threads decoded and ``callers`` encoded; ``trace`` is a file for `write_trace`.
         """
         if trace:
             self.write_trace(trace)
-        return Stages(**self.seconds, wall=wall, bound=_bound(self.seconds, workers, callers))
+        bottleneck = _bottleneck(self.seconds, workers, callers)
+        return Stages(**self.seconds, wall=wall, bound=bottleneck)
 
     def write_trace(self, file: Path) -> None:
-        """Write the events in Chrome's trace format, aside and then renamed; raises
-        CollectionError.
+        """Write the events in the Trace Event Format of Google's catapult, atomically.
 
-        One complete event (``ph`` X) for each piece of work, times in microseconds since the run
-        began, ``tid`` a number for each thread. The format is the Trace Event Format of Google's
-        catapult.
+        Each piece of work is a complete event (``ph`` X) with times in microseconds since the run
+        began and a number for its thread (``tid``). Raises CollectionError.
         """
         numbers = {thread: number for number, thread in enumerate(self._threads)}
         names = [
@@ -101,13 +98,13 @@ class StageTimer:
             _event(name, what, start, seconds, numbers[thread])
             for name, what, start, seconds, thread in self._events
         ]
-        facts = {
+        trace = {
             "traceEvents": [*names, *events],
             "displayTimeUnit": "ms",
             "otherData": {"events_left_out": self.dropped},
         }
         try:
-            atomic_write(file, json.dumps(facts, ensure_ascii=True), sync=False)
+            atomic_write(file, json.dumps(trace, ensure_ascii=True), sync=False)
         except OSError as error:
             raise CollectionError(
                 f"cannot write the profile {file} ({error.strerror}): choose another "
@@ -128,14 +125,13 @@ def _event(name: str, what: str, start: float, seconds: float, thread: int) -> d
     }
 
 
-def _bound(seconds: dict[str, float], workers: int, callers: int) -> Bound:
-    """Return what a run waited for: of the threads that decode, those that encode and the one that
-    stores, the busiest.
-    """
+def _bottleneck(seconds: dict[str, float], workers: int, callers: int) -> Bottleneck:
+    """Return what a run waited for: the busiest of the threads that decode, encode and store."""
     decoding = seconds["decode"] + seconds["prepare"]
-    busy: dict[Bound, float] = {
-        "disk": (seconds["read"] + decoding) / workers if seconds["read"] > decoding else 0.0,
-        "decoding": (seconds["read"] + decoding) / workers if seconds["read"] <= decoding else 0.0,
+    loading = (seconds["read"] + decoding) / workers
+    busy: dict[Bottleneck, float] = {
+        "disk": loading if seconds["read"] > decoding else 0.0,
+        "decoding": loading if seconds["read"] <= decoding else 0.0,
         "model": seconds["encode"] / callers,
         "storing": seconds["store"] + seconds["build"],
         "looking": seconds["walk"],

@@ -1,4 +1,4 @@
-"""The photo files of a folder and what is to be done with them, without emptying a collection."""
+"""Scans a photo folder for what has changed, and guards a collection against being emptied."""
 
 import os
 from collections.abc import Iterator
@@ -16,9 +16,7 @@ from vitsearch.types import Found
 
 
 class FolderScan:
-    """One walk of a photo folder; nothing is listed before it is asked for, and nothing is kept of
-    what is unchanged.
-    """
+    """One walk of a photo folder, which lists files lazily and forgets those that are unchanged."""
 
     def __init__(self, root: Path, options: WalkOptions) -> None:
         self.root = root
@@ -28,20 +26,20 @@ class FolderScan:
         )
 
     def ensure_not_empty(self) -> None:
-        """Raise CollectionError where the folder holds no photo file."""
+        """Raise CollectionError if the folder holds no photo file."""
         first = next(self._files, None)
         if first is None:
-            note = (
-                f" ({len(self._unreadable)} folders could not be read)" if self._unreadable else ""
-            )
+            count = len(self._unreadable)
+            note = f" ({count} folders could not be read)" if count else ""
             raise CollectionError(
                 f"no photos found in {self.root}{note}: looked for {named_suffixes()}"
             )
         self._files = chain([first], self._files)
 
     def plan(self, store: PhotoStore, *, retry: bool, folder: str | os.PathLike[str]) -> FolderDiff:
-        """Return what is to be done for the collection in ``store``; ``folder`` is for temporary
-        files.
+        """Return what has to be done for the collection in ``store``.
+
+        ``folder`` is for temporary files.
         """
         with closing(store.stats()) as photos, closing(store.failure_stats()) as failures:
             return diff_folder(
@@ -55,25 +53,26 @@ class FolderScan:
 
 
 def guard_against_emptying(
-    plan: FolderDiff, photos: Path, folder: Path, *, last_root: str, root: str
+    diff: FolderDiff, photos: Path, folder: Path, *, last_root: str, root: str
 ) -> None:
-    """Raise CollectionError rather than empty a collection because a disk is not mounted or another
-    folder was named.
+    """Raise CollectionError rather than empty a collection by mistake.
+
+    All photos are missing if a disk is not mounted or another folder was named.
 
     ``root`` is the text of the photo folder's path, ``last_root`` the one that the collection in
     ``folder`` was last indexed from.
     """
-    if not plan.loses_all:
+    if not diff.loses_all:
         return
-    if plan.seen == 0:
+    if diff.seen == 0:
         raise CollectionError(
-            f"{photos} holds no photos now, its collection holds {plan.known}: is the disk "
+            f"{photos} holds no photos now, its collection holds {diff.known}: is the disk "
             "mounted? nothing was removed; "
             f"to start over delete {folder}"
         )
     if last_root != root and folder.resolve().parent != photos.resolve():
         raise CollectionError(
-            f"{folder} is the collection of {last_root}, and none of its {plan.known} photos is "
+            f"{folder} is the collection of {last_root}, and none of its {diff.known} photos is "
             f"in {photos}: "
             "name that folder, or another --collection DIR; nothing was removed"
         )
