@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -249,6 +250,39 @@ def test_no_name_hides_a_module(package: str) -> None:
         if importlib.import_module(f"{parent.__name__}.{name}") is not getattr(parent, name)
     ]
     assert hidden == []
+
+
+def test_every_submodule_can_be_imported_after_the_door() -> None:
+    code = (
+        "import importlib, sys, vitsearch\n"
+        "for name in sys.argv[1:]:\n"
+        "    module = importlib.import_module(f'vitsearch.{name}')\n"
+        "    assert module is sys.modules[f'vitsearch.{name}'], name\n"
+    )
+    submodules = sorted(name for name in sources() if name not in ("", "__main__"))
+    subprocess.run([sys.executable, "-c", code, *submodules], check=True, cwd=ROOT)
+
+
+@pytest.mark.slow
+def test_type_checkers_see_real_types(tmp_path: Path) -> None:
+    assert (PACKAGE / "py.typed").is_file()
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import vitsearch\n"
+        "photos = vitsearch.Collection.open('photos')\n"
+        "reveal_type(photos.search('a dog'))\n"
+        "reveal_type(vitsearch.index_folder('photos'))\n"
+        "photos.serach('a dog')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--config-file=", "--ignore-missing-imports",
+         "--follow-imports=silent", str(program)],
+        capture_output=True, text=True, cwd=tmp_path, check=False,
+        env={**os.environ, "MYPYPATH": str(ROOT)},
+    )  # fmt: skip
+    assert re.search(r'type is "(builtins\.)?list\[vitsearch\.types\.SearchResult\]"', done.stdout)
+    assert 'Revealed type is "vitsearch.types.IndexReport"' in done.stdout
+    assert '"Collection" has no attribute "serach"' in done.stdout
 
 
 def test_every_public_name_says_what_it_is() -> None:

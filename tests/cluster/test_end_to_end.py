@@ -82,7 +82,9 @@ def test_copies_of_an_object_store_stay_few(tmp_path: Path) -> None:
         photos.append(
             Photo(number, file.name, 1000, 0, fingerprint_of(file.read_bytes()), PhotoInfo(1, 1))
         )
-    fetched = RemotePhotoCache(open_source(tmp_path / "photos"), tmp_path / "copies", max_bytes=3000)
+    fetched = RemotePhotoCache(
+        open_source(tmp_path / "photos"), tmp_path / "copies", max_bytes=3000
+    )
     for photo in [*photos[:3], photos[0], photos[3], photos[4]]:
         assert fetched.file_of(photo).read_bytes() == bytes([photo.photo_id]) * 1000
     kept = {file.name for file in (tmp_path / "copies").iterdir()}

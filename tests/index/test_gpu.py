@@ -365,6 +365,7 @@ def test_a_search_on_a_gpu_that_is_not_there_finds_the_same(indexed, remarks: li
         hits = [hit.path for hit in found.search("red", 4)]
         assert [hit.path for hit in found.search("red", 4)] == hits
         assert remarks == [IN_VAIN.format("flat")]
+    remarks.clear()
     with Collection.open(indexed, encoder=ColourEncoder(), device="cpu") as found:
         assert ([hit.path for hit in found.search("red", 4)], remarks) == (hits, [])
     asked, plain = (

@@ -1,5 +1,5 @@
-"""The files of a model: which are required, their hash (computed once, kept by path, size and time),
-and the Hugging Face cache, looked up without importing its libraries.
+"""The files of a model: which are required, their hash (kept by path, size and time), and
+the Hugging Face cache, looked up without importing its libraries.
 """
 
 import contextlib

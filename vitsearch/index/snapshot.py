@@ -1,5 +1,5 @@
-"""The index folder: memory-mapped vectors and the index over them, as of one moment, searched on the
-CPU or by a copy on a GPU.
+"""The index folder: memory-mapped vectors and the index over them, as of one moment, searched on
+the CPU or by a copy on a GPU.
 
 It is derived from the collection's database and safe to delete.
 """
