@@ -50,7 +50,7 @@ def search(here: Page) -> Response:
         query = here.query()
         texts = _texts(query)
         tiles, more, summary = _results(here, query)
-        shown = {
+        shown: dict[str, Any] = {
             "tiles": tiles,
             "next": query.address(page=query.page + 1) if more else "",
             "summary": summary,
