@@ -22,6 +22,7 @@ on_gone on_known one outgrown own pace passport place propose put_fact quoted re
 said shadow shadows share_cores shot shots some squash stamp take_at_word take_in taken taught
 tell told visit wanted way whole why wish wish_of wishes found
 """
+PRAGMA = re.compile(r"\s+# (type: ignore|noqa).*")  # says something to a tool, not to a reader
 OF_AMOUNTS = re.compile(r"_?(MOST|LEAST|LONGEST|LARGEST|DEEPEST)(_|$)")  # MAX_ and MIN_ say it
 
 
@@ -55,7 +56,7 @@ def test_lines_have_at_most_100_columns() -> None:
         for folder in ("vitsearch", "tests", "benchmarks", "examples", "training")
         for file in sorted((ROOT / folder).rglob("*.py"))
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1)
-        if len(line) > 100
+        if len(PRAGMA.sub("", line)) > 100
     ]
     assert long == []
 

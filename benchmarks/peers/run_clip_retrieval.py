@@ -14,13 +14,14 @@ from clip_retrieval.clip_inference.main import main
 
 if __name__ == "__main__":
     source, folder, out, batch, workers = sys.argv[1:]
+    weights = Path(source).resolve() / "open_clip" / "open_clip_model.safetensors"
     main(
         input_dataset=folder,
         output_folder=out,
         enable_text=False,
         batch_size=int(batch),
         num_prepro_workers=int(workers),
-        clip_model=f"open_clip:ViT-B-32/{Path(source).resolve()}/open_clip/open_clip_model.safetensors",
+        clip_model=f"open_clip:ViT-B-32/{weights}",
     )
     stats = json.loads(next(Path(out, "stats").glob("[0-9]*.json")).read_text())
     stages = {name: stats[f"{name}_duration"] for name in ("read", "inference", "write")}

@@ -230,7 +230,8 @@ def test_lists_of_paths_that_the_user_has_get_flat_labels_too() -> None:
         ),
         (
             '<r:RDF xmlns:r="{rdf}"><r:Description '
-            'xmlns:d="{dc}"><d:subject><r:Bag><r:li>c</r:li></r:Bag></d:subject></r:Description></r:RDF>'
+            'xmlns:d="{dc}"><d:subject><r:Bag><r:li>c</r:li></r:Bag></d:subject>'
+            "</r:Description></r:RDF>"
         ),
     ],
 )

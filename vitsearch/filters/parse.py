@@ -26,7 +26,8 @@ _DATE = re.compile(
     r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:[T ](\d\d)(?::(\d\d)(?::(\d\d))?)?)?)?)?", re.ASCII
 )
 _TOKEN = re.compile(
-    rf"(?P<space>\s+)|(?P<number>{_NUMBER.pattern}(?![\w.]))|(?P<word>[a-z_]\w*)|(?P<sign><=|>=|<>|!=|==|[=<>(),])"
+    rf"(?P<space>\s+)|(?P<number>{_NUMBER.pattern}(?![\w.]))|(?P<word>[a-z_]\w*)"
+    r"|(?P<sign><=|>=|<>|!=|==|[=<>(),])"
     r"""|(?P<text>'(?:[^']|'')*+'|"(?:[^"]|"")*+")""",
     re.ASCII | re.IGNORECASE,
 )
