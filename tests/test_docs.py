@@ -15,7 +15,7 @@ from helpers.paths import ROOT, TESTS
 from vitsearch.cli.main import cli
 
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
-PAPERS = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")])
+PAPERS = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"), ROOT / "indexes" / "README.md"])
 FILE = re.compile(r"`((?:vitsearch|tests|docs|indexes|benchmarks|examples)/[\w./-]*)`")
 NAME = re.compile(r"`(vitsearch(?:\.\w+)+)(?:\(.*?\))?`")
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
@@ -50,18 +50,18 @@ def anchors(paper: Path) -> set[str]:
 
 
 def test_the_papers_are_there() -> None:
-    names = {paper.name for paper in PAPERS}
+    names = {str(paper.relative_to(ROOT)) for paper in PAPERS}
     assert names >= {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"}
-    assert names >= {"architecture.md", "scale.md"}
+    assert names >= {"docs/architecture.md", "docs/scale.md"}
 
 
-@pytest.mark.parametrize("paper", PAPERS, ids=lambda paper: paper.name)
+@pytest.mark.parametrize("paper", PAPERS, ids=lambda paper: str(paper.relative_to(ROOT)))
 def test_files_that_are_named_exist(paper: Path) -> None:
     named = set(FILE.findall(text_of(paper)))
     assert sorted(name for name in named if not (ROOT / name).exists()) == []
 
 
-@pytest.mark.parametrize("paper", PAPERS, ids=lambda paper: paper.name)
+@pytest.mark.parametrize("paper", PAPERS, ids=lambda paper: str(paper.relative_to(ROOT)))
 def test_links_lead_somewhere(paper: Path) -> None:
     lost = []
     for target, anchor in LINK.findall(text_of(paper)):
@@ -71,10 +71,9 @@ def test_links_lead_somewhere(paper: Path) -> None:
     assert lost == []
 
 
-@pytest.mark.parametrize("name", ["architecture.md", "CONTRIBUTING.md", "README.md"])
+@pytest.mark.parametrize("name", ["docs/architecture.md", "CONTRIBUTING.md", "README.md"])
 def test_names_that_are_written_exist(name: str) -> None:
-    (paper,) = (paper for paper in PAPERS if paper.name == name)
-    named = set(NAME.findall(text_of(paper))) - NOT_MODULES
+    named = set(NAME.findall(text_of(ROOT / name))) - NOT_MODULES
     assert named
     assert sorted(name for name in named if not exists(name)) == []
 
@@ -145,3 +144,10 @@ def test_a_source_archive_has_the_papers() -> None:
     included = tomllib.loads(text_of(ROOT / "pyproject.toml"))["tool"]["hatch"]["build"]["targets"]
     papers = {paper.relative_to(ROOT).parts[0] for paper in PAPERS} | {"CITATION.cff", "Makefile"}
     assert papers <= set(included["sdist"]["include"])
+
+
+def test_every_recipe_is_listed() -> None:
+    recipes = {file.stem for file in (ROOT / "indexes" / "recipes").glob("*.toml")}
+    assert len(recipes) > 10
+    for paper in (ROOT / "README.md", ROOT / "indexes" / "README.md"):
+        assert recipes <= set(re.findall(r"`([\w-]+)`", text_of(paper))), paper
