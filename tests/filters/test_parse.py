@@ -172,7 +172,7 @@ def test_parse_where(text: str, tree: Filter) -> None:
                 "twice)"
             ),
         ),
-        ("path = “a”", "character 8: “ is no quote here: write a text as '...' or \"...\""),
+        ("path = “a”", "character 8: “ is not a quote here: write a text as '...' or \"...\""),
         ("path = '\ud800'", "character 8: path is a text, and '\\ud800' holds half a character"),
         (
             "path = '" + "x" * MAX_LENGTH + "'",

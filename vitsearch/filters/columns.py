@@ -1,6 +1,4 @@
-"""What a filter may ask about a photo, in SQLite: the view that has every column, and how a text
-looks like a pattern.
-"""
+"""What the SQL of a filter needs in SQLite: a view with every column, and a ``like`` function."""
 
 import re
 import sqlite3
@@ -12,8 +10,7 @@ LIKE = "photo_like"
 
 
 def prepare(db: sqlite3.Connection) -> None:
-    """Give a connection what the SQL of a filter needs: the temporary view ``photo_facts``, which
-    has all `COLUMNS`, and the function of ``like``.
+    """Give a connection the temporary view ``photo_facts``, with all `COLUMNS`, and ``like``.
 
     Nothing is written to the file, so that a read-only connection will do. Raises sqlite3.Error.
     """
@@ -25,27 +22,24 @@ def prepare(db: sqlite3.Connection) -> None:
 
 
 def missing_columns(db: sqlite3.Connection) -> list[Column]:
-    """Return the metadata columns that a database does not have yet, made before them."""
+    """Return the metadata columns that an older database does not have."""
     stored = {row[1] for row in db.execute("PRAGMA table_info(photos)")}
     return [column for name, column in METADATA.items() if name not in stored]
 
 
 def raw(text: str) -> bytes:
-    """Return the bytes of a text as the database holds them; raises UnicodeEncodeError for half a
-    character.
-    """
+    """Return the stored bytes of a text; raises UnicodeEncodeError for half a character."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def like(text: bytes | None, pattern: bytes) -> bool | None:
-    r"""Return whether a text is what a pattern of ``%``, ``_`` and ``\`` describes, in any case;
-    None for no text.
+    r"""Return whether a text matches a pattern of ``%``, ``_`` and ``\``, in any case.
+
+    None if there is no text.
     """
-    return (
-        None
-        if text is None
-        else _expression(pattern).fullmatch(text.decode("utf-8", "surrogateescape")) is not None
-    )
+    if text is None:
+        return None
+    return _expression(pattern).fullmatch(text.decode("utf-8", "surrogateescape")) is not None
 
 
 @lru_cache(maxsize=64)
@@ -58,9 +52,7 @@ def _expression(pattern: bytes) -> re.Pattern[str]:
             pieces[-1] += "." if mark == "_" else re.escape(mark[-1])
     first, *middle = pieces
     last = ".*" + middle.pop() if middle else ""
-    # a piece has one length, so its first place is as good as any: the atomic groups keep a long
-    # pattern from trying them all
-    return re.compile(
-        first + "".join(f"(?>.*?{piece})" for piece in middle if piece) + last,
-        re.DOTALL | re.IGNORECASE,
-    )
+    # a piece has a fixed length, so its first match is as good as any: atomic groups keep a long
+    # pattern from backtracking through them all
+    between = "".join(f"(?>.*?{piece})" for piece in middle if piece)
+    return re.compile(first + between + last, re.DOTALL | re.IGNORECASE)

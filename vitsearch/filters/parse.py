@@ -1,6 +1,4 @@
-"""The text of a filter, read by recursive descent into its tree; the grammar is told in
-`vitsearch.filters`.
-"""
+"""Parses the text of a filter by recursive descent; `vitsearch.filters` describes the grammar."""
 
 import difflib
 import math
@@ -34,11 +32,10 @@ _TOKEN = re.compile(
 
 
 def parse_filter(text: str) -> Filter:
-    """Return the tree of a filter such as ``year >= 2019 and path like 'italy/%'``; the grammar is
-    told in `vitsearch.filters`.
+    """Return the tree of a filter such as ``year >= 2019 and path like 'italy/%'``.
 
-    Raises QueryError with the place of what is wrong, and for more than 10,000 characters, 50
-    levels of ``not`` and parentheses, or 500 values.
+    `vitsearch.filters` describes the grammar. Raises QueryError with the position of the error, and
+    for more than 10,000 characters, 50 levels of ``not`` and parentheses, or 500 values.
     """
     if len(text) > MAX_LENGTH:
         raise QueryError(
@@ -46,7 +43,7 @@ def parse_filter(text: str) -> Filter:
         )
     if not text.strip():
         raise QueryError("the filter is empty: write it as year >= 2019 and path like 'italy/%'")
-    return _Parser(_tokens(text)).whole()
+    return _Parser(_tokens(text)).parse()
 
 
 def filter_all(
@@ -56,12 +53,12 @@ def filter_all(
     before: str | None = None,
     under: str | None = None,
 ) -> Filter | None:
-    """Return the condition that a filter and the shorthands all hold, None where none is given.
+    """Return the conjunction of a filter and the shorthands, None if there are none.
 
     ``after`` and ``before`` are dates of any precision (``'2019'``, ``'2019-07-14T18:30'``) for
-    ``taken_at``: from the beginning of ``after`` on, and until the beginning of ``before``, which
-    is itself left out; photos without a date match neither. ``under`` is a folder relative to the
-    root, with ``/``, for all photos in it and below; ``.`` is the root. Raises QueryError.
+    ``taken_at``: from the beginning of ``after`` up to, but without, the beginning of ``before``;
+    photos without a date match neither. ``under`` is a folder relative to the root, with ``/``, for
+    all photos in it and below; ``.`` is the root. Raises QueryError.
     """
     parts: list[Filter] = [] if where is None else [parse_filter(where)]
     if after is not None:
@@ -69,11 +66,12 @@ def filter_all(
     if before is not None:
         parts.append(Comparison("taken_at", "<", _date("before", before)))
     if under is not None and (folder := _folder(under)):
-        # "0" is the character after "/": what lies between begins with the folder and its slash
-        parts.append(
-            And((Comparison("path", ">=", f"{folder}/"), Comparison("path", "<", f"{folder}0")))
-        )
-    return And(tuple(parts)) if len(parts) > 1 else parts[0] if parts else None
+        # "0" is the character after "/": all between them begins with the folder and its slash
+        first, end = f"{folder}/", f"{folder}0"
+        parts.append(And((Comparison("path", ">=", first), Comparison("path", "<", end))))
+    if not parts:
+        return None
+    return And(tuple(parts)) if len(parts) > 1 else parts[0]
 
 
 def _folder(under: str) -> str:
@@ -89,38 +87,38 @@ def _folder(under: str) -> str:
 class _Token:
     kind: str
     text: str
-    place: int
+    position: int
 
     def is_(self, *words: str) -> bool:
         return self.kind in ("word", "sign") and self.text.lower() in words
 
 
 def _tokens(text: str) -> list[_Token]:
-    found: list[_Token] = []
-    place = 0
-    while place < len(text):
-        match = _TOKEN.match(text, place)
+    tokens: list[_Token] = []
+    position = 0
+    while position < len(text):
+        match = _TOKEN.match(text, position)
         if match is None:
-            raise _wrong(place, _unread(text[place]))
+            raise _error(position, _unexpected(text[position]))
         if match.lastgroup != "space":
-            found.append(_Token(str(match.lastgroup), match[0], place))
-        place = match.end()
-    return [*found, _Token("end", "", len(text))]
+            tokens.append(_Token(str(match.lastgroup), match[0], position))
+        position = match.end()
+    return [*tokens, _Token("end", "", len(text))]
 
 
-def _unread(character: str) -> str:
+def _unexpected(character: str) -> str:
     if character in "'\"":
         return (
             f"the text that begins here has no {character} at its end (a {character} inside is "
             "written twice)"
         )
     if character in "‘’“”„«»`":
-        return f"{character} is no quote here: write a text as '...' or \"...\""
+        return f"{character} is not a quote here: write a text as '...' or \"...\""
     return f"{character!r} means nothing here: a text goes in quotes, as in path like 'italy/%'"
 
 
 class _Parser:
-    """What is left of the tokens, and how much was read."""
+    """Reads tokens from left to right."""
 
     def __init__(self, tokens: list[_Token]) -> None:
         self._tokens = tokens
@@ -132,11 +130,11 @@ class _Parser:
     def _token(self) -> _Token:
         return self._tokens[self._next]
 
-    def whole(self) -> Filter:
-        found = self._or()
+    def parse(self) -> Filter:
+        condition = self._or()
         if self._token.kind != "end":
             raise self._expected("and, or, or the end")
-        return found
+        return condition
 
     def _or(self) -> Filter:
         return self._chain("or", self._and, Or)
@@ -154,21 +152,21 @@ class _Parser:
         if self._accept("not"):
             return Not(self._nested(self._not))
         if self._accept("("):
-            found = self._nested(self._or)
+            condition = self._nested(self._or)
             self._expect(")", "and, or, or )")
-            return found
+            return condition
         return self._test()
 
     def _nested(self, read: Callable[[], Filter]) -> Filter:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise _wrong(
-                self._tokens[self._next - 1].place,
+            raise _error(
+                self._tokens[self._next - 1].position,
                 f"parentheses and not are nested more than {MAX_DEPTH} deep: write it flatter",
             )
-        found = read()
+        condition = read()
         self._depth -= 1
-        return found
+        return condition
 
     def _test(self) -> Filter:
         column = self._column()
@@ -177,19 +175,17 @@ class _Parser:
         if self._accept("is"):
             return self._null(column)
         negated = self._accept("not")
-        if not self._token.is_("like", "in", "between"):
-            raise self._expected(
-                "like, in or between"
-                if negated
-                else f"a comparison after {column}, such as =, <, like, in, between or is"
-            )
-        test = (
-            self._like(column)
-            if self._accept("like")
-            else self._in(column)
-            if self._accept("in")
-            else self._between(column)
-        )
+        if self._accept("like"):
+            test = self._like(column)
+        elif self._accept("in"):
+            test = self._in(column)
+        elif self._accept("between"):
+            test = self._between(column)
+        elif negated:
+            raise self._expected("like, in or between")
+        else:
+            comparisons = "such as =, <, like, in, between or is"
+            raise self._expected(f"a comparison after {column}, {comparisons}")
         return Not(test) if negated else test
 
     def _column(self) -> str:
@@ -200,12 +196,10 @@ class _Parser:
         if name not in COLUMNS:
             near = difflib.get_close_matches(name[:40], COLUMNS)
             hint = f" (did you mean {' or '.join(near)}?)" if near else ""
-            raise _wrong(
-                token.place,
-                (
-                    f"there is no column {_shown(token.text)}{hint}; the columns are "
-                    f"{', '.join(COLUMNS)}"
-                ),
+            raise _error(
+                token.position,
+                f"there is no column {_shown(token.text)}{hint}; the columns are "
+                f"{', '.join(COLUMNS)}",
             )
         self._next += 1
         return name
@@ -221,17 +215,15 @@ class _Parser:
         if token.kind != "text":
             raise self._expected("a pattern in quotes, such as 'italy/%'")
         if COLUMNS[column].kind == "number":
-            raise _wrong(
-                token.place,
-                (
-                    f"{column} is a number, and like is for texts: write such "
-                    f"as {column} between 1 and 9"
-                ),
+            raise _error(
+                token.position,
+                f"{column} is a number, and like is for texts: write such "
+                f"as {column} between 1 and 9",
             )
         pattern = self._read(lambda: _text(column, _unquoted(token.text)))
         if len(pattern) - len(pattern.rstrip("\\")) & 1:
-            raise _wrong(
-                token.place,
+            raise _error(
+                token.position,
                 r"the pattern ends with a lone \: write \\ for a backslash, \% for a percent sign",
             )
         return Like(column, pattern)
@@ -245,7 +237,6 @@ class _Parser:
         return In(column, tuple(values))
 
     def _between(self, column: str) -> Filter:
-        self._next += 1
         low = self._value(column)
         self._expect("and", "and with the upper end")
         return Between(column, low, self._value(column))
@@ -253,49 +244,47 @@ class _Parser:
     def _value(self, column: str) -> Value:
         token = self._token
         if token.is_("null"):
-            raise _wrong(token.place, f"nothing compares with null: write {column} is null")
+            raise _error(token.position, f"nothing compares with null: write {column} is null")
         if token.kind not in ("number", "text"):
-            wanted = {
+            kind = {
                 "number": "a number",
                 "text": "a text in quotes",
                 "date": "a date in quotes, such as '2019-07',",
             }[COLUMNS[column].kind]
-            raise self._expected(f"{wanted} for {column}")
+            raise self._expected(f"{kind} for {column}")
         return self._read(lambda: _typed(column, token))
 
     def _read(self, read: Callable[[], Read]) -> Read:
         token = self._token
         self._count()
         try:
-            found = read()
+            value = read()
         except QueryError as error:
-            raise _wrong(token.place, str(error)) from None
+            raise _error(token.position, str(error)) from None
         self._next += 1
-        return found
+        return value
 
     def _count(self) -> None:
         self._values += 1
         if self._values > MAX_VALUES:
-            raise _wrong(
-                self._token.place,
+            raise _error(
+                self._token.position,
                 f"the filter has more than {MAX_VALUES} values: ask for less at once",
             )
 
     def _accept(self, word: str) -> bool:
-        found = self._token.is_(word)
-        self._next += found
-        return found
+        accepted = self._token.is_(word)
+        self._next += accepted
+        return accepted
 
-    def _expect(self, word: str, wanted: str) -> None:
+    def _expect(self, word: str, expected: str) -> None:
         if not self._accept(word):
-            raise self._expected(wanted)
+            raise self._expected(expected)
 
-    def _expected(self, wanted: str) -> QueryError:
+    def _expected(self, expected: str) -> QueryError:
         token = self._token
-        return _wrong(
-            token.place,
-            f"expected {wanted}, not {'the end' if token.kind == 'end' else _shown(token.text)}",
-        )
+        actual = "the end" if token.kind == "end" else _shown(token.text)
+        return _error(token.position, f"expected {expected}, not {actual}")
 
 
 def _typed(column: str, token: _Token) -> Value:
@@ -316,18 +305,17 @@ def _number(name: str, text: str) -> int | float:
     if not math.isfinite(number):
         raise QueryError(f"the number {_shown(text)} is too large")
     short = len(text) <= 20 and text.lstrip("+-").isdigit()
-    return (
-        int(text) if short and -(2**63) <= int(text) < 2**63 else number
-    )  # SQLite's whole numbers have 64 bits
+    # SQLite's integers have 64 bits
+    return int(text) if short and -(2**63) <= int(text) < 2**63 else number
 
 
 def _date(name: str, text: str) -> str:
-    found = _DATE.fullmatch(text)
+    match = _DATE.fullmatch(text)
     try:
-        if found is None:
+        if match is None:
             raise ValueError
-        year, month, day = (int(part or 1) for part in found.groups()[:3])
-        hour, minute, second = (int(part or 0) for part in found.groups()[3:])
+        year, month, day = (int(part or 1) for part in match.groups()[:3])
+        hour, minute, second = (int(part or 0) for part in match.groups()[3:])
         datetime(year, month, day, hour, minute, second)
     except ValueError:
         raise QueryError(
@@ -348,9 +336,9 @@ def _unquoted(text: str) -> str:
     return text[1:-1].replace(text[0] * 2, text[0])
 
 
-def _shown(text: str, most: int = 40) -> str:
-    return repr(text if len(text) <= most else f"{text[:most]}...")
+def _shown(text: str, limit: int = 40) -> str:
+    return repr(text if len(text) <= limit else f"{text[:limit]}...")
 
 
-def _wrong(place: int, what: str) -> QueryError:
-    return QueryError(f"cannot read the filter at character {place + 1}: {what}")
+def _error(position: int, problem: str) -> QueryError:
+    return QueryError(f"cannot read the filter at character {position + 1}: {problem}")

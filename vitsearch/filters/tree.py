@@ -17,16 +17,18 @@ _AFTER_ALL = "~"  # sorts after whatever may follow the beginning of an ISO date
 
 
 class Filter(ABC):
-    """A condition on photos, made by `parse_filter` and `filter_all`; ``str`` of it is a text that
-    is parsed to an equal tree.
+    """A condition on photos, made by `parse_filter` and `filter_all`.
+
+    Its ``str`` is a text that is parsed to an equal tree.
     """
 
     __slots__ = ()
 
     @abstractmethod
     def sql(self) -> SQL:
-        """Return an SQL condition over the view ``photo_facts`` and its parameters; `prepare` makes
-        a connection ready for it.
+        """Return an SQL condition over the view ``photo_facts``, and its parameters.
+
+        `prepare` gives a connection that view.
         """
 
     @abstractmethod
@@ -34,7 +36,7 @@ class Filter(ABC):
 
     @abstractmethod
     def columns(self) -> frozenset[str]:
-        """Return the names of the columns that the condition is about."""
+        """Return the names of the columns in the condition."""
 
 
 class ColumnTest(Filter):
@@ -48,7 +50,7 @@ class ColumnTest(Filter):
 
     @abstractmethod
     def text(self, no: str = "") -> str:
-        """Return the test as text; with ``"not "`` as the text of its opposite."""
+        """Return the test as text; with ``no="not "`` the text of its opposite."""
 
     def __str__(self) -> str:
         return self.text()
@@ -56,8 +58,9 @@ class ColumnTest(Filter):
 
 @dataclass(frozen=True, slots=True)
 class Comparison(ColumnTest):
-    """A column and a value; ``operator`` is one of ``= != < <= > >=``, and a date stands for its
-    whole period.
+    """A comparison with a value; ``operator`` is one of ``= != < <= > >=``.
+
+    A date means the period that it names, such as a month.
     """
 
     column: str
@@ -65,10 +68,11 @@ class Comparison(ColumnTest):
     value: Value
 
     def _steps(self) -> tuple[tuple[str, Value], ...]:
-        """The comparisons that must all hold (of ``!=``: not all of them), as ranges that an index
-        over the column could serve.
+        """Return the comparisons that must all hold (for ``!=``: not all of them).
+
+        They are ranges, which an index over the column could serve.
         """
-        sign = _own("=" if self.operator == "!=" else self.operator, _OPERATORS)
+        sign = _checked("=" if self.operator == "!=" else self.operator, _OPERATORS)
         if COLUMNS[self.column].kind != "date":
             return ((sign, self.value),)
         start, end = str(self.value), f"{self.value}{_AFTER_ALL}"
@@ -82,12 +86,12 @@ class Comparison(ColumnTest):
         return steps[sign]
 
     def sql(self) -> SQL:
-        column, steps = _own(self.column, COLUMNS), self._steps()
+        column, steps = _checked(self.column, COLUMNS), self._steps()
         tests = [f"{column} {sign} {_mark(value)}" for sign, value in steps]
         condition = f"({' AND '.join(tests)})"
-        return f"NOT {condition}" if self.operator == "!=" else condition, tuple(
-            _plain(value) for _, value in steps
-        )
+        if self.operator == "!=":
+            condition = f"NOT {condition}"
+        return condition, tuple(_parameter(value) for _, value in steps)
 
     def text(self, no: str = "") -> str:
         return f"{no}{self.column} {self.operator} {_literal(self.value)}"
@@ -102,9 +106,8 @@ class Between(ColumnTest):
     high: Value
 
     def _both(self) -> "And":
-        return And(
-            (Comparison(self.column, ">=", self.low), Comparison(self.column, "<=", self.high))
-        )
+        low = Comparison(self.column, ">=", self.low)
+        return And((low, Comparison(self.column, "<=", self.high)))
 
     def sql(self) -> SQL:
         return self._both().sql()
@@ -115,7 +118,7 @@ class Between(ColumnTest):
 
 @dataclass(frozen=True, slots=True)
 class In(ColumnTest):
-    """A column equal to one of the values, of which there is at least one."""
+    """A column equal to one of one or more values."""
 
     column: str
     values: tuple[Value, ...]
@@ -126,9 +129,9 @@ class In(ColumnTest):
     def sql(self) -> SQL:
         if COLUMNS[self.column].kind == "date":
             return self._any().sql()
-        return f"{_own(self.column, COLUMNS)} IN ({', '.join(map(_mark, self.values))})", tuple(
-            map(_plain, self.values)
-        )
+        marks = ", ".join(map(_mark, self.values))
+        parameters = tuple(map(_parameter, self.values))
+        return f"{_checked(self.column, COLUMNS)} IN ({marks})", parameters
 
     def text(self, no: str = "") -> str:
         return f"{self.column} {no}in ({', '.join(map(_literal, self.values))})"
@@ -136,13 +139,13 @@ class In(ColumnTest):
 
 @dataclass(frozen=True, slots=True)
 class Like(ColumnTest):
-    """A text or a date that looks like a pattern of ``%`` and ``_``, in any case."""
+    """A text or a date that matches a pattern of ``%`` and ``_``, in any case."""
 
     column: str
     pattern: str
 
     def sql(self) -> SQL:
-        return f"{LIKE}(CAST({_own(self.column, COLUMNS)} AS BLOB), ?)", (raw(self.pattern),)
+        return f"{LIKE}(CAST({_checked(self.column, COLUMNS)} AS BLOB), ?)", (raw(self.pattern),)
 
     def text(self, no: str = "") -> str:
         return f"{self.column} {no}like {_literal(self.pattern)}"
@@ -150,12 +153,12 @@ class Like(ColumnTest):
 
 @dataclass(frozen=True, slots=True)
 class IsNull(ColumnTest):
-    """A column that the photo says nothing about; the only test that null passes."""
+    """A column without a value; the only test that null passes."""
 
     column: str
 
     def sql(self) -> SQL:
-        return f"{_own(self.column, COLUMNS)} IS NULL", ()
+        return f"{_checked(self.column, COLUMNS)} IS NULL", ()
 
     def text(self, no: str = "") -> str:
         return f"{self.column} is {no}null"
@@ -163,7 +166,7 @@ class IsNull(ColumnTest):
 
 @dataclass(frozen=True, slots=True)
 class Not(Filter):
-    """The opposite of a condition; of neither true nor false it is neither."""
+    """The opposite of a condition; null if the condition is null."""
 
     part: Filter
 
@@ -175,11 +178,9 @@ class Not(Filter):
         return self.part.columns()
 
     def __str__(self) -> str:
-        return (
-            self.part.text("not ")
-            if isinstance(self.part, ColumnTest)
-            else f"not {_inner(self.part)}"
-        )
+        if isinstance(self.part, ColumnTest):
+            return self.part.text("not ")
+        return f"not {_inner(self.part)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,29 +216,24 @@ class Or(Filter):
 
 
 def _joined(word: str, parts: Sequence[Filter]) -> SQL:
-    # SQLite's parser holds 100 open words: with the deepest part first, a level of nesting holds
-    # one
-    made = [part.sql() for part in sorted(parts, key=_depth, reverse=True)]
-    return f"({word.join(condition for condition, _ in made)})", tuple(
-        value for _, values in made for value in values
-    )
+    # SQLite's parser has a stack of 100: with the deepest part first, a level of nesting takes one
+    tests = [part.sql() for part in sorted(parts, key=_depth, reverse=True)]
+    parameters = tuple(value for _, values in tests for value in values)
+    return f"({word.join(condition for condition, _ in tests)})", parameters
 
 
 def _depth(part: Filter) -> int:
-    below: Iterable[Filter] = (
-        part.parts if isinstance(part, And | Or) else (part.part,) if isinstance(part, Not) else ()
-    )
-    return max((1 + _depth(inner) for inner in below), default=0)
+    if isinstance(part, Not):
+        return 1 + _depth(part.part)
+    return 1 + max(map(_depth, part.parts)) if isinstance(part, And | Or) else 0
 
 
 def _inner(part: Filter) -> str:
     return f"({part})" if isinstance(part, And | Or) else str(part)
 
 
-def _own(name: str, names: Iterable[str]) -> str:
-    """Return the table's own spelling of a column or operator: the SQL of a filter holds no other
-    text.
-    """
+def _checked(name: str, names: Iterable[str]) -> str:
+    """Return a column or operator as the table has it, so that the SQL holds no other text."""
     for known in names:
         if known == name:
             return known
@@ -245,12 +241,11 @@ def _own(name: str, names: Iterable[str]) -> str:
 
 
 def _mark(value: Value) -> str:
-    return (
-        "CAST(? AS TEXT)" if isinstance(value, str) else "?"
-    )  # the bytes of a text that is not UTF-8 pass as a blob only
+    # only as a blob can the bytes of a text that is not UTF-8 be passed
+    return "CAST(? AS TEXT)" if isinstance(value, str) else "?"
 
 
-def _plain(value: Value) -> Parameter:
+def _parameter(value: Value) -> Parameter:
     return raw(value) if isinstance(value, str) else value
 
 
