@@ -1,4 +1,4 @@
-"""Plain functions on rows of unit length (numpy only)."""
+"""Functions on rows of unit length, with NumPy only."""
 
 import mmap
 from typing import Any
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from vitsearch.types import Activation
 
 Vectors = NDArray[np.float32]  # (n, dim) rows of unit length
-Halves = NDArray[np.float16]  # the same as they are stored
+Halves = NDArray[np.float16]  # such rows as they are stored
 Ids = NDArray[np.int64]
 
 
@@ -42,9 +42,7 @@ def cosine_scores(rows: NDArray[Any], query: NDArray[Any]) -> NDArray[np.float64
 
 
 def top_k(scores: NDArray[Any], k: int) -> NDArray[np.int64]:
-    """Return the positions of the k largest scores, best first, equal scores in order
-    of position.
-    """
+    """Return the indices of the k largest scores, best first, equal scores in order of index."""
     count = min(k, len(scores))
     if count <= 0:
         return np.empty(0, dtype=np.int64)
@@ -66,21 +64,22 @@ def to_probabilities(logits: NDArray[Any], activation: Activation) -> NDArray[np
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return rows that sum to 1; large logits do not overflow."""
+    """Return rows that sum to 1, without overflow for large logits."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     result: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
     return result
 
 
 def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return each logit as a probability; it does not overflow, and keeps the small ones."""
+    """Return each logit as a probability, without overflow or loss of small ones."""
     result: NDArray[np.float64] = np.exp(-np.logaddexp(0, -logits))
     return result
 
 
 def drop_pages(rows: NDArray[Any]) -> None:
-    """Let the pages of memory-mapped rows go: they would count as memory of this process until the
-    system needs it.
+    """Release the pages of memory-mapped rows.
+
+    They would count as memory of this process until the system needs it.
     """
     mapped = getattr(rows, "_mmap", None)
     if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):

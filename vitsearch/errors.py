@@ -10,7 +10,7 @@ VitsearchError                 every error below; its text is one line: what, wh
 |- RecipeError                 an unknown recipe, a bad factory string, FAISS missing
 |- IndexDamaged                a file of the index is missing, cut or altered
 `- CollectionError             the collection cannot be read or written
-    |- CollectionNotFound      there is none at this place
+    |- CollectionNotFound      there is none here
     `- CollectionLocked        another process is writing to it
 """
 
@@ -56,7 +56,7 @@ class CollectionError(VitsearchError):
 
 
 class CollectionNotFound(CollectionError):
-    """There is no collection at this place."""
+    """There is no collection here."""
 
 
 class CollectionLocked(CollectionError):

@@ -1,4 +1,4 @@
-"""Paths: the user's cache folder, and a path as the file system has it."""
+"""The user's cache folder, and paths as bytes."""
 
 import os
 import sys
@@ -6,21 +6,20 @@ from pathlib import Path
 
 
 def cache_dir() -> Path:
-    """Return the folder for what vitsearch keeps between runs: ``$VITSEARCH_HOME``, or
-    ``vitsearch`` in the user's cache folder.
-    """
-    chosen = os.environ.get("VITSEARCH_HOME")
-    if chosen:
-        return Path(chosen)
+    """Return ``$VITSEARCH_HOME``, or else ``vitsearch`` in the user's cache folder."""
+    folder = os.environ.get("VITSEARCH_HOME")
+    if folder:
+        return Path(folder)
     if sys.platform == "win32":
-        return (
-            Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "vitsearch"
-        )
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitsearch"
+        parent = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    else:
+        parent = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(parent) / "vitsearch"
 
 
 def raw_path(path: str) -> bytes:
-    """Return the bytes of a path as the file system has them; paths are in order by these, and
-    surrogates are bytes that are no UTF-8.
+    """Return the bytes of a path in the file system, by which paths are ordered.
+
+    Surrogates stand for bytes that are not UTF-8.
     """
     return path.encode("utf-8", "surrogateescape")

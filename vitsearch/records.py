@@ -1,6 +1,4 @@
-"""Records on disk: a dataclass as JSON and back, and files and folders that appear whole or not at
-all.
-"""
+"""Records on disk: dataclasses as JSON, and files and folders that are written atomically."""
 
 import json
 import math
@@ -17,26 +15,26 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Record = TypeVar("Record")
-Failure = Callable[[str], Exception]  # a class of errors, made from one line of text
+Failure = Callable[[str], Exception]  # makes an error from one line of text
 
-# -- A dataclass as JSON, and back -----------------------------------------------------------------
+# -- dataclasses as JSON ------------------------------------------------------------------------
 
 
 class NewerFormat(ValueError):
-    """A record of a format that a later version wrote."""
+    """A record in a format of a later version."""
 
 
 def to_json(record: Any, *, indent: int | None = None) -> str:
-    """Return a dataclass as the ASCII text of a JSON object, in the order of its fields."""
+    """Return a dataclass as a JSON object in ASCII, in the order of its fields."""
     return json.dumps(asdict(record), indent=indent, ensure_ascii=True) + "\n"
 
 
 def from_dict(cls: type[Record], stored: Any) -> Record:
-    """Return the record that a JSON object describes; raises ValueError that says what is wrong.
+    """Return the record that a JSON object describes; raises ValueError with the problem.
 
-    Every field is checked against its annotation. A field with a default may be absent, but not
-    ``format``, whose default is the newest number that is read; keys that are not fields are
-    ignored. A class may check more in ``__post_init__`` (ValueError), or bring a ``from_dict``.
+    Every field is checked against its annotation. A field with a default may be absent, except for
+    ``format``, whose default is the newest supported number; unknown keys are ignored. A class may
+    check more in ``__post_init__`` (ValueError), or have a ``from_dict`` of its own.
     """
     if not isinstance(stored, dict):
         raise ValueError("not an object")
@@ -57,8 +55,10 @@ def from_dict(cls: type[Record], stored: Any) -> Record:
 def parse_record(
     cls: type[Record], data: bytes | str, where: str, *, error: Failure, repair: str
 ) -> Record:
-    """Return the record in a JSON text. Raises ``error`` for one that is damaged or newer: its one
-    line names ``where`` and what is wrong, and says to ``repair`` it or to upgrade.
+    """Return the record in a JSON text.
+
+    Raises ``error`` for a damaged or newer one: its line names ``where`` and the problem, and says
+    to ``repair`` it or to upgrade.
     """
     try:
         return from_dict(cls, json.loads(data))
@@ -72,8 +72,10 @@ def parse_record(
 def read_record(
     cls: type[Record], file: Path, *, error: Failure, repair: str, missing: Exception | None = None
 ) -> Record:
-    """Return the record in a JSON file; raises as `parse_record` does, ``error`` also for a file
-    that may not be read, and ``missing`` (None: FileNotFoundError) where there is none.
+    """Return the record in a JSON file.
+
+    Raises the errors of `parse_record`, ``error`` also for a file that cannot be read, and
+    ``missing`` (None: FileNotFoundError) if there is no file.
     """
     try:
         data = file.read_bytes()
@@ -87,7 +89,7 @@ def read_record(
 
 
 def _checked(value: Any, hint: Any, name: str) -> Any:
-    """Return a value of JSON as a value of an annotation; raises ValueError."""
+    """Return a JSON value as a value of the annotated type; raises ValueError."""
     kind = nested = get_origin(hint) or hint
     arguments = get_args(hint)
     if kind in (Union, types.UnionType):
@@ -116,13 +118,14 @@ def _first_fit(value: Any, hints: tuple[Any, ...], name: str) -> Any:
     raise ValueError(f"{name} is of the wrong type")
 
 
-# -- Files and folders that appear whole or not at all ---------------------------------------------
+# -- atomic files and folders -------------------------------------------------------------------
 
 
 @contextmanager
 def atomic_file(path: Path, *, sync: bool = True, aside: Path | None = None) -> Iterator[Path]:
-    """Yield the path of a file beside ``path`` that takes its place when the block ends well, and
-    is removed when it does not; ``sync`` forces it to the disk before. Raises OSError.
+    """Yield the path of a temporary file that replaces ``path`` if the block succeeds.
+
+    Otherwise it is removed. ``sync`` flushes it to the disk before. Raises OSError.
     """
     aside = aside or path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.new")
     try:
@@ -145,7 +148,7 @@ def _sync(file: Path) -> None:
 
 
 def atomic_write(path: Path, data: bytes | str, *, sync: bool = True) -> None:
-    """Replace the content of a file in one step, text as UTF-8; raises OSError."""
+    """Replace the content of a file atomically, text as UTF-8; raises OSError."""
     with atomic_file(path, sync=sync) as aside:
         aside.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
 
@@ -154,11 +157,11 @@ def atomic_write(path: Path, data: bytes | str, *, sync: bool = True) -> None:
 def atomic_folder(
     folder: Path, *, prefix: str, unless: Callable[[], bool] = lambda: False
 ) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of ``folder`` when the block ends well, and is
-    removed when it does not, or where ``unless`` says then that what is there may stay.
+    """Yield an empty folder that replaces ``folder`` if the block succeeds.
 
-    It lies beside, in a folder of a new name that begins with ``prefix``, so that nothing of the
-    user's is in the way. Raises OSError.
+    Otherwise, or if ``unless`` then returns true, it is removed. It lies in a new folder beside
+    ``folder``, with a name that begins with ``prefix``, so that no file of the user's is in the
+    way. Raises OSError.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     holder = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
@@ -172,8 +175,9 @@ def atomic_folder(
 
 
 def replace_folder(new: Path, folder: Path, old: Path) -> None:
-    """Rename ``new`` to ``folder``, and what was there to ``old``; raises OSError, after which what
-    was there is there again.
+    """Rename ``folder`` to ``old`` and ``new`` to ``folder``.
+
+    Raises OSError, after which an existing ``folder`` is in its place again.
     """
     with suppress(FileNotFoundError):
         os.rename(folder, old)

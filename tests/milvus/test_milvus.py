@@ -340,7 +340,7 @@ def test_a_push_may_be_repeated_and_goes_on(shards: Path, tmp_path: Path) -> Non
         push(shards, place, "photos", batch=40, progress=stop)
     assert seen == [(40, 150), (80, 150)]
     assert counts(push(shards, place, "photos", batch=40)) == (70, 80, 0, 150)
-    with Collection.open(place, "photos") as found:
+    with Collection.open(f"{place}/photos") as found:
         before = list(found.photos())
     assert counts(push(shards, f"{place}/photos")) == (0, 150, 0, 150)
     with Collection.open(f"{place}/photos") as found:

@@ -1,6 +1,4 @@
-"""Reads a photo: bytes and fingerprint from disk, then an upright RGB picture and what its file
-says.
-"""
+"""Reads a photo: bytes and fingerprint from disk, then an upright RGB picture and its metadata."""
 
 import hashlib
 import os
@@ -25,7 +23,7 @@ from vitsearch.types import PhotoInfo
 MAX_PIXELS = 250_000_000
 MAX_BYTES = 2_000_000_000
 
-# Turns for EXIF orientation 2 to 8 (Exif 2.32, 4.6.4.A).
+# the transposition for each EXIF orientation (Exif 2.32, 4.6.4.A)
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -40,9 +38,7 @@ _pillow_limit = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class LoadedPhoto:
-    """One photo in memory: an upright RGB picture, what its file says, and the hash of the file's
-    whole content.
-    """
+    """A photo in memory: an upright RGB picture, its metadata, and the hash of its file."""
 
     image: Image.Image
     info: PhotoInfo
@@ -52,8 +48,9 @@ class LoadedPhoto:
 def read_photo(
     path: Path | str, *, max_pixels: int = MAX_PIXELS, at_least: int | None = None
 ) -> LoadedPhoto:
-    """Return the photo at a path; the parameters are those of ``decode``. Raises PhotoError, and
-    nothing else, with a short reason.
+    """Return the photo at a path; parameters as for `decode`.
+
+    Raises only PhotoError, with a short reason.
     """
     data, fingerprint = read_bytes_and_fingerprint(path)
     image, info = decode(data, max_pixels=max_pixels, at_least=at_least)
@@ -63,44 +60,40 @@ def read_photo(
 def read_bytes_and_fingerprint(
     path: Path | str, *, max_bytes: int = MAX_BYTES
 ) -> tuple[bytes, bytes]:
-    """Return a regular file's content and its 16-byte BLAKE2b hash; raises PhotoError as
-    `read_bytes` does.
-    """
+    """Return a file's content and its 16-byte BLAKE2b hash; raises PhotoError like `read_bytes`."""
     data = read_bytes(path, max_bytes=max_bytes)
     return data, fingerprint_of(data)
 
 
 def fingerprint_of(data: bytes) -> bytes:
-    """Return the 16-byte BLAKE2b hash of a photo file's whole content."""
+    """Return the 16-byte BLAKE2b hash of a photo file's content."""
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def read_bytes(path: Path | str, *, max_bytes: int = MAX_BYTES) -> bytes:
     """Return a regular file's content.
 
-    A pipe or device never blocks, also when it took the file's place a moment ago. Raises
-    PhotoError with a short reason for anything that is not a regular file, cannot be read, is
-    empty, or is longer than ``max_bytes``.
+    A pipe or device never blocks, even if it has just replaced the file. Raises PhotoError with a
+    short reason for anything that is not a regular file, cannot be read, is empty, or is longer
+    than ``max_bytes``.
     """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        descriptor = os.open(
-            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        )
+        descriptor = os.open(path, flags)
         with open(descriptor, "rb", buffering=0) as file:
-            facts = os.fstat(descriptor)
-            if not stat.S_ISREG(facts.st_mode):
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
                 raise PhotoError("not a regular file")
-            if facts.st_size > max_bytes:
+            if status.st_size > max_bytes:
                 raise PhotoError(
-                    f"the file has {facts.st_size:,} bytes, over the cap of {max_bytes:,}"
+                    f"the file has {status.st_size:,} bytes, over the cap of {max_bytes:,}"
                 )
             data = file.read()
     except MemoryError:
         raise PhotoError("not enough memory to read the file") from None
     except (OSError, ValueError) as error:
-        raise PhotoError(
-            f"cannot be opened: {getattr(error, 'strerror', None) or error}"
-        ) from error
+        reason = getattr(error, "strerror", None) or error
+        raise PhotoError(f"cannot be opened: {reason}") from error
     if not data:
         raise PhotoError("the file is empty (0 bytes)")
     return data
@@ -112,17 +105,16 @@ def decode(
     """Return an upright RGB picture, and its size and metadata, from the content of a photo file.
 
     EXIF orientation is applied, transparency is laid over white, more than 8 bits are scaled to 8,
-    and of several pictures the first is taken. The pixel count is checked against ``max_pixels``
+    and of several pictures the first is used. The pixel count is checked against ``max_pixels``
     before anything is decoded. With ``at_least`` a JPEG may be decoded at 1/2, 1/4 or 1/8 of its
-    size (in its DCT domain), with both sides still at least so many pixels; ``info`` holds the full
-    size. Raises PhotoError, and nothing else, with a short reason.
+    size (in its DCT domain), as long as both sides have at least so many pixels; the returned size
+    is the full one. Raises only PhotoError, with a short reason.
     """
     try:
         try:
             return _decode(data, max_pixels, at_least)
         except Image.DecompressionBombError:
-            # Pillow has a cap of its own, for the whole process; it is lifted only for a photo that
-            # it has just refused
+            # Pillow has a global cap of its own, which is lifted only for a photo that it rejects
             with _pillow_limit_at(max_pixels):
                 return _decode(data, max_pixels, at_least)
     except PhotoError:
@@ -130,8 +122,8 @@ def decode(
     except MemoryError:
         raise PhotoError("not enough memory to decode it") from None
     except Exception as error:
-        words = " ".join(str(error).split())[:160]
-        raise PhotoError(f"cannot be decoded: {words or type(error).__name__}") from error
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise PhotoError(f"cannot be decoded: {reason}") from error
 
 
 @contextmanager
@@ -171,9 +163,7 @@ def _decode(data: bytes, max_pixels: int, at_least: int | None) -> tuple[Image.I
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """Return a picture turned as its EXIF orientation says, in 8-bit RGB, transparency over white:
-    what `decode` does to a file.
-    """
+    """Return an upright 8-bit RGB picture, transparency over white, as `decode` does for a file."""
     return _upright(image, read_tags(image).orientation)
 
 
@@ -186,17 +176,16 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         return Image.fromarray(_eight_bits(image)).convert("RGB")
     if not image.has_transparency_data:
-        return (
-            image if image.mode == "RGB" else image.convert("RGB")
-        )  # a copy takes half as long as decoding
+        # converting RGB would copy it, which takes half as long as decoding
+        return image if image.mode == "RGB" else image.convert("RGB")
     white = Image.new("RGBA", image.size, "white")
     white.alpha_composite(image.convert("RGBA"))
     return white.convert("RGB")
 
 
 def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
-    # 65535 must become 255 (65535 = 255 x 257): Pillow's own conversion clips, which turns most
-    # 16-bit photos white
+    # 65535 = 255 x 257 becomes 255: Pillow's own conversion clips, which turns most 16-bit photos
+    # white
     values: NDArray[Any] = np.asarray(image)
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:
         return np.asarray((values.astype(np.uint32) + 128) // 257, dtype=np.uint8)
@@ -207,8 +196,8 @@ def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _range(image: Image.Image, numbers: NDArray[np.float32]) -> tuple[float, float]:
-    # PGM scales to 16 bits; floats are most often 0 to 1 or 0 to 255; anything else has no agreed
-    # range and is stretched
+    # PGM uses the range of 16 bits, floats are mostly 0 to 1 or 0 to 255; other numbers have no
+    # agreed range and are stretched
     low, high = float(numbers.min()), float(numbers.max())
     if image.format == "PPM" or (image.mode == "I" and image.format == "PNG"):
         return 0.0, 65535.0
@@ -218,9 +207,7 @@ def _range(image: Image.Image, numbers: NDArray[np.float32]) -> tuple[float, flo
 
 
 def thumbnail(image: Image.Image, side: int) -> Image.Image:
-    """Return a copy that fits a square of ``side`` pixels, in its own proportions, at least 1 pixel
-    each way and never enlarged.
-    """
+    """Return a copy that fits a square of ``side`` pixels in its aspect ratio, never enlarged."""
     scale = min(1.0, side / max(image.size))
     width, height = (max(1, round(length * scale)) for length in image.size)
     return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)

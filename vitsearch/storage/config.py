@@ -1,4 +1,4 @@
-"""Where a collection lies on disk, what it says of itself, and the lock of its one writer."""
+"""The folder of a collection: its configuration, and the lock for its only writer."""
 
 import os
 import sys
@@ -15,10 +15,7 @@ from vitsearch.records import atomic_write, read_record, to_json
 
 FORMAT = 1
 FOLDER = ".vitsearch"
-MAIN_INDEX, DELTA_INDEX = (
-    "index",
-    "delta",
-)  # the index, and the one of what was changed since it was built
+MAIN_INDEX, DELTA_INDEX = "index", "delta"  # the delta holds what has changed since
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +45,7 @@ class CollectionConfig:
 
 
 def photo_root(photos: str | os.PathLike[str]) -> Path:
-    """Return the photo folder as a Path; raises CollectionError where it is missing
-    or is a file.
-    """
+    """Return the photo folder as a Path; raises CollectionError if it is missing or is a file."""
     if not os.fspath(photos):
         raise CollectionError(
             "the name of the photo folder is empty: name the folder, or . "
@@ -83,15 +78,16 @@ def collection_folder(root: Path, collection: str | os.PathLike[str] | None) -> 
 def _expanded(path: str | os.PathLike[str]) -> Path:
     try:
         return Path(path).expanduser()
-    except (RuntimeError, ValueError) as error:  # ~name of nobody, or no name at all
+    except (RuntimeError, ValueError) as error:  # an unknown ~user, or an invalid name
         raise CollectionError(
             f"no home folder for {os.fspath(path)}: write its full path"
         ) from error
 
 
 def read_collection_config(folder: Path, photos: Path) -> CollectionConfig:
-    """Return the configuration of the collection in a folder; raises CollectionNotFound, or
-    CollectionError for a newer or damaged one.
+    """Return the configuration of the collection in a folder.
+
+    Raises CollectionNotFound, or CollectionError for a newer or damaged one.
     """
     return read_record(
         CollectionConfig,
@@ -117,7 +113,7 @@ def check_encoder(folder: Path, config: CollectionConfig, encoder: ImageEncoder)
 
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn an OSError of the block into one line that says what to do."""
+    """Raise an OSError of the block as a CollectionError that says what to do."""
     try:
         yield
     except OSError as error:
@@ -133,8 +129,9 @@ def disk_errors(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def writer_lock(folder: Path) -> Iterator[None]:
-    """Hold the collection's lock for the block; it dies with the process. Raises CollectionLocked
-    when another process holds it.
+    """Hold the collection's lock for the block; the system releases it if the process ends.
+
+    Raises CollectionLocked while another process holds it.
     """
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

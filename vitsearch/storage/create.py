@@ -1,4 +1,4 @@
-"""How a collection begins: its ``collection.json``, and what a new database says of its encoder."""
+"""Creates collections: the first ``collection.json``, and the first entries of the database."""
 
 import os
 from datetime import UTC, datetime
@@ -16,23 +16,23 @@ from vitsearch.storage.config import (
 )
 from vitsearch.storage.store import PhotoStore
 
-# The least cosine of two views that a person takes for one picture: resized, saved again, a little
-# cropped. That of mini is the lowest without a false pair in 499,500 pairs of photos, and finds 81
-# % of the copies (benchmarks/lookalikes.py)
+# The least cosine of two versions of a picture: resized, saved again, or slightly cropped. For mini
+# it is the lowest without a false pair in 499,500 pairs of photos, and finds 81 % of the copies
+# (benchmarks/lookalikes.py).
 THRESHOLDS = {"mini": 0.94, "colour": 0.999}
 THRESHOLD = 0.96  # of CLIP-like models, not measured
-LOOKALIKE = "lookalike"  # the name of the stored fact that says the threshold of a collection
+LOOKALIKE = "lookalike"  # name of the collection's stored threshold
 
 
 def lookalike_threshold(encoder: str) -> float:
-    """Return the cosine from which an encoder of this name takes two photos for the same view."""
+    """Return the cosine from which two photos show the same view, for an encoder of this name."""
     return THRESHOLDS.get(encoder, THRESHOLD)
 
 
 def create_collection(
     folder: Path, root: Path, encoder: ImageEncoder, recipe: Recipe
 ) -> CollectionConfig:
-    """Write the first ``collection.json`` of a collection, and return what it says."""
+    """Write the first ``collection.json`` of a collection, and return its contents."""
     config = CollectionConfig(
         encoder=encoder.name,
         encoder_fingerprint=encoder.fingerprint,
@@ -47,10 +47,10 @@ def create_collection(
 
 
 def start_database(store: PhotoStore, folder: Path, encoder: str, golden: Vectors) -> None:
-    """Give a new database the golden vectors of its encoder and the threshold of look-alikes, and
-    remove an index beside it, which counts the changes of another; inside `PhotoStore.writing`.
+    """Store the encoder's golden vectors and the threshold of look-alikes in a new database.
 
-    A database that has them stays as it is.
+    An index beside it belongs to an earlier database and is removed. A database that has golden
+    vectors stays as it is. Call it inside `PhotoStore.writing`.
     """
     if store.get_meta("golden") is None:
         remove_snapshot(folder / MAIN_INDEX)
@@ -60,6 +60,6 @@ def start_database(store: PhotoStore, folder: Path, encoder: str, golden: Vector
 
 
 def root_text(root: Path) -> str:
-    """Return the absolute path of the photos as text that JSON can hold."""
+    """Return the absolute path of the photos as text that JSON can represent."""
     path = os.path.abspath(root)
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

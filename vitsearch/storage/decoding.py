@@ -1,5 +1,5 @@
-"""How the photos of a collection are decoded: whole, or JPEGs at a reduced size where the encoder
-needs no more.
+"""How the photos of a collection are decoded: at full size, or JPEGs at the size that the encoder
+needs.
 """
 
 import math
@@ -10,7 +10,7 @@ from vitsearch.errors import CollectionError
 from vitsearch.photos import MAX_PIXELS
 from vitsearch.storage.store import PhotoStore
 
-_FACT = "decode"
+_NAME = "decode"  # of the stored value: exact, scaled or mixed
 _MIXED = (
     "photos decoded whole and at a reduced size are now in one collection: their scores may "
     "differ by 0.005"
@@ -19,21 +19,20 @@ _MIXED = (
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How photos are decoded: the most pixels, and whether JPEGs are decoded whole though the
-    encoder asks for less.
-    """
+    """How photos are decoded: the cap on pixels, and whether JPEGs keep their full size."""
 
     max_pixels: int
     exact: bool = False
 
     def at_least(self, encoder: ImageEncoder) -> int | None:
-        """Return the pixels that each side of a JPEG keeps, or None to decode it whole."""
+        """Return the least side of a decoded JPEG in pixels, None for the full size."""
         return None if self.exact else encoder.decode_at_least
 
 
 def decode_limit(seconds: float | None) -> float | None:
-    """Return the seconds that decoding one photo may take, None for no limit; raises
-    CollectionError for any other value.
+    """Return the time limit for decoding a photo in seconds, None for no limit.
+
+    Raises CollectionError for a number that is not finite and above 0.
     """
     if seconds is None or (isinstance(seconds, int | float) and 0 < seconds < math.inf):
         return seconds
@@ -46,34 +45,30 @@ def decode_limit(seconds: float | None) -> float | None:
 def choose_decoding(
     store: PhotoStore, exact: bool | None = None, max_pixels: int = MAX_PIXELS
 ) -> Decoding:
-    """Return how photos are decoded for a collection: as asked, or else as those in it; JPEGs of a
-    new one at a reduced size.
+    """Return how photos are decoded for a collection: as requested, or else like those in it.
 
-    Versions that recorded nothing decoded whole.
+    In a new collection JPEGs are decoded at a reduced size. Versions of vitsearch that did not
+    record it decoded at full size.
     """
     if exact is None:
-        stored = store.get_meta(_FACT)
+        stored = store.get_meta(_NAME)
         exact = stored == "exact" or (stored is None and store.count() > 0)
     return Decoding(max_pixels, exact)
 
 
 def record_decoding(store: PhotoStore, decoding: Decoding) -> str:
-    """Record how the photos of this run are decoded; return a line to show a person where the
-    collection begins to mix both ways.
+    """Record how the photos of this run are decoded, and return a warning if both ways get mixed.
 
-    It is a fact of the database beside the vectors, not of the encoder's fingerprint: the vectors
-    of one photo decoded both ways have a cosine of 0.995 or more, so they may be compared, and an
-    older collection can still be opened.
+    It is recorded in the database and is not part of the encoder's fingerprint: the vectors of a
+    photo decoded both ways have a cosine of 0.995 or more, so they can be compared, and an older
+    collection can still be opened.
     """
-    now = "exact" if decoding.exact else "scaled"
-    before = (
-        now
-        if store.get_meta(_FACT) is None and not store.count()
-        else store.get_meta(_FACT) or "exact"
-    )
-    wanted = now if before == now else "mixed"
-    if store.get_meta(_FACT) == wanted:
+    stored = store.get_meta(_NAME)
+    current = "exact" if decoding.exact else "scaled"
+    before = stored or ("exact" if store.count() else current)
+    recorded = current if before == current else "mixed"
+    if stored == recorded:
         return ""
     with store.writing():
-        store.set_meta(_FACT, wanted)
-    return _MIXED if wanted == "mixed" else ""
+        store.set_meta(_NAME, recorded)
+    return _MIXED if recorded == "mixed" else ""

@@ -9,14 +9,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Fingerprints(Container[bytes]):
-    """Fingerprints in order, 16 bytes each: a set of Python's would take six times as much
-    memory.
-    """
+    """Sorted fingerprints of 16 bytes each; a Python set would take six times the memory."""
 
     ordered: NDArray[np.bytes_]
 
     def __contains__(self, fingerprint: object) -> bool:
-        # compared as an array is: without the zeros at the end
+        # NumPy compares bytes without trailing zeros, so the other side must be an array too
         sought = np.array([fingerprint], dtype="S16")
         position = int(np.searchsorted(self.ordered, sought)[0])
         return bool((self.ordered[position : position + 1] == sought).any())

@@ -1,4 +1,4 @@
-"""What the rest of the house reads of a collection, wherever its photos and vectors are kept."""
+"""Protocols for reading a collection, wherever its photos and vectors are stored."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -13,17 +13,17 @@ from vitsearch.types import Photo, SkippedPhoto
 
 
 class StoredRows(Protocol):
-    """Where the stored vectors are read: `PhotoStore` or `MilvusStore`."""
+    """Reads stored vectors: `PhotoStore` or `MilvusStore`."""
 
     def rows(self, ids: Sequence[int]) -> list[tuple[int, str, bytes, bytes]]:
-        """Return (id, path, raw vector, fingerprint) of those ids that are in the collection."""
+        """Return (id, path, raw vector, fingerprint) of the photos with these ids."""
 
     def halves(self, raw: Sequence[bytes]) -> Halves:
         """Return ``(n, dim)`` float16 rows of raw vectors."""
 
 
 class PhotoReader(StoredRows, Protocol):
-    """The reading half of `PhotoStore`, which tells what each method returns."""
+    """The reading half of `PhotoStore`, where the methods are documented."""
 
     def close(self) -> None: ...
     def reading(self) -> AbstractContextManager[None]: ...
@@ -40,7 +40,7 @@ class PhotoReader(StoredRows, Protocol):
 
 
 class StoredCollection(Protocol):
-    """An open collection on disk: where its photos and its files are, and what it holds."""
+    """An open collection on disk: its photo folder, its own folder, and its contents."""
 
     @property
     def root(self) -> Path: ...

@@ -1,6 +1,4 @@
-"""SQLite as the store uses it: the schema as numbered migrations, how a file is opened, and what
-its errors mean.
-"""
+"""SQLite for the store: the schema as numbered migrations, connections, and error messages."""
 
 import sqlite3
 from pathlib import Path
@@ -42,7 +40,7 @@ MIGRATIONS = (
     """,
 )
 
-# what is written of a photo, the path first, the metadata last
+# the columns that are written for a photo, the path first, the metadata last
 WRITTEN = ("path", "size", "mtime_ns", "fingerprint", "width", "height", *METADATA)
 PUT_PHOTO = (
     f"INSERT INTO photos ({', '.join(WRITTEN)}) "
@@ -52,10 +50,11 @@ PUT_PHOTO = (
 )
 
 RESTORE = "restore it from a backup, or delete its folder and index again"
+NO_PERMISSION = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 
 
 def connect(path: Path, read_only: bool) -> sqlite3.Connection:
-    """Open a file for reading and writing, or only for reading; raises sqlite3.Error."""
+    """Return an open connection to a file; raises sqlite3.Error."""
     if not read_only:
         return _configured(
             sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False),
@@ -74,14 +73,10 @@ def connect(path: Path, read_only: bool) -> sqlite3.Connection:
             "SELECT count(*) FROM sqlite_master",
         )
     except sqlite3.OperationalError as error:
-        if (
-            error.sqlite_errorcode & 0xFF
-            not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
-            or not path.exists()
-        ):
-            raise  # a busy file must not be read as one that nobody writes
-        # a folder that may not be written has no room for the shared-memory file that WAL wants;
-        # nobody can be writing there either
+        if error.sqlite_errorcode & 0xFF not in NO_PERMISSION or not path.exists():
+            raise  # a busy file must not be opened as an immutable one
+        # WAL needs a shared-memory file, which a read-only folder cannot take; nobody can be
+        # writing there either
         return _configured(
             sqlite3.connect(
                 f"{uri}?mode=ro&immutable=1",
@@ -106,7 +101,7 @@ def _configured(db: sqlite3.Connection, first: str) -> sqlite3.Connection:
 
 
 def add_missing_columns(db: sqlite3.Connection) -> None:
-    """Give a database that was made before some of the metadata columns those columns, empty."""
+    """Add the metadata columns that an older database does not have, with null values."""
     if not missing_columns(db):
         return
     db.execute("BEGIN IMMEDIATE")
@@ -120,8 +115,9 @@ def add_missing_columns(db: sqlite3.Connection) -> None:
 
 
 def select_photos(db: sqlite3.Connection) -> str:
-    """Return the beginning of a query for photos: id, the columns `WRITTEN`, label and its score;
-    those that the database does not have yet are null.
+    """Return the beginning of a query for photos: id, the columns `WRITTEN`, label and its score.
+
+    Columns that the database does not have are null.
     """
     missing = {column.name for column in missing_columns(db)}
     columns = (f"NULL AS {name}" if name in missing else name for name in WRITTEN)
@@ -129,7 +125,7 @@ def select_photos(db: sqlite3.Connection) -> str:
 
 
 def explain(path: Path, failure: sqlite3.Error | UnicodeDecodeError) -> str:
-    """Return what went wrong with a file and what to do, in one line."""
+    """Return in one line what is wrong with a file and what to do."""
     error = " ".join(str(failure).split())  # SQLite quotes a damaged schema, line breaks and all
     code = getattr(failure, "sqlite_errorcode", 0) & 0xFF
     damage = (
@@ -142,7 +138,7 @@ def explain(path: Path, failure: sqlite3.Error | UnicodeDecodeError) -> str:
             f"the disk of {path} is full: free some space and run again; what was stored "
             "before is kept"
         )
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+    if code in NO_PERMISSION:
         return (
             f"{path} cannot be opened or written ({error}): check its permissions, or put the "
             "collection elsewhere with --collection DIR"

@@ -1,9 +1,8 @@
-"""The truth on disk: photos, vectors and failures in one SQLite file.
+"""Photos, vectors and failures in one SQLite file, from which all indexes are derived.
 
-Paths are TEXT whose bytes are those of the file name, so that names which are not valid UTF-8
-survive; Python sees them as ``str`` with surrogate escapes. Each committed change of a vector or of
-the set of photos raises ``generation`` by one, by which a derived index knows whether it is
-current.
+Paths are TEXT with the bytes of the file name, so that names which are not valid UTF-8 survive;
+Python sees them as ``str`` with surrogate escapes. Each committed change of a vector or of the set
+of photos raises ``generation`` by one, which shows whether a derived index is current.
 """
 
 import sqlite3
@@ -33,7 +32,7 @@ from vitsearch.types import Found, Photo, PhotoInfo, SkippedPhoto, State
 
 
 class Outcome(Enum):
-    """What became of a photo that was offered to a store."""
+    """The outcome of storing a photo."""
 
     NEW = "new"
     REPLACED = "replaced"
@@ -49,15 +48,15 @@ class Outcome(Enum):
 
 
 class PhotoStore:
-    """One open ``photos.db``; one writer at a time, any number of readers (WAL).
+    """An open ``photos.db``, with one writer at a time and any number of readers (WAL).
 
-    Every method raises CollectionError where SQLite reports damage, a full disk, or a file that may
-    not be written.
+    Every method raises CollectionError if SQLite reports damage, a full disk, or a file that cannot
+    be written.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
-        self._has_meta = False
+        self._has_view = False
         if read_only and not path.exists():
             raise CollectionError(
                 f"{path} is missing: restore it from a backup, or run `vitsearch index` "
@@ -76,10 +75,8 @@ class PhotoStore:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (
-            sqlite3.Error,
-            UnicodeDecodeError,
-        ) as error:  # the message of a damaged schema may itself be no UTF-8
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            # the message about a damaged schema may itself not be UTF-8
             raise CollectionError(explain(self.path, error)) from error
 
     def _migrate(self, read_only: bool) -> None:
@@ -108,7 +105,7 @@ class PhotoStore:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Run the block as one transaction: all of it is stored, or none."""
+        """Run the block as one transaction: all of its changes are stored, or none."""
         with self._errors():
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -121,7 +118,7 @@ class PhotoStore:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Run the block on one unchanging state of the file, whatever a writer does meanwhile."""
+        """Run the block on a snapshot of the file, whatever a writer does meanwhile."""
         with self._errors():
             self._db.execute("BEGIN")
             try:
@@ -131,14 +128,14 @@ class PhotoStore:
                     self._db.execute("COMMIT")
 
     def checkpoint(self) -> None:
-        """Move the write-ahead log into the file, so that one file holds everything."""
+        """Move the write-ahead log into the file, so that it contains everything."""
         with self._errors():
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     # -- writing (inside `writing`) ----------------------------------------------------------------
 
     def raise_generation(self, changed: bool) -> None:
-        """Raise the generation by one where the set of photos or a vector changed."""
+        """Raise the generation by one if the set of photos or a vector has changed."""
         if changed:
             self._db.execute("UPDATE facts SET value = value + 1 WHERE name = 'generation'")
 
@@ -152,12 +149,14 @@ class PhotoStore:
     ) -> Outcome:
         """Store a photo as new, replaced, moved or unchanged, and return which.
 
-        The same content at its path is unchanged, and at a path in ``gone`` it has moved from there
-        (which leaves ``gone``): id and vector stay. Anything else is stored with its vector and
-        label, under the generation that follows; where the vector is None or not finite, nothing is
-        (UNUSABLE). Size and time are those of the file just read. With ``newest`` they are what
-        another collection holds: then the same content only gets the label where it has none, and
-        of two contents the file that was changed last wins (OLDER: the photo that was offered).
+        A photo with the same content at its path is unchanged. If that content is stored at a path
+        in ``gone``, the photo has moved from there, and the path is removed from ``gone``. In both
+        cases id and vector stay. Any other photo is stored with its vector and label under the next
+        generation, unless the vector is None or not finite (UNUSABLE).
+
+        Size and time are those of the file just read. With ``newest`` they come from another
+        collection: then a photo with the same content only gets the label, if it has none, and of
+        two contents the file that was changed last wins (OLDER if that is not the new photo).
         """
         file = Found(photo.path, photo.size, photo.mtime_ns)
         here = self.photo_at(photo.path)
@@ -188,62 +187,55 @@ class PhotoStore:
             self.put_labels([(photo_id, photo.label, photo.label_score)])
 
     def put_photo(
-        self, found: Found, fingerprint: bytes, info: PhotoInfo, *, vector: Halves, generation: int
+        self, file: Found, fingerprint: bytes, info: PhotoInfo, *, vector: Halves, generation: int
     ) -> int:
-        """Insert or replace the photo at a path with its vector, forget its failure and its label,
-        and return its id.
+        """Insert or replace the photo at a path with its vector, and return its id.
+
+        An earlier failure or label is removed.
         """
         values = (
-            found.size,
-            found.mtime_ns,
+            file.size,
+            file.mtime_ns,
             fingerprint,
             info.width,
             info.height,
             *(info[name] for name in METADATA),
         )
-        row = self._db.execute(
-            PUT_PHOTO,
-            (raw_path(found.path), *values),
-        ).fetchone()
+        row = self._db.execute(PUT_PHOTO, (raw_path(file.path), *values)).fetchone()
         self._db.execute(
             "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)",
             (row[0], generation, vector.astype("<f2").tobytes()),
         )
-        self.forget_failures([found.path])
+        self.forget_failures([file.path])
         return int(row[0])
 
-    def touch_photo(self, photo_id: int, found: Found) -> None:
-        """Give a photo the path and stat of a file with the same content; its vector
-        and id stay.
-        """
+    def touch_photo(self, photo_id: int, file: Found) -> None:
+        """Give a photo the path and stat of a file with the same content; id and vector stay."""
         self._db.execute(
             "UPDATE photos SET path = CAST(? AS TEXT), size = ?, mtime_ns = ? WHERE id = ?",
-            (raw_path(found.path), found.size, found.mtime_ns, photo_id),
+            (raw_path(file.path), file.size, file.mtime_ns, photo_id),
         )
-        self.forget_failures([found.path])
+        self.forget_failures([file.path])
 
-    def put_failure(self, found: Found, state: State, reason: str) -> int:
-        """Store why a file is not in the collection, remove the photo that had this path before,
-        and return how many that were.
+    def put_failure(self, file: Found, state: State, reason: str) -> int:
+        """Store why a file is not in the collection, and remove the photo that had its path.
+
+        Returns the number of removed photos.
         """
-        removed = self.remove_photos([found.path])
+        removed = self.remove_photos([file.path])
         self._db.execute(
             "INSERT OR REPLACE INTO failures VALUES (CAST(? AS TEXT), ?, CAST(? AS TEXT), ?, ?)",
-            (raw_path(found.path), state, raw_path(reason), found.size, found.mtime_ns),
+            (raw_path(file.path), state, raw_path(reason), file.size, file.mtime_ns),
         )
         return removed
 
     def remove_photos(self, paths: Sequence[str]) -> int:
         """Remove photos and their vectors by path, and return how many there were."""
-        return sum(
-            self._db.execute(
-                "DELETE FROM photos WHERE path = CAST(? AS TEXT)", (raw_path(path),)
-            ).rowcount
-            for path in paths
-        )
+        sql = "DELETE FROM photos WHERE path = CAST(? AS TEXT)"
+        return sum(self._db.execute(sql, (raw_path(path),)).rowcount for path in paths)
 
     def forget_failures(self, paths: Sequence[str]) -> None:
-        """Remove entries of files that are gone or well again."""
+        """Remove the failures of files that are gone or readable again."""
         self._db.executemany(
             "DELETE FROM failures WHERE path = CAST(? AS TEXT)",
             [(raw_path(path),) for path in paths],
@@ -257,13 +249,13 @@ class PhotoStore:
         )
 
     def set_meta(self, name: str, value: bytes | int | str) -> None:
-        """Store one named fact."""
+        """Store a value under a name."""
         self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
     # -- reading -----------------------------------------------------------------------------------
 
     def get_meta(self, name: str) -> bytes | int | str | None:
-        """Return one named fact, or None."""
+        """Return the value stored under a name, or None."""
         with self._errors():
             row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return row[0] if row else None
@@ -279,12 +271,9 @@ class PhotoStore:
 
     def count_since(self, generation: int) -> int:
         """Return the number of vectors stored after a generation."""
+        sql = "SELECT count(*) FROM vectors WHERE generation > ?"
         with self._errors():
-            return int(
-                self._db.execute(
-                    "SELECT count(*) FROM vectors WHERE generation > ?", (generation,)
-                ).fetchone()[0]
-            )
+            return int(self._db.execute(sql, (generation,)).fetchone()[0])
 
     def stats(self) -> Generator[tuple[str, int, int], None, None]:
         """Yield (path, size, mtime_ns) of every photo in order of the bytes of the path."""
@@ -292,23 +281,19 @@ class PhotoStore:
             yield from self._db.execute("SELECT path, size, mtime_ns FROM photos ORDER BY path")
 
     def failure_stats(self) -> Generator[tuple[str, State, int, int], None, None]:
-        """Yield (path, state, size, mtime_ns) of every file that is not in the collection, in order
-        of the bytes of the path.
+        """Yield (path, state, size, mtime_ns) of every file that is not in the collection.
+
+        They are in order of the bytes of the path.
         """
+        sql = "SELECT path, state, size, mtime_ns FROM failures ORDER BY path"
         with self._errors():
-            yield from self._db.execute(
-                "SELECT path, state, size, mtime_ns FROM failures ORDER BY path"
-            )
+            yield from self._db.execute(sql)
 
     def failures(self) -> list[SkippedPhoto]:
         """Return every file that is not in the collection with the reason, in order of path."""
+        sql = "SELECT path, state, reason FROM failures ORDER BY path"
         with self._errors():
-            return [
-                SkippedPhoto(*row)
-                for row in self._db.execute(
-                    "SELECT path, state, reason FROM failures ORDER BY path"
-                )
-            ]
+            return [SkippedPhoto(*row) for row in self._db.execute(sql)]
 
     def fingerprints(self) -> Fingerprints:
         """Return the content fingerprints of all photos, for membership tests."""
@@ -328,28 +313,22 @@ class PhotoStore:
 
     def photo_at(self, path: str) -> Photo | None:
         """Return the photo at a path, or None."""
+        sql = f"{self._select_photos} WHERE path = CAST(? AS TEXT)"
         with self._errors():
-            row = self._db.execute(
-                f"{self._select_photos} WHERE path = CAST(? AS TEXT)",
-                (raw_path(path),),
-            ).fetchone()
+            row = self._db.execute(sql, (raw_path(path),)).fetchone()
         return _photo(row) if row else None
 
     def photos_with(self, fingerprint: bytes) -> list[Photo]:
         """Return the photos whose content has this fingerprint, in order of path."""
+        sql = f"{self._select_photos} WHERE fingerprint = ? ORDER BY path"
         with self._errors():
-            rows = self._db.execute(
-                f"{self._select_photos} WHERE fingerprint = ? ORDER BY path",
-                (fingerprint,),
-            )
-            return [_photo(row) for row in rows]
+            return [_photo(row) for row in self._db.execute(sql, (fingerprint,))]
 
     def vector(self, photo_id: int) -> Halves:
         """Return the stored vector of one photo."""
+        sql = "SELECT vector FROM vectors WHERE photo_id = ?"
         with self._errors():
-            row = self._db.execute(
-                "SELECT vector FROM vectors WHERE photo_id = ?", (photo_id,)
-            ).fetchone()
+            row = self._db.execute(sql, (photo_id,)).fetchone()
         if row is None:
             raise CollectionError(
                 f"{self.path}: photo {photo_id} has no vector: run `vitsearch verify`"
@@ -357,44 +336,43 @@ class PhotoStore:
         return self.halves([row[0]])[0]
 
     def rows(self, ids: Sequence[int]) -> list[tuple[int, str, bytes, bytes]]:
-        """Return (id, path, raw vector, fingerprint) of those ids that are in the collection, in no
-        promised order.
+        """Return (id, path, raw vector, fingerprint) of the photos with these ids.
+
+        The order is arbitrary, and ids that are not in the collection are left out.
         """
-        found: list[tuple[int, str, bytes, bytes]] = []
+        rows: list[tuple[int, str, bytes, bytes]] = []
         with self._errors():
-            for start in range(0, len(ids), 500):  # SQLite limits the parameters of one statement
+            for start in range(0, len(ids), 500):  # SQLite limits the parameters of a statement
                 part = [int(photo_id) for photo_id in ids[start : start + 500]]
                 marks = ",".join("?" * len(part))
                 sql = (
                     "SELECT id, path, vector, fingerprint FROM photos JOIN vectors ON photo_id "
                     f"= id WHERE id IN ({marks})"
                 )
-                found.extend(self._db.execute(sql, part))
-        return found
+                rows.extend(self._db.execute(sql, part))
+        return rows
 
     def ids_where(self, where: Filter) -> Ids:
-        """Return the ids of the photos that a filter leaves, in order."""
+        """Return the ids of the photos that match a filter, in ascending order."""
         condition, values = where.sql()
         with self._errors():
-            if not self._has_meta:
+            if not self._has_view:
                 prepare(self._db)
-                self._has_meta = True
-            rows = self._db.execute(
-                f"SELECT id FROM photo_facts WHERE {condition} ORDER BY id", values
-            )
+                self._has_view = True
+            sql = f"SELECT id FROM photo_facts WHERE {condition} ORDER BY id"
+            rows = self._db.execute(sql, values)
             return np.fromiter((row[0] for row in rows), dtype=np.int64)
 
     def vector_batches(self, *, since: int = -1, size: int = 4096) -> Iterator[tuple[Ids, Halves]]:
-        """Yield (ids, ``(n, dim)`` float16 rows) in order of id, of the vectors stored after
-        generation ``since``.
+        """Yield (ids, ``(n, dim)`` float16 rows) of the vectors stored after generation ``since``.
+
+        They are in order of id.
         """
+        # all vectors are read in the order of the table, without its index of generations
+        condition = "generation > ?" if since >= 0 else "? < 0"
+        sql = f"SELECT photo_id, vector FROM vectors WHERE {condition} ORDER BY photo_id"
         with self._errors():
-            where = (
-                "WHERE generation > ? ORDER BY photo_id"
-                if since >= 0
-                else "WHERE ? < 0 ORDER BY photo_id"
-            )
-            cursor = self._db.execute(f"SELECT photo_id, vector FROM vectors {where}", (since,))
+            cursor = self._db.execute(sql, (since,))
             while rows := cursor.fetchmany(size):
                 if rows[0][0] < 1:
                     raise CollectionError(f"{self.path} is damaged (a number below 1): {RESTORE}")
@@ -404,24 +382,22 @@ class PhotoStore:
                 )
 
     def halves(self, raw: Sequence[bytes]) -> Halves:
-        """Return ``(n, dim)`` float16 rows of raw vectors; raises CollectionError where they are
-        not n of one length.
+        """Return ``(n, dim)`` float16 rows of raw vectors.
+
+        Raises CollectionError if their lengths differ or are odd.
         """
-        if (
-            not all(isinstance(vector, bytes) and len(vector) == len(raw[0]) for vector in raw)
-            or len(raw[0]) % 2
-        ):
+        same = all(isinstance(vector, bytes) and len(vector) == len(raw[0]) for vector in raw)
+        if not same or len(raw[0]) % 2:
             raise CollectionError(
                 f"{self.path} is damaged (vectors of different lengths): {RESTORE}"
             )
         return np.frombuffer(b"".join(raw), dtype="<f2").reshape(len(raw), -1).astype(np.float16)
 
     def check(self) -> list[str]:
-        """Return what SQLite's own integrity check and the link between photos and vectors find
-        wrong; empty when sound.
-        """
+        """Return the problems that SQLite's integrity check finds, and those of the vectors."""
         with self._errors():
-            found = [row[0] for row in self._db.execute("PRAGMA integrity_check") if row[0] != "ok"]
+            rows = self._db.execute("PRAGMA integrity_check")
+            problems = [row[0] for row in rows if row[0] != "ok"]
             lost = self._db.execute(
                 "SELECT count(*) FROM photos LEFT JOIN vectors ON photo_id = "
                 "id WHERE photo_id IS NULL"
@@ -430,10 +406,10 @@ class PhotoStore:
                 "SELECT count(DISTINCT length(vector)) FROM vectors"
             ).fetchone()[0]
         if lost:
-            found.append(f"{lost} photos have no vector")
+            problems.append(f"{lost} photos have no vector")
         if sizes > 1:
-            found.append("vectors have different lengths")
-        return found
+            problems.append("vectors have different lengths")
+        return problems
 
 
 def _photo(row: tuple) -> Photo:  # type: ignore[type-arg]
