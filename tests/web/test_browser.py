@@ -344,7 +344,7 @@ def test_keyboard(page: Page) -> None:
     page.wait_for_url(re.compile("q=a"))
     page.keyboard.press("j")
     page.keyboard.press("j")
-    expect(page.locator(".tile .shot").nth(1)).to_be_focused()
+    expect(page.locator(".tile .photo-link").nth(1)).to_be_focused()
     page.keyboard.press("x")
     expect(page.locator(".tile .tick input").nth(1)).to_be_checked()
     page.keyboard.press("ArrowDown")
@@ -354,10 +354,10 @@ def test_keyboard(page: Page) -> None:
     page.keyboard.press("ArrowUp")
     page.keyboard.press("Escape")
     expect(page.locator(".tile .tick input:checked")).to_have_count(0)
-    page.locator(".tile .shot").nth(1).focus()
+    page.locator(".tile .photo-link").nth(1).focus()
     page.keyboard.press("k")
     href, after = (
-        page.locator(".tile .shot").nth(number).get_attribute("href") for number in (0, 1)
+        page.locator(".tile .photo-link").nth(number).get_attribute("href") for number in (0, 1)
     )
     page.keyboard.press("Enter")
     page.wait_for_url(lambda url: url.endswith(str(href)))
@@ -408,7 +408,7 @@ def test_without_javascript(browser: Browser, site: str, ids: dict[str, int], ph
         page.goto("/map")
         page.get_by_role("link", name="The list of its regions").click()
         assert page.locator(".group .tile").count() > 4
-        page.locator(".tile .shot").first.click()
+        page.locator(".tile .photo-link").first.click()
         page.wait_for_url(re.compile(r"/photos/\d+"))
 
 

@@ -5,22 +5,22 @@
   const curtain = document.querySelector("[data-dropping]");
   const words = curtain.querySelector("span");
   const input = document.querySelector("[data-bring]") ?? form.querySelector("input[type=file]");
-  const most = Number(input.dataset.most || 0);
+  const maxBytes = Number(input.dataset.most || 0);
   let depth = 0;
 
   // the views without a search have no form of their own
   function elsewhere() {
-    const made = document.createElement("form");
-    made.action = "/photo";
-    made.method = "post";
-    made.enctype = "multipart/form-data";
-    made.hidden = true;
+    const form = document.createElement("form");
+    form.action = "/photo";
+    form.method = "post";
+    form.enctype = "multipart/form-data";
+    form.hidden = true;
     const file = document.createElement("input");
     file.type = "file";
     file.name = "photo";
-    made.append(file);
-    document.body.append(made);
-    return made;
+    form.append(file);
+    document.body.append(form);
+    return form;
   }
 
   function say(text, busy) {
@@ -32,8 +32,8 @@
   function send() {
     const file = input.files[0];
     if (!file) return;
-    if (most && file.size > most) {
-      say(`This photo has more than ${Math.round(most / 1e6)} MB.`, false);
+    if (maxBytes && file.size > maxBytes) {
+      say(`This photo has more than ${Math.round(maxBytes / 1e6)} MB.`, false);
       setTimeout(() => { curtain.hidden = true; }, 3000);
       return;
     }
@@ -50,12 +50,12 @@
     send();
   }
 
-  const brings = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
-  document.addEventListener("dragenter", (event) => { if (brings(event)) { depth += 1; say("Drop a photo to find photos like it", false); } });
-  document.addEventListener("dragleave", (event) => { if (brings(event) && (depth -= 1) <= 0) { depth = 0; curtain.hidden = true; } });
-  document.addEventListener("dragover", (event) => { if (brings(event)) event.preventDefault(); });
+  const hasFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
+  document.addEventListener("dragenter", (event) => { if (hasFiles(event)) { depth += 1; say("Drop a photo to find photos like it", false); } });
+  document.addEventListener("dragleave", (event) => { if (hasFiles(event) && (depth -= 1) <= 0) { depth = 0; curtain.hidden = true; } });
+  document.addEventListener("dragover", (event) => { if (hasFiles(event)) event.preventDefault(); });
   document.addEventListener("drop", (event) => {
-    if (!brings(event)) return;
+    if (!hasFiles(event)) return;
     event.preventDefault();
     depth = 0;
     curtain.hidden = true;

@@ -14,8 +14,8 @@
 
   function step(by) {
     const all = links();
-    const place = all.indexOf(current()?.querySelector(".photo-link"));
-    focus(all[place < 0 ? 0 : Math.min(all.length - 1, Math.max(0, place + by))]);
+    const index = all.indexOf(current()?.querySelector(".photo-link"));
+    focus(all[index < 0 ? 0 : Math.min(all.length - 1, Math.max(0, index + by))]);
   }
 
   // up and down: the photo of the next row that lies nearest
@@ -30,7 +30,7 @@
     if (!beyond.length) return undefined;
     const top = by > 0 ? Math.min(...beyond.map(({ box }) => box.top)) : Math.max(...beyond.map(({ box }) => box.top));
     const line = beyond.filter(({ box }) => Math.abs(box.top - top) < 2);
-    line.sort((one, two) => Math.abs(middle(one.box) - middle(start)) - Math.abs(middle(two.box) - middle(start)));
+    line.sort((a, b) => Math.abs(middle(a.box) - middle(start)) - Math.abs(middle(b.box) - middle(start)));
     return focus(line[0].link);
   }
 

@@ -4,11 +4,11 @@
   const box = document.querySelector("[data-atlas]");
   const canvas = box.querySelector("canvas");
   const pen = canvas.getContext("2d");
-  const told = document.querySelector("[data-told]");
+  const status = document.querySelector("[data-told]");
   const CELL = 92; // CSS pixels between two photos, about
   const SHARE = 0.92; // of a cell that its photo fills
   const MARGIN = 24; // CSS pixels around the whole
-  const MOST_KEPT = 800;
+  const MAX_PHOTOS = 800;
   const AT_ONCE = 8;
   const CLOSEST = 4096;
 
@@ -82,50 +82,50 @@
       const [cx, cy] = toScreen((cell.column + 0.5) / across, (cell.line + 0.5) / down);
       return { id: ids[cell.i], count: cell.count, left: cx - edge / 2, top: cy - edge / 2, side: edge };
     });
-    shown.sort((one, two) => distance(one) - distance(two));
+    shown.sort((a, b) => distance(a) - distance(b));
     queue.length = 0;
-    for (const one of shown) {
-      const photo = photos.get(one.id);
-      if (photo?.complete && photo.naturalWidth) show(one, photo);
-      else { dot(one); if (!photo) queue.push(one.id); }
+    for (const spot of shown) {
+      const photo = photos.get(spot.id);
+      if (photo?.complete && photo.naturalWidth) show(spot, photo);
+      else { dot(spot); if (!photo) queue.push(spot.id); }
     }
     ring();
     load();
-    told.textContent = ids.length ? `${inside.toLocaleString("en")} of ${ids.length.toLocaleString("en")} photos in view` : "";
+    status.textContent = ids.length ? `${inside.toLocaleString("en")} of ${ids.length.toLocaleString("en")} photos in view` : "";
   }
 
-  const distance = (one) => (one.left + one.side / 2 - width / 2) ** 2 + (one.top + one.side / 2 - height / 2) ** 2;
+  const distance = (spot) => (spot.left + spot.side / 2 - width / 2) ** 2 + (spot.top + spot.side / 2 - height / 2) ** 2;
 
-  function shape(one, round) {
+  function shape(spot, round) {
     pen.beginPath();
-    pen.roundRect(one.left, one.top, one.side, one.side, round);
+    pen.roundRect(spot.left, spot.top, spot.side, spot.side, round);
   }
 
-  function show(one, photo) {
+  function show(spot, photo) {
     const cut = Math.min(photo.naturalWidth, photo.naturalHeight);
     pen.save();
-    shape(one, 8);
+    shape(spot, 8);
     pen.clip();
-    pen.drawImage(photo, (photo.naturalWidth - cut) / 2, (photo.naturalHeight - cut) / 2, cut, cut, one.left, one.top, one.side, one.side);
+    pen.drawImage(photo, (photo.naturalWidth - cut) / 2, (photo.naturalHeight - cut) / 2, cut, cut, spot.left, spot.top, spot.side, spot.side);
     pen.restore();
-    if (one.count > 1) count(one);
+    if (spot.count > 1) count(spot);
   }
 
-  function count(one) {
-    const text = one.count > 999 ? `${Math.round(one.count / 1000)}k` : String(one.count);
+  function count(spot) {
+    const text = spot.count > 999 ? `${Math.round(spot.count / 1000)}k` : String(spot.count);
     pen.font = "600 11px system-ui, sans-serif";
     const space = pen.measureText(text).width + 10;
     pen.fillStyle = "#141516";
     pen.beginPath();
-    pen.roundRect(one.left + one.side - space - 5, one.top + one.side - 22, space, 17, 9);
+    pen.roundRect(spot.left + spot.side - space - 5, spot.top + spot.side - 22, space, 17, 9);
     pen.fill();
     pen.fillStyle = "#ffffff";
-    pen.fillText(text, one.left + one.side - space, one.top + one.side - 9.5);
+    pen.fillText(text, spot.left + spot.side - space, spot.top + spot.side - 9.5);
   }
 
-  function dot(one) {
+  function dot(spot) {
     pen.fillStyle = colour("--mat");
-    shape(one, 8);
+    shape(spot, 8);
     pen.fill();
   }
 
@@ -148,7 +148,7 @@
       photo.src = `/api/photos/${id}/thumbnail?size=160`;
     }
     for (const id of photos.keys()) {
-      if (photos.size <= MOST_KEPT) break;
+      if (photos.size <= MAX_PHOTOS) break;
       if (photos.get(id).complete) photos.delete(id);
     }
   }
@@ -167,13 +167,13 @@
   }
 
   function all() { zoom = 1; x = 0.5; y = 0.5; draw(); }
-  const open = (one) => { if (one) location.href = `/photos/${one.id}`; };
-  const at = (sx, sy) => shown.find((one) => sx >= one.left && sx <= one.left + one.side && sy >= one.top && sy <= one.top + one.side);
+  const open = (spot) => { if (spot) location.href = `/photos/${spot.id}`; };
+  const at = (sx, sy) => shown.find((spot) => sx >= spot.left && sx <= spot.left + spot.side && sy >= spot.top && sy <= spot.top + spot.side);
 
   const fingers = new Map();
   let travelled = 0;
   const point = (event) => { const frame = canvas.getBoundingClientRect(); return [event.clientX - frame.left, event.clientY - frame.top]; };
-  const spread = () => { const [one, two] = [...fingers.values()]; return Math.hypot(one[0] - two[0], one[1] - two[1]); };
+  const spread = () => { const [first, second] = [...fingers.values()]; return Math.hypot(first[0] - second[0], first[1] - second[1]); };
 
   canvas.addEventListener("pointerdown", (event) => {
     canvas.setPointerCapture(event.pointerId);
@@ -188,8 +188,8 @@
     fingers.set(event.pointerId, now);
     travelled += Math.hypot(now[0] - before[0], now[1] - before[1]);
     if (fingers.size === 2) {
-      const [one, two] = [...fingers.values()];
-      if (apart > 0) zoomBy(spread() / apart, (one[0] + two[0]) / 2, (one[1] + two[1]) / 2);
+      const [first, second] = [...fingers.values()];
+      if (apart > 0) zoomBy(spread() / apart, (first[0] + second[0]) / 2, (first[1] + second[1]) / 2);
     } else move(now[0] - before[0], now[1] - before[1]);
   });
   for (const name of ["pointerup", "pointercancel"]) {
@@ -220,15 +220,15 @@
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   new ResizeObserver(size).observe(canvas);
 
-  told.textContent = "Finding a place for every photo…";
+  status.textContent = "Finding a place for every photo…";
   fetch(box.dataset.atlas).then(async (answer) => {
     if (!answer.ok) throw new Error(String(answer.status));
     const bytes = await answer.arrayBuffer();
     const count = bytes.byteLength / 16;
     ids = new BigUint64Array(bytes, 0, count);
     places = new Float32Array(bytes, 8 * count, 2 * count);
-    if (!count) told.textContent = "No photos are indexed yet.";
+    if (!count) status.textContent = "No photos are indexed yet.";
     size();
     canvas.dataset.ready = "true";
-  }).catch(() => { told.textContent = "The map cannot be read just now: load the page again in a moment."; });
+  }).catch(() => { status.textContent = "The map cannot be read just now: load the page again in a moment."; });
 })();

@@ -35,7 +35,7 @@
     copies.hidden = false;
     copies.addEventListener("click", () => {
       document.querySelectorAll("[data-group]").forEach((group) => {
-        [...group.querySelectorAll(".tick input")].forEach((box, place) => { box.checked = place > 0; });
+        [...group.querySelectorAll(".tick input")].forEach((box, index) => { box.checked = index > 0; });
       });
       show();
     });
@@ -72,7 +72,7 @@
     const link = document.querySelector("[data-next-page]");
     if (!link || !list || !("IntersectionObserver" in window)) return;
     const eye = new IntersectionObserver((seen) => {
-      if (!seen.some((one) => one.isIntersecting)) return;
+      if (!seen.some((entry) => entry.isIntersecting)) return;
       eye.disconnect();
       const words = link.textContent;
       more(link).catch(() => { link.removeAttribute("aria-busy"); link.textContent = words; }); // the link still leads there
@@ -82,7 +82,7 @@
 
   // a photo's page goes on to the photos before and after it in the list that it was opened from
   function remember() {
-    const all = [...document.querySelectorAll("#picks .photo-link")].map((one) => one.getAttribute("href"));
+    const all = [...document.querySelectorAll("#picks .photo-link")].map((link) => link.getAttribute("href"));
     try { if (all.length) sessionStorage.setItem("sequence", JSON.stringify(all)); } catch { /* nothing is kept */ }
   }
 
@@ -99,10 +99,10 @@
     const here = document.querySelector("body.photo");
     if (!here) return;
     const all = sequence();
-    const place = all.findIndex((href) => new URL(href, location.href).pathname === location.pathname);
+    const index = all.findIndex((href) => new URL(href, location.href).pathname === location.pathname);
     for (const [name, step] of [["[data-previous]", -1], ["[data-next]", 1]]) {
       const link = document.querySelector(name);
-      const href = place < 0 ? undefined : all[place + step];
+      const href = index < 0 ? undefined : all[index + step];
       link.hidden = !href;
       if (href) link.href = href;
     }
