@@ -1,4 +1,8 @@
-"""Compares the files of a folder with a collection: what a run of indexing has to do."""
+"""Compares the files of a folder with a collection: what a run of indexing has to do.
+
+Whether a missing photo has only moved is decided when its content is met again, by
+`vitsearch.storage.store.PhotoStore.keep`.
+"""
 
 import json
 import os

@@ -1,7 +1,7 @@
 """Indexing a folder, from the walk to the renamed index.
 
 walk -> only new or changed (plan) -> read, decode, encode, store batch by batch (pipeline)
-     -> remove the missing -> rebuild the index aside -> rename
+     -> remove the missing -> bring the index up to date (maintain)
 """
 
 import logging
@@ -166,7 +166,7 @@ class _Run:
             with closing(self._planned(store, looking)) as plan:
                 settings = self._carried_out(store, plan, settings)
             with self.clock.stage("build"):
-                self._rebuild(store, settings)
+                self._update_index(store, settings)
             total = store.count()
             store.checkpoint()
         seconds = time.perf_counter() - started - self.load_seconds
@@ -341,7 +341,7 @@ class _Run:
                 store.forget_failures(plan.stale_failures)
                 store.raise_generation(self.counts["removed"] > 0)
 
-    def _rebuild(self, store: PhotoStore, settings: CollectionConfig) -> None:
+    def _update_index(self, store: PhotoStore, settings: CollectionConfig) -> None:
         """Bring the index up to date with the stored vectors and the settings' recipe."""
         IndexMaintainer(
             self.folder,

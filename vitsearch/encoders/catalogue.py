@@ -1,5 +1,5 @@
 """The encoders known by name, with their published figures (``catalogue.toml`` names
-the sources).
+the sources). Where encoders come from, and how one is loaded, is `vitsearch.encoders.SOURCES`.
 """
 
 import tomllib

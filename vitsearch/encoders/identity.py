@@ -1,4 +1,8 @@
-"""One fixed picture and one fixed sentence: if their vectors change, every other vector did."""
+"""Which encoder made vectors, and whether another one is the same (`EncoderIdentity`).
+
+Beside the fingerprint it keeps the golden vectors, of one fixed picture and one fixed sentence: if
+they change, every other vector did.
+"""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor

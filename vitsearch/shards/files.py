@@ -1,4 +1,4 @@
-"""A shard set, open for reading."""
+"""A shard set: its Parquet files, open for reading (`ShardSet`) and for writing (`ShardWriter`)."""
 
 import io
 import re
