@@ -1,4 +1,4 @@
-"""`vitsearch embed`: words to one run of embedding on a cluster."""
+"""`vitsearch embed`, `build` and `push`: vectors of many photos, as shards, an index or Milvus."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -116,11 +116,11 @@ def embed(
     if as_json:
         print_json(asdict(report))
     else:
-        _say(report, output)
+        _print_report(report, output)
     return 0
 
 
-def _say(report: "EmbedReport", output: str) -> None:
+def _print_report(report: "EmbedReport", output: str) -> None:
     if not report.embedded:
         print_line(
             f"all {report.shards:,} shards of {report.rows:,} photos are in "
@@ -130,13 +130,10 @@ def _say(report: "EmbedReport", output: str) -> None:
     rate = report.embedded / report.seconds if report.seconds else 0.0
     print_line(
         f"{report.embedded:,} of {report.rows:,} photos are now in {report.written:,} shards in "
-        f"{printable(output)}, "
-        f"{rate:.1f} a second for {report.seconds:.1f} s"
+        f"{printable(output)}, {rate:.1f} a second for {report.seconds:.1f} s"
     )
-    before = (
-        f"{report.start_seconds:.1f} s to start the cluster and {report.actors} "
-        f"actor{'s' if report.actors > 1 else ''}"
-    )
+    actors = "1 actor" if report.actors == 1 else f"{report.actors} actors"
+    before = f"{report.start_seconds:.1f} s to start the cluster and {actors}"
     print_note(f"vitsearch: before that {before}, {report.list_seconds:.1f} s to list the photos")
     if report.failed:
         print_note(
@@ -145,7 +142,7 @@ def _say(report: "EmbedReport", output: str) -> None:
         )
 
 
-# -- `vitsearch build`: words to one index from shards ---------------------------------------------
+# -- `vitsearch build` -----------------------------------------------------------------------------
 
 
 @click.command()
@@ -189,12 +186,7 @@ def build(output: str, index: str, as_json: bool, memory: str, **options: Any) -
     """
     from vitsearch.cluster.build import build_index
 
-    report = build_index(
-        output,
-        index,
-        memory=bytes_of(memory),
-        **options,
-    )
+    report = build_index(output, index, memory=bytes_of(memory), **options)
     recipe, measured = report.recipe, report.measured
     if as_json:
         print_json(report.to_dict())
@@ -219,7 +211,7 @@ def build(output: str, index: str, as_json: bool, memory: str, **options: Any) -
     return 0
 
 
-# -- `vitsearch push`: shards into a collection of Milvus ------------------------------------------
+# -- `vitsearch push` ------------------------------------------------------------------------------
 
 
 @click.command()

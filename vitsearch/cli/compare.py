@@ -1,4 +1,4 @@
-"""`vitsearch compare`: zero-shot beside a supervised classifier beside a probe."""
+"""`vitsearch compare`: zero-shot, a supervised classifier and a probe on the same photos."""
 
 import csv
 import io
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from vitsearch.evaluation import ClassMap, Comparison, Method
     from vitsearch.outputs.contact_sheet import Section, Verdict
 
-SHOWN = 20  # disagreements printed, and labels
-NAMED = 3  # classes of a label
-DRAWN = 400  # and drawn
+SHOWN = 20  # disagreements, and labels, that are printed
+NAMED = 3  # classes of a label that are printed
+DRAWN = 400  # disagreements on the sheet
 COLUMNS = ("path", "way", "label", "score", "truth", "right")
 
 
@@ -99,14 +99,14 @@ def compare(photos: str, labels: str | None, labels_file: str | None, **options:
     check_templates(templates)
     with Collection.open(
         photos, collection=options["collection"], device=options["device"]
-    ) as found:
+    ) as collection:
         network = load_classifier(options["model"], device=options["device"])
         class_map = _class_map(
             options["class_map"], network.classes, names, quiet=options["as_json"]
         )
         with ProgressBar() as bar:
             result = compared(
-                found,
+                collection,
                 names,
                 model=network,
                 truth=options["truth"],
@@ -116,7 +116,7 @@ def compare(photos: str, labels: str | None, labels_file: str | None, **options:
             )
         for text in result.notes:
             print_note(f"vitsearch: {text}")
-        root = found.root
+        root = collection.root
     _note_failed(result)
     _write_files(result, root, options)
     (_print_json if options["as_json"] else _print_tables)(result)
@@ -124,9 +124,7 @@ def compare(photos: str, labels: str | None, labels_file: str | None, **options:
 
 
 def _check_files(labels: int, options: dict[str, Any]) -> None:
-    """Raise VitsearchError for a file that cannot be written: said before long work,
-    not after it.
-    """
+    """Raise VitsearchError for a file that cannot be written, before the long work begins."""
     from vitsearch.errors import VitsearchError
     from vitsearch.outputs.confusion_matrix import check_confusion
     from vitsearch.outputs.contact_sheet import check_suffix
@@ -145,9 +143,7 @@ def _check_files(labels: int, options: dict[str, Any]) -> None:
 def _class_map(
     file: str | None, classes: Sequence[str], labels: Sequence[str], *, quiet: bool
 ) -> "ClassMap":
-    """Return the class map of a file, which is written where it is not there, or a derived one; say
-    which classes one that is new has.
-    """
+    """Return the class map of a file, or a derived one, which is written to the file and shown."""
     from vitsearch.evaluation import derive_class_map, read_class_map, write_class_map
 
     if file is not None and Path(file).exists():
@@ -170,29 +166,27 @@ def _note_classes(derived: "ClassMap", labels: Sequence[str], hint: str) -> None
     from vitsearch.labels import parse_labels
 
     names = [label.name for label in parse_labels(labels)]
-    found = [
-        (name, [derived.classes[place] for place in places])
-        for name, places in zip(names, derived.columns(names), strict=True)
+    columns = zip(names, derived.columns(names), strict=True)
+    with_classes = [
+        (name, [derived.classes[position] for position in positions])
+        for name, positions in columns
+        if len(positions)
     ]
-    said = [(name, classes) for name, classes in found if classes]
-    for name, classes in said[:SHOWN]:
-        some = ", ".join(classes[:NAMED]) + (", ..." if len(classes) > NAMED else "")
-        print_note(
-            f"vitsearch: {name}: {len(classes):,} "
-            f"{'class' if len(classes) == 1 else 'classes'} "
-            f"({some}){hint}"
-        )
-    if len(said) > SHOWN:
-        print_note(f"vitsearch: and classes of {len(said) - SHOWN:,} more labels{hint}")
+    for name, classes in with_classes[:SHOWN]:
+        first = ", ".join(classes[:NAMED]) + (", ..." if len(classes) > NAMED else "")
+        noun = "class" if len(classes) == 1 else "classes"
+        print_note(f"vitsearch: {name}: {len(classes):,} {noun} ({first}){hint}")
+    if len(with_classes) > SHOWN:
+        print_note(f"vitsearch: and classes of {len(with_classes) - SHOWN:,} more labels{hint}")
 
 
 def _note_failed(result: "Comparison") -> None:
-    for way in result.methods:
-        for path, reason in way.failed:
-            print_note(f"vitsearch: {way.name}: {path}: {reason}")
+    for method in result.methods:
+        for path, reason in method.failed:
+            print_note(f"vitsearch: {method.name}: {path}: {reason}")
 
 
-# -- files -----------------------------------------------------------------------------------------
+# -- Files -----------------------------------------------------------------------------------------
 
 
 def _write_files(result: "Comparison", root: Path, options: dict[str, Any]) -> None:
@@ -207,9 +201,9 @@ def _write_files(result: "Comparison", root: Path, options: dict[str, Any]) -> N
         print_note(f"vitsearch: wrote {len(rows)} rows to {options['output']}")
     if options["confusion"]:
         matrices = {
-            f"{way.name} {way.accuracy.value:.3f}": way.confusion
-            for way in result.methods
-            if way.accuracy and way.confusion is not None
+            f"{method.name} {method.accuracy.value:.3f}": method.confusion
+            for method in result.methods
+            if method.accuracy and method.confusion is not None
         }
         write_confusion(Path(options["confusion"]), result.labels, matrices)
         print_note(f"vitsearch: wrote {options['confusion']}")
@@ -219,7 +213,7 @@ def _write_files(result: "Comparison", root: Path, options: dict[str, Any]) -> N
             Path(options["sheet"]),
             _sections(result, drawn),
             root=root,
-            title=f"Photos on which {_ways(result)} differ",
+            title=f"Photos on which {_names(result)} differ",
         )
         left = (
             f", the first of {len(result.disagreements):,}"
@@ -230,16 +224,16 @@ def _write_files(result: "Comparison", root: Path, options: dict[str, Any]) -> N
 
 
 def _rows(result: "Comparison") -> Iterator[dict[str, Any]]:
-    """Yield a row for each photo and way; label and score are None where there is no answer."""
-    for place, path in enumerate(result.photos):
-        truth = result.truth[place] if result.truth else None
-        for way in result.methods:
-            label, score = way.answers[place] or (None, None)
+    """Yield a row for each photo and method; label and score are None where there is no answer."""
+    for position, path in enumerate(result.photos):
+        truth = result.truth[position] if result.truth else None
+        for method in result.methods:
+            label, score = method.answers[position] or (None, None)
             right = None if truth is None or label is None else label == truth
             score = None if score is None else round(score, 6)
             yield {
                 "path": path,
-                "way": way.name,
+                "way": method.name,
                 "label": label,
                 "score": score,
                 "truth": truth,
@@ -259,145 +253,131 @@ def _content(rows: Sequence[dict[str, Any]], suffix: str) -> str:
     return out.getvalue()
 
 
-def _sections(result: "Comparison", places: Sequence[int]) -> list["Section"]:
+def _sections(result: "Comparison", positions: Sequence[int]) -> list["Section"]:
     """Return the photos by who is right, or all in one section where that is not known."""
     groups: dict[str, list[tuple[str, list[Verdict]]]] = defaultdict(list)
-    for place in places:
-        groups[_title(result, place)].append((result.photos[place], _verdicts(result, place)))
+    for position in positions:
+        photo = (result.photos[position], _verdicts(result, position))
+        groups[_title(result, position)].append(photo)
     return [*groups.items()] or [("the ways agree on every photo", [])]
 
 
-def _ways(result: "Comparison") -> str:
-    """Return the names of the ways as a sentence has them."""
-    *names, last = [way.name for way in result.methods]
+def _names(result: "Comparison") -> str:
+    """Return the names of the methods as a sentence lists them."""
+    *names, last = [method.name for method in result.methods]
     return f"{', '.join(names)} and {last}"
 
 
-def _title(result: "Comparison", place: int) -> str:
+def _title(result: "Comparison", position: int) -> str:
     if result.truth is None:
-        return f"{_ways(result)} disagree"
-    said = [
-        (way.name, answer[0] == result.truth[place])
-        for way in result.methods
-        if (answer := way.answers[place])
-    ]
-    right, wrong = (
-        [name for name, is_right in said if is_right is wanted] for wanted in (True, False)
-    )
+        return f"{_names(result)} disagree"
+    right, wrong = [], []
+    for method in result.methods:
+        if prediction := method.answers[position]:
+            (right if prediction[0] == result.truth[position] else wrong).append(method.name)
     if not right:
         return "all wrong, each otherwise"
     return f"{' and '.join(right)} right, {' and '.join(wrong)} wrong"
 
 
-def _verdicts(result: "Comparison", place: int) -> list["Verdict"]:
+def _verdicts(result: "Comparison", position: int) -> list["Verdict"]:
     from vitsearch.outputs.contact_sheet import Verdict
 
-    truth = result.truth[place] if result.truth else None
-    rows = [
-        Verdict(way.name, answer[0], answer[1], None if truth is None else answer[0] == truth)
-        for way in result.methods
-        if (answer := way.answers[place])
-    ]
+    truth = result.truth[position] if result.truth else None
+    rows = []
+    for method in result.methods:
+        if prediction := method.answers[position]:
+            label, score = prediction
+            is_right = None if truth is None else label == truth
+            rows.append(Verdict(method.name, label, score, is_right))
     return rows if truth is None else [*rows, Verdict("truth", truth)]
 
 
-# -- for people and programs -----------------------------------------------------------------------
+# -- Lines on stdout -------------------------------------------------------------------------------
 
 
 def _print_json(result: "Comparison") -> None:
-    """Write a line for each way, for each of its classes, for each pair of ways and for each
+    """Write a line for each method, each of its classes, each pair of methods and each
     disagreement.
     """
-    for way in result.methods:
-        low, high = way.accuracy.interval if way.accuracy else (None, None)
-        facts: dict[str, Any] = {
-            "way": way.name,
-            "model": way.model,
-            "photos": way.photo_count,
-            "failed": len(way.failed),
-        }
-        facts |= {
-            "accuracy": way.accuracy.value if way.accuracy else None,
-            "accuracy_low": low,
-            "accuracy_high": high,
-        }
+    for method in result.methods:
+        low, high = method.accuracy.interval if method.accuracy else (None, None)
         print_json(
-            facts
-            | {
-                "calibration_error": way.calibration_error,
-                "photos_per_second": round(way.photos_per_second, 1),
+            {
+                "way": method.name,
+                "model": method.model,
+                "photos": method.photo_count,
+                "failed": len(method.failed),
+                "accuracy": method.accuracy.value if method.accuracy else None,
+                "accuracy_low": low,
+                "accuracy_high": high,
+                "calibration_error": method.calibration_error,
+                "photos_per_second": round(method.photos_per_second, 1),
             }
         )
-        for label, share in (way.per_class or {}).items():
+        for label, share in (method.per_class or {}).items():
             print_json(
-                {"way": way.name, "class": label, "photos": share.total, "right": share.right}
+                {"way": method.name, "class": label, "photos": share.total, "right": share.right}
             )
     for pair, share in result.agreement.items():
         print_json({"ways": pair, "photos": share.total, "agree": share.right})
-    for place in result.disagreements:
-        answers: dict[str, str] = {
-            way.name: answer[0] for way in result.methods if (answer := way.answers[place])
-        }
-        print_json(
-            {
-                "disagreement": result.photos[place],
-                **answers,
-                "truth": result.truth[place] if result.truth else None,
-            }
-        )
+    for position in result.disagreements:
+        row: dict[str, Any] = {"disagreement": result.photos[position]}
+        for method in result.methods:
+            if prediction := method.answers[position]:
+                row[method.name] = prediction[0]
+        row["truth"] = result.truth[position] if result.truth else None
+        print_json(row)
 
 
 def _print_tables(result: "Comparison") -> None:
-    judged = result.truth is not None
+    has_truth = result.truth is not None
     heads = (
         "way",
         "model",
         "photos",
-        *(("accuracy (95 % interval)", "calibration error") if judged else ()),
+        *(("accuracy (95 % interval)", "calibration error") if has_truth else ()),
         "photos/s",
     )
-    print_table([_way_row(way) for way in result.methods], heads)
+    print_table([_method_row(method) for method in result.methods], heads)
     print_line("(photos/s: zero-shot and probe label stored vectors; supervised reads the photos)")
     print_line("")
     print_table(
         [
-            (f"{one} = {two}", f"{share.value:.4f}", f"{share.right:,} of {share.total:,}")
-            for (one, two), share in result.agreement.items()
+            (" = ".join(pair), f"{share.value:.4f}", f"{share.right:,} of {share.total:,}")
+            for pair, share in result.agreement.items()
         ],
         ("agreement", "share", "photos"),
     )
-    if judged:
+    if has_truth:
         print_line("")
         print_table(
             [_class_row(result, label) for label in result.labels],
-            ("label", *(way.name for way in result.methods)),
+            ("label", *(method.name for method in result.methods)),
         )
     print_line("")
     print_line(f"they disagree on {len(result.disagreements):,} of {len(result.photos):,} photos")
-    for place in result.disagreements[:SHOWN]:
-        print_line(f"  {printable(result.photos[place])}: {printable(_said(result, place))}")
+    for position in result.disagreements[:SHOWN]:
+        path, answers = result.photos[position], _answers(result, position)
+        print_line(f"  {printable(path)}: {printable(answers)}")
     if len(result.disagreements) > SHOWN:
         print_line(
             f"  and {len(result.disagreements) - SHOWN:,} more: --output or --sheet has them"
         )
 
 
-def _way_row(way: "Method") -> tuple[object, ...]:
-    judged: tuple[object, ...] = ()
-    if way.accuracy:
-        error = "-" if way.calibration_error is None else f"{way.calibration_error:.4f}"
-        judged = (
-            (
-                f"{way.accuracy.value:.4f} ({way.accuracy.interval[0]:.4f} to "
-                f"{way.accuracy.interval[1]:.4f})"
-            ),
-            error,
-        )
-    return (way.name, way.model, f"{way.photo_count:,}", *judged, f"{way.photos_per_second:,.0f}")
+def _method_row(method: "Method") -> tuple[object, ...]:
+    cells = [method.name, method.model, f"{method.photo_count:,}"]
+    if method.accuracy:
+        low, high = method.accuracy.interval
+        cells.append(f"{method.accuracy.value:.4f} ({low:.4f} to {high:.4f})")
+        error = method.calibration_error
+        cells.append("-" if error is None else f"{error:.4f}")
+    return (*cells, f"{method.photos_per_second:,.0f}")
 
 
 def _class_row(result: "Comparison", label: str) -> tuple[object, ...]:
-    shares = [(way.per_class or {}).get(label) for way in result.methods]
+    shares = [(method.per_class or {}).get(label) for method in result.methods]
     return (
         label,
         *(
@@ -407,9 +387,9 @@ def _class_row(result: "Comparison", label: str) -> tuple[object, ...]:
     )
 
 
-def _said(result: "Comparison", place: int) -> str:
-    said = [
-        f"{one.who} {one.label}" + ("" if one.score is None else f" {one.score:.2f}")
-        for one in _verdicts(result, place)
-    ]
-    return ", ".join(said)
+def _answers(result: "Comparison", position: int) -> str:
+    return ", ".join(
+        f"{verdict.who} {verdict.label}"
+        + ("" if verdict.score is None else f" {verdict.score:.2f}")
+        for verdict in _verdicts(result, position)
+    )

@@ -1,4 +1,4 @@
-"""The demo: index real photographs, search and label them, and draw the results."""
+"""`vitsearch demo`: index real photographs, search and label them, and draw the results."""
 
 import shutil
 from collections.abc import Callable
@@ -20,9 +20,8 @@ SAMPLES = {
     "skimage": (
         "data",
         "astronaut.png brick.png camera.png chelsea.png clock_motion.png coffee.png coins.png "
-        "grass.png gravel.png "
-        "hubble_deep_field.jpg ihc.png moon.png motorcycle_left.png page.png retina.jpg "
-        "rocket.jpg text.png",
+        "grass.png gravel.png hubble_deep_field.jpg ihc.png moon.png motorcycle_left.png page.png "
+        "retina.jpg rocket.jpg text.png",
     ),
     "sklearn": ("datasets/images", "china.jpg flower.jpg"),
 }
@@ -64,7 +63,7 @@ def run_demo(
     """Index, search and label sample photos, or those of a folder, and return the contact sheets
     written below ``output``.
 
-    The collection goes to ``output`` too, so a folder of one's own stays as it was. ``say`` takes
+    The collection goes to ``output`` too, so that nothing is written into ``photos``. ``say`` takes
     each line of the report. Raises CollectionError where the sample photos are not installed and no
     folder is given.
     """
@@ -77,22 +76,22 @@ def run_demo(
         f"{report.total} photos in {folder} are searchable ({report.seconds:.1f} s, and "
         f"{report.load_seconds:.1f} s to load the model)"
     )
-    with Collection.open(folder, collection=output / "collection") as found:
-        sections = [(f"“{words}”", found.search(words, 4)) for words in searches]
+    with Collection.open(folder, collection=output / "collection") as collection:
+        sections = [(f"“{words}”", collection.search(words, 4)) for words in searches]
         first = sections[0][1][0].path
-        sections.append((f"photos like {first}", found.similar(folder / first, 4)))
-        predictions = found.label(labels)
+        sections.append((f"photos like {first}", collection.similar(folder / first, 4)))
+        predictions = collection.label(labels)
     for title, hits in sections:
         say(f"\n{title}")
         for hit in hits:
             say(f"  {hit.score:.3f}  {hit.path}")
     say("\nlabels")
-    for one in predictions[:20]:
-        say(f"  {one.score:.3f}  {one.label:20} {one.path}")
+    shown = predictions[:20]
+    for prediction in shown:
+        say(f"  {prediction.score:.3f}  {prediction.label:20} {prediction.path}")
     tiles = [(title, _tiles(hits)) for title, hits in sections]
-    tiles.append(
-        ("labels", [(one.path, f"{one.label} {one.score:.2f}") for one in predictions[:20]])
-    )
+    labelled = [(each.path, f"{each.label} {each.score:.2f}") for each in shown]
+    tiles.append(("labels", labelled))
     sheets = [output / "contact-sheet.png", output / "contact-sheet.html"]
     for sheet in sheets:
         write_sheet(sheet, tiles, root=folder)
@@ -103,24 +102,24 @@ def copy_samples(folder: Path) -> Path:
     """Copy the sample photographs of the installed packages into a folder and return it; raises
     CollectionError where there are none.
     """
-    found = [
+    files = [
         file
-        for package, (place, names) in SAMPLES.items()
-        for file in _installed(package, place, names.split())
+        for package, (subfolder, names) in SAMPLES.items()
+        for file in _installed(package, subfolder, names.split())
     ]
-    if not found:
+    if not files:
         raise CollectionError(
             "the sample photos are not installed: pip install 'vitsearch[demo]', "
             "or name a folder of photos"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    for file in found:
+    for file in files:
         if not (folder / file.name).exists():
             shutil.copyfile(file, folder / file.name)
     return folder
 
 
-def _installed(package: str, place: str, names: list[str]) -> list[Path]:
+def _installed(package: str, subfolder: str, names: list[str]) -> list[Path]:
     """Return the files that are there, found without importing the package."""
     spec = find_spec(package)
     roots = spec.submodule_search_locations if spec else None
@@ -128,7 +127,7 @@ def _installed(package: str, place: str, names: list[str]) -> list[Path]:
         file
         for root in roots or []
         for name in names
-        if (file := Path(root) / place / name).is_file()
+        if (file := Path(root) / subfolder / name).is_file()
     ]
 
 

@@ -25,7 +25,7 @@ _FAISS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One finding; ``hint`` says what to do about it, None where nothing is amiss."""
+    """One finding; ``hint`` says what to do about it, None where all is well."""
 
     name: str
     value: str
@@ -44,7 +44,7 @@ def diagnose() -> list[Fact]:
         _onnx_runtime(),
         _gpu(),
         *_formats(),
-        *_places(),
+        *_folders(),
     ]
 
 
@@ -78,11 +78,9 @@ def _memory() -> str:
     except (AttributeError, ValueError, OSError):
         return "unknown"
     limit = _first_line("/sys/fs/cgroup/memory.max")
-    limited = (
-        f", limited to {int(limit) / 2**30:.1f} GiB"
-        if limit.isdigit() and int(limit) < total
-        else ""
-    )
+    limited = ""
+    if limit.isdigit() and int(limit) < total:
+        limited = f", limited to {int(limit) / 2**30:.1f} GiB"
     return f"{total / 2**30:.1f} GiB{limited}"
 
 
@@ -99,14 +97,16 @@ def _vector_instructions() -> Fact:
     if machine not in ("x86_64", "amd64", "i686", "x86"):
         return Fact(name, f"those of {machine or 'an unknown processor'}")
     try:
-        words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split())
+        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split())
     except OSError:
         return Fact(name, "unknown (the system does not list them)")
-    found = [label for flag, label in (("avx2", "AVX2"), ("avx512f", "AVX-512")) if flag in words]
+    extensions = [
+        name for flag, name in (("avx2", "AVX2"), ("avx512f", "AVX-512")) if flag in flags
+    ]
     return Fact(
         name,
-        ", ".join(found) or "no AVX2",
-        None if "AVX2" in found else "encoding and FAISS will be slow on this processor",
+        ", ".join(extensions) or "no AVX2",
+        None if "AVX2" in extensions else "encoding and FAISS will be slow on this processor",
     )
 
 
@@ -120,13 +120,8 @@ def _packages() -> Iterator[Fact]:
         )
     for name in _CLIP:
         version = _version(name)
-        yield Fact(
-            name,
-            version or "not installed",
-            None
-            if version
-            else f"only for {_sources_of('clip')} models: pip install 'vitsearch[clip]'",
-        )
+        hint = f"only for {_sources_of('clip')} models: pip install 'vitsearch[clip]'"
+        yield Fact(name, version or "not installed", None if version else hint)
     for source, package in package_sources().items():
         yield Fact(f"encoders {source}", f"from the package {package}")
 
@@ -157,14 +152,11 @@ def _imported(module: str) -> Any:
 def _faiss() -> Fact:
     installed = [name for name in _FAISS if _version(name)]
     if len(installed) > 1:
-        return Fact(
-            "faiss",
-            " and ".join(installed),
-            (
-                "both give the module faiss and overwrite each other: pip uninstall "
-                f"{' '.join(installed)}, then install one"
-            ),
+        hint = (
+            "both give the module faiss and overwrite each other: pip uninstall "
+            f"{' '.join(installed)}, then install one"
         )
+        return Fact("faiss", " and ".join(installed), hint)
     faiss = _imported("faiss")
     if isinstance(faiss, str):
         if not installed:
@@ -178,9 +170,9 @@ def _faiss() -> Fact:
         )
     origin = installed[0] if installed else "of unknown origin"
     options = faiss.get_compile_options().split()
-    gpus = int(faiss.get_num_gpus()) if hasattr(faiss, "get_num_gpus") else 0
-    value = f"{faiss.__version__} ({origin}; {' '.join(options)}; GPUs: {gpus})"
-    blind = origin.startswith("faiss-gpu") and gpus == 0
+    gpu_count = int(faiss.get_num_gpus()) if hasattr(faiss, "get_num_gpus") else 0
+    value = f"{faiss.__version__} ({origin}; {' '.join(options)}; GPUs: {gpu_count})"
+    blind = origin.startswith("faiss-gpu") and gpu_count == 0
     return Fact(
         "faiss",
         value,
@@ -209,17 +201,16 @@ def _gpu() -> Fact:
     torch = _imported("torch")
     if isinstance(torch, str):
         return Fact("gpu", f"not looked for: torch {torch}", "pip install --force-reinstall torch")
-    with warnings.catch_warnings(record=True) as said:  # PyTorch warns of an old or broken driver
+    # PyTorch warns of an old or broken driver
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        found = bool(torch.cuda.is_available())
-    if found:
-        return Fact(
-            "gpu",
-            "; ".join(_gpu_name(torch, number) for number in range(torch.cuda.device_count())),
-        )
+        is_available = bool(torch.cuda.is_available())
+    if is_available:
+        names = [_gpu_name(torch, number) for number in range(torch.cuda.device_count())]
+        return Fact("gpu", "; ".join(names))
     if torch.backends.mps.is_available():
         return Fact("gpu", "Apple GPU (mps)")
-    return _no_gpu(torch, " ".join(str(said[0].message).split())[:200] if said else "")
+    return _no_gpu(torch, " ".join(str(warned[0].message).split())[:200] if warned else "")
 
 
 def _gpu_name(torch: Any, number: int) -> str:
@@ -239,11 +230,8 @@ def _no_gpu(torch: Any, warning: str) -> Fact:
         return Fact(
             "gpu", "none: CUDA_VISIBLE_DEVICES hides every GPU", "unset CUDA_VISIBLE_DEVICES"
         )
-    if (
-        torch.version.cuda
-        and sys.platform == "linux"
-        and not os.path.exists("/proc/driver/nvidia/version")
-    ):
+    has_driver = sys.platform != "linux" or os.path.exists("/proc/driver/nvidia/version")
+    if torch.version.cuda and not has_driver:
         return Fact(
             "gpu",
             f"none: no NVIDIA driver is loaded (PyTorch is built for CUDA {built_for})",
@@ -259,13 +247,9 @@ def _no_gpu(torch: Any, warning: str) -> Fact:
 def _formats() -> Iterator[Fact]:
     of_pillow = [photo_format for photo_format in FORMATS if photo_format.extra is None]
     missing = [each.name for each in of_pillow if not each.is_supported()]
-    yield Fact(
-        "photo formats",
-        ", ".join(each.name for each in of_pillow if each.name not in missing),
-        f"this Pillow cannot read {', '.join(missing)}; pip install pillow brings a full one"
-        if missing
-        else None,
-    )
+    supported = [each.name for each in of_pillow if each.name not in missing]
+    hint = f"this Pillow cannot read {', '.join(missing)}; pip install pillow brings a full one"
+    yield Fact("photo formats", ", ".join(supported), hint if missing else None)
     for photo_format in FORMATS:
         if (extra := photo_format.extra) is not None:
             version = _version(extra.distribution)
@@ -276,7 +260,7 @@ def _formats() -> Iterator[Fact]:
             )
 
 
-def _places() -> Iterator[Fact]:
+def _folders() -> Iterator[Fact]:
     models = hub_cache()
     count = len(list(models.glob("models--*"))) if models.is_dir() else 0
     yield Fact("downloaded models", f"{models} ({count} models)", None)

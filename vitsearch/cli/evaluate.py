@@ -1,4 +1,4 @@
-"""`vitsearch eval`: how good a model is on a set of photos in one folder a class."""
+"""`vitsearch eval`: how accurate a model is on photos in one folder for each class."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,26 +74,31 @@ def evaluate(
             click.get_current_context(),
         )
     templates = chosen_templates(options["templates"])
-    check_templates(templates)  # what is wrong is said before the photos are indexed
+    check_templates(templates)  # before the photos are indexed
     labels = lines_of(Path(options["labels_file"])) if options["labels_file"] is not None else None
     classifier = load_trained(trained) if trained is not None else None
     network = load_classifier(model, device=options["device"]) if model is not None else None
     _index(dataset, options)
     with Collection.open(
         dataset, collection=options["collection"], device=options["device"]
-    ) as found:
+    ) as collection:
         result = measured(
-            found, classifier, labels=labels if classifier is None else None, templates=templates
+            collection,
+            classifier,
+            labels=labels if classifier is None else None,
+            templates=templates,
         )
-        judged = [result.accuracy] if result.accuracy else []
+        accuracies = [result.accuracy] if result.accuracy else []
         if network:
-            judged.append(_judged(found, network, labels, result.photos - result.left_out))
+            accuracies.append(
+                _model_accuracy(collection, network, labels, result.photos - result.left_out)
+            )
     if result.left_out and result.accuracy:
         print_note(
             f"vitsearch: {result.left_out:,} of {result.photos:,} photos lie in "
             "no folder and are left out"
         )
-    (_print_json if as_json else _print_tables)(judged, result.retrieval)
+    (_print_json if as_json else _print_tables)(accuracies, result.retrieval)
     return 0
 
 
@@ -115,54 +120,48 @@ def _index(dataset: str, options: dict[str, Any]) -> None:
         )
 
 
-def _judged(found: Any, network: Any, labels: Sequence[str] | None, photos: int) -> "Accuracy":
+def _model_accuracy(
+    collection: Any, network: Any, labels: Sequence[str] | None, photos: int
+) -> "Accuracy":
     from vitsearch.evaluation import evaluate_model
 
     with ProgressBar() as bar:
-        return evaluate_model(found, network, labels=labels, progress=bar)
+        return evaluate_model(collection, network, labels=labels, progress=bar)
 
 
-def _print_json(judged: Sequence["Accuracy"], retrieval: "Retrieval | None") -> None:
+def _print_json(accuracies: Sequence["Accuracy"], retrieval: "Retrieval | None") -> None:
     """Write a line for each classifier, for each of its classes, and for the retrieval."""
-    for one in judged:
-        facts = {"classifier": one.classifier, "photos": one.top1.total, "classes": one.classes}
-        for name, share in (("top1", one.top1), ("top5", one.top5)):
+    for accuracy in accuracies:
+        facts: dict[str, Any] = {
+            "classifier": accuracy.classifier,
+            "photos": accuracy.top1.total,
+            "classes": accuracy.classes,
+        }
+        for name, share in (("top1", accuracy.top1), ("top5", accuracy.top5)):
             low, high = share.interval if share else (None, None)
-            facts |= {
-                name: share.value if share else None,
-                f"{name}_low": low,
-                f"{name}_high": high,
-            }
-        print_json(
-            facts
-            | {"mean_per_class": one.mean_per_class, "calibration_error": one.calibration_error}
-        )
-        for name, share in one.per_class.items():
-            print_json(
-                {
-                    "classifier": one.classifier,
-                    "class": name,
-                    "photos": share.total,
-                    "right": share.right,
-                }
-            )
+            value = share.value if share else None
+            facts |= {name: value, f"{name}_low": low, f"{name}_high": high}
+        facts["mean_per_class"] = accuracy.mean_per_class
+        facts["calibration_error"] = accuracy.calibration_error
+        print_json(facts)
+        for name, share in accuracy.per_class.items():
+            row: dict[str, Any] = {"classifier": accuracy.classifier, "class": name}
+            print_json(row | {"photos": share.total, "right": share.right})
     if retrieval:
         facts = {
             "photos": retrieval.photos,
             "captions": retrieval.captions,
             "unknown_captions": retrieval.unknown,
         }
-        facts |= {
-            f"image_retrieval_recall@{k}": value for k, value in retrieval.image_recall.items()
-        }
-        print_json(
-            facts
-            | {f"text_retrieval_recall@{k}": value for k, value in retrieval.text_recall.items()}
-        )
+        for k, value in retrieval.image_recall.items():
+            facts[f"image_retrieval_recall@{k}"] = value
+        for k, value in retrieval.text_recall.items():
+            facts[f"text_retrieval_recall@{k}"] = value
+        print_json(facts)
 
 
-def _print_tables(judged: Sequence["Accuracy"], retrieval: "Retrieval | None") -> None:
-    if judged:
+def _print_tables(accuracies: Sequence["Accuracy"], retrieval: "Retrieval | None") -> None:
+    if accuracies:
         heads = (
             "classifier",
             "photos",
@@ -172,48 +171,45 @@ def _print_tables(judged: Sequence["Accuracy"], retrieval: "Retrieval | None") -
             "per class",
             "calibration error",
         )
-        print_table([_row(one) for one in judged], heads)
-    for one in judged:
-        _print_worst(one)
+        print_table([_row(accuracy) for accuracy in accuracies], heads)
+    for accuracy in accuracies:
+        _print_worst(accuracy)
     if retrieval:
         rows = [("text to photo", retrieval.image_recall), ("photo to text", retrieval.text_recall)]
-        if judged:
+        if accuracies:
             print_line("")
+        sizes = (retrieval.photos, retrieval.captions)
         print_table(
             [
-                (
-                    name,
-                    retrieval.photos,
-                    retrieval.captions,
-                    *(f"{value:.4f}" for value in recall.values()),
-                )
+                (name, *sizes, *(f"{value:.4f}" for value in recall.values()))
                 for name, recall in rows
             ],
             ("retrieval", "photos", "captions", *(f"R@{k}" for k in retrieval.image_recall)),
         )
 
 
-def _row(one: "Accuracy") -> tuple[object, ...]:
+def _row(accuracy: "Accuracy") -> tuple[object, ...]:
     shares = [
         f"{share.value:.4f} ({share.interval[0]:.4f} to {share.interval[1]:.4f})" if share else "-"
-        for share in (one.top1, one.top5)
+        for share in (accuracy.top1, accuracy.top5)
     ]
     return (
-        one.classifier,
-        one.top1.total,
-        one.classes,
+        accuracy.classifier,
+        accuracy.top1.total,
+        accuracy.classes,
         *shares,
-        f"{one.mean_per_class:.4f}",
-        f"{one.calibration_error:.4f}",
+        f"{accuracy.mean_per_class:.4f}",
+        f"{accuracy.calibration_error:.4f}",
     )
 
 
-def _print_worst(one: "Accuracy") -> None:
-    """Write the classes that are recognised least, all where there are few."""
-    rows = sorted(one.per_class.items(), key=lambda item: item[1].value)[:WORST]
-    which = f"the {WORST} classes recognised least" if len(one.per_class) > WORST else "classes"
+def _print_worst(accuracy: "Accuracy") -> None:
+    """Write the classes that are recognised least often; all where there are few."""
+    rows = sorted(accuracy.per_class.items(), key=lambda item: item[1].value)[:WORST]
+    has_more = len(accuracy.per_class) > WORST
+    which = f"the {WORST} classes recognised least" if has_more else "classes"
     print_line("")
     print_table(
         [(name, share.total, share.right, f"{share.value:.4f}") for name, share in rows],
-        (f"{one.classifier}: {which}", "photos", "right", "share"),
+        (f"{accuracy.classifier}: {which}", "photos", "right", "share"),
     )

@@ -1,4 +1,4 @@
-"""The command that shows why a photo fits a text."""
+"""`vitsearch explain`: why a photo fits a text."""
 
 import os
 from pathlib import Path
@@ -48,8 +48,8 @@ def explain(
     target = Path(output) if output else None if as_json else Path(OUTPUT)
     with Collection.open(
         photos, collection=options["collection"], device=options["device"]
-    ) as found:
-        file = _photo_file(photo, found.root)
+    ) as collection:
+        file = _photo_file(photo, collection.root)
         if target:
             check_suffix(target)
             _check_spared(target, file)
@@ -57,7 +57,7 @@ def explain(
             image = read_photo(file).image
         except PhotoError as error:
             raise PhotoError(f"the photo {str(file)!r}: {error}") from error
-        explanation = find(found.encoder, image, None if text is None else readable(text))
+        explanation = find(collection.encoder, image, None if text is None else readable(text))
     if target:
         write_explanation(target, image, explanation, name=file.name)
     if as_json:

@@ -1,5 +1,5 @@
-"""`vitsearch info`, `failures`, `verify`, `models`, `doctor`: what is here, and whether it is
-sound.
+"""`vitsearch info`, `failures`, `verify`, `models` and `doctor`: what is here, and whether it
+works.
 """
 
 from typing import Any
@@ -31,8 +31,8 @@ from vitsearch.cli.output import (
 @JSON
 def info(photos: str, collection: str | None, as_json: bool) -> int:
     """Print what the collection of PHOTOS holds: counts, encoder, index, sizes and dates."""
-    with open_collection(photos, {"collection": collection}) as found:
-        facts = found.info()
+    with open_collection(photos, {"collection": collection}) as opened:
+        facts = opened.info()
     if as_json:
         print_json(facts)
     else:
@@ -53,13 +53,14 @@ def failures(photos: str, collection: str | None, as_json: bool) -> int:
     """List the files of PHOTOS that are not in the collection, and why (failed: unreadable;
     skipped: not opened).
     """
-    with _opened(photos, {"collection": collection}) as found:
-        listed = found.failures()
-    for one in listed:
+    with _opened(photos, {"collection": collection}) as opened:
+        listed = opened.failures()
+    for skipped in listed:
+        path, state, reason = skipped.path, skipped.state, skipped.reason
         if as_json:
-            print_json({"path": one.path, "state": one.state, "reason": one.reason})
+            print_json({"path": path, "state": state, "reason": reason})
         else:
-            print_line(f"{one.state}\t{printable(one.path)}\t{printable(one.reason)}")
+            print_line(f"{state}\t{printable(path)}\t{printable(reason)}")
     if not listed:
         print_note("vitsearch: every photo is in the collection")
     return 0 if listed else 1
@@ -74,8 +75,8 @@ def verify(photos: str, as_json: bool, **options: Any) -> int:
     """Check the collection of PHOTOS: database, encoder, index, and which files are gone or
     changed.
     """
-    with _opened(photos, options) as found:
-        checks = found.verify()
+    with _opened(photos, options) as collection:
+        checks = collection.verify()
     for check in checks:
         if as_json:
             print_json({"check": check.name, "ok": check.ok, "detail": check.detail})
@@ -88,8 +89,8 @@ def _sources() -> str:
     from vitsearch.encoders import SOURCES, package_sources
 
     known = [f"{source.spelling}: {source.help}" for source in SOURCES.values()]
-    brought = [f"{name}: from the package {of}" for name, of in package_sources().items()]
-    return "\b\nAn encoder is named in one of these forms:\n  " + "\n  ".join(known + brought)
+    others = [f"{name}: from the package {of}" for name, of in package_sources().items()]
+    return "\b\nAn encoder is named in one of these forms:\n  " + "\n  ".join(known + others)
 
 
 @click.command(cls=CommandWithFacts, facts=_sources)
@@ -105,23 +106,20 @@ def models(pattern: str | None, as_json: bool) -> int:
 
     listed = list_encoders(pattern)
     if as_json:
-        for one in listed:
-            print_json(asdict(one))
+        for entry in listed:
+            print_json(asdict(entry))
     elif not listed:
         print_note(
             f"vitsearch: no known encoder is named like {pattern!r}: try *SigLIP2*, ViT-B-32, hf:"
         )
     else:
         heads = ("encoder", "M params", "ImageNet %", "COCO R@1 %", "Spanish R@1 %", "here")
-        figures = ((one.mparams, one.imagenet_top1, one.coco_r1, one.spanish_r1) for one in listed)
-        columns = (["-" if value is None else value for value in row] for row in figures)
-        print_table(
-            [
-                (one.name, *row, "yes" if one.on_this_machine else "no")
-                for one, row in zip(listed, columns, strict=True)
-            ],
-            heads,
-        )
+        rows = []
+        for entry in listed:
+            figures = (entry.mparams, entry.imagenet_top1, entry.coco_r1, entry.spanish_r1)
+            cells = ("-" if value is None else value for value in figures)
+            rows.append((entry.name, *cells, "yes" if entry.on_this_machine else "no"))
+        print_table(rows, heads)
         print_note(
             "vitsearch: figures as published: zero-shot ImageNet-1k, text to photo on COCO and on "
             "Crossmodal-3600 in Spanish"
@@ -141,10 +139,10 @@ def doctor(as_json: bool) -> int:
 
     facts = diagnose()
     if as_json:
-        for fact in facts:
-            print_json(asdict(fact))
+        for item in facts:
+            print_json(asdict(item))
     else:
-        print_table([(fact.name, fact.value, fact.hint or "") for fact in facts])
+        print_table([(item.name, item.value, item.hint or "") for item in facts])
     return 0
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vitsearch.interop import Layout
 
 FORMATS = ("clip-retrieval", "faiss", "shards")
-MAX_PROBLEMS = 10  # named one by one; the rest is counted
+MAX_PROBLEMS = 10  # problems that are printed; the report counts all
 
 
 @click.command()
@@ -55,12 +55,12 @@ def export(photos: str, output: str, **options: Any) -> int:
     from vitsearch.collection import Collection
 
     with (
-        Collection.open(photos, collection=options["collection"]) as found,
+        Collection.open(photos, collection=options["collection"]) as collection,
         ProgressBar() as progress,
     ):
         names = {"faiss": ("recipe",)}.get(options["layout"], ("shard_size",))
         details = {name: options[name] for name in names if options[name]}
-        count = found.export(output, options["layout"], progress=progress, **details)
+        count = collection.export(output, options["layout"], progress=progress, **details)
     if options["as_json"]:
         print_json({"photos": count, "format": options["layout"], "output": output})
     else:
@@ -117,50 +117,49 @@ def import_vectors(source: str, photos: str | None, **options: Any) -> int:
         raise click.UsageError(
             "name the folder PHOTOS; only shards are imported without it, into --collection DIR"
         )
-    given = {name: options[name] for name in ("device", "paths_from", "check", "partial")}
+    chosen = {name: options[name] for name in ("device", "paths_from", "check", "partial")}
     with ProgressBar() as progress:
         report = IMPORTERS[layout](
             source,
             photos,
             collection=options["collection"],
             encoder=options["encoder"],
-            options=ImportOptions(**given),
+            options=ImportOptions(**chosen),
             progress=progress,
         )
     for path, reason in report.problems[:MAX_PROBLEMS]:
         print_note(f"vitsearch: {path}: {reason}")
     counts = {name: value for name, value in asdict(report).items() if isinstance(value, int)}
-    _say(
+    _print_counts(
         counts,
         options["as_json"],
         "photos are searchable",
         _target(photos, options) if photos else None,
     )
     if photos is None and not options["as_json"]:
-        _say_place(options["collection"])
+        _print_search_hint(options["collection"])
     return 0
 
 
-def _say_place(collection: str) -> None:
-    """Say how a collection is searched whose photos need not be here: indexing would take them for
-    removed.
+def _print_search_hint(collection: str) -> None:
+    """Say how to search a collection whose photos need not be here; `index` would take the photos
+    for removed.
     """
     from vitsearch.storage.config import read_collection_config
 
     root = read_collection_config(Path(collection), Path(collection)).root
     print_note(
         f"vitsearch: search it with `vitsearch search {printable(root)} WORDS "
-        "--collection "
-        f"{printable(collection)}`"
+        f"--collection {printable(collection)}`"
     )
 
 
-def _layout(source: str, asked: str) -> "Layout":
+def _layout(source: str, requested: str) -> "Layout":
     """Return what SOURCE holds."""
     from vitsearch.interop import holds_shards
 
-    if asked != "auto":
-        return cast("Layout", asked)
+    if requested != "auto":
+        return cast("Layout", requested)
     if holds_shards(source):
         return "shards"
     return "clip-retrieval" if (Path(source) / "img_emb").is_dir() else "faiss"
@@ -189,13 +188,13 @@ def merge(source_photos: str, photos: str, **options: Any) -> int:
         ProgressBar() as progress,
     ):
         report = merge_collections(source, target, progress=progress)
-    _say(
+    _print_counts(
         asdict(report), options["as_json"], "photos are in the collection", _target(photos, options)
     )
     return 0
 
 
-def _say(counts: dict[str, int], as_json: bool, what: str, target: str | None) -> None:
+def _print_counts(counts: dict[str, int], as_json: bool, what: str, target: str | None) -> None:
     if as_json:
         print_json(counts)
         return

@@ -1,4 +1,6 @@
-"""`vitsearch label`: words to the labels of a collection."""
+"""`vitsearch label` and `vitsearch classify`: labels of the photos by words, or by a model's
+classes.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -96,7 +98,7 @@ def label(photos: str, labels: str | None, labels_file: str | None, **options: A
     """
     from vitsearch.evaluation import calibrate_on
 
-    if sum(given is not None for given in (labels, labels_file, options["trained"])) != 1:
+    if sum(source is not None for source in (labels, labels_file, options["trained"])) != 1:
         raise click.UsageError(
             "give the labels with either --labels, --labels-file or --classifier",
             click.get_current_context(),
@@ -115,10 +117,10 @@ def label(photos: str, labels: str | None, labels_file: str | None, **options: A
         check_rows_file(Path(options["output"]))
     check_place(photos, options)
     check_outputs(photos, options)
-    with open_collection(photos, options) as found:
-        classifier = _classifier(found, labels, labels_file, options)
+    with open_collection(photos, options) as collection:
+        classifier = _classifier(collection, labels, labels_file, options)
         if options["calibrate"]:
-            classifier, gained = calibrate_on(found, classifier, options["calibrate"])
+            classifier, gained = calibrate_on(collection, classifier, options["calibrate"])
             print_note(
                 f"vitsearch: calibration error {gained.error_before:.3f} before, "
                 f"{gained.error_after:.3f} after "
@@ -126,30 +128,30 @@ def label(photos: str, labels: str | None, labels_file: str | None, **options: A
                 "the other half)"
             )
         top = options["top"] or (None if options["multi"] else 1)
-        predictions = found.label(
+        predictions = collection.label(
             classifier, top=top, threshold=options["threshold"], multi=options["multi"]
         )
         if options["store"]:
-            found.store_labels(predictions)
-        paths = [photo.path for photo in found.photos()]
-    rows = [label_row(one.path, one) for one in predictions]
+            collection.store_labels(predictions)
+        paths = [photo.path for photo in collection.photos()]
+    rows = [label_row(prediction.path, prediction) for prediction in predictions]
     write_label_rows(rows, options["output"], options["as_json"])
-    unlabelled = len(paths) - len({one.photo_id for one in predictions})
+    unlabelled = len(paths) - len({prediction.photo_id for prediction in predictions})
     if unlabelled:
         print_note(f"vitsearch: {unlabelled:,} photos reach no label")
-    write_outputs(found.root, options, predictions, paths)
+    write_outputs(collection.root, options, predictions, paths)
     return 0 if rows else 1
 
 
 def _classifier(
-    found: Any, labels: str | None, labels_file: str | None, options: dict[str, Any]
+    collection: Any, labels: str | None, labels_file: str | None, options: dict[str, Any]
 ) -> Any:
     if options["trained"]:
         from vitsearch.evaluation import load_trained
 
         return load_trained(options["trained"])
     names = labels.split(",") if labels is not None else lines_of(Path(labels_file or ""))
-    return found.zero_shot(
+    return collection.zero_shot(
         names, chosen_templates(options["templates"]), options["background"], options["multi"]
     )
 
@@ -239,33 +241,34 @@ def classify(photos: str, model: str, top: int, **options: Any) -> int:
     files = list(
         walk(root, on_unreadable=lambda path, reason: unreadable.append(f"{path}: {reason}"))
     )
-    for problem in [*(f"{one.path}: {one.problem}" for one in files if one.problem), *unreadable]:
+    problems = [f"{file.path}: {file.problem}" for file in files if file.problem]
+    for problem in [*problems, *unreadable]:
         print_note(f"vitsearch: {problem}")
-    found = [one.path for one in files if one.problem is None]
-    if not found:
+    paths = [file.path for file in files if file.problem is None]
+    if not paths:
         raise VitsearchError(
             f"no photos found in {photos}: give a folder with {named_suffixes()} files"
         )
     classifier = load_classifier(model, device=options["device"], dtype=options["dtype"])
     answers = classifier.stream(
-        [root / path for path in found], top, batch_size=options["batch_size"]
+        [root / path for path in paths], top, batch_size=options["batch_size"]
     )
     predictions: list[Prediction] = []
     failed: set[str] = set()
     with ProgressBar() as bar:
-        for done, (path, (_, labels)) in enumerate(zip(found, answers, strict=True), start=1):
+        for done, (path, (_, labels)) in enumerate(zip(paths, answers, strict=True), start=1):
             if isinstance(labels, PhotoError):
                 print_note(f"vitsearch: {path}: {labels}")
                 failed.add(path)
             else:
                 predictions += [replace(best, path=path) for best in labels]
-            bar(Progress("classifying", done, len(found), len(failed)))
+            bar(Progress("classifying", done, len(paths), len(failed)))
     write_label_rows(
-        [label_row(one.path, one) for one in predictions],
+        [label_row(prediction.path, prediction) for prediction in predictions],
         options["output"],
         options["as_json"],
     )
     if failed:
-        print_note(f"vitsearch: {len(failed):,} of {len(found):,} photos could not be read")
-    write_outputs(root, options, predictions, [path for path in found if path not in failed])
+        print_note(f"vitsearch: {len(failed):,} of {len(paths):,} photos could not be read")
+    write_outputs(root, options, predictions, [path for path in paths if path not in failed])
     return 0 if predictions else 1

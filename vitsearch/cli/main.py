@@ -1,4 +1,6 @@
-"""The commands; each translates words into one call of the library and its answer into lines."""
+"""The command line: each command translates its arguments into one call of the library, and the
+result into lines.
+"""
 
 import logging
 import sys
@@ -12,14 +14,8 @@ from vitsearch.cli.output import Remarks, Stopped, give_up_output, print_line, p
 from vitsearch.errors import VitsearchError
 
 INTERRUPTED = 130
-RESUMABLE = {
-    "index",
-    "embed",
-    "build",
-    "push",
-    "eval",
-    "demo",
-}  # what they stored is not done again
+# a second run goes on from what the first one stored
+RESUMABLE = {"index", "embed", "build", "push", "eval", "demo"}
 
 
 def main() -> None:
@@ -29,9 +25,8 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; every known error becomes one line on stderr."""
-    warnings.filterwarnings(
-        "ignore", module=r"PIL\."
-    )  # Pillow's remarks on damaged EXIF, which never fails a photo
+    # Pillow warns of damaged EXIF, which never fails a photo
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     out, err = sys.stdout, sys.stderr
     logger, remarks = logging.getLogger("vitsearch"), Remarks()
     logger.addHandler(remarks)
@@ -50,11 +45,8 @@ def run(arguments: list[str]) -> int:
         print_line(error.format_message())
         return 2
     except click.ClickException as error:
-        command = (
-            error.ctx.command_path
-            if isinstance(error, click.UsageError) and error.ctx
-            else "vitsearch"
-        )
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        command = context.command_path if context else "vitsearch"
         print_note(
             f"vitsearch: {' '.join(error.format_message().split())} (see `{command} --help`)"
         )
@@ -63,12 +55,9 @@ def run(arguments: list[str]) -> int:
         print_note(f"vitsearch: stopped; {stopped}")
         return INTERRUPTED
     except (KeyboardInterrupt, click.Abort):
-        goes_on = (
-            "; what was stored is kept, run the same command to go on"
-            if RESUMABLE & set(arguments[:1])
-            else ""
-        )
-        print_note(f"vitsearch: stopped{goes_on}")
+        is_resumable = bool(RESUMABLE & set(arguments[:1]))
+        hint = "; what was stored is kept, run the same command to go on" if is_resumable else ""
+        print_note(f"vitsearch: stopped{hint}")
         return INTERRUPTED
     except OSError as error:
         return give_up_output(error)

@@ -16,17 +16,17 @@ from vitsearch.types import Prediction, Progress
 
 
 class Stopped(Exception):
-    """The person stopped a command; the text says what was kept and how to go on."""
+    """The user stopped a command; the text says what was stored and how to go on."""
 
 
 def print_note(text: str) -> None:
-    """Write one line for the person on stderr."""
+    """Write one line for the user on stderr."""
     sys.stderr.buffer.write(f"{printable(text)}\n".encode("utf-8", "backslashreplace"))
     sys.stderr.flush()
 
 
 class Remarks(logging.Handler):
-    """Shows the remarks of the library to the person, a line each."""
+    """Shows the log messages of the library to the user, a line each."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print_note(f"vitsearch: {record.getMessage()}")
@@ -36,9 +36,8 @@ def give_up_output(error: OSError) -> int:
     """Let stdout go where writing to it failed, say why unless its reader (such as `head`) has
     enough, and return the exit code.
     """
-    os.dup2(
-        os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-    )  # what is left in the buffer must not fail again at exit
+    # what is left in the buffer must not fail again at exit
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):
         return 0
     print_note(
@@ -49,7 +48,7 @@ def give_up_output(error: OSError) -> int:
 
 
 def print_line(text: str) -> None:
-    """Write one line on stdout; a byte of a file name that is not UTF-8 goes out as it is."""
+    """Write one line on stdout; bytes of a file name that are not UTF-8 are written unchanged."""
     sys.stdout.buffer.write(f"{text}\n".encode("utf-8", "surrogateescape"))
 
 
@@ -58,9 +57,9 @@ def print_json(row: Mapping[str, Any]) -> None:
     print_line(json.dumps(row, ensure_ascii=True))
 
 
-def print_paths(found: Iterable[str], zero: bool) -> None:
+def print_paths(paths: Iterable[str], zero: bool) -> None:
     """Write raw paths, each ended by a newline or by a zero byte."""
-    for path in found:
+    for path in paths:
         sys.stdout.buffer.write(os.fsencode(path) + (b"\0" if zero else b"\n"))
 
 
@@ -77,16 +76,15 @@ def printable(text: str) -> str:
 
 
 def _escaped(char: str) -> str:
-    return (
-        char if char == "\u200d" else char.encode("unicode_escape").decode("ascii")
-    )  # emoji families are held together by U+200D
+    # U+200D joins the people of an emoji family
+    return char if char == "\u200d" else char.encode("unicode_escape").decode("ascii")
 
 
 def print_table(rows: Sequence[Sequence[object]], heads: Sequence[str] = ()) -> None:
     """Write aligned columns on stdout."""
     cells = [[printable(str(cell)) for cell in row] for row in ([heads, *rows] if heads else rows)]
     widths = (
-        [max(len(row[place]) for row in cells) for place in range(len(cells[0]))] if cells else []
+        [max(len(row[column]) for row in cells) for column in range(len(cells[0]))] if cells else []
     )
     for row in cells:
         print_line(
@@ -115,9 +113,7 @@ def write_label_rows(rows: Sequence[Mapping[str, Any]], output: str | None, as_j
 
 
 def check_rows_file(file: Path) -> None:
-    """Raise VitsearchError unless rows can be written under this name: said before long work, not
-    after it.
-    """
+    """Raise VitsearchError unless rows can be written under this name; call it before long work."""
     if file.suffix.lower() not in (".csv", ".jsonl"):
         raise VitsearchError(f"cannot write {file}: name it .csv or .jsonl")
     if not file.parent.is_dir():
@@ -125,7 +121,7 @@ def check_rows_file(file: Path) -> None:
 
 
 def write_rows(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows to a ``.csv`` or ``.jsonl`` file, aside and then renamed; raises
+    """Write rows to a ``.csv`` or ``.jsonl`` file, which appears when it is complete; raises
     VitsearchError.
     """
     check_rows_file(file)
@@ -151,7 +147,7 @@ def _write(out: TextIO, rows: Sequence[Mapping[str, Any]], suffix: str) -> None:
 
 
 def readable_size(count: float) -> str:
-    """Return a number of bytes as a person reads it."""
+    """Return a number of bytes in the unit that fits, as in 1.2 GB."""
     for unit in ("B", "KB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""`vitsearch search` and `vitsearch similar`: a query to the photos most like it."""
+"""`vitsearch search`, `similar` and `dupes`: the photos most like a query, or like each other."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,9 +32,11 @@ from vitsearch.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from vitsearch.types import SearchResult
+    from vitsearch.collection import LookAlikes
+    from vitsearch.types import Photo, SearchResult
 
 TOP_K = 10
+EQUAL, ALIKE = "equal files", "look-alikes"
 
 
 class _WithColumns(click.Command):
@@ -66,7 +68,10 @@ def search(photos: str, query: str, **options: Any) -> int:
     PHOTOS is an indexed folder, or a collection in Milvus: milvus://HOST:PORT/NAME.
     """
     return _search(
-        photos, query, lambda found, top_k, options: found.search(query, top_k, **options), options
+        photos,
+        query,
+        lambda collection, top_k, options: collection.search(query, top_k, **options),
+        options,
     )
 
 
@@ -84,26 +89,25 @@ def similar(photos: str, photo: str, **options: Any) -> int:
     return _search(
         photos,
         f"like {photo}",
-        lambda found, top_k, options: found.similar(photo, top_k, **options),
+        lambda collection, top_k, options: collection.similar(photo, top_k, **options),
         options,
     )
 
 
-Ask = Callable[[Any, int | None, dict[str, Any]], "list[SearchResult]"]
+Query = Callable[[Any, int | None, dict[str, Any]], "list[SearchResult]"]
 
 
-def _search(photos: str, title: str, ask: Ask, options: dict[str, Any]) -> int:
+def _search(photos: str, title: str, run: Query, options: dict[str, Any]) -> int:
     from vitsearch.outputs.contact_sheet import check_suffix
 
     check_forms(options)
     if options["sheet"]:
         check_suffix(Path(options["sheet"]))
-    search_options = {
-        name: options[name] for name in ("min_score", "offset", "diverse", "collapse")
-    } | {"where": filter_of(options)}
+    names = ("min_score", "offset", "diverse", "collapse")
+    search_options = {name: options[name] for name in names} | {"where": filter_of(options)}
     top_k = options["top_k"] or (None if options["min_score"] is not None else TOP_K)
-    with open_collection(photos, options) as found:
-        hits = ask(found, top_k, search_options)
+    with open_collection(photos, options) as collection:
+        hits = run(collection, top_k, search_options)
     _print(hits, options)
     if options["sheet"]:
         from vitsearch.outputs.contact_sheet import write_sheet
@@ -111,7 +115,7 @@ def _search(photos: str, title: str, ask: Ask, options: dict[str, Any]) -> int:
         write_sheet(
             Path(options["sheet"]),
             [(title, [(hit.path, f"{hit.score:.3f}") for hit in hits])],
-            root=sheet_root(photos, found),
+            root=sheet_root(photos, collection),
         )
         print_note(f"vitsearch: wrote {options['sheet']}")
     return 0 if hits else 1
@@ -128,13 +132,7 @@ def _print(hits: "Sequence[SearchResult]", options: dict[str, Any]) -> None:
             print_line(f"{hit.score:.4f}\t{printable(hit.path)}")
 
 
-# -- `vitsearch dupes`: photos that are there twice, as equal files and as look-alikes -------------
-
-if TYPE_CHECKING:
-    from vitsearch.collection import LookAlikes
-    from vitsearch.types import Photo
-
-EQUAL, ALIKE = "equal files", "look-alikes"
+# -- Photos that are there twice, as equal files or as look-alikes ---------------------------------
 
 
 @click.command()
@@ -166,14 +164,14 @@ def dupes(photos: str, threshold: float | None, only: str | None, **options: Any
     if options["sheet"]:
         check_suffix(Path(options["sheet"]))
     where = filter_of(options)
-    with Collection.open(photos, collection=options["collection"]) as found:
-        equal = found.duplicates(where=where) if only != "alike" else []
-        least = found.lookalike_threshold if threshold is None else threshold
-        alike = _alike(found, least, where) if only != "equal" else []
+    with Collection.open(photos, collection=options["collection"]) as collection:
+        equal = collection.duplicates(where=where) if only != "alike" else []
+        cosine = collection.lookalike_threshold if threshold is None else threshold
+        alike = _alike(collection, cosine, where) if only != "equal" else []
     if not equal and not alike:
         none = {
             "equal": "no equal files",
-            "alike": f"no photos that look alike from cosine {least:g} on",
+            "alike": f"no photos that look alike from cosine {cosine:g} on",
         }
         print_note(f"vitsearch: {none[only] if only else ' and '.join(none.values())}")
         return 1
@@ -183,9 +181,9 @@ def dupes(photos: str, threshold: float | None, only: str | None, **options: Any
     return 0
 
 
-def _alike(found: Any, least: float, where: Any) -> "list[LookAlikes]":
+def _alike(collection: Any, least: float, where: Any) -> "list[LookAlikes]":
     with ProgressBar() as bar:
-        alike: list[LookAlikes] = found.lookalikes(least, where=where, progress=bar)
+        alike: list[LookAlikes] = collection.lookalikes(least, where=where, progress=bar)
         return alike
 
 
@@ -194,8 +192,8 @@ def _print_groups(
 ) -> None:
     groups = [(EQUAL, [(photo.path, 1.0) for photo in group]) for group in equal]
     groups += [
-        (ALIKE, [(one.photo.path, 1.0), *((photo.path, score) for photo, score in one.others)])
-        for one in alike
+        (ALIKE, [(group.photo.path, 1.0), *((photo.path, score) for photo, score in group.others)])
+        for group in alike
     ]
     if options["only_paths"]:
         for _, members in groups:
@@ -210,19 +208,18 @@ def _print_groups(
 
 def _print_lists(groups: Sequence[tuple[str, Sequence[tuple[str, float]]]]) -> None:
     for kind in (EQUAL, ALIKE):
-        mine = [members for name, members in groups if name == kind]
-        if mine:
+        of_kind = [members for name, members in groups if name == kind]
+        if of_kind:
             print_line(
-                f"{kind}: {len(mine):,} {'group' if len(mine) == 1 else 'groups'}, "
-                f"{sum(map(len, mine)):,} photos"
+                f"{kind}: {len(of_kind):,} {'group' if len(of_kind) == 1 else 'groups'}, "
+                f"{sum(map(len, of_kind)):,} photos"
             )
-        for members in mine:
+        for members in of_kind:
             print_line("")
             for path, score in members:
-                print_line(
-                    f"  {printable(path)}" if kind == EQUAL else f"  {score:.4f}  {printable(path)}"
-                )
-        if mine and kind == EQUAL and len(mine) < len(groups):
+                prefix = "" if kind == EQUAL else f"{score:.4f}  "
+                print_line(f"  {prefix}{printable(path)}")
+        if of_kind and kind == EQUAL and len(of_kind) < len(groups):
             print_line("")
 
 
@@ -235,8 +232,8 @@ def _draw(
         (f"equal files {number}", [(photo.path, "") for photo in group])
         for number, group in enumerate(equal, start=1)
     ]
-    for number, one in enumerate(alike, start=1):
-        others = [(photo.path, f"{score:.3f}") for photo, score in one.others]
-        sections.append((f"look-alikes {number}", [(one.photo.path, ""), *others]))
+    for number, group in enumerate(alike, start=1):
+        others = [(photo.path, f"{score:.3f}") for photo, score in group.others]
+        sections.append((f"look-alikes {number}", [(group.photo.path, ""), *others]))
     write_sheet(file, sections, root=root)
     print_note(f"vitsearch: wrote {file}")

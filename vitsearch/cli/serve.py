@@ -8,15 +8,9 @@ from vitsearch.cli.options import ANYWHERE, COLLECTION, DEVICE, check_place
 from vitsearch.cli.output import print_note
 from vitsearch.errors import VitsearchError
 
-_PACKAGES = {
-    "fastapi",
-    "starlette",
-    "uvicorn",
-    "jinja2",
-    "pydantic",
-    "multipart",
-    "python_multipart",
-}
+_PACKAGES = frozenset(
+    ("fastapi", "starlette", "uvicorn", "jinja2", "pydantic", "multipart", "python_multipart")
+)
 
 
 @click.command()
@@ -107,12 +101,11 @@ def serve(photos: str, **options: Any) -> int:
     chosen = {name: options[name] for name in ("collection", "device", "root")}
     service = PhotoService.open(photos, settings=settings, **chosen)
     try:
+        open_browser = options["open_browser"]
         run(
             service,
             settings,
-            ready=lambda address: _say(
-                address, service.count(), settings.token, options["open_browser"]
-            ),
+            ready=lambda address: _announce(address, service.count(), settings.token, open_browser),
         )
     finally:
         service.close()
@@ -132,11 +125,9 @@ def _server() -> Any:
     return run
 
 
-def _say(address: str, photos: int, token: str | None, open_browser: bool) -> None:
-    print_note(
-        f"vitsearch: {photos} photos at "
-        f"{address}{' (asks for the token)' if token else ''}; Ctrl-C stops"
-    )
+def _announce(address: str, photos: int, token: str | None, open_browser: bool) -> None:
+    asks = " (asks for the token)" if token else ""
+    print_note(f"vitsearch: {photos} photos at {address}{asks}; Ctrl-C stops")
     if open_browser:
         import webbrowser
         from urllib.parse import quote

@@ -1,4 +1,4 @@
-"""`vitsearch train`: words to a classifier from a few labelled photos."""
+"""`vitsearch train` and `finetune`: a classifier, or a whole model, from labelled photos."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -61,9 +61,9 @@ def train(photos: str, source: str, method: str, labels_file: str | None, **opti
     labels = lines_of(Path(labels_file)) if labels_file else None
     with Collection.open(
         photos, collection=options["collection"], device=options["device"]
-    ) as found:
+    ) as collection:
         classifier, report = train_classifier(
-            found,
+            collection,
             source,
             method,  # type: ignore[arg-type]
             labels=labels,
@@ -72,7 +72,7 @@ def train(photos: str, source: str, method: str, labels_file: str | None, **opti
     classifier.save(options["output"])
     validated = report.validated
     low, high = accuracy_interval(report.right, validated) if validated else (0.0, 1.0)
-    accuracy = report.right / report.validated if report.validated else None
+    accuracy = report.right / validated if validated else None
     if options["as_json"]:
         facts = {
             "classes": report.classes,
@@ -83,20 +83,20 @@ def train(photos: str, source: str, method: str, labels_file: str | None, **opti
         }
         print_json(facts | {"output": options["output"]})
         return 0
-    judged = "not judged, since a class has too few examples"
+    accuracy_text = "not judged, since a class has too few examples"
     if report.validated:
-        judged = (
+        accuracy_text = (
             f"accuracy {accuracy:.3f} (95 % interval {low:.3f} to {high:.3f}) "
             "on photos left out in turn"
         )
     print_line(
-        f"{report.classes:,} classes from {report.photos:,} photos, {judged}; wrote "
+        f"{report.classes:,} classes from {report.photos:,} photos, {accuracy_text}; wrote "
         f"{printable(options['output'])}"
     )
     return 0
 
 
-# -- `vitsearch finetune`: words to a model fine-tuned on labelled photos --------------------------
+# -- `vitsearch finetune` --------------------------------------------------------------------------
 
 
 @click.command()
@@ -174,12 +174,9 @@ def finetune(photos: str, source: str, model: str, output: str, **options: Any) 
     from vitsearch.classifiers.finetune import FinetuneSettings
     from vitsearch.classifiers.finetune import finetune as run
 
-    asked = {
-        name: options[name]
-        for name in FinetuneSettings.__dataclass_fields__
-        if options.get(name) is not None
-    }
-    settings = FinetuneSettings(**asked)
+    names = FinetuneSettings.__dataclass_fields__
+    chosen = {name: options[name] for name in names if options.get(name) is not None}
+    settings = FinetuneSettings(**chosen)
     with _Bar(not options["as_json"]) as bar:
         try:
             report = run(
@@ -193,12 +190,11 @@ def finetune(photos: str, source: str, model: str, output: str, **options: Any) 
                 progress=bar,
             )
         except KeyboardInterrupt:
-            kept = (
-                "--resume goes on after the last epoch"
-                if (Path(output) / "checkpoint.safetensors").exists()
-                else "nothing was kept yet"
-            )
-            raise Stopped(f"{kept}") from None
+            has_checkpoint = (Path(output) / "checkpoint.safetensors").exists()
+            remaining = "nothing was kept yet"
+            if has_checkpoint:
+                remaining = "--resume goes on after the last epoch"
+            raise Stopped(remaining) from None
     for path, reason in report.unreadable:
         print_note(f"vitsearch: {path}: {reason}")
     if options["as_json"]:
@@ -206,8 +202,7 @@ def finetune(photos: str, source: str, model: str, output: str, **options: Any) 
         return 0
     print_line(
         f"{len(report.classes):,} classes from {report.photos:,} photos in "
-        f"{report.seconds:.0f} "
-        f"s, {_judged(report)}"
+        f"{report.seconds:.0f} s, {_accuracy_text(report)}"
     )
     print_line(
         f"wrote {printable(output)}: vitsearch classify PHOTOS --model "
@@ -218,7 +213,7 @@ def finetune(photos: str, source: str, model: str, output: str, **options: Any) 
 
 class _Bar:
     """Shows photos and rate of each epoch on stderr where that is a terminal, and a line for each
-    epoch that ended.
+    finished epoch.
     """
 
     def __init__(self, lines: bool) -> None:
@@ -245,18 +240,15 @@ class _Bar:
     def _say(self, result: Any) -> None:
         self.__exit__()
         if self._lines:
-            judged = (
-                f", {result.right} of {result.validated} left out right" if result.validated else ""
-            )
-            loss = (
-                f"loss {result.loss:.3f}"
-                if result.loss is not None
-                else "the start, under a fitted head"
-            )
-            print_note(f"vitsearch: epoch {result.epoch}: {loss}{judged}")
+            accuracy_text, loss = "", "the start, under a fitted head"
+            if result.validated:
+                accuracy_text = f", {result.right} of {result.validated} left out right"
+            if result.loss is not None:
+                loss = f"loss {result.loss:.3f}"
+            print_note(f"vitsearch: epoch {result.epoch}: {loss}{accuracy_text}")
 
 
-def _judged(report: Any) -> str:
+def _accuracy_text(report: Any) -> str:
     from vitsearch.labels.metrics import accuracy_interval
 
     best = report.best
@@ -264,15 +256,15 @@ def _judged(report: Any) -> str:
         return f"{report.epochs[-1].epoch} epochs, no photo left out to judge by"
     low, high = accuracy_interval(best.right, best.validated)
     share = best.right / best.validated
-    told = (
+    text = (
         f"accuracy {share:.3f} (95 % interval {low:.3f} to {high:.3f}) on {best.validated:,} left "
         f"out, which also chose epoch {best.epoch}"
     )
     if best.epoch == 0:
         return (
-            f"{told}: no epoch was better than the fitted head, the network below it is unchanged"
+            f"{text}: no epoch was better than the fitted head, the network below it is unchanged"
         )
-    return f"{told}, the mean with the start" if best.share < 1 else told
+    return f"{text}, the mean with the start" if best.share < 1 else text
 
 
 def _facts(report: Any) -> dict[str, Any]:
