@@ -160,7 +160,7 @@ def test_a_shard_that_is_missing_is_counted(tmp_path: Path) -> None:
         ({"dim": True}, "'dim' is of the wrong type"),
         ({"shard_size": 0}, "a number below 1"),
         ({"golden": [[1.0]]}, "'golden' holds no rows of 4 numbers"),
-        ({"layout": "faiss"}, "holds an export of layout 'faiss', no shards"),
+        ({"layout": "faiss"}, "holds an export of layout 'faiss', not shards"),
     ],
 )
 def test_a_damaged_manifest_says_what_is_wrong(
@@ -178,7 +178,7 @@ def test_what_is_no_shard_set(tmp_path: Path) -> None:
         open_shards(tmp_path)
     with pytest.raises(CollectionError, match="the name of the output is empty"):
         open_shards("")
-    with pytest.raises(CollectionError, match="nothing is known of teleport://"):
+    with pytest.raises(CollectionError, match="teleport:// is not known"):
         open_shards("teleport://out")
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(CollectionError, match="holds files already"):
@@ -201,7 +201,7 @@ def test_a_damaged_shard_is_named(tmp_path: Path, damage: str) -> None:
     ):
         with pytest.raises(
             CollectionError,
-            match=r"000001.parquet (cannot be read as a shard|is no shard of this set)",
+            match=r"000001.parquet (cannot be read as a shard|is not a shard of this set)",
         ):
             read(open_shards(tmp_path / "out"))
 

@@ -271,7 +271,8 @@ def _names(result: "Comparison") -> str:
 def _title(result: "Comparison", position: int) -> str:
     if result.truth is None:
         return f"{_names(result)} disagree"
-    right, wrong = [], []
+    right: list[str] = []
+    wrong: list[str] = []
     for method in result.methods:
         if prediction := method.answers[position]:
             (right if prediction[0] == result.truth[position] else wrong).append(method.name)

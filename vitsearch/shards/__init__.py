@@ -1,9 +1,9 @@
 """Shard sets: vectors of many photos as Parquet files in a folder or an object store, as embedding
 on many machines writes them.
 
-OUTPUT/vitsearch.json            the manifest: encoder, place of the photos, number of shards
-OUTPUT/shards/000000.parquet     one row a photo; a shard is there when it is whole, and not before
-OUTPUT/listing/000000.parquet    what a shard is to be made of
+OUTPUT/vitsearch.json            the manifest: encoder, source of the photos, number of shards
+OUTPUT/shards/000000.parquet     one row for each photo; a shard appears when it is complete
+OUTPUT/listing/000000.parquet    the files that a shard is made from
 """
 
 import os
@@ -26,7 +26,7 @@ __all__ = [
     "photo_id",
 ]
 
-_PACKAGES = {"pyarrow", "fsspec"}
+_PACKAGES = frozenset(("pyarrow", "fsspec"))
 
 
 def open_shards(output: str | os.PathLike[str]) -> "ShardSet":
@@ -50,8 +50,8 @@ def create_shards(output: str | os.PathLike[str], manifest: Manifest) -> "ShardW
 
 
 def is_shard_set(output: str | os.PathLike[str]) -> bool:
-    """Return whether a folder or URL says that it holds shards; raises CollectionError where it
-    cannot be read.
+    """Return whether a folder or URL has the manifest of a shard set; raises CollectionError where
+    it cannot be read.
     """
     from vitsearch.shards.manifest import MANIFEST, is_manifest
 
@@ -60,11 +60,12 @@ def is_shard_set(output: str | os.PathLike[str]) -> bool:
 
 
 def storage_of(output: str | os.PathLike[str]) -> "Storage":
-    """Return the place of a shard set; raises CollectionError that names the extra where a package
-    is missing.
+    """Return the storage of a shard set; raises CollectionError that names the extra where a
+    package is missing.
     """
     try:
-        import vitsearch.shards.files  # noqa: F401  said now, not after an hour of embedding
+        # both now, so that a missing package shows before an hour of embedding
+        import vitsearch.shards.files  # noqa: F401
         from vitsearch.shards.storage import Storage
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _PACKAGES:

@@ -14,6 +14,7 @@ import pyarrow.parquet
 
 from vitsearch.arrays import Halves
 from vitsearch.errors import CollectionError
+from vitsearch.paths import raw_path
 from vitsearch.photos.columns import METADATA, Column
 from vitsearch.shards.manifest import MANIFEST, Manifest, ShardRow, read_manifest
 from vitsearch.shards.storage import Storage
@@ -50,19 +51,18 @@ def schema_of(dim: int) -> pyarrow.Schema:
     )
 
 
-def check_schema(found: pyarrow.Schema, dim: int, name: str) -> None:
+def check_schema(schema: pyarrow.Schema, dim: int, name: str) -> None:
     """Raise CollectionError unless the columns are those of a shard with vectors of ``dim``
     numbers; metadata columns may be missing, as in a shard that was written before them.
     """
-    wanted = schema_of(dim)
-    for field in wanted:
-        place = found.get_field_index(field.name)
-        if place < 0 and field.name in METADATA:
+    for field in schema_of(dim):
+        index = schema.get_field_index(field.name)
+        if index < 0 and field.name in METADATA:
             continue
-        if place < 0 or not found.field(place).type.equals(field.type):
-            kind = "no such column" if place < 0 else f"it is {found.field(place).type}"
+        if index < 0 or not schema.field(index).type.equals(field.type):
+            kind = "no such column" if index < 0 else f"it is {schema.field(index).type}"
             raise CollectionError(
-                f"{name} is no shard of this set: its column {field.name} should be "
+                f"{name} is not a shard of this set: its column {field.name} should be "
                 f"{field.type} "
                 f"({kind}); remove it"
             )
@@ -70,7 +70,7 @@ def check_schema(found: pyarrow.Schema, dim: int, name: str) -> None:
 
 @contextmanager
 def errors(name: str) -> Iterator[None]:
-    """Turn what is wrong with a Parquet file into one line."""
+    """Turn the errors of a damaged Parquet file into a CollectionError of one line."""
     try:
         yield
     except (pyarrow.ArrowException, OSError, ValueError, TypeError) as error:
@@ -81,7 +81,7 @@ def errors(name: str) -> Iterator[None]:
         ) from error
 
 
-# -- A shard set, open for reading -----------------------------------------------------------------
+# -- Reading ---------------------------------------------------------------------------------------
 
 BLOCK = 4096  # rows held at a time
 FOLDER = "shards"
@@ -89,8 +89,8 @@ LISTING = "listing"
 
 
 class ShardSet:
-    """The shards below one folder or URL; each is read when it is asked for, and held while it is
-    read.
+    """The shards below one folder or URL. A shard is read when it is used, and held in memory only
+    while it is read.
 
     Raises CollectionError where there is no shard set, or a file of it cannot be read.
     """
@@ -105,11 +105,9 @@ class ShardSet:
 
     def finished(self) -> list[int]:
         """Return the numbers of the shards that are there, in order."""
-        named = (
-            re.fullmatch(r"(\d{6,})\.parquet", name, re.ASCII)
-            for name in self.storage.names(FOLDER)
-        )
-        return sorted(int(match[1]) for match in named if match)
+        names = self.storage.names(FOLDER)
+        matches = (re.fullmatch(r"(\d{6,})\.parquet", name, re.ASCII) for name in names)
+        return sorted(int(match[1]) for match in matches if match)
 
     def missing(self) -> list[int]:
         """Return the numbers of the shards that are not there yet, in order."""
@@ -129,7 +127,7 @@ class ShardSet:
             )
 
     def failures(self, numbers: Sequence[int] | None = None) -> Iterator[SkippedPhoto]:
-        """Yield the files that are no photos, with the reason, in order."""
+        """Yield the files that are not photos, with the reason, in order."""
         for skipped, _ in self.failed_rows(numbers):
             yield skipped
 
@@ -175,20 +173,19 @@ def read_shard(
 
 
 def read_failures(data: bytes, dim: int, name: str) -> Iterator[tuple[SkippedPhoto, ShardRow]]:
-    """Yield the rows of a shard that are no photos, with their reason."""
+    """Yield the rows of a shard that are not photos, with their reason."""
     with errors(name):
         file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
         check_schema(file.schema_arrow, dim, name)
-        table = file.read(
-            columns=[column for column in file.schema_arrow.names if column != "vector"]
-        )
-        for row in _rows(table.filter(pyarrow.compute.is_valid(table.column("error")))):
+        table = file.read(columns=[name for name in file.schema_arrow.names if name != "vector"])
+        failed = table.filter(pyarrow.compute.is_valid(table.column("error")))
+        for row in _rows(failed):
             yield SkippedPhoto(row.path, "failed", row.error or ""), row
 
 
 def count_rows(file: BinaryIO, dim: int, name: str) -> tuple[int, int]:
-    """Return how many photos and how many errors a shard holds; its footer is read, and the errors
-    where that does not count them.
+    """Return how many photos and how many errors a shard holds, from its footer and its column of
+    errors.
     """
     with errors(name):
         opened = pyarrow.parquet.ParquetFile(file)
@@ -204,9 +201,8 @@ def _halves(column: pyarrow.FixedSizeListArray, dim: int, name: str) -> Halves:
             f"{name} is damaged (a photo without a vector): remove it, and "
             "run `vitsearch embed` again"
         )
-    return np.asarray(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float16).reshape(
-        -1, dim
-    )
+    values = column.flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(values, dtype=np.float16).reshape(-1, dim)
 
 
 def _rows(batch: Any) -> list[ShardRow]:
@@ -220,33 +216,27 @@ def _row(stored: dict[str, Any]) -> ShardRow:
     if stored["width"] is not None:
         metadata = {name: stored.get(name) for name in METADATA}
         info = PhotoInfo(stored["width"], stored["height"], metadata)
-    path = (
-        stored["path"]
-        if stored["path_bytes"] is None
-        else stored["path_bytes"].decode("utf-8", "surrogateescape")
-    )
-    facts = {
-        name: stored[name]
-        for name in ("size", "mtime_ns", "fingerprint", "label", "label_score", "error")
-    }
+    path = stored["path"]
+    if stored["path_bytes"] is not None:
+        path = stored["path_bytes"].decode("utf-8", "surrogateescape")
+    names = ("size", "mtime_ns", "fingerprint", "label", "label_score", "error")
+    facts = {name: stored[name] for name in names}
     return ShardRow(photo_id=stored["id"], path=path, info=info, **facts)
 
 
-# -- Writes a shard set: the manifest first, then each shard when it is whole ----------------------
+# -- Writing: the manifest first, then each complete shard -----------------------------------------
 
 
 class ShardWriter:
-    """A shard set, open for writing; shards may be written in any order, and again
-    over themselves.
-    """
+    """A shard set, open for writing; shards may be written in any order, and more than once."""
 
     def __init__(self, storage: Storage, manifest: Manifest) -> None:
         self.storage, self.manifest = storage, manifest
 
     @classmethod
     def create(cls, storage: Storage, manifest: Manifest) -> "ShardWriter":
-        """Begin a shard set where there is nothing yet but perhaps a listing; raises
-        CollectionError where there is something.
+        """Begin a shard set where there is at most a listing; raises CollectionError where there
+        are other files.
         """
         if set(storage.names("")) - {LISTING}:
             raise CollectionError(
@@ -258,26 +248,24 @@ class ShardWriter:
 
     @classmethod
     def resume(cls, shards: ShardSet) -> "ShardWriter":
-        """Go on with a shard set that was begun."""
+        """Return the writer of a shard set that is not complete."""
         return cls(shards.storage, shards.manifest)
 
     def write(self, number: int, rows: Sequence[ShardRow], vectors: Halves) -> None:
         """Write one shard; ``vectors`` has a row for each row without an error, in their order."""
         if vectors.ndim != 2 or vectors.shape[1] != self.manifest.dim:
-            place, dim = self.storage.name, self.manifest.dim
+            name, dim = self.storage.name, self.manifest.dim
             raise CollectionError(
-                f"vectors of shape {vectors.shape} do not fit {place}: it holds {dim} numbers each"
+                f"vectors of shape {vectors.shape} do not fit {name}: it holds {dim} numbers each"
             )
         self.write_table(number, shard_table(rows, vectors))
 
     def write_table(self, number: int, table: pyarrow.Table) -> None:
-        """Write one shard, given as `shard_table` makes it."""
+        """Write one shard, as `shard_table` returns it."""
         self.storage.write(shard_name(number), table_bytes(table))
 
     def finish(self) -> None:
-        """Say in the manifest that every shard is there; raises CollectionError where
-        one is not.
-        """
+        """Mark the manifest as complete; raises CollectionError where a shard is missing."""
         missing = ShardSet(self.storage).missing()
         if missing:
             raise CollectionError(
@@ -302,26 +290,26 @@ def facts_table(rows: Sequence[ShardRow]) -> pyarrow.Table:
     """Return rows as a table of every column but the vector."""
     schema = schema_of(1)
     schema = schema.remove(schema.get_field_index("vector"))
-    return pyarrow.Table.from_arrays(
-        [pyarrow.array([_value(row, field.name) for row in rows], field.type) for field in schema],
-        schema=schema,
-    )
+    columns = [
+        pyarrow.array([_value(row, field.name) for row in rows], field.type) for field in schema
+    ]
+    return pyarrow.Table.from_arrays(columns, schema=schema)
 
 
 def with_vectors(facts: pyarrow.Table, vectors: Halves) -> pyarrow.Table:
     """Return a table of facts with the vectors of its rows without an error, in their order; raises
     ValueError for another number.
     """
-    lacks = np.asarray(
-        pyarrow.compute.is_valid(facts.column("error")).to_numpy(zero_copy_only=False), dtype=bool
-    )
-    if len(lacks) - int(lacks.sum()) != len(vectors):
-        raise ValueError(f"{len(lacks) - int(lacks.sum())} photos have {len(vectors)} vectors")
+    has_error = pyarrow.compute.is_valid(facts.column("error"))
+    lacks = np.asarray(has_error.to_numpy(zero_copy_only=False), dtype=bool)
+    photos = int((~lacks).sum())
+    if photos != len(vectors):
+        raise ValueError(f"{photos} photos have {len(vectors)} vectors")
     dim = vectors.shape[1]
-    whole = np.zeros((len(lacks), dim), dtype=np.float16)
-    whole[~lacks] = vectors
+    padded = np.zeros((len(lacks), dim), dtype=np.float16)
+    padded[~lacks] = vectors
     column = pyarrow.FixedSizeListArray.from_arrays(
-        pyarrow.array(whole.reshape(-1)), dim, mask=pyarrow.array(lacks)
+        pyarrow.array(padded.reshape(-1)), dim, mask=pyarrow.array(lacks)
     )
     schema = schema_of(dim)
     columns = {name: facts.column(name) for name in facts.schema.names} | {"vector": column}
@@ -331,14 +319,11 @@ def with_vectors(facts: pyarrow.Table, vectors: Halves) -> pyarrow.Table:
 def table_bytes(table: pyarrow.Table) -> bytes:
     """Return the Parquet file of a table of rows with their vectors."""
     file = io.BytesIO()
-    # vectors do not get smaller; everything else does
-    squeezed = {name: "ZSTD" for name in table.schema.names if name != "vector"} | {
-        "vector.list.element": "NONE"
-    }
+    compression = {name: "ZSTD" for name in table.schema.names if name != "vector"}
+    compression["vector.list.element"] = "NONE"  # vectors do not get smaller
     repeated = [name for name, column in METADATA.items() if column.kind == "text"]
-    pyarrow.parquet.write_table(
-        table, file, compression=squeezed, use_dictionary=["label", *repeated, "error"]
-    )
+    dictionaries = ["label", *repeated, "error"]
+    pyarrow.parquet.write_table(table, file, compression=compression, use_dictionary=dictionaries)
     return file.getvalue()
 
 
@@ -350,9 +335,7 @@ def _value(row: ShardRow, name: str) -> Any:
     if name == "id":
         return row.photo_id
     if name == "path_bytes":
-        return (
-            None if as_text(row.path) == row.path else row.path.encode("utf-8", "surrogateescape")
-        )
+        return None if as_text(row.path) == row.path else raw_path(row.path)
     value = getattr(row, name)
     return as_text(value) if isinstance(value, str) else value
 

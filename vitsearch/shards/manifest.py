@@ -19,13 +19,13 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a shard set says of itself.
+    """The description of a shard set.
 
     ``golden`` holds the encoder's vectors of the golden picture and, where it reads text, of the
     golden sentence; ``source`` is the folder or URL of the photos that paths are relative to;
     ``decoding`` says whether JPEGs were decoded "scaled" or "exact". ``rows`` photos are listed,
-    ``shard_size`` for each of ``shards`` but the last; ``complete`` says that all of these are
-    there.
+    ``shard_size`` for each of ``shards`` but the last; ``complete`` says that all of these have
+    been written.
     """
 
     encoder: str
@@ -63,7 +63,7 @@ def read_manifest(data: bytes, name: str) -> Manifest:
     """
     if (layout := layout_of(data)) not in (None, LAYOUT):
         raise CollectionError(
-            f"{name} holds an export of layout {layout[:40]!r}, no shards: name another place"
+            f"{name} holds an export of layout {layout[:40]!r}, not shards: name another place"
         )
     return parse_record(
         Manifest,
@@ -75,7 +75,7 @@ def read_manifest(data: bytes, name: str) -> Manifest:
 
 
 def is_manifest(data: bytes) -> bool:
-    """Return whether a ``vitsearch.json`` is that of a shard set, be it whole or damaged."""
+    """Return whether a ``vitsearch.json`` is that of a shard set, even a damaged one."""
     return layout_of(data) == LAYOUT
 
 
@@ -86,9 +86,6 @@ def layout_of(data: bytes) -> str | None:
     except (ValueError, RecursionError):
         return None
     return str(stored.get("layout")) if isinstance(stored, dict) else None
-
-
-# -- One row of a shard: a photo with its facts, or a file with the reason why it is none ----------
 
 
 @dataclass(frozen=True, slots=True)

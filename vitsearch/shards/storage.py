@@ -19,13 +19,14 @@ _PACKAGES = {
     "gs": "pip install gcsfs",
     "gcs": "pip install gcsfs",
 }
+_CLIENTS = ("botocore", "aiobotocore", "s3fs", "gcsfs", "google", "aiohttp")
 
 
 class Storage:
     """Files below one folder or URL, named relative to it with ``/``.
 
-    A file appears whole or not at all. Every method raises CollectionError where the place cannot
-    be reached, read or written.
+    A file appears complete or not at all. Every method raises CollectionError where the folder or
+    URL cannot be reached, read or written.
     """
 
     def __init__(self, url: str) -> None:
@@ -51,14 +52,12 @@ class Storage:
 
     @contextmanager
     def opened(self, name: str) -> Iterator[BinaryIO]:
-        """Open a file for reading here and there, as the footer of a Parquet file."""
+        """Open a file for random access, as to read the footer of a Parquet file."""
         with self._errors(name), self._fs.open(self._at(name), "rb") as file:
             yield file
 
     def names(self, folder: str) -> list[str]:
-        """Return the names of the files in a folder, in order; none where there is no
-        such folder.
-        """
+        """Return the names of the files in a folder, in order; none where it does not exist."""
         with self._errors(folder):
             self._fs.invalidate_cache()
             try:
@@ -70,44 +69,41 @@ class Storage:
                 return []
 
     def write(self, name: str, data: bytes) -> None:
-        """Put a file in its place, over one that is there."""
+        """Write a file, replacing one of the same name."""
         with self._errors(name):
             if self.is_local:
                 path = Path(self._at(name))
                 path.parent.mkdir(parents=True, exist_ok=True)
                 atomic_write(path, data)
             else:
-                self._fs.pipe_file(
-                    self._at(name), data
-                )  # an object store shows an object when it is whole
+                # an object store shows an object when it is complete
+                self._fs.pipe_file(self._at(name), data)
 
     def _at(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
 
     @contextmanager
     def _errors(self, name: str) -> Iterator[None]:
-        place = f"{self.name}/{name}".rstrip("/")
+        full_name = f"{self.name}/{name}".rstrip("/")
         try:
             yield
         except FileNotFoundError as error:
-            raise CollectionError(f"{place} is not there: check the name") from error
+            raise CollectionError(f"{full_name} is not there: check the name") from error
         except PermissionError as error:
             raise CollectionError(
-                f"{place} may not be read or written ({_words(error)}): check "
+                f"{full_name} may not be read or written ({_words(error)}): check "
                 "its permissions, or the keys"
             ) from error
         except OSError as error:
             raise CollectionError(
-                f"{place} cannot be reached ({_words(error)}): check the "
+                f"{full_name} cannot be reached ({_words(error)}): check the "
                 "address and the disk; try again"
             ) from error
-        except Exception as error:  # a client of an object store raises classes of its own
-            if not type(error).__module__.startswith(
-                ("botocore", "aiobotocore", "s3fs", "gcsfs", "google", "aiohttp")
-            ):
+        except Exception as error:  # the clients of object stores raise their own classes
+            if not type(error).__module__.startswith(_CLIENTS):
                 raise
             raise CollectionError(
-                f"{place} cannot be reached ({_words(error)}): check the address and the keys"
+                f"{full_name} cannot be reached ({_words(error)}): check the address and the keys"
             ) from error
 
 
@@ -120,17 +116,14 @@ def _opened(url: str) -> tuple[Any, str]:
             f"{protocol}:// needs a package: {_PACKAGES.get(protocol, _words(error))}"
         ) from error
     except ValueError as error:
-        known = ", ".join(
-            f"{name}://" for name in ("file", "s3", "gs") if name in fsspec.available_protocols()
-        )
+        available = fsspec.available_protocols()
+        known = ", ".join(f"{name}://" for name in ("file", "s3", "gs") if name in available)
         raise CollectionError(
-            f"nothing is known of {protocol}:// ({_words(error)}): give a folder, or one of {known}"
+            f"{protocol}:// is not known ({_words(error)}): give a folder, or one of {known}"
         ) from error
     return fs, str(root).rstrip("/")
 
 
 def _words(error: BaseException) -> str:
-    return (
-        " ".join(str(getattr(error, "strerror", None) or error).split())[:160]
-        or type(error).__name__
-    )
+    text = str(getattr(error, "strerror", None) or error)
+    return " ".join(text.split())[:160] or type(error).__name__
