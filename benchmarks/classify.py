@@ -47,21 +47,23 @@ def judge(
     return int((chances.argmax(axis=1) == right).sum()), expected_calibration_error(chances, right)
 
 
-def supervised(found: Collection, paths: Sequence[str], truth: Sequence[str]) -> NDArray[np.bool_]:
+def supervised(
+    collection: Collection, paths: Sequence[str], truth: Sequence[str]
+) -> NDArray[np.bool_]:
     """Return which photos the supervised head of `mini` gets right among its own classes of these
     names.
     """
-    encoder = found.encoder
+    encoder = collection.encoder
     assert isinstance(encoder, MiniEncoder)
     names = sorted(set(truth))
     columns = [encoder.class_names.index(name) for name in names]
     best: list[int] = []
     for start in range(0, len(paths), 64):
         images = [
-            Image.open(found.root / path).convert("RGB") for path in paths[start : start + 64]
+            Image.open(collection.root / path).convert("RGB") for path in paths[start : start + 64]
         ]
         best.extend(encoder.class_logits(images)[:, columns].argmax(axis=1).tolist())
-    return np.array([names[place] == label for place, label in zip(best, truth, strict=True)])
+    return np.array([names[index] == label for index, label in zip(best, truth, strict=True)])
 
 
 def main() -> None:
@@ -76,48 +78,50 @@ def main() -> None:
     )
     chosen = parser.parse_args()
     print(machine())
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(chosen.data / "imagenette-dev.tar") as tar:
-            tar.extractall(place, filter="data")
-        index_folder(place, encoder="mini")
-        with Collection.open(place) as found:
-            measure(found, chosen.seeds, finetuning=chosen.finetune)
+            tar.extractall(folder, filter="data")
+        index_folder(folder, encoder="mini")
+        with Collection.open(folder) as collection:
+            measure(collection, chosen.seeds, finetuning=chosen.finetune)
 
 
 def fine_tuned(
-    found: Collection, paths: Sequence[str], truth: Sequence[str], some: Ids, rest: Ids
+    collection: Collection, paths: Sequence[str], truth: Sequence[str], chosen_rows: Ids, rest: Ids
 ) -> tuple[int, float]:
     """Fine-tune `mini` on some of the photos, no others, and return how many of the rest are right
     and the calibration error.
     """
-    with tempfile.TemporaryDirectory() as place:
-        examples = Path(place) / "examples.csv"
+    with tempfile.TemporaryDirectory() as folder:
+        examples = Path(folder) / "examples.csv"
         with open(examples, "w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([("path", "label"), *((paths[i], truth[i]) for i in some)])
+            csv.writer(file).writerows(
+                [("path", "label"), *((paths[i], truth[i]) for i in chosen_rows)]
+            )
         settings = FinetuneSettings(validation=0.0)
-        report = finetune(found.root, str(examples), Path(place) / "model", settings=settings)
+        report = finetune(collection.root, str(examples), Path(folder) / "model", settings=settings)
         print(
             f"fine-tuned on {report.photos} photos, {report.epochs[-1].epoch} epochs, in "
             f"{report.seconds:.0f} s"
         )
-        classifier = load_classifier(f"local-dir:{place}/model")
+        classifier = load_classifier(f"local-dir:{folder}/model")
         chances = np.empty((len(rest), len(classifier.classes)), dtype=np.float32)
         for row, labels in enumerate(
-            classifier([found.root / paths[i] for i in rest], len(classifier.classes))
+            classifier([collection.root / paths[i] for i in rest], len(classifier.classes))
         ):
-            for one in labels:
-                chances[row, classifier.classes.index(one.label)] = one.score
+            for prediction in labels:
+                chances[row, classifier.classes.index(prediction.label)] = prediction.score
     right = np.array([classifier.classes.index(truth[i]) for i in rest])
     return int((chances.argmax(axis=1) == right).sum()), expected_calibration_error(chances, right)
 
 
-def measure(found: Collection, seeds: int, *, finetuning: bool = False) -> None:
+def measure(collection: Collection, seeds: int, *, finetuning: bool = False) -> None:
     """Print the table of a collection whose folders are its classes."""
-    paths, vectors, truth = labelled_vectors(found, "folders")
+    paths, vectors, truth = labelled_vectors(collection, "folders")
     names = sorted(set(truth))
     right = np.array([names.index(label) for label in truth])
-    zero_shot = found.zero_shot(names)
-    head = supervised(found, paths, truth)
+    zero_shot = collection.zero_shot(names)
+    head = supervised(collection, paths, truth)
     few: dict[str, Callable[[NDArray[np.float32], list[str]], LabelClassifier]] = {
         "prototype": prototype_classifier,
         "tip": lambda rows, labels: tip_classifier(zero_shot, rows, labels),
@@ -127,28 +131,30 @@ def measure(found: Collection, seeds: int, *, finetuning: bool = False) -> None:
     for seed in range(seeds):
         order = draw_examples(right, seed)
         rest = np.sort(np.concatenate([places[max(SHOTS) :] for places in order]))
-        told = [truth[place] for place in rest]
+        test_labels = [truth[index] for index in rest]
         results.setdefault("zero-shot", []).append(
-            (*judge(zero_shot, vectors[rest], told), len(rest))
+            (*judge(zero_shot, vectors[rest], test_labels), len(rest))
         )
         results.setdefault("supervised head", []).append(
             (int(head[rest].sum()), float("nan"), len(rest))
         )
-        for shots in SHOTS:
-            some = np.concatenate([places[:shots] for places in order])
-            labels = [truth[place] for place in some]
+        for count in SHOTS:
+            chosen_rows = np.concatenate([places[:count] for places in order])
+            labels = [truth[index] for index in chosen_rows]
             for name, make in few.items():
-                if name != "probe" or shots > 1:
-                    judged = judge(make(vectors[some], labels), vectors[rest], told)
-                    results.setdefault(f"{name}, {shots} a class", []).append((*judged, len(rest)))
+                if name != "probe" or count > 1:
+                    measures = judge(make(vectors[chosen_rows], labels), vectors[rest], test_labels)
+                    results.setdefault(f"{name}, {count} a class", []).append(
+                        (*measures, len(rest))
+                    )
         if finetuning:
             name = f"fine-tuned mini, {max(SHOTS)} a class"
             results.setdefault(name, []).append(
-                (*fine_tuned(found, paths, truth, some, rest), len(rest))
+                (*fine_tuned(collection, paths, truth, chosen_rows, rest), len(rest))
             )
-        calibrated, _ = calibrate(zero_shot, vectors[some], labels)  # on the most examples
+        calibrated, _ = calibrate(zero_shot, vectors[chosen_rows], labels)  # on the most examples
         results.setdefault("zero-shot, calibrated on these", []).append(
-            (*judge(calibrated, vectors[rest], told), len(rest))
+            (*judge(calibrated, vectors[rest], test_labels), len(rest))
         )
     for name, runs in results.items():
         low, high = accuracy_interval(runs[0][0], runs[0][2])

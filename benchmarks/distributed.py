@@ -48,18 +48,18 @@ def run(code: str, *arguments: str) -> tuple[dict[str, Any], int]:
     """Run code in a process of its own; return what it says, and the most memory that it and its
     children held, in bytes.
     """
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+") as out:
         child = subprocess.Popen(
-            [sys.executable, "-c", code, *arguments], stdout=said, stderr=subprocess.DEVNULL
+            [sys.executable, "-c", code, *arguments], stdout=out, stderr=subprocess.DEVNULL
         )
-        most = 0
+        peak = 0
         while child.poll() is None:
-            most = max(most, held_by(child.pid))
+            peak = max(peak, held_by(child.pid))
             time.sleep(1)
         if child.returncode:
             sys.exit(f"the run ended with {child.returncode}")
-        said.seek(0)
-        return json.loads(said.read().strip().splitlines()[-1]), most
+        out.seek(0)
+        return json.loads(out.read().strip().splitlines()[-1]), peak
 
 
 def held_by(pid: int) -> int:
@@ -95,7 +95,7 @@ def against(photos: Path, encoder: str, rounds: int) -> None:
                     flush=True,
                 )
             apart = difference(photos, f"{folder}/one machine", f"{folder}/Ray")
-    medians = {name: statistics.median(found) for name, found in rates.items()}
+    medians = {name: statistics.median(values) for name, values in rates.items()}
     print(f"{machine()}; {encoder}, {len(list(photos.iterdir())):,} photos, medians of {rounds}\n")
     for name, rate in medians.items():
         print(f"{name}: {rate:.1f} photos/s after {starts[name]:.1f} s of start")
@@ -110,8 +110,8 @@ def difference(photos: Path, collection: str, output: str) -> float:
     import vitsearch
     from vitsearch.shards import open_shards
 
-    with vitsearch.Collection.open(photos, collection=collection) as found:
-        named, rows = found.vectors()
+    with vitsearch.Collection.open(photos, collection=collection) as opened:
+        named, rows = opened.vectors()
         here = dict(zip((photo.path for photo in named), rows, strict=True))
     there = {
         row.path: half
@@ -154,10 +154,10 @@ def draw(folder: Path, start: int, stop: int, side: int) -> None:
     for number in range(start, stop):
         random = np.random.default_rng(number)
         small = Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8))
-        place = folder / f"{number // 1000:03}"
-        place.mkdir(parents=True, exist_ok=True)
+        subfolder = folder / f"{number // 1000:03}"
+        subfolder.mkdir(parents=True, exist_ok=True)
         small.resize((side, side), Image.Resampling.BICUBIC).save(
-            place / f"{number:06}.jpg", quality=85
+            subfolder / f"{number:06}.jpg", quality=85
         )
 
 
@@ -174,11 +174,11 @@ def main() -> None:
     more.add_argument("--side", type=int, default=64)
     beside.add_argument("--encoder", default="mini")
     more.add_argument("--encoder", default="colour")
-    asked = parser.parse_args()
-    if asked.command == "against":
-        against(asked.photos, asked.encoder, asked.rounds)
+    options = parser.parse_args()
+    if options.command == "against":
+        against(options.photos, options.encoder, options.rounds)
     else:
-        growth(asked.counts, asked.encoder, asked.side)
+        growth(options.counts, options.encoder, options.side)
 
 
 if __name__ == "__main__":

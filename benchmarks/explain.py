@@ -61,19 +61,19 @@ def side_by_side(left: Image.Image, right: Image.Image, layout: str) -> Image.Im
     side = left.width
     if layout == "halves":
         square = Image.new("RGB", (side, side))
-        for place, photo in enumerate((left, right)):
+        for column, photo in enumerate((left, right)):
             square.paste(
-                photo.crop((side // 4, 0, side // 4 + side // 2, side)), (place * (side // 2), 0)
+                photo.crop((side // 4, 0, side // 4 + side // 2, side)), (column * (side // 2), 0)
             )
         return square
     square = Image.new("RGB", (2 * side, 2 * side), "grey")
-    for place, photo in enumerate((left, right)):
+    for column, photo in enumerate((left, right)):
         drawn = (
             photo.resize((side, 2 * side), Image.Resampling.BICUBIC)
             if layout == "squeezed"
             else photo
         )
-        square.paste(drawn, (place * side, (2 * side - drawn.height) // 2))
+        square.paste(drawn, (column * side, (2 * side - drawn.height) // 2))
     return square
 
 

@@ -71,12 +71,12 @@ def operations(encoder: TorchEncoder) -> int:
     return int(counter.get_total_flops())
 
 
-def ceiling(encoder: TorchEncoder, way: Method, batch: int, rounds: int) -> tuple[float, float]:
+def ceiling(encoder: TorchEncoder, method: Method, batch: int, rounds: int) -> tuple[float, float]:
     """Return pictures a second of the tower alone, and the least cosine to the vectors of the tower
     as it is.
     """
     pixels, plain = some_pictures(encoder, batch), encoder.towers.encode_images
-    run = compiled(plain, way)
+    run = compiled(plain, method)
     with torch.inference_mode():
         for _ in range(3):
             rows = in_fixed_batches(run, pixels, batch)
@@ -89,15 +89,15 @@ def ceiling(encoder: TorchEncoder, way: Method, batch: int, rounds: int) -> tupl
 
 
 def row(
-    encoder: TorchEncoder, way: Method, batch: int, *, rounds: int, flops: int
+    encoder: TorchEncoder, method: Method, batch: int, *, rounds: int, flops: int
 ) -> tuple[str, float]:
     """Return a line of the table and its pictures a second, 0 where the way fails."""
     try:
-        rate, cosine = ceiling(encoder, way, batch, rounds)
+        rate, cosine = ceiling(encoder, method, batch, rounds)
     except Exception as error:  # the compilers behind torch.compile each raise their own
-        return f"| {encoder.dtype} | {way} | failed: {one_line(error)} |", 0.0
+        return f"| {encoder.dtype} | {method} | failed: {one_line(error)} |", 0.0
     return (
-        f"| {encoder.dtype} | {way} | {rate:,.0f} | {rate * flops / 1e12:.2f} | {cosine:.6f} |",
+        f"| {encoder.dtype} | {method} | {rate:,.0f} | {rate * flops / 1e12:.2f} | {cosine:.6f} |",
         rate,
     )
 
@@ -123,33 +123,34 @@ def indexed(encoder: TorchEncoder, photos: Path, batch: int) -> float:
         return report.indexed / (time.perf_counter() - began)
 
 
-def measure(asked: argparse.Namespace) -> None:
+def measure(options: argparse.Namespace) -> None:
     """Print the table, and what the index reaches."""
-    first = opened(asked.model, asked.device, asked.dtypes[0])
-    flops, own = operations(first), opened(asked.model, asked.device, "auto")
+    first = opened(options.model, options.device, options.dtypes[0])
+    flops, automatic = operations(first), opened(options.model, options.device, "auto")
     sent = 3 * first.preprocess.size[0] * first.preprocess.size[1]
-    name = torch.cuda.get_device_name(asked.device) if asked.device.startswith("cuda") else "no GPU"
-    print(
-        f"{machine()}; {name}; PyTorch {torch.__version__}; {asked.model}, batches of {asked.batch}"
-    )
+    is_gpu = options.device.startswith("cuda")
+    name = torch.cuda.get_device_name(options.device) if is_gpu else "no GPU"
+    run = f"{options.model}, batches of {options.batch}"
+    print(f"{machine()}; {name}; PyTorch {torch.__version__}; {run}")
     print(f"one picture: {flops:,} operations, {sent:,} bytes to the device\n")
     print(
         "| number format | way | pictures/s | TFLOP/s | least cosine to eager "
         "|\n|---|---|---|---|---|"
     )
     best = 0.0
-    for dtype in asked.dtypes:
-        encoder = opened(asked.model, asked.device, dtype)
-        for way in asked.ways:
-            line, rate = row(encoder, way, asked.batch, rounds=asked.rounds, flops=flops)
-            best = max(best, rate) if dtype == own.dtype else best
+    for dtype in options.dtypes:
+        encoder = opened(options.model, options.device, dtype)
+        for method in options.ways:
+            line, rate = row(encoder, method, options.batch, rounds=options.rounds, flops=flops)
+            best = max(best, rate) if dtype == automatic.dtype else best
             print(line, flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        reached = indexed(own, asked.photos or drawn(Path(folder), asked.count), asked.batch)
-    share = f", {reached / best:.0%} of the best of it in {own.dtype}" if best else ""
+        photos = options.photos or drawn(Path(folder), options.count)
+        reached = indexed(automatic, photos, options.batch)
+    share = f", {reached / best:.0%} of the best of it in {automatic.dtype}" if best else ""
     print(
-        f"\nindex: {reached:,.0f} photos/s in {own.dtype}{share}; {reached * sent / 1e6:,.1f} "
-        "MB/s to the device"
+        f"\nindex: {reached:,.0f} photos/s in {automatic.dtype}{share}; "
+        f"{reached * sent / 1e6:,.1f} MB/s to the device"
     )
 
 
@@ -169,11 +170,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--count", type=int, default=2000)
-    asked = parser.parse_args()
-    if asked.device.startswith("cuda") and not torch.cuda.is_available():
+    options = parser.parse_args()
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
         print("PyTorch sees no GPU here: nothing is measured (--device cpu measures the CPU)")
         return
-    measure(asked)
+    measure(options)
 
 
 if __name__ == "__main__":

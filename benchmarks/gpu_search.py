@@ -57,8 +57,8 @@ def searched(snapshot: IndexSnapshot, queries: np.ndarray) -> list[set[int]]:
     """
     reach = (K + SPARE) * (1 if snapshot.recipe.is_exact else snapshot.recipe.overfetch)
     best = []
-    for query, found in zip(queries, snapshot.search_batch(queries, reach), strict=True):
-        ids = np.sort(found.ids)
+    for query, hits in zip(queries, snapshot.search_batch(queries, reach), strict=True):
+        ids = np.sort(hits.ids)
         best.append(
             set(
                 ids[
@@ -142,7 +142,7 @@ def main() -> None:
         "GPU, of a batch | the same |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as scratch:
         for count in chosen.rows:
             data = Clustered(count, chosen.dim)
             queries = np.concatenate(
@@ -150,7 +150,9 @@ def main() -> None:
             )
             for name in chosen.recipes:
                 print(
-                    measure((chosen.keep or Path(place)) / f"{name}-{count}", name, data, queries),
+                    measure(
+                        (chosen.keep or Path(scratch)) / f"{name}-{count}", name, data, queries
+                    ),
                     flush=True,
                 )
 

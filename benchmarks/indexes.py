@@ -77,9 +77,9 @@ class OfPhotos:
     """
 
     def __init__(self, photos: Path) -> None:
-        with Collection.open(photos) as found:
-            _, vectors = found.vectors()
-            self.prompts = text_like_queries(found.encoder)
+        with Collection.open(photos) as collection:
+            _, vectors = collection.vectors()
+            self.prompts = text_like_queries(collection.encoder)
         out = np.random.default_rng(0).choice(len(vectors), QUERIES, replace=False)
         self.kept_out = vectors[out]
         self.vectors = np.delete(vectors, out, axis=0)
@@ -175,22 +175,22 @@ def measure(folder: Path, recipe: Recipe, data: Data, queries: np.ndarray) -> st
     before = anonymous_bytes()
     snapshot = open_snapshot(folder / "index")
     truth = [
-        set(found.ids.tolist())
-        for found in ExactIndex(snapshot.vectors, snapshot.ids).search_batch(queries, K)
+        set(hits.ids.tolist())
+        for hits in ExactIndex(snapshot.vectors, snapshot.ids).search_batch(queries, K)
     ]
     reach = (K + 8) * snapshot.recipe.overfetch
     plain = timed(lambda query: snapshot.index.search(query, reach), queries)
     raw = [set(snapshot.index.search(query, reach).ids[:K].tolist()) for query in queries]
-    with Collection.open(folder.parent, collection=folder) as found:
-        alone = timed(lambda query: found.search(query, K), queries)
+    with Collection.open(folder.parent, collection=folder) as collection:
+        alone = timed(lambda query: collection.search(query, K), queries)
         began = time.perf_counter()
-        hits = found.search_batch(list(np.concatenate([queries] * 2)[:BATCH]), K)
+        hits = collection.search_batch(list(np.concatenate([queries] * 2)[:BATCH]), K)
         batch = 1000 * (time.perf_counter() - began) / BATCH
-        hits = found.search_batch(list(queries), K)
+        hits = collection.search_batch(list(queries), K)
     resident = max(0, anonymous_bytes() - before) / data.count
     share = [
-        np.mean([len(a & b) / K for a, b in zip(some, truth, strict=True)])
-        for some in (raw, [{h.photo_id for h in row} for row in hits])
+        np.mean([len(a & b) / K for a, b in zip(proposed, truth, strict=True)])
+        for proposed in (raw, [{h.photo_id for h in row} for row in hits])
     ]
     size = sum(file.stat().st_size for file in (folder / "index").glob("*.faiss")) / data.count
     measured = snapshot.manifest.measured
@@ -265,8 +265,8 @@ def main() -> None:
         [data.queries(QUERIES // 2, 3, words=False), data.queries(QUERIES // 2, 4, words=True)]
     )
     print(f"{machine()}; {data.count:,} rows of {data.dim}")
-    with tempfile.TemporaryDirectory() as place:
-        folder = (chosen.keep or Path(place)) / "collection"
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = (chosen.keep or Path(scratch)) / "collection"
         if not folder.exists():
             began = time.perf_counter()
             fill(folder, data)

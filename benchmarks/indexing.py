@@ -106,9 +106,9 @@ def watch(process: int, peaks: list[int]) -> None:
 def walk(folder: Path) -> float:
     """Return the seconds of a bare walk of the folder with a stat of every file."""
     started = time.perf_counter()
-    for place, _, names in os.walk(folder):
+    for subfolder, _, names in os.walk(folder):
         for name in names:
-            os.stat(os.path.join(place, name))
+            os.stat(os.path.join(subfolder, name))
     return time.perf_counter() - started
 
 

@@ -30,8 +30,8 @@ def fill(folder: Path, encoder: str, count: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (64, 64), "red").save(folder / "red.png")
     index_folder(folder, encoder=encoder)
-    with Collection.open(folder) as found:
-        dim, present = found.dim, len(found)
+    with Collection.open(folder) as collection:
+        dim, present = collection.dim, len(collection)
     rng, store = np.random.default_rng(0), PhotoStore(folder / ".vitsearch" / "photos.db")
     for start in range(present, count, SIZE):
         rows = rng.normal(size=(min(SIZE, count - start), dim))
@@ -59,13 +59,13 @@ def main() -> None:
     print(machine())
     if not (chosen.folder / ".vitsearch").exists():
         fill(chosen.folder, chosen.encoder, chosen.vectors)
-    with Collection.open(chosen.folder) as found:
+    with Collection.open(chosen.folder) as collection:
         began = time.perf_counter()
-        classifier = found.zero_shot(
+        classifier = collection.zero_shot(
             [f"thing number {i}" for i in range(chosen.labels)], chosen.template
         )
         prompts = time.perf_counter()
-        predictions = found.label(classifier)
+        predictions = collection.label(classifier)
         ended = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(

@@ -58,14 +58,14 @@ def make(root: Path, rows: int, recipe: str) -> None:
     encoder = load_encoder(ENCODER)
     data = Clustered(rows, encoder.dim)
     fill(folder, data)
-    found = replace(
+    config = replace(
         read_collection_config(folder, root),
         encoder=ENCODER,
         encoder_fingerprint=encoder.fingerprint,
         root=str(root),
     )
     chosen = load_recipe(recipe)
-    write_collection_config(folder, replace(found, recipe=chosen.to_dict()))
+    write_collection_config(folder, replace(config, recipe=chosen.to_dict()))
     texts = data.queries(100, 7, words=True)
     with closing(PhotoStore(folder / "photos.db", read_only=True)) as store:
         IndexMaintainer(
@@ -116,10 +116,10 @@ def measure(root: Path, rows: int, rounds: int) -> str:
     by_words = cold(root, SCENES[: rounds + 1])
     by_photo = cold(root, [str(photo) for photo in photos[: rounds + 1]])
     bare = cold_start(rounds)
-    with Collection.open(root) as found:
-        vectors = list(Clustered(rows, found.dim).queries(100, 3, words=True))
-        alone = warm(found.search, vectors)
-        words, pictures = warm(found.search, SCENES), warm(found.search, photos)
+    with Collection.open(root) as collection:
+        vectors = list(Clustered(rows, collection.dim).queries(100, 3, words=True))
+        alone = warm(collection.search, vectors)
+        words, pictures = warm(collection.search, SCENES), warm(collection.search, photos)
     name = open_snapshot(root / ".vitsearch" / "index").recipe.name
     processes = " | ".join(f"{figure:.0f} ms" for figure in (bare, by_words, by_photo))
     return (
@@ -164,9 +164,9 @@ def main() -> None:
         "warm, photo | a vector alone |"
     )
     print("|---|---|---|---|---|---|---|---|", flush=True)
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as scratch:
         for rows in chosen.rows:
-            root = (chosen.keep or Path(place)) / f"{rows}-{chosen.recipe}"
+            root = (chosen.keep or Path(scratch)) / f"{rows}-{chosen.recipe}"
             if not root.exists():
                 aside = root.with_name(f"{root.name}.{os.getpid()}")
                 make(aside, rows, chosen.recipe)

@@ -80,12 +80,14 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path)
     chosen = parser.parse_args()
     encoder = load_encoder(chosen.encoder)
-    paths = [one.path for one in walk(chosen.photos) if one.problem is None][: chosen.count]
+    paths = [file.path for file in walk(chosen.photos) if file.problem is None][: chosen.count]
     images = [read_photo(chosen.photos / path).image.convert("RGB") for path in paths]
     rows = stored(encoder.encode_images(images))
     copies = {
-        name: (stored(encoder.encode_images([way(image) for image in images])) * rows).sum(axis=1)
-        for name, way in WAYS.items()
+        name: (stored(encoder.encode_images([change(image) for image in images])) * rows).sum(
+            axis=1
+        )
+        for name, change in WAYS.items()
     }
     likeness = np.where(np.tri(len(rows), dtype=bool), -1, rows @ rows.T)  # each pair once
     print(
@@ -102,11 +104,12 @@ def main() -> None:
     best = np.dstack(np.unravel_index(np.argsort(-likeness, axis=None)[:PAIRS], likeness.shape))[0]
     print(
         "most alike of different photos: "
-        + ", ".join(f"{likeness[one, other]:.3f}" for one, other in best)
+        + ", ".join(f"{likeness[first, second]:.3f}" for first, second in best)
     )
     if chosen.sheet:
         pairs = [
-            [(paths[one], f"{likeness[one, other]:.3f}"), (paths[other], "")] for one, other in best
+            [(paths[first], f"{likeness[first, second]:.3f}"), (paths[second], "")]
+            for first, second in best
         ]
         write_sheet(
             chosen.sheet,

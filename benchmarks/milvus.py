@@ -73,30 +73,30 @@ def row(number: int) -> ShardRow:
 def exact(rows: np.ndarray, queries: Vectors) -> list[set[str]]:
     """Return the paths of the true top 10 of each query."""
     return [
-        {row(place).path for place in top_k(cosine_scores(rows, query), 10).tolist()}
+        {row(index).path for index in top_k(cosine_scores(rows, query), 10).tolist()}
         for query in queries
     ]
 
 
-def measured(found: Collection, queries: Vectors, truth: list[set[str]]) -> dict[str, Any]:
+def measured(collection: Collection, queries: Vectors, truth: list[set[str]]) -> dict[str, Any]:
     """Return recall@10, and the latency in milliseconds: median, 95th percentile, and of a query
     with each filter.
     """
-    found.search(queries[0])
+    collection.search(queries[0])
     hits, spent = 0, []
     for query, best in zip(queries, truth, strict=True):
         began = time.perf_counter()
-        results = found.search(query)
+        results = collection.search(query)
         spent.append(1000 * (time.perf_counter() - began))
         hits += len(best & {hit.path for hit in results})
     filtered = []
     for where in FILTERS[1:]:
         began = time.perf_counter()
         for query in queries[:20]:
-            found.search(query, where=where)
+            collection.search(query, where=where)
         filtered.append(1000 * (time.perf_counter() - began) / 20)
     began = time.perf_counter()
-    found.search_batch(list(queries))
+    collection.search_batch(list(queries))
     batch = 1000 * (time.perf_counter() - began) / len(queries)
     return {
         "recall": hits / (10 * len(queries)),
@@ -134,8 +134,8 @@ def main() -> None:
         for index in INDEXES:
             name = f"{chosen.milvus or f'milvus://{Path(folder)}/{index}.db'}/benchmark_{index}"
             rates = [pushed(name, manifest, halves, index) for _ in range(2)]
-            with Collection.open(name) as found:
-                facts = measured(found, queries, truth)
+            with Collection.open(name) as collection:
+                facts = measured(collection, queries, truth)
             line = (
                 f"{index:10} {rates[0]:8.0f} {rates[1]:8.0f} {facts['recall']:9.4f} "
                 f"{facts['p50']:7.1f} {facts['p95']:7.1f} "

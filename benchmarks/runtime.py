@@ -69,10 +69,10 @@ def measure(encoders: dict[str, Encoder], photos: int, rounds: int) -> dict[str,
     shape = first.prepare(_picture(rng)).shape
     batch = list(rng.integers(0, 256, (photos, *shape), dtype=np.uint8))
     texts = [f"a photo of {number} things on a table" for number in range(photos)]
-    wanted = first.encode_prepared(batch)
+    expected = first.encode_prepared(batch)
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in encoders}
     cosines = {
-        name: float((encoder.encode_prepared(batch) * wanted).sum(axis=1).min())
+        name: float((encoder.encode_prepared(batch) * expected).sum(axis=1).min())
         for name, encoder in encoders.items()
     }
     for encoder in encoders.values():

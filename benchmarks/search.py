@@ -50,12 +50,12 @@ def measure(
     times, raw, rescored = [], 0, 0
     for query, right in zip(queries, truth, strict=True):
         started = time.perf_counter()
-        found = snapshot.search(query, PROPOSALS)
-        places = np.searchsorted(snapshot.ids, found.ids)
+        hits = snapshot.search(query, PROPOSALS)
+        places = np.searchsorted(snapshot.ids, hits.ids)
         best = top_k(cosine_scores(snapshot.vectors[places], query), K)
         times.append(time.perf_counter() - started)
-        raw += len(right & set(found.ids[:K].tolist()))
-        rescored += len(right & set(found.ids[best].tolist()))
+        raw += len(right & set(hits.ids[:K].tolist()))
+        rescored += len(right & set(hits.ids[best].tolist()))
     return statistics.median(times) * 1000, raw / (K * len(truth)), rescored / (K * len(truth))
 
 
@@ -103,11 +103,11 @@ def main() -> None:
     chosen = parser.parse_args()
     rows = clustered(chosen.rows, chosen.dim, seed=1)
     queries = unit_rows(clustered(chosen.queries, chosen.dim, seed=2, spread=1.1))
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as scratch:
         exact = Recipe("exact", kind="exact")
         recipes = [exact, *map(load_recipe, chosen.recipes)]
         build_snapshot(
-            Path(place, "truth"),
+            Path(scratch, "truth"),
             [(np.arange(len(rows)), rows)],
             recipe=exact,
             dim=chosen.dim,
@@ -115,8 +115,8 @@ def main() -> None:
             fingerprint="",
         )
         truth = [
-            set(found.ids.tolist())
-            for found in open_snapshot(Path(place, "truth")).index.search_batch(queries, K)
+            set(hits.ids.tolist())
+            for hits in open_snapshot(Path(scratch, "truth")).index.search_batch(queries, K)
         ]
         print(
             f"{machine()}; {chosen.rows:,} x {chosen.dim} rows, {chosen.queries} "
@@ -128,7 +128,7 @@ def main() -> None:
         )
         print("|---|---|---|---|---|---|---|")
         for number, recipe in enumerate(recipes):
-            print(run(recipe, Path(place, str(number)), rows, queries, truth), flush=True)
+            print(run(recipe, Path(scratch, str(number)), rows, queries, truth), flush=True)
 
 
 if __name__ == "__main__":

@@ -55,11 +55,11 @@ def questions(seed: int) -> Iterator[str]:
 def in_process(root: Path, seconds: float) -> float:
     """Return the median milliseconds of `Collection.search`."""
     times = []
-    with Collection.open(root) as found:
+    with Collection.open(root) as collection:
         end = time.perf_counter() + seconds
         for query in questions(0):
             began = time.perf_counter()
-            found.search(query, RESULTS)
+            collection.search(query, RESULTS)
             times.append(time.perf_counter() - began)
             if began > end:
                 return 1000 * statistics.median(times[len(times) // 4 :])
@@ -125,8 +125,8 @@ def memory(pid: int) -> float:
 
 def largest_batch(port: int) -> str:
     """Return the most searches that were computed together."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-        lines = answer.read().decode().splitlines()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
+        lines = response.read().decode().splitlines()
     return next(
         line.rpartition(" ")[2] for line in lines if line.startswith("vitsearch_largest_batch ")
     )
@@ -174,8 +174,8 @@ def main() -> None:
         f"{machine()}; `mini`, {chosen.rows:,} photos, {RESULTS} results a request, "
         f"{chosen.seconds:g} s a row\n"
     )
-    with tempfile.TemporaryDirectory() as place:
-        root = (chosen.keep or Path(place)) / f"serve-{chosen.rows}"
+    with tempfile.TemporaryDirectory() as scratch:
+        root = (chosen.keep or Path(scratch)) / f"serve-{chosen.rows}"
         if not root.exists():
             make(root, chosen.rows, "auto")
         measure(root, chosen.clients, chosen.seconds)

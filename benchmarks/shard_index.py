@@ -105,14 +105,14 @@ def row(
             -1
         ]
     )
-    found = ShardIndex.open(index)
-    exact = ExactIndex(found.vectors, np.arange(len(found)))
-    ids, _ = found.search(queries, K)
+    shard_index = ShardIndex.open(index)
+    exact = ExactIndex(shard_index.vectors, np.arange(len(shard_index)))
+    ids, _ = shard_index.search(queries, K)
     truth = exact.search_batch(queries, K)
     recall = np.mean(
         [
-            len({*found.ids[one.ids].tolist()} & {*mine.tolist()}) / K
-            for one, mine in zip(truth, ids, strict=True)
+            len({*shard_index.ids[hits.ids].tolist()} & {*mine.tolist()}) / K
+            for hits, mine in zip(truth, ids, strict=True)
         ]
     )
     lists = sum(
@@ -120,18 +120,18 @@ def row(
         for file in index.iterdir()
         if file.name in ("index.faiss", "lists.ivfdata")
     )
-    whole = sum(file.stat().st_size for file in index.iterdir())
+    size = sum(file.stat().st_size for file in index.iterdir())
     stages = ", ".join(f"{name} {value:.1f}" for name, value in facts["seconds"].items())
     effort = (
         ", ".join(f"{name} {value:g}" for name, value in facts["search"].items())
         + f", overfetch {facts['overfetch']}"
     )
-    alone, compared = timed(found.search, queries), timed(exact.search_batch, queries[:20])
+    alone, compared = timed(shard_index.search, queries), timed(exact.search_batch, queries[:20])
     return (
         f"| `{recipe}` | {sum(facts['seconds'].values()):.1f} s ({stages}) | {facts['parts']} | "
         f"{facts['anonymous'] / 1e6:.0f} MB "
-        f"| {facts['resident'] / 1e6:.0f} MB | {lists / len(found):.0f} / "
-        f"{whole / len(found):.0f} | {facts['recall']:.3f} | {recall:.3f} "
+        f"| {facts['resident'] / 1e6:.0f} MB | {lists / len(shard_index):.0f} / "
+        f"{size / len(shard_index):.0f} | {facts['recall']:.3f} | {recall:.3f} "
         f"| {alone:.2f} ms | {compared:.1f} ms | {effort} |"
     )
 
@@ -156,14 +156,14 @@ def main() -> None:
     )
     print(f"| {heads} |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as place:
-        fill(Path(place) / "shards", data)
+    with tempfile.TemporaryDirectory() as scratch:
+        fill(Path(scratch) / "shards", data)
         for recipe in chosen.recipes:
             memory = bytes_of(chosen.memory)
-            index = Path(place) / recipe
+            index = Path(scratch) / recipe
             print(
                 row(
-                    Path(place) / "shards",
+                    Path(scratch) / "shards",
                     index,
                     recipe,
                     memory=memory,

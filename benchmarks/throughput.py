@@ -70,7 +70,7 @@ class Entry:
 
     def rate(self) -> float:
         """Return the median photos a second."""
-        return statistics.median(run.said["count"] / run.said["seconds"] for run in self.runs)
+        return statistics.median(run.report["count"] / run.report["seconds"] for run in self.runs)
 
 
 def ours(work: Path, options: str, model: str) -> Entry:
@@ -150,14 +150,14 @@ def once(entry: Entry, photos: Path, chosen: argparse.Namespace) -> Run:
     out = chosen.work / "out"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
-    cache_dir, own = (
+    cache_dir, extra = (
         {"VITSEARCH_HOME": str(chosen.work / "home")},
         here() if entry.command(photos, out)[0] == sys.executable else {},
     )
     done = run(
-        entry.command(photos, out), env=os.environ | QUIET | cache_dir | own, limit=chosen.limit
+        entry.command(photos, out), env=os.environ | QUIET | cache_dir | extra, limit=chosen.limit
     )
-    count = done.said.setdefault("count", done.said.get("indexed"))
+    count = done.report.setdefault("count", done.report.get("indexed"))
     if count != len(list(photos.iterdir())):
         raise Failed(f"it embedded {count} photos of {len(list(photos.iterdir()))}")
     return done
@@ -191,7 +191,7 @@ def measure(entries: list[Entry], photos: Path, chosen: argparse.Namespace) -> d
         [sys.executable, PEERS / "bound.py", source, photos],
         env=os.environ | QUIET | here(),
         limit=chosen.limit,
-    ).said
+    ).report
 
 
 def here() -> dict[str, str]:
@@ -199,46 +199,46 @@ def here() -> dict[str, str]:
     return {"PYTHONPATH": str(PEERS.parents[1])}
 
 
-def line(entry: Entry, first: Entry, bound: float, kind: str) -> str:
+def line(entry: Entry, first: Entry, bound_rate: float, kind: str) -> str:
     """Return a program's line of the table."""
     if not entry.runs:
         return f"| {kind} | {entry.name} | does not run: {entry.error} | | | | | |"
     rate, middle = (
         entry.rate(),
-        sorted(entry.runs, key=lambda run: run.said["seconds"])[len(entry.runs) // 2],
+        sorted(entry.runs, key=lambda run: run.report["seconds"])[len(entry.runs) // 2],
     )
     ratio = f"{rate / first.rate():.2f}" if first.runs else "-"
     memory = [
         statistics.median(getattr(run, name) for run in entry.runs) / 1e9
         for name in ("largest", "together")
     ]
-    whole = statistics.median(run.whole for run in entry.runs)
-    share = f"{100 * rate / bound:.0f} %" if bound else "-"
+    total = statistics.median(run.total for run in entry.runs)
+    share = f"{100 * rate / bound_rate:.0f} %" if bound_rate else "-"
     note = f"; later: {entry.error}" if entry.error else ""
-    costs = f"{whole:.0f} s | {memory[0]:.2f} / {memory[1]:.2f} GB | {stages(middle.said)}{note}"
+    costs = f"{total:.0f} s | {memory[0]:.2f} / {memory[1]:.2f} GB | {stages(middle.report)}{note}"
     return f"| {kind} | {entry.name} | {rate:.1f} | {ratio} | {share} | {costs} |"
 
 
-def bound_line(bound: dict[str, Any], kind: str) -> str:
+def bound_line(limits: dict[str, Any], kind: str) -> str:
     """Return the bound's line of the table."""
-    if "error" in bound:
-        return f"| {kind} | bound | not measured: {bound['error']} | | | | | |"
+    if "error" in limits:
+        return f"| {kind} | bound | not measured: {limits['error']} | | | | | |"
     cost = ", ".join(
         f"{stage.replace('_', ' ')} {1000 * seconds:.1f} ms"
-        for stage, seconds in bound["stages"].items()
+        for stage, seconds in limits["stages"].items()
     )
-    return f"| {kind} | bound | {bound['rate']:.1f} | | 100 % | | | a photo: {cost} |"
+    return f"| {kind} | bound | {limits['rate']:.1f} | | 100 % | | | a photo: {cost} |"
 
 
-def stages(said: dict[str, Any]) -> str:
+def stages(report: dict[str, Any]) -> str:
     """Return the seconds of work in each stage, as a program reports them."""
-    found = {
+    seconds_of = {
         name: value
-        for name, value in (said.get("stages") or {}).items()
+        for name, value in (report.get("stages") or {}).items()
         if isinstance(value, int | float) and name != "wall"
     }
-    words = [f"{name} {value:.1f}" for name, value in found.items()]
-    limit = (said.get("stages") or {}).get("bound")
+    words = [f"{name} {value:.1f}" for name, value in seconds_of.items()]
+    limit = (report.get("stages") or {}).get("bound")
     return ", ".join(words) + (f"; bound by {limit}" if limit else "") or "-"
 
 
@@ -249,7 +249,7 @@ def table(chosen: argparse.Namespace) -> None:
     )
     print(
         f"{machine()}; {chosen.count} photos a set, {chosen.rounds} rounds, batches of {BATCH}, "
-        f"{chosen.model} in float32 unless said\n"
+        f"{chosen.model} in float32 unless stated\n"
     )
     print(
         "| photos | program | photos/s | times the first | of the bound | whole process | memory: "
@@ -263,24 +263,24 @@ def table(chosen: argparse.Namespace) -> None:
             if chosen.model == "mini"
             else [peer(chosen.work, program, workers) for program in chosen.against]
         )
-        bound = measure(entries, chosen.work / "photos" / name, chosen)
-        print(bound_line(bound, SETS[name]))
+        limits = measure(entries, chosen.work / "photos" / name, chosen)
+        print(bound_line(limits, SETS[name]))
         for entry in entries:
-            print(line(entry, entries[0], bound["rate"], SETS[name]), flush=True)
+            print(line(entry, entries[0], limits["rate"], SETS[name]), flush=True)
 
 
 def warm_up(chosen: argparse.Namespace) -> None:
     """Let vitsearch make what it makes once for a model, such as an export, on one photo that is
     not counted.
     """
-    one = chosen.work / "one"
-    shutil.rmtree(one, ignore_errors=True)
-    one.mkdir()
+    single = chosen.work / "one"
+    shutil.rmtree(single, ignore_errors=True)
+    single.mkdir()
     first = min((chosen.work / "photos" / chosen.sets[-1]).iterdir())
-    shutil.copy(first, one)
+    shutil.copy(first, single)
     for options in chosen.ours or [""]:
         try:
-            once(ours(chosen.work, options, chosen.model), one, chosen)
+            once(ours(chosen.work, options, chosen.model), single, chosen)
         except Failed as problem:
             print(f"  vitsearch {options}: {problem}", file=sys.stderr, flush=True)
 

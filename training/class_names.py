@@ -61,7 +61,7 @@ def speaking_above(offset: str, nouns: dict[str, Synset]) -> list[str]:
 
 def row(offset: str, name: str, nouns: dict[str, Synset]) -> str:
     """Return a line of the file."""
-    above = " ".join(f"n{one}" for one in speaking_above(offset, nouns))
+    above = " ".join(f"n{above_offset}" for above_offset in speaking_above(offset, nouns))
     return "\t".join((f"n{offset}", name, "|".join(nouns[offset].lemmas), above))
 
 

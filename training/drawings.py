@@ -72,11 +72,15 @@ def read_drawings() -> list[Drawing]:
         )
     drawings = []
     for path in sorted(PICTURES.rglob("*.png")):
-        place = path.relative_to(PICTURES)
-        facts = (FACTS / place).with_suffix(".svg")
-        if place.parts[0] not in NOT_THINGS and facts.is_file() and pixels_of(path) <= MAX_PIXELS:
+        relative = path.relative_to(PICTURES)
+        facts = (FACTS / relative).with_suffix(".svg")
+        if (
+            relative.parts[0] not in NOT_THINGS
+            and facts.is_file()
+            and pixels_of(path) <= MAX_PIXELS
+        ):
             title, keywords = read_facts(facts)
-            drawings.append(Drawing(path, title, keywords, place.parts[-2].replace("_", " ")))
+            drawings.append(Drawing(path, title, keywords, relative.parts[-2].replace("_", " ")))
     return drawings
 
 
@@ -94,14 +98,14 @@ def read_facts(path: Path) -> tuple[str, tuple[str, ...]]:
     text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8", "replace")
     titled = re.search(r"<dc:title>([^<]*)</dc:title>", text)
     made = re.search(r"<dc:creator>.*?<dc:title>([^<]*)</dc:title>", text, re.DOTALL)
-    title, author = (found.group(1).strip().lower() if found else "" for found in (titled, made))
+    title, author = (match.group(1).strip().lower() if match else "" for match in (titled, made))
     keywords = (word.strip().lower() for word in re.findall(r"<rdf:li>([^<]*)</rdf:li>", text))
-    kept = tuple(
+    words = tuple(
         word
         for word in keywords
         if word.isascii() and 2 < len(word) < 25 and word not in {*SAY_NOTHING, author}
     )
-    return ("" if title == author else re.sub(r"[\d_\-.]+", " ", title).strip()), kept
+    return ("" if title == author else re.sub(r"[\d_\-.]+", " ", title).strip()), words
 
 
 def render(

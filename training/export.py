@@ -69,12 +69,12 @@ def read_layout(path: Path) -> dict[str, dict[str, Any]]:
     header.pop("__metadata__", None)
     return {
         name: {
-            "dtype": DTYPES[fact["dtype"]],
-            "shape": fact["shape"],
-            "offset": 8 + length + fact["data_offsets"][0],
-            "length": fact["data_offsets"][1] - fact["data_offsets"][0],
+            "dtype": DTYPES[tensor["dtype"]],
+            "shape": tensor["shape"],
+            "offset": 8 + length + tensor["data_offsets"][0],
+            "length": tensor["data_offsets"][1] - tensor["data_offsets"][0],
         }
-        for name, fact in header.items()
+        for name, tensor in header.items()
     }
 
 
@@ -123,23 +123,26 @@ def export_graph(
     return model
 
 
-def external(name: str, fact: dict[str, Any]) -> TensorProto:
+def external(name: str, tensor: dict[str, Any]) -> TensorProto:
     """Return an initializer whose bytes lie in the weights file."""
     tensor = TensorProto(
-        name=name, data_type=fact["dtype"], dims=fact["shape"], data_location=TensorProto.EXTERNAL
+        name=name,
+        data_type=tensor["dtype"],
+        dims=tensor["shape"],
+        data_location=TensorProto.EXTERNAL,
     )
     for key, value in (
         ("location", WEIGHTS),
-        ("offset", fact["offset"]),
-        ("length", fact["length"]),
+        ("offset", tensor["offset"]),
+        ("length", tensor["length"]),
     ):
         tensor.external_data.add(key=key, value=str(value))
     return tensor
 
 
-def widen(name: str, fact: dict[str, Any], scaled: bool) -> list[NodeProto]:
+def widen(name: str, tensor: dict[str, Any], scaled: bool) -> list[NodeProto]:
     """Return the nodes that turn a stored weight into float32 under its own name."""
-    if fact["dtype"] == TensorProto.FLOAT:
+    if tensor["dtype"] == TensorProto.FLOAT:
         return []
     if not scaled:
         return [helper.make_node("Cast", [f"{name}.stored"], [name], to=TensorProto.FLOAT)]
@@ -175,21 +178,21 @@ def widen_gathered(graph: GraphProto) -> None:
 def share_weights(model: ModelProto, layout: dict[str, dict[str, Any]]) -> ModelProto:
     """Point the initializers of a graph into the weights file."""
     graph = model.graph
-    kept, outside, nodes = [], [], []
+    small, outside, nodes = [], [], []
     for initializer in graph.initializer:
         name = initializer.name
         if name not in layout:
-            kept.append(initializer)
+            small.append(initializer)
             continue
-        fact, scaled = layout[name], f"{name}.scale" in layout
-        stored = name if fact["dtype"] == TensorProto.FLOAT else f"{name}.stored"
-        outside.append(external(stored, fact))
+        tensor, scaled = layout[name], f"{name}.scale" in layout
+        stored = name if tensor["dtype"] == TensorProto.FLOAT else f"{name}.stored"
+        outside.append(external(stored, tensor))
         if scaled:
             outside.append(external(f"{name}.scale", layout[f"{name}.scale"]))
         if name != GATHERED:
-            nodes += widen(name, fact, scaled)
+            nodes += widen(name, tensor, scaled)
     del graph.initializer[:]
-    graph.initializer.extend(kept + outside)
+    graph.initializer.extend(small + outside)
     widen_gathered(graph)
     body = list(graph.node)
     del graph.node[:]

@@ -14,6 +14,6 @@ def contrast(scores: Tensor, captions: int) -> Tensor:
     return (F.cross_entropy(scores.T, torch.arange(photos).repeat(captions)) - right.mean()) / 2
 
 
-def like(scores: Tensor, wanted: Tensor) -> Tensor:
+def like(scores: Tensor, target: Tensor) -> Tensor:
     """Return the mean KL divergence of rows of scores from wanted log-probabilities."""
-    return F.kl_div(scores.log_softmax(dim=1), wanted, log_target=True, reduction="batchmean")
+    return F.kl_div(scores.log_softmax(dim=1), target, log_target=True, reduction="batchmean")

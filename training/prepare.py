@@ -146,8 +146,8 @@ def embed_set(session: onnxruntime.InferenceSession, count: int, load: Load, pre
         coming = [pool.submit(load, i) for i in range(min(2 * BATCH, count))]
         for start in range(0, count, BATCH):
             pixels = np.stack([future.result() for future in coming[:BATCH]])
-            ahead = range(start + 2 * BATCH, min(start + 3 * BATCH, count))
-            coming = coming[BATCH:] + [pool.submit(load, i) for i in ahead]
+            upcoming = range(start + 2 * BATCH, min(start + 3 * BATCH, count))
+            coming = coming[BATCH:] + [pool.submit(load, i) for i in upcoming]
             for part, output in zip(parts, session.run(None, {"pixels": pixels}), strict=True):
                 part.append(output.astype(np.float16))
     for kind, part in zip(KINDS, parts, strict=True):

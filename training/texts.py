@@ -183,14 +183,14 @@ def class_hypernyms(
     "animal"), and which classes each covers.
     """
     members: dict[str, set[int]] = {}
-    for place, wnid in enumerate(wnids):
+    for row, wnid in enumerate(wnids):
         todo, met = [wnid[1:]], set()
         while todo:
             offset = todo.pop()
             if offset not in met:
                 met.add(offset)
                 todo += nouns[offset].above
-                members.setdefault(offset, set()).add(place)
+                members.setdefault(offset, set()).add(row)
     narrow = {offset: sorted(places) for offset, places in members.items() if len(places) <= WIDEST}
     rows = [
         (lemma.lower(), places)
@@ -210,19 +210,19 @@ def drawing_phrases(drawings: list[Drawing]) -> tuple[list[str], list[dict[str, 
     phrases = sorted(
         {
             phrase
-            for one in drawings
-            for phrase in (one.title, *one.keywords, one.category)
+            for drawing in drawings
+            for phrase in (drawing.title, *drawing.keywords, drawing.category)
             if phrase
         }
     )
-    places = {phrase: place for place, phrase in enumerate(phrases)}
+    places = {phrase: index for index, phrase in enumerate(phrases)}
     used = [
         {
-            "title": [places[one.title]] if one.title else [],
-            "keywords": [places[word] for word in one.keywords],
-            "category": [places[one.category]],
+            "title": [places[drawing.title]] if drawing.title else [],
+            "keywords": [places[word] for word in drawing.keywords],
+            "category": [places[drawing.category]],
         }
-        for one in drawings
+        for drawing in drawings
     ]
     return phrases, used
 

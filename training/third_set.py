@@ -42,9 +42,12 @@ Pictures = list[tuple[str, Path]]
 def read_emoji(folder: Path) -> Pictures:
     """Return the names and files of the emoji."""
     listed = json.loads((folder / "emoji.json").read_text(encoding="utf-8"))
-    chosen = [one for one in listed if one["category"] in CATEGORIES and one["has_img_google"]]
+    chosen = [
+        entry for entry in listed if entry["category"] in CATEGORIES and entry["has_img_google"]
+    ]
     return [
-        (one["name"].lower(), folder / "img" / "google" / "64" / one["image"]) for one in chosen
+        (entry["name"].lower(), folder / "img" / "google" / "64" / entry["image"])
+        for entry in chosen
     ]
 
 
@@ -100,8 +103,10 @@ class Untrained:
         batches = (images[start : start + 32] for start in range(0, len(images), 32))
         return np.concatenate(
             [
-                self.stem(torch.from_numpy(np.stack([to_pixels(one) for one in some])))[2].numpy()
-                for some in batches
+                self.stem(torch.from_numpy(np.stack([to_pixels(image) for image in batch])))[
+                    2
+                ].numpy()
+                for batch in batches
             ]
         )
 
@@ -146,12 +151,12 @@ def main() -> None:
             )
     if arguments.data:
         photos = [image for _, image in read_photos(arguments.data / "imagenette-dev.tar")]
-        kept = float(
+        share = float(
             np.mean(
                 mini.class_logits(photos).argmax(axis=1) == untrained.logits(photos).argmax(axis=1)
             )
         )
-        print(f"imagenette-dev: the supervised head keeps {kept:.3f} of the stem's own answers")
+        print(f"imagenette-dev: the supervised head keeps {share:.3f} of the stem's own answers")
 
 
 def show(name: str, figures: dict[int, float]) -> None:

@@ -250,7 +250,7 @@ class Trainer:
         parts = [
             torch.cat(part)
             for part in zip(
-                *(bank.take(views, some, self.rng) for views, some in sets), strict=True
+                *(bank.take(views, rows, self.rng) for views, rows in sets), strict=True
             )
         ]
         if self.stage.text_rate:  # channels last: a quarter less time for a step
@@ -267,8 +267,8 @@ class Trainer:
         """
         vit = self.network.vit
         x = vit.embed(grid)
-        kept = torch.randperm(x.shape[1] - 1)[: self.settings.kept_tokens] + 1
-        x = x[:, torch.cat([torch.zeros(1, dtype=torch.int64), kept])]
+        patches = torch.randperm(x.shape[1] - 1)[: self.settings.kept_tokens] + 1
+        x = x[:, torch.cat([torch.zeros(1, dtype=torch.int64), patches])]
         for block in vit.blocks:
             x, _ = block(x)
         seen: Tensor = vit.head(vit.norm(x)[:, 0])
@@ -287,7 +287,7 @@ class Trainer:
             "prompts": 1000 * template + choose_classes(logits, stage.prompts),
             "hypernyms": torch.randint(len(vectors["hypernyms"]), (stage.hypernyms,)),
             "phrases": torch.tensor(
-                [self.texts.drawing_phrase(one, self.rng) for one in drawn.tolist()]
+                [self.texts.drawing_phrase(drawing, self.rng) for drawing in drawn.tolist()]
             ),
         }
 
@@ -302,7 +302,7 @@ class Trainer:
         anchor = torch.zeros(())
         if self.stage.text_rate:
             tokens = {
-                kind: [self.texts.tokens[kind][place] for place in places.tolist()]
+                kind: [self.texts.tokens[kind][index] for index in places.tolist()]
                 for kind, places in chosen.items()
             }
             captions = self.network.text(*pad(tokens.pop("captions")))
@@ -325,8 +325,8 @@ class Trainer:
         """
         scale = self.settings.teacher_scale
         known = unit((logits / self.config.class_temperature).softmax(dim=1) @ self.teacher_classes)
-        wanted = unit(self.texts.vectors["words"][places] - self.teacher_mean) @ known.T * scale
-        return like(texts @ images.T * scale * math.sqrt(2), wanted.log_softmax(dim=1))
+        target = unit(self.texts.vectors["words"][places] - self.teacher_mean) @ known.T * scale
+        return like(texts @ images.T * scale * math.sqrt(2), target.log_softmax(dim=1))
 
     def hypernym_term(self, scores: Tensor, logits: Tensor, places: Tensor) -> Tensor:
         """Return KL, over the pictures of the batch, from their probabilities of all classes below
@@ -399,8 +399,8 @@ def choose_classes(logits: Tensor, count: int) -> Tensor:
     """Return the classes to rank: all of them, or few with the pictures' own among them."""
     if count >= logits.shape[1]:
         return torch.arange(logits.shape[1])
-    own = logits.argmax(dim=1)[torch.randperm(len(logits))[: count * 2 // 3]]
-    return torch.cat([own, torch.randint(logits.shape[1], (count - len(own),))]).unique()
+    present = logits.argmax(dim=1)[torch.randperm(len(logits))[: count * 2 // 3]]
+    return torch.cat([present, torch.randint(logits.shape[1], (count - len(present),))]).unique()
 
 
 def save(state: dict[str, object], path: Path) -> None:

@@ -44,7 +44,7 @@ def main() -> None:
         costs = {}
         for name, least in (("decode", 2 * side), ("decode to the side at once", side)):
             costs[name] = sum(
-                pool.map(run, [(decode, files[place::cores], least) for place in range(cores)])
+                pool.map(run, [(decode, files[first::cores], least) for first in range(cores)])
             ) / len(files)
         for name, forward in runtimes.items():
             costs[name] = min(

@@ -65,15 +65,15 @@ def linked_torch(folder: Path) -> Path:
     raises NotInstalled without them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for found in with_needs(SHARED):
+    for installed in with_needs(SHARED):
         for top in {
             file.parts[0]
-            for file in found.files or ()
+            for file in installed.files or ()
             if file.parts[0] not in ("..", "__pycache__")
         }:
             link = folder / top
             if not link.is_symlink():
-                link.symlink_to(Path(found.locate_file(top)).resolve())
+                link.symlink_to(Path(installed.locate_file(top)).resolve())
     return folder
 
 
@@ -81,23 +81,23 @@ def with_needs(names: tuple[str, ...]) -> Iterator[Distribution]:
     """Yield the named distributions of this Python and, once each, all that they need here, extras
     too.
     """
-    wanted: list[tuple[str, frozenset[str]]] = [(name, frozenset()) for name in names]
+    pending: list[tuple[str, frozenset[str]]] = [(name, frozenset()) for name in names]
     seen = set()
-    while wanted:
-        name, extras = asked = wanted.pop()
-        if asked in seen:
+    while pending:
+        name, extras = requirement = pending.pop()
+        if requirement in seen:
             continue
-        seen.add(asked)
+        seen.add(requirement)
         try:
-            found = distribution(name)
+            installed = distribution(name)
         except PackageNotFoundError as error:
             raise NotInstalled(f"{name} is not there: pip install 'vitsearch[clip]'") from error
-        yield found
-        for need in map(Requirement, found.requires or ()):
+        yield installed
+        for need in map(Requirement, installed.requires or ()):
             if need.marker is None or any(
                 need.marker.evaluate({"extra": extra}) for extra in ("", *extras)
             ):
-                wanted.append((need.name, frozenset(need.extras)))
+                pending.append((need.name, frozenset(need.extras)))
 
 
 def _packages(python: Path) -> Path:

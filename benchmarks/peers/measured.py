@@ -23,8 +23,8 @@ class Run:
     at most of all together.
     """
 
-    said: dict[str, Any]
-    whole: float
+    report: dict[str, Any]
+    total: float
     largest: int
     together: int
 
@@ -63,7 +63,7 @@ def run(command: list[str | Path], *, env: dict[str, str], limit: float) -> Run:
             thread.start()
         try:
             _, status, usage = os.wait4(process.pid, 0)
-            whole = time.perf_counter() - began
+            total = time.perf_counter() - began
             process.returncode = os.waitstatus_to_exitcode(status)
         finally:
             timer.cancel()
@@ -74,14 +74,14 @@ def run(command: list[str | Path], *, env: dict[str, str], limit: float) -> Run:
                 ProcessLookupError
             ):  # nobody outlives it, and it does not outlive an interrupt
                 os.killpg(process.pid, signal.SIGKILL)
-        said, wrong = whole_text(output), whole_text(errors)
+        printed, wrong = whole_text(output), whole_text(errors)
     if process.returncode:
         late = (
-            f"not done after {limit:.0f} s" if whole >= limit else f"exit code {process.returncode}"
+            f"not done after {limit:.0f} s" if total >= limit else f"exit code {process.returncode}"
         )
         raise Failed((wrong.strip() or late).splitlines()[-1])
     largest = usage.ru_maxrss * 1024
-    return Run(last_json(said), whole, largest, max(largest, watch.peak))
+    return Run(last_json(printed), total, largest, max(largest, watch.peak))
 
 
 def whole_text(file: IO[str]) -> str:
@@ -93,12 +93,12 @@ def whole_text(file: IO[str]) -> str:
 def last_json(text: str) -> dict[str, Any]:
     """Return the object in the last line; raises Failed where there is none."""
     try:
-        found = json.loads(text.strip().splitlines()[-1])
+        report = json.loads(text.strip().splitlines()[-1])
     except (ValueError, IndexError) as error:
         raise Failed("it ended without saying what it did") from error
-    if not isinstance(found, dict):
+    if not isinstance(report, dict):
         raise Failed("it ended without saying what it did")
-    return found
+    return report
 
 
 def family(process: int) -> list[int]:

@@ -41,8 +41,8 @@ def large_enough(source: Path, size: tuple[int, int]) -> bool:
 def cut(source: Path, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
     """Return a piece of the photograph, between half the size and all that fits, at the size."""
     image = opened(source)
-    most = min(have / want for have, want in zip(image.size, size, strict=True))
-    share = rng.uniform(0.5, max(0.5, most))
+    largest = min(have / want for have, want in zip(image.size, size, strict=True))
+    share = rng.uniform(0.5, max(0.5, largest))
     width, height = (share * want for want in size)
     left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)
     return image.resize(size, Image.Resampling.LANCZOS, box=(left, top, left + width, top + height))
@@ -56,10 +56,10 @@ def make_set(
     if not large:
         raise SystemExit(f"no photograph is at least half of {size[0]}x{size[1]}")
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = [folder / f"{number:06}{suffix}" for number in range(count)]
-    for stray in set(folder.iterdir()) - set(wanted):
+    files = [folder / f"{number:06}{suffix}" for number in range(count)]
+    for stray in set(folder.iterdir()) - set(files):
         stray.unlink()
-    for number, file in enumerate(wanted):
+    for number, file in enumerate(files):
         if not file.exists():
             rng = np.random.default_rng([*size, number])
             aside = file.with_suffix(".part")

@@ -21,8 +21,8 @@ class Photos(Dataset):
     def __len__(self):
         return len(self.files)
 
-    def __getitem__(self, place):
-        return self.preprocess(Image.open(self.files[place]))
+    def __getitem__(self, index):
+        return self.preprocess(Image.open(self.files[index]))
 
 
 if __name__ == "__main__":

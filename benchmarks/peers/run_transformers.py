@@ -22,7 +22,9 @@ with torch.inference_mode():
         inputs = processor(
             images=[Image.open(file) for file in files[start : start + size]], return_tensors="pt"
         )
-        found = model.get_image_features(**inputs)
-        rows.append(torch.nn.functional.normalize(getattr(found, "pooler_output", found)).numpy())
+        features = model.get_image_features(**inputs)
+        rows.append(
+            torch.nn.functional.normalize(getattr(features, "pooler_output", features)).numpy()
+        )
 np.save(f"{out}/vectors.npy", np.concatenate(rows))
 report(len(files), began)
