@@ -393,7 +393,7 @@ def test_without_javascript(browser: Browser, site: str, ids: dict[str, int], ph
         page = context.new_page()
         page.goto("/")
         ask(page, "a cat")
-        first = page.locator(".tile .shot img").first.get_attribute("alt") or ""
+        first = page.locator(".tile .photo-link img").first.get_attribute("alt") or ""
         assert first.startswith(("chelsea.png", "cat.png"))
         page.get_by_role("link", name="Next page").click()
         expect(page.locator(".tile")).to_have_count(12)
