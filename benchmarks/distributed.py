@@ -127,9 +127,8 @@ def difference(photos: Path, collection: str, output: str) -> float:
 
 def growth(counts: list[int], encoder: str, side: int) -> None:
     print(
-        f"{machine()}; {encoder}, photos of {side} x {side}\n\n| photos | photos/s | start | "
-        "peak "
-        "memory |\n|---|---|---|---|"
+        f"{machine()}; {encoder}, photos of {side} x {side}\n\n"
+        "| photos | photos/s | start | peak memory |\n|---|---|---|---|"
     )
     with tempfile.TemporaryDirectory() as folder:
         drawn = 0

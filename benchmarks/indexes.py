@@ -162,7 +162,7 @@ def timed(call: Callable[[np.ndarray], object], queries: np.ndarray) -> float:
 
 
 def anonymous_bytes() -> int:
-    """Return the memory of this process that is no mapped file."""
+    """Return the memory of this process without its mapped files."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) * 1024

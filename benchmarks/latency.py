@@ -76,7 +76,7 @@ def make(root: Path, rows: int, recipe: str) -> None:
 
 
 def photos_of(root: Path) -> list[Path]:
-    """Return the photos that are asked for; the collection does not hold them."""
+    """Return the query photos; the collection does not hold them."""
     return sorted(root.glob("query-*.jpg"))
 
 

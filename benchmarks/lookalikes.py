@@ -19,7 +19,7 @@ The false pairs from 0.92 on are slopes of snow, greyhounds in a race, and momen
 match.
 
 ``--sheet`` draws the most alike pairs of different photos: some sets hold the same scene twice,
-which is no mistake of the encoder.
+which is not a mistake of the encoder.
 """
 
 import argparse

@@ -14,7 +14,7 @@ from pathlib import Path
 from training.export import export, load_trained
 from training.prepare import prepare
 from training.texts import prepare_texts
-from training.train import STAGES, CollectionConfig, train
+from training.train import STAGES, TrainingConfig, train
 
 TARGET = Path(__file__).parents[1] / "vitsearch" / "encoders" / "mini"
 
@@ -50,7 +50,7 @@ def main() -> None:
     steps = {
         "pictures": lambda: prepare(arguments.data, arguments.work),
         "texts": lambda: prepare_texts(arguments.work),
-        "training": lambda: train(arguments.work, CollectionConfig()),
+        "training": lambda: train(arguments.work, TrainingConfig()),
         "export": lambda: export(
             load_trained(arguments.work / f"{STAGES[-1].name}.pt"), arguments.work, arguments.target
         ),

@@ -18,7 +18,7 @@ CAPTIONED, CLASSED, UNCAPTIONED = "flickr8k-train", "imagenet-sample", "coco-unl
 
 class PictureBank:
     """The captioned photos, the photos without captions, and the drawings, each in its views; read
-    from disk as they are asked for.
+    from disk as they are used.
     """
 
     def __init__(self, work: Path, kinds: tuple[str, ...]) -> None:

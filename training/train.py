@@ -68,8 +68,8 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class CollectionConfig:
-    """Every other number of the recipe."""
+class TrainingConfig:
+    """All other numbers of the recipe."""
 
     seed: int = 0
     batch: int = 256
@@ -79,15 +79,8 @@ class CollectionConfig:
     caption_noise: float = 0.02
     teacher_scale: float = 20.0
     phrase_scale: float = 30.0
-    weights: tuple[float, ...] = (
-        1.0,
-        0.5,
-        1.0,
-        0.5,
-        0.5,
-        6.0,
-        20.0,
-    )  # of the terms, in their order
+    # of the terms, in their order
+    weights: tuple[float, ...] = (1.0, 0.5, 1.0, 0.5, 0.5, 6.0, 20.0)
 
 
 HEAD = Stage("head", 7, 1e-3, 1e-4, 0.0, 0.0, 2, 64, 64, 128, 96, 1000, 40, 0.99)
@@ -99,7 +92,7 @@ STAGES = (HEAD, WHOLE, SETTLE)
 class Trainer:
     """One stage of training: the network, its moving average and the optimiser."""
 
-    def __init__(self, work: Path, settings: CollectionConfig, stage: Stage) -> None:
+    def __init__(self, work: Path, settings: TrainingConfig, stage: Stage) -> None:
         self.work, self.settings, self.stage = work, settings, stage
         self.config = MiniConfig(dropout=settings.dropout)
         self.pictures = PictureBank(
@@ -201,9 +194,8 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(list(self.trained.values()), 1.0)
         self.optimiser.step()
         self.updates += 1
-        pull = 1 - min(
-            self.stage.average, self.updates / (10 + self.updates)
-        )  # the average starts faster than it goes on
+        # the average follows the weights closely at first
+        pull = 1 - min(self.stage.average, self.updates / (10 + self.updates))
         with torch.no_grad():
             for name, weight in self.trained.items():
                 self.averaged[name].lerp_(weight, pull)
@@ -410,7 +402,7 @@ def save(state: dict[str, object], path: Path) -> None:
     aside.replace(path)
 
 
-def train(work: Path, settings: CollectionConfig, stages: tuple[Stage, ...] = STAGES) -> None:
+def train(work: Path, settings: TrainingConfig, stages: tuple[Stage, ...] = STAGES) -> None:
     """Run the stages, each from the end of the one before; what is finished is not done again.
     Writes ``STAGE.pt`` for each.
     """

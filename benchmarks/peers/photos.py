@@ -69,7 +69,7 @@ def make_set(
 
 
 def main() -> None:
-    """Cut the sets that are asked for."""
+    """Cut the requested sets."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

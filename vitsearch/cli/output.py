@@ -159,7 +159,7 @@ def readable_size(count: float) -> str:
 
 
 def photo_bar(total: int | None, title: str) -> Any:
-    """Return a bar of photos, rate and time left on stderr, silent where that is no terminal."""
+    """Return a bar of photos, rate and time left on stderr, silent where that is not a terminal."""
     from tqdm import tqdm
 
     return tqdm(
@@ -168,7 +168,8 @@ def photo_bar(total: int | None, title: str) -> Any:
 
 
 class ProgressBar:
-    """Shows photos, rate and time left of a long task on stderr; silent where that is no terminal.
+    """Shows photos, rate and time left of a long task on stderr; silent where that is not a
+    terminal.
 
     Looking at a folder, loading a model and building an index show nothing: nobody knows how long
     they take.
