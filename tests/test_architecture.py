@@ -25,7 +25,7 @@ FLOORS = {
     1: ("arrays", "vit"),
     2: ("photos", "encoders", "index"),
     3: ("filters", "labels", "outputs", "shards"),
-    4: ("milvus", "explain", "storage"),
+    4: ("milvus", "explain", "storage", "options"),
     5: ("classifiers", "interop", "cluster"),
     6: ("collection",),
     7: ("evaluation", "web"),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal, NamedTuple
 
+MAX_PIXELS = 250_000_000  # of a picture that is decoded
 State = Literal["failed", "skipped"]
 Value = str | int | float  # of a column of a photo
 Bottleneck = Literal["decoding", "disk", "model", "storing", "looking"]

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vitsearch.cli.label import chosen_templates, lines_of
-from vitsearch.cli.options import DEVICE, JSON
+from vitsearch.cli.options import DEVICE, JSON, flag
 from vitsearch.cli.output import ProgressBar, print_json, print_line, print_note, print_table
+from vitsearch.options import IndexOptions
 
 if TYPE_CHECKING:
     from vitsearch.evaluation import Accuracy, Retrieval
@@ -18,9 +19,7 @@ WORST = 10
 
 @click.command("eval")
 @click.argument("dataset")
-@click.option(
-    "--encoder", metavar="NAME", help="The model (`vitsearch models`); mini for a new collection."
-)
+@flag(IndexOptions, "encoder")
 @click.option(
     "--collection", metavar="DIR", help="Where the collection is, when not in DATASET/.vitsearch."
 )

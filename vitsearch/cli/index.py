@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS, CommandWithFacts
+from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS, CommandWithFacts, flags
 from vitsearch.cli.output import (
     ProgressBar,
     print_json,
@@ -15,6 +15,7 @@ from vitsearch.cli.output import (
     printable,
     readable_size,
 )
+from vitsearch.options import IndexOptions
 
 # -- `vitsearch prepare-model`: the export of a model for ONNX Runtime, made ahead -----------------
 
@@ -149,17 +150,7 @@ def _formats() -> str:
 @click.command(cls=CommandWithFacts, facts=_formats)
 @PHOTOS
 @COLLECTION
-@click.option(
-    "--encoder", metavar="NAME", help="The model (`vitsearch models`); mini for a new collection."
-)
-@click.option(
-    "--recipe",
-    metavar="NAME|FILE",
-    help=(
-        "Index: auto, flat, hnsw, ivf, ivf-sq8, ivf-pq, sq8, rabitq, disk, gpu-flat, gpu-ivf, "
-        "gpu-cagra, a TOML file; auto for a new one."
-    ),
-)
+@flags(IndexOptions, decode_timeout={"callback": lambda *values: _seconds(values[-1])})
 @click.option(
     "--memory",
     metavar="SIZE",
@@ -171,79 +162,9 @@ def _formats() -> str:
     metavar="R",
     help="Recall@10 that the search is tuned to; 0.95 with recipe auto.",
 )
-@DEVICE
-@click.option(
-    "--dtype",
-    default="auto",
-    show_default=True,
-    metavar="T",
-    help="float32, float16, bfloat16, int8 (on a CPU) or auto.",
-)
-@click.option(
-    "--runtime",
-    type=click.Choice(["auto", "onnx", "torch"]),
-    default="auto",
-    show_default=True,
-    help=(
-        "What runs a CLIP or SigLIP model: auto is ONNX Runtime on a CPU, if the model can be "
-        "exported."
-    ),
-)
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=32,
-    show_default=True,
-    metavar="N",
-    help="Photos encoded and stored at a time.",
-)
-@click.option(
-    "--workers", type=click.IntRange(min=1), metavar="N", help="Threads that decode; one a core."
-)
-@click.option(
-    "--exclude",
-    multiple=True,
-    metavar="GLOB",
-    help="Leave out paths or names like this; may be repeated.",
-)
-@click.option("--include-hidden", is_flag=True, help="Take hidden files and folders too.")
-@click.option(
-    "--follow-symlinks",
-    is_flag=True,
-    help="Enter linked folders (links to files are always followed).",
-)
-@click.option("--retry", is_flag=True, help="Try again the files that failed before.")
-@click.option(
-    "--max-megapixels",
-    type=click.FloatRange(min=0, min_open=True),
-    default=250,
-    show_default=True,
-    help="Largest picture to decode.",
-)
-@click.option(
-    "--exact-decode/--scaled-decode",
-    default=None,
-    help=(
-        "Decode large JPEGs whole, or at the size that the model needs (cosine 0.995 or more); "
-        "as before, scaled for a new collection."
-    ),
-)
-@click.option(
-    "--decode-timeout",
-    type=float,
-    callback=lambda *given: _seconds(given[-1]),
-    metavar="SECONDS",
-    help=(
-        "Decode in child processes; a photo that takes longer, or crashes its decoder, fails alone."
-    ),
-)
-@click.option(
-    "--profile", metavar="FILE", help="Write where the time went as a trace for chrome://tracing."
-)
 @JSON
 def index(
     photos: str,
-    max_megapixels: float,
     as_json: bool,
     memory: str | None,
     recall: float | None,
@@ -256,9 +177,7 @@ def index(
 
     options["recipe"] = _recipe(options["recipe"], memory, recall)
     with ProgressBar() as bar:
-        report = index_folder(
-            photos, max_pixels=max(1, round(max_megapixels * 1e6)), progress=bar, **options
-        )
+        report = index_folder(photos, progress=bar, **options)
     if as_json:
         print_json(asdict(report))
         return 0

@@ -7,6 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vitsearch.cli.output import print_note
+from vitsearch.options import (
+    TOP_K,
+    IndexOptions,
+    Option,
+    SearchOptions,
+    options_of,
+    value_type,
+)
 from vitsearch.types import Prediction
 
 if TYPE_CHECKING:
@@ -28,6 +36,63 @@ def _on_disk(context: click.Context, _: click.Parameter, photos: Any) -> Any:
     return photos
 
 
+Command = Callable[..., Any]
+Decorator = Callable[[Command], Command]
+
+
+def all_of(*decorators: Decorator) -> Decorator:
+    """Return a decorator that adds several arguments and flags, in this order."""
+
+    def add(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return add
+
+
+def flag(options: type, name: str, **changes: Any) -> Decorator:
+    """Return the flag of a field of `SearchOptions` or `IndexOptions`; ``changes`` are click's
+    keywords.
+    """
+    entry, option = options_of(options)[name]
+    facts: dict[str, Any] = {"metavar": option.metavar, "help": option.help}
+    kind, default = value_type(entry), entry.default
+    if kind is bool and not option.flag:
+        facts |= {"is_flag": True}
+    elif kind is tuple:
+        facts |= {"multiple": True}
+    else:
+        facts |= {"type": _flag_type(kind, option), "default": default, "show_default": True}
+    if option.unit > 1:
+        facts |= {"default": default // option.unit, "callback": _in_units(option.unit)}
+    facts["show_default"] = bool(facts.get("default"))
+    names = [option.short] if option.short else []
+    names.append(option.flag or f"--{name.replace('_', '-')}")
+    return click.option(name, *names, **facts | changes)
+
+
+def _flag_type(kind: type, option: Option) -> Any:
+    if option.choices:
+        return click.Choice(option.choices)
+    if option.unit > 1:
+        return click.FloatRange(min=0, min_open=True)
+    if option.minimum is None or kind not in (int, float):
+        return None if kind in (bool, str) else kind
+    return (click.IntRange if kind is int else click.FloatRange)(option.minimum, option.maximum)
+
+
+def _in_units(unit: int) -> Callable[[click.Context, click.Parameter, float], int]:
+    return lambda context, parameter, value: max(1, round(value * unit))
+
+
+def flags(options: type, **changes: Mapping[str, Any]) -> Decorator:
+    """Return the flags of all fields of an options dataclass, in their order; ``changes`` are
+    click's keywords by the field's name.
+    """
+    return all_of(*(flag(options, name, **changes.get(name, {})) for name in options_of(options)))
+
+
 PHOTOS = click.argument("photos", metavar="PHOTOS", callback=_on_disk)
 ANYWHERE = click.argument(
     "photos", metavar="PHOTOS"
@@ -35,13 +100,7 @@ ANYWHERE = click.argument(
 COLLECTION = click.option(
     "--collection", metavar="DIR", help="Where the collection is, when not in PHOTOS/.vitsearch."
 )
-DEVICE = click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    metavar="D",
-    help="cpu, cuda, cuda:1, mps or auto.",
-)
+DEVICE = flag(IndexOptions, "device")
 READ_ONLY = click.option(
     "--read-only",
     is_flag=True,
@@ -55,37 +114,21 @@ ZERO = click.option(
     "-0", "zero", is_flag=True, help="With --paths: end each by a zero byte, for `xargs -0`."
 )
 
-Command = Callable[..., Any]
-
-
-def _all(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    def add(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
-results = _all(
-    click.option(
-        "-k",
-        "--top-k",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="How many results: 10, or with --min-score all.",
+results = all_of(
+    flag(
+        SearchOptions,
+        "top_k",
+        default=None,
+        show_default=False,
+        help=f"How many results: {TOP_K}, or with --min-score all.",
     ),
     JSON,
     PATHS,
     ZERO,
     click.option("--sheet", metavar="FILE", help="Also draw the results as FILE.png or FILE.html."),
 )
-filters = _all(
-    click.option(
-        "--where",
-        metavar="FILTER",
-        help="Only photos like this: \"year >= 2019 and path like 'italy/%'\".",
-    ),
+filters = all_of(
+    flag(SearchOptions, "where"),
     click.option(
         "--after", metavar="DATE", help="Only photos taken on or after 2019, 2019-07 or 2019-07-14."
     ),
@@ -94,31 +137,8 @@ filters = _all(
         "--under", metavar="FOLDER", help="Only photos in this folder of PHOTOS and below."
     ),
 )
-keywords = _all(
-    click.option(
-        "--min-score",
-        type=click.FloatRange(-1, 1),
-        metavar="X",
-        help="Only results with a cosine of X or more.",
-    ),
-    click.option(
-        "--offset",
-        type=click.IntRange(min=0),
-        default=0,
-        metavar="N",
-        help="Pass over the first N results.",
-    ),
-    click.option(
-        "--diverse",
-        type=click.FloatRange(0, 1),
-        default=0.0,
-        metavar="X",
-        help="Results unlike each other: from 0, the most alike to the query, to 1.",
-    ),
-    click.option(
-        "--collapse", is_flag=True, help="Show one photo of those that are the same or look alike."
-    ),
-)
+KEYWORDS = tuple(name for name in options_of(SearchOptions) if name not in ("top_k", "where"))
+keywords = all_of(*(flag(SearchOptions, name) for name in KEYWORDS))
 
 
 def filter_of(options: Mapping[str, Any]) -> "Filter | None":

@@ -11,6 +11,7 @@ from vitsearch.cli.options import (
     COLLECTION,
     DEVICE,
     JSON,
+    KEYWORDS,
     PATHS,
     PHOTOS,
     READ_ONLY,
@@ -30,12 +31,12 @@ from vitsearch.cli.output import (
     print_paths,
     printable,
 )
+from vitsearch.options import TOP_K
 
 if TYPE_CHECKING:
     from vitsearch.collection import LookAlikes
     from vitsearch.types import Photo, SearchResult
 
-TOP_K = 10
 EQUAL, ALIKE = "equal files", "look-alikes"
 
 
@@ -103,8 +104,7 @@ def _search(photos: str, title: str, run: Query, options: dict[str, Any]) -> int
     check_forms(options)
     if options["sheet"]:
         check_suffix(Path(options["sheet"]))
-    names = ("min_score", "offset", "diverse", "collapse")
-    search_options = {name: options[name] for name in names} | {"where": filter_of(options)}
+    search_options = {name: options[name] for name in KEYWORDS} | {"where": filter_of(options)}
     top_k = options["top_k"] or (None if options["min_score"] is not None else TOP_K)
     with open_collection(photos, options) as collection:
         hits = run(collection, top_k, search_options)

@@ -1,6 +1,6 @@
 """The collection: a folder of photos that can be searched and labelled."""
 
-from vitsearch.collection.collection import Collection, SearchKeywords
+from vitsearch.collection.collection import Collection
 from vitsearch.collection.duplicates import LookAlikes
 
-__all__ = ["Collection", "LookAlikes", "SearchKeywords"]
+__all__ = ["Collection", "LookAlikes"]

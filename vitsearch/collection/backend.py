@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from vitsearch.collection.query import QueryEncoder
-from vitsearch.collection.search import QueryVector, SearchOptions
+from vitsearch.collection.search import QueryVector
 from vitsearch.encoders.base import ImageEncoder
+from vitsearch.options import SearchOptions
 from vitsearch.storage.config import CollectionConfig
 from vitsearch.storage.decoding import Decoding
 from vitsearch.storage.reader import PhotoReader

@@ -11,10 +11,11 @@ from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.collection.backend import Backend
 from vitsearch.collection.local import LocalBackend
 from vitsearch.collection.opening import open_backend
-from vitsearch.collection.search import QueryVector, SearchOptions
+from vitsearch.collection.search import QueryVector
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError
+from vitsearch.options import SearchOptions
 from vitsearch.storage.config import CollectionConfig
 from vitsearch.storage.decoding import Decoding
 from vitsearch.storage.reader import PhotoReader

@@ -3,8 +3,9 @@
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from PIL import Image
 
@@ -13,8 +14,8 @@ from vitsearch.collection.base import OpenCollection
 from vitsearch.collection.duplicates import LookAlikes, look_alikes, same_files
 from vitsearch.collection.info import Check, verify_local
 from vitsearch.collection.maintain import TuneReport, tune_local
-from vitsearch.collection.query import Query, Term, check_top_k, photo_path
-from vitsearch.collection.search import SearchOptions, as_where
+from vitsearch.collection.query import Query, Term, photo_path
+from vitsearch.collection.search import as_where
 from vitsearch.collection.update import index_folder
 from vitsearch.encoders.base import Encoder
 from vitsearch.encoders.language import unread_notes
@@ -31,6 +32,14 @@ from vitsearch.labels import (
     predict,
     zero_shot_classifier,
 )
+from vitsearch.options import (
+    TOP_K,
+    IndexKeywords,
+    SearchKeywords,
+    SearchOptions,
+    check_names,
+    check_top_k,
+)
 from vitsearch.photos import read_photo
 from vitsearch.storage.create import LOOKALIKE, lookalike_threshold
 from vitsearch.types import IndexReport, OnProgress, Photo, Prediction, SearchResult, no_progress
@@ -43,16 +52,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("vitsearch")
 
 
-class SearchKeywords(TypedDict, total=False):
-    """The options of a search besides the number of results; see `Collection.search`."""
-
-    where: str | Filter | None
-    offset: int
-    min_score: float | None
-    diverse: float
-    collapse: bool | float
-
-
 class Collection(OpenCollection):
     """Photos that can be searched, labelled and explained, open for reading.
 
@@ -63,7 +62,7 @@ class Collection(OpenCollection):
     # -- search ------------------------------------------------------------------------------------
 
     def search(
-        self, query: Query, top_k: int | None = 10, **keywords: Unpack[SearchKeywords]
+        self, query: Query, top_k: int | None = TOP_K, **keywords: Unpack[SearchKeywords]
     ) -> list[SearchResult]:
         """Return the ``top_k`` photos most like the query, best first, then in order of path.
 
@@ -78,7 +77,10 @@ class Collection(OpenCollection):
         return self.search_batch([query], top_k, **keywords)[0]
 
     def search_batch(
-        self, queries: Sequence[Query], top_k: int | None = 10, **keywords: Unpack[SearchKeywords]
+        self,
+        queries: Sequence[Query],
+        top_k: int | None = TOP_K,
+        **keywords: Unpack[SearchKeywords],
     ) -> list[list[SearchResult]]:
         """Return for each query what `search` returns, all on one state of the collection.
 
@@ -92,7 +94,7 @@ class Collection(OpenCollection):
     def similar(
         self,
         photo: str | os.PathLike[str] | Image.Image,
-        top_k: int | None = 10,
+        top_k: int | None = TOP_K,
         **keywords: Unpack[SearchKeywords],
     ) -> list[SearchResult]:
         """Return the ``top_k`` photos that look most like a photo, which is itself left out.
@@ -153,20 +155,12 @@ class Collection(OpenCollection):
         return lookalike_threshold(self.config.encoder)
 
     def _options(self, top_k: int | None, keywords: SearchKeywords) -> SearchOptions:
-        for name in keywords:
-            if name not in SearchKeywords.__annotations__:
-                raise TypeError(
-                    f"a search has no {name!r}: {', '.join(SearchKeywords.__annotations__)}"
-                )
-        collapse = keywords.get("collapse", False)
-        return SearchOptions(
-            top_k=top_k,
-            offset=keywords.get("offset", 0),
-            where=as_where(keywords.get("where")),
-            min_score=keywords.get("min_score"),
-            diverse=keywords.get("diverse", 0.0),
-            collapse=(self.lookalike_threshold if collapse is True else collapse or None),
-        )
+        check_names(SearchOptions, keywords, "a search")
+        where = as_where(keywords.get("where"))
+        options = SearchOptions(top_k=top_k, **{**keywords, "where": where})  # type: ignore[arg-type]
+        if options.collapse is True:
+            return replace(options, collapse=self.lookalike_threshold)
+        return options
 
     def _note_unread(self, texts: Sequence[str]) -> None:
         """Log, once each, that a text is longer than the encoder reads, or in a language that it
@@ -291,13 +285,16 @@ class Collection(OpenCollection):
         local = self._on_disk("tune")
         return tune_local(local.folder, local.config, lambda: self.encoder, recall)
 
-    def update(self, **options: Any) -> IndexReport:
+    def update(
+        self, *, progress: OnProgress = no_progress, **options: Unpack[IndexKeywords]
+    ) -> IndexReport:
         """Index what has changed in the folder since the last run, and return what was done.
 
         Raises the errors of `index_folder`, and CollectionError for a collection in Milvus.
         """
         local = self._on_disk("update")
-        report = index_folder(local.root, collection=local.folder, encoder=self._encoder, **options)
+        options.setdefault("encoder", self._encoder)
+        report = index_folder(local.root, collection=local.folder, progress=progress, **options)
         local.reload()
         return report
 

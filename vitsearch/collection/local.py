@@ -11,7 +11,7 @@ from typing import Any
 from vitsearch.arrays import Ids, Vectors
 from vitsearch.collection.backend import Backend
 from vitsearch.collection.info import local_info
-from vitsearch.collection.search import QueryVector, Reranker, SearchOptions
+from vitsearch.collection.search import QueryVector, Reranker
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import IndexDamaged
 from vitsearch.index import (
@@ -22,6 +22,7 @@ from vitsearch.index import (
     open_snapshot,
 )
 from vitsearch.index.candidates import Proposal
+from vitsearch.options import SearchOptions
 from vitsearch.storage.config import (
     DELTA_INDEX,
     MAIN_INDEX,

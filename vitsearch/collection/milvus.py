@@ -9,12 +9,13 @@ from typing import Any
 from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.collection.backend import Backend
 from vitsearch.collection.query import QueryEncoder
-from vitsearch.collection.search import QueryVector, Reranker, SearchOptions
+from vitsearch.collection.search import QueryVector, Reranker
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.index.candidates import Proposal
 from vitsearch.milvus import parse_uri
 from vitsearch.milvus.metadata import CollectionMetadata
 from vitsearch.milvus.store import Candidates, MilvusStore
+from vitsearch.options import SearchOptions
 from vitsearch.paths import cache_dir
 from vitsearch.photos import MAX_PIXELS
 from vitsearch.storage.config import CollectionConfig

@@ -184,14 +184,6 @@ def terms_of(query: Query, dim: int) -> list[Term]:
     return [Term(check_vector(query, dim))]
 
 
-def check_top_k(top_k: int) -> None:
-    """Raise QueryError unless this is a number of results."""
-    if isinstance(top_k, bool) or not isinstance(top_k, int | np.integer) or top_k < 1:
-        raise QueryError(
-            f"the number of results must be a whole number of at least 1, not {top_k!r}"
-        )
-
-
 # -- From a query to its vector: words and photos encoded, known photos looked up ------------------
 
 

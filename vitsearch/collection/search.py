@@ -10,79 +10,16 @@ from numpy.typing import NDArray
 
 from vitsearch.arrays import Ids, Vectors, cosine_scores, unit_rows
 from vitsearch.collection.duplicates import collapse, likeness_to
-from vitsearch.collection.query import check_top_k
 from vitsearch.errors import QueryError
 from vitsearch.filters import Filter, parse_filter
 from vitsearch.index.candidates import Proposal
+from vitsearch.options import SearchOptions
 from vitsearch.storage.reader import StoredRows
 from vitsearch.types import SearchResult
-
-# -- What is wanted of a search, apart from the query itself ---------------------------------------
 
 # the most alike photos that are put in order of marginal relevance at a time, so that pages fit
 # together
 WINDOW = 200
-
-
-@dataclass(frozen=True, slots=True)
-class SearchOptions:
-    """How many results, from which place on, of which photos, how alike, how different from each
-    other.
-
-    ``top_k`` None asks for all that reach ``min_score``. ``diverse`` from 0 to 1 trades likeness to
-    the query for difference from the results before (maximal marginal relevance, Carbonell and
-    Goldstein 1998), among the 200 most alike, then among the next 200, and so on. ``collapse`` is
-    the cosine from which two photos count as one, or None. Raises QueryError for a number outside
-    its range.
-    """
-
-    top_k: int | None = 10
-    offset: int = 0
-    where: Filter | None = None
-    min_score: float | None = None
-    diverse: float = 0.0
-    collapse: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.top_k is not None:
-            check_top_k(self.top_k)
-        elif self.min_score is None:
-            raise QueryError(
-                "say how many results are wanted (top_k, at least 1), or from "
-                "which score on (min_score)"
-            )
-        if (
-            isinstance(self.offset, bool)
-            or not isinstance(self.offset, int | np.integer)
-            or self.offset < 0
-        ):
-            raise QueryError(
-                f"the offset is the number of results to pass over, 0 or more, not {self.offset!r}"
-            )
-        if self.min_score is not None and not -1 <= self.min_score <= 1:
-            raise QueryError(f"a score is a cosine from -1 to 1, not {self.min_score}")
-        if not 0 <= self.diverse <= 1:
-            raise QueryError(
-                f"diverse is from 0 (most alike) to 1 (most different), not {self.diverse}"
-            )
-        if self.collapse is not None and not 0 < self.collapse <= 1:
-            raise QueryError(f"photos collapse from a cosine above 0 up to 1, not {self.collapse}")
-
-    @property
-    def end(self) -> float:
-        """The place after the last result wanted."""
-        return math.inf if self.top_k is None else self.offset + self.top_k
-
-    @property
-    def needed(self) -> float:
-        """How many of the most alike photos decide the results: whole windows where they are put in
-        another order.
-        """
-        return (
-            math.ceil(self.end / WINDOW) * WINDOW
-            if self.diverse and self.end < math.inf
-            else self.end
-        )
 
 
 def as_where(where: str | Filter | None) -> Filter | None:
@@ -159,7 +96,7 @@ class Reranker:
         sources: Candidates,
         first: list[Proposal] | None,
     ) -> list[SearchResult]:
-        pool = options.needed
+        pool = needed = _needed(options)
         while True:
             hits = self._nearest(asked, pool, sources=sources, least=options.min_score, first=first)
             rows = (
@@ -172,10 +109,10 @@ class Reranker:
                 if options.collapse
                 else list(range(len(hits)))
             )
-            if len(kept) >= options.needed or len(hits) < pool:  # enough, or there are no more
+            if len(kept) >= needed or len(hits) < pool:  # enough, or there are no more
                 break
             pool, first = 4 * pool, None
-        kept = kept[: int(min(options.needed, len(kept)))]
+        kept = kept[: int(min(needed, len(kept)))]
         if options.diverse:
             scores = np.array([hits[place].result.score for place in kept])
             kept = [kept[place] for place in marginal_order(rows[kept], scores, options.diverse)]
@@ -239,6 +176,15 @@ class Reranker:
         return sorted(hits, key=lambda hit: (-hit.result.score, hit.result.path))
 
 
+def _needed(options: SearchOptions) -> float:
+    """Return how many of the most alike photos decide the results: whole windows where they are put
+    in another order.
+    """
+    if options.diverse and options.end < math.inf:
+        return math.ceil(options.end / WINDOW) * WINDOW
+    return options.end
+
+
 def _first_wanted(count: float, left_out: frozenset[int], sources: Candidates) -> int:
     return int(
         min((FIRST if count == math.inf else int(count)) + len(left_out) + SPARE, sources.limit)
@@ -254,7 +200,7 @@ def _first_proposals(
     found: list[list[Proposal] | None] = [None] * len(queries)
     if not sources.supports_batch:
         return found
-    wanted = [_first_wanted(options.needed, left_out, sources) for _, left_out in queries]
+    wanted = [_first_wanted(_needed(options), left_out, sources) for _, left_out in queries]
     for count in sorted(set(wanted)):
         places = [place for place, one in enumerate(wanted) if one == count]
         vectors = np.stack([queries[place][0] for place in places])

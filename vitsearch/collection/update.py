@@ -7,10 +7,10 @@ walk -> only new or changed (plan) -> read, decode, encode, store batch by batch
 import logging
 import os
 import time
-from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Unpack
 
 from vitsearch.collection.diff import FolderDiff
 from vitsearch.collection.maintain import IndexMaintainer, text_like_queries
@@ -23,7 +23,8 @@ from vitsearch.encoders.identity import EncoderIdentity, golden_from_bytes, gold
 from vitsearch.errors import CollectionError, CollectionNotFound
 from vitsearch.index import check_recipe
 from vitsearch.index.recipe import Recipe, load_recipe
-from vitsearch.photos import MAX_PIXELS, WalkOptions, photo_decoder
+from vitsearch.options import IndexKeywords, IndexOptions, check_names
+from vitsearch.photos import WalkOptions, photo_decoder
 from vitsearch.storage.config import (
     CollectionConfig,
     check_encoder,
@@ -35,7 +36,7 @@ from vitsearch.storage.config import (
     writer_lock,
 )
 from vitsearch.storage.create import create_collection, root_text, start_database
-from vitsearch.storage.decoding import choose_decoding, decode_limit, record_decoding
+from vitsearch.storage.decoding import choose_decoding, record_decoding
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import IndexReport, OnProgress, Progress, no_progress
 
@@ -44,41 +45,12 @@ DEFAULT_ENCODER = "mini"
 DEFAULT_RECIPE = "auto"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Options:
-    device: str
-    dtype: str
-    runtime: str
-    batch_size: int
-    workers: int
-    walk: WalkOptions
-    retry: bool
-    max_pixels: int
-    exact_decode: bool | None
-    decode_timeout: float | None
-    profile: Path | None
-
-
-def index_folder(  # noqa: PLR0913  one keyword for each flag of the command line, so that neither has to be learned twice
+def index_folder(
     photos: str | os.PathLike[str],
     *,
     collection: str | os.PathLike[str] | None = None,
-    encoder: str | ImageEncoder | None = None,
-    recipe: str | Recipe | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    runtime: str = "auto",
-    batch_size: int = 32,
-    workers: int | None = None,
-    exclude: Sequence[str] = (),
-    include_hidden: bool = False,
-    follow_symlinks: bool = False,
-    retry: bool = False,
-    max_pixels: int = MAX_PIXELS,
-    exact_decode: bool | None = None,
-    decode_timeout: float | None = None,
-    profile: str | os.PathLike[str] | None = None,
     progress: OnProgress = no_progress,
+    **options: Unpack[IndexKeywords],
 ) -> IndexReport:
     """Bring the collection of a photo folder up to date, making it where there is none, and return
     what was done.
@@ -98,61 +70,49 @@ def index_folder(  # noqa: PLR0913  one keyword for each flag of the command lin
     the next goes on. Raises CollectionError, CollectionLocked, EncoderError, EncoderMismatch,
     RecipeError; a photo that cannot be read is recorded, not raised.
     """
-    if batch_size < 1 or (workers is not None and workers < 1) or max_pixels < 1:
-        raise CollectionError("batch size, workers and the pixel cap must be at least 1")
+    check_names(IndexOptions, options, "index_folder")
+    chosen = IndexOptions(**options)
     root = photo_root(photos)
     folder = collection_folder(root, collection)
-    chosen = load_recipe(recipe) if isinstance(recipe, str | os.PathLike) else recipe
-    ways = WalkOptions(tuple(exclude), include_hidden, follow_symlinks, frozenset({folder}))
-    options = _Options(
-        device=device,
-        dtype=dtype,
-        runtime=runtime,
-        batch_size=batch_size,
-        workers=workers or os.cpu_count() or 1,
-        walk=ways,
-        retry=retry,
-        max_pixels=max_pixels,
-        exact_decode=exact_decode,
-        decode_timeout=decode_limit(decode_timeout),
-        profile=trace_file(profile),
-    )
-    return _Run(root, folder, options, encoder=encoder, recipe=chosen, progress=progress).whole()
+    return _Run(root, folder, chosen, progress).run()
 
 
 class _Run:
     """One run of indexing: the collection's folder, its store, and the counts so far."""
 
     def __init__(
-        self,
-        root: Path,
-        folder: Path,
-        options: _Options,
-        *,
-        encoder: str | ImageEncoder | None,
-        recipe: Recipe | None,
-        progress: OnProgress,
+        self, root: Path, folder: Path, options: IndexOptions, progress: OnProgress
     ) -> None:
         self.root, self.folder, self.options, self.progress = root, folder, options, progress
-        self.asked_encoder, self.asked_recipe = encoder, recipe
+        recipe, self.profile = options.recipe, trace_file(options.profile)
+        self.new_recipe = load_recipe(recipe) if isinstance(recipe, str | os.PathLike) else recipe
+        self.workers = options.workers or os.cpu_count() or 1
         self.counts = dict.fromkeys(
             ("indexed", "unchanged", "moved", "removed", "skipped", "failed"), 0
         )
         self.load_seconds = 0.0
-        self.clock = StageTimer(traces=options.profile is not None)
+        self.clock = StageTimer(traces=self.profile is not None)
         self._encoder: ImageEncoder | None = None
 
-    def whole(self) -> IndexReport:
+    def run(self) -> IndexReport:
         """Do everything, in order."""
         started = time.perf_counter()
         self.progress(Progress("looking", 0, None))
-        looking = FolderScan(self.root, self.options.walk)
+        scan = FolderScan(
+            self.root,
+            WalkOptions(
+                tuple(self.options.exclude),
+                self.options.include_hidden,
+                self.options.follow_symlinks,
+                frozenset({self.folder}),
+            ),
+        )
         if self._known_settings() is None:
-            looking.ensure_not_empty()
+            scan.ensure_not_empty()
             encoder = self._loaded_encoder(
                 None
             )  # before the first trace on disk, so that a wrong name leaves none
-            check_recipe(self.asked_recipe or load_recipe(DEFAULT_RECIPE), encoder.dim)
+            check_recipe(self.new_recipe or load_recipe(DEFAULT_RECIPE), encoder.dim)
         with (
             writer_lock(self.folder),
             disk_errors(self.folder),
@@ -163,7 +123,7 @@ class _Run:
                 store.get_meta("golden") is None
             ):  # photos.db was lost: the index beside it counts the changes of another file
                 self._start(store, settings)
-            with closing(self._planned(store, looking)) as plan:
+            with closing(self._planned(store, scan)) as plan:
                 settings = self._carried_out(store, plan, settings)
             with self.clock.stage("build"):
                 self._update_index(store, settings)
@@ -178,7 +138,7 @@ class _Run:
             )
         callers = self._encoder.parallel_calls if self._encoder else 1
         stages = self.clock.report(
-            wall=seconds, workers=self.options.workers, callers=callers, trace=self.options.profile
+            wall=seconds, workers=self.workers, callers=callers, trace=self.profile
         )
         return IndexReport(
             **self.counts,
@@ -196,9 +156,9 @@ class _Run:
             plan, self.root, self.folder, last_root=settings.root, root=root_text(self.root)
         )
         if (
-            self.asked_recipe or plan.todo or plan.missing
+            self.new_recipe or plan.todo or plan.missing
         ):  # before the work of embedding, but not where there is nothing to build
-            check_recipe(self.asked_recipe or self._recipe(settings), settings.dim)
+            check_recipe(self.new_recipe or self._recipe(settings), settings.dim)
         settings = self._updated(settings)
         self._embed(store, plan, settings)
         self._clear(store, plan)
@@ -213,16 +173,16 @@ class _Run:
             return None
 
     def _same_encoder(self, settings: CollectionConfig) -> CollectionConfig:
-        """Return the settings when the asked encoder is the collection's, perhaps a folder that
+        """Return the settings when the requested encoder is the collection's, perhaps a folder that
         moved; raises EncoderMismatch.
         """
-        asked = self.asked_encoder
-        if asked is None or asked == settings.encoder:
+        requested = self.options.encoder
+        if requested is None or requested == settings.encoder:
             return settings
-        if isinstance(asked, str) and not (
-            asked.startswith("local-dir:") and settings.encoder.startswith("local-dir:")
+        if isinstance(requested, str) and not (
+            requested.startswith("local-dir:") and settings.encoder.startswith("local-dir:")
         ):
-            settings.identity.check_name(asked, self.folder)
+            settings.identity.check_name(requested, self.folder)
         return replace(settings, encoder=self._loaded_encoder(settings).name)
 
     def _loaded_encoder(self, settings: CollectionConfig | None) -> ImageEncoder:
@@ -232,11 +192,13 @@ class _Run:
         if self._encoder is None:
             started = time.perf_counter()
             self.progress(Progress("loading", 0, None))
-            asked = self.asked_encoder or (settings.encoder if settings else DEFAULT_ENCODER)
+            requested = self.options.encoder or (settings.encoder if settings else DEFAULT_ENCODER)
             dtype = (
                 settings.dtype if settings and self.options.dtype == "auto" else self.options.dtype
             )
-            self._encoder = self._load(asked, dtype) if isinstance(asked, str) else asked
+            self._encoder = (
+                self._load(requested, dtype) if isinstance(requested, str) else requested
+            )
             self.load_seconds += time.perf_counter() - started
         if settings:
             check_encoder(self.folder, settings, self._encoder)
@@ -266,7 +228,7 @@ class _Run:
                 "the folder and index again"
             )
         encoder = self._loaded_encoder(None)
-        recipe = self.asked_recipe or load_recipe(DEFAULT_RECIPE)
+        recipe = self.new_recipe or load_recipe(DEFAULT_RECIPE)
         return create_collection(self.folder, self.root, encoder, recipe)
 
     def _start(self, store: PhotoStore, settings: CollectionConfig) -> None:
@@ -282,18 +244,18 @@ class _Run:
 
     def _updated(self, settings: CollectionConfig) -> CollectionConfig:
         """Return the settings with what this run was asked for, stored where that is new."""
-        recipe = self.asked_recipe.to_dict() if self.asked_recipe else settings.recipe
-        wanted = replace(settings, recipe=recipe, root=root_text(self.root))
-        if wanted != self._known_settings():
-            write_collection_config(self.folder, wanted)
-        return wanted
+        recipe = self.new_recipe.to_dict() if self.new_recipe else settings.recipe
+        updated = replace(settings, recipe=recipe, root=root_text(self.root))
+        if updated != self._known_settings():
+            write_collection_config(self.folder, updated)
+        return updated
 
     def _recipe(self, settings: CollectionConfig) -> Recipe:
         return Recipe.from_dict(settings.recipe, source=str(self.folder / "collection.json"))
 
-    def _planned(self, store: PhotoStore, looking: FolderScan) -> FolderDiff:
+    def _planned(self, store: PhotoStore, scan: FolderScan) -> FolderDiff:
         with self.clock.stage("walk"):
-            plan = looking.plan(store, retry=self.options.retry, folder=self.folder)
+            plan = scan.plan(store, retry=self.options.retry, folder=self.folder)
         self.counts.update(unchanged=plan.unchanged, skipped=plan.skipped, failed=plan.still_failed)
         return plan
 
@@ -316,7 +278,7 @@ class _Run:
         self.progress(Progress("embedding", 0, len(plan.todo)))
         with closing(photo_decoder(self.options.decode_timeout)) as pipeline.decoder:
             for done in pipeline.run(
-                encoder, batch_size=self.options.batch_size, workers=self.options.workers
+                encoder, batch_size=self.options.batch_size, workers=self.workers
             ):
                 self.progress(Progress("embedding", done, len(plan.todo), self.counts["failed"]))
         encoder.free_image_tower()  # building an index takes memory of its own

@@ -3,7 +3,6 @@ both ahead of time in threads. `formats` lists what is read.
 """
 
 from vitsearch.photos.decode import (
-    MAX_PIXELS,
     LoadedPhoto,
     read_bytes_and_fingerprint,
     read_photo,
@@ -13,6 +12,7 @@ from vitsearch.photos.decode import (
 from vitsearch.photos.isolated import InlineDecoder, PhotoDecoder, ProcessDecoder, photo_decoder
 from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.photos.walk import WalkOptions
+from vitsearch.types import MAX_PIXELS
 
 __all__ = [
     "MAX_PIXELS",

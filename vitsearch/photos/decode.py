@@ -18,9 +18,8 @@ from vitsearch.errors import PhotoError
 from vitsearch.photos.columns import read_metadata
 from vitsearch.photos.exif import read_tags
 from vitsearch.photos.formats import open_image
-from vitsearch.types import PhotoInfo
+from vitsearch.types import MAX_PIXELS, PhotoInfo
 
-MAX_PIXELS = 250_000_000
 MAX_BYTES = 2_000_000_000
 
 # the transposition for each EXIF orientation (Exif 2.32, 4.6.4.A)

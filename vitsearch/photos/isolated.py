@@ -25,9 +25,9 @@ from typing import IO, Any, Protocol
 from PIL import Image
 
 from vitsearch.errors import PhotoError, VitsearchError
-from vitsearch.photos.decode import MAX_BYTES, MAX_PIXELS, decode
+from vitsearch.photos.decode import MAX_BYTES, decode
 from vitsearch.photos.formats import FORMATS
-from vitsearch.types import PhotoInfo
+from vitsearch.types import MAX_PIXELS, PhotoInfo
 
 _LENGTHS = struct.Struct(">IQ")
 _MAX_HEADER_LENGTH = 1 << 16

@@ -2,11 +2,9 @@
 needs.
 """
 
-import math
 from dataclasses import dataclass
 
 from vitsearch.encoders.base import ImageEncoder
-from vitsearch.errors import CollectionError
 from vitsearch.photos import MAX_PIXELS
 from vitsearch.storage.store import PhotoStore
 
@@ -27,19 +25,6 @@ class Decoding:
     def at_least(self, encoder: ImageEncoder) -> int | None:
         """Return the least side of a decoded JPEG in pixels, None for the full size."""
         return None if self.exact else encoder.decode_at_least
-
-
-def decode_limit(seconds: float | None) -> float | None:
-    """Return the time limit for decoding a photo in seconds, None for no limit.
-
-    Raises CollectionError for a number that is not finite and above 0.
-    """
-    if seconds is None or (isinstance(seconds, int | float) and 0 < seconds < math.inf):
-        return seconds
-    raise CollectionError(
-        "the time limit for decoding a photo must be a finite number of "
-        f"seconds above 0, got {seconds!r}"
-    )
 
 
 def choose_decoding(

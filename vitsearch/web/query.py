@@ -3,20 +3,26 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from vitsearch.arrays import Vectors
 from vitsearch.collection.query import Term, parse_query
-from vitsearch.collection.search import SearchOptions, as_where
+from vitsearch.collection.search import as_where
 from vitsearch.errors import QueryError
 from vitsearch.filters import Filter
+from vitsearch.options import SearchOptions, check_names, options_of
 
 MAX_RESULTS = 1000
 MAX_OFFSET = 100_000
 MAX_TERMS = 64
 MAX_TEXT_LENGTH = 2000
+MAX_FILTER_LENGTH = 4000
+# what a server allows beyond the ranges of `SearchOptions`
+MAXIMA = {"top_k": MAX_RESULTS, "offset": MAX_OFFSET}
+MAX_LENGTHS = {"where": MAX_FILTER_LENGTH}
 NO_PATHS = (
     "a query here names no file: drop the photo on the page, upload it, or give the id of "
     "a photo of the collection"
@@ -78,21 +84,29 @@ def terms_of(query: SearchInput) -> tuple[Term, ...]:
     return terms
 
 
+def constraints(name: str) -> dict[str, Any]:
+    """Return the range and the help of a field of `SearchOptions`, as FastAPI and pydantic take
+    them.
+    """
+    _, option = options_of(SearchOptions)[name]
+    limits = {"ge": option.minimum, "le": MAXIMA.get(name, option.maximum)}
+    limits["max_length"] = MAX_LENGTHS.get(name)
+    return {
+        "description": option.help,
+        **{limit: value for limit, value in limits.items() if value is not None},
+    }
+
+
 def search_options(
-    k: int,
-    offset: int = 0,
-    *,
-    where: str | Filter | None = None,
-    min_score: float | None = None,
-    diverse: float = 0.0,
-    collapse: float | None = None,
+    k: int, offset: int = 0, *, where: str | Filter | None = None, **keywords: Any
 ) -> SearchOptions:
-    """Return what is wanted of a search; raises QueryError for what is outside its range, with the
+    """Return the options of a search; raises QueryError for what is outside its range, with the
     reason.
     """
     if not 1 <= k <= MAX_RESULTS:
         raise QueryError(f"k, the number of results, is from 1 to {MAX_RESULTS}, not {k}")
     if not 0 <= offset <= MAX_OFFSET:
         raise QueryError(f"the offset is from 0 to {MAX_OFFSET}, not {offset}")
+    check_names(SearchOptions, keywords, "a search")
     text = where.strip() if isinstance(where, str) else where
-    return SearchOptions(k, offset, as_where(text or None), min_score, diverse, collapse)
+    return SearchOptions(k, offset, as_where(text or None), **keywords)

@@ -12,12 +12,13 @@ from PIL import Image
 
 from vitsearch.collection import Collection, LookAlikes
 from vitsearch.collection.query import Term, encode_terms
-from vitsearch.collection.search import QueryVector, SearchOptions, as_where
+from vitsearch.collection.search import QueryVector, as_where
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.encoders.language import unread_notes
 from vitsearch.errors import CollectionError, IndexDamaged, UnknownPhoto, VitsearchError
 from vitsearch.filters import Filter, parse_filter
 from vitsearch.milvus import is_milvus
+from vitsearch.options import SearchOptions
 from vitsearch.photos import photo_decoder, read_bytes_and_fingerprint
 from vitsearch.types import Photo, Prediction, SearchResult, SkippedPhoto
 from vitsearch.web.batching import Batcher

@@ -16,7 +16,6 @@ from vitsearch.photos.formats import FORMATS, HEAD, media_type_of
 from vitsearch.web.api.schemas import (
     BODY,
     DEFAULT_RESULTS,
-    MAX_FILTER_LENGTH,
     MAX_ID,
     ErrorAnswer,
     HealthAnswer,
@@ -32,7 +31,7 @@ from vitsearch.web.api.schemas import (
 )
 from vitsearch.web.errors import ServiceBusy
 from vitsearch.web.label_counts import label_counts, stored_counts
-from vitsearch.web.query import MAX_OFFSET, MAX_RESULTS, MAX_TEXT_LENGTH
+from vitsearch.web.query import MAX_TEXT_LENGTH, constraints
 from vitsearch.web.security import exif_shown, filter_for
 from vitsearch.web.service import Found, PhotoService
 from vitsearch.web.thumbnails import SIDES, WHOLE, Thumbnail
@@ -47,15 +46,10 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 router = APIRouter(responses=_errors())
 
-K = Annotated[int, Query(ge=1, le=MAX_RESULTS, description="how many results")]
-Offset = Annotated[int, Query(ge=0, le=MAX_OFFSET, description="how many results to pass over")]
-Filter = Annotated[
-    str | None,
-    Query(
-        max_length=MAX_FILTER_LENGTH, description="such as: year >= 2019 and path like 'italy/%'"
-    ),
-]
-Least = Annotated[float | None, Query(ge=-1, le=1, description="the least cosine")]
+K = Annotated[int, Query(**constraints("top_k"))]
+Offset = Annotated[int, Query(**constraints("offset"))]
+Filter = Annotated[str | None, Query(**constraints("where"))]
+MinScore = Annotated[float | None, Query(**constraints("min_score"))]
 PhotoPath = Annotated[int, Path(ge=1, le=MAX_ID, description="the id of a photo")]
 
 
@@ -87,7 +81,7 @@ async def search(
     k: K = DEFAULT_RESULTS,
     offset: Offset = 0,
     where: Filter = None,
-    min_score: Least = None,
+    min_score: MinScore = None,
 ) -> Response:
     """Search by words."""
     future = service_of(request).ask(
@@ -123,7 +117,7 @@ async def similar(
     k: K = DEFAULT_RESULTS,
     offset: Offset = 0,
     where: Filter = None,
-    min_score: Least = None,
+    min_score: MinScore = None,
 ) -> Response:
     """Return the photos that look most like one photo, which is itself left out."""
     keywords = {"where": filter_for(request, where), "min_score": min_score}

@@ -19,17 +19,15 @@ from vitsearch.types import Photo, Prediction, SearchResult
 from vitsearch.web.errors import TooLarge
 from vitsearch.web.label_counts import LabelCounts
 from vitsearch.web.query import (
-    MAX_OFFSET,
-    MAX_RESULTS,
     MAX_TERMS,
     MAX_TEXT_LENGTH,
+    constraints,
     read_query,
 )
 from vitsearch.web.responses import reason_of
 from vitsearch.web.security import too_large
 from vitsearch.web.settings import ServeSettings
 
-MAX_FILTER_LENGTH = 4000
 DEFAULT_RESULTS = 50
 MAX_ID = 2**63 - 1
 
@@ -100,10 +98,10 @@ class SearchRequest(BaseModel):
         Annotated[list[float], Field(max_length=16384, description="of the collection's own model")]
         | None
     ) = None
-    k: Annotated[int, Field(ge=1, le=MAX_RESULTS)] = DEFAULT_RESULTS
-    offset: Annotated[int, Field(ge=0, le=MAX_OFFSET)] = 0
-    where: Annotated[str, Field(max_length=MAX_FILTER_LENGTH)] | None = None
-    min_score: Annotated[float, Field(ge=-1, le=1)] | None = None
+    k: Annotated[int, Field(**constraints("top_k"))] = DEFAULT_RESULTS
+    offset: Annotated[int, Field(**constraints("offset"))] = 0
+    where: Annotated[str, Field(**constraints("where"))] | None = None
+    min_score: Annotated[float, Field(**constraints("min_score"))] | None = None
 
 
 class PhotoFields(BaseModel):
@@ -234,6 +232,13 @@ JSON_TYPE, FORM_TYPE = "application/json", "multipart/form-data"
 _MAX_FIELD_LENGTH = 200_000
 _MAX_FIELDS = 16
 
+
+def _limits(name: str) -> dict[str, Any]:
+    """Return the range and the help of a field of `SearchOptions` in the words of JSON Schema."""
+    words = {"ge": "minimum", "le": "maximum", "max_length": "maxLength"}
+    return {words.get(limit, limit): value for limit, value in constraints(name).items()}
+
+
 BODY: dict[str, Any] = {  # of the description of the interface
     "required": True,
     "content": {
@@ -249,11 +254,11 @@ BODY: dict[str, Any] = {  # of the description of the interface
                         "format": "binary",
                         "description": "a picture file",
                     },
-                    "q": {"type": "string", "maxLength": 2000},
-                    "k": {"type": "integer", "minimum": 1, "maximum": 1000},
-                    "offset": {"type": "integer", "minimum": 0, "maximum": 100_000},
-                    "where": {"type": "string", "maxLength": MAX_FILTER_LENGTH},
-                    "min_score": {"type": "number", "minimum": -1, "maximum": 1},
+                    "q": {"type": "string", "maxLength": MAX_TEXT_LENGTH},
+                    "k": {"type": "integer"} | _limits("top_k"),
+                    "offset": {"type": "integer"} | _limits("offset"),
+                    "where": {"type": "string"} | _limits("where"),
+                    "min_score": {"type": "number"} | _limits("min_score"),
                     "terms": {
                         "type": "string",
                         "description": "a JSON list of terms, as in the other kind of body",

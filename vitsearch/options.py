@@ -1,0 +1,256 @@
+"""The options of a search and of a run of indexing, each written once: default, range and help.
+
+Python's keywords, the flags of the command line and the HTTP parameters all derive from the fields
+of `SearchOptions` and `IndexOptions`. Nothing heavy is imported here, so that ``--help`` is quick.
+"""
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import Field, dataclass, field, fields
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, TypedDict, get_args, get_origin
+
+from vitsearch.errors import CollectionError, QueryError
+from vitsearch.types import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from vitsearch.encoders.base import ImageEncoder
+    from vitsearch.filters import Filter
+    from vitsearch.index.recipe import Recipe
+
+TOP_K = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """What a field of `SearchOptions` or `IndexOptions` is called, what it takes, and its help.
+
+    ``flag`` is its name on the command line where that is not the field's with dashes,
+    ``parameter`` its name in a URL ("" for none). The flag's value times ``unit`` is the field's.
+    """
+
+    help: str
+    flag: str = ""
+    short: str = ""
+    metavar: str | None = None
+    parameter: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    unit: int = 1
+
+
+def option(default: Any, help: str, **facts: Any) -> Any:
+    """Return a field of a dataclass with a default, and an `Option` as its metadata."""
+    return field(default=default, metadata={"option": Option(help=help, **facts)})
+
+
+def options_of(options: type) -> dict[str, tuple[Field[Any], Option]]:
+    """Return the fields of an options dataclass by name, each with its `Option`."""
+    return {entry.name: (entry, entry.metadata["option"]) for entry in fields(options)}
+
+
+def value_type(entry: Field[Any]) -> type:
+    """Return what a flag or a URL gives for a field: bool, int, float, tuple (of texts) or str."""
+    members = get_args(entry.type) or (entry.type,)
+    if get_origin(entry.type) is Sequence:
+        return tuple
+    return next((kind for kind in (bool, int, float) if kind in members), str)
+
+
+def check_names(options: type, names: Iterable[str], what: str) -> None:
+    """Raise TypeError for a keyword that is not a field of an options dataclass; ``what`` takes
+    them.
+    """
+    known = options_of(options)
+    for name in names:
+        if name not in known:
+            raise TypeError(f"{what} has no {name!r}: it takes {', '.join(known)}")
+
+
+# -- A search --------------------------------------------------------------------------------------
+
+
+def check_top_k(top_k: int) -> None:
+    """Raise QueryError unless this is a number of results."""
+    if not _is_whole(top_k) or top_k < 1:
+        raise QueryError(
+            f"the number of results must be a whole number of at least 1, not {top_k!r}"
+        )
+
+
+def _is_whole(number: object) -> bool:
+    return isinstance(number, Integral) and not isinstance(number, bool)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """How many results, from which one on, of which photos, how alike, how different from each
+    other.
+
+    ``top_k`` None returns all that reach ``min_score``. ``diverse`` from 0 to 1 trades likeness to
+    the query for difference from the results before (maximal marginal relevance, Carbonell and
+    Goldstein 1998), among the 200 most alike, then among the next 200, and so on. ``collapse`` is
+    the cosine from which two photos count as the same, True for that of the collection's encoder.
+    Raises QueryError for a number outside its range.
+    """
+
+    top_k: int | None = option(
+        TOP_K, "How many results.", short="-k", metavar="N", parameter="k", minimum=1
+    )
+    offset: int = option(
+        0, "How many results to pass over.", metavar="N", parameter="offset", minimum=0
+    )
+    where: "Filter | None" = option(
+        None,
+        "Only photos like this: \"year >= 2019 and path like 'italy/%'\".",
+        metavar="FILTER",
+        parameter="where",
+    )
+    min_score: float | None = option(
+        None,
+        "Only results with at least this cosine.",
+        metavar="X",
+        parameter="min_score",
+        minimum=-1,
+        maximum=1,
+    )
+    diverse: float = option(
+        0.0,
+        "Results unlike each other: from 0, the most alike to the query, to 1.",
+        metavar="X",
+        minimum=0,
+        maximum=1,
+    )
+    collapse: bool | float | None = option(
+        None, "Show one photo of those that are the same or look alike."
+    )
+
+    def __post_init__(self) -> None:
+        if self.top_k is not None:
+            check_top_k(self.top_k)
+        elif self.min_score is None:
+            raise QueryError(
+                "say how many results are wanted (top_k, at least 1), or from which score on "
+                "(min_score)"
+            )
+        if not _is_whole(self.offset) or self.offset < 0:
+            raise QueryError(
+                f"the offset is the number of results to pass over, 0 or more, not {self.offset!r}"
+            )
+        if self.min_score is not None and not -1 <= self.min_score <= 1:
+            raise QueryError(f"a score is a cosine from -1 to 1, not {self.min_score}")
+        if not 0 <= self.diverse <= 1:
+            raise QueryError(
+                f"diverse is from 0 (most alike) to 1 (most different), not {self.diverse}"
+            )
+        if self.collapse is None or self.collapse is False:
+            return
+        if not 0 < self.collapse <= 1:
+            raise QueryError(f"photos collapse from a cosine above 0 up to 1, not {self.collapse}")
+
+    @property
+    def end(self) -> float:
+        """The position after the last result."""
+        return math.inf if self.top_k is None else self.offset + self.top_k
+
+
+class SearchKeywords(TypedDict, total=False):
+    """The fields of `SearchOptions` but ``top_k``, for type checkers; a filter may be written as
+    text.
+    """
+
+    offset: int
+    where: "str | Filter | None"
+    min_score: float | None
+    diverse: float
+    collapse: bool | float | None
+
+
+# -- A run of indexing -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexOptions:
+    """How a folder is indexed, see `vitsearch.index_folder`; raises CollectionError for a number
+    outside its range.
+    """
+
+    encoder: "str | ImageEncoder | None" = option(
+        None, "The model (`vitsearch models`); mini for a new collection.", metavar="NAME"
+    )
+    recipe: "str | os.PathLike[str] | Recipe | None" = option(
+        None,
+        "Index: auto, flat, hnsw, ivf, ivf-sq8, ivf-pq, sq8, rabitq, disk, gpu-flat, gpu-ivf, "
+        "gpu-cagra, a TOML file; auto for a new one.",
+        metavar="NAME|FILE",
+    )
+    device: str = option("auto", "cpu, cuda, cuda:1, mps or auto.", metavar="D")
+    dtype: str = option("auto", "float32, float16, bfloat16, int8 (on a CPU) or auto.", metavar="T")
+    runtime: str = option(
+        "auto",
+        "What runs a CLIP or SigLIP model: auto is ONNX Runtime on a CPU, if the model can be "
+        "exported.",
+        choices=("auto", "onnx", "torch"),
+    )
+    batch_size: int = option(32, "Photos encoded and stored at a time.", metavar="N", minimum=1)
+    workers: int | None = option(None, "Threads that decode; one a core.", metavar="N", minimum=1)
+    exclude: Sequence[str] = option(
+        (), "Leave out paths or names like this; may be repeated.", metavar="GLOB"
+    )
+    include_hidden: bool = option(False, "Take hidden files and folders too.")
+    follow_symlinks: bool = option(
+        False, "Enter linked folders (links to files are always followed)."
+    )
+    retry: bool = option(False, "Try again the files that failed before.")
+    max_pixels: int = option(
+        MAX_PIXELS, "Largest picture to decode.", flag="--max-megapixels", minimum=1, unit=10**6
+    )
+    exact_decode: bool | None = option(
+        None,
+        "Decode large JPEGs whole, or at the size that the model needs (cosine 0.995 or more); "
+        "as before, scaled for a new collection.",
+        flag="--exact-decode/--scaled-decode",
+    )
+    decode_timeout: float | None = option(
+        None,
+        "Decode in child processes; a photo that takes longer, or crashes its decoder, fails "
+        "alone.",
+        metavar="SECONDS",
+    )
+    profile: str | os.PathLike[str] | None = option(
+        None, "Write where the time went as a trace for chrome://tracing.", metavar="FILE"
+    )
+
+    def __post_init__(self) -> None:
+        if min(self.batch_size, 1 if self.workers is None else self.workers, self.max_pixels) < 1:
+            raise CollectionError("batch size, workers and the pixel cap must be at least 1")
+        seconds = self.decode_timeout
+        if seconds is not None and not (
+            isinstance(seconds, int | float) and 0 < seconds < math.inf
+        ):
+            raise CollectionError(
+                "the time limit for decoding a photo must be a finite number of seconds above 0, "
+                f"got {seconds!r}"
+            )
+
+
+class IndexKeywords(TypedDict, total=False):
+    """The fields of `IndexOptions`, for type checkers."""
+
+    encoder: "str | ImageEncoder | None"
+    recipe: "str | os.PathLike[str] | Recipe | None"
+    device: str
+    dtype: str
+    runtime: str
+    batch_size: int
+    workers: int | None
+    exclude: Sequence[str]
+    include_hidden: bool
+    follow_symlinks: bool
+    retry: bool
+    max_pixels: int
+    exact_decode: bool | None
+    decode_timeout: float | None
+    profile: str | os.PathLike[str] | None
