@@ -73,9 +73,7 @@ def _index_info(folder: Path, count: int) -> dict[str, Any]:
 
 
 def is_stale(manifest: Manifest, count: int) -> bool:
-    """Return whether the index has grown to ``count`` photos, by over a fifth, since its recall was
-    measured.
-    """
+    """Return whether the index has grown by over a fifth, to ``count``, since it was measured."""
     return manifest.measured is not None and count > (1 + GROWN) * manifest.measured.count
 
 
@@ -86,8 +84,9 @@ def verify_local(
     store: PhotoStore,
     encoder: Callable[[], ImageEncoder],
 ) -> list[Check]:
-    """Return the checks of the database, the golden vectors, the index against the vectors, and the
-    files on disk, of the collection in ``folder``; ``encoder`` loads its model.
+    """Return the checks of the database, the encoder, the index and the files on disk.
+
+    ``encoder`` loads the collection's encoder.
     """
     return [
         _database(store),

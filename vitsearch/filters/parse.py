@@ -288,7 +288,7 @@ class _Parser:
 
 
 def _typed(column: str, token: _Token) -> Value:
-    """Return the value of a token for a column; raises QueryError where it is of another kind."""
+    """Return the value of a token for a column; raises QueryError if it is of another kind."""
     kind = COLUMNS[column].kind
     body = _unquoted(token.text) if token.kind == "text" else token.text
     if kind == "number":
