@@ -79,50 +79,50 @@ class Reranker:
         """Return the results for each (unit vector, ids to leave out); raises QueryError where
         ``sources`` cannot propose enough.
         """
-        found: list[list[SearchResult]] = []
+        results: list[list[SearchResult]] = []
         for start in range(0, len(queries), TOGETHER):
-            some = queries[start : start + TOGETHER]
-            firsts = _first_proposals(some, options, sources)
-            found += [
-                self._one(asked, options, sources, first)
-                for asked, first in zip(some, firsts, strict=True)
+            batch = queries[start : start + TOGETHER]
+            firsts = _first_proposals(batch, options, sources)
+            results += [
+                self._results(query, options, sources, first)
+                for query, first in zip(batch, firsts, strict=True)
             ]
-        return found
+        return results
 
-    def _one(
+    def _results(
         self,
-        asked: QueryVector,
+        query: QueryVector,
         options: SearchOptions,
         sources: Candidates,
         first: list[Proposal] | None,
     ) -> list[SearchResult]:
         pool = needed = _needed(options)
         while True:
-            hits = self._nearest(asked, pool, sources=sources, least=options.min_score, first=first)
+            hits = self._nearest(query, pool, sources=sources, least=options.min_score, first=first)
             rows = (
                 self._rows_of(hits)
                 if options.collapse or options.diverse
                 else np.empty((0, self._dim), dtype=np.float32)
             )
-            kept = (
+            positions = (
                 collapse(rows, [hit.fingerprint for hit in hits], options.collapse)
                 if options.collapse
                 else list(range(len(hits)))
             )
-            if len(kept) >= needed or len(hits) < pool:  # enough, or there are no more
+            if len(positions) >= needed or len(hits) < pool:  # enough, or there are no more
                 break
             pool, first = 4 * pool, None
-        kept = kept[: int(min(needed, len(kept)))]
+        positions = positions[: int(min(needed, len(positions)))]
         if options.diverse:
-            scores = np.array([hits[place].result.score for place in kept])
-            kept = [kept[place] for place in marginal_order(rows[kept], scores, options.diverse)]
-        return [
-            hits[place].result for place in kept[options.offset : int(min(options.end, len(kept)))]
-        ]
+            scores = np.array([hits[position].result.score for position in positions])
+            order = marginal_order(rows[positions], scores, options.diverse)
+            positions = [positions[index] for index in order]
+        end = int(min(options.end, len(positions)))
+        return [hits[position].result for position in positions[options.offset : end]]
 
     def _nearest(
         self,
-        asked: QueryVector,
+        query: QueryVector,
         count: float,
         *,
         sources: Candidates,
@@ -132,7 +132,7 @@ class Reranker:
         """Return the ``count`` best hits of at least a score, best first, equal scores in order of
         path.
         """
-        vector, left_out = asked
+        vector, left_out = query
         wanted = _first_wanted(count, left_out, sources)
         while True:
             proposed, first = first or sources.candidates_for(vector[None], wanted)[0], None
@@ -197,16 +197,16 @@ def _first_proposals(
     """Return what is proposed first for each query; an index is asked for many at once, which takes
     a fraction of the time.
     """
-    found: list[list[Proposal] | None] = [None] * len(queries)
+    proposals: list[list[Proposal] | None] = [None] * len(queries)
     if not sources.supports_batch:
-        return found
-    wanted = [_first_wanted(_needed(options), left_out, sources) for _, left_out in queries]
-    for count in sorted(set(wanted)):
-        places = [place for place, one in enumerate(wanted) if one == count]
-        vectors = np.stack([queries[place][0] for place in places])
-        for place, proposed in zip(places, sources.candidates_for(vectors, count), strict=True):
-            found[place] = proposed
-    return found
+        return proposals
+    counts = [_first_wanted(_needed(options), left_out, sources) for _, left_out in queries]
+    for count in sorted(set(counts)):
+        indices = [index for index, number in enumerate(counts) if number == count]
+        vectors = np.stack([queries[index][0] for index in indices])
+        for index, proposed in zip(indices, sources.candidates_for(vectors, count), strict=True):
+            proposals[index] = proposed
+    return proposals
 
 
 def _reach(proposed: Sequence[Proposal], hits: Sequence[Hit]) -> float:
@@ -218,7 +218,7 @@ def _reach(proposed: Sequence[Proposal], hits: Sequence[Hit]) -> float:
     """
     scores = {hit.result.photo_id: hit.result.score for hit in hits}
     lowest = (
-        min((scores[one] for one in ids.tolist() if one in scores), default=np.inf)
+        min((scores[photo_id] for photo_id in ids.tolist() if photo_id in scores), default=np.inf)
         for ids, more in proposed
         if more
     )
@@ -249,25 +249,24 @@ def marginal_order(rows: Vectors, scores: NDArray[np.float64], diverse: float) -
     order: list[int] = []
     wide = rows.astype(np.float64)
     for start in range(0, len(rows), WINDOW):
-        some = slice(start, start + WINDOW)
+        window = slice(start, start + WINDOW)
         # rounded, so that equal rows are equally alike
-        likest = (wide[some] @ wide[:start].T).max(axis=1).astype(np.float32) if start else None
-        order += [
-            start + place for place in _marginal_window(rows[some], scores[some], likest, diverse)
-        ]
+        nearest = (wide[window] @ wide[:start].T).max(axis=1).astype(np.float32) if start else None
+        chosen = _marginal_window(rows[window], scores[window], nearest, diverse)
+        order += [start + index for index in chosen]
     return order
 
 
 def _marginal_window(
-    rows: Vectors, scores: NDArray[np.float64], likest: NDArray[np.float32] | None, diverse: float
+    rows: Vectors, scores: NDArray[np.float64], nearest: NDArray[np.float32] | None, diverse: float
 ) -> list[int]:
     chosen: list[int] = []
     while len(chosen) < len(rows):
         value = (1 - diverse) * scores - (
-            0 if likest is None else diverse * likest.astype(np.float64)
+            0 if nearest is None else diverse * nearest.astype(np.float64)
         )
         value[chosen] = -np.inf
         chosen.append(int(value.argmax()))
         likeness = likeness_to(rows[chosen[-1]], rows)
-        likest = likeness if likest is None else np.maximum(likest, likeness)
+        nearest = likeness if nearest is None else np.maximum(nearest, likeness)
     return chosen
