@@ -57,7 +57,8 @@ def flag(options: type, name: str, **changes: Any) -> Decorator:
     """
     entry, option = options_of(options)[name]
     facts: dict[str, Any] = {"metavar": option.metavar, "help": option.help}
-    kind, default = value_type(entry), entry.default
+    kind = value_type(entry)
+    default: Any = entry.default
     if kind is bool and not option.flag:
         facts |= {"is_flag": True}
     elif kind is tuple:
@@ -79,7 +80,8 @@ def _flag_type(kind: type, option: Option) -> Any:
         return click.FloatRange(min=0, min_open=True)
     if option.minimum is None or kind not in (int, float):
         return None if kind in (bool, str) else kind
-    return (click.IntRange if kind is int else click.FloatRange)(option.minimum, option.maximum)
+    limits: tuple[Any, Any] = (option.minimum, option.maximum)
+    return click.IntRange(*limits) if kind is int else click.FloatRange(*limits)
 
 
 def _in_units(unit: int) -> Callable[[click.Context, click.Parameter, float], int]:

@@ -85,7 +85,9 @@ class _Run:
     ) -> None:
         self.root, self.folder, self.options, self.progress = root, folder, options, progress
         recipe, self.profile = options.recipe, trace_file(options.profile)
-        self.new_recipe = load_recipe(recipe) if isinstance(recipe, str | os.PathLike) else recipe
+        self.new_recipe = (
+            load_recipe(os.fspath(recipe)) if isinstance(recipe, str | os.PathLike) else recipe
+        )
         self.workers = options.workers or os.cpu_count() or 1
         self.counts = dict.fromkeys(
             ("indexed", "unchanged", "moved", "removed", "skipped", "failed"), 0
