@@ -1,6 +1,8 @@
 """Functions on rows of unit length, with NumPy only."""
 
 import mmap
+from collections.abc import Container
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -84,3 +86,16 @@ def drop_pages(rows: NDArray[Any]) -> None:
     mapped = getattr(rows, "_mmap", None)
     if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprints(Container[bytes]):
+    """Sorted fingerprints of 16 bytes each; a Python set would take six times the memory."""
+
+    ordered: NDArray[np.bytes_]
+
+    def __contains__(self, fingerprint: object) -> bool:
+        # NumPy compares bytes without trailing zeros, so the other side must be an array too
+        sought = np.array([fingerprint], dtype="S16")
+        position = int(np.searchsorted(self.ordered, sought)[0])
+        return bool((self.ordered[position : position + 1] == sought).any())

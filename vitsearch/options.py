@@ -16,7 +16,7 @@ from vitsearch.types import MAX_PIXELS
 
 if TYPE_CHECKING:
     from vitsearch.encoders.base import ImageEncoder
-    from vitsearch.filters import Filter
+    from vitsearch.filters.tree import Filter
     from vitsearch.index.recipe import Recipe
 
 TOP_K = 10

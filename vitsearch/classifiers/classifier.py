@@ -16,8 +16,9 @@ from PIL import Image
 from vitsearch.arrays import to_probabilities
 from vitsearch.arrays import top_k as best_positions
 from vitsearch.errors import PhotoError, QueryError
-from vitsearch.photos import prefetch_map, read_bytes_and_fingerprint, upright_rgb
+from vitsearch.photos import read_bytes_and_fingerprint, upright_rgb
 from vitsearch.photos.decode import decode
+from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.photos.walk import walk
 from vitsearch.types import Activation, Prediction
 

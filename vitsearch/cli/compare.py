@@ -23,7 +23,8 @@ from vitsearch.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from vitsearch.evaluation import ClassMap, Comparison, Method
+    from vitsearch.evaluation import ClassMap
+    from vitsearch.evaluation.comparison import Comparison, Method
     from vitsearch.outputs.contact_sheet import Section, Verdict
 
 SHOWN = 20  # disagreements, and labels, that are printed
@@ -83,9 +84,9 @@ def compare(photos: str, labels: str | None, labels_file: str | None, **options:
     are of labelling stored vectors, that of MODEL includes reading the photos.
     """
     from vitsearch.classifiers import load_classifier
-    from vitsearch.collection import Collection
-    from vitsearch.evaluation import compare as compared
-    from vitsearch.labels import check_templates
+    from vitsearch.collection.collection import Collection
+    from vitsearch.evaluation.comparison import compare as compared
+    from vitsearch.labels.zero_shot import check_templates
 
     if (labels is None) == (labels_file is None):
         raise click.UsageError(

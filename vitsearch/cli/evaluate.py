@@ -58,10 +58,10 @@ def evaluate(
     Figures compare with CLIP_benchmark's.
     """
     from vitsearch.classifiers import load_classifier
-    from vitsearch.collection import Collection
+    from vitsearch.collection.collection import Collection
     from vitsearch.evaluation import evaluate as measured
     from vitsearch.evaluation import load_trained
-    from vitsearch.labels import check_templates
+    from vitsearch.labels.zero_shot import check_templates
 
     if trained and options["templates"]:
         raise click.UsageError(

@@ -39,7 +39,7 @@ def explain(
     """Draw which parts of PHOTO, a file anywhere or a path inside PHOTOS, the collection's encoder
     looks at.
     """
-    from vitsearch.collection import Collection
+    from vitsearch.collection.collection import Collection
     from vitsearch.encoders.language import readable
     from vitsearch.explain import explain as find
     from vitsearch.explain.draw import check_suffix, write_explanation

@@ -147,7 +147,7 @@ def doctor(as_json: bool) -> int:
 
 
 def _opened(photos: str, options: dict[str, Any]) -> Any:
-    from vitsearch.collection import Collection
+    from vitsearch.collection.collection import Collection
 
     return Collection.open(
         photos, collection=options.get("collection"), device=options.get("device") or "auto"

@@ -52,7 +52,7 @@ def export(photos: str, output: str, **options: Any) -> int:
     faiss            index.faiss, ids.npy and paths.jsonl
     shards           shards/*.parquet, as `vitsearch embed` writes them
     """
-    from vitsearch.collection import Collection
+    from vitsearch.collection.collection import Collection
 
     with (
         Collection.open(photos, collection=options["collection"]) as collection,
@@ -156,7 +156,7 @@ def _print_search_hint(collection: str) -> None:
 
 def _layout(source: str, requested: str) -> "Layout":
     """Return what SOURCE holds."""
-    from vitsearch.interop import holds_shards
+    from vitsearch.interop.shards import holds_shards
 
     if requested != "auto":
         return cast("Layout", requested)
@@ -180,7 +180,7 @@ def merge(source_photos: str, photos: str, **options: Any) -> int:
     of PHOTOS.
     """
     from vitsearch.collection.local import open_local
-    from vitsearch.interop import merge as merge_collections
+    from vitsearch.interop.merging import merge as merge_collections
 
     with (
         closing(open_local(source_photos, collection=options["source_collection"])) as source,

@@ -18,7 +18,7 @@ from vitsearch.options import (
 from vitsearch.types import Prediction
 
 if TYPE_CHECKING:
-    from vitsearch.filters import Filter
+    from vitsearch.filters.tree import Filter
 
 
 def _on_disk(context: click.Context, _: click.Parameter, photos: Any) -> Any:
@@ -145,7 +145,7 @@ keywords = all_of(*(flag(SearchOptions, name) for name in KEYWORDS))
 
 def filter_of(options: Mapping[str, Any]) -> "Filter | None":
     """Return the filter that the options of `filters` say together; raises QueryError."""
-    from vitsearch.filters import filter_all
+    from vitsearch.filters.parse import filter_all
 
     return filter_all(
         options["where"], after=options["after"], before=options["before"], under=options["under"]
@@ -175,7 +175,7 @@ class CommandWithFacts(click.Command):
 # -- Opening what PHOTOS names: a folder with its collection, or a collection in Milvus ------------
 
 if TYPE_CHECKING:
-    from vitsearch.collection import Collection
+    from vitsearch.collection.collection import Collection
 
 _ONLY_ON_DISK = {
     "collection": (
@@ -198,7 +198,7 @@ def open_collection(photos: str, options: Mapping[str, Any]) -> "Collection":
     """Return the collection that PHOTOS names; raises UsageError for an option that does not go
     with Milvus.
     """
-    from vitsearch.collection import Collection
+    from vitsearch.collection.collection import Collection
 
     check_place(photos, options)
     return Collection.open(

@@ -156,7 +156,7 @@ def dupes(photos: str, threshold: float | None, only: str | None, **options: Any
     Of look-alikes the first is the one that the others look like, with their cosines. --paths ends
     each group by an empty line.
     """
-    from vitsearch.collection import Collection
+    from vitsearch.collection.collection import Collection
     from vitsearch.outputs.contact_sheet import check_suffix
 
     if options["only_paths"] and options["as_json"]:

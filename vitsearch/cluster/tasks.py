@@ -22,8 +22,8 @@ from vitsearch.encoders.batching import NOT_FINITE, TOO_LARGE, OomSafeEncoder
 from vitsearch.encoders.identity import EncoderIdentity
 from vitsearch.encoders.preprocess import Preprocess, prepare
 from vitsearch.errors import PhotoError
-from vitsearch.photos import prefetch_map
 from vitsearch.photos.decode import decode, fingerprint_of
+from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.photos.sources import Entry, Source
 from vitsearch.shards import ShardRow, photo_id, storage_of
 from vitsearch.shards.files import facts_table, with_vectors

@@ -20,7 +20,7 @@ from vitsearch.collection.update import index_folder
 from vitsearch.encoders.base import Encoder
 from vitsearch.encoders.language import unread_notes
 from vitsearch.errors import QueryError
-from vitsearch.filters import Filter
+from vitsearch.filters.tree import Filter
 from vitsearch.index.recipe import RECALL
 from vitsearch.labels import (
     Decision,
@@ -30,8 +30,8 @@ from vitsearch.labels import (
     LinearClassifier,
     parse_labels,
     predict,
-    zero_shot_classifier,
 )
+from vitsearch.labels.zero_shot import zero_shot_classifier
 from vitsearch.options import (
     TOP_K,
     IndexKeywords,

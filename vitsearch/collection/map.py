@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitsearch.arrays import Ids, Vectors, unit_rows
-from vitsearch.collection import Collection
+from vitsearch.collection.collection import Collection
 from vitsearch.records import atomic_file
 
 Positions = NDArray[np.float32]

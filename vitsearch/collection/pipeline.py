@@ -20,7 +20,9 @@ from vitsearch.collection.profile import StageTimer
 from vitsearch.encoders.base import ImageEncoder, Vectors
 from vitsearch.encoders.batching import NOT_FINITE, TOO_LARGE, OomSafeEncoder
 from vitsearch.errors import PhotoError
-from vitsearch.photos import InlineDecoder, PhotoDecoder, prefetch_map, read_bytes_and_fingerprint
+from vitsearch.photos import read_bytes_and_fingerprint
+from vitsearch.photos.isolated import InlineDecoder, PhotoDecoder
+from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.storage.decoding import Decoding
 from vitsearch.storage.store import Outcome, PhotoStore
 from vitsearch.types import Found, Photo, PhotoInfo

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from vitsearch.arrays import Ids, Vectors, cosine_scores, unit_rows
 from vitsearch.collection.duplicates import collapse, likeness_to
 from vitsearch.errors import QueryError
-from vitsearch.filters import Filter, parse_filter
+from vitsearch.filters.parse import parse_filter
+from vitsearch.filters.tree import Filter
 from vitsearch.index.candidates import Proposal
 from vitsearch.options import SearchOptions
 from vitsearch.storage.reader import StoredRows

@@ -12,11 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
-from vitsearch.collection.diff import FolderDiff
+from vitsearch.collection.diff import FolderDiff, FolderScan, guard_against_emptying
 from vitsearch.collection.maintain import IndexMaintainer, text_like_queries
 from vitsearch.collection.pipeline import Pipeline
 from vitsearch.collection.profile import StageTimer, trace_file
-from vitsearch.collection.scan import FolderScan, guard_against_emptying
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.identity import EncoderIdentity, golden_from_bytes, golden_vectors
@@ -24,7 +23,8 @@ from vitsearch.errors import CollectionError, CollectionNotFound
 from vitsearch.index import check_recipe
 from vitsearch.index.recipe import Recipe, load_recipe
 from vitsearch.options import IndexKeywords, IndexOptions, check_names
-from vitsearch.photos import WalkOptions, photo_decoder
+from vitsearch.photos import WalkOptions
+from vitsearch.photos.isolated import photo_decoder
 from vitsearch.storage.config import (
     CollectionConfig,
     check_encoder,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vitsearch.arrays import Ids, Vectors
-from vitsearch.collection import Collection
+from vitsearch.collection.collection import Collection
 from vitsearch.encoders import Encoder
 from vitsearch.encoders.language import readable, unread_notes
 from vitsearch.errors import QueryError

@@ -14,7 +14,7 @@ from PIL import Image
 from vitsearch.arrays import Ids, Vectors, to_probabilities
 from vitsearch.classifiers import ImageClassifier, load_classifier
 from vitsearch.classifiers.classifier import Logits
-from vitsearch.collection import Collection
+from vitsearch.collection.collection import Collection
 from vitsearch.errors import ClassifierError, PhotoError, QueryError
 from vitsearch.evaluation.accuracy import Share
 from vitsearch.evaluation.class_map import ClassMap, derive_class_map, label_called, label_logits

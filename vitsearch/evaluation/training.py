@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitsearch.arrays import Vectors
-from vitsearch.collection import Collection
+from vitsearch.collection.collection import Collection
 from vitsearch.errors import ClassifierError, QueryError
 from vitsearch.labels import (
     NOTHING,

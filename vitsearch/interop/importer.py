@@ -18,8 +18,9 @@ from vitsearch.errors import CollectionError, EncoderError, PhotoError
 from vitsearch.interop.matching import MISSING, OUTSIDE, PathResolver, path_resolver
 from vitsearch.interop.rows import Row, Source, stored_halves, usable
 from vitsearch.interop.target import import_target, known_config
-from vitsearch.photos import prefetch_map, read_bytes_and_fingerprint, read_photo
+from vitsearch.photos import read_bytes_and_fingerprint, read_photo
 from vitsearch.photos.decode import decode
+from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.storage.config import (
     CollectionConfig,
     check_encoder,

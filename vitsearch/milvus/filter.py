@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
 from vitsearch.errors import QueryError
-from vitsearch.filters import Filter
-from vitsearch.filters.tree import And, Between, Comparison, In, IsNull, Like, Not, Or
+from vitsearch.filters.tree import And, Between, Comparison, Filter, In, IsNull, Like, Not, Or
 from vitsearch.photos.columns import COLUMNS
 from vitsearch.types import Value
 

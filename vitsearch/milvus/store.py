@@ -9,8 +9,7 @@ import numpy as np
 
 from vitsearch.arrays import Halves, Ids, Vectors
 from vitsearch.errors import CollectionError, CollectionNotFound, QueryError
-from vitsearch.filters import Filter
-from vitsearch.filters.tree import Comparison
+from vitsearch.filters.tree import Comparison, Filter
 from vitsearch.milvus.filter import milvus_filter
 from vitsearch.milvus.metadata import CollectionMetadata
 from vitsearch.milvus.rows import PHOTO_FIELDS, photo_of

@@ -27,7 +27,8 @@ from vitsearch.outputs.drawing import (
     wrapped,
     write_page,
 )
-from vitsearch.photos import prefetch_map, read_photo, thumbnail
+from vitsearch.photos import read_photo, thumbnail
+from vitsearch.photos.prefetch import prefetch_map
 
 MAX_TILES = 1000
 SUFFIXES = (".png", ".jpg", ".jpeg", ".html", ".htm")

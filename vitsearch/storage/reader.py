@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vitsearch.arrays import Halves, Ids
-from vitsearch.filters import Filter
+from vitsearch.filters.tree import Filter
 from vitsearch.storage.config import CollectionConfig
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Photo, SkippedPhoto

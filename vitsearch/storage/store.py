@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from vitsearch.arrays import Halves, Ids
+from vitsearch.arrays import Fingerprints, Halves, Ids
 from vitsearch.errors import CollectionError
-from vitsearch.filters import Filter, prepare
+from vitsearch.filters import prepare
+from vitsearch.filters.tree import Filter
 from vitsearch.paths import raw_path
 from vitsearch.photos.columns import METADATA
-from vitsearch.storage.fingerprints import Fingerprints
 from vitsearch.storage.schema import (
     MIGRATIONS,
     PUT_PHOTO,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vitsearch.errors import QueryError
-from vitsearch.filters import Filter
+from vitsearch.filters.tree import Filter
 from vitsearch.types import Prediction
 from vitsearch.web.service import PhotoService
 

@@ -12,7 +12,7 @@ from vitsearch.arrays import Vectors
 from vitsearch.collection.query import Term, parse_query
 from vitsearch.collection.search import as_where
 from vitsearch.errors import QueryError
-from vitsearch.filters import Filter
+from vitsearch.filters.tree import Filter
 from vitsearch.options import SearchOptions, check_names, options_of
 
 MAX_RESULTS = 1000

@@ -19,7 +19,8 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vitsearch.errors import QueryError
-from vitsearch.filters import Filter, parse_filter
+from vitsearch.filters.parse import parse_filter
+from vitsearch.filters.tree import Filter
 from vitsearch.photos.columns import PRIVATE
 from vitsearch.web.errors import NotShown, TooLarge
 from vitsearch.web.responses import error_response, wants_page

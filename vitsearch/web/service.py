@@ -10,16 +10,19 @@ from typing import Any
 
 from PIL import Image
 
-from vitsearch.collection import Collection, LookAlikes
+from vitsearch.collection import LookAlikes
+from vitsearch.collection.collection import Collection
 from vitsearch.collection.query import Term, encode_terms
 from vitsearch.collection.search import QueryVector, as_where
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.encoders.language import unread_notes
 from vitsearch.errors import CollectionError, IndexDamaged, UnknownPhoto, VitsearchError
-from vitsearch.filters import Filter, parse_filter
+from vitsearch.filters.parse import parse_filter
+from vitsearch.filters.tree import Filter
 from vitsearch.milvus import is_milvus
 from vitsearch.options import SearchOptions
-from vitsearch.photos import photo_decoder, read_bytes_and_fingerprint
+from vitsearch.photos import read_bytes_and_fingerprint
+from vitsearch.photos.isolated import photo_decoder
 from vitsearch.types import Photo, Prediction, SearchResult, SkippedPhoto
 from vitsearch.web.batching import Batcher
 from vitsearch.web.errors import ServiceBusy

@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vitsearch.collection import Collection
+from vitsearch.collection.collection import Collection
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError, PhotoError, QueryError, UnknownPhoto

@@ -11,7 +11,8 @@ from pathlib import Path
 from PIL import Image
 
 from vitsearch.errors import CollectionError
-from vitsearch.photos import PhotoDecoder, read_bytes_and_fingerprint, thumbnail
+from vitsearch.photos import read_bytes_and_fingerprint, thumbnail
+from vitsearch.photos.isolated import PhotoDecoder
 from vitsearch.records import atomic_write
 from vitsearch.storage.config import disk_errors
 

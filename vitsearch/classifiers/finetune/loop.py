@@ -26,7 +26,7 @@ from vitsearch.classifiers.finetune.examples import Example, Photos, open_exampl
 from vitsearch.classifiers.finetune.settings import EpochResult, FinetuneSettings, FinetuneStep
 from vitsearch.classifiers.torch_model import Trainable
 from vitsearch.errors import PhotoError
-from vitsearch.photos import prefetch_map
+from vitsearch.photos.prefetch import prefetch_map
 
 Weights = dict[str, Tensor]
 OnStep = Callable[[FinetuneStep], None]

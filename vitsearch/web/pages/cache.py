@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from PIL import Image
 
 from vitsearch.arrays import Vectors
-from vitsearch.collection import Collection
+from vitsearch.collection.collection import Collection
 from vitsearch.errors import QueryError
 from vitsearch.photos import thumbnail
 from vitsearch.web.pages.tiles import is_clean

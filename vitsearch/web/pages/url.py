@@ -8,7 +8,8 @@ from typing import NamedTuple
 from urllib.parse import urlencode
 
 from vitsearch.errors import QueryError
-from vitsearch.filters import Filter, filter_all
+from vitsearch.filters.parse import filter_all
+from vitsearch.filters.tree import Filter
 from vitsearch.photos.columns import METADATA
 
 Pairs = list[tuple[str, str]]
