@@ -24,8 +24,7 @@ from helpers.odd_files import picture
 from helpers.photos import paint, shade
 from helpers.remarks import logged_remarks
 from vitsearch import Collection, CollectionError, index_folder
-from vitsearch.collection.pipeline import batch_sizes
-from vitsearch.collection.profile import StageTimer
+from vitsearch.collection.pipeline import StageTimer, batch_sizes
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import WORTH_TUNING
 from vitsearch.encoders.batching import OomSafeEncoder, is_out_of_memory

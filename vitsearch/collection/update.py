@@ -14,8 +14,7 @@ from typing import Unpack
 
 from vitsearch.collection.diff import FolderDiff, FolderScan, guard_against_emptying
 from vitsearch.collection.maintain import IndexMaintainer, text_like_queries
-from vitsearch.collection.pipeline import Pipeline
-from vitsearch.collection.profile import StageTimer, trace_file
+from vitsearch.collection.pipeline import Pipeline, StageTimer, trace_file
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.identity import EncoderIdentity, golden_from_bytes, golden_vectors
