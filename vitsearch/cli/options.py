@@ -223,11 +223,11 @@ def check_place(photos: str, options: Mapping[str, Any]) -> None:
             raise click.UsageError(reason, click.get_current_context())
 
 
-def sheet_root(photos: str, found: "Collection") -> Path:
+def sheet_root(photos: str, collection: "Collection") -> Path:
     """Return the folder from which the pictures of a sheet are read."""
     from vitsearch.milvus import is_milvus
 
-    return found.root if is_milvus(photos) else Path(photos)
+    return collection.root if is_milvus(photos) else Path(photos)
 
 
 # -- Where labels go beside the terminal: folders of photos, and XMP sidecars ---------------------
@@ -293,7 +293,7 @@ def write_outputs(
         from vitsearch.labels import NOTHING
         from vitsearch.outputs.sidecars import write_sidecars
 
-        keywords = [one for one in predictions if one.label != NOTHING]
+        keywords = [prediction for prediction in predictions if prediction.label != NOTHING]
         report = write_sidecars(keywords, root=root, photos=photos)
         _say(
             "XMP sidecars",
@@ -310,7 +310,7 @@ def _say(
         print_note(f"vitsearch: {path}: {reason}")
     if len(problems) > MAX_PROBLEMS:
         print_note(f"vitsearch: and {len(problems) - MAX_PROBLEMS:,} more")
-    said = [
+    parts = [
         f"{count:,} {name}" for name, count in {**counts, failed: len(problems)}.items() if count
     ]
-    print_note(f"vitsearch: {what}: {', '.join(said) or 'nothing to do'}")
+    print_note(f"vitsearch: {what}: {', '.join(parts) or 'nothing to do'}")

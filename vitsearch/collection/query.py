@@ -70,13 +70,14 @@ def _next_term(rest: str, query: str) -> tuple[Term, str | None, str]:
     weight = 1.0
     if prefix := _WEIGHT.match(rest):
         weight, rest = float(prefix[1]), rest[prefix.end() :]
-    quoted = _QUOTED.match(rest)
-    wrapped = quoted is not None and (
-        not rest[quoted.end() :].strip() or re.match(r"\s+[+-]\s", rest[quoted.end() :]) is not None
+    in_quotes = _QUOTED.match(rest)
+    wrapped = in_quotes is not None and (
+        not rest[in_quotes.end() :].strip()
+        or re.match(r"\s+[+-]\s", rest[in_quotes.end() :]) is not None
     )
-    if quoted and wrapped:
-        body = quoted[1] if quoted[1] is not None else quoted[2]
-        rest = rest[quoted.end() :]
+    if in_quotes and wrapped:
+        body = in_quotes[1] if in_quotes[1] is not None else in_quotes[2]
+        rest = rest[in_quotes.end() :]
         sign = _SIGN.match(rest)
     else:
         sign = _SIGN.search(rest)

@@ -53,8 +53,8 @@ class Candidates(Protocol):
     def supports_batch(self) -> bool:
         """Whether many queries are answered faster together than one by one."""
 
-    def candidates_for(self, queries: Vectors, wanted: int) -> list[list[Proposal]]:
-        """Return for each of the ``(m, dim)`` queries what each source proposes for ``wanted``
+    def candidates_for(self, queries: Vectors, limit: int) -> list[list[Proposal]]:
+        """Return for each of the ``(m, dim)`` queries what each source proposes for ``limit``
         results.
         """
 
@@ -134,9 +134,9 @@ class Reranker:
         path.
         """
         vector, left_out = query
-        wanted = _first_wanted(count, left_out, sources)
+        limit = _first_wanted(count, left_out, sources)
         while True:
-            proposed, first = first or sources.candidates_for(vector[None], wanted)[0], None
+            proposed, first = first or sources.candidates_for(vector[None], limit)[0], None
             hits = self._rescored(np.concatenate([ids for ids, _ in proposed]), vector, left_out)
             above = [
                 hit
@@ -144,16 +144,16 @@ class Reranker:
                 if least is None or np.float32(hit.result.score) >= np.float32(least)
             ]
             if _is_settled(
-                _reach(proposed, hits), hits, count, least=least, enough=len(above) <= wanted
+                _reach(proposed, hits), hits, count, least=least, enough=len(above) <= limit
             ):
                 return above[: int(min(count, len(above)))]
-            if wanted >= sources.limit:
+            if limit >= sources.limit:
                 raise QueryError(
                     f"these results take more than the {sources.limit:,} candidates that can be "
                     "asked for here: ask for fewer, for a higher "
                     "min_score, or for less with where"
                 )
-            wanted = int(min(4 * wanted, sources.limit))
+            limit = int(min(4 * limit, sources.limit))
 
     def _rows_of(self, hits: Sequence[Hit]) -> Vectors:
         return (

@@ -193,7 +193,7 @@ class PhotoService:
     # -- search ------------------------------------------------------------------------------------
 
     def search(
-        self, asked: SearchInput, *, k: int = 50, offset: int = 0, **keywords: Any
+        self, query: SearchInput, *, k: int = 50, offset: int = 0, **keywords: Any
     ) -> list[SearchResult]:
         """Return ``k`` photos from ``offset`` on, best first, equal scores in order of path.
 
@@ -201,15 +201,15 @@ class PhotoService:
         or a list of `Term`; photos that it names by id are left out. Keywords: ``where``,
         ``min_score``, ``diverse``, ``collapse`` (a cosine), see `search_options`.
         """
-        return self.ask(asked, k=k, offset=offset, **keywords).result().results
+        return self.ask(query, k=k, offset=offset, **keywords).result().results
 
     def ask(
-        self, asked: SearchInput, *, k: int = 50, offset: int = 0, **keywords: Any
+        self, query: SearchInput, *, k: int = 50, offset: int = 0, **keywords: Any
     ) -> "Future[Found]":
         """Return the future results of `search` with notes; what is wrong with the request itself
         is raised at once.
         """
-        return self._batcher.submit(Search(terms_of(asked), search_options(k, offset, **keywords)))
+        return self._batcher.submit(Search(terms_of(query), search_options(k, offset, **keywords)))
 
     def similar(
         self, photo_id: int, *, k: int = 50, offset: int = 0, **keywords: Any
@@ -239,14 +239,14 @@ class PhotoService:
 
     def photo(self, photo_id: int) -> Photo:
         """Return the facts of one photo."""
-        found = self.photos_of([photo_id])
-        if not found:
+        photos = self.photos_of([photo_id])
+        if not photos:
             raise UnknownPhoto(f"there is no photo {photo_id} in the collection")
-        return found[0]
+        return photos[0]
 
     def photos_of(self, ids: Sequence[int]) -> list[Photo]:
         """Return the facts of those photos that are in the collection, in the order of the ids."""
-        return self.source.photos_of([one for one in ids if -(2**63) <= one < 2**63])
+        return self.source.photos_of([photo_id for photo_id in ids if -(2**63) <= photo_id < 2**63])
 
     def browse(
         self, *, k: int = 50, offset: int = 0, where: str | Filter | None = None
@@ -290,7 +290,7 @@ class PhotoService:
         """Return the label of each photo, in order of path, among these (see `Collection.label`);
         the last answers are remembered.
         """
-        wanted = as_where(where)
+        condition = as_where(where)
         with self.source.reading() as collection:
             key = (
                 tuple(names),
@@ -300,16 +300,16 @@ class PhotoService:
                 self.source.version(),
             )
             with self._labelling:
-                found = self._labelled.pop(key, None) or self._label(
+                predictions = self._labelled.pop(key, None) or self._label(
                     collection, names, background, multi
                 )
-                self._labelled[key] = found
+                self._labelled[key] = predictions
                 while len(self._labelled) > REMEMBERED:
                     del self._labelled[next(iter(self._labelled))]
-            if wanted is None:
-                return found
-            kept = set(collection.store.ids_where(wanted).tolist())
-        return [one for one in found if one.photo_id in kept]
+            if condition is None:
+                return predictions
+            ids = set(collection.store.ids_where(condition).tolist())
+        return [prediction for prediction in predictions if prediction.photo_id in ids]
 
     def _label(
         self, collection: Collection, names: Sequence[str], background: bool, multi: bool

@@ -15,7 +15,7 @@ from vitsearch.photos.sources.names import is_left_out, is_photo, protocol_of
 from vitsearch.photos.sources.source import CUT, Entry, checked, error_text, read_error, rejection
 
 _AT_ONCE, _BYTES_AT_ONCE = 16, 64_000_000  # read ahead of the consumer
-_GAP, _LARGEST = 64 * 1024, 8_000_000  # members of a tar that lie together are one request
+_GAP, _MAX_REQUEST = 64 * 1024, 8_000_000  # members of a tar that lie together are one request
 _PACKAGES = {
     "s3": "pip install 'vitsearch[s3]'",
     "s3a": "pip install 'vitsearch[s3]'",
@@ -206,7 +206,7 @@ def _joined(path: str, entries: Sequence[Entry]) -> Iterator[_Request]:
         end = start + entry.size
         joins = (
             last <= start <= last + _GAP
-            and end - first <= _LARGEST
+            and end - first <= _MAX_REQUEST
             and not (rejection(entry) or (waiting and rejection(waiting[-1])))
         )
         if waiting and not joins:

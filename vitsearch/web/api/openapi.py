@@ -26,23 +26,25 @@ def describe(app: FastAPI, settings: ServeSettings) -> dict[str, Any]:
     """Return the OpenAPI description of the routes below /api, /healthz and /metrics."""
     if app.openapi_schema:
         return app.openapi_schema
-    found = get_openapi(
+    description = get_openapi(
         title="vitsearch", version=__version__, description=_TEXT, routes=app.routes
     )
-    schemas = found.setdefault("components", {}).setdefault("schemas", {})
+    schemas = description.setdefault("components", {}).setdefault("schemas", {})
     for name in _LEFT_OUT:
         schemas.pop(name, None)
-    own = SearchRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas |= own.pop("$defs", {}) | {"SearchRequest": own}
-    for operations in found["paths"].values():
+    request_schema = SearchRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas |= request_schema.pop("$defs", {}) | {"SearchRequest": request_schema}
+    for operations in description["paths"].values():
         for operation in operations.values():
             operation["responses"].pop("422", None)
     if settings.token:
-        found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        found["security"] = [{"token": []}]
-        found["paths"]["/healthz"]["get"]["security"] = []
-    app.openapi_schema = found
-    return found
+        description["components"]["securitySchemes"] = {
+            "token": {"type": "http", "scheme": "bearer"}
+        }
+        description["security"] = [{"token": []}]
+        description["paths"]["/healthz"]["get"]["security"] = []
+    app.openapi_schema = description
+    return description
 
 
 @router.get("/api/openapi.json")
@@ -54,15 +56,15 @@ def openapi(request: Request) -> Response:
 @router.get("/api/docs")
 def docs(request: Request) -> Response:
     """Return the description for people."""
-    found = request.app.openapi()
+    description = request.app.openapi()
     body = "".join(
         part
-        for path, operations in found["paths"].items()
+        for path, operations in description["paths"].items()
         for method, operation in operations.items()
         for part in _operation(path, method, operation)
     )
     schemas = "".join(
-        _schema(name, schema) for name, schema in found["components"]["schemas"].items()
+        _schema(name, schema) for name, schema in description["components"]["schemas"].items()
     )
     return HTMLResponse(
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
@@ -80,7 +82,7 @@ def _operation(path: str, method: str, operation: Mapping[str, Any]) -> Iterator
         f"{html.escape(path)}</code></h2><p>{html.escape(operation.get('description', ''))}</p>"
     )
     if parameters := operation.get("parameters"):
-        rows = "".join(_parameter(one) for one in parameters)
+        rows = "".join(_parameter(parameter) for parameter in parameters)
         head = "<tr><th>parameter<th>in<th>type<th>default<th>meaning"
         yield f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
     if "requestBody" in operation:
@@ -96,21 +98,21 @@ def _operation(path: str, method: str, operation: Mapping[str, Any]) -> Iterator
     yield f"<p>Answers:</p><ul>{answers}</ul>"
 
 
-def _parameter(one: Mapping[str, Any]) -> str:
-    schema = one["schema"]
+def _parameter(parameter: Mapping[str, Any]) -> str:
+    schema = parameter["schema"]
     default = (
         html.escape(str(schema["default"]))
         if "default" in schema
         else "required"
-        if one.get("required")
+        if parameter.get("required")
         else ""
     )
     cells = (
-        f"<code>{html.escape(one['name'])}</code>",
-        one["in"],
+        f"<code>{html.escape(parameter['name'])}</code>",
+        parameter["in"],
         _type(schema),
         default,
-        html.escape(one.get("description", "")),
+        html.escape(parameter.get("description", "")),
     )
     return f"<tr><td>{'<td>'.join(cells)}"
 
@@ -142,13 +144,13 @@ def _type(schema: Mapping[str, Any]) -> str:
         name = html.escape(schema["$ref"].rpartition("/")[2])
         return f'<a href="#{name}">{name}</a>'
     if "anyOf" in schema:
-        return " or ".join(_type(one) for one in schema["anyOf"])
+        return " or ".join(_type(option) for option in schema["anyOf"])
     if schema.get("type") == "array":
         return f"list of {_type(schema.get('items', {}))}"
     if schema.get("properties"):
         return ", ".join(
-            f"<code>{html.escape(name)}</code> ({_type(one)})"
-            for name, one in schema["properties"].items()
+            f"<code>{html.escape(name)}</code> ({_type(field)})"
+            for name, field in schema["properties"].items()
         )
     low, high = schema.get("minimum"), schema.get("maximum")
     bounds = (

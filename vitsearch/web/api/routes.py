@@ -87,7 +87,7 @@ async def search(
     future = service_of(request).ask(
         q, k=k, offset=offset, where=filter_for(request, where), min_score=min_score
     )
-    return _found(await asyncio.wrap_future(future), k, offset)
+    return _answer_of_search(await asyncio.wrap_future(future), k, offset)
 
 
 @router.post(
@@ -98,16 +98,14 @@ async def search(
 )
 async def search_by(request: Request) -> Response:
     """Search by words, weighted terms, photos of the collection, a vector, or an uploaded photo."""
-    asked, data = await read_search(request)
-    terms = terms_in(asked)
-    where = filter_for(request, asked.where)
+    body, data = await read_search(request)
+    terms = terms_in(body)
+    where = filter_for(request, body.where)
     service = service_of(request)
     if data is not None:
         terms.append(Term(await in_picture_thread(service, lambda: service.read_picture(data))))
-    future = service.ask(
-        terms, k=asked.k, offset=asked.offset, where=where, min_score=asked.min_score
-    )
-    return _found(await asyncio.wrap_future(future), asked.k, asked.offset)
+    future = service.ask(terms, k=body.k, offset=body.offset, where=where, min_score=body.min_score)
+    return _answer_of_search(await asyncio.wrap_future(future), body.k, body.offset)
 
 
 @router.get("/api/similar/{photo_id}", response_model=SearchAnswer, responses=_errors(404))
@@ -122,13 +120,13 @@ async def similar(
     """Return the photos that look most like one photo, which is itself left out."""
     keywords = {"where": filter_for(request, where), "min_score": min_score}
     future = service_of(request).ask([Term(photo_id)], k=k, offset=offset, **keywords)
-    return _found(await asyncio.wrap_future(future), k, offset)
+    return _answer_of_search(await asyncio.wrap_future(future), k, offset)
 
 
-def _found(found: Found, k: int, offset: int) -> Response:
+def _answer_of_search(answer: Found, k: int, offset: int) -> Response:
     return answer_of(
         SearchAnswer.model_construct(
-            results=hits(found.results), k=k, offset=offset, notes=found.notes
+            results=hits(answer.results), k=k, offset=offset, notes=answer.notes
         )
     )
 
@@ -161,7 +159,7 @@ async def thumbnail(
     """Return a photo as WebP, upright, without metadata; its longest side is at most the next of
     160, 320, 640 and 1280 pixels.
     """
-    side = next(one for one in SIDES if one >= size)
+    side = next(number for number in SIDES if number >= size)
     return await _picture(request, photo_id, side)
 
 
@@ -229,11 +227,11 @@ def _file(service: PhotoService, photo_id: int) -> tuple[FilePath, str | None, s
 
 
 def _known(request: Request, tag: str) -> bool:
-    given = [
-        one.strip().removeprefix("W/")
-        for one in request.headers.get("if-none-match", "").split(",")
+    tags = [
+        part.strip().removeprefix("W/")
+        for part in request.headers.get("if-none-match", "").split(",")
     ]
-    return tag in given or "*" in given
+    return tag in tags or "*" in tags
 
 
 def _unchanged(headers: dict[str, str]) -> Response:
@@ -273,11 +271,11 @@ def labels(
     """Label every photo with words, and return how many photos each label has and those that have
     it most clearly.
     """
-    service, wanted = service_of(request), filter_for(request, where)
+    service, condition = service_of(request), filter_for(request, where)
     if labels is None:
-        return answer_of(labels_answer(stored_counts(service, wanted, examples)))
+        return answer_of(labels_answer(stored_counts(service, condition, examples)))
     counts = label_counts(
-        service, labels, wanted, examples=examples, background=background, multi=multi
+        service, labels, condition, examples=examples, background=background, multi=multi
     )
     return answer_of(labels_answer(counts))
 
@@ -287,10 +285,10 @@ def info(request: Request) -> Response:
     """Return what the collection holds."""
     service = service_of(request)
     facts = service.info()
-    own = {name: facts[name] for name in InfoAnswer.model_fields if name in facts}
+    known = {name: facts[name] for name in InfoAnswer.model_fields if name in facts}
     return answer_of(
         InfoAnswer(
-            **own,
+            **known,
             version=__version__,
             reads_text=service.reads_text,
             exif_shown=exif_shown(request),

@@ -185,16 +185,18 @@ def shown(text: str) -> str:
 def hits(results: Sequence[SearchResult | Prediction]) -> list[Hit]:
     """Return results as the interface answers them."""
     return [
-        Hit.model_construct(id=one.photo_id, path=shown(one.path), score=round(one.score, 6))
-        for one in results
+        Hit.model_construct(
+            id=result.photo_id, path=shown(result.path), score=round(result.score, 6)
+        )
+        for result in results
     ]
 
 
 def labels_answer(counts: LabelCounts) -> LabelsAnswer:
     """Return labels as the interface answers them."""
     listed = [
-        LabelAnswer(label=shown(one.label), photos=one.photos, examples=hits(one.examples))
-        for one in counts.groups
+        LabelAnswer(label=shown(group.label), photos=group.photos, examples=hits(group.examples))
+        for group in counts.groups
     ]
     return LabelsAnswer(labels=listed, unlabelled=counts.unlabelled)
 
@@ -340,14 +342,14 @@ def _checked(fields: dict[str, Any]) -> SearchRequest:
         raise QueryError("terms is no JSON list of terms") from None
 
 
-def terms_in(asked: SearchRequest) -> list[Term]:
+def terms_in(body: SearchRequest) -> list[Term]:
     """Return the terms of a request; raises QueryError for a term that is both or neither of words
     and photo, or for none.
     """
-    terms = list(read_query(asked.q)) if asked.q is not None else []
-    terms += [_term(one) for one in asked.terms or ()]
-    if asked.vector is not None:
-        terms.append(Term(_vector(asked.vector)))
+    terms = list(read_query(body.q)) if body.q is not None else []
+    terms += [_term(term) for term in body.terms or ()]
+    if body.vector is not None:
+        terms.append(Term(_vector(body.vector)))
     return terms
 
 
@@ -356,9 +358,9 @@ def _vector(numbers: list[float]) -> Vectors:
         return np.asarray(numbers, dtype=np.float32)
 
 
-def _term(one: TermRequest) -> Term:
-    if (one.text is None) == (one.photo is None):
+def _term(term: TermRequest) -> Term:
+    if (term.text is None) == (term.photo is None):
         raise QueryError("a term has either a text or the id of a photo")
-    what = one.photo if one.text is None else one.text
+    what = term.photo if term.text is None else term.text
     assert what is not None
-    return Term(what, one.weight)
+    return Term(what, term.weight)
