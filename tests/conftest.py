@@ -20,6 +20,7 @@ from vitsearch import index_folder  # noqa: E402
 from vitsearch.encoders.colour import ColourEncoder  # noqa: E402
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file in one process of `make test`, those of Ray clusters too, and begin
     with the files of the most slow tests, so that the processes end together.
