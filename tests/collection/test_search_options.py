@@ -155,7 +155,7 @@ class Shelf:
             since = -1
             if delta:
                 with Collection.open(self.root) as found:
-                    main = found._searcher._current(MAIN_INDEX)
+                    main = found.backend._search._current(MAIN_INDEX)
                 since = main.generation if main else -1
             now = store.generation()
             build_snapshot(
@@ -556,8 +556,8 @@ def test_the_index_is_asked_for_all_queries_at_once(place: Path) -> None:
     shelf.change(30)
     queries = np.stack([query_of(number) for number in range(5)])
     with Collection.open(place) as found:
-        (main,) = found._searcher._indexes()
-        fresh = found._searcher._newer(main.generation)
+        (main,) = found.backend._search._indexes()
+        fresh = found.backend._search._newer(main.generation)
         together = candidates_for([main], fresh, queries, 10)
         alone = [candidates_for([main], fresh, query[None], 10)[0] for query in queries]
     assert len(fresh) == 30
@@ -657,11 +657,11 @@ def test_an_index_that_was_ahead_is_used_once_it_is_not(place: Path) -> None:
     store.close()
     with Collection.open(place) as found:
         found.search(query_of(0))
-        assert found._searcher._indexes() == []
+        assert found.backend._search._indexes() == []
         with shelf.changing():
             pass
         found.search(query_of(0))
-        assert [len(snapshot) for snapshot in found._searcher._indexes()] == [50]
+        assert [len(snapshot) for snapshot in found.backend._search._indexes()] == [50]
 
 
 # -- what is refused -------------------------------------------------------------------------------
