@@ -262,14 +262,15 @@ class QueryEncoder:
         photos = {
             term.what: self.photo_of(term.what) for term in terms if isinstance(term.what, Path)
         }
-        vector = combine(
-            terms,
-            lambda term: (
-                self._file_vector(term.what, photos[term.what])
-                if isinstance(term.what, Path)
-                else self._vector(term.what, encoded)
-            ),
-        )
+
+        def vector_of(term: Term) -> Vectors:
+            if isinstance(term.what, Path):
+                return self._file_vector(term.what, photos[term.what])
+            return self._vector(term.what, encoded)
+
+        # a vector by itself is a unit row already: scaled once more it would lose its last bits
+        alone = len(terms) == 1 and isinstance(terms[0].what, np.ndarray) and terms[0].weight == 1
+        vector = vector_of(terms[0]) if alone else combine(terms, vector_of)
         ids = [term.what for term in terms if isinstance(term.what, int)]
         ids += [photo.photo_id for photo in photos.values() if photo]
         words = tuple(term.what for term in terms if isinstance(term.what, str))
