@@ -182,7 +182,8 @@ def terms_of(query: Query, dim: int) -> list[Term]:
         return [Term(query)]
     if isinstance(query, list | tuple) and query and all(isinstance(term, Term) for term in query):
         return list(query)
-    return [Term(check_vector(query, dim))]
+    check_vector(query, dim)  # it is scaled when it is used, once
+    return [Term(np.asarray(query, dtype=np.float32))]
 
 
 # -- From a query to its vector: words and photos encoded, known photos looked up ------------------
