@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 PHOTOS ?=
 # how many processes run the tests; the tests of a file stay in one (tests/conftest.py)
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder
+# the tests start many processes, which start several times faster with compiled modules
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-fast clean
 

@@ -5,6 +5,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,25 +14,36 @@ pytest.register_assert_rewrite("helpers")
 # they bring to small data, and several test processes share the cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from helpers.paths import TESTS  # noqa: E402
 from helpers.photos import COLOURS, paint  # noqa: E402
 from helpers.remarks import logged_remarks  # noqa: E402
 from vitsearch import index_folder  # noqa: E402
 from vitsearch.encoders.colour import ColourEncoder  # noqa: E402
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+CLUSTER = "tests/cluster/"
+
+
+def _group(nodeid: str) -> str:
+    """Return what stays in one process of `make test`: a file, and all tests of Ray clusters."""
+    file = nodeid.partition("::")[0]
+    return CLUSTER if file.startswith(CLUSTER) else file
+
+
+@pytest.hookimpl(optionalhook=True)  # only where pytest-xdist is installed
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid)
+
+    return ByGroup(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process of `make test`, those of Ray clusters too, and begin
-    with the files of the most slow tests, so that the processes end together.
-    """
-    slow: Counter[str] = Counter()
-    for item in items:
-        room = item.path.parent
-        group = room.name if room.name == "cluster" else str(item.path.relative_to(TESTS))
-        item.add_marker(pytest.mark.xdist_group(group))
-        slow[group] += "slow" in item.keywords
-    items.sort(key=lambda item: -slow[item.get_closest_marker("xdist_group").args[0]])
+    """Begin with the groups of the most slow tests, so that the processes end together."""
+    slow = Counter(_group(item.nodeid) for item in items if "slow" in item.keywords)
+    items.sort(key=lambda item: -slow[_group(item.nodeid)])
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -5,6 +5,7 @@ processes die.
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -404,8 +405,12 @@ class TestTheCommand:
         assert other.returncode == 0
         (tmp_path / "out" / "shards" / "000000.parquet").unlink()
         other = command("embed", "photos", "out", "--address", head, cwd=many.parent)
-        assert (other.returncode, other.stderr.count("\n")) == (1, 1)
-        assert "was begun with colour" in other.stderr
+        assert other.returncode == 1
+        assert re.fullmatch(
+            r"vitsearch: \S*out was made with colour \(fingerprint \w{8}\), not with this mini "
+            r"\(\w{8}\): use that encoder and version, or name another output\n",
+            other.stderr,
+        )
 
     def test_it_says_what_was_done_and_what_failed(self, many: Path, tmp_path: Path) -> None:
         done = command("embed", many, tmp_path / "out", "--encoder", "colour", "--shard-size", "20")

@@ -114,11 +114,12 @@ def _ours(error: BaseException) -> VitsearchError | None:
         if current is None or id(current) in seen:
             continue
         seen.add(id(current))
-        if isinstance(current, VitsearchError):
-            return current
         waiting += [current.__cause__, current.__context__]
         if isinstance(current, RayTaskError | RayActorError):
+            # where it is of the cause's class too, its text is still the worker's traceback
             waiting.append(getattr(current, "cause", None))
+        elif isinstance(current, VitsearchError):
+            return current
     return None
 
 
