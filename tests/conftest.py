@@ -19,7 +19,6 @@ from helpers.remarks import logged_remarks  # noqa: E402
 from vitsearch import index_folder  # noqa: E402
 from vitsearch.encoders.colour import ColourEncoder  # noqa: E402
 
-
 CLUSTER = "tests/cluster/"
 
 
