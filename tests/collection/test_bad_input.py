@@ -192,8 +192,7 @@ def test_a_damaged_database_never_ends_in_a_traceback(
         ended = run([str(word) for word in command])
         err = capfd.readouterr().err
         assert ended in (0, 1)
-        assert err.count("\n") <= 1, err
-        assert "Traceback" not in err
+        assert [line for line in err.splitlines() if not line.startswith("vitsearch: ")] == []
 
 
 def test_a_lost_database_is_made_again_and_the_old_index_not_believed(

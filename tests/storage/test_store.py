@@ -287,7 +287,10 @@ def test_a_photo_without_a_vector_is_told(store: PhotoStore) -> None:
     put(store, "c.jpg", np.ones(3, dtype=np.float16))
     with closing(sqlite3.connect(store.path)) as other, other:
         other.execute("DELETE FROM vectors WHERE photo_id = ?", (photo_id,))
-    assert store.check() == ["1 photos have no vector", "vectors have different lengths"]
+    assert store.check() == [
+        "vectors have different lengths",
+        "the rows of 1 photos ('a.jpg') are damaged",
+    ]
     with pytest.raises(CollectionError, match=f"photo {photo_id} has no vector"):
         store.vector(photo_id)
 
@@ -403,7 +406,7 @@ def test_a_missing_folder_is_told(tmp_path: Path) -> None:
 
 def test_an_unfinished_file_is_finished_by_a_writer(tmp_path: Path) -> None:
     (tmp_path / "photos.db").touch()
-    with pytest.raises(CollectionError, match="unfinished format 0: run `vitsearch index`"):
+    with pytest.raises(CollectionError, match="an unfinished format 0: run `vitsearch index`"):
         PhotoStore(tmp_path / "photos.db", read_only=True)
     with closing(PhotoStore(tmp_path / "photos.db")) as store:
         assert store.count() == 0

@@ -181,11 +181,14 @@ class OpenCollection:
         """Return all photos in order of path, and their ``(n, dim)`` float32 unit rows."""
         with self.store.reading():
             photos = list(self.store.photos())
-            ids, halves = zip(*self.store.vector_batches(), strict=True) if photos else ((), ())
-        if not photos:
+            batches = list(self.store.vector_batches())
+        if not photos or not batches:
             return [], np.empty((0, self.dim), dtype=np.float32)
-        indices = np.searchsorted(np.concatenate(ids), [photo.photo_id for photo in photos])
-        return photos, unit_rows(np.concatenate(halves)[indices])
+        ids, halves = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+        positions = {photo_id: position for position, photo_id in enumerate(ids.tolist())}
+        # the row of a photo may be damaged where its vector is not, and the other way round
+        photos = [photo for photo in photos if photo.photo_id in positions]
+        return photos, unit_rows(halves[[positions[photo.photo_id] for photo in photos]])
 
     def _on_disk(self, verb: str) -> LocalBackend:
         if isinstance(self.backend, LocalBackend):

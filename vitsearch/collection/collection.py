@@ -209,7 +209,7 @@ class Collection(OpenCollection):
         return [
             Prediction(photo.path, name, score, photo.photo_id)
             for photo in photos
-            for name, score in scores[photo.photo_id]
+            for name, score in scores.get(photo.photo_id, ())  # none where its vector is damaged
         ]
 
     def zero_shot(

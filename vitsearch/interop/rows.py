@@ -61,7 +61,9 @@ def photo_blocks(
             for photo_id, _, vector, _ in store.rows([photo.photo_id for photo in block])
         }
         if not block or len(raw) < len(block):
-            raise CollectionError(f"{store.path}: a photo has no vector: run `vitsearch verify`")
+            raise CollectionError(
+                f"{store.path}: a photo has no vector, or is damaged: run `vitsearch index` first"
+            )
         yield block, store.halves([raw[photo.photo_id] for photo in block])
         count -= len(block)
 

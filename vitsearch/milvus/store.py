@@ -90,6 +90,10 @@ class MilvusStore:
         """Return the number of the last push."""
         return self.connection.generation()
 
+    def state(self) -> str:
+        """Return an empty text: a collection in Milvus has no identity beside its generation."""
+        return ""
+
     def count(self) -> int:
         """Return the number of photos."""
         return self.connection.count()

@@ -4,7 +4,10 @@ import sqlite3
 from pathlib import Path
 
 from vitsearch.filters.columns import missing_columns
+from vitsearch.paths import raw_path
 from vitsearch.photos.columns import METADATA
+from vitsearch.storage.checksums import row_checksum
+from vitsearch.storage.rows import CHECKSUM, WRITTEN, PhotoRows, table_columns
 
 _METADATA = "".join(f"{name} {column.sql_type}, " for name, column in METADATA.items())
 MIGRATIONS = (
@@ -38,16 +41,59 @@ MIGRATIONS = (
     CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
     INSERT INTO facts VALUES ('generation', 0);
     """,
+    # checksums of rows; each state of the photos and vectors gets an identity beside its number.
+    # Index folders of before carry no identity: '' ties those up to this state to the collection
+    """
+    ALTER TABLE photos ADD COLUMN checksum BLOB;
+    ALTER TABLE failures ADD COLUMN checksum INTEGER;
+    ALTER TABLE facts ADD COLUMN checksum INTEGER;
+    CREATE TABLE states (generation INTEGER PRIMARY KEY, state TEXT NOT NULL);
+    INSERT INTO states SELECT CAST(value AS INTEGER), '' FROM facts WHERE name = 'generation';
+    DELETE FROM facts WHERE name = 'generation';
+    """,
 )
+CHECKSUMS = 2  # the format from which rows have checksums
+_BATCH = 4096  # rows that are given their checksums at a time
 
-# the columns that are written for a photo, the path first, the metadata last
-WRITTEN = ("path", "size", "mtime_ns", "fingerprint", "width", "height", *METADATA)
 PUT_PHOTO = (
     f"INSERT INTO photos ({', '.join(WRITTEN)}) "
     f"VALUES (CAST(? AS TEXT){', ?' * (len(WRITTEN) - 1)}) ON CONFLICT (path) DO UPDATE SET "
     + ", ".join(f"{name} = excluded.{name}" for name in WRITTEN[1:])
     + ", label = NULL, label_score = NULL RETURNING id"
 )
+
+
+def migrate(db: sqlite3.Connection, version: int) -> None:
+    """Bring a file of an earlier format up to date, each step in one transaction."""
+    for number in range(version, len(MIGRATIONS)):
+        db.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]}")
+        if number + 1 == CHECKSUMS:
+            _give_checksums(db)
+        db.execute(f"PRAGMA user_version = {number + 1}")
+        db.execute("COMMIT")
+
+
+def _give_checksums(db: sqlite3.Connection) -> None:
+    """Give every row of a file of before checksums its own."""
+    for table, key in (("failures", "path"), ("facts", "name")):
+        columns = ", ".join(name for name in table_columns(db, table) if name != CHECKSUM)
+        rows = db.execute(f"SELECT {key}, {columns} FROM {table}").fetchall()
+        db.executemany(
+            f"UPDATE {table} SET checksum = ? WHERE {key} = CAST(? AS TEXT)",
+            [(row_checksum(row[1:]), raw_path(row[0])) for row in rows],
+        )
+    photos, last = PhotoRows(db), -1
+    sql = (
+        f"SELECT vectors.generation, vector, {photos.columns} FROM photos JOIN vectors "
+        "ON photo_id = photos.id WHERE photos.id > ? ORDER BY photos.id LIMIT ?"
+    )
+    while batch := db.execute(sql, (last, _BATCH)).fetchall():
+        last = batch[-1][2]
+        db.executemany(
+            "UPDATE photos SET checksum = ? WHERE id = ?",
+            [(photos.checksum_of(row[2:], *row[:2]), row[2]) for row in batch],
+        )
+
 
 RESTORE = "restore it from a backup, or delete its folder and index again"
 NO_PERMISSION = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
@@ -114,22 +160,12 @@ def add_missing_columns(db: sqlite3.Connection) -> None:
         raise
 
 
-def select_photos(db: sqlite3.Connection) -> str:
-    """Return the beginning of a query for photos: id, the columns `WRITTEN`, label and its score.
-
-    Columns that the database does not have are null.
-    """
-    missing = {column.name for column in missing_columns(db)}
-    columns = (f"NULL AS {name}" if name in missing else name for name in WRITTEN)
-    return f"SELECT id, {', '.join(columns)}, label, label_score FROM photos"
-
-
 def explain(path: Path, failure: sqlite3.Error | UnicodeDecodeError) -> str:
     """Return in one line what is wrong with a file and what to do."""
     error = " ".join(str(failure).split())  # SQLite quotes a damaged schema, line breaks and all
     code = getattr(failure, "sqlite_errorcode", 0) & 0xFF
-    damage = (
-        isinstance(failure, UnicodeDecodeError) or "no such table" in error or "malformed" in error
+    damage = isinstance(failure, UnicodeDecodeError) or any(
+        sign in error for sign in ("no such table", "no such column", "malformed", "mismatch")
     )
     if damage or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return f"{path} is damaged ({error}): {RESTORE}"

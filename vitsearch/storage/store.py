@@ -5,9 +5,8 @@ Python sees them as ``str`` with surrogate escapes. Each committed change of a v
 of photos raises ``generation`` by one, which shows whether a derived index is current.
 """
 
-import sqlite3
+import logging
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 
@@ -19,16 +18,12 @@ from vitsearch.filters import prepare
 from vitsearch.filters.tree import Filter
 from vitsearch.paths import raw_path
 from vitsearch.photos.columns import METADATA
-from vitsearch.storage.schema import (
-    MIGRATIONS,
-    PUT_PHOTO,
-    RESTORE,
-    add_missing_columns,
-    connect,
-    explain,
-    select_photos,
-)
+from vitsearch.storage.checksums import row_checksum, vector_checksum
+from vitsearch.storage.database import Database
+from vitsearch.storage.schema import CHECKSUMS, PUT_PHOTO
 from vitsearch.types import Found, Photo, PhotoInfo, SkippedPhoto, State
+
+log = logging.getLogger("vitsearch")
 
 
 class Outcome(Enum):
@@ -47,97 +42,19 @@ class Outcome(Enum):
         return self in (Outcome.NEW, Outcome.REPLACED)
 
 
-class PhotoStore:
-    """An open ``photos.db``, with one writer at a time and any number of readers (WAL).
+class PhotoStore(Database):
+    """An open ``photos.db``: its photos with their vectors, and the files that are not in it.
 
-    Every method raises CollectionError if SQLite reports damage, a full disk, or a file that cannot
-    be written.
+    Every row carries a checksum, which is checked when it is read. What does not pass is left out
+    and logged once; the next run of indexing removes it and embeds the photo again.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        self.path = path
+        super().__init__(path, read_only=read_only)
         self._has_view = False
-        if read_only and not path.exists():
-            raise CollectionError(
-                f"{path} is missing: restore it from a backup, or run `vitsearch index` "
-                "to embed the photos again"
-            )
-        with self._errors():
-            self._db = connect(path, read_only)
-            self._migrate(read_only)
-            self._select_photos = select_photos(self._db)
-
-    def close(self) -> None:
-        """Close the file; a second call does nothing."""
-        self._db.close()
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, UnicodeDecodeError) as error:
-            # the message about a damaged schema may itself not be UTF-8
-            raise CollectionError(explain(self.path, error)) from error
-
-    def _migrate(self, read_only: bool) -> None:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version > len(MIGRATIONS):
-            raise CollectionError(
-                f"{self.path} has format {version}, newer than this vitsearch reads "
-                f"({len(MIGRATIONS)}): upgrade vitsearch"
-            )
-        if version == len(MIGRATIONS):
-            self._db.execute("SELECT value FROM facts WHERE name = 'generation'").fetchone()
-            if not read_only:
-                add_missing_columns(self._db)
-            return
-        if read_only:
-            raise CollectionError(
-                f"{self.path} has an older or unfinished format {version}: run `vitsearch "
-                "index` on its folder once"
-            )
-        for number in range(version, len(MIGRATIONS)):
-            self._db.executescript(
-                f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;"
-            )
-
-    # -- transactions ------------------------------------------------------------------------------
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Run the block as one transaction: all of its changes are stored, or none."""
-        with self._errors():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Run the block on a snapshot of the file, whatever a writer does meanwhile."""
-        with self._errors():
-            self._db.execute("BEGIN")
-            try:
-                yield
-            finally:
-                if self._db.in_transaction:
-                    self._db.execute("COMMIT")
-
-    def checkpoint(self) -> None:
-        """Move the write-ahead log into the file, so that it contains everything."""
-        with self._errors():
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._left_out: set[int] = set()
 
     # -- writing (inside `writing`) ----------------------------------------------------------------
-
-    def raise_generation(self, changed: bool) -> None:
-        """Raise the generation by one if the set of photos or a vector has changed."""
-        if changed:
-            self._db.execute("UPDATE facts SET value = value + 1 WHERE name = 'generation'")
 
     def keep(
         self,
@@ -201,19 +118,22 @@ class PhotoStore:
             info.height,
             *(info[name] for name in METADATA),
         )
-        row = self._db.execute(PUT_PHOTO, (raw_path(file.path), *values)).fetchone()
+        photo_id = int(self._db.execute(PUT_PHOTO, (raw_path(file.path), *values)).fetchone()[0])
+        raw = vector.astype("<f2").tobytes()
         self._db.execute(
-            "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)",
-            (row[0], generation, vector.astype("<f2").tobytes()),
+            "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", (photo_id, generation, raw)
         )
+        self._rows.seal(self._db, photo_id, vector_checksum(raw, generation))
         self.forget_failures([file.path])
-        return int(row[0])
+        return photo_id
 
     def touch_photo(self, photo_id: int, file: Found) -> None:
         """Give a photo the path and stat of a file with the same content; id and vector stay."""
-        self._db.execute(
-            "UPDATE photos SET path = CAST(? AS TEXT), size = ?, mtime_ns = ? WHERE id = ?",
-            (raw_path(file.path), file.size, file.mtime_ns, photo_id),
+        self._rows.update(
+            self._db,
+            photo_id,
+            "path = CAST(? AS TEXT), size = ?, mtime_ns = ?",
+            (raw_path(file.path), file.size, file.mtime_ns),
         )
         self.forget_failures([file.path])
 
@@ -223,9 +143,11 @@ class PhotoStore:
         Returns the number of removed photos.
         """
         removed = self.remove_photos([file.path])
+        row = (file.path, state, reason, file.size, file.mtime_ns)
         self._db.execute(
-            "INSERT OR REPLACE INTO failures VALUES (CAST(? AS TEXT), ?, CAST(? AS TEXT), ?, ?)",
-            (raw_path(file.path), state, raw_path(reason), file.size, file.mtime_ns),
+            "INSERT OR REPLACE INTO failures (path, state, reason, size, mtime_ns, checksum) "
+            "VALUES (CAST(? AS TEXT), ?, CAST(? AS TEXT), ?, ?, ?)",
+            (raw_path(file.path), state, raw_path(reason), *row[3:], row_checksum(row)),
         )
         return removed
 
@@ -243,26 +165,15 @@ class PhotoStore:
 
     def put_labels(self, labels: Sequence[tuple[int, str, float]]) -> None:
         """Store (photo id, label, score) rows in place of earlier ones."""
-        rows = [(raw_path(label), score, photo_id) for photo_id, label, score in labels]
-        self._db.executemany(
-            "UPDATE photos SET label = CAST(? AS TEXT), label_score = ? WHERE id = ?", rows
-        )
-
-    def set_meta(self, name: str, value: bytes | int | str) -> None:
-        """Store a value under a name."""
-        self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+        for photo_id, label, score in labels:
+            self._rows.update(
+                self._db,
+                photo_id,
+                "label = CAST(? AS TEXT), label_score = ?",
+                (raw_path(label), score),
+            )
 
     # -- reading -----------------------------------------------------------------------------------
-
-    def get_meta(self, name: str) -> bytes | int | str | None:
-        """Return the value stored under a name, or None."""
-        with self._errors():
-            row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return row[0] if row else None
-
-    def generation(self) -> int:
-        """Return the number of the last committed change."""
-        return int(self.get_meta("generation") or 0)
 
     def count(self) -> int:
         """Return the number of photos."""
@@ -285,15 +196,24 @@ class PhotoStore:
 
         They are in order of the bytes of the path.
         """
-        sql = "SELECT path, state, size, mtime_ns FROM failures ORDER BY path"
-        with self._errors():
-            yield from self._db.execute(sql)
+        for path, state, _, size, mtime_ns in self._failures():
+            yield path, state, size, mtime_ns
 
     def failures(self) -> list[SkippedPhoto]:
         """Return every file that is not in the collection with the reason, in order of path."""
-        sql = "SELECT path, state, reason FROM failures ORDER BY path"
+        return [SkippedPhoto(*row[:3]) for row in self._failures()]
+
+    def _failures(self) -> Iterator[tuple[str, State, str, int, int]]:
+        """Yield (path, state, reason, size, mtime_ns) in order of path.
+
+        A damaged row is left out: its file is read again by the next run.
+        """
+        checksum = "checksum" if self._format >= CHECKSUMS else "NULL"
+        sql = f"SELECT path, state, reason, size, mtime_ns, {checksum} FROM failures ORDER BY path"
         with self._errors():
-            return [SkippedPhoto(*row) for row in self._db.execute(sql)]
+            for *row, checksum in self._db.execute(sql):
+                if self._format < CHECKSUMS or checksum == row_checksum(row):
+                    yield row
 
     def fingerprints(self) -> Fingerprints:
         """Return the content fingerprints of all photos, for membership tests."""
@@ -307,33 +227,53 @@ class PhotoStore:
 
     def photos(self) -> Iterator[Photo]:
         """Yield every photo in order of path."""
-        with self._errors():
-            for row in self._db.execute(f"{self._select_photos} ORDER BY path"):
-                yield _photo(row)
+        yield from self._select("ORDER BY path")
 
     def photo_at(self, path: str) -> Photo | None:
         """Return the photo at a path, or None."""
-        sql = f"{self._select_photos} WHERE path = CAST(? AS TEXT)"
-        with self._errors():
-            row = self._db.execute(sql, (raw_path(path),)).fetchone()
-        return _photo(row) if row else None
+        return next(iter(self._select("WHERE path = CAST(? AS TEXT)", raw_path(path))), None)
 
     def photos_with(self, fingerprint: bytes) -> list[Photo]:
         """Return the photos whose content has this fingerprint, in order of path."""
-        sql = f"{self._select_photos} WHERE fingerprint = ? ORDER BY path"
+        return list(self._select("WHERE fingerprint = ? ORDER BY path", fingerprint))
+
+    def _select(self, condition: str, *values: bytes) -> Iterator[Photo]:
+        damaged: list[int] = []
         with self._errors():
-            return [_photo(row) for row in self._db.execute(sql, (fingerprint,))]
+            for row in self._db.execute(f"{self._rows.select} {condition}", values):
+                if self._rows.facts_are_sound(row):
+                    yield self._rows.photo(row)
+                else:
+                    damaged.append(row[0])
+        self._leave_out(damaged)
+
+    def _leave_out(self, photo_ids: Sequence[int]) -> None:
+        """Log, once for each, that photos are left out since their rows are damaged."""
+        new = [photo_id for photo_id in photo_ids if photo_id not in self._left_out]
+        if new:
+            self._left_out.update(new)
+            log.warning(
+                f"{self.path} is damaged: {self.named(new)} left out: run `vitsearch index` to "
+                "embed again what is in the folder"
+            )
+
+    def named(self, photo_ids: Sequence[int]) -> str:
+        """Return the number of photos and the first few paths, which may themselves be damaged."""
+        names = []
+        for photo_id in photo_ids[:3]:
+            row = self._db.execute("SELECT path FROM photos WHERE id = ?", (photo_id,)).fetchone()
+            names.append(ascii(row[0])[:200] if row else f"number {photo_id}")
+        more = ", ..." if len(photo_ids) > 3 else ""
+        return f"{len(photo_ids)} photos ({', '.join(names)}{more})"
 
     def vector(self, photo_id: int) -> Halves:
-        """Return the stored vector of one photo."""
-        sql = "SELECT vector FROM vectors WHERE photo_id = ?"
-        with self._errors():
-            row = self._db.execute(sql, (photo_id,)).fetchone()
-        if row is None:
+        """Return the stored vector of one photo; raises CollectionError if it is damaged."""
+        rows = self.rows([photo_id])
+        if not rows:
             raise CollectionError(
                 f"{self.path}: photo {photo_id} has no vector: run `vitsearch verify`"
             )
-        return self.halves([row[0]])[0]
+        return self.halves([rows[0][2]])[0]
 
     def rows(self, ids: Sequence[int]) -> list[tuple[int, str, bytes, bytes]]:
         """Return (id, path, raw vector, fingerprint) of the photos with these ids.
@@ -341,15 +281,21 @@ class PhotoStore:
         The order is arbitrary, and ids that are not in the collection are left out.
         """
         rows: list[tuple[int, str, bytes, bytes]] = []
+        damaged: list[int] = []
         with self._errors():
             for start in range(0, len(ids), 500):  # SQLite limits the parameters of a statement
                 part = [int(photo_id) for photo_id in ids[start : start + 500]]
-                marks = ",".join("?" * len(part))
-                sql = (
-                    "SELECT id, path, vector, fingerprint FROM photos JOIN vectors ON photo_id "
-                    f"= id WHERE id IN ({marks})"
-                )
-                rows.extend(self._db.execute(sql, part))
+                for *row, generation, raw in self._db.execute(
+                    f"SELECT {self._rows.columns}, generation, vector FROM photos JOIN vectors "
+                    f"ON photo_id = id WHERE id IN ({','.join('?' * len(part))})",
+                    part,
+                ):
+                    if self._rows.is_sound(row, generation, raw):
+                        photo_id, path, fingerprint = self._rows.identity(row)
+                        rows.append((photo_id, path, raw, fingerprint))
+                    else:
+                        damaged.append(row[0])
+            self._leave_out(damaged)
         return rows
 
     def ids_where(self, where: Filter) -> Ids:
@@ -369,17 +315,26 @@ class PhotoStore:
         They are in order of id.
         """
         # all vectors are read in the order of the table, without its index of generations
-        condition = "generation > ?" if since >= 0 else "? < 0"
-        sql = f"SELECT photo_id, vector FROM vectors WHERE {condition} ORDER BY photo_id"
+        condition = "vectors.generation > ?" if since >= 0 else "? < 0"
+        sql = (
+            f"SELECT photo_id, vector, vectors.generation, {self._rows.checksum} FROM vectors "
+            f"JOIN photos ON photos.id = photo_id WHERE {condition} ORDER BY photo_id"
+        )
+        damaged: list[int] = []
         with self._errors():
             cursor = self._db.execute(sql, (since,))
             while rows := cursor.fetchmany(size):
-                if rows[0][0] < 1:
-                    raise CollectionError(f"{self.path} is damaged (a number below 1): {RESTORE}")
-                yield (
-                    np.array([row[0] for row in rows], dtype=np.int64),
-                    self.halves([row[1] for row in rows]),
-                )
+                sound = [row for row in rows if self._rows.vector_is_sound(row[3], row[2], row[1])]
+                if len(sound) < len(rows):
+                    damaged += {row[0] for row in rows} - {row[0] for row in sound}
+                if sound and sound[0][0] < 1:
+                    raise self._damaged("a number below 1")
+                if sound:
+                    yield (
+                        np.array([row[0] for row in sound], dtype=np.int64),
+                        self.halves([row[1] for row in sound]),
+                    )
+            self._leave_out(sorted(damaged))
 
     def halves(self, raw: Sequence[bytes]) -> Halves:
         """Return ``(n, dim)`` float16 rows of raw vectors.
@@ -388,31 +343,48 @@ class PhotoStore:
         """
         same = all(isinstance(vector, bytes) and len(vector) == len(raw[0]) for vector in raw)
         if not same or len(raw[0]) % 2:
-            raise CollectionError(
-                f"{self.path} is damaged (vectors of different lengths): {RESTORE}"
-            )
+            raise self._damaged("vectors of different lengths")
         return np.frombuffer(b"".join(raw), dtype="<f2").reshape(len(raw), -1).astype(np.float16)
 
     def check(self) -> list[str]:
-        """Return the problems that SQLite's integrity check finds, and those of the vectors."""
+        """Return the problems that SQLite's integrity check finds, and those of the rows."""
         with self._errors():
             rows = self._db.execute("PRAGMA integrity_check")
             problems = [row[0] for row in rows if row[0] != "ok"]
-            lost = self._db.execute(
-                "SELECT count(*) FROM photos LEFT JOIN vectors ON photo_id = "
-                "id WHERE photo_id IS NULL"
-            ).fetchone()[0]
             sizes = self._db.execute(
                 "SELECT count(DISTINCT length(vector)) FROM vectors"
             ).fetchone()[0]
-        if lost:
-            problems.append(f"{lost} photos have no vector")
-        if sizes > 1:
-            problems.append("vectors have different lengths")
+            if sizes > 1:
+                problems.append("vectors have different lengths")
+            if damaged := self.damaged_photos():
+                problems.append(f"the rows of {self.named(damaged)} are damaged")
+            if failures := self.damaged_failures():
+                problems.append(f"the rows of {failures} failures are damaged")
         return problems
 
+    # -- rot ---------------------------------------------------------------------------------------
 
-def _photo(row: tuple) -> Photo:  # type: ignore[type-arg]
-    photo_id, path, size, mtime_ns, fingerprint, width, height, *values, label, score = row
-    info = PhotoInfo(width, height, dict(zip(METADATA, values, strict=True)))
-    return Photo(photo_id, path, size, mtime_ns, fingerprint, info, label, score)
+    def damaged_photos(self) -> list[int]:
+        """Return the ids of the photos whose row or vector is not what was stored, in order."""
+        sql = (
+            f"SELECT {self._rows.columns}, generation, vector FROM photos LEFT JOIN vectors "
+            "ON photo_id = photos.id ORDER BY photos.id"
+        )
+        with self._errors():
+            return [
+                row[0]
+                for *row, generation, raw in self._db.execute(sql)
+                if not self._rows.is_sound(row, generation, raw)
+            ]
+
+    def damaged_failures(self) -> int:
+        """Return how many rows of files that are not in the collection are damaged."""
+        with self._errors():
+            total = self._db.execute("SELECT count(*) FROM failures").fetchone()[0]
+            return int(total) - sum(1 for _ in self._failures())
+
+    def remove_ids(self, photo_ids: Sequence[int]) -> None:
+        """Remove photos and their vectors by id."""
+        self._db.executemany(
+            "DELETE FROM photos WHERE id = ?", [(photo_id,) for photo_id in photo_ids]
+        )

@@ -1,0 +1,188 @@
+"""An open ``photos.db``: its connection and transactions, its facts, and the states that it had."""
+
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vitsearch.errors import CollectionError
+from vitsearch.storage.checksums import row_checksum
+from vitsearch.storage.rows import PhotoRows
+from vitsearch.storage.schema import (
+    CHECKSUMS,
+    MIGRATIONS,
+    RESTORE,
+    add_missing_columns,
+    connect,
+    explain,
+    migrate,
+)
+
+Fact = bytes | int | str
+_STATE_BYTES = 8  # two states of one number are the same by chance once in 10^19
+
+
+class Database:
+    """An open ``photos.db``, with one writer at a time and any number of readers (WAL).
+
+    Every method raises CollectionError if SQLite reports damage, a full disk, or a file that cannot
+    be written.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self.path = path
+        if read_only and not path.exists():
+            raise CollectionError(
+                f"{path} is missing: restore it from a backup, or run `vitsearch index` "
+                "to embed the photos again"
+            )
+        with self._errors():
+            self._db = connect(path, read_only)
+            try:
+                self._format = self._checked_format(read_only)
+                self._rows = PhotoRows(self._db, checksums=self._format >= CHECKSUMS)
+                self.generation()
+            except BaseException:
+                self._db.close()
+                raise
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self._db.close()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            # the message about a damaged schema may itself not be UTF-8
+            raise CollectionError(explain(self.path, error)) from error
+
+    def _damaged(self, problem: str) -> CollectionError:
+        return CollectionError(f"{self.path} is damaged ({problem}): {RESTORE}")
+
+    def _checked_format(self, read_only: bool) -> int:
+        """Return the format of the file, which a writer brings up to date.
+
+        A reader takes every format that was ever finished.
+        """
+        version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        if version > len(MIGRATIONS):
+            raise CollectionError(
+                f"{self.path} has format {version}, newer than this vitsearch reads "
+                f"({len(MIGRATIONS)}): upgrade vitsearch"
+            )
+        if read_only:
+            if version < 1:
+                raise CollectionError(
+                    f"{self.path} has an unfinished format {version}: run `vitsearch index` on its "
+                    "folder once"
+                )
+            return version
+        migrate(self._db, version)
+        add_missing_columns(self._db)
+        return len(MIGRATIONS)
+
+    # -- transactions ------------------------------------------------------------------------------
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Run the block as one transaction: all of its changes are stored, or none."""
+        with self._errors():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Run the block on a snapshot of the file, whatever a writer does meanwhile."""
+        with self._errors():
+            self._db.execute("BEGIN")
+            try:
+                yield
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("COMMIT")
+
+    def checkpoint(self) -> None:
+        """Move the write-ahead log into the file, so that it contains everything."""
+        with self._errors():
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    # -- facts -------------------------------------------------------------------------------------
+
+    def set_meta(self, name: str, value: Fact) -> None:
+        """Store a value under a name (inside `writing`)."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO facts (name, value, checksum) VALUES (?, ?, ?)",
+            (name, value, row_checksum((name, value))),
+        )
+
+    def get_meta(self, name: str) -> Fact | None:
+        """Return the value stored under a name, or None.
+
+        Raises CollectionError for a damaged one.
+        """
+        checksum = "checksum" if self._format >= CHECKSUMS else "NULL"
+        sql = f"SELECT value, {checksum} FROM facts WHERE name = ?"
+        with self._errors():
+            row = self._db.execute(sql, (name,)).fetchone()
+        if row is None:
+            return None
+        value: Fact = row[0]
+        if self._format >= CHECKSUMS and row[1] != row_checksum((name, value)):
+            raise self._damaged(f"its fact {name!r} cannot be read")
+        return value
+
+    # -- states ------------------------------------------------------------------------------------
+
+    def generation(self) -> int:
+        """Return the number of the last committed change."""
+        if self._format < CHECKSUMS:
+            value = self.get_meta("generation")
+        else:
+            with self._errors():
+                value = self._db.execute("SELECT max(generation) FROM states").fetchone()[0]
+        if not isinstance(value, int):
+            raise self._damaged("the count of its changes cannot be read")
+        return value
+
+    def state(self) -> str:
+        """Return the identity of the present state: no other one ever has it.
+
+        It is renewed together with the generation. "" is that of a file that no version with
+        identities has changed.
+        """
+        if self._format < CHECKSUMS:
+            return ""
+        sql = "SELECT state FROM states ORDER BY generation DESC LIMIT 1"
+        with self._errors():
+            return str(self._db.execute(sql).fetchone()[0])
+
+    def had_state(self, generation: int, state: str) -> bool:
+        """Return whether the file has, or has had, the state of this number and identity.
+
+        What was derived from that one goes on being right for all that has not changed since.
+        """
+        if self._format < CHECKSUMS:
+            return state == "" and generation <= self.generation()
+        sql = (
+            "SELECT generation, state FROM states WHERE generation >= ? ORDER BY generation LIMIT 1"
+        )
+        with self._errors():
+            row = self._db.execute(sql, (generation,)).fetchone()
+        return row is not None and row[1] == state and (row[0] == generation or state == "")
+
+    def raise_generation(self, changed: bool) -> None:
+        """Begin a new state if the set of photos or a vector has changed (inside `writing`)."""
+        if changed:
+            self._db.execute(
+                "INSERT INTO states VALUES (?, ?)",
+                (self.generation() + 1, secrets.token_hex(_STATE_BYTES)),
+            )
