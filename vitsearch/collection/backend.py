@@ -33,6 +33,11 @@ class Backend(ABC):
 
     @property
     @abstractmethod
+    def place(self) -> dict[str, Any]:
+        """The keywords of `Collection.open` that open it again."""
+
+    @property
+    @abstractmethod
     def store(self) -> PhotoReader:
         """The store that the photos are read from."""
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -11,12 +11,13 @@ from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.collection.backend import Backend
 from vitsearch.collection.local import LocalBackend, open_local
 from vitsearch.collection.search import QueryVector
-from vitsearch.encoders import load_encoder
+from vitsearch.encoders import is_known, load_encoder
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError
 from vitsearch.milvus import is_milvus
 from vitsearch.options import SearchOptions
 from vitsearch.storage.config import CollectionConfig
+from vitsearch.storage.connections import ProcessLock
 from vitsearch.storage.decoding import Decoding
 from vitsearch.storage.reader import PhotoReader
 from vitsearch.types import Photo, SearchResult, SkippedPhoto
@@ -44,8 +45,17 @@ def open_backend(
     return MilvusBackend(os.fspath(photos), root=None if root is None else Path(root))
 
 
+def _reopened(
+    kind: "type[OpenCollection]", place: dict[str, Any], encoder: ImageEncoder | None, device: str
+) -> "OpenCollection":
+    return kind.open(**place, encoder=encoder, device=device)
+
+
 class OpenCollection:
-    """An open collection: where its photos and vectors are, and what is in it."""
+    """An open collection: where its photos and vectors are, and what is in it.
+
+    Every method may be called from any thread at once, also while the same process indexes.
+    """
 
     def __init__(
         self, backend: Backend, *, encoder: ImageEncoder | None = None, device: str = "auto"
@@ -55,6 +65,7 @@ class OpenCollection:
         self._logged: set[str] = set()
         self._device = device
         self._encoder: ImageEncoder | None = None
+        self._loading = ProcessLock()
         if encoder is not None:
             self.use_encoder(encoder)
         self.queries = backend.query_encoder(lambda: self.encoder)
@@ -93,6 +104,16 @@ class OpenCollection:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as the place to open again, in another process too.
+
+        An encoder that can be loaded by its name is loaded again there; another one, which was
+        given to `open`, goes along.
+        """
+        known = is_known(self.config.encoder)
+        encoder = None if known else self._encoder
+        return _reopened, (type(self), self.backend.place, encoder, self._device)
 
     def __len__(self) -> int:
         return self.store.count()
@@ -140,11 +161,12 @@ class OpenCollection:
 
         Raises EncoderError, or EncoderMismatch if the encoder has changed since.
         """
-        if self._encoder is None:
-            config = self.config
-            self.use_encoder(load_encoder(config.encoder, self._device, config.dtype))
-            assert self._encoder is not None
-        return self._encoder
+        with self._loading:
+            if self._encoder is None:
+                config = self.config
+                self.use_encoder(load_encoder(config.encoder, self._device, config.dtype))
+                assert self._encoder is not None
+            return self._encoder
 
     def use_encoder(self, encoder: ImageEncoder) -> None:
         """Encode queries with a model that is loaded already.

@@ -33,6 +33,7 @@ from vitsearch.storage.config import (
     read_collection_config,
     writer_lock,
 )
+from vitsearch.storage.connections import ProcessLock
 from vitsearch.storage.decoding import Decoding, choose_decoding
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Prediction, SearchResult
@@ -81,13 +82,13 @@ class LocalSearch:
         self._strict, self._device = strict, device
         self._folder, self._config, self._store = folder, config, store
         self._reranker = Reranker(store, config.dim)
-        self._snapshots: dict[str, IndexSnapshot | None] = {}
-        self._versions: dict[str, object] = {}
+        self._lock = ProcessLock()  # held while indexes are opened
+        self._snapshots: dict[str, tuple[object, IndexSnapshot | None]] = {}  # with its version
         self._unindexed: tuple[tuple[int, int], UnindexedVectors] | None = None
 
     def close(self) -> None:
         """Close the files of the index."""
-        self._snapshots, self._versions, self._unindexed = {}, {}, None
+        self._snapshots, self._unindexed = {}, None
 
     def find(
         self, queries: Sequence[QueryVector], options: SearchOptions
@@ -95,7 +96,8 @@ class LocalSearch:
         """Return the results for each (unit vector, ids to leave out), on one state of the data."""
         with self._store.reading():
             allowed = self._store.ids_where(options.where) if options.where is not None else None
-            snapshots = self._indexes()
+            with self._lock:
+                snapshots = self._indexes()
             indexed = max((snapshot.generation for snapshot in snapshots), default=-1)
             sources = CandidateSources(snapshots, self._newer(indexed), allowed)
             return self._reranker.find(queries, options, sources)
@@ -105,8 +107,9 @@ class LocalSearch:
         now = self._store.generation()
         if generation == now:
             return UnindexedVectors.empty(self._config.dim)
-        if self._unindexed and self._unindexed[0] == (generation, now):
-            return self._unindexed[1]
+        known = self._unindexed
+        if known and known[0] == (generation, now):
+            return known[1]
         batches = self._store.vector_batches(since=generation)
         unindexed = UnindexedVectors.from_batches(batches, self._config.dim)
         self._unindexed = ((generation, now), unindexed) if len(unindexed) <= MAX_CACHED else None
@@ -131,12 +134,10 @@ class LocalSearch:
         None if it is missing, damaged, or an index of another encoder's vectors.
         """
         version = manifest_stamp(self._folder / name)
-        if name in self._versions and version == self._versions[name]:
-            return self._snapshots[name]
-        self._versions[name], self._snapshots[name] = version, None
-        if version is not None:
-            self._snapshots[name] = self._opened(name)
-        return self._snapshots[name]
+        if name not in self._snapshots or version != self._snapshots[name][0]:
+            snapshot = self._opened(name) if version is not None else None
+            self._snapshots[name] = version, snapshot
+        return self._snapshots[name][1]
 
     def _opened(self, name: str) -> IndexSnapshot | None:
         try:
@@ -175,6 +176,7 @@ class LocalBackend(Backend):
         read_only: bool = False,
     ) -> None:
         self.root, self.folder, self.config = root, folder, config
+        self._read_only = read_only
         self._store = PhotoStore(folder / "photos.db", read_only=True)
         self._search = LocalSearch(folder, config, self._store, strict=read_only, device=device)
 
@@ -182,6 +184,12 @@ class LocalBackend(Backend):
     def name(self) -> str:
         """The photo folder."""
         return str(self.root)
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """The keywords of `Collection.open` that open it again."""
+        root, folder = os.path.abspath(self.root), os.path.abspath(self.folder)
+        return {"photos": root, "collection": folder, "read_only": self._read_only}
 
     @property
     def store(self) -> PhotoStore:

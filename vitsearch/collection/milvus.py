@@ -56,6 +56,11 @@ class MilvusBackend(Backend):
         return str(self.uri)
 
     @property
+    def place(self) -> dict[str, Any]:
+        """The keywords of `Collection.open` that open it again."""
+        return {"photos": str(self.uri), "root": self.root}
+
+    @property
     def store(self) -> MilvusStore:
         """The store that the photos are read from."""
         return self._store

@@ -163,6 +163,12 @@ def prepare_model(name: str, *, dtype: str = "float32") -> "OnnxExport":
         raise _as_missing_extra(name, source, error) from error
 
 
+def is_known(name: str) -> bool:
+    """Return whether there is a source for the encoder of that name; nothing is loaded."""
+    source = name.partition(":")[0]
+    return source in SOURCES or source in package_sources()
+
+
 def spellings() -> str:
     """Return how the encoders of every source are spelled, with examples, as messages show it."""
     return ", ".join(

@@ -4,6 +4,7 @@ compiled for batches of one size where that is faster.
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from vitsearch.paths import cache_dir
 from vitsearch.vit.model import VisionTransformer
 
 log = logging.getLogger("vitsearch")
+if hasattr(os, "register_at_fork"):  # OpenMP would wait for threads that were left in the parent
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 IMAGE_BATCH = 32
 TEXT_BATCH = 256
@@ -134,6 +137,7 @@ class TorchEncoder(Encoder):
     ) -> None:
         self.name = name
         self.dim = towers.dim
+        self._lock = threading.Lock()
         self.logit_scale = towers.logit_scale
         self.logit_bias = towers.logit_bias
         self.preprocess: Preprocess = preprocess
@@ -238,7 +242,9 @@ class TorchEncoder(Encoder):
         """Return what the text tower is given for each text: ``input_ids`` ``(n, t)`` and, for some
         models, a mask.
         """
-        return self.towers.tokenize([readable(text) for text in texts])
+        cleaned = [readable(text) for text in texts]
+        with self._lock:  # the tokenizers of transformers keep their padding in themselves
+            return self.towers.tokenize(cleaned)
 
     def normalise(self, batch: NDArray[np.uint8]) -> Tensor:
         """Return ``(n, 3, h, w)`` on the device for prepared pictures ``(n, h, w, 3)``: a quarter

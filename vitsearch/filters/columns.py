@@ -12,13 +12,17 @@ LIKE = "photo_like"
 def prepare(db: sqlite3.Connection) -> None:
     """Give a connection the temporary view ``photo_facts``, with all `COLUMNS`, and ``like``.
 
-    Nothing is written to the file, so that a read-only connection will do. Raises sqlite3.Error.
+    Nothing is written to the file, so that a read-only connection will do; one that has them is
+    left alone. Raises sqlite3.Error.
     """
+    # a function cannot be given again while rows of the connection are still being read
+    if db.execute("SELECT 1 FROM sqlite_temp_schema WHERE name = 'photo_facts'").fetchone():
+        return
     db.create_function(LIKE, 2, like, deterministic=True)
     columns = ", ".join(f"{column.sql or name} AS {name}" for name, column in COLUMNS.items())
     missing = "".join(f", NULL AS {column.name}" for column in missing_columns(db))
     photos = f"(SELECT *{missing} FROM photos)" if missing else "photos"
-    db.execute(f"CREATE TEMP VIEW IF NOT EXISTS photo_facts AS SELECT id, {columns} FROM {photos}")
+    db.execute(f"CREATE TEMP VIEW photo_facts AS SELECT id, {columns} FROM {photos}")
 
 
 def missing_columns(db: sqlite3.Connection) -> list[Column]:

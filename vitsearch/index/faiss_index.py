@@ -17,6 +17,8 @@ from vitsearch.index.base import LISTS, Candidates, query_rows
 from vitsearch.index.recipe import Recipe, training_rows
 
 faiss: Any = _faiss  # its type stubs lack half of what is used here
+if hasattr(os, "register_at_fork"):  # OpenMP would wait for threads that were left in the parent
+    os.register_at_fork(after_in_child=lambda: faiss.omp_set_num_threads(1))
 
 # numbers converted to float32 at a time while building: 4 MiB, with the copies 16
 _BLOCK = 1_048_576

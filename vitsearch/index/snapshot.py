@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -50,6 +51,7 @@ class OnGpu:
         self._index, self._make = index, copy
         self._copy: VectorIndex | None = None
         self._failed = False
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._index)
@@ -60,14 +62,15 @@ class OnGpu:
 
     def search_batch(self, queries: NDArray[Any], k: int) -> list[Candidates]:
         """Return the candidates for each ``(m, dim)`` query, searched for in one call."""
-        if not self._failed:
-            try:
-                if self._copy is None:
-                    self._copy = self._make()
-                return self._copy.search_batch(queries, k)
-            except RecipeError as error:
-                self._copy, self._failed = None, True  # frees the GPU's memory
-                log.warning(f"{error}; searched on the CPU instead")
+        with self._lock:  # a GPU's memory for searching is shared by the threads
+            if not self._failed:
+                try:
+                    if self._copy is None:
+                        self._copy = self._make()
+                    return self._copy.search_batch(queries, k)
+                except RecipeError as error:
+                    self._copy, self._failed = None, True  # frees the GPU's memory
+                    log.warning(f"{error}; searched on the CPU instead")
         return self._index.search_batch(queries, k)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vitsearch.errors import CollectionError
 from vitsearch.storage.checksums import row_checksum
+from vitsearch.storage.connections import ThreadConnections
 from vitsearch.storage.rows import PhotoRows
 from vitsearch.storage.schema import (
     CHECKSUMS,
@@ -26,6 +27,8 @@ _STATE_BYTES = 8  # two states of one number are the same by chance once in 10^1
 class Database:
     """An open ``photos.db``, with one writer at a time and any number of readers (WAL).
 
+    Read-only it may be used by any thread, and after a fork.
+
     Every method raises CollectionError if SQLite reports damage, a full disk, or a file that cannot
     be written.
     """
@@ -37,19 +40,24 @@ class Database:
                 f"{path} is missing: restore it from a backup, or run `vitsearch index` "
                 "to embed the photos again"
             )
+        # a writer's threads share its transactions, each thread of a reader has its own
+        self._connections = ThreadConnections(lambda: connect(path, read_only), shared=not read_only)
         with self._errors():
-            self._db = connect(path, read_only)
             try:
                 self._format = self._checked_format(read_only)
                 self._rows = PhotoRows(self._db, checksums=self._format >= CHECKSUMS)
                 self.generation()
             except BaseException:
-                self._db.close()
+                self.close()
                 raise
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        return self._connections.get()
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
-        self._db.close()
+        self._connections.close()
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

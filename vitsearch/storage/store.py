@@ -51,7 +51,6 @@ class PhotoStore(Database):
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         super().__init__(path, read_only=read_only)
-        self._has_view = False
         self._left_out: set[int] = set()
 
     # -- writing (inside `writing`) ----------------------------------------------------------------
@@ -302,9 +301,7 @@ class PhotoStore(Database):
         """Return the ids of the photos that match a filter, in ascending order."""
         condition, values = where.sql()
         with self._errors():
-            if not self._has_view:
-                prepare(self._db)
-                self._has_view = True
+            prepare(self._db)
             sql = f"SELECT id FROM photo_facts WHERE {condition} ORDER BY id"
             rows = self._db.execute(sql, values)
             return np.fromiter((row[0] for row in rows), dtype=np.int64)
