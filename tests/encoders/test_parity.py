@@ -4,6 +4,7 @@ weights and no network.
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,23 @@ def test_open_clip_and_transformers_give_equal_vectors_for_equal_weights(
     assert (one.dim, one.logit_bias) == (other.dim, other.logit_bias) == (16, None)
     assert one.logit_scale == pytest.approx(1 / 0.07, rel=1e-6)
     assert other.logit_scale == pytest.approx(1 / 0.07, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_many_threads_encode_at_once(folders: dict[str, Path]) -> None:
+    """Tokenizers and weights that wait are shared by the threads."""
+    batches = [[" ".join(tiny.SENTENCES[0].split()[:length])] * 2 for length in range(1, 5)] * 8
+    for name in folders:
+        expected = [load(folders[name]).encode_texts(batch) for batch in batches[:4]] * 8
+        encoder = load(folders[name])
+        with ThreadPoolExecutor(16) as threads:
+            pictures = [threads.submit(encoder.encode_images, tiny.photos()) for _ in range(8)]
+            for actual, rows in zip(
+                threads.map(encoder.encode_texts, batches), expected, strict=True
+            ):
+                np.testing.assert_array_equal(actual, rows)
+            for rows in pictures[1:]:
+                np.testing.assert_array_equal(rows.result(), pictures[0].result())
 
 
 def test_vectors_tell_pictures_and_texts_apart(folders: dict[str, Path]) -> None:

@@ -41,7 +41,9 @@ class Database:
                 "to embed the photos again"
             )
         # a writer's threads share its transactions, each thread of a reader has its own
-        self._connections = ThreadConnections(lambda: connect(path, read_only), shared=not read_only)
+        self._connections = ThreadConnections(
+            lambda: connect(path, read_only), shared=not read_only
+        )
         with self._errors():
             try:
                 self._format = self._checked_format(read_only)
