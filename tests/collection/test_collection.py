@@ -80,6 +80,7 @@ def test_results_are_those_of_a_plain_sort_ties_by_path(crowd: Path, top_k: int)
 
 
 @pytest.mark.parametrize("recipe", ["hnsw", "ivf"])
+@pytest.mark.slow
 def test_more_results_than_an_index_can_reach(tmp_path: Path, recipe: str) -> None:
     folder = tmp_path / "photos"
     for number in range(

@@ -295,6 +295,7 @@ def test_torch_form_gives_the_same_vectors(encoder: MiniEncoder) -> None:
 @pytest.mark.skipif(
     not (DATA / "flickr8k-dev.tar").exists(), reason="the Flickr8k dev set is not here"
 )
+@pytest.mark.slow
 def test_flickr8k_floor(encoder: MiniEncoder) -> None:
     text_to_image, image_to_text = load_benchmark().flickr8k(encoder, DATA)
     assert text_to_image[10] >= 0.67
@@ -304,6 +305,7 @@ def test_flickr8k_floor(encoder: MiniEncoder) -> None:
 @pytest.mark.skipif(
     not (DATA / "imagenette-dev.tar").exists(), reason="the imagenette dev set is not here"
 )
+@pytest.mark.slow
 def test_imagenette_floor(encoder: MiniEncoder) -> None:
     assert load_benchmark().imagenette(encoder, DATA) >= 0.93
     assert load_benchmark().supervised(encoder, DATA) >= 0.95

@@ -96,6 +96,7 @@ def vitsearch(site: Path, *words: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_an_encoder_of_another_package_indexes_and_searches(site: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     for name in ("white", "grey", "black"):

@@ -410,6 +410,7 @@ def test_an_empty_collection_is_refused(tmp_path: Path) -> None:
 ASKED = ("--labels", "red = tench,green = goldfish,blue = cock")
 
 
+@pytest.mark.slow
 def test_command_prints_tables_and_writes_files(folders: Path, tmp_path: Path) -> None:
     files = (
         "--confusion",
@@ -463,6 +464,7 @@ def test_command_prints_tables_and_writes_files(folders: Path, tmp_path: Path) -
         assert page.format == "PNG"
 
 
+@pytest.mark.slow
 def test_command_says_which_classes_stand_for_a_label(folders: Path, tmp_path: Path) -> None:
     labels = ("--labels", "car,Bank = piggy bank,zzz")
     done = vitsearch("compare", folders, *labels)

@@ -318,6 +318,7 @@ def test_a_photo_is_explained_upright() -> None:
 @pytest.mark.skipif(
     not (DATA / "imagenette-dev.tar").exists(), reason="the imagenette dev set is not here"
 )
+@pytest.mark.slow
 def test_relevance_falls_on_the_right_half_of_collages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     benchmark = importlib.import_module("explain")
@@ -416,6 +417,7 @@ def test_the_photo_stands_upright_beside_its_heat_map(tmp_path: Path) -> None:
     )  # hot on the right, cold on the left
 
 
+@pytest.mark.slow
 def test_errors_are_one_line_and_leave_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "old.png").write_bytes(b"old")
     reasons = []
@@ -447,6 +449,7 @@ def collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "photos"
 
 
+@pytest.mark.slow
 def test_command_draws_and_prints_the_score(
     collection: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:

@@ -251,6 +251,7 @@ TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
         description=TEXTS,
     )
 )
+@pytest.mark.slow
 def test_every_recipe_survives_its_file(recipe):
     assert Recipe.from_toml(recipe.to_toml()) == recipe
 
