@@ -3,11 +3,13 @@
 import mmap
 from collections.abc import Container
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vitsearch.records import NOT_SUPPORTED
 from vitsearch.types import Activation
 
 Vectors = NDArray[np.float32]  # (n, dim) rows of unit length
@@ -76,6 +78,24 @@ def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return each logit as a probability, without overflow or loss of small ones."""
     result: NDArray[np.float64] = np.exp(-np.logaddexp(0, -logits))
     return result
+
+
+def mapped(file: Path, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return the content of a file as an array that cannot be written, memory-mapped where its file
+    system can, else read.
+
+    Raises OSError, and ValueError for a shorter file.
+    """
+    if 0 in shape:
+        return np.empty(shape, dtype)  # an empty file cannot be mapped
+    try:
+        return np.memmap(file, dtype=dtype, mode="r", shape=shape)
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED:
+            raise
+    rows = np.fromfile(file, dtype, count=int(np.prod(shape))).reshape(shape)
+    rows.flags.writeable = False
+    return rows
 
 
 def drop_pages(rows: NDArray[Any]) -> None:

@@ -1,5 +1,6 @@
 """Records on disk: dataclasses as JSON, and files and folders that are written atomically."""
 
+import errno
 import json
 import math
 import os
@@ -131,7 +132,7 @@ def atomic_file(path: Path, *, sync: bool = True, aside: Path | None = None) -> 
     try:
         yield aside
         if sync:
-            _sync(aside)
+            flush_path(aside)
         os.replace(aside, path)
     except BaseException:
         with suppress(OSError):
@@ -139,10 +140,28 @@ def atomic_file(path: Path, *, sync: bool = True, aside: Path | None = None) -> 
         raise
 
 
-def _sync(file: Path) -> None:
-    number = os.open(file, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+# what file systems answer to calls that they do not have (locks, shared maps, flushing)
+NOT_SUPPORTED = frozenset(
+    {errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
+)
+
+
+def flush(number: int) -> None:
+    """Write an open file through to the disk, where its file system can; raises OSError."""
     try:
         os.fsync(number)
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED:
+            raise
+
+
+def flush_path(path: Path) -> None:
+    """Write a file through to the disk, or the names in a folder; raises OSError."""
+    if os.name == "nt" and path.is_dir():
+        return  # a folder cannot be opened there
+    number = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        flush(number)
     finally:
         os.close(number)
 

@@ -1,8 +1,4 @@
 import json
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,17 +7,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.errors import CollectionError, CollectionLocked, CollectionNotFound, EncoderMismatch
+from vitsearch.errors import CollectionError, CollectionNotFound, EncoderMismatch
 from vitsearch.storage.config import (
     FORMAT,
     CollectionConfig,
     check_encoder,
     collection_folder,
-    disk_errors,
     photo_root,
     read_collection_config,
     write_collection_config,
-    writer_lock,
 )
 
 PHOTOS = Path("photos")
@@ -193,75 +187,3 @@ def test_check_encoder() -> None:
     ) as error:
         check_encoder(PHOTOS, replace(SETTINGS, encoder_fingerprint="0" * 32), ColourEncoder())
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("number", "advice"),
-    [
-        (28, "free some space"),
-        (122, "free some space"),
-        (13, "check its permissions"),
-        (30, "permissions"),
-    ],
-)
-def test_disk_errors(number: int, advice: str) -> None:
-    with (
-        pytest.raises(
-            CollectionError,
-            match=f"cannot write to photos .*{advice}.*what was stored before is kept",
-        ) as error,
-        disk_errors(PHOTOS),
-    ):
-        raise OSError(number, os.strerror(number))
-    assert isinstance(error.value.__cause__, OSError)
-
-
-def test_another_error_passes_through() -> None:
-    with pytest.raises(KeyError), disk_errors(PHOTOS):
-        raise KeyError(1)
-
-
-def test_one_writer_at_a_time(tmp_path: Path) -> None:
-    folder = tmp_path / "new" / "folder"
-    with writer_lock(folder):
-        with (
-            pytest.raises(CollectionLocked, match="another vitsearch is writing to") as error,
-            writer_lock(folder),
-        ):
-            pass
-        one_line(error)
-        with writer_lock(tmp_path / "other"):
-            pass
-    with pytest.raises(KeyError), writer_lock(folder):
-        raise KeyError(1)
-    with writer_lock(folder):
-        pass
-
-
-def test_a_lock_in_place_of_a_file_is_told(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with (
-        pytest.raises(CollectionError, match=r"cannot write to .*file"),
-        writer_lock(tmp_path / "file"),
-    ):
-        pass
-
-
-@pytest.mark.slow
-def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
-    code = (
-        "import sys, time; from pathlib import Path; from vitsearch.storage.config import "
-        "writer_lock\n"
-        "with writer_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE
-    ) as holder:
-        assert holder.stdout
-        assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(CollectionLocked), writer_lock(tmp_path):
-            pass
-        holder.send_signal(signal.SIGKILL)
-        holder.wait()
-        with writer_lock(tmp_path):
-            assert (tmp_path / "lock").exists()

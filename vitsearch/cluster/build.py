@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vitsearch.arrays import Halves, cosine_scores, drop_pages
+from vitsearch.arrays import Halves, cosine_scores, drop_pages, mapped
 from vitsearch.cluster.parts import BLOCK, PARTS, TRAINED, Part, make_part, merge_parts, row_numbers
 from vitsearch.cluster.shard_index import FACTS, FILES
 from vitsearch.errors import CollectionError, RecipeError
@@ -27,7 +27,7 @@ from vitsearch.index.manifest import MANIFEST, facts_of, write_manifest
 from vitsearch.index.recall import K, sample_of
 from vitsearch.index.recipe import RECALL, Recipe, choose_recipe, load_recipe
 from vitsearch.shards import open_shards
-from vitsearch.storage.config import writer_lock
+from vitsearch.storage.lock import writer_lock
 
 if TYPE_CHECKING:
     from vitsearch.shards.files import ShardSet
@@ -302,9 +302,7 @@ def _tuned(job: _BuildJob, recall: float) -> tuple[Recipe, Measured | None]:
         return Recipe("exact", "exact"), None
     from vitsearch.index.faiss_index import read_faiss_index
 
-    vectors: Halves = np.memmap(
-        job.staging / VECTORS, dtype="<f2", mode="r", shape=(job.rows, job.dim)
-    )
+    vectors: Halves = mapped(job.staging / VECTORS, "<f2", (job.rows, job.dim))
     index = read_faiss_index(job.staging / FAISS, search=job.recipe.search)
     manifest = Manifest(job.recipe, 0, job.rows, job.dim, "", {})
     rows = row_numbers(job.staging / PARTS / "rows.i64", job.rows)

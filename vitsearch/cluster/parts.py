@@ -4,7 +4,6 @@ A part reads some shards once, writes their vectors, ids and paths to files, and
 lists beside them.
 """
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from vitsearch.arrays import Halves, Ids, drop_pages
+from vitsearch.arrays import Halves, Ids, drop_pages, mapped
 from vitsearch.cluster.shard_index import ENDS, ORDER, PATHS
 from vitsearch.errors import CollectionError
 from vitsearch.index.base import FAISS, IDS, VECTORS
 from vitsearch.paths import raw_path
+from vitsearch.records import flush
 from vitsearch.shards import open_shards
 
 PARTS = "parts"
@@ -98,7 +98,7 @@ def _copied(part: Part) -> Iterator[tuple[Ids, Halves]]:
             row, end = row + len(rows), end + int(lengths[-1])
         for file in (vectors, ids, paths, ends):
             file.flush()
-            os.fsync(file.fileno())
+            flush(file.fileno())
     if row != part.start + part.rows:
         raise CollectionError(
             f"the shards of {part.output} have changed while they were read: "
@@ -134,7 +134,7 @@ def write_order(folder: Path, count: int, *, batch: int) -> None:
     About ``batch`` rows are sorted at a time: ids are hashes, so equal ranges of ids hold about
     equally many. The ids are read once for each range.
     """
-    ids: Ids = np.memmap(folder / IDS, dtype="<i8", mode="r", shape=(count,))
+    ids: Ids = mapped(folder / IDS, "<i8", (count,))
     ranges = -(-count // batch)
     edges = [(number * 2**63) // ranges for number in range(ranges)] + [2**63]
     with open(folder / ORDER, "wb") as out:
@@ -158,4 +158,4 @@ def row_numbers(file: Path, count: int) -> Ids:
     with open(file, "wb") as out:
         for start in range(0, count, _STEP):
             out.write(np.arange(start, min(count, start + _STEP), dtype="<i8").tobytes())
-    return np.memmap(file, dtype="<i8", mode="r", shape=(count,))
+    return mapped(file, "<i8", (count,))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitsearch.arrays import Halves, Ids, cosine_scores, top_k
+from vitsearch.arrays import Halves, Ids, cosine_scores, mapped, top_k
 from vitsearch.errors import IndexDamaged, RecipeError
 from vitsearch.index import ExactIndex, Manifest, VectorIndex
 from vitsearch.index.base import FAISS, IDS, LISTS, VECTORS, query_rows
@@ -148,6 +148,4 @@ def _opened(folder: Path, manifest: Manifest) -> VectorIndex:
 
 
 def _mapped(file: Path, kind: str) -> Any:
-    if not os.path.getsize(file):
-        return np.empty(0, dtype=kind)  # an empty file cannot be mapped
-    return np.memmap(file, dtype=kind, mode="r")
+    return mapped(file, kind, (os.path.getsize(file) // np.dtype(kind).itemsize,))

@@ -31,10 +31,10 @@ from vitsearch.storage.config import (
     collection_folder,
     photo_root,
     read_collection_config,
-    writer_lock,
 )
 from vitsearch.storage.connections import ProcessLock
 from vitsearch.storage.decoding import Decoding, choose_decoding
+from vitsearch.storage.lock import writer_lock
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Prediction, SearchResult
 

@@ -34,8 +34,8 @@ from vitsearch.storage.config import (
     MAIN_INDEX,
     CollectionConfig,
     write_collection_config,
-    writer_lock,
 )
+from vitsearch.storage.lock import writer_lock
 from vitsearch.storage.store import PhotoStore
 
 log = logging.getLogger("vitsearch")

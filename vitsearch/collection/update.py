@@ -28,14 +28,14 @@ from vitsearch.storage.config import (
     CollectionConfig,
     check_encoder,
     collection_folder,
-    disk_errors,
     photo_root,
     read_collection_config,
     write_collection_config,
-    writer_lock,
 )
 from vitsearch.storage.create import create_collection, root_text, start_database
 from vitsearch.storage.decoding import choose_decoding, record_decoding
+from vitsearch.storage.filesystem import disk_errors
+from vitsearch.storage.lock import writer_lock
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import IndexReport, OnProgress, Progress, no_progress
 

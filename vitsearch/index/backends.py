@@ -3,7 +3,6 @@
 FAISS is imported only when one of its indexes is checked, built or opened.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from vitsearch.arrays import Halves, Ids
 from vitsearch.errors import RecipeError
 from vitsearch.index.base import FAISS, IndexBackend, VectorIndex
 from vitsearch.index.recipe import Recipe
+from vitsearch.records import flush
 
 CAGRA = "CAGRA"  # our own factory string: a graph that FAISS builds on a GPU
 
@@ -73,7 +73,7 @@ class FaissBackend:
         with open(folder / FAISS, "wb") as file:
             index.write(file)
             file.flush()
-            os.fsync(file.fileno())
+            flush(file.fileno())
 
     def open(self, folder: Path, recipe: Recipe) -> VectorIndex:
         """Return the index in a folder; raises RecipeError where this FAISS cannot read it."""
@@ -87,6 +87,11 @@ class FaissBackend:
         try:
             return read_faiss_index(folder / FAISS, search=recipe.search)
         except (RuntimeError, RecipeError) as error:
+            if recipe.on_disk and "mmap" in str(error):
+                raise RecipeError(
+                    f"the file system of {folder} cannot map the lists of recipe {recipe.name!r}, "
+                    "so the search is exact; choose another recipe, or another --collection DIR"
+                ) from error
             raise RecipeError(
                 f"this FAISS cannot read the index of recipe {recipe.name!r}, so the search is "
                 "exact; index again to rebuild it"

@@ -189,7 +189,9 @@ def _read(path: Path) -> Any:
     with named(path) as name:
         if name is not None:
             quiet = silenced() if has_lists else contextlib.nullcontext()
-            with contextlib.suppress(TypeError), quiet:
+            # of a file system without shared maps, or a file that cannot be read at all
+            skipped = (TypeError,) if has_lists else (TypeError, RuntimeError)
+            with contextlib.suppress(*skipped), quiet:
                 return faiss.read_index(name, flags)
     with open(path, "rb") as file:
         return faiss.read_index(faiss.PyCallbackIOReader(file.read))

@@ -1,7 +1,7 @@
 """Inverted lists larger than the memory: built in parts by FAISS and merged on disk."""
 
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,7 +12,7 @@ from vitsearch.errors import RecipeError
 from vitsearch.index.base import LISTS
 from vitsearch.index.faiss_index import add, few_rows, make_index, named, silenced, train
 from vitsearch.index.recipe import Recipe, training_rows
-from vitsearch.records import atomic_file
+from vitsearch.records import atomic_file, flush
 
 faiss: Any = _faiss  # its type stubs lack half of what is used here
 
@@ -57,15 +57,28 @@ def _merge(folder: Path, index: Any, shards: list[Path]) -> None:
     """Concatenate the lists of all shards in one file, from which the index then reads them."""
     opened, lists = [], faiss.InvertedListsPtrVector()
     for shard in shards:
-        with named(shard) as name:
+        with named(shard) as name, mapping(shard):
             part = faiss.read_index(name, faiss.IO_FLAG_MMAP)
         opened.append(part)  # owns the lists below
         lists.push_back(part.invlists)
-    with named(folder / LISTS) as name, silenced():
+    with named(folder / LISTS) as name, silenced(), mapping(folder / LISTS):
         merged = faiss.OnDiskInvertedLists(index.nlist, index.code_size, name)
         index.ntotal = merged.merge_from_multiple(lists.data(), lists.size())
     index.replace_invlists(merged, True)
     merged.this.disown()
+
+
+@contextmanager
+def mapping(file: Path) -> Iterator[None]:
+    """Raise RecipeError where FAISS cannot map a file in the block, with the reason."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[-120:]
+        raise RecipeError(
+            f"the lists of recipe disk in {file.parent} cannot be mapped ({reason}): choose "
+            "another recipe, free some space, or put the collection elsewhere with --collection DIR"
+        ) from error
 
 
 def trains_on(recipe: Recipe, count: int, dim: int) -> int:
@@ -133,7 +146,7 @@ def merge_lists(file: Path, trained: Path, parts: list[Path]) -> int:
         index.ntotal = _copy_lists(merged, parts, out)
         merged.totsize = out.tell()
         out.flush()
-        os.fsync(out.fileno())
+        flush(out.fileno())
     merged.filename = LISTS  # relative to the index, not the path by which it was opened here
     index.replace_invlists(merged, True)
     merged.this.disown()

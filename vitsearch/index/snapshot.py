@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitsearch.arrays import Halves, Ids
+from vitsearch.arrays import Halves, Ids, mapped
 from vitsearch.errors import IndexDamaged, RecipeError
 from vitsearch.index.availability import gpu_count, torch_gpu_count
 from vitsearch.index.backends import backend_for, check_recipe
@@ -35,7 +35,7 @@ from vitsearch.index.manifest import (
     write_manifest,
 )
 from vitsearch.index.recipe import Recipe
-from vitsearch.records import replace_folder
+from vitsearch.records import flush, flush_path, replace_folder
 
 log = logging.getLogger("vitsearch")
 
@@ -218,7 +218,7 @@ def build_snapshot(
             since=since,
         )
         write_manifest(aside, manifest)
-        _sync_folder(aside)
+        flush_path(aside)
         _replace(aside, folder, old)
     except BaseException:
         _remove(aside)
@@ -270,7 +270,7 @@ def verify_snapshot(folder: Path, *, check_content: bool = True) -> Manifest:
     manifest = read_manifest(folder)
     _check_files(folder, manifest, check_content=check_content)
     if check_content:
-        ids = _mapped(folder / IDS, np.dtype("<i8"), (manifest.count,))
+        ids = _mapped(folder / IDS, "<i8", (manifest.count,))
         if not (np.diff(ids) > 0).all():
             raise damaged(folder / IDS, "is not in order")
     return manifest
@@ -279,8 +279,8 @@ def verify_snapshot(folder: Path, *, check_content: bool = True) -> Manifest:
 def _open(folder: Path) -> IndexSnapshot:
     manifest = verify_snapshot(folder, check_content=False)
     recipe, count, dim = manifest.recipe, manifest.count, manifest.dim
-    ids = _mapped(folder / IDS, np.dtype("<i8"), (count,))
-    vectors = _mapped(folder / VECTORS, np.dtype("<f2"), (count, dim))
+    ids = _mapped(folder / IDS, "<i8", (count,))
+    vectors = _mapped(folder / VECTORS, "<f2", (count, dim))
     exact, problem = ExactIndex(vectors, ids), None
     if FAISS in manifest.files:
         try:
@@ -311,10 +311,11 @@ def _write_rows(
             row_file.write(np.ascontiguousarray(rows, dtype="<f2").data)
             id_file.write(np.ascontiguousarray(ids, dtype="<i8").data)
             last, count = (int(ids[-1]) if len(ids) else last), count + len(ids)
-        _sync(row_file)
-        _sync(id_file)
-    ids = _mapped(folder / IDS, np.dtype("<i8"), (count,))
-    return ids, _mapped(folder / VECTORS, np.dtype("<f2"), (count, dim))
+        for file in (row_file, id_file):
+            file.flush()
+            flush(file.fileno())
+    ids = _mapped(folder / IDS, "<i8", (count,))
+    return ids, _mapped(folder / VECTORS, "<f2", (count, dim))
 
 
 def _check_files(folder: Path, manifest: Manifest, *, check_content: bool) -> None:
@@ -327,18 +328,16 @@ def _check_files(folder: Path, manifest: Manifest, *, check_content: bool) -> No
         check_file(folder / name, manifest.files[name], check_content=check_content)
 
 
-def _mapped(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
-    if 0 in shape:
-        return np.empty(shape, dtype)  # an empty file cannot be mapped
+def _mapped(file: Path, dtype: str, shape: tuple[int, ...]) -> Any:
     try:
-        return np.memmap(file, dtype=dtype, mode="r", shape=shape)
+        return mapped(file, dtype, shape)
     except (OSError, ValueError) as error:  # replaced since it was checked
-        raise damaged(file, "cannot be mapped") from error
+        raise damaged(file, "cannot be read") from error
 
 
 def _replace(aside: Path, folder: Path, old: Path) -> None:
     replace_folder(aside, folder, old)
-    _sync_folder(folder.parent)
+    flush_path(folder.parent)
     with contextlib.suppress(OSError):  # the next build tries again
         _remove(old)
 
@@ -352,17 +351,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        number = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)

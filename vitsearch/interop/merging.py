@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from vitsearch.errors import CollectionError
 from vitsearch.interop.rows import photo_blocks
-from vitsearch.storage.config import disk_errors, writer_lock
+from vitsearch.storage.filesystem import disk_errors
+from vitsearch.storage.lock import writer_lock
 from vitsearch.storage.reader import StoredCollection
 from vitsearch.storage.store import Outcome, PhotoStore
 from vitsearch.types import OnProgress, Progress, no_progress

@@ -12,14 +12,10 @@ from vitsearch.errors import CollectionError, CollectionNotFound
 from vitsearch.index.recipe import load_recipe
 from vitsearch.records import atomic_file, atomic_folder
 from vitsearch.shards.manifest import MANIFEST
-from vitsearch.storage.config import (
-    CollectionConfig,
-    check_encoder,
-    disk_errors,
-    read_collection_config,
-    writer_lock,
-)
+from vitsearch.storage.config import CollectionConfig, check_encoder, read_collection_config
 from vitsearch.storage.create import create_collection
+from vitsearch.storage.filesystem import disk_errors
+from vitsearch.storage.lock import writer_lock
 from vitsearch.storage.store import PhotoStore
 
 DATABASE = "photos.db"

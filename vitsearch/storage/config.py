@@ -1,17 +1,15 @@
-"""The folder of a collection: its configuration, and the lock for its only writer."""
+"""The folder of a collection, and its configuration."""
 
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.identity import EncoderIdentity
-from vitsearch.errors import CollectionError, CollectionLocked, CollectionNotFound
+from vitsearch.errors import CollectionError, CollectionNotFound
 from vitsearch.records import atomic_write, read_record, to_json
+from vitsearch.storage.filesystem import disk_errors
 
 FORMAT = 1
 FOLDER = ".vitsearch"
@@ -109,55 +107,3 @@ def write_collection_config(folder: Path, config: CollectionConfig) -> None:
 def check_encoder(folder: Path, config: CollectionConfig, encoder: ImageEncoder) -> None:
     """Raise EncoderMismatch unless the encoder is the one that made the collection's vectors."""
     config.identity.check(encoder, folder, "index into another --collection DIR")
-
-
-@contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Raise an OSError of the block as a CollectionError that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        advice = (
-            "free some space"
-            if error.errno in _FULL
-            else "check its permissions, or put the collection elsewhere with --collection DIR"
-        )
-        raise CollectionError(
-            f"cannot write to {folder} ({error.strerror}): {advice}; what was stored before is kept"
-        ) from error
-
-
-@contextmanager
-def writer_lock(folder: Path) -> Iterator[None]:
-    """Hold the collection's lock for the block; the system releases it if the process ends.
-
-    Raises CollectionLocked while another process holds it.
-    """
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            _lock(handle)
-        except OSError as error:
-            raise CollectionLocked(
-                f"another vitsearch is writing to {folder}: wait until it is done "
-                "(searching goes on meanwhile)"
-            ) from error
-        yield
-    finally:
-        os.close(handle)
-
-
-_FULL = {28, 122, 27}  # ENOSPC, EDQUOT, EFBIG
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(handle: int) -> None:
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-else:
-    import fcntl
-
-    def _lock(handle: int) -> None:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

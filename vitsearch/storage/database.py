@@ -9,13 +9,14 @@ from pathlib import Path
 from vitsearch.errors import CollectionError
 from vitsearch.storage.checksums import row_checksum
 from vitsearch.storage.connections import ThreadConnections
+from vitsearch.storage.connection import connect
+from vitsearch.storage.filesystem import write_error
 from vitsearch.storage.rows import PhotoRows
 from vitsearch.storage.schema import (
     CHECKSUMS,
     MIGRATIONS,
     RESTORE,
     add_missing_columns,
-    connect,
     explain,
     migrate,
 )
@@ -25,7 +26,7 @@ _STATE_BYTES = 8  # two states of one number are the same by chance once in 10^1
 
 
 class Database:
-    """An open ``photos.db``, with one writer at a time and any number of readers (WAL).
+    """An open ``photos.db``, with one writer at a time and any number of readers.
 
     Read-only it may be used by any thread, and after a fork.
 
@@ -65,6 +66,8 @@ class Database:
     def _errors(self) -> Iterator[None]:
         try:
             yield
+        except OSError as error:
+            raise CollectionError(write_error(self.path.parent, error)) from error
         except (sqlite3.Error, UnicodeDecodeError) as error:
             # the message about a damaged schema may itself not be UTF-8
             raise CollectionError(explain(self.path, error)) from error
@@ -103,6 +106,7 @@ class Database:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._db.check(False)
                 self._db.execute("COMMIT")
             except BaseException:
                 if self._db.in_transaction:
@@ -113,9 +117,11 @@ class Database:
     def reading(self) -> Iterator[None]:
         """Run the block on a snapshot of the file, whatever a writer does meanwhile."""
         with self._errors():
+            self._db.check(True)
             self._db.execute("BEGIN")
             try:
                 yield
+                self._db.check(False)
             finally:
                 if self._db.in_transaction:
                     self._db.execute("COMMIT")

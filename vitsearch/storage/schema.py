@@ -1,5 +1,6 @@
-"""SQLite for the store: the schema as numbered migrations, connections, and error messages."""
+"""SQLite for the store: the schema as numbered migrations, and error messages."""
 
+import errno
 import sqlite3
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from vitsearch.filters.columns import missing_columns
 from vitsearch.paths import raw_path
 from vitsearch.photos.columns import METADATA
 from vitsearch.storage.checksums import row_checksum
+from vitsearch.storage.filesystem import write_error, write_problem
 from vitsearch.storage.rows import CHECKSUM, WRITTEN, PhotoRows, table_columns
 
 _METADATA = "".join(f"{name} {column.sql_type}, " for name, column in METADATA.items())
@@ -96,54 +98,13 @@ def _give_checksums(db: sqlite3.Connection) -> None:
 
 
 RESTORE = "restore it from a backup, or delete its folder and index again"
+_DISK = {
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+}
 NO_PERMISSION = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
-
-
-def connect(path: Path, read_only: bool) -> sqlite3.Connection:
-    """Return an open connection to a file; raises sqlite3.Error."""
-    if not read_only:
-        return _configured(
-            sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False),
-            "PRAGMA journal_mode = WAL",
-        )
-    uri = path.absolute().as_uri()
-    try:
-        return _configured(
-            sqlite3.connect(
-                f"{uri}?mode=ro",
-                uri=True,
-                isolation_level=None,
-                timeout=30,
-                check_same_thread=False,
-            ),
-            "SELECT count(*) FROM sqlite_master",
-        )
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF not in NO_PERMISSION or not path.exists():
-            raise  # a busy file must not be opened as an immutable one
-        # WAL needs a shared-memory file, which a read-only folder cannot take; nobody can be
-        # writing there either
-        return _configured(
-            sqlite3.connect(
-                f"{uri}?mode=ro&immutable=1",
-                uri=True,
-                isolation_level=None,
-                check_same_thread=False,
-            ),
-            "SELECT count(*) FROM sqlite_master",
-        )
-
-
-def _configured(db: sqlite3.Connection, first: str) -> sqlite3.Connection:
-    try:
-        db.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
-        db.execute(first).fetchone()
-        db.execute("PRAGMA synchronous = NORMAL")
-        db.execute("PRAGMA foreign_keys = ON")
-    except (sqlite3.Error, UnicodeDecodeError):
-        db.close()
-        raise
-    return db
 
 
 def add_missing_columns(db: sqlite3.Connection) -> None:
@@ -169,6 +130,9 @@ def explain(path: Path, failure: sqlite3.Error | UnicodeDecodeError) -> str:
     )
     if damage or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return f"{path} is damaged ({error}): {RESTORE}"
+    problem = write_problem(path.parent) if code in _DISK else None  # SQLite does not tell
+    if problem and problem.errno != errno.ENOENT:
+        return write_error(path.parent, problem)
     if code == sqlite3.SQLITE_FULL:
         return (
             f"the disk of {path} is full: free some space and run again; what was stored "

@@ -20,11 +20,11 @@ from vitsearch.records import atomic_write
 from vitsearch.storage.config import (
     CollectionConfig,
     collection_folder,
-    disk_errors,
     photo_root,
     read_collection_config,
 )
 from vitsearch.storage.decoding import Decoding, choose_decoding
+from vitsearch.storage.filesystem import disk_errors
 from vitsearch.storage.reader import PhotoReader
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Photo, SkippedPhoto

@@ -14,7 +14,7 @@ from vitsearch.errors import CollectionError
 from vitsearch.photos import read_bytes_and_fingerprint, thumbnail
 from vitsearch.photos.isolated import PhotoDecoder
 from vitsearch.records import atomic_write
-from vitsearch.storage.config import disk_errors
+from vitsearch.storage.filesystem import disk_errors
 
 SIDES = (160, 320, 640, 1280)  # pixels: a grid on a phone, a grid, a large grid, one photo
 WHOLE = 4096  # the longest side of a photo written anew for those who may not see its metadata
