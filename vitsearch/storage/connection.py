@@ -244,4 +244,5 @@ def _version_of(file: Path) -> tuple[int, int, int] | None:
         status = os.stat(file)
     except OSError:
         return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
+    # SQLite itself makes an empty log
+    return (status.st_ino, status.st_size, status.st_mtime_ns) if status.st_size else None

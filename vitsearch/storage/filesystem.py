@@ -72,8 +72,8 @@ def mount_flags(mounts: str, path: str) -> list[str]:
     """
     deepest, flags = "", ["local"]
     for line in mounts.splitlines():
-        place, _, words = line.rpartition(" (")
-        point = place.partition(" on ")[2]
+        mount, _, words = line.rpartition(" (")
+        point = mount.partition(" on ")[2]
         if point and len(point) >= len(deepest) and _is_below(path, point):
             deepest, flags = point, words.rstrip(")").split(", ")
     return flags
