@@ -17,6 +17,7 @@ from helpers.photos import paint
 from vitsearch import index_folder
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.storage.lock import HELD, LockFile
+from vitsearch.storage.store import PhotoStore
 
 LACKS = {
     "flock": errno.ENOLCK,
@@ -129,11 +130,13 @@ def files(folder: Path) -> dict[str, bytes]:
 def with_log(folder: Path) -> None:
     """Change a photo's label in the log alone, as a killed process leaves it, without its -shm."""
     file = folder / ".vitsearch" / "photos.db"
-    with closing(sqlite3.connect(file, isolation_level=None)) as db:
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        db.execute("UPDATE photos SET label = 'sunset', label_score = 1 WHERE path = 'red.png'")
-        log = Path(f"{file}-wal").read_bytes()
-        before = file.read_bytes()
+    with closing(PhotoStore(file)) as store:
+        store.checkpoint()
+        photo = store.photo_at("red.png")
+        assert photo is not None
+        with store.writing():
+            store.put_labels([(photo.photo_id, "sunset", 1.0)])
+        log, before = Path(f"{file}-wal").read_bytes(), file.read_bytes()
     file.write_bytes(before)
     Path(f"{file}-wal").write_bytes(log)
     Path(f"{file}-shm").unlink(missing_ok=True)

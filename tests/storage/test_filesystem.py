@@ -131,7 +131,8 @@ def test_an_unfinished_change_is_taken_back_by_a_reader(tmp_path: Path) -> None:
         db.execute("BEGIN IMMEDIATE")
         db.execute("UPDATE facts SET value = 'after' WHERE name = 'name'")
         db.executemany(
-            "INSERT INTO facts VALUES (?, ?)", [(f"n{n}", bytes(4000)) for n in range(50)]
+            "INSERT INTO facts (name, value) VALUES (?, ?)",
+            [(f"n{n}", bytes(4000)) for n in range(50)],
         )
         whole = {each.name: each.read_bytes() for each in tmp_path.iterdir()}
         db.execute("ROLLBACK")
