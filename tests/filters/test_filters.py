@@ -25,7 +25,7 @@ from vitsearch.filters import filter_all, parse_filter, prepare
 from vitsearch.filters.parse import MAX_DEPTH, MAX_VALUES
 from vitsearch.filters.tree import Comparison, Like
 from vitsearch.photos.columns import COLUMNS
-from vitsearch.storage.connection import connect
+from vitsearch.storage.opening import connect
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, PhotoInfo
 
@@ -134,7 +134,7 @@ def test_the_row_of_a_photo_is_that_of_the_view(tmp_path: Path) -> None:
     with closing(PhotoStore(tmp_path / "photos.db", read_only=True)) as store:
         expected = [row_of(one) for one in store.photos()]
     before = (tmp_path / "photos.db").read_bytes()
-    with closing(connect(tmp_path / "photos.db", True).db) as db:
+    with closing(connect(tmp_path / "photos.db", True)) as db:
         prepare(db)
         prepare(db)
         rows = db.execute(f"SELECT {ALL_COLUMNS} FROM photo_facts ORDER BY path").fetchall()

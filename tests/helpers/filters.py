@@ -13,7 +13,7 @@ from helpers.filter_oracle import matches, row_of, truth_of
 from vitsearch.filters import Filter, parse_filter, prepare
 from vitsearch.filters.tree import And, Between, Comparison, In, IsNull, Like, Not, Or
 from vitsearch.photos.columns import COLUMNS, METADATA
-from vitsearch.storage.connection import connect
+from vitsearch.storage.opening import connect
 from vitsearch.storage.schema import MIGRATIONS
 from vitsearch.types import Photo, PhotoInfo
 
@@ -194,7 +194,7 @@ TREE = st.recursive(st.sampled_from(list(COLUMNS)).flatmap(column_tests), joined
 @contextmanager
 def filter_database(folder: Path) -> Iterator[sqlite3.Connection]:
     """Open a real file with the store's tables, prepared for filters; a test leaves it empty."""
-    with closing(connect(folder / "photos.db", False).db) as db:
+    with closing(connect(folder / "photos.db", False)) as db:
         for migration in MIGRATIONS:
             db.executescript(migration)
         prepare(db)

@@ -13,7 +13,7 @@ import pytest
 from helpers.remarks import logged_remarks
 from vitsearch.errors import CollectionError
 from vitsearch.storage import schema
-from vitsearch.storage.connection import connect
+from vitsearch.storage.opening import connect
 from vitsearch.storage.schema import MIGRATIONS, migrate
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, PhotoInfo
@@ -285,7 +285,7 @@ def test_bringing_up_to_date_may_be_killed_at_any_moment(
 
 def migrate_until(file: Path, instructions: int) -> None:
     """Bring a file up to date in a process that dies after so many instructions of SQLite."""
-    db = connect(file, read_only=False).db
+    db = connect(file, read_only=False)
     left = iter(range(instructions))
     db.set_progress_handler(lambda: 0 if next(left, None) is not None else os._exit(9), 1)
     migrate(db, 1)

@@ -8,6 +8,8 @@ import sys
 import threading
 from collections.abc import Callable
 
+from vitsearch.storage.opening import FileConnection
+
 
 class ProcessLock:
     """A lock that a thread may take again; a forked process has its own, since the thread that
@@ -32,12 +34,12 @@ class ThreadConnections:
     forked process opens its own, since SQLite forbids to use, or to close, one of its parent.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], *, shared: bool = False) -> None:
+    def __init__(self, connect: Callable[[], FileConnection], *, shared: bool = False) -> None:
         self._connect, self._shared = connect, shared
         self._closed = False
-        self._open: dict[tuple[int, int], sqlite3.Connection] = {}  # by process and thread
+        self._open: dict[tuple[int, int], FileConnection] = {}  # by process and thread
 
-    def get(self) -> sqlite3.Connection:
+    def get(self) -> FileConnection:
         """Return this thread's connection; raises sqlite3.Error where it cannot be opened, or after
         `close`.
         """

@@ -9,8 +9,8 @@ from pathlib import Path
 from vitsearch.errors import CollectionError
 from vitsearch.storage.checksums import row_checksum
 from vitsearch.storage.connections import ThreadConnections
-from vitsearch.storage.connection import connect
 from vitsearch.storage.filesystem import write_error
+from vitsearch.storage.opening import FileConnection, connect
 from vitsearch.storage.rows import PhotoRows
 from vitsearch.storage.schema import (
     CHECKSUMS,
@@ -55,7 +55,7 @@ class Database:
                 raise
 
     @property
-    def _db(self) -> sqlite3.Connection:
+    def _db(self) -> FileConnection:
         return self._connections.get()
 
     def close(self) -> None:

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from vitsearch.errors import CollectionError, CollectionLocked
 from vitsearch.storage.filesystem import can_flush, has_locks, is_local
@@ -28,23 +27,26 @@ _PATIENCE = 30  # seconds to wait for another process
 _READ = "SELECT count(*) FROM sqlite_master"
 
 
-class Connection(NamedTuple):
+def _nothing(_: bool) -> None:
+    pass
+
+
+class FileConnection(sqlite3.Connection):
     """A connection, and a check to call when a block begins and, before its commit, when it ends.
 
     The check raises CollectionError where SQLite's locks do not keep other processes away, and one
     of them is at work.
     """
 
-    db: sqlite3.Connection
-    check: Callable[[bool], None]  # whether the block begins
+    check: Callable[[bool], None] = staticmethod(_nothing)  # whether the block begins
 
 
-def connect(path: Path, read_only: bool) -> Connection:
+def connect(path: Path, read_only: bool) -> FileConnection:
     """Return an open connection to a file; raises sqlite3.Error, CollectionError and OSError."""
     return _reader(path) if read_only else _writer(path)
 
 
-def _writer(path: Path) -> Connection:
+def _writer(path: Path) -> FileConnection:
     folder = path.parent
     locks, local = has_locks(folder), is_local(folder)
     layer = "" if locks else _NO_LOCKS
@@ -61,10 +63,12 @@ def _writer(path: Path) -> Connection:
             raise
         _leave_wal(path, layer, flushes)
         db = _with_journal(path, "DELETE", layer, flushes)
-    return Connection(db, _nothing if locks and local else lambda _: _check_own(folder))
+    if not (locks and local):
+        db.check = lambda _: _check_own(folder)
+    return db
 
 
-def _with_journal(path: Path, mode: str, layer: str, flushes: bool) -> sqlite3.Connection:
+def _with_journal(path: Path, mode: str, layer: str, flushes: bool) -> FileConnection:
     db = _opened(path, f"PRAGMA synchronous = {'FULL' if flushes else 'OFF'}", layer)
     try:
         current = db.execute("PRAGMA journal_mode").fetchone()[0]
@@ -79,7 +83,7 @@ def _with_journal(path: Path, mode: str, layer: str, flushes: bool) -> sqlite3.C
     return db
 
 
-def _changed_journal(db: sqlite3.Connection, mode: str) -> str:
+def _changed_journal(db: FileConnection, mode: str) -> str:
     """Set the kind of journal and return the one that the file then has.
 
     A write-ahead log cannot be left while somebody reads by it.
@@ -110,13 +114,13 @@ def _leave_wal(path: Path, layer: str, flushes: bool) -> None:
         path.with_name(f"{path.name}-shm").unlink(missing_ok=True)  # left by the first attempt
 
 
-def _reader(path: Path) -> Connection:
+def _reader(path: Path) -> FileConnection:
     locks = has_locks(path.parent)
     check = _nothing if locks else _Reading(path, follows=True).check
     check(True)
     layer = "" if locks else _NO_LOCKS
     try:
-        return Connection(_opened(path, _READ, layer, read_only=True), check)
+        return _checked(_opened(path, _READ, layer, read_only=True), check)
     except sqlite3.OperationalError as error:
         if not path.exists() or not (
             _lacks_shared_memory(error, path) or error.sqlite_errorcode & 0xFF in NO_PERMISSION
@@ -124,7 +128,7 @@ def _reader(path: Path) -> Connection:
             raise
     if _has_content(path, "-journal"):
         _roll_back(path, layer)
-        return Connection(_opened(path, _READ, layer, read_only=True), check)
+        return _checked(_opened(path, _READ, layer, read_only=True), check)
     # the folder is read-only, or has no shared memory: in exclusive mode the index of the log is
     # in this process's memory, and nothing is written
     check = _Reading(path, follows=False).check
@@ -134,7 +138,12 @@ def _reader(path: Path) -> Connection:
     except sqlite3.Error:
         db.close()
         raise
-    return Connection(db, check)
+    return _checked(db, check)
+
+
+def _checked(db: FileConnection, check: Callable[[bool], None]) -> FileConnection:
+    db.check = check
+    return db
 
 
 def _roll_back(path: Path, layer: str) -> None:
@@ -151,9 +160,7 @@ def _roll_back(path: Path, layer: str) -> None:
         ) from error
 
 
-def _opened(
-    path: Path, first: str, layer: str = "", *, read_only: bool = False
-) -> sqlite3.Connection:
+def _opened(path: Path, first: str, layer: str = "", *, read_only: bool = False) -> FileConnection:
     """Return a connection after a first statement, which finds out whether the file can be used."""
     options = [f"vfs={layer}"] if layer else []
     options += ["mode=ro"] if read_only else []
@@ -163,6 +170,7 @@ def _opened(
         isolation_level=None,
         timeout=_PATIENCE,
         check_same_thread=False,
+        factory=FileConnection,
     )
     try:
         db.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
@@ -192,10 +200,6 @@ def _has_content(path: Path, suffix: str) -> bool:
 
 
 # -- where SQLite's locks do not serve -------------------------------------------------------------
-
-
-def _nothing(_: bool) -> None:
-    pass
 
 
 def _check_own(folder: Path) -> None:
