@@ -2,6 +2,7 @@
 
 VitsearchError                 every error below; its text is one line: what, where, what next
 |- PhotoError                  a photo cannot be read (the reason is the text)
+|   `- UnreadablePhoto         its file cannot be opened or read just now
 |- QueryError                  an empty query, a bad weight, terms that cancel out
 |   `- UnknownPhoto            no photo of the collection has this id, or its file is gone
 |- EncoderError                an encoder cannot be found or loaded
@@ -21,6 +22,12 @@ class VitsearchError(Exception):
 
 class PhotoError(VitsearchError):
     """A photo cannot be read; the text says why."""
+
+
+class UnreadablePhoto(PhotoError):
+    """The system cannot open or read a photo's file, which may pass: a disk that is away, a right
+    that is missing.
+    """
 
 
 class QueryError(VitsearchError):

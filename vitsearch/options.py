@@ -203,7 +203,24 @@ class IndexOptions:
     follow_symlinks: bool = option(
         False, "Enter linked folders (links to files are always followed)."
     )
-    retry: bool = option(False, "Try again the files that failed before.")
+    retry: bool = option(
+        False, "Try again the files that are not readable photos; others are tried in every run."
+    )
+    reread: str | None = option(
+        None,
+        "Read again what is like GLOB, or everything, whatever its size and time; after PHOTOS.",
+        metavar="[GLOB]",
+    )
+    keep_missing: int = option(
+        30,
+        "Keep the vectors of photos that are gone for so many days, should they come back.",
+        metavar="DAYS",
+        minimum=0,
+        maximum=36_500,
+    )
+    accept_missing: bool = option(
+        False, "Put photos aside even where their disk may be away or their folder is empty."
+    )
     max_pixels: int = option(
         MAX_PIXELS, "Largest picture to decode.", flag="--max-megapixels", minimum=1, unit=10**6
     )
@@ -226,6 +243,10 @@ class IndexOptions:
     def __post_init__(self) -> None:
         if min(self.batch_size, 1 if self.workers is None else self.workers, self.max_pixels) < 1:
             raise CollectionError("batch size, workers and the pixel cap must be at least 1")
+        if not _is_whole(self.keep_missing) or not 0 <= self.keep_missing <= 36_500:
+            raise CollectionError(
+                f"photos that are gone are kept for 0 to 36,500 days, not {self.keep_missing!r}"
+            )
         seconds = self.decode_timeout
         if seconds is not None and not (
             isinstance(seconds, int | float) and 0 < seconds < math.inf
@@ -250,6 +271,9 @@ class IndexKeywords(TypedDict, total=False):
     include_hidden: bool
     follow_symlinks: bool
     retry: bool
+    reread: str | None
+    keep_missing: int
+    accept_missing: bool
     max_pixels: int
     exact_decode: bool | None
     decode_timeout: float | None

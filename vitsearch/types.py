@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 MAX_PIXELS = 250_000_000  # of a picture that is decoded
 State = Literal["failed", "skipped"]
+LeftOutReason = Literal["unreadable", "path too long", "excluded", "hidden", "link", "extension"]
 Value = str | int | float  # of a column of a photo
 Bottleneck = Literal["decoding", "disk", "model", "storing", "looking"]
 STAGES = ("walk", "read", "decode", "prepare", "encode", "store", "build")
@@ -37,6 +38,21 @@ class Found(NamedTuple):
     size: int
     mtime_ns: int
     problem: str | None = None
+
+
+class LeftOut(NamedTuple):
+    """What a walk met and did not take: a path relative to the root, a folder's with a closing
+    ``/``, or all ``files`` of one extension (``*.xmp``).
+
+    ``unreadable`` and ``path too long``: its photos, if it has any, stay in the collection;
+    ``detail`` is the system's message. ``excluded``, ``hidden``: by an option or its default.
+    ``link``: a link to a folder that is not followed, or was entered before.
+    """
+
+    path: str
+    reason: LeftOutReason
+    detail: str = ""
+    files: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +114,15 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class SkippedPhoto:
-    """A file that is not in the collection: ``failed`` (unreadable) or ``skipped`` (not opened)."""
+    """A file that is not in the collection: ``failed`` (unreadable) or ``skipped`` (not opened).
+
+    A ``transient`` failure may pass by itself, as when a disk was away: every run tries again.
+    """
 
     path: str
     state: State
     reason: str
+    transient: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +155,13 @@ class Stages:
 class IndexReport:
     """The outcome of one run of indexing, in photos; times in seconds.
 
-    ``indexed`` counts new and changed photos, ``failed`` and ``skipped`` all such files now in the
-    folder. ``seconds`` is the time from the first folder read until the results are searchable,
-    without ``load_seconds`` (imports, model); ``stages`` says where it went.
+    ``indexed`` counts new and changed photos, ``removed`` those that left (``put_aside`` are all
+    that are kept should their files come back, ``restored`` those that came back in this run),
+    ``out_of_reach`` those that stay though their files were not seen, ``failed`` and ``skipped``
+    all such files now in the folder. ``left_out`` counts what the walk met and did not take by
+    reason (`LeftOut`), ``extensions`` the files of other kinds (``*.xmp``). ``seconds`` is the time
+    from the first folder read until the results are searchable, without ``load_seconds`` (imports,
+    model); ``stages`` says where it went.
     """
 
     indexed: int
@@ -150,6 +174,11 @@ class IndexReport:
     load_seconds: float
     total: int
     stages: Stages
+    restored: int = 0
+    put_aside: int = 0
+    out_of_reach: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    extensions: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

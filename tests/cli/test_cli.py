@@ -24,6 +24,11 @@ REPORT = {
     "unchanged",
     "moved",
     "removed",
+    "restored",
+    "put_aside",
+    "out_of_reach",
+    "left_out",
+    "extensions",
     "skipped",
     "failed",
     "seconds",
@@ -107,7 +112,7 @@ def test_failures(indexed: Path) -> None:
         ("bad.jpg", "failed"),
         ("gone.jpg", "skipped"),
     ]
-    assert [set(row) for row in listed] == [{"path", "state", "reason"}] * 2
+    assert [set(row) for row in listed] == [{"path", "state", "reason", "transient"}] * 2
     assert vitsearch("failures", indexed).stdout.count(b"\n") == 2
 
 

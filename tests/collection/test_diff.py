@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitsearch import CollectionError, VitsearchError
-from vitsearch.collection.diff import DiskQueue, FolderDiff, diff_folder
+from vitsearch.collection.diff import DiskQueue, FolderDiff, StoredRows, diff_folder
 from vitsearch.types import Found, State
 
 PATHS = ["a", "a!.jpg", "a.jpg", "a/b.jpg", "a/c/d.jpg", "a0", "é", "\ue000", "\udcff", "😀/x", "z"]
@@ -18,11 +18,9 @@ FILES = st.dictionaries(
 )
 PHOTOS = st.dictionaries(st.sampled_from(PATHS), STATS)
 FAILURES = st.dictionaries(
-    st.sampled_from(PATHS), st.tuples(st.sampled_from(["failed", "skipped"]), STATS)
+    st.sampled_from(PATHS), st.tuples(st.sampled_from(["failed", "skipped"]), STATS, st.booleans())
 )
-
-
-UNREADABLE = st.lists(st.sampled_from(["a", "é", "a/c"]), max_size=2)
+REREAD = st.sampled_from([(), ("a.jpg", "z"), tuple(PATHS)])
 
 
 def in_order(mapping: dict) -> list:  # type: ignore[type-arg]
@@ -34,7 +32,12 @@ def facts(plan: FolderDiff) -> dict[str, object]:
 
 
 def naive(
-    files: list[Found], photos: dict, failures: dict, unreadable: list[str], retry: bool
+    files: list[Found],
+    photos: dict,
+    failures: dict,
+    aside: dict,
+    retry: bool,
+    reread: tuple[str, ...],
 ) -> dict[str, object]:  # type: ignore[type-arg]
     plan = {
         "seen": len(files),
@@ -44,57 +47,69 @@ def naive(
         "still_failed": 0,
         "todo": [],
         "refused": [],
+        "returning": [],
+        "out_of_reach": {},
+        "left_out": [],
     }
     for found in files:
         stat, failure = (found.size, found.mtime_ns), failures.get(found.path)
+        is_new = found.path not in photos and failure is None
         if found.problem:
             plan["skipped"] += 1
-            plan["refused"] += [found] if failure != ("skipped", stat) else []
+            recorded = failure is not None and failure[:2] == ("skipped", stat)
+            plan["refused"] += [] if recorded else [found]
+        elif found.path in reread:
+            plan["todo"].append(found)
         elif photos.get(found.path) == stat:
             plan["unchanged"] += 1
-        elif failure == ("failed", stat) and not retry:
+        elif is_new and aside.get(found.path) == stat:
+            plan["returning"].append(found.path)
+        elif failure == ("failed", stat, False) and not retry:
             plan["still_failed"] += 1
         else:
             plan["todo"].append(found)
     there = {found.path for found in files}
-
-    def gone(path: str) -> bool:
-        return path not in there and not any(
-            path == folder or path.startswith(folder + "/") for folder in unreadable
-        )
-
     return {
         **plan,
-        "missing": set(filter(gone, photos)),
-        "stale_failures": [path for path, _ in in_order(failures) if gone(path)],
+        "missing": set(photos) - there,
+        "stale_failures": [path for path, _ in in_order(failures) if path not in there],
     }
 
 
 @settings(max_examples=300, deadline=None)
-@given(files=FILES, photos=PHOTOS, failures=FAILURES, unreadable=UNREADABLE, retry=st.booleans())
+@given(
+    files=FILES, photos=PHOTOS, failures=FAILURES, aside=PHOTOS, retry=st.booleans(), reread=REREAD
+)
 def test_a_plan_is_that_of_the_obvious_way(
-    files: dict, photos: dict, failures: dict, unreadable: list[str], retry: bool
+    files: dict,
+    photos: dict,
+    failures: dict,
+    aside: dict,
+    retry: bool,
+    reread: tuple[str, ...],
 ) -> None:  # type: ignore[type-arg]
     found = [Found(path, *stat, problem) for path, (stat, problem) in in_order(files)]
     known = [(path, *stat) for path, stat in in_order(photos)]
-    failed: list[tuple[str, State, int, int]] = [
-        (path, state, *stat) for path, (state, stat) in in_order(failures)
+    failed: list[tuple[str, State, int, int, bool]] = [
+        (path, state, *stat, transient) for path, (state, stat, transient) in in_order(failures)
     ]
-    plan = diff_folder(iter(found), iter(known), iter(failed), unreadable=unreadable, retry=retry)
-    assert facts(plan) == naive(found, photos, failures, unreadable, retry)
+    before = [(path, *stat) for path, stat in in_order(aside)]
+    stored = StoredRows(iter(known), iter(failed), iter(before))
+    plan = diff_folder(iter(found), stored, retry=retry, reread=reread.__contains__)
+    assert facts(plan) == naive(found, photos, failures, aside, retry, reread)
 
 
 def test_files_out_of_order_are_refused() -> None:
     with pytest.raises(
         VitsearchError, match=r"out of order \('b' before 'a'\): run again; nothing was changed"
     ):
-        diff_folder([Found("b", 1, 1), Found("a", 1, 1)], [], [])
+        diff_folder([Found("b", 1, 1), Found("a", 1, 1)], StoredRows())
 
 
 @pytest.mark.parametrize("rows", [[("b", 1, 1), ("a", 1, 1)], [("a", 1, 1), ("a", 1, 1)]])
 def test_rows_out_of_order_are_a_damaged_file(rows: list[tuple[str, int, int]]) -> None:
     with pytest.raises(CollectionError, match=r"photos.db is damaged \('a' is out of order\)"):
-        diff_folder([Found("a", 1, 1)], rows, [])
+        diff_folder([Found("a", 1, 1)], StoredRows(rows))
 
 
 def test_a_spool_gives_back_what_was_put_in_it_and_leaves_no_file(tmp_path: Path) -> None:

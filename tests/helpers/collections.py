@@ -30,7 +30,7 @@ class CountingEncoder(ColourEncoder):
 
 def counts(report: IndexReport) -> dict[str, int]:
     """Return the counts of a report that are not zero, without the times."""
-    names = ("indexed", "unchanged", "moved", "removed", "skipped", "failed")
+    names = ("indexed", "unchanged", "moved", "restored", "removed", "skipped", "failed")
     return {name: getattr(report, name) for name in names if getattr(report, name)}
 
 

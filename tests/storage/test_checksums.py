@@ -226,6 +226,11 @@ def of_format_1(file: Path) -> Path:
                 f"ALTER TABLE {table} DROP COLUMN checksum;"
                 for table in ("photos", "failures", "facts")
             )
+            + "ALTER TABLE failures DROP COLUMN transient;"
+            + "".join(
+                f"DROP TABLE {table};"
+                for table in ("missing_photos", "missing_vectors", "left_out", "folders")
+            )
             + "COMMIT;"
         )
     return file

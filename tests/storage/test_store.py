@@ -164,11 +164,11 @@ def test_a_failure_takes_the_photo_out_and_a_photo_the_failure(store: PhotoStore
         SkippedPhoto("b.jpg", "skipped", "a pipe"),
     ]
     assert (list(store.failure_stats()), store.count()) == (
-        [("a.jpg", "failed", 5, 6), ("b.jpg", "skipped", 7, 8)],
+        [("a.jpg", "failed", 5, 6, False), ("b.jpg", "skipped", 7, 8, False)],
         0,
     )
     put(store, "a.jpg", half(1, 0, 0, 0))
-    assert list(store.failure_stats()) == [("b.jpg", "skipped", 7, 8)]
+    assert list(store.failure_stats()) == [("b.jpg", "skipped", 7, 8, False)]
 
 
 def test_a_transaction_is_stored_whole_or_not_at_all(store: PhotoStore) -> None:
@@ -460,6 +460,7 @@ class Model:
     photos: dict[str, Photo] = field(default_factory=dict)
     vectors: dict[int, tuple[tuple[float, ...], int]] = field(default_factory=dict)
     failures: dict[str, tuple[SkippedPhoto, int, int]] = field(default_factory=dict)
+    aside: dict[str, tuple[Photo, tuple[float, ...]]] = field(default_factory=dict)
     generation: int = 0
 
 
@@ -516,15 +517,19 @@ class StoreMachine(RuleBasedStateMachine):
         )
         self.model.failures.pop(found.path, None)
 
-    @rule(found=FOUND, state=st.sampled_from(["failed", "skipped"]), reason=PATHS)
-    def fail(self, found: Found, state: str, reason: str) -> None:
+    @rule(
+        found=FOUND,
+        state=st.sampled_from(["failed", "skipped"]),
+        reason=PATHS,
+        transient=st.booleans(),
+    )
+    def fail(self, found: Found, state: str, reason: str, transient: bool) -> None:
         with self.store.writing():
-            removed = self.store.put_failure(found, state, reason)  # type: ignore[arg-type]
+            removed = self.store.put_failure(found, state, reason, transient=transient)  # type: ignore[arg-type]
             self._raised(removed > 0)
-        assert removed == (found.path in self.model.photos)
-        self._drop(found.path)
+        assert removed == self._put_aside(found.path)
         self.model.failures[found.path] = (
-            SkippedPhoto(found.path, state, reason),
+            SkippedPhoto(found.path, state, reason, transient),
             found.size,
             found.mtime_ns,
         )  # type: ignore[arg-type]
@@ -540,6 +545,63 @@ class StoreMachine(RuleBasedStateMachine):
             removed = self.store.remove_photos(known + other)
             self._raised(removed > 0)
         assert removed == sum(self._drop(path) for path in dict.fromkeys(known + other))
+
+    def _put_aside(self, path: str) -> bool:
+        if photo := self.model.photos.get(path):
+            self.model.aside[path] = photo, self.model.vectors[photo.photo_id][0]
+        return self._drop(path)
+
+    @rule(paths=st.lists(PATHS, max_size=3, unique=True))
+    def put_aside(self, paths: list[str]) -> None:
+        with self.store.writing():
+            removed = self.store.aside.put(paths)
+            self._raised(removed > 0)
+        assert removed == sum(map(self._put_aside, paths))
+
+    @rule(paths=st.lists(PATHS, max_size=3, unique=True))
+    def restore(self, paths: list[str]) -> None:
+        paths = [path for path in paths if path not in self.model.photos]
+        with self.store.writing():
+            generation = self.store.generation() + 1
+            restored = self.store.aside.restore(paths)
+            self._raised(restored > 0)
+        back = [path for path in paths if path in self.model.aside]
+        for path in back:
+            photo, vector = self.model.aside.pop(path)
+            self.model.photos[path] = photo
+            self.model.vectors[photo.photo_id] = vector, generation
+        assert restored == len(back)
+
+    @precondition(lambda self: self.model.aside)
+    @rule(found=FOUND, data=st.data())
+    def restore_content(self, found: Found, data: st.DataObject) -> None:
+        if found.path in self.model.photos:
+            return
+        photo, _ = self.model.aside[data.draw(st.sampled_from(sorted(self.model.aside)))]
+        with self.store.writing():
+            generation = self.store.generation() + 1
+            assert self.store.aside.restore_as(found, photo.fingerprint)
+            self.store.forget_failures([found.path])
+            self._raised(True)
+        back = self.store.photo_at(found.path)
+        assert back is not None
+        photo, vector = next(
+            self.model.aside.pop(path)
+            for path, (photo, _) in [*self.model.aside.items()]
+            if photo.photo_id == back.photo_id
+        )
+        assert back == replace(photo, path=found.path, size=found.size, mtime_ns=found.mtime_ns)
+        self.model.failures.pop(found.path, None)
+        self.model.photos[found.path] = back
+        self.model.vectors[photo.photo_id] = vector, generation
+
+    @precondition(lambda self: self.model.aside)
+    @rule()
+    def purge(self) -> None:
+        with self.store.writing():
+            assert self.store.aside.purge(days=1) == 0
+            assert self.store.aside.purge() == len(self.model.aside)
+        self.model.aside.clear()
 
     @rule(paths=st.lists(PATHS, max_size=2), known=st.booleans())
     def forget(self, paths: list[str], known: bool) -> None:
@@ -579,7 +641,7 @@ class StoreMachine(RuleBasedStateMachine):
             model.failures[path][0] for path in sorted(model.failures, key=os.fsencode)
         ]
         states = {
-            path: (path, fact.state, size, mtime)
+            path: (path, fact.state, size, mtime, fact.transient)
             for path, (fact, size, mtime) in model.failures.items()
         }
         assert list(store.failure_stats()) == [
@@ -587,7 +649,13 @@ class StoreMachine(RuleBasedStateMachine):
         ]
         assert store.photos_with(b"1") == [photo for photo in in_order if photo.fingerprint == b"1"]
         assert (store.count(), store.generation()) == (len(in_order), model.generation)
-        known, held = store.fingerprints(), {photo.fingerprint for photo in in_order}
+        aside = [model.aside[path][0] for path in sorted(model.aside, key=os.fsencode)]
+        assert list(store.aside.stats()) == [
+            (photo.path, photo.size, photo.mtime_ns) for photo in aside
+        ]
+        assert store.aside.count()[0] == len(aside)
+        known = store.fingerprints()
+        held = {photo.fingerprint for photo in [*in_order, *aside]}
         assert [each in known for each in (b"0", b"1", b"2\0", b"3")] == [
             each in held for each in (b"0", b"1", b"2\0", b"3")
         ]

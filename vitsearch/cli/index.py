@@ -1,6 +1,7 @@
 """`vitsearch index`: words to one run of indexing."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import click
 from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS, CommandWithFacts, flags
 from vitsearch.cli.output import (
     ProgressBar,
+    left_out_line,
     print_json,
     print_line,
     print_note,
@@ -138,7 +140,18 @@ def bytes_of(text: str) -> int:
 # -- `vitsearch index`: words to one run of indexing -----------------------------------------------
 
 if TYPE_CHECKING:
-    from vitsearch.types import Stages
+    from vitsearch.types import IndexReport, Stages
+
+COUNTS = (
+    "indexed",
+    "unchanged",
+    "moved",
+    "restored",
+    "removed",
+    "out_of_reach",
+    "skipped",
+    "failed",
+)
 
 
 def _formats() -> str:
@@ -150,7 +163,11 @@ def _formats() -> str:
 @click.command(cls=CommandWithFacts, facts=_formats)
 @PHOTOS
 @COLLECTION
-@flags(IndexOptions, decode_timeout={"callback": lambda *values: _seconds(values[-1])})
+@flags(
+    IndexOptions,
+    decode_timeout={"callback": lambda *values: _seconds(values[-1])},
+    reread={"is_flag": False, "flag_value": "*"},
+)
 @click.option(
     "--memory",
     metavar="SIZE",
@@ -181,10 +198,14 @@ def index(
     if as_json:
         print_json(asdict(report))
         return 0
+    words = {
+        "removed": "put aside" if options["keep_missing"] else "removed",
+        "out_of_reach": "out of reach",
+    }
     done = ", ".join(
-        f"{count:,} {name}"
-        for name, count in asdict(report).items()
-        if isinstance(count, int) and name != "total" and count
+        f"{getattr(report, name):,} {words.get(name, name)}"
+        for name in COUNTS
+        if getattr(report, name)
     )
     print_line(
         f"{report.total:,} photos are searchable ({done}) in {report.seconds:.1f} s, and "
@@ -192,12 +213,29 @@ def index(
     )
     if report.indexed:
         print_note(_time_line(report.stages))
+    for note in _notes(photos, report):
+        print_note(f"vitsearch: {note}")
+    return 0
+
+
+def _notes(photos: str, report: "IndexReport") -> Iterator[str]:
+    """Yield a line on each kind of file that is not in the collection."""
+    from vitsearch.collection.absence import UNREADABLE
+
     if report.failed or report.skipped:
-        print_note(
-            f"vitsearch: {report.failed + report.skipped} files are not in the collection: "
+        yield (
+            f"{report.failed + report.skipped} files are not in the collection: "
             f"`vitsearch failures {photos}` says why"
         )
-    return 0
+    if unread := sum(report.left_out.get(reason, 0) for reason in UNREADABLE):
+        yield (
+            f"{unread:,} of the folders and files could not be read: `vitsearch failures {photos}` "
+            "lists them; what was known of them stays"
+        )
+    chosen = {name: n for name, n in report.left_out.items() if name not in UNREADABLE}
+    if chosen:
+        line = left_out_line({"left_out": chosen, "extensions": report.extensions})
+        yield f"{line}: `vitsearch failures {photos} --left-out` lists them"
 
 
 def _seconds(value: float | None) -> float | None:

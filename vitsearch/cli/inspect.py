@@ -2,7 +2,7 @@
 works.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,7 @@ from vitsearch.cli.options import (
     open_collection,
 )
 from vitsearch.cli.output import (
+    left_out_line,
     print_json,
     print_line,
     print_note,
@@ -23,6 +24,9 @@ from vitsearch.cli.output import (
     printable,
     readable_size,
 )
+
+if TYPE_CHECKING:
+    from vitsearch.types import LeftOut
 
 
 @click.command()
@@ -48,40 +52,85 @@ def info(photos: str, collection: str | None, as_json: bool) -> int:
 @click.command()
 @PHOTOS
 @COLLECTION
+@click.option(
+    "--left-out",
+    is_flag=True,
+    help="Also list what was left out: hidden, by --exclude, links to folders, other kinds.",
+)
 @JSON
-def failures(photos: str, collection: str | None, as_json: bool) -> int:
+def failures(photos: str, collection: str | None, left_out: bool, as_json: bool) -> int:
     """List the files of PHOTOS that are not in the collection, and why (failed: unreadable;
     skipped: not opened).
+
+    Folders and files that the system could not read are listed too: photos of theirs stay in the
+    collection as they were. What was left out is counted, or listed with --left-out.
     """
+    from dataclasses import astuple
+
+    from vitsearch.collection.absence import UNREADABLE, count_left_out
+
     with _opened(photos, {"collection": collection}) as opened:
-        listed = opened.failures()
-    for skipped in listed:
-        path, state, reason = skipped.path, skipped.state, skipped.reason
+        listed, others = opened.failures(), opened.left_out()
+    rows: list[dict[str, Any]] = [
+        {"path": path, "state": state, "reason": reason, "transient": transient}
+        for path, state, reason, transient in map(astuple, listed)
+    ]
+    unread = [entry for entry in others if entry.reason in UNREADABLE]
+    rows += [_unread_row(entry) for entry in unread]
+    if left_out:
+        rows += [_left_out_row(entry) for entry in others if entry not in unread]
+    for row in rows:
         if as_json:
-            print_json({"path": path, "state": state, "reason": reason})
+            print_json(row)
         else:
-            print_line(f"{state}\t{printable(path)}\t{printable(reason)}")
-    if not listed:
+            print_line(f"{row['state']}\t{printable(row['path'])}\t{printable(row['reason'])}")
+    counts = count_left_out(entry for entry in others if entry not in unread)
+    if counts["left_out"] and not left_out:
+        print_note(f"vitsearch: {left_out_line(counts)}: --left-out lists them")
+    if not listed and not unread:
         print_note("vitsearch: every photo is in the collection")
-    return 0 if listed else 1
+    return 0 if rows else 1
+
+
+def _unread_row(entry: "LeftOut") -> dict[str, Any]:
+    detail = entry.detail
+    reason = detail if detail.startswith("cannot") else f"cannot be read: {detail}"
+    return {"path": entry.path, "state": "unreadable", "reason": reason, "transient": True}
+
+
+def _left_out_row(entry: "LeftOut") -> dict[str, Any]:
+    files = "file that is not a photo" if entry.files == 1 else "files that are not photos"
+    reason = {
+        "extension": f"{entry.files:,} {files}",
+        "excluded": "by --exclude",
+        "hidden": "hidden (--include-hidden takes it)",
+        "link": "a link to a folder (--follow-symlinks enters it, once)",
+    }[entry.reason]
+    return {"path": entry.path, "state": "left out", "reason": reason, "files": entry.files}
 
 
 @click.command()
 @PHOTOS
 @COLLECTION
 @DEVICE
+@click.option(
+    "--content", is_flag=True, help="Read every photo, and say whose content has changed."
+)
 @JSON
-def verify(photos: str, as_json: bool, **options: Any) -> int:
+def verify(photos: str, content: bool, as_json: bool, **options: Any) -> int:
     """Check the collection of PHOTOS: database, encoder, index, and which files are gone or
     changed.
     """
     with _opened(photos, options) as collection:
-        checks = collection.verify()
+        checks = collection.verify(content=content)
     for check in checks:
         if as_json:
-            print_json({"check": check.name, "ok": check.ok, "detail": check.detail})
-        else:
-            print_line(f"{'ok' if check.ok else 'BAD':4}{check.name}: {printable(check.detail)}")
+            paths = {"paths": check.paths} if check.paths else {}
+            print_json({"check": check.name, "ok": check.ok, "detail": check.detail, **paths})
+            continue
+        print_line(f"{'ok' if check.ok else 'BAD':4}{check.name}: {printable(check.detail)}")
+        for path in check.paths:
+            print_line(f"    {printable(path)}")
     return 0 if all(check.ok for check in checks) else 1
 
 

@@ -20,7 +20,7 @@ from vitsearch.storage.config import CollectionConfig
 from vitsearch.storage.connections import ProcessLock
 from vitsearch.storage.decoding import Decoding
 from vitsearch.storage.reader import PhotoReader
-from vitsearch.types import Photo, SearchResult, SkippedPhoto
+from vitsearch.types import LeftOut, Photo, SearchResult, SkippedPhoto
 
 
 def open_backend(
@@ -194,6 +194,14 @@ class OpenCollection:
         Raises CollectionError for one in Milvus, which holds photos only.
         """
         return self._on_disk("list failures").store.failures()
+
+    def left_out(self) -> list[LeftOut]:
+        """Return what the last run of indexing met in the folder and did not take, in order of
+        path, files that are not photos counted by their extension.
+
+        Raises CollectionError for a collection in Milvus.
+        """
+        return self._on_disk("list what was left out").store.walked.left_out()
 
     def photos(self) -> Iterator[Photo]:
         """Yield the photos in order of path."""

@@ -266,15 +266,30 @@ class Collection(OpenCollection):
         """Return counts, encoder, index, sizes in bytes (``*_bytes``) and dates (ISO 8601, UTC)."""
         return self.backend.info()
 
-    def verify(self) -> list[Check]:
+    def verify(self, *, content: bool = False) -> list[Check]:
         """Return the checks of the database, the golden vectors, the index and the files on disk.
 
-        Raises CollectionError for a collection in Milvus.
+        With ``content`` every photo is read and compared with its fingerprint. Raises
+        CollectionError for a collection in Milvus.
         """
         local = self._on_disk("verify")
         return verify_local(
-            local.root, local.folder, local.config, local.store, lambda: self.encoder
+            local.root,
+            local.folder,
+            local.config,
+            local.store,
+            lambda: self.encoder,
+            content=content,
         )
+
+    def forget(self) -> int:
+        """Delete the photos that were put aside because their files are gone, with their vectors,
+        and return how many there were.
+
+        Raises CollectionLocked while another process writes, CollectionError for a collection in
+        Milvus.
+        """
+        return self._on_disk("forget photos").forget()
 
     def tune(self, recall: float = RECALL) -> TuneReport:
         """Set the search effort of the index to the least that reaches a recall@10.

@@ -6,7 +6,7 @@ Whether a missing photo has only moved is decided when its content is met again,
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain
@@ -14,13 +14,14 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, Generic, TypeVar
 
+from vitsearch.collection.absence import UNREADABLE, Absence
 from vitsearch.errors import CollectionError, VitsearchError
 from vitsearch.paths import raw_path
 from vitsearch.photos import WalkOptions
 from vitsearch.photos.formats import named_suffixes
-from vitsearch.photos.walk import walk
+from vitsearch.photos.walk import WalkRecord, path_matcher, walk
 from vitsearch.storage.store import PhotoStore
-from vitsearch.types import Found, State
+from vitsearch.types import Found, LeftOut, State
 
 Known = TypeVar("Known", bound=tuple[Any, ...])  # begins with the path
 
@@ -63,8 +64,10 @@ class DiskQueue:
 class FolderDiff:
     """The files to read (``todo``) and to record as skipped (``refused``), and counts.
 
-    ``missing`` are the paths of photos whose files are gone, ``stale_failures`` those of recorded
-    failures whose files are gone.
+    ``returning`` are the paths of photos that were put aside and whose files are back as they were,
+    ``missing`` those of photos without a file, ``stale_failures`` those of recorded failures
+    without one. ``out_of_reach`` are the missing that may still exist, each with its reason, and
+    ``left_out`` is what the walk met and did not take.
     """
 
     seen: int = 0
@@ -74,13 +77,29 @@ class FolderDiff:
     still_failed: int = 0
     todo: DiskQueue = field(default_factory=DiskQueue)
     refused: DiskQueue = field(default_factory=DiskQueue)
+    returning: list[str] = field(default_factory=list)
     missing: set[str] = field(default_factory=set)
     stale_failures: list[str] = field(default_factory=list)
+    out_of_reach: dict[str, Absence] = field(default_factory=dict)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+    @property
+    def gone(self) -> set[str]:
+        """The missing photos that are to be put aside."""
+        return self.missing - self.out_of_reach.keys()
+
+    @property
+    def staying(self) -> dict[str, Absence]:
+        """The missing photos that stay, each with the reason; a photo that was moved is not one."""
+        return {path: reason for path, reason in self.out_of_reach.items() if path in self.missing}
 
     @property
     def loses_all(self) -> bool:
-        """Whether every photo of the collection would leave it."""
-        return self.known > 0 and len(self.missing) == self.known
+        """Whether no photo of the collection has its file, and none is in a folder that cannot be
+        read.
+        """
+        unreadable = any(absence.reason == "unreadable" for absence in self.out_of_reach.values())
+        return self.known > 0 and len(self.missing) == self.known and not unreadable
 
     def close(self) -> None:
         """Delete the temporary files."""
@@ -88,54 +107,76 @@ class FolderDiff:
         self.refused.close()
 
 
+@dataclass(frozen=True, slots=True)
+class StoredRows:
+    """What a collection knows of its folder, each in the order of the bytes of the paths.
+
+    ``photos`` and ``aside`` (photos that were put aside) are (path, size, mtime_ns), ``failures``
+    (path, state, size, mtime_ns, whether it may pass).
+    """
+
+    photos: Iterable[tuple[str, int, int]] = ()
+    failures: Iterable[tuple[str, State, int, int, bool]] = ()
+    aside: Iterable[tuple[str, int, int]] = ()
+
+
 def diff_folder(
     files: Iterable[Found],
-    photos: Iterable[tuple[str, int, int]],
-    failures: Iterable[tuple[str, State, int, int]],
+    stored: StoredRows,
     *,
-    unreadable: Sequence[str] = (),
     retry: bool = False,
+    reread: Callable[[str], bool] | None = None,
     folder: str | os.PathLike[str] | None = None,
 ) -> FolderDiff:
     """Return what is to be done with the files of a folder.
 
-    ``photos`` are (path, size, mtime_ns), ``failures`` (path, state, size, mtime_ns) as stored. All
-    three come in the order of the bytes of their paths and are read once, side by side, so that
-    unchanged files take no memory. A file is read again only if its size or time has changed; a
-    failed one also with ``retry``. What is at or below an ``unreadable`` path may still exist and
-    does not count as missing; that list may grow while ``files`` are read. ``folder`` is for
-    temporary files. Raises VitsearchError if the files come in another order, CollectionError if
-    the rows do.
+    Files and rows come in the order of the bytes of their paths and are read once, side by side, so
+    that unchanged files take no memory. A file is read again only if its size or time has changed,
+    or if ``reread`` says so of its path; a failed one also with ``retry``, and where its reason may
+    pass. ``folder`` is for temporary files. Raises VitsearchError if the files come in another
+    order, CollectionError if the rows do.
     """
     diff = FolderDiff(todo=DiskQueue(folder), refused=DiskQueue(folder))
-    in_photos, in_failures = _Cursor(photos), _Cursor(failures)
+    photos, failures = _Cursor(stored.photos), _Cursor(stored.failures)
+    aside = _Cursor(stored.aside)
     for file in _in_order(files):
         diff.seen += 1
-        _classify(diff, file, in_photos.at(file.path), in_failures.at(file.path), retry)
-    in_photos.finish()
-    in_failures.finish()
-    diff.known = in_photos.count
-    diff.missing = {path for path in in_photos.passed if not _under(path, unreadable)}
-    diff.stale_failures = [path for path in in_failures.passed if not _under(path, unreadable)]
+        photo, failure = photos.at(file.path), failures.at(file.path)
+        before = aside.at(file.path)
+        if reread is not None and file.problem is None and reread(file.path):
+            diff.todo.append(file)
+        elif before is not None and photo is None and failure is None and _is_same(before, file):
+            diff.returning.append(file.path)
+        else:
+            _classify(diff, file, photo, failure, retry)
+    photos.finish()
+    failures.finish()
+    diff.known = photos.count
+    diff.missing = set(photos.passed)
+    diff.stale_failures = failures.passed
     return diff
+
+
+def _is_same(row: tuple[str, int, int], file: Found) -> bool:
+    return file.problem is None and row[1:] == (file.size, file.mtime_ns)
 
 
 def _classify(
     diff: FolderDiff,
     file: Found,
     photo: tuple[str, int, int] | None,
-    failure: tuple[str, State, int, int] | None,
+    failure: tuple[str, State, int, int, bool] | None,
     retry: bool,
 ) -> None:
     """Count a file as unchanged, or add it to the queue that it belongs to."""
     stat = (file.size, file.mtime_ns)
     if file.problem is not None:
         diff.skipped += 1
-        if failure is None or failure[1:] != ("skipped", *stat):
+        if failure is None or failure[1:4] != ("skipped", *stat):
             diff.refused.append(file)
     elif photo is not None and photo[1:] == stat:
         diff.unchanged += 1
-    elif failure is not None and failure[1:] == ("failed", *stat) and not retry:
+    elif failure is not None and failure[1:] == ("failed", *stat, False) and not retry:
         diff.still_failed += 1
     else:
         diff.todo.append(file)
@@ -201,45 +242,59 @@ def _ascends(path: str, later: str) -> bool:
     return path < later if later.isascii() else raw_path(path) < raw_path(later)
 
 
-def _under(path: str, folders: Sequence[str]) -> bool:
-    return any(folder in ("", ".", path) or path.startswith(f"{folder}/") for folder in folders)
-
-
 class FolderScan:
-    """One walk of a photo folder, which lists files lazily and forgets those that are unchanged."""
+    """One walk of a photo folder, which lists files lazily and forgets those that are unchanged.
+
+    ``record`` is what it met and did not take.
+    """
 
     def __init__(self, root: Path, options: WalkOptions) -> None:
-        self.root = root
-        self._unreadable: list[str] = []
-        self._files: Iterator[Found] = walk(
-            root, options, on_unreadable=lambda path, reason: self._unreadable.append(path)
-        )
+        self.root, self.record = root, WalkRecord()
+        self._files: Iterator[Found] = walk(root, options, record=self.record)
 
     def ensure_not_empty(self) -> None:
         """Raise CollectionError if the folder holds no photo file."""
         first = next(self._files, None)
         if first is None:
-            count = len(self._unreadable)
+            count = sum(entry.reason in UNREADABLE for entry in self.record.left_out)
             note = f" ({count} folders could not be read)" if count else ""
             raise CollectionError(
                 f"no photos found in {self.root}{note}: looked for {named_suffixes()}"
             )
         self._files = chain([first], self._files)
 
-    def plan(self, store: PhotoStore, *, retry: bool, folder: str | os.PathLike[str]) -> FolderDiff:
+    def plan(
+        self,
+        store: PhotoStore,
+        *,
+        retry: bool = False,
+        reread: str | None = None,
+        folder: str | os.PathLike[str],
+    ) -> FolderDiff:
         """Return what has to be done for the collection in ``store``.
 
-        ``folder`` is for temporary files.
+        ``reread`` is a glob of paths to read again, ``folder`` is for temporary files.
         """
-        with closing(store.stats()) as photos, closing(store.failure_stats()) as failures:
-            return diff_folder(
+        with (
+            closing(store.stats()) as photos,
+            closing(store.failure_stats()) as failures,
+            closing(store.aside.stats()) as aside,
+        ):
+            diff = diff_folder(
                 self._files,
-                photos,
-                failures,
-                unreadable=self._unreadable,
+                StoredRows(photos, failures, aside),
                 retry=retry,
+                reread=None if reread is None else path_matcher([reread]),
                 folder=folder,
             )
+        extensions = sorted(self.record.extensions.items())
+        counted = [LeftOut(_glob(suffix), "extension", "", n) for suffix, n in extensions]
+        diff.left_out = [*self.record.left_out, *counted]
+        return diff
+
+
+def _glob(suffix: str) -> str:
+    return f"*.{suffix}" if suffix else "*"
 
 
 def guard_against_emptying(
@@ -247,10 +302,9 @@ def guard_against_emptying(
 ) -> None:
     """Raise CollectionError rather than empty a collection by mistake.
 
-    All photos are missing if a disk is not mounted or another folder was named.
-
-    ``root`` is the text of the photo folder's path, ``last_root`` the one that the collection in
-    ``folder`` was last indexed from.
+    All photos are missing if a disk is not mounted or another folder was named. ``root`` is the
+    text of the photo folder's path, ``last_root`` the one that the collection in ``folder`` was
+    last indexed from.
     """
     if not diff.loses_all:
         return

@@ -11,31 +11,40 @@ import numpy as np
 
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.identity import EncoderIdentity, golden_from_bytes
-from vitsearch.errors import EncoderError, IndexDamaged
+from vitsearch.errors import EncoderError, IndexDamaged, PhotoError
 from vitsearch.index import IndexSnapshot, Manifest, open_snapshot, verify_snapshot
+from vitsearch.photos import prefetch_map
+from vitsearch.photos.decode import fingerprint_of_file
 from vitsearch.storage.config import DELTA_INDEX, MAIN_INDEX, CollectionConfig
 from vitsearch.storage.store import PhotoStore
+from vitsearch.types import Photo
 
 GROWN = 0.2  # the share of new rows from which a measured recall is out of date
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check: its name, whether it passed, and the details."""
+    """One check: its name, whether it passed, and the details; that of the content also has the
+    paths of all photos that differ.
+    """
 
     name: str
     ok: bool
     detail: str
+    paths: tuple[str, ...] = ()
 
 
 def local_info(folder: Path, config: CollectionConfig, store: PhotoStore) -> dict[str, Any]:
     """Return counts, encoder, recipe, sizes in bytes (``*_bytes``) and dates (ISO 8601, UTC)."""
     states = [failure.state for failure in store.failures()]
     database, count = folder / "photos.db", store.count()
+    put_aside, since = store.aside.count()
     return {
         "photos": count,
         "failed": states.count("failed"),
         "skipped": states.count("skipped"),
+        "put_aside": put_aside,
+        "put_aside_since": since,
         "encoder": config.encoder,
         "encoder_fingerprint": config.encoder_fingerprint,
         "dtype": config.dtype,
@@ -83,17 +92,21 @@ def verify_local(
     config: CollectionConfig,
     store: PhotoStore,
     encoder: Callable[[], ImageEncoder],
+    *,
+    content: bool = False,
 ) -> list[Check]:
     """Return the checks of the database, the encoder, the index and the files on disk.
 
-    ``encoder`` loads the collection's encoder.
+    ``encoder`` loads the collection's encoder. With ``content`` every photo is read, and its
+    content compared with the fingerprint that was stored with its vector.
     """
-    return [
+    checks = [
         _database(store),
         _golden(config, store, encoder),
         _index(folder, store),
         _files(root, store),
     ]
+    return [*checks, _content(root, store)] if content else checks
 
 
 def _database(store: PhotoStore) -> Check:
@@ -184,6 +197,28 @@ def _files(root: Path, store: PhotoStore) -> Check:
         if paths
     ]
     return Check("files", False, f"{' and '.join(problems)}: run `vitsearch index`")
+
+
+def _content(root: Path, store: PhotoStore) -> Check:
+    """Return which files have other content than what was embedded."""
+
+    def differs(photo: Photo) -> tuple[str, bool | None]:
+        try:
+            return photo.path, fingerprint_of_file(root / photo.path) != photo.fingerprint
+        except PhotoError:
+            return photo.path, None
+
+    workers = os.cpu_count() or 1
+    read = [*prefetch_map(differs, store.photos(), workers=workers, buffer=4 * workers)]
+    other = tuple(path for path, differ in read if differ)
+    unread = sum(differ is None for _, differ in read)
+    left = f"; {unread:,} could not be read" if unread else ""
+    if not other:
+        equal = f"{len(read) - unread:,} files have the content that was embedded"
+        return Check("content", not unread, equal + left)
+    advice = "`vitsearch index PHOTOS --reread` reads them again"
+    what = f"{len(other):,} of {len(read):,} files have other content than was embedded"
+    return Check("content", False, f"{what}{left}: {advice}", other)
 
 
 def _size(file: Path) -> int:

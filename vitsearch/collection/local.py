@@ -3,7 +3,8 @@
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -236,13 +237,22 @@ class LocalBackend(Backend):
         for prediction in predictions:
             first.setdefault(prediction.photo_id, prediction)
         rows = [(photo_id, best.label, best.score) for photo_id, best in first.items()]
-        with writer_lock(self.folder):
-            store = PhotoStore(self.folder / "photos.db")
-            try:
-                with store.writing():
-                    store.put_labels(rows)
-            finally:
-                store.close()
+        with self._writable() as store:
+            store.put_labels(rows)
+
+    def forget(self) -> int:
+        """Delete the photos that were put aside, and return how many; raises CollectionLocked."""
+        with self._writable() as store:
+            count = store.aside.purge()
+        return count
+
+    @contextmanager
+    def _writable(self) -> Iterator[PhotoStore]:
+        """Run the block as one transaction on the database, opened for writing."""
+        with writer_lock(self.folder), closing(PhotoStore(self.folder / "photos.db")) as store:
+            with store.writing():
+                yield store
+            store.checkpoint()
 
 
 def open_local(

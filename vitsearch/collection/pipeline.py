@@ -22,14 +22,14 @@ from vitsearch.arrays import Halves
 from vitsearch.collection.diff import FolderDiff
 from vitsearch.encoders.base import ImageEncoder, Vectors
 from vitsearch.encoders.batching import NOT_FINITE, TOO_LARGE, OomSafeEncoder
-from vitsearch.errors import CollectionError, PhotoError
+from vitsearch.errors import CollectionError, PhotoError, UnreadablePhoto
 from vitsearch.photos import read_bytes_and_fingerprint
 from vitsearch.photos.isolated import InlineDecoder, PhotoDecoder
 from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.records import atomic_write
 from vitsearch.storage.decoding import Decoding
 from vitsearch.storage.store import Outcome, PhotoStore
-from vitsearch.types import STAGES, Bottleneck, Found, Photo, PhotoInfo, Stages
+from vitsearch.types import STAGES, Bottleneck, Found, LeftOut, Photo, PhotoInfo, Stages
 
 MAX_EVENTS = 100_000
 
@@ -172,6 +172,7 @@ class _Loaded:
 class _Broken:
     file: Found
     reason: str
+    transient: bool = False
 
 
 _Batch = Sequence[_Loaded | _Broken]
@@ -180,8 +181,9 @@ _Batch = Sequence[_Loaded | _Broken]
 class Pipeline:
     """Embeds the files of a folder's difference into a store, and counts the outcomes.
 
-    ``counts`` has the keys ``indexed``, ``unchanged``, ``moved`` and ``failed``; ``clock`` times
-    the stages. The attribute ``decoder`` may be replaced; by default it decodes in the threads.
+    ``counts`` has the keys ``indexed``, ``unchanged``, ``moved``, ``restored`` and ``failed``;
+    ``clock`` times the stages. The attribute ``decoder`` may be replaced; by default it decodes in
+    the threads.
     """
 
     def __init__(
@@ -274,7 +276,7 @@ class Pipeline:
             with clock.stage("prepare", file.path):
                 return _Loaded(file, fingerprint, info, encoder.prepare(image))
         except PhotoError as error:
-            return _Broken(file, str(error))
+            return _Broken(file, str(error), transient=isinstance(error, UnreadablePhoto))
         except MemoryError:
             return _Broken(file, "not enough memory to decode it")
 
@@ -285,7 +287,7 @@ class Pipeline:
             changed = False
             for item in batch:
                 if isinstance(item, _Broken):
-                    changed |= self._fail(item.file, item.reason)
+                    changed |= self._fail(item.file, item.reason, transient=item.transient)
                     continue
                 row = next(encoded) if item.prepared is not None else None
                 if item.prepared is not None and row is None:
@@ -305,9 +307,11 @@ class Pipeline:
         if isinstance(item, _Broken) or item.prepared is not None:
             return item
         same = self.store.photos_with(item.fingerprint)
-        if not same:
-            return self._load(item.file, encoder, frozenset())
-        return replace(item, info=same[0].info, vector=self.store.vector(same[0].photo_id))
+        if same:
+            return replace(item, info=same[0].info, vector=self.store.vector(same[0].photo_id))
+        if before := self.store.aside.content(item.fingerprint):
+            return replace(item, info=before[0], vector=before[1])
+        return self._load(item.file, encoder, frozenset())
 
     def _keep(self, item: _Loaded, vector: Halves | None) -> bool:
         """Store a readable file as unchanged, moved or new; return whether a vector was written."""
@@ -316,13 +320,20 @@ class Pipeline:
         outcome = self.store.keep(photo, vector, gone=self.diff.missing)
         if outcome is Outcome.UNUSABLE:
             return self._fail(file, NOT_FINITE)
-        self.counts[outcome.value if not outcome.is_stored else "indexed"] += 1
+        new = outcome in (Outcome.NEW, Outcome.REPLACED)
+        self.counts["indexed" if new else outcome.value] += 1
         return outcome.is_stored
 
-    def _fail(self, file: Found, reason: str) -> bool:
-        """Store a failure and return whether it removed a photo from the collection."""
+    def _fail(self, file: Found, reason: str, *, transient: bool = False) -> bool:
+        """Store a failure and return whether it took a photo out of the collection.
+
+        A photo whose file cannot be read just now stays as it was.
+        """
         self.counts["failed"] += 1
-        return self.store.put_failure(file, "failed", reason) > 0
+        if transient and self.store.photo_at(file.path):
+            self.diff.left_out.append(LeftOut(file.path, "unreadable", reason))
+            return False
+        return self.store.put_failure(file, "failed", reason, transient=transient) > 0
 
 
 def batch_sizes(count: int, max_size: int, callers: int) -> Iterator[int]:

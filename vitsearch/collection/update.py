@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
+from vitsearch.collection.absence import Reach, count_left_out, describe
 from vitsearch.collection.diff import FolderDiff, FolderScan, guard_against_emptying
 from vitsearch.collection.maintain import IndexMaintainer, text_like_queries
 from vitsearch.collection.pipeline import Pipeline, StageTimer, trace_file
@@ -22,6 +23,7 @@ from vitsearch.errors import CollectionError, CollectionNotFound
 from vitsearch.index import check_recipe
 from vitsearch.index.recipe import Recipe, load_recipe
 from vitsearch.options import IndexKeywords, IndexOptions, check_names
+from vitsearch.paths import raw_path
 from vitsearch.photos import WalkOptions
 from vitsearch.photos.isolated import photo_decoder
 from vitsearch.storage.config import (
@@ -40,6 +42,7 @@ from vitsearch.storage.store import PhotoStore
 from vitsearch.types import IndexReport, OnProgress, Progress, no_progress
 
 log = logging.getLogger("vitsearch")
+MIN_WARNED = 20  # photos from which a run says that it puts most of them aside
 DEFAULT_ENCODER = "mini"
 DEFAULT_RECIPE = "auto"
 
@@ -54,20 +57,25 @@ def index_folder(
     """Bring the collection of a photo folder up to date, making it where there is none, and return
     what was done.
 
-    Only new and changed files are embedded; moved ones keep their vector; those that are gone
-    leave. ``encoder`` is a name or an object (None: the collection's, for a new one ``mini``),
-    ``recipe`` a name, a TOML file or a `Recipe` (None: the collection's, ``auto``). ``device``,
-    ``dtype`` and ``runtime`` are those of `load_encoder`; on a CPU, runtime auto makes the model's
-    export where there is none. ``batch_size`` photos are encoded and stored at a time, ``workers``
-    threads decode (None: one a core), ``retry`` tries failed files again, ``max_pixels`` is the
-    largest width times height that is decoded, ``progress`` is called as the run goes on. JPEGs
-    much larger than the encoder's input are decoded at a reduced size, which moves a vector by a
-    cosine of 0.005 at most, unless ``exact_decode`` (None: as the collection's other photos);
-    ``profile`` is a JSON file for a trace of the run (`chrome://tracing`). With ``decode_timeout``,
-    in seconds, photos are decoded in child processes: one that takes longer or crashes its decoder
-    fails alone. A run that is stopped loses the batches that are being encoded or wait for it, and
-    the next goes on. Raises CollectionError, CollectionLocked, EncoderError, EncoderMismatch,
-    RecipeError; a photo that cannot be read is recorded, not raised.
+    Only new and changed files are embedded; moved ones keep their vector. Photos whose files are
+    gone leave the results and are put aside for ``keep_missing`` days: they come back without being
+    embedded when their files do. Where a folder could not be read, is empty now, or is on another
+    disk than before, its photos stay, unless ``accept_missing``. ``encoder`` is a name or an object
+    (None: the collection's, for a new one ``mini``), ``recipe`` a name, a TOML file or a `Recipe`
+    (None: the collection's, ``auto``). ``device``, ``dtype`` and ``runtime`` are those of
+    `load_encoder`; on a CPU, runtime auto makes the model's export where there is none.
+    ``batch_size`` photos are encoded and stored at a time, ``workers`` threads decode (None: one a
+    core), ``retry`` tries failed files again (those that could not be opened are tried in every
+    run), ``reread`` is a glob of paths that are read again though size and time are the same
+    (``"*"``: all), ``max_pixels`` is the largest width times height that is decoded, ``progress``
+    is called as the run goes on. JPEGs much larger than the encoder's input are decoded at a
+    reduced size, which moves a vector by a cosine of 0.005 at most, unless ``exact_decode`` (None:
+    as the collection's other photos); ``profile`` is a JSON file for a trace of the run
+    (`chrome://tracing`). With ``decode_timeout``, in seconds, photos are decoded in child
+    processes: one that takes longer or crashes its decoder fails alone. A run that is stopped loses
+    the batches that are being encoded or wait for it, and the next goes on. Raises CollectionError,
+    CollectionLocked, EncoderError, EncoderMismatch, RecipeError; a photo that cannot be read is
+    recorded, not raised.
     """
     check_names(IndexOptions, options, "index_folder")
     chosen = IndexOptions(**options)
@@ -89,7 +97,7 @@ class _Run:
         )
         self.workers = options.workers or os.cpu_count() or 1
         self.counts = dict.fromkeys(
-            ("indexed", "unchanged", "moved", "removed", "skipped", "failed"), 0
+            ("indexed", "unchanged", "moved", "restored", "removed", "skipped", "failed"), 0
         )
         self.load_seconds = 0.0
         self.clock = StageTimer(traces=self.profile is not None)
@@ -126,9 +134,10 @@ class _Run:
                 self._start(store, settings)
             with closing(self._planned(store, scan)) as plan:
                 settings = self._carried_out(store, plan, settings)
+                self._remember(store, plan)
             with self.clock.stage("build"):
                 self._update_index(store, settings)
-            total = store.count()
+            total, (put_aside, _) = store.count(), store.aside.count()
             store.checkpoint()
         seconds = time.perf_counter() - started - self.load_seconds
         if not total:
@@ -141,12 +150,17 @@ class _Run:
         stages = self.clock.report(
             wall=seconds, workers=self.workers, callers=callers, trace=self.profile
         )
+        left_out = count_left_out(plan.left_out)
         return IndexReport(
-            **self.counts,
+            **self.counts,  # type: ignore[arg-type]
             seconds=seconds,
             load_seconds=self.load_seconds,
             total=total,
             stages=stages,
+            put_aside=put_aside,
+            out_of_reach=len(plan.staying),
+            left_out=left_out["left_out"],
+            extensions=left_out["extensions"],
         )
 
     def _carried_out(
@@ -161,6 +175,7 @@ class _Run:
         ):  # before the work of embedding, but not where there is nothing to build
             check_recipe(self.new_recipe or self._recipe(settings), settings.dim)
         settings = self._updated(settings)
+        self._restore(store, plan)
         self._embed(store, plan, settings)
         self._clear(store, plan)
         return settings
@@ -256,7 +271,19 @@ class _Run:
 
     def _planned(self, store: PhotoStore, scan: FolderScan) -> FolderDiff:
         with self.clock.stage("walk"):
-            plan = scan.plan(store, retry=self.options.retry, folder=self.folder)
+            plan = scan.plan(
+                store, retry=self.options.retry, reread=self.options.reread, folder=self.folder
+            )
+            self.reach = Reach(scan.record, store.walked.mounts(), os.fspath(self.root))
+            plan.out_of_reach = {
+                path: absence
+                for path, absence in self.reach.absences(plan.missing).items()
+                if absence.reason == "unreadable" or not self.options.accept_missing
+            }
+            self.mounts = self.reach.mounts_after(
+                plan.out_of_reach.values(),
+                {folder: store.count_below(folder) for folder in self.reach.changed},
+            )
         self.counts.update(unchanged=plan.unchanged, skipped=plan.skipped, failed=plan.still_failed)
         return plan
 
@@ -296,13 +323,53 @@ class _Run:
 
     # -- after the photos --------------------------------------------------------------------------
 
-    def _clear(self, store: PhotoStore, plan: FolderDiff) -> None:
-        """Remove the photos whose files are gone, and the failures of files that are gone."""
-        if plan.missing or plan.stale_failures:
+    def _restore(self, store: PhotoStore, plan: FolderDiff) -> None:
+        """Bring back the photos that were put aside and whose files are as they were."""
+        if plan.returning:
             with store.writing():
-                self.counts["removed"] = store.remove_photos(sorted(plan.missing))
-                store.forget_failures(plan.stale_failures)
-                store.raise_generation(self.counts["removed"] > 0)
+                self.counts["restored"] = store.aside.restore(plan.returning)
+                store.raise_generation(True)
+
+    def _clear(self, store: PhotoStore, plan: FolderDiff) -> None:
+        """Put aside the photos whose files are gone, and forget the failures of files that are."""
+        gone = sorted(plan.gone)
+        stale = plan.stale_failures
+        stale = [path for path in stale if path not in self.reach.absences(stale)]
+        self._guard_loss(store, len(gone))
+        with store.writing():
+            self.counts["removed"] = store.aside.put(gone)
+            store.forget_failures(stale)
+            store.raise_generation(self.counts["removed"] > 0)
+            store.aside.purge(days=self.options.keep_missing)
+        for line in describe(plan.staying.values()):
+            log.warning(line)
+
+    def _guard_loss(self, store: PhotoStore, count: int) -> None:
+        """Say beforehand that most photos are put aside; raises CollectionError where all would be,
+        as when a disk is away and a file or two lie where it is mounted.
+        """
+        total = store.count()
+        if count and count == total and not self.options.accept_missing:
+            raise CollectionError(
+                f"none of the {total:,} photos of the collection is in {self.root} now, and no "
+                "other file there could be read: is the disk mounted? nothing was removed; "
+                "--accept-missing puts them aside"
+            )
+        if total >= MIN_WARNED and 2 * count > total:
+            days = self.options.keep_missing
+            what = f"kept for {days} days should they come back" if days else "not kept"
+            log.warning(
+                f"{count:,} of {total:,} photos are gone from {self.root} and leave the results, "
+                f"{what}: is a disk away?"
+            )
+
+    def _remember(self, store: PhotoStore, plan: FolderDiff) -> None:
+        """Store what the walk left out and which devices it was on, where that is new."""
+        entries = sorted(plan.left_out, key=lambda entry: (raw_path(entry.path), entry.reason))
+        if entries != store.walked.left_out() or self.mounts != store.walked.mounts():
+            with store.writing():
+                store.walked.put_left_out(entries)
+                store.walked.put_mounts(self.mounts)
 
     def _update_index(self, store: PhotoStore, settings: CollectionConfig) -> None:
         """Bring the index up to date with the stored vectors and the settings' recipe."""

@@ -25,9 +25,9 @@ def prepare(db: sqlite3.Connection) -> None:
     db.execute(f"CREATE TEMP VIEW photo_facts AS SELECT id, {columns} FROM {photos}")
 
 
-def missing_columns(db: sqlite3.Connection) -> list[Column]:
-    """Return the metadata columns that an older database does not have."""
-    stored = {row[1] for row in db.execute("PRAGMA table_info(photos)")}
+def missing_columns(db: sqlite3.Connection, table: str = "photos") -> list[Column]:
+    """Return the metadata columns that a table of an older database does not have."""
+    stored = {row[1] for row in db.execute(f"PRAGMA table_info({table})")}
     return [column for name, column in METADATA.items() if name not in stored]
 
 

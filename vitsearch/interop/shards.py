@@ -146,7 +146,7 @@ def _rows(collection: StoredCollection, photos: int) -> Iterator[tuple[ShardRow,
             yield row, half
     reasons = [failure.reason or "cannot be read" for failure in collection.store.failures()]
     stats = collection.store.failure_stats()
-    for reason, (path, _, size, mtime_ns) in zip(reasons, stats, strict=True):
+    for reason, (path, _, size, mtime_ns, _) in zip(reasons, stats, strict=True):
         yield ShardRow(photo_id(path), path, size, mtime_ns, error=reason), None
 
 

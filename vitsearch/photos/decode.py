@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitsearch.errors import PhotoError
+from vitsearch.errors import PhotoError, UnreadablePhoto
 from vitsearch.photos.columns import read_metadata
 from vitsearch.photos.exif import read_tags
 from vitsearch.photos.formats import open_image
@@ -64,6 +64,18 @@ def read_bytes_and_fingerprint(
     return data, fingerprint_of(data)
 
 
+def fingerprint_of_file(path: Path | str) -> bytes:
+    """Return the fingerprint of a file, a piece of which is in memory at a time; raises
+    UnreadablePhoto.
+    """
+    try:
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
+    except OSError as error:
+        raise UnreadablePhoto(f"cannot be opened: {error.strerror or error}") from error
+    return digest.digest()
+
+
 def fingerprint_of(data: bytes) -> bytes:
     """Return the 16-byte BLAKE2b hash of a photo file's content."""
     return hashlib.blake2b(data, digest_size=16).digest()
@@ -72,9 +84,9 @@ def fingerprint_of(data: bytes) -> bytes:
 def read_bytes(path: Path | str, *, max_bytes: int = MAX_BYTES) -> bytes:
     """Return a regular file's content.
 
-    A pipe or device never blocks, even if it has just replaced the file. Raises PhotoError with a
-    short reason for anything that is not a regular file, cannot be read, is empty, or is longer
-    than ``max_bytes``.
+    A pipe or device never blocks, even if it has just replaced the file. Raises UnreadablePhoto for
+    a file that cannot be opened or read, PhotoError for anything that is not a regular file, is
+    empty, or is longer than ``max_bytes``, each with a short reason.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
@@ -92,7 +104,7 @@ def read_bytes(path: Path | str, *, max_bytes: int = MAX_BYTES) -> bytes:
         raise PhotoError("not enough memory to read the file") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise PhotoError(f"cannot be opened: {reason}") from error
+        raise UnreadablePhoto(f"cannot be opened: {reason}") from error
     if not data:
         raise PhotoError("the file is empty (0 bytes)")
     return data

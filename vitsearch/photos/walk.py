@@ -5,7 +5,8 @@ import fnmatch
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -13,11 +14,11 @@ from pathlib import Path
 from vitsearch.errors import VitsearchError
 from vitsearch.paths import raw_path
 from vitsearch.photos.formats import SUFFIXES, suffix_of
-from vitsearch.types import Found
+from vitsearch.types import Found, LeftOut, LeftOutReason
 
 COLLECTION_FOLDER = ".vitsearch"
 
-_LEFT_OUT = frozenset({"@eaDir", "node_modules", "System Volume Information"})
+_NOT_PHOTOS = frozenset({"@eaDir", "node_modules", "System Volume Information"})
 _KINDS = {
     stat.S_IFIFO: "a pipe, not a file",
     stat.S_IFSOCK: "a socket, not a file",
@@ -32,6 +33,22 @@ _EARLIEST, _LATEST = -(2**63), 2**63 - 1
 
 OnUnreadable = Callable[[str, str], None]
 FileId = tuple[int, int]
+
+
+@dataclass(slots=True)
+class WalkRecord:
+    """What a walk met and did not take, and which disks it was on.
+
+    ``left_out`` are folders and photo files, a folder with a closing ``/`` and without what is in
+    it; ``extensions`` counts the files that are not photos by suffix (``""``: none). ``mounts`` are
+    the device numbers of the root (``""``) and of each folder on another device than the one above
+    it, ``empty`` the folders in which there is nothing at all.
+    """
+
+    left_out: list[LeftOut] = field(default_factory=list)
+    extensions: Counter[str] = field(default_factory=Counter)
+    mounts: dict[str, int] = field(default_factory=dict)
+    empty: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +68,11 @@ class WalkOptions:
 
 
 def walk(
-    root: Path, options: WalkOptions | None = None, *, on_unreadable: OnUnreadable | None = None
+    root: Path,
+    options: WalkOptions | None = None,
+    *,
+    on_unreadable: OnUnreadable | None = None,
+    record: WalkRecord | None = None,
 ) -> Iterator[Found]:
     """Yield every file below ``root`` that has the suffix of a photo format, in the order of the
     bytes of their paths.
@@ -60,9 +81,14 @@ def walk(
     should not be opened (pipe, socket, device, broken link, HEIC without its extra) carries a
     ``problem``. ``on_unreadable(path, reason)`` is called for each folder or file below the root
     that exists but cannot be read, so that the photos at or under that path do not count as
-    removed; without it, and for the root itself, VitsearchError is raised.
+    removed; without it and without a ``record``, and for the root itself, VitsearchError is raised.
+    The ``record`` is filled as the walk goes on.
     """
-    return _Walk(os.fspath(root), options or WalkOptions(), on_unreadable or _refuse).files()
+    if on_unreadable is None:
+        on_unreadable = _refuse if record is None else lambda path, reason: None
+    walking = _Walk(os.fspath(root), options or WalkOptions(), on_unreadable)
+    walking.record = record or walking.record
+    return walking.files()
 
 
 def _refuse(path: str, reason: str) -> None:
@@ -95,6 +121,7 @@ class _Walk:
     left_out: set[FileId] = field(default_factory=set)
     visits: dict[FileId, int] = field(default_factory=dict)
     levels: list[_Level] = field(default_factory=list)
+    record: WalkRecord = field(default_factory=WalkRecord)
 
     def __post_init__(self) -> None:
         self.excluded = _pattern(self.options.exclude)
@@ -116,13 +143,14 @@ class _Walk:
             name = entry.name
             path = level.prefix + name
             if excluded is not None and (excluded.match(name) or excluded.match(path)):
+                self._leave_out(entry, path, "excluded")
                 continue
             try:
                 file = self._resolve(entry, path, is_folder)
             except FileNotFoundError:  # removed since it was listed
                 continue
             except OSError as error:
-                self.on_unreadable(path, error.strerror or str(error))
+                self._pass_over(path, error)
                 continue
             if file is not None:
                 yield file
@@ -136,6 +164,7 @@ class _Walk:
             return self._follow_link(entry, path)
         suffix = suffix_of(entry.name)
         if suffix not in SUFFIXES:
+            self.record.extensions[suffix] += 1
             return None
         facts = entry.stat(follow_symlinks=False)
         if stat.S_ISREG(facts.st_mode) and _EARLIEST <= facts.st_mtime_ns <= _LATEST:
@@ -147,7 +176,31 @@ class _Walk:
             self._enter_link(entry, path)
             return None
         suffix = suffix_of(entry.name)
-        return _linked(entry, path, self.problems[suffix]) if suffix in SUFFIXES else None
+        if suffix in SUFFIXES:
+            return _linked(entry, path, self.problems[suffix])
+        if _is_folder(entry):
+            self.record.left_out.append(LeftOut(path + "/", "link"))
+        else:
+            self.record.extensions[suffix] += 1
+        return None
+
+    def _leave_out(self, entry: os.DirEntry[str], path: str, reason: LeftOutReason) -> None:
+        """Record an entry that is not taken: a folder or a photo by its path, another file by its
+        suffix.
+        """
+        if _is_folder(entry):
+            self.record.left_out.append(LeftOut(path + "/", reason))
+        elif (suffix := suffix_of(entry.name)) in SUFFIXES:
+            self.record.left_out.append(LeftOut(path, reason))
+        else:
+            self.record.extensions[suffix] += 1
+
+    def _pass_over(self, path: str, error: OSError) -> None:
+        detail = error.strerror or str(error)
+        too_long = error.errno == errno.ENAMETOOLONG
+        reason: LeftOutReason = "path too long" if too_long else "unreadable"
+        self.record.left_out.append(LeftOut(path, reason, detail))
+        self.on_unreadable(path, detail)
 
     def _enter_root(self) -> None:
         try:
@@ -157,7 +210,8 @@ class _Walk:
                     f"{self.root!r} is a file, not a folder of photos; "
                     "name the folder that it is in"
                 )
-            self.levels.append(_Level("", self._list(self.root), (facts.st_dev, facts.st_ino)))
+            self.levels.append(_Level("", self._list(self.root, ""), (facts.st_dev, facts.st_ino)))
+            self.record.mounts[""] = facts.st_dev
         except FileNotFoundError:
             raise VitsearchError(f"there is no folder {self.root!r}; check the spelling") from None
         except OSError as error:
@@ -166,12 +220,16 @@ class _Walk:
             ) from error
 
     def _enter(self, folder: str, path: str) -> None:
-        identity = _identity(folder) if self.left_out or self.options.follow_symlinks else None
-        if identity in self.left_out or (
-            identity and any(level.identity == identity for level in self.levels)
-        ):
+        identity = _identity(folder)
+        if identity in self.left_out:
             return
-        self.levels.append(_Level(path + "/", self._list(folder), identity))
+        if identity and any(level.identity == identity for level in self.levels):
+            self.record.left_out.append(LeftOut(path + "/", "link"))
+            return
+        above = self.levels[-1].identity
+        if identity and above and identity[0] != above[0]:
+            self.record.mounts[path] = identity[0]
+        self.levels.append(_Level(path + "/", self._list(folder, path + "/"), identity))
 
     def _enter_link(self, entry: os.DirEntry[str], path: str) -> None:
         facts = entry.stat(follow_symlinks=False)
@@ -179,20 +237,27 @@ class _Walk:
         self.visits[link] = self.visits.get(link, 0) + 1
         if self.visits[link] <= _VISITS_OF_ONE_LINK:
             self._enter(entry.path, path)
+        else:
+            self.record.left_out.append(LeftOut(path + "/", "link"))
 
-    def _list(self, folder: str) -> list[_Entry]:
+    def _list(self, folder: str, prefix: str) -> list[_Entry]:
         with os.scandir(folder) as listing:
-            if self.options.include_hidden:
-                named = [entry for entry in listing if entry.name != COLLECTION_FOLDER]
-            else:
-                named = [
-                    entry
-                    for entry in listing
-                    if entry.name[0] != "." and entry.name not in _LEFT_OUT
-                ]
-        entries = [self._keyed(entry) for entry in named]
+            named = list(listing)
+        if not named:
+            self.record.empty.append(prefix.rstrip("/"))
+        if not self.options.include_hidden:
+            named = [entry for entry in named if not self._is_hidden(entry, prefix)]
+        entries = [self._keyed(entry) for entry in named if entry.name != COLLECTION_FOLDER]
         entries.sort(key=_sort_key, reverse=True)
         return entries
+
+    def _is_hidden(self, entry: os.DirEntry[str], prefix: str) -> bool:
+        name = entry.name
+        if name[0] != "." and name not in _NOT_PHOTOS:
+            return False
+        if name != COLLECTION_FOLDER:
+            self._leave_out(entry, prefix + name, "hidden")
+        return True
 
     def _keyed(self, entry: os.DirEntry[str]) -> _Entry:
         """Return an entry with its key: a folder's name is followed by ``/``, so ``a.jpg`` comes
@@ -210,13 +275,30 @@ class _Walk:
 _sort_key = itemgetter(0)
 
 
-def _pattern(globs: tuple[str, ...]) -> re.Pattern[str] | None:
+def _pattern(globs: Sequence[str]) -> re.Pattern[str] | None:
     trimmed = [glob.removeprefix("./").removeprefix("**/").strip("/") for glob in globs]
     return (
         re.compile("|".join(fnmatch.translate(glob) for glob in trimmed if glob) or r"(?!)")
         if trimmed
         else None
     )
+
+
+def path_matcher(globs: Sequence[str]) -> Callable[[str], bool]:
+    """Return whether a path relative to the root is one that ``exclude`` would leave out: a glob
+    matches it, a folder above it, or any one name in it.
+    """
+    pattern = _pattern(globs)
+    if pattern is None:
+        return lambda path: False
+
+    def matches(path: str) -> bool:
+        parts = path.split("/")
+        return any(map(pattern.match, parts)) or any(
+            pattern.match("/".join(parts[:count])) for count in range(2, len(parts) + 1)
+        )
+
+    return matches
 
 
 def _identity(folder: str) -> FileId | None:

@@ -48,6 +48,7 @@ class PhotoRows:
         self._identity = itemgetter(
             *(places[_OF_PHOTO.index(n)] for n in ("id", "path", "fingerprint"))
         )
+        self.names = ", ".join(f'"{name}"' for name in self._columns)  # of the facts
         self.checksum = f"photos.{CHECKSUM}" if checksums else "NULL"
         self.columns = ", ".join([*(f'photos."{name}"' for name in self._columns), self.checksum])
         self.select = f"SELECT {self.columns} FROM photos"

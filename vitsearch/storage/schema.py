@@ -44,9 +44,27 @@ MIGRATIONS = (
     INSERT INTO facts VALUES ('generation', 0);
     """,
     # checksums of rows; each state of the photos and vectors gets an identity beside its number.
-    # Index folders of before carry no identity: '' ties those up to this state to the collection
+    # Index folders of before carry no identity: '' ties those up to this state to the collection.
+    # Failures that may pass by themselves; what a walk left out, and the devices of its folders;
+    # photos whose files are gone (see `_add_missing_photos`)
     """
     ALTER TABLE photos ADD COLUMN checksum BLOB;
+    ALTER TABLE failures ADD COLUMN transient INTEGER NOT NULL DEFAULT 0;
+    UPDATE failures SET transient = 1
+    WHERE state = 'failed' AND reason GLOB 'cannot be opened: *';
+    CREATE TABLE left_out (
+        path TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        detail TEXT NOT NULL,
+        files INTEGER NOT NULL,
+        PRIMARY KEY (path, reason)
+    ) WITHOUT ROWID;
+    CREATE TABLE folders (path TEXT PRIMARY KEY, device TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE missing_vectors (
+        photo_id INTEGER PRIMARY KEY REFERENCES missing_photos(id) ON DELETE CASCADE,
+        generation INTEGER NOT NULL,
+        vector BLOB NOT NULL
+    );
     ALTER TABLE failures ADD COLUMN checksum INTEGER;
     ALTER TABLE facts ADD COLUMN checksum INTEGER;
     CREATE TABLE states (generation INTEGER PRIMARY KEY, state TEXT NOT NULL);
@@ -70,9 +88,23 @@ def migrate(db: sqlite3.Connection, version: int) -> None:
     for number in range(version, len(MIGRATIONS)):
         db.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]}")
         if number + 1 == CHECKSUMS:
+            _add_missing_photos(db)
             _give_checksums(db)
         db.execute(f"PRAGMA user_version = {number + 1}")
         db.execute("COMMIT")
+
+
+def _add_missing_photos(db: sqlite3.Connection) -> None:
+    """Create the table of photos that were put aside: the columns of ``photos``, as they are in
+    this file, and since when (ISO 8601, UTC).
+    """
+    columns = [f'"{row[1]}" {row[2]}' for row in db.execute("PRAGMA table_info(photos)")]
+    rest = ", ".join(columns[1:])
+    db.execute(
+        f"CREATE TABLE missing_photos (id INTEGER PRIMARY KEY, {rest}, since TEXT, UNIQUE (path))"
+    )
+    db.execute("CREATE INDEX missing_fingerprint ON missing_photos(fingerprint)")
+    db.execute("CREATE INDEX missing_since ON missing_photos(since)")
 
 
 def _give_checksums(db: sqlite3.Connection) -> None:
@@ -109,12 +141,17 @@ NO_PERMISSION = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLIT
 
 def add_missing_columns(db: sqlite3.Connection) -> None:
     """Add the metadata columns that an older database does not have, with null values."""
-    if not missing_columns(db):
+    missing = [
+        (table, column)
+        for table in ("photos", "missing_photos")
+        for column in missing_columns(db, table)
+    ]
+    if not missing:
         return
     db.execute("BEGIN IMMEDIATE")
     try:
-        for column in missing_columns(db):
-            db.execute(f"ALTER TABLE photos ADD COLUMN {column.name} {column.sql_type}")
+        for table, column in missing:
+            db.execute(f"ALTER TABLE {table} ADD COLUMN {column.name} {column.sql_type}")
         db.execute("COMMIT")
     except BaseException:
         db.execute("ROLLBACK")

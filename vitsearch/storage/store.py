@@ -18,9 +18,11 @@ from vitsearch.filters import prepare
 from vitsearch.filters.tree import Filter
 from vitsearch.paths import raw_path
 from vitsearch.photos.columns import METADATA
+from vitsearch.storage.aside import PhotosAside
 from vitsearch.storage.checksums import row_checksum, vector_checksum
 from vitsearch.storage.database import Database
 from vitsearch.storage.schema import CHECKSUMS, PUT_PHOTO
+from vitsearch.storage.walked import WalkedFolders
 from vitsearch.types import Found, Photo, PhotoInfo, SkippedPhoto, State
 
 log = logging.getLogger("vitsearch")
@@ -32,26 +34,29 @@ class Outcome(Enum):
     NEW = "new"
     REPLACED = "replaced"
     MOVED = "moved"
+    RESTORED = "restored"
     UNCHANGED = "unchanged"
     OLDER = "older"
     UNUSABLE = "unusable"
 
     @property
     def is_stored(self) -> bool:
-        """Whether a vector was written."""
-        return self in (Outcome.NEW, Outcome.REPLACED)
+        """Whether the set of photos, or the vector of one, has changed."""
+        return self in (Outcome.NEW, Outcome.REPLACED, Outcome.RESTORED)
 
 
 class PhotoStore(Database):
     """An open ``photos.db``: its photos with their vectors, and the files that are not in it.
 
     Every row carries a checksum, which is checked when it is read. What does not pass is left out
-    and logged once; the next run of indexing removes it and embeds the photo again.
+    and logged once; the next run of indexing removes it and embeds the photo again. ``aside`` are
+    the photos whose files are gone, ``walked`` is what the last run met and did not take.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         super().__init__(path, read_only=read_only)
         self._left_out: set[int] = set()
+        self.aside, self.walked = PhotosAside(self), WalkedFolders(self)
 
     # -- writing (inside `writing`) ----------------------------------------------------------------
 
@@ -66,8 +71,9 @@ class PhotoStore(Database):
         """Store a photo as new, replaced, moved or unchanged, and return which.
 
         A photo with the same content at its path is unchanged. If that content is stored at a path
-        in ``gone``, the photo has moved from there, and the path is removed from ``gone``. In both
-        cases id and vector stay. Any other photo is stored with its vector and label under the next
+        in ``gone``, the photo has moved from there, and the path is removed from ``gone``; with
+        ``gone``, a photo with that content that was put aside comes back. In all these cases id and
+        vector stay. Any other photo is stored with its vector and label under the next
         generation, unless the vector is None or not finite (UNUSABLE).
 
         Size and time are those of the file just read. With ``newest`` they come from another
@@ -88,6 +94,9 @@ class PhotoStore(Database):
                 self.touch_photo(moved.photo_id, file)
                 gone.discard(moved.path)
                 return Outcome.MOVED
+        if gone is not None and here is None and self.aside.restore_as(file, photo.fingerprint):
+            self.forget_failures([file.path])
+            return Outcome.RESTORED
         if here and newest and here.mtime_ns > photo.mtime_ns:
             return Outcome.OLDER
         if vector is None or not np.isfinite(vector).all():
@@ -136,16 +145,20 @@ class PhotoStore(Database):
         )
         self.forget_failures([file.path])
 
-    def put_failure(self, file: Found, state: State, reason: str) -> int:
-        """Store why a file is not in the collection, and remove the photo that had its path.
+    def put_failure(
+        self, file: Found, state: State, reason: str, *, transient: bool = False
+    ) -> int:
+        """Store why a file is not in the collection, and put aside the photo that had its path.
 
-        Returns the number of removed photos.
+        A ``transient`` reason may pass without a change of the file. Returns the number of photos
+        put aside.
         """
-        removed = self.remove_photos([file.path])
-        row = (file.path, state, reason, file.size, file.mtime_ns)
+        removed = self.aside.put([file.path])
+        row = (file.path, state, reason, file.size, file.mtime_ns, int(transient))
         self._db.execute(
-            "INSERT OR REPLACE INTO failures (path, state, reason, size, mtime_ns, checksum) "
-            "VALUES (CAST(? AS TEXT), ?, CAST(? AS TEXT), ?, ?, ?)",
+            "INSERT OR REPLACE INTO failures "
+            "(path, state, reason, size, mtime_ns, transient, checksum) "
+            "VALUES (CAST(? AS TEXT), ?, CAST(? AS TEXT), ?, ?, ?, ?)",
             (raw_path(file.path), state, raw_path(reason), *row[3:], row_checksum(row)),
         )
         return removed
@@ -179,6 +192,15 @@ class PhotoStore(Database):
         with self._errors():
             return int(self._db.execute("SELECT count(*) FROM vectors").fetchone()[0])
 
+    def count_below(self, folder: str) -> int:
+        """Return the number of photos in a folder and below; ``""`` is the root."""
+        if not folder:
+            return self.count()
+        sql = "SELECT count(*) FROM photos WHERE path > CAST(? AS TEXT) AND path < CAST(? AS TEXT)"
+        with self._errors():
+            ends = (raw_path(f"{folder}/"), raw_path(f"{folder}0"))  # 0 comes next to /
+            return int(self._db.execute(sql, ends).fetchone()[0])
+
     def count_since(self, generation: int) -> int:
         """Return the number of vectors stored after a generation."""
         sql = "SELECT count(*) FROM vectors WHERE generation > ?"
@@ -190,34 +212,41 @@ class PhotoStore(Database):
         with self._errors():
             yield from self._db.execute("SELECT path, size, mtime_ns FROM photos ORDER BY path")
 
-    def failure_stats(self) -> Generator[tuple[str, State, int, int], None, None]:
-        """Yield (path, state, size, mtime_ns) of every file that is not in the collection.
-
-        They are in order of the bytes of the path.
+    def failure_stats(self) -> Generator[tuple[str, State, int, int, bool], None, None]:
+        """Yield (path, state, size, mtime_ns, transient) of every file that is not in the
+        collection, in order of the bytes of the path.
         """
-        for path, state, _, size, mtime_ns in self._failures():
-            yield path, state, size, mtime_ns
+        for path, state, _, size, mtime_ns, transient in self._failures():
+            yield path, state, size, mtime_ns, bool(transient)
 
     def failures(self) -> list[SkippedPhoto]:
         """Return every file that is not in the collection with the reason, in order of path."""
-        return [SkippedPhoto(*row[:3]) for row in self._failures()]
+        return [SkippedPhoto(*row[:3], transient=bool(row[5])) for row in self._failures()]
 
-    def _failures(self) -> Iterator[tuple[str, State, str, int, int]]:
-        """Yield (path, state, reason, size, mtime_ns) in order of path.
+    def _failures(self) -> Iterator[tuple[str, State, str, int, int, int]]:
+        """Yield (path, state, reason, size, mtime_ns, transient) in order of path.
 
         A damaged row is left out: its file is read again by the next run.
         """
-        checksum = "checksum" if self._format >= CHECKSUMS else "NULL"
-        sql = f"SELECT path, state, reason, size, mtime_ns, {checksum} FROM failures ORDER BY path"
+        is_old = self._format < CHECKSUMS
+        later = "0, NULL" if is_old else "transient, checksum"
+        sql = f"SELECT path, state, reason, size, mtime_ns, {later} FROM failures ORDER BY path"
         with self._errors():
             for *row, checksum in self._db.execute(sql):
-                if self._format < CHECKSUMS or checksum == row_checksum(row):
+                if is_old or checksum == row_checksum(row):
                     yield row
 
     def fingerprints(self) -> Fingerprints:
-        """Return the content fingerprints of all photos, for membership tests."""
+        """Return the content fingerprints of all photos and of those put aside, for membership
+        tests.
+        """
+        missing = (
+            "UNION ALL SELECT fingerprint FROM missing_photos" if self._format >= CHECKSUMS else ""
+        )
         with self._errors():
-            cursor = self._db.execute("SELECT fingerprint FROM photos ORDER BY fingerprint")
+            cursor = self._db.execute(
+                f"SELECT fingerprint FROM photos {missing} ORDER BY fingerprint"
+            )
             parts = [
                 np.array([row[0] for row in rows], dtype="S16")
                 for rows in iter(lambda: cursor.fetchmany(4096), [])

@@ -1,0 +1,176 @@
+"""Photos whose files are gone: put aside with their vectors, and back again when the files are.
+
+They lie in tables of their own, so that no query has to leave them out, and keep their ids. Rows
+are copied with their checksums, and one that is damaged is deleted instead of coming back.
+"""
+
+import logging
+import sqlite3
+from collections.abc import Generator, Sequence
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from vitsearch.arrays import Halves
+from vitsearch.paths import raw_path
+from vitsearch.storage.checksums import joined, parts_of, vector_checksum
+from vitsearch.storage.database import Database
+from vitsearch.storage.rows import PhotoRows, Row
+from vitsearch.storage.schema import CHECKSUMS
+from vitsearch.types import Found, PhotoInfo
+
+log = logging.getLogger("vitsearch")
+_BATCH = 500  # SQLite limits the parameters of a statement
+
+
+class PhotosAside:
+    """The photos of an open ``photos.db`` that were put aside; what writes is called inside
+    `PhotoStore.writing`.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        return self._database._db
+
+    @property
+    def _rows(self) -> PhotoRows:
+        return self._database._rows
+
+    @property
+    def _there(self) -> bool:
+        return self._database._format >= CHECKSUMS
+
+    # -- writing -----------------------------------------------------------------------------------
+
+    def put(self, paths: Sequence[str]) -> int:
+        """Put photos aside by path, and return how many there were."""
+        names, since = self._rows.names, _iso(datetime.now(UTC))
+        rows = [(raw_path(path),) for path in paths]
+        self._db.executemany(
+            f"INSERT OR REPLACE INTO missing_photos ({names}, checksum, since) "
+            f"SELECT {names}, checksum, ? FROM photos WHERE path = CAST(? AS TEXT)",
+            [(since, *row) for row in rows],
+        )
+        self._db.executemany(
+            "INSERT OR REPLACE INTO missing_vectors SELECT photo_id, generation, vector "
+            "FROM vectors WHERE photo_id = (SELECT id FROM photos WHERE path = CAST(? AS TEXT))",
+            rows,
+        )
+        sql = "DELETE FROM photos WHERE path = CAST(? AS TEXT)"
+        return self._db.executemany(sql, rows).rowcount
+
+    def restore(self, paths: Sequence[str]) -> int:
+        """Bring back the photos that had these paths, which no photo has now, under the next
+        generation, and return how many there were.
+        """
+        sql = "SELECT id FROM missing_photos WHERE path = CAST(? AS TEXT)"
+        ids = [row[0] for path in paths for row in self._db.execute(sql, (raw_path(path),))]
+        return sum(
+            self._restore(ids[start : start + _BATCH]) for start in range(0, len(ids), _BATCH)
+        )
+
+    def restore_as(self, file: Found, fingerprint: bytes) -> bool:
+        """Bring back a photo with the content of a file, under the file's path, and return whether
+        there was one.
+        """
+        names, path = self._rows.names, raw_path(file.path)
+        condition = "photos.fingerprint = ? ORDER BY photos.path <> CAST(? AS TEXT), since DESC"
+        for row, raw in self._sound(f"{condition} LIMIT 1", (fingerprint, path)):
+            photo_id, generation = row[0], self._database.generation() + 1
+            file_names = ("CAST(? AS TEXT)", "?", "?")
+            values = names
+            for name, mark in zip(("path", "size", "mtime_ns"), file_names, strict=True):
+                values = values.replace(f'"{name}"', mark)
+            self._db.execute(
+                f"INSERT INTO photos ({names}) SELECT {values} FROM missing_photos WHERE id = ?",
+                (path, file.size, file.mtime_ns, photo_id),
+            )
+            self._move_vectors([photo_id], generation)
+            self._rows.seal(self._db, photo_id, vector_checksum(raw, generation))
+            return True
+        return False
+
+    def _restore(self, ids: Sequence[int]) -> int:
+        """Bring back at most `_BATCH` photos by id, and return how many of them were sound."""
+        names, generation = self._rows.names, self._database.generation() + 1
+        sound = [
+            (joined(parts_of(row[-1])[0], vector_checksum(raw, generation)), row[0])
+            for row, raw in self._sound(f"photos.id IN ({','.join('?' * len(ids))})", ids)
+        ]
+        self._db.executemany(
+            f"INSERT INTO photos ({names}, checksum) SELECT {names}, ? FROM missing_photos "
+            "WHERE id = ?",
+            sound,
+        )
+        self._move_vectors([photo_id for _, photo_id in sound], generation)
+        if len(sound) < len(ids):
+            log.warning(
+                f"{len(ids) - len(sound):,} photos that were put aside are damaged: the next "
+                "`vitsearch index` embeds them again"
+            )
+            self._db.executemany("DELETE FROM missing_photos WHERE id = ?", [(i,) for i in ids])
+        return len(sound)
+
+    def _move_vectors(self, ids: Sequence[int], generation: int) -> None:
+        self._db.executemany(
+            "INSERT INTO vectors SELECT photo_id, ?, vector FROM missing_vectors "
+            "WHERE photo_id = ?",
+            [(generation, photo_id) for photo_id in ids],
+        )
+        self._db.executemany("DELETE FROM missing_photos WHERE id = ?", [(i,) for i in ids])
+
+    def purge(self, *, days: int = 0) -> int:
+        """Delete the photos that were put aside at least so many days ago, and return how many."""
+        before = _iso(datetime.now(UTC) - timedelta(days=days))
+        sql = "DELETE FROM missing_photos WHERE since <= ?"
+        with self._database._errors():
+            return self._db.execute(sql, (before,)).rowcount
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def stats(self) -> Generator[tuple[str, int, int], None, None]:
+        """Yield (path, size, mtime_ns) of every photo in order of the bytes of the path."""
+        sql = "SELECT path, size, mtime_ns FROM missing_photos ORDER BY path"
+        last = b""
+        with self._database._errors():
+            for row in self._db.execute(sql) if self._there else ():
+                # rows are checked when they come back; here a damaged path must not be in the way
+                if isinstance(row[0], str) and raw_path(row[0]) > last:
+                    last = raw_path(row[0])
+                    yield row
+
+    def count(self) -> tuple[int, str | None]:
+        """Return how many photos are put aside, and since when the first of them (ISO 8601)."""
+        if not self._there:
+            return 0, None
+        with self._database._errors():
+            sql = "SELECT count(*), min(since) FROM missing_photos"
+            number, since = self._db.execute(sql).fetchone()
+        return int(number), None if since is None else str(since)
+
+    def content(self, fingerprint: bytes) -> tuple[PhotoInfo, Halves] | None:
+        """Return the facts and the vector of a photo with this content, or None."""
+        with self._database._errors():
+            for row, raw in self._sound("photos.fingerprint = ?", (fingerprint,)):
+                vector = np.frombuffer(raw, dtype="<f2").astype(np.float16)
+                return self._rows.photo(row).info, vector
+        return None
+
+    def _sound(
+        self, condition: str, values: Sequence[int | bytes]
+    ) -> Generator[tuple[Row, bytes], None, None]:
+        """Yield (row, raw vector) of the photos that are what was stored."""
+        sql = (
+            f"SELECT {self._rows.columns}, generation, vector FROM missing_photos AS photos "
+            f"JOIN missing_vectors ON photo_id = photos.id WHERE {condition}"
+        )
+        for *row, generation, raw in self._db.execute(sql, values):
+            if self._rows.is_sound(row, generation, raw):
+                yield row, raw
+
+
+def _iso(time: datetime) -> str:
+    return time.isoformat(timespec="seconds")

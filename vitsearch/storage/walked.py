@@ -1,0 +1,60 @@
+"""What the last walk of a photo folder met and did not take, and the devices that it was on."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from vitsearch.paths import raw_path
+from vitsearch.storage.database import Database
+from vitsearch.storage.schema import CHECKSUMS
+from vitsearch.types import LeftOut
+
+
+class WalkedFolders:
+    """The facts about the folders of an open ``photos.db``; what writes is called inside
+    `PhotoStore.writing`.
+
+    The next run writes them anew, so rows that are damaged are only passed over.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def left_out(self) -> list[LeftOut]:
+        """Return what the last run left out, in order of path."""
+        rows = self._rows("SELECT path, reason, detail, files FROM left_out ORDER BY path, reason")
+        return [LeftOut(*row) for row in rows if [*map(type, row)] == [str, str, str, int]]
+
+    def mounts(self) -> dict[str, int]:
+        """Return the device numbers of the root (``""``) and of the folders on other devices, as
+        the last run found them.
+        """
+        rows = self._rows("SELECT path, device FROM folders ORDER BY path")
+        return {
+            path: int(device)
+            for path, device in rows
+            if isinstance(path, str) and isinstance(device, str) and device.isdecimal()
+        }
+
+    def put_left_out(self, entries: Iterable[LeftOut]) -> None:
+        """Store what this run left out, in place of what the last one did."""
+        db = self._database._db
+        db.execute("DELETE FROM left_out")
+        db.executemany(
+            "INSERT OR REPLACE INTO left_out VALUES (CAST(? AS TEXT), ?, CAST(? AS TEXT), ?)",
+            [(raw_path(path), reason, raw_path(detail), n) for path, reason, detail, n in entries],
+        )
+
+    def put_mounts(self, mounts: Mapping[str, int]) -> None:
+        """Store the device numbers of this run."""
+        db = self._database._db
+        db.execute("DELETE FROM folders")
+        db.executemany(
+            "INSERT INTO folders VALUES (CAST(? AS TEXT), ?)",
+            [(raw_path(path), str(device)) for path, device in mounts.items()],
+        )
+
+    def _rows(self, sql: str) -> list[tuple[Any, ...]]:
+        if self._database._format < CHECKSUMS:
+            return []
+        with self._database._errors():
+            return self._database._db.execute(sql).fetchall()
