@@ -152,7 +152,7 @@ class _Run:
         )
         left_out = count_left_out(plan.left_out)
         return IndexReport(
-            **self.counts,  # type: ignore[arg-type]
+            **self.counts,
             seconds=seconds,
             load_seconds=self.load_seconds,
             total=total,
