@@ -502,3 +502,12 @@ def test_words_for_people() -> None:
         3.5,
         None,
     ]
+
+
+def test_what_was_not_taken_is_on_the_page_of_files_not_indexed(visit: Open, folder: Path) -> None:
+    paint(folder / ".hidden.png", "red")
+    (folder / "notes.txt").write_text("x")
+    index_folder(folder, encoder=ColourEncoder())
+    text = visit().get("/failures").text
+    assert "1 file could not be read, 0 were passed over" in text
+    assert "left out: 1 of other kinds, 1 hidden (.txt 1)" in text

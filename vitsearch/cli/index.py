@@ -10,7 +10,6 @@ import click
 from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS, CommandWithFacts, flags
 from vitsearch.cli.output import (
     ProgressBar,
-    left_out_line,
     print_json,
     print_line,
     print_note,
@@ -220,7 +219,7 @@ def index(
 
 def _notes(photos: str, report: "IndexReport") -> Iterator[str]:
     """Yield a line on each kind of file that is not in the collection."""
-    from vitsearch.collection.absence import UNREADABLE
+    from vitsearch.collection.absence import UNREADABLE, left_out_line
 
     if report.failed or report.skipped:
         yield (

@@ -16,7 +16,6 @@ from vitsearch.cli.options import (
     open_collection,
 )
 from vitsearch.cli.output import (
-    left_out_line,
     print_json,
     print_line,
     print_note,
@@ -67,7 +66,7 @@ def failures(photos: str, collection: str | None, left_out: bool, as_json: bool)
     """
     from dataclasses import astuple
 
-    from vitsearch.collection.absence import UNREADABLE, count_left_out
+    from vitsearch.collection.absence import UNREADABLE, count_left_out, left_out_line
 
     with _opened(photos, {"collection": collection}) as opened:
         listed, others = opened.failures(), opened.left_out()

@@ -14,8 +14,6 @@ from vitsearch.errors import VitsearchError
 from vitsearch.records import atomic_file
 from vitsearch.types import Prediction, Progress
 
-MAX_KINDS = 5  # of files that are named in one line
-
 
 class Stopped(Exception):
     """The user stopped a command; the text says what was stored and how to go on."""
@@ -155,19 +153,6 @@ def readable_size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
-
-
-def left_out_line(counts: Mapping[str, Mapping[str, int]]) -> str:
-    """Return one line on what a walk left out, given the counts of `count_left_out`."""
-    words = {"excluded": "by --exclude", "link": "links", "extension": "of other kinds"}
-    parts = [f"{count:,} {words.get(name, name)}" for name, count in counts["left_out"].items()]
-    kinds = [
-        f"{name.removeprefix('*') or 'no extension'} {count:,}"
-        for name, count in counts["extensions"].items()
-    ]
-    if len(kinds) > MAX_KINDS:
-        kinds[MAX_KINDS:] = [f"{len(kinds) - MAX_KINDS:,} more"]
-    return f"left out: {', '.join(parts)}" + (f" ({', '.join(kinds)})" if kinds else "")
 
 
 # -- Progress on a terminal ------------------------------------------------------------------------

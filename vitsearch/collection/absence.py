@@ -15,6 +15,7 @@ from vitsearch.photos.walk import WalkRecord
 from vitsearch.types import LeftOut
 
 UNREADABLE = ("unreadable", "path too long")  # the reasons of `LeftOut` that are not a choice
+MAX_KINDS = 5  # of files that are named in one line
 Reason = Literal["unreadable", "empty", "disk"]
 _TEXTS: Mapping[Reason, str] = {
     "unreadable": "could not be read",
@@ -144,6 +145,19 @@ def count_left_out(entries: Iterable[LeftOut]) -> dict[str, dict[str, int]]:
         if entry.reason == "extension":
             extensions[entry.path] += entry.files
     return {"left_out": _largest_first(reasons), "extensions": _largest_first(extensions)}
+
+
+def left_out_line(counts: Mapping[str, Mapping[str, int]]) -> str:
+    """Return one line on what was left out, given the counts of `count_left_out`."""
+    words = {"excluded": "by --exclude", "link": "links", "extension": "of other kinds"}
+    parts = [f"{count:,} {words.get(name, name)}" for name, count in counts["left_out"].items()]
+    kinds = [
+        f"{name.removeprefix('*') or 'no extension'} {count:,}"
+        for name, count in counts["extensions"].items()
+    ]
+    if len(kinds) > MAX_KINDS:
+        kinds[MAX_KINDS:] = [f"{len(kinds) - MAX_KINDS:,} more"]
+    return f"left out: {', '.join(parts)}" + (f" ({', '.join(kinds)})" if kinds else "")
 
 
 def _largest_first(counts: Mapping[str, int]) -> dict[str, int]:

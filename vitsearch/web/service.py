@@ -23,7 +23,7 @@ from vitsearch.milvus import is_milvus
 from vitsearch.options import SearchOptions
 from vitsearch.photos import read_bytes_and_fingerprint
 from vitsearch.photos.isolated import photo_decoder
-from vitsearch.types import Photo, Prediction, SearchResult, SkippedPhoto
+from vitsearch.types import LeftOut, Photo, Prediction, SearchResult, SkippedPhoto
 from vitsearch.web.batching import Batcher
 from vitsearch.web.errors import ServiceBusy
 from vitsearch.web.query import Search, SearchInput, search_options, terms_of
@@ -349,6 +349,10 @@ class PhotoService:
         order of path.
         """
         return self.source.failures()
+
+    def left_out(self) -> list[LeftOut]:
+        """Return what the last run met in the folder and did not take, in order of path."""
+        return self.source.left_out()
 
     def info(self) -> dict[str, Any]:
         """Return what the collection holds (see `collection_info`)."""

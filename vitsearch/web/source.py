@@ -27,7 +27,7 @@ from vitsearch.storage.decoding import Decoding, choose_decoding
 from vitsearch.storage.filesystem import disk_errors
 from vitsearch.storage.reader import PhotoReader
 from vitsearch.storage.store import PhotoStore
-from vitsearch.types import Photo, SkippedPhoto
+from vitsearch.types import LeftOut, Photo, SkippedPhoto
 from vitsearch.web.errors import ServiceBusy
 from vitsearch.web.settings import MEGABYTE
 
@@ -177,6 +177,11 @@ class CollectionSource:
         with self.facts() as store:
             return store.failures()
 
+    def left_out(self) -> list[LeftOut]:
+        """Return what the last run met in the folder and did not take, in order of path."""
+        with self.facts() as store:
+            return store.walked.left_out()
+
     def info(self) -> dict[str, Any]:
         """Return what the collection holds (see `Collection.info`)."""
         with busy_when_unreadable(), self._connect() as collection:
@@ -288,6 +293,10 @@ class MilvusSource(CollectionSource):
             "Milvus holds photos only: the files that could not be read are listed in the shards "
             "that were pushed"
         )
+
+    def left_out(self) -> list[LeftOut]:
+        """Return nothing: Milvus holds photos only."""
+        return []
 
     def info(self) -> dict[str, Any]:
         """Return what the collection holds, and the recall of its index where it is known."""

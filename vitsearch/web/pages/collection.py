@@ -8,10 +8,11 @@ import numpy as np
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from vitsearch.collection.absence import UNREADABLE, count_left_out, left_out_line
 from vitsearch.collection.map import PhotoMap, current_map
 from vitsearch.errors import QueryError, VitsearchError
 from vitsearch.labels import parse_labels
-from vitsearch.types import Photo, Prediction
+from vitsearch.types import Photo, Prediction, SkippedPhoto
 from vitsearch.web.errors import ServiceBusy
 from vitsearch.web.pages.context import PER_PAGE, Page, PageContext
 from vitsearch.web.pages.tiles import counted, size_text
@@ -189,8 +190,12 @@ def failures(here: Page) -> Response:
     number = page_number(here.request.query_params.get("page", ""))
     try:
         rows, unknown = here.service.failures(), ""
+        others = here.service.left_out()
     except QueryError as error:  # of a collection that holds photos only
-        rows, unknown = [], str(error)
+        rows, others, unknown = [], [], str(error)
+    unread = [entry for entry in others if entry.reason in UNREADABLE]
+    rows = [*rows, *(SkippedPhoto(entry.path, "failed", entry.detail) for entry in unread)]
+    counts = count_left_out(entry for entry in others if entry not in unread)
     start = (number - 1) * ROWS_PER_PAGE
     failed = sum(row.state == "failed" for row in rows)
     summary = "Every photo of the folder is in the collection."
@@ -202,6 +207,7 @@ def failures(here: Page) -> Response:
     shown: dict[str, Any] = {
         "rows": rows[start : start + ROWS_PER_PAGE],
         "summary": unknown or summary,
+        "left_out": left_out_line(counts) if counts["left_out"] else "",
         "page": number,
         **_neighbours("/failures", [], number, more=len(rows) > start + ROWS_PER_PAGE),
     }
