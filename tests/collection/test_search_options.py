@@ -24,7 +24,7 @@ from vitsearch.collection.query import check_vector
 from vitsearch.collection.search import WINDOW
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.filters import parse_filter
-from vitsearch.index import build_snapshot, candidates_for
+from vitsearch.index import Origin, build_snapshot, candidates_for
 from vitsearch.index.recipe import load_recipe
 from vitsearch.storage.config import (
     DELTA_INDEX,
@@ -165,7 +165,7 @@ class Shelf:
                 dim=DIM,
                 generation=now,
                 fingerprint=MARK,
-                since=since,
+                origin=Origin(store.state(), since),
             )
         finally:
             store.close()
@@ -646,20 +646,21 @@ def test_an_index_that_was_ahead_is_used_once_it_is_not(place: Path) -> None:
     shelf = shelf_in(place)
     shelf.add(50)
     store = PhotoStore(shelf.folder / "photos.db")
-    build_snapshot(
-        shelf.folder / MAIN_INDEX,
-        store.vector_batches(),
-        recipe=RECIPES["flat"],
-        dim=DIM,
-        generation=store.generation() + 1,
-        fingerprint=MARK,
-    )
-    store.close()
     with Collection.open(place) as found:
-        found.search(query_of(0))
-        assert found.backend._search._indexes() == []
-        with shelf.changing():
-            pass
+        with store.writing():
+            store.raise_generation(True)
+            build_snapshot(
+                shelf.folder / MAIN_INDEX,
+                store.vector_batches(),
+                recipe=RECIPES["flat"],
+                dim=DIM,
+                generation=store.generation(),
+                fingerprint=MARK,
+                origin=Origin(store.state()),
+            )
+            found.search(query_of(0))
+            assert found.backend._search._indexes() == []
+        store.close()
         found.search(query_of(0))
         assert [len(snapshot) for snapshot in found.backend._search._indexes()] == [50]
 

@@ -2,6 +2,7 @@
 the folder on disk.
 """
 
+import base64
 import json
 import os
 import signal
@@ -410,11 +411,14 @@ def test_the_page_about_the_format_is_true(tmp_path):
     }
     for name, file in facts["files"].items():
         content, status = (folder / name).read_bytes(), (folder / name).stat()
+        parts = [content[start : start + 65_536] for start in range(0, len(content), 65_536)]
+        blocks = np.array([zlib.crc32(part) for part in parts], dtype="<u4")
         assert file == {
             "size": len(content),
             "mtime_ns": status.st_mtime_ns,
             "checksum": zlib.crc32(content),
             "edge_checksum": zlib.crc32(content[:65536] + content[-65536:]),
+            "blocks": base64.b64encode(blocks).decode(),
         }
     page = (ROOT / "indexes" / "README.md").read_text()
     names = {}

@@ -141,12 +141,15 @@ def _index(folder: Path, store: PhotoStore) -> Check:
     try:
         verify_snapshot(folder / MAIN_INDEX)
         snapshots = [open_snapshot(folder / MAIN_INDEX)]
-        if (folder / DELTA_INDEX).exists() and snapshots[0].generation != store.generation():
+        newest = store.generation()
+        if (folder / DELTA_INDEX).exists() and snapshots[0].generation != newest:
             verify_snapshot(folder / DELTA_INDEX)
             snapshots.append(open_snapshot(folder / DELTA_INDEX))
     except IndexDamaged as error:
         return Check("index", False, f"{error}; {advice}")
-    if snapshots[-1].generation != store.generation() or (
+    if not all(store.had_state(each.generation, each.manifest.state) for each in snapshots):
+        return Check("index", False, f"of another state of photos.db; {advice}")
+    if snapshots[-1].generation != newest or (
         snapshots[1:] and snapshots[1].manifest.since != snapshots[0].generation
     ):
         return Check("index", False, f"older than the vectors; {advice}")

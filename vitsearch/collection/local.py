@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitsearch.arrays import Ids, Vectors
+from vitsearch.arrays import Halves, Ids, Vectors
 from vitsearch.collection.backend import Backend
 from vitsearch.collection.info import local_info
 from vitsearch.collection.search import QueryVector, Reranker
@@ -40,6 +40,7 @@ from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Prediction, SearchResult
 
 log = logging.getLogger("vitsearch")
+WITHOUT_INDEX = "searching every stored vector, the next `vitsearch index` rebuilds it"
 MAX_CACHED = 20_000  # unindexed vectors that stay in memory between searches
 
 
@@ -65,6 +66,25 @@ class CandidateSources:
         return candidates_for(self.snapshots, self.unindexed, queries, count, allowed=self.allowed)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _ProposedRows:
+    """The stored rows of candidates; with ``complete`` each of them has to be stored."""
+
+    store: PhotoStore
+    complete: bool
+
+    def rows(self, ids: Sequence[int]) -> list[tuple[int, str, bytes, bytes]]:
+        """Return what `PhotoStore.rows` returns; a row that should be there is logged."""
+        rows = self.store.rows(ids)
+        if self.complete and len(rows) < len(ids):
+            self.store.leave_out(sorted(set(ids) - {row[0] for row in rows}))
+        return rows
+
+    def halves(self, raw: Sequence[bytes]) -> Halves:
+        """Return what `PhotoStore.halves` returns."""
+        return self.store.halves(raw)
+
+
 class LocalSearch:
     """Finds the stored photos nearest to vectors.
 
@@ -82,10 +102,10 @@ class LocalSearch:
     ) -> None:
         self._strict, self._device = strict, device
         self._folder, self._config, self._store = folder, config, store
-        self._reranker = Reranker(store, config.dim)
         self._lock = ProcessLock()  # held while indexes are opened
         self._snapshots: dict[str, tuple[object, IndexSnapshot | None]] = {}  # with its version
-        self._unindexed: tuple[tuple[int, int], UnindexedVectors] | None = None
+        self._foreign: set[str] = set()
+        self._unindexed: tuple[tuple[int, str], UnindexedVectors] | None = None
 
     def close(self) -> None:
         """Close the files of the index."""
@@ -96,38 +116,76 @@ class LocalSearch:
     ) -> list[list[SearchResult]]:
         """Return the results for each (unit vector, ids to leave out), on one state of the data."""
         with self._store.reading():
-            allowed = self._store.ids_where(options.where) if options.where is not None else None
-            with self._lock:
-                snapshots = self._indexes()
-            indexed = max((snapshot.generation for snapshot in snapshots), default=-1)
-            sources = CandidateSources(snapshots, self._newer(indexed), allowed)
-            return self._reranker.find(queries, options, sources)
+            try:
+                return self._find(queries, options)
+            except IndexDamaged as error:  # in a block that was not read before
+                if self._strict:
+                    raise
+                log.warning(f"{error}; {WITHOUT_INDEX}")
+                with self._lock:
+                    self._snapshots = {
+                        name: (version, None) for name, (version, _) in self._snapshots.items()
+                    }
+                return self._find(queries, options)
+
+    def _find(
+        self, queries: Sequence[QueryVector], options: SearchOptions
+    ) -> list[list[SearchResult]]:
+        allowed = self._store.ids_where(options.where) if options.where is not None else None
+        with self._lock:
+            snapshots = self._indexes()
+        indexed = max((snapshot.generation for snapshot in snapshots), default=-1)
+        newer = self._newer(indexed)
+        # what was removed since is still proposed by an index, unless a delta says what that is
+        complete = not snapshots or (
+            indexed == self._store.generation()
+            and all(snapshot.removed is not None for snapshot in snapshots[1:])
+        )
+        reranker = Reranker(_ProposedRows(self._store, complete), self._config.dim)
+        return reranker.find(queries, options, CandidateSources(snapshots, newer, allowed))
 
     def _newer(self, generation: int) -> UnindexedVectors:
         """Return the vectors stored after the generation that the indexes have."""
         now = self._store.generation()
         if generation == now:
             return UnindexedVectors.empty(self._config.dim)
+        state = (generation, self._store.state())
         known = self._unindexed
-        if known and known[0] == (generation, now):
+        if known and known[0] == state:
             return known[1]
         batches = self._store.vector_batches(since=generation)
         unindexed = UnindexedVectors.from_batches(batches, self._config.dim)
-        self._unindexed = ((generation, now), unindexed) if len(unindexed) <= MAX_CACHED else None
+        self._unindexed = (state, unindexed) if len(unindexed) <= MAX_CACHED else None
         return unindexed
 
     def _indexes(self) -> list[IndexSnapshot]:
         """Return the main index and, if it continues that one, the delta of later changes.
 
-        An index that is newer than the state of the store is left out.
+        An index that is newer than the state of the store, or of a state that the store never had,
+        is left out.
         """
         now = self._store.generation()
         main, delta = self._current(MAIN_INDEX), self._current(DELTA_INDEX)
-        if not main or main.generation > now:
+        if not main or main.generation > now or not self._is_of_store(main):
             return []
-        if delta and delta.manifest.since == main.generation and delta.generation <= now:
+        if (
+            delta
+            and delta.manifest.since == main.generation
+            and delta.generation <= now
+            and self._is_of_store(delta)
+        ):
             return [main, delta]
         return [main]
+
+    def _is_of_store(self, snapshot: IndexSnapshot) -> bool:
+        """Return whether an index was built from the store; it is logged once if not."""
+        state = snapshot.manifest.state
+        if self._store.had_state(snapshot.generation, state):
+            return True
+        if state not in self._foreign:
+            self._foreign.add(state)
+            log.warning(f"the index is of another state of photos.db; {WITHOUT_INDEX}")
+        return False
 
     def _current(self, name: str) -> IndexSnapshot | None:
         """Return an index, opened again after it was replaced.
@@ -148,9 +206,7 @@ class LocalSearch:
         except IndexDamaged as error:
             if self._strict:
                 raise
-            log.warning(
-                f"{error}; searching every stored vector, the next `vitsearch index` rebuilds it"
-            )
+            log.warning(f"{error}; {WITHOUT_INDEX}")
             return None
         built = snapshot.manifest
         if built.dim != self._config.dim or built.fingerprint != self._config.encoder_fingerprint:

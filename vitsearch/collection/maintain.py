@@ -18,9 +18,11 @@ from vitsearch.errors import CollectionError, IndexDamaged
 from vitsearch.index import (
     Manifest,
     Measured,
+    Origin,
     build_snapshot,
     faiss_is_installed,
     gpu_count,
+    indexed_ids,
     keep_tuning,
     make_sample,
     open_snapshot,
@@ -64,7 +66,7 @@ class IndexMaintainer:
     def update(self) -> None:
         """Make the index, or the index with its delta, contain every stored vector.
 
-        What is up to date already is left alone.
+        What is up to date already is left alone, after every byte of it was checked.
         """
         generation = self.store.generation()
         main = self._sound(MAIN_INDEX, log_damage=True)
@@ -107,6 +109,7 @@ class IndexMaintainer:
             generation=generation,
             fingerprint=self.fingerprint,
             requested=self.requested if self.requested != choice.recipe else None,
+            origin=Origin(self.store.state()),
         )
         remove_snapshot(self.folder / DELTA_INDEX)
         if choice.recipe.recall and not choice.recipe.is_exact and count:
@@ -119,8 +122,13 @@ class IndexMaintainer:
 
     def _write_delta(self, main: Manifest, generation: int) -> None:
         delta = self._sound(DELTA_INDEX)
-        if delta and (delta.since, delta.generation) == (main.generation, generation):
+        if (
+            delta
+            and (delta.since, delta.generation) == (main.generation, generation)
+            and self.store.had_state(generation, delta.state)
+        ):
             return
+        removed = np.setdiff1d(indexed_ids(self.folder / MAIN_INDEX), self.store.ids())
         build_snapshot(
             self.folder / DELTA_INDEX,
             self.store.vector_batches(since=main.generation),
@@ -128,14 +136,14 @@ class IndexMaintainer:
             dim=self.dim,
             generation=generation,
             fingerprint=self.fingerprint,
-            since=main.generation,
+            origin=Origin(self.store.state(), main.generation, removed),
         )
 
     def _sound(self, name: str, *, log_damage: bool = False) -> Manifest | None:
         if not (self.folder / name).exists():
             return None
         try:
-            return verify_snapshot(self.folder / name, check_content=False)
+            return verify_snapshot(self.folder / name)
         except IndexDamaged as error:
             if log_damage:
                 log.warning(
@@ -146,7 +154,8 @@ class IndexMaintainer:
     def _is_as_requested(self, main: Manifest) -> bool:
         requested = dict(main.requested) if main.requested else main.recipe.to_dict()
         return (
-            main.fingerprint == self.fingerprint
+            self.store.had_state(main.generation, main.state)
+            and main.fingerprint == self.fingerprint
             and main.dim == self.dim
             and requested == self.requested.to_dict()
         )

@@ -38,8 +38,8 @@ BLOCK = 512  # rows compared with all others at a time
 class PhotoMap:
     """The positions ``(n, 2)`` of photos, from 0 to 1, in order of id.
 
-    ``generation`` is the state of the collection that they belong to,
-    ``drawn`` is the number of photos when the map was drawn anew.
+    ``generation`` and ``state`` are number and identity of the state of the collection that they
+    belong to, ``drawn`` is the number of photos when the map was drawn anew.
     """
 
     ids: Ids
@@ -47,6 +47,7 @@ class PhotoMap:
     generation: int
     fingerprint: str
     drawn: int
+    state: str = ""
 
 
 def current_map(collection: Collection) -> PhotoMap:
@@ -59,9 +60,9 @@ def current_map(collection: Collection) -> PhotoMap:
     file = collection.folder / FILE
     store, fingerprint = collection.store, collection.config.encoder_fingerprint
     with store.reading():
-        generation = store.generation()
+        generation, state = store.generation(), store.state()
         stored = read_map(file, fingerprint)
-        if stored and stored.generation == generation:
+        if stored and (stored.generation, stored.state) == (generation, state):
             return stored
         batches = [ids for ids, _ in store.vector_batches()]
         ids = np.concatenate([np.empty(0, dtype=np.int64), *batches])
@@ -72,7 +73,7 @@ def current_map(collection: Collection) -> PhotoMap:
         else:
             landmarks, placed, drawn = known
         positions = _all_positions(collection, ids, landmarks, placed)
-    photo_map = PhotoMap(ids, positions, generation, fingerprint, drawn)
+    photo_map = PhotoMap(ids, positions, generation, fingerprint, drawn, state)
     write_map(file, photo_map)
     return photo_map
 
@@ -231,6 +232,7 @@ def read_map(file: Path, fingerprint: str) -> PhotoMap | None:
         with np.load(file, allow_pickle=False) as stored:
             ids, positions, counts = stored["ids"], stored["places"], stored["facts"]
             same = str(stored["fingerprint"]) == fingerprint
+            state = str(stored["state"]) if "state" in stored else ""
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     sound = (
@@ -241,7 +243,7 @@ def read_map(file: Path, fingerprint: str) -> PhotoMap | None:
     )
     if not same or not sound or not np.isfinite(positions).all() or (np.diff(ids) <= 0).any():
         return None
-    return PhotoMap(ids, positions, int(counts[0]), fingerprint, int(counts[1]))
+    return PhotoMap(ids, positions, int(counts[0]), fingerprint, int(counts[1]), state)
 
 
 def write_map(file: Path, photo_map: PhotoMap) -> bool:
@@ -258,6 +260,7 @@ def write_map(file: Path, photo_map: PhotoMap) -> bool:
                 places=photo_map.positions,
                 facts=counts,
                 fingerprint=np.array(photo_map.fingerprint),
+                state=np.array(photo_map.state),
             )
     except OSError:
         return False

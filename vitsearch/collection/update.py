@@ -38,6 +38,7 @@ from vitsearch.storage.create import create_collection, root_text, start_databas
 from vitsearch.storage.decoding import choose_decoding, record_decoding
 from vitsearch.storage.filesystem import disk_errors
 from vitsearch.storage.lock import writer_lock
+from vitsearch.storage.mending import mend
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import IndexReport, OnProgress, Progress, no_progress
 
@@ -127,6 +128,7 @@ class _Run:
             disk_errors(self.folder),
             closing(PhotoStore(self.folder / "photos.db")) as store,
         ):
+            mend(store)
             settings = self._same_encoder(self._known_settings() or self._created(store))
             if (
                 store.get_meta("golden") is None

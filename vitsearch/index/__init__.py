@@ -5,11 +5,12 @@ from vitsearch.index.backends import check_recipe
 from vitsearch.index.base import Candidates, VectorIndex
 from vitsearch.index.candidates import UnindexedVectors, candidates_for
 from vitsearch.index.exact import ExactIndex
-from vitsearch.index.manifest import Manifest, Measured
+from vitsearch.index.manifest import Manifest, Measured, Origin
 from vitsearch.index.recall import Sample, keep_tuning, make_sample, measure, tune
 from vitsearch.index.snapshot import (
     IndexSnapshot,
     build_snapshot,
+    indexed_ids,
     manifest_stamp,
     open_snapshot,
     remove_snapshot,
@@ -22,6 +23,7 @@ __all__ = [
     "IndexSnapshot",
     "Manifest",
     "Measured",
+    "Origin",
     "Sample",
     "UnindexedVectors",
     "VectorIndex",
@@ -30,6 +32,7 @@ __all__ = [
     "check_recipe",
     "faiss_is_installed",
     "gpu_count",
+    "indexed_ids",
     "keep_tuning",
     "make_sample",
     "manifest_stamp",

@@ -62,7 +62,8 @@ def candidates_for(
     The first source is the unindexed rows, then come the indexes, the newest first. An approximate
     index is asked for ``overfetch`` times as many (see its recipe), of which its own rows choose
     the best. ``snapshots`` are in order, oldest first; where several sources hold a row, only the
-    newest proposes it. ``allowed`` are the ascending ids that a filter leaves, None for all.
+    newest proposes it. ``allowed`` are the ascending ids that a filter leaves, None for all. Raises
+    IndexDamaged.
     """
     sources = [_from_unindexed(unindexed, queries, count, allowed)]
     newer = unindexed.ids
@@ -71,6 +72,8 @@ def candidates_for(
         sources.append([Proposal(ids[~is_among(ids, newer)], more) for ids, more in proposals])
         if snapshot is not snapshots[0]:
             newer = np.union1d(newer, snapshot.ids)
+            if snapshot.removed is not None:
+                newer = np.union1d(newer, snapshot.removed)
     return [list(of_query) for of_query in zip(*sources, strict=True)]
 
 
@@ -111,7 +114,7 @@ def _best(snapshot: IndexSnapshot, ids: Ids, query: Vectors, count: int) -> Ids:
     """
     if len(ids) <= count:
         return ids
-    scores = cosine_scores(snapshot.vectors[np.searchsorted(snapshot.ids, ids)], query)
+    scores = cosine_scores(snapshot.rows(snapshot.positions(ids)), query)
     return ids[top_k(scores, count)]
 
 
@@ -122,7 +125,7 @@ def _nearest(snapshot: IndexSnapshot, queries: Vectors, count: int) -> list[Ids]
     enough = min(count, len(snapshot))
     short = [index for index, ids in enumerate(nearest) if len(ids) < enough]
     if short:
-        exact = ExactIndex(snapshot.vectors, snapshot.ids).search_batch(queries[short], count)
+        exact = snapshot.exact().search_batch(queries[short], count)
         for index, candidates in zip(short, exact, strict=True):
             nearest[index] = candidates.ids
     return nearest
@@ -147,11 +150,11 @@ def _nearest_allowed(
 
 def _exact_among(snapshot: IndexSnapshot, positions: Ids, query: Vectors, count: int) -> Ids:
     if len(positions) == len(snapshot):
-        return ExactIndex(snapshot.vectors, snapshot.ids).search(query, count).ids
+        return snapshot.exact().search(query, count).ids
     ids, scores = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
     for start in range(0, len(positions), BLOCK):
         block = positions[start : start + BLOCK]
-        index = ExactIndex(snapshot.vectors[block], np.asarray(snapshot.ids)[block])
+        index = ExactIndex(snapshot.rows(block), np.asarray(snapshot.ids)[block])
         best = index.search(query, count)
         ids, scores = np.concatenate([ids, best.ids]), np.concatenate([scores, best.scores])
         order = top_k(scores, count)

@@ -1,13 +1,18 @@
 """The manifest of an index folder: what it was built from, and the checksums of its files."""
 
+import base64
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+
+from vitsearch.arrays import Ids
 from vitsearch.errors import IndexDamaged, RecipeError
 from vitsearch.index.recipe import Recipe
 from vitsearch.records import NewerFormat, atomic_write, from_dict
@@ -15,7 +20,8 @@ from vitsearch.records import NewerFormat, atomic_write, from_dict
 FORMAT = 1
 MANIFEST = "manifest.json"
 _EDGE = 65_536  # bytes at either end of a file, checked each time a folder is opened
-_CHUNK = 1_048_576
+BLOCK = 65_536  # bytes of a file with a checksum of their own: 20 microseconds to check
+_CHUNK = 16 * BLOCK
 # what a file that is not a manifest can raise while it is read
 _UNREADABLE = (
     OSError,
@@ -30,15 +36,35 @@ _UNREADABLE = (
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """The size of a file in bytes, its modification time, and two CRC-32 checksums.
+    """The size of a file in bytes, its modification time, and its CRC-32 checksums.
 
-    ``checksum`` is that of the whole file, ``edge_checksum`` of its first and last 64 KiB.
+    ``checksum`` is that of the whole file, ``edge_checksum`` of its first and last 64 KiB, and
+    ``blocks`` holds those of each 64 KiB in order, as base64 of little-endian uint32; "" where the
+    folder was built without them.
     """
 
     size: int
     mtime_ns: int
     checksum: int
     edge_checksum: int
+    blocks: str = ""
+
+    def block_checksums(self) -> NDArray[np.uint32]:
+        """Return the checksum of each block, none where they are not as many as blocks."""
+        checksums = np.frombuffer(base64.b64decode(self.blocks), dtype="<u4")
+        return checksums if len(checksums) == -(-self.size // BLOCK) else checksums[:0]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Origin:
+    """What an index is built from: the identity of a collection's state, and the generation after
+    which the rows were changed, -1 for all rows. ``removed`` are the ascending ids of the rows that
+    were removed after it, None where that is not recorded.
+    """
+
+    state: str = ""
+    since: int = -1
+    removed: Ids | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +95,9 @@ class Manifest:
     ``generation`` is the collection's count of changes at the time; ``files`` maps file names to
     their facts. ``requested`` is the recipe that the user named, as a dictionary, where ``recipe``
     was chosen or tuned for it (in the file its key is ``asked``); ``measured`` is the recall, where
-    it was measured. An index of changes holds the rows changed after generation ``since``; -1
-    stands for an index of all rows.
+    it was measured. ``state`` is the identity of the state with this generation, "" in a folder
+    from before states had one. An index of changes holds the rows changed after generation
+    ``since``; -1 stands for an index of all rows.
     """
 
     recipe: Recipe
@@ -82,6 +109,7 @@ class Manifest:
     requested: Mapping[str, Any] = field(default_factory=dict)
     measured: Measured | None = None
     since: int = -1
+    state: str = ""
     format: int = FORMAT
 
 
@@ -100,6 +128,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         facts["asked"] = dict(manifest.requested)
     if manifest.since >= 0:
         facts["since"] = manifest.since
+    if manifest.state:
+        facts["state"] = manifest.state
     if manifest.measured:
         facts["measured"] = asdict(manifest.measured)
     text = json.dumps({**facts, "checksum": _checksum_of(facts)}, indent=2, ensure_ascii=True)
@@ -132,7 +162,9 @@ def facts_of(file: Path) -> FileFacts:
     with open(file, "rb") as opened:
         status = os.fstat(opened.fileno())
         size, mtime_ns = status.st_size, status.st_mtime_ns
-        return FileFacts(size, mtime_ns, _checksum(opened), _edges(opened, size))
+        checksum, blocks = _checksums(opened)
+        packed = base64.b64encode(blocks.tobytes()).decode("ascii")
+        return FileFacts(size, mtime_ns, checksum, _edges(opened, size), packed)
 
 
 def check_file(file: Path, facts: FileFacts, *, check_content: bool = False) -> None:
@@ -149,7 +181,7 @@ def check_file(file: Path, facts: FileFacts, *, check_content: bool = False) -> 
             if _edges(opened, facts.size) != facts.edge_checksum:
                 raise damaged(file, "was altered")
             check_all = check_content or status.st_mtime_ns != facts.mtime_ns
-            if check_all and _checksum(opened) != facts.checksum:
+            if check_all and _checksums(opened)[0] != facts.checksum:
                 raise damaged(file, "was altered")
     except FileNotFoundError as error:
         raise damaged(file, "is missing") from error
@@ -169,12 +201,42 @@ def _checksum_of(facts: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(facts, sort_keys=True, ensure_ascii=True).encode())
 
 
-def _checksum(file: BinaryIO) -> int:
+def _checksums(file: BinaryIO) -> tuple[int, NDArray[np.uint32]]:
+    """Return the checksum of a file, and that of each of its blocks."""
     file.seek(0)
-    checksum = 0
+    checksum, blocks = 0, []
     while chunk := file.read(_CHUNK):
         checksum = zlib.crc32(chunk, checksum)
-    return checksum
+        blocks += [zlib.crc32(part) for part in _parts(memoryview(chunk))]
+    return checksum, np.array(blocks, dtype="<u4")
+
+
+def _parts(data: memoryview) -> Iterable[memoryview]:
+    return (data[start : start + BLOCK] for start in range(0, len(data), BLOCK))
+
+
+class CheckedBlocks:
+    """The blocks of a mapped file, each compared with its checksum before it is first used.
+
+    ``data`` is the file as ``(size,)`` uint8. A file without checksums of blocks is not checked.
+    """
+
+    def __init__(self, file: Path, facts: FileFacts, data: NDArray[np.uint8]) -> None:
+        self._file, self._data, self._checksums = file, data, facts.block_checksums()
+        self._unchecked = np.ones(len(self._checksums), dtype=bool)
+
+    def check(self, blocks: NDArray[np.int64] | None = None) -> None:
+        """Check the blocks with these numbers, None for all; raises IndexDamaged."""
+        if not len(self._unchecked):
+            return
+        unchecked = self._unchecked if blocks is None else self._unchecked[blocks]
+        if not unchecked.any():
+            return
+        for block in np.flatnonzero(unchecked) if blocks is None else np.unique(blocks[unchecked]):
+            part = self._data[block * BLOCK : (block + 1) * BLOCK]
+            if zlib.crc32(part) != self._checksums[block]:
+                raise damaged(self._file, f"was altered at byte {block * BLOCK:,} or after")
+            self._unchecked[block] = False
 
 
 def _edges(file: BinaryIO, size: int) -> int:

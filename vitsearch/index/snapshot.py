@@ -22,12 +22,15 @@ from vitsearch.arrays import Halves, Ids, mapped
 from vitsearch.errors import IndexDamaged, RecipeError
 from vitsearch.index.availability import gpu_count, torch_gpu_count
 from vitsearch.index.backends import backend_for, check_recipe
-from vitsearch.index.base import FAISS, IDS, LISTS, VECTORS, Candidates, VectorIndex
+from vitsearch.index.base import FAISS, IDS, LISTS, REMOVED, VECTORS, Candidates, VectorIndex
 from vitsearch.index.exact import ExactIndex
 from vitsearch.index.manifest import (
+    BLOCK,
     MANIFEST,
+    CheckedBlocks,
     FileFacts,
     Manifest,
+    Origin,
     check_file,
     damaged,
     facts_of,
@@ -35,7 +38,7 @@ from vitsearch.index.manifest import (
     write_manifest,
 )
 from vitsearch.index.recipe import Recipe
-from vitsearch.records import flush, flush_path, replace_folder
+from vitsearch.records import atomic_write, flush, flush_path, replace_folder
 
 log = logging.getLogger("vitsearch")
 
@@ -115,7 +118,10 @@ def _torch_copy(device: str, vectors: Halves, ids: Ids) -> VectorIndex:
     return TorchExact(vectors, ids, device=device)
 
 
-FILES = (VECTORS, IDS, FAISS, LISTS)
+FILES = (VECTORS, IDS, FAISS, LISTS, REMOVED)
+# a file of the index up to this size is read in full when it is opened, in 20 ms
+WHOLE = 64 * 1024 * 1024
+ALL_ROWS = Origin()
 _ATTEMPTS = 20  # to open a folder that is being replaced
 
 
@@ -123,15 +129,20 @@ _ATTEMPTS = 20  # to open a folder that is being replaced
 class IndexSnapshot:
     """An open index folder: its manifest, its memory-mapped rows, and the index over them.
 
-    ``ids`` is ``(n,)`` ascending int64, ``vectors`` ``(n, dim)`` float16. Where the recipe's index
-    cannot be used and the search is exact, ``degraded`` says why in one line, else it is None.
+    ``ids`` is ``(n,)`` ascending int64, ``vectors`` ``(n, dim)`` float16, of which `rows_of` and
+    `exact` check what they read. Where the recipe's index cannot be used and the search is exact,
+    ``degraded`` says why in one line, else it is None. ``blocks`` are those of the vectors, and
+    ``scans`` says that every search reads all of them. ``removed`` are those of its `Origin`.
     """
 
     manifest: Manifest
     ids: Ids
     vectors: Halves
     index: VectorIndex
+    blocks: CheckedBlocks
     degraded: str | None = None
+    scans: bool = False
+    removed: Ids | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -160,13 +171,37 @@ class IndexSnapshot:
     def search(self, query: NDArray[Any], k: int) -> Candidates:
         """Return what the index proposes for one ``(dim,)`` unit query, at most ``min(k, n)`` rows.
 
-        The caller computes the exact scores.
+        The caller computes the exact scores. Raises IndexDamaged.
         """
-        return self.index.search(query, k)
+        return self.search_batch(query[None], k)[0]
 
     def search_batch(self, queries: NDArray[Any], k: int) -> list[Candidates]:
         """Return what `search` returns for each of the ``(m, dim)`` queries."""
+        if self.scans:
+            self.blocks.check()
         return self.index.search_batch(queries, k)
+
+    def positions(self, ids: Ids) -> Ids:
+        """Return the positions ``(n,)`` of rows by their ids; raises IndexDamaged for others."""
+        at = np.minimum(np.searchsorted(self.ids, ids), len(self) - 1)
+        if not np.array_equal(np.asarray(self.ids)[at], ids):
+            raise IndexDamaged(
+                "the index holds ids that are not of its rows; index the folder again to rebuild "
+                "it from the stored vectors"
+            )
+        return at
+
+    def rows(self, positions: Ids) -> Halves:
+        """Return the ``(n, dim)`` float16 rows at these positions; raises IndexDamaged."""
+        first = positions * (2 * self.dim)
+        last = first + (2 * self.dim - 1)
+        self.blocks.check(np.concatenate([first // BLOCK, last // BLOCK]))
+        return self.vectors[positions]
+
+    def exact(self) -> ExactIndex:
+        """Return an exact index over all rows; raises IndexDamaged."""
+        self.blocks.check()
+        return ExactIndex(self.vectors, self.ids)
 
 
 def manifest_stamp(folder: Path) -> tuple[int, int, int] | None:
@@ -187,15 +222,15 @@ def build_snapshot(
     generation: int,
     fingerprint: str,
     requested: Recipe | None = None,
-    since: int = -1,
+    origin: Origin = ALL_ROWS,
 ) -> None:
     """Write an index folder over batches of ``(b,)`` ids and ``(b, dim)`` float16 unit rows.
 
     The int64 ids ascend over all batches. ``requested`` is the recipe that the user named where
-    ``recipe`` was chosen for it, ``since`` the generation after which the rows were changed. The
-    folder is written beside ``folder`` and renamed when complete, so that a reader sees the old one
-    or the new one; what a killed build left is removed. Raises RecipeError (a bad factory string,
-    FAISS missing) and OSError (a full disk); the old folder is then as it was.
+    ``recipe`` was chosen for it, ``origin`` the collection's state that the rows are of. The folder
+    is written beside ``folder`` and renamed when complete, so that a reader sees the old one or the
+    new one; what a killed build left is removed. Raises RecipeError (a bad factory string, FAISS
+    missing) and OSError (a full disk); the old folder is then as it was.
     """
     check_recipe(recipe, dim)
     aside, old = _beside(folder, "new"), _beside(folder, "old")
@@ -206,6 +241,8 @@ def build_snapshot(
         ids, vectors = _write_rows(aside, batches, dim)
         if len(ids):
             backend_for(recipe).write(aside, recipe, vectors, ids)
+        if origin.removed is not None:
+            atomic_write(aside / REMOVED, origin.removed.astype("<i8").tobytes())
         files = {name: facts_of(aside / name) for name in FILES if (aside / name).exists()}
         manifest = Manifest(
             recipe=recipe,
@@ -215,7 +252,8 @@ def build_snapshot(
             fingerprint=fingerprint,
             files=files,
             requested=requested.to_dict() if requested else {},
-            since=since,
+            since=origin.since,
+            state=origin.state,
         )
         write_manifest(aside, manifest)
         flush_path(aside)
@@ -223,6 +261,11 @@ def build_snapshot(
     except BaseException:
         _remove(aside)
         raise
+
+
+def indexed_ids(folder: Path) -> Ids:
+    """Return the ascending ids ``(n,)`` of the rows of an index folder that was checked."""
+    return np.fromfile(folder / IDS, "<i8").astype(np.int64)
 
 
 def remove_snapshot(folder: Path) -> None:
@@ -235,7 +278,8 @@ def open_snapshot(folder: Path, *, device: str = "cpu") -> IndexSnapshot:
 
     ``device`` is where its index is searched: "cpu", "cuda", "cuda:1", or "auto" for a GPU where
     the recipe asks for one; it is logged where no GPU can be used (`on_device`). Raises
-    IndexDamaged when a file is missing, cut or altered (`check_file`).
+    IndexDamaged when a file is missing, cut or altered: all of it is checked but the middle of the
+    vectors, whose blocks are checked as they are read, and of indexes larger than `WHOLE`.
     """
     for _ in range(_ATTEMPTS):
         before = manifest_stamp(folder)
@@ -258,7 +302,8 @@ def open_snapshot(folder: Path, *, device: str = "cpu") -> IndexSnapshot:
         vectors=snapshot.vectors,
         ids=snapshot.ids,
     )
-    return replace(snapshot, index=index)
+    scans = isinstance(index, ExactIndex) or index is not snapshot.index
+    return replace(snapshot, index=index, scans=scans)
 
 
 def verify_snapshot(folder: Path, *, check_content: bool = True) -> Manifest:
@@ -278,10 +323,17 @@ def verify_snapshot(folder: Path, *, check_content: bool = True) -> Manifest:
 
 def _open(folder: Path) -> IndexSnapshot:
     manifest = verify_snapshot(folder, check_content=False)
+    for name, facts in manifest.files.items():
+        if name in (IDS, REMOVED) or (name in (FAISS, LISTS) and facts.size <= WHOLE):
+            check_file(folder / name, facts, check_content=True)
     recipe, count, dim = manifest.recipe, manifest.count, manifest.dim
     ids = _mapped(folder / IDS, "<i8", (count,))
     vectors = _mapped(folder / VECTORS, "<f2", (count, dim))
     exact, problem = ExactIndex(vectors, ids), None
+    removed = np.fromfile(folder / REMOVED, "<i8") if REMOVED in manifest.files else None
+    blocks = CheckedBlocks(
+        folder / VECTORS, manifest.files[VECTORS], vectors.view(np.ndarray).view(np.uint8).ravel()
+    )
     if FAISS in manifest.files:
         try:
             index = backend_for(recipe).open(folder, recipe)
@@ -290,10 +342,11 @@ def _open(folder: Path) -> IndexSnapshot:
         else:
             if len(index) != count or index.dim != dim:
                 raise damaged(folder / FAISS, "does not fit the manifest")
-            return IndexSnapshot(manifest, ids, vectors, index)
+            return IndexSnapshot(manifest, ids, vectors, index, blocks, removed=removed)
     elif count:
         problem = f"{FAISS} was not built; the search is exact"
-    return IndexSnapshot(manifest, ids, vectors, exact, None if recipe.is_exact else problem)
+    degraded = None if recipe.is_exact else problem
+    return IndexSnapshot(manifest, ids, vectors, exact, blocks, degraded, removed=removed)
 
 
 def _write_rows(

@@ -2,11 +2,12 @@
 
 import secrets
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vitsearch.errors import CollectionError
+from vitsearch.paths import raw_path
 from vitsearch.storage.checksums import row_checksum
 from vitsearch.storage.connections import ThreadConnections
 from vitsearch.storage.filesystem import write_error
@@ -22,6 +23,7 @@ from vitsearch.storage.schema import (
 )
 
 Fact = bytes | int | str
+_WANTED = "damaged"  # an empty file beside it: a reader has met damage
 _STATE_BYTES = 8  # two states of one number are the same by chance once in 10^19
 
 
@@ -72,7 +74,8 @@ class Database:
             # the message about a damaged schema may itself not be UTF-8
             raise CollectionError(explain(self.path, error)) from error
 
-    def _damaged(self, problem: str) -> CollectionError:
+    def damage(self, problem: str) -> CollectionError:
+        """Return the error of a file that is damaged and cannot be mended."""
         return CollectionError(f"{self.path} is damaged ({problem}): {RESTORE}")
 
     def _checked_format(self, read_only: bool) -> int:
@@ -153,8 +156,49 @@ class Database:
             return None
         value: Fact = row[0]
         if self._format >= CHECKSUMS and row[1] != row_checksum((name, value)):
-            raise self._damaged(f"its fact {name!r} cannot be read")
+            raise self.damage(f"its fact {name!r} cannot be read")
         return value
+
+    def damaged_facts(self) -> list[str]:
+        """Return the names of the facts that are not what was stored."""
+        if self._format < CHECKSUMS:
+            return []
+        with self._errors():
+            rows = self._db.execute("SELECT name, value, checksum FROM facts").fetchall()
+        return [str(row[0]) for row in rows if row[2] != row_checksum(row[:2])]
+
+    def remove_facts(self, names: Sequence[str]) -> None:
+        """Remove facts by name (inside `writing`)."""
+        self._db.executemany(
+            "DELETE FROM facts WHERE name = CAST(? AS TEXT)", [(raw_path(name),) for name in names]
+        )
+
+    # -- damage ------------------------------------------------------------------------------------
+
+    def page_problems(self) -> list[str]:
+        """Return what SQLite's integrity check finds."""
+        with self._errors():
+            rows = self._db.execute("PRAGMA integrity_check").fetchall()
+        return [" ".join(str(row[0]).split()) for row in rows if row[0] != "ok"]
+
+    def rebuild_indexes(self) -> None:
+        """Write the indexes of SQLite anew from its tables."""
+        with self.writing():
+            self._db.execute("REINDEX")
+
+    def ask_for_mending(self) -> None:
+        """Let the next run of indexing check every row, where the folder can be written."""
+        with suppress(OSError):
+            self.path.with_name(_WANTED).touch()
+
+    def mending_is_wanted(self) -> bool:
+        """Return whether somebody has asked for it."""
+        return self.path.with_name(_WANTED).exists()
+
+    def mended(self) -> None:
+        """Record that every row was checked and what was damaged removed."""
+        with suppress(OSError):
+            self.path.with_name(_WANTED).unlink(missing_ok=True)
 
     # -- states ------------------------------------------------------------------------------------
 
@@ -166,7 +210,7 @@ class Database:
             with self._errors():
                 value = self._db.execute("SELECT max(generation) FROM states").fetchone()[0]
         if not isinstance(value, int):
-            raise self._damaged("the count of its changes cannot be read")
+            raise self.damage("the count of its changes cannot be read")
         return value
 
     def state(self) -> str:

@@ -201,6 +201,12 @@ class PhotoStore(Database):
             ends = (raw_path(f"{folder}/"), raw_path(f"{folder}0"))  # 0 comes next to /
             return int(self._db.execute(sql, ends).fetchone()[0])
 
+    def ids(self) -> Ids:
+        """Return the ids of all photos in ascending order."""
+        with self._errors():
+            rows = self._db.execute("SELECT id FROM photos ORDER BY id")
+            return np.fromiter((row[0] for row in rows), dtype=np.int64)
+
     def count_since(self, generation: int) -> int:
         """Return the number of vectors stored after a generation."""
         sql = "SELECT count(*) FROM vectors WHERE generation > ?"
@@ -273,13 +279,17 @@ class PhotoStore(Database):
                     yield self._rows.photo(row)
                 else:
                     damaged.append(row[0])
-        self._leave_out(damaged)
+        self.leave_out(damaged)
 
-    def _leave_out(self, photo_ids: Sequence[int]) -> None:
-        """Log, once for each, that photos are left out since their rows are damaged."""
+    def leave_out(self, photo_ids: Sequence[int]) -> None:
+        """Log, once for each, that photos are left out since their rows are damaged or lost.
+
+        The next run of indexing then checks every row.
+        """
         new = [photo_id for photo_id in photo_ids if photo_id not in self._left_out]
         if new:
             self._left_out.update(new)
+            self.ask_for_mending()
             log.warning(
                 f"{self.path} is damaged: {self.named(new)} left out: run `vitsearch index` to "
                 "embed again what is in the folder"
@@ -323,7 +333,7 @@ class PhotoStore(Database):
                         rows.append((photo_id, path, raw, fingerprint))
                     else:
                         damaged.append(row[0])
-            self._leave_out(damaged)
+            self.leave_out(damaged)
         return rows
 
     def ids_where(self, where: Filter) -> Ids:
@@ -354,13 +364,13 @@ class PhotoStore(Database):
                 if len(sound) < len(rows):
                     damaged += {row[0] for row in rows} - {row[0] for row in sound}
                 if sound and sound[0][0] < 1:
-                    raise self._damaged("a number below 1")
+                    raise self.damage("a number below 1")
                 if sound:
                     yield (
                         np.array([row[0] for row in sound], dtype=np.int64),
                         self.halves([row[1] for row in sound]),
                     )
-            self._leave_out(sorted(damaged))
+            self.leave_out(sorted(damaged))
 
     def halves(self, raw: Sequence[bytes]) -> Halves:
         """Return ``(n, dim)`` float16 rows of raw vectors.
@@ -369,14 +379,13 @@ class PhotoStore(Database):
         """
         same = all(isinstance(vector, bytes) and len(vector) == len(raw[0]) for vector in raw)
         if not same or len(raw[0]) % 2:
-            raise self._damaged("vectors of different lengths")
+            raise self.damage("vectors of different lengths")
         return np.frombuffer(b"".join(raw), dtype="<f2").reshape(len(raw), -1).astype(np.float16)
 
     def check(self) -> list[str]:
         """Return the problems that SQLite's integrity check finds, and those of the rows."""
         with self._errors():
-            rows = self._db.execute("PRAGMA integrity_check")
-            problems = [row[0] for row in rows if row[0] != "ok"]
+            problems = self.page_problems()
             sizes = self._db.execute(
                 "SELECT count(DISTINCT length(vector)) FROM vectors"
             ).fetchone()[0]
@@ -385,7 +394,9 @@ class PhotoStore(Database):
             if damaged := self.damaged_photos():
                 problems.append(f"the rows of {self.named(damaged)} are damaged")
             if failures := self.damaged_failures():
-                problems.append(f"the rows of {failures} failures are damaged")
+                problems.append(f"the rows of {len(failures)} failures are damaged")
+            if facts := self.damaged_facts():
+                problems.append(f"the facts {', '.join(facts)} are damaged")
         return problems
 
     # -- rot ---------------------------------------------------------------------------------------
@@ -403,11 +414,12 @@ class PhotoStore(Database):
                 if not self._rows.is_sound(row, generation, raw)
             ]
 
-    def damaged_failures(self) -> int:
-        """Return how many rows of files that are not in the collection are damaged."""
+    def damaged_failures(self) -> list[str]:
+        """Return the paths of the damaged rows of files that are not in the collection."""
+        sound = {path for path, *_ in self._failures()}
         with self._errors():
-            total = self._db.execute("SELECT count(*) FROM failures").fetchone()[0]
-            return int(total) - sum(1 for _ in self._failures())
+            rows = self._db.execute("SELECT path FROM failures").fetchall()
+        return [row[0] for row in rows if row[0] not in sound]
 
     def remove_ids(self, photo_ids: Sequence[int]) -> None:
         """Remove photos and their vectors by id."""
