@@ -252,6 +252,7 @@ def test_no_name_hides_a_module(package: str) -> None:
     assert hidden == []
 
 
+@pytest.mark.slow
 def test_every_submodule_can_be_imported_after_the_door() -> None:
     code = (
         "import importlib, sys, vitsearch\n"

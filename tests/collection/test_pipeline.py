@@ -60,6 +60,7 @@ def sample_photos() -> dict[str, Image.Image]:
 
 class TestReducedDecoding:
     @pytest.mark.parametrize("name", ["mini", "colour"])
+    @pytest.mark.slow
     def test_every_photo_keeps_its_vector(self, name: str) -> None:
         encoder = load_encoder(name)
         at_least = encoder.decode_at_least
@@ -191,6 +192,7 @@ class TestOutOfMemory:
 
     @settings(deadline=None)
     @given(number=st.integers(0, 40), holds=st.integers(1, 40), before=st.integers(0, 40))
+    @pytest.mark.slow
     def test_any_batch_gives_every_row_in_order(self, number: int, holds: int, before: int) -> None:
         pictures = [np.full((32, 32, 3), shade(place), dtype=np.uint8) for place in range(number)]
         patient = OomSafeEncoder(Small(holds))

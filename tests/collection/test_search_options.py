@@ -316,6 +316,7 @@ def follow(place: Path, seed: int, steps: Sequence[tuple[str, Any]]) -> tuple[Sh
     small=True,
 )
 @SLOW
+@pytest.mark.slow
 def test_a_search_is_a_sort_of_what_is_stored(
     place: Path, seed: int, steps: list[tuple[str, Any]], where: str | None, k: int, small: bool
 ) -> None:
@@ -342,6 +343,7 @@ def test_a_search_is_a_sort_of_what_is_stored(
 @example(seed=1, steps=[("add", 150)] * 4 + [("index", "flat"), ("add", 1)], where=None, least=0.0)
 @example(seed=1, steps=[("add", 150)] * 4 + [("index", "flat")], where=None, least=-1.0)
 @SLOW
+@pytest.mark.slow
 def test_all_that_reach_a_score(
     place: Path, seed: int, steps: list[tuple[str, Any]], where: str | None, least: float
 ) -> None:
@@ -386,6 +388,7 @@ def test_a_photo_of_the_query_itself_reaches_one(place: Path) -> None:
     where=FILTERS,
 )
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.slow
 def test_pages_joined_are_the_whole(
     place: Path, seed: int, count: int, size: int, options: dict[str, Any], where: str | None
 ) -> None:
@@ -474,6 +477,7 @@ def test_a_window_comes_after_the_one_before(place: Path) -> None:
     recipe=st.sampled_from(EXACT),
 )
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.slow
 def test_collapse_shows_one_of_those_that_are_alike(
     place: Path, seed: int, count: int, threshold: float, recipe: str
 ) -> None:
@@ -517,6 +521,7 @@ def test_collapse_shows_one_of_those_that_are_alike(
     least=st.sampled_from([None, 0.4]),
 )
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.slow
 def test_a_batch_is_its_queries_one_by_one(
     place: Path, seed: int, recipe: str, where: str | None, least: float | None
 ) -> None:

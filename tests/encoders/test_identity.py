@@ -84,6 +84,7 @@ def test_some_of_the_samples_may_differ() -> None:
         check_samples(encoder, {}, 3)
 
 
+@pytest.mark.slow
 def test_a_mismatch_is_worded_in_one_module() -> None:
     users = {
         file.relative_to(PACKAGE).as_posix()

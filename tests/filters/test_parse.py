@@ -49,6 +49,8 @@ ITALY = Like("path", "italy/%")
         ("path not like 'italy/%'", Not(ITALY)),
         ("not path like 'italy/%'", Not(ITALY)),
         ("taken_at like '%-12-24%'", Like("taken_at", "%-12-24%")),
+        ("keywords contains 'wedding'", Like("keywords", "%wedding%")),
+        (r"path not contains '50%_\a'", Not(Like("path", r"%50\%\_\\a%"))),
         ("month in (6,7 , '8')", In("month", (6, 7, 8))),
         ("label not in ('dog')", Not(In("label", ("dog",)))),
         ("year between 2018 and 2019 and size > 5", And((Between("year", 2018, 2019), SIZE))),
@@ -90,11 +92,11 @@ def test_parse_where(text: str, tree: Filter) -> None:
         (
             "year",
             (
-                "character 5: expected a comparison after year, such as =, <, like, in, between or "
-                "is, not the end"
+                "character 5: expected a comparison after year, such as =, <, like, contains, in, "
+                "between or is, not the end"
             ),
         ),
-        ("year not 5", "character 10: expected like, in or between, not '5'"),
+        ("year not 5", "character 10: expected like, contains, in or between, not '5'"),
         ("2018 < year < 2020", f"character 1: expected a column ({ALL_COLUMNS}), not '2018'"),
         ("year < 2020 < 3", "character 13: expected and, or, or the end, not '<'"),
         ("year = ", "character 8: expected a number for year, not the end"),

@@ -200,6 +200,7 @@ WORDS = [
     "=",
     "<>",
     "like",
+    "contains",
     "in",
     "between",
     "is",

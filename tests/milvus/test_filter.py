@@ -76,6 +76,7 @@ def check(
 
 @MANY
 @given(PHOTOS, st.lists(TREE, min_size=5, max_size=5))
+@pytest.mark.slow
 def test_filters_leave_the_same_rows_as_in_sqlite(
     milvus: Connection, db: sqlite3.Connection, photos: list[Photo], trees: list[Filter]
 ) -> None:
@@ -96,6 +97,7 @@ def test_filters_leave_the_same_rows_as_in_sqlite(
     st.sampled_from([name for name, column in COLUMNS.items() if column.kind != "number"]),
     st.booleans(),
 )
+@pytest.mark.slow
 def test_patterns_leave_the_same_rows(
     milvus: Connection,
     db: sqlite3.Connection,
@@ -111,6 +113,7 @@ def test_patterns_leave_the_same_rows(
 
 @MANY
 @given(PHOTOS)
+@pytest.mark.slow
 def test_a_photo_comes_back_as_it_was(milvus: Connection, photos: list[Photo]) -> None:
     held = put(milvus, photos)
     rows = [row for page in milvus.pages([], "id > 0") for row in page]
@@ -247,6 +250,7 @@ def test_a_tree_made_by_hand_cannot_bring_its_own_words(tree: Filter) -> None:
         milvus_filter(tree)
 
 
+@pytest.mark.slow
 def test_folding_is_what_python_takes_for_equal_in_any_case() -> None:
     """Over all characters: each is like its folded one, and two cased ones are folded to one
     exactly where they are alike.

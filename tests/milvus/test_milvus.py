@@ -95,16 +95,14 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     index_folder(root, encoder=ColourEncoder())
     store = PhotoStore(root / ".vitsearch" / "photos.db")
     with store.writing():
-        for number, photo in enumerate(store.photos()):
+        for number, photo in enumerate(list(store.photos())):
             facts = (
                 MOMENTS[number % 4],
                 CAMERAS[number // 4 % 4],
                 None if number % 5 else number / 7,
-                photo.photo_id,
             )
-            store._db.execute(
-                "UPDATE photos SET taken_at = ?, camera = ?, latitude = ? WHERE id = ?", facts
-            )
+            changed = "taken_at = ?, camera = ?, latitude = ?"
+            store._rows.update(store._db, photo.photo_id, changed, facts)
         store.put_labels(
             [
                 (photo.photo_id, f"label {photo.photo_id % 4}", 0.5)

@@ -51,6 +51,7 @@ def test_everything_at_once(format_name: str) -> None:
             64,
             {
                 "taken_at": "2019-07-04T12:30:05",
+                "taken_from": "EXIF:DateTimeOriginal",
                 "camera": "Canon EOS 5D",
                 "latitude": -33.8568056,
                 "longitude": 151.215,

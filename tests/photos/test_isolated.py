@@ -184,6 +184,7 @@ class TestTheSameAsInThreads:
         options = {"at_least": drawn["at_least"], "max_pixels": 30_000}
         assert outcome(children.decode, data, **options) == outcome(decode, data, **options)
 
+    @pytest.mark.slow
     def test_from_many_threads_at_once(self, children: ProcessDecoder) -> None:
         pictures = [encoded(picture(seed), "PNG") for seed in range(40)]
         with ThreadPoolExecutor(8) as pool:
@@ -191,6 +192,7 @@ class TestTheSameAsInThreads:
         assert found == [outcome(decode, data) for data in pictures]
 
 
+@pytest.mark.slow
 def test_a_folder_of_odd_files_is_indexed_as_in_threads(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     make_odd_files(photos)
@@ -215,6 +217,7 @@ def with_slow(photos: Path) -> Path:
 
 
 class TestTheLimit:
+    @pytest.mark.slow
     def test_a_slow_photo_fails_alone_and_a_larger_limit_indexes_it(
         self, with_slow: Path, tmp_path: Path
     ) -> None:
@@ -237,6 +240,7 @@ class TestTheLimit:
         assert decoders(tmp_path) == []
 
     @pytest.mark.parametrize("workers", [1, 4])
+    @pytest.mark.slow
     def test_a_photo_that_is_never_done_costs_no_other(self, photos: Path, workers: int) -> None:
         for number in range(3):
             (photos / f"{number}.jpg").write_bytes(ENDLESS)
@@ -291,6 +295,7 @@ class TestTheLimit:
 
 class TestCrashes:
     @pytest.mark.parametrize("sign", [signal.SIGSEGV, signal.SIGKILL])
+    @pytest.mark.slow
     def test_a_decoder_that_is_killed_fails_its_photo_alone(
         self, photos: Path, sign: signal.Signals
     ) -> None:
@@ -368,6 +373,7 @@ class TestCrashes:
 
 
 class TestTheEnd:
+    @pytest.mark.slow
     def test_closing_stops_what_is_being_decoded_and_starts_nothing(self) -> None:
         children = ProcessDecoder(GENEROUS)
         with ThreadPoolExecutor(2) as pool:
@@ -379,6 +385,7 @@ class TestTheEnd:
         assert decoders() == []
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+    @pytest.mark.slow
     def test_a_run_that_is_stopped_leaves_none_and_keeps_what_it_stored(
         self, photos: Path, error: type[BaseException]
     ) -> None:
@@ -401,6 +408,7 @@ class TestTheEnd:
         assert decoders() == []
         assert list(content(photos)) == ["green.png", "red.png"]
 
+    @pytest.mark.slow
     def test_ctrl_c_at_the_terminal(self, photos: Path, tmp_path: Path) -> None:
         with running(photos, tmp_path, "60") as run:
             os.killpg(run.pid, signal.SIGINT)
@@ -410,6 +418,7 @@ class TestTheEnd:
             )
         assert decoders(tmp_path) == []
 
+    @pytest.mark.slow
     def test_a_run_that_is_killed_leaves_none_that_goes_on_past_the_limit(
         self, photos: Path, tmp_path: Path
     ) -> None:

@@ -32,6 +32,7 @@ def pictures(tmp_path: Path) -> dict[str, bytes]:
     return {colour: picture(tmp_path, colour) for colour in COLOURS}
 
 
+@pytest.mark.slow
 def test_a_folder_of_more_keys_than_one_answer_holds(s3: str) -> None:
     names = [f"{number:04}.jpg" for number in range(1203)]
     put(
@@ -146,6 +147,7 @@ def test_a_server_that_is_not_there_is_one_line(s3: str, monkeypatch: pytest.Mon
     assert done.stdout.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_tars_in_a_bucket(s3: str, tmp_path: Path, pictures: dict[str, bytes]) -> None:
     large = {f"{number:02}.jpg": bytes([number]) * (300_000 * number) for number in range(1, 9)}
     files = {

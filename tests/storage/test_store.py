@@ -682,6 +682,7 @@ class StoreMachine(RuleBasedStateMachine):
         ]
 
 
+@pytest.mark.slow
 def test_any_sequence_of_writes_is_as_a_dict() -> None:
     run_state_machine_as_test(
         StoreMachine, settings=settings(max_examples=20, stateful_step_count=15, deadline=None)

@@ -119,6 +119,7 @@ def test_shapes_that_cannot_be_built_are_refused(change: dict[str, object], mess
         replace(TINY, **change)
 
 
+@pytest.mark.slow
 def test_onnx_gives_the_same_vectors_for_any_batch(tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

@@ -4,10 +4,10 @@ pictures kept on disk.
 
 import os
 import shutil
-import sqlite3
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -24,6 +24,7 @@ from vitsearch import Collection, Term, index_folder
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import CollectionNotFound, QueryError, UnknownPhoto, VitsearchError
 from vitsearch.filters import parse_filter
+from vitsearch.storage.store import PhotoStore
 from vitsearch.web.batching import Batcher
 from vitsearch.web.errors import ServiceBusy
 from vitsearch.web.query import read_query
@@ -341,9 +342,8 @@ def test_a_disk_that_takes_no_pictures_costs_no_picture(indexed: Path) -> None:
 @pytest.mark.parametrize("path", ["../outside.png", "/etc/hostname", "sub/../../outside.png"])
 def test_a_collection_that_a_stranger_made_names_no_file_outside(indexed: Path, path: str) -> None:
     paint(indexed.parent / "outside.png", "red")
-    with sqlite3.connect(indexed / ".vitsearch" / "photos.db") as database:
-        database.execute("UPDATE photos SET path = ? WHERE id = 1", (path,))
-    database.close()
+    with closing(PhotoStore(indexed / ".vitsearch" / "photos.db")) as store, store.writing():
+        store._rows.update(store._db, 1, "path = ?", (path,))
     with opened(indexed) as service, pytest.raises(UnknownPhoto, match="not there any more"):
         service.file_of(1)
 

@@ -48,8 +48,8 @@ class _WithColumns(click.Command):
 
         formatter.write_paragraph()
         formatter.write_text(
-            "--where takes = != < <= > >=, like, in (a, b), between a and b, is null; not, and, "
-            f"or, ( ); its columns are {', '.join(COLUMNS)}"
+            "--where takes = != < <= > >=, like, contains, in (a, b), between a and b, is null; "
+            f"not, and, or, ( ); its columns are {', '.join(COLUMNS)}"
         )
 
 

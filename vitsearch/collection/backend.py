@@ -33,7 +33,7 @@ class Backend(ABC):
 
     @property
     @abstractmethod
-    def place(self) -> dict[str, Any]:
+    def open_keywords(self) -> dict[str, Any]:
         """The keywords of `Collection.open` that open it again."""
 
     @property

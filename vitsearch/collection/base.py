@@ -46,9 +46,12 @@ def open_backend(
 
 
 def _reopened(
-    kind: "type[OpenCollection]", place: dict[str, Any], encoder: ImageEncoder | None, device: str
+    kind: "type[OpenCollection]",
+    keywords: dict[str, Any],
+    encoder: ImageEncoder | None,
+    device: str,
 ) -> "OpenCollection":
-    return kind.open(**place, encoder=encoder, device=device)
+    return kind.open(**keywords, encoder=encoder, device=device)
 
 
 class OpenCollection:
@@ -113,7 +116,7 @@ class OpenCollection:
         """
         known = is_known(self.config.encoder)
         encoder = None if known else self._encoder
-        return _reopened, (type(self), self.backend.place, encoder, self._device)
+        return _reopened, (type(self), self.backend.open_keywords, encoder, self._device)
 
     def __len__(self) -> int:
         return self.store.count()

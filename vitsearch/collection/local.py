@@ -243,7 +243,7 @@ class LocalBackend(Backend):
         return str(self.root)
 
     @property
-    def place(self) -> dict[str, Any]:
+    def open_keywords(self) -> dict[str, Any]:
         """The keywords of `Collection.open` that open it again."""
         root, folder = os.path.abspath(self.root), os.path.abspath(self.folder)
         return {"photos": root, "collection": folder, "read_only": self._read_only}

@@ -56,7 +56,7 @@ class MilvusBackend(Backend):
         return str(self.uri)
 
     @property
-    def place(self) -> dict[str, Any]:
+    def open_keywords(self) -> dict[str, Any]:
         """The keywords of `Collection.open` that open it again."""
         return {"photos": str(self.uri), "root": self.root}
 

@@ -1,16 +1,19 @@
 r"""Filters such as ``year >= 2019 and path like 'italy/%'``, as a syntax tree and as SQL.
 
 The columns are those of `vitsearch.photos.columns`: texts, numbers, and dates (ISO 8601 to the
-second).
+second, or as far as it is known).
 
-Tests: ``= == != <> < <= > >=``, ``like``, ``in (a, b)``, ``between a and b`` (both included), ``is
-null``, and ``not like``, ``not in``, ``not between``, ``is not null``; ``not``, ``and``, ``or``
-(binding in this order) and parentheses join them. Keywords and columns may be in any case. A text
-is in ``'...'`` or ``"..."``, with that quote doubled inside; a number may be quoted too.
+Tests: ``= == != <> < <= > >=``, ``like``, ``contains``, ``in (a, b)``, ``between a and b`` (both
+included), ``is null``, and ``not like``, ``not contains``, ``not in``, ``not between``, ``is not
+null``; ``not``, ``and``, ``or`` (binding in this order) and parentheses join them. Keywords and
+columns may be in any case. A text is in ``'...'`` or ``"..."``, with that quote doubled inside; a
+number may be quoted too.
 
 - A date is a quoted text of any precision, ``'2019'`` to ``'2019-07-14T18:30:00'``, and means
   that period: ``taken_at = '2019-07'`` is in July, ``> '2019-07'`` after it, ``<=
   '2019-07'`` up to its end.
+- ``keywords contains 'wedding'`` is ``keywords like '%wedding%'``, and takes ``%``, ``_`` and ``\``
+  as they are.
 - Texts are equal, and in order, by their UTF-8 bytes.
 - In ``like``, ``%`` stands for any characters, ``_`` for any single one, and ``\`` goes before one
   that stands for itself. It ignores case in every alphabet: whoever writes ``camera like

@@ -17,7 +17,7 @@ from vitsearch.types import Value
 Read = TypeVar("Read", str, Value)
 MAX_LENGTH, MAX_DEPTH, MAX_VALUES = 10_000, 50, 500
 
-_KEYWORDS = ("and", "or", "not", "like", "in", "between", "is", "null")
+_KEYWORDS = ("and", "or", "not", "like", "contains", "in", "between", "is", "null")
 _SIGNS = {"=": "=", "==": "=", "!=": "!=", "<>": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _DATE = re.compile(
@@ -177,14 +177,16 @@ class _Parser:
         negated = self._accept("not")
         if self._accept("like"):
             test = self._like(column)
+        elif self._accept("contains"):
+            test = self._contains(column)
         elif self._accept("in"):
             test = self._in(column)
         elif self._accept("between"):
             test = self._between(column)
         elif negated:
-            raise self._expected("like, in or between")
+            raise self._expected("like, contains, in or between")
         else:
-            comparisons = "such as =, <, like, in, between or is"
+            comparisons = "such as =, <, like, contains, in, between or is"
             raise self._expected(f"a comparison after {column}, {comparisons}")
         return Not(test) if negated else test
 
@@ -227,6 +229,14 @@ class _Parser:
                 r"the pattern ends with a lone \: write \\ for a backslash, \% for a percent sign",
             )
         return Like(column, pattern)
+
+    def _contains(self, column: str) -> Filter:
+        """Read ``contains 'red'``, which means ``like '%red%'`` without its wildcards."""
+        token = self._token
+        if token.kind != "text" or COLUMNS[column].kind != "text":
+            raise self._expected(f"a text in quotes, of a column of texts, after {column} contains")
+        part = self._read(lambda: _text(column, _unquoted(token.text)))
+        return Like(column, "%" + re.sub(r"([%_\\])", r"\\\1", part) + "%")
 
     def _in(self, column: str) -> Filter:
         self._expect("(", "( and the values")

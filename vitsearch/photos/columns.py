@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from vitsearch.photos.exif import FileTags
+from vitsearch.photos.dates import date_taken
+from vitsearch.photos.exif import MAX_WORDS, MAX_WORDS_LENGTH, FileTags, one_line
 from vitsearch.types import Photo, PhotoInfo, Value
 
 Kind = Literal["text", "number", "date"]
 
-MAKE, MODEL, DATE_TIME, RATING = 0x010F, 0x0110, 0x0132, 0x4746  # of the main directory
-DATE_TIME_ORIGINAL, DATE_TIME_DIGITIZED, LENS_MODEL = 0x9003, 0x9004, 0xA434  # of EXIF
+MAKE, MODEL, RATING = 0x010F, 0x0110, 0x4746  # of the main directory
+LENS_MODEL = 0xA434  # of EXIF
 LATITUDE_REF, LATITUDE, LONGITUDE_REF, LONGITUDE = 1, 2, 3, 4  # of GPS
+IPTC_TITLE, IPTC_KEYWORDS, IPTC_CAPTION = (2, 5), (2, 25), (2, 120)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -76,14 +78,6 @@ def read_metadata(tags: FileTags) -> dict[str, Value | None]:
 # -- How each is read ------------------------------------------------------------------------------
 
 
-def _taken_at(tags: FileTags) -> str | None:
-    return (
-        tags.exif.date(DATE_TIME_ORIGINAL)
-        or tags.exif.date(DATE_TIME_DIGITIZED)
-        or tags.main.date(DATE_TIME)
-    )
-
-
 def _camera(tags: FileTags) -> str | None:
     make, model = tags.main.text(MAKE), tags.main.text(MODEL)
     # "NIKON CORPORATION" and "NIKON D70" is one camera, a "NIKON D70"
@@ -95,7 +89,39 @@ def _camera(tags: FileTags) -> str | None:
 def _position(tags: FileTags) -> tuple[float | None, float | None]:
     latitude = tags.gps.degrees(LATITUDE, LATITUDE_REF, positive="N", negative="S", limit=90)
     longitude = tags.gps.degrees(LONGITUDE, LONGITUDE_REF, positive="E", negative="W", limit=180)
-    return (None, None) if latitude is None or longitude is None else (latitude, longitude)
+    if latitude is None or longitude is None:
+        latitude = _xmp_degrees(tags, "exif:GPSLatitude", "NS", 90)
+        longitude = _xmp_degrees(tags, "exif:GPSLongitude", "EW", 180)
+    if latitude is None or longitude is None or latitude == longitude == 0:
+        return None, None  # a place that was wiped is zeros
+    return latitude, longitude
+
+
+def _xmp_degrees(tags: FileTags, name: str, letters: str, limit: int) -> float | None:
+    """Return an angle of XMP, written ``33,51.408S`` or ``33,51,24S``, in degrees, or None."""
+    text = (tags.xmp_value(name) or "").strip().upper()
+    if text[-1:] not in tuple(letters):
+        return None
+    parts = [float(part) for part in text[:-1].split(",")]
+    degrees = sum(part / 60**power for power, part in enumerate(parts))
+    sign = 1 if text[-1] == letters[0] else -1
+    return round(sign * degrees, 7) if 0 <= degrees <= limit and len(parts) <= 3 else None
+
+
+def _keywords(tags: FileTags) -> str | None:
+    """Return the words that people gave the photo, each once, in the order of their source."""
+    words = (*tags.xmp_list("dc:subject"), *tags.iptc_texts(IPTC_KEYWORDS))
+    once = dict.fromkeys(one_line(word, MAX_WORDS_LENGTH) for word in words)
+    return ", ".join(list(filter(None, once))[:MAX_WORDS])[:MAX_WORDS_LENGTH] or None
+
+
+def _description(tags: FileTags) -> str | None:
+    """Return title and description, each of the first source that has it."""
+    titles = [*tags.xmp_list("dc:title"), tags.iptc_text(IPTC_TITLE)]
+    texts = [*tags.xmp_list("dc:description"), tags.iptc_text(IPTC_CAPTION)]
+    firsts = (next(filter(None, part), "") for part in (titles, texts))
+    once = dict.fromkeys(one_line(part, MAX_WORDS_LENGTH) for part in firsts)
+    return ": ".join(filter(None, once))[:MAX_WORDS_LENGTH] or None
 
 
 def _position_text(info: PhotoInfo) -> str:
@@ -117,8 +143,15 @@ def _mtime(photo: Photo) -> str:
 
 
 def _date_part(photo: Photo, start: int, end: int) -> int | None:
-    taken_at = photo.info["taken_at"]
-    return int(str(taken_at)[start:end]) if taken_at else None
+    part = str(photo.info["taken_at"] or "")[start:end]
+    return int(part) if part else None  # the month of a photo may be unknown
+
+
+def _date_reader(name: str) -> Callable[[FileTags], Value | None]:
+    def read(tags: FileTags) -> Value | None:
+        return getattr(date_taken(tags), name, None) or None
+
+    return read
 
 
 # -- The registry ----------------------------------------------------------------------------------
@@ -152,10 +185,26 @@ _COLUMNS = (
     Column(
         name="taken_at",
         kind="date",
-        help="when the photo was taken, local time of the camera",
-        read=_taken_at,
+        help="when the photo was taken, local time of the camera, as precisely as it is known",
+        read=_date_reader("at"),
         private=True,
         title="Taken",
+    ),
+    Column(
+        name="taken_from",
+        kind="text",
+        help="what says so, such as EXIF:DateTimeOriginal",
+        read=_date_reader("source"),
+        private=True,
+        title="Date from",
+    ),
+    Column(
+        name="taken_offset",
+        kind="text",
+        help="of that local time from UTC, such as +02:00",
+        read=_date_reader("offset"),
+        private=True,
+        title="UTC offset",
     ),
     Column(
         name="year",
@@ -171,7 +220,7 @@ _COLUMNS = (
         kind="number",
         help="of taken_at, 1 to 12",
         value=lambda photo: _date_part(photo, 5, 7),
-        sql="CAST(substr(taken_at, 6, 2) AS INTEGER)",
+        sql="CAST(NULLIF(substr(taken_at, 6, 2), '') AS INTEGER)",
         integer=True,
         private=True,
     ),
@@ -230,6 +279,22 @@ _COLUMNS = (
         read=_rating,
         integer=True,
         title="Rating",
+    ),
+    Column(
+        name="keywords",
+        kind="text",
+        help="words that people gave it (XMP, IPTC), joined by commas",
+        read=_keywords,
+        private=True,
+        title="Keywords",
+    ),
+    Column(
+        name="description",
+        kind="text",
+        help="title and description (XMP, IPTC)",
+        read=_description,
+        private=True,
+        title="Description",
     ),
     Column(
         name="label",

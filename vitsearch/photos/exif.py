@@ -1,26 +1,25 @@
-"""The tags of EXIF and XMP in a photo's file; broken tags say nothing and never fail the photo.
+"""The tags of EXIF, XMP and IPTC in a photo's file; broken tags say nothing and never fail the
+photo.
 
-Tag numbers are those of the Exif 2.32 standard (CIPA DC-008). What a collection keeps of them is
-`vitsearch.photos.columns`.
+Tag numbers are those of the Exif 2.32 standard (CIPA DC-008) and of IPTC-IIM 4.2. What a collection
+keeps of them is `vitsearch.photos.columns`.
 """
 
 import contextlib
+import html
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
 from typing import Any
 
-from PIL import Image
+from PIL import Image, IptcImagePlugin
 
 ORIENTATION, EXIF_IFD, GPS_IFD = 0x0112, 0x8769, 0x8825
 
-_DATE = re.compile(
-    r"(\d{4})[:/.-](\d{1,2})[:/.-](\d{1,2})[ T](\d{1,2}):(\d{1,2})(?::(\d{1,2}))?", re.ASCII
-)
 _MAX_TEXT_LENGTH = 100
 _MAX_XMP_BYTES = 1_000_000
+MAX_WORDS, MAX_WORDS_LENGTH = 100, 2000  # of keywords, and characters of them or of a description
 _XMP_KEYS = ("xmp", "XML:com.adobe.xmp")  # where Pillow's readers put the packet
 
 
@@ -39,64 +38,68 @@ class Tags:
 
     def text(self, tag: int) -> str:
         """Return the text of a tag on one line, at most 100 printable characters, "" for none."""
+        return one_line(self.raw_text(tag), _MAX_TEXT_LENGTH)
+
+    def raw_text(self, tag: int) -> str:
+        """Return the text of a tag as it is written, up to the first zero byte, "" for none."""
         value = self.get(tag)
         if isinstance(value, bytes):
             value = value.decode("utf-8", "replace")
-        if not isinstance(value, str):
-            return ""
-        head = value.split("\0")[0]
-        printable = "".join(character if character.isprintable() else " " for character in head)
-        return " ".join(printable.split())[:_MAX_TEXT_LENGTH]
+        return value.partition("\0")[0] if isinstance(value, str) else ""
 
     def number(self, tag: int) -> int | None:
-        """Return the whole number of a tag, the first of several, or None."""
+        """Return the whole number of a tag, of any type that holds one, or None; the first of
+        several.
+        """
         value = self.get(tag)
         if isinstance(value, tuple) and value:
             value = value[0]
-        return value if isinstance(value, int) else None
-
-    def date(self, tag: int) -> str | None:
-        """Return the date of a tag in ISO 8601 to the second, or None."""
-        match = _DATE.match(self.text(tag))
-        if match:
-            with contextlib.suppress(ValueError):
-                year, month, day, hour, minute, second = (int(part or 0) for part in match.groups())
-                return datetime(year, month, day, hour, minute, second).isoformat(
-                    timespec="seconds"
-                )
+        if isinstance(value, bytes) and len(value) == 1:
+            return value[0]
+        with contextlib.suppress(TypeError, ValueError, ArithmeticError):
+            number = float(value)
+            return int(number) if number.is_integer() else None
         return None
+
+    def numbers(self, tag: int) -> tuple[float, ...]:
+        """Return the numbers of a tag; 0/0, with which an unknown one is written, is 0 after the
+        first. Empty where the first is unknown, one is not finite, or there are none.
+        """
+        value = self.get(tag)
+        try:
+            numbers = [float(part) for part in (value if isinstance(value, tuple) else (value,))]
+        except (TypeError, ValueError, ArithmeticError):
+            return ()
+        known = (*numbers[:1], *(0.0 if math.isnan(number) else number for number in numbers[1:]))
+        return known if all(map(math.isfinite, known)) else ()
 
     def degrees(
         self, tag: int, reference_tag: int, *, positive: str, negative: str, limit: int
     ) -> float | None:
         """Return an angle of the GPS directory in degrees, at most ``limit``, or None; the letter
-        of ``reference_tag`` is its sign.
+        of ``reference_tag``, or the first of its word, is its sign. A minus means the same.
         """
-        sign = {positive: 1, negative: -1}.get(self.text(reference_tag).upper())
-        value = self.get(tag)
-        parts = value if isinstance(value, tuple) else (value,)
-        if sign is None or not 1 <= len(parts) <= 3:
+        sign = {positive: 1, negative: -1}.get(self.text(reference_tag)[:1].upper())
+        numbers = self.numbers(tag)
+        if sign is None or not 1 <= len(numbers) <= 3:
             return None
-        try:
-            numbers = [float(part) for part in parts]
-        except (TypeError, ValueError, ArithmeticError):
-            return None
-        if not all(math.isfinite(number) and number >= 0 for number in numbers):
-            return None
+        if any(number < 0 for number in numbers):
+            sign, numbers = -1, tuple(map(abs, numbers))
         degrees = sum(number / 60**power for power, number in enumerate(numbers))
         return round(sign * degrees, 7) if degrees <= limit else None
 
 
 @dataclass(frozen=True, slots=True)
 class FileTags:
-    """The tags of a photo's file: the main, the EXIF and the GPS directory, and the bytes of the
-    embedded XMP packet (ISO 16684-1), empty where there is none.
+    """The tags of a photo's file: the main, the EXIF and the GPS directory, the bytes of the
+    embedded XMP packet (ISO 16684-1), empty where there is none, and IPTC's records.
     """
 
     main: Tags
     exif: Tags
     gps: Tags
     xmp: bytes
+    iptc: Mapping[tuple[int, int], Any] = field(default_factory=dict)
 
     @property
     def orientation(self) -> int:
@@ -117,7 +120,37 @@ class FileTags:
         )
         if match is None:
             return None
-        return (match[1] or match[2] or b"").decode("utf-8", "replace").strip()
+        return _xml_text(match[1] or match[2] or b"")
+
+    def xmp_list(self, name: str) -> list[str]:
+        """Return the items of a property that is a list, such as ``dc:subject``, or one in several
+        languages; those of an unstructured one are its only item.
+        """
+        start = re.search(rb"<%b(?:\s[^<>]*)?>" % re.escape(name.encode()), self.xmp)
+        end = self.xmp.find(b"</%b" % name.encode(), start.end()) if start else -1
+        if start is None or end < 0:
+            return [value] if (value := self.xmp_value(name)) else []
+        items = re.findall(
+            rb"<rdf:li(?:\s[^<>]*)?>([^<]*)</rdf:li\s*>", self.xmp[start.end() : end]
+        )
+        return [text for item in items if (text := _xml_text(item))]
+
+    def iptc_texts(self, record: tuple[int, int]) -> list[str]:
+        """Return the texts of a record of IPTC that may be there several times."""
+        values = self.iptc.get(record, [])
+        utf8 = b"\x1b%G" in (self.iptc.get((1, 90)), None)  # ISO 2022's announcement of UTF-8
+        texts = []
+        for value in values if isinstance(values, list) else [values]:
+            with contextlib.suppress(AttributeError):
+                try:
+                    texts.append(value.decode("utf-8"))
+                except UnicodeDecodeError:
+                    texts.append(value.decode("utf-8" if utf8 else "latin-1", "replace"))
+        return texts
+
+    def iptc_text(self, record: tuple[int, int]) -> str:
+        """Return the text of a record of IPTC on one line, "" for none."""
+        return one_line(" ".join(self.iptc_texts(record)[:1]), MAX_WORDS_LENGTH)
 
 
 def read_tags(image: Image.Image) -> FileTags:
@@ -126,7 +159,23 @@ def read_tags(image: Image.Image) -> FileTags:
     with contextlib.suppress(Exception):
         main = image.getexif()
     exif, gps = (Tags(_directory(image, tag)) for tag in (EXIF_IFD, GPS_IFD))
-    return FileTags(Tags(main), exif, gps, _xmp(image))
+    return FileTags(Tags(main), exif, gps, _xmp(image), _iptc(image))
+
+
+def one_line(text: str, length: int) -> str:
+    """Return the printable characters of a text on one line, at most so many."""
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(printable.split())[:length]
+
+
+def _xml_text(data: bytes) -> str:
+    return html.unescape(data.decode("utf-8", "replace")).strip()
+
+
+def _iptc(image: Image.Image) -> Mapping[tuple[int, int], Any]:
+    with contextlib.suppress(Exception):
+        return IptcImagePlugin.getiptcinfo(image) or {}
+    return {}
 
 
 def _directory(image: Image.Image, tag: int) -> Mapping[int, Any]:

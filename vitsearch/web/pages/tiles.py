@@ -86,7 +86,8 @@ def spoken_date(taken_at: str) -> str:
         when = datetime.fromisoformat(taken_at)
     except ValueError:
         return taken_at
-    return f"{when.day} {when:%B %Y, %H:%M}"
+    day = f"{when.day} {when:%B %Y}"
+    return f"{day}, {when:%H:%M}" if "T" in taken_at else day
 
 
 def size_text(count: int) -> str:

@@ -1,0 +1,211 @@
+"""When and where a photo was taken, and what people wrote about it, as exiftool reads them."""
+
+import struct
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from helpers.odd_files import encoded, picture
+from vitsearch.photos.dates import parse_date
+from vitsearch.photos.decode import decode
+from vitsearch.photos.exif import FileTags, Tags
+from vitsearch.types import Value
+
+EXIF, GPS = 0x8769, 0x8825
+MODIFIED, ORIGINAL, DIGITIZED, OFFSET = 0x0132, 0x9003, 0x9004, 0x9011
+EDITED = "2020:05:15 10:25:45"
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
+
+
+def xmp(attributes: str = "", inside: str = "") -> bytes:
+    """An XMP packet as a segment of a JPEG."""
+    spaces = " ".join(
+        f'xmlns:{name}="{url}"'
+        for name, url in {
+            "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
+            "dc": "http://purl.org/dc/elements/1.1/",
+            "exif": "http://ns.adobe.com/exif/1.0/",
+            "xmp": "http://ns.adobe.com/xap/1.0/",
+            "photoshop": "http://ns.adobe.com/photoshop/1.0/",
+        }.items()
+    )
+    packet = (
+        f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF {spaces}><rdf:Description rdf:about="" '
+        f"{attributes}>{inside}</rdf:Description></rdf:RDF></x:xmpmeta>"
+    )
+    return segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + packet.encode())
+
+
+def iptc(*records: tuple[int, bytes]) -> bytes:
+    """Records of IPTC's application part as a segment of a JPEG."""
+    data = b"".join(
+        b"\x1c\x02" + bytes([number]) + struct.pack(">H", len(value)) + value
+        for number, value in records
+    )
+    padded = data + b"\0" * (len(data) % 2)
+    return segment(
+        0xED, b"Photoshop 3.0\x008BIM\x04\x04\0\0" + struct.pack(">I", len(data)) + padded
+    )
+
+
+def facts(
+    *segments: bytes,
+    main: dict[int, Any] | None = None,
+    exif: dict[int, Any] | None = None,
+    gps: dict[int, Any] | None = None,
+) -> dict[str, Value | None]:
+    """The metadata of a JPEG with these segments and tags that have a value."""
+    tags = Image.Exif()
+    tags.update(main or {})
+    tags.get_ifd(EXIF).update(exif or {})
+    tags.get_ifd(GPS).update(gps or {})
+    data = encoded(picture(1), "JPEG", exif=tags.tobytes())
+    info = decode(data[:2] + b"".join(segments) + data[2:])[1]
+    names = ("taken_at", "taken_from", "taken_offset", "latitude", "longitude")
+    words = ("keywords", "description")
+    return {name: info[name] for name in (*names, *words) if info[name] is not None}
+
+
+def when(at: str, source: str, offset: str | None = None) -> dict[str, Value | None]:
+    known = {"taken_at": at, "taken_from": source, "taken_offset": offset}
+    return {name: value for name, value in known.items() if value}
+
+
+@pytest.mark.parametrize(
+    ("text", "date"),
+    [
+        ("2019:07:04 12:30:05", ("2019-07-04T12:30:05", "")),
+        ("2019:07:04 12:30:05.123", ("2019-07-04T12:30:05", "")),
+        ("2019-07-04T12:30:05Z", ("2019-07-04T12:30:05", "+00:00")),
+        ("2019-07-04T12:30:05.25+05:30", ("2019-07-04T12:30:05", "+05:30")),
+        ("2019/07/04 12:30", ("2019-07-04T12:30:00", "")),
+        ("2019:07:04", ("2019-07-04", "")),
+        ("2019:07:04 ", ("2019-07-04", "")),
+        ("2019:07", ("2019-07", "")),
+        ("2019", ("2019", "")),
+        ("2019:07:00 00:00:00", ("2019-07", "")),
+        ("1995:00:00 00:00:00", ("1995", "")),
+        ("2019:  :     :  :  ", ("2019", "")),
+        ("2019:07:     :  :  ", ("2019-07", "")),
+        ("2019:07:04   :  :  ", ("2019-07-04", "")),
+        ("2019: 7: 4  9: 5: 1", ("2019-07-04T09:05:01", "")),
+        ("2019:7:4 9:5:1", ("2019-07-04T09:05:01", "")),
+        ("2019:07:04 24:15:00", ("2019-07-04T00:15:00", "")),
+        ("2016:12:31 23:59:60", ("2016-12-31T23:59:59", "")),
+        ("2019:07:04 11:45:01 PM", ("2019-07-04T23:45:01", "")),
+        ("2019:07:04 12:45:01 a.m.", ("2019-07-04T00:45:01", "")),
+        ("2019:07:04 12:45:01pm", ("2019-07-04T12:45:01", "")),
+        ("0000:00:00 00:00:00", None),
+        ("    :  :     :  :  ", None),
+        ("2019:02:30 00:00:00", None),
+        ("2019:13:01 00:00:00", None),
+        ("2019:07:04 25:00:00", None),
+        ("yesterday", None),
+        ("", None),
+    ],
+)
+def test_dates_as_they_are_written(text: str, date: tuple[str, str] | None) -> None:
+    assert parse_date(text) == date
+
+
+def test_what_is_trusted_most_says_when() -> None:
+    original, digitized = "2011:07:19 11:36:38", "2012:07:19 11:36:38"
+    in_xmp = xmp('exif:DateTimeOriginal="1998-05-06T07:08:09+02:00"')
+    in_iptc = iptc((55, b"19851125"), (60, b"101112+0100"))
+    in_gps = {29: "2019:07:04", 7: (12.0, 30.0, 5.0)}
+    edited = {MODIFIED: EDITED}
+    everything: dict[str, Any] = {"main": edited, "gps": in_gps}
+    assert facts(
+        in_xmp,
+        in_iptc,
+        exif={ORIGINAL: original, DIGITIZED: digitized, OFFSET: "-03:00"},
+        **everything,
+    ) == when("2011-07-19T11:36:38", "EXIF:DateTimeOriginal", "-03:00")
+    assert facts(in_xmp, in_iptc, main={**edited, ORIGINAL: original}) == when(
+        "2011-07-19T11:36:38", "EXIF:DateTimeOriginal"
+    )
+    assert facts(in_xmp, in_iptc, main={**edited, DIGITIZED: digitized}) == when(
+        "2012-07-19T11:36:38", "EXIF:DateTimeDigitized"
+    )
+    assert facts(in_xmp, in_iptc, **everything) == when(
+        "1998-05-06T07:08:09", "XMP-exif:DateTimeOriginal", "+02:00"
+    )
+    assert facts(in_iptc, **everything) == when("1985-11-25T10:11:12", "IPTC:DateCreated", "+01:00")
+    assert facts(**everything) == when("2019-07-04T12:30:05", "GPS:GPSDateStamp", "+00:00")
+    assert facts(gps={29: "2019:07:04"}) == when("2019-07-04", "GPS:GPSDateStamp", "+00:00")
+    assert facts(main=edited) == when("2020-05-15T10:25:45", "EXIF:ModifyDate")
+    assert facts(iptc((55, b"19850000")), main=edited) == when("1985", "IPTC:DateCreated")
+    assert facts() == {}
+
+
+SYDNEY = {"latitude": -33.8568056, "longitude": 151.215}
+
+
+@pytest.mark.parametrize(
+    ("gps", "place"),
+    [
+        ({1: "S", 2: (33.0, 51.0, 24.5), 3: "E", 4: (151.0, 12.0, 54.0)}, SYDNEY),
+        ({1: "South", 2: (33.0, 51.0, 24.5), 3: "east", 4: (151.0, 12.0, 54.0)}, SYDNEY),
+        ({1: "N", 2: (0.0, 0.0, 0.0), 3: "E", 4: (0.0, 0.0, 0.0)}, {}),
+        (
+            {1: "N", 2: (0.0, 0.0, 0.0), 3: "E", 4: (9.0, 30.0, 0.0)},
+            {"latitude": 0.0, "longitude": 9.5},
+        ),
+    ],
+)
+def test_places(gps: dict[int, Any], place: dict[str, float]) -> None:
+    assert facts(gps=gps) == place
+
+
+def test_places_of_xmp() -> None:
+    assert facts(xmp('exif:GPSLatitude="33,51.408S" exif:GPSLongitude="151,12,54E"')) == {
+        "latitude": -33.8568,
+        "longitude": 151.215,
+    }
+    for broken in (
+        'exif:GPSLatitude="33,51.408"',
+        'exif:GPSLatitude="x,1S"',
+        'exif:GPSLatitude="99,1N"',
+    ):
+        assert facts(xmp(f'{broken} exif:GPSLongitude="151,12,54E"')) == {}
+
+
+def test_words_that_people_wrote() -> None:
+    written = xmp(
+        'photoshop:Headline="no"',
+        "<dc:subject><rdf:Bag><rdf:li>wedding</rdf:li><rdf:li>Ana &amp; Leo</rdf:li>"
+        "<rdf:li> </rdf:li></rdf:Bag></dc:subject>"
+        '<dc:title><rdf:Alt><rdf:li xml:lang="x-default">The cake</rdf:li></rdf:Alt></dc:title>'
+        '<dc:description><rdf:Alt><rdf:li xml:lang="x-default">Cut\nat noon</rdf:li></rdf:Alt>'
+        "</dc:description>",
+    )
+    assert facts(written) == {
+        "keywords": "wedding, Ana & Leo",
+        "description": "The cake: Cut at noon",
+    }
+    records = ((25, b"wedding"), (25, "Zürich".encode("latin-1")), (120, "Küche".encode()))
+    assert facts(iptc(*records)) == {"keywords": "wedding, Zürich", "description": "Küche"}
+    assert facts(written, iptc(*records)) == {
+        "keywords": "wedding, Ana & Leo, Zürich",
+        "description": "The cake: Cut at noon",
+    }
+
+
+def test_a_flood_of_words_is_cut() -> None:
+    many = xmp(
+        inside=f"<dc:subject><rdf:Bag>{'<rdf:li>a very long word</rdf:li>' * 500}"
+        f"{''.join(f'<rdf:li>{number:019}</rdf:li>' for number in range(500))}"
+        "</rdf:Bag></dc:subject>"
+    )
+    words = facts(many)["keywords"]
+    assert isinstance(words, str)
+    assert (len(words), words[:39]) == (2000, f"a very long word, {0:019}, ")
+
+
+def test_many_lists_that_never_end_cost_no_time() -> None:
+    tags = FileTags(Tags({}), Tags({}), Tags({}), b"<dc:subject>" * 80_000)
+    assert tags.xmp_list("dc:subject") == []  # searched from each of them it would take minutes
