@@ -21,8 +21,8 @@ from helpers.paths import ROOT
 PACKAGE = ROOT / "vitsearch"
 
 FLOORS = {
-    0: ("_version", "errors", "types", "paths", "records"),
-    1: ("arrays", "vit"),
+    0: ("_version", "errors", "types", "paths", "untrusted"),
+    1: ("arrays", "vit", "records"),
     2: ("photos", "encoders", "index"),
     3: ("filters", "labels", "outputs", "shards"),
     4: ("milvus", "explain", "storage", "options"),

@@ -1,15 +1,17 @@
 """Functions on rows of unit length, with NumPy only."""
 
 import mmap
+import os
 from collections.abc import Container
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitsearch.records import NOT_SUPPORTED
+from vitsearch.paths import NOT_SUPPORTED
 from vitsearch.types import Activation
 
 Vectors = NDArray[np.float32]  # (n, dim) rows of unit length
@@ -80,20 +82,27 @@ def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-def mapped(file: Path, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return the content of a file as an array that cannot be written, memory-mapped where its file
-    system can, else read.
+def mapped(
+    file: Path,
+    dtype: str | np.dtype[Any],
+    shape: tuple[int, ...],
+    *,
+    offset: int = 0,
+    order: Literal["C", "F"] = "C",
+) -> NDArray[Any]:
+    """Return the content of a file behind ``offset`` bytes as an array that cannot be written,
+    memory-mapped where its file system can, else read.
 
     Raises OSError, and ValueError for a shorter file.
     """
     if 0 in shape:
         return np.empty(shape, dtype)  # an empty file cannot be mapped
     try:
-        return np.memmap(file, dtype=dtype, mode="r", shape=shape)
+        return np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape, order=order)
     except OSError as error:
         if error.errno not in NOT_SUPPORTED:
             raise
-    rows = np.fromfile(file, dtype, count=int(np.prod(shape))).reshape(shape)
+    rows = np.fromfile(file, dtype, count=prod(shape), offset=offset).reshape(shape, order=order)
     rows.flags.writeable = False
     return rows
 
@@ -119,3 +128,34 @@ class Fingerprints(Container[bytes]):
         sought = np.array([fingerprint], dtype="S16")
         position = int(np.searchsorted(self.ordered, sought)[0])
         return bool((self.ordered[position : position + 1] == sought).any())
+
+
+_NPY_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def map_npy(file: Path) -> NDArray[Any]:
+    """Return the array in a ``.npy`` file, memory-mapped.
+
+    Raises OSError, and ValueError for anything else, a pickle, an array of objects, or a header
+    that asks for more than the file holds.
+    """
+    with open(file, "rb") as opened:
+        if opened.read(6) != np.lib.format.MAGIC_PREFIX:
+            raise ValueError("it is no .npy file")
+        opened.seek(0)
+        read_header = _NPY_HEADERS.get(np.lib.format.read_magic(opened))
+        if read_header is None:
+            raise ValueError("its version is not known")
+        try:
+            shape, by_columns, dtype = read_header(opened)
+        except (SyntaxError, MemoryError, RecursionError) as error:
+            raise ValueError("its header cannot be read") from error
+        start, size = opened.tell(), os.fstat(opened.fileno()).st_size
+    if dtype.hasobject:
+        raise ValueError("it holds objects")
+    if min(shape, default=0) < 0 or start + prod(shape) * dtype.itemsize > size:
+        raise ValueError(f"it does not hold the {' x '.join(map(str, shape))} numbers it says")
+    return mapped(file, dtype, shape, offset=start, order="F" if by_columns else "C")

@@ -1,8 +1,14 @@
-"""The user's cache folder, and paths as bytes."""
+"""The user's cache folder, paths as bytes, and what file systems lack."""
 
+import errno
 import os
 import sys
 from pathlib import Path
+
+# what file systems answer to calls that they do not have (locks, shared maps, flushing)
+NOT_SUPPORTED = frozenset(
+    {errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
+)
 
 
 def cache_dir() -> Path:

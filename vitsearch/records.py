@@ -1,6 +1,5 @@
 """Records on disk: dataclasses as JSON, and files and folders that are written atomically."""
 
-import errno
 import json
 import math
 import os
@@ -15,8 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from vitsearch.paths import NOT_SUPPORTED
+from vitsearch.untrusted import MAX_JSON_BYTES, guarded, parse_json, read_bounded, reason
+
 Record = TypeVar("Record")
-Failure = Callable[[str], Exception]  # makes an error from one line of text
 
 # -- dataclasses as JSON ------------------------------------------------------------------------
 
@@ -54,24 +55,34 @@ def from_dict(cls: type[Record], stored: Any) -> Record:
 
 
 def parse_record(
-    cls: type[Record], data: bytes | str, where: str, *, error: Failure, repair: str
+    cls: type[Record],
+    data: bytes | str,
+    where: str,
+    *,
+    error: type[Exception],
+    repair: str,
+    max_bytes: int = MAX_JSON_BYTES,
 ) -> Record:
     """Return the record in a JSON text.
 
     Raises ``error`` for a damaged or newer one: its line names ``where`` and the problem, and says
     to ``repair`` it or to upgrade.
     """
-    try:
-        return from_dict(cls, json.loads(data))
-    except NewerFormat as failure:
-        raise error(f"{where} {failure}: upgrade vitsearch") from failure
-    except (ValueError, RecursionError) as failure:
-        problem = " ".join(str(failure).split())[:120]
-        raise error(f"{where} is damaged ({problem}): {repair}") from failure
+    with guarded(error, where, repair):
+        try:
+            return from_dict(cls, parse_json(data, max_bytes))
+        except NewerFormat as failure:
+            raise error(f"{where} {failure}: upgrade vitsearch") from failure
 
 
 def read_record(
-    cls: type[Record], file: Path, *, error: Failure, repair: str, missing: Exception | None = None
+    cls: type[Record],
+    file: Path,
+    *,
+    error: type[Exception],
+    repair: str,
+    missing: Exception | None = None,
+    max_bytes: int = MAX_JSON_BYTES,
 ) -> Record:
     """Return the record in a JSON file.
 
@@ -79,14 +90,16 @@ def read_record(
     ``missing`` (None: FileNotFoundError) if there is no file.
     """
     try:
-        data = file.read_bytes()
+        data = read_bounded(file, max_bytes)
     except (FileNotFoundError, NotADirectoryError) as failure:
         raise missing or failure from failure
     except OSError as failure:
         raise error(
-            f"{file} cannot be read ({failure.strerror}): check its permissions"
+            f"{file} cannot be read ({reason(failure)}): check its permissions"
         ) from failure
-    return parse_record(cls, data, str(file), error=error, repair=repair)
+    except ValueError as failure:
+        raise error(f"{file} is damaged ({failure}): {repair}") from failure
+    return parse_record(cls, data, str(file), error=error, repair=repair, max_bytes=max_bytes)
 
 
 def _checked(value: Any, hint: Any, name: str) -> Any:
@@ -138,12 +151,6 @@ def atomic_file(path: Path, *, sync: bool = True, aside: Path | None = None) -> 
         with suppress(OSError):
             aside.unlink(missing_ok=True)
         raise
-
-
-# what file systems answer to calls that they do not have (locks, shared maps, flushing)
-NOT_SUPPORTED = frozenset(
-    {errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
-)
 
 
 def flush(number: int) -> None:

@@ -161,7 +161,7 @@ def no_vectors(folder: Path, vectors: NDArray[Any]) -> None:
     [
         (longer, r"img_emb_0.npy holds 4 vectors, metadata_0.parquet 2 rows"),
         (narrower, r"img_emb_1.npy holds vectors of 5 numbers, expected 27"),
-        (pickled, r"img_emb_0.npy cannot be read as an array .*pickled"),
+        (pickled, r"img_emb_0.npy cannot be read as an array .*no .npy file"),
         (objects, r"img_emb_0.npy cannot be read as an array .*objects"),
         (flat, r"img_emb_0.npy holds no rows of floating-point numbers"),
         (whole_numbers, r"img_emb_0.npy holds no rows of floating-point numbers"),

@@ -136,7 +136,7 @@ def test_a_damaged_faiss_folder_is_refused_in_one_line(indexed: Path, tmp_path: 
     refused("paths.jsonl cannot be read .*is not like", paths_jsonl=b'["a.jpg"]\n')
     refused("paths.jsonl cannot be read", paths_jsonl=lines[:-20])
     refused(
-        "paths.txt cannot be read .*pickled",
+        "paths.txt cannot be read .*no .npy file",
         paths_jsonl=None,
         paths_txt=b"a.png\n",
         ids_npy=pickle.dumps([1]),

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,13 @@ from helpers.interop import facts, opened, report
 from helpers.paths import ROOT
 from helpers.photos import paint, shade
 from helpers.s3 import s3_client
+from helpers.shard_sets import manifest, row, vector, write_set
 from vitsearch import Collection, CollectionError, index_folder
 from vitsearch.encoders.colour import DIM, ColourEncoder
 from vitsearch.errors import EncoderMismatch
 from vitsearch.interop import ImportOptions, export_shards, holds_shards, import_shards
 from vitsearch.shards import Manifest, ShardRow, create_shards, open_shards, photo_id
-from vitsearch.types import PhotoInfo, SkippedPhoto
+from vitsearch.types import SkippedPhoto
 
 PARTIAL = ImportOptions(partial=True)
 
@@ -49,52 +49,6 @@ def failures(folder: Path, collection: Path | None = None) -> list[SkippedPhoto]
 def export(folder: Path, output: Any, **options: Any) -> int:
     with opened(folder) as found:
         return export_shards(found, output, **options)
-
-
-def manifest(source: str, rows: int, **given: Any) -> Manifest:
-    golden = ColourEncoder().encode_images([])[:0].tolist()
-    facts_of = {
-        "encoder": "colour",
-        "encoder_fingerprint": ColourEncoder.fingerprint,
-        "dtype": "float32",
-        "dim": DIM,
-        "golden": golden,
-    }
-    return Manifest(
-        **facts_of
-        | {"source": source, "decoding": "scaled", "shard_size": 100, "rows": rows, "shards": 1}
-        | given
-    )
-
-
-def vector(number: int) -> Any:
-    raw = np.random.default_rng(number).standard_normal(DIM)
-    return (raw / np.linalg.norm(raw)).astype(np.float16)
-
-
-def row(path: str, number: int = 0, **given: Any) -> ShardRow:
-    info = PhotoInfo(
-        3,
-        2,
-        {
-            "taken_at": "2020-01-02T03:04:05",
-            "camera": "A camera",
-            "latitude": 1.5,
-            "longitude": -2.5,
-        },
-    )
-    return replace(
-        ShardRow(photo_id(path), path, 9, 1000 + number, bytes([number]) * 16, info), **given
-    )
-
-
-def write_set(
-    output: Path, rows: Sequence[ShardRow], source: str = "s3://photos/none", **given: Any
-) -> Path:
-    writer = create_shards(output, manifest(source, len(rows), **given))
-    good = [vector(one.mtime_ns) for one in rows if one.error is None]
-    writer.write(0, rows, np.stack(good) if good else np.empty((0, DIM), np.float16))
-    return output
 
 
 @pytest.mark.parametrize("shard_size", [1, 2, 6, 1000])
@@ -122,6 +76,7 @@ def test_an_export_comes_back_as_the_same_collection(
         marked if with_photos else None,
         collection=second,
         encoder=ColourEncoder(),
+        options=ImportOptions(root=marked),
     )
     assert came == report(imported=5, checked=5 if with_photos else 0, total=5, failed=1)
     assert facts(marked, collection=second) == facts(marked)
@@ -415,9 +370,15 @@ def test_shards_from_the_command_line(marked: Path, tmp_path: Path) -> None:
     assert json.loads(done.stdout) == {"photos": 5, "format": "shards", "output": str(out)}
     came = vitsearch("import", out, "--collection", second)
     assert came.stdout == b"5 photos are searchable (5 imported, 1 failed)\n"
-    assert (
-        came.stderr.decode()
-        == f"vitsearch: search it with `vitsearch search {marked} WORDS --collection {second}`\n"
+    assert came.stderr.decode() == (
+        f"vitsearch: the photos of {out} were in '{marked}': where they are on this machine, "
+        "import it with --photos DIR to show them\n"
+        f"vitsearch: search it with `vitsearch search {second} WORDS --collection {second}`\n"
+    )
+    shown = tmp_path / "shown"
+    came = vitsearch("import", out, "--collection", shown, "--photos", marked)
+    assert came.stderr.decode() == (
+        f"vitsearch: search it with `vitsearch search {marked} WORDS --collection {shown}`\n"
     )
     assert facts(marked, collection=second) == facts(marked)
     listed = vitsearch("failures", marked, "--collection", second)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vitsearch.interop import Layout
 
 FORMATS = ("clip-retrieval", "faiss", "shards")
+_OPTIONS = ("device", "paths_from", "check", "partial", "root", "allow_download")
 MAX_PROBLEMS = 10  # problems that are printed; the report counts all
 
 
@@ -91,6 +92,17 @@ def export(photos: str, output: str, **options: Any) -> int:
     help="What the paths in SOURCE begin with in place of PHOTOS, as it is written there.",
 )
 @click.option(
+    "--photos",
+    "root",
+    metavar="DIR",
+    help="shards without PHOTOS: the folder of the photos, which are not read.",
+)
+@click.option(
+    "--allow-download",
+    is_flag=True,
+    help="Download the encoder that SOURCE names where it is not on this machine.",
+)
+@click.option(
     "--check",
     type=click.IntRange(min=1),
     default=16,
@@ -117,7 +129,7 @@ def import_vectors(source: str, photos: str | None, **options: Any) -> int:
         raise click.UsageError(
             "name the folder PHOTOS; only shards are imported without it, into --collection DIR"
         )
-    chosen = {name: options[name] for name in ("device", "paths_from", "check", "partial")}
+    chosen = {name: options[name] for name in _OPTIONS}
     with ProgressBar() as progress:
         report = IMPORTERS[layout](
             source,

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vitsearch.encoders.base import Encoder, ImageEncoder
-from vitsearch.encoders.checkpoints import local_folder, one_line
+from vitsearch.encoders.checkpoints import (
+    TRANSFORMERS_FILES,
+    is_cached,
+    local_folder,
+    one_line,
+)
 from vitsearch.errors import EncoderError, VitsearchError
 
 if TYPE_CHECKING:
@@ -167,6 +172,21 @@ def is_known(name: str) -> bool:
     """Return whether there is a source for the encoder of that name; nothing is loaded."""
     source = name.partition(":")[0]
     return source in SOURCES or source in package_sources()
+
+
+def is_here(name: str) -> bool:
+    """Return whether the encoder of that name is on this machine, so that loading it asks no
+    network; nothing is loaded.
+    """
+    source, _, model = name.partition(":")
+    if source == "hf":
+        return is_cached(model, TRANSFORMERS_FILES)
+    if source == "open_clip":
+        from vitsearch.encoders.catalogue import is_downloaded
+        from vitsearch.encoders.onnx.cache import canonical
+
+        return is_downloaded(f"{source}:{canonical(model)}")
+    return is_known(name)
 
 
 def spellings() -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from vitsearch.errors import EncoderError
 from vitsearch.paths import cache_dir
 from vitsearch.records import atomic_write
+from vitsearch.untrusted import guarded, parse_json, read_bounded
 
 _CACHE_NAME = "weights.json"
 
@@ -50,7 +51,7 @@ def _read_cache() -> dict[str, Entry]:
     computed again.
     """
     try:
-        cached = json.loads((cache_dir() / _CACHE_NAME).read_text(encoding="utf-8"))
+        cached = parse_json(read_bounded(cache_dir() / _CACHE_NAME))
     except (OSError, ValueError):
         return {}
     if not isinstance(cached, dict):
@@ -134,15 +135,11 @@ def local_folder(path: str) -> Path:
 
 def read_json(file: Path, name: str) -> dict[str, Any]:
     """Return the object in a JSON file; raises EncoderError where it is damaged."""
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EncoderError(
-            f"{name}: the file {file} is damaged ({one_line(error)}): fetch it again"
-        ) from error
-    if not isinstance(value, dict):
-        raise EncoderError(f"{name}: the file {file} is damaged (no object in it): fetch it again")
-    return value
+    with guarded(EncoderError, f"{name}: the file {file}", "fetch it again"):
+        value = parse_json(read_bounded(file))
+        if not isinstance(value, dict):
+            raise ValueError("no object in it")
+        return value
 
 
 def one_line(error: BaseException) -> str:

@@ -57,7 +57,8 @@ def golden_from_lists(rows: Sequence[Sequence[float]], dim: int) -> Vectors:
     """
     if any(len(row) != dim for row in rows):
         raise ValueError(f"'golden' holds no rows of {dim} numbers")
-    return np.array(rows, dtype=np.float32).reshape(-1, dim)
+    with np.errstate(over="ignore"):
+        return np.array(rows, dtype=np.float32).reshape(-1, dim)
 
 
 # -- Which encoder made vectors --------------------------------------------------------------------

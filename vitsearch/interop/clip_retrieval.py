@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from vitsearch.arrays import map_npy
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError
 from vitsearch.interop.importer import ImportOptions, ImportReport, import_vectors
@@ -25,6 +26,7 @@ from vitsearch.interop.target import export_folder
 from vitsearch.shards.manifest import MANIFEST
 from vitsearch.storage.reader import StoredCollection
 from vitsearch.types import OnProgress, Progress, no_progress
+from vitsearch.untrusted import guarded
 
 if TYPE_CHECKING:
     from vitsearch.interop.parquet import MetadataWriter
@@ -132,7 +134,12 @@ def _blocks(pairs: list[tuple[Path, Path]], is_export: bool) -> Iterator[Block]:
     for npy, parquet in pairs:
         vectors, start = _mapped(npy), 0
         for rows in read_rows(parquet, is_export=is_export):
-            yield rows, np.asarray(vectors[start : start + len(rows)])
+            part = np.asarray(vectors[start : start + len(rows)])
+            if len(part) != len(rows):
+                raise CollectionError(
+                    f"{parquet} has more rows than {npy.name} vectors: write both again"
+                )
+            yield rows, part
             start += len(rows)
 
 
@@ -170,19 +177,9 @@ def _mapped(file: Path) -> NDArray[Any]:
     """Return the ``(n, dim)`` floats of a .npy file, memory-mapped; raises CollectionError for
     anything else, such as a pickle.
     """
-    try:
-        array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise CollectionError(
-            f"{file} cannot be read as an array "
-            f"({' '.join(str(error).split())[:160]}): write it again"
-        ) from error
-    if (
-        not isinstance(array, np.ndarray)
-        or array.ndim != 2
-        or array.dtype.kind != "f"
-        or array.shape[1] < 1
-    ):
+    with guarded(CollectionError, file, "write it again", problem="cannot be read as an array"):
+        array = map_npy(file)
+    if array.ndim != 2 or array.dtype.kind != "f" or array.shape[1] < 1:
         raise CollectionError(
             f"{file} holds no rows of floating-point numbers: write it again as float16 or "
             "float32 (n, dim)"

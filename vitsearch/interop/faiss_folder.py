@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitsearch.arrays import map_npy
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError, RecipeError
 from vitsearch.index.recipe import Recipe, load_recipe
@@ -24,9 +25,11 @@ from vitsearch.interop.target import export_folder
 from vitsearch.shards.manifest import MANIFEST
 from vitsearch.storage.reader import StoredCollection
 from vitsearch.types import OnProgress, Photo, Progress, no_progress
+from vitsearch.untrusted import parse_json, reason
 
 LAYOUT = "faiss"
 INDEX, IDS, PATHS, PLAIN_PATHS = "index.faiss", "ids.npy", "paths.jsonl", "paths.txt"
+MAX_LINE = 65_536  # bytes of JSON about one photo
 _DEFAULTS = ImportOptions()
 _NAMES = frozenset({MANIFEST, INDEX, IDS, PATHS})
 
@@ -87,7 +90,7 @@ def import_faiss(
     ``folder`` holds ``index.faiss`` (or one file ``*.faiss`` or ``*.index``) and ``paths.jsonl``,
     or ``paths.txt`` with one path a line and, where the ids are not 0, 1, 2, ..., ``ids.npy`` with
     the id of each line. The rest is as in `import_clip_retrieval`. The index must hold the vectors
-    themselves. FAISS trusts what it reads: import only what you would also run.
+    themselves. FAISS reads it in a process of its own, and lists on disk only beside it.
     """
     source = read_faiss_folder(Path(folder))
     return import_vectors(
@@ -172,14 +175,12 @@ def _rows(folder: Path) -> dict[int, Row]:
             f"{folder} holds neither {PATHS} nor {PLAIN_PATHS}: which vector is which photo "
             "cannot be told"
         ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise CollectionError(
-            f"{file} cannot be read ({' '.join(str(error).split())[:160]}): write it again"
-        ) from error
+    except Exception as error:
+        raise CollectionError(f"{file} cannot be read ({reason(error)}): write it again") from error
 
 
 def _parsed(line: str) -> tuple[int, Row]:
-    record: Any = json.loads(line)
+    record: Any = parse_json(line, MAX_LINE)
     is_record = isinstance(record, dict) and isinstance(record.get("path"), str)
     if not is_record or type(record.get("id")) is not int:
         raise ValueError(f'a line is not like {{"id": 1, "path": "a.jpg"}}: {line[:60]}')
@@ -191,7 +192,7 @@ def _parsed(line: str) -> tuple[int, Row]:
 
 
 def _ids(file: Path) -> NDArray[np.int64]:
-    ids: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+    ids = map_npy(file)
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
         raise ValueError("ids.npy does not hold a row of integers")
     return np.asarray(ids, dtype=np.int64)

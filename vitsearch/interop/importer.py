@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from vitsearch.arrays import Halves, Vectors, unit_rows
-from vitsearch.encoders import load_encoder
+from vitsearch.encoders import is_here, is_known, load_encoder
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.identity import check_dim, check_samples, golden_vectors
 from vitsearch.errors import CollectionError, EncoderError, PhotoError
@@ -45,7 +45,9 @@ class ImportOptions:
     of the photo folder.
 
     ``check`` photos are embedded and compared; ``workers`` threads read photos (None: one a core).
-    ``partial`` takes a shard set of which some shards are missing.
+    ``partial`` takes a shard set of which some shards are missing. ``root`` is the folder that the
+    paths of a shard set are relative to where it is imported without photos. An encoder that only
+    the source names is downloaded with ``allow_download`` alone.
     """
 
     device: str = "auto"
@@ -53,6 +55,8 @@ class ImportOptions:
     check: int = 16
     workers: int | None = None
     partial: bool = False
+    root: str | os.PathLike[str] | None = None
+    allow_download: bool = False
 
     def __post_init__(self) -> None:
         if self.check < 1 or (self.workers is not None and self.workers < 1):
@@ -155,7 +159,7 @@ def import_vectors(
     root = photo_root(photos)
     folder = collection_folder(root, collection)
     chosen = chosen_encoder(
-        source, folder, known_config(folder, root), encoder=encoder, device=options.device
+        source, folder, known_config(folder, root), encoder=encoder, options=options
     )
     resolver = path_resolver(root, folder, options.paths_from)
     sample = _sample(source, resolver, options.check)
@@ -297,27 +301,29 @@ def chosen_encoder(
     config: CollectionConfig | None,
     *,
     encoder: str | ImageEncoder | None,
-    device: str,
+    options: ImportOptions,
 ) -> ImageEncoder:
-    """Return the encoder that was requested, or else that of the source's ``vitsearch.json``, or
-    else that of the collection in ``folder``.
+    """Return the encoder that was requested, or else that of the collection in ``folder``, or else
+    that of the source's ``vitsearch.json``.
 
-    Raises EncoderError where none is named, and EncoderMismatch unless it fits the source and the
-    collection.
+    Raises EncoderError where none is named, or where only the source names it and it is not on this
+    machine, and EncoderMismatch unless it fits the source and the collection.
     """
     manifest, advice = source.manifest, "import into another --collection DIR"
     if manifest and config:
         manifest.identity.check(config.identity, source.name, advice, of=folder)
-    record = manifest or config
+    record = config or manifest
     chosen = encoder or (record.encoder if record else None)
     if chosen is None:
         raise EncoderError(
             f"{source.name} does not say which encoder made its vectors: name it, as in --encoder "
             "open_clip:ViT-B-32/openai"
         )
+    if manifest and not (encoder or config or options.allow_download):
+        _check_is_here(manifest.encoder, source.name)
     if isinstance(chosen, str):
         dtype = record.dtype if record and record.encoder == chosen else "auto"
-        chosen = load_encoder(chosen, device, dtype)
+        chosen = load_encoder(chosen, options.device, dtype)
     check_dim(chosen, source.dim, source.name)
     if config:
         check_encoder(folder, config, chosen)
@@ -325,6 +331,15 @@ def chosen_encoder(
         manifest.identity.check(chosen, source.name, "name the encoder that made it")
         manifest.identity.check_golden(chosen)
     return chosen
+
+
+def _check_is_here(name: str, where: str) -> None:
+    """Raise EncoderError for a known encoder that would be downloaded because a source names it."""
+    if is_known(name) and not is_here(name):
+        raise EncoderError(
+            f"{where} names the encoder {name!r}, which is not on this machine: give "
+            "--allow-download to download it, or --encoder NAME if it is another"
+        )
 
 
 def check_vectors(

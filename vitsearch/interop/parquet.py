@@ -15,6 +15,7 @@ from vitsearch.paths import raw_path
 from vitsearch.photos.columns import METADATA
 from vitsearch.shards.files import arrow_type, as_text
 from vitsearch.types import Photo
+from vitsearch.untrusted import guarded
 
 SCHEMA = pyarrow.schema(
     [
@@ -116,10 +117,6 @@ def _path(value: Any) -> str:
 
 @contextmanager
 def _errors(file: Path) -> Iterator[None]:
-    try:
+    repair = "write it again with the tool that made it"
+    with guarded(CollectionError, file, repair, problem="cannot be read as Parquet"):
         yield
-    except (pyarrow.ArrowException, OSError, ValueError, TypeError) as error:
-        words = " ".join(str(error).split())[:160]
-        raise CollectionError(
-            f"{file} cannot be read as Parquet ({words}): write it again with the tool that made it"
-        ) from error

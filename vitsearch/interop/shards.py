@@ -4,6 +4,7 @@ writes.
 An import works without the photos: it trusts the fingerprint, size, time and metadata in the rows.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from itertools import islice
@@ -40,16 +41,18 @@ from vitsearch.shards import (
     photo_id,
 )
 from vitsearch.shards.manifest import MANIFEST, is_manifest
-from vitsearch.storage.config import collection_folder
+from vitsearch.storage.config import collection_folder, photo_root
 from vitsearch.storage.create import start_database
 from vitsearch.storage.decoding import Decoding, record_decoding
 from vitsearch.storage.reader import StoredCollection
 from vitsearch.storage.store import Outcome, PhotoStore
 from vitsearch.types import Found, OnProgress, Photo, Progress, no_progress
+from vitsearch.untrusted import read_bounded
 
 if TYPE_CHECKING:
     from vitsearch.shards.files import ShardSet, ShardWriter
 
+log = logging.getLogger("vitsearch")
 SHARD = 10_000
 _DEFAULTS = ImportOptions()
 _NAMES = frozenset({MANIFEST, "shards"})
@@ -65,8 +68,8 @@ def holds_shards(output: str | os.PathLike[str]) -> bool:
     if "://" in name:
         return is_shard_set(name)
     try:
-        return is_manifest((Path(name) / MANIFEST).read_bytes())
-    except OSError:
+        return is_manifest(read_bounded(Path(name) / MANIFEST))
+    except (OSError, ValueError):
         return False
 
 
@@ -164,7 +167,8 @@ def import_shards(
 
     With ``photos`` the rows are matched with the photos in that folder, and some are embedded to
     compare, as `import_clip_retrieval` does. Without, ``collection`` says where the collection is,
-    and no photo needs to be there: the metadata in the rows are trusted. Of two rows for one path
+    and no photo needs to be there: the metadata in the rows are trusted, and ``options.root`` says
+    where the photos are (`source_root`). Of two rows for one path
     the file that was changed last wins. Rows with an error become failures of the collection.
 
     Raises CollectionError (a shard is missing and ``options.partial`` is not set, damage),
@@ -239,16 +243,20 @@ def _failures(shards: "ShardSet", numbers: list[int]) -> Iterator[tuple[Found, s
 # -- An import without photos ----------------------------------------------------------------------
 
 
-def source_root(manifest: Manifest, folder: Path) -> Path:
-    """Return the folder that the paths of a shard set are relative to where it is on this machine,
-    else that of the collection.
+def source_root(shards: "ShardSet", folder: Path, options: ImportOptions) -> Path:
+    """Return the photo folder of a collection that is made of a shard set.
+
+    It is the one in ``options``, or else what the set names as its source where that is the set's
+    own folder or lies in it, or else that of the collection: a set of somebody else must not decide
+    which files of this machine are shown. Raises CollectionError where there is no such folder.
     """
-    source = manifest.source
-    if "\0" not in source and os.path.isabs(source):
-        if os.path.isdir(source):
+    if options.root is not None:
+        return photo_root(options.root)
+    source = shards.manifest.source
+    if shards.storage.is_local and "\0" not in source and os.path.isabs(source):
+        own, real = os.path.realpath(shards.name), os.path.realpath(source)
+        if os.path.isdir(real) and Path(real).is_relative_to(own):
             return Path(source)
-        if os.path.isfile(source):  # a list of photos, beside them
-            return Path(source).parent
     return folder
 
 
@@ -266,16 +274,20 @@ def import_without_photos(
 
     Raises CollectionError, CollectionLocked, EncoderError or EncoderMismatch.
     """
-    root = source_root(shards.manifest, folder)
-    chosen = chosen_encoder(
-        source, folder, known_config(folder, root), encoder=encoder, device=options.device
-    )
+    root, named = source_root(shards, folder, options), shards.manifest.source
+    config = known_config(folder, root)
+    if config is None and root == folder:
+        log.warning(
+            f"the photos of {shards.name} were in {named!r}: where they are on this machine, "
+            "import it with --photos DIR to show them"
+        )
+    chosen = chosen_encoder(source, folder, config, encoder=encoder, options=options)
     golden, counts = golden_vectors(chosen), ImportCounts()
     with import_target(root, folder, chosen) as store:
         record_decoding(store, Decoding(MAX_PIXELS, shards.manifest.decoding == "exact"))
         with store.writing():
             start_database(store, folder, chosen.name, golden)
-            running = _Import(store, root, counts)
+            running = _Import(store, (os.path.abspath(root), named), counts)
             running.store_photos(shards, source.count, progress)
             running.store_failures(source)
             if not counts["imported"] + counts["unchanged"] + counts["failed"]:
@@ -290,9 +302,9 @@ def import_without_photos(
 class _Import:
     """One import without photos, inside its transaction."""
 
-    def __init__(self, store: PhotoStore, root: Path, counts: ImportCounts) -> None:
+    def __init__(self, store: PhotoStore, roots: tuple[str, ...], counts: ImportCounts) -> None:
         self.store, self.counts = store, counts
-        self.resolver = PathResolver({}, (os.path.abspath(root),))
+        self.resolver = PathResolver({}, tuple(filter(None, (r.rstrip("/") for r in roots))))
 
     def store_photos(self, shards: "ShardSet", count: int, progress: OnProgress) -> None:
         """Store the rows that have a vector, and count them."""

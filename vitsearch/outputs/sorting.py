@@ -20,6 +20,7 @@ from vitsearch.types import Prediction
 
 MANIFEST = ".vitsearch-sorted.json"
 FORMAT = 1
+MAX_BYTES = 2_000_000_000  # of the manifest: a photo takes about 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,7 @@ def read_manifest(target: str) -> dict[str, LinkRecord]:
             Path(target, MANIFEST),
             error=VitsearchError,
             repair="restore it, or sort into another folder; nothing was removed",
+            max_bytes=MAX_BYTES,
         ).made
     except FileNotFoundError:
         return {}

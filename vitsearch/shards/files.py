@@ -1,6 +1,7 @@
 """A shard set: its Parquet files, open for reading (`ShardSet`) and for writing (`ShardWriter`)."""
 
 import io
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from vitsearch.photos.columns import METADATA, Column
 from vitsearch.shards.manifest import MANIFEST, Manifest, ShardRow, read_manifest
 from vitsearch.shards.storage import Storage
 from vitsearch.types import PhotoInfo, SkippedPhoto
+from vitsearch.untrusted import guarded
 
 # -- The columns of a shard (Apache Parquet) -------------------------------------------------------
 
@@ -71,19 +73,26 @@ def check_schema(schema: pyarrow.Schema, dim: int, name: str) -> None:
 @contextmanager
 def errors(name: str) -> Iterator[None]:
     """Turn the errors of a damaged Parquet file into a CollectionError of one line."""
-    try:
+    repair = "remove it, and run `vitsearch embed` again"
+    with guarded(CollectionError, name, repair, problem="cannot be read as a shard"):
         yield
-    except (pyarrow.ArrowException, OSError, ValueError, TypeError) as error:
-        words = " ".join(str(error).split())[:160]
-        raise CollectionError(
-            f"{name} cannot be read as a shard ({words}): remove it, and "
-            "run `vitsearch embed` again"
-        ) from error
+
+
+def rows_of(file: pyarrow.parquet.ParquetFile, size: int) -> int:
+    """Return the number of rows of a Parquet file of ``size`` bytes; raises ValueError for a footer
+    that says more than can be in it, since runs of equal rows take no bytes and any time.
+    """
+    count = int(file.metadata.num_rows)
+    if not 0 <= count <= size // MIN_ROW_BYTES:
+        raise ValueError(f"it says that it has {count:,} rows in {size:,} bytes")
+    return count
 
 
 # -- Reading ---------------------------------------------------------------------------------------
 
 BLOCK = 4096  # rows held at a time
+MIN_ROW_BYTES = 4  # of a shard: an id alone has 8 that do not get smaller
+MAX_BLOCK_BYTES = 1 << 29  # of the rows held at a time
 FOLDER = "shards"
 LISTING = "listing"
 
@@ -166,7 +175,10 @@ def read_shard(
     with errors(name):
         file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
         check_schema(file.schema_arrow, dim, name)
+        rows_of(file, len(data))
         for batch in file.iter_batches(batch_size=size):
+            if batch.nbytes > MAX_BLOCK_BYTES:
+                raise ValueError(f"{batch.num_rows:,} rows have {batch.nbytes:,} bytes")
             photos = batch.filter(pyarrow.compute.is_null(batch.column("error")))
             if photos.num_rows:
                 yield _rows(photos), _halves(photos.column("vector"), dim, name)
@@ -177,6 +189,7 @@ def read_failures(data: bytes, dim: int, name: str) -> Iterator[tuple[SkippedPho
     with errors(name):
         file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
         check_schema(file.schema_arrow, dim, name)
+        rows_of(file, len(data))
         table = file.read(columns=[name for name in file.schema_arrow.names if name != "vector"])
         failed = table.filter(pyarrow.compute.is_valid(table.column("error")))
         for row in _rows(failed):
@@ -190,7 +203,7 @@ def count_rows(file: BinaryIO, dim: int, name: str) -> tuple[int, int]:
     with errors(name):
         opened = pyarrow.parquet.ParquetFile(file)
         check_schema(opened.schema_arrow, dim, name)
-        total = int(opened.metadata.num_rows)
+        total = rows_of(opened, file.seek(0, os.SEEK_END))
         failed = total - opened.read(columns=["error"]).column("error").null_count if total else 0
         return total - failed, failed
 
@@ -221,6 +234,8 @@ def _row(stored: dict[str, Any]) -> ShardRow:
         path = stored["path_bytes"].decode("utf-8", "surrogateescape")
     names = ("size", "mtime_ns", "fingerprint", "label", "label_score", "error")
     facts = {name: stored[name] for name in names}
+    if not isinstance(path, str) or facts["size"] is None or facts["mtime_ns"] is None:
+        raise ValueError("a row without a path, a size or a time")
     return ShardRow(photo_id=stored["id"], path=path, info=info, **facts)
 
 

@@ -3,7 +3,6 @@ shards.
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 
 from vitsearch.encoders.identity import EncoderIdentity, golden_from_lists
@@ -11,10 +10,12 @@ from vitsearch.errors import CollectionError
 from vitsearch.paths import raw_path
 from vitsearch.records import parse_record, to_json
 from vitsearch.types import PhotoInfo
+from vitsearch.untrusted import parse_json
 
 MANIFEST = "vitsearch.json"
 LAYOUT = "shards"
 FORMAT = 1
+MAX_SHARDS = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class Manifest:
     def __post_init__(self) -> None:
         if min(self.dim, self.shard_size, self.format) < 1 or min(self.rows, self.shards) < 0:
             raise ValueError("a number below 1")
+        if self.shards > MAX_SHARDS:
+            raise ValueError(f"more than {MAX_SHARDS:,} shards")
         golden_from_lists(self.golden, self.dim)  # raises for rows of another length
 
     @property
@@ -82,8 +85,8 @@ def is_manifest(data: bytes) -> bool:
 def layout_of(data: bytes) -> str | None:
     """Return which kind of export a ``vitsearch.json`` is of, None where it is not an object."""
     try:
-        stored = json.loads(data)
-    except (ValueError, RecursionError):
+        stored = parse_json(data)
+    except ValueError:
         return None
     return str(stored.get("layout")) if isinstance(stored, dict) else None
 

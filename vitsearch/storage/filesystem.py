@@ -14,7 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vitsearch.errors import CollectionError
-from vitsearch.records import NOT_SUPPORTED, flush
+from vitsearch.paths import NOT_SUPPORTED
+from vitsearch.records import flush
 
 LOCK = "lock"  # the file that a writer locks; also asked what locks the file system has
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitsearch.errors import CollectionLocked
-from vitsearch.records import NOT_SUPPORTED, from_dict, to_json
+from vitsearch.paths import NOT_SUPPORTED
+from vitsearch.records import from_dict, to_json
 from vitsearch.storage.filesystem import LOCK, disk_errors, is_local
 
 HELD = "lock.held"
