@@ -78,7 +78,8 @@ def read_bounded(file: Path, max_bytes: int = MAX_JSON_BYTES) -> bytes:
         raise ValueError("it is not a regular file")
     with open(file, "rb") as opened:
         data = opened.read(max_bytes + 1)
-    return _within(data, max_bytes)
+    _check_size(data, max_bytes)
+    return data
 
 
 def parse_json(data: bytes | str, max_bytes: int = MAX_JSON_BYTES) -> Any:
@@ -88,7 +89,7 @@ def parse_json(data: bytes | str, max_bytes: int = MAX_JSON_BYTES) -> Any:
     nesting beyond 100, and half of a surrogate pair that stands for no byte of a file name.
     """
     try:
-        _within(data, max_bytes)
+        _check_size(data, max_bytes)
         marks = ("[", "{") if isinstance(data, str) else (b"[", b"{")
         if sum(map(data.count, marks)) > max_bytes // BYTES_PER_CONTAINER:  # type: ignore[arg-type]
             raise ValueError("it has too many lists and objects")
@@ -100,18 +101,17 @@ def parse_json(data: bytes | str, max_bytes: int = MAX_JSON_BYTES) -> Any:
 def parse_toml(data: bytes | str) -> dict[str, Any]:
     """Return the table of a TOML text; raises ValueError for whatever is wrong with it."""
     try:
-        within = _within(data, MAX_TOML_BYTES)
-        text = within.decode("utf-8") if isinstance(within, bytes) else within
+        _check_size(data, MAX_TOML_BYTES)
+        text = data.decode("utf-8") if isinstance(data, bytes) else data
         facts: dict[str, Any] = _checked(tomllib.loads(text))
         return facts
     except (RecursionError, MemoryError) as failure:
         raise ValueError(reason(failure)) from failure
 
 
-def _within(data: bytes | str, max_bytes: int) -> bytes | str:
+def _check_size(data: bytes | str, max_bytes: int) -> None:
     if len(data) > max_bytes:
         raise ValueError(f"it is larger than {max_bytes:,} bytes")
-    return data
 
 
 def _checked(value: Any) -> Any:
@@ -166,8 +166,8 @@ def run_in_child(
     """
     request = json.dumps({"facts": dict(facts), "seconds": seconds, "memory": memory})
 
-    def refuse(why: str) -> NoReturn:
-        raise error(f"{where} {problem} ({why}): {repair}")
+    def refuse(because: str) -> NoReturn:
+        raise error(f"{where} {problem} ({because}): {repair}")
 
     with tempfile.TemporaryFile() as answer:
         try:
@@ -206,7 +206,7 @@ def _serve(task: str) -> None:
         function: Callable[[Mapping[str, Any]], Mapping[str, Any]] = getattr(
             __import__(module, fromlist=[name]), name
         )
-        reply = {"result": dict(function(request["facts"]))}
+        reply: dict[str, Any] = {"result": dict(function(request["facts"]))}
     except Exception as failure:
         reply = {"reason": reason(failure)}
     answers.write(json.dumps(reply).encode("ascii"))

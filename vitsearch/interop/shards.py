@@ -254,8 +254,8 @@ def source_root(shards: "ShardSet", folder: Path, options: ImportOptions) -> Pat
         return photo_root(options.root)
     source = shards.manifest.source
     if shards.storage.is_local and "\0" not in source and os.path.isabs(source):
-        own, real = os.path.realpath(shards.name), os.path.realpath(source)
-        if os.path.isdir(real) and Path(real).is_relative_to(own):
+        folder_of_set, real = os.path.realpath(shards.name), os.path.realpath(source)
+        if os.path.isdir(real) and Path(real).is_relative_to(folder_of_set):
             return Path(source)
     return folder
 
