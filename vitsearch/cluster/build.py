@@ -23,7 +23,7 @@ from vitsearch.cluster.shard_index import FACTS, FILES
 from vitsearch.errors import CollectionError, RecipeError
 from vitsearch.index import ExactIndex, IndexSnapshot, Manifest, Measured, Sample, tune
 from vitsearch.index.base import FAISS, IDS, VECTORS
-from vitsearch.index.manifest import MANIFEST, facts_of, write_manifest
+from vitsearch.index.manifest import MANIFEST, CheckedBlocks, FileFacts, facts_of, write_manifest
 from vitsearch.index.recall import K, sample_of
 from vitsearch.index.recipe import RECALL, Recipe, choose_recipe, load_recipe
 from vitsearch.shards import open_shards
@@ -306,7 +306,9 @@ def _tuned(job: _BuildJob, recall: float) -> tuple[Recipe, Measured | None]:
     index = read_faiss_index(job.staging / FAISS, search=job.recipe.search)
     manifest = Manifest(job.recipe, 0, job.rows, job.dim, "", {})
     rows = row_numbers(job.staging / PARTS / "rows.i64", job.rows)
-    snapshot = IndexSnapshot(manifest, rows, vectors, index)
+    # just written, so nothing to check
+    blocks = CheckedBlocks(job.staging / VECTORS, FileFacts(0, 0, 0, 0), np.empty(0, np.uint8))
+    snapshot = IndexSnapshot(manifest, rows, vectors, index, blocks)
     return tune(snapshot, make_sample(vectors, seed=SEED), recall)
 
 

@@ -234,7 +234,7 @@ class CheckedBlocks:
             return
         for block in np.flatnonzero(unchecked) if blocks is None else np.unique(blocks[unchecked]):
             part = self._data[block * BLOCK : (block + 1) * BLOCK]
-            if zlib.crc32(part) != self._checksums[block]:
+            if zlib.crc32(part.data) != self._checksums[block]:
                 raise damaged(self._file, f"was altered at byte {block * BLOCK:,} or after")
             self._unchecked[block] = False
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from PIL import Image, IptcImagePlugin
+from PIL import Image, ImageFile, IptcImagePlugin
 
 ORIENTATION, EXIF_IFD, GPS_IFD = 0x0112, 0x8769, 0x8825
 
@@ -174,7 +174,8 @@ def _xml_text(data: bytes) -> str:
 
 def _iptc(image: Image.Image) -> Mapping[tuple[int, int], Any]:
     with contextlib.suppress(Exception):
-        return IptcImagePlugin.getiptcinfo(image) or {}
+        if isinstance(image, ImageFile.ImageFile):
+            return IptcImagePlugin.getiptcinfo(image) or {}
     return {}
 
 

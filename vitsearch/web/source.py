@@ -179,8 +179,8 @@ class CollectionSource:
 
     def left_out(self) -> list[LeftOut]:
         """Return what the last run met in the folder and did not take, in order of path."""
-        with self.facts() as store:
-            return store.walked.left_out()
+        with self.reading() as collection:
+            return collection.left_out()
 
     def info(self) -> dict[str, Any]:
         """Return what the collection holds (see `Collection.info`)."""
