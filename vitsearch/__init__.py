@@ -11,9 +11,10 @@ them.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from vitsearch._version import __version__
+
+TYPE_CHECKING = False  # as type checkers take it: importing typing takes long enough for a Ctrl-C
 
 if TYPE_CHECKING:
     from vitsearch.classifiers import ImageClassifier as ImageClassifier

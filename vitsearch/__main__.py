@@ -1,6 +1,20 @@
-"""`python -m vitsearch` is the command line."""
+"""The command line: `vitsearch`, and `python -m vitsearch`.
 
-from vitsearch.cli.main import main
+Importing takes a moment, in which Ctrl-C must not print a traceback: only what is imported here
+comes before `main`.
+"""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line and exit; 130 without a word for Ctrl-C while it is imported."""
+    try:
+        from vitsearch.cli.main import main as run
+    except KeyboardInterrupt:
+        sys.exit(130)
+    run()
+
 
 if __name__ == "__main__":
     main()

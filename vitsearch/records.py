@@ -1,5 +1,6 @@
 """Records on disk: dataclasses as JSON, and files and folders that are written atomically."""
 
+import glob
 import json
 import math
 import os
@@ -171,6 +172,16 @@ def flush_path(path: Path) -> None:
         flush(number)
     finally:
         os.close(number)
+
+
+def remove_unfinished(folder: Path, *, prefix: str = ".") -> None:
+    """Remove the temporary files of `atomic_file` in a folder that no other process writes to now.
+
+    ``prefix`` is that of the hidden names to remove. Raises OSError.
+    """
+    for file in folder.glob(f"{glob.escape(prefix)}*.new"):
+        if file.is_file():
+            file.unlink(missing_ok=True)
 
 
 def atomic_write(path: Path, data: bytes | str, *, sync: bool = True) -> None:

@@ -454,3 +454,23 @@ def test_classify_names_what_mini_was_trained_on(photos: Path, tmp_path: Path) -
         assert (wrong.returncode, wrong.stdout) == (1, b"")
         assert words in wrong.stderr
         assert wrong.stderr.count(b"\n") == 1
+
+
+def test_ctrl_c_while_the_command_line_is_imported_prints_nothing(tmp_path: Path) -> None:
+    """The signal comes when click is looked for, long before a command runs."""
+    code = (
+        "import os, signal, sys\n"
+        "class Interrupts:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'click': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupts())\n"
+        "from vitsearch.__main__ import main\n"
+        "main()\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "search", tmp_path, "red"],
+        capture_output=True,
+        env=environment(),
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"")

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,17 @@ class FaultyDisk:
             env=environment() | {"LD_PRELOAD": str(self.library)},
         )
 
-    def run(self, disk: Disk, *arguments: object) -> Ended:
-        """Run a command of the command line on this disk."""
+    def run(
+        self, disk: Disk, *arguments: object, constants: Mapping[str, float] | None = None
+    ) -> Ended:
+        """Run a command of the command line on this disk.
+
+        ``constants`` are other values for constants of the package, by their dotted names.
+        """
         assert self._process.stdin
         assert self._process.stdout
         words = [os.fspath(each) if isinstance(each, Path) else str(each) for each in arguments]
-        order = {"disk": vars(disk), "arguments": words}
+        order = {"disk": vars(disk), "arguments": words, "constants": dict(constants or {})}
         print(json.dumps(order), file=self._process.stdin, flush=True)
         return Ended(**json.loads(self._process.stdout.readline()))
 
@@ -153,6 +159,10 @@ def _in_a_fork(faults: Any, order: dict[str, Any]) -> dict[str, Any]:
         faults.fault_folder(os.fsencode(os.path.realpath(disk["folder"])))
         for call, error in disk["refuse"].items():
             assert faults.fault_refuse(call.encode(), error) == 0, call
+        for name, value in order["constants"].items():
+            module, _, constant = name.rpartition(".")
+            assert hasattr(import_module(module), constant), name
+            setattr(import_module(module), constant, value)
         faults.fault_stop(ctypes.c_long(disk["stop_at"]), disk["error"])
         try:
             code, out, err = _run(order["arguments"])

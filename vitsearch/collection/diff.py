@@ -20,6 +20,7 @@ from vitsearch.paths import raw_path
 from vitsearch.photos import WalkOptions
 from vitsearch.photos.formats import named_suffixes
 from vitsearch.photos.walk import WalkRecord, path_matcher, walk
+from vitsearch.storage.config import QUEUE
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, LeftOut, State
 
@@ -44,7 +45,9 @@ class DiskQueue:
     def append(self, file: Found) -> None:
         """Add a file at the end."""
         if self._file is None:
-            self._file = TemporaryFile(dir=self._folder)  # noqa: SIM115  closed by `close`
+            self._file = TemporaryFile(  # noqa: SIM115  closed by `close`
+                dir=self._folder, prefix=QUEUE, suffix=".new"
+            )
         self._file.write(json.dumps(file).encode() + b"\n")
         self._count += 1
 

@@ -34,7 +34,7 @@ from vitsearch.storage.config import (
     read_collection_config,
     write_collection_config,
 )
-from vitsearch.storage.create import create_collection, root_text, start_database
+from vitsearch.storage.create import create_collection, remove_leftovers, root_text, start_database
 from vitsearch.storage.decoding import choose_decoding, record_decoding
 from vitsearch.storage.filesystem import disk_errors
 from vitsearch.storage.lock import writer_lock
@@ -128,6 +128,7 @@ class _Run:
             disk_errors(self.folder),
             closing(PhotoStore(self.folder / "photos.db")) as store,
         ):
+            remove_leftovers(self.folder)
             mend(store)
             settings = self._same_encoder(self._known_settings() or self._created(store))
             if (

@@ -10,6 +10,7 @@ from vitsearch.index.recall import Sample, keep_tuning, make_sample, measure, tu
 from vitsearch.index.snapshot import (
     IndexSnapshot,
     build_snapshot,
+    finish_replacing,
     indexed_ids,
     manifest_stamp,
     open_snapshot,
@@ -31,6 +32,7 @@ __all__ = [
     "candidates_for",
     "check_recipe",
     "faiss_is_installed",
+    "finish_replacing",
     "gpu_count",
     "indexed_ids",
     "keep_tuning",

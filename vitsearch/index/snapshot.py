@@ -38,7 +38,13 @@ from vitsearch.index.manifest import (
     write_manifest,
 )
 from vitsearch.index.recipe import Recipe
-from vitsearch.records import atomic_write, flush, flush_path, replace_folder
+from vitsearch.records import (
+    atomic_write,
+    flush,
+    flush_path,
+    remove_unfinished,
+    replace_folder,
+)
 
 log = logging.getLogger("vitsearch")
 
@@ -269,8 +275,25 @@ def indexed_ids(folder: Path) -> Ids:
 
 
 def remove_snapshot(folder: Path) -> None:
-    """Remove an index folder if there is one."""
-    _remove(folder)
+    """Remove an index folder if there is one; a reader sees all of it or nothing."""
+    old = _beside(folder, "old")
+    _remove(old)
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(folder, old)
+        _remove(old)
+
+
+def finish_replacing(folder: Path) -> None:
+    """Put a complete index back that a killed build left beside ``folder``, and remove the rest.
+
+    The newer one takes its place where the build died between the two renames. Raises OSError.
+    """
+    beside = [_beside(folder, word) for word in ("new", "old")]
+    for other in beside:
+        if (other / MANIFEST).exists() and not folder.exists():
+            os.rename(other, folder)
+        _remove(other)
+    remove_unfinished(folder)
 
 
 def open_snapshot(folder: Path, *, device: str = "cpu") -> IndexSnapshot:

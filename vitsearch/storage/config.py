@@ -13,6 +13,7 @@ from vitsearch.storage.filesystem import disk_errors
 
 FORMAT = 1
 FOLDER = ".vitsearch"
+QUEUE = ".queue."  # how the names of a run's temporary files begin, where they need names
 MAIN_INDEX, DELTA_INDEX = "index", "delta"  # the delta holds what has changed since
 
 

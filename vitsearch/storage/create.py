@@ -6,14 +6,17 @@ from pathlib import Path
 
 from vitsearch.arrays import Vectors
 from vitsearch.encoders.base import ImageEncoder
-from vitsearch.index import remove_snapshot
+from vitsearch.index import finish_replacing, remove_snapshot
 from vitsearch.index.recipe import Recipe
+from vitsearch.records import remove_unfinished
 from vitsearch.storage.config import (
     DELTA_INDEX,
     MAIN_INDEX,
+    QUEUE,
     CollectionConfig,
     write_collection_config,
 )
+from vitsearch.storage.lock import HELD
 from vitsearch.storage.store import PhotoStore
 
 # The least cosine of two versions of a picture: resized, saved again, or slightly cropped. For mini
@@ -57,6 +60,17 @@ def start_database(store: PhotoStore, folder: Path, encoder: str, golden: Vector
         remove_snapshot(folder / DELTA_INDEX)
         store.set_meta("golden", golden.astype("<f4").tobytes())
         store.set_meta(LOOKALIKE, str(lookalike_threshold(encoder)))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Put in order what a killed run left in a collection's folder, whose writer this process is.
+
+    Files of others, such as the map that a server is just writing, stay.
+    """
+    for name in (MAIN_INDEX, DELTA_INDEX):
+        finish_replacing(folder / name)
+    for prefix in (".collection.json.", f".{HELD}.", QUEUE):
+        remove_unfinished(folder, prefix=prefix)
 
 
 def root_text(root: Path) -> str:
