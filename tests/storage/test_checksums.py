@@ -152,7 +152,7 @@ def test_a_damaged_fact_is_one_clear_line(file: Path, reader: PhotoStore, sql: s
     change(file, sql)
     with pytest.raises(
         CollectionError,
-        match=r"photos\.db is damaged \(its fact 'golden' cannot be read\): restore",
+        match=r"photos\.db is damaged \(its fact 'golden' cannot be read\): run",
     ):
         reader.get_meta("golden")
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.identity import EncoderIdentity, golden_from_bytes
-from vitsearch.errors import EncoderError, IndexDamaged, PhotoError
+from vitsearch.errors import CollectionError, EncoderError, IndexDamaged, PhotoError
 from vitsearch.index import IndexSnapshot, Manifest, open_snapshot, verify_snapshot
 from vitsearch.photos import prefetch_map
 from vitsearch.photos.decode import fingerprint_of_file
@@ -121,7 +121,10 @@ def _database(store: PhotoStore) -> Check:
 def _golden(
     config: CollectionConfig, store: PhotoStore, encoder: Callable[[], ImageEncoder]
 ) -> Check:
-    stored = store.get_meta("golden")
+    try:
+        stored = store.get_meta("golden")
+    except CollectionError as error:
+        return Check("encoder", False, str(error))
     if not isinstance(stored, bytes) or not stored or len(stored) % (4 * config.dim):
         return Check(
             "encoder",

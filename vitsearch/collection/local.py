@@ -169,7 +169,7 @@ class LocalSearch:
         if not main or main.generation > now or not self._is_of_store(main):
             return []
         if (
-            delta
+            delta is not None  # one without rows says what was removed
             and delta.manifest.since == main.generation
             and delta.generation <= now
             and self._is_of_store(delta)

@@ -156,7 +156,10 @@ class Database:
             return None
         value: Fact = row[0]
         if self._format >= CHECKSUMS and row[1] != row_checksum((name, value)):
-            raise self.damage(f"its fact {name!r} cannot be read")
+            raise CollectionError(
+                f"{self.path} is damaged (its fact {name!r} cannot be read): run `vitsearch index` "
+                "to write it anew"
+            )
         return value
 
     def damaged_facts(self) -> list[str]:
