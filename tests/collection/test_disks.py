@@ -74,7 +74,7 @@ def test_a_file_system_that_lacks_calls(faulty: FaultyDisk, two: Path, case: str
     paint(two / "green.png", "green")
     (two / "blue.png").unlink()
     updated = faulty.run(disk, "index", two, "--recipe", "flat")
-    assert (updated.code, "1 indexed" in updated.out, "1 removed" in updated.out) == (0, True, True)
+    assert (updated.code, "1 indexed" in updated.out) == (0, True), updated
     assert faulty.run(disk, "search", two, "red").out == RED.replace("blue", "green")
     assert faulty.run(disk, "verify", two).code == 0
     assert names(two) == set()

@@ -19,9 +19,6 @@ ERRORS = {0: "killed"} | {
     for number in (errno.EIO, errno.ENOSPC, errno.EROFS, errno.EDQUOT)
 }
 COLOUR = ("--encoder", "colour")
-# what a collection's folder holds after a whole run; SQLite makes and removes its log itself
-WHOLE = {"collection.json", "lock", "photos.db", "photos.db-wal", "photos.db-shm", "index", "delta"}
-INDEX = {"manifest.json", "vectors.f16", "ids.i64", "index.faiss", "lists.ivfdata"}
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,7 @@ class Sweep:
         ended = self._run()
         assert ended.code == 0, ended.err
         self.changes = ended.changes
-        self.expected = self._content()
+        self.expected, self.names = self._content(), names(self.folder)
 
     def _run(self, stop_at: int = 0, error: int = 0) -> Ended:
         disk = Disk(str(self.folder / ".vitsearch"), stop_at=stop_at, error=error)
@@ -146,7 +143,7 @@ class Sweep:
             for name in ("photos", "failures", "found", "checks")
             if getattr(content, name) != getattr(self.expected, name)
         ]
-        return problems + [f"left over: {name}" for name in leftovers(self.folder)]
+        return problems + [f"left over: {name}" for name in names(self.folder) - self.names]
 
     def _of_the_stopped(self, stopped: Ended, error: int) -> Iterator[str]:
         if "Traceback" in stopped.err:
@@ -192,13 +189,8 @@ def stored_photos(folder: Path) -> dict[str, tuple[object, ...]]:
         }
 
 
-def leftovers(folder: Path) -> list[str]:
-    """Return the names in a collection's folder that no whole run leaves."""
+def names(folder: Path) -> set[str]:
+    """Return the names in a collection's folder, but for SQLite's log, which it keeps or not."""
     collection = folder / ".vitsearch"
-    names = {file.name for file in collection.iterdir()} - WHOLE
-    for index in ("index", "delta"):
-        if (collection / index).exists():
-            names |= {f"{index}/{file.name}" for file in (collection / index).iterdir()} - {
-                f"{index}/{name}" for name in INDEX
-            }
-    return sorted(names)
+    found = {str(file.relative_to(collection)) for file in collection.rglob("*")}
+    return found - {"photos.db-wal", "photos.db-shm"}
