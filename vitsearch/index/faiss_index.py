@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vitsearch.arrays import Halves, Ids, Vectors, drop_pages, unit_rows
 from vitsearch.errors import RecipeError
 from vitsearch.index.base import LISTS, Candidates, query_rows
+from vitsearch.index.factory import check_size, parse_factory, smallest
 from vitsearch.index.recipe import Recipe, training_rows
 
 faiss: Any = _faiss  # its type stubs lack half of what is used here
@@ -139,17 +140,20 @@ def build_faiss_index(recipe: Recipe, vectors: Halves, ids: Ids) -> FaissIndex:
     and a graph is built on one thread. Where the rows are too few for the recipe, a flat index is
     built. Raises RecipeError for a bad factory string.
     """
-    factory = recipe.factory_for(len(ids), vectors.shape[1])
-    index = make_index(factory, vectors.shape[1])
+    count, dim = vectors.shape
+    factory = recipe.factory_for(count, dim)
+    if few_rows(count) and parse_factory(factory, dim).lists > count:
+        factory = "Flat"
+    index = make_index(factory, dim, count)
     try:
         train(index, vectors, recipe.train_size)
         add(index, vectors, ids)
     except RuntimeError as error:
-        if len(ids) >= _FEW:
+        if not few_rows(count):
             raise RecipeError(
                 f"FAISS could not build {factory!r}: {short_reason(error)}"
             ) from error
-        index = make_index("Flat", vectors.shape[1])
+        index = make_index("Flat", dim)
         add(index, vectors, ids)
     return FaissIndex(index, search=_applicable(index, recipe.search))
 
@@ -169,7 +173,9 @@ def check_factory(recipe: Recipe, dim: int) -> None:
 
     That may be for its factory string or for its search parameters.
     """
-    index = make_index(recipe.factory_for(1_000_000, dim), dim)
+    factory = recipe.factory_for(1_000_000, dim)
+    parse_factory(factory, dim)
+    index = make_index(smallest(factory), dim, shown=factory)
     _set_search_parameters(index, recipe.search)
 
 
@@ -231,15 +237,22 @@ def named(path: Path) -> Iterator[str | None]:
     yield str(path) if os.name == "posix" or str(path).isascii() else None
 
 
-def make_index(factory: str, dim: int) -> Any:
-    """Return an empty index of a factory string, with ids; raises RecipeError where it is bad."""
+def make_index(factory: str, dim: int, count: int = 0, *, shown: str = "") -> Any:
+    """Return an empty index of a factory string, with ids.
+
+    Raises RecipeError, which names it (or ``shown``), where it is bad or asks for more than an
+    index of ``count`` rows may. With more lists than few rows it has one list.
+    """
+    if few_rows(count) and parse_factory(factory, dim).lists > count:
+        factory, shown = smallest(factory), factory
+    check_size(factory, dim, count)
     keeps_ids = factory.startswith(("IDMap,", "IDMap2,", "IVF")) or ",IVF" in factory
     wrapped = factory if keeps_ids else f"IDMap,{factory}"
     try:
         index = faiss.index_factory(dim, wrapped, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
         raise RecipeError(
-            f"FAISS does not take the factory string {factory!r} for {dim} dimensions: "
+            f"FAISS does not take the factory string {shown or factory!r} for {dim} dimensions: "
             f"{short_reason(error)}"
         ) from error
     if index.metric_type != faiss.METRIC_INNER_PRODUCT:

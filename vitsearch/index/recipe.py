@@ -7,13 +7,13 @@ estimates what a recipe costs. No index library is needed for any of them.
 import json
 import math
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from vitsearch.errors import RecipeError
+from vitsearch.untrusted import MAX_TOML_BYTES, parse_toml, read_bounded, reason
 
 # an installed wheel carries the recipes inside the package, a checkout has them beside it
 _PACKAGE = Path(__file__).parent.parent
@@ -25,6 +25,9 @@ _POINTS_PER_LIST = 39
 _TRAINED_PER_LIST = 48
 _MIN_TRAINED = 16_384  # for the 256 centres of a product quantiser
 _SUBSPACE = 8  # the fewest numbers of a vector that one byte of a product quantiser stands for
+
+# FAISS makes room for what a search is to hold, however few the photos
+MAX_SEARCH, MAX_OVERFETCH = 1_048_576, 10_000
 
 EXACT_UP_TO = 30_000  # photos that are compared one by one in a few milliseconds
 RECALL = 0.95
@@ -129,9 +132,9 @@ class Recipe:
         Raises RecipeError, which names ``source``, when the text is not a valid recipe.
         """
         try:
-            facts = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise RecipeError(f"{source}: not a TOML file: {_one_line(error)}") from error
+            facts = parse_toml(text)
+        except ValueError as error:
+            raise RecipeError(f"{source}: not a TOML file: {reason(error)}") from error
         return cls.from_dict(facts, source=source)
 
 
@@ -269,13 +272,13 @@ def _known_files() -> dict[str, Path]:
 def _read_recipe(file: Path) -> Recipe:
     shown = ascii(str(file))[1:-1]
     try:
-        text = file.read_bytes().decode("utf-8")
+        text = read_bounded(file, MAX_TOML_BYTES).decode("utf-8")
     except FileNotFoundError as error:
         raise RecipeError(
             f"no recipe file {shown}; known recipes: {', '.join(_known_files())}"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{shown}: cannot be read as a recipe: {_one_line(error)}") from error
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{shown}: cannot be read as a recipe: {reason(error)}") from error
     return Recipe.from_toml(text, source=shown)
 
 
@@ -309,6 +312,8 @@ def _problem_of_numbers(facts: Mapping[str, Any]) -> str | None:
     for key in ("train_size", "overfetch"):
         if key in facts and not _is_count(facts[key]):
             return f"{key} must be a whole number above 0"
+    if facts.get("overfetch", 1) > MAX_OVERFETCH:
+        return f"overfetch must be at most {MAX_OVERFETCH:,}"
     for key in ("on_disk", "gpu"):
         if not isinstance(facts.get(key, False), bool):
             return f"{key} must be true or false"
@@ -333,6 +338,8 @@ def _problem_of_search(facts: Mapping[str, Any]) -> str | None:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not math.isfinite(value):
             return f"search parameter {key} must be a number"
+        if abs(value) > MAX_SEARCH:
+            return f"search parameter {key} must be at most {MAX_SEARCH:,}"
     return None
 
 
@@ -358,10 +365,6 @@ def _toml_value(value: Any) -> str:
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _shown(count: int) -> str:

@@ -31,7 +31,7 @@ def write_disk_index(
     OSError where the disk is full.
     """
     factory = recipe.factory_for(len(ids), vectors.shape[1])
-    index = make_index(factory, vectors.shape[1])
+    index = make_index(factory, vectors.shape[1], len(ids))
     if not isinstance(index, faiss.IndexIVF):
         raise RecipeError(
             f"recipe {recipe.name!r} cannot be kept on disk: only inverted lists can, such as "
@@ -87,7 +87,7 @@ def trains_on(recipe: Recipe, count: int, dim: int) -> int:
     Few rows are searched exactly. Raises RecipeError for a recipe without inverted lists: only
     these can be merged.
     """
-    index = make_index(recipe.factory_for(max(count, 1), dim), dim)
+    index = make_index(recipe.factory_for(max(count, 1), dim), dim, count)
     if not isinstance(index, faiss.IndexIVF):
         raise RecipeError(
             f"recipe {recipe.name!r} cannot be built in parts: only inverted lists can, such as "
@@ -98,7 +98,7 @@ def trains_on(recipe: Recipe, count: int, dim: int) -> int:
 
 def part_bytes(recipe: Recipe, count: int, dim: int) -> int:
     """Return the bytes of memory for each row of a part while it is built."""
-    return _GROWTH * (int(make_index(recipe.factory_for(count, dim), dim).code_size) + 8)
+    return _GROWTH * (int(make_index(recipe.factory_for(count, dim), dim, count).code_size) + 8)
 
 
 def train_index(file: Path, recipe: Recipe, count: int, sample: Halves) -> None:
@@ -108,7 +108,7 @@ def train_index(file: Path, recipe: Recipe, count: int, sample: Halves) -> None:
     where FAISS cannot train the index.
     """
     factory = recipe.factory_for(count, sample.shape[1])
-    index = make_index(factory, sample.shape[1])
+    index = make_index(factory, sample.shape[1], count)
     try:
         train(index, sample, len(sample))
     except RuntimeError as error:
