@@ -2,15 +2,20 @@
 
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 
 from vitsearch.errors import RecipeError
-from vitsearch.index import check_recipe
+from vitsearch.index import build_snapshot, check_recipe, open_snapshot
 from vitsearch.index.factory import MAX_LENGTH, Factory, check_size, parse_factory, smallest
 from vitsearch.index.faiss_index import build_faiss_index, make_index
+from vitsearch.index.manifest import facts_of, read_manifest, write_manifest
 from vitsearch.index.recipe import Recipe
+from vitsearch.index.snapshot import FILES
 
 DIM = 64
 # what FAISS takes at 64 dimensions for inner product
@@ -187,3 +192,33 @@ def test_recipes_of_any_content_are_one_line(toml: str, words: str) -> None:
     assert str(caught.value).startswith("stranger.toml: ")
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_index_that_names_lists_elsewhere_is_not_searched(tmp_path: Path) -> None:
+    """It would map any file of this machine, and crash where that is short."""
+    rows = np.random.default_rng(0).standard_normal((12_000, DIM)).astype(np.float16)
+    recipe = Recipe("d", factory="IVF16,SQ8", on_disk=True)
+    folder, elsewhere = tmp_path / "index", tmp_path / "elsewhere"
+    options = {"dim": DIM, "generation": 1, "fingerprint": "f"}
+    build_snapshot(folder, [(np.arange(12_000), rows)], recipe=recipe, **options)
+    assert open_snapshot(folder).degraded is None
+    index = faiss.read_index(str(folder / "index.faiss"), faiss.IO_FLAG_ONDISK_SAME_DIR)
+    whole = (folder / "lists.ivfdata").read_bytes()
+    elsewhere.write_bytes(whole)
+    lists = faiss.downcast_InvertedLists(index.invlists)
+    for change in ("elsewhere", "cut"):
+        manifest = read_manifest(folder)
+        if change == "elsewhere":
+            lists.filename = str(elsewhere)
+            faiss.write_index(index, str(folder / "index.faiss"))
+            elsewhere.write_bytes(b"root:x:0:0\n")
+            (folder / "lists.ivfdata").unlink()
+        else:
+            (folder / "lists.ivfdata").write_bytes(whole[:99])
+        present = {file.name: facts_of(file) for file in folder.iterdir() if file.name in FILES}
+        write_manifest(folder, replace(manifest, files=present))  # as who made it would
+        snapshot = open_snapshot(folder)
+        assert snapshot.degraded is not None
+        assert "so the search is exact" in snapshot.degraded
+        assert snapshot.search(rows[5].astype(np.float32), 1).ids.tolist() == [5]
+    assert elsewhere.read_bytes() == b"root:x:0:0\n"

@@ -26,7 +26,7 @@ _BLOCK = 1_048_576
 _SEED = 0
 _MAPPED: int = getattr(faiss, "IO_FLAG_MMAP_IFC", 0)  # older versions read the file into memory
 # finds lists that were left on disk; cannot be combined with the other flag
-_SAME_FOLDER: int = faiss.IO_FLAG_ONDISK_SAME_DIR
+_SAME_FOLDER: int = faiss.IO_FLAG_ONDISK_SAME_DIR | faiss.IO_FLAG_READ_ONLY
 # with fewer numbers to compare, threads cost more than they save, 20 times more on a busy machine
 _PARALLEL = 67_108_864
 _FEW = 9_984  # rows that FAISS wants for 256 centres; with fewer the training may fail
@@ -198,9 +198,27 @@ def _read(path: Path) -> Any:
             # of a file system without shared maps, or a file that cannot be read at all
             skipped = (TypeError,) if has_lists else (TypeError, RuntimeError)
             with contextlib.suppress(*skipped), quiet:
-                return faiss.read_index(name, flags)
+                return _with_own_lists(faiss.read_index(name, flags), path)
     with open(path, "rb") as file:
-        return faiss.read_index(faiss.PyCallbackIOReader(file.read))
+        return _with_own_lists(faiss.read_index(faiss.PyCallbackIOReader(file.read)), path)
+
+
+def _with_own_lists(index: Any, path: Path) -> Any:
+    """Return an index whose lists on disk, if any, are the whole file beside it.
+
+    Raises RuntimeError for another: an index may name any file of this machine, and reading one
+    that is shorter than it says would end the process.
+    """
+    try:
+        lists = faiss.downcast_InvertedLists(faiss.extract_index_ivf(index).invlists)
+    except RuntimeError:
+        return index
+    if isinstance(lists, faiss.OnDiskInvertedLists):
+        beside = path.parent / LISTS
+        size = os.path.getsize(beside) if beside.exists() else -1
+        if Path(lists.filename).name != LISTS or size < lists.totsize:
+            raise RuntimeError(f"its lists are not those in {LISTS}")
+    return index
 
 
 @contextlib.contextmanager
