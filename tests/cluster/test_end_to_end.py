@@ -74,18 +74,18 @@ def test_copies_of_an_object_store_stay_few(tmp_path: Path) -> None:
     from vitsearch.photos.sources import open_source
     from vitsearch.types import Photo, PhotoInfo
 
-    photos = []
+    photos, data = [], []
     for number in range(6):
-        file = tmp_path / "photos" / f"{number}.bin"
+        file = tmp_path / "photos" / f"{number}.bmp"
         file.parent.mkdir(exist_ok=True)
-        file.write_bytes(bytes([number]) * 1000)
-        photos.append(
-            Photo(number, file.name, 1000, 0, fingerprint_of(file.read_bytes()), PhotoInfo(1, 1))
-        )
+        data.append(b"BM" + bytes([number]) * 998)
+        file.write_bytes(data[-1])
+        photos.append(Photo(number, file.name, 1000, 0, fingerprint_of(data[-1]), PhotoInfo(1, 1)))
     fetched = RemotePhotoCache(
         open_source(tmp_path / "photos"), tmp_path / "copies", max_bytes=3000
     )
     for photo in [*photos[:3], photos[0], photos[3], photos[4]]:
-        assert fetched.file_of(photo).read_bytes() == bytes([photo.photo_id]) * 1000
+        with fetched.open_photo(photo) as file:
+            assert file.readall() == data[photo.photo_id]
     kept = {file.name for file in (tmp_path / "copies").iterdir()}
     assert kept == {photos[number].fingerprint.hex() for number in (0, 3, 4)}

@@ -23,6 +23,7 @@ HEAVY = {  # a library, and the rooms with an adapter of it
     "fastapi": {"web"},
     "starlette": {"web"},
     "uvicorn": {"web"},
+    "h11": {"web"},
     "jinja2": {"web"},
     "pydantic": {"web"},
     "ray": {"cluster"},

@@ -19,6 +19,7 @@ from starlette.testclient import TestClient
 from helpers.cli import environment
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.web.app import make_app
+from vitsearch.web.privacy import key_cookie
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
 
@@ -45,8 +46,10 @@ def asked(
     client: tuple[str, int] = HERE,
     **options: Any,
 ) -> Iterator[TestClient]:
-    """Open a client of the application over an indexed folder."""
+    """Open a client of the application over an indexed folder; one of this machine has the key."""
     chosen = settings or ServeSettings()
+    name, value = key_cookie(chosen)
+    options = {"cookies": {name: value} if client == HERE else {}} | options
     with opened(photos, chosen) as service:
         with TestClient(
             make_app(service, chosen), base_url="http://127.0.0.1:8765", client=client, **options

@@ -4,17 +4,18 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-import uvicorn
 from PIL import Image
 
 from vitsearch import Collection, index_folder
 from vitsearch.cli.demo import copy_samples
-from vitsearch.web.app import bind, make_app
+from vitsearch.web.app import bind, make_server
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
 
+KEY = "the-key-of-these-tests"  # of the person at this machine
 MAKE, MODEL, EXIF, GPS, ORIGINAL = 0x010F, 0x0110, 0x8769, 0x8825, 0x9003
 LABELS = (
     "cat",
@@ -84,12 +85,10 @@ def make_collection(folder: Path) -> Path:
 @contextmanager
 def serving(photos: Path, settings: ServeSettings | None = None) -> Iterator[str]:
     """Serve a collection in a thread for the block, and give its address."""
-    chosen = settings or ServeSettings()
+    chosen = settings or ServeSettings(key=KEY)
     service = PhotoService.open(photos, settings=chosen)
     bound = bind(chosen.host, 0)
-    server = uvicorn.Server(
-        uvicorn.Config(make_app(service, chosen), log_level="warning", access_log=False, ws="none")
-    )
+    server = make_server(service, replace(chosen, port=bound.getsockname()[1]))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()
     try:

@@ -717,7 +717,7 @@ def test_a_photo_that_is_not_here_says_what_to_do(uri: str) -> None:
         with pytest.raises(
             UnknownPhoto, match="is not there any more: say with --photos ROOT where the photos are"
         ):
-            service.file_of(photo_id("year1/004.png"))
+            service.open_photo(photo_id("year1/004.png"))
         with pytest.raises(QueryError, match="Milvus holds photos only"):
             service.failures()
     finally:

@@ -473,7 +473,7 @@ def test_a_file_that_is_gone_or_no_photo_any_more(
         assert "not there any more" in reason(
             api.get(f"/api/photos/{ids['red']}/{what}"), 404, "not_found"
         )
-        assert "not a photo" in reason(
+        assert "has changed since it was indexed" in reason(
             api.get(f"/api/photos/{ids['green']}/{what}"), 404, "not_found"
         )
 

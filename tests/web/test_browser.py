@@ -22,7 +22,7 @@ if not NEEDED:
 from axe_playwright_python.sync_playwright import Axe  # noqa: E402
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright  # noqa: E402
 
-from helpers.web_site import make_collection, serving  # noqa: E402
+from helpers.web_site import KEY, make_collection, serving  # noqa: E402
 from vitsearch import Collection  # noqa: E402
 from vitsearch.web.settings import ServeSettings  # noqa: E402
 
@@ -83,6 +83,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def opened(browser: Browser, site: str, **options: Any) -> BrowserContext:
     context = browser.new_context(base_url=site, viewport=options.pop("viewport", WIDE), **options)
     context.set_default_timeout(1000 * SECONDS)
+    # the cookie of the person at this machine, where the server has one
+    context.request.get(f"/?key={KEY}", headers={"Accept": "text/html"})
     return context
 
 

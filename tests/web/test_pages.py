@@ -40,6 +40,7 @@ from vitsearch.web.pages.url import (
     read_page_query,
     selection,
 )
+from vitsearch.web.privacy import key_cookie
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
 
@@ -73,10 +74,12 @@ def visit(folder: Path) -> Iterator[Open]:
     def open_client(*, remote: bool = False, **settings: Any) -> TestClient:
         chosen = ServeSettings(**settings)
         service = PhotoService.open(folder, encoder=ColourEncoder(), settings=chosen)
+        name, value = key_cookie(chosen)
         client = TestClient(
             make_app(service, chosen),
             base_url="http://localhost",
             headers=PAGE,
+            cookies={} if remote else {name: value},
             client=("192.0.2.7" if remote else "127.0.0.1", 5000),
             follow_redirects=False,
         )

@@ -33,7 +33,8 @@ from helpers.web_client import (
 )
 from vitsearch import index_folder
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.web.security import HEADERS, cookie_of, host_is_ours
+from vitsearch.web.login import token_cookie
+from vitsearch.web.security import HEADERS, host_is_ours
 from vitsearch.web.settings import ServeSettings
 
 PAGE = {"Accept": "text/html,application/xhtml+xml"}
@@ -89,7 +90,7 @@ def test_own_names(api: TestClient, host: str) -> None:
 
 @pytest.mark.parametrize("host", FOREIGN)
 def test_names_of_others(host: str) -> None:
-    assert not host_is_ours(host, ServeSettings().names, True)
+    assert not host_is_ours(host, ServeSettings())
 
 
 @pytest.mark.parametrize(
@@ -107,14 +108,13 @@ def test_a_request_to_another_name_is_refused_everywhere(api: TestClient, addres
 
 
 def test_the_names_of_a_server_for_others() -> None:
-    names = ServeSettings(host="0.0.0.0", token=TOKEN, hosts=("Photos.example",)).names
+    settings = ServeSettings(host="0.0.0.0", token=TOKEN, hosts=("Photos.example",))
     assert all(
-        host_is_ours(host, names, False)
+        host_is_ours(host, settings)
         for host in ("photos.example:8765", "192.0.2.1", "[2001:db8::1]:80", socket.gethostname())
     )
     assert not any(
-        host_is_ours(host, names, False)
-        for host in ("evil.example", "photos.example.evil.example", "")
+        host_is_ours(host, settings) for host in ("evil.example", "photos.example.evil.example", "")
     )
 
 
@@ -177,7 +177,7 @@ def test_a_cookie_takes_the_place_of_the_token(remote: TestClient) -> None:
     first = remote.get("/?token=" + TOKEN + "&q=a%26b", headers=PAGE)
     assert first.status_code == 200
     assert 'content="0; url=/?q=a%26b"' in first.text
-    name, value = cookie_of(REMOTE)
+    name, value = token_cookie(REMOTE)
     cookie = first.headers["set-cookie"]
     assert cookie.startswith(f"{name}={value}; ")
     assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
@@ -201,7 +201,7 @@ def test_the_token_sends_nobody_elsewhere(remote: TestClient, path: str) -> None
 
 def test_each_token_has_its_own_cookie() -> None:
     cookies = {
-        cookie_of(ServeSettings(token=token, port=port))
+        token_cookie(ServeSettings(token=token, port=port))
         for token in ("one token", "two token")
         for port in (1, 2)
     }
@@ -319,7 +319,7 @@ def test_no_address_leads_to_a_file(port: int, path: str) -> None:
         (["--host", "0.0.0.0"], "others can reach 0.0.0.0: give --token"),
         (["--host", "::"], "others can reach ::"),
         (["--host", "0.0.0.0", "--token", ""], "give --token"),
-        (["--host", "0.0.0.0", "--token", "short"], "fewer than 8"),
+        (["--host", "0.0.0.0", "--token", "short"], "fewer than 16"),
         (
             ["--host", "no.such.name.invalid", "--token", TOKEN],
             "cannot serve on no.such.name.invalid",

@@ -108,6 +108,8 @@ def _search(photos: str, title: str, run: Query, options: dict[str, Any]) -> int
     top_k = options["top_k"] or (None if options["min_score"] is not None else TOP_K)
     with open_collection(photos, options) as collection:
         hits = run(collection, top_k, search_options)
+        stored = (collection.store.photo_at(hit.path) for hit in hits if options["sheet"])
+        indexed = {photo.path: photo for photo in stored if photo}
     _print(hits, options)
     if options["sheet"]:
         from vitsearch.outputs.contact_sheet import write_sheet
@@ -116,6 +118,7 @@ def _search(photos: str, title: str, run: Query, options: dict[str, Any]) -> int
             Path(options["sheet"]),
             [(title, [(hit.path, f"{hit.score:.3f}") for hit in hits])],
             root=sheet_root(photos, collection),
+            photos=indexed,
         )
         print_note(f"vitsearch: wrote {options['sheet']}")
     return 0 if hits else 1
@@ -235,5 +238,7 @@ def _draw(
     for number, group in enumerate(alike, start=1):
         others = [(photo.path, f"{score:.3f}") for photo, score in group.others]
         sections.append((f"look-alikes {number}", [(group.photo.path, ""), *others]))
-    write_sheet(file, sections, root=root)
+    drawn = [*equal, *([group.photo, *(photo for photo, _ in group.others)] for group in alike)]
+    indexed = {photo.path: photo for group in drawn for photo in group}
+    write_sheet(file, sections, root=root, photos=indexed)
     print_note(f"vitsearch: wrote {file}")

@@ -1,12 +1,15 @@
 """`vitsearch serve`: a collection in the browser and over HTTP."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vitsearch.cli.options import ANYWHERE, COLLECTION, DEVICE, check_place
 from vitsearch.cli.output import print_note
 from vitsearch.errors import VitsearchError
+
+if TYPE_CHECKING:
+    from vitsearch.web.settings import ServeSettings
 
 _PACKAGES = frozenset(
     ("fastapi", "starlette", "uvicorn", "jinja2", "pydantic", "multipart", "python_multipart")
@@ -42,13 +45,15 @@ _PACKAGES = frozenset(
     "--token",
     envvar="VITSEARCH_TOKEN",
     metavar="T",
-    help="A secret that every client must give; or set VITSEARCH_TOKEN.",
+    help="A secret of 16 characters or more that every client must give, or `generate` to have one "
+    "made and printed; or set VITSEARCH_TOKEN.",
 )
 @click.option("--open", "open_browser", is_flag=True, help="Open the page in the browser.")
 @click.option(
     "--show-exif",
     is_flag=True,
-    help="Show remote users when, where and with what camera photos were taken.",
+    help="Show everybody when, where and with what camera photos were taken, not only the person "
+    "who opens the address that is printed on this machine.",
 )
 @click.option(
     "--allow-host",
@@ -56,6 +61,20 @@ _PACKAGES = frozenset(
     multiple=True,
     metavar="NAME",
     help="One more name of this server; may be repeated.",
+)
+@click.option(
+    "--behind-proxy",
+    metavar="URL",
+    help="The address at which a proxy shows the page, such as https://photos.example: only that "
+    "name is served, and cookies are for TLS only; see docs/web.md.",
+)
+@click.option(
+    "--proxy-address",
+    "proxies",
+    multiple=True,
+    metavar="ADDRESS",
+    help="An address or network from which that proxy sends requests, this machine's unless given; "
+    "X-Forwarded-For, -Proto and -Host are taken from there only. May be repeated.",
 )
 @click.option(
     "--upload-mb",
@@ -79,17 +98,24 @@ def serve(photos: str, **options: Any) -> int:
     PHOTOS is an indexed folder, or a collection in Milvus: milvus://HOST:PORT/NAME.
 
     The page is at http://127.0.0.1:8765/, the interface for programs is described at /api/docs. It
-    listens on this machine only unless --host says otherwise; the connection is not encrypted, so
-    put a proxy with TLS in front of it on a network that you do not trust.
+    listens on this machine only unless --host says otherwise. When and where photos were taken is
+    shown only to who opens the address that is printed, with its key. The connection is not
+    encrypted, so put a proxy with TLS in front of it on a network that you do not trust, and say so
+    with --behind-proxy.
     """
-    from vitsearch.web.settings import MEGABYTE, ServeSettings
+    from vitsearch.web.settings import LOOPBACK, MEGABYTE, ServeSettings, new_secret
 
+    generated = new_secret() if options["token"] == "generate" else None
+    if options["proxies"] and not options["behind_proxy"]:
+        raise click.UsageError("--proxy-address goes with --behind-proxy URL")
     settings = ServeSettings(
         host=options["host"],
         port=options["port"],
-        token=options["token"] or None,
+        token=generated or options["token"] or None,
         show_exif=options["show_exif"],
         hosts=options["hosts"],
+        behind_proxy=options["behind_proxy"],
+        proxies=options["proxies"] or LOOPBACK,
         upload_bytes=options["upload_mb"] * MEGABYTE,
         thumbnail_bytes=options["thumbnails_mb"] * MEGABYTE,
     )
@@ -101,11 +127,12 @@ def serve(photos: str, **options: Any) -> int:
     chosen = {name: options[name] for name in ("collection", "device", "root")}
     service = PhotoService.open(photos, settings=settings, **chosen)
     try:
-        open_browser = options["open_browser"]
         run(
             service,
             settings,
-            ready=lambda address: _announce(address, service.count(), settings.token, open_browser),
+            ready=lambda address: _announce(
+                address, service.count(), settings, generated, options["open_browser"]
+            ),
         )
     finally:
         service.close()
@@ -125,11 +152,17 @@ def _server() -> Any:
     return run
 
 
-def _announce(address: str, photos: int, token: str | None, open_browser: bool) -> None:
-    asks = " (asks for the token)" if token else ""
-    print_note(f"vitsearch: {photos} photos at {address}{asks}; Ctrl-C stops")
-    if open_browser:
+def _announce(
+    address: str, photos: int, settings: "ServeSettings", generated: str | None, browser: bool
+) -> None:
+    asks = " (asks for the token)" if settings.token else ""
+    outside = f", for the proxy at {settings.behind_proxy}" if settings.behind_proxy else ""
+    print_note(f"vitsearch: {photos} photos at {address}{outside}{asks}; Ctrl-C stops")
+    if generated:
+        print_note(f"vitsearch: the token is {generated}")
+    if browser:
         import webbrowser
         from urllib.parse import quote
 
-        webbrowser.open(f"{address}?token={quote(token, safe='')}" if token else address)
+        token, shown = settings.token, settings.behind_proxy or address
+        webbrowser.open(f"{shown}?token={quote(token, safe='')}" if token else shown)

@@ -5,7 +5,7 @@ import html
 import io
 import os
 import urllib.parse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -27,8 +27,11 @@ from vitsearch.outputs.drawing import (
     wrapped,
     write_page,
 )
-from vitsearch.photos import read_photo, thumbnail
+from vitsearch.photos import thumbnail
+from vitsearch.photos.decode import decode
+from vitsearch.photos.opening import read_indexed
 from vitsearch.photos.prefetch import prefetch_map
+from vitsearch.types import Photo
 
 MAX_TILES = 1000
 SUFFIXES = (".png", ".jpg", ".jpeg", ".html", ".htm")
@@ -67,13 +70,20 @@ class _Tile:
 
 
 def write_sheet(
-    path: Path, sections: Sequence[Section], *, root: Path, title: str | None = None
+    path: Path,
+    sections: Sequence[Section],
+    *,
+    root: Path,
+    title: str | None = None,
+    photos: Mapping[str, Photo] | None = None,
 ) -> None:
     """Write a contact sheet to a ``.png``, ``.jpg`` or ``.html`` file.
 
     ``sections`` are (title, tiles) and a tile is (path of the photo, caption); paths are relative
     to ``root``, as in search results. The file's name stands beside the caption, which is one line,
-    or a row for each `Verdict`. A photo that cannot be read becomes a grey tile with the reason.
+    or a row for each `Verdict`. A photo that cannot be read becomes a grey tile with the reason;
+    so does one that is not as it was indexed, where ``photos`` has it by path, and otherwise one
+    whose link leads out of the root (see `vitsearch.photos.opening`).
     ``title`` is the heading of an HTML sheet; without it the window has the first section's title.
     The file appears complete or not at all. Raises VitsearchError for another suffix, for
     more than 1,000 photos, and when it cannot be written.
@@ -92,7 +102,7 @@ def write_sheet(
             f"a contact sheet holds at most {MAX_TILES:,} photos, not "
             f"{count:,}; ask for fewer results"
         )
-    write_page(path, writers[path.suffix.lower()](_load(sections, root)), "sheet")
+    write_page(path, writers[path.suffix.lower()](_load(sections, root, photos or {})), "sheet")
 
 
 def check_suffix(path: Path) -> None:
@@ -103,16 +113,21 @@ def check_suffix(path: Path) -> None:
         )
 
 
-def _load(sections: Sequence[Section], root: Path) -> list[tuple[str, list[_Tile]]]:
+def _load(
+    sections: Sequence[Section], root: Path, photos: Mapping[str, Photo]
+) -> list[tuple[str, list[_Tile]]]:
     requests = [tile for _, tiles in sections for tile in tiles]
-    tiles = prefetch_map(lambda tile: _load_tile(*tile, root=root), requests, workers=4, buffer=8)
+    tiles = prefetch_map(
+        lambda tile: _load_tile(*tile, root=root, photos=photos), requests, workers=4, buffer=8
+    )
     return [(title, [next(tiles) for _ in section]) for title, section in sections]
 
 
-def _load_tile(path: str, caption: Caption, *, root: Path) -> _Tile:
+def _load_tile(path: str, caption: Caption, *, root: Path, photos: Mapping[str, Photo]) -> _Tile:
     try:
         # twice the size on the page, for screens of high density
-        picture = thumbnail(read_photo(root / path, at_least=2 * _SIDE).image, 2 * _SIDE)
+        image, _ = decode(read_indexed(root, path, photos.get(path)), at_least=2 * _SIDE)
+        picture = thumbnail(image, 2 * _SIDE)
     except PhotoError as error:
         return _Tile(path, caption, None, str(error))
     return _Tile(path, caption, picture)

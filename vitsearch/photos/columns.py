@@ -181,6 +181,7 @@ _COLUMNS = (
         sql="strftime('%Y-%m-%dT%H:%M:%S', mtime_ns / 1000000000 - (mtime_ns % 1000000000 < 0), "
         "'unixepoch')",
         always=True,
+        private=True,  # often when the photo was taken
     ),
     Column(
         name="taken_at",

@@ -17,6 +17,7 @@ from vitsearch.photos.formats import SUFFIXES, suffix_of
 from vitsearch.types import Found, LeftOut, LeftOutReason
 
 COLLECTION_FOLDER = ".vitsearch"
+BROKEN_LINK = "a broken link"  # how the problem of one begins, whose target follows
 
 _NOT_PHOTOS = frozenset({"@eaDir", "node_modules", "System Volume Information"})
 _KINDS = {
@@ -324,7 +325,7 @@ def _linked(entry: os.DirEntry[str], path: str, problem: str | None) -> Found:
             raise
         # the target's name may hold any byte, and a reason must be text
         broken = (
-            f"a broken link to {os.readlink(entry.path)!r}"
+            f"{BROKEN_LINK} to {os.readlink(entry.path)!r}"
             if error.errno != errno.ELOOP
             else "a link in a loop"
         )

@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import uvicorn
@@ -20,8 +21,11 @@ from vitsearch._version import __version__
 from vitsearch.errors import VitsearchError
 from vitsearch.web import responses
 from vitsearch.web.api import openapi, routes
+from vitsearch.web.connections import protocol_of
 from vitsearch.web.metrics import CountRequests, Metrics
 from vitsearch.web.pages import search as pages
+from vitsearch.web.privacy import KEY
+from vitsearch.web.proxy import BehindProxy
 from vitsearch.web.security import SecurityMiddleware
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
@@ -29,6 +33,7 @@ from vitsearch.web.settings import ServeSettings
 STATIC = Path(__file__).parent / "static"
 STATIC_CACHE = "public, max-age=3600"
 BACKLOG = 2048  # connections that wait to be accepted
+MAX_HEAD = 32_768  # bytes of a request's line and headers
 ERROR_HANDLERS = (
     (VitsearchError, responses.handle_known_error),
     (RequestValidationError, responses.handle_invalid_request),
@@ -68,6 +73,8 @@ def make_app(service: PhotoService, settings: ServeSettings) -> FastAPI:
     for error, handler in ERROR_HANDLERS:
         app.add_exception_handler(error, handler)
     app.add_middleware(SecurityMiddleware, settings=settings)
+    if settings.behind_proxy:
+        app.add_middleware(BehindProxy, settings=settings)
     app.add_middleware(CountRequests, metrics=app.state.metrics)
     return app
 
@@ -89,28 +96,43 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, finish the running requests, and close the service.
 
-    ``ready`` is called with the server's address once it accepts requests. Raises VitsearchError
-    where the address cannot be served, and what `ServeSettings.check` raises; after Ctrl-C
+    ``ready`` is called with the `entrance` once requests are accepted. Raises VitsearchError where
+    the address cannot be served, and what `ServeSettings.check` raises; after Ctrl-C
     KeyboardInterrupt.
     """
     settings.check()
     listener = bind(settings.host, settings.port)
     try:
-        config = uvicorn.Config(
-            make_app(service, settings),
-            log_level="warning",
-            access_log=False,  # it would write tokens
-            proxy_headers=False,  # a client must not choose the address it seems to come from
-            server_header=False,
-            timeout_graceful_shutdown=settings.grace_seconds,
-            ws="none",
-        )
-        address = address_of(settings.host, listener.getsockname()[1])
+        settings = replace(settings, port=listener.getsockname()[1])
         with _sigterm_is_a_normal_end():
-            _Server(config, lambda: ready(address)).run(sockets=[listener])
+            make_server(service, settings, ready=ready).run(sockets=[listener])
     finally:
         listener.close()
         service.close()
+
+
+def make_server(
+    service: PhotoService,
+    settings: ServeSettings,
+    *,
+    ready: Callable[[str], object] = lambda _: None,
+) -> uvicorn.Server:
+    """Return a server to run on a socket that is bound to the port of the settings; ``ready`` as
+    for `serve`.
+    """
+    config = uvicorn.Config(
+        make_app(service, settings),
+        http=protocol_of(settings),
+        # it would write tokens, and a line for each request that is not HTTP
+        log_level="error",
+        access_log=False,
+        proxy_headers=False,  # `BehindProxy` takes them, where they are to be taken
+        server_header=False,
+        h11_max_incomplete_event_size=MAX_HEAD,
+        timeout_graceful_shutdown=settings.grace_seconds,
+        ws="none",
+    )
+    return _Server(config, lambda: ready(entrance(settings)))
 
 
 class _Server(uvicorn.Server):
@@ -159,6 +181,12 @@ def bind(host: str, port: int) -> socket.socket:
             f"cannot serve on {host}, port {port} ({reason}): choose another --port or --host"
         ) from error
     return listener
+
+
+def entrance(settings: ServeSettings) -> str:
+    """Return the address to open in a browser, with the key that shows EXIF where it counts."""
+    address = address_of(settings.host, settings.port)
+    return address if settings.token else f"{address}?{KEY}={settings.key}"
 
 
 def address_of(host: str, port: int) -> str:

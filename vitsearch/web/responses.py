@@ -21,7 +21,9 @@ CODES: Mapping[int, str] = {
     404: "not_found",
     405: "method_not_allowed",
     413: "too_large",
+    408: "too_slow",
     415: "unsupported_media_type",
+    429: "too_many_requests",
     500: "internal_error",
     503: "busy",
 }

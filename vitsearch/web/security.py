@@ -4,25 +4,29 @@ A request is refused before its route is looked up. Sources: the OWASP cheat she
 (Fetch Metadata) and on HTTP headers.
 """
 
-import asyncio
-import hashlib
-import hmac
-import html
 import ipaddress
 import re
 from collections.abc import Mapping
-from urllib.parse import parse_qsl, quote, urlencode
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import URL, Headers
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vitsearch.errors import QueryError
-from vitsearch.filters.parse import parse_filter
-from vitsearch.filters.tree import Filter
-from vitsearch.photos.columns import PRIVATE
-from vitsearch.web.errors import NotShown, TooLarge
+from vitsearch.web import login
+from vitsearch.web.errors import TooLarge
+from vitsearch.web.guesses import TokenGuesses
+from vitsearch.web.login import (
+    COOKIE_SECONDS,
+    LOGIN,
+    ask_for_token,
+    go_on,
+    read_form,
+    token_cookie,
+    token_of,
+    with_cookie,
+)
+from vitsearch.web.privacy import KEY, comes_from_here, has_key, is_same, key_cookie
 from vitsearch.web.responses import error_response, wants_page
 from vitsearch.web.settings import ServeSettings, is_loopback
 
@@ -49,21 +53,7 @@ SAFE = ("GET", "HEAD", "OPTIONS")
 SLACK = 65_536  # bytes of a form around the photo that is uploaded
 # bytes of a refused upload that are read, so that its sender sees the answer
 DRAINED = 128_000_000
-GUESS_SECONDS = 0.5  # how long a wrong token waits for its answer
-COOKIE_SECONDS = 30 * 24 * 3600
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^:\[\]@/\s]+)(?::\d{1,5})?")
-_LOGIN = (
-    '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
-    'content="width=device-width">'
-    '<title>vitsearch</title><link rel="stylesheet" href="/static/app.css"><main><h1>vitsearch</h1>'
-    '<form method="get" action="/"><p><label for="token">This server asks for its token</label></p>'
-    '<p><input id="token" name="token" type="password" required autocomplete="current-password"> '
-    "<button>Go on</button></p></form></main>"
-)
-_ONWARD = (
-    '<!doctype html><html lang="en"><meta charset="utf-8"><title>vitsearch</title><meta '
-    'http-equiv="refresh" content="0; url={url}">'
-)
 
 
 class SecurityMiddleware:
@@ -72,8 +62,9 @@ class SecurityMiddleware:
     """
 
     def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:
-        self.app, self.settings, self._names = app, settings, settings.names
-        self._cookie = cookie_of(settings)
+        self.app, self.settings = app, settings
+        self._token_cookie, self._key_cookie = token_cookie(settings), key_cookie(settings)
+        self._guesses = TokenGuesses()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -91,16 +82,18 @@ class SecurityMiddleware:
             await refused(scope, receive, send)
             return
         limited = _limited(receive, self.settings.upload_bytes + SLACK)
-        if not self.settings.token or is_open(scope["path"]):
+        if self.settings.token and not is_open(scope["path"]):
+            await self._with_token(request, limited, send)
+        elif KEY in request.query_params:
+            await self._with_key(request, limited, send)
+        else:
             await self.app(scope, limited, send)
-            return
-        await self._with_token(request, limited, send)
 
     def _refused(self, request: Request) -> Response | None:
         """Return the response to a request that is not for this server, was made by another site,
         or announces too many bytes; None for any other.
         """
-        if not host_is_ours(request.headers.get("host", ""), self._names, self.settings.local):
+        if not host_is_ours(request.headers.get("host", ""), self.settings):
             return error_response(
                 request,
                 400,
@@ -115,41 +108,59 @@ class SecurityMiddleware:
             return error_response(request, 413, too_large(self.settings), plain=True)
         return None
 
+    async def _with_key(self, request: Request, receive: Receive, send: Send) -> None:
+        """Serve a request whose address holds a key; the person at this machine gets a cookie."""
+        settings = self.settings
+        if comes_from_here(request, settings) and has_key(request, settings):
+            send = with_cookie(send, self._key_cookie, seconds=0, secure=False)
+        if request.method == "GET" and wants_page(request):
+            await go_on(request)(request.scope, receive, send)
+        else:
+            await self.app(request.scope, receive, send)
+
     async def _with_token(self, request: Request, receive: Receive, send: Send) -> None:
-        token, in_url = token_of(request), "token" in request.query_params
-        name, value = self._cookie
-        if token is not None:
-            right = _same(token, self.settings.token or "")
+        scope, to = request.scope, login.own_address(request.url)
+        posted = request.method == "POST" and scope["path"] == LOGIN
+        form = await read_form(receive) if posted else {}
+        if posted:
+            to = login.own_address(URL(form.get("to", "/")))
+        token = form.get("token") if posted else token_of(request)
+        answer = self._unless_right(request, token, to)
+        if answer is not None:
+            await answer(scope, receive, send)
+            return
+        if token is not None and (posted or "token" in request.query_params):
+            send = with_cookie(
+                send,
+                self._token_cookie,
+                seconds=COOKIE_SECONDS,
+                secure=self.settings.secure,
+            )
+        if posted:
+            await login.redirect(to)(scope, receive, send)
+        elif "token" in request.query_params and request.method == "GET" and wants_page(request):
+            await go_on(request)(scope, receive, send)
         else:
-            right = _same(request.cookies.get(name, ""), value)
-        if not right:
-            if token is not None or name in request.cookies:
-                await asyncio.sleep(GUESS_SECONDS)
-            await _unauthorized(request)(request.scope, receive, send)
-        elif in_url and request.method == "GET" and wants_page(request):
-            # not a redirect: after one, a browser that came from elsewhere would not send a strict
-            # cookie
-            onward = _ONWARD.format(url=html.escape(_without_token(request)))
-            page = HTMLResponse(onward, headers={"Cache-Control": "no-store"})
-            await page(request.scope, receive, self._with_cookie(send, request))
-        else:
-            sending = self._with_cookie(send, request) if in_url else send
-            await self.app(request.scope, receive, sending)
+            await self.app(scope, receive, send)
 
-    def _with_cookie(self, send: Send, request: Request) -> Send:
-        name, value = self._cookie
-        secure = "; Secure" if request.url.scheme == "https" else ""
-
-        async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                cookie = (
-                    f"{name}={value}; Max-Age={COOKIE_SECONDS}; Path=/; HttpOnly; "
-                    f"SameSite=Strict{secure}"
-                )
-                MutableHeaders(scope=message).append("Set-Cookie", cookie)
-            await send(message)
-
-        return sending
+    def _unless_right(self, request: Request, token: str | None, to: str) -> Response | None:
+        """Return the response to a request without the token, or of a client that has tried too
+        many wrong ones; None for one with the right token, or the cookie that stands for it.
+        """
+        name, cookie = self._token_cookie
+        expected = cookie if token is None else self.settings.token or ""
+        guess = request.cookies.get(name) if token is None else token
+        if guess is None:
+            return ask_for_token(request, to=to)
+        address = request.client.host if request.client else ""
+        seconds = self._guesses.wait(address, guess)
+        if seconds:
+            return ask_for_token(request, to=to, seconds=seconds)
+        if is_same(guess, expected):
+            self._guesses.add_right(address)
+            return None
+        self._guesses.add_wrong(address, guess)
+        return ask_for_token(request, to=to, wrong=token is not None)
 
 
 def is_open(path: str) -> bool:
@@ -159,27 +170,9 @@ def is_open(path: str) -> bool:
     return path == "/healthz" or path.startswith("/static/")
 
 
-def cookie_of(settings: ServeSettings) -> tuple[str, str]:
-    """Return the name and value of the cookie that stands for the token without containing it."""
-    value = hmac.new(
-        (settings.token or "").encode("utf-8", "surrogateescape"),
-        b"vitsearch cookie",
-        hashlib.sha256,
-    ).hexdigest()
-    return f"vitsearch-{settings.port}", value
-
-
-def token_of(request: Request) -> str | None:
-    """Return the token of a request, from its header or its address; None without one."""
-    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return credentials.strip()
-    return request.query_params.get("token")
-
-
-def host_is_ours(host: str, names: frozenset[str], local: bool) -> bool:
+def host_is_ours(host: str, settings: ServeSettings) -> bool:
     """Return whether a Host header names this server: one of its names, or an address, which is of
-    loopback where only that is served.
+    loopback where only that is served; behind a proxy only a name that was given.
 
     A page of another site whose name was pointed at this server's address (DNS rebinding) still
     sends its own name.
@@ -188,13 +181,13 @@ def host_is_ours(host: str, names: frozenset[str], local: bool) -> bool:
     if not match:
         return False
     name = match["name"].lower().rstrip(".")
-    if name in names:
-        return True
+    if name in settings.names or settings.behind_proxy:
+        return name in settings.names
     try:
         ipaddress.ip_address(name.strip("[]"))
     except ValueError:
         return False
-    return is_loopback(name) or not local
+    return is_loopback(name) or not settings.local
 
 
 def is_cross_site(headers: Headers) -> bool:
@@ -211,30 +204,6 @@ def is_cross_site(headers: Headers) -> bool:
 def too_large(settings: ServeSettings) -> str:
     """Return why an upload is refused."""
     return f"an upload may have {settings.upload_bytes:,} bytes: send a smaller photo"
-
-
-def _same(secret: str, expected: str) -> bool:
-    return hmac.compare_digest(
-        secret.encode("utf-8", "surrogateescape"), expected.encode("utf-8", "surrogateescape")
-    )
-
-
-def _unauthorized(request: Request) -> Response:
-    if wants_page(request):
-        headers = {"Cache-Control": "no-store", "WWW-Authenticate": "Bearer"}
-        return HTMLResponse(_LOGIN, 401, headers)
-    message = "this server asks for its token: Authorization: Bearer TOKEN, or ?token=TOKEN once"
-    return error_response(request, 401, message, {"WWW-Authenticate": "Bearer"}, plain=True)
-
-
-def _without_token(request: Request) -> str:
-    """Return the address of a request without its token; its path never begins with //, which would
-    name another server.
-    """
-    pairs = parse_qsl(request.url.query, keep_blank_values=True)
-    query = urlencode([(name, value) for name, value in pairs if name != "token"])
-    path = "/" + quote(request.url.path.lstrip("/\\"), safe="/%~")
-    return f"{path}?{query}" if query else path
 
 
 def _limited(receive: Receive, max_bytes: int) -> Receive:
@@ -274,42 +243,3 @@ def _with_headers(send: Send) -> Send:
         await send(message)
 
     return sending
-
-
-# -- Private columns: where, when and with what photos were taken ----------------------------------
-
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
-
-
-def is_local(request: Request) -> bool:
-    """Return whether a request comes from this machine, through no proxy."""
-    settings: ServeSettings = request.app.state.settings
-    here = request.client is not None and is_loopback(request.client.host)
-    return settings.local and here and not any(name in request.headers for name in _FORWARDED)
-
-
-def exif_shown(request: Request) -> bool:
-    """Return whether this client may see EXIF: where and when photos were taken, and with what."""
-    settings: ServeSettings = request.app.state.settings
-    return settings.show_exif or is_local(request)
-
-
-def filter_for(request: Request, text: str | None) -> Filter | None:
-    """Return the filter of a request, None for an empty one.
-
-    Raises QueryError for a filter that cannot be read, and NotShown for one on private columns that
-    this client may not see: its results would reveal them.
-    """
-    if text is None or not text.strip():
-        return None
-    try:
-        where = parse_filter(text)
-    except RecursionError:
-        raise QueryError("the filter is nested too deep: write it flatter") from None
-    hidden = sorted(where.columns() & PRIVATE)
-    if hidden and not exif_shown(request):
-        raise NotShown(
-            "this server does not show EXIF to remote users, so there is no filter on "
-            f"{', '.join(hidden)} (--show-exif)"
-        )
-    return where

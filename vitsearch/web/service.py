@@ -1,11 +1,11 @@
 """What the page and the HTTP interface ask of a collection, from many threads at once."""
 
+import io
 import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -21,7 +21,6 @@ from vitsearch.filters.parse import parse_filter
 from vitsearch.filters.tree import Filter
 from vitsearch.milvus import is_milvus
 from vitsearch.options import SearchOptions
-from vitsearch.photos import read_bytes_and_fingerprint
 from vitsearch.photos.isolated import photo_decoder
 from vitsearch.types import LeftOut, Photo, Prediction, SearchResult, SkippedPhoto
 from vitsearch.web.batching import Batcher
@@ -259,23 +258,24 @@ class PhotoService:
             ids = store.ids_where(options.where or EVERY)[::-1]
         return self.photos_of(ids[offset : offset + k].tolist()), len(ids)
 
-    def file_of(self, photo_id: int) -> Path:
-        """Return the file of a photo, as the collection knows it; raises UnknownPhoto where it is
-        gone.
+    def open_photo(self, photo_id: int) -> io.FileIO:
+        """Return the open file of a photo, as the collection knows it; raises UnknownPhoto where it
+        is gone, or something else is in its place.
         """
-        return self.source.file_of(self.photo(photo_id))
+        return self.source.open_photo(self.photo(photo_id))
 
     def picture(self, photo_id: int, side: int) -> Image.Image:
         """Return a photo as an RGB picture, decoded as an upload is, both sides at least so many
         pixels where it has them.
         """
-        data, _ = read_bytes_and_fingerprint(self.file_of(photo_id))
+        with self.open_photo(photo_id) as file:
+            data = file.readall()
         return self._decoder.decode(data, at_least=side)[0]
 
     def thumbnail(self, photo_id: int, side: int) -> Thumbnail:
         """Return a WebP picture of a photo, its longest side at most ``side`` pixels."""
-        fingerprint = self.photo(photo_id).fingerprint
-        return self.thumbnails.get(self.file_of(photo_id), fingerprint, side)
+        photo = self.photo(photo_id)
+        return self.thumbnails.get(lambda: self.source.open_photo(photo), photo.fingerprint, side)
 
     # -- the whole collection ----------------------------------------------------------------------
 

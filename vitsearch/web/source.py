@@ -2,11 +2,12 @@
 replaced, its encoder loaded once.
 """
 
+import io
 import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from vitsearch.collection.collection import Collection
@@ -15,6 +16,8 @@ from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError, PhotoError, QueryError, UnknownPhoto
 from vitsearch.milvus.rows import photo_of
 from vitsearch.milvus.store import MilvusStore
+from vitsearch.photos.decode import fingerprint_of
+from vitsearch.photos.opening import PhotoMissing, open_photo
 from vitsearch.photos.sources import Entry, Source, open_source
 from vitsearch.records import atomic_write
 from vitsearch.storage.config import (
@@ -153,17 +156,20 @@ class CollectionSource:
             photos = [store.photo_at(paths[photo_id]) for photo_id in ids if photo_id in paths]
         return [photo for photo in photos if photo]
 
-    def file_of(self, photo: Photo) -> Path:
-        """Return the file of a photo; raises UnknownPhoto where it is gone."""
-        path = PurePosixPath(photo.path)
-        file = self.root / path
-        # a collection that a stranger made may name files outside the folder
-        outside = path.is_absolute() or ".." in path.parts
-        if outside or not file.is_file():
+    def open_photo(self, photo: Photo) -> io.FileIO:
+        """Return the open file of a photo, as it was indexed (see `vitsearch.photos.opening`);
+        raises UnknownPhoto where it is gone or something else is in its place.
+        """
+        try:
+            return open_photo(self.root, photo.path, photo)
+        except PhotoMissing:
             raise UnknownPhoto(
                 f"the file of photo {photo.photo_id} is not there any more: {self.missing}"
-            )
-        return file
+            ) from None
+        except PhotoError as error:
+            raise UnknownPhoto(
+                f"the file of photo {photo.photo_id} cannot be shown: {error}"
+            ) from error
 
     def decoding(self) -> Decoding:
         """Return how the photos were decoded, as a query's photo must be."""
@@ -274,13 +280,13 @@ class MilvusSource(CollectionSource):
             rows = {row["id"]: row for row in store.connection.among(ids, store.photo_fields)}
         return [photo_of(rows[photo_id]) for photo_id in ids if photo_id in rows]
 
-    def file_of(self, photo: Photo) -> Path:
-        """Return the file of a photo, fetched where it is in an object store; raises UnknownPhoto
-        where it cannot be read.
+    def open_photo(self, photo: Photo) -> io.FileIO:
+        """Return the open file of a photo, fetched where it is in an object store; raises
+        UnknownPhoto where it cannot be read, or is not as it was indexed.
         """
         if self._remote_photos is None:
-            return super().file_of(photo)
-        return self._remote_photos.file_of(photo)
+            return super().open_photo(photo)
+        return self._remote_photos.open_photo(photo)
 
     def decoding(self) -> Decoding:
         """Return how the photos were decoded, as a query's photo must be."""
@@ -350,21 +356,25 @@ class RemotePhotoCache:
         self._source, self._folder, self._max_bytes = source, folder, max_bytes
         self._lock = threading.Lock()
 
-    def file_of(self, photo: Photo) -> Path:
-        """Return the file of a photo; raises UnknownPhoto where it cannot be fetched, or no copy
-        can be written.
+    def open_photo(self, photo: Photo) -> io.FileIO:
+        """Return the open copy of a photo; raises UnknownPhoto where it cannot be fetched, no copy
+        can be written, or its content is not what was indexed.
         """
         copy = self._folder / photo.fingerprint.hex()
         with suppress(OSError):
             os.utime(copy)  # the order of use outlives the process
-            return copy
+            return open_photo(self._folder, copy.name)
         data = next(self._source.read([Entry(photo.path, photo.size, photo.mtime_ns)]))
         if isinstance(data, PhotoError):
             raise UnknownPhoto(
                 f"photo {photo.photo_id} cannot be fetched from {self._source.name}: {data}"
             )
+        if fingerprint_of(data) != photo.fingerprint:
+            raise UnknownPhoto(
+                f"photo {photo.photo_id} in {self._source.name} has changed since it was indexed"
+            )
         self._write(copy, data)
-        return copy
+        return open_photo(self._folder, copy.name)
 
     def _write(self, copy: Path, data: bytes) -> None:
         try:

@@ -5,13 +5,15 @@ import os
 import re
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from vitsearch.errors import CollectionError
-from vitsearch.photos import read_bytes_and_fingerprint, thumbnail
+from vitsearch.photos import thumbnail
+from vitsearch.photos.decode import fingerprint_of
 from vitsearch.photos.isolated import PhotoDecoder
 from vitsearch.records import atomic_write
 from vitsearch.storage.filesystem import disk_errors
@@ -58,16 +60,17 @@ class Thumbnails:
         """How many bytes are on disk."""
         return self._total
 
-    def get(self, file: Path, fingerprint: bytes, side: int) -> Thumbnail:
-        """Return the thumbnail of a photo file whose content had this fingerprint; raises
-        PhotoError for a file that cannot be decoded.
+    def get(self, opened: Callable[[], io.FileIO], fingerprint: bytes, side: int) -> Thumbnail:
+        """Return the thumbnail of a photo file whose content had this fingerprint, opened where it
+        is not yet made; raises PhotoError for a file that cannot be decoded.
         """
         stored = self._read(_name(fingerprint.hex(), side))
         if stored is not None:
             return Thumbnail(stored, fingerprint.hex(), side)
-        data, current = read_bytes_and_fingerprint(file)
+        with opened() as file:
+            data = file.readall()
         image, _ = self._decoder.decode(data, at_least=2 * side)
-        made = Thumbnail(webp(image, side), current.hex(), side)
+        made = Thumbnail(webp(image, side), fingerprint_of(data).hex(), side)
         self._write(_name(made.fingerprint, side), made.data)
         return made
 

@@ -1,13 +1,16 @@
 """The HTTP interface for programs: search, photos, labels, facts."""
 
 import asyncio
+import io
+import os
 from collections.abc import Callable
-from pathlib import Path as FilePath
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Path, Query, Request
-from fastapi.responses import FileResponse, PlainTextResponse, Response
+from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
 
 from vitsearch._version import __version__
 from vitsearch.collection.query import Term
@@ -31,12 +34,14 @@ from vitsearch.web.api.schemas import (
 )
 from vitsearch.web.errors import ServiceBusy
 from vitsearch.web.label_counts import label_counts, stored_counts
+from vitsearch.web.privacy import exif_shown, filter_for
 from vitsearch.web.query import MAX_TEXT_LENGTH, constraints
-from vitsearch.web.security import exif_shown, filter_for
 from vitsearch.web.service import Found, PhotoService
 from vitsearch.web.thumbnails import SIDES, WHOLE, Thumbnail
 
 PICTURE_CACHE = "private, max-age=300"
+FILE = 0  # in the place of the longest side in an entity tag: the file as it is
+PIECE = 1 << 18  # bytes
 T = TypeVar("T")
 
 
@@ -179,13 +184,12 @@ async def image(request: Request, photo_id: PhotoPath) -> Response:
     service = service_of(request)
     if exif_shown(request):
         file, kind, tag = await in_picture_thread(service, lambda: _file(service, photo_id))
+        headers = {"ETag": tag, "Cache-Control": PICTURE_CACHE}
+        if kind is not None and not _known(request, tag):
+            return OpenFileResponse(file, kind, headers)
+        file.close()
         if kind is not None:
-            headers = {"ETag": tag, "Cache-Control": PICTURE_CACHE}
-            return (
-                _unchanged(headers)
-                if _known(request, tag)
-                else FileResponse(file, media_type=kind, headers=headers)
-            )
+            return _unchanged(headers)
     return await _picture(request, photo_id, WHOLE)
 
 
@@ -213,17 +217,36 @@ def tag_of(fingerprint: str, side: int) -> str:
     return Thumbnail(b"", fingerprint, side).tag
 
 
-def _file(service: PhotoService, photo_id: int) -> tuple[FilePath, str | None, str]:
-    """Return a photo's file, its type where browsers show it, and its entity tag."""
-    file = service.file_of(photo_id)
-    try:
-        with open(file, "rb") as opened:
-            kind, status = media_type_of(opened.read(HEAD)), file.stat()
-    except OSError as error:
-        raise UnknownPhoto(
-            f"the file of photo {photo_id} cannot be read: {error.strerror}"
-        ) from error
-    return file, kind, f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
+def _file(service: PhotoService, photo_id: int) -> tuple[io.FileIO, str | None, str]:
+    """Return a photo's open file, its type where browsers show it, and its entity tag."""
+    photo = service.photo(photo_id)
+    file = service.source.open_photo(photo)
+    return file, media_type_of(file.read(HEAD)), tag_of(photo.fingerprint.hex(), FILE)
+
+
+class OpenFileResponse(Response):
+    """A file that is open already, sent from its beginning to the size that it had, then closed."""
+
+    def __init__(self, file: io.FileIO, media_type: str, headers: dict[str, str]) -> None:
+        size = os.fstat(file.fileno()).st_size
+        super().__init__(None, headers=headers | {"Content-Length": str(size)})
+        self.headers["content-type"] = media_type
+        self._file, self._size = file, size
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._file as file:
+            file.seek(0)
+            start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+            await send(start)
+            left = 0 if scope["method"] == "HEAD" else self._size
+            while left:
+                piece = await run_in_threadpool(file.read, min(PIECE, left))
+                left -= len(piece)
+                if not piece:
+                    raise OSError("the file has become shorter while it was sent")
+                await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
+            if not self._size or scope["method"] == "HEAD":
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _known(request: Request, tag: str) -> bool:

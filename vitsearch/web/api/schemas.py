@@ -110,7 +110,7 @@ class PhotoFields(BaseModel):
     id: int
     path: str
     bytes: int
-    modified_at: str = Field(description="of the file, UTC")
+    modified_at: str | None = Field(default=None, description="of the file, UTC")
     width: int
     height: int
     fingerprint: str
@@ -206,11 +206,12 @@ def photo_answer(photo: Photo, exif: bool) -> PhotoFields:
     metadata: dict[str, Any] = {
         name: photo.info[name] for name, column in METADATA.items() if exif or not column.private
     }
+    if exif:
+        metadata["modified_at"] = _iso(photo.mtime_ns)
     return PhotoAnswer(
         id=photo.photo_id,
         path=shown(photo.path),
         bytes=photo.size,
-        modified_at=_iso(photo.mtime_ns),
         width=photo.info.width,
         height=photo.info.height,
         fingerprint=photo.fingerprint.hex(),

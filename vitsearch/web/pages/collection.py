@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from vitsearch.collection.absence import UNREADABLE, count_left_out, left_out_li
 from vitsearch.collection.map import PhotoMap, current_map
 from vitsearch.errors import QueryError, VitsearchError
 from vitsearch.labels import parse_labels
+from vitsearch.photos.walk import BROKEN_LINK
 from vitsearch.types import Photo, Prediction, SkippedPhoto
 from vitsearch.web.errors import ServiceBusy
 from vitsearch.web.pages.context import PER_PAGE, Page, PageContext
@@ -205,13 +207,21 @@ def failures(here: Page) -> Response:
             f"{counted(len(rows) - failed, 'was', 'were')} passed over"
         )
     shown: dict[str, Any] = {
-        "rows": rows[start : start + ROWS_PER_PAGE],
+        "rows": [_shown_failure(row, here.is_local) for row in rows[start : start + ROWS_PER_PAGE]],
         "summary": unknown or summary,
         "left_out": left_out_line(counts) if counts["left_out"] else "",
         "page": number,
         **_neighbours("/failures", [], number, more=len(rows) > start + ROWS_PER_PAGE),
     }
     return here.page("failures.html", view="/failures", **shown)
+
+
+def _shown_failure(row: SkippedPhoto, is_local: bool) -> SkippedPhoto:
+    """Return a file that is not in the collection without the place that its link leads to, which
+    is a path of this machine.
+    """
+    leads = row.reason.startswith(BROKEN_LINK) and not is_local
+    return replace(row, reason=BROKEN_LINK) if leads else row
 
 
 # -- the map ---------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from starlette.responses import Response
 
 from vitsearch.collection.map import PhotoMap
 from vitsearch.errors import QueryError
-from vitsearch.photos.columns import PRIVATE
 from vitsearch.types import Photo, Prediction, SearchResult
 from vitsearch.web.errors import NotShown
 from vitsearch.web.pages.cache import Cache, Facets, UploadedPhotos, facets_of
@@ -17,7 +16,7 @@ from vitsearch.web.pages.insights import Insights
 from vitsearch.web.pages.templating import page
 from vitsearch.web.pages.tiles import Tile, tile
 from vitsearch.web.pages.url import Filters, PageQuery, read_filters, read_page_query
-from vitsearch.web.security import exif_shown
+from vitsearch.web.privacy import check_filter, exif_shown, is_local
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
 
@@ -49,6 +48,11 @@ class PageContext:
         """Whether private columns, such as date, camera and position, may be shown."""
         return exif_shown(self.request)
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the person at this machine looks at the page."""
+        return is_local(self.request)
+
     def query(self) -> PageQuery:
         """Return the search of the address; raises QueryError or NotShown."""
         query = read_page_query(self.request.query_params.multi_items())
@@ -72,11 +76,8 @@ class PageContext:
     def check(self, filters: Filters) -> None:
         """Raise NotShown for filters whose results would reveal what may not be shown."""
         where = filters.tree()
-        if where is not None and where.columns() & PRIVATE and not self.shows_exif:
-            raise NotShown(
-                "date, camera and place are not shown here, so photos cannot be "
-                "filtered by them (--show-exif)"
-            )
+        if where is not None:
+            check_filter(self.request, where)
 
     def state(self) -> Hashable:
         """Return a value that changes when other photos are in the collection."""

@@ -5,7 +5,6 @@ import io
 import zipfile
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from pathlib import Path
 
 from vitsearch.errors import PhotoError, QueryError, UnknownPhoto
 from vitsearch.photos.columns import METADATA
@@ -101,10 +100,10 @@ def as_zip(service: PhotoService, photos: Sequence[Photo], shows_exif: bool) -> 
         for photo in photos:
             try:
                 if shows_exif:
-                    yield from _file(out, pipe, service.file_of(photo.photo_id), _entry(photo))
+                    yield from _file(out, pipe, service, photo)
                 else:
                     picture = service.thumbnail(photo.photo_id, WHOLE)
-                    out.writestr(_entry(photo, ".webp"), picture.data)
+                    out.writestr(_entry(photo, shows_exif=False), picture.data)
                     yield pipe.drain()
             except (UnknownPhoto, PhotoError, OSError):
                 missing.append(photo)
@@ -113,19 +112,24 @@ def as_zip(service: PhotoService, photos: Sequence[Photo], shows_exif: bool) -> 
     yield pipe.drain()
 
 
-def _file(out: zipfile.ZipFile, pipe: _Pipe, file: Path, entry: zipfile.ZipInfo) -> Iterator[bytes]:
-    with open(file, "rb") as source, out.open(entry, "w", force_zip64=True) as target:
+def _file(
+    out: zipfile.ZipFile, pipe: _Pipe, service: PhotoService, photo: Photo
+) -> Iterator[bytes]:
+    source = service.open_photo(photo.photo_id)  # before the entry is begun: it may be refused
+    with source, out.open(_entry(photo, shows_exif=True), "w", force_zip64=True) as target:
         while piece := source.read(PIECE):
             target.write(piece)
             yield pipe.drain()
 
 
-def _entry(photo: Photo, suffix: str = "") -> zipfile.ZipInfo:
+def _entry(photo: Photo, *, shows_exif: bool) -> zipfile.ZipInfo:
     """Return the header of a photo in the ZIP, whose names must be text (other bytes are escaped)
-    and whose years begin with 1980.
+    and whose years begin with 1980; unless ``shows_exif`` that of a picture without a date.
     """
     raw = photo.path.encode("utf-8", "surrogateescape")
     name = raw.decode("utf-8", "backslashreplace").replace("\\", "_")
+    if not shows_exif:
+        return zipfile.ZipInfo(f"{name}.webp")
     moment = datetime.fromtimestamp(min(max(photo.mtime_ns // 10**9, EARLIEST), LATEST))
     year, month, day, hour, minute, second = moment.timetuple()[:6]
-    return zipfile.ZipInfo(name + suffix, (year, month, day, hour, minute, second))
+    return zipfile.ZipInfo(name, (year, month, day, hour, minute, second))

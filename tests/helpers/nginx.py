@@ -1,0 +1,76 @@
+"""A real nginx before a server of the tests."""
+
+import http.client
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from helpers.web_client import wait_until
+
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+_CONFIGURATION = """
+daemon off; master_process off; pid {folder}/pid; error_log stderr error;
+events {{ worker_connections 64; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+    {server}
+}}
+"""
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def running_nginx(folder: Path, server: str, port: int) -> Iterator[None]:
+    """Run nginx with one server block until the end of the block; ``port`` is where it listens."""
+    assert NGINX is not None
+    file = folder / "nginx.conf"
+    file.write_text(_CONFIGURATION.format(folder=folder, server=server), encoding="utf-8")
+    command = [NGINX, "-p", str(folder), "-c", str(file), "-e", "stderr"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    try:
+        wait_until(lambda: process.poll() is not None or _listens(port))
+        assert process.poll() is None, process.stderr and process.stderr.read().decode()
+        yield
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def make_certificate(folder: Path) -> None:
+    """Write a certificate and its key for photos.example."""
+    names = ("-keyout", folder / "photos.key", "-out", folder / "photos.crt")
+    subject = ("-subj", "/CN=photos.example", "-days", "2")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names, *subject],
+        check=True,
+        capture_output=True,
+    )
+
+
+def through(port: int, *, tls: bool = False) -> http.client.HTTPConnection:
+    """Return a connection to nginx."""
+    if not tls:
+        return http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=context)

@@ -1,0 +1,163 @@
+"""What one connection may take of the server: time for a head, a body and an answer, and a place
+among the others.
+"""
+
+import asyncio
+import ipaddress
+from typing import Any, cast
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from vitsearch.web.proxy import is_among
+from vitsearch.web.settings import LOOPBACK, ConnectionLimits, ServeSettings
+
+_TOO_SLOW = b'{"error":{"code":"too_slow","message":"the request came too slowly: send it again"}}'
+
+
+class LimitedProtocol(H11Protocol):
+    """HTTP/1.1 within limits (see `ConnectionLimits`); a connection that passes one is closed."""
+
+    limits = ConnectionLimits()
+    unlimited: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self._phase = ""
+        self._watch: asyncio.TimerHandle | None = None  # of the head or body that is coming
+        self._unread: asyncio.TimerHandle | None = None  # of the answer that is going out
+        self._began = self._last = 0.0  # of the phase, and its last byte: times of the loop
+        self._received = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if not self._has_place():
+            transport.abort()
+            return
+        self._change_phase("head")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._change_phase("")
+        self._cancel_unread()
+
+    def data_received(self, data: bytes) -> None:
+        self._last = self.loop.time()
+        self._received += len(data)
+        if self._phase == "":
+            self._change_phase("head")  # the first bytes of the next request
+        super().data_received(data)
+        self._note_phase()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._note_phase()
+        if self.transport.is_closing():
+            self._await_reader()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._await_reader()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._await_reader()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._cancel_unread()
+
+    # -- a place -----------------------------------------------------------------------------------
+
+    @property
+    def _is_waiting(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _has_place(self) -> bool:
+        others = [each for each in self.connections if each is not self]
+        address = self.client[0] if self.client else ""
+        if not is_among(address, list(self.unlimited)):
+            same = sum(1 for each in others if each.client and each.client[0] == address)
+            if same >= self.limits.per_address:
+                return False
+        if len(others) < self.limits.total:
+            return True
+        limited = (each for each in others if isinstance(each, LimitedProtocol))
+        waiting = [each for each in limited if each._is_waiting and not each.transport.is_closing()]
+        if not waiting:
+            return False
+        min(waiting, key=lambda each: each._began).transport.abort()
+        return True
+
+    # -- time --------------------------------------------------------------------------------------
+
+    def _note_phase(self) -> None:
+        """Find what is coming now, and watch its time."""
+        state = self.conn.their_state
+        if state is h11.SEND_BODY:
+            phase = "body"
+        elif state is h11.IDLE and self._phase == "head":
+            phase = "head"  # not yet whole
+        else:
+            phase = ""
+        if phase != self._phase:
+            self._change_phase(phase)
+
+    def _change_phase(self, phase: str) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        self._phase, self._received = phase, 0
+        self._began = self._last = self.loop.time()
+        if phase:
+            seconds = self.limits.head if phase == "head" else self.limits.pause
+            self._watch = self.loop.call_later(seconds, self._check_time)
+
+    def _check_time(self) -> None:
+        """Close the connection if its request comes too slowly; else look again later."""
+        self._watch = None
+        now = self.loop.time()
+        if self.flow.read_paused:  # it is the server that does not read
+            self._last = now
+        patience = self.limits.pause + self._received / self.limits.bytes_per_second
+        end = min(self._last + self.limits.pause, self._began + patience)
+        if self._phase == "body" and now < end:
+            self._watch = self.loop.call_later(max(0.01, end - now), self._check_time)
+            return
+        self._refuse()
+
+    def _refuse(self) -> None:
+        unanswered = self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE)
+        if unanswered and (self._received or self._phase == "body"):
+            headers = {
+                "content-type": "application/json",
+                "content-length": str(len(_TOO_SLOW)),
+                "connection": "close",
+            }
+            head = h11.Response(status_code=408, headers=[*headers.items()])
+            for event in (head, h11.Data(data=_TOO_SLOW), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        if not self._is_waiting:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.close()
+        self._await_reader()
+
+    def _await_reader(self) -> None:
+        """End the connection unless what was written is read within the limit."""
+        self._cancel_unread()
+        self._unread = self.loop.call_later(self.limits.unread, self.transport.abort)
+
+    def _cancel_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+
+def protocol_of(settings: ServeSettings) -> type[asyncio.Protocol]:
+    """Return the class of a server's connections."""
+    proxies = settings.proxies if settings.behind_proxy else ()
+    unlimited = tuple(ipaddress.ip_network(text) for text in (*LOOPBACK, *proxies))
+    facts = {"limits": settings.limits, "unlimited": unlimited}
+    return cast(type[asyncio.Protocol], type("Connection", (LimitedProtocol,), facts))
