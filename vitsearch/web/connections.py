@@ -75,16 +75,19 @@ class LimitedProtocol(H11Protocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _has_place(self) -> bool:
-        others = [each for each in self.connections if each is not self]
+        others = [
+            each
+            for each in self.connections
+            if isinstance(each, LimitedProtocol) and each is not self
+        ]
         address = self.client[0] if self.client else ""
         if not is_among(address, list(self.unlimited)):
-            same = sum(1 for each in others if each.client and each.client[0] == address)
-            if same >= self.limits.per_address:
+            same = [each for each in others if each.client and each.client[0] == address]
+            if len(same) >= self.limits.per_address:
                 return False
         if len(others) < self.limits.total:
             return True
-        limited = (each for each in others if isinstance(each, LimitedProtocol))
-        waiting = [each for each in limited if each._is_waiting and not each.transport.is_closing()]
+        waiting = [each for each in others if each._is_waiting and not each.transport.is_closing()]
         if not waiting:
             return False
         min(waiting, key=lambda each: each._began).transport.abort()

@@ -5,6 +5,7 @@ replaced, its encoder loaded once.
 import io
 import os
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -362,7 +363,7 @@ class RemotePhotoCache:
         """
         copy = self._folder / photo.fingerprint.hex()
         with suppress(OSError):
-            os.utime(copy)  # the order of use outlives the process
+            _note_use(copy)
             return open_photo(self._folder, copy.name)
         data = next(self._source.read([Entry(photo.path, photo.size, photo.mtime_ns)]))
         if isinstance(data, PhotoError):
@@ -381,6 +382,7 @@ class RemotePhotoCache:
             with disk_errors(self._folder):
                 self._folder.mkdir(parents=True, exist_ok=True)
                 atomic_write(copy, data, sync=False)
+                _note_use(copy)
         except CollectionError as error:
             raise UnknownPhoto(str(error)) from error
         with self._lock:
@@ -402,6 +404,12 @@ class RemotePhotoCache:
             if file != newest:
                 file.unlink(missing_ok=True)
                 total -= size
+
+
+def _note_use(copy: Path) -> None:
+    """Mark a copy as the last one used: the order of use outlives the process."""
+    now = time.time_ns()  # the clock of file systems is too coarse for two that follow each other
+    os.utime(copy, ns=(now, now))
 
 
 def _remote_photos(collection: Collection) -> RemotePhotoCache | None:
