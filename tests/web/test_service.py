@@ -7,7 +7,6 @@ import shutil
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -24,7 +23,6 @@ from vitsearch import Collection, Term, index_folder
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import CollectionNotFound, QueryError, UnknownPhoto, VitsearchError
 from vitsearch.filters import parse_filter
-from vitsearch.storage.store import PhotoStore
 from vitsearch.web.batching import Batcher
 from vitsearch.web.errors import ServiceBusy
 from vitsearch.web.query import read_query
