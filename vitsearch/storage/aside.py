@@ -20,6 +20,7 @@ from vitsearch.storage.schema import CHECKSUMS
 from vitsearch.types import Found, PhotoInfo
 
 log = logging.getLogger("vitsearch")
+_CACHE = -64_000  # kB of SQLite's pages: many photos move from one place of the file to another
 _BATCH = 500  # SQLite limits the parameters of a statement
 
 
@@ -47,6 +48,7 @@ class PhotosAside:
 
     def put(self, paths: Sequence[str]) -> int:
         """Put photos aside by path, and return how many there were."""
+        self._db.execute(f"PRAGMA cache_size = {_CACHE}")
         names, since = self._rows.names, _iso(datetime.now(UTC))
         rows = [(raw_path(path),) for path in paths]
         self._db.executemany(
@@ -66,6 +68,7 @@ class PhotosAside:
         """Bring back the photos that had these paths, which no photo has now, under the next
         generation, and return how many there were.
         """
+        self._db.execute(f"PRAGMA cache_size = {_CACHE}")
         sql = "SELECT id FROM missing_photos WHERE path = CAST(? AS TEXT)"
         ids = [row[0] for path in paths for row in self._db.execute(sql, (raw_path(path),))]
         return sum(
@@ -138,8 +141,9 @@ class PhotosAside:
         with self._database._errors():
             for row in self._db.execute(sql) if self._there else ():
                 # rows are checked when they come back; here a damaged path must not be in the way
-                if isinstance(row[0], str) and raw_path(row[0]) > last:
-                    last = raw_path(row[0])
+                path = raw_path(row[0]) if isinstance(row[0], str) else b""
+                if path > last:
+                    last = path
                     yield row
 
     def count(self) -> tuple[int, str | None]:
