@@ -232,8 +232,8 @@ class IndexOptions:
     )
     decode_timeout: float | None = option(
         None,
-        "Decode in child processes; a photo that takes longer, or crashes its decoder, fails "
-        "alone.",
+        "Decode every photo in a child process, within this limit; without it only formats other "
+        "than JPEG, PNG and WebP (180 s), and photos that took a run down.",
         metavar="SECONDS",
     )
     profile: str | os.PathLike[str] | None = option(

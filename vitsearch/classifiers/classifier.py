@@ -17,7 +17,7 @@ from vitsearch.arrays import to_probabilities
 from vitsearch.arrays import top_k as best_positions
 from vitsearch.errors import PhotoError, QueryError
 from vitsearch.photos import read_bytes_and_fingerprint, upright_rgb
-from vitsearch.photos.decode import decode
+from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.photos.walk import walk
 from vitsearch.types import Activation, Prediction
@@ -126,25 +126,29 @@ class ImageClassifier:
         if batch_size < 1:
             raise QueryError(f"batch_size must be at least 1, not {batch_size}")
         workers = os.cpu_count() or 1
-        loaded = prefetch_map(
-            partial(self._load, allow_urls=allow_urls),
-            pictures,
-            workers=workers,
-            buffer=batch_size + workers,
-        )
-        while batch := list(islice(loaded, batch_size)):
-            prepared = [item for _, item in batch if not isinstance(item, _Failed)]
-            rows = iter(self.head.logits(prepared) if prepared else ())
-            yield [
-                (path, PhotoError(item.reason) if isinstance(item, _Failed) else next(rows))
-                for path, item in batch
-            ]
+        with PhotoDecoder() as decoder:
+            loaded = prefetch_map(
+                partial(self._load, allow_urls=allow_urls, decoder=decoder),
+                pictures,
+                workers=workers,
+                buffer=batch_size + workers,
+                on_stop=decoder.close,
+            )
+            while batch := list(islice(loaded, batch_size)):
+                prepared = [item for _, item in batch if not isinstance(item, _Failed)]
+                rows = iter(self.head.logits(prepared) if prepared else ())
+                yield [
+                    (path, PhotoError(item.reason) if isinstance(item, _Failed) else next(rows))
+                    for path, item in batch
+                ]
 
     def logits(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """Return ``(n, classes)`` float32 logits of ``n`` PIL pictures."""
         return self.head.logits([self.head.prepare(upright_rgb(image)) for image in images])
 
-    def _load(self, picture: Picture, allow_urls: bool) -> tuple[str, Any]:
+    def _load(
+        self, picture: Picture, *, allow_urls: bool, decoder: PhotoDecoder
+    ) -> tuple[str, Any]:
         if isinstance(picture, Image.Image):
             return "", self.head.prepare(upright_rgb(picture))
         path = os.fspath(picture)
@@ -153,7 +157,7 @@ class ImageClassifier:
                 data = _fetched(path, allow_urls)
             else:
                 data, _ = read_bytes_and_fingerprint(path)
-            return path, self.head.prepare(decode(data)[0])
+            return path, self.head.prepare(decoder.decode(data, name=path)[0])
         except PhotoError as error:
             return path, _Failed(str(error))
 

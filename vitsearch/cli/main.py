@@ -2,10 +2,14 @@
 result into lines.
 """
 
+import faulthandler
 import logging
+import os
 import re
+import signal
 import sys
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -80,8 +84,21 @@ RESUMABLE = {"index", "embed", "build", "push", "eval", "demo"}
 
 
 def main() -> None:
-    """Run the command line and exit: 0 found, 1 nothing found or a known error, 2 wrong usage."""
+    """Run the command line and exit: 0 found, 1 nothing found or a known error, 2 wrong usage.
+
+    Ctrl-C ends a command in order, a second one at once. A fatal signal says where it came from.
+    """
+    with suppress(AttributeError, RuntimeError, OSError):  # where stderr is not a file
+        faulthandler.enable()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop)
     sys.exit(run(sys.argv[1:]))
+
+
+def _stop(*_: object) -> None:
+    # what is on disk is whole at any moment, and a thread that hangs must not keep the process
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    raise KeyboardInterrupt
 
 
 def run(arguments: list[str]) -> int:

@@ -22,7 +22,8 @@ from vitsearch.encoders.batching import NOT_FINITE, TOO_LARGE, OomSafeEncoder
 from vitsearch.encoders.identity import EncoderIdentity
 from vitsearch.encoders.preprocess import Preprocess, prepare
 from vitsearch.errors import PhotoError
-from vitsearch.photos.decode import decode, fingerprint_of
+from vitsearch.photos.decode import fingerprint_of
+from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.photos.sources import Entry, Source
 from vitsearch.shards import ShardRow, photo_id, storage_of
@@ -142,7 +143,7 @@ def _decoded(entries: Sequence[Entry], job: Job) -> Iterator[Decoded]:
     def load(entry_and_data: tuple[Entry, bytes | PhotoError]) -> Decoded:
         entry, data = entry_and_data
         try:
-            return _loaded(entry, data, job)
+            return _loaded(entry, data, job, decoder)
         except PhotoError as error:
             reason = str(error)
         except MemoryError:
@@ -151,14 +152,17 @@ def _decoded(entries: Sequence[Entry], job: Job) -> Iterator[Decoded]:
         return ShardRow(number, entry.path, entry.size, entry.mtime_ns, error=reason), None
 
     data = zip(entries, job.source.read(entries), strict=True)
-    yield from prefetch_map(load, data, workers=1, buffer=PREFETCH)
+    with PhotoDecoder() as decoder:
+        yield from prefetch_map(load, data, workers=1, buffer=PREFETCH, on_stop=decoder.close)
 
 
-def _loaded(entry: Entry, data: bytes | PhotoError, job: Job) -> Decoded:
+def _loaded(entry: Entry, data: bytes | PhotoError, job: Job, decoder: PhotoDecoder) -> Decoded:
     if isinstance(data, PhotoError):
         raise data
     at_least = None if job.exact else job.facts.at_least
-    image, info = decode(data, max_pixels=job.max_pixels, at_least=at_least)
+    image, info = decoder.decode(
+        data, name=entry.path, max_pixels=job.max_pixels, at_least=at_least
+    )
     steps = job.facts.preprocess
     picture = prepare(image, steps) if steps else _preparing(job.model.name).prepare(image)
     row = ShardRow(

@@ -8,7 +8,9 @@ import json
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Container, Iterator, MutableMapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -24,7 +26,7 @@ from vitsearch.encoders.base import ImageEncoder, Vectors
 from vitsearch.encoders.batching import NOT_FINITE, TOO_LARGE, OomSafeEncoder
 from vitsearch.errors import CollectionError, PhotoError, UnreadablePhoto
 from vitsearch.photos import read_bytes_and_fingerprint
-from vitsearch.photos.isolated import InlineDecoder, PhotoDecoder
+from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.records import atomic_write
 from vitsearch.storage.decoding import Decoding
@@ -182,8 +184,7 @@ class Pipeline:
     """Embeds the files of a folder's difference into a store, and counts the outcomes.
 
     ``counts`` has the keys ``indexed``, ``unchanged``, ``moved``, ``restored`` and ``failed``;
-    ``clock`` times the stages. The attribute ``decoder`` may be replaced; by default it decodes in
-    the threads.
+    ``clock`` times the stages. The attribute ``decoder`` may be replaced.
     """
 
     def __init__(
@@ -199,7 +200,9 @@ class Pipeline:
         self.root, self.store, self.diff = root, store, diff
         self.counts, self.decoding = counts, decoding
         self.clock = clock or StageTimer()
-        self.decoder: PhotoDecoder = InlineDecoder()
+        self.decoder = PhotoDecoder()
+        self._encoding: deque[tuple[_Batch, Future[list[Vectors | None]]]] = deque()
+        self._done = 0
 
     def store_refused(self) -> None:
         """Record the files that were not opened, and remove the photos that had their paths."""
@@ -217,12 +220,11 @@ class Pipeline:
 
         As many threads encode as the encoder can use (its ``parallel_calls``), a batch each, and
         one more batch waits: a crash loses those. Meanwhile the calling thread, which SQLite's
-        connection belongs to, stores the batches.
+        connection belongs to, stores each batch as soon as it is encoded.
         """
         known, done = self.store.fingerprints(), 0
         callers = encoder.parallel_calls
         size = min(batch_size, encoder.pictures_per_call or batch_size)
-        sizes = batch_sizes(len(self.diff.todo), size, callers)
         safe_encoder = OomSafeEncoder(encoder)
         loaded = prefetch_map(
             lambda file: self._load(file, encoder, known),
@@ -230,23 +232,42 @@ class Pipeline:
             workers=workers,
             buffer=batch_size + workers,
             on_stop=self.decoder.close,
+            meanwhile=self._store_encoded,
         )
-        batches = (
-            [self._with_vector(item, encoder) for item in batch]
-            for batch in _batches(loaded, sizes)
-        )
-        encoded = prefetch_map(
-            lambda batch: (batch, self._encode(batch, safe_encoder)),
-            batches,
-            workers=callers,
-            buffer=callers + 1,
-            name="encoder",
-        )
-        for batch, rows in encoded:
-            with self.clock.stage("store", f"{len(batch)} photos"):
-                self._store_batch(batch, rows)
-            done += len(batch)
-            yield done
+        sizes = batch_sizes(len(self.diff.todo), size, callers)
+        pool = ThreadPoolExecutor(callers, thread_name_prefix="encoder")
+        try:
+            for items in _batches(loaded, sizes):
+                batch = [self._with_vector(item, encoder) for item in items]
+                rows = pool.submit(self._encode, batch, safe_encoder)
+                self._encoding.append((batch, rows))
+                # all but the last, so that the model has work meanwhile
+                while len(self._encoding) > callers or self._is_encoded(len(self._encoding) - 1):
+                    self._store_first()
+                if self._done > done:
+                    yield (done := self._done)
+            while self._encoding:
+                self._store_first()
+                yield self._done
+        finally:
+            loaded.close()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _is_encoded(self, count: int) -> bool:
+        """Return whether the first of at least so many batches is encoded."""
+        return count > 0 and self._encoding[0][1].done()
+
+    def _store_encoded(self) -> None:
+        """Store what is encoded, while the next photo is waited for: it may crash its decoder."""
+        while self._is_encoded(len(self._encoding)):
+            self._store_first()
+
+    def _store_first(self) -> None:
+        batch, rows = self._encoding.popleft()
+        encoded = rows.result()
+        with self.clock.stage("store", f"{len(batch)} photos"):
+            self._store_batch(batch, encoded)
+        self._done += len(batch)
 
     def _encode(self, batch: _Batch, encoder: OomSafeEncoder) -> list[Vectors | None]:
         pictures = [
@@ -271,7 +292,11 @@ class Pipeline:
                 return _Loaded(file, fingerprint)
             with clock.stage("decode", file.path):
                 image, info = self.decoder.decode(
-                    data, max_pixels=decoding.max_pixels, at_least=decoding.at_least(encoder)
+                    data,
+                    name=file.path,
+                    fingerprint=fingerprint,
+                    max_pixels=decoding.max_pixels,
+                    at_least=decoding.at_least(encoder),
                 )
             with clock.stage("prepare", file.path):
                 return _Loaded(file, fingerprint, info, encoder.prepare(image))

@@ -17,7 +17,7 @@ from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.encoders.language import readable
 from vitsearch.errors import PhotoError, QueryError, UnknownPhoto
 from vitsearch.photos import read_bytes_and_fingerprint, upright_rgb
-from vitsearch.photos.decode import decode
+from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.storage.decoding import Decoding
 from vitsearch.storage.reader import PhotoReader
 from vitsearch.types import Photo
@@ -327,6 +327,8 @@ class QueryEncoder:
                 return unit_rows(self._store.vector(same.photo_id)[None])[0]
             encoder = self._encoder()
             at_least = self._decoding().at_least(encoder)  # as the photos it is compared with
-            return encoder.encode_images([decode(data, at_least=at_least)[0]])[0]
+            with PhotoDecoder() as decoder:
+                image, _ = decoder.decode(data, name=str(path), at_least=at_least)
+            return encoder.encode_images([image])[0]
         except PhotoError as error:
             raise PhotoError(f"the query's photo {str(path)!r}: {error}") from error

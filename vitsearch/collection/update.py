@@ -9,6 +9,7 @@ import os
 import time
 from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Unpack
 
@@ -25,7 +26,7 @@ from vitsearch.index.recipe import Recipe, load_recipe
 from vitsearch.options import IndexKeywords, IndexOptions, check_names
 from vitsearch.paths import raw_path
 from vitsearch.photos import WalkOptions
-from vitsearch.photos.isolated import photo_decoder
+from vitsearch.photos.decoder import PhotoDecoder, journalled_decoder, need_children
 from vitsearch.storage.config import (
     CollectionConfig,
     check_encoder,
@@ -46,6 +47,7 @@ log = logging.getLogger("vitsearch")
 MIN_WARNED = 20  # photos from which a run says that it puts most of them aside
 DEFAULT_ENCODER = "mini"
 DEFAULT_RECIPE = "auto"
+_GLANCE = 10_000  # files whose names tell whether processes that decode will be needed
 
 
 def index_folder(
@@ -72,11 +74,12 @@ def index_folder(
     is called as the run goes on. JPEGs much larger than the encoder's input are decoded at a
     reduced size, which moves a vector by a cosine of 0.005 at most, unless ``exact_decode`` (None:
     as the collection's other photos); ``profile`` is a JSON file for a trace of the run
-    (`chrome://tracing`). With ``decode_timeout``, in seconds, photos are decoded in child
-    processes: one that takes longer or crashes its decoder fails alone. A run that is stopped loses
-    the batches that are being encoded or wait for it, and the next goes on. Raises CollectionError,
-    CollectionLocked, EncoderError, EncoderMismatch, RecipeError; a photo that cannot be read is
-    recorded, not raised.
+    (`chrome://tracing`). A photo that takes minutes to decode, or that crashed its decoder and with
+    it the run before, is decoded in a child process and fails alone, and so is any that is not
+    JPEG, PNG or WebP; with ``decode_timeout``, in seconds, all are, and that is the limit. A run
+    that is stopped loses the batches that are being encoded or wait for it, and the next goes on.
+    Raises CollectionError, CollectionLocked, EncoderError, EncoderMismatch, RecipeError; a photo
+    that cannot be read is recorded, not raised.
     """
     check_names(IndexOptions, options, "index_folder")
     chosen = IndexOptions(**options)
@@ -301,18 +304,25 @@ class _Run:
         pipeline.store_refused()
         if not plan.todo:
             return
-        encoder = self._loaded_encoder(settings)
-        self._check_golden(store, settings, encoder)
-        encoder.autotune(self.options.batch_size, photos=len(plan.todo))
-        if note := record_decoding(store, decoding):
-            log.info(note)
-        self.progress(Progress("embedding", 0, len(plan.todo)))
-        with closing(photo_decoder(self.options.decode_timeout)) as pipeline.decoder:
+        with journalled_decoder(self.folder, self.options.decode_timeout) as pipeline.decoder:
+            self._start_children(pipeline.decoder, plan)
+            encoder = self._loaded_encoder(settings)
+            self._check_golden(store, settings, encoder)
+            encoder.autotune(self.options.batch_size, photos=len(plan.todo))
+            if note := record_decoding(store, decoding):
+                log.info(note)
+            self.progress(Progress("embedding", 0, len(plan.todo)))
             for done in pipeline.run(
                 encoder, batch_size=self.options.batch_size, workers=self.workers
             ):
                 self.progress(Progress("embedding", done, len(plan.todo), self.counts["failed"]))
         encoder.free_image_tower()  # building an index takes memory of its own
+
+    def _start_children(self, decoder: PhotoDecoder, plan: FolderDiff) -> None:
+        """Have the processes that decode start while the model loads, where some will be needed."""
+        first = (file.path for file in islice(plan.todo, _GLANCE))
+        if self.options.decode_timeout is not None or need_children(first):
+            decoder.start(min(self.workers, len(plan.todo)))
 
     def _check_golden(
         self, store: PhotoStore, settings: CollectionConfig, encoder: ImageEncoder

@@ -19,7 +19,7 @@ from vitsearch.interop.matching import MISSING, OUTSIDE, PathResolver, path_reso
 from vitsearch.interop.rows import Row, Source, stored_halves, usable
 from vitsearch.interop.target import import_target, known_config
 from vitsearch.photos import read_bytes_and_fingerprint, read_photo
-from vitsearch.photos.decode import decode
+from vitsearch.photos.decoder import LIMIT, PhotoDecoder, journalled_decoder
 from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.storage.config import (
     CollectionConfig,
@@ -171,7 +171,8 @@ def import_vectors(
             start_database(store, folder, chosen.name, golden)
             candidates = _matched(source, resolver, counts, progress)
             workers = options.workers or os.cpu_count() or 1
-            _Import(root, store, counts, differing).run(candidates, workers)
+            with journalled_decoder(folder) as decoder:
+                _Import(root, store, counts, differing, decoder).run(candidates, workers)
             _store_failures(source, resolver, store, counts)
             if not counts["imported"] + counts["unchanged"]:
                 raise CollectionError(
@@ -251,14 +252,26 @@ class _Import:
     """One import, inside its transaction."""
 
     def __init__(
-        self, root: Path, store: PhotoStore, counts: ImportCounts, differing: set[str]
+        self,
+        root: Path,
+        store: PhotoStore,
+        counts: ImportCounts,
+        differing: set[str],
+        decoder: PhotoDecoder,
     ) -> None:
         self.root, self.store, self.counts, self.differing = root, store, counts, differing
+        self.decoder = decoder
         self.known = {path: (size, mtime) for path, size, mtime in store.stats()}
 
     def run(self, candidates: Iterator[Candidate], workers: int) -> None:
         """Read photos in threads, and store them in order."""
-        for read in prefetch_map(self._read, candidates, workers=workers, buffer=4 * workers):
+        for read in prefetch_map(
+            self._read,
+            candidates,
+            workers=workers,
+            buffer=4 * workers,
+            on_stop=self.decoder.close,
+        ):
             self._store(read)
         self.store.raise_generation(self.counts["imported"] > 0)
 
@@ -275,7 +288,8 @@ class _Import:
             data, fingerprint = read_bytes_and_fingerprint(os.path.join(self.root, file.path))
             if row.fingerprint not in (None, fingerprint):
                 return "changed", row.path, _CHANGED
-            return _ReadPhoto(candidate, fingerprint, decode(data, at_least=1)[1])
+            _, info = self.decoder.decode(data, name=file.path, fingerprint=fingerprint, at_least=1)
+            return _ReadPhoto(candidate, fingerprint, info)
         except PhotoError as error:
             return "unreadable", row.path, str(error)
 
@@ -352,15 +366,18 @@ def check_vectors(
     compared.
     """
     cosines: dict[str, float] = {}
-    for start in range(0, len(candidates), _BATCH):
-        for path, cosine in _cosines(encoder, candidates[start : start + _BATCH], root):
-            # a path may have several vectors
-            cosines[path] = min(cosine, cosines.get(path, cosine))
+    # in child processes, since nobody else's journal may be written before the collection is locked
+    with PhotoDecoder(LIMIT) as decoder:
+        for start in range(0, len(candidates), _BATCH):
+            batch = candidates[start : start + _BATCH]
+            for path, cosine in _cosines(encoder, batch, root, decoder):
+                # a path may have several vectors
+                cosines[path] = min(cosine, cosines.get(path, cosine))
     return len(cosines), check_samples(encoder, cosines, len(candidates))
 
 
 def _cosines(
-    encoder: ImageEncoder, candidates: Sequence[Candidate], root: Path
+    encoder: ImageEncoder, candidates: Sequence[Candidate], root: Path, decoder: PhotoDecoder
 ) -> list[tuple[str, float]]:
     """Return the cosine of each imported vector with a new one, by path, for the photos that can be
     read and are those of the vectors.
@@ -368,7 +385,7 @@ def _cosines(
     compared, prepared = [], []
     for candidate in candidates:
         try:
-            photo = read_photo(os.path.join(root, candidate.file.path))
+            photo = read_photo(os.path.join(root, candidate.file.path), decoder=decoder)
         except PhotoError:
             continue
         if candidate.row.fingerprint in (None, photo.fingerprint):

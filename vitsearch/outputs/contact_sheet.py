@@ -28,7 +28,7 @@ from vitsearch.outputs.drawing import (
     write_page,
 )
 from vitsearch.photos import thumbnail
-from vitsearch.photos.decode import decode
+from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.photos.opening import read_indexed
 from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.types import Photo
@@ -117,16 +117,24 @@ def _load(
     sections: Sequence[Section], root: Path, photos: Mapping[str, Photo]
 ) -> list[tuple[str, list[_Tile]]]:
     requests = [tile for _, tiles in sections for tile in tiles]
-    tiles = prefetch_map(
-        lambda tile: _load_tile(*tile, root=root, photos=photos), requests, workers=4, buffer=8
-    )
-    return [(title, [next(tiles) for _ in section]) for title, section in sections]
+    with PhotoDecoder() as decoder:
+        tiles = prefetch_map(
+            lambda tile: _load_tile(*tile, root=root, photos=photos, decoder=decoder),
+            requests,
+            workers=4,
+            buffer=8,
+            on_stop=decoder.close,
+        )
+        return [(title, [next(tiles) for _ in section]) for title, section in sections]
 
 
-def _load_tile(path: str, caption: Caption, *, root: Path, photos: Mapping[str, Photo]) -> _Tile:
+def _load_tile(
+    path: str, caption: Caption, *, root: Path, photos: Mapping[str, Photo], decoder: PhotoDecoder
+) -> _Tile:
     try:
+        data = read_indexed(root, path, photos.get(path))
         # twice the size on the page, for screens of high density
-        image, _ = decode(read_indexed(root, path, photos.get(path)), at_least=2 * _SIDE)
+        image, _ = decoder.decode(data, name=path, at_least=2 * _SIDE)
         picture = thumbnail(image, 2 * _SIDE)
     except PhotoError as error:
         return _Tile(path, caption, None, str(error))

@@ -8,10 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from vitsearch.errors import PhotoError, UnreadablePhoto
@@ -42,18 +39,6 @@ class LoadedPhoto:
     image: Image.Image
     info: PhotoInfo
     fingerprint: bytes
-
-
-def read_photo(
-    path: Path | str, *, max_pixels: int = MAX_PIXELS, at_least: int | None = None
-) -> LoadedPhoto:
-    """Return the photo at a path; parameters as for `decode`.
-
-    Raises only PhotoError, with a short reason.
-    """
-    data, fingerprint = read_bytes_and_fingerprint(path)
-    image, info = decode(data, max_pixels=max_pixels, at_least=at_least)
-    return LoadedPhoto(image, info, fingerprint)
 
 
 def read_bytes_and_fingerprint(
@@ -185,36 +170,16 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_eight_bits(image)).convert("RGB")
+        # NumPy takes longer to import than all else that decoding needs, and few photos need it
+        from vitsearch.photos.depth import eight_bits
+
+        return eight_bits(image).convert("RGB")
     if not image.has_transparency_data:
         # converting RGB would copy it, which takes half as long as decoding
         return image if image.mode == "RGB" else image.convert("RGB")
     white = Image.new("RGBA", image.size, "white")
     white.alpha_composite(image.convert("RGBA"))
     return white.convert("RGB")
-
-
-def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
-    # 65535 = 255 x 257 becomes 255: Pillow's own conversion clips, which turns most 16-bit photos
-    # white
-    values: NDArray[Any] = np.asarray(image)
-    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        return np.asarray((values.astype(np.uint32) + 128) // 257, dtype=np.uint8)
-    numbers = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = _range(image, numbers)
-    scaled = (numbers - low) * (255 / (high - low) if high > low else 0)
-    return np.asarray(np.clip(np.rint(scaled), 0, 255), dtype=np.uint8)
-
-
-def _range(image: Image.Image, numbers: NDArray[np.float32]) -> tuple[float, float]:
-    # PGM uses the range of 16 bits, floats are mostly 0 to 1 or 0 to 255; other numbers have no
-    # agreed range and are stretched
-    low, high = float(numbers.min()), float(numbers.max())
-    if image.format == "PPM" or (image.mode == "I" and image.format == "PNG"):
-        return 0.0, 65535.0
-    if image.mode == "F" and low >= 0 and high <= 255:
-        return 0.0, 1.0 if high <= 1 else 255.0
-    return low, high
 
 
 def thumbnail(image: Image.Image, side: int) -> Image.Image:

@@ -41,7 +41,9 @@ class PhotoFormat:
     format is read only under another one's suffix. ``magic`` matches the first bytes of its content
     (`HEAD` bytes are enough). ``reader`` is ``module:class``, a subclass of Pillow's ``ImageFile``.
     ``feature`` is the part of Pillow that reads it, by its name in ``PIL.features``, None where
-    every Pillow has it. ``media_type`` is set where every browser shows the format.
+    every Pillow has it. ``media_type`` is set where every browser shows the format. ``trusted``
+    says that the decoder is one that every browser runs on the files of strangers (libjpeg, libpng
+    and zlib, libwebp): any other one decodes in a process of its own.
     """
 
     name: str
@@ -51,6 +53,7 @@ class PhotoFormat:
     feature: str | None = None
     extra: Extra | None = None
     media_type: str | None = None
+    trusted: bool = False
 
     def problem(self) -> str | None:
         """Return why files of the format cannot be read here, None where they can."""
@@ -93,6 +96,7 @@ FORMATS = (
         "PIL.JpegImagePlugin:JpegImageFile",
         feature="jpg",
         media_type="image/jpeg",
+        trusted=True,
     ),
     PhotoFormat(
         "PNG",
@@ -101,6 +105,7 @@ FORMATS = (
         "PIL.PngImagePlugin:PngImageFile",
         feature="zlib",
         media_type="image/png",
+        trusted=True,
     ),
     PhotoFormat(
         "WebP",
@@ -109,6 +114,7 @@ FORMATS = (
         "PIL.WebPImagePlugin:WebPImageFile",
         feature="webp",
         media_type="image/webp",
+        trusted=True,
     ),
     PhotoFormat(
         "TIFF",

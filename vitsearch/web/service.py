@@ -21,7 +21,7 @@ from vitsearch.filters.parse import parse_filter
 from vitsearch.filters.tree import Filter
 from vitsearch.milvus import is_milvus
 from vitsearch.options import SearchOptions
-from vitsearch.photos.isolated import photo_decoder
+from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.types import LeftOut, Photo, Prediction, SearchResult, SkippedPhoto
 from vitsearch.web.batching import Batcher
 from vitsearch.web.errors import ServiceBusy
@@ -144,7 +144,7 @@ class PhotoService:
             workers=min(MAX_WORKERS, self.encoder.parallel_calls),
             on_batch=self._count_batch,
         )
-        self._decoder = photo_decoder(settings.decode_seconds)
+        self._decoder = PhotoDecoder(settings.decode_seconds)
         self.thumbnails = Thumbnails(
             source.folder / FOLDER, self._decoder, settings.thumbnail_bytes
         )

@@ -14,7 +14,7 @@ from PIL import Image
 from vitsearch.errors import CollectionError
 from vitsearch.photos import thumbnail
 from vitsearch.photos.decode import fingerprint_of
-from vitsearch.photos.isolated import PhotoDecoder
+from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.records import atomic_write
 from vitsearch.storage.filesystem import disk_errors
 

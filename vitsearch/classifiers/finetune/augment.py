@@ -12,6 +12,7 @@ from torchvision.transforms import InterpolationMode, v2
 from vitsearch.classifiers.finetune.examples import Example, open_example
 from vitsearch.classifiers.finetune.settings import FinetuneSettings
 from vitsearch.errors import PhotoError
+from vitsearch.photos.decoder import PhotoDecoder
 
 
 def augmentation(side: int, settings: FinetuneSettings) -> v2.Transform:
@@ -58,6 +59,7 @@ class AugmentedPhotos(Dataset[tuple[Tensor, int]]):
         self.root, self.examples = root, examples
         self.side, self.epoch, self.seed = side, epoch, settings.seed
         self._augment = augmentation(side, settings)
+        self.decoder = PhotoDecoder()
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -65,7 +67,7 @@ class AugmentedPhotos(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         example = self.examples[index]
         try:
-            image = open_example(self.root, example, at_least=2 * self.side)
+            image = open_example(self.root, example, self.decoder, at_least=2 * self.side)
         except PhotoError as error:
             raise Unreadable(str(error)) from None
         with torch.random.fork_rng(devices=[]):

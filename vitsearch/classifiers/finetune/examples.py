@@ -9,7 +9,7 @@ from PIL import Image
 
 from vitsearch.errors import PhotoError, QueryError
 from vitsearch.labels.ground_truth import read_labels
-from vitsearch.photos import read_photo
+from vitsearch.photos.decoder import PhotoDecoder, read_photo
 from vitsearch.photos.walk import walk
 
 
@@ -30,10 +30,12 @@ class Photos:
     validation: tuple[Example, ...]
 
 
-def open_example(root: Path, example: Example, *, at_least: int | None = None) -> Image.Image:
+def open_example(
+    root: Path, example: Example, decoder: PhotoDecoder, *, at_least: int | None = None
+) -> Image.Image:
     """Return an example's picture (see `read_photo`); raises PhotoError that names it."""
     try:
-        return read_photo(root / example.path, at_least=at_least).image
+        return read_photo(root / example.path, at_least=at_least, decoder=decoder).image
     except PhotoError as error:
         raise PhotoError(f"{example.path}: {error}") from error
 

@@ -26,6 +26,7 @@ from vitsearch.classifiers.finetune.examples import Example, Photos, open_exampl
 from vitsearch.classifiers.finetune.settings import EpochResult, FinetuneSettings, FinetuneStep
 from vitsearch.classifiers.torch_model import Trainable
 from vitsearch.errors import PhotoError
+from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.photos.prefetch import prefetch_map
 
 Weights = dict[str, Tensor]
@@ -142,11 +143,12 @@ def train_epoch(learner: Learner, photos: Photos, epoch: int, *, on_step: OnStep
     )
     batches = -(-len(augmented) // settings.batch_size)
     total, done = 0.0, 0
-    for number, (pixels, labels) in enumerate(epoch_batches(augmented, settings, _workers())):
-        rate = rate_at((epoch - 1) + number / batches, settings)
-        total += len(labels) * learner.learn(pixels, labels, rate)
-        done += len(labels)
-        on_step(FinetuneStep("training", done, len(augmented), epoch))
+    with augmented.decoder:
+        for number, (pixels, labels) in enumerate(epoch_batches(augmented, settings, _workers())):
+            rate = rate_at((epoch - 1) + number / batches, settings)
+            total += len(labels) * learner.learn(pixels, labels, rate)
+            done += len(labels)
+            on_step(FinetuneStep("training", done, len(augmented), epoch))
     return total / done
 
 
@@ -187,18 +189,20 @@ def prepared_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield prepared pictures and their classes, in order, read ahead in threads."""
     size, workers = learner.settings.batch_size, os.cpu_count() or 1
-    ready = prefetch_map(
-        lambda example: learner.model.prepare(open_example(root, example)),
-        examples,
-        workers=workers,
-        buffer=size + workers,
-    )
-    for start in range(0, len(examples), size):
-        batch = examples[start : start + size]
-        yield (
-            torch.stack([next(ready) for _ in batch]).to(learner.device),
-            torch.tensor([example.label for example in batch], device=learner.device),
+    with PhotoDecoder() as decoder:
+        ready = prefetch_map(
+            lambda example: learner.model.prepare(open_example(root, example, decoder)),
+            examples,
+            workers=workers,
+            buffer=size + workers,
+            on_stop=decoder.close,
         )
+        for start in range(0, len(examples), size):
+            batch = examples[start : start + size]
+            yield (
+                torch.stack([next(ready) for _ in batch]).to(learner.device),
+                torch.tensor([example.label for example in batch], device=learner.device),
+            )
 
 
 def copied(weights: Mapping[str, Tensor]) -> Weights:

@@ -31,6 +31,7 @@ from vitsearch.classifiers.finetune.settings import (
 )
 from vitsearch.encoders.torch_encoder import choose_device
 from vitsearch.errors import ClassifierError, PhotoError, QueryError
+from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.records import atomic_file
 
@@ -273,11 +274,13 @@ def _features(
     paths: list[str] = []
     unreadable: list[tuple[str, str]] = []
     pending: list[Tensor] = []
+    decoder = PhotoDecoder()
     loaded = prefetch_map(
-        lambda example: _prepared(learner, task.root, example),
+        lambda example: _prepared(learner, task.root, example, decoder),
         task.examples,
         workers=workers,
         buffer=batch_size + workers,
+        on_stop=decoder.close,
     )
     for number, (example, ready) in enumerate(zip(task.examples, loaded, strict=True), start=1):
         if isinstance(ready, PhotoError):
@@ -289,6 +292,7 @@ def _features(
             learner.model.logits(torch.stack(pending).to(learner.device))
             pending = []
         on_step(FinetuneStep("reading", number, len(task.examples)))
+    decoder.close()
     if not paths:
         raise QueryError(
             f"none of the {len(unreadable)} labelled photos can be read ({unreadable[0][0]}: "
@@ -297,9 +301,11 @@ def _features(
     return dict(zip(paths, hook.collected(), strict=True)), unreadable
 
 
-def _prepared(learner: Learner, root: Path, example: Example) -> Tensor | PhotoError:
+def _prepared(
+    learner: Learner, root: Path, example: Example, decoder: PhotoDecoder
+) -> Tensor | PhotoError:
     try:
-        return learner.model.prepare(open_example(root, example))
+        return learner.model.prepare(open_example(root, example, decoder))
     except PhotoError as error:
         return error
 

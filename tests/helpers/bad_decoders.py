@@ -1,0 +1,48 @@
+"""Decoders that crash or hang on marked photos, here and in the processes that are started."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from helpers.odd_files import encoded
+from helpers.paths import ROOT, TESTS
+
+CRASHES, CRASHES_LATER, HANGS = b"crashes", b"crashes later", b"hangs"
+_CODE = "from helpers.bad_decoders import install; install()\n"
+
+
+def bad_photo(ending: bytes, format_name: str = "JPEG") -> bytes:
+    """Return a small photo whose decoder crashes or hangs once `install` has been called."""
+    return encoded(Image.new("RGB", (40, 30), "teal"), format_name) + b"\0" + ending
+
+
+def install() -> None:
+    """Have Pillow's readers of JPEG and TIFF crash or hang in this process on a `bad_photo`."""
+    from PIL import JpegImagePlugin, TiffImagePlugin
+
+    for reader in (JpegImagePlugin.JpegImageFile, TiffImagePlugin.TiffImageFile):
+        reader.load = _bad(reader.load)
+
+
+def _bad(load):  # type: ignore[no-untyped-def]
+    def loaded(image):  # type: ignore[no-untyped-def]
+        ending = image.fp.getvalue().rpartition(b"\0")[2] if image.fp else b""
+        if ending in (CRASHES, CRASHES_LATER):
+            time.sleep(2 * (ending == CRASHES_LATER))
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if ending == HANGS:
+            time.sleep(600)
+        return load(image)
+
+    return loaded
+
+
+def install_in_children(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Have it installed in every Python that is started from now on."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(_CODE)
+    patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (folder, ROOT, TESTS))))

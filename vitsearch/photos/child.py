@@ -1,0 +1,99 @@
+"""What a process that decodes photos for another one runs: `serve`.
+
+    parent -> child: a JSON header (max_pixels, at_least, seconds), the file's content
+    child -> parent: a JSON header (the picture's size and facts, or the reason why there is none),
+                     its RGB pixels
+
+Either way the two lengths come first. Nothing is unpickled, since a child reads the files of
+strangers. Only what decoding needs is imported here: a child starts for one photo.
+"""
+
+import faulthandler
+import json
+import os
+import signal
+import struct
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from typing import IO, Any
+
+from vitsearch.errors import PhotoError
+from vitsearch.photos.decode import MAX_BYTES, decode
+from vitsearch.photos.formats import FORMATS
+
+LENGTHS = struct.Struct(">IQ")
+MAX_HEADER_LENGTH = 1 << 16
+_ORPHAN_SECONDS = 3.0  # how long past the limit a child decodes whose parent was killed
+
+
+def frame(header: Mapping[str, Any], body: bytes = b"") -> tuple[bytes, bytes]:
+    """Return a message as the two pieces that are written."""
+    head = json.dumps(header).encode("ascii")
+    return LENGTHS.pack(len(head), len(body)) + head, body
+
+
+def header_of(data: bytes | bytearray) -> dict[str, Any]:
+    """Return a header; raises ValueError or RecursionError for what is not one."""
+    header = json.loads(data)
+    if not isinstance(header, dict):
+        raise ValueError
+    return header
+
+
+def serve() -> None:
+    """Decode what comes on stdin until it ends: all that a child does."""
+    # Ctrl-C is sent to parent and children: the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    # what a library may print must not get between the answers
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    for photo_format in FORMATS:  # before the first photo, whose time is counted
+        with suppress(PhotoError):
+            photo_format.load_reader()
+    requests = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115  as long as the process
+    with suppress(EOFError, BrokenPipeError):
+        _send(answers, {})
+        while True:
+            request, data = _receive(requests)
+            faulthandler.dump_traceback_later(
+                min(request["seconds"] + _ORPHAN_SECONDS, threading.TIMEOUT_MAX), exit=True
+            )
+            _send(answers, *_reply(data, request["max_pixels"], request["at_least"]))
+            faulthandler.cancel_dump_traceback_later()
+
+
+def _reply(data: bytes, max_pixels: int, at_least: int | None) -> tuple[dict[str, Any], bytes]:
+    try:
+        image, info = decode(data, max_pixels=max_pixels, at_least=at_least)
+        return {"size": image.size, "info": asdict(info)}, image.tobytes()
+    except PhotoError as error:
+        return {"reason": str(error)}, b""
+    except MemoryError:
+        return {"reason": "not enough memory to decode it"}, b""
+
+
+def _send(stream: IO[bytes], header: Mapping[str, Any], body: bytes = b"") -> None:
+    for piece in frame(header, body):
+        rest = memoryview(piece)
+        while rest:
+            rest = rest[stream.write(rest) :]
+
+
+def _receive(stream: IO[bytes]) -> tuple[dict[str, Any], bytes]:
+    head_size, body_size = LENGTHS.unpack(_exactly(stream, LENGTHS.size))
+    if head_size > MAX_HEADER_LENGTH or body_size > MAX_BYTES:
+        raise EOFError
+    return header_of(_exactly(stream, head_size)), _exactly(stream, body_size)
+
+
+def _exactly(stream: IO[bytes], size: int) -> bytes:
+    data = bytearray(size)
+    rest = memoryview(data)
+    while rest:
+        count = stream.readinto(rest)  # type: ignore[attr-defined]
+        if not count:
+            raise EOFError
+        rest = rest[count:]
+    return bytes(data)

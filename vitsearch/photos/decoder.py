@@ -1,0 +1,251 @@
+"""The one way to a picture from a file that a stranger may have made.
+
+A decoder that browsers trust too (`vitsearch.photos.formats`) runs in a thread of this process; a
+photo that it does not finish within `PATIENCE` is tried once more in a child process. Any other
+format is decoded in a child process at once, and so is a photo that was in hand when an earlier
+process died. In a child a decoder may hang or crash, which fails the photo alone.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from PIL import Image
+
+from vitsearch.errors import PhotoError
+from vitsearch.photos.decode import LoadedPhoto, read_bytes_and_fingerprint
+from vitsearch.photos.decoder_thread import Decoded, DecoderThread
+from vitsearch.photos.formats import SUFFIXES, format_of, suffix_of
+from vitsearch.photos.isolated import PATIENCE, ChildDecoder, DecoderDied, DecoderNotStarted
+from vitsearch.photos.journal import DecodeJournal
+from vitsearch.types import MAX_PIXELS, PhotoInfo
+
+log = logging.getLogger("vitsearch")
+LIMIT = 180.0  # seconds for a photo in a child before it fails
+_SLOW = (
+    "%s takes longer than %g s to decode: unless it is done within %g s more, in a process of its "
+    "own, it fails alone (--decode-timeout SECONDS sets another limit)"
+)
+
+
+def read_photo(
+    path: Path | str,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    at_least: int | None = None,
+    decoder: "PhotoDecoder | None" = None,
+) -> LoadedPhoto:
+    """Return the photo at a path; parameters as for `vitsearch.photos.decode.decode`.
+
+    Who reads many photos passes a ``decoder``, so that not every one starts a process of its own.
+    Raises only PhotoError, with a short reason.
+    """
+    data, fingerprint = read_bytes_and_fingerprint(path)
+    with nullcontext(decoder) if decoder else PhotoDecoder() as chosen:
+        image, info = chosen.decode(data, name=str(path), max_pixels=max_pixels, at_least=at_least)
+    return LoadedPhoto(image, info, fingerprint)
+
+
+@contextmanager
+def journalled_decoder(folder: Path, seconds: float | None = None) -> Iterator["PhotoDecoder"]:
+    """Yield the decoder for a run that writes into a collection's folder; ``seconds`` as for
+    `PhotoDecoder`.
+
+    What was in hand when an earlier run died is decoded in a process of its own.
+    """
+    with DecodeJournal(folder) as journal, PhotoDecoder(seconds, journal=journal) as decoder:
+        if journal.left_in_hand:
+            log.warning(
+                "the last run ended while it decoded %s: tried in a process of its own now",
+                ", ".join(journal.left_in_hand),
+            )
+        yield decoder
+
+
+def need_children(names: Iterable[str]) -> bool:
+    """Return whether one of the files is, by its name, of a format that child processes decode."""
+    return any((entry := SUFFIXES.get(suffix_of(name))) and not entry.trusted for name in names)
+
+
+class PhotoDecoder:
+    """Decodes photos, from any thread, until it is closed, which also stops what is being decoded.
+
+    With ``seconds``, a finite number above 0, every photo is decoded in a child process, within
+    that limit. ``journal`` notes what is decoded in this process.
+    """
+
+    def __init__(
+        self, seconds: float | None = None, *, journal: DecodeJournal | None = None
+    ) -> None:
+        self._seconds, self._journal = seconds, journal
+        self._closed = self._childless = False
+        self._children = _Pool(ChildDecoder)
+        self._threads = _Pool(DecoderThread)
+
+    def __enter__(self) -> "PhotoDecoder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[type["PhotoDecoder"], tuple[float | None]]:
+        return PhotoDecoder, (self._seconds,)  # another process has threads and children of its own
+
+    def start(self, count: int) -> None:
+        """Start so many child processes ahead; raises DecoderNotStarted as `decode` does."""
+        try:
+            self._children.fill(count)
+        except DecoderNotStarted:
+            if self._seconds is not None:
+                raise
+
+    def decode(
+        self,
+        data: bytes,
+        /,
+        *,
+        name: str = "a picture",
+        fingerprint: bytes = b"",
+        max_pixels: int = MAX_PIXELS,
+        at_least: int | None = None,
+    ) -> tuple[Image.Image, PhotoInfo]:
+        """Return what `vitsearch.photos.decode.decode` returns for the content of a photo file.
+
+        ``name`` is for messages and the journal, ``fingerprint`` for the journal. Raises PhotoError
+        also where it takes too long or the decoder crashes, VitsearchError where no process can be
+        started.
+        """
+        limits = {"max_pixels": max_pixels, "at_least": at_least}
+        suspected = self._journal is not None and fingerprint in self._journal
+        if self._seconds is None and not suspected and (self._childless or is_trusted(data)):
+            with suppress(TimeoutError):
+                return self._in_thread(data, fingerprint, name, limits)
+            suspected = True
+        try:
+            return self._in_child(data, fingerprint, name, limits, suspected)
+        except DecoderNotStarted as error:
+            if self._seconds is not None:
+                raise
+            if suspected:
+                raise PhotoError(str(error)) from error
+        self._childless = True
+        return self._in_thread(data, fingerprint, name, limits)
+
+    def close(self) -> None:
+        """End every process and thread; callers that still wait fail their photo, and so does who
+        asks for another one.
+        """
+        self._closed = True
+        self._children.close()
+        self._threads.close()
+
+    def _in_thread(
+        self, data: bytes, fingerprint: bytes, name: str, limits: Mapping[str, Any]
+    ) -> Decoded:
+        """Decode in a thread; raises TimeoutError where the photo is to be moved to a child."""
+        thread = self._threads.take()
+        journal = self._journal
+        try:
+            with journal.entry(fingerprint, name) if journal else nullcontext():
+                return thread.decode(data, seconds=PATIENCE, **limits)
+        except TimeoutError:
+            if journal:
+                journal.keep(fingerprint, name)
+            log.warning(_SLOW, name, PATIENCE, LIMIT)
+            raise
+        finally:
+            self._threads.give_back(thread)
+
+    def _in_child(
+        self, data: bytes, fingerprint: bytes, name: str, limits: Mapping[str, Any], suspected: bool
+    ) -> Decoded:
+        seconds = self._seconds or LIMIT
+        child = self._children.take()
+        try:
+            decoded = child.decode(
+                data,
+                seconds=seconds,
+                on_slow=None
+                if suspected
+                else lambda: log.warning(_SLOW, name, PATIENCE, seconds - PATIENCE),
+                **limits,
+            )
+        except DecoderDied:
+            if self._journal and not self._closed:
+                self._journal.keep(fingerprint, name)
+            raise
+        finally:
+            self._children.give_back(child)
+        if self._journal and suspected:
+            self._journal.forget(fingerprint)
+        return decoded
+
+
+def is_trusted(data: bytes) -> bool:
+    """Return whether the content of a photo file may be decoded in this process."""
+    entry = format_of(data)
+    return entry is None or entry.trusted
+
+
+class _Decoder(Protocol):
+    """One process or thread that decodes one photo at a time."""
+
+    @property
+    def usable(self) -> bool: ...
+    def kill(self) -> None: ...
+    def close(self) -> None: ...
+
+
+Each = TypeVar("Each", bound=_Decoder)
+
+
+class _Pool(Generic[Each]):
+    """As many decoders as threads ask for at once; one that was killed, crashed or was left behind
+    is replaced.
+    """
+
+    def __init__(self, make: Callable[[], Each]) -> None:
+        self._make = make
+        self._idle: list[Each] = []
+        self._busy: set[Each] = set()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def fill(self, count: int) -> None:
+        """Have so many ready."""
+        with self._lock:
+            while len(self._idle) < count and not self._closed:
+                self._idle.append(self._make())
+
+    def take(self) -> Each:
+        with self._lock:
+            if self._closed:
+                raise PhotoError("the run was stopped before it was decoded")
+            while self._idle:
+                decoder = self._idle.pop()
+                if decoder.usable:
+                    break
+                decoder.close()
+            else:
+                decoder = self._make()
+            self._busy.add(decoder)
+            return decoder
+
+    def give_back(self, decoder: Each) -> None:
+        with self._lock:
+            self._busy.discard(decoder)
+            if decoder.usable and not self._closed:
+                self._idle.append(decoder)
+                return
+        decoder.close()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            for decoder in self._busy:
+                decoder.kill()  # who waits for it closes it
+            while self._idle:
+                self._idle.pop().close()
