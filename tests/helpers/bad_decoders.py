@@ -3,7 +3,9 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -25,11 +27,11 @@ def install() -> None:
     from PIL import JpegImagePlugin, TiffImagePlugin
 
     for reader in (JpegImagePlugin.JpegImageFile, TiffImagePlugin.TiffImageFile):
-        reader.load = _bad(reader.load)
+        setattr(reader, "load", _bad(reader.load))  # noqa: B010  mypy sees a method
 
 
-def _bad(load):  # type: ignore[no-untyped-def]
-    def loaded(image):  # type: ignore[no-untyped-def]
+def _bad(load: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def loaded(image: Any) -> Any:
         ending = image.fp.getvalue().rpartition(b"\0")[2] if image.fp else b""
         if ending in (CRASHES, CRASHES_LATER):
             time.sleep(2 * (ending == CRASHES_LATER))

@@ -298,7 +298,9 @@ class TestEveryWay:
         save_classifier(tmp_path / "model")
         model = load_classifier(f"local-dir:{tmp_path / 'model'}", device="cpu")
         found = dict(model.stream([photos / "red.png", bad]))
-        assert len(found[str(photos / "red.png")]) == 5
+        labels = found[str(photos / "red.png")]
+        assert isinstance(labels, list)
+        assert len(labels) == 5
         assert str(found[str(bad)]) == CRASHED
 
     def test_embedding_on_a_cluster(self, bad: Path) -> None:
