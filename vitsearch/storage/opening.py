@@ -238,8 +238,9 @@ class _Reading:
         if begins and self.follows:
             self._versions = versions
         if versions != self._versions:
+            advice = "try again" if self.follows else "open the collection again"
             raise CollectionError(
-                f"{self._files[0]} was changed by another process meanwhile: try again"
+                f"{self._files[0]} was changed by another process meanwhile: {advice}"
             )
 
 
