@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from helpers.odd_files import encoded, picture
-from vitsearch.photos.dates import parse_date
+from vitsearch.photos.dates import date_of_name, parse_date
 from vitsearch.photos.decode import decode
 from vitsearch.photos.exif import FileTags, Tags
 from vitsearch.types import Value
@@ -110,6 +110,38 @@ def when(at: str, source: str, offset: str | None = None) -> dict[str, Value | N
 )
 def test_dates_as_they_are_written(text: str, date: tuple[str, str] | None) -> None:
     assert parse_date(text) == date
+
+
+@pytest.mark.parametrize(
+    ("name", "date"),
+    [
+        ("IMG_20190704_120102.jpg", "2019-07-04T12:01:02"),
+        ("20190704_120102(0).jpg", "2019-07-04T12:01:02"),
+        ("PXL_20190704_120102123.MP.jpg", "2019-07-04T12:01:02"),
+        ("IMG-20190704-WA0001.jpg", "2019-07-04"),
+        ("Screenshot_2019-07-04-12-01-02.png", "2019-07-04T12:01:02"),
+        ("Screenshot_20190704-120102_Chrome.png", "2019-07-04T12:01:02"),
+        ("2019-07-04 12.01.02.jpg", "2019-07-04T12:01:02"),
+        ("Screen Shot 2019-07-04 at 1.01.02 PM.png", "2019-07-04"),
+        ("Screen Shot 2019-07-04 at 01.01.02 PM.png", "2019-07-04T13:01:02"),
+        ("WhatsApp Image 2019-07-04 at 12.01.02.jpeg", "2019-07-04T12:01:02"),
+        ("photo_2019-07-04_12-01-02.jpg", "2019-07-04T12:01:02"),
+        ("signal-2019-07-04-120102.jpg", "2019-07-04T12:01:02"),
+        ("2019_07_04.jpg", "2019-07-04"),
+        ("trip 2019/07/IMG_0001.jpg", None),
+        ("DSC_20191.jpg", None),
+        ("IMG_20191304_120102.jpg", None),
+        ("12345678901234.jpg", None),
+        ("120190704120102.jpg", None),
+        ("1562241662000.jpg", None),
+        ("2019.jpg", None),
+    ],
+)
+def test_dates_of_names(name: str, date: str | None) -> None:
+    dated = date_of_name(f"a 20180101/{name}")
+    assert (dated and dated.at) == date
+    if dated:
+        assert (dated.source, dated.offset) == ("name", "+00:00" if name[:4] == "PXL_" else "")
 
 
 def test_what_is_trusted_most_says_when() -> None:

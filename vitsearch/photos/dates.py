@@ -27,6 +27,12 @@ _DATE = re.compile(
     r"\s*(?:([ap])\.?m\.?)?\s*(Z|[+-]\d\d:?\d\d)?",
     re.ASCII | re.IGNORECASE,
 )
+# in a file's name: a day and perhaps a time, each with one separator or none
+_NAMED = re.compile(
+    r"(?<!\d)(19[7-9]\d|20\d\d)([-_. ]?)(\d\d)\2(\d\d)"
+    r"(?:(?:[-_ T.]| at )?(\d\d)([-_.: ]?)(\d\d)\6(\d\d)(?:\d{3})?(?:\s*([ap])m)?)?(?!\d)",
+    re.ASCII | re.IGNORECASE,
+)
 _COMPACT_DATE = re.compile(r"(\d{4})(\d\d)(\d\d)", re.ASCII)
 _COMPACT_TIME = re.compile(r"(\d\d)(\d\d)(\d\d)([+-]\d{4})?", re.ASCII)
 
@@ -83,6 +89,20 @@ def _iso(numbers: list[int | None], half: str) -> str | None:
         return datetime(year, month, day, hour, minute, second).isoformat(timespec="seconds")
     except ValueError:
         return None
+
+
+def date_of_name(path: str) -> DateTaken | None:
+    """Return when a photo was taken by the name that a phone, a messenger or a screen shot gave its
+    file, such as ``IMG_20190704_120102``, None for a name without a date.
+    """
+    name = path.rpartition("/")[2]
+    for match in _NAMED.finditer(name):
+        year, _, month, day, hour, _, minute, second, half = match.groups()
+        numbers = [int(part) if part else None for part in (year, month, day, hour, minute, second)]
+        at = _iso(numbers, (half or "").lower()) if int(month) and int(day) else None
+        if at:
+            return DateTaken(at, "name", UTC if name.startswith("PXL_") else "")
+    return None
 
 
 def date_taken(tags: FileTags) -> DateTaken | None:
