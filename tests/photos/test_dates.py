@@ -1,12 +1,15 @@
 """When and where a photo was taken, and what people wrote about it, as exiftool reads them."""
 
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
 from helpers.odd_files import encoded, picture
+from vitsearch import Collection, index_folder
+from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.photos.dates import date_of_name, parse_date
 from vitsearch.photos.decode import decode
 from vitsearch.photos.exif import FileTags, Tags
@@ -241,3 +244,31 @@ def test_a_flood_of_words_is_cut() -> None:
 def test_many_lists_that_never_end_cost_no_time() -> None:
     tags = FileTags(Tags({}), Tags({}), Tags({}), b"<dc:subject>" * 80_000)
     assert tags.xmp_list("dc:subject") == []  # searched from each of them it would take minutes
+
+
+def test_the_name_of_the_file_goes_before_the_date_of_the_last_change(tmp_path: Path) -> None:
+    edited, original = Image.Exif(), Image.Exif()
+    edited[MODIFIED] = EDITED
+    original.get_ifd(EXIF)[ORIGINAL] = "2011:07:19 11:36:38"
+    photos = {
+        "IMG-20190704-WA0001.jpg": encoded(picture(1), "JPEG"),
+        "IMG_20190705_120102.jpg": encoded(picture(2), "JPEG", exif=edited.tobytes()),
+        "IMG_20190706_120102.jpg": encoded(picture(3), "JPEG", exif=original.tobytes()),
+        "edited.jpg": encoded(picture(4), "JPEG", exif=edited.tobytes()),
+        "copy.jpg": encoded(picture(1), "JPEG"),
+    }
+    for name, data in photos.items():
+        (tmp_path / name).write_bytes(data)
+    index_folder(tmp_path, encoder=ColourEncoder())
+    with Collection.open(tmp_path) as collection:
+        dates = {
+            photo.path: (photo.info["taken_at"], photo.info["taken_from"])
+            for photo in collection.photos()
+        }
+    assert dates == {
+        "IMG-20190704-WA0001.jpg": ("2019-07-04", "name"),
+        "IMG_20190705_120102.jpg": ("2019-07-05T12:01:02", "name"),
+        "IMG_20190706_120102.jpg": ("2011-07-19T11:36:38", "EXIF:DateTimeOriginal"),
+        "edited.jpg": ("2020-05-15T10:25:45", "EXIF:ModifyDate"),
+        "copy.jpg": (None, None),
+    }

@@ -22,6 +22,7 @@ from vitsearch.encoders.batching import NOT_FINITE, TOO_LARGE, OomSafeEncoder
 from vitsearch.encoders.identity import EncoderIdentity
 from vitsearch.encoders.preprocess import Preprocess, prepare
 from vitsearch.errors import PhotoError
+from vitsearch.photos.dates import with_date_of_name
 from vitsearch.photos.decode import fingerprint_of
 from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.photos.prefetch import prefetch_map
@@ -171,7 +172,7 @@ def _loaded(entry: Entry, data: bytes | PhotoError, job: Job, decoder: PhotoDeco
         entry.size or len(data),
         entry.mtime_ns,
         fingerprint_of(data),
-        info,
+        with_date_of_name(info, entry.path),
     )
     return row, picture
 

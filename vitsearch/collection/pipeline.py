@@ -26,6 +26,7 @@ from vitsearch.encoders.base import ImageEncoder, Vectors
 from vitsearch.encoders.batching import NOT_FINITE, TOO_LARGE, OomSafeEncoder
 from vitsearch.errors import CollectionError, PhotoError, UnreadablePhoto
 from vitsearch.photos import read_bytes_and_fingerprint
+from vitsearch.photos.dates import with_date_of_name
 from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.records import atomic_write
@@ -341,6 +342,7 @@ class Pipeline:
     def _keep(self, item: _Loaded, vector: Halves | None) -> bool:
         """Store a readable file as unchanged, moved or new; return whether a vector was written."""
         file, info = item.file, item.info or PhotoInfo(0, 0)
+        info = with_date_of_name(info, file.path)
         photo = Photo(0, file.path, file.size, file.mtime_ns, item.fingerprint, info)
         outcome = self.store.keep(photo, vector, gone=self.diff.missing)
         if outcome is Outcome.UNUSABLE:

@@ -1,16 +1,18 @@
-"""When a photo was taken, from what its file says: EXIF, XMP, IPTC and GPS, the most trusted first.
+"""When a photo was taken: what its file says (EXIF, XMP, IPTC, GPS, its name), trusted in this
+order.
 
-The order and the spellings are those that cameras, phones and editors are known to write; a date is
+The spellings are those that cameras, phones and editors are known to write; a date is
 kept as precisely as it is given and no more: ``2019``, ``2019-07``, ``2019-07-04`` or
 ``2019-07-04T12:30:05``.
 """
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from vitsearch.photos.exif import FileTags, Tags
+from vitsearch.types import PhotoInfo
 
 DATE_TIME, DATE_TIME_ORIGINAL, DATE_TIME_DIGITIZED = 0x0132, 0x9003, 0x9004
 OFFSETS = {DATE_TIME: 0x9010, DATE_TIME_ORIGINAL: 0x9011, DATE_TIME_DIGITIZED: 0x9012}
@@ -18,6 +20,7 @@ GPS_TIME, GPS_DATE = 7, 29
 IPTC_DATE, IPTC_TIME = (2, 55), (2, 60)
 XMP_TAKEN = ("exif:DateTimeOriginal", "photoshop:DateCreated", "xmp:CreateDate")
 UTC = "+00:00"
+MODIFIED, NAMED = "EXIF:ModifyDate", "name"  # sources that others go before
 
 # parts may be blank, as the standard has unknown ones written, or padded with spaces
 _PART = r"[ \t]*(\d{0,2})[ \t]*"
@@ -101,8 +104,22 @@ def date_of_name(path: str) -> DateTaken | None:
         numbers = [int(part) if part else None for part in (year, month, day, hour, minute, second)]
         at = _iso(numbers, (half or "").lower()) if int(month) and int(day) else None
         if at:
-            return DateTaken(at, "name", UTC if name.startswith("PXL_") else "")
+            return DateTaken(at, NAMED, UTC if name.startswith("PXL_") else "")
     return None
+
+
+def with_date_of_name(info: PhotoInfo, path: str) -> PhotoInfo:
+    """Return the facts of a photo with the date of its file's name, where the file itself says at
+    most when it was changed.
+    """
+    if info["taken_from"] not in (None, MODIFIED, NAMED):
+        return info
+    date = date_of_name(path)
+    if date is None and info["taken_from"] != NAMED:  # a copy may have a name without a date
+        return info
+    values = (date.at, date.source, date.offset or None) if date else (None, None, None)
+    names = ("taken_at", "taken_from", "taken_offset")
+    return replace(info, metadata={**info.metadata, **dict(zip(names, values, strict=True))})
 
 
 def date_taken(tags: FileTags) -> DateTaken | None:
@@ -125,7 +142,7 @@ def _dates(tags: FileTags) -> Iterator[DateTaken]:
             yield DateTaken(date[0], f"XMP-{name}", date[1])
     yield from _of_iptc(tags)
     yield from _of_gps(tags)
-    yield from _of_tag(tags.main, tags, DATE_TIME, "EXIF:ModifyDate")
+    yield from _of_tag(tags.main, tags, DATE_TIME, MODIFIED)
 
 
 def _of_tag(directory: Tags, tags: FileTags, tag: int, name: str) -> Iterator[DateTaken]:
