@@ -4,7 +4,7 @@ import base64
 import json
 import os
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -162,9 +162,8 @@ def facts_of(file: Path) -> FileFacts:
     with open(file, "rb") as opened:
         status = os.fstat(opened.fileno())
         size, mtime_ns = status.st_size, status.st_mtime_ns
-        checksum, blocks = _checksums(opened)
-        packed = base64.b64encode(blocks.tobytes()).decode("ascii")
-        return FileFacts(size, mtime_ns, checksum, _edges(opened, size), packed)
+        blocks = base64.b64encode(_block_checksums(opened).tobytes()).decode("ascii")
+        return FileFacts(size, mtime_ns, _checksum(opened), _edges(opened, size), blocks)
 
 
 def check_file(file: Path, facts: FileFacts, *, check_content: bool = False) -> None:
@@ -181,7 +180,7 @@ def check_file(file: Path, facts: FileFacts, *, check_content: bool = False) -> 
             if _edges(opened, facts.size) != facts.edge_checksum:
                 raise damaged(file, "was altered")
             check_all = check_content or status.st_mtime_ns != facts.mtime_ns
-            if check_all and _checksums(opened)[0] != facts.checksum:
+            if check_all and _checksum(opened) != facts.checksum:
                 raise damaged(file, "was altered")
     except FileNotFoundError as error:
         raise damaged(file, "is missing") from error
@@ -201,14 +200,22 @@ def _checksum_of(facts: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(facts, sort_keys=True, ensure_ascii=True).encode())
 
 
-def _checksums(file: BinaryIO) -> tuple[int, NDArray[np.uint32]]:
-    """Return the checksum of a file, and that of each of its blocks."""
-    file.seek(0)
-    checksum, blocks = 0, []
-    while chunk := file.read(_CHUNK):
+def _checksum(file: BinaryIO) -> int:
+    checksum = 0
+    for chunk in _chunks(file):
         checksum = zlib.crc32(chunk, checksum)
-        blocks += [zlib.crc32(part) for part in _parts(memoryview(chunk))]
-    return checksum, np.array(blocks, dtype="<u4")
+    return checksum
+
+
+def _block_checksums(file: BinaryIO) -> NDArray[np.uint32]:
+    parts = (part for chunk in _chunks(file) for part in _parts(memoryview(chunk)))
+    return np.array([zlib.crc32(part) for part in parts], dtype="<u4")
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    file.seek(0)
+    while chunk := file.read(_CHUNK):
+        yield chunk
 
 
 def _parts(data: memoryview) -> Iterable[memoryview]:
