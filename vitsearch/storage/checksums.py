@@ -46,7 +46,7 @@ class FactsChecksum:
         count = len(facts)
         while count and facts[count - 1] is None:
             count -= 1
-        return row_checksum(facts[:count], self._seeds[count])
+        return zlib.crc32(b"%a" % (tuple(facts[:count]),), self._seeds[count])
 
 
 def joined(facts: int, vector: int) -> bytes:
