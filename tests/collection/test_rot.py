@@ -109,6 +109,15 @@ def test_a_damaged_row_leaves_the_results_and_is_embedded_again(folder: Path, na
     assert run(folder) == (0, [])
 
 
+def test_a_filter_that_a_damaged_row_no_longer_passes_is_remarked(folder: Path) -> None:
+    change(folder, "UPDATE photos SET width = 2 WHERE id = 4")
+    with logged_remarks() as remarks, Collection.open(folder, encoder=ColourEncoder()) as opened:
+        hits = opened.search("red", COUNT, where="width > 4")
+        assert opened.search("red", COUNT, where="width > 4") == hits
+    assert ("03.png" in [hit.path for hit in hits], len(hits)) == (False, COUNT - 1)
+    assert len(remarks) == 1
+
+
 def test_a_damaged_vector_is_never_copied_into_an_index(folder: Path) -> None:
     whole = content(folder)
     flip_vector(folder, 4)

@@ -2,7 +2,8 @@
 
 Paths are TEXT with the bytes of the file name, so that names which are not valid UTF-8 survive;
 Python sees them as ``str`` with surrogate escapes. Each committed change of a vector or of the set
-of photos raises ``generation`` by one, which shows whether a derived index is current.
+of photos raises ``generation`` by one and gives the state a new identity, which show whether a
+derived index is current.
 """
 
 import logging
@@ -26,6 +27,7 @@ from vitsearch.storage.walked import WalkedFolders
 from vitsearch.types import Found, Photo, PhotoInfo, SkippedPhoto, State
 
 log = logging.getLogger("vitsearch")
+MAX_CHECKED = 10_000  # photos whose facts are checked before the first filter, in 60 ms
 
 
 class Outcome(Enum):
@@ -56,6 +58,7 @@ class PhotoStore(Database):
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         super().__init__(path, read_only=read_only)
         self._left_out: set[int] = set()
+        self._checked_state: str | None = None
         self.aside, self.walked = PhotosAside(self), WalkedFolders(self)
 
     # -- writing (inside `writing`) ----------------------------------------------------------------
@@ -338,12 +341,23 @@ class PhotoStore(Database):
 
     def ids_where(self, where: Filter) -> Ids:
         """Return the ids of the photos that match a filter, in ascending order."""
+        self._check_facts()
         condition, values = where.sql()
         with self._errors():
             prepare(self._db)
             sql = f"SELECT id FROM photo_facts WHERE {condition} ORDER BY id"
             rows = self._db.execute(sql, values)
             return np.fromiter((row[0] for row in rows), dtype=np.int64)
+
+    def _check_facts(self) -> None:
+        """Check the facts of all photos, where they are few, once in a state: a filter reads them
+        inside SQLite.
+        """
+        state = self.state()
+        if state != self._checked_state and self.count() <= MAX_CHECKED:
+            for _ in self._select(""):
+                pass
+            self._checked_state = state
 
     def vector_batches(self, *, since: int = -1, size: int = 4096) -> Iterator[tuple[Ids, Halves]]:
         """Yield (ids, ``(n, dim)`` float16 rows) of the vectors stored after generation ``since``.
