@@ -175,14 +175,22 @@ def test_photos_that_are_gone_are_kept_for_some_days(indexed: Path) -> None:
 
 
 def test_forget(indexed: Path) -> None:
-    (indexed / "red.png").unlink()
+    ((raw,),) = execute(
+        indexed,
+        "SELECT vector FROM vectors JOIN photos ON id = photo_id WHERE path = 'red.png'",
+    )
+    database = indexed / ".vitsearch" / "photos.db"
+    (indexed / "red.png").rename(indexed.parent / "very red.png")
     run(indexed)
+    assert raw in database.read_bytes()
     done = vitsearch("forget", indexed)
     assert (done.returncode, done.stdout) == (0, b"1 photos that were put aside are forgotten\n")
     done = vitsearch("forget", indexed, "--json")
     assert (done.returncode, done.stdout) == (1, b'{"forgotten": 0}\n')
     assert len(content(indexed)) == 3
     assert execute(indexed, "SELECT count(*) FROM missing_vectors") == [(0,)]
+    assert raw not in database.read_bytes()
+    assert b"red.png" not in database.read_bytes()
 
 
 def test_a_run_that_puts_most_photos_aside_says_so_first(tmp_path: Path) -> None:
@@ -460,6 +468,21 @@ def test_a_date_corrected_with_size_and_time_kept(photos: Path) -> None:
     assert checks["content"] == (True, ())
     assert run(photos, reread="*")[:2] == ({"unchanged": 6}, 0)
     assert vitsearch("index", photos, "--reread").stdout.startswith(b"6 photos are searchable (6")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_the_content_of_a_pipe_is_not_waited_for(indexed: Path) -> None:
+    (indexed / "red.png").unlink()
+    os.mkfifo(indexed / "red.png")
+    paint(indexed / "green.png", "cyan")
+    with Collection.open(indexed) as found:
+        check = found.verify(content=True)[-1]
+    assert (check.ok, check.detail, check.paths) == (
+        False,
+        "1 of 4 files have other content than was embedded; 1 could not be read: `vitsearch index "
+        "PHOTOS --reread` reads them again",
+        ("green.png",),
+    )
 
 
 # -- nothing is passed over in silence -------------------------------------------------------------

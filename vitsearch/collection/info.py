@@ -13,8 +13,7 @@ from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.identity import EncoderIdentity, golden_from_bytes
 from vitsearch.errors import CollectionError, EncoderError, IndexDamaged, PhotoError
 from vitsearch.index import IndexSnapshot, Manifest, open_snapshot, verify_snapshot
-from vitsearch.photos import prefetch_map
-from vitsearch.photos.decode import fingerprint_of_file
+from vitsearch.photos import prefetch_map, read_bytes_and_fingerprint
 from vitsearch.storage.config import DELTA_INDEX, MAIN_INDEX, CollectionConfig
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Photo
@@ -210,7 +209,8 @@ def _content(root: Path, store: PhotoStore) -> Check:
 
     def differs(photo: Photo) -> tuple[str, bool | None]:
         try:
-            return photo.path, fingerprint_of_file(root / photo.path) != photo.fingerprint
+            _, fingerprint = read_bytes_and_fingerprint(root / photo.path)
+            return photo.path, fingerprint != photo.fingerprint
         except PhotoError:
             return photo.path, None
 

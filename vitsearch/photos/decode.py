@@ -49,18 +49,6 @@ def read_bytes_and_fingerprint(
     return data, fingerprint_of(data)
 
 
-def fingerprint_of_file(path: Path | str) -> bytes:
-    """Return the fingerprint of a file, a piece of which is in memory at a time; raises
-    UnreadablePhoto.
-    """
-    try:
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
-    except OSError as error:
-        raise UnreadablePhoto(f"cannot be opened: {error.strerror or error}") from error
-    return digest.digest()
-
-
 def fingerprint_of(data: bytes) -> bytes:
     """Return the 16-byte BLAKE2b hash of a photo file's content."""
     return hashlib.blake2b(data, digest_size=16).digest()

@@ -49,6 +49,7 @@ class PhotosAside:
     def put(self, paths: Sequence[str]) -> int:
         """Put photos aside by path, and return how many there were."""
         self._db.execute(f"PRAGMA cache_size = {_CACHE}")
+        self._db.execute("PRAGMA secure_delete = ON")  # `purge` must leave no copy behind
         names, since = self._rows.names, _iso(datetime.now(UTC))
         rows = [(raw_path(path),) for path in paths]
         self._db.executemany(
@@ -126,10 +127,13 @@ class PhotosAside:
         self._db.executemany("DELETE FROM missing_photos WHERE id = ?", [(i,) for i in ids])
 
     def purge(self, *, days: int = 0) -> int:
-        """Delete the photos that were put aside at least so many days ago, and return how many."""
+        """Delete the photos that were put aside at least so many days ago, and return how many;
+        what they were is overwritten in the file.
+        """
         before = _iso(datetime.now(UTC) - timedelta(days=days))
         sql = "DELETE FROM missing_photos WHERE since <= ?"
         with self._database._errors():
+            self._db.execute("PRAGMA secure_delete = ON")
             return self._db.execute(sql, (before,)).rowcount
 
     # -- reading -----------------------------------------------------------------------------------
