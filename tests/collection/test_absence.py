@@ -175,6 +175,8 @@ def test_photos_that_are_gone_are_kept_for_some_days(indexed: Path) -> None:
 
 
 def test_forget(indexed: Path) -> None:
+    paint(indexed / "red.png", "red", "blue", "cyan", "red")  # a vector like no other
+    run(indexed)
     ((raw,),) = execute(
         indexed,
         "SELECT vector FROM vectors JOIN photos ON id = photo_id WHERE path = 'red.png'",
