@@ -6,12 +6,15 @@ import errno
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from helpers.cli import environment
 from helpers.faults import Disk, FaultyDisk, faulty_disk
 from helpers.photos import paint
 from vitsearch import index_folder
@@ -113,6 +116,57 @@ def test_rows_are_read_where_they_cannot_be_mapped(faulty: FaultyDisk, two: Path
     index_folder(two, encoder=ColourEncoder())
     whole = faulty.run(disk, "search", two, "red", "--json")
     assert (whole.code, whole.err) == (0, "")
+
+
+@pytest.mark.slow
+def test_lists_on_disk_need_maps_and_say_so(faulty: FaultyDisk, tmp_path: Path) -> None:
+    """The recipe disk is searched exactly, and not built; a graph is read instead of mapped."""
+    code = f"""
+import ctypes, sys
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+import vitsearch.index.faiss_index
+from vitsearch.errors import RecipeError
+from vitsearch.index import build_snapshot, open_snapshot
+from vitsearch.index.recipe import load_recipe
+vitsearch.index.faiss_index.few_rows = lambda count: False
+rows = np.random.default_rng(0).normal(size=(500, 16)).astype(np.float16)
+folder = Path(sys.argv[1], "index")
+def build(name):
+    recipe = replace(load_recipe(name), recall=0.0)
+    batches = [(np.arange(1, 501), rows)]
+    build_snapshot(folder, batches, recipe=recipe, dim=16, generation=1, fingerprint="f")
+def first():
+    snapshot = open_snapshot(folder)
+    ids = snapshot.search(rows[5].astype(np.float32), 1).ids
+    print(snapshot.degraded, type(snapshot.index).__name__, ids)
+faults = ctypes.CDLL(sys.argv[2])
+for name in ("disk", "hnsw"):
+    faults.fault_folder(b"")
+    build(name)
+    faults.fault_folder(sys.argv[1].encode())
+    faults.fault_refuse(b"mmap", {errno.ENODEV})
+    first()
+    try:
+        build(name)
+    except RecipeError as error:
+        print(error)
+"""
+    faults = faulty.library
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), str(faults)],
+        env=environment() | {"LD_PRELOAD": str(faults)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    exact, refused, graph = done.stdout.splitlines()
+    assert exact.startswith(f"the file system of {tmp_path}/index cannot map the lists of recipe")
+    assert exact.endswith("another --collection DIR ExactIndex [6]")
+    assert refused.startswith(f"the lists of recipe disk in {tmp_path}/index.new cannot be mapped")
+    assert "No such device" in refused
+    assert graph == "None FaissIndex [6]"
 
 
 # -- a log on a disk that cannot be written --------------------------------------------------------

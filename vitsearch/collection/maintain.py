@@ -37,6 +37,7 @@ from vitsearch.storage.config import (
     CollectionConfig,
     write_collection_config,
 )
+from vitsearch.storage.filesystem import disk_errors
 from vitsearch.storage.lock import writer_lock
 from vitsearch.storage.store import PhotoStore
 
@@ -247,6 +248,7 @@ def tune_local(
     recipe = replace(stored, recall=min(recall, MAX_RECALL))
     with (
         writer_lock(folder),
+        disk_errors(folder),
         closing(PhotoStore(folder / "photos.db", read_only=True)) as store,
     ):
         maintainer = IndexMaintainer(
