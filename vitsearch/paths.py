@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+import unicodedata
 from pathlib import Path
 
 # what file systems answer to calls that they do not have (locks, shared maps, flushing)
@@ -21,6 +22,14 @@ def cache_dir() -> Path:
     else:
         parent = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(parent) / "vitsearch"
+
+
+def normal_forms(text: str) -> list[str]:
+    """Return a text as it is, composed and decomposed (NFC, NFD), each once: names that people type
+    are composed, those that a Mac wrote are decomposed.
+    """
+    forms = (text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD")))
+    return list(dict.fromkeys(forms))
 
 
 def raw_path(path: str) -> bytes:

@@ -381,6 +381,7 @@ def test_what_the_file_says_is_stored(tmp_path: Path) -> None:
         40,
         {
             "taken_at": "2019-07-04T12:30:05",
+            "taken_from": "EXIF:DateTimeOriginal",
             "camera": "Canon EOS R5",
             "latitude": 52.5,
             "longitude": -13.25,

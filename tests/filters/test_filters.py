@@ -5,6 +5,7 @@ harm.
 import os
 import re
 import sqlite3
+import unicodedata
 from contextlib import closing
 from pathlib import Path
 
@@ -197,6 +198,18 @@ def test_under_a_folder(db: sqlite3.Connection, folder: str, found: list[str]) -
     assert where is not None
     truths = agreed(db, [photo(path) for path in PATHS], where)
     assert [path for path, truth in zip(PATHS, truths, strict=True) if truth] == found
+
+
+@pytest.mark.parametrize("typed", ["NFC", "NFD"])
+def test_under_a_folder_that_a_mac_named(db: sqlite3.Connection, typed: str) -> None:
+    where = filter_all(None, under=unicodedata.normalize(typed, "Müller"))
+    assert where is not None
+    paths = [f"{unicodedata.normalize(form, 'Müller')}/a.jpg" for form in ("NFC", "NFD")]
+    assert agreed(db, [photo(path) for path in (*paths, "Muller/a.jpg")], where) == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_under_a_folder_whose_name_is_not_utf_8(db: sqlite3.Connection) -> None:

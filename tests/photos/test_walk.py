@@ -3,6 +3,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -345,3 +346,12 @@ def test_walk_finds_what_a_naive_walk_finds(
     root = tmp_path_factory.mktemp("tree") / "root"
     build(root, tree)
     assert paths(root, include_hidden=include_hidden) == naive(root, include_hidden)
+
+
+@pytest.mark.parametrize("typed", ["NFC", "NFD"])
+def test_exclude_names_composed_or_decomposed(tmp_path: Path, typed: str) -> None:
+    for form in ("NFC", "NFD"):
+        paint(tmp_path / unicodedata.normalize(form, f"Müller {form}") / "a.png", "red")
+    paint(tmp_path / "Muller" / "a.png", "red")
+    glob = unicodedata.normalize(typed, "Müller*")
+    assert paths(tmp_path, exclude=(glob,)) == ["Muller/a.png"]

@@ -11,6 +11,7 @@ from typing import TypeVar
 from vitsearch.errors import QueryError
 from vitsearch.filters.columns import raw
 from vitsearch.filters.tree import And, Between, Comparison, Filter, In, IsNull, Like, Not, Or
+from vitsearch.paths import normal_forms
 from vitsearch.photos.columns import COLUMNS
 from vitsearch.types import Value
 
@@ -58,7 +59,7 @@ def filter_all(
     ``after`` and ``before`` are dates of any precision (``'2019'``, ``'2019-07-14T18:30'``) for
     ``taken_at``: from the beginning of ``after`` up to, but without, the beginning of ``before``;
     photos without a date match neither. ``under`` is a folder relative to the root, with ``/``, for
-    all photos in it and below; ``.`` is the root. Raises QueryError.
+    all photos in it and below, its name composed or decomposed; ``.`` is the root. Raises QueryError.
     """
     parts: list[Filter] = [] if where is None else [parse_filter(where)]
     if after is not None:
@@ -67,8 +68,11 @@ def filter_all(
         parts.append(Comparison("taken_at", "<", _date("before", before)))
     if under is not None and (folder := _folder(under)):
         # "0" is the character after "/": all between them begins with the folder and its slash
-        first, end = f"{folder}/", f"{folder}0"
-        parts.append(And((Comparison("path", ">=", first), Comparison("path", "<", end))))
+        folders = [
+            And((Comparison("path", ">=", f"{form}/"), Comparison("path", "<", f"{form}0")))
+            for form in normal_forms(folder)
+        ]
+        parts.append(Or(tuple(folders)) if len(folders) > 1 else folders[0])
     if not parts:
         return None
     return And(tuple(parts)) if len(parts) > 1 else parts[0]

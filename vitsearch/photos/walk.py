@@ -12,7 +12,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from vitsearch.errors import VitsearchError
-from vitsearch.paths import raw_path
+from vitsearch.paths import normal_forms, raw_path
 from vitsearch.photos.formats import SUFFIXES, suffix_of
 from vitsearch.types import Found, LeftOut, LeftOutReason
 
@@ -277,7 +277,11 @@ _sort_key = itemgetter(0)
 
 
 def _pattern(globs: Sequence[str]) -> re.Pattern[str] | None:
-    trimmed = [glob.removeprefix("./").removeprefix("**/").strip("/") for glob in globs]
+    trimmed = [
+        form
+        for glob in globs
+        for form in normal_forms(glob.removeprefix("./").removeprefix("**/").strip("/"))
+    ]
     return (
         re.compile("|".join(fnmatch.translate(glob) for glob in trimmed if glob) or r"(?!)")
         if trimmed
