@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.odd_files import make_odd_files
+from helpers.photos import paint
 from vitsearch.errors import VitsearchError
 from vitsearch.photos import WalkOptions
 from vitsearch.photos.formats import SUFFIXES
