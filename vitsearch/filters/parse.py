@@ -59,7 +59,8 @@ def filter_all(
     ``after`` and ``before`` are dates of any precision (``'2019'``, ``'2019-07-14T18:30'``) for
     ``taken_at``: from the beginning of ``after`` up to, but without, the beginning of ``before``;
     photos without a date match neither. ``under`` is a folder relative to the root, with ``/``, for
-    all photos in it and below, its name composed or decomposed; ``.`` is the root. Raises QueryError.
+    all photos in it and below, its name composed or decomposed; ``.`` is the root. Raises
+    QueryError.
     """
     parts: list[Filter] = [] if where is None else [parse_filter(where)]
     if after is not None:
