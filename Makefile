@@ -5,11 +5,14 @@ BIN := $(VENV)/bin
 PHOTOS ?=
 # how many processes run the tests; the tests of a file stay in one (tests/conftest.py)
 WORKERS ?= 2
+# of `make fuzz`: how many, and which; the same seed gives the same ones
+CASES ?= 22000
+SEED ?= 0
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder
 # the tests start many processes, which start several times faster with compiled modules
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast clean
+.PHONY: demo test test-fast fuzz clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +36,10 @@ test: $(VENV)/full.done
 
 test-fast: $(VENV)/full.done
 	$(PYTEST) -m "not slow and not gpu"
+
+# hostile files, queries and requests for every reader: tens of minutes (docs/security.md)
+fuzz: $(VENV)/full.done
+	PYTHONPATH=.:tests nice -n 10 $(BIN)/python -m fuzzing --cases $(CASES) --seed $(SEED)
 
 clean:
 	rm -rf $(VENV) demo build dist

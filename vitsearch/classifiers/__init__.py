@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vitsearch.classifiers.classifier import Head, ImageClassifier
 from vitsearch.errors import EncoderError
+from vitsearch.untrusted import read_bounded
 
 if TYPE_CHECKING:
     from vitsearch.classifiers.torch_model import Trainable
@@ -81,8 +82,8 @@ def _kind(name: str) -> Literal["mini", "fine-tuned mini", "timm", "hf"]:
     if source != "local-dir":
         return "timm" if source == "timm" else "hf"
     try:
-        config = (_folder_of(name) / "config.json").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        config = read_bounded(_folder_of(name) / "config.json").decode("utf-8")
+    except (OSError, ValueError):
         return "hf"  # its reader names what is missing
     if '"vitsearch-mini"' in config:
         return "fine-tuned mini"

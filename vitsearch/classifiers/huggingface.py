@@ -10,6 +10,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from vitsearch.classifiers.classifier import ImageClassifier
 from vitsearch.classifiers.torch_model import TorchHead, Trainable, layers_of, linear_head, square
+from vitsearch.encoders.bounds import check_settings, check_sides
 from vitsearch.encoders.checkpoints import (
     TRANSFORMERS_FILES,
     check_saved,
@@ -22,6 +23,7 @@ from vitsearch.encoders.huggingface import check_complete, read_weights, without
 from vitsearch.encoders.torch_encoder import choose_device, choose_dtype
 from vitsearch.errors import EncoderError
 from vitsearch.types import Activation
+from vitsearch.untrusted import guarded
 
 FILES = TRANSFORMERS_FILES[:3]  # all but the tokenizer
 
@@ -34,9 +36,10 @@ def load_hf_classifier(name: str, *, device: str, dtype: str) -> ImageClassifier
     folder = _folder(name)
     target = choose_device(device)
     number_format = choose_dtype(dtype, target)
-    _check_kind(read_json(folder / "config.json", name), name)
     net, processor = _read(folder, name)
-    classes, activation = _classes(net.config)
+    with guarded(EncoderError, f"{name}: the settings in {folder}", "fetch it again"):
+        classes, activation = _classes(net.config)
+        _preparation(processor)(Image.new("RGB", (64, 48)))
     net = net.to(device=target, dtype=number_format)
     forward = lambda model, pixels: model(pixel_values=pixels).logits  # noqa: E731
     return ImageClassifier(
@@ -49,7 +52,6 @@ def load_hf_trainable(name: str, classes: Sequence[str]) -> Trainable:
     """Return a transformers model with a new head of these classes; raises EncoderError."""
     folder = _folder(name)
     numbered = dict(enumerate(classes))
-    _check_kind(read_json(folder / "config.json", name), name)
     net, processor = _read(folder, name)
     net.classifier = nn.Linear(
         linear_head(getattr(net, "classifier", None), name).in_features, len(classes)
@@ -108,7 +110,8 @@ def _classes(config: Any) -> tuple[tuple[str, ...], Activation]:
 
 
 def _check_kind(config: dict[str, Any], name: str) -> None:
-    kinds = [str(kind) for kind in config.get("architectures") or ()]
+    stated = config.get("architectures")
+    kinds = [str(kind) for kind in stated] if isinstance(stated, list) else []
     if not any("ForImageClassification" in kind for kind in kinds):
         kind = ", ".join(kinds) or config.get("model_type")
         raise EncoderError(
@@ -118,13 +121,18 @@ def _check_kind(config: dict[str, Any], name: str) -> None:
 
 def _read(folder: Path, name: str) -> tuple[Any, Any]:
     """Return the model and its processor."""
+    config = read_json(folder / "config.json", name)
+    _check_kind(config, name)
+    check_settings(config, sorted(folder.glob("*model*")), name)
+    for file in (folder / group for group in FILES[2]):
+        check_sides(read_json(file, name) if file.is_file() else {}, name)
     processors: Any = AutoImageProcessor  # carries no types
     try:
         processor = processors.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
         net, report = read_weights(AutoModelForImageClassification, folder)
-    except (ImportError, MemoryError):
+    except ImportError:
         raise
     except Exception as error:  # transformers, torch and safetensors each raise their own
         raise EncoderError(

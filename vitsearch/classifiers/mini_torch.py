@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vitsearch.classifiers.classifier import ImageClassifier
 from vitsearch.classifiers.torch_model import TorchHead, Trainable
+from vitsearch.encoders.bounds import check_settings
 from vitsearch.encoders.checkpoints import one_line, read_json
 from vitsearch.encoders.mini.encoder import FOLDER, MiniEncoder, load_mini, read_config
 from vitsearch.encoders.mini.network import MiniConfig, MiniNetwork, load_network
@@ -131,8 +132,12 @@ def read_finetuned(name: str, folder: Path) -> tuple[MiniClassifierNetwork, tupl
     facts = read_json(folder / "config.json", name)
     try:
         classes = tuple(map(str, facts["classes"]))
+        weights = folder / "model.safetensors"
+        check_settings(facts["network"], [weights], name)
         net = MiniClassifierNetwork(MiniNetwork(MiniConfig(**facts["network"])), len(classes))
-        net.load_state_dict(load_file(folder / "model.safetensors"))
+        net.load_state_dict(load_file(weights))
+    except EncoderError:
+        raise
     except Exception as error:  # a missing key, a tensor of another shape, a truncated file
         raise EncoderError(
             f"{name}: the model in {folder} is damaged ({one_line(error)}): fine-tune it again"

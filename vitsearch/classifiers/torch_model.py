@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vitsearch.errors import EncoderError
 from vitsearch.types import Activation
+from vitsearch.untrusted import guarded
 
 Prepare = Callable[[Image.Image], Tensor]
 Forward = Callable[[Any, Tensor], Tensor]
@@ -46,10 +47,19 @@ class TorchHead:
 
     @torch.inference_mode()
     def logits(self, batch: Sequence[Any]) -> NDArray[np.float32]:
-        """Return ``(n, classes)`` float32 logits."""
-        pixels = torch.stack(list(batch)).to(device=self._device, dtype=self._dtype)
-        result: NDArray[np.float32] = self._forward(self._net, pixels).float().cpu().numpy()
-        return result
+        """Return ``(n, classes)`` float32 logits; raises EncoderError where it has no such."""
+        with guarded(
+            EncoderError,
+            "the model",
+            "fetch it again",
+            problem="does not fit its settings",
+            passing=(torch.OutOfMemoryError, MemoryError),
+        ):
+            pixels = torch.stack(list(batch)).to(device=self._device, dtype=self._dtype)
+            result: NDArray[np.float32] = self._forward(self._net, pixels).float().cpu().numpy()
+            if result.shape != (len(batch), len(self.classes)):
+                raise ValueError(f"{result.shape} logits for {len(self.classes)} classes")
+            return result
 
 
 _NUMBERED = re.compile(r"(?:^|\.)(?:blocks|layers?|stages)\.(\d+)\.")

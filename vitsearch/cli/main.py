@@ -137,6 +137,9 @@ def run(arguments: list[str]) -> int:
         hint = "; what was stored is kept, run the same command to go on" if is_resumable else ""
         print_note(f"vitsearch: stopped{hint}")
         return INTERRUPTED
+    except MemoryError:
+        print_note("vitsearch: this needs more memory than there is: free some, or give it less")
+        return 1
     except OSError as error:
         return give_up_output(error)
     finally:

@@ -13,7 +13,7 @@ from typing import Any
 from vitsearch.errors import EncoderError
 from vitsearch.paths import cache_dir
 from vitsearch.records import atomic_write
-from vitsearch.untrusted import guarded, parse_json, read_bounded
+from vitsearch.untrusted import guarded, parse_json, read_bounded, reason
 
 _CACHE_NAME = "weights.json"
 
@@ -144,6 +144,8 @@ def read_json(file: Path, name: str) -> dict[str, Any]:
 
 def one_line(error: BaseException) -> str:
     """Return an error's text in one line, at most 200 letters, without a full stop."""
+    if isinstance(error, MemoryError | RecursionError):
+        return reason(error)
     text = " ".join(str(error).split()) or type(error).__name__
     return text[:200].rstrip(".")
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging
 
+from vitsearch.encoders.bounds import check_settings, check_tokenizer
 from vitsearch.encoders.checkpoints import (
     TRANSFORMERS_FILES,
     check_saved,
@@ -39,6 +40,7 @@ from vitsearch.encoders.torch_encoder import (
     choose_dtype,
 )
 from vitsearch.errors import EncoderError
+from vitsearch.untrusted import guarded
 from vitsearch.vit.weights import vit_from_transformers
 
 _EXTRAS = [
@@ -92,6 +94,7 @@ def load_transformers_folder(folder: Path, name: str, *, device: str, dtype: str
     target, number_format = choose_device(device), choose_dtype(dtype, choose_device(device))
     config = read_json(folder / "config.json", name)
     _check_kind(config, name)
+    check_settings(config, _weight_files(folder), name)
     preprocess = read_preprocess(folder, name)
     net, waiting = _load_model(folder, name)
     tokenize, portable = _load_tokenizer(folder, name, config, net)
@@ -117,13 +120,9 @@ def read_preprocess(folder: Path, name: str) -> Preprocess:
     else:  # a processor saved whole by transformers 5
         file = folder / "processor_config.json"
         values = read_json(file, name).get("image_processor", {})
-    try:
+    problem = "asks for preprocessing that vitsearch does not do"
+    with guarded(EncoderError, f"{name}: the file {file}", "fetch it again", problem=problem):
         return _preprocess(values)
-    except (KeyError, TypeError, ValueError) as error:
-        raise EncoderError(
-            f"{name}: the file {file} asks for preprocessing that vitsearch does not do "
-            f"({one_line(error)})"
-        ) from error
 
 
 def _preprocess(values: Mapping[str, Any]) -> Preprocess:
@@ -186,7 +185,11 @@ def _load_model(folder: Path, name: str) -> tuple[nn.Module, LazyWeights | None]
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         kind: Any = AutoModel  # its methods carry no types
         lazy = build_lazily(
-            lambda: kind.from_config(deepcopy(config), dtype=torch.float32, trust_remote_code=False)
+            lambda: kind.from_config(
+                deepcopy(config), dtype=torch.float32, trust_remote_code=False
+            ),
+            _weight_files(folder),
+            name,
         )
         waiting = (
             find_weights(lazy, _weight_files(folder), image=_IMAGE_NAMES, unread=".position_ids")
@@ -196,7 +199,7 @@ def _load_model(folder: Path, name: str) -> tuple[nn.Module, LazyWeights | None]
         if lazy is not None and waiting is not None:
             return lazy, waiting
         net, report = read_weights(AutoModel, folder, config=config)
-    except (ImportError, MemoryError):
+    except (ImportError, EncoderError):
         raise
     except Exception as error:  # transformers, torch and safetensors each raise their own
         files = ", ".join(file.name for file in _weight_files(folder))
@@ -262,6 +265,7 @@ def _load_tokenizer(
         raise EncoderError(
             f"{name}: cannot read the tokenizer in {folder} ({one_line(error)})"
         ) from error
+    check_tokenizer(getattr(tokenizer, "backend_tokenizer", None), name)
     length = int(net.config.text_config.max_position_embeddings)
     if config["model_type"] == "clip":
         portable = portable_fast(

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
+from vitsearch.encoders.bounds import check_parameters
 from vitsearch.encoders.checkpoints import one_line
 from vitsearch.errors import EncoderError
 
@@ -69,7 +70,7 @@ def find_weights(
     expected = model.state_dict()
     try:
         headers = _headers(files)
-    except (SafetensorError, OSError, ValueError):
+    except Exception:  # whatever is wrong, the whole load says it
         return None
     held = {
         name: header
@@ -151,7 +152,9 @@ class LazyWeights:
                         for name in names
                         if self._files[name] == file
                     }
-            except (SafetensorError, OSError) as error:
+            except EncoderError:
+                raise
+            except Exception as error:
                 raise EncoderError(
                     f"the weights {file} cannot be read any more "
                     f"({one_line(error)}): fetch the model again"
@@ -198,14 +201,22 @@ def _version(file: Path) -> tuple[int, int, int]:
     return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
-def build_lazily(build: Callable[[], nn.Module]) -> nn.Module | None:
+def build_lazily(
+    build: Callable[[], nn.Module], files: Sequence[Path], name: str
+) -> nn.Module | None:
     """Return what ``build`` makes, without weights, or None where it fails: the whole load then
     succeeds or says what is wrong.
+
+    Raises EncoderError for a model far larger than the ``files`` of its weights.
     """
     try:
         with without_weights():
-            return build().eval()
-    except (ImportError, MemoryError):
+            net = build().eval()
+        check_parameters(sum(part.numel() for part in net.parameters()), files, name)
+        return net
+    except EncoderError:
+        raise
+    except ImportError:
         raise
     except Exception:
         return None

@@ -11,9 +11,10 @@ from typing import Any
 
 import open_clip
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import nn
 
+from vitsearch.encoders.bounds import check_settings, check_tokenizer
 from vitsearch.encoders.checkpoints import (
     RequiredFiles,
     fingerprint_files,
@@ -35,6 +36,7 @@ from vitsearch.encoders.torch_encoder import (
     choose_dtype,
 )
 from vitsearch.errors import EncoderError
+from vitsearch.untrusted import guarded
 from vitsearch.vit.weights import vit_from_open_clip
 
 CONFIG = "open_clip_config.json"
@@ -113,13 +115,15 @@ def read_model(
     ``options`` are those of ``open_clip.create_model``. Raises EncoderError in one line where the
     model cannot be made or read.
     """
+    with _unwarned():
+        net = build_lazily(
+            lambda: _create_model(
+                architecture, name, {**options, "load_weights": False, "pretrained_text": False}
+            ),
+            [weights],
+            name,
+        )
     if weights.suffix == ".safetensors":
-        with _unwarned():
-            net = build_lazily(
-                lambda: _create_model(
-                    architecture, name, {**options, "load_weights": False, "pretrained_text": False}
-                )
-            )
         known = net if type(net) in _KNOWN else None
         waiting = (
             find_weights(known, [weights], image=("visual.",), unread=".position_ids")
@@ -147,7 +151,7 @@ def _create_model(architecture: str, name: str, options: Mapping[str, Any]) -> n
         net: nn.Module = open_clip.create_model(
             architecture, precision="fp32", device="cpu", weights_only=True, **options
         )
-    except (ImportError, MemoryError):
+    except ImportError:
         raise
     except Exception as error:  # open_clip, torch and safetensors each raise their own
         source = options.get("pretrained") or architecture
@@ -293,6 +297,7 @@ def load_open_clip_folder(folder: Path, name: str, *, device: str, dtype: str) -
             "model_cfg in it): fetch it again"
         )
     weights = _weights_in(folder, name)
+    check_settings(config, [weights], name)
     net, waiting = read_model(f"local-dir:{folder}", name, weights, {})
     facts = {
         "source": "open_clip folder",
@@ -324,13 +329,11 @@ def _weights_in(folder: Path, name: str) -> Path:
             f"{name} lacks the file {folder / _WEIGHTS[0]}: put the weights beside {CONFIG}"
         )
     if files[0].suffix == ".safetensors":
-        try:
-            with safe_open(files[0], framework="pt") as tensors:
-                tensors.keys()
-        except (SafetensorError, OSError) as error:
-            raise EncoderError(
-                f"{name}: the file {files[0]} is damaged ({one_line(error)}): fetch it again"
-            ) from error
+        with (
+            guarded(EncoderError, f"{name}: the file {files[0]}", "fetch it again"),
+            safe_open(files[0], framework="pt") as tensors,
+        ):
+            tensors.keys()
     return files[0]
 
 
@@ -350,4 +353,5 @@ def _folder_tokenizer(folder: Path, name: str, config: dict[str, Any]) -> Tokeni
         raise EncoderError(
             f"{name}: cannot read the tokenizer in {folder} ({one_line(error)})"
         ) from error
+    check_tokenizer(getattr(getattr(tokenizer, "tokenizer", None), "backend_tokenizer", None), name)
     return tokenizer

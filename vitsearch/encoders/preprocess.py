@@ -7,11 +7,14 @@ processors compute, so their published figures hold.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from vitsearch.encoders.bounds import MAX_SIDE
 
 ResizeMode = Literal["shortest", "longest", "squash"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -50,6 +53,14 @@ class Preprocess:
     fill_color: int = 0
     resize_to: int | None = None
     half_pixel: Literal["even", "down"] = "even"
+
+    def __post_init__(self) -> None:
+        sides = [*self.size, self.size[0] if self.resize_to is None else self.resize_to]
+        if not all(1 <= side <= MAX_SIDE for side in sides):
+            raise ValueError(f"pictures of {sides} pixels, beyond 1 to {MAX_SIDE:,}")
+        numbers = (*self.mean, *self.std)
+        if len(numbers) != 6 or not all(map(isfinite, numbers)) or 0 in self.std:
+            raise ValueError("a mean or a deviation that is no number, or 0")
 
     @property
     def decode_at_least(self) -> int | None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from vitsearch.encoders.bounds import check_tokenizer
 from vitsearch.encoders.language import readable
 from vitsearch.errors import EncoderError
 
@@ -59,6 +60,7 @@ class TextReader:
     def __init__(self, portable: PortableTokenizer) -> None:
         self.rules = portable.rules
         self._tokenizer = Tokenizer.from_str(portable.json)
+        check_tokenizer(self._tokenizer, "the model")
         self._tokenizer.no_padding()
         if self.rules.marks is None:
             self._tokenizer.enable_truncation(self.rules.length)

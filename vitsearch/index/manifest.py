@@ -13,25 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitsearch.arrays import Ids
-from vitsearch.errors import IndexDamaged, RecipeError
+from vitsearch.errors import IndexDamaged
 from vitsearch.index.recipe import Recipe
 from vitsearch.records import NewerFormat, atomic_write, from_dict
+from vitsearch.untrusted import parse_json, read_bounded
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 _EDGE = 65_536  # bytes at either end of a file, checked each time a folder is opened
 BLOCK = 65_536  # bytes of a file with a checksum of their own: 20 microseconds to check
 _CHUNK = 16 * BLOCK
-# what a file that is not a manifest can raise while it is read
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    RecursionError,
-    RecipeError,
-)
+MAX_BYTES = 1 << 30  # of a manifest: that of vectors of 1 TB has 85 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +43,8 @@ class FileFacts:
 
     def block_checksums(self) -> NDArray[np.uint32]:
         """Return the checksum of each block, none where they are not as many as blocks."""
-        checksums = np.frombuffer(base64.b64decode(self.blocks), dtype="<u4")
+        packed = base64.b64decode(self.blocks)
+        checksums = np.frombuffer(packed[: len(packed) // 4 * 4], dtype="<u4")
         return checksums if len(checksums) == -(-self.size // BLOCK) else checksums[:0]
 
 
@@ -143,14 +136,14 @@ def read_manifest(folder: Path) -> Manifest:
     """
     file = folder / MANIFEST
     try:
-        facts = json.loads(file.read_bytes())
+        facts = parse_json(read_bounded(file, MAX_BYTES), MAX_BYTES)
         is_intact = facts.pop("checksum") == _checksum_of(facts)
         manifest = from_dict(Manifest, facts | {"requested": facts.get("asked", {})})
     except FileNotFoundError as error:
         raise damaged(file, "is missing") from error
     except NewerFormat as error:
         raise damaged(file, str(error)) from error
-    except _UNREADABLE as error:
+    except Exception as error:  # whatever is in a file that is no manifest
         raise damaged(file, "cannot be read") from error
     if not is_intact:
         raise damaged(file, "was altered")

@@ -21,6 +21,7 @@ from vitsearch.errors import ClassifierError, QueryError
 from vitsearch.labels.labels import Tree
 from vitsearch.records import atomic_file, atomic_write, parse_record
 from vitsearch.types import Activation
+from vitsearch.untrusted import parse_json, read_bounded, reason
 
 # -- A trained classifier in a folder --------------------------------------------------------------
 
@@ -62,20 +63,19 @@ def read_classifier(
     source = Path(folder)
     what, repair = f"the classifier in {source}", "train it again"
     try:
-        data = (source / FACTS).read_bytes()
+        data = read_bounded(source / FACTS)
         numbers = load_file(source / NUMBERS)
     except FileNotFoundError as error:
         _refuse_model(source)
         raise ClassifierError(
             f"there is no classifier in {source}: train one with `vitsearch train`"
         ) from error
-    except (OSError, ValueError, SafetensorError) as error:
-        problem = " ".join(str(error).split())[:120]
-        raise ClassifierError(f"{what} is damaged ({problem}): {repair}") from error
+    except Exception as error:  # of safetensors, its formats of numbers, and the disk
+        raise ClassifierError(f"{what} is damaged ({reason(error)}): {repair}") from error
     facts = parse_record(_Facts, data, what, error=ClassifierError, repair=repair)
     if fault := _wrong(facts, numbers, kind, shapes):
         raise ClassifierError(f"{what} is damaged ({fault}): {repair}")
-    return json.loads(data), numbers
+    return parse_json(data), numbers
 
 
 def classifier_kind(folder: str | os.PathLike[str]) -> str:
@@ -84,7 +84,7 @@ def classifier_kind(folder: str | os.PathLike[str]) -> str:
     Raises ClassifierError where there is none.
     """
     try:
-        facts = json.loads((Path(folder) / FACTS).read_text(encoding="utf-8"))
+        facts = parse_json(read_bounded(Path(folder) / FACTS))
     except (OSError, ValueError) as error:
         _refuse_model(Path(folder))
         raise ClassifierError(

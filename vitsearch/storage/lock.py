@@ -2,7 +2,6 @@
 writer keeps fresh.
 """
 
-import json
 import os
 import secrets
 import socket
@@ -18,6 +17,7 @@ from vitsearch.errors import CollectionLocked
 from vitsearch.paths import NOT_SUPPORTED
 from vitsearch.records import from_dict, to_json
 from vitsearch.storage.filesystem import LOCK, disk_errors, is_local
+from vitsearch.untrusted import parse_json, read_bounded
 
 HELD = "lock.held"
 BEAT, STALE = 10.0, 60.0  # seconds: the writer touches its file; from when it counts as dead
@@ -122,7 +122,7 @@ class LockFile:
 
 def _read(file: Path) -> Holder | None:
     try:
-        return from_dict(Holder, json.loads(file.read_bytes()))
+        return from_dict(Holder, parse_json(read_bounded(file)))
     except FileNotFoundError:
         return None
     except (OSError, ValueError):  # of a process that died, or is just writing it

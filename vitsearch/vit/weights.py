@@ -5,7 +5,6 @@ by attribute, their files by safetensors. What our transformer cannot compute ex
 ValueError that names it.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from math import isqrt
@@ -16,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from vitsearch.untrusted import guarded, parse_json, read_bounded
 from vitsearch.vit.model import Activation, Pooling, VisionTransformer, ViTConfig
 from vitsearch.vit.state_dicts import State, from_open_clip, from_timm, from_transformers
 
@@ -140,7 +140,16 @@ def load_vit_folder(folder: Path | str) -> VisionTransformer:
     place here. Nothing is unpickled.
     """
     folder = Path(folder)
-    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    with guarded(
+        ValueError, f"the model in {folder}", "fetch it again", passing=(FileNotFoundError,)
+    ):
+        return _read_folder(folder)
+
+
+def _read_folder(folder: Path) -> VisionTransformer:
+    settings = parse_json(read_bounded(folder / "config.json"))
+    if not isinstance(settings, dict):
+        raise ValueError("no object in config.json")
     two_towers = settings.get("model_type") in ("clip", "siglip")
     if two_towers:
         settings = {"model_type": f"{settings['model_type']}_vision_model"} | settings.get(
@@ -314,7 +323,7 @@ def _weight_files(folder: Path) -> Iterator[Path]:
     if not index.exists():
         yield folder / "model.safetensors"
         return
-    for name in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())):
+    for name in sorted(set(parse_json(read_bounded(index))["weight_map"].values())):
         if Path(name).name != name:
             raise ValueError(f"{index} names a file outside the folder: {name}")
         yield folder / name

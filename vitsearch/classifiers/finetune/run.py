@@ -34,6 +34,7 @@ from vitsearch.errors import ClassifierError, PhotoError, QueryError
 from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.records import atomic_file
+from vitsearch.untrusted import guarded, parse_json
 
 # -- The checkpoint --------------------------------------------------------------------------------
 
@@ -77,14 +78,12 @@ def read_facts(folder: Path) -> dict[str, Any] | None:
     file = folder / FILE
     if not file.exists():
         return None
-    try:
+    with guarded(ClassifierError, f"the checkpoint {file}", "delete it to begin anew"):
         with safe_open(file, framework="pt") as checkpoint:
-            facts: dict[str, Any] = json.loads((checkpoint.metadata() or {})["run"])
+            facts: dict[str, Any] = parse_json((checkpoint.metadata() or {})["run"])
+        if not isinstance(facts, dict):
+            raise ValueError("no object in it")
         return facts
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
-        raise ClassifierError(
-            f"the checkpoint {file} is damaged ({reason_of(error)}): delete it to begin anew"
-        ) from error
 
 
 def read_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) -> None:
@@ -92,7 +91,12 @@ def read_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) ->
 
     Raises ClassifierError where the file is of another model.
     """
-    try:
+    with guarded(
+        ClassifierError,
+        f"the checkpoint in {folder}",
+        "delete it to begin anew",
+        problem="does not fit the model",
+    ):
         with safe_open(folder / FILE, framework="pt", device="cpu") as checkpoint:
             tensors = {name: checkpoint.get_tensor(name) for name in checkpoint.keys()}  # noqa: SIM118
         with torch.no_grad():
@@ -105,12 +109,8 @@ def read_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) ->
             name: tensors[f"start/{name}"].to(learner.device) for name in learner.weights
         }
         _restore_optimizer(learner, tensors)
-    except (KeyError, RuntimeError, OSError, SafetensorError) as error:
-        raise ClassifierError(
-            f"the checkpoint in {folder} does not fit the model ({error}): delete it to begin anew"
-        ) from error
-    learner.scaler.load_state_dict(facts["scaler"])
-    learner.results = [EpochResult.from_record(result) for result in facts["results"]]
+        learner.scaler.load_state_dict(facts["scaler"])
+        learner.results = [EpochResult.from_record(result) for result in facts["results"]]
     for result in learner.results:
         if result.is_better_than(learner.best):
             learner.best = result
@@ -186,7 +186,8 @@ def run_finetuning(task: Task, output: Path, *, resume: bool, on_step: OnStep) -
     )
     output.mkdir(parents=True, exist_ok=True)
     if saved:
-        run = _from_facts(task.root, saved)
+        with guarded(ClassifierError, f"the run in {output}", f"delete {FILE} to begin anew"):
+            run = _from_facts(task.root, saved)
         read_checkpoint(output, learner, saved)
     else:
         run = _begin(learner, task, on_step)

@@ -28,6 +28,7 @@ from vitsearch.encoders.checkpoints import (
 from vitsearch.errors import EncoderError
 from vitsearch.paths import cache_dir
 from vitsearch.records import atomic_folder
+from vitsearch.untrusted import parse_json, read_bounded
 
 if TYPE_CHECKING:
     from vitsearch.encoders.onnx.encoder import OnnxEncoder
@@ -110,7 +111,7 @@ def read_facts(folder: Path) -> dict[str, Any] | None:
 def _read(folder: Path) -> dict[str, Any] | None:
     """Return ``export.json`` where it is as it was written."""
     try:
-        stored = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        stored = parse_json(read_bounded(folder / FACTS))
         checksum = stored.pop("checksum")
     except (OSError, ValueError, LookupError, AttributeError, TypeError):
         return None

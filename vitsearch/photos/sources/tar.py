@@ -56,7 +56,7 @@ class TarFiles:
 
 def _members(file: str, tar: str) -> Iterator[Entry]:
     """Yield the photos of a tar in the order in which they lie there."""
-    count = 0
+    count, last = 0, -1
     try:
         with (
             _opened(file) as opened,
@@ -65,6 +65,9 @@ def _members(file: str, tar: str) -> Iterator[Entry]:
             ) as archive,
         ):
             while (member := archive.next()) is not None:
+                if archive.offset <= last:  # it would be listed for ever
+                    raise tarfile.ReadError("a member of less than no bytes")
+                last = archive.offset
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep every header
                 count += 1
                 if (entry := _entry(member, file, tar)) is not None:
