@@ -45,7 +45,7 @@ def check_settings(settings: Mapping[str, Any], files: Sequence[Path], name: str
         width = max((part[key] for key in _WIDTHS if _is_count(part.get(key))), default=1)
         rows = max((part[key] for key in _ROWS if _is_count(part.get(key))), default=1)
         side, patch = part.get("image_size"), part.get("patch_size")
-        if _is_count(side) and _is_count(patch) and patch > 0:
+        if isinstance(side, int) and isinstance(patch, int) and patch > 0:
             rows = max(rows, (side // patch) ** 2)
         if rows * width > stored + SPARE_PARAMETERS:
             raise EncoderError(
