@@ -156,7 +156,7 @@ def test_many_rows_are_checked_once_a_day_or_after_a_reader_met_damage(
     assert run(folder)[0] == 1
     assert not (folder / ".vitsearch" / "damaged").exists()
     flip_vector(folder, 5)
-    monkeypatch.setattr(mending.time, "time", lambda: 4e9)  # another day
+    monkeypatch.setattr("time.time", lambda: 4e9)  # another day
     assert run(folder)[0] == 1
     assert bad(folder) == {}
 
@@ -233,7 +233,7 @@ def large(folder: Path) -> Path:
                     photo_file(folder, number),
                     rng.bytes(16),
                     photo.info,
-                    vector=(row / np.linalg.norm(row)).astype(np.float16),
+                    vector=np.asarray(row / np.linalg.norm(row), dtype=np.float16),
                     generation=store.generation() + 1,
                 )
             store.raise_generation(True)
