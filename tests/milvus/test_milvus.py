@@ -38,6 +38,7 @@ from vitsearch.shards import Manifest, ShardRow, create_shards, open_shards, pho
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Photo
 from vitsearch.web.app import make_app
+from vitsearch.web.privacy import key_cookie
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
 
@@ -634,11 +635,13 @@ def test_a_push_that_cannot_be_is_told_in_one_line(shards: Path, tmp_path: Path)
 
 @pytest.fixture(scope="module")
 def site(uri: str) -> Iterator[TestClient]:
-    service = PhotoService.open(uri, encoder=ColourEncoder(), settings=ServeSettings())
+    settings = ServeSettings()
+    service = PhotoService.open(uri, encoder=ColourEncoder(), settings=settings)
     with TestClient(
-        make_app(service, ServeSettings()),
+        make_app(service, settings),
         base_url="http://127.0.0.1:8765",
         client=("127.0.0.1", 50_000),
+        cookies=dict([key_cookie(settings)]),
     ) as client:
         yield client
     service.close()
