@@ -103,6 +103,7 @@ def serve(
     settings.check()
     listener = bind(settings.host, settings.port)
     try:
+        service.start_decoders()
         settings = replace(settings, port=listener.getsockname()[1])
         with _sigterm_is_a_normal_end():
             make_server(service, settings, ready=ready).run(sockets=[listener])

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import html
+import math
 from collections.abc import Mapping
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
@@ -16,7 +17,7 @@ from vitsearch.web.settings import ServeSettings
 
 LOGIN = "/login"
 COOKIE_SECONDS = 30 * 24 * 3600
-MAX_FORM_BYTES = 16_384
+MAX_FORM_BYTES, MAX_FIELDS = 16_384, 8
 SECRETS = ("token", "key")  # parameters that no address keeps
 _FORM = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
@@ -60,9 +61,11 @@ async def read_form(receive: Receive) -> Mapping[str, str]:
         more = message["type"] == "http.request" and message.get("more_body", False)
     if more:
         return {}
-    return dict(
-        parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=9)
-    )
+    try:
+        pairs = parse_qsl(body.decode("utf-8", "replace"), max_num_fields=MAX_FIELDS)
+    except ValueError:
+        return {}
+    return dict(pairs)
 
 
 def ask_for_token(
@@ -76,7 +79,7 @@ def ask_for_token(
     if wrong:
         text = "That is not the token: try again"
     if seconds:
-        count = max(1, round(seconds + 0.5))
+        count = math.ceil(seconds)
         status, text = 429, f"Too many wrong tokens: try again in {count} s"
         headers = {"Cache-Control": "no-store", "Retry-After": str(count)}
     if wants_page(request):

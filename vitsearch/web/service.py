@@ -150,8 +150,9 @@ class PhotoService:
         )
         # pictures are made by as many threads as there are cores, so that a page full of them keeps
         # no other request waiting
+        self._picture_thread_count = max(2, os.cpu_count() or 1)
         self.picture_threads = ThreadPoolExecutor(
-            max(2, os.cpu_count() or 1), thread_name_prefix="vitsearch-pictures"
+            self._picture_thread_count, thread_name_prefix="vitsearch-pictures"
         )
         self._labelled: dict[object, list[Prediction]] = {}
         self._labelling = threading.Lock()
@@ -180,6 +181,15 @@ class PhotoService:
         else:
             source = CollectionSource.of(photos, collection, device, encoder)
         return cls(source, settings or ServeSettings())
+
+    def start_decoders(self) -> None:
+        """Have a process that decodes ready for each thread that makes pictures, so that the first
+        thumbnails do not wait for them; returns at once.
+        """
+        data = io.BytesIO()
+        Image.new("RGB", (1, 1)).save(data, "PNG")
+        for _ in range(self._picture_thread_count):
+            self.picture_threads.submit(self._decoder.decode, data.getvalue())
 
     def close(self) -> None:
         """Answer what was asked, then let everything go."""
