@@ -5,6 +5,7 @@ pictures kept on disk.
 import os
 import shutil
 import threading
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers.photos import paint, shade
-from helpers.web_client import opened, with_exif
+from helpers.web_client import opened, wait_until, with_exif
 from vitsearch import Collection, Term, index_folder
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import CollectionNotFound, QueryError, UnknownPhoto, VitsearchError
@@ -201,6 +202,21 @@ def test_a_batch_that_fails_fails_for_all_and_the_next_goes_on() -> None:
     last = [batcher.submit(number) for number in range(1, 50)]
     batcher.close()  # computes what waits
     assert [future.result() for future in last] == list(range(2, 51))
+
+
+def test_an_idle_batcher_holds_no_job() -> None:
+    """A job may be a picture of 180 MB."""
+
+    class Job:
+        pass
+
+    batcher: Batcher[Job, int] = Batcher(lambda jobs: [1] * len(jobs), workers=2)
+    job = Job()
+    gone = weakref.ref(job)
+    assert batcher.submit(job).result() == 1
+    del job
+    wait_until(lambda: gone() is None)
+    batcher.close()
 
 
 def test_batches_of_several_threads_lose_and_double_nothing() -> None:

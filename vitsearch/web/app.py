@@ -1,5 +1,6 @@
 """The web application, and the server that runs it."""
 
+import asyncio
 import signal
 import socket
 import threading
@@ -52,7 +53,9 @@ def make_app(service: PhotoService, settings: ServeSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        keeping = asyncio.create_task(service.memory.run())
         yield
+        keeping.cancel()
         service.close()
 
     app = FastAPI(

@@ -64,12 +64,18 @@ class Batcher(Generic[Job, Result]):
             thread.join()
 
     def _work(self) -> None:
-        more = True
-        while more:
-            batch, more = self._next_batch()
-            if batch:
-                self._on_batch(len(batch))
-                self._run(batch)
+        while self._run_next():
+            pass
+
+    def _run_next(self) -> bool:
+        """Compute the next batch, which may hold large pictures and is let go before the thread
+        waits again; return whether more may come.
+        """
+        batch, more = self._next_batch()
+        if batch:
+            self._on_batch(len(batch))
+            self._run(batch)
+        return more
 
     def _next_batch(self) -> tuple[list[tuple[Job, "Future[Result]"]], bool]:
         """Return the waiting jobs, at least one unless it is the end, and whether more may come."""

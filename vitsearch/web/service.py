@@ -1,5 +1,6 @@
 """What the page and the HTTP interface ask of a collection, from many threads at once."""
 
+import asyncio
 import io
 import os
 import threading
@@ -25,6 +26,7 @@ from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.types import LeftOut, Photo, Prediction, SearchResult, SkippedPhoto
 from vitsearch.web.batching import Batcher
 from vitsearch.web.errors import ServiceBusy
+from vitsearch.web.memory import MemoryKeeper
 from vitsearch.web.query import Search, SearchInput, search_options, terms_of
 from vitsearch.web.settings import ServeSettings
 from vitsearch.web.source import BUSY, CollectionSource, MilvusSource, Version
@@ -154,6 +156,9 @@ class PhotoService:
         self.picture_threads = ThreadPoolExecutor(
             self._picture_thread_count, thread_name_prefix="vitsearch-pictures"
         )
+        self.memory = MemoryKeeper()
+        # uploads whose pictures are in memory at a time, until their search is done
+        self.uploads = asyncio.Semaphore(self._picture_thread_count)
         self._labelled: dict[object, list[Prediction]] = {}
         self._labelling = threading.Lock()
 
@@ -237,9 +242,9 @@ class PhotoService:
         """Return an uploaded picture, decoded in a process of its own within a time limit; raises
         PhotoError with the reason.
         """
-        at_least = self.source.decoding().at_least(
-            self.encoder
-        )  # as the photos that it is held against
+        self.memory.note_upload()
+        # as the photos that it is held against
+        at_least = self.source.decoding().at_least(self.encoder)
         return self._decoder.decode(
             data, max_pixels=self.settings.upload_pixels, at_least=at_least
         )[0]

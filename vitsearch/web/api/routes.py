@@ -4,6 +4,7 @@ import asyncio
 import io
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Path, Query, Request
@@ -107,10 +108,15 @@ async def search_by(request: Request) -> Response:
     terms = terms_in(body)
     where = filter_for(request, body.where)
     service = service_of(request)
-    if data is not None:
-        terms.append(Term(await in_picture_thread(service, lambda: service.read_picture(data))))
-    future = service.ask(terms, k=body.k, offset=body.offset, where=where, min_score=body.min_score)
-    return _answer_of_search(await asyncio.wrap_future(future), body.k, body.offset)
+    async with service.uploads if data is not None else nullcontext():
+        if data is not None:
+            picture = await in_picture_thread(service, lambda: service.read_picture(data))
+            terms.append(Term(picture))
+            del picture
+        future = service.ask(
+            terms, k=body.k, offset=body.offset, where=where, min_score=body.min_score
+        )
+        return _answer_of_search(await asyncio.wrap_future(future), body.k, body.offset)
 
 
 @router.get("/api/similar/{photo_id}", response_model=SearchAnswer, responses=_errors(404))

@@ -12,6 +12,7 @@ from vitsearch.collection.query import Term
 from vitsearch.errors import EncoderError, PhotoError, QueryError, UnknownPhoto
 from vitsearch.photos.columns import COLUMNS, METADATA
 from vitsearch.types import Photo
+from vitsearch.web.api.routes import in_picture_thread
 from vitsearch.web.errors import NotShown, TooLarge
 from vitsearch.web.pages import collection as views
 from vitsearch.web.pages import download as downloads
@@ -184,7 +185,8 @@ async def upload(request: Request) -> Response:
             )
         data = await file.read()
         pairs = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
-    return RedirectResponse(await run_in_threadpool(_uploaded, here, data, pairs), 303)
+    to = await in_picture_thread(here.service, lambda: _uploaded(here, data, pairs))
+    return RedirectResponse(to, 303)
 
 
 def _uploaded(here: PageContext, data: bytes, pairs: list[tuple[str, str]]) -> str:
