@@ -5,8 +5,6 @@ import ctypes
 import gc
 from contextlib import suppress
 
-from starlette.concurrency import run_in_threadpool
-
 SECONDS = 2.0  # between two looks
 
 
@@ -29,7 +27,7 @@ class MemoryKeeper:
             await asyncio.sleep(self._seconds)
             if self._left:
                 self._left -= 1
-                await run_in_threadpool(give_back)
+                await asyncio.to_thread(give_back)
 
 
 def give_back() -> None:

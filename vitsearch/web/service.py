@@ -191,10 +191,7 @@ class PhotoService:
         """Have a process that decodes ready for each thread that makes pictures, so that the first
         thumbnails do not wait for them; returns at once.
         """
-        data = io.BytesIO()
-        Image.new("RGB", (1, 1)).save(data, "PNG")
-        for _ in range(self._picture_thread_count):
-            self.picture_threads.submit(self._decoder.decode, data.getvalue())
+        self._decoder.start(self._picture_thread_count)
 
     def close(self) -> None:
         """Answer what was asked, then let everything go."""
