@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder
 # the tests start many processes, which start several times faster with compiled modules
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast fuzz clean
+.PHONY: demo test test-fast fuzz constraints licences sbom clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -41,5 +41,18 @@ test-fast: $(VENV)/full.done
 fuzz: $(VENV)/full.done
 	PYTHONPATH=.:tests nice -n 10 $(BIN)/python -m fuzzing --cases $(CASES) --seed $(SEED)
 
+# what the tests ran with, for `pip install -c constraints.txt`
+constraints: $(VENV)/full.done
+	echo "# What the tests run with on Linux with Python 3.11, by \`make constraints\`" > constraints.txt
+	$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable >> constraints.txt
+
+licences: $(VENV)/full.done
+	$(BIN)/python .ci/licences.py
+
+# a bill of materials (CycloneDX) of what is installed here
+sbom: $(VENV)/full.done
+	$(BIN)/python -m pip install --quiet cyclonedx-bom
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml $(BIN)/python -o sbom.json
+
 clean:
-	rm -rf $(VENV) demo build dist
+	rm -rf $(VENV) demo build dist sbom.json

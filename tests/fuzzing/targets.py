@@ -378,8 +378,9 @@ def recipes(folder: Path) -> Run:
                 head = random.choice(("", "IVF4,", "PCA8,", "OPQ4,", "L2norm,", "IDMap,", "RR8,"))
                 end = random.choice(("", "", ",RFlat", ",Refine(SQ8)", f"_{random.choice(parts)}"))
                 factory = head + random.choice((tail, tail, f"HNSW8,{tail}")) + end
-            value = random.choice(("1", "0", "-5", "1e6", "2000000000", "0.5", "true"))
+            value = random.choice(("1", "8", "0", "-5", "1e6", "2000000000", "0.5", "true"))
             text = good % (factory, random.choice(("nprobe", "efSearch", "ht", "k_factor")), value)
+            text = text if random.random() < 0.3 else text.partition("[search]")[0]
         recipe = Recipe.from_toml(text, source="a recipe")
         predict(recipe, 1_000_000, 16)
         if recipe.kind == "faiss" and recipe.factory:

@@ -91,6 +91,11 @@ BAD = [
     "LSQ64x16",
     "PRQ1000000x1000000x8",
     "RQ64x12",
+    "PQ8x4fs_0",
+    "IVF0,Flat",
+    "IVF16(IVF0,Flat),Flat",
+    "PQ00",
+    "Pad0,Flat",
     "Refine(Flat",
     "Flat)",
     ")(",
@@ -172,7 +177,19 @@ def test_checking_a_recipe_takes_no_memory_for_its_lists() -> None:
     [
         (
             'name = "x"\nfactory = "HNSW32"\n[search]\nefSearch = 2000000000\n',
-            "efSearch must be at most 1,048,576",
+            "efSearch must be from 1 to 1,048,576",
+        ),
+        (
+            'name = "x"\nfactory = "IVF4,SQ8"\n[search]\nnprobe = 0\n',
+            "nprobe must be from 1 to 1,048,576",
+        ),
+        (
+            'name = "x"\nfactory = "SQ8,RFlat"\n[search]\nk_factor = 0.5\n',
+            "k_factor must be from 1 to 1,048,576",
+        ),
+        (
+            'name = "x"\nfactory = "IVF4,SQ8"\n[search]\nmax_codes = -1\n',
+            "max_codes must be from 0 to 1,048,576",
         ),
         (
             'name = "x"\nfactory = "SQ8"\noverfetch = 1000000000\n',
@@ -184,7 +201,7 @@ def test_checking_a_recipe_takes_no_memory_for_its_lists() -> None:
         ("#" * 70_000, "not a TOML file: it is larger than 65,536 bytes"),
         ("x = 1" + "0" * 5000, "not a TOML file: "),
     ],
-    ids=range(7),
+    ids=range(10),
 )
 def test_recipes_of_any_content_are_one_line(toml: str, words: str) -> None:
     with pytest.raises(RecipeError) as caught:

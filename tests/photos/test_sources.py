@@ -4,10 +4,12 @@ fsspec's memory.
 
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
 import tempfile
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +245,21 @@ def test_a_huge_member_is_not_read(tmp_path: Path) -> None:
         found["a.tar/huge.png"]
         == f"the file has {MAX_BYTES + 1:,} bytes, over the cap of {MAX_BYTES:,}"
     )
+
+
+def test_a_member_of_less_than_no_bytes_does_not_list_for_ever(tmp_path: Path) -> None:
+    file = pack(tmp_path / "a.tar", {"a.png": picture(tmp_path, "red"), "b.png": b"x"})
+    data = bytearray(file.read_bytes())
+    size = struct.pack(">q", -1024)  # in base 256, as GNU tar writes large sizes
+    data[124:136] = b"\xff" * 4 + size
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    file.write_bytes(bytes(data))
+    entries = list(islice(open_source(str(file)).entries(), 100))
+    assert [entry.problem for entry in entries if entry.problem] == [
+        "the tar is cut or damaged behind 0 members: a member of less than no bytes"
+    ]
+    assert len(entries) == 1
 
 
 def test_what_is_no_tar_is_said(tmp_path: Path) -> None:

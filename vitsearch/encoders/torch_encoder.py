@@ -27,6 +27,7 @@ from vitsearch.encoders.preprocess import Box, Preprocess, prepare, seen_region
 from vitsearch.encoders.tokenizer import PortableTokenizer
 from vitsearch.errors import EncoderError
 from vitsearch.paths import cache_dir
+from vitsearch.untrusted import guarded
 from vitsearch.vit.model import VisionTransformer
 
 log = logging.getLogger("vitsearch")
@@ -258,7 +259,16 @@ class TorchEncoder(Encoder):
 
     def _encode_text_batch(self, texts: Sequence[str]) -> Vectors:
         self.towers.load("text")
-        with torch.inference_mode():
+        with (
+            guarded(  # a tokenizer without padding, or with more words than the model
+                EncoderError,
+                f"encoder {self.name}",
+                "fetch it again",
+                problem="cannot read a text",
+                passing=(ImportError, MemoryError, torch.OutOfMemoryError),
+            ),
+            torch.inference_mode(),
+        ):
             tokens = {name: tensor.to(self.device) for name, tensor in self.tokenize(texts).items()}
             return self._unit_rows(self.towers.encode_texts(tokens))
 

@@ -24,7 +24,8 @@ _PQ = r"PQ(?P<pq>\d{1,7})(x(?P<pq_bits>\d{1,3}))?(np|fsr?)?(_\d{1,4})?"
 _PART = re.compile(  # one part of a string, outside brackets
     "|".join(
         [
-            r"IDMap2?|L2norm|RFlat|Flat|FlatDedup|LSHr?t?|SQ(?:4|6|8|fp16|bf16|8_direct(?:_signed)?)",
+            r"IDMap2?|L2norm|RFlat|Flat|FlatDedup|LSHr?t?",
+            r"SQ(?:4|6|8|fp16|bf16|8_direct(?:_signed)?)",
             r"(?:PCA|PCAR|PCAW|PCAWR|RR|Pad|ITQ)(?P<out>\d{1,12})?",
             r"OPQ(?P<opq>\d{1,7})(?:_(?P<opq_out>\d{1,12}))?",
             r"IVF(?P<lists>\d{1,12})(?:_HNSW(?P<list_links>\d{0,7})|(?P<inner>\(.*\)))?",
@@ -41,6 +42,9 @@ _PART = re.compile(  # one part of a string, outside brackets
     ),
     re.ASCII,
 )
+
+
+_ZERO = re.compile(r"(?<!\d)0+(?!\d)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +78,12 @@ def check_size(factory: str, dim: int, count: int) -> None:
     """Raise RecipeError where the index of a factory string, over ``count`` rows, would take far
     more memory than the rows themselves, or has many more inverted lists than there are rows.
     """
-    asked = parse_factory(factory, dim)
+    needed = parse_factory(factory, dim)
     allowed = MIN_ALLOWED + ALLOWED_PER_BYTE * 4 * dim * count
-    if asked.fixed_bytes > allowed or asked.lists > max(count, MIN_LISTS):
+    if needed.fixed_bytes > allowed or needed.lists > max(count, MIN_LISTS):
         raise RecipeError(
-            f"the factory string {factory!r} asks for {asked.fixed_bytes / 1e6:,.0f} MB and "
-            f"{asked.lists:,} lists whatever the number of photos, too much for {count:,}: give it "
+            f"the factory string {factory!r} asks for {needed.fixed_bytes / 1e6:,.0f} MB and "
+            f"{needed.lists:,} lists whatever the number of photos, too much for {count:,}: give it "
             'smaller numbers, or lists = "auto" with {lists} in the recipe'
         )
 
@@ -100,11 +104,13 @@ def _parsed(factory: str, dim: int, nesting: int) -> Factory:
         match = _PART.fullmatch(part)
         if match is None:
             raise ValueError(f"could not parse {part[:40]!r}")
+        if _ZERO.search(part):  # FAISS divides by some of them
+            raise ValueError(f"a number of {part[:40]!r} is 0")
         numbers = {name: int(text) for name, text in match.groupdict().items() if _is_number(text)}
         for inner in filter(None, (match["inner"], match["refine"])):
-            asked = _parsed(inner[1:-1], dim, nesting - 1)
-            fixed += asked.fixed_bytes
-            lists += asked.lists
+            needed = _parsed(inner[1:-1], dim, nesting - 1)
+            fixed += needed.fixed_bytes
+            lists += needed.lists
         out = numbers.get("out", numbers.get("opq_out", dim))
         _check(out, max(1024, 4 * dim), "dimensions")
         fixed += 4 * dim * out if part.startswith(("PCA", "RR", "ITQ", "OPQ")) else 0

@@ -59,11 +59,16 @@ class FaissIndex:
         if count <= 0:
             return [Candidates(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in rows]
         small = len(rows) * len(self) * self.dim < _PARALLEL
-        if len(rows) == 1 and self._lists is not None:
-            scores, ids = search_parallel(self._lists, rows, count)
-        else:
-            with _one_thread() if small else contextlib.nullcontext():
-                scores, ids = self._index.search(rows, count)
+        try:
+            if len(rows) == 1 and self._lists is not None:
+                scores, ids = search_parallel(self._lists, rows, count)
+            else:
+                with _one_thread() if small else contextlib.nullcontext():
+                    scores, ids = self._index.search(rows, count)
+        except (RuntimeError, AssertionError) as error:
+            raise RecipeError(
+                f"FAISS cannot search the index ({short_reason(error)}): index with another recipe"
+            ) from error
         return [Candidates(s[i >= 0], i[i >= 0]) for s, i in zip(scores, ids, strict=True)]
 
     @property
@@ -401,6 +406,6 @@ def _one_thread() -> Iterator[None]:
         faiss.omp_set_num_threads(threads)
 
 
-def short_reason(error: RuntimeError) -> str:
+def short_reason(error: Exception) -> str:
     """Return the reason in an error of FAISS, without its source line, on one line."""
     return " ".join(str(error).split(": ")[-1].split())[:200]

@@ -28,6 +28,7 @@ _SUBSPACE = 8  # the fewest numbers of a vector that one byte of a product quant
 
 # FAISS makes room for what a search is to hold, however few the photos
 MAX_SEARCH, MAX_OVERFETCH = 1_048_576, 10_000
+_COUNTS = ("nprobe", "efSearch", "k_factor", "k_factor_rf")  # search parameters from 1
 
 EXACT_UP_TO = 30_000  # photos that are compared one by one in a few milliseconds
 RECALL = 0.95
@@ -338,8 +339,9 @@ def _problem_of_search(facts: Mapping[str, Any]) -> str | None:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not math.isfinite(value):
             return f"search parameter {key} must be a number"
-        if abs(value) > MAX_SEARCH:
-            return f"search parameter {key} must be at most {MAX_SEARCH:,}"
+        least = 1 if key.endswith(_COUNTS) else 0
+        if not least <= value <= MAX_SEARCH:
+            return f"search parameter {key} must be from {least} to {MAX_SEARCH:,}"
     return None
 
 
