@@ -12,7 +12,7 @@ from vitsearch.errors import RecipeError
 
 MAX_LENGTH = 200  # letters
 MAX_NESTING = 3  # brackets in each other
-MIN_LISTS, MAX_LISTS = 4096, 1 << 21  # that a string may ask for, whatever the number of rows
+MIN_LISTS, MAX_LISTS = 4096, 1 << 21  # of any string, whatever the number of rows
 MAX_TERMS = 64  # codebooks of an additive quantiser
 MAX_BITS = 16
 MAX_LINKS = 512  # of a node of a graph
