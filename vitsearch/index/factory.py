@@ -83,7 +83,7 @@ def check_size(factory: str, dim: int, count: int) -> None:
     if needed.fixed_bytes > allowed or needed.lists > max(count, MIN_LISTS):
         raise RecipeError(
             f"the factory string {factory!r} asks for {needed.fixed_bytes / 1e6:,.0f} MB and "
-            f"{needed.lists:,} lists whatever the number of photos, too much for {count:,}: give it "
+            f"{needed.lists:,} lists whatever the number of photos, too much for {count:,}: use "
             'smaller numbers, or lists = "auto" with {lists} in the recipe'
         )
 
