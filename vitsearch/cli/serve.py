@@ -155,9 +155,10 @@ def _server() -> Any:
 def _announce(
     address: str, photos: int, settings: "ServeSettings", generated: str | None, browser: bool
 ) -> None:
-    asks = " (asks for the token)" if settings.token else ""
-    outside = f", for the proxy at {settings.behind_proxy}" if settings.behind_proxy else ""
-    print_note(f"vitsearch: {photos} photos at {address}{outside}{asks}; Ctrl-C stops")
+    asks = "asks for the token; " if settings.token else ""
+    outside = f"for the proxy at {settings.behind_proxy}; " if settings.behind_proxy else ""
+    # a space ends the address, so that terminals open no more than it
+    print_note(f"vitsearch: {photos} photos at {address} ({outside}{asks}Ctrl-C stops)")
     if generated:
         print_note(f"vitsearch: the token is {generated}")
     if browser:
