@@ -15,7 +15,6 @@ folder instead. Medians; the machine is named.
 import argparse
 import os
 import resource
-import sqlite3
 import statistics
 import tempfile
 import time
@@ -33,6 +32,7 @@ from vitsearch.index import ExactIndex, open_snapshot
 from vitsearch.index.recipe import Recipe, list_recipes, load_recipe
 from vitsearch.storage.config import CollectionConfig, write_collection_config
 from vitsearch.storage.store import PhotoStore
+from vitsearch.types import Found, PhotoInfo
 
 K, QUERIES, BATCH, BLOCK = 10, 100, 64, 50_000
 CENTRES, SPREAD, ASIDE = (
@@ -108,27 +108,19 @@ def fill(folder: Path, data: Data) -> None:
             "none", "f" * 32, "float32", data.dim, recipe, "2026-01-01T00:00:00+00:00", str(folder)
         ),
     )
-    PhotoStore(folder / "photos.db").close()  # the tables
-    with closing(sqlite3.connect(folder / "photos.db", isolation_level=None)) as db:
-        db.execute("PRAGMA synchronous = OFF")
+    with closing(PhotoStore(folder / "photos.db")) as store:
         first = 1
         for block in data.rows():
-            ids = range(first, first + len(block))
-            db.execute("BEGIN")
-            photos = ((i, f"{i // 1000:05}/{i}.jpg", 1, 1, i.to_bytes(8, "big")) for i in ids)
-            db.executemany(
-                (
-                    "INSERT INTO photos (id, path, size, mtime_ns, fingerprint, width, height) "
-                    "VALUES (?,?,?,?,?,640,480)"
-                ),
-                photos,
-            )
-            db.executemany(
-                "INSERT INTO vectors VALUES (?, 1, ?)",
-                ((i, row.tobytes()) for i, row in zip(ids, block, strict=True)),
-            )
-            db.execute("UPDATE facts SET value = 1 WHERE name = 'generation'")
-            db.execute("COMMIT")
+            with store.writing():
+                for number, row in enumerate(block, first):
+                    store.put_photo(
+                        Found(f"{number // 1000:05}/{number}.jpg", 1, 1),
+                        number.to_bytes(16, "big"),
+                        PhotoInfo(640, 480),
+                        vector=row,
+                        generation=1,
+                    )
+                store.raise_generation(first == 1)
             first += len(block)
 
 

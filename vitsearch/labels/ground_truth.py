@@ -114,9 +114,9 @@ def _rows(file: Path) -> Iterator[_Row]:
                 f"{file} has no column {' and no column '.join(sorted(missing))}: its first "
                 "line must be path,label"
             )
-        places = header.index("path"), header.index("label")
+        columns = header.index("path"), header.index("label")
         for row in filter(None, rows):
-            path, label = (row[place] if place < len(row) else "" for place in places)
+            path, label = (row[column] if column < len(row) else "" for column in columns)
             if not path or not label.strip():
                 raise QueryError(f"{file}, line {rows.line_num}: the path or the label is empty")
             yield _Row(rows.line_num, path, _as_windows_text(label.strip()))
