@@ -17,8 +17,8 @@ from helpers.cli import vitsearch
 from helpers.interop import opened, vectors_of, write_layout
 from helpers.photos import paint
 from helpers.shard_sets import row, write_set
-from vitsearch import CollectionError, EncoderError
-from vitsearch.encoders.colour import DIM
+from vitsearch import Collection, CollectionError, EncoderError, index_folder
+from vitsearch.encoders.colour import DIM, ColourEncoder
 from vitsearch.interop import (
     ImportOptions,
     holds_shards,
@@ -248,3 +248,11 @@ def test_a_pipe_in_place_of_a_manifest_is_not_waited_for(tmp_path: Path) -> None
         import_shards(folder, collection=tmp_path / "collection")
     with pytest.raises(CollectionError, match="it is not a regular file"):
         import_clip_retrieval(folder, folder, encoder="colour")
+
+
+def test_a_collection_of_vectors_too_long_is_one_line(two: Path) -> None:
+    index_folder(two, encoder=ColourEncoder())
+    file = two / ".vitsearch" / "collection.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"dim": 2**62}))
+    with pytest.raises(CollectionError, match="collection.json is damaged"):
+        Collection.open(two, encoder=ColourEncoder())

@@ -16,6 +16,7 @@ from vitsearch.encoders.base import Encoder, ImageEncoder, Vectors
 from vitsearch.errors import EncoderMismatch
 
 TEXT = "a photo of a cat on a red chair"
+MAX_DIM = 65_536  # numbers of a vector
 CLOSE = 0.999  # half precision on another chip stays above, another resize or padding falls below
 SAMPLE_CLOSE = 0.99  # half precision and another decoder of JPEG stay above, another model does not
 # of the compared photos; the others may have been edited since, or lie on their side where EXIF was

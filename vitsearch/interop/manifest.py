@@ -3,7 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitsearch.encoders.identity import EncoderIdentity, golden_from_bytes, golden_from_lists
+from vitsearch.encoders.identity import (
+    MAX_DIM,
+    EncoderIdentity,
+    golden_from_bytes,
+    golden_from_lists,
+)
 from vitsearch.errors import CollectionError
 from vitsearch.records import read_record, to_json
 from vitsearch.shards.manifest import MANIFEST
@@ -32,6 +37,8 @@ class ExportManifest:
     def __post_init__(self) -> None:
         if min(self.dim, self.format) < 1 or self.photos < 0:
             raise ValueError("a number below 1")
+        if self.dim > MAX_DIM:
+            raise ValueError(f"vectors of more than {MAX_DIM:,} numbers")
         golden_from_lists(self.golden, self.dim)  # raises for rows of another length
 
     @property

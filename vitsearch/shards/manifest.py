@@ -5,7 +5,7 @@ shards.
 import hashlib
 from dataclasses import dataclass
 
-from vitsearch.encoders.identity import EncoderIdentity, golden_from_lists
+from vitsearch.encoders.identity import MAX_DIM, EncoderIdentity, golden_from_lists
 from vitsearch.errors import CollectionError
 from vitsearch.paths import raw_path
 from vitsearch.records import parse_record, to_json
@@ -46,6 +46,8 @@ class Manifest:
     def __post_init__(self) -> None:
         if min(self.dim, self.shard_size, self.format) < 1 or min(self.rows, self.shards) < 0:
             raise ValueError("a number below 1")
+        if self.dim > MAX_DIM:
+            raise ValueError(f"vectors of more than {MAX_DIM:,} numbers")
         if self.shards > MAX_SHARDS:
             raise ValueError(f"more than {MAX_SHARDS:,} shards")
         golden_from_lists(self.golden, self.dim)  # raises for rows of another length

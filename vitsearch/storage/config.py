@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vitsearch.encoders.base import ImageEncoder
-from vitsearch.encoders.identity import EncoderIdentity
+from vitsearch.encoders.identity import MAX_DIM, EncoderIdentity
 from vitsearch.errors import CollectionError, CollectionNotFound
 from vitsearch.records import atomic_write, read_record, to_json
 from vitsearch.storage.filesystem import disk_errors
@@ -34,8 +34,8 @@ class CollectionConfig:
     format: int = FORMAT
 
     def __post_init__(self) -> None:
-        if self.dim < 1 or self.format < 1:
-            raise ValueError("a number below 1")
+        if not 1 <= self.dim <= MAX_DIM or self.format < 1:
+            raise ValueError("a number below 1, or too large")
 
     @property
     def identity(self) -> EncoderIdentity:
