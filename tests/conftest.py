@@ -1,6 +1,7 @@
 """What every test may ask for: folders of four photos, and an S3 server on loopback."""
 
 import os
+import signal
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ pytest.register_assert_rewrite("helpers")
 # read when NumPy, PyTorch and FAISS are loaded: threads that wait for each other cost more than
 # they bring to small data, and several test processes share the cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs behind it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from helpers.photos import COLOURS, paint  # noqa: E402
 from helpers.remarks import logged_remarks  # noqa: E402

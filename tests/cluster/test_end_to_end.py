@@ -14,6 +14,7 @@ from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.photos.decode import fingerprint_of
 from vitsearch.shards import photo_id
 from vitsearch.web.app import make_app
+from vitsearch.web.privacy import key_cookie
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
 from vitsearch.web.source import RemotePhotoCache
@@ -40,11 +41,13 @@ def test_photos_of_an_object_store_on_the_page(
         assert done.returncode == 0, done.stderr
     found = command("search", place, "black", "-k", "1", "--paths")
     assert (found.returncode, found.stdout) == (0, "trips/black.png\n")
-    service = PhotoService.open(place, encoder=ColourEncoder(), settings=ServeSettings())
+    settings = ServeSettings()
+    service = PhotoService.open(place, encoder=ColourEncoder(), settings=settings)
     with TestClient(
-        make_app(service, ServeSettings()),
+        make_app(service, settings),
         base_url="http://127.0.0.1:8765",
         client=("127.0.0.1", 50_000),
+        cookies=dict([key_cookie(settings)]),
     ) as site:
         black = photo_id("trips/black.png")
         assert site.get("/api/search?q=black&k=1").json()["results"][0]["id"] == black

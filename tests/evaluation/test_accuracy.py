@@ -3,6 +3,7 @@ CLIP_benchmark's definitions.
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +198,7 @@ def test_sets_without_two_classes_are_refused(tmp_path: Path, photos: Path) -> N
         match="all photos lie in one folder, 'sub': an evaluation needs two classes or more",
     ):
         measured(photos)
-    (photos / "sub" / "blue.png").unlink()
+    shutil.rmtree(photos / "sub")
     index_folder(photos, encoder=ColourEncoder())
     with pytest.raises(
         QueryError, match="there are no labels: no photo lies in a folder of its own"

@@ -501,7 +501,7 @@ def test_local_folders_and_tars_load_nothing_heavy(tmp_path: Path, photos: Path)
     done = subprocess.run(
         command, capture_output=True, text=True, check=True, env=environment(), cwd=ROOT
     )
-    assert done.stdout == "['numpy']\n"
+    assert done.stdout == "[]\n"
 
 
 def test_what_is_read_can_be_decoded(tmp_path: Path, pictures: dict[str, bytes]) -> None:
