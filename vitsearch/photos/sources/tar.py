@@ -57,6 +57,7 @@ class TarFiles:
 def _members(file: str, tar: str) -> Iterator[Entry]:
     """Yield the photos of a tar in the order in which they lie there."""
     count, last = 0, -1
+    member: tarfile.TarInfo | None = None
     try:
         with (
             _opened(file) as opened,
@@ -73,7 +74,7 @@ def _members(file: str, tar: str) -> Iterator[Entry]:
                 if (entry := _entry(member, file, tar)) is not None:
                     yield entry
     except tarfile.TarError as error:
-        yield Entry(tar, 0, 0, problem=_damage(file, count, error))
+        yield Entry(tar, 0, 0, problem=_damage(file, count, error, is_tar=member is not None))
     except FileNotFoundError as error:
         raise CollectionError(f"there is no {file}: check the spelling and the numbers") from error
     except CollectionError:
@@ -84,8 +85,8 @@ def _members(file: str, tar: str) -> Iterator[Entry]:
         )
 
 
-def _damage(file: str, count: int, error: tarfile.TarError) -> str:
-    if count:
+def _damage(file: str, count: int, error: tarfile.TarError, *, is_tar: bool) -> str:
+    if is_tar:
         return f"the tar is cut or damaged behind {count} members: {error_text(error)}"
     return (
         "not a tar, or a compressed one, of which parts cannot be read (unpack "
