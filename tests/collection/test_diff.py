@@ -80,6 +80,7 @@ def naive(
 @given(
     files=FILES, photos=PHOTOS, failures=FAILURES, aside=PHOTOS, retry=st.booleans(), reread=REREAD
 )
+@pytest.mark.slow
 def test_a_plan_is_that_of_the_obvious_way(
     files: dict,
     photos: dict,

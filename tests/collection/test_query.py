@@ -156,6 +156,7 @@ def test_what_is_written_is_read(
 @example("~\0")
 @example("~\ud800")
 @example("٣:cat")
+@pytest.mark.slow
 def test_any_text_is_terms_or_a_query_error(text: str) -> None:
     terms, told = None, ""
     try:

@@ -252,6 +252,7 @@ def photo_file(folder: Path, number: int) -> Any:
 
 
 @pytest.mark.parametrize("name", ["vectors.f16", "index.faiss"])
+@pytest.mark.slow
 def test_damage_in_the_middle_of_an_index_file_is_seen_and_mended(large: Path, name: str) -> None:
     pytest.importorskip("faiss")
     index_folder(large, encoder=ColourEncoder(), recipe="ivf")

@@ -65,6 +65,7 @@ HOSTILE: dict[str, tuple[str, Change | str]] = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
+@pytest.mark.slow
 def test_settings_of_any_numbers_are_one_line(model: Path, tmp_path: Path, case: str) -> None:
     name, change = HOSTILE[case]
     folder = tmp_path / "model"

@@ -320,6 +320,7 @@ def test_five_hundred_values_are_read_and_asked_and_no_more(db: sqlite3.Connecti
             parse_filter(text)
 
 
+@pytest.mark.slow
 def test_a_pattern_does_not_try_every_way(db: sqlite3.Connection) -> None:
     photos = [photo("a" * 4000), photo("a" * 3999 + "b")]
     assert agreed(db, photos, f"path like '{'%a' * 1500}%b'") == [False, True]

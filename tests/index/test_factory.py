@@ -203,6 +203,7 @@ def test_checking_a_recipe_takes_no_memory_for_its_lists() -> None:
     ],
     ids=range(10),
 )
+@pytest.mark.slow
 def test_recipes_of_any_content_are_one_line(toml: str, words: str) -> None:
     with pytest.raises(RecipeError) as caught:
         Recipe.from_toml(toml, source="stranger.toml")

@@ -109,6 +109,7 @@ def test_an_index_that_cannot_give_its_vectors_back_is_refused(
     assert not (photos / ".vitsearch").exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_faiss_folder_is_refused_in_one_line(indexed: Path, tmp_path: Path) -> None:
     with opened(indexed) as found:
         export_faiss(found, tmp_path / "out")

@@ -176,6 +176,7 @@ AROUND = [*EDGES, -(2.0**63), 2.0**63, -1e300, 1e300, 0.5, -0.5, -0.0, 1.0]
 
 @pytest.mark.parametrize("sign", ["=", "!=", "<", "<=", ">", ">="])
 @pytest.mark.parametrize("column", ["size", "year", "latitude"])
+@pytest.mark.slow
 def test_numbers_at_the_edges_of_64_bits(
     milvus: Connection, db: sqlite3.Connection, sign: str, column: str
 ) -> None:

@@ -53,6 +53,7 @@ def is_readable(read: Callable[[], tuple[Image.Image, PhotoInfo]]) -> bool:
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.slow
 def test_odd_files_end_as_they_should(tmp_path: Path) -> None:
     def read(path: str) -> tuple[Image.Image, PhotoInfo]:
         photo = read_photo(tmp_path / path)

@@ -341,6 +341,7 @@ def naive(folder: Path, include_hidden: bool) -> list[str]:
 
 @settings(max_examples=60, deadline=None)
 @given(tree=st.dictionaries(NAMES, TREES, max_size=6), include_hidden=st.booleans())
+@pytest.mark.slow
 def test_walk_finds_what_a_naive_walk_finds(
     tmp_path_factory: pytest.TempPathFactory, tree: dict[str, object], include_hidden: bool
 ) -> None:
