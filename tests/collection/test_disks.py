@@ -153,7 +153,7 @@ for name in ("disk", "hnsw"):
     except RecipeError as error:
         print(error)
 """
-    faults = faulty.library
+    faults = faulty.preload
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path), str(faults)],
         env=environment() | {"LD_PRELOAD": str(faults)},

@@ -67,13 +67,13 @@ class FaultyDisk:
     """A process whose disk fails as it is asked to; every command runs in a fork of it."""
 
     def __init__(self) -> None:
-        self.library = library()
+        self.preload = library()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "helpers.faults", str(self.library)],
+            [sys.executable, "-m", "helpers.faults", str(self.preload)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment() | {"LD_PRELOAD": str(self.library)},
+            env=environment() | {"LD_PRELOAD": str(self.preload)},
         )
 
     def run(
@@ -95,7 +95,7 @@ class FaultyDisk:
         assert self._process.stdin
         self._process.stdin.close()
         self._process.wait()
-        shutil.rmtree(self.library.parent)
+        shutil.rmtree(self.preload.parent)
         library.cache_clear()
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from helpers.cli import environment
+from vitsearch import index_folder
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.web.app import make_app
 from vitsearch.web.privacy import key_cookie
@@ -37,6 +38,13 @@ def opened(photos: Path, settings: ServeSettings | None = None) -> Iterator[Phot
         yield service
     finally:
         service.close()
+
+
+def indexed_with_exif(folder: Path) -> Path:
+    """Index a folder of one photo that says when, where and with what it was taken; return it."""
+    with_exif(folder / "a.jpg")
+    index_folder(folder, encoder=ColourEncoder())
+    return folder
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from helpers.web_client import BEARER, ELSEWHERE, HERE, TOKEN, asked, with_exif
+from helpers.web_client import BEARER, ELSEWHERE, HERE, TOKEN, asked, indexed_with_exif, with_exif
 from vitsearch import index_folder
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.web.privacy import key_cookie
@@ -28,10 +28,7 @@ COOKIE = "; ".join("=".join(pair) for pair in [key_cookie(OPEN)])
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    with_exif(folder / "a.jpg")
-    index_folder(folder, encoder=ColourEncoder())
-    return folder
+    return indexed_with_exif(tmp_path_factory.mktemp("photos"))
 
 
 @contextmanager

@@ -9,9 +9,7 @@ import pytest
 
 from helpers.nginx import NGINX, free_port, make_certificate, running_nginx, through
 from helpers.paths import ROOT
-from helpers.web_client import BEARER, HERE, TOKEN, asked, reason, serving, with_exif
-from vitsearch import index_folder
-from vitsearch.encoders.colour import ColourEncoder
+from helpers.web_client import BEARER, HERE, TOKEN, asked, indexed_with_exif, reason, serving
 from vitsearch.errors import VitsearchError
 from vitsearch.web.security import host_is_ours
 from vitsearch.web.settings import ServeSettings
@@ -25,10 +23,7 @@ needs_nginx = pytest.mark.skipif(NGINX is None, reason="no nginx (apt install ng
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    with_exif(folder / "a.jpg")
-    index_folder(folder, encoder=ColourEncoder())
-    return folder
+    return indexed_with_exif(tmp_path_factory.mktemp("photos"))
 
 
 # -- real proxies ----------------------------------------------------------------------------------
