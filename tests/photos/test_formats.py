@@ -60,8 +60,61 @@ def test_the_first_bytes_tell_the_format(
 ) -> None:
     head = content(pillow_name)[:HEAD]
     assert format_of(head) == entry(name)
-    assert [each.name for each in FORMATS if each.magic.match(head)] == [name]
+    matching = {each.name for each in FORMATS if each.magic.match(head)}
+    assert matching == ({name} if not entry(name).brands else set())
     assert media_type_of(head) == media_type
+
+
+# suffixes that cameras, browsers and programs give to content that is read
+@pytest.mark.parametrize(
+    ("suffixes", "name"),
+    [
+        ("jpg jpeg jpe jfif jif jfi pjpeg pjp mpo jps insp", "JPEG"),
+        ("png apng pns", "PNG"),
+        ("tif tiff btf tf8", "TIFF"),
+        ("bmp dib", "BMP"),
+        ("jp2 j2k j2c jpc jpf jpx jpg2 jph jhc", "JPEG 2000"),
+        ("avif avifs", "AVIF"),
+        ("heic heif hif heics heifs", "HEIC"),
+    ],
+)
+def test_every_suffix_of_a_format_is_a_photo(suffixes: str, name: str) -> None:
+    assert {SUFFIXES[suffix_of(f"IMG.{each.upper()}")].name for each in suffixes.split()} == {name}
+
+
+def media_file(major: bytes, *compatible: bytes) -> bytes:
+    brands = major + bytes(4) + b"".join(compatible)
+    return (8 + len(brands)).to_bytes(4, "big") + b"ftyp" + brands + b"\0\0\0\x08meta"
+
+
+@pytest.mark.parametrize(
+    ("brands", "name"),
+    [
+        ((b"avif",), "AVIF"),
+        ((b"avis", b"msf1", b"heic"), "AVIF"),
+        ((b"mif1", b"mif1", b"avif", b"miaf"), "AVIF"),
+        ((b"msf1", b"avis"), "AVIF"),
+        ((b"miaf", b"MA1B", b"avif"), "AVIF"),
+        ((b"MA1B", b"mif1", b"miaf", b"avif"), "AVIF"),
+        ((b"heic", b"mif1", b"avif"), "HEIC"),
+        ((b"mif1", b"miaf", b"heix"), "HEIC"),
+        ((b"mif1",), "HEIC"),
+        ((b"isom", b"iso2", b"mp41"), None),
+    ],
+)
+def test_the_brands_of_a_media_file_tell_its_codec(
+    brands: tuple[bytes, ...], name: str | None
+) -> None:
+    recognised = format_of(media_file(*brands))
+    assert (recognised and recognised.name) == name
+
+
+@pytest.mark.skipif(not entry("AVIF").is_supported(), reason="this Pillow does not read AVIF")
+@pytest.mark.parametrize("brand", [b"avif", b"mif1", b"msf1", b"miaf"])
+def test_avif_of_any_major_brand_is_read(brand: bytes) -> None:
+    data = content("AVIF")
+    image, info = decode(data[:8] + brand + data[12:])
+    assert (image.size, info.width, info.height) == ((40, 30), 40, 30)
 
 
 def test_other_content_is_of_no_format() -> None:
@@ -111,3 +164,12 @@ def test_messages_help_and_readme_name_every_format(tmp_path: Path) -> None:
         if line.startswith("**Files.**")
     ).lower()
     assert [each.name for each in FORMATS if each.suffixes and each.suffixes[0] not in line] == []
+
+
+def test_the_table_of_the_docs_is_that_of_the_registry() -> None:
+    text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:4]] for line in text.splitlines()]
+    table = {row[0]: row[1:] for row in rows if len(row) == 3}
+    for each in FORMATS:
+        suffixes = " ".join(f"`{suffix}`" for suffix in each.suffixes)
+        assert table[each.name] == [suffixes, f"`[{each.extra.name}]`" if each.extra else ""]

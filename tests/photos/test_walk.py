@@ -36,7 +36,7 @@ def test_every_extension_in_any_case_and_nothing_else(tmp_path: Path) -> None:
     wanted = [
         f"a.{case(extension)}"
         for extension in SUFFIXES
-        for case in (str.lower, str.upper, str.title)
+        for case in (str.lower, str.upper, str.capitalize)
     ]
     touch(tmp_path, *wanted, "a.txt", "jpg", "a.jpg.txt", "png.", "a.mp4")
     assert paths(tmp_path) == sorted(wanted)

@@ -38,8 +38,10 @@ class PhotoFormat:
     """One format of photo files.
 
     ``suffixes`` are in lower case without the dot, the one that messages show first; none where a
-    format is read only under another one's suffix. ``magic`` matches the first bytes of its content
-    (`HEAD` bytes are enough). ``reader`` is ``module:class``, a subclass of Pillow's ``ImageFile``.
+    format is read only under another one's suffix. ``magic`` matches the first bytes of its
+    content; ``brands`` are those of its files where it is one of ISO's media files, whose first box
+    lists them (ISO/IEC 14496-12, 4.3). ``reader`` is ``module:class``, a subclass of Pillow's
+    ``ImageFile``.
     ``feature`` is the part of Pillow that reads it, by its name in ``PIL.features``, None where
     every Pillow has it. ``media_type`` is set where every browser shows the format. ``trusted``
     says that the decoder is one that every browser runs on the files of strangers (libjpeg, libpng
@@ -50,6 +52,7 @@ class PhotoFormat:
     suffixes: tuple[str, ...]
     magic: re.Pattern[bytes]
     reader: str
+    brands: tuple[bytes, ...] = ()
     feature: str | None = None
     extra: Extra | None = None
     media_type: str | None = None
@@ -85,13 +88,17 @@ def _magic(pattern: bytes) -> re.Pattern[bytes]:
     return re.compile(pattern, re.DOTALL)
 
 
-HEAD = 16  # bytes of a file that tell its format
+HEAD = 256  # bytes of a file that tell its format
+_NEVER = _magic(rb"(?!)")  # of a format that its brands tell
+_HEVC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
+# of a file of pictures whose codec the other brands tell (ISO/IEC 23008-12, 10.2)
+_ANY_CODEC = (b"mif1", b"mif2", b"mif3", b"msf1", b"miaf", b"MiHB", b"MiHA", b"MiHE")
 # The order is that of messages. JPEG takes the plain class, since the first picture of a
 # multi-picture file is the photo.
 FORMATS = (
     PhotoFormat(
         "JPEG",
-        ("jpg", "jpeg"),
+        ("jpg", "jpeg", "jpe", "jfif", "jif", "jfi", "pjpeg", "pjp", "mpo", "jps", "insp"),
         _magic(rb"\xff\xd8\xff"),
         "PIL.JpegImagePlugin:JpegImageFile",
         feature="jpg",
@@ -100,7 +107,7 @@ FORMATS = (
     ),
     PhotoFormat(
         "PNG",
-        ("png",),
+        ("png", "apng", "pns"),
         _magic(rb"\x89PNG\r\n\x1a\n"),
         "PIL.PngImagePlugin:PngImageFile",
         feature="zlib",
@@ -118,12 +125,12 @@ FORMATS = (
     ),
     PhotoFormat(
         "TIFF",
-        ("tiff", "tif"),
+        ("tiff", "tif", "btf", "tf8"),
         _magic(rb"II[*+]\0|MM\0[*+]"),
         "PIL.TiffImagePlugin:TiffImageFile",
         feature="libtiff",
     ),
-    PhotoFormat("BMP", ("bmp",), _magic(rb"BM"), "PIL.BmpImagePlugin:BmpImageFile"),
+    PhotoFormat("BMP", ("bmp", "dib"), _magic(rb"BM"), "PIL.BmpImagePlugin:BmpImageFile"),
     PhotoFormat(
         "GIF",
         ("gif",),
@@ -136,7 +143,7 @@ FORMATS = (
     ),
     PhotoFormat(
         "JPEG 2000",
-        ("jp2",),
+        ("jp2", "j2k", "j2c", "jpc", "jpf", "jpx", "jpg2", "jph", "jhc"),
         _magic(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n"),
         "PIL.Jpeg2KImagePlugin:Jpeg2KImageFile",
         feature="jpg_2000",
@@ -144,19 +151,22 @@ FORMATS = (
     PhotoFormat(
         "AVIF",
         ("avif", "avifs"),
-        _magic(rb"....ftypavi[fs]"),
+        _NEVER,
         "PIL.AvifImagePlugin:AvifImageFile",
+        brands=(b"avif", b"avis"),
         feature="avif",
     ),
     PhotoFormat(
         "HEIC",
-        ("heic", "heif"),
-        _magic(rb"....ftyp(?:he[ivm][cxms]|mi|ms)"),
+        ("heic", "heif", "hif", "heics", "heifs"),
+        _NEVER,
         "pillow_heif:HeifImageFile",
+        brands=(*_HEVC_BRANDS, *_ANY_CODEC),
         extra=Extra("heif", "pillow-heif", "photos of iPhones"),
     ),
 )
 SUFFIXES = {suffix: entry for entry in FORMATS for suffix in entry.suffixes}
+_BRANDS = {brand: entry for entry in FORMATS for brand in entry.brands}
 
 
 def suffix_of(name: str) -> str:
@@ -171,7 +181,18 @@ def format_of(data: bytes) -> PhotoFormat | None:
     """Return the format of a file's content, of which the first `HEAD` bytes are enough; None for
     one that is not read here.
     """
+    if data[4:8] == b"ftyp":
+        return next((_BRANDS[brand] for brand in _brands(data) if brand in _BRANDS), None)
     return next((entry for entry in FORMATS if entry.magic.match(data)), None)
+
+
+def _brands(data: bytes) -> list[bytes]:
+    """Return the brands of one of ISO's media files: first those that name a codec, the major brand
+    before the compatible ones.
+    """
+    end = min(int.from_bytes(data[:4], "big"), HEAD)
+    brands = [data[8:12], *(data[start : start + 4] for start in range(16, end - 3, 4))]
+    return sorted(brands, key=_ANY_CODEC.__contains__)
 
 
 def open_image(data: bytes) -> ImageFile.ImageFile:
