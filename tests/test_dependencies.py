@@ -38,7 +38,9 @@ def test_every_dependency_is_pinned_for_the_tests_above_its_floor() -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("extra", ["", "clip", "faiss", "heif", "parquet", "web", "ray", "milvus"])
+@pytest.mark.parametrize(
+    "extra", ["", "clip", "faiss", "heif", "raw", "parquet", "web", "ray", "milvus"]
+)
 def test_the_licence_of_every_dependency_is_named(extra: str) -> None:
     text = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| ([\w.-]+) \| [\w.+]+ \| (.+) \|$", text, re.MULTILINE))

@@ -6,7 +6,9 @@ from typing import Literal, NamedTuple
 
 MAX_PIXELS = 250_000_000  # of a picture that is decoded
 State = Literal["failed", "skipped"]
-LeftOutReason = Literal["unreadable", "path too long", "excluded", "hidden", "link", "extension"]
+LeftOutReason = Literal[
+    "unreadable", "path too long", "excluded", "hidden", "link", "extension", "companion"
+]
 Value = str | int | float  # of a column of a photo
 Bottleneck = Literal["decoding", "disk", "model", "storing", "looking"]
 STAGES = ("walk", "read", "decode", "prepare", "encode", "store", "build")
@@ -46,7 +48,8 @@ class LeftOut(NamedTuple):
 
     ``unreadable`` and ``path too long``: its photos, if it has any, stay in the collection;
     ``detail`` is the system's message. ``excluded``, ``hidden``: by an option or its default.
-    ``link``: a link to a folder that is not followed, or was entered before.
+    ``link``: a link to a folder that is not followed, or was entered before. ``companion``: a file
+    that belongs to the photo ``detail`` beside it, such as the RAW of a JPEG.
     """
 
     path: str

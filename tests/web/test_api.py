@@ -1,8 +1,10 @@
 """The HTTP interface: what each route answers, and what it refuses with which reason."""
 
+import io
 import json
 import struct
 import time
+import zipfile
 import zlib
 from collections.abc import Iterator
 from io import BytesIO
@@ -321,6 +323,7 @@ def kinds(tmp_path: Path) -> Path:
     for kind in ("PNG", "WEBP", "GIF", "TIFF", "BMP"):
         (folder / f"b.{kind.lower()}").write_bytes(picture(kind, "green", "red"))
     (folder / "c.jpg").write_bytes(picture("PNG", "green"))  # its name lies
+    (folder / "a.CR2").write_bytes(b"II*\0 the RAW of a.jpg")
     index_folder(folder, encoder=ColourEncoder())
     return folder
 
@@ -340,6 +343,7 @@ def test_the_facts_of_a_photo(kinds: Path) -> None:
     assert found == {
         "id": ids["a.jpg"],
         "path": "a.jpg",
+        "companions": ["a.CR2"],
         "bytes": stat.st_size,
         "modified_at": modified,
         "width": 32,
@@ -357,6 +361,18 @@ def test_the_facts_of_a_photo(kinds: Path) -> None:
         "keywords": None,
         "description": None,
     }
+
+
+def test_a_zip_and_the_page_of_a_photo_have_its_companion(kinds: Path) -> None:
+    ids = paths_of(kinds)
+    (kinds / "b.jpg").write_bytes(b"not beside a photo that was indexed")
+    with asked(kinds) as api:
+        page = api.get(f"/photos/{ids['a.jpg']}").text
+        saved = api.post("/export", data={"id": [ids["a.jpg"], ids["b.png"]], "as": "zip"})
+    assert "<dt>With it</dt><dd>a.CR2</dd>" in page
+    with zipfile.ZipFile(io.BytesIO(saved.content)) as files:
+        assert files.namelist() == ["a.jpg", "a.CR2", "b.png"]
+        assert files.read("a.CR2") == (kinds / "a.CR2").read_bytes()
 
 
 def test_the_image_of_a_photo(kinds: Path) -> None:

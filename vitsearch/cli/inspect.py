@@ -104,6 +104,7 @@ def _left_out_row(entry: "LeftOut") -> dict[str, Any]:
         "excluded": "by --exclude",
         "hidden": "hidden (--include-hidden takes it)",
         "link": "a link to a folder (--follow-symlinks enters it, once)",
+        "companion": f"belongs to {entry.detail}",
     }[entry.reason]
     return {"path": entry.path, "state": "left out", "reason": reason, "files": entry.files}
 

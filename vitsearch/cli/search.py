@@ -110,7 +110,9 @@ def _search(photos: str, title: str, run: Query, options: dict[str, Any]) -> int
         hits = run(collection, top_k, search_options)
         stored = (collection.store.photo_at(hit.path) for hit in hits if options["sheet"])
         indexed = {photo.path: photo for photo in stored if photo}
-    _print(hits, options)
+        named = [hit.path for hit in hits if options["as_json"]]
+        companions = collection.companions(named)
+    _print(hits, companions, options)
     if options["sheet"]:
         from vitsearch.outputs.contact_sheet import write_sheet
 
@@ -124,13 +126,16 @@ def _search(photos: str, title: str, run: Query, options: dict[str, Any]) -> int
     return 0 if hits else 1
 
 
-def _print(hits: "Sequence[SearchResult]", options: dict[str, Any]) -> None:
+def _print(
+    hits: "Sequence[SearchResult]", companions: dict[str, list[str]], options: dict[str, Any]
+) -> None:
     if options["only_paths"]:
         print_paths((hit.path for hit in hits), options["zero"])
         return
     for hit in hits:
         if options["as_json"]:
-            print_json({"path": hit.path, "score": round(hit.score, 6)})
+            others = {"companions": companions[hit.path]} if hit.path in companions else {}
+            print_json({"path": hit.path, "score": round(hit.score, 6), **others})
         else:
             print_line(f"{hit.score:.4f}\t{printable(hit.path)}")
 

@@ -149,7 +149,12 @@ def count_left_out(entries: Iterable[LeftOut]) -> dict[str, dict[str, int]]:
 
 def left_out_line(counts: Mapping[str, Mapping[str, int]]) -> str:
     """Return one line on what was left out, given the counts of `count_left_out`."""
-    words = {"excluded": "by --exclude", "link": "links", "extension": "of other kinds"}
+    words = {
+        "excluded": "by --exclude",
+        "link": "links",
+        "extension": "of other kinds",
+        "companion": "beside their photo",
+    }
     parts = [f"{count:,} {words.get(name, name)}" for name, count in counts["left_out"].items()]
     kinds = [
         f"{name.removeprefix('*') or 'no extension'} {count:,}"

@@ -1,7 +1,7 @@
 """An open collection: its encoder, its photos and its vectors."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +20,7 @@ from vitsearch.storage.config import CollectionConfig
 from vitsearch.storage.connections import ProcessLock
 from vitsearch.storage.decoding import Decoding
 from vitsearch.storage.reader import PhotoReader
+from vitsearch.storage.store import PhotoStore
 from vitsearch.types import LeftOut, Photo, SearchResult, SkippedPhoto
 
 
@@ -205,6 +206,13 @@ class OpenCollection:
         Raises CollectionError for a collection in Milvus.
         """
         return self._on_disk("list what was left out").store.walked.left_out()
+
+    def companions(self, paths: Iterable[str]) -> dict[str, list[str]]:
+        """Return the other files of photos, such as the RAW beside a JPEG, by the photo's path; a
+        photo without any, and every one of a collection in Milvus, is left out.
+        """
+        store = self.store
+        return store.walked.companions(paths) if isinstance(store, PhotoStore) else {}
 
     def photos(self) -> Iterator[Photo]:
         """Yield the photos in order of path."""

@@ -132,14 +132,16 @@ def _decode(data: bytes, max_pixels: int, at_least: int | None) -> tuple[Image.I
             )
         reduced = (
             at_least is not None
-            and image.format == "JPEG"
+            and image.format in ("JPEG", "RAW")
             and image.draft(None, (at_least, at_least)) is not None
         )
         image.load()
         tags = read_tags(image)
         metadata = read_metadata(tags)
         upright = _upright(image, tags.orientation)
-    if not reduced:
+    if "upright_size" in image.info:  # of a RAW photo
+        width, height = image.info["upright_size"]
+    elif not reduced:
         width, height = upright.size
     elif tags.orientation >= 5:
         width, height = height, width

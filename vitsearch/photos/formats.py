@@ -15,16 +15,18 @@ from dataclasses import dataclass
 from PIL import ImageFile, features
 
 from vitsearch.errors import PhotoError
+from vitsearch.photos.raw_tiff import holds_raw
 
 
 @dataclass(frozen=True, slots=True)
 class Extra:
     """The optional dependency ``vitsearch[name]`` that a format needs: the distribution that it
-    installs, and what for.
+    installs, the module of that, and what for.
     """
 
     name: str
     distribution: str
+    module: str
     purpose: str
 
     @property
@@ -45,7 +47,9 @@ class PhotoFormat:
     ``feature`` is the part of Pillow that reads it, by its name in ``PIL.features``, None where
     every Pillow has it. ``media_type`` is set where every browser shows the format. ``trusted``
     says that the decoder is one that every browser runs on the files of strangers (libjpeg, libpng
-    and zlib, libwebp): any other one decodes in a process of its own.
+    and zlib, libwebp): any other one decodes in a process of its own. ``companion_of`` names the
+    formats of photos whose companions its files are, where both lie in one folder under one name
+    (`vitsearch.photos.companions`).
     """
 
     name: str
@@ -57,10 +61,11 @@ class PhotoFormat:
     extra: Extra | None = None
     media_type: str | None = None
     trusted: bool = False
+    companion_of: tuple[str, ...] = ()
 
     def problem(self) -> str | None:
         """Return why files of the format cannot be read here, None where they can."""
-        if self.extra is None or importlib.util.find_spec(self.reader.partition(":")[0]):
+        if self.extra is None or importlib.util.find_spec(self.extra.module):
             return None
         return f"{self.name} needs an extra: {self.extra.install}"
 
@@ -93,6 +98,12 @@ _NEVER = _magic(rb"(?!)")  # of a format that its brands tell
 _HEVC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 # of a file of pictures whose codec the other brands tell (ISO/IEC 23008-12, 10.2)
 _ANY_CODEC = (b"mif1", b"mif2", b"mif3", b"msf1", b"miaf", b"MiHB", b"MiHA", b"MiHE")
+# of Adobe, Canon, Nikon, Sony, Olympus, Panasonic, Fujifilm, Pentax, Samsung, Hasselblad, Phase
+# One, Sigma, Epson, Kodak, Minolta, Leaf, Mamiya and Leica
+_RAW_SUFFIXES = (
+    *("dng", "cr2", "cr3", "crw", "nef", "nrw", "arw", "srf", "sr2", "orf", "rw2", "raf", "pef"),
+    *("srw", "3fr", "fff", "iiq", "x3f", "erf", "kdc", "dcr", "mrw", "mos", "mef", "rwl", "raw"),
+)
 # The order is that of messages. JPEG takes the plain class, since the first picture of a
 # multi-picture file is the photo.
 FORMATS = (
@@ -162,10 +173,22 @@ FORMATS = (
         _NEVER,
         "pillow_heif:HeifImageFile",
         brands=(*_HEVC_BRANDS, *_ANY_CODEC),
-        extra=Extra("heif", "pillow-heif", "photos of iPhones"),
+        extra=Extra("heif", "pillow-heif", "pillow_heif", "photos of iPhones"),
+    ),
+    PhotoFormat(
+        "RAW",
+        _RAW_SUFFIXES,
+        _magic(
+            rb"FUJIFILMCCD-RAW|FOVb|IIR[OS]|MMOR|IIU\0|II\*\0....CR|II\*\0....IIII|MM\0\*....MMMM"
+        ),
+        "vitsearch.photos.raw:RawImageFile",
+        brands=(b"crx ",),
+        extra=Extra("raw", "rawpy", "rawpy", "RAW photos of cameras"),
+        companion_of=("JPEG", "HEIC"),
     ),
 )
 SUFFIXES = {suffix: entry for entry in FORMATS for suffix in entry.suffixes}
+_TIFF, _RAW = (next(entry for entry in FORMATS if entry.name == name) for name in ("TIFF", "RAW"))
 _BRANDS = {brand: entry for entry in FORMATS for brand in entry.brands}
 
 
@@ -178,12 +201,14 @@ def suffix_of(name: str) -> str:
 
 
 def format_of(data: bytes) -> PhotoFormat | None:
-    """Return the format of a file's content, of which the first `HEAD` bytes are enough; None for
-    one that is not read here.
+    """Return the format of a file's content, of which the first `HEAD` bytes are enough, but for
+    RAW photos that are TIFF files; None for one that is not read here.
     """
     if data[4:8] == b"ftyp":
         return next((_BRANDS[brand] for brand in _brands(data) if brand in _BRANDS), None)
-    return next((entry for entry in FORMATS if entry.magic.match(data)), None)
+    # RAW, the last, comes before TIFF, which the content of most is too
+    entry = next((entry for entry in reversed(FORMATS) if entry.magic.match(data)), None)
+    return _RAW if entry is _TIFF and holds_raw(data) else entry
 
 
 def _brands(data: bytes) -> list[bytes]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vitsearch.errors import VitsearchError
 from vitsearch.paths import normal_forms, raw_path
+from vitsearch.photos.companions import companions_of
 from vitsearch.photos.formats import SUFFIXES, suffix_of
 from vitsearch.types import Found, LeftOut, LeftOutReason
 
@@ -28,6 +29,7 @@ _KINDS = {
     stat.S_IFDIR: "a link to a folder (follow_symlinks enters it)",
 }
 _BROKEN = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+_OF_COMPANIONS = frozenset(suffix for suffix, entry in SUFFIXES.items() if entry.companion_of)
 # Folders that link to each other could be entered along as many paths as there are orders of them.
 _VISITS_OF_ONE_LINK = 16
 _EARLIEST, _LATEST = -(2**63), 2**63 - 1
@@ -41,9 +43,10 @@ class WalkRecord:
     """What a walk met and did not take, and which disks it was on.
 
     ``left_out`` are folders and photo files, a folder with a closing ``/`` and without what is in
-    it; ``extensions`` counts the files that are not photos by suffix (``""``: none). ``mounts`` are
-    the device numbers of the root (``""``) and of each folder on another device than the one above
-    it, ``empty`` the folders in which there is nothing at all.
+    it, and files that belong to a photo beside them; ``extensions`` counts the files that are not
+    photos by suffix (``""``: none). ``mounts`` are the device numbers of the root (``""``) and of
+    each folder on another device than the one above it, ``empty`` the folders in which there is
+    nothing at all.
     """
 
     left_out: list[LeftOut] = field(default_factory=list)
@@ -76,7 +79,8 @@ def walk(
     record: WalkRecord | None = None,
 ) -> Iterator[Found]:
     """Yield every file below ``root`` that has the suffix of a photo format, in the order of the
-    bytes of their paths.
+    bytes of their paths; one that belongs to a photo beside it (`vitsearch.photos.companions`) is
+    only in the ``record``.
 
     Paths are relative to the root with ``/``; bytes that are not UTF-8 are surrogates. A file that
     should not be opened (pipe, socket, device, broken link, HEIC without its extra) carries a
@@ -248,9 +252,31 @@ class _Walk:
             self.record.empty.append(prefix.rstrip("/"))
         if not self.options.include_hidden:
             named = [entry for entry in named if not self._is_hidden(entry, prefix)]
+        named = self._without_companions(named, prefix)
         entries = [self._keyed(entry) for entry in named if entry.name != COLLECTION_FOLDER]
         entries.sort(key=_sort_key, reverse=True)
         return entries
+
+    def _without_companions(
+        self, named: list[os.DirEntry[str]], prefix: str
+    ) -> list[os.DirEntry[str]]:
+        """Return the entries of a folder but for the files that belong to a photo among them."""
+        if not any(suffix_of(entry.name) in _OF_COMPANIONS for entry in named):
+            return named
+        names = (entry.name for entry in named if self._may_pair(entry, prefix))
+        pairs = companions_of(names)
+        for name, photo in pairs.items():
+            self.record.left_out.append(LeftOut(prefix + name, "companion", prefix + photo))
+        return [entry for entry in named if entry.name not in pairs]
+
+    def _may_pair(self, entry: os.DirEntry[str], prefix: str) -> bool:
+        """Return whether an entry is a file that is taken unless it is a companion."""
+        if suffix_of(entry.name) not in SUFFIXES or not _is_file(entry):
+            return False
+        excluded = self.excluded
+        return excluded is None or not (
+            excluded.match(entry.name) or excluded.match(prefix + entry.name)
+        )
 
     def _is_hidden(self, entry: os.DirEntry[str], prefix: str) -> bool:
         name = entry.name
@@ -312,6 +338,13 @@ def _identity(folder: str) -> FileId | None:
     except OSError:
         return None
     return facts.st_dev, facts.st_ino
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

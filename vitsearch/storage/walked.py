@@ -24,6 +24,18 @@ class WalkedFolders:
         rows = self._rows("SELECT path, reason, detail, files FROM left_out ORDER BY path, reason")
         return [LeftOut(*row) for row in rows if [*map(type, row)] == [str, str, str, int]]
 
+    def companions(self, paths: Iterable[str]) -> dict[str, list[str]]:
+        """Return the files beside photos that belong to them, by the photo's path, each list in
+        order; a photo without any is left out.
+        """
+        companions: dict[str, list[str]] = {}
+        sql = "SELECT path FROM left_out WHERE reason = 'companion' AND detail = CAST(? AS TEXT) "
+        for path in dict.fromkeys(paths):
+            rows = self._rows(f"{sql} ORDER BY path", raw_path(path))
+            if names := [name for (name,) in rows if isinstance(name, str)]:
+                companions[path] = names
+        return companions
+
     def mounts(self) -> dict[str, int]:
         """Return the device numbers of the root (``""``) and of the folders on other devices, as
         the last run found them.
@@ -39,6 +51,11 @@ class WalkedFolders:
         """Store what this run left out, in place of what the last one did."""
         db = self._database._db
         db.execute("DELETE FROM left_out")
+        # an index is no change of the format: older code keeps it too
+        db.execute(
+            "CREATE INDEX IF NOT EXISTS left_out_companions ON left_out(detail) "
+            "WHERE reason = 'companion'"
+        )
         db.executemany(
             "INSERT OR REPLACE INTO left_out VALUES (CAST(? AS TEXT), ?, CAST(? AS TEXT), ?)",
             [(raw_path(path), reason, raw_path(detail), n) for path, reason, detail, n in entries],
@@ -53,8 +70,8 @@ class WalkedFolders:
             [(raw_path(path), str(device)) for path, device in mounts.items()],
         )
 
-    def _rows(self, sql: str) -> list[tuple[Any, ...]]:
+    def _rows(self, sql: str, *values: bytes) -> list[tuple[Any, ...]]:
         if self._database._format < CHECKSUMS:
             return []
         with self._database._errors():
-            return self._database._db.execute(sql).fetchall()
+            return self._database._db.execute(sql, values).fetchall()

@@ -362,6 +362,10 @@ class PhotoService:
         """
         return self.source.failures()
 
+    def companions(self, photos: Sequence[Photo]) -> dict[str, list[str]]:
+        """Return the other files of photos, such as the RAW of a JPEG, by the photo's path."""
+        return self.source.companions([photo.path for photo in photos])
+
     def left_out(self) -> list[LeftOut]:
         """Return what the last run met in the folder and did not take, in order of path."""
         return self.source.left_out()

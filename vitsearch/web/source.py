@@ -184,6 +184,15 @@ class CollectionSource:
         with self.facts() as store:
             return store.failures()
 
+    def companions(self, paths: Sequence[str]) -> dict[str, list[str]]:
+        """Return the other files of photos (see `Collection.companions`)."""
+        with self.reading() as collection:
+            return collection.companions(paths)
+
+    def open_companion(self, path: str) -> io.FileIO:
+        """Return the open file beside a photo that belongs to it; raises PhotoError."""
+        return open_photo(self.root, path)
+
     def left_out(self) -> list[LeftOut]:
         """Return what the last run met in the folder and did not take, in order of path."""
         with self.reading() as collection:

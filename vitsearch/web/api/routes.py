@@ -148,9 +148,10 @@ def _answer_of_search(answer: Found, k: int, offset: int) -> Response:
 @router.get("/api/photos/{photo_id}", response_model=PhotoAnswer, responses=_errors(404))
 def photo(request: Request, photo_id: PhotoPath) -> Response:
     """Return the facts of one photo."""
-    return answer_of(
-        photo_answer(service_of(request).photo(photo_id), exif_shown(request)), exclude_unset=True
-    )
+    service = service_of(request)
+    facts = service.photo(photo_id)
+    companions = service.companions([facts]).get(facts.path, [])
+    return answer_of(photo_answer(facts, companions, exif_shown(request)), exclude_unset=True)
 
 
 @router.get(

@@ -109,6 +109,7 @@ class PhotoFields(BaseModel):
 
     id: int
     path: str
+    companions: list[str] = Field(description="its other files, such as the RAW of a JPEG")
     bytes: int
     modified_at: str | None = Field(default=None, description="of the file, UTC")
     width: int
@@ -201,8 +202,10 @@ def labels_answer(counts: LabelCounts) -> LabelsAnswer:
     return LabelsAnswer(labels=listed, unlabelled=counts.unlabelled)
 
 
-def photo_answer(photo: Photo, exif: bool) -> PhotoFields:
-    """Return a photo as the interface answers it, with its private columns or without."""
+def photo_answer(photo: Photo, companions: Sequence[str], exif: bool) -> PhotoFields:
+    """Return a photo as the interface answers it, with its other files, and with its private
+    columns or without.
+    """
     metadata: dict[str, Any] = {
         name: photo.info[name] for name, column in METADATA.items() if exif or not column.private
     }
@@ -211,6 +214,7 @@ def photo_answer(photo: Photo, exif: bool) -> PhotoFields:
     return PhotoAnswer(
         id=photo.photo_id,
         path=shown(photo.path),
+        companions=[*map(shown, companions)],
         bytes=photo.size,
         width=photo.info.width,
         height=photo.info.height,

@@ -2,8 +2,11 @@
 
 import csv
 import io
+import os
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 
 from vitsearch.errors import PhotoError, QueryError, UnknownPhoto
@@ -58,7 +61,7 @@ def cell(value: str | float | None) -> str | float | None:
     return value
 
 
-def check_size(photos: Sequence[Photo]) -> None:
+def _check_size(photos: Sequence[Photo]) -> None:
     """Raise QueryError for more than a ZIP may hold."""
     total = sum(photo.size for photo in photos)
     if total > MAX_BYTES:
@@ -89,12 +92,32 @@ class _Pipe(io.RawIOBase):
 
 
 def as_zip(service: PhotoService, photos: Sequence[Photo], shows_exif: bool) -> Iterator[bytes]:
-    """Yield a ZIP of the photos in pieces: the files as they are, or unless ``shows_exif`` written
-    anew without metadata.
+    """Return a ZIP of the photos in pieces: the files as they are, with those that belong to them
+    (the RAW of a JPEG), or unless ``shows_exif`` written anew without metadata.
 
-    Files that are gone or cannot be decoded any more are listed in ``missing.txt``. Raises nothing
-    once it has begun.
+    Files that are gone or cannot be decoded any more are listed in ``missing.txt``. Raises
+    QueryError for more than a ZIP may hold, nothing once it has begun.
     """
+    if shows_exif:
+        photos = [*_with_companions(service, photos)]
+    _check_size(photos)
+    return _pieces(service, photos, shows_exif)
+
+
+def _with_companions(service: PhotoService, photos: Sequence[Photo]) -> Iterator[Photo]:
+    """Yield the photos, each followed by the files that belong to it, whose id is 0."""
+    companions = service.companions(photos)
+    for photo in photos:
+        yield photo
+        for path in companions.get(photo.path, ()):
+            with suppress(PhotoError), service.source.open_companion(path) as file:
+                facts = os.fstat(file.fileno())
+                yield replace(
+                    photo, photo_id=0, path=path, size=facts.st_size, mtime_ns=facts.st_mtime_ns
+                )
+
+
+def _pieces(service: PhotoService, photos: Sequence[Photo], shows_exif: bool) -> Iterator[bytes]:
     pipe, missing = _Pipe(), []
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as out:
         for photo in photos:
@@ -115,7 +138,12 @@ def as_zip(service: PhotoService, photos: Sequence[Photo], shows_exif: bool) -> 
 def _file(
     out: zipfile.ZipFile, pipe: _Pipe, service: PhotoService, photo: Photo
 ) -> Iterator[bytes]:
-    source = service.open_photo(photo.photo_id)  # before the entry is begun: it may be refused
+    # before the entry is begun: it may be refused
+    source = (
+        service.open_photo(photo.photo_id)
+        if photo.photo_id
+        else service.source.open_companion(photo.path)
+    )
     with source, out.open(_entry(photo, shows_exif=True), "w", force_zip64=True) as target:
         while piece := source.read(PIECE):
             target.write(piece)

@@ -1,6 +1,6 @@
 """The pages of the search, of one photo and of help, uploads, and downloads of ticked photos."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -235,7 +235,7 @@ def photo_page(here: Page, photo_id: int) -> Response:
         "tile": here.tile(photo, side=min(LARGE, max(photo.info.width, photo.info.height))),
         "picture": thumbnail(photo_id, LARGE),
         "full_picture": image(photo_id),
-        "facts": _facts(photo, here.shows_exif),
+        "facts": _facts(photo, here.service.companions([photo]), here.shows_exif),
         "back": query.address(page=query.page),
         "words": _positive_words(query),
         "zero_shot": zero_shot,
@@ -279,9 +279,11 @@ def _attempt(classify: Callable[[], Shares]) -> tuple[Shares, str]:
         return [], str(error)
 
 
-def _facts(photo: Photo, shows_exif: bool) -> list[tuple[str, str]]:
+def _facts(
+    photo: Photo, companions: Mapping[str, Sequence[str]], shows_exif: bool
+) -> list[tuple[str, str]]:
     info = photo.info
-    facts = [("Path", photo.path)]
+    facts = [("Path", photo.path), *(("With it", name) for name in companions.get(photo.path, ()))]
     for name, column in METADATA.items():
         value = info[name]
         if not column.title or value is None or (column.private and not shows_exif):
@@ -327,7 +329,6 @@ def _download(here: PageContext, ids: list[int], layout: str) -> Response:
         return _file(table, "text/csv; charset=utf-8", "photos.csv")
     if layout != "zip":
         raise QueryError("a selection is taken as paths, csv or zip")
-    downloads.check_size(photos)
     pieces = downloads.as_zip(here.service, photos, here.shows_exif)
     return StreamingResponse(pieces, media_type="application/zip", headers=_saved_as("photos.zip"))
 
