@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vitsearch.classifiers.finetune import finetune as finetune
     from vitsearch.collection import Collection as Collection
     from vitsearch.collection.query import Term as Term
+    from vitsearch.collection.several import search_all as search_all
     from vitsearch.collection.update import index_folder as index_folder
     from vitsearch.encoders import Encoder as Encoder
     from vitsearch.encoders import load_encoder as load_encoder
@@ -66,6 +67,7 @@ _MODULES = {
     "index_folder": "collection.update",
     "load_classifier": "classifiers",
     "load_encoder": "encoders",
+    "search_all": "collection.several",
     "train_classifier": "evaluation",
 }
 __all__ = [

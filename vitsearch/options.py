@@ -93,7 +93,8 @@ class SearchOptions:
     the query for difference from the results before (maximal marginal relevance, Carbonell and
     Goldstein 1998), among the 200 most alike, then among the next 200, and so on. ``collapse`` is
     the cosine from which two photos count as the same, True for that of the collection's encoder.
-    Raises QueryError for a number outside its range.
+    ``literal`` takes dates, places and the like in a query string as words of the picture. Raises
+    QueryError for a number outside its range.
     """
 
     top_k: int | None = option(
@@ -125,6 +126,9 @@ class SearchOptions:
     )
     collapse: bool | float | None = option(
         None, "Show one photo of those that are the same or look alike."
+    )
+    literal: bool = option(
+        False, "Take dates, places and the like in the query as words of the picture."
     )
 
     def __post_init__(self) -> None:
@@ -166,6 +170,7 @@ class SearchKeywords(TypedDict, total=False):
     min_score: float | None
     diverse: float
     collapse: bool | float | None
+    literal: bool
 
 
 # -- A run of indexing -----------------------------------------------------------------------------

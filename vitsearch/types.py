@@ -95,11 +95,17 @@ class Photo:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """A hit: path relative to the root, cosine similarity (higher is better), stable id."""
+    """A hit: path relative to the root, cosine similarity (higher is better), stable id.
+
+    Of a search in several collections (`search_all`) also the absolute ``file`` and the name of the
+    ``collection``.
+    """
 
     path: str
     score: float
     photo_id: int
+    file: str = ""
+    collection: str = ""
 
 
 @dataclass(frozen=True, slots=True)

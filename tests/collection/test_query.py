@@ -34,8 +34,30 @@ def vector_of(term: Term) -> Vectors:
         ("+ dog - .5:cat", [Term("dog"), Term("cat", -0.5)]),
         ("1.:dog + 0.25:cat", [Term("dog"), Term("cat", 0.25)]),
         ("dog \n +\t cat", [Term("dog"), Term("cat")]),
-        ("well-known c++ a+b -dog", [Term("well-known c++ a+b -dog")]),
-        ("-dog", [Term("-dog")]),
+        ("well-known c++ a+b", [Term("well-known c++ a+b")]),
+        # a sign at a word, which goes with that word alone
+        ("-dog", [Term("dog", -1)]),
+        ("beach -people", [Term("beach"), Term("people", -1)]),
+        ("-people beach +sunset", [Term("beach"), Term("people", -1), Term("sunset")]),
+        ("beach -2:people at night", [Term("beach at night"), Term("people", -2)]),
+        (
+            'beach -"a crowd" -./x.jpg',
+            [Term("beach"), Term("a crowd", -1), Term(Path("x.jpg"), -1)],
+        ),
+        ("./a.jpg -people", [Term(Path("a.jpg")), Term("people", -1)]),
+        ("./IMG -final.jpg", [Term(Path("IMG -final.jpg"))]),
+        ("beach − people", [Term("beach"), Term("people", -1)]),  # U+2212
+        ("-5 degrees -> cold +1", [Term("-5 degrees -> cold +1")]),
+        # times and ratios
+        ("16:9 photo", [Term("16:9 photo")]),
+        ("4:30 pm sunset", [Term("4:30 pm sunset")]),
+        ("4:30pm - 1.85:1", [Term("4:30pm"), Term("1.85:1", -1)]),
+        ("2024:07 holiday", [Term("2024:07 holiday")]),
+        # typographic quotes
+        ("“black + white”", [Term("black + white")]),
+        ("„schwarz + weiß“ - «a - b»", [Term("schwarz + weiß"), Term("a - b", -1)]),
+        ("‘it - is’ + 2:“16:9”", [Term("it - is"), Term("16:9", 2)]),
+        ('a poster of "rock + roll" - x', [Term('a poster of "rock + roll"'), Term("x", -1)]),
         ('"rock + roll" + x', [Term("rock + roll"), Term("x")]),
         ("'rock - roll'", [Term("rock - roll")]),
         ("'+' + '- x'", [Term("+"), Term("- x")]),
@@ -44,7 +66,8 @@ def vector_of(term: Term) -> Vectors:
         ("'tis a dog's life + cat", [Term("'tis a dog's life"), Term("cat")]),
         ("'a'b + c", [Term("'a'b"), Term("c")]),
         ("at 12:30 + 2: dog", [Term("at 12:30"), Term("2: dog")]),
-        ("2:3:dog", [Term("3:dog", 2)]),
+        ("2:3:dog", [Term("2:3:dog")]),
+        ('2:"3:dog"', [Term("3:dog", 2)]),
         (
             "./a b.jpg - ../c.jpg + /d.jpg",
             [Term(Path("a b.jpg")), Term(Path("../c.jpg"), -1), Term(Path("/d.jpg"))],
@@ -91,13 +114,13 @@ def test_a_query_that_says_nothing_is_refused(text: str, words: str) -> None:
 
 
 WORD = st.text(
-    st.characters(codec="utf-8", exclude_categories=["Z", "C"], exclude_characters="\"'"),
+    st.characters(codec="utf-8", exclude_categories=["Z", "C"], exclude_characters="\"'“”„‘’«»"),
     min_size=1,
     max_size=6,
 )
 QUIET = WORD.filter(
     lambda word: (
-        word not in "+-"
+        word[0] not in "+-−"
         and not word.startswith(("/", "~", "./", "../", ".\\", "..\\"))
         and ":" not in word
     )
@@ -117,8 +140,9 @@ def written_terms(draw: st.DrawFn) -> tuple[str, Term]:
     """A term as a person writes it, without its sign, and what it means."""
     body = draw(st.one_of(PLAIN_BODY, LOUD_BODY, PHOTO_BODY))
     must_quote = body not in (body.strip(),) or " + " in body or " - " in body or "+\t" in body
-    quote = draw(st.sampled_from(['"', "'"] if must_quote else ["", '"', "'"]))
     weight = draw(WEIGHT)
+    must_quote |= weight is not None and body[0].isdecimal()  # 16:9
+    quote = draw(st.sampled_from(['"', "'"] if must_quote else ["", '"', "'"]))
     what = Path(body) if body.startswith(("./", "../", "/p/")) else body
     return ("" if weight is None else f"{weight}:") + quote + body + quote, Term(
         what, float(weight or 1)

@@ -10,8 +10,8 @@ from vitsearch.cli.options import (
     ANYWHERE,
     COLLECTION,
     DEVICE,
+    INDEXED,
     JSON,
-    PHOTOS,
     CommandWithFacts,
     open_collection,
 )
@@ -49,7 +49,7 @@ def info(photos: str, collection: str | None, as_json: bool) -> int:
 
 
 @click.command()
-@PHOTOS
+@INDEXED
 @COLLECTION
 @click.option(
     "--left-out",
@@ -110,7 +110,7 @@ def _left_out_row(entry: "LeftOut") -> dict[str, Any]:
 
 
 @click.command()
-@PHOTOS
+@INDEXED
 @COLLECTION
 @DEVICE
 @click.option(

@@ -95,10 +95,23 @@ def flags(options: type, **changes: Mapping[str, Any]) -> Decorator:
     return all_of(*(flag(options, name, **changes.get(name, {})) for name in options_of(options)))
 
 
+def _or_above(context: click.Context, parameter: click.Parameter, photos: Any) -> Any:
+    """Return the named folder, or without one the next above with a collection, as git does."""
+    if photos is None:
+        from vitsearch.storage.config import collection_above
+
+        return str(collection_above())
+    return photos
+
+
+def _on_disk_or_above(context: click.Context, parameter: click.Parameter, photos: Any) -> Any:
+    return _or_above(context, parameter, _on_disk(context, parameter, photos))
+
+
 PHOTOS = click.argument("photos", metavar="PHOTOS", callback=_on_disk)
-ANYWHERE = click.argument(
-    "photos", metavar="PHOTOS"
-)  # or milvus://HOST:PORT/NAME, see `open_collection`
+# or milvus://HOST:PORT/NAME, see `open_collection`
+ANYWHERE = click.argument("photos", metavar="[PHOTOS]", required=False, callback=_or_above)
+INDEXED = click.argument("photos", metavar="[PHOTOS]", required=False, callback=_on_disk_or_above)
 COLLECTION = click.option(
     "--collection", metavar="DIR", help="Where the collection is, when not in PHOTOS/.vitsearch."
 )
@@ -139,8 +152,11 @@ filters = all_of(
         "--under", metavar="FOLDER", help="Only photos in this folder of PHOTOS and below."
     ),
 )
-KEYWORDS = tuple(name for name in options_of(SearchOptions) if name not in ("top_k", "where"))
+KEYWORDS = tuple(
+    name for name in options_of(SearchOptions) if name not in ("top_k", "where", "literal")
+)
 keywords = all_of(*(flag(SearchOptions, name) for name in KEYWORDS))
+LITERAL = flag(SearchOptions, "literal")
 
 
 def filter_of(options: Mapping[str, Any]) -> "Filter | None":
@@ -223,13 +239,6 @@ def check_place(photos: str, options: Mapping[str, Any]) -> None:
             raise click.UsageError(reason, click.get_current_context())
 
 
-def sheet_root(photos: str, collection: "Collection") -> Path:
-    """Return the folder from which the pictures of a sheet are read."""
-    from vitsearch.milvus import is_milvus
-
-    return collection.root if is_milvus(photos) else Path(photos)
-
-
 # -- Where labels go beside the terminal: folders of photos, and XMP sidecars ---------------------
 
 MAX_PROBLEMS = 10  # named one by one; the rest is counted
@@ -268,9 +277,9 @@ def check_outputs(root: str | Path, options: dict[str, Any]) -> None:
         raise click.UsageError("--copy goes with --sort-into", click.get_current_context())
     if options["sort_into"] is not None:
         from vitsearch.outputs.sorting import check_target
-        from vitsearch.storage.config import photo_root
+        from vitsearch.storage.config import locate
 
-        check_target(options["sort_into"], photo_root(root))
+        check_target(options["sort_into"], locate(root, options.get("collection"))[0])
 
 
 def write_outputs(

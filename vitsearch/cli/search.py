@@ -1,19 +1,21 @@
 """`vitsearch search`, `similar` and `dupes`: the photos most like a query, or like each other."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from vitsearch.cli.options import (
-    ANYWHERE,
     COLLECTION,
     DEVICE,
+    INDEXED,
     JSON,
     KEYWORDS,
+    LITERAL,
     PATHS,
-    PHOTOS,
     READ_ONLY,
     check_forms,
     filter_of,
@@ -21,7 +23,6 @@ from vitsearch.cli.options import (
     keywords,
     open_collection,
     results,
-    sheet_root,
 )
 from vitsearch.cli.output import (
     ProgressBar,
@@ -35,13 +36,23 @@ from vitsearch.options import TOP_K
 
 if TYPE_CHECKING:
     from vitsearch.collection import LookAlikes
+    from vitsearch.collection.collection import Collection
+    from vitsearch.collection.understanding import Understood
     from vitsearch.types import Photo, SearchResult
 
 EQUAL, ALIKE = "equal files", "look-alikes"
 
 
-class _WithColumns(click.Command):
-    """A command whose help ends with what ``--where`` takes."""
+class _Search(click.Command):
+    """A command whose last argument may begin with a minus, and whose help ends with what
+    ``--where`` takes.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        known = {name for param in self.params for name in (*param.opts, *param.secondary_opts)}
+        # a space before a word keeps click from reading it as an option; a query may begin with one
+        words = (f" {arg}" if _is_query(arg, known) else arg for arg in args if arg != "--")
+        return super().parse_args(ctx, [*words])
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         from vitsearch.photos.columns import COLUMNS
@@ -53,98 +64,219 @@ class _WithColumns(click.Command):
         )
 
 
-@click.command(cls=_WithColumns)
-@ANYWHERE
-@click.argument("query")
+def _is_query(argument: str, known: set[str]) -> bool:
+    """Return whether an argument that begins with a minus is words of a query: "- people",
+    -people.
+    """
+    if not argument.startswith("-") or argument in known or argument in ("-h", "--help"):
+        return False
+    if argument.startswith("--"):
+        return False
+    if argument[:2] in known:  # -k5
+        return not argument[2:].lstrip("=").isdecimal()
+    return len(argument) > 2 or argument == "-"
+
+
+def _plus_and_minus(command: Callable[..., Any]) -> Callable[..., Any]:
+    for name, what in (("minus", "not"), ("plus", "also")):
+        command = click.option(
+            f"--{name}",
+            multiple=True,
+            metavar="WORDS",
+            help=f"Photos that {what} show this: words, or ./photo.jpg; may be repeated.",
+        )(command)
+    return command
+
+
+@click.command(cls=_Search)
+@click.argument("names", nargs=-1, metavar="[PHOTOS]... QUERY")
+@_plus_and_minus
 @COLLECTION
 @DEVICE
+@LITERAL
 @filters
 @keywords
 @READ_ONLY
 @results
-def search(photos: str, query: str, **options: Any) -> int:
+def search(names: tuple[str, ...], **options: Any) -> int:
     """Search PHOTOS by words, by a photo (./photo.jpg), or by terms: "2:beach + ./dog.jpg -
     people".
 
-    PHOTOS is an indexed folder, or a collection in Milvus: milvus://HOST:PORT/NAME.
+    PHOTOS is an indexed folder, or a collection in Milvus: milvus://HOST:PORT/NAME; several of one
+    model are searched together, and without any that of the working folder or of a folder above it.
+    Dates, places, cameras and the like in QUERY filter the photos ("beach in Portugal last
+    summer"); what was understood is said, --literal turns it off.
     """
-    return _search(
-        photos,
-        query,
-        lambda collection, top_k, options: collection.search(query, top_k, **options),
-        options,
-    )
+    photos, query = _photos_and_query(names, bool(options["plus"] or options["minus"]))
+    for sign, added in (("+", options["plus"]), ("-", options["minus"])):
+        for words in added:
+            query = f"{query} {sign} {_quoted(words)}" if query or sign == "-" else words
+    return _search(photos, query.strip(), options)
 
 
-@click.command()
-@ANYWHERE
-@click.argument("photo")
+@click.command(cls=_Search)
+@click.argument("names", nargs=-1, metavar="[PHOTOS]... PHOTO")
 @COLLECTION
 @DEVICE
 @filters
 @keywords
 @READ_ONLY
 @results
-def similar(photos: str, photo: str, **options: Any) -> int:
+def similar(names: tuple[str, ...], **options: Any) -> int:
     """Search PHOTOS for those that look like PHOTO, a file anywhere or a path inside PHOTOS."""
-    return _search(
-        photos,
-        f"like {photo}",
-        lambda collection, top_k, options: collection.similar(photo, top_k, **options),
-        options,
+    photos, photo = _photos_and_query(names, False)
+    return _search(photos, Path(photo), options | {"literal": True})
+
+
+def _photos_and_query(names: tuple[str, ...], has_terms: bool) -> tuple[list[str], str]:
+    """Return the folders and the query of a command line; raises UsageError without a query."""
+    from vitsearch.milvus import is_milvus
+    from vitsearch.storage.config import CONFIG, FOLDER, collection_above
+
+    *photos, query = names or ("",)
+    is_collection = is_milvus(query) or any(
+        (Path(query) / part / CONFIG).is_file() for part in (FOLDER, "")
     )
+    if query and is_collection and (has_terms or not photos):
+        photos, query = [*photos, query], ""
+    if not query.strip() and not has_terms:
+        raise click.UsageError(
+            "say what to search for, after the folder of photos", click.get_current_context()
+        )
+    return photos or [str(collection_above())], query
 
 
-Query = Callable[[Any, int | None, dict[str, Any]], "list[SearchResult]"]
+def _quoted(words: str) -> str:
+    """Return words of a query in quotes that they do not hold."""
+    quotes = next((each for each in ('""', "''", "“”") if not set(each) & set(words)), "«»")
+    return f"{quotes[0]}{words}{quotes[1]}"
 
 
-def _search(photos: str, title: str, run: Query, options: dict[str, Any]) -> int:
+def _search(photos: Sequence[str], query: "str | Path", options: dict[str, Any]) -> int:
+    from vitsearch.collection.several import search_opened
     from vitsearch.outputs.contact_sheet import check_suffix
 
     check_forms(options)
+    if options["collection"] and len(photos) > 1:
+        raise click.UsageError(
+            "--collection goes with one folder of photos", click.get_current_context()
+        )
     if options["sheet"]:
         check_suffix(Path(options["sheet"]))
-    search_options = {name: options[name] for name in KEYWORDS} | {"where": filter_of(options)}
+    chosen = {name: options[name] for name in KEYWORDS} | {"where": filter_of(options)}
+    chosen["literal"] = options["literal"]
     top_k = options["top_k"] or (None if options["min_score"] is not None else TOP_K)
-    with open_collection(photos, options) as collection:
-        hits = run(collection, top_k, search_options)
-        stored = (collection.store.photo_at(hit.path) for hit in hits if options["sheet"])
-        indexed = {photo.path: photo for photo in stored if photo}
-        named = [hit.path for hit in hits if options["as_json"]]
-        companions = collection.companions(named)
-    _print(hits, companions, options)
-    if options["sheet"]:
-        from vitsearch.outputs.contact_sheet import write_sheet
-
-        write_sheet(
-            Path(options["sheet"]),
-            [(title, [(hit.path, f"{hit.score:.3f}") for hit in hits])],
-            root=sheet_root(photos, collection),
-            photos=indexed,
-        )
-        print_note(f"vitsearch: wrote {options['sheet']}")
+    with ExitStack() as stack:
+        opened = [stack.enter_context(open_collection(each, options)) for each in photos]
+        understood = _understood(opened, query, chosen["literal"])
+        if isinstance(query, Path):
+            files = (each.file_of(query) for each in opened)
+            query = next((file for file in files if file.exists()), opened[0].file_of(query))
+        if len(opened) > 1:
+            hits = search_opened(opened, query, top_k, **chosen)
+        else:
+            hits = opened[0].search(query, top_k, **chosen)
+        _print(opened, hits, understood, options)
+        if options["sheet"]:
+            _write_sheet(Path(options["sheet"]), str(query), opened, hits)
+        for collection in opened:
+            _note_changes(collection)
     return 0 if hits else 1
 
 
+def _understood(
+    opened: "Sequence[Collection]", query: "str | Path", literal: bool
+) -> "Understood | None":
+    """Return what a query says besides the picture, and say it; None where that is nothing."""
+    from vitsearch.collection.several import understand_all
+
+    if isinstance(query, Path) or literal:
+        return None
+    understood = understand_all(opened, query)
+    if not understood.phrases:
+        return None
+    picture = f'photos like "{understood.picture}"' if understood.terms else "photos, newest first"
+    titles = ", ".join(f"[{title}]" for title in understood.titles)
+    print_note(f"vitsearch: {titles} {picture} (--literal takes all words as the picture's)")
+    return understood
+
+
+def _rows(
+    opened: "Sequence[Collection]", hits: "Sequence[SearchResult]", titles: Sequence[str]
+) -> "Iterator[dict[str, Any]]":
+    """Yield the row of each result for programs."""
+    by_name = {collection.backend.name: collection for collection in opened}
+    for hit in hits:
+        collection = by_name.get(hit.collection, opened[0])
+        row: dict[str, Any] = {"path": hit.path, "score": round(hit.score, 6)}
+        row |= {"file": hit.file, "collection": hit.collection} if hit.file else {}
+        companions = collection.companions([hit.path]).get(hit.path)
+        row |= {"companions": companions} if companions else {}
+        yield row | ({"understood": titles} if titles else {})
+
+
+def _taken(opened: "Sequence[Collection]", hit: "SearchResult") -> str:
+    """Return when the photo of a list was taken."""
+    by_name = {collection.backend.name: collection for collection in opened}
+    photo = by_name.get(hit.collection, opened[0]).store.photo_at(hit.path)
+    taken = photo.info["taken_at"] if photo else None
+    return str(taken or "no date").replace("T", " ")
+
+
 def _print(
-    hits: "Sequence[SearchResult]", companions: dict[str, list[str]], options: dict[str, Any]
+    opened: "Sequence[Collection]",
+    hits: "Sequence[SearchResult]",
+    understood: "Understood | None",
+    options: dict[str, Any],
 ) -> None:
     if options["only_paths"]:
-        print_paths((hit.path for hit in hits), options["zero"])
+        print_paths((hit.file or hit.path for hit in hits), options["zero"])
         return
+    if options["as_json"]:
+        for row in _rows(opened, hits, understood.titles if understood else ()):
+            print_json(row)
+        return
+    is_list = understood is not None and not understood.terms
     for hit in hits:
-        if options["as_json"]:
-            others = {"companions": companions[hit.path]} if hit.path in companions else {}
-            print_json({"path": hit.path, "score": round(hit.score, 6), **others})
-        else:
-            print_line(f"{hit.score:.4f}\t{printable(hit.path)}")
+        first = _taken(opened, hit) if is_list else f"{hit.score:.4f}"
+        print_line(f"{first}\t{printable(hit.file or hit.path)}")
+
+
+def _write_sheet(
+    target: Path, title: str, opened: "Sequence[Collection]", hits: "Sequence[SearchResult]"
+) -> None:
+    from vitsearch.outputs.contact_sheet import write_sheet
+
+    root = opened[0].root if len(opened) == 1 else Path(Path.cwd().anchor)
+    by_name = {collection.backend.name: collection for collection in opened}
+    tiles, indexed = [], {}
+    for hit in hits:
+        path = Path(hit.file).relative_to(root).as_posix() if hit.file else hit.path
+        photo = by_name.get(hit.collection, opened[0]).store.photo_at(hit.path)
+        tiles.append((path, f"{hit.score:.3f}"))
+        if photo:
+            indexed[path] = replace(photo, path=path)
+    write_sheet(target, [(title, tiles)], root=root, photos=indexed)
+    print_note(f"vitsearch: wrote {target}")
+
+
+def _note_changes(collection: "Collection") -> None:
+    """Say which folders have changed since they were indexed."""
+    changed = collection.changed_folders()
+    if changed:
+        name = collection.root / changed[0] if changed[0] else collection.root
+        more = f" and {len(changed) - 1:,} more folders have" if len(changed) > 1 else " has"
+        print_note(
+            f"vitsearch: {name}{more} changed since `vitsearch index {collection.root}`: run it "
+            "again to take in new photos"
+        )
 
 
 # -- Photos that are there twice, as equal files or as look-alikes ---------------------------------
 
 
 @click.command()
-@PHOTOS
+@INDEXED
 @COLLECTION
 @click.option(
     "--threshold",
@@ -185,7 +317,7 @@ def dupes(photos: str, threshold: float | None, only: str | None, **options: Any
         return 1
     _print_groups(equal, alike, options)
     if options["sheet"]:
-        _draw(Path(options["sheet"]), equal, alike, Path(photos))
+        _draw(Path(options["sheet"]), equal, alike, collection.root)
     return 0
 
 

@@ -11,9 +11,11 @@ from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.collection.backend import Backend
 from vitsearch.collection.local import LocalBackend, open_local
 from vitsearch.collection.search import QueryVector
+from vitsearch.collection.understanding import KnownWords
 from vitsearch.encoders import is_known, load_encoder
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError
+from vitsearch.filters.words import Vocabulary
 from vitsearch.milvus import is_milvus
 from vitsearch.options import SearchOptions
 from vitsearch.storage.config import CollectionConfig
@@ -21,6 +23,7 @@ from vitsearch.storage.connections import ProcessLock
 from vitsearch.storage.decoding import Decoding
 from vitsearch.storage.reader import PhotoReader
 from vitsearch.storage.store import PhotoStore
+from vitsearch.storage.walked import changed_folders
 from vitsearch.types import LeftOut, Photo, SearchResult, SkippedPhoto
 
 
@@ -69,10 +72,12 @@ class OpenCollection:
         self._logged: set[str] = set()
         self._device = device
         self._encoder: ImageEncoder | None = None
+        self._lender: OpenCollection | None = None
         self._loading = ProcessLock()
         if encoder is not None:
             self.use_encoder(encoder)
         self.queries = backend.query_encoder(lambda: self.encoder)
+        self._words = KnownWords(backend.folder)
 
     @classmethod
     def open(
@@ -166,6 +171,8 @@ class OpenCollection:
         Raises EncoderError, or EncoderMismatch if the encoder has changed since.
         """
         with self._loading:
+            if self._encoder is None and self._lender is not None:
+                self.use_encoder(self._lender.encoder)
             if self._encoder is None:
                 config = self.config
                 self.use_encoder(load_encoder(config.encoder, self._device, config.dtype))
@@ -180,6 +187,25 @@ class OpenCollection:
         self.backend.check_encoder(encoder)
         self._encoder = encoder
 
+    def share_encoder(self, other: "OpenCollection") -> None:
+        """Encode queries with the model of another collection of the same encoder, which is loaded
+        when one of them needs it.
+        """
+        if self._encoder is None and self is not other:
+            self._lender = other
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the words that queries of this collection may have besides the picture's."""
+        return self._words.of(self.store)
+
+    def changed_folders(self) -> list[str]:
+        """Return the folders, "" for the root, that got or lost files since they were last looked
+        through, by one stat of each; none of a collection in Milvus.
+        """
+        if not isinstance(self.backend, LocalBackend):
+            return []
+        return changed_folders(self.root, self.folder, self.vocabulary().folders)
+
     def find(
         self, queries: Sequence[QueryVector], options: SearchOptions
     ) -> list[list[SearchResult]]:
@@ -187,6 +213,15 @@ class OpenCollection:
         order of path, all on one state of the collection.
         """
         return self.backend.find(queries, options)
+
+    def newest(self, options: SearchOptions) -> list[SearchResult]:
+        """Return the photos that the filter leaves, the newest first, with scores of 0."""
+        assert options.where is not None
+        with self.store.reading():
+            ids = self.store.ids_where(options.where, newest=True).tolist()
+            ids = ids[options.offset : None if options.top_k is None else int(options.end)]
+            paths = {row[0]: row[1] for row in self.store.rows(ids)}
+        return [SearchResult(paths[each], 0.0, each) for each in ids if each in paths]
 
     def decoding(self) -> Decoding:
         """Return how the photos were decoded, as a query's photo must be."""

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -16,6 +17,7 @@ from vitsearch.collection.info import Check, verify_local
 from vitsearch.collection.maintain import TuneReport, tune_local
 from vitsearch.collection.query import Query, Term, photo_path
 from vitsearch.collection.search import as_where
+from vitsearch.collection.understanding import Understood, understand
 from vitsearch.collection.update import index_folder
 from vitsearch.encoders.base import Encoder
 from vitsearch.encoders.language import unread_notes
@@ -72,7 +74,10 @@ class Collection(OpenCollection):
         (`parse_filter`); ``offset``, results to skip; ``min_score``, the least cosine, with which
         ``top_k`` may be None for all; ``diverse``, from 0 to 1, for results unlike each
         other; ``collapse=True`` to show one photo of those that are the same or look alike (a
-        number: from this cosine on). Raises QueryError, PhotoError or EncoderError.
+        number: from this cosine on). Dates, places, cameras and the like in a query string filter
+        the photos (`understand`), and one of nothing else lists them, the newest first, with scores
+        of 0; with ``literal`` they are words of the picture. Raises QueryError, PhotoError or
+        EncoderError.
         """
         return self.search_batch([query], top_k, **keywords)[0]
 
@@ -87,9 +92,36 @@ class Collection(OpenCollection):
         The texts are encoded together.
         """
         options = self._options(top_k, keywords)
-        meanings = self.queries.read_all(queries)
-        self._note_unread([word for meaning in meanings for word in meaning.words])
-        return self.find([(meaning.vector, meaning.photo_ids) for meaning in meanings], options)
+        filters = [options.where] * len(queries)
+        pictures: dict[int, Query] = {}
+        for index, query in enumerate(queries):
+            if isinstance(query, str) and not options.literal:
+                understood = self.understand(query)
+                filters[index], query = understood.narrowed(options.where), understood.terms
+            if not isinstance(query, tuple) or query:
+                pictures[index] = query
+        meanings = dict(zip(pictures, self.queries.read_all([*pictures.values()]), strict=True))
+        self._note_unread([word for meaning in meanings.values() for word in meaning.words])
+        results: dict[int, list[SearchResult]] = {}
+        for where in dict.fromkeys(filters):
+            narrowed = replace(options, where=where)
+            group = [index for index, each in enumerate(filters) if each == where]
+            vectors = [
+                (meanings[index].vector, meanings[index].photo_ids)
+                for index in group
+                if index in meanings
+            ]
+            hits = iter(self.find(vectors, narrowed) if vectors else ())
+            for index in group:
+                results[index] = next(hits) if index in meanings else self.newest(narrowed)
+        return [results[index] for index in range(len(queries))]
+
+    def understand(self, query: str, *, today: date | None = None) -> Understood:
+        """Return what a query string says besides the picture: its filter and what is left.
+
+        ``today`` is the day that ``last summer`` goes back from. Raises QueryError.
+        """
+        return understand(query, self.vocabulary(), today)
 
     def similar(
         self,
@@ -104,9 +136,9 @@ class Collection(OpenCollection):
         """
         if isinstance(photo, Image.Image):
             return self.search(photo, top_k, **keywords)
-        return self.search([Term(self._file(photo))], top_k, **keywords)
+        return self.search([Term(self.file_of(photo))], top_k, **keywords)
 
-    def _file(self, photo: str | os.PathLike[str]) -> Path:
+    def file_of(self, photo: str | os.PathLike[str]) -> Path:
         """Return the path of a photo named from the working folder, or else from the root."""
         path = photo_path(photo)
         return self.root / path if not path.exists() and self.backend.has(path) else path
@@ -257,7 +289,7 @@ class Collection(OpenCollection):
         from vitsearch.explain import explain
 
         if not isinstance(photo, Image.Image):
-            photo = read_photo(self._file(photo)).image
+            photo = read_photo(self.file_of(photo)).image
         return explain(self.encoder, photo, text)
 
     # -- maintenance -------------------------------------------------------------------------------

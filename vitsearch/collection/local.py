@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from vitsearch.arrays import Halves, Ids, Vectors
 from vitsearch.collection.backend import Backend
 from vitsearch.collection.info import local_info
 from vitsearch.collection.search import QueryVector, Reranker
+from vitsearch.collection.understanding import LABELLED
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import IndexDamaged
 from vitsearch.index import (
@@ -29,8 +31,7 @@ from vitsearch.storage.config import (
     MAIN_INDEX,
     CollectionConfig,
     check_encoder,
-    collection_folder,
-    photo_root,
+    locate,
     read_collection_config,
 )
 from vitsearch.storage.connections import ProcessLock
@@ -295,6 +296,7 @@ class LocalBackend(Backend):
         rows = [(photo_id, best.label, best.score) for photo_id, best in first.items()]
         with self._writable() as store:
             store.put_labels(rows)
+            store.set_meta(LABELLED, secrets.token_hex(8))
 
     def forget(self) -> int:
         """Delete the photos that were put aside, and return how many; raises CollectionLocked."""
@@ -320,9 +322,9 @@ def open_local(
 ) -> LocalBackend:
     """Return the collection of a photo folder, stored in ``collection``.
 
-    None is the folder's ``.vitsearch``. Raises CollectionNotFound or CollectionError.
+    None is the folder's ``.vitsearch``, or the folder itself where that is a collection. Raises
+    CollectionNotFound or CollectionError.
     """
-    root = photo_root(photos)
-    folder = collection_folder(root, collection)
+    root, folder = locate(photos, collection)
     config = read_collection_config(folder, root)
     return LocalBackend(root, folder, config, device=device, read_only=read_only)

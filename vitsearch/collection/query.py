@@ -23,10 +23,14 @@ from vitsearch.storage.reader import PhotoReader
 from vitsearch.types import Photo
 
 _PHOTO_START = ("./", "../", "/", "~", ".\\", "..\\")
-_WEIGHT = re.compile(r"(\d+(?:\.\d*)?|\.\d+):(?=\S)")
-_QUOTED = re.compile(r"\"([^\"]*)\"|'([^']*)'")
-_SIGN = re.compile(r"\s+([+-])\s+")
-_LOOSE = re.compile(r"^\s*[+-](\s|$)|\s[+-]\s*$")  # a sign with no term on one of its sides
+# a digit after the colon makes it a time or a ratio: 4:30 pm, 16:9
+_WEIGHT = re.compile(r"(\d+(?:\.\d*)?|\.\d+):(?=[^\s\d])")
+_QUOTED = re.compile(r"\"([^\"]*)\"|'([^']*)'|“([^“”]*)”|„([^„“”]*)[“”]|«([^«»]*)»|‘([^‘’]*)’")
+_SIGN = re.compile(r"[+\-−](?=\s|$)")
+# a sign before a word, a quote, a photo or a weight; -5 degrees and -> are words
+_ATTACHED = re.compile(r"[+\-−](?=[^\W\d_]|[\"'“„«‘/~]|\.\.?[/\\]|[\d.]+:[^\s\d])")
+_WORD = re.compile(r"\S+")
+_SUFFIX = re.compile(r"\.\w{2,5}[\"'”»’]?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,58 +48,111 @@ class Term:
 Query = str | os.PathLike[str] | Image.Image | Sequence[Term] | Vectors
 
 
+@dataclass(slots=True)
+class QueryPart:
+    """A term of a query string as it is written: its sign and weight, and the ``(start, end)`` of
+    its words in the query; ``quoted`` where quotes keep all of them as they are.
+    """
+
+    sign: float = 1.0
+    weight: float = 1.0
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    quoted: bool = False
+
+    def text(self, query: str) -> str:
+        """Return its words, without the quotes around all of them."""
+        pieces: list[list[int]] = []
+        for start, end in self.spans:
+            if pieces and not query[pieces[-1][1] : start].strip():
+                pieces[-1][1] = end
+            else:
+                pieces.append([start, end])
+        return " ".join(query[start:end] for start, end in pieces)
+
+
 def parse_query(text: str) -> list[Term]:
     """Return the terms of a query string.
 
-    Terms are joined by `` + `` and `` - `` (with spaces), may begin with a weight (``2:``),
-    and may be quoted to keep such signs as words. A term that begins with ``./``, ``../``, ``/`` or
-    ``~`` is a photo, relative to the working folder. Raises QueryError for an empty query or term.
+    Terms are joined by `` + `` and `` - `` (with spaces); ``-word`` and ``+word`` are terms of one
+    word, and what follows them goes on with the term before. A term may begin with a weight
+    (``2:``, but 16:9 and 4:30 are words), and may be quoted to keep such signs as words. A term
+    that begins with ``./``, ``../``, ``/`` or ``~`` is a photo, relative to the working folder.
+    Raises QueryError for an empty query or term.
     """
+    return [term_of(part, text) for part in query_parts(text)]
+
+
+def query_parts(text: str) -> list[QueryPart]:
+    """Return the terms of a query string as they are written; raises QueryError."""
     if not text.strip():
         raise QueryError("the query is empty: give words, or a photo as ./photo.jpg")
-    terms: list[Term] = []
-    rest, sign = text.strip(), 1.0
-    if lead := re.match(r"([+-])\s+", rest):
-        sign, rest = (-1.0 if lead[1] == "-" else 1.0), rest[lead.end() :]
-    while True:
-        term, sign_mark, rest = _next_term(rest, text)
-        terms.append(Term(term.what, sign * term.weight))
-        if sign_mark is None:
-            return terms
-        sign = -1.0 if sign_mark == "-" else 1.0
+    parts = [QueryPart()]
+    current, position, closed = parts[0], _after_space(text, 0), False
+    while position < len(text):
+        if sign := _SIGN.match(text, position):
+            if closed or current.spans:
+                current = QueryPart()
+                parts.append(current)
+            elif position != _after_space(text, 0):
+                raise _empty_term(text)
+            current.sign, closed = -1.0 if sign[0] in "-−" else 1.0, True
+            position = sign.end()
+        elif (sign := _ATTACHED.match(text, position)) and _may_end(current, text):
+            alone = QueryPart(sign=-1.0 if sign[0] in "-−" else 1.0)
+            position = _read_word(alone, text, sign.end())
+            parts.append(alone)
+        else:
+            position = _read_word(current, text, position)
+        position = _after_space(text, position)
+    if not parts[0].spans and len(parts) > 1 and not closed:
+        del parts[0]  # -people and nothing else
+    return parts
 
 
-def _next_term(rest: str, query: str) -> tuple[Term, str | None, str]:
-    """Split off the first term: (term, the sign that follows it or None, what follows the sign)."""
-    weight = 1.0
-    if prefix := _WEIGHT.match(rest):
-        weight, rest = float(prefix[1]), rest[prefix.end() :]
-    in_quotes = _QUOTED.match(rest)
-    wrapped = in_quotes is not None and (
-        not rest[in_quotes.end() :].strip()
-        or re.match(r"\s+[+-]\s", rest[in_quotes.end() :]) is not None
-    )
-    if in_quotes and wrapped:
-        body = in_quotes[1] if in_quotes[1] is not None else in_quotes[2]
-        rest = rest[in_quotes.end() :]
-        sign = _SIGN.match(rest)
-    else:
-        sign = _SIGN.search(rest)
-        body = rest[: sign.start()] if sign else rest
-    if not body.strip() or (not wrapped and _LOOSE.search(body)):
-        raise QueryError(
-            f"a term of the query {query!r} is empty: write it as 'beach + dog - people'"
-        )
-    if weight == 0:
+def _after_space(text: str, position: int) -> int:
+    return len(text) - len(text[position:].lstrip())
+
+
+def _may_end(part: QueryPart, text: str) -> bool:
+    """Return whether a term may end before a sign that is attached to the next word: the name of a
+    photo may hold such signs.
+    """
+    body = part.text(text)
+    return not body.startswith(_PHOTO_START) or _SUFFIX.search(body) is not None
+
+
+def _read_word(part: QueryPart, text: str, start: int) -> int:
+    """Add the word, or the words in quotes, that begin here to a term, and return their end."""
+    if not part.spans and (prefix := _WEIGHT.match(text, start)):
+        part.weight, start = float(prefix[1]), prefix.end()
+    quoted = _QUOTED.match(text, start)
+    if quoted and (quoted.end() == len(text) or text[quoted.end()].isspace()):
+        part.quoted = not part.spans
+        part.spans.append(quoted.span())
+        return quoted.end()
+    word = _WORD.match(text, start)
+    assert word is not None
+    part.quoted = False
+    part.spans.append(word.span())
+    return word.end()
+
+
+def _empty_term(query: str) -> QueryError:
+    return QueryError(f"a term of the query {query!r} is empty: write it as 'beach + dog - people'")
+
+
+def term_of(part: QueryPart, query: str) -> Term:
+    """Return what a term of a query string means; raises QueryError."""
+    body = part.text(query)
+    body = (body[1:-1] if part.quoted else body).strip()
+    if not body:
+        raise _empty_term(query)
+    if part.weight == 0:
         raise QueryError(
             f"a weight of 0 in the query {query!r} says nothing: leave the term out or give it "
             "another weight"
         )
-    return (
-        Term(_meaning(body.strip()), weight),
-        sign[1] if sign else None,
-        rest[sign.end() :] if sign else "",
-    )
+    return Term(_meaning(body), part.sign * part.weight)
 
 
 def _meaning(body: str) -> str | Path:

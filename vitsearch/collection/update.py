@@ -41,6 +41,7 @@ from vitsearch.storage.filesystem import disk_errors
 from vitsearch.storage.lock import writer_lock
 from vitsearch.storage.mending import mend
 from vitsearch.storage.store import PhotoStore
+from vitsearch.storage.walked import mark_walked
 from vitsearch.types import IndexReport, OnProgress, Progress, no_progress
 
 log = logging.getLogger("vitsearch")
@@ -109,7 +110,7 @@ class _Run:
 
     def run(self) -> IndexReport:
         """Do everything, in order."""
-        started = time.perf_counter()
+        started, began = time.perf_counter(), time.time_ns()
         self.progress(Progress("looking", 0, None))
         scan = FolderScan(
             self.root,
@@ -120,7 +121,8 @@ class _Run:
                 frozenset({self.folder}),
             ),
         )
-        if self._known_settings() is None:
+        is_first = self._known_settings() is None
+        if is_first:
             scan.ensure_not_empty()
             encoder = self._loaded_encoder(
                 None
@@ -145,6 +147,7 @@ class _Run:
                 self._update_index(store, settings)
             total, (put_aside, _) = store.count(), store.aside.count()
             store.checkpoint()
+            mark_walked(self.root, self.folder, began, is_first=is_first)
         seconds = time.perf_counter() - started - self.load_seconds
         if not total:
             broken = self.counts["failed"] + self.counts["skipped"]

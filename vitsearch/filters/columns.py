@@ -25,6 +25,18 @@ def prepare(db: sqlite3.Connection) -> None:
     db.execute(f"CREATE TEMP VIEW photo_facts AS SELECT id, {columns} FROM {photos}")
 
 
+def distinct(db: sqlite3.Connection, column: str) -> list[str]:
+    """Return the different values of a column of texts, in order, of ``path`` the folders; those
+    that are not UTF-8 are left out. Raises sqlite3.Error.
+    """
+    prepare(db)
+    value = COLUMNS[column].name
+    if column == "path":  # what is left of the last slash
+        value = "rtrim(rtrim(path, replace(path, '/', '')), '/')"
+    rows = db.execute(f"SELECT DISTINCT CAST({value} AS TEXT) FROM photo_facts")
+    return sorted(row[0] for row in rows if row[0] and row[0].isprintable())
+
+
 def missing_columns(db: sqlite3.Connection, table: str = "photos") -> list[Column]:
     """Return the metadata columns that a table of an older database does not have."""
     stored = {row[1] for row in db.execute(f"PRAGMA table_info({table})")}

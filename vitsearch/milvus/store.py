@@ -25,6 +25,7 @@ MAX_RESULTS = 16_384  # for one query
 TYPES = (
     "AUTOINDEX", "FLAT", "IVF_FLAT", "IVF_SQ8", "IVF_PQ", "HNSW", "HNSW_SQ", "SCANN", "DISKANN",
 )  # fmt: skip
+MAX_READ = 200_000  # rows whose texts are read for the words of queries
 MIN_EF = 128  # the least number of candidates that a search of a graph keeps
 PROBED = 8  # one list in so many is read
 DEFAULT_LISTS = 128  # of an index that does not record how many it has
@@ -150,10 +151,33 @@ class MilvusStore:
             )
         return milvus_filter(where)
 
-    def ids_where(self, where: Filter) -> Ids:
-        """Return the ids of the photos that match a filter, in ascending order."""
-        pages = self.connection.pages(["id"], self.condition(where))
-        return np.array(sorted(row["id"] for page in pages for row in page), dtype=np.int64)
+    def ids_where(self, where: Filter, *, newest: bool = False) -> Ids:
+        """Return the ids of the photos that match a filter, in ascending order, or the ``newest``
+        first, as `PhotoStore.ids_where`.
+        """
+        columns = ["id", *(["path", "taken_at", "mtime"] if newest else [])]
+        rows = [
+            row for page in self.connection.pages(columns, self.condition(where)) for row in page
+        ]
+        rows.sort(key=lambda row: raw_path(row["path"]) if newest else row["id"])
+        if newest:
+            rows.sort(key=lambda row: (row["taken_at"] or "", row["mtime"]), reverse=True)
+        return np.array([row["id"] for row in rows], dtype=np.int64)
+
+    def distinct(self, columns: Sequence[str]) -> dict[str, list[str]]:
+        """Return the different values of columns of texts, of ``path`` the folders; none of a
+        collection of more than `MAX_READ` photos, which Milvus would have to send.
+        """
+        known = [name for name in columns if name in self.connection.fields()]
+        values: dict[str, set[str]] = {name: set() for name in known}
+        if self.count() > MAX_READ:
+            return {}
+        for page in self.connection.pages(["id", *known]):
+            for row in page:
+                for name in known:
+                    text = "" if row[name] is None else str(row[name])
+                    values[name].add(text.rpartition("/")[0] if name == "path" else text)
+        return {name: sorted(texts - {""}) for name, texts in values.items()}
 
     def vector_batches(self, *, since: int = -1, size: int = 4096) -> Iterator[tuple[Ids, Halves]]:
         """Yield (ids, ``(n, dim)`` float16 rows) in order of id.

@@ -250,6 +250,14 @@ _COLUMNS = (
         always=True,
     ),
     Column(
+        name="aspect",
+        kind="number",
+        help="width over height: below 1 it stands upright",
+        value=lambda photo: photo.info.width / photo.info.height,
+        sql="CAST(width AS REAL) / height",
+        always=True,
+    ),
+    Column(
         name="latitude",
         kind="number",
         help="degrees, north positive",

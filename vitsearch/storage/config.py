@@ -12,7 +12,7 @@ from vitsearch.records import atomic_write, read_record, to_json
 from vitsearch.storage.filesystem import disk_errors
 
 FORMAT = 1
-FOLDER = ".vitsearch"
+FOLDER, CONFIG = ".vitsearch", "collection.json"
 QUEUE = ".queue."  # how the names of a run's temporary files begin, where they need names
 MAIN_INDEX, DELTA_INDEX = "index", "delta"  # the delta holds what has changed since
 
@@ -74,6 +74,38 @@ def collection_folder(root: Path, collection: str | os.PathLike[str] | None) -> 
     return _expanded(collection)
 
 
+def locate(
+    photos: str | os.PathLike[str], collection: str | os.PathLike[str] | None = None
+) -> tuple[Path, Path]:
+    """Return the photo folder and the folder of its collection, to be read.
+
+    ``photos`` may also be the folder of a collection itself, such as a ``.vitsearch``: its photos
+    are then in the folder above, or in that which it was indexed from. Raises CollectionError.
+    """
+    root = photo_root(photos)
+    folder = collection_folder(root, collection)
+    if collection is None and not (folder / CONFIG).exists() and (root / CONFIG).is_file():
+        inside = os.path.realpath(root)
+        if os.path.basename(inside) == FOLDER:
+            return Path(os.path.dirname(inside)), root
+        return Path(read_collection_config(root, root).root), root
+    return root, folder
+
+
+def collection_above(folder: Path | None = None) -> Path:
+    """Return the working folder (or another), or the next folder above it, that has a collection;
+    raises CollectionNotFound.
+    """
+    start = Path.cwd() if folder is None else folder
+    for each in (start, *start.parents):
+        if (each / FOLDER / CONFIG).is_file() or (each / CONFIG).is_file():
+            return each
+    raise CollectionNotFound(
+        f"no collection in {start} or in a folder above it: name the folder of photos, or run "
+        "`vitsearch index PHOTOS` first"
+    )
+
+
 def _expanded(path: str | os.PathLike[str]) -> Path:
     try:
         return Path(path).expanduser()
@@ -90,7 +122,7 @@ def read_collection_config(folder: Path, photos: Path) -> CollectionConfig:
     """
     return read_record(
         CollectionConfig,
-        folder / "collection.json",
+        folder / CONFIG,
         error=CollectionError,
         repair=f"restore it from a backup, or delete {folder} and index again",
         missing=CollectionNotFound(
@@ -102,7 +134,7 @@ def read_collection_config(folder: Path, photos: Path) -> CollectionConfig:
 def write_collection_config(folder: Path, config: CollectionConfig) -> None:
     """Replace ``collection.json`` in one step."""
     with disk_errors(folder):
-        atomic_write(folder / "collection.json", to_json(config, indent=2))
+        atomic_write(folder / CONFIG, to_json(config, indent=2))
 
 
 def check_encoder(folder: Path, config: CollectionConfig, encoder: ImageEncoder) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vitsearch.errors import CollectionError
+from vitsearch.filters.columns import distinct
 from vitsearch.paths import raw_path
 from vitsearch.storage.checksums import row_checksum
 from vitsearch.storage.connections import ThreadConnections
@@ -175,6 +176,11 @@ class Database:
         self._db.executemany(
             "DELETE FROM facts WHERE name = CAST(? AS TEXT)", [(raw_path(name),) for name in names]
         )
+
+    def distinct(self, columns: Sequence[str]) -> dict[str, list[str]]:
+        """Return the different values of columns of texts, of ``path`` the folders."""
+        with self._errors():
+            return {name: distinct(self._db, name) for name in columns}
 
     # -- damage ------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from vitsearch.storage.walked import WalkedFolders
 from vitsearch.types import Found, Photo, PhotoInfo, SkippedPhoto, State
 
 log = logging.getLogger("vitsearch")
+NEWEST = "taken_at IS NULL, taken_at DESC, mtime DESC, path"
 MAX_CHECKED = 10_000  # photos whose facts are checked before the first filter, in 60 ms
 
 
@@ -339,13 +340,16 @@ class PhotoStore(Database):
             self.leave_out(damaged)
         return rows
 
-    def ids_where(self, where: Filter) -> Ids:
-        """Return the ids of the photos that match a filter, in ascending order."""
+    def ids_where(self, where: Filter, *, newest: bool = False) -> Ids:
+        """Return the ids of the photos that match a filter, in ascending order, or the ``newest``
+        first: by date, then those without one by the time of the file.
+        """
         self._check_facts()
         condition, values = where.sql()
         with self._errors():
             prepare(self._db)
-            sql = f"SELECT id FROM photo_facts WHERE {condition} ORDER BY id"
+            order = NEWEST if newest else "id"
+            sql = f"SELECT id FROM photo_facts WHERE {condition} ORDER BY {order}"
             rows = self._db.execute(sql, values)
             return np.fromiter((row[0] for row in rows), dtype=np.int64)
 

@@ -1,12 +1,44 @@
 """What the last walk of a photo folder met and did not take, and the devices that it was on."""
 
+import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from vitsearch.paths import raw_path
 from vitsearch.storage.database import Database
 from vitsearch.storage.schema import CHECKSUMS
 from vitsearch.types import LeftOut
+
+WALKED = "walked"  # an empty file of a collection's folder, as old as its last complete walk
+MAX_LOOKED_AT = 2_000  # folders whose time is looked at before a search
+
+
+def mark_walked(root: Path, folder: Path, time_ns: int, *, is_first: bool) -> None:
+    """Record that the walk that began at a time has been dealt with, where that can be written.
+
+    The first run makes the collection's folder after its walk has begun, which changes the root.
+    """
+    with suppress(OSError):
+        if is_first:
+            time_ns = max(time_ns, root.stat().st_mtime_ns)
+        (folder / WALKED).touch()
+        os.utime(folder / WALKED, ns=(time_ns, time_ns))
+
+
+def changed_folders(root: Path, folder: Path, known: Iterable[str]) -> list[str]:
+    """Return which of the root (``""``) and the ``known`` folders in it got or lost files since the
+    last walk, by one stat of each of the first `MAX_LOOKED_AT`; none where there is no record.
+    """
+    changed = []
+    with suppress(OSError):
+        walked = (folder / WALKED).stat().st_mtime_ns
+        for name in ["", *(name for name in known if name)][:MAX_LOOKED_AT]:
+            with suppress(OSError, ValueError):
+                if (root / name).stat().st_mtime_ns > walked:
+                    changed.append(name)
+    return changed
 
 
 class WalkedFolders:

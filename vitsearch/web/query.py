@@ -9,10 +9,12 @@ import numpy as np
 from PIL import Image
 
 from vitsearch.arrays import Vectors
-from vitsearch.collection.query import Term, parse_query
+from vitsearch.collection.query import Term
 from vitsearch.collection.search import as_where
+from vitsearch.collection.understanding import Understood, understand
 from vitsearch.errors import QueryError
 from vitsearch.filters.tree import Filter
+from vitsearch.filters.words import Vocabulary
 from vitsearch.options import SearchOptions, check_names, options_of
 
 MAX_RESULTS = 1000
@@ -49,17 +51,25 @@ def read_query(text: str) -> tuple[Term, ...]:
     """Return the terms of a query string (see `parse_query`); raises QueryError, also for a term
     that names a file.
     """
+    return understand_query(text, None).terms
+
+
+def understand_query(text: str, vocabulary: Vocabulary | None) -> Understood:
+    """Return what a query string says besides the picture (see `understand`); raises QueryError,
+    also for a term that names a file.
+    """
     if len(text) > MAX_TEXT_LENGTH:
         raise QueryError(
             f"the query has {len(text)} characters, more than {MAX_TEXT_LENGTH}: shorten it"
         )
     try:
-        parsed = parse_query(text)
+        understood = understand(text, vocabulary)
     except QueryError as error:
         if error.__cause__ is not None:  # ~name: whether there is such a user is nobody's business
             raise QueryError(NO_PATHS) from None
         raise
-    return _without_paths(parsed)
+    _without_paths(understood.terms)
+    return understood
 
 
 def _without_paths(terms: Sequence[Term]) -> tuple[Term, ...]:

@@ -15,6 +15,7 @@ from vitsearch.collection import LookAlikes
 from vitsearch.collection.collection import Collection
 from vitsearch.collection.query import Term, encode_terms
 from vitsearch.collection.search import QueryVector, as_where
+from vitsearch.collection.understanding import KnownWords, Understood
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.encoders.language import unread_notes
 from vitsearch.errors import CollectionError, IndexDamaged, UnknownPhoto, VitsearchError
@@ -27,7 +28,13 @@ from vitsearch.types import LeftOut, Photo, Prediction, SearchResult, SkippedPho
 from vitsearch.web.batching import Batcher
 from vitsearch.web.errors import ServiceBusy
 from vitsearch.web.memory import MemoryKeeper
-from vitsearch.web.query import Search, SearchInput, search_options, terms_of
+from vitsearch.web.query import (
+    Search,
+    SearchInput,
+    search_options,
+    terms_of,
+    understand_query,
+)
 from vitsearch.web.settings import ServeSettings
 from vitsearch.web.source import BUSY, CollectionSource, MilvusSource, Version
 from vitsearch.web.thumbnails import FOLDER, Thumbnail, Thumbnails
@@ -159,6 +166,7 @@ class PhotoService:
         self.memory = MemoryKeeper()
         # uploads whose pictures are in memory at a time, until their search is done
         self.uploads = asyncio.Semaphore(self._picture_thread_count)
+        self._words = KnownWords(source.folder)
         self._labelled: dict[object, list[Prediction]] = {}
         self._labelling = threading.Lock()
 
@@ -227,6 +235,21 @@ class PhotoService:
     ) -> list[SearchResult]:
         """Return the photos that look most like one photo of the collection, which is left out."""
         return self.search([Term(photo_id)], k=k, offset=offset, **keywords)
+
+    def understand(self, text: str, *, private: bool, literal: bool = False) -> Understood:
+        """Return what a query string says besides the picture, nothing where it is ``literal``;
+        without ``private`` only by the columns that everybody may see.
+        """
+        with self.source.facts() as store:
+            vocabulary = None if literal else self._words.of(store, private=private)
+            return understand_query(text, vocabulary)
+
+    def newest(self, *, k: int, offset: int, where: Filter) -> list[SearchResult]:
+        """Return ``k`` photos from ``offset`` on that a filter leaves, the newest first, with
+        scores of 0.
+        """
+        with self.source.reading() as collection:
+            return collection.newest(search_options(k, offset, where=where))
 
     def notes(self, texts: Sequence[str]) -> list[str]:
         """Return what a person should know about the words of a query: a language that the model

@@ -23,8 +23,7 @@ from vitsearch.photos.sources import Entry, Source, open_source
 from vitsearch.records import atomic_write
 from vitsearch.storage.config import (
     CollectionConfig,
-    collection_folder,
-    photo_root,
+    locate,
     read_collection_config,
 )
 from vitsearch.storage.decoding import Decoding, choose_decoding
@@ -70,8 +69,7 @@ class CollectionSource:
         """Return the source of a photo folder's collection; raises CollectionNotFound,
         CollectionError or EncoderError.
         """
-        root = photo_root(photos)
-        source = cls(root, collection_folder(root, collection), device=device, encoder=encoder)
+        source = cls(*locate(photos, collection), device=device, encoder=encoder)
         source.open().close()
         return source
 

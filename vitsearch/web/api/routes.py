@@ -3,8 +3,9 @@
 import asyncio
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Path, Query, Request
@@ -15,7 +16,9 @@ from starlette.types import Receive, Scope, Send
 
 from vitsearch._version import __version__
 from vitsearch.collection.query import Term
+from vitsearch.collection.understanding import Understood
 from vitsearch.errors import PhotoError, UnknownPhoto
+from vitsearch.options import SearchOptions
 from vitsearch.photos.formats import FORMATS, HEAD, media_type_of
 from vitsearch.web.api.schemas import (
     BODY,
@@ -30,13 +33,14 @@ from vitsearch.web.api.schemas import (
     hits,
     labels_answer,
     photo_answer,
+    phrase_answers,
     read_search,
     terms_in,
 )
 from vitsearch.web.errors import ServiceBusy
 from vitsearch.web.label_counts import label_counts, stored_counts
 from vitsearch.web.privacy import exif_shown, filter_for
-from vitsearch.web.query import MAX_TEXT_LENGTH, constraints
+from vitsearch.web.query import MAX_TEXT_LENGTH, constraints, search_options
 from vitsearch.web.service import Found, PhotoService
 from vitsearch.web.thumbnails import SIDES, WHOLE, Thumbnail
 
@@ -55,6 +59,7 @@ router = APIRouter(responses=_errors())
 K = Annotated[int, Query(**constraints("top_k"))]
 Offset = Annotated[int, Query(**constraints("offset"))]
 Filter = Annotated[str | None, Query(**constraints("where"))]
+Literal = Annotated[bool, Query(**constraints("literal"))]
 MinScore = Annotated[float | None, Query(**constraints("min_score"))]
 PhotoPath = Annotated[int, Path(ge=1, le=MAX_ID, description="the id of a photo")]
 
@@ -88,12 +93,13 @@ async def search(
     offset: Offset = 0,
     where: Filter = None,
     min_score: MinScore = None,
+    literal: Literal = False,
 ) -> Response:
-    """Search by words."""
-    future = service_of(request).ask(
-        q, k=k, offset=offset, where=filter_for(request, where), min_score=min_score
-    )
-    return _answer_of_search(await asyncio.wrap_future(future), k, offset)
+    """Search by words; dates, places and the like in them filter the photos."""
+    understood = await _understand(request, q, literal)
+    condition = understood.narrowed(filter_for(request, where))
+    options = search_options(k, offset, where=condition, min_score=min_score)
+    return await _answer_of_search(request, understood.terms, options, understood)
 
 
 @router.post(
@@ -105,18 +111,18 @@ async def search(
 async def search_by(request: Request) -> Response:
     """Search by words, weighted terms, photos of the collection, a vector, or an uploaded photo."""
     body, data = await read_search(request)
-    terms = terms_in(body)
+    understood = None if body.q is None else await _understand(request, body.q, body.literal)
+    terms = terms_in(body, () if understood is None else understood.terms)
     where = filter_for(request, body.where)
+    condition = understood.narrowed(where) if understood else where
+    options = search_options(body.k, body.offset, where=condition, min_score=body.min_score)
     service = service_of(request)
     async with service.uploads if data is not None else nullcontext():
         if data is not None:
             picture = await in_picture_thread(service, lambda: service.read_picture(data))
             terms.append(Term(picture))
             del picture
-        future = service.ask(
-            terms, k=body.k, offset=body.offset, where=where, min_score=body.min_score
-        )
-        return _answer_of_search(await asyncio.wrap_future(future), body.k, body.offset)
+        return await _answer_of_search(request, terms, options, understood)
 
 
 @router.get("/api/similar/{photo_id}", response_model=SearchAnswer, responses=_errors(404))
@@ -129,15 +135,42 @@ async def similar(
     min_score: MinScore = None,
 ) -> Response:
     """Return the photos that look most like one photo, which is itself left out."""
-    keywords = {"where": filter_for(request, where), "min_score": min_score}
-    future = service_of(request).ask([Term(photo_id)], k=k, offset=offset, **keywords)
-    return _answer_of_search(await asyncio.wrap_future(future), k, offset)
+    where_tree = filter_for(request, where)
+    options = search_options(k, offset, where=where_tree, min_score=min_score)
+    return await _answer_of_search(request, [Term(photo_id)], options)
 
 
-def _answer_of_search(answer: Found, k: int, offset: int) -> Response:
+async def _understand(request: Request, text: str, literal: bool) -> Understood:
+    service, private = service_of(request), exif_shown(request)
+    return await run_in_threadpool(
+        lambda: service.understand(text, private=private, literal=literal)
+    )
+
+
+async def _answer_of_search(
+    request: Request,
+    terms: Sequence[Term],
+    options: SearchOptions,
+    understood: Understood | None = None,
+) -> Response:
+    """Return the results of terms, or without any the newest photos that the words leave."""
+    service, phrases = service_of(request), understood.phrases if understood else ()
+    k, offset = options.top_k or 0, options.offset
+    if phrases and not terms:
+        assert options.where is not None
+        newest = partial(service.newest, k=k, offset=offset, where=options.where)
+        answer = Found(await run_in_threadpool(newest), [])
+    else:
+        where, min_score = options.where, options.min_score
+        future = service.ask(terms, k=k, offset=offset, where=where, min_score=min_score)
+        answer = await asyncio.wrap_future(future)
     return answer_of(
         SearchAnswer.model_construct(
-            results=hits(answer.results), k=k, offset=offset, notes=answer.notes
+            results=hits(answer.results),
+            k=k,
+            offset=offset,
+            notes=answer.notes,
+            understood=phrase_answers(phrases),
         )
     )
 

@@ -13,6 +13,7 @@ from starlette.datastructures import UploadFile
 from vitsearch.arrays import Vectors
 from vitsearch.collection.query import Term
 from vitsearch.errors import QueryError
+from vitsearch.filters.words import Phrase
 from vitsearch.paths import raw_path
 from vitsearch.photos.columns import METADATA
 from vitsearch.types import Photo, Prediction, SearchResult
@@ -22,7 +23,6 @@ from vitsearch.web.query import (
     MAX_TERMS,
     MAX_TEXT_LENGTH,
     constraints,
-    read_query,
 )
 from vitsearch.web.responses import reason_of
 from vitsearch.web.security import too_large
@@ -57,13 +57,25 @@ class Hit(BaseModel):
     score: float
 
 
+class PhraseAnswer(BaseModel):
+    """What some words of a query mean besides the picture, and the filter that they are."""
+
+    title: str
+    where: str
+
+
 class SearchAnswer(BaseModel):
-    """Photos, best first, equal scores in order of path."""
+    """Photos, best first, equal scores in order of path; the newest first, with scores of 0, where
+    the query is nothing but what was understood of it.
+    """
 
     results: list[Hit]
     k: int
     offset: int
     notes: list[str] = Field(description="what to know about the words of the query")
+    understood: list[PhraseAnswer] = Field(
+        description="dates, places, cameras and the like in the query, which filter the photos"
+    )
 
 
 class TermRequest(BaseModel):
@@ -102,6 +114,7 @@ class SearchRequest(BaseModel):
     offset: Annotated[int, Field(**constraints("offset"))] = 0
     where: Annotated[str, Field(**constraints("where"))] | None = None
     min_score: Annotated[float, Field(**constraints("min_score"))] | None = None
+    literal: Annotated[bool, Field(**constraints("literal"))] = False
 
 
 class PhotoFields(BaseModel):
@@ -193,6 +206,14 @@ def hits(results: Sequence[SearchResult | Prediction]) -> list[Hit]:
     ]
 
 
+def phrase_answers(phrases: Sequence[Phrase]) -> list[PhraseAnswer]:
+    """Return what was understood of a query as the interface answers it."""
+    return [
+        PhraseAnswer.model_construct(title=shown(each.title), where=shown(str(each.where)))
+        for each in phrases
+    ]
+
+
 def labels_answer(counts: LabelCounts) -> LabelsAnswer:
     """Return labels as the interface answers them."""
     listed = [
@@ -266,6 +287,7 @@ BODY: dict[str, Any] = {  # of the description of the interface
                     "offset": {"type": "integer"} | _limits("offset"),
                     "where": {"type": "string"} | _limits("where"),
                     "min_score": {"type": "number"} | _limits("min_score"),
+                    "literal": {"type": "boolean"} | _limits("literal"),
                     "terms": {
                         "type": "string",
                         "description": "a JSON list of terms, as in the other kind of body",
@@ -347,11 +369,11 @@ def _checked(fields: dict[str, Any]) -> SearchRequest:
         raise QueryError("terms is no JSON list of terms") from None
 
 
-def terms_in(body: SearchRequest) -> list[Term]:
-    """Return the terms of a request; raises QueryError for a term that is both or neither of words
-    and photo, or for none.
+def terms_in(body: SearchRequest, words: Sequence[Term]) -> list[Term]:
+    """Return the terms of a request, those of its query string first; raises QueryError for a term
+    that is both or neither of words and photo, or for none.
     """
-    terms = list(read_query(body.q)) if body.q is not None else []
+    terms = [*words]
     terms += [_term(term) for term in body.terms or ()]
     if body.vector is not None:
         terms.append(Term(_vector(body.vector)))

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from starlette.responses import Response
 
 from vitsearch.collection.map import PhotoMap
+from vitsearch.collection.understanding import Understood
 from vitsearch.errors import QueryError
 from vitsearch.types import Photo, Prediction, SearchResult
 from vitsearch.web.errors import NotShown
@@ -78,6 +79,12 @@ class PageContext:
         where = filters.tree()
         if where is not None:
             check_filter(self.request, where)
+
+    def understand(self, query: PageQuery) -> Understood:
+        """Return the terms of the words of a search, and what else they say; raises QueryError."""
+        if not query.words:
+            return Understood((), (), None)
+        return self.service.understand(query.words, private=self.shows_exif, literal=query.literal)
 
     def state(self) -> Hashable:
         """Return a value that changes when other photos are in the collection."""

@@ -1,6 +1,7 @@
 """The pages of the search, of one photo and of help, uploads, and downloads of ticked photos."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -9,6 +10,7 @@ from starlette.datastructures import UploadFile
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from vitsearch.collection.query import Term
+from vitsearch.collection.understanding import Understood
 from vitsearch.errors import EncoderError, PhotoError, QueryError, UnknownPhoto
 from vitsearch.photos.columns import COLUMNS, METADATA
 from vitsearch.types import Photo
@@ -34,7 +36,6 @@ from vitsearch.web.pages.url import (
     read_page_query,
     selection,
 )
-from vitsearch.web.query import read_query
 
 router = APIRouter(include_in_schema=False)
 router.include_router(views.router)
@@ -49,13 +50,16 @@ def search(here: Page) -> Response:
     """The photos, all of them or those most like the query."""
     try:
         query = here.query()
-        texts = _texts(query)
-        tiles, more, summary = _results(here, query)
+        understood = here.understand(query)
+        texts = [term.what for term in understood.terms if isinstance(term.what, str)]
+        tiles, more, summary = _results(here, query, understood)
         shown: dict[str, Any] = {
             "tiles": tiles,
             "next": query.address(page=query.page + 1) if more else "",
             "summary": summary,
-            "chips": _chips(here, query),
+            "chips": _chips(here, query, understood),
+            "phrases": _phrases(query, understood),
+            "literally": replace(query, literal=True).address() if understood.phrases else "",
             "notes": here.service.notes(texts) if texts else [],
         }
         return _search_page(here, query, **shown)
@@ -64,9 +68,12 @@ def search(here: Page) -> Response:
         return _search_page(here, here.as_written(), status=status, fault=str(error))
 
 
-def _texts(query: PageQuery) -> list[str]:
-    terms = read_query(query.words) if query.words else ()
-    return [term.what for term in terms if isinstance(term.what, str)]
+def _phrases(query: PageQuery, understood: Understood) -> list[tuple[str, str]]:
+    """Return what was understood besides the picture, each with the address without it."""
+    return [
+        (title, replace(query, words=rest, page=1).address())
+        for title, rest in zip(understood.titles, understood.without, strict=True)
+    ]
 
 
 def _search_page(
@@ -88,39 +95,50 @@ def _search_page(
         "previous": query.address(page=query.page - 1) if query.page > 1 else "",
         "any_weight": any(chip["picture"] for chip in results.get("chips", [])),
     }
-    empty = {"tiles": [], "next": "", "summary": "", "chips": [], "notes": []}
+    empty: dict[str, Any] = {"tiles": [], "next": "", "summary": "", "chips": [], "notes": []}
+    empty |= {"phrases": [], "literally": ""}
     return here.page("search.html", status=status, view="/", **shown | empty | results)
 
 
-def _results(here: PageContext, query: PageQuery) -> tuple[list[Tile], bool, str]:
+def _results(
+    here: PageContext, query: PageQuery, understood: Understood
+) -> tuple[list[Tile], bool, str]:
     """Return a page of results, whether there are more, and a line about them."""
-    offset, where = (query.page - 1) * PER_PAGE, query.filters.tree()
+    offset, where = (query.page - 1) * PER_PAGE, understood.narrowed(query.filters.tree())
     if not query.is_query:
         photos, total = here.service.browse(k=PER_PAGE, offset=offset, where=where)
         of = " that the filters leave" if where else ""
         summary = f"{counted(total, 'photo', 'photos')}{of}, the last indexed first"
         return [here.tile(photo) for photo in photos], total > offset + PER_PAGE, summary
-    hits = here.service.search(terms_of(here, query), k=PER_PAGE + 1, offset=offset, where=where)
+    terms = terms_of(here, query, understood)
+    if not terms and where:
+        newest = here.service.newest(k=PER_PAGE + 1, offset=offset, where=where)
+        photos = here.service.photos_of([hit.photo_id for hit in newest[:PER_PAGE]])
+        more = len(newest) > PER_PAGE
+        return [here.tile(photo) for photo in photos], more, "Photos of these, the newest first"
+    hits = here.service.search(terms, k=PER_PAGE + 1, offset=offset, where=where)
     of = "those that the filters leave"
     if not where:
         of = counted(here.service.count(), "photo", "photos")
     return here.tiles(hits[:PER_PAGE]), len(hits) > PER_PAGE, f"Of {of}, the most alike first"
 
 
-def terms_of(here: PageContext, query: PageQuery) -> list[Term]:
+def terms_of(
+    here: PageContext, query: PageQuery, understood: Understood | None = None
+) -> list[Term]:
     """Return the terms of a search: its words, the picked photos, and the uploaded ones; raises
     QueryError.
     """
-    terms = list(read_query(query.words)) if query.words else []
+    terms = list((understood or here.understand(query)).terms)
     terms += [Term(pick.photo_id, pick.weight) for pick in query.picks]
     for upload in query.uploads:
         terms.append(Term(here.memory.uploads.get(upload.key).vector, upload.weight))
     return terms
 
 
-def _chips(here: PageContext, query: PageQuery) -> list[Chip]:
+def _chips(here: PageContext, query: PageQuery, understood: Understood) -> list[Chip]:
     """Return the parts of a search with their weights, nothing for one text alone."""
-    words = read_query(query.words) if query.words else ()
+    words = understood.terms
     photos = here.service.photos_of([pick.photo_id for pick in query.picks])
     names = {photo.photo_id: photo.path.rpartition("/")[2] for photo in photos}
     pictures = [
@@ -144,7 +162,7 @@ def _chips(here: PageContext, query: PageQuery) -> list[Chip]:
             Chip(name=name, title=title, weight=weight, shown=shown, picture=picture, off=off)
         )
     one_text = len(chips) == 1 and not pictures and chips[0]["weight"] == 1
-    return [] if one_text else chips
+    return [] if one_text and not understood.phrases else chips
 
 
 def _text_chip(text: str, weight: float) -> Chip:
@@ -197,7 +215,7 @@ def _uploaded(here: PageContext, data: bytes, pairs: list[tuple[str, str]]) -> s
     key = here.memory.uploads.add(data, picture, vector)
     query = read_page_query(pairs)
     weight = LIKE if query.words else ALONE
-    return PageQuery(query.words, query.picks, (UploadedRef(key, weight),), query.filters).address()
+    return replace(query, uploads=(UploadedRef(key, weight),), page=1).address()
 
 
 @router.get("/brought/{key}")
@@ -228,7 +246,7 @@ def photo_page(here: Page, photo_id: int) -> Response:
     zero_shot, zero_shot_fault = _attempt(lambda: insights.zero_shot(photo_id, names))
     supervised, supervised_fault = _attempt(lambda: insights.supervised(photo_id))
     explaining = here.request.query_params.get("why") == "1"
-    heatmap_address = address(f"/photos/{photo_id}/why", [("q", _positive_words(query))])
+    heatmap_address = address(f"/photos/{photo_id}/why", [("q", _positive_words(here, query))])
     explaining_pairs = [*query.pairs(page=True), ("why", "1")]
     shown: dict[str, Any] = {
         "query": query,
@@ -237,7 +255,7 @@ def photo_page(here: Page, photo_id: int) -> Response:
         "full_picture": image(photo_id),
         "facts": _facts(photo, here.service.companions([photo]), here.shows_exif),
         "back": query.address(page=query.page),
-        "words": _positive_words(query),
+        "words": _positive_words(here, query),
         "zero_shot": zero_shot,
         "zero_shot_fault": zero_shot_fault,
         "label_text": written or ", ".join(names),
@@ -252,10 +270,10 @@ def photo_page(here: Page, photo_id: int) -> Response:
     return here.page("photo.html", **shown)
 
 
-def _positive_words(query: PageQuery) -> str:
+def _positive_words(here: PageContext, query: PageQuery) -> str:
     """Return the words of a search for what should be in the photos."""
     try:
-        terms = read_query(query.words) if query.words else ()
+        terms = here.understand(query).terms
     except QueryError:
         return ""
     return ", ".join(str(term.what) for term in terms if term.weight > 0)

@@ -84,7 +84,7 @@ class Filters:
 @dataclass(frozen=True, slots=True)
 class PageQuery:
     """The search in the address of a page: words, picked and uploaded photos with their weights,
-    filters, and the page of results.
+    filters, and the page of results; with ``literal`` all words are the picture's.
     """
 
     words: str = ""
@@ -92,6 +92,7 @@ class PageQuery:
     uploads: tuple[UploadedRef, ...] = ()
     filters: Filters = Filters()
     page: int = 1
+    literal: bool = False
 
     @property
     def is_query(self) -> bool:
@@ -106,6 +107,7 @@ class PageQuery:
         pairs += [(f"w{pick.photo_id}", number(pick.weight)) for pick in self.picks]
         pairs += [(f"u{upload.key}", number(upload.weight)) for upload in self.uploads]
         pairs += self.filters.pairs()
+        pairs += [("literal", "1")] if self.literal and self.words else []
         return [*pairs, ("page", str(self.page))] if page and self.page > 1 else pairs
 
     def address(self, path: str = "/", *, page: int | None = None) -> str:
@@ -166,6 +168,7 @@ def read_page_query(parameters: Iterable[tuple[str, str]]) -> PageQuery:
         tuple(UploadedRef(key, weight) for key, weight in uploads.items() if weight),
         read_filters(values),
         page_number(values.get("page", "")),
+        values.get("literal") == "1",
     )
 
 

@@ -1,0 +1,119 @@
+"""Search in several collections of one encoder at once."""
+
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Unpack
+
+from vitsearch.collection.collection import Collection
+from vitsearch.collection.query import Query
+from vitsearch.collection.search import as_where
+from vitsearch.collection.understanding import Understood, understand
+from vitsearch.errors import QueryError
+from vitsearch.filters.words import Vocabulary
+from vitsearch.options import TOP_K, SearchKeywords, SearchOptions
+from vitsearch.types import SearchResult
+
+
+def search_all(
+    collections: Iterable[str | os.PathLike[str] | Collection],
+    query: Query,
+    top_k: int | None = TOP_K,
+    **keywords: Unpack[SearchKeywords],
+) -> list[SearchResult]:
+    """Return the ``top_k`` photos of several collections most like the query, best first.
+
+    Collections are folders, collections in Milvus (``milvus://HOST:PORT/NAME``), or open ones. A
+    result has the absolute ``file`` and the ``collection`` that it is of. Query and keywords are
+    those of `Collection.search`; ``diverse`` and ``collapse`` look at each collection by itself.
+    Words that one collection knows (a place, a label) filter them all. Raises QueryError unless
+    all have the same encoder, and the errors of `Collection.open` and `Collection.search`.
+    """
+    with ExitStack() as stack:
+        opened = [
+            each if isinstance(each, Collection) else stack.enter_context(Collection.open(each))
+            for each in collections
+        ]
+        return search_opened(opened, query, top_k, **keywords)
+
+
+def search_opened(
+    collections: Sequence[Collection],
+    query: Query,
+    top_k: int | None = TOP_K,
+    **keywords: Unpack[SearchKeywords],
+) -> list[SearchResult]:
+    """Return what `search_all` returns, of open collections."""
+    if not collections:
+        raise QueryError("name at least one collection to search in")
+    check_encoders(collections)
+    where = as_where(keywords.get("where"))
+    options = SearchOptions(top_k, keywords.get("offset", 0), where, keywords.get("min_score"))
+    understood = None
+    if isinstance(query, str) and not keywords.get("literal"):
+        understood = understand_all(collections, query)
+        where, query = understood.narrowed(where), list(understood.terms)
+    up_to = None if top_k is None else options.offset + top_k
+    narrowed: SearchKeywords = {**keywords, "where": where, "offset": 0, "literal": True}
+    only_filters = understood is not None and not understood.terms
+    hits: list[tuple[tuple[object, ...], SearchResult]] = []
+    for collection in collections:
+        if only_filters:
+            results = collection.newest(SearchOptions(up_to, where=where, min_score=-1))
+        else:
+            results = collection.search(query, up_to, **narrowed)
+        for rank, result in enumerate(results):
+            hit = _with_file(result, collection)
+            order = _age(collection, result) if only_filters else (-result.score,)
+            hits.append(((*order, hit.file, rank), hit))
+    hits.sort(key=lambda each: each[0])
+    end = None if top_k is None else options.offset + top_k
+    return [hit for _, hit in hits[options.offset : end]]
+
+
+def check_encoders(collections: Sequence[Collection]) -> None:
+    """Raise QueryError unless one encoder made the vectors of all, which they then share."""
+    first = collections[0]
+    for other in collections[1:]:
+        if other.config.encoder_fingerprint != first.config.encoder_fingerprint:
+            raise QueryError(
+                f"{first.backend.name} has vectors of {first.config.encoder}, "
+                f"{other.backend.name} of {other.config.encoder}: scores of two encoders do not "
+                "compare, so search them one by one"
+            )
+    for other in collections[1:]:
+        other.share_encoder(first)
+
+
+def understand_all(collections: Sequence[Collection], query: str) -> Understood:
+    """Return what a query string says besides the picture by the words of all collections."""
+    return understand(query, _merged([each.vocabulary() for each in collections]))
+
+
+def _merged(vocabularies: Sequence[Vocabulary]) -> Vocabulary:
+    if len(vocabularies) == 1:
+        return vocabularies[0]
+    values: dict[str, list[str]] = {}
+    for vocabulary in vocabularies:
+        for name, texts in vocabulary.values.items():
+            values[name] = list(dict.fromkeys([*values.get(name, ()), *texts]))
+    return Vocabulary(
+        columns=frozenset.intersection(*(each.columns for each in vocabularies)),
+        values=values,
+        folders=list(dict.fromkeys(name for each in vocabularies for name in each.folders)),
+        years=frozenset().union(*(each.years for each in vocabularies)),
+        has_files=lambda where: any(each.has_files(where) for each in vocabularies),
+    )
+
+
+def _with_file(result: SearchResult, collection: Collection) -> SearchResult:
+    file = os.path.join(os.path.abspath(collection.root), *result.path.split("/"))
+    return replace(result, file=file, collection=collection.backend.name)
+
+
+def _age(collection: Collection, result: SearchResult) -> tuple[object, ...]:
+    """Return what sorts the newest photo first."""
+    photo = collection.store.photo_at(result.path)
+    taken = str(photo.info["taken_at"] or "") if photo else ""
+    return (tuple(-ord(character) for character in taken) or (0,),)

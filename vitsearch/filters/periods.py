@@ -1,0 +1,368 @@
+"""Periods of time in the words of a query, English and Spanish: ``summer 2020``, ``hace dos años``.
+
+A period is a pair of dates of any precision, both included, as ``taken_at between`` takes them.
+Seasons are the northern ones, from the first of March, June, September and December; a winter has
+the year of its December. Weeks begin on Monday. ``last`` is the latest one that is over, ``this``
+the one that today is in, or else the latest.
+"""
+
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+LISTS = tomllib.loads((Path(__file__).parent / "words.toml").read_text(encoding="utf-8"))
+YEAR = r"(?:19|20)\d\d"
+WORD_START, WORD_END = r"(?<![\w.:/#$€£-])", r"(?![\w/:%€£$]|[-.,']\w)"
+
+
+class Period(NamedTuple):
+    """The first and the last date of a period, each as far as it is known (``2019``, ``2019-07``,
+    ``2019-07-14``).
+    """
+
+    first: str
+    last: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodMatch:
+    """A period between two positions of a text.
+
+    ``form`` is ``period`` where it leaves no doubt, else ``year``, ``decade`` or ``season``, whose
+    context decides. ``relative``: it depends on the day.
+    """
+
+    start: int
+    end: int
+    period: Period
+    form: str = "period"
+    relative: bool = False
+
+
+Reader = Callable[[re.Match[str], date], Period | None]
+
+
+def periods(text: str, today: date) -> list[PeriodMatch]:
+    """Return the periods in a text in lower case without accents, in order, none within another."""
+    matches: list[PeriodMatch] = []
+    if not _hint().search(text):
+        return matches
+    for pattern, reader in _patterns():
+        for match in pattern.finditer(text):
+            period = reader(match, today)
+            if period is not None and period.first <= today.isoformat():
+                form, relative = FORMS.get(reader, "period"), reader in RELATIVE
+                matches.append(PeriodMatch(match.start(), match.end(), period, form, relative))
+    matches.sort(key=lambda each: (each.start, -each.end))
+    return list(_apart(matches))
+
+
+def _apart(matches: list[PeriodMatch]) -> Iterator[PeriodMatch]:
+    end = 0
+    for match in matches:
+        if match.start >= end:
+            yield match
+            end = match.end
+
+
+# -- The calendar ----------------------------------------------------------------------------------
+
+
+def day(moment: date) -> Period:
+    """Return the period of one day."""
+    return Period(moment.isoformat(), moment.isoformat())
+
+
+def _days(first: date, last: date) -> Period:
+    return Period(first.isoformat(), last.isoformat())
+
+
+def _year(year: int) -> Period:
+    return Period(f"{year:04}", f"{year:04}")
+
+
+def _month(year: int, month: int) -> Period:
+    """Return a month, also of a number below 1 or above 12: 0 is December of the year before."""
+    year, month = year + (month - 1) // 12, (month - 1) % 12 + 1
+    return Period(f"{year:04}-{month:02}", f"{year:04}-{month:02}")
+
+
+def _season(year: int, month: int) -> Period:
+    return Period(_month(year, month).first, _month(year, month + 2).last)
+
+
+def _week(moment: date) -> Period:
+    monday = moment - timedelta(days=moment.weekday())
+    return _days(monday, monday + timedelta(days=6))
+
+
+def _weekend(moment: date) -> Period:
+    saturday = moment + timedelta(days=5 - moment.weekday())
+    return _days(saturday, saturday + timedelta(days=1))
+
+
+def _easter(year: int) -> date:
+    """Return Easter Sunday of the Gregorian calendar (Meeus, Jones and Butcher)."""
+    a, (b, c) = year % 19, divmod(year, 100)
+    h = (19 * a + b - b // 4 - (b - (b + 8) // 25 + 1) // 3 + 15) % 30
+    weekday = (32 + 2 * (b % 4) + 2 * (c // 4) - h - c % 4) % 7
+    month, day_of_month = divmod(h + weekday - 7 * ((a + 11 * h + 22 * weekday) // 451) + 114, 31)
+    return date(year, month, day_of_month + 1)
+
+
+def _holiday(rule: str, year: int) -> Period:
+    if rule == "thanksgiving":  # the fourth Thursday of November
+        first = date(year, 11, 1)
+        return day(first + timedelta(days=(3 - first.weekday()) % 7 + 21))
+    kind, *numbers = rule.split()
+    if kind == "easter":
+        sunday = _easter(year)
+        first, last = (sunday + timedelta(days=int(number)) for number in numbers)
+        return _days(first, last)
+    return Period(f"{year:04}-{kind}", f"{year:04}-{numbers[0]}")
+
+
+def _valid_day(year: int, month: int, number: int) -> Period | None:
+    try:
+        return day(date(year, month, number))
+    except ValueError:
+        return None
+
+
+# -- The words -------------------------------------------------------------------------------------
+
+
+def _either(words: Mapping[str, Any] | list[str]) -> str:
+    return "(?:" + "|".join(sorted(map(re.escape, words), key=len, reverse=True)) + ")"
+
+
+@cache
+def words() -> dict[str, dict[str, Any]]:
+    """Return what each word of a date means, by kind."""
+    months, table = LISTS["months"], LISTS
+    full = {name: n for n, names in enumerate(months["names"], 1) for name in names}
+    short = {name: n for n, names in enumerate(months["abbreviations"], 1) for name in names}
+    return {
+        "month": full,
+        "short": full | short | {f"{name}.": n for name, n in short.items()},
+        "season": {name: int(n) for n, names in table["seasons"].items() for name in names},
+        "weekday": {
+            name: n for n, names in enumerate(table["weekdays"]["names"]) for name in names
+        },
+        "holiday": {name: rule for rule, names in table["holidays"].items() for name in names},
+        "number": {name: int(n) for n, names in table["numbers"].items() for name in names},
+    }
+
+
+@cache
+def _hint() -> re.Pattern[str]:
+    """What a text with a period has: a year, or a word that goes before or after one of `words`."""
+    return re.compile(
+        rf"{YEAR}|\d0'?s|años|\b(?:last|this|past|previous|ago|today|yesterday|hoy|ayer|anteayer|hace|est[ea]"
+        r"|pasad[oa]s?|ultim[oa]s?)\b"
+    )
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() else int(words()["number"][text])
+
+
+def _latest(of: Callable[[int], Period], today: date, *, over: bool) -> Period:
+    """Return the latest period of a year-by-year rule that has begun, or that is ``over``."""
+    now = today.isoformat()
+    for year in (today.year, today.year - 1):
+        period = of(year)
+        if _after(now, period.last) if over else period.first <= now:
+            return period
+    return of(today.year - 2)
+
+
+def _after(now: str, last: str) -> bool:
+    return now[: len(last)] > last
+
+
+def _rule_of(word: str) -> Callable[[int], Period] | None:
+    """Return the periods of the years that a season, month or holiday names."""
+    known = words()
+    if word in known["season"]:
+        return lambda year: _season(year, known["season"][word])
+    if word in known["month"]:
+        return lambda year: _month(year, known["month"][word])
+    if word in known["holiday"]:
+        return lambda year: _holiday(known["holiday"][word], year)
+    return None
+
+
+UNITS = {
+    "day": "day", "days": "day", "dia": "day", "dias": "day",
+    "week": "week", "weeks": "week", "semana": "week", "semanas": "week",
+    "weekend": "weekend", "fin de semana": "weekend", "finde": "weekend",
+    "month": "month", "months": "month", "mes": "month", "meses": "month",
+    "year": "year", "years": "year", "año": "year", "años": "year",
+}  # fmt: skip
+
+
+def _unit(unit: str, today: date, back: int) -> Period:
+    """Return the day, week, month or year that is so many before today's."""
+    match UNITS[unit]:
+        case "day":
+            return day(today - timedelta(days=back))
+        case "week":
+            return _week(today - timedelta(weeks=back))
+        case "weekend":
+            return _weekend(today - timedelta(weeks=back))
+        case "month":
+            return _month(today.year, today.month - back)
+    return _year(today.year - back)
+
+
+def _since(unit: str, today: date, count: int) -> Period:
+    """Return the time from so many units before today until today."""
+    if UNITS[unit] in ("day", "week"):
+        return _days(today - timedelta(days=count * (7 if UNITS[unit] == "week" else 1)), today)
+    months = count * (12 if UNITS[unit] == "year" else 1)
+    first = _month(today.year, today.month - months).first
+    last_day = min(today.day, _length_of(first))
+    return Period(f"{first}-{last_day:02}", today.isoformat())
+
+
+def _length_of(month: str) -> int:
+    year, number = map(int, month.split("-"))
+    after = date(year + number // 12, number % 12 + 1, 1)
+    return (after - timedelta(days=1)).day
+
+
+# -- How each form is read -------------------------------------------------------------------------
+
+
+def _read_recent(match: re.Match[str], today: date) -> Period | None:
+    """Read ``last August``, ``this week``, ``el lunes pasado``."""
+    word, over = match["what"], match["when"].startswith(("last", "past", "prev", "pasad", "ultim"))
+    if word in words()["weekday"]:
+        back = (today.weekday() - words()["weekday"][word]) % 7
+        return day(today - timedelta(days=back or (7 if over else 0)))
+    if (rule := _rule_of(word)) is not None:
+        return _latest(rule, today, over=over)
+    if word not in UNITS or UNITS[word] == "day":
+        return None
+    back = int(over)
+    if UNITS[word] == "weekend" and today.weekday() < 5 and not over:
+        back = 1  # the latest one
+    return _unit(word, today, back)
+
+
+def _read_named_day(match: re.Match[str], today: date) -> Period | None:
+    word = match["what"]
+    back = 0 if word in ("today", "hoy") else 1 if word in ("yesterday", "ayer") else 2
+    return day(today - timedelta(days=back))
+
+
+def _read_ago(match: re.Match[str], today: date) -> Period | None:
+    count = _number(match["n"])
+    return _unit(match["unit"], today, count) if count <= 1200 else None
+
+
+def _read_last_n(match: re.Match[str], today: date) -> Period | None:
+    count = _number(match["n"])
+    return _since(match["unit"], today, count) if 1 <= count <= 1200 else None
+
+
+def _read_day(match: re.Match[str], today: date) -> Period | None:
+    month = words()["short"].get(match["month"]) or int(match["month"])
+    return _valid_day(int(match["y"]), month, int(match["d"]))
+
+
+def _read_numbers(match: re.Match[str], today: date) -> Period | None:
+    """Read ``14.7.2019``; with slashes only where one number cannot be a month."""
+    first, second = int(match["a"]), int(match["b"])
+    if match["sep"] == "/" and first <= 12 and second <= 12 and first != second:
+        return None
+    if match["sep"] == "/" and second > 12:
+        first, second = second, first
+    return _valid_day(int(match["y"]), second, first)
+
+
+def _read_month(match: re.Match[str], today: date) -> Period | None:
+    month = words()["short"].get(match["month"]) or int(match["month"])
+    return _month(int(match["y"]), month)
+
+
+def _read_of_year(match: re.Match[str], today: date) -> Period | None:
+    rule = _rule_of(match["what"])
+    return rule(int(match["y"])) if rule else None
+
+
+def _read_years(match: re.Match[str], today: date) -> Period | None:
+    first, last = int(match["y"]), int(match["z"])
+    return Period(match["y"], match["z"]) if first < last <= today.year else None
+
+
+def _read_year(match: re.Match[str], today: date) -> Period | None:
+    return _year(int(match["y"])) if int(match["y"]) <= today.year else None
+
+
+def _read_season(match: re.Match[str], today: date) -> Period | None:
+    """Read ``2020 summer``."""
+    return _read_of_year(match, today)
+
+
+def _read_decade(match: re.Match[str], today: date) -> Period | None:
+    century, decade = match["c"], int(match["d"])
+    if century is None and decade < 30:
+        return None
+    first = int(century or 19) * 100 + decade
+    return Period(f"{first}", f"{first + 9}")
+
+
+RELATIVE: set[Reader] = {_read_recent, _read_named_day, _read_ago, _read_last_n}
+FORMS: dict[Reader, str] = {_read_year: "year", _read_season: "season", _read_decade: "decade"}
+
+
+@cache
+def _patterns() -> list[tuple[re.Pattern[str], Reader]]:
+    """Return the forms, each with its reader."""
+    known = words()
+    month, season = _either(known["short"]), _either(known["season"])
+    holiday, weekday = _either(known["holiday"]), _either(known["weekday"])
+    recent = "|".join(
+        (_either(known["month"]), season, holiday, weekday, _either(UNITS))
+    )  # after last, this
+    number, unit = rf"(?:\d{{1,4}}|{_either(known['number'])})", _either(UNITS)
+    year, of = rf"(?P<y>{YEAR})", r"(?:,? |,? of |,? in |,? de |,? del |,? en )"
+    ordinal = r"(?:st|nd|rd|th|º)?"
+    forms: list[tuple[str, Reader]] = [
+        (rf"(?P<y>{YEAR})(?P<s>[-/.])(?P<month>0?[1-9]|1[0-2])(?P=s)(?P<d>\d\d?)", _read_day),
+        (r"(?P<a>\d\d?)(?P<sep>[./-])(?P<b>\d\d?)(?P=sep)" + year, _read_numbers),
+        (rf"(?P<d>\d\d?){ordinal}(?: of| de)? (?P<month>{month}){of}{year}", _read_day),
+        (rf"(?P<month>{month}) (?P<d>\d\d?){ordinal}(?: de|,)? {year}", _read_day),
+        (rf"{year}-(?P<month>0[1-9]|1[0-2])", _read_month),
+        (rf"(?P<month>{month}){of}{year}", _read_month),
+        (rf"(?P<what>{season}){of}{year}(?:[-/](?:\d\d)?\d\d)?", _read_of_year),
+        (rf"(?P<what>{holiday}){of}{year}", _read_of_year),
+        (rf"{year} ?[-–] ?(?P<z>{YEAR})", _read_years),
+        (rf"(?:between|entre|from|de|desde) {year} (?:and|to|until|y|a|hasta) (?P<z>{YEAR})",
+         _read_years),
+        (rf"(?P<when>last|this|past|previous) (?P<what>{recent})", _read_recent),
+        (rf"(?P<when>est[ea]|pasad[oa]|ultim[oa]) (?P<what>{recent})", _read_recent),
+        (rf"(?P<what>{recent}) (?P<when>pasad[oa])", _read_recent),
+        (r"(?P<what>the day before yesterday|day before yesterday|antes de ayer|anteayer"
+         r"|today|yesterday|hoy|ayer)", _read_named_day),
+        (rf"(?P<n>{number}) (?P<unit>{unit}) ago", _read_ago),
+        (rf"hace (?P<n>{number}) (?P<unit>{unit})", _read_ago),
+        (rf"(?:last|past) (?P<n>{number}) (?P<unit>{unit})", _read_last_n),
+        (rf"ultim[oa]s (?P<n>{number}) (?P<unit>{unit})", _read_last_n),
+        (rf"(?P<n>{number}) ultim[oa]s (?P<unit>{unit})", _read_last_n),
+        (rf"{year} (?P<what>{season})", _read_season),
+        (r"(?P<c>19|20)?(?P<d>\d0)'?s", _read_decade),
+        (r"años (?P<c>19)?(?P<d>\d0)", _read_decade),
+        (year, _read_year),
+    ]  # fmt: skip
+    return [
+        (re.compile(f"{WORD_START}(?:{form}){'(?:.s)?' * (reader in RELATIVE)}{WORD_END}"), reader)
+        for form, reader in forms
+    ]

@@ -1,0 +1,319 @@
+"""The phrases of a query that are filters: periods, months, places, cameras, folders, labels and
+kinds of files. Which of them are plain decides `vitsearch.filters.contexts`.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import date
+from functools import cache
+
+from vitsearch.filters.contexts import (
+    SIGNS,
+    Candidate,
+    TextReading,
+    has_digit,
+)
+from vitsearch.filters.parse import filter_all, parse_filter
+from vitsearch.filters.periods import LISTS, WORD_END, WORD_START, Period, periods, words
+from vitsearch.filters.tree import Between, Comparison, Filter, In, Like, Or
+from vitsearch.filters.words import Phrase, Vocabulary, plain, words_of
+
+MAX_NAME_WORDS = 6
+MAX_NAMES = 400  # of cameras, folders or labels that a phrase may stand for
+_PATH = re.compile(r"(?<!\S)[^\s/][^\s]*/[^\s]*(?=\s|$)")
+
+
+def read_words(text: str, vocabulary: Vocabulary, today: date) -> list[Phrase]:
+    """Return the phrases of a text that say something besides the picture, in order; words inside
+    quotes are left alone.
+    """
+    return _Reading(text, vocabulary, today).phrases()
+
+
+class _Reading(TextReading):
+    """One text read by the rules."""
+
+    def phrases(self) -> list[Phrase]:
+        """Return the phrases, in order, none within another."""
+        self._candidates = self._apart([*self._all()])
+        while True:  # what is a phrase beside another is none without it
+            plainly = [each for each in self._candidates if self._is_plain(each)]
+            if len(plainly) == len(self._candidates):
+                return [self._whole(each) for each in plainly]
+            self._candidates = plainly
+
+    def _whole(self, each: Candidate) -> Phrase:
+        """Return a phrase with the words before it that belong to it."""
+        begin = each.begin
+        if each.kind == "camera":
+            begin = each.first
+            for before in (words_of("possessives"), words_of("camera_leads"), words_of("made")):
+                begin -= self._word(begin - 1) in before
+        start = min(each.phrase.start, self._tokens[begin][0])
+        return replace(each.phrase, start=start)
+
+    def _all(self) -> Iterator[Candidate]:
+        yield from self._named_things()
+        if "taken_at" in self._vocabulary.columns:
+            yield from self._periods()
+            yield from self._months()
+        yield from self._places()
+        yield from self._cameras()
+
+    def _apart(self, candidates: list[Candidate]) -> list[Candidate]:
+        """Return candidates without those within a longer or an earlier one."""
+        ordered = sorted(candidates, key=lambda each: (each.first - each.last, each.first))
+        chosen: list[Candidate] = []
+        for each in ordered:
+            if all(each.last <= other.first or other.last <= each.first for other in chosen):
+                chosen.append(each)
+        return sorted(chosen, key=lambda each: each.first)
+
+    # -- candidates ----------------------------------------------------------------------------
+
+    def _candidate(
+        self, first: int, last: int, where: Filter, kind: str, *, title: str = "", weak: str = "",
+        ambiguous: str = "",
+    ) -> Candidate:  # fmt: skip
+        begin, lead = self._lead(first)
+        start, end = self._tokens[first][0], self._tokens[last - 1][1]
+        phrase = Phrase(start, end, title or self._text[start:end], where, kind)
+        return Candidate(first, last, begin, lead, kind, phrase, weak, ambiguous)
+
+    def _periods(self) -> Iterator[Candidate]:
+        for match in periods(self._plain, self._today):
+            first = self._starts.get(match.start)
+            last = next((n for n, (_, end) in enumerate(self._tokens, 1) if end == match.end), None)
+            if first is None or last is None:
+                continue
+            _, lead = self._lead(first)
+            title = self._text[match.start : match.end].removesuffix("'s").removesuffix("’s")
+            if match.relative or match.period.first != match.period.last:
+                title += f" ({_dates(match.period)})"
+            where = period_filter(match.period, SIGNS.get(lead, "="))
+            if lead in SIGNS:
+                title = f"{self._text[self._tokens[self._lead(first)[0]][0] : match.start]}{title}"
+            kind = f"when {lead}" if lead in SIGNS else "when"
+            yield self._candidate(first, last, where, kind, title=title, weak=match.form)
+
+    def _months(self) -> Iterator[Candidate]:
+        """Yield the months and days without a year: those of every year."""
+        months = words()["month"]
+        for index, word in enumerate(self._words):
+            if word not in months:
+                continue
+            number = months[word]
+            where: Filter = Comparison("month", "=", number)
+            doubtful = word in LISTS["months"]["two_meanings"]
+            ambiguous = "word" if doubtful else ""
+            yield self._candidate(index, index + 1, where, "month", weak="month",
+                                  ambiguous=ambiguous)  # fmt: skip
+            day = self._day_beside(index)
+            if day is not None:
+                first, last, written = day
+                where = Like("taken_at", f"____-{number:02}-{written:02}%")
+                yield self._candidate(first, last, where, "month", weak="day", ambiguous=ambiguous)
+
+    def _day_beside(self, month: int) -> tuple[int, int, int] | None:
+        """Return the tokens and the number of a day before or after a month."""
+        before = month - 1
+        if before > 0 and self._words[before] in ("of", "de"):
+            before -= 1
+        for index, first, last in ((before, before, month + 1), (month + 1, month, month + 2)):
+            if 0 <= index < len(self._words):
+                match = re.fullmatch(r"(\d\d?)(?:st|nd|rd|th)?", self._words[index])
+                if match and 1 <= int(match[1]) <= 31:
+                    return first, last, int(match[1])
+        return None
+
+    def _places(self) -> Iterator[Candidate]:
+        names = self._vocabulary.places
+        for first, last, name in self._names(names) if names else ():
+            meanings = names[name][:MAX_NAMES]
+            tests = [Comparison(column, "=", value) for column, value in meanings]
+            where = Or(tuple(tests)) if len(tests) > 1 else tests[0]
+            ambiguous = ""
+            if name in LISTS["places"]["countries"]:
+                ambiguous = "country"
+            elif name in LISTS["places"]["words"] or self._is_common(name):
+                ambiguous = "word"
+            title = self._text[self._tokens[first][0] : self._tokens[last - 1][1]]
+            if plain(title) == title:
+                title = meanings[0][1]
+            kind = "country" if {column for column, _ in meanings} == {"country"} else "where"
+            yield self._candidate(
+                first, last, where, kind, title=title, weak="place", ambiguous=ambiguous
+            )
+
+    def _is_common(self, name: str) -> bool:
+        lists = ("photos", "scenes", "things", "function", "connectors", "goods")
+        dated = words()
+        return (
+            any(name in words_of(each) for each in lists)
+            or any(name in dated[kind] for kind in ("month", "season", "weekday", "holiday"))
+            or name.isdecimal()
+            or len(name) < 3
+        )
+
+    def _names(self, names: Mapping[str, object]) -> Iterator[tuple[int, int, str]]:
+        """Yield the tokens that are one of the names, the longest at each position."""
+        for first in range(len(self._words)):
+            for last in range(min(len(self._words), first + MAX_NAME_WORDS), first, -1):
+                name = " ".join(self._words[first:last])
+                if name in names and self._stands_apart(first, last):
+                    yield first, last, name
+                    break
+
+    def _stands_apart(self, first: int, last: int) -> bool:
+        """Return whether tokens are not part of a path, an address or a longer word."""
+        start, end = self._tokens[first][0], self._tokens[last - 1][1]
+        beside = self._plain[start - 1 : start] + self._plain[end : end + 1]
+        return not any(sign in "/\\@#_'-" for sign in beside)
+
+    def _cameras(self) -> Iterator[Candidate]:
+        known = self._vocabulary.camera_words
+        index = 0
+        while known and index < len(self._words):
+            last = index
+            while last < min(len(self._words), index + MAX_NAME_WORDS) and (
+                self._words[last] in known
+            ):
+                last += 1
+            candidate = self._camera(index, last)
+            if candidate is None:
+                index += 1
+            else:
+                yield candidate
+                index = candidate.last
+
+    def _camera(self, first: int, last: int) -> Candidate | None:
+        """Return the longest name of cameras that begins at a token."""
+        fillers, doubtful = LISTS["cameras"]["fillers"], LISTS["cameras"]["words"]
+        while last > first:
+            parts = self._words[first:last]
+            telling = [part for part in parts if part not in fillers and not part.isdecimal()]
+            cameras = [
+                name
+                for name, of_name in self._vocabulary.cameras.items()
+                if _in_order(parts, of_name)
+            ]
+            if telling and cameras and self._words[first] == telling[0]:
+                where: Filter = Comparison("camera", "=", cameras[0])
+                if len(cameras) > 1:
+                    where = In("camera", tuple(cameras[:MAX_NAMES]))
+                is_model = len(parts) > 1 and any(map(has_digit, parts))
+                is_word = not is_model and all(
+                    part in doubtful or has_digit(part) or len(part) < 3 or self._is_common(part)
+                    for part in telling
+                )
+                weak = "model" if is_model else "camera"
+                return self._candidate(first, last, where, "camera", weak=weak,
+                                       ambiguous="word" if is_word else "")  # fmt: skip
+            last -= 1
+        return None
+
+    def _named_things(self) -> Iterator[Candidate]:
+        """Yield folders, labels and kinds of files, which their forms make plain."""
+        for kind, pattern, names in (
+            ("folder", _folder_form(), self._vocabulary.folder_names),
+            ("label", _label_form(), self._vocabulary.labels),
+        ):
+            for match in pattern.finditer(self._plain) if names else ():
+                yield from self._named(kind, match, names)
+        for match in _PATH.finditer(self._plain):
+            folder = self._text[slice(*match.span())].rstrip("/")
+            if folder in self._vocabulary.folders:
+                under = filter_all(None, under=folder)
+                assert under is not None
+                yield from self._spanning(match.span(), under, "folder", f"folder {folder}")
+        for kind, form, title, condition in _file_kinds():
+            for match in form.finditer(self._plain):
+                known = condition.columns() <= self._vocabulary.columns
+                if known and self._vocabulary.has_files(condition):
+                    yield from self._spanning(match.span(), condition, kind, title)
+
+    def _named(
+        self, kind: str, match: re.Match[str], names: dict[str, list[str]]
+    ) -> Iterator[Candidate]:
+        """Yield the folder or label whose name follows its form."""
+        first = next((n for n, (start, _) in enumerate(self._tokens) if start >= match.end()), None)
+        if first is None or self._plain[match.end() : self._tokens[first][0]].strip(" :#\"'"):
+            return
+        for last in range(min(len(self._words), first + MAX_NAME_WORDS), first, -1):
+            values = names.get(" ".join(self._words[first:last]))
+            if not values:
+                continue
+            tests: list[Filter] = []
+            for value in values[:MAX_NAMES]:
+                under = filter_all(None, under=value) if kind == "folder" else None
+                tests.append(under or Comparison("label", "=", value))
+            where = Or(tuple(tests)) if len(tests) > 1 else tests[0]
+            span = match.start(), self._tokens[last - 1][1]
+            yield from self._spanning(span, where, kind, f"{kind} {values[0]}")
+            return
+
+    def _spanning(
+        self, span: tuple[int, int], where: Filter, kind: str, title: str
+    ) -> Iterator[Candidate]:
+        inside = [n for n, (start, end) in enumerate(self._tokens)
+                  if span[0] <= start and end <= span[1]]  # fmt: skip
+        if inside:
+            phrase = Phrase(*span, title, where, kind)
+            yield Candidate(inside[0], inside[-1] + 1, inside[0], "", kind, phrase)
+
+
+# -- What phrases become ---------------------------------------------------------------------------
+
+
+def period_filter(period: Period, sign: str) -> Filter:
+    """Return the photos that were taken in a period, or since, after, before or until it."""
+    if sign == "=":
+        if period.first == period.last:
+            return Comparison("taken_at", "=", period.first)
+        return Between("taken_at", period.first, period.last)
+    return Comparison("taken_at", sign, period.first if sign in ("<", ">=") else period.last)
+
+
+def _dates(period: Period) -> str:
+    first, last = period
+    return first if first == last else f"{first} to {last}"
+
+
+def _in_order(parts: Sequence[str], words_of_name: Sequence[str]) -> bool:
+    """Return whether the parts are among the words of a name, in its order."""
+    rest = iter(words_of_name)
+    return all(part in rest for part in parts)
+
+
+@cache
+def _folder_form() -> re.Pattern[str]:
+    return re.compile(
+        rf"{WORD_START}(?:(?:in|from|en|de) )?(?:(?:the|my|la|mi) )?"
+        r"(?:folder|directory|carpeta|directorio)(?: named| called| of| de| llamada)?(?= |:)"
+    )
+
+
+@cache
+def _label_form() -> re.Pattern[str]:
+    labelled = r"(?:labell?ed|tagged|etiquetad[oa]s?)(?: as| with| como| con)?(?= )"
+    named = r"(?:with|con) (?:the |la )?(?:label|tag|etiqueta)(?= )"
+    return re.compile(
+        rf"{WORD_START}(?:{labelled}|{named}|(?:label|tag|etiqueta)(?=:))|(?<!\S)(?=#)"
+    )
+
+
+@cache
+def _file_kinds() -> tuple[tuple[str, re.Pattern[str], str, Filter], ...]:
+    """Return the kinds of files of ``words.toml``: kind, form, title and filter."""
+    photos = "(?:" + "|".join(sorted(words_of("photos"), key=len, reverse=True)) + ")"
+    kinds = []
+    for entry in LISTS["files"]:
+        form = "|".join(f"(?:{form})" for form in entry["forms"]).replace("PHOTOS", photos)
+        form = form.replace("START", r"(?<!.)").replace("END", r"\s*$")
+        names = [f"path like '%.{suffix}'" for suffix in entry.get("suffixes", ())]
+        where = parse_filter(entry.get("where") or " or ".join(names))
+        kinds.append(
+            (entry["kind"], re.compile(f"{WORD_START}(?:{form}){WORD_END}"), entry["title"], where)
+        )
+    return tuple(kinds)

@@ -1,0 +1,158 @@
+"""What the words of a query say besides the picture: when, where, with what, which files.
+
+``beach in Portugal last summer`` is a picture of a beach, a country and three months. A small
+grammar of rules and word lists (``words.toml``), English and Spanish, finds such phrases; what they
+leave is the text of the picture. A word of two meanings (``may``, ``turkey``, ``canon``) is one of
+the picture unless its form makes the other one plain, and names of places, cameras, folders and
+labels count only where the collection has them. docs/search.md has the rules; they are in
+`vitsearch.filters.phrases`, and what has to stand beside a phrase in `vitsearch.filters.contexts`.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+
+from vitsearch.filters.periods import LISTS
+from vitsearch.filters.tree import And, Filter, Or
+
+PLACES = ("city", "region", "country")  # columns, where there are such
+NAMED = (*PLACES, "camera", "label")  # columns whose values are words of a query
+
+TOKEN = re.compile(r"[^\W_]+")
+QUOTED = re.compile(r"\"[^\"]*\"|“[^“”]*”|„[^„“”]*[“”]|«[^«»]*»|(?<!\w)['‘][^'’]*['’](?!\w)")
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """Words of a query that are a filter: their ``(start, end)`` in the text, what they are called
+    (``July 2019``), and the filter. Phrases of one ``kind`` are alternatives.
+    """
+
+    start: int
+    end: int
+    title: str
+    where: Filter
+    kind: str
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a collection has words for: its columns that may be used, and the values of those of
+    `NAMED`, the folders, the years of ``taken_at``, and whether it has files that pass a filter.
+    """
+
+    columns: frozenset[str]
+    values: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    folders: Sequence[str] = ()
+    years: frozenset[int] = frozenset()
+    has_files: Callable[[Filter], bool] = lambda _: True
+
+    @cached_property
+    def places(self) -> dict[str, list[tuple[str, str]]]:
+        """The (column, value) of each place by its plain names, in other languages too."""
+        names: dict[str, list[tuple[str, str]]] = {}
+        for column in PLACES:
+            for value in self.values.get(column, ()) if column in self.columns else ():
+                names.setdefault(plain_name(value), []).append((column, value))
+        names.pop("", None)
+        for name, others in LISTS["aliases"].items():
+            for other in others if name in names else ():
+                meanings = names.setdefault(other, [])
+                meanings += [each for each in names[name] if each not in meanings]
+        return names
+
+    @cached_property
+    def cameras(self) -> dict[str, tuple[str, ...]]:
+        """The words of each camera by its name."""
+        cameras = self.values.get("camera", ()) if "camera" in self.columns else ()
+        return {name: tuple(plain_name(name).split()) for name in cameras}
+
+    @cached_property
+    def camera_words(self) -> frozenset[str]:
+        """All words of the names of cameras."""
+        return frozenset(word for name in self.cameras.values() for word in name)
+
+    @cached_property
+    def labels(self) -> dict[str, list[str]]:
+        """The stored labels by their plain names."""
+        names: dict[str, list[str]] = {}
+        for value in self.values.get("label", ()):
+            names.setdefault(plain_name(value), []).append(value)
+        return names
+
+    @cached_property
+    def folder_names(self) -> dict[str, list[str]]:
+        """The folders by their plain names, of the last part and of all."""
+        names: dict[str, list[str]] = {}
+        for folder in self.folders:
+            for name in {plain_name(folder), plain_name(folder.rpartition("/")[2])}:
+                names.setdefault(name, []).append(folder)
+        return names
+
+
+def picture_words(text: str, phrases: Sequence[Phrase]) -> str:
+    """Return what phrases leave of a text, "" where nothing of it says what a picture shows."""
+    if not phrases:
+        return text
+    starts = [0, *(phrase.end for phrase in phrases)]
+    ends = [*(phrase.start for phrase in phrases), len(text)]
+    pieces = [
+        _trimmed(text[start:end], left=start > 0, right=end < len(text))
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    rest = " ".join(" ".join(pieces).split())
+    left, asking = {*plain_name(rest).split()}, words_of("photos") | words_of("requests")
+    return "" if left <= asking | words_of("fillers") and (left & asking or not left) else rest
+
+
+def all_of(phrases: Sequence[Phrase]) -> Filter | None:
+    """Return the filter of all phrases together: those of one kind are alternatives."""
+    kinds: dict[str, list[Filter]] = {}
+    for phrase in phrases:
+        kinds.setdefault(phrase.kind, []).append(phrase.where)
+    parts = [Or(tuple(each)) if len(each) > 1 else each[0] for each in kinds.values()]
+    return And(tuple(parts)) if len(parts) > 1 else next(iter(parts), None)
+
+
+def plain_name(text: str) -> str:
+    """Return the words of a name in lower case, without accents (but ñ) and signs."""
+    return " ".join(TOKEN.findall(plain(text)))
+
+
+def plain(text: str) -> str:
+    """Return a text of the same length in lower case without accents, ñ apart."""
+    return "".join(_plain_character(character) for character in text)
+
+
+@cache
+def _plain_character(character: str) -> str:
+    lower = character.lower()
+    if lower != "ñ":
+        lower = unicodedata.normalize("NFD", lower)[:1]
+    return {"’": "'", "‘": "'", "`": "'"}.get(lower, lower) or character
+
+
+@cache
+def words_of(name: str) -> frozenset[str]:
+    """Return one of the lists of ``words.toml``."""
+    return frozenset(LISTS["lists"][name])
+
+
+def _trimmed(text: str, *, left: bool, right: bool) -> str:
+    """Return a text without the signs and function words that phrases beside it have left."""
+    text = text.strip()
+    while left or right:
+        before = text
+        if left:
+            text = text.lstrip(" ,;|&–—.:)")
+            first, _, rest = text.partition(" ")
+            text = rest if plain(first) in ("and", "or", "of", "y", "o", "e", "de", "del") else text
+        if right:
+            text = text.rstrip(" ,;|&–—:(")
+            rest, _, last = text.rpartition(" ")
+            text = rest if plain(last) in words_of("edges") else text
+        if text == before:
+            break
+    return text.strip()
