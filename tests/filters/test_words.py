@@ -140,7 +140,7 @@ def test_words_that_go_back_from_today(today: date, query: str, where: str) -> N
 )
 @pytest.mark.slow
 def test_any_text_is_read(text: str) -> None:
-    """Phrases lie apart, within the text and outside quotes; without any the text stays as it is."""
+    """Phrases lie apart, in the text and outside quotes; without any the text stays as it is."""
     phrases = read_words(text, VOCABULARY, TODAY)
     ends = [0, *(phrase.end for phrase in phrases)]
     assert all(end <= phrase.start < phrase.end for end, phrase in zip(ends, phrases, strict=False))

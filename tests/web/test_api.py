@@ -43,7 +43,7 @@ def test_search_by_words(api: TestClient, indexed: Path) -> None:
         hits = collection.search("2:red + blue - green", 3)
     wanted = [{"id": hit.photo_id, "path": hit.path, "score": round(hit.score, 6)} for hit in hits]
     found = api.get("/api/search", params={"q": "2:red + blue - green", "k": 3}).json()
-    assert found == {"results": wanted, "k": 3, "offset": 0, "notes": []}
+    assert found == {"results": wanted, "k": 3, "offset": 0, "notes": [], "understood": []}
     assert (
         api.get("/api/search?q=2:red %2B blue - green&k=2&offset=1").json()["results"] == wanted[1:]
     )

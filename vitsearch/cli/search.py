@@ -110,7 +110,7 @@ def search(names: tuple[str, ...], **options: Any) -> int:
     photos, query = _photos_and_query(names, bool(options["plus"] or options["minus"]))
     for sign, added in (("+", options["plus"]), ("-", options["minus"])):
         for words in added:
-            query = f"{query} {sign} {_quoted(words)}" if query or sign == "-" else words
+            query = f"{query} {sign} {_in_quotes(words)}" if query or sign == "-" else words
     return _search(photos, query.strip(), options)
 
 
@@ -146,7 +146,7 @@ def _photos_and_query(names: tuple[str, ...], has_terms: bool) -> tuple[list[str
     return photos or [str(collection_above())], query
 
 
-def _quoted(words: str) -> str:
+def _in_quotes(words: str) -> str:
     """Return words of a query in quotes that they do not hold."""
     quotes = next((each for each in ('""', "''", "“”") if not set(each) & set(words)), "«»")
     return f"{quotes[0]}{words}{quotes[1]}"
@@ -215,12 +215,12 @@ def _rows(
         yield row | ({"understood": titles} if titles else {})
 
 
-def _taken(opened: "Sequence[Collection]", hit: "SearchResult") -> str:
+def _date_of(opened: "Sequence[Collection]", hit: "SearchResult") -> str:
     """Return when the photo of a list was taken."""
     by_name = {collection.backend.name: collection for collection in opened}
     photo = by_name.get(hit.collection, opened[0]).store.photo_at(hit.path)
-    taken = photo.info["taken_at"] if photo else None
-    return str(taken or "no date").replace("T", " ")
+    date = photo.info["taken_at"] if photo else None
+    return str(date or "no date").replace("T", " ")
 
 
 def _print(
@@ -238,7 +238,7 @@ def _print(
         return
     is_list = understood is not None and not understood.terms
     for hit in hits:
-        first = _taken(opened, hit) if is_list else f"{hit.score:.4f}"
+        first = _date_of(opened, hit) if is_list else f"{hit.score:.4f}"
         print_line(f"{first}\t{printable(hit.file or hit.path)}")
 
 

@@ -51,13 +51,13 @@ Query = str | os.PathLike[str] | Image.Image | Sequence[Term] | Vectors
 @dataclass(slots=True)
 class QueryPart:
     """A term of a query string as it is written: its sign and weight, and the ``(start, end)`` of
-    its words in the query; ``quoted`` where quotes keep all of them as they are.
+    its words in the query; ``in_quotes`` where quotes keep all of them as they are.
     """
 
     sign: float = 1.0
     weight: float = 1.0
     spans: list[tuple[int, int]] = field(default_factory=list)
-    quoted: bool = False
+    in_quotes: bool = False
 
     def text(self, query: str) -> str:
         """Return its words, without the quotes around all of them."""
@@ -125,14 +125,14 @@ def _read_word(part: QueryPart, text: str, start: int) -> int:
     """Add the word, or the words in quotes, that begin here to a term, and return their end."""
     if not part.spans and (prefix := _WEIGHT.match(text, start)):
         part.weight, start = float(prefix[1]), prefix.end()
-    quoted = _QUOTED.match(text, start)
-    if quoted and (quoted.end() == len(text) or text[quoted.end()].isspace()):
-        part.quoted = not part.spans
-        part.spans.append(quoted.span())
-        return quoted.end()
+    quotation = _QUOTED.match(text, start)
+    if quotation and (quotation.end() == len(text) or text[quotation.end()].isspace()):
+        part.in_quotes = not part.spans
+        part.spans.append(quotation.span())
+        return quotation.end()
     word = _WORD.match(text, start)
     assert word is not None
-    part.quoted = False
+    part.in_quotes = False
     part.spans.append(word.span())
     return word.end()
 
@@ -144,7 +144,7 @@ def _empty_term(query: str) -> QueryError:
 def term_of(part: QueryPart, query: str) -> Term:
     """Return what a term of a query string means; raises QueryError."""
     body = part.text(query)
-    body = (body[1:-1] if part.quoted else body).strip()
+    body = (body[1:-1] if part.in_quotes else body).strip()
     if not body:
         raise _empty_term(query)
     if part.weight == 0:

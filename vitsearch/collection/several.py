@@ -115,5 +115,5 @@ def _with_file(result: SearchResult, collection: Collection) -> SearchResult:
 def _age(collection: Collection, result: SearchResult) -> tuple[object, ...]:
     """Return what sorts the newest photo first."""
     photo = collection.store.photo_at(result.path)
-    taken = str(photo.info["taken_at"] or "") if photo else ""
-    return (tuple(-ord(character) for character in taken) or (0,),)
+    moment = str(photo.info["taken_at"] or "") if photo else ""
+    return (tuple(-ord(character) for character in moment) or (0,),)

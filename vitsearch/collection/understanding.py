@@ -66,7 +66,7 @@ def understand(query: str, vocabulary: Vocabulary | None, today: date | None = N
         return Understood(tuple(terms), (), None)
     read: list[list[Phrase]] = []
     for part, term in zip(parts, terms, strict=True):
-        is_words = isinstance(term.what, str) and part.sign > 0 and not part.quoted
+        is_words = isinstance(term.what, str) and part.sign > 0 and not part.in_quotes
         text = part.text(query)
         read.append(read_words(text, vocabulary, today or date.today()) if is_words else [])
     phrases = [phrase for each in read for phrase in each]

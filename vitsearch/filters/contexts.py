@@ -133,12 +133,12 @@ class TextReading:
             "con",
             "with",
         }
-        quoted = "\0" in self._plain[: self._tokens[each.begin][0]].rstrip()[-1:]
+        after_quote = "\0" in self._plain[: self._tokens[each.begin][0]].rstrip()[-1:]
         return (
             before not in part_of_other
             and before not in LEADS
             and not has_digit(before)
-            and not quoted
+            and not after_quote
         )
 
     def _plain_period(self, each: Candidate) -> bool:

@@ -163,8 +163,8 @@ def words() -> dict[str, dict[str, Any]]:
 def _hint() -> re.Pattern[str]:
     """What a text with a period has: a year, or a word that goes before or after one of `words`."""
     return re.compile(
-        rf"{YEAR}|\d0'?s|años|\b(?:last|this|past|previous|ago|today|yesterday|hoy|ayer|anteayer|hace|est[ea]"
-        r"|pasad[oa]s?|ultim[oa]s?)\b"
+        rf"{YEAR}|\d0'?s|años|\b(?:last|this|past|previous|ago|today|yesterday|hoy|ayer|anteayer"
+        r"|hace|est[ea]|pasad[oa]s?|ultim[oa]s?)\b"
     )
 
 

@@ -40,10 +40,10 @@ class _Reading(TextReading):
         while True:  # what is a phrase beside another is none without it
             plainly = [each for each in self._candidates if self._is_plain(each)]
             if len(plainly) == len(self._candidates):
-                return [self._whole(each) for each in plainly]
+                return [self._with_lead(each) for each in plainly]
             self._candidates = plainly
 
-    def _whole(self, each: Candidate) -> Phrase:
+    def _with_lead(self, each: Candidate) -> Phrase:
         """Return a phrase with the words before it that belong to it."""
         begin = each.begin
         if each.kind == "camera":
