@@ -11,7 +11,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
-EXTRAS = ("clip", "faiss", "heif", "raw", "parquet", "probe", "web", "ray", "milvus", "s3")
+EXTRAS = ("clip", "faiss", "heif", "raw", "jxl", "parquet", "probe", "web", "ray", "milvus", "s3")
 HEAD = """# Licences
 
 The package is under the Apache License 2.0 ([LICENSE](../LICENSE)); what it holds of others is
@@ -25,7 +25,7 @@ Two wheels of `[all]` carry more than their own licence. That of pillow-heif (`v
 holds libheif and libde265 (LGPL-3.0) and x265 (GPL-2.0), which makes it GPL-2.0 as a whole. Whoever
 passes it on together with vitsearch has to follow that licence; without the extra, HEIC files are
 skipped and nothing of it is there. That of rawpy (`vitsearch[raw]`) holds LibRaw (LGPL-2.1 or
-CDDL-1.0).
+CDDL-1.0). pillow-jxl-plugin (`vitsearch[jxl]`) is GPL-3.0 itself.
 """
 
 

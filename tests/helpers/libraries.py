@@ -27,4 +27,6 @@ HEAVY = {  # a library, and the rooms with an adapter of it
     "jinja2": {"web"},
     "pydantic": {"web"},
     "ray": {"cluster"},
+    "rawpy": {"photos"},
+    "pillow_jxl": {"photos"},
 }

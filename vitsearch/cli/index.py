@@ -220,6 +220,7 @@ def index(
 def _notes(photos: str, report: "IndexReport") -> Iterator[str]:
     """Yield a line on each kind of file that is not in the collection."""
     from vitsearch.collection.absence import UNREADABLE, left_out_line
+    from vitsearch.photos.formats import WITHOUT_READER
 
     if report.failed or report.skipped:
         yield (
@@ -235,6 +236,15 @@ def _notes(photos: str, report: "IndexReport") -> Iterator[str]:
     if chosen:
         line = left_out_line({"left_out": chosen, "extensions": report.extensions})
         yield f"{line}: `vitsearch failures {photos} --left-out` lists them"
+    if suffixes := sorted(_suffixes(report) & WITHOUT_READER.keys()):
+        yield (
+            f"pictures without a reader: {', '.join(suffixes)}: `vitsearch failures {photos} "
+            "--left-out` says how to have them"
+        )
+
+
+def _suffixes(report: "IndexReport") -> set[str]:
+    return {glob.removeprefix("*.") for glob in report.extensions}
 
 
 def _seconds(value: float | None) -> float | None:

@@ -99,6 +99,8 @@ def _unread_row(entry: "LeftOut") -> dict[str, Any]:
 
 def _left_out_row(entry: "LeftOut") -> dict[str, Any]:
     files = "file that is not a photo" if entry.files == 1 else "files that are not photos"
+    if entry.reason == "extension" and entry.detail:
+        files = f"without a reader: {entry.detail}"
     reason = {
         "extension": f"{entry.files:,} {files}",
         "excluded": "by --exclude",

@@ -18,7 +18,7 @@ from vitsearch.collection.absence import UNREADABLE, Absence
 from vitsearch.errors import CollectionError, VitsearchError
 from vitsearch.paths import raw_path
 from vitsearch.photos import WalkOptions
-from vitsearch.photos.formats import named_suffixes
+from vitsearch.photos.formats import WITHOUT_READER, named_suffixes
 from vitsearch.photos.walk import WalkRecord, path_matcher, walk
 from vitsearch.storage.config import QUEUE
 from vitsearch.storage.store import PhotoStore
@@ -291,7 +291,10 @@ class FolderScan:
                 folder=folder,
             )
         extensions = sorted(self.record.extensions.items())
-        counted = [LeftOut(_glob(suffix), "extension", "", n) for suffix, n in extensions]
+        counted = [
+            LeftOut(_glob(suffix), "extension", WITHOUT_READER.get(suffix, ""), n)
+            for suffix, n in extensions
+        ]
         diff.left_out = [*self.record.left_out, *counted]
         return diff
 

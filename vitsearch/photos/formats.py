@@ -176,6 +176,27 @@ FORMATS = (
         extra=Extra("heif", "pillow-heif", "pillow_heif", "photos of iPhones"),
     ),
     PhotoFormat(
+        "JPEG XL",
+        ("jxl",),
+        _magic(rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n"),
+        "vitsearch.photos.jxl:JxlImageFile",
+        extra=Extra("jxl", "pillow-jxl-plugin", "pillow_jxl", "JPEG XL photos"),
+    ),
+    PhotoFormat("PSD", ("psd",), _magic(rb"8BPS\0\x01"), "vitsearch.photos.mended:PsdImageFile"),
+    PhotoFormat(
+        "TGA",
+        ("tga", "icb", "vda", "vst"),
+        _magic(
+            # no magic number: of the header, what must be in it
+            rb".(?:\0[\x02\x03\x0a\x0b]\0{5}|\x01[\x01\x09]....[\x0f\x10\x18\x20])"
+            rb"....(?!\0\0)..(?!\0\0)..[\x08\x0f\x10\x18\x20][\0-\x3f]"
+        ),
+        "vitsearch.photos.mended:TgaImageFile",
+    ),
+    PhotoFormat("QOI", ("qoi",), _magic(rb"qoif"), "PIL.QoiImagePlugin:QoiImageFile"),
+    PhotoFormat("ICO", ("ico",), _magic(rb"\0\0\x01\0"), "PIL.IcoImagePlugin:IcoImageFile"),
+    PhotoFormat("DDS", ("dds",), _magic(rb"DDS "), "PIL.DdsImagePlugin:DdsImageFile"),
+    PhotoFormat(
         "RAW",
         _RAW_SUFFIXES,
         _magic(
@@ -187,6 +208,20 @@ FORMATS = (
         companion_of=("JPEG", "HEIC"),
     ),
 )
+# pictures that nothing here reads, and how to have them
+_OF_PROGRAMS = "export it as JPEG, PNG or TIFF from the program that made it"
+_OF_CONVERTERS = "convert it to JPEG, PNG or TIFF"
+_OF_HDR = "export it with a tone mapping as JPEG or TIFF"
+WITHOUT_READER = {
+    "psb": "save it as PSD or TIFF, flattened",
+    **dict.fromkeys(("xcf", "kra", "ora", "afphoto", "afdesign", "pxd", "clip"), _OF_PROGRAMS),
+    **dict.fromkeys(("svg", "svgz", "eps", "ai", "cdr", "wmf", "emf"), _OF_PROGRAMS),
+    **dict.fromkeys(("exr", "hdr", "rgbe", "pfm"), _OF_HDR),
+    **dict.fromkeys(("jxr", "wdp", "hdp", "pcd", "pcx", "bpg", "flif", "jls"), _OF_CONVERTERS),
+    **dict.fromkeys(
+        ("pam", "sgi", "xbm", "xpm", "pict", "pct", "jng", "mng", "dcm"), _OF_CONVERTERS
+    ),
+}
 SUFFIXES = {suffix: entry for entry in FORMATS for suffix in entry.suffixes}
 _TIFF, _RAW = (next(entry for entry in FORMATS if entry.name == name) for name in ("TIFF", "RAW"))
 _BRANDS = {brand: entry for entry in FORMATS for brand in entry.brands}
