@@ -29,11 +29,18 @@ TEMPLATE = "a photo of a {}."
 BATCH = 32
 
 
-def read_photos(archive: Path) -> Iterator[tuple[str, Image.Image]]:
-    """Yield name and RGB picture of every photo of a tar file, in order of name."""
+def read_photos(archive: Path, every: int = 1) -> Iterator[tuple[str, Image.Image]]:
+    """Yield name and RGB picture of the photos of a tar file in order of name, or of each
+    ``every``-th of them.
+    """
     with tarfile.open(archive) as tar:
-        for member in sorted(tar.getmembers(), key=lambda m: m.name):
-            if member.isfile() and member.name.lower().endswith((".jpg", ".jpeg")):
+        photos = (
+            member
+            for member in sorted(tar.getmembers(), key=lambda m: m.name)
+            if member.isfile() and member.name.lower().endswith((".jpg", ".jpeg"))
+        )
+        for number, member in enumerate(photos):
+            if number % every == 0:
                 file = tar.extractfile(member)
                 assert file is not None
                 yield member.name, Image.open(io.BytesIO(file.read())).convert("RGB")
@@ -48,16 +55,19 @@ def read_captions(archive: Path) -> list[tuple[str, str]]:
     return [(name, caption) for name, caption in (line.split("\t", 1) for line in lines)]
 
 
-def encode_photos(encoder: Encoder, archive: Path) -> tuple[list[str], NDArray[np.float32]]:
-    """Return the names and vectors of a tar file's photos."""
+def encode_photos(
+    encoder: Encoder, archive: Path, every: int = 1
+) -> tuple[list[str], NDArray[np.float32]]:
+    """Return the names and vectors of a tar file's photos, or of each ``every``-th of them."""
     names, prepared, rows = [], [], []
-    for name, image in read_photos(archive):
+    for name, image in read_photos(archive, every):
         names.append(name)
         prepared.append(encoder.prepare(image))
         if len(prepared) == BATCH:
             rows.append(encoder.encode_prepared(prepared))
             prepared = []
-    rows.append(encoder.encode_prepared(prepared))
+    if prepared:
+        rows.append(encoder.encode_prepared(prepared))
     return names, np.concatenate(rows)
 
 
@@ -67,20 +77,23 @@ def recall(scores: NDArray[np.float32], right: NDArray[np.bool_]) -> dict[int, f
     return {k: recall_at_k(ranks, k) for k in RANKS}
 
 
-def flickr8k(encoder: Encoder, data: Path) -> tuple[dict[int, float], dict[int, float]]:
-    """Return recall of text to image and of image to text."""
+def flickr8k(
+    encoder: Encoder, data: Path, every: int = 1
+) -> tuple[dict[int, float], dict[int, float]]:
+    """Return recall of text to image and of image to text, among each ``every``-th photo."""
     archive = data / "flickr8k-dev.tar"
-    names, photos = encode_photos(encoder, archive)
-    pairs = read_captions(archive)
+    names, photos = encode_photos(encoder, archive, every)
+    known = set(names)
+    pairs = [(name, caption) for name, caption in read_captions(archive) if name in known]
     texts = encoder.encode_texts([caption for _, caption in pairs])
     right = np.array([name for name, _ in pairs])[:, None] == np.array(names)[None, :]
     scores = texts @ photos.T
     return recall(scores, right), recall(scores.T, right.T)
 
 
-def imagenette(encoder: Encoder, data: Path) -> float:
-    """Return zero-shot accuracy with one plain prompt a class."""
-    names, photos = encode_photos(encoder, data / "imagenette-dev.tar")
+def imagenette(encoder: Encoder, data: Path, every: int = 1) -> float:
+    """Return zero-shot accuracy with one plain prompt a class, on each ``every``-th photo."""
+    names, photos = encode_photos(encoder, data / "imagenette-dev.tar", every)
     truth = [Path(name).parent.name for name in names]
     classes = sorted(set(truth))
     weights = unit_rows(encoder.encode_texts([TEMPLATE.format(label) for label in classes]))
@@ -90,9 +103,11 @@ def imagenette(encoder: Encoder, data: Path) -> float:
     )
 
 
-def supervised(encoder: MiniEncoder, data: Path) -> float:
-    """Return the accuracy of the 1,000-way head restricted to the ten classes."""
-    named = list(read_photos(data / "imagenette-dev.tar"))
+def supervised(encoder: MiniEncoder, data: Path, every: int = 1) -> float:
+    """Return the accuracy of the 1,000-way head restricted to the ten classes, on each
+    ``every``-th photo.
+    """
+    named = list(read_photos(data / "imagenette-dev.tar", every))
     logits = np.concatenate(
         [
             encoder.class_logits([image for _, image in named[i : i + BATCH]])
