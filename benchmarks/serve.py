@@ -1,5 +1,5 @@
 """Milliseconds and requests per second of `vitsearch serve`: python benchmarks/serve.py [--clients
-1 2 8 32] [--seconds 30].
+1 2 8 32] [--seconds 30] [--beside-index [FOLDER]].
 
 A collection of 10,000 vectors with `mini` (as in benchmarks/latency.py) is served by a process of
 its own on loopback, and so many clients ask `GET /api/search` for ten results, each its next
@@ -7,30 +7,44 @@ question as soon as it has an answer. Every question has other words than all be
 can be remembered. Clients and server share the machine's cores; the clients are one process that
 only writes requests and reads answers. First comes the same search in a process without a server,
 asked the same way. Memory is the server's, after the first round of clients and at the end.
+
+With ``--beside-index`` the photos are JPEG files, those of FOLDER or drawn ones; half of them are
+in the collection, `vitsearch index` adds the others while the clients ask, and each row has a
+server of its own that is asked from the moment at which it says that it is ready. A client asks for
+searches, pages of results and thumbnails, the run begins anew where it ends before the clients do,
+and memory is read at the first moment and ten seconds after the last answer.
 """
 
 import argparse
 import asyncio
 import itertools
+import json
 import os
+import random
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
+from indexing import make_photos
 from latency import SCENES, make
 from machine import machine
 
 from vitsearch import Collection
 
 RESULTS = 10
+REST = 10  # seconds after the last answer until memory is read
+VITSEARCH = (sys.executable, "-c", "from vitsearch.cli.main import main; main()")
+QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
 @dataclass
@@ -69,15 +83,7 @@ def in_process(root: Path, seconds: float) -> float:
 @contextmanager
 def served(root: Path) -> Iterator[tuple[int, int]]:
     """Run the server and yield its process and port."""
-    command = [
-        sys.executable,
-        "-c",
-        "from vitsearch.cli.main import main; main()",
-        "serve",
-        str(root),
-        "--port",
-        "0",
-    ]
+    command = [*VITSEARCH, "serve", str(root), "--port", "0"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
@@ -88,17 +94,14 @@ def served(root: Path) -> Iterator[tuple[int, int]]:
         process.wait()
 
 
-async def client(port: int, seed: int, end: float, load: Load) -> None:
-    """Ask one question after the other on one connection until the end."""
+async def client(port: int, paths: Iterator[str], end: float, load: Load) -> None:
+    """Ask for one path after the other on one connection until the end."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    for query in questions(seed):
+    for path in paths:
         if time.perf_counter() > end:
             break
         began = time.perf_counter()
-        writer.write(
-            f"GET /api/search?k={RESULTS}&q={quote(query)} HTTP/1.1\r\n"
-            "Host: 127.0.0.1\r\n\r\n".encode()
-        )
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
         await reader.readexactly(length)
@@ -107,14 +110,35 @@ async def client(port: int, seed: int, end: float, load: Load) -> None:
     writer.close()
 
 
-async def clients(port: int, count: int, seconds: float, round_number: int) -> Load:
-    """Run so many clients at once and return what they saw."""
+async def clients(
+    port: int, paths: Callable[[int], Iterator[str]], count: int, seconds: float
+) -> Load:
+    """Run so many clients at once, each with paths of its own, and return what they saw."""
     load = Load()
     end = time.perf_counter() + seconds
-    await asyncio.gather(
-        *(client(port, 1000 * round_number + number + 1, end, load) for number in range(count))
-    )
+    await asyncio.gather(*(client(port, paths(number), end, load) for number in range(count)))
     return load
+
+
+def searches(seed: int) -> Iterator[str]:
+    """Yield the addresses of searches without end."""
+    for query in questions(seed):
+        yield f"/api/search?k={RESULTS}&q={quote(query)}"
+
+
+def visits(seed: int, photos: int) -> Iterator[str]:
+    """Yield what a visitor asks for, without end and in any order: of five requests one is a
+    search, one a page of results, and three are thumbnails.
+    """
+    chance = random.Random(seed)
+    for query in questions(seed):
+        kind = chance.randrange(5)
+        if kind == 0:
+            yield f"/api/search?k={RESULTS}&q={quote(query)}"
+        elif kind == 1:
+            yield f"/?q={quote(query)}"
+        else:
+            yield f"/api/photos/{chance.randint(1, photos)}/thumbnail?size=320"
 
 
 def memory(pid: int) -> float:
@@ -141,10 +165,13 @@ def measure(root: Path, counts: list[int], seconds: float) -> None:
     )
     print("|---|---|---|---|---|---|---|", flush=True)
     with served(root) as (pid, port):
-        asyncio.run(clients(port, 2, 2, 0))  # the first requests load what later ones find
+        # the first requests load what later ones find
+        asyncio.run(clients(port, lambda number: searches(number + 1), 2, 2))
         print(f"memory before: {memory(pid):.0f} MB", file=sys.stderr)
-        for number, count in enumerate(counts, 1):
-            load = asyncio.run(clients(port, count, seconds, number))
+        for row, count in enumerate(counts, 1):
+            load = asyncio.run(
+                clients(port, lambda number, row=row: searches(1000 * row + number), count, seconds)
+            )
             figures = (
                 f"{load.milliseconds(0.5):.1f} ms | {load.milliseconds(0.95):.1f} ms | "
                 f"{len(load.times) / seconds:.0f}"
@@ -158,6 +185,94 @@ def measure(root: Path, counts: list[int], seconds: float) -> None:
             )
 
 
+# -- beside an index run ---------------------------------------------------------------------------
+
+
+def halves(folder: Path, scratch: Path) -> tuple[Path, list[Path]]:
+    """Return a folder with half of the photos, indexed, and the files of the others."""
+    files = sorted(file for file in folder.rglob("*.jpg") if file.is_file())
+    root = scratch / "photos"
+    root.mkdir()
+    for file in files[::2]:
+        shutil.copyfile(file, root / file.name)
+    subprocess.run([*VITSEARCH, "index", str(root)], check=True, stdout=subprocess.DEVNULL)
+    return root, files[1::2]
+
+
+@contextmanager
+def indexing(root: Path, more: list[Path]) -> Iterator[list[int]]:
+    """Have `vitsearch index` add photos, which are new ones each time, until the block ends; yield
+    the exit codes of the runs that have ended.
+    """
+    ended: list[int] = []
+    running: list[subprocess.Popen[bytes]] = []
+    stopped = threading.Event()
+
+    def run() -> None:
+        while not stopped.is_set():
+            folder = Path(tempfile.mkdtemp(dir=root))
+            for number, file in enumerate(more):
+                # bytes after a picture make another photo of it
+                data = file.read_bytes() + os.urandom(8)
+                (folder / f"{number}.jpg").write_bytes(data)
+            running.append(subprocess.Popen([*VITSEARCH, "index", str(root)], **QUIET))
+            ended.append(running[-1].wait())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        while not running:
+            time.sleep(0.01)
+        yield ended
+    finally:
+        stopped.set()
+        running[-1].terminate()
+        thread.join()
+
+
+def measure_beside_index(folder: Path, counts: list[int], seconds: float) -> None:
+    """Print the table of servers that are asked while `vitsearch index` adds photos."""
+    print(
+        "| clients | median | p99 | longest | requests/s | errors | photos added | memory before |"
+        " at most | after |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|", flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        root, more = halves(folder, Path(scratch))
+        for count in counts:
+            with Collection.open(root) as collection:
+                photos = len(collection)
+            with indexing(root, more) as ended, served(root) as (pid, port):
+                print(row(pid, port, count, photos, seconds), flush=True)
+            assert not any(ended[:-1]), f"runs of the index ended with {ended}"
+
+
+def row(pid: int, port: int, count: int, photos: int, seconds: float) -> str:
+    """Return the row of so many clients of one server."""
+    before = memory(pid)
+    load = asyncio.run(clients(port, lambda number: visits(number + 1, photos), count, seconds))
+    highest = peak(pid)
+    time.sleep(REST)
+    added = photos_served(port) - photos
+    return (
+        f"| {count} | {load.milliseconds(0.5):.0f} ms | {load.milliseconds(0.99):.0f} ms | "
+        f"{load.milliseconds(1):.0f} ms | {len(load.times) / seconds:.0f} | {load.errors} | "
+        f"{added:,} | {before:.0f} MB | {highest:.0f} MB | {memory(pid):.0f} MB |"
+    )
+
+
+def peak(pid: int) -> float:
+    """Return the most resident memory that a process had in MB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
+
+
+def photos_served(port: int) -> int:
+    """Return how many photos a server's collection holds."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/info") as response:
+        return int(json.load(response)["photos"])
+
+
 def main() -> None:
     """Make the collection where there is none, and measure."""
     parser = argparse.ArgumentParser(
@@ -169,7 +284,21 @@ def main() -> None:
     parser.add_argument(
         "--keep", type=Path, help="folder for the collection; one that is there is taken as it is"
     )
+    parser.add_argument(
+        "--beside-index",
+        nargs="?",
+        const="",
+        metavar="FOLDER",
+        help="ask while `vitsearch index` adds photos; 4,000 drawn ones unless a folder is named",
+    )
     chosen = parser.parse_args()
+    if chosen.beside_index is not None:
+        print(f"{machine()}; `mini`, {chosen.seconds:g} s a row, beside `vitsearch index`\n")
+        with tempfile.TemporaryDirectory() as scratch:
+            named = Path(chosen.beside_index) if chosen.beside_index else None
+            folder = named or make_photos(Path(scratch) / "drawn", 4000)
+            measure_beside_index(folder, chosen.clients, chosen.seconds)
+        return
     print(
         f"{machine()}; `mini`, {chosen.rows:,} photos, {RESULTS} results a request, "
         f"{chosen.seconds:g} s a row\n"

@@ -72,10 +72,18 @@ def test_absolute_paths_of_another_machine_stay_relative_to_its_folder(tmp_path:
 # -- Which encoder is loaded -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["hf:stranger/model", "open_clip:ViT-B-32/stranger"])
+@pytest.mark.parametrize(
+    ("name", "repo"),
+    [
+        ("hf:stranger/model", "stranger/model"),
+        ("open_clip:ViT-B-32/openai", "timm/vit_base_patch32_clip_224.openai"),
+    ],
+)
 def test_an_encoder_that_only_a_set_names_is_not_downloaded(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, name: str, repo: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+
     def download(*_: Any, **__: Any) -> None:
         raise AssertionError("it asks the hub")
 
@@ -84,8 +92,9 @@ def test_an_encoder_that_only_a_set_names_is_not_downloaded(
     with pytest.raises(EncoderError) as caught:
         import_shards(output, collection=tmp_path / "collection")
     assert str(caught.value) == (
-        f"{output} names the encoder '{name}', which is not on this machine: give "
-        "--allow-download to download it, or --encoder NAME if it is another"
+        f"{output} names the model {repo}, which is not on this machine, and the hub is not asked "
+        "because a file says so: give --allow-download if you trust it, or name it yourself "
+        "(--encoder NAME, or load_encoder(NAME) in Python)"
     )
     assert not (tmp_path / "collection").exists()
 

@@ -35,3 +35,23 @@ def test_what_an_upload_left_behind_goes_after_a_while() -> None:
         assert asyncio.run(watched()) == [False, True]
     finally:
         gc.enable()
+
+
+def test_what_requests_left_behind_goes_when_no_more_come() -> None:
+    async def watched() -> bool:
+        keeper = MemoryKeeper(0.01)
+        task = asyncio.create_task(keeper.run())
+        gone = weakref.ref(_Cycle())
+        keeper.note_request()
+        for _ in range(500):
+            await asyncio.sleep(0.01)
+            if gone() is None:
+                break
+        task.cancel()
+        return gone() is None
+
+    gc.disable()
+    try:
+        assert asyncio.run(watched())
+    finally:
+        gc.enable()

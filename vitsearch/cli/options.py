@@ -51,6 +51,13 @@ def all_of(*decorators: Decorator) -> Decorator:
     return add
 
 
+def _allow_downloads(context: click.Context) -> None:
+    """Allow the downloads of this command."""
+    from vitsearch.encoders.checkpoints import downloads_allowed
+
+    context.with_resource(downloads_allowed())
+
+
 def flag(options: type, name: str, **changes: Any) -> Decorator:
     """Return the flag of a field of `SearchOptions` or `IndexOptions`; ``changes`` are click's
     keywords.
@@ -116,6 +123,14 @@ COLLECTION = click.option(
     "--collection", metavar="DIR", help="Where the collection is, when not in PHOTOS/.vitsearch."
 )
 DEVICE = flag(IndexOptions, "device")
+ALLOW_DOWNLOAD = click.option(
+    "--allow-download",
+    is_flag=True,
+    expose_value=False,
+    callback=lambda context, _, allowed: _allow_downloads(context) if allowed else None,
+    help="Download the model that the collection names where it is not on this machine.",
+)
+MODEL = all_of(DEVICE, ALLOW_DOWNLOAD)  # of a collection
 READ_ONLY = click.option(
     "--read-only",
     is_flag=True,

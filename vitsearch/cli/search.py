@@ -10,11 +10,11 @@ import click
 
 from vitsearch.cli.options import (
     COLLECTION,
-    DEVICE,
     INDEXED,
     JSON,
     KEYWORDS,
     LITERAL,
+    MODEL,
     PATHS,
     READ_ONLY,
     check_forms,
@@ -92,7 +92,7 @@ def _plus_and_minus(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("names", nargs=-1, metavar="[PHOTOS]... QUERY")
 @_plus_and_minus
 @COLLECTION
-@DEVICE
+@MODEL
 @LITERAL
 @filters
 @keywords
@@ -117,7 +117,7 @@ def search(names: tuple[str, ...], **options: Any) -> int:
 @click.command(cls=_Search)
 @click.argument("names", nargs=-1, metavar="[PHOTOS]... PHOTO")
 @COLLECTION
-@DEVICE
+@MODEL
 @filters
 @keywords
 @READ_ONLY

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vitsearch.cli.options import ANYWHERE, COLLECTION, DEVICE, check_place
+from vitsearch.cli.options import ANYWHERE, COLLECTION, MODEL, check_place
 from vitsearch.cli.output import print_note
 from vitsearch.errors import VitsearchError
 
@@ -19,7 +19,7 @@ _PACKAGES = frozenset(
 @click.command()
 @ANYWHERE
 @COLLECTION
-@DEVICE
+@MODEL
 @click.option(
     "--photos",
     "root",

@@ -7,14 +7,14 @@ from typing import Any
 import click
 
 from vitsearch.cli.label import chosen_templates, lines_of
-from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
+from vitsearch.cli.options import COLLECTION, DEVICE, JSON, MODEL, PHOTOS
 from vitsearch.cli.output import Stopped, photo_bar, print_json, print_line, print_note, printable
 
 
 @click.command()
 @PHOTOS
 @COLLECTION
-@DEVICE
+@MODEL
 @click.option(
     "--labels-from",
     "source",

@@ -12,7 +12,7 @@ from vitsearch.collection.backend import Backend
 from vitsearch.collection.local import LocalBackend, open_local
 from vitsearch.collection.search import QueryVector
 from vitsearch.collection.understanding import KnownWords
-from vitsearch.encoders import is_known, load_encoder
+from vitsearch.encoders import is_known, load_named_encoder
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError
 from vitsearch.filters.words import Vocabulary
@@ -175,7 +175,10 @@ class OpenCollection:
                 self.use_encoder(self._lender.encoder)
             if self._encoder is None:
                 config = self.config
-                self.use_encoder(load_encoder(config.encoder, self._device, config.dtype))
+                where = self.backend.folder
+                self.use_encoder(
+                    load_named_encoder(config.encoder, where, self._device, config.dtype)
+                )
                 assert self._encoder is not None
             return self._encoder
 

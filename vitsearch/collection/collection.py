@@ -42,7 +42,8 @@ from vitsearch.options import (
     check_names,
     check_top_k,
 )
-from vitsearch.photos import read_photo
+from vitsearch.photos import PhotoDecoder, read_photo
+from vitsearch.photos.opening import read_indexed
 from vitsearch.storage.create import LOOKALIKE, lookalike_threshold
 from vitsearch.types import IndexReport, OnProgress, Photo, Prediction, SearchResult, no_progress
 
@@ -289,8 +290,22 @@ class Collection(OpenCollection):
         from vitsearch.explain import explain
 
         if not isinstance(photo, Image.Image):
-            photo = read_photo(self.file_of(photo)).image
+            photo = self.read_photo(photo)
         return explain(self.encoder, photo, text)
+
+    def read_photo(self, photo: str | os.PathLike[str]) -> Image.Image:
+        """Return the upright RGB picture of a file, which is named as in `similar`.
+
+        One of the collection is opened as it was indexed: raises PhotoError where something else
+        has taken its place, and for what cannot be decoded.
+        """
+        path = self.file_of(photo)
+        indexed = self.queries.photo_of(path)
+        if indexed is None:
+            return read_photo(path).image
+        data = read_indexed(self.root, indexed.path, indexed)
+        with PhotoDecoder() as decoder:
+            return decoder.decode(data, name=indexed.path)[0]
 
     # -- maintenance -------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.records import atomic_write
 from vitsearch.storage.decoding import Decoding
+from vitsearch.storage.serving import make_room
 from vitsearch.storage.store import Outcome, PhotoStore
 from vitsearch.types import STAGES, Bottleneck, Found, LeftOut, Photo, PhotoInfo, Stages
 
@@ -278,8 +279,11 @@ class Pipeline:
         ]
         if not pictures:
             return []
+        began = time.perf_counter()
         with self.clock.stage("encode", f"{len(pictures)} photos"):
-            return encoder.encode(pictures)
+            rows = encoder.encode(pictures)
+        make_room(self.store.path.parent, time.perf_counter() - began)
+        return rows
 
     def _load(
         self, file: Found, encoder: ImageEncoder, known: Container[bytes]

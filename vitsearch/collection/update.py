@@ -7,7 +7,7 @@ walk -> only new or changed (plan) -> read, decode, encode, store batch by batch
 import logging
 import os
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from vitsearch.collection.maintain import IndexMaintainer, text_like_queries
 from vitsearch.collection.pipeline import Pipeline, StageTimer, trace_file
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import ImageEncoder
+from vitsearch.encoders.checkpoints import named_by
 from vitsearch.encoders.identity import EncoderIdentity, golden_from_bytes, golden_vectors
 from vitsearch.errors import CollectionError, CollectionNotFound
 from vitsearch.index import check_recipe
@@ -221,9 +222,10 @@ class _Run:
             dtype = (
                 settings.dtype if settings and self.options.dtype == "auto" else self.options.dtype
             )
-            self._encoder = (
-                self._load(requested, dtype) if isinstance(requested, str) else requested
-            )
+            with nullcontext() if self.options.encoder else named_by(str(self.folder)):
+                self._encoder = (
+                    self._load(requested, dtype) if isinstance(requested, str) else requested
+                )
             self.load_seconds += time.perf_counter() - started
         if settings:
             check_encoder(self.folder, settings, self._encoder)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.encoders.checkpoints import (
-    TRANSFORMERS_FILES,
-    is_cached,
     local_folder,
+    named_by,
     one_line,
 )
 from vitsearch.errors import EncoderError, VitsearchError
@@ -174,19 +173,15 @@ def is_known(name: str) -> bool:
     return source in SOURCES or source in package_sources()
 
 
-def is_here(name: str) -> bool:
-    """Return whether the encoder of that name is on this machine, so that loading it asks no
-    network; nothing is loaded.
-    """
-    source, _, model = name.partition(":")
-    if source == "hf":
-        return is_cached(model, TRANSFORMERS_FILES)
-    if source == "open_clip":
-        from vitsearch.encoders.catalogue import is_downloaded
-        from vitsearch.encoders.onnx.cache import canonical
+def load_named_encoder(name: str, where: object, *options: str, **keywords: bool) -> Encoder:
+    """Return the encoder that the file or collection ``where`` names; parameters as for
+    `load_encoder`.
 
-        return is_downloaded(f"{source}:{canonical(model)}")
-    return is_known(name)
+    It may come from a stranger, so it is downloaded only in `downloads_allowed`; raises
+    EncoderError, with what to do, where it is not on this machine.
+    """
+    with named_by(str(where)):
+        return load_encoder(name, *options, **keywords)  # type: ignore[arg-type]
 
 
 def spellings() -> str:

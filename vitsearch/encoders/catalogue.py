@@ -44,11 +44,6 @@ def list_encoders(pattern: str | None = None) -> list[EncoderListing]:
     return [_listing(row) for row in rows if pattern is None or _matches(row["name"], pattern)]
 
 
-def is_downloaded(name: str) -> bool:
-    """Return whether an encoder of the list is on this machine; False for another."""
-    return any(row.on_this_machine for row in list_encoders(name) if row.name == name)
-
-
 def _matches(name: str, pattern: str) -> bool:
     name, pattern = name.lower(), pattern.lower()
     return fnmatch(name, pattern) if set(pattern) & set("*?[") else pattern in name

@@ -6,7 +6,9 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +150,43 @@ def one_line(error: BaseException) -> str:
         return reason(error)
     text = " ".join(str(error).split()) or type(error).__name__
     return text[:200].rstrip(".")
+
+
+# who names the model that is being loaded, where that is a file and not the user
+_NAMED_BY: ContextVar[str] = ContextVar("named by", default="")
+_ALLOWED: ContextVar[bool] = ContextVar("downloads allowed", default=False)
+
+
+@contextmanager
+def named_by(where: str) -> Iterator[None]:
+    """Have models loaded in the block come from this machine or not at all, since it is not the
+    user but a file that names them; in `downloads_allowed` they may be downloaded.
+    """
+    token = _NAMED_BY.set(where)
+    try:
+        yield
+    finally:
+        _NAMED_BY.reset(token)
+
+
+@contextmanager
+def downloads_allowed() -> Iterator[None]:
+    """Have models downloaded in the block that files name."""
+    token = _ALLOWED.set(True)
+    try:
+        yield
+    finally:
+        _ALLOWED.reset(token)
+
+
+def check_download(repo: str) -> None:
+    """Raise EncoderError where the user has not named the model that would be downloaded."""
+    if (where := _NAMED_BY.get()) and not _ALLOWED.get():
+        raise EncoderError(
+            f"{where} names the model {repo}, which is not on this machine, and the hub is not "
+            "asked because a file says so: give --allow-download if you trust it, or name it "
+            "yourself (--encoder NAME, or load_encoder(NAME) in Python)"
+        )
 
 
 def hub_cache() -> Path:

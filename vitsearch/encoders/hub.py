@@ -10,6 +10,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from vitsearch.encoders.checkpoints import (
     RequiredFiles,
     cached_snapshot,
+    check_download,
     hub_cache,
     missing_from,
     one_line,
@@ -25,11 +26,12 @@ def hub_folder(repo: str, needed: RequiredFiles, *, also: Sequence[str] = ()) ->
 
     A complete copy in the cache is used as it is, without asking the network; ``HF_HOME``,
     ``HF_HUB_CACHE`` and ``HF_HUB_OFFLINE`` are honoured. Raises EncoderError with the file, the
-    folder that was searched, and what to do.
+    folder that was searched, and what to do, also where a file and not the user names the model.
     """
     snapshot = cached_snapshot(repo)
     if snapshot is not None and missing_from(snapshot, needed) is None:
         return snapshot
+    check_download(repo)
     missing = needed[0][0] if snapshot is None else missing_from(snapshot, needed)
     if constants.HF_HUB_OFFLINE:
         raise EncoderError(

@@ -5,14 +5,16 @@ check them, and store all rows or none.
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from vitsearch.arrays import Halves, Vectors, unit_rows
-from vitsearch.encoders import is_here, is_known, load_encoder
+from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import ImageEncoder
+from vitsearch.encoders.checkpoints import named_by
 from vitsearch.encoders.identity import check_dim, check_samples, golden_vectors
 from vitsearch.errors import CollectionError, EncoderError, PhotoError
 from vitsearch.interop.matching import MISSING, OUTSIDE, PathResolver, path_resolver
@@ -333,11 +335,11 @@ def chosen_encoder(
             f"{source.name} does not say which encoder made its vectors: name it, as in --encoder "
             "open_clip:ViT-B-32/openai"
         )
-    if manifest and not (encoder or config or options.allow_download):
-        _check_is_here(manifest.encoder, source.name)
     if isinstance(chosen, str):
         dtype = record.dtype if record and record.encoder == chosen else "auto"
-        chosen = load_encoder(chosen, options.device, dtype)
+        trusted = encoder or options.allow_download
+        with nullcontext() if trusted else named_by(str(folder) if config else source.name):
+            chosen = load_encoder(chosen, options.device, dtype)
     check_dim(chosen, source.dim, source.name)
     if config:
         check_encoder(folder, config, chosen)
@@ -345,15 +347,6 @@ def chosen_encoder(
         manifest.identity.check(chosen, source.name, "name the encoder that made it")
         manifest.identity.check_golden(chosen)
     return chosen
-
-
-def _check_is_here(name: str, where: str) -> None:
-    """Raise EncoderError for a known encoder that would be downloaded because a source names it."""
-    if is_known(name) and not is_here(name):
-        raise EncoderError(
-            f"{where} names the encoder {name!r}, which is not on this machine: give "
-            "--allow-download to download it, or --encoder NAME if it is another"
-        )
 
 
 def check_vectors(

@@ -1,8 +1,8 @@
 """What a process that decodes photos for another one runs: `serve`.
 
-    parent -> child: a JSON header (max_pixels, at_least, seconds), the file's content
+    parent -> child: a JSON header (max_pixels, at_least, side, seconds), the file's content
     child -> parent: a JSON header (the picture's size and facts, or the reason why there is none),
-                     its RGB pixels
+                     its RGB pixels, or with a ``side`` the picture as WebP of that side
 
 Either way the two lengths come first. Nothing is unpickled, since a child reads the files of
 strangers. Only what decoding needs is imported here: a child starts for one photo.
@@ -20,7 +20,7 @@ from dataclasses import asdict
 from typing import IO, Any
 
 from vitsearch.errors import PhotoError
-from vitsearch.photos.decode import MAX_BYTES, decode
+from vitsearch.photos.decode import MAX_BYTES, decode, webp
 from vitsearch.photos.formats import FORMATS
 
 LENGTHS = struct.Struct(">IQ")
@@ -58,16 +58,19 @@ def serve() -> None:
         while True:
             request, data = _receive(requests)
             faulthandler.dump_traceback_later(
-                min(request["seconds"] + _ORPHAN_SECONDS, threading.TIMEOUT_MAX), exit=True
+                min(request.pop("seconds") + _ORPHAN_SECONDS, threading.TIMEOUT_MAX), exit=True
             )
-            _send(answers, *_reply(data, request["max_pixels"], request["at_least"]))
+            _send(answers, *_reply(data, **request))
             faulthandler.cancel_dump_traceback_later()
 
 
-def _reply(data: bytes, max_pixels: int, at_least: int | None) -> tuple[dict[str, Any], bytes]:
+def _reply(
+    data: bytes, max_pixels: int, at_least: int | None = None, side: int | None = None
+) -> tuple[dict[str, Any], bytes]:
     try:
-        image, info = decode(data, max_pixels=max_pixels, at_least=at_least)
-        return {"size": image.size, "info": asdict(info)}, image.tobytes()
+        image, info = decode(data, max_pixels=max_pixels, at_least=at_least, side=side)
+        pixels = image.tobytes() if side is None else webp(image, side)
+        return {"size": image.size, "info": asdict(info)}, pixels
     except PhotoError as error:
         return {"reason": str(error)}, b""
     except MemoryError:

@@ -1,6 +1,7 @@
 """Reads a photo: bytes and fingerprint from disk, then an upright RGB picture and its metadata."""
 
 import hashlib
+import io
 import os
 import stat
 import threading
@@ -84,23 +85,28 @@ def read_bytes(path: Path | str, *, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 def decode(
-    data: bytes, *, max_pixels: int = MAX_PIXELS, at_least: int | None = None
+    data: bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    at_least: int | None = None,
+    side: int | None = None,
 ) -> tuple[Image.Image, PhotoInfo]:
     """Return an upright RGB picture, and its size and metadata, from the content of a photo file.
 
     EXIF orientation is applied, transparency is laid over white, more than 8 bits are scaled to 8,
     and of several pictures the first is used. The pixel count is checked against ``max_pixels``
     before anything is decoded. With ``at_least`` a JPEG may be decoded at 1/2, 1/4 or 1/8 of its
-    size (in its DCT domain), as long as both sides have at least so many pixels; the returned size
-    is the full one. Raises only PhotoError, with a short reason.
+    size (in its DCT domain), as long as both sides have at least so many pixels, and with ``side``
+    as long as the longer one has; the returned size is the full one. Raises only PhotoError, with a
+    short reason.
     """
     try:
         try:
-            return _decode(data, max_pixels, at_least)
+            return _decode(data, max_pixels, at_least, side)
         except Image.DecompressionBombError:
             # Pillow has a global cap of its own, which is lifted only for a photo that it rejects
             with _pillow_limit_at(max_pixels):
-                return _decode(data, max_pixels, at_least)
+                return _decode(data, max_pixels, at_least, side)
     except PhotoError:
         raise
     except MemoryError:
@@ -121,7 +127,9 @@ def _pillow_limit_at(max_pixels: int) -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _decode(data: bytes, max_pixels: int, at_least: int | None) -> tuple[Image.Image, PhotoInfo]:
+def _decode(
+    data: bytes, max_pixels: int, at_least: int | None, side: int | None
+) -> tuple[Image.Image, PhotoInfo]:
     with open_image(data) as image:
         width, height = image.size
         if width * height > max_pixels:
@@ -130,10 +138,11 @@ def _decode(data: bytes, max_pixels: int, at_least: int | None) -> tuple[Image.I
                 f"{max_pixels:,} "
                 "(raise max_pixels to read it)"
             )
+        least = (at_least, at_least) if at_least else _fitted(image.size, side) if side else None
         reduced = (
-            at_least is not None
+            least is not None
             and image.format in ("JPEG", "RAW")
-            and image.draft(None, (at_least, at_least)) is not None
+            and image.draft(None, least) is not None
         )
         image.load()
         tags = read_tags(image)
@@ -172,8 +181,20 @@ def _rgb(image: Image.Image) -> Image.Image:
     return white.convert("RGB")
 
 
+def webp(image: Image.Image, side: int, quality: int = 82) -> bytes:
+    """Return an RGB picture as WebP, its longest side at most ``side`` pixels, without metadata."""
+    out = io.BytesIO()
+    thumbnail(image, side).save(out, "WEBP", quality=quality, method=2)
+    return out.getvalue()
+
+
 def thumbnail(image: Image.Image, side: int) -> Image.Image:
     """Return a copy that fits a square of ``side`` pixels in its aspect ratio, never enlarged."""
-    scale = min(1.0, side / max(image.size))
-    width, height = (max(1, round(length * scale)) for length in image.size)
-    return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return image.resize(_fitted(image.size, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
+
+
+def _fitted(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Return the size of a picture that fits a square, never larger."""
+    scale = min(1.0, side / max(size))
+    width, height = (max(1, round(length * scale)) for length in size)
+    return width, height

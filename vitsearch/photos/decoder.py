@@ -134,6 +134,18 @@ class PhotoDecoder:
         self._childless = True
         return self._in_thread(data, fingerprint, name, limits)
 
+    def webp(self, data: bytes, side: int, *, max_pixels: int = MAX_PIXELS) -> bytes:
+        """Return the content of a photo file as WebP without metadata, upright, its longest side at
+        most ``side``: decoded, resized and written in a child process. Raises as `decode` does.
+        """
+        child = self._children.take()
+        try:
+            return child.webp(
+                data, seconds=self._seconds or LIMIT, max_pixels=max_pixels, side=side
+            )
+        finally:
+            self._children.give_back(child)
+
     def close(self) -> None:
         """End every process and thread; callers that still wait fail their photo, and so does who
         asks for another one.

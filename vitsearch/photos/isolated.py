@@ -9,13 +9,15 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
 from vitsearch.errors import PhotoError, VitsearchError
 from vitsearch.photos.child import LENGTHS, MAX_HEADER_LENGTH, frame, header_of
 from vitsearch.types import PhotoInfo
+
+Answer = TypeVar("Answer")
 
 PATIENCE = 60.0  # seconds for a photo before it is named
 _START_SECONDS = 120.0
@@ -90,17 +92,36 @@ class ChildDecoder:
 
         ``on_slow`` is called where it is not done within `PATIENCE`.
         """
+        limits = {"max_pixels": max_pixels, "at_least": at_least}
+        return self._ask(data, limits, _picture, seconds=seconds, on_slow=on_slow)
+
+    def webp(self, data: bytes, *, seconds: float, max_pixels: int, side: int) -> bytes:
+        """Return a photo as WebP whose longest side is at most ``side``: a picture that the child
+        makes, so that a small one goes through the pipe. Raises as `decode` does.
+        """
+        limits = {"max_pixels": max_pixels, "side": side}
+        return self._ask(data, limits, lambda _, made: bytes(made), seconds=seconds)
+
+    def _ask(
+        self,
+        data: bytes,
+        limits: Mapping[str, int | None],
+        read: Callable[[Mapping[str, Any], bytearray], Answer],
+        *,
+        seconds: float,
+        on_slow: Callable[[], None] | None = None,
+    ) -> Answer:
         self._at_rest = False
         self._wait_for_start()
-        request = {"max_pixels": max_pixels, "at_least": at_least, "seconds": seconds}
+        request = {**limits, "seconds": seconds}
         self._deadline = time.monotonic() + seconds
         try:
             for piece in frame(request, data):
                 self._send(piece)
             if on_slow and seconds > PATIENCE and not self._is_ready(PATIENCE):
                 on_slow()
-            reply, pixels = self._receive(3 * max_pixels)
-            result = None if "reason" in reply else _picture(reply, pixels)
+            reply, body = self._receive(3 * (limits["max_pixels"] or 0))
+            result = None if "reason" in reply else read(reply, body)
         except (OSError, EOFError):
             raise DecoderDied(
                 f"decoding took longer than {seconds:g} s"

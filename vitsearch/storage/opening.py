@@ -24,6 +24,7 @@ _NO_SHARED_MEMORY = {
     sqlite3.SQLITE_IOERR_SHMLOCK,
 }
 _PATIENCE = 30  # seconds to wait for another process
+_READ_CACHE_KB = 256  # of the database that a reader remembers
 _READ = "SELECT count(*) FROM sqlite_master"
 
 
@@ -176,6 +177,8 @@ def _opened(path: Path, first: str, layer: str = "", *, read_only: bool = False)
         db.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
         db.execute(first).fetchone()
         db.execute("PRAGMA foreign_keys = ON")
+        if read_only:  # each of a server's threads has a connection, and memory of its own for it
+            db.execute(f"PRAGMA cache_size = -{_READ_CACHE_KB}")
     except (sqlite3.Error, UnicodeDecodeError):
         db.close()
         raise

@@ -28,6 +28,7 @@ from vitsearch.types import Found, Photo, PhotoInfo, SkippedPhoto, State
 
 log = logging.getLogger("vitsearch")
 NEWEST = "taken_at IS NULL, taken_at DESC, mtime DESC, path"
+MAX_PARAMETERS = 500  # of a statement of SQLite
 MAX_CHECKED = 10_000  # photos whose facts are checked before the first filter, in 60 ms
 
 
@@ -275,7 +276,13 @@ class PhotoStore(Database):
         """Return the photos whose content has this fingerprint, in order of path."""
         return list(self._select("WHERE fingerprint = ? ORDER BY path", fingerprint))
 
-    def _select(self, condition: str, *values: bytes) -> Iterator[Photo]:
+    def photos_of(self, ids: Sequence[int]) -> Iterator[Photo]:
+        """Yield the photos with these ids, in any order."""
+        for start in range(0, len(ids), MAX_PARAMETERS):
+            part = ids[start : start + MAX_PARAMETERS]
+            yield from self._select(f"WHERE id IN ({', '.join('?' * len(part))})", *part)
+
+    def _select(self, condition: str, *values: bytes | int) -> Iterator[Photo]:
         damaged: list[int] = []
         with self._errors():
             for row in self._db.execute(f"{self._rows.select} {condition}", values):
@@ -325,8 +332,8 @@ class PhotoStore(Database):
         rows: list[tuple[int, str, bytes, bytes]] = []
         damaged: list[int] = []
         with self._errors():
-            for start in range(0, len(ids), 500):  # SQLite limits the parameters of a statement
-                part = [int(photo_id) for photo_id in ids[start : start + 500]]
+            for start in range(0, len(ids), MAX_PARAMETERS):
+                part = [int(photo_id) for photo_id in ids[start : start + MAX_PARAMETERS]]
                 for *row, generation, raw in self._db.execute(
                     f"SELECT {self._rows.columns}, generation, vector FROM photos JOIN vectors "
                     f"ON photo_id = id WHERE id IN ({','.join('?' * len(part))})",
@@ -404,10 +411,8 @@ class PhotoStore(Database):
         """Return the problems that SQLite's integrity check finds, and those of the rows."""
         with self._errors():
             problems = self.page_problems()
-            sizes = self._db.execute(
-                "SELECT count(DISTINCT length(vector)) FROM vectors"
-            ).fetchone()[0]
-            if sizes > 1:
+            count = "SELECT count(DISTINCT length(vector)) FROM vectors"
+            if self._db.execute(count).fetchone()[0] > 1:
                 problems.append("vectors have different lengths")
             if damaged := self.damaged_photos():
                 problems.append(f"the rows of {self.named(damaged)} are damaged")
@@ -441,6 +446,5 @@ class PhotoStore(Database):
 
     def remove_ids(self, photo_ids: Sequence[int]) -> None:
         """Remove photos and their vectors by id."""
-        self._db.executemany(
-            "DELETE FROM photos WHERE id = ?", [(photo_id,) for photo_id in photo_ids]
-        )
+        rows = [(photo_id,) for photo_id in photo_ids]
+        self._db.executemany("DELETE FROM photos WHERE id = ?", rows)

@@ -23,13 +23,16 @@ from vitsearch.errors import VitsearchError
 from vitsearch.web import responses
 from vitsearch.web.api import openapi, routes
 from vitsearch.web.connections import protocol_of
+from vitsearch.web.memory import limit_arenas
 from vitsearch.web.metrics import CountRequests, Metrics
 from vitsearch.web.pages import search as pages
+from vitsearch.web.pages.templating import load_templates
 from vitsearch.web.privacy import KEY
 from vitsearch.web.proxy import BehindProxy
 from vitsearch.web.security import SecurityMiddleware
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
+from vitsearch.web.turns import TakeTurns
 
 STATIC = Path(__file__).parent / "static"
 STATIC_CACHE = "public, max-age=3600"
@@ -75,10 +78,11 @@ def make_app(service: PhotoService, settings: ServeSettings) -> FastAPI:
     app.include_router(pages.router, include_in_schema=False)
     for error, handler in ERROR_HANDLERS:
         app.add_exception_handler(error, handler)
+    app.add_middleware(TakeTurns)
     app.add_middleware(SecurityMiddleware, settings=settings)
     if settings.behind_proxy:
         app.add_middleware(BehindProxy, settings=settings)
-    app.add_middleware(CountRequests, metrics=app.state.metrics)
+    app.add_middleware(CountRequests, metrics=app.state.metrics, service=service)
     return app
 
 
@@ -106,7 +110,10 @@ def serve(
     settings.check()
     listener = bind(settings.host, settings.port)
     try:
+        limit_arenas()
         service.start_decoders()
+        service.warm_up()
+        load_templates()
         settings = replace(settings, port=listener.getsockname()[1])
         with _sigterm_is_a_normal_end():
             make_server(service, settings, ready=ready).run(sockets=[listener])

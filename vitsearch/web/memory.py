@@ -1,4 +1,4 @@
-"""Memory that large pictures leave behind goes back to the system."""
+"""Memory that large pictures and many requests leave behind goes back to the system."""
 
 import asyncio
 import ctypes
@@ -6,16 +6,22 @@ import gc
 from contextlib import suppress
 
 SECONDS = 2.0  # between two looks
+M_ARENA_MAX, ARENAS = -8, 2
 
 
 class MemoryKeeper:
-    """Gives memory back after uploads: an allocator keeps what was freed for later, for each thread
-    that ever decoded a large picture.
+    """Gives memory back after uploads, and when many requests have been answered: an allocator
+    keeps what was freed for later, for each thread that ever took some.
     """
 
     def __init__(self, seconds: float = SECONDS) -> None:
         self._seconds = seconds
         self._left = 0
+        self._asked = False
+
+    def note_request(self) -> None:
+        """Have memory given back once no request comes any more."""
+        self._asked = True
 
     def note_upload(self) -> None:
         """Have memory given back in a while, and once more when the last answer is out."""
@@ -24,10 +30,19 @@ class MemoryKeeper:
     async def run(self) -> None:
         """Look again and again, until cancelled."""
         while True:
+            asked, self._asked = self._asked, False
             await asyncio.sleep(self._seconds)
-            if self._left:
-                self._left -= 1
+            if self._left or (asked and not self._asked):
+                self._left = max(0, self._left - 1)
                 await asyncio.to_thread(give_back)
+
+
+def limit_arenas() -> None:
+    """Have all threads share two pools of memory, where the C library can (glibc's mallopt):
+    otherwise each thread has one of its own, and keeps in it what it once needed.
+    """
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)
 
 
 def give_back() -> None:

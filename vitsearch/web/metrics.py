@@ -105,14 +105,17 @@ class CountRequests:
     counters.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, service: PhotoService) -> None:
+        self.app, self.metrics, self.service = app, metrics, service
+        self.open = 0  # requests that are being answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         began, status = time.perf_counter(), 500
+        self.open += 1
+        self.service.note_request(self.open)
 
         async def send_and_note(message: Message) -> None:
             nonlocal status
@@ -123,6 +126,7 @@ class CountRequests:
         try:
             await self.app(scope, receive, send_and_note)
         finally:
+            self.open -= 1
             method = scope["method"] if scope["method"] in ("GET", "POST", "HEAD") else "other"
             route = getattr(scope.get("route"), "path", "other")
             self.metrics.count(method, route, status, time.perf_counter() - began)

@@ -24,8 +24,9 @@ from vitsearch.filters.tree import Filter
 from vitsearch.milvus import is_milvus
 from vitsearch.options import SearchOptions
 from vitsearch.photos.decoder import PhotoDecoder
+from vitsearch.storage.serving import AnsweringNote
 from vitsearch.types import LeftOut, Photo, Prediction, SearchResult, SkippedPhoto
-from vitsearch.web.batching import Batcher
+from vitsearch.web.batching import MAX_BATCH, Batcher
 from vitsearch.web.errors import ServiceBusy
 from vitsearch.web.memory import MemoryKeeper
 from vitsearch.web.query import (
@@ -164,6 +165,7 @@ class PhotoService:
             self._picture_thread_count, thread_name_prefix="vitsearch-pictures"
         )
         self.memory = MemoryKeeper()
+        self._answering = AnsweringNote(source.folder)
         # uploads whose pictures are in memory at a time, until their search is done
         self.uploads = asyncio.Semaphore(self._picture_thread_count)
         self._words = KnownWords(source.folder)
@@ -200,6 +202,27 @@ class PhotoService:
         thumbnails do not wait for them; returns at once.
         """
         self._decoder.start(self._picture_thread_count)
+
+    def warm_up(self) -> None:
+        """Load what searches by words need, as many as are computed at a time, where the model
+        reads words.
+        """
+        if self.reads_text:
+            callers = self.encoder.parallel_calls
+            # one text alone where the model takes long, since nobody may ask while it is warmed up
+            count = MAX_BATCH * min(MAX_WORKERS, callers) if callers > 1 else 1
+            words = [f"photo number {number}" for number in range(count)]
+            for future in [self.ask(text, k=1) for text in words]:
+                future.exception()  # a request says what is wrong
+            self.batch_sizes.clear()
+
+    def note_request(self, open_requests: int) -> None:
+        """Note that a request has come: memory is given back when no more come, and where more
+        are being answered than there are cores, a run of indexing beside the server makes room.
+        """
+        self.memory.note_request()
+        if open_requests > self._picture_thread_count:
+            self._answering.touch()
 
     def close(self) -> None:
         """Answer what was asked, then let everything go."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vitsearch.collection.collection import Collection
-from vitsearch.encoders import load_encoder
+from vitsearch.encoders import load_named_encoder
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError, PhotoError, QueryError, UnknownPhoto
 from vitsearch.milvus.rows import photo_of
@@ -105,8 +105,8 @@ class CollectionSource:
                 self._encoder = None  # frees its memory before the next is loaded
                 # loaded for throughput: two batches on one thread each share the cores better than
                 # two threads share one batch
-                self._encoder = load_encoder(
-                    config.encoder, self.device, config.dtype, throughput=True
+                self._encoder = load_named_encoder(
+                    config.encoder, self.folder, self.device, config.dtype, throughput=True
                 )
             return self._encoder
 
@@ -150,10 +150,9 @@ class CollectionSource:
 
     def photos_of(self, ids: Sequence[int]) -> list[Photo]:
         """Return those photos that are in the collection, in the order of the ids."""
-        with self.facts() as store:
-            paths = {row[0]: row[1] for row in store.rows(ids)}
-            photos = [store.photo_at(paths[photo_id]) for photo_id in ids if photo_id in paths]
-        return [photo for photo in photos if photo]
+        with self._opened_store() as store:
+            photos = {photo.photo_id: photo for photo in store.photos_of(ids)}
+        return [photos[photo_id] for photo_id in ids if photo_id in photos]
 
     def open_photo(self, photo: Photo) -> io.FileIO:
         """Return the open file of a photo, as it was indexed (see `vitsearch.photos.opening`);

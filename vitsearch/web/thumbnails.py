@@ -9,10 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from vitsearch.errors import CollectionError
-from vitsearch.photos import thumbnail
 from vitsearch.photos.decode import fingerprint_of
 from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.records import atomic_write
@@ -69,8 +66,7 @@ class Thumbnails:
             return Thumbnail(stored, fingerprint.hex(), side)
         with opened() as file:
             data = file.readall()
-        image, _ = self._decoder.decode(data, at_least=2 * side)
-        made = Thumbnail(webp(image, side), fingerprint_of(data).hex(), side)
+        made = Thumbnail(self._decoder.webp(data, side), fingerprint_of(data).hex(), side)
         self._write(_name(made.fingerprint, side), made.data)
         return made
 
@@ -117,13 +113,6 @@ class Thumbnails:
                 self._total -= size
                 names.append(name)
         return names
-
-
-def webp(image: Image.Image, side: int, quality: int = 82) -> bytes:
-    """Return an RGB picture as WebP, its longest side at most ``side`` pixels, without metadata."""
-    out = io.BytesIO()
-    thumbnail(image, side).save(out, "WEBP", quality=quality, method=2)
-    return out.getvalue()
 
 
 def _name(fingerprint: str, side: int) -> str:

@@ -1,7 +1,6 @@
 """What the pages remember between requests: results that take long, and uploaded photos."""
 
 import hashlib
-import io
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -14,7 +13,7 @@ from PIL import Image
 from vitsearch.arrays import Vectors
 from vitsearch.collection.collection import Collection
 from vitsearch.errors import QueryError
-from vitsearch.photos import thumbnail
+from vitsearch.photos.decode import webp
 from vitsearch.web.pages.tiles import is_clean
 from vitsearch.web.pages.url import CHOICES
 
@@ -24,7 +23,9 @@ MAX_UPLOADS = 200
 UPLOAD_SIDE = 160  # pixels, of the picture of an uploaded photo
 MAX_CHOICES = 300  # of a filter
 FRESH_SECONDS = 20.0  # labels may be stored without a new state of the collection
-FRESH_FACTOR = 50  # a result stays fresh for so many times as long as it took
+# a result of another state serves for so many times as long as it took: beside a run of indexing
+# there is a new state after each batch
+FRESH_FACTOR = 20
 
 
 class Cache(Generic[Result]):
@@ -34,26 +35,50 @@ class Cache(Generic[Result]):
 
     def __init__(self, size: int = 4) -> None:
         self._size, self._lock = size, threading.Lock()
-        self._entries: OrderedDict[Hashable, tuple[Result, float]] = OrderedDict()
+        self._entries: OrderedDict[Hashable, Result] = OrderedDict()
 
-    def get(self, key: Hashable, compute: Callable[[], Result], *, ages: bool = False) -> Result:
-        """Return the result of a key, computed where it is not known; one that ``ages`` is computed
-        again after a while.
-        """
+    def get(self, key: Hashable, compute: Callable[[], Result]) -> Result:
+        """Return the result of a key, computed where it is not known."""
         with self._lock:
-            entry = self._entries.get(key)
-            if entry is not None and (not ages or time.monotonic() < entry[1]):
-                self._entries.move_to_end(key)
-                return entry[0]
-            start = time.monotonic()
-            result = compute()
-            now = time.monotonic()
-            fresh_until = now + max(FRESH_SECONDS, FRESH_FACTOR * (now - start))
-            self._entries[key] = (result, fresh_until)
+            if key not in self._entries:
+                self._entries[key] = compute()
             self._entries.move_to_end(key)
             while len(self._entries) > self._size:
                 self._entries.popitem(last=False)
-            return result
+            return self._entries[key]
+
+
+class Recent(Generic[Result]):
+    """One result that may be a little old: one thread at a time computes it, and the others get the
+    last one meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last: tuple[Result, Hashable, float, float] | None = None
+
+    def get(self, state: Hashable, compute: Callable[[], Result]) -> Result:
+        """Return the result, computed anew where it is too old, of this state or of another."""
+        last = self._last
+        if last is not None and (self._is_fresh(state) or not self._lock.acquire(blocking=False)):
+            return last[0]
+        if last is None:
+            self._lock.acquire()
+        try:
+            if self._last is None or not self._is_fresh(state):
+                start = time.monotonic()
+                result = compute()
+                now = time.monotonic()
+                soon = now + FRESH_FACTOR * (now - start)
+                self._last = (result, state, soon, max(soon, now + FRESH_SECONDS))
+            return self._last[0]
+        finally:
+            self._lock.release()
+
+    def _is_fresh(self, state: Hashable) -> bool:
+        assert self._last is not None
+        _, known, soon, late = self._last
+        return time.monotonic() < (late if known == state else soon)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +137,8 @@ class UploadedPhotos:
     def add(self, data: bytes, image: Image.Image, vector: Vectors) -> str:
         """Remember a photo and return its key."""
         key = hashlib.blake2b(data, digest_size=16).hexdigest()
-        out = io.BytesIO()
-        thumbnail(image, UPLOAD_SIDE).save(out, "WEBP", quality=80)
         with self._lock:
-            self._photos[key] = UploadedPhoto(vector, out.getvalue())
+            self._photos[key] = UploadedPhoto(vector, webp(image, UPLOAD_SIDE))
             self._photos.move_to_end(key)
             while len(self._photos) > MAX_UPLOADS:
                 self._photos.popitem(last=False)

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Hashable, Sequence
+from functools import cached_property
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -12,7 +13,7 @@ from vitsearch.collection.understanding import Understood
 from vitsearch.errors import QueryError
 from vitsearch.types import Photo, Prediction, SearchResult
 from vitsearch.web.errors import NotShown
-from vitsearch.web.pages.cache import Cache, Facets, UploadedPhotos, facets_of
+from vitsearch.web.pages.cache import Cache, Facets, Recent, UploadedPhotos, facets_of
 from vitsearch.web.pages.insights import Insights
 from vitsearch.web.pages.templating import page
 from vitsearch.web.pages.tiles import Tile, tile
@@ -30,7 +31,7 @@ class PageMemory:
     def __init__(self, service: PhotoService) -> None:
         self.insights = Insights(service)
         self.uploads = UploadedPhotos()
-        self.facets: Cache[Facets] = Cache(2)
+        self.facets: Recent[Facets] = Recent()
         self.groups: Cache[list[list[tuple[Photo, float]]]] = Cache(4)
         self.photo_map: Cache[PhotoMap] = Cache(2)
 
@@ -44,7 +45,7 @@ class PageContext:
         self.settings: ServeSettings = request.app.state.settings
         self.memory = _memory(request)
 
-    @property
+    @cached_property
     def shows_exif(self) -> bool:
         """Whether private columns, such as date, camera and position, may be shown."""
         return exif_shown(self.request)
@@ -98,7 +99,7 @@ class PageContext:
             with self.service.source.reading() as collection:
                 return facets_of(collection)
 
-        return self.memory.facets.get(self.state(), compute, ages=True)
+        return self.memory.facets.get(self.state(), compute)
 
     def tiles(self, hits: Sequence[SearchResult | Prediction]) -> list[Tile]:
         """Return the tiles of search results; photos that are gone meanwhile are left out."""
@@ -132,4 +133,9 @@ def _memory(request: Request) -> PageMemory:
         return memory
 
 
-Page = Annotated[PageContext, Depends(PageContext)]
+async def _context(request: Request) -> PageContext:
+    # a class would be called in another thread, which takes longer than the call
+    return PageContext(request)
+
+
+Page = Annotated[PageContext, Depends(_context)]

@@ -2,14 +2,15 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
-from vitsearch.web.pages.tiles import clean, photo_address, thumbnail
+from vitsearch.web.pages.tiles import clean, thumbnail
+from vitsearch.web.pages.url import PhotoLinks
 
 HERE = Path(__file__).parents[1]
 STATIC = HERE / "static"
@@ -38,9 +39,15 @@ def templates() -> Environment:
         views=VIEWS,
         view="",
         thumbnail=thumbnail,
-        photo_address=photo_address,
+        photo_links=lru_cache(64)(PhotoLinks),
     )
     return environment
+
+
+def load_templates() -> None:
+    """Have every template ready, so that no request waits for one to be compiled."""
+    for name in templates().list_templates():
+        templates().get_template(name)
 
 
 @cache

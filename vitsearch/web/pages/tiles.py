@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any
 
 from vitsearch.types import Photo
-from vitsearch.web.pages.url import PageQuery, address
 
 # the longest side of a photo in a grid, in CSS pixels, before the grid fits it into its row
 BOX = 320
@@ -73,11 +72,6 @@ def thumbnail(photo_id: int, side: int) -> str:
 def image(photo_id: int) -> str:
     """Return the address of a whole photo."""
     return f"/api/photos/{photo_id}/image"
-
-
-def photo_address(photo_id: int, query: PageQuery | None = None) -> str:
-    """Return the address of a photo's page, from which the search can go on."""
-    return address(f"/photos/{photo_id}", query.pairs(page=True) if query else [])
 
 
 def spoken_date(taken_at: str) -> str:

@@ -208,6 +208,37 @@ def address(path: str, pairs: Pairs) -> str:
     return f"{path}?{urlencode(pairs, errors='surrogateescape')}" if pairs else path
 
 
+class PhotoLinks:
+    """The addresses at the photos of one search, from what is the same for all of them: a page has
+    three for each photo.
+    """
+
+    def __init__(self, query: PageQuery | None) -> None:
+        search = query or PageQuery()
+        self._query, self._picked = search, {pick.photo_id for pick in search.picks}
+        self._page = address("", search.pairs(page=True)) if query else ""
+        before, after = replace(search, uploads=(), filters=Filters()), replace(search, words="")
+        self._before = address("/", before.pairs()) + ("&" if before.is_query else "?")
+        self._after = address("", replace(after, picks=()).pairs()).replace("?", "&", 1)
+
+    def page(self, photo_id: int) -> str:
+        """Return the address of a photo's page, from which the search can go on."""
+        return f"/photos/{photo_id}{self._page}"
+
+    def like(self, photo_id: int) -> str:
+        """Return the address of the search that also looks for photos like this one."""
+        if photo_id in self._picked:
+            return self._query.like(photo_id).address()
+        weight = LIKE if self._query.is_query else ALONE
+        return f"{self._before}w{photo_id}={number(weight)}{self._after}"
+
+    def unlike(self, photo_id: int) -> str:
+        """Return the address of the search that also looks for photos not like this one."""
+        if photo_id in self._picked:
+            return self._query.unlike(photo_id).address()
+        return f"{self._before}w{photo_id}={number(UNLIKE)}{self._after}"
+
+
 def number(value: float) -> str:
     """Return a weight written as briefly as possible."""
     return f"{value:.4f}".rstrip("0").rstrip(".")

@@ -1,4 +1,4 @@
-"""A real nginx before a server of the tests."""
+"""A real nginx or Caddy before a server of the tests."""
 
 import http.client
 import os
@@ -6,6 +6,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,9 @@ from pathlib import Path
 from helpers.web_client import wait_until
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+CADDY = shutil.which(
+    "caddy", path=os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.executable).parent)])
+)
 _CONFIGURATION = """
 daemon off; master_process off; pid {folder}/pid; error_log stderr error;
 events {{ worker_connections 64; }}
@@ -38,7 +42,27 @@ def running_nginx(folder: Path, server: str, port: int) -> Iterator[None]:
     file = folder / "nginx.conf"
     file.write_text(_CONFIGURATION.format(folder=folder, server=server), encoding="utf-8")
     command = [NGINX, "-p", str(folder), "-c", str(file), "-e", "stderr"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    with _running(command, folder, port):
+        yield
+
+
+@contextmanager
+def running_caddy(folder: Path, site: str, port: int) -> Iterator[None]:
+    """Run Caddy with one site until the end of the block; ``port`` is where it listens."""
+    assert CADDY is not None
+    file = folder / "Caddyfile"
+    # nothing but the site: no administration, no certificates of others, no redirects
+    options = "{\n admin off\n auto_https off\n default_sni photos.example\n}"
+    file.write_text(f"{options}\n{site}", encoding="utf-8")
+    command = [CADDY, "run", "--config", str(file), "--adapter", "caddyfile"]
+    with _running(command, folder, port):
+        yield
+
+
+@contextmanager
+def _running(command: list[str], folder: Path, port: int) -> Iterator[None]:
+    home = os.environ | {"HOME": str(folder), "XDG_DATA_HOME": str(folder / "data")}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=home)
     try:
         wait_until(lambda: process.poll() is not None or _listens(port))
         assert process.poll() is None, process.stderr and process.stderr.read().decode()
