@@ -17,11 +17,11 @@ class MemoryKeeper:
     def __init__(self, seconds: float = SECONDS) -> None:
         self._seconds = seconds
         self._left = 0
-        self._asked = False
+        self._active = False
 
     def note_request(self) -> None:
         """Have memory given back once no request comes any more."""
-        self._asked = True
+        self._active = True
 
     def note_upload(self) -> None:
         """Have memory given back in a while, and once more when the last answer is out."""
@@ -30,9 +30,9 @@ class MemoryKeeper:
     async def run(self) -> None:
         """Look again and again, until cancelled."""
         while True:
-            asked, self._asked = self._asked, False
+            active, self._active = self._active, False
             await asyncio.sleep(self._seconds)
-            if self._left or (asked and not self._asked):
+            if self._left or (active and not self._active):
                 self._left = max(0, self._left - 1)
                 await asyncio.to_thread(give_back)
 
