@@ -11,7 +11,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
-EXTRAS = ("clip", "faiss", "heif", "raw", "jxl", "parquet", "probe", "web", "ray", "milvus", "s3")
+EXTRAS = ("clip", "faiss", "heif", "raw", "jxl", "parquet", "probe", "places", "web", "ray")
+EXTRAS += ("milvus", "s3")
 HEAD = """# Licences
 
 The package is under the Apache License 2.0 ([LICENSE](../LICENSE)); what it holds of others is

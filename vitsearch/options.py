@@ -204,7 +204,9 @@ class IndexOptions:
     exclude: Sequence[str] = option(
         (), "Leave out paths or names like this; may be repeated.", metavar="GLOB"
     )
-    include_hidden: bool = option(False, "Take hidden files and folders too.")
+    include_hidden: bool = option(
+        False, "Take hidden files, recycle bins, snapshots and previews of photo programs too."
+    )
     follow_symlinks: bool = option(
         False, "Enter linked folders (links to files are always followed)."
     )

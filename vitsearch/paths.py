@@ -1,15 +1,20 @@
 """The user's cache folder, paths as bytes, and what file systems lack."""
 
 import errno
+import math
 import os
 import sys
 import unicodedata
+from itertools import product
 from pathlib import Path
 
 # what file systems answer to calls that they do not have (locks, shared maps, flushing)
 NOT_SUPPORTED = frozenset(
     {errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 )
+
+
+MAX_FORMS = 32  # of one path, with names composed and others decomposed
 
 
 def cache_dir() -> Path:
@@ -24,12 +29,23 @@ def cache_dir() -> Path:
     return Path(parent) / "vitsearch"
 
 
+def composed(text: str) -> str:
+    """Return a text in NFC: names that people type are composed, those that a Mac wrote are not."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
 def normal_forms(text: str) -> list[str]:
-    """Return a text as it is, composed and decomposed (NFC, NFD), each once: names that people type
-    are composed, those that a Mac wrote are decomposed.
+    """Return a text as it is, and as a path with each of its names composed or decomposed (NFC,
+    NFD), each once; with more than 5 such names, all of them are in one form.
     """
-    forms = (text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD")))
-    return list(dict.fromkeys(forms))
+    if text.isascii():
+        return [text]
+    wholes = (composed(text), unicodedata.normalize("NFD", text))
+    names = [
+        dict.fromkeys(both) for both in zip(*(form.split("/") for form in wholes), strict=True)
+    ]
+    paths = map("/".join, product(*names)) if math.prod(map(len, names)) <= MAX_FORMS else ()
+    return list(dict.fromkeys((text, *wholes, *paths)))
 
 
 def raw_path(path: str) -> bytes:

@@ -7,8 +7,9 @@ from typing import Literal, NamedTuple
 MAX_PIXELS = 250_000_000  # of a picture that is decoded
 State = Literal["failed", "skipped"]
 LeftOutReason = Literal[
-    "unreadable", "path too long", "excluded", "hidden", "link", "extension", "companion"
-]
+    "unreadable", "path too long", "excluded", "hidden", "recycle bin", "snapshots", "previews",
+    "link", "extension", "companion",
+]  # fmt: skip
 Value = str | int | float  # of a column of a photo
 Bottleneck = Literal["decoding", "disk", "model", "storing", "looking"]
 STAGES = ("walk", "read", "decode", "prepare", "encode", "store", "build")
@@ -32,7 +33,8 @@ RunStage = Literal[
 class Found(NamedTuple):
     """A file of a walked folder: its path relative to the root with ``/``, and its stat.
 
-    ``problem`` is a reason to skip the file without opening it (a pipe, a broken link), else None.
+    ``problem`` is a reason to skip the file without opening it (a pipe, a broken link), else None;
+    ``sidecars`` are the names, sizes and times of its sidecars (`vitsearch.photos.sidecars`).
     It is a tuple for speed: every run makes one for every file.
     """
 
@@ -40,6 +42,7 @@ class Found(NamedTuple):
     size: int
     mtime_ns: int
     problem: str | None = None
+    sidecars: str = ""
 
 
 class LeftOut(NamedTuple):
@@ -47,9 +50,11 @@ class LeftOut(NamedTuple):
     ``/``, or all ``files`` of one extension (``*.xmp``).
 
     ``unreadable`` and ``path too long``: its photos, if it has any, stay in the collection;
-    ``detail`` is the system's message. ``excluded``, ``hidden``: by an option or its default.
-    ``link``: a link to a folder that is not followed, or was entered before. ``companion``: a file
-    that belongs to the photo ``detail`` beside it, such as the RAW of a JPEG.
+    ``detail`` is the system's message. ``excluded``: by an option; ``hidden``, ``recycle bin``,
+    ``snapshots`` of a disk, ``previews`` (and all else in the library of a program but its
+    originals): by default. ``link``: a link to a folder that is not followed, or was entered
+    before. ``companion``: a file that belongs to the photo ``detail`` beside it, such as the RAW of
+    a JPEG.
     """
 
     path: str

@@ -487,13 +487,27 @@ def test_the_content_of_a_pipe_is_not_waited_for(indexed: Path) -> None:
     )
 
 
+def test_photos_that_are_left_out_by_default_now_leave_with_a_remark(tmp_path: Path) -> None:
+    for name in ("a.png", "#recycle/b.png", "#recycle/x/c.png", "@eaDir/d.png"):
+        paint(tmp_path / name, shade(ord(name[-5])))
+    assert run(tmp_path, include_hidden=True)[0] == {"indexed": 4}
+    again = vitsearch("index", tmp_path)
+    assert again.stderr.decode().splitlines()[:2] == [
+        "vitsearch: #recycle/ is left out by default (recycle bin): 2 of its photos leave the "
+        "results; --include-hidden takes them",
+        "vitsearch: @eaDir/ is left out by default (hidden): 1 of its photos leave the results; "
+        "--include-hidden takes them",
+    ]
+    assert run(tmp_path, include_hidden=True)[0] == {"unchanged": 1, "restored": 3}
+
+
 # -- nothing is passed over in silence -------------------------------------------------------------
 
 
 def test_what_a_walk_does_not_take_is_listed(indexed: Path, tmp_path: Path) -> None:
     for name in (".hidden.png", ".trash/a.png", "no/b.png", "no.png"):
         paint(indexed / name, "cyan")
-    for name in ("a.xmp", "b.xmp", "movie.MOV", "README", ".DS_Store", "no.txt"):
+    for name in ("y.xmp", "z.xmp", "movie.MOV", "README", ".DS_Store", "no.txt"):
         (indexed / name).write_text("x")
     (tmp_path / "elsewhere").mkdir()
     (indexed / "more").symlink_to(tmp_path / "elsewhere")

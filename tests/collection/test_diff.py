@@ -13,10 +13,13 @@ from vitsearch.types import Found, State
 
 PATHS = ["a", "a!.jpg", "a.jpg", "a/b.jpg", "a/c/d.jpg", "a0", "é", "\ue000", "\udcff", "😀/x", "z"]
 STATS = st.tuples(st.integers(0, 2), st.integers(0, 2))
-FILES = st.dictionaries(
-    st.sampled_from(PATHS), st.tuples(STATS, st.sampled_from([None, None, "a pipe"]))
+STAMPS = st.tuples(STATS, st.sampled_from(["", "", "a.xmp/1/1"])).map(
+    lambda both: (*both[0], both[1])
 )
-PHOTOS = st.dictionaries(st.sampled_from(PATHS), STATS)
+FILES = st.dictionaries(
+    st.sampled_from(PATHS), st.tuples(STAMPS, st.sampled_from([None, None, "a pipe"]))
+)
+PHOTOS = st.dictionaries(st.sampled_from(PATHS), STAMPS)
 FAILURES = st.dictionaries(
     st.sampled_from(PATHS), st.tuples(st.sampled_from(["failed", "skipped"]), STATS, st.booleans())
 )
@@ -53,6 +56,7 @@ def naive(
     }
     for found in files:
         stat, failure = (found.size, found.mtime_ns), failures.get(found.path)
+        stamp = (*stat, found.sidecars)
         is_new = found.path not in photos and failure is None
         if found.problem:
             plan["skipped"] += 1
@@ -60,9 +64,9 @@ def naive(
             plan["refused"] += [] if recorded else [found]
         elif found.path in reread:
             plan["todo"].append(found)
-        elif photos.get(found.path) == stat:
+        elif photos.get(found.path) == stamp:
             plan["unchanged"] += 1
-        elif is_new and aside.get(found.path) == stat:
+        elif is_new and aside.get(found.path) == stamp:
             plan["returning"].append(found.path)
         elif failure == ("failed", stat, False) and not retry:
             plan["still_failed"] += 1
@@ -89,7 +93,9 @@ def test_a_plan_is_that_of_the_obvious_way(
     retry: bool,
     reread: tuple[str, ...],
 ) -> None:  # type: ignore[type-arg]
-    found = [Found(path, *stat, problem) for path, (stat, problem) in in_order(files)]
+    found = [
+        Found(path, *stamp[:2], problem, stamp[2]) for path, (stamp, problem) in in_order(files)
+    ]
     known = [(path, *stat) for path, stat in in_order(photos)]
     failed: list[tuple[str, State, int, int, bool]] = [
         (path, state, *stat, transient) for path, (state, stat, transient) in in_order(failures)
@@ -107,8 +113,8 @@ def test_files_out_of_order_are_refused() -> None:
         diff_folder([Found("b", 1, 1), Found("a", 1, 1)], StoredRows())
 
 
-@pytest.mark.parametrize("rows", [[("b", 1, 1), ("a", 1, 1)], [("a", 1, 1), ("a", 1, 1)]])
-def test_rows_out_of_order_are_a_damaged_file(rows: list[tuple[str, int, int]]) -> None:
+@pytest.mark.parametrize("rows", [[("b", 1, 1, ""), ("a", 1, 1, "")], [("a", 1, 1, "")] * 2])
+def test_rows_out_of_order_are_a_damaged_file(rows: list[tuple[str, int, int, str]]) -> None:
     with pytest.raises(CollectionError, match=r"photos.db is damaged \('a' is out of order\)"):
         diff_folder([Found("a", 1, 1)], StoredRows(rows))
 

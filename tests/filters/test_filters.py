@@ -110,6 +110,38 @@ def test_like(db: sqlite3.Connection, pattern: str, found: list[str] | None) -> 
     )
 
 
+NAMES = ("Müller/Bär.jpg", "Mu\u0308ller/Ba\u0308r.jpg", "Mu\u0308ller/Bär.jpg", "muller/bar.jpg")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize(
+    ("text", "marks"),
+    [
+        ("path = 'Müller/Bär.jpg'", "xxx."),
+        ("path != 'Müller/Bär.jpg'", "...x"),
+        ("path in ('a', 'Müller/Bär.jpg')", "xxx."),
+        ("path not in ('Müller/Bär.jpg')", "...x"),
+        ("path like 'müller/%'", "xxx."),
+        ("path like 'm_ller/b_r.jpg'", "xxxx"),
+        ("path contains 'ER/BÄ'", "xxx."),
+        ("path not contains 'ä'", "...x"),
+    ],
+)
+def test_names_are_equal_composed_and_decomposed(
+    db: sqlite3.Connection, text: str, marks: str, form: str
+) -> None:
+    truths = agreed(db, [photo(name) for name in NAMES], unicodedata.normalize(form, text))
+    assert truths == [mark == "x" for mark in marks]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_under_a_folder_in_either_form(db: sqlite3.Connection, form: str) -> None:
+    paths = [f"{name}/x.jpg" for name in NAMES]
+    where = filter_all(None, under=unicodedata.normalize(form, "Müller/Bär.jpg"))
+    assert where is not None
+    assert agreed(db, [photo(path) for path in paths], where) == [True, True, True, False]
+
+
 def test_the_order_of_texts_is_that_of_their_bytes(db: sqlite3.Connection) -> None:
     paths = ["A", "a", "é", "\uffff", "\U0001f415", os.fsdecode(b"\xff")]
     photos = [photo(path) for path in paths]

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Mapping
+from unicodedata import normalize
 
 from vitsearch.filters import Filter
 from vitsearch.filters.columns import like, raw
@@ -62,6 +63,8 @@ def truth_of(tree: Filter, row: Row) -> bool | None:
 def _compares(column: str, stored: Value, sign: str, value: Value) -> bool:
     if sign == "!=":
         return not _compares(column, stored, "=", value)
+    if COLUMNS[column].kind == "text" and sign == "=":
+        return _is_alike(str(stored), str(value))
     if COLUMNS[column].kind != "date":
         return bool(_OPERATORS[sign](_plain(stored), _plain(value)))
     start, end, moment = str(value), f"{value}{_AFTER_ALL}", str(stored)
@@ -72,6 +75,16 @@ def _compares(column: str, stored: Value, sign: str, value: Value) -> bool:
         ">": moment >= end,
         "=": start <= moment < end,
     }[sign]
+
+
+def _is_alike(text: str, value: str) -> bool:
+    """Return whether a text is a value, each of whose names may be composed or decomposed."""
+    forms = [normalize(form, value).split("/") for form in ("NFC", "NFD")]
+    names = text.split("/")
+    return text == value or (
+        len(names) == len(forms[0])
+        and all(name in both for name, both in zip(names, zip(*forms, strict=True), strict=True))
+    )
 
 
 def _plain(value: Value) -> bytes | int | float:

@@ -10,6 +10,7 @@ HEAVY = {  # a library, and the rooms with an adapter of it
         "cluster",
     },
     "sklearn": {"labels"},
+    "reverse_geocode": {"photos"},
     "torchvision": {"encoders", "classifiers"},
     "open_clip": {"encoders"},
     "transformers": {"encoders", "classifiers"},

@@ -154,7 +154,7 @@ def test_an_empty_collection_and_a_recipe_of_several_files_give_no_faiss_index(
             export_faiss(found, tmp_path / "out", recipe="disk")
     store = PhotoStore(indexed / ".vitsearch" / "photos.db")
     with store.writing():
-        store.remove_photos([path for path, _, _ in store.stats()])
+        store.remove_photos([path for path, *_ in store.stats()])
     store.close()
     with opened(indexed) as found:
         with pytest.raises(CollectionError, match="is empty"):

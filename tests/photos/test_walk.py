@@ -4,6 +4,7 @@ import socket
 import sys
 import tempfile
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,7 @@ from helpers.photos import paint
 from vitsearch.errors import VitsearchError
 from vitsearch.photos import WalkOptions
 from vitsearch.photos.formats import SUFFIXES
-from vitsearch.photos.walk import walk
+from vitsearch.photos.walk import WalkRecord, walk
 from vitsearch.types import Found
 
 
@@ -124,10 +125,45 @@ def test_left_out_by_default_and_brought_back(tmp_path: Path) -> None:
         "@eaDir/a.jpg",
         "node_modules/a.jpg",
         "System Volume Information/a.jpg",
+        "x/.Trash-1000/a.jpg",
+        "x/#recycle/a.jpg",
+        "$RECYCLE.BIN/S-1/a.jpg",
+        "RECYCLER/a.jpg",
+        "@Recycle/a.jpg",
+        "#snapshot/day/a.jpg",
+        "lost+found/a.jpg",
+        "Catalog Previews.lrdata/0/a.jpg",
+        "P.photoslibrary/resources/derivatives/a.jpg",
+        "P.photoslibrary/a.jpg",
+        "iPhoto.photolibrary/Thumbnails/a.jpg",
     ]
-    touch(tmp_path, "a.jpg", *hidden, ".vitsearch/a.jpg", "b/.vitsearch/a.jpg")
-    assert paths(tmp_path) == ["a.jpg"]
-    assert paths(tmp_path, include_hidden=True) == sorted(["a.jpg", *hidden])
+    taken = [
+        "P.photoslibrary/Masters/2015/a.jpg",
+        "P.photoslibrary/originals/0/a.jpg",
+        "P.photoslibrary/originals/0/resources/a.jpg",
+        "a.jpg",
+        "originals/a.jpg",
+        "recycled art/a.jpg",
+        "resources/a.jpg",
+        "trash/a.jpg",
+    ]
+    touch(tmp_path, *taken, *hidden, ".vitsearch/a.jpg", "b/.vitsearch/a.jpg")
+    assert paths(tmp_path) == taken
+    assert paths(tmp_path, include_hidden=True) == sorted([*taken, *hidden])
+    record = WalkRecord()
+    list(walk(tmp_path, record=record))
+    assert Counter(entry.reason for entry in record.left_out) == {
+        "hidden": 6,
+        "recycle bin": 5,
+        "snapshots": 1,
+        "previews": 4,
+    }
+
+
+def test_of_a_library_that_is_named_itself_the_originals_are_taken(tmp_path: Path) -> None:
+    touch(tmp_path, "P.photoslibrary/originals/a.jpg", "P.photoslibrary/resources/a.jpg")
+    (tmp_path / "link").symlink_to("P.photoslibrary")
+    assert paths(tmp_path / "P.photoslibrary") == paths(tmp_path / "link") == ["originals/a.jpg"]
 
 
 @pytest.mark.parametrize(

@@ -209,9 +209,9 @@ def test_a_reader_sees_one_state_whatever_a_writer_does(store: PhotoStore) -> No
             assert (
                 reader.count(),
                 reader.generation(),
-                [path for path, _, _ in reader.stats()],
+                [path for path, *_ in reader.stats()],
             ) == (1, 1, ["a.jpg"])
-        assert (reader.count(), reader.generation(), [path for path, _, _ in reader.stats()]) == (
+        assert (reader.count(), reader.generation(), [path for path, *_ in reader.stats()]) == (
             2,
             2,
             ["a.jpg", "b.jpg"],
@@ -302,7 +302,7 @@ def test_the_file_may_lie_in_a_folder_of_any_name(tmp_path: Path, folder: str) -
     with closing(PhotoStore(file)) as store:
         put(store, "a.jpg", half(1, 0, 0, 0))
     with closing(PhotoStore(file, read_only=True)) as reader:
-        assert list(reader.stats()) == [("a.jpg", 10, 20)]
+        assert list(reader.stats()) == [("a.jpg", 10, 20, "")]
 
 
 def test_what_was_committed_survives_without_a_close(tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_what_was_committed_survives_without_a_close(tmp_path: Path) -> None:
         for file in tmp_path.glob("photos.db*"):  # as a killed process leaves them
             shutil.copy(file, copied)
     with closing(PhotoStore(copied / "photos.db", read_only=True)) as reader:
-        assert list(reader.stats()) == [("a.jpg", 10, 20)]
+        assert list(reader.stats()) == [("a.jpg", 10, 20, "")]
 
 
 def test_after_a_checkpoint_one_file_holds_everything(store: PhotoStore, tmp_path: Path) -> None:
@@ -321,7 +321,7 @@ def test_after_a_checkpoint_one_file_holds_everything(store: PhotoStore, tmp_pat
     store.checkpoint()
     shutil.copy(store.path, tmp_path / "alone.db")
     with closing(PhotoStore(tmp_path / "alone.db", read_only=True)) as reader:
-        assert list(reader.stats()) == [("a.jpg", 10, 20)]
+        assert list(reader.stats()) == [("a.jpg", 10, 20, "")]
 
 
 def filled(folder: Path) -> Path:
@@ -635,7 +635,7 @@ class StoreMachine(RuleBasedStateMachine):
         in_order = sorted(model.photos.values(), key=lambda photo: os.fsencode(photo.path))
         assert list(store.photos()) == in_order
         assert list(store.stats()) == [
-            (photo.path, photo.size, photo.mtime_ns) for photo in in_order
+            (photo.path, photo.size, photo.mtime_ns, "") for photo in in_order
         ]
         assert store.failures() == [
             model.failures[path][0] for path in sorted(model.failures, key=os.fsencode)
@@ -651,7 +651,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert (store.count(), store.generation()) == (len(in_order), model.generation)
         aside = [model.aside[path][0] for path in sorted(model.aside, key=os.fsencode)]
         assert list(store.aside.stats()) == [
-            (photo.path, photo.size, photo.mtime_ns) for photo in aside
+            (photo.path, photo.size, photo.mtime_ns, "") for photo in aside
         ]
         assert store.aside.count()[0] == len(aside)
         known = store.fingerprints()

@@ -54,7 +54,8 @@ def info(photos: str, collection: str | None, as_json: bool) -> int:
 @click.option(
     "--left-out",
     is_flag=True,
-    help="Also list what was left out: hidden, by --exclude, links to folders, other kinds.",
+    help="Also list what was left out: hidden, recycle bins, snapshots, previews, by --exclude, "
+    "links to folders, other kinds.",
 )
 @JSON
 def failures(photos: str, collection: str | None, left_out: bool, as_json: bool) -> int:
@@ -105,6 +106,9 @@ def _left_out_row(entry: "LeftOut") -> dict[str, Any]:
         "extension": f"{entry.files:,} {files}",
         "excluded": "by --exclude",
         "hidden": "hidden (--include-hidden takes it)",
+        "recycle bin": "a recycle bin (--include-hidden takes it)",
+        "snapshots": "snapshots of the disk (--include-hidden takes them)",
+        "previews": "previews and data of a photo program (--include-hidden takes them)",
         "link": "a link to a folder (--follow-symlinks enters it, once)",
         "companion": f"belongs to {entry.detail}",
     }[entry.reason]

@@ -134,6 +134,16 @@ def describe(absences: Iterable[Absence]) -> list[str]:
     ]
 
 
+def left_out_now(paths: Iterable[str], entries: Iterable[LeftOut]) -> dict[LeftOut, int]:
+    """Return the folders that are left out by default in which some of the paths are, and how many
+    are in each.
+    """
+    reasons = ("recycle bin", "snapshots", "previews", "hidden")
+    folders = {entry.path.rstrip("/"): entry for entry in entries if entry.reason in reasons}
+    above = (next(filter(folders.get, _upwards(path)), None) for path in paths) if folders else ()
+    return Counter(folders[folder] for folder in above if folder is not None)
+
+
 def count_left_out(entries: Iterable[LeftOut]) -> dict[str, dict[str, int]]:
     """Return how much was left out for each reason (``left_out``), and how many files for each
     extension (``extensions``), the most first.
@@ -151,6 +161,8 @@ def left_out_line(counts: Mapping[str, Mapping[str, int]]) -> str:
     """Return one line on what was left out, given the counts of `count_left_out`."""
     words = {
         "excluded": "by --exclude",
+        "recycle bin": "recycle bins",
+        "previews": "folders of previews",
         "link": "links",
         "extension": "of other kinds",
         "companion": "beside their photo",

@@ -114,13 +114,13 @@ class FolderDiff:
 class StoredRows:
     """What a collection knows of its folder, each in the order of the bytes of the paths.
 
-    ``photos`` and ``aside`` (photos that were put aside) are (path, size, mtime_ns), ``failures``
-    (path, state, size, mtime_ns, whether it may pass).
+    ``photos`` and ``aside`` (photos that were put aside) are (path, size, mtime_ns, sidecars),
+    ``failures`` (path, state, size, mtime_ns, whether it may pass).
     """
 
-    photos: Iterable[tuple[str, int, int]] = ()
+    photos: Iterable[tuple[str, int, int, str]] = ()
     failures: Iterable[tuple[str, State, int, int, bool]] = ()
-    aside: Iterable[tuple[str, int, int]] = ()
+    aside: Iterable[tuple[str, int, int, str]] = ()
 
 
 def diff_folder(
@@ -135,9 +135,9 @@ def diff_folder(
 
     Files and rows come in the order of the bytes of their paths and are read once, side by side, so
     that unchanged files take no memory. A file is read again only if its size or time has changed,
-    or if ``reread`` says so of its path; a failed one also with ``retry``, and where its reason may
-    pass. ``folder`` is for temporary files. Raises VitsearchError if the files come in another
-    order, CollectionError if the rows do.
+    or those of its sidecars, or if ``reread`` says so of its path; a failed one also with
+    ``retry``, and where its reason may pass. ``folder`` is for temporary files. Raises
+    VitsearchError if the files come in another order, CollectionError if the rows do.
     """
     diff = FolderDiff(todo=DiskQueue(folder), refused=DiskQueue(folder))
     photos, failures = _Cursor(stored.photos), _Cursor(stored.failures)
@@ -160,14 +160,14 @@ def diff_folder(
     return diff
 
 
-def _is_same(row: tuple[str, int, int], file: Found) -> bool:
-    return file.problem is None and row[1:] == (file.size, file.mtime_ns)
+def _is_same(row: tuple[str, int, int, str], file: Found) -> bool:
+    return file.problem is None and row[1:] == (file.size, file.mtime_ns, file.sidecars)
 
 
 def _classify(
     diff: FolderDiff,
     file: Found,
-    photo: tuple[str, int, int] | None,
+    photo: tuple[str, int, int, str] | None,
     failure: tuple[str, State, int, int, bool] | None,
     retry: bool,
 ) -> None:
@@ -177,7 +177,7 @@ def _classify(
         diff.skipped += 1
         if failure is None or failure[1:4] != ("skipped", *stat):
             diff.refused.append(file)
-    elif photo is not None and photo[1:] == stat:
+    elif photo is not None and _is_same(photo, file):
         diff.unchanged += 1
     elif failure is not None and failure[1:] == ("failed", *stat, False) and not retry:
         diff.still_failed += 1

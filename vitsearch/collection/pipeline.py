@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from vitsearch.arrays import Halves
 from vitsearch.collection.diff import FolderDiff
+from vitsearch.collection.place_names import PlaceNames
 from vitsearch.encoders.base import ImageEncoder, Vectors
 from vitsearch.encoders.batching import NOT_FINITE, TOO_LARGE, OomSafeEncoder
 from vitsearch.errors import CollectionError, PhotoError, UnreadablePhoto
@@ -29,8 +30,10 @@ from vitsearch.photos import read_bytes_and_fingerprint
 from vitsearch.photos.dates import with_date_of_name
 from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.photos.prefetch import prefetch_map
+from vitsearch.photos.sidecars import Metadata, read_sidecars, with_sidecars
 from vitsearch.records import atomic_write
 from vitsearch.storage.decoding import Decoding
+from vitsearch.storage.metadata import known_content
 from vitsearch.storage.serving import make_room
 from vitsearch.storage.store import Outcome, PhotoStore
 from vitsearch.types import STAGES, Bottleneck, Found, LeftOut, Photo, PhotoInfo, Stages
@@ -163,13 +166,22 @@ def _bottleneck(seconds: dict[str, float], workers: int, callers: int) -> Bottle
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """A file that was read; ``prepared`` is its picture for the encoder, None for known content."""
+    """A file that was read; ``prepared`` is its picture for the encoder, None for known content;
+    ``info`` has the facts of its sidecars, where these say something.
+    """
 
     file: Found
     fingerprint: bytes
     info: PhotoInfo | None = None
     prepared: NDArray[Any] | None = None
     vector: Halves | None = None
+    has_sidecars: bool = False
+
+    @property
+    def signature(self) -> str:
+        """The signature of its sidecars as it is stored."""
+        signature = self.file.sidecars
+        return signature if self.has_sidecars or not signature else f"/{signature}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +215,7 @@ class Pipeline:
         self.counts, self.decoding = counts, decoding
         self.clock = clock or StageTimer()
         self.decoder = PhotoDecoder()
+        self.place_names = PlaceNames(store)
         self._encoding: deque[tuple[_Batch, Future[list[Vectors | None]]]] = deque()
         self._done = 0
 
@@ -286,14 +299,22 @@ class Pipeline:
         return rows
 
     def _load(
-        self, file: Found, encoder: ImageEncoder, known: Container[bytes]
+        self,
+        file: Found,
+        encoder: ImageEncoder,
+        known: Container[bytes],
+        *,
+        facts: bool = False,
     ) -> _Loaded | _Broken:
-        """Read a file and, unless its content is known, decode and prepare it (in any thread)."""
+        """Read a file and, unless its content is known, decode and prepare it (in any thread); of a
+        known one the ``facts`` are read where they are needed.
+        """
         clock, decoding = self.clock, self.decoding
         try:
             with clock.stage("read", file.path):
                 data, fingerprint = read_bytes_and_fingerprint(os.path.join(self.root, file.path))
-            if fingerprint in known:
+                file, sidecar_facts = self._with_sidecars(file)
+            if fingerprint in known and not sidecar_facts and not facts:
                 return _Loaded(file, fingerprint)
             with clock.stage("decode", file.path):
                 image, info = self.decoder.decode(
@@ -301,18 +322,33 @@ class Pipeline:
                     name=file.path,
                     fingerprint=fingerprint,
                     max_pixels=decoding.max_pixels,
-                    at_least=decoding.at_least(encoder),
+                    at_least=1 if fingerprint in known else decoding.at_least(encoder),
                 )
+            info = with_sidecars(info, sidecar_facts)
+            if fingerprint in known:  # only its facts are needed
+                return _Loaded(file, fingerprint, info, has_sidecars=bool(sidecar_facts))
             with clock.stage("prepare", file.path):
-                return _Loaded(file, fingerprint, info, encoder.prepare(image))
+                prepared = encoder.prepare(image)
+            return _Loaded(file, fingerprint, info, prepared, has_sidecars=bool(sidecar_facts))
         except PhotoError as error:
             return _Broken(file, str(error), transient=isinstance(error, UnreadablePhoto))
         except MemoryError:
             return _Broken(file, "not enough memory to decode it")
 
+    def _with_sidecars(self, file: Found) -> tuple[Found, list[Metadata]]:
+        """Return what the sidecars of a file say, and the file: without them where one cannot be
+        read now, so that the next run tries again.
+        """
+        try:
+            folder = os.path.dirname(os.path.join(self.root, file.path))
+            return file, read_sidecars(folder, file.sidecars)
+        except OSError:
+            return file._replace(sidecars=""), []
+
     def _store_batch(self, batch: _Batch, rows: Sequence[Vectors | None]) -> None:
         """Store the photos and failures of an encoded batch in one transaction."""
         encoded = iter(rows)
+        batch = self._with_places(batch)
         with self.store.writing():
             changed = False
             for item in batch:
@@ -336,19 +372,32 @@ class Pipeline:
         """
         if isinstance(item, _Broken) or item.prepared is not None:
             return item
-        same = self.store.photos_with(item.fingerprint)
-        if same:
-            return replace(item, info=same[0].info, vector=self.store.vector(same[0].photo_id))
-        if before := self.store.aside.content(item.fingerprint):
-            return replace(item, info=before[0], vector=before[1])
-        return self._load(item.file, encoder, frozenset())
+        known = known_content(self.store, item.fingerprint)
+        if known is None:
+            return self._load(item.file, encoder, frozenset())
+        info, vector = item.info or known[0], known[1]
+        if info is not None:
+            return replace(item, info=info, vector=vector)
+        again = self._load(item.file, encoder, frozenset({item.fingerprint}), facts=True)
+        if isinstance(again, _Broken) or again.prepared is not None:
+            return again  # the file is another now
+        return replace(again, vector=vector)
+
+    def _with_places(self, batch: _Batch) -> _Batch:
+        """Return a batch in which the photos with a position have the names of the place."""
+        placed = [item.info if isinstance(item, _Loaded) else None for item in batch]
+        named = self.place_names.of(placed)
+        return [
+            replace(item, info=info) if isinstance(item, _Loaded) else item
+            for item, info in zip(batch, named, strict=True)
+        ]
 
     def _keep(self, item: _Loaded, vector: Halves | None) -> bool:
         """Store a readable file as unchanged, moved or new; return whether a vector was written."""
         file, info = item.file, item.info or PhotoInfo(0, 0)
         info = with_date_of_name(info, file.path)
         photo = Photo(0, file.path, file.size, file.mtime_ns, item.fingerprint, info)
-        outcome = self.store.keep(photo, vector, gone=self.diff.missing)
+        outcome = self.store.keep(photo, vector, gone=self.diff.missing, sidecars=item.signature)
         if outcome is Outcome.UNUSABLE:
             return self._fail(file, NOT_FINITE)
         new = outcome in (Outcome.NEW, Outcome.REPLACED)

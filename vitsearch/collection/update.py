@@ -13,10 +13,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Unpack
 
-from vitsearch.collection.absence import Reach, count_left_out, describe
+from vitsearch.collection.absence import Reach, count_left_out, describe, left_out_now
 from vitsearch.collection.diff import FolderDiff, FolderScan, guard_against_emptying
 from vitsearch.collection.maintain import IndexMaintainer, text_like_queries
 from vitsearch.collection.pipeline import Pipeline, StageTimer, trace_file
+from vitsearch.collection.place_names import PlaceNames
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.checkpoints import named_by
@@ -187,6 +188,7 @@ class _Run:
         settings = self._updated(settings)
         self._restore(store, plan)
         self._embed(store, plan, settings)
+        PlaceNames(store).complete()
         self._clear(store, plan)
         return settings
 
@@ -354,6 +356,11 @@ class _Run:
         stale = plan.stale_failures
         stale = [path for path in stale if path not in self.reach.absences(stale)]
         self._guard_loss(store, len(gone))
+        for entry, count in left_out_now(gone, plan.left_out).items():
+            log.warning(
+                f"{entry.path} is left out by default ({entry.reason}): {count:,} of its photos "
+                "leave the results; --include-hidden takes them"
+            )
         with store.writing():
             self.counts["removed"] = store.aside.put(gone)
             store.forget_failures(stale)

@@ -14,9 +14,11 @@ number may be quoted too.
   '2019-07'`` up to its end.
 - ``keywords contains 'wedding'`` is ``keywords like '%wedding%'``, and takes ``%``, ``_`` and ``\``
   as they are.
-- Texts are equal, and in order, by their UTF-8 bytes.
+- Texts are equal by their characters, each name of a path composed or decomposed (NFC, NFD), as
+  Macs write them; they are in order by their UTF-8 bytes.
 - In ``like``, ``%`` stands for any characters, ``_`` for any single one, and ``\`` goes before one
-  that stands for itself. It ignores case in every alphabet: whoever writes ``camera like
+  that stands for itself. It takes composed and decomposed letters for the same, and ignores case
+  in every alphabet: whoever writes ``camera like
   '%nikon%'`` need not know the maker's spelling. SQLite's own LIKE ignores it in ASCII only, hence
   `prepare`.
 - What a photo's file does not contain is null. As in SQL a test of null is neither true nor

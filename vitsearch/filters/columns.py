@@ -4,6 +4,7 @@ import re
 import sqlite3
 from functools import lru_cache
 
+from vitsearch.paths import composed
 from vitsearch.photos.columns import COLUMNS, METADATA, Column
 
 LIKE = "photo_like"
@@ -49,19 +50,22 @@ def raw(text: str) -> bytes:
 
 
 def like(text: bytes | None, pattern: bytes) -> bool | None:
-    r"""Return whether a text matches a pattern of ``%``, ``_`` and ``\``, in any case.
+    r"""Return whether a text matches a pattern of ``%``, ``_`` and ``\``, in any case, composed or
+    decomposed.
 
     None if there is no text.
     """
     if text is None:
         return None
-    return _expression(pattern).fullmatch(text.decode("utf-8", "surrogateescape")) is not None
+    name = composed(text.decode("utf-8", "surrogateescape"))
+    return _expression(pattern).fullmatch(name) is not None
 
 
 @lru_cache(maxsize=64)
 def _expression(pattern: bytes) -> re.Pattern[str]:
     pieces = [""]
-    for mark in re.findall(r"\\.|.", pattern.decode("utf-8", "surrogateescape"), re.DOTALL):
+    text = composed(pattern.decode("utf-8", "surrogateescape"))
+    for mark in re.findall(r"\\.|.", text, re.DOTALL):
         if mark == "%":
             pieces.append("")
         else:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from vitsearch.errors import QueryError
 from vitsearch.filters.columns import LIKE, raw
+from vitsearch.paths import normal_forms
 from vitsearch.photos.columns import COLUMNS
 from vitsearch.types import Value
 
@@ -87,6 +88,9 @@ class Comparison(ColumnTest):
 
     def sql(self) -> SQL:
         column, steps = _checked(self.column, COLUMNS), self._steps()
+        if self.operator in ("=", "!=") and COLUMNS[column].kind == "text":
+            condition, parameters = In(column, (self.value,)).sql()
+            return ("NOT " if self.operator == "!=" else "") + condition, parameters
         tests = [f"{column} {sign} {_mark(value)}" for sign, value in steps]
         condition = f"({' AND '.join(tests)})"
         if self.operator == "!=":
@@ -127,11 +131,12 @@ class In(ColumnTest):
         return Or(tuple(Comparison(self.column, "=", value) for value in self.values))
 
     def sql(self) -> SQL:
-        if COLUMNS[self.column].kind == "date":
+        kind = COLUMNS[self.column].kind
+        if kind == "date":
             return self._any().sql()
-        marks = ", ".join(map(_mark, self.values))
-        parameters = tuple(map(_parameter, self.values))
-        return f"{_checked(self.column, COLUMNS)} IN ({marks})", parameters
+        values = alike(self.values) if kind == "text" else self.values
+        marks = ", ".join(map(_mark, values))
+        return f"{_checked(self.column, COLUMNS)} IN ({marks})", tuple(map(_parameter, values))
 
     def text(self, no: str = "") -> str:
         return f"{self.column} {no}in ({', '.join(map(_literal, self.values))})"
@@ -213,6 +218,11 @@ class Or(Filter):
 
     def __str__(self) -> str:
         return " or ".join(map(_inner, self.parts))
+
+
+def alike(values: Iterable[Value]) -> tuple[str, ...]:
+    """Return the texts that are equal to one of these for a filter: composed or decomposed."""
+    return tuple(dict.fromkeys(form for value in values for form in normal_forms(str(value))))
 
 
 def _joined(word: str, parts: Sequence[Filter]) -> SQL:

@@ -263,7 +263,7 @@ class _Import:
     ) -> None:
         self.root, self.store, self.counts, self.differing = root, store, counts, differing
         self.decoder = decoder
-        self.known = {path: (size, mtime) for path, size, mtime in store.stats()}
+        self.known = {path: (size, mtime) for path, size, mtime, _ in store.stats()}
 
     def run(self, candidates: Iterator[Candidate], workers: int) -> None:
         """Read photos in threads, and store them in order."""

@@ -1,7 +1,7 @@
 """Translates the filter of a search into the language of Milvus.
 
-A text column has a casefolded copy in Milvus, in which no character needs an escape: ``like``
-compares with that one.
+A text column has a composed and casefolded copy in Milvus, in which no character needs an escape:
+``like`` compares with that one.
 """
 
 import math
@@ -10,7 +10,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
 from vitsearch.errors import QueryError
-from vitsearch.filters.tree import And, Between, Comparison, Filter, In, IsNull, Like, Not, Or
+from vitsearch.filters.tree import (
+    And,
+    Between,
+    Comparison,
+    Filter,
+    In,
+    IsNull,
+    Like,
+    Not,
+    Or,
+    alike,
+)
+from vitsearch.paths import composed
 from vitsearch.photos.columns import COLUMNS
 from vitsearch.types import Value
 
@@ -154,16 +166,14 @@ def _compared_date(column: str, sign: str, date: str) -> Expression:
 
 
 def _compared_text(column: str, sign: str, text: str) -> Expression:
+    if sign in _EQUALITY:
+        return _among(column, (text,), sign == "=")
     if not _is_utf8(text):
-        if sign in _EQUALITY:  # Milvus holds no such text
-            return False if sign == "=" else _null(column, False)
         raise QueryError(
             f"Milvus holds UTF-8 only, so that {column} {sign} {text!r} cannot be asked: leave "
             "out that name"
         )
-    if sign == "!=":
-        return _present(column, f"{column} != {_literal(text)}")
-    return f"{column} {'==' if sign == '=' else sign} {_literal(text)}"
+    return f"{column} {sign} {_literal(text)}"
 
 
 def _compared_integer(column: str, sign: str, value: float) -> Expression:
@@ -226,11 +236,14 @@ def _among(column: str, values: Sequence[Value], truth: bool) -> Expression:
         sign = "=" if truth else "!="
         return _joined([_compared(column, sign, value) for value in values], every=not truth)
     if kind == "text":
-        literals = [_literal(str(value)) for value in values if _is_utf8(str(value))]
+        literals = [_literal(text) for text in alike(values) if _is_utf8(text)]
     else:
         literals = _integers(values)
     if not literals:
         return False if truth else _null(column, False)
+    if len(literals) == 1 and kind == "text":
+        test = f"{column} {'==' if truth else '!='} {literals[0]}"
+        return test if truth else _present(column, test)
     listed = f"[{', '.join(dict.fromkeys(literals))}]"
     return f"{column} in {listed}" if truth else _present(column, f"{column} not in {listed}")
 
@@ -260,7 +273,7 @@ def _like(column: str, pattern: str, truth: bool) -> Expression:
 def _pattern(column: str, pattern: str, *, dated: bool) -> Expression:
     """Return a test of a column's casefolded copy, True if every text matches, False if none."""
     pieces: list[str] = []
-    for mark in re.findall(r"\\.|.", pattern, re.DOTALL):
+    for mark in re.findall(r"\\.|.", composed(pattern), re.DOTALL):
         if mark in ("%", "_"):
             if mark != "%" or pieces[-1:] != ["%"]:
                 pieces.append(mark)

@@ -6,6 +6,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from vitsearch.milvus.filter import CASEFOLDED, casefold
+from vitsearch.paths import composed
 from vitsearch.photos.columns import COLUMNS, METADATA, Column
 from vitsearch.types import Photo, PhotoInfo
 
@@ -35,7 +36,7 @@ def row_of(photo: Photo, vector: NDArray[Any]) -> dict[str, Any]:
     """Return the row of a photo with its vector ``(dim,)``."""
     values = {name: column.of(photo) for name, column in COLUMNS.items()}
     copies = {
-        copy: None if values[name] is None else casefold(str(values[name]))
+        copy: None if values[name] is None else casefold(composed(str(values[name])))
         for name, copy in CASEFOLDED.items()
     }
     stat = {
@@ -73,6 +74,9 @@ def rejection(photo: Photo) -> str | None:
             continue
         if any("\ud800" <= char <= "\udfff" for char in str(text)):
             return f"the {label} is not UTF-8"
-        if max(len(str(text).encode()), len(casefold(str(text)).encode())) > MAX_TEXT_BYTES:
+        if (
+            max(len(str(text).encode()), len(casefold(composed(str(text))).encode()))
+            > MAX_TEXT_BYTES
+        ):
             return f"the {label} is longer than {MAX_TEXT_BYTES:,} bytes"
     return None

@@ -8,13 +8,13 @@ each photo.
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from vitsearch.photos.dates import date_taken
-from vitsearch.photos.exif import MAX_WORDS, MAX_WORDS_LENGTH, FileTags, one_line
+from vitsearch.photos.exif import MAX_WORDS, MAX_WORDS_LENGTH, FileTags, once, one_line
 from vitsearch.types import Photo, PhotoInfo, Value
 
 Kind = Literal["text", "number", "date"]
@@ -86,6 +86,7 @@ def _camera(tags: FileTags) -> str | None:
     return f"{make} {model}".strip() or None
 
 
+@once
 def _position(tags: FileTags) -> tuple[float | None, float | None]:
     latitude = tags.gps.degrees(LATITUDE, LATITUDE_REF, positive="N", negative="S", limit=90)
     longitude = tags.gps.degrees(LONGITUDE, LONGITUDE_REF, positive="E", negative="W", limit=180)
@@ -95,6 +96,10 @@ def _position(tags: FileTags) -> tuple[float | None, float | None]:
     if latitude is None or longitude is None or latitude == longitude == 0:
         return None, None  # a place that was wiped is zeros
     return latitude, longitude
+
+
+def _of_position(tags: FileTags) -> None:
+    """Return None: these columns come from the position (`vitsearch.photos.places`)."""
 
 
 def _xmp_degrees(tags: FileTags, name: str, letters: str, limit: int) -> float | None:
@@ -109,10 +114,16 @@ def _xmp_degrees(tags: FileTags, name: str, letters: str, limit: int) -> float |
 
 
 def _keywords(tags: FileTags) -> str | None:
-    """Return the words that people gave the photo, each once, in the order of their source."""
-    words = (*tags.xmp_list("dc:subject"), *tags.iptc_texts(IPTC_KEYWORDS))
-    once = dict.fromkeys(one_line(word, MAX_WORDS_LENGTH) for word in words)
-    return ", ".join(list(filter(None, once))[:MAX_WORDS])[:MAX_WORDS_LENGTH] or None
+    """Return the words that people gave the photo, without those of ``vitsearch label --xmp``."""
+    ours = set(tags.xmp_list("vitsearch:addedSubject"))
+    words = (word for word in tags.xmp_list("dc:subject") if word not in ours)
+    return joined_words((*words, *tags.iptc_texts(IPTC_KEYWORDS)))
+
+
+def joined_words(words: Iterable[str]) -> str | None:
+    """Return words as the column ``keywords`` has them: each once, in their order."""
+    distinct = dict.fromkeys(one_line(word, MAX_WORDS_LENGTH) for word in words)
+    return ", ".join(list(filter(None, distinct))[:MAX_WORDS])[:MAX_WORDS_LENGTH] or None
 
 
 def _description(tags: FileTags) -> str | None:
@@ -120,8 +131,8 @@ def _description(tags: FileTags) -> str | None:
     titles = [*tags.xmp_list("dc:title"), tags.iptc_text(IPTC_TITLE)]
     texts = [*tags.xmp_list("dc:description"), tags.iptc_text(IPTC_CAPTION)]
     firsts = (next(filter(None, part), "") for part in (titles, texts))
-    once = dict.fromkeys(one_line(part, MAX_WORDS_LENGTH) for part in firsts)
-    return ": ".join(filter(None, once))[:MAX_WORDS_LENGTH] or None
+    distinct = dict.fromkeys(one_line(part, MAX_WORDS_LENGTH) for part in firsts)
+    return ": ".join(filter(None, distinct))[:MAX_WORDS_LENGTH] or None
 
 
 def _position_text(info: PhotoInfo) -> str:
@@ -274,6 +285,30 @@ _COLUMNS = (
         private=True,
     ),
     Column(
+        name="city",
+        kind="text",
+        help="city or nearest town, with the extra [places]",
+        read=_of_position,
+        private=True,
+        title="City",
+    ),
+    Column(
+        name="region",
+        kind="text",
+        help="state or province, with [places]",
+        read=_of_position,
+        private=True,
+        title="Region",
+    ),
+    Column(
+        name="country",
+        kind="text",
+        help="in English, with [places]",
+        read=_of_position,
+        private=True,
+        title="Country",
+    ),
+    Column(
         name="lens",
         kind="text",
         help="model of the lens",
@@ -292,7 +327,7 @@ _COLUMNS = (
     Column(
         name="keywords",
         kind="text",
-        help="words that people gave it (XMP, IPTC), joined by commas",
+        help="words that people gave it (XMP, IPTC, sidecar), joined by commas",
         read=_keywords,
         private=True,
         title="Keywords",
@@ -300,7 +335,7 @@ _COLUMNS = (
     Column(
         name="description",
         kind="text",
-        help="title and description (XMP, IPTC)",
+        help="title and description (XMP, IPTC, sidecar)",
         read=_description,
         private=True,
         title="Description",

@@ -1,5 +1,5 @@
-"""When a photo was taken: what its file says (EXIF, XMP, IPTC, GPS, its name), trusted in this
-order.
+"""When a photo was taken: what its file says (EXIF, XMP, IPTC, GPS), its sidecars and its name,
+trusted in this order.
 
 The spellings are those that cameras, phones and editors are known to write; a date is
 kept as precisely as it is given and no more: ``2019``, ``2019-07``, ``2019-07-04`` or
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from vitsearch.photos.exif import FileTags, Tags
+from vitsearch.photos.exif import FileTags, Tags, once
 from vitsearch.types import PhotoInfo
 
 DATE_TIME, DATE_TIME_ORIGINAL, DATE_TIME_DIGITIZED = 0x0132, 0x9003, 0x9004
@@ -19,7 +19,8 @@ OFFSETS = {DATE_TIME: 0x9010, DATE_TIME_ORIGINAL: 0x9011, DATE_TIME_DIGITIZED: 0
 GPS_TIME, GPS_DATE = 7, 29
 IPTC_DATE, IPTC_TIME = (2, 55), (2, 60)
 XMP_TAKEN = ("exif:DateTimeOriginal", "photoshop:DateCreated", "xmp:CreateDate")
-UTC = "+00:00"
+UTC_OFFSET = "+00:00"
+DATES = ("taken_at", "taken_from", "taken_offset")  # the columns
 MODIFIED, NAMED = "EXIF:ModifyDate", "name"  # sources that others go before
 
 # parts may be blank, as the standard has unknown ones written, or padded with spaces
@@ -69,7 +70,7 @@ def parse_date(text: str) -> tuple[str, str] | None:
 def offset_text(text: str) -> str:
     """Return an offset from UTC as ``+02:00``, "" for what is none."""
     if text in ("Z", "z"):
-        return UTC
+        return UTC_OFFSET
     match = re.fullmatch(r"([+-])(\d\d):?(\d\d)", text.strip(), re.ASCII)
     return f"{match[1]}{match[2]}:{match[3]}" if match and int(match[2]) <= 14 else ""
 
@@ -104,13 +105,13 @@ def date_of_name(path: str) -> DateTaken | None:
         numbers = [int(part) if part else None for part in (year, month, day, hour, minute, second)]
         at = _iso(numbers, (half or "").lower()) if int(month) and int(day) else None
         if at:
-            return DateTaken(at, NAMED, UTC if name.startswith("PXL_") else "")
+            return DateTaken(at, NAMED, UTC_OFFSET if name.startswith("PXL_") else "")
     return None
 
 
 def with_date_of_name(info: PhotoInfo, path: str) -> PhotoInfo:
-    """Return the facts of a photo with the date of its file's name, where the file itself says at
-    most when it was changed.
+    """Return the facts of a photo with the date of its file's name, where the file and its
+    sidecars say at most when it was changed.
     """
     if info["taken_from"] not in (None, MODIFIED, NAMED):
         return info
@@ -118,10 +119,10 @@ def with_date_of_name(info: PhotoInfo, path: str) -> PhotoInfo:
     if date is None and info["taken_from"] != NAMED:  # a copy may have a name without a date
         return info
     values = (date.at, date.source, date.offset or None) if date else (None, None, None)
-    names = ("taken_at", "taken_from", "taken_offset")
-    return replace(info, metadata={**info.metadata, **dict(zip(names, values, strict=True))})
+    return replace(info, metadata={**info.metadata, **dict(zip(DATES, values, strict=True))})
 
 
+@once
 def date_taken(tags: FileTags) -> DateTaken | None:
     """Return when the photo of these tags was taken, None where they do not say.
 
@@ -169,4 +170,4 @@ def _of_gps(tags: FileTags) -> Iterator[DateTaken]:
     numbers: list[int | None] = [int(part) for part in date[0][:10].split("-")]
     numbers += [int(part) for part in clock] if clock and len(clock) == 3 else [None] * 3
     if at := _iso(numbers, ""):
-        yield DateTaken(at, "GPS:GPSDateStamp", UTC)
+        yield DateTaken(at, "GPS:GPSDateStamp", UTC_OFFSET)

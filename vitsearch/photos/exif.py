@@ -9,17 +9,32 @@ import contextlib
 import html
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import wraps
+from itertools import islice
+from typing import Any, TypeVar
 
 from PIL import Image, ImageFile, IptcImagePlugin
+
+from vitsearch.paths import composed
 
 ORIENTATION, EXIF_IFD, GPS_IFD = 0x0112, 0x8769, 0x8825
 
 _MAX_TEXT_LENGTH = 100
 _MAX_XMP_BYTES = 1_000_000
 MAX_WORDS, MAX_WORDS_LENGTH = 100, 2000  # of keywords, and characters of them or of a description
+Answer = TypeVar("Answer")
+MAX_NAMESPACES = 50  # of an XMP packet; Lightroom declares about 15
+_DECLARATION = re.compile(rb"\sxmlns:([\w.-]{1,40})\s*=\s*[\"']([^\"'<>]{1,100})[\"']")
+_PREFIXES = {
+    b"http://www.w3.org/1999/02/22-rdf-syntax-ns#": b"rdf",
+    b"http://purl.org/dc/elements/1.1/": b"dc",
+    b"http://ns.adobe.com/exif/1.0/": b"exif",
+    b"http://ns.adobe.com/photoshop/1.0/": b"photoshop",
+    b"http://ns.adobe.com/xap/1.0/": b"xmp",  # xap in older files
+    b"vitsearch:ns/1.0/": b"vitsearch",
+}
 _XMP_KEYS = ("xmp", "XML:com.adobe.xmp")  # where Pillow's readers put the packet
 
 
@@ -100,6 +115,7 @@ class FileTags:
     gps: Tags
     xmp: bytes
     iptc: Mapping[tuple[int, int], Any] = field(default_factory=dict)
+    _answers: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def orientation(self) -> int:
@@ -153,6 +169,20 @@ class FileTags:
         return one_line(" ".join(self.iptc_texts(record)[:1]), MAX_WORDS_LENGTH)
 
 
+def once(read: Callable[[FileTags], Answer]) -> Callable[[FileTags], Answer]:
+    """Return a reader that works out what several columns share once for the tags of a file."""
+
+    @wraps(read)
+    def answer(tags: FileTags) -> Answer:
+        name = read.__qualname__
+        if name not in tags._answers:
+            tags._answers[name] = read(tags)
+        shared: Answer = tags._answers[name]
+        return shared
+
+    return answer
+
+
 def read_tags(image: Image.Image) -> FileTags:
     """Return the tags of a loaded image."""
     main: Mapping[int, Any] = {}
@@ -163,9 +193,9 @@ def read_tags(image: Image.Image) -> FileTags:
 
 
 def one_line(text: str, length: int) -> str:
-    """Return the printable characters of a text on one line, at most so many."""
+    """Return the printable characters of a text on one line, composed, at most so many."""
     printable = "".join(character if character.isprintable() else " " for character in text)
-    return " ".join(printable.split())[:length]
+    return composed(" ".join(printable.split()))[:length]
 
 
 def _xml_text(data: bytes) -> str:
@@ -189,4 +219,15 @@ def _xmp(image: Image.Image) -> bytes:
     packets = (image.info.get(key) for key in _XMP_KEYS)
     packet = next((packet for packet in packets if isinstance(packet, bytes | str)), b"")
     data = packet if isinstance(packet, bytes) else packet.encode("utf-8", "replace")
-    return data[:_MAX_XMP_BYTES]
+    return usual_packet(data[:_MAX_XMP_BYTES])
+
+
+def usual_packet(packet: bytes) -> bytes:
+    """Return an XMP packet in UTF-8, with the prefixes that most programs give its namespaces."""
+    if packet.startswith((b"\xff\xfe", b"\xfe\xff")):
+        packet = packet.decode("utf-16", "replace").encode("utf-8", "replace")
+    for match in islice(_DECLARATION.finditer(packet), MAX_NAMESPACES):
+        prefix, usual = match[1], _PREFIXES.get(match[2])
+        if usual and prefix != usual:
+            packet = re.sub(rb"(?<=[\s</])%b(?=:)" % re.escape(prefix), usual, packet)
+    return packet

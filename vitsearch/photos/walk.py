@@ -6,21 +6,41 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 
 from vitsearch.errors import VitsearchError
-from vitsearch.paths import normal_forms, raw_path
+from vitsearch.paths import composed, raw_path
 from vitsearch.photos.companions import companions_of
 from vitsearch.photos.formats import SUFFIXES, suffix_of
+from vitsearch.photos.sidecars import FolderSidecars, is_sidecar, signature_of
 from vitsearch.types import Found, LeftOut, LeftOutReason
 
 COLLECTION_FOLDER = ".vitsearch"
 BROKEN_LINK = "a broken link"  # how the problem of one begins, whose target follows
 
-_NOT_PHOTOS = frozenset({"@eaDir", "node_modules", "System Volume Information"})
+# Names of folders that systems, servers and programs keep beside the photos of people. Deleted
+# photos, and each photo of a snapshot, would come up again as often as there are copies.
+_BY_NAME: Mapping[str, LeftOutReason] = {
+    **dict.fromkeys(
+        ("#recycle", "@recycle", "$recycle.bin", "network trash folder"), "recycle bin"
+    ),
+    **dict.fromkeys(
+        ("#snapshot", "@recently-snapshot", ".snapshot", ".snapshots", "~snapshot", ".zfs"),
+        "snapshots",
+    ),
+    **dict.fromkeys(("@eadir", "@__thumb", "@tmp", "@synoresource", "node_modules"), "hidden"),
+    **dict.fromkeys(("system volume information", "lost+found", "temporary items"), "hidden"),
+}
+_BINS = re.compile(r"RECYCLE[RD]|\.Trash.*", re.DOTALL)  # others write these words otherwise
+_PREVIEWS = (".lrdata",)  # of Lightroom
+_LIBRARIES = (
+    ".photoslibrary", ".photolibrary", ".migratedphotolibrary",
+    ".aplibrary", ".migratedaplibrary",
+)  # fmt: skip
+_ORIGINALS = ("originals", "masters")  # of Photos, and of iPhoto and Aperture before it
 _KINDS = {
     stat.S_IFIFO: "a pipe, not a file",
     stat.S_IFSOCK: "a socket, not a file",
@@ -60,9 +80,9 @@ class WalkOptions:
     """What a walk leaves out.
 
     ``exclude`` globs match a path relative to the root or any one name in it, files and folders.
-    ``include_hidden`` brings back names that begin with a dot, ``@eaDir``, ``node_modules`` and
-    ``System Volume Information``, but never ``.vitsearch``. Links to files are always followed,
-    links to folders only with ``follow_symlinks``. The folders ``leave_out`` are never entered.
+    ``include_hidden`` brings back what `left_out_by_default` names, but never ``.vitsearch``. Links
+    to files are always followed, links to folders only with ``follow_symlinks``. The folders
+    ``leave_out`` are never entered.
     """
 
     exclude: tuple[str, ...] = ()
@@ -96,6 +116,22 @@ def walk(
     return walking.files()
 
 
+def left_out_by_default(name: str, folder: str = "") -> LeftOutReason | None:
+    """Return why a name in a folder of that name is left out by default, None for one that is not:
+    hidden names, recycle bins, snapshots, previews, and all in the library of Photos, iPhoto or
+    Aperture but the originals.
+    """
+    lowered = name.lower()
+    if reason := _BY_NAME.get(lowered):
+        return reason
+    if _BINS.fullmatch(name):
+        return "recycle bin"
+    if name[:1] == ".":
+        return "hidden"
+    in_library = folder.lower().endswith(_LIBRARIES) and lowered not in _ORIGINALS
+    return "previews" if in_library or lowered.endswith(_PREVIEWS) else None
+
+
 def _refuse(path: str, reason: str) -> None:
     raise VitsearchError(f"cannot read {path!r}: {reason}; make it readable or exclude it")
 
@@ -108,12 +144,14 @@ _Entry = tuple[bytes, os.DirEntry[str], bool]
 @dataclass(slots=True)
 class _Level:
     """One open folder: its path from the root with a closing ``/``, its remaining entries (the
-    next one last), its identity.
+    next one last), its identity, and the signatures of the sidecars of its photos.
     """
 
     prefix: str
     entries: list[_Entry]
     identity: FileId | None
+    sidecars: Mapping[str, str]
+    used: Container[str]  # the names of those sidecars
 
 
 @dataclass(slots=True)
@@ -147,7 +185,7 @@ class _Walk:
             _, entry, is_folder = level.entries.pop()
             name = entry.name
             path = level.prefix + name
-            if excluded is not None and (excluded.match(name) or excluded.match(path)):
+            if excluded is not None and self._is_excluded(entry, level.prefix):
                 self._leave_out(entry, path, "excluded")
                 continue
             try:
@@ -158,7 +196,8 @@ class _Walk:
                 self._pass_over(path, error)
                 continue
             if file is not None:
-                yield file
+                signature = level.sidecars.get(name)
+                yield file._replace(sidecars=signature) if signature else file
 
     def _resolve(self, entry: os.DirEntry[str], path: str, is_folder: bool) -> Found | None:
         """Return the photo file that an entry is, or enter the folder that it is, or neither."""
@@ -169,7 +208,8 @@ class _Walk:
             return self._follow_link(entry, path)
         suffix = suffix_of(entry.name)
         if suffix not in SUFFIXES:
-            self.record.extensions[suffix] += 1
+            if entry.name not in self.levels[-1].used:
+                self.record.extensions[suffix] += 1
             return None
         facts = entry.stat(follow_symlinks=False)
         if stat.S_ISREG(facts.st_mode) and _EARLIEST <= facts.st_mtime_ns <= _LATEST:
@@ -215,7 +255,7 @@ class _Walk:
                     f"{self.root!r} is a file, not a folder of photos; "
                     "name the folder that it is in"
                 )
-            self.levels.append(_Level("", self._list(self.root, ""), (facts.st_dev, facts.st_ino)))
+            self.levels.append(self._level(self.root, "", (facts.st_dev, facts.st_ino)))
             self.record.mounts[""] = facts.st_dev
         except FileNotFoundError:
             raise VitsearchError(f"there is no folder {self.root!r}; check the spelling") from None
@@ -234,7 +274,7 @@ class _Walk:
         above = self.levels[-1].identity
         if identity and above and identity[0] != above[0]:
             self.record.mounts[path] = identity[0]
-        self.levels.append(_Level(path + "/", self._list(folder, path + "/"), identity))
+        self.levels.append(self._level(folder, path + "/", identity))
 
     def _enter_link(self, entry: os.DirEntry[str], path: str) -> None:
         facts = entry.stat(follow_symlinks=False)
@@ -245,13 +285,37 @@ class _Walk:
         else:
             self.record.left_out.append(LeftOut(path + "/", "link"))
 
+    def _level(self, folder: str, prefix: str, identity: FileId | None) -> _Level:
+        entries = self._list(folder, prefix)
+        candidates = {
+            entry.name: entry
+            for _, entry, is_folder in entries
+            if is_sidecar(entry.name) and not is_folder and not self._is_excluded(entry, prefix)
+        }
+        if not candidates:
+            return _Level(prefix, entries, identity, {}, ())
+        photos = (entry.name for _, entry, _ in entries if suffix_of(entry.name) in SUFFIXES)
+        sidecars = FolderSidecars(candidates, photos)
+        signatures = {
+            photo: signature_of(candidates[name] for name in names)
+            for photo, names in sidecars.of.items()
+        }
+        return _Level(prefix, entries, identity, signatures, sidecars.used)
+
+    def _is_excluded(self, entry: os.DirEntry[str], prefix: str) -> bool:
+        if self.excluded is None:
+            return False
+        names = (composed(entry.name), composed(prefix + entry.name))
+        return any(map(self.excluded.match, names))
+
     def _list(self, folder: str, prefix: str) -> list[_Entry]:
         with os.scandir(folder) as listing:
             named = list(listing)
         if not named:
             self.record.empty.append(prefix.rstrip("/"))
         if not self.options.include_hidden:
-            named = [entry for entry in named if not self._is_hidden(entry, prefix)]
+            above = os.path.basename(folder if prefix else os.path.realpath(folder))
+            named = [entry for entry in named if not self._is_hidden(entry, prefix, above)]
         named = self._without_companions(named, prefix)
         entries = [self._keyed(entry) for entry in named if entry.name != COLLECTION_FOLDER]
         entries.sort(key=_sort_key, reverse=True)
@@ -271,20 +335,14 @@ class _Walk:
 
     def _may_pair(self, entry: os.DirEntry[str], prefix: str) -> bool:
         """Return whether an entry is a file that is taken unless it is a companion."""
-        if suffix_of(entry.name) not in SUFFIXES or not _is_file(entry):
-            return False
-        excluded = self.excluded
-        return excluded is None or not (
-            excluded.match(entry.name) or excluded.match(prefix + entry.name)
-        )
+        is_photo = suffix_of(entry.name) in SUFFIXES and _is_file(entry)
+        return is_photo and not self._is_excluded(entry, prefix)
 
-    def _is_hidden(self, entry: os.DirEntry[str], prefix: str) -> bool:
-        name = entry.name
-        if name[0] != "." and name not in _NOT_PHOTOS:
-            return False
-        if name != COLLECTION_FOLDER:
-            self._leave_out(entry, prefix + name, "hidden")
-        return True
+    def _is_hidden(self, entry: os.DirEntry[str], prefix: str, folder: str) -> bool:
+        reason = left_out_by_default(entry.name, folder)
+        if reason is not None and entry.name != COLLECTION_FOLDER:
+            self._leave_out(entry, prefix + entry.name, reason)
+        return reason is not None
 
     def _keyed(self, entry: os.DirEntry[str]) -> _Entry:
         """Return an entry with its key: a folder's name is followed by ``/``, so ``a.jpg`` comes
@@ -303,11 +361,7 @@ _sort_key = itemgetter(0)
 
 
 def _pattern(globs: Sequence[str]) -> re.Pattern[str] | None:
-    trimmed = [
-        form
-        for glob in globs
-        for form in normal_forms(glob.removeprefix("./").removeprefix("**/").strip("/"))
-    ]
+    trimmed = [composed(glob.removeprefix("./").removeprefix("**/").strip("/")) for glob in globs]
     return (
         re.compile("|".join(fnmatch.translate(glob) for glob in trimmed if glob) or r"(?!)")
         if trimmed
@@ -324,7 +378,7 @@ def path_matcher(globs: Sequence[str]) -> Callable[[str], bool]:
         return lambda path: False
 
     def matches(path: str) -> bool:
-        parts = path.split("/")
+        parts = composed(path).split("/")
         return any(map(pattern.match, parts)) or any(
             pattern.match("/".join(parts[:count])) for count in range(2, len(parts) + 1)
         )

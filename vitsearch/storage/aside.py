@@ -138,9 +138,11 @@ class PhotosAside:
 
     # -- reading -----------------------------------------------------------------------------------
 
-    def stats(self) -> Generator[tuple[str, int, int], None, None]:
-        """Yield (path, size, mtime_ns) of every photo in order of the bytes of the path."""
-        sql = "SELECT path, size, mtime_ns FROM missing_photos ORDER BY path"
+    def stats(self) -> Generator[tuple[str, int, int, str], None, None]:
+        """Yield (path, size, mtime_ns, sidecars) of every photo in order of the bytes of the
+        path.
+        """
+        sql = f"SELECT {self._rows.stat} FROM missing_photos ORDER BY path"
         last = b""
         with self._database._errors():
             for row in self._db.execute(sql) if self._there else ():
@@ -159,12 +161,15 @@ class PhotosAside:
             number, since = self._db.execute(sql).fetchone()
         return int(number), None if since is None else str(since)
 
-    def content(self, fingerprint: bytes) -> tuple[PhotoInfo, Halves] | None:
-        """Return the facts and the vector of a photo with this content, or None."""
+    def content(self, fingerprint: bytes) -> tuple[PhotoInfo | None, Halves] | None:
+        """Return the facts of a photo with this content (None where some are from its sidecars) and
+        its vector, or None.
+        """
         with self._database._errors():
             for row, raw in self._sound("photos.fingerprint = ?", (fingerprint,)):
                 vector = np.frombuffer(raw, dtype="<f2").astype(np.float16)
-                return self._rows.photo(row).info, vector
+                unmixed = self._rows.has_own_facts(row)
+                return self._rows.photo(row).info if unmixed else None, vector
         return None
 
     def _sound(

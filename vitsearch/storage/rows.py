@@ -10,6 +10,7 @@ from vitsearch.storage.checksums import FactsChecksum, joined, parts_of, vector_
 from vitsearch.types import Photo, PhotoInfo
 
 CHECKSUM = "checksum"
+SIDECARS = "sidecars"  # their signature, after a "/" where they say nothing
 # the columns that are written for a photo, the path first, the metadata last
 WRITTEN = ("path", "size", "mtime_ns", "fingerprint", "width", "height", *METADATA)
 _OF_PHOTO = ("id", *WRITTEN, "label", "label_score")
@@ -39,6 +40,9 @@ class PhotoRows:
         if checksums and CHECKSUM not in stored:
             raise sqlite3.DatabaseError("malformed schema: no checksums")
         self._checksums = checksums
+        # of the file: path, size, time, sidecars
+        signature = f"coalesce(ltrim({SIDECARS}, '/'), '')" if SIDECARS in stored else "''"
+        self.stat = f"path, size, mtime_ns, {signature}"
         self._facts = FactsChecksum(self._columns)
         beyond = len(self._columns) + 1  # the place of a null that is put behind a row
         places = [
@@ -60,6 +64,11 @@ class PhotoRows:
         )
         info = PhotoInfo(width, height, dict(zip(METADATA, rest, strict=True)))
         return Photo(photo_id, path, size, mtime_ns, fingerprint, info, label, score)
+
+    def has_own_facts(self, row: Row) -> bool:
+        """Return whether the facts of a selected row are from its photo's file alone."""
+        signature = row[self._columns.index(SIDECARS)] if SIDECARS in self._columns else None
+        return not signature or str(signature).startswith("/")
 
     def identity(self, row: Row) -> tuple[int, str, bytes]:
         """Return the id, the path and the fingerprint of a selected row."""

@@ -9,7 +9,7 @@ from vitsearch.paths import raw_path
 from vitsearch.photos.columns import METADATA
 from vitsearch.storage.checksums import row_checksum
 from vitsearch.storage.filesystem import write_error, write_problem
-from vitsearch.storage.rows import CHECKSUM, WRITTEN, PhotoRows, table_columns
+from vitsearch.storage.rows import CHECKSUM, SIDECARS, WRITTEN, PhotoRows, table_columns
 
 _METADATA = "".join(f"{name} {column.sql_type}, " for name, column in METADATA.items())
 MIGRATIONS = (
@@ -76,11 +76,15 @@ CHECKSUMS = 2  # the format from which rows have checksums
 _BATCH = 4096  # rows that are given their checksums at a time
 
 PUT_PHOTO = (
-    f"INSERT INTO photos ({', '.join(WRITTEN)}) "
-    f"VALUES (CAST(? AS TEXT){', ?' * (len(WRITTEN) - 1)}) ON CONFLICT (path) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in WRITTEN[1:])
+    f"INSERT INTO photos ({', '.join(WRITTEN)}, {SIDECARS}) "
+    f"VALUES (CAST(? AS TEXT){', ?' * (len(WRITTEN) - 1)}, CAST(? AS TEXT)) "
+    "ON CONFLICT (path) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in (*WRITTEN[1:], SIDECARS))
     + ", label = NULL, label_score = NULL RETURNING id"
 )
+# what changes of a photo whose file is another one with the same content, or was read again
+MOVED = "path = CAST(? AS TEXT), size = ?, mtime_ns = ?"
+READ_AGAIN = ", ".join([MOVED, f"{SIDECARS} = CAST(? AS TEXT)", *(f"{n} = ?" for n in METADATA)])
 
 
 def migrate(db: sqlite3.Connection, version: int) -> None:
@@ -140,18 +144,18 @@ NO_PERMISSION = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLIT
 
 
 def add_missing_columns(db: sqlite3.Connection) -> None:
-    """Add the metadata columns that an older database does not have, with null values."""
-    missing = [
-        (table, column)
-        for table in ("photos", "missing_photos")
-        for column in missing_columns(db, table)
-    ]
+    """Add the columns that an older database does not have, with null values."""
+    missing = []
+    for table in ("photos", "missing_photos"):
+        missing += [(table, each.name, each.sql_type) for each in missing_columns(db, table)]
+        if SIDECARS not in table_columns(db, table):
+            missing.append((table, SIDECARS, "TEXT"))
     if not missing:
         return
     db.execute("BEGIN IMMEDIATE")
     try:
-        for table, column in missing:
-            db.execute(f"ALTER TABLE {table} ADD COLUMN {column.name} {column.sql_type}")
+        for table, name, sql_type in missing:
+            db.execute(f"ALTER TABLE {table} ADD COLUMN {name} {sql_type}")
         db.execute("COMMIT")
     except BaseException:
         db.execute("ROLLBACK")

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Generator, Iterator, Sequence
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from vitsearch.photos.columns import METADATA
 from vitsearch.storage.aside import PhotosAside
 from vitsearch.storage.checksums import row_checksum, vector_checksum
 from vitsearch.storage.database import Database
-from vitsearch.storage.schema import CHECKSUMS, PUT_PHOTO
+from vitsearch.storage.schema import CHECKSUMS, MOVED, PUT_PHOTO, READ_AGAIN
 from vitsearch.storage.walked import WalkedFolders
 from vitsearch.types import Found, Photo, PhotoInfo, SkippedPhoto, State
 
@@ -72,6 +73,7 @@ class PhotoStore(Database):
         *,
         gone: set[str] | None = None,
         newest: bool = False,
+        sidecars: str | None = None,
     ) -> Outcome:
         """Store a photo as new, replaced, moved or unchanged, and return which.
 
@@ -79,28 +81,31 @@ class PhotoStore(Database):
         in ``gone``, the photo has moved from there, and the path is removed from ``gone``; with
         ``gone``, a photo with that content that was put aside comes back. In all these cases id and
         vector stay. Any other photo is stored with its vector and label under the next
-        generation, unless the vector is None or not finite (UNUSABLE).
+        generation, unless the vector is None or not finite (UNUSABLE). With ``sidecars``, their
+        signature as it is stored, the facts are stored in all cases.
 
         Size and time are those of the file just read. With ``newest`` they come from another
         collection: then a photo with the same content only gets the label, if it has none, and of
         two contents the file that was changed last wins (OLDER if that is not the new photo).
         """
-        file = Found(photo.path, photo.size, photo.mtime_ns)
+        file = Found(photo.path, photo.size, photo.mtime_ns, sidecars=sidecars or "")
+        info = None if sidecars is None else photo.info
         here = self.photo_at(photo.path)
         if here and here.fingerprint == photo.fingerprint:
             if not newest:
-                self.touch_photo(here.photo_id, file)
+                self.touch_photo(here.photo_id, file, info)
             elif here.label is None:
                 self._label(here.photo_id, photo)
             return Outcome.UNCHANGED
         if gone and here is None:
             same = self.photos_with(photo.fingerprint)
             if moved := next((each for each in same if each.path in gone), None):
-                self.touch_photo(moved.photo_id, file)
+                self.touch_photo(moved.photo_id, file, info)
                 gone.discard(moved.path)
                 return Outcome.MOVED
         if gone is not None and here is None and self.aside.restore_as(file, photo.fingerprint):
-            self.forget_failures([file.path])
+            if restored := self.photo_at(file.path):
+                self.touch_photo(restored.photo_id, file, info)
             return Outcome.RESTORED
         if here and newest and here.mtime_ns > photo.mtime_ns:
             return Outcome.OLDER
@@ -123,14 +128,8 @@ class PhotoStore(Database):
 
         An earlier failure or label is removed.
         """
-        values = (
-            file.size,
-            file.mtime_ns,
-            fingerprint,
-            info.width,
-            info.height,
-            *(info[name] for name in METADATA),
-        )
+        facts = (file.size, file.mtime_ns, fingerprint, info.width, info.height)
+        values = (*facts, *(info[name] for name in METADATA), raw_path(file.sidecars))
         photo_id = int(self._db.execute(PUT_PHOTO, (raw_path(file.path), *values)).fetchone()[0])
         raw = vector.astype("<f2").tobytes()
         self._db.execute(
@@ -140,14 +139,14 @@ class PhotoStore(Database):
         self.forget_failures([file.path])
         return photo_id
 
-    def touch_photo(self, photo_id: int, file: Found) -> None:
-        """Give a photo the path and stat of a file with the same content; id and vector stay."""
-        self._rows.update(
-            self._db,
-            photo_id,
-            "path = CAST(? AS TEXT), size = ?, mtime_ns = ?",
-            (raw_path(file.path), file.size, file.mtime_ns),
-        )
+    def touch_photo(self, photo_id: int, file: Found, info: PhotoInfo | None = None) -> None:
+        """Give a photo the path and stat of a file with the same content, and with ``info`` its
+        metadata and the signature of its sidecars; id and vector stay.
+        """
+        values: list[Any] = [raw_path(file.path), file.size, file.mtime_ns]
+        if info is not None:
+            values += [raw_path(file.sidecars), *(info[name] for name in METADATA)]
+        self._rows.update(self._db, photo_id, MOVED if info is None else READ_AGAIN, values)
         self.forget_failures([file.path])
 
     def put_failure(
@@ -218,10 +217,10 @@ class PhotoStore(Database):
         with self._errors():
             return int(self._db.execute(sql, (generation,)).fetchone()[0])
 
-    def stats(self) -> Generator[tuple[str, int, int], None, None]:
-        """Yield (path, size, mtime_ns) of every photo in order of the bytes of the path."""
+    def stats(self) -> Generator[tuple[str, int, int, str], None, None]:
+        """Yield (path, size, mtime_ns, sidecars) of all photos in the order of their bytes."""
         with self._errors():
-            yield from self._db.execute("SELECT path, size, mtime_ns FROM photos ORDER BY path")
+            yield from self._db.execute(f"SELECT {self._rows.stat} FROM photos ORDER BY path")
 
     def failure_stats(self) -> Generator[tuple[str, State, int, int, bool], None, None]:
         """Yield (path, state, size, mtime_ns, transient) of every file that is not in the

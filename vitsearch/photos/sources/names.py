@@ -8,11 +8,9 @@ from collections.abc import Iterator
 
 from vitsearch.errors import CollectionError
 from vitsearch.photos.formats import SUFFIXES, suffix_of
+from vitsearch.photos.walk import left_out_by_default
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
-_LEFT_OUT = frozenset(
-    {"@eaDir", "node_modules", "System Volume Information"}
-)  # as `walk` leaves out
 _BRACES = re.compile(r"\{([^{}]*,[^{}]*|\d+\.\.\d+)\}")
 MAGIC = re.compile(r"[*?\[]")
 _MAX_NAMES = 1_000_000
@@ -57,13 +55,8 @@ def folder_of(name: str) -> str:
 
 
 def is_photo(name: str) -> bool:
-    """Return whether a file of this name may be a photo: by its suffix, and not hidden."""
-    return suffix_of(name) in SUFFIXES and not is_left_out(name)
-
-
-def is_left_out(name: str) -> bool:
-    """Return whether a file or folder of this name is passed over as hidden."""
-    return name.startswith(".") or name in _LEFT_OUT
+    """Return whether a file of this name may be a photo: by its suffix, and not left out."""
+    return suffix_of(name) in SUFFIXES and left_out_by_default(name) is None
 
 
 def is_pattern(name: str) -> bool:

@@ -11,8 +11,9 @@ import fsspec
 from vitsearch.errors import CollectionError, PhotoError
 from vitsearch.paths import raw_path
 from vitsearch.photos.decode import MAX_BYTES
-from vitsearch.photos.sources.names import is_left_out, is_photo, protocol_of
+from vitsearch.photos.sources.names import is_photo, protocol_of
 from vitsearch.photos.sources.source import CUT, Entry, checked, error_text, read_error, rejection
+from vitsearch.photos.walk import left_out_by_default
 
 _AT_ONCE, _BYTES_AT_ONCE = 16, 64_000_000  # read ahead of the consumer
 _GAP, _MAX_REQUEST = 64 * 1024, 8_000_000  # members of a tar that lie together are one request
@@ -167,7 +168,7 @@ def _listed(fs: Any, folder: str) -> list[tuple[bytes, str, dict[str, Any]]]:
     """Return the photos and folders in a folder as (sort key, path, info), the first one last;
     the key orders the bytes of complete paths.
     """
-    entries = []
+    entries, above = [], folder.rstrip("/").rpartition("/")[2]
     for info in fs.ls(folder, detail=True):
         name = str(info["name"])[len(folder) + 1 :]
         is_folder = info["type"] == "directory"
@@ -175,7 +176,7 @@ def _listed(fs: Any, folder: str) -> list[tuple[bytes, str, dict[str, Any]]]:
             not name and info.get("StorageClass") == "DIRECTORY"
         ):  # of "a//b.jpg" in S3; s3fs gives the same listing for it as for "a"
             entries.append((b"/", f"{folder}//", info))
-        elif name and not is_left_out(name) and (is_folder or is_photo(name)):
+        elif name and not left_out_by_default(name, above) and (is_folder or is_photo(name)):
             entries.append((raw_path(name + "/" if is_folder else name), f"{folder}/{name}", info))
     return sorted(entries, key=lambda entry: entry[0], reverse=True)
 

@@ -11,8 +11,9 @@ from typing import BinaryIO
 from vitsearch.errors import CollectionError, PhotoError
 from vitsearch.paths import raw_path
 from vitsearch.photos.sources.files import named_files
-from vitsearch.photos.sources.names import identity, is_left_out, is_photo, protocol_of, relative
+from vitsearch.photos.sources.names import identity, is_photo, protocol_of, relative
 from vitsearch.photos.sources.source import CUT, Entry, checked, error_text, read_error, rejection
+from vitsearch.photos.walk import left_out_by_default
 
 _NO_FILE = "a link or a device, not a file"
 
@@ -96,11 +97,11 @@ def _damage(file: str, count: int, error: tarfile.TarError, *, is_tar: bool) -> 
 
 def _entry(member: tarfile.TarInfo, file: str, tar: str) -> Entry | None:
     path = identity(member.name)
-    parts = (path or member.name).split("/")
+    parts = [part for part in (path or member.name).split("/") if part not in ("", "..")]
     if (
         member.isdir()
-        or not is_photo(parts[-1])
-        or any(is_left_out(part) for part in parts[:-1] if part not in ("", ".."))
+        or not is_photo(parts[-1] if parts else "")
+        or any(map(left_out_by_default, parts, ["", *parts]))
     ):
         return None
     problem = (
