@@ -46,13 +46,12 @@ def jpeg(picture: Image.Image, **options: Any) -> bytes:
 
 def dng(
     sensor: Image.Image,
-    preview: Image.Image | None = None,
-    *,
+    *previews: Image.Image | None,
     orientation: int = 1,
     taken: str = "2019:07:04 12:01:02",
 ) -> bytes:
     """A DNG: a thumbnail in the first directory, the sensor's data (a Bayer pattern of the picture
-    ``sensor``) and a JPEG preview in two below it, EXIF and GPS.
+    ``sensor``) and JPEG previews in those below it, EXIF and GPS.
     """
     linear = (np.asarray(sensor.convert("RGB"), dtype=np.float64) / 255) ** 2.2 * 60_000
     bayer = linear[..., 1].astype("<u2")
@@ -88,7 +87,7 @@ def dng(
             }
         )
     ]
-    if preview is not None:
+    for preview in filter(None, previews):
         data = jpeg(preview)
         subs.append(
             below(

@@ -1,6 +1,7 @@
 """RAW photos through LibRaw: a DNG made from nothing."""
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,17 @@ def test_the_picture_is_the_preview_or_developed_and_upright(
     assert difference(image, upright) < 12
 
 
+def test_the_smallest_preview_that_is_large_enough_is_taken() -> None:
+    sensor = quarters(400, 300)
+    green, letterboxed = Image.new("RGB", (200, 150), "green"), Image.new("RGB", (300, 170))
+    data = dng(sensor, quarters(400, 300), green, letterboxed, quarters(40, 30))
+    for at_least, size, colour in ((140, (200, 150), "green"), (160, (400, 300), "blue")):
+        image, info = decode(data, at_least=at_least)
+        assert (image.size, info.width) == (size, 400)
+        assert difference(image, green if colour == "green" else sensor) < 12
+    assert decode(data)[0].size == (400, 300)
+
+
 def test_a_preview_that_is_upright_already_is_not_turned_again() -> None:
     sensor = quarters(400, 300)
     upright = sensor.rotate(-90, expand=True)
@@ -91,6 +103,22 @@ def test_a_preview_that_cannot_be_decoded_or_is_too_large_is_passed_over() -> No
         assert (image.size, difference(image, sensor) < 12) == ((200, 150), True)
 
 
+@pytest.mark.parametrize("preview", [None, quarters(200, 150), quarters(80, 60)])
+def test_a_file_that_is_cut_gives_its_preview_or_a_reason(preview: Image.Image | None) -> None:
+    """The sensor's data lie at the end; LibRaw would develop what is missing as black."""
+    data = bytearray(dng(quarters(400, 300), preview))
+    start = data.index(struct.pack("<HHII", 273, 4, 1, 8))  # where the data begin
+    data[start + 8 : start + 12] = struct.pack("<I", len(data))
+    whole = bytes(data) + data[8 : 8 + 2 * 400 * 300]
+    assert difference(decode(whole)[0], quarters(400, 300)) < 12
+    cut = whole[: len(data) + 400 * 300]
+    if preview is not None and preview.width == 200:
+        assert decode(cut)[0].size == (200, 150)
+    else:
+        with pytest.raises(PhotoError, match="cut"):
+            decode(cut)
+
+
 def test_raw_content_is_told_from_tiff() -> None:
     out = io.BytesIO()
     quarters(40, 30).save(out, "TIFF")
@@ -107,6 +135,8 @@ def test_raw_content_is_told_from_tiff() -> None:
     [
         b"FUJIFILMCCD-RAW 0201",
         b"FOVb",
+        b"\0MRM",
+        b"II\x1a\0\0\0HEAPCCDR",
         b"IIRO",
         b"IIU\0",
         b"II*\0\x10\0\0\0CR\x02\0",

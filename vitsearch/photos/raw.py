@@ -4,21 +4,28 @@ The picture is the JPEG that the camera put into the file, where that is large e
 what the photographer saw and takes a fiftieth of the time; else the sensor's data are developed.
 """
 
+import contextlib
 import io
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import rawpy
 from PIL import Image, ImageFile, JpegImagePlugin
 
 from vitsearch.errors import PhotoError
 from vitsearch.photos.exif import EXIF_IFD, GPS_IFD, ORIENTATION
+from vitsearch.photos.raw_tiff import end_of_strips, jpegs_in
 
 _XMP = 700  # a tag of TIFF
 _ORIENTATIONS = {3: 3, 5: 8, 6: 6}  # EXIF's, by the turn that LibRaw gives
 # Olympus and Panasonic write their own number where TIFF has 42
 _HEADERS = {b"IIRO": b"II*\0", b"IIRS": b"II*\0", b"MMOR": b"MM\0*", b"IIU\0": b"II*\0"}
 _BOXES = ("CMT1", "CMT2", "CMT4")  # of a CR3 file: the main, the EXIF and the GPS directory
+MIN_PREVIEW = 100  # pixels of the shorter side; below, there is not much to see
+MIN_SHARE = 0.9  # of the sensor's data that must be there
+MIN_DENSITY = 0.1  # bytes a pixel; what cameras compress most has three times as many
+MAX_SHAPE_CHANGE = 0.05  # of a preview, in which the edges of the sensor are cut off
 _SEARCHED = 1 << 20  # bytes from the beginning, where these boxes lie
 
 
@@ -69,9 +76,13 @@ class RawImageFile(ImageFile.ImageFile):
             preview = self._preview()
             picture = preview
             if preview is None or min(preview.size) < self._at_least:
-                picture = self._developed() or preview
+                is_seen = preview is not None and min(preview.size) >= MIN_PREVIEW
+                picture = self._developed() or (preview if is_seen else None)
             if picture is None:
-                raise PhotoError("a RAW photo that cannot be developed, and without a preview")
+                raise PhotoError(
+                    "a RAW photo that cannot be developed (it is cut, or of an unknown kind), "
+                    "without a preview that is large enough"
+                )
             self._tags = self._read_tags(preview)
             self._tags[ORIENTATION] = self._orientation(picture)
             turned = self._flip in (5, 6)
@@ -89,6 +100,8 @@ class RawImageFile(ImageFile.ImageFile):
         allows it; None for none that can be decoded.
         """
         try:
+            if self._may_reduce and (small := self._smallest()):
+                return small
             thumbnail = self._raw.extract_thumb()
             if not isinstance(thumbnail.data, bytes):
                 return Image.fromarray(thumbnail.data).convert("RGB")
@@ -102,14 +115,44 @@ class RawImageFile(ImageFile.ImageFile):
         except (rawpy.LibRawError, rawpy.NotSupportedError, OSError, SyntaxError, ValueError):
             return None
 
+    def _smallest(self) -> Image.Image | None:
+        """Return the smallest JPEG of the whole photo whose sides are long enough; LibRaw gives
+        only the largest, which takes ten times as long.
+        """
+        fitting = []
+        for data in _jpegs_in(self._data):
+            with contextlib.suppress(OSError, SyntaxError, ValueError):
+                picture = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+                if min(picture.size) >= self._at_least and self._is_whole(picture):
+                    fitting.append(picture)
+        for picture in sorted(fitting, key=lambda picture: picture.width)[:1]:
+            picture.draft(None, (self._at_least, self._at_least))
+            picture.load()
+            return picture
+        return None
+
+    def _is_whole(self, picture: Image.Image) -> bool:
+        """Return whether a picture has the shape of the photo, and not black borders."""
+        shapes = [max(size) / min(size) for size in (picture.size, self._size)]
+        return picture.width <= 2 * self.width and abs(shapes[0] / shapes[1] - 1) < MAX_SHAPE_CHANGE
+
     def _developed(self) -> Image.Image | None:
         """Return the sensor's data as a picture, not turned; None where LibRaw cannot do it."""
+        if self._ends_early():
+            return None
         half = min(self._size) // 2 >= self._at_least
         try:
             pixels = self._raw.postprocess(half_size=half, use_camera_wb=True, user_flip=0)
         except (rawpy.LibRawError, rawpy.NotSupportedError):
             return None
-        return Image.fromarray(pixels)
+        return Image.fromarray(pixels) if np.ptp(pixels) else None
+
+    def _ends_early(self) -> bool:
+        """Return whether the sensor's data are cut off, which LibRaw develops as black."""
+        size, raw = len(self._data), self._raw.sizes
+        is_tiff = self._data[:2] in (b"II", b"MM")
+        end = end_of_strips(self._data) if is_tiff else 0
+        return size < max(MIN_SHARE * end, MIN_DENSITY * raw.raw_width * raw.raw_height)
 
     def _orientation(self, picture: Image.Image) -> int:
         """Return the EXIF orientation of a picture: that of the sensor, unless a preview is upright
@@ -139,6 +182,18 @@ class RawImageFile(ImageFile.ImageFile):
         except Exception:  # broken tags say nothing
             return Image.Exif()
         return tags
+
+
+def _jpegs_in(data: bytes) -> list[bytes]:
+    """Return the JPEGs that lie in a RAW photo; of Canon's CR3 that of its box PRVW."""
+    if data[4:8] != b"ftyp":
+        return jpegs_in(data) if data[:2] in (b"II", b"MM") else []
+    start = data.find(b"PRVW", 0, _SEARCHED)
+    if start < 4:
+        return []
+    box = data[start : start - 4 + int.from_bytes(data[start - 4 : start], "big")]
+    jpeg = box.find(b"\xff\xd8\xff", 0, 64)
+    return [box[jpeg:]] if jpeg >= 0 else []
 
 
 def _boxes(data: bytes) -> dict[str, bytes]:
