@@ -108,6 +108,8 @@ NAMES = st.sampled_from(
         ".b.jpg",
         "c.txt",
         "d.heic",
+        "B.dng",
+        "a.CR2",
         "%41.jpg",
         "#?.gif",
     ]

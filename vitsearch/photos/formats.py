@@ -200,7 +200,8 @@ FORMATS = (
         "RAW",
         _RAW_SUFFIXES,
         _magic(
-            rb"FUJIFILMCCD-RAW|FOVb|\0MRM|II\x1a\0\0\0HEAPCCDR|IIR[OS]|MMOR|IIU\0|II\*\0....CR|II\*\0....IIII|MM\0\*....MMMM"
+            rb"FUJIFILMCCD-RAW|FOVb|\0MRM|II\x1a\0\0\0HEAPCCDR|IIR[OS]|MMOR|IIU\0|"
+            rb"II\*\0....CR|II\*\0....IIII|MM\0\*....MMMM"
         ),
         "vitsearch.photos.raw:RawImageFile",
         brands=(b"crx ",),

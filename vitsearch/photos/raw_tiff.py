@@ -86,7 +86,7 @@ def _directory(data: bytes, order: str, start: int) -> tuple[_Tags, tuple[int, .
             tags[tag] = (*_longs(data, order, at + 8, 1), length)
         elif tag == DNG_VERSION:
             tags[tag] = ()
-    return tags, tuple(place for place in _longs(data, order, end, 1) if place)
+    return tags, tuple(start for start in _longs(data, order, end, 1) if start)
 
 
 def _longs(data: bytes, order: str, start: int, count: int) -> tuple[int, ...]:

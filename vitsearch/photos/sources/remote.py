@@ -10,6 +10,7 @@ import fsspec
 
 from vitsearch.errors import CollectionError, PhotoError
 from vitsearch.paths import raw_path
+from vitsearch.photos.companions import companions_of
 from vitsearch.photos.decode import MAX_BYTES
 from vitsearch.photos.sources.names import is_photo, protocol_of
 from vitsearch.photos.sources.source import CUT, Entry, checked, error_text, read_error, rejection
@@ -169,13 +170,17 @@ def _listed(fs: Any, folder: str) -> list[tuple[bytes, str, dict[str, Any]]]:
     the key orders the bytes of complete paths.
     """
     entries, above = [], folder.rstrip("/").rpartition("/")[2]
-    for info in fs.ls(folder, detail=True):
-        name = str(info["name"])[len(folder) + 1 :]
+    listing = [(str(info["name"])[len(folder) + 1 :], info) for info in fs.ls(folder, detail=True)]
+    files = (name for name, info in listing if info["type"] != "directory")
+    pairs = companions_of(name for name in files if not left_out_by_default(name, above))
+    for name, info in listing:
         is_folder = info["type"] == "directory"
         if (
             not name and info.get("StorageClass") == "DIRECTORY"
         ):  # of "a//b.jpg" in S3; s3fs gives the same listing for it as for "a"
             entries.append((b"/", f"{folder}//", info))
+        elif name in pairs and not is_folder:
+            continue
         elif name and not left_out_by_default(name, above) and (is_folder or is_photo(name)):
             entries.append((raw_path(name + "/" if is_folder else name), f"{folder}/{name}", info))
     return sorted(entries, key=lambda entry: entry[0], reverse=True)

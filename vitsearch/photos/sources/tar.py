@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from vitsearch.errors import CollectionError, PhotoError
 from vitsearch.paths import raw_path
+from vitsearch.photos.companions import companions_of
 from vitsearch.photos.sources.files import named_files
 from vitsearch.photos.sources.names import identity, is_photo, protocol_of, relative
 from vitsearch.photos.sources.source import CUT, Entry, checked, error_text, read_error, rejection
@@ -41,7 +42,8 @@ class TarFiles:
                         f"{file} has {entry.path!r} twice, and a photo is known by its path: pack "
                         "it again without"
                     )
-            yield from members
+            pairs = companions_of(entry.path for entry in members if entry.problem is None)
+            yield from (entry for entry in members if entry.path not in pairs)
 
     def read(self, entries: Sequence[Entry]) -> Iterator[bytes | PhotoError]:
         for file, run in groupby(entries, key=lambda entry: entry.container):

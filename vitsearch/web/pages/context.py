@@ -11,6 +11,7 @@ from starlette.responses import Response
 from vitsearch.collection.map import PhotoMap
 from vitsearch.collection.understanding import Understood
 from vitsearch.errors import QueryError
+from vitsearch.photos.formats import SUFFIXES
 from vitsearch.types import Photo, Prediction, SearchResult
 from vitsearch.web.errors import NotShown
 from vitsearch.web.pages.cache import Cache, Facets, Recent, UploadedPhotos, facets_of
@@ -117,10 +118,13 @@ class PageContext:
             "view": view,
             "shows_exif": self.shows_exif,
             "upload_bytes": self.settings.upload_bytes,
+            "picture_types": _PICTURE_TYPES,
         }
         return page(name, shared | facts, status=status)
 
 
+# systems do not know every suffix as that of a picture
+_PICTURE_TYPES = ",".join(["image/*", *(f".{suffix}" for suffix in SUFFIXES)])
 _making = threading.Lock()
 
 
