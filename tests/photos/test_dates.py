@@ -12,7 +12,7 @@ from vitsearch import Collection, index_folder
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.photos.dates import date_of_name, parse_date
 from vitsearch.photos.decode import decode
-from vitsearch.photos.exif import FileTags, Tags
+from vitsearch.photos.exif import FileTags, Tags, add_boxes
 from vitsearch.types import Value
 
 EXIF, GPS = 0x8769, 0x8825
@@ -185,6 +185,10 @@ SYDNEY = {"latitude": -33.8568056, "longitude": 151.215}
     [
         ({1: "S", 2: (33.0, 51.0, 24.5), 3: "E", 4: (151.0, 12.0, 54.0)}, SYDNEY),
         ({1: "South", 2: (33.0, 51.0, 24.5), 3: "east", 4: (151.0, 12.0, 54.0)}, SYDNEY),
+        ({1: "s", 2: (33.0, 51.0, 24.5, 0.0), 3: "EAST", 4: (151.0, 12.0, 54.0, 0.0)}, SYDNEY),
+        ({1: "S", 2: (32.0, 111.0, 24.5), 3: "E", 4: (151.0, 0.0, 774.0)}, SYDNEY),
+        ({1: "", 2: (33.0, 51.0, 24.5), 3: "", 4: (151.0, 12.0, 54.0)}, {}),
+        ({1: "S", 2: (91.0, 0.0, 0.0), 3: "E", 4: (151.0, 12.0, 54.0)}, {}),
         ({1: "N", 2: (0.0, 0.0, 0.0), 3: "E", 4: (0.0, 0.0, 0.0)}, {}),
         (
             {1: "N", 2: (0.0, 0.0, 0.0), 3: "E", 4: (9.0, 30.0, 0.0)},
@@ -196,11 +200,67 @@ def test_places(gps: dict[int, Any], place: dict[str, float]) -> None:
     assert facts(gps=gps) == place
 
 
+def box(kind: bytes, body: bytes, *, large: bool = False) -> bytes:
+    """A box of JPEG 2000."""
+    if large:
+        return struct.pack(">I4sQ", 1, kind, 16 + len(body)) + body
+    return struct.pack(">I4s", 8 + len(body), kind) + body
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("prefix", [b"", b"Exif\0\0"])
+def test_what_the_boxes_of_jpeg_2000_say(large: bool, prefix: bytes) -> None:
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    tags.get_ifd(EXIF)[ORIGINAL] = "2011:07:19 11:36:38"
+    tags.get_ifd(GPS).update({1: "S", 2: (33.0, 51.0, 24.5), 3: "E", 4: (151.0, 12.0, 54.0)})
+    words = xmp(inside="<dc:subject><rdf:Bag><rdf:li>opera</rdf:li></rdf:Bag></dc:subject>")
+    packet = words[words.index(b"<x:") :]
+    data = encoded(picture(1, size=(60, 40)), "JPEG2000")
+    start = data.index(b"jp2c") - 4
+    exif = box(b"uuid", b"JpgTiffExif->JP2" + prefix + tags.tobytes()[6:], large=large)
+    uuid = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+    written = data[:start] + exif + box(b"uuid", uuid + packet) + data[start:]
+    image, info = decode(written)
+    assert (image.size, info.width, info.height) == ((40, 60), 40, 60)
+    assert info.metadata == {
+        **when("2011-07-19T11:36:38", "EXIF:DateTimeOriginal"),
+        **SYDNEY,
+        "keywords": "opera",
+    }
+    image = Image.new("RGB", (4, 3))
+    for broken in (struct.pack(">I4s", 5, b"uuid"), b"\0\0\0\1uuid" + b"\0" * 40, b"\xff" * 20):
+        add_boxes(image, broken * 2000)
+    assert {"exif", "xmp"}.isdisjoint(image.info)
+
+
+@pytest.mark.parametrize("text", ["33 51 24.48", "33, 51, 24.48", "33.8568"])
+def test_degrees_written_as_text(text: str) -> None:
+    tags = Tags({1: "S", 2: text})
+    assert tags.degrees(2, 1, positive="N", negative="S", limit=90) == -33.8568
+
+
 def test_places_of_xmp() -> None:
     assert facts(xmp('exif:GPSLatitude="33,51.408S" exif:GPSLongitude="151,12,54E"')) == {
         "latitude": -33.8568,
         "longitude": 151.215,
     }
+    for latitude, longitude in (
+        ("33,51.408S", "151,12.9E"),
+        ("33,51,24.48S", "151,12,54E"),
+        ("33.8568S", "151.215E"),
+        ("-33.8568", "+151.215"),
+        ("33,51.408 s", "151,12.9 e"),
+        ("33 51 24.48 S", "151 12 54 E"),
+        ("S33,51.408", "E151,12.9"),
+        ("33,51.408South", "151,12.9East"),
+        ("33°51'24.48&quot;S", "151°12'54&quot;E"),
+        ("33 deg 51' 24.48&quot; S", "151 deg 12' 54&quot; E"),
+    ):
+        assert facts(xmp(f'exif:GPSLatitude="{latitude}" exif:GPSLongitude="{longitude}"')) == {
+            "latitude": -33.8568,
+            "longitude": 151.215,
+        }
     for broken in (
         'exif:GPSLatitude="33,51.408"',
         'exif:GPSLatitude="x,1S"',

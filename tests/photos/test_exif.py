@@ -122,7 +122,6 @@ def test_position_in_each_quarter_of_the_world() -> None:
         ((1.0, 2.0, 3.0), (1.0, 2.0, 3.0), "X"),
         ((1.0, 2.0, 3.0), (1.0, 2.0, 3.0), ""),
         ((IFDRational(0, 0), 0.0, 0.0), (1.0, 2.0, 3.0), "N"),
-        ((1.0, 2.0, 3.0, 4.0), (1.0, 2.0, 3.0), "N"),
     ],
 )
 def test_a_broken_position_is_none(latitude: Any, longitude: Any, north: str) -> None:

@@ -14,7 +14,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from vitsearch.photos.dates import date_taken
-from vitsearch.photos.exif import MAX_WORDS, MAX_WORDS_LENGTH, FileTags, once, one_line
+from vitsearch.photos.exif import (
+    MAX_WORDS,
+    MAX_WORDS_LENGTH,
+    FileTags,
+    once,
+    one_line,
+    written_degrees,
+)
 from vitsearch.types import Photo, PhotoInfo, Value
 
 Kind = Literal["text", "number", "date"]
@@ -91,8 +98,8 @@ def _position(tags: FileTags) -> tuple[float | None, float | None]:
     latitude = tags.gps.degrees(LATITUDE, LATITUDE_REF, positive="N", negative="S", limit=90)
     longitude = tags.gps.degrees(LONGITUDE, LONGITUDE_REF, positive="E", negative="W", limit=180)
     if latitude is None or longitude is None:
-        latitude = _xmp_degrees(tags, "exif:GPSLatitude", "NS", 90)
-        longitude = _xmp_degrees(tags, "exif:GPSLongitude", "EW", 180)
+        latitude = written_degrees(tags.xmp_value("exif:GPSLatitude") or "", "NS", 90)
+        longitude = written_degrees(tags.xmp_value("exif:GPSLongitude") or "", "EW", 180)
     if latitude is None or longitude is None or latitude == longitude == 0:
         return None, None  # a place that was wiped is zeros
     return latitude, longitude
@@ -100,17 +107,6 @@ def _position(tags: FileTags) -> tuple[float | None, float | None]:
 
 def _of_position(tags: FileTags) -> None:
     """Return None: these columns come from the position (`vitsearch.photos.places`)."""
-
-
-def _xmp_degrees(tags: FileTags, name: str, letters: str, limit: int) -> float | None:
-    """Return an angle of XMP, written ``33,51.408S`` or ``33,51,24S``, in degrees, or None."""
-    text = (tags.xmp_value(name) or "").strip().upper()
-    if text[-1:] not in tuple(letters):
-        return None
-    parts = [float(part) for part in text[:-1].split(",")]
-    degrees = sum(part / 60**power for power, part in enumerate(parts))
-    sign = 1 if text[-1] == letters[0] else -1
-    return round(sign * degrees, 7) if 0 <= degrees <= limit and len(parts) <= 3 else None
 
 
 def _keywords(tags: FileTags) -> str | None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from vitsearch.errors import PhotoError, UnreadablePhoto
 from vitsearch.photos.columns import read_metadata
-from vitsearch.photos.exif import read_tags
+from vitsearch.photos.exif import add_boxes, read_tags
 from vitsearch.photos.formats import open_image
 from vitsearch.types import MAX_PIXELS, PhotoInfo
 
@@ -144,6 +144,8 @@ def _decode(
             and image.format in ("JPEG", "RAW")
             and image.draft(None, least) is not None
         )
+        if image.format == "JPEG2000":
+            add_boxes(image, data)
         image.load()
         tags = read_tags(image)
         metadata = read_metadata(tags)

@@ -35,6 +35,17 @@ _PREFIXES = {
     b"http://ns.adobe.com/xap/1.0/": b"xmp",  # xap in older files
     b"vitsearch:ns/1.0/": b"vitsearch",
 }
+_NUMBER, _BETWEEN = r"(\d{1,12}(?:\.\d{0,20})?)", r"[\s,;:°º'’′\"”″DEG]{1,6}"
+_ANGLE = re.compile(
+    rf"([A-Z]{{0,10}})\s*([+-]?){_NUMBER}(?:{_BETWEEN}{_NUMBER})?(?:{_BETWEEN}{_NUMBER})?"
+    rf"[\s,;'’′\"”″°º]{{0,4}}([A-Z]{{0,10}})",
+    re.ASCII,
+)
+MAX_BOXES = 1000  # of a file of JPEG 2000
+_UUIDS = {
+    b"JpgTiffExif->JP2": "exif",
+    bytes.fromhex("be7acfcb97a942e89c71999491e3afac"): "xmp",
+}
 _XMP_KEYS = ("xmp", "XML:com.adobe.xmp")  # where Pillow's readers put the packet
 
 
@@ -81,6 +92,8 @@ class Tags:
         first. Empty where the first is unknown, one is not finite, or there are none.
         """
         value = self.get(tag)
+        if isinstance(value, str):
+            value = tuple(value.replace(",", " ").split())
         try:
             numbers = [float(part) for part in (value if isinstance(value, tuple) else (value,))]
         except (TypeError, ValueError, ArithmeticError):
@@ -95,13 +108,12 @@ class Tags:
         of ``reference_tag``, or the first of its word, is its sign. A minus means the same.
         """
         sign = {positive: 1, negative: -1}.get(self.text(reference_tag)[:1].upper())
-        numbers = self.numbers(tag)
-        if sign is None or not 1 <= len(numbers) <= 3:
+        numbers = self.numbers(tag)[:3]
+        if sign is None or not numbers:
             return None
         if any(number < 0 for number in numbers):
             sign, numbers = -1, tuple(map(abs, numbers))
-        degrees = sum(number / 60**power for power, number in enumerate(numbers))
-        return round(sign * degrees, 7) if degrees <= limit else None
+        return _angle(sign, numbers, limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +143,13 @@ class FileTags:
         """
         escaped = re.escape(name.encode())
         match = re.search(
-            rb"\s%b\s*=\s*[\"']([^\"'<]{0,200})[\"']|<%b>([^<]{0,200})</%b\s*>" % ((escaped,) * 3),
+            rb"\s%b\s*=\s*(?:\"([^\"<]{0,200})\"|'([^'<]{0,200})')|<%b>([^<]{0,200})</%b\s*>"
+            % ((escaped,) * 3),
             self.xmp,
         )
         if match is None:
             return None
-        return _xml_text(match[1] or match[2] or b"")
+        return _xml_text(next(filter(None, match.groups()), b""))
 
     def xmp_list(self, name: str) -> list[str]:
         """Return the items of a property that is a list, such as ``dc:subject``, or one in several
@@ -190,6 +203,49 @@ def read_tags(image: Image.Image) -> FileTags:
         main = image.getexif()
     exif, gps = (Tags(_directory(image, tag)) for tag in (EXIF_IFD, GPS_IFD))
     return FileTags(Tags(main), exif, gps, _xmp(image), _iptc(image))
+
+
+def written_degrees(text: str, letters: str, limit: int) -> float | None:
+    """Return an angle that is written as text, such as XMP's ``33,51.408S`` or ``33,51,24S``, in
+    degrees, at most ``limit``, or None.
+
+    The letter (``letters``: of the positive and the negative side), or the first of its word, may
+    stand on either side; degrees alone need none, and may have a sign.
+    """
+    match = _ANGLE.fullmatch(text.strip().upper())
+    if match is None:
+        return None
+    before, minus, *parts, after = match.groups()
+    numbers = tuple(float(part) for part in parts if part)
+    side = (after or before or "")[:1]
+    if side not in letters or (not side and len(numbers) > 1):
+        return None
+    negative = minus == "-" or side == letters[1]
+    return _angle(-1 if negative else 1, numbers, limit)
+
+
+def _angle(sign: int, numbers: tuple[float, ...], limit: int) -> float | None:
+    degrees = sum(number / 60**power for power, number in enumerate(numbers))
+    return round(sign * degrees, 7) + 0.0 if degrees <= limit else None  # not -0
+
+
+def add_boxes(image: Image.Image, data: bytes) -> None:
+    """Give an image of JPEG 2000 the EXIF and XMP of its file's boxes (ISO 15444-1, annex I), which
+    Pillow does not read; broken ones end the search.
+    """
+    start = 0
+    for _ in range(MAX_BOXES):
+        box = data[start : start + 32]
+        if len(box) < 16:
+            return
+        size, body = int.from_bytes(box[:4], "big"), 8
+        if size == 1:
+            size, body = int.from_bytes(box[8:16], "big"), 16
+        if size < body:  # 0: the last one, whose end is that of the file
+            return
+        if box[4:8] == b"uuid" and (key := _UUIDS.get(box[body : body + 16])):
+            image.info.setdefault(key, data[start + body + 16 : start + size])
+        start += size
 
 
 def one_line(text: str, length: int) -> str:
