@@ -135,6 +135,112 @@ def test_what_is_wrong_is_said_in_one_line(
     assert words in done.stderr.decode()
 
 
+# -- what words say, leading minuses, several collections ------------------------------------------
+
+
+def test_what_was_understood_is_said(shelf: Path) -> None:
+    done = vitsearch("search", shelf, "red in 2019", "--json")
+    assert done.stderr.decode() == (
+        'vitsearch: understood [2019]: photos like "red" (--literal searches for all words)\n'
+    )
+    assert [json.loads(row) for row in done.stdout.splitlines()] == [
+        {"path": "italy/b.png", "score": 0.86608, "understood": ["2019"]}
+    ]
+    assert paths("search", shelf, "red in 2019", "--literal") == ALL
+    newest = vitsearch("search", shelf, "since 2019")
+    assert newest.stdout.decode().splitlines() == [
+        f"{year}-07-14 12:00:00\t{path}"
+        for year, path in ((2021, "spain/d.png"), (2020, "italy/rome/c.png"), (2019, "italy/b.png"))
+    ]
+    none = vitsearch("search", shelf, "red 2015")
+    assert (none.returncode, none.stdout) == (1, b"")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["- red", "-k", "2"],
+        ["-k", "2", "- red"],
+        ["-red", "-k2"],
+        ["--", "- red", "-k", "2"],
+        ["--minus", "red", "-k", "2"],
+        ["-k", "2", "--", "-red"],
+    ],
+    ids=str,
+)
+def test_a_query_may_begin_with_a_minus(shelf: Path, arguments: list[str]) -> None:
+    assert paths("search", shelf, *arguments) == ["spain/d.png", "spain/e.png"]
+
+
+def test_terms_by_plus_and_minus(shelf: Path) -> None:
+    expected = paths("search", shelf, "red + blue - green")
+    assert paths("search", shelf, "red", "--plus", "blue", "--minus", "green") == expected
+    assert paths("search", shelf, "--plus", "red") == ALL
+
+
+def test_the_collection_is_named_by_a_folder_below_or_by_itself(shelf: Path) -> None:
+    def below(*arguments: str) -> list[str]:
+        done = vitsearch(*arguments, "--paths", cwd=shelf / "italy")
+        assert (done.returncode, done.stderr) == (0, b"")
+        return done.stdout.decode().splitlines()
+
+    assert below("search", "red") == ALL
+    assert below("similar", "b.png", "-k", "1") == ["italy/rome/c.png"]
+    assert below("dupes", "--only", "equal") == ["a.png", "copy of a.png", ""]
+    assert paths("search", shelf / ".vitsearch", "red") == ALL
+    assert vitsearch("info", cwd=shelf / "italy").stdout.startswith(b"photos")
+
+
+def test_several_collections_are_one_list(shelf: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    dated(paint(other / "z.png", "red"), 2019)
+    index_folder(other, encoder=ColourEncoder())
+    rows = vitsearch("search", shelf, other, "red in 2019", "--json").stdout.splitlines()
+    assert [json.loads(row) for row in rows] == [
+        {"path": path, "score": score, "file": str(folder / path), "collection": str(folder),
+         "understood": ["2019"]}
+        for path, score, folder in (("z.png", 1.0, other), ("italy/b.png", 0.86608, shelf))
+    ]  # fmt: skip
+    files = [str(shelf / path) for path in REDS]
+    assert paths("search", shelf, other, "red", "-k", "4") == sorted([*files, str(other / "z.png")])
+    sheet = tmp_path / "sheet.html"
+    assert vitsearch("search", shelf, other, "red", "-k", "4", "--sheet", sheet).returncode == 0
+    assert sheet.read_text(encoding="utf-8").count("<img") == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["SHELF"], 2, "say what to search for"),
+        ([], 2, "say what to search for"),
+        (["SHELF", "SHELF", "red", "--collection", "x"], 2, "goes with one folder"),
+        (["SHELF", "nowhere", "red"], 1, "no such folder: nowhere"),
+        (["red"], 1, "in a folder above it"),
+    ],
+    ids=str,
+)
+def test_which_collection_is_said_in_one_line(
+    shelf: Path, tmp_path: Path, arguments: list[str], code: int, words: str
+) -> None:
+    named = [str(shelf) if each == "SHELF" else each for each in arguments]
+    done = vitsearch("search", *named, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (code, b"")
+    assert re.fullmatch(r"vitsearch: [^\n]+\n", done.stderr.decode())
+    assert words in done.stderr.decode()
+
+
+def test_a_folder_that_has_changed_is_told(shelf: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(shelf, tmp_path / "photos")
+    index_folder(folder, encoder=ColourEncoder())
+    assert vitsearch("search", folder, "red").stderr == b""
+    later = (folder / ".vitsearch" / "walked").stat().st_mtime + 5
+    os.utime(folder / "spain", (later, later))
+    assert vitsearch("search", folder, "red").stderr.decode() == (
+        f"vitsearch: {folder / 'spain'} has changed since `vitsearch index {folder}`: run it again "
+        "to take in new photos\n"
+    )
+
+
 # -- dupes -----------------------------------------------------------------------------------------
 
 

@@ -38,6 +38,41 @@ def ids(indexed: Path) -> dict[str, int]:
 # -- search ----------------------------------------------------------------------------------------
 
 
+def test_words_that_filter(api: TestClient, ids: dict[str, int], indexed: Path) -> None:
+    """A folder in the words of a query filters, and a query of nothing else lists the newest."""
+    phrase = {"title": "folder sub", "where": "path >= 'sub/' and path < 'sub0'"}
+    answer = api.get("/api/search", params={"q": "red in the folder sub"}).json()
+    assert answer["understood"] == [phrase]
+    assert [hit["path"] for hit in answer["results"]] == ["sub/blue.png"]
+    alone = api.post("/api/search", json={"q": "folder sub", "k": 5}).json()
+    assert alone == {
+        "results": [{"id": ids["blue"], "path": "sub/blue.png", "score": 0.0}],
+        "k": 5,
+        "offset": 0,
+        "notes": [],
+        "understood": [phrase],
+    }
+    literal = api.get("/api/search", params={"q": "folder sub", "literal": True}).json()
+    assert (literal["understood"], len(literal["results"])) == ([], len(ids))
+    assert api.post("/api/search", json={"q": "folder sub", "literal": True}).json() == (
+        literal | {"k": 50}
+    )
+    narrowed = {"q": "red folder sub", "where": "path like '%red%'"}
+    assert api.get("/api/search", params=narrowed).json()["results"] == []
+
+
+def test_dates_in_words_are_for_who_may_see_exif(tmp_path: Path) -> None:
+    with_exif(paint(tmp_path / "dated.png", "red"))
+    index_folder(tmp_path, encoder=ColourEncoder())
+    query = {"q": "red since 1990", "k": 1}
+    with asked(tmp_path) as here:
+        answer = here.get("/api/search", params=query).json()
+        assert [each["title"] for each in answer["understood"]] == ["since 1990"]
+    with asked(tmp_path, REMOTE, ELSEWHERE, headers=BEARER) as elsewhere:
+        answer = elsewhere.get("/api/search", params=query).json()
+        assert (answer["understood"], len(answer["results"])) == ([], 1)
+
+
 def test_search_by_words(api: TestClient, indexed: Path) -> None:
     with Collection.open(indexed, encoder=ColourEncoder()) as collection:
         hits = collection.search("2:red + blue - green", 3)

@@ -141,6 +141,27 @@ def test_search_by_words(page: Page) -> None:
     assert page.locator(".chip").all_inner_texts() == ["+ 1\na rocket launch", "− 1\nclouds"]
 
 
+def test_what_was_understood_is_chips_that_can_be_taken_off(page: Page) -> None:
+    page.goto("/")
+    ask(page, "a temple in 2019 in the folder china")
+    assert names(page) == ["temple.jpg"]
+    chips = page.locator(".chip.phrase")
+    assert chips.all_inner_texts() == [
+        "2019\nLeave out 2019",
+        "folder china\nLeave out folder china",
+    ]
+    chips.first.get_by_role("link", name="Leave out 2019").click()
+    expect(page.get_by_role("searchbox")).to_have_value("a temple in the folder china")
+    assert chips.all_inner_texts() == ["folder china\nLeave out folder china"]
+    page.get_by_role("link", name="Take the words as they are").click()
+    expect(page.get_by_role("searchbox")).to_have_value("a temple in the folder china")
+    assert chips.count() == 0
+    assert len(names(page)) > 1
+    ask(page, "2019")
+    assert names(page) == ["temple.jpg"]
+    expect(page.get_by_role("status").first).to_contain_text("the newest first")
+
+
 def test_a_query_that_cannot_be_read_says_why_and_stays_to_be_put_right(
     page: Page, site: str
 ) -> None:

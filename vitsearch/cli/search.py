@@ -195,9 +195,9 @@ def _understood(
     understood = understand_all(opened, query)
     if not understood.phrases:
         return None
-    picture = f'photos like "{understood.picture}"' if understood.terms else "photos, newest first"
+    picture = f'photos like "{understood.picture}"' if understood.terms else "the newest first"
     titles = ", ".join(f"[{title}]" for title in understood.titles)
-    print_note(f"vitsearch: {titles} {picture} (--literal takes all words as the picture's)")
+    print_note(f"vitsearch: understood {titles}: {picture} (--literal searches for all words)")
     return understood
 
 
