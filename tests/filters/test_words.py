@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from vitsearch.filters.parse import parse_filter
 from vitsearch.filters.phrases import read_words
+from vitsearch.filters.word_lists import LISTS
 from vitsearch.filters.words import Vocabulary, all_of, picture_words
 from vitsearch.photos.columns import COLUMNS, PRIVATE
 
@@ -36,13 +37,7 @@ VOCABULARY = Vocabulary(
     folders=["italy", "italy/rome", "beach"],
     years=frozenset({1978, *range(2003, 2027)}),
 )  # fmt: skip
-SCREENSHOTS = next(
-    entry["where"].replace("\n", " ")
-    for entry in tomllib.loads(
-        (Path(__file__).parents[2] / "vitsearch/filters/words.toml").read_text(encoding="utf-8")
-    )["files"]
-    if entry["title"] == "screenshots"
-)
+SCREENSHOTS = next(entry["where"] for entry in LISTS["files"] if entry["title"] == "screenshots")
 
 
 def meaning(query: str, vocabulary: Vocabulary = VOCABULARY) -> tuple[str, str]:

@@ -151,6 +151,8 @@ class TextReading:
         if text in ("today", "yesterday", "hoy", "ayer"):
             titles = ("show", "album", "movie", "song", "cover", "poster", "once")
             before = self._word(each.first - 1)
+            if each.lead == "of" and self._of_photos(each.begin):
+                return after not in titles
             return after not in titles and before not in words_of("things") | {"usa", "of", "the"}
         return self._before(each.begin) not in ("happy", "merry", "feliz", "prospero")
 
@@ -176,7 +178,9 @@ class TextReading:
                 and (likely or self._of_photos(each.begin))
             )
         if each.lead == "of":
-            return closed and self._of_photos(each.begin)
+            spanish = likely and self._word(each.begin) in ("de", "del")
+            is_thing = before in words_of("things")
+            return closed and (self._of_photos(each.begin) or (spanish and not is_thing))
         if each.lead:
             return False
         return likely and (closed or self._is_scene(each.last)) and self._stands_alone(each)
@@ -227,6 +231,10 @@ class TextReading:
             begin -= 1
         if self._word(begin - 1) in ("camera", "camara"):
             return True
+        if self._word(each.last) in words_of("photos"):  # my iPhone photos
+            return not each.ambiguous and self._opens(begin)
+        if self._word(begin) in ("my", "mi") and self._lists_photos(begin):
+            return self._closes(each.last)
         if self._word(begin - 1) in words_of("camera_leads"):
             begin -= 1
             if self._word(begin - 1) in words_of("made"):

@@ -7,17 +7,27 @@ the one that today is in, or else the latest.
 """
 
 import re
-import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from calendar import monthrange
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
-LISTS = tomllib.loads((Path(__file__).parent / "words.toml").read_text(encoding="utf-8"))
+from vitsearch.filters.word_lists import LISTS
+
 YEAR = r"(?:19|20)\d\d"
 WORD_START, WORD_END = r"(?<![\w.:/#$€£-])", r"(?![\w/:%€£$]|[-.,']\w)"
+
+_TO = re.compile(r" ?(?:to|until|till|through|[-–—]|hasta|a|al) ?(?:the |el |la )?")
+_TO_AND = re.compile(r" (?:to|until|and|hasta|a|al|y) (?:the |el |la )?")
+_BETWEEN = re.compile(r"(?<!\w)(?:between|entre|from|desde|de) (?:the |el |la )?$")
+_PART = re.compile(
+    r"(?<!\w)(?:the |a |al )?"
+    r"(?:(?P<early>early|(?:beginning|start) of|(?:principios?|comienzos?) de)"
+    r"|(?P<mid>mid|middle of|mediados de)|(?P<late>late|end of|fina?les? de|fines de))"
+    r"[ -](?:the |el |l )?$"
+)
 
 
 class Period(NamedTuple):
@@ -31,10 +41,10 @@ class Period(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PeriodMatch:
-    """A period between two positions of a text.
+    """A period between two positions of a text, which may depend on the day (``relative``).
 
-    ``form`` is ``period`` where it leaves no doubt, else ``year``, ``decade`` or ``season``, whose
-    context decides. ``relative``: it depends on the day.
+    ``form`` is ``period`` where it leaves no doubt; of a ``year``, ``decade`` or ``season`` the
+    context decides.
     """
 
     start: int
@@ -52,14 +62,15 @@ def periods(text: str, today: date) -> list[PeriodMatch]:
     matches: list[PeriodMatch] = []
     if not _hint().search(text):
         return matches
-    for pattern, reader in _patterns():
-        for match in pattern.finditer(text):
+    for number, (stems, _, reader) in enumerate(_forms()):
+        pattern = _pattern(number) if not stems or any(stem in text for stem in stems) else None
+        for match in pattern.finditer(text) if pattern else ():
             period = reader(match, today)
             if period is not None and period.first <= today.isoformat():
                 form, relative = FORMS.get(reader, "period"), reader in RELATIVE
                 matches.append(PeriodMatch(match.start(), match.end(), period, form, relative))
     matches.sort(key=lambda each: (each.start, -each.end))
-    return list(_apart(matches))
+    return list(_joined([_part_of(each, text) for each in _apart(matches)], text))
 
 
 def _apart(matches: list[PeriodMatch]) -> Iterator[PeriodMatch]:
@@ -68,6 +79,46 @@ def _apart(matches: list[PeriodMatch]) -> Iterator[PeriodMatch]:
         if match.start >= end:
             yield match
             end = match.end
+
+
+def _joined(matches: list[PeriodMatch], text: str) -> Iterator[PeriodMatch]:
+    """Yield the periods, two with ``to`` between them, or in ``between ... and``, as one."""
+    position = 0
+    while position < len(matches):
+        first = matches[position]
+        position += 1
+        second = matches[position] if position < len(matches) else None
+        between = "" if second is None else text[first.end : second.start]
+        opening = _BETWEEN.search(text[: first.start])
+        to = _TO_AND if opening else _TO
+        if second and to.fullmatch(between) and first.period.first < second.period.first:
+            start = opening.start() if opening else first.start
+            period = Period(first.period.first, second.period.last)
+            relative = first.relative or second.relative
+            yield PeriodMatch(start, second.end, period, relative=relative)
+            position += 1
+        else:
+            yield first
+
+
+def _part_of(match: PeriodMatch, text: str) -> PeriodMatch:
+    """Return a period narrowed to the third that ``early``, ``mid`` or ``late`` before it says."""
+    part = _PART.search(text[: match.start])
+    if part is None:
+        return match
+    third = next(n for n, name in enumerate(("early", "mid", "late")) if part[name])
+    first, last = match.period
+    if first == last and len(first) == 4:
+        narrowed = Period(f"{first}-{1 + 4 * third:02}", f"{first}-{4 + 4 * third:02}")
+    elif first == last and len(first) == 7:
+        last_day = _length_of(first) if third == 2 else 10 + 10 * third
+        narrowed = Period(f"{first}-{1 + 10 * third:02}", f"{first}-{last_day:02}")
+    elif len(first) == 7:  # a season
+        year, month = map(int, first.split("-"))
+        narrowed = _month(year, month + third)
+    else:
+        return match
+    return PeriodMatch(part.start(), match.end, narrowed, relative=True)
 
 
 # -- The calendar ----------------------------------------------------------------------------------
@@ -80,10 +131,6 @@ def day(moment: date) -> Period:
 
 def _days(first: date, last: date) -> Period:
     return Period(first.isoformat(), last.isoformat())
-
-
-def _year(year: int) -> Period:
-    return Period(f"{year:04}", f"{year:04}")
 
 
 def _month(year: int, month: int) -> Period:
@@ -137,8 +184,8 @@ def _valid_day(year: int, month: int, number: int) -> Period | None:
 # -- The words -------------------------------------------------------------------------------------
 
 
-def _either(words: Mapping[str, Any] | list[str]) -> str:
-    return "(?:" + "|".join(sorted(map(re.escape, words), key=len, reverse=True)) + ")"
+def _either(names: Iterable[str]) -> str:
+    return "(?:" + "|".join(sorted(map(re.escape, names), key=len, reverse=True)) + ")"
 
 
 @cache
@@ -218,7 +265,7 @@ def _unit(unit: str, today: date, back: int) -> Period:
             return _weekend(today - timedelta(weeks=back))
         case "month":
             return _month(today.year, today.month - back)
-    return _year(today.year - back)
+    return Period(f"{today.year - back:04}", f"{today.year - back:04}")
 
 
 def _since(unit: str, today: date, count: int) -> Period:
@@ -232,9 +279,7 @@ def _since(unit: str, today: date, count: int) -> Period:
 
 
 def _length_of(month: str) -> int:
-    year, number = map(int, month.split("-"))
-    after = date(year + number // 12, number % 12 + 1, 1)
-    return (after - timedelta(days=1)).day
+    return monthrange(*map(int, month.split("-")))[1]
 
 
 # -- How each form is read -------------------------------------------------------------------------
@@ -292,6 +337,13 @@ def _read_month(match: re.Match[str], today: date) -> Period | None:
     return _month(int(match["y"]), month)
 
 
+def _read_months(match: re.Match[str], today: date) -> Period | None:
+    """Read ``June to August 2020``."""
+    first, last = words()["short"][match["a"]], words()["short"][match["month"]]
+    year = int(match["y"])
+    return Period(_month(year, first).first, _month(year, last).last) if first < last else None
+
+
 def _read_of_year(match: re.Match[str], today: date) -> Period | None:
     rule = _rule_of(match["what"])
     return rule(int(match["y"])) if rule else None
@@ -303,7 +355,7 @@ def _read_years(match: re.Match[str], today: date) -> Period | None:
 
 
 def _read_year(match: re.Match[str], today: date) -> Period | None:
-    return _year(int(match["y"])) if int(match["y"]) <= today.year else None
+    return Period(match["y"], match["y"]) if int(match["y"]) <= today.year else None
 
 
 def _read_season(match: re.Match[str], today: date) -> Period | None:
@@ -324,45 +376,74 @@ FORMS: dict[Reader, str] = {_read_year: "year", _read_season: "season", _read_de
 
 
 @cache
-def _patterns() -> list[tuple[re.Pattern[str], Reader]]:
-    """Return the forms, each with its reader."""
+def _pattern(number: int) -> re.Pattern[str]:
+    """Return one of the forms, compiled at first use: most queries need none."""
+    _, form, reader = _forms()[number]
+    return re.compile(f"{WORD_START}(?:{form}){'(?:.s)?' * (reader in RELATIVE)}{WORD_END}")
+
+
+def _stems(kind: str) -> tuple[str, ...]:
+    return tuple({word[:3] for word in words()[kind]})
+
+
+@cache
+def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
+    """Return the forms of periods, each with the stems of which a text must have one, if any, and
+    its reader.
+    """
     known = words()
     month, season = _either(known["short"]), _either(known["season"])
-    holiday, weekday = _either(known["holiday"]), _either(known["weekday"])
-    recent = "|".join(
-        (_either(known["month"]), season, holiday, weekday, _either(UNITS))
-    )  # after last, this
-    number, unit = rf"(?:\d{{1,4}}|{_either(known['number'])})", _either(UNITS)
+    holiday, unit = _either(known["holiday"]), _either(UNITS)
+    # after last, this
+    recent = f"{_either(known['month'])}|{season}|{holiday}|{_either(known['weekday'])}|{unit}"
+    number = rf"(?:\d{{1,4}}|{_either(known['number'])})"
     year, of = rf"(?P<y>{YEAR})", r"(?:,? |,? of |,? in |,? de |,? del |,? en )"
-    ordinal = r"(?:st|nd|rd|th|º)?"
-    forms: list[tuple[str, Reader]] = [
-        (rf"(?P<y>{YEAR})(?P<s>[-/.])(?P<month>0?[1-9]|1[0-2])(?P=s)(?P<d>\d\d?)", _read_day),
-        (r"(?P<a>\d\d?)(?P<sep>[./-])(?P<b>\d\d?)(?P=sep)" + year, _read_numbers),
+    ordinal, digits = r"(?:st|nd|rd|th|º)?", ("19", "20")
+    named_day = (
+        "the day before yesterday|day before yesterday|antes de ayer|anteayer|today|yesterday"
+        "|hoy|ayer"
+    )
+    numeric: list[tuple[tuple[str, ...], str, Reader]] = [
+        (digits, rf"{year}(?P<s>[-/.])(?P<month>0?[1-9]|1[0-2])(?P=s)(?P<d>\d\d?)", _read_day),
+        (digits, r"(?P<a>\d\d?)(?P<sep>[./-])(?P<b>\d\d?)(?P=sep)" + year, _read_numbers),
+        (digits, rf"{year}-(?P<month>0[1-9]|1[0-2])", _read_month),
+        (digits, rf"{year} ?[-–] ?(?P<z>{YEAR})", _read_years),
+    ]
+    dated = [
         (rf"(?P<d>\d\d?){ordinal}(?: of| de)? (?P<month>{month}){of}{year}", _read_day),
         (rf"(?P<month>{month}) (?P<d>\d\d?){ordinal}(?: de|,)? {year}", _read_day),
-        (rf"{year}-(?P<month>0[1-9]|1[0-2])", _read_month),
+        (rf"(?:between|entre) (?P<a>{month}) (?:and|y) (?P<month>{month}){of}{year}", _read_months),
+        (
+            rf"(?:(?:from|de|desde) )?(?P<a>{month}) ?(?:to|until|-|–|a|hasta) ?"
+            rf"(?P<month>{month}){of}{year}",
+            _read_months,
+        ),
         (rf"(?P<month>{month}){of}{year}", _read_month),
-        (rf"(?P<what>{season}){of}{year}(?:[-/](?:\d\d)?\d\d)?", _read_of_year),
-        (rf"(?P<what>{holiday}){of}{year}", _read_of_year),
-        (rf"{year} ?[-–] ?(?P<z>{YEAR})", _read_years),
-        (rf"(?:between|entre|from|de|desde) {year} (?:and|to|until|y|a|hasta) (?P<z>{YEAR})",
-         _read_years),
-        (rf"(?P<when>last|this|past|previous) (?P<what>{recent})", _read_recent),
-        (rf"(?P<when>est[ea]|pasad[oa]|ultim[oa]) (?P<what>{recent})", _read_recent),
-        (rf"(?P<what>{recent}) (?P<when>pasad[oa])", _read_recent),
-        (r"(?P<what>the day before yesterday|day before yesterday|antes de ayer|anteayer"
-         r"|today|yesterday|hoy|ayer)", _read_named_day),
-        (rf"(?P<n>{number}) (?P<unit>{unit}) ago", _read_ago),
-        (rf"hace (?P<n>{number}) (?P<unit>{unit})", _read_ago),
-        (rf"(?:last|past) (?P<n>{number}) (?P<unit>{unit})", _read_last_n),
-        (rf"ultim[oa]s (?P<n>{number}) (?P<unit>{unit})", _read_last_n),
-        (rf"(?P<n>{number}) ultim[oa]s (?P<unit>{unit})", _read_last_n),
-        (rf"{year} (?P<what>{season})", _read_season),
-        (r"(?P<c>19|20)?(?P<d>\d0)'?s", _read_decade),
-        (r"años (?P<c>19)?(?P<d>\d0)", _read_decade),
-        (year, _read_year),
-    ]  # fmt: skip
+    ]
     return [
-        (re.compile(f"{WORD_START}(?:{form}){'(?:.s)?' * (reader in RELATIVE)}{WORD_END}"), reader)
-        for form, reader in forms
+        *numeric,
+        *((_stems("month"), form, reader) for form, reader in dated),
+        (_stems("season"), rf"(?P<what>{season}){of}{year}(?:[-/](?:\d\d)+)?", _read_of_year),
+        (_stems("season"), rf"{year} (?P<what>{season})", _read_season),
+        (_stems("holiday"), rf"(?P<what>{holiday}){of}{year}", _read_of_year),
+        (
+            ("last", "this", "past", "prev"),
+            rf"(?P<when>last|this|past|previous) (?P<what>{recent})",
+            _read_recent,
+        ),
+        (
+            ("este ", "esta ", "pasad", "ultim"),
+            rf"(?P<when>est[ea]|pasad[oa]|ultim[oa]) (?P<what>{recent})",
+            _read_recent,
+        ),
+        (("pasad",), rf"(?P<what>{recent}) (?P<when>pasad[oa])", _read_recent),
+        (("day", "ayer", "hoy"), f"(?P<what>{named_day})", _read_named_day),
+        ((" ago",), rf"(?P<n>{number}) (?P<unit>{unit}) ago", _read_ago),
+        (("hace ",), rf"hace (?P<n>{number}) (?P<unit>{unit})", _read_ago),
+        (("last", "past"), rf"(?:last|past) (?P<n>{number}) (?P<unit>{unit})", _read_last_n),
+        (("ultim",), rf"ultim[oa]s (?P<n>{number}) (?P<unit>{unit})", _read_last_n),
+        (("ultim",), rf"(?P<n>{number}) ultim[oa]s (?P<unit>{unit})", _read_last_n),
+        (("s",), r"(?P<c>19|20)?(?P<d>\d0)'?s", _read_decade),
+        (("años",), r"años (?P<c>19)?(?P<d>\d0)", _read_decade),
+        (digits, year, _read_year),
     ]

@@ -15,8 +15,9 @@ from vitsearch.filters.contexts import (
     has_digit,
 )
 from vitsearch.filters.parse import filter_all, parse_filter
-from vitsearch.filters.periods import LISTS, WORD_END, WORD_START, Period, periods, words
+from vitsearch.filters.periods import WORD_END, WORD_START, Period, periods, words
 from vitsearch.filters.tree import Between, Comparison, Filter, In, Like, Or
+from vitsearch.filters.word_lists import LISTS
 from vitsearch.filters.words import Phrase, Vocabulary, plain, words_of
 
 MAX_NAME_WORDS = 6
@@ -138,6 +139,8 @@ class _Reading(TextReading):
                 ambiguous = "country"
             elif name in LISTS["places"]["words"] or self._is_common(name):
                 ambiguous = "word"
+            elif len(name) < 3 and not self._text[self._tokens[first][0]].isupper():
+                ambiguous = "word"  # us
             title = self._text[self._tokens[first][0] : self._tokens[last - 1][1]]
             if plain(title) == title:
                 title = meanings[0][1]
@@ -153,7 +156,6 @@ class _Reading(TextReading):
             any(name in words_of(each) for each in lists)
             or any(name in dated[kind] for kind in ("month", "season", "weekday", "holiday"))
             or name.isdecimal()
-            or len(name) < 3
         )
 
     def _names(self, names: Mapping[str, object]) -> Iterator[tuple[int, int, str]]:
@@ -215,11 +217,12 @@ class _Reading(TextReading):
 
     def _named_things(self) -> Iterator[Candidate]:
         """Yield folders, labels and kinds of files, which their forms make plain."""
-        for kind, pattern, names in (
-            ("folder", _folder_form(), self._vocabulary.folder_names),
-            ("label", _label_form(), self._vocabulary.labels),
+        for kind, stems, form, names in (
+            ("folder", "fold dire carp", _folder_form, self._vocabulary.folder_names),
+            ("label", "label tag etiq #", _label_form, self._vocabulary.labels),
         ):
-            for match in pattern.finditer(self._plain) if names else ():
+            needed = names and any(stem in self._plain for stem in stems.split())
+            for match in form().finditer(self._plain) if needed else ():
                 yield from self._named(kind, match, names)
         for match in _PATH.finditer(self._plain):
             folder = self._text[slice(*match.span())].rstrip("/")
@@ -227,11 +230,18 @@ class _Reading(TextReading):
                 under = filter_all(None, under=folder)
                 assert under is not None
                 yield from self._spanning(match.span(), under, "folder", f"folder {folder}")
-        for kind, form, title, condition in _file_kinds():
-            for match in form.finditer(self._plain):
-                known = condition.columns() <= self._vocabulary.columns
-                if known and self._vocabulary.has_files(condition):
-                    yield from self._spanning(match.span(), condition, kind, title)
+        for number, entry in enumerate(LISTS["files"]):
+            if any(stem in self._plain for stem in entry["stems"]):
+                yield from self._files(number)
+
+    def _files(self, number: int) -> Iterator[Candidate]:
+        """Yield where one of the kinds of files is named."""
+        form, where = _file_kind(number)
+        entry = LISTS["files"][number]
+        for match in form.finditer(self._plain):
+            known = where.columns() <= self._vocabulary.columns
+            if known and self._vocabulary.has_files(where):
+                yield from self._spanning(match.span(), where, entry["kind"], entry["title"])
 
     def _named(
         self, kind: str, match: re.Match[str], names: dict[str, list[str]]
@@ -304,16 +314,12 @@ def _label_form() -> re.Pattern[str]:
 
 
 @cache
-def _file_kinds() -> tuple[tuple[str, re.Pattern[str], str, Filter], ...]:
-    """Return the kinds of files of ``words.toml``: kind, form, title and filter."""
+def _file_kind(number: int) -> tuple[re.Pattern[str], Filter]:
+    """Return the form and the filter of one of the kinds of files."""
+    entry = LISTS["files"][number]
     photos = "(?:" + "|".join(sorted(words_of("photos"), key=len, reverse=True)) + ")"
-    kinds = []
-    for entry in LISTS["files"]:
-        form = "|".join(f"(?:{form})" for form in entry["forms"]).replace("PHOTOS", photos)
-        form = form.replace("START", r"(?<!.)").replace("END", r"\s*$")
-        names = [f"path like '%.{suffix}'" for suffix in entry.get("suffixes", ())]
-        where = parse_filter(entry.get("where") or " or ".join(names))
-        kinds.append(
-            (entry["kind"], re.compile(f"{WORD_START}(?:{form}){WORD_END}"), entry["title"], where)
-        )
-    return tuple(kinds)
+    form = "|".join(f"(?:{form})" for form in entry["forms"]).replace("PHOTOS", photos)
+    form = form.replace("START", r"(?<!.)").replace("END", r"\s*$")
+    names = [f"path like '%.{suffix}'" for suffix in entry.get("suffixes", ())]
+    where = parse_filter(entry.get("where") or " or ".join(names))
+    return re.compile(f"{WORD_START}(?:{form}){WORD_END}"), where

@@ -1,11 +1,12 @@
 """What the words of a query say besides the picture: when, where, with what, which files.
 
 ``beach in Portugal last summer`` is a picture of a beach, a country and three months. A small
-grammar of rules and word lists (``words.toml``), English and Spanish, finds such phrases; what they
-leave is the text of the picture. A word of two meanings (``may``, ``turkey``, ``canon``) is one of
-the picture unless its form makes the other one plain, and names of places, cameras, folders and
-labels count only where the collection has them. docs/search.md has the rules; they are in
-`vitsearch.filters.phrases`, and what has to stand beside a phrase in `vitsearch.filters.contexts`.
+grammar, English and Spanish, finds such phrases; what they leave is the text of the picture. A word
+of two meanings (``may``, ``turkey``, ``canon``) is one of the picture unless its form makes the
+other one plain, and names of places, cameras, folders and labels count only where the collection
+has them. The words are in `vitsearch.filters.word_lists`, the rules in `vitsearch.filters.phrases`
+and, for what has to stand beside a phrase, in `vitsearch.filters.contexts`; docs/search.md explains
+them.
 """
 
 import re
@@ -14,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 
-from vitsearch.filters.periods import LISTS
 from vitsearch.filters.tree import And, Filter, Or
+from vitsearch.filters.word_lists import LISTS
 
 PLACES = ("city", "region", "country")  # columns, where there are such
 NAMED = (*PLACES, "camera", "label")  # columns whose values are words of a query
@@ -136,7 +137,7 @@ def _plain_character(character: str) -> str:
 
 @cache
 def words_of(name: str) -> frozenset[str]:
-    """Return one of the lists of ``words.toml``."""
+    """Return one of the lists of `vitsearch.filters.word_lists`."""
     return frozenset(LISTS["lists"][name])
 
 
