@@ -63,7 +63,8 @@ def test_the_merged_picture_of_a_psd(data: bytes, expected: list[tuple[int, ...]
         (psd([R * 2, G * 2, B * 2], depth=16), "a PSD of 16 bits"),
         (psd([R, G]), "cannot be decoded"),
         (psd([R, G, B])[:-5], "cannot be decoded"),
-        (psd([R, G, B])[:30], "cannot be decoded"),
+        (psd([R, G, B])[:30], "cut or damaged"),
+        (psd([R, G, B], mode=65), "cut or damaged"),
     ],
 )
 def test_a_psd_that_is_not_read_has_a_reason(data: bytes, reason: str) -> None:
@@ -87,6 +88,7 @@ BGRA = b"".join(bytes(pixel[::-1]) + b"\0" for pixel in PIXELS)
     [
         (tga(2, 24, BGR), PIXELS),
         (tga(2, 24, BGR, flags=0), PIXELS[2:] + PIXELS[:2]),  # from the lower left
+        (tga(2, 24, BGR, flags=0x30), [BLUE, RED, RED, BLUE]),  # from the upper right
         (tga(2, 32, BGRA + bytes(26)), PIXELS),  # the fourth byte says nothing
         (tga(2, 32, BGRA + bytes(26), flags=0x28), [WHITE] * 4),  # transparency
         (tga(10, 24, b"\1" + BGR[:6] + b"\0" + BGR[6:9] + b"\x80" + BGR[9:]), PIXELS),

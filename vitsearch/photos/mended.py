@@ -1,5 +1,7 @@
 """Readers of Pillow that would give wrong pixels for some files, mended."""
 
+import struct
+
 from PIL import PsdImagePlugin, TgaImagePlugin
 
 from vitsearch.errors import PhotoError
@@ -14,10 +16,13 @@ class PsdImageFile(PsdImagePlugin.PsdImageFile):
         assert self.fp is not None
         head = self.fp.read(26)
         depth = int.from_bytes(head[22:24], "big")
-        if depth not in (1, 8):
+        if depth in (16, 32):
             raise PhotoError(f"cannot be decoded: a PSD of {depth} bits, of which 8 are read")
         self.fp.seek(0)
-        super()._open()
+        try:
+            super()._open()
+        except (struct.error, LookupError) as error:
+            raise PhotoError("cannot be decoded: a PSD that is cut or damaged") from error
         resources = {number: data for number, _, data in reversed(self.resources)}
         if resources.get(_VERSION_INFO, b"\0\0\0\0\1")[4:5] == b"\0":
             raise PhotoError(
@@ -54,8 +59,7 @@ class TgaImageFile(TgaImagePlugin.TgaImageFile):
         super()._open()
 
     def load_end(self) -> None:
-        """Make a picture without transparency opaque."""
+        """Turn the picture, and make one without transparency opaque."""
+        super().load_end()
         if self.mode == "RGBA" and not self._alpha_bits:
             self.im.fillband(3, 255)
-        else:
-            super().load_end()
