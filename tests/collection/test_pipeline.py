@@ -7,6 +7,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from helpers.cli import vitsearch
 from helpers.collections import CountingEncoder, content, counts
 from helpers.odd_files import picture
 from helpers.photos import paint, shade
+from helpers.profiles import rgb_profile
 from helpers.remarks import logged_remarks
 from vitsearch import Collection, CollectionError, index_folder
 from vitsearch.collection.pipeline import StageTimer, batch_sizes
@@ -30,6 +32,7 @@ from vitsearch.encoders.base import WORTH_TUNING
 from vitsearch.encoders.batching import OomSafeEncoder, is_out_of_memory
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.photos.decode import decode
+from vitsearch.storage.store import PhotoStore
 from vitsearch.types import STAGES, Progress, Stages
 
 CLOSE = 0.995
@@ -160,6 +163,124 @@ class TestWayOfDecoding:
         paint(indexed / "new.png", "cyan")
         index_folder(indexed, encoder=ColourEncoder())
         assert stored_way(indexed) == "exact"
+
+
+class TestColours:
+    """ICC profiles of photos: applied, and in a collection made before they were, not until all is
+    read again.
+    """
+
+    profile = rgb_profile("swapped")  # red is green, green is blue, blue is red
+
+    def photo(self, folder: Path, name: str, colour: str, profile: bytes | None = None) -> Path:
+        """A photo whose numbers say this colour."""
+        file = paint(folder / name, colour)
+        Image.open(file).save(file, "PNG", icc_profile=profile)
+        return file
+
+    def colour_of(self, folder: Path, path: str) -> str:
+        with Collection.open(folder, encoder=ColourEncoder()) as found:
+            scores = {
+                name: float(ColourEncoder().encode_texts([name])[0] @ vector_of(folder, path))
+                for name in ("red", "green", "blue")
+            }
+            assert found.search(max(scores, key=scores.__getitem__))
+        return max(scores, key=scores.__getitem__)
+
+    def old(self, folder: Path) -> None:
+        """Make the collection one of a version that ignored profiles."""
+        self.photo(folder, "plain.png", "blue")
+        index_folder(folder, encoder=ColourEncoder())
+        with sqlite3.connect(folder / ".vitsearch" / "photos.db") as database:
+            database.execute("DELETE FROM facts WHERE name = 'colours'")
+        database.close()
+
+    def stored(self, folder: Path) -> Any:
+        with Collection.open(folder, encoder=ColourEncoder()) as found:
+            return found.store.get_meta("colours")
+
+    @pytest.mark.parametrize("timeout", [None, 100.0])
+    def test_a_new_collection_has_the_colours_that_people_see(
+        self, tmp_path: Path, timeout: float | None
+    ) -> None:
+        self.photo(tmp_path, "a.png", "red", self.profile)
+        self.photo(tmp_path, "plain.png", "red")
+        self.photo(tmp_path, "srgb.png", "red", rgb_profile("srgb"))
+        index_folder(tmp_path, encoder=ColourEncoder(), decode_timeout=timeout)
+        assert [self.colour_of(tmp_path, name) for name in ("a.png", "plain.png")] == [
+            "green",
+            "red",
+        ]
+        np.testing.assert_array_equal(
+            vector_of(tmp_path, "plain.png"), vector_of(tmp_path, "srgb.png")
+        )
+        assert self.stored(tmp_path) == "srgb"
+        query = self.photo(tmp_path / "query", "q.png", "red", rgb_profile("swapped", name="q"))
+        with Collection.open(tmp_path, encoder=ColourEncoder()) as found:
+            assert found.similar(query)[0].path == "a.png"
+
+    def test_an_old_collection_goes_on_as_it_was_until_all_is_read_again(
+        self, tmp_path: Path
+    ) -> None:
+        self.old(tmp_path)
+        self.photo(tmp_path, "a.png", "red", self.profile)
+        with logged_remarks() as lines:
+            index_folder(tmp_path, encoder=ColourEncoder())
+        assert (self.colour_of(tmp_path, "a.png"), self.stored(tmp_path), lines) == (
+            "red",
+            None,
+            [],
+        )
+        query = self.photo(tmp_path / "query", "q.png", "red", rgb_profile("swapped", name="q"))
+        with Collection.open(tmp_path, encoder=ColourEncoder()) as found:
+            assert found.similar(query)[0].path == "a.png"
+            ids = {photo.path: photo.photo_id for photo in found.photos()}
+        before = vector_of(tmp_path, "plain.png")
+        report = index_folder(tmp_path, encoder=ColourEncoder(), reread="*")
+        assert (report.indexed, report.unchanged, report.total) == (2, 1, 3)  # the query is new
+        assert (self.colour_of(tmp_path, "a.png"), self.stored(tmp_path)) == ("green", "srgb")
+        np.testing.assert_array_equal(vector_of(tmp_path, "plain.png"), before)
+        with Collection.open(tmp_path, encoder=ColourEncoder()) as found:
+            after = {photo.path: photo.photo_id for photo in found.photos()}
+            assert ids.items() <= after.items()
+            assert [check for check in found.verify() if not check.ok] == []
+            assert found.search("green")[0].path == "a.png"
+        assert index_folder(tmp_path, encoder=ColourEncoder(), reread="*").indexed == 0
+
+    def test_reading_some_again_leaves_an_old_collection_as_it_was(self, tmp_path: Path) -> None:
+        self.old(tmp_path)
+        self.photo(tmp_path, "a.png", "red", self.profile)
+        index_folder(tmp_path, encoder=ColourEncoder(), reread="a*")
+        assert (self.colour_of(tmp_path, "a.png"), self.stored(tmp_path)) == ("red", None)
+
+    def test_a_run_that_was_stopped_is_done_again(self, tmp_path: Path) -> None:
+        self.old(tmp_path)
+        self.photo(tmp_path, "a.png", "red", self.profile)
+        index_folder(tmp_path, encoder=ColourEncoder())
+        with closing(PhotoStore(tmp_path / ".vitsearch" / "photos.db")) as store, store.writing():
+            store.set_meta("colours", "mixed")
+        self.photo(tmp_path, "b.png", "blue", self.profile)
+        index_folder(tmp_path, encoder=ColourEncoder())
+        colours = [self.colour_of(tmp_path, name) for name in ("a.png", "b.png")]
+        assert (colours, self.stored(tmp_path)) == (["red", "red"], "mixed")
+        assert index_folder(tmp_path, encoder=ColourEncoder(), reread="*").indexed == 1
+        assert (self.colour_of(tmp_path, "a.png"), self.stored(tmp_path)) == ("green", "srgb")
+
+    def test_shards_carry_how_photos_were_decoded(self, tmp_path: Path) -> None:
+        pytest.importorskip("pyarrow")
+        from vitsearch.shards import open_shards
+
+        self.photo(tmp_path / "photos", "a.png", "red", self.profile)
+        index_folder(tmp_path / "photos", encoder=ColourEncoder())
+        with Collection.open(tmp_path / "photos", encoder=ColourEncoder()) as found:
+            found.export(tmp_path / "new", "shards")
+        self.old(tmp_path / "photos")
+        with Collection.open(tmp_path / "photos", encoder=ColourEncoder()) as found:
+            found.export(tmp_path / "old", "shards")
+        assert [open_shards(tmp_path / name).manifest.colours for name in ("new", "old")] == [
+            "srgb",
+            "raw",
+        ]
 
 
 class Small(CountingEncoder):

@@ -68,7 +68,7 @@ def test_odd_files_end_as_they_should(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("truncated.jpg", "cannot be decoded: image file is truncated"),
+        ("truncated.jpg", "it is cut off: 53% of its picture is missing"),
         ("truncated.png", "cannot be decoded: .*truncated"),
         ("text.jpg", "not a photo: its content is of no picture format"),
         (
@@ -277,7 +277,9 @@ class TestColour:
     @pytest.mark.parametrize(
         ("mode", "transparency"), [("P", 0), ("P", b"\0"), ("RGB", (0, 0, 0)), ("L", 0), ("1", 0)]
     )
-    def test_a_transparent_colour_lies_over_white(self, mode: str, transparency: object) -> None:
+    def test_a_transparent_colour_lies_over_what_shows_the_others(
+        self, mode: str, transparency: object
+    ) -> None:
         image = Image.new("RGB", (2, 1), "black")
         image.putpixel((1, 0), (255, 255, 255))
         stored = image.quantize(2) if mode == "P" else image.convert(mode)
@@ -288,7 +290,7 @@ class TestColour:
                 else bytes(255 * (index != stored.getpixel((0, 0))) for index in range(2))
             )
         upright, _ = decode(encoded(stored, "PNG", transparency=transparency))
-        assert [upright.getpixel((x, 0)) for x in range(2)] == [(255, 255, 255)] * 2
+        assert [upright.getpixel((x, 0)) for x in range(2)] == [(128,) * 3, (255,) * 3]
 
     def test_cmyk_as_photo_programs_write_it(self) -> None:
         upright, _ = decode(
@@ -323,7 +325,8 @@ def test_a_file_cut_in_its_pixels_fails(format_name: str) -> None:
         np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
     )
     content = encoded(noise.quantize(256) if format_name == "GIF" else noise, format_name)
-    for share in (0.05, 0.3, 0.6, 0.95):
+    # nine tenths of the rows of a JPEG are a photo: tests/photos/test_readers.py
+    for share in (0.05, 0.3, 0.6, 0.85 if format_name == "JPEG" else 0.95):
         with pytest.raises(PhotoError):
             decode(content[: int(len(content) * share)])
 

@@ -165,6 +165,11 @@ def _differences(existing: CollectionMetadata, metadata: CollectionMetadata) -> 
             "photos decoded whole and at a reduced size are now in one collection: their scores "
             "may differ by 0.005"
         )
+    if existing.colours != metadata.colours:
+        notes.append(
+            "photos whose ICC profiles were applied and others whose were ignored are now in one "
+            "collection"
+        )
     return notes
 
 
@@ -187,6 +192,7 @@ def _metadata(manifest: Manifest) -> CollectionMetadata:
         golden=encode_golden(manifest.identity.golden),
         source=manifest.source,
         decoding=manifest.decoding,
+        colours=manifest.colours,
     )
 
 

@@ -135,6 +135,7 @@ class EmbedJob:
             golden=facts.identity.golden.tolist(),
             source=self.source.name,
             decoding=self._decoding,
+            colours="srgb",
             shard_size=size,
             rows=rows,
             shards=-(-rows // size),
@@ -183,6 +184,7 @@ class EmbedJob:
             todo=tuple(todo),
             max_pixels=self.options.max_pixels,
             exact=self.options.exact_decode,
+            colours="raw" if manifest.colours == "raw" else "profile",  # as it was begun
         )
 
     def _encoded(self, job: Job) -> Iterator[pyarrow.Table]:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow
 import pyarrow.compute
 from numpy.typing import NDArray
+from PIL import Image
 
 from vitsearch.cluster.listing import read_listing
 from vitsearch.encoders import load_encoder
@@ -23,9 +24,10 @@ from vitsearch.encoders.identity import EncoderIdentity
 from vitsearch.encoders.preprocess import Preprocess, prepare
 from vitsearch.errors import PhotoError
 from vitsearch.photos.dates import with_date_of_name
-from vitsearch.photos.decode import fingerprint_of
+from vitsearch.photos.decode import Colours, fingerprint_of
 from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.photos.prefetch import prefetch_map
+from vitsearch.photos.profiles import prepared
 from vitsearch.photos.sources import Entry, Source
 from vitsearch.shards import ShardRow, photo_id, storage_of
 from vitsearch.shards.files import facts_table, with_vectors
@@ -88,6 +90,7 @@ class Job:
     todo: tuple[int, ...]
     max_pixels: int
     exact: bool
+    colours: Colours
 
     @property
     def pieces(self) -> int:
@@ -162,10 +165,13 @@ def _loaded(entry: Entry, data: bytes | PhotoError, job: Job, decoder: PhotoDeco
         raise data
     at_least = None if job.exact else job.facts.at_least
     image, info = decoder.decode(
-        data, name=entry.path, max_pixels=job.max_pixels, at_least=at_least
+        data,
+        name=entry.path,
+        max_pixels=job.max_pixels,
+        at_least=at_least,
+        colours=job.colours,
     )
-    steps = job.facts.preprocess
-    picture = prepare(image, steps) if steps else _preparing(job.model.name).prepare(image)
+    picture = _prepared(image, job)
     row = ShardRow(
         photo_id(entry.path),
         entry.path,
@@ -175,6 +181,13 @@ def _loaded(entry: Entry, data: bytes | PhotoError, job: Job, decoder: PhotoDeco
         with_date_of_name(info, entry.path),
     )
     return row, picture
+
+
+def _prepared(image: Image.Image, job: Job) -> Any:
+    if steps := job.facts.preprocess:
+        return prepared(image, lambda each: prepare(each, steps), resizes=True)
+    encoder = _preparing(job.model.name)
+    return prepared(image, encoder.prepare, resizes=encoder.only_resizes)
 
 
 def _pictures_table(

@@ -19,7 +19,7 @@ from vitsearch.options import SearchOptions
 from vitsearch.paths import cache_dir
 from vitsearch.photos import MAX_PIXELS
 from vitsearch.storage.config import CollectionConfig
-from vitsearch.storage.decoding import Decoding
+from vitsearch.storage.decoding import RAW, Decoding
 from vitsearch.types import Photo, SearchResult
 
 
@@ -75,7 +75,8 @@ class MilvusBackend(Backend):
 
     def decoding(self) -> Decoding:
         """Return how the photos were decoded, as a query's photo must be."""
-        return Decoding(MAX_PIXELS, self._store.metadata.decoding == "exact")
+        metadata = self._store.metadata
+        return Decoding(MAX_PIXELS, metadata.decoding == "exact", metadata.colours != RAW)
 
     def check_encoder(self, encoder: ImageEncoder) -> None:
         """Raise EncoderMismatch unless this encoder made the vectors."""

@@ -5,6 +5,7 @@ threads as the encoder can use) -> one transaction for each batch
 """
 
 import json
+import logging
 import os
 import threading
 import time
@@ -30,6 +31,7 @@ from vitsearch.photos import read_bytes_and_fingerprint
 from vitsearch.photos.dates import with_date_of_name
 from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.photos.prefetch import prefetch_map
+from vitsearch.photos.readers import NOTE
 from vitsearch.photos.sidecars import Metadata, read_sidecars, with_sidecars
 from vitsearch.records import atomic_write
 from vitsearch.storage.decoding import Decoding
@@ -38,6 +40,7 @@ from vitsearch.storage.serving import make_room
 from vitsearch.storage.store import Outcome, PhotoStore
 from vitsearch.types import STAGES, Bottleneck, Found, LeftOut, Photo, PhotoInfo, Stages
 
+log = logging.getLogger("vitsearch")
 MAX_EVENTS = 100_000
 
 
@@ -237,7 +240,8 @@ class Pipeline:
         one more batch waits: a crash loses those. Meanwhile the calling thread, which SQLite's
         connection belongs to, stores each batch as soon as it is encoded.
         """
-        known, done = self.store.fingerprints(), 0
+        known = frozenset[bytes]() if self.decoding.again else self.store.fingerprints()
+        done = 0
         callers = encoder.parallel_calls
         size = min(batch_size, encoder.pictures_per_call or batch_size)
         safe_encoder = OomSafeEncoder(encoder)
@@ -323,12 +327,15 @@ class Pipeline:
                     fingerprint=fingerprint,
                     max_pixels=decoding.max_pixels,
                     at_least=1 if fingerprint in known else decoding.at_least(encoder),
+                    colours=decoding.colours,
                 )
+            if note := image.info.get(NOTE):
+                log.warning("%s: %s", file.path, note)
             info = with_sidecars(info, sidecar_facts)
             if fingerprint in known:  # only its facts are needed
                 return _Loaded(file, fingerprint, info, has_sidecars=bool(sidecar_facts))
             with clock.stage("prepare", file.path):
-                prepared = encoder.prepare(image)
+                prepared = decoding.prepare(encoder, image)
             return _Loaded(file, fingerprint, info, prepared, has_sidecars=bool(sidecar_facts))
         except PhotoError as error:
             return _Broken(file, str(error), transient=isinstance(error, UnreadablePhoto))
@@ -401,8 +408,9 @@ class Pipeline:
         if outcome is Outcome.UNUSABLE:
             return self._fail(file, NOT_FINITE)
         new = outcome in (Outcome.NEW, Outcome.REPLACED)
-        self.counts["indexed" if new else outcome.value] += 1
-        return outcome.is_stored
+        changed = self.decoding.again and not new and self.store.put_vector(file.path, vector)
+        self.counts["indexed" if new or changed else outcome.value] += 1
+        return outcome.is_stored or changed
 
     def _fail(self, file: Found, reason: str, *, transient: bool = False) -> bool:
         """Store a failure and return whether it took a photo out of the collection.

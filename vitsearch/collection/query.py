@@ -383,9 +383,14 @@ class QueryEncoder:
             if same:  # the same bytes have the same vector
                 return unit_rows(self._store.vector(same.photo_id)[None])[0]
             encoder = self._encoder()
-            at_least = self._decoding().at_least(encoder)  # as the photos it is compared with
+            decoding = self._decoding()  # as the photos it is compared with
             with PhotoDecoder() as decoder:
-                image, _ = decoder.decode(data, name=str(path), at_least=at_least)
-            return encoder.encode_images([image])[0]
+                image, _ = decoder.decode(
+                    data,
+                    name=str(path),
+                    at_least=decoding.at_least(encoder),
+                    colours=decoding.colours,
+                )
+            return encoder.encode_prepared([decoding.prepare(encoder, image)])[0]
         except PhotoError as error:
             raise PhotoError(f"the query's photo {str(path)!r}: {error}") from error

@@ -38,7 +38,7 @@ from vitsearch.storage.config import (
     write_collection_config,
 )
 from vitsearch.storage.create import create_collection, remove_leftovers, root_text, start_database
-from vitsearch.storage.decoding import choose_decoding, record_decoding
+from vitsearch.storage.decoding import choose_decoding, record_alike, record_decoding
 from vitsearch.storage.filesystem import disk_errors
 from vitsearch.storage.lock import writer_lock
 from vitsearch.storage.mending import mend
@@ -304,7 +304,12 @@ class _Run:
 
     def _embed(self, store: PhotoStore, plan: FolderDiff, settings: CollectionConfig) -> None:
         """Read, encode and store what is new, one transaction a batch."""
-        decoding = choose_decoding(store, self.options.exact_decode, self.options.max_pixels)
+        decoding = choose_decoding(
+            store,
+            self.options.exact_decode,
+            self.options.max_pixels,
+            again=self.options.reread == "*",
+        )
         pipeline = Pipeline(
             self.root, store, plan, counts=self.counts, decoding=decoding, clock=self.clock
         )
@@ -323,6 +328,8 @@ class _Run:
                 encoder, batch_size=self.options.batch_size, workers=self.workers
             ):
                 self.progress(Progress("embedding", done, len(plan.todo), self.counts["failed"]))
+        if decoding.again and not plan.out_of_reach:
+            record_alike(store)
         encoder.free_image_tower()  # building an index takes memory of its own
 
     def _start_children(self, decoder: PhotoDecoder, plan: FolderDiff) -> None:

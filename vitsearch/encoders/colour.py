@@ -55,6 +55,7 @@ class ColourEncoder(Encoder):
     english_only = True
     dim = DIM
     decode_at_least = 2 * SIDE
+    only_resizes = True
     logit_scale = 20.0
     fingerprint = fingerprint_of(
         {"encoder": "colour", "version": 1, "side": SIDE, "hues": HUES, "words": WORDS}

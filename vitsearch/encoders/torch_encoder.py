@@ -143,6 +143,7 @@ class TorchEncoder(Encoder):
         self.logit_bias = towers.logit_bias
         self.preprocess: Preprocess = preprocess
         self.decode_at_least = preprocess.decode_at_least
+        self.only_resizes = True
         self.device = str(device)
         self.dtype = str(dtype).removeprefix("torch.")
         towers.move(device, dtype)

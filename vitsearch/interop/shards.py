@@ -43,7 +43,7 @@ from vitsearch.shards import (
 from vitsearch.shards.manifest import MANIFEST, is_manifest
 from vitsearch.storage.config import collection_folder, photo_root
 from vitsearch.storage.create import start_database
-from vitsearch.storage.decoding import Decoding, record_decoding
+from vitsearch.storage.decoding import RAW, Decoding, record_decoding, stored_colours
 from vitsearch.storage.reader import StoredCollection
 from vitsearch.storage.store import Outcome, PhotoStore
 from vitsearch.types import Found, OnProgress, Photo, Progress, no_progress
@@ -111,6 +111,7 @@ def _manifest(collection: StoredCollection, rows: int, shard_size: int) -> Manif
         golden=exported.golden,
         source=os.path.abspath(collection.root),
         decoding="scaled" if is_scaled else "exact",
+        colours=stored_colours(collection.store),
         shard_size=shard_size,
         rows=rows,
         shards=ceil(rows / shard_size),
@@ -284,7 +285,8 @@ def import_without_photos(
     chosen = chosen_encoder(source, folder, config, encoder=encoder, options=options)
     golden, counts = golden_vectors(chosen), ImportCounts()
     with import_target(root, folder, chosen) as store:
-        record_decoding(store, Decoding(MAX_PIXELS, shards.manifest.decoding == "exact"))
+        exact, managed = shards.manifest.decoding == "exact", shards.manifest.colours != RAW
+        record_decoding(store, Decoding(MAX_PIXELS, exact, managed))
         with store.writing():
             start_database(store, folder, chosen.name, golden)
             running = _Import(store, (os.path.abspath(root), named), counts)

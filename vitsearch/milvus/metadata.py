@@ -22,7 +22,7 @@ class CollectionMetadata:
 
     ``golden`` holds the encoder's vectors of the golden picture and sentence, float32 in base64;
     ``source`` is the folder or URL that paths are relative to; ``decoding`` says whether JPEGs were
-    decoded "scaled" or "exact".
+    decoded "scaled" or "exact", ``colours`` whether ICC profiles were applied ("srgb") or ignored.
     """
 
     encoder: str
@@ -32,6 +32,7 @@ class CollectionMetadata:
     golden: str
     source: str
     decoding: str
+    colours: str = "raw"
     format: int = FORMAT
 
     @property

@@ -84,6 +84,7 @@ class MilvusStore:
         known: dict[str, bytes | int | str] = {
             "golden": self.metadata.identity.golden.astype("<f4").tobytes(),
             "decode": self.metadata.decoding,
+            "colours": self.metadata.colours,
         }
         return known.get(name)
 

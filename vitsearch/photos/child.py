@@ -1,8 +1,9 @@
 """What a process that decodes photos for another one runs: `serve`.
 
-    parent -> child: a JSON header (max_pixels, at_least, side, seconds), the file's content
+    parent -> child: a JSON header (what `decode` is given, and seconds), the content of the file
     child -> parent: a JSON header (the picture's size and facts, or the reason why there is none),
-                     its RGB pixels, or with a ``side`` the picture as WebP of that side
+                     its RGB pixels, and behind them its ICC profile where it is not applied, or
+                     with a ``side`` the picture as WebP of that side
 
 Either way the two lengths come first. Nothing is unpickled, since a child reads the files of
 strangers. Only what decoding needs is imported here: a child starts for one photo.
@@ -22,6 +23,8 @@ from typing import IO, Any
 from vitsearch.errors import PhotoError
 from vitsearch.photos.decode import MAX_BYTES, decode, webp
 from vitsearch.photos.formats import FORMATS
+from vitsearch.photos.profiles import PROFILE
+from vitsearch.photos.readers import NOTE
 
 LENGTHS = struct.Struct(">IQ")
 MAX_HEADER_LENGTH = 1 << 16
@@ -60,17 +63,18 @@ def serve() -> None:
             faulthandler.dump_traceback_later(
                 min(request.pop("seconds") + _ORPHAN_SECONDS, threading.TIMEOUT_MAX), exit=True
             )
-            _send(answers, *_reply(data, **request))
+            _send(answers, *_reply(data, request))
             faulthandler.cancel_dump_traceback_later()
 
 
-def _reply(
-    data: bytes, max_pixels: int, at_least: int | None = None, side: int | None = None
-) -> tuple[dict[str, Any], bytes]:
+def _reply(data: bytes, limits: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
     try:
-        image, info = decode(data, max_pixels=max_pixels, at_least=at_least, side=side)
-        pixels = image.tobytes() if side is None else webp(image, side)
-        return {"size": image.size, "info": asdict(info)}, pixels
+        image, info = decode(data, **limits)
+        facts = {"size": image.size, "info": asdict(info), NOTE: image.info.get(NOTE)}
+        if "side" in limits:
+            return facts, webp(image, limits["side"])
+        profile: bytes = image.info.get(PROFILE, b"")
+        return facts, image.tobytes() + profile if profile else image.tobytes()
     except PhotoError as error:
         return {"reason": str(error)}, b""
     except MemoryError:

@@ -9,16 +9,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from PIL import Image
+from PIL import Image, ImageChops
 
 from vitsearch.errors import PhotoError, UnreadablePhoto
 from vitsearch.photos.columns import read_metadata
 from vitsearch.photos.exif import add_boxes, read_tags
 from vitsearch.photos.formats import open_image
+from vitsearch.photos.profiles import PROFILE, changing_profile, to_srgb
 from vitsearch.types import MAX_PIXELS, PhotoInfo
 
 MAX_BYTES = 2_000_000_000
+# of a picture with an ICC profile: converted to sRGB, left to the caller with the profile in its
+# info, or as they are, which is how photos were decoded before vitsearch read profiles
+Colours = Literal["srgb", "profile", "raw"]
+WHITE, GREYS = 255, (128, 96, 160, 64)  # that a transparent picture is laid over
+_SAMPLE = 1_000_000  # pixels that are enough to choose
+_MIN_VISIBLE = 16  # of alpha, and of the difference to what lies below, for a pixel to be seen
 
 # the transposition for each EXIF orientation (Exif 2.32, 4.6.4.A)
 _TURNS = {
@@ -90,23 +98,27 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     at_least: int | None = None,
     side: int | None = None,
+    colours: Colours = "srgb",
 ) -> tuple[Image.Image, PhotoInfo]:
     """Return an upright RGB picture, and its size and metadata, from the content of a photo file.
 
-    EXIF orientation is applied, transparency is laid over white, more than 8 bits are scaled to 8,
-    and of several pictures the first is used. The pixel count is checked against ``max_pixels``
-    before anything is decoded. With ``at_least`` a JPEG may be decoded at 1/2, 1/4 or 1/8 of its
-    size (in its DCT domain), as long as both sides have at least so many pixels, and with ``side``
-    as long as the longer one has; the returned size is the full one. Raises only PhotoError, with a
-    short reason.
+    EXIF orientation and an ICC profile are applied, transparency is laid over white or, where a
+    white picture would vanish, over grey; more than 8 bits are scaled to 8, and of several pictures
+    the first is used. The pixel count is checked against ``max_pixels`` before anything is decoded.
+    With ``at_least`` a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size (in its DCT domain), as
+    long as both sides have at least so many pixels, and with ``side`` as long as the longer one
+    has; the returned size is the full one. With ``colours`` "profile" an RGB picture in another
+    space than sRGB has its profile in its info, for `vitsearch.photos.profiles.prepared`; with
+    "raw" profiles are ignored and the ground is white. The picture's info has a ``note`` where a
+    person should know how it was read. Raises only PhotoError, with a short reason.
     """
     try:
         try:
-            return _decode(data, max_pixels, at_least, side)
+            return _decode(data, max_pixels, (at_least, side), colours)
         except Image.DecompressionBombError:
             # Pillow has a global cap of its own, which is lifted only for a photo that it rejects
             with _pillow_limit_at(max_pixels):
-                return _decode(data, max_pixels, at_least, side)
+                return _decode(data, max_pixels, (at_least, side), colours)
     except PhotoError:
         raise
     except MemoryError:
@@ -128,7 +140,7 @@ def _pillow_limit_at(max_pixels: int) -> Iterator[None]:
 
 
 def _decode(
-    data: bytes, max_pixels: int, at_least: int | None, side: int | None
+    data: bytes, max_pixels: int, wanted: tuple[int | None, int | None], colours: Colours
 ) -> tuple[Image.Image, PhotoInfo]:
     with open_image(data) as image:
         width, height = image.size
@@ -138,6 +150,7 @@ def _decode(
                 f"{max_pixels:,} "
                 "(raise max_pixels to read it)"
             )
+        at_least, side = wanted
         least = (at_least, at_least) if at_least else _fitted(image.size, side) if side else None
         reduced = (
             least is not None
@@ -149,7 +162,7 @@ def _decode(
         image.load()
         tags = read_tags(image)
         metadata = read_metadata(tags)
-        upright = _upright(image, tags.orientation)
+        upright = _rgb(_turned(image, tags.orientation), colours, in_place=True)
     if "upright_size" in image.info:  # of a RAW photo
         width, height = image.info["upright_size"]
     elif not reduced:
@@ -159,28 +172,85 @@ def _decode(
     return upright, PhotoInfo(width, height, metadata)
 
 
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """Return an upright 8-bit RGB picture, transparency over white, as `decode` does for a file."""
-    return _upright(image, read_tags(image).orientation)
+def upright_rgb(image: Image.Image, *, colours: Colours = "srgb") -> Image.Image:
+    """Return an upright 8-bit RGB picture, as `decode` does for a file."""
+    return _rgb(_turned(image, read_tags(image).orientation), colours)
 
 
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
     turn = _TURNS.get(orientation)
-    return _rgb(image if turn is None else image.transpose(turn))
+    return image if turn is None else image.transpose(turn)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
-        # NumPy takes longer to import than all else that decoding needs, and few photos need it
-        from vitsearch.photos.depth import eight_bits
+def _rgb(image: Image.Image, colours: Colours, *, in_place: bool = False) -> Image.Image:
+    """Return a picture in RGB without a profile, or with one that is still to be applied."""
+    profile = None if colours == "raw" else image.info.get(PROFILE)
+    if in_place:
+        image.info.pop(PROFILE, None)
+    plain = _eight_bits(image)
+    if plain.has_transparency_data:
+        rgba = _rgba(plain, profile)
+        ground = WHITE if colours == "raw" else ground_of(rgba)
+        below = Image.new("RGBA", rgba.size, (ground,) * 3)
+        below.alpha_composite(rgba)
+        return below.convert("RGB")
+    if plain.mode in ("P", "YCbCr", "HSV"):
+        plain = plain.convert("RGB")
+    if colours == "profile" and plain.mode == "RGB":
+        if changing_profile("RGB", profile):
+            plain.info[PROFILE] = profile
+        return plain
+    shown = to_srgb(plain, profile, in_place=in_place) if profile else plain
+    # converting RGB would copy it, which takes half as long as decoding
+    return shown if shown.mode == "RGB" else shown.convert("RGB")
 
-        return eight_bits(image).convert("RGB")
-    if not image.has_transparency_data:
-        # converting RGB would copy it, which takes half as long as decoding
-        return image if image.mode == "RGB" else image.convert("RGB")
-    white = Image.new("RGBA", image.size, "white")
-    white.alpha_composite(image.convert("RGBA"))
-    return white.convert("RGB")
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Return a picture of more than 8 bits in 8."""
+    if not image.mode.startswith(("I", "F")):
+        return image.convert("LA") if image.mode == "La" else image
+    # NumPy takes longer to import than all else that decoding needs, and few photos need it
+    from vitsearch.photos.depth import eight_bits
+
+    return eight_bits(image)
+
+
+def _rgba(image: Image.Image, profile: object) -> Image.Image:
+    """Return a transparent picture in RGBA, its profile applied."""
+    rgba = image.convert("RGBA")
+    if profile is None:
+        return rgba
+    if image.mode in ("L", "LA"):
+        grey = rgba.getchannel("R")
+        shown = to_srgb(grey, profile)
+        if shown is not grey:
+            shown.putalpha(rgba.getchannel("A"))
+            return shown
+    return to_srgb(rgba, profile, in_place=rgba is not image)
+
+
+def ground_of(image: Image.Image) -> int:
+    """Return the grey, 0 to 255, that a picture in RGBA is laid over: white, unless more than half
+    of its visible pixels would vanish there.
+    """
+    if image.width * image.height > _SAMPLE:
+        scale = (_SAMPLE / (image.width * image.height)) ** 0.5
+        sides = [max(1, round(length * scale)) for length in image.size]
+        image = image.resize((sides[0], sides[1]), Image.Resampling.NEAREST)
+    alpha = image.getchannel("A").point(lambda value: 255 * (value >= _MIN_VISIBLE))
+    visible = alpha.histogram()[255]
+    if not visible or 2 * _vanishing(image, alpha, WHITE) <= visible:
+        return WHITE
+    return min(GREYS, key=lambda grey: _vanishing(image, alpha, grey))
+
+
+def _vanishing(image: Image.Image, visible: Image.Image, grey: int) -> int:
+    """Return how many visible pixels can hardly be told from the grey below them."""
+    below = Image.new("RGBA", image.size, (grey,) * 3)
+    laid = Image.alpha_composite(below, image)
+    red, green, blue, _ = ImageChops.difference(laid, below).split()
+    largest = ImageChops.lighter(ImageChops.lighter(red, green), blue)
+    return sum(largest.histogram(visible)[:_MIN_VISIBLE])
 
 
 def webp(image: Image.Image, side: int, quality: int = 82) -> bytes:

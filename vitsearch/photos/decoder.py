@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from PIL import Image
 
 from vitsearch.errors import PhotoError
-from vitsearch.photos.decode import LoadedPhoto, read_bytes_and_fingerprint
+from vitsearch.photos.decode import Colours, LoadedPhoto, read_bytes_and_fingerprint
 from vitsearch.photos.decoder_thread import Decoded, DecoderThread
 from vitsearch.photos.formats import SUFFIXES, format_of, suffix_of
 from vitsearch.photos.isolated import PATIENCE, ChildDecoder, DecoderDied, DecoderNotStarted
@@ -36,6 +36,7 @@ def read_photo(
     *,
     max_pixels: int = MAX_PIXELS,
     at_least: int | None = None,
+    colours: Colours = "srgb",
     decoder: "PhotoDecoder | None" = None,
 ) -> LoadedPhoto:
     """Return the photo at a path; parameters as for `vitsearch.photos.decode.decode`.
@@ -45,7 +46,9 @@ def read_photo(
     """
     data, fingerprint = read_bytes_and_fingerprint(path)
     with nullcontext(decoder) if decoder else PhotoDecoder() as chosen:
-        image, info = chosen.decode(data, name=str(path), max_pixels=max_pixels, at_least=at_least)
+        image, info = chosen.decode(
+            data, name=str(path), max_pixels=max_pixels, at_least=at_least, colours=colours
+        )
     return LoadedPhoto(image, info, fingerprint)
 
 
@@ -111,6 +114,7 @@ class PhotoDecoder:
         fingerprint: bytes = b"",
         max_pixels: int = MAX_PIXELS,
         at_least: int | None = None,
+        colours: Colours = "srgb",
     ) -> tuple[Image.Image, PhotoInfo]:
         """Return what `vitsearch.photos.decode.decode` returns for the content of a photo file.
 
@@ -118,7 +122,7 @@ class PhotoDecoder:
         also where it takes too long or the decoder crashes, VitsearchError where no process can be
         started.
         """
-        limits = {"max_pixels": max_pixels, "at_least": at_least}
+        limits = {"max_pixels": max_pixels, "at_least": at_least, "colours": colours}
         suspected = self._journal is not None and fingerprint in self._journal
         if self._seconds is None and not suspected and (self._childless or is_trusted(data)):
             with suppress(TimeoutError):

@@ -1,35 +1,206 @@
-"""Pictures of more than 8 bits, or of floats, as 8 bits."""
+"""Pictures of more than 8 bits, or of floats, as 8 bits; and the pixels that the bytes of a TIFF
+mean.
+"""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vitsearch.photos.tiff import CHANNELS, FLOAT, SIGNED, UNSIGNED, Layout, Plane
+
+Samples = NDArray[Any]
+_BLOCK = 1 << 20  # samples whose bits are taken apart at a time
+_ASSOCIATED, _UNASSOCIATED = 1, 2  # of a TIFF's extra channels: alpha, multiplied into colours
+
 
 def eight_bits(image: Image.Image) -> Image.Image:
-    """Return a picture of one channel in 8 bits, of one in 16 or 32 bits or of floats."""
-    return Image.fromarray(_scaled(image))
+    """Return a picture of one channel in 8 bits, of one in 16 or 32 bits or of floats; with its
+    transparency where it names a value that is transparent.
+    """
+    grey = Image.fromarray(_scaled(image))
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        opaque = np.asarray(image) != transparent
+        grey.putalpha(Image.fromarray(opaque.astype(np.uint8) * np.uint8(255)))
+    return grey
 
 
 def _scaled(image: Image.Image) -> NDArray[np.uint8]:
     # 65535 = 255 x 257 becomes 255: Pillow's own conversion clips, which turns most 16-bit photos
     # white
-    values: NDArray[Any] = np.asarray(image)
+    values: Samples = np.asarray(image)
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:
+        return _of_range(values, 65535)
+    if image.format == "PPM" or (image.mode == "I" and image.format == "PNG"):
+        return _stretched(values, 0.0, 65535.0)  # PGM uses the range of 16 bits
+    return _of_any_range(values)
+
+
+def _of_range(values: Samples, white: int) -> NDArray[np.uint8]:
+    """Return whole numbers from 0 to ``white`` in 8 bits, rounded."""
+    if white == 255:
+        return np.asarray(values, dtype=np.uint8)
+    if white == 65535:
         return np.asarray((values.astype(np.uint32) + 128) // 257, dtype=np.uint8)
-    numbers = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = _range(image, numbers)
+    return np.asarray(np.rint(values * (255 / white)), dtype=np.uint8)
+
+
+def _of_any_range(values: Samples) -> NDArray[np.uint8]:
+    """Return signed numbers and floats in 8 bits: floats are mostly 0 to 1 or 0 to 255, other
+    numbers have no agreed range and are stretched.
+    """
+    numbers = values.astype(np.float64 if values.dtype.itemsize == 8 else np.float32)
+    numbers = np.nan_to_num(numbers, nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(numbers.min()), float(numbers.max())
+    if values.dtype.kind == "f" and low >= 0 and high <= 255:
+        low, high = 0.0, 1.0 if high <= 1 else 255.0
+    return _stretched(numbers, low, high)
+
+
+def _stretched(values: Samples, low: float, high: float) -> NDArray[np.uint8]:
+    numbers = values if values.dtype.kind == "f" else values.astype(np.float32)
     scaled = (numbers - low) * (255 / (high - low) if high > low else 0)
     return np.asarray(np.clip(np.rint(scaled), 0, 255), dtype=np.uint8)
 
 
-def _range(image: Image.Image, numbers: NDArray[np.float32]) -> tuple[float, float]:
-    # PGM uses the range of 16 bits, floats are mostly 0 to 1 or 0 to 255; other numbers have no
-    # agreed range and are stretched
-    low, high = float(numbers.min()), float(numbers.max())
-    if image.format == "PPM" or (image.mode == "I" and image.format == "PNG"):
-        return 0.0, 65535.0
-    if image.mode == "F" and low >= 0 and high <= 255:
-        return 0.0, 1.0 if high <= 1 else 255.0
-    return low, high
+# -- The pixels of a TIFF --------------------------------------------------------------------------
+
+
+def picture_of(layout: Layout, planes: Sequence[Plane], colours: Sequence[int]) -> Image.Image:
+    """Return the picture, in 8 bits, whose bytes these are; ``colours`` is its palette.
+
+    Raises ValueError for bytes that are not such a picture.
+    """
+    samples = np.concatenate([_samples(layout, plane) for plane in planes], axis=2)
+    base = CHANNELS[layout.photometric]
+    if layout.photometric == 3:
+        return Image.fromarray(_looked_up(samples[:, :, 0], layout.bits[0], colours))
+    if layout.photometric == 6:
+        return _ycbcr(layout, samples)
+    if layout.photometric in (8, 9):
+        return _lab(layout, samples)
+    shown = _eight_bits(layout, samples[:, :, :base])
+    if layout.photometric == 0:
+        shown = np.uint8(255) - shown
+    mode = {1: "L", 3: "RGB", 4: "CMYK"}[base]
+    picture = Image.merge(mode, [Image.fromarray(shown[:, :, index]) for index in range(base)])
+    extra = layout.extra or (_UNASSOCIATED,) * (samples.shape[2] > base)
+    alphas = [index for index, kind in enumerate(extra) if kind in (_ASSOCIATED, _UNASSOCIATED)]
+    if not alphas or base == 4 or base + alphas[0] >= samples.shape[2]:
+        return picture
+    alpha = Image.fromarray(_eight_bits(layout, samples[:, :, base + alphas[0]]))
+    if extra[alphas[0]] == _UNASSOCIATED:
+        picture.putalpha(alpha)
+        return picture
+    return _divided(picture.convert("RGB").split(), alpha)
+
+
+def _divided(bands: Sequence[Image.Image], alpha: Image.Image) -> Image.Image:
+    """Return a picture in RGBA whose colours were multiplied with its alpha."""
+    share = np.maximum(np.asarray(alpha, dtype=np.float32), 1) / 255
+    colours = [
+        Image.fromarray(np.minimum(np.rint(np.asarray(band) / share), 255).astype(np.uint8))
+        for band in bands
+    ]
+    return Image.merge("RGBA", [*colours, alpha])
+
+
+def _eight_bits(layout: Layout, samples: Samples) -> NDArray[np.uint8]:
+    """Return samples in 8 bits, all by one rule."""
+    bits = layout.bits[0]
+    if layout.format != UNSIGNED:
+        return _of_any_range(samples)
+    if bits <= 16:
+        return _of_range(samples, 2**bits - 1)
+    # who writes small numbers in 32 bits does not mean that they are all black
+    if samples.max() >> (bits - 8):
+        return np.asarray(samples >> (bits - 8), dtype=np.uint8)
+    return _of_any_range(samples)
+
+
+def _looked_up(indices: Samples, bits: int, colours: Sequence[int]) -> NDArray[np.uint8]:
+    table = np.array(colours, dtype=np.uint32)
+    if len(table) != 3 << bits:
+        raise ValueError("a palette of another length than its picture needs")
+    # some writers give 8 bits where the standard has 16
+    white = 255 if table.max() <= 255 else 65535
+    return _of_range(table.reshape(3, -1).T, white)[indices]
+
+
+def _ycbcr(layout: Layout, samples: Samples) -> Image.Image:
+    """Return a picture in YCbCr, whose Cb and Cr each belong to a unit of pixels."""
+    across, down = layout.unit
+    rows, columns, count = samples.shape
+    light = samples[:, :, : count - 2].reshape(rows, columns, down, across)
+    bands = [light.transpose(0, 2, 1, 3).reshape(rows * down, columns * across)]
+    bands += [samples[:, :, count - 2 + i].repeat(down, 0).repeat(across, 1) for i in (0, 1)]
+    cut = [Image.fromarray(np.array(band[: layout.height, : layout.width])) for band in bands]
+    return Image.merge("YCbCr", cut)
+
+
+def _lab(layout: Layout, samples: Samples) -> Image.Image:
+    """Return a picture in Pillow's LAB, whose a* and b* are signed, from CIELab (a* and b* signed)
+    or ICCLab (128 or 32768 is 0; white is 0xff00 in 16 bits).
+    """
+    if layout.format == FLOAT:  # L* from 0 to 100
+        light, low, high = samples[:, :, 0] * 2.55, (0, -128, -128), (255, 127, 127)
+        samples = np.dstack([light, samples[:, :, 1:]])
+        samples = np.rint(np.clip(np.nan_to_num(samples), low, high)).astype(np.int16)
+    elif layout.bits[0] == 16:
+        white = 0xFF00 if layout.photometric == 9 else 0xFFFF
+        light = np.minimum(np.rint(samples[:, :, 0] * (255 / white)), 255)
+        chroma = samples[:, :, 1:].astype(np.uint16) + np.uint16(128)  # to the nearest
+        samples = np.dstack([light.astype(np.uint16), chroma >> 8])
+    offset = 128 if layout.photometric == 8 else 0
+    bands = [samples[:, :, 0], *((samples[:, :, index] + offset) & 255 for index in (1, 2))]
+    return Image.merge("LAB", [Image.fromarray(band.astype(np.uint8)) for band in bands])
+
+
+def _samples(layout: Layout, plane: Plane) -> Samples:
+    """Return the samples of a plane, ``(height, width, channels)``, as the numbers that they are.
+
+    Raises ValueError where the bytes are fewer.
+    """
+    data = np.frombuffer(plane.data, dtype=np.uint8).reshape(plane.rows, plane.across, plane.size)
+    bits, count = layout.bits[0], plane.width * plane.channels
+    if layout.predictor == 3:
+        values = _undone_floats(data, bits // 8, plane.channels)
+    elif bits in (8, 16, 32, 64):
+        kind = {UNSIGNED: "u", SIGNED: "i", FLOAT: "f"}[layout.format]
+        values = data.view(f"{layout.order}{kind}{bits // 8}")
+    else:
+        values = _taken_apart(data, bits, count)
+    values = values.reshape(plane.rows, plane.across, plane.width, plane.channels)
+    if layout.predictor == 2:
+        whole_numbers = values.astype(f"=u{bits // 8}")
+        values = np.cumsum(whole_numbers, axis=2, dtype=whole_numbers.dtype)
+        if layout.format != UNSIGNED:
+            values = values.view("if"[layout.format == FLOAT] + str(bits // 8))
+    values = values.reshape(plane.rows, plane.across * plane.width, plane.channels)
+    return values[:, : layout.width].astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def _undone_floats(data: NDArray[np.uint8], size: int, channels: int) -> Samples:
+    """Undo predictor 3 (Adobe Photoshop TIFF Technical Note 3): differences of bytes, the highest
+    bytes of all numbers of a row first.
+    """
+    rows, across, length = data.shape
+    steps = data.reshape(rows, across, length // channels, channels)
+    sums = np.cumsum(steps, axis=2, dtype=np.uint8).reshape(rows, across, size, length // size)
+    return np.ascontiguousarray(sums.transpose(0, 1, 3, 2)).view(f">f{size}")
+
+
+def _taken_apart(data: NDArray[np.uint8], bits: int, count: int) -> Samples:
+    """Return numbers of another length than whole bytes, the highest bit first, ``count`` a row."""
+    rows = data.reshape(-1, data.shape[-1])
+    numbers = np.zeros((len(rows), count), dtype=np.uint16)
+    step = max(1, _BLOCK // count)
+    for start in range(0, len(rows), step):
+        flags = np.unpackbits(rows[start : start + step], axis=1)[:, : count * bits]
+        flags = flags.reshape(-1, count, bits)
+        for bit in range(bits):
+            numbers[start : start + step] |= flags[:, :, bit].astype(np.uint16) << (bits - 1 - bit)
+    return numbers

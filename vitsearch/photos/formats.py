@@ -110,8 +110,8 @@ FORMATS = (
     PhotoFormat(
         "JPEG",
         ("jpg", "jpeg", "jpe", "jfif", "jif", "jfi", "pjpeg", "pjp", "mpo", "jps", "insp"),
-        _magic(rb"\xff\xd8\xff"),
-        "PIL.JpegImagePlugin:JpegImageFile",
+        _magic(rb"\xff\xd8\0{0,200}\xff"),  # what stands between markers is passed over
+        "vitsearch.photos.readers:JpegPhoto",
         feature="jpg",
         media_type="image/jpeg",
         trusted=True,
@@ -120,7 +120,7 @@ FORMATS = (
         "PNG",
         ("png", "apng", "pns"),
         _magic(rb"\x89PNG\r\n\x1a\n"),
-        "PIL.PngImagePlugin:PngImageFile",
+        "vitsearch.photos.readers:PngPhoto",
         feature="zlib",
         media_type="image/png",
         trusted=True,
@@ -138,7 +138,7 @@ FORMATS = (
         "TIFF",
         ("tiff", "tif", "btf", "tf8"),
         _magic(rb"II[*+]\0|MM\0[*+]"),
-        "PIL.TiffImagePlugin:TiffImageFile",
+        "vitsearch.photos.readers:TiffPhoto",
         feature="libtiff",
     ),
     PhotoFormat("BMP", ("bmp", "dib"), _magic(rb"BM"), "PIL.BmpImagePlugin:BmpImageFile"),

@@ -15,6 +15,9 @@ from PIL import Image
 
 from vitsearch.errors import PhotoError, VitsearchError
 from vitsearch.photos.child import LENGTHS, MAX_HEADER_LENGTH, frame, header_of
+from vitsearch.photos.decode import Colours
+from vitsearch.photos.profiles import MAX_PROFILE_BYTES, PROFILE
+from vitsearch.photos.readers import NOTE
 from vitsearch.types import PhotoInfo
 
 Answer = TypeVar("Answer")
@@ -85,6 +88,7 @@ class ChildDecoder:
         seconds: float,
         max_pixels: int,
         at_least: int | None,
+        colours: Colours = "srgb",
         on_slow: Callable[[], None] | None = None,
     ) -> tuple[Image.Image, PhotoInfo]:
         """Return what `vitsearch.photos.decode.decode` returns; raises DecoderDied where the limit
@@ -92,7 +96,7 @@ class ChildDecoder:
 
         ``on_slow`` is called where it is not done within `PATIENCE`.
         """
-        limits = {"max_pixels": max_pixels, "at_least": at_least}
+        limits = {"max_pixels": max_pixels, "at_least": at_least, "colours": colours}
         return self._ask(data, limits, _picture, seconds=seconds, on_slow=on_slow)
 
     def webp(self, data: bytes, *, seconds: float, max_pixels: int, side: int) -> bytes:
@@ -105,7 +109,7 @@ class ChildDecoder:
     def _ask(
         self,
         data: bytes,
-        limits: Mapping[str, int | None],
+        limits: Mapping[str, Any],
         read: Callable[[Mapping[str, Any], bytearray], Answer],
         *,
         seconds: float,
@@ -120,7 +124,7 @@ class ChildDecoder:
                 self._send(piece)
             if on_slow and seconds > PATIENCE and not self._is_ready(PATIENCE):
                 on_slow()
-            reply, body = self._receive(3 * (limits["max_pixels"] or 0))
+            reply, body = self._receive(3 * limits["max_pixels"] + MAX_PROFILE_BYTES)
             result = None if "reason" in reply else read(reply, body)
         except (OSError, EOFError):
             raise DecoderDied(
@@ -241,7 +245,12 @@ def _picture(reply: Mapping[str, Any], pixels: bytearray) -> tuple[Image.Image, 
     """Return what a child answered; raises ValueError, TypeError or KeyError where that is not
     a picture.
     """
-    width, height = reply["size"]
-    if len(pixels) != 3 * width * height:
+    (width, height), count = reply["size"], 3 * reply["size"][0] * reply["size"][1]
+    if not count <= len(pixels) <= count + MAX_PROFILE_BYTES:
         raise ValueError
-    return Image.frombytes("RGB", (width, height), pixels), PhotoInfo(**reply["info"])
+    image = Image.frombytes("RGB", (width, height), memoryview(pixels)[:count])
+    if len(pixels) > count:
+        image.info[PROFILE] = bytes(memoryview(pixels)[count:])
+    if note := reply.get(NOTE):
+        image.info[NOTE] = str(note)
+    return image, PhotoInfo(**reply["info"])

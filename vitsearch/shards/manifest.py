@@ -24,9 +24,10 @@ class Manifest:
 
     ``golden`` holds the encoder's vectors of the golden picture and, where it reads text, of the
     golden sentence; ``source`` is the folder or URL of the photos that paths are relative to;
-    ``decoding`` says whether JPEGs were decoded "scaled" or "exact". ``rows`` photos are listed,
-    ``shard_size`` for each of ``shards`` but the last; ``complete`` says that all of these have
-    been written.
+    ``decoding`` says whether JPEGs were decoded "scaled" or "exact", ``colours`` whether ICC
+    profiles were applied ("srgb") or ignored ("raw", as in sets that do not say it). ``rows``
+    photos are listed, ``shard_size`` for each of ``shards`` but the last; ``complete`` says that
+    all of these have been written.
     """
 
     encoder: str
@@ -40,6 +41,7 @@ class Manifest:
     rows: int
     shards: int
     complete: bool = False
+    colours: str = "raw"
     layout: str = LAYOUT
     format: int = FORMAT
 

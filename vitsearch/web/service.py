@@ -287,9 +287,12 @@ class PhotoService:
         """
         self.memory.note_upload()
         # as the photos that it is held against
-        at_least = self.source.decoding().at_least(self.encoder)
+        decoding = self.source.decoding()
         return self._decoder.decode(
-            data, max_pixels=self.settings.upload_pixels, at_least=at_least
+            data,
+            max_pixels=self.settings.upload_pixels,
+            at_least=decoding.at_least(self.encoder),
+            colours="srgb" if decoding.managed else "raw",
         )[0]
 
     # -- photos ------------------------------------------------------------------------------------

@@ -18,7 +18,9 @@ from vitsearch.storage.filesystem import disk_errors
 SIDES = (160, 320, 640, 1280)  # pixels: a grid on a phone, a grid, a large grid, one photo
 WHOLE = 4096  # the longest side of a photo written anew for those who may not see its metadata
 FOLDER = "thumbnails"
-_NAME = re.compile(r"[0-9a-f]{32}-\d{1,5}\.webp")
+_VERSION = 2  # of how pictures are decoded: those of another are not shown
+_NAME = re.compile(rf"[0-9a-f]{{32}}-\d{{1,5}}-{_VERSION}\.webp")
+_FORMER = re.compile(r"[0-9a-f]{32}-\d{1,5}\.webp")
 _TRIMMED = 0.9  # of the limit: trimming to less means that not every new picture removes one
 
 
@@ -35,7 +37,7 @@ class Thumbnail:
     @property
     def tag(self) -> str:
         """The entity tag, different for every picture."""
-        return f'"{self.fingerprint}-{self.side}"'
+        return f'"{self.fingerprint}-{self.side}-{_VERSION}"'
 
 
 class Thumbnails:
@@ -116,7 +118,7 @@ class Thumbnails:
 
 
 def _name(fingerprint: str, side: int) -> str:
-    return f"{fingerprint}-{side}.webp"
+    return f"{fingerprint}-{side}-{_VERSION}.webp"
 
 
 def _stored_sizes(folder: Path) -> "OrderedDict[str, int]":
@@ -129,7 +131,7 @@ def _stored_sizes(folder: Path) -> "OrderedDict[str, int]":
             if _NAME.fullmatch(entry.name):
                 status = entry.stat(follow_symlinks=False)
                 stored.append((status.st_mtime_ns, entry.name, status.st_size))
-            elif entry.name.endswith(".new"):
+            elif entry.name.endswith(".new") or _FORMER.fullmatch(entry.name):
                 Path(entry.path).unlink(missing_ok=True)
     except OSError:
         pass

@@ -47,6 +47,7 @@ class MiniEncoder(Encoder):
 
     name = "mini"
     english_only = True
+    only_resizes = True
 
     def __init__(
         self,

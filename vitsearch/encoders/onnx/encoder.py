@@ -65,6 +65,7 @@ class OnnxEncoder(Encoder):
         self.fingerprint: str = facts["fingerprint"]
         self.preprocess: Preprocess = preprocess_from(facts["preprocess"])
         self.decode_at_least = self.preprocess.decode_at_least
+        self.only_resizes = True
         self.in_torch = in_torch
         self._rules: Mapping[str, Any] | None = facts["tokens"]
         self._cores = cores or Cores()

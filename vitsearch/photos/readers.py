@@ -1,0 +1,296 @@
+"""Readers of JPEG, PNG and TIFF that read what every viewer shows: a picture is not refused for a
+damaged note beside its pixels, nor for the few bytes that its end lacks, and none is read wrong.
+
+They are Pillow's readers, given content that they take. JPEG: ITU-T T.81; PNG: W3C, third edition.
+"""
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+from PIL import Image, ImageChops, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+from vitsearch.errors import PhotoError
+from vitsearch.photos import tiff
+
+NOTE = "note"  # in a picture's info: what a person should know of how it was read
+MIN_ROWS = 0.9  # of a JPEG that is cut off, for it to be a photo
+_END = b"\xff\xd9"
+_NEUTRAL = (127, 128)  # of every channel: what libjpeg gives where there is no data
+_WITHOUT_LENGTH = frozenset((*range(0xD0, 0xD9), 0x01))  # markers without a length
+
+MAX_TEXT_BYTES = 1_000_000  # of one text of a PNG when it is decompressed
+MAX_TEXTS_BYTES = 4_000_000  # of all of them
+MAX_PROFILE_BYTES = 1_000_000
+_SIZES = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"eXIf": 8}  # at least
+_TRANSPARENCY_SIZES = {0: 2, 2: 6, 3: 1}  # by the kind of colours: grey, RGB, palette
+_GREY_SCALES = {"L;2": 85, "L;4": 17}
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_SIGNATURE_BYTES = 8
+
+
+class JpegPhoto(JpegImageFile):
+    """A JPEG; the first picture of a file with several.
+
+    One that is cut off is read where at least `MIN_ROWS` of its rows are there, with a note; a
+    progressive one has a row as soon as one scan brought it, in less detail. One that cannot be
+    decoded at a reduced size, as the lossless process, is decoded whole.
+    """
+
+    def __init__(self, fp: io.BytesIO, filename: str = "") -> None:
+        self._content = fp.getvalue()
+        self._least: tuple[int, int] | None = None
+        try:
+            super().__init__(fp, filename)
+        except Exception:
+            self._open_without_applications(filename)
+
+    def _open_without_applications(self, filename: str) -> None:
+        plain = without_applications(self._content)
+        try:
+            super().__init__(io.BytesIO(plain), filename)
+        except Exception:
+            plain = without_applications(plain, picture_only=True)
+            super().__init__(io.BytesIO(plain), filename)
+        self._content = plain
+
+    def draft(
+        self, mode: str | None, size: tuple[int, int] | None
+    ) -> tuple[str, tuple[int, int, float, float]] | None:
+        """Have it decoded at 1/2, 1/4 or 1/8 of its size, at least ``size``."""
+        self._least = size
+        return super().draft(mode, size)
+
+    def load(self) -> Any:
+        """Decode the picture; raises OSError or PhotoError."""
+        try:
+            return super().load()
+        except OSError as error:
+            if self.tile and "truncated" in str(error):
+                self.info[NOTE] = _note(self._load_cut_off())
+            elif self._least:
+                self._take(self._content, None)
+            else:
+                raise
+        return Image.Image.load(self)
+
+    def _load_cut_off(self) -> float:
+        """Decode as if the end were there, and return the share of its rows that are missing."""
+        begun, self.tile = self._im is not None, []
+        # what is not decoded is black in the first try and grey in the second
+        first = self.copy() if begun else None
+        try:
+            self._take(self._content + _END, self._least)
+        except OSError:
+            if not self._least:
+                raise
+            self._take(self._content + _END, None)
+        missing = _rows_alike(self, _NEUTRAL)
+        if first is not None and first.size == self.size:
+            missing = min(missing, _rows_alike(first, (0,)))
+        share = missing / self.height
+        if share > 1 - MIN_ROWS:
+            raise PhotoError(f"it is cut off: {share:.0%} of its picture is missing")
+        return share
+
+    def _take(self, content: bytes, size: tuple[int, int] | None) -> None:
+        """Take the pixels of a content, decoded by Pillow at a reduced size or whole."""
+        other = JpegImageFile(io.BytesIO(content), "")
+        if size:
+            other.draft(None, size)
+        other.load()
+        self.im, self._mode, self._size, self.tile = other.im, other.mode, other.size, []
+
+
+def _rows_alike(picture: Image.Image, values: tuple[int, ...]) -> int:
+    """Return how many rows at the bottom are all of one colour, whose channels have the values."""
+    last = picture.getpixel((picture.width - 1, picture.height - 1))
+    channels = last if isinstance(last, tuple) else (last,)
+    if not set(channels) <= set(values):
+        return 0
+    plain = Image.new(picture.mode, picture.size, last)
+    difference = ImageChops.difference(picture, plain)
+    boxes = [band.getbbox() for band in difference.split()]
+    return picture.height - max((box[3] for box in boxes if box), default=0)
+
+
+def _note(share: float) -> str:
+    if not share:
+        return "the file is cut off at its end, the picture is there"
+    return f"the file is cut off: the last {share:.1%} of the picture is missing"
+
+
+def without_applications(data: bytes, *, picture_only: bool = False) -> bytes:
+    """Return a JPEG without what stands between its segments, and without those before its picture
+    that are not needed to decode it and are not EXIF, XMP, an ICC profile or IPTC; with
+    ``picture_only`` without these too.
+    """
+    segments, at = [data[:2]], 2
+    while 0 <= (at := data.find(b"\xff", at)) < len(data) - 3:
+        marker = data[at + 1]
+        if marker in (0x00, 0xFF) or marker in _WITHOUT_LENGTH:
+            at += 1 if marker == 0xFF else 2
+            continue
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == 0xDA:
+            return b"".join([*segments, data[at:]])
+        needed = not 0xE0 <= marker <= 0xEF and marker != 0xFE
+        if needed or _is_known(data[at + 4 : end], picture_only):
+            segments.append(data[at:end])
+        at = max(end, at + 4)
+    return data
+
+
+def _is_known(body: bytes, picture_only: bool) -> bool:
+    if body.startswith(b"Adobe"):  # says how colours are stored
+        return len(body) >= 12
+    if picture_only:
+        return False
+    starts = (b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"Photoshop 3.0\0")
+    icc = body.startswith(b"ICC_PROFILE\0") and len(body) > 14
+    return icc or body.startswith(starts)
+
+
+class PngPhoto(PngImageFile):
+    """A PNG, of which the chunks that are not the picture never refuse it.
+
+    Those with a wrong checksum or a wrong form are left out, and so are texts and profiles that
+    would take too much memory.
+    """
+
+    def __init__(self, fp: io.BytesIO, filename: str = "") -> None:
+        content = without_bad_chunks(fp.getvalue())
+        try:
+            super().__init__(io.BytesIO(content), filename)
+        except Exception:
+            super().__init__(io.BytesIO(without_bad_chunks(content, picture_only=True)), filename)
+        self._scale_transparency()
+
+    def _scale_transparency(self) -> None:
+        """Give the transparent colour in 8 bits where the pixels have them and the file has not."""
+        raw_mode = self.tile[0].args if self.tile else None
+        value = self.info.get("transparency")
+        if isinstance(value, int) and raw_mode in _GREY_SCALES:
+            self.info["transparency"] = value * _GREY_SCALES[raw_mode] & 255
+        elif isinstance(value, tuple) and raw_mode == "RGB;16B":
+            self.info["transparency"] = tuple(part >> 8 for part in value)
+
+
+def without_bad_chunks(data: bytes, *, picture_only: bool = False) -> bytes:
+    """Return a PNG without the ancillary chunks that a reader may stumble over, or without any but
+    transparency; the same object where there is none.
+    """
+    view = memoryview(data)
+    parts, start, texts = [], 0, 0
+    for at, kind, body in _chunks(view):
+        end = at + 12 + len(body)
+        if not kind[0] & 0x20:  # critical: the picture itself
+            continue
+        size = _text_size(kind, body)
+        right = zlib.crc32(body, zlib.crc32(kind)) == int.from_bytes(view[end - 4 : end], "big")
+        good = (
+            right and _is_well_formed(kind, body, data[25]) and 0 <= size <= MAX_TEXTS_BYTES - texts
+        )
+        if good and (kind == b"tRNS" or not picture_only):
+            texts += size
+            continue
+        parts.append(view[start:at])
+        start = end
+    return b"".join([*parts, view[start:]]) if start else data
+
+
+def _chunks(view: memoryview) -> Iterator[tuple[int, bytes, memoryview]]:
+    """Yield where each whole chunk begins, its type and its body."""
+    at = _SIGNATURE_BYTES
+    while at + 12 <= len(view):
+        length, kind = struct.unpack_from(">I4s", view, at)
+        if at + 12 + length > len(view):
+            return
+        if kind == b"IEND":
+            return
+        yield at, kind, view[at + 8 : at + 8 + length]
+        at += 12 + length
+
+
+def _is_well_formed(kind: bytes, body: memoryview, colours: int) -> bool:
+    if kind in _TEXTS:
+        return True
+    if kind == b"tRNS":
+        return len(body) >= _TRANSPARENCY_SIZES.get(colours, 0)
+    if kind == b"iCCP":
+        name, _, rest = bytes(body[:81]).partition(b"\0")
+        return rest[:1] == b"\0" and _inflated_size(body[len(name) + 2 :], MAX_PROFILE_BYTES) > 0
+    return kind in _SIZES and len(body) >= _SIZES[kind]
+
+
+def _text_size(kind: bytes, body: memoryview) -> int:
+    """Return how many bytes a text has when it is read, 0 for another chunk, -1 for one that cannot
+    be read.
+    """
+    if kind not in _TEXTS:
+        return 0
+    if kind == b"tEXt":
+        return len(body) if len(body) <= MAX_TEXT_BYTES else -1
+    if len(body) > MAX_TEXT_BYTES:
+        return -1
+    _, _, rest = bytes(body).partition(b"\0")
+    if kind == b"zTXt":
+        return _inflated_size(rest[1:], MAX_TEXT_BYTES) if rest[:1] == b"\0" else -1
+    if rest[:1] in (b"\0", b""):
+        return len(body)
+    parts = rest[2:].split(b"\0", 2)
+    return _inflated_size(parts[2], MAX_TEXT_BYTES) if len(parts) == 3 else -1
+
+
+def _inflated_size(data: bytes | memoryview, limit: int) -> int:
+    """Return how many bytes a zlib stream has, at most ``limit``, else -1."""
+    stream = zlib.decompressobj()
+    try:
+        size = len(stream.decompress(data, limit))
+    except zlib.error:
+        return -1
+    return size if stream.eof else -1
+
+
+class TiffPhoto(TiffImageFile):
+    """A TIFF; raises PhotoError for a kind of pixels that is not read here, naming it."""
+
+    def __init__(self, fp: io.BytesIO, filename: str = "") -> None:
+        data = fp.getvalue()
+        self._odd: tuple[tiff.Directory, tiff.Layout] | None = None
+        try:
+            page = tiff.photo_page(data)
+            layout = page.layout()
+        except (ValueError, struct.error):
+            super().__init__(fp, filename)  # it says what is wrong
+            return
+        if page.big and page.order == ">":
+            raise PhotoError("a BigTIFF in big-endian order is not read here")
+        tiff.check_compression(layout)
+        if tiff.is_read_by_pillow(layout, page):
+            content = data if page.offset == tiff.Directory(data).offset else page.alone()
+            super().__init__(io.BytesIO(content), filename)
+            return
+        tiff.check_layout(layout, page)
+        # Pillow opens it for its tags
+        super().__init__(io.BytesIO(page.described(tiff.plain_tags(layout))), filename)
+        self._odd = page, layout
+
+    def load(self) -> Any:
+        """Decode the picture; raises OSError, ValueError or PhotoError."""
+        if self._odd is None:
+            return super().load()
+        page, layout = self._odd
+        # NumPy takes longer to import than all else that decoding needs, and few photos need it
+        from vitsearch.photos.depth import picture_of
+
+        picture = picture_of(layout, tiff.planes(page, layout), page.numbers(tiff.COLOURS))
+        self.im, self._mode, self.tile, self._odd = picture.im, picture.mode, [], None
+        self._size = picture.size
+        ImageOps.exif_transpose(self, in_place=True)
+        return Image.Image.load(self)
