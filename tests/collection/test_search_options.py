@@ -15,12 +15,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 from helpers.filter_oracle import matches, row_of
 from vitsearch import Collection, Photo, QueryError, Recipe, SearchResult, index_folder
 from vitsearch.arrays import cosine_scores, unit_rows
 from vitsearch.collection import search as ranking
-from vitsearch.collection.query import check_vector
+from vitsearch.collection.query import Term, check_vector, combine
 from vitsearch.collection.search import WINDOW
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.filters import parse_filter
@@ -407,6 +408,57 @@ def test_pages_joined_are_the_whole(
     assert pages == whole
 
 
+# -- a minus ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def coloured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of two colours each, in all shares of eighths."""
+    folder = tmp_path_factory.mktemp("coloured")
+    for one, other in (("red", "green"), ("red", "blue"), ("blue", "green")):
+        for eighths in range(9):
+            picture = Image.new("RGB", (32, 32), one)
+            picture.paste(other, (0, 0, 4 * eighths, 32))
+            picture.save(folder / f"{one}-{other}-{eighths}.png")
+    index_folder(folder, encoder="colour")
+    return folder
+
+
+@pytest.mark.parametrize("weight", [0.5, 1.0, 3.0])
+def test_a_minus_lowers_what_shows_its_words(coloured: Path, weight: float) -> None:
+    red, green = ColourEncoder().encode_texts(["red", "green"]).astype(np.float64)
+    beside = unit_rows((green - green @ red * red)[None])[0]
+    with Collection.open(coloured) as found:
+        photos, vectors = found.vectors()
+        shown = np.maximum(0, cosine_scores(vectors, beside) - ranking.UNLIKE)
+        scores = cosine_scores(vectors, red) - weight * shown
+        wanted = sorted(
+            ((photo.path, score) for photo, score in zip(photos, scores, strict=True)),
+            key=lambda row: (-row[1], row[0]),
+        )
+        for count in (1, 4, 27):  # the first candidates are those without the minus
+            hits = found.search([Term("red", 2), Term("green", -2 * weight)], count)
+            assert [hit.path for hit in hits] == [path for path, _ in wanted[:count]]
+            np.testing.assert_allclose(
+                [hit.score for hit in hits], [score for _, score in wanted[:count]], atol=1e-3
+            )
+        assert found.search(f"red - {weight}:green", 4) == hits[:4]
+
+
+def test_a_minus_without_words_to_lower_is_subtraction(coloured: Path) -> None:
+    red, green = ColourEncoder().encode_texts(["red", "green"])
+    with Collection.open(coloured) as found:
+        assert found.search("- green", 5) == found.search(-green, 5)
+        photo = next(found.photos())
+        row = unit_rows(found.store.vector(photo.photo_id)[None])[0]
+        summed = combine([Term(red), Term(row, -0.5)], lambda term: term.what)
+        less = found.search([Term("red"), Term(photo.photo_id, -0.5)], 5)
+        others = [hit for hit in found.search(summed, 6) if hit.photo_id != photo.photo_id]
+        assert less == others[:5]
+        with pytest.raises(QueryError, match="cancel each other out"):
+            found.search("red - red")
+
+
 # -- unlike each other -----------------------------------------------------------------------------
 
 
@@ -417,11 +469,13 @@ def cosine(one: NDArray[Any], other: NDArray[Any]) -> np.float32:
 def restated(
     hits: Sequence[SearchResult], rows: dict[str, NDArray[np.float32]], diverse: float
 ) -> list[SearchResult]:
-    """Maximal marginal relevance as its paper says it, within one window."""
+    """Maximal marginal relevance as its paper says it, within one window, by the scores' range."""
     left, chosen = list(hits), []
+    scores = [hit.score for hit in hits] or [0.0]
+    lowest, spread = min(scores), (max(scores) - min(scores)) or 1.0
     while left:
         values = [
-            (1 - diverse) * hit.score
+            (1 - diverse) * ((hit.score - lowest) / spread)
             - diverse
             * (
                 float(max(cosine(rows[one.path], rows[hit.path]) for one in chosen))
@@ -432,6 +486,21 @@ def restated(
         ]
         chosen.append(left.pop(values.index(max(values))))
     return chosen
+
+
+def test_what_fits_nothing_does_not_come_second() -> None:
+    """The scores of words lie close together, and the likenesses of photos far apart."""
+    query = np.eye(DIM, dtype=np.float32)[0]
+    rows = {
+        "car.jpg": [0.30, 0.95, 0.0],
+        "another car.jpg": [0.29, 0.90, 0.3],
+        "stars.jpg": [0.02, 0.0, 1.0],
+        "field.jpg": [0.05, -0.5, 0.8],
+    }
+    vectors = unit_rows(np.array([[*row, 0, 0, 0] for row in rows.values()]))
+    scores = cosine_scores(vectors, query)
+    order = ranking.marginal_order(vectors, scores, 0.3)
+    assert [list(rows)[place] for place in order[:2]] == ["car.jpg", "another car.jpg"]
 
 
 @given(

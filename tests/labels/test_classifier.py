@@ -1,3 +1,5 @@
+import zlib
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -24,6 +26,7 @@ from vitsearch.labels import (
     predict,
     zero_shot_classifier,
 )
+from vitsearch.labels.zero_shot import CLEAR, THINGS
 
 DIM, CLASSES = 3, ("a", "b", "c", "d")
 Activation = Literal["softmax", "sigmoid"]
@@ -312,6 +315,36 @@ def test_background_and_single_probabilities() -> None:
             match="^multi judges each label against the background already: leave out background$",
         ):
             zero_shot_classifier(encoder, ["red", "blue"], multi=True, background=True)
+
+
+def test_none_of_these_is_measured_in_the_spread_of_common_words() -> None:
+    """A label fits where it is clearly above what any words get, on these photos, by this encoder;
+    which label is best stays the same.
+    """
+    rng = np.random.default_rng(5)
+    words = unit_rows(rng.normal(size=(300, 16)) + 0.8)
+
+    class Words(ColourEncoder):
+        dim = 16
+
+        def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            return np.stack([words[zlib.crc32(text.encode()) % 300] for text in texts])
+
+    encoder, photos = Words(), unit_rows(rng.normal(size=(400, 16)) + 0.4)
+    common = encoder.encode_texts([PLAIN[0].format(thing) for thing in THINGS.split(", ")])
+    mean = common.mean(axis=0)
+    clear = CLEAR * np.std(photos @ (common - mean).T)
+    labels = ["red", "blue", "green"]
+    plain = zero_shot_classifier(encoder, labels)
+    above = photos @ plain.weight.T / 20 - (photos @ mean)[:, None]
+    best = plain.predict(photos)
+    with_nothing = zero_shot_classifier(encoder, labels, background=True, photos=photos)
+    assert with_nothing.predict(photos) == [
+        name if row.max() > clear else NOTHING for name, row in zip(best, above, strict=True)
+    ]
+    assert 0 < with_nothing.predict(photos).count(NOTHING) < len(photos)
+    several = zero_shot_classifier(encoder, labels, multi=True, photos=photos)
+    np.testing.assert_array_equal(several.predict_proba(photos) > 0.5, above > clear)
 
 
 def classifier_of(

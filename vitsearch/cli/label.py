@@ -66,9 +66,13 @@ from vitsearch.types import Prediction, Progress
     "--threshold",
     type=click.FloatRange(0, 1),
     metavar="P",
-    help="Least probability; of levels, the deepest that reaches it is given.",
+    help="Least probability (--multi: 0.5); of levels, the deepest that reaches it is given.",
 )
-@click.option("--background", is_flag=True, help="Add the answer 'none of these'.")
+@click.option(
+    "--background",
+    is_flag=True,
+    help="Add the answer 'none of these', for photos that no label clearly fits.",
+)
 @click.option(
     "--multi", is_flag=True, help="Each label by itself: a photo may have several, or none."
 )

@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vitsearch.collection.query import QueryEncoder
-from vitsearch.collection.search import QueryVector
+from vitsearch.collection.query import QueryEncoder, QueryMeaning
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.options import SearchOptions
 from vitsearch.storage.config import CollectionConfig
@@ -43,9 +42,9 @@ class Backend(ABC):
 
     @abstractmethod
     def find(
-        self, queries: Sequence[QueryVector], options: SearchOptions
+        self, queries: Sequence[QueryMeaning], options: SearchOptions
     ) -> list[list[SearchResult]]:
-        """Return the results for each (unit vector, ids to leave out), best first, equal scores in
+        """Return the results for each query, best first, equal scores in
         order of path, all on one state of the collection.
         """
 

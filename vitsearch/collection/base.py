@@ -10,7 +10,7 @@ import numpy as np
 from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.collection.backend import Backend
 from vitsearch.collection.local import LocalBackend, open_local
-from vitsearch.collection.search import QueryVector
+from vitsearch.collection.query import QueryMeaning
 from vitsearch.collection.understanding import KnownWords
 from vitsearch.encoders import is_known, load_named_encoder
 from vitsearch.encoders.base import ImageEncoder
@@ -210,9 +210,9 @@ class OpenCollection:
         return changed_folders(self.root, self.folder, self.vocabulary().folders)
 
     def find(
-        self, queries: Sequence[QueryVector], options: SearchOptions
+        self, queries: Sequence[QueryMeaning], options: SearchOptions
     ) -> list[list[SearchResult]]:
-        """Return the results for each (unit vector, ids to leave out), best first, equal scores in
+        """Return the results for each query, best first, equal scores in
         order of path, all on one state of the collection.
         """
         return self.backend.find(queries, options)

@@ -8,9 +8,10 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+import numpy as np
 from PIL import Image
 
-from vitsearch.arrays import unit_rows
+from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.collection.base import OpenCollection
 from vitsearch.collection.duplicates import LookAlikes, look_alikes, same_files
 from vitsearch.collection.info import Check, verify_local
@@ -22,6 +23,7 @@ from vitsearch.collection.update import index_folder
 from vitsearch.encoders.base import Encoder
 from vitsearch.encoders.language import unread_notes
 from vitsearch.errors import QueryError
+from vitsearch.filters.parse import parse_filter
 from vitsearch.filters.tree import Filter
 from vitsearch.index.recipe import RECALL
 from vitsearch.labels import (
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger("vitsearch")
+SAMPLE = 1000  # photos that say how far apart the scores of a collection lie
 
 
 class Collection(OpenCollection):
@@ -107,12 +110,8 @@ class Collection(OpenCollection):
         for where in dict.fromkeys(filters):
             narrowed = replace(options, where=where)
             group = [index for index, each in enumerate(filters) if each == where]
-            vectors = [
-                (meanings[index].vector, meanings[index].photo_ids)
-                for index in group
-                if index in meanings
-            ]
-            hits = iter(self.find(vectors, narrowed) if vectors else ())
+            pictured = [meanings[index] for index in group if index in meanings]
+            hits = iter(self.find(pictured, narrowed) if pictured else ())
             for index in group:
                 results[index] = next(hits) if index in meanings else self.newest(narrowed)
         return [results[index] for index in range(len(queries))]
@@ -254,10 +253,26 @@ class Collection(OpenCollection):
     ) -> LinearClassifier:
         """Return the encoder's classifier of these labels (see `zero_shot_classifier`)."""
         classifier = zero_shot_classifier(
-            self._text_encoder(), labels, templates=templates, background=background, multi=multi
+            self._text_encoder(),
+            labels,
+            templates=templates,
+            background=background,
+            multi=multi,
+            photos=self._sample() if background or multi else None,
         )
         self._note_unread([word for label in parse_labels(labels) for word in label.words])
         return classifier
+
+    def _sample(self) -> Vectors:
+        """Return the ``(n, dim)`` unit rows of at most about 1,000 photos from all over the
+        collection.
+        """
+        with self.store.reading():
+            ids = self.store.ids_where(parse_filter("path is not null"))
+            rows = self.store.rows(ids[:: max(1, len(ids) // SAMPLE)].tolist())
+            if not rows:
+                return np.empty((0, self.dim), dtype=np.float32)
+            return unit_rows(self.store.halves([raw for _, _, raw, _ in rows]))
 
     def check_classifier(self, classifier: LabelClassifier) -> None:
         """Raise EncoderMismatch for a classifier of another encoder's vectors."""

@@ -13,7 +13,8 @@ from typing import Any
 from vitsearch.arrays import Halves, Ids, Vectors
 from vitsearch.collection.backend import Backend
 from vitsearch.collection.info import local_info
-from vitsearch.collection.search import QueryVector, Reranker
+from vitsearch.collection.query import QueryMeaning
+from vitsearch.collection.search import Reranker
 from vitsearch.collection.understanding import LABELLED
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import IndexDamaged
@@ -113,9 +114,9 @@ class LocalSearch:
         self._snapshots, self._unindexed = {}, None
 
     def find(
-        self, queries: Sequence[QueryVector], options: SearchOptions
+        self, queries: Sequence[QueryMeaning], options: SearchOptions
     ) -> list[list[SearchResult]]:
-        """Return the results for each (unit vector, ids to leave out), on one state of the data."""
+        """Return the results for each query, on one state of the data."""
         with self._store.reading():
             try:
                 return self._find(queries, options)
@@ -130,7 +131,7 @@ class LocalSearch:
                 return self._find(queries, options)
 
     def _find(
-        self, queries: Sequence[QueryVector], options: SearchOptions
+        self, queries: Sequence[QueryMeaning], options: SearchOptions
     ) -> list[list[SearchResult]]:
         allowed = self._store.ids_where(options.where) if options.where is not None else None
         with self._lock:
@@ -255,9 +256,9 @@ class LocalBackend(Backend):
         return self._store
 
     def find(
-        self, queries: Sequence[QueryVector], options: SearchOptions
+        self, queries: Sequence[QueryMeaning], options: SearchOptions
     ) -> list[list[SearchResult]]:
-        """Return the results for each (unit vector, ids to leave out), best first."""
+        """Return the results for each query, best first."""
         return self._search.find(queries, options)
 
     def decoding(self) -> Decoding:

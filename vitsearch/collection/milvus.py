@@ -8,8 +8,8 @@ from typing import Any
 
 from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.collection.backend import Backend
-from vitsearch.collection.query import QueryEncoder
-from vitsearch.collection.search import QueryVector, Reranker
+from vitsearch.collection.query import QueryEncoder, QueryMeaning
+from vitsearch.collection.search import Reranker
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.index.candidates import Proposal
 from vitsearch.milvus import parse_uri
@@ -66,9 +66,9 @@ class MilvusBackend(Backend):
         return self._store
 
     def find(
-        self, queries: Sequence[QueryVector], options: SearchOptions
+        self, queries: Sequence[QueryMeaning], options: SearchOptions
     ) -> list[list[SearchResult]]:
-        """Return the results for each (unit vector, ids to leave out), best first."""
+        """Return the results for each query, best first."""
         condition = self._store.condition(options.where) if options.where is not None else ""
         candidates = Candidates(self._store.connection, condition)
         return self._reranker.find(queries, options, _MilvusCandidates(candidates))

@@ -191,6 +191,29 @@ def combine(terms: Sequence[Term], vector_of: Callable[[Term], Vectors]) -> Vect
     return unit_rows(total[None])[0]
 
 
+def split_negatives(terms: Sequence[Term]) -> tuple[list[Term], list[Term]]:
+    """Return the terms whose vectors are summed, and the words with a minus that lower the score of
+    what shows them instead.
+
+    Subtracted from other words, a vector leads away from all that the two share: "person - child"
+    finds cattle. Without words or photos to lower, and for photos, a minus is subtraction.
+    """
+    minus = [term for term in terms if isinstance(term.what, str) and term.weight < 0]
+    summed = [term for term in terms if not (isinstance(term.what, str) and term.weight < 0)]
+    return (summed, minus) if any(term.weight > 0 for term in summed) else (list(terms), [])
+
+
+def _beside(vector: Vectors, query: Vectors) -> Vectors:
+    """Return the part of a unit vector ``(dim,)`` at right angles to the query's, scaled to length
+    1: what it means besides the query. Raises QueryError where there is none.
+    """
+    wide, along = vector.astype(np.float64), query.astype(np.float64)
+    part = wide - float(wide @ along) * along
+    if float(np.linalg.norm(part)) < 1e-6:
+        raise QueryError("the terms of the query cancel each other out: change a weight")
+    return unit_rows(part[None])[0]
+
+
 def _check_term(term: Term) -> None:
     what = term.what
     if isinstance(what, bool) or not isinstance(what, str | Path | int | Image.Image | np.ndarray):
@@ -278,12 +301,25 @@ def encode_terms(terms: Iterable[Term], encoder: Callable[[], ImageEncoder]) -> 
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class QueryMeaning:
-    """A query's unit vector ``(dim,)``, the ids of the photos that it names, and its words."""
+class Negative:
+    """What the results should not show: a unit vector ``(dim,)`` at right angles to the query's,
+    and how much the cosine with it lowers a score.
+    """
 
     vector: Vectors
-    photo_ids: frozenset[int]
-    words: tuple[str, ...]
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QueryMeaning:
+    """A query's unit vector ``(dim,)``, the ids of the photos that it names, its words, and what it
+    leaves out by a minus.
+    """
+
+    vector: Vectors
+    photo_ids: frozenset[int] = frozenset()
+    words: tuple[str, ...] = ()
+    negatives: tuple[Negative, ...] = ()
 
 
 class QueryEncoder:
@@ -326,13 +362,20 @@ class QueryEncoder:
                 return self._file_vector(term.what, photos[term.what])
             return self._vector(term.what, encoded)
 
+        summed, minus = split_negatives(terms)
         # a vector by itself is a unit row already: scaled once more it would lose its last bits
-        alone = len(terms) == 1 and isinstance(terms[0].what, np.ndarray) and terms[0].weight == 1
-        vector = vector_of(terms[0]) if alone else combine(terms, vector_of)
+        alone = (
+            len(summed) == 1 and isinstance(summed[0].what, np.ndarray) and summed[0].weight == 1
+        )
+        vector = vector_of(summed[0]) if alone else combine(summed, vector_of)
+        largest = max(abs(term.weight) for term in summed)
+        negatives = tuple(
+            Negative(_beside(vector_of(term), vector), -term.weight / largest) for term in minus
+        )
         ids = [term.what for term in terms if isinstance(term.what, int)]
         ids += [photo.photo_id for photo in photos.values() if photo]
         words = tuple(term.what for term in terms if isinstance(term.what, str))
-        return QueryMeaning(vector, frozenset(ids), words)
+        return QueryMeaning(vector, frozenset(ids), words, negatives)
 
     def photo_of(self, path: Path) -> Photo | None:
         """Return the collection's photo that this file is, or None for a file outside it."""

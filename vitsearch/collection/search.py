@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vitsearch.arrays import Ids, Vectors, cosine_scores, unit_rows
 from vitsearch.collection.duplicates import collapse, likeness_to
+from vitsearch.collection.query import QueryMeaning
 from vitsearch.errors import QueryError
 from vitsearch.filters.parse import parse_filter
 from vitsearch.filters.tree import Filter
@@ -39,7 +40,8 @@ TIE = 1e-6
 FIRST = 100  # results asked for at first where all that reach a score are wanted
 TOGETHER = 256  # queries that an index is asked for at once
 
-QueryVector = tuple[Vectors, frozenset[int]]  # a unit vector (dim,) and the ids to leave out
+# a photo is lowered by its cosine with what a minus names beyond this one: chance gives as much
+UNLIKE = 0.03
 
 
 class Candidates(Protocol):
@@ -61,9 +63,10 @@ class Candidates(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A result with what later steps need of it."""
+    """A result with what later steps need of it; ``cosine`` is its score before a minus."""
 
     result: SearchResult
+    cosine: float
     raw: bytes
     fingerprint: bytes
 
@@ -75,10 +78,10 @@ class Reranker:
         self._stored, self._dim = stored, dim
 
     def find(
-        self, queries: Sequence[QueryVector], options: SearchOptions, sources: Candidates
+        self, queries: Sequence[QueryMeaning], options: SearchOptions, sources: Candidates
     ) -> list[list[SearchResult]]:
-        """Return the results for each (unit vector, ids to leave out); raises QueryError where
-        ``sources`` cannot propose enough.
+        """Return the results for each query; raises QueryError where ``sources`` cannot propose
+        enough.
         """
         results: list[list[SearchResult]] = []
         for start in range(0, len(queries), TOGETHER):
@@ -92,7 +95,7 @@ class Reranker:
 
     def _results(
         self,
-        query: QueryVector,
+        query: QueryMeaning,
         options: SearchOptions,
         sources: Candidates,
         first: list[Proposal] | None,
@@ -123,7 +126,7 @@ class Reranker:
 
     def _nearest(
         self,
-        query: QueryVector,
+        query: QueryMeaning,
         count: float,
         *,
         sources: Candidates,
@@ -133,11 +136,10 @@ class Reranker:
         """Return the ``count`` best hits of at least a score, best first, equal scores in order of
         path.
         """
-        vector, left_out = query
-        limit = _first_wanted(count, left_out, sources)
+        limit = _first_wanted(count, query.photo_ids, sources)
         while True:
-            proposed, first = first or sources.candidates_for(vector[None], limit)[0], None
-            hits = self._rescored(np.concatenate([ids for ids, _ in proposed]), vector, left_out)
+            proposed, first = first or sources.candidates_for(query.vector[None], limit)[0], None
+            hits = self._rescored(np.concatenate([ids for ids, _ in proposed]), query)
             above = [
                 hit
                 for hit in hits
@@ -162,17 +164,24 @@ class Reranker:
             else np.empty((0, self._dim), dtype=np.float32)
         )
 
-    def _rescored(self, ids: Ids, vector: Vectors, left_out: frozenset[int]) -> list[Hit]:
+    def _rescored(self, ids: Ids, query: QueryMeaning) -> list[Hit]:
         """Return the hits of the candidate ids that are (still) in the collection, exactly scored,
         best first.
         """
-        rows = [row for row in self._stored.rows(ids.tolist()) if row[0] not in left_out]
+        rows = [row for row in self._stored.rows(ids.tolist()) if row[0] not in query.photo_ids]
         if not rows:
             return []
-        scores = cosine_scores(self._stored.halves([row[2] for row in rows]), vector)
+        halves = self._stored.halves([row[2] for row in rows])
+        cosines = cosine_scores(halves, query.vector)
+        scores = cosines - sum(
+            negative.weight * np.maximum(0, cosine_scores(halves, negative.vector) - UNLIKE)
+            for negative in query.negatives
+        )
         hits = [
-            Hit(SearchResult(path, float(score), photo_id), raw, fingerprint)
-            for (photo_id, path, raw, fingerprint), score in zip(rows, scores, strict=True)
+            Hit(SearchResult(path, float(score), photo_id), float(cosine), raw, fingerprint)
+            for (photo_id, path, raw, fingerprint), score, cosine in zip(
+                rows, scores, cosines, strict=True
+            )
         ]
         return sorted(hits, key=lambda hit: (-hit.result.score, hit.result.path))
 
@@ -193,7 +202,7 @@ def _first_wanted(count: float, left_out: frozenset[int], sources: Candidates) -
 
 
 def _first_proposals(
-    queries: Sequence[QueryVector], options: SearchOptions, sources: Candidates
+    queries: Sequence[QueryMeaning], options: SearchOptions, sources: Candidates
 ) -> list[list[Proposal] | None]:
     """Return what is proposed first for each query; an index is asked for many at once, which takes
     a fraction of the time.
@@ -201,25 +210,25 @@ def _first_proposals(
     proposals: list[list[Proposal] | None] = [None] * len(queries)
     if not sources.supports_batch:
         return proposals
-    counts = [_first_wanted(_needed(options), left_out, sources) for _, left_out in queries]
+    counts = [_first_wanted(_needed(options), query.photo_ids, sources) for query in queries]
     for count in sorted(set(counts)):
         indices = [index for index, number in enumerate(counts) if number == count]
-        vectors = np.stack([queries[index][0] for index in indices])
+        vectors = np.stack([queries[index].vector for index in indices])
         for index, proposed in zip(indices, sources.candidates_for(vectors, count), strict=True):
             proposals[index] = proposed
     return proposals
 
 
 def _reach(proposed: Sequence[Proposal], hits: Sequence[Hit]) -> float:
-    """Return the highest score that a row which no source has proposed is expected to have, -inf
-    where all were proposed.
+    """Return the highest cosine that a row which no source has proposed is expected to have, and so
+    its highest score, for a minus only lowers it; -inf where all were proposed.
 
     That is the lowest of what a source has proposed: of each by itself, for one may have given all
     its far rows and another few near ones.
     """
-    scores = {hit.result.photo_id: hit.result.score for hit in hits}
+    cosines = {hit.result.photo_id: hit.cosine for hit in hits}
     lowest = (
-        min((scores[photo_id] for photo_id in ids.tolist() if photo_id in scores), default=np.inf)
+        min((cosines[photo_id] for photo_id in ids.tolist() if photo_id in cosines), default=np.inf)
         for ids, more in proposed
         if more
     )
@@ -244,8 +253,10 @@ def marginal_order(rows: Vectors, scores: NDArray[np.float64], diverse: float) -
     """Return the places of the ``(n, dim)`` unit rows in order of marginal relevance, window by
     window, equal ones as they came.
 
-    Next comes the row with the highest ``(1 - diverse) * score - diverse * likeness``, the likeness
-    to the most alike row before it.
+    Next comes the row with the highest ``(1 - diverse) * fit - diverse * likeness``, the likeness
+    to the most alike row before it. The fit is the score as a share of its window's range, 0 for
+    the lowest and 1 for the best: the scores of words lie so near to each other that by themselves
+    they would weigh next to nothing against likeness.
     """
     order: list[int] = []
     wide = rows.astype(np.float64)
@@ -262,8 +273,10 @@ def _marginal_window(
     rows: Vectors, scores: NDArray[np.float64], nearest: NDArray[np.float32] | None, diverse: float
 ) -> list[int]:
     chosen: list[int] = []
+    lowest, highest = float(scores.min()), float(scores.max())
+    fit = (scores - lowest) / ((highest - lowest) or 1.0)
     while len(chosen) < len(rows):
-        value = (1 - diverse) * scores - (
+        value = (1 - diverse) * fit - (
             0 if nearest is None else diverse * nearest.astype(np.float64)
         )
         value[chosen] = -np.inf

@@ -13,8 +13,8 @@ from PIL import Image
 
 from vitsearch.collection import LookAlikes
 from vitsearch.collection.collection import Collection
-from vitsearch.collection.query import Term, encode_terms
-from vitsearch.collection.search import QueryVector, as_where
+from vitsearch.collection.query import QueryMeaning, Term, encode_terms
+from vitsearch.collection.search import as_where
 from vitsearch.collection.understanding import KnownWords, Understood
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.encoders.language import unread_notes
@@ -104,7 +104,7 @@ class Engine:
                 (term for search in searches for term in search.terms), lambda: encoder
             )
         answers: dict[int, Answer] = {}
-        groups: dict[SearchOptions, dict[int, QueryVector]] = {}
+        groups: dict[SearchOptions, dict[int, QueryMeaning]] = {}
         with self._lock:
             collection = self._opened()
             if collection.encoder is not encoder:
@@ -116,7 +116,7 @@ class Engine:
                     answers[index] = error
                 else:
                     queries = groups.setdefault(search.options, {})
-                    queries[index] = (meaning.vector, meaning.photo_ids)
+                    queries[index] = meaning
             for options, queries in groups.items():
                 results = collection.find(list(queries.values()), options)
                 for index, hits in zip(queries, results, strict=True):

@@ -1,0 +1,204 @@
+"""Measure what fits and what does not: words with a minus, labels that fit no photo, and words for
+things that no photo shows.
+
+    python benchmarks/relevance.py --data DIR [--encoder mini]
+
+DIR holds ``flickr8k-dev.tar`` and ``captions-train.tar`` (photos and ``captions.tsv``),
+``imagenette-dev.tar`` and ``classes-train.tar`` (one folder a class). ``everyday_queries.tsv``
+beside this file was written before any score was looked at: words, a regular expression of captions
+of photos that show them ("-": no caption says it surely), and a broader one; where no caption of
+any photo matches that one, nothing shows them.
+"""
+
+import argparse
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from evaluate import encode_photos, read_captions
+from numpy.typing import NDArray
+
+from vitsearch.collection.query import EncodedTerms, QueryEncoder, Term
+from vitsearch.collection.search import UNLIKE
+from vitsearch.encoders import Encoder, load_encoder
+from vitsearch.labels import NOTHING, zero_shot_classifier
+
+QUERIES = Path(__file__).with_name("everyday_queries.tsv")
+DRAWS = 10  # halves of the labels
+LOST = 0.07  # share of the queries for things that are there which a gate may lose
+# classes of classes-train.tar that do not overlap as "dress" and "black dress" do
+DISTINCT = (
+    "bed bicycle bridge car cat cow dandelion dog forest guitar horse ice_cream lightning "
+    "motorcycle mountains panda piano pizza pool_table receipt refrigerator sheep skyscrapers "
+    "snake sunflower sunset swimming tennis violin waterfall"
+)
+PAIRS = (
+    "dog - field of grass; dog - snow; dog - dog in the water; dog - tennis ball; dog - beach; "
+    "child - swimming pool; child - beach; child - playground; boy - soccer; boy - swing; "
+    "little girl - pink dress; little girl - swing; baby - bathtub; bicycle - mountain biker; "
+    "bicycle - street; beach - people; beach - dog; beach - child; crowd of people - street; "
+    "people - snow; old man - hat; old man - bench; man jumping - skateboarder; "
+    "man jumping - bicycle; skateboarder - stairs; street - bicycle; street - crowd of people; "
+    "building - crowd of people; horse - rodeo; mountain - snow; snow - dog; snow - skier; "
+    "snow - sledding; rock climbing - mountain; boat - kayak; lake - dog; lake - boat; "
+    "river - kayak; ocean waves - surfer; ocean waves - dog; football player - soccer; "
+    "car - race car; car - street; sunset - beach; hat - sunglasses; sunglasses - hat; "
+    "red shirt - child; fountain - child; bench - old man; concert - guitar; flowers - child; "
+    "forest - bicycle; tennis ball - dog; two dogs playing - dog in snow; "
+    "black dog - dog in the water; brown dog - white dog; white dog - black dog; "
+    "person with a backpack - snow"
+)
+
+Rows = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """Photos as ``(n, dim)`` unit rows, and their captions in small letters."""
+
+    rows: Rows
+    captions: list[list[str]]
+
+    def matches(self, pattern: str, least: int) -> Flags:
+        """Return which photos have at least so many captions that match, or all of fewer."""
+        shape = re.compile(rf"\b({pattern})\b")
+        return np.array(
+            [
+                sum(bool(shape.search(line)) for line in lines) >= min(least, len(lines) or 1)
+                for lines in self.captions
+            ]
+        )
+
+
+def read_captioned(encoder: Encoder, archive: Path, prefix: str = "") -> Captioned:
+    """Return the photos of a tar file whose names begin so, with their captions."""
+    names, rows = encode_photos(encoder, archive)
+    places = [place for place, name in enumerate(names) if Path(name).name.startswith(prefix)]
+    names, rows = [names[place] for place in places], rows[places]
+    by_name = defaultdict(list)
+    for name, caption in read_captions(archive):
+        by_name[name].append(caption.lower())
+    return Captioned(rows, [by_name[Path(name).name] for name in names])
+
+
+def read_queries() -> dict[str, tuple[str, str]]:
+    """Return the words with their two expressions."""
+    lines = QUERIES.read_text(encoding="utf-8").splitlines()[1:]
+    return {words: (shown, named) for words, shown, named in (line.split("\t") for line in lines)}
+
+
+def negatives(encoder: Encoder, photos: Captioned) -> None:
+    """Print the precision at 10 of words with a minus: without it, subtracted, and as searched."""
+    queries = read_queries()
+    sums: list[list[float]] = []
+    for pair in PAIRS.split("; "):
+        words, minus = pair.split(" - ")
+        named = queries[minus][1] if queries[minus][1] != "-" else queries[minus][0]
+        right = photos.matches(queries[words][0], 1) & ~photos.matches(named, 1)
+        if right.sum() < 10:
+            continue
+        vectors = encoder.encode_texts([words, minus])
+        plain = photos.rows @ vectors[0]
+        subtracted = photos.rows @ (vectors[0] - vectors[1])
+        ways = (plain, subtracted, lowered(photos, vectors))
+        sums.append([float(right[np.argsort(-scores)[:10]].mean()) for scores in ways])
+    means = np.mean(sums, axis=0)
+    print(
+        f"minus, {len(sums)} queries, precision at 10: left out {means[0]:.3f}, subtracted "
+        f"{means[1]:.3f}, as searched {means[2]:.3f}"
+    )
+
+
+def lowered(photos: Captioned, vectors: Rows) -> NDArray[np.float64]:
+    """Return the scores of "words - minus" as `vitsearch search` computes them."""
+    reader = QueryEncoder(
+        Path(),
+        None,
+        None,
+        dim=vectors.shape[1],
+        decoding=None,  # type: ignore[arg-type]
+    )
+    encoded = EncodedTerms(words={"words": vectors[0], "minus": vectors[1]})
+    meaning = reader.read([Term("words"), Term("minus", -1)], encoded)
+    (negative,) = meaning.negatives
+    shown = np.maximum(0, photos.rows @ negative.vector - UNLIKE)
+    return photos.rows @ meaning.vector - negative.weight * shown
+
+
+def labels(encoder: Encoder, archive: Path, classes: list[str] | None) -> None:
+    """Print how many foreign photos get "none of these" and how many right labels are lost, half of
+    the labels given, and how good several labels a photo are.
+    """
+    names, rows = encode_photos(encoder, archive)
+    truth = np.array([Path(name).parent.name for name in names])
+    if classes:
+        chosen = np.isin(truth, classes)
+        rows, truth = rows[chosen], truth[chosen]
+    listed = sorted(set(truth))
+    plain = np.array(zero_shot_classifier(encoder, listed).predict(rows))
+    print(
+        f"{archive.name}: {len(rows)} photos, {len(listed)} classes, accuracy of plain labels "
+        f"{np.mean(plain == truth):.3f}"
+    )
+    for title, photos in (("any label that beats the mean", None), ("measured", rows)):
+        caught, lost = [], []
+        for draw in range(DRAWS):
+            half = sorted(np.random.default_rng(draw).permutation(listed)[: len(listed) // 2])
+            best = np.array(zero_shot_classifier(encoder, half).predict(rows))
+            made = zero_shot_classifier(encoder, half, background=True, photos=photos)
+            none = np.array(made.predict(rows)) == NOTHING
+            caught.append(none[~np.isin(truth, half)].mean())
+            lost.append(none[best == truth].mean())
+        several = zero_shot_classifier(encoder, listed, multi=True, photos=photos)
+        given = several.predict_proba(rows) >= 0.5
+        right = truth[:, None] == np.array(several.classes)
+        f1 = 2 * (given & right).sum() / (given.sum() + right.sum())
+        print(
+            f"  {title}: none of these {np.mean(caught):.3f} of foreign photos, "
+            f"{np.mean(lost):.3f} of right labels; several labels F1 {f1:.3f}, "
+            f"{given.sum(axis=1).mean():.2f} a photo"
+        )
+
+
+def gate(encoder: Encoder, name: str, photos: Captioned) -> None:
+    """Print how well the best score tells words for what is there from words for what is not."""
+    present, absent = [], []
+    for words, (shown, named) in read_queries().items():
+        if named == "-":
+            continue
+        best = float((photos.rows @ encoder.encode_texts([words])[0]).max())
+        if not photos.matches(named, 1).any():
+            absent.append(best)
+        elif shown != "-" and photos.matches(shown, 2).any():
+            present.append(best)
+    there, away = np.array(present), np.array(absent)
+    area = (there[:, None] > away).mean() + 0.5 * (there[:, None] == away).mean()
+    caught = (away < np.quantile(there, LOST)).mean()
+    print(
+        f"{name}: {len(there)} words for what is there, {len(away)} for what is not: AUROC of the "
+        f"best score {area:.3f}, {caught:.3f} of what is not there told at {LOST:.0%} lost"
+    )
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", type=Path, required=True, help="folder with the four tar files")
+    parser.add_argument("--encoder", default="mini")
+    chosen = parser.parse_args()
+    encoder = load_encoder(chosen.encoder)
+    assert isinstance(encoder, Encoder)
+    labels(encoder, chosen.data / "imagenette-dev.tar", None)
+    classes = [name.replace("_", " ") for name in DISTINCT.split()]
+    labels(encoder, chosen.data / "classes-train.tar", classes)
+    flickr = read_captioned(encoder, chosen.data / "flickr8k-dev.tar")
+    negatives(encoder, flickr)
+    gate(encoder, "Flickr8k dev", flickr)
+    gate(encoder, "COCO", read_captioned(encoder, chosen.data / "captions-train.tar", "coco_"))
+
+
+if __name__ == "__main__":
+    main()
