@@ -166,14 +166,16 @@ def _compared_date(column: str, sign: str, date: str) -> Expression:
 
 
 def _compared_text(column: str, sign: str, text: str) -> Expression:
-    if sign in _EQUALITY:
+    if sign in _EQUALITY and (not _is_utf8(text) or len(alike((text,))) > 1):
         return _among(column, (text,), sign == "=")
     if not _is_utf8(text):
         raise QueryError(
             f"Milvus holds UTF-8 only, so that {column} {sign} {text!r} cannot be asked: leave "
             "out that name"
         )
-    return f"{column} {sign} {_literal(text)}"
+    if sign == "!=":
+        return _present(column, f"{column} != {_literal(text)}")
+    return f"{column} {'==' if sign == '=' else sign} {_literal(text)}"
 
 
 def _compared_integer(column: str, sign: str, value: float) -> Expression:
@@ -241,9 +243,6 @@ def _among(column: str, values: Sequence[Value], truth: bool) -> Expression:
         literals = _integers(values)
     if not literals:
         return False if truth else _null(column, False)
-    if len(literals) == 1 and kind == "text":
-        test = f"{column} {'==' if truth else '!='} {literals[0]}"
-        return test if truth else _present(column, test)
     listed = f"[{', '.join(dict.fromkeys(literals))}]"
     return f"{column} in {listed}" if truth else _present(column, f"{column} not in {listed}")
 
