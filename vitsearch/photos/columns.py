@@ -260,8 +260,8 @@ _COLUMNS = (
         name="aspect",
         kind="number",
         help="width over height: below 1 it stands upright",
-        value=lambda photo: photo.info.width / photo.info.height,
-        sql="CAST(width AS REAL) / height",
+        value=lambda photo: photo.info.width / max(photo.info.height, 1),
+        sql="CAST(width AS REAL) / max(height, 1)",
         always=True,
     ),
     Column(
