@@ -3,8 +3,11 @@
 import io
 import json
 import shutil
+import struct
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,6 +17,7 @@ import numpy as np
 from fuzzing.mutations import ODD_VALUES, odd_bytes, odd_json, odd_text
 from fuzzing.running import Run, Target
 from helpers.photos import paint, shade
+from vitsearch.errors import VitsearchError
 
 # -- Photos ----------------------------------------------------------------------------------------
 
@@ -23,12 +27,34 @@ def pictures(folder: Path) -> Run:
     from vitsearch.photos.decode import decode
 
     seeds = [data for data in good_contents().values() if len(data) < 30_000]
+    seeds += _newer_contents()
 
     def run(random: Random) -> None:
         data = odd_bytes(random.choice(seeds), random)
-        decode(data, max_pixels=4_000_000, at_least=random.choice((None, 64, 448)))
+        side = random.choice((None, 64, 448))
+        decode(data, max_pixels=4_000_000, **{random.choice(("at_least", "side")): side})
 
     return run
+
+
+def _newer_contents() -> list[bytes]:
+    """Return photos of the formats that `good_contents` leaves out, where they are read here."""
+    from helpers.dng import dng
+    from helpers.odd_files import encoded, picture
+
+    small = picture(3, (48, 32))
+    psd = struct.pack(">4sH6xHIIHH", b"8BPS", 1, 3, 32, 48, 8, 3) + bytes(14) + small.tobytes()
+    contents = [psd, dng(small), dng(small, picture(4, (64, 48))), *_RAW_HEADS]
+    for format_name in ("TGA", "QOI", "ICO", "DDS", "AVIF", "JXL", "HEIF"):
+        with suppress(KeyError, OSError):  # Pillow cannot write it here
+            contents.append(encoded(small, format_name))
+    return contents
+
+
+_RAW_HEADS = [
+    head + bytes(300)
+    for head in (b"FUJIFILMCCD-RAW 0201", b"FOVb", b"IIRO", b"\0\0\0\x18ftypcrx \0\0\0\1crx isom")
+]
 
 
 def photo_sources(folder: Path) -> Run:
@@ -532,6 +558,13 @@ WORDS = [
 ]
 
 
+PHRASES = [
+    *("last ", "summer ", "in ", "2019", "-07", "christmas ", "may ", "since ", "2 years ago"),
+    *("99999999", "0", "-13", "from ", "to ", "Paris", "iPhone ", "with ", "yesterday", "rated 5 "),
+    *("between ", "and ", "portrait ", "29 february ", "9999-12-31", "0001-01-01", "week ", "ago"),
+]
+
+
 def queries(folder: Path) -> Run:
     from vitsearch import Collection
     from vitsearch.collection.query import parse_query
@@ -540,8 +573,9 @@ def queries(folder: Path) -> Run:
     found = Collection.open(_indexed(folder / "photos"), encoder=ColourEncoder())
 
     def run(random: Random) -> None:
-        text = odd_text(WORDS, random)
+        text = odd_text(WORDS if random.random() < 0.5 else [*WORDS[:3], *PHRASES], random)
         parse_query(text)
+        found.understand(text)
         found.search(text, random.choice((1, 5, 10**9)), offset=random.choice((0, 3, 2**40)))
 
     return run
@@ -623,6 +657,23 @@ def tables(folder: Path) -> Run:
     return run
 
 
+def sidecars(folder: Path) -> Run:
+    from vitsearch.outputs.sidecars import labelled
+    from vitsearch.outputs.xmp import EMPTY, NotXmp
+    from vitsearch.types import Prediction
+
+    labels = [Prediction("a.png", label, 0.5) for label in ("cat", "animal/dog", "é & <b>")]
+    seeds = [labelled(EMPTY, labels[:1]), labelled(labelled(EMPTY, labels), labels[1:])]
+
+    def run(random: Random) -> None:
+        try:
+            labelled(odd_bytes(random.choice(seeds), random), random.choices(labels, k=2))
+        except NotXmp as refused:
+            raise VitsearchError(" ".join(str(refused).split()) or "not XMP") from refused
+
+    return run
+
+
 def http(folder: Path) -> Run:
     from starlette.testclient import TestClient
 
@@ -687,8 +738,18 @@ _SETS = ("helpers.shard_sets", "helpers.interop", "vitsearch.interop", "vitsearc
 _MODELS = ("torch", "transformers", "helpers.tiny_models", "helpers.classifiers")
 _COLLECTION = ("vitsearch.collection.collection", "vitsearch.collection.update")
 _INDEX = ("vitsearch.index", "vitsearch.index.faiss_index")
+_READERS = tuple(
+    name
+    for name, package in {
+        "vitsearch.photos.decode": "PIL",
+        "pillow_heif": "pillow_heif",
+        "vitsearch.photos.jxl": "pillow_jxl",
+        "vitsearch.photos.raw": "rawpy",
+    }.items()
+    if find_spec(package)
+)
 TARGETS = [
-    Target("pictures", 4500, pictures, 500, ("helpers.odd_files", "vitsearch.photos.decode")),
+    Target("pictures", 4500, pictures, 500, ("helpers.odd_files", *_READERS)),
     Target("photo sources", 1500, photo_sources, 500, ("vitsearch.photos.sources.parquet",)),
     Target("shard sets", 2000, shard_sets, 200, _SETS),
     Target("clip-retrieval folders", 1000, exported_folders, 200, _SETS),
@@ -702,5 +763,6 @@ TARGETS = [
     Target("queries", 1500, queries, 500, _COLLECTION),
     Target("filters", 1500, filters, 500, _COLLECTION),
     Target("class maps and labels", 1000, tables, 500, ("vitsearch.evaluation",)),
+    Target("XMP sidecars", 700, sidecars, 500, ("vitsearch.outputs.sidecars",)),
     Target("HTTP", 1500, http, 250, ("helpers.web_client", *_COLLECTION)),
 ]
