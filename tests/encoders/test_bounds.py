@@ -12,7 +12,12 @@ from helpers.tiny_models import save_siglip
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.bounds import check_settings, check_sides, check_tokenizer
 from vitsearch.encoders.preprocess import Preprocess
-from vitsearch.encoders.tokenizer import PortableTokenizer, TextReader, TokenRules
+from vitsearch.encoders.tokenizer import (
+    PortableTokenizer,
+    TextReader,
+    TokenRules,
+    check_tokenizer_files,
+)
 from vitsearch.errors import EncoderError
 
 Change = Callable[[dict[str, Any]], None]
@@ -103,6 +108,48 @@ def test_replacements_that_make_a_text_longer_and_longer_are_refused() -> None:
         tokenizer.normalizer = normalizers.Sequence(often)
         with pytest.raises(EncoderError, match="times longer"):
             check_tokenizer(tokenizer, "x")
+
+
+def saved(folder: Path, tokenizer: Tokenizer) -> Path:
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def test_a_tokenizer_is_tried_in_a_process_of_its_own(tmp_path: Path) -> None:
+    good = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    check_tokenizer_files(saved(tmp_path, good), "x")
+    (tmp_path / "tokenizer.json").write_text('{"model": {}}')
+    with pytest.raises(EncoderError, match=r"^x: the tokenizer .*tokenizer\.json cannot be read"):
+        check_tokenizer_files(tmp_path, "x")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("normalizer", "reason"),
+    [
+        (normalizers.Sequence([normalizers.Replace("a", "a" * 10)] * 9), "times longer"),
+        # catastrophic in the library of regular expressions, which takes years or gives up
+        (normalizers.Replace(Regex(r"(a|aa)+(?=b)$|((a+)+)+b"), "x"), "cannot be read"),
+    ],
+    ids=["growing", "backtracking"],
+)
+def test_a_tokenizer_that_does_not_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, normalizer: Any, reason: str
+) -> None:
+    monkeypatch.setattr("vitsearch.encoders.tokenizer.PROBE_SECONDS", 5.0)
+    tokenizer = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizer
+    with pytest.raises(EncoderError, match=reason):
+        check_tokenizer_files(saved(tmp_path, tokenizer), "x")
+
+
+@pytest.mark.slow
+def test_what_is_no_sentencepiece_model_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("sentencepiece")
+    for data in (b"", b"\x0a\xff\xff\xff\xff\x0f", bytes(1000), b"\x0a\x04\x0a\x02aa" * 50):
+        (tmp_path / "spiece.model").write_bytes(data)
+        with pytest.raises(EncoderError, match=r"^x: the tokenizer .*spiece\.model cannot be read"):
+            check_tokenizer_files(tmp_path, "x")
 
 
 def test_the_replacements_of_real_tokenizers_are_taken() -> None:

@@ -80,9 +80,17 @@ def check_tokenizer(tokenizer: Any, name: str) -> None:
     """Raise EncoderError for a tokenizer of `tokenizers` whose replacements, one after the other,
     make a text many times longer.
     """
+    check_growth(growth_of(tokenizer), name)
+
+
+def growth_of(tokenizer: Any) -> float:
+    """Return how many times longer the replacements of a tokenizer may make a text."""
     normalizer = getattr(tokenizer, "normalizer", None)
-    steps = json.loads(normalizer.__getstate__()) if normalizer is not None else None
-    growth = _growth(steps)
+    return _growth(json.loads(normalizer.__getstate__()) if normalizer is not None else None)
+
+
+def check_growth(growth: float, name: str) -> None:
+    """Raise EncoderError for a tokenizer that makes a text many times longer."""
     if growth > MAX_GROWTH:
         raise EncoderError(
             f"{name}: the tokenizer makes a text {growth:,.0f} times longer before it reads it: "

@@ -29,6 +29,7 @@ from vitsearch.encoders.preprocess import RGB, Interpolation, Preprocess
 from vitsearch.encoders.tokenizer import (
     PortableTokenizer,
     TokenRules,
+    check_tokenizer_files,
     portable_fast,
     siglip_cleaned,
 )
@@ -257,6 +258,7 @@ def _load_tokenizer(
     folder: Path, name: str, config: Mapping[str, Any], net: Any
 ) -> tuple[Tokenize, PortableTokenizer | None]:
     """Return the tokenizer as a function, and without transformers where it is a fast one."""
+    check_tokenizer_files(folder, name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False

@@ -28,6 +28,7 @@ from vitsearch.encoders.hub import hub_folder
 from vitsearch.encoders.lazy_weights import LazyWeights, build_lazily, find_weights
 from vitsearch.encoders.open_clip_tokenizer import portable_open_clip
 from vitsearch.encoders.preprocess import Preprocess
+from vitsearch.encoders.tokenizer import check_tokenizer_files
 from vitsearch.encoders.torch_encoder import (
     Tokens,
     TorchEncoder,
@@ -273,7 +274,7 @@ def _tokenizer(architecture: str, name: str, text_config: Mapping[str, Any]) -> 
     if not repo:
         plain: Tokenizer = open_clip.get_tokenizer(architecture)
         return plain
-    hub_folder(repo, TOKENIZER_FILES, also=_TOKENIZER_EXTRAS)
+    check_tokenizer_files(hub_folder(repo, TOKENIZER_FILES, also=_TOKENIZER_EXTRAS), name)
     try:
         tokenizer: Tokenizer = open_clip.get_tokenizer(architecture, local_files_only=True)
     except ImportError:
@@ -344,6 +345,8 @@ def _folder_tokenizer(folder: Path, name: str, config: dict[str, Any]) -> Tokeni
         raise EncoderError(
             f"{name} lacks the file {folder / missing}: put the tokenizer beside {CONFIG}"
         )
+    if wants_files:
+        check_tokenizer_files(folder, name)
     try:
         options = {"local_files_only": True} if wants_files else {}
         tokenizer: Tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}", **options)

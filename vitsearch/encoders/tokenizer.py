@@ -6,15 +6,17 @@ import html
 import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from vitsearch.encoders.bounds import check_tokenizer
+from vitsearch.encoders.bounds import MAX_GROWTH, check_growth, check_tokenizer, growth_of
 from vitsearch.encoders.language import readable
 from vitsearch.errors import EncoderError
+from vitsearch.untrusted import run_in_child
 
 Cleaning = Literal[
     "none", "lower", "siglip", "open_clip lower", "open_clip whitespace", "open_clip canonicalize"
@@ -102,6 +104,66 @@ class TextReader:
                 else self._tokenizer.encode(piece, add_special_tokens=False).ids
             )
         return ids
+
+
+# the files of a tokenizer that native code runs: `tokenizers` the first, sentencepiece the others
+PROGRAMS = ("tokenizer.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
+PROBES = (
+    "a photo of a dog",
+    "a" * 2000,
+    "é" * 500,
+    "word, " * 300,
+    "<|endoftext|></s>[CLS] 1234567890 ... \u4e2d\u6587 \U0001f415\u200d\0\n\t",
+)
+PROBE_SECONDS, PROBE_MEMORY = 60.0, 4_000_000_000
+_probed: set[tuple[str, int, int]] = set()  # files of this process, by path, size and time
+
+
+def check_tokenizer_files(folder: Path, name: str) -> None:
+    """Read the tokenizer in a folder, and some texts with it, in a process of its own, where it is
+    not known in this one: native code does what its file says.
+
+    Raises EncoderError where that fails, crashes, or takes too long or too much memory.
+    """
+    for program in PROGRAMS:
+        if (folder / program).is_file():
+            _check_file(folder / program, name)
+
+
+def _check_file(file: Path, name: str) -> None:
+    facts = file.stat()
+    key = (str(file), facts.st_size, facts.st_mtime_ns)
+    if key in _probed:
+        return
+    probed = run_in_child(
+        f"{__name__}:probe",
+        {"file": str(file)},
+        error=EncoderError,
+        where=f"{name}: the tokenizer {file}",
+        repair="fetch the model again",
+        seconds=PROBE_SECONDS,
+        memory=PROBE_MEMORY,
+    )
+    check_growth(probed["growth"], name)
+    _probed.add(key)
+
+
+def probe(facts: Mapping[str, Any]) -> dict[str, float]:
+    """Return how many times longer the tokenizer of a ``file`` makes a text, and how many tokens it
+    makes of `PROBES`: what a child of `check_tokenizer_files` does.
+    """
+    if not facts["file"].endswith(".json"):
+        from sentencepiece import SentencePieceProcessor
+
+        pieces = SentencePieceProcessor(model_file=facts["file"])
+        return {"growth": 1.0, "tokens": sum(len(pieces.encode(text)) for text in PROBES)}
+    tokenizer = Tokenizer.from_file(facts["file"])
+    if (growth := growth_of(tokenizer)) > MAX_GROWTH:
+        return {"growth": growth}
+    return {
+        "growth": growth,
+        "tokens": sum(len(tokenizer.encode(text).ids) for text in PROBES),
+    }
 
 
 def portable_fast(tokenizer: Any, rules: TokenRules) -> PortableTokenizer | None:
