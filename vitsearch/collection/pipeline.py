@@ -35,7 +35,7 @@ from vitsearch.photos.readers import NOTE
 from vitsearch.photos.sidecars import Metadata, read_sidecars, with_sidecars
 from vitsearch.records import atomic_write
 from vitsearch.storage.decoding import Decoding
-from vitsearch.storage.metadata import known_content
+from vitsearch.storage.metadata import known_content, put_vector
 from vitsearch.storage.serving import make_room
 from vitsearch.storage.store import Outcome, PhotoStore
 from vitsearch.types import STAGES, Bottleneck, Found, LeftOut, Photo, PhotoInfo, Stages
@@ -408,7 +408,7 @@ class Pipeline:
         if outcome is Outcome.UNUSABLE:
             return self._fail(file, NOT_FINITE)
         new = outcome in (Outcome.NEW, Outcome.REPLACED)
-        changed = self.decoding.again and not new and self.store.put_vector(file.path, vector)
+        changed = self.decoding.again and not new and put_vector(self.store, file.path, vector)
         self.counts["indexed" if new or changed else outcome.value] += 1
         return outcome.is_stored or changed
 

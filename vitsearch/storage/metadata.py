@@ -1,9 +1,12 @@
-"""The metadata of stored photos: of known content, and the names of places that come later."""
+"""What changes of stored photos: facts and vectors that are read again, names of places."""
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from vitsearch.arrays import Halves
 from vitsearch.photos.columns import METADATA
+from vitsearch.storage.checksums import vector_checksum
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Photo, PhotoInfo, Value
 
@@ -28,6 +31,23 @@ def put_metadata(store: PhotoStore, photo_id: int, values: Mapping[str, Value | 
     names = [name for name in METADATA if name in values]
     assignments = ", ".join(f"{name} = ?" for name in names)
     store._rows.update(store._db, photo_id, assignments, [values[name] for name in names])
+
+
+def put_vector(store: PhotoStore, path: str, vector: Halves | None) -> bool:
+    """Give the photo at a path, whose content is the same, a new vector under the next
+    generation, and return whether it differs.
+    """
+    photo = store.photo_at(path)
+    if photo is None or vector is None or not np.isfinite(vector).all():
+        return False
+    raw, generation = vector.astype("<f2").tobytes(), store.generation() + 1
+    if raw == store.vector(photo.photo_id).astype("<f2").tobytes():
+        return False
+    values = (generation, raw, photo.photo_id)
+    sql = "UPDATE vectors SET generation = ?, vector = ? WHERE photo_id = ?"
+    store._db.execute(sql, values)
+    store._rows.seal(store._db, photo.photo_id, vector_checksum(raw, generation))
+    return True
 
 
 def unnamed_places(store: PhotoStore, after: int, count: int) -> list[Photo]:

@@ -139,22 +139,6 @@ class PhotoStore(Database):
         self.forget_failures([file.path])
         return photo_id
 
-    def put_vector(self, path: str, vector: Halves | None) -> bool:
-        """Give the photo at a path, whose content is the same, a new vector under the next
-        generation, and return whether it differs.
-        """
-        photo = self.photo_at(path)
-        if photo is None or vector is None or not np.isfinite(vector).all():
-            return False
-        raw, generation = vector.astype("<f2").tobytes(), self.generation() + 1
-        if raw == self.vector(photo.photo_id).astype("<f2").tobytes():
-            return False
-        values = (generation, raw, photo.photo_id)
-        sql = "UPDATE vectors SET generation = ?, vector = ? WHERE photo_id = ?"
-        self._db.execute(sql, values)
-        self._rows.seal(self._db, photo.photo_id, vector_checksum(raw, generation))
-        return True
-
     def touch_photo(self, photo_id: int, file: Found, info: PhotoInfo | None = None) -> None:
         """Give a photo the path and stat of a file with the same content, and with ``info`` its
         metadata and the signature of its sidecars; id and vector stay.
