@@ -88,7 +88,9 @@ def folder(tmp_path: Path) -> Path:
 def listed(folder: Path) -> tuple[list[str], dict[str, list[str]]]:
     with Collection.open(folder) as collection:
         paths = [photo.path for photo in collection.photos()]
-        return paths, collection.companions(paths)
+        companions = collection.companions(paths)
+        assert collection.info()["companions"] == sum(map(len, companions.values()))
+        return paths, companions
 
 
 def test_a_photo_is_there_once_with_both_files(folder: Path) -> None:

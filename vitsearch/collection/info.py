@@ -42,6 +42,7 @@ def local_info(folder: Path, config: CollectionConfig, store: PhotoStore) -> dic
         "photos": count,
         "failed": states.count("failed"),
         "skipped": states.count("skipped"),
+        "companions": sum(entry.reason == "companion" for entry in store.walked.left_out()),
         "put_aside": put_aside,
         "put_aside_since": since,
         "encoder": config.encoder,
