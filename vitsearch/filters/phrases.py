@@ -217,13 +217,15 @@ class _Reading(TextReading):
 
     def _named_things(self) -> Iterator[Candidate]:
         """Yield folders, labels and kinds of files, which their forms make plain."""
-        for kind, stems, form, names in (
-            ("folder", "fold dire carp", _folder_form, self._vocabulary.folder_names),
-            ("label", "label tag etiq #", _label_form, self._vocabulary.labels),
+        for kind, stems, form in (
+            ("folder", "fold dire carp", _folder_form),
+            ("label", "label tag etiq #", _label_form),
         ):
-            needed = names and any(stem in self._plain for stem in stems.split())
-            for match in form().finditer(self._plain) if needed else ():
-                yield from self._named(kind, match, names)
+            if any(stem in self._plain for stem in stems.split()):
+                known = self._vocabulary
+                names = known.folder_names if kind == "folder" else known.labels
+                for match in form().finditer(self._plain) if names else ():
+                    yield from self._named(kind, match, names)
         for match in _PATH.finditer(self._plain):
             folder = self._text[slice(*match.span())].rstrip("/")
             if folder in self._vocabulary.folders:
