@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from helpers.cli import vitsearch, vitsearch_process
 from helpers.photos import paint, shade
 from helpers.web_client import fetch, serving
-from vitsearch import Collection, Progress, SearchResult, index_folder
+from vitsearch import Collection, Progress, SearchResult, index_folder, search_all
 from vitsearch.cluster.push import PushReport, prepare, push, push_blocks
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.encoders.identity import golden_vectors
@@ -194,6 +194,25 @@ def test_every_wish_is_answered_alike(
         assert shown(getattr(remote, ask)(asked, top_k, **options)) == shown(
             getattr(local, ask)(asked, top_k, **options)
         )
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["red in 2019", "2019", "since 2018", "folder year1", "labelled label 2", "nikon z6", "red"],
+)
+def test_words_filter_alike(both: tuple[Collection, Collection], query: str) -> None:
+    local, remote = both
+    assert remote.understand(query) == local.understand(query)
+    assert shown(remote.search(query, 20)) == shown(local.search(query, 20))
+
+
+def test_a_folder_and_milvus_are_searched_together(
+    both: tuple[Collection, Collection], shelf: Path
+) -> None:
+    hits = search_all(both, "red in 2019", 10)
+    assert [hit.collection for hit in hits[:2]] == [both[0].backend.name, both[1].backend.name]
+    assert {Path(hit.file) for hit in hits} <= set(shelf.rglob("*.png"))
+    assert shown(hits[::2]) == shown(hits[1::2]) == shown(both[0].search("red in 2019", 5))
 
 
 @pytest.mark.slow
