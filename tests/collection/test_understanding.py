@@ -65,7 +65,7 @@ def opened(photos: Path) -> Collection:
         ("folder italy", ["italy/c.png", "italy/b.png"], ["folder italy"]),
         ("screenshots", ["Screenshot_d.png"], ["screenshots"]),
         ("labelled green", ["Screenshot_d.png"], ["label green"]),
-        ("red + blue 2019 - green", ["italy/b.png", "italy/c.png"], ["2019"]),
+        ("2:red + blue 2019 - green", ["italy/b.png", "italy/c.png"], ["2019"]),
         ("red in 1987", [], ["1987"]),
     ],
 )
@@ -80,6 +80,12 @@ def test_literally_and_in_quotes_words_are_the_pictures(opened: Collection) -> N
     everything = [hit.path for hit in opened.search("red")]
     assert [hit.path for hit in opened.search("red 2019", literal=True)] == everything
     assert [hit.path for hit in opened.search('"red 2019"')] == everything
+
+
+def test_no_term_is_no_query(opened: Collection) -> None:
+    for nothing in ((), [], "", "  "):
+        with pytest.raises(QueryError):
+            opened.search(nothing)
 
 
 def test_a_batch_has_a_filter_for_each_query(opened: Collection) -> None:

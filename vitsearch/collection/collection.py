@@ -99,11 +99,13 @@ class Collection(OpenCollection):
         filters = [options.where] * len(queries)
         pictures: dict[int, Query] = {}
         for index, query in enumerate(queries):
-            if isinstance(query, str) and not options.literal:
-                understood = self.understand(query)
-                filters[index], query = understood.narrowed(options.where), understood.terms
-            if not isinstance(query, tuple) or query:
+            if not isinstance(query, str) or options.literal:
                 pictures[index] = query
+                continue
+            understood = self.understand(query)
+            filters[index] = understood.narrowed(options.where)
+            if understood.terms:
+                pictures[index] = understood.terms
         meanings = dict(zip(pictures, self.queries.read_all([*pictures.values()]), strict=True))
         self._note_unread([word for meaning in meanings.values() for word in meaning.words])
         results: dict[int, list[SearchResult]] = {}
