@@ -9,6 +9,7 @@ import pytest
 
 from helpers.paths import TESTS
 from vitsearch import Collection, index_folder
+from vitsearch.collection.query import Term, parse_query
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.interop import import_clip_retrieval, import_faiss, import_shards, merge
 from vitsearch.labels import LinearClassifier, TipClassifier
@@ -50,6 +51,12 @@ def vector_rows(collection: Collection) -> list[str]:
 
 
 def hits(collection: Collection, query: Any, **options: Any) -> list[list[str]]:
+    """Return the results; words with a minus were subtracted then, which terms of vectors still
+    are.
+    """
+    if isinstance(query, str) and " - " in query:
+        encode = ColourEncoder().encode_texts
+        query = [Term(encode([term.what])[0], term.weight) for term in parse_query(query)]
     results = collection.search(query, 10, **options)
     return [[hit.path, float(hit.score).hex()] for hit in results]
 
