@@ -39,7 +39,8 @@ def test_every_dependency_is_pinned_for_the_tests_above_its_floor() -> None:
 
 
 @pytest.mark.parametrize(
-    "extra", ["", "clip", "faiss", "heif", "raw", "jxl", "parquet", "web", "ray", "milvus"]
+    "extra",
+    ["", "clip", "faiss", "heif", "raw", "jxl", "video", "parquet", "web", "ray", "milvus"],
 )
 def test_the_licence_of_every_dependency_is_named(extra: str) -> None:
     text = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8")

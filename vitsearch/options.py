@@ -243,6 +243,12 @@ class IndexOptions:
         "than JPEG, PNG and WebP (180 s), and photos that took a run down.",
         metavar="SECONDS",
     )
+    video_every: float = option(
+        5.0,
+        "Least time between two moments of a video; what looks like the one before is left out.",
+        metavar="SECONDS",
+        minimum=0.1,
+    )
     profile: str | os.PathLike[str] | None = option(
         None, "Write where the time went as a trace for chrome://tracing.", metavar="FILE"
     )
@@ -253,6 +259,11 @@ class IndexOptions:
         if not _is_whole(self.keep_missing) or not 0 <= self.keep_missing <= 36_500:
             raise CollectionError(
                 f"photos that are gone are kept for 0 to 36,500 days, not {self.keep_missing!r}"
+            )
+        if not 0.1 <= self.video_every < math.inf:
+            raise CollectionError(
+                "the moments of a video must be at least 0.1 seconds apart, "
+                f"not {self.video_every!r}"
             )
         seconds = self.decode_timeout
         if seconds is not None and not (
@@ -284,4 +295,5 @@ class IndexKeywords(TypedDict, total=False):
     max_pixels: int
     exact_decode: bool | None
     decode_timeout: float | None
+    video_every: float
     profile: str | os.PathLike[str] | None

@@ -1,5 +1,6 @@
 """The values that the packages of vitsearch exchange, as frozen dataclasses."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal, NamedTuple
@@ -84,9 +85,32 @@ class PhotoInfo:
         return self.metadata.get(column)
 
 
+# A video is a row for each of its moments, all of them of one file. The first has the path of the
+# file, any other one a media fragment behind it (W3C Media Fragments URI 1.0), in milliseconds: no
+# photo or video has such a suffix.
+_MOMENT = re.compile(r"(.+)#t=(\d+\.\d{3})", re.DOTALL | re.ASCII)
+
+
+def moment_path(file: str, seconds: float) -> str:
+    """Return the path under which a later moment of a video is stored."""
+    return f"{file}#t={seconds:.3f}"
+
+
+def split_moment(path: str) -> tuple[str, float | None]:
+    """Return the file and the seconds of a later moment of a video, for any other path itself and
+    None.
+    """
+    match = _MOMENT.fullmatch(path) if "#t=" in path else None
+    return (match[1], float(match[2])) if match else (path, None)
+
+
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A photo of a collection."""
+    """A photo of a collection, or a moment of a video.
+
+    The first moment of a video has the path of its file, a later one that of
+    `moment_path`; ``file`` is the path of the file of either.
+    """
 
     photo_id: int
     path: str
@@ -97,13 +121,24 @@ class Photo:
     label: str | None = None
     label_score: float | None = None
 
+    @property
+    def file(self) -> str:
+        """The path of the file that it is in."""
+        return split_moment(self.path)[0]
+
+    @property
+    def time(self) -> float | None:
+        """The time of a moment in its video in seconds, None for a photo."""
+        time = self.info["time"]
+        return float(time) if isinstance(time, int | float) else None
+
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
     """A hit: path relative to the root, cosine similarity (higher is better), stable id.
 
     Of a search in several collections (`search_all`) also the absolute ``file`` and the name of the
-    ``collection``.
+    ``collection``. Of a video it is the best moment, ``time`` in seconds; None for a photo.
     """
 
     path: str
@@ -111,6 +146,12 @@ class SearchResult:
     photo_id: int
     file: str = ""
     collection: str = ""
+    time: float | None = None
+
+    @property
+    def stored_path(self) -> str:
+        """The path under which the collection has it: that of a moment where it is a later one."""
+        return moment_path(self.path, self.time) if self.time else self.path
 
 
 @dataclass(frozen=True, slots=True)

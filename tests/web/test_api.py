@@ -398,6 +398,8 @@ def test_the_facts_of_a_photo(kinds: Path) -> None:
         "rating": None,
         "keywords": None,
         "description": None,
+        "duration": None,
+        "time": None,
     }
 
 

@@ -16,7 +16,7 @@ from vitsearch._version import __version__
 from vitsearch.encoders import SOURCES, package_sources
 from vitsearch.encoders.checkpoints import hub_cache
 from vitsearch.paths import cache_dir
-from vitsearch.photos.formats import FORMATS
+from vitsearch.photos.formats import FORMATS, VIDEO
 
 _CORE = ("numpy", "pillow", "onnxruntime", "tokenizers", "safetensors")
 _CLIP = ("torch", "torchvision", "open_clip_torch", "transformers")
@@ -250,11 +250,11 @@ def _formats() -> Iterator[Fact]:
     supported = [each.name for each in of_pillow if each.name not in missing]
     hint = f"this Pillow cannot read {', '.join(missing)}; pip install pillow brings a full one"
     yield Fact("photo formats", ", ".join(supported), hint if missing else None)
-    for photo_format in FORMATS:
+    for photo_format in (*FORMATS, VIDEO):
         if (extra := photo_format.extra) is not None:
             version = _version(extra.distribution)
             yield Fact(
-                f"{photo_format.name} photos",
+                "videos" if photo_format is VIDEO else f"{photo_format.name} photos",
                 f"yes ({extra.distribution} {version})" if version else "no",
                 None if version else f"for {extra.purpose}: {extra.install}",
             )

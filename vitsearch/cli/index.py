@@ -165,9 +165,13 @@ COUNTS = (
 
 
 def _formats() -> str:
-    from vitsearch.photos.formats import named_suffixes
+    from vitsearch.photos.formats import VIDEO, named_suffixes
 
-    return f"Photos are {named_suffixes()} files; others in PHOTOS are passed over."
+    videos = ", ".join(VIDEO.suffixes[:6])
+    return (
+        f"Photos are {named_suffixes()} files, videos (with vitsearch[video]) {videos} and others; "
+        "what else is in PHOTOS is passed over."
+    )
 
 
 @click.command(cls=CommandWithFacts, facts=_formats)

@@ -212,6 +212,7 @@ def _rows(
         row |= {"file": hit.file, "collection": hit.collection} if hit.file else {}
         companions = collection.companions([hit.path]).get(hit.path)
         row |= {"companions": companions} if companions else {}
+        row |= {} if hit.time is None else {"time": hit.time}
         yield row | ({"understood": titles} if titles else {})
 
 
@@ -236,10 +237,13 @@ def _print(
         for row in _rows(opened, hits, understood.titles if understood else ()):
             print_json(row)
         return
+    from vitsearch.photos.columns import clock
+
     is_list = understood is not None and not understood.terms
     for hit in hits:
         first = _date_of(opened, hit) if is_list else f"{hit.score:.4f}"
-        print_line(f"{first}\t{printable(hit.file or hit.path)}")
+        moment = "" if hit.time is None else f"\t{clock(hit.time)}"
+        print_line(f"{first}\t{printable(hit.file or hit.path)}{moment}")
 
 
 def _write_sheet(
@@ -252,7 +256,8 @@ def _write_sheet(
     tiles, indexed = [], {}
     for hit in hits:
         path = Path(hit.file).relative_to(root).as_posix() if hit.file else hit.path
-        photo = by_name.get(hit.collection, opened[0]).store.photo_at(hit.path)
+        store = by_name.get(hit.collection, opened[0]).store
+        photo = store.photo_at(hit.stored_path) or store.photo_at(hit.path)
         tiles.append((path, f"{hit.score:.3f}"))
         if photo:
             indexed[path] = replace(photo, path=path)

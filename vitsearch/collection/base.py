@@ -9,8 +9,10 @@ import numpy as np
 
 from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.collection.backend import Backend
+from vitsearch.collection.duplicates import first_indices
 from vitsearch.collection.local import LocalBackend, open_local
 from vitsearch.collection.query import QueryMeaning
+from vitsearch.collection.search import of_file
 from vitsearch.collection.understanding import KnownWords
 from vitsearch.encoders import is_known, load_named_encoder
 from vitsearch.encoders.base import ImageEncoder
@@ -125,7 +127,7 @@ class OpenCollection:
         return _reopened, (type(self), self.backend.open_keywords, encoder, self._device)
 
     def __len__(self) -> int:
-        return self.store.count()
+        return self.store.count_files()
 
     def __repr__(self) -> str:
         return (
@@ -222,9 +224,12 @@ class OpenCollection:
         assert options.where is not None
         with self.store.reading():
             ids = self.store.ids_where(options.where, newest=True).tolist()
+            if moments := self.store.moments():  # of a video one
+                ids = [ids[each] for each in first_indices([moments.get(i, i) for i in ids])]
             ids = ids[options.offset : None if options.top_k is None else int(options.end)]
             paths = {row[0]: row[1] for row in self.store.rows(ids)}
-        return [SearchResult(paths[each], 0.0, each) for each in ids if each in paths]
+        results = [SearchResult(paths[each], 0.0, each) for each in ids if each in paths]
+        return [of_file(result) for result in results]
 
     def decoding(self) -> Decoding:
         """Return how the photos were decoded, as a query's photo must be."""
@@ -253,21 +258,42 @@ class OpenCollection:
         return store.walked.companions(paths) if isinstance(store, PhotoStore) else {}
 
     def photos(self) -> Iterator[Photo]:
-        """Yield the photos in order of path."""
+        """Yield the photos in order of path; of a video its first moment."""
         return self.store.photos()
 
     def vectors(self) -> tuple[list[Photo], Vectors]:
-        """Return all photos in order of path, and their ``(n, dim)`` float32 unit rows."""
+        """Return all photos in order of path, and their ``(n, dim)`` float32 unit rows; that of a
+        video is the mean of its moments.
+        """
         with self.store.reading():
             photos = list(self.store.photos())
             batches = list(self.store.vector_batches())
+            videos = self.video_vectors()
         if not photos or not batches:
             return [], np.empty((0, self.dim), dtype=np.float32)
         ids, halves = (np.concatenate(parts) for parts in zip(*batches, strict=True))
         positions = {photo_id: position for position, photo_id in enumerate(ids.tolist())}
         # the row of a photo may be damaged where its vector is not, and the other way round
         photos = [photo for photo in photos if photo.photo_id in positions]
-        return photos, unit_rows(halves[[positions[photo.photo_id] for photo in photos]])
+        rows = unit_rows(halves[[positions[photo.photo_id] for photo in photos]])
+        for row, photo in enumerate(photos if videos else ()):
+            rows[row] = videos.get(photo.photo_id, rows[row])
+        return photos, rows
+
+    def video_vectors(self) -> dict[int, Vectors]:
+        """Return the mean of the moments of each video with more than one, as a unit row ``(dim,)``
+        by the id of its first moment (mean pooling, CLIP4Clip, arXiv:2104.08860).
+        """
+        moments = self.store.moments()
+        of_video: dict[int, list[Vectors]] = {}
+        rows = self.store.rows([*moments, *{*moments.values()}]) if moments else []
+        for photo_id, _, raw, _ in sorted(rows):
+            first = moments.get(photo_id, photo_id)
+            of_video.setdefault(first, []).append(unit_rows(self.store.halves([raw]))[0])
+        return {
+            first: unit_rows(np.mean(vectors, axis=0)[None])[0]
+            for first, vectors in of_video.items()
+        }
 
     def _on_disk(self, verb: str) -> LocalBackend:
         if isinstance(self.backend, LocalBackend):

@@ -220,7 +220,8 @@ class Collection(OpenCollection):
     ) -> list[Prediction]:
         """Return the labels of every photo, photos in order of path, the best label first.
 
-        The stored vectors are labelled: no photo is read. ``labels`` are strings (zero-shot;
+        The stored vectors are labelled, that of a video is the mean of its moments: no photo is
+        read. ``labels`` are strings (zero-shot;
         `zero_shot_classifier` explains them, ``templates``, ``background`` and ``multi``) or a
         classifier of this encoder's vectors. ``top`` is how many labels a photo gets (1; with
         ``multi`` all of at least 0.5), ``threshold`` the least probability (`Decision`); a photo
@@ -240,6 +241,9 @@ class Collection(OpenCollection):
             for ids, halves in self.store.vector_batches():
                 batch = predict(classifier, unit_rows(halves), decision)
                 scores |= zip(ids.tolist(), batch, strict=True)
+            if videos := self.video_vectors():
+                batch = predict(classifier, np.stack([*videos.values()]), decision)
+                scores |= zip(videos, batch, strict=True)
         return [
             Prediction(photo.path, name, score, photo.photo_id)
             for photo in photos

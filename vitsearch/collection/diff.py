@@ -18,7 +18,7 @@ from vitsearch.collection.absence import UNREADABLE, Absence
 from vitsearch.errors import CollectionError, VitsearchError
 from vitsearch.paths import raw_path
 from vitsearch.photos import WalkOptions
-from vitsearch.photos.formats import WITHOUT_READER, named_suffixes
+from vitsearch.photos.formats import WITHOUT_READER, is_video, named_suffixes
 from vitsearch.photos.walk import WalkRecord, path_matcher, walk
 from vitsearch.storage.config import QUEUE
 from vitsearch.storage.store import PhotoStore
@@ -65,7 +65,8 @@ class DiskQueue:
 
 @dataclass
 class FolderDiff:
-    """The files to read (``todo``) and to record as skipped (``refused``), and counts.
+    """The files to read (photos in ``todo``, and ``videos``) and to record as skipped
+    (``refused``), and counts.
 
     ``returning`` are the paths of photos that were put aside and whose files are back as they were,
     ``missing`` those of photos without a file, ``stale_failures`` those of recorded failures
@@ -79,12 +80,17 @@ class FolderDiff:
     skipped: int = 0
     still_failed: int = 0
     todo: DiskQueue = field(default_factory=DiskQueue)
+    videos: DiskQueue = field(default_factory=DiskQueue)
     refused: DiskQueue = field(default_factory=DiskQueue)
     returning: list[str] = field(default_factory=list)
     missing: set[str] = field(default_factory=set)
     stale_failures: list[str] = field(default_factory=list)
     out_of_reach: dict[str, Absence] = field(default_factory=dict)
     left_out: list[LeftOut] = field(default_factory=list)
+
+    def read_later(self, file: Found) -> None:
+        """Add a file to those to read."""
+        (self.videos if is_video(file.path) else self.todo).append(file)
 
     @property
     def gone(self) -> set[str]:
@@ -107,6 +113,7 @@ class FolderDiff:
     def close(self) -> None:
         """Delete the temporary files."""
         self.todo.close()
+        self.videos.close()
         self.refused.close()
 
 
@@ -139,7 +146,7 @@ def diff_folder(
     ``retry``, and where its reason may pass. ``folder`` is for temporary files. Raises
     VitsearchError if the files come in another order, CollectionError if the rows do.
     """
-    diff = FolderDiff(todo=DiskQueue(folder), refused=DiskQueue(folder))
+    diff = FolderDiff(todo=DiskQueue(folder), videos=DiskQueue(folder), refused=DiskQueue(folder))
     photos, failures = _Cursor(stored.photos), _Cursor(stored.failures)
     aside = _Cursor(stored.aside)
     for file in _in_order(files):
@@ -147,7 +154,7 @@ def diff_folder(
         photo, failure = photos.at(file.path), failures.at(file.path)
         before = aside.at(file.path)
         if reread is not None and file.problem is None and reread(file.path):
-            diff.todo.append(file)
+            diff.read_later(file)
         elif before is not None and photo is None and failure is None and _is_same(before, file):
             diff.returning.append(file.path)
         else:
@@ -182,7 +189,7 @@ def _classify(
     elif failure is not None and failure[1:] == ("failed", *stat, False) and not retry:
         diff.still_failed += 1
     else:
-        diff.todo.append(file)
+        diff.read_later(file)
 
 
 class _Cursor(Generic[Known]):

@@ -1,6 +1,6 @@
 """Duplicate photos: files with the same content, and files that look alike."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,9 +70,9 @@ def collapse(rows: Vectors, fingerprints: Sequence[bytes], threshold: float) -> 
     return [index for index, members in zip(distinct, groups, strict=True) if members is not None]
 
 
-def first_indices(fingerprints: Sequence[bytes]) -> list[int]:
+def first_indices(fingerprints: Sequence[Hashable]) -> list[int]:
     """Return the index of the first occurrence of each fingerprint, in order."""
-    first: dict[bytes, int] = {}
+    first: dict[Hashable, int] = {}
     for index, fingerprint in enumerate(fingerprints):
         first.setdefault(fingerprint, index)
     return list(first.values())

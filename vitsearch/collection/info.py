@@ -13,7 +13,8 @@ from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.identity import EncoderIdentity, golden_from_bytes
 from vitsearch.errors import CollectionError, EncoderError, IndexDamaged, PhotoError
 from vitsearch.index import IndexSnapshot, Manifest, open_snapshot, verify_snapshot
-from vitsearch.photos import prefetch_map, read_bytes_and_fingerprint
+from vitsearch.photos import prefetch_map
+from vitsearch.photos.decode import read_fingerprint
 from vitsearch.storage.config import DELTA_INDEX, MAIN_INDEX, CollectionConfig
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Photo
@@ -37,9 +38,11 @@ def local_info(folder: Path, config: CollectionConfig, store: PhotoStore) -> dic
     """Return counts, encoder, recipe, sizes in bytes (``*_bytes``) and dates (ISO 8601, UTC)."""
     states = [failure.state for failure in store.failures()]
     database, count = folder / "photos.db", store.count()
+    files = store.count_files()
     put_aside, since = store.aside.count()
     return {
-        "photos": count,
+        "photos": files,
+        "moments": count - files,
         "failed": states.count("failed"),
         "skipped": states.count("skipped"),
         "companions": sum(entry.reason == "companion" for entry in store.walked.left_out()),
@@ -114,7 +117,7 @@ def _database(store: PhotoStore) -> Check:
     return Check(
         "database",
         not wrong,
-        "; ".join(wrong[:3]) or f"{store.count()} photos, SQLite finds nothing wrong",
+        "; ".join(wrong[:3]) or f"{store.count_files()} photos, SQLite finds nothing wrong",
     )
 
 
@@ -210,7 +213,7 @@ def _content(root: Path, store: PhotoStore) -> Check:
 
     def differs(photo: Photo) -> tuple[str, bool | None]:
         try:
-            _, fingerprint = read_bytes_and_fingerprint(root / photo.path)
+            fingerprint, _ = read_fingerprint(root / photo.path)
             return photo.path, fingerprint != photo.fingerprint
         except PhotoError:
             return photo.path, None

@@ -65,6 +65,8 @@ def current_map(collection: Collection) -> PhotoMap:
             return stored
         batches = [ids for ids, _ in store.vector_batches()]
         ids = np.concatenate([np.empty(0, dtype=np.int64), *batches])
+        if moments := store.moments():  # a video is where its first moment is
+            ids = ids[~np.isin(ids, [*moments])]
         known = _known(stored, ids)
         if known is None:
             landmarks, drawn = _spaced(ids), len(ids)
@@ -117,7 +119,7 @@ def _all_positions(
     rows = _rows_of(collection, landmarks)
     anchors = placed[np.searchsorted(placed_ids, landmarks)]
     for batch, halves in collection.store.vector_batches():
-        new = ~np.isin(batch, placed_ids)
+        new = ~np.isin(batch, placed_ids) & np.isin(batch, ids)
         if new.any():
             positions = _interpolated(unit_rows(halves[new]), rows, anchors)
             result[np.searchsorted(ids, batch[new])] = positions

@@ -265,6 +265,7 @@ class Pipeline:
                     self._store_first()
                 if self._done > done:
                     yield (done := self._done)
+            deque(loaded, maxlen=0)  # it is at its end, not stopped: the decoder goes on
             while self._encoding:
                 self._store_first()
                 yield self._done
@@ -360,11 +361,11 @@ class Pipeline:
             changed = False
             for item in batch:
                 if isinstance(item, _Broken):
-                    changed |= self._fail(item.file, item.reason, transient=item.transient)
+                    changed |= self.fail(item.file, item.reason, transient=item.transient)
                     continue
                 row = next(encoded) if item.prepared is not None else None
                 if item.prepared is not None and row is None:
-                    changed |= self._fail(item.file, TOO_LARGE)
+                    changed |= self.fail(item.file, TOO_LARGE)
                     continue
                 vector = item.vector if row is None else row.astype(np.float16)
                 changed |= self._keep(item, vector)
@@ -406,13 +407,22 @@ class Pipeline:
         photo = Photo(0, file.path, file.size, file.mtime_ns, item.fingerprint, info)
         outcome = self.store.keep(photo, vector, gone=self.diff.missing, sidecars=item.signature)
         if outcome is Outcome.UNUSABLE:
-            return self._fail(file, NOT_FINITE)
-        new = outcome in (Outcome.NEW, Outcome.REPLACED)
-        changed = self.decoding.again and not new and put_vector(self.store, file.path, vector)
-        self.counts["indexed" if new or changed else outcome.value] += 1
+            return self.fail(file, NOT_FINITE)
+        again = self.decoding.again and outcome not in (Outcome.NEW, Outcome.REPLACED)
+        changed = again and put_vector(self.store, file.path, vector)
+        self.count(Outcome.REPLACED if changed else outcome)
         return outcome.is_stored or changed
 
-    def _fail(self, file: Found, reason: str, *, transient: bool = False) -> bool:
+    def count(self, outcome: Outcome) -> None:
+        """Count a photo or a video that was stored."""
+        new = outcome in (Outcome.NEW, Outcome.REPLACED)
+        self.counts["indexed" if new else outcome.value] += 1
+
+    def read_photo(self, file: Found) -> bytes:
+        """Return the content of a file; raises PhotoError."""
+        return read_bytes_and_fingerprint(os.path.join(self.root, file.path))[0]
+
+    def fail(self, file: Found, reason: str, *, transient: bool = False) -> bool:
         """Store a failure and return whether it took a photo out of the collection.
 
         A photo whose file cannot be read just now stays as it was.

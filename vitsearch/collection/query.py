@@ -16,8 +16,10 @@ from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.encoders.language import readable
 from vitsearch.errors import PhotoError, QueryError, UnknownPhoto
-from vitsearch.photos import read_bytes_and_fingerprint, upright_rgb
+from vitsearch.photos import upright_rgb
+from vitsearch.photos.decode import read_bytes, read_fingerprint
 from vitsearch.photos.decoder import PhotoDecoder
+from vitsearch.photos.formats import container_of
 from vitsearch.storage.decoding import Decoding
 from vitsearch.storage.reader import PhotoReader
 from vitsearch.types import Photo
@@ -417,7 +419,7 @@ class QueryEncoder:
         it.
         """
         try:
-            data, fingerprint = read_bytes_and_fingerprint(path)
+            fingerprint, head = read_fingerprint(path)
             same = (
                 photo
                 if photo and photo.fingerprint == fingerprint
@@ -428,12 +430,16 @@ class QueryEncoder:
             encoder = self._encoder()
             decoding = self._decoding()  # as the photos it is compared with
             with PhotoDecoder() as decoder:
-                image, _ = decoder.decode(
-                    data,
-                    name=str(path),
-                    at_least=decoding.at_least(encoder),
-                    colours=decoding.colours,
-                )
+                if container_of(head) is None:
+                    image, _ = decoder.decode(
+                        read_bytes(path),
+                        name=str(path),
+                        at_least=decoding.at_least(encoder),
+                        colours=decoding.colours,
+                    )
+                else:
+                    at_least = decoding.at_least(encoder)
+                    image, _ = decoder.moment(str(path), at=0.0, at_least=at_least)
             return encoder.encode_prepared([decoding.prepare(encoder, image)])[0]
         except PhotoError as error:
             raise PhotoError(f"the query's photo {str(path)!r}: {error}") from error

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -16,8 +16,9 @@ from vitsearch.filters.parse import parse_filter
 from vitsearch.filters.tree import Filter
 from vitsearch.index.candidates import Proposal
 from vitsearch.options import SearchOptions
+from vitsearch.photos.formats import is_video
 from vitsearch.storage.reader import StoredRows
-from vitsearch.types import SearchResult
+from vitsearch.types import SearchResult, split_moment
 
 # the most alike photos that are put in order of marginal relevance at a time, so that pages fit
 # together
@@ -122,7 +123,7 @@ class Reranker:
             order = marginal_order(rows[positions], scores, options.diverse)
             positions = [positions[index] for index in order]
         end = int(min(options.end, len(positions)))
-        return [hits[position].result for position in positions[options.offset : end]]
+        return [of_file(hits[position].result) for position in positions[options.offset : end]]
 
     def _nearest(
         self,
@@ -139,14 +140,15 @@ class Reranker:
         limit = _first_wanted(count, query.photo_ids, sources)
         while True:
             proposed, first = first or sources.candidates_for(query.vector[None], limit)[0], None
-            hits = self._rescored(np.concatenate([ids for ids, _ in proposed]), query)
+            rescored = self._rescored(np.concatenate([ids for ids, _ in proposed]), query)
+            hits = _best_moments(rescored)
             above = [
                 hit
                 for hit in hits
                 if least is None or np.float32(hit.result.score) >= np.float32(least)
             ]
             if _is_settled(
-                _reach(proposed, hits), hits, count, least=least, enough=len(above) <= limit
+                _reach(proposed, rescored), hits, count, least=least, enough=len(above) <= limit
             ):
                 return above[: int(min(count, len(above)))]
             if limit >= sources.limit:
@@ -168,7 +170,10 @@ class Reranker:
         """Return the hits of the candidate ids that are (still) in the collection, exactly scored,
         best first.
         """
-        rows = [row for row in self._stored.rows(ids.tolist()) if row[0] not in query.photo_ids]
+        left_out = query.photo_ids
+        stored = self._stored.rows([*{*ids.tolist(), *left_out}] if left_out else ids.tolist())
+        files = {split_moment(row[1])[0] for row in stored if row[0] in left_out}
+        rows = [row for row in stored if not files or split_moment(row[1])[0] not in files]
         if not rows:
             return []
         halves = self._stored.halves([row[2] for row in rows])
@@ -184,6 +189,24 @@ class Reranker:
             )
         ]
         return sorted(hits, key=lambda hit: (-hit.result.score, hit.result.path))
+
+
+def _best_moments(hits: list[Hit]) -> list[Hit]:
+    """Return the hits, best first, of each file the first."""
+    if not any("#t=" in hit.result.path for hit in hits):
+        return hits
+    best: dict[str, Hit] = {}
+    for hit in hits:
+        best.setdefault(split_moment(hit.result.path)[0], hit)
+    return [*best.values()]
+
+
+def of_file(result: SearchResult) -> SearchResult:
+    """Return a result with the path of its file and, of a video, the time."""
+    file, time = split_moment(result.path)
+    if time is None and not is_video(file):
+        return result
+    return replace(result, path=file, time=time or 0.0)
 
 
 def _needed(options: SearchOptions) -> float:

@@ -7,9 +7,10 @@ walk -> only new or changed (plan) -> read, decode, encode, store batch by batch
 import logging
 import os
 import time
+from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Unpack
 
@@ -18,6 +19,7 @@ from vitsearch.collection.diff import FolderDiff, FolderScan, guard_against_empt
 from vitsearch.collection.maintain import IndexMaintainer, text_like_queries
 from vitsearch.collection.pipeline import Pipeline, StageTimer, trace_file
 from vitsearch.collection.place_names import PlaceNames
+from vitsearch.collection.videos import VideoPipeline
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.checkpoints import named_by
@@ -121,6 +123,7 @@ class _Run:
                 self.options.include_hidden,
                 self.options.follow_symlinks,
                 frozenset({self.folder}),
+                videos=True,
             ),
         )
         is_first = self._known_settings() is None
@@ -147,7 +150,7 @@ class _Run:
                 self._remember(store, plan)
             with self.clock.stage("build"):
                 self._update_index(store, settings)
-            total, (put_aside, _) = store.count(), store.aside.count()
+            total, (put_aside, _) = store.count_files(), store.aside.count()
             store.checkpoint()
             mark_walked(self.root, self.folder, began, is_first=is_first)
         seconds = time.perf_counter() - started - self.load_seconds
@@ -182,7 +185,7 @@ class _Run:
             plan, self.root, self.folder, last_root=settings.root, root=root_text(self.root)
         )
         if (
-            self.new_recipe or plan.todo or plan.missing
+            self.new_recipe or plan.todo or plan.videos or plan.missing
         ):  # before the work of embedding, but not where there is nothing to build
             check_recipe(self.new_recipe or self._recipe(settings), settings.dim)
         settings = self._updated(settings)
@@ -314,29 +317,39 @@ class _Run:
             self.root, store, plan, counts=self.counts, decoding=decoding, clock=self.clock
         )
         pipeline.store_refused()
-        if not plan.todo:
+        total = len(plan.todo) + len(plan.videos)
+        if not total:
             return
         with journalled_decoder(self.folder, self.options.decode_timeout) as pipeline.decoder:
             self._start_children(pipeline.decoder, plan)
             encoder = self._loaded_encoder(settings)
             self._check_golden(store, settings, encoder)
-            encoder.autotune(self.options.batch_size, photos=len(plan.todo))
+            encoder.autotune(self.options.batch_size, photos=total)
             if note := record_decoding(store, decoding):
                 log.info(note)
-            self.progress(Progress("embedding", 0, len(plan.todo)))
-            for done in pipeline.run(
-                encoder, batch_size=self.options.batch_size, workers=self.workers
-            ):
-                self.progress(Progress("embedding", done, len(plan.todo), self.counts["failed"]))
+            self.progress(Progress("embedding", 0, total))
+            size = self.options.batch_size
+            photos = pipeline.run(encoder, batch_size=size, workers=self.workers)
+            for done in chain(photos, self._video_counts(pipeline, encoder)):
+                self.progress(Progress("embedding", done, total, self.counts["failed"]))
         if decoding.again and not plan.out_of_reach:
             record_alike(store)
         encoder.free_image_tower()  # building an index takes memory of its own
+
+    def _video_counts(self, pipeline: Pipeline, encoder: ImageEncoder) -> Iterator[int]:
+        """Embed the videos, and yield after each how many files are done."""
+        if pipeline.diff.videos:
+            every, size = self.options.video_every, self.options.batch_size
+            for done in VideoPipeline(pipeline, encoder, every=every, size=size).run():
+                yield len(pipeline.diff.todo) + done
 
     def _start_children(self, decoder: PhotoDecoder, plan: FolderDiff) -> None:
         """Have the processes that decode start while the model loads, where some will be needed."""
         first = (file.path for file in islice(plan.todo, _GLANCE))
         if self.options.decode_timeout is not None or need_children(first):
             decoder.start(min(self.workers, len(plan.todo)))
+        elif plan.videos:
+            decoder.start(1)
 
     def _check_golden(
         self, store: PhotoStore, settings: CollectionConfig, encoder: ImageEncoder
@@ -380,7 +393,7 @@ class _Run:
         """Say beforehand that most photos are put aside; raises CollectionError where all would be,
         as when a disk is away and a file or two lie where it is mounted.
         """
-        total = store.count()
+        total = store.count_files()
         if count and count == total and not self.options.accept_missing:
             raise CollectionError(
                 f"none of the {total:,} photos of the collection is in {self.root} now, and no "

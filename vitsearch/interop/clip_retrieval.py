@@ -57,7 +57,7 @@ def export_clip_retrieval(
     if shard_size < 1:
         raise CollectionError("a file must hold at least 1 photo: give a shard size of 1 or more")
     with export_folder(Path(folder), _NAMES) as aside, collection.store.reading():
-        total = collection.store.count()
+        total = collection.store.count_files()
         (aside / "img_emb").mkdir()
         (aside / "metadata").mkdir()
         photos, done, root = collection.store.photos(), 0, os.path.abspath(collection.root)

@@ -54,7 +54,7 @@ def export_faiss(
             f"recipe {chosen.name!r} gives no index in one file: export with flat, hnsw, ivf or sq8"
         )
     with export_folder(Path(folder), _NAMES) as aside, collection.store.reading():
-        total = collection.store.count()
+        total = collection.store.count_files()
         if not total:
             raise CollectionError(
                 f"the collection in {collection.folder} is empty: run `vitsearch index` first"

@@ -58,7 +58,9 @@ def merge(
         with store.writing(), source.store.reading():
             done, count = 0, source.store.count()
             counts: Counter[Outcome] = Counter()
-            for photos, halves in photo_blocks(source.store, source.store.photos(), count):
+            for photos, halves in photo_blocks(
+                source.store, source.store.photos(moments=True), count
+            ):
                 for photo, half in zip(photos, halves, strict=True):
                     moved = replace(photo, path=prefix + photo.path)
                     counts[store.keep(moved, half, newest=True)] += 1

@@ -135,7 +135,9 @@ def _write(
 
 def _rows(collection: StoredCollection, photos: int) -> Iterator[tuple[ShardRow, Halves | None]]:
     """Yield the photos with their vectors, then the failures."""
-    for block, halves in photo_blocks(collection.store, collection.store.photos(), photos):
+    for block, halves in photo_blocks(
+        collection.store, collection.store.photos(moments=True), photos
+    ):
         for photo, half in zip(block, halves, strict=True):
             row = ShardRow(
                 photo_id=photo_id(photo.path),

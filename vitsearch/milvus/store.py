@@ -16,7 +16,7 @@ from vitsearch.milvus.rows import PHOTO_FIELDS, photo_of
 from vitsearch.milvus.uri import MilvusUri
 from vitsearch.paths import raw_path
 from vitsearch.photos.columns import COLUMNS
-from vitsearch.types import Photo, SkippedPhoto
+from vitsearch.types import Photo, SkippedPhoto, split_moment
 
 if TYPE_CHECKING:
     from vitsearch.milvus.client import Connection
@@ -104,9 +104,31 @@ class MilvusStore:
         """Return an empty list: failures stay in the shard set."""
         return []
 
-    def photos(self) -> Iterator[Photo]:
-        """Yield every photo in order of path; all of them are held in memory."""
-        yield from self._photos("")
+    def count_files(self) -> int:
+        """Return the number of photos, a video counted once."""
+        return self.count() - len(self._later_moments())
+
+    def moments(self) -> dict[int, int]:
+        """Return the ids of the later moments of videos, each with the id of the first one."""
+        later = self._later_moments()
+        firsts = {file: self.photo_at(file) for file in {*later.values()}}
+        return {each: first.photo_id for each, file in later.items() if (first := firsts[file])}
+
+    def _later_moments(self) -> dict[int, str]:
+        """Return the ids of the later moments of videos, each with the path of the file."""
+        if "time" not in self.connection.fields():
+            return {}
+        pages = self.connection.pages(["id", "path"], "time > 0")
+        rows = [(row["id"], split_moment(row["path"])) for page in pages for row in page]
+        return {photo_id: file for photo_id, (file, time) in rows if time is not None}
+
+    def photos(self, *, moments: bool = False) -> Iterator[Photo]:
+        """Yield every photo in order of path, of a video the first moment, or all ``moments``; all
+        of them are held in memory.
+        """
+        for photo in self._photos(""):
+            if moments or photo.file == photo.path:
+                yield photo
 
     def photo_at(self, path: str) -> Photo | None:
         """Return the photo at a path, or None."""

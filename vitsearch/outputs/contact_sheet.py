@@ -29,7 +29,7 @@ from vitsearch.outputs.drawing import (
 )
 from vitsearch.photos import thumbnail
 from vitsearch.photos.decoder import PhotoDecoder
-from vitsearch.photos.opening import read_indexed
+from vitsearch.photos.opening import open_photo
 from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.types import Photo
 
@@ -132,9 +132,11 @@ def _load_tile(
     path: str, caption: Caption, *, root: Path, photos: Mapping[str, Photo], decoder: PhotoDecoder
 ) -> _Tile:
     try:
-        data = read_indexed(root, path, photos.get(path))
-        # twice the size on the page, for screens of high density
-        image, _ = decoder.decode(data, name=path, at_least=2 * _SIDE)
+        indexed = photos.get(path)
+        time = indexed.time if indexed else None
+        with open_photo(root, path, indexed) as file:
+            # twice the size on the page, for screens of high density
+            image = decoder.decode_file(file, at=time, name=path, at_least=2 * _SIDE)
         picture = thumbnail(image, 2 * _SIDE)
     except PhotoError as error:
         return _Tile(path, caption, None, str(error))

@@ -1,9 +1,11 @@
 """What a process that decodes photos for another one runs: `serve`.
 
-    parent -> child: a JSON header (what `decode` is given, and seconds), the content of the file
+    parent -> child: a JSON header (what `decode` is given, and seconds), the content of the file;
+                     for a video its path in the header, and either every or at
     child -> parent: a JSON header (the picture's size and facts, or the reason why there is none),
                      its RGB pixels, and behind them its ICC profile where it is not applied, or
-                     with a ``side`` the picture as WebP of that side
+                     with a ``side`` the picture as WebP of that side; of a video one picture after
+                     the other, then a header with a note
 
 Either way the two lengths come first. Nothing is unpickled, since a child reads the files of
 strangers. Only what decoding needs is imported here: a child starts for one photo.
@@ -15,16 +17,19 @@ import os
 import signal
 import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from typing import IO, Any
+
+from PIL import Image
 
 from vitsearch.errors import PhotoError
 from vitsearch.photos.decode import MAX_BYTES, decode, webp
 from vitsearch.photos.formats import FORMATS
 from vitsearch.photos.profiles import PROFILE
 from vitsearch.photos.readers import NOTE
+from vitsearch.types import PhotoInfo
 
 LENGTHS = struct.Struct(">IQ")
 MAX_HEADER_LENGTH = 1 << 16
@@ -63,11 +68,21 @@ def serve() -> None:
         _send(answers, {})
         while True:
             request, data = _receive(requests)
-            faulthandler.dump_traceback_later(
-                min(request.pop("seconds") + _ORPHAN_SECONDS, threading.TIMEOUT_MAX), exit=True
-            )
-            _send(answers, *_reply(data, request))
+            seconds = request.pop("seconds")
+            _end_with_the_parent(seconds)
+            if "video" in request:
+                for header, pixels in _moments(request):
+                    _send(answers, header, pixels)
+                    _end_with_the_parent(seconds)
+            else:
+                _send(answers, *_reply(data, request))
             faulthandler.cancel_dump_traceback_later()
+
+
+def _end_with_the_parent(seconds: float) -> None:
+    """End the process that long from now, in case that its parent was killed."""
+    limit = min(seconds + _ORPHAN_SECONDS, threading.TIMEOUT_MAX)
+    faulthandler.dump_traceback_later(limit, exit=True)
 
 
 def _reply(data: bytes, limits: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
@@ -82,6 +97,36 @@ def _reply(data: bytes, limits: Mapping[str, Any]) -> tuple[dict[str, Any], byte
         return {"reason": str(error)}, b""
     except MemoryError:
         return {"reason": "not enough memory to decode it"}, b""
+
+
+def _moments(request: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Yield the moments of a video, and a closing header."""
+    try:
+        from vitsearch.photos.video import read_moment, read_moments
+
+        limits = {name: request[name] for name in ("max_pixels", "at_least")}
+        if "at" in request:
+            yield _picture(*read_moment(request["video"], at=request["at"], **limits))
+            note = ""
+        else:
+            moments = read_moments(request["video"], every=request["every"], **limits)
+            while True:
+                try:
+                    yield _picture(*next(moments))
+                except StopIteration as end:
+                    note = end.value
+                    break
+        yield {"note": note}, b""
+    except PhotoError as error:
+        yield {"reason": str(error)}, b""
+    except ImportError as error:
+        yield {"reason": f"PyAV cannot be imported: {error}"}, b""
+    except MemoryError:
+        yield {"reason": "not enough memory to decode it"}, b""
+
+
+def _picture(image: Image.Image, info: PhotoInfo) -> tuple[dict[str, Any], bytes]:
+    return {"size": image.size, "info": asdict(info)}, image.tobytes()
 
 
 def _send(stream: IO[bytes], header: Mapping[str, Any], body: bytes = b"") -> None:

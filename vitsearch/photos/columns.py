@@ -79,14 +79,14 @@ def read_metadata(tags: FileTags) -> dict[str, Value | None]:
     for name, column in METADATA.items():
         with contextlib.suppress(Exception):
             values[name] = column.read(tags) if column.read else None
-    return values
+    return {**values, **tags.video}
 
 
 # -- How each is read ------------------------------------------------------------------------------
 
 
-def _camera(tags: FileTags) -> str | None:
-    make, model = tags.main.text(MAKE), tags.main.text(MODEL)
+def camera_name(make: str, model: str) -> str | None:
+    """Return the name of a camera, None where nothing is known of it."""
     # "NIKON CORPORATION" and "NIKON D70" is one camera, a "NIKON D70"
     if make and model.lower().startswith(make.split()[0].lower()):
         return model
@@ -129,6 +129,15 @@ def _description(tags: FileTags) -> str | None:
     firsts = (next(filter(None, part), "") for part in (titles, texts))
     distinct = dict.fromkeys(one_line(part, MAX_WORDS_LENGTH) for part in firsts)
     return ": ".join(filter(None, distinct))[:MAX_WORDS_LENGTH] or None
+
+
+def clock(seconds: Value | None) -> str:
+    """Return a time in a video as players show it: 0:07, 12:30, 1:02:03; "" for none."""
+    if not isinstance(seconds, int | float):
+        return ""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
 def _position_text(info: PhotoInfo) -> str:
@@ -236,7 +245,7 @@ _COLUMNS = (
         name="camera",
         kind="text",
         help="maker and model",
-        read=_camera,
+        read=lambda tags: camera_name(tags.main.text(MAKE), tags.main.text(MODEL)),
         private=True,
         title="Camera",
     ),
@@ -335,6 +344,22 @@ _COLUMNS = (
         read=_description,
         private=True,
         title="Description",
+    ),
+    Column(
+        name="duration",
+        kind="number",
+        help="seconds that a video lasts",
+        read=lambda tags: tags.video.get("duration"),
+        title="Duration",
+        shown=lambda info: clock(info["duration"]),
+    ),
+    Column(
+        name="time",
+        kind="number",
+        help="of a moment in a video, in seconds",
+        read=lambda tags: tags.video.get("time"),
+        title="Moment",
+        shown=lambda info: clock(info["time"]),
     ),
     Column(
         name="label",

@@ -1,10 +1,12 @@
-"""Files that belong to a photo beside them and are no photo of their own: the RAW of a JPEG."""
+"""Files that belong to a photo beside them and are no photo of their own: the RAW of a JPEG, the
+clip of a Live Photo.
+"""
 
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 
-from vitsearch.photos.formats import FORMATS, SUFFIXES, PhotoFormat, suffix_of
+from vitsearch.photos.formats import CLIP_SUFFIXES, FORMATS, SUFFIXES, VIDEO, PhotoFormat, suffix_of
 
 _RANKS = {entry.name: rank for rank, entry in enumerate(FORMATS)}
 
@@ -18,7 +20,7 @@ def companions_of(paths: Iterable[str]) -> dict[str, str]:
     belong to which says `PhotoFormat.companion_of`. Of several photos it is the one that is spelled
     alike, then a JPEG, then the one of the shortest name.
     """
-    formats = {path: entry for path in paths if (entry := SUFFIXES.get(suffix_of(_name(path))))}
+    formats = {path: entry for path in paths if (entry := _format(path))}
     named = {path: _stem(path) for path, entry in formats.items() if entry.companion_of}
     if not named:
         return {}
@@ -43,13 +45,18 @@ def _order(photo: str, stem: str, photo_format: PhotoFormat) -> tuple[bool, int,
     return _stem(photo) != stem, _RANKS[photo_format.name], len(photo), photo
 
 
+def _format(path: str) -> PhotoFormat | None:
+    suffix = suffix_of(_name(path))
+    return VIDEO if suffix in CLIP_SUFFIXES else SUFFIXES.get(suffix)
+
+
 def _name(path: str) -> str:
     return path.rpartition("/")[2]
 
 
 def _stem(path: str) -> str:
     """Return a path without the suffixes of photos that its name ends with."""
-    while suffix_of(_name(path)) in SUFFIXES:
+    while _format(path):
         path = path.rpartition(".")[0]
     return path
 

@@ -16,7 +16,7 @@ from PIL import Image, ImageChops
 from vitsearch.errors import PhotoError, UnreadablePhoto
 from vitsearch.photos.columns import read_metadata
 from vitsearch.photos.exif import add_boxes, read_tags
-from vitsearch.photos.formats import open_image
+from vitsearch.photos.formats import HEAD, open_image
 from vitsearch.photos.profiles import PROFILE, changing_profile, to_srgb
 from vitsearch.types import MAX_PIXELS, PhotoInfo
 
@@ -29,7 +29,7 @@ _SAMPLE = 1_000_000  # pixels that are enough to choose
 _MIN_VISIBLE = 16  # of alpha, and of the difference to what lies below, for a pixel to be seen
 
 # the transposition for each EXIF orientation (Exif 2.32, 4.6.4.A)
-_TURNS = {
+TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -70,26 +70,49 @@ def read_bytes(path: Path | str, *, max_bytes: int = MAX_BYTES) -> bytes:
     a file that cannot be opened or read, PhotoError for anything that is not a regular file, is
     empty, or is longer than ``max_bytes``, each with a short reason.
     """
+    with _opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise PhotoError(f"the file has {size:,} bytes, over the cap of {max_bytes:,}")
+        data: bytes = file.read()
+    if not data:
+        raise PhotoError("the file is empty (0 bytes)")
+    return data
+
+
+def read_fingerprint(path: Path | str) -> tuple[bytes, bytes]:
+    """Return the 16-byte BLAKE2b hash of a file of any size, which is read piece by piece, and its
+    first `HEAD` bytes; raises PhotoError like `read_bytes`.
+    """
+    with _opened(path) as file:
+        head = file.read(HEAD)
+        file.seek(0)
+        digest = fingerprint_of_file(file)
+    if not head:
+        raise PhotoError("the file is empty (0 bytes)")
+    return digest, head
+
+
+def fingerprint_of_file(file: io.FileIO) -> bytes:
+    """Return the 16-byte BLAKE2b hash of what an open file still holds."""
+    return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
+
+
+@contextmanager
+def _opened(path: Path | str) -> Iterator[io.FileIO]:
+    """Open a regular file for the block, whose errors of reading are of it too."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
         descriptor = os.open(path, flags)
         with open(descriptor, "rb", buffering=0) as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise PhotoError("not a regular file")
-            if status.st_size > max_bytes:
-                raise PhotoError(
-                    f"the file has {status.st_size:,} bytes, over the cap of {max_bytes:,}"
-                )
-            data = file.read()
+            yield file
     except MemoryError:
         raise PhotoError("not enough memory to read the file") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UnreadablePhoto(f"cannot be opened: {reason}") from error
-    if not data:
-        raise PhotoError("the file is empty (0 bytes)")
-    return data
 
 
 def decode(
@@ -178,7 +201,7 @@ def upright_rgb(image: Image.Image, *, colours: Colours = "srgb") -> Image.Image
 
 
 def _turned(image: Image.Image, orientation: int) -> Image.Image:
-    turn = _TURNS.get(orientation)
+    turn = TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
 
 

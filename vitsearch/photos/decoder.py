@@ -6,9 +6,11 @@ format is decoded in a child process at once, and so is a photo that was in hand
 process died. In a child a decoder may hang or crash, which fails the photo alone.
 """
 
+import io
 import logging
+import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -18,9 +20,17 @@ from PIL import Image
 from vitsearch.errors import PhotoError
 from vitsearch.photos.decode import Colours, LoadedPhoto, read_bytes_and_fingerprint
 from vitsearch.photos.decoder_thread import Decoded, DecoderThread
-from vitsearch.photos.formats import SUFFIXES, format_of, suffix_of
+from vitsearch.photos.formats import (
+    HEAD,
+    SUFFIXES,
+    container_of,
+    format_of,
+    is_video,
+    suffix_of,
+)
 from vitsearch.photos.isolated import PATIENCE, ChildDecoder, DecoderDied, DecoderNotStarted
 from vitsearch.photos.journal import DecodeJournal
+from vitsearch.photos.opening import read_open
 from vitsearch.types import MAX_PIXELS, PhotoInfo
 
 log = logging.getLogger("vitsearch")
@@ -70,7 +80,10 @@ def journalled_decoder(folder: Path, seconds: float | None = None) -> Iterator["
 
 def need_children(names: Iterable[str]) -> bool:
     """Return whether one of the files is, by its name, of a format that child processes decode."""
-    return any((entry := SUFFIXES.get(suffix_of(name))) and not entry.trusted for name in names)
+    return any(
+        is_video(name) or ((entry := SUFFIXES.get(suffix_of(name))) and not entry.trusted)
+        for name in names
+    )
 
 
 class PhotoDecoder:
@@ -147,6 +160,66 @@ class PhotoDecoder:
             return child.webp(
                 data, seconds=self._seconds or LIMIT, max_pixels=max_pixels, side=side
             )
+        finally:
+            self._children.give_back(child)
+
+    def moments(
+        self,
+        path: str,
+        /,
+        *,
+        every: float,
+        fingerprint: bytes = b"",
+        max_pixels: int = MAX_PIXELS,
+        at_least: int | None = None,
+    ) -> Generator[Decoded, None, str]:
+        """Yield the moments of a video and return a note, as `vitsearch.photos.video.read_moments`
+        does; in a child process, within the limit or, where none was given, that for photos and the
+        length of the video.
+        """
+        limits = {"max_pixels": max_pixels, "at_least": at_least}
+        return self._of_video({"video": path, "every": every, **limits}, path, fingerprint)
+
+    def moment(self, path: str, /, *, at: float, at_least: int | None = None) -> Decoded:
+        """Return the moment of a video at a time, as `vitsearch.photos.video.read_moment` does."""
+        request = {"video": path, "at": at, "max_pixels": MAX_PIXELS, "at_least": at_least}
+        (moment,) = self._of_video(request, path, b"")
+        return moment
+
+    def decode_file(
+        self, file: io.FileIO, /, *, at: float | None, name: str = "a picture", at_least: int
+    ) -> Image.Image:
+        """Return the picture of an open file (see `vitsearch.photos.opening`), of a video the
+        moment ``at`` a time.
+        """
+        head = file.read(HEAD)
+        file.seek(0)
+        if container_of(head) is None:
+            return self.decode(read_open(file), name=name, at_least=at_least)[0]
+        # the very file that is open, where the system gives it a name
+        opened = f"/proc/{os.getpid()}/fd/{file.fileno()}"
+        path = opened if os.path.exists(opened) else str(file.name)
+        return self.moment(path, at=at or 0.0, at_least=at_least)[0]
+
+    def _of_video(
+        self, request: Mapping[str, Any], path: str, fingerprint: bytes
+    ) -> Generator[Decoded, None, str]:
+        try:
+            child = self._children.take()
+        except DecoderNotStarted as error:
+            raise PhotoError(str(error)) from error
+        try:
+            return (
+                yield from child.moments(
+                    request, seconds=self._seconds or LIMIT, grows=self._seconds is None
+                )
+            )
+        except DecoderNotStarted as error:
+            raise PhotoError(str(error)) from error
+        except DecoderDied:
+            if self._journal and not self._closed:
+                self._journal.keep(fingerprint, path)
+            raise
         finally:
             self._children.give_back(child)
 

@@ -1,8 +1,9 @@
-"""Pictures of more than 8 bits, or of floats, as 8 bits; and the pixels that the bytes of a TIFF
-mean.
+"""Pictures of more than 8 bits, of floats or of a high dynamic range, as 8 bits; and the pixels
+that the bytes of a TIFF mean.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -204,3 +205,51 @@ def _taken_apart(data: NDArray[np.uint8], bits: int, count: int) -> Samples:
         for bit in range(bits):
             numbers[start : start + step] |= flags[:, :, bit].astype(np.uint16) << (bits - 1 - bit)
     return numbers
+
+
+# -- Video of BT.2020 ------------------------------------------------------------------------------
+
+PQ, HLG = 16, 18  # transfer characteristics by their numbers in ITU-T H.273
+_WHITE_NITS, _PEAK_NITS = 203, 1000  # reference white and nominal peak (ITU-R BT.2408)
+_KNEE = 0.7  # of linear light, above which highlights are rolled off
+# linear BT.2020 to linear sRGB, from the chromaticities of their primaries
+_TO_SRGB = np.array(
+    [
+        [1.660491, -0.587641, -0.07285],
+        [-0.12455, 1.1329, -0.00835],
+        [-0.018151, -0.100579, 1.11873],
+    ],
+    dtype=np.float32,
+)
+
+
+def standard_range(pixels: NDArray[np.uint16], transfer: int | None) -> NDArray[np.uint8]:
+    """Return ``(h, w, 3)`` pixels of BT.2020 as sRGB: PQ (SMPTE ST 2084) and HLG (ARIB STD-B67)
+    with reference white as white and highlights rolled off, any other transfer as that of BT.709.
+    """
+    light = _light(transfer)[pixels]
+    if transfer == HLG:  # the display's part of HLG, of gamma 1.2 (ITU-R BT.2100)
+        luminance = light @ np.array([0.2627, 0.678, 0.0593], dtype=np.float32)
+        light *= np.maximum(luminance, 1e-6)[..., None] ** 0.2 * (_PEAK_NITS / _WHITE_NITS)
+    if transfer in (PQ, HLG):
+        over = np.maximum(light - _KNEE, 0) / (1 - _KNEE)
+        light = np.minimum(light, _KNEE) + (1 - _KNEE) * (1 - np.exp(-over))
+    linear = np.clip(light @ _TO_SRGB.T, 0, 1)
+    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return np.asarray(np.rint(255 * encoded), dtype=np.uint8)
+
+
+@lru_cache(maxsize=3)
+def _light(transfer: int | None) -> NDArray[np.float32]:
+    """Return the linear light of each 16-bit value; of PQ in parts of reference white."""
+    value = np.linspace(0, 1, 65536)
+    if transfer == PQ:
+        power = value ** (32 / 2523)
+        ratio = np.maximum(power - 3424 / 4096, 0) / (2413 / 128 - 2392 / 128 * power)
+        light = 10_000 / _WHITE_NITS * ratio ** (16384 / 2610)
+    elif transfer == HLG:
+        a, b, c = 0.17883277, 0.28466892, 0.55991073
+        light = np.where(value <= 0.5, value**2 / 3, (np.exp((value - c) / a) + b) / 12)
+    else:
+        light = np.where(value < 0.081, value / 4.5, ((value + 0.099) / 1.099) ** (1 / 0.45))
+    return np.asarray(light, dtype=np.float32)

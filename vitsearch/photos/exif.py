@@ -119,7 +119,8 @@ class Tags:
 @dataclass(frozen=True, slots=True)
 class FileTags:
     """The tags of a photo's file: the main, the EXIF and the GPS directory, the bytes of the
-    embedded XMP packet (ISO 16684-1), empty where there is none, and IPTC's records.
+    embedded XMP packet (ISO 16684-1), empty where there is none, and IPTC's records; of a video
+    what its container says, by the names of columns.
     """
 
     main: Tags
@@ -127,6 +128,7 @@ class FileTags:
     gps: Tags
     xmp: bytes
     iptc: Mapping[tuple[int, int], Any] = field(default_factory=dict)
+    video: Mapping[str, Any] = field(default_factory=dict)
     _answers: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property

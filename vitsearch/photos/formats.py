@@ -223,6 +223,40 @@ WITHOUT_READER = {
         ("pam", "sgi", "xbm", "xpm", "pict", "pct", "jng", "mng", "dcm"), _OF_CONVERTERS
     ),
 }
+# Of a video FFmpeg's demuxer is chosen by these first bytes. What looks like a picture is one: a
+# video is looked for after that.
+CONTAINERS = {
+    "mov": _magic(rb"....(?:ftyp|moov|mdat|free|skip|wide|pnot)"),
+    "matroska": _magic(rb"\x1a\x45\xdf\xa3"),
+    "avi": _magic(rb"RIFF....AVI "),
+    "mpeg": _magic(rb"\0\0\x01\xba"),
+    "asf": _magic(rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
+    "flv": _magic(rb"FLV\x01"),
+    "mpegts": _magic(rb"\x47.{187}\x47|.{4}\x47.{191}\x47"),
+}
+_VIDEO_TYPES = {  # browsers play QuickTime under the name of MP4 alone
+    "mov": "video/mp4",
+    "matroska": "video/x-matroska",
+    "avi": "video/x-msvideo",
+    "mpeg": "video/mpeg",
+    "asf": "video/x-ms-wmv",
+    "flv": "video/x-flv",
+    "mpegts": "video/mp2t",
+}
+PLAYED = ("mp4", "m4v", "mov", "webm", "mkv", "3gp")  # suffixes of what browsers play
+VIDEO = PhotoFormat(
+    "Video",
+    (
+        *("mp4", "mov", "m4v", "avi", "mkv", "webm", "3gp", "3g2", "mts", "m2ts"),
+        *("mpg", "mpeg", "vob", "wmv", "asf", "flv"),
+    ),
+    _magic(b"|".join(b"(?:%b)" % each.pattern for each in CONTAINERS.values())),
+    "av:open",
+    extra=Extra("video", "av", "av", "videos"),
+    companion_of=("JPEG", "HEIC"),
+)
+# of the clip that a phone stores beside a photo: a Live Photo, a motion photo
+CLIP_SUFFIXES = frozenset({"mov", "mp4"})
 SUFFIXES = {suffix: entry for entry in FORMATS for suffix in entry.suffixes}
 _TIFF, _RAW = (next(entry for entry in FORMATS if entry.name == name) for name in ("TIFF", "RAW"))
 _BRANDS = {brand: entry for entry in FORMATS for brand in entry.brands}
@@ -256,6 +290,28 @@ def _brands(data: bytes) -> list[bytes]:
     return sorted(brands, key=_ANY_CODEC.__contains__)
 
 
+def container_of(data: bytes) -> str | None:
+    """Return FFmpeg's demuxer for a video's content, of which the first `HEAD` bytes are enough;
+    None for a picture and for anything else.
+    """
+    if format_of(data) is not None:
+        return None
+    return next((name for name, magic in CONTAINERS.items() if magic.match(data)), None)
+
+
+def video_type(data: bytes) -> str | None:
+    """Return the media type of a video by its first bytes, None where it is none."""
+    demuxer = container_of(data)
+    if demuxer == "matroska" and b"webm" in data[:64]:
+        return "video/webm"
+    return None if demuxer is None else _VIDEO_TYPES[demuxer]
+
+
+def is_video(path: str) -> bool:
+    """Return whether a file is a video by its name."""
+    return suffix_of(path) in VIDEO.suffixes
+
+
 def open_image(data: bytes) -> ImageFile.ImageFile:
     """Return Pillow's image of a file's content, opened and not yet decoded.
 
@@ -264,6 +320,8 @@ def open_image(data: bytes) -> ImageFile.ImageFile:
     is missing; the reader's own errors pass.
     """
     entry = format_of(data)
+    if container_of(data) is not None:
+        raise PhotoError("a video under the name of a photo: give it its suffix, such as mp4")
     if entry is None:
         raise PhotoError("not a photo: its content is of no picture format that is read here")
     return entry.load_reader()(io.BytesIO(data), "")

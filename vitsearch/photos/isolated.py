@@ -7,8 +7,8 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from PIL import Image
@@ -23,6 +23,7 @@ from vitsearch.types import PhotoInfo
 Answer = TypeVar("Answer")
 
 PATIENCE = 60.0  # seconds for a photo before it is named
+MAX_EXTENSION = 14_400.0  # seconds for the length that a video claims to have
 _START_SECONDS = 120.0
 _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
@@ -115,17 +116,50 @@ class ChildDecoder:
         seconds: float,
         on_slow: Callable[[], None] | None = None,
     ) -> Answer:
-        self._at_rest = False
-        self._wait_for_start()
-        request = {**limits, "seconds": seconds}
-        self._deadline = time.monotonic() + seconds
-        try:
-            for piece in frame(request, data):
-                self._send(piece)
+        with self._answering(limits, data, seconds):
             if on_slow and seconds > PATIENCE and not self._is_ready(PATIENCE):
                 on_slow()
             reply, body = self._receive(3 * limits["max_pixels"] + MAX_PROFILE_BYTES)
             result = None if "reason" in reply else read(reply, body)
+        self._at_rest = True
+        if result is None:
+            raise PhotoError(str(reply["reason"]))
+        return result
+
+    def moments(
+        self, request: Mapping[str, Any], *, seconds: float, grows: bool
+    ) -> Generator[tuple[Image.Image, PhotoInfo], None, str]:
+        """Yield what `vitsearch.photos.video.read_moments` or ``read_moment`` gives for a request
+        with the path of a video, and return its note; raises DecoderDied where it takes longer than
+        ``seconds``, and if that ``grows`` as long as the video besides.
+        """
+        with self._answering(request, b"", seconds):
+            begun, is_first = self._deadline - seconds, True
+            while True:
+                reply, pixels = self._receive(3 * request["max_pixels"])
+                if "note" in reply or "reason" in reply:
+                    break
+                moment = _picture(reply, pixels)
+                if grows and is_first:
+                    duration = float(moment[1]["duration"] or 0)
+                    self._deadline = begun + seconds + min(max(duration, 0), MAX_EXTENSION)
+                    is_first = False
+                yield moment
+        self._at_rest = True
+        if "reason" in reply:
+            raise PhotoError(str(reply["reason"]))
+        return str(reply["note"])
+
+    @contextmanager
+    def _answering(self, request: Mapping[str, Any], data: bytes, seconds: float) -> Iterator[None]:
+        """Send a request, and read its answers in the block, within a limit."""
+        self._at_rest = False
+        self._wait_for_start()
+        self._deadline = time.monotonic() + seconds
+        try:
+            for piece in frame({**request, "seconds": seconds}, data):
+                self._send(piece)
+            yield
         except (OSError, EOFError):
             raise DecoderDied(
                 f"decoding took longer than {seconds:g} s"
@@ -134,10 +168,6 @@ class ChildDecoder:
             ) from None
         except (ValueError, TypeError, KeyError, RecursionError):
             raise PhotoError("the decoder gave no answer that can be read") from None
-        self._at_rest = True
-        if result is None:
-            raise PhotoError(str(reply["reason"]))
-        return result
 
     def kill(self) -> None:
         """End the process at once; may be called from any thread."""

@@ -11,8 +11,8 @@ import stat
 from pathlib import Path, PurePosixPath
 
 from vitsearch.errors import PhotoError
-from vitsearch.photos.decode import MAX_BYTES, fingerprint_of
-from vitsearch.photos.formats import HEAD, format_of
+from vitsearch.photos.decode import MAX_BYTES, fingerprint_of_file
+from vitsearch.photos.formats import HEAD, container_of, format_of, is_video
 from vitsearch.types import Photo
 
 _FLAGS = (
@@ -32,12 +32,17 @@ class PhotoMissing(PhotoError):
 def read_indexed(root: Path, path: str, indexed: Photo | None = None) -> bytes:
     """Return the content of a photo's file; parameters and errors as of `open_photo`."""
     with open_photo(root, path, indexed) as file:
-        try:
-            return file.readall()
-        except MemoryError:
-            raise PhotoError("not enough memory to read the file") from None
-        except OSError as error:
-            raise PhotoError(f"cannot be read: {error.strerror or error}") from error
+        return read_open(file)
+
+
+def read_open(file: io.FileIO) -> bytes:
+    """Return the rest of an open file; raises PhotoError."""
+    try:
+        return file.readall()
+    except MemoryError:
+        raise PhotoError("not enough memory to read the file") from None
+    except OSError as error:
+        raise PhotoError(f"cannot be read: {error.strerror or error}") from error
 
 
 def open_photo(root: Path, path: str, indexed: Photo | None = None) -> io.FileIO:
@@ -75,17 +80,18 @@ def _check(file: io.FileIO, root: Path, name: str, indexed: Photo | None) -> Non
     facts = os.fstat(file.fileno())
     if not stat.S_ISREG(facts.st_mode):
         raise PhotoError("not a regular file")
-    if facts.st_size > MAX_BYTES:
+    if facts.st_size > MAX_BYTES and not is_video(name):
         raise PhotoError(f"the file has {facts.st_size:,} bytes, over the cap of {MAX_BYTES:,}")
     inside = _is_inside(facts, root, name)
     if indexed is None:
         if not inside:
             raise PhotoError(_OUTSIDE)
     elif not inside or (facts.st_size, facts.st_mtime_ns) != (indexed.size, indexed.mtime_ns):
-        if facts.st_size != indexed.size or fingerprint_of(file.readall()) != indexed.fingerprint:
+        if facts.st_size != indexed.size or fingerprint_of_file(file) != indexed.fingerprint:
             raise PhotoError(_CHANGED if inside else _OUTSIDE)
         file.seek(0)
-    if format_of(file.read(HEAD)) is None:
+    head = file.read(HEAD)
+    if format_of(head) is None and container_of(head) is None:
         raise PhotoError("not a photo: its content is of no picture format that is read here")
 
 

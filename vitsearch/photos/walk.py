@@ -14,7 +14,7 @@ from pathlib import Path
 from vitsearch.errors import VitsearchError
 from vitsearch.paths import composed, raw_path
 from vitsearch.photos.companions import companions_of
-from vitsearch.photos.formats import SUFFIXES, suffix_of
+from vitsearch.photos.formats import CLIP_SUFFIXES, SUFFIXES, VIDEO, suffix_of
 from vitsearch.photos.sidecars import FolderSidecars, is_sidecar, signature_of
 from vitsearch.types import Found, LeftOut, LeftOutReason
 
@@ -50,6 +50,7 @@ _KINDS = {
 }
 _BROKEN = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 _OF_COMPANIONS = frozenset(suffix for suffix, entry in SUFFIXES.items() if entry.companion_of)
+_MAX_CLIP_BYTES = 64_000_000  # of the seconds around a photo: a longer video stands by itself
 # Folders that link to each other could be entered along as many paths as there are orders of them.
 _VISITS_OF_ONE_LINK = 16
 _EARLIEST, _LATEST = -(2**63), 2**63 - 1
@@ -83,12 +84,14 @@ class WalkOptions:
     ``include_hidden`` brings back what `left_out_by_default` names, but never ``.vitsearch``. Links
     to files are always followed, links to folders only with ``follow_symlinks``. The folders
     ``leave_out`` are never entered.
+    With ``videos`` the files of videos are taken as well as those of photos.
     """
 
     exclude: tuple[str, ...] = ()
     include_hidden: bool = False
     follow_symlinks: bool = False
     leave_out: frozenset[Path] = frozenset()
+    videos: bool = False
 
 
 def walk(
@@ -169,6 +172,8 @@ class _Walk:
     def __post_init__(self) -> None:
         self.excluded = _pattern(self.options.exclude)
         self.problems = {suffix: entry.problem() for suffix, entry in SUFFIXES.items()}
+        if self.options.videos:
+            self.problems |= dict.fromkeys(VIDEO.suffixes, VIDEO.problem())
         for folder in self.options.leave_out:
             identity = _identity(os.fspath(folder))
             if identity:
@@ -207,7 +212,7 @@ class _Walk:
         if entry.is_symlink():
             return self._follow_link(entry, path)
         suffix = suffix_of(entry.name)
-        if suffix not in SUFFIXES:
+        if suffix not in self.problems:
             if entry.name not in self.levels[-1].used:
                 self.record.extensions[suffix] += 1
             return None
@@ -221,7 +226,7 @@ class _Walk:
             self._enter_link(entry, path)
             return None
         suffix = suffix_of(entry.name)
-        if suffix in SUFFIXES:
+        if suffix in self.problems:
             return _linked(entry, path, self.problems[suffix])
         if _is_folder(entry):
             self.record.left_out.append(LeftOut(path + "/", "link"))
@@ -235,7 +240,7 @@ class _Walk:
         """
         if _is_folder(entry):
             self.record.left_out.append(LeftOut(path + "/", reason))
-        elif (suffix := suffix_of(entry.name)) in SUFFIXES:
+        elif (suffix := suffix_of(entry.name)) in self.problems:
             self.record.left_out.append(LeftOut(path, reason))
         else:
             self.record.extensions[suffix] += 1
@@ -325,7 +330,8 @@ class _Walk:
         self, named: list[os.DirEntry[str]], prefix: str
     ) -> list[os.DirEntry[str]]:
         """Return the entries of a folder but for the files that belong to a photo among them."""
-        if not any(suffix_of(entry.name) in _OF_COMPANIONS for entry in named):
+        suffixes = _OF_COMPANIONS | (CLIP_SUFFIXES if self.options.videos else frozenset())
+        if not any(suffix_of(entry.name) in suffixes for entry in named):
             return named
         names = (entry.name for entry in named if self._may_pair(entry, prefix))
         pairs = companions_of(names)
@@ -335,8 +341,12 @@ class _Walk:
 
     def _may_pair(self, entry: os.DirEntry[str], prefix: str) -> bool:
         """Return whether an entry is a file that is taken unless it is a companion."""
-        is_photo = suffix_of(entry.name) in SUFFIXES and _is_file(entry)
-        return is_photo and not self._is_excluded(entry, prefix)
+        suffix = suffix_of(entry.name)
+        if suffix not in self.problems or not _is_file(entry):
+            return False
+        if suffix in CLIP_SUFFIXES and entry.stat().st_size > _MAX_CLIP_BYTES:
+            return False
+        return not self._is_excluded(entry, prefix)
 
     def _is_hidden(self, entry: os.DirEntry[str], prefix: str, folder: str) -> bool:
         reason = left_out_by_default(entry.name, folder)

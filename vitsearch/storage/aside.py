@@ -15,6 +15,7 @@ from vitsearch.arrays import Halves
 from vitsearch.paths import raw_path
 from vitsearch.storage.checksums import joined, parts_of, vector_checksum
 from vitsearch.storage.database import Database
+from vitsearch.storage.moments import IS_FILE, moments_of
 from vitsearch.storage.rows import PhotoRows, Row
 from vitsearch.storage.schema import CHECKSUMS
 from vitsearch.types import Found, PhotoInfo
@@ -47,11 +48,14 @@ class PhotosAside:
     # -- writing -----------------------------------------------------------------------------------
 
     def put(self, paths: Sequence[str]) -> int:
-        """Put photos aside by path, and return how many there were."""
+        """Put photos aside by path, videos with all of their moments, and return how many there
+        were.
+        """
         self._db.execute(f"PRAGMA cache_size = {_CACHE}")
         self._db.execute("PRAGMA secure_delete = ON")  # `purge` must leave no copy behind
         names, since = self._rows.names, _iso(datetime.now(UTC))
         rows = [(raw_path(path),) for path in paths]
+        rows += [(raw_path(row[1]),) for path in paths for row in moments_of(self._db, path)]
         self._db.executemany(
             f"INSERT OR REPLACE INTO missing_photos ({names}, checksum, since) "
             f"SELECT {names}, checksum, ? FROM photos WHERE path = CAST(? AS TEXT)",
@@ -63,7 +67,9 @@ class PhotosAside:
             rows,
         )
         sql = "DELETE FROM photos WHERE path = CAST(? AS TEXT)"
-        return self._db.executemany(sql, rows).rowcount
+        count = self._db.executemany(sql, rows[: len(paths)]).rowcount
+        self._db.executemany(sql, rows[len(paths) :])
+        return count
 
     def restore(self, paths: Sequence[str]) -> int:
         """Bring back the photos that had these paths, which no photo has now, under the next
@@ -72,30 +78,45 @@ class PhotosAside:
         self._db.execute(f"PRAGMA cache_size = {_CACHE}")
         sql = "SELECT id FROM missing_photos WHERE path = CAST(? AS TEXT)"
         ids = [row[0] for path in paths for row in self._db.execute(sql, (raw_path(path),))]
-        return sum(
+        count = sum(
             self._restore(ids[start : start + _BATCH]) for start in range(0, len(ids), _BATCH)
         )
+        ids = [row[0] for path in paths for row in moments_of(self._db, path, "missing_photos")]
+        for start in range(0, len(ids), _BATCH):
+            self._restore(ids[start : start + _BATCH])
+        return count
 
     def restore_as(self, file: Found, fingerprint: bytes) -> bool:
         """Bring back a photo with the content of a file, under the file's path, and return whether
         there was one.
         """
-        names, path = self._rows.names, raw_path(file.path)
-        condition = "photos.fingerprint = ? ORDER BY photos.path <> CAST(? AS TEXT), since DESC"
-        for row, raw in self._sound(f"{condition} LIMIT 1", (fingerprint, path)):
-            photo_id, generation = row[0], self._database.generation() + 1
-            file_names = ("CAST(? AS TEXT)", "?", "?")
-            values = names
-            for name, mark in zip(("path", "size", "mtime_ns"), file_names, strict=True):
-                values = values.replace(f'"{name}"', mark)
-            self._db.execute(
-                f"INSERT INTO photos ({names}) SELECT {values} FROM missing_photos WHERE id = ?",
-                (path, file.size, file.mtime_ns, photo_id),
-            )
-            self._move_vectors([photo_id], generation)
-            self._rows.seal(self._db, photo_id, vector_checksum(raw, generation))
+        condition = (
+            f"photos.fingerprint = ? AND photos.{IS_FILE} "
+            "ORDER BY photos.path <> CAST(? AS TEXT), since DESC LIMIT 1"
+        )
+        for row, raw in self._sound(condition, (fingerprint, raw_path(file.path))):
+            before = self._rows.photo(row).path
+            self._restore_row(row, raw, file)
+            for photo_id, path in moments_of(self._db, before, "missing_photos"):
+                name = file.path + path.removeprefix(before)
+                for moment in self._sound("photos.id = ?", (photo_id,)):
+                    self._restore_row(*moment, file._replace(path=name))
             return True
         return False
+
+    def _restore_row(self, row: Row, raw: bytes, file: Found) -> None:
+        """Bring back a row with the path and stat of a file."""
+        photo_id, generation = row[0], self._database.generation() + 1
+        names = values = self._rows.names
+        file_names = ("CAST(? AS TEXT)", "?", "?")
+        for name, mark in zip(("path", "size", "mtime_ns"), file_names, strict=True):
+            values = values.replace(f'"{name}"', mark)
+        self._db.execute(
+            f"INSERT INTO photos ({names}) SELECT {values} FROM missing_photos WHERE id = ?",
+            (raw_path(file.path), file.size, file.mtime_ns, photo_id),
+        )
+        self._move_vectors([photo_id], generation)
+        self._rows.seal(self._db, photo_id, vector_checksum(raw, generation))
 
     def _restore(self, ids: Sequence[int]) -> int:
         """Bring back at most `_BATCH` photos by id, and return how many of them were sound."""
@@ -131,18 +152,20 @@ class PhotosAside:
         what they were is overwritten in the file.
         """
         before = _iso(datetime.now(UTC) - timedelta(days=days))
-        sql = "DELETE FROM missing_photos WHERE since <= ?"
+        sql = f"DELETE FROM missing_photos WHERE since <= ? AND {IS_FILE}"
         with self._database._errors():
             self._db.execute("PRAGMA secure_delete = ON")
-            return self._db.execute(sql, (before,)).rowcount
+            count = self._db.execute(sql, (before,)).rowcount
+            self._db.execute("DELETE FROM missing_photos WHERE since <= ?", (before,))
+            return count
 
     # -- reading -----------------------------------------------------------------------------------
 
     def stats(self) -> Generator[tuple[str, int, int, str], None, None]:
-        """Yield (path, size, mtime_ns, sidecars) of every photo in order of the bytes of the
+        """Yield (path, size, mtime_ns, sidecars) of every file in order of the bytes of the
         path.
         """
-        sql = f"SELECT {self._rows.stat} FROM missing_photos ORDER BY path"
+        sql = f"SELECT {self._rows.stat} FROM missing_photos WHERE {IS_FILE} ORDER BY path"
         last = b""
         with self._database._errors():
             for row in self._db.execute(sql) if self._there else ():
@@ -157,7 +180,7 @@ class PhotosAside:
         if not self._there:
             return 0, None
         with self._database._errors():
-            sql = "SELECT count(*), min(since) FROM missing_photos"
+            sql = f"SELECT count(*), min(since) FROM missing_photos WHERE {IS_FILE}"
             number, since = self._db.execute(sql).fetchone()
         return int(number), None if since is None else str(since)
 

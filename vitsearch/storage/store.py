@@ -21,11 +21,19 @@ from vitsearch.filters.tree import Filter
 from vitsearch.paths import raw_path
 from vitsearch.photos.columns import METADATA
 from vitsearch.storage.aside import PhotosAside
-from vitsearch.storage.checksums import row_checksum, vector_checksum
-from vitsearch.storage.database import Database
+from vitsearch.storage.checksums import vector_checksum
+from vitsearch.storage.failures import FailureStore
+from vitsearch.storage.moments import (
+    IS_FILE,
+    is_older,
+    later_moments,
+    moments_of,
+    remove_moments,
+    with_later_moments,
+)
 from vitsearch.storage.schema import CHECKSUMS, MOVED, PUT_PHOTO, READ_AGAIN
 from vitsearch.storage.walked import WalkedFolders
-from vitsearch.types import Found, Photo, PhotoInfo, SkippedPhoto, State
+from vitsearch.types import Found, Photo, PhotoInfo, State
 
 log = logging.getLogger("vitsearch")
 NEWEST = "taken_at IS NULL, taken_at DESC, mtime DESC, path"
@@ -50,7 +58,7 @@ class Outcome(Enum):
         return self in (Outcome.NEW, Outcome.REPLACED, Outcome.RESTORED)
 
 
-class PhotoStore(Database):
+class PhotoStore(FailureStore):
     """An open ``photos.db``: its photos with their vectors, and the files that are not in it.
 
     Every row carries a checksum, which is checked when it is read. What does not pass is left out
@@ -107,10 +115,11 @@ class PhotoStore(Database):
             if restored := self.photo_at(file.path):
                 self.touch_photo(restored.photo_id, file, info)
             return Outcome.RESTORED
-        if here and newest and here.mtime_ns > photo.mtime_ns:
+        if newest and is_older(photo, here, self.photo_at(photo.file)):
             return Outcome.OLDER
         if vector is None or not np.isfinite(vector).all():
             return Outcome.UNUSABLE
+        remove_moments(self._db, file.path)
         photo_id = self.put_photo(
             file, photo.fingerprint, photo.info, vector=vector, generation=self.generation() + 1
         )
@@ -141,8 +150,13 @@ class PhotoStore(Database):
 
     def touch_photo(self, photo_id: int, file: Found, info: PhotoInfo | None = None) -> None:
         """Give a photo the path and stat of a file with the same content, and with ``info`` its
-        metadata and the signature of its sidecars; id and vector stay.
+        metadata and the signature of its sidecars; id and vector stay, and the later moments of a
+        video come along.
         """
+        row = self._db.execute("SELECT path FROM photos WHERE id = ?", (photo_id,)).fetchone()
+        for moment_id, name in moments_of(self._db, row[0]) if row else []:
+            path = raw_path(file.path + name.removeprefix(row[0]))
+            self._rows.update(self._db, moment_id, MOVED, (path, file.size, file.mtime_ns))
         values: list[Any] = [raw_path(file.path), file.size, file.mtime_ns]
         if info is not None:
             values += [raw_path(file.sidecars), *(info[name] for name in METADATA)]
@@ -158,13 +172,7 @@ class PhotoStore(Database):
         put aside.
         """
         removed = self.aside.put([file.path])
-        row = (file.path, state, reason, file.size, file.mtime_ns, int(transient))
-        self._db.execute(
-            "INSERT OR REPLACE INTO failures "
-            "(path, state, reason, size, mtime_ns, transient, checksum) "
-            "VALUES (CAST(? AS TEXT), ?, CAST(? AS TEXT), ?, ?, ?, ?)",
-            (raw_path(file.path), state, raw_path(reason), *row[3:], row_checksum(row)),
-        )
+        self._record_failure(file, state, reason, transient)
         return removed
 
     def remove_photos(self, paths: Sequence[str]) -> int:
@@ -172,16 +180,9 @@ class PhotoStore(Database):
         sql = "DELETE FROM photos WHERE path = CAST(? AS TEXT)"
         return sum(self._db.execute(sql, (raw_path(path),)).rowcount for path in paths)
 
-    def forget_failures(self, paths: Sequence[str]) -> None:
-        """Remove the failures of files that are gone or readable again."""
-        self._db.executemany(
-            "DELETE FROM failures WHERE path = CAST(? AS TEXT)",
-            [(raw_path(path),) for path in paths],
-        )
-
     def put_labels(self, labels: Sequence[tuple[int, str, float]]) -> None:
-        """Store (photo id, label, score) rows in place of earlier ones."""
-        for photo_id, label, score in labels:
+        """Store (photo id, label, score) rows in place of earlier ones; of a video for all."""
+        for photo_id, label, score in with_later_moments(self._db, labels):
             self._rows.update(
                 self._db,
                 photo_id,
@@ -192,9 +193,20 @@ class PhotoStore(Database):
     # -- reading -----------------------------------------------------------------------------------
 
     def count(self) -> int:
-        """Return the number of photos."""
+        """Return the number of vectors: of photos, and of moments of videos."""
         with self._errors():
             return int(self._db.execute("SELECT count(*) FROM vectors").fetchone()[0])
+
+    def count_files(self) -> int:
+        """Return the number of photos, a video counted once."""
+        with self._errors():
+            rows = self._db.execute(f"SELECT count(*) FROM photos WHERE {IS_FILE}")
+            return int(rows.fetchone()[0])
+
+    def moments(self) -> dict[int, int]:
+        """Return the ids of the later moments of videos, each with the id of the first one."""
+        with self._errors():
+            return later_moments(self._db)
 
     def count_below(self, folder: str) -> int:
         """Return the number of photos in a folder and below; ``""`` is the root."""
@@ -218,33 +230,10 @@ class PhotoStore(Database):
             return int(self._db.execute(sql, (generation,)).fetchone()[0])
 
     def stats(self) -> Generator[tuple[str, int, int, str], None, None]:
-        """Yield (path, size, mtime_ns, sidecars) of all photos in the order of their bytes."""
+        """Yield (path, size, mtime_ns, sidecars) of all files in the order of their bytes."""
+        sql = f"SELECT {self._rows.stat} FROM photos WHERE {IS_FILE} ORDER BY path"
         with self._errors():
-            yield from self._db.execute(f"SELECT {self._rows.stat} FROM photos ORDER BY path")
-
-    def failure_stats(self) -> Generator[tuple[str, State, int, int, bool], None, None]:
-        """Yield (path, state, size, mtime_ns, transient) of every file that is not in the
-        collection, in order of the bytes of the path.
-        """
-        for path, state, _, size, mtime_ns, transient in self._failures():
-            yield path, state, size, mtime_ns, bool(transient)
-
-    def failures(self) -> list[SkippedPhoto]:
-        """Return every file that is not in the collection with the reason, in order of path."""
-        return [SkippedPhoto(*row[:3], transient=bool(row[5])) for row in self._failures()]
-
-    def _failures(self) -> Iterator[tuple[str, State, str, int, int, int]]:
-        """Yield (path, state, reason, size, mtime_ns, transient) in order of path.
-
-        A damaged row is left out: its file is read again by the next run.
-        """
-        is_old = self._format < CHECKSUMS
-        later = "0, NULL" if is_old else "transient, checksum"
-        sql = f"SELECT path, state, reason, size, mtime_ns, {later} FROM failures ORDER BY path"
-        with self._errors():
-            for *row, checksum in self._db.execute(sql):
-                if is_old or checksum == row_checksum(row):
-                    yield row
+            yield from self._db.execute(sql)
 
     def fingerprints(self) -> Fingerprints:
         """Return the content fingerprints of all photos and of those put aside, for membership
@@ -263,9 +252,9 @@ class PhotoStore(Database):
             ]
         return Fingerprints(np.concatenate([np.empty(0, dtype="S16"), *parts]))
 
-    def photos(self) -> Iterator[Photo]:
-        """Yield every photo in order of path."""
-        yield from self._select("ORDER BY path")
+    def photos(self, *, moments: bool = False) -> Iterator[Photo]:
+        """Yield every photo in order of path, of a video the first moment, or all ``moments``."""
+        yield from self._select("ORDER BY path" if moments else f"WHERE {IS_FILE} ORDER BY path")
 
     def photo_at(self, path: str) -> Photo | None:
         """Return the photo at a path, or None."""
@@ -436,14 +425,8 @@ class PhotoStore(Database):
                 if not self._rows.is_sound(row, generation, raw)
             ]
 
-    def damaged_failures(self) -> list[str]:
-        """Return the paths of the damaged rows of files that are not in the collection."""
-        sound = {path for path, *_ in self._failures()}
-        with self._errors():
-            rows = self._db.execute("SELECT path FROM failures").fetchall()
-        return [row[0] for row in rows if row[0] not in sound]
-
     def remove_ids(self, photo_ids: Sequence[int]) -> None:
-        """Remove photos and their vectors by id."""
-        rows = [(photo_id,) for photo_id in photo_ids]
+        """Remove photos and their vectors by id; a video with its first moment, to be read anew."""
+        moments = self.moments()
+        rows = [(each,) for photo_id in photo_ids for each in (photo_id, moments.get(photo_id))]
         self._db.executemany("DELETE FROM photos WHERE id = ?", rows)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from vitsearch.collection import LookAlikes
 from vitsearch.collection.collection import Collection
+from vitsearch.collection.duplicates import first_indices
 from vitsearch.collection.query import QueryMeaning, Term, encode_terms
 from vitsearch.collection.search import as_where
 from vitsearch.collection.understanding import KnownWords, Understood
@@ -311,12 +312,15 @@ class PhotoService:
     def browse(
         self, *, k: int = 50, offset: int = 0, where: str | Filter | None = None
     ) -> tuple[list[Photo], int]:
-        """Return ``k`` photos from ``offset`` on, the last indexed first, and how
-        many there are.
+        """Return ``k`` photos from ``offset`` on, the last indexed first, and how many there are;
+        of a video the first moment that the filter leaves.
         """
         options = search_options(k, offset, where=where)
         with self.source.facts() as store:
-            ids = store.ids_where(options.where or EVERY)[::-1]
+            ids = store.ids_where(options.where or EVERY)
+            if moments := store.moments():
+                ids = ids[first_indices([moments.get(each, each) for each in ids.tolist()])]
+        ids = ids[::-1]
         return self.photos_of(ids[offset : offset + k].tolist()), len(ids)
 
     def open_photo(self, photo_id: int) -> io.FileIO:
@@ -329,14 +333,14 @@ class PhotoService:
         """Return a photo as an RGB picture, decoded as an upload is, both sides at least so many
         pixels where it has them.
         """
-        with self.open_photo(photo_id) as file:
-            data = file.readall()
-        return self._decoder.decode(data, at_least=side)[0]
+        photo = self.photo(photo_id)
+        with self.source.open_photo(photo) as file:
+            return self._decoder.decode_file(file, at=photo.time, at_least=side)
 
     def thumbnail(self, photo_id: int, side: int) -> Thumbnail:
         """Return a WebP picture of a photo, its longest side at most ``side`` pixels."""
         photo = self.photo(photo_id)
-        return self.thumbnails.get(lambda: self.source.open_photo(photo), photo.fingerprint, side)
+        return self.thumbnails.get(lambda: self.source.open_photo(photo), photo, side)
 
     # -- the whole collection ----------------------------------------------------------------------
 
@@ -424,9 +428,9 @@ class PhotoService:
         return self.source.info()
 
     def count(self) -> int:
-        """Return the number of photos."""
+        """Return the number of photos, a video counted once."""
         with self.source.facts() as store:
-            return store.count()
+            return store.count_files()
 
     @property
     def encoder(self) -> ImageEncoder:

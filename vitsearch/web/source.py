@@ -159,7 +159,7 @@ class CollectionSource:
         raises UnknownPhoto where it is gone or something else is in its place.
         """
         try:
-            return open_photo(self.root, photo.path, photo)
+            return open_photo(self.root, photo.file, photo)
         except PhotoMissing:
             raise UnknownPhoto(
                 f"the file of photo {photo.photo_id} is not there any more: {self.missing}"
@@ -371,7 +371,7 @@ class RemotePhotoCache:
         with suppress(OSError):
             _note_use(copy)
             return open_photo(self._folder, copy.name)
-        data = next(self._source.read([Entry(photo.path, photo.size, photo.mtime_ns)]))
+        data = next(self._source.read([Entry(photo.file, photo.size, photo.mtime_ns)]))
         if isinstance(data, PhotoError):
             raise UnknownPhoto(
                 f"photo {photo.photo_id} cannot be fetched from {self._source.name}: {data}"

@@ -1,5 +1,6 @@
 """Thumbnails of photos in a folder of limited size: upright, and without metadata."""
 
+import hashlib
 import io
 import os
 import re
@@ -10,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitsearch.errors import CollectionError
-from vitsearch.photos.decode import fingerprint_of
+from vitsearch.photos.decode import fingerprint_of, webp
 from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.records import atomic_write
 from vitsearch.storage.filesystem import disk_errors
+from vitsearch.types import Photo
 
 SIDES = (160, 320, 640, 1280)  # pixels: a grid on a phone, a grid, a large grid, one photo
 WHOLE = 4096  # the longest side of a photo written anew for those who may not see its metadata
@@ -59,16 +61,21 @@ class Thumbnails:
         """How many bytes are on disk."""
         return self._total
 
-    def get(self, opened: Callable[[], io.FileIO], fingerprint: bytes, side: int) -> Thumbnail:
-        """Return the thumbnail of a photo file whose content had this fingerprint, opened where it
-        is not yet made; raises PhotoError for a file that cannot be decoded.
+    def get(self, opened: Callable[[], io.FileIO], photo: Photo, side: int) -> Thumbnail:
+        """Return the thumbnail of a photo, whose file is opened where it is not yet made; raises
+        PhotoError for a file that cannot be decoded.
         """
-        stored = self._read(_name(fingerprint.hex(), side))
+        key = picture_key(photo).hex()
+        stored = self._read(_name(key, side))
         if stored is not None:
-            return Thumbnail(stored, fingerprint.hex(), side)
+            return Thumbnail(stored, key, side)
         with opened() as file:
-            data = file.readall()
-        made = Thumbnail(self._decoder.webp(data, side), fingerprint_of(data).hex(), side)
+            if photo.time is None:
+                data = file.readall()
+                made = Thumbnail(self._decoder.webp(data, side), fingerprint_of(data).hex(), side)
+            else:
+                image = self._decoder.decode_file(file, at=photo.time, at_least=side)
+                made = Thumbnail(webp(image, side), key, side)
         self._write(_name(made.fingerprint, side), made.data)
         return made
 
@@ -115,6 +122,14 @@ class Thumbnails:
                 self._total -= size
                 names.append(name)
         return names
+
+
+def picture_key(photo: Photo) -> bytes:
+    """Return 16 bytes that stand for what a photo, or the moment of a video, shows."""
+    if photo.time is None:
+        return photo.fingerprint
+    moment = b"%b %.3f" % (photo.fingerprint, photo.time)
+    return hashlib.blake2b(moment, digest_size=16).digest()
 
 
 def _name(fingerprint: str, side: int) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -19,7 +20,7 @@ from vitsearch.collection.query import Term
 from vitsearch.collection.understanding import Understood
 from vitsearch.errors import PhotoError, UnknownPhoto
 from vitsearch.options import SearchOptions
-from vitsearch.photos.formats import FORMATS, HEAD, media_type_of
+from vitsearch.photos.formats import FORMATS, HEAD, media_type_of, video_type
 from vitsearch.web.api.schemas import (
     BODY,
     DEFAULT_RESULTS,
@@ -42,7 +43,7 @@ from vitsearch.web.label_counts import label_counts, stored_counts
 from vitsearch.web.privacy import exif_shown, filter_for
 from vitsearch.web.query import MAX_TEXT_LENGTH, constraints, search_options
 from vitsearch.web.service import Found, PhotoService
-from vitsearch.web.thumbnails import SIDES, WHOLE, Thumbnail
+from vitsearch.web.thumbnails import SIDES, WHOLE, Thumbnail, picture_key
 
 PICTURE_CACHE = "private, max-age=300"
 FILE = 0  # in the place of the longest side in an entity tag: the file as it is
@@ -171,7 +172,8 @@ async def _answer_of_search(
             offset=offset,
             notes=answer.notes,
             understood=phrase_answers(phrases),
-        )
+        ),
+        exclude_unset=True,  # photos have no time
     )
 
 
@@ -214,19 +216,20 @@ async def thumbnail(
     responses={
         **_errors(404),
         200: {"content": {entry.media_type: {} for entry in FORMATS if entry.media_type}},
+        206: {"description": "a part of a video, as its Range asks for"},
         304: {"description": "not changed"},
     },
 )
 async def image(request: Request, photo_id: PhotoPath) -> Response:
     """Return a photo: its file where a browser shows it and the client may see its EXIF, else a
-    WebP picture without metadata.
+    WebP picture without metadata. The same of a video, whose parts may be asked for by Range.
     """
     service = service_of(request)
     if exif_shown(request):
         file, kind, tag = await in_picture_thread(service, lambda: _file(service, photo_id))
         headers = {"ETag": tag, "Cache-Control": PICTURE_CACHE}
         if kind is not None and not _known(request, tag):
-            return OpenFileResponse(file, kind, headers)
+            return OpenFileResponse(file, kind, headers, asked_range(request, tag))
         file.close()
         if kind is not None:
             return _unchanged(headers)
@@ -237,7 +240,7 @@ async def _picture(request: Request, photo_id: int, side: int) -> Response:
     service = service_of(request)
 
     def make() -> Thumbnail | str:
-        tag = tag_of(service.photo(photo_id).fingerprint.hex(), side)
+        tag = tag_of(picture_key(service.photo(photo_id)).hex(), side)
         try:
             return tag if _known(request, tag) else service.thumbnail(photo_id, side)
         except PhotoError as error:
@@ -261,23 +264,54 @@ def _file(service: PhotoService, photo_id: int) -> tuple[io.FileIO, str | None, 
     """Return a photo's open file, its type where browsers show it, and its entity tag."""
     photo = service.photo(photo_id)
     file = service.source.open_photo(photo)
-    return file, media_type_of(file.read(HEAD)), tag_of(photo.fingerprint.hex(), FILE)
+    head = file.read(HEAD)
+    kind = media_type_of(head) or video_type(head)
+    return file, kind, tag_of(photo.fingerprint.hex(), FILE)
+
+
+def asked_range(request: Request, tag: str) -> tuple[int | None, int | None] | None:
+    """Return the first and the last byte that a request asks for (RFC 9110, 14.1): the last ones
+    where the first is None, up to the end where the last is; None for the whole file.
+    """
+    match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", request.headers.get("range", ""), re.ASCII)
+    if match is None or match[0] == "bytes=-" or request.headers.get("if-range", tag) != tag:
+        return None
+    first, last = (int(part) if part else None for part in match.groups())
+    return first, last
 
 
 class OpenFileResponse(Response):
-    """A file that is open already, sent from its beginning to the size that it had, then closed."""
+    """A file that is open already, sent from its beginning to the size that it had, or a part of
+    it, then closed.
+    """
 
-    def __init__(self, file: io.FileIO, media_type: str, headers: dict[str, str]) -> None:
+    def __init__(
+        self,
+        file: io.FileIO,
+        media_type: str,
+        headers: dict[str, str],
+        part: tuple[int | None, int | None] | None = None,
+    ) -> None:
         size = os.fstat(file.fileno()).st_size
-        super().__init__(None, headers=headers | {"Content-Length": str(size)})
+        status, first, last = _part(part, size)
+        super().__init__(None, status, headers | {"Content-Length": str(last + 1 - first)})
         self.headers["content-type"] = media_type
-        self._file, self._size = file, size
+        self.headers["accept-ranges"] = "bytes"
+        if status != 200:
+            what = f"{first}-{last}" if status == 206 else "*"
+            self.headers["content-range"] = f"bytes {what}/{size}"
+        self._file, self._first, self._size = file, first, last + 1 - first
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._file as file:
-            file.seek(0)
-            start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-            await send(start)
+            file.seek(self._first)
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": self.status_code,
+                    "headers": self.raw_headers,
+                }
+            )
             left = 0 if scope["method"] == "HEAD" else self._size
             while left:
                 piece = await run_in_threadpool(file.read, min(PIECE, left))
@@ -287,6 +321,17 @@ class OpenFileResponse(Response):
                 await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
             if not self._size or scope["method"] == "HEAD":
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _part(part: tuple[int | None, int | None] | None, size: int) -> tuple[int, int, int]:
+    """Return the status, and the first and last byte to send of a file of this size."""
+    if part is None:
+        return 200, 0, size - 1
+    first, last = part
+    if first is None:
+        first, last = max(0, size - (last or 0)), None
+    last = size - 1 if last is None else min(last, size - 1)
+    return (206, first, last) if first <= last else (416, 0, -1)
 
 
 def _known(request: Request, tag: str) -> bool:

@@ -55,6 +55,9 @@ class Hit(BaseModel):
         description="relative to the photo folder; bytes that are no UTF-8 are shown as U+FFFD"
     )
     score: float
+    time: float | None = Field(
+        default=None, description="of a video the best moment, in seconds; missing for a photo"
+    )
 
 
 class PhraseAnswer(BaseModel):
@@ -200,7 +203,10 @@ def hits(results: Sequence[SearchResult | Prediction]) -> list[Hit]:
     """Return results as the interface answers them."""
     return [
         Hit.model_construct(
-            id=result.photo_id, path=shown(result.path), score=round(result.score, 6)
+            id=result.photo_id,
+            path=shown(result.path),
+            score=round(result.score, 6),
+            **_moment(result),
         )
         for result in results
     ]
@@ -212,6 +218,11 @@ def phrase_answers(phrases: Sequence[Phrase]) -> list[PhraseAnswer]:
         PhraseAnswer.model_construct(title=shown(each.title), where=shown(str(each.where)))
         for each in phrases
     ]
+
+
+def _moment(result: SearchResult | Prediction) -> dict[str, Any]:
+    time = result.time if isinstance(result, SearchResult) else None
+    return {} if time is None else {"time": time}
 
 
 def labels_answer(counts: LabelCounts) -> LabelsAnswer:
@@ -234,7 +245,7 @@ def photo_answer(photo: Photo, companions: Sequence[str], exif: bool) -> PhotoFi
         metadata["modified_at"] = _iso(photo.mtime_ns)
     return PhotoAnswer(
         id=photo.photo_id,
-        path=shown(photo.path),
+        path=shown(photo.file),
         companions=[*map(shown, companions)],
         bytes=photo.size,
         width=photo.info.width,

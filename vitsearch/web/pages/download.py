@@ -25,7 +25,8 @@ CSV_COLUMNS = ("id", "path", "width", "height", "bytes", "label", "label_score")
 
 def as_paths(photos: Sequence[Photo]) -> bytes:
     """Return the paths, one a line, relative to the photo folder, as the file system has them."""
-    return b"".join(photo.path.encode("utf-8", "surrogateescape") + b"\n" for photo in photos)
+    files = dict.fromkeys(photo.file for photo in photos)
+    return b"".join(file.encode("utf-8", "surrogateescape") + b"\n" for file in files)
 
 
 def as_csv(photos: Sequence[Photo], shows_exif: bool) -> bytes:
@@ -40,7 +41,7 @@ def as_csv(photos: Sequence[Photo], shows_exif: bool) -> bytes:
         rows.writerow(
             [
                 photo.photo_id,
-                cell(photo.path),
+                cell(photo.file),
                 info.width,
                 info.height,
                 photo.size,
@@ -63,7 +64,7 @@ def cell(value: str | float | None) -> str | float | None:
 
 def _check_size(photos: Sequence[Photo]) -> None:
     """Raise QueryError for more than a ZIP may hold."""
-    total = sum(photo.size for photo in photos)
+    total = sum({photo.file: photo.size for photo in photos}.values())
     if total > MAX_BYTES:
         raise QueryError(
             f"these photos have {size_text(total)}, a ZIP holds up to {size_text(MAX_BYTES)}: "
@@ -120,7 +121,7 @@ def _with_companions(service: PhotoService, photos: Sequence[Photo]) -> Iterator
 def _pieces(service: PhotoService, photos: Sequence[Photo], shows_exif: bool) -> Iterator[bytes]:
     pipe, missing = _Pipe(), []
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as out:
-        for photo in photos:
+        for photo in {photo.file: photo for photo in photos}.values():
             try:
                 if shows_exif:
                     yield from _file(out, pipe, service, photo)
@@ -154,7 +155,7 @@ def _entry(photo: Photo, *, shows_exif: bool) -> zipfile.ZipInfo:
     """Return the header of a photo in the ZIP, whose names must be text (other bytes are escaped)
     and whose years begin with 1980; unless ``shows_exif`` that of a picture without a date.
     """
-    raw = photo.path.encode("utf-8", "surrogateescape")
+    raw = photo.file.encode("utf-8", "surrogateescape")
     name = raw.decode("utf-8", "backslashreplace").replace("\\", "_")
     if not shows_exif:
         return zipfile.ZipInfo(f"{name}.webp")

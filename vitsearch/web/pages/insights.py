@@ -13,6 +13,7 @@ from vitsearch.photos import thumbnail
 from vitsearch.web.pages.cache import Cache
 from vitsearch.web.pages.tiles import LARGE
 from vitsearch.web.service import PhotoService
+from vitsearch.web.thumbnails import picture_key
 
 LABELS = (
     "person",
@@ -61,8 +62,8 @@ class Insights:
         """Return the most probable classes of ImageNet for a photo, by the supervised head of
         `mini`; raises PhotoError, EncoderError.
         """
-        fingerprint = self._service.photo(photo_id).fingerprint
-        return self._shares.get(fingerprint, lambda: self._classify(photo_id))
+        key = picture_key(self._service.photo(photo_id))
+        return self._shares.get(key, lambda: self._classify(photo_id))
 
     def _classify(self, photo_id: int) -> Shares:
         image = self._service.picture(photo_id, LARGE)
@@ -79,7 +80,7 @@ class Insights:
         Raises EncoderError for a model without attention and where PyTorch is missing, QueryError
         for one that reads no text.
         """
-        key = (self._service.photo(photo_id).fingerprint, text)
+        key = (picture_key(self._service.photo(photo_id)), text)
         return self._pictures.get(key, lambda: self._draw(photo_id, text))
 
     def _draw(self, photo_id: int, text: str) -> bytes:

@@ -13,6 +13,7 @@ from vitsearch.collection.query import Term
 from vitsearch.collection.understanding import Understood
 from vitsearch.errors import EncoderError, PhotoError, QueryError, UnknownPhoto
 from vitsearch.photos.columns import COLUMNS, METADATA
+from vitsearch.photos.formats import PLAYED, suffix_of
 from vitsearch.types import Photo
 from vitsearch.web.api.routes import in_picture_thread
 from vitsearch.web.errors import NotShown, TooLarge
@@ -21,7 +22,16 @@ from vitsearch.web.pages import download as downloads
 from vitsearch.web.pages.context import PER_PAGE, Page, PageContext
 from vitsearch.web.pages.insights import LABELS, Shares
 from vitsearch.web.pages.templating import page
-from vitsearch.web.pages.tiles import LARGE, Tile, counted, image, size_text, spoken_date, thumbnail
+from vitsearch.web.pages.tiles import (
+    LARGE,
+    Tile,
+    counted,
+    image,
+    size_text,
+    spoken_date,
+    thumbnail,
+    video,
+)
 from vitsearch.web.pages.url import (
     ALONE,
     CHOICES,
@@ -140,7 +150,7 @@ def _chips(here: PageContext, query: PageQuery, understood: Understood) -> list[
     """Return the parts of a search with their weights, nothing for one text alone."""
     words = understood.terms
     photos = here.service.photos_of([pick.photo_id for pick in query.picks])
-    names = {photo.photo_id: photo.path.rpartition("/")[2] for photo in photos}
+    names = {photo.photo_id: photo.file.rpartition("/")[2] for photo in photos}
     pictures = [
         (
             f"w{pick.photo_id}",
@@ -252,7 +262,8 @@ def photo_page(here: Page, photo_id: int) -> Response:
         "query": query,
         "tile": here.tile(photo, side=min(LARGE, max(photo.info.width, photo.info.height))),
         "picture": thumbnail(photo_id, LARGE),
-        "full_picture": image(photo_id),
+        "full_picture": image(photo_id) if photo.time is None else video(photo_id, photo.time),
+        "plays": photo.time is not None and suffix_of(photo.file) in PLAYED and here.shows_exif,
         "facts": _facts(photo, here.service.companions([photo]), here.shows_exif),
         "back": query.address(page=query.page),
         "words": _positive_words(here, query),
@@ -301,7 +312,7 @@ def _facts(
     photo: Photo, companions: Mapping[str, Sequence[str]], shows_exif: bool
 ) -> list[tuple[str, str]]:
     info = photo.info
-    facts = [("Path", photo.path), *(("With it", name) for name in companions.get(photo.path, ()))]
+    facts = [("Path", photo.file), *(("With it", name) for name in companions.get(photo.path, ()))]
     for name, column in METADATA.items():
         value = info[name]
         if not column.title or value is None or (column.private and not shows_exif):

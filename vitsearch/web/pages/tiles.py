@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from vitsearch.photos.columns import clock
 from vitsearch.types import Photo
 
 # the longest side of a photo in a grid, in CSS pixels, before the grid fits it into its row
@@ -15,7 +16,7 @@ LARGE = 1280  # and of a photo by itself
 @dataclass(frozen=True, slots=True)
 class Tile:
     """A photo in a grid: ``box`` is the width and height of its picture, ``detail`` a word about it
-    in place of the score.
+    in place of the score, ``moment`` the time of one in a video.
     """
 
     photo_id: int
@@ -25,6 +26,7 @@ class Tile:
     box: tuple[int, int]
     score: float | None = None
     detail: str = ""
+    moment: str = ""
 
     @property
     def shape(self) -> int:
@@ -43,18 +45,19 @@ def tile(
     shows_exif: bool = False,
 ) -> Tile:
     """Return the tile of a photo."""
-    name = photo.path.rpartition("/")[2]
+    name, moment = photo.file.rpartition("/")[2], clock(photo.time)
     taken_at = photo.info["taken_at"]
     day = f", {spoken_date(str(taken_at))}" if shows_exif and taken_at else ""
     label = f", {photo.label}" if photo.label else ""
     return Tile(
         photo.photo_id,
         name,
-        photo.path,
-        f"{name}{label}{day}",
+        photo.file,
+        f"{name}{f' at {moment}' if moment else ''}{label}{day}",
         fitted(photo.info.width, photo.info.height, side),
         score,
         detail,
+        moment,
     )
 
 
@@ -72,6 +75,11 @@ def thumbnail(photo_id: int, side: int) -> str:
 def image(photo_id: int) -> str:
     """Return the address of a whole photo."""
     return f"/api/photos/{photo_id}/image"
+
+
+def video(photo_id: int, seconds: float) -> str:
+    """Return the address of a moment of a whole video (W3C Media Fragments URI 1.0)."""
+    return f"{image(photo_id)}#t={seconds:g}"
 
 
 def spoken_date(taken_at: str) -> str:
