@@ -216,3 +216,19 @@ def test_folders_that_changed_since_are_seen(photos: Path, tmp_path: Path) -> No
         assert opened.changed_folders() == ["italy"]
         (folder / ".vitsearch" / "walked").unlink()
         assert opened.changed_folders() == []
+
+
+def test_places_of_the_collection_are_words(tmp_path: Path) -> None:
+    pytest.importorskip("reverse_geocode")
+    for name, north, west in (("lisbon.png", 38.71, 9.14), ("london.png", 51.5, 0.12)):
+        file = paint(tmp_path / name, "red")
+        with Image.open(file) as image:
+            tags = Image.Exif()
+            tags[0x8825] = {1: "N", 2: (north, 0.0, 0.0), 3: "W", 4: (west, 0.0, 0.0)}
+            image.save(file, "PNG", exif=tags)
+    index_folder(tmp_path, encoder=ColourEncoder())
+    with Collection.open(tmp_path) as opened:
+        for query in ("red in Portugal", "red Lisboa", "Portugal", "fotos de Portugal"):
+            assert [hit.path for hit in opened.search(query)] == ["lisbon.png"], query
+        for query in ("red from china", "portugal flag", "map of Portugal"):
+            assert opened.understand(query).titles == [], query

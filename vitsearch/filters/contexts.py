@@ -201,7 +201,8 @@ class TextReading:
 
     def _plain_place(self, each: Candidate) -> bool:
         closed, before = self._closes(each.last), self._before(each.begin)
-        capital = self._text[self._tokens[each.first][0]].isupper()
+        initials = [self._text[start] for start, _ in self._tokens]
+        capital = initials[each.first].isupper() and any(map(str.islower, initials))
         beside = any(
             other.weak == "place" and other.last == each.begin for other in self._candidates
         )
