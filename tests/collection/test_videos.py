@@ -210,3 +210,20 @@ def test_a_limit_of_time_and_the_least_distance(tmp_path: Path) -> None:
     assert [time for _, path, time in rows(tmp_path) if path != "b.png"] == [0.0, 2.0]
     with pytest.raises(Exception, match=r"at least 0\.1 seconds apart"):
         index(tmp_path, video_every=0)
+
+
+def test_the_clip_of_a_live_photo_belongs_to_its_photo(tmp_path: Path) -> None:
+    paint(tmp_path / "IMG_1.jpg", "red")  # a PNG by its content, a photo all the same
+    make_video(tmp_path / "IMG_1.MOV", "green", clip=Clip(demuxer="mov"))
+    make_video(tmp_path / "IMG_2.MOV", "blue", clip=Clip(demuxer="mov"))
+    motion = make_video(tmp_path / "x.mp4", "yellow").read_bytes()
+    (tmp_path / "x.mp4").unlink()
+    still = paint(tmp_path / "IMG_3.png", "purple").read_bytes()
+    (tmp_path / "IMG_3.png").write_bytes(still + motion)  # a motion photo: the clip is appended
+    assert counts(index(tmp_path)) == {"indexed": 3}
+    assert [path for _, path, _ in rows(tmp_path)] == ["IMG_1.jpg", "IMG_2.MOV", "IMG_3.png"]
+    with Collection.open(tmp_path) as collection:
+        assert collection.companions(["IMG_1.jpg"]) == {"IMG_1.jpg": ["IMG_1.MOV"]}
+    (tmp_path / "IMG_1.jpg").unlink()
+    index(tmp_path)
+    assert [path for _, path, _ in rows(tmp_path)] == ["IMG_1.MOV", "IMG_2.MOV", "IMG_3.png"]

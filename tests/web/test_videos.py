@@ -133,7 +133,10 @@ def test_the_page_shows_the_moment_of_a_video(folder: Path) -> None:
         )
         page = browser.new_context(base_url=address).new_page()
         faults: list[str] = []
-        page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
+        page.on(
+            "response",
+            lambda answer: faults.append(answer.url) if answer.status >= 400 else None,
+        )
         page.goto(f"/?key={KEY}&q=blue")
         with page.expect_navigation():
             page.locator(".tile a.photo-link").first.click()
