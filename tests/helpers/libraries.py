@@ -28,6 +28,7 @@ HEAVY = {  # a library, and the rooms with an adapter of it
     "jinja2": {"web"},
     "pydantic": {"web"},
     "ray": {"cluster"},
+    "av": {"photos"},
     "rawpy": {"photos"},
     "pillow_jxl": {"photos"},
 }
