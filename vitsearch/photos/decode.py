@@ -163,7 +163,7 @@ def _pillow_limit_at(max_pixels: int) -> Iterator[None]:
 
 
 def _decode(
-    data: bytes, max_pixels: int, wanted: tuple[int | None, int | None], colours: Colours
+    data: bytes, max_pixels: int, sides: tuple[int | None, int | None], colours: Colours
 ) -> tuple[Image.Image, PhotoInfo]:
     with open_image(data) as image:
         width, height = image.size
@@ -173,7 +173,7 @@ def _decode(
                 f"{max_pixels:,} "
                 "(raise max_pixels to read it)"
             )
-        at_least, side = wanted
+        at_least, side = sides
         least = (at_least, at_least) if at_least else _fitted(image.size, side) if side else None
         reduced = (
             least is not None
