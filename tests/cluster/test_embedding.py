@@ -498,6 +498,7 @@ def test_pieces_are_every_row_once(size: int, piece: int, todo: list[int]) -> No
         tuple(todo),
         1,
         False,
+        "srgb",
     )
     rows = [
         (shard, row)
@@ -519,7 +520,7 @@ def test_a_broken_photo_in_memory_is_an_error_of_its_row(tmp_path: Path) -> None
     source, storage = open_source(tmp_path / "photos"), storage_of(tmp_path / "out")
     assert list(write_listing(storage, source.entries(), 2)) == [2, 3]
     model = Model("colour", "cpu", "auto", "auto")
-    job = Job(storage.name, source, model, model.facts(), 2, 2, (0, 1), 10**6, False)
+    job = Job(storage.name, source, model, model.facts(), 2, 2, (0, 1), 10**6, False, "srgb")
     tables = list(decode_pieces({"id": np.array([0, 1])}, job))
     assert [table.column("row").to_pylist() for table in tables] == [[0, 1], [2]]
     encode = Encode(job)

@@ -67,7 +67,7 @@ def test_unknown_names_leave_nothing_behind(
         (["search", "red", "-k", "0"], 2),
         (["search", "red", "-k", "many"], 2),
         (["search", "red", "-0"], 2),
-        (["search", ""], 1),
+        (["search", ""], 2),
         (["search", "0:red"], 1),
         (["search", "red - red"], 1),
         (["search", "./no such photo.png"], 1),
