@@ -46,7 +46,9 @@ def dated(file: Path, year: int | None) -> None:
 
 def paths(*arguments: str | Path) -> list[str]:
     done = vitsearch(*arguments, "--paths")
-    assert (done.returncode, done.stderr) == (0 if done.stdout else 1, b"")
+    assert done.returncode == (0 if done.stdout else 1)
+    assert done.stderr.startswith(b"" if done.stdout else b"vitsearch: nothing found: ")
+    assert done.stderr.count(b"\n") == (0 if done.stdout else 1)
     return done.stdout.decode().splitlines()
 
 
@@ -355,3 +357,18 @@ def test_dupes_whose_names_are_not_text(tmp_path: Path) -> None:
     index_folder(tmp_path, encoder=ColourEncoder())
     assert vitsearch("dupes", tmp_path, "--paths").stdout == b"bad\xff\n.png\nplain.png\n\n"
     assert b"  bad\xff\\n.png\n" in vitsearch("dupes", tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["red in 1999"], "no photo passes [1999]"),
+        (["red", "--where", "year = 1999"], "no photo passes the filters"),
+        (["red", "--offset", "100"], "--offset left none"),
+    ],
+)
+def test_a_search_without_results_says_why(shelf: Path, arguments: list[str], reason: str) -> None:
+    done = vitsearch("search", shelf, *arguments)
+    said = f"vitsearch: nothing found: {reason}"
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.decode().splitlines()[-1] == said

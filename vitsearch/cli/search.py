@@ -1,6 +1,6 @@
 """`vitsearch search`, `similar` and `dupes`: the photos most like a query, or like each other."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -177,6 +177,8 @@ def _search(photos: Sequence[str], query: "str | Path", options: dict[str, Any])
         else:
             hits = opened[0].search(query, top_k, **chosen)
         _print(opened, hits, understood, options)
+        if not hits:
+            print_note(f"vitsearch: nothing found: {_limits(understood, chosen)}")
         if options["sheet"]:
             _write_sheet(Path(options["sheet"]), str(query), opened, hits)
         for collection in opened:
@@ -199,6 +201,16 @@ def _understood(
     titles = ", ".join(f"[{title}]" for title in understood.titles)
     print_note(f"vitsearch: understood {titles}: {picture} (--literal searches for all words)")
     return understood
+
+
+def _limits(understood: "Understood | None", chosen: Mapping[str, Any]) -> str:
+    """Return why a search may have no results."""
+    if understood is not None:
+        return f"no photo passes {', '.join(f'[{title}]' for title in understood.titles)}"
+    if chosen["where"] is not None:
+        return "no photo passes the filters"
+    limits = [f"--{name.replace('_', '-')}" for name in ("min_score", "offset") if chosen[name]]
+    return f"{' and '.join(limits)} left none" if limits else "there is no other photo"
 
 
 def _rows(
