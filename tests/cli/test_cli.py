@@ -474,3 +474,19 @@ def test_ctrl_c_while_the_command_line_is_imported_prints_nothing(tmp_path: Path
         timeout=60,
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"")
+
+
+@pytest.mark.skipif(not hasattr(os, "nice"), reason="this system has no niceness")
+@pytest.mark.parametrize(("command", "least"), [("index", 10), ("search", 0)])
+def test_index_gives_way_to_other_programs(command: str, least: int) -> None:
+    code = (
+        "import os\n"
+        "from vitsearch.cli.main import main\n"
+        "before = os.nice(0)\n"
+        "try: main()\n"
+        "except SystemExit: print(before, os.nice(0))\n"
+    )
+    arguments = [sys.executable, "-c", code, command, "/no/such/folder", "red"]
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment())
+    before, after = (int(number) for number in done.stdout.split())
+    assert after == max(before, least)

@@ -1,9 +1,7 @@
 """`vitsearch index`: words to one run of indexing."""
 
 import math
-import os
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -151,7 +149,6 @@ def bytes_of(text: str) -> int:
 if TYPE_CHECKING:
     from vitsearch.types import IndexReport, Stages
 
-NICENESS = 10  # half of what there is
 COUNTS = (
     "indexed",
     "unchanged",
@@ -206,7 +203,6 @@ def index(
 
     It takes what time of the processor other programs leave.
     """
-    _give_way()
     from dataclasses import asdict
 
     from vitsearch.collection.update import index_folder
@@ -235,13 +231,6 @@ def index(
     for note in _notes(photos, report):
         print_note(f"vitsearch: {note}")
     return 0
-
-
-def _give_way() -> None:
-    """Give way to other programs, such as a server of the same photos."""
-    if hasattr(os, "nice"):
-        with suppress(OSError):
-            os.nice(max(0, NICENESS - os.nice(0)))
 
 
 def _notes(photos: str, report: "IndexReport") -> Iterator[str]:

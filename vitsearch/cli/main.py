@@ -81,6 +81,8 @@ class LazyGroup(click.Group):
 INTERRUPTED = 130
 # a second run goes on from what the first one stored
 RESUMABLE = {"index", "embed", "build", "push", "eval", "demo"}
+UNHURRIED = {"index"}  # takes what time of the processor other programs leave
+NICENESS = 10  # half of what there is
 
 
 def main() -> None:
@@ -92,6 +94,9 @@ def main() -> None:
         faulthandler.enable()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
+    if UNHURRIED & set(sys.argv[1:2]):
+        with suppress(AttributeError, OSError):  # Windows has no such thing
+            os.nice(max(0, NICENESS - os.nice(0)))
     sys.exit(run(sys.argv[1:]))
 
 
