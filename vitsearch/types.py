@@ -2,8 +2,11 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Literal, NamedTuple
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MAX_PIXELS = 250_000_000  # of a picture that is decoded
 State = Literal["failed", "skipped"]
@@ -133,18 +136,34 @@ class Photo:
         return float(time) if isinstance(time, int | float) else None
 
 
+class ResultSource(Protocol):
+    """The collection that a result is of, which is asked for what a result does not hold."""
+
+    def photo(self, result: "SearchResult") -> Photo: ...
+    def image(self, result: "SearchResult") -> "Image.Image": ...
+
+
+class _OfSource:
+    """What a result is of is no field of it: two are equal without, and `asdict` is plain data."""
+
+    __slots__ = ("_source",)
+    _source: ResultSource | None
+
+
 @dataclass(frozen=True, slots=True)
-class SearchResult:
+class SearchResult(_OfSource):
     """A hit: path relative to the root, cosine similarity (higher is better), stable id.
 
-    Of a search in several collections (`search_all`) also the absolute ``file`` and the name of the
-    ``collection``. Of a video it is the best moment, ``time`` in seconds; None for a photo.
+    ``file`` is the absolute path, ``collection`` the name of its collection where several were
+    searched (`search_all`). Of a video it is the best moment, ``time`` in seconds; None for a
+    photo. ``photo`` and `image` open the collection again, so results stay small, can be pickled,
+    and may be used after it was closed; both raise LookupError for a result made by hand.
     """
 
     path: str
     score: float
     photo_id: int
-    file: str = ""
+    file: str = field(default="", compare=False)
     collection: str = ""
     time: float | None = None
 
@@ -152,6 +171,45 @@ class SearchResult:
     def stored_path(self) -> str:
         """The path under which the collection has it: that of a moment where it is a later one."""
         return moment_path(self.path, self.time) if self.time else self.path
+
+    @property
+    def source(self) -> ResultSource:
+        """The collection that it is of; raises LookupError where there is none."""
+        source = getattr(self, "_source", None)
+        if source is None:
+            raise LookupError(f"{self.path}: this result is of no collection")
+        return source
+
+    @property
+    def photo(self) -> Photo:
+        """What the collection knows of the photo, or the moment of a video; raises UnknownPhoto
+        where it has left the collection, and the errors of `Collection.open`.
+        """
+        return self.source.photo(self)
+
+    def image(self) -> "Image.Image":
+        """Return the upright RGB picture of the photo, of a video the moment; raises PhotoError
+        where the file is gone, has changed, or cannot be decoded, and the errors of
+        `Collection.open`.
+        """
+        return self.source.image(self)
+
+    def of(self, source: ResultSource, file: str) -> "SearchResult":
+        """Return the result as one of a collection, its file there."""
+        result = SearchResult(
+            self.path, self.score, self.photo_id, file, self.collection, self.time
+        )
+        object.__setattr__(result, "_source", source)
+        return result
+
+    def __getstate__(self) -> list[Any]:
+        values = [getattr(self, each.name) for each in fields(self)]
+        return [*values, getattr(self, "_source", None)]
+
+    def __setstate__(self, state: list[Any]) -> None:
+        names = [*(each.name for each in fields(self)), "_source"]
+        for name, value in zip(names, state, strict=True):
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,15 @@ def test_a_search_shows_each_file_once_by_its_best_moment(folder: Path) -> None:
         assert collection.info()["moments"] == 3
 
 
+def test_a_result_has_the_picture_and_the_facts_of_its_moment(folder: Path) -> None:
+    with Collection.open(folder, encoder=ColourEncoder()) as collection:
+        best = collection.search("green", 1)
+    assert (best[0].photo.path, best[0].photo.time) == ("clip.mp4#t=2.000", 2.0)
+    red, green, blue = best[0].image().resize((1, 1)).getpixel((0, 0))  # type: ignore[misc]
+    assert green > max(red, blue) + 60
+    assert "0:02 clip.mp4" in best._repr_html_()
+
+
 def test_filters_know_the_moments(folder: Path) -> None:
     assert hits(folder, "red", where="time > 2.5") == [("clip.mp4", 3.0)]
     assert hits(folder, "red", where="duration < 3") == [("sub/holiday.mkv", 0.0)]

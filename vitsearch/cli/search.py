@@ -221,7 +221,7 @@ def _rows(
     for hit in hits:
         collection = by_name.get(hit.collection, opened[0])
         row: dict[str, Any] = {"path": hit.path, "score": round(hit.score, 6)}
-        row |= {"file": hit.file, "collection": hit.collection} if hit.file else {}
+        row |= {"file": hit.file, "collection": hit.collection} if hit.collection else {}
         companions = collection.companions([hit.path]).get(hit.path)
         row |= {"companions": companions} if companions else {}
         row |= {} if hit.time is None else {"time": hit.time}
@@ -243,7 +243,7 @@ def _print(
     options: dict[str, Any],
 ) -> None:
     if options["only_paths"]:
-        print_paths((hit.file or hit.path for hit in hits), options["zero"])
+        print_paths(map(_shown_path, hits), options["zero"])
         return
     if options["as_json"]:
         for row in _rows(opened, hits, understood.titles if understood else ()):
@@ -255,7 +255,12 @@ def _print(
     for hit in hits:
         first = _date_of(opened, hit) if is_list else f"{hit.score:.4f}"
         moment = "" if hit.time is None else f"\t{clock(hit.time)}"
-        print_line(f"{first}\t{printable(hit.file or hit.path)}{moment}")
+        print_line(f"{first}\t{printable(_shown_path(hit))}{moment}")
+
+
+def _shown_path(hit: "SearchResult") -> str:
+    """Return the path of a result, absolute where several collections were searched."""
+    return hit.file if hit.collection else hit.path
 
 
 def _write_sheet(
@@ -267,7 +272,7 @@ def _write_sheet(
     by_name = {collection.backend.name: collection for collection in opened}
     tiles, indexed = [], {}
     for hit in hits:
-        path = Path(hit.file).relative_to(root).as_posix() if hit.file else hit.path
+        path = Path(hit.file).relative_to(root).as_posix() if hit.collection else hit.path
         store = by_name.get(hit.collection, opened[0]).store
         photo = store.photo_at(hit.stored_path) or store.photo_at(hit.path)
         tiles.append((path, f"{hit.score:.3f}"))

@@ -17,6 +17,7 @@ from vitsearch.collection.duplicates import LookAlikes, look_alikes, same_files
 from vitsearch.collection.info import Check, verify_local
 from vitsearch.collection.maintain import TuneReport, tune_local
 from vitsearch.collection.query import Query, Term, photo_path
+from vitsearch.collection.results import SearchResults, collection_page, results_of
 from vitsearch.collection.search import as_where
 from vitsearch.collection.understanding import Understood, understand
 from vitsearch.collection.update import index_folder
@@ -47,7 +48,7 @@ from vitsearch.options import (
 from vitsearch.photos import PhotoDecoder, read_photo
 from vitsearch.photos.opening import read_indexed
 from vitsearch.storage.create import LOOKALIKE, lookalike_threshold
-from vitsearch.types import IndexReport, OnProgress, Photo, Prediction, SearchResult, no_progress
+from vitsearch.types import IndexReport, OnProgress, Photo, Prediction, no_progress
 
 if TYPE_CHECKING:
     from vitsearch.explain import Explanation
@@ -65,11 +66,15 @@ class Collection(OpenCollection):
     exactly from the stored vectors whatever the index.
     """
 
+    def _repr_html_(self) -> str:
+        """Return what it holds as HTML, with the small pictures of its first 20 photos inside."""
+        return collection_page(self)
+
     # -- search ------------------------------------------------------------------------------------
 
     def search(
         self, query: Query, top_k: int | None = TOP_K, **keywords: Unpack[SearchKeywords]
-    ) -> list[SearchResult]:
+    ) -> SearchResults:
         """Return the ``top_k`` photos most like the query, best first, then in order of path.
 
         The query is words, or terms in a string (``"2:beach + ./dog.jpg - people"``, see
@@ -80,8 +85,8 @@ class Collection(OpenCollection):
         other; ``collapse=True`` to show one photo of those that are the same or look alike (a
         number: from this cosine on). Dates, places, cameras and the like in a query string filter
         the photos (`understand`), and one of nothing else lists them, the newest first, with scores
-        of 0; with ``literal`` they are words of the picture. Raises QueryError, PhotoError or
-        EncoderError.
+        of 0; with ``literal`` they are words of the picture. The result is a list, shown with
+        pictures in a notebook. Raises QueryError, PhotoError or EncoderError.
         """
         return self.search_batch([query], top_k, **keywords)[0]
 
@@ -90,7 +95,7 @@ class Collection(OpenCollection):
         queries: Sequence[Query],
         top_k: int | None = TOP_K,
         **keywords: Unpack[SearchKeywords],
-    ) -> list[list[SearchResult]]:
+    ) -> list[SearchResults]:
         """Return for each query what `search` returns, all on one state of the collection.
 
         The texts are encoded together.
@@ -108,14 +113,15 @@ class Collection(OpenCollection):
                 pictures[index] = understood.terms
         meanings = dict(zip(pictures, self.queries.read_all([*pictures.values()]), strict=True))
         self._note_unread([word for meaning in meanings.values() for word in meaning.words])
-        results: dict[int, list[SearchResult]] = {}
+        results: dict[int, SearchResults] = {}
         for where in dict.fromkeys(filters):
             narrowed = replace(options, where=where)
             group = [index for index, each in enumerate(filters) if each == where]
             pictured = [meanings[index] for index in group if index in meanings]
             hits = iter(self.find(pictured, narrowed) if pictured else ())
             for index in group:
-                results[index] = next(hits) if index in meanings else self.newest(narrowed)
+                each = next(hits) if index in meanings else self.newest(narrowed)
+                results[index] = results_of(self.backend, each)
         return [results[index] for index in range(len(queries))]
 
     def understand(self, query: str, *, today: date | None = None) -> Understood:
@@ -130,7 +136,7 @@ class Collection(OpenCollection):
         photo: str | os.PathLike[str] | Image.Image,
         top_k: int | None = TOP_K,
         **keywords: Unpack[SearchKeywords],
-    ) -> list[SearchResult]:
+    ) -> SearchResults:
         """Return the ``top_k`` photos that look most like a photo, which is itself left out.
 
         ``photo`` is a file (relative to the working folder, or else to the collection's root) or a

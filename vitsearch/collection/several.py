@@ -8,6 +8,7 @@ from typing import Unpack
 
 from vitsearch.collection.collection import Collection
 from vitsearch.collection.query import Query
+from vitsearch.collection.results import SearchResults, results_of
 from vitsearch.collection.search import as_where
 from vitsearch.collection.understanding import Understood, understand
 from vitsearch.errors import QueryError
@@ -21,7 +22,7 @@ def search_all(
     query: Query,
     top_k: int | None = TOP_K,
     **keywords: Unpack[SearchKeywords],
-) -> list[SearchResult]:
+) -> SearchResults:
     """Return the ``top_k`` photos of several collections most like the query, best first.
 
     Collections are folders, collections in Milvus (``milvus://HOST:PORT/NAME``), or open ones. A
@@ -43,7 +44,7 @@ def search_opened(
     query: Query,
     top_k: int | None = TOP_K,
     **keywords: Unpack[SearchKeywords],
-) -> list[SearchResult]:
+) -> SearchResults:
     """Return what `search_all` returns, of open collections."""
     if not collections:
         raise QueryError("name at least one collection to search in")
@@ -60,16 +61,16 @@ def search_opened(
     hits: list[tuple[tuple[object, ...], SearchResult]] = []
     for collection in collections:
         if only_filters:
-            results = collection.newest(SearchOptions(up_to, where=where, min_score=-1))
+            newest = SearchOptions(up_to, where=where, min_score=-1)
+            results: Sequence[SearchResult] = collection.newest(newest)
         else:
             results = collection.search(query, up_to, **narrowed)
-        for rank, result in enumerate(results):
-            hit = _with_file(result, collection)
-            order = _age(collection, result) if only_filters else (-result.score,)
+        for rank, hit in enumerate(_of_collection(results, collection)):
+            order = _age(collection, hit) if only_filters else (-hit.score,)
             hits.append(((*order, hit.file, rank), hit))
     hits.sort(key=lambda each: each[0])
     end = None if top_k is None else options.offset + top_k
-    return [hit for _, hit in hits[options.offset : end]]
+    return SearchResults(hit for _, hit in hits[options.offset : end])
 
 
 def check_encoders(collections: Sequence[Collection]) -> None:
@@ -107,9 +108,9 @@ def _merged(vocabularies: Sequence[Vocabulary]) -> Vocabulary:
     )
 
 
-def _with_file(result: SearchResult, collection: Collection) -> SearchResult:
-    file = os.path.join(os.path.abspath(collection.root), *result.path.split("/"))
-    return replace(result, file=file, collection=collection.backend.name)
+def _of_collection(results: Sequence[SearchResult], collection: Collection) -> SearchResults:
+    name = collection.backend.name
+    return results_of(collection.backend, [replace(each, collection=name) for each in results])
 
 
 def _age(collection: Collection, result: SearchResult) -> tuple[object, ...]:

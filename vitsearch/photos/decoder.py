@@ -187,7 +187,13 @@ class PhotoDecoder:
         return moment
 
     def decode_file(
-        self, file: io.FileIO, /, *, at: float | None, name: str = "a picture", at_least: int
+        self,
+        file: io.FileIO,
+        /,
+        *,
+        at: float | None,
+        name: str = "a picture",
+        at_least: int | None = None,
     ) -> Image.Image:
         """Return the picture of an open file (see `vitsearch.photos.opening`), of a video the
         moment ``at`` a time.
