@@ -23,9 +23,9 @@ PACKAGE = ROOT / "vitsearch"
 FLOORS = {
     0: ("_version", "errors", "types", "paths", "untrusted"),
     1: ("arrays", "vit", "records"),
-    2: ("photos", "encoders", "index"),
-    3: ("filters", "labels", "outputs", "shards"),
-    4: ("milvus", "explain", "storage", "options"),
+    2: ("photos", "index"),
+    3: ("encoders", "filters", "outputs"),
+    4: ("labels", "shards", "milvus", "explain", "storage", "options"),
     5: ("classifiers", "interop", "cluster"),
     6: ("collection",),
     7: ("evaluation", "web"),

@@ -7,14 +7,17 @@ subclasses `Encoder` and writes a third; everything else has a default that is r
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vitsearch.encoders.batching import OnBroken, Picture, embed_pictures
 from vitsearch.encoders.preprocess import Preprocess
+from vitsearch.photos.decode import upright_rgb
+from vitsearch.types import OnProgress, no_progress
 
 Vectors = NDArray[np.float32]
 WORTH_TUNING = 20_000  # photos; compiling a tower takes a minute or more
@@ -65,10 +68,30 @@ class ImageEncoder(ABC):
         """
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
-        """Return ``(n, dim)`` float32 unit rows for ``n`` pictures, in their order; ``(0, dim)``
-        for none.
+        """Return ``(n, dim)`` float32 unit rows for ``n`` pictures, turned upright, in their order;
+        ``(0, dim)`` for none.
         """
-        return self.encode_prepared([self.prepare(image) for image in images])
+        return self.encode_prepared([self.prepare(upright_rgb(image)) for image in images])
+
+    def embed(
+        self,
+        pictures: Iterable[Picture],
+        *,
+        batch_size: int = 32,
+        broken: OnBroken = "raise",
+        progress: OnProgress = no_progress,
+    ) -> Vectors:
+        """Return ``(n, dim)`` float32 unit rows for photo files and PIL pictures, in their order.
+
+        Files are decoded as for indexing, upright and in their colours, ahead of the model and in
+        threads; memory stays at a few batches and the rows. ``pictures`` may be a generator; one
+        path or picture gives one row. ``progress`` is called after each batch. Raises PhotoError,
+        which names the file (a picture by its number, from 1), for the first that cannot be read,
+        or with ``broken="nan"`` gives a row of NaN for each such.
+        """
+        return embed_pictures(
+            self, pictures, batch_size=batch_size, broken=broken, progress=progress
+        )
 
     def free_image_tower(self) -> None:  # noqa: B027  a default, not a duty
         """Give back the memory of the image tower until the next picture, where there is a way."""

@@ -27,6 +27,7 @@ from vitsearch.encoders.preprocess import Box, Preprocess, prepare, seen_region
 from vitsearch.encoders.tokenizer import PortableTokenizer
 from vitsearch.errors import EncoderError
 from vitsearch.paths import cache_dir
+from vitsearch.photos.decode import upright_rgb
 from vitsearch.untrusted import guarded
 from vitsearch.vit.model import VisionTransformer
 
@@ -227,11 +228,13 @@ class TorchEncoder(Encoder):
         return tuned
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
-        """Return ``(n, dim)`` float32 unit rows for pictures of any size and number, in batches."""
+        """Return ``(n, dim)`` float32 unit rows for pictures of any size and number, turned
+        upright, in batches.
+        """
         return self._in_batches(
             images,
             IMAGE_BATCH,
-            lambda part: self.encode_prepared([self.prepare(image) for image in part]),
+            lambda part: self.encode_prepared([self.prepare(upright_rgb(image)) for image in part]),
         )
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:

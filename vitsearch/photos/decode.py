@@ -25,6 +25,8 @@ MAX_BYTES = 2_000_000_000
 # info, or as they are, which is how photos were decoded before vitsearch read profiles
 Colours = Literal["srgb", "profile", "raw"]
 WHITE, GREYS = 255, (128, 96, 160, 64)  # that a transparent picture is laid over
+# in a picture's info: what says how it is to be turned, which is said no more once it is
+_SAYS_TURN = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 _SAMPLE = 1_000_000  # pixels that are enough to choose
 _MIN_VISIBLE = 16  # of alpha, and of the difference to what lies below, for a pixel to be seen
 
@@ -202,7 +204,12 @@ def upright_rgb(image: Image.Image, *, colours: Colours = "srgb") -> Image.Image
 
 def _turned(image: Image.Image, orientation: int) -> Image.Image:
     turn = TURNS.get(orientation)
-    return image if turn is None else image.transpose(turn)
+    if turn is None:
+        return image
+    upright = image.transpose(turn)
+    for name in _SAYS_TURN:
+        upright.info.pop(name, None)
+    return upright
 
 
 def _rgb(image: Image.Image, colours: Colours, *, in_place: bool = False) -> Image.Image:
