@@ -2,15 +2,18 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from helpers.photos import paint
 from vitsearch.encoders import SOURCES, load_encoder, spellings
-from vitsearch.errors import EncoderError
+from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.errors import EncoderError, EncoderMismatch
 
 ACME = '''
 import numpy as np
@@ -173,3 +176,34 @@ def test_every_source_is_in_the_spellings_to_try() -> None:
             load_encoder(name)
         assert f"try one of {spellings()}; `vitsearch models` lists more" in str(raised.value)
     assert [name for name in SOURCES if name not in spellings()] == []
+
+
+@pytest.mark.parametrize("name", ["colour", "mini"])
+def test_an_encoder_is_pickled_as_its_name(name: str) -> None:
+    encoder = load_encoder(name, device="cpu")
+    data = pickle.dumps(encoder)
+    again = pickle.loads(data)
+    assert len(data) < 500
+    assert type(again) is type(encoder)
+    assert (again.name, again.dtype, again.fingerprint) == (
+        encoder.name,
+        encoder.dtype,
+        encoder.fingerprint,
+    )
+    np.testing.assert_array_equal(again.encode_texts(["red"]), encoder.encode_texts(["red"]))
+    assert pickle.dumps(again) == data
+
+
+def test_an_encoder_without_a_name_says_that_it_cannot_be_loaded_again() -> None:
+    from vitsearch.encoders.mini.encoder import load_mini
+
+    with pytest.raises(EncoderError, match=r"MiniEncoder was not loaded by a name.*load_encoder"):
+        pickle.dumps(load_mini(device="cpu"))
+    assert type(pickle.loads(pickle.dumps(ColourEncoder()))) is ColourEncoder  # holds nothing open
+
+
+def test_a_pickled_encoder_that_is_another_one_by_then_is_refused() -> None:
+    encoder = load_encoder("colour")
+    encoder.fingerprint = "0" * 32
+    with pytest.raises(EncoderMismatch, match="another one here"):
+        pickle.loads(pickle.dumps(encoder))

@@ -4,6 +4,7 @@ packages bring through the entry point group ``vitsearch.encoders``.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from vitsearch.encoders.base import Encoder, ImageEncoder
@@ -137,17 +138,31 @@ def load_encoder(
     encoder's ``parallel_calls`` says.
 
     A source that is not one of `SOURCES` is looked up among the entry points of installed packages;
-    it may bring an `ImageEncoder` that reads no text. Raises EncoderError with the spellings to
+    it may bring an `ImageEncoder` that reads no text. An encoder is pickled as its name, device and
+    number format, and loaded again from these. Raises EncoderError with the spellings to
     try, the extra to install, or the missing file.
     """
     source, model = _parsed(name)
+    encoder: ImageEncoder
     try:
         if source.exports:
-            return _exportable(name, device, dtype, runtime, export=export, throughput=throughput)
-        # the type of nearly all: what a package brings may be an encoder of pictures only
-        return source.load(model, device, dtype, throughput)  # type: ignore[return-value]
+            encoder = _exportable(
+                name, device, dtype, runtime, export=export, throughput=throughput
+            )
+        else:
+            encoder = source.load(model, device, dtype, throughput)
     except ModuleNotFoundError as error:
         raise _as_missing_extra(name, source, error) from error
+    encoder.load_again = partial(
+        load_encoder,
+        encoder.name,
+        device,
+        encoder.dtype,
+        runtime=runtime,
+        throughput=throughput,
+    )
+    # the type of nearly all: what a package brings may be an encoder of pictures only
+    return encoder  # type: ignore[return-value]
 
 
 def prepare_model(name: str, *, dtype: str = "float32") -> "OnnxExport":

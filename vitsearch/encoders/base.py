@@ -7,7 +7,7 @@ subclasses `Encoder` and writes a third; everything else has a default that is r
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from PIL import Image
 
 from vitsearch.encoders.batching import OnBroken, Picture, embed_pictures
 from vitsearch.encoders.preprocess import Preprocess
+from vitsearch.errors import EncoderError, EncoderMismatch
 from vitsearch.photos.decode import upright_rgb
 from vitsearch.types import OnProgress, no_progress
 
@@ -54,6 +55,25 @@ class ImageEncoder(ABC):
     colour profile is then applied to that, which is a tenth of the work."""
     preprocess: Preprocess | None = None
     """What ``prepare`` does in standard terms, recorded beside vectors; None where it has none."""
+
+    holds_sessions: bool = False
+    """Whether it holds what cannot be pickled, such as an open graph or locks."""
+    load_again: "Callable[[], ImageEncoder] | None" = None
+    """What loads it again in another process: `load_encoder` with its name, device and number
+    format."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle an encoder that was loaded by name as that name; any other object as it is, or
+        raise EncoderError where that cannot be.
+        """
+        if self.load_again is not None:
+            return _loaded_again, (self.load_again, self.fingerprint)
+        if self.holds_sessions:
+            raise EncoderError(
+                f"this {type(self).__name__} was not loaded by a name, so another process cannot "
+                f"load it again: use vitsearch.load_encoder({self.name!r})"
+            )
+        return super().__reduce_ex__(protocol)
 
     @abstractmethod
     def prepare(self, image: Image.Image) -> NDArray[Any]:
@@ -132,6 +152,17 @@ class Encoder(ImageEncoder):
     def is_cut(self, text: str) -> bool:
         """Return whether a text is longer than the encoder reads; where that is unknown, False."""
         return False
+
+
+def _loaded_again(load: Callable[[], ImageEncoder], fingerprint: str) -> ImageEncoder:
+    encoder = load()
+    if encoder.fingerprint != fingerprint:
+        raise EncoderMismatch(
+            f"the encoder {encoder.name} is another one here (fingerprint "
+            f"{encoder.fingerprint[:8]}) than where it was pickled ({fingerprint[:8]}): have the "
+            "same model on both"
+        )
+    return encoder
 
 
 def fingerprint_of(facts: Mapping[str, Any]) -> str:

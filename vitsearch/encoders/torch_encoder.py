@@ -127,6 +127,8 @@ class TorchEncoder(Encoder):
     format and the normalisation are added here. The device is not part of the fingerprint.
     """
 
+    holds_sessions = True
+
     def __init__(
         self,
         name: str,

@@ -47,6 +47,7 @@ class MiniEncoder(Encoder):
 
     name = "mini"
     english_only = True
+    holds_sessions = True
     only_resizes = True
 
     def __init__(

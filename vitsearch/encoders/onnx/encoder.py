@@ -48,6 +48,8 @@ class OnnxEncoder(Encoder):
     range of all that is computed together, and a vector must not depend on its neighbours.
     """
 
+    holds_sessions = True
+
     def __init__(
         self,
         name: str,
