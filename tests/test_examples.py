@@ -1,9 +1,12 @@
 """Each example runs and prints what it promises."""
 
+import ast
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image, ImageStat
@@ -46,6 +49,39 @@ def test_zero_shot_label(drawn: Path) -> None:
     lines = run("zero_shot_label.py", str(drawn), "red", "green", "blue")
     expected = vitsearch.Collection.open(drawn).label(["red", "green", "blue"], templates="simple")
     assert [line.split()[1:] for line in lines[:-1]] == [[one.label, one.path] for one in expected]
+
+
+def shown_by_cells(notebook: Path) -> list[Any]:
+    """Run the cells of a notebook in order, as Jupyter does, and return what each one shows: the
+    value of its last expression.
+    """
+    names: dict[str, Any] = {"__name__": "__main__"}
+    shown = []
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] != "code":
+            continue
+        assert (cell["outputs"], cell["execution_count"]) == ([], None)
+        *statements, last = ast.parse("".join(cell["source"])).body
+        value = last.value if isinstance(last, ast.Expr) else None
+        exec(
+            compile(ast.Module(statements if value else [*statements, last], []), "", "exec"), names
+        )
+        if value:
+            shown.append(eval(compile(ast.Expression(value), "", "eval"), names))
+    return shown
+
+
+def test_notebook(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pandas", reason="needs the extra vitsearch[examples]")
+    monkeypatch.syspath_prepend(str(EXAMPLES))  # where Jupyter runs it
+    photos, results, similar, picture, table, shape = shown_by_cells(EXAMPLES / "notebook.ipynb")
+    assert [each._repr_html_().count("<img ") for each in (photos, results, similar)] == [12, 4, 4]
+    assert results[0].path == "shapes/red-square.png"
+    assert picture.size == (320, 240)
+    assert sorted(table["path"][:2]) == ["blue-square.jpg", "shapes/blue-circle.png"]
+    assert shape == (12, 27)
+    first, *printed = capsys.readouterr().out.splitlines()
+    assert (first, len(printed)) == ("shapes/red-square.png 320 x 240", 5)
 
 
 def assert_drawn(file: Path, size: tuple[int, int]) -> None:
