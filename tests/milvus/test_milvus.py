@@ -213,6 +213,9 @@ def test_a_folder_and_milvus_are_searched_together(
     assert [hit.collection for hit in hits[:2]] == [both[0].backend.name, both[1].backend.name]
     assert {Path(hit.file) for hit in hits} <= set(shelf.rglob("*.png"))
     assert shown(hits[::2]) == shown(hits[1::2]) == shown(both[0].search("red in 2019", 5))
+    assert [hit.photo.path for hit in hits[:2]] == [hit.path for hit in hits[:2]]
+    assert hits[0].image().tobytes() == hits[1].image().tobytes()
+    assert hits._repr_html_().count("<img ") == len(hits)
 
 
 @pytest.mark.slow
