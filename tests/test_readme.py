@@ -99,6 +99,9 @@ def test_every_command_runs(place: Path) -> None:
         ):  # what a machine without the model says: one line
             assert done.returncode == 1, (command, done.stderr)
             assert re.fullmatch(r"vitsearch: .+\n", done.stderr), (command, done.stderr)
+        elif "--multi" in command:  # no drawn picture shows a dog, a car or a beach
+            assert (done.returncode, done.stdout) == (1, ""), (command, done.stderr)
+            assert done.stderr == "vitsearch: 4 photos reach no label\n"
         else:
             assert done.returncode == 0, (command, done.stderr)
     labels = (place / "labels.csv").read_text(encoding="utf-8").splitlines()

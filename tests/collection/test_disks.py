@@ -63,7 +63,8 @@ def journal_mode(folder: Path) -> str:
 
 def names(folder: Path) -> set[str]:
     return {file.name for file in (folder / ".vitsearch").iterdir()} - {
-        *("collection.json", "lock", "index", "photos.db", "photos.db-wal", "photos.db-shm")
+        *("collection.json", "lock", "index", "photos.db", "photos.db-wal", "photos.db-shm"),
+        *("walked", "words.json"),
     }
 
 
@@ -173,11 +174,13 @@ for name in ("disk", "hnsw"):
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """The content of the files of a collection, but for SQLite's shared memory."""
+    """The content of the files of a collection, but for SQLite's shared memory and for the names
+    that a slow first search keeps.
+    """
     return {
         file.name: file.read_bytes()
         for file in (folder / ".vitsearch").iterdir()
-        if file.is_file() and not file.name.endswith("-shm")
+        if file.is_file() and not file.name.endswith("-shm") and file.name != "words.json"
     }
 
 

@@ -157,7 +157,7 @@ def test_a_cut_file_is_named(models: Path, layout: str, name: str, keep: int) ->
 def test_a_cut_tokenizer_is_an_error(models: Path) -> None:
     file = models / "clip" / "tokenizer.json"
     file.write_bytes(file.read_bytes()[:1000])
-    assert f"cannot read the tokenizer in {models.resolve() / 'clip'}" in failure(models / "clip")
+    assert f"the tokenizer {file.resolve()} cannot be read (EOF" in failure(models / "clip")
 
 
 @pytest.mark.parametrize("layout", ["open_clip", "clip"])

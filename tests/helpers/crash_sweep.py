@@ -4,6 +4,7 @@ what the next run makes of it against a run that nothing disturbed.
 
 import errno
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -19,6 +20,8 @@ ERRORS = {0: "killed"} | {
     for number in (errno.EIO, errno.ENOSPC, errno.EROFS, errno.EDQUOT)
 }
 COLOUR = ("--encoder", "colour")
+# what a run says of the index that it builds, and a search of folders after a run that was stopped
+REMARKS = re.compile(r"vitsearch: (index of |.+ changed since `vitsearch index )")
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ class Sweep:
         search = self.disk.run(
             Disk(str(self.folder)), "search", self.folder, "red", "-k", "50", "--json"
         )
-        if search.code or search.err:
+        if search.code or _without_remarks(search.err):
             return [search.err]
         return [f"{row['path']} {row['score']}" for row in map(json.loads, search.out.splitlines())]
 
@@ -168,8 +171,8 @@ class Sweep:
 
 
 def _without_remarks(err: str) -> list[str]:
-    """Return the lines of an error, without what a run says of the index that it builds."""
-    return [line for line in err.splitlines() if not line.startswith("vitsearch: index of ")]
+    """Return the lines of an error without remarks."""
+    return [line for line in err.splitlines() if not REMARKS.match(line)]
 
 
 def stored_photos(folder: Path) -> dict[str, tuple[object, ...]]:

@@ -197,7 +197,7 @@ def _leave_out(folder: Path) -> None:
         "sub/node_modules/a.png",
         "notes.txt",
         "jpg",
-        "movie.mp4",
+        "song.mp3",
     ):
         _write(folder, name, content, "left out")
 

@@ -307,7 +307,7 @@ class TestEveryWay:
         pytest.importorskip("pyarrow")
         from vitsearch.cluster import tasks
 
-        job: Any = type("Job", (), {"exact": True, "max_pixels": 10**6})
+        job: Any = type("Job", (), {"exact": True, "max_pixels": 10**6, "colours": "srgb"})
         entry: Any = type("Entry", (), {"path": bad.name})
         with PhotoDecoder() as opened, pytest.raises(PhotoError, match="crashed"):
             tasks._loaded(entry, bad.read_bytes(), job, opened)

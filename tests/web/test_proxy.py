@@ -69,7 +69,7 @@ def test_behind_a_plain_proxy_nothing_private_is_served(
             assert status == 200
             assert set(facts) == {
                 *("id", "path", "bytes", "width", "height", "fingerprint"),
-                *("label", "label_score", "rating"),
+                *("label", "label_score", "rating", "companions", "time", "duration"),
             }
             status, image, headers = get(port, "/api/photos/1/image", **bearer)
             assert (status, headers["content-type"]) == (200, "image/webp")

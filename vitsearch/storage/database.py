@@ -114,7 +114,8 @@ class Database:
                 self._db.execute("COMMIT")
             except BaseException:
                 if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+                    with suppress(sqlite3.Error):  # the disk's error, raised below, may end it too
+                        self._db.execute("ROLLBACK")
                 raise
 
     @contextmanager

@@ -2,6 +2,7 @@
 
 import errno
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 from vitsearch.filters.columns import missing_columns
@@ -158,7 +159,8 @@ def add_missing_columns(db: sqlite3.Connection) -> None:
             db.execute(f"ALTER TABLE {table} ADD COLUMN {name} {sql_type}")
         db.execute("COMMIT")
     except BaseException:
-        db.execute("ROLLBACK")
+        with suppress(sqlite3.Error):  # the disk's error, raised below, may have ended it
+            db.execute("ROLLBACK")
         raise
 
 
