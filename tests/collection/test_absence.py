@@ -507,7 +507,7 @@ def test_photos_that_are_left_out_by_default_now_leave_with_a_remark(tmp_path: P
 def test_what_a_walk_does_not_take_is_listed(indexed: Path, tmp_path: Path) -> None:
     for name in (".hidden.png", ".trash/a.png", "no/b.png", "no.png"):
         paint(indexed / name, "cyan")
-    for name in ("y.xmp", "z.xmp", "movie.MOV", "README", ".DS_Store", "no.txt"):
+    for name in ("y.xmp", "z.xmp", "song.MP3", "README", ".DS_Store", "no.txt"):
         (indexed / name).write_text("x")
     (tmp_path / "elsewhere").mkdir()
     (indexed / "more").symlink_to(tmp_path / "elsewhere")
@@ -515,14 +515,14 @@ def test_what_a_walk_does_not_take_is_listed(indexed: Path, tmp_path: Path) -> N
     assert (done, report.left_out, report.extensions) == (
         {"unchanged": 4},
         {"extension": 6, "excluded": 2, "hidden": 2, "link": 1},
-        {"*": 2, "*.xmp": 2, "*.mov": 1, "*.txt": 1},
+        {"*": 2, "*.xmp": 2, "*.mp3": 1, "*.txt": 1},
     )
     listed = vitsearch("failures", indexed, "--left-out")
     assert (listed.returncode, listed.stdout.decode().splitlines()) == (
         0,
         [
             "left out\t*\t2 files that are not photos",
-            "left out\t*.mov\t1 file that is not a photo",
+            "left out\t*.mp3\t1 file that is not a photo",
             "left out\t*.txt\t1 file that is not a photo",
             "left out\t*.xmp\t2 files that are not photos",
             "left out\t.hidden.png\thidden (--include-hidden takes it)",
@@ -538,13 +538,13 @@ def test_what_a_walk_does_not_take_is_listed(indexed: Path, tmp_path: Path) -> N
         b"",
         [
             "vitsearch: left out: 6 of other kinds, 2 by --exclude, 2 hidden, 1 links (no "
-            "extension 2, .xmp 2, .mov 1, .txt 1): --left-out lists them",
+            "extension 2, .xmp 2, .mp3 1, .txt 1): --left-out lists them",
             "vitsearch: every photo is in the collection",
         ],
     )
     assert vitsearch("index", indexed, "--exclude", "no*").stderr.decode().splitlines() == [
         "vitsearch: left out: 6 of other kinds, 2 by --exclude, 2 hidden, 1 links (no extension "
-        f"2, .xmp 2, .mov 1, .txt 1): `vitsearch failures {indexed} --left-out` lists them"
+        f"2, .xmp 2, .mp3 1, .txt 1): `vitsearch failures {indexed} --left-out` lists them"
     ]
 
 

@@ -66,6 +66,7 @@ def test_an_export_comes_back_as_the_same_collection(
         "index",
         "lock",
         "photos.db",
+        "walked",
     ]
 
 
