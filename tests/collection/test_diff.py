@@ -31,7 +31,8 @@ def in_order(mapping: dict) -> list:  # type: ignore[type-arg]
 
 
 def facts(plan: FolderDiff) -> dict[str, object]:
-    return {**vars(plan), "todo": list(plan.todo), "refused": list(plan.refused)}
+    queues = {name: list(getattr(plan, name)) for name in ("todo", "videos", "refused")}
+    return {**vars(plan), **queues}
 
 
 def naive(
@@ -49,6 +50,7 @@ def naive(
         "skipped": 0,
         "still_failed": 0,
         "todo": [],
+        "videos": [],
         "refused": [],
         "returning": [],
         "out_of_reach": {},

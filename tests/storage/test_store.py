@@ -439,7 +439,7 @@ PATHS = st.one_of(
     st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=5),
 )
 STATS = st.integers(0, 1 << 40), st.integers(-(1 << 62), 1 << 62)
-FOUND = st.builds(Found, PATHS, *STATS)
+FOUND = st.builds(Found, PATHS, *STATS, problem=st.none(), sidecars=st.just(""))
 NUMBER = st.floats(-2, 2, width=16)
 VECTOR = st.tuples(*[NUMBER] * DIM)
 STORED = {

@@ -16,7 +16,7 @@ from PIL import Image
 
 from vitsearch.encoders.batching import OnBroken, Picture, embed_pictures
 from vitsearch.encoders.preprocess import Preprocess
-from vitsearch.errors import EncoderError, EncoderMismatch
+from vitsearch.errors import EncoderError
 from vitsearch.photos.decode import upright_rgb
 from vitsearch.types import OnProgress, no_progress
 
@@ -157,7 +157,7 @@ class Encoder(ImageEncoder):
 def _loaded_again(load: Callable[[], ImageEncoder], fingerprint: str) -> ImageEncoder:
     encoder = load()
     if encoder.fingerprint != fingerprint:
-        raise EncoderMismatch(
+        raise EncoderError(
             f"the encoder {encoder.name} is another one here (fingerprint "
             f"{encoder.fingerprint[:8]}) than where it was pickled ({fingerprint[:8]}): have the "
             "same model on both"
