@@ -34,6 +34,13 @@ def composed(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
+def caseless(text: str) -> str:
+    """Return a text that is the same for all that differ in case or in normal form only (canonical
+    caseless matching, Unicode 3.13, D145).
+    """
+    return composed(unicodedata.normalize("NFD", text).casefold())
+
+
 def normal_forms(text: str) -> list[str]:
     """Return a text as it is, and as a path with each of its names composed or decomposed (NFC,
     NFD), each once; with more than 5 such names, all of them are in one form.

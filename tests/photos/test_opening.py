@@ -9,7 +9,7 @@ import pytest
 from helpers.photos import paint
 from vitsearch.errors import PhotoError
 from vitsearch.photos.decode import fingerprint_of
-from vitsearch.photos.opening import PhotoMissing, open_photo, read_indexed
+from vitsearch.photos.opening import PhotoMissing, open_photo, read_open
 from vitsearch.types import Photo, PhotoInfo
 
 OUTSIDE = "it lies outside the photo folder"
@@ -37,6 +37,11 @@ def photo(tmp_path: Path) -> Photo:
 @pytest.fixture
 def root(photo: Photo, tmp_path: Path) -> Path:
     return tmp_path / "photos"
+
+
+def read_indexed(root: Path, path: str, indexed: Photo | None = None) -> bytes:
+    with open_photo(root, path, indexed) as file:
+        return read_open(file)
 
 
 def refused(root: Path, path: str, indexed: Photo | None) -> str:

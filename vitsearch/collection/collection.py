@@ -24,7 +24,7 @@ from vitsearch.collection.update import index_folder
 from vitsearch.encoders.base import Encoder
 from vitsearch.encoders.language import unread_notes
 from vitsearch.errors import QueryError
-from vitsearch.filters.parse import parse_filter
+from vitsearch.filters.parse import EVERY
 from vitsearch.filters.tree import Filter
 from vitsearch.index.recipe import RECALL
 from vitsearch.labels import (
@@ -46,8 +46,8 @@ from vitsearch.options import (
     check_top_k,
 )
 from vitsearch.photos import PhotoDecoder, read_photo
-from vitsearch.photos.opening import read_indexed
-from vitsearch.storage.create import LOOKALIKE, lookalike_threshold
+from vitsearch.photos.opening import open_photo
+from vitsearch.storage.create import stored_lookalike_threshold
 from vitsearch.types import IndexReport, OnProgress, Photo, Prediction, no_progress
 
 if TYPE_CHECKING:
@@ -189,10 +189,7 @@ class Collection(OpenCollection):
     @property
     def lookalike_threshold(self) -> float:
         """The cosine from which, for this collection's encoder, two photos show the same view."""
-        stored = self.store.get_meta(LOOKALIKE)
-        if isinstance(stored, str):
-            return float(stored)
-        return lookalike_threshold(self.config.encoder)
+        return stored_lookalike_threshold(self.store, self.config.encoder)
 
     def _options(self, top_k: int | None, keywords: SearchKeywords) -> SearchOptions:
         check_names(SearchOptions, keywords, "a search")
@@ -280,7 +277,7 @@ class Collection(OpenCollection):
         collection.
         """
         with self.store.reading():
-            ids = self.store.ids_where(parse_filter("path is not null"))
+            ids = self.store.ids_where(EVERY)
             rows = self.store.rows(ids[:: max(1, len(ids) // SAMPLE)].tolist())
             if not rows:
                 return np.empty((0, self.dim), dtype=np.float32)
@@ -330,9 +327,8 @@ class Collection(OpenCollection):
         indexed = self.queries.photo_of(path)
         if indexed is None:
             return read_photo(path).image
-        data = read_indexed(self.root, indexed.path, indexed)
-        with PhotoDecoder() as decoder:
-            return decoder.decode(data, name=indexed.path)[0]
+        with open_photo(self.root, indexed.file, indexed) as file, PhotoDecoder() as decoder:
+            return decoder.decode_file(file, at=indexed.time, name=indexed.path)
 
     # -- maintenance -------------------------------------------------------------------------------
 

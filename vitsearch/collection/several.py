@@ -69,8 +69,7 @@ def search_opened(
             order = _age(collection, hit) if only_filters else (-hit.score,)
             hits.append(((*order, hit.file, rank), hit))
     hits.sort(key=lambda each: each[0])
-    end = None if top_k is None else options.offset + top_k
-    return SearchResults(hit for _, hit in hits[options.offset : end])
+    return SearchResults(hit for _, hit in hits[options.offset : up_to])
 
 
 def check_encoders(collections: Sequence[Collection]) -> None:

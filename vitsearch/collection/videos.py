@@ -25,7 +25,7 @@ from vitsearch.photos.dates import with_date_of_name
 from vitsearch.photos.decode import read_fingerprint
 from vitsearch.photos.decoder_thread import Decoded
 from vitsearch.photos.formats import format_of
-from vitsearch.storage.create import LOOKALIKE, lookalike_threshold
+from vitsearch.storage.create import stored_lookalike_threshold
 from vitsearch.storage.store import Outcome
 from vitsearch.types import Found, Photo, PhotoInfo, moment_path
 
@@ -59,10 +59,7 @@ class VideoPipeline:
         self._encoder, self._safe_encoder = encoder, OomSafeEncoder(encoder)
         self._every = every
         self._size = min(size, encoder.pictures_per_call or size)
-        stored = self._store.get_meta(LOOKALIKE)
-        self._alike = (
-            float(stored) if isinstance(stored, str) else lookalike_threshold(encoder.name)
-        )
+        self._alike = stored_lookalike_threshold(self._store, encoder.name)
         self._reading: deque[_Video] = deque()
         self._encoding: deque[tuple[_Batch, Future[list[Vectors | None]]]] = deque()
 

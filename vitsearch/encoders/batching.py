@@ -113,14 +113,13 @@ def embed_pictures(
         )
     total = len(pictures) if isinstance(pictures, Sized) else None
     rows: list[Vectors] = []
-    failed = 0
+    failed, nothing = 0, np.full(encoder.dim, np.nan, dtype=np.float32)
     with closing(_embedded(encoder, pictures, batch_size)) as batches:
         for batch in batches:
             for row in batch:
                 if isinstance(row, PhotoError) and broken == "raise":
                     raise row
                 failed += isinstance(row, PhotoError)
-                nothing = np.full(encoder.dim, np.nan, dtype=np.float32)
                 rows.append(nothing if isinstance(row, PhotoError) else row)
             progress(Progress("embedding", len(rows), total, failed))
     return np.stack(rows) if rows else np.empty((0, encoder.dim), dtype=np.float32)

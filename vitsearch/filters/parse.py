@@ -357,3 +357,6 @@ def _shown(text: str, limit: int = 40) -> str:
 
 def _error(position: int, problem: str) -> QueryError:
     return QueryError(f"cannot read the filter at character {position + 1}: {problem}")
+
+
+EVERY = parse_filter("path is not null")  # every photo passes it

@@ -4,12 +4,12 @@ import codecs
 import csv
 import io
 import logging
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vitsearch.errors import QueryError
+from vitsearch.paths import composed
 
 log = logging.getLogger("vitsearch")
 FOLDERS = "folders"
@@ -76,7 +76,7 @@ class _PhotoNames:
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = set(paths)
         # composed, since a Mac writes names decomposed that people type composed
-        self._composed = {unicodedata.normalize("NFC", path): path for path in reversed(paths)}
+        self._composed = {composed(path): path for path in reversed(paths)}
 
     def find(self, written: str) -> str | None:
         """Return the path of the photo that is meant, None if there is none."""
@@ -84,7 +84,7 @@ class _PhotoNames:
             for path in dict.fromkeys((text, _plain(text), _plain(text.replace("\\", "/")))):
                 if path in self._paths:
                     return path
-                if photo := self._composed.get(unicodedata.normalize("NFC", path)):
+                if photo := self._composed.get(composed(path)):
                     return photo
         return None
 

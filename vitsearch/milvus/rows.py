@@ -32,11 +32,16 @@ PHOTO_FIELDS = (
 )  # fmt: skip
 
 
+def _copied(text: object) -> str:
+    """Return a text as the copy of its column has it."""
+    return casefold(composed(str(text)))
+
+
 def row_of(photo: Photo, vector: NDArray[Any]) -> dict[str, Any]:
     """Return the row of a photo with its vector ``(dim,)``."""
     values = {name: column.of(photo) for name, column in COLUMNS.items()}
     copies = {
-        copy: None if values[name] is None else casefold(composed(str(values[name])))
+        copy: None if values[name] is None else _copied(values[name])
         for name, copy in CASEFOLDED.items()
     }
     stat = {
@@ -74,9 +79,6 @@ def rejection(photo: Photo) -> str | None:
             continue
         if any("\ud800" <= char <= "\udfff" for char in str(text)):
             return f"the {label} is not UTF-8"
-        if (
-            max(len(str(text).encode()), len(casefold(composed(str(text))).encode()))
-            > MAX_TEXT_BYTES
-        ):
+        if max(len(str(text).encode()), len(_copied(text).encode())) > MAX_TEXT_BYTES:
             return f"the {label} is longer than {MAX_TEXT_BYTES:,} bytes"
     return None

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 
+from vitsearch.paths import caseless
 from vitsearch.types import LEVEL_SEPARATOR
 
 _RESERVED = re.compile(
@@ -26,9 +27,9 @@ def folder_names(labels: Iterable[str]) -> dict[str, str]:
     """
     levels = {label: tuple(label.split(LEVEL_SEPARATOR)) for label in labels}
     nodes = {branch[:depth] for branch in levels.values() for depth in range(1, len(branch) + 1)}
-    alike = Counter((node[:-1], _key(node[-1])) for node in nodes)
+    alike = Counter((node[:-1], caseless(node[-1])) for node in nodes)
     names = {
-        node: _safe(node[-1]) if alike[node[:-1], _key(node[-1])] == 1 else _marked(node[-1])
+        node: _safe(node[-1]) if alike[node[:-1], caseless(node[-1])] == 1 else _marked(node[-1])
         for node in nodes
     }
     return {
@@ -48,7 +49,7 @@ def _safe(level: str) -> str:
         and not level.startswith(".")
         and not _RESERVED.fullmatch(level)
         and len(level.encode()) <= _MAX_FOLDER_LENGTH
-        and not _MARKED.fullmatch(_key(level))
+        and not _MARKED.fullmatch(caseless(level))
     )
     return level if is_safe else _marked(level)
 
@@ -71,14 +72,6 @@ def _is_control(char: str) -> bool:
     return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") and not joins
 
 
-def _key(name: str) -> str:
-    """Return a key that is equal for names that some file system treats as the same.
-
-    Case and Unicode composition do not count.
-    """
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
-
-
 def target_paths(
     paths_by_label: Mapping[str, Sequence[str]], is_occupied: Callable[[str], bool]
 ) -> dict[str, str]:
@@ -90,20 +83,22 @@ def target_paths(
     folders = folder_names(paths_by_label)
     branches = [name.split("/") for name in folders.values()]
     used = {
-        _key("/".join(branch[:depth])) for branch in branches for depth in range(1, len(branch) + 1)
+        caseless("/".join(branch[:depth]))
+        for branch in branches
+        for depth in range(1, len(branch) + 1)
     }
     photos_by_target: dict[str, str] = {}
     for label, paths in sorted(paths_by_label.items()):
-        alike = Counter(_key(os.path.basename(path)) for path in paths)
+        alike = Counter(caseless(os.path.basename(path)) for path in paths)
         for path in sorted(paths):
             name = os.path.basename(path)
-            name = _with_folders(path) if alike[_key(name)] > 1 else name
+            name = _with_folders(path) if alike[caseless(name)] > 1 else name
             target = next(
                 target
                 for target in _numbered(folders[label], name)
-                if _key(target) not in used and not is_occupied(target)
+                if caseless(target) not in used and not is_occupied(target)
             )
-            used.add(_key(target))
+            used.add(caseless(target))
             photos_by_target[target] = path
     return photos_by_target
 

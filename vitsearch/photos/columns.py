@@ -18,6 +18,7 @@ from vitsearch.photos.exif import (
     MAX_WORDS,
     MAX_WORDS_LENGTH,
     FileTags,
+    on_earth,
     once,
     one_line,
     written_degrees,
@@ -100,9 +101,7 @@ def _position(tags: FileTags) -> tuple[float | None, float | None]:
     if latitude is None or longitude is None:
         latitude = written_degrees(tags.xmp_value("exif:GPSLatitude") or "", "NS", 90)
         longitude = written_degrees(tags.xmp_value("exif:GPSLongitude") or "", "EW", 180)
-    if latitude is None or longitude is None or latitude == longitude == 0:
-        return None, None  # a place that was wiped is zeros
-    return latitude, longitude
+    return on_earth(latitude, longitude) or (None, None)
 
 
 def _of_position(tags: FileTags) -> None:

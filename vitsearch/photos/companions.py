@@ -2,10 +2,10 @@
 clip of a Live Photo.
 """
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 
+from vitsearch.paths import caseless
 from vitsearch.photos.formats import CLIP_SUFFIXES, FORMATS, SUFFIXES, VIDEO, PhotoFormat, suffix_of
 
 _RANKS = {entry.name: rank for rank, entry in enumerate(FORMATS)}
@@ -63,4 +63,4 @@ def _stem(path: str) -> str:
 
 def _key(stem: str) -> str:
     folder, slash, name = stem.rpartition("/")
-    return folder + slash + unicodedata.normalize("NFC", name.casefold())
+    return folder + slash + caseless(name)

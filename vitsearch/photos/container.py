@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from vitsearch.photos.columns import camera_name, read_metadata
 from vitsearch.photos.dates import DateTaken, parse_date
-from vitsearch.photos.exif import FileTags, Tags, one_line
+from vitsearch.photos.exif import FileTags, on_earth, one_line
 from vitsearch.types import Value
 
 MAX_TEXT_LENGTH = 100
@@ -36,9 +36,8 @@ def read_container(tags: Mapping[str, str], duration: float | None) -> Mapping[s
     position = next(filter(None, (_position(texts.get(key, "")) for key in _POSITIONS)), None)
     if position:
         values |= {"latitude": position[0], "longitude": position[1]}
-    none = Tags({})
     xmp = texts.get("xmp", "").encode("utf-8", "surrogateescape")[:1_000_000]
-    return read_metadata(FileTags(none, none, none, xmp, video=values))
+    return read_metadata(FileTags(xmp=xmp, video=values))
 
 
 def _first(texts: Mapping[str, str], names: tuple[str, ...]) -> str:
@@ -60,10 +59,7 @@ def _position(text: str) -> tuple[float, float] | None:
     if match is None:
         return None
     latitude = _degrees(match[1], match[2], match[3] or "", 2)
-    longitude = _degrees(match[4], match[5], match[6] or "", 3)
-    if latitude == longitude == 0 or abs(latitude) > 90 or abs(longitude) > 180:
-        return None
-    return latitude, longitude
+    return on_earth(latitude, _degrees(match[4], match[5], match[6] or "", 3))
 
 
 def _degrees(sign: str, digits: str, fraction: str, width: int) -> float:

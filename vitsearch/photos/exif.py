@@ -9,7 +9,7 @@ import contextlib
 import html
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from itertools import islice
@@ -41,7 +41,7 @@ _ANGLE = re.compile(
     rf"[\s,;'’′\"”″°º]{{0,4}}([A-Z]{{0,10}})",
     re.ASCII,
 )
-MAX_BOXES = 1000  # of a file of JPEG 2000
+MAX_BOXES = 1000  # of a file
 _UUIDS = {
     b"JpgTiffExif->JP2": "exif",
     bytes.fromhex("be7acfcb97a942e89c71999491e3afac"): "xmp",
@@ -123,10 +123,10 @@ class FileTags:
     what its container says, by the names of columns.
     """
 
-    main: Tags
-    exif: Tags
-    gps: Tags
-    xmp: bytes
+    main: Tags = field(default_factory=lambda: Tags({}))
+    exif: Tags = field(default_factory=lambda: Tags({}))
+    gps: Tags = field(default_factory=lambda: Tags({}))
+    xmp: bytes = b""
     iptc: Mapping[tuple[int, int], Any] = field(default_factory=dict)
     video: Mapping[str, Any] = field(default_factory=dict)
     _answers: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
@@ -231,22 +231,39 @@ def _angle(sign: int, numbers: tuple[float, ...], limit: int) -> float | None:
     return round(sign * degrees, 7) + 0.0 if degrees <= limit else None  # not -0
 
 
+def on_earth(latitude: float | None, longitude: float | None) -> tuple[float, float] | None:
+    """Return a position in degrees, None where it lacks a part or has one beyond its range, and for
+    0,0: a place that was wiped is zeros.
+    """
+    if latitude is None or longitude is None or latitude == longitude == 0:
+        return None
+    return (latitude, longitude) if abs(latitude) <= 90 and abs(longitude) <= 180 else None
+
+
 def add_boxes(image: Image.Image, data: bytes) -> None:
     """Give an image of JPEG 2000 the EXIF and XMP of its file's boxes (ISO 15444-1, annex I), which
-    Pillow does not read; broken ones end the search.
+    Pillow does not read.
+    """
+    for kind, body, end in iso_boxes(data):
+        if kind == b"uuid" and (key := _UUIDS.get(data[body : body + 16])):
+            image.info.setdefault(key, data[body + 16 : end])
+
+
+def iso_boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the kind of each box of one of ISO's files, and where its body begins and ends (ISO/IEC
+    14496-12, 4.2); a broken one ends them.
     """
     start = 0
     for _ in range(MAX_BOXES):
-        box = data[start : start + 32]
-        if len(box) < 16:
-            return
-        size, body = int.from_bytes(box[:4], "big"), 8
+        head = data[start : start + 16]
+        size, length = int.from_bytes(head[:4], "big"), 8
         if size == 1:
-            size, body = int.from_bytes(box[8:16], "big"), 16
-        if size < body:  # 0: the last one, whose end is that of the file
+            size, length = int.from_bytes(head[8:], "big"), 16
+        elif size == 0:  # the last one, whose end is that of the file
+            size = len(data) - start
+        if len(head) < length or size < length:
             return
-        if box[4:8] == b"uuid" and (key := _UUIDS.get(box[body : body + 16])):
-            image.info.setdefault(key, data[start + body + 16 : start + size])
+        yield head[4:8], start + length, start + size
         start += size
 
 

@@ -12,10 +12,9 @@ from PIL import Image, ImageFile, JpegImagePlugin
 from pillow_jxl import Decoder
 
 from vitsearch.errors import PhotoError
-from vitsearch.photos.exif import ORIENTATION
+from vitsearch.photos.exif import ORIENTATION, iso_boxes
 
 CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
-MAX_BOXES = 1000
 _ENOUGH = 12  # bytes of a codestream that hold its size
 _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 _TIFF = re.compile(rb"II\*\0|MM\0\*")
@@ -67,19 +66,14 @@ def codestream(data: bytes) -> bytes:
     """Return the beginning of the codestream of a file, joined from the boxes that it lies in."""
     if not data.startswith(CONTAINER):
         return data[:_ENOUGH]
-    start, stream = 0, b""
-    for _ in range(MAX_BOXES):
-        length, kind = int.from_bytes(data[start : start + 4], "big"), data[start + 4 : start + 8]
-        head = 8
-        if length == 1:
-            length, head = int.from_bytes(data[start + 8 : start + 16], "big"), 16
+    stream = b""
+    for kind, start, end in iso_boxes(data):
+        if kind == b"jxlp":
+            start += 4  # a part begins with its number
         if kind in (b"jxlc", b"jxlp"):
-            head += 4 if kind == b"jxlp" else 0  # a part begins with its number
-            end = start + length if length else len(data)
-            stream += data[start + head : min(end, start + head + _ENOUGH)]
-        if len(stream) >= _ENOUGH or length < head:
+            stream += data[start : min(end, start + _ENOUGH)]
+        if len(stream) >= _ENOUGH:
             break
-        start += length
     return stream
 
 

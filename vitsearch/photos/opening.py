@@ -29,12 +29,6 @@ class PhotoMissing(PhotoError):
     """There is no file at the path of a photo."""
 
 
-def read_indexed(root: Path, path: str, indexed: Photo | None = None) -> bytes:
-    """Return the content of a photo's file; parameters and errors as of `open_photo`."""
-    with open_photo(root, path, indexed) as file:
-        return read_open(file)
-
-
 def read_open(file: io.FileIO) -> bytes:
     """Return the rest of an open file; raises PhotoError."""
     try:

@@ -26,7 +26,7 @@ _WITHOUT_LENGTH = frozenset((*range(0xD0, 0xD9), 0x01))  # markers without a len
 
 MAX_TEXT_BYTES = 1_000_000  # of one text of a PNG when it is decompressed
 MAX_TEXTS_BYTES = 4_000_000  # of all of them
-MAX_PROFILE_BYTES = 1_000_000
+MAX_PNG_PROFILE = 1_000_000
 _SIZES = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"eXIf": 8}  # at least
 _TRANSPARENCY_SIZES = {0: 2, 2: 6, 3: 1}  # by the kind of colours: grey, RGB, palette
 _GREY_SCALES = {"L;2": 85, "L;4": 17}
@@ -209,9 +209,7 @@ def _chunks(view: memoryview) -> Iterator[tuple[int, bytes, memoryview]]:
     at = _SIGNATURE_BYTES
     while at + 12 <= len(view):
         length, kind = struct.unpack_from(">I4s", view, at)
-        if at + 12 + length > len(view):
-            return
-        if kind == b"IEND":
+        if at + 12 + length > len(view) or kind == b"IEND":
             return
         yield at, kind, view[at + 8 : at + 8 + length]
         at += 12 + length
@@ -224,7 +222,7 @@ def _is_well_formed(kind: bytes, body: memoryview, colours: int) -> bool:
         return len(body) >= _TRANSPARENCY_SIZES.get(colours, 0)
     if kind == b"iCCP":
         name, _, rest = bytes(body[:81]).partition(b"\0")
-        return rest[:1] == b"\0" and _inflated_size(body[len(name) + 2 :], MAX_PROFILE_BYTES) > 0
+        return rest[:1] == b"\0" and _inflated_size(body[len(name) + 2 :], MAX_PNG_PROFILE) > 0
     return kind in _SIZES and len(body) >= _SIZES[kind]
 
 

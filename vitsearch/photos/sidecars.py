@@ -9,7 +9,6 @@ number of ``PHOTO(1).jpg`` behind (``PHOTO.jpg(1).json``), and writes none for a
 import os
 import re
 import stat
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -18,10 +17,11 @@ from operator import eq
 from typing import Any
 
 from vitsearch.errors import PhotoError
+from vitsearch.paths import caseless
 from vitsearch.photos.columns import joined_words, read_metadata
 from vitsearch.photos.dates import DATES, MODIFIED, UTC_OFFSET
 from vitsearch.photos.decode import read_bytes
-from vitsearch.photos.exif import MAX_WORDS_LENGTH, FileTags, Tags, one_line, usual_packet
+from vitsearch.photos.exif import MAX_WORDS_LENGTH, FileTags, on_earth, one_line, usual_packet
 from vitsearch.photos.formats import SUFFIXES, suffix_of
 from vitsearch.types import PhotoInfo, Value
 from vitsearch.untrusted import parse_json
@@ -60,17 +60,17 @@ class FolderSidecars:
         self._json: dict[tuple[str, str], list[str]] = {}
         for name in sorted(names):
             if name[-4:].lower() == ".xmp":
-                self._xmp.setdefault(_key(name[:-4]), []).append(name)
+                self._xmp.setdefault(caseless(name[:-4]), []).append(name)
             else:
-                for key in _json_keys(_key(name[:-5])):
+                for key in _json_keys(caseless(name[:-5])):
                     self._json.setdefault(key, []).append(name)
         self.of = {photo: names for photo in photos if (names := self._find(photo))}
         self.used = frozenset(name for names in self.of.values() for name in names)
 
     def _find(self, photo: str) -> list[str]:
         stem = photo.rpartition(".")[0]
-        named = [self._xmp.get(_key(name), []) for name in (photo, stem)]
-        named.append(next(filter(None, map(self._json_of, _photo_keys(_key(photo)))), []))
+        named = [self._xmp.get(caseless(name), []) for name in (photo, stem)]
+        named.append(next(filter(None, map(self._json_of, _photo_keys(caseless(photo)))), []))
         return [_nearest(names, photo) for names in named if names]
 
     def _json_of(self, key: tuple[str, str]) -> list[str]:
@@ -80,10 +80,6 @@ class FolderSidecars:
 def is_sidecar(name: str) -> bool:
     """Return whether a file of this name may be a sidecar."""
     return name[-4:].lower() == ".xmp" or name[-5:].lower() == ".json"
-
-
-def _key(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _nearest(names: Sequence[str], photo: str) -> str:
@@ -141,7 +137,7 @@ def _originals(photo: str) -> Iterator[tuple[str, str]]:
 
 def _unedited(stem: str, *, is_cut: bool) -> str:
     """Return the stem of the photo of which this is the edited copy, "" for none."""
-    for word in map(_key, _EDITED):
+    for word in map(caseless, _EDITED):
         for length in range(len(word), 1 if is_cut else len(word) - 1, -1):
             if stem.endswith(word[:length]):
                 return stem[:-length]
@@ -189,8 +185,7 @@ def _read_sidecar(file: str) -> Metadata:
 
 
 def _xmp(data: bytes) -> Metadata:
-    nothing = Tags({})
-    facts = read_metadata(FileTags(nothing, nothing, nothing, usual_packet(data)))
+    facts = read_metadata(FileTags(xmp=usual_packet(data)))
     source = facts.get("taken_from")
     return facts if source is None else {**facts, "taken_from": f"sidecar {source}"}
 
@@ -218,10 +213,10 @@ def _takeout(data: bytes) -> Metadata:
 
 
 def _position(facts: Mapping[str, Any]) -> Metadata:
-    latitude, longitude = float(facts["latitude"]), float(facts["longitude"])
-    if latitude == longitude == 0 or not (abs(latitude) <= 90 and abs(longitude) <= 180):
+    position = on_earth(float(facts["latitude"]), float(facts["longitude"]))
+    if position is None:
         return {}
-    return {"latitude": round(latitude, 7), "longitude": round(longitude, 7)}
+    return {"latitude": round(position[0], 7), "longitude": round(position[1], 7)}
 
 
 def with_sidecars(info: PhotoInfo, sidecars: Iterable[Metadata]) -> PhotoInfo:

@@ -17,6 +17,7 @@ from vitsearch.storage.config import (
     write_collection_config,
 )
 from vitsearch.storage.lock import HELD
+from vitsearch.storage.reader import PhotoReader
 from vitsearch.storage.store import PhotoStore
 
 # The least cosine of two versions of a picture: resized, saved again, or slightly cropped. For mini
@@ -30,6 +31,12 @@ LOOKALIKE = "lookalike"  # name of the collection's stored threshold
 def lookalike_threshold(encoder: str) -> float:
     """Return the cosine from which two photos show the same view, for an encoder of this name."""
     return THRESHOLDS.get(encoder, THRESHOLD)
+
+
+def stored_lookalike_threshold(store: PhotoReader, encoder: str) -> float:
+    """Return that cosine as a collection of this encoder has it stored, or else as for its name."""
+    stored = store.get_meta(LOOKALIKE)
+    return float(stored) if isinstance(stored, str) else lookalike_threshold(encoder)
 
 
 def create_collection(

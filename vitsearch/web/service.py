@@ -20,7 +20,7 @@ from vitsearch.collection.understanding import KnownWords, Understood
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.encoders.language import unread_notes
 from vitsearch.errors import CollectionError, IndexDamaged, UnknownPhoto, VitsearchError
-from vitsearch.filters.parse import parse_filter
+from vitsearch.filters.parse import EVERY
 from vitsearch.filters.tree import Filter
 from vitsearch.milvus import is_milvus
 from vitsearch.options import SearchOptions
@@ -131,7 +131,6 @@ def _notes(search: Search, encoder: ImageEncoder) -> list[str]:
 
 # -- What the page and the HTTP interface ask of a collection, from many threads at once -----------
 
-EVERY = parse_filter("path is not null")
 MAX_WORKERS = 8  # threads that encode queries; the search itself is done by one at a time
 REMEMBERED = 2  # classifications of the whole collection that are held in memory
 
