@@ -149,6 +149,8 @@ def test_the_page_shows_the_moment_of_a_video(folder: Path) -> None:
             3,
             None,
         ]
+        # on a phone too
+        assert video.evaluate("each => getComputedStyle(each).maxWidth") == "100%"
         assert faults == []
         browser.close()
 
