@@ -26,7 +26,7 @@ from vitsearch.filters import filter_all, parse_filter, prepare
 from vitsearch.filters.parse import MAX_DEPTH, MAX_VALUES
 from vitsearch.filters.tree import Comparison, Like
 from vitsearch.photos.columns import COLUMNS
-from vitsearch.storage.opening import connect
+from vitsearch.storage.connections import connect
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, PhotoInfo
 

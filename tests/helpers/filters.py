@@ -13,7 +13,7 @@ from helpers.filter_oracle import matches, row_of, truth_of
 from vitsearch.filters import Filter, parse_filter, prepare
 from vitsearch.filters.tree import And, Between, Comparison, In, IsNull, Like, Not, Or
 from vitsearch.photos.columns import COLUMNS, METADATA
-from vitsearch.storage.opening import connect
+from vitsearch.storage.connections import connect
 from vitsearch.storage.schema import MIGRATIONS
 from vitsearch.types import Photo, PhotoInfo
 

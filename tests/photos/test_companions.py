@@ -14,7 +14,7 @@ from vitsearch.cli.main import cli
 from vitsearch.collection.collection import Collection
 from vitsearch.collection.update import index_folder
 from vitsearch.photos import WalkOptions
-from vitsearch.photos.companions import companions_of
+from vitsearch.photos.sidecars import companions_of
 from vitsearch.photos.walk import WalkRecord, walk
 from vitsearch.types import LeftOut
 

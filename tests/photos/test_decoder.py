@@ -321,7 +321,7 @@ def test_only_the_decoder_and_its_child_decode_a_file() -> None:
         for line in file.read_text(encoding="utf-8").splitlines()
         if line.startswith(raw) and "decode" in line.removeprefix(raw).replace(",", " ").split()
     ]
-    assert users == ["vitsearch/photos/child.py", "vitsearch/photos/decoder_thread.py"]
+    assert users == ["vitsearch/photos/child.py", "vitsearch/photos/isolated.py"]
 
 
 class TestJournal:

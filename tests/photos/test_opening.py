@@ -8,8 +8,7 @@ import pytest
 
 from helpers.photos import paint
 from vitsearch.errors import PhotoError
-from vitsearch.photos.decode import fingerprint_of
-from vitsearch.photos.opening import PhotoMissing, open_photo, read_open
+from vitsearch.photos.decode import PhotoMissing, fingerprint_of, open_photo, read_open
 from vitsearch.types import Photo, PhotoInfo
 
 OUTSIDE = "it lies outside the photo folder"

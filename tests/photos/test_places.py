@@ -57,7 +57,7 @@ def test_old_photos_get_names_once_the_extra_is_there(
     put(tmp_path / "a.jpg", 1, *LISBON)
     put(tmp_path / "b.jpg", 2)
     put(tmp_path / "c.jpg", 3, *AT_SEA)
-    nowhere = "vitsearch.collection.place_names._DISTRIBUTION", "not-installed-here"
+    nowhere = "vitsearch.storage.metadata._DISTRIBUTION", "not-installed-here"
     with monkeypatch.context() as without:
         without.setattr(*nowhere)
         index_folder(tmp_path, encoder=CountingEncoder())

@@ -12,12 +12,11 @@ pytest.importorskip("av")
 from helpers.videos import Clip, make_sound, make_video
 from vitsearch.encoders.colour import WORDS
 from vitsearch.errors import PhotoError
-from vitsearch.photos.container import read_container
 from vitsearch.photos.decode import read_fingerprint
 from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.photos.formats import HEAD, VIDEO, container_of, video_type
 from vitsearch.photos.isolated import DecoderDied
-from vitsearch.photos.video import read_moment, read_moments
+from vitsearch.photos.video import read_container, read_moment, read_moments
 from vitsearch.types import MAX_PIXELS
 
 LIMITS: dict[str, Any] = {"max_pixels": MAX_PIXELS, "at_least": None}

@@ -13,7 +13,7 @@ import pytest
 from helpers.remarks import logged_remarks
 from vitsearch.errors import CollectionError
 from vitsearch.storage import schema
-from vitsearch.storage.opening import connect
+from vitsearch.storage.connections import connect
 from vitsearch.storage.schema import MIGRATIONS, migrate
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, PhotoInfo

@@ -23,9 +23,9 @@ from vitsearch.options import SearchOptions
 from vitsearch.storage.config import CollectionConfig
 from vitsearch.storage.connections import ProcessLock
 from vitsearch.storage.decoding import Decoding
+from vitsearch.storage.failures import changed_folders
 from vitsearch.storage.reader import PhotoReader
 from vitsearch.storage.store import PhotoStore
-from vitsearch.storage.walked import changed_folders
 from vitsearch.types import LeftOut, Photo, SearchResult, SkippedPhoto
 
 

@@ -46,7 +46,7 @@ from vitsearch.options import (
     check_top_k,
 )
 from vitsearch.photos import PhotoDecoder, read_photo
-from vitsearch.photos.opening import open_photo
+from vitsearch.photos.decode import open_photo
 from vitsearch.storage.create import stored_lookalike_threshold
 from vitsearch.types import IndexReport, OnProgress, Photo, Prediction, no_progress
 

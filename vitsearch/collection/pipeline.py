@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from vitsearch.arrays import Halves
 from vitsearch.collection.diff import FolderDiff
-from vitsearch.collection.place_names import PlaceNames
 from vitsearch.encoders.base import ImageEncoder, Vectors
 from vitsearch.encoders.batching import NOT_FINITE, TOO_LARGE, OomSafeEncoder
 from vitsearch.errors import CollectionError, PhotoError, UnreadablePhoto
@@ -35,8 +34,8 @@ from vitsearch.photos.readers import NOTE
 from vitsearch.photos.sidecars import Metadata, read_sidecars, with_sidecars
 from vitsearch.records import atomic_write
 from vitsearch.storage.decoding import Decoding
-from vitsearch.storage.metadata import known_content, put_vector
-from vitsearch.storage.serving import make_room
+from vitsearch.storage.lock import make_room
+from vitsearch.storage.metadata import PlaceNames, known_content, put_vector
 from vitsearch.storage.store import Outcome, PhotoStore
 from vitsearch.types import STAGES, Bottleneck, Found, LeftOut, Photo, PhotoInfo, Stages
 

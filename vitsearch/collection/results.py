@@ -15,9 +15,8 @@ from vitsearch.collection.backend import Backend
 from vitsearch.collection.base import OpenCollection, open_backend
 from vitsearch.errors import PhotoError, UnknownPhoto, VitsearchError
 from vitsearch.photos.columns import METADATA, clock
-from vitsearch.photos.decode import webp
+from vitsearch.photos.decode import open_photo, webp
 from vitsearch.photos.decoder import PhotoDecoder
-from vitsearch.photos.opening import open_photo
 from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.types import Photo, ResultSource, SearchResult
 

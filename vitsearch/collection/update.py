@@ -16,9 +16,9 @@ from typing import Unpack
 
 from vitsearch.collection.absence import Reach, count_left_out, describe, left_out_now
 from vitsearch.collection.diff import FolderDiff, FolderScan, guard_against_emptying
+from vitsearch.collection.info import mend
 from vitsearch.collection.maintain import IndexMaintainer, text_like_queries
 from vitsearch.collection.pipeline import Pipeline, StageTimer, trace_file
-from vitsearch.collection.place_names import PlaceNames
 from vitsearch.collection.videos import VideoPipeline
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import ImageEncoder
@@ -41,11 +41,11 @@ from vitsearch.storage.config import (
 )
 from vitsearch.storage.create import create_collection, remove_leftovers, root_text, start_database
 from vitsearch.storage.decoding import choose_decoding, record_alike, record_decoding
+from vitsearch.storage.failures import mark_walked
 from vitsearch.storage.filesystem import disk_errors
 from vitsearch.storage.lock import writer_lock
-from vitsearch.storage.mending import mend
+from vitsearch.storage.metadata import PlaceNames
 from vitsearch.storage.store import PhotoStore
-from vitsearch.storage.walked import mark_walked
 from vitsearch.types import IndexReport, OnProgress, Progress, no_progress
 
 log = logging.getLogger("vitsearch")

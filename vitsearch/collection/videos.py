@@ -23,8 +23,8 @@ from vitsearch.encoders.batching import NOT_FINITE, OomSafeEncoder
 from vitsearch.errors import PhotoError, UnreadablePhoto
 from vitsearch.photos.dates import with_date_of_name
 from vitsearch.photos.decode import read_fingerprint
-from vitsearch.photos.decoder_thread import Decoded
 from vitsearch.photos.formats import format_of
+from vitsearch.photos.isolated import Decoded
 from vitsearch.storage.create import stored_lookalike_threshold
 from vitsearch.storage.store import Outcome
 from vitsearch.types import Found, Photo, PhotoInfo, moment_path

@@ -28,8 +28,8 @@ from vitsearch.outputs.drawing import (
     write_page,
 )
 from vitsearch.photos import thumbnail
+from vitsearch.photos.decode import open_photo
 from vitsearch.photos.decoder import PhotoDecoder
-from vitsearch.photos.opening import open_photo
 from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.types import Photo
 
@@ -83,7 +83,7 @@ def write_sheet(
     to ``root``, as in search results. The file's name stands beside the caption, which is one line,
     or a row for each `Verdict`. A photo that cannot be read becomes a grey tile with the reason;
     so does one that is not as it was indexed, where ``photos`` has it by path, and otherwise one
-    whose link leads out of the root (see `vitsearch.photos.opening`).
+    whose link leads out of the root (see `vitsearch.photos.decode`).
     ``title`` is the heading of an HTML sheet; without it the window has the first section's title.
     The file appears complete or not at all. Raises VitsearchError for another suffix, for
     more than 1,000 photos, and when it cannot be written.

@@ -18,8 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from PIL import Image
 
 from vitsearch.errors import PhotoError
-from vitsearch.photos.decode import Colours, LoadedPhoto, read_bytes_and_fingerprint
-from vitsearch.photos.decoder_thread import Decoded, DecoderThread
+from vitsearch.photos.decode import Colours, LoadedPhoto, read_bytes_and_fingerprint, read_open
 from vitsearch.photos.formats import (
     HEAD,
     SUFFIXES,
@@ -28,9 +27,15 @@ from vitsearch.photos.formats import (
     is_video,
     suffix_of,
 )
-from vitsearch.photos.isolated import PATIENCE, ChildDecoder, DecoderDied, DecoderNotStarted
+from vitsearch.photos.isolated import (
+    PATIENCE,
+    ChildDecoder,
+    Decoded,
+    DecoderDied,
+    DecoderNotStarted,
+    DecoderThread,
+)
 from vitsearch.photos.journal import DecodeJournal
-from vitsearch.photos.opening import read_open
 from vitsearch.types import MAX_PIXELS, PhotoInfo
 
 log = logging.getLogger("vitsearch")
@@ -195,7 +200,7 @@ class PhotoDecoder:
         name: str = "a picture",
         at_least: int | None = None,
     ) -> Image.Image:
-        """Return the picture of an open file (see `vitsearch.photos.opening`), of a video the
+        """Return the picture of an open file (see `vitsearch.photos.decode`), of a video the
         moment ``at`` a time.
         """
         head = file.read(HEAD)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from itertools import islice
+from mmap import mmap
 from typing import Any, TypeVar
 
 from PIL import Image, ImageFile, IptcImagePlugin
@@ -249,7 +250,7 @@ def add_boxes(image: Image.Image, data: bytes) -> None:
             image.info.setdefault(key, data[body + 16 : end])
 
 
-def iso_boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def iso_boxes(data: bytes | mmap) -> Iterator[tuple[bytes, int, int]]:
     """Yield the kind of each box of one of ISO's files, and where its body begins and ends (ISO/IEC
     14496-12, 4.2); a broken one ends them.
     """

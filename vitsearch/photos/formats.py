@@ -49,7 +49,7 @@ class PhotoFormat:
     says that the decoder is one that every browser runs on the files of strangers (libjpeg, libpng
     and zlib, libwebp): any other one decodes in a process of its own. ``companion_of`` names the
     formats of photos whose companions its files are, where both lie in one folder under one name
-    (`vitsearch.photos.companions`).
+    (`vitsearch.photos.sidecars`).
     """
 
     name: str
@@ -182,7 +182,7 @@ FORMATS = (
         "vitsearch.photos.jxl:JxlImageFile",
         extra=Extra("jxl", "pillow-jxl-plugin", "pillow_jxl", "JPEG XL photos"),
     ),
-    PhotoFormat("PSD", ("psd",), _magic(rb"8BPS\0\x01"), "vitsearch.photos.mended:PsdImageFile"),
+    PhotoFormat("PSD", ("psd",), _magic(rb"8BPS\0\x01"), "vitsearch.photos.readers:PsdImageFile"),
     PhotoFormat(
         "TGA",
         ("tga", "icb", "vda", "vst"),
@@ -191,7 +191,7 @@ FORMATS = (
             rb".(?:\0[\x02\x03\x0a\x0b]\0{5}|\x01[\x01\x09]....[\x0f\x10\x18\x20])"
             rb"....(?!\0\0)..(?!\0\0)..[\x08\x0f\x10\x18\x20][\0-\x3f]"
         ),
-        "vitsearch.photos.mended:TgaImageFile",
+        "vitsearch.photos.readers:TgaImageFile",
     ),
     PhotoFormat("QOI", ("qoi",), _magic(rb"qoif"), "PIL.QoiImagePlugin:QoiImageFile"),
     PhotoFormat("ICO", ("ico",), _magic(rb"\0\0\x01\0"), "PIL.IcoImagePlugin:IcoImageFile"),

@@ -1,5 +1,6 @@
-"""Readers of JPEG, PNG and TIFF that read what every viewer shows: a picture is not refused for a
-damaged note beside its pixels, nor for the few bytes that its end lacks, and none is read wrong.
+"""Readers of JPEG, PNG, TIFF, PSD and Targa that read what every viewer shows: a picture is not
+refused for a damaged note beside its pixels, nor for the few bytes that its end lacks, and none is
+read wrong.
 
 They are Pillow's readers, given content that they take. JPEG: ITU-T T.81; PNG: W3C, third edition.
 """
@@ -10,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageChops, ImageOps, PsdImagePlugin, TgaImagePlugin
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
@@ -20,6 +21,7 @@ from vitsearch.photos import tiff
 
 NOTE = "note"  # in a picture's info: what a person should know of how it was read
 MIN_ROWS = 0.9  # of a JPEG that is cut off, for it to be a photo
+_VERSION_INFO, _EXIF, _XMP = 1057, 1058, 1060  # resources of Photoshop
 _END = b"\xff\xd9"
 _NEUTRAL = (127, 128)  # of every channel: what libjpeg gives where there is no data
 _WITHOUT_LENGTH = frozenset((*range(0xD0, 0xD9), 0x01))  # markers without a length
@@ -292,3 +294,59 @@ class TiffPhoto(TiffImageFile):
         self._size = picture.size
         ImageOps.exif_transpose(self, in_place=True)
         return Image.Image.load(self)
+
+
+class PsdImageFile(PsdImagePlugin.PsdImageFile):
+    """The merged picture of a Photoshop file, its EXIF and its XMP."""
+
+    def _open(self) -> None:
+        assert self.fp is not None
+        head = self.fp.read(26)
+        depth = int.from_bytes(head[22:24], "big")
+        if depth in (16, 32):
+            raise PhotoError(f"cannot be decoded: a PSD of {depth} bits, of which 8 are read")
+        self.fp.seek(0)
+        try:
+            super()._open()
+        except (struct.error, LookupError) as error:
+            raise PhotoError("cannot be decoded: a PSD that is cut or damaged") from error
+        resources = {number: data for number, _, data in reversed(self.resources)}
+        if resources.get(_VERSION_INFO, b"\0\0\0\0\1")[4:5] == b"\0":
+            raise PhotoError(
+                "a PSD without a merged picture: save it again with Maximize Compatibility"
+            )
+        if self.mode == "RGBA" and not self._is_transparent():
+            self._mode, self.tile = "RGB", self.tile[:3]  # the fourth is a stored selection
+        if _EXIF in resources:
+            self.info["exif"] = resources[_EXIF]
+        if _XMP in resources:
+            self.info["xmp"] = resources[_XMP]
+
+    def _is_transparent(self) -> bool:
+        """Return whether the first channel behind the colours is transparency, which a negative
+        number of layers says (Adobe Photoshop File Formats, Layer info).
+        """
+        assert self.fp is not None
+        if self._layers_position is None:
+            return False
+        before = self.fp.tell()
+        self.fp.seek(self._layers_position)
+        count = int.from_bytes(self.fp.read(2), "big", signed=True)
+        self.fp.seek(before)
+        return count < 0
+
+
+class TgaImageFile(TgaImagePlugin.TgaImageFile):
+    """A Targa picture, whose fourth byte is transparency only where its header says so."""
+
+    def _open(self) -> None:
+        assert self.fp is not None
+        self._alpha_bits = self.fp.read(18)[17] & 15
+        self.fp.seek(0)
+        super()._open()
+
+    def load_end(self) -> None:
+        """Turn the picture, and make one without transparency opaque."""
+        super().load_end()
+        if self.mode == "RGBA" and not self._alpha_bits:
+            self.im.fillband(3, 255)

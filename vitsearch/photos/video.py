@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from typing import Any
 
 import av
@@ -26,13 +27,12 @@ from vitsearch.errors import PhotoError
 from vitsearch.photos.container import read_container
 from vitsearch.photos.decode import TURNS
 from vitsearch.photos.depth import standard_range
-from vitsearch.photos.exif import one_line
+from vitsearch.photos.exif import iso_boxes, one_line
 from vitsearch.photos.formats import HEAD, container_of
 from vitsearch.types import PhotoInfo, Value
 
 MAX_MOMENTS = 1000  # of one video: a longer one has them farther apart
 MAX_TEXT_LENGTH = 100
-MAX_BOXES = 10_000
 MAX_BAD_PACKETS = 1000  # after which the rest is given up
 HD_HEIGHT = 720  # from which a video that does not name its colours has those of BT.709
 _MISSING_SECONDS = 1.0  # at the end of a video, from which it counts as cut off
@@ -258,23 +258,11 @@ def _reason(error: Exception) -> str:
 
 def _damage(path: str, demuxer: str | None) -> str:
     """Return what is wrong with a file that cannot be opened."""
-    if demuxer == "mov" and b"moov" not in _boxes(path):
+    with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        kinds = {kind for kind, _, _ in iso_boxes(content)}
+    if demuxer == "mov" and b"moov" not in kinds:
         return "it is cut off: its table of contents (moov), which is at the end, is missing"
     return "its content is damaged"
-
-
-def _boxes(path: str) -> list[bytes]:
-    """Return the types of the boxes of an MP4 or QuickTime file (ISO 14496-12), in order."""
-    types: list[bytes] = []
-    with open(path, "rb") as file:
-        while len(types) < MAX_BOXES and len(head := file.read(16)) >= 8:
-            size = int.from_bytes(head[:4], "big")
-            size = int.from_bytes(head[8:], "big") if size == 1 else size
-            types.append(head[4:8])
-            if size < 8:
-                break
-            file.seek(size - len(head), os.SEEK_CUR)
-    return types
 
 
 def _video(container: InputContainer, max_pixels: int, at_least: int | None) -> _Video:

@@ -13,9 +13,8 @@ from pathlib import Path
 
 from vitsearch.errors import VitsearchError
 from vitsearch.paths import composed, raw_path
-from vitsearch.photos.companions import companions_of
 from vitsearch.photos.formats import CLIP_SUFFIXES, SUFFIXES, VIDEO, suffix_of
-from vitsearch.photos.sidecars import FolderSidecars, is_sidecar, signature_of
+from vitsearch.photos.sidecars import FolderSidecars, companions_of, is_sidecar, signature_of
 from vitsearch.types import Found, LeftOut, LeftOutReason
 
 COLLECTION_FOLDER = ".vitsearch"
@@ -102,7 +101,7 @@ def walk(
     record: WalkRecord | None = None,
 ) -> Iterator[Found]:
     """Yield every file below ``root`` that has the suffix of a photo format, in the order of the
-    bytes of their paths; one that belongs to a photo beside it (`vitsearch.photos.companions`) is
+    bytes of their paths; one that belongs to a photo beside it (`vitsearch.photos.sidecars`) is
     only in the ``record``.
 
     Paths are relative to the root with ``/``; bytes that are not UTF-8 are surrogates. A file that

@@ -15,8 +15,7 @@ from vitsearch.arrays import Halves
 from vitsearch.paths import raw_path
 from vitsearch.storage.checksums import joined, parts_of, vector_checksum
 from vitsearch.storage.database import Database
-from vitsearch.storage.moments import IS_FILE, moments_of
-from vitsearch.storage.rows import PhotoRows, Row
+from vitsearch.storage.rows import IS_FILE, PhotoRows, Row, moments_of
 from vitsearch.storage.schema import CHECKSUMS
 from vitsearch.types import Found, PhotoInfo
 

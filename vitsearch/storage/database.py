@@ -10,9 +10,8 @@ from vitsearch.errors import CollectionError
 from vitsearch.filters.columns import distinct
 from vitsearch.paths import raw_path
 from vitsearch.storage.checksums import row_checksum
-from vitsearch.storage.connections import ThreadConnections
+from vitsearch.storage.connections import FileConnection, ThreadConnections, connect
 from vitsearch.storage.filesystem import write_error
-from vitsearch.storage.opening import FileConnection, connect
 from vitsearch.storage.rows import PhotoRows
 from vitsearch.storage.schema import (
     CHECKSUMS,

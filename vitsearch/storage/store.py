@@ -22,8 +22,8 @@ from vitsearch.paths import raw_path
 from vitsearch.photos.columns import METADATA
 from vitsearch.storage.aside import PhotosAside
 from vitsearch.storage.checksums import vector_checksum
-from vitsearch.storage.failures import FailureStore
-from vitsearch.storage.moments import (
+from vitsearch.storage.failures import FailureStore, WalkedFolders
+from vitsearch.storage.rows import (
     IS_FILE,
     is_older,
     later_moments,
@@ -32,7 +32,6 @@ from vitsearch.storage.moments import (
     with_later_moments,
 )
 from vitsearch.storage.schema import CHECKSUMS, MOVED, PUT_PHOTO, READ_AGAIN
-from vitsearch.storage.walked import WalkedFolders
 from vitsearch.types import Found, Photo, PhotoInfo, State
 
 log = logging.getLogger("vitsearch")

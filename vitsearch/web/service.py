@@ -25,7 +25,7 @@ from vitsearch.filters.tree import Filter
 from vitsearch.milvus import is_milvus
 from vitsearch.options import SearchOptions
 from vitsearch.photos.decoder import PhotoDecoder
-from vitsearch.storage.serving import AnsweringNote
+from vitsearch.storage.lock import AnsweringNote
 from vitsearch.types import LeftOut, Photo, Prediction, SearchResult, SkippedPhoto
 from vitsearch.web.batching import MAX_BATCH, Batcher
 from vitsearch.web.errors import ServiceBusy

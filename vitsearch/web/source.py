@@ -17,8 +17,7 @@ from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError, PhotoError, QueryError, UnknownPhoto
 from vitsearch.milvus.rows import photo_of
 from vitsearch.milvus.store import MilvusStore
-from vitsearch.photos.decode import fingerprint_of
-from vitsearch.photos.opening import PhotoMissing, open_photo
+from vitsearch.photos.decode import PhotoMissing, fingerprint_of, open_photo
 from vitsearch.photos.sources import Entry, Source, open_source
 from vitsearch.records import atomic_write
 from vitsearch.storage.config import (
@@ -155,7 +154,7 @@ class CollectionSource:
         return [photos[photo_id] for photo_id in ids if photo_id in photos]
 
     def open_photo(self, photo: Photo) -> io.FileIO:
-        """Return the open file of a photo, as it was indexed (see `vitsearch.photos.opening`);
+        """Return the open file of a photo, as it was indexed (see `vitsearch.photos.decode`);
         raises UnknownPhoto where it is gone or something else is in its place.
         """
         try:

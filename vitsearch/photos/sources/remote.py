@@ -10,8 +10,8 @@ import fsspec
 
 from vitsearch.errors import CollectionError, PhotoError
 from vitsearch.paths import raw_path
-from vitsearch.photos.companions import companions_of
 from vitsearch.photos.decode import MAX_BYTES
+from vitsearch.photos.sidecars import companions_of
 from vitsearch.photos.sources.names import is_photo, protocol_of
 from vitsearch.photos.sources.source import CUT, Entry, checked, error_text, read_error, rejection
 from vitsearch.photos.walk import left_out_by_default
