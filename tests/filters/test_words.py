@@ -15,6 +15,7 @@ from vitsearch.filters.phrases import read_words
 from vitsearch.filters.word_lists import LISTS
 from vitsearch.filters.words import Vocabulary, all_of, picture_words
 from vitsearch.photos.columns import COLUMNS, PRIVATE
+from vitsearch.photos.formats import FORMATS, VIDEO
 
 QUERIES = tomllib.loads((Path(__file__).parent / "word_queries.toml").read_text(encoding="utf-8"))
 PLACES = re.compile("city|region|country")
@@ -146,3 +147,11 @@ def test_any_text_is_read(text: str) -> None:
     assert read_words(f'"{quoted}"', VOCABULARY, TODAY) == []
     for phrase in phrases:
         assert phrase.where.sql()[0] if not PLACES.search(str(phrase.where)) else True
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "HEIC", "RAW", "GIF", "Video"])
+def test_a_kind_of_files_has_every_suffix_of_its_format(name: str) -> None:
+    entry = next(entry for entry in (*FORMATS, VIDEO) if entry.name == name)
+    query = {"GIF": "gifs", "Video": "videos"}.get(name, f"{name} files")
+    suffixes = " or ".join(f"path like '%.{suffix}'" for suffix in entry.suffixes)
+    assert meaning(query) == ("", str(parse_filter(suffixes)))

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from unicodedata import normalize
 
 from vitsearch.filters import Filter
-from vitsearch.filters.columns import like, raw
-from vitsearch.filters.tree import And, Between, Comparison, In, IsNull, Like, Not, Or
+from vitsearch.filters.tree import And, Between, Comparison, In, IsNull, Like, Not, Or, like, raw
 from vitsearch.photos.columns import COLUMNS
 from vitsearch.types import Photo, Value
 

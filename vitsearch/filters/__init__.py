@@ -26,8 +26,7 @@ number may be quoted too.
   2019``, but ``year is null``.
 """
 
-from vitsearch.filters.columns import prepare
 from vitsearch.filters.parse import filter_all, parse_filter
-from vitsearch.filters.tree import Filter
+from vitsearch.filters.tree import Filter, prepare
 
 __all__ = ["Filter", "filter_all", "parse_filter", "prepare"]

@@ -9,8 +9,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from vitsearch.errors import QueryError
-from vitsearch.filters.columns import raw
-from vitsearch.filters.tree import And, Between, Comparison, Filter, In, IsNull, Like, Not, Or
+from vitsearch.filters.tree import And, Between, Comparison, Filter, In, IsNull, Like, Not, Or, raw
 from vitsearch.paths import normal_forms
 from vitsearch.photos.columns import COLUMNS
 from vitsearch.types import Value

@@ -19,6 +19,7 @@ from vitsearch.filters.periods import WORD_END, WORD_START, Period, periods, wor
 from vitsearch.filters.tree import Between, Comparison, Filter, In, Like, Or
 from vitsearch.filters.word_lists import LISTS
 from vitsearch.filters.words import Phrase, Vocabulary, plain, words_of
+from vitsearch.photos.formats import FORMATS, VIDEO
 
 MAX_NAME_WORDS = 6
 MAX_NAMES = 400  # of cameras, folders or labels that a phrase may stand for
@@ -322,6 +323,7 @@ def _file_kind(number: int) -> tuple[re.Pattern[str], Filter]:
     photos = "(?:" + "|".join(sorted(words_of("photos"), key=len, reverse=True)) + ")"
     form = "|".join(f"(?:{form})" for form in entry["forms"]).replace("PHOTOS", photos)
     form = form.replace("START", r"(?<!.)").replace("END", r"\s*$")
-    names = [f"path like '%.{suffix}'" for suffix in entry.get("suffixes", ())]
+    suffixes = (each.suffixes for each in (*FORMATS, VIDEO) if each.name == entry.get("format"))
+    names = [f"path like '%.{suffix}'" for suffix in next(suffixes, ())]
     where = parse_filter(entry.get("where") or " or ".join(names))
     return re.compile(f"{WORD_START}(?:{form}){WORD_END}"), where

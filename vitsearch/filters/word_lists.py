@@ -332,7 +332,7 @@ LISTS: dict[str, Any] = {
                 r"vídeos",
                 r"START(?:video|clip|movie clip)s?(?= (?:of|from|de) |END)",
             ],
-            "suffixes": _words("mp4, mov, m4v, avi, mkv, webm, 3gp, mts, m2ts, mpg, mpeg, wmv"),
+            "format": "Video",
         },
         {
             "kind": "file",
@@ -342,9 +342,7 @@ LISTS: dict[str, Any] = {
                 r"raw (?:files|PHOTOS)",
                 r"(?:archivos|fotos) (?:en )?raw",
             ],
-            "suffixes": _words(
-                "dng, cr2, cr3, nef, nrw, arw, srf, orf, rw2, raf, pef, srw, 3fr, iiq, x3f"
-            ),
+            "format": "RAW",
         },
         {
             "kind": "file",
@@ -354,7 +352,7 @@ LISTS: dict[str, Any] = {
                 r"gifs",
                 r"(?:animated )?gif (?:files|PHOTOS)",
             ],
-            "suffixes": _words("gif"),
+            "format": "GIF",
         },
         {
             "kind": "file",
@@ -365,7 +363,7 @@ LISTS: dict[str, Any] = {
                 r"png (?:files|PHOTOS)",
                 r"archivos png",
             ],
-            "suffixes": _words("png"),
+            "format": "PNG",
         },
         {
             "kind": "file",
@@ -376,7 +374,7 @@ LISTS: dict[str, Any] = {
                 r"jpe?g (?:files|PHOTOS)",
                 r"archivos jpe?g",
             ],
-            "suffixes": _words("jpg, jpeg, jpe, jfif"),
+            "format": "JPEG",
         },
         {
             "kind": "file",
@@ -386,7 +384,7 @@ LISTS: dict[str, Any] = {
                 r"hei[cf] (?:files|PHOTOS)",
                 r"archivos hei[cf]",
             ],
-            "suffixes": _words("heic, heif, hif"),
+            "format": "HEIC",
         },
         {
             "kind": "shape",

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vitsearch.errors import CollectionError
-from vitsearch.filters.columns import distinct
+from vitsearch.filters.tree import distinct
 from vitsearch.paths import raw_path
 from vitsearch.storage.checksums import row_checksum
 from vitsearch.storage.connections import FileConnection, ThreadConnections, connect

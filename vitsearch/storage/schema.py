@@ -5,7 +5,7 @@ import sqlite3
 from contextlib import suppress
 from pathlib import Path
 
-from vitsearch.filters.columns import missing_columns
+from vitsearch.filters.tree import missing_columns
 from vitsearch.paths import raw_path
 from vitsearch.photos.columns import METADATA
 from vitsearch.storage.checksums import row_checksum

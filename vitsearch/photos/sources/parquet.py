@@ -15,7 +15,8 @@ import pyarrow.parquet
 from vitsearch.errors import CollectionError, PhotoError
 from vitsearch.paths import raw_path
 from vitsearch.photos.decode import fingerprint_of
-from vitsearch.photos.sources.names import below, identity, named_files, protocol_of, relative
+from vitsearch.photos.sources.files import named_files
+from vitsearch.photos.sources.names import below, identity, protocol_of, relative
 from vitsearch.photos.sources.source import (
     Entry,
     Source,

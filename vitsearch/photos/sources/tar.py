@@ -11,7 +11,8 @@ from typing import BinaryIO
 from vitsearch.errors import CollectionError, PhotoError
 from vitsearch.paths import raw_path
 from vitsearch.photos.sidecars import companions_of
-from vitsearch.photos.sources.names import identity, is_photo, named_files, protocol_of, relative
+from vitsearch.photos.sources.files import named_files
+from vitsearch.photos.sources.names import identity, is_photo, protocol_of, relative
 from vitsearch.photos.sources.source import CUT, Entry, checked, error_text, read_error, rejection
 from vitsearch.photos.walk import left_out_by_default
 
