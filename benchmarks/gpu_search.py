@@ -25,7 +25,7 @@ from machine import machine
 from indexes import Clustered
 from vitsearch.arrays import cosine_scores, top_k
 from vitsearch.index import IndexSnapshot, build_snapshot, gpu_count, open_snapshot
-from vitsearch.index.availability import torch_gpu_count
+from vitsearch.index.backends import torch_gpu_count
 from vitsearch.index.recipe import load_recipe
 
 K, SPARE, QUERIES, BATCH = 10, 8, 50, 256

@@ -24,7 +24,7 @@ from PIL import Image, ImageEnhance
 from torch import Tensor, nn
 
 from training.drawings import read_drawings, render
-from vitsearch.encoders.mini.stem import LiteStem, fold_lite_weights
+from vitsearch.encoders.mini.network import LiteStem, fold_lite_weights
 
 SIDE = 260
 BATCH = 32

@@ -35,8 +35,7 @@ from training.banks import PictureBank, TextBank
 from training.losses import contrast, like
 from training.prepare import load_stem
 from training.texts import extract_minilm, load_minilm, pad
-from vitsearch.encoders.mini.network import MiniConfig, MiniNetwork, unit
-from vitsearch.encoders.mini.stem import LiteStem
+from vitsearch.encoders.mini.network import LiteStem, MiniConfig, MiniNetwork, unit
 
 TERMS = ("captions", "classes", "words", "hypernyms", "drawings", "stem", "anchor")
 

@@ -29,11 +29,12 @@ transformers = pytest.importorskip("transformers", reason="needs the extra vitse
 timm = pytest.importorskip("timm", reason="timm is not installed")
 
 from vitsearch.classifiers import load_trainable  # noqa: E402
-from vitsearch.classifiers.finetune.augment import AugmentedPhotos, mixed  # noqa: E402
-from vitsearch.classifiers.finetune.loop import (  # noqa: E402  # noqa: E402
+from vitsearch.classifiers.finetune.loop import (  # noqa: E402  # noqa: E402  # noqa: E402
     RIDGE,
+    AugmentedPhotos,
     fit_head,
     layer_rates,
+    mixed,
     rate_at,
     trained_weights,
 )

@@ -19,8 +19,7 @@ from helpers.cli import environment, vitsearch
 from helpers.remarks import logged_remarks, on_remark
 from vitsearch.arrays import unit_rows
 from vitsearch.cluster.build import build_index, draw_sample
-from vitsearch.cluster.parts import make_part, write_order
-from vitsearch.cluster.shard_index import FACTS, ShardIndex
+from vitsearch.cluster.shard_index import FACTS, ShardIndex, make_part, write_order
 from vitsearch.errors import CollectionError, CollectionLocked, IndexDamaged, RecipeError
 from vitsearch.index import ExactIndex, verify_snapshot
 from vitsearch.index.manifest import read_manifest

@@ -510,8 +510,7 @@ def test_pieces_are_every_row_once(size: int, piece: int, todo: list[int]) -> No
 
 
 def test_a_broken_photo_in_memory_is_an_error_of_its_row(tmp_path: Path) -> None:
-    from vitsearch.cluster.listing import write_listing
-    from vitsearch.cluster.tasks import Encode, decode_pieces
+    from vitsearch.cluster.tasks import Encode, decode_pieces, write_listing
     from vitsearch.shards import storage_of
 
     paint(tmp_path / "photos" / "a.png", "red")

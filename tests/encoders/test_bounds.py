@@ -10,7 +10,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers
 
 from helpers.tiny_models import save_siglip
 from vitsearch.encoders import load_encoder
-from vitsearch.encoders.bounds import check_settings, check_sides, check_tokenizer
+from vitsearch.encoders.checkpoints import check_settings, check_sides, check_tokenizer
 from vitsearch.encoders.preprocess import Preprocess
 from vitsearch.encoders.tokenizer import (
     PortableTokenizer,

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
+from vitsearch.web.connections import TakeTurns
 from vitsearch.web.pages.cache import Recent
 from vitsearch.web.pages.url import (
     Filters,
@@ -20,7 +21,6 @@ from vitsearch.web.pages.url import (
     UploadedRef,
     address,
 )
-from vitsearch.web.turns import TakeTurns
 
 
 def scope(path: str, method: str = "GET") -> Scope:

@@ -10,10 +10,11 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from vitsearch.classifiers.classifier import ImageClassifier
 from vitsearch.classifiers.torch_model import TorchHead, Trainable, layers_of, linear_head, square
-from vitsearch.encoders.bounds import check_settings, check_sides
 from vitsearch.encoders.checkpoints import (
     TRANSFORMERS_FILES,
     check_saved,
+    check_settings,
+    check_sides,
     local_folder,
     one_line,
     read_json,

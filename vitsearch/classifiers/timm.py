@@ -8,8 +8,7 @@ import timm
 
 from vitsearch.classifiers.classifier import ImageClassifier
 from vitsearch.classifiers.torch_model import TorchHead, Trainable, layers_of, linear_head, square
-from vitsearch.encoders.bounds import check_settings
-from vitsearch.encoders.checkpoints import one_line, read_json
+from vitsearch.encoders.checkpoints import check_settings, one_line, read_json
 from vitsearch.encoders.lazy_weights import build_lazily
 from vitsearch.encoders.torch_encoder import choose_device, choose_dtype
 from vitsearch.errors import EncoderError

@@ -1,4 +1,4 @@
-"""`vitsearch index`: words to one run of indexing."""
+"""`vitsearch index` and `forget`: words to one run of indexing; what was put aside is deleted."""
 
 import math
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ from vitsearch.cli.options import (
     PHOTOS,
     CommandWithFacts,
     flags,
+    open_collection,
 )
 from vitsearch.cli.output import (
     ProgressBar,
@@ -291,3 +292,22 @@ def _recipe(name: str | None, memory: str | None, recall: float | None) -> Any:
     return Recipe.from_dict(
         facts | ({} if recall is None else {"recall": recall}), source="--recall"
     )
+
+
+@click.command()
+@PHOTOS
+@COLLECTION
+@JSON
+def forget(photos: str, as_json: bool, **options: Any) -> int:
+    """Delete the photos of PHOTOS that were put aside because their files are gone.
+
+    Without it `vitsearch index` deletes them after 30 days (--keep-missing). Photos that are there
+    stay, and so do their files.
+    """
+    with open_collection(photos, options) as collection:
+        count = collection.forget()
+    if as_json:
+        print_json({"forgotten": count})
+    else:
+        print_line(f"{count:,} photos that were put aside are forgotten")
+    return 0 if count else 1

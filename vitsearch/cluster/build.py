@@ -18,8 +18,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vitsearch.arrays import Halves, cosine_scores, drop_pages, mapped
-from vitsearch.cluster.parts import BLOCK, PARTS, TRAINED, Part, make_part, merge_parts, row_numbers
-from vitsearch.cluster.shard_index import FACTS, FILES
+from vitsearch.cluster.shard_index import (
+    BLOCK,
+    FACTS,
+    FILES,
+    PARTS,
+    TRAINED,
+    Part,
+    make_part,
+    merge_parts,
+    row_numbers,
+)
 from vitsearch.errors import CollectionError, RecipeError
 from vitsearch.index import ExactIndex, IndexSnapshot, Manifest, Measured, Sample, tune
 from vitsearch.index.base import FAISS, IDS, VECTORS

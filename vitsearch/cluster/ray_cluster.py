@@ -10,7 +10,7 @@ from typing import Any
 import ray as _ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from vitsearch.cluster.parts import Part, make_part
+from vitsearch.cluster.shard_index import Part, make_part
 from vitsearch.encoders.onnx.session import usable_cores
 from vitsearch.errors import VitsearchError
 

@@ -22,10 +22,17 @@ import ray as _ray
 import ray.data as _data
 from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
 
-from vitsearch.cluster.listing import write_listing
 from vitsearch.cluster.options import EmbedOptions, EmbedReport
 from vitsearch.cluster.ray_cluster import cluster, errors_of_workers
-from vitsearch.cluster.tasks import BATCH_BYTES, Encode, EncoderFacts, Job, Model, decode_pieces
+from vitsearch.cluster.tasks import (
+    BATCH_BYTES,
+    Encode,
+    EncoderFacts,
+    Job,
+    Model,
+    decode_pieces,
+    write_listing,
+)
 from vitsearch.errors import CollectionError
 from vitsearch.photos.sources import Source, open_source
 from vitsearch.shards import Manifest, open_shards, storage_of

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging
 
-from vitsearch.encoders.bounds import check_settings, check_tokenizer
 from vitsearch.encoders.checkpoints import (
     TRANSFORMERS_FILES,
     check_saved,
+    check_settings,
+    check_tokenizer,
     fingerprint_files,
     one_line,
     read_json,

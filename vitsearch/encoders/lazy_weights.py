@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
-from vitsearch.encoders.bounds import check_parameters
-from vitsearch.encoders.checkpoints import one_line
+from vitsearch.encoders.checkpoints import check_parameters, one_line
 from vitsearch.errors import EncoderError
 
 Tower = Literal["image", "text"]

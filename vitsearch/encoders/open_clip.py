@@ -14,9 +14,10 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from vitsearch.encoders.bounds import check_settings, check_tokenizer
 from vitsearch.encoders.checkpoints import (
     RequiredFiles,
+    check_settings,
+    check_tokenizer,
     fingerprint_files,
     missing_from,
     one_line,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from vitsearch.encoders.bounds import MAX_GROWTH, check_growth, check_tokenizer, growth_of
+from vitsearch.encoders.checkpoints import MAX_GROWTH, check_growth, check_tokenizer, growth_of
 from vitsearch.encoders.language import readable
 from vitsearch.errors import EncoderError
 from vitsearch.untrusted import run_in_child

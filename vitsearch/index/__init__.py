@@ -1,7 +1,6 @@
 """Indexes over unit vectors: they propose candidates, the stored vectors decide."""
 
-from vitsearch.index.availability import faiss_is_installed, gpu_count
-from vitsearch.index.backends import check_recipe
+from vitsearch.index.backends import check_recipe, faiss_is_installed, gpu_count
 from vitsearch.index.base import Candidates, VectorIndex
 from vitsearch.index.candidates import UnindexedVectors, candidates_for
 from vitsearch.index.exact import ExactIndex

@@ -1,9 +1,13 @@
 """The library behind each kind of recipe; a new kind is one class here and one row of `BACKENDS`.
+And whether FAISS is installed, and how many GPUs FAISS and PyTorch can use.
 
 FAISS is imported only when one of its indexes is checked, built or opened.
 """
 
+import os
+import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 from vitsearch.arrays import Halves, Ids
@@ -12,7 +16,42 @@ from vitsearch.index.base import FAISS, IndexBackend, VectorIndex
 from vitsearch.index.recipe import Recipe
 from vitsearch.records import flush
 
+# at least one of them exists where there is a GPU: NVIDIA's driver, WSL, ROCm, Jetson
+_DRIVERS = (
+    "/proc/driver/nvidia/version",
+    "/dev/nvidiactl",
+    "/dev/dxg",
+    "/dev/kfd",
+    "/dev/nvhost-ctrl",
+)
 CAGRA = "CAGRA"  # our own factory string: a graph that FAISS builds on a GPU
+
+
+def faiss_is_installed() -> bool:
+    """Return whether FAISS is installed; it is not imported."""
+    return find_spec("faiss") is not None
+
+
+def gpu_count() -> int:
+    """Return the number of GPUs that FAISS can use, 0 without a FAISS for GPUs."""
+    try:
+        from vitsearch.index.faiss_index import faiss_gpu_count
+    except ImportError:
+        return 0
+    return faiss_gpu_count()
+
+
+def torch_gpu_count() -> int:
+    """Return the number of GPUs that PyTorch can use, 0 without PyTorch.
+
+    PyTorch is imported, which takes seconds, only where the system has a GPU.
+    """
+    no_driver = sys.platform == "linux" and not any(map(os.path.exists, _DRIVERS))
+    if no_driver or find_spec("torch") is None:
+        return 0
+    from vitsearch.index.torch_exact import cuda_device_count
+
+    return cuda_device_count()
 
 
 class ExactBackend:

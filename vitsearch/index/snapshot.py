@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from vitsearch.arrays import Halves, Ids, mapped
 from vitsearch.errors import IndexDamaged, RecipeError
-from vitsearch.index.availability import gpu_count, torch_gpu_count
-from vitsearch.index.backends import backend_for, check_recipe
+from vitsearch.index.backends import backend_for, check_recipe, gpu_count, torch_gpu_count
 from vitsearch.index.base import FAISS, IDS, LISTS, REMOVED, VECTORS, Candidates, VectorIndex
 from vitsearch.index.exact import ExactIndex
 from vitsearch.index.manifest import (

@@ -17,8 +17,16 @@ from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.checkpoints import named_by
 from vitsearch.encoders.identity import check_dim, check_samples, golden_vectors
 from vitsearch.errors import CollectionError, EncoderError, PhotoError
-from vitsearch.interop.matching import MISSING, OUTSIDE, PathResolver, path_resolver
-from vitsearch.interop.rows import Row, Source, stored_halves, usable
+from vitsearch.interop.rows import (
+    MISSING,
+    OUTSIDE,
+    PathResolver,
+    Row,
+    Source,
+    path_resolver,
+    stored_halves,
+    usable,
+)
 from vitsearch.interop.target import import_target, known_config
 from vitsearch.photos import read_bytes_and_fingerprint, read_photo
 from vitsearch.photos.decoder import LIMIT, PhotoDecoder, journalled_decoder

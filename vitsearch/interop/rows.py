@@ -1,8 +1,13 @@
-"""A source of vectors to import, and the photos of a collection block by block."""
+"""A source of vectors to import, the photos that its paths mean, and the photos of a collection
+block by block.
+"""
 
-from collections.abc import Callable, Iterator
+import os
+import posixpath
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +16,14 @@ from numpy.typing import NDArray
 from vitsearch.arrays import Halves
 from vitsearch.errors import CollectionError
 from vitsearch.interop.manifest import ExportManifest
+from vitsearch.photos import WalkOptions
+from vitsearch.photos.walk import walk
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, Photo
 
 BLOCK = 4096  # rows held at a time
+OUTSIDE = "lies outside the photo folder"
+MISSING = "is not among the photos of the folder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +98,49 @@ def _lengths(vectors: NDArray[Any]) -> NDArray[np.float64]:
     wide = vectors.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         return np.sqrt((wide * wide).sum(axis=1))
+
+
+# -- The photos that paths mean --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PathResolver:
+    """Resolves paths: ``files`` are what indexing would find below a photo folder, ``roots`` the
+    folders that a path may begin with.
+    """
+
+    files: Mapping[str, Found]
+    roots: tuple[str, ...]
+
+    def resolve(self, path: str) -> Found | str:
+        """Return the file that a path means, or the reason why there is none."""
+        relative = self.relative(path)
+        if relative is None:
+            return OUTSIDE
+        file = self.files.get(relative)
+        return MISSING if file is None else file.problem or file
+
+    def relative(self, path: str) -> str | None:
+        """Return a path relative to the photo folder, without ``..``; None where it leaves the
+        folder.
+        """
+        normal = posixpath.normpath(path) if path else ""
+        for root in self.roots:
+            if normal.startswith(f"{root}/"):
+                return normal[len(root) + 1 :]
+        return None if normal.startswith(("/", "../")) or normal in ("", ".", "..") else normal
+
+
+def path_resolver(root: Path, folder: Path, paths_from: str | None = None) -> PathResolver:
+    """Return the resolver of a photo folder, which leaves out its collection in ``folder``.
+
+    ``paths_from`` is what paths begin with in place of the photo folder, as it is written there.
+    Raises VitsearchError.
+    """
+    options = WalkOptions(leave_out=frozenset({folder}))
+    walked = walk(root, options, on_unreadable=lambda path, reason: None)
+    files = {file.path: file for file in walked}
+    roots = [os.path.realpath(root), os.path.abspath(root)]
+    if paths_from:
+        roots.insert(0, posixpath.normpath(paths_from))
+    return PathResolver(files, tuple(dict.fromkeys(root.rstrip("/") for root in roots)))

@@ -27,8 +27,16 @@ from vitsearch.interop.importer import (
     import_vectors,
 )
 from vitsearch.interop.manifest import ExportManifest, manifest_of
-from vitsearch.interop.matching import OUTSIDE, PathResolver
-from vitsearch.interop.rows import Block, Row, Source, photo_blocks, stored_halves, usable
+from vitsearch.interop.rows import (
+    OUTSIDE,
+    Block,
+    PathResolver,
+    Row,
+    Source,
+    photo_blocks,
+    stored_halves,
+    usable,
+)
 from vitsearch.interop.target import export_folder, import_target, known_config
 from vitsearch.photos import MAX_PIXELS
 from vitsearch.shards import (

@@ -22,17 +22,15 @@ from vitsearch._version import __version__
 from vitsearch.errors import VitsearchError
 from vitsearch.web import responses
 from vitsearch.web.api import openapi, routes
-from vitsearch.web.connections import protocol_of
+from vitsearch.web.connections import BehindProxy, TakeTurns, protocol_of
 from vitsearch.web.memory import limit_arenas
 from vitsearch.web.metrics import CountRequests, Metrics
 from vitsearch.web.pages import search as pages
-from vitsearch.web.pages.templating import load_templates
+from vitsearch.web.pages.context import load_templates
 from vitsearch.web.privacy import KEY
-from vitsearch.web.proxy import BehindProxy
 from vitsearch.web.security import SecurityMiddleware
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
-from vitsearch.web.turns import TakeTurns
 
 STATIC = Path(__file__).parent / "static"
 STATIC_CACHE = "public, max-age=3600"

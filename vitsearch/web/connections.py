@@ -1,18 +1,65 @@
-"""What one connection may take of the server: time for a head, a body and an answer, and a place
-among the others.
+"""What one connection may take of the server: time for a head, a body and an answer, a place among
+the others, and a turn to compute; and who is behind it, where a proxy says so.
 """
 
 import asyncio
 import ipaddress
+import os
 from typing import Any, cast
 
 import h11
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from vitsearch.web.proxy import is_among
 from vitsearch.web.settings import LOOPBACK, ConnectionLimits, ServeSettings
 
 _TOO_SLOW = b'{"error":{"code":"too_slow","message":"the request came too slowly: send it again"}}'
+AT_ONCE = 8  # requests for each core: enough to encode words together
+_QUICK = ("/static/", "/healthz", "/metrics")  # wait for nobody
+_LONG = ("/labels", "/api/labels", "/map", "/duplicates")  # would keep the others waiting
+
+
+# -- Proxies ---------------------------------------------------------------------------------------
+
+
+class BehindProxy:
+    """Takes X-Forwarded-For, -Proto and -Host from the addresses of the proxy, and from nobody
+    else.
+    """
+
+    def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:
+        self._proxies = [ipaddress.ip_network(text) for text in settings.proxies]
+        self._app = app
+        self._informed = cast(
+            ASGIApp,
+            ProxyHeadersMiddleware(app, list(settings.proxies)),  # type: ignore[arg-type]
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not self._sent_by_proxy(scope):
+            await self._app(scope, receive, send)
+            return
+        hosts = [value for name, value in scope["headers"] if name == b"x-forwarded-host"]
+        if hosts:
+            # the last one is the nearest proxy's, which knows what it was asked for
+            host = b",".join(hosts).rpartition(b",")[2].strip()
+            others = [(name, value) for name, value in scope["headers"] if name != b"host"]
+            scope = {**scope, "headers": [*others, (b"host", host)]}
+        await self._informed(scope, receive, send)
+
+    def _sent_by_proxy(self, scope: Scope) -> bool:
+        client = scope.get("client")
+        return client is not None and is_among(client[0], self._proxies)
+
+
+def is_among(address: str, networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+    """Return whether an address is in one of the networks."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(parsed in network for network in networks)
 
 
 class LimitedProtocol(H11Protocol):
@@ -164,3 +211,45 @@ def protocol_of(settings: ServeSettings) -> type[asyncio.Protocol]:
     unlimited = tuple(ipaddress.ip_network(text) for text in (*LOOPBACK, *proxies))
     facts = {"limits": settings.limits, "unlimited": unlimited}
     return cast(type[asyncio.Protocol], type("Connection", (LimitedProtocol,), facts))
+
+
+# -- Turns -----------------------------------------------------------------------------------------
+
+
+class TakeTurns:
+    """Lets some requests at a time compute their answers, first come, first served.
+
+    Threads that all compute at once, for many clients, finish in no order: the unlucky ones wait
+    several times as long as the others. A turn is over when the answer begins to be sent, so that
+    a client that reads slowly has none; nor has a request with a body, which may come slowly.
+    """
+
+    def __init__(self, app: ASGIApp, count: int | None = None) -> None:
+        self.app = app
+        self._turns = asyncio.Semaphore(count or AT_ONCE * (os.cpu_count() or 1))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (
+            scope["type"] != "http"
+            or scope["method"] != "GET"
+            or scope["path"].startswith((*_QUICK, *_LONG))
+        ):
+            await self.app(scope, receive, send)
+            return
+        await self._turns.acquire()
+        held = True
+
+        def end() -> None:
+            nonlocal held
+            if held:
+                held = False
+                self._turns.release()
+
+        async def send_and_end(message: Message) -> None:
+            end()
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_and_end)
+        finally:
+            end()

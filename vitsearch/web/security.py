@@ -15,10 +15,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vitsearch.web import login
 from vitsearch.web.errors import TooLarge
-from vitsearch.web.guesses import TokenGuesses
 from vitsearch.web.login import (
     COOKIE_SECONDS,
     LOGIN,
+    TokenGuesses,
     ask_for_token,
     go_on,
     read_form,

@@ -1,12 +1,15 @@
-"""What every page needs: the service, what may be shown, and what is remembered."""
+"""What every page needs: the service, what may be shown, what is remembered, and templates."""
 
+import hashlib
 import threading
-from collections.abc import Hashable, Sequence
-from functools import cached_property
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from functools import cache, cached_property, lru_cache
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
-from starlette.responses import Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.responses import HTMLResponse, Response
 
 from vitsearch.collection.map import PhotoMap
 from vitsearch.collection.understanding import Understood
@@ -16,14 +19,73 @@ from vitsearch.types import Photo, Prediction, SearchResult
 from vitsearch.web.errors import NotShown
 from vitsearch.web.pages.cache import Cache, Facets, Recent, UploadedPhotos, facets_of
 from vitsearch.web.pages.insights import Insights
-from vitsearch.web.pages.templating import page
-from vitsearch.web.pages.tiles import Tile, tile
-from vitsearch.web.pages.url import Filters, PageQuery, read_filters, read_page_query
+from vitsearch.web.pages.tiles import Tile, clean, thumbnail, tile
+from vitsearch.web.pages.url import Filters, PageQuery, PhotoLinks, read_filters, read_page_query
 from vitsearch.web.privacy import check_filter, exif_shown, is_local
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
 
+HERE = Path(__file__).parents[1]
+STATIC = HERE / "static"
+VIEWS = (
+    ("/", "Photos"),
+    ("/labels", "Labels"),
+    ("/map", "Map"),
+    ("/duplicates", "Duplicates"),
+    ("/failures", "Not indexed"),
+)
 PER_PAGE = 60
+
+
+@cache
+def templates() -> Environment:
+    """Return the templates, which escape whatever they show: it may come from file names."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates", encoding="utf-8"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=clean,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        asset_version=asset_version(),
+        views=VIEWS,
+        view="",
+        thumbnail=thumbnail,
+        photo_links=lru_cache(64)(PhotoLinks),
+    )
+    return environment
+
+
+def load_templates() -> None:
+    """Have every template ready, so that no request waits for one to be compiled."""
+    for name in templates().list_templates():
+        templates().get_template(name)
+
+
+@cache
+def asset_version() -> str:
+    """Return a short hash of the static files: it is part of their addresses, so that caches never
+    mix two versions.
+    """
+    digest = hashlib.blake2b(digest_size=6)
+    for file in sorted(STATIC.iterdir()):
+        digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def page(
+    name: str,
+    facts: Mapping[str, Any],
+    *,
+    status: int = 200,
+    headers: Iterable[tuple[str, str]] = (),
+) -> HTMLResponse:
+    """Return a drawn page; browsers may cache it but must ask whether it is still valid."""
+    text = templates().get_template(name).render(facts)
+    sent = {"Cache-Control": "private, no-cache", **dict(headers)}
+    return HTMLResponse(text, status, headers=sent)
 
 
 class PageMemory:

@@ -19,9 +19,8 @@ from vitsearch.web.api.routes import in_picture_thread
 from vitsearch.web.errors import NotShown, TooLarge
 from vitsearch.web.pages import collection as views
 from vitsearch.web.pages import download as downloads
-from vitsearch.web.pages.context import PER_PAGE, Page, PageContext
+from vitsearch.web.pages.context import PER_PAGE, Page, PageContext, page
 from vitsearch.web.pages.insights import LABELS, Shares
-from vitsearch.web.pages.templating import page
 from vitsearch.web.pages.tiles import (
     LARGE,
     Tile,
