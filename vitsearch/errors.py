@@ -10,9 +10,12 @@ VitsearchError                 every error below; its text is one line: what, wh
 |- ClassifierError             a trained classifier is missing, damaged or cannot be written
 |- RecipeError                 an unknown recipe, a bad factory string, FAISS missing
 |- IndexDamaged                a file of the index is missing, cut or altered
-`- CollectionError             the collection cannot be read or written
-    |- CollectionNotFound      there is none here
-    `- CollectionLocked        another process is writing to it
+|- CollectionError             the collection cannot be read or written
+|   |- CollectionNotFound      there is none here
+|   `- CollectionLocked        another process is writing to it
+|- ServiceBusy                 a server cannot answer just now
+|- NotShown                    a server does not show this to remote users
+`- TooLarge                    an upload has more bytes than a server takes
 """
 
 
@@ -68,3 +71,15 @@ class CollectionNotFound(CollectionError):
 
 class CollectionLocked(CollectionError):
     """Another process is writing to the collection."""
+
+
+class ServiceBusy(VitsearchError):
+    """The collection cannot be read just now: the same request may work in a moment."""
+
+
+class NotShown(VitsearchError):
+    """The request is for what this server does not show to remote users."""
+
+
+class TooLarge(VitsearchError):
+    """An upload has more bytes than the server takes."""

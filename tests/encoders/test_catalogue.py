@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from helpers.paths import ROOT
-from vitsearch.encoders.catalogue import EncoderListing, list_encoders
+from vitsearch.encoders import EncoderListing, list_encoders
 from vitsearch.encoders.colour import ColourEncoder
 
 
@@ -102,7 +102,7 @@ def test_a_model_in_the_cache_is_on_this_machine(empty_cache: Path) -> None:
 @pytest.mark.slow
 def test_listing_imports_no_heavy_library() -> None:
     program = (
-        "import sys; from vitsearch.encoders.catalogue import list_encoders; list_encoders();"
+        "import sys; from vitsearch.encoders import list_encoders; list_encoders();"
         "print(sorted({'torch', 'open_clip', 'transformers', 'huggingface_hub', 'onnxruntime'} & "
         "set(sys.modules)))"
     )

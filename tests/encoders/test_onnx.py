@@ -32,7 +32,7 @@ from vitsearch.encoders.language import readable  # noqa: E402
 from vitsearch.encoders.onnx import cache as exports  # noqa: E402
 from vitsearch.encoders.onnx.encoder import OnnxEncoder  # noqa: E402
 from vitsearch.encoders.onnx.session import usable_cores  # noqa: E402
-from vitsearch.encoders.open_clip_tokenizer import portable_open_clip  # noqa: E402
+from vitsearch.encoders.open_clip import portable_open_clip  # noqa: E402
 from vitsearch.encoders.tokenizer import PortableTokenizer, TextReader, rules_from  # noqa: E402
 from vitsearch.encoders.torch_encoder import TorchEncoder  # noqa: E402
 from vitsearch.errors import EncoderError  # noqa: E402

@@ -17,8 +17,7 @@ from vitsearch.milvus.store import MilvusStore
 from vitsearch.photos.columns import COLUMNS, METADATA
 from vitsearch.shards.files import read_shard, shard_table, table_bytes
 from vitsearch.shards.manifest import ShardRow
-from vitsearch.storage.checksums import vector_checksum
-from vitsearch.storage.rows import PhotoRows
+from vitsearch.storage.rows import PhotoRows, vector_checksum
 from vitsearch.storage.schema import MIGRATIONS
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, Photo, PhotoInfo, Value

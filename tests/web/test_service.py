@@ -22,10 +22,15 @@ from helpers.photos import paint, shade
 from helpers.web_client import opened, wait_until, with_exif
 from vitsearch import Collection, Term, index_folder
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.errors import CollectionNotFound, QueryError, UnknownPhoto, VitsearchError
+from vitsearch.errors import (
+    CollectionNotFound,
+    QueryError,
+    ServiceBusy,
+    UnknownPhoto,
+    VitsearchError,
+)
 from vitsearch.filters import parse_filter
 from vitsearch.web.batching import Batcher
-from vitsearch.web.errors import ServiceBusy
 from vitsearch.web.query import read_query
 from vitsearch.web.settings import ServeSettings
 

@@ -30,7 +30,7 @@ def load_classifier(
     number_format = str(dtype).removeprefix("torch.")
     kind = _kind(name)
     if kind == "mini":
-        from vitsearch.classifiers.mini import load_mini_classifier
+        from vitsearch.classifiers.classifier import load_mini_classifier
 
         return load_mini_classifier(device=device_name, dtype=number_format)
     with _extra(name, "clip"):

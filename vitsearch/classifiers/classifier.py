@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.photos.walk import walk
 from vitsearch.types import Activation, Prediction
+
+if TYPE_CHECKING:
+    from vitsearch.encoders.mini.encoder import MiniEncoder
 
 Picture = str | os.PathLike[str] | Image.Image
 Logits = NDArray[np.float32]
@@ -199,3 +202,28 @@ def _fetched(url: str, allowed: bool) -> bytes:
     if len(data) > URL_BYTES:
         raise PhotoError(f"is longer than {URL_BYTES // 1024 // 1024} MB")
     return data
+
+
+class MiniHead:
+    """`mini` as a model with classes."""
+
+    activation: Activation = "softmax"
+
+    def __init__(self, encoder: "MiniEncoder") -> None:
+        self._encoder = encoder
+        self.classes = encoder.class_names
+
+    def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Return the middle square of a picture as `mini` reads it."""
+        return self._encoder.prepare(image)
+
+    def logits(self, batch: Sequence[Any]) -> NDArray[np.float32]:
+        """Return ``(n, 1000)`` float32 logits."""
+        return self._encoder.class_logits_prepared(batch)
+
+
+def load_mini_classifier(*, device: str, dtype: str) -> ImageClassifier:
+    """Return the classifier inside the package; raises EncoderError as `load_mini` does."""
+    from vitsearch.encoders.mini.encoder import load_mini
+
+    return ImageClassifier("mini", MiniHead(load_mini(device=device, dtype=dtype)))

@@ -4,8 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vitsearch.cli.index import bytes_of
-from vitsearch.cli.options import DEVICE, JSON
+from vitsearch.cli.options import DEVICE, JSON, bytes_of
 from vitsearch.cli.output import ProgressBar, print_json, print_line, print_note, printable
 
 if TYPE_CHECKING:

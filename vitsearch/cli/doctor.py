@@ -1,4 +1,6 @@
-"""What is installed here, what the machine has, and what to do about what is missing."""
+"""`vitsearch doctor`: what is installed here, what the machine has, and what to do about what is
+missing.
+"""
 
 import importlib
 import importlib.metadata
@@ -8,11 +10,15 @@ import sqlite3
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import click
+
 from vitsearch._version import __version__
+from vitsearch.cli.options import JSON
+from vitsearch.cli.output import print_json, print_table
 from vitsearch.encoders import SOURCES, package_sources
 from vitsearch.encoders.checkpoints import hub_cache
 from vitsearch.paths import cache_dir
@@ -30,6 +36,21 @@ class Fact:
     name: str
     value: str
     hint: str | None = None
+
+
+@click.command()
+@JSON
+def doctor(as_json: bool) -> int:
+    """Print versions, processor, GPU (or why there is none), FAISS and where models
+    are looked for.
+    """
+    facts = diagnose()
+    if as_json:
+        for item in facts:
+            print_json(asdict(item))
+    else:
+        print_table([(item.name, item.value, item.hint or "") for item in facts])
+    return 0
 
 
 def diagnose() -> list[Fact]:

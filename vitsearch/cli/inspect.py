@@ -1,6 +1,4 @@
-"""`vitsearch info`, `failures`, `verify`, `models` and `doctor`: what is here, and whether it
-works.
-"""
+"""`vitsearch info`, `failures`, `verify` and `models`: what is here, and whether it works."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -157,7 +155,7 @@ def models(pattern: str | None, as_json: bool) -> int:
     """
     from dataclasses import asdict
 
-    from vitsearch.encoders.catalogue import list_encoders
+    from vitsearch.encoders import list_encoders
 
     listed = list_encoders(pattern)
     if as_json:
@@ -180,25 +178,6 @@ def models(pattern: str | None, as_json: bool) -> int:
             "Crossmodal-3600 in Spanish"
         )
     return 0 if listed else 1
-
-
-@click.command()
-@JSON
-def doctor(as_json: bool) -> int:
-    """Print versions, processor, GPU (or why there is none), FAISS and where models
-    are looked for.
-    """
-    from dataclasses import asdict
-
-    from vitsearch.cli.doctor import diagnose
-
-    facts = diagnose()
-    if as_json:
-        for item in facts:
-            print_json(asdict(item))
-    else:
-        print_table([(item.name, item.value, item.hint or "") for item in facts])
-    return 0
 
 
 def _opened(photos: str, options: dict[str, Any]) -> Any:

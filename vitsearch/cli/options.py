@@ -338,3 +338,29 @@ def _say(
         f"{count:,} {name}" for name, count in {**counts, failed: len(problems)}.items() if count
     ]
     print_note(f"vitsearch: {what}: {', '.join(parts) or 'nothing to do'}")
+
+
+def bytes_of(text: str) -> int:
+    """Return the bytes of a size such as 2GB, 500MB or 1.5 GiB; raises BadParameter."""
+    units = {
+        "": 1,
+        "B": 1,
+        "KB": 1e3,
+        "MB": 1e6,
+        "GB": 1e9,
+        "TB": 1e12,
+        "KIB": 2**10,
+        "MIB": 2**20,
+        "GIB": 2**30,
+        "TIB": 2**40,
+    }
+    number = text.strip().rstrip("BbIiKkMmGgTt ")
+    unit = text.strip()[len(number) :].strip().upper()
+    unit = unit if unit in units else f"{unit}B"
+    try:
+        count = int(float(number) * units[unit])
+    except (ValueError, KeyError, OverflowError) as error:
+        raise click.BadParameter(f"{text!r} is no size: write it as 2GB or 500MB") from error
+    if count < 1:
+        raise click.BadParameter(f"{text!r} is no size: write it as 2GB or 500MB")
+    return count

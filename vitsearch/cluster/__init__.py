@@ -1,10 +1,83 @@
 """More photos than one machine holds: embedded on a Ray cluster into shards, indexed from them, and
-served from Milvus.
+served from Milvus. The work of `embed` is done by `vitsearch.cluster.run`.
 """
 
-from vitsearch.cluster.build import BuildReport, build_index
-from vitsearch.cluster.embedding import embed
-from vitsearch.cluster.options import EmbedReport
-from vitsearch.cluster.shard_index import ShardIndex
+import os
 
+from vitsearch.cluster.build import BuildReport, build_index
+from vitsearch.cluster.options import EmbedOptions, EmbedReport
+from vitsearch.cluster.shard_index import ShardIndex
+from vitsearch.errors import CollectionError, VitsearchError
+from vitsearch.photos import MAX_PIXELS
+from vitsearch.photos.sources import SourceFormat
+from vitsearch.types import OnProgress, no_progress
+
+SHARD_SIZE = 10_000
+_PACKAGES = {"ray", "pyarrow", "fsspec", "pandas"}
 __all__ = ["BuildReport", "EmbedReport", "ShardIndex", "build_index", "embed"]
+
+
+def embed(  # noqa: PLR0913  one keyword for each flag of the command line
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    encoder: str = "mini",
+    device: str = "auto",
+    dtype: str = "auto",
+    runtime: str = "auto",
+    actors: int | None = None,
+    gpus_per_actor: float = 0,
+    shard_size: int = SHARD_SIZE,
+    address: str | None = None,
+    source_format: SourceFormat = "auto",
+    max_pixels: int = MAX_PIXELS,
+    exact_decode: bool = False,
+    memory: int = 2_000_000_000,
+    progress: OnProgress = no_progress,
+) -> EmbedReport:
+    """Embed the photos of ``source`` on a Ray cluster into shards at ``output``; return a report.
+
+    ``source`` is a folder, the URL of one (``s3://bucket/photos``), Parquet files with paths or
+    bytes, or webdataset tars (``source_format`` says which); ``output`` a folder or URL that every
+    machine reaches. ``encoder`` is a name; ``device``, ``dtype`` and ``runtime`` are those of
+    `load_encoder`. ``actors`` hold the model (None: one per GPU where ``gpus_per_actor`` is above
+    0, else one per core), ``shard_size`` photos make one file, ``address`` is that of a cluster
+    (None: one is started on this machine and stopped with the run), ``memory`` the bytes for
+    decoded photos that wait. Photos are listed once; a run that was stopped continues with the
+    missing shards. A file that cannot be read becomes a row with its error. Ray replaces lost
+    workers and machines and repeats their work. Raises CollectionError, EncoderError, or
+    EncoderMismatch for an output of another encoder.
+    """
+    smallest = min(shard_size, max_pixels, memory, 1 if actors is None else actors)
+    if smallest < 1 or gpus_per_actor < 0:
+        raise CollectionError(
+            "shard size, actors, memory and the pixel cap must be at least 1, and the GPUs of an "
+            "actor at least 0"
+        )
+    options = EmbedOptions(
+        encoder=encoder,
+        device=device,
+        dtype=dtype,
+        runtime=runtime,
+        actors=actors,
+        gpus_per_actor=gpus_per_actor,
+        shard_size=shard_size,
+        address=address,
+        source_format=source_format,
+        max_pixels=max_pixels,
+        exact_decode=exact_decode,
+        memory=memory,
+    )
+    try:
+        from vitsearch.cluster.run import EmbedJob
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _PACKAGES:
+            raise
+        raise VitsearchError(
+            f"embedding on many machines needs {error.name}: pip install 'vitsearch[ray]'"
+        ) from error
+    if (address or "").startswith("ray://"):
+        from vitsearch.cluster.run import run
+
+        return run(os.fspath(source), os.fspath(output), options, progress)
+    return EmbedJob(source, output, options, progress).run()

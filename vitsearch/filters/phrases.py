@@ -1,5 +1,5 @@
 """The phrases of a query that are filters: periods, months, places, cameras, folders, labels and
-kinds of files. Which of them are plain decides `vitsearch.filters.contexts`.
+kinds of files. Which of them are plain decides `vitsearch.filters.words`.
 """
 
 import re
@@ -8,17 +8,20 @@ from dataclasses import replace
 from datetime import date
 from functools import cache
 
-from vitsearch.filters.contexts import (
-    SIGNS,
-    Candidate,
-    TextReading,
-    has_digit,
-)
 from vitsearch.filters.parse import filter_all, parse_filter
 from vitsearch.filters.periods import WORD_END, WORD_START, Period, periods, words
 from vitsearch.filters.tree import Between, Comparison, Filter, In, Like, Or
 from vitsearch.filters.word_lists import LISTS
-from vitsearch.filters.words import Phrase, Vocabulary, plain, words_of
+from vitsearch.filters.words import (
+    SIGNS,
+    Candidate,
+    Phrase,
+    TextReading,
+    Vocabulary,
+    has_digit,
+    plain,
+    words_of,
+)
 from vitsearch.photos.formats import FORMATS, VIDEO
 
 MAX_NAME_WORDS = 6

@@ -13,9 +13,16 @@ import numpy as np
 
 from vitsearch.arrays import Halves
 from vitsearch.paths import raw_path
-from vitsearch.storage.checksums import joined, parts_of, vector_checksum
 from vitsearch.storage.database import Database
-from vitsearch.storage.rows import IS_FILE, PhotoRows, Row, moments_of
+from vitsearch.storage.rows import (
+    IS_FILE,
+    PhotoRows,
+    Row,
+    joined,
+    moments_of,
+    parts_of,
+    vector_checksum,
+)
 from vitsearch.storage.schema import CHECKSUMS
 from vitsearch.types import Found, PhotoInfo
 

@@ -9,10 +9,9 @@ from pathlib import Path
 from vitsearch.errors import CollectionError
 from vitsearch.filters.tree import distinct
 from vitsearch.paths import raw_path
-from vitsearch.storage.checksums import row_checksum
 from vitsearch.storage.connections import FileConnection, ThreadConnections, connect
 from vitsearch.storage.filesystem import write_error
-from vitsearch.storage.rows import PhotoRows
+from vitsearch.storage.rows import PhotoRows, row_checksum
 from vitsearch.storage.schema import (
     CHECKSUMS,
     MIGRATIONS,

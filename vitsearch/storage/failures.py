@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vitsearch.paths import raw_path
-from vitsearch.storage.checksums import row_checksum
 from vitsearch.storage.database import Database
+from vitsearch.storage.rows import row_checksum
 from vitsearch.storage.schema import CHECKSUMS
 from vitsearch.types import Found, LeftOut, SkippedPhoto, State
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from vitsearch.arrays import Halves
 from vitsearch.photos.columns import METADATA
-from vitsearch.storage.checksums import vector_checksum
+from vitsearch.storage.rows import vector_checksum
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Photo, PhotoInfo, Value
 

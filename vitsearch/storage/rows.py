@@ -2,9 +2,16 @@
 
 A video has a row for each moment, of which the first has the path of the file, later ones that of
 `vitsearch.types.moment_path`.
+
+Rot is seen by checksums. CRC-32 finds every single damaged bit, every burst of up to 32, and all
+but one in four thousand million of other damages; it is not proof against forgery. In the standard
+library it is the fastest that does so: 3 GB/s, 0.6 microseconds for a vector, where BLAKE2b takes
+3.
 """
 
 import sqlite3
+import struct
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any
@@ -12,9 +19,9 @@ from typing import Any
 from vitsearch.paths import raw_path
 from vitsearch.photos.columns import METADATA
 from vitsearch.photos.formats import is_video
-from vitsearch.storage.checksums import FactsChecksum, joined, parts_of, vector_checksum
 from vitsearch.types import Photo, PhotoInfo, split_moment
 
+_HALVES = struct.Struct("<II")  # of the facts of a photo, and of its vector
 CHECKSUM = "checksum"
 SIDECARS = "sidecars"  # their signature, after a "/" where they say nothing
 # the columns that are written for a photo, the path first, the metadata last
@@ -24,6 +31,63 @@ _REQUIRED = {*_OF_PHOTO} - {*METADATA}
 Row = Sequence[Any]
 IS_FILE = "path NOT GLOB '*#t=[0-9]*.[0-9][0-9][0-9]'"  # of rows: all but later moments
 _OF_FILE = "path >= CAST(? AS TEXT) AND path < CAST(? AS TEXT)"
+
+
+# -- Checksums -------------------------------------------------------------------------------------
+
+
+def row_checksum(values: Sequence[Any], seed: int = 0) -> int:
+    """Return the checksum of the values of a row, of any types that SQLite has.
+
+    It is that of their representation in ASCII, which every version of Python writes alike.
+    """
+    return zlib.crc32(b"%a" % (tuple(values),), seed)
+
+
+def vector_checksum(raw: Any, generation: Any) -> int:
+    """Return the checksum of a raw vector stored under a generation, -1 for values of other types.
+
+    The generation is the start of the CRC: a page that was left at an earlier vector is found too.
+    """
+    if not isinstance(raw, bytes) or not isinstance(generation, int):
+        return -1
+    return zlib.crc32(raw, generation & 0xFFFFFFFF)
+
+
+class FactsChecksum:
+    """Checksums of the facts of photos, the columns of the table but ``checksum``, by their names.
+
+    Null values at the end do not count, so that a column may be added to the table.
+    """
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        names = [columns[:count] for count in range(len(columns) + 1)]
+        self._seeds = [row_checksum(part) for part in names]
+
+    def of(self, facts: Sequence[Any]) -> int:
+        """Return the checksum of the values of a photo, in the order of the columns."""
+        count = len(facts)
+        while count and facts[count - 1] is None:
+            count -= 1
+        return zlib.crc32(b"%a" % (tuple(facts[:count]),), self._seeds[count])
+
+
+def joined(facts: int, vector: int) -> bytes:
+    """Return the eight bytes that are stored for a photo."""
+    return _HALVES.pack(facts, vector)
+
+
+def parts_of(checksum: Any) -> tuple[int, int]:
+    """Return the checksums of facts and vector that are stored for a photo; no checksum is equal
+    to -2, which stands for what cannot be read.
+    """
+    if not isinstance(checksum, bytes) or len(checksum) != _HALVES.size:
+        return -2, -2
+    facts, vector = _HALVES.unpack(checksum)
+    return facts, vector
+
+
+# -- Rows ------------------------------------------------------------------------------------------
 
 
 def table_columns(db: sqlite3.Connection, table: str) -> list[str]:

@@ -8,9 +8,15 @@ from pathlib import Path
 from vitsearch.filters.tree import missing_columns
 from vitsearch.paths import raw_path
 from vitsearch.photos.columns import METADATA
-from vitsearch.storage.checksums import row_checksum
 from vitsearch.storage.filesystem import write_error, write_problem
-from vitsearch.storage.rows import CHECKSUM, SIDECARS, WRITTEN, PhotoRows, table_columns
+from vitsearch.storage.rows import (
+    CHECKSUM,
+    SIDECARS,
+    WRITTEN,
+    PhotoRows,
+    row_checksum,
+    table_columns,
+)
 
 _METADATA = "".join(f"{name} {column.sql_type}, " for name, column in METADATA.items())
 MIGRATIONS = (

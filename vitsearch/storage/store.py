@@ -21,7 +21,6 @@ from vitsearch.filters.tree import Filter
 from vitsearch.paths import raw_path
 from vitsearch.photos.columns import METADATA
 from vitsearch.storage.aside import PhotosAside
-from vitsearch.storage.checksums import vector_checksum
 from vitsearch.storage.failures import FailureStore, WalkedFolders
 from vitsearch.storage.rows import (
     IS_FILE,
@@ -29,6 +28,7 @@ from vitsearch.storage.rows import (
     later_moments,
     moments_of,
     remove_moments,
+    vector_checksum,
     with_later_moments,
 )
 from vitsearch.storage.schema import CHECKSUMS, MOVED, PUT_PHOTO, READ_AGAIN

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
-from vitsearch.web.errors import ServiceBusy
+from vitsearch.errors import ServiceBusy
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

@@ -11,11 +11,10 @@ import hmac
 
 from starlette.requests import Request
 
-from vitsearch.errors import QueryError
+from vitsearch.errors import NotShown, QueryError
 from vitsearch.filters.parse import parse_filter
 from vitsearch.filters.tree import Filter
 from vitsearch.photos.columns import PRIVATE
-from vitsearch.web.errors import NotShown
 from vitsearch.web.settings import ServeSettings, is_loopback
 
 KEY = "key"  # the parameter of an address

@@ -10,8 +10,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from vitsearch.errors import ClassifierError, PhotoError, QueryError, UnknownPhoto, VitsearchError
-from vitsearch.web.errors import NotShown, ServiceBusy, TooLarge
+from vitsearch.errors import (
+    ClassifierError,
+    NotShown,
+    PhotoError,
+    QueryError,
+    ServiceBusy,
+    TooLarge,
+    UnknownPhoto,
+    VitsearchError,
+)
 from vitsearch.web.source import BUSY
 
 CODES: Mapping[int, str] = {

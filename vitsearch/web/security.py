@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from vitsearch.errors import TooLarge
 from vitsearch.web import login
-from vitsearch.web.errors import TooLarge
 from vitsearch.web.login import (
     COOKIE_SECONDS,
     LOGIN,

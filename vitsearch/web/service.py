@@ -19,7 +19,13 @@ from vitsearch.collection.search import as_where
 from vitsearch.collection.understanding import KnownWords, Understood
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.encoders.language import unread_notes
-from vitsearch.errors import CollectionError, IndexDamaged, UnknownPhoto, VitsearchError
+from vitsearch.errors import (
+    CollectionError,
+    IndexDamaged,
+    ServiceBusy,
+    UnknownPhoto,
+    VitsearchError,
+)
 from vitsearch.filters.parse import EVERY
 from vitsearch.filters.tree import Filter
 from vitsearch.milvus import is_milvus
@@ -28,15 +34,8 @@ from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.storage.lock import AnsweringNote
 from vitsearch.types import LeftOut, Photo, Prediction, SearchResult, SkippedPhoto
 from vitsearch.web.batching import MAX_BATCH, Batcher
-from vitsearch.web.errors import ServiceBusy
 from vitsearch.web.memory import MemoryKeeper
-from vitsearch.web.query import (
-    Search,
-    SearchInput,
-    search_options,
-    terms_of,
-    understand_query,
-)
+from vitsearch.web.query import Search, SearchInput, search_options, terms_of, understand_query
 from vitsearch.web.settings import ServeSettings
 from vitsearch.web.source import BUSY, CollectionSource, MilvusSource, Version
 from vitsearch.web.thumbnails import FOLDER, Thumbnail, Thumbnails

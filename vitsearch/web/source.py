@@ -14,7 +14,7 @@ from typing import Any
 from vitsearch.collection.collection import Collection
 from vitsearch.encoders import load_named_encoder
 from vitsearch.encoders.base import ImageEncoder
-from vitsearch.errors import CollectionError, PhotoError, QueryError, UnknownPhoto
+from vitsearch.errors import CollectionError, PhotoError, QueryError, ServiceBusy, UnknownPhoto
 from vitsearch.milvus.rows import photo_of
 from vitsearch.milvus.store import MilvusStore
 from vitsearch.photos.decode import PhotoMissing, fingerprint_of, open_photo
@@ -30,7 +30,6 @@ from vitsearch.storage.filesystem import disk_errors
 from vitsearch.storage.reader import PhotoReader
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import LeftOut, Photo, SkippedPhoto
-from vitsearch.web.errors import ServiceBusy
 from vitsearch.web.settings import MEGABYTE
 
 BUSY = "the photos cannot be read just now: try again in a moment"

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from vitsearch._version import __version__
 from vitsearch.collection.query import Term
 from vitsearch.collection.understanding import Understood
-from vitsearch.errors import PhotoError, UnknownPhoto
+from vitsearch.errors import PhotoError, ServiceBusy, UnknownPhoto
 from vitsearch.options import SearchOptions
 from vitsearch.photos.formats import FORMATS, HEAD, media_type_of, video_type
 from vitsearch.web.api.schemas import (
@@ -38,7 +38,6 @@ from vitsearch.web.api.schemas import (
     read_search,
     terms_in,
 )
-from vitsearch.web.errors import ServiceBusy
 from vitsearch.web.label_counts import label_counts, stored_counts
 from vitsearch.web.privacy import exif_shown, filter_for
 from vitsearch.web.query import MAX_TEXT_LENGTH, constraints, search_options

@@ -12,12 +12,11 @@ from starlette.datastructures import UploadFile
 
 from vitsearch.arrays import Vectors
 from vitsearch.collection.query import Term
-from vitsearch.errors import QueryError
+from vitsearch.errors import QueryError, TooLarge
 from vitsearch.filters.words import Phrase
 from vitsearch.paths import raw_path
 from vitsearch.photos.columns import METADATA
 from vitsearch.types import Photo, Prediction, SearchResult
-from vitsearch.web.errors import TooLarge
 from vitsearch.web.label_counts import LabelCounts
 from vitsearch.web.query import (
     MAX_TERMS,

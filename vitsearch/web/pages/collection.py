@@ -11,11 +11,10 @@ from starlette.responses import Response
 
 from vitsearch.collection.absence import UNREADABLE, count_left_out, left_out_line
 from vitsearch.collection.map import PhotoMap, current_map
-from vitsearch.errors import QueryError, VitsearchError
+from vitsearch.errors import QueryError, ServiceBusy, VitsearchError
 from vitsearch.labels import parse_labels
 from vitsearch.photos.walk import BROKEN_LINK
 from vitsearch.types import Photo, Prediction, SkippedPhoto
-from vitsearch.web.errors import ServiceBusy
 from vitsearch.web.pages.context import PER_PAGE, Page, PageContext
 from vitsearch.web.pages.tiles import counted, size_text
 from vitsearch.web.pages.url import ALONE, PageQuery, PickedPhoto, address, label_lines, page_number

@@ -13,10 +13,9 @@ from starlette.responses import HTMLResponse, Response
 
 from vitsearch.collection.map import PhotoMap
 from vitsearch.collection.understanding import Understood
-from vitsearch.errors import QueryError
+from vitsearch.errors import NotShown, QueryError
 from vitsearch.photos.formats import SUFFIXES
 from vitsearch.types import Photo, Prediction, SearchResult
-from vitsearch.web.errors import NotShown
 from vitsearch.web.pages.cache import Cache, Facets, Recent, UploadedPhotos, facets_of
 from vitsearch.web.pages.insights import Insights
 from vitsearch.web.pages.tiles import Tile, clean, thumbnail, tile

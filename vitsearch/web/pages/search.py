@@ -11,12 +11,11 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from vitsearch.collection.query import Term
 from vitsearch.collection.understanding import Understood
-from vitsearch.errors import EncoderError, PhotoError, QueryError, UnknownPhoto
+from vitsearch.errors import EncoderError, NotShown, PhotoError, QueryError, TooLarge, UnknownPhoto
 from vitsearch.photos.columns import COLUMNS, METADATA
 from vitsearch.photos.formats import PLAYED, suffix_of
 from vitsearch.types import Photo
 from vitsearch.web.api.routes import in_picture_thread
-from vitsearch.web.errors import NotShown, TooLarge
 from vitsearch.web.pages import collection as views
 from vitsearch.web.pages import download as downloads
 from vitsearch.web.pages.context import PER_PAGE, Page, PageContext, page
