@@ -1,27 +1,26 @@
-"""Photos a second from files on disk to stored vectors, beside clip-retrieval,
-sentence-transformers, open_clip and transformers.
+"""Photos a second from files on disk to stored vectors, beside rclip, clip-retrieval,
+sentence-transformers, open_clip, transformers and a loop like immich's.
 
-python benchmarks/throughput.py --work DIR [--against
-clip-retrieval,sentence-transformers,open_clip,transformers] [--count 200] [--rounds 3] [--sets
-jpeg-12mp jpeg-2mp jpeg-640 png-640] [--ours="--runtime onnx"] [--ours="--runtime torch"] [--model
-mini]
+python benchmarks/throughput.py --work DIR [--against rclip,clip-retrieval,open_clip] [--count 200]
+[--rounds 3] [--sets jpeg-12mp jpeg-2mp jpeg-640 png-640 heic-2mp] [--ours="--runtime onnx"]
+[--ours="--dtype int8"] [--model mini]
 
-All read the same photos and run the same ViT-B-32 with random weights (speed does not depend on
+All read the same photos and run the same ViT-B-32-256 with random weights (speed does not depend on
 them) in float32 on the CPU, batches of 32, and as many decoding workers as cores where a program
 has workers. The photos are cut from the large photographs of Debian's package `mate-backgrounds`,
 fetched with apt-get, or of the folder given by --sources. With ``--model mini`` it is the model
 that comes with vitsearch, beside a plain loop of PIL and that model. Each peer has a virtual
 environment of its own. DIR keeps environments (about 2 GB; torch is linked from this Python's),
-model (1.2 GB) and photos (1.5 MB each of 12 megapixels).
+model (1.8 GB) and photos (1.5 MB each of 12 megapixels). rclip needs a ``python3.12`` on the PATH.
 
 Counted are the seconds from the first look at the folder until the last vector is stored, without
 starting Python and loading the model: `vitsearch index` reports them as ``seconds`` (finding,
 hashing, SQLite and the index are in it), clip-retrieval in its own statistics (without listing
-files and the last flush), the loops of open_clip, transformers and sentence-transformers with a
-clock, up to ``numpy.save``. The programs take turns, in another order each round; the table has
-medians. Photos lie in the page cache. The bound is what two idle cores could do if only scaled
-decode and the forward pass cost time (benchmarks/peers/bound.py). A program that does not run is
-listed with its error.
+files and the last flush), rclip with a clock around its call that indexes, the loops of open_clip,
+transformers, sentence-transformers and the one like immich's with a clock, up to ``numpy.save``.
+The programs take turns, in another order each round; the table has medians. Photos lie in the page
+cache. The bound is what two idle cores could do if only scaled decode, resize and the forward pass
+cost time (benchmarks/peers/bound.py). A program that does not run is listed with its error.
 """
 
 import argparse
@@ -46,6 +45,7 @@ SETS = {
     "jpeg-2mp": "2 MP JPEG",
     "jpeg-640": "640x480 JPEG",
     "png-640": "640x480 PNG",
+    "heic-2mp": "2 MP HEIC",
 }
 BATCH = 32
 QUIET = {
@@ -290,7 +290,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", choices=["ViT-B-32", "mini"], default="ViT-B-32")
+    parser.add_argument("--model", choices=["ViT-B-32-256", "mini"], default="ViT-B-32-256")
     parser.add_argument(
         "--against",
         type=lambda text: [name for name in text.split(",") if name],

@@ -7,6 +7,7 @@ file, its own packages first. So all run the torch that vitsearch runs, and each
 transformers, NumPy and setuptools where it pins them.
 """
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,11 +18,13 @@ from packaging.requirements import Requirement
 
 SHARED = ("torch", "torchvision")
 PINS = {
-    "open_clip": ["open_clip_torch==3.3.0"],
+    "open_clip": ["open_clip_torch==3.3.0", "pillow-heif==1.8.1"],
     "transformers": ["transformers==5.23.0"],
     "sentence-transformers": ["sentence-transformers==6.2.0", "transformers==5.23.0"],
     # CLIP there imports pkg_resources, which newer setuptools lost; opencv from 4.12 on wants NumPy
     # 2, which it refuses
+    "rclip": ["rclip==4.0.8"],
+    "onnx_loop": ["onnxruntime==1.32.0", "pillow==13.0.0"],
     "clip-retrieval": [
         "clip-retrieval==2.45.0",
         "setuptools==80.9.0",
@@ -29,6 +32,9 @@ PINS = {
         "opencv-python-headless==4.10.0.84",
     ],
 }
+
+
+PYTHONS = {"rclip": "python3.12"}  # that a program needs; it has no torch
 
 
 class NotInstalled(Exception):
@@ -43,10 +49,14 @@ def environment(work: Path, name: str) -> Path:
     python, done = folder / "bin" / "python", folder / "installed.txt"
     if done.exists() and done.read_text().split() == pins:
         return python
-    subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-    (_packages(python) / "shared-torch.pth").write_text(
-        f"{linked_torch(work / 'environments' / 'torch')}\n"
-    )
+    base = shutil.which(PYTHONS[name]) if name in PYTHONS else sys.executable
+    if base is None:
+        raise NotInstalled(f"{PYTHONS[name]} is not on the PATH")
+    subprocess.run([base, "-m", "venv", "--clear", folder], check=True)
+    if base == sys.executable:
+        (_packages(python) / "shared-torch.pth").write_text(
+            f"{linked_torch(work / 'environments' / 'torch')}\n"
+        )
     print(f"installing {' '.join(pins)}", file=sys.stderr, flush=True)
     pip = subprocess.run(
         [python, "-m", "pip", "install", "--quiet", *pins],

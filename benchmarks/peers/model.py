@@ -1,8 +1,10 @@
-"""Save one ViT-B-32 with random weights for every program: python benchmarks/peers/model.py FOLDER.
+"""Save one ViT-B-32-256 with random weights for every program: python benchmarks/peers/model.py
+FOLDER. It is rclip's architecture, which has no other.
 
 FOLDER/open_clip is open_clip's layout, FOLDER/transformers that of transformers with equal weights
 (checked: both image towers give the same vectors to 1e-5), FOLDER/sentence-transformers the module
-files of sentence-transformers around the latter. What is there is kept.
+files of sentence-transformers around the latter, FOLDER/rclip rclip's three files, exported by its
+own settings (TorchScript, opset 18). What is there is kept.
 """
 
 import argparse
@@ -15,7 +17,8 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-ARCHITECTURE = "ViT-B-32"
+ARCHITECTURE, SIDE = "ViT-B-32-256", 256
+VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 PREPROCESS = {
     "mean": [0.48145466, 0.4578275, 0.40821073],
     "std": [0.26862954, 0.26130258, 0.27577711],
@@ -95,7 +98,7 @@ def save_transformers(folder: Path, net: torch.nn.Module) -> None:
         "hidden_size": 768,
         "intermediate_size": 3072,
         "num_attention_heads": 12,
-        "image_size": 224,
+        "image_size": SIDE,
         "patch_size": 32,
     }
     config = transformers.CLIPConfig(
@@ -103,16 +106,43 @@ def save_transformers(folder: Path, net: torch.nn.Module) -> None:
     )
     twin = transformers.CLIPModel(config).eval()
     twin.load_state_dict(converted(dict(net.state_dict())), strict=True)
-    pixels = torch.randn(2, 3, 224, 224)
+    pixels = torch.randn(2, 3, SIDE, SIDE)
     with torch.inference_mode():
         theirs = twin.visual_projection(twin.vision_model(pixel_values=pixels).pooler_output)
         difference = float((net.encode_image(pixels) - theirs).abs().max())
     if difference > 1e-5:
         raise SystemExit(f"the two layouts give vectors that differ by {difference:.1e}")
     twin.save_pretrained(folder)
-    transformers.CLIPProcessor(transformers.CLIPImageProcessor(), tokenizer()).save_pretrained(
-        folder
+    processor = transformers.CLIPImageProcessor(
+        size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}
     )
+    transformers.CLIPProcessor(processor, tokenizer()).save_pretrained(folder)
+
+
+def save_rclip(folder: Path, net: torch.nn.Module) -> None:
+    """Write the files that rclip looks for; with the notices there it downloads nothing."""
+    model = folder / "ViT-B-32-256-datacomp_s34b_b86k"
+    for made in (model, folder / "tokenizer"):
+        made.mkdir(parents=True)
+    shutil.copy(Path(open_clip.__file__).parent / VOCABULARY, folder / "tokenizer")
+    for notice in ("LICENSE", "OPENAI-CLIP-MIT.txt", "README.md", "THIRD_PARTY_NOTICES.md"):
+        (folder / notice).write_text("random weights", encoding="utf-8")
+    towers = {
+        "visual": (net.encode_image, torch.zeros(1, 3, SIDE, SIDE)),
+        "textual": (net.encode_text, open_clip.tokenize(["a cat"])),
+    }
+    for name, (encode, example) in towers.items():
+        net.forward = encode  # type: ignore[method-assign]
+        torch.onnx.export(
+            net,
+            (example,),
+            str(model / f"{name}.onnx"),
+            dynamo=False,
+            opset_version=18,
+            input_names=["input"],
+            output_names=["output"],
+            dynamic_axes={"input": {0: "n"}, "output": {0: "n"}},
+        )
 
 
 def tokenizer() -> transformers.CLIPTokenizer:
@@ -152,6 +182,7 @@ def main() -> None:
     shutil.rmtree(aside, ignore_errors=True)
     net = save_open_clip(aside / "open_clip")
     save_transformers(aside / "transformers", net)
+    save_rclip(aside / "rclip", net)
     aside.rename(folder)
     save_sentence_transformers(folder / "sentence-transformers", folder / "transformers")
 

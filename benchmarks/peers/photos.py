@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 from PIL import Image
 
 SETS = {
@@ -20,8 +21,14 @@ SETS = {
     "jpeg-2mp": ((1632, 1224), ".jpg"),
     "jpeg-640": ((640, 480), ".jpg"),
     "png-640": ((640, 480), ".png"),
+    "heic-2mp": ((1632, 1224), ".heic"),
 }
 QUALITY = 90
+KINDS = {
+    ".jpg": {"format": "JPEG", "quality": QUALITY},
+    ".png": {"format": "PNG"},
+    ".heic": {"format": "HEIF", "quality": QUALITY},
+}
 
 
 @cache
@@ -63,7 +70,7 @@ def make_set(
         if not file.exists():
             rng = np.random.default_rng([*size, number])
             aside = file.with_suffix(".part")
-            kind = {"format": "PNG"} if suffix == ".png" else {"format": "JPEG", "quality": QUALITY}
+            kind = KINDS[suffix]
             cut(large[rng.integers(len(large))], size, rng).save(aside, **kind)
             os.replace(aside, file)
 
@@ -78,6 +85,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--sets", nargs="*", choices=list(SETS), default=list(SETS))
     chosen = parser.parse_args()
+    pillow_heif.register_heif_opener()
     files = sorted(
         file
         for file in chosen.sources.rglob("*")

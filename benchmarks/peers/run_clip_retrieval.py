@@ -21,7 +21,7 @@ if __name__ == "__main__":
         enable_text=False,
         batch_size=int(batch),
         num_prepro_workers=int(workers),
-        clip_model=f"open_clip:ViT-B-32/{weights}",
+        clip_model=f"open_clip:ViT-B-32-256/{weights}",
     )
     stats = json.loads(next(Path(out, "stats").glob("[0-9]*.json")).read_text())
     stages = {name: stats[f"{name}_duration"] for name in ("read", "inference", "write")}

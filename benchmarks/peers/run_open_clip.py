@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import open_clip
+import pillow_heif
 import torch
 from PIL import Image
 from spent import report
@@ -27,6 +28,7 @@ class Photos(Dataset):
 
 if __name__ == "__main__":
     source, folder, out, batch, workers = sys.argv[1:]
+    pillow_heif.register_heif_opener()
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{source}/open_clip")
     model.eval()
     began = time.perf_counter()

@@ -4,9 +4,9 @@ import json
 import time
 
 
-def report(count: int, began: float) -> None:
-    """Print the photos, and the seconds since ``began``, a reading of `time.perf_counter`."""
-    print(
-        json.dumps({"count": count, "seconds": time.perf_counter() - began, "stages": {}}),
-        flush=True,
-    )
+def report(count: int, began: float, ended: float | None = None) -> None:
+    """Print the photos, and the seconds between two readings of `time.perf_counter`; without the
+    second one, until now.
+    """
+    seconds = (time.perf_counter() if ended is None else ended) - began
+    print(json.dumps({"count": count, "seconds": seconds, "stages": {}}), flush=True)

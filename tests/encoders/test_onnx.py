@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +22,8 @@ torch = pytest.importorskip("torch", reason="needs the extra vitsearch[clip]")
 open_clip = pytest.importorskip("open_clip", reason="needs the extra vitsearch[clip]")
 transformers = pytest.importorskip("transformers", reason="needs the extra vitsearch[clip]")
 pytest.importorskip("onnxscript", reason="needs the extra vitsearch[clip]")
+onnx = pytest.importorskip("onnx", reason="needs the extra vitsearch[clip]")
+ir = pytest.importorskip("onnx_ir", reason="needs the extra vitsearch[clip]")
 
 from helpers import tiny_models as tiny  # noqa: E402
 from helpers.cli import environment, vitsearch  # noqa: E402
@@ -30,6 +33,7 @@ from vitsearch.encoders import load_encoder, prepare_model  # noqa: E402
 from vitsearch.encoders.identity import EncoderIdentity  # noqa: E402
 from vitsearch.encoders.language import readable  # noqa: E402
 from vitsearch.encoders.onnx import cache as exports  # noqa: E402
+from vitsearch.encoders.onnx import export  # noqa: E402
 from vitsearch.encoders.onnx.encoder import OnnxEncoder  # noqa: E402
 from vitsearch.encoders.onnx.session import usable_cores  # noqa: E402
 from vitsearch.encoders.open_clip import portable_open_clip  # noqa: E402
@@ -168,6 +172,67 @@ def test_batches_of_any_size_give_the_same_rows(models: Path, layout: str, dtype
         == encoder.encode_prepared([]).shape
         == (0, encoder.dim)
     )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_one_token_is_chosen_early_where_the_vector_is_made_of_one(
+    models: Path, layout: str
+) -> None:
+    folder = in_onnx(models, layout, "float32").folder
+    names = {each.name for each in onnx.load(folder / "image.onnx").graph.initializer}
+    assert ("token_left" in names) is (layout != "siglip")  # which pools all by attention
+
+
+# of h and w, each with the number of tokens that are left to ``y`` where one is chosen
+GRAPHS = {
+    "to the first node": ("y = Relu(x)\n r = Gather<axis=1>(y, two)", 1),
+    "through a turn": (
+        "t = Transpose<perm=[1, 0, 2]>(x)\n u = Relu(t)\n"
+        "y = Transpose<perm=[1, 0, 2]>(u)\n r = Gather<axis=1>(y, two)",
+        1,
+    ),
+    "along two ways": (
+        "a = Relu(x)\n m = MatMul(a, w)\n n = Add(m, b)\n y = Add(a, n)\n"
+        "r = Gather<axis=1>(y, two)",
+        1,
+    ),
+    "not over a node that others need": (
+        "y = Relu(x)\n s = Softmax<axis=1>(y)\n h = Gather<axis=1>(s, two)\n"
+        "g = Gather<axis=1>(y, two)\n r = Mul(g, h)",
+        5,
+    ),
+    "not over tokens that meet": ("y = Softmax<axis=1>(x)\n r = Gather<axis=1>(y, two)", 5),
+    "not over tokens that are multiplied": (
+        "t = Transpose<perm=[0, 2, 1]>(x)\ny = MatMul(x, t)\n r = Gather<axis=1>(y, two)",
+        5,
+    ),
+    "not over the last axis": ("y = MatMul(x, w)\n r = Gather<axis=2>(y, two)", 5),
+}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_token_is_chosen_as_early_as_the_others_are_not_needed(name: str) -> None:
+    steps, left = GRAPHS[name]
+    plain = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["" : 20]> tower (float[n,5,4] x) => (float[n,k] r, y) '
+        "<int64 two = {2}, float[4,4] w = {1,2,3,4,5,6,7,8,9,8,7,6,5,4,3,2}, "
+        f"float[4] b = {{1,2,3,4}}> {{ {steps} }}"
+    )
+    del plain.graph.output[1]
+    early = ir.from_proto(onnx.shape_inference.infer_shapes(plain))
+    export.choose_token_early(early.graph)
+    pixels = {"x": np.random.default_rng(0).standard_normal((3, 5, 4), dtype=np.float32)}
+    (expected,), (row, y) = (
+        onnxruntime.InferenceSession(each.SerializeToString()).run(None, pixels)
+        for each in (plain, with_output(ir.to_proto(early), "y"))
+    )
+    np.testing.assert_array_equal(row, expected)
+    assert y.shape[1] == left
+
+
+def with_output(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    model.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
+    return model
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])

@@ -17,6 +17,7 @@ HEAVY = {  # a library, and the rooms with an adapter of it
     "timm": {"classifiers"},
     "huggingface_hub": {"encoders"},
     "onnxruntime": {"encoders"},
+    "onnx_ir": {"encoders"},
     "faiss": {"index", "interop"},
     "pyarrow": {"interop", "shards", "photos", "cluster"},
     "fsspec": {"shards", "photos"},

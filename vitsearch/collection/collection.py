@@ -20,7 +20,6 @@ from vitsearch.collection.query import Query, Term, photo_path
 from vitsearch.collection.results import SearchResults, collection_page, results_of
 from vitsearch.collection.search import as_where
 from vitsearch.collection.understanding import Understood, understand
-from vitsearch.collection.update import index_folder
 from vitsearch.encoders.base import Encoder
 from vitsearch.encoders.language import unread_notes
 from vitsearch.errors import QueryError
@@ -379,6 +378,9 @@ class Collection(OpenCollection):
         """
         local = self._on_disk("update")
         options.setdefault("encoder", self._encoder)
+        # the modules that decode and store take as long to import as a small search
+        from vitsearch.collection.update import index_folder
+
         report = index_folder(local.root, collection=local.folder, progress=progress, **options)
         local.reload()
         return report

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("vitsearch")
 
 EXPORTER = 1  # raised when exports made before are no longer usable
+REVISION = 2  # of the graphs: since 2 the last layers compute one token alone where that is enough
 FACTS = "export.json"
 REFUSED = "refused.txt"  # why a model cannot be exported, so that it is not tried at each run
 RUNTIMES = ("auto", "onnx", "torch")
@@ -234,8 +235,8 @@ def make_encoder(
 
 
 def prepare_model(name: str, in_torch: InTorch, *, dtype: str = "float32") -> OnnxExport:
-    """Make the export of a model in one number format where there is none that is complete, and
-    return what is there.
+    """Make the export of a model in one number format where there is none that is complete, or one
+    in float32 that a newer version makes faster, and return what is there.
 
     Raises EncoderError for a model that cannot be exported or loaded, or where the home of
     vitsearch cannot be written.
@@ -244,9 +245,9 @@ def prepare_model(name: str, in_torch: InTorch, *, dtype: str = "float32") -> On
         raise EncoderError(f"a model is exported in {' or '.join(PRECISIONS)}, not in {dtype!r}")
     folder = expected_folder(name, dtype)
     facts = read_facts(folder) if folder else None
-    made = facts is None
-    if folder is None or facts is None:
-        folder = _made(in_torch("cpu", "float32"), dtype, again=True)
+    made = facts is None or _is_slower(facts)
+    if folder is None or facts is None or made:
+        folder = _made(in_torch("cpu", "float32"), dtype, again=True, newest=True)
         facts = read_facts(folder) or {}
     size = sum(file.stat().st_size for file in folder.iterdir())
     return OnnxExport(name, dtype, str(folder), size, made, **facts["measured"])
@@ -274,12 +275,24 @@ def _opened(
     )
 
 
-def _made(encoder: "TorchEncoder", dtype: str, *, again: bool) -> Path:
+def _is_slower(facts: Mapping[str, Any]) -> bool:
+    """Return whether an export is made faster now, with the same vectors: in int8 these would move,
+    since values are rounded by the range of all that is computed together.
+    """
+    return facts["dtype"] == "float32" and facts.get("revision", 1) < REVISION
+
+
+def _made(encoder: "TorchEncoder", dtype: str, *, again: bool, newest: bool = False) -> Path:
     """Return the folder of a complete export, written aside and renamed where there is none;
-    ``again``: also where it was refused before.
+    ``again``: also where it was refused before; ``newest``: also where it is made faster now.
     """
     final = export_folder(encoder.name, dtype, encoder.towers.files)
-    if final.is_dir() and read_facts(final) is not None:
+
+    def is_there() -> bool:
+        facts = read_facts(final) if final.is_dir() else None
+        return facts is not None and not (newest and _is_slower(facts))
+
+    if is_there():
         return final
     refused = final.with_name(f"{final.name}-{REFUSED}")
     if refused.is_file() and not again:
@@ -288,7 +301,7 @@ def _made(encoder: "TorchEncoder", dtype: str, *, again: bool) -> Path:
         final.parent.mkdir(parents=True, exist_ok=True)
         _sweep(final.parent)
         with atomic_folder(
-            final, prefix="new-", unless=lambda: read_facts(final) is not None
+            final, prefix="new-", unless=is_there
         ) as aside:  # a damaged export goes, a whole one that another process made meanwhile stays
             _write(encoder, aside, dtype, refused)
     except OSError as error:
@@ -301,7 +314,7 @@ def _write(encoder: "TorchEncoder", aside: Path, dtype: str, refused: Path) -> N
     try:
         from vitsearch.encoders.onnx.export import write_export
 
-        write_facts(aside, write_export(encoder, aside, dtype))
+        write_facts(aside, {**write_export(encoder, aside, dtype), "revision": REVISION})
     except ImportError as error:
         raise EncoderError(
             f"the export of {encoder.name} needs more packages ({one_line(error)}): pip "
