@@ -12,13 +12,13 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder
 # the tests start many processes, which start several times faster with compiled modules
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast fuzz constraints licences sbom clean
+.PHONY: demo test test-fast fuzz constraints docs man licences sbom clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/light.done: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -e '.[demo]'
+	$(BIN)/python -m pip install --quiet -e '.[demo,web]'
 	touch $@
 
 $(VENV)/full.done: pyproject.toml | $(BIN)/python
@@ -45,6 +45,16 @@ fuzz: $(VENV)/full.done
 constraints: $(VENV)/full.done
 	echo "# What the tests run with on Linux with Python 3.11, by \`make constraints\`" > constraints.txt
 	$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable >> constraints.txt
+
+# manual pages, from the help
+man: $(VENV)/light.done
+	$(BIN)/python -m pip install --quiet click-man
+	mkdir -p build/man
+	$(BIN)/click-man vitsearch --target build/man
+
+# the page of the Python API, from the docstrings
+docs: $(VENV)/full.done
+	$(BIN)/python .ci/python_api.py
 
 licences: $(VENV)/full.done
 	$(BIN)/python .ci/licences.py

@@ -7,6 +7,8 @@ import sys
 
 import vitsearch
 
+if len(sys.argv) < 4:
+    sys.exit(__doc__)
 folder, labels = sys.argv[1], sys.argv[2:]
 vitsearch.index_folder(folder)
 photos = vitsearch.Collection.open(folder)

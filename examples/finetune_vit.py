@@ -8,6 +8,8 @@ import sys
 import vitsearch
 from vitsearch.classifiers.finetune import FinetuneSettings, FinetuneStep
 
+if len(sys.argv) not in (4, 5):
+    sys.exit(__doc__)
 folder, labels, output, *model = sys.argv[1:]
 
 

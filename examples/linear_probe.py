@@ -9,6 +9,8 @@ import vitsearch
 from vitsearch.evaluation import load_trained
 from vitsearch.labels.metrics import accuracy_interval
 
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
 folder, labels, output = sys.argv[1:]
 vitsearch.index_folder(folder)
 photos = vitsearch.Collection.open(folder)

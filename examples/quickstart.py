@@ -4,6 +4,8 @@ import sys
 
 import vitsearch
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 folder, words = sys.argv[1], sys.argv[2]
 report = vitsearch.index_folder(folder)
 print(f"{report.total} photos are searchable")

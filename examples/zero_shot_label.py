@@ -8,6 +8,8 @@ from collections import Counter
 
 import vitsearch
 
+if len(sys.argv) < 3:
+    sys.exit(__doc__)
 folder, labels = sys.argv[1], sys.argv[2:]
 photos = vitsearch.Collection.open(folder)
 predictions = photos.label(labels, templates="simple")

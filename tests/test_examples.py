@@ -18,6 +18,7 @@ from vitsearch.evaluation import load_trained
 pytestmark = pytest.mark.slow
 
 EXAMPLES = ROOT / "examples"
+SHORT = ("quickstart", "zero_shot_label", "linear_probe", "finetune_vit")
 
 
 def run(script: str, *arguments: str) -> list[str]:
@@ -34,6 +35,15 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run("draw_sample_photos.py", str(folder))
     vitsearch.index_folder(folder, encoder="colour")
     return folder
+
+
+@pytest.mark.parametrize("script", [*SHORT, "compare_zero_shot_and_supervised"])
+def test_without_arguments_an_example_says_how_it_is_called(script: str) -> None:
+    python = [sys.executable, str(EXAMPLES / f"{script}.py")]
+    done = subprocess.run(python, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.strip() == (ast.get_docstring(ast.parse(Path(python[1]).read_text())) or "")
+    assert f"python examples/{script}.py PHOTOS" in done.stderr
 
 
 def test_quickstart(drawn: Path) -> None:

@@ -14,7 +14,8 @@ from PIL import Image
 
 from helpers.cli import environment, vitsearch
 from helpers.photos import paint
-from vitsearch import Collection, index_folder, load_classifier
+from vitsearch import Collection, Progress, index_folder, load_classifier
+from vitsearch.cli.output import ProgressBar
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.labels import LinearClassifier
 
@@ -132,7 +133,45 @@ def test_info(indexed: Path) -> None:
         "format": 1,
     }
     assert facts["database_bytes"] > 0  # type: ignore[operator]
-    assert vitsearch("info", indexed).stdout.startswith(b"photos               4\n")
+    assert vitsearch("info", indexed).stdout.startswith(b"photos   ")
+
+
+def test_info_says_in_words_what_there_is(indexed: Path) -> None:
+    lines = vitsearch("info", indexed).stdout.decode().splitlines()
+    names = [line.split("  ")[0] for line in lines]
+    assert names[:4] == [
+        "photos",
+        "encoder",
+        "fingerprint of the encoder",
+        "number format of the encoder",
+    ]
+    assert not any(" None" in line or line.endswith(" 0") for line in lines)
+
+
+def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with ProgressBar(line_every=0) as bar:
+        bar(Progress("embedding", 0, 4, 0))
+        bar(Progress("embedding", 2, 4, 1))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" photos")[0] for line in lines] == [
+        "vitsearch: indexing: 0 of 4",
+        "vitsearch: indexing: 2 of 4",
+    ]
+    assert " a second, 1 failed, about 0 h 0 min left" in lines[1]
+    for quiet in (ProgressBar(quiet=True, line_every=0), ProgressBar()):
+        quiet(Progress("embedding", 2, 4, 0))
+    assert capsys.readouterr().err == ""
+
+
+def test_a_collection_made_with_an_encoder_object_says_so(photos: Path) -> None:
+    encoder = ColourEncoder()
+    encoder.name = "mine"
+    index_folder(photos, encoder=encoder)
+    done = vitsearch("search", photos, "red")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"was made with an encoder object called 'mine'" in done.stderr
 
 
 def labelled(*arguments: str | Path) -> list[tuple[str, str]]:

@@ -30,17 +30,32 @@ def test_demo_of_the_sample_photos(tmp_path: Path) -> None:
     assert sheets[1].read_text(encoding="utf-8").count("<img") == 16 + min(len(names), 20)
 
 
-def test_demo_of_a_folder_of_ones_own_leaves_it_as_it_was(tmp_path: Path) -> None:
-    photos = tmp_path / "mine"
-    photos.mkdir()
-    Image.new("RGB", (40, 30), "red").save(photos / "red.png")
-    Image.new("RGB", (40, 30), "blue").save(photos / "blue.png")
+def test_demos_of_folders_of_ones_own_leave_them_as_they_were(tmp_path: Path) -> None:
+    """One after the other into the same output, also of folders that are called the same."""
+    said: list[str] = []
+    for folder, colours in (
+        (tmp_path / "mine", ("red", "blue")),
+        (tmp_path / "b" / "mine", ("red",)),
+    ):
+        folder.mkdir(parents=True)
+        for colour in colours:
+            Image.new("RGB", (40, 30), colour).save(folder / f"{colour}.png")
+        run_demo(
+            tmp_path / "out", folder, say=said.append, progress=lambda _: None, encoder="colour"
+        )
+        assert {file.name for file in folder.iterdir()} == {f"{colour}.png" for colour in colours}
+    counts = [line.split()[0] for line in said if " photos in " in line]
+    assert counts == ["2", "1"]
     run_demo(
-        tmp_path / "out", photos, say=lambda _: None, progress=lambda _: None, encoder="colour"
+        tmp_path / "out",
+        tmp_path / "mine",
+        say=said.append,
+        progress=lambda _: None,
+        collection=tmp_path / "elsewhere",
+        encoder="colour",
     )
-    assert sorted(file.name for file in photos.iterdir()) == ["blue.png", "red.png"]
-    with Collection.open(photos, collection=tmp_path / "out" / "collection") as found:
-        assert len(found.label(OWN_LABELS)) == 2
+    with Collection.open(tmp_path / "mine", collection=tmp_path / "elsewhere") as opened:
+        assert len(opened.label(OWN_LABELS)) == 2
 
 
 def test_samples_are_copied_once(tmp_path: Path) -> None:

@@ -396,7 +396,7 @@ class TestTheCommand:
         )
         assert (done.returncode, done.stdout.partition(",")[0]) == (
             0,
-            "31 of 31 photos are now in 2 shards in out",
+            "30 of 31 photos now have a vector",
         ), done.stderr
         assert {
             path: vector for path, (_, vector) in rows_of(tmp_path / "out").items()
@@ -416,7 +416,7 @@ class TestTheCommand:
         done = command("embed", many, tmp_path / "out", "--encoder", "colour", "--shard-size", "20")
         assert done.returncode == 0
         assert done.stdout.startswith(
-            f"31 of 31 photos are now in 2 shards in {tmp_path / 'out'}, "
+            f"30 of 31 photos now have a vector, in 2 shards in {tmp_path / 'out'}: "
         )
         assert "to start the cluster and" in done.stderr
         assert "1 files have no vector" in done.stderr

@@ -81,7 +81,9 @@ except errors.EncoderError as error:
     )
 
 
-def test_an_unreachable_hub_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remarks: list[str]
+) -> None:
     import huggingface_hub
 
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
@@ -93,6 +95,7 @@ def test_an_unreachable_hub_is_one_line(tmp_path: Path, monkeypatch: pytest.Monk
     ) as caught:
         load_hf("acme/nowhere")
     assert "\n" not in str(caught.value)
+    assert remarks == ["asking the Hugging Face hub for the model acme/nowhere, at most 10 s a try"]
 
 
 @pytest.mark.parametrize("name", ["x", "a/b/c", "/b", "a/"])

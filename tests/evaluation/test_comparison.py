@@ -468,7 +468,7 @@ def test_command_prints_tables_and_writes_files(folders: Path, tmp_path: Path) -
 def test_command_says_which_classes_stand_for_a_label(folders: Path, tmp_path: Path) -> None:
     labels = ("--labels", "car,Bank = piggy bank,zzz")
     done = vitsearch("compare", folders, *labels)
-    assert (done.returncode, done.stderr.decode().splitlines()[:3]) == (
+    assert (done.returncode, done.stderr.decode().splitlines()[:4]) == (
         0,
         [
             (
@@ -477,6 +477,10 @@ def test_command_says_which_classes_stand_for_a_label(folders: Path, tmp_path: P
                 "edit"
             ),
             "vitsearch: Bank: 1 class (piggy bank); --class-map FILE to edit",
+            (
+                "vitsearch: the probability of a label is the sum of its classes', shared out "
+                "among the labels: car (10 classes) has an advantage over Bank (1)"
+            ),
             (
                 "vitsearch: mini has no class of zzz, so it never answers so: give them synonyms "
                 "(label = word | word), or edit the class map"

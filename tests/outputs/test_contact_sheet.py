@@ -1,17 +1,28 @@
 import base64
 import io
 import os
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageColor
 
 from helpers.odd_files import bad_contents, encoded, make_odd_files, picture
 from vitsearch.errors import VitsearchError
-from vitsearch.outputs.contact_sheet import MAX_TILES, RIGHT, WRONG, Caption, Verdict, write_sheet
+from vitsearch.outputs.contact_sheet import (
+    MAX_TILES,
+    RIGHT,
+    WRONG,
+    Caption,
+    Verdict,
+    short_names,
+    write_sheet,
+)
 
 LATIN1_NAME = os.fsdecode(b"caf\xe9 \n<b>&'\".jpg")
 
@@ -147,7 +158,7 @@ def test_picture_shows_the_photos_in_a_grid(
         pixels = np.asarray(sheet.convert("RGB")).astype(int)
     red = (pixels[..., 0] > 240) & (pixels[..., 1:] < 20).all(axis=2)
     runs = np.flatnonzero(np.diff(red[red.any(axis=1)][58].astype(int)) == 1)
-    assert len(runs) == 5  # five in the first row, and seven in all, each 232 x 116
+    assert len(runs) == 4  # four in the first row, and seven in all, each 232 x 116
     assert abs(red.sum() - 7 * 232 * 116) < 7 * 800
 
 
@@ -302,3 +313,70 @@ def test_signs_are_drawn_and_a_tile_grows_with_its_rows(photos: Path, tmp_path: 
     cross, tick = places(rows, WRONG), places(rows, RIGHT)
     assert 8 < len(cross) < 14
     assert min(tick) - min(cross) == pytest.approx(25, abs=3)
+
+
+def test_names_have_the_folders_that_tell_them_apart() -> None:
+    paths = ["a/1.jpg", "b/1.jpg", "b/2.jpg", "2023/rome/3.jpg", "2024/rome/3.jpg", "3.jpg"]
+    assert short_names(paths) == {
+        "a/1.jpg": "a/1.jpg",
+        "b/1.jpg": "b/1.jpg",
+        "b/2.jpg": "2.jpg",
+        "2023/rome/3.jpg": "2023/rome/3.jpg",
+        "2024/rome/3.jpg": "2024/rome/3.jpg",
+        "3.jpg": "3.jpg",
+    }
+
+
+@given(st.sets(st.from_regex("[ab](/[ab]){0,3}", fullmatch=True), max_size=12))
+def test_every_name_is_the_end_of_its_path_and_of_no_other(paths: set[str]) -> None:
+    names = short_names(paths)
+    assert names.keys() == paths
+    assert len(set(names.values())) == len(paths)
+    assert all(path.endswith(name) for path, name in names.items())
+
+
+@pytest.mark.parametrize(("photos_drawn", "columns"), [(1, 3), (4, 4), (8, 4), (9, 3), (10, 5)])
+def test_rows_of_a_picture_are_full(photos_drawn: int, columns: int, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
+    sheet = tmp_path / "sheet.png"
+    write_sheet(sheet, [("red", [("red.png", "")] * photos_drawn)], root=tmp_path)
+    assert Image.open(sheet).width == 2 * 36 + columns * 252 - 20
+
+
+def test_a_score_stays_on_one_line(photos: Path, tmp_path: Path) -> None:
+    """Beside a long label, in a browser as narrow as a phone."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    if shutil.which("chromium") is None:
+        pytest.skip("no Chromium")
+    sheet = tmp_path / "sheet.html"
+    long = "a photograph of a golden retriever on a beach at noon"
+    write_sheet(
+        sheet, [("x", [("red.png", [Verdict("zero-shot", long, 0.97, True)])])], root=photos
+    )
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+        )
+        page = browser.new_page(viewport={"width": 390, "height": 800})
+        page.goto(sheet.as_uri())
+        height = page.locator("td.score").evaluate(
+            "each => { const range = document.createRange(); range.selectNodeContents(each);"
+            " return range.getClientRects().length; }"
+        )
+        assert height == 1
+        browser.close()
+
+
+def test_letters_that_no_font_has_are_told_once(
+    photos: Path, tmp_path: Path, remarks: list[str]
+) -> None:
+    from vitsearch.outputs import drawing
+
+    drawing._remark_once.cache_clear()
+    private = "\U0010fffd"  # for private use: printed as a space, and so never looked for
+    assert drawing.choose_type(f"a{private}b", 15)[0] == "a b"
+    letters = [drawing.choose_type(char, 15)[0] for char in "\U00012000\U00014400"]
+    if letters != ["?", "?"]:
+        pytest.skip("this machine has fonts of cuneiform and of Anatolian hieroglyphs")
+    assert len(remarks) == 1
+    assert ".html" in remarks[0]

@@ -150,7 +150,7 @@ def test_avif_stills_and_the_first_picture_of_a_sequence_are_indexed(tmp_path: P
     assert index_folder(tmp_path, encoder="colour").indexed == 2
 
 
-def test_messages_help_and_readme_name_every_format(tmp_path: Path) -> None:
+def test_messages_and_help_name_every_format(tmp_path: Path) -> None:
     from vitsearch.collection.update import index_folder
 
     with pytest.raises(CollectionError) as raised:
@@ -158,12 +158,6 @@ def test_messages_help_and_readme_name_every_format(tmp_path: Path) -> None:
     assert str(raised.value).endswith(f"looked for {named_suffixes()}")
     shown = CliRunner().invoke(cli, ["index", "--help"]).output
     assert named_suffixes() in " ".join(shown.split())
-    line = next(
-        line
-        for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-        if line.startswith("**Files.**")
-    ).lower()
-    assert [each.name for each in FORMATS if each.suffixes and each.suffixes[0] not in line] == []
 
 
 def test_the_table_of_the_docs_is_that_of_the_registry() -> None:

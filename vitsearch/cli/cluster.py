@@ -128,8 +128,9 @@ def _print_report(report: "EmbedReport", output: str) -> None:
         return
     rate = report.embedded / report.seconds if report.seconds else 0.0
     print_line(
-        f"{report.embedded:,} of {report.rows:,} photos are now in {report.written:,} shards in "
-        f"{printable(output)}, {rate:.1f} a second for {report.seconds:.1f} s"
+        f"{report.embedded - report.failed:,} of {report.rows:,} photos now have a vector, in "
+        f"{report.written:,} shards in {printable(output)}: {rate:.1f} "
+        f"a second for {report.seconds:.1f} s"
     )
     actors = "1 actor" if report.actors == 1 else f"{report.actors} actors"
     before = f"{report.start_seconds:.1f} s to start the cluster and {actors}"

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vitsearch.outputs.contact_sheet import Section, Verdict
 
 SHOWN = 20  # disagreements, and labels, that are printed
+UNEVEN = 10  # times as many classes as another label: said
 NAMED = 3  # classes of a label that are printed
 DRAWN = 400  # disagreements on the sheet
 COLUMNS = ("path", "way", "label", "score", "truth", "right")
@@ -179,6 +180,15 @@ def _note_classes(derived: "ClassMap", labels: Sequence[str], hint: str) -> None
         print_note(f"vitsearch: {name}: {len(classes):,} {noun} ({first}){hint}")
     if len(with_classes) > SHOWN:
         print_note(f"vitsearch: and classes of {len(with_classes) - SHOWN:,} more labels{hint}")
+    if len(with_classes) > 1:
+        ordered = sorted(with_classes, key=lambda each: len(each[1]))
+        (fewest, few), (largest, many) = ordered[0], ordered[-1]
+        if len(many) >= UNEVEN * len(few):
+            print_note(
+                f"vitsearch: the probability of a label is the sum of its classes', shared out "
+                f"among the labels: {largest} ({len(many):,} classes) has an advantage over "
+                f"{fewest} ({len(few):,})"
+            )
 
 
 def _note_failed(result: "Comparison") -> None:

@@ -1,5 +1,7 @@
 """`vitsearch demo`: index real photographs, search and label them, and draw the results."""
 
+import hashlib
+import os
 import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -58,29 +60,29 @@ def run_demo(
     *,
     say: Callable[[str], None],
     progress: OnProgress,
+    collection: Path | None = None,
     encoder: str = "mini",
 ) -> list[Path]:
     """Index, search and label sample photos, or those of a folder, and return the contact sheets
     written below ``output``.
 
-    The collection goes to ``output`` too, so that nothing is written into ``photos``. ``say`` takes
-    each line of the report. Raises CollectionError where the sample photos are not installed and no
-    folder is given.
+    Unless ``collection`` is given it is made below ``output`` too, one for each folder, so that
+    nothing is written into ``photos``. ``say`` takes each line of the report. Raises
+    CollectionError where the sample photos are not installed and no folder is given.
     """
     folder = photos or copy_samples(output / "photos")
     searches, labels = (OWN_SEARCHES, OWN_LABELS) if photos else (SEARCHES, LABELS)
-    report = index_folder(
-        folder, collection=output / "collection", encoder=encoder, progress=progress
-    )
+    where = collection or output / (_collection_name(photos) if photos else "collection")
+    report = index_folder(folder, collection=where, encoder=encoder, progress=progress)
     say(
         f"{report.total} photos in {folder} are searchable ({report.seconds:.1f} s, and "
         f"{report.load_seconds:.1f} s to load the model)"
     )
-    with Collection.open(folder, collection=output / "collection") as collection:
-        sections = [(f"“{words}”", collection.search(words, 4)) for words in searches]
+    with Collection.open(folder, collection=where) as opened:
+        sections = [(f"“{words}”", opened.search(words, 4)) for words in searches]
         first = sections[0][1][0].path
-        sections.append((f"photos like {first}", collection.similar(folder / first, 4)))
-        predictions = collection.label(labels)
+        sections.append((f"photos like {first}", opened.similar(folder / first, 4)))
+        predictions = opened.label(labels)
     for title, hits in sections:
         say(f"\n{title}")
         for hit in hits:
@@ -131,6 +133,13 @@ def _installed(package: str, subfolder: str, names: list[str]) -> list[Path]:
     ]
 
 
+def _collection_name(photos: Path) -> str:
+    """Return a name that two folders do not share, though they be called the same."""
+    folder = photos.resolve()
+    digest = hashlib.blake2b(os.fsencode(folder), digest_size=4).hexdigest()
+    return f"collection-of-{folder.name}-{digest}"
+
+
 def _tiles(hits: list[SearchResult]) -> list[tuple[str, str]]:
     return [(hit.path, f"{hit.score:.3f}") for hit in hits]
 
@@ -144,13 +153,18 @@ def _tiles(hits: list[SearchResult]) -> list[tuple[str, str]]:
     metavar="DIR",
     help="Where the collection and the contact sheets go.",
 )
-def demo(photos: str | None, output: str) -> int:
+@click.option("--collection", metavar="DIR", help="The collection, if it is to be elsewhere.")
+def demo(photos: str | None, output: str, collection: str | None) -> int:
     """Index sample photos (or PHOTOS), search and label them, and draw a contact sheet as PNG and
     HTML.
     """
     with ProgressBar() as bar:
         sheets = run_demo(
-            Path(output), Path(photos) if photos else None, say=print_line, progress=bar
+            Path(output),
+            Path(photos) if photos else None,
+            say=print_line,
+            progress=bar,
+            collection=Path(collection) if collection else None,
         )
     for sheet in sheets:
         print_line(f"wrote {printable(str(sheet))}")

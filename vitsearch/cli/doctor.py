@@ -18,7 +18,7 @@ import click
 
 from vitsearch._version import __version__
 from vitsearch.cli.options import JSON
-from vitsearch.cli.output import print_json, print_table
+from vitsearch.cli.output import print_json, print_line, printable
 from vitsearch.encoders import SOURCES, package_sources
 from vitsearch.encoders.checkpoints import hub_cache
 from vitsearch.paths import cache_dir
@@ -49,7 +49,11 @@ def doctor(as_json: bool) -> int:
         for item in facts:
             print_json(asdict(item))
     else:
-        print_table([(item.name, item.value, item.hint or "") for item in facts])
+        width = max(len(item.name) for item in facts)
+        for item in facts:
+            print_line(f"{item.name.ljust(width)}  {printable(item.value)}")
+            if item.hint:
+                print_line(f"{' ' * width}  ({printable(item.hint)})")
     return 0
 
 

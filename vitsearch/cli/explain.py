@@ -1,13 +1,14 @@
 """`vitsearch explain`: why a photo fits a text."""
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from vitsearch.cli.options import COLLECTION, JSON, MODEL, PHOTOS
-from vitsearch.cli.output import print_json, print_line, printable
+from vitsearch.cli.output import print_json, print_line, print_note, printable
 from vitsearch.errors import PhotoError, VitsearchError
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def explain(
             image = collection.read_photo(photo)
         except PhotoError as error:
             raise PhotoError(f"the photo {str(file)!r}: {error}") from error
+        if "torch" not in sys.modules:
+            print_note("vitsearch: loading PyTorch, which takes some seconds")
         explanation = find(collection.encoder, image, None if text is None else readable(text))
     if target:
         write_explanation(target, image, explanation, name=file.name)

@@ -48,8 +48,14 @@ def prepare(name: str, dtype: str, as_json: bool) -> int:
     int8 is smaller and, on most processors, faster; its vectors differ a little and fit only a
     collection that was made with it.
     """
-    from vitsearch.encoders import prepare_model
+    from vitsearch.encoders import needs_preparation, prepare_model
 
+    if not needs_preparation(name):
+        if as_json:
+            print_json({"name": name, "made": False})
+        else:
+            print_line(f"{printable(name)} needs no preparation: it runs without PyTorch as it is")
+        return 0
     prepared = prepare_model(name, dtype=dtype)
     if as_json:
         print_json(asdict(prepared))
@@ -167,12 +173,14 @@ def _formats() -> str:
     metavar="R",
     help="Recall@10 that the search is tuned to; 0.95 with recipe auto.",
 )
+@click.option("--quiet", is_flag=True, help="Show no progress.")
 @JSON
 def index(
     photos: str,
     as_json: bool,
     memory: str | None,
     recall: float | None,
+    quiet: bool,
     **options: Any,
 ) -> int:
     """Index the folder PHOTOS, or bring its collection up to date.
@@ -184,7 +192,7 @@ def index(
     from vitsearch.collection.update import index_folder
 
     options["recipe"] = _recipe(options["recipe"], memory, recall)
-    with ProgressBar() as bar:
+    with ProgressBar(quiet=quiet) as bar:
         report = index_folder(photos, progress=bar, **options)
     if as_json:
         print_json(asdict(report))

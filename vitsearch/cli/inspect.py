@@ -39,11 +39,38 @@ def info(photos: str, collection: str | None, as_json: bool) -> int:
     else:
         print_table(
             [
-                (name.replace("_", " "), readable_size(value) if name.endswith("_bytes") else value)
+                _fact_in_words(name, value)
                 for name, value in facts.items()
+                if value or name == "photos"
             ]
         )
     return 0
+
+
+_WORDS = {  # where a person would not guess what a key of --json means
+    "moments": "further moments of videos",
+    "failed": "files that could not be read",
+    "skipped": "files that were not opened",
+    "companions": "files beside another of the same photo",
+    "put_aside": "photos whose files are gone",
+    "put_aside_since": "the first of them since",
+    "encoder_fingerprint": "fingerprint of the encoder",
+    "dtype": "number format of the encoder",
+    "dim": "numbers in a vector",
+    "recipe": "recipe asked for",
+    "recall": "recall@10 of the index",
+    "recall_is_old": "recall measured before later changes",
+    "format": "format of the collection",
+    "database_bytes": "size of the database",
+    "index_bytes": "size of the index",
+}
+
+
+def _fact_in_words(name: str, value: object) -> tuple[str, object]:
+    words = _WORDS.get(name, name.replace("_", " "))
+    if name.endswith("_bytes") and isinstance(value, int):
+        return words, readable_size(value)
+    return words, "yes" if value is True else value
 
 
 @click.command()

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import sys
+import time
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -168,15 +169,18 @@ def photo_bar(total: int | None, title: str) -> Any:
 
 
 class ProgressBar:
-    """Shows photos, rate and time left of a long task on stderr; silent where that is not a
-    terminal.
+    """Shows photos, rate and time left of a long task on stderr: a bar on a terminal, elsewhere, as
+    in a log, a line every 30 seconds.
 
     Looking at a folder, loading a model and building an index show nothing: nobody knows how long
     they take.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False, line_every: float = 30) -> None:
+        self._quiet = quiet
+        self._line_every = line_every
         self._bar: Any = None
+        self._begun = self._last_line = time.monotonic()
 
     def __enter__(self) -> "ProgressBar":
         return self
@@ -186,10 +190,28 @@ class ProgressBar:
             self._bar.close()
 
     def __call__(self, step: Progress) -> None:
-        if step.stage in ("looking", "loading", "building"):
+        if self._quiet or step.stage in ("looking", "loading", "building"):
             return
+        title = "indexing" if step.stage == "embedding" else step.stage
         if self._bar is None:
-            title = "indexing" if step.stage == "embedding" else step.stage
             self._bar = photo_bar(step.total, title)
+            self._begun = self._last_line = time.monotonic()
         self._bar.set_postfix_str(f"{step.failed} failed" if step.failed else "", refresh=False)
         self._bar.update(step.done - self._bar.n)
+        now = time.monotonic()
+        if self._bar.disable and now - self._last_line >= self._line_every:
+            self._last_line = now
+            print_note(f"vitsearch: {title}: {_progress_line(step, now - self._begun)}")
+
+
+def _progress_line(step: Progress, seconds: float) -> str:
+    """Return how far a run is, its rate, and the time left where the total is known."""
+    rate = step.done / seconds if seconds else 0.0
+    total = f" of {step.total:,}" if step.total else ""
+    parts = [f"{step.done:,}{total} photos", f"{rate:.1f} a second"]
+    if step.failed:
+        parts.append(f"{step.failed:,} failed")
+    if step.total and rate:
+        minutes = round((step.total - step.done) / rate / 60)
+        parts.append(f"about {minutes // 60} h {minutes % 60} min left")
+    return ", ".join(parts)

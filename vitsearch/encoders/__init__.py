@@ -171,6 +171,13 @@ def load_encoder(
     return encoder  # type: ignore[return-value]
 
 
+def needs_preparation(name: str) -> bool:
+    """Return whether `prepare_model` has something to do for an encoder; raises EncoderError for a
+    name without a source.
+    """
+    return _parsed(name)[0].exports
+
+
 def prepare_model(name: str, *, dtype: str = "float32") -> "OnnxExport":
     """Make the export of a CLIP or SigLIP model for ONNX Runtime ahead of its use, in float32 or
     int8, where there is none that is complete.
@@ -179,9 +186,9 @@ def prepare_model(name: str, *, dtype: str = "float32") -> "OnnxExport":
     """
     from vitsearch.encoders.onnx import cache as runtime
 
-    source, _ = _parsed(name)
-    if not source.exports:
+    if not needs_preparation(name):
         raise EncoderError(f"encoder {name!r} needs no preparation: it runs without torch as it is")
+    source, _ = _parsed(name)
     try:
         return runtime.prepare_model(name, _in_torch(name), dtype=dtype)
     except ModuleNotFoundError as error:
@@ -199,8 +206,16 @@ def load_named_encoder(name: str, where: object, *options: str, **keywords: bool
     `load_encoder`.
 
     It may come from a stranger, so it is downloaded only in `downloads_allowed`; raises
-    EncoderError, with what to do, where it is not on this machine.
+    EncoderError, with what to do, where it is not on this machine, and where a program made the
+    collection with an encoder object of its own.
     """
+    if not is_known(name):
+        raise EncoderError(
+            f"{where} was made with an encoder object called {name!r}, or with one of a package "
+            "that is not installed here: give the object (Collection.open(PHOTOS, encoder=...), "
+            "index_folder(PHOTOS, encoder=...)), or make another collection with `vitsearch "
+            "index PHOTOS --encoder NAME --collection DIR`"
+        )
     with named_by(str(where)):
         return load_encoder(name, *options, **keywords)  # type: ignore[arg-type]
 

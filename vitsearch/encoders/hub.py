@@ -1,5 +1,6 @@
 """Files of a model on the Hugging Face hub: from the cache without a network, else downloaded."""
 
+import logging
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -18,6 +19,7 @@ from vitsearch.encoders.checkpoints import (
 from vitsearch.errors import EncoderError
 
 LIST_TIMEOUT_S = 10.0
+log = logging.getLogger("vitsearch")
 
 
 def hub_folder(repo: str, needed: RequiredFiles, *, also: Sequence[str] = ()) -> Path:
@@ -51,6 +53,7 @@ def _download(repo: str, needed: RequiredFiles, also: Sequence[str]) -> Path:
                 "a kind that vitsearch reads"
             )
         chosen.append(present[0])
+    log.warning("downloading %d files of the model %s to %s", len(chosen), repo, hub_cache())
     try:
         return Path(snapshot_download(repo, allow_patterns=chosen + _shards(chosen)))
     except Exception as error:  # the hub client raises errors of several libraries
@@ -63,6 +66,11 @@ def _files_of(repo: str, missing: str) -> list[str]:
     """Return the names in a repository; one request with a time limit, so that a machine without
     a network fails at once.
     """
+    log.warning(
+        "asking the Hugging Face hub for the model %s, at most %.0f s a try",
+        repo,
+        LIST_TIMEOUT_S,
+    )
     try:
         info = HfApi().model_info(repo, timeout=LIST_TIMEOUT_S)
     except GatedRepoError as error:

@@ -5,7 +5,8 @@ import html
 import io
 import os
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -64,6 +65,7 @@ class _Tile:
     """One photo as drawn; ``picture`` is None, with a ``reason``, where it cannot be read."""
 
     path: str
+    name: str
     caption: Caption
     picture: Image.Image | None
     reason: str = ""
@@ -117,9 +119,12 @@ def _load(
     sections: Sequence[Section], root: Path, photos: Mapping[str, Photo]
 ) -> list[tuple[str, list[_Tile]]]:
     requests = [tile for _, tiles in sections for tile in tiles]
+    names = short_names({path for path, _ in requests})
     with PhotoDecoder() as decoder:
         tiles = prefetch_map(
-            lambda tile: _load_tile(*tile, root=root, photos=photos, decoder=decoder),
+            lambda tile: _load_tile(
+                *tile, name=names[tile[0]], root=root, photos=photos, decoder=decoder
+            ),
             requests,
             workers=4,
             buffer=8,
@@ -129,7 +134,13 @@ def _load(
 
 
 def _load_tile(
-    path: str, caption: Caption, *, root: Path, photos: Mapping[str, Photo], decoder: PhotoDecoder
+    path: str,
+    caption: Caption,
+    *,
+    name: str,
+    root: Path,
+    photos: Mapping[str, Photo],
+    decoder: PhotoDecoder,
 ) -> _Tile:
     try:
         indexed = photos.get(path)
@@ -139,12 +150,24 @@ def _load_tile(
             image = decoder.decode_file(file, at=time, name=path, at_least=2 * _SIDE)
         picture = thumbnail(image, 2 * _SIDE)
     except PhotoError as error:
-        return _Tile(path, caption, None, str(error))
-    return _Tile(path, caption, picture)
+        return _Tile(path, name, caption, None, str(error))
+    return _Tile(path, name, caption, picture)
 
 
-def _name(path: str) -> str:
-    return readable(path.rpartition("/")[2])
+def short_names(paths: Collection[str]) -> dict[str, str]:
+    """Return for each path its last part, with as many folders before it as tell it from the other
+    paths that end in the same way.
+    """
+    names: dict[str, str] = {}
+    left, depth = set(paths), 1
+    while left:
+        ends = {path: "/".join(path.split("/")[-depth:]) for path in left}
+        count = Counter(ends.values())
+        told_apart = {path: end for path, end in ends.items() if count[end] == 1 or end == path}
+        names |= told_apart
+        left -= told_apart.keys()
+        depth += 1
+    return {path: readable(name) for path, name in names.items()}
 
 
 # -- As a picture ----------------------------------------------------------------------------------
@@ -162,8 +185,7 @@ def _as_picture(sections: list[tuple[str, list[_Tile]]], format_name: str) -> by
 
 
 def _draw_page(sections: list[tuple[str, list[_Tile]]]) -> Image.Image:
-    largest = max((len(tiles) for _, tiles in sections), default=1)
-    columns = max(3, min(largest, 5 if largest <= 50 else 10))
+    columns = _columns([len(tiles) for _, tiles in sections])
     row = _SIDE + (_rows(sections) + 1) * _LINE + _PADDING + _GAP
     heights = [_TITLE + 2 * _GAP + row * -(-len(tiles) // columns) for _, tiles in sections]
     width = 2 * _MARGIN + columns * (_SIDE + _GAP) - _GAP
@@ -178,6 +200,17 @@ def _draw_page(sections: list[tuple[str, list[_Tile]]]) -> Image.Image:
             _draw_tile(page, tile, left, top + _TITLE + 2 * _GAP - 4 + number // columns * row)
         top += height
     return page
+
+
+def _columns(counts: Sequence[int]) -> int:
+    """Return how many photos stand side by side: three to five, in large sheets eight to ten, so
+    that the fewest places stay empty; where it is equal, the most.
+    """
+    largest = max(counts, default=1)
+    if largest <= 3:
+        return 3
+    choices = range(5, 2, -1) if largest <= 50 else range(10, 7, -1)
+    return min(choices, key=lambda columns: sum(-count % columns for count in counts))
 
 
 def _rows(sections: list[tuple[str, list[_Tile]]]) -> int:
@@ -207,7 +240,7 @@ def _draw_tile(page: Image.Image, tile: _Tile, left: int, top: int) -> None:
         for number, line in enumerate(wrapped(reason, font, _SIDE - 4 * _PADDING)[:6]):
             corner = (left + 2 * _PADDING, top + 4 * _PADDING + number * 22)
             draw.text(corner, line, fill=QUIET, font=font, anchor="ls")
-    below, name = top + _SIDE + _LINE, _name(tile.path)
+    below, name = top + _SIDE + _LINE, tile.name
     if isinstance(tile.caption, str):
         draw_line(draw, (left + 2, below), tile.caption, size=_CAPTION, width=_SIDE, fill=INK)
         draw_line(draw, (left + 2, below + _LINE - 3), name, size=_NAME, width=_SIDE, fill=QUIET)
@@ -283,8 +316,9 @@ th, td { padding: .05rem .4rem .05rem 0; text-align: left; vertical-align: basel
   font-weight: 400; }
 th { width: 1%; color: var(--quiet); white-space: nowrap; }
 td { overflow-wrap: anywhere; }
-.score { width: 1%; color: var(--quiet); font-variant-numeric: tabular-nums; }
-.sign { width: 1%; padding-right: 0; font-weight: 700; }
+.score, .sign { width: 1%; overflow-wrap: normal; white-space: nowrap; }
+.score { color: var(--quiet); font-variant-numeric: tabular-nums; }
+.sign { padding-right: 0; font-weight: 700; }
 .right { color: var(--right); }
 .wrong { color: var(--wrong); }
 """.strip()
@@ -316,7 +350,7 @@ def _html_section(title: str, tiles: list[_Tile], folder: Path, root: Path) -> s
 
 def _html_tiles(tiles: list[_Tile], folder: Path, root: Path) -> Iterator[str]:
     for tile in tiles:
-        name, full_path = html.escape(_name(tile.path)), html.escape(readable(tile.path))
+        name, full_path = html.escape(tile.name), html.escape(readable(tile.path))
         named = f'<span class="name" title="{full_path}">{name}</span>'
         if tile.picture is None:
             inside = f'<span class="reason">{html.escape(readable(tile.reason))}</span>'
@@ -336,7 +370,7 @@ def _alternative(tile: _Tile) -> str:
     """Return the alternative text of a photo: its name and who gives it which label."""
     caption = () if isinstance(tile.caption, str) else tile.caption
     verdicts = ", ".join(f"{verdict.who} {verdict.label}" for verdict in caption)
-    return readable(_name(tile.path) + (f": {verdicts}" if verdicts else ""))
+    return readable(tile.name + (f": {verdicts}" if verdicts else ""))
 
 
 def _html_caption(caption: Caption, named: str) -> str:

@@ -2,8 +2,12 @@
 
 import contextlib
 import io
+import logging
+import os
 import unicodedata
+from collections.abc import Iterator
 from functools import lru_cache
+from itertools import chain, islice
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -13,11 +17,18 @@ from vitsearch.records import atomic_write
 
 PAGE, MAT, MISSING = "#faf9f7", "#ecebe7", "#d5d4d0"
 INK, QUIET, RULE = "#1f2328", "#6b7078", "#dddbd5"
-# Pillow's default font, the same everywhere, has English letters only; these are tried for others
+# Pillow's default font, the same everywhere, has English letters only; for others these are tried,
+# and then whatever lies in the folders of fonts
 _SYSTEM_FONTS = (
     *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc"),
     *("Arial Unicode.ttf", "arial.ttf"),
 )
+_FONT_FOLDERS = (
+    *("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts"),
+    *("/System/Library/Fonts", "/Library/Fonts", "~/Library/Fonts", "C:/Windows/Fonts"),
+)
+_MAX_FONTS = 500
+log = logging.getLogger("vitsearch")
 _DASHES = str.maketrans("–—−", "---")
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
@@ -74,13 +85,15 @@ def draw_line(
 def choose_type(text: str, size: int) -> tuple[str, Font]:
     """Return the text and the first font that has all its letters.
 
-    If there is none, it is Pillow's default font, with plain letters and "?" for the rest.
+    If there is none, it is Pillow's default font, with plain letters and "?" for the rest, and one
+    remark says so.
     """
     letters = readable(text)[:400].translate(_DASHES)
     default = _default_font(size)
-    for font in (default, *_system_fonts(size)):
+    for font in chain((default, *_system_fonts(size)), _further_fonts(size)):
         if all(_is_drawable(char, font) for char in set(letters)):
             return letters, font
+    _remark_once()
     decomposed = unicodedata.normalize("NFKD", letters)
     plain = [char for char in decomposed if not unicodedata.combining(char)]
     return "".join(char if _is_drawable(char, default) else "?" for char in plain), default
@@ -98,6 +111,37 @@ def _system_fonts(size: int) -> list[Font]:
         with contextlib.suppress(OSError, ImportError):
             fonts.append(ImageFont.truetype(name, size))
     return fonts
+
+
+def _further_fonts(size: int) -> Iterator[Font]:
+    for file in _font_files():
+        with contextlib.suppress(OSError, ImportError):
+            yield ImageFont.truetype(file, size)
+
+
+@lru_cache(maxsize=1)
+def _font_files() -> list[str]:
+    """Return the files of fonts that this machine has, in order, regular ones first."""
+    folders = (Path(folder).expanduser() for folder in _FONT_FOLDERS)
+    files = (
+        os.path.join(where, name)
+        for folder in folders
+        for where, _, names in os.walk(folder)
+        for name in names
+        if name.lower().endswith((".ttf", ".ttc", ".otf"))
+    )
+    first = islice(files, _MAX_FONTS)
+    return sorted(
+        first, key=lambda file: ("bold" in file.lower() or "italic" in file.lower(), file)
+    )
+
+
+@lru_cache(maxsize=1)
+def _remark_once() -> None:
+    log.warning(
+        "no font of this machine has all letters of the names: they are drawn as ?; a sheet named "
+        ".html shows them, or install a font, such as Noto Sans CJK"
+    )
 
 
 def _is_drawable(char: str, font: Font) -> bool:

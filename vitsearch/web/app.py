@@ -198,11 +198,23 @@ def entrance(settings: ServeSettings) -> str:
     return address if settings.token else f"{address}?{KEY}={settings.key}"
 
 
+def _network_address() -> str:
+    """Return the address of this machine on its network, "" without one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing: it only chooses where one would go out
+        except OSError:
+            return ""
+        return str(probe.getsockname()[0])
+
+
 def address_of(host: str, port: int) -> str:
-    """Return the address to type into a browser."""
+    """Return the address to type into a browser, one that other devices of the network can open
+    where all addresses are served.
+    """
     name = host.strip("[]")
     if name in ("0.0.0.0", "::", ""):
-        name = socket.gethostname()
+        name = _network_address() or socket.gethostname()
     elif ":" in name:
         name = f"[{name}]"
     return f"http://{name}:{port}/"
