@@ -35,7 +35,7 @@ test: $(VENV)/full.done
 	$(PYTEST)
 
 test-fast: $(VENV)/full.done
-	$(PYTEST) -m "not slow and not gpu"
+	$(PYTEST) --fast
 
 # hostile files, queries and requests for every reader: tens of minutes (docs/security.md)
 fuzz: $(VENV)/full.done

@@ -23,6 +23,7 @@ from vitsearch import index_folder  # noqa: E402
 from vitsearch.encoders.colour import ColourEncoder  # noqa: E402
 
 CLUSTER = "tests/cluster/"
+FAST_CASES = 2  # of a test with parameters, by `make test-fast`
 
 
 def _group(nodeid: str) -> str:
@@ -42,10 +43,32 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByGroup(config, log)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fast",
+        action="store_true",
+        help=f"neither slow tests nor those that need a GPU, and {FAST_CASES} cases of each other",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the groups of the most slow tests, so that the processes end together."""
+    if config.getoption("--fast"):
+        _keep_fast(config, items)
     slow = Counter(_group(item.nodeid) for item in items if "slow" in item.keywords)
     items.sort(key=lambda item: -slow[_group(item.nodeid)])
+
+
+def _keep_fast(config: pytest.Config, items: list[pytest.Item]) -> None:
+    cases: Counter[str] = Counter()
+    kept, left = [], []
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        is_slow = "slow" in item.keywords or "gpu" in item.keywords
+        cases[test] += not is_slow
+        (left if is_slow or cases[test] > FAST_CASES else kept).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=left)
 
 
 @pytest.fixture(autouse=True, scope="session")

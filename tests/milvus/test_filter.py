@@ -25,7 +25,7 @@ from vitsearch.photos.columns import COLUMNS
 from vitsearch.types import Photo
 
 EVERYTHING = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))
-MANY = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ EDGES = [-(2**63), -(2**63) + 1, -1, 0, 1, 2**63 - 1]
 AROUND = [*EDGES, -(2.0**63), 2.0**63, -1e300, 1e300, 0.5, -0.5, -0.0, 1.0]
 
 
-@pytest.mark.parametrize("sign", ["=", "!=", "<", "<=", ">", ">="])
+@pytest.mark.parametrize("sign", ["=", "!=", "<", "<=", ">", ">=", ""])  # "": lists and ranges
 @pytest.mark.parametrize("column", ["size", "year", "latitude"])
 @pytest.mark.slow
 def test_numbers_at_the_edges_of_64_bits(
@@ -186,7 +186,9 @@ def test_numbers_at_the_edges_of_64_bits(
     ] + [photo("x")]
     held = put(milvus, photos)
     for value in [*AROUND, 2**53 + 1, 2019, 2019.5, 5e-324]:
-        check(milvus, db, held, Comparison(column, sign, value))
+        if sign:
+            check(milvus, db, held, Comparison(column, sign, value))
+            continue
         check(milvus, db, held, In(column, (value, 7)))
         check(milvus, db, held, Not(In(column, (value, 7))))
         check(milvus, db, held, Not(Between(column, value, 3)))
