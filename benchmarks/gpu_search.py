@@ -1,8 +1,8 @@
-"""Measure searches on a GPU beside the same on the CPU, over seeded, clustered vectors, and how far
-their results agree.
+"""Measure searches on a GPU beside the same on the CPU, over vectors like those of photos
+(vectors.py), and how far their results agree.
 
 python benchmarks/gpu_search.py [--rows 1000000 10000000] [--dim 512] [--recipes gpu-flat gpu-ivf
-ivf-sq8] [--keep DIR]
+ivf-sq8] [--photos DIR | --vectors PHOTOS.npy WORDS.npy] [--keep DIR]
 
 For each recipe, on each side: seconds to build (once), seconds of the first search on the GPU (the
 copy), milliseconds of one search and of one in a batch of 256, the candidates scored again from the
@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 from machine import machine
+from vectors import LikeReal, add_arguments, real_vectors
 
-from indexes import Clustered
 from vitsearch.arrays import cosine_scores, top_k
 from vitsearch.index import IndexSnapshot, build_snapshot, gpu_count, open_snapshot
 from vitsearch.index.backends import torch_gpu_count
@@ -43,7 +43,7 @@ def chip() -> str:
     return ", ".join(names) or "a GPU without a name"
 
 
-def batches(data: Clustered) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def batches(data: LikeReal) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield ids and float16 rows."""
     first = 0
     for rows in data.rows():
@@ -91,7 +91,7 @@ def speeds(snapshot: IndexSnapshot, queries: np.ndarray) -> str:
     return f"{1000 * alone:.2f} ms | {1000 * together:.3f} ms"
 
 
-def measure(folder: Path, name: str, data: Clustered, queries: np.ndarray) -> str:
+def measure(folder: Path, name: str, data: LikeReal, queries: np.ndarray) -> str:
     """Build, search and compare one recipe; return its line of the table."""
     recipe = load_recipe(name)
     built = 0.0
@@ -129,6 +129,7 @@ def main() -> None:
     parser.add_argument(
         "--keep", type=Path, help="folder for the indexes; taken as they are where they are there"
     )
+    add_arguments(parser)
     chosen = parser.parse_args()
     if not (gpu_count() or torch_gpu_count()):
         print("no GPU that FAISS or PyTorch can use: nothing to measure")
@@ -142,11 +143,12 @@ def main() -> None:
         "GPU, of a batch | the same |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
+    photos, words = real_vectors(chosen)
     with tempfile.TemporaryDirectory() as scratch:
         for count in chosen.rows:
-            data = Clustered(count, chosen.dim)
+            data = LikeReal(count, photos, words, chosen.dim)
             queries = np.concatenate(
-                [data.queries(BATCH // 2, 3, words=False), data.queries(BATCH // 2, 4, words=True)]
+                [data.queries(BATCH // 2, words=False), data.queries(BATCH // 2, words=True)]
             )
             for name in chosen.recipes:
                 print(

@@ -1,15 +1,14 @@
-"""Measure the recipes on real collections of seeded, clustered vectors, beside plain FAISS calls
-and beside NumPy.
+"""Measure the recipes on real collections of vectors like those of photos (vectors.py), beside
+plain FAISS calls and beside NumPy.
 
 python benchmarks/indexes.py [--rows 100000] [--dim 512] [--recipes auto hnsw ...] [--memory 2GB]
-[--photos DIR] [--keep DIR]
+[--photos DIR | --vectors PHOTOS.npy WORDS.npy] [--keep DIR]
 
 For each recipe: seconds to build, bytes a vector in the index, milliseconds of a search alone
 (`Collection.search` with a vector, scored from the stored vectors) and in a batch of 64, the
 milliseconds of the plain FAISS call with the same parameters and number of candidates, and
-recall@10 of the index's own order and of the search. Half of the queries lie near photos, half
-where words do: off to one side of all of them. ``--photos DIR`` takes the vectors of an indexed
-folder instead. Medians; the machine is named.
+recall@10 of photos and of words that were kept out. The index is tuned with other words. Medians;
+the machine is named.
 """
 
 import argparse
@@ -18,87 +17,26 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 from machine import machine
+from vectors import LikeReal, add_arguments, real_vectors
 
 from vitsearch import Collection
-from vitsearch.arrays import unit_rows
-from vitsearch.collection.maintain import IndexMaintainer, text_like_queries
 from vitsearch.index import ExactIndex, open_snapshot
 from vitsearch.index.recipe import Recipe, list_recipes, load_recipe
 from vitsearch.storage.config import CollectionConfig, write_collection_config
+from vitsearch.storage.indexes import IndexMaintainer
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, PhotoInfo
 
 K, QUERIES, BATCH, BLOCK = 10, 100, 64, 50_000
-CENTRES, SPREAD, ASIDE = (
-    2000,
-    1.0,
-    1.0,
-)  # lengths of the noise and of the shift of words, beside the centres' length of 1
 
 
-class Clustered:
-    """Unit rows around seeded centres, and queries near them: photos' own neighbourhoods, and the
-    same moved to one side.
-    """
-
-    def __init__(self, count: int, dim: int) -> None:
-        self.count, self.dim = count, dim
-        rng = np.random.default_rng(0)
-        self.centres = unit_rows(rng.standard_normal((CENTRES, dim)))
-        self.aside = unit_rows(rng.standard_normal((1, dim)))
-
-    def rows(self) -> Iterator[np.ndarray]:
-        """Yield float16 blocks."""
-        rng = np.random.default_rng(1)
-        for start in range(0, self.count, BLOCK):
-            yield self._near(rng, min(BLOCK, self.count - start)).astype(np.float16)
-
-    def queries(self, count: int, seed: int, *, words: bool) -> np.ndarray:
-        """Return ``(count, dim)`` float32 unit rows."""
-        near = self._near(np.random.default_rng(seed), count)
-        return unit_rows(near + ASIDE * self.aside) if words else near
-
-    def _near(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        noise = rng.standard_normal((count, self.dim), dtype=np.float32) * np.float32(
-            SPREAD / self.dim**0.5
-        )
-        return unit_rows(self.centres[rng.integers(0, CENTRES, count)] + noise)
-
-
-class OfPhotos:
-    """The vectors of an indexed folder; queries are photos that are kept out of the index, and
-    prompts.
-    """
-
-    def __init__(self, photos: Path) -> None:
-        with Collection.open(photos) as collection:
-            _, vectors = collection.vectors()
-            self.prompts = text_like_queries(collection.encoder)
-        out = np.random.default_rng(0).choice(len(vectors), QUERIES, replace=False)
-        self.kept_out = vectors[out]
-        self.vectors = np.delete(vectors, out, axis=0)
-        self.count, self.dim = self.vectors.shape
-
-    def rows(self) -> Iterator[np.ndarray]:
-        """Yield float16 blocks."""
-        for start in range(0, self.count, BLOCK):
-            yield self.vectors[start : start + BLOCK].astype(np.float16)
-
-    def queries(self, count: int, seed: int, *, words: bool) -> np.ndarray:
-        """Return ``(count, dim)`` float32 unit rows, the same for every seed."""
-        return (self.prompts if words else self.kept_out)[:count]
-
-
-Data = Clustered | OfPhotos
-
-
-def fill(folder: Path, data: Data) -> None:
+def fill(folder: Path, data: LikeReal) -> None:
     """Make a collection of these vectors, without photos behind them."""
     folder.mkdir(parents=True)
     recipe = load_recipe("auto").to_dict()
@@ -124,9 +62,9 @@ def fill(folder: Path, data: Data) -> None:
             first += len(block)
 
 
-def upkeep(folder: Path, recipe: Recipe, data: Data) -> float:
+def upkeep(folder: Path, recipe: Recipe, data: LikeReal) -> float:
     """Build the index of a recipe and return the seconds."""
-    texts = data.queries(QUERIES, 7, words=True)
+    texts = data.queries(2 * QUERIES, words=True, tuning=True)
     with closing(PhotoStore(folder / "photos.db", read_only=True)) as store:
         keeper = IndexMaintainer(
             folder,
@@ -161,7 +99,7 @@ def anonymous_bytes() -> int:
     return 0
 
 
-def measure(folder: Path, recipe: Recipe, data: Data, queries: np.ndarray) -> str:
+def measure(folder: Path, recipe: Recipe, data: LikeReal, queries: np.ndarray) -> str:
     """Build, search and judge one recipe; return its line of the table."""
     built = upkeep(folder, recipe, data)
     before = anonymous_bytes()
@@ -170,9 +108,8 @@ def measure(folder: Path, recipe: Recipe, data: Data, queries: np.ndarray) -> st
         set(hits.ids.tolist())
         for hits in ExactIndex(snapshot.vectors, snapshot.ids).search_batch(queries, K)
     ]
-    reach = (K + 8) * snapshot.recipe.overfetch
+    reach = (K + 3) * snapshot.recipe.overfetch
     plain = timed(lambda query: snapshot.index.search(query, reach), queries)
-    raw = [set(snapshot.index.search(query, reach).ids[:K].tolist()) for query in queries]
     with Collection.open(folder.parent, collection=folder) as collection:
         alone = timed(lambda query: collection.search(query, K), queries)
         began = time.perf_counter()
@@ -180,10 +117,8 @@ def measure(folder: Path, recipe: Recipe, data: Data, queries: np.ndarray) -> st
         batch = 1000 * (time.perf_counter() - began) / BATCH
         hits = collection.search_batch(list(queries), K)
     resident = max(0, anonymous_bytes() - before) / data.count
-    share = [
-        np.mean([len(a & b) / K for a, b in zip(proposed, truth, strict=True)])
-        for proposed in (raw, [{h.photo_id for h in row} for row in hits])
-    ]
+    share = [len({hit.photo_id for hit in a} & b) / K for a, b in zip(hits, truth, strict=True)]
+    photos, words = np.split(np.array(share), [len(data.queries(QUERIES, words=False))])
     size = sum(file.stat().st_size for file in (folder / "index").glob("*.faiss")) / data.count
     measured = snapshot.manifest.measured
     stored = f"{measured.recall:.3f}" if measured else "-"
@@ -203,12 +138,12 @@ def measure(folder: Path, recipe: Recipe, data: Data, queries: np.ndarray) -> st
     )
     return (
         f"| `{name}` | {built:.0f} s | {size:.0f} | {alone:.2f} ms | {batch:.2f} ms | {plain:.2f} "
-        f"ms | {share[0]:.3f} | {share[1]:.3f} "
+        f"ms | {photos.mean():.3f} | {words.mean():.3f} "
         f"| {stored} | {effort or '-'} |"
     )
 
 
-def baselines(folder: Path, data: Data, queries: np.ndarray) -> list[str]:
+def baselines(folder: Path, data: LikeReal, queries: np.ndarray) -> list[str]:
     """Return the lines of exact float32 FAISS and of NumPy."""
     import faiss
 
@@ -240,22 +175,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--dim", type=int, default=0, help="0: that of the real vectors")
     parser.add_argument(
         "--recipes",
         nargs="*",
         default=[name for name in list_recipes() if not load_recipe(name).gpu],
     )
     parser.add_argument("--memory", type=float, default=0, help="bytes that recipe auto may take")
-    parser.add_argument("--photos", type=Path, help="an indexed folder of many photos")
+    add_arguments(parser)
     parser.add_argument(
         "--keep", type=Path, help="folder for the collection; taken as it is where it is there"
     )
     chosen = parser.parse_args()
-    data = OfPhotos(chosen.photos) if chosen.photos else Clustered(chosen.rows, chosen.dim)
-    queries = np.concatenate(
-        [data.queries(QUERIES // 2, 3, words=False), data.queries(QUERIES // 2, 4, words=True)]
-    )
+    data = LikeReal(chosen.rows, *real_vectors(chosen), chosen.dim)
+    queries = np.concatenate([data.queries(QUERIES, words=words) for words in (False, True)])
     print(f"{machine()}; {data.count:,} rows of {data.dim}")
     with tempfile.TemporaryDirectory() as scratch:
         folder = (chosen.keep or Path(scratch)) / "collection"
@@ -280,8 +213,8 @@ def main() -> None:
             )
             lines.append(measure(folder, Recipe.from_dict(facts), data, queries))
     print(
-        "| recipe | build | bytes a vector | a search | in a batch | plain call | recall raw | "
-        "recall | stored | effort |"
+        "| recipe | build | bytes a vector | a search | in a batch | plain call | photos | "
+        "words | stored | effort |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|")
     print("\n".join(lines))

@@ -4,7 +4,7 @@ benchmarks/latency.py [--rows 10000 100000 1000000].
 Cold is the whole process of `vitsearch search`, start of Python and loading of the tower included,
 with its files in the page cache; warm is `Collection.search` in a process that has searched before:
 read and encode the query, search the index, score the best from the stored vectors, look up their
-paths. The collections are real but hold clustered vectors without photos (benchmarks/indexes.py),
+paths. The collections are real but hold vectors like those of photos, without photos (vectors.py),
 with the index that the recipe builds. Each query is asked once: no answer is remembered. Medians.
 ``--keep DIR`` keeps the collections for the next time (about 4 kB a photo).
 """
@@ -24,13 +24,14 @@ from typing import Any
 
 from indexing import draw
 from machine import machine
+from vectors import LikeReal, sample_photos
 
-from indexes import Clustered, fill
+from indexes import fill
 from vitsearch import Collection, load_encoder
-from vitsearch.collection.maintain import IndexMaintainer
 from vitsearch.index import open_snapshot
 from vitsearch.index.recipe import load_recipe
 from vitsearch.storage.config import read_collection_config, write_collection_config
+from vitsearch.storage.indexes import IndexMaintainer
 from vitsearch.storage.store import PhotoStore
 
 ENCODER = "mini"
@@ -56,7 +57,7 @@ def make(root: Path, rows: int, recipe: str) -> None:
     """
     folder = root / ".vitsearch"
     encoder = load_encoder(ENCODER)
-    data = Clustered(rows, encoder.dim)
+    data = LikeReal(rows, *sample_photos())
     fill(folder, data)
     config = replace(
         read_collection_config(folder, root),
@@ -66,7 +67,7 @@ def make(root: Path, rows: int, recipe: str) -> None:
     )
     chosen = load_recipe(recipe)
     write_collection_config(folder, replace(config, recipe=chosen.to_dict()))
-    texts = data.queries(100, 7, words=True)
+    texts = data.queries(200, words=True, tuning=True)
     with closing(PhotoStore(folder / "photos.db", read_only=True)) as store:
         IndexMaintainer(
             folder, store, encoder.dim, encoder.fingerprint, chosen, texts=lambda: texts
@@ -117,7 +118,7 @@ def measure(root: Path, rows: int, rounds: int) -> str:
     by_photo = cold(root, [str(photo) for photo in photos[: rounds + 1]])
     bare = cold_start(rounds)
     with Collection.open(root) as collection:
-        vectors = list(Clustered(rows, collection.dim).queries(100, 3, words=True))
+        vectors = list(LikeReal(0, *sample_photos()).queries(100, words=True))
         alone = warm(collection.search, vectors)
         words, pictures = warm(collection.search, SCENES), warm(collection.search, photos)
     name = open_snapshot(root / ".vitsearch" / "index").recipe.name

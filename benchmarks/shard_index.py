@@ -1,5 +1,5 @@
-"""Build an index from shards of seeded, clustered vectors in a child process, and measure its
-memory, time and recall.
+"""Build an index from shards of vectors like those of photos (vectors.py) in a child process, and
+measure its memory, time and recall.
 
 python benchmarks/shard_index.py [--rows 500000] [--dim 128] [--recipes ivf-sq8 ivf-pq ivf]
 [--memory 400MB] [--address local]
@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 from machine import machine
+from vectors import LikeReal, add_arguments, real_vectors
 
-from indexes import Clustered
 from vitsearch.cli.index import bytes_of
 from vitsearch.cluster.shard_index import ShardIndex
 from vitsearch.index import ExactIndex
@@ -54,7 +54,7 @@ print(json.dumps({
 """
 
 
-def fill(folder: Path, data: Clustered) -> None:
+def fill(folder: Path, data: LikeReal) -> None:
     """Write the vectors as shards of photos that are not there."""
     shards = -(-data.count // SHARD)
     golden = [[1.0] + [0.0] * (data.dim - 1)]
@@ -146,9 +146,10 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="*", default=["ivf-sq8", "ivf-pq", "ivf"])
     parser.add_argument("--memory", default="400MB")
     parser.add_argument("--address", default="", help="of a Ray cluster; local starts one")
+    add_arguments(parser)
     chosen = parser.parse_args()
-    data = Clustered(chosen.rows, chosen.dim)
-    queries = data.queries(QUERIES, 3, words=False)
+    data = LikeReal(chosen.rows, *real_vectors(chosen), chosen.dim)
+    queries = data.queries(QUERIES, words=False)
     print(f"{machine()}; {data.count:,} rows of {data.dim}, --memory {chosen.memory}", flush=True)
     heads = (
         "recipe | build | parts | anonymous | resident | bytes: index / folder | stored | "

@@ -21,12 +21,13 @@ from helpers.paths import ROOT
 from helpers.photos import paint, shade
 from helpers.remarks import logged_remarks
 from vitsearch import Collection, index_folder
-from vitsearch.collection import info, maintain
+from vitsearch.collection import info
 from vitsearch.collection.map import current_map
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import CollectionError, IndexDamaged
 from vitsearch.index import build_snapshot, open_snapshot, snapshot, verify_snapshot
 from vitsearch.index.recipe import load_recipe
+from vitsearch.storage import indexes
 from vitsearch.storage.store import PhotoStore
 
 COUNT = 30
@@ -325,7 +326,7 @@ def test_a_large_index_is_checked_in_full_by_verify_only(
 
 
 def test_a_delta_says_what_was_removed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maintain, "DELTA_FROM", 10)
+    monkeypatch.setattr(indexes, "DELTA_FROM", 10)
     (folder / "05.png").unlink()
     run(folder)
     delta = open_snapshot(folder / ".vitsearch" / "delta")

@@ -53,8 +53,8 @@ def _indexed(disk: FaultyDisk, folder: Path) -> None:
 
 REPLACED = [f"{number % 3}/{number:03}.png" for number in (0, 1, 4, 5)]  # or gone
 DELTA = {
-    "vitsearch.collection.maintain.DELTA_FROM": 1,
-    "vitsearch.collection.maintain.DELTA_SHARE": 1.0,
+    "vitsearch.storage.indexes.DELTA_FROM": 1,
+    "vitsearch.storage.indexes.DELTA_SHARE": 1.0,
 }
 
 

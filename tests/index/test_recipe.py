@@ -48,6 +48,7 @@ def test_the_recipes_that_come_with_vitsearch():
         "ivf": ("IVF{lists},Flat", {"nprobe": 32}, 4),
         "ivf-pq": ("IVF{lists},PQ{pq}", {"nprobe": 32}, 16),
         "ivf-sq8": ("IVF{lists},SQ8", {"nprobe": 32}, 4),
+        "pq-fastscan": ("PCAR{principal},IVF{lists},PQ{pairs}x4fs", {"nprobe": 64}, 12),
         "rabitq": ("IVF{lists},RaBitQ", {"nprobe": 32}, 16),
         "sq8": ("SQ8", {}, 4),
     }

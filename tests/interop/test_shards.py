@@ -26,6 +26,7 @@ from helpers.shard_sets import manifest, row, vector, write_set
 from vitsearch import Collection, CollectionError, index_folder
 from vitsearch.encoders.colour import DIM, ColourEncoder
 from vitsearch.errors import EncoderMismatch
+from vitsearch.index import verify_snapshot
 from vitsearch.interop import ImportOptions, export_shards, holds_shards, import_shards
 from vitsearch.shards import Manifest, ShardRow, create_shards, open_shards, photo_id
 from vitsearch.types import SkippedPhoto
@@ -79,6 +80,7 @@ def test_an_export_comes_back_as_the_same_collection(
         options=ImportOptions(root=marked),
     )
     assert came == report(imported=5, checked=5 if with_photos else 0, total=5, failed=1)
+    assert verify_snapshot(second / "index").count == 5  # the import builds the index
     assert facts(marked, collection=second) == facts(marked)
     assert failures(marked, second) == failures(marked) != []
     assert Collection.open(marked, collection=second, encoder=ColourEncoder()).config.root == str(

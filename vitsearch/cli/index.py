@@ -1,7 +1,7 @@
 """`vitsearch index` and `forget`: words to one run of indexing; what was put aside is deleted."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -102,10 +102,12 @@ def tune(photos: str, recall: float, as_json: bool, **options: Any) -> int:
         report = collection.tune(recall)
     measured = report.measured
     if as_json:
-        print_json(
-            {"recipe": report.recipe.to_dict(), "measured": asdict(measured) if measured else None}
-        )
-    elif measured is None:
+        tried = [{**asdict(each), "recipe": each.recipe.to_dict()} for each in report.tried]
+        facts = asdict(measured) if measured else None
+        print_json({"recipe": report.recipe.to_dict(), "measured": facts, "tried": tried})
+        return 0
+    _print_tried(report.tried)
+    if measured is None:
         print_line(f"recipe {report.recipe.name} compares every photo: there is nothing to tune")
     else:
         words = "" if measured.texts is None else f", {measured.texts:.3f} for words"
@@ -126,9 +128,24 @@ def tune(photos: str, recall: float, as_json: bool, **options: Any) -> int:
     return 0
 
 
+def _print_tried(tried: Sequence["Trial"]) -> None:
+    """Print what each recipe did on a sample of the photos."""
+    if tried:
+        print_line("recipe        photos  words  ms a search  bytes a vector  effort")
+    for trial in tried:
+        words = "    -" if trial.texts is None else f"{trial.texts:.3f}"
+        effort = ", ".join(f"{name} {value:g}" for name, value in trial.recipe.search.items())
+        effort += f"{', ' if effort else ''}overfetch {trial.recipe.overfetch}"
+        print_line(
+            f"{trial.recipe.name:12}  {trial.photos:.3f}   {words}  {trial.query_ms:11.2f}  "
+            f"{trial.bytes_per_vector:14,}  {'' if trial.recipe.is_exact else effort}".rstrip()
+        )
+
+
 # -- `vitsearch index`: words to one run of indexing -----------------------------------------------
 
 if TYPE_CHECKING:
+    from vitsearch.index import Trial
     from vitsearch.types import IndexReport, Stages
 
 COUNTS = (

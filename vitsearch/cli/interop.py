@@ -217,10 +217,7 @@ def _print_counts(counts: dict[str, int], as_json: bool, what: str, target: str 
     if target is None:
         return
     if counts.get("imported") or counts.get("added") or counts.get("replaced"):
-        print_note(
-            f"vitsearch: `vitsearch index {target}` embeds what is missing and builds the index; "
-            "searches look at every vector until then"
-        )
+        print_note(f"vitsearch: `vitsearch index {target}` embeds what is missing")
 
 
 def _target(photos: str, options: dict[str, Any]) -> str:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vitsearch.arrays import Halves, Ids, Vectors
 from vitsearch.collection.backend import Backend
 from vitsearch.collection.info import local_info
@@ -25,7 +27,7 @@ from vitsearch.index import (
     manifest_stamp,
     open_snapshot,
 )
-from vitsearch.index.candidates import Proposal
+from vitsearch.index.candidates import Proposal, is_among, known_vectors
 from vitsearch.options import SearchOptions
 from vitsearch.storage.config import (
     DELTA_INDEX,
@@ -43,7 +45,6 @@ from vitsearch.types import Prediction, SearchResult
 
 log = logging.getLogger("vitsearch")
 WITHOUT_INDEX = "searching every stored vector, the next `vitsearch index` rebuilds it"
-MAX_CACHED = 20_000  # unindexed vectors that stay in memory between searches
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +59,17 @@ class CandidateSources:
     allowed: Ids | None
     limit: float = math.inf
 
+    def known(self, ids: Sequence[int]) -> dict[int, tuple[bytes, int]]:
+        """Return the raw vectors and their generations that the indexes hold, by id, each from the
+        newest that holds it.
+        """
+        sought = np.sort(np.array(ids, dtype=np.int64))
+        sought = sought[~is_among(sought, self.unindexed.ids)]
+        vectors: dict[int, tuple[bytes, int]] = {}
+        for snapshot in self.snapshots:  # the newest comes last
+            vectors |= known_vectors(snapshot, sought)
+        return vectors
+
     @property
     def supports_batch(self) -> bool:
         """Whether a batch of queries is faster: true of an index, but not of a filter."""
@@ -70,14 +82,30 @@ class CandidateSources:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _ProposedRows:
-    """The stored rows of candidates; with ``complete`` each of them has to be stored."""
+    """The stored rows of candidates, their vectors read from the indexes where these have them;
+    with ``complete`` each of them has to be stored.
+    """
 
     store: PhotoStore
+    sources: CandidateSources
     complete: bool
 
     def rows(self, ids: Sequence[int]) -> list[tuple[int, str, bytes, bytes]]:
-        """Return what `PhotoStore.rows` returns; a row that should be there is logged."""
-        rows = self.store.rows(ids)
+        """Return what `PhotoStore.rows` returns; a row that should be there is logged.
+
+        A vector of an index counts where it is the one that the photo was stored with, by the
+        checksum of the photo's row. Raises IndexDamaged where it is another one.
+        """
+        known = self.sources.known(ids)
+        rows = self.store.rows_with(known) if known else []
+        done = {row[0] for row in rows}
+        others = self.store.rows([each for each in ids if each not in done])
+        if any(known.get(photo_id, (raw, 0))[0] != raw for photo_id, _, raw, _ in others):
+            raise IndexDamaged(
+                "the index holds vectors that are not those of photos.db; index the folder again "
+                "to rebuild it"
+            )
+        rows += others
         if self.complete and len(rows) < len(ids):
             self.store.leave_out(sorted(set(ids) - {row[0] for row in rows}))
         return rows
@@ -134,54 +162,57 @@ class LocalSearch:
         self, queries: Sequence[QueryMeaning], options: SearchOptions
     ) -> list[list[SearchResult]]:
         allowed = self._store.ids_where(options.where) if options.where is not None else None
+        version = self._store.version()
         with self._lock:
-            snapshots = self._indexes()
+            snapshots = self._indexes(version)
         indexed = max((snapshot.generation for snapshot in snapshots), default=-1)
-        newer = self._newer(indexed)
+        newer = self._newer(indexed, version)
         # what was removed since is still proposed by an index, unless a delta says what that is
         complete = not snapshots or (
-            indexed == self._store.generation()
+            indexed == version[0]
             and all(snapshot.removed is not None for snapshot in snapshots[1:])
         )
-        reranker = Reranker(_ProposedRows(self._store, complete), self._config.dim)
-        return reranker.find(queries, options, CandidateSources(snapshots, newer, allowed))
+        sources = CandidateSources(snapshots, newer, allowed)
+        reranker = Reranker(_ProposedRows(self._store, sources, complete), self._config.dim)
+        return reranker.find(queries, options, sources)
 
-    def _newer(self, generation: int) -> UnindexedVectors:
+    def _newer(self, generation: int, version: tuple[int, str]) -> UnindexedVectors:
         """Return the vectors stored after the generation that the indexes have."""
-        now = self._store.generation()
-        if generation == now:
+        if generation == version[0]:
             return UnindexedVectors.empty(self._config.dim)
-        state = (generation, self._store.state())
+        state = (generation, version[1])
         known = self._unindexed
         if known and known[0] == state:
             return known[1]
         batches = self._store.vector_batches(since=generation)
         unindexed = UnindexedVectors.from_batches(batches, self._config.dim)
-        self._unindexed = (state, unindexed) if len(unindexed) <= MAX_CACHED else None
+        self._unindexed = (state, unindexed)
         return unindexed
 
-    def _indexes(self) -> list[IndexSnapshot]:
+    def _indexes(self, version: tuple[int, str]) -> list[IndexSnapshot]:
         """Return the main index and, if it continues that one, the delta of later changes.
 
         An index that is newer than the state of the store, or of a state that the store never had,
         is left out.
         """
-        now = self._store.generation()
+        now = version[0]
         main, delta = self._current(MAIN_INDEX), self._current(DELTA_INDEX)
-        if not main or main.generation > now or not self._is_of_store(main):
+        if not main or main.generation > now or not self._is_of_store(main, version):
             return []
         if (
             delta is not None  # one without rows says what was removed
             and delta.manifest.since == main.generation
             and delta.generation <= now
-            and self._is_of_store(delta)
+            and self._is_of_store(delta, version)
         ):
             return [main, delta]
         return [main]
 
-    def _is_of_store(self, snapshot: IndexSnapshot) -> bool:
+    def _is_of_store(self, snapshot: IndexSnapshot, version: tuple[int, str]) -> bool:
         """Return whether an index was built from the store; it is logged once if not."""
         state = snapshot.manifest.state
+        if (snapshot.generation, state) == version:
+            return True
         if self._store.had_state(snapshot.generation, state):
             return True
         if state not in self._foreign:

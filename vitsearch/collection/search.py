@@ -34,7 +34,7 @@ def as_where(where: str | Filter | None) -> Filter | None:
 
 # candidates asked for beyond the results wanted: some may have been removed since the index was
 # built
-SPARE = 8
+SPARE = 3
 # where the last candidate is this near to the last result, one not proposed may belong before it,
 # by score or by path
 TIE = 1e-6

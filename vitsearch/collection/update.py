@@ -17,7 +17,6 @@ from typing import Unpack
 from vitsearch.collection.absence import Reach, count_left_out, describe, left_out_now
 from vitsearch.collection.diff import FolderDiff, FolderScan, guard_against_emptying
 from vitsearch.collection.info import mend
-from vitsearch.collection.maintain import IndexMaintainer, text_like_queries
 from vitsearch.collection.pipeline import Pipeline, StageTimer, trace_file
 from vitsearch.collection.videos import VideoPipeline
 from vitsearch.encoders import load_encoder
@@ -43,6 +42,7 @@ from vitsearch.storage.create import create_collection, remove_leftovers, root_t
 from vitsearch.storage.decoding import choose_decoding, record_alike, record_decoding
 from vitsearch.storage.failures import mark_walked
 from vitsearch.storage.filesystem import disk_errors
+from vitsearch.storage.indexes import refresh_index
 from vitsearch.storage.lock import writer_lock
 from vitsearch.storage.metadata import PlaceNames
 from vitsearch.storage.store import PhotoStore
@@ -181,9 +181,18 @@ class _Run:
         self, store: PhotoStore, plan: FolderDiff, settings: CollectionConfig
     ) -> CollectionConfig:
         """Do what is planned, and return the settings with what this run was asked for."""
-        guard_against_emptying(
-            plan, self.root, self.folder, last_root=settings.root, root=root_text(self.root)
-        )
+        if plan.loses_all and not plan.seen and self.root.resolve() == self.folder.resolve():
+            log.info(
+                f"the photos of {self.folder} are not here: only its index is brought up to date"
+            )
+            return self._updated(settings)
+        try:
+            guard_against_emptying(
+                plan, self.root, self.folder, last_root=settings.root, root=root_text(self.root)
+            )
+        except CollectionError:
+            self._update_index(store, settings)  # its vectors are here, whatever its photos
+            raise
         if (
             self.new_recipe or plan.todo or plan.videos or plan.missing
         ):  # before the work of embedding, but not where there is nothing to build
@@ -418,11 +427,4 @@ class _Run:
 
     def _update_index(self, store: PhotoStore, settings: CollectionConfig) -> None:
         """Bring the index up to date with the stored vectors and the settings' recipe."""
-        IndexMaintainer(
-            self.folder,
-            store,
-            settings.dim,
-            settings.encoder_fingerprint,
-            self._recipe(settings),
-            texts=lambda: text_like_queries(self._loaded_encoder(settings)),
-        ).update()
+        refresh_index(self.folder, settings, store, lambda: self._loaded_encoder(settings))

@@ -5,7 +5,16 @@ from vitsearch.index.base import Candidates, VectorIndex
 from vitsearch.index.candidates import UnindexedVectors, candidates_for
 from vitsearch.index.exact import ExactIndex
 from vitsearch.index.manifest import Manifest, Measured, Origin
-from vitsearch.index.recall import Sample, keep_tuning, make_sample, measure, tune
+from vitsearch.index.recall import (
+    Sample,
+    Trial,
+    fastest,
+    keep_tuning,
+    make_sample,
+    measure,
+    try_recipes,
+    tune,
+)
 from vitsearch.index.snapshot import (
     IndexSnapshot,
     build_snapshot,
@@ -25,12 +34,14 @@ __all__ = [
     "Measured",
     "Origin",
     "Sample",
+    "Trial",
     "UnindexedVectors",
     "VectorIndex",
     "build_snapshot",
     "candidates_for",
     "check_recipe",
     "faiss_is_installed",
+    "fastest",
     "finish_replacing",
     "gpu_count",
     "indexed_ids",
@@ -40,6 +51,7 @@ __all__ = [
     "measure",
     "open_snapshot",
     "remove_snapshot",
+    "try_recipes",
     "tune",
     "verify_snapshot",
 ]

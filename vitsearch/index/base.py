@@ -13,6 +13,7 @@ from vitsearch.index.recipe import Recipe
 VECTORS = "vectors.f16"
 IDS = "ids.i64"
 FAISS = "index.faiss"
+GENERATIONS = "generations.u32"  # the generation of each row, its low 32 bits
 REMOVED = "removed.i64"  # in an index of changes: the ids that are no longer in the collection
 LISTS = "lists.ivfdata"  # the inverted lists of a recipe with on_disk
 

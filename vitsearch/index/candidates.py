@@ -1,19 +1,23 @@
 """Candidates for a query, from the indexes and from the vectors that no index holds yet."""
 
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from vitsearch.arrays import Halves, Ids, Vectors, cosine_scores, top_k
-from vitsearch.index.exact import ExactIndex
+from vitsearch.arrays import Halves, Ids, Vectors, top_k
+from vitsearch.index.exact import ExactIndex, rough_scores
 from vitsearch.index.snapshot import IndexSnapshot
 
 # a filter that leaves at most so many rows has each of them compared, whatever the index
-FEW = 10_000
+FEW = 2_000
 # a filter that leaves a smaller share of the rows makes most of an index search useless
-SELECTIVE = 0.05
+SELECTIVE = 0.005
+MAX_IN_MEMORY = 1 << 25  # bytes of vectors that no index holds yet
+MAX_ID_BITS = 1 << 24  # of a selection of ids, beside 64 for each row
+MIN_ROWS = 10_000  # of an index, from which results are scored by its own rows
 BLOCK = 65_536  # rows read from the memory-mapped file at a time
 
 
@@ -34,12 +38,25 @@ class UnindexedVectors:
 
     @classmethod
     def from_batches(cls, batches: Iterable[tuple[Ids, Halves]], dim: int) -> "UnindexedVectors":
-        """Return the vectors of all batches."""
-        parts = list(batches)
-        if not parts:
-            return cls.empty(dim)
-        ids, rows = zip(*parts, strict=True)
-        return cls(np.concatenate(ids), np.concatenate(rows))
+        """Return the vectors of all batches; many lie in a temporary file without a name, mapped,
+        so that they are not this process's own memory.
+        """
+        ids: list[Ids] = []
+        with tempfile.SpooledTemporaryFile(MAX_IN_MEMORY) as file:
+            for part, rows in batches:
+                ids.append(part)
+                file.write(np.ascontiguousarray(rows).data)
+            count = sum(map(len, ids))
+            if not count:
+                return cls.empty(dim)
+            if count * dim * 2 <= MAX_IN_MEMORY:
+                file.seek(0)
+                vectors = np.frombuffer(file.read(), dtype=np.float16).reshape(count, dim)
+            else:
+                file.flush()
+                file.fileno()  # in a file, if it was not yet
+                vectors = np.memmap(file._file, np.float16, "r", shape=(count, dim))  # type: ignore[attr-defined]
+            return cls(np.concatenate(ids), vectors.view(np.ndarray))
 
 
 class Proposal(NamedTuple):
@@ -68,8 +85,7 @@ def candidates_for(
     sources = [_from_unindexed(unindexed, queries, count, allowed)]
     newer = unindexed.ids
     for snapshot in reversed(snapshots):
-        proposals = _from_snapshot(snapshot, queries, count, allowed)
-        sources.append([Proposal(ids[~is_among(ids, newer)], more) for ids, more in proposals])
+        sources.append(_from_snapshot(snapshot, queries, count, allowed, newer))
         if snapshot is not snapshots[0]:
             newer = np.union1d(newer, snapshot.ids)
             if snapshot.removed is not None:
@@ -91,30 +107,38 @@ def _from_unindexed(
 
 
 def _from_snapshot(
-    snapshot: IndexSnapshot, queries: Vectors, count: int, allowed: Ids | None
+    snapshot: IndexSnapshot, queries: Vectors, count: int, allowed: Ids | None, newer: Ids
 ) -> list[Proposal]:
+    """Return what an index proposes for each query, without the rows that are ``newer`` elsewhere
+    or were removed.
+    """
     reach = count if snapshot.recipe.is_exact else count * snapshot.recipe.overfetch
     if allowed is None:
         available, nearest = len(snapshot), _nearest(snapshot, queries, reach)
     else:
-        positions = positions_of(snapshot.ids, allowed)
+        positions = _positions(snapshot, allowed)
         available = len(positions)
         nearest = [
             _nearest_allowed(snapshot, query, reach, positions=positions, allowed=allowed)
             for query in queries
         ]
-    best = [_best(snapshot, ids, query, count) for ids, query in zip(nearest, queries, strict=True)]
-    return [Proposal(ids, len(ids) < available) for ids in best]
+    proposals = []
+    for ids, query in zip(nearest, queries, strict=True):
+        left = ids[~is_among(ids, newer)] if len(newer) else ids
+        best = _best(snapshot, left, query, count)
+        proposals.append(Proposal(best, len(best) < len(left) or len(ids) < available))
+    return proposals
 
 
 def _best(snapshot: IndexSnapshot, ids: Ids, query: Vectors, count: int) -> Ids:
     """Return the best of an index's candidates by its own rows.
 
-    They cost less to read than those in the database, which decide in the end.
+    They cost less to read than those in the database, which decide in the end: these rows are not
+    checked, what is returned is.
     """
     if len(ids) <= count:
         return ids
-    scores = cosine_scores(snapshot.rows(snapshot.positions(ids)), query)
+    scores = rough_scores(snapshot.vectors[snapshot.positions(ids)], query)
     return ids[top_k(scores, count)]
 
 
@@ -140,12 +164,32 @@ def _nearest_allowed(
     """
     share = len(positions) / max(1, len(snapshot))
     if len(positions) > FEW and share >= SELECTIVE and count < len(positions) / 8:
-        reach = int(count / share * 1.25) + 1
-        ids = snapshot.search(query, reach).ids
-        ids = ids[is_among(ids, allowed)]
+        ids = _among(snapshot, query, count, allowed=allowed, share=share)
+        if ids is None:
+            ids = snapshot.search(query, int(count / share * 1.25) + 1).ids
+            ids = ids[is_among(ids, allowed)]
         if len(ids) >= count:
             return ids[:count]
     return _exact_among(snapshot, positions, query, count)
+
+
+def _among(
+    snapshot: IndexSnapshot, query: Vectors, count: int, *, allowed: Ids, share: float
+) -> Ids | None:
+    """Return the best of the allowed ids that the index itself finds, None where it cannot select.
+
+    The bits of the ids are remembered for the next search by the same filter.
+    """
+    search = getattr(snapshot.index, "search_among", None)
+    if search is None or int(allowed[-1]) > MAX_ID_BITS + 64 * len(snapshot):
+        return None
+    last = snapshot.filtered.get("bits")
+    if last is None or last[0] is not allowed:
+        mask = np.zeros(int(allowed[-1]) + 1, dtype=bool)
+        mask[allowed] = True
+        last = snapshot.filtered["bits"] = allowed, np.packbits(mask, bitorder="little")
+    candidates = search(query, count, last[1], share)
+    return None if candidates is None else candidates.ids
 
 
 def _exact_among(snapshot: IndexSnapshot, positions: Ids, query: Vectors, count: int) -> Ids:
@@ -160,6 +204,32 @@ def _exact_among(snapshot: IndexSnapshot, positions: Ids, query: Vectors, count:
         order = top_k(scores, count)
         ids, scores = ids[order], scores[order]
     return ids
+
+
+def _positions(snapshot: IndexSnapshot, allowed: Ids) -> Ids:
+    """Return the positions of the rows that a filter leaves, remembered for the next search by the
+    same filter: to look them up takes longer than a search.
+    """
+    last = snapshot.filtered.get("positions")
+    if last is None or last[0] is not allowed:
+        last = snapshot.filtered["positions"] = allowed, positions_of(snapshot.ids, allowed)
+    return last[1]
+
+
+def known_vectors(snapshot: IndexSnapshot, ids: Ids) -> dict[int, tuple[bytes, int]]:
+    """Return the vector, as it is stored, and the generation of each row with one of these ids that
+    the index holds; not checked.
+
+    There are none where the generations were not stored, or the rows are so few that the database's
+    own cost next to nothing and are checked by being read.
+    """
+    if snapshot.generations is None or len(snapshot) < MIN_ROWS:
+        return {}
+    at = np.minimum(np.searchsorted(snapshot.ids, ids), len(snapshot) - 1)
+    at = at[snapshot.ids[at] == ids]
+    numbers, generations = snapshot.ids[at].tolist(), snapshot.generations[at].tolist()
+    rows = zip(numbers, snapshot.vectors[at], generations, strict=True)
+    return {number: (row.tobytes(), generation) for number, row, generation in rows}
 
 
 def positions_of(ids: Ids, allowed: Ids) -> Ids:

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -43,6 +44,8 @@ class FaissIndex:
         self._index = index
         self.dim: int = index.d
         self._lists = parallel_ivf(index)
+        # FAISS searches lists for one query on one thread; to wake the others costs more than that
+        self._probes = self.effort()[0] == "nprobe"
         _set_search_parameters(index, search or {})
 
     def __len__(self) -> int:
@@ -58,7 +61,7 @@ class FaissIndex:
         count = min(k, len(self))
         if count <= 0:
             return [Candidates(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in rows]
-        small = len(rows) * len(self) * self.dim < _PARALLEL
+        small = len(rows) * len(self) * self.dim < _PARALLEL or (len(rows) == 1 and self._probes)
         try:
             if len(rows) == 1 and self._lists is not None:
                 scores, ids = search_parallel(self._lists, rows, count)
@@ -70,6 +73,30 @@ class FaissIndex:
                 f"FAISS cannot search the index ({short_reason(error)}): index with another recipe"
             ) from error
         return [Candidates(s[i >= 0], i[i >= 0]) for s, i in zip(scores, ids, strict=True)]
+
+    def search_among(
+        self, query: NDArray[Any], k: int, allowed: NDArray[np.uint8], share: float
+    ) -> Candidates | None:
+        """Return at most ``k`` candidates among the rows whose bits, by id, are set in ``allowed``,
+        a ``share`` of all; None for an index that is not one of lists.
+
+        The fewer they are, the further they lie from the query: more lists are read for them.
+        """
+        if not self._probes:
+            return None
+        lists = faiss.extract_index_ivf(self._index)
+        selector = faiss.IDSelectorBitmap(allowed)
+        nprobe = min(int(lists.nlist), math.ceil(lists.nprobe / math.sqrt(share)))
+        params = faiss.SearchParametersIVF(sel=selector, nprobe=nprobe)
+        if isinstance(faiss.downcast_index(self._index), faiss.IndexPreTransform):
+            params = faiss.SearchParametersPreTransform(index_params=params)
+        try:
+            with _one_thread():
+                row = query_rows(query[None], self.dim)
+                scores, ids = self._index.search(row, min(k, len(self)), params=params)
+        except (RuntimeError, AssertionError):  # a kind of lists that takes no selection
+            return None
+        return Candidates(scores[0][ids[0] >= 0], ids[0][ids[0] >= 0])
 
     @property
     def faiss_index(self) -> Any:
@@ -343,6 +370,8 @@ def _threads_for(index: Any) -> contextlib.AbstractContextManager[None]:
     Graphs and beam searches depend on the order in which rows arrive.
     """
     inner = faiss.downcast_index(index)
+    if isinstance(inner, faiss.IndexPreTransform):
+        inner = faiss.downcast_index(inner.index)
     plain = isinstance(inner, faiss.IndexIVF) and isinstance(
         faiss.downcast_index(inner.quantizer), faiss.IndexFlat
     )

@@ -4,7 +4,7 @@ import base64
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -52,12 +52,14 @@ class FileFacts:
 class Origin:
     """What an index is built from: the identity of a collection's state, and the generation after
     which the rows were changed, -1 for all rows. ``removed`` are the ascending ids of the rows that
-    were removed after it, None where that is not recorded.
+    were removed after it, None where that is not recorded. ``generations`` gives the low 32 bits of
+    those of the rows with ascending ids, by which a row is held against the database.
     """
 
     state: str = ""
     since: int = -1
     removed: Ids | None = None
+    generations: Callable[[Ids], NDArray[np.uint32]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

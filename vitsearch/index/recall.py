@@ -1,23 +1,31 @@
 """The recall of an index on sample queries, and the least search effort that reaches a recall."""
 
-from collections.abc import Iterator
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitsearch.arrays import Ids, Vectors, cosine_scores, drop_pages
+from vitsearch.arrays import Halves, Ids, Vectors, cosine_scores, drop_pages, unit_rows
 from vitsearch.index.base import VectorIndex
-from vitsearch.index.exact import ExactIndex
+from vitsearch.index.candidates import UnindexedVectors, candidates_for
+from vitsearch.index.exact import ExactIndex, rough_scores, widened
 from vitsearch.index.manifest import Measured, write_manifest
-from vitsearch.index.recipe import Recipe
-from vitsearch.index.snapshot import IndexSnapshot
+from vitsearch.index.recipe import ID_BYTES, SCAN, Recipe, auto_lists, bytes_per_vector
+from vitsearch.index.snapshot import IndexSnapshot, build_snapshot, open_snapshot
 
 K = 10
-SPARE = 8
-TIE = 1e-6
-MAX_OVERFETCH = 64
+SPARE = 3  # candidates that a search asks for beyond the results wanted
+TIE = 1e-5  # as much as rough scores may be off
+OVERFETCHES = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32)
+MAX_OVERFETCH = 32
+ROWS = 8192  # compared at a time while a sample is answered
+RESCORE = 5.0e8  # dimensions of candidates that are fetched and scored a second
+LINKS = 32  # rows that a graph compares for each of the candidates that it holds
+TRIED_PHOTOS, TIMED = 100, 40  # queries by photos, and those that are timed, of a trial
 # the values to try of the parameter that FAISS has for the effort
 # fmt: off
 EFFORTS = {
@@ -52,16 +60,41 @@ def make_sample(snapshot: IndexSnapshot, texts: Vectors, *, photos: int, seed: i
     count = min(photos, len(snapshot))
     chosen = np.sort(np.random.default_rng(seed).choice(len(snapshot), count, replace=False))
     photo_ids = np.asarray(snapshot.ids)[chosen]
-    queries = np.concatenate(
-        [np.asarray(snapshot.vectors[chosen], dtype=np.float32), texts.astype(np.float32)]
-    )
-    exact = ExactIndex(snapshot.vectors, snapshot.ids).search_batch(queries, K + 1)
+    queries = np.concatenate([unit_rows(snapshot.vectors[chosen]), unit_rows(texts)])
+    nearest = _nearest(snapshot.vectors, queries, K + 1)
     scores = [
-        _scores(snapshot, queries[index], _without_itself(candidates.ids, photo_ids, index))[:K]
-        for index, candidates in enumerate(exact)
+        _scores(snapshot, query, _without_itself(np.asarray(snapshot.ids)[rows], photo_ids, index))[
+            :K
+        ]
+        for index, (query, rows) in enumerate(zip(queries, nearest, strict=True))
     ]
     drop_pages(snapshot.vectors)
     return sample_of(queries, photo_ids, scores)
+
+
+def _nearest(vectors: Halves, queries: Vectors, count: int) -> list[Ids]:
+    """Return for each of many unit queries the positions of its ``count`` best rows, in any order;
+    rows whose scores differ by less than float32 shows may stand for each other.
+    """
+    scores, rows, queried = (np.empty(0, kind) for kind in (np.float32, np.int64, np.int64))
+    bars = np.full(len(queries), -np.inf, dtype=np.float32)
+    for start in range(0, len(vectors), ROWS):
+        wide = widened(vectors[start : start + ROWS])
+        lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+        near = (wide @ queries.T) / np.maximum(lengths, np.float32(1e-12))[:, None]
+        if not start and len(near) > count:  # only what may be among the best is put in order
+            bars = np.partition(near, -count, axis=0)[-count]
+        row, query = np.nonzero(near >= bars)
+        scores = np.concatenate([scores, near[row, query]])
+        rows, queried = np.concatenate([rows, start + row]), np.concatenate([queried, query])
+        order = np.lexsort((-scores, queried))
+        firsts = np.searchsorted(queried[order], np.arange(len(queries)))
+        ranks = np.arange(len(order)) - firsts[queried[order]]
+        order, ranks = order[ranks < count], ranks[ranks < count]
+        scores, rows, queried = scores[order], rows[order], queried[order]
+        last = ranks == count - 1
+        bars[queried[last]] = scores[last]
+    return [rows[queried == number] for number in range(len(queries))]
 
 
 def sample_of(queries: Vectors, photo_ids: Ids, scores: list[NDArray[np.float64]]) -> Sample:
@@ -75,12 +108,63 @@ def measure(
     snapshot: IndexSnapshot, sample: Sample, index: VectorIndex, overfetch: int
 ) -> Measured:
     """Return the recall of an index over a snapshot's rows, re-scored as a search does it."""
-    proposals = index.search_batch(sample.queries, overfetch * (K + 1) + SPARE)
-    recalls = [
-        _recall(snapshot, sample, index, proposal.ids) for index, proposal in enumerate(proposals)
-    ]
+    good = _good_answers(snapshot, sample, index, overfetch)
+    return _measured(snapshot, sample, good[:, -1])
+
+
+def tune(snapshot: IndexSnapshot, sample: Sample, recall: float) -> tuple[Recipe, Measured]:
+    """Return the recipe whose search costs least of those that reach a recall, and its recall.
+
+    Lists to read (or the effort in a graph) and candidates to score are chosen together, by what
+    they are predicted to cost, which gives the same recipe in every run. The recall is reached
+    where it is beyond the standard error, for photos and for words. Where nothing reaches it, the
+    best is returned.
+    """
+    best: tuple[Recipe, Measured] | None = None
+    cheapest = (np.inf, best)
+    for tried, index in _efforts(snapshot, snapshot.recipe):
+        costs = {each: _cost(snapshot, tried, each) for each in _overfetches(snapshot)}
+        worth = [each for each, cost in costs.items() if cost < cheapest[0]]
+        if not worth:
+            break  # a greater effort costs more
+        good = _good_answers(snapshot, sample, index, worth[-1])
+        for overfetch in worth:
+            reach = min(_reach(overfetch), good.shape[1])
+            measured = _measured(snapshot, sample, good[:, reach - 1])
+            if best is None or measured.recall > best[1].recall:
+                best = replace(tried, overfetch=overfetch), measured
+            if _is_reached(sample, good[:, reach - 1], recall):
+                cheapest = costs[overfetch], (replace(tried, overfetch=overfetch), measured)
+                break
+    chosen = cheapest[1] or best
+    assert chosen is not None
+    return chosen
+
+
+def _good_answers(
+    snapshot: IndexSnapshot, sample: Sample, index: VectorIndex, overfetch: int
+) -> NDArray[np.float64]:
+    """Return for each query the share of its answers that are as good as the exact ones among the
+    first 1, 2, 3, ... proposals, ``(m, n)``.
+    """
+    reach = _reach(overfetch)
+    shares = np.ones((len(sample.queries), reach))
+    for number, proposal in enumerate(index.search_batch(sample.queries, reach)):
+        answers = sample.answers[number]
+        if not answers:
+            continue
+        others = _without_itself(proposal.ids, sample.photo_ids, number)
+        rows = snapshot.vectors[np.searchsorted(snapshot.ids, others)]
+        good = rough_scores(rows, sample.queries[number]) >= sample.bars[number] - TIE
+        counts = np.minimum(np.cumsum(good), answers) / answers
+        shares[number, : len(counts)] = counts
+        shares[number, len(counts) :] = counts[-1] if len(counts) else 0.0
     drop_pages(snapshot.vectors)
-    photos, texts = np.split(np.array(recalls), [len(sample.photo_ids)])
+    return shares
+
+
+def _measured(snapshot: IndexSnapshot, sample: Sample, recalls: NDArray[np.float64]) -> Measured:
+    photos, texts = np.split(recalls, [len(sample.photo_ids)])
     return Measured(
         k=K,
         photos=float(np.mean(photos)) if len(photos) else 1.0,
@@ -90,22 +174,36 @@ def measure(
     )
 
 
-def tune(snapshot: IndexSnapshot, sample: Sample, recall: float) -> tuple[Recipe, Measured]:
-    """Return the recipe with the least search effort that reaches a recall, and its recall.
+def _is_reached(sample: Sample, recalls: NDArray[np.float64], recall: float) -> bool:
+    parts = np.split(recalls, [len(sample.photo_ids)])
+    return all(
+        np.mean(part) - np.std(part) / len(part) ** 0.5 >= recall for part in parts if len(part)
+    )
 
-    Where even the greatest effort does not reach it, the index's codes are too coarse, and more
-    candidates are tried for each result. Where nothing reaches it, the best is returned.
-    """
-    recipe = snapshot.recipe
-    best: tuple[Recipe, Measured] | None = None
-    for tried, index in _efforts(snapshot, recipe):
-        measured = measure(snapshot, sample, index, tried.overfetch)
-        if best is None or measured.recall > best[1].recall:
-            best = tried, measured
-        if measured.recall >= recall:
-            return tried, measured
-    assert best is not None
-    return best
+
+def _reach(overfetch: int) -> int:
+    """Return how many candidates a search for ten results, or the photo itself, asks for."""
+    return overfetch * (K + SPARE)
+
+
+def _overfetches(snapshot: IndexSnapshot) -> list[int]:
+    if snapshot.recipe.is_exact:
+        return [1]
+    limit = max(MAX_OVERFETCH, snapshot.recipe.overfetch)
+    return [each for each in (*OVERFETCHES, snapshot.recipe.overfetch) if each <= limit]
+
+
+def _cost(snapshot: IndexSnapshot, recipe: Recipe, overfetch: int) -> float:
+    """Return the seconds that a search is predicted to take beyond what all searches take."""
+    count, dim, search = len(snapshot), snapshot.dim, recipe.search
+    scanned = float(count)
+    if "nprobe" in search:
+        lists = auto_lists(count) if recipe.lists == "auto" else int(recipe.lists or 1)
+        scanned *= min(1.0, search["nprobe"] / lists)
+    elif "efSearch" in search:
+        scanned = LINKS * search["efSearch"]
+    speed = SCAN.get(recipe.name.removeprefix("gpu-"), SCAN["flat"])
+    return scanned * dim / speed + _reach(overfetch) * dim / RESCORE
 
 
 def keep_tuning(
@@ -133,23 +231,78 @@ def _efforts(snapshot: IndexSnapshot, recipe: Recipe) -> Iterator[tuple[Recipe, 
     values = [value for value in EFFORTS.get(name, ()) if value < limit] if name else [0]
     if name == "nprobe":
         values.append(limit)
-    overfetch = recipe.overfetch
-    while overfetch <= max(MAX_OVERFETCH, recipe.overfetch):
-        for value in values:
-            search = dict(recipe.search) | ({name: value} if name else {})
-            snapshot.index.set_search(search)
-            yield replace(recipe, search=search, overfetch=overfetch), snapshot.index
-        values, overfetch = values[-1:], overfetch * 2
+    for value in values:
+        search = dict(recipe.search) | ({name: value} if name else {})
+        snapshot.index.set_search(search)
+        yield replace(recipe, search=search), snapshot.index
 
 
-def _recall(snapshot: IndexSnapshot, sample: Sample, index: int, ids: Ids) -> float:
-    """Return the share of a query's exact answers that its best proposals are as good as."""
-    answers = sample.answers[index]
-    if not answers:
-        return 1.0
-    others = _without_itself(ids, sample.photo_ids, index)
-    scores = _scores(snapshot, sample.queries[index], others)[:answers]
-    return float((scores >= sample.bars[index] - TIE).sum() / answers)
+# -- Which recipe ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a recipe did on a sample of the vectors, tuned: the recalls of photos and of words, the
+    milliseconds of a search (of an exact one among all vectors), and the bytes of a vector.
+    """
+
+    recipe: Recipe
+    photos: float
+    texts: float | None
+    query_ms: float
+    bytes_per_vector: int
+
+    @property
+    def recall(self) -> float:
+        """The smaller of the two."""
+        return self.photos if self.texts is None else min(self.photos, self.texts)
+
+
+def try_recipes(
+    vectors: Halves, texts: Vectors, recipes: Sequence[Recipe], *, count: int
+) -> list[Trial]:
+    """Build each recipe over ``(n, dim)`` sample rows out of ``count``, tune it to its recall, and
+    return how it did.
+    """
+    dim, trials = vectors.shape[1], []
+    ids = np.arange(len(vectors), dtype=np.int64)
+    sample: Sample | None = None
+    for recipe in recipes:
+        with tempfile.TemporaryDirectory(prefix="vitsearch-") as scratch:
+            folder = Path(scratch) / "index"
+            build_snapshot(
+                folder, [(ids, vectors)], recipe=recipe, dim=dim, generation=1, fingerprint=""
+            )
+            snapshot = open_snapshot(folder)
+            sample = sample or make_sample(snapshot, texts, photos=TRIED_PHOTOS)
+            tuned, measured = tune(snapshot, sample, recipe.recall)
+            keep_tuning(folder, snapshot, tuned, measured, requested=recipe)
+            milliseconds = _query_ms(open_snapshot(folder), sample.queries)
+            del snapshot
+        scale = count / len(vectors) if recipe.is_exact else 1.0
+        size = bytes_per_vector(recipe, dim) + ID_BYTES
+        trials.append(Trial(tuned, measured.photos, measured.texts, milliseconds * scale, size))
+    return trials
+
+
+def fastest(trials: Sequence[Trial], recall: float) -> Trial:
+    """Return the trial of the quickest search that reaches a recall; where none does, that of the
+    best recall.
+    """
+    good = [trial for trial in trials if trial.recall >= recall]
+    if good:
+        return min(good, key=lambda trial: trial.query_ms)
+    return max(trials, key=lambda trial: trial.recall)
+
+
+def _query_ms(snapshot: IndexSnapshot, queries: Vectors) -> float:
+    """Return the median milliseconds of proposing for one query, after a first round."""
+    times, nothing = [], UnindexedVectors.empty(snapshot.dim)
+    for query in [*queries[:: max(1, len(queries) // TIMED)]] * 2:
+        began = time.perf_counter()
+        candidates_for([snapshot], nothing, query[None], K + SPARE)
+        times.append(time.perf_counter() - began)
+    return 1000 * float(np.median(times[len(times) // 2 :]))
 
 
 def _scores(snapshot: IndexSnapshot, query: Vectors, ids: Ids) -> NDArray[np.float64]:

@@ -42,6 +42,7 @@ SCAN = {  # dimensions that one query scans a second
     "disk": 1.5e9,
     "ivf-pq": 8.0e9,
     "rabitq": 2.0e10,
+    "pq-fastscan": 3.0e10,
 }
 PROBED = 24  # lists read for the default recall on clustered photos
 
@@ -55,10 +56,12 @@ class Recipe:
     ``kind`` is ``exact`` (no index library), ``faiss``, or ``auto``: one of the others, chosen when
     it is built (`choose_recipe`). ``factory`` is a FAISS factory string, in which ``{lists}``
     stands for ``lists`` (a number, or ``auto``: twice the square root of the number of photos) and
-    ``{pq}`` for the bytes of a product-quantised vector (one for 8 dimensions, a divisor of them).
-    ``search`` holds search parameters by their FAISS names; at most ``train_size`` rows, drawn with
-    a fixed seed, are used for training; the index is asked for ``overfetch`` candidates for each
-    result. ``on_disk`` leaves inverted lists in their file, ``gpu`` searches a copy on a GPU where
+    ``{pq}`` for the bytes of a product-quantised vector (one for 8 dimensions, a divisor of them),
+    ``{principal}`` for the principal directions that are kept (three in five of the dimensions) and
+    ``{pairs}`` for half of them. ``search`` holds search parameters by their FAISS names; at most
+    ``train_size`` rows, drawn with a fixed seed, are used for training; the index is asked for
+    ``overfetch`` candidates for each result. ``on_disk`` leaves inverted lists in their file,
+    ``gpu`` searches a copy on a GPU where
     there is one. ``recall`` is the recall@10 to tune the search to (0: the search parameters stay
     as they are), ``memory`` the bytes that the index may take (0: no limit; for ``auto`` a quarter
     of the machine's memory).
@@ -93,7 +96,12 @@ class Recipe:
                 'kind = "faiss" and factory = "..."'
             )
         lists = auto_lists(count) if self.lists == "auto" else self.lists
-        return self.factory.replace("{lists}", str(lists)).replace("{pq}", str(pq_bytes(dim)))
+        principal = principal_directions(dim)
+        numbers = {"pq": pq_bytes(dim), "principal": principal, "pairs": principal // 2}
+        factory = self.factory.replace("{lists}", str(lists))
+        for name, number in numbers.items():
+            factory = factory.replace(f"{{{name}}}", str(number))
+        return factory
 
     def to_dict(self) -> dict[str, Any]:
         """Return name, kind, and what is not the default, as plain JSON and TOML types."""
@@ -190,6 +198,13 @@ def pq_bytes(dim: int) -> int:
     return next((count for count in range(dim // _SUBSPACE, 0, -1) if dim % count == 0), 1)
 
 
+def principal_directions(dim: int) -> int:
+    """Return how many principal directions a fast-scan recipe keeps of ``dim`` numbers: three in
+    five, an even number.
+    """
+    return max(2, min(dim, 3 * dim // 5) // 2 * 2)
+
+
 @dataclass(frozen=True, slots=True)
 class RecipeCost:
     """What a recipe is predicted to cost: memory, time to build, time for one query.
@@ -254,6 +269,8 @@ def bytes_per_vector(recipe: Recipe, dim: int) -> int:
     factory = recipe.factory or ""
     if "SQ8" in factory:
         return dim
+    if "{pairs}" in factory:
+        return -(-principal_directions(dim) // 4)
     if "RaBitQ" in factory:
         return dim // 8 + 8
     if "{pq}" in factory:

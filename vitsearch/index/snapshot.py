@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,16 @@ from numpy.typing import NDArray
 from vitsearch.arrays import Halves, Ids, mapped
 from vitsearch.errors import IndexDamaged, RecipeError
 from vitsearch.index.backends import backend_for, check_recipe, gpu_count, torch_gpu_count
-from vitsearch.index.base import FAISS, IDS, LISTS, REMOVED, VECTORS, Candidates, VectorIndex
+from vitsearch.index.base import (
+    FAISS,
+    GENERATIONS,
+    IDS,
+    LISTS,
+    REMOVED,
+    VECTORS,
+    Candidates,
+    VectorIndex,
+)
 from vitsearch.index.exact import ExactIndex
 from vitsearch.index.manifest import (
     BLOCK,
@@ -123,7 +132,7 @@ def _torch_copy(device: str, vectors: Halves, ids: Ids) -> VectorIndex:
     return TorchExact(vectors, ids, device=device)
 
 
-FILES = (VECTORS, IDS, FAISS, LISTS, REMOVED)
+FILES = (VECTORS, IDS, GENERATIONS, FAISS, LISTS, REMOVED)
 # a file of the index up to this size is read in full when it is opened, in 20 ms
 WHOLE = 64 * 1024 * 1024
 ALL_ROWS = Origin()
@@ -137,7 +146,9 @@ class IndexSnapshot:
     ``ids`` is ``(n,)`` ascending int64, ``vectors`` ``(n, dim)`` float16, of which `rows_of` and
     `exact` check what they read. Where the recipe's index cannot be used and the search is exact,
     ``degraded`` says why in one line, else it is None. ``blocks`` are those of the vectors, and
-    ``scans`` says that every search reads all of them. ``removed`` are those of its `Origin`.
+    ``scans`` says that every search reads all of them. ``removed`` are those of its `Origin`,
+    ``generations`` ``(n,)`` uint32 those of the rows, None in a folder of before they were stored;
+    ``filtered`` is for what a search remembers of its filter.
     """
 
     manifest: Manifest
@@ -148,6 +159,8 @@ class IndexSnapshot:
     degraded: str | None = None
     scans: bool = False
     removed: Ids | None = None
+    generations: NDArray[np.uint32] | None = None
+    filtered: dict[str, tuple[Ids, Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -189,7 +202,7 @@ class IndexSnapshot:
     def positions(self, ids: Ids) -> Ids:
         """Return the positions ``(n,)`` of rows by their ids; raises IndexDamaged for others."""
         at = np.minimum(np.searchsorted(self.ids, ids), len(self) - 1)
-        if not np.array_equal(np.asarray(self.ids)[at], ids):
+        if not np.array_equal(self.ids[at], ids):
             raise IndexDamaged(
                 "the index holds ids that are not of its rows; index the folder again to rebuild "
                 "it from the stored vectors"
@@ -248,6 +261,9 @@ def build_snapshot(
             backend_for(recipe).write(aside, recipe, vectors, ids)
         if origin.removed is not None:
             atomic_write(aside / REMOVED, origin.removed.astype("<i8").tobytes())
+        if origin.generations is not None:
+            generations = origin.generations(np.asarray(ids)).astype("<u4")
+            atomic_write(aside / GENERATIONS, generations.tobytes())
         files = {name: facts_of(aside / name) for name in FILES if (aside / name).exists()}
         manifest = Manifest(
             recipe=recipe,
@@ -346,13 +362,17 @@ def verify_snapshot(folder: Path, *, check_content: bool = True) -> Manifest:
 def _open(folder: Path) -> IndexSnapshot:
     manifest = verify_snapshot(folder, check_content=False)
     for name, facts in manifest.files.items():
-        if name in (IDS, REMOVED) or (name in (FAISS, LISTS) and facts.size <= WHOLE):
+        if name in (IDS, GENERATIONS, REMOVED) or (name in (FAISS, LISTS) and facts.size <= WHOLE):
             check_file(folder / name, facts, check_content=True)
     recipe, count, dim = manifest.recipe, manifest.count, manifest.dim
-    ids = _mapped(folder / IDS, "<i8", (count,))
-    vectors = _mapped(folder / VECTORS, "<f2", (count, dim))
+    ids = _mapped(folder / IDS, "<i8", (count,)).view(np.ndarray)
+    vectors = _mapped(folder / VECTORS, "<f2", (count, dim)).view(np.ndarray)
     exact, problem = ExactIndex(vectors, ids), None
     removed = np.fromfile(folder / REMOVED, "<i8") if REMOVED in manifest.files else None
+    generations = (
+        _mapped(folder / GENERATIONS, "<u4", (count,)) if GENERATIONS in manifest.files else None
+    )
+    rows = {"removed": removed, "generations": generations}
     blocks = CheckedBlocks(
         folder / VECTORS, manifest.files[VECTORS], vectors.view(np.ndarray).view(np.uint8).ravel()
     )
@@ -364,11 +384,11 @@ def _open(folder: Path) -> IndexSnapshot:
         else:
             if len(index) != count or index.dim != dim:
                 raise damaged(folder / FAISS, "does not fit the manifest")
-            return IndexSnapshot(manifest, ids, vectors, index, blocks, removed=removed)
+            return IndexSnapshot(manifest, ids, vectors, index, blocks, **rows)
     elif count:
         problem = f"{FAISS} was not built; the search is exact"
     degraded = None if recipe.is_exact else problem
-    return IndexSnapshot(manifest, ids, vectors, exact, blocks, degraded, removed=removed)
+    return IndexSnapshot(manifest, ids, vectors, exact, blocks, degraded, **rows)
 
 
 def _write_rows(
@@ -395,6 +415,8 @@ def _write_rows(
 
 def _check_files(folder: Path, manifest: Manifest, *, check_content: bool) -> None:
     sizes = {VECTORS: 2 * manifest.count * manifest.dim, IDS: 8 * manifest.count}
+    if GENERATIONS in manifest.files:
+        sizes[GENERATIONS] = 4 * manifest.count
     for name, size in sizes.items():
         facts = manifest.files.get(name, FileFacts(-1, 0, 0, 0))
         if facts.size != size:

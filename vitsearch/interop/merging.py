@@ -5,9 +5,11 @@ from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, replace
 
+from vitsearch.encoders import load_named_encoder
 from vitsearch.errors import CollectionError
 from vitsearch.interop.rows import photo_blocks
 from vitsearch.storage.filesystem import disk_errors
+from vitsearch.storage.indexes import refresh_index
 from vitsearch.storage.lock import writer_lock
 from vitsearch.storage.reader import StoredCollection
 from vitsearch.storage.store import Outcome, PhotoStore
@@ -38,8 +40,8 @@ def merge(
     is the same or holds the source's.
 
     Paths become relative to the target's folder. Where both have a path with different content,
-    the file that was changed last wins. All is stored in one transaction; the next `vitsearch
-    index` builds the index of the target, which finds the new photos meanwhile. Raises
+    the file that was changed last wins. All is stored in one transaction; then the index of
+    the target is brought up to date, as by indexing. Raises
     EncoderMismatch for another encoder, CollectionLocked, and CollectionError for folders that do
     not lie in each other.
     """
@@ -68,6 +70,13 @@ def merge(
                 progress(Progress("merging", done, count))
             store.raise_generation(any(outcome.is_stored for outcome in counts))
         total = store.count()
+        config = target.config
+        refresh_index(
+            target.folder,
+            config,
+            store,
+            lambda: load_named_encoder(config.encoder, target.folder, "auto", config.dtype),
+        )
         store.checkpoint()
     return MergeReport(
         added=counts[Outcome.NEW],

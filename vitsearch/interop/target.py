@@ -15,6 +15,7 @@ from vitsearch.shards.manifest import MANIFEST
 from vitsearch.storage.config import CollectionConfig, check_encoder, read_collection_config
 from vitsearch.storage.create import create_collection
 from vitsearch.storage.filesystem import disk_errors
+from vitsearch.storage.indexes import refresh_index
 from vitsearch.storage.lock import writer_lock
 from vitsearch.storage.store import PhotoStore
 
@@ -42,8 +43,9 @@ def import_target(root: Path, folder: Path, encoder: ImageEncoder) -> Iterator[P
     """Yield the database of the collection in ``folder`` under its writer's lock.
 
     Where there is none, a database is written beside its final name, and renamed together with
-    ``collection.json`` when the block ends well. Raises CollectionLocked, CollectionError, and
-    EncoderMismatch for a collection of another encoder.
+    ``collection.json`` when the block ends well. Then the index is built, as by
+    indexing. Raises CollectionLocked, CollectionError, and EncoderMismatch for a collection of
+    another encoder.
     """
     with writer_lock(folder), disk_errors(folder):
         config = known_config(folder, root)
@@ -51,6 +53,7 @@ def import_target(root: Path, folder: Path, encoder: ImageEncoder) -> Iterator[P
             check_encoder(folder, config, encoder)
             with closing(PhotoStore(folder / DATABASE)) as store:
                 yield store
+                refresh_index(folder, config, store, lambda: encoder)
                 store.checkpoint()
             return
         _clear(folder)
@@ -60,7 +63,10 @@ def import_target(root: Path, folder: Path, encoder: ImageEncoder) -> Iterator[P
                     yield store
                     store.checkpoint()
                 # before the rename: any command starts a collection without a database anew
-                create_collection(folder, root, encoder, load_recipe("auto"))
+                config = create_collection(folder, root, encoder, load_recipe("auto"))
+            with closing(PhotoStore(folder / DATABASE)) as store:
+                refresh_index(folder, config, store, lambda: encoder)
+                store.checkpoint()
         finally:
             _clear(folder)
 

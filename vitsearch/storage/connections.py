@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from vitsearch.arrays import Ids
 from vitsearch.errors import CollectionError, CollectionLocked
 from vitsearch.storage.filesystem import can_flush, has_locks, is_local
 from vitsearch.storage.lock import LockFile
@@ -42,6 +43,7 @@ class FileConnection(sqlite3.Connection):
     """
 
     check: Callable[[bool], None] = staticmethod(_nothing)  # whether the block begins
+    filtered: tuple[object, Ids] | None = None  # the last filter, and the ids that it left
 
 
 def connect(path: Path, read_only: bool) -> FileConnection:

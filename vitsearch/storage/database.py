@@ -6,6 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from vitsearch.arrays import Ids
 from vitsearch.errors import CollectionError
 from vitsearch.filters.tree import distinct
 from vitsearch.paths import raw_path
@@ -232,6 +236,28 @@ class Database:
         sql = "SELECT state FROM states ORDER BY generation DESC LIMIT 1"
         with self._errors():
             return str(self._db.execute(sql).fetchone()[0])
+
+    def version(self) -> tuple[int, str]:
+        """Return the number of the last committed change and the identity of the state."""
+        if self._format < CHECKSUMS:
+            return self.generation(), ""
+        sql = "SELECT generation, state FROM states ORDER BY generation DESC LIMIT 1"
+        with self._errors():
+            generation, state = self._db.execute(sql).fetchone() or (None, "")
+        if not isinstance(generation, int):
+            raise self.damage("the count of its changes cannot be read")
+        return generation, str(state)
+
+    def generations(self, ids: Ids) -> NDArray[np.uint32]:
+        """Return the low 32 bits of the generation of each of these stored vectors, by their
+        ascending ids.
+        """
+        with self._errors():
+            cursor = self._db.execute("SELECT photo_id, generation FROM vectors")
+            stored = np.fromiter(cursor, dtype=np.dtype((np.int64, 2)))
+        stored = stored[np.argsort(stored[:, 0])]
+        low: NDArray[np.uint32] = stored[np.searchsorted(stored[:, 0], ids), 1].astype(np.uint32)
+        return low
 
     def had_state(self, generation: int, state: str) -> bool:
         """Return whether the file has, or has had, the state of this number and identity.

@@ -7,7 +7,7 @@ derived index is current.
 """
 
 import logging
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -311,6 +311,22 @@ class PhotoStore(FailureStore):
             )
         return self.halves([rows[0][2]])[0]
 
+    def rows_with(
+        self, vectors: Mapping[int, tuple[bytes, int]]
+    ) -> list[tuple[int, str, bytes, bytes]]:
+        """Return the `rows` whose raw vectors and generations, by id, are those stored here."""
+        rows: list[tuple[int, str, bytes, bytes]] = []
+        with self._errors():
+            for start in range(0, len(vectors), MAX_PARAMETERS):
+                part = [*vectors][start : start + MAX_PARAMETERS]
+                marks = ",".join("?" * len(part))
+                for row in self._db.execute(f"{self._rows.select} WHERE id IN ({marks})", part):
+                    raw, generation = vectors[row[0]]
+                    if self._rows.is_sound(row, generation, raw):
+                        number, path, fingerprint = self._rows.identity(row)
+                        rows.append((number, path, raw, fingerprint))
+        return rows
+
     def rows(self, ids: Sequence[int]) -> list[tuple[int, str, bytes, bytes]]:
         """Return (id, path, raw vector, fingerprint) of the photos with these ids.
 
@@ -339,13 +355,16 @@ class PhotoStore(FailureStore):
         first: by date, then those without one by the time of the file.
         """
         self._check_facts()
-        condition, values = where.sql()
+        (condition, values), order = where.sql(), NEWEST if newest else "id"
         with self._errors():
             prepare(self._db)
-            order = NEWEST if newest else "id"
             sql = f"SELECT id FROM photo_facts WHERE {condition} ORDER BY {order}"
-            rows = self._db.execute(sql, values)
-            return np.fromiter((row[0] for row in rows), dtype=np.int64)
+            (version,) = self._db.execute("PRAGMA data_version").fetchone()
+            key = sql, tuple(values), version, self._db.total_changes
+            if self._db.filtered is None or self._db.filtered[0] != key:
+                ids = (row[0] for row in self._db.execute(sql, values))
+                self._db.filtered = key, np.fromiter(ids, dtype=np.int64)
+            return self._db.filtered[1]
 
     def _check_facts(self) -> None:
         """Check the facts of all photos, where they are few, once in a state: a filter reads them
