@@ -11,23 +11,29 @@ any photo matches that one, nothing shows them.
 """
 
 import argparse
+import random
 import re
+import string
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from evaluate import encode_photos, read_captions
 from numpy.typing import NDArray
 
-from vitsearch.collection.query import EncodedTerms, QueryEncoder, Term
+from vitsearch.collection.query import EncodedTerms, QueryEncoder, QueryMeaning, Term
+from vitsearch.collection.relevance import Lines, Scale, find_relevant, measured_scale
 from vitsearch.collection.search import UNLIKE
 from vitsearch.encoders import Encoder, load_encoder
 from vitsearch.labels import NOTHING, zero_shot_classifier
+from vitsearch.options import SearchOptions
+from vitsearch.types import SearchResult
 
 QUERIES = Path(__file__).with_name("everyday_queries.tsv")
 DRAWS = 10  # halves of the labels
-LOST = 0.07  # share of the queries for things that are there which a gate may lose
+MIN_RELEVANCE = SearchOptions(1).min_relevance
 # classes of classes-train.tar that do not overlap as "dress" and "black dress" do
 DISTINCT = (
     "bed bicycle bridge car cat cow dandelion dog forest guitar horse ice_cream lightning "
@@ -164,23 +170,97 @@ def labels(encoder: Encoder, archive: Path, classes: list[str] | None) -> None:
 
 
 def gate(encoder: Encoder, name: str, photos: Captioned) -> None:
-    """Print how well the best score tells words for what is there from words for what is not."""
+    """Print how many words for what is there, for what is not, and lines without meaning are
+    answered "nothing here fits", and how well the best relevance tells the first from the second.
+    """
     present, absent = [], []
     for words, (shown, named) in read_queries().items():
         if named == "-":
             continue
-        best = float((photos.rows @ encoder.encode_texts([words])[0]).max())
         if not photos.matches(named, 1).any():
-            absent.append(best)
+            absent.append(words)
         elif shown != "-" and photos.matches(shown, 2).any():
-            present.append(best)
-    there, away = np.array(present), np.array(absent)
-    area = (there[:, None] > away).mean() + 0.5 * (there[:, None] == away).mean()
-    caught = (away < np.quantile(there, LOST)).mean()
-    print(
-        f"{name}: {len(there)} words for what is there, {len(away)} for what is not: AUROC of the "
-        f"best score {area:.3f}, {caught:.3f} of what is not there told at {LOST:.0%} lost"
-    )
+            present.append(words)
+    lines = Lines.of(encoder)
+    shown_by = {words: photos.matches(read_queries()[words][0], 2) for words in present}
+    for number in (4, 12, 50, 200, len(photos.rows)):
+        there, away, nonsense = [], [], []
+        for draw in range(1 if number == len(photos.rows) else DRAWS):
+            chosen = np.random.default_rng(draw).permutation(len(photos.rows))[:number]
+            known = _known(lines, photos.rows[np.sort(chosen)])
+            still = [words for words in present if shown_by[words][chosen].any()]
+            there += best_relevance(encoder, known, photos.rows[chosen], still)
+            away += best_relevance(encoder, known, photos.rows[chosen], absent)
+            nonsense += best_relevance(encoder, known, photos.rows[chosen], other_nonsense())
+        area = np.mean([(each > np.array(away)).mean() for each in there])
+        told = [np.mean(np.array(each) < MIN_RELEVANCE) for each in (there, away, nonsense)]
+        print(
+            f"{name}, {number} photos: {len(there)} words for what is there, {len(away)} for what "
+            f"is not: AUROC {area:.3f}; nothing fits: {told[0]:.3f} of what is there, "
+            f"{told[1]:.3f} of what is not, {told[2]:.3f} of {len(nonsense)} lines without meaning"
+        )
+
+
+def _known(lines: Lines, rows: Rows) -> tuple[Lines, Scale]:
+    scale = measured_scale(lines, rows[:: max(1, len(rows) // 1000)], len(rows))
+    assert scale is not None
+    return lines, scale
+
+
+def best_relevance(
+    encoder: Encoder, known: tuple[Lines, Scale], rows: Rows, texts: list[str]
+) -> list[float]:
+    """Return the relevance of the best photo for each text, as `vitsearch search` has it."""
+
+    def find(queries: Sequence[QueryMeaning], options: SearchOptions) -> list[list[SearchResult]]:
+        best = [float((rows @ query.vector).max()) for query in queries]
+        return [
+            [SearchResult("", score, 0)] if score >= query.least else []
+            for query, score in zip(queries, best, strict=True)
+        ]
+
+    vectors = encoder.encode_texts(texts) if texts else np.empty((0, encoder.dim), np.float32)
+    queries = [
+        QueryMeaning(vector, texts=(text,)) for vector, text in zip(vectors, texts, strict=True)
+    ]
+    strict = SearchOptions(1, min_relevance=MIN_RELEVANCE)
+    found = find_relevant(queries, strict, known, find, encoder.encode_texts)
+    every = find_relevant(queries, replace(strict, min_relevance=0), known, find, lambda _: rows)
+    return [
+        float((hits or others)[0].relevance or 0) for hits, others in zip(found, every, strict=True)
+    ]
+
+
+def other_nonsense() -> list[str]:
+    """Return 200 lines of letters, runs of keys, made-up words and digits, which the library does
+    not measure with.
+    """
+    rng = random.Random(5)
+    rows = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
+    starts = [*"bcdfghjklmnprstvwz", "bl", "fl", "gr", "pr", "sk", "tr"]
+
+    def letters() -> str:
+        return "".join(rng.choice(string.ascii_lowercase) for _ in range(rng.randint(3, 9)))
+
+    def keys() -> str:
+        row = rng.choice(rows)
+        start = rng.randrange(len(row) - 3)
+        return row[start : start + rng.randint(3, 6)]
+
+    def word() -> str:
+        ends = ("", "n", "rk", "mp", "x", "lt")
+        return "".join(
+            rng.choice(starts) + rng.choice("aeiou") + rng.choice(ends)
+            for _ in range(rng.randint(2, 3))
+        )
+
+    def digits() -> str:
+        return str(rng.randrange(10 ** rng.randint(4, 10)))
+
+    kinds = (letters, keys, word, digits)
+    return [
+        " ".join(kinds[number % 4]() for _ in range(rng.randint(1, 3))) for number in range(200)
+    ]
 
 
 def main() -> None:

@@ -48,7 +48,7 @@ def test_the_keywords_for_type_checkers_are_the_fields() -> None:
 def test_every_option_of_a_search_has_a_flag_and_of_indexing_too() -> None:
     names = {entry.name for entry in fields(SearchOptions)}
     assert names <= defaults(search).keys()
-    assert names - {"literal"} <= defaults(similar).keys()  # a photo has no words
+    assert names - {"literal", "min_relevance"} <= defaults(similar).keys()  # a photo has no words
     known = defaults(index)
     assert {entry.name for entry in fields(IndexOptions)} <= known.keys()
     assert (known["batch_size"], known["max_pixels"]) == (32, 250)
@@ -62,9 +62,10 @@ def test_the_number_of_results_has_one_default() -> None:
 
 def test_http_takes_the_options_that_have_a_parameter() -> None:
     named = {option.parameter for _, option in options_of(SearchOptions).values()} - {""}
-    assert named == {"k", "offset", "where", "min_score"}
-    for route in (routes.search, routes.similar):
-        assert named <= inspect.signature(route).parameters.keys()
+    assert named == {"k", "offset", "where", "min_score", "min_relevance"}
+    assert named <= inspect.signature(routes.search).parameters.keys()
+    # a photo has no words
+    assert named - {"min_relevance"} <= inspect.signature(routes.similar).parameters.keys()
     assert named <= SearchRequest.model_fields.keys()
     form = BODY["content"][FORM_TYPE]["schema"]["properties"]
     assert named <= form.keys()

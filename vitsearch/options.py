@@ -93,8 +93,9 @@ class SearchOptions:
     the query for difference from the results before (maximal marginal relevance, Carbonell and
     Goldstein 1998), among the 200 most alike, then among the next 200, and so on. ``collapse`` is
     the cosine from which two photos count as the same, True for that of the collection's encoder.
-    ``literal`` takes dates, places and the like in a query string as words of the picture. Raises
-    QueryError for a number outside its range.
+    ``min_relevance`` leaves out what hardly shows the words of a query. ``literal`` takes dates,
+    places and the like in a query string as words of the picture. Raises QueryError for a number
+    outside its range.
     """
 
     top_k: int | None = option(
@@ -115,6 +116,15 @@ class SearchOptions:
         metavar="X",
         parameter="min_score",
         minimum=-1,
+        maximum=1,
+    )
+    min_relevance: float = option(
+        0.1,
+        "Only results that show the words at least this likely, from 0 to 1; 0 gives the nearest "
+        "however far they are. Photos in a query are not judged.",
+        metavar="X",
+        parameter="min_relevance",
+        minimum=0,
         maximum=1,
     )
     diverse: float = option(
@@ -145,6 +155,8 @@ class SearchOptions:
             )
         if self.min_score is not None and not -1 <= self.min_score <= 1:
             raise QueryError(f"a score is a cosine from -1 to 1, not {self.min_score}")
+        if not 0 <= self.min_relevance <= 1:
+            raise QueryError(f"relevance is from 0 to 1, not {self.min_relevance}")
         if not 0 <= self.diverse <= 1:
             raise QueryError(
                 f"diverse is from 0 (most alike) to 1 (most different), not {self.diverse}"
@@ -168,6 +180,7 @@ class SearchKeywords(TypedDict, total=False):
     offset: int
     where: "str | Filter | None"
     min_score: float | None
+    min_relevance: float
     diverse: float
     collapse: bool | float | None
     literal: bool

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -156,8 +156,10 @@ class SearchResult(_OfSource):
 
     ``file`` is the absolute path, ``collection`` the name of its collection where several were
     searched (`search_all`). Of a video it is the best moment, ``time`` in seconds; None for a
-    photo. ``photo`` and `image` open the collection again, so results stay small, can be pickled,
-    and may be used after it was closed; both raise LookupError for a result made by hand.
+    photo. ``relevance`` is how likely it shows the words of the query, from 0 to 1; None where
+    photos were looked for, and where the encoder cannot tell. ``photo`` and `image` open the
+    collection again, so results stay small, can be pickled, and may be used after it was closed;
+    both raise LookupError for a result made by hand.
     """
 
     path: str
@@ -166,6 +168,8 @@ class SearchResult(_OfSource):
     file: str = field(default="", compare=False)
     collection: str = ""
     time: float | None = None
+    # it follows from the score, and the rest of the collection
+    relevance: float | None = field(default=None, compare=False)
 
     @property
     def stored_path(self) -> str:
@@ -196,9 +200,7 @@ class SearchResult(_OfSource):
 
     def of(self, source: ResultSource, file: str) -> "SearchResult":
         """Return the result as one of a collection, its file there."""
-        result = SearchResult(
-            self.path, self.score, self.photo_id, file, self.collection, self.time
-        )
+        result = replace(self, file=file)
         object.__setattr__(result, "_source", source)
         return result
 

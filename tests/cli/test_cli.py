@@ -376,7 +376,7 @@ def test_a_search_with_mini_never_imports_torch(photos: Path) -> None:
     code = (
         "import sys\nfrom vitsearch.cli.main import run\n"
         f"assert run(['index', {str(photos)!r}]) == 0 and run(['search', {str(photos)!r}, 'a red "
-        "square']) == 0\n"
+        "square', '--min-relevance', '0']) == 0\n"
         "sys.exit(str([name for name in ('torch', 'transformers', 'open_clip') if name in "
         "sys.modules]))"
     )

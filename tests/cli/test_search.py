@@ -13,6 +13,7 @@ from PIL import Image
 from helpers.cli import vitsearch
 from helpers.photos import paint
 from vitsearch import Collection, index_folder
+from vitsearch.cli.demo import copy_samples
 from vitsearch.encoders.colour import ColourEncoder
 
 
@@ -372,3 +373,25 @@ def test_a_search_without_results_says_why(shelf: Path, arguments: list[str], re
     said = f"vitsearch: nothing found: {reason}"
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr.decode().splitlines()[-1] == said
+
+
+def test_words_that_no_photo_shows_are_answered_so(tmp_path: Path) -> None:
+    index_folder(copy_samples(tmp_path), encoder="mini")
+    nothing = vitsearch("search", tmp_path, "asdf qwer", "--json")
+    assert (nothing.returncode, nothing.stdout) == (1, b"")
+    with Collection.open(tmp_path) as collection:
+        nearest = [hit.path for hit in collection.search("asdf qwer", 3, min_relevance=0)]
+    assert nothing.stderr.decode() == (
+        f"vitsearch: nothing here fits: the nearest are {', '.join(nearest)} "
+        "(--min-relevance 0 lists them)\n"
+    )
+    all_of_them = vitsearch("search", tmp_path, "asdf qwer", "--min-relevance", "0", "-k", "3")
+    assert all_of_them.returncode == 0
+    assert [line.split("\t")[1] for line in all_of_them.stdout.decode().splitlines()] == nearest
+    cat = json.loads(vitsearch("search", tmp_path, "a cat", "-k", "1", "--json").stdout)
+    assert cat["path"] == "chelsea.png"
+    assert 0.1 <= cat["relevance"] <= 1
+    like = vitsearch("similar", tmp_path, tmp_path / "coffee.png", "-k", "1", "--json").stdout
+    assert "relevance" not in json.loads(like)
+    filtered = vitsearch("search", tmp_path, "a cat", "--where", "year = 1900")
+    assert filtered.stderr == b"vitsearch: nothing found: no photo passes the filters\n"

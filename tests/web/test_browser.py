@@ -162,6 +162,20 @@ def test_what_was_understood_is_chips_that_can_be_taken_off(page: Page) -> None:
     expect(page.get_by_role("status").first).to_contain_text("the newest first")
 
 
+def test_where_nothing_fits_the_nearest_are_shown_pale(page: Page) -> None:
+    page.goto("/")
+    ask(page, "asdf qwer")
+    expect(page.get_by_role("status").first).to_contain_text("Nothing here fits. Of 72 photos")
+    expect(page.locator(".unfit .tile")).to_have_count(12)
+    page.get_by_role("link", name="show more of them").click()
+    expect(page.locator(".tile")).to_have_count(60)
+    expect(page.locator(".unfit")).to_have_count(0)
+    ask(page, "a flower")
+    assert 1 < len(names(page)) < 60
+    page.get_by_role("link", name="show them too").click()
+    expect(page.locator(".tile")).to_have_count(60)
+
+
 def test_a_query_that_cannot_be_read_says_why_and_stays_to_be_put_right(
     page: Page, site: str
 ) -> None:
@@ -347,14 +361,14 @@ def test_the_map_is_moved_and_opens_photos(page: Page) -> None:
 
 
 def test_endless_scroll_shows_each_photo_once_in_one_order(page: Page, ids: dict[str, int]) -> None:
-    page.goto("/?q=a+cat")
+    page.goto("/?q=a+cat&nearest=1")
     expect(page.locator(".tile")).to_have_count(60)
     page.mouse.wheel(0, 100_000)
     expect(page.locator(".tile")).to_have_count(72)
     expect(page.locator(".pages")).to_have_count(0)
     order = [tile(page, number) for number in range(72)]
     assert sorted(order) == sorted(ids.values())
-    page.goto("/?q=a+cat&page=2")
+    page.goto("/?q=a+cat&nearest=1&page=2")
     assert [tile(page, number) for number in range(12)] == order[60:]
 
 
@@ -362,7 +376,7 @@ def test_keyboard(page: Page) -> None:
     page.goto("/")
     page.keyboard.press("/")
     expect(page.locator("#q")).to_be_focused()
-    page.keyboard.type("a cat")
+    page.keyboard.type("a flower")
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile("q=a"))
     page.keyboard.press("j")

@@ -79,7 +79,7 @@ def run_demo(
         f"{report.load_seconds:.1f} s to load the model)"
     )
     with Collection.open(folder, collection=where) as opened:
-        sections = [(f"“{words}”", opened.search(words, 4)) for words in searches]
+        sections = [(f"“{words}”", opened.search(words, 4, min_relevance=0)) for words in searches]
         first = sections[0][1][0].path
         sections.append((f"photos like {first}", opened.similar(folder / first, 4)))
         predictions = opened.label(labels)

@@ -168,10 +168,13 @@ filters = all_of(
     ),
 )
 KEYWORDS = tuple(
-    name for name in options_of(SearchOptions) if name not in ("top_k", "where", "literal")
+    name
+    for name in options_of(SearchOptions)
+    if name not in ("top_k", "where", "literal", "min_relevance")
 )
 keywords = all_of(*(flag(SearchOptions, name) for name in KEYWORDS))
-LITERAL = flag(SearchOptions, "literal")
+# of words
+WORDS = all_of(flag(SearchOptions, "literal"), flag(SearchOptions, "min_relevance"))
 
 
 def filter_of(options: Mapping[str, Any]) -> "Filter | None":

@@ -13,10 +13,10 @@ from vitsearch.cli.options import (
     INDEXED,
     JSON,
     KEYWORDS,
-    LITERAL,
     MODEL,
     PATHS,
     READ_ONLY,
+    WORDS,
     check_forms,
     filter_of,
     filters,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from vitsearch.collection.understanding import Understood
     from vitsearch.types import Photo, SearchResult
 
+NEAREST = 3  # results that are named where none fits
 EQUAL, ALIKE = "equal files", "look-alikes"
 
 
@@ -93,7 +94,7 @@ def _plus_and_minus(command: Callable[..., Any]) -> Callable[..., Any]:
 @_plus_and_minus
 @COLLECTION
 @MODEL
-@LITERAL
+@WORDS
 @filters
 @keywords
 @READ_ONLY
@@ -105,7 +106,8 @@ def search(names: tuple[str, ...], **options: Any) -> int:
     PHOTOS is an indexed folder, or a collection in Milvus: milvus://HOST:PORT/NAME; several of one
     model are searched together, and without any that of the working folder or of a folder above it.
     Dates, places, cameras and the like in QUERY filter the photos ("beach in Portugal last
-    summer"); what was understood is said, --literal turns it off.
+    summer"); what was understood is said, --literal turns it off. A line has the score, the path,
+    and how likely the photo shows the words; where none does, the nearest are said, exit code 1.
     """
     photos, query = _photos_and_query(names, bool(options["plus"] or options["minus"]))
     for sign, added in (("+", options["plus"]), ("-", options["minus"])):
@@ -125,7 +127,7 @@ def search(names: tuple[str, ...], **options: Any) -> int:
 def similar(names: tuple[str, ...], **options: Any) -> int:
     """Search PHOTOS for those that look like PHOTO, a file anywhere or a path inside PHOTOS."""
     photos, photo = _photos_and_query(names, False)
-    return _search(photos, Path(photo), options | {"literal": True})
+    return _search(photos, Path(photo), options | {"literal": True, "min_relevance": 0})
 
 
 def _photos_and_query(names: tuple[str, ...], has_terms: bool) -> tuple[list[str], str]:
@@ -164,7 +166,7 @@ def _search(photos: Sequence[str], query: "str | Path", options: dict[str, Any])
     if options["sheet"]:
         check_suffix(Path(options["sheet"]))
     chosen = {name: options[name] for name in KEYWORDS} | {"where": filter_of(options)}
-    chosen["literal"] = options["literal"]
+    chosen |= {name: options[name] for name in ("literal", "min_relevance")}
     top_k = options["top_k"] or (None if options["min_score"] is not None else TOP_K)
     with ExitStack() as stack:
         opened = [stack.enter_context(open_collection(each, options)) for each in photos]
@@ -172,13 +174,17 @@ def _search(photos: Sequence[str], query: "str | Path", options: dict[str, Any])
         if isinstance(query, Path):
             files = (each.file_of(query) for each in opened)
             query = next((file for file in files if file.exists()), opened[0].file_of(query))
-        if len(opened) > 1:
-            hits = search_opened(opened, query, top_k, **chosen)
-        else:
-            hits = opened[0].search(query, top_k, **chosen)
+
+        def find(top_k: int | None, chosen: Any) -> "Sequence[SearchResult]":
+            if len(opened) > 1:
+                return search_opened(opened, query, top_k, **chosen)
+            return opened[0].search(query, top_k, **chosen)
+
+        hits = find(top_k, chosen)
         _print(opened, hits, understood, options)
         if not hits:
-            print_note(f"vitsearch: nothing found: {_limits(understood, chosen)}")
+            nearest = find(NEAREST, {**chosen, "min_relevance": 0})
+            print_note(f"vitsearch: {_nothing(nearest, understood, chosen)}")
         if options["sheet"]:
             _write_sheet(Path(options["sheet"]), str(query), opened, hits)
         for collection in opened:
@@ -203,6 +209,16 @@ def _understood(
     return understood
 
 
+def _nothing(
+    nearest: "Sequence[SearchResult]", understood: "Understood | None", chosen: Mapping[str, Any]
+) -> str:
+    """Return why a search has no results, and the nearest ones where none fits the words."""
+    if not nearest:
+        return f"nothing found: {_limits(understood, chosen)}"
+    names = ", ".join(printable(_shown_path(hit)) for hit in nearest)
+    return f"nothing here fits: the nearest are {names} (--min-relevance 0 lists them)"
+
+
 def _limits(understood: "Understood | None", chosen: Mapping[str, Any]) -> str:
     """Return why a search may have no results."""
     if understood is not None:
@@ -221,6 +237,7 @@ def _rows(
     for hit in hits:
         collection = by_name.get(hit.collection, opened[0])
         row: dict[str, Any] = {"path": hit.path, "score": round(hit.score, 6)}
+        row |= {} if hit.relevance is None else {"relevance": round(hit.relevance, 3)}
         row |= {"file": hit.file, "collection": hit.collection} if hit.collection else {}
         companions = collection.companions([hit.path]).get(hit.path)
         row |= {"companions": companions} if companions else {}
@@ -255,7 +272,8 @@ def _print(
     for hit in hits:
         first = _date_of(opened, hit) if is_list else f"{hit.score:.4f}"
         moment = "" if hit.time is None else f"\t{clock(hit.time)}"
-        print_line(f"{first}\t{printable(_shown_path(hit))}{moment}")
+        fits = "" if hit.relevance is None else f"\t{hit.relevance:.2f}"
+        print_line(f"{first}\t{printable(_shown_path(hit))}{moment}{fits}")
 
 
 def _shown_path(hit: "SearchResult") -> str:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,11 +13,13 @@ from vitsearch.collection.backend import Backend
 from vitsearch.collection.duplicates import first_indices
 from vitsearch.collection.local import LocalBackend, open_local
 from vitsearch.collection.query import QueryMeaning
+from vitsearch.collection.relevance import KnownScale, find_relevant
 from vitsearch.collection.search import of_file
 from vitsearch.collection.understanding import KnownWords
 from vitsearch.encoders import is_known, load_named_encoder
-from vitsearch.encoders.base import ImageEncoder
+from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.errors import CollectionError
+from vitsearch.filters.parse import EVERY
 from vitsearch.filters.words import Vocabulary
 from vitsearch.milvus import is_milvus
 from vitsearch.options import SearchOptions
@@ -27,6 +30,10 @@ from vitsearch.storage.failures import changed_folders
 from vitsearch.storage.reader import PhotoReader
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import LeftOut, Photo, SearchResult, SkippedPhoto
+
+SAMPLE = 1000  # photos that say how far apart the scores of a collection lie
+NEAREST = 12  # photos that are shown where none fits
+MAX_SENT = 200_000  # ids
 
 
 def open_backend(
@@ -80,6 +87,7 @@ class OpenCollection:
             self.use_encoder(encoder)
         self.queries = backend.query_encoder(lambda: self.encoder)
         self._words = KnownWords(backend.folder)
+        self._scale = KnownScale(backend.folder, self._sample)
 
     @classmethod
     def open(
@@ -216,8 +224,36 @@ class OpenCollection:
     ) -> list[list[SearchResult]]:
         """Return the results for each query, best first, equal scores in
         order of path, all on one state of the collection.
+
+        For words they have their relevance, and those below ``min_relevance`` are left out.
         """
-        return self.backend.find(queries, options)
+        words = any(query.texts for query in queries)
+        known = self._scale.of(self.store, self.encoder) if words else None
+        if known is None:
+            return self.backend.find(queries, options)
+        encoder = self.encoder
+        assert isinstance(encoder, Encoder)
+        return find_relevant(queries, options, known, self.backend.find, encoder.encode_texts)
+
+    def nearest(self, query: QueryMeaning, options: SearchOptions) -> list[SearchResult]:
+        """Return the first photos nearest to words that none fits; none for other queries."""
+        if not query.texts or options.offset or not options.min_relevance:
+            return []
+        return self.find([query], replace(options, top_k=NEAREST, min_relevance=0))[0]
+
+    def _sample(self) -> Vectors:
+        """Return the ``(n, dim)`` unit rows of at most about 1,000 photos from all over the
+        collection; the first of one in Milvus that is so large that sending all ids takes long.
+        """
+        with self.store.reading():
+            if not isinstance(self.store, PhotoStore) and self.store.count() > MAX_SENT:
+                _, halves = next(iter(self.store.vector_batches()))
+                return unit_rows(halves[:SAMPLE])
+            ids = self.store.ids_where(EVERY)
+            rows = self.store.rows(ids[:: max(1, len(ids) // SAMPLE)].tolist())
+            if not rows:
+                return np.empty((0, self.dim), dtype=np.float32)
+            return unit_rows(self.store.halves([raw for _, _, raw, _ in rows]))
 
     def newest(self, options: SearchOptions) -> list[SearchResult]:
         """Return the photos that the filter leaves, the newest first, with scores of 0."""

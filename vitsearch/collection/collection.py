@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 from PIL import Image
 
-from vitsearch.arrays import Vectors, unit_rows
+from vitsearch.arrays import unit_rows
 from vitsearch.collection.base import OpenCollection
 from vitsearch.collection.duplicates import LookAlikes, look_alikes, same_files
 from vitsearch.collection.info import Check, verify_local
@@ -23,7 +23,6 @@ from vitsearch.collection.understanding import Understood, understand
 from vitsearch.encoders.base import Encoder
 from vitsearch.encoders.language import unread_notes
 from vitsearch.errors import QueryError
-from vitsearch.filters.parse import EVERY
 from vitsearch.filters.tree import Filter
 from vitsearch.index.recipe import RECALL
 from vitsearch.labels import (
@@ -55,7 +54,6 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger("vitsearch")
-SAMPLE = 1000  # photos that say how far apart the scores of a collection lie
 
 
 class Collection(OpenCollection):
@@ -80,8 +78,9 @@ class Collection(OpenCollection):
         `parse_query`), a path, a PIL picture, a vector ``(dim,)``, or a list of `Term`. Photos
         named in the query are left out. Keywords: ``where``, a filter as text or as `Filter`
         (`parse_filter`); ``offset``, results to skip; ``min_score``, the least cosine, with which
-        ``top_k`` may be None for all; ``diverse``, from 0 to 1, for results unlike each
-        other; ``collapse=True`` to show one photo of those that are the same or look alike (a
+        ``top_k`` may be None for all; ``min_relevance``, how likely a photo shows the words at
+        least (0 for the nearest, whatever they show); ``diverse``, from 0 to 1, for results unlike
+        each other; ``collapse=True`` to show one photo of those that are the same or look alike (a
         number: from this cosine on). Dates, places, cameras and the like in a query string filter
         the photos (`understand`), and one of nothing else lists them, the newest first, with scores
         of 0; with ``literal`` they are words of the picture. The result is a list, shown with
@@ -270,17 +269,6 @@ class Collection(OpenCollection):
         )
         self._note_unread([word for label in parse_labels(labels) for word in label.words])
         return classifier
-
-    def _sample(self) -> Vectors:
-        """Return the ``(n, dim)`` unit rows of at most about 1,000 photos from all over the
-        collection.
-        """
-        with self.store.reading():
-            ids = self.store.ids_where(EVERY)
-            rows = self.store.rows(ids[:: max(1, len(ids) // SAMPLE)].tolist())
-            if not rows:
-                return np.empty((0, self.dim), dtype=np.float32)
-            return unit_rows(self.store.halves([raw for _, _, raw, _ in rows]))
 
     def check_classifier(self, classifier: LabelClassifier) -> None:
         """Raise EncoderMismatch for a classifier of another encoder's vectors."""

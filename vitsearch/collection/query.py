@@ -316,18 +316,20 @@ class Negative:
 class QueryMeaning:
     """A query's unit vector ``(dim,)``, the ids of the photos that it names, its words, and what it
     leaves out by a minus.
+
+    ``texts`` are looked for, none where anything else is; a score below ``least`` is too low.
     """
 
     vector: Vectors
     photo_ids: frozenset[int] = frozenset()
     words: tuple[str, ...] = ()
     negatives: tuple[Negative, ...] = ()
+    texts: tuple[str, ...] = ()
+    least: float = -math.inf
 
 
 class QueryEncoder:
-    """Reads queries for a collection: its photos' vectors are looked up, everything else is
-    encoded.
-    """
+    """Reads queries for a collection: its photos' vectors are looked up, all else is encoded."""
 
     def __init__(
         self,
@@ -377,7 +379,11 @@ class QueryEncoder:
         ids = [term.what for term in terms if isinstance(term.what, int)]
         ids += [photo.photo_id for photo in photos.values() if photo]
         words = tuple(term.what for term in terms if isinstance(term.what, str))
-        return QueryMeaning(vector, frozenset(ids), words, negatives)
+        texts = tuple(
+            each.what for each in summed if isinstance(each.what, str) and each.weight > 0
+        )
+        texts = texts if len(texts) == len(summed) else ()
+        return QueryMeaning(vector, frozenset(ids), words, negatives, texts)
 
     def photo_of(self, path: Path) -> Photo | None:
         """Return the collection's photo that this file is, or None for a file outside it."""
@@ -415,9 +421,7 @@ class QueryEncoder:
         return self.stored_vector(what) if isinstance(what, int) else check_vector(what, self._dim)
 
     def _file_vector(self, path: Path, photo: Photo | None) -> Vectors:
-        """Return the unit vector of a photo file, which is ``photo`` where the collection has
-        it.
-        """
+        """Return the unit vector of a file, which is ``photo`` where the collection has it."""
         try:
             fingerprint, head = read_fingerprint(path)
             same = (

@@ -73,10 +73,10 @@ class SearchResults(list[SearchResult]):
     def to_pandas(self) -> "DataFrame":
         """Return a table with a row for each result, in order.
 
-        Its columns are ``path``, ``score``, ``photo_id``, ``file``, ``collection``, ``time``, and
-        what the collection knows of the photo: its size, the metadata columns, its stored label;
-        null where that is nothing. Raises VitsearchError without pandas, and the errors of
-        `Collection.open`.
+        Its columns are ``path``, ``score``, ``photo_id``, ``file``, ``collection``, ``time``,
+        ``relevance``, and what the collection knows of the photo: its size, the metadata columns,
+        its stored label; null where that is nothing. Raises VitsearchError without pandas, and the
+        errors of `Collection.open`.
         """
         try:
             import pandas
@@ -90,6 +90,7 @@ class SearchResults(list[SearchResult]):
             "file": pandas.Series([result.file for result in self], dtype=object),
             "collection": pandas.Series([result.collection for result in self], dtype=object),
             "time": pandas.Series([result.time for result in self], dtype="float64"),
+            "relevance": pandas.Series([result.relevance for result in self], dtype="float64"),
         }
         facts = _facts(self)
         columns |= {name: [row.get(name) for row in facts] for name in FACTS}

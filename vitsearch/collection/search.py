@@ -102,8 +102,9 @@ class Reranker:
         first: list[Proposal] | None,
     ) -> list[SearchResult]:
         pool = needed = _needed(options)
+        least = max(-math.inf if options.min_score is None else options.min_score, query.least)
         while True:
-            hits = self._nearest(query, pool, sources=sources, least=options.min_score, first=first)
+            hits = self._nearest(query, pool, sources=sources, least=least, first=first)
             rows = (
                 self._rows_of(hits)
                 if options.collapse or options.diverse
@@ -131,7 +132,7 @@ class Reranker:
         count: float,
         *,
         sources: Candidates,
-        least: float | None,
+        least: float,
         first: list[Proposal] | None,
     ) -> list[Hit]:
         """Return the ``count`` best hits of at least a score, best first, equal scores in order of
@@ -142,11 +143,7 @@ class Reranker:
             proposed, first = first or sources.candidates_for(query.vector[None], limit)[0], None
             rescored = self._rescored(np.concatenate([ids for ids, _ in proposed]), query)
             hits = _best_moments(rescored)
-            above = [
-                hit
-                for hit in hits
-                if least is None or np.float32(hit.result.score) >= np.float32(least)
-            ]
+            above = [hit for hit in hits if np.float32(hit.result.score) >= np.float32(least)]
             if _is_settled(
                 _reach(proposed, rescored), hits, count, least=least, enough=len(above) <= limit
             ):
@@ -259,7 +256,7 @@ def _reach(proposed: Sequence[Proposal], hits: Sequence[Hit]) -> float:
 
 
 def _is_settled(
-    reach: float, hits: Sequence[Hit], count: float, *, least: float | None, enough: bool
+    reach: float, hits: Sequence[Hit], count: float, *, least: float, enough: bool
 ) -> bool:
     """Return whether no row that was not proposed can belong among the ``count`` best hits of at
     least a score.
@@ -267,7 +264,7 @@ def _is_settled(
     ``enough`` says that the index was asked for as many results as there are, or for more: its own
     order is rough.
     """
-    if reach == -np.inf or (least is not None and reach < least - TIE and enough):
+    if reach == -np.inf or (reach < least - TIE and enough):
         return True
     return len(hits) >= count and reach < hits[int(count) - 1].result.score - TIE
 

@@ -45,10 +45,13 @@ from vitsearch.web.thumbnails import FOLDER, Thumbnail, Thumbnails
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The results of a search, best first, and what the client should know about its words."""
+    """The results of a search, best first, and what the client should know about its words;
+    ``nearest`` where no photo fits them.
+    """
 
     results: list[SearchResult]
     notes: list[str]
+    nearest: Sequence[SearchResult] = ()
 
 
 Answer = Found | Exception
@@ -120,7 +123,8 @@ class Engine:
             for options, queries in groups.items():
                 results = collection.find(list(queries.values()), options)
                 for index, hits in zip(queries, results, strict=True):
-                    answers[index] = Found(hits, _notes(searches[index], encoder))
+                    nearest = () if hits else collection.nearest(queries[index], options)
+                    answers[index] = Found(hits, _notes(searches[index], encoder), nearest)
         return [answers[index] for index in range(len(searches))]
 
 

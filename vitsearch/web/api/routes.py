@@ -25,6 +25,7 @@ from vitsearch.web.api.schemas import (
     BODY,
     DEFAULT_RESULTS,
     MAX_ID,
+    MIN_RELEVANCE,
     ErrorAnswer,
     HealthAnswer,
     InfoAnswer,
@@ -61,6 +62,7 @@ Offset = Annotated[int, Query(**constraints("offset"))]
 Filter = Annotated[str | None, Query(**constraints("where"))]
 Literal = Annotated[bool, Query(**constraints("literal"))]
 MinScore = Annotated[float | None, Query(**constraints("min_score"))]
+MinRelevance = Annotated[float, Query(**constraints("min_relevance"))]
 PhotoPath = Annotated[int, Path(ge=1, le=MAX_ID, description="the id of a photo")]
 
 
@@ -93,12 +95,15 @@ async def search(
     offset: Offset = 0,
     where: Filter = None,
     min_score: MinScore = None,
+    min_relevance: MinRelevance = MIN_RELEVANCE,
     literal: Literal = False,
 ) -> Response:
     """Search by words; dates, places and the like in them filter the photos."""
     understood = await _understand(request, q, literal)
     condition = understood.narrowed(filter_for(request, where))
-    options = search_options(k, offset, where=condition, min_score=min_score)
+    options = search_options(
+        k, offset, where=condition, min_score=min_score, min_relevance=min_relevance
+    )
     return await _answer_of_search(request, understood.terms, options, understood)
 
 
@@ -115,7 +120,8 @@ async def search_by(request: Request) -> Response:
     terms = terms_in(body, () if understood is None else understood.terms)
     where = filter_for(request, body.where)
     condition = understood.narrowed(where) if understood else where
-    options = search_options(body.k, body.offset, where=condition, min_score=body.min_score)
+    limits = {"min_score": body.min_score, "min_relevance": body.min_relevance}
+    options = search_options(body.k, body.offset, where=condition, **limits)
     service = service_of(request)
     async with service.uploads if data is not None else nullcontext():
         if data is not None:
@@ -161,12 +167,13 @@ async def _answer_of_search(
         newest = partial(service.newest, k=k, offset=offset, where=options.where)
         answer = Found(await run_in_threadpool(newest), [])
     else:
-        where, min_score = options.where, options.min_score
-        future = service.ask(terms, k=k, offset=offset, where=where, min_score=min_score)
+        limits = {"min_score": options.min_score, "min_relevance": options.min_relevance}
+        future = service.ask(terms, k=k, offset=offset, where=options.where, **limits)
         answer = await asyncio.wrap_future(future)
     return answer_of(
         SearchAnswer.model_construct(
             results=hits(answer.results),
+            **({"nearest": hits(answer.nearest)} if answer.nearest else {}),
             k=k,
             offset=offset,
             notes=answer.notes,

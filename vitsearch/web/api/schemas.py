@@ -14,6 +14,7 @@ from vitsearch.arrays import Vectors
 from vitsearch.collection.query import Term
 from vitsearch.errors import QueryError, TooLarge
 from vitsearch.filters.words import Phrase
+from vitsearch.options import SearchOptions
 from vitsearch.paths import raw_path
 from vitsearch.photos.columns import METADATA
 from vitsearch.types import Photo, Prediction, SearchResult
@@ -28,6 +29,7 @@ from vitsearch.web.security import too_large
 from vitsearch.web.settings import ServeSettings
 
 DEFAULT_RESULTS = 50
+MIN_RELEVANCE = SearchOptions(1).min_relevance
 MAX_ID = 2**63 - 1
 
 PhotoId = Annotated[int, Field(ge=1, le=MAX_ID, description="the id of a photo of the collection")]
@@ -57,6 +59,11 @@ class Hit(BaseModel):
     time: float | None = Field(
         default=None, description="of a video the best moment, in seconds; missing for a photo"
     )
+    relevance: float | None = Field(
+        default=None,
+        description="how likely it shows the words, from 0 to 1; missing where photos or vectors "
+        "are in the query, and where the model cannot tell",
+    )
 
 
 class PhraseAnswer(BaseModel):
@@ -72,6 +79,9 @@ class SearchAnswer(BaseModel):
     """
 
     results: list[Hit]
+    nearest: list[Hit] = Field(
+        default=[], description="where no photo fits the words: the nearest ones; else missing"
+    )
     k: int
     offset: int
     notes: list[str] = Field(description="what to know about the words of the query")
@@ -116,6 +126,7 @@ class SearchRequest(BaseModel):
     offset: Annotated[int, Field(**constraints("offset"))] = 0
     where: Annotated[str, Field(**constraints("where"))] | None = None
     min_score: Annotated[float, Field(**constraints("min_score"))] | None = None
+    min_relevance: Annotated[float, Field(**constraints("min_relevance"))] = MIN_RELEVANCE
     literal: Annotated[bool, Field(**constraints("literal"))] = False
 
 
@@ -206,6 +217,7 @@ def hits(results: Sequence[SearchResult | Prediction]) -> list[Hit]:
             path=shown(result.path),
             score=round(result.score, 6),
             **_moment(result),
+            **_relevance(result),
         )
         for result in results
     ]
@@ -222,6 +234,11 @@ def phrase_answers(phrases: Sequence[Phrase]) -> list[PhraseAnswer]:
 def _moment(result: SearchResult | Prediction) -> dict[str, Any]:
     time = result.time if isinstance(result, SearchResult) else None
     return {} if time is None else {"time": time}
+
+
+def _relevance(result: SearchResult | Prediction) -> dict[str, Any]:
+    relevance = result.relevance if isinstance(result, SearchResult) else None
+    return {} if relevance is None else {"relevance": round(relevance, 3)}
 
 
 def labels_answer(counts: LabelCounts) -> LabelsAnswer:
@@ -297,6 +314,7 @@ BODY: dict[str, Any] = {  # of the description of the interface
                     "offset": {"type": "integer"} | _limits("offset"),
                     "where": {"type": "string"} | _limits("where"),
                     "min_score": {"type": "number"} | _limits("min_score"),
+                    "min_relevance": {"type": "number"} | _limits("min_relevance"),
                     "literal": {"type": "boolean"} | _limits("literal"),
                     "terms": {
                         "type": "string",

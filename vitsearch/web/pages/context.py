@@ -165,9 +165,12 @@ class PageContext:
 
     def tiles(self, hits: Sequence[SearchResult | Prediction]) -> list[Tile]:
         """Return the tiles of search results; photos that are gone meanwhile are left out."""
-        scores = {hit.photo_id: hit.score for hit in hits}
-        photos = self.service.photos_of(list(scores))
-        return [self.tile(photo, scores[photo.photo_id]) for photo in photos]
+        by_id = {hit.photo_id: hit for hit in hits}
+        photos = self.service.photos_of(list(by_id))
+        return [
+            self.tile(photo, by_id[photo.photo_id].score, detail=_fit(by_id[photo.photo_id]))
+            for photo in photos
+        ]
 
     def tile(self, photo: Photo, score: float | None = None, **options: Any) -> Tile:
         """Return the tile of a photo."""
@@ -182,6 +185,12 @@ class PageContext:
             "picture_types": _PICTURE_TYPES,
         }
         return page(name, shared | facts, status=status)
+
+
+def _fit(hit: SearchResult | Prediction) -> str:
+    """Return the score and the relevance of a result for words."""
+    relevance = hit.relevance if isinstance(hit, SearchResult) else None
+    return "" if relevance is None else f"{hit.score:.3f}, {100 * relevance:.0f} %"
 
 
 # systems do not know every suffix as that of a picture

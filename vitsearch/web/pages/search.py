@@ -1,7 +1,7 @@
 """The pages of the search, of one photo and of help, uploads, and downloads of ticked photos."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -60,11 +60,13 @@ def search(here: Page) -> Response:
         query = here.query()
         understood = here.understand(query)
         texts = [term.what for term in understood.terms if isinstance(term.what, str)]
-        tiles, more, summary = _results(here, query, understood)
+        found = _results(here, query, understood)
         shown: dict[str, Any] = {
-            "tiles": tiles,
-            "next": query.address(page=query.page + 1) if more else "",
-            "summary": summary,
+            "tiles": found.tiles,
+            "next": query.address(page=query.page + 1) if found.more else "",
+            "summary": found.summary,
+            "all_nearest": replace(query, nearest=True).address() if found.is_cut else "",
+            "fits": found.fits,
             "chips": _chips(here, query, understood),
             "phrases": _phrases(query, understood),
             "literally": replace(query, literal=True).address() if understood.phrases else "",
@@ -104,31 +106,49 @@ def _search_page(
         "any_weight": any(chip["picture"] for chip in results.get("chips", [])),
     }
     empty: dict[str, Any] = {"tiles": [], "next": "", "summary": "", "chips": [], "notes": []}
-    empty |= {"phrases": [], "literally": ""}
+    empty |= {"phrases": [], "literally": "", "all_nearest": "", "fits": True}
     return here.page("search.html", status=status, view="/", **shown | empty | results)
 
 
-def _results(
-    here: PageContext, query: PageQuery, understood: Understood
-) -> tuple[list[Tile], bool, str]:
-    """Return a page of results, whether there are more, and a line about them."""
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A page of results, whether there are more, and a line about them; ``is_cut`` where photos
+    that hardly fit are left out, and without ``fits`` they are the nearest to words that none fits.
+    """
+
+    tiles: list[Tile]
+    more: bool
+    summary: str
+    is_cut: bool = False
+    fits: bool = True
+
+
+def _results(here: PageContext, query: PageQuery, understood: Understood) -> _Shown:
     offset, where = (query.page - 1) * PER_PAGE, understood.narrowed(query.filters.tree())
     if not query.is_query:
         photos, total = here.service.browse(k=PER_PAGE, offset=offset, where=where)
         of = " that the filters leave" if where else ""
         summary = f"{counted(total, 'photo', 'photos')}{of}, the last indexed first"
-        return [here.tile(photo) for photo in photos], total > offset + PER_PAGE, summary
+        return _Shown([here.tile(each) for each in photos], total > offset + PER_PAGE, summary)
     terms = terms_of(here, query, understood)
     if not terms and where:
         newest = here.service.newest(k=PER_PAGE + 1, offset=offset, where=where)
         photos = here.service.photos_of([hit.photo_id for hit in newest[:PER_PAGE]])
         more = len(newest) > PER_PAGE
-        return [here.tile(photo) for photo in photos], more, "Photos of these, the newest first"
-    hits = here.service.search(terms, k=PER_PAGE + 1, offset=offset, where=where)
+        tiles = [here.tile(photo) for photo in photos]
+        return _Shown(tiles, more, "Photos of these, the newest first")
+    limits = {"min_relevance": 0} if query.nearest else {}
+    asked = here.service.ask(terms, k=PER_PAGE + 1, offset=offset, where=where, **limits)
+    found = asked.result()
     of = "those that the filters leave"
     if not where:
         of = counted(here.service.count(), "photo", "photos")
-    return here.tiles(hits[:PER_PAGE]), len(hits) > PER_PAGE, f"Of {of}, the most alike first"
+    if found.nearest:
+        tiles = here.tiles(found.nearest)
+        return _Shown(tiles, False, f"Nothing here fits. Of {of}, the nearest", True, False)
+    hits, more = found.results[:PER_PAGE], len(found.results) > PER_PAGE
+    is_cut = not more and not query.nearest and any(hit.relevance is not None for hit in hits)
+    return _Shown(here.tiles(hits), more, f"Of {of}, the most alike first", is_cut)
 
 
 def terms_of(

@@ -84,7 +84,8 @@ class Filters:
 @dataclass(frozen=True, slots=True)
 class PageQuery:
     """The search in the address of a page: words, picked and uploaded photos with their weights,
-    filters, and the page of results; with ``literal`` all words are the picture's.
+    filters, and the page of results; with ``literal`` all words are the picture's, with ``nearest``
+    photos are shown however little they fit.
     """
 
     words: str = ""
@@ -93,6 +94,7 @@ class PageQuery:
     filters: Filters = Filters()
     page: int = 1
     literal: bool = False
+    nearest: bool = False
 
     @property
     def is_query(self) -> bool:
@@ -108,6 +110,7 @@ class PageQuery:
         pairs += [(f"u{upload.key}", number(upload.weight)) for upload in self.uploads]
         pairs += self.filters.pairs()
         pairs += [("literal", "1")] if self.literal and self.words else []
+        pairs += [("nearest", "1")] if self.nearest and self.words else []
         return [*pairs, ("page", str(self.page))] if page and self.page > 1 else pairs
 
     def address(self, path: str = "/", *, page: int | None = None) -> str:
@@ -169,6 +172,7 @@ def read_page_query(parameters: Iterable[tuple[str, str]]) -> PageQuery:
         read_filters(values),
         page_number(values.get("page", "")),
         values.get("literal") == "1",
+        values.get("nearest") == "1",
     )
 
 
