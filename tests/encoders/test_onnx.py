@@ -641,3 +641,23 @@ def test_prepare_model(cache_dir: Path, models: Path) -> None:
     ready = vitsearch("prepare-model", "mini")
     assert (ready.returncode, ready.stderr) == (0, b"")
     assert ready.stdout == b"mini needs no preparation: it runs without PyTorch as it is\n"
+
+
+def test_an_export_of_before_is_used_and_made_again_when_it_is_asked_for(
+    own_home: Path, models: Path
+) -> None:
+    name = name_of(models, "open_clip")
+    encoder = load_encoder(name, "cpu", runtime="onnx")
+    facts = exports.read_facts(encoder.folder)
+    assert facts is not None
+    assert facts.pop("revision") == exports.REVISION
+    exports.write_facts(encoder.folder, facts)
+    assert load_encoder(name, "cpu", runtime="onnx").folder == encoder.folder
+    assert "revision" not in (exports.read_facts(encoder.folder) or {})
+    assert [prepare_model(name).made for _ in range(2)] == [True, False]
+    assert (exports.read_facts(encoder.folder) or {})["revision"] == exports.REVISION
+    np.testing.assert_allclose(
+        load_encoder(name, "cpu", runtime="onnx").encode_texts(["a cat"]),
+        encoder.encode_texts(["a cat"]),
+        atol=1e-6,
+    )

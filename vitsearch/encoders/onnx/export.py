@@ -158,9 +158,11 @@ def choose_token_early(graph: ir.Graph) -> None:
     for choice in reversed(graph):
         if choice.op_type != "Gather" or (number := _one_number(choice.inputs[1])) is None:
             continue
-        axis = choice.attributes.get_int("axis", 0)
-        source = choice.inputs[0]
-        if source is not None and source.shape is not None and 0 < axis < len(source.shape) - 1:
+        axis, source = choice.attributes.get_int("axis", 0), choice.inputs[0]
+        shape = source.shape if source is not None else None
+        if source is None or shape is None or not 0 < axis < len(shape) - 1:
+            return
+        if shape[axis] != 1:  # SigLIP pools all tokens to one
             _move_up(graph, choice, {source: axis}, number)
         return
 
