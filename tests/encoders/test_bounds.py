@@ -43,7 +43,7 @@ HOSTILE: dict[str, tuple[str, Change | str]] = {
     "layers": ("config.json", set_in("vision_config", "num_hidden_layers", to=10**7)),
     "more layers than weights": (
         "config.json",
-        set_in("vision_config", "num_hidden_layers", to=1000),
+        set_in("vision_config", "num_hidden_layers", to=60),
     ),
     "heads": ("config.json", set_in("text_config", "num_attention_heads", to=0)),
     "width": ("config.json", set_in("text_config", "hidden_size", to=2**40)),
