@@ -170,10 +170,11 @@ async def _answer_of_search(
         limits = {"min_score": options.min_score, "min_relevance": options.min_relevance}
         future = service.ask(terms, k=k, offset=offset, where=options.where, **limits)
         answer = await asyncio.wrap_future(future)
+    nearest: dict[str, Any] = {"nearest": hits(answer.nearest)} if answer.nearest else {}
     return answer_of(
         SearchAnswer.model_construct(
             results=hits(answer.results),
-            **({"nearest": hits(answer.nearest)} if answer.nearest else {}),
+            **nearest,
             k=k,
             offset=offset,
             notes=answer.notes,
