@@ -11,8 +11,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
-EXTRAS = ("clip", "faiss", "heif", "raw", "jxl", "video", "parquet", "probe", "places", "web")
-EXTRAS += ("ray", "milvus", "s3")
+EXTRAS = ("clip", "faiss", "heif", "raw", "jxl", "video", "parquet", "probe", "places", "ocr")
+EXTRAS += ("web", "ray", "milvus", "s3")
 HEAD = """# Licences
 
 The package is under the Apache License 2.0 ([LICENSE](../LICENSE)); what it holds of others is
@@ -22,13 +22,15 @@ packages below, each under its own licence. The tables are written by `make lice
 metadata of the versions in `constraints.txt`; packages of one system alone (NVIDIA's CUDA libraries
 for PyTorch on Linux, which are proprietary) are named where they are installed.
 
-Four wheels of `[all]` carry more than their own licence. That of pillow-heif (`vitsearch[heif]`)
+Five wheels of `[all]` carry more than their own licence. That of pillow-heif (`vitsearch[heif]`)
 holds libheif and libde265 (LGPL-3.0) and x265 (GPL-2.0), which makes it GPL-2.0 as a whole. Whoever
 passes it on together with vitsearch has to follow that licence; without the extra, HEIC files are
 skipped and nothing of it is there. That of rawpy (`vitsearch[raw]`) holds LibRaw (LGPL-2.1 or
 CDDL-1.0). pillow-jxl-plugin (`vitsearch[jxl]`) is GPL-3.0 itself. That of av (`vitsearch[video]`)
 holds FFmpeg built with x264 and x265 (GPL-2.0), which makes it GPL-2.0 or later as a whole, and
-GnuTLS (LGPL-2.1); without the extra, videos are skipped.
+GnuTLS (LGPL-2.1); without the extra, videos are skipped. That of opencv-python-headless
+(`vitsearch[ocr]`) holds FFmpeg (LGPL-2.1), and that of rapidocr the models of PP-OCR, which are
+under the Apache License 2.0 too.
 """
 
 

@@ -262,6 +262,12 @@ class IndexOptions:
         metavar="SECONDS",
         minimum=0.1,
     )
+    ocr: bool | None = option(
+        None,
+        "Read the text in photos too, for --where \"text contains 'invoice'\" and words in quotes "
+        "(with vitsearch[ocr]); as before.",
+        flag="--ocr/--no-ocr",
+    )
     profile: str | os.PathLike[str] | None = option(
         None, "Write where the time went as a trace for chrome://tracing.", metavar="FILE"
     )
@@ -309,4 +315,5 @@ class IndexKeywords(TypedDict, total=False):
     exact_decode: bool | None
     decode_timeout: float | None
     video_every: float
+    ocr: bool | None
     profile: str | os.PathLike[str] | None

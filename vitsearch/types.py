@@ -25,6 +25,7 @@ RunStage = Literal[
     "loading",
     "embedding",
     "building",
+    "reading text",
     "exporting",
     "importing",
     "merging",
@@ -155,9 +156,10 @@ class SearchResult(_OfSource):
     """A hit: path relative to the root, cosine similarity (higher is better), stable id.
 
     ``file`` is the absolute path, ``collection`` the name of its collection where several were
-    searched (`search_all`). Of a video it is the best moment, ``time`` in seconds; None for a
-    photo. ``relevance`` is how likely it shows the words of the query, from 0 to 1; None where
-    photos were looked for, and where the encoder cannot tell. ``photo`` and `image` open the
+    searched (`search_all`). ``quotes`` are the words in quotes of the query where they stand in the
+    photo as text, which puts it first. Of a video it is the best moment, ``time`` in seconds; None
+    for a photo. ``relevance`` is how likely it shows the words of the query, from 0 to 1; None
+    where photos were looked for, and where the encoder cannot tell. ``photo`` and `image` open the
     collection again, so results stay small, can be pickled, and may be used after it was closed;
     both raise LookupError for a result made by hand.
     """
@@ -170,6 +172,7 @@ class SearchResult(_OfSource):
     time: float | None = None
     # it follows from the score, and the rest of the collection
     relevance: float | None = field(default=None, compare=False)
+    quotes: tuple[str, ...] = ()
 
     @property
     def stored_path(self) -> str:
@@ -274,9 +277,10 @@ class IndexReport:
     that are kept should their files come back, ``restored`` those that came back in this run),
     ``out_of_reach`` those that stay though their files were not seen, ``failed`` and ``skipped``
     all such files now in the folder. ``left_out`` counts what the walk met and did not take by
-    reason (`LeftOut`), ``extensions`` the files of other kinds (``*.xmp``). ``seconds`` is the time
-    from the first folder read until the results are searchable, without ``load_seconds`` (imports,
-    model); ``stages`` says where it went.
+    reason (`LeftOut`), ``extensions`` the files of other kinds (``*.xmp``).
+    ``texts_read`` and ``texts_failed`` count the photos whose text was read, or could not be.
+    ``seconds`` is the time from the first folder read to the end, without ``load_seconds``
+    (imports, model); ``stages`` says where it went.
     """
 
     indexed: int
@@ -294,6 +298,8 @@ class IndexReport:
     out_of_reach: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
     extensions: Mapping[str, int] = field(default_factory=dict)
+    texts_read: int = 0
+    texts_failed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ from vitsearch.labels import LinearClassifier
 
 ODD = os.fsdecode(b"bad\xff byte.png")
 REPORT = {
+    "texts_read",
+    "texts_failed",
     "indexed",
     "unchanged",
     "moved",
@@ -58,13 +60,15 @@ def test_index_search_similar_label(photos: Path) -> None:
         b"",
     )
     like = vitsearch("similar", photos, "sub/blue.png", "-k", "1", "--json")
-    assert rows(like.stdout) == [{"path": "green.png", "score": 0.0}]
+    assert rows(like.stdout) == [
+        {"path": "green.png", "score": 0.0, "file": str(photos / "green.png")}
+    ]
     labels = vitsearch("label", photos, "--labels", "red,blue", "--json")
     assert [(row["path"], row["label"]) for row in rows(labels.stdout)][:2] == [
         ("green.png", "red"),
         ("red.png", "red"),
     ]
-    assert set(rows(labels.stdout)[0]) == {"path", "label", "score"}
+    assert list(rows(labels.stdout)[0]) == ["path", "score", "label", "file"]
 
 
 def test_search_by_a_photo_is_relative_to_the_working_folder(indexed: Path) -> None:
@@ -90,7 +94,7 @@ def test_names_that_are_not_text(photos: Path) -> None:
     paint(photos / "two\nlines.png", "purple")
     vitsearch("index", photos, "--encoder", "colour")
     assert rows(vitsearch("search", photos, "cyan", "-k", "1", "--json").stdout) == [
-        {"path": "bad\udcff byte.png", "score": 1.0}
+        {"path": ODD, "score": 1.0, "file": str(photos / ODD)}
     ]
     assert b"bad\\udcff byte.png" in vitsearch("search", photos, "cyan", "-k", "1", "--json").stdout
     assert vitsearch("search", photos, "cyan", "-k", "1").stdout == b"1.0000\tbad\xff byte.png\n"
@@ -113,7 +117,8 @@ def test_failures(indexed: Path) -> None:
         ("bad.jpg", "failed"),
         ("gone.jpg", "skipped"),
     ]
-    assert [set(row) for row in listed] == [{"path", "state", "reason", "transient"}] * 2
+    keys = ["path", "file", "state", "reason", "transient"]
+    assert [list(row) for row in listed] == [keys] * 2
     assert vitsearch("failures", indexed).stdout.count(b"\n") == 2
 
 

@@ -100,7 +100,8 @@ def test_the_command_line_says_what_the_library_says(shelf: Path) -> None:
         "search", shelf, "red", "-k", "4", "--diverse", "0.7", "--json"
     ).stdout.splitlines()
     assert [json.loads(row) for row in rows] == [
-        {"path": hit.path, "score": round(hit.score, 6)} for hit in diverse
+        {"path": hit.path, "score": round(hit.score, 6), "file": str(shelf / hit.path)}
+        for hit in diverse
     ]
     assert paths("similar", shelf, "a.png", "-k", "3", "--offset", "1", "--collapse") == [
         hit.path for hit in alike
@@ -147,7 +148,12 @@ def test_what_was_understood_is_said(shelf: Path) -> None:
         'vitsearch: understood [2019]: photos like "red" (--literal searches for all words)\n'
     )
     assert [json.loads(row) for row in done.stdout.splitlines()] == [
-        {"path": "italy/b.png", "score": 0.86608, "understood": ["2019"]}
+        {
+            "path": "italy/b.png",
+            "score": 0.86608,
+            "file": str(shelf / "italy/b.png"),
+            "understood": ["2019"],
+        }
     ]
     assert paths("search", shelf, "red in 2019", "--literal") == ALL
     newest = vitsearch("search", shelf, "since 2019")
@@ -266,10 +272,13 @@ def test_dupes_are_two_lists(shelf: Path) -> None:
         for row in vitsearch("dupes", shelf, "--json").stdout.decode("ascii").splitlines()
     ]
     assert rows == [
-        {"group": 1, "kind": "equal files", "path": "a.png", "score": 1.0},
-        {"group": 1, "kind": "equal files", "path": "copy of a.png", "score": 1.0},
-        {"group": 2, "kind": "look-alikes", "path": "a.png", "score": 1.0},
-        {"group": 2, "kind": "look-alikes", "path": "italy/like a.png", "score": 1.0},
+        {"path": path, "score": 1.0, "file": str(shelf / path), "group": group, "kind": kind}
+        for group, kind, path in (
+            (1, "equal files", "a.png"),
+            (1, "equal files", "copy of a.png"),
+            (2, "look-alikes", "a.png"),
+            (2, "look-alikes", "italy/like a.png"),
+        )
     ]
 
 

@@ -468,12 +468,14 @@ def test_command_prints_json(collection: Path, capfdbinary: pytest.CaptureFixtur
     assert run(["explain", str(collection), "sub/one.png", "--text", "a dog", "--json"]) == 0
     facts = json.loads(capfdbinary.readouterr().out.decode("ascii"))
     found = explain(load_encoder("mini"), picture(300, 200), "a dog")
-    np.testing.assert_allclose(facts.pop("relevance"), found.relevance, atol=1e-4)
+    np.testing.assert_allclose(facts.pop("patches"), found.relevance, atol=1e-4)
     assert found.score is not None
     assert facts == {
+        "path": "sub/one.png",
+        "score": round(found.score, 6),
+        "file": str(collection / "sub" / "one.png"),
         "photo": "sub/one.png",
         "text": "a dog",
-        "score": round(found.score, 6),
         "method": "relevance for the text",
         "encoder": "mini",
         "box": [50, 0, 250, 200],

@@ -11,6 +11,7 @@ import pytest
 
 from vitsearch.errors import CollectionError, QueryError
 from vitsearch.filters import parse_filter
+from vitsearch.filters.tree import TEXT_INDEX
 from vitsearch.milvus import CollectionMetadata, connect, parse_uri
 from vitsearch.milvus import rows as milvus_rows
 from vitsearch.milvus.store import MilvusStore
@@ -48,6 +49,11 @@ def old(tmp_path: Path, column: str) -> Path:
     with closing(PhotoStore(file)) as store:
         put(store, "old.jpg")
     with closing(sqlite3.connect(file)) as db:
+        for change in ("put", "remove", "change") if column == "text" else ():
+            db.execute(f"DROP TRIGGER {TEXT_INDEX}_{change}")
+        if column == "text":
+            db.execute(f"DROP TABLE {TEXT_INDEX}")
+            db.execute("DROP TABLE text_places")
         db.execute(f"ALTER TABLE photos DROP COLUMN {column}")
         checksum = vector_checksum(HALF.astype("<f2").tobytes(), 1)
         PhotoRows(db).seal(db, 1, checksum)  # as it was then
@@ -127,4 +133,5 @@ def test_milvus_without_the_column_says_so(
 def test_every_column_says_what_it_is() -> None:
     assert list(COLUMNS) == [column.name for column in COLUMNS.values()]
     assert all(column.help for column in COLUMNS.values())
-    assert all(column.title for column in METADATA.values() if column.kind == "text")
+    texts = [column for column in METADATA.values() if column.kind == "text"]
+    assert all(column.title for column in texts if not column.apart)

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -15,17 +14,16 @@ from PIL import Image
 
 from vitsearch.arrays import to_probabilities
 from vitsearch.arrays import top_k as best_positions
+from vitsearch.encoders.batching import Picture, files_below
 from vitsearch.errors import PhotoError, QueryError
 from vitsearch.photos import read_bytes_and_fingerprint, upright_rgb
 from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.photos.prefetch import prefetch_map
-from vitsearch.photos.walk import walk
 from vitsearch.types import Activation, Prediction
 
 if TYPE_CHECKING:
     from vitsearch.encoders.mini.encoder import MiniEncoder
 
-Picture = str | os.PathLike[str] | Image.Image
 Logits = NDArray[np.float32]
 URL_BYTES = 64 * 1024 * 1024
 URL_SECONDS = 20.0
@@ -78,7 +76,8 @@ class ImageClassifier:
         """Return the ``top_k`` labels of every picture, best first, equal ones in order of class.
 
         ``images`` is a single item or a list: paths, PIL pictures, folders (all photos below, in
-        order of path) or, with ``allow_urls``, http(s) addresses. Scores are probabilities. Raises
+        order of path) or, with ``allow_urls``, http(s) addresses; classifiers of vectors
+        (`LabelClassifier`) are called in the same way. Scores are probabilities. Raises
         PhotoError for the first picture that cannot be read, QueryError for an address that is not
         allowed; `stream` continues past what cannot be read.
         """
@@ -108,9 +107,9 @@ class ImageClassifier:
             raise QueryError(
                 f"top_k and batch_size must be at least 1, not {top_k} and {batch_size}"
             )
-        pictures = _expanded(
-            [images] if isinstance(images, str | os.PathLike | Image.Image) else images
-        )
+        if isinstance(images, np.ndarray):
+            raise QueryError(f"{self.name} reads pictures, not vectors: give paths or pictures")
+        pictures = files_below(images)
         for batch in self.logits_of(pictures, batch_size=batch_size, allow_urls=allow_urls):
             for path, row in batch:
                 if isinstance(row, PhotoError):
@@ -170,21 +169,6 @@ class ImageClassifier:
             Prediction(path, self.classes[i], float(probabilities[i]))
             for i in best_positions(row, top_k)
         ]
-
-
-def _expanded(images: Sequence[Picture]) -> Iterator[Picture]:
-    """Yield the pictures; a folder is replaced by the photos below it."""
-    for picture in images:
-        if (
-            isinstance(picture, Image.Image)
-            or _is_url(os.fspath(picture))
-            or not os.path.isdir(picture)
-        ):
-            yield picture
-            continue
-        for file in walk(Path(picture)):
-            if file.problem is None:
-                yield os.path.join(picture, file.path)
 
 
 def _is_url(path: str) -> bool:

@@ -15,6 +15,7 @@ from vitsearch.cli.options import COLLECTION, JSON, MODEL, PHOTOS
 from vitsearch.cli.output import (
     ProgressBar,
     check_rows_file,
+    photo_row,
     print_json,
     print_line,
     print_note,
@@ -121,7 +122,10 @@ def compare(photos: str, labels: str | None, labels_file: str | None, **options:
         root = collection.root
     _note_failed(result)
     _write_files(result, root, options)
-    (_print_json if options["as_json"] else _print_tables)(result)
+    if options["as_json"]:
+        _print_json(result, root)
+    else:
+        _print_tables(result)
     return 0
 
 
@@ -308,7 +312,7 @@ def _verdicts(result: "Comparison", position: int) -> list["Verdict"]:
 # -- Lines on stdout -------------------------------------------------------------------------------
 
 
-def _print_json(result: "Comparison") -> None:
+def _print_json(result: "Comparison", root: Path) -> None:
     """Write a line for each method, each of its classes, each pair of methods and each
     disagreement.
     """
@@ -334,7 +338,8 @@ def _print_json(result: "Comparison") -> None:
     for pair, share in result.agreement.items():
         print_json({"ways": pair, "photos": share.total, "agree": share.right})
     for position in result.disagreements:
-        row: dict[str, Any] = {"disagreement": result.photos[position]}
+        path = result.photos[position]
+        row = photo_row(root, path, disagreement=path)
         for method in result.methods:
             if prediction := method.answers[position]:
                 row[method.name] = prediction[0]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vitsearch.cli.options import COLLECTION, JSON, MODEL, PHOTOS
-from vitsearch.cli.output import print_json, print_line, print_note, printable
+from vitsearch.cli.output import photo_row, print_json, print_line, print_note, printable
 from vitsearch.errors import PhotoError, VitsearchError
 
 if TYPE_CHECKING:
@@ -63,7 +63,10 @@ def explain(
     if target:
         write_explanation(target, image, explanation, name=file.name)
     if as_json:
-        print_json(_facts(photo, explanation, target))
+        print_json(
+            _row(collection.root, file, explanation)
+            | {"photo": photo, "output": None if target is None else str(target)}
+        )
     else:
         score = "-" if explanation.score is None else f"{explanation.score:.4f}"
         print_line(f"{score}\t{printable(str(target))}")
@@ -85,15 +88,16 @@ def _check_spared(target: Path, photo: Path) -> None:
         )
 
 
-def _facts(photo: str, explanation: "Explanation", target: Path | None) -> dict[str, Any]:
-    score = explanation.score
-    return {
-        "photo": photo,
-        "text": explanation.text,
-        "score": None if score is None else round(score, 6),
-        "method": explanation.method,
-        "encoder": explanation.encoder,
-        "box": [round(edge, 2) for edge in explanation.box],
-        "relevance": [[round(float(cell), 4) for cell in row] for row in explanation.relevance],
-        "output": None if target is None else str(target),
-    }
+def _row(root: Path, file: Path, explanation: "Explanation") -> dict[str, Any]:
+    path, folder = os.path.abspath(file), os.path.abspath(root)
+    inside = os.path.relpath(path, folder)
+    return photo_row(
+        folder,
+        path if inside.startswith("..") else inside.replace(os.sep, "/"),
+        score=explanation.score,
+        text=explanation.text,
+        method=explanation.method,
+        encoder=explanation.encoder,
+        box=[round(edge, 2) for edge in explanation.box],
+        patches=[[round(float(cell), 4) for cell in row] for row in explanation.relevance],
+    )

@@ -227,6 +227,8 @@ def index(
         f"{report.total:,} photos are searchable ({done}) in {report.seconds:.1f} s, and "
         f"{report.load_seconds:.1f} s to load the model"
     )
+    if report.texts_read:
+        print_note(f"vitsearch: read the text of {report.texts_read:,} photos")
     if report.indexed:
         print_note(_time_line(report.stages))
     for note in _notes(photos, report):
@@ -239,6 +241,11 @@ def _notes(photos: str, report: "IndexReport") -> Iterator[str]:
     from vitsearch.collection.absence import UNREADABLE, left_out_line
     from vitsearch.photos.formats import WITHOUT_READER
 
+    if report.texts_failed:
+        yield (
+            f"the text of {report.texts_failed:,} photos could not be read; `vitsearch index "
+            f"{photos} --ocr --retry` tries again"
+        )
     if report.failed or report.skipped:
         yield (
             f"{report.failed + report.skipped} files are not in the collection: "

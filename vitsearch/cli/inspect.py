@@ -1,5 +1,6 @@
 """`vitsearch info`, `failures`, `verify` and `models`: what is here, and whether it works."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,7 @@ from vitsearch.cli.options import (
     open_collection,
 )
 from vitsearch.cli.output import (
+    photo_row,
     print_json,
     print_line,
     print_note,
@@ -97,13 +99,13 @@ def failures(photos: str, collection: str | None, left_out: bool, as_json: bool)
     with _opened(photos, {"collection": collection}) as opened:
         listed, others = opened.failures(), opened.left_out()
     rows: list[dict[str, Any]] = [
-        {"path": path, "state": state, "reason": reason, "transient": transient}
+        photo_row(opened.root, path, state=state, reason=reason, transient=transient)
         for path, state, reason, transient in map(astuple, listed)
     ]
     unread = [entry for entry in others if entry.reason in UNREADABLE]
-    rows += [_unread_row(entry) for entry in unread]
+    rows += [_unread_row(opened.root, entry) for entry in unread]
     if left_out:
-        rows += [_left_out_row(entry) for entry in others if entry not in unread]
+        rows += [_left_out_row(opened.root, entry) for entry in others if entry not in unread]
     for row in rows:
         if as_json:
             print_json(row)
@@ -117,13 +119,13 @@ def failures(photos: str, collection: str | None, left_out: bool, as_json: bool)
     return 0 if rows else 1
 
 
-def _unread_row(entry: "LeftOut") -> dict[str, Any]:
+def _unread_row(root: Path, entry: "LeftOut") -> dict[str, Any]:
     detail = entry.detail
     reason = detail if detail.startswith("cannot") else f"cannot be read: {detail}"
-    return {"path": entry.path, "state": "unreadable", "reason": reason, "transient": True}
+    return photo_row(root, entry.path, state="unreadable", reason=reason, transient=True)
 
 
-def _left_out_row(entry: "LeftOut") -> dict[str, Any]:
+def _left_out_row(root: Path, entry: "LeftOut") -> dict[str, Any]:
     files = "file that is not a photo" if entry.files == 1 else "files that are not photos"
     if entry.reason == "extension" and entry.detail:
         files = f"without a reader: {entry.detail}"
@@ -137,7 +139,8 @@ def _left_out_row(entry: "LeftOut") -> dict[str, Any]:
         "link": "a link to a folder (--follow-symlinks enters it, once)",
         "companion": f"belongs to {entry.detail}",
     }[entry.reason]
-    return {"path": entry.path, "state": "left out", "reason": reason, "files": entry.files}
+    row = photo_row(root, entry.path, state="left out", reason=reason, files=entry.files)
+    return {key: row[key] for key in row if key != "file" or entry.reason != "extension"}  # *.xmp
 
 
 @click.command()

@@ -138,7 +138,7 @@ def label(photos: str, labels: str | None, labels_file: str | None, **options: A
         if options["store"]:
             collection.store_labels(predictions)
         paths = [photo.path for photo in collection.photos()]
-    rows = [label_row(prediction.path, prediction) for prediction in predictions]
+    rows = [label_row(collection.root, prediction) for prediction in predictions]
     write_label_rows(rows, options["output"], options["as_json"])
     unlabelled = len(paths) - len({prediction.photo_id for prediction in predictions})
     if unlabelled:
@@ -268,7 +268,7 @@ def classify(photos: str, model: str, top: int, **options: Any) -> int:
                 predictions += [replace(best, path=path) for best in labels]
             bar(Progress("classifying", done, len(paths), len(failed)))
     write_label_rows(
-        [label_row(prediction.path, prediction) for prediction in predictions],
+        [label_row(root, prediction) for prediction in predictions],
         options["output"],
         options["as_json"],
     )

@@ -93,9 +93,28 @@ def print_table(rows: Sequence[Sequence[object]], heads: Sequence[str] = ()) -> 
         )
 
 
-def label_row(path: str, prediction: Prediction) -> dict[str, Any]:
+# What rows about photos hold in JSON, in this order, each where it is known; what else a command
+# says of a photo follows. docs/search.md explains them.
+PHOTO_KEYS = (
+    "path", "score", "relevance", "label", "file", "collection", "time", "quotes", "companions",
+)  # fmt: skip
+
+
+def photo_row(root: str | os.PathLike[str], path: str, **facts: Any) -> dict[str, Any]:
+    """Return a row about a photo for programs: `PHOTO_KEYS` first, without those that are None, and
+    ``file``, its absolute path; scores have six digits, relevance three.
+    """
+    known = {"path": path, "file": os.path.join(os.path.abspath(root), *path.split("/")), **facts}
+    first = {key: known[key] for key in PHOTO_KEYS if known.get(key) is not None}
+    for key, digits in (("score", 6), ("relevance", 3)):
+        if key in first:
+            first[key] = round(first[key], digits)
+    return first | {key: value for key, value in facts.items() if key not in PHOTO_KEYS}
+
+
+def label_row(root: str | os.PathLike[str], prediction: Prediction) -> dict[str, Any]:
     """Return a label of a photo as a row of output."""
-    return {"path": path, "label": prediction.label, "score": round(prediction.score, 6)}
+    return photo_row(root, prediction.path, score=prediction.score, label=prediction.label)
 
 
 def write_label_rows(rows: Sequence[Mapping[str, Any]], output: str | None, as_json: bool) -> None:
@@ -138,11 +157,14 @@ def write_rows(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         ) from error
 
 
+CSV_COLUMNS = ("path", "label", "score")  # of a file of labels, which is read again as such
+
+
 def _write(out: TextIO, rows: Sequence[Mapping[str, Any]], suffix: str) -> None:
     if suffix == ".jsonl":
         out.writelines(json.dumps(row, ensure_ascii=True) + "\n" for row in rows)
         return
-    writer = csv.DictWriter(out, fieldnames=["path", "label", "score"], lineterminator="\n")
+    writer = csv.DictWriter(out, fieldnames=CSV_COLUMNS, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(rows)
 

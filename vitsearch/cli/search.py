@@ -26,6 +26,7 @@ from vitsearch.cli.options import (
 )
 from vitsearch.cli.output import (
     ProgressBar,
+    photo_row,
     print_json,
     print_line,
     print_note,
@@ -236,12 +237,17 @@ def _rows(
     by_name = {collection.backend.name: collection for collection in opened}
     for hit in hits:
         collection = by_name.get(hit.collection, opened[0])
-        row: dict[str, Any] = {"path": hit.path, "score": round(hit.score, 6)}
-        row |= {} if hit.relevance is None else {"relevance": round(hit.relevance, 3)}
-        row |= {"file": hit.file, "collection": hit.collection} if hit.collection else {}
-        companions = collection.companions([hit.path]).get(hit.path)
-        row |= {"companions": companions} if companions else {}
-        row |= {} if hit.time is None else {"time": hit.time}
+        row = photo_row(
+            collection.root,
+            hit.path,
+            score=hit.score,
+            relevance=hit.relevance,
+            file=hit.file,
+            collection=hit.collection or None,
+            time=hit.time,
+            quotes=hit.quotes or None,
+            companions=collection.companions([hit.path]).get(hit.path) or None,
+        )
         yield row | ({"understood": titles} if titles else {})
 
 
@@ -273,7 +279,8 @@ def _print(
         first = _date_of(opened, hit) if is_list else f"{hit.score:.4f}"
         moment = "" if hit.time is None else f"\t{clock(hit.time)}"
         fits = "" if hit.relevance is None else f"\t{hit.relevance:.2f}"
-        print_line(f"{first}\t{printable(_shown_path(hit))}{moment}{fits}")
+        quotes = "".join(f'\t"{printable(words)}"' for words in hit.quotes)
+        print_line(f"{first}\t{printable(_shown_path(hit))}{moment}{fits}{quotes}")
 
 
 def _shown_path(hit: "SearchResult") -> str:
@@ -355,7 +362,7 @@ def dupes(photos: str, threshold: float | None, only: str | None, **options: Any
         }
         print_note(f"vitsearch: {none[only] if only else ' and '.join(none.values())}")
         return 1
-    _print_groups(equal, alike, options)
+    _print_groups(collection.root, equal, alike, options)
     if options["sheet"]:
         _draw(Path(options["sheet"]), equal, alike, collection.root)
     return 0
@@ -368,7 +375,10 @@ def _alike(collection: Any, least: float, where: Any) -> "list[LookAlikes]":
 
 
 def _print_groups(
-    equal: "Sequence[Sequence[Photo]]", alike: "Sequence[LookAlikes]", options: dict[str, Any]
+    root: Path,
+    equal: "Sequence[Sequence[Photo]]",
+    alike: "Sequence[LookAlikes]",
+    options: dict[str, Any],
 ) -> None:
     groups = [(EQUAL, [(photo.path, 1.0) for photo in group]) for group in equal]
     groups += [
@@ -381,7 +391,8 @@ def _print_groups(
     elif options["as_json"]:
         for number, (kind, members) in enumerate(groups, start=1):
             for path, score in members:
-                print_json({"group": number, "kind": kind, "path": path, "score": round(score, 6)})
+                row = photo_row(root, path, score=score, group=number, kind=kind)
+                print_json(row)
     else:
         _print_lists(groups)
 

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vitsearch.collection.query import QueryEncoder, QueryMeaning
+from vitsearch.collection.query import QueryEncoder
+from vitsearch.collection.search import QueryMeaning
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.options import SearchOptions
 from vitsearch.storage.config import CollectionConfig

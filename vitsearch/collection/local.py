@@ -6,7 +6,7 @@ import os
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ import numpy as np
 from vitsearch.arrays import Halves, Ids, Vectors
 from vitsearch.collection.backend import Backend
 from vitsearch.collection.info import local_info
-from vitsearch.collection.query import QueryMeaning
-from vitsearch.collection.search import Reranker
+from vitsearch.collection.search import QueryMeaning, Reranker
 from vitsearch.collection.understanding import LABELLED
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import IndexDamaged
+from vitsearch.filters.tree import And
 from vitsearch.index import (
     IndexSnapshot,
     UnindexedVectors,
@@ -147,7 +147,7 @@ class LocalSearch:
         """Return the results for each query, on one state of the data."""
         with self._store.reading():
             try:
-                return self._find(queries, options)
+                return self._with_text_first(queries, options)
             except IndexDamaged as error:  # in a block that was not read before
                 if self._strict:
                     raise
@@ -156,7 +156,26 @@ class LocalSearch:
                     self._snapshots = {
                         name: (version, None) for name, (version, _) in self._snapshots.items()
                     }
-                return self._find(queries, options)
+                return self._with_text_first(queries, options)
+
+    def _with_text_first(
+        self, queries: Sequence[QueryMeaning], options: SearchOptions
+    ) -> list[list[SearchResult]]:
+        """Return the results for each query, those first in which its words in quotes stand."""
+        results = self._find(queries, options)
+        for number, query in enumerate(queries):
+            if query.says is None or not len(self._store.ids_where(query.says)):
+                continue
+            where = And((options.where, query.says)) if options.where else query.says
+            those = replace(options, where=where, offset=0, top_k=_end(options))
+            (first,) = self._find([replace(query, least=-math.inf)], those)
+            known = {hit.photo_id for hit in first}
+            more = replace(options, offset=0, top_k=_end(options, len(first)))
+            (rest,) = self._find([query], more) if len(first) < options.end else ([],)
+            merged = [replace(hit, quotes=query.verbatim) for hit in first]
+            merged += [hit for hit in rest if hit.photo_id not in known]
+            results[number] = merged[options.offset : _end(options)]
+        return results
 
     def _find(
         self, queries: Sequence[QueryMeaning], options: SearchOptions
@@ -247,6 +266,11 @@ class LocalSearch:
         if snapshot.degraded:
             log.warning(snapshot.degraded)
         return snapshot
+
+
+def _end(options: SearchOptions, more: int = 0) -> int | None:
+    """Return the position after the last result and so many more, None for all."""
+    return None if options.top_k is None else options.offset + options.top_k + more
 
 
 class LocalBackend(Backend):

@@ -8,8 +8,8 @@ from typing import Any
 
 from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.collection.backend import Backend
-from vitsearch.collection.query import QueryEncoder, QueryMeaning
-from vitsearch.collection.search import Reranker
+from vitsearch.collection.query import QueryEncoder
+from vitsearch.collection.search import QueryMeaning, Reranker
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.index.candidates import Proposal
 from vitsearch.milvus import parse_uri

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from vitsearch.arrays import Vectors, unit_rows
+from vitsearch.collection.search import Negative, QueryMeaning
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.encoders.language import readable
 from vitsearch.errors import PhotoError, QueryError, UnknownPhoto
@@ -20,6 +21,7 @@ from vitsearch.photos import upright_rgb
 from vitsearch.photos.decode import read_bytes, read_fingerprint
 from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.photos.formats import container_of
+from vitsearch.photos.text import plain_words
 from vitsearch.storage.decoding import Decoding
 from vitsearch.storage.reader import PhotoReader
 from vitsearch.types import Photo
@@ -40,11 +42,13 @@ class Term:
     """One part of a query, with a weight that is negative for "not".
 
     It is words (``str``), a photo file (``Path``), the id of a photo of the collection (``int``), a
-    PIL picture, or a vector ``(dim,)``.
+    PIL picture, or a vector ``(dim,)``. Photos in which its ``verbatim`` words stand as text come
+    first.
     """
 
     what: str | Path | int | Image.Image | Vectors
     weight: float = 1.0
+    verbatim: tuple[str, ...] = ()
 
 
 Query = str | os.PathLike[str] | Image.Image | Sequence[Term] | Vectors
@@ -71,13 +75,22 @@ class QueryPart:
                 pieces.append([start, end])
         return " ".join(query[start:end] for start, end in pieces)
 
+    def verbatim(self, query: str) -> tuple[str, ...]:
+        """Return its words that stand in quotes, each pair of quotes by itself."""
+        pieces = (query[start:end] for start, end in self.spans)
+        return tuple(
+            piece[1:-1].strip()
+            for piece in pieces
+            if _QUOTED.fullmatch(piece) and plain_words(piece[1:-1])
+        )
+
 
 def parse_query(text: str) -> list[Term]:
     """Return the terms of a query string.
 
     Terms are joined by `` + `` and `` - `` (with spaces); ``-word`` and ``+word`` are terms of one
     word, and what follows them goes on with the term before. A term may begin with a weight
-    (``2:``, but 16:9 and 4:30 are words), and may be quoted to keep such signs as words. A term
+    (``2:``, but 16:9 and 4:30 are words), and may be verbatim to keep such signs as words. A term
     that begins with ``./``, ``../``, ``/`` or ``~`` is a photo, relative to the working folder.
     Raises QueryError for an empty query or term.
     """
@@ -154,7 +167,8 @@ def term_of(part: QueryPart, query: str) -> Term:
             f"a weight of 0 in the query {query!r} says nothing: leave the term out or give it "
             "another weight"
         )
-    return Term(_meaning(body), part.sign * part.weight)
+    verbatim = part.verbatim(query) if part.sign > 0 else ()
+    return Term(_meaning(body), part.sign * part.weight, verbatim)
 
 
 def _meaning(body: str) -> str | Path:
@@ -302,32 +316,6 @@ def encode_terms(terms: Iterable[Term], encoder: Callable[[], ImageEncoder]) -> 
     return encoded
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Negative:
-    """What the results should not show: a unit vector ``(dim,)`` at right angles to the query's,
-    and how much the cosine with it lowers a score.
-    """
-
-    vector: Vectors
-    weight: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class QueryMeaning:
-    """A query's unit vector ``(dim,)``, the ids of the photos that it names, its words, and what it
-    leaves out by a minus.
-
-    ``texts`` are looked for, none where anything else is; a score below ``least`` is too low.
-    """
-
-    vector: Vectors
-    photo_ids: frozenset[int] = frozenset()
-    words: tuple[str, ...] = ()
-    negatives: tuple[Negative, ...] = ()
-    texts: tuple[str, ...] = ()
-    least: float = -math.inf
-
-
 class QueryEncoder:
     """Reads queries for a collection: its photos' vectors are looked up, all else is encoded."""
 
@@ -383,7 +371,8 @@ class QueryEncoder:
             each.what for each in summed if isinstance(each.what, str) and each.weight > 0
         )
         texts = texts if len(texts) == len(summed) else ()
-        return QueryMeaning(vector, frozenset(ids), words, negatives, texts)
+        verbatim = tuple(words for term in terms for words in term.verbatim)
+        return QueryMeaning(vector, frozenset(ids), words, negatives, texts, verbatim=verbatim)
 
     def photo_of(self, path: Path) -> Photo | None:
         """Return the collection's photo that this file is, or None for a file outside it."""

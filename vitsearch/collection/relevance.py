@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitsearch.arrays import Vectors, map_npy, unit_rows
-from vitsearch.collection.query import QueryMeaning
+from vitsearch.collection.search import QueryMeaning
 from vitsearch.encoders.base import Encoder, ImageEncoder, fingerprint_of
 from vitsearch.encoders.language import readable
 from vitsearch.errors import CollectionError

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from vitsearch.arrays import Ids, Vectors, cosine_scores, unit_rows
 from vitsearch.collection.duplicates import collapse, likeness_to
-from vitsearch.collection.query import QueryMeaning
 from vitsearch.errors import QueryError
 from vitsearch.filters.parse import parse_filter
-from vitsearch.filters.tree import Filter
+from vitsearch.filters.tree import And, Filter, Says
 from vitsearch.index.candidates import Proposal
 from vitsearch.options import SearchOptions
 from vitsearch.photos.formats import is_video
@@ -60,6 +59,39 @@ class Candidates(Protocol):
         """Return for each of the ``(m, dim)`` queries what each source proposes for ``limit``
         results.
         """
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Negative:
+    """What the results should not show: a unit vector ``(dim,)`` at right angles to the query's,
+    and how much the cosine with it lowers a score.
+    """
+
+    vector: Vectors
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QueryMeaning:
+    """A query's unit vector ``(dim,)``, the ids of the photos that it names, its words, and what it
+    leaves out by a minus; photos in which its words in quotes stand come first.
+
+    ``texts`` are looked for, none where anything else is; a score below ``least`` is too low.
+    """
+
+    vector: Vectors
+    photo_ids: frozenset[int] = frozenset()
+    words: tuple[str, ...] = ()
+    negatives: tuple[Negative, ...] = ()
+    texts: tuple[str, ...] = ()
+    least: float = -math.inf
+    verbatim: tuple[str, ...] = ()
+
+    @property
+    def says(self) -> Filter | None:
+        """The filter of photos in which all words in quotes stand as text, None without such."""
+        tests = tuple(Says("text", words, exact=True) for words in self.verbatim)
+        return And(tests) if len(tests) > 1 else tests[0] if tests else None
 
 
 @dataclass(frozen=True, slots=True)

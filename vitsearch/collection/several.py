@@ -66,7 +66,7 @@ def search_opened(
         else:
             results = collection.search(query, up_to, **narrowed)
         for rank, hit in enumerate(_of_collection(results, collection)):
-            order = _age(collection, hit) if only_filters else (-hit.score,)
+            order = _age(collection, hit) if only_filters else (not hit.quotes, -hit.score)
             hits.append(((*order, hit.file, rank), hit))
     hits.sort(key=lambda each: each[0])
     return SearchResults(hit for _, hit in hits[options.offset : up_to])

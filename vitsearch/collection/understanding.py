@@ -5,7 +5,7 @@ terms that are left. The grammar is `vitsearch.filters.words`.
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
@@ -47,6 +47,11 @@ class Understood:
         """The words of the picture."""
         return ", ".join(str(term.what) for term in self.terms if isinstance(term.what, str))
 
+    @property
+    def without_text(self) -> "Understood":
+        """The same for who may not see the text in photos."""
+        return replace(self, terms=tuple(replace(term, verbatim=()) for term in self.terms))
+
     def narrowed(self, where: Filter | None) -> Filter | None:
         """Return both filters together: another one, and that of the phrases."""
         if where is None or self.where is None:
@@ -73,7 +78,7 @@ def understand(query: str, vocabulary: Vocabulary | None, today: date | None = N
     if not phrases:
         return Understood(tuple(terms), (), None)
     left = [
-        Term(words, term.weight)
+        Term(words, term.weight, term.verbatim)
         for part, term, each in zip(parts, terms, read, strict=True)
         if (words := picture_words(part.text(query), each) if each else term.what) != ""
     ]

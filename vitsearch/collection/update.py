@@ -18,6 +18,7 @@ from vitsearch.collection.absence import Reach, count_left_out, describe, left_o
 from vitsearch.collection.diff import FolderDiff, FolderScan, guard_against_emptying
 from vitsearch.collection.info import mend
 from vitsearch.collection.pipeline import Pipeline, StageTimer, trace_file
+from vitsearch.collection.texts import TextRun, check_text_reader, reads_texts
 from vitsearch.collection.videos import VideoPipeline
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import ImageEncoder
@@ -72,6 +73,8 @@ def index_folder(
     (None: the collection's, for a new one ``mini``), ``recipe`` a name, a TOML file or a `Recipe`
     (None: the collection's, ``auto``). ``device``, ``dtype`` and ``runtime`` are those of
     `load_encoder`; on a CPU, runtime auto makes the model's export where there is none.
+    With ``ocr`` the text in photos is read too, once they can be searched (None: as in the run
+    before; needs the extra ``[ocr]``).
     ``batch_size`` photos are encoded and stored at a time, ``workers`` threads decode (None: one a
     core), ``retry`` tries failed files again (those that could not be opened are tried in every
     run), ``reread`` is a glob of paths that are read again though size and time are the same
@@ -115,6 +118,8 @@ class _Run:
     def run(self) -> IndexReport:
         """Do everything, in order."""
         started, began = time.perf_counter(), time.time_ns()
+        if self.options.ocr:
+            check_text_reader()
         self.progress(Progress("looking", 0, None))
         scan = FolderScan(
             self.root,
@@ -140,6 +145,7 @@ class _Run:
         ):
             remove_leftovers(self.folder)
             mend(store)
+            self.reads_texts = reads_texts(store, self.options.ocr)
             settings = self._same_encoder(self._known_settings() or self._created(store))
             if (
                 store.get_meta("golden") is None
@@ -150,6 +156,7 @@ class _Run:
                 self._remember(store, plan)
             with self.clock.stage("build"):
                 self._update_index(store, settings)
+            texts = self._read_texts(store)
             total, (put_aside, _) = store.count_files(), store.aside.count()
             store.checkpoint()
             mark_walked(self.root, self.folder, began, is_first=is_first)
@@ -175,6 +182,8 @@ class _Run:
             out_of_reach=len(plan.staying),
             left_out=left_out["left_out"],
             extensions=left_out["extensions"],
+            texts_read=texts.read,
+            texts_failed=texts.failed,
         )
 
     def _carried_out(
@@ -424,6 +433,16 @@ class _Run:
             with store.writing():
                 store.walked.put_left_out(entries)
                 store.walked.put_mounts(self.mounts)
+
+    def _read_texts(self, store: PhotoStore) -> TextRun:
+        """Read the text of the photos that have none yet, where that is wanted."""
+        chosen = self.options
+        run = TextRun(
+            store, self.root, self.folder, max_pixels=chosen.max_pixels, workers=self.workers
+        )
+        if self.reads_texts:
+            run.run(self.progress, seconds=chosen.decode_timeout, retry=chosen.retry)
+        return run
 
     def _update_index(self, store: PhotoStore, settings: CollectionConfig) -> None:
         """Bring the index up to date with the stored vectors and the settings' recipe."""

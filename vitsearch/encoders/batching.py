@@ -4,6 +4,7 @@ import os
 from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
 from contextlib import closing
 from itertools import islice
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from vitsearch.photos.decode import read_bytes, upright_rgb
 from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.photos.profiles import prepared
+from vitsearch.photos.walk import walk
 from vitsearch.types import OnProgress, Progress
 
 TOO_LARGE = "not enough memory to encode it, even by itself"  # why a photo has no vector
@@ -94,6 +96,21 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 # -- Files and pictures, read ahead ----------------------------------------------------------------
+
+
+def files_below(pictures: Picture | Iterable[Picture]) -> Iterator[Picture]:
+    """Yield pictures in their order, also a single one; a folder is replaced by the photos in it
+    and below.
+    """
+    for picture in (
+        [pictures] if isinstance(pictures, str | os.PathLike | Image.Image) else pictures
+    ):
+        if not isinstance(picture, str | os.PathLike) or not os.path.isdir(picture):
+            yield picture
+            continue
+        for file in walk(Path(picture)):
+            if file.problem is None:
+                yield os.path.join(picture, file.path)
 
 
 def embed_pictures(

@@ -14,6 +14,10 @@ number may be quoted too.
   '2019-07'`` up to its end.
 - ``keywords contains 'wedding'`` is ``keywords like '%wedding%'``, and takes ``%``, ``_`` and ``\``
   as they are.
+- ``text contains 'total amount'`` is for the text in photos (`vitsearch index --ocr`): words that
+  stand one after the other, whatever their case and accents, of which the last may go on
+  (``amounts``); with ``contains word 'total'`` it may not. Chinese, Japanese and Korean texts, and
+  signs, are found anywhere, as in other columns.
 - Texts are equal by their characters, each name of a path composed or decomposed (NFC, NFD), as
   Macs write them; they are in order by their UTF-8 bytes.
 - In ``like``, ``%`` stands for any characters, ``_`` for any single one, and ``\`` goes before one

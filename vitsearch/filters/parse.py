@@ -3,15 +3,29 @@
 import difflib
 import math
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
 from vitsearch.errors import QueryError
-from vitsearch.filters.tree import And, Between, Comparison, Filter, In, IsNull, Like, Not, Or, raw
+from vitsearch.filters.tree import (
+    And,
+    Between,
+    Comparison,
+    Filter,
+    In,
+    IsNull,
+    Like,
+    Not,
+    Or,
+    Says,
+    raw,
+)
 from vitsearch.paths import normal_forms
 from vitsearch.photos.columns import COLUMNS
+from vitsearch.photos.text import plain_words
 from vitsearch.types import Value
 
 Read = TypeVar("Read", str, Value)
@@ -235,11 +249,16 @@ class _Parser:
         return Like(column, pattern)
 
     def _contains(self, column: str) -> Filter:
-        """Read ``contains 'red'``, which means ``like '%red%'`` without its wildcards."""
+        """Read ``contains 'red'``, which means ``like '%red%'`` without its wildcards; of the text
+        in photos words.
+        """
+        exact = COLUMNS[column].apart and self._accept("word")
         token = self._token
         if token.kind != "text" or COLUMNS[column].kind != "text":
             raise self._expected(f"a text in quotes, of a column of texts, after {column} contains")
         part = self._read(lambda: _text(column, _unquoted(token.text)))
+        if COLUMNS[column].apart and (exact or _are_words(part)):
+            return Says(column, part, exact)
         return Like(column, "%" + re.sub(r"([%_\\])", r"\\\1", part) + "%")
 
     def _in(self, column: str) -> Filter:
@@ -299,6 +318,15 @@ class _Parser:
         token = self._token
         actual = "the end" if token.kind == "end" else _shown(token.text)
         return _error(token.position, f"expected {expected}, not {actual}")
+
+
+def _are_words(text: str) -> bool:
+    """Return whether an index of words finds a text: letters or digits of a script that has spaces
+    between its words.
+    """
+    return bool(plain_words(text)) and all(
+        unicodedata.east_asian_width(char) not in "WF" for char in text
+    )
 
 
 def _typed(column: str, token: _Token) -> Value:

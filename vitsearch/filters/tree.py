@@ -4,6 +4,7 @@ import re
 import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,6 +14,7 @@ from vitsearch.photos.columns import COLUMNS, METADATA, Column
 from vitsearch.types import Value
 
 LIKE = "photo_like"
+TEXT_INDEX = "photo_text"  # the table of FTS5 over the column `text`
 Parameter = bytes | int | float
 SQL = tuple[str, tuple[Parameter, ...]]
 
@@ -32,6 +34,9 @@ def prepare(db: sqlite3.Connection) -> None:
     # a function cannot be given again while rows of the connection are still being read
     if db.execute("SELECT 1 FROM sqlite_temp_schema WHERE name = 'photo_facts'").fetchone():
         return
+    if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (TEXT_INDEX,)).fetchone():
+        with suppress(sqlite3.OperationalError):  # no FTS5: only who asks for text is refused
+            db.execute(f"CREATE VIRTUAL TABLE temp.{TEXT_INDEX} USING fts5(text)")
     db.create_function(LIKE, 2, like, deterministic=True)
     columns = ", ".join(f"{column.sql or name} AS {name}" for name, column in COLUMNS.items())
     missing = "".join(f", NULL AS {column.name}" for column in missing_columns(db))
@@ -234,6 +239,30 @@ class Like(ColumnTest):
 
 
 @dataclass(frozen=True, slots=True)
+class Says(ColumnTest):
+    """The text in a photo with words one after the other, whatever their case and accents; the
+    last may go on, unless they are ``exact``.
+    """
+
+    column: str
+    words: str
+    exact: bool = False
+
+    def sql(self) -> SQL:
+        column = _checked(self.column, [name for name in COLUMNS if COLUMNS[name].apart])
+        says = f"id IN (SELECT rowid FROM {TEXT_INDEX} WHERE {TEXT_INDEX} MATCH ?)"
+        phrase = '"' + self.words.replace('"', '""') + '"'
+        return (
+            f"CASE WHEN {column} IS NULL THEN NULL ELSE {says} END",
+            (raw(phrase if self.exact else f"{phrase} *"),),
+        )
+
+    def text(self, no: str = "") -> str:
+        word = "word " if self.exact else ""
+        return f"{self.column} {no}contains {word}{_literal(self.words)}"
+
+
+@dataclass(frozen=True, slots=True)
 class IsNull(ColumnTest):
     """A column without a value; the only test that null passes."""
 
@@ -295,6 +324,13 @@ class Or(Filter):
 
     def __str__(self) -> str:
         return " or ".join(map(_inner, self.parts))
+
+
+def says_in(where: Filter) -> list[Says]:
+    """Return what a filter asks to stand in photos as text."""
+    if isinstance(where, And | Or):
+        return [each for part in where.parts for each in says_in(part)]
+    return [where] if isinstance(where, Says) else []
 
 
 def alike(values: Iterable[Value]) -> tuple[str, ...]:

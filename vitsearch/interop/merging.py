@@ -13,6 +13,7 @@ from vitsearch.storage.indexes import refresh_index
 from vitsearch.storage.lock import writer_lock
 from vitsearch.storage.reader import StoredCollection
 from vitsearch.storage.store import Outcome, PhotoStore
+from vitsearch.storage.texts import put_places_of
 from vitsearch.types import OnProgress, Progress, no_progress
 
 
@@ -65,7 +66,10 @@ def merge(
             ):
                 for photo, half in zip(photos, halves, strict=True):
                     moved = replace(photo, path=prefix + photo.path)
-                    counts[store.keep(moved, half, newest=True)] += 1
+                    outcome = store.keep(moved, half, newest=True)
+                    counts[outcome] += 1
+                    if outcome is not Outcome.OLDER:
+                        put_places_of(store, source.store, photo)
                 done += len(photos)
                 progress(Progress("merging", done, count))
             store.raise_generation(any(outcome.is_stored for outcome in counts))

@@ -6,22 +6,29 @@ Zero-shot prompts, prototypes, a linear probe and a fine-tuned head are all a `L
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from vitsearch.arrays import Vectors, to_probabilities, top_k
-from vitsearch.errors import ClassifierError, QueryError
+from vitsearch.arrays import Vectors, to_probabilities, unit_rows
+from vitsearch.arrays import top_k as best_positions
+from vitsearch.encoders import load_encoder
+from vitsearch.encoders.base import ImageEncoder
+from vitsearch.encoders.batching import Picture, files_below
+from vitsearch.errors import ClassifierError, EncoderMismatch, QueryError
 from vitsearch.labels.labels import Tree
 from vitsearch.records import atomic_file, atomic_write, parse_record
-from vitsearch.types import Activation
+from vitsearch.types import Activation, Prediction
 from vitsearch.untrusted import parse_json, read_bounded, reason
+
+Classified = Picture | Sequence[Picture] | Vectors
 
 # -- A trained classifier in a folder --------------------------------------------------------------
 
@@ -174,18 +181,84 @@ class LabelClassifier(Protocol):
         """Return ``(n, classes)`` float32 probabilities of ``(n, dim)`` vectors."""
         ...
 
+    def __call__(
+        self,
+        images: Classified,
+        top_k: int = 5,
+        *,
+        batch_size: int = 32,
+        encoder: ImageEncoder | str | None = None,
+    ) -> list[list[Prediction]]:
+        """Return the ``top_k`` labels of every picture or vector (see `VectorClassifier`)."""
+        ...
+
     def scaled(self, scale: float, shift: float = 0.0) -> Self:
         """Return the classifier whose logits are ``scale * logits + shift``."""
         ...
 
 
+class VectorClassifier:
+    """The call that classifiers of vectors share with `vitsearch.ImageClassifier`."""
+
+    def __call__(
+        self: Any,
+        images: Classified,
+        top_k: int = 5,
+        *,
+        batch_size: int = 32,
+        encoder: ImageEncoder | str | None = None,
+    ) -> list[list[Prediction]]:
+        """Return the ``top_k`` labels of every picture or vector, best first, equal ones in order
+        of class.
+
+        ``images`` is a single item or a list: paths, PIL pictures, folders (all photos below, in
+        order of path), or vectors ``(n, dim)`` of its encoder. Paths and pictures are encoded by
+        ``encoder``, an object or a name, None: that with whose words it was made. Scores are
+        probabilities. Raises PhotoError for the first picture that cannot be read, EncoderMismatch
+        for another encoder, and QueryError without one.
+        """
+        if top_k < 1 or batch_size < 1:
+            raise QueryError(
+                f"top_k and batch_size must be at least 1, not {top_k} and {batch_size}"
+            )
+        if isinstance(images, np.ndarray):
+            vectors = unit_rows(np.atleast_2d(images))
+            paths = [""] * len(vectors)
+        else:
+            pictures = list(files_below(images))
+            paths = ["" if isinstance(each, Image) else os.fspath(each) for each in pictures]
+            vectors = _encoder_of(self, encoder).embed(pictures, batch_size=batch_size)
+        rows = predict(self, vectors, Decision(min(top_k, len(self.classes))))
+        return [
+            [Prediction(path, label, score) for label, score in row]
+            for path, row in zip(paths, rows, strict=True)
+        ]
+
+
+def _encoder_of(classifier: Any, encoder: ImageEncoder | str | None) -> ImageEncoder:
+    """Return the encoder whose vectors a classifier reads; raises QueryError, EncoderMismatch."""
+    chosen = load_encoder(encoder) if isinstance(encoder, str) else encoder or classifier.encoder
+    if chosen is None:
+        raise QueryError(
+            "this classifier reads vectors: give photos together with encoder=, the one that it "
+            "was made with"
+        )
+    if classifier.fingerprint and chosen.fingerprint != classifier.fingerprint:
+        raise EncoderMismatch(
+            f"the classifier was made with vectors of another encoder than {chosen.name}: give "
+            "that one as encoder="
+        )
+    return chosen
+
+
 @dataclass(frozen=True, eq=False)
-class LinearClassifier:
+class LinearClassifier(VectorClassifier):
     """Scores of classes as a linear function of a vector.
 
     ``weight`` is ``(classes, dim)`` and ``bias`` ``(classes,)`` float32. With the ``activation``
     "softmax" the probabilities sum to 1 over the classes, with "sigmoid" they are independent.
-    ``fingerprint`` is that of the encoder whose vectors it reads.
+    ``fingerprint`` is that of the encoder whose vectors it reads, ``encoder`` that itself where it
+    is at hand.
     """
 
     classes: tuple[str, ...]
@@ -193,6 +266,7 @@ class LinearClassifier:
     bias: Vectors
     activation: Activation = "softmax"
     fingerprint: str = ""
+    encoder: ImageEncoder | None = field(default=None, repr=False)
 
     def logits(self, vectors: Vectors) -> Vectors:
         """Return ``(n, classes)`` float32 logits of ``(n, dim)`` vectors.
@@ -312,7 +386,11 @@ def predict(
             deepest = [tree.descend(row, decision.threshold) for row in probabilities]
             return [[label] if label else [] for label in deepest]
     count = len(classifier.classes) if decision.top is None else decision.top
-    best = logits.argmax(axis=1)[:, None] if count == 1 else [top_k(row, count) for row in logits]
+    best = (
+        logits.argmax(axis=1)[:, None]
+        if count == 1
+        else [best_positions(row, count) for row in logits]
+    )
     minimum = decision.threshold
     if minimum is None:
         minimum = DEFAULT_THRESHOLD if decision.top is None else 0.0

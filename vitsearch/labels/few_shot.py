@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitsearch.arrays import Ids, Vectors, unit_rows
+from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import QueryError
 from vitsearch.labels.calibration import MIN_PHOTOS, class_numbers, fit_softmax
 from vitsearch.labels.classifier import (
     LinearClassifier,
+    VectorClassifier,
     class_probabilities,
     read_classifier,
     write_classifier,
@@ -68,7 +70,7 @@ def classes_of(truth: Sequence[str]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class TipClassifier:
+class TipClassifier(VectorClassifier):
     """Zero-shot logits plus the votes of similar examples: Tip-Adapter without training.
 
     logits = scale * (zero-shot logits + alpha * sum over examples of exp(-beta * (1 - cosine)) at
@@ -98,6 +100,11 @@ class TipClassifier:
     def fingerprint(self) -> str:
         """The fingerprint of the encoder whose vectors it reads."""
         return self.zero_shot.fingerprint
+
+    @property
+    def encoder(self) -> ImageEncoder | None:
+        """That encoder itself where it is at hand."""
+        return self.zero_shot.encoder
 
     def logits(self, vectors: Vectors) -> Vectors:
         """Return ``(n, classes)`` float32 logits of ``(n, dim)`` unit vectors.

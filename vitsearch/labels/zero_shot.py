@@ -103,6 +103,7 @@ def zero_shot_classifier(
         bias,
         "softmax" if softmax and not multi else "sigmoid",
         encoder.fingerprint,
+        encoder,
     )
 
 

@@ -20,6 +20,7 @@ from vitsearch.filters.tree import (
     Like,
     Not,
     Or,
+    Says,
     alike,
 )
 from vitsearch.paths import composed
@@ -112,6 +113,10 @@ def _expression(where: Filter, truth: bool) -> Expression:
             return _among(column, values, truth)
         case Like(column, pattern):
             return _like(column, pattern, truth)
+        case Says(column, words):
+            raise QueryError(
+                f"Milvus has no index of words for {where}: write {column} like '%{words}%'"
+            )
     raise QueryError(f"Milvus cannot be asked this: {where}")
 
 

@@ -4,8 +4,9 @@
                      for a video its path in the header, and either every or at
     child -> parent: a JSON header (the picture's size and facts, or the reason why there is none),
                      its RGB pixels, and behind them its ICC profile where it is not applied, or
-                     with a ``side`` the picture as WebP of that side; of a video one picture after
-                     the other, then a header with a note
+                     with a ``side`` the picture as WebP of that side, with ``threads`` the text in
+                     it behind the places of its words; of a video one picture after the other, then
+                     a header with a note
 
 Either way the two lengths come first. Nothing is unpickled, since a child reads the files of
 strangers. Only what decoding needs is imported here: a child starts for one photo.
@@ -20,7 +21,8 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from typing import IO, Any
+from functools import cache
+from typing import IO, TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -30,6 +32,9 @@ from vitsearch.photos.formats import FORMATS
 from vitsearch.photos.profiles import PROFILE
 from vitsearch.photos.readers import NOTE
 from vitsearch.types import PhotoInfo
+
+if TYPE_CHECKING:
+    from vitsearch.photos.ocr import TextReader
 
 LENGTHS = struct.Struct(">IQ")
 MAX_HEADER_LENGTH = 1 << 16
@@ -70,7 +75,9 @@ def serve() -> None:
             request, data = _receive(requests)
             seconds = request.pop("seconds")
             _end_with_the_parent(seconds)
-            if "video" in request:
+            if "threads" in request:
+                _send(answers, *_text(data, request))
+            elif "video" in request:
                 for header, pixels in _moments(request):
                     _send(answers, header, pixels)
                     _end_with_the_parent(seconds)
@@ -97,6 +104,31 @@ def _reply(data: bytes, limits: Mapping[str, Any]) -> tuple[dict[str, Any], byte
         return {"reason": str(error)}, b""
     except MemoryError:
         return {"reason": "not enough memory to decode it"}, b""
+
+
+def _text(data: bytes, request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+    try:
+        from vitsearch.photos.ocr import READ
+
+        image, _ = decode(data, max_pixels=request["max_pixels"], side=READ)
+        text = _text_reader(request["threads"]).read(image)
+        return {"places": 8 * len(text.places)}, text.packed() + text.text.encode()
+    except PhotoError as error:
+        return {"reason": str(error)}, b""
+    except ImportError as error:
+        return {"missing": f"RapidOCR cannot be imported: {error}"}, b""
+    except MemoryError:
+        return {"reason": "not enough memory to read its text"}, b""
+    except Exception as error:  # of the libraries that read text
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        return {"reason": f"its text cannot be read: {reason}"}, b""
+
+
+@cache
+def _text_reader(threads: int) -> "TextReader":
+    from vitsearch.photos.ocr import TextReader
+
+    return TextReader(threads)
 
 
 def _moments(request: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], bytes]]:

@@ -46,6 +46,8 @@ class Column:
     - ``integer``: a number without a fraction; ``always``: no photo lacks it.
     - ``private``: says when, where or with what a photo was taken; remote users of the page do not
       see it, nor filter by it, without ``--show-exif``.
+    - ``apart``: not read with the tags of a file but by a run of its own, so that reading the tags
+      again leaves it; too long for a list of its values.
     - ``title``: its name on the page of a photo, "" where it is not shown by itself; ``shown``:
       its text there, where that is not the plain value.
     """
@@ -59,6 +61,7 @@ class Column:
     integer: bool = False
     always: bool = False
     private: bool = False
+    apart: bool = False
     title: str = ""
     shown: Callable[[PhotoInfo], str] | None = None
 
@@ -106,6 +109,10 @@ def _position(tags: FileTags) -> tuple[float | None, float | None]:
 
 def _of_position(tags: FileTags) -> None:
     """Return None: these columns come from the position (`vitsearch.photos.places`)."""
+
+
+def _of_picture(tags: FileTags) -> None:
+    """Return None: this column comes from the picture (`vitsearch.photos.ocr`)."""
 
 
 def _keywords(tags: FileTags) -> str | None:
@@ -343,6 +350,14 @@ _COLUMNS = (
         read=_description,
         private=True,
         title="Description",
+    ),
+    Column(
+        name="text",
+        kind="text",
+        help="the text that stands in it (`vitsearch index --ocr`)",
+        read=_of_picture,
+        private=True,
+        apart=True,
     ),
     Column(
         name="duration",

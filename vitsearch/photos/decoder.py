@@ -36,6 +36,7 @@ from vitsearch.photos.isolated import (
     DecoderThread,
 )
 from vitsearch.photos.journal import DecodeJournal
+from vitsearch.photos.text import PhotoText
 from vitsearch.types import MAX_PIXELS, PhotoInfo
 
 log = logging.getLogger("vitsearch")
@@ -164,6 +165,24 @@ class PhotoDecoder:
         try:
             return child.webp(
                 data, seconds=self._seconds or LIMIT, max_pixels=max_pixels, side=side
+            )
+        finally:
+            self._children.give_back(child)
+
+    def text(
+        self,
+        data: bytes,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        threads: int = 1,
+    ) -> PhotoText:
+        """Return the text in the content of a photo file, read in a child process; raises as
+        `decode` does, and VitsearchError where the library that reads it is missing.
+        """
+        child = self._children.take()
+        try:
+            return child.text(
+                data, seconds=self._seconds or LIMIT, max_pixels=max_pixels, threads=threads
             )
         finally:
             self._children.give_back(child)

@@ -21,6 +21,7 @@ from vitsearch.photos.child import LENGTHS, MAX_HEADER_LENGTH, frame, header_of
 from vitsearch.photos.decode import Colours, decode
 from vitsearch.photos.profiles import MAX_PROFILE_BYTES, PROFILE
 from vitsearch.photos.readers import NOTE
+from vitsearch.photos.text import PhotoText
 from vitsearch.types import PhotoInfo
 
 Decoded = tuple[Image.Image, PhotoInfo]
@@ -165,6 +166,13 @@ class ChildDecoder:
         """
         limits = {"max_pixels": max_pixels, "side": side}
         return self._ask(data, limits, lambda _, made: bytes(made), seconds=seconds)
+
+    def text(self, data: bytes, *, seconds: float, max_pixels: int, threads: int) -> PhotoText:
+        """Return the text in a photo; raises as `decode` does, and VitsearchError where the library
+        that reads it is missing.
+        """
+        limits = {"max_pixels": max_pixels, "threads": threads}
+        return self._ask(data, limits, _text, seconds=seconds)
 
     def _ask(
         self,
@@ -328,6 +336,16 @@ def _not_started(reason: str) -> DecoderNotStarted:
         f"cannot start a process that decodes photos ({reason}): index without a limit of the "
         "time for decoding"
     )
+
+
+def _text(reply: Mapping[str, Any], body: bytearray) -> PhotoText:
+    """Return the text that a child answered; raises ValueError, TypeError or KeyError where that is
+    none.
+    """
+    if "missing" in reply:
+        raise VitsearchError(f"{reply['missing']}: pip install 'vitsearch[ocr]'")
+    size = reply["places"]
+    return PhotoText.unpacked(body[size:].decode(), bytes(body[:size]))
 
 
 def _picture(reply: Mapping[str, Any], pixels: bytearray) -> tuple[Image.Image, PhotoInfo]:

@@ -23,7 +23,7 @@ from vitsearch.storage.rows import (
     parts_of,
     vector_checksum,
 )
-from vitsearch.storage.schema import CHECKSUMS
+from vitsearch.storage.schema import CHECKSUMS, forget_texts
 from vitsearch.types import Found, PhotoInfo
 
 log = logging.getLogger("vitsearch")
@@ -163,6 +163,8 @@ class PhotosAside:
             self._db.execute("PRAGMA secure_delete = ON")
             count = self._db.execute(sql, (before,)).rowcount
             self._db.execute("DELETE FROM missing_photos WHERE since <= ?", (before,))
+            if count:
+                forget_texts(self._db)
             return count
 
     # -- reading -----------------------------------------------------------------------------------

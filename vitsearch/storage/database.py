@@ -21,7 +21,9 @@ from vitsearch.storage.schema import (
     MIGRATIONS,
     RESTORE,
     add_missing_columns,
+    add_text_index,
     explain,
+    fill_text_index,
     migrate,
 )
 
@@ -101,6 +103,7 @@ class Database:
             return version
         migrate(self._db, version)
         add_missing_columns(self._db)
+        add_text_index(self._db)
         return len(MIGRATIONS)
 
     # -- transactions ------------------------------------------------------------------------------
@@ -197,6 +200,7 @@ class Database:
         """Write the indexes of SQLite anew from its tables."""
         with self.writing():
             self._db.execute("REINDEX")
+            fill_text_index(self._db)
 
     def ask_for_mending(self) -> None:
         """Let the next run of indexing check every row, where the folder can be written."""

@@ -2,10 +2,11 @@
 
 import errno
 import sqlite3
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from vitsearch.filters.tree import missing_columns
+from vitsearch.filters.tree import TEXT_INDEX, missing_columns
 from vitsearch.paths import raw_path
 from vitsearch.photos.columns import METADATA
 from vitsearch.storage.filesystem import write_error, write_problem
@@ -89,9 +90,10 @@ PUT_PHOTO = (
     + ", ".join(f"{name} = excluded.{name}" for name in (*WRITTEN[1:], SIDECARS))
     + ", label = NULL, label_score = NULL RETURNING id"
 )
+OF_TAGS = [name for name, column in METADATA.items() if not column.apart]
 # what changes of a photo whose file is another one with the same content, or was read again
 MOVED = "path = CAST(? AS TEXT), size = ?, mtime_ns = ?"
-READ_AGAIN = ", ".join([MOVED, f"{SIDECARS} = CAST(? AS TEXT)", *(f"{n} = ?" for n in METADATA)])
+READ_AGAIN = ", ".join([MOVED, f"{SIDECARS} = CAST(? AS TEXT)", *(f"{n} = ?" for n in OF_TAGS)])
 
 
 def migrate(db: sqlite3.Connection, version: int) -> None:
@@ -150,6 +152,61 @@ _DISK = {
 NO_PERMISSION = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 
 
+# texts of photos for FTS5, kept by triggers, and the places of their words by content
+_FILL = f"INSERT INTO {TEXT_INDEX}(rowid, text) SELECT id, text FROM photos WHERE text IS NOT NULL"
+_TEXTS = (
+    f"CREATE VIRTUAL TABLE {TEXT_INDEX} USING fts5(text, content='photos', content_rowid='id', "
+    "tokenize='unicode61 remove_diacritics 2')",
+    f"CREATE TRIGGER {TEXT_INDEX}_put AFTER INSERT ON photos WHEN new.text IS NOT NULL BEGIN "
+    f"INSERT INTO {TEXT_INDEX}(rowid, text) VALUES (new.id, new.text); END",
+    f"CREATE TRIGGER {TEXT_INDEX}_remove AFTER DELETE ON photos WHEN old.text IS NOT NULL BEGIN "
+    f"INSERT INTO {TEXT_INDEX}({TEXT_INDEX}, rowid, text) VALUES ('delete', old.id, old.text); END",
+    f"CREATE TRIGGER {TEXT_INDEX}_change AFTER UPDATE OF text ON photos "
+    "WHEN old.text IS NOT new.text BEGIN "
+    f"INSERT INTO {TEXT_INDEX}({TEXT_INDEX}, rowid, text) "
+    "SELECT 'delete', old.id, old.text WHERE old.text IS NOT NULL; "
+    f"INSERT INTO {TEXT_INDEX}(rowid, text) "
+    "SELECT new.id, new.text WHERE new.text IS NOT NULL; END",
+    "CREATE TABLE text_places (fingerprint BLOB PRIMARY KEY, places BLOB, problem TEXT) "
+    "WITHOUT ROWID",
+)
+
+
+def has_text_index(db: sqlite3.Connection) -> bool:
+    """Return whether a file has the tables of texts."""
+    sql = "SELECT 1 FROM main.sqlite_master WHERE name = ?"
+    return db.execute(sql, (TEXT_INDEX,)).fetchone() is not None
+
+
+def add_text_index(db: sqlite3.Connection) -> None:
+    """Add the tables of texts that an older database does not have; nothing where this SQLite has
+    no FTS5.
+    """
+    if has_text_index(db):
+        return
+    with suppress(sqlite3.Error):
+        db.execute("CREATE VIRTUAL TABLE temp.probe_of_fts5 USING fts5(text)")
+        db.execute("DROP TABLE temp.probe_of_fts5")
+        _in_one(db, [*_TEXTS, _FILL])
+
+
+def fill_text_index(db: sqlite3.Connection) -> None:
+    """Write the index of texts anew from the texts (inside a transaction)."""
+    if has_text_index(db):
+        db.execute(f"INSERT INTO {TEXT_INDEX}({TEXT_INDEX}) VALUES ('delete-all')")
+        db.execute(_FILL)
+
+
+def forget_texts(db: sqlite3.Connection) -> None:
+    """Remove what is left of texts that no photo has any more (inside a transaction)."""
+    if has_text_index(db):
+        db.execute(
+            "DELETE FROM text_places WHERE fingerprint NOT IN (SELECT fingerprint FROM photos "
+            "UNION SELECT fingerprint FROM missing_photos)"
+        )
+        db.execute(f"INSERT INTO {TEXT_INDEX}({TEXT_INDEX}) VALUES ('optimize')")
+
+
 def add_missing_columns(db: sqlite3.Connection) -> None:
     """Add the columns that an older database does not have, with null values."""
     missing = []
@@ -157,12 +214,18 @@ def add_missing_columns(db: sqlite3.Connection) -> None:
         missing += [(table, each.name, each.sql_type) for each in missing_columns(db, table)]
         if SIDECARS not in table_columns(db, table):
             missing.append((table, SIDECARS, "TEXT"))
-    if not missing:
-        return
+    if missing:
+        _in_one(
+            db, [f"ALTER TABLE {table} ADD COLUMN {name} {kind}" for table, name, kind in missing]
+        )
+
+
+def _in_one(db: sqlite3.Connection, statements: Sequence[str]) -> None:
+    """Execute statements in one transaction."""
     db.execute("BEGIN IMMEDIATE")
     try:
-        for table, name, sql_type in missing:
-            db.execute(f"ALTER TABLE {table} ADD COLUMN {name} {sql_type}")
+        for statement in statements:
+            db.execute(statement)
         db.execute("COMMIT")
     except BaseException:
         with suppress(sqlite3.Error):  # the disk's error, raised below, may have ended it

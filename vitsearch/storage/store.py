@@ -31,7 +31,7 @@ from vitsearch.storage.rows import (
     vector_checksum,
     with_later_moments,
 )
-from vitsearch.storage.schema import CHECKSUMS, MOVED, PUT_PHOTO, READ_AGAIN
+from vitsearch.storage.schema import CHECKSUMS, MOVED, OF_TAGS, PUT_PHOTO, READ_AGAIN
 from vitsearch.types import Found, Photo, PhotoInfo, State
 
 log = logging.getLogger("vitsearch")
@@ -92,8 +92,8 @@ class PhotoStore(FailureStore):
         signature as it is stored, the facts are stored in all cases.
 
         Size and time are those of the file just read. With ``newest`` they come from another
-        collection: then a photo with the same content only gets the label, if it has none, and of
-        two contents the file that was changed last wins (OLDER if that is not the new photo).
+        collection: then a photo with the same content only gets label and text, if it has none, and
+        of two contents the file that was changed last wins (OLDER if that is not the new photo).
         """
         file = Found(photo.path, photo.size, photo.mtime_ns, sidecars=sidecars or "")
         info = None if sidecars is None else photo.info
@@ -101,8 +101,8 @@ class PhotoStore(FailureStore):
         if here and here.fingerprint == photo.fingerprint:
             if not newest:
                 self.touch_photo(here.photo_id, file, info)
-            elif here.label is None:
-                self._label(here.photo_id, photo)
+            else:
+                self._complete(here, photo)
             return Outcome.UNCHANGED
         if gone and here is None:
             same = self.photos_with(photo.fingerprint)
@@ -124,6 +124,14 @@ class PhotoStore(FailureStore):
         )
         self._label(photo_id, photo)
         return Outcome.REPLACED if here else Outcome.NEW
+
+    def _complete(self, here: Photo, photo: Photo) -> None:
+        """Give a photo the label and the text of one with the same content, where it has none."""
+        if here.label is None:
+            self._label(here.photo_id, photo)
+        if here.info["text"] is None and photo.info["text"] is not None:
+            values = (photo.info["text"],)
+            self._rows.update(self._db, here.photo_id, "text = ?", values)
 
     def _label(self, photo_id: int, photo: Photo) -> None:
         if photo.label is not None and photo.label_score is not None:
@@ -158,7 +166,7 @@ class PhotoStore(FailureStore):
             self._rows.update(self._db, moment_id, MOVED, (path, file.size, file.mtime_ns))
         values: list[Any] = [raw_path(file.path), file.size, file.mtime_ns]
         if info is not None:
-            values += [raw_path(file.sidecars), *(info[name] for name in METADATA)]
+            values += [raw_path(file.sidecars), *(info[name] for name in OF_TAGS)]
         self._rows.update(self._db, photo_id, MOVED if info is None else READ_AGAIN, values)
         self.forget_failures([file.path])
 

@@ -14,8 +14,8 @@ from PIL import Image
 from vitsearch.collection import LookAlikes
 from vitsearch.collection.collection import Collection
 from vitsearch.collection.duplicates import first_indices
-from vitsearch.collection.query import QueryMeaning, Term, encode_terms
-from vitsearch.collection.search import as_where
+from vitsearch.collection.query import Term, encode_terms
+from vitsearch.collection.search import QueryMeaning, as_where
 from vitsearch.collection.understanding import KnownWords, Understood
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.encoders.language import unread_notes
@@ -268,7 +268,8 @@ class PhotoService:
         """
         with self.source.facts() as store:
             vocabulary = None if literal else self._words.of(store, private=private)
-            return understand_query(text, vocabulary)
+            understood = understand_query(text, vocabulary)
+            return understood if private else understood.without_text
 
     def newest(self, *, k: int, offset: int, where: Filter) -> list[SearchResult]:
         """Return ``k`` photos from ``offset`` on that a filter leaves, the newest first, with

@@ -64,6 +64,9 @@ class Hit(BaseModel):
         description="how likely it shows the words, from 0 to 1; missing where photos or vectors "
         "are in the query, and where the model cannot tell",
     )
+    quotes: list[str] | None = Field(
+        default=None, description="words in quotes that stand in it; missing where there are none"
+    )
 
 
 class PhraseAnswer(BaseModel):
@@ -216,7 +219,7 @@ def hits(results: Sequence[SearchResult | Prediction]) -> list[Hit]:
             id=result.photo_id,
             path=shown(result.path),
             score=round(result.score, 6),
-            **_moment(result),
+            **_beyond(result),
             **_relevance(result),
         )
         for result in results
@@ -231,9 +234,11 @@ def phrase_answers(phrases: Sequence[Phrase]) -> list[PhraseAnswer]:
     ]
 
 
-def _moment(result: SearchResult | Prediction) -> dict[str, Any]:
-    time = result.time if isinstance(result, SearchResult) else None
-    return {} if time is None else {"time": time}
+def _beyond(result: SearchResult | Prediction) -> dict[str, Any]:
+    if not isinstance(result, SearchResult):
+        return {}
+    time = {} if result.time is None else {"time": result.time}
+    return time | ({"quotes": [*result.quotes]} if result.quotes else {})
 
 
 def _relevance(result: SearchResult | Prediction) -> dict[str, Any]:

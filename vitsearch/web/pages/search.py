@@ -12,8 +12,12 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from vitsearch.collection.query import Term
 from vitsearch.collection.understanding import Understood
 from vitsearch.errors import EncoderError, NotShown, PhotoError, QueryError, TooLarge, UnknownPhoto
+from vitsearch.filters.tree import says_in
 from vitsearch.photos.columns import COLUMNS, METADATA
 from vitsearch.photos.formats import PLAYED, suffix_of
+from vitsearch.photos.text import places_of
+from vitsearch.storage.store import PhotoStore
+from vitsearch.storage.texts import text_of
 from vitsearch.types import Photo
 from vitsearch.web.api.routes import in_picture_thread
 from vitsearch.web.pages import collection as views
@@ -282,6 +286,8 @@ def photo_page(here: Page, photo_id: int) -> Response:
         "picture": thumbnail(photo_id, LARGE),
         "full_picture": image(photo_id) if photo.time is None else video(photo_id, photo.time),
         "plays": photo.time is not None and suffix_of(photo.file) in PLAYED and here.shows_exif,
+        "frames": _frames(here, photo, query),
+        "text": photo.info["text"] if here.shows_exif else None,
         "facts": _facts(photo, here.service.companions([photo]), here.shows_exif),
         "back": query.address(page=query.page),
         "words": _positive_words(here, query),
@@ -297,6 +303,28 @@ def photo_page(here: Page, photo_id: int) -> Response:
         "fault": "",
     }
     return here.page("photo.html", **shown)
+
+
+def _frames(here: PageContext, photo: Photo, query: PageQuery) -> list[tuple[int, int, int, int]]:
+    """Return left, top, width and height of what a search asked to stand in a photo as text, in
+    shares of `SCALE`; nothing for who may not see the text.
+    """
+    if not here.shows_exif or not photo.info["text"]:
+        return []
+    with here.service.source.facts() as store:
+        text = text_of(store, photo) if isinstance(store, PhotoStore) else None
+    if text is None:
+        return []
+    try:
+        terms, where = here.understand(query).terms, query.filters.tree()
+    except QueryError:
+        return []
+    places = [
+        p for term in terms for words in term.verbatim for p in places_of(text, words, exact=True)
+    ]
+    for says in says_in(where) if where else ():
+        places += places_of(text, says.words, exact=says.exact)
+    return [(x, y, right - x, bottom - y) for x, y, right, bottom in dict.fromkeys(places)]
 
 
 def _positive_words(here: PageContext, query: PageQuery) -> str:

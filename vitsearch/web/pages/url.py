@@ -21,7 +21,9 @@ LIKE, UNLIKE = 0.5, -0.5
 ALONE = 1.0  # weight of a photo by itself
 MAX_WEIGHT = 10.0
 MAX_ID = 2**63 - 1
-CHOICES = tuple(name for name, column in METADATA.items() if column.kind == "text")
+CHOICES = tuple(
+    name for name, column in METADATA.items() if column.kind == "text" and not column.apart
+)
 FIELDS = ("after", "before", "under", *CHOICES, "label", "where")
 NO_LABEL = "(none)"  # of the filter: photos without a stored label
 
