@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vitsearch.storage.store import Outcome, PhotoStore
+from vitsearch.storage.rows import Outcome
+from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Photo, PhotoInfo
 
 ONE, TWO = np.array([1, 0], np.float16), np.array([0, 1], np.float16)

@@ -11,7 +11,8 @@ from vitsearch.errors import QueryError
 from vitsearch.filters import parse_filter
 from vitsearch.milvus.filter import milvus_filter
 from vitsearch.photos.text import PhotoText
-from vitsearch.storage.store import Outcome, PhotoStore
+from vitsearch.storage.rows import Outcome
+from vitsearch.storage.store import PhotoStore
 from vitsearch.storage.texts import put_text, put_text_problem, text_of, without_text
 from vitsearch.types import Photo, PhotoInfo
 

@@ -36,7 +36,8 @@ from vitsearch.records import atomic_write
 from vitsearch.storage.decoding import Decoding
 from vitsearch.storage.lock import make_room
 from vitsearch.storage.metadata import PlaceNames, known_content, put_vector
-from vitsearch.storage.store import Outcome, PhotoStore
+from vitsearch.storage.rows import Outcome
+from vitsearch.storage.store import PhotoStore
 from vitsearch.types import STAGES, Bottleneck, Found, LeftOut, Photo, PhotoInfo, Stages
 
 log = logging.getLogger("vitsearch")

@@ -263,11 +263,11 @@ def find_relevant(
         for index, each in zip(empty, nearer, strict=True):
             evens[index] = (evens[index] or 0.0) - each
         if again:
-            some = [queries[index] for index in again]
-            limited = _limited(some, options, scale, [evens[index] for index in again])
+            retried = [queries[index] for index in again]
+            limited = _limited(retried, options, scale, [evens[index] for index in again])
             results = [*results]
-            for index, found in zip(again, find(limited, options), strict=True):
-                results[index] = found
+            for index, hits in zip(again, find(limited, options), strict=True):
+                results[index] = hits
     return [
         hits
         if even is None
@@ -304,12 +304,12 @@ def _in_other_words(
         options, top_k=1, offset=0, min_score=None, diverse=0, collapse=None, min_relevance=0
     )
     texts = [readable(IN_OTHER_WORDS.format(query.texts[0])) for query in queries]
-    said = [
+    rephrased = [
         replace(query, vector=vector, negatives=())
         for query, vector in zip(queries, encode(texts), strict=True)
     ]
-    found = find([*queries, *said], best)
+    hits = find([*queries, *rephrased], best)
     return [
         max(0.0, (other[0].score - first[0].score) / scale.spread) if first and other else 0.0
-        for first, other in zip(found[: len(queries)], found[len(queries) :], strict=True)
+        for first, other in zip(hits[: len(queries)], hits[len(queries) :], strict=True)
     ]

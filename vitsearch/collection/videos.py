@@ -26,7 +26,7 @@ from vitsearch.photos.decode import read_fingerprint
 from vitsearch.photos.formats import format_of
 from vitsearch.photos.isolated import Decoded
 from vitsearch.storage.create import stored_lookalike_threshold
-from vitsearch.storage.store import Outcome
+from vitsearch.storage.rows import Outcome
 from vitsearch.types import Found, Photo, PhotoInfo, moment_path
 
 log = logging.getLogger("vitsearch")

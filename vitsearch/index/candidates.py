@@ -55,7 +55,7 @@ class UnindexedVectors:
             else:
                 file.flush()
                 file.fileno()  # in a file, if it was not yet
-                vectors = np.memmap(file._file, np.float16, "r", shape=(count, dim))  # type: ignore[attr-defined]
+                vectors = np.memmap(file, np.float16, "r", shape=(count, dim))
             return cls(np.concatenate(ids), vectors.view(np.ndarray))
 
 

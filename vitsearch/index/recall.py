@@ -76,7 +76,8 @@ def _nearest(vectors: Halves, queries: Vectors, count: int) -> list[Ids]:
     """Return for each of many unit queries the positions of its ``count`` best rows, in any order;
     rows whose scores differ by less than float32 shows may stand for each other.
     """
-    scores, rows, queried = (np.empty(0, kind) for kind in (np.float32, np.int64, np.int64))
+    scores = np.empty(0, np.float32)
+    rows, queried = np.empty(0, np.int64), np.empty(0, np.int64)
     bars = np.full(len(queries), -np.inf, dtype=np.float32)
     for start in range(0, len(vectors), ROWS):
         wide = widened(vectors[start : start + ROWS])

@@ -367,12 +367,12 @@ def _open(folder: Path) -> IndexSnapshot:
     recipe, count, dim = manifest.recipe, manifest.count, manifest.dim
     ids = _mapped(folder / IDS, "<i8", (count,)).view(np.ndarray)
     vectors = _mapped(folder / VECTORS, "<f2", (count, dim)).view(np.ndarray)
-    exact, problem = ExactIndex(vectors, ids), None
+    degraded: str | None = None
+    index: VectorIndex = ExactIndex(vectors, ids)
     removed = np.fromfile(folder / REMOVED, "<i8") if REMOVED in manifest.files else None
     generations = (
         _mapped(folder / GENERATIONS, "<u4", (count,)) if GENERATIONS in manifest.files else None
     )
-    rows = {"removed": removed, "generations": generations}
     blocks = CheckedBlocks(
         folder / VECTORS, manifest.files[VECTORS], vectors.view(np.ndarray).view(np.uint8).ravel()
     )
@@ -380,15 +380,13 @@ def _open(folder: Path) -> IndexSnapshot:
         try:
             index = backend_for(recipe).open(folder, recipe)
         except RecipeError as error:
-            problem = str(error)
-        else:
-            if len(index) != count or index.dim != dim:
-                raise damaged(folder / FAISS, "does not fit the manifest")
-            return IndexSnapshot(manifest, ids, vectors, index, blocks, **rows)
-    elif count:
-        problem = f"{FAISS} was not built; the search is exact"
-    degraded = None if recipe.is_exact else problem
-    return IndexSnapshot(manifest, ids, vectors, exact, blocks, degraded, **rows)
+            degraded = str(error)
+        if len(index) != count or index.dim != dim:
+            raise damaged(folder / FAISS, "does not fit the manifest")
+    elif count and not recipe.is_exact:
+        degraded = f"{FAISS} was not built; the search is exact"
+    rows = (removed, generations)
+    return IndexSnapshot(manifest, ids, vectors, index, blocks, degraded, False, *rows)
 
 
 def _write_rows(

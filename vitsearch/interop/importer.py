@@ -38,7 +38,8 @@ from vitsearch.storage.config import (
     photo_root,
 )
 from vitsearch.storage.create import start_database
-from vitsearch.storage.store import Outcome, PhotoStore
+from vitsearch.storage.rows import Outcome
+from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, OnProgress, Photo, PhotoInfo, Progress, no_progress
 
 MAX_PROBLEMS = 100  # problems that a report names; all are counted

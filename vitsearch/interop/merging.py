@@ -12,7 +12,8 @@ from vitsearch.storage.filesystem import disk_errors
 from vitsearch.storage.indexes import refresh_index
 from vitsearch.storage.lock import writer_lock
 from vitsearch.storage.reader import StoredCollection
-from vitsearch.storage.store import Outcome, PhotoStore
+from vitsearch.storage.rows import Outcome
+from vitsearch.storage.store import PhotoStore
 from vitsearch.storage.texts import put_places_of
 from vitsearch.types import OnProgress, Progress, no_progress
 

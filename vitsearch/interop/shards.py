@@ -53,7 +53,8 @@ from vitsearch.storage.config import collection_folder, photo_root
 from vitsearch.storage.create import start_database
 from vitsearch.storage.decoding import RAW, Decoding, record_decoding, stored_colours
 from vitsearch.storage.reader import StoredCollection
-from vitsearch.storage.store import Outcome, PhotoStore
+from vitsearch.storage.rows import Outcome
+from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, OnProgress, Photo, Progress, no_progress
 from vitsearch.untrusted import read_bounded
 

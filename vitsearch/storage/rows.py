@@ -13,6 +13,7 @@ import sqlite3
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from enum import Enum
 from operator import itemgetter
 from typing import Any
 
@@ -31,6 +32,23 @@ _REQUIRED = {*_OF_PHOTO} - {*METADATA}
 Row = Sequence[Any]
 IS_FILE = "path NOT GLOB '*#t=[0-9]*.[0-9][0-9][0-9]'"  # of rows: all but later moments
 _OF_FILE = "path >= CAST(? AS TEXT) AND path < CAST(? AS TEXT)"
+
+
+class Outcome(Enum):
+    """The outcome of storing a photo."""
+
+    NEW = "new"
+    REPLACED = "replaced"
+    MOVED = "moved"
+    RESTORED = "restored"
+    UNCHANGED = "unchanged"
+    OLDER = "older"
+    UNUSABLE = "unusable"
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the set of photos, or the vector of one, has changed."""
+        return self in (Outcome.NEW, Outcome.REPLACED, Outcome.RESTORED)
 
 
 # -- Checksums -------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ derived index is current.
 
 import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from vitsearch.storage.aside import PhotosAside
 from vitsearch.storage.failures import FailureStore, WalkedFolders
 from vitsearch.storage.rows import (
     IS_FILE,
+    Outcome,
     is_older,
     later_moments,
     moments_of,
@@ -38,23 +38,6 @@ log = logging.getLogger("vitsearch")
 NEWEST = "taken_at IS NULL, taken_at DESC, mtime DESC, path"
 MAX_PARAMETERS = 500  # of a statement of SQLite
 MAX_CHECKED = 10_000  # photos whose facts are checked before the first filter, in 60 ms
-
-
-class Outcome(Enum):
-    """The outcome of storing a photo."""
-
-    NEW = "new"
-    REPLACED = "replaced"
-    MOVED = "moved"
-    RESTORED = "restored"
-    UNCHANGED = "unchanged"
-    OLDER = "older"
-    UNUSABLE = "unusable"
-
-    @property
-    def is_stored(self) -> bool:
-        """Whether the set of photos, or the vector of one, has changed."""
-        return self in (Outcome.NEW, Outcome.REPLACED, Outcome.RESTORED)
 
 
 class PhotoStore(FailureStore):

@@ -64,13 +64,13 @@ def search(here: Page) -> Response:
         query = here.query()
         understood = here.understand(query)
         texts = [term.what for term in understood.terms if isinstance(term.what, str)]
-        found = _results(here, query, understood)
+        listing = _results(here, query, understood)
         shown: dict[str, Any] = {
-            "tiles": found.tiles,
-            "next": query.address(page=query.page + 1) if found.more else "",
-            "summary": found.summary,
-            "all_nearest": replace(query, nearest=True).address() if found.is_cut else "",
-            "fits": found.fits,
+            "tiles": listing.tiles,
+            "next": query.address(page=query.page + 1) if listing.more else "",
+            "summary": listing.summary,
+            "all_nearest": replace(query, nearest=True).address() if listing.is_cut else "",
+            "fits": listing.fits,
             "chips": _chips(here, query, understood),
             "phrases": _phrases(query, understood),
             "literally": replace(query, literal=True).address() if understood.phrases else "",
@@ -142,15 +142,15 @@ def _results(here: PageContext, query: PageQuery, understood: Understood) -> _Sh
         tiles = [here.tile(photo) for photo in photos]
         return _Shown(tiles, more, "Photos of these, the newest first")
     limits = {"min_relevance": 0} if query.nearest else {}
-    asked = here.service.ask(terms, k=PER_PAGE + 1, offset=offset, where=where, **limits)
-    found = asked.result()
+    future = here.service.ask(terms, k=PER_PAGE + 1, offset=offset, where=where, **limits)
+    listing = future.result()
     of = "those that the filters leave"
     if not where:
         of = counted(here.service.count(), "photo", "photos")
-    if found.nearest:
-        tiles = here.tiles(found.nearest)
+    if listing.nearest:
+        tiles = here.tiles(listing.nearest)
         return _Shown(tiles, False, f"Nothing here fits. Of {of}, the nearest", True, False)
-    hits, more = found.results[:PER_PAGE], len(found.results) > PER_PAGE
+    hits, more = listing.results[:PER_PAGE], len(listing.results) > PER_PAGE
     is_cut = not more and not query.nearest and any(hit.relevance is not None for hit in hits)
     return _Shown(here.tiles(hits), more, f"Of {of}, the most alike first", is_cut)
 
