@@ -8,7 +8,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from helpers.paths import ROOT
 from vitsearch import index_folder
@@ -47,6 +47,10 @@ def drawn_folder(folder: Path) -> Path:
     for name, photo in (("whippet", "dog.jpg"), ("sports car", "car.png")):
         (folder / "dataset" / name).mkdir(parents=True)
         shutil.copy(folder / "photos" / photo, folder / "dataset" / name)
+    receipt = Image.new("RGB", (500, 300), "white")
+    text = "REWE\nINVOICE 4711\nTAX 19 %\nTOTAL AMOUNT 12.40"
+    ImageDraw.Draw(receipt).text((30, 30), text, "black", ImageFont.load_default(40))
+    receipt.save(folder / "photos" / "receipt.png")
     (folder / "photos" / "notes.txt").write_text("left out, being no photo", encoding="utf-8")
     (folder / "examples").symlink_to(ROOT / "examples")
     index_folder(folder / "photos")
