@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vitsearch.arrays import Halves, cosine_scores, drop_pages, mapped
+from vitsearch.arrays import Halves, cosine_scores, drop_pages, mapped, unit_rows
 from vitsearch.cluster.shard_index import (
     BLOCK,
     FACTS,
@@ -388,7 +388,7 @@ def make_sample(vectors: Halves, *, seed: int = 0) -> Sample:
     count, dim = vectors.shape
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.choice(count, min(QUERIES, count), replace=False)).astype(np.int64)
-    queries = np.asarray(vectors[chosen], dtype=np.float32)
+    queries = unit_rows(vectors[chosen])
     best = [np.empty(0) for _ in chosen]
     step = max(1, CHUNK // (2 * dim))
     for start in range(0, count, step):
