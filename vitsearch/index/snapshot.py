@@ -380,7 +380,7 @@ def _open(folder: Path) -> IndexSnapshot:
         try:
             index = backend_for(recipe).open(folder, recipe)
         except RecipeError as error:
-            degraded = str(error)
+            degraded = None if recipe.is_exact else str(error)
         if len(index) != count or index.dim != dim:
             raise damaged(folder / FAISS, "does not fit the manifest")
     elif count and not recipe.is_exact:
