@@ -432,6 +432,7 @@ def test_without_javascript(browser: Browser, site: str, ids: dict[str, int], ph
         ask(page, "a cat")
         first = page.locator(".tile .photo-link img").first.get_attribute("alt") or ""
         assert first.startswith(("chelsea.png", "cat.png"))
+        page.get_by_role("link", name="show them too").click()
         page.get_by_role("link", name="Next page").click()
         expect(page.locator(".tile")).to_have_count(12)
         page.get_by_role("link", name="Previous page").click()
