@@ -264,7 +264,8 @@ class TestEveryWay:
         from vitsearch.outputs.contact_sheet import _load_tile
 
         with PhotoDecoder() as opened:
-            tile = _load_tile(bad.name, "caption", root=bad.parent, photos={}, decoder=opened)
+            facts = {"name": bad.name, "root": bad.parent, "photos": {}, "decoder": opened}
+            tile = _load_tile(bad.name, "caption", **facts)  # type: ignore[arg-type]
         assert (tile.picture, tile.reason) == (None, CRASHED)
 
     def test_import(
