@@ -32,8 +32,8 @@ import numpy as np
 from PIL import Image
 
 from vitsearch import Collection, VitsearchError, index_folder
-from vitsearch.collection import maintain
 from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.storage import indexes
 
 PHOTOS, CHANGED = 800, 12
 RECIPES = ("flat", "ivf", "hnsw", "disk")
@@ -233,7 +233,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="the counts as JSON")
     parser.add_argument("--list", action="store_true", help="what came of each, on stderr")
     options = parser.parse_args()
-    maintain.DELTA_FROM = 100  # so that there is an index of changes
+    indexes.DELTA_FROM = 100  # so that there is an index of changes
     with tempfile.TemporaryDirectory(prefix="vitsearch-damage-") as name:
         folder = Path(name)
         make(folder)

@@ -66,6 +66,8 @@ def test_results_are_a_list_and_plain_data(folder: Path) -> None:
         "file": str(folder / "sub" / "red.png"),
         "collection": "",
         "time": None,
+        "relevance": None,  # `colour` cannot be judged
+        "quotes": (),
     }
 
 

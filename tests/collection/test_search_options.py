@@ -630,8 +630,9 @@ def test_the_index_is_asked_for_all_queries_at_once(place: Path) -> None:
     shelf.change(30)
     queries = np.stack([query_of(number) for number in range(5)])
     with Collection.open(place) as found:
-        (main,) = found.backend._search._indexes()
-        fresh = found.backend._search._newer(main.generation)
+        version = found.store.version()
+        (main,) = found.backend._search._indexes(version)
+        fresh = found.backend._search._newer(main.generation, version)
         together = candidates_for([main], fresh, queries, 10)
         alone = [candidates_for([main], fresh, query[None], 10)[0] for query in queries]
     assert len(fresh) == 30
@@ -733,10 +734,11 @@ def test_an_index_that_was_ahead_is_used_once_it_is_not(place: Path) -> None:
                 origin=Origin(store.state()),
             )
             found.search(query_of(0))
-            assert found.backend._search._indexes() == []
+            assert found.backend._search._indexes(found.store.version()) == []
         store.close()
         found.search(query_of(0))
-        assert [len(snapshot) for snapshot in found.backend._search._indexes()] == [50]
+        current = found.backend._search._indexes(found.store.version())
+        assert [len(snapshot) for snapshot in current] == [50]
 
 
 # -- what is refused -------------------------------------------------------------------------------

@@ -378,6 +378,7 @@ def test_the_facts_of_a_photo(kinds: Path) -> None:
     assert found == {
         "id": ids["a.jpg"],
         "path": "a.jpg",
+        "text": None,
         "companions": ["a.CR2"],
         "bytes": stat.st_size,
         "modified_at": modified,

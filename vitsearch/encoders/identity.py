@@ -128,11 +128,7 @@ class EncoderIdentity:
         """Raise EncoderMismatch for a classifier of another encoder's vectors; one without a
         fingerprint fits all.
         """
-        if fingerprint not in ("", self.fingerprint):
-            raise EncoderMismatch(
-                f"the classifier was made for the vectors of another encoder than {self.name}: "
-                "train it again here"
-            )
+        check_classifier(self, fingerprint, "train it again here")
 
     def check_golden(self, encoder: ImageEncoder) -> None:
         """Raise EncoderMismatch unless the encoder gives the golden vectors again (cosine of at
@@ -156,6 +152,17 @@ class EncoderIdentity:
 
 
 # -- Whether vectors of somebody else are those of an encoder --------------------------------------
+
+
+def check_classifier(
+    encoder: ImageEncoder | EncoderIdentity, fingerprint: str, advice: str
+) -> None:
+    """Raise EncoderMismatch for a classifier of another encoder's vectors; ``advice`` ends it."""
+    if fingerprint not in ("", encoder.fingerprint):
+        raise EncoderMismatch(
+            f"the classifier was made for the vectors of another encoder than {encoder.name}: "
+            f"{advice}"
+        )
 
 
 def check_dim(encoder: ImageEncoder, dim: int, where: object) -> None:

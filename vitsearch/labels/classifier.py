@@ -22,7 +22,8 @@ from vitsearch.arrays import top_k as best_positions
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.batching import Picture, files_below
-from vitsearch.errors import ClassifierError, EncoderMismatch, QueryError
+from vitsearch.encoders.identity import check_classifier
+from vitsearch.errors import ClassifierError, QueryError
 from vitsearch.labels.labels import Tree
 from vitsearch.records import atomic_file, atomic_write, parse_record
 from vitsearch.types import Activation, Prediction
@@ -243,11 +244,7 @@ def _encoder_of(classifier: Any, encoder: ImageEncoder | str | None) -> ImageEnc
             "this classifier reads vectors: give photos together with encoder=, the one that it "
             "was made with"
         )
-    if classifier.fingerprint and chosen.fingerprint != classifier.fingerprint:
-        raise EncoderMismatch(
-            f"the classifier was made with vectors of another encoder than {chosen.name}: give "
-            "that one as encoder="
-        )
+    check_classifier(chosen, classifier.fingerprint, "give that one as encoder=")
     return chosen
 
 
