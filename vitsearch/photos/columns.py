@@ -275,7 +275,7 @@ _COLUMNS = (
         name="aspect",
         kind="number",
         help="width over height: below 1 it stands upright",
-        value=lambda photo: photo.info.width / max(photo.info.height, 1),
+        value=lambda photo: float(photo.info.width) / float(max(photo.info.height, 1)),  # as SQLite
         sql="CAST(width AS REAL) / max(height, 1)",
         always=True,
     ),
