@@ -1,10 +1,13 @@
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from vitsearch.arrays import cosine_scores, top_k, unit_rows
+from vitsearch.arrays import cosine_scores, drop_pages, mapped, top_k, unit_rows
 
 ROWS = hnp.arrays(
     np.float32,
@@ -61,3 +64,21 @@ def test_a_score_does_not_depend_on_the_neighbours_of_its_row(rows, data):
 def test_top_k_is_a_stable_sort_cut_off(scores, k):
     expected = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[: max(k, 0)]
     assert top_k(np.array(scores, dtype=np.float32), k).tolist() == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_pages_of_a_mapped_file_are_dropped_by_a_view_of_it_too(tmp_path: Path) -> None:
+    file = tmp_path / "rows.f16"
+    np.zeros((1000, 512), dtype=np.float16).tofile(file)
+    rows = mapped(file, "<f2", (1000, 512))
+
+    def resident() -> int:
+        """Return the kilobytes of the file that count as memory of this process."""
+        maps = Path("/proc/self/smaps").read_text(encoding="utf-8").split(str(file))[1]
+        return int(maps.split("Rss:")[1].split()[0])
+
+    for each in (rows, rows.view(np.ndarray), rows.view(np.ndarray)[10:]):
+        assert rows.sum() == 0
+        assert resident() == 1000
+        drop_pages(each)
+        assert resident() == 0

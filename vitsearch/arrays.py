@@ -112,6 +112,8 @@ def drop_pages(rows: NDArray[Any]) -> None:
 
     They would count as memory of this process until the system needs it.
     """
+    while not isinstance(rows, np.memmap) and isinstance(rows.base, np.ndarray):
+        rows = rows.base  # of which they are a view
     mapped = getattr(rows, "_mmap", None)
     if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vitsearch.arrays import Halves, cosine_scores, drop_pages, mapped, unit_rows
+from vitsearch.arrays import Halves, mapped
 from vitsearch.cluster.shard_index import (
     BLOCK,
     FACTS,
@@ -30,10 +30,9 @@ from vitsearch.cluster.shard_index import (
     row_numbers,
 )
 from vitsearch.errors import CollectionError, RecipeError
-from vitsearch.index import ExactIndex, IndexSnapshot, Manifest, Measured, Sample, tune
+from vitsearch.index import IndexSnapshot, Manifest, Measured, make_sample, tune
 from vitsearch.index.base import FAISS, IDS, VECTORS
 from vitsearch.index.manifest import MANIFEST, CheckedBlocks, FileFacts, facts_of, write_manifest
-from vitsearch.index.recall import K, sample_of
 from vitsearch.index.recipe import RECALL, Recipe, choose_recipe, load_recipe
 from vitsearch.shards import open_shards
 from vitsearch.storage.lock import writer_lock
@@ -46,7 +45,6 @@ MIN_MEMORY = 400_000_000
 SEED = 0
 SAMPLED_SHARDS = 512  # shards that a sample is drawn from
 QUERIES = 200  # photos that the recall is measured on
-CHUNK = 33_554_432  # bytes of mapped rows to compare before their pages are dropped
 BEGUN = "begun.json"
 MIN_PARTS = 32  # for as many machines, and so that a stopped run repeats little
 TRAINING_COPIES = 4  # the sample as float16 and float32, and FAISS's copies
@@ -318,7 +316,8 @@ def _tuned(job: _BuildJob, recall: float) -> tuple[Recipe, Measured | None]:
     # just written, so nothing to check
     blocks = CheckedBlocks(job.staging / VECTORS, FileFacts(0, 0, 0, 0), np.empty(0, np.uint8))
     snapshot = IndexSnapshot(manifest, rows, vectors, index, blocks)
-    return tune(snapshot, make_sample(vectors, seed=SEED), recall)
+    words = np.empty((0, job.dim), dtype=np.float32)
+    return tune(snapshot, make_sample(snapshot, words, photos=QUERIES, seed=SEED), recall)
 
 
 def _finish(job: _BuildJob, target: Path, recipe: Recipe, measured: Measured | None) -> None:
@@ -378,25 +377,3 @@ def draw_sample(shards: "ShardSet", counts: dict[int, int], size: int, *, seed: 
         sample[drawn:end] = halves[positions[drawn:end] - start]
         start, drawn = start + len(rows), end
     return sample[:drawn]
-
-
-def make_sample(vectors: Halves, *, seed: int = 0) -> Sample:
-    """Return 200 of the ``(n, dim)`` rows, drawn with a seed, as queries with exact answers.
-
-    Each is left out of its own answers. The rows are read once, in chunks.
-    """
-    count, dim = vectors.shape
-    rng = np.random.default_rng(seed)
-    chosen = np.sort(rng.choice(count, min(QUERIES, count), replace=False)).astype(np.int64)
-    queries = unit_rows(vectors[chosen])
-    best = [np.empty(0) for _ in chosen]
-    step = max(1, CHUNK // (2 * dim))
-    for start in range(0, count, step):
-        rows = vectors[start : start + step]
-        index = ExactIndex(rows, np.arange(start, start + len(rows), dtype=np.int64))
-        for number, nearest in enumerate(index.search_batch(queries, K + 1)):
-            others = nearest.ids[nearest.ids != chosen[number]]
-            scores = cosine_scores(vectors[others], queries[number])
-            best[number] = -np.sort(-np.concatenate([best[number], scores]))[:K]
-        drop_pages(vectors)
-    return sample_of(queries, chosen, best)

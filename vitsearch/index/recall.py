@@ -69,7 +69,9 @@ def make_sample(snapshot: IndexSnapshot, texts: Vectors, *, photos: int, seed: i
         for index, (query, rows) in enumerate(zip(queries, nearest, strict=True))
     ]
     drop_pages(snapshot.vectors)
-    return sample_of(queries, photo_ids, scores)
+    bars = np.array([row[-1] if len(row) else np.inf for row in scores])
+    answers = np.array([len(row) for row in scores], dtype=np.int64)
+    return Sample(queries, photo_ids, bars, answers)
 
 
 def _nearest(vectors: Halves, queries: Vectors, count: int) -> list[Ids]:
@@ -95,14 +97,8 @@ def _nearest(vectors: Halves, queries: Vectors, count: int) -> list[Ids]:
         scores, rows, queried = scores[order], rows[order], queried[order]
         last = ranks == count - 1
         bars[queried[last]] = scores[last]
+        drop_pages(vectors)
     return [rows[queried == number] for number in range(len(queries))]
-
-
-def sample_of(queries: Vectors, photo_ids: Ids, scores: list[NDArray[np.float64]]) -> Sample:
-    """Return a sample from queries and, for each, the exact scores of its best rows, best first."""
-    bars = np.array([row[-1] if len(row) else np.inf for row in scores])
-    answers = np.array([len(row) for row in scores], dtype=np.int64)
-    return Sample(queries, photo_ids, bars, answers)
 
 
 def measure(

@@ -374,7 +374,7 @@ def _open(folder: Path) -> IndexSnapshot:
         _mapped(folder / GENERATIONS, "<u4", (count,)) if GENERATIONS in manifest.files else None
     )
     blocks = CheckedBlocks(
-        folder / VECTORS, manifest.files[VECTORS], vectors.view(np.ndarray).view(np.uint8).ravel()
+        folder / VECTORS, manifest.files[VECTORS], vectors.view(np.uint8).ravel()
     )
     if FAISS in manifest.files:
         try:
