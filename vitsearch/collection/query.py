@@ -90,7 +90,7 @@ def parse_query(text: str) -> list[Term]:
 
     Terms are joined by `` + `` and `` - `` (with spaces); ``-word`` and ``+word`` are terms of one
     word, and what follows them goes on with the term before. A term may begin with a weight
-    (``2:``, but 16:9 and 4:30 are words), and may be verbatim to keep such signs as words. A term
+    (``2:``, but 16:9 and 4:30 are words), and may be quoted to keep such signs as words. A term
     that begins with ``./``, ``../``, ``/`` or ``~`` is a photo, relative to the working folder.
     Raises QueryError for an empty query or term.
     """

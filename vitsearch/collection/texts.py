@@ -33,8 +33,12 @@ _OCR = "ocr"  # the fact that a collection's runs read the text of photos
 
 def check_text_reader() -> None:
     """Raise CollectionError where the library that reads text is not installed."""
-    if importlib.util.find_spec("rapidocr") is None:
+    if not _has_reader():
         raise CollectionError(_MISSING)
+
+
+def _has_reader() -> bool:
+    return importlib.util.find_spec("rapidocr") is not None
 
 
 def reads_texts(store: PhotoStore, requested: bool | None) -> bool:
@@ -74,7 +78,7 @@ class TextRun:
         photos = {p.fingerprint: p for p in without_text(self._store, retry=retry)}.values()
         if not photos:
             return
-        if importlib.util.find_spec("rapidocr") is None:
+        if not _has_reader():
             log.warning(f"{_MISSING} (--no-ocr goes on without)")
             return
         progress(Progress("reading text", 0, len(photos)))

@@ -220,7 +220,6 @@ def hits(results: Sequence[SearchResult | Prediction]) -> list[Hit]:
             path=shown(result.path),
             score=round(result.score, 6),
             **_beyond(result),
-            **_relevance(result),
         )
         for result in results
     ]
@@ -237,13 +236,13 @@ def phrase_answers(phrases: Sequence[Phrase]) -> list[PhraseAnswer]:
 def _beyond(result: SearchResult | Prediction) -> dict[str, Any]:
     if not isinstance(result, SearchResult):
         return {}
-    time = {} if result.time is None else {"time": result.time}
-    return time | ({"quotes": [*result.quotes]} if result.quotes else {})
-
-
-def _relevance(result: SearchResult | Prediction) -> dict[str, Any]:
-    relevance = result.relevance if isinstance(result, SearchResult) else None
-    return {} if relevance is None else {"relevance": round(relevance, 3)}
+    relevance = result.relevance
+    facts = {
+        "time": result.time,
+        "quotes": [*result.quotes] or None,
+        "relevance": None if relevance is None else round(relevance, 3),
+    }
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def labels_answer(counts: LabelCounts) -> LabelsAnswer:
