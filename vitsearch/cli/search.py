@@ -184,7 +184,8 @@ def _search(photos: Sequence[str], query: "str | Path", options: dict[str, Any])
         hits = find(top_k, chosen)
         _print(opened, hits, understood, options)
         if not hits:
-            nearest = find(NEAREST, {**chosen, "min_relevance": 0})
+            all_fit = {**chosen, "min_relevance": 0}
+            nearest = find(NEAREST, all_fit) if chosen["min_relevance"] else []
             print_note(f"vitsearch: {_nothing(nearest, understood, chosen)}")
         if options["sheet"]:
             _write_sheet(Path(options["sheet"]), str(query), opened, hits)

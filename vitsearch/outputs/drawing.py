@@ -5,9 +5,9 @@ import io
 import logging
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -90,7 +90,7 @@ def choose_type(text: str, size: int) -> tuple[str, Font]:
     """
     letters = readable(text)[:400].translate(_DASHES)
     default = _default_font(size)
-    for font in chain((default, *_system_fonts(size)), _further_fonts(size)):
+    for font in _fonts(size):
         if all(_is_drawable(char, font) for char in set(letters)):
             return letters, font
     _remark_once()
@@ -104,19 +104,29 @@ def _default_font(size: int) -> Font:
     return ImageFont.load_default(size)
 
 
+def _fonts(size: int) -> Iterator[Font]:
+    """Yield Pillow's font, then those of the machine; each is opened once, where it is needed."""
+    yield _default_font(size)
+    yield from _system_fonts(size)
+    yield from _further_fonts(size)
+
+
 @lru_cache(maxsize=8)
 def _system_fonts(size: int) -> list[Font]:
+    return _opened(_SYSTEM_FONTS, size)
+
+
+@lru_cache(maxsize=8)
+def _further_fonts(size: int) -> list[Font]:
+    return _opened(_font_files(), size)
+
+
+def _opened(files: Iterable[str], size: int) -> list[Font]:
     fonts: list[Font] = []
-    for name in _SYSTEM_FONTS:
+    for file in files:
         with contextlib.suppress(OSError, ImportError):
-            fonts.append(ImageFont.truetype(name, size))
+            fonts.append(ImageFont.truetype(file, size))
     return fonts
-
-
-def _further_fonts(size: int) -> Iterator[Font]:
-    for file in _font_files():
-        with contextlib.suppress(OSError, ImportError):
-            yield ImageFont.truetype(file, size)
 
 
 @lru_cache(maxsize=1)
