@@ -301,7 +301,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(folder: Path, tmp_path: Path)
         "--epochs",
         "1",
     ]
-    done = subprocess.run(command, capture_output=True, env=environment(), timeout=100)
+    done = subprocess.run(command, capture_output=True, env=environment(), timeout=300)
     *_, last = done.stderr.decode().splitlines()
     assert (done.returncode, done.stdout) == (1, b"")
     assert re.fullmatch(

@@ -362,13 +362,16 @@ def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         prefix="ray", ignore_cleanup_errors=True
     ) as folder:  # a short name: there are sockets in it
         # of its own, or other programs would take this cluster for the machine's
-        run = subprocess.Popen(
-            [*start, *ports],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"RAY_TMPDIR": folder},
-        )
-        wait_for(lambda: listens(port), run)
+        log = Path(folder) / "head.log"
+        with log.open("wb") as stdout:
+            run = subprocess.Popen(
+                [*start, *ports],
+                stdout=stdout,
+                stderr=stdout,
+                env=os.environ | {"RAY_TMPDIR": folder},
+            )
+        # the port of the clients is open before there is a node to serve them
+        wait_for(lambda: listens(port) and b"Ray runtime started" in log.read_bytes(), run)
         yield f"ray://127.0.0.1:{port}"
         run.terminate()
         run.wait(60)

@@ -244,7 +244,7 @@ from vitsearch import index_folder
 from vitsearch.encoders.colour import ColourEncoder
 class Slow(ColourEncoder):
     def encode_prepared(self, batch):
-        time.sleep(0.05)
+        time.sleep(0.2)
         return super().encode_prepared(batch)
 # a shell's background jobs are started deaf to it
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -260,7 +260,7 @@ def started(folder: Path, enough: int) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
         [sys.executable, "-c", SLOW, str(folder)], env=environment(), stderr=subprocess.PIPE
     )
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while time.monotonic() < until:
         try:
             with Collection.open(folder) as found:
@@ -282,7 +282,7 @@ def test_a_stopped_run_keeps_what_was_stored_and_the_next_goes_on(
         paint(tmp_path / "photos" / f"{number:03}.png", shade(number), shade(number + 7))
     process = started(tmp_path / "photos", 6)
     process.send_signal(sign)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == (-signal.SIGKILL if sign == signal.SIGKILL else 130)
     assert b"Traceback" not in errors
     stored = content(tmp_path / "photos")

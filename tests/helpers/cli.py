@@ -57,7 +57,7 @@ def _warnings_on_stderr() -> Iterator[None]:
 
 
 def vitsearch_process(
-    *arguments: str | bytes | Path, cwd: Path | None = None, timeout: float = 60
+    *arguments: str | bytes | Path, cwd: Path | None = None, timeout: float = 300
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a command in a process and return its exit code and the bytes of its output."""
     command = [sys.executable, "-c", "from vitsearch.cli.main import main; main()", *arguments]

@@ -103,4 +103,4 @@ def serve(command: str, folder: Path) -> None:
                 assert answer.status == 200
         finally:
             process.terminate()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=120) == 0

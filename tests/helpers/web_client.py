@@ -112,7 +112,7 @@ def kill_when(command: Sequence[str], holds: Callable[[], bool]) -> int:
     return process.wait()
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
+def wait_until(holds: Callable[[], bool], seconds: float = 180.0) -> None:
     """Wait until a condition holds; fail when it never does."""
     end = time.monotonic() + seconds
     while not holds():

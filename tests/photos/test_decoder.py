@@ -163,7 +163,7 @@ def test_ctrl_c_ends_a_run_with_a_decoder_that_hangs(photos: Path, file: str) ->
     with started(photos, "--batch-size", "4") as run:
         wait_for_photos(photos, 4)
         os.killpg(run.pid, signal.SIGINT)
-        _, said = run.communicate(timeout=30)
+        _, said = run.communicate(timeout=120)
     assert run.returncode == 130
     assert said.decode().splitlines()[-1] == (
         "vitsearch: stopped; what was stored is kept, run the same command to go on"
@@ -189,7 +189,7 @@ def test_a_second_ctrl_c_ends_at_once(photos: Path) -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             run.wait(timeout=1)
         os.killpg(run.pid, signal.SIGINT)
-        assert run.wait(timeout=30) == 130
+        assert run.wait(timeout=120) == 130
     assert len(content(photos)) == 4
 
 
@@ -229,9 +229,10 @@ class TestOtherFormats:
         (photos / "bad.tif").write_bytes(bad_photo(HANGS, "TIFF"))
         assert counts(index_folder(photos, encoder=ColourEncoder())) == {"indexed": 4, "failed": 1}
         assert failures(photos) == {"bad.tif": "decoding took longer than 1 s"}
-        assert [line.partition(" to decode")[0] for line in remarks] == [
-            "bad.tif takes longer than 0.3 s"
-        ]
+        # on a busy machine a good photo may be late too
+        assert [
+            line.partition(" to decode")[0] for line in remarks if line.startswith("bad.tif")
+        ] == ["bad.tif takes longer than 0.3 s"]
 
     def test_where_no_process_can_be_started_they_are_decoded_here(
         self, photos: Path, monkeypatch: pytest.MonkeyPatch
@@ -416,7 +417,7 @@ def test_a_decoder_that_is_closed_lets_its_callers_go(impatient: None) -> None:
     caller.start()
     time.sleep(0.1)
     opened.close()
-    caller.join(timeout=30)
+    caller.join(timeout=120)
     assert reasons == ["the run was stopped before it was decoded"]
 
 

@@ -413,7 +413,7 @@ class TestTheEnd:
     def test_ctrl_c_at_the_terminal(self, photos: Path, tmp_path: Path) -> None:
         with running(photos, tmp_path, "60") as run:
             os.killpg(run.pid, signal.SIGINT)
-            assert run.wait(timeout=30) == 130
+            assert run.wait(timeout=120) == 130
             assert run.stderr.read().endswith(
                 b"vitsearch: stopped; what was stored is kept, run the same command to go on\n"
             )
@@ -425,7 +425,7 @@ class TestTheEnd:
     ) -> None:
         with running(photos, tmp_path, "12") as run:
             run.kill()
-            run.wait(timeout=30)
+            run.wait(timeout=120)
         assert waited_for(lambda: decoders(tmp_path) == [])
 
 

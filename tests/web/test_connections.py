@@ -120,13 +120,16 @@ def test_a_body_that_is_not_wanted_is_ended_too(indexed: Path) -> None:
         assert rest(dial(port, evil)).startswith(b"HTTP/1.1 408 ")
 
 
+@pytest.mark.slow
 def test_a_slow_upload_at_a_fair_rate_is_served(indexed: Path) -> None:
-    with served(indexed) as port:
+    # it takes longer than the pause that is allowed, and none of its pauses comes near that
+    patient = replace(QUICK, head=20.0, pause=2.0, unread=20.0)
+    with served(indexed, patient) as port:
         body = b'{"q": "red"' + b" " * 2000 + b"}"
         connection = dial(port, HEAD + b"Content-Length: %d\r\n\r\n" % len(body))
-        for start in range(0, len(body), 200):
-            connection.sendall(body[start : start + 200])
-            time.sleep(0.05)
+        for start in range(0, len(body), 125):
+            connection.sendall(body[start : start + 125])
+            time.sleep(0.15)
         connection.shutdown(socket.SHUT_WR)
         assert rest(connection).startswith(b"HTTP/1.1 200 ")
 

@@ -414,7 +414,7 @@ def test_sigterm_finishes_the_requests_that_run(indexed: Path) -> None:
         answer = b"".join(iter(lambda: running.recv(65536), b""))
         assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
         assert b'"path":"red.png","score":1.0' in answer
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=120) == 0
         assert process.stderr is not None
         assert process.stderr.read().decode() == "vitsearch: stopped\n"
 

@@ -15,6 +15,7 @@ from vitsearch.encoders.onnx.session import usable_cores
 from vitsearch.errors import VitsearchError
 
 CONNECT_TIMEOUT = 10.0  # seconds
+CLIENT_ATTEMPTS = 3
 
 ray: Any = _ray  # its types are stricter than what it takes
 
@@ -41,23 +42,36 @@ def cluster(address: str | None, memory: int) -> Iterator[None]:
             "object_store_memory": max(memory, 100_000_000),
             "include_dashboard": False,
         }
-    try:
-        with _silenced():
-            ray.init(
-                address=address or "local",
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **local,
-            )
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        raise VitsearchError(
-            f"no Ray cluster at {address or 'this machine'} ({_last_line(error)}): check the "
-            "address, or leave it out to use this machine alone"
-        ) from error
+    _connect(address, local)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _connect(address: str | None, local: dict[str, Any]) -> None:
+    """Connect, through a Ray Client more than once: a busy head fails now and then to start the
+    process that serves a client, and has time again a moment later.
+    """
+    attempts = CLIENT_ATTEMPTS if (address or "").startswith("ray://") else 1
+    for left in reversed(range(attempts)):
+        try:
+            with _silenced():
+                ray.init(
+                    address=address or "local",
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    **local,
+                )
+            return
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            if left:
+                ray.shutdown()
+                continue
+            raise VitsearchError(
+                f"no Ray cluster at {address or 'this machine'} ({_last_line(error)}): check the "
+                "address, or leave it out to use this machine alone"
+            ) from error
 
 
 @contextmanager
