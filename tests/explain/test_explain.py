@@ -27,7 +27,7 @@ from vitsearch.explain.draw import draw_explanation, heat_colours, overlay, writ
 
 torch = pytest.importorskip("torch", reason="explanations need PyTorch")
 
-from vitsearch.explain.towers import (  # noqa: E402  # noqa: E402
+from vitsearch.explain.attribution import (  # noqa: E402  # noqa: E402
     attention_relevance,
     attention_rollout,
     explain_mini,

@@ -41,13 +41,13 @@ def explain(encoder: ImageEncoder, image: Image.Image, text: str | None = None) 
     Without a text: attention rollout (Abnar and Zuidema 2020, arXiv:2005.00928). With one: the
     gradient-weighted attention of Chefer et al. 2021 (arXiv:2103.15679) for the cosine of photo and
     text, the text's vector held fixed; for `mini`, what bypasses its transformer is added by
-    integrated gradients (see `vitsearch.explain.towers`). Needs PyTorch. Raises EncoderError for an
-    encoder without attention (a CNN) and without PyTorch, QueryError for an empty text or an
+    integrated gradients (see `vitsearch.explain.attribution`). Needs PyTorch. Raises EncoderError
+    for an encoder without attention (a CNN) and without PyTorch, QueryError for an empty text or an
     encoder that reads none.
     """
     words = None if text is None else _text_vector(encoder, text)
     try:
-        from vitsearch.explain.towers import find_relevance
+        from vitsearch.explain.attribution import find_relevance
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "torch":
             raise

@@ -1,6 +1,6 @@
 """Reads a photo: bytes and fingerprint from disk, then an upright RGB picture and its metadata.
 
-The file of a photo that is already in a collection is opened in one way, by `read_open`.
+The file of a photo that is already in a collection is opened in one way, by `open_photo`.
 Between indexing and showing, anybody who may write into the folder may have put something else in
 the place of a photo: a link to another file of this machine, a pipe, a file of passwords. And a
 collection that a stranger made may name any path.
