@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from itertools import islice, pairwise
@@ -30,7 +31,7 @@ from helpers.photos import paint, shade
 from helpers.s3 import put
 from vitsearch import Collection, index_folder
 from vitsearch.cluster import embed
-from vitsearch.cluster.run import ShardAssembler
+from vitsearch.cluster.run import ShardAssembler, watched
 from vitsearch.cluster.tasks import EncoderFacts, Job, Model
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.encoders.identity import EncoderIdentity
@@ -338,40 +339,40 @@ def wait_for(holds: Any, run: subprocess.Popen[Any], seconds: int = 240) -> None
 
 @pytest.fixture
 def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a cluster of its own process, for a Ray Client."""
+    """The address for a Ray Client of a cluster of its own process, whose machine has one core."""
     # between the ports that Ray gives to its workers and those that the system, and so Ray's other
     # parts, take at random; and not those of another run of the tests at the same time
     first = 20_100 + 8 * (os.getpid() % 300)
     port, inner = islice((number for number in range(first, 22_900) if not listens(number)), 2)
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    ports = [
+    flags = [
+        "--head",
+        "--block",
+        "--num-cpus=1",
+        "--object-store-memory=200000000",
         f"--port={inner}",
         f"--ray-client-server-port={port}",
         "--include-dashboard=false",
         "--disable-usage-stats",
     ]
-    start = [
-        str(Path(sys.executable).with_name("ray")),
-        "start",
-        "--head",
-        "--block",
-        "--num-cpus=2",
-        "--object-store-memory=200000000",
-    ]
     with tempfile.TemporaryDirectory(
         prefix="ray", ignore_cleanup_errors=True
     ) as folder:  # a short name: there are sockets in it
         # of its own, or other programs would take this cluster for the machine's
+        env = os.environ | {"RAY_TMPDIR": folder}
         log = Path(folder) / "head.log"
-        with log.open("wb") as stdout:
-            run = subprocess.Popen(
-                [*start, *ports],
-                stdout=stdout,
-                stderr=stdout,
-                env=os.environ | {"RAY_TMPDIR": folder},
-            )
-        # the port of the clients is open before there is a node to serve them
-        wait_for(lambda: listens(port) and b"Ray runtime started" in log.read_bytes(), run)
+        for _ in range(5):  # Ray gives up where its parts are not there within half a minute
+            with log.open("wb") as output:
+                command = [str(Path(sys.executable).with_name("ray")), "start", *flags]
+                run = subprocess.Popen(command, stdout=output, stderr=output, env=env)
+            # the port of the clients is open before there is a node to serve them
+            while run.poll() is None and not (
+                listens(port) and b"Ray runtime started" in log.read_bytes()
+            ):
+                time.sleep(0.1)
+            if run.poll() is None:
+                break
+        assert run.poll() is None, log.read_text()
         yield f"ray://127.0.0.1:{port}"
         run.terminate()
         run.wait(60)
@@ -466,6 +467,26 @@ def test_rows_in_any_order_make_whole_shards(data: st.DataObject) -> None:
         shard: list(range(shard * size, min(rows, (shard + 1) * size)))
         for shard in range(-(-rows // size))
     }
+
+
+def test_a_cluster_that_falls_silent_ends_the_run(remarks: list[str]) -> None:
+    never = threading.Event()
+
+    def tables() -> Iterator[str]:
+        yield from ("a", "b")
+        never.wait()
+
+    watching = watched(tables(), 0.5)
+    assert [next(watching), next(watching)] == ["a", "b"]
+    with pytest.raises(CollectionError) as raised:
+        next(watching)
+    never.set()
+    silent = "nothing has come from the cluster for 0.5 s (`ray status` shows what it waits for)"
+    assert str(raised.value) == f"{silent}: run the same command again, finished shards are kept"
+    assert remarks == [f"{silent}, and the run ends after 0.5 s of it"]
+    assert list(watched(iter("abc"), 100.0)) == ["a", "b", "c"]
+    with pytest.raises(ZeroDivisionError):
+        list(watched((1 // number for number in (1, 0)), 100.0))
 
 
 def test_rows_that_come_twice_or_never_are_noticed() -> None:

@@ -9,11 +9,13 @@ piece of work -> decode task (any machine) -> table of pictures -> encoder actor
 import logging
 import math
 import os
+import queue
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow
@@ -40,13 +42,19 @@ from vitsearch.shards.files import ShardSet, ShardWriter
 from vitsearch.shards.manifest import MANIFEST
 from vitsearch.types import OnProgress, Progress
 
+log = logging.getLogger("vitsearch")
+Item = TypeVar("Item")
+Come = tuple[Item | None, BaseException | None]  # the end is a pair of None
+
 ray: Any = _ray  # its types are stricter than what it takes
 data: Any = _data
 
 PIECE = 64  # photos of one decode task
 GPU_BATCH = 256  # photos of one call of an actor on a GPU; on CPUs they come as decoded
 MAX_PIECES = 20_000  # Ray holds an entry for each
-ACTORS_TIMEOUT = 1800  # seconds until all actors must have started
+ACTORS_TIMEOUT = 1200  # seconds until all actors must have started
+SILENCE = 120.0  # seconds without a photo that are worth a remark
+SILENCE_TIMEOUT = 1800.0  # seconds without one after which a run ends with an error
 POLL_SECONDS = 2.0  # between looks at the shards of a run through a Ray Client
 
 
@@ -198,7 +206,10 @@ class EmbedJob:
         """Yield tables of encoded rows, in any order."""
         share = self._share()
         _settle_context(self.options.memory)
-        pieces = data.range(job.pieces, override_num_blocks=job.pieces)
+        # not `range`, whose tasks want a whole core of one machine each: where every core has an
+        # actor, they would wait for ever
+        numbers = [{"id": piece} for piece in range(job.pieces)]
+        pieces = data.from_items(numbers, override_num_blocks=job.pieces)
         decoded = pieces.map_batches(
             decode_pieces, batch_size=1, batch_format="numpy", fn_kwargs={"job": job}, **share.task
         )
@@ -211,9 +222,8 @@ class EmbedJob:
             fn_constructor_kwargs={"job": job},
             **share.actor,
         )
-        for table in encoded.iter_batches(
-            batch_size=None, batch_format="pyarrow", prefetch_batches=0
-        ):
+        tables = encoded.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        for table in watched(tables, SILENCE_TIMEOUT):
             if table.num_rows:
                 yield table
 
@@ -263,6 +273,55 @@ class EmbedJob:
             list_seconds=self.list_seconds,
             seconds=time.time() - began,
         )
+
+
+def watched(items: Iterable[Item], timeout: float) -> Iterator[Item]:
+    """Yield the items as they come; raise CollectionError where the next is not there after
+    ``timeout`` seconds, since Ray itself waits for ever for machines that it lacks, and say so once
+    before.
+    """
+    come: queue.SimpleQueue[Come[Item]] = queue.SimpleQueue()
+    wanted = threading.Semaphore(1)  # one ahead, or they would gather here
+
+    def fetch() -> None:
+        try:
+            for item in items:
+                wanted.acquire()
+                come.put((item, None))
+            come.put((None, None))
+        except BaseException as error:
+            come.put((None, error))
+
+    threading.Thread(target=fetch, daemon=True).start()
+    while True:
+        try:
+            item, error = _next_of(come, timeout)
+        except queue.Empty:
+            raise CollectionError(
+                f"{_silent(timeout)}: run the same command again, finished shards are kept"
+            ) from None
+        if error is not None:
+            raise error
+        if item is None:
+            return
+        wanted.release()
+        yield item
+
+
+def _next_of(come: queue.SimpleQueue[Come[Item]], timeout: float) -> Come[Item]:
+    warning = min(SILENCE, timeout)
+    try:
+        return come.get(timeout=warning)
+    except queue.Empty:
+        log.warning("%s, and the run ends after %g s of it", _silent(warning), timeout)
+        return come.get(timeout=timeout - warning)
+
+
+def _silent(seconds: float) -> str:
+    return (
+        f"nothing has come from the cluster for {seconds:g} s (`ray status` shows what it waits "
+        "for)"
+    )
 
 
 class ShardAssembler:
