@@ -661,3 +661,47 @@ def test_an_export_of_before_is_used_and_made_again_when_it_is_asked_for(
         encoder.encode_texts(["a cat"]),
         atol=1e-6,
     )
+
+
+# -- graphs that are optimised already -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_graph_opens_as_it_was_optimised(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    made = Path(prepare_model(name_of(models, "open_clip"), dtype=dtype).folder)
+    folder = tmp_path / "home" / "onnx" / made.name
+    shutil.copytree(made, folder)
+    monkeypatch.setenv("VITSEARCH_HOME", str(tmp_path / "home"))
+    optimised = [folder / f"optimised-{graph}" for graph in ("image.onnx", "text.onnx")]
+    assert all(len(onnx.load(file).graph.node) for file in optimised)
+    assert {
+        entry.value
+        for file in optimised
+        for tensor in onnx.load(file, load_external_data=False).graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location"
+    } == {"image.onnx.data", "text.onnx.data"}
+
+    def vectors() -> list[Any]:
+        encoder = in_onnx(models, "open_clip", dtype)
+        assert encoder.folder == folder
+        rows = [encoder.encode_images(tiny.photos()), encoder.encode_texts(ODD_TEXTS)]
+        return [row.tolist() for row in rows]
+
+    expected = vectors()
+    optimised[0].write_bytes(b"altered")  # the graph itself is opened then
+    optimised[1].unlink()
+    assert vectors() == expected
+    assert prepare_model(name_of(models, "open_clip"), dtype=dtype).made
+    facts = exports.read_facts(folder)
+    assert facts is not None
+    exports.write_facts(folder, {**facts, "optimised": {**facts["optimised"], "for": {}}})
+    assert vectors() == expected  # of another version of ONNX Runtime
+    assert prepare_model(name_of(models, "open_clip"), dtype=dtype).made
+    assert not prepare_model(name_of(models, "open_clip"), dtype=dtype).made
+    for file in optimised:  # and so it is the optimised graph that was opened
+        (folder / file.name.removeprefix("optimised-")).write_bytes(b"not opened")
+    monkeypatch.setattr(exports, "read_facts", lambda _: exports._read(folder)["facts"])
+    assert vectors() == expected

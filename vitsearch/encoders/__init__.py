@@ -339,7 +339,9 @@ def _exportable(
 
     check_runtime(runtime, device, dtype)
     in_torch = _in_torch(name)
-    exported = find_encoder(name, device, dtype, runtime, in_torch, throughput=throughput)
+    exported = find_encoder(
+        name, device, dtype, runtime, in_torch, throughput=throughput, refresh=export
+    )
     if exported is not None:
         return exported
     if export or runtime == "onnx" or dtype == "int8":

@@ -14,6 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from vitsearch.encoders.checkpoints import (
 )
 from vitsearch.errors import EncoderError
 from vitsearch.paths import cache_dir
-from vitsearch.records import atomic_folder
+from vitsearch.records import atomic_folder, atomic_write
 from vitsearch.untrusted import parse_json, read_bounded
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ log = logging.getLogger("vitsearch")
 EXPORTER = 1  # raised when exports made before are no longer usable
 REVISION = 2  # of the graphs: since 2 the last layers compute one token alone where that is enough
 FACTS = "export.json"
+_DERIVED = ("optimised-", ".")  # begin the names of what an export does not need
 REFUSED = "refused.txt"  # why a model cannot be exported, so that it is not tried at each run
 RUNTIMES = ("auto", "onnx", "torch")
 PRECISIONS = ("float32", "int8")
@@ -90,7 +92,7 @@ def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write ``export.json`` with the hash of the facts and of every file beside it."""
     content = {"facts": dict(facts), "files": weights_hash(_parts(folder))}
     text = json.dumps({**content, "checksum": fingerprint_of(content)}, indent=1)
-    (folder / FACTS).write_text(text + "\n", encoding="utf-8")
+    atomic_write(folder / FACTS, text + "\n")
 
 
 def read_facts(folder: Path) -> dict[str, Any] | None:
@@ -120,7 +122,27 @@ def _read(folder: Path) -> dict[str, Any] | None:
 
 
 def _parts(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.name != FACTS)
+    """Return the files that an export needs; optimised graphs have hashes of their own."""
+    files = (file for file in folder.iterdir() if not file.name.startswith(_DERIVED))
+    return sorted(file for file in files if file.name != FACTS)
+
+
+def _refresh_optimised(folder: Path, facts: dict[str, Any]) -> bool:
+    """Write the graphs of an export as ONNX Runtime optimises them here, where they are of another
+    version or machine, and return whether that was done; without the packages that make exports,
+    or where nothing can be written, they stay as they are.
+    """
+    from vitsearch.encoders.onnx.session import is_optimised
+
+    if is_optimised(folder, facts.get("optimised") or {}):
+        return False
+    with suppress(ImportError, OSError, EncoderError):
+        from vitsearch.encoders.onnx.export import write_optimised
+
+        facts["optimised"] = write_optimised(folder)
+        write_facts(folder, facts)
+        return True
+    return False
 
 
 def _open_clip_folder(name: str, dtype: str) -> Path | None:
@@ -192,17 +214,28 @@ def check_runtime(runtime: str, device: str, dtype: str) -> None:
 
 
 def find_encoder(
-    name: str, device: str, dtype: str, runtime: str, in_torch: InTorch, *, throughput: bool = False
+    name: str,
+    device: str,
+    dtype: str,
+    runtime: str,
+    in_torch: InTorch,
+    *,
+    throughput: bool = False,
+    refresh: bool = False,
 ) -> "OnnxEncoder | None":
     """Return the exported encoder where it is to be used and is there, else None; torch is not
-    imported.
+    imported but, with ``refresh``, to optimise its graphs for another version of ONNX Runtime.
     """
     if not _is_for_onnx(device, dtype, runtime):
         return None
     precision = "int8" if dtype == "int8" else "float32"
     folder = expected_folder(name, precision)
     facts = read_facts(folder) if folder else None
-    return _opened(name, folder, facts, in_torch, throughput) if folder and facts else None
+    if folder is None or facts is None:
+        return None
+    if refresh:
+        _refresh_optimised(folder, facts)
+    return _opened(name, folder, facts, in_torch, throughput)
 
 
 def make_encoder(
@@ -249,6 +282,7 @@ def prepare_model(name: str, in_torch: InTorch, *, dtype: str = "float32") -> On
     if folder is None or facts is None or made:
         folder = _made(in_torch("cpu", "float32"), dtype, again=True, newest=True)
         facts = read_facts(folder) or {}
+    made = _refresh_optimised(folder, facts) or made
     size = sum(file.stat().st_size for file in folder.iterdir())
     return OnnxExport(name, dtype, str(folder), size, made, **facts["measured"])
 
@@ -314,7 +348,9 @@ def _write(encoder: "TorchEncoder", aside: Path, dtype: str, refused: Path) -> N
     try:
         from vitsearch.encoders.onnx.export import write_export
 
-        write_facts(aside, {**write_export(encoder, aside, dtype), "revision": REVISION})
+        facts = {**write_export(encoder, aside, dtype), "revision": REVISION}
+        write_facts(aside, facts)
+        _refresh_optimised(aside, facts)
     except ImportError as error:
         raise EncoderError(
             f"the export of {encoder.name} needs more packages ({one_line(error)}): pip "

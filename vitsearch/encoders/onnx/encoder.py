@@ -4,6 +4,8 @@ PyTorch, which is not imported.
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +17,10 @@ from PIL import Image
 from vitsearch.arrays import unit_rows
 from vitsearch.encoders.base import Encoder, Vectors
 from vitsearch.encoders.onnx.session import (
+    OPTIMISED,
     PICTURES_PER_CALL,
     Cores,
+    is_optimised,
     open_graph,
     pad_single,
     trim_memory,
@@ -70,6 +74,7 @@ class OnnxEncoder(Encoder):
         self.only_resizes = True
         self.in_torch = in_torch
         self._rules: Mapping[str, Any] | None = facts["tokens"]
+        self._optimised: Mapping[str, Any] = facts.get("optimised") or {}
         self._cores = cores or Cores()
         self.parallel_calls = self._cores.callers
         self.pictures_per_call = PICTURES_PER_CALL if self.parallel_calls > 1 else None
@@ -103,6 +108,10 @@ class OnnxEncoder(Encoder):
         """Return ``(n, dim)`` float32 unit rows for texts; a text longer than the model's context
         is cut.
         """
+        if self._tokenize is None and self._rules is not None:
+            with ThreadPoolExecutor(1) as pool:  # each takes as long to open as the other
+                pool.submit(self._session, TEXT)  # what it raises is raised below
+                self.tokenize([])
         return self._in_batches(TEXT, texts, TEXT_BATCH, self.tokenize)
 
     def tokenize(self, texts: Sequence[str]) -> Arrays:
@@ -147,6 +156,10 @@ class OnnxEncoder(Encoder):
             return self._sessions[graph]
 
     def _open(self, graph: str) -> onnxruntime.InferenceSession:
+        if is_optimised(self.folder, self._optimised, graph):
+            with suppress(EncoderError):
+                file = self.folder / f"{OPTIMISED}{graph}"
+                return open_graph(file, self._cores.threads, optimised=True)
         try:
             return open_graph(self.folder / graph, self._cores.threads)
         except EncoderError as error:

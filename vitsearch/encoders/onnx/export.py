@@ -2,12 +2,14 @@
 without PyTorch.
 """
 
+import hashlib
 import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -18,13 +20,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vitsearch.encoders.base import Vectors
-from vitsearch.encoders.checkpoints import one_line
+from vitsearch.encoders.checkpoints import one_line, weights_hash
 from vitsearch.encoders.identity import TEXT as SENTENCE
 from vitsearch.encoders.identity import golden_picture
 from vitsearch.encoders.onnx.encoder import IMAGE, TEXT, TOKENIZER, OnnxEncoder
+from vitsearch.encoders.onnx.session import OPTIMISED, open_graph, this_runtime
 from vitsearch.encoders.tokenizer import PortableTokenizer, TextReader
 from vitsearch.encoders.torch_encoder import TorchEncoder
 from vitsearch.errors import EncoderError
+from vitsearch.records import atomic_file
 
 SAME = 1e-4  # the most by which a number of a unit vector may differ in float32
 ALIKE = 0.97  # the least cosine to float32 in int8: below, the model does not bear it
@@ -255,7 +259,70 @@ def _to_int8(file: Path) -> None:
         use_external_data_format=size > _LARGE,
     )
     outside.unlink(missing_ok=True)
-    wide.replace(file)
+    ir.save(ir.load(wide), file, external_data=outside.name)  # from where they are mapped
+    wide.unlink()
+    wide.with_name(f"{wide.name}.data").unlink(missing_ok=True)
+
+
+def write_optimised(folder: Path) -> dict[str, Any]:
+    """Write the graphs of an export as ONNX Runtime optimises them on this machine, so that they
+    open without that, and return for which machine, and their hashes.
+
+    Their weights stay in the files of the export; a graph that holds its weights itself stays as it
+    is. They may be deleted. Raises EncoderError, OSError.
+    """
+    graphs = [graph for graph in (IMAGE, TEXT) if (folder / f"{graph}.data").exists()]
+    for graph in graphs:
+        try:
+            _write_optimised(folder, graph)
+        except (EncoderError, OSError):
+            raise
+        except Exception as error:  # ONNX Runtime and onnx_ir raise classes of their own
+            raise EncoderError(
+                f"{folder / graph} cannot be optimised: {one_line(error)}"
+            ) from error
+    files = {graph: weights_hash([folder / f"{OPTIMISED}{graph}"]) for graph in graphs}
+    return {"for": this_runtime(), "files": files}
+
+
+def _write_optimised(folder: Path, graph: str) -> None:
+    with TemporaryDirectory(dir=folder.parent, prefix="new-") as aside:
+        file = Path(aside) / graph
+        open_graph(folder / graph, save_as=file)
+        model = ir.load(file)
+        _share_weights(model.graph, ir.load(folder / graph).graph, folder)
+        with atomic_file(folder / f"{OPTIMISED}{graph}", sync=False) as written:
+            ir.save(model, written)
+
+
+def _share_weights(graph: ir.Graph, original: ir.Graph, folder: Path) -> None:
+    """Have a graph refer to the weights of the one that it was made from, and hold all others."""
+    stored = {
+        _digest(tensor): tensor
+        for value in original.initializers.values()
+        if isinstance(tensor := value.const_value, ir.ExternalTensor)
+    }
+    for name, value in graph.initializers.items():
+        if not isinstance(tensor := value.const_value, ir.ExternalTensor):
+            continue
+        same = stored.get(_digest(tensor))
+        value.const_value = (
+            ir.tensor(np.array(tensor.numpy()), name=name)
+            if same is None
+            else ir.ExternalTensor(
+                same.location,
+                same.offset,
+                same.length,
+                tensor.dtype,
+                shape=tensor.shape,
+                name=name,
+                base_dir=folder,
+            )
+        )
+
+
+def _digest(tensor: ir.ExternalTensor) -> bytes:
+    return hashlib.blake2b(tensor.tobytes()).digest()
 
 
 def _measured(encoder: TorchEncoder, exported: OnnxEncoder) -> dict[str, float]:

@@ -4,16 +4,18 @@ once.
 
 import ctypes
 import os
+import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import onnxruntime
 
-from vitsearch.encoders.checkpoints import one_line
+from vitsearch.encoders.base import fingerprint_of
+from vitsearch.encoders.checkpoints import one_line, weights_hash
 from vitsearch.errors import EncoderError
 
 Item = TypeVar("Item")
@@ -22,6 +24,7 @@ PICTURES_PER_CALL = (
     8  # enough to spread the reading of the weights, few enough to stay in the cache
 )
 CPU = ("CPUExecutionProvider",)
+OPTIMISED = "optimised-"  # begins the names of graphs that are derived, and safe to delete
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +73,18 @@ def trim_memory() -> None:
 
 
 def open_graph(
-    file: Path, threads: int = 0, *, providers: Sequence[str] = CPU
+    file: Path,
+    threads: int = 0,
+    *,
+    providers: Sequence[str] = CPU,
+    optimised: bool = False,
+    save_as: Path | None = None,
 ) -> onnxruntime.InferenceSession:
     """Return a graph, ``threads`` computing one batch (0: one a core); raises EncoderError where it
     cannot be opened.
+
+    One that is ``optimised`` for `this_runtime` is run as it is. ``save_as`` is where the graph is
+    written as ONNX Runtime optimises it, its weights in a file beside it.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -81,7 +92,39 @@ def open_graph(
     # threads that spin after a query keep the cores from the search that follows it: a third of its
     # time on two cores
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if save_as is not None:
+        options.optimized_model_filepath = str(save_as)
+        outside = "session.optimized_model_external_initializers"
+        options.add_session_config_entry(f"{outside}_file_name", f"{save_as.name}.data")
+        options.add_session_config_entry(f"{outside}_min_size_in_bytes", "1024")
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=list(providers))
     except Exception as error:  # ONNX Runtime raises classes of its own without a root
         raise EncoderError(f"ONNX Runtime cannot open {file} ({one_line(error)})") from error
+
+
+def this_runtime() -> dict[str, str]:
+    """Return what an optimised graph is bound to: the version of ONNX Runtime and the processor."""
+    processor = platform.processor()
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as facts:
+        processor = next((line for line in facts if line.startswith(("flags", "Features"))), "")
+    facts_of = {"processor": processor, "machine": platform.machine()}
+    return {"onnxruntime": onnxruntime.__version__, "processor": fingerprint_of(facts_of)}
+
+
+def is_optimised(folder: Path, facts: Mapping[str, Any], graph: str | None = None) -> bool:
+    """Return whether an export has a graph (None: every one that can be) as ONNX Runtime optimises
+    it here; ``facts`` are those of `vitsearch.encoders.onnx.export.write_optimised`.
+    """
+    files = facts.get("files", {}) if facts.get("for") == this_runtime() else None
+    if files is None or (graph is not None and graph not in files):
+        return False
+    try:
+        return all(
+            files[each] == weights_hash([folder / f"{OPTIMISED}{each}"])
+            for each in ([graph] if graph is not None else files)
+        )
+    except OSError:
+        return False
