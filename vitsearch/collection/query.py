@@ -330,6 +330,7 @@ class QueryEncoder:
     ) -> None:
         self._root, self._store, self._encoder = root, store, encoder
         self._dim, self._decoding = dim, decoding
+        self._last: tuple[list[str], EncodedTerms] = ([], EncodedTerms())
 
     def read_all(self, queries: Sequence[Query]) -> list[QueryMeaning]:
         """Return what each query means, the words of all of them encoded together, and the pictures
@@ -338,8 +339,18 @@ class QueryEncoder:
         terms = [terms_of(query, self._dim) for query in queries]
         for term in (term for part in terms for term in part):
             _check_term(term)
-        encoded = encode_terms((term for part in terms for term in part), self._encoder)
+        encoded = self._encoded([term for part in terms for term in part])
         return [self.read(part, encoded) for part in terms]
+
+    def _encoded(self, terms: Sequence[Term]) -> EncodedTerms:
+        """Return the vectors of terms; those of the last words are kept, to be asked for again."""
+        words = [term.what for term in terms if isinstance(term.what, str)]
+        if len(words) < len(terms):
+            return encode_terms(terms, self._encoder)
+        last = self._last
+        if words != last[0]:
+            last = self._last = words, encode_terms(terms, self._encoder)
+        return last[1]
 
     def read(self, terms: Sequence[Term], encoded: EncodedTerms) -> QueryMeaning:
         """Return what the terms of a query mean, whose words and pictures are encoded already;
