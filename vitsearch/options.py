@@ -205,7 +205,12 @@ class IndexOptions:
         metavar="NAME|FILE",
     )
     device: str = option("auto", "cpu, cuda, cuda:1, mps or auto.", metavar="D")
-    dtype: str = option("auto", "float32, float16, bfloat16, int8 (on a CPU) or auto.", metavar="T")
+    dtype: str | None = option(
+        None,
+        "float32, float16, bfloat16 or int8 (on a CPU); auto: int8 for a new collection of 1,000 "
+        "photos or more where it finds the same in a trial; float32, float16 on a GPU.",
+        metavar="T",
+    )
     runtime: str = option(
         "auto",
         "What runs a CLIP or SigLIP model: auto is ONNX Runtime on a CPU, if the model can be "
@@ -300,7 +305,7 @@ class IndexKeywords(TypedDict, total=False):
     encoder: "str | ImageEncoder | None"
     recipe: "str | os.PathLike[str] | Recipe | None"
     device: str
-    dtype: str
+    dtype: str | None
     runtime: str
     batch_size: int
     workers: int | None

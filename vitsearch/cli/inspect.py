@@ -58,6 +58,7 @@ _WORDS = {  # where a person would not guess what a key of --json means
     "put_aside_since": "the first of them since",
     "encoder_fingerprint": "fingerprint of the encoder",
     "dtype": "number format of the encoder",
+    "dtype_reason": "why this number format",
     "dim": "numbers in a vector",
     "recipe": "recipe asked for",
     "recall": "recall@10 of the index",

@@ -5,6 +5,7 @@ Whether a missing photo has only moved is decided when its content is met again,
 """
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -24,6 +25,8 @@ from vitsearch.storage.config import QUEUE
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, LeftOut, State
 
+log = logging.getLogger("vitsearch")
+MIN_WARNED = 20  # photos from which a run says that it puts most of them aside
 Known = TypeVar("Known", bound=tuple[Any, ...])  # begins with the path
 
 
@@ -273,6 +276,18 @@ class FolderScan:
             )
         self._files = chain([first], self._files)
 
+    def first_photos(self, count: int) -> list[Found]:
+        """Return the first photos that can be opened, at most ``count``; they stay to be listed."""
+        listed, photos = [], []
+        for file in self._files:
+            listed.append(file)
+            if file.problem is None and not is_video(file.path):
+                photos.append(file)
+            if len(photos) >= count:
+                break
+        self._files = chain(listed, self._files)
+        return photos
+
     def plan(
         self,
         store: PhotoStore,
@@ -332,4 +347,23 @@ def guard_against_emptying(
             f"{folder} is the collection of {last_root}, and none of its {diff.known} photos is "
             f"in {photos}: "
             "name that folder, or another --collection DIR; nothing was removed"
+        )
+
+
+def guard_against_loss(count: int, total: int, photos: Path, *, days: int, accepted: bool) -> None:
+    """Say beforehand that ``count`` of ``total`` photos, most of them, are put aside for ``days``;
+    raises CollectionError where all would be, as when a disk is away and a file or two lie where it
+    is mounted, unless that is ``accepted``.
+    """
+    if count and count == total and not accepted:
+        raise CollectionError(
+            f"none of the {total:,} photos of the collection is in {photos} now, and no other file "
+            "there could be read: is the disk mounted? nothing was removed; --accept-missing puts "
+            "them aside"
+        )
+    if total >= MIN_WARNED and 2 * count > total:
+        what = f"kept for {days} days should they come back" if days else "not kept"
+        log.warning(
+            f"{count:,} of {total:,} photos are gone from {photos} and leave the results, {what}: "
+            "is a disk away?"
         )

@@ -20,6 +20,7 @@ from vitsearch.index import IndexSnapshot, Manifest, open_snapshot, verify_snaps
 from vitsearch.photos import prefetch_map
 from vitsearch.photos.decode import read_fingerprint
 from vitsearch.storage.config import DELTA_INDEX, MAIN_INDEX, CollectionConfig
+from vitsearch.storage.create import DTYPE_REASON
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Photo
 
@@ -60,6 +61,7 @@ def local_info(folder: Path, config: CollectionConfig, store: PhotoStore) -> dic
         "encoder": config.encoder,
         "encoder_fingerprint": config.encoder_fingerprint,
         "dtype": config.dtype,
+        "dtype_reason": store.get_meta(DTYPE_REASON),
         "dim": config.dim,
         "recipe": config.recipe.get("name"),
         **_index_info(folder, count),

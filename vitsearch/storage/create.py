@@ -26,6 +26,7 @@ from vitsearch.storage.store import PhotoStore
 THRESHOLDS = {"mini": 0.94, "colour": 0.999}
 THRESHOLD = 0.96  # of CLIP-like models, not measured
 LOOKALIKE = "lookalike"  # name of the collection's stored threshold
+DTYPE_REASON = "dtype"  # name of the stored line that says why the number format is what it is
 
 
 def lookalike_threshold(encoder: str) -> float:

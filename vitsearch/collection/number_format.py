@@ -1,0 +1,175 @@
+"""Whether a new collection computes in int8: ``dtype="auto"``, tried on the user's own photos."""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitsearch.arrays import Vectors, top_k
+from vitsearch.encoders import load_encoder, needs_preparation
+from vitsearch.encoders.base import ImageEncoder
+from vitsearch.errors import EncoderError, PhotoError
+from vitsearch.options import IndexOptions
+from vitsearch.photos import read_bytes_and_fingerprint
+from vitsearch.photos.decoder import journalled_decoder
+from vitsearch.photos.prefetch import prefetch_map
+from vitsearch.storage.decoding import Decoding
+from vitsearch.types import Found
+
+MIN_PHOTOS = 1_000  # below, the trial takes longer than int8 saves
+SAMPLE = 64  # photos that are compared
+NEIGHBOURS = 10
+MIN_COSINE = 0.99
+MIN_AGREEMENT = 0.95
+_BATCH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Trial:
+    """How near the vectors of ``photos`` in int8 are to those in float32.
+
+    ``cosine`` is the least of a photo to itself, ``agreement`` the share of each photo's
+    `NEIGHBOURS` nearest among the others that are the same.
+    """
+
+    photos: int
+    cosine: float
+    agreement: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether int8 finds what float32 finds."""
+        return self.cosine >= MIN_COSINE and self.agreement >= MIN_AGREEMENT
+
+    def __str__(self) -> str:
+        return (
+            f"on {self.photos} of these photos the least cosine of int8 to float32 is "
+            f"{self.cosine:.4f} (asked: {MIN_COSINE}), and {self.agreement:.1%} of the "
+            f"{NEIGHBOURS} nearest are the same (asked: {MIN_AGREEMENT:.0%})"
+        )
+
+
+def compare_vectors(full: Vectors, small: Vectors) -> Int8Trial:
+    """Return how near the unit rows ``(n, dim)`` of the same photos are, n above `NEIGHBOURS`."""
+    shared = [
+        len(np.intersect1d(expected, other))
+        for expected, other in zip(_nearest(full), _nearest(small), strict=True)
+    ]
+    cosine = float((full * small).sum(axis=1).min())
+    return Int8Trial(len(full), min(cosine, 1.0), sum(shared) / (NEIGHBOURS * len(full)))
+
+
+def _nearest(rows: Vectors) -> list[NDArray[np.int64]]:
+    scores = rows @ rows.T
+    np.fill_diagonal(scores, -np.inf)
+    return [top_k(line, NEIGHBOURS) for line in scores]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The photos of a folder that a trial may take, of which the collection will be in ``folder``,
+    how they are decoded, and in how many threads.
+    """
+
+    root: Path
+    folder: Path
+    files: Sequence[Found]
+    decoding: Decoding
+    workers: int
+
+    def prepared(self, encoder: ImageEncoder, seconds: float | None) -> list[NDArray[Any]]:
+        """Return the encoder's input for the first `SAMPLE` photos of different content that can
+        be read; ``seconds`` is a limit of time as for `journalled_decoder`.
+        """
+        inputs: dict[bytes, NDArray[Any]] = {}
+        with journalled_decoder(self.folder, seconds) as decoder:
+
+            def load(file: Found) -> tuple[bytes, NDArray[Any] | None]:
+                try:
+                    data, fingerprint = read_bytes_and_fingerprint(self.root / file.path)
+                    image, _ = decoder.decode(
+                        data,
+                        name=file.path,
+                        fingerprint=fingerprint,
+                        max_pixels=self.decoding.max_pixels,
+                        at_least=self.decoding.at_least(encoder),
+                        colours=self.decoding.colours,
+                    )
+                    return fingerprint, self.decoding.prepare(encoder, image)
+                except (PhotoError, MemoryError):
+                    return b"", None
+
+            loaded = prefetch_map(
+                load,
+                self.files,
+                workers=self.workers,
+                buffer=2 * self.workers,
+                on_stop=decoder.close,
+            )
+            with closing(loaded):
+                for fingerprint, array in loaded:
+                    if array is not None:
+                        inputs.setdefault(fingerprint, array)
+                    if len(inputs) == SAMPLE:
+                        break
+        return list(inputs.values())
+
+
+def choose_number_format(
+    encoder: ImageEncoder, options: IndexOptions, sample: Sample, *, min_photos: int = MIN_PHOTOS
+) -> tuple[ImageEncoder, str]:
+    """Return the encoder in int8 where that finds the same photos, else as it is, and a line that
+    says why.
+
+    ``encoder`` was loaded by a name. int8 is tried on a CPU for at least ``min_photos`` files.
+    """
+    if reason := _against(encoder, options, len(sample.files), min_photos):
+        return encoder, f"dtype auto: {encoder.dtype} ({reason})"
+    inputs = sample.prepared(encoder, options.decode_timeout)
+    if len(inputs) <= NEIGHBOURS:
+        reason = f"only {len(inputs)} different photos of the first {len(sample.files):,} are read"
+        return encoder, f"dtype auto: {encoder.dtype} ({reason})"
+    try:
+        small = load_encoder(
+            encoder.name, "cpu", "int8", runtime=options.runtime, export=True, throughput=True
+        )
+        trial = compare_vectors(*_encoded(inputs, [encoder, small]))
+    except EncoderError as error:
+        return encoder, f"dtype auto: {encoder.dtype} ({error})"
+    chosen, other = (small, encoder) if trial.passed else (encoder, small)
+    other.free_image_tower()
+    hint = "; --dtype float32 forces float32" if trial.passed else ""
+    return chosen, f"dtype auto: {chosen.dtype}: {trial}{hint}"
+
+
+def _against(
+    encoder: ImageEncoder, options: IndexOptions, count: int, min_photos: int
+) -> str | None:
+    """Return why int8 is not tried, or None."""
+    if not needs_preparation(encoder.name):
+        return f"{encoder.name} has no int8"
+    if encoder.device != "cpu":
+        return f"int8 is for a CPU, and this runs on {encoder.device}"
+    if options.runtime == "torch":
+        return "int8 needs ONNX Runtime, and runtime torch was named"
+    if count < min_photos:
+        return f"int8 is tried for {min_photos:,} photos or more, and here are {count:,}"
+    return None
+
+
+def _encoded(inputs: Sequence[Any], encoders: Iterable[ImageEncoder]) -> list[Vectors]:
+    """Return the rows of all inputs by each encoder, the encoders beside each other."""
+
+    def rows(encoder: ImageEncoder) -> Vectors:
+        parts = range(0, len(inputs), _BATCH)
+        return np.concatenate(
+            [encoder.encode_prepared(inputs[start : start + _BATCH]) for start in parts]
+        )
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(rows, encoders))
