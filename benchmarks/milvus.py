@@ -1,7 +1,8 @@
-"""Measure Milvus Lite over seeded, clustered vectors: the push, and recall@10 and latency of each
-of its indexes beside the local one.
+"""Measure Milvus Lite over vectors like those of photos (vectors.py): the push, and recall@10 of
+photos and of words and latency of each of its indexes.
 
-python benchmarks/milvus.py [--rows 10000] [--dim 384] [--queries 200] [--milvus milvus://HOST:PORT]
+python benchmarks/milvus.py [--rows 10000] [--dim 384] [--queries 100] [--milvus milvus://HOST:PORT]
+[--photos DIR | --vectors PHOTOS.npy WORDS.npy]
 
 Recall is the share of the exact top 10 that `Collection.search` returns; latencies are of one
 query at a time, through the whole of it: the proposal, the vectors fetched and scored again. With
@@ -32,10 +33,10 @@ from typing import Any
 
 import numpy as np
 from machine import machine
-from search import clustered
+from vectors import LikeReal, add_arguments, real_vectors
 
 from vitsearch import Collection
-from vitsearch.arrays import Vectors, cosine_scores, top_k, unit_rows
+from vitsearch.arrays import Vectors, cosine_scores, top_k
 from vitsearch.cluster.push import BATCH, prepare, push_blocks
 from vitsearch.milvus import connect, parse_uri
 from vitsearch.shards import Manifest, ShardRow, photo_id
@@ -79,16 +80,16 @@ def exact(rows: np.ndarray, queries: Vectors) -> list[set[str]]:
 
 
 def measured(collection: Collection, queries: Vectors, truth: list[set[str]]) -> dict[str, Any]:
-    """Return recall@10, and the latency in milliseconds: median, 95th percentile, and of a query
-    with each filter.
+    """Return recall@10 of the queries by photos, which are the first half, and of those by words,
+    and the latency in milliseconds: median, 95th percentile, and of a query with each filter.
     """
     collection.search(queries[0])
-    hits, spent = 0, []
+    hits, spent = [], []
     for query, best in zip(queries, truth, strict=True):
         began = time.perf_counter()
         results = collection.search(query)
         spent.append(1000 * (time.perf_counter() - began))
-        hits += len(best & {hit.path for hit in results})
+        hits.append(len(best & {hit.path for hit in results}) / 10)
     filtered = []
     for where in FILTERS[1:]:
         began = time.perf_counter()
@@ -99,7 +100,8 @@ def measured(collection: Collection, queries: Vectors, truth: list[set[str]]) ->
     collection.search_batch(list(queries))
     batch = 1000 * (time.perf_counter() - began) / len(queries)
     return {
-        "recall": hits / (10 * len(queries)),
+        "photos": np.mean(hits[: len(hits) // 2]),
+        "words": np.mean(hits[len(hits) // 2 :]),
         "p50": np.median(spent),
         "p95": np.percentile(spent, 95),
         "batch": batch,
@@ -112,21 +114,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--dim", type=int, default=384)
-    parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--queries", type=int, default=100, help="of each kind")
     parser.add_argument(
         "--milvus", help="A server; by default a file of Milvus Lite that is thrown away."
     )
+    add_arguments(parser)
     chosen = parser.parse_args()
-    halves = clustered(chosen.rows, chosen.dim, seed=1).astype(np.float16)
-    queries = unit_rows(clustered(chosen.queries, chosen.dim, seed=2, spread=1.1))
+    data = LikeReal(chosen.rows, *real_vectors(chosen), chosen.dim)
+    halves = np.concatenate([*data.rows()])
+    both = [data.queries(chosen.queries, words=words) for words in (False, True)]
+    queries = np.concatenate([each[: min(map(len, both))] for each in both])
     truth = exact(halves, queries)
     manifest = Manifest(
-        "none", "0" * 32, "float32", chosen.dim, [], "", "scaled", BATCH, chosen.rows, 1
+        "none", "0" * 32, "float32", data.dim, [], "", "scaled", BATCH, chosen.rows, 1
     )
     print(machine())
-    print(f"{chosen.rows:,} x {chosen.dim}, {chosen.queries} queries")
+    print(f"{chosen.rows:,} x {data.dim}, {len(queries)} queries")
     print(
-        f"{'index':10} {'rows/s':>8} {'again/s':>8} {'recall@10':>9} {'p50 ms':>7} "
+        f"{'index':10} {'rows/s':>8} {'again/s':>8} {'photos':>7} {'words':>7} {'p50 ms':>7} "
         f"{'p95 ms':>7} "
         f"{'batch':>7}  with a filter, ms"
     )
@@ -137,8 +142,8 @@ def main() -> None:
             with Collection.open(name) as collection:
                 facts = measured(collection, queries, truth)
             line = (
-                f"{index:10} {rates[0]:8.0f} {rates[1]:8.0f} {facts['recall']:9.4f} "
-                f"{facts['p50']:7.1f} {facts['p95']:7.1f} "
+                f"{index:10} {rates[0]:8.0f} {rates[1]:8.0f} {facts['photos']:7.3f} "
+                f"{facts['words']:7.3f} {facts['p50']:7.1f} {facts['p95']:7.1f} "
             )
             print(
                 line

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -203,7 +203,16 @@ class SearchResult(_OfSource):
 
     def of(self, source: ResultSource, file: str) -> "SearchResult":
         """Return the result as one of a collection, its file there."""
-        result = replace(self, file=file)
+        result = SearchResult(  # `replace` takes three times as long
+            self.path,
+            self.score,
+            self.photo_id,
+            file,
+            self.collection,
+            self.time,
+            self.relevance,
+            self.quotes,
+        )
         object.__setattr__(result, "_source", source)
         return result
 

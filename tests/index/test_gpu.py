@@ -20,6 +20,7 @@ from vitsearch.arrays import unit_rows
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import RecipeError
 from vitsearch.index import ExactIndex, check_recipe, gpu_count, open_snapshot
+from vitsearch.index.backends import OnGpu, on_device
 from vitsearch.index.faiss_index import FaissIndex, build_faiss_index, make_index, read_faiss_index
 from vitsearch.index.gpu import (
     MAX_RESULTS,
@@ -32,7 +33,6 @@ from vitsearch.index.gpu import (
     with_ids,
 )
 from vitsearch.index.recipe import Recipe, load_recipe
-from vitsearch.index.snapshot import OnGpu, on_device
 from vitsearch.index.torch_exact import TorchExact
 
 WITH_GPU = pytest.mark.skipif(not gpu_count(), reason="FAISS sees no GPU")

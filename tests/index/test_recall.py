@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.indexes import build, clustered
-from vitsearch.arrays import cosine_scores, unit_rows
+from vitsearch.arrays import cosine_scores, top_k, unit_rows
 from vitsearch.index import UnindexedVectors, candidates_for, make_sample, open_snapshot, tune
 from vitsearch.index.exact import rough_scores
-from vitsearch.index.recipe import load_recipe
+from vitsearch.index.faiss_index import shortlist
+from vitsearch.index.recipe import Recipe, load_recipe
 
 pytest.importorskip("faiss", reason="needs the extra vitsearch[faiss]")
 COUNT = 12_000
@@ -22,7 +23,20 @@ def test_rough_scores_are_cosines_to_a_millionth(seed: int, count: int, dim: int
     random = np.random.default_rng(seed)
     rows = unit_rows(random.standard_normal((count, dim))).astype(np.float16)
     query = unit_rows(random.standard_normal((1, dim)))[0]
-    assert rough_scores(rows, query) == pytest.approx(cosine_scores(rows, query), abs=2e-6)
+    scores = cosine_scores(rows, query)
+    assert rough_scores(rows, query) == pytest.approx(scores, abs=2e-6)
+    wanted = min(count, 3)
+    assert {*top_k(scores, wanted).tolist()} <= {*shortlist(rows, query, wanted).tolist()}
+
+
+def test_of_many_texts_those_that_fit_the_photos_are_the_queries(tmp_path: Path) -> None:
+    vectors, ids = clustered(COUNT)
+    snapshot = open_snapshot(build(tmp_path / "index", vectors, ids, Recipe("exact", "exact")))
+    random = np.random.default_rng(1)
+    near = unit_rows(vectors[:400].astype(np.float32))
+    far = unit_rows(random.standard_normal((50, vectors.shape[1])))
+    sample = make_sample(snapshot, np.concatenate([far, near]), photos=5)
+    assert np.array_equal(sample.queries[5:], near)
 
 
 def test_tuning_reaches_the_recall_for_each_kind_and_a_filter_keeps_it(tmp_path: Path) -> None:
@@ -34,13 +48,13 @@ def test_tuning_reaches_the_recall_for_each_kind_and_a_filter_keeps_it(tmp_path:
     assert measured.texts is not None
     assert min(measured.photos, measured.texts) >= 0.9
     assert tune(snapshot, make_sample(snapshot, words, photos=60), 0.9) == (recipe, measured)
-    for share in (3, 30):
+    for share in (2, 30):  # 6,000 rows, among which the index searches, and few
         allowed, shares = ids[::share], []
         nothing = UnindexedVectors.empty(vectors.shape[1])
         proposed = candidates_for([snapshot], nothing, words, 13, allowed=allowed)
         for query, sources in zip(words, proposed, strict=True):
             best = allowed[np.argsort(-cosine_scores(vectors[::share], query))[:10]]
-            [_, (found_ids, _)] = sources
-            assert np.isin(found_ids, allowed).all()
-            shares.append(np.isin(best, found_ids).mean())
+            [source] = sources
+            assert np.isin(source.ids, allowed).all()
+            shares.append(np.isin(best, source.ids).mean())
         assert np.mean(shares) >= 0.85

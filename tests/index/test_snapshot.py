@@ -1,4 +1,4 @@
-"""What a killed build leaves beside an index folder."""
+"""What a killed build leaves beside an index folder, and where its rows are."""
 
 import os
 from pathlib import Path
@@ -6,15 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vitsearch.errors import IndexDamaged
 from vitsearch.index import build_snapshot, finish_replacing, open_snapshot, remove_snapshot
 from vitsearch.index.recipe import Recipe
 
 
-def built(folder: Path, generation: int) -> Path:
-    rows = np.eye(4, dtype=np.float16)[:2]
+def built(folder: Path, generation: int, ids: tuple[int, ...] = (1, 2)) -> Path:
+    rows = np.eye(4, dtype=np.float16)[: len(ids)]
     build_snapshot(
         folder,
-        [(np.array([1, 2], dtype=np.int64), rows)],
+        [(np.array(ids, dtype=np.int64), rows)],
         recipe=Recipe("exact", "exact"),
         dim=4,
         generation=generation,
@@ -62,3 +63,15 @@ def test_removing_an_index_that_is_not_there_or_was_half_removed(tmp_path: Path)
     remove_snapshot(tmp_path / "index")
     finish_replacing(tmp_path / "index")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ids", [(3, 4, 5), (3, 7, 9), (3, 7, 10**12)])
+def test_rows_are_found_by_their_ids_however_far_these_lie_apart(
+    tmp_path: Path, ids: tuple[int, ...]
+) -> None:
+    snapshot = open_snapshot(built(tmp_path / "index", 1, ids))
+    assert snapshot.positions(np.array([ids[2], ids[0]])).tolist() == [2, 0]
+    assert snapshot.positions(np.array([], dtype=np.int64)).tolist() == []
+    for other in (0, 6, 10**13):
+        with pytest.raises(IndexDamaged, match="ids that are not of its rows"):
+            snapshot.positions(np.array([ids[0], other]))

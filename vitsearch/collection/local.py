@@ -6,7 +6,7 @@ import os
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from vitsearch.arrays import Halves, Ids, Vectors
 from vitsearch.collection.backend import Backend
 from vitsearch.collection.info import local_info
-from vitsearch.collection.search import QueryMeaning, Reranker
+from vitsearch.collection.search import SPARE, QueryMeaning, Reranker
 from vitsearch.collection.understanding import LABELLED
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import IndexDamaged
@@ -27,7 +27,7 @@ from vitsearch.index import (
     manifest_stamp,
     open_snapshot,
 )
-from vitsearch.index.candidates import Proposal, is_among, known_vectors
+from vitsearch.index.candidates import Proposal
 from vitsearch.options import SearchOptions
 from vitsearch.storage.config import (
     DELTA_INDEX,
@@ -44,6 +44,7 @@ from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Prediction, SearchResult
 
 log = logging.getLogger("vitsearch")
+MAX_MISSING = 0.1  # of the candidates that were removed since the index was built
 WITHOUT_INDEX = "searching every stored vector, the next `vitsearch index` rebuilds it"
 
 
@@ -51,64 +52,77 @@ WITHOUT_INDEX = "searching every stored vector, the next `vitsearch index` rebui
 class CandidateSources:
     """Where candidates come from in one state of the collection.
 
-    These are the indexes and the newer vectors; ``allowed`` are the ids that match a filter.
+    These are the indexes and the newer vectors; ``allowed`` are the ids that match a filter,
+    ``removed`` those of rows that indexes hold and the collection does not, as far as is known;
+    with ``complete`` there are no others.
+    ``vectors`` are those proposed so far with their generations, by id, None where the database is
+    to tell.
     """
 
     snapshots: list[IndexSnapshot]
     unindexed: UnindexedVectors
     allowed: Ids | None
+    removed: Ids | None = None
+    complete: bool = False
     limit: float = math.inf
-
-    def known(self, ids: Sequence[int]) -> dict[int, tuple[bytes, int]]:
-        """Return the raw vectors and their generations that the indexes hold, by id, each from the
-        newest that holds it.
-        """
-        sought = np.sort(np.array(ids, dtype=np.int64))
-        sought = sought[~is_among(sought, self.unindexed.ids)]
-        vectors: dict[int, tuple[bytes, int]] = {}
-        for snapshot in self.snapshots:  # the newest comes last
-            vectors |= known_vectors(snapshot, sought)
-        return vectors
-
-    @property
-    def supports_batch(self) -> bool:
-        """Whether a batch of queries is faster: true of an index, but not of a filter."""
-        return self.allowed is None
+    supports_batch: bool = True
+    vectors: dict[int, tuple[bytes, int] | None] = field(default_factory=dict)
 
     def candidates_for(self, queries: Vectors, count: int) -> list[list[Proposal]]:
         """Return for each of the ``(m, dim)`` queries what each source proposes."""
-        return candidates_for(self.snapshots, self.unindexed, queries, count, allowed=self.allowed)
+        proposed = candidates_for(
+            self.snapshots,
+            self.unindexed,
+            queries,
+            count,
+            allowed=self.allowed,
+            removed=self.removed,
+        )
+        if self.complete:  # none is missing among them, so that one to spare is enough
+            proposed = [[each.first(count - SPARE + 1) for each in of] for of in proposed]
+        for each in (each for of_query in proposed for each in of_query):
+            self.vectors.update(each.known() or dict.fromkeys(each.ids.tolist()))
+        return proposed
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _ProposedRows:
-    """The stored rows of candidates, their vectors read from the indexes where these have them;
-    with ``complete`` each of them has to be stored.
+    """The stored rows of candidates, their vectors those of the indexes where these have them.
+    ``missing`` counts those that are not stored: none, where the sources are complete.
     """
 
     store: PhotoStore
     sources: CandidateSources
-    complete: bool
+    missing: int = 0
+    read: dict[int, tuple[int, str, bytes, bytes] | None] = field(default_factory=dict)
 
     def rows(self, ids: Sequence[int]) -> list[tuple[int, str, bytes, bytes]]:
         """Return what `PhotoStore.rows` returns; a row that should be there is logged.
 
-        A vector of an index counts where it is the one that the photo was stored with, by the
-        checksum of the photo's row. Raises IndexDamaged where it is another one.
+        All that was proposed so far, for other queries too, is read at once. A vector of an index
+        counts where it is the one that the photo was stored with, by the checksum of the photo's
+        row. Raises IndexDamaged where it is another one.
         """
-        known = self.sources.known(ids)
+        if any(each not in self.read for each in ids):
+            self._read({*ids, *self.sources.vectors} - self.read.keys())
+        return [row for each in ids if (row := self.read[each])]
+
+    def _read(self, ids: set[int]) -> None:
+        proposed = self.sources.vectors
+        known = {each: vector for each in ids if (vector := proposed.get(each))}
         rows = self.store.rows_with(known) if known else []
         done = {row[0] for row in rows}
         others = self.store.rows([each for each in ids if each not in done])
-        if any(known.get(photo_id, (raw, 0))[0] != raw for photo_id, _, raw, _ in others):
+        if any(row[0] in known and known[row[0]][0] != row[2] for row in others):
             raise IndexDamaged(
                 "the index holds vectors that are not those of photos.db; index the folder again "
                 "to rebuild it"
             )
-        rows += others
-        if self.complete and len(rows) < len(ids):
-            self.store.leave_out(sorted(set(ids) - {row[0] for row in rows}))
-        return rows
+        self.read |= dict.fromkeys(ids) | {row[0]: row for row in [*rows, *others]}
+        missing = sorted(ids - done - {row[0] for row in others})
+        self.missing += len(missing)
+        if self.sources.complete and missing:
+            self.store.leave_out(missing)
 
     def halves(self, raw: Sequence[bytes]) -> Halves:
         """Return what `PhotoStore.halves` returns."""
@@ -135,7 +149,10 @@ class LocalSearch:
         self._lock = ProcessLock()  # held while indexes are opened
         self._snapshots: dict[str, tuple[object, IndexSnapshot | None]] = {}  # with its version
         self._foreign: set[str] = set()
+        self._folders = {name: folder / name for name in (MAIN_INDEX, DELTA_INDEX)}
+        self._nothing = UnindexedVectors.empty(config.dim)
         self._unindexed: tuple[tuple[int, str], UnindexedVectors] | None = None
+        self._removed: tuple[tuple[int, str], Ids] | None = None  # with the version
 
     def close(self) -> None:
         """Close the files of the index."""
@@ -191,14 +208,21 @@ class LocalSearch:
             indexed == version[0]
             and all(snapshot.removed is not None for snapshot in snapshots[1:])
         )
-        sources = CandidateSources(snapshots, newer, allowed)
-        reranker = Reranker(_ProposedRows(self._store, sources, complete), self._config.dim)
-        return reranker.find(queries, options, sources)
+        gone = self._removed
+        removed = gone[1] if gone and gone[0] == version and snapshots else None
+        sources = CandidateSources(snapshots, newer, allowed, removed, complete)
+        rows = _ProposedRows(self._store, sources)
+        results = Reranker(rows, self._config.dim).find(queries, options, sources)
+        if snapshots and removed is None and rows.missing > MAX_MISSING * len(rows.read):
+            # so many that searches would ask again and again: they are left out from now on
+            gone_ids = np.setdiff1d(snapshots[0].ids, self._store.ids(), assume_unique=True)
+            self._removed = version, gone_ids
+        return results
 
     def _newer(self, generation: int, version: tuple[int, str]) -> UnindexedVectors:
         """Return the vectors stored after the generation that the indexes have."""
         if generation == version[0]:
-            return UnindexedVectors.empty(self._config.dim)
+            return self._nothing
         state = (generation, version[1])
         known = self._unindexed
         if known and known[0] == state:
@@ -244,7 +268,7 @@ class LocalSearch:
 
         None if it is missing, damaged, or an index of another encoder's vectors.
         """
-        version = manifest_stamp(self._folder / name)
+        version = manifest_stamp(self._folders[name])
         if name not in self._snapshots or version != self._snapshots[name][0]:
             snapshot = self._opened(name) if version is not None else None
             self._snapshots[name] = version, snapshot
@@ -254,7 +278,7 @@ class LocalSearch:
         try:
             # the delta is small: copying it to a device would take longer than searching it
             device = self._device if name == MAIN_INDEX else "cpu"
-            snapshot = open_snapshot(self._folder / name, device=device)
+            snapshot = open_snapshot(self._folders[name], device=device)
         except IndexDamaged as error:
             if self._strict:
                 raise

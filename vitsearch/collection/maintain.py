@@ -11,7 +11,7 @@ from vitsearch.index import Measured, Trial, verify_snapshot
 from vitsearch.index.recipe import Recipe
 from vitsearch.storage.config import MAIN_INDEX, CollectionConfig, write_collection_config
 from vitsearch.storage.filesystem import disk_errors
-from vitsearch.storage.indexes import refresh_index
+from vitsearch.storage.indexes import choose, refresh_index
 from vitsearch.storage.lock import writer_lock
 from vitsearch.storage.store import PhotoStore
 
@@ -37,8 +37,9 @@ def tune_local(
 ) -> TuneReport:
     """Set the search effort of the index in ``folder`` to the least that reaches a recall@10.
 
-    An index that is missing or out of date is built first. The recall is measured on 200 of the
-    collection's photos (each left out of its own results) and on 200 texts, since the vectors of
+    An index that is missing or out of date is built first. The recall is measured on 300 of the
+    collection's photos (each left out of its own results) and on the 400 of 1,000 texts
+    that fit some of them best, since the vectors of
     words lie elsewhere than those of photos; each kind has to reach it. Raises CollectionError if
     the recall is not from 0 to 1, and CollectionLocked.
     """
@@ -52,7 +53,9 @@ def tune_local(
         maintainer = refresh_index(folder, config, store, encoder)
         recipe = replace(maintainer.requested, recall=min(recall, MAX_RECALL))
         maintainer = replace(maintainer, requested=recipe)
-        tried = tuple(maintainer.trials(store.count())) if maintainer.chooses() else ()
+        count = store.count()
+        choice = choose(recipe, count, config.dim).recipe
+        tried = tuple(maintainer.trials(count)) if maintainer.chooses(choice) else ()
         built = verify_snapshot(folder / MAIN_INDEX, check_content=False)
         if built.recipe.is_exact:
             return TuneReport(built.recipe, None, tried)

@@ -250,6 +250,11 @@ def check_vector(vector: object, dim: int) -> Vectors:
     """Return a user's vector as a unit row ``(dim,)``; raises QueryError for another shape, zeros,
     or numbers that are not finite.
     """
+    return unit_rows(_usable(vector, dim)[None])[0]
+
+
+def _usable(vector: object, dim: int) -> Vectors:
+    """Return a user's vector as it is, as float32; raises what `check_vector` raises."""
     try:
         array = np.asarray(vector, dtype=np.float32)
     except (TypeError, ValueError) as error:
@@ -263,7 +268,7 @@ def check_vector(vector: object, dim: int) -> Vectors:
         )
     if not np.isfinite(array).all() or not array.any():
         raise QueryError("the query vector is all zeros or holds a number that is not finite")
-    return unit_rows(array[None])[0]
+    return array
 
 
 def terms_of(query: Query, dim: int) -> list[Term]:
@@ -278,8 +283,7 @@ def terms_of(query: Query, dim: int) -> list[Term]:
         return [Term(query)]
     if isinstance(query, list | tuple) and query and all(isinstance(term, Term) for term in query):
         return list(query)
-    check_vector(query, dim)  # it is scaled when it is used, once
-    return [Term(np.asarray(query, dtype=np.float32))]
+    return [Term(_usable(query, dim))]  # it is scaled when it is used, once
 
 
 # -- From a query to its vector: words and photos encoded, known photos looked up ------------------

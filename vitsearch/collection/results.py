@@ -106,9 +106,10 @@ class SearchResults(list[SearchResult]):
 
 def results_of(backend: Backend, results: Iterable[SearchResult]) -> SearchResults:
     """Return results that know their collection."""
-    source, root = CollectionSource(backend.open_keywords), os.path.abspath(backend.root)
+    source = CollectionSource(backend.open_keywords)
+    root = os.path.join(os.path.abspath(backend.root), "")
     return SearchResults(
-        result.of(source, os.path.join(root, *result.path.split("/"))) for result in results
+        [result.of(source, root + result.path.replace("/", os.sep)) for result in results]
     )
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vitsearch.arrays import Ids, Vectors, cosine_scores, unit_rows
+from vitsearch.arrays import Vectors, cosine_scores, unit_rows
 from vitsearch.collection.duplicates import collapse, likeness_to
 from vitsearch.errors import QueryError
 from vitsearch.filters.parse import parse_filter
@@ -173,7 +173,7 @@ class Reranker:
         limit = _first_wanted(count, query.photo_ids, sources)
         while True:
             proposed, first = first or sources.candidates_for(query.vector[None], limit)[0], None
-            rescored = self._rescored(np.concatenate([ids for ids, _ in proposed]), query)
+            rescored = self._rescored(proposed, query)
             hits = _best_moments(rescored)
             above = [hit for hit in hits if np.float32(hit.result.score) >= np.float32(least)]
             if _is_settled(
@@ -195,12 +195,13 @@ class Reranker:
             else np.empty((0, self._dim), dtype=np.float32)
         )
 
-    def _rescored(self, ids: Ids, query: QueryMeaning) -> list[Hit]:
-        """Return the hits of the candidate ids that are (still) in the collection, exactly scored,
+    def _rescored(self, proposed: Sequence[Proposal], query: QueryMeaning) -> list[Hit]:
+        """Return the hits of the candidates that are (still) in the collection, exactly scored,
         best first.
         """
         left_out = query.photo_ids
-        stored = self._stored.rows([*{*ids.tolist(), *left_out}] if left_out else ids.tolist())
+        ids = [photo_id for each in proposed for photo_id in each.ids.tolist()]
+        stored = self._stored.rows([*{*ids, *left_out}] if left_out else ids)
         files = {split_moment(row[1])[0] for row in stored if row[0] in left_out}
         rows = [row for row in stored if not files or split_moment(row[1])[0] not in files]
         if not rows:
@@ -212,9 +213,9 @@ class Reranker:
             for negative in query.negatives
         )
         hits = [
-            Hit(SearchResult(path, float(score), photo_id), float(cosine), raw, fingerprint)
+            Hit(SearchResult(path, score, photo_id), cosine, raw, fingerprint)
             for (photo_id, path, raw, fingerprint), score, cosine in zip(
-                rows, scores, cosines, strict=True
+                rows, scores.tolist(), cosines.tolist(), strict=True
             )
         ]
         return sorted(hits, key=lambda hit: (-hit.result.score, hit.result.path))
@@ -280,9 +281,9 @@ def _reach(proposed: Sequence[Proposal], hits: Sequence[Hit]) -> float:
     """
     cosines = {hit.result.photo_id: hit.cosine for hit in hits}
     lowest = (
-        min((cosines[photo_id] for photo_id in ids.tolist() if photo_id in cosines), default=np.inf)
-        for ids, more in proposed
-        if more
+        min((cosines[each] for each in source.ids.tolist() if each in cosines), default=np.inf)
+        for source in proposed
+        if source.more
     )
     return max(lowest, default=-np.inf)
 

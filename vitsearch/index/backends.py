@@ -1,21 +1,30 @@
 """The library behind each kind of recipe; a new kind is one class here and one row of `BACKENDS`.
-And whether FAISS is installed, and how many GPUs FAISS and PyTorch can use.
+And whether FAISS is installed, how many GPUs FAISS and PyTorch can use, and searching by a copy of
+an index on one of them.
 
 FAISS is imported only when one of its indexes is checked, built or opened.
 """
 
+import logging
 import os
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vitsearch.arrays import Halves, Ids
 from vitsearch.errors import RecipeError
-from vitsearch.index.base import FAISS, IndexBackend, VectorIndex
+from vitsearch.index.base import FAISS, Candidates, IndexBackend, SelectiveIndex, VectorIndex
+from vitsearch.index.exact import ExactIndex
 from vitsearch.index.recipe import Recipe
 from vitsearch.records import flush
 
+log = logging.getLogger("vitsearch")
 # at least one of them exists where there is a GPU: NVIDIA's driver, WSL, ROCm, Jetson
 _DRIVERS = (
     "/proc/driver/nvidia/version",
@@ -54,6 +63,17 @@ def torch_gpu_count() -> int:
     return cuda_device_count()
 
 
+def shortlist(halves: Halves, query: NDArray[Any], count: int) -> Ids:
+    """Return the indices of at least the ``count`` of ``(n, dim)`` rows nearest to a query, in any
+    order: by FAISS those and a few more, without it all.
+    """
+    if "faiss" not in sys.modules:
+        return np.arange(len(halves))
+    from vitsearch.index import faiss_index
+
+    return faiss_index.shortlist(halves, query, count)
+
+
 class ExactBackend:
     """Exact search over the rows alone; there is nothing to build."""
 
@@ -63,7 +83,7 @@ class ExactBackend:
     def write(self, folder: Path, recipe: Recipe, vectors: Halves, ids: Ids) -> None:
         """Write nothing: the rows are enough."""
 
-    def open(self, folder: Path, recipe: Recipe) -> VectorIndex:
+    def open(self, folder: Path, recipe: Recipe) -> SelectiveIndex:
         """Raise RecipeError: there is no file to open."""
         raise RecipeError(f"recipe {recipe.name!r} has no index file; the search is exact")
 
@@ -114,7 +134,7 @@ class FaissBackend:
             file.flush()
             flush(file.fileno())
 
-    def open(self, folder: Path, recipe: Recipe) -> VectorIndex:
+    def open(self, folder: Path, recipe: Recipe) -> SelectiveIndex:
         """Return the index in a folder; raises RecipeError where this FAISS cannot read it."""
         try:
             from vitsearch.index.faiss_index import read_faiss_index
@@ -159,3 +179,87 @@ def check_recipe(recipe: Recipe, dim: int) -> None:
     """
     if recipe.kind in BACKENDS:  # "auto" chooses only among recipes that can be built
         BACKENDS[recipe.kind].check(recipe, dim)
+
+
+# -- On a GPU --------------------------------------------------------------------------------------
+
+
+class OnGpu:
+    """An index that is searched by a copy on a GPU, made at the first search.
+
+    Where that fails the index itself is searched, and that is logged.
+    """
+
+    def __init__(self, index: SelectiveIndex, copy: Callable[[], VectorIndex]) -> None:
+        self.dim = index.dim
+        self._index, self._make = index, copy
+        self._copy: VectorIndex | None = None
+        self._failed = False
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def search(self, query: NDArray[Any], k: int) -> Candidates:
+        """Return the candidates of the copy, or of the index, for one ``(dim,)`` query."""
+        return self.search_batch(query[None], k)[0]
+
+    def search_batch(self, queries: NDArray[Any], k: int) -> list[Candidates]:
+        """Return the candidates for each ``(m, dim)`` query, searched for in one call."""
+        with self._lock:  # a GPU's memory for searching is shared by the threads
+            if not self._failed:
+                try:
+                    if self._copy is None:
+                        self._copy = self._make()
+                    return self._copy.search_batch(queries, k)
+                except RecipeError as error:
+                    self._copy, self._failed = None, True  # frees the GPU's memory
+                    log.warning(f"{error}; searched on the CPU instead")
+        return self._index.search_batch(queries, k)
+
+    def search_among(
+        self, queries: NDArray[Any], k: int, allowed: NDArray[Any], share: float
+    ) -> list[Candidates] | None:
+        """Return what the index itself finds: GPUs ignore a selection."""
+        return self._index.search_among(queries, k, allowed, share)
+
+
+def on_device(
+    index: SelectiveIndex, recipe: Recipe, *, device: str, vectors: Halves, ids: Ids
+) -> SelectiveIndex:
+    """Return an index over ``(n, dim)`` rows and their ``(n,)`` ids that searches on a device.
+
+    On "cpu" that is the index itself; on "cuda" a copy on a GPU, by FAISS, or for exact search by
+    PyTorch; "auto" uses the GPU for recipes that ask for one. It is logged where "cuda"
+    was requested and the CPU searches.
+    """
+    requested = device.startswith("cuda")
+    if not len(index) or not (requested or (device == "auto" and recipe.gpu)):
+        return index
+    if gpu_count() and not isinstance(index, ExactIndex):
+        return OnGpu(index, lambda: _faiss_copy(index, recipe, device, vectors, ids))
+    if requested and (recipe.is_exact or recipe.gpu) and torch_gpu_count():
+        return OnGpu(index, lambda: _torch_copy(device, vectors, ids))
+    if requested:
+        log.warning(
+            f"no GPU that can search an index of recipe {recipe.name!r} (see `vitsearch doctor`); "
+            "searched on the CPU instead"
+        )
+    return index
+
+
+def _faiss_copy(
+    index: VectorIndex, recipe: Recipe, device: str, vectors: Halves, ids: Ids
+) -> VectorIndex:
+    from vitsearch.index.faiss_index import FaissIndex
+    from vitsearch.index.gpu import ExactByGpu, to_gpu
+
+    assert isinstance(index, FaissIndex)
+    copy = to_gpu(index, device="cuda" if device == "auto" else device)
+    return ExactByGpu(copy, index, vectors=vectors, ids=ids) if recipe.is_exact else copy
+
+
+def _torch_copy(device: str, vectors: Halves, ids: Ids) -> VectorIndex:
+    from vitsearch.index.torch_exact import TorchExact
+
+    return TorchExact(vectors, ids, device=device)

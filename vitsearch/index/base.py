@@ -54,6 +54,18 @@ class VectorIndex(Protocol):
         ...
 
 
+class SelectiveIndex(VectorIndex, Protocol):
+    """An index that may find its candidates among some rows; those on GPUs cannot."""
+
+    def search_among(
+        self, queries: NDArray[Any], k: int, allowed: NDArray[np.uint8], share: float
+    ) -> list[Candidates] | None:
+        """Return at most ``k`` candidates for each query among the rows whose bits, by id, are set
+        in ``allowed``, a ``share`` of all; None for an index that cannot select.
+        """
+        ...
+
+
 class IndexBackend(Protocol):
     """A library that builds, writes and opens the indexes of one kind of recipe.
 
@@ -71,7 +83,7 @@ class IndexBackend(Protocol):
         """
         ...
 
-    def open(self, folder: Path, recipe: Recipe) -> VectorIndex:
+    def open(self, folder: Path, recipe: Recipe) -> SelectiveIndex:
         """Return the index that `write` left in a folder.
 
         Raises RecipeError where it cannot be read here, so that the search has to be exact.

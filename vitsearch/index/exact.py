@@ -41,6 +41,12 @@ class ExactIndex:
         """Return the ``min(k, n)`` rows of highest cosine with one ``(dim,)`` query, best first."""
         return self.search_batch(np.asarray(query)[None], k)[0]
 
+    def search_among(
+        self, queries: NDArray[Any], k: int, allowed: NDArray[np.uint8], share: float
+    ) -> list[Candidates] | None:
+        """Return None: where each row is compared, those that are allowed are picked before."""
+        return None
+
     def search_batch(self, queries: NDArray[Any], k: int) -> list[Candidates]:
         """Return the candidates of each ``(m, dim)`` query; the rows are read once for all."""
         rows = query_rows(queries, self.dim)
@@ -104,10 +110,28 @@ def rough_scores(halves: Halves, query: NDArray[Any]) -> Vectors:
     with numbers that are not finite, gets no useful score.
     """
     wide = widened(halves)
-    lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))
-    # not by BLAS, whose threads take longer to wake up than this takes
-    scores: Vectors = np.einsum("ij,j->i", wide, np.asarray(query, dtype=np.float32))
-    return scores / np.maximum(lengths, np.float32(1e-12))
+    return row_products(wide, query) / _lengths(wide)
+
+
+def row_products(rows: Vectors, query: NDArray[Any]) -> Vectors:
+    """Return the product of each ``(n, dim)`` row with a query ``(dim,)``, each by itself: the
+    threads of a matrix product take longer to wake up than this takes.
+    """
+    vector = np.asarray(query, dtype=np.float32)
+    products: Vectors = (rows[:, None, :] @ vector[:, None])[:, 0, 0]
+    return products
+
+
+def _lengths(wide: Vectors) -> Vectors:
+    squares = (wide[:, None, :] @ wide[:, :, None])[:, 0, 0]
+    return np.maximum(np.sqrt(squares), np.float32(1e-12))
+
+
+def unit_widened(halves: Halves) -> Vectors:
+    """Return finite rows as float32 of length 1, to about 1e-7."""
+    wide = widened(halves)
+    wide /= _lengths(wide)[:, None]
+    return wide
 
 
 def widened(halves: Halves) -> Vectors:

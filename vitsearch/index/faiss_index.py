@@ -72,31 +72,27 @@ class FaissIndex:
             raise RecipeError(
                 f"FAISS cannot search the index ({short_reason(error)}): index with another recipe"
             ) from error
-        return [Candidates(s[i >= 0], i[i >= 0]) for s, i in zip(scores, ids, strict=True)]
+        return list(map(_without_padding, scores, ids))
 
     def search_among(
-        self, query: NDArray[Any], k: int, allowed: NDArray[np.uint8], share: float
-    ) -> Candidates | None:
-        """Return at most ``k`` candidates among the rows whose bits, by id, are set in ``allowed``,
-        a ``share`` of all; None for an index that is not one of lists.
-
-        The fewer they are, the further they lie from the query: more lists are read for them.
-        """
+        self, queries: NDArray[Any], k: int, allowed: NDArray[np.uint8], share: float
+    ) -> list[Candidates] | None:
+        """Return the candidates among the rows whose bits are set; None for one without lists."""
         if not self._probes:
             return None
-        lists = faiss.extract_index_ivf(self._index)
-        selector = faiss.IDSelectorBitmap(allowed)
+        lists = faiss.extract_index_ivf(self._index)  # more are read, the fewer rows they hold
         nprobe = min(int(lists.nlist), math.ceil(lists.nprobe / math.sqrt(share)))
+        selector = faiss.IDSelectorBitmap(allowed)
         params = faiss.SearchParametersIVF(sel=selector, nprobe=nprobe)
         if isinstance(faiss.downcast_index(self._index), faiss.IndexPreTransform):
             params = faiss.SearchParametersPreTransform(index_params=params)
+        rows = query_rows(queries, self.dim)
         try:
-            with _one_thread():
-                row = query_rows(query[None], self.dim)
-                scores, ids = self._index.search(row, min(k, len(self)), params=params)
+            with _one_thread() if len(rows) == 1 else contextlib.nullcontext():
+                scores, ids = self._index.search(rows, min(k, len(self)), params=params)
         except (RuntimeError, AssertionError):  # a kind of lists that takes no selection
             return None
-        return Candidates(scores[0][ids[0] >= 0], ids[0][ids[0] >= 0])
+        return list(map(_without_padding, scores, ids))
 
     @property
     def faiss_index(self) -> Any:
@@ -124,6 +120,23 @@ class FaissIndex:
     def write(self, file: BinaryIO) -> None:
         """Write the index to an open binary file; raises its OSError (a full disk)."""
         faiss.write_index(self._index, faiss.PyCallbackIOWriter(file.write))
+
+
+def _without_padding(scores: Vectors, ids: Ids) -> Candidates:
+    return Candidates(scores, ids) if ids[-1] >= 0 else Candidates(scores[ids >= 0], ids[ids >= 0])
+
+
+def shortlist(halves: Halves, query: NDArray[Any], count: int) -> Ids:
+    """Return the indices of the ``count`` of ``(n, dim)`` float16 unit rows nearest to a query, in
+    any order, and of more that are as near as their lengths allow.
+    """
+    dim, kind = halves.shape[1], faiss.ScalarQuantizer.QT_fp16
+    index = faiss.IndexScalarQuantizer(dim, kind, faiss.METRIC_INNER_PRODUCT)
+    index.add_sa_codes(halves.view(np.uint8))
+    with _one_thread():
+        scores, indices = index.search(query_rows(query[None], dim), len(halves))
+    slack = 2 * (2.0**-11 + dim * 2.0**-23)  # as in `ExactIndex`
+    return np.asarray(indices[0][scores[0] >= scores[0][count - 1] - slack])
 
 
 def parallel_ivf(index: Any) -> Any:
@@ -201,10 +214,7 @@ def few_rows(count: int) -> bool:
 
 
 def check_factory(recipe: Recipe, dim: int) -> None:
-    """Raise RecipeError when FAISS refuses a recipe for ``dim`` dimensions.
-
-    That may be for its factory string or for its search parameters.
-    """
+    """Raise RecipeError when FAISS refuses a recipe's factory string or search parameters."""
     factory = recipe.factory_for(1_000_000, dim)
     parse_factory(factory, dim)
     index = make_index(smallest(factory), dim, shown=factory)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vitsearch.arrays import Halves, Ids, Vectors, cosine_scores, drop_pages, unit_rows
+from vitsearch.arrays import Halves, Ids, Vectors, cosine_scores, drop_pages, top_k, unit_rows
 from vitsearch.index.base import VectorIndex
 from vitsearch.index.candidates import UnindexedVectors, candidates_for
 from vitsearch.index.exact import ExactIndex, rough_scores, widened
@@ -25,6 +25,10 @@ MAX_OVERFETCH = 32
 ROWS = 8192  # compared at a time while a sample is answered
 RESCORE = 5.0e8  # dimensions of candidates that are fetched and scored a second
 LINKS = 32  # rows that a graph compares for each of the candidates that it holds
+# standard errors of a sample's mean: 99 of 100 other samples reach what one does by so many, and
+# what is below by as many will not be reached
+CERTAIN, HOPELESS = 2.33, 4.0
+MAX_TEXTS, FITTED = 400, 65_536  # queries by words, and the rows that they are to fit
 TRIED_PHOTOS, TIMED = 100, 40  # queries by photos, and those that are timed, of a trial
 # the values to try of the parameter that FAISS has for the effort
 # fmt: off
@@ -55,12 +59,14 @@ class Sample:
 def make_sample(snapshot: IndexSnapshot, texts: Vectors, *, photos: int, seed: int = 0) -> Sample:
     """Return a sample of ``photos`` rows of the index and of ``(t, dim)`` text vectors.
 
-    The rows are drawn with a seed; every query is answered exactly.
+    The rows are drawn with a seed, of many texts those count that fit the photos best; every query
+    is answered exactly.
     """
+    texts = _fitting(snapshot.vectors, unit_rows(texts))
     count = min(photos, len(snapshot))
     chosen = np.sort(np.random.default_rng(seed).choice(len(snapshot), count, replace=False))
     photo_ids = np.asarray(snapshot.ids)[chosen]
-    queries = np.concatenate([unit_rows(snapshot.vectors[chosen]), unit_rows(texts)])
+    queries = np.concatenate([unit_rows(snapshot.vectors[chosen]), texts])
     nearest = _nearest(snapshot.vectors, queries, K + 1)
     scores = [
         _scores(snapshot, query, _without_itself(np.asarray(snapshot.ids)[rows], photo_ids, index))[
@@ -72,6 +78,22 @@ def make_sample(snapshot: IndexSnapshot, texts: Vectors, *, photos: int, seed: i
     bars = np.array([row[-1] if len(row) else np.inf for row in scores])
     answers = np.array([len(row) for row in scores], dtype=np.int64)
     return Sample(queries, photo_ids, bars, answers)
+
+
+def _fitting(vectors: Halves, texts: Vectors) -> Vectors:
+    """Return the texts whose tenth photo fits best: what people look for is there.
+
+    The answers to other words lie far from them and close together, so that finding nine in ten
+    takes an index ten times as long, and nobody has any use for them.
+    """
+    if len(texts) <= MAX_TEXTS:
+        return texts
+    size = min(FITTED, len(vectors))
+    drawn = np.sort(np.random.default_rng(0).choice(len(vectors), size, replace=False))
+    rows = vectors[drawn]
+    near = _nearest(rows, texts, max(1, round(K * size / len(vectors))))
+    scores = [rough_scores(rows[at], text).min() for at, text in zip(near, texts, strict=True)]
+    return texts[np.sort(top_k(np.array(scores), MAX_TEXTS))]
 
 
 def _nearest(vectors: Halves, queries: Vectors, count: int) -> list[Ids]:
@@ -114,16 +136,21 @@ def tune(snapshot: IndexSnapshot, sample: Sample, recall: float) -> tuple[Recipe
 
     Lists to read (or the effort in a graph) and candidates to score are chosen together, by what
     they are predicted to cost, which gives the same recipe in every run. The recall is reached
-    where it is beyond the standard error, for photos and for words. Where nothing reaches it, the
-    best is returned.
+    where the sample leaves little doubt of it, for photos and for words. Where nothing reaches it,
+    the best is returned.
     """
     best: tuple[Recipe, Measured] | None = None
     cheapest = (np.inf, best)
+    few, last = _few_of(sample), None
     for tried, index in _efforts(snapshot, snapshot.recipe):
         costs = {each: _cost(snapshot, tried, each) for each in _overfetches(snapshot)}
         worth = [each for each, cost in costs.items() if cost < cheapest[0]]
         if not worth:
             break  # a greater effort costs more
+        last = tried, index, worth
+        rough = _good_answers(snapshot, few, index, worth[-1])[:, -1]
+        if not _is_reached(few, rough, recall, errors=-HOPELESS):
+            continue  # whatever the others say
         good = _good_answers(snapshot, sample, index, worth[-1])
         for overfetch in worth:
             reach = min(_reach(overfetch), good.shape[1])
@@ -133,9 +160,21 @@ def tune(snapshot: IndexSnapshot, sample: Sample, recall: float) -> tuple[Recipe
             if _is_reached(sample, good[:, reach - 1], recall):
                 cheapest = costs[overfetch], (replace(tried, overfetch=overfetch), measured)
                 break
+    if cheapest[1] is None and best is None:
+        assert last is not None
+        tried, index, worth = last
+        best = replace(tried, overfetch=worth[-1]), measure(snapshot, sample, index, worth[-1])
     chosen = cheapest[1] or best
     assert chosen is not None
     return chosen
+
+
+def _few_of(sample: Sample) -> Sample:
+    """Return every fourth query of a sample, of each kind."""
+    photos = len(sample.photo_ids)
+    rows = np.concatenate([np.arange(0, photos, 4), np.arange(photos, len(sample.queries), 4)])
+    few = sample.photo_ids[::4]
+    return Sample(sample.queries[rows], few, sample.bars[rows], sample.answers[rows])
 
 
 def _good_answers(
@@ -171,10 +210,15 @@ def _measured(snapshot: IndexSnapshot, sample: Sample, recalls: NDArray[np.float
     )
 
 
-def _is_reached(sample: Sample, recalls: NDArray[np.float64], recall: float) -> bool:
+def _is_reached(
+    sample: Sample, recalls: NDArray[np.float64], recall: float, *, errors: float = CERTAIN
+) -> bool:
+    """Return whether the recalls of both kinds of queries reach one, by so many standard errors."""
     parts = np.split(recalls, [len(sample.photo_ids)])
     return all(
-        np.mean(part) - np.std(part) / len(part) ** 0.5 >= recall for part in parts if len(part)
+        np.mean(part) - errors * np.std(part) / len(part) ** 0.5 >= recall
+        for part in parts
+        if len(part)
     )
 
 

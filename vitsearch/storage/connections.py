@@ -8,9 +8,10 @@ import os
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 
 from vitsearch.arrays import Ids
 from vitsearch.errors import CollectionError, CollectionLocked
@@ -43,7 +44,10 @@ class FileConnection(sqlite3.Connection):
     """
 
     check: Callable[[bool], None] = staticmethod(_nothing)  # whether the block begins
-    filtered: tuple[object, Ids] | None = None  # the last filter, and the ids that it left
+    filtered: Mapping[object, Ids] = MappingProxyType(
+        {}
+    )  # what the last filters left in a state of the file
+    filtered_state: object = None
 
 
 def connect(path: Path, read_only: bool) -> FileConnection:

@@ -5,7 +5,7 @@ by which recipe, and how it is tuned.
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -50,7 +50,7 @@ log = logging.getLogger("vitsearch")
 DELTA_FROM = 20_000  # a main index with fewer rows is rebuilt: cheaper than searching two indexes
 DELTA_SHARE = 0.1  # of the main index's rows that may have changed before it is rebuilt
 LOG_FROM = 10_000  # photos from which building an exact index takes a second or more
-PHOTO_QUERIES, TEXT_QUERIES = 200, 200
+PHOTO_QUERIES = 300
 # what auto measures, on a sample of the vectors
 TRIED, TRIED_ROWS = ("flat", "pq-fastscan", "rabitq", "ivf-sq8"), 32_768
 DEFAULT_MEMORY = 2_000_000_000  # bytes
@@ -69,6 +69,7 @@ class IndexMaintainer:
     fingerprint: str
     requested: Recipe
     texts: Callable[[], Vectors]
+    tried: dict[float, list[Trial]] = field(default_factory=dict)  # by the recall
 
     def update(self) -> None:
         """Make the index, or the index with its delta, contain every stored vector.
@@ -104,8 +105,12 @@ class IndexMaintainer:
         return verify_snapshot(folder, check_content=False)
 
     def trials(self, count: int) -> list[Trial]:
-        """Return what the recipes that ``auto`` may choose from do on a sample of the vectors."""
+        """Return what the recipes that ``auto`` may choose from do on a sample of the vectors,
+        measured once.
+        """
         recall = self.requested.recall or RECALL
+        if self.tried.get(recall):
+            return self.tried[recall]
         recipes = [replace(load_recipe(name), recall=recall) for name in TRIED]
         memory = self.requested.memory or default_memory()
         fitting = [
@@ -116,24 +121,18 @@ class IndexMaintainer:
         drawn = np.sort(np.random.default_rng(0).choice(ids, size, replace=False))
         rows = sorted(self.store.rows(drawn.tolist()))
         vectors = self.store.halves([raw for _, _, raw, _ in rows])
-        return try_recipes(vectors, self.texts(), fitting, count=count)
+        self.tried[recall] = try_recipes(vectors, self.texts(), fitting, count=count)
+        return self.tried[recall]
 
-    def chooses(self) -> bool:
-        """Return whether the recipe is chosen by what `trials` measure."""
-        recipe = choose(self.requested, self.store.count(), self.dim).recipe
-        return self.requested.kind == "auto" and not (
-            recipe.is_exact or recipe.on_disk or recipe.gpu
-        )
+    def chooses(self, recipe: Recipe) -> bool:
+        """Return whether `trials` decide instead of a recipe that `choose` has given."""
+        predicted = recipe.is_exact or recipe.on_disk or recipe.gpu
+        return self.requested.kind == "auto" and not predicted
 
-    def _choice(self, count: int) -> RecipeCost:
-        """Return the recipe to build, for ``auto`` the fastest of those that were measured."""
-        choice = choose(self.requested, count, self.dim)
-        recipe = choice.recipe
-        if not self.chooses():
-            return choice
+    def _fastest(self, count: int, recall: float) -> RecipeCost:
         trials = self.trials(count)
-        best = fastest(trials, recipe.recall)
-        chosen = replace(load_recipe(best.recipe.name), recall=recipe.recall)
+        best = fastest(trials, recall)
+        chosen = replace(load_recipe(best.recipe.name), recall=recall)
         reason = f"the fastest of {len(trials)} measured on a sample of your photos"
         return replace(predict(chosen, count, self.dim, reason), query_ms=best.query_ms)
 
@@ -142,9 +141,11 @@ class IndexMaintainer:
         if main is None and count >= DELTA_FROM:
             # all vectors can be searched while the index is chosen and built, or if that fails
             self._build(Recipe("exact", "exact"), generation)
-        choice = self._choice(count)
+        choice = choose(self.requested, count, self.dim)
+        if is_tried := self.chooses(choice.recipe):
+            choice = self._fastest(count, choice.recipe.recall)
         recipe = choice.recipe
-        if count >= LOG_FROM or not recipe.is_exact or self.chooses():
+        if count >= LOG_FROM or not recipe.is_exact or is_tried:
             log.info(describe_choice(choice, count))
         self._build(recipe, generation, self.requested if self.requested != recipe else None)
         remove_snapshot(self.folder / DELTA_INDEX)
@@ -277,7 +278,7 @@ def refresh_index(
 
 
 def text_like_queries(encoder: ImageEncoder) -> Vectors:
-    """Return the vectors ``(200, dim)`` of words and of prompts of things that photos show.
+    """Return the vectors ``(1000, dim)`` of words and of prompts of things that photos show.
 
     There are none for an encoder that reads no text.
     """
@@ -285,7 +286,4 @@ def text_like_queries(encoder: ImageEncoder) -> Vectors:
         return np.empty((0, encoder.dim), dtype=np.float32)
     table = files("vitsearch").joinpath("imagenet_classes.tsv").read_text(encoding="utf-8")
     names = [line.split("\t")[1] for line in table.splitlines() if not line.startswith("#")]
-    every_fifth = names[: 5 * TEXT_QUERIES : 5]
-    return encoder.encode_texts(
-        [*every_fifth[1::2], *(f"a photo of a {name}." for name in every_fifth[::2])]
-    )
+    return encoder.encode_texts([*names[1::2], *(f"a photo of a {name}." for name in names[::2])])

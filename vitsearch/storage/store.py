@@ -37,6 +37,7 @@ from vitsearch.types import Found, Photo, PhotoInfo, State
 log = logging.getLogger("vitsearch")
 NEWEST = "taken_at IS NULL, taken_at DESC, mtime DESC, path"
 MAX_PARAMETERS = 500  # of a statement of SQLite
+MAX_FILTERS = 4  # whose photos a connection remembers
 MAX_CHECKED = 10_000  # photos whose facts are checked before the first filter, in 60 ms
 
 
@@ -346,25 +347,33 @@ class PhotoStore(FailureStore):
         first: by date, then those without one by the time of the file.
         """
         self._check_facts()
-        (condition, values), order = where.sql(), NEWEST if newest else "id"
+        condition, values = where.sql()
         with self._errors():
             prepare(self._db)
-            sql = f"SELECT id FROM photo_facts WHERE {condition} ORDER BY {order}"
+            sql = f"SELECT id FROM photo_facts WHERE {condition}"
+            sql += f" ORDER BY {NEWEST}" if newest else ""
             (version,) = self._db.execute("PRAGMA data_version").fetchone()
-            key = sql, tuple(values), version, self._db.total_changes
-            if self._db.filtered is None or self._db.filtered[0] != key:
-                ids = (row[0] for row in self._db.execute(sql, values))
-                self._db.filtered = key, np.fromiter(ids, dtype=np.int64)
-            return self._db.filtered[1]
+            state, key = (version, self._db.total_changes), (sql, tuple(values))
+            if self._db.filtered_state != state:
+                self._db.filtered_state, self._db.filtered = state, {}
+            ids = self._db.filtered.get(key)
+            if ids is None:
+                rows = (row[0] for row in self._db.execute(sql, values))
+                ids = np.fromiter(rows, dtype=np.int64)
+                ids = ids if newest else np.sort(ids)
+                others = [*self._db.filtered.items()][1 - MAX_FILTERS :]
+                self._db.filtered = {**dict(others), key: ids}
+            return ids
 
     def _check_facts(self) -> None:
         """Check the facts of all photos, where they are few, once in a state: a filter reads them
         inside SQLite.
         """
         state = self.state()
-        if state != self._checked_state and self.count() <= MAX_CHECKED:
-            for _ in self._select(""):
-                pass
+        if state != self._checked_state:
+            if self.count() <= MAX_CHECKED:
+                for _ in self._select(""):
+                    pass
             self._checked_state = state
 
     def vector_batches(self, *, since: int = -1, size: int = 4096) -> Iterator[tuple[Ids, Halves]]:
