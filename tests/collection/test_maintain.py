@@ -142,7 +142,9 @@ def test_a_smaller_memory_chooses_a_smaller_index(folder: Path) -> None:
     check(folder)
 
 
-def test_changes_go_into_a_delta_until_they_are_many(folder: Path) -> None:
+def test_changes_go_into_a_delta_until_they_are_many(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(folder)
     first = manifest(folder)
     for number in range(COUNT, COUNT + 5):
@@ -160,10 +162,13 @@ def test_changes_go_into_a_delta_until_they_are_many(folder: Path) -> None:
         == "154 vectors, 6 of them in the index of changes, the same as in the database"
     )
     (folder / "005.png").unlink()
+    monkeypatch.setattr(indexes, "EXACT_DELTA", 1)
     run(folder)
-    assert (
-        manifest(folder, "delta").generation > delta.generation
-    )  # only a removal: the delta says up to where it goes
+    later = manifest(folder, "delta")
+    # only a removal: the delta says up to where it goes; one of many is like the main index
+    assert later.generation > delta.generation
+    assert (delta.recipe.is_exact, later.recipe) == (True, first.recipe)
+    check(folder)
     for number in range(COUNT + 5, COUNT + 20):
         two_shades(folder, number)
     assert "index of 168 photos" in run(folder)[0]

@@ -634,8 +634,8 @@ def test_the_index_is_asked_for_all_queries_at_once(place: Path) -> None:
         together = candidates_for([main], fresh, queries, 10)
         alone = [candidates_for([main], fresh, query[None], 10)[0] for query in queries]
     assert len(fresh) == 30
-    assert [[(ids.tolist(), more) for ids, more in one] for one in together] == [
-        [(ids.tolist(), more) for ids, more in one] for one in alone
+    assert [[(each.ids.tolist(), each.more) for each in one] for one in together] == [
+        [(each.ids.tolist(), each.more) for each in one] for one in alone
     ]
     for proposed in together:
         assert not set(proposed[1].ids.tolist()) & set(fresh.ids.tolist())

@@ -1,4 +1,4 @@
-"""Maintains the index: when changes go into a small exact delta, when the main index is rebuilt,
+"""Maintains the index: when changes go into a small delta, when the main index is rebuilt,
 by which recipe, and how it is tuned.
 """
 
@@ -49,6 +49,7 @@ from vitsearch.storage.store import PhotoStore
 log = logging.getLogger("vitsearch")
 DELTA_FROM = 20_000  # a main index with fewer rows is rebuilt: cheaper than searching two indexes
 DELTA_SHARE = 0.1  # of the main index's rows that may have changed before it is rebuilt
+EXACT_DELTA = 10_000  # changes, from which comparing each takes longer than the main index
 LOG_FROM = 10_000  # photos from which building an exact index takes a second or more
 PHOTO_QUERIES = 300
 # what auto measures, on a sample of the vectors
@@ -179,10 +180,12 @@ class IndexMaintainer:
         ):
             return
         removed = np.setdiff1d(indexed_ids(self.folder / MAIN_INDEX), self.store.ids())
+        few = self.store.count_since(main.generation) < EXACT_DELTA
+        exact = few or main.recipe.on_disk or main.recipe.gpu
         build_snapshot(
             self.folder / DELTA_INDEX,
             self.store.vector_batches(since=main.generation),
-            recipe=Recipe("exact", "exact"),
+            recipe=Recipe("exact", "exact") if exact else main.recipe,
             dim=self.dim,
             generation=generation,
             fingerprint=self.fingerprint,
