@@ -23,7 +23,7 @@ from axe_playwright_python.sync_playwright import Axe  # noqa: E402
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright  # noqa: E402
 
 from helpers.web_site import KEY, make_collection, serving  # noqa: E402
-from vitsearch import Collection  # noqa: E402
+from vitsearch import Collection, index_folder  # noqa: E402
 from vitsearch.web.settings import ServeSettings  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -132,7 +132,7 @@ def ask(page: Page, words: str) -> None:
 
 def test_search_by_words(page: Page) -> None:
     page.goto("/")
-    expect(page.get_by_role("status").first).to_contain_text("72 photos, the last indexed first")
+    expect(page.get_by_role("status").first).to_contain_text("72 photos, newest first")
     ask(page, "a cat")
     assert names(page)[0] in ("chelsea.png", "cat.png")
     assert {"chelsea.png", "cat.png"} <= set(names(page)[:8])
@@ -159,7 +159,7 @@ def test_what_was_understood_is_chips_that_can_be_taken_off(page: Page) -> None:
     assert len(names(page)) > 1
     ask(page, "2019")
     assert names(page) == ["temple.jpg"]
-    expect(page.get_by_role("status").first).to_contain_text("the newest first")
+    expect(page.get_by_role("status").first).to_contain_text("newest first")
 
 
 def test_where_nothing_fits_the_nearest_are_shown_pale(page: Page) -> None:
@@ -370,6 +370,38 @@ def test_endless_scroll_shows_each_photo_once_in_one_order(page: Page, ids: dict
     assert sorted(order) == sorted(ids.values())
     page.goto("/?q=a+cat&nearest=1&page=2")
     assert [tile(page, number) for number in range(12)] == order[60:]
+
+
+def test_months_are_reached_by_the_scrubber(browser: Browser, tmp_path: Path) -> None:
+    """Photos of three months on two pages: beyond the first, before it, and by the scrubber."""
+    for number in range(70):
+        tags = Image.Exif()
+        month = 5 if number < 55 else 3
+        tags.get_ifd(0x8769)[0x9003] = f"2021:{month:02}:02 10:00:{number % 60:02}"
+        shade = (3 * number, 90, 200 - number)
+        Image.new("RGB", (48, 32), shade).save(tmp_path / f"{number}.jpg", exif=tags.tobytes())
+    Image.new("RGB", (48, 32)).save(tmp_path / "undated.png")
+    index_folder(tmp_path)
+    months = ".month"
+    counts = "all => all.map(one => [one.dataset.month, one.querySelectorAll('.tile').length])"
+    with serving(tmp_path) as site, opened(browser, site) as context:
+        page = context.new_page()
+        page.goto("/?page=2")
+        assert page.locator(months).evaluate_all(counts) == [["2021-03", 10], ["", 1]]
+        page.get_by_role("link", name="Photos before these").click()
+        expect(page.locator(".tile")).to_have_count(71)
+        joined = [["2021-05", 55], ["2021-03", 15], ["", 1]]
+        assert page.locator(months).evaluate_all(counts) == joined
+        scrubber = page.get_by_role("navigation", name="Months")
+        scrubber.get_by_role("link", name="Mar").click()
+        expect(scrubber.locator("[aria-current]")).to_have_text("Mar")
+        expect(page.locator("[id='m2021-03'] .photo-link").first).to_be_focused()
+        page.goto("/")
+        page.mouse.wheel(0, 100_000)
+        expect(page.locator(".tile")).to_have_count(71)
+        assert page.locator(months).evaluate_all(counts) == joined
+        page.get_by_role("link", name="Name", exact=True).click()
+        expect(page.get_by_role("status").first).to_have_text("71 photos, by name")
 
 
 def test_keyboard(page: Page) -> None:

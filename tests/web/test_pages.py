@@ -3,6 +3,8 @@ and what may be taken along.
 """
 
 import io
+import os
+import re
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from helpers.photos import paint, shade
 
@@ -30,6 +33,7 @@ from vitsearch.web.pages.download import cell
 from vitsearch.web.pages.tiles import clean, fitted, size_text
 from vitsearch.web.pages.url import (
     FIELDS,
+    SORTS,
     Filters,
     PageQuery,
     PickedPhoto,
@@ -159,6 +163,7 @@ searches = st.builds(
     ),
     st.fixed_dictionaries({name: texts for name in FIELDS}).map(read_filters),
     st.integers(1, 999_999),
+    sort=st.sampled_from(("", *SORTS)),
 )
 
 
@@ -218,6 +223,47 @@ def test_every_photo_is_on_one_page_of_the_results(visit: Open, folder: Path) ->
         pages = [shown(client.get(f"{search}page={number}").text) for number in (1, 2, 3)]
         assert list(map(len, pages)) == [60, 10, 0]
         assert sorted(pages[0] + pages[1]) == sorted(photo_ids(folder).values())
+
+
+def months(text: str) -> list[tuple[str, int]]:
+    """Return the months of a page with the numbers of the photos that it shows of them."""
+    sections = re.split(r'<section class="month" id="m', text)[1:]
+    return [(part.partition('"')[0], len(shown(part))) for part in sections]
+
+
+def test_photos_stand_under_the_months_in_which_they_were_taken(visit: Open, folder: Path) -> None:
+    dates = {"2021:05:02 10:00:00": 59, "2019:07:14 18:30:00": 3, "2019": 1}
+    for number, date in enumerate(d for d, count in dates.items() for _ in range(count)):
+        tags = Image.Exif()
+        tags.get_ifd(0x8769)[0x9003] = date
+        picture = Image.new("RGB", (24, 16), (3 * number, 90, 200 - number))
+        picture.save(folder / f"dated-{number:02}.jpg", exif=tags.tobytes())
+    index_folder(folder, encoder=ColourEncoder())
+    client = visit()
+    first, second = (client.get(f"/?page={number}").text for number in (1, 2))
+    assert "133 photos, newest first" in first
+    assert months(first) == [("2021-05", 59), ("2019-07", 1)]
+    assert months(second) == [("2019-07", 2), ("2019", 1), ("", 57)]
+    assert re.findall(r'href="([^"]+)" title="([^"]+)" data-month', first) == [
+        ("/#m2021-05", "May 2021: 59"),
+        ("/#m2019-07", "July 2019: 3"),
+        ("/?page=2#m2019", "2019, without a month: 1"),
+        ("/?page=2#m", "Undated: 70"),
+    ]
+    narrowed = client.get("/?where=path+like+'dated%25'").text
+    assert "63 photos fit, newest first" in narrowed
+    ids = photo_ids(folder)
+    by_name = shown(client.get("/?sort=name").text)
+    assert by_name == [ids[name] for name in sorted(ids, key=os.fsencode)][:60]
+    assert shown(client.get("/?sort=added").text) == sorted(ids.values(), reverse=True)[:60]
+    by_date = client.get("/?q=red&sort=taken").text
+    assert [name for name, _ in months(by_date)] == ["2021-05", "2019-07"]
+    assert "The best 133 matches, newest first" in by_date
+    assert client.get("/?sort=size").status_code == 400
+    stranger = visit(remote=True)
+    assert "133 photos, last added first" in stranger.get("/").text
+    assert months(stranger.get("/?q=red&sort=taken").text) == []
+    assert stranger.get("/?sort=taken").status_code == 403
 
 
 def test_results_are_those_of_the_collection(visit: Open, folder: Path) -> None:
@@ -385,7 +431,7 @@ def test_remote_users_see_no_exif(visit: Open, folder: Path) -> None:
 
 def test_new_photos_are_seen_without_a_restart(visit: Open, folder: Path) -> None:
     client = visit()
-    assert "70 photos, the last indexed first" in client.get("/").text
+    assert "70 photos, newest first" in client.get("/").text
     places = client.get("/map/places")
     assert len(places.content) == 70 * 16
     assert (
@@ -394,7 +440,7 @@ def test_new_photos_are_seen_without_a_restart(visit: Open, folder: Path) -> Non
     )
     paint(folder / "new.png", "yellow")
     index_folder(folder, encoder=ColourEncoder())
-    assert "71 photos, the last indexed first" in client.get("/").text
+    assert "71 photos, newest first" in client.get("/").text
     assert shown(client.get("/?q=yellow").text)[0] == photo_ids(folder)["new.png"]
     assert (
         len(client.get("/map/places", headers={"if-none-match": places.headers["etag"]}).content)

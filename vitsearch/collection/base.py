@@ -258,7 +258,7 @@ class OpenCollection:
         """Return the photos that the filter leaves, the newest first, with scores of 0."""
         assert options.where is not None
         with self.store.reading():
-            ids = self.store.ids_where(options.where, newest=True).tolist()
+            ids = self.store.ids_where(options.where, order="newest").tolist()
             if moments := self.store.moments():  # of a video one
                 ids = [ids[each] for each in first_indices([moments.get(i, i) for i in ids])]
             ids = ids[options.offset : None if options.top_k is None else int(options.end)]

@@ -56,6 +56,18 @@ def distinct(db: sqlite3.Connection, column: str) -> list[str]:
     return sorted(row[0] for row in rows if row[0] and row[0].isprintable())
 
 
+def months(db: sqlite3.Connection, where: "Filter") -> list[tuple[str, int]]:
+    """Return the months in which the photos of a filter were taken, as `PhotoStore.months_where`.
+    Raises sqlite3.Error.
+    """
+    prepare(db)
+    condition, values = where.sql()
+    sql = (
+        f"SELECT COALESCE(substr(taken_at, 1, 7), ''), count(*) FROM photo_facts WHERE {condition}"
+    )
+    return db.execute(f"{sql} GROUP BY 1 ORDER BY 1 DESC", values).fetchall()
+
+
 def missing_columns(db: sqlite3.Connection, table: str = "photos") -> list[Column]:
     """Return the metadata columns that a table of an older database does not have."""
     stored = {row[1] for row in db.execute(f"PRAGMA table_info({table})")}

@@ -1,5 +1,6 @@
 """Reads the photos of a collection in Milvus, and its candidates for a search."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
@@ -174,18 +175,28 @@ class MilvusStore:
             )
         return milvus_filter(where)
 
-    def ids_where(self, where: Filter, *, newest: bool = False) -> Ids:
-        """Return the ids of the photos that match a filter, in ascending order, or the ``newest``
-        first, as `PhotoStore.ids_where`.
+    def ids_where(self, where: Filter, *, order: str = "id") -> Ids:
+        """Return the ids of the photos that match a filter, in ascending order, by ``path``, or the
+        ``newest`` first, as `PhotoStore.ids_where`.
         """
-        columns = ["id", *(["path", "taken_at", "mtime"] if newest else [])]
+        columns = {"id": ["id"], "path": ["id", "path"]}.get(
+            order, ["id", "path", "taken_at", "mtime"]
+        )
         rows = [
             row for page in self.connection.pages(columns, self.condition(where)) for row in page
         ]
-        rows.sort(key=lambda row: raw_path(row["path"]) if newest else row["id"])
-        if newest:
+        rows.sort(key=lambda row: row["id"] if order == "id" else raw_path(row["path"]))
+        if order == "newest":
             rows.sort(key=lambda row: (row["taken_at"] or "", row["mtime"]), reverse=True)
         return np.array([row["id"] for row in rows], dtype=np.int64)
+
+    def months_where(self, where: Filter) -> list[tuple[str, int]]:
+        """Return the months in which the photos of a filter were taken, as
+        `PhotoStore.months_where`.
+        """
+        pages = self.connection.pages(["id", "taken_at"], self.condition(where))
+        counts = Counter((row["taken_at"] or "")[:7] for page in pages for row in page)
+        return sorted(counts.items(), reverse=True)
 
     def distinct(self, columns: Sequence[str]) -> dict[str, list[str]]:
         """Return the different values of columns of texts, of ``path`` the folders; none of a

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vitsearch.arrays import Ids
 from vitsearch.errors import CollectionError
-from vitsearch.filters.tree import distinct
+from vitsearch.filters.tree import Filter, distinct, months
 from vitsearch.paths import raw_path
 from vitsearch.storage.connections import FileConnection, ThreadConnections, connect
 from vitsearch.storage.filesystem import write_error
@@ -187,6 +187,13 @@ class Database:
         """Return the different values of columns of texts, of ``path`` the folders."""
         with self._errors():
             return {name: distinct(self._db, name) for name in columns}
+
+    def months_where(self, where: Filter) -> list[tuple[str, int]]:
+        """Return the months, newest first, in which photos that match a filter were taken, with
+        the number of each: ``2019-07``, ``2019`` where no more is known, "" for no date.
+        """
+        with self._errors():
+            return months(self._db, where)
 
     # -- damage ------------------------------------------------------------------------------------
 

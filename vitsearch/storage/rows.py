@@ -31,6 +31,10 @@ _OF_PHOTO = ("id", *WRITTEN, "label", "label_score")
 _REQUIRED = {*_OF_PHOTO} - {*METADATA}
 Row = Sequence[Any]
 IS_FILE = "path NOT GLOB '*#t=[0-9]*.[0-9][0-9][0-9]'"  # of rows: all but later moments
+ORDERS = {
+    "newest": "taken_at IS NULL, taken_at DESC, mtime DESC, path",
+    "path": "path",
+}
 _OF_FILE = "path >= CAST(? AS TEXT) AND path < CAST(? AS TEXT)"
 
 

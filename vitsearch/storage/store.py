@@ -23,6 +23,7 @@ from vitsearch.storage.aside import PhotosAside
 from vitsearch.storage.failures import FailureStore, WalkedFolders
 from vitsearch.storage.rows import (
     IS_FILE,
+    ORDERS,
     Outcome,
     is_older,
     later_moments,
@@ -35,7 +36,6 @@ from vitsearch.storage.schema import CHECKSUMS, MOVED, OF_TAGS, PUT_PHOTO, READ_
 from vitsearch.types import Found, Photo, PhotoInfo, State
 
 log = logging.getLogger("vitsearch")
-NEWEST = "taken_at IS NULL, taken_at DESC, mtime DESC, path"
 MAX_PARAMETERS = 500  # of a statement of SQLite
 MAX_FILTERS = 4  # whose photos a connection remembers
 MAX_CHECKED = 10_000  # photos whose facts are checked before the first filter, in 60 ms
@@ -342,16 +342,16 @@ class PhotoStore(FailureStore):
             self.leave_out(damaged)
         return rows
 
-    def ids_where(self, where: Filter, *, newest: bool = False) -> Ids:
-        """Return the ids of the photos that match a filter, in ascending order, or the ``newest``
-        first: by date, then those without one by the time of the file.
+    def ids_where(self, where: Filter, *, order: str = "id") -> Ids:
+        """Return the ids of the photos that match a filter, in ascending order, by ``path``, or the
+        ``newest`` first: by date, then those without one by the time of the file.
         """
         self._check_facts()
         condition, values = where.sql()
         with self._errors():
             prepare(self._db)
             sql = f"SELECT id FROM photo_facts WHERE {condition}"
-            sql += f" ORDER BY {NEWEST}" if newest else ""
+            sql += "" if order == "id" else f" ORDER BY {ORDERS[order]}"
             (version,) = self._db.execute("PRAGMA data_version").fetchone()
             state, key = (version, self._db.total_changes), (sql, tuple(values))
             if self._db.filtered_state != state:
@@ -360,7 +360,7 @@ class PhotoStore(FailureStore):
             if ids is None:
                 rows = (row[0] for row in self._db.execute(sql, values))
                 ids = np.fromiter(rows, dtype=np.int64)
-                ids = ids if newest else np.sort(ids)
+                ids = np.sort(ids) if order == "id" else ids
                 others = [*self._db.filtered.items()][1 - MAX_FILTERS :]
                 self._db.filtered = {**dict(others), key: ids}
             return ids

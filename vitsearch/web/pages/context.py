@@ -29,7 +29,7 @@ STATIC = HERE / "static"
 VIEWS = (
     ("/", "Photos"),
     ("/labels", "Labels"),
-    ("/map", "Map"),
+    ("/map", "Similarity"),
     ("/duplicates", "Duplicates"),
     ("/failures", "Not indexed"),
 )
@@ -87,6 +87,12 @@ def page(
     return HTMLResponse(text, status, headers=sent)
 
 
+def webp_response(picture: bytes, *, max_age: int) -> Response:
+    """Return a WebP picture that a browser may cache for so many seconds."""
+    headers = {"Cache-Control": f"private, max-age={max_age}"}
+    return Response(picture, media_type="image/webp", headers=headers)
+
+
 class PageMemory:
     """What the pages of one server remember."""
 
@@ -96,6 +102,7 @@ class PageMemory:
         self.facets: Recent[Facets] = Recent()
         self.groups: Cache[list[list[tuple[Photo, float]]]] = Cache(4)
         self.photo_map: Cache[PhotoMap] = Cache(2)
+        self.listings: Cache[Any] = Cache(8)
 
 
 class PageContext:

@@ -1,7 +1,6 @@
-"""The pages of the search, of one photo and of help, uploads, and downloads of ticked photos."""
+"""The pages of the search and of help, uploads, and downloads of ticked photos."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -11,39 +10,24 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from vitsearch.collection.query import Term
 from vitsearch.collection.understanding import Understood
-from vitsearch.errors import EncoderError, NotShown, PhotoError, QueryError, TooLarge, UnknownPhoto
-from vitsearch.filters.tree import says_in
+from vitsearch.errors import NotShown, QueryError, TooLarge, UnknownPhoto
+from vitsearch.filters.tree import Filter
 from vitsearch.photos.columns import COLUMNS, METADATA
-from vitsearch.photos.formats import PLAYED, suffix_of
-from vitsearch.photos.text import places_of
-from vitsearch.storage.store import PhotoStore
-from vitsearch.storage.texts import text_of
-from vitsearch.types import Photo
+from vitsearch.types import SearchResult
 from vitsearch.web.api.routes import in_picture_thread
 from vitsearch.web.pages import collection as views
 from vitsearch.web.pages import download as downloads
-from vitsearch.web.pages.context import PER_PAGE, Page, PageContext, page
-from vitsearch.web.pages.insights import LABELS, Shares
-from vitsearch.web.pages.tiles import (
-    LARGE,
-    Tile,
-    counted,
-    image,
-    size_text,
-    spoken_date,
-    thumbnail,
-    video,
-)
+from vitsearch.web.pages import photo as photo_pages
+from vitsearch.web.pages import timeline
+from vitsearch.web.pages.context import PER_PAGE, Page, PageContext, page, webp_response
+from vitsearch.web.pages.tiles import Tile, counted, size_text, thumbnail
 from vitsearch.web.pages.url import (
     ALONE,
     CHOICES,
     LIKE,
-    MAX_QUERY_LENGTH,
     UNLIKE,
     PageQuery,
     UploadedRef,
-    address,
-    label_lines,
     number,
     read_page_query,
     selection,
@@ -51,9 +35,9 @@ from vitsearch.web.pages.url import (
 
 router = APIRouter(include_in_schema=False)
 router.include_router(views.router)
+router.include_router(photo_pages.router)
 
-ALIKE = 12  # photos like the one on its page
-MAX_OFFERED = 50  # stored labels among which a photo's page chooses
+MAX_BY_DATE = 500  # photos that fit best, where they are put in order of date
 Chip = dict[str, Any]
 
 
@@ -67,6 +51,9 @@ def search(here: Page) -> Response:
         listing = _results(here, query, understood)
         shown: dict[str, Any] = {
             "tiles": listing.tiles,
+            "sections": listing.sections,
+            "years": timeline.scrubber(query, listing.months),
+            "orders": timeline.orders(here, query, is_ranked=listing.is_ranked),
             "next": query.address(page=query.page + 1) if listing.more else "",
             "summary": listing.summary,
             "all_nearest": replace(query, nearest=True).address() if listing.is_cut else "",
@@ -111,48 +98,81 @@ def _search_page(
     }
     empty: dict[str, Any] = {"tiles": [], "next": "", "summary": "", "chips": [], "notes": []}
     empty |= {"phrases": [], "literally": "", "all_nearest": "", "fits": True}
+    empty |= {"sections": [], "years": [], "orders": []}
     return here.page("search.html", status=status, view="/", **shown | empty | results)
 
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """A page of results, whether there are more, and a line about them; ``is_cut`` where photos
-    that hardly fit are left out, and without ``fits`` they are the nearest to words that none fits.
+    """A page of results, under their months where they are in order of date, whether there are
+    more, and a line about them; ``is_cut`` where photos that hardly fit are left out, and without
+    ``fits`` they are the nearest to words that none fits.
     """
 
     tiles: list[Tile]
     more: bool
     summary: str
+    sections: list[timeline.Section] = field(default_factory=list)
+    months: tuple[timeline.Month, ...] = ()
+    is_ranked: bool = True
     is_cut: bool = False
     fits: bool = True
 
 
 def _results(here: PageContext, query: PageQuery, understood: Understood) -> _Shown:
-    offset, where = (query.page - 1) * PER_PAGE, understood.narrowed(query.filters.tree())
-    if not query.is_query:
-        photos, total = here.service.browse(k=PER_PAGE, offset=offset, where=where)
-        of = " that the filters leave" if where else ""
-        summary = f"{counted(total, 'photo', 'photos')}{of}, the last indexed first"
-        return _Shown([here.tile(each) for each in photos], total > offset + PER_PAGE, summary)
+    where = understood.narrowed(query.filters.tree())
     terms = terms_of(here, query, understood)
-    if not terms and where:
-        newest = here.service.newest(k=PER_PAGE + 1, offset=offset, where=where)
-        photos = here.service.photos_of([hit.photo_id for hit in newest[:PER_PAGE]])
-        more = len(newest) > PER_PAGE
-        tiles = [here.tile(photo) for photo in photos]
-        return _Shown(tiles, more, "Photos of these, the newest first")
+    if not query.is_query or (where and not terms):
+        return _listed(here, query, where)
+    by_date = query.sort == timeline.TAKEN and here.shows_exif
+    offset, k = (query.page - 1) * PER_PAGE, PER_PAGE + 1
     limits = {"min_relevance": 0} if query.nearest else {}
-    future = here.service.ask(terms, k=PER_PAGE + 1, offset=offset, where=where, **limits)
+    if by_date:
+        future = here.service.ask(terms, k=MAX_BY_DATE, where=where, **limits)
+    else:
+        future = here.service.ask(terms, k=k, offset=offset, where=where, **limits)
     listing = future.result()
     of = "those that the filters leave"
     if not where:
         of = counted(here.service.count(), "photo", "photos")
     if listing.nearest:
         tiles = here.tiles(listing.nearest)
-        return _Shown(tiles, False, f"Nothing here fits. Of {of}, the nearest", True, False)
+        summary = f"Nothing here fits. Of {of}, the nearest"
+        return _Shown(tiles, False, summary, is_cut=True, fits=False)
+    if by_date:
+        return _dated(here, query, listing.results)
     hits, more = listing.results[:PER_PAGE], len(listing.results) > PER_PAGE
     is_cut = not more and not query.nearest and any(hit.relevance is not None for hit in hits)
-    return _Shown(here.tiles(hits), more, f"Of {of}, the most alike first", is_cut)
+    return _Shown(here.tiles(hits), more, f"Best match first, of {of}", is_cut=is_cut)
+
+
+def _listed(here: PageContext, query: PageQuery, where: Filter | None) -> _Shown:
+    """Return a page of all photos that a filter leaves."""
+    order = timeline.order_of(here, query)
+    listing = timeline.listing_of(here, where, order)
+    photos, total = here.service.photos_of(timeline.page_of(listing, query.page)), len(listing.ids)
+    fit = (" fits" if total == 1 else " fit") if where else ""
+    summary = f"{counted(total, 'photo', 'photos')}{fit}, {timeline.WORDS[order]}"
+    more = total > query.page * PER_PAGE
+    if order != timeline.TAKEN:
+        tiles = [here.tile(photo) for photo in photos]
+        return _Shown(tiles, more, summary, is_ranked=False)
+    sections = timeline.sections(here, photos, listing.months)
+    months = listing.months
+    return _Shown([], more, summary, sections=sections, months=months, is_ranked=False)
+
+
+def _dated(here: PageContext, query: PageQuery, hits: list[SearchResult]) -> _Shown:
+    """Return a page of results in order of date."""
+    photos = here.service.photos_of([hit.photo_id for hit in hits])
+    photos.sort(key=lambda photo: str(photo.info["taken_at"] or ""), reverse=True)
+    months = timeline.months_of(photos)
+    start = (query.page - 1) * PER_PAGE
+    sections = timeline.sections(here, photos[start : start + PER_PAGE], months)
+    best = "The best match" if len(photos) == 1 else f"The best {len(photos):,} matches"
+    summary = f"{best}, newest first"
+    more = len(photos) > start + PER_PAGE
+    return _Shown([], more, summary, sections=sections, months=months)
 
 
 def terms_of(
@@ -257,130 +277,7 @@ def uploaded_photo(here: Page, key: str) -> Response:
         picture = here.memory.uploads.get(key).picture
     except QueryError as error:
         raise UnknownPhoto(str(error)) from error
-    return _webp(picture, max_age=3600)
-
-
-def _webp(picture: bytes, *, max_age: int) -> Response:
-    headers = {"Cache-Control": f"private, max-age={max_age}"}
-    return Response(picture, media_type="image/webp", headers=headers)
-
-
-# -- one photo -------------------------------------------------------------------------------------
-
-
-@router.get("/photos/{photo_id}")
-def photo_page(here: Page, photo_id: int) -> Response:
-    """One photo: its columns, what the models say about it, and photos like it."""
-    photo, query = here.service.photo(photo_id), here.previous_query()
-    insights = here.memory.insights
-    written = here.request.query_params.get("labels", "")
-    names = label_lines(written) if written else _offered_labels(here)
-    zero_shot, zero_shot_fault = _attempt(lambda: insights.zero_shot(photo_id, names))
-    supervised, supervised_fault = _attempt(lambda: insights.supervised(photo_id))
-    explaining = here.request.query_params.get("why") == "1"
-    heatmap_address = address(f"/photos/{photo_id}/why", [("q", _positive_words(here, query))])
-    explaining_pairs = [*query.pairs(page=True), ("why", "1")]
-    shown: dict[str, Any] = {
-        "query": query,
-        "tile": here.tile(photo, side=min(LARGE, max(photo.info.width, photo.info.height))),
-        "picture": thumbnail(photo_id, LARGE),
-        "full_picture": image(photo_id) if photo.time is None else video(photo_id, photo.time),
-        "plays": photo.time is not None and suffix_of(photo.file) in PLAYED and here.shows_exif,
-        "frames": _frames(here, photo, query),
-        "text": photo.info["text"] if here.shows_exif else None,
-        "facts": _facts(photo, here.service.companions([photo]), here.shows_exif),
-        "back": query.address(page=query.page),
-        "words": _positive_words(here, query),
-        "zero_shot": zero_shot,
-        "zero_shot_fault": zero_shot_fault,
-        "label_text": written or ", ".join(names),
-        "supervised": supervised,
-        "supervised_fault": supervised_fault,
-        "can_explain": insights.can_explain,
-        "heatmap": heatmap_address if explaining else "",
-        "explain_address": address(f"/photos/{photo_id}", explaining_pairs) + "#why",
-        "alike": here.tiles(here.service.similar(photo_id, k=ALIKE)),
-        "fault": "",
-    }
-    return here.page("photo.html", **shown)
-
-
-def _frames(here: PageContext, photo: Photo, query: PageQuery) -> list[tuple[int, int, int, int]]:
-    """Return left, top, width and height of what a search asked to stand in a photo as text, in
-    shares of `SCALE`; nothing for who may not see the text.
-    """
-    if not here.shows_exif or not photo.info["text"]:
-        return []
-    with here.service.source.facts() as store:
-        text = text_of(store, photo) if isinstance(store, PhotoStore) else None
-    if text is None:
-        return []
-    try:
-        terms, where = here.understand(query).terms, query.filters.tree()
-    except QueryError:
-        return []
-    places = [
-        p for term in terms for words in term.verbatim for p in places_of(text, words, exact=True)
-    ]
-    for says in says_in(where) if where else ():
-        places += places_of(text, says.words, exact=says.exact)
-    return [(x, y, right - x, bottom - y) for x, y, right, bottom in dict.fromkeys(places)]
-
-
-def _positive_words(here: PageContext, query: PageQuery) -> str:
-    """Return the words of a search for what should be in the photos."""
-    try:
-        terms = here.understand(query).terms
-    except QueryError:
-        return ""
-    return ", ".join(str(term.what) for term in terms if term.weight > 0)
-
-
-def _offered_labels(here: PageContext) -> list[str]:
-    """Return the stored labels of the collection, or general ones where they are too many or too
-    few.
-    """
-    stored = [name for name, _ in here.facets().labels]
-    return stored if 1 < len(stored) <= MAX_OFFERED else list(LABELS)
-
-
-def _attempt(classify: Callable[[], Shares]) -> tuple[Shares, str]:
-    """Return the labels and "", or none and the reason."""
-    try:
-        return classify(), ""
-    except UnknownPhoto:
-        return [], "The file of this photo is not there any more."
-    except (QueryError, PhotoError, EncoderError) as error:
-        return [], str(error)
-
-
-def _facts(
-    photo: Photo, companions: Mapping[str, Sequence[str]], shows_exif: bool
-) -> list[tuple[str, str]]:
-    info = photo.info
-    facts = [("Path", photo.file), *(("With it", name) for name in companions.get(photo.path, ()))]
-    for name, column in METADATA.items():
-        value = info[name]
-        if not column.title or value is None or (column.private and not shows_exif):
-            continue
-        plain = spoken_date(str(value)) if column.kind == "date" else str(value)
-        text = column.shown(info) if column.shown else plain
-        facts += [(column.title, text)] if text else []
-    facts += [("Size", f"{info.width} × {info.height} pixels, {size_text(photo.size)}")]
-    if photo.label:
-        score = "" if photo.label_score is None else f" ({100 * photo.label_score:.0f} %)"
-        facts.append(("Label", photo.label + score))
-    return facts
-
-
-@router.get("/photos/{photo_id}/why")
-def heatmap(here: Page, photo_id: int) -> Response:
-    """The photo under a heat map of what speaks for the words, or of what the model looks at."""
-    text = here.request.query_params.get("q", "").strip()[:MAX_QUERY_LENGTH]
-    try:
-        return _webp(here.memory.insights.heatmap(photo_id, text), max_age=600)
-    except EncoderError as error:
-        raise QueryError(str(error)) from error
+    return webp_response(picture, max_age=3600)
 
 
 # -- downloads -------------------------------------------------------------------------------------

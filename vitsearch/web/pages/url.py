@@ -25,6 +25,7 @@ CHOICES = tuple(
     name for name, column in METADATA.items() if column.kind == "text" and not column.apart
 )
 FIELDS = ("after", "before", "under", *CHOICES, "label", "where")
+SORTS = ("taken", "added", "name")  # orders of photos besides that of likeness
 NO_LABEL = "(none)"  # of the filter: photos without a stored label
 
 _PICK = re.compile(r"w(\d{1,19})", re.ASCII)
@@ -87,7 +88,7 @@ class Filters:
 class PageQuery:
     """The search in the address of a page: words, picked and uploaded photos with their weights,
     filters, and the page of results; with ``literal`` all words are the picture's, with ``nearest``
-    photos are shown however little they fit.
+    photos are shown however little they fit; ``sort`` is one of `SORTS`, "" the usual one.
     """
 
     words: str = ""
@@ -97,12 +98,11 @@ class PageQuery:
     page: int = 1
     literal: bool = False
     nearest: bool = False
+    sort: str = ""
 
     @property
     def is_query(self) -> bool:
-        """Whether photos are ranked by likeness; otherwise they are listed, the last indexed
-        first.
-        """
+        """Whether photos are ranked by likeness; otherwise all are listed."""
         return bool(self.words or self.picks or self.uploads)
 
     def pairs(self, *, page: bool = False) -> Pairs:
@@ -113,6 +113,7 @@ class PageQuery:
         pairs += self.filters.pairs()
         pairs += [("literal", "1")] if self.literal and self.words else []
         pairs += [("nearest", "1")] if self.nearest and self.words else []
+        pairs += [("sort", self.sort)] if self.sort else []
         return [*pairs, ("page", str(self.page))] if page and self.page > 1 else pairs
 
     def address(self, path: str = "/", *, page: int | None = None) -> str:
@@ -175,7 +176,14 @@ def read_page_query(parameters: Iterable[tuple[str, str]]) -> PageQuery:
         page_number(values.get("page", "")),
         values.get("literal") == "1",
         values.get("nearest") == "1",
+        _sort(values.get("sort", "")),
     )
+
+
+def _sort(text: str) -> str:
+    if text and text not in SORTS:
+        raise QueryError(f"photos are sorted by {', '.join(SORTS)}, not by {text[:40]!r}")
+    return text
 
 
 def page_number(text: str) -> int:

@@ -44,18 +44,33 @@
   // -- more ----------------------------------------------------------------------------------------------------------
 
   const list = document.querySelector("[data-tiles]");
-  const known = () => new Set([...document.querySelectorAll("ul[data-tiles] .tick input")].map((box) => box.value));
+  const months = document.querySelector(".months");
+  const known = () => new Set([...document.querySelectorAll("ul[data-tiles] .tick input, .months .tick input")].map((box) => box.value));
 
-  async function more(link) {
+  async function fetched(link) {
     link.setAttribute("aria-busy", "true");
     link.textContent = "Loading more…";
     const answer = await fetch(link.href, { headers: { Accept: "text/html" } });
     if (!answer.ok) throw new Error(String(answer.status));
-    const next = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const other = new DOMParser().parseFromString(await answer.text(), "text/html");
     const seen = known();
+    for (const item of other.querySelectorAll("[data-tiles] .tile")) {
+      if (!item.closest("[data-group]") && seen.has(item.querySelector(".tick input").value)) item.remove();
+    }
+    return other;
+  }
+
+  // a month goes on from one page to the next
+  function join(first, second) {
+    if (!months || !first || first.dataset.month !== second.dataset.month) return false;
+    first.querySelector(".tiles").append(...second.querySelectorAll(".tile"));
+    return true;
+  }
+
+  async function more(link) {
+    const next = await fetched(link);
     for (const item of next.querySelectorAll("[data-tiles] > *")) {
-      const id = item.matches(".tile") ? item.querySelector(".tick input").value : null;
-      if (!id || !seen.has(id)) list.append(document.adoptNode(item));
+      if (!join(list.lastElementChild, item)) list.append(document.adoptNode(item));
     }
     const pages = next.querySelector(".pages");
     if (pages?.querySelector("[data-next-page]")) {
@@ -66,6 +81,60 @@
     }
     remember();
     document.dispatchEvent(new Event("more"));
+  }
+
+  async function before(link) {
+    const words = [...link.childNodes];
+    try {
+      const other = await fetched(link);
+      const height = document.documentElement.scrollHeight;
+      const items = [...other.querySelectorAll("[data-tiles] > *")].map((item) => document.adoptNode(item));
+      const first = list.firstElementChild;
+      if (join(items.at(-1), first)) first.remove();
+      list.prepend(...items);
+      const again = other.querySelector("[data-previous-page]");
+      if (again) { link.href = again.href; link.removeAttribute("aria-busy"); link.replaceChildren(...words); } else link.parentElement.remove();
+      window.scrollBy(0, document.documentElement.scrollHeight - height);
+      remember();
+      document.dispatchEvent(new Event("more"));
+    } catch { location.href = link.href; }
+  }
+
+  document.querySelector("[data-previous-page]")?.addEventListener("click", (event) => {
+    event.preventDefault();
+    before(event.currentTarget);
+  });
+
+  // the scrubber: a month that is on this page already is scrolled to, and the one in sight is marked
+  const scrubber = document.querySelector("[data-scrubber]");
+
+  function mark() {
+    const sections = [...months.children];
+    const section = sections.findLast((each) => each.getBoundingClientRect().top < innerHeight / 3) ?? sections[0];
+    for (const link of scrubber.querySelectorAll("a")) {
+      if (link.dataset.month !== section?.dataset.month) link.removeAttribute("aria-current");
+      else if (!link.hasAttribute("aria-current")) {
+        link.setAttribute("aria-current", "true");
+        const box = link.getBoundingClientRect(), edge = scrubber.getBoundingClientRect();
+        scrubber.scrollBy(box.left - edge.left - edge.width / 2, box.top - edge.top - edge.height / 2);
+      }
+    }
+  }
+
+  if (scrubber && months) {
+    let waiting = false;
+    const soon = () => { if (!waiting) { waiting = true; requestAnimationFrame(() => { waiting = false; mark(); }); } };
+    window.addEventListener("scroll", soon, { passive: true });
+    document.addEventListener("more", soon);
+    scrubber.addEventListener("click", (event) => {
+      const link = event.target.closest("a");
+      const section = link && document.getElementById(`m${link.dataset.month}`);
+      if (!section) return;
+      event.preventDefault();
+      section.scrollIntoView();
+      section.querySelector(".photo-link").focus({ preventScroll: true });
+    });
+    mark();
   }
 
   function watch() {

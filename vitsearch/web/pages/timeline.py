@@ -1,0 +1,170 @@
+"""The photos in an order, by the month in which they were taken, and where each month begins."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from itertools import groupby
+
+import numpy as np
+
+from vitsearch.arrays import Ids
+from vitsearch.collection.duplicates import first_indices
+from vitsearch.errors import NotShown, QueryError
+from vitsearch.filters.parse import EVERY
+from vitsearch.filters.tree import Filter
+from vitsearch.types import Photo
+from vitsearch.web.pages.context import PER_PAGE, PageContext
+from vitsearch.web.pages.tiles import Tile
+from vitsearch.web.pages.url import PageQuery
+from vitsearch.web.query import MAX_OFFSET
+
+TAKEN, ADDED, NAME = "taken", "added", "name"
+ORDERS = {TAKEN: "newest", ADDED: "id", NAME: "path"}  # of `PhotoReader.ids_where`
+TITLES = {TAKEN: "Date taken", ADDED: "Date added", NAME: "Name"}
+WORDS = {TAKEN: "newest first", ADDED: "last added first", NAME: "by name"}
+
+
+@dataclass(frozen=True, slots=True)
+class Month:
+    """A month as `PhotoReader.months_where` names it, the index of its first photo in a listing,
+    and how many there are.
+    """
+
+    name: str
+    start: int
+    count: int
+
+    @property
+    def short(self) -> str:
+        """The month in its year: Jul."""
+        title = self.title
+        return title[:3] if "-" in self.name else title if not self.name else "Year"
+
+    @property
+    def title(self) -> str:
+        """The month as people write it: July 2019."""
+        return month_title(self.name)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Listing:
+    """All photos that a filter leaves, in an order, of a video the first moment; their months where
+    it is that of dates.
+    """
+
+    ids: Ids
+    months: tuple[Month, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Photos of a month on one page; ``count`` are those of the whole month."""
+
+    name: str
+    title: str
+    count: int
+    tiles: list[Tile]
+
+
+def month_title(name: str) -> str:
+    """Return a month of ISO 8601 as people write it."""
+    if not name:
+        return "Undated"
+    year, _, month = name.partition("-")
+    if not month.isdigit() or not 1 <= int(month) <= 12:
+        return f"{year}, without a month"
+    return f"{date(2000, int(month), 1):%B} {year}"
+
+
+def order_of(here: PageContext, query: PageQuery) -> str:
+    """Return the order of a listing without words; raises NotShown for dates that are private."""
+    if query.sort == TAKEN and not here.shows_exif:
+        raise NotShown("this server does not show you when photos were taken: sort by name")
+    return query.sort or (TAKEN if here.shows_exif else ADDED)
+
+
+def listing_of(here: PageContext, where: Filter | None, order: str) -> Listing:
+    """Return the photos that a filter leaves in an order, as of now."""
+
+    def compute() -> Listing:
+        with here.service.source.facts() as store, store.reading():
+            ids = store.ids_where(where or EVERY, order=ORDERS[order])
+            moments = store.moments()
+            counts = store.months_where(where or EVERY) if order == TAKEN else []
+        ids = ids[::-1] if order == ADDED else ids
+        first = np.arange(len(ids))
+        if moments:
+            first = np.array(first_indices([moments.get(each, each) for each in ids.tolist()]), int)
+        return Listing(ids[first], _months(counts, first))
+
+    return here.memory.listings.get((where, order, here.state()), compute)
+
+
+def _months(counts: Iterable[tuple[str, int]], first: Ids) -> tuple[Month, ...]:
+    """Return the months of the rows with these indices, from the numbers of all rows."""
+    counts = list(counts)
+    ends = np.searchsorted(first, np.cumsum([0, *(count for _, count in counts)])).tolist()
+    spans = zip(counts, ends, ends[1:], strict=False)
+    return tuple(Month(name, start, end - start) for (name, _), start, end in spans if end > start)
+
+
+def months_of(photos: Sequence[Photo]) -> tuple[Month, ...]:
+    """Return the months of photos in the order of their dates."""
+    names = [month_of(photo) for photo in photos]
+    counts = [(name, len(list(members))) for name, members in groupby(names)]
+    return _months(counts, np.arange(len(photos)))
+
+
+def month_of(photo: Photo) -> str:
+    """Return the month in which a photo was taken, as `PhotoReader.months_where` names it."""
+    return str(photo.info["taken_at"] or "")[:7]
+
+
+def page_of(listing: Listing, number: int) -> list[int]:
+    """Return the ids of a page of a listing; raises QueryError for one far beyond any."""
+    start = (number - 1) * PER_PAGE
+    if start > MAX_OFFSET:
+        raise QueryError(f"the offset is from 0 to {MAX_OFFSET}, not {start}")
+    ids: list[int] = listing.ids[start : start + PER_PAGE].tolist()
+    return ids
+
+
+def sections(here: PageContext, photos: Iterable[Photo], months: Iterable[Month]) -> list[Section]:
+    """Return the tiles of photos in the order of their dates under their months."""
+    counts = {month.name: month.count for month in months}
+    grouped = groupby(photos, key=month_of)
+    return [
+        Section(name, month_title(name), counts.get(name, 0), [here.tile(each) for each in members])
+        for name, members in grouped
+    ]
+
+
+Years = list[tuple[str, list[tuple[str, Month]]]]
+
+
+def scrubber(query: PageQuery, months: Iterable[Month]) -> Years:
+    """Return the years, "" last, with the addresses of their months: the pages where they begin."""
+    links = [
+        (f"{query.address(page=month.start // PER_PAGE + 1)}#m{month.name}", month)
+        for month in months
+    ]
+    years = groupby(links, key=lambda link: link[1].name[:4])
+    return [(year, list(members)) for year, members in years]
+
+
+def orders(here: PageContext, query: PageQuery, *, is_ranked: bool) -> list[tuple[str, str, bool]]:
+    """Return the orders that a page offers: title, address, and whether it is the present one."""
+    names = {"": "Best match", TAKEN: TITLES[TAKEN]} if is_ranked else dict(TITLES)
+    if not here.shows_exif:
+        del names[TAKEN]
+    default = "" if is_ranked else TAKEN if here.shows_exif else ADDED
+    present = query.sort if query.sort in names else default
+    return [
+        (
+            title,
+            replace(query, sort="" if name == default else name, page=1).address(),
+            name == present,
+        )
+        for name, title in names.items()
+        if len(names) > 1
+    ]
