@@ -372,6 +372,100 @@ def test_endless_scroll_shows_each_photo_once_in_one_order(page: Page, ids: dict
     assert [tile(page, number) for number in range(12)] == order[60:]
 
 
+def test_a_photo_is_looked_at_over_the_grid(browser: Browser, site: str) -> None:
+    """Zoom, pan, steps by key, button and swipe, and back to the same place with its tile."""
+    with opened(browser, site, has_touch=True) as context:
+        page = context.new_page()
+        faults: list[str] = []
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto("/?q=a+flower&nearest=1")
+        page.mouse.wheel(0, 100_000)
+        expect(page.locator(".tile")).to_have_count(72)  # all of two pages
+        links = page.locator(".tile .photo-link")
+        addresses = links.evaluate_all("all => all.map(one => one.getAttribute('href'))")
+        grid = page.url
+        links.nth(64).click()
+        viewer = page.get_by_role("dialog", name="Photo")
+        expect(viewer.get_by_role("status")).to_contain_text("65 of 72")
+        assert page.url.endswith(addresses[64])
+        expect(viewer.locator(".facts")).to_contain_text("Path")
+        page.keyboard.press("1")
+        expect(viewer.get_by_role("status")).to_contain_text("· 100 %")
+        for _ in range(6):
+            viewer.get_by_role("button", name="Zoom in").click()
+        expect(viewer.locator(".screen")).to_have_class(re.compile("zoomed"))
+        shown = viewer.locator("[data-picture]")
+        before = shown.evaluate("one => one.style.transform")
+        page.mouse.move(300, 400)
+        page.mouse.down()
+        page.mouse.move(200, 330, steps=3)
+        page.mouse.up()
+        assert shown.evaluate("one => one.style.transform") != before
+        page.keyboard.press("0")
+        page.keyboard.press("j")
+        page.keyboard.press("ArrowRight")
+        viewer.get_by_role("button", name="Next photo").click()
+        expect(viewer.get_by_role("status")).to_contain_text("68 of 72")
+        swipe(page, 500, 250)
+        expect(viewer.get_by_role("status")).to_contain_text("69 of 72")
+        swipe(page, 250, 500)
+        expect(viewer.get_by_role("status")).to_contain_text("68 of 72")
+        assert page.url.endswith(addresses[67])
+        page.keyboard.press("x")
+        viewer.get_by_role("button", name="Slide show").click()
+        expect(viewer.get_by_role("status")).to_contain_text("69 of 72")
+        page.keyboard.press("Escape")  # the slide show ends
+        expect(viewer.get_by_role("button", name="Slide show")).to_have_attribute(
+            "aria-pressed", "false"
+        )
+        found = [fault for fault in Axe().run(page).response["violations"]]
+        assert [each["id"] for each in found if each["impact"] in ("serious", "critical")] == []
+        last = page.url
+        page.go_back()
+        expect(viewer).to_be_hidden()
+        assert page.url == grid
+        expect(page.locator(".tile")).to_have_count(72)
+        at = [last.endswith(address) for address in addresses].index(True)
+        expect(links.nth(at)).to_be_focused()
+        expect(page.locator(".tick input:checked")).to_have_count(1)
+        assert faults == []
+        # without the grid, the photo's page knows what comes before and after
+        alone = context.new_page()
+        alone.goto(addresses[61])
+        alone.get_by_role("link", name="Next photo").click()
+        alone.wait_for_url(lambda url: url.endswith(addresses[62]))
+        alone.get_by_role("link", name="Previous photo").click()
+        alone.wait_for_url(lambda url: url.endswith(addresses[61]))
+
+
+def swipe(page: Page, start: int, end: int) -> None:
+    """Move a finger over an open photo."""
+    touch = page.context.new_cdp_session(page)
+    steps = [start + (end - start) * step // 4 for step in range(5)]
+    for kind, x in zip(["touchStart", *["touchMove"] * 4], steps, strict=True):
+        points = [{"x": x, "y": 400}]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+def test_a_part_of_a_photo_is_searched_for(page: Page, ids: dict[str, int]) -> None:
+    page.goto("/?q=a+cup+of+coffee")
+    page.locator(f".photo-link[href^='/photos/{ids['samples/coffee.png']}?']").click()
+    viewer = page.get_by_role("dialog", name="Photo")
+    expect(viewer.locator(".facts")).to_contain_text("Path")
+    page.keyboard.press("p")
+    box = viewer.locator("[data-box]")
+    expect(box).to_be_visible()
+    before = box.bounding_box()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Shift+ArrowRight")
+    assert box.bounding_box() != before
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(r"/\?u[0-9a-f]{32}=1$"))
+    assert "coffee.png" in names(page)[:3]
+    expect(page.locator(".chip img")).to_have_count(1)
+
+
 def test_months_are_reached_by_the_scrubber(browser: Browser, tmp_path: Path) -> None:
     """Photos of three months on two pages: beyond the first, before it, and by the scrubber."""
     for number in range(70):

@@ -138,17 +138,14 @@ def test_the_page_shows_the_moment_of_a_video(folder: Path) -> None:
             lambda answer: faults.append(answer.url) if answer.status >= 400 else None,
         )
         page.goto(f"/?key={KEY}&q=blue")
-        with page.expect_navigation():
-            page.locator(".tile a.photo-link").first.click()
+        page.locator(".tile a.photo-link").first.click()
         sync_api.expect(page.locator(".about")).to_contain_text("0:02")
         video = page.locator("video")
         assert video.get_attribute("src").endswith("/image#t=2")  # type: ignore[union-attr]
         page.wait_for_function("document.querySelector('video').readyState >= 2")
-        assert video.evaluate("each => [each.currentTime, each.duration, each.error]") == [
-            2,
-            3,
-            None,
-        ]
+        # it plays from there on, and may have come to its end
+        state = "each => [each.currentTime >= 2, each.duration, each.error]"
+        assert video.evaluate(state) == [True, 3, None]
         # on a phone too
         assert video.evaluate("each => getComputedStyle(each).maxWidth") == "100%"
         assert faults == []

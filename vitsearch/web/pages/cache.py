@@ -128,15 +128,15 @@ class UploadedPhoto:
 
 
 class UploadedPhotos:
-    """The last uploaded photos, by the hash of their bytes."""
+    """The last uploaded photos, by the hash of their pixels."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._photos: OrderedDict[str, UploadedPhoto] = OrderedDict()
 
-    def add(self, data: bytes, image: Image.Image, vector: Vectors) -> str:
+    def add(self, image: Image.Image, vector: Vectors) -> str:
         """Remember a photo and return its key."""
-        key = hashlib.blake2b(data, digest_size=16).hexdigest()
+        key = hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest()
         with self._lock:
             self._photos[key] = UploadedPhoto(vector, webp(image, UPLOAD_SIDE))
             self._photos.move_to_end(key)

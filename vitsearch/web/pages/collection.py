@@ -15,9 +15,17 @@ from vitsearch.errors import QueryError, ServiceBusy, VitsearchError
 from vitsearch.labels import parse_labels
 from vitsearch.photos.walk import BROKEN_LINK
 from vitsearch.types import Photo, Prediction, SkippedPhoto
-from vitsearch.web.pages.context import PER_PAGE, Page, PageContext
+from vitsearch.web.pages.context import Page, PageContext
 from vitsearch.web.pages.tiles import counted, size_text
-from vitsearch.web.pages.url import ALONE, PageQuery, PickedPhoto, address, label_lines, page_number
+from vitsearch.web.pages.url import (
+    ALONE,
+    PER_PAGE,
+    PageQuery,
+    PickedPhoto,
+    address,
+    label_lines,
+    page_number,
+)
 
 router = APIRouter(include_in_schema=False)
 

@@ -3,12 +3,14 @@
 import hashlib
 import threading
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
 from starlette.responses import HTMLResponse, Response
 
 from vitsearch.collection.map import PhotoMap
@@ -19,7 +21,16 @@ from vitsearch.types import Photo, Prediction, SearchResult
 from vitsearch.web.pages.cache import Cache, Facets, Recent, UploadedPhotos, facets_of
 from vitsearch.web.pages.insights import Insights
 from vitsearch.web.pages.tiles import Tile, clean, thumbnail, tile
-from vitsearch.web.pages.url import Filters, PageQuery, PhotoLinks, read_filters, read_page_query
+from vitsearch.web.pages.url import (
+    ALONE,
+    LIKE,
+    Filters,
+    PageQuery,
+    PhotoLinks,
+    UploadedRef,
+    read_filters,
+    read_page_query,
+)
 from vitsearch.web.privacy import check_filter, exif_shown, is_local
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
@@ -33,7 +44,6 @@ VIEWS = (
     ("/duplicates", "Duplicates"),
     ("/failures", "Not indexed"),
 )
-PER_PAGE = 60
 
 
 @cache
@@ -155,6 +165,14 @@ class PageContext:
         if not query.words:
             return Understood((), (), None)
         return self.service.understand(query.words, private=self.shows_exif, literal=query.literal)
+
+    def like_picture(self, picture: Image.Image, query: PageQuery) -> str:
+        """Return the address of a search that also looks for photos like a picture."""
+        with self.service.source.encoding:
+            vector = self.service.encoder.encode_images([picture])[0]
+        key = self.memory.uploads.add(picture, vector)
+        uploads = (UploadedRef(key, LIKE if query.words else ALONE),)
+        return replace(query, uploads=uploads, page=1).address()
 
     def state(self) -> Hashable:
         """Return a value that changes when other photos are in the collection."""

@@ -1,27 +1,30 @@
 """The page of one photo: its facts, what the models say about it, and photos like it."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fastapi import APIRouter
-from starlette.responses import Response
+from fastapi import APIRouter, Request
+from starlette.responses import RedirectResponse, Response
 
-from vitsearch.errors import EncoderError, PhotoError, QueryError, UnknownPhoto
+from vitsearch.errors import EncoderError, NotShown, PhotoError, QueryError, UnknownPhoto
 from vitsearch.filters.tree import says_in
 from vitsearch.photos.columns import METADATA
-from vitsearch.photos.formats import PLAYED, suffix_of
 from vitsearch.photos.text import places_of
 from vitsearch.storage.store import PhotoStore
 from vitsearch.storage.texts import text_of
 from vitsearch.types import Photo
+from vitsearch.web.api.routes import in_picture_thread
+from vitsearch.web.pages import results
 from vitsearch.web.pages.context import Page, PageContext, webp_response
 from vitsearch.web.pages.insights import LABELS, Shares
-from vitsearch.web.pages.tiles import LARGE, image, size_text, spoken_date, thumbnail, video
+from vitsearch.web.pages.tiles import LARGE, size_text, spoken_date, thumbnail, video
 from vitsearch.web.pages.url import MAX_QUERY_LENGTH, PageQuery, address, label_lines
 
 router = APIRouter(include_in_schema=False)
 
 ALIKE = 12  # photos like the one on its page
+MIN_PART = 8  # pixels
 MAX_OFFERED = 50  # stored labels among which a photo's page chooses
 
 
@@ -35,17 +38,11 @@ def photo_page(here: Page, photo_id: int) -> Response:
     zero_shot, zero_shot_fault = _attempt(lambda: insights.zero_shot(photo_id, names))
     supervised, supervised_fault = _attempt(lambda: insights.supervised(photo_id))
     explaining = here.request.query_params.get("why") == "1"
-    heatmap_address = address(f"/photos/{photo_id}/why", [("q", _positive_words(here, query))])
     explaining_pairs = [*query.pairs(page=True), ("why", "1")]
     shown: dict[str, Any] = {
-        "query": query,
-        "tile": here.tile(photo, side=min(LARGE, max(photo.info.width, photo.info.height))),
+        **_about(here, photo, query),
+        **_neighbours(here, photo_id, query),
         "picture": thumbnail(photo_id, LARGE),
-        "full_picture": image(photo_id) if photo.time is None else video(photo_id, photo.time),
-        "plays": photo.time is not None and suffix_of(photo.file) in PLAYED and here.shows_exif,
-        "frames": _frames(here, photo, query),
-        "text": photo.info["text"] if here.shows_exif else None,
-        "facts": _facts(photo, here.service.companions([photo]), here.shows_exif),
         "back": query.address(page=query.page),
         "words": _positive_words(here, query),
         "zero_shot": zero_shot,
@@ -54,12 +51,86 @@ def photo_page(here: Page, photo_id: int) -> Response:
         "supervised": supervised,
         "supervised_fault": supervised_fault,
         "can_explain": insights.can_explain,
-        "heatmap": heatmap_address if explaining else "",
+        "heatmap": _heatmap_address(here, photo_id, query) if explaining else "",
         "explain_address": address(f"/photos/{photo_id}", explaining_pairs) + "#why",
         "alike": here.tiles(here.service.similar(photo_id, k=ALIKE)),
         "fault": "",
     }
     return here.page("photo.html", **shown)
+
+
+def _about(here: PageContext, photo: Photo, query: PageQuery) -> dict[str, Any]:
+    """Return what stands beside a photo."""
+    return {
+        "query": query,
+        "tile": here.tile(photo, side=min(LARGE, max(photo.info.width, photo.info.height))),
+        "full_picture": video(photo.photo_id, photo.time),
+        "frames": _frames(here, photo, query),
+        "text": photo.info["text"] if here.shows_exif else None,
+        "facts": _facts(photo, here.service.companions([photo]), here.shows_exif),
+    }
+
+
+@router.get("/photos/{photo_id}/about")
+def about(here: Page, photo_id: int) -> Response:
+    """What stands beside a photo, for the viewer."""
+    photo, query = here.service.photo(photo_id), here.previous_query()
+    can_explain = here.memory.insights.can_explain
+    return here.page(
+        "photo_about.html",
+        page_address=address(f"/photos/{photo_id}", query.pairs(page=True)),
+        why=_heatmap_address(here, photo_id, query) if can_explain else "",
+        **_about(here, photo, query),
+    )
+
+
+def _heatmap_address(here: PageContext, photo_id: int, query: PageQuery) -> str:
+    return address(f"/photos/{photo_id}/why", [("q", _positive_words(here, query))])
+
+
+def _neighbours(here: PageContext, photo_id: int, query: PageQuery) -> dict[str, str]:
+    """Return the addresses of the photos before and after one in the results that led to it."""
+    try:
+        ids = results.sequence(here, query)
+    except (QueryError, NotShown, UnknownPhoto):
+        ids = []
+    at = ids.index(photo_id) if photo_id in ids else len(ids)
+    pairs = query.pairs(page=True)
+    before, after = ids[max(0, at - 1) : at] if at < len(ids) else [], ids[at + 1 : at + 2]
+    return {
+        name: address(f"/photos/{near[0]}", pairs) if near else ""
+        for name, near in (("previous", before), ("next", after))
+    }
+
+
+@router.post("/photos/{photo_id}/part")
+async def part(request: Request, photo_id: int) -> Response:
+    """Go to the search for photos like a part of one, whose edges are in shares of its width and
+    height.
+    """
+    here = PageContext(request)
+    form = await request.form(max_files=0, max_fields=10)
+    box = [share(str(form.get(name, ""))) for name in ("left", "top", "right", "bottom")]
+    to = await in_picture_thread(here.service, lambda: _like_part(here, photo_id, box))
+    return RedirectResponse(to, 303)
+
+
+def share(text: str) -> float:
+    """Return a number from 0 to 1; raises QueryError for any other text."""
+    if not re.fullmatch(r"[01](\.\d{1,9})?", text, re.ASCII) or float(text) > 1:
+        raise QueryError("a part of a photo has edges from 0 to 1")
+    return float(text)
+
+
+def _like_part(here: PageContext, photo_id: int, box: Sequence[float]) -> str:
+    """Return the address of the search for photos like a part of one."""
+    photo = here.service.photo(photo_id)
+    image = here.service.picture(photo_id, max(photo.info.width, photo.info.height))
+    left, right = (round(edge * image.width) for edge in box[::2])
+    top, bottom = (round(edge * image.height) for edge in box[1::2])
+    if min(right - left, bottom - top) < MIN_PART:
+        raise QueryError(f"a part of a photo has at least {MIN_PART} pixels along each side")
+    return here.like_picture(image.crop((left, top, right, bottom)), PageQuery())
 
 
 def _frames(here: PageContext, photo: Photo, query: PageQuery) -> list[tuple[int, int, int, int]]:

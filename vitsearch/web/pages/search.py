@@ -1,6 +1,6 @@
 """The pages of the search and of help, uploads, and downloads of ticked photos."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -8,26 +8,23 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
-from vitsearch.collection.query import Term
 from vitsearch.collection.understanding import Understood
 from vitsearch.errors import NotShown, QueryError, TooLarge, UnknownPhoto
-from vitsearch.filters.tree import Filter
 from vitsearch.photos.columns import COLUMNS, METADATA
-from vitsearch.types import SearchResult
 from vitsearch.web.api.routes import in_picture_thread
 from vitsearch.web.pages import collection as views
 from vitsearch.web.pages import download as downloads
 from vitsearch.web.pages import photo as photo_pages
 from vitsearch.web.pages import timeline
-from vitsearch.web.pages.context import PER_PAGE, Page, PageContext, page, webp_response
-from vitsearch.web.pages.tiles import Tile, counted, size_text, thumbnail
+from vitsearch.web.pages.context import Page, PageContext, page, webp_response
+from vitsearch.web.pages.results import results_of
+from vitsearch.web.pages.tiles import size_text, thumbnail
 from vitsearch.web.pages.url import (
     ALONE,
     CHOICES,
     LIKE,
     UNLIKE,
     PageQuery,
-    UploadedRef,
     number,
     read_page_query,
     selection,
@@ -37,7 +34,6 @@ router = APIRouter(include_in_schema=False)
 router.include_router(views.router)
 router.include_router(photo_pages.router)
 
-MAX_BY_DATE = 500  # photos that fit best, where they are put in order of date
 Chip = dict[str, Any]
 
 
@@ -48,7 +44,7 @@ def search(here: Page) -> Response:
         query = here.query()
         understood = here.understand(query)
         texts = [term.what for term in understood.terms if isinstance(term.what, str)]
-        listing = _results(here, query, understood)
+        listing = results_of(here, query, understood)
         shown: dict[str, Any] = {
             "tiles": listing.tiles,
             "sections": listing.sections,
@@ -100,92 +96,6 @@ def _search_page(
     empty |= {"phrases": [], "literally": "", "all_nearest": "", "fits": True}
     empty |= {"sections": [], "years": [], "orders": []}
     return here.page("search.html", status=status, view="/", **shown | empty | results)
-
-
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    """A page of results, under their months where they are in order of date, whether there are
-    more, and a line about them; ``is_cut`` where photos that hardly fit are left out, and without
-    ``fits`` they are the nearest to words that none fits.
-    """
-
-    tiles: list[Tile]
-    more: bool
-    summary: str
-    sections: list[timeline.Section] = field(default_factory=list)
-    months: tuple[timeline.Month, ...] = ()
-    is_ranked: bool = True
-    is_cut: bool = False
-    fits: bool = True
-
-
-def _results(here: PageContext, query: PageQuery, understood: Understood) -> _Shown:
-    where = understood.narrowed(query.filters.tree())
-    terms = terms_of(here, query, understood)
-    if not query.is_query or (where and not terms):
-        return _listed(here, query, where)
-    by_date = query.sort == timeline.TAKEN and here.shows_exif
-    offset, k = (query.page - 1) * PER_PAGE, PER_PAGE + 1
-    limits = {"min_relevance": 0} if query.nearest else {}
-    if by_date:
-        future = here.service.ask(terms, k=MAX_BY_DATE, where=where, **limits)
-    else:
-        future = here.service.ask(terms, k=k, offset=offset, where=where, **limits)
-    listing = future.result()
-    of = "those that the filters leave"
-    if not where:
-        of = counted(here.service.count(), "photo", "photos")
-    if listing.nearest:
-        tiles = here.tiles(listing.nearest)
-        summary = f"Nothing here fits. Of {of}, the nearest"
-        return _Shown(tiles, False, summary, is_cut=True, fits=False)
-    if by_date:
-        return _dated(here, query, listing.results)
-    hits, more = listing.results[:PER_PAGE], len(listing.results) > PER_PAGE
-    is_cut = not more and not query.nearest and any(hit.relevance is not None for hit in hits)
-    return _Shown(here.tiles(hits), more, f"Best match first, of {of}", is_cut=is_cut)
-
-
-def _listed(here: PageContext, query: PageQuery, where: Filter | None) -> _Shown:
-    """Return a page of all photos that a filter leaves."""
-    order = timeline.order_of(here, query)
-    listing = timeline.listing_of(here, where, order)
-    photos, total = here.service.photos_of(timeline.page_of(listing, query.page)), len(listing.ids)
-    fit = (" fits" if total == 1 else " fit") if where else ""
-    summary = f"{counted(total, 'photo', 'photos')}{fit}, {timeline.WORDS[order]}"
-    more = total > query.page * PER_PAGE
-    if order != timeline.TAKEN:
-        tiles = [here.tile(photo) for photo in photos]
-        return _Shown(tiles, more, summary, is_ranked=False)
-    sections = timeline.sections(here, photos, listing.months)
-    months = listing.months
-    return _Shown([], more, summary, sections=sections, months=months, is_ranked=False)
-
-
-def _dated(here: PageContext, query: PageQuery, hits: list[SearchResult]) -> _Shown:
-    """Return a page of results in order of date."""
-    photos = here.service.photos_of([hit.photo_id for hit in hits])
-    photos.sort(key=lambda photo: str(photo.info["taken_at"] or ""), reverse=True)
-    months = timeline.months_of(photos)
-    start = (query.page - 1) * PER_PAGE
-    sections = timeline.sections(here, photos[start : start + PER_PAGE], months)
-    best = "The best match" if len(photos) == 1 else f"The best {len(photos):,} matches"
-    summary = f"{best}, newest first"
-    more = len(photos) > start + PER_PAGE
-    return _Shown([], more, summary, sections=sections, months=months)
-
-
-def terms_of(
-    here: PageContext, query: PageQuery, understood: Understood | None = None
-) -> list[Term]:
-    """Return the terms of a search: its words, the picked photos, and the uploaded ones; raises
-    QueryError.
-    """
-    terms = list((understood or here.understand(query)).terms)
-    terms += [Term(pick.photo_id, pick.weight) for pick in query.picks]
-    for upload in query.uploads:
-        terms.append(Term(here.memory.uploads.get(upload.key).vector, upload.weight))
-    return terms
 
 
 def _chips(here: PageContext, query: PageQuery, understood: Understood) -> list[Chip]:
@@ -261,13 +171,7 @@ async def upload(request: Request) -> Response:
 
 def _uploaded(here: PageContext, data: bytes, pairs: list[tuple[str, str]]) -> str:
     """Return the address of the search for photos like an uploaded one."""
-    picture = here.service.read_picture(data)
-    with here.service.source.encoding:
-        vector = here.service.encoder.encode_images([picture])[0]
-    key = here.memory.uploads.add(data, picture, vector)
-    query = read_page_query(pairs)
-    weight = LIKE if query.words else ALONE
-    return replace(query, uploads=(UploadedRef(key, weight),), page=1).address()
+    return here.like_picture(here.service.read_picture(data), read_page_query(pairs))
 
 
 @router.get("/brought/{key}")

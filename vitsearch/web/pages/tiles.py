@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from vitsearch.photos.columns import clock
+from vitsearch.photos.formats import PLAYED, suffix_of
 from vitsearch.types import Photo
 
 # the longest side of a photo in a grid, in CSS pixels, before the grid fits it into its row
@@ -15,8 +16,9 @@ LARGE = 1280  # and of a photo by itself
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A photo in a grid: ``box`` is the width and height of its picture, ``detail`` a word about it
-    in place of the score, ``moment`` the time of one in a video.
+    """A photo in a grid: ``box`` is the width and height of its picture, ``size`` of the photo,
+    ``detail`` a word about it in place of the score, ``moment`` the time of one in a video, and
+    ``plays`` the address from which a browser plays it.
     """
 
     photo_id: int
@@ -24,9 +26,11 @@ class Tile:
     path: str
     alt: str
     box: tuple[int, int]
+    size: tuple[int, int]
     score: float | None = None
     detail: str = ""
     moment: str = ""
+    plays: str = ""
 
     @property
     def shape(self) -> int:
@@ -55,10 +59,16 @@ def tile(
         photo.file,
         f"{name}{f' at {moment}' if moment else ''}{label}{day}",
         fitted(photo.info.width, photo.info.height, side),
+        (photo.info.width, photo.info.height),
         score,
         detail,
         moment,
+        video(photo.photo_id, photo.time) if shows_exif and _plays(photo) else "",
     )
+
+
+def _plays(photo: Photo) -> bool:
+    return photo.time is not None and suffix_of(photo.file) in PLAYED
 
 
 def fitted(width: int, height: int, side: int) -> tuple[int, int]:
@@ -77,9 +87,9 @@ def image(photo_id: int) -> str:
     return f"/api/photos/{photo_id}/image"
 
 
-def video(photo_id: int, seconds: float) -> str:
+def video(photo_id: int, seconds: float | None) -> str:
     """Return the address of a moment of a whole video (W3C Media Fragments URI 1.0)."""
-    return f"{image(photo_id)}#t={seconds:g}"
+    return f"{image(photo_id)}#t={seconds:g}" if seconds is not None else image(photo_id)
 
 
 def spoken_date(taken_at: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,10 +14,12 @@ from vitsearch.errors import NotShown, QueryError
 from vitsearch.filters.parse import EVERY
 from vitsearch.filters.tree import Filter
 from vitsearch.types import Photo
-from vitsearch.web.pages.context import PER_PAGE, PageContext
 from vitsearch.web.pages.tiles import Tile
-from vitsearch.web.pages.url import PageQuery
+from vitsearch.web.pages.url import PER_PAGE, PageQuery
 from vitsearch.web.query import MAX_OFFSET
+
+if TYPE_CHECKING:
+    from vitsearch.web.pages.context import PageContext
 
 TAKEN, ADDED, NAME = "taken", "added", "name"
 ORDERS = {TAKEN: "newest", ADDED: "id", NAME: "path"}  # of `PhotoReader.ids_where`
@@ -76,14 +79,14 @@ def month_title(name: str) -> str:
     return f"{date(2000, int(month), 1):%B} {year}"
 
 
-def order_of(here: PageContext, query: PageQuery) -> str:
+def order_of(here: "PageContext", query: PageQuery) -> str:
     """Return the order of a listing without words; raises NotShown for dates that are private."""
     if query.sort == TAKEN and not here.shows_exif:
         raise NotShown("this server does not show you when photos were taken: sort by name")
     return query.sort or (TAKEN if here.shows_exif else ADDED)
 
 
-def listing_of(here: PageContext, where: Filter | None, order: str) -> Listing:
+def listing_of(here: "PageContext", where: Filter | None, order: str) -> Listing:
     """Return the photos that a filter leaves in an order, as of now."""
 
     def compute() -> Listing:
@@ -129,7 +132,9 @@ def page_of(listing: Listing, number: int) -> list[int]:
     return ids
 
 
-def sections(here: PageContext, photos: Iterable[Photo], months: Iterable[Month]) -> list[Section]:
+def sections(
+    here: "PageContext", photos: Iterable[Photo], months: Iterable[Month]
+) -> list[Section]:
     """Return the tiles of photos in the order of their dates under their months."""
     counts = {month.name: month.count for month in months}
     grouped = groupby(photos, key=month_of)
@@ -152,7 +157,9 @@ def scrubber(query: PageQuery, months: Iterable[Month]) -> Years:
     return [(year, list(members)) for year, members in years]
 
 
-def orders(here: PageContext, query: PageQuery, *, is_ranked: bool) -> list[tuple[str, str, bool]]:
+def orders(
+    here: "PageContext", query: PageQuery, *, is_ranked: bool
+) -> list[tuple[str, str, bool]]:
     """Return the orders that a page offers: title, address, and whether it is the present one."""
     names = {"": "Best match", TAKEN: TITLES[TAKEN]} if is_ranked else dict(TITLES)
     if not here.shows_exif:

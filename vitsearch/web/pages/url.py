@@ -16,6 +16,7 @@ Pairs = list[tuple[str, str]]
 
 MAX_PICKS, MAX_LABELS, MAX_SELECTED = 50, 500, 1000
 MAX_QUERY_LENGTH = 2000
+PER_PAGE = 60  # photos
 # weights of a photo beside words: two photos are more alike than a photo and words ever are
 LIKE, UNLIKE = 0.5, -0.5
 ALONE = 1.0  # weight of a photo by itself

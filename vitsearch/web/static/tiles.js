@@ -171,12 +171,17 @@
     const index = all.findIndex((href) => new URL(href, location.href).pathname === location.pathname);
     for (const [name, step] of [["[data-previous]", -1], ["[data-next]", 1]]) {
       const link = document.querySelector(name);
-      const href = index < 0 ? undefined : all[index + step];
+      const href = index < 0 ? link.getAttribute("href") : all[index + step]; // else what the server says
       link.hidden = !href;
       if (href) link.href = href;
     }
   }
 
   steps();
-  window.vitsearch = { clear, ticked };
+  function goOn() {
+    const link = document.querySelector("[data-next-page]");
+    if (link && list && !link.hasAttribute("aria-busy")) more(link).catch(() => {});
+  }
+
+  window.vitsearch = { clear, ticked, more: goOn };
 })();
