@@ -24,6 +24,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from helpers.web_site import KEY, make_collection, serving  # noqa: E402
 from vitsearch import Collection, index_folder  # noqa: E402
+from vitsearch.storage.albums import Album, put_album, writing  # noqa: E402
 from vitsearch.web.settings import ServeSettings  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -48,7 +49,11 @@ WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 360, "height": 740}
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_collection(tmp_path_factory.mktemp("photos"))
+    folder = make_collection(tmp_path_factory.mktemp("photos"))
+    with Collection.open(folder) as found, writing(found.folder) as store:
+        cats = [photo.photo_id for photo in found.photos() if photo.label == "cat"]
+        put_album(store, Album("Cats", tuple(cats)))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -221,9 +226,10 @@ def test_a_file_that_is_no_photo_is_refused_with_the_reason(
     (tmp_path / "page.jpg").write_text("<script>alert(1)</script>")
     with opened(browser, site) as context:
         page = context.new_page()
-        page.goto("/")
+        page.goto("/?q=a+cat")
         page.locator("[data-bring]").set_input_files(tmp_path / "page.jpg")
-        expect(page.get_by_role("main")).to_contain_text("not a photo")
+        expect(page.get_by_role("alert")).to_contain_text("not a photo")
+        expect(page.locator("#q")).to_have_value("a cat")
 
 
 def test_refine_with_what_is_right_and_what_is_not(page: Page) -> None:
@@ -317,6 +323,41 @@ def test_what_speaks_for_the_words(page: Page, ids: dict[str, int]) -> None:
         picture.get_attribute("alt")
         == "chelsea.png under a heat map: bright where it speaks for “a cat”"
     )
+
+
+def test_photos_are_put_into_albums(page: Page, ids: dict[str, int]) -> None:
+    page.goto("/?q=a+cat")
+    chosen = [ids["samples/chelsea.png"], ids["copies/cat.png"]]
+    for one in chosen:
+        page.locator(f".tick input[value='{one}']").check(force=True)
+    page.get_by_label("Album", exact=True).fill("Our cats")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Our cats 2 photos")).to_be_visible()
+    assert sorted(tile(page, number) for number in (0, 1)) == sorted(chosen)
+    last = tile(page, 1)
+    page.locator(".tick input").nth(1).check(force=True)
+    page.get_by_role("button", name="To the front").click()
+    expect(page.locator(".tick input:checked")).to_have_count(0)
+    assert tile(page, 0) == last
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Gallery").click()
+    assert saved.value.suggested_filename == "gallery.zip"
+    page.locator(".photo-link").first.click()
+    viewer = page.get_by_role("dialog", name="Photo")
+    favourite = viewer.get_by_role("button", name="Favourite")
+    expect(favourite).to_have_attribute("aria-pressed", "false")
+    page.keyboard.press("h")
+    expect(favourite).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("Escape")
+    page.goto("/?q=a+rocket")
+    page.get_by_text("Save this search").click()
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_role("link", name="a rocket")).to_be_visible()
+    assert page.locator(".albums .what").all_inner_texts() == ["Favourites", "Cats", "Our cats"]
+    page.get_by_role("link", name="Our cats").click()
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Remove the album").click()
+    expect(page.locator(".albums .what")).to_have_text(["Favourites", "Cats"])
 
 
 def test_labels(page: Page) -> None:
@@ -611,6 +652,8 @@ def views(ids: dict[str, int]) -> dict[str, str]:
         "refined": f"/?q=an+animal+-+people&w{cat}=0.5&w{rocket}=-0.5",
         "filters": "/?q=a+flower&under=samples&where=width+%3E+nonsense",
         "photo": f"/photos/{cat}?q=a+cat",
+        "albums": "/albums",
+        "album": "/album?name=Cats",
         "labels": "/labels",
         "label": "/labels?labels=cat,flower,rocket,temple,coffee&class=flower",
         "duplicates": "/duplicates?kind=alike",

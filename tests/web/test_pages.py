@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -26,8 +26,9 @@ from vitsearch import Collection, Term, index_folder
 from vitsearch.arrays import unit_rows
 from vitsearch.collection.map import FILE, current_map, lay_out, read_map
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.errors import QueryError
+from vitsearch.errors import QueryError, VitsearchError
 from vitsearch.photos.columns import METADATA
+from vitsearch.storage.lock import writer_lock
 from vitsearch.web.app import make_app
 from vitsearch.web.pages.download import cell
 from vitsearch.web.pages.tiles import clean, fitted, size_text
@@ -167,6 +168,7 @@ searches = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(searches)
 def test_every_search_comes_back_from_its_address(search: PageQuery) -> None:
     assert read_page_query(search.pairs(page=True)) == search
@@ -402,6 +404,86 @@ def test_a_selection_is_taken_along(visit: Open, folder: Path) -> None:
         assert saved.read("missing.txt") == b"twin.png\n"
     assert client.post("/export", data=form | {"as": "exe"}).status_code == 400
     assert client.post("/export", data={"as": "zip"}).status_code == 400
+
+
+def change(client: TestClient, action: str, **fields: Any) -> str:
+    """Change an album, and return where the page goes then."""
+    answer = client.post("/albums", data={"do": action, **fields})
+    assert answer.status_code == 303, answer.text
+    return str(answer.headers["location"])
+
+
+def test_albums_are_kept_in_the_collection(visit: Open, folder: Path) -> None:
+    client, ids = visit(), photo_ids(folder)
+    red, twin, blue = (ids[name] for name in ("red.png", "twin.png", HOSTILE))
+    assert "No album yet" in client.get("/albums").text
+    assert change(client, "add", album="Rome & co", id=[red, blue]) == "/album?name=Rome+%26+co"
+    change(client, "add", album="Rome & co", id=[twin, red])
+    change(client, "first", **{"from": "Rome & co"}, id=[blue])
+    change(client, "favourite", id=[twin])
+    assert 'aria-pressed="true"' in client.get(f"/photos/{twin}/about").text
+    change(client, "favourite", id=[twin])
+    assert 'aria-pressed="false"' in client.get(f"/photos/{twin}/about").text
+    assert change(client, "rename", album="Rome", **{"from": "Rome & co"}) == "/album?name=Rome"
+    change(client, "save", name="reds", search="/?q=red&label=cat&page=3&x=1")
+    change(client, "save", name="old", search="/?after=2019")
+    change(client, "forget", name="old")
+    change(client, "add", album="empty")
+    change(client, "delete", **{"from": "empty"})
+    # another server, and after the file of one photo is gone
+    (folder / "red.png").unlink()
+    index_folder(folder, encoder=ColourEncoder())
+    again = visit()
+    assert shown(again.get("/album?name=Rome").text) == [blue, twin]
+    assert 'href="/?q=red&amp;label=cat">reds</a>' in again.get("/albums").text
+    paths = again.post("/export", data={"of": "Rome", "as": "paths"})
+    assert paths.content.decode().split("\n")[:2] == [HOSTILE, "twin.png"]
+    with zipfile.ZipFile(
+        io.BytesIO(again.post("/export", data={"of": "Rome", "as": "html"}).content)
+    ) as saved:
+        assert saved.namelist() == ["photos/00001.webp", "photos/00002.webp", "index.html"]
+        page = saved.read("index.html").decode()
+    assert page.count("<figure>") == 2
+    assert "<img src=x" not in page
+    with Collection.open(folder, encoder=ColourEncoder()) as found:
+        assert found.albums() == {
+            "albums": [
+                {"name": "Favourites", "photos": []},
+                {"name": "Rome", "photos": [HOSTILE, "twin.png"]},
+            ],
+            "searches": [{"name": "reds", "address": "/?q=red&label=cat"}],
+        }
+    for form, status in (
+        ({"do": "add", "album": " "}, 400),
+        ({"do": "add", "album": "x" * 101}, 400),
+        ({"do": "add", "album": "a\u202eb"}, 400),
+        ({"do": "paint"}, 400),
+        ({"do": "save", "name": "all", "search": "/"}, 400),
+    ):
+        assert again.post("/albums", data=form).status_code == status, form
+    assert again.get("/album?name=nothing").status_code == 400
+    with writer_lock(folder / ".vitsearch"):
+        busy = again.post("/albums", data={"do": "add", "album": "x"})
+    assert (busy.status_code, "being indexed" in busy.text) == (503, True)
+
+
+def test_who_may_change_albums(visit: Open, folder: Path) -> None:
+    """The person at this machine, and with --allow-edits who has the token; no other site."""
+    secret = {"host": "192.0.2.1", "token": "a secret token to give"}
+    headers = {"authorization": f"Bearer {secret['token']}", "host": "192.0.2.1"}
+    form = {"do": "add", "album": "x"}
+    for allowed, status in ((False, 403), (True, 303)):
+        client = visit(remote=True, allow_edits=allowed, **secret)
+        assert client.post("/albums", data=form, headers={"host": "192.0.2.1"}).status_code == 401
+        client.headers.update(headers)
+        assert client.post("/albums", data=form).status_code == status
+        assert ("Add to album" in client.get("/").text) == allowed
+        assert client.get("/albums").status_code == 200
+    assert visit(remote=True).post("/albums", data=form).status_code == 403
+    other_site = {"sec-fetch-site": "cross-site"}
+    assert visit().post("/albums", data=form, headers=other_site).status_code == 403
+    with pytest.raises(VitsearchError, match="--allow-edits lets others"):
+        ServeSettings(allow_edits=True).check()
 
 
 def test_a_zip_has_a_limit(visit: Open, monkeypatch: pytest.MonkeyPatch) -> None:

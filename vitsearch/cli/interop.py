@@ -1,5 +1,6 @@
 """`vitsearch export`, `import` and `merge`: collections in and out."""
 
+import json
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -11,9 +12,11 @@ from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
 from vitsearch.cli.output import ProgressBar, print_json, print_line, print_note, printable
 
 if TYPE_CHECKING:
+    from vitsearch.collection.collection import Collection
     from vitsearch.interop import Layout
 
 FORMATS = ("clip-retrieval", "faiss", "shards")
+ALBUMS = "albums"
 _OPTIONS = ("device", "paths_from", "check", "partial", "root", "allow_download")
 MAX_PROBLEMS = 10  # problems that are printed; the report counts all
 
@@ -25,7 +28,7 @@ MAX_PROBLEMS = 10  # problems that are printed; the report counts all
 @click.option(
     "--format",
     "layout",
-    type=click.Choice(FORMATS),
+    type=click.Choice((*FORMATS, ALBUMS)),
     default=FORMATS[0],
     show_default=True,
     help="What to write.",
@@ -52,6 +55,7 @@ def export(photos: str, output: str, **options: Any) -> int:
     clip-retrieval   img_emb/*.npy and metadata/*.parquet, as clip-retrieval reads them
     faiss            index.faiss, ids.npy and paths.jsonl
     shards           shards/*.parquet, as `vitsearch embed` writes them
+    albums           albums and saved searches, not vectors: one file of JSON
     """
     from vitsearch.collection.collection import Collection
 
@@ -59,6 +63,8 @@ def export(photos: str, output: str, **options: Any) -> int:
         Collection.open(photos, collection=options["collection"]) as collection,
         ProgressBar() as progress,
     ):
+        if options["layout"] == ALBUMS:
+            return _export_albums(collection, output, options["as_json"])
         names = {"faiss": ("recipe",)}.get(options["layout"], ("shard_size",))
         details = {name: options[name] for name in names if options[name]}
         count = collection.export(output, options["layout"], progress=progress, **details)
@@ -66,6 +72,23 @@ def export(photos: str, output: str, **options: Any) -> int:
         print_json({"photos": count, "format": options["layout"], "output": output})
     else:
         print_line(f"{count:,} photos are in {printable(output)}")
+    return 0 if count else 1
+
+
+def _export_albums(collection: "Collection", output: str, as_json: bool) -> int:
+    """Write the albums with the paths of their photos, and the saved searches, as JSON."""
+    stored = collection.albums()
+    from vitsearch.records import atomic_write
+    from vitsearch.storage.filesystem import disk_errors
+
+    text = json.dumps(stored, ensure_ascii=True, indent=2)
+    with disk_errors(Path(output).parent):
+        atomic_write(Path(output), f"{text}\n".encode())
+    count = len(stored["albums"])
+    if as_json:
+        print_json({"albums": count, "format": ALBUMS, "output": output})
+    else:
+        print_line(f"{count:,} {'album is' if count == 1 else 'albums are'} in {printable(output)}")
     return 0 if count else 1
 
 

@@ -56,6 +56,12 @@ _PACKAGES = frozenset(
     "who opens the address that is printed on this machine.",
 )
 @click.option(
+    "--allow-edits",
+    is_flag=True,
+    help="Let everybody who gives the token make and change albums, not only the person at this "
+    "machine.",
+)
+@click.option(
     "--allow-host",
     "hosts",
     multiple=True,
@@ -113,6 +119,7 @@ def serve(photos: str, **options: Any) -> int:
         port=options["port"],
         token=generated or options["token"] or None,
         show_exif=options["show_exif"],
+        allow_edits=options["allow_edits"],
         hosts=options["hosts"],
         behind_proxy=options["behind_proxy"],
         proxies=options["proxies"] or LOOPBACK,

@@ -45,6 +45,7 @@ from vitsearch.options import (
 )
 from vitsearch.photos import PhotoDecoder, read_photo
 from vitsearch.photos.decode import open_photo
+from vitsearch.storage.albums import albums, saved_searches
 from vitsearch.storage.create import stored_lookalike_threshold
 from vitsearch.types import IndexReport, OnProgress, Photo, Prediction, no_progress
 
@@ -372,6 +373,23 @@ class Collection(OpenCollection):
         report = index_folder(local.root, collection=local.folder, progress=progress, **options)
         local.reload()
         return report
+
+    def albums(self) -> dict[str, Any]:
+        """Return the albums, each with its name and the paths of its photos in their order, and the
+        saved searches, each with its name and its address on the page; raises CollectionError for
+        a collection in Milvus.
+        """
+        store = self._on_disk("albums").store
+        return {
+            "albums": [
+                {"name": album.name, "photos": [paths[each] for each in album.ids if each in paths]}
+                for album in albums(store)
+                for paths in [{photo.photo_id: photo.path for photo in store.photos_of(album.ids)}]
+            ],
+            "searches": [
+                {"name": name, "address": address} for name, address in saved_searches(store)
+            ],
+        }
 
     def export(
         self, output: str | os.PathLike[str], layout: "Layout" = "clip-retrieval", **options: Any

@@ -169,6 +169,19 @@ class Database:
             )
         return value
 
+    def facts_named(self, prefix: str) -> dict[str, Fact]:
+        """Return the facts whose names begin with a prefix, by what follows it; damaged ones are
+        left out.
+        """
+        checksum = "checksum" if self._format >= CHECKSUMS else "NULL"
+        sql = f"SELECT name, value, {checksum} FROM facts WHERE name >= ? AND name < ?"
+        with self._errors():
+            rows = self._db.execute(
+                sql, (prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1))
+            ).fetchall()
+        sound = (row for row in rows if row[2] in (None, row_checksum(row[:2])))
+        return {str(name)[len(prefix) :]: value for name, value, _ in sound}
+
     def damaged_facts(self) -> list[str]:
         """Return the names of the facts that are not what was stored."""
         if self._format < CHECKSUMS:

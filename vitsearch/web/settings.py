@@ -44,10 +44,11 @@ class ServeSettings:
     Without a ``token`` everybody who reaches the port may send requests; `check` allows that on
     loopback only. ``key`` distinguishes the person at this machine from one whom a proxy lets in:
     it is made anew for each server, and only the address that `serve` gives has it. ``show_exif``
-    shows EXIF, and so where photos were taken, to everybody. ``hosts`` are further names that a
-    request may give as its Host. ``behind_proxy`` is the address at which a proxy shows the server,
-    such as ``https://photos.example``; the proxy sends requests from one of the addresses or
-    networks ``proxies``. Sizes are in bytes, times in seconds.
+    shows EXIF, and so where photos were taken, to everybody. ``allow_edits`` lets everybody who
+    gives the token change albums, which otherwise only the person at this machine may. ``hosts``
+    are further names that a request may give as its Host. ``behind_proxy`` is the address at which
+    a proxy shows the server, such as ``https://photos.example``; it sends requests from one of the
+    addresses or networks ``proxies``. Sizes are in bytes, times in seconds.
     """
 
     host: str = "127.0.0.1"
@@ -55,6 +56,7 @@ class ServeSettings:
     token: str | None = None
     key: str = field(default_factory=new_secret, repr=False)
     show_exif: bool = False
+    allow_edits: bool = False
     hosts: tuple[str, ...] = ()
     behind_proxy: str | None = None
     proxies: tuple[str, ...] = LOOPBACK
@@ -102,6 +104,11 @@ class ServeSettings:
             raise VitsearchError(
                 f"others can reach {self.behind_proxy or self.host}: give --token (or "
                 "VITSEARCH_TOKEN) a secret, or `--token generate`, or serve on 127.0.0.1 alone"
+            )
+        if self.allow_edits and not self.token:
+            raise VitsearchError(
+                "--allow-edits lets others change albums, which needs --token: the person at this "
+                "machine may without it"
             )
         if self.token is not None and len(self.token) < MIN_TOKEN:
             raise VitsearchError(

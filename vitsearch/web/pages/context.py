@@ -17,6 +17,8 @@ from vitsearch.collection.map import PhotoMap
 from vitsearch.collection.understanding import Understood
 from vitsearch.errors import NotShown, QueryError
 from vitsearch.photos.formats import SUFFIXES
+from vitsearch.storage.albums import albums
+from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Photo, Prediction, SearchResult
 from vitsearch.web.pages.cache import Cache, Facets, Recent, UploadedPhotos, facets_of
 from vitsearch.web.pages.insights import Insights
@@ -34,11 +36,13 @@ from vitsearch.web.pages.url import (
 from vitsearch.web.privacy import check_filter, exif_shown, is_local
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
+from vitsearch.web.source import MilvusSource
 
 HERE = Path(__file__).parents[1]
 STATIC = HERE / "static"
 VIEWS = (
     ("/", "Photos"),
+    ("/albums", "Albums"),
     ("/labels", "Labels"),
     ("/map", "Similarity"),
     ("/duplicates", "Duplicates"),
@@ -134,6 +138,23 @@ class PageContext:
         """Whether the person at this machine looks at the page."""
         return is_local(self.request)
 
+    @property
+    def may_write(self) -> bool:
+        """Whether this client may change albums: the person at this machine, and with
+        ``allow_edits`` everybody who has given the token.
+        """
+        settings = self.settings
+        is_allowed = self.is_local or (settings.allow_edits and settings.token is not None)
+        return is_allowed and not isinstance(self.service.source, MilvusSource)
+
+    def albums(self) -> list[str] | None:
+        """Return the names of the albums, None for a client that may not change them."""
+        if not self.may_write:
+            return None
+        with self.service.source.facts() as store:
+            assert isinstance(store, PhotoStore)
+            return [album.name for album in albums(store)]
+
     def query(self) -> PageQuery:
         """Return the search of the address; raises QueryError or NotShown."""
         query = read_page_query(self.request.query_params.multi_items())
@@ -205,6 +226,7 @@ class PageContext:
         """Return a drawn page."""
         shared = {
             "view": view,
+            "albums": self.albums(),
             "shows_exif": self.shows_exif,
             "upload_bytes": self.settings.upload_bytes,
             "picture_types": _PICTURE_TYPES,

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from html import escape
 
 from vitsearch.errors import PhotoError, QueryError, UnknownPhoto
 from vitsearch.photos.columns import METADATA
 from vitsearch.types import Photo
-from vitsearch.web.pages.tiles import size_text
+from vitsearch.web.pages.tiles import LARGE, clean, size_text
 from vitsearch.web.service import PhotoService
 from vitsearch.web.thumbnails import WHOLE
 
@@ -70,6 +71,44 @@ def _check_size(photos: Sequence[Photo]) -> None:
             f"these photos have {size_text(total)}, a ZIP holds up to {size_text(MAX_BYTES)}: "
             "take fewer, or their paths"
         )
+
+
+_GALLERY = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>body{{margin:2rem;font:1rem system-ui,sans-serif;background:#faf9f7;color:#1f2328}}
+main{{display:grid;gap:1rem;grid-template-columns:repeat(auto-fill,minmax(15rem,1fr))}}
+img{{width:100%;aspect-ratio:1;object-fit:cover;border-radius:.6rem}}figure{{margin:0}}
+figcaption{{color:#5a6069;overflow-wrap:anywhere}}</style>
+<h1>{title}</h1>
+<main>
+{figures}
+</main>
+</html>
+"""
+_FIGURE = (
+    '<figure><a href="{file}"><img src="{file}" alt="{name}" loading="lazy"></a>'
+    "<figcaption>{name}</figcaption></figure>"
+)
+
+
+def as_gallery(service: PhotoService, photos: Sequence[Photo], title: str) -> Iterator[bytes]:
+    """Return in pieces a ZIP of a page that needs no server, and its pictures without metadata;
+    photos that cannot be decoded any more are left out.
+    """
+    pipe, figures = _Pipe(), []
+    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as out:
+        for number, photo in enumerate(photos, start=1):
+            with suppress(UnknownPhoto, PhotoError, OSError):
+                picture = service.thumbnail(photo.photo_id, LARGE)
+                file = f"photos/{number:05}.webp"
+                out.writestr(zipfile.ZipInfo(file), picture.data)
+                name = escape(str(clean(photo.file.rpartition("/")[2])))
+                figures.append(_FIGURE.format(file=file, name=name))
+            yield pipe.drain()
+        page = _GALLERY.format(title=escape(str(clean(title))), figures="\n".join(figures))
+        out.writestr(zipfile.ZipInfo("index.html"), page.encode())
+    yield pipe.drain()
 
 
 class _Pipe(io.RawIOBase):

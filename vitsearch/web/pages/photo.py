@@ -11,6 +11,7 @@ from vitsearch.errors import EncoderError, NotShown, PhotoError, QueryError, Unk
 from vitsearch.filters.tree import says_in
 from vitsearch.photos.columns import METADATA
 from vitsearch.photos.text import places_of
+from vitsearch.storage.albums import FAVOURITES, album_named
 from vitsearch.storage.store import PhotoStore
 from vitsearch.storage.texts import text_of
 from vitsearch.types import Photo
@@ -78,10 +79,17 @@ def about(here: Page, photo_id: int) -> Response:
     can_explain = here.memory.insights.can_explain
     return here.page(
         "photo_about.html",
+        is_favourite=_is_favourite(here, photo_id),
         page_address=address(f"/photos/{photo_id}", query.pairs(page=True)),
         why=_heatmap_address(here, photo_id, query) if can_explain else "",
         **_about(here, photo, query),
     )
+
+
+def _is_favourite(here: PageContext, photo_id: int) -> bool:
+    with here.service.source.facts() as store:
+        favourites = album_named(store, FAVOURITES) if isinstance(store, PhotoStore) else None
+    return favourites is not None and photo_id in favourites.ids
 
 
 def _heatmap_address(here: PageContext, photo_id: int, query: PageQuery) -> str:

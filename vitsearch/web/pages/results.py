@@ -106,8 +106,8 @@ def sequence(here: "PageContext", query: PageQuery) -> list[int]:
         ids: list[int] = timeline.listing_of(here, where, order).ids.tolist()
         return ids
     limits = {"min_relevance": 0} if query.nearest else {}
-    found = here.service.ask(terms, k=MAX_BY_DATE, where=where, **limits).result()
-    hits = list(found.results or found.nearest)
+    answer = here.service.ask(terms, k=MAX_BY_DATE, where=where, **limits).result()
+    hits = list(answer.results or answer.nearest)
     if query.sort == timeline.TAKEN and here.shows_exif:
         return [photo.photo_id for photo in _by_date(here, hits)]
     return [hit.photo_id for hit in hits]

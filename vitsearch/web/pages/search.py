@@ -1,6 +1,7 @@
 """The pages of the search and of help, uploads, and downloads of ticked photos."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -9,9 +10,10 @@ from starlette.datastructures import UploadFile
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from vitsearch.collection.understanding import Understood
-from vitsearch.errors import NotShown, QueryError, TooLarge, UnknownPhoto
+from vitsearch.errors import NotShown, PhotoError, QueryError, TooLarge, UnknownPhoto
 from vitsearch.photos.columns import COLUMNS, METADATA
 from vitsearch.web.api.routes import in_picture_thread
+from vitsearch.web.pages import albums as album_pages
 from vitsearch.web.pages import collection as views
 from vitsearch.web.pages import download as downloads
 from vitsearch.web.pages import photo as photo_pages
@@ -29,10 +31,12 @@ from vitsearch.web.pages.url import (
     read_page_query,
     selection,
 )
+from vitsearch.web.responses import wants_page
 
 router = APIRouter(include_in_schema=False)
 router.include_router(views.router)
 router.include_router(photo_pages.router)
+router.include_router(album_pages.router)
 
 Chip = dict[str, Any]
 
@@ -90,6 +94,9 @@ def _search_page(
         "open_filters": bool(filters and fault),
         "unfiltered": PageQuery(query.words, query.picks, query.uploads).address(),
         "previous": query.address(page=query.page - 1) if query.page > 1 else "",
+        "can_save": here.may_write
+        and bool(query.words or query.picks or filters)
+        and not query.uploads,
         "any_weight": any(chip["picture"] for chip in results.get("chips", [])),
     }
     empty: dict[str, Any] = {"tiles": [], "next": "", "summary": "", "chips": [], "notes": []}
@@ -154,7 +161,31 @@ async def upload(request: Request) -> Response:
     it.
     """
     here = PageContext(request)
-    async with request.form(max_files=1, max_fields=200) as form:
+    pairs: list[tuple[str, str]] = []
+    try:
+        return RedirectResponse(await _upload(here, pairs), 303)
+    except (QueryError, PhotoError, TooLarge) as error:
+        if not wants_page(request):
+            raise
+        status, fault = 413 if isinstance(error, TooLarge) else 400, str(error)
+        search = partial(_search_page, here, _query_of(pairs), status=status, fault=fault)
+        return await run_in_threadpool(search)
+
+
+def _query_of(pairs: list[tuple[str, str]]) -> PageQuery:
+    """Return the search of a form, an empty one where it makes no sense."""
+    try:
+        return read_page_query(pairs)
+    except QueryError:
+        return PageQuery()
+
+
+async def _upload(here: PageContext, pairs: list[tuple[str, str]]) -> str:
+    """Return the address of the search for photos like the one that comes with a form, whose other
+    fields are added to ``pairs``.
+    """
+    async with here.request.form(max_files=1, max_fields=200) as form:
+        pairs += [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
         file = form.get("photo")
         if not isinstance(file, UploadFile) or not file.size:
             raise QueryError("no photo came with the form: choose one, or drop it on the page")
@@ -164,9 +195,7 @@ async def upload(request: Request) -> Response:
                 f"{size_text(here.settings.upload_bytes)}: make it smaller"
             )
         data = await file.read()
-        pairs = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
-    to = await in_picture_thread(here.service, lambda: _uploaded(here, data, pairs))
-    return RedirectResponse(to, 303)
+    return await in_picture_thread(here.service, lambda: _uploaded(here, data, pairs))
 
 
 def _uploaded(here: PageContext, data: bytes, pairs: list[tuple[str, str]]) -> str:
@@ -189,24 +218,29 @@ def uploaded_photo(here: Page, key: str) -> Response:
 
 @router.post("/export")
 async def download(request: Request) -> Response:
-    """The ticked photos: their paths, a CSV, or a ZIP."""
+    """The ticked photos, or those of an album: their paths, a CSV, a ZIP, or a gallery in one."""
     form = await request.form()
-    ids = selection([value for value in form.getlist("id") if isinstance(value, str)])
-    layout = str(form.get("as", "paths"))
-    return await run_in_threadpool(_download, PageContext(request), ids, layout)
+    layout, album = str(form.get("as", "paths")), str(form.get("of", ""))
+    ticked = [value for value in form.getlist("id") if isinstance(value, str)]
+    ids = [] if album else selection(ticked)
+    return await run_in_threadpool(_download, PageContext(request), ids, album, layout)
 
 
-def _download(here: PageContext, ids: list[int], layout: str) -> Response:
-    photos = here.service.photos_of(ids)
+def _download(here: PageContext, ids: list[int], album: str, layout: str) -> Response:
+    photos = here.service.photos_of(album_pages.ids_of(here, album) if album else ids)
     if layout == "paths":
         return _file(downloads.as_paths(photos), "text/plain; charset=utf-8", "photos.txt")
     if layout == "csv":
         table = downloads.as_csv(photos, here.shows_exif)
         return _file(table, "text/csv; charset=utf-8", "photos.csv")
-    if layout != "zip":
-        raise QueryError("a selection is taken as paths, csv or zip")
-    pieces = downloads.as_zip(here.service, photos, here.shows_exif)
-    return StreamingResponse(pieces, media_type="application/zip", headers=_saved_as("photos.zip"))
+    if layout == "zip":
+        pieces = downloads.as_zip(here.service, photos, here.shows_exif)
+    elif layout == "html":
+        pieces = downloads.as_gallery(here.service, photos, album or "Photos")
+    else:
+        raise QueryError("a selection is taken as paths, csv, zip or html")
+    name = "gallery.zip" if layout == "html" else "photos.zip"
+    return StreamingResponse(pieces, media_type="application/zip", headers=_saved_as(name))
 
 
 def _file(content: bytes, kind: str, name: str) -> Response:

@@ -18,6 +18,20 @@
     show();
   }
 
+  document.addEventListener("click", (event) => {
+    const words = event.target.closest?.("[data-sure]")?.dataset.sure;
+    if (words && !window.confirm(words)) event.preventDefault();
+  });
+
+  // Enter after an album's name adds to it, and an album needs a name
+  const into = document.getElementById("into");
+  into?.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") { event.preventDefault(); form.querySelector("[data-into]").click(); }
+  });
+  form?.querySelector("[data-into]")?.addEventListener("click", (event) => {
+    if (!into.value.trim()) { event.preventDefault(); into.focus(); }
+  });
+
   if (form) {
     form.addEventListener("change", show);
     window.addEventListener("pageshow", show);

@@ -314,8 +314,19 @@
   const KEYS = {
     ArrowRight: ACTS.next, ArrowLeft: ACTS.previous, j: ACTS.next, k: ACTS.previous, "+": ACTS.in, "=": ACTS.in, "-": ACTS.out,
     0: () => zoomTo(0), 1: () => zoomTo(1), f: ACTS.full, s: ACTS.slides, i: ACTS.facts, p: ACTS.part, a: ACTS.why,
-    m: () => press("[data-more]"), n: () => press("[data-less]"), x: () => link.closest(".tile").querySelector(".tick input").click(),
+    h: () => press("[data-favourite]"), m: () => press("[data-more]"), n: () => press("[data-less]"), x: () => link.closest(".tile").querySelector(".tick input").click(),
   };
+
+  // what is written to the collection leaves the photo where it is
+  facts.addEventListener("submit", async (event) => {
+    if (!event.target.matches("[data-quiet]")) return;
+    event.preventDefault();
+    const fields = new URLSearchParams(new FormData(event.target, event.submitter));
+    const answer = await fetch(event.target.action, { method: "POST", body: fields, redirect: "manual" });
+    if (answer.type !== "opaqueredirect") { status.textContent = "It could not be saved: try again in a moment."; return; }
+    await about(photo.id);
+    facts.querySelector("[data-favourite]")?.focus();
+  });
 
   dialog.addEventListener("click", (event) => { const button = event.target.closest("[data-act]"); if (button) ACTS[button.dataset.act](); });
   dialog.addEventListener("keydown", (event) => {

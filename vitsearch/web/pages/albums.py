@@ -1,0 +1,201 @@
+"""The pages of albums and saved searches, and their changes."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import RedirectResponse, Response
+
+from vitsearch.errors import CollectionLocked, NotShown, QueryError, ServiceBusy, VitsearchError
+from vitsearch.storage import albums as kept_albums
+from vitsearch.storage.albums import FAVOURITES, Album
+from vitsearch.storage.store import PhotoStore
+from vitsearch.web.pages import results
+from vitsearch.web.pages.context import Page, PageContext
+from vitsearch.web.pages.tiles import counted
+from vitsearch.web.pages.url import (
+    PER_PAGE,
+    PageQuery,
+    address,
+    page_number,
+    read_page_query,
+    selection,
+)
+
+router = APIRouter(include_in_schema=False)
+
+MAX_FIELDS = 1100  # of a form: the most photos that may be ticked, and some more
+
+
+@router.get("/albums")
+def albums(here: Page) -> Response:
+    """All albums with their first photo, and the saved searches with their numbers of photos."""
+    with here.service.source.facts() as store:
+        read = kept_albums.albums(store) if isinstance(store, PhotoStore) else []
+        searches = kept_albums.saved_searches(store) if isinstance(store, PhotoStore) else []
+    covers = {
+        photo.photo_id: photo
+        for photo in here.service.photos_of([album.ids[0] for album in read if album.ids])
+    }
+    shown = [
+        {
+            "name": album.name,
+            "address": album_address(album.name),
+            "count": counted(len(album.ids), "photo", "photos"),
+            "cover": here.tile(covers[album.ids[0]]) if album.ids[:1] and album.ids[0] in covers
+            else None,
+        }
+        for album in read
+    ]  # fmt: skip
+    rows = [(name, to, _count(here, to)) for name, to in searches]
+    return here.page("albums.html", view="/albums", shown=shown, searches=rows)
+
+
+def _count(here: PageContext, to: str) -> str:
+    """Return how many photos a saved search finds now."""
+    try:
+        query = read_page_query(parse_qsl(urlsplit(to).query, errors="surrogateescape"))
+        here.check(query.filters)
+        count = len(results.sequence(here, query))
+    except VitsearchError:
+        return ""
+    if query.is_query and count >= results.MAX_BY_DATE:
+        return f"{results.MAX_BY_DATE} photos or more"
+    return counted(count, "photo", "photos")
+
+
+def album_address(name: str, **pairs: str) -> str:
+    """Return the address of an album's page."""
+    return address("/album", [("name", name), *pairs.items()])
+
+
+@router.get("/album")
+def album(here: Page) -> Response:
+    """The photos of one album."""
+    name = here.request.query_params.get("name", "")
+    number = page_number(here.request.query_params.get("page", ""))
+    start = (number - 1) * PER_PAGE
+    ids = ids_of(here, name)
+    photos = here.service.photos_of(ids[start : start + PER_PAGE])
+    more = len(ids) > start + PER_PAGE
+    shown: dict[str, Any] = {
+        "album": name,
+        "summary": counted(len(ids), "photo", "photos"),
+        "tiles": [here.tile(photo) for photo in photos],
+        "page": number,
+        "previous": album_address(name, page=str(number - 1)) if number > 1 else "",
+        "next": album_address(name, page=str(number + 1)) if more else "",
+        "query": PageQuery(),
+    }
+    return here.page("album.html", view="/albums", **shown)
+
+
+def ids_of(here: PageContext, name: str) -> list[int]:
+    """Return the ids of an album's photos that are in the collection; raises QueryError where there
+    is no such album.
+    """
+    with here.service.source.facts() as store:
+        album = kept_albums.album_named(store, name) if isinstance(store, PhotoStore) else None
+    if album is None:
+        raise QueryError(f"there is no album {name[: kept_albums.MAX_NAME]!r}")
+    return [photo.photo_id for photo in here.service.photos_of(album.ids)]
+
+
+@router.post("/albums")
+async def change(request: Request) -> Response:
+    """Change an album or a saved search, and go to where the change is seen."""
+    here = PageContext(request)
+    form = await request.form(max_files=0, max_fields=MAX_FIELDS)
+    values = {name: value for name, value in form.items() if isinstance(value, str)}
+    ids = [value for value in form.getlist("id") if isinstance(value, str)]
+    to = await run_in_threadpool(_change, here, values, ids)
+    return RedirectResponse(to, 303)
+
+
+def _change(here: PageContext, values: dict[str, str], ticked: Sequence[str]) -> str:
+    """Make a change and return the address to go to; raises NotShown for who may not write."""
+    if not here.may_write:
+        raise NotShown(
+            "only the person at this machine may change albums, from the address that `vitsearch "
+            "serve` printed; with --allow-edits everybody who has the token may"
+        )
+    action = ACTIONS.get(values.get("do", ""))
+    if action is None:
+        raise QueryError(f"an album can be changed by {', '.join(ACTIONS)}")
+    try:
+        with kept_albums.writing(here.service.source.folder) as store:
+            return action(store, values, ticked)
+    except CollectionLocked as error:
+        raise ServiceBusy("photos are being indexed just now: try again when it is done") from error
+
+
+def _named(store: PhotoStore, values: dict[str, str], field: str = "album") -> Album:
+    """Return the album that a form names, a new one where there is none."""
+    name = kept_albums.checked_name(values.get(field, "").strip())
+    return kept_albums.album_named(store, name) or Album(name)
+
+
+def _add(store: PhotoStore, values: dict[str, str], ticked: Sequence[str]) -> str:
+    album = _named(store, values).with_photos(selection(ticked) if ticked else [])
+    kept_albums.put_album(store, album)
+    return album_address(album.name)
+
+
+def _favourite(store: PhotoStore, values: dict[str, str], ticked: Sequence[str]) -> str:
+    """Make photos favourites, or one that is a favourite already no longer."""
+    ids, album = selection(ticked), _named(store, {"album": FAVOURITES})
+    is_one = len(ids) == 1 and ids[0] in album.ids
+    kept_albums.put_album(store, album.without(ids) if is_one else album.with_photos(ids))
+    return album_address(FAVOURITES)
+
+
+def _remove(store: PhotoStore, values: dict[str, str], ticked: Sequence[str]) -> str:
+    album = _named(store, values, "from").without(selection(ticked))
+    kept_albums.put_album(store, album)
+    return album_address(album.name)
+
+
+def _first(store: PhotoStore, values: dict[str, str], ticked: Sequence[str]) -> str:
+    album = _named(store, values, "from").with_first(selection(ticked))
+    kept_albums.put_album(store, album)
+    return album_address(album.name)
+
+
+def _rename(store: PhotoStore, values: dict[str, str], _: Sequence[str]) -> str:
+    album, renamed = _named(store, values, "from"), _named(store, values)
+    kept_albums.remove_album(store, album.name)
+    kept_albums.put_album(store, renamed.with_photos(album.ids))
+    return album_address(renamed.name)
+
+
+def _delete(store: PhotoStore, values: dict[str, str], _: Sequence[str]) -> str:
+    kept_albums.remove_album(store, values.get("from", ""))
+    return "/albums"
+
+
+def _save(store: PhotoStore, values: dict[str, str], _: Sequence[str]) -> str:
+    query = read_page_query(parse_qsl(urlsplit(values.get("search", "")).query))
+    if query.uploads or not (query.is_query or query.filters.pairs()):
+        raise QueryError("a search of words, photos of the collection or filters can be saved")
+    kept_albums.put_search(store, values.get("name", "").strip(), query.address())
+    return "/albums#searches"
+
+
+def _forget(store: PhotoStore, values: dict[str, str], _: Sequence[str]) -> str:
+    kept_albums.remove_search(store, values.get("name", ""))
+    return "/albums#searches"
+
+
+Action = Callable[[PhotoStore, dict[str, str], Sequence[str]], str]
+ACTIONS: dict[str, Action] = {
+    "add": _add,
+    "favourite": _favourite,
+    "remove": _remove,
+    "first": _first,
+    "rename": _rename,
+    "delete": _delete,
+    "save": _save,
+    "forget": _forget,
+}
