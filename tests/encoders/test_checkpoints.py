@@ -172,7 +172,13 @@ def test_weights_that_lack_a_tensor_are_refused(models: Path, layout: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"), [("siglip2", "NaFlex"), ("blip", "kind 'blip', not clip or siglip")]
+    ("kind", "words"),
+    [
+        ("clap", "kind 'clap', which has no vectors of pictures and texts to compare"),
+        ("flava", "kind 'flava', which has no vectors of pictures and texts to compare"),
+        ("llava", "kind 'llava', which has no vectors of pictures and texts to compare"),
+        ("jina_clip", "kind 'jina_clip', which transformers"),
+    ],
 )
 def test_another_kind_of_model_is_refused(models: Path, kind: str, words: str) -> None:
     file = models / "clip" / "config.json"

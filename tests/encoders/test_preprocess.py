@@ -175,4 +175,7 @@ def test_a_batch_is_normalised_picture_by_picture() -> None:
 
 
 def test_every_field_is_a_fact_of_the_fingerprint() -> None:
-    assert set(Preprocess().facts()) == set(Preprocess.__slots__)
+    naflex = Preprocess(size=(16, 16), resize_mode="patches", max_patches=256)
+    assert set(naflex.facts()) == set(Preprocess.__slots__)
+    # later than the collections that were made without it
+    assert set(naflex.facts()) - set(Preprocess().facts()) == {"max_patches"}

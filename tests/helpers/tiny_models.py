@@ -225,6 +225,107 @@ def save_siglip(folder: Path, length: int = 16) -> transformers.SiglipModel:
     return net
 
 
+_WORDS = sorted({*" ".join(SENTENCES).split(), *"abcdefghijklmnopqrstuvwxyz.,!中文的猫狗é"})
+_TOWER = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+
+
+def save_dual(folder: Path, kind: str) -> tuple[torch.nn.Module, Any]:
+    """Save a random model of two towers of that kind, with its processor, as transformers does, and
+    return both.
+    """
+    tokenizer, text = _tokenizer_of(kind)
+    vision = _TOWER | {"image_size": 32, "patch_size": 8}
+    options: dict[str, Any] = {} if kind in ("siglip2", "tipsv2") else {"projection_dim": 16}
+    if kind == "siglip2":
+        vision = _TOWER | {"patch_size": 16, "num_patches": 16}
+    if kind == "tipsv2":
+        vision = _TOWER | {"image_size": 28, "patch_size": 14}
+    if kind == "align":
+        vision = {"image_size": 32, "width_coefficient": 0.25, "depth_coefficient": 0.25}
+        vision |= {"hidden_dim": 80}
+        options = {"projection_dim": 80}  # the tower ends in 320 / 4 channels
+    classes = {
+        "metaclip_2": ("MetaClip2", "CLIPProcessor", "CLIPImageProcessorPil"),
+        "chinese_clip": ("ChineseCLIP", "ChineseCLIPProcessor", "ChineseCLIPImageProcessorPil"),
+        "altclip": ("AltCLIP", "AltCLIPProcessor", "CLIPImageProcessorPil"),
+        "siglip2": ("Siglip2", "Siglip2Processor", "Siglip2ImageProcessorPil"),
+        "tipsv2": ("Tipsv2", "Tipsv2Processor", "Tipsv2ImageProcessor"),
+        "align": ("Align", "AlignProcessor", "EfficientNetImageProcessorPil"),
+        "blip": ("Blip", "BlipProcessor", "BlipImageProcessorPil"),
+        "aimv2": ("Aimv2", "CLIPProcessor", "CLIPImageProcessorPil"),
+    }
+    model, processor, pictures = classes[kind]
+    config = getattr(transformers, f"{model}Config")(
+        text_config=text, vision_config=vision, **options
+    )
+    net = scramble(getattr(transformers, f"{model}Model")(config))
+    if hasattr(net, "temperature"):
+        net.temperature.data.fill_(0.05)
+    net.save_pretrained(folder)
+    how: dict[str, Any] = {"size": {"height": 32, "width": 32}}
+    if "CLIP" in pictures:
+        how = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    if kind == "siglip2":
+        how = {"max_num_patches": 256, "patch_size": 16}
+    if kind == "tipsv2":
+        how = {"size": {"height": 28, "width": 28}}
+    if kind == "align":
+        how = {"size": {"height": 40, "width": 40}, "crop_size": {"height": 32, "width": 32}}
+        how |= {"do_center_crop": True, "rescale_offset": True, "rescale_factor": 1 / 127.5}
+    made = getattr(transformers, processor)(
+        image_processor=getattr(transformers, pictures)(**how), tokenizer=tokenizer
+    )
+    made.save_pretrained(folder)
+    return net, made
+
+
+def _tokenizer_of(kind: str) -> tuple[Any, dict[str, Any]]:
+    """Return a tokenizer of a kind of model, and the settings of the text tower."""
+    tower: dict[str, Any] = {**_TOWER, "max_position_embeddings": 24, "projection_dim": 16}
+    if kind in ("metaclip_2", "altclip"):
+        names = ["<s>", "<pad>", "</s>", "<unk>", "\u2581", *_WORDS]
+        names += [f"\u2581{word}" for word in _WORDS] + ["<mask>"]
+        pieces = [(name, -float(place)) for place, name in enumerate(names)]
+        tokenizer: Any = transformers.XLMRobertaTokenizer(vocab=pieces, model_max_length=24)
+        tower |= {"vocab_size": len(pieces), "pad_token_id": 1, "eos_token_id": 2}
+        if kind == "altclip":
+            tower |= {"max_position_embeddings": 20, "project_dim": 16}
+        return tokenizer, tower
+    if kind in ("chinese_clip", "align", "blip"):
+        names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_WORDS]
+        names += [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
+        vocabulary = {name: place for place, name in enumerate(names)}
+        tokenizer = transformers.BertTokenizer(vocab=vocabulary, model_max_length=512)
+        tower |= {"vocab_size": len(vocabulary), "pad_token_id": 0}
+        if kind == "align":
+            tower |= {"max_position_embeddings": 72}
+        return tokenizer, tower
+    if kind == "aimv2":
+        return clip_tokenizer(), tower | {
+            "vocab_size": 49408,
+            "max_position_embeddings": 77,
+            "eos_token_id": 49407,
+        }
+    marks = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    if kind == "tipsv2":
+        marks = ["<pad>", "<unk>"]
+    names = [*marks, "\u2581", *dict.fromkeys("".join(_WORDS)), "ca", "cat"]
+    vocabulary = {name: place for place, name in enumerate(names)}
+    merges = [("c", "a"), ("ca", "t")]
+    tower |= {"vocab_size": len(vocabulary), "max_position_embeddings": 64, "projection_size": 32}
+    if kind == "tipsv2":
+        return transformers.Tipsv2Tokenizer(vocab=vocabulary, merges=merges), tower
+    tokenizer = transformers.Siglip2Tokenizer(
+        vocab=vocabulary, merges=merges, padding_side="right", model_max_length=64
+    )
+    return tokenizer, tower
+
+
 def siglip_like() -> dict[str, Any]:
     text = {
         "context_length": 16,

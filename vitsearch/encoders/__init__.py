@@ -104,7 +104,7 @@ SOURCES = {
         EncoderSource(
             "hf",
             "hf:ORG/NAME",
-            "a CLIP or SigLIP model of the Hugging Face hub",
+            "a CLIP, SigLIP or like model of the Hugging Face hub",
             _hf,
             example="hf:openai/clip-vit-base-patch32",
             extra="clip",

@@ -103,7 +103,14 @@ TRANSFORMERS_FILES: RequiredFiles = [
     ["config.json"],
     ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"],
     ["preprocessor_config.json", "processor_config.json"],
-    ["tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model"],
+    [
+        "tokenizer.json",
+        "vocab.json",
+        "spiece.model",
+        "tokenizer.model",
+        "sentencepiece.bpe.model",
+        "vocab.txt",
+    ],
 ]
 _TEXTS = {".json", ".txt", ".model"}
 _WEIGHTS = {".safetensors", ".bin", ".pth"}

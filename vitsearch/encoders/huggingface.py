@@ -1,17 +1,20 @@
-"""``hf:ORG/NAME``: transformers' CLIP, SigLIP and fixed-size SigLIP 2 models, with our own
-preprocessing.
+"""``hf:ORG/NAME``: transformers' models of two towers (CLIP, SigLIP, Meta CLIP 2, Chinese-CLIP and
+others), with our own preprocessing.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.utils import logging
 
 from vitsearch.encoders.checkpoints import (
@@ -25,14 +28,15 @@ from vitsearch.encoders.checkpoints import (
     weights_hash,
 )
 from vitsearch.encoders.hub import hub_folder
+from vitsearch.encoders.huggingface_processor import read_preprocess
 from vitsearch.encoders.lazy_weights import LazyWeights, build_lazily, find_weights
-from vitsearch.encoders.preprocess import RGB, Interpolation, Preprocess
 from vitsearch.encoders.tokenizer import (
+    CLEANINGS,
+    Cleaning,
     PortableTokenizer,
     TokenRules,
     check_tokenizer_files,
     portable_fast,
-    siglip_cleaned,
 )
 from vitsearch.encoders.torch_encoder import (
     Tokens,
@@ -42,7 +46,6 @@ from vitsearch.encoders.torch_encoder import (
     choose_dtype,
 )
 from vitsearch.errors import EncoderError
-from vitsearch.untrusted import guarded
 from vitsearch.vit.weights import vit_from_transformers
 
 _EXTRAS = [
@@ -53,8 +56,9 @@ _EXTRAS = [
     "merges.txt",
     "spiece.model",
     "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "vocab.txt",
 ]
-_FILTERS: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 _MOVES_NOTHING = {
     "transformers_version",
     "_name_or_path",
@@ -65,6 +69,7 @@ _MOVES_NOTHING = {
     "initializer_factor",
 }
 _IMAGE_NAMES = ("vision_model.", "visual_projection.")
+_NOT_ONE_VECTOR = {"flava", "blip-2"}  # theirs are several for each picture or text
 
 Tokenize = Callable[[Sequence[str]], Tokens]
 
@@ -99,83 +104,35 @@ def load_transformers_folder(folder: Path, name: str, *, device: str, dtype: str
     check_settings(config, _weight_files(folder), name)
     preprocess = read_preprocess(folder, name)
     net, waiting = _load_model(folder, name)
-    tokenize, portable = _load_tokenizer(folder, name, config, net)
+    texts = _load_tokenizer(folder, name, config, net)
     facts = {
         "source": "transformers",
         "config": _lasting(config),
         "weights": weights_hash(_weight_files(folder)),
         "tokenizer": weights_hash(_tokenizer_files(folder)),
     }
-    towers = _towers(net, tokenize, portable, fingerprint_files(folder), waiting)
+    towers = _towers(net, texts, fingerprint_files(folder), waiting)
     return TorchEncoder(
         name, towers, preprocess=preprocess, facts=facts, device=target, dtype=number_format
     )
 
 
-def read_preprocess(folder: Path, name: str) -> Preprocess:
-    """Return the preprocessing that the model's authors saved; raises EncoderError for steps that
-    we do not do.
-    """
-    file = folder / "preprocessor_config.json"
-    if file.is_file():
-        values = read_json(file, name)
-    else:  # a processor saved whole by transformers 5
-        file = folder / "processor_config.json"
-        values = read_json(file, name).get("image_processor", {})
-    problem = "asks for preprocessing that vitsearch does not do"
-    with guarded(EncoderError, f"{name}: the file {file}", "fetch it again", problem=problem):
-        return _preprocess(values)
-
-
-def _preprocess(values: Mapping[str, Any]) -> Preprocess:
-    if (
-        not values.get("do_resize", True)
-        or not values.get("do_rescale", True)
-        or abs(values.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9
-    ):
-        raise ValueError("a picture that is not resized and scaled to 0..1")
-    size, crop = values["size"], values.get("crop_size")
-    plain = Preprocess(
-        mean=(0.0, 0.0, 0.0),
-        std=(1.0, 1.0, 1.0),
-        interpolation=_FILTERS[values.get("resample", 3)],
-        half_pixel="down",
-    )
-    if values.get("do_normalize", True):
-        plain = replace(plain, mean=_rgb(values["image_mean"]), std=_rgb(values["image_std"]))
-    shortest = size if isinstance(size, int) else size.get("shortest_edge")
-    if shortest is None:
-        return replace(plain, size=(int(size["height"]), int(size["width"])), resize_mode="squash")
-    if not values.get("do_center_crop", crop is not None):
-        raise ValueError("a picture that is not cropped to a fixed size")
-    height, width = (
-        (crop, crop)
-        if isinstance(crop, int)
-        else (crop["height"], crop["width"])
-        if crop
-        else (shortest, shortest)
-    )
-    return replace(
-        plain, size=(int(height), int(width)), resize_mode="shortest", resize_to=int(shortest)
-    )
-
-
-def _rgb(values: Sequence[float]) -> RGB:
-    red, green, blue = values
-    return float(red), float(green), float(blue)
-
-
 def _check_kind(config: Mapping[str, Any], name: str) -> None:
+    """Raise EncoderError for a model that has no vectors of pictures and texts to compare."""
     kind = config.get("model_type")
-    if kind == "siglip2":
+    model = getattr(transformers, str(MODEL_MAPPING_NAMES.get(str(kind), "-")), None)
+    if model is None:
         raise EncoderError(
-            f"{name} is a NaFlex model (pictures of any size), which cannot be used here: try "
-            "hf:google/siglip2-base-patch16-224"
+            f"{name} is a model of kind {kind!r}, which transformers {transformers.__version__} "
+            "does not have, and the code of a model is never run: use open_clip:ARCH/TAG where "
+            "open_clip has it"
         )
-    if kind not in ("clip", "siglip"):
+    images, texts = (getattr(model, f"get_{each}_features", None) for each in ("image", "text"))
+    reads = [set(signature(each).parameters) if each else set() for each in (images, texts)]
+    if "pixel_values" not in reads[0] or "input_ids" not in reads[1] or kind in _NOT_ONE_VECTOR:
         raise EncoderError(
-            f"{name} is a model of kind {kind!r}, not clip or siglip: use open_clip:ARCH/TAG "
-            "where open_clip has it"
+            f"{name} is a model of kind {kind!r}, which has no vectors of pictures and texts to "
+            "compare: take a CLIP or SigLIP model, such as hf:google/siglip2-base-patch16-224"
         )
 
 
@@ -257,8 +214,10 @@ def without_bar() -> Iterator[None]:
 
 def _load_tokenizer(
     folder: Path, name: str, config: Mapping[str, Any], net: Any
-) -> tuple[Tokenize, PortableTokenizer | None]:
-    """Return the tokenizer as a function, and without transformers where it is a fast one."""
+) -> tuple[Tokenize, PortableTokenizer | None, int]:
+    """Return the tokenizer as a function, and without transformers where it is a fast one, and how
+    many tokens are read.
+    """
     check_tokenizer_files(folder, name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
@@ -269,39 +228,51 @@ def _load_tokenizer(
             f"{name}: cannot read the tokenizer in {folder} ({one_line(error)})"
         ) from error
     check_tokenizer(getattr(tokenizer, "backend_tokenizer", None), name)
-    length = int(net.config.text_config.max_position_embeddings)
-    if config["model_type"] == "clip":
-        portable = portable_fast(
-            tokenizer, TokenRules("none", length, tokenizer.pad_token_id, full=False, mask=True)
-        )
-        return lambda texts: dict(
-            tokenizer(
-                list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt"
-            )
-        ), portable
-    tokenizer.padding_side = "right"
-    strips = _strips_punctuation(folder, name)
-    clean = siglip_cleaned if strips else str.lower
-    rules = TokenRules(
-        "siglip" if strips else "lower", length, tokenizer.pad_token_id, full=True, mask=False
-    )
+    rules = _token_rules(tokenizer, folder, name, config=config, net=net)
+    clean, padding = CLEANINGS[rules.cleaning], "max_length" if rules.full else True
 
     def tokenize(texts: Sequence[str]) -> Tokens:
-        """Lower-case and pad to the full length, as SigLIP was trained; the mask is left out for
-        the same reason.
-        """
-        cleaned = [clean(text) for text in texts]
-        return {
-            "input_ids": tokenizer(
-                cleaned,
-                padding="max_length",
-                truncation=True,
-                max_length=length,
-                return_tensors="pt",
-            )["input_ids"]
-        }
+        """Clean, cut and pad, as the model was trained."""
+        tokens = tokenizer(
+            [clean(text) for text in texts],
+            padding=padding,
+            truncation=True,
+            max_length=rules.length,
+            return_tensors="pt",
+        )
+        names = ("input_ids", "attention_mask") if rules.mask else ("input_ids",)
+        return {name: tokens[name] for name in names}
 
-    return tokenize, portable_fast(tokenizer, rules)
+    return tokenize, portable_fast(tokenizer, rules), rules.length
+
+
+def _token_rules(
+    tokenizer: Any, folder: Path, name: str, *, config: Mapping[str, Any], net: Any
+) -> TokenRules:
+    """Return how texts become tokens: for CLIP and SigLIP as they were trained, else as
+    transformers' processor of the kind does it.
+    """
+    kind, text = config["model_type"], getattr(net.config, "text_config", None)
+    if text is None:
+        raise EncoderError(
+            f"{name} is a model of kind {kind!r}, whose text tower is not known here"
+        )
+    length = int(getattr(text, "max_position_embeddings", tokenizer.model_max_length))
+    pad = tokenizer.pad_token_id
+    if kind == "clip":
+        return TokenRules("none", length, pad, full=False, mask=True)
+    if kind == "siglip":  # the mask is left out, since it was trained without
+        tokenizer.padding_side = "right"
+        cleaning: Cleaning = "siglip" if _strips_punctuation(folder, name) else "lower"
+        return TokenRules(cleaning, length, pad, full=True, mask=False)
+    if "roberta" in text.model_type or kind == "altclip":
+        length -= int(text.pad_token_id) + 1  # RoBERTa counts positions from there
+    made = getattr(transformers, str(PROCESSOR_MAPPING_NAMES.get(kind, "-")), None)
+    asked: Mapping[str, Any] = getattr(made, "text_kwargs", {})
+    length = min(length, asked["max_length"] if asked.get("truncation") else length)
+    full = asked.get("padding") == "max_length" and bool(asked.get("truncation"))
+    mask = "attention_mask" in tokenizer.model_input_names
+    return TokenRules("none", min(length, tokenizer.model_max_length), pad, full=full, mask=mask)
 
 
 def _strips_punctuation(folder: Path, name: str) -> bool:
@@ -313,29 +284,54 @@ def _strips_punctuation(folder: Path, name: str) -> bool:
 
 def _towers(
     net: Any,
-    tokenize: Tokenize,
-    portable: PortableTokenizer | None,
+    texts: tuple[Tokenize, PortableTokenizer | None, int],
     files: Sequence[Path],
     waiting: LazyWeights | None,
 ) -> Towers:
+    tokenize, portable, context = texts
     bias = getattr(net, "logit_bias", None)
     return Towers(
         model=net,
         dim=int(
             getattr(net.config, "projection_dim", None) or net.config.vision_config.hidden_size
         ),
-        encode_images=lambda pixels: _features(net.get_image_features(pixel_values=pixels)),
+        encode_images=lambda pixels: _features(net.get_image_features(**_seen(net, pixels))),
         tokenize=tokenize,
         encode_texts=lambda tokens: _features(net.get_text_features(**tokens)),
-        logit_scale=float(net.logit_scale.detach().exp().mean()),
+        logit_scale=_scale(net),
         logit_bias=None if bias is None else float(bias.detach().mean()),
         image_tower=lambda: vit_from_transformers(
             net.vision_model, projection=getattr(net, "visual_projection", None)
         ),
         files=tuple(files),
         portable=lambda: portable,
+        context=context,
         waiting=waiting,
     )
+
+
+def _seen(net: Any, pixels: Tensor) -> dict[str, Tensor]:
+    """Return what an image tower is given: pictures ``(n, 3, h, w)``, or for SigLIP 2's NaFlex
+    their patches, all of one shape, so that none is padded.
+    """
+    if net.config.model_type != "siglip2":
+        return {"pixel_values": pixels}
+    (count, _, height, width), patch = pixels.shape, net.config.vision_config.patch_size
+    rows, columns = height // patch, width // patch
+    patches = pixels.reshape(count, 3, rows, patch, columns, patch).permute(0, 2, 4, 3, 5, 1)
+    return {
+        "pixel_values": patches.reshape(count, rows * columns, -1),
+        "pixel_attention_mask": torch.ones(count, rows * columns, device=pixels.device).int(),
+        "spatial_shapes": torch.tensor([[rows, columns]] * count, device=pixels.device),
+    }
+
+
+def _scale(net: Any) -> float:
+    """Return what cosines are multiplied by: a logarithm of it is learnt, or its inverse."""
+    if hasattr(net, "logit_scale"):
+        return float(net.logit_scale.detach().exp().mean())
+    temperature = getattr(net, "temperature", None)
+    return 100.0 if temperature is None else 1 / float(temperature.detach())
 
 
 def _features(output: Any) -> Tensor:
@@ -343,7 +339,7 @@ def _features(output: Any) -> Tensor:
     object since.
     """
     features: Tensor = output if isinstance(output, Tensor) else output.pooler_output
-    return features
+    return features.flatten(1)
 
 
 def _lasting(config: Mapping[str, Any]) -> dict[str, Any]:

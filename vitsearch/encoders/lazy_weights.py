@@ -19,7 +19,11 @@ from vitsearch.errors import EncoderError
 
 Tower = Literal["image", "text"]
 
-_SCALARS = {"logit_scale", "logit_bias"}  # of both towers, and facts of the encoder: read at once
+_SCALARS = {
+    "logit_scale",
+    "logit_bias",
+    "temperature",
+}  # of both towers, and facts of the encoder: read at once
 _WIDTHS = {"F32", "F16", "BF16"}
 
 
@@ -64,7 +68,7 @@ def find_weights(
     exactly its tensors, names and shapes.
 
     ``image`` are the prefixes of the image tower's names; names in the files that end with
-    ``unread`` are left out. ``logit_scale`` and ``logit_bias`` are read at once.
+    ``unread`` are left out. Scales of the scores are read at once.
     """
     expected = model.state_dict()
     try:

@@ -191,6 +191,7 @@ def towers_of(
         image_tower=lambda: vit_from_open_clip(net.visual),
         files=tuple(files),
         portable=lambda: portable_open_clip(tokenizer),
+        context=int(getattr(tokenizer, "context_length", None) or 0),
         waiting=waiting,
     )
 

@@ -7,16 +7,16 @@ processors compute, so their published figures hold.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import isfinite
+from math import ceil, isfinite, sqrt
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitsearch.encoders.checkpoints import MAX_SIDE
+from vitsearch.encoders.checkpoints import MAX_POSITIONS, MAX_SIDE
 
-ResizeMode = Literal["shortest", "longest", "squash"]
+ResizeMode = Literal["shortest", "longest", "squash", "patches"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 RGB = tuple[float, float, float]
 Box = tuple[float, float, float, float]
@@ -40,7 +40,10 @@ class Preprocess:
 
     ``size`` is the height and width of the input. ``shortest`` resizes the shorter side to
     ``resize_to`` (default: to cover ``size``) and crops the centre, ``longest`` fits the whole
-    picture in and pads with ``fill_color``, ``squash`` ignores the aspect ratio.
+    picture in and pads with ``fill_color``, ``squash`` ignores the aspect ratio (and crops the
+    centre of a square of ``resize_to``, where that is given). ``patches`` keeps the aspect ratio
+    and the whole picture, in as many patches of ``size`` as fit in ``max_patches``, so pictures of
+    different shapes give inputs of different shapes (NaFlex, arXiv:2502.14786).
     ``half_pixel`` says how an odd margin is split: ``even`` rounds half to even (open_clip),
     ``down`` rounds down (transformers).
     """
@@ -53,11 +56,16 @@ class Preprocess:
     fill_color: int = 0
     resize_to: int | None = None
     half_pixel: Literal["even", "down"] = "even"
+    max_patches: int | None = None
 
     def __post_init__(self) -> None:
         sides = [*self.size, self.size[0] if self.resize_to is None else self.resize_to]
         if not all(1 <= side <= MAX_SIDE for side in sides):
             raise ValueError(f"pictures of {sides} pixels, beyond 1 to {MAX_SIDE:,}")
+        if (self.max_patches is None) != (self.resize_mode != "patches") or not (
+            1 <= (self.max_patches or 1) <= MAX_POSITIONS
+        ):
+            raise ValueError(f"{self.max_patches} patches, beyond 1 to {MAX_POSITIONS:,}")
         numbers = (*self.mean, *self.std)
         if len(numbers) != 6 or not all(map(isfinite, numbers)) or 0 in self.std:
             raise ValueError("a mean or a deviation that is no number, or 0")
@@ -67,22 +75,34 @@ class Preprocess:
         """Twice the side that is resized to, None where a picture must be decoded whole (see
         `ImageEncoder.decode_at_least`).
         """
-        return 2 * max(*self.size, self.resize_to or 0) if self.interpolation != "nearest" else None
+        if self.interpolation == "nearest":
+            return None
+        if self.max_patches is not None:
+            return 2 * ceil(max(self.size) * sqrt(self.max_patches))
+        return 2 * max(*self.size, self.resize_to or 0)
 
     def facts(self) -> dict[str, Any]:
-        """Return the fields as plain values, for a fingerprint."""
-        return asdict(self)
+        """Return the fields as plain values, for a fingerprint; one that came later is left out
+        where it says nothing.
+        """
+        facts = asdict(self)
+        if self.max_patches is None:
+            del facts["max_patches"]
+        return facts
 
 
 def prepare(image: Image.Image, how: Preprocess) -> NDArray[np.uint8]:
-    """Return the picture resized and cropped, ``(height, width, 3)`` uint8.
+    """Return the picture resized and cropped, ``(height, width, 3)`` uint8: of the size of the
+    input, or in whole patches of that size.
 
     Any aspect ratio is safe: where the resized picture would be a very long strip, only the part
     that stays is resized.
     """
     rgb = image if image.mode == "RGB" else image.convert("RGB")
-    if how.resize_mode == "squash":
+    if how.resize_mode == "squash" and how.resize_to is None:
         return np.asarray(_resized(rgb, how.size, how.interpolation))
+    if how.resize_mode == "patches":
+        return np.asarray(_resized(rgb, _size_in_patches(rgb, how), how.interpolation))
     height, width = _scaled_size(rgb, how)
     if (
         max(height / how.size[0], width / how.size[1]) > _MAX_STRIP_LENGTH
@@ -98,7 +118,7 @@ def seen_region(image: Image.Image, how: Preprocess) -> Box:
     """Return what `prepare` keeps of a picture, (left, top, right, bottom) in its pixels; beyond
     its borders where it is padded.
     """
-    if how.resize_mode == "squash":
+    if how.resize_mode == "patches" or (how.resize_mode == "squash" and how.resize_to is None):
         return 0.0, 0.0, float(image.width), float(image.height)
     (height, width), (crop_height, crop_width) = _scaled_size(image, how), how.size
     left, top = _start(width, crop_width, how), _start(height, crop_height, how)
@@ -141,9 +161,34 @@ def _scaled_size(image: Image.Image, how: Preprocess) -> tuple[int, int]:
         ratio = max(ratios) if how.resize_mode == "longest" else min(ratios)
         return max(1, round(height / ratio)), max(1, round(width / ratio))
     short = how.resize_to or target_height
+    if how.resize_mode == "squash":
+        return short, short
     if width <= height:
         return int(short * height / width), short
     return short, int(short * width / height)
+
+
+def _size_in_patches(image: Image.Image, how: Preprocess) -> tuple[int, int]:
+    """Return the height and width of the most whole patches that keep the aspect ratio, as
+    transformers' processor of SigLIP 2 chooses them: by halving the range of scales.
+    """
+
+    def sides(scale: float) -> tuple[int, int]:
+        height, width = (
+            max(1, ceil(side * scale / patch)) * patch
+            for side, patch in zip((image.height, image.width), how.size, strict=True)
+        )
+        return height, width
+
+    smallest, largest = 1e-6, 100.0
+    while largest - smallest >= 1e-5:
+        scale = (smallest + largest) / 2
+        height, width = sides(scale)
+        if (height // how.size[0]) * (width // how.size[1]) <= (how.max_patches or 1):
+            smallest = scale
+        else:
+            largest = scale
+    return sides(smallest)
 
 
 def _resized(

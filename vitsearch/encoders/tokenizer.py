@@ -73,7 +73,7 @@ class TextReader:
         """Return ``input_ids`` ``(n, t)`` int64 and, where the rules say so, ``attention_mask``; a
         text that is too long is cut.
         """
-        rows = self._rows([_CLEANINGS[self.rules.cleaning](readable(text)) for text in texts])
+        rows = self._rows([CLEANINGS[self.rules.cleaning](readable(text)) for text in texts])
         width = self.rules.length if self.rules.full else max(map(len, rows), default=0)
         ids = np.full((len(rows), width), self.rules.pad, dtype=np.int64)
         mask = np.zeros((len(rows), width), dtype=np.int64)
@@ -82,6 +82,15 @@ class TextReader:
         if self.rules.zeroed is not None:
             ids[ids == self.rules.zeroed] = 0
         return {"input_ids": ids, "attention_mask": mask} if self.rules.mask else {"input_ids": ids}
+
+    def is_cut(self, text: str) -> bool:
+        """Return whether a text has more tokens than are read."""
+        if surely_fits(text, self.rules.length):
+            return False
+        cleaned = CLEANINGS[self.rules.cleaning](readable(text))
+        if self.rules.marks is None:
+            return bool(self._tokenizer.encode(cleaned).overflowing)
+        return len(self._pieces(cleaned)) > self.rules.length - 2
 
     def _rows(self, texts: Sequence[str]) -> list[list[int]]:
         if self.rules.marks is None:
@@ -179,6 +188,13 @@ def portable_fast(tokenizer: Any, rules: TokenRules) -> PortableTokenizer | None
     return PortableTokenizer(fast.to_str(), rules)
 
 
+def surely_fits(text: str, length: int) -> bool:
+    """Return whether a text is too short to have more than ``length`` tokens: one is a byte or
+    more, but for two marks and a space in front.
+    """
+    return len(readable(text).encode()) <= length - 3
+
+
 def siglip_cleaned(text: str) -> str:
     """Lower-case, drop punctuation, join white space: the text cleaning of the first SigLIP."""
     return " ".join(text.lower().translate(_NO_PUNCTUATION).split())
@@ -212,7 +228,7 @@ def _unchanged(text: str) -> str:
     return text
 
 
-_CLEANINGS: dict[Cleaning, Callable[[str], str]] = {
+CLEANINGS: dict[Cleaning, Callable[[str], str]] = {
     "none": _unchanged,
     "lower": str.lower,
     "siglip": siglip_cleaned,
@@ -227,6 +243,6 @@ def rules_from(facts: Mapping[str, Any]) -> TokenRules:
     are none.
     """
     rules = TokenRules(**{**facts, "marks": tuple(facts["marks"]) if facts["marks"] else None})
-    if rules.cleaning not in _CLEANINGS:
+    if rules.cleaning not in CLEANINGS:
         raise ValueError(f"unknown cleaning {rules.cleaning!r}")
     return rules

@@ -19,12 +19,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vitsearch.arrays import unit_rows
-from vitsearch.encoders.base import Encoder, Vectors, fingerprint_of
+from vitsearch.encoders.base import Encoder, ImageEncoder, Vectors, fingerprint_of
 from vitsearch.encoders.checkpoints import one_line
 from vitsearch.encoders.language import readable
 from vitsearch.encoders.lazy_weights import LazyWeights, Tower
 from vitsearch.encoders.preprocess import Box, Preprocess, prepare, seen_region
-from vitsearch.encoders.tokenizer import PortableTokenizer
+from vitsearch.encoders.tokenizer import PortableTokenizer, TextReader, surely_fits
 from vitsearch.errors import EncoderError
 from vitsearch.paths import cache_dir
 from vitsearch.photos.decode import upright_rgb
@@ -51,6 +51,10 @@ ROUNDS = 5
 MIN_COSINE = 0.999
 
 
+def _reads_no_text(texts: object) -> Any:
+    raise EncoderError("this model reads no text")
+
+
 @dataclass(frozen=True, slots=True)
 class Towers:
     """A loaded model as plain functions: normalised pictures ``(n, 3, h, w)`` or tokens in, ``(n,
@@ -60,20 +64,22 @@ class Towers:
     softmax. ``image_tower`` rebuilds the image tower as our own transformer, which shows its
     attention; it raises ValueError for a tower of another kind. ``files`` are those that decide the
     vectors, and ``portable`` gives the tokenizer without the library that it came with, or None
-    where that cannot be had. ``waiting`` are the weights that have not been read; None where all
-    have. Each tower's must be loaded before its function is called.
+    where that cannot be had; texts of more than ``context`` tokens are cut. ``waiting`` are the
+    weights that have not been read; None where all have. Each tower's must be loaded before its
+    function is called. A model of pictures alone has no functions for texts.
     """
 
     model: nn.Module
     dim: int
     encode_images: Callable[[Tensor], Tensor]
-    tokenize: Callable[[Sequence[str]], Tokens]
-    encode_texts: Callable[[Tokens], Tensor]
-    logit_scale: float
-    logit_bias: float | None
     image_tower: Callable[[], VisionTransformer]
     files: tuple[Path, ...]
-    portable: Callable[[], PortableTokenizer | None]
+    tokenize: Callable[[Sequence[str]], Tokens] = _reads_no_text
+    encode_texts: Callable[[Tokens], Tensor] = _reads_no_text
+    logit_scale: float = 100.0
+    logit_bias: float | None = None
+    portable: Callable[[], PortableTokenizer | None] = lambda: None
+    context: int = 0
     waiting: LazyWeights | None = None
 
     def load(self, *towers: Tower) -> None:
@@ -120,8 +126,8 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     return _DTYPES[dtype]
 
 
-class TorchEncoder(Encoder):
-    """An encoder around the two towers of a PyTorch model, on one device, in one number format.
+class TorchImageEncoder(ImageEncoder):
+    """An encoder around the image tower of a PyTorch model, on one device, in one number format.
 
     ``facts`` name the weights, the tokenizer and the architecture; the preprocessing, the number
     format and the normalisation are added here. The device is not part of the fingerprint.
@@ -141,9 +147,6 @@ class TorchEncoder(Encoder):
     ) -> None:
         self.name = name
         self.dim = towers.dim
-        self._lock = threading.Lock()
-        self.logit_scale = towers.logit_scale
-        self.logit_bias = towers.logit_bias
         self.preprocess: Preprocess = preprocess
         self.decode_at_least = preprocess.decode_at_least
         self.only_resizes = True
@@ -214,8 +217,15 @@ class TorchEncoder(Encoder):
         if not len(batch):
             return np.empty((0, self.dim), dtype=np.float32)
         self.towers.load("image")
+        by_shape: dict[tuple[int, ...], list[int]] = {}  # more than one where the shape is kept
+        for position, picture in enumerate(batch):
+            by_shape.setdefault(picture.shape, []).append(position)
+        rows = np.empty((len(batch), self.dim), dtype=np.float32)
         with torch.inference_mode():
-            return self._unit_rows(self._encode_images(self.normalise(np.stack(batch))))
+            for chosen in by_shape.values():
+                pixels = self.normalise(np.stack([batch[each] for each in chosen]))
+                rows[chosen] = self._unit_rows(self._encode_images(pixels))
+        return rows
 
     def tune(self, batch_size: int, *, methods: Sequence[Method] = METHODS) -> "TunedTower":
         """Let `encode_prepared` measure, at the first batch of ``batch_size`` pictures, which
@@ -225,6 +235,8 @@ class TorchEncoder(Encoder):
         thread. The vectors are the same within the number format. Returns the tower, which knows
         its ``method``.
         """
+        if self.preprocess.max_patches is not None:
+            methods = ("eager",)  # each shape of pictures would be compiled by itself
         tuned = TunedTower(self.towers.encode_images, batch_size, methods=methods)
         self._encode_images = tuned
         return tuned
@@ -238,6 +250,54 @@ class TorchEncoder(Encoder):
             IMAGE_BATCH,
             lambda part: self.encode_prepared([self.prepare(upright_rgb(image)) for image in part]),
         )
+
+    def normalise(self, batch: NDArray[np.uint8]) -> Tensor:
+        """Return ``(n, 3, h, w)`` on the device for prepared pictures ``(n, h, w, 3)``: a quarter
+        of the bytes travel to a GPU.
+        """
+        raw = torch.from_numpy(batch)
+        if self.device.startswith("cuda"):
+            raw = raw.pin_memory()  # only then does the copy run beside the computation
+        pixels = raw.to(self.device, non_blocking=True).permute(0, 3, 1, 2).to(torch.float32)
+        return pixels.div(255).sub(self._mean).div(self._std).to(self._torch_dtype)
+
+    def _in_batches(
+        self, items: Sequence[Any], size: int, encode: Callable[[Sequence[Any]], Vectors]
+    ) -> Vectors:
+        parts = [encode(items[start : start + size]) for start in range(0, len(items), size)]
+        return np.concatenate(parts) if parts else np.empty((0, self.dim), dtype=np.float32)
+
+    def _unit_rows(self, features: Tensor) -> Vectors:
+        try:
+            return unit_rows(features.float().cpu().numpy())
+        except ValueError as error:
+            raise EncoderError(
+                f"encoder {self.name} overflows in {self.dtype}: use dtype=float32 or bfloat16"
+            ) from error
+
+
+class TorchEncoder(TorchImageEncoder, Encoder):
+    """An encoder around the two towers of a PyTorch model."""
+
+    def __init__(self, name: str, towers: Towers, **how: Any) -> None:
+        """Take what `TorchImageEncoder` takes."""
+        super().__init__(name, towers, **how)
+        self._lock = threading.Lock()
+        self.logit_scale = towers.logit_scale
+        self.logit_bias = towers.logit_bias
+
+    @cached_property
+    def _reader(self) -> TextReader | None:
+        portable = self.towers.portable()
+        return TextReader(portable) if portable else None
+
+    def is_cut(self, text: str) -> bool:
+        """Return whether a text is longer than the model's context; False where its tokenizer
+        works in its library alone.
+        """
+        if surely_fits(text, self.towers.context):
+            return False
+        return self._reader is not None and self._reader.is_cut(text)
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Return ``(n, dim)`` float32 unit rows for texts; a text longer than the model's context
@@ -253,16 +313,6 @@ class TorchEncoder(Encoder):
         with self._lock:  # the tokenizers of transformers keep their padding in themselves
             return self.towers.tokenize(cleaned)
 
-    def normalise(self, batch: NDArray[np.uint8]) -> Tensor:
-        """Return ``(n, 3, h, w)`` on the device for prepared pictures ``(n, h, w, 3)``: a quarter
-        of the bytes travel to a GPU.
-        """
-        raw = torch.from_numpy(batch)
-        if self.device.startswith("cuda"):
-            raw = raw.pin_memory()  # only then does the copy run beside the computation
-        pixels = raw.to(self.device, non_blocking=True).permute(0, 3, 1, 2).to(torch.float32)
-        return pixels.div(255).sub(self._mean).div(self._std).to(self._torch_dtype)
-
     def _encode_text_batch(self, texts: Sequence[str]) -> Vectors:
         self.towers.load("text")
         with (
@@ -277,20 +327,6 @@ class TorchEncoder(Encoder):
         ):
             tokens = {name: tensor.to(self.device) for name, tensor in self.tokenize(texts).items()}
             return self._unit_rows(self.towers.encode_texts(tokens))
-
-    def _in_batches(
-        self, items: Sequence[Any], size: int, encode: Callable[[Sequence[Any]], Vectors]
-    ) -> Vectors:
-        parts = [encode(items[start : start + size]) for start in range(0, len(items), size)]
-        return np.concatenate(parts) if parts else np.empty((0, self.dim), dtype=np.float32)
-
-    def _unit_rows(self, features: Tensor) -> Vectors:
-        try:
-            return unit_rows(features.float().cpu().numpy())
-        except ValueError as error:
-            raise EncoderError(
-                f"encoder {self.name} overflows in {self.dtype}: use dtype=float32 or bfloat16"
-            ) from error
 
 
 def compiled(run: Run, method: Method) -> Run:

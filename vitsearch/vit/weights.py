@@ -41,10 +41,14 @@ _ACTIVATIONS: dict[str, Activation] = {  # transformers' names
     "quick_gelu": "quick_gelu",
 }
 _VIT = {"num_attention_heads": 12, "hidden_act": "gelu", "layer_norm_eps": 1e-12, "image_size": 224}
+_CLIP = _VIT | {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
 _SETTINGS: dict[str, dict[str, Any]] = {  # what transformers takes where config.json is silent
     "vit": _VIT,
     "deit": _VIT,
-    "clip_vision_model": _VIT | {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
+    "clip_vision_model": _CLIP,
+    "metaclip_2_vision_model": _CLIP,
+    "chinese_clip_vision_model": _CLIP,
+    "altclip_vision_model": _CLIP,
     "siglip_vision_model": _VIT | {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6},
 }
 

@@ -26,7 +26,7 @@ from vitsearch.encoders.onnx.session import (
     trim_memory,
 )
 from vitsearch.encoders.preprocess import Box, Preprocess, normalise, prepare, seen_region
-from vitsearch.encoders.tokenizer import PortableTokenizer, TextReader, rules_from
+from vitsearch.encoders.tokenizer import PortableTokenizer, TextReader, rules_from, surely_fits
 from vitsearch.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ IMAGE = "image.onnx"
 TEXT = "text.onnx"
 
 Arrays = dict[str, NDArray[Any]]
+# what makes tokens of texts, and tells whether a text is cut
+Reader = tuple[Callable[[Sequence[str]], Arrays], Callable[[str], bool]]
 
 
 class OnnxEncoder(Encoder):
@@ -80,7 +82,7 @@ class OnnxEncoder(Encoder):
         self.pictures_per_call = PICTURES_PER_CALL if self.parallel_calls > 1 else None
         self._locks = {part: threading.Lock() for part in (IMAGE, TEXT, TOKENIZER)}
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
-        self._tokenize: Callable[[Sequence[str]], Arrays] | None = None
+        self._opened: Reader | None = None
 
     def prepare(self, image: Image.Image) -> NDArray[Any]:
         """Return the picture resized and cropped, ``(h, w, 3)`` uint8; may run in any thread."""
@@ -108,7 +110,7 @@ class OnnxEncoder(Encoder):
         """Return ``(n, dim)`` float32 unit rows for texts; a text longer than the model's context
         is cut.
         """
-        if self._tokenize is None and self._rules is not None:
+        if self._opened is None and self._rules is not None:
             with ThreadPoolExecutor(1) as pool:  # each takes as long to open as the other
                 pool.submit(self._session, TEXT)  # what it raises is raised below
                 self.tokenize([])
@@ -118,19 +120,31 @@ class OnnxEncoder(Encoder):
         """Return what the text tower is given for each text: ``input_ids`` ``(n, t)`` int64 and,
         for some models, a mask.
         """
-        with self._locks[TOKENIZER]:
-            if self._tokenize is None:
-                self._tokenize = self._open_tokenizer()
-        return self._tokenize(texts)
+        return self._reader()[0](texts)
 
-    def _open_tokenizer(self) -> Callable[[Sequence[str]], Arrays]:
+    def is_cut(self, text: str) -> bool:
+        """Return whether a text is longer than the model's context; False where its tokenizer
+        works in its library alone.
+        """
+        if self._rules is not None and surely_fits(text, self._rules["length"]):
+            return False  # known without opening the tokenizer
+        return self._reader()[1](text)
+
+    def _reader(self) -> Reader:
+        with self._locks[TOKENIZER]:
+            if self._opened is None:
+                self._opened = self._open_tokenizer()
+            return self._opened
+
+    def _open_tokenizer(self) -> Reader:
         if self._rules is None:  # one that is known only to the library that the model came with
             theirs = self.in_torch()
             return lambda texts: {
                 name: tensor.numpy() for name, tensor in theirs.tokenize(texts).items()
-            }
+            }, theirs.is_cut
         text = (self.folder / TOKENIZER).read_text(encoding="utf-8")
-        return TextReader(PortableTokenizer(text, rules_from(self._rules))).tokenize
+        reader = TextReader(PortableTokenizer(text, rules_from(self._rules)))
+        return reader.tokenize, reader.is_cut
 
     def _in_batches(
         self, graph: str, items: Sequence[Any], size: int, inputs: Callable[[Sequence[Any]], Arrays]

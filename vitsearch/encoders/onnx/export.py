@@ -68,6 +68,11 @@ def write_export(encoder: TorchEncoder, folder: Path, dtype: str) -> dict[str, A
     Raises EncoderError for a model that cannot be exported, whose graphs give other vectors, or
     that does not bear int8.
     """
+    if encoder.preprocess.max_patches is not None:
+        raise EncoderError(
+            f"{encoder.name} takes pictures of any shape, which an export does not: use runtime "
+            "torch"
+        )
     portable = _same_tokenizer(encoder)
     if portable is not None:
         (folder / TOKENIZER).write_text(portable.json, encoding="utf-8")
