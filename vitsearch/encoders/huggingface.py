@@ -268,9 +268,9 @@ def _token_rules(
     if "roberta" in text.model_type or kind == "altclip":
         length -= int(text.pad_token_id) + 1  # RoBERTa counts positions from there
     made = getattr(transformers, str(PROCESSOR_MAPPING_NAMES.get(kind, "-")), None)
-    asked: Mapping[str, Any] = getattr(made, "text_kwargs", {})
-    length = min(length, asked["max_length"] if asked.get("truncation") else length)
-    full = asked.get("padding") == "max_length" and bool(asked.get("truncation"))
+    defaults: Mapping[str, Any] = getattr(made, "text_kwargs", {})
+    length = min(length, defaults["max_length"] if defaults.get("truncation") else length)
+    full = defaults.get("padding") == "max_length" and bool(defaults.get("truncation"))
     mask = "attention_mask" in tokenizer.model_input_names
     return TokenRules("none", min(length, tokenizer.model_max_length), pad, full=full, mask=mask)
 

@@ -72,20 +72,20 @@ def _preprocess(values: Mapping[str, Any]) -> Preprocess:
         half_pixel="down",
     )
     if "max_num_patches" in values:
-        patch, most = int(values["patch_size"]), int(values["max_num_patches"])
-        return replace(plain, size=(patch, patch), resize_mode="patches", max_patches=most)
+        patch, limit = int(values["patch_size"]), int(values["max_num_patches"])
+        return replace(plain, size=(patch, patch), resize_mode="patches", max_patches=limit)
     size, crops = values["size"], values.get("do_center_crop", values.get("crop_size") is not None)
     if isinstance(size, int) and values.get("default_to_square", False):
         size = {"height": size, "width": size}
     crop = _sides(values.get("crop_size")) if crops else None
     shortest = size if isinstance(size, int) else size.get("shortest_edge")
     if shortest is None:
-        whole = int(size["height"]), int(size["width"])
-        if crop in (None, whole):
-            return replace(plain, size=whole, resize_mode="squash")
-        if whole[0] != whole[1]:
+        fixed = int(size["height"]), int(size["width"])
+        if crop in (None, fixed):
+            return replace(plain, size=fixed, resize_mode="squash")
+        if fixed[0] != fixed[1]:
             raise ValueError("a part of a picture of fixed, unequal sides")
-        return replace(plain, size=crop, resize_mode="squash", resize_to=whole[0])
+        return replace(plain, size=crop, resize_mode="squash", resize_to=fixed[0])
     if not crops:
         raise ValueError("a picture that is not cropped to a fixed size")
     shortest = int(shortest)
