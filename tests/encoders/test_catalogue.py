@@ -60,7 +60,10 @@ def test_every_name_is_listed_once_and_has_a_dimension() -> None:
 
 
 def test_patterns_match_a_part_or_with_wildcards_the_whole() -> None:
-    assert names("siglip2-base") == ["hf:google/siglip2-base-patch16-224"]
+    assert names("siglip2-base") == [
+        "hf:google/siglip2-base-patch16-224",
+        "hf:google/siglip2-base-patch16-naflex",
+    ]
     assert names("*/DFNDR2B") == names("mobileclip2")
     assert "open_clip:PE-Core-B-16/meta" in names("*PE-Core*")
     assert names("siglip2-base*") == []
@@ -90,11 +93,17 @@ def test_a_model_in_the_cache_is_on_this_machine(empty_cache: Path) -> None:
         "preprocessor_config.json",
         "tokenizer.json",
     )
+    pictures = ("config.json", "model.safetensors", "preprocessor_config.json")
+    download(empty_cache, "facebook/dinov2-base", *pictures)
+    download(empty_cache, "BAAI/AltCLIP", *pictures)  # without its tokenizer
+    download(empty_cache, "timm/vit_small_patch14_dinov2.lvd142m", "model.safetensors")
     here = [one.name for one in list_encoders() if one.on_this_machine]
     assert here == [
         "mini",
         "colour",
         "hf:openai/clip-vit-base-patch32",
+        "hf:facebook/dinov2-base",
+        "timm:vit_small_patch14_dinov2.lvd142m",
         "open_clip:ViT-B-32/laion2b_s34b_b79k",
     ]
 

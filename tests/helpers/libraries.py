@@ -16,7 +16,7 @@ HEAVY = {  # a library, and the rooms with an adapter of it
     "torchvision": {"encoders", "classifiers"},
     "open_clip": {"encoders"},
     "transformers": {"encoders", "classifiers"},
-    "timm": {"classifiers"},
+    "timm": {"encoders", "classifiers"},
     "huggingface_hub": {"encoders"},
     "onnxruntime": {"encoders"},
     "onnx_ir": {"encoders"},

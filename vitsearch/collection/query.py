@@ -417,7 +417,8 @@ class QueryEncoder:
         if isinstance(what, str):
             if what not in encoded.words:
                 raise QueryError(
-                    f"encoder {self._encoder().name} reads no text: search with a photo"
+                    f"encoder {self._encoder().name} reads no text: search with a photo, or index "
+                    "into another --collection with one that does, such as mini"
                 )
             return encoded.words[what]
         if isinstance(what, Image.Image):
@@ -428,26 +429,20 @@ class QueryEncoder:
         """Return the unit vector of a file, which is ``photo`` where the collection has it."""
         try:
             fingerprint, head = read_fingerprint(path)
-            same = (
-                photo
-                if photo and photo.fingerprint == fingerprint
-                else next(iter(self._store.photos_with(fingerprint)), None)
-            )
+            same = photo if photo and photo.fingerprint == fingerprint else None
+            same = same or next(iter(self._store.photos_with(fingerprint)), None)
             if same:  # the same bytes have the same vector
                 return unit_rows(self._store.vector(same.photo_id)[None])[0]
             encoder = self._encoder()
             decoding = self._decoding()  # as the photos it is compared with
+            name, at_least = str(path), decoding.at_least(encoder)
             with PhotoDecoder() as decoder:
                 if container_of(head) is None:
                     image, _ = decoder.decode(
-                        read_bytes(path),
-                        name=str(path),
-                        at_least=decoding.at_least(encoder),
-                        colours=decoding.colours,
+                        read_bytes(path), name=name, at_least=at_least, colours=decoding.colours
                     )
                 else:
-                    at_least = decoding.at_least(encoder)
-                    image, _ = decoder.moment(str(path), at=0.0, at_least=at_least)
+                    image, _ = decoder.moment(name, at=0.0, at_least=at_least)
             return encoder.encode_prepared([decoding.prepare(encoder, image)])[0]
         except PhotoError as error:
             raise PhotoError(f"the query's photo {str(path)!r}: {error}") from error

@@ -18,6 +18,7 @@ from vitsearch.encoders.checkpoints import (
     named_by,
     one_line,
     open_clip_files,
+    read_json,
 )
 from vitsearch.errors import EncoderError, VitsearchError
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
     from vitsearch.encoders.onnx.cache import OnnxExport
-    from vitsearch.encoders.torch_encoder import TorchEncoder
+    from vitsearch.encoders.torch_encoder import TorchEncoder, TorchImageEncoder
 
 __all__ = ["SOURCES", "Encoder", "EncoderSource", "ImageEncoder", "load_encoder", "prepare_model"]
 
@@ -77,13 +78,19 @@ def _open_clip(model: str, device: str, dtype: str, throughput: bool) -> Encoder
     return load_open_clip(model, device=device, dtype=dtype)
 
 
-def _hf(model: str, device: str, dtype: str, throughput: bool) -> Encoder:
+def _hf(model: str, device: str, dtype: str, throughput: bool) -> ImageEncoder:
     from vitsearch.encoders.huggingface import load_hf
 
     return load_hf(model, device=device, dtype=dtype)
 
 
-def _local_dir(model: str, device: str, dtype: str, throughput: bool) -> Encoder:
+def _timm(model: str, device: str, dtype: str, throughput: bool) -> ImageEncoder:
+    from vitsearch.encoders.timm import load_timm
+
+    return load_timm(model, device=device, dtype=dtype)
+
+
+def _local_dir(model: str, device: str, dtype: str, throughput: bool) -> ImageEncoder:
     return load_local_dir(model, device=device, dtype=dtype)
 
 
@@ -111,16 +118,26 @@ SOURCES = {
             exports=True,
         ),
         EncoderSource(
+            "timm",
+            "timm:NAME",
+            "an image tower of timm, which reads no text",
+            _timm,
+            example="timm:vit_small_patch14_dinov2.lvd142m",
+            extra="clip",
+        ),
+        EncoderSource(
             "local-dir",
             "local-dir:/path",
-            "a folder that open_clip or transformers saved",
+            "a folder that open_clip, transformers or timm saved",
             _local_dir,
             extra="clip",
             exports=True,
         ),
     )
 }
-_PACKAGES = {"clip": {"torch", "torchvision", "open_clip", "transformers", "huggingface_hub"}}
+_PACKAGES = {
+    "clip": {"torch", "torchvision", "open_clip", "timm", "transformers", "huggingface_hub"}
+}
 
 
 def load_encoder(
@@ -235,12 +252,13 @@ def package_sources() -> dict[str, str]:
     return {entry.name: _package(entry) for entry in _entries() if entry.name not in SOURCES}
 
 
-def load_local_dir(path: str, *, device: str = "auto", dtype: str = "auto") -> "TorchEncoder":
-    """Return the encoder in a folder of either layout; where both are there, open_clip's.
+def load_local_dir(path: str, *, device: str = "auto", dtype: str = "auto") -> "TorchImageEncoder":
+    """Return the encoder in a folder of any layout; where two are there, open_clip's.
 
     An open_clip folder holds ``open_clip_config.json`` and weights, a transformers folder
-    ``config.json``, ``model.safetensors``, ``preprocessor_config.json`` and a tokenizer. Raises
-    EncoderError naming the file that is missing or damaged.
+    ``config.json``, ``model.safetensors``, ``preprocessor_config.json`` and, where it reads text, a
+    tokenizer, a timm folder ``config.json`` and ``model.safetensors``. Raises EncoderError naming
+    the file that is missing or damaged.
     """
     folder = local_folder(path)
     name = f"local-dir:{folder}"
@@ -249,6 +267,10 @@ def load_local_dir(path: str, *, device: str = "auto", dtype: str = "auto") -> "
 
         return load_open_clip_folder(folder, name, device=device, dtype=dtype)
     if (folder / TRANSFORMERS_CONFIG).is_file():
+        if "architecture" in read_json(folder / TRANSFORMERS_CONFIG, name):
+            from vitsearch.encoders.timm import load_timm_folder
+
+            return load_timm_folder(folder, name, device=device, dtype=dtype)
         from vitsearch.encoders.huggingface import load_transformers_folder
 
         return load_transformers_folder(folder, name, device=device, dtype=dtype)
@@ -416,7 +438,7 @@ def _is_here(row: dict[str, Any]) -> bool:
     repo = row.get("repo")
     if not repo:
         return True  # part of the package
-    source = row["name"].partition(":")[0]
-    return is_cached(
-        repo, TRANSFORMERS_FILES if source == "hf" else open_clip_files(row.get("file"))
-    )
+    if row["name"].partition(":")[0] == "hf":
+        return is_cached(repo, TRANSFORMERS_FILES[: None if row.get("text", True) else 3])
+    weights = "model.safetensors" if row["name"].startswith("timm:") else row.get("file")
+    return is_cached(repo, open_clip_files(weights))

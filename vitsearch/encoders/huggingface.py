@@ -19,6 +19,7 @@ from transformers.utils import logging
 
 from vitsearch.encoders.checkpoints import (
     TRANSFORMERS_FILES,
+    RequiredFiles,
     check_saved,
     check_settings,
     check_tokenizer,
@@ -41,6 +42,7 @@ from vitsearch.encoders.tokenizer import (
 from vitsearch.encoders.torch_encoder import (
     Tokens,
     TorchEncoder,
+    TorchImageEncoder,
     Towers,
     choose_device,
     choose_dtype,
@@ -70,11 +72,13 @@ _MOVES_NOTHING = {
 }
 _IMAGE_NAMES = ("vision_model.", "visual_projection.")
 _NOT_ONE_VECTOR = {"flava", "blip-2"}  # theirs are several for each picture or text
+# read no text; their vector is the pooled one
+_IMAGE_ONLY = {"dinov2", "dinov2_with_registers", "dinov3_vit", "dinov3_convnext"}
 
 Tokenize = Callable[[Sequence[str]], Tokens]
 
 
-def load_hf(model: str, *, device: str = "auto", dtype: str = "auto") -> TorchEncoder:
+def load_hf(model: str, *, device: str = "auto", dtype: str = "auto") -> TorchImageEncoder:
     """Return the encoder ``ORG/NAME`` of the Hugging Face hub, from the cache where it is complete
     there, else downloaded.
 
@@ -85,36 +89,54 @@ def load_hf(model: str, *, device: str = "auto", dtype: str = "auto") -> TorchEn
             f"hf:{model} is no name of a model: it is hf:ORG/NAME, as in "
             "hf:openai/clip-vit-base-patch32"
         )
-    return load_transformers_folder(
-        hub_folder(model, TRANSFORMERS_FILES, also=_EXTRAS),
-        f"hf:{model}",
-        device=device,
-        dtype=dtype,
-    )
+    name, settings = f"hf:{model}", hub_folder(model, TRANSFORMERS_FILES[:1])
+    folder = hub_folder(model, _files_of(settings, name), also=_EXTRAS)
+    return load_transformers_folder(folder, name, device=device, dtype=dtype)
 
 
-def load_transformers_folder(folder: Path, name: str, *, device: str, dtype: str) -> TorchEncoder:
-    """Return the encoder that transformers saved in a folder; raises EncoderError naming the file
-    that is missing or damaged.
+def _files_of(folder: Path, name: str) -> RequiredFiles:
+    """Return the files that the model of a folder needs: one of pictures alone has no tokenizer."""
+    kind = read_json(folder / "config.json", name).get("model_type")
+    return TRANSFORMERS_FILES[:3] if kind in _IMAGE_ONLY else TRANSFORMERS_FILES
+
+
+def load_transformers_folder(
+    folder: Path, name: str, *, device: str, dtype: str
+) -> TorchImageEncoder:
+    """Return the encoder that transformers saved in a folder, a `TorchEncoder` where it reads text;
+    raises EncoderError naming the file that is missing or damaged.
     """
-    check_saved(folder, TRANSFORMERS_FILES, name)
+    check_saved(folder, _files_of(folder, name), name)
     target, number_format = choose_device(device), choose_dtype(dtype, choose_device(device))
     config = read_json(folder / "config.json", name)
     _check_kind(config, name)
     check_settings(config, _weight_files(folder), name)
     preprocess = read_preprocess(folder, name)
     net, waiting = _load_model(folder, name)
+    if config["model_type"] in _IMAGE_ONLY:
+        facts = {**_facts(folder, config), "vector": "pooled"}
+        return TorchImageEncoder(
+            name,
+            _image_towers(net, fingerprint_files(folder)),
+            preprocess=preprocess,
+            facts=facts,
+            device=target,
+            dtype=number_format,
+        )
     texts = _load_tokenizer(folder, name, config, net)
-    facts = {
-        "source": "transformers",
-        "config": _lasting(config),
-        "weights": weights_hash(_weight_files(folder)),
-        "tokenizer": weights_hash(_tokenizer_files(folder)),
-    }
+    facts = {**_facts(folder, config), "tokenizer": weights_hash(_tokenizer_files(folder))}
     towers = _towers(net, texts, fingerprint_files(folder), waiting)
     return TorchEncoder(
         name, towers, preprocess=preprocess, facts=facts, device=target, dtype=number_format
     )
+
+
+def _facts(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "source": "transformers",
+        "config": _lasting(config),
+        "weights": weights_hash(_weight_files(folder)),
+    }
 
 
 def _check_kind(config: Mapping[str, Any], name: str) -> None:
@@ -127,12 +149,15 @@ def _check_kind(config: Mapping[str, Any], name: str) -> None:
             "does not have, and the code of a model is never run: use open_clip:ARCH/TAG where "
             "open_clip has it"
         )
+    if kind in _IMAGE_ONLY:
+        return
     images, texts = (getattr(model, f"get_{each}_features", None) for each in ("image", "text"))
     reads = [set(signature(each).parameters) if each else set() for each in (images, texts)]
     if "pixel_values" not in reads[0] or "input_ids" not in reads[1] or kind in _NOT_ONE_VECTOR:
         raise EncoderError(
             f"{name} is a model of kind {kind!r}, which has no vectors of pictures and texts to "
-            "compare: take a CLIP or SigLIP model, such as hf:google/siglip2-base-patch16-224"
+            "compare: take a CLIP or SigLIP model, such as hf:google/siglip2-base-patch16-224, or "
+            "for pictures alone DINO (hf:facebook/dinov2-base) or timm:NAME"
         )
 
 
@@ -307,6 +332,17 @@ def _towers(
         portable=lambda: portable,
         context=context,
         waiting=waiting,
+    )
+
+
+def _image_towers(net: Any, files: Sequence[Path]) -> Towers:
+    config = net.config
+    return Towers(
+        model=net,
+        dim=int(getattr(config, "hidden_size", None) or config.hidden_sizes[-1]),
+        encode_images=lambda pixels: _features(net(pixel_values=pixels)),
+        image_tower=lambda: vit_from_transformers(net),
+        files=tuple(files),
     )
 
 

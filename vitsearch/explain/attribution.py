@@ -17,7 +17,7 @@ from vitsearch.encoders.base import ImageEncoder, Vectors
 from vitsearch.encoders.mini.encoder import FOLDER, MiniEncoder, read_config
 from vitsearch.encoders.mini.network import MiniConfig, MiniNetwork, load_network
 from vitsearch.encoders.onnx.encoder import OnnxEncoder
-from vitsearch.encoders.torch_encoder import TorchEncoder
+from vitsearch.encoders.torch_encoder import TorchImageEncoder
 from vitsearch.errors import EncoderError
 from vitsearch.vit.model import VisionTransformer
 
@@ -199,7 +199,7 @@ def find_relevance(encoder: ImageEncoder, image: Image.Image, text: Vectors | No
     """
     if isinstance(encoder, OnnxEncoder):
         encoder = encoder.in_torch()  # a graph shows no attention
-    if not isinstance(encoder, MiniEncoder | TorchEncoder):
+    if not isinstance(encoder, MiniEncoder | TorchImageEncoder):
         raise EncoderError(
             f"encoder {encoder.name} has no attention that can be shown: explain needs a Vision "
             "Transformer, such as mini or open_clip:ViT-B-32/laion2b_s34b_b79k"
@@ -218,7 +218,7 @@ def find_relevance(encoder: ImageEncoder, image: Image.Image, text: Vectors | No
 
 
 def explain_tower(
-    encoder: TorchEncoder, prepared: NDArray[Any], text: Tensor | None
+    encoder: TorchImageEncoder, prepared: NDArray[Any], text: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Return a prepared picture's vector ``(dim,)`` and its patches' relevance ``(rows, columns)``.
 

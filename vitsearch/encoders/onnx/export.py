@@ -26,7 +26,7 @@ from vitsearch.encoders.identity import golden_picture
 from vitsearch.encoders.onnx.encoder import IMAGE, TEXT, TOKENIZER, OnnxEncoder
 from vitsearch.encoders.onnx.session import OPTIMISED, open_graph, this_runtime
 from vitsearch.encoders.tokenizer import PortableTokenizer, TextReader
-from vitsearch.encoders.torch_encoder import TorchEncoder
+from vitsearch.encoders.torch_encoder import TorchEncoder, TorchImageEncoder
 from vitsearch.errors import EncoderError
 from vitsearch.records import atomic_file
 
@@ -61,13 +61,15 @@ class Graph(nn.Module):
         return self.run(*inputs)
 
 
-def write_export(encoder: TorchEncoder, folder: Path, dtype: str) -> dict[str, Any]:
+def write_export(encoder: TorchImageEncoder, folder: Path, dtype: str) -> dict[str, Any]:
     """Write the graphs and the tokenizer of a float32 encoder on the CPU, hold them against it, and
     return the facts of the export.
 
     Raises EncoderError for a model that cannot be exported, whose graphs give other vectors, or
     that does not bear int8.
     """
+    if not isinstance(encoder, TorchEncoder):
+        raise EncoderError(f"{encoder.name} reads no text, and is not exported: use runtime torch")
     if encoder.preprocess.max_patches is not None:
         raise EncoderError(
             f"{encoder.name} takes pictures of any shape, which an export does not: use runtime "
