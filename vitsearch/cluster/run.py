@@ -281,12 +281,12 @@ def watched(items: Iterable[Item], timeout: float) -> Iterator[Item]:
     before.
     """
     come: queue.SimpleQueue[Come[Item]] = queue.SimpleQueue()
-    ahead = threading.Semaphore(1)  # one ahead, or they would gather here
+    slot = threading.Semaphore(1)  # one ahead, or they would gather here
 
     def fetch() -> None:
         try:
             for item in items:
-                ahead.acquire()
+                slot.acquire()
                 come.put((item, None))
             come.put((None, None))
         except BaseException as error:
@@ -304,7 +304,7 @@ def watched(items: Iterable[Item], timeout: float) -> Iterator[Item]:
             raise error
         if item is None:
             return
-        ahead.release()
+        slot.release()
         yield item
 
 
