@@ -1,6 +1,7 @@
 """The command line: what goes where, in which form, with which exit code."""
 
 import csv
+import html
 import json
 import os
 import re
@@ -119,7 +120,11 @@ def test_failures(indexed: Path) -> None:
     ]
     keys = ["path", "file", "state", "reason", "transient"]
     assert [list(row) for row in listed] == [keys] * 2
-    assert vitsearch("failures", indexed).stdout.count(b"\n") == 2
+    sheet = indexed.parent / "failures.html"
+    drawn = vitsearch("failures", indexed, "--sheet", sheet)
+    assert (drawn.stdout.count(b"\n"), drawn.stderr) == (2, f"vitsearch: wrote {sheet}\n".encode())
+    page = html.unescape(sheet.read_text(encoding="utf-8"))
+    assert all(row["reason"] in page and row["path"] in page for row in listed)
 
 
 def test_info(indexed: Path) -> None:

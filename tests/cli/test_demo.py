@@ -24,10 +24,26 @@ def test_demo_of_the_sample_photos(tmp_path: Path) -> None:
     with Collection.open(tmp_path / "photos", collection=tmp_path / "collection") as found:
         assert [photo.path for photo in found.photos()] == names
         assert {one.label for one in found.label(LABELS)} <= set(LABELS)
-    assert [line for line in said if line.startswith("\n“")] == [
-        f"\n“{words}”" for words in SEARCHES
+    assert [line.partition("”")[0] for line in said if line.startswith("\n“")] == [
+        f"\n“{words}" for words in SEARCHES
     ]
-    assert sheets[1].read_text(encoding="utf-8").count("<img") == 16 + min(len(names), 20)
+    alike = said.index("\nphotos that look alike")
+    assert said.index("\nlabels of at least 0.5") > alike
+    assert sheets[1].read_text(encoding="utf-8").count("<img") == len(
+        [line for line in said if line.startswith("  ")]
+    )
+
+
+def test_the_demo_shows_what_mini_finds_and_that_nothing_fits(tmp_path: Path) -> None:
+    pytest.importorskip("skimage", reason="the sample photos come with scikit-image")
+    said: list[str] = []
+    run_demo(tmp_path, None, say=said.append, progress=lambda _: None)
+    assert "\n“an elephant”: nothing fits" in said
+    for words, best in (("a cat", "chelsea.png"), ("a rocket launch", "rocket.jpg")):
+        assert said[said.index(f"\n“{words}”") + 1].split()[1] == best
+    alike = said.index("\nphotos that look alike")
+    pair = ["motorcycle_left.png", "motorcycle_right.png"]
+    assert [line.split()[1] for line in said[alike + 1 : alike + 3]] == pair
 
 
 def test_demos_of_folders_of_ones_own_leave_them_as_they_were(tmp_path: Path) -> None:

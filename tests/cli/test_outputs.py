@@ -32,6 +32,25 @@ def keywords(sidecar: Path) -> list[str | None]:
     return [item.text for item in ET.fromstring(sidecar.read_bytes()).iterfind(f".//{SUBJECT}")]
 
 
+def test_labels_are_drawn_the_surest_first(indexed: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "labels.html"
+    done = vitsearch("label", indexed, "--labels", "red,blue", "--sheet", sheet)
+    assert (done.returncode, done.stderr) == (0, f"vitsearch: wrote {sheet}\n".encode())
+    surest = sorted(
+        (line.split("\t") for line in done.stdout.decode().splitlines()),
+        key=lambda row: (-float(row[0]), row[2]),
+    )
+    page = sheet.read_text(encoding="utf-8")
+    by_label = {name: [row[2] for row in surest if row[1] == name] for name in ("red", "blue")}
+    for name, paths in by_label.items():
+        begins = page.index(f"{name} ({len(paths)})")
+        places = [page.index(Path(path).name, begins) for path in paths]
+        assert paths
+        assert places == sorted(places)
+    refused = vitsearch("classify", indexed, "--sheet", tmp_path / "labels.gif")
+    assert (refused.returncode, refused.stdout) == (1, b"")
+
+
 def test_label_sorts_photos_into_folders(indexed: Path, tmp_path: Path) -> None:
     target = tmp_path / "by label"
     done = vitsearch("label", indexed, *FEW, "--sort-into", target)

@@ -22,12 +22,12 @@ SAMPLES = {
     "skimage": (
         "data",
         "astronaut.png brick.png camera.png chelsea.png clock_motion.png coffee.png coins.png "
-        "grass.png gravel.png hubble_deep_field.jpg ihc.png moon.png motorcycle_left.png page.png "
-        "retina.jpg rocket.jpg text.png",
+        "grass.png gravel.png hubble_deep_field.jpg ihc.png moon.png motorcycle_left.png "
+        "motorcycle_right.png page.png retina.jpg rocket.jpg text.png",
     ),
     "sklearn": ("datasets/images", "china.jpg flower.jpg"),
 }
-SEARCHES = ("a cat", "a cup of coffee", "a rocket launch")
+SEARCHES = ("a cat", "a cup of coffee", "a rocket launch", "an elephant")
 LABELS = (
     "cat",
     "astronaut",
@@ -42,7 +42,8 @@ LABELS = (
     "grass",
     "moon",
 )
-OWN_SEARCHES = ("people", "an animal", "a landscape")
+MIN_PROBABILITY = 0.5  # of a label that is shown
+OWN_SEARCHES = ("people", "an animal", "a landscape", "an elephant")
 OWN_LABELS = (
     "person",
     "animal",
@@ -79,25 +80,35 @@ def run_demo(
         f"{report.load_seconds:.1f} s to load the model)"
     )
     with Collection.open(folder, collection=where) as opened:
-        sections = [(f"“{words}”", opened.search(words, 4, min_relevance=0)) for words in searches]
-        first = sections[0][1][0].path
-        sections.append((f"photos like {first}", opened.similar(folder / first, 4)))
-        predictions = opened.label(labels)
-    for title, hits in sections:
+        sections = [(f"“{words}”", _tiles(opened.search(words, 4))) for words in searches]
+        sections += _alike(opened, [path for _, tiles in sections for path, _ in tiles])
+        predictions = opened.label(labels, threshold=MIN_PROBABILITY)
+    sections = [(title if tiles else f"{title}: nothing fits", tiles) for title, tiles in sections]
+    for title, tiles in sections:
         say(f"\n{title}")
-        for hit in hits:
-            say(f"  {hit.score:.3f}  {hit.path}")
-    say("\nlabels")
+        for path, score in tiles:
+            say(f"  {score}  {path}")
+    labels_title = f"labels of at least {MIN_PROBABILITY:g}"
+    say(f"\n{labels_title}")
     shown = predictions[:20]
     for prediction in shown:
         say(f"  {prediction.score:.3f}  {prediction.label:20} {prediction.path}")
-    tiles = [(title, _tiles(hits)) for title, hits in sections]
     labelled = [(each.path, f"{each.label} {each.score:.2f}") for each in shown]
-    tiles.append(("labels", labelled))
+    sections.append((labels_title, labelled))
     sheets = [output / "contact-sheet.png", output / "contact-sheet.html"]
     for sheet in sheets:
-        write_sheet(sheet, tiles, root=folder)
+        write_sheet(sheet, sections, root=folder)
     return sheets
+
+
+def _alike(opened: Collection, results: list[str]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return the photos that look alike most, or where none do those like a result."""
+    groups = sorted(opened.lookalikes(), key=lambda group: -group.others[0][1])
+    if groups:
+        alike = [(photo.path, f"{score:.3f}") for photo, score in groups[0].others[:3]]
+        return [("photos that look alike", [(groups[0].photo.path, "1.000"), *alike])]
+    first = results[0] if results else next(iter(opened.photos())).path
+    return [(f"photos like {first}", _tiles(opened.similar(opened.root / first, 4)))]
 
 
 def copy_samples(folder: Path) -> Path:

@@ -85,8 +85,11 @@ def _fact_in_words(name: str, value: object) -> tuple[str, object]:
     help="Also list what was left out: hidden, recycle bins, snapshots, previews, by --exclude, "
     "links to folders, other kinds.",
 )
+@click.option("--sheet", metavar="FILE", help="Also draw them as FILE.png or FILE.html.")
 @JSON
-def failures(photos: str, collection: str | None, left_out: bool, as_json: bool) -> int:
+def failures(
+    photos: str, collection: str | None, left_out: bool, sheet: str | None, as_json: bool
+) -> int:
     """List the files of PHOTOS that are not in the collection, and why (failed: unreadable;
     skipped: not opened).
 
@@ -96,7 +99,10 @@ def failures(photos: str, collection: str | None, left_out: bool, as_json: bool)
     from dataclasses import astuple
 
     from vitsearch.collection.absence import UNREADABLE, count_left_out, left_out_line
+    from vitsearch.outputs.contact_sheet import MAX_TILES, check_suffix, write_sheet
 
+    if sheet:
+        check_suffix(Path(sheet))
     with _opened(photos, {"collection": collection}) as opened:
         listed, others = opened.failures(), opened.left_out()
     rows: list[dict[str, Any]] = [
@@ -112,6 +118,12 @@ def failures(photos: str, collection: str | None, left_out: bool, as_json: bool)
             print_json(row)
         else:
             print_line(f"{row['state']}\t{printable(row['path'])}\t{printable(row['reason'])}")
+    if sheet and listed:
+        by_reason: dict[str, list[tuple[str, str]]] = {}
+        for each in listed[:MAX_TILES]:
+            by_reason.setdefault(each.reason, []).append((each.path, each.state))
+        write_sheet(Path(sheet), list(by_reason.items()), root=opened.root)
+        print_note(f"vitsearch: wrote {sheet}")
     counts = count_left_out(entry for entry in others if entry not in unread)
     if counts["left_out"] and not left_out:
         print_note(f"vitsearch: {left_out_line(counts)}: --left-out lists them")

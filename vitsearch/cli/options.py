@@ -281,6 +281,11 @@ def outputs(command: Callable[..., Any]) -> Callable[..., Any]:
                 "Write the labels as keywords into XMP sidecars beside the photos (PHOTO.jpg.xmp)."
             ),
         ),
+        click.option(
+            "--sheet",
+            metavar="FILE",
+            help="Also draw the photos of each label, the surest first, as FILE.png or FILE.html.",
+        ),
     )
     for option in reversed(options):
         command = option(command)
@@ -298,13 +303,17 @@ def check_outputs(root: str | Path, options: dict[str, Any]) -> None:
         from vitsearch.storage.config import locate
 
         check_target(options["sort_into"], locate(root, options.get("collection"))[0])
+    if options["sheet"]:
+        from vitsearch.outputs.contact_sheet import check_suffix
+
+        check_suffix(Path(options["sheet"]))
 
 
 def write_outputs(
     root: Path, options: dict[str, Any], predictions: Sequence[Prediction], photos: Iterable[str]
 ) -> None:
-    """Sort the photos and write their sidecars as the options ask; ``photos`` are the paths of all
-    that were looked at.
+    """Sort the photos, write their sidecars and draw them as the options ask; ``photos`` are the
+    paths of all that were looked at.
     """
     if options["sort_into"] is not None:
         from vitsearch.outputs.sorting import sort_into_folders
@@ -328,6 +337,27 @@ def write_outputs(
             "not written",
             report.problems,
         )
+    if options["sheet"] and predictions:
+        _draw_labels(Path(options["sheet"]), predictions, root)
+
+
+def _draw_labels(file: Path, predictions: Sequence[Prediction], root: Path) -> None:
+    from vitsearch.outputs.contact_sheet import MAX_TILES, write_sheet
+
+    by_label: dict[str, list[Prediction]] = {}
+    for prediction in predictions:
+        by_label.setdefault(prediction.label, []).append(prediction)
+    fits = len(predictions) <= MAX_TILES
+    each = len(predictions) if fits else max(1, MAX_TILES // len(by_label))
+    sections = []
+    for name, labelled in sorted(by_label.items(), key=lambda item: (-len(item[1]), item[0])):
+        labelled.sort(key=lambda prediction: (-prediction.score, prediction.path))
+        tiles = [(prediction.path, f"{prediction.score:.3f}") for prediction in labelled[:each]]
+        sections.append((f"{name} ({len(labelled):,})", tiles))
+    drawn = sections[:MAX_TILES]
+    write_sheet(file, drawn, root=root)
+    left = len(predictions) - sum(len(tiles) for _, tiles in drawn)
+    print_note(f"vitsearch: wrote {file}" + (f", without {left:,} photos" if left else ""))
 
 
 def _say(
