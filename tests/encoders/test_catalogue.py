@@ -8,6 +8,7 @@ import pytest
 
 from helpers.paths import ROOT
 from vitsearch.encoders import EncoderListing, list_encoders
+from vitsearch.encoders.choice import MAX_HOURS, recommend
 from vitsearch.encoders.colour import ColourEncoder
 
 
@@ -57,6 +58,23 @@ def test_every_name_is_listed_once_and_has_a_dimension() -> None:
     listed = list_encoders()
     assert len({one.name for one in listed}) == len(listed)
     assert [one.name for one in listed if one.dim is None] == []
+
+
+def test_what_is_recommended_suits_photos_language_and_machine() -> None:
+    def best(photos: int, language: str, *, cores: int = 2, gpu: bool = False) -> list[str]:
+        answers = recommend(photos, language=language, cores=cores, gpu=gpu)
+        hours = [answer.hours for answer in answers if answer.hours is not None]
+        assert all(0 < each <= MAX_HOURS for each in hours)
+        return [answer.encoder.name for answer in answers]
+
+    small, large = best(1000, "en"), best(1_000_000, "en", cores=4)
+    assert (small[1:], large) == (["mini"], ["mini"])
+    coco = {each.name: each.coco_r1 or 0 for each in list_encoders()}
+    assert best(100_000, "en") != small
+    assert max(coco.values()) == coco[best(1_000_000, "en", gpu=True)[0]]
+    spanish = {each.name: each.spanish_r1 or 0 for each in list_encoders()}
+    assert max(spanish.values()) == spanish[best(1_000_000, "es", gpu=True)[0]]
+    assert "mini" not in best(1000, "es")
 
 
 def test_patterns_match_a_part_or_with_wildcards_the_whole() -> None:

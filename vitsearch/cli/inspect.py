@@ -191,8 +191,27 @@ def _sources() -> str:
 
 @click.command(cls=CommandWithFacts, facts=_sources)
 @click.argument("pattern", required=False)
+@click.option("--recommend", is_flag=True, help="Name what suits your photos and this machine.")
+@click.option(
+    "--photos",
+    type=click.IntRange(min=1),
+    default=10_000,
+    show_default=True,
+    metavar="N",
+    help="With --recommend: how many photos there are.",
+)
+@click.option(
+    "--language",
+    default="en",
+    show_default=True,
+    metavar="CODE",
+    help="With --recommend: the language of your queries.",
+)
+@click.option("--gpu", is_flag=True, help="With --recommend: for a GPU, not for these cores.")
 @JSON
-def models(pattern: str | None, as_json: bool) -> int:
+def models(
+    pattern: str | None, recommend: bool, photos: int, language: str, gpu: bool, as_json: bool
+) -> int:
     """List encoders with their published figures, and whether they are on this machine; PATTERN as
     in *SigLIP2*.
     """
@@ -200,6 +219,8 @@ def models(pattern: str | None, as_json: bool) -> int:
 
     from vitsearch.encoders import list_encoders
 
+    if recommend:
+        return _recommend(photos, language, gpu, as_json)
     listed = list_encoders(pattern)
     if as_json:
         for entry in listed:
@@ -221,6 +242,27 @@ def models(pattern: str | None, as_json: bool) -> int:
             "Crossmodal-3600 in Spanish"
         )
     return 0 if listed else 1
+
+
+def _recommend(photos: int, language: str, gpu: bool, as_json: bool) -> int:
+    import os
+    from dataclasses import asdict
+
+    from vitsearch.encoders.choice import recommend
+
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    for answer in recommend(photos, language=language.lower()[:2], cores=cores, gpu=gpu):
+        if as_json:
+            print_json(asdict(answer))
+            continue
+        time = ""
+        if answer.hours is not None:
+            time = f"; about {answer.hours:.1f} hours for {photos:,} photos on {cores} cores"
+        print_line(f"{answer.encoder.name}\t{answer.reason}{time}")
+    print_note("vitsearch: figures as published; look at a model's licence before you use it")
+    return 0
 
 
 def _opened(photos: str, options: dict[str, Any]) -> Any:
