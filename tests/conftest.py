@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
+settings.register_profile("any machine", deadline=None)  # how fast it is decides nothing
+settings.load_profile("any machine")
 pytest.register_assert_rewrite("helpers")
 # read when NumPy, PyTorch and FAISS are loaded: threads that wait for each other cost more than
 # they bring to small data, and several test processes share the cores

@@ -115,7 +115,7 @@ def in_child(call: Callable[[], bool]) -> int:
     """Return the exit status of a forked process: 0 if the call returned true there."""
     child = os.fork()
     if child == 0:  # pragma: no cover  not measured there
-        signal.alarm(60)
+        signal.alarm(240)
         try:
             os._exit(0 if call() else 1)
         finally:

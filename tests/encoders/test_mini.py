@@ -246,8 +246,8 @@ def test_words_search_loads_neither_torch_nor_the_image_tower() -> None:
     code = (
         "import sys\nfrom vitsearch.encoders.mini.encoder import load_mini\ne = "
         "load_mini()\ne.encode_texts(['a dog'])\n"
-        "print(sorted(e._sessions), [m for m in ('torch', 'transformers', 'faiss') if m in "
-        "sys.modules])"
+        "print(sorted(name for name, _ in e._sessions), "
+        "[m for m in ('torch', 'transformers', 'faiss') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['text'] []"

@@ -587,7 +587,8 @@ import sys
 from vitsearch import Collection
 with Collection.open(sys.argv[1], device="cpu") as found:
     heavy = {"torch", "open_clip", "transformers"} & set(sys.modules)
-    print(len(found.search("a photo of a cat", min_relevance=0)), *found.encoder._sessions, *heavy)
+    count = len(found.search("a photo of a cat", min_relevance=0))
+    print(count, *(name for name, _ in found.encoder._sessions), *heavy)
 """
     assert python(code, str(folder)) == "2 text.onnx"
 

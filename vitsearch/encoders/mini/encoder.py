@@ -5,6 +5,7 @@ is first needed, so that a search by words never loads the image tower.
 """
 
 import json
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -69,7 +70,7 @@ class MiniEncoder(Encoder):
         self.parallel_calls = self._cores.callers
         self.pictures_per_call = PICTURES_PER_CALL if self.parallel_calls > 1 else None
         self._locks = {part: threading.Lock() for part in ("image", "text", "tokenizer")}
-        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._sessions: dict[tuple[str, int], onnxruntime.InferenceSession] = {}
         self._tokenizer: Tokenizer | None = None
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
@@ -99,7 +100,7 @@ class MiniEncoder(Encoder):
     def free_image_tower(self) -> None:
         """Give back the memory of the image tower; the next picture opens it again."""
         with self._locks["image"]:
-            self._sessions.pop("image", None)
+            self._sessions.pop(("image", os.getpid()), None)
         trim_memory()
 
     def class_logits(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
@@ -154,12 +155,14 @@ class MiniEncoder(Encoder):
         ]
 
     def _session(self, tower: str) -> onnxruntime.InferenceSession:
+        # not one of before a fork: it would wait for threads that were left in the parent
+        key = tower, os.getpid()
         with self._locks[tower]:
-            if tower not in self._sessions:
-                self._sessions[tower] = open_graph(
+            if key not in self._sessions:
+                self._sessions[key] = open_graph(
                     self._folder / f"{tower}.onnx", self._cores.threads, providers=self._providers
                 )
-            return self._sessions[tower]
+            return self._sessions[key]
 
     def _load_tokenizer(self) -> Tokenizer:
         with self._locks["tokenizer"]:

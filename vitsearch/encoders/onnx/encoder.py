@@ -2,6 +2,7 @@
 PyTorch, which is not imported.
 """
 
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -81,7 +82,7 @@ class OnnxEncoder(Encoder):
         self.parallel_calls = self._cores.callers
         self.pictures_per_call = PICTURES_PER_CALL if self.parallel_calls > 1 else None
         self._locks = {part: threading.Lock() for part in (IMAGE, TEXT, TOKENIZER)}
-        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._sessions: dict[tuple[str, int], onnxruntime.InferenceSession] = {}
         self._opened: Reader | None = None
 
     def prepare(self, image: Image.Image) -> NDArray[Any]:
@@ -103,7 +104,7 @@ class OnnxEncoder(Encoder):
     def free_image_tower(self) -> None:
         """Give back the memory of the image tower; the next picture opens it again."""
         with self._locks[IMAGE]:
-            self._sessions.pop(IMAGE, None)
+            self._sessions.pop((IMAGE, os.getpid()), None)
         trim_memory()
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
@@ -164,10 +165,12 @@ class OnnxEncoder(Encoder):
             ) from error
 
     def _session(self, graph: str) -> onnxruntime.InferenceSession:
+        # not one of before a fork: it would wait for threads that were left in the parent
+        key = graph, os.getpid()
         with self._locks[graph]:
-            if graph not in self._sessions:
-                self._sessions[graph] = self._open(graph)
-            return self._sessions[graph]
+            if key not in self._sessions:
+                self._sessions[key] = self._open(graph)
+            return self._sessions[key]
 
     def _open(self, graph: str) -> onnxruntime.InferenceSession:
         if is_optimised(self.folder, self._optimised, graph):
