@@ -25,7 +25,9 @@ from vitsearch.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from vitsearch.types import LeftOut
+    from collections.abc import Sequence
+
+    from vitsearch.types import LeftOut, SkippedPhoto
 
 
 @click.command()
@@ -99,9 +101,10 @@ def failures(
     from dataclasses import astuple
 
     from vitsearch.collection.absence import UNREADABLE, count_left_out, left_out_line
-    from vitsearch.outputs.contact_sheet import MAX_TILES, check_suffix, write_sheet
 
-    if sheet:
+    if sheet:  # imported here alone: it loads Pillow
+        from vitsearch.outputs.contact_sheet import check_suffix
+
         check_suffix(Path(sheet))
     with _opened(photos, {"collection": collection}) as opened:
         listed, others = opened.failures(), opened.left_out()
@@ -119,17 +122,23 @@ def failures(
         else:
             print_line(f"{row['state']}\t{printable(row['path'])}\t{printable(row['reason'])}")
     if sheet and listed:
-        by_reason: dict[str, list[tuple[str, str]]] = {}
-        for each in listed[:MAX_TILES]:
-            by_reason.setdefault(each.reason, []).append((each.path, each.state))
-        write_sheet(Path(sheet), list(by_reason.items()), root=opened.root)
-        print_note(f"vitsearch: wrote {sheet}")
+        _draw_failures(Path(sheet), listed, opened.root)
     counts = count_left_out(entry for entry in others if entry not in unread)
     if counts["left_out"] and not left_out:
         print_note(f"vitsearch: {left_out_line(counts)}: --left-out lists them")
     if not listed and not unread:
         print_note("vitsearch: every photo is in the collection")
     return 0 if rows else 1
+
+
+def _draw_failures(file: Path, listed: "Sequence[SkippedPhoto]", root: Path) -> None:
+    from vitsearch.outputs.contact_sheet import MAX_TILES, write_sheet
+
+    by_reason: dict[str, list[tuple[str, str]]] = {}
+    for each in listed[:MAX_TILES]:
+        by_reason.setdefault(each.reason, []).append((each.path, each.state))
+    write_sheet(file, list(by_reason.items()), root=root)
+    print_note(f"vitsearch: wrote {file}")
 
 
 def _unread_row(root: Path, entry: "LeftOut") -> dict[str, Any]:
@@ -245,14 +254,12 @@ def models(
 
 
 def _recommend(photos: int, language: str, gpu: bool, as_json: bool) -> int:
-    import os
     from dataclasses import asdict
 
     from vitsearch.encoders.choice import recommend
+    from vitsearch.encoders.onnx.session import usable_cores
 
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    cores = usable_cores()
     for answer in recommend(photos, language=language.lower()[:2], cores=cores, gpu=gpu):
         if as_json:
             print_json(asdict(answer))

@@ -77,10 +77,10 @@ def export(photos: str, output: str, **options: Any) -> int:
 
 def _export_albums(collection: "Collection", output: str, as_json: bool) -> int:
     """Write the albums with the paths of their photos, and the saved searches, as JSON."""
-    stored = collection.albums()
     from vitsearch.records import atomic_write
     from vitsearch.storage.filesystem import disk_errors
 
+    stored = collection.albums()
     text = json.dumps(stored, ensure_ascii=True, indent=2)
     with disk_errors(Path(output).parent):
         atomic_write(Path(output), f"{text}\n".encode())
