@@ -29,7 +29,8 @@ LABELS = (
     "brick wall",
     "moon",
 )
-PIECES = 50  # cut out of the photographs, so that there is more than one page of them
+PHOTOS = 72  # that are indexed, so that there is more than one page of them
+OTHERS = 3  # beside the samples, which differ in number by version, and pieces cut out of them
 
 
 def make_photos(folder: Path) -> Path:
@@ -37,7 +38,7 @@ def make_photos(folder: Path) -> Path:
     another size, and one that is none.
     """
     samples = sorted(copy_samples(folder / "samples").iterdir())
-    for number in range(PIECES):
+    for number in range(PHOTOS - OTHERS - len(samples)):
         cut_out(
             samples[number % len(samples)], folder / "pieces" / f"piece-{number:02}.jpg", number
         )
