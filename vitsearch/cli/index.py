@@ -214,8 +214,20 @@ def index(
     if as_json:
         print_json(asdict(report))
         return 0
+    print_line(_summary(report, options["keep_missing"]))
+    if report.texts_read:
+        print_note(f"vitsearch: read the text of {report.texts_read:,} photos")
+    if report.indexed:
+        print_note(_time_line(report.stages))
+    for note in _notes(photos, report):
+        print_note(f"vitsearch: {note}")
+    return 0
+
+
+def _summary(report: "IndexReport", keep_missing: int) -> str:
+    """Return one line on what a run did."""
     words = {
-        "removed": "put aside" if options["keep_missing"] else "removed",
+        "removed": "put aside" if keep_missing else "removed",
         "out_of_reach": "out of reach",
     }
     done = ", ".join(
@@ -223,16 +235,47 @@ def index(
         for name in COUNTS
         if getattr(report, name)
     )
-    print_line(
+    return (
         f"{report.total:,} photos are searchable ({done}) in {report.seconds:.1f} s, and "
         f"{report.load_seconds:.1f} s to load the model"
     )
-    if report.texts_read:
-        print_note(f"vitsearch: read the text of {report.texts_read:,} photos")
-    if report.indexed:
-        print_note(_time_line(report.stages))
-    for note in _notes(photos, report):
-        print_note(f"vitsearch: {note}")
+
+
+@click.command()
+@PHOTOS
+@COLLECTION
+@ALLOW_DOWNLOAD
+@click.option(
+    "--poll",
+    type=click.FloatRange(min=1),
+    metavar="SECONDS",
+    help="Walk the folder so often, instead of being told of changes; every 10 s where it is on "
+    "another machine.",
+)
+@flags(
+    IndexOptions,
+    decode_timeout={"callback": lambda *values: _seconds(values[-1])},
+    reread={"hidden": True},
+)
+@JSON
+def watch(photos: str, as_json: bool, poll: float | None, **options: Any) -> int:
+    """Index the folder PHOTOS and go on watching it: new photos are searchable in a few seconds,
+    until Ctrl-C.
+
+    `vitsearch serve` beside it shows them as they come. It takes what time of the processor other
+    programs leave.
+    """
+    from dataclasses import asdict
+
+    from vitsearch.collection.watch import watch_folder
+
+    with ProgressBar() as bar:
+        for report in watch_folder(photos, poll=poll, progress=bar, **options):
+            bar.close()
+            if as_json:
+                print_json(asdict(report))
+            else:
+                print_line(_summary(report, options["keep_missing"]))
     return 0
 
 

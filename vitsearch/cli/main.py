@@ -80,8 +80,8 @@ class LazyGroup(click.Group):
 
 INTERRUPTED = 130
 # a second run goes on from what the first one stored
-RESUMABLE = {"index", "embed", "build", "push", "eval", "demo"}
-UNHURRIED = {"index"}  # takes what time of the processor other programs leave
+RESUMABLE = {"index", "watch", "embed", "build", "push", "eval", "demo"}
+UNHURRIED = {"index", "watch"}  # take what time of the processor other programs leave
 NICENESS = 10  # half of what there is
 
 

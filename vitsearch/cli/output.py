@@ -208,8 +208,13 @@ class ProgressBar:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the bar; the next step begins another."""
         if self._bar is not None:
             self._bar.close()
+            self._bar = None
 
     def __call__(self, step: Progress) -> None:
         if self._quiet or step.stage in ("looking", "loading", "building"):
