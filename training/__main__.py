@@ -1,5 +1,5 @@
-"""Run the recipe of `mini`: pictures and texts once through the published networks, training in two
-stages, export.
+"""Run the recipe of `mini`: pictures and texts once through the published networks, Spanish,
+training in three stages, export.
 
     python -m training --data DIR [--work DIR] [--target DIR] [--resume]
 
@@ -13,14 +13,23 @@ from pathlib import Path
 
 from training.export import export, load_trained
 from training.prepare import prepare
+from training.spanish import prepare_spanish, teach_spanish
+from training.stages import STAGES, TrainingConfig
 from training.texts import prepare_texts
-from training.train import STAGES, TrainingConfig, train
+from training.train import mini_config, train
+
+
+def learn_spanish(data: Path, work: Path) -> None:
+    """Widen the tokenizer and teach the text tower."""
+    prepare_spanish(data, work)
+    teach_spanish(work, mini_config(work))
+
 
 TARGET = Path(__file__).parents[1] / "vitsearch" / "encoders" / "mini"
 
 
 def main() -> None:
-    """Do the four steps and say how long each took."""
+    """Do the five steps and say how long each took."""
     parser = argparse.ArgumentParser(
         prog="python -m training", description="Make the weights of mini."
     )
@@ -50,6 +59,7 @@ def main() -> None:
     steps = {
         "pictures": lambda: prepare(arguments.data, arguments.work),
         "texts": lambda: prepare_texts(arguments.work),
+        "spanish": lambda: learn_spanish(arguments.data, arguments.work),
         "training": lambda: train(arguments.work, TrainingConfig()),
         "export": lambda: export(
             load_trained(arguments.work / f"{STAGES[-1].name}.pt"), arguments.work, arguments.target

@@ -10,49 +10,59 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.prepare import DRAWINGS, VIEWS
-from training.texts import extract_minilm, load_tokenizer
+from training.prepare import CAPTIONED, DRAWINGS, VIEWS
+from training.texts import LABEL_TEMPLATES, load_tokenizer
 
-CAPTIONED, CLASSED, UNCAPTIONED = "flickr8k-train", "imagenet-sample", "coco-unlabelled"
+Kinds = dict[str, list[np.ndarray]]
 
 
 class PictureBank:
-    """The captioned photos, the photos without captions, and the drawings, each in its views; read
-    from disk as they are used.
+    """The captioned photos, those of classes, the photos without captions, and the drawings, each
+    in its views; read from disk as they are used.
+
+    The last view of a captioned photo is a changed copy (`training.prepare.change`).
     """
 
     def __init__(self, work: Path, kinds: tuple[str, ...]) -> None:
         self.kinds = kinds
-        self.captioned = [self._open(work, CAPTIONED, view) for view in range(VIEWS[CAPTIONED])]
-        self.drawings = [self._open(work, DRAWINGS, 0)]
-        plain = [
-            [self._open(work, name, view) for view in range(VIEWS[name])]
-            for name in (CLASSED, UNCAPTIONED)
-        ]
-        self.classed, self.uncaptioned = plain
+        self.captioned = [self._open(work, CAPTIONED, view) for view in range(VIEWS[CAPTIONED[0]])]
+        self.drawings = [self._open(work, (DRAWINGS,), 0)]
+        self.labelled, self.classed, self.uncaptioned = (
+            [self._open(work, (name,), view) for view in range(VIEWS[name])]
+            for name in ("classes-train", "imagenet-sample", "coco-unlabelled")
+        )
 
     @staticmethod
-    def count(views: list[dict[str, np.ndarray]]) -> int:
+    def count(views: list[Kinds]) -> int:
         """Return how many pictures a set has."""
-        return len(views[0]["logits"])
+        return sum(map(len, views[0]["logits"]))
 
-    def take(
-        self, views: list[dict[str, np.ndarray]], rows: Tensor, rng: random.Random
-    ) -> list[Tensor]:
+    def take(self, views: list[Kinds], rows: Tensor, rng: random.Random) -> list[Tensor]:
         """Return the bank's kinds of these pictures of a set in one of its views, each picture
         mirrored by chance.
         """
         view = views[rng.randrange(len(views))]
-        parts = [torch.from_numpy(view[kind][rows.numpy()]).float() for kind in self.kinds]
+        parts = [gather(view[kind], rows) for kind in self.kinds]
         mirrored = torch.tensor([rng.random() < 0.5 for _ in range(len(rows))])
         parts[0][mirrored] = parts[0][mirrored].flip(-1)
         return parts
 
-    def _open(self, work: Path, name: str, view: int) -> dict[str, np.ndarray]:
+    def _open(self, work: Path, names: tuple[str, ...], view: int) -> Kinds:
         return {
-            kind: np.load(work / f"{name}.{view}.{kind}.npy", mmap_mode="r")
+            kind: [np.load(work / f"{name}.{view}.{kind}.npy", mmap_mode="r") for name in names]
             for kind in {*self.kinds, "logits"}
         }
+
+
+def gather(parts: list[np.ndarray], rows: Tensor) -> Tensor:
+    """Return rows in float32 of arrays that stand one after the other."""
+    result = torch.empty(len(rows), *parts[0].shape[1:])
+    start = 0
+    for part in parts:
+        here = (rows >= start) & (rows < start + len(part))
+        result[here] = torch.from_numpy(part[(rows[here] - start).numpy()]).float()
+        start += len(part)
+    return result
 
 
 class TextBank:
@@ -61,11 +71,17 @@ class TextBank:
     def __init__(self, work: Path, context: int) -> None:
         stored = np.load(work / "texts.npz")
         self.vectors = {
-            name: torch.from_numpy(stored[name]) for name in stored.files if name != "covers"
+            name: torch.from_numpy(stored[name])
+            for name in stored.files
+            if name not in ("covers", "starts", "swapped_of", "labels_of")
         }
         self.covers = torch.from_numpy(stored["covers"]).float()
+        # captions of photo k are those from starts[k] to before starts[k + 1]
+        self.starts = torch.from_numpy(stored["starts"])
+        self.swapped_of = torch.from_numpy(stored["swapped_of"])
+        self.labels_of = torch.from_numpy(stored["labels_of"])
         self.drawings = json.loads((work / "drawings.json").read_text())
-        tokenizer = load_tokenizer(extract_minilm(work), context)
+        tokenizer = load_tokenizer(work, context)
         texts = json.loads((work / "texts.json").read_text())
         self.tokens = {
             name: [encoding.ids for encoding in tokenizer.encode_batch(lines)]
@@ -82,3 +98,19 @@ class TextBank:
         return int(
             rng.choice(has["keywords"]) if has["keywords"] and chance < 0.95 else has["category"][0]
         )
+
+    def captions_of(self, photos: Tensor, count: int) -> Tensor:
+        """Return the places of ``count`` captions of each photo, ``(n, count)``, drawn by chance; a
+        photo of fewer has some of them twice.
+        """
+        starts, ends = self.starts[photos], self.starts[photos + 1]
+        most = int((ends - starts).max())
+        order = torch.rand(len(photos), most)
+        order[torch.arange(most) >= (ends - starts)[:, None]] = 2.0
+        chosen = order.argsort(dim=1)[:, :count]
+        return starts[:, None] + chosen % (ends - starts)[:, None]
+
+    def labels(self, photos: Tensor) -> Tensor:
+        """Return the places of a phrase for the class of each labelled photo."""
+        phrasing = torch.randint(len(LABEL_TEMPLATES), (len(photos),))
+        return len(LABEL_TEMPLATES) * self.labels_of[photos] + phrasing

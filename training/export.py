@@ -1,4 +1,4 @@
-"""Step 4: write the trained network as the package ships it: one weights file, two ONNX graphs that
+"""Step 5: write the trained network as the package ships it: one weights file, two ONNX graphs that
 read it, and the facts.
 
 Matrices become int8 with a scale a row, the stem's kernels float16. The graphs hold no weights of
@@ -25,8 +25,10 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 
-from training.texts import class_names, extract_minilm
-from vitsearch.encoders.mini.network import MiniConfig, MiniNetwork, load_network
+from training.spanish import TOKENIZER
+from training.texts import class_names
+from training.train import mini_config
+from vitsearch.encoders.mini.network import MiniNetwork, load_network
 
 WEIGHTS = "mini.safetensors"
 DTYPES = {"F32": TensorProto.FLOAT, "F16": TensorProto.FLOAT16, "I8": TensorProto.INT8}
@@ -125,7 +127,7 @@ def export_graph(
 
 def external(name: str, tensor: dict[str, Any]) -> TensorProto:
     """Return an initializer whose bytes lie in the weights file."""
-    tensor = TensorProto(
+    initializer = TensorProto(
         name=name,
         data_type=tensor["dtype"],
         dims=tensor["shape"],
@@ -136,8 +138,8 @@ def external(name: str, tensor: dict[str, Any]) -> TensorProto:
         ("offset", tensor["offset"]),
         ("length", tensor["length"]),
     ):
-        tensor.external_data.add(key=key, value=str(value))
-    return tensor
+        initializer.external_data.add(key=key, value=str(value))
+    return initializer
 
 
 def widen(name: str, tensor: dict[str, Any], scaled: bool) -> list[NodeProto]:
@@ -154,12 +156,12 @@ def widen(name: str, tensor: dict[str, Any], scaled: bool) -> list[NodeProto]:
 def widen_gathered(graph: GraphProto) -> None:
     """Replace the word lookup by one on the int8 rows, widened afterwards."""
     for i, node in enumerate(graph.node):
-        if node.op_type == "ShardAssembler" and node.input[0] == GATHERED:
+        if node.op_type == "Gather" and node.input[0] == GATHERED:
             ids, out = node.input[1], node.output[0]
             nodes = [
-                helper.make_node("ShardAssembler", [f"{GATHERED}.stored", ids], ["words.int8"]),
+                helper.make_node("Gather", [f"{GATHERED}.stored", ids], ["words.int8"]),
                 helper.make_node("Cast", ["words.int8"], ["words.wide"], to=TensorProto.FLOAT),
-                helper.make_node("ShardAssembler", [f"{GATHERED}.scale", ids], ["words.scale"]),
+                helper.make_node("Gather", [f"{GATHERED}.scale", ids], ["words.scale"]),
                 helper.make_node("Unsqueeze", ["words.scale", "words.axis"], ["words.column"]),
                 helper.make_node("Mul", ["words.wide", "words.column"], [out]),
             ]
@@ -218,7 +220,7 @@ def export(network: MiniNetwork, work: Path, target: Path) -> None:
     )
     (target / "image.onnx").write_bytes(share_weights(image, layout).SerializeToString())
     (target / "text.onnx").write_bytes(share_weights(text, layout).SerializeToString())
-    shutil.copyfile(extract_minilm(work) / "tokenizer.json", target / "tokenizer.json")
+    shutil.copyfile(work / TOKENIZER, target / TOKENIZER)
     (target / "classes.txt").write_text("".join(f"{name}\n" for name in class_names(work)[1]))
     scale = round(float(network.log_scale.exp().clamp(max=100)), 4)
     facts = {"weights_sha256": digest, "logit_scale": scale, "side": 260, "dim": config.dim}
@@ -229,6 +231,6 @@ def export(network: MiniNetwork, work: Path, target: Path) -> None:
 
 def load_trained(path: Path) -> MiniNetwork:
     """Return the network that ``train`` left behind."""
-    network = MiniNetwork(MiniConfig()).eval()
+    network = MiniNetwork(mini_config(path.parent)).eval()
     network.load_state_dict(torch.load(path, weights_only=True))
     return network

@@ -5,12 +5,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def contrast(scores: Tensor, captions: int) -> Tensor:
+def contrast(scores: Tensor, captions: int, others: Tensor) -> Tensor:
     """Return InfoNCE both ways (CLIP, arXiv:2103.00020) for ``(n, captions * n)`` scores: caption i
-    of photo k is column i * n + k.
+    of photo k is column i * n + k; ``others`` ``(n, m)`` are scores of texts that fit no photo.
     """
     photos = len(scores)
-    right = scores.log_softmax(dim=1).reshape(photos, captions, photos).diagonal(dim1=0, dim2=2)
+    chances = torch.cat([scores, others], dim=1).log_softmax(dim=1)[:, : scores.shape[1]]
+    right = chances.reshape(photos, captions, photos).diagonal(dim1=0, dim2=2)
     return (F.cross_entropy(scores.T, torch.arange(photos).repeat(captions)) - right.mean()) / 2
 
 

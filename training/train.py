@@ -1,4 +1,4 @@
-"""Step 3: train the transformer over the stem's map and bring the text tower to it, in three
+"""Step 4: train the transformer over the stem's map and bring the text tower to it, in three
 stages.
 
 ``head`` keeps the stem and MiniLM as they are (what they give is kept on disk) and trains all the
@@ -7,24 +7,27 @@ rest; ``whole`` goes on with the stem's last five blocks and MiniLM unfrozen at 
 rest settle on what they give, so that the supervised head keeps its answers. The loss is a sum of
 terms:
 
-    captions    photos and their captions find each other in the batch (InfoNCE, both ways)
+    captions    photos and their captions find each other in the batch (InfoNCE, both ways),
+                among captions with a colour, person, number or time exchanged for another
+    spanish     Spanish captions find their photo, Spanish texts lie where English ones do
+    copies      a changed copy finds its photo in the batch (InfoNCE)
     classes     class prompts rank for a picture as the published stem's classifier
                 ranks them (KL), so that what ImageNet taught is kept
     words       a word of WordNet ranks the pictures of the batch as the untrained
                 path does (KL): class probabilities x class names
     hypernyms   a word above classes ("dog", "fruit") ranks the pictures by the
                 probability of all classes below it (KL)
-    drawings    drawings and their titles or keywords find each other (InfoNCE with
-                targets softened by how alike two phrases are)
+    things      drawings and their titles or keywords, photos of classes and phrases for these
+                find each other (InfoNCE with targets softened by how alike two phrases are)
     stem        ``whole`` only: the stem's class logits stay those of the published one (KL)
     anchor      ``whole`` and ``settle``: sentence vectors of words, prompts and
                 phrases stay near MiniLM's own
 """
 
+import json
 import math
 import random
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -32,60 +35,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.banks import PictureBank, TextBank
+from training.checkpoint import save
 from training.losses import contrast, like
 from training.prepare import load_stem
-from training.texts import extract_minilm, load_minilm, pad
+from training.spanish import TOKENIZER, SpanishBank
+from training.stages import STAGES, Stage, TrainingConfig
+from training.texts import TEMPLATES, load_tokenizer, pad
 from vitsearch.encoders.mini.network import LiteStem, MiniConfig, MiniNetwork, unit
 
-TERMS = ("captions", "classes", "words", "hypernyms", "drawings", "stem", "anchor")
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """How one stage trains: rounds over the captioned photos, learning rates (0: frozen), and how
-    many of each a step takes.
-
-    ``tail_share`` is how much of what training has changed in the stem's tail the stage keeps when
-    it begins.
-    """
-
-    name: str
-    rounds: int
-    rate: float
-    class_rate: float
-    tail_rate: float
-    text_rate: float
-    captions: int
-    extra: int
-    drawings: int
-    words: int
-    hypernyms: int
-    prompts: int
-    warm_up: int
-    average: float
-    tail_share: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingConfig:
-    """All other numbers of the recipe."""
-
-    seed: int = 0
-    batch: int = 256
-    kept_tokens: int = 40
-    dropout: float = 0.2
-    decay: float = 0.1
-    caption_noise: float = 0.02
-    teacher_scale: float = 20.0
-    phrase_scale: float = 30.0
-    # of the terms, in their order
-    weights: tuple[float, ...] = (1.0, 0.5, 1.0, 0.5, 0.5, 6.0, 20.0)
-
-
-HEAD = Stage("head", 7, 1e-3, 1e-4, 0.0, 0.0, 2, 64, 64, 128, 96, 1000, 40, 0.99)
-WHOLE = Stage("whole", 8, 3e-4, 3e-5, 1.5e-4, 2e-5, 1, 48, 40, 64, 64, 72, 20, 0.97)
-SETTLE = Stage("settle", 4, 3e-4, 3e-5, 0.0, 1e-5, 1, 48, 40, 64, 64, 72, 5, 0.95, tail_share=0.55)
-STAGES = (HEAD, WHOLE, SETTLE)
+TERMS = (
+    "captions",
+    "spanish",
+    "copies",
+    "classes",
+    "words",
+    "hypernyms",
+    "things",
+    "stem",
+    "anchor",
+)
 
 
 class Trainer:
@@ -93,11 +61,12 @@ class Trainer:
 
     def __init__(self, work: Path, settings: TrainingConfig, stage: Stage) -> None:
         self.work, self.settings, self.stage = work, settings, stage
-        self.config = MiniConfig(dropout=settings.dropout)
+        self.config = mini_config(work, settings.dropout)
         self.pictures = PictureBank(
             work, ("middle", "logits") if stage.text_rate else ("map", "pooled", "logits")
         )
         self.texts = TextBank(work, self.config.context)
+        self.spanish = SpanishBank(work, load_tokenizer(work, self.config.context))
         self.seed(0)
         self.network = start_network(work, self.config, self.texts)
         self.teacher_mean = self.texts.vectors["classes"].mean(dim=0)
@@ -201,33 +170,48 @@ class Trainer:
         return torch.stack(terms).detach()
 
     def losses(self, rows: Tensor) -> list[Tensor]:
-        """Return the terms for these captioned photos, some photos without captions, and some
-        drawings.
+        """Return the terms for these captioned photos, changed copies of some, some photos without
+        captions, photos of classes and drawings.
         """
-        drawn = torch.randint(self.pictures.count(self.pictures.drawings), (self.stage.drawings,))
-        images, logits, own_logits = self.see(rows, drawn)
-        chosen = self.choose_texts(rows, drawn, logits)
+        bank, stage = self.pictures, self.stage
+        drawn = torch.randint(bank.count(bank.drawings), (stage.drawings,))
+        labelled = torch.randint(bank.count(bank.labelled), (stage.labelled,))
+        (images, logits, own_logits), copies = self.see(rows, labelled, drawn)
+        chosen = self.choose_texts(rows, labelled, drawn, logits)
         texts, anchor = self.read(chosen)
         scale = self.network.log_scale.exp().clamp(max=100)
-        captioned, drawings = images[: len(rows)], images[-self.stage.drawings :]
+        captioned, things = images[: len(rows)], images[-stage.labelled - stage.drawings :]
         return [
-            contrast(captioned @ texts["captions"].T * scale, self.stage.captions),
+            contrast(
+                captioned @ texts["captions"].T * scale,
+                stage.captions,
+                captioned @ texts["swapped"].T * scale,
+            ),
+            self.spanish_term(captioned, chosen["captions"], scale),
+            F.cross_entropy(
+                copies @ captioned.T * self.settings.copy_scale, torch.arange(len(copies))
+            ),
             like(
                 images @ texts["prompts"].T * scale,
                 logits[:, chosen["prompts"] % 1000].log_softmax(dim=1),
             ),
             self.word_term(images, texts["words"], logits, chosen["words"]),
             self.hypernym_term(texts["hypernyms"] @ images.T * scale, logits, chosen["hypernyms"]),
-            self.drawing_term(drawings @ texts["phrases"].T * scale, chosen["phrases"]),
+            self.thing_term(
+                things @ torch.cat([texts["labels"], texts["phrases"]]).T * scale, chosen
+            ),
             like(own_logits, logits.log_softmax(dim=1))
             if self.stage.tail_rate
             else torch.zeros(()),
             anchor,
         ]
 
-    def see(self, rows: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def see(
+        self, rows: Tensor, labelled: Tensor, drawn: Tensor
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
         """Return the unit vectors of the pictures of a step, the published stem's logits and this
-        stem's logits.
+        stem's logits, in the order captioned, of ImageNet, without captions, labelled, drawn; and
+        the vectors of changed copies of the first captioned ones.
         """
         bank, half = self.pictures, self.stage.extra // 4
         classed = torch.randint(bank.count(bank.classed), (half,))
@@ -236,7 +220,9 @@ class Trainer:
             (bank.captioned, rows),
             (bank.classed, classed),
             (bank.uncaptioned, plain),
+            (bank.labelled, labelled),
             (bank.drawings, drawn),
+            (bank.captioned[-1:], rows[: self.stage.copies]),
         )
         parts = [
             torch.cat(part)
@@ -250,7 +236,9 @@ class Trainer:
                     parts[0].contiguous(memory_format=torch.channels_last)
                 )
         grid, pooled, own_logits = parts[:3]
-        return self.network.join_image(self.attend(grid), pooled, own_logits), parts[-1], own_logits
+        images = self.network.join_image(self.attend(grid), pooled, own_logits)
+        end = len(images) - self.stage.copies
+        return (images[:end], parts[-1][:end], own_logits[:end]), images[end:]
 
     def attend(self, grid: Tensor) -> Tensor:
         """Run the transformer on a random part of the cells: quicker, and it learns not to hang on
@@ -265,20 +253,25 @@ class Trainer:
         seen: Tensor = vit.head(vit.norm(x)[:, 0])
         return seen
 
-    def choose_texts(self, rows: Tensor, drawn: Tensor, logits: Tensor) -> dict[str, Tensor]:
+    def choose_texts(
+        self, rows: Tensor, labelled: Tensor, drawn: Tensor, logits: Tensor
+    ) -> dict[str, Tensor]:
         """Return the places of the texts of a step, by kind: captions caption by caption, and
         prompts of one template.
         """
-        stage, vectors = self.stage, self.texts.vectors
-        captions = torch.stack([torch.randperm(5)[: stage.captions] for _ in rows])
-        template = 0 if self.rng.random() < 0.4 else self.rng.randrange(len(vectors["prompts"]))
+        stage, texts = self.stage, self.texts
+        captions = texts.captions_of(rows, stage.captions).T.reshape(-1)
+        swapped = texts.swapped_of[captions]
+        template = 0 if self.rng.random() < 0.4 else self.rng.randrange(len(TEMPLATES))
         return {
-            "captions": (5 * rows[:, None] + captions).T.reshape(-1),
-            "words": torch.randint(len(vectors["words"]), (stage.words,)),
+            "captions": captions,
+            "swapped": swapped[swapped >= 0][: stage.swapped],
+            "words": torch.randint(len(texts.vectors["words"]), (stage.words,)),
             "prompts": 1000 * template + choose_classes(logits, stage.prompts),
-            "hypernyms": torch.randint(len(vectors["hypernyms"]), (stage.hypernyms,)),
+            "hypernyms": torch.randint(len(texts.vectors["hypernyms"]), (stage.hypernyms,)),
+            "labels": texts.labels(labelled),
             "phrases": torch.tensor(
-                [self.texts.drawing_phrase(drawing, self.rng) for drawing in drawn.tolist()]
+                [texts.drawing_phrase(drawing, self.rng) for drawing in drawn.tolist()]
             ),
         }
 
@@ -286,17 +279,14 @@ class Trainer:
         """Return the unit vectors of the texts by kind, and how far the short ones have moved from
         MiniLM's.
         """
-        before = {
-            kind: self.texts.vectors[kind].reshape(-1, 384)[places]
-            for kind, places in chosen.items()
-        }
+        before = {kind: self.texts.vectors[kind][places] for kind, places in chosen.items()}
         anchor = torch.zeros(())
         if self.stage.text_rate:
             tokens = {
                 kind: [self.texts.tokens[kind][index] for index in places.tolist()]
                 for kind, places in chosen.items()
             }
-            captions = self.network.text(*pad(tokens.pop("captions")))
+            captions = self.network.text(*pad(tokens.pop("captions") + tokens.pop("swapped")))
             short = self.network.text(*pad([row for rows in tokens.values() for row in rows]))
             anchor = (1 - (short * torch.cat([before[kind] for kind in tokens])).sum(dim=1)).mean()
             sentences = torch.cat([captions, short])
@@ -309,6 +299,20 @@ class Trainer:
             [len(places) for places in chosen.values()]
         )
         return dict(zip(chosen, texts, strict=True)), anchor
+
+    def spanish_term(self, captioned: Tensor, captions: Tensor, scale: Tensor) -> Tensor:
+        """Return InfoNCE of Spanish captions to photos and, at tenfold weight, how far Spanish
+        sentences are from MiniLM's vectors of the English ones.
+        """
+        count, bank = self.stage.spanish, self.spanish
+        if not count:
+            return torch.zeros(())
+        sentences, english = bank.sentence(torch.randint(len(bank.sentences), (count,)))
+        tokens = [bank.captions[place] for place in captions[:count].tolist()]
+        vectors = self.network.text(*pad(tokens))
+        scores = self.network.encode_sentences(vectors) @ captioned.T * scale
+        far = 1 - (self.network.text(*pad(sentences)) * english).sum(dim=1)
+        return F.cross_entropy(scores, torch.arange(count)) + 10 * far.mean()
 
     def word_term(self, images: Tensor, texts: Tensor, logits: Tensor, places: Tensor) -> Tensor:
         """Return KL, over the pictures of the batch, from how the untrained path ranks them for
@@ -326,9 +330,11 @@ class Trainer:
         below = self.texts.covers[places] @ logits.softmax(dim=1).T + 1e-4
         return like(scores, (below / below.sum(dim=1, keepdim=True)).log())
 
-    def drawing_term(self, scores: Tensor, places: Tensor) -> Tensor:
-        """Return InfoNCE both ways; phrases that mean nearly the same share a drawing's target."""
-        vectors = self.texts.vectors["phrases"][places]
+    def thing_term(self, scores: Tensor, chosen: dict[str, Tensor]) -> Tensor:
+        """Return InfoNCE both ways; phrases that mean nearly the same share a picture's target."""
+        vectors = torch.cat(
+            [self.texts.vectors[kind][chosen[kind]] for kind in ("labels", "phrases")]
+        )
         target = (vectors @ vectors.T * self.settings.phrase_scale).softmax(dim=1)
         return (F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)) / 2
 
@@ -363,12 +369,19 @@ class Trainer:
                 weight.copy_(self.averaged[name])
 
 
+def mini_config(work: Path, dropout: float = 0.0) -> MiniConfig:
+    """Return the shape of the network, whose vocabulary is that of the wider tokenizer."""
+    vocabulary = json.loads((work / TOKENIZER).read_text(encoding="utf-8"))["model"]["vocab"]
+    return MiniConfig(vocabulary=len(vocabulary), surface=True, dropout=dropout)
+
+
 def start_network(work: Path, config: MiniConfig, texts: TextBank) -> MiniNetwork:
-    """Return the network with the published stem and MiniLM, its class vectors those of MiniLM for
-    the class names.
+    """Return the network with the published stem and MiniLM that was taught Spanish, its class
+    vectors those of MiniLM for the class names.
     """
     network = MiniNetwork(config)
-    network.stem, network.text = load_stem(), load_minilm(extract_minilm(work), config)
+    network.stem = load_stem()
+    network.text.load_state_dict(torch.load(work / "spanish.pt", weights_only=True))
     mean = texts.vectors["classes"].mean(dim=0)
     network.class_vectors.data.copy_(texts.vectors["classes"] - mean)
     network.sentence_mean.data.copy_(mean)
@@ -392,13 +405,6 @@ def choose_classes(logits: Tensor, count: int) -> Tensor:
         return torch.arange(logits.shape[1])
     present = logits.argmax(dim=1)[torch.randperm(len(logits))[: count * 2 // 3]]
     return torch.cat([present, torch.randint(logits.shape[1], (count - len(present),))]).unique()
-
-
-def save(state: dict[str, object], path: Path) -> None:
-    """Write a file that appears whole or not at all."""
-    aside = path.with_suffix(".part")
-    torch.save(state, aside)
-    aside.replace(path)
 
 
 def train(work: Path, settings: TrainingConfig, stages: tuple[Stage, ...] = STAGES) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vitsearch.encoders.base import ImageEncoder, Vectors
 from vitsearch.encoders.mini.encoder import FOLDER, MiniEncoder, read_config
-from vitsearch.encoders.mini.network import MiniConfig, MiniNetwork, load_network
+from vitsearch.encoders.mini.network import MAP_CHANNELS, MiniConfig, MiniNetwork, load_network
 from vitsearch.encoders.onnx.encoder import OnnxEncoder
 from vitsearch.encoders.torch_encoder import TorchImageEncoder
 from vitsearch.errors import EncoderError
@@ -144,7 +144,7 @@ def explain_mini(
     pixels = (torch.from_numpy(prepared).permute(2, 0, 1)[None].float() - 127) / 128
     with torch.no_grad():
         grid = network.stem(pixels)[0]
-        features = network.stem.last(grid)
+        features = network.stem.last(grid[:, :MAP_CHANNELS])
     traced = trace(network.vit, grid)
     vector = join(network, features.mean(dim=(2, 3)), traced.output)[0]
     if text is None:

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from vitsearch.encoders.mini.surface import SURFACE_CHANNELS, TAPS, Surface
 from vitsearch.vit.model import VisionTransformer, ViTConfig
 
 # (repeats, kernel, stride, expansion, channels) of each stage of Lite2: width 1.1, depth 1.2, first
@@ -39,6 +40,7 @@ LITE2_STAGES = (
     (1, 3, 1, 6, 352),
 )
 STEM_CHANNELS = 32
+MIDDLE_CHANNELS = 208
 MAP_CHANNELS = 352
 POOLED_CHANNELS = 1280
 CLASSES = 1000
@@ -112,11 +114,12 @@ class InvertedResidual(nn.Module):
 
 class LiteStem(nn.Module):
     """EfficientNet-Lite2: pixels in, a feature map, pooled features and ImageNet
-    class logits out.
+    class logits out; with ``surface`` the map goes on with what `Surface` sees.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, surface: Surface | None = None) -> None:
         super().__init__()
+        self.surface = surface
         self.first = ConvUnit(3, STEM_CHANNELS, 3, stride=2)
         blocks: list[nn.Module] = []
         inner = STEM_CHANNELS
@@ -137,25 +140,33 @@ class LiteStem(nn.Module):
         self.classifier = nn.Linear(POOLED_CHANNELS, CLASSES)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``(n, 3, 260, 260)`` in -1..1 to the map ``(n, 352, 9, 9)``, pooled ``(n, 1280)`` and
-        logits ``(n, 1000)``.
+        """``(n, 3, 260, 260)`` in -1..1 to the map ``(n, 352, 9, 9)``, or ``(n, 443, 9, 9)`` with
+        the surface, pooled ``(n, 1280)`` and logits ``(n, 1000)``.
         """
         return self.tail(self.until_tail(pixels))
 
     def until_tail(self, pixels: Tensor) -> Tensor:
-        """Return what enters the tail, ``(n, 208, 9, 9)``: training keeps it, since only the tail's
-        weights change.
+        """Return what enters the tail, ``(n, 208, 9, 9)``, followed by the surface where there is
+        one: training keeps it, since only the tail's weights change.
         """
-        result: Tensor = self.blocks[:-TAIL_BLOCKS](self.first(pixels))
-        return result
+        x, taps = self.first(pixels), []
+        for number, block in enumerate(self.blocks[:-TAIL_BLOCKS]):
+            x = block(x)
+            if number in dict(TAPS):
+                taps.append(x)
+        return x if self.surface is None else torch.cat([x, self.surface(pixels, taps)], dim=1)
 
     def tail(self, middle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Run the last blocks and the classifier on ``(n, 208, 9, 9)``: the same three as
+        """Run the last blocks and the classifier on what ``until_tail`` gave: the same three as
         ``forward``.
         """
-        grid = self.blocks[-TAIL_BLOCKS:](middle)
+        grid = self.blocks[-TAIL_BLOCKS:](middle[:, :MIDDLE_CHANNELS])
         pooled = self.last(grid).mean(dim=(2, 3))
-        return grid, pooled, self.classifier(pooled)
+        return (
+            torch.cat([grid, middle[:, MIDDLE_CHANNELS:]], dim=1),
+            pooled,
+            self.classifier(pooled),
+        )
 
     def tail_parameters(self) -> dict[str, nn.Parameter]:
         """Return the weights of the tail by their names in the stem."""
@@ -201,6 +212,7 @@ class MiniConfig:
     seen_dim: int = 256
     text_hidden: int = 768
     map_side: int = 9
+    surface: bool = False
     class_temperature: float = 2.0
     dropout: float = 0.0
 
@@ -273,7 +285,7 @@ class MiniNetwork(nn.Module):
     def __init__(self, config: MiniConfig) -> None:
         super().__init__()
         self.config = config
-        self.stem = LiteStem()
+        self.stem = LiteStem(Surface(config.map_side) if config.surface else None)
         self.vit = VisionTransformer(vit_config(config))
         self.pooled_projection = nn.Linear(POOLED_CHANNELS, config.seen_dim)
         self.class_vectors = nn.Parameter(torch.zeros(CLASSES, SENTENCE_WIDTH))
@@ -323,7 +335,7 @@ def vit_config(config: MiniConfig) -> ViTConfig:
     return ViTConfig(
         image_size=config.map_side,
         patch_size=1,
-        channels=MAP_CHANNELS,
+        channels=MAP_CHANNELS + (SURFACE_CHANNELS if config.surface else 0),
         width=config.width,
         depth=config.depth,
         heads=config.heads,
