@@ -1,6 +1,8 @@
 """`vitsearch index` and `forget`: words to one run of indexing; what was put aside is deleted."""
 
 import math
+import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -224,6 +226,12 @@ def index(
     return 0
 
 
+def _until_end(stop: threading.Event) -> None:
+    """Set an event once there is nothing more to read from standard input."""
+    sys.stdin.buffer.read()
+    stop.set()
+
+
 def _summary(report: "IndexReport", keep_missing: int) -> str:
     """Return one line on what a run did."""
     words = {
@@ -257,8 +265,11 @@ def _summary(report: "IndexReport", keep_missing: int) -> str:
     decode_timeout={"callback": lambda *values: _seconds(values[-1])},
     reread={"hidden": True},
 )
+@click.option("--with-stdin", "ends_with_stdin", is_flag=True, hidden=True)
 @JSON
-def watch(photos: str, as_json: bool, poll: float | None, **options: Any) -> int:
+def watch(
+    photos: str, as_json: bool, poll: float | None, ends_with_stdin: bool, **options: Any
+) -> int:
     """Index the folder PHOTOS and go on watching it: new photos are searchable in a few seconds,
     until Ctrl-C.
 
@@ -269,9 +280,14 @@ def watch(photos: str, as_json: bool, poll: float | None, **options: Any) -> int
 
     from vitsearch.collection.watch import watch_folder
 
+    stop = threading.Event()
+    if ends_with_stdin:  # which is closed however the process ends that started this one
+        threading.Thread(target=_until_end, args=(stop,), daemon=True).start()
     with ProgressBar() as bar:
-        for report in watch_folder(photos, poll=poll, progress=bar, **options):
+        for report in watch_folder(photos, poll=poll, stop=stop, progress=bar, **options):
             bar.close()
+            if ends_with_stdin and report.unchanged == report.total:
+                continue
             if as_json:
                 print_json(asdict(report))
             else:

@@ -221,6 +221,7 @@ _ONLY_ON_DISK = {
         "--sort-into takes a folder of photos: label that one, or write the labels with "
         "--output FILE.csv"
     ),
+    "is_followed": "--watch follows a folder of photos, not a collection in Milvus",
     "xmp": (
         "--xmp writes beside the photos: label their folder, or write the labels with --output "
         "FILE.csv"

@@ -9,6 +9,8 @@ from vitsearch.cli.output import print_note
 from vitsearch.errors import VitsearchError
 
 if TYPE_CHECKING:
+    import subprocess
+
     from vitsearch.web.settings import ServeSettings
 
 _PACKAGES = frozenset(
@@ -47,6 +49,13 @@ _PACKAGES = frozenset(
     metavar="T",
     help="A secret of 16 characters or more that every client must give, or `generate` to have one "
     "made and printed; or set VITSEARCH_TOKEN.",
+)
+@click.option(
+    "--watch",
+    "is_followed",
+    is_flag=True,
+    help="Index PHOTOS where that is not done, and show what is added as it comes (`vitsearch "
+    "watch`).",
 )
 @click.option("--open", "open_browser", is_flag=True, help="Open the page in the browser.")
 @click.option(
@@ -129,22 +138,55 @@ def serve(photos: str, **options: Any) -> int:
     settings.check()
     check_place(photos, options)
     run = _server()
+    if options["is_followed"]:
+        _index_first(photos, options["collection"])
     from vitsearch.web.service import PhotoService
 
     chosen = {name: options[name] for name in ("collection", "device", "root")}
     service = PhotoService.open(photos, settings=settings, **chosen)
+    followers: list[subprocess.Popen[bytes]] = []
+
+    def ready(address: str) -> None:
+        _announce(address, service.count(), settings, generated, options["open_browser"])
+        if options["is_followed"]:
+            followers.append(_follow(photos, options["collection"]))
+
     try:
-        run(
-            service,
-            settings,
-            ready=lambda address: _announce(
-                address, service.count(), settings, generated, options["open_browser"]
-            ),
-        )
+        run(service, settings, ready=ready)
     finally:
+        for follower in followers:
+            follower.terminate()
+            follower.wait()
         service.close()
     print_note("vitsearch: stopped")
     return 0
+
+
+def _index_first(photos: str, collection: str | None) -> None:
+    """Index a folder that has no collection yet."""
+    from vitsearch.cli.output import ProgressBar
+    from vitsearch.collection.update import index_folder
+    from vitsearch.errors import CollectionNotFound
+    from vitsearch.storage.config import collection_folder, photo_root, read_collection_config
+
+    root = photo_root(photos)
+    try:
+        read_collection_config(collection_folder(root, collection), root)
+    except CollectionNotFound:
+        with ProgressBar() as bar:
+            index_folder(root, collection=collection, progress=bar)
+
+
+def _follow(photos: str, collection: str | None) -> "subprocess.Popen[bytes]":
+    """Start `vitsearch watch` in a process of its own, so that answers do not wait for it; it ends
+    with this one.
+    """
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "vitsearch", "watch", photos, "--with-stdin"]
+    command += ["--collection", collection] if collection else []
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sys.stderr)
 
 
 def _server() -> Any:
