@@ -28,7 +28,7 @@ FLOORS = {
     4: ("labels", "shards", "milvus", "explain", "storage", "options"),
     5: ("classifiers", "interop", "cluster"),
     6: ("collection",),
-    7: ("evaluation", "web"),
+    7: ("evaluation", "web", "agents"),
     8: ("cli",),
     9: ("", "__main__"),  # the public door, and the one for `python -m`
 }

@@ -30,6 +30,8 @@ HEAVY = {  # a library, and the rooms with an adapter of it
     "h11": {"web"},
     "jinja2": {"web"},
     "pydantic": {"web"},
+    "mcp": {"agents"},
+    "watchfiles": {"collection"},
     "ray": {"cluster"},
     "av": {"photos"},
     "rawpy": {"photos"},
