@@ -270,6 +270,73 @@ def test_ticked_photos_refine_together_and_are_taken_along(page: Page, ids: dict
     assert not {"chelsea.png", "cat.png"} & set(names(page))
 
 
+def test_ranges_and_all_of_a_result_are_ticked(page: Page) -> None:
+    page.goto("/?q=a+cat&nearest=1")
+    boxes = page.locator(".tick input")
+    chosen = page.locator("[data-chosen]")
+    boxes.nth(3).check(force=True)
+    boxes.nth(7).click(force=True, modifiers=["Shift"])
+    expect(chosen).to_have_text("5 ticked")
+    boxes.nth(5).click(force=True, modifiers=["Shift"])  # off, with those between
+    expect(chosen).to_have_text("2 ticked")
+    page.locator(".photo-link").nth(9).focus()
+    page.keyboard.press("x")
+    page.keyboard.press("k")
+    page.keyboard.press("k")
+    page.keyboard.press("Shift+X")
+    expect(chosen).to_have_text("5 ticked")
+    assert [boxes.nth(number).is_checked() for number in range(3, 11)] == [
+        *(True, True, False, False, True),
+        *(True, True, False),
+    ]
+    page.get_by_role("button", name="All of these").click()
+    expect(chosen).to_have_text("72 ticked")
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator(".tick input:checked")).to_have_count(0)
+
+
+def test_a_selection_outlives_the_search_until_it_is_used(page: Page, ids: dict[str, int]) -> None:
+    page.goto("/?q=a+cat")
+    first = tile(page, 0)
+    page.locator(".tick input").first.check(force=True)
+    ask(page, "a cup of coffee")
+    expect(page.locator("[data-chosen]")).to_have_text("1 ticked, 1 not shown")
+    second = tile(page, 0)
+    page.locator(".tick input").first.check(force=True)
+    expect(page.locator("[data-chosen]")).to_have_text("2 ticked, 1 not shown")
+    ask(page, "a cat")
+    assert page.locator(".tick input:checked").first.input_value() == str(first)
+    page.locator("#into").fill("Outlived")
+    page.get_by_role("button", name="Add to album").click()
+    expect(page.locator(".tick input:checked")).to_have_count(0)
+    page.goto("/albums")
+    page.get_by_role("link", name="Outlived").first.click()
+    expect(page.locator(".tile")).to_have_count(2)
+    assert {tile(page, 0), tile(page, 1)} == {first, second}
+    assert {first, second} <= set(ids.values())
+
+
+def test_a_long_press_ticks_and_then_taps_do(browser: Browser, site: str) -> None:
+    with opened(browser, site, viewport=PHONE, has_touch=True, is_mobile=True) as context:
+        page = context.new_page()
+        page.goto("/?q=a+cat&nearest=1")
+        finger = context.new_cdp_session(page)
+        box = page.locator(".tile").nth(2).bounding_box()
+        assert box is not None
+        at = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+        finger.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [at]})
+        expect(page.locator("[data-chosen]")).to_have_text("1 ticked")
+        finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        page.locator(".photo-link").nth(1).tap()
+        expect(page.locator("[data-chosen]")).to_have_text("2 ticked")
+        expect(page.get_by_role("dialog", name="Photo")).to_be_hidden()
+        page.locator(".photo-link").nth(1).tap()
+        page.locator(".photo-link").nth(2).tap()  # nothing is ticked: a tap opens again
+        expect(page.locator("[data-selecting]")).to_be_hidden()
+        page.locator(".photo-link").nth(2).tap()
+        expect(page.get_by_role("dialog", name="Photo")).to_be_visible()
+
+
 def test_filters(page: Page, ids: dict[str, int]) -> None:
     page.goto("/?q=a+building")
     page.locator(".filters summary").click()
@@ -531,6 +598,11 @@ def test_months_are_reached_by_the_scrubber(browser: Browser, tmp_path: Path) ->
         scrubber.get_by_role("link", name="Mar").click()
         expect(scrubber.locator("[aria-current]")).to_have_text("Mar")
         expect(page.locator("[id='m2021-03'] .photo-link").first).to_be_focused()
+        page.goto("/")
+        page.get_by_role("button", name="Select all of March 2021").click()  # it goes on
+        expect(page.locator("[data-chosen]")).to_have_text("15 ticked")
+        page.get_by_role("button", name="Select all of March 2021").click()
+        expect(page.locator(".tick input:checked")).to_have_count(0)
         page.goto("/")
         page.mouse.wheel(0, 100_000)
         expect(page.locator(".tile")).to_have_count(71)

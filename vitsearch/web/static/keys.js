@@ -50,6 +50,7 @@
     "ArrowDown": () => current() && row(1),
     "ArrowUp": () => current() && row(-1),
     "x": () => current()?.querySelector(".tick input").click(),
+    "X": () => { const box = current()?.querySelector(".tick input"); if (box) window.vitsearch.ranged(box); },
     "m": () => (photo() ? follow("[data-more]") : current()?.querySelector(".acts a:first-child")?.click()),
     "n": () => (photo() ? follow("[data-less]") : current()?.querySelector(".acts a:last-child")?.click()),
     "/": () => { const field = document.getElementById("q"); if (field) { field.focus(); field.select(); } else location.href = "/#q"; },

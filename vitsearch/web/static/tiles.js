@@ -1,23 +1,7 @@
-// Photos in a grid: ticking them, and more of them when the end comes into sight.
+// Photos in a grid, and more of them when the end comes into sight.
 "use strict";
 (() => {
   const form = document.getElementById("picks");
-  const bar = document.querySelector("[data-selecting]");
-  const ticked = () => (form ? [...form.querySelectorAll(".tick input:checked")] : []);
-
-  function show() {
-    const count = ticked().length;
-    if (!bar) return;
-    bar.classList.toggle("on", count > 0);
-    bar.querySelector("[data-chosen]").textContent = `${count.toLocaleString("en")} ticked`;
-    bar.querySelector("[data-clear]").hidden = false;
-  }
-
-  function clear() {
-    ticked().forEach((box) => { box.checked = false; });
-    show();
-  }
-
   document.addEventListener("click", (event) => {
     const words = event.target.closest?.("[data-sure]")?.dataset.sure;
     if (words && !window.confirm(words)) event.preventDefault();
@@ -32,13 +16,6 @@
     if (!into.value.trim()) { event.preventDefault(); into.focus(); }
   });
 
-  if (form) {
-    form.addEventListener("change", show);
-    window.addEventListener("pageshow", show);
-    bar?.querySelector("[data-clear]").addEventListener("click", clear);
-    show();
-  }
-
   // fields that are empty make no part of an address
   document.getElementById("search")?.addEventListener("formdata", (event) => {
     for (const [name, value] of [...event.formData]) if (value === "") event.formData.delete(name);
@@ -51,7 +28,7 @@
       document.querySelectorAll("[data-group]").forEach((group) => {
         [...group.querySelectorAll(".tick input")].forEach((box, index) => { box.checked = index > 0; });
       });
-      show();
+      window.vitsearch.show();
     });
   }
 
@@ -158,7 +135,7 @@
       if (!seen.some((entry) => entry.isIntersecting)) return;
       eye.disconnect();
       const words = link.textContent;
-      more(link).catch(() => { link.removeAttribute("aria-busy"); link.textContent = words; }); // the link still leads there
+      goOn().then((done) => { if (!done) { link.removeAttribute("aria-busy"); link.textContent = words; } }); // the link still leads there
     }, { rootMargin: "900px" });
     eye.observe(link);
   }
@@ -192,10 +169,15 @@
   }
 
   steps();
+  let loading = null;
+
+  // the next page, once however many ask for it; whether it came
   function goOn() {
     const link = document.querySelector("[data-next-page]");
-    if (link && list && !link.hasAttribute("aria-busy")) more(link).catch(() => {});
+    if (!link || !list) return Promise.resolve(false);
+    loading ??= more(link).then(() => true, () => false).finally(() => { loading = null; });
+    return loading;
   }
 
-  window.vitsearch = { clear, ticked, more: goOn };
+  window.vitsearch.more = goOn;
 })();
