@@ -32,6 +32,7 @@ test: $(VENV)/full.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs indexes examples benchmarks training vitsearch
 	$(PYTEST)
 
 test-fast: $(VENV)/full.done
