@@ -158,16 +158,20 @@ def pad(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
+def embed_rows(tower: TextTower, rows: list[list[int]], size: int = 96) -> Tensor:
+    """Return unit sentence vectors ``(n, 384)`` of rows of token ids; ``size`` of like length go
+    together, which is half the work where lengths differ.
+    """
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    chunks = (order[start : start + size] for start in range(0, len(order), size))
+    vectors = torch.cat([tower(*pad([rows[i] for i in chunk])) for chunk in chunks])
+    return vectors[torch.tensor(order).argsort()]
+
+
 @torch.no_grad()
 def embed_texts(tower: TextTower, tokenizer: Tokenizer, texts: list[str]) -> Tensor:
-    """Return unit sentence vectors ``(n, 384)``; texts of like length go together."""
-    rows = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    vectors = torch.empty(len(rows), 384)
-    for start in range(0, len(order), 128):
-        chosen = order[start : start + 128]
-        vectors[chosen] = tower(*pad([rows[i] for i in chosen]))
-    return vectors
+    """Return unit sentence vectors ``(n, 384)``."""
+    return embed_rows(tower, [encoding.ids for encoding in tokenizer.encode_batch(texts)])
 
 
 def class_names(work: Path) -> tuple[list[str], list[str]]:

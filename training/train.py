@@ -40,7 +40,7 @@ from training.losses import contrast, like
 from training.prepare import load_stem
 from training.spanish import TOKENIZER, SpanishBank
 from training.stages import STAGES, Stage, TrainingConfig
-from training.texts import TEMPLATES, load_tokenizer, pad
+from training.texts import TEMPLATES, embed_rows, load_tokenizer
 from vitsearch.encoders.mini.network import LiteStem, MiniConfig, MiniNetwork, unit
 
 TERMS = (
@@ -286,10 +286,11 @@ class Trainer:
                 kind: [self.texts.tokens[kind][index] for index in places.tolist()]
                 for kind, places in chosen.items()
             }
-            captions = self.network.text(*pad(tokens.pop("captions") + tokens.pop("swapped")))
-            short = self.network.text(*pad([row for rows in tokens.values() for row in rows]))
+            sentences = embed_rows(
+                self.network.text, [row for rows in tokens.values() for row in rows]
+            )
+            short = sentences[len(tokens.pop("captions")) + len(tokens.pop("swapped")) :]
             anchor = (1 - (short * torch.cat([before[kind] for kind in tokens])).sum(dim=1)).mean()
-            sentences = torch.cat([captions, short])
         else:
             noisy = before["captions"] + self.settings.caption_noise * torch.randn_like(
                 before["captions"]
@@ -309,9 +310,9 @@ class Trainer:
             return torch.zeros(())
         sentences, english = bank.sentence(torch.randint(len(bank.sentences), (count,)))
         tokens = [bank.captions[place] for place in captions[:count].tolist()]
-        vectors = self.network.text(*pad(tokens))
-        scores = self.network.encode_sentences(vectors) @ captioned.T * scale
-        far = 1 - (self.network.text(*pad(sentences)) * english).sum(dim=1)
+        vectors = embed_rows(self.network.text, tokens + sentences)
+        scores = self.network.encode_sentences(vectors[:count]) @ captioned.T * scale
+        far = 1 - (vectors[count:] * english).sum(dim=1)
         return F.cross_entropy(scores, torch.arange(count)) + 10 * far.mean()
 
     def word_term(self, images: Tensor, texts: Tensor, logits: Tensor, places: Tensor) -> Tensor:
