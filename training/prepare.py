@@ -26,7 +26,8 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor, nn
 
 from training.drawings import read_drawings, render
-from vitsearch.encoders.mini.network import LiteStem, MiniConfig, Surface, fold_lite_weights
+from vitsearch.encoders.mini.network import LiteStem, MiniConfig, fold_lite_weights
+from vitsearch.encoders.mini.surface import Surface
 
 SIDE = 260
 BATCH = 32

@@ -1,15 +1,12 @@
 """The stages of training and all their numbers."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
     """How one stage trains: rounds over the captioned photos, learning rates (0: frozen), and how
     many of each a step takes.
-
-    ``tail_share`` is how much of what training has changed in the stem's tail the stage keeps when
-    it begins.
     """
 
     name: str
@@ -30,7 +27,6 @@ class Stage:
     prompts: int
     warm_up: int
     average: float
-    tail_share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +48,4 @@ class TrainingConfig:
 
 HEAD = Stage("head", 5, 1e-3, 1e-4, 0.0, 0.0, 2, 96, 0, 96, 64, 64, 96, 128, 96, 1000, 40, 0.99)
 WHOLE = Stage("whole", 6, 3e-4, 3e-5, 1.5e-4, 2e-5, 1, 48, 64, 48, 40, 32, 40, 56, 56, 64, 20, 0.97)
-SETTLE = replace(
-    WHOLE,
-    name="settle",
-    rounds=2,
-    tail_rate=0.0,
-    text_rate=1e-5,
-    warm_up=5,
-    average=0.95,
-    tail_share=0.55,
-)
-STAGES = (HEAD, WHOLE, SETTLE)
+STAGES = (HEAD, WHOLE)

@@ -1,11 +1,8 @@
-"""Step 4: train the transformer over the stem's map and bring the text tower to it, in three
-stages.
+"""Step 4: train the transformer over the stem's map and bring the text tower to it, in two stages.
 
 ``head`` keeps the stem and MiniLM as they are (what they give is kept on disk) and trains all the
-rest; ``whole`` goes on with the stem's last five blocks and MiniLM unfrozen at low rates;
-``settle`` draws those blocks part of the way back to the published ones, freezes them, and lets the
-rest settle on what they give, so that the supervised head keeps its answers. The loss is a sum of
-terms:
+rest; ``whole`` goes on with the stem's last five blocks and the text tower unfrozen at low rates.
+The loss is a sum of terms:
 
     captions    photos and their captions find each other in the batch (InfoNCE, both ways),
                 among captions with a colour, person, number or time exchanged for another
@@ -20,8 +17,8 @@ terms:
     things      drawings and their titles or keywords, photos of classes and phrases for these
                 find each other (InfoNCE with targets softened by how alike two phrases are)
     stem        ``whole`` only: the stem's class logits stay those of the published one (KL)
-    anchor      ``whole`` and ``settle``: sentence vectors of words, prompts and
-                phrases stay near MiniLM's own
+    anchor      ``whole`` only: sentence vectors of words, prompts and phrases stay near
+                MiniLM's
 """
 
 import json
@@ -41,7 +38,7 @@ from training.prepare import load_stem
 from training.spanish import TOKENIZER, SpanishBank
 from training.stages import STAGES, Stage, TrainingConfig
 from training.texts import TEMPLATES, embed_rows, load_tokenizer
-from vitsearch.encoders.mini.network import LiteStem, MiniConfig, MiniNetwork, unit
+from vitsearch.encoders.mini.network import MiniConfig, MiniNetwork, unit
 
 TERMS = (
     "captions",
@@ -389,17 +386,6 @@ def start_network(work: Path, config: MiniConfig, texts: TextBank) -> MiniNetwor
     return network
 
 
-@torch.no_grad()
-def draw_back(stem: LiteStem, share: float) -> None:
-    """Keep a share of how far the tail's weights have moved from the published ones (Wortsman et
-    al. 2022, arXiv:2109.01903).
-    """
-    if share < 1:
-        published = load_stem().tail_parameters()
-        for name, weight in stem.tail_parameters().items():
-            weight.copy_(published[name] + share * (weight - published[name]))
-
-
 def choose_classes(logits: Tensor, count: int) -> Tensor:
     """Return the classes to rank: all of them, or few with the pictures' own among them."""
     if count >= logits.shape[1]:
@@ -419,7 +405,6 @@ def train(work: Path, settings: TrainingConfig, stages: tuple[Stage, ...] = STAG
             trainer = Trainer(work, settings, stage)
             if before is not None:
                 trainer.network.load_state_dict(torch.load(before, weights_only=True))
-                draw_back(trainer.network.stem, stage.tail_share)
                 trainer.averaged = {
                     name: weight.detach().clone() for name, weight in trainer.trained.items()
                 }

@@ -396,3 +396,25 @@ def test_exclude_and_hidden(indexed: Path) -> None:
         {"indexed": 1, "restored": 2, "unchanged": 2},
         1,
     )
+
+
+class NextVersion(ColourEncoder):
+    """`colour` as a later version of the package has it, with other weights."""
+
+    fingerprint = "f" * 64
+
+
+def test_a_collection_of_another_version_of_its_encoder_stays_and_says_what_to_do(
+    indexed: Path,
+) -> None:
+    before = content(indexed)
+    with pytest.raises(EncoderMismatch, match="`vitsearch index PHOTOS --collection DIR` embeds"):
+        index_folder(indexed, encoder=NextVersion())
+    with Collection.open(indexed) as found:
+        found.use_encoder(ColourEncoder())
+        expected = found.similar(indexed / "red.png")
+    with pytest.raises(EncoderMismatch, match="finds photos by photos as before"):
+        Collection.open(indexed, encoder=NextVersion())
+    assert content(indexed) == before
+    with Collection.open(indexed) as found:
+        assert found.similar(indexed / "red.png") == expected

@@ -74,7 +74,8 @@ def test_what_is_recommended_suits_photos_language_and_machine() -> None:
     assert max(coco.values()) == coco[best(1_000_000, "en", gpu=True)[0]]
     spanish = {each.name: each.spanish_r1 or 0 for each in list_encoders()}
     assert max(spanish.values()) == spanish[best(1_000_000, "es", gpu=True)[0]]
-    assert "mini" not in best(1000, "es")
+    assert "mini" not in best(1000, "de")
+    assert best(1000, "es")[1:] == ["mini"]
 
 
 def test_patterns_match_a_part_or_with_wildcards_the_whole() -> None:

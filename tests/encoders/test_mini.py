@@ -89,8 +89,8 @@ def test_fingerprint_follows_the_weights() -> None:
     )
 
 
-def test_everything_fits_in_40_megabytes() -> None:
-    assert sum(path.stat().st_size for path in FOLDER.iterdir() if path.is_file()) <= 40_000_000
+def test_everything_fits_in_45_megabytes() -> None:
+    assert sum(path.stat().st_size for path in FOLDER.iterdir() if path.is_file()) <= 45_000_000
 
 
 def test_graphs_hold_no_weights_of_their_own() -> None:

@@ -124,7 +124,7 @@ def test_what_it_does_not_write_has_defaults() -> None:
     encoder = load_encoder("acme:small", "cuda:7")
     assert (encoder.dtype, encoder.device, encoder.decode_at_least) == ("float32", "cuda:7", None)
     assert (encoder.parallel_calls, encoder.pictures_per_call) == (1, None)
-    assert (encoder.logit_scale, encoder.logit_bias, encoder.english_only) == (100.0, None, False)
+    assert (encoder.logit_scale, encoder.logit_bias, encoder.languages) == (100.0, None, ())
     assert encoder.encode_images([]).shape == encoder.encode_texts([]).shape == (0, 2)
     assert not encoder.is_cut("words " * 1000)
     encoder.autotune(32, photos=10**6)

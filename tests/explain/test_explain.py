@@ -27,6 +27,7 @@ from vitsearch.explain.draw import draw_explanation, heat_colours, overlay, writ
 
 torch = pytest.importorskip("torch", reason="explanations need PyTorch")
 
+from vitsearch.encoders.mini.network import MAP_CHANNELS  # noqa: E402
 from vitsearch.explain.attribution import (  # noqa: E402  # noqa: E402
     attention_relevance,
     attention_rollout,
@@ -292,7 +293,7 @@ def test_the_shares_of_the_cells_add_up_to_what_goes_round_the_transformer() -> 
         grid, pooled, _ = network.stem(
             (torch.from_numpy(prepared).permute(2, 0, 1)[None].float() - 127) / 128
         )
-        features, output = network.stem.last(grid), network.vit(grid)
+        features, output = network.stem.last(grid[:, :MAP_CHANNELS]), network.vit(grid)
         whole, empty = (
             float(join(network, part, output)[0] @ text)
             for part in (pooled, torch.zeros_like(pooled))

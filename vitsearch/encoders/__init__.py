@@ -97,7 +97,7 @@ def _local_dir(model: str, device: str, dtype: str, throughput: bool) -> ImageEn
 SOURCES = {
     source.name: source
     for source in (
-        EncoderSource("mini", "mini", "the model inside the package, English", _mini),
+        EncoderSource("mini", "mini", "the model inside the package, English and Spanish", _mini),
         EncoderSource("colour", "colour", "colours and their English words, no weights", _colour),
         EncoderSource(
             "open_clip",

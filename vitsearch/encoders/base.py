@@ -140,8 +140,9 @@ class Encoder(ImageEncoder):
 
     logit_scale: float = 100.0
     logit_bias: float | None = None
-    english_only: bool = False
-    """Whether texts in other languages than English are not understood: users are told of them."""
+    languages: tuple[str, ...] = ()
+    """ISO 639-1 codes of the languages that are understood, of texts in others users are told; none
+    where there are many."""
 
     @abstractmethod
     def encode_texts(self, texts: Sequence[str]) -> Vectors:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from vitsearch.encoders import EncoderListing, list_encoders
+from vitsearch.encoders.mini import LANGUAGES
 
 # GFLOP a second of one core, by the catalogue's count of a model: ViT-B-32-256 in float32 embeds
 # 4.5 photos a second of 640 x 480 on one core of a server of 2.0 GHz with AVX2
@@ -22,7 +23,7 @@ class Recommendation:
 def recommend(photos: int, *, language: str, cores: int, gpu: bool) -> list[Recommendation]:
     """Return what suits that many photos, the best first: the encoder that finds most by the
     published figures within `MAX_HOURS` of embedding on so many cores (on a GPU without that
-    limit), and `mini`, which is here already, where the queries are in English (``language`` "en").
+    limit), and `mini`, which is here already, where it reads the ``language``.
 
     For another language it goes by the figure for Spanish, as the only one that is published for
     many. Encoders whose cost is not published are left out on a CPU.
@@ -40,10 +41,10 @@ def recommend(photos: int, *, language: str, cores: int, gpu: bool) -> list[Reco
         Recommendation(each, hours, f"{score:g} % text to photo R@1 on {what}")
         for score, hours, each in best
     ]
-    if is_english or not answers:
+    if language in LANGUAGES or not answers:
         mini = next(each for each in list_encoders("mini") if each.name == "mini")
         reason = (
-            "nothing to download, English"
+            "nothing to download, English and Spanish"
             if answers
             else f"nothing larger is done in {MAX_HOURS:g} hours"
         )

@@ -52,7 +52,7 @@ class ColourEncoder(Encoder):
     """
 
     name = "colour"
-    english_only = True
+    languages = ("en",)
     dim = DIM
     decode_at_least = 2 * SIDE
     only_resizes = True

@@ -1,4 +1,4 @@
-"""Whether a text is written in another language than English; the words are in
+"""Whether a text is written in another language than an encoder reads; the words are in
 ``language.toml``.
 """
 
@@ -13,6 +13,8 @@ from importlib.resources import files
 from vitsearch.encoders.base import Encoder, ImageEncoder
 
 MULTILINGUAL = "open_clip:ViT-B-16-SigLIP2/webli"  # small, and made for many languages
+NAMES = {"en": "English", "es": "Spanish"}
+LETTERS = {"en": "abcdefghijklmnopqrstuvwxyz'", "es": "abcdefghijklmnopqrstuvwxyzáéíóúüñ'"}
 ENOUGH = 2  # points: one sure word, or two small ones
 _READ = 1000  # characters that are looked at: a language shows early
 _SHOWN = 60
@@ -66,12 +68,12 @@ def unread_notes(texts: Sequence[str], encoder: ImageEncoder) -> dict[str, str]:
     """Return what the user of an encoder should know about these texts: notes under "language" and
     "length"; none where all is well.
 
-    They come from the encoder's ``english_only`` and ``is_cut``.
+    They come from the encoder's ``languages`` and ``is_cut``.
     """
     if not isinstance(encoder, Encoder):
         return {}
     notes = {}
-    if encoder.english_only and (note := language_note(texts, encoder.name)):
+    if note := language_note(texts, encoder.name, encoder.languages):
         notes["language"] = note
     cut = [_shortened(text) for text in texts if encoder.is_cut(text)]
     if cut:
@@ -83,17 +85,19 @@ def unread_notes(texts: Sequence[str], encoder: ImageEncoder) -> dict[str, str]:
     return notes
 
 
-def language_note(texts: Iterable[str], encoder: str) -> str | None:
-    """Return one line about the first text that is not English, for the user of an encoder that
-    knows English only, or None.
+def language_note(
+    texts: Iterable[str], encoder: str, languages: tuple[str, ...] = ("en",)
+) -> str | None:
+    """Return one line about the first text in another language than those, for the user of an
+    encoder that knows only these, or None; none are all.
     """
-    foreign = next((text for text in texts if not_english(text)), None)
+    foreign = next((text for text in texts if languages and is_foreign(text, languages)), None)
     if foreign is None:
         return None
+    known = " and ".join(NAMES[code] for code in languages)
     return (
-        f"{_shortened(foreign)!r} looks like another language than English, and {encoder} knows "
-        "English only: "
-        f"index with a multilingual model, such as --encoder {MULTILINGUAL}"
+        f"{_shortened(foreign)!r} looks like another language than {known}, and {encoder} knows "
+        f"{known} only: index with a multilingual model, such as --encoder {MULTILINGUAL}"
     )
 
 
@@ -102,17 +106,18 @@ def _shortened(text: str) -> str:
     return line if len(line) <= _SHOWN else f"{line[:_SHOWN].rstrip()}..."
 
 
-def not_english(text: str) -> bool:
-    """Return whether a text is very probably in another language than English.
+def is_foreign(text: str, languages: tuple[str, ...] = ("en",)) -> bool:
+    """Return whether a text is very probably in another language than these, English among them.
 
-    Letters of another script than Latin decide it. In Latin script words do: one that English
-    does not have, two small ones of one language, or accents that English does not write. Names and
-    what English borrows do not count, and in doubt a text is English.
+    Letters of another script than Latin decide it. In Latin script words do: one that none of them
+    has, two small ones of one language, or accents that they do not write. Names and what English
+    borrows do not count, and in doubt a text is none of another language.
     """
     text = unicodedata.normalize("NFC", text[:_READ])
     if not text.isascii() and _other_script(text):
         return True
-    return _points(text) >= ENOUGH and _points(_without_borrowed(text)) >= ENOUGH
+    points = _points(text, languages)
+    return points >= ENOUGH and _points(_without_borrowed(text), languages) >= ENOUGH
 
 
 def _other_script(text: str) -> bool:
@@ -134,8 +139,8 @@ def _other_script(text: str) -> bool:
     )
 
 
-def _points(text: str) -> int:
-    """Return how much speaks for the likeliest other language, less what speaks for English."""
+def _points(text: str, read: tuple[str, ...]) -> int:
+    """Return how much speaks for the likeliest other language, less what speaks for those read."""
     known = _words()
     words = list(dict.fromkeys(_split(text)))  # a word counts once
     later = [word for word in words[1:] if len(word) > 3]
@@ -151,7 +156,10 @@ def _points(text: str) -> int:
         worth, languages = (
             (2, known.sure[low]) if low in known.sure else (1, known.small.get(low, []))
         )
-        if not languages and _is_accented(low):
+        if shared := set(read).intersection(languages):
+            points[min(shared)] = points.get(min(shared), 0) + worth
+            continue
+        if not languages and _is_accented(low) and not set(low) <= _letters(read):
             anywhere += 1 if word != low else 2
         if low in _JOINTS and (
             _before_name(words, position) or _JOINTS.intersection(words[:position])
@@ -162,7 +170,15 @@ def _points(text: str) -> int:
                 not name or language == "de"
             ):  # a name tells nothing, but German writes its nouns like names
                 points[language] = points.get(language, 0) + worth
-    return anywhere + max(points.values(), default=0) - sum(word in known.english for word in words)
+    for_read = sum(points.pop(language, 0) for language in read)
+    english = sum(word in known.english for word in words)
+    return anywhere + max(points.values(), default=0) - for_read - english
+
+
+@cache
+def _letters(read: tuple[str, ...]) -> frozenset[str]:
+    """Return the letters with which these languages write."""
+    return frozenset("".join(LETTERS[language] for language in read))
 
 
 def _split(text: str) -> list[str]:

@@ -139,4 +139,10 @@ def write_collection_config(folder: Path, config: CollectionConfig) -> None:
 
 def check_encoder(folder: Path, config: CollectionConfig, encoder: ImageEncoder) -> None:
     """Raise EncoderMismatch unless the encoder is the one that made the collection's vectors."""
-    config.identity.check(encoder, folder, "index into another --collection DIR")
+    advice = "index into another --collection DIR"
+    if config.encoder == encoder.name:  # a version of the package with other weights
+        advice += (
+            " (`vitsearch index PHOTOS --collection DIR` embeds the photos again; this collection "
+            "stays as it is, and finds photos by photos as before: `vitsearch similar`)"
+        )
+    config.identity.check(encoder, folder, advice)

@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 from vitsearch.arrays import unit_rows
 from vitsearch.encoders.base import Encoder, Vectors, fingerprint_of
 from vitsearch.encoders.language import readable
+from vitsearch.encoders.mini import LANGUAGES
 from vitsearch.encoders.onnx.session import (
     CPU,
     Cores,
@@ -42,12 +43,12 @@ PICTURES_PER_CALL = 4  # as fast as 8, in two thirds of the memory
 class MiniEncoder(Encoder):
     """The `mini` encoder; safe to use from several threads.
 
-    ``dim`` 640; softmax-trained, so ``logit_bias`` is None. English only, up to 128 tokens: what is
-    longer is cut.
+    ``dim`` 640; softmax-trained, so ``logit_bias`` is None. English and Spanish, up to 128 tokens:
+    what is longer is cut.
     """
 
     name = "mini"
-    english_only = True
+    languages = LANGUAGES
     holds_sessions = True
     only_resizes = True
 
