@@ -265,7 +265,13 @@ def _summary(report: "IndexReport", keep_missing: int) -> str:
     decode_timeout={"callback": lambda *values: _seconds(values[-1])},
     reread={"hidden": True},
 )
-@click.option("--with-stdin", "ends_with_stdin", is_flag=True, hidden=True)
+@click.option(
+    "--with-stdin",
+    "ends_with_stdin",
+    is_flag=True,
+    hidden=True,
+    help="End when there is nothing more to read from standard input.",
+)
 @JSON
 def watch(
     photos: str, as_json: bool, poll: float | None, ends_with_stdin: bool, **options: Any
