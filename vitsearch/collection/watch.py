@@ -17,8 +17,6 @@ from vitsearch.storage.config import collection_folder, photo_root
 from vitsearch.types import IndexReport, OnProgress, no_progress
 
 log = logging.getLogger("vitsearch")
-QUIET = 1.0  # seconds without a change, after which a burst of them is over
-MAX_BURST = 5.0  # seconds: what goes on for longer is indexed in parts
 EVERY = 600.0  # seconds between walks through a folder that tells its changes: it may miss some
 EVERY_UNTOLD = 10.0  # of one that does not, such as another machine's
 _TICK = 2.0  # seconds between looks at the clock
@@ -102,29 +100,9 @@ def _pauses(every: float, stop: threading.Event) -> Iterator[bool]:
 
 def _bursts(root: Path, folder: Path, stop: threading.Event) -> Iterator[bool]:
     """Yield whether there were changes, every two seconds or after a burst of them."""
-    from watchfiles import watch
+    from vitsearch.collection.bursts import bursts
 
-    changes = watch(
-        root,
-        watch_filter=lambda _, path: _is_of_photos(path, root, folder),
-        debounce=int(1000 * MAX_BURST),
-        step=int(1000 * QUIET),
-        stop_event=stop,
-        rust_timeout=int(1000 * _TICK),
-        yield_on_timeout=True,
-        raise_interrupt=True,
-        ignore_permission_denied=True,
-    )
-    yield from map(bool, changes)
-
-
-def _is_of_photos(path: str, root: Path, folder: Path) -> bool:
-    """Return whether a change may be one of photos: not of the collection itself, nor hidden."""
-    changed = Path(path)
-    if changed.is_relative_to(folder):
-        return False
-    inside = changed.relative_to(root) if changed.is_relative_to(root) else changed
-    return not any(part.startswith(".") for part in inside.parts)
+    yield from bursts(root, folder, stop, tick=_TICK)
 
 
 def is_remote(root: Path, mounts: Path = MOUNTS) -> bool:
