@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.prepare import CAPTIONED, DRAWINGS, VIEWS
+from training.sets import CAPTIONED, DRAWINGS, VIEWS
 from training.texts import LABEL_TEMPLATES, load_tokenizer
 
 Kinds = dict[str, list[np.ndarray]]

@@ -26,21 +26,13 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor, nn
 
 from training.drawings import read_drawings, render
+from training.sets import CAPTIONED, DRAWINGS, VIEWS
 from vitsearch.encoders.mini.network import LiteStem, MiniConfig, fold_lite_weights
 from vitsearch.encoders.mini.surface import Surface
 
 SIDE = 260
 BATCH = 32
-CAPTIONED = ("flickr8k-train", "captions-train")
-VIEWS = {
-    "flickr8k-train": 4,
-    "captions-train": 4,
-    "classes-train": 3,
-    "imagenet-sample": 2,
-    "coco-unlabelled": 1,
-}
 HELD_OUT = 500  # photos of captions-train.tar that only measuring sees
-DRAWINGS = "drawings"  # in one view, on white
 KINDS = ("middle", "map", "pooled", "logits")
 MIN_CROP = 0.5  # of the area, in a varied view
 CHANGES = ("cut",) * 6 + ("framed", "small", "blurred") * 3 + ("turned", "grey", "sepia", "dark")

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from training.drawings import Drawing, read_drawings
-from training.prepare import CAPTIONED
+from training.sets import CAPTIONED
 from vitsearch.encoders.mini.network import MiniConfig, TextTower
 
 WORDNET = Path("/usr/share/wordnet/data.noun")  # Debian's wordnet-base

@@ -1,0 +1,11 @@
+"""The sets of pictures, and in how many views each is seen."""
+
+CAPTIONED = ("flickr8k-train", "captions-train")
+VIEWS = {
+    "flickr8k-train": 4,
+    "captions-train": 4,
+    "classes-train": 3,
+    "imagenet-sample": 2,
+    "coco-unlabelled": 1,
+}
+DRAWINGS = "drawings"  # in one view, on white
