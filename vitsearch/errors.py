@@ -18,6 +18,9 @@ VitsearchError                 every error below; its text is one line: what, wh
 `- TooLarge                    an upload has more bytes than a server takes
 """
 
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
 
 class VitsearchError(Exception):
     """The root of everything that vitsearch raises on purpose."""
@@ -83,3 +86,18 @@ class NotShown(VitsearchError):
 
 class TooLarge(VitsearchError):
     """An upload has more bytes than the server takes."""
+
+
+@contextmanager
+def needing(
+    packages: Collection[str], need: str, extra: str, error: type[VitsearchError] = VitsearchError
+) -> Iterator[None]:
+    """Turn one of these packages that is missing inside the block into an error that says what to
+    install; ``need`` is the beginning of its text, such as "the web page needs the package".
+    """
+    try:
+        yield
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] not in packages:
+            raise
+        raise error(f"{need} {missing.name}: pip install 'vitsearch[{extra}]'") from missing

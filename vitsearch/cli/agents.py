@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from vitsearch.cli.options import COLLECTION, INDEXED, MODEL, open_collection
-from vitsearch.errors import VitsearchError
+from vitsearch.errors import needing
 
 _PACKAGES = ("mcp", "mcp_types")
 
@@ -23,14 +23,8 @@ def serve_agents(photos: str, may_write: bool, **options: Any) -> int:
     nothing unless --write is given, and photo files never. A client starts it by the command
     `vitsearch mcp PHOTOS`.
     """
-    try:
+    with needing(_PACKAGES, "agents need the package", "mcp"):
         from vitsearch.agents import make_server
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _PACKAGES:
-            raise
-        raise VitsearchError(
-            f"agents need the package {error.name}: pip install 'vitsearch[mcp]'"
-        ) from error
     with open_collection(photos, options) as collection:
         make_server(collection, may_write=may_write).run("stdio")
     return 0

@@ -6,7 +6,7 @@ import click
 
 from vitsearch.cli.options import ANYWHERE, COLLECTION, MODEL, check_place
 from vitsearch.cli.output import print_note
-from vitsearch.errors import VitsearchError
+from vitsearch.errors import needing
 
 if TYPE_CHECKING:
     import subprocess
@@ -190,14 +190,8 @@ def _follow(photos: str, collection: str | None) -> "subprocess.Popen[bytes]":
 
 
 def _server() -> Any:
-    try:
+    with needing(_PACKAGES, "the web page needs the package", "web"):
         from vitsearch.web.app import serve as run
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _PACKAGES:
-            raise
-        raise VitsearchError(
-            f"the web page needs the package {error.name}: pip install 'vitsearch[web]'"
-        ) from error
     return run
 
 

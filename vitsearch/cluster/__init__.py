@@ -7,7 +7,7 @@ import os
 from vitsearch.cluster.build import BuildReport, build_index
 from vitsearch.cluster.options import EmbedOptions, EmbedReport
 from vitsearch.cluster.shard_index import ShardIndex
-from vitsearch.errors import CollectionError, VitsearchError
+from vitsearch.errors import CollectionError, needing
 from vitsearch.photos import MAX_PIXELS
 from vitsearch.photos.sources import SourceFormat
 from vitsearch.types import OnProgress, no_progress
@@ -68,14 +68,8 @@ def embed(  # noqa: PLR0913  one keyword for each flag of the command line
         exact_decode=exact_decode,
         memory=memory,
     )
-    try:
+    with needing(_PACKAGES, "embedding on many machines needs", "ray"):
         from vitsearch.cluster.run import EmbedJob
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _PACKAGES:
-            raise
-        raise VitsearchError(
-            f"embedding on many machines needs {error.name}: pip install 'vitsearch[ray]'"
-        ) from error
     if (address or "").startswith("ray://"):
         from vitsearch.cluster.run import run
 

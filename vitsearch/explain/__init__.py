@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitsearch.encoders import Encoder, ImageEncoder
-from vitsearch.errors import EncoderError, QueryError
+from vitsearch.errors import EncoderError, QueryError, needing
 from vitsearch.photos import upright_rgb
 
 __all__ = ["Explanation", "explain"]
@@ -46,14 +46,8 @@ def explain(encoder: ImageEncoder, image: Image.Image, text: str | None = None) 
     encoder that reads none.
     """
     words = None if text is None else _text_vector(encoder, text)
-    try:
+    with needing(("torch",), "explain needs the package", "clip", EncoderError):
         from vitsearch.explain.attribution import find_relevance
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != "torch":
-            raise
-        raise EncoderError(
-            "explain needs the package torch: pip install 'vitsearch[clip]'"
-        ) from error
     result = find_relevance(encoder, upright_rgb(image), words)
     return Explanation(
         relevance=_to_unit_range(result.relevance),

@@ -9,7 +9,7 @@ Milvus keeps both.
 
 from typing import TYPE_CHECKING
 
-from vitsearch.errors import CollectionError
+from vitsearch.errors import CollectionError, needing
 from vitsearch.milvus.filter import milvus_filter
 from vitsearch.milvus.metadata import CollectionMetadata
 from vitsearch.milvus.uri import MilvusUri, is_milvus, parse_uri
@@ -34,12 +34,6 @@ def connect(uri: MilvusUri) -> "Connection":
 
     Raises CollectionError, also if a package is missing.
     """
-    try:
+    with needing(_PACKAGES, "Milvus needs the package", "milvus", CollectionError):
         from vitsearch.milvus.client import Connection
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _PACKAGES:
-            raise
-        raise CollectionError(
-            f"Milvus needs the package {error.name}: pip install 'vitsearch[milvus]'"
-        ) from error
     return Connection(uri)

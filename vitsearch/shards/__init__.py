@@ -9,7 +9,7 @@ OUTPUT/listing/000000.parquet    the files that a shard is made from
 import os
 from typing import TYPE_CHECKING
 
-from vitsearch.errors import CollectionError
+from vitsearch.errors import CollectionError, needing
 from vitsearch.shards.manifest import LAYOUT, Manifest, ShardRow, photo_id
 
 if TYPE_CHECKING:
@@ -63,14 +63,8 @@ def storage_of(output: str | os.PathLike[str]) -> "Storage":
     """Return the storage of a shard set; raises CollectionError that names the extra where a
     package is missing.
     """
-    try:
+    with needing(_PACKAGES, "shards are Parquet files, which need", "ray", CollectionError):
         # both now, so that a missing package shows before an hour of embedding
         import vitsearch.shards.files  # noqa: F401
         from vitsearch.shards.storage import Storage
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _PACKAGES:
-            raise
-        raise CollectionError(
-            f"shards are Parquet files, which need {error.name}: pip install 'vitsearch[ray]'"
-        ) from error
     return Storage(os.fspath(output))
