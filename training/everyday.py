@@ -11,7 +11,6 @@ asked in Spanish, as apertium-en-es translates them.
 """
 
 import argparse
-import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from training.prepare import held_out, read_captions, read_photos
+from training.prepare import held_out, read_captions, read_photos, sepia
 from training.spanish import translate
-from vitsearch.encoders.mini.encoder import FOLDER, MiniEncoder
+from vitsearch.encoders.mini.encoder import FOLDER, MiniEncoder, read_config
 from vitsearch.encoders.onnx.session import CPU
 from vitsearch.labels.metrics import first_right_ranks, recall_at_k
 
@@ -56,9 +55,7 @@ CHANGES: dict[str, Change] = {
     "mirrored": ImageOps.mirror,
     "grey": lambda image: ImageOps.grayscale(image).convert("RGB"),
     "dark": lambda image: ImageEnhance.Brightness(image).enhance(0.4),
-    "sepia": lambda image: ImageOps.colorize(
-        ImageOps.grayscale(image), (40, 26, 13), (255, 240, 200)
-    ).convert("RGB"),
+    "sepia": sepia,
     "turned by 7 degrees": lambda image: image.rotate(7, Image.Resampling.BICUBIC),
     "cut to 70 %": cut(0.7),
     "cut to 50 %": cut(0.5),
@@ -103,8 +100,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the data's tar files")
     parser.add_argument("--model", type=Path, default=FOLDER, help="folder of the model's files")
     arguments = parser.parse_args()
-    facts = json.loads((arguments.model / "config.json").read_text())
-    mini = MiniEncoder(arguments.model, facts, list(CPU))
+    mini = MiniEncoder(arguments.model, read_config(arguments.model), list(CPU))
     archives = {name: arguments.data / f"{name}.tar" for name in ("captions-train", "flickr8k-dev")}
     aside = held_out(archives["captions-train"])
     coco = dict(read_photos(archives["captions-train"]))
@@ -126,8 +122,10 @@ def main() -> None:
             texts = [str(query[place]) for query, one in zip(queries, chosen, strict=True) if one]
             figures = ask(texts, mini, rows, right[chosen])
             print(f"{language}, {len(texts)} queries, {kind}: {figures}", flush=True)
-    for name, chosen in (("COCO held out", aside), ("Flickr8k dev", list(flickr))):
-        own = mini.encode_images([photos[photo] for photo in chosen])
+    for name, chosen, own in (
+        ("COCO held out", aside, rows[: len(aside)]),
+        ("Flickr8k dev", list(flickr), rows[len(aside) :]),
+    ):
         lines = [
             (line, place) for place, photo in enumerate(chosen) for line in captions[photo][:5]
         ]

@@ -190,10 +190,12 @@ def change(image: Image.Image, rng: random.Random) -> Image.Image:
         return image.rotate(rng.uniform(-12, 12), Image.Resampling.BICUBIC)
     if kind == "dark":
         return ImageEnhance.Brightness(image).enhance(rng.uniform(0.3, 0.6))
-    grey = ImageOps.grayscale(image)
-    return (
-        ImageOps.colorize(grey, (40, 26, 13), (255, 240, 200)) if kind == "sepia" else grey
-    ).convert("RGB")
+    return sepia(image) if kind == "sepia" else ImageOps.grayscale(image).convert("RGB")
+
+
+def sepia(image: Image.Image) -> Image.Image:
+    """Return a photo in the browns of an old print."""
+    return ImageOps.colorize(ImageOps.grayscale(image), (40, 26, 13), (255, 240, 200))
 
 
 def embed_set(session: onnxruntime.InferenceSession, count: int, load: Load, prefix: Path) -> None:

@@ -83,7 +83,8 @@ def words_of(tokenizer: Tokenizer, line: str) -> list[str]:
 
 def align(pairs: list[tuple[list[str], list[str]]]) -> dict[str, Counter[str]]:
     """Return for each Spanish word how often it stands for which English ones (IBM model 1)."""
-    english, spanish = ({}, {})  # type: tuple[dict[str, int], dict[str, int]]
+    english: dict[str, int] = {}
+    spanish: dict[str, int] = {}
     left: list[int] = []
     right: list[int] = []
     places: list[int] = []  # which Spanish word of which sentence

@@ -228,10 +228,9 @@ class Trainer:
             )
         ]
         if self.stage.text_rate:  # channels last: a quarter less time for a step
-            with torch.set_grad_enabled(self.stage.tail_rate > 0):
-                parts[:1] = self.network.stem.tail(
-                    parts[0].contiguous(memory_format=torch.channels_last)
-                )
+            parts[:1] = self.network.stem.tail(
+                parts[0].contiguous(memory_format=torch.channels_last)
+            )
         grid, pooled, own_logits = parts[:3]
         images = self.network.join_image(self.attend(grid), pooled, own_logits)
         end = len(images) - self.stage.copies

@@ -3,7 +3,6 @@ photos, pictures, labels and albums as tools.
 """
 
 import io
-import os
 from collections.abc import Sequence
 from functools import wraps
 from typing import Any
@@ -12,7 +11,7 @@ from mcp.server.mcpserver import Image as PictureContent
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
-from PIL import Image, ImageOps
+from PIL import Image
 
 from vitsearch._version import __version__
 from vitsearch.collection.collection import Collection
@@ -50,12 +49,14 @@ class PhotoTools:
 
     def similar(self, path: str, top_k: int = 10) -> list[Facts]:
         """Find photos that look like one of the collection, best first."""
-        return self._listed(self._collection.similar(self._file(path), min(top_k, MAX_RESULTS)))
+        file = self._collection.root / self._photo(path).path
+        return self._listed(self._collection.similar(file, min(top_k, MAX_RESULTS)))
 
     def photo(self, path: str) -> list[Any]:
         """Look at a photo: its picture, at most 1024 pixels wide and high, and its facts."""
-        picture = self._collection.read_photo(self._file(path))
-        return [_content(picture), _facts(self._photo(path))]
+        photo = self._photo(path)
+        picture = self._collection.read_photo(self._collection.root / photo.path)
+        return [_content(picture), _facts(photo)]
 
     def label(self, labels: list[str]) -> list[Facts]:
         """Tell for all photos which of some labels fits each best: how many photos each label has,
@@ -93,11 +94,8 @@ class PhotoTools:
 
     # -- what they share ---------------------------------------------------------------------------
 
-    def _file(self, path: str) -> os.PathLike[str]:
-        """Return where a photo of the collection is; raises ToolError for any other file."""
-        return self._collection.root / self._photo(path).path
-
     def _photo(self, path: str) -> Photo:
+        """Return a photo of the collection; raises ToolError for any other file."""
         photo = self._collection.queries.photo_of(self._collection.root / path)
         if photo is None:
             raise ToolError(f"{path} is not in the collection: name a path as `search` gives it")
@@ -106,7 +104,10 @@ class PhotoTools:
     def _listed(self, results: Sequence[SearchResult]) -> list[Facts]:
         rows = []
         for result in results:
-            row = _facts(result.photo) | {"score": round(result.score, 4)}
+            photo = self._collection.store.photo_at(result.stored_path)
+            if photo is None:  # it has left the collection meanwhile
+                continue
+            row = _facts(photo) | {"score": round(result.score, 4)}
             if result.relevance is not None:
                 row["relevance"] = round(result.relevance, 2)
             rows.append(row)
@@ -123,12 +124,9 @@ def _facts(photo: Photo) -> Facts:
 def _content(picture: Image.Image) -> PictureContent:
     """Return a picture as a JPEG file within ``MAX_SIDE``."""
     buffer = io.BytesIO()
-    ImageOps.contain(picture, _within(picture)).save(buffer, "JPEG", quality=85)
+    picture.thumbnail((MAX_SIDE, MAX_SIDE))
+    picture.save(buffer, "JPEG", quality=85)
     return PictureContent(data=buffer.getvalue(), format="jpeg")
-
-
-def _within(picture: Image.Image) -> tuple[int, int]:
-    return min(picture.width, MAX_SIDE), min(picture.height, MAX_SIDE)
 
 
 def make_server(collection: Collection, *, may_write: bool = False) -> MCPServer[Any]:

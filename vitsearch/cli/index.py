@@ -282,8 +282,6 @@ def watch(
     `vitsearch serve` beside it shows them as they come. It takes what time of the processor other
     programs leave.
     """
-    from dataclasses import asdict
-
     from vitsearch.collection.watch import watch_folder
 
     stop = threading.Event()

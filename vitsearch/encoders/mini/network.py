@@ -152,7 +152,7 @@ class LiteStem(nn.Module):
         x, taps = self.first(pixels), []
         for number, block in enumerate(self.blocks[:-TAIL_BLOCKS]):
             x = block(x)
-            if number in dict(TAPS):
+            if number in TAPS:
                 taps.append(x)
         return x if self.surface is None else torch.cat([x, self.surface(pixels, taps)], dim=1)
 

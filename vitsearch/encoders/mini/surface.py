@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-TAPS = ((3, 24), (6, 48))  # shallow blocks whose output `Surface` takes, and their channels
+TAPS = {3: 24, 6: 48}  # shallow blocks whose output `Surface` takes, and their channels
 COLOURS = {  # as sRGB; the shares of a cell's pixels near each are told apart
     "black": (20, 20, 20),
     "grey": (128, 128, 128),
@@ -22,7 +22,7 @@ COLOURS = {  # as sRGB; the shares of a cell's pixels near each are told apart
     "purple": (115, 60, 150),
     "pink": (240, 150, 180),
 }
-SURFACE_CHANNELS = len(COLOURS) + 4 + sum(channels for _, channels in TAPS)
+SURFACE_CHANNELS = len(COLOURS) + 4 + sum(TAPS.values())
 
 
 class Surface(nn.Module):
