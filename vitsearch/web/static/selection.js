@@ -66,22 +66,24 @@
 
   // -- months: all of one, also those of pages that are not loaded yet ------------------------------------------------
 
+  const MOST = 5000; // photos that are loaded to be ticked together
+
+  async function load(button, isWanted) {
+    button.setAttribute("aria-busy", "true");
+    while (isWanted() && await window.vitsearch.more());
+    button.removeAttribute("aria-busy");
+  }
+
   async function tickMonth(button) {
     const month = button.closest(".month");
     const isOn = button.getAttribute("aria-pressed") !== "true";
-    button.setAttribute("aria-busy", "true");
-    while (isOn && month === document.querySelector(".months").lastElementChild && await window.vitsearch.more());
-    button.removeAttribute("aria-busy");
+    await load(button, () => isOn && month === document.querySelector(".months").lastElementChild);
     month.querySelectorAll(".tick input").forEach((box) => { box.checked = isOn; });
     show();
   }
 
-  const MOST = 5000; // photos that are loaded to be ticked together
-
   async function tickAll(button) {
-    button.setAttribute("aria-busy", "true");
-    while (boxes().length < MOST && await window.vitsearch.more());
-    button.removeAttribute("aria-busy");
+    await load(button, () => boxes().length < MOST);
     boxes().forEach((box) => { box.checked = true; });
     show();
   }
@@ -89,7 +91,7 @@
   function offerMonths() {
     for (const heading of document.querySelectorAll(".month > h2:not(:has([data-month-all]))")) {
       const name = heading.firstChild.textContent.trim();
-      const button = Object.assign(document.createElement("button"), { type: "button", className: "soft", textContent: "Select" });
+      const button = Object.assign(document.createElement("button"), { type: "button", textContent: "Select" });
       button.dataset.monthAll = "";
       button.setAttribute("aria-label", `Select all of ${name}`);
       heading.append(button);
@@ -124,7 +126,6 @@
   }
 
   if (form) {
-    form.addEventListener("change", show);
     form.addEventListener("click", (event) => {
       const button = event.target.closest("[data-month-all]");
       if (button) tickMonth(button);

@@ -2,6 +2,7 @@
 "use strict";
 (() => {
   const form = document.getElementById("picks");
+
   document.addEventListener("click", (event) => {
     const words = event.target.closest?.("[data-sure]")?.dataset.sure;
     if (words && !window.confirm(words)) event.preventDefault();
