@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from helpers.paths import ROOT
-from vitsearch.encoders import EncoderListing, list_encoders
-from vitsearch.encoders.choice import MAX_HOURS, recommend
+from vitsearch.encoders.catalogue import EncoderListing, list_encoders
+from vitsearch.encoders.choice import MAX_HOURS, pictures_per_second, recommend
 from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.encoders.mini import LANGUAGES
 
 
 @pytest.fixture(autouse=True)
@@ -38,20 +39,47 @@ def download(cache: Path, repo: str, *files: str) -> None:
 def test_figures_are_as_published() -> None:
     assert list_encoders("open_clip:ViT-B-32/laion2b_s34b_b79k") == [
         EncoderListing(
-            "open_clip:ViT-B-32/laion2b_s34b_b79k", 512, 151.28, 14.78, 66.6, 39.3, 24.9, False
+            name="open_clip:ViT-B-32/laion2b_s34b_b79k",
+            dim=512,
+            mparams=151.28,
+            gflops=14.78,
+            imagenet_top1=66.6,
+            coco_r1=39.3,
+            spanish_r1=24.9,
+            r1_by_language={},
+            licence="MIT",
+            commercial=True,
+            languages=("en",),
+            reads_text=True,
+            on_this_machine=False,
         )
     ]
-    assert list_encoders("hf:google/siglip2-base-patch16-224") == [
-        EncoderListing(
-            "hf:google/siglip2-base-patch16-224", 768, None, None, 78.2, 52.1, None, False
-        )
-    ]
+    (nllb,) = list_encoders("open_clip:nllb-clip-large-siglip/mrl")
+    figures = (nllb.gigabytes, nllb.spanish_r1, nllb.recall_in("de"), nllb.recall_in("en"))
+    assert figures == (pytest.approx(4.782), 63.9, 75.7, 52.1)
+    assert (nllb.licence, nllb.commercial, nllb.languages) == ("CC-BY-NC-4.0", False, ())
 
 
 def test_the_encoders_of_the_package_come_first_and_are_here() -> None:
     first, second = list_encoders()[:2]
-    assert (first.name, first.on_this_machine) == ("mini", True)
-    assert second == EncoderListing("colour", ColourEncoder.dim, None, None, None, None, None, True)
+    assert (first.name, first.on_this_machine, first.languages) == ("mini", True, LANGUAGES)
+    assert (second.name, second.dim) == ("colour", ColourEncoder.dim)
+    assert (second.on_this_machine, second.licence) == (True, "Apache-2.0")
+
+
+def test_licences_and_languages_are_of_the_first_rule_that_fits() -> None:
+    known = {each.name: each for each in list_encoders()}
+    forbidden = {each.licence for each in known.values() if each.commercial is False}
+    assert forbidden == {"CC-BY-NC-4.0", "apple-amlr"}
+    assert known["open_clip:ViT-H-14-378/dfn5b"].licence == "apple-amlr"
+    assert known["hf:openai/clip-vit-base-patch32"].licence is None  # its card names none
+    assert known["hf:BAAI/AltCLIP"].languages == ("en", "zh")
+    assert known["open_clip:ViT-B-16-SigLIP-i18n-256/webli"].languages == ()
+    assert known["open_clip:ViT-B-16-SigLIP-256/webli"].languages == ("en",)
+    assert not known["hf:facebook/dinov2-base"].reads_text
+    assert {each.licence for each in known.values() if "siglip2" in each.name.lower()} == {
+        "CC-BY-4.0"
+    }
 
 
 def test_every_name_is_listed_once_and_has_a_dimension() -> None:
@@ -76,6 +104,23 @@ def test_what_is_recommended_suits_photos_language_and_machine() -> None:
     assert max(spanish.values()) == spanish[best(1_000_000, "es", gpu=True)[0]]
     assert "mini" not in best(1000, "de")
     assert best(1000, "es")[1:] == ["mini"]
+    german = {each.name: each.recall_in("de") or 0 for each in list_encoders()}
+    assert max(german.values()) == german[best(1_000_000, "de", gpu=True)[0]]
+    assert best(1000, "xx") == best(1000, "es")[:1]  # no figure is published: as for Spanish
+
+
+def test_what_is_recommended_for_commercial_use_allows_it() -> None:
+    (free, *_), (best, *_) = (
+        recommend(1000, language="de", cores=2, gpu=True, commercial=commercial)
+        for commercial in (True, False)
+    )
+    assert (free.encoder.commercial, best.encoder.commercial) == (True, False)
+    assert free.reason.endswith("Crossmodal-3600 in German; MIT")
+    assert best.reason.endswith("Crossmodal-3600 in German; CC-BY-NC-4.0, non-commercial")
+
+
+def test_speed_is_measured() -> None:
+    assert pictures_per_second(ColourEncoder()) > 0
 
 
 def test_patterns_match_a_part_or_with_wildcards_the_whole() -> None:
@@ -130,7 +175,7 @@ def test_a_model_in_the_cache_is_on_this_machine(empty_cache: Path) -> None:
 @pytest.mark.slow
 def test_listing_imports_no_heavy_library() -> None:
     program = (
-        "import sys; from vitsearch.encoders import list_encoders; list_encoders();"
+        "import sys; from vitsearch.encoders.catalogue import list_encoders; list_encoders();"
         "print(sorted({'torch', 'open_clip', 'transformers', 'huggingface_hub', 'onnxruntime'} & "
         "set(sys.modules)))"
     )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from helpers.cli import vitsearch
 from helpers.paths import DATA
 from vitsearch import Collection, Term, index_folder
-from vitsearch.encoders import list_encoders
+from vitsearch.encoders.catalogue import list_encoders
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.encoders.language import MULTILINGUAL, is_foreign, language_note, unread_notes
 from vitsearch.encoders.mini.encoder import load_mini

@@ -1,4 +1,4 @@
-"""`vitsearch info`, `failures`, `verify` and `models`: what is here, and whether it works."""
+"""`vitsearch info`, `failures` and `verify`: what is here, and whether it works."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,6 @@ from vitsearch.cli.options import (
     INDEXED,
     JSON,
     MODEL,
-    CommandWithFacts,
     open_collection,
 )
 from vitsearch.cli.output import (
@@ -188,88 +187,6 @@ def verify(photos: str, content: bool, as_json: bool, **options: Any) -> int:
         for path in check.paths:
             print_line(f"    {printable(path)}")
     return 0 if all(check.ok for check in checks) else 1
-
-
-def _sources() -> str:
-    from vitsearch.encoders import SOURCES, package_sources
-
-    known = [f"{source.spelling}: {source.help}" for source in SOURCES.values()]
-    others = [f"{name}: from the package {of}" for name, of in package_sources().items()]
-    return "\b\nAn encoder is named in one of these forms:\n  " + "\n  ".join(known + others)
-
-
-@click.command(cls=CommandWithFacts, facts=_sources)
-@click.argument("pattern", required=False)
-@click.option("--recommend", is_flag=True, help="Name what suits your photos and this machine.")
-@click.option(
-    "--photos",
-    type=click.IntRange(min=1),
-    default=10_000,
-    show_default=True,
-    metavar="N",
-    help="With --recommend: how many photos there are.",
-)
-@click.option(
-    "--language",
-    default="en",
-    show_default=True,
-    metavar="CODE",
-    help="With --recommend: the language of your queries.",
-)
-@click.option("--gpu", is_flag=True, help="With --recommend: for a GPU, not for these cores.")
-@JSON
-def models(
-    pattern: str | None, recommend: bool, photos: int, language: str, gpu: bool, as_json: bool
-) -> int:
-    """List encoders with their published figures, and whether they are on this machine; PATTERN as
-    in *SigLIP2*.
-    """
-    from dataclasses import asdict
-
-    from vitsearch.encoders import list_encoders
-
-    if recommend:
-        return _recommend(photos, language, gpu, as_json)
-    listed = list_encoders(pattern)
-    if as_json:
-        for entry in listed:
-            print_json(asdict(entry))
-    elif not listed:
-        print_note(
-            f"vitsearch: no known encoder is named like {pattern!r}: try *SigLIP2*, ViT-B-32, hf:"
-        )
-    else:
-        heads = ("encoder", "M params", "ImageNet %", "COCO R@1 %", "Spanish R@1 %", "here")
-        rows = []
-        for entry in listed:
-            figures = (entry.mparams, entry.imagenet_top1, entry.coco_r1, entry.spanish_r1)
-            cells = ("-" if value is None else value for value in figures)
-            rows.append((entry.name, *cells, "yes" if entry.on_this_machine else "no"))
-        print_table(rows, heads)
-        print_note(
-            "vitsearch: figures as published: zero-shot ImageNet-1k, text to photo on COCO and on "
-            "Crossmodal-3600 in Spanish"
-        )
-    return 0 if listed else 1
-
-
-def _recommend(photos: int, language: str, gpu: bool, as_json: bool) -> int:
-    from dataclasses import asdict
-
-    from vitsearch.encoders.choice import recommend
-    from vitsearch.encoders.onnx.session import usable_cores
-
-    cores = usable_cores()
-    for answer in recommend(photos, language=language.lower()[:2], cores=cores, gpu=gpu):
-        if as_json:
-            print_json(asdict(answer))
-            continue
-        time = ""
-        if answer.hours is not None:
-            time = f"; about {answer.hours:.1f} hours for {photos:,} photos on {cores} cores"
-        print_line(f"{answer.encoder.name}\t{answer.reason}{time}")
-    print_note("vitsearch: figures as published; look at a model's licence before you use it")
-    return 0
 
 
 def _opened(photos: str, options: dict[str, Any]) -> Any:

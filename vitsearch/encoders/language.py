@@ -13,7 +13,36 @@ from importlib.resources import files
 from vitsearch.encoders.base import Encoder, ImageEncoder
 
 MULTILINGUAL = "open_clip:ViT-B-16-SigLIP2/webli"  # small, and made for many languages
-NAMES = {"en": "English", "es": "Spanish"}
+NAMES = {  # in English, of languages that messages name
+    "ar": "Arabic",
+    "cs": "Czech",
+    "da": "Danish",
+    "de": "German",
+    "el": "Greek",
+    "en": "English",
+    "es": "Spanish",
+    "fi": "Finnish",
+    "fr": "French",
+    "he": "Hebrew",
+    "hi": "Hindi",
+    "hu": "Hungarian",
+    "id": "Indonesian",
+    "it": "Italian",
+    "ja": "Japanese",
+    "ko": "Korean",
+    "nl": "Dutch",
+    "no": "Norwegian",
+    "pl": "Polish",
+    "pt": "Portuguese",
+    "ro": "Romanian",
+    "ru": "Russian",
+    "sv": "Swedish",
+    "th": "Thai",
+    "tr": "Turkish",
+    "uk": "Ukrainian",
+    "vi": "Vietnamese",
+    "zh": "Chinese",
+}
 LETTERS = {"en": "abcdefghijklmnopqrstuvwxyz'", "es": "abcdefghijklmnopqrstuvwxyzáéíóúüñ'"}
 ENOUGH = 2  # points: one sure word, or two small ones
 _READ = 1000  # characters that are looked at: a language shows early

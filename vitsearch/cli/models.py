@@ -1,0 +1,137 @@
+"""`vitsearch models`: the known encoders, and which suits."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from vitsearch.cli.options import JSON, CommandWithFacts
+from vitsearch.cli.output import print_json, print_line, print_note, print_table
+from vitsearch.errors import EncoderError
+
+if TYPE_CHECKING:
+    from vitsearch.encoders.catalogue import EncoderListing
+
+
+def _sources() -> str:
+    from vitsearch.encoders import SOURCES, package_sources
+
+    known = [f"{source.spelling}: {source.help}" for source in SOURCES.values()]
+    others = [f"{name}: from the package {of}" for name, of in package_sources().items()]
+    return "\b\nAn encoder is named in one of these forms:\n  " + "\n  ".join(known + others)
+
+
+@click.command(cls=CommandWithFacts, facts=_sources)
+@click.argument("pattern", required=False)
+@click.option("--recommend", is_flag=True, help="Name what suits your photos and this machine.")
+@click.option(
+    "--photos",
+    type=click.IntRange(min=1),
+    default=10_000,
+    show_default=True,
+    metavar="N",
+    help="With --recommend: how many photos there are.",
+)
+@click.option(
+    "--language",
+    default="en",
+    show_default=True,
+    metavar="CODE",
+    help="With --recommend: the language of your queries.",
+)
+@click.option("--gpu", is_flag=True, help="With --recommend: for a GPU, not for these cores.")
+@click.option("--commercial", is_flag=True, help="Only models whose licence allows commercial use.")
+@click.option(
+    "--speed",
+    is_flag=True,
+    help="Measure those that are on this machine: loads each and embeds 96 pictures.",
+)
+@JSON
+def models(
+    pattern: str | None,
+    recommend: bool,
+    photos: int,
+    language: str,
+    gpu: bool,
+    commercial: bool,
+    speed: bool,
+    as_json: bool,
+) -> int:
+    """List encoders with licence, languages, size and published figures, and whether they are on
+    this machine; PATTERN as in *SigLIP2*.
+    """
+    from vitsearch.encoders.catalogue import list_encoders
+
+    if recommend:
+        return _recommend(photos, language, gpu=gpu, commercial=commercial, as_json=as_json)
+    listed = [each for each in list_encoders(pattern) if each.commercial or not commercial]
+    speeds = {each.name: _speed(each.name) for each in listed if speed and each.on_this_machine}
+    if as_json:
+        for entry in listed:
+            measured = {"pictures_per_second": speeds.get(entry.name)} if speed else {}
+            print_json({**asdict(entry), **measured})
+    elif not listed:
+        print_note(
+            f"vitsearch: no known encoder is named like {pattern!r}: try *SigLIP2*, ViT-B-32, hf:"
+        )
+    else:
+        _print_encoders(listed, speeds if speed else None)
+    return 0 if listed else 1
+
+
+def _print_encoders(
+    listed: Sequence["EncoderListing"], speeds: Mapping[str, float | None] | None
+) -> None:
+    heads = ["encoder", "licence", "languages", "GB", "ImageNet %", "COCO R@1 %", "Spanish R@1 %"]
+    rows = []
+    for entry in listed:
+        licence = f"{entry.licence or '-'}{' (NC)' if entry.commercial is False else ''}"
+        languages = " ".join(entry.languages) or ("many" if entry.reads_text else "none")
+        size = None if entry.gigabytes is None else f"{entry.gigabytes:.1f}"
+        figures = (size, entry.imagenet_top1, entry.coco_r1, entry.spanish_r1)
+        cells: list[object] = [entry.name, licence, languages]
+        cells += ["-" if value is None else value for value in figures]
+        if speeds is not None:
+            rate = speeds.get(entry.name)
+            cells.append("-" if rate is None else f"{rate:.1f}")
+        rows.append([*cells, "yes" if entry.on_this_machine else "no"])
+    print_table(rows, [*heads, *(["photos/s"] if speeds is not None else []), "here"])
+    print_note(
+        "vitsearch: figures as published: zero-shot ImageNet-1k, text to photo on COCO and on "
+        "Crossmodal-3600 in Spanish; GB of float32 weights; (NC): no commercial use; "
+        "docs/models.md has the sources"
+    )
+
+
+def _speed(name: str) -> float | None:
+    """Return the pictures that an encoder embeds in a second, None with a note where it cannot be
+    loaded.
+    """
+    from vitsearch.encoders import load_encoder
+    from vitsearch.encoders.choice import pictures_per_second
+
+    try:
+        return round(pictures_per_second(load_encoder(name, throughput=True)), 1)
+    except EncoderError as error:
+        print_note(f"vitsearch: {error}")
+        return None
+
+
+def _recommend(photos: int, language: str, *, gpu: bool, commercial: bool, as_json: bool) -> int:
+    from vitsearch.encoders.choice import recommend
+    from vitsearch.encoders.onnx.session import usable_cores
+
+    cores = usable_cores()
+    code = re.split("[-_]", language.lower())[0]
+    for answer in recommend(photos, language=code, cores=cores, gpu=gpu, commercial=commercial):
+        if as_json:
+            print_json(asdict(answer))
+            continue
+        time = ""
+        if answer.hours is not None:
+            time = f"; about {answer.hours:.1f} hours for {photos:,} photos on {cores} cores"
+        print_line(f"{answer.encoder.name}\t{answer.reason}{time}")
+    print_note("vitsearch: figures as published; docs/models.md has their sources")
+    return 0
