@@ -28,6 +28,8 @@ class Option:
 
     ``flag`` is its name on the command line where that is not the field's with dashes,
     ``parameter`` its name in a URL ("" for none). The flag's value times ``unit`` is the field's.
+    ``title`` is what the page calls it ("" where the page does not offer it), ``later`` is whether
+    it means nothing for a new collection.
     """
 
     help: str
@@ -39,6 +41,8 @@ class Option:
     maximum: float | None = None
     choices: tuple[str, ...] = ()
     unit: int = 1
+    title: str = ""
+    later: bool = False
 
 
 def option(default: Any, help: str, **facts: Any) -> Any:
@@ -196,7 +200,10 @@ class IndexOptions:
     """
 
     encoder: "str | ImageEncoder | None" = option(
-        None, "The model (`vitsearch models`); mini for a new collection.", metavar="NAME"
+        None,
+        "The model (`vitsearch models`); mini for a new collection.",
+        metavar="NAME",
+        title="Model",
     )
     recipe: "str | os.PathLike[str] | Recipe | None" = option(
         None,
@@ -220,21 +227,33 @@ class IndexOptions:
     batch_size: int = option(32, "Photos encoded and stored at a time.", metavar="N", minimum=1)
     workers: int | None = option(None, "Threads that decode; one a core.", metavar="N", minimum=1)
     exclude: Sequence[str] = option(
-        (), "Leave out paths or names like this; may be repeated.", metavar="GLOB"
+        (),
+        "Leave out paths or names like this; may be repeated.",
+        metavar="GLOB",
+        title="Leave out what is named like this, one a line",
     )
     include_hidden: bool = option(
-        False, "Take hidden files, recycle bins, snapshots and previews of photo programs too."
+        False,
+        "Take hidden files, recycle bins, snapshots and previews of photo programs too.",
+        title="Take hidden files, recycle bins and previews of photo programs too",
     )
     follow_symlinks: bool = option(
-        False, "Enter linked folders (links to files are always followed)."
+        False,
+        "Enter linked folders (links to files are always followed).",
+        title="Enter linked folders",
     )
     retry: bool = option(
-        False, "Try again the files that are not readable photos; others are tried in every run."
+        False,
+        "Try again the files that are not readable photos; others are tried in every run.",
+        title="Try again the files that are not readable photos",
+        later=True,
     )
     reread: str | None = option(
         None,
         "Read again what is like GLOB, or everything, whatever its size and time; after PHOTOS.",
         metavar="[GLOB]",
+        title="Read again what is named like this, changed or not (* is everything)",
+        later=True,
     )
     keep_missing: int = option(
         30,
@@ -242,9 +261,14 @@ class IndexOptions:
         metavar="DAYS",
         minimum=0,
         maximum=36_500,
+        title="Days for which photos that are gone may come back",
+        later=True,
     )
     accept_missing: bool = option(
-        False, "Put photos aside even where their disk may be away or their folder is empty."
+        False,
+        "Put photos aside even where their disk may be away or their folder is empty.",
+        title="Put photos aside even where their disk may be away",
+        later=True,
     )
     max_pixels: int = option(
         MAX_PIXELS, "Largest picture to decode.", flag="--max-megapixels", minimum=1, unit=10**6
@@ -266,12 +290,14 @@ class IndexOptions:
         "Least time between two moments of a video; what looks like the one before is left out.",
         metavar="SECONDS",
         minimum=0.1,
+        title="Seconds between two moments of a video, at least",
     )
     ocr: bool | None = option(
         None,
         "Read the text in photos too, for --where \"text contains 'invoice'\" and words in quotes "
         "(with vitsearch[ocr]); as before.",
         flag="--ocr/--no-ocr",
+        title="Read the text in photos too",
     )
     profile: str | os.PathLike[str] | None = option(
         None, "Write where the time went as a trace for chrome://tracing.", metavar="FILE"

@@ -3,6 +3,7 @@ machine or from elsewhere.
 """
 
 import http.client
+import re
 import signal
 import subprocess
 import sys
@@ -68,22 +69,22 @@ def asked(
 @contextmanager
 def serving(photos: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Run `vitsearch serve` as a process and yield it with its port, once it can be asked."""
-    command = [
-        sys.executable,
-        "-c",
-        "from vitsearch.cli.main import main; main()",
-        "serve",
-        str(photos),
-        "--port",
-        "0",
-        *options,
-    ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment())
+    with announced(photos, *options) as (process, address):
+        yield process, int(address.partition("http://")[2].partition("/")[0].rpartition(":")[2])
+
+
+@contextmanager
+def announced(*arguments: str | Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """Run `vitsearch serve` as a process and yield it with the address that it prints."""
+    command = [sys.executable, "-c", "from vitsearch.cli.main import main; main()", "serve"]
+    process = subprocess.Popen(
+        [*command, *map(str, arguments), "--port", "0"], stderr=subprocess.PIPE, env=environment()
+    )
     try:
         assert process.stderr is not None
         line = process.stderr.readline().decode()
-        assert "photos at http://" in line, line
-        yield process, int(line.partition("http://")[2].partition("/")[0].rpartition(":")[2])
+        assert re.search(r"photos?( that are not indexed yet)? at http://", line), line
+        yield process, line.partition(" at ")[2].partition(" ")[0]
     finally:
         process.kill()
         process.wait()

@@ -36,7 +36,13 @@ CHECKS = [
     checks.response_headers_conformance,
     checks.response_schema_conformance,
 ]
-WITHOUT_PARAMETERS = {("/api/info", "GET"), ("/healthz", "GET"), ("/metrics", "GET")}
+WITHOUT_PARAMETERS = {
+    ("/api/info", "GET"),
+    ("/api/index", "GET"),
+    ("/api/index", "DELETE"),
+    ("/healthz", "GET"),
+    ("/metrics", "GET"),
+}
 OPERATIONS = {
     ("/api/search", "GET"),
     ("/api/search", "POST"),
@@ -45,6 +51,7 @@ OPERATIONS = {
     ("/api/photos/{photo_id}/thumbnail", "GET"),
     ("/api/photos/{photo_id}/image", "GET"),
     ("/api/labels", "GET"),
+    ("/api/index", "POST"),
 }
 ways = settings(
     max_examples=CASES,

@@ -82,7 +82,6 @@ INTERRUPTED = 130
 # a second run goes on from what the first one stored
 RESUMABLE = {"index", "watch", "embed", "build", "push", "eval", "demo"}
 UNHURRIED = {"index", "watch"}  # take what time of the processor other programs leave
-NICENESS = 10  # half of what there is
 
 
 def main() -> None:
@@ -95,8 +94,9 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
     if UNHURRIED & set(sys.argv[1:2]):
-        with suppress(AttributeError, OSError):  # Windows has no such thing
-            os.nice(max(0, NICENESS - os.nice(0)))
+        from vitsearch.collection.index_child import yield_processor
+
+        yield_processor()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -67,8 +67,8 @@ _PACKAGES = frozenset(
 @click.option(
     "--allow-edits",
     is_flag=True,
-    help="Let everybody who gives the token make and change albums, not only the person at this "
-    "machine.",
+    help="Let everybody who gives the token change albums and index photos, not only the person at "
+    "this machine.",
 )
 @click.option(
     "--allow-host",
@@ -110,7 +110,8 @@ _PACKAGES = frozenset(
 def serve(photos: str, **options: Any) -> int:
     """Show PHOTOS on a web page, and answer programs over HTTP, until Ctrl-C or SIGTERM.
 
-    PHOTOS is an indexed folder, or a collection in Milvus: milvus://HOST:PORT/NAME.
+    PHOTOS is a folder of photos, or a collection in Milvus: milvus://HOST:PORT/NAME. A folder that
+    is not indexed yet is indexed from the page.
 
     The page is at http://127.0.0.1:8765/, the interface for programs is described at /api/docs. It
     listens on this machine only unless --host says otherwise. When and where photos were taken is
@@ -137,27 +138,27 @@ def serve(photos: str, **options: Any) -> int:
     )
     settings.check()
     check_place(photos, options)
-    run = _server()
+    with needing(_PACKAGES, "the web page needs the package", "web"):
+        from vitsearch.web.app import serve_app
+        from vitsearch.web.sites import Site
     if options["is_followed"]:
         _index_first(photos, options["collection"])
-    from vitsearch.web.service import PhotoService
-
     chosen = {name: options[name] for name in ("collection", "device", "root")}
-    service = PhotoService.open(photos, settings=settings, **chosen)
+    site = Site.of(photos, **chosen)
     followers: list[subprocess.Popen[bytes]] = []
 
     def ready(address: str) -> None:
-        _announce(address, service.count(), settings, generated, options["open_browser"])
+        _announce(address, site.content, settings, generated, options["open_browser"])
         if options["is_followed"]:
             followers.append(_follow(photos, options["collection"]))
 
     try:
-        run(service, settings, ready=ready)
+        serve_app(site.start, settings, ready=ready)
     finally:
         for follower in followers:
             follower.terminate()
             follower.wait()
-        service.close()
+        site.close()
     print_note("vitsearch: stopped")
     return 0
 
@@ -189,19 +190,13 @@ def _follow(photos: str, collection: str | None) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sys.stderr)
 
 
-def _server() -> Any:
-    with needing(_PACKAGES, "the web page needs the package", "web"):
-        from vitsearch.web.app import serve as run
-    return run
-
-
 def _announce(
-    address: str, photos: int, settings: "ServeSettings", generated: str | None, browser: bool
+    address: str, content: str, settings: "ServeSettings", generated: str | None, browser: bool
 ) -> None:
     asks = "asks for the token; " if settings.token else ""
     outside = f"for the proxy at {settings.behind_proxy}; " if settings.behind_proxy else ""
     # a space ends the address, so that terminals open no more than it
-    print_note(f"vitsearch: {photos} photos at {address} ({outside}{asks}Ctrl-C stops)")
+    print_note(f"vitsearch: {content} at {address} ({outside}{asks}Ctrl-C stops)")
     if generated:
         print_note(f"vitsearch: the token is {generated}")
     if browser:

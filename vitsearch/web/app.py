@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -16,12 +17,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
+from starlette.types import ASGIApp, Scope
 
 from vitsearch._version import __version__
+from vitsearch.collection.index_process import IndexRunner
 from vitsearch.errors import VitsearchError
 from vitsearch.web import responses
-from vitsearch.web.api import openapi, routes
+from vitsearch.web.api import indexing, openapi, routes
 from vitsearch.web.connections import BehindProxy, TakeTurns, protocol_of
 from vitsearch.web.memory import limit_arenas
 from vitsearch.web.metrics import CountRequests, Metrics
@@ -31,6 +33,7 @@ from vitsearch.web.privacy import KEY
 from vitsearch.web.security import SecurityMiddleware
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
+from vitsearch.web.source import MilvusSource
 
 STATIC = Path(__file__).parent / "static"
 STATIC_CACHE = "public, max-age=3600"
@@ -45,11 +48,18 @@ ERROR_HANDLERS = (
 )
 
 
-def make_app(service: PhotoService, settings: ServeSettings) -> FastAPI:
+def make_app(
+    service: PhotoService,
+    settings: ServeSettings,
+    *,
+    runs: IndexRunner | None = None,
+    is_inner: bool = False,
+) -> FastAPI:
     """Return the application that serves a collection; it closes the service when it stops.
 
-    Its state holds ``service``, ``settings``, ``metrics`` and ``error_page``, which draws an error
-    for a person.
+    Its state holds ``service``, ``settings``, ``metrics``, ``runs``, which indexes the photos of a
+    folder (None for a collection in Milvus), and ``error_page``, which draws an error for a person.
+    One that ``is_inner`` is called by another application, which protects it (`protect`).
     """
 
     @asynccontextmanager
@@ -57,8 +67,28 @@ def make_app(service: PhotoService, settings: ServeSettings) -> FastAPI:
         keeping = asyncio.create_task(service.memory.run())
         yield
         keeping.cancel()
+        if app.state.runs is not None:
+            await asyncio.to_thread(app.state.runs.close)
         service.close()
 
+    app = empty_app(settings, lifespan)
+    app.state.service, app.state.metrics, app.state.runs = service, Metrics(), runs
+    if runs is None and not isinstance(service.source, MilvusSource):
+        app.state.runs = IndexRunner(service.source.root, service.source.folder)
+    app.include_router(routes.router)
+    app.include_router(indexing.router)
+    app.include_router(pages.router, include_in_schema=False)
+    app.add_middleware(TakeTurns)
+    if not is_inner:
+        protect(app, settings)
+    app.add_middleware(CountRequests, metrics=app.state.metrics, service=service)
+    return app
+
+
+def empty_app(settings: ServeSettings, lifespan: Any = None) -> FastAPI:
+    """Return an application with the static files, the description of its interface, and the shape
+    of errors.
+    """
     app = FastAPI(
         title="vitsearch",
         version=__version__,
@@ -67,21 +97,20 @@ def make_app(service: PhotoService, settings: ServeSettings) -> FastAPI:
         redoc_url=None,
         openapi_url=None,
     )
-    app.state.service, app.state.settings, app.state.metrics = service, settings, Metrics()
-    app.state.error_page = pages.error_page
+    app.state.settings, app.state.error_page = settings, pages.error_page
     app.openapi = lambda: openapi.describe(app, settings)  # type: ignore[method-assign]
-    app.include_router(routes.router)
     app.include_router(openapi.router)
     app.mount("/static", CachedFiles(directory=STATIC, check_dir=False), name="static")
-    app.include_router(pages.router, include_in_schema=False)
     for error, handler in ERROR_HANDLERS:
         app.add_exception_handler(error, handler)
-    app.add_middleware(TakeTurns)
+    return app
+
+
+def protect(app: FastAPI, settings: ServeSettings) -> None:
+    """Have an application answer only those whom the settings let in."""
     app.add_middleware(SecurityMiddleware, settings=settings)
     if settings.behind_proxy:
         app.add_middleware(BehindProxy, settings=settings)
-    app.add_middleware(CountRequests, metrics=app.state.metrics, service=service)
-    return app
 
 
 class CachedFiles(StaticFiles):
@@ -105,19 +134,38 @@ def serve(
     the address cannot be served, and what `ServeSettings.check` raises; after Ctrl-C
     KeyboardInterrupt.
     """
+
+    def start(bound: ServeSettings) -> ASGIApp:
+        service.start_decoders()
+        service.warm_up()
+        return make_app(service, bound)
+
+    try:
+        serve_app(start, settings, ready=ready)
+    finally:
+        service.close()
+
+
+def serve_app(
+    start: Callable[[ServeSettings], ASGIApp],
+    settings: ServeSettings,
+    *,
+    ready: Callable[[str], object] = lambda _: None,
+) -> None:
+    """Serve the application that ``start`` returns for the settings with the port that is bound;
+    the rest as of `serve`.
+    """
     settings.check()
     listener = bind(settings.host, settings.port)
     try:
         limit_arenas()
-        service.start_decoders()
-        service.warm_up()
-        load_templates()
         settings = replace(settings, port=listener.getsockname()[1])
+        app = start(settings)
+        load_templates()
         with _sigterm_is_a_normal_end():
-            make_server(service, settings, ready=ready).run(sockets=[listener])
+            server_of(app, settings, ready=ready).run(sockets=[listener])
     finally:
         listener.close()
-        service.close()
 
 
 def make_server(
@@ -129,8 +177,18 @@ def make_server(
     """Return a server to run on a socket that is bound to the port of the settings; ``ready`` as
     for `serve`.
     """
+    return server_of(make_app(service, settings), settings, ready=ready)
+
+
+def server_of(
+    app: ASGIApp,
+    settings: ServeSettings,
+    *,
+    ready: Callable[[str], object] = lambda _: None,
+) -> uvicorn.Server:
+    """Return a server of an application, see `make_server`."""
     config = uvicorn.Config(
-        make_app(service, settings),
+        app,
         http=protocol_of(settings),
         # it would write tokens, and a line for each request that is not HTTP
         log_level="error",

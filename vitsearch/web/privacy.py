@@ -63,6 +63,14 @@ def is_same(secret: str, expected: str) -> bool:
     )
 
 
+def may_write(request: Request) -> bool:
+    """Return whether this client may change what is stored: the person at this machine, and with
+    ``allow_edits`` everybody who has given the token.
+    """
+    settings: ServeSettings = request.app.state.settings
+    return is_local(request) or (settings.allow_edits and settings.token is not None)
+
+
 def exif_shown(request: Request) -> bool:
     """Return whether this client may see EXIF: where and when photos were taken, and with what."""
     settings: ServeSettings = request.app.state.settings

@@ -45,10 +45,10 @@ class ServeSettings:
     loopback only. ``key`` distinguishes the person at this machine from one whom a proxy lets in:
     it is made anew for each server, and only the address that `serve` gives has it. ``show_exif``
     shows EXIF, and so where photos were taken, to everybody. ``allow_edits`` lets everybody who
-    gives the token change albums, which otherwise only the person at this machine may. ``hosts``
-    are further names that a request may give as its Host. ``behind_proxy`` is the address at which
-    a proxy shows the server, such as ``https://photos.example``; it sends requests from one of the
-    addresses or networks ``proxies``. Sizes are in bytes, times in seconds.
+    gives the token change albums and index photos, which otherwise only the person at this machine
+    may. ``hosts`` are further names that a request may give as its Host. ``behind_proxy`` is the
+    address at which a proxy shows the server, such as ``https://photos.example``; it sends requests
+    from one of the addresses or networks ``proxies``. Sizes are in bytes, times in seconds.
     """
 
     host: str = "127.0.0.1"

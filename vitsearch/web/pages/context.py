@@ -20,6 +20,7 @@ from vitsearch.photos.formats import SUFFIXES
 from vitsearch.storage.albums import albums
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Photo, Prediction, SearchResult
+from vitsearch.web.indexing import may_index
 from vitsearch.web.pages.cache import Cache, Facets, Recent, UploadedPhotos, facets_of
 from vitsearch.web.pages.insights import Insights
 from vitsearch.web.pages.tiles import Tile, clean, thumbnail, tile
@@ -33,7 +34,7 @@ from vitsearch.web.pages.url import (
     read_filters,
     read_page_query,
 )
-from vitsearch.web.privacy import check_filter, exif_shown, is_local
+from vitsearch.web.privacy import check_filter, exif_shown, is_local, may_write
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
 from vitsearch.web.source import MilvusSource
@@ -65,6 +66,7 @@ def templates() -> Environment:
         asset_version=asset_version(),
         views=VIEWS,
         view="",
+        may_index=False,
         thumbnail=thumbnail,
         photo_links=lru_cache(64)(PhotoLinks),
     )
@@ -140,12 +142,8 @@ class PageContext:
 
     @property
     def may_write(self) -> bool:
-        """Whether this client may change albums: the person at this machine, and with
-        ``allow_edits`` everybody who has given the token.
-        """
-        settings = self.settings
-        is_allowed = self.is_local or (settings.allow_edits and settings.token is not None)
-        return is_allowed and not isinstance(self.service.source, MilvusSource)
+        """Whether this client may change albums, which a collection in Milvus has none of."""
+        return may_write(self.request) and not isinstance(self.service.source, MilvusSource)
 
     def albums(self) -> list[str] | None:
         """Return the names of the albums, None for a client that may not change them."""
@@ -226,6 +224,7 @@ class PageContext:
         """Return a drawn page."""
         shared = {
             "view": view,
+            "may_index": may_index(self.request),
             "albums": self.albums(),
             "shows_exif": self.shows_exif,
             "upload_bytes": self.settings.upload_bytes,

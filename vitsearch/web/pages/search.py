@@ -16,8 +16,8 @@ from vitsearch.web.api.routes import in_picture_thread
 from vitsearch.web.pages import albums as album_pages
 from vitsearch.web.pages import collection as views
 from vitsearch.web.pages import download as downloads
+from vitsearch.web.pages import indexing, timeline
 from vitsearch.web.pages import photo as photo_pages
-from vitsearch.web.pages import timeline
 from vitsearch.web.pages.context import Page, PageContext, page, webp_response
 from vitsearch.web.pages.results import results_of
 from vitsearch.web.pages.tiles import size_text, thumbnail
@@ -37,6 +37,7 @@ router = APIRouter(include_in_schema=False)
 router.include_router(views.router)
 router.include_router(photo_pages.router)
 router.include_router(album_pages.router)
+router.include_router(indexing.router)
 
 Chip = dict[str, Any]
 

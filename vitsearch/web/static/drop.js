@@ -1,8 +1,9 @@
 // A photo from outside: chosen, dropped or pasted, it goes to the server with the form that is there without this script too.
 "use strict";
 (() => {
-  const form = document.getElementById("bring") ?? elsewhere();
   const curtain = document.querySelector("[data-dropping]");
+  if (!curtain) return; // no photos can be searched yet
+  const form = document.getElementById("bring") ?? elsewhere();
   const words = curtain.querySelector("span");
   const input = document.querySelector("[data-bring]") ?? form.querySelector("input[type=file]");
   const maxBytes = Number(input.dataset.most || 0);

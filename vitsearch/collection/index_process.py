@@ -1,0 +1,212 @@
+"""Runs of indexing in processes of their own, one at a time: how far they are, and how they ended
+(the child's end is `vitsearch.collection.index_child`).
+"""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from vitsearch.errors import QueryError, VitsearchError
+from vitsearch.types import Progress
+
+Status = Literal["idle", "running", "stopping", "done", "stopped", "failed"]
+GRACE = 20.0  # seconds that a run may take to stop, before its process is ended
+MAX_REMARKS = 20
+OPENING = "opening"  # the stage in which what was indexed is taken over
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """How far a run of indexing is, or how the last one ended; "idle" before the first.
+
+    ``done`` of ``total`` photos of the ``stage`` are done, and ``failed`` of them could not be
+    read. ``seconds`` is the time since the run began, ``rate`` photos a second in this stage,
+    ``remaining`` the seconds that it will still take, None where nobody knows. ``report`` is that
+    of `index_folder` as a dictionary. ``error`` says what went wrong, ``error_kind`` is the class
+    of the exception.
+    """
+
+    status: Status = "idle"
+    stage: str = ""
+    done: int = 0
+    total: int | None = None
+    failed: int = 0
+    seconds: float = 0.0
+    rate: float | None = None
+    remaining: float | None = None
+    report: Mapping[str, Any] | None = None
+    error: str = ""
+    error_kind: str = ""
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the run goes on."""
+        return self.status in ("running", "stopping")
+
+
+@dataclass(slots=True)
+class _Run:
+    """A process, and what it has said."""
+
+    process: subprocess.Popen[str]
+    began: float
+    stage_began: float = 0.0
+    reader: threading.Thread | None = None
+    remarks: list[str] = field(default_factory=list)
+
+
+class IndexRunner:
+    """Indexes a folder when it is told to, in a process that ends with this one.
+
+    ``on_end`` is called after each run, in a thread of its own, before the state says that it has
+    ended; what VitsearchError it raises becomes the run's error. Methods may be called from any
+    thread.
+    """
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self.root, self.folder = root, folder
+        self.on_end: Callable[[], object] = lambda: None
+        self.options: Mapping[str, Any] = {}  # of the last run
+        self._lock = threading.RLock()
+        self._run: _Run | None = None
+        self._state = RunState()
+
+    def start(self, options: Mapping[str, Any]) -> None:
+        """Begin a run with keywords of `index_folder` that JSON can hold; raises QueryError while
+        another one goes on.
+        """
+        with self._lock:
+            if self._state.is_active:
+                raise QueryError("the photos are being indexed already: wait, or stop that run")
+            process = subprocess.Popen(
+                [sys.executable, "-m", "vitsearch.collection.index_child"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                encoding="ascii",
+            )
+            self.options = dict(options)
+            now = time.monotonic()
+            run = self._run = _Run(process, now, now)
+            self._state = RunState("running", "looking")
+            request = {"photos": str(self.root), "collection": str(self.folder), **options}
+            _write(process.stdin, json.dumps(request) + "\n")
+            run.reader = threading.Thread(target=self._follow, args=(run,), daemon=True)
+            run.reader.start()
+
+    def stop(self) -> None:
+        """End the run, if there is one; what it has stored stays. Returns at once."""
+        with self._lock:
+            if self._state.status == "running" and self._run is not None:
+                self._state = replace(self._state, status="stopping")
+                threading.Thread(target=_end, args=(self._run.process,), daemon=True).start()
+
+    def state(self) -> RunState:
+        """Return how far the run is, or how the last one ended."""
+        with self._lock:
+            state, run = self._state, self._run
+            if not state.is_active or run is None:
+                return state
+            now = time.monotonic()
+            rate = remaining = None
+            if state.stage == "embedding" and state.done:
+                rate = state.done / max(now - run.stage_began, 1e-9)
+                remaining = ((state.total or state.done) - state.done) / rate
+            return replace(state, seconds=now - run.began, rate=rate, remaining=remaining)
+
+    def wait(self) -> RunState:
+        """Wait until the run has ended, and return how."""
+        run = self._run
+        if run is not None and run.reader is not None:
+            run.reader.join()
+        return self.state()
+
+    def close(self) -> None:
+        """Stop the run, and wait until it has ended."""
+        self.stop()
+        self.wait()
+
+    def _follow(self, run: _Run) -> None:
+        """Note what the process says until it ends, and how it did."""
+        outcome: dict[str, Any] = {}
+        assert run.process.stdout is not None
+        with run.process.stdout as lines:
+            for line in lines:
+                message = json.loads(line)
+                if "progress" in message:
+                    self._note(run, Progress(**message["progress"]))
+                elif "remark" in message:
+                    run.remarks = [*run.remarks, message["remark"]][-MAX_REMARKS:]
+                else:
+                    outcome = message
+        code = run.process.wait()
+        with self._lock:
+            was_stopped = self._state.status == "stopping"
+            self._state = replace(self._state, stage=OPENING)
+        ended = _ended(outcome, code, was_stopped=was_stopped)
+        try:
+            self.on_end()
+        except VitsearchError as error:
+            ended = replace(ended, status="failed", error=ended.error or str(error))
+        with self._lock:
+            _close(run.process.stdin)
+            last, seconds = self._state, time.monotonic() - run.began
+            self._state = replace(
+                ended,
+                done=last.done,
+                total=last.total,
+                failed=last.failed,
+                seconds=seconds,
+                remarks=tuple(run.remarks),
+            )
+
+    def _note(self, run: _Run, step: Progress) -> None:
+        with self._lock:
+            if step.stage != self._state.stage:
+                run.stage_began = time.monotonic()
+            self._state = replace(
+                self._state, stage=step.stage, done=step.done, total=step.total, failed=step.failed
+            )
+
+
+def _ended(outcome: Mapping[str, Any], code: int, *, was_stopped: bool) -> RunState:
+    """Return how a run ended, by the last that its process said."""
+    if "report" in outcome:
+        return RunState("done", report=outcome["report"])
+    if was_stopped:
+        return RunState("stopped")
+    error = outcome.get("error") or {
+        "kind": "",
+        "text": f"the run ended before it was done (exit code {code}); start it again to go on",
+    }
+    return RunState("failed", error=error["text"], error_kind=error["kind"])
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Have a process stop, and end it where it does not within `GRACE`."""
+    _close(process.stdin)
+    try:
+        process.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def _write(stream: IO[str] | None, text: str) -> None:
+    assert stream is not None
+    with suppress(BrokenPipeError):  # it has ended: the reader finds out how
+        stream.write(text)
+        stream.flush()
+
+
+def _close(stream: IO[str] | None) -> None:
+    if stream is not None:
+        with suppress(BrokenPipeError):
+            stream.close()
