@@ -8,7 +8,8 @@ from typing import Any, get_args
 from starlette.requests import Request
 
 from vitsearch.collection.index_process import IndexRunner
-from vitsearch.encoders import SOURCES, list_encoders
+from vitsearch.encoders import SOURCES
+from vitsearch.encoders.catalogue import list_encoders
 from vitsearch.errors import CollectionError, NotShown, QueryError
 from vitsearch.options import IndexOptions, Option, options_of, value_type
 from vitsearch.web.privacy import may_write
