@@ -16,6 +16,7 @@ HEAVY = {  # a library, and the rooms with an adapter of it
     "torchvision": {"encoders", "classifiers"},
     "open_clip": {"encoders"},
     "transformers": {"encoders", "classifiers"},
+    "sentence_transformers": {"encoders"},
     "timm": {"encoders", "classifiers"},
     "huggingface_hub": {"encoders"},
     "onnxruntime": {"encoders"},

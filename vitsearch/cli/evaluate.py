@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vitsearch.cli.label import chosen_templates, lines_of
-from vitsearch.cli.options import JSON, MODEL, flag
+from vitsearch.cli.options import JSON, LANGUAGE, MODEL, flag
 from vitsearch.cli.output import ProgressBar, print_json, print_line, print_note, print_table
 from vitsearch.options import IndexOptions
 
@@ -47,6 +47,7 @@ WORST = 10
     help="Also a supervised classifier: mini, hf:ORG/NAME, timm:NAME, local-dir:DIR.",
 )
 @MODEL
+@LANGUAGE
 @JSON
 def evaluate(
     dataset: str, trained: str | None, model: str | None, as_json: bool, **options: Any

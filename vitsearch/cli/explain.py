@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vitsearch.cli.options import COLLECTION, JSON, MODEL, PHOTOS
+from vitsearch.cli.options import COLLECTION, JSON, LANGUAGE, MODEL, PHOTOS
 from vitsearch.cli.output import photo_row, print_json, print_line, print_note, printable
 from vitsearch.errors import PhotoError, VitsearchError
 
@@ -22,6 +22,7 @@ OUTPUT = "explanation.png"
 @click.argument("photo")
 @COLLECTION
 @MODEL
+@LANGUAGE
 @click.option(
     "--text",
     metavar="WORDS",

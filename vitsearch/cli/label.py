@@ -12,6 +12,7 @@ from vitsearch.cli.options import (
     ANYWHERE,
     COLLECTION,
     JSON,
+    LANGUAGE,
     MODEL,
     PHOTOS,
     check_outputs,
@@ -35,6 +36,7 @@ from vitsearch.types import Prediction, Progress
 @ANYWHERE
 @COLLECTION
 @MODEL
+@LANGUAGE
 @click.option(
     "--labels",
     metavar="A,B,C",

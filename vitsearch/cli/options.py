@@ -58,6 +58,13 @@ def _allow_downloads(context: click.Context) -> None:
     context.with_resource(downloads_allowed())
 
 
+def _say_language(context: click.Context, code: str) -> None:
+    """Say in which language the texts of this command are."""
+    from vitsearch.encoders.text_language import texts_in
+
+    context.with_resource(texts_in(code))
+
+
 def flag(options: type, name: str, **changes: Any) -> Decorator:
     """Return the flag of a field of `SearchOptions` or `IndexOptions`; ``changes`` are click's
     keywords.
@@ -131,6 +138,14 @@ ALLOW_DOWNLOAD = click.option(
     help="Download the model that the collection names where it is not on this machine.",
 )
 MODEL = all_of(DEVICE, ALLOW_DOWNLOAD)  # of a collection
+LANGUAGE = click.option(
+    "--language",
+    expose_value=False,
+    metavar="CODE",
+    callback=lambda context, _, code: _say_language(context, code) if code else None,
+    help="Language of your texts, as de or deu_Latn, for a model that is told it (NLLB); guessed "
+    "for each text without it.",
+)
 READ_ONLY = click.option(
     "--read-only",
     is_flag=True,

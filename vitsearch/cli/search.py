@@ -13,6 +13,7 @@ from vitsearch.cli.options import (
     INDEXED,
     JSON,
     KEYWORDS,
+    LANGUAGE,
     MODEL,
     PATHS,
     READ_ONLY,
@@ -95,6 +96,7 @@ def _plus_and_minus(command: Callable[..., Any]) -> Callable[..., Any]:
 @_plus_and_minus
 @COLLECTION
 @MODEL
+@LANGUAGE
 @WORDS
 @filters
 @keywords

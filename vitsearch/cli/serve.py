@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vitsearch.cli.options import ANYWHERE, COLLECTION, MODEL, check_place
+from vitsearch.cli.options import ANYWHERE, COLLECTION, LANGUAGE, MODEL, check_place
 from vitsearch.cli.output import print_note
 from vitsearch.errors import needing
 
@@ -22,6 +22,7 @@ _PACKAGES = frozenset(
 @ANYWHERE
 @COLLECTION
 @MODEL
+@LANGUAGE
 @click.option(
     "--photos",
     "root",

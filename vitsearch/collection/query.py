@@ -16,6 +16,7 @@ from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.collection.search import Negative, QueryMeaning
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.encoders.language import readable
+from vitsearch.encoders.text_language import set_language
 from vitsearch.errors import PhotoError, QueryError, UnknownPhoto
 from vitsearch.photos import upright_rgb
 from vitsearch.photos.decode import read_bytes, read_fingerprint
@@ -351,7 +352,7 @@ class QueryEncoder:
         words = [term.what for term in terms if isinstance(term.what, str)]
         if len(words) < len(terms):
             return encode_terms(terms, self._encoder)
-        last = self._last
+        last, words = self._last, [*words, set_language() or ""]
         if words != last[0]:
             last = self._last = words, encode_terms(terms, self._encoder)
         return last[1]

@@ -22,6 +22,7 @@ from vitsearch.arrays import Vectors, map_npy, unit_rows
 from vitsearch.collection.search import QueryMeaning
 from vitsearch.encoders.base import Encoder, ImageEncoder, fingerprint_of
 from vitsearch.encoders.language import readable
+from vitsearch.encoders.text_language import texts_in
 from vitsearch.errors import CollectionError
 from vitsearch.labels.zero_shot import THINGS
 from vitsearch.options import SearchOptions
@@ -91,7 +92,8 @@ class Lines:
             if stored.shape == shape and stored.dtype == np.float16 and np.isfinite(stored).all():
                 halves = np.array(stored)
         if halves is None:
-            halves = encoder.encode_texts(texts).astype(np.float16)
+            with texts_in("en"):
+                halves = encoder.encode_texts(texts).astype(np.float16)
             with suppress(OSError):  # a cache that cannot be written has none
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with atomic_file(file, sync=False) as aside, open(aside, "wb") as opened:

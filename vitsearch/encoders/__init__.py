@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
     from vitsearch.encoders.onnx.cache import OnnxExport
-    from vitsearch.encoders.torch_encoder import TorchEncoder, TorchImageEncoder
+    from vitsearch.encoders.torch_encoder import TorchEncoder
 
 __all__ = ["SOURCES", "Encoder", "EncoderSource", "ImageEncoder", "load_encoder", "prepare_model"]
 
 GROUP = "vitsearch.encoders"  # of entry points: each is a function of model, device and dtype
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 TRANSFORMERS_CONFIG = "config.json"
+SENTENCE_TRANSFORMERS_MODULES = "modules.json"
 
 Load = Callable[[str, str, str, bool], ImageEncoder]  # model, device, dtype, throughput
 
@@ -79,6 +80,12 @@ def _timm(model: str, device: str, dtype: str, throughput: bool) -> ImageEncoder
     return load_timm(model, device=device, dtype=dtype)
 
 
+def _sentence_transformers(model: str, device: str, dtype: str, throughput: bool) -> Encoder:
+    from vitsearch.encoders.sentence_transformers import load_sentence_transformers
+
+    return load_sentence_transformers(model, device=device, dtype=dtype)
+
+
 def _local_dir(model: str, device: str, dtype: str, throughput: bool) -> ImageEncoder:
     return load_local_dir(model, device=device, dtype=dtype)
 
@@ -115,18 +122,25 @@ SOURCES = {
             extra="clip",
         ),
         EncoderSource(
+            "st",
+            "st:ORG/NAME",
+            "a model of pictures and texts of sentence-transformers",
+            _sentence_transformers,
+            example="st:sentence-transformers/clip-ViT-B-32",
+            extra="st",
+        ),
+        EncoderSource(
             "local-dir",
             "local-dir:/path",
-            "a folder that open_clip, transformers or timm saved",
+            "a folder that open_clip, transformers, sentence-transformers or timm saved",
             _local_dir,
             extra="clip",
             exports=True,
         ),
     )
 }
-_PACKAGES = {
-    "clip": {"torch", "torchvision", "open_clip", "timm", "transformers", "huggingface_hub"}
-}
+_CLIP = {"torch", "torchvision", "open_clip", "timm", "transformers", "huggingface_hub"}
+_PACKAGES = {"clip": _CLIP, "st": {*_CLIP, "sentence_transformers"}}
 
 
 def load_encoder(
@@ -241,13 +255,14 @@ def package_sources() -> dict[str, str]:
     return {entry.name: _package(entry) for entry in _entries() if entry.name not in SOURCES}
 
 
-def load_local_dir(path: str, *, device: str = "auto", dtype: str = "auto") -> "TorchImageEncoder":
+def load_local_dir(path: str, *, device: str = "auto", dtype: str = "auto") -> ImageEncoder:
     """Return the encoder in a folder of any layout; where two are there, open_clip's.
 
-    An open_clip folder holds ``open_clip_config.json`` and weights, a transformers folder
-    ``config.json``, ``model.safetensors``, ``preprocessor_config.json`` and, where it reads text, a
-    tokenizer, a timm folder ``config.json`` and ``model.safetensors``. Raises EncoderError naming
-    the file that is missing or damaged.
+    A folder of sentence-transformers holds ``modules.json``, an open_clip folder
+    ``open_clip_config.json`` and weights, a transformers folder ``config.json``,
+    ``model.safetensors``, ``preprocessor_config.json`` and, where it reads text, a tokenizer, a
+    timm folder ``config.json`` and ``model.safetensors``. Raises EncoderError naming the file that
+    is missing or damaged.
     """
     folder = local_folder(path)
     name = f"local-dir:{folder}"
@@ -255,6 +270,10 @@ def load_local_dir(path: str, *, device: str = "auto", dtype: str = "auto") -> "
         from vitsearch.encoders.open_clip import load_open_clip_folder
 
         return load_open_clip_folder(folder, name, device=device, dtype=dtype)
+    if (folder / SENTENCE_TRANSFORMERS_MODULES).is_file():
+        from vitsearch.encoders.sentence_transformers import load_sentence_transformers_folder
+
+        return load_sentence_transformers_folder(folder, name, device=device, dtype=dtype)
     if (folder / TRANSFORMERS_CONFIG).is_file():
         if "architecture" in read_json(folder / TRANSFORMERS_CONFIG, name):
             from vitsearch.encoders.timm import load_timm_folder

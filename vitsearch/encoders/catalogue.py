@@ -108,7 +108,10 @@ def _is_here(row: Mapping[str, Any]) -> bool:
     repo = row.get("repo")
     if not repo:
         return True  # part of the package
-    if row["name"].partition(":")[0] == "hf":
+    source = row["name"].partition(":")[0]
+    if source == "st":
+        return is_cached(repo, [["modules.json"]])
+    if source == "hf":
         return is_cached(repo, TRANSFORMERS_FILES[: None if row.get("text", True) else 3])
-    weights = "model.safetensors" if row["name"].startswith("timm:") else row.get("file")
+    weights = "model.safetensors" if source == "timm" else row.get("file")
     return is_cached(repo, open_clip_files(weights))

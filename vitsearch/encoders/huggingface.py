@@ -31,6 +31,7 @@ from vitsearch.encoders.checkpoints import (
 from vitsearch.encoders.hub import hub_folder
 from vitsearch.encoders.huggingface_processor import read_preprocess
 from vitsearch.encoders.lazy_weights import LazyWeights, build_lazily, find_weights
+from vitsearch.encoders.text_language import language_marks, mark_languages
 from vitsearch.encoders.tokenizer import (
     CLEANINGS,
     Cleaning,
@@ -265,6 +266,8 @@ def _load_tokenizer(
             max_length=rules.length,
             return_tensors="pt",
         )
+        if rules.languages is not None:
+            mark_languages(tokens["input_ids"].numpy(), texts, rules.languages)
         names = ("input_ids", "attention_mask") if rules.mask else ("input_ids",)
         return {name: tokens[name] for name in names}
 
@@ -297,7 +300,9 @@ def _token_rules(
     length = min(length, defaults["max_length"] if defaults.get("truncation") else length)
     full = defaults.get("padding") == "max_length" and bool(defaults.get("truncation"))
     mask = "attention_mask" in tokenizer.model_input_names
-    return TokenRules("none", min(length, tokenizer.model_max_length), pad, full=full, mask=mask)
+    length = min(length, tokenizer.model_max_length)
+    marks = language_marks(tokenizer)
+    return TokenRules("none", length, pad, full=full, mask=mask, languages=marks)
 
 
 def _strips_punctuation(folder: Path, name: str) -> bool:

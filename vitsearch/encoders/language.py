@@ -149,6 +149,49 @@ def is_foreign(text: str, languages: tuple[str, ...] = ("en",)) -> bool:
     return points >= ENOUGH and _points(_without_borrowed(text), languages) >= ENOUGH
 
 
+# the first that a text has letters of: Japanese mixes its letters with Chinese ones
+_SCRIPTS = {
+    "HIRAGANA": "ja",
+    "KATAKANA": "ja",
+    "HANGUL": "ko",
+    "CJK": "zh",
+    "CYRILLIC": "ru",
+    "GREEK": "el",
+    "ARABIC": "ar",
+    "HEBREW": "he",
+    "DEVANAGARI": "hi",
+    "BENGALI": "bn",
+    "TAMIL": "ta",
+    "TELUGU": "te",
+    "THAI": "th",
+    "GEORGIAN": "ka",
+    "ARMENIAN": "hy",
+}
+_LETTERS_OF = {"uk": "іїєґ", "fa": "پچژگ"}  # among languages of one script
+
+
+def likeliest_language(text: str) -> str | None:
+    """Return the ISO 639 code of the language that a text is probably in, by its letters and by the
+    words of ``language.toml``; None where nothing tells, as in English.
+    """
+    text = unicodedata.normalize("NFC", text[:_READ]).lower()
+    scripts = {unicodedata.name(char, "").partition(" ")[0] for char in text if char.isalpha()}
+    for script, language in _SCRIPTS.items():
+        if script in scripts:
+            others = (other for other, letters in _LETTERS_OF.items() if set(letters) & set(text))
+            alike = {"CYRILLIC": "uk", "ARABIC": "fa"}.get(script)
+            return next((other for other in others if other == alike), language)
+    known, points = _words(), dict[str, int]()
+    words = dict.fromkeys(_split(_without_borrowed(text)))
+    for word in words:
+        worth, languages = (2, known.sure[word]) if word in known.sure else (1, [])
+        for language in languages or known.small.get(word, []):
+            points[language] = points.get(language, 0) + worth
+    best = max(points, key=lambda language: points[language], default=None)
+    english = sum(word in known.english for word in words)
+    return best if best and points[best] >= ENOUGH and points[best] > english else None
+
+
 def _other_script(text: str) -> bool:
     """Return whether there are letters of another script: any but Greek ones, which formulas use,
     or half of all.

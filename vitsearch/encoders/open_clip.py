@@ -29,6 +29,7 @@ from vitsearch.encoders.hub import hub_folder
 from vitsearch.encoders.lazy_weights import LazyWeights, build_lazily, find_weights
 from vitsearch.encoders.open_clip_tokenizer import portable_open_clip
 from vitsearch.encoders.preprocess import Preprocess
+from vitsearch.encoders.text_language import language_marks, mark_languages
 from vitsearch.encoders.tokenizer import check_tokenizer_files
 from vitsearch.encoders.torch_encoder import (
     Tokens,
@@ -177,8 +178,13 @@ def towers_of(
     encode_image: Callable[..., torch.Tensor] = net.encode_image  # type: ignore[assignment]
     encode_text: Callable[..., torch.Tensor] = net.encode_text  # type: ignore[assignment]
 
+    marks = language_marks(getattr(tokenizer, "tokenizer", None))
+
     def tokenize(texts: Sequence[str]) -> Tokens:
-        return {"input_ids": tokenizer(texts)}
+        ids = tokenizer(texts)
+        if marks is not None:
+            mark_languages(ids.numpy(), texts, marks)
+        return {"input_ids": ids}
 
     return Towers(
         model=net,

@@ -10,6 +10,7 @@ import tokenizers
 from open_clip import tokenizer as theirs
 from tokenizers import Regex, models, pre_tokenizers
 
+from vitsearch.encoders.text_language import language_marks
 from vitsearch.encoders.tokenizer import Cleaning, PortableTokenizer, TokenRules, portable_fast
 
 _ENDINGS = ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"]
@@ -36,6 +37,7 @@ def portable_open_clip(tokenizer: Any) -> PortableTokenizer | None:
                 full=True,
                 mask=False,
                 zeroed=zeroed,
+                languages=language_marks(tokenizer.tokenizer),
             ),
         )
     return None

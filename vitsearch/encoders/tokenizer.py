@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from vitsearch.encoders.checkpoints import MAX_GROWTH, check_growth, check_tokenizer, growth_of
 from vitsearch.encoders.language import readable
+from vitsearch.encoders.text_language import mark_languages
 from vitsearch.errors import EncoderError
 from vitsearch.untrusted import run_in_child
 
@@ -31,7 +32,7 @@ class TokenRules:
     ``length`` is the most tokens of a text, ``full`` pads each text to it (else to the longest of
     the batch), ``mask`` gives an attention mask too. ``marks`` are the start and the end mark where
     the file does not add them, ``specials`` the pieces that it does not know, and ``zeroed`` is a
-    token that becomes 0.
+    token that becomes 0. ``languages`` are the marks of `language_marks`.
     """
 
     cleaning: Cleaning
@@ -42,6 +43,7 @@ class TokenRules:
     marks: tuple[int, int] | None = None
     specials: Mapping[str, int] | None = None
     zeroed: int | None = None
+    languages: Mapping[str, int] | None = None
 
     def facts(self) -> dict[str, Any]:
         """Return the fields as plain values, for a file."""
@@ -81,6 +83,8 @@ class TextReader:
             ids[i, : len(row)], mask[i, : len(row)] = row, 1
         if self.rules.zeroed is not None:
             ids[ids == self.rules.zeroed] = 0
+        if self.rules.languages is not None:
+            mark_languages(ids, texts, self.rules.languages)
         return {"input_ids": ids, "attention_mask": mask} if self.rules.mask else {"input_ids": ids}
 
     def is_cut(self, text: str) -> bool:

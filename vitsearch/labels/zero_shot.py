@@ -9,6 +9,7 @@ import numpy as np
 from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.encoders.base import Encoder
 from vitsearch.encoders.language import readable
+from vitsearch.encoders.text_language import texts_in
 from vitsearch.errors import QueryError
 from vitsearch.labels.classifier import LinearClassifier
 from vitsearch.labels.labels import NOTHING, Label, parse_labels
@@ -114,7 +115,8 @@ def background_of(encoder: Encoder, photos: Vectors | None) -> tuple[Vectors, fl
     The cosines of one encoder lie elsewhere and wider apart than another's, so the distance is
     measured in their spread over words that by far most of the photos do not show.
     """
-    rows = encoder.encode_texts([PLAIN[0].format(thing) for thing in THINGS.split(", ")])
+    with texts_in("en"):
+        rows = encoder.encode_texts([PLAIN[0].format(thing) for thing in THINGS.split(", ")])
     common = rows.mean(axis=0)
     if photos is None or not len(photos):
         return common, 0.0

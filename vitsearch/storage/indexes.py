@@ -13,6 +13,7 @@ import numpy as np
 
 from vitsearch.arrays import Vectors
 from vitsearch.encoders.base import Encoder, ImageEncoder
+from vitsearch.encoders.text_language import texts_in
 from vitsearch.errors import IndexDamaged, VitsearchError
 from vitsearch.index import (
     Manifest,
@@ -289,4 +290,6 @@ def text_like_queries(encoder: ImageEncoder) -> Vectors:
         return np.empty((0, encoder.dim), dtype=np.float32)
     table = files("vitsearch").joinpath("imagenet_classes.tsv").read_text(encoding="utf-8")
     names = [line.split("\t")[1] for line in table.splitlines() if not line.startswith("#")]
-    return encoder.encode_texts([*names[1::2], *(f"a photo of a {name}." for name in names[::2])])
+    prompts = (f"a photo of a {name}." for name in names[::2])
+    with texts_in("en"):
+        return encoder.encode_texts([*names[1::2], *prompts])

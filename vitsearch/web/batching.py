@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextvars import copy_context
 from typing import Generic, TypeVar
 
 from vitsearch.errors import ServiceBusy
@@ -38,7 +39,12 @@ class Batcher(Generic[Job, Result]):
         self._closing = threading.Lock()
         self._closed = False
         self._threads = [
-            threading.Thread(target=self._work, name="vitsearch-batches", daemon=True)
+            threading.Thread(
+                target=copy_context().run,  # with what the command has set, as texts_in
+                args=(self._work,),
+                name="vitsearch-batches",
+                daemon=True,
+            )
             for _ in range(workers)
         ]
         for thread in self._threads:

@@ -320,6 +320,8 @@ def _made(encoder: "TorchEncoder", dtype: str, *, again: bool, newest: bool = Fa
     """Return the folder of a complete export, written aside and renamed where there is none;
     ``again``: also where it was refused before; ``newest``: also where it is made faster now.
     """
+    if not hasattr(encoder, "towers"):
+        raise EncoderError(f"{encoder.name} has no export for ONNX Runtime: use runtime torch")
     final = export_folder(encoder.name, dtype, encoder.towers.files)
 
     def is_there() -> bool:

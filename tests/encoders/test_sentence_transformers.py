@@ -1,0 +1,115 @@
+"""Models of sentence-transformers that read pictures and texts, against the library itself."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("torch", reason="needs the extra vitsearch[clip]")
+pytest.importorskip("transformers", reason="needs the extra vitsearch[clip]")
+pytest.importorskip("sentence_transformers", reason="needs the extra vitsearch[st]")
+
+from sentence_transformers import SentenceTransformer
+
+from helpers import tiny_models as tiny
+from helpers.cli import vitsearch
+from vitsearch import Collection, index_folder
+from vitsearch.encoders import load_encoder
+from vitsearch.errors import EncoderError
+
+PROMPT = "a picture that shows "
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A CLIP model with random weights, as sentence-transformers saves it."""
+    monkeypatch.setenv("VITSEARCH_HOME", str(tmp_path / "home"))
+    tiny.save_clip(tmp_path / "clip", tiny.save_open_clip(tmp_path / "open_clip"))
+    model = SentenceTransformer(str(tmp_path / "clip"), device="cpu", local_files_only=True)
+    model.save(str(tmp_path / "model"))
+    return tmp_path / "model"
+
+
+def change(file: Path, **values: Any) -> None:
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, **values}))
+
+
+def theirs(folder: Path, items: list[Any]) -> Any:
+    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    return model.encode(items, normalize_embeddings=True)
+
+
+@pytest.mark.slow
+def test_vectors_are_those_of_the_library(folder: Path) -> None:
+    encoder = load_encoder(f"local-dir:{folder}", "cpu")
+    rows = encoder.encode_images(tiny.photos())
+    np.testing.assert_allclose(rows, theirs(folder, tiny.photos()), rtol=0, atol=1e-5)
+    texts = [*tiny.SENTENCES[:3], "a cat " * 100]
+    np.testing.assert_allclose(
+        encoder.encode_texts(texts), theirs(folder, texts), rtol=0, atol=1e-5
+    )
+    assert (encoder.dim, encoder.dtype, encoder.device) == (rows.shape[1], "float32", "cpu")
+    assert encoder.encode_images([]).shape == encoder.encode_texts([]).shape == (0, encoder.dim)
+    large = encoder.prepare(Image.new("RGB", (4000, 1000)))
+    assert large.shape == (256, 1024, 3)
+    again = load_encoder(encoder.name, "cpu")
+    assert (again.fingerprint, again.logit_scale) == (encoder.fingerprint, encoder.logit_scale)
+
+
+@pytest.mark.slow
+def test_texts_get_the_prefix_of_queries(folder: Path) -> None:
+    plain = load_encoder(f"local-dir:{folder}", "cpu")
+    change(folder / "config_sentence_transformers.json", prompts={"query": PROMPT})
+    encoder = load_encoder(f"local-dir:{folder}", "cpu")
+    np.testing.assert_allclose(
+        encoder.encode_texts(["a cat"]), plain.encode_texts([f"{PROMPT}a cat"]), rtol=0, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        encoder.encode_images(tiny.photos()), plain.encode_images(tiny.photos()), rtol=0, atol=1e-6
+    )
+    assert encoder.fingerprint != plain.fingerprint
+
+
+@pytest.mark.slow
+def test_a_folder_is_indexed_and_searched(folder: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number, picture in enumerate(tiny.photos()):
+        picture.save(photos / f"{number}.png")
+    index_folder(photos, encoder=f"local-dir:{folder}", device="cpu")
+    with Collection.open(photos) as collection:
+        expected = theirs(folder, tiny.photos()) @ theirs(folder, ["a cat"])[0]
+        hits = collection.search("a cat", min_relevance=0)
+        assert [hit.path for hit in hits] == [f"{each}.png" for each in np.argsort(-expected)]
+        np.testing.assert_allclose(
+            [hit.score for hit in hits], sorted(expected)[::-1], rtol=0, atol=1e-3
+        )
+
+
+def test_code_and_pickles_are_refused(folder: Path) -> None:
+    name = f"local-dir:{folder}"
+    (part,) = [
+        each for each in (folder, folder / "0_Transformer") if (each / "config.json").exists()
+    ]
+    (part / "model.safetensors").rename(part / "pytorch_model.bin")
+    with pytest.raises(EncoderError, match=r"the weights .*pytorch_model\.bin are pickled"):
+        load_encoder(name)
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[0]["type"] = "modeling_acme.Acme"
+    (folder / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(EncoderError, match=r"comes with code of its own \(modeling_acme\.Acme\)"):
+        load_encoder(name)
+    (folder / "modules.json").write_text("{}")
+    tiny.photos()[0].save(folder / "photo.png")
+    done = vitsearch("index", folder, "--encoder", name)
+    assert done.returncode == 1
+    assert b"no list of modules in it" in done.stderr
+
+
+def test_names_that_are_none() -> None:
+    with pytest.raises(EncoderError, match="st:clip is not the name of a model: it is st:ORG/NAME"):
+        load_encoder("st:clip")

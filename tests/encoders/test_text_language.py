@@ -1,0 +1,122 @@
+"""Models that are told the language of a text: a tiny one with NLLB's tokenizer."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the extra vitsearch[clip]")
+pytest.importorskip("open_clip", reason="needs the extra vitsearch[clip]")
+transformers = pytest.importorskip("transformers", reason="needs the extra vitsearch[clip]")
+
+from open_clip.tokenizer import HFTokenizer  # noqa: E402
+
+from helpers import tiny_models as tiny  # noqa: E402
+from helpers.cli import vitsearch  # noqa: E402
+from vitsearch import index_folder  # noqa: E402
+from vitsearch.encoders import load_encoder  # noqa: E402
+from vitsearch.encoders.language import likeliest_language  # noqa: E402
+from vitsearch.encoders.text_language import texts_in  # noqa: E402
+from vitsearch.errors import EncoderError  # noqa: E402
+
+TEXTS = {  # and the mark that each bears
+    "a cat on a mat": "eng_Latn",
+    "ein Hund mit einem roten Ball am Strand": "deu_Latn",
+    "собака на пляже": "rus_Cyrl",
+    "海辺の犬": "jpn_Jpan",
+    "": "eng_Latn",
+}
+
+
+@pytest.fixture
+def name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("VITSEARCH_HOME", str(tmp_path / "home"))
+    letters = sorted({*"".join(TEXTS), "\u2581"} - {" "})
+    names = ["<s>", "<pad>", "</s>", "<unk>", *letters]
+    tokenizer = transformers.NllbTokenizer(
+        vocab={name: number for number, name in enumerate(names)}, model_max_length=48
+    )
+    config: dict[str, Any] = tiny.siglip_like()
+    config["text_cfg"] |= {
+        "hf_tokenizer_name": "acme/tiny-nllb",
+        "context_length": 48,
+        "vocab_size": len(tokenizer),
+        "tokenizer_kwargs": {},
+    }
+    tiny.save_open_clip(tmp_path / "nllb", config)
+    tokenizer.save_pretrained(tmp_path / "nllb")
+    return f"local-dir:{tmp_path / 'nllb'}"
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("a dog on the beach", None),
+        ("ein Hund am Strand", "de"),
+        ("un chien sur la plage", "fr"),
+        ("dos perros en la playa", "es"),
+        ("собака на пляже", "ru"),
+        ("собака їсть на пляжі", "uk"),
+        ("سگ در ساحل پارک", "fa"),
+        ("كلب على الشاطئ", "ar"),
+        ("海滩上的狗", "zh"),
+        ("浜辺の犬", "ja"),
+        ("해변의 개", "ko"),
+        ("Lago di Como", None),  # a name that English borrows
+        ("", None),
+    ],
+)
+def test_the_language_of_a_text(text: str, language: str | None) -> None:
+    assert likeliest_language(text) == language
+
+
+@pytest.mark.slow
+def test_each_text_bears_the_mark_of_its_language(name: str) -> None:
+    encoder = load_encoder(name, "cpu", runtime="torch")
+    theirs = HFTokenizer(name.removeprefix("local-dir:"), context_length=48)
+    for text, mark in TEXTS.items():
+        theirs.tokenizer.src_lang = mark  # set_language lasts until the next call
+        assert encoder.tokenize([text])["input_ids"].tolist() == theirs([text]).tolist(), text
+    marks = encoder.tokenize([*TEXTS])["input_ids"][:, 0]
+    vocabulary = theirs.tokenizer.get_vocab()
+    assert marks.tolist() == [vocabulary[mark] for mark in TEXTS.values()]
+    with texts_in("yue_Hant"):
+        assert set(encoder.tokenize([*TEXTS])["input_ids"][:, 0].tolist()) == {
+            vocabulary["yue_Hant"]
+        }
+    with texts_in("xx"), pytest.raises(EncoderError, match=r"knows no language 'xx': it knows af,"):
+        encoder.encode_texts(["a cat"])
+
+
+@pytest.mark.slow
+def test_onnx_runtime_gives_the_same_vectors(name: str) -> None:
+    ours, torchs = (load_encoder(name, "cpu", runtime=each) for each in ("onnx", "torch"))
+    np.testing.assert_allclose(
+        ours.encode_texts([*TEXTS]), torchs.encode_texts([*TEXTS]), rtol=0, atol=1e-5
+    )
+    with texts_in("fr"):
+        french = ours.encode_texts(["chat"])
+        np.testing.assert_allclose(french, torchs.encode_texts(["chat"]), rtol=0, atol=1e-5)
+    assert float((french @ ours.encode_texts(["chat"]).T).item()) < 0.9999
+
+
+@pytest.mark.slow
+def test_a_search_says_the_language(name: str, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for number, picture in enumerate(tiny.photos()):
+        picture.save(tmp_path / "photos" / f"{number}.png")
+    index_folder(tmp_path / "photos", encoder=load_encoder(name, "cpu", runtime="torch"))
+
+    def scores(*options: str) -> list[bytes]:
+        options = ("--min-relevance", "0", *options)
+        done = vitsearch("search", tmp_path / "photos", "chat", *options)
+        assert done.returncode == 0, done.stderr
+        return re.findall(rb"^\S+", done.stdout, re.MULTILINE)
+
+    assert scores("--language", "eng_Latn") == scores()
+    assert scores("--language", "fr") != scores()
+    done = vitsearch("search", tmp_path / "photos", "chat", "--language", "xx")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"the model knows no language 'xx'" in done.stderr

@@ -1,0 +1,201 @@
+"""``st:ORG/NAME``: models of sentence-transformers (Reimers and Gurevych 2019) that read pictures
+and texts. Texts are queries: they get the prefix that the model's card asks for.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from sentence_transformers import SentenceTransformer
+
+from vitsearch.arrays import unit_rows
+from vitsearch.encoders.base import Encoder, Vectors, fingerprint_of
+from vitsearch.encoders.checkpoints import check_settings, one_line, read_json, weights_hash
+from vitsearch.encoders.hub import hub_folder
+from vitsearch.encoders.huggingface import without_bar
+from vitsearch.encoders.language import readable
+from vitsearch.encoders.tokenizer import check_tokenizer_files
+from vitsearch.encoders.torch_encoder import IMAGE_BATCH, TEXT_BATCH, choose_device, choose_dtype
+from vitsearch.errors import EncoderError
+from vitsearch.photos.decode import upright_rgb
+from vitsearch.untrusted import guarded, parse_json, read_bounded
+
+MODULES = "modules.json"
+MAX_SIDE = 1024  # pixels of a picture: no model of the catalogue sees more, and batches stay small
+_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"]
+_PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
+_DECISIVE = {".json", ".txt", ".model", ".jinja", ".safetensors"}
+_THEIRS = "sentence_transformers."
+
+
+def load_sentence_transformers(
+    model: str, *, device: str = "auto", dtype: str = "auto"
+) -> "SentenceTransformersEncoder":
+    """Return the encoder ``ORG/NAME`` of the Hugging Face hub, from the cache where it is complete
+    there, else downloaded.
+
+    Raises EncoderError for a model that does not read pictures and texts, that comes with code or
+    pickled weights, or whose files cannot be had or read.
+    """
+    if model.count("/") != 1 or not all(model.split("/")):
+        raise EncoderError(
+            f"st:{model} is not the name of a model: it is st:ORG/NAME, as in "
+            "st:sentence-transformers/clip-ViT-B-32"
+        )
+    folder = hub_folder(model, [[MODULES]], also=_FILES)
+    return load_sentence_transformers_folder(folder, f"st:{model}", device=device, dtype=dtype)
+
+
+def load_sentence_transformers_folder(
+    folder: Path, name: str, *, device: str, dtype: str
+) -> "SentenceTransformersEncoder":
+    """Return the encoder that sentence-transformers saved in a folder; raises EncoderError."""
+    _check_files(folder, name)
+    target, number_format = choose_device(device), choose_dtype(dtype, choose_device(device))
+    try:
+        with without_bar():
+            model = SentenceTransformer(
+                str(folder),
+                device=str(target),
+                trust_remote_code=False,
+                local_files_only=True,
+                model_kwargs={"dtype": number_format, "use_safetensors": True},
+            )
+    except ImportError:
+        raise
+    except Exception as error:  # it, transformers, torch and safetensors each raise their own
+        raise EncoderError(
+            f"{name}: sentence-transformers cannot read the model in {folder} ({one_line(error)})"
+        ) from error
+    lacking = {"image", "text"} - {str(each) for each in model.modalities}
+    if lacking:
+        raise EncoderError(
+            f"{name} reads no {' and no '.join(sorted(lacking))}: take a model of pictures and "
+            "texts, such as st:sentence-transformers/clip-ViT-B-32"
+        )
+    return SentenceTransformersEncoder(name, model, folder, dtype=number_format)
+
+
+def _check_files(folder: Path, name: str) -> None:
+    """Raise EncoderError where code would be run, a pickle read, or a library led to build what
+    fills all memory.
+    """
+    for module in _modules(folder, name):
+        if not str(module.get("type", "")).startswith(_THEIRS):
+            raise EncoderError(
+                f"{name} comes with code of its own ({module.get('type')}), which is never run: "
+                "take a model whose parts are all of sentence-transformers"
+            )
+        part = (folder / str(module.get("path", ""))).resolve()
+        if not part.is_relative_to(folder.resolve()) and not (folder / MODULES).is_symlink():
+            raise EncoderError(f"{name}: a part of the model is outside {folder}: fetch it again")
+        weights = sorted(part.glob("*.safetensors"))
+        pickled = [file for file in part.glob("*") if file.suffix in _PICKLED]
+        if pickled and not weights:
+            raise EncoderError(
+                f"{name}: the weights {pickled[0]} are pickled: save the model again with "
+                "safetensors (save_pretrained)"
+            )
+        if (part / "config.json").is_file():
+            check_settings(read_json(part / "config.json", name), weights, name)
+        check_tokenizer_files(part, name)
+
+
+def _modules(folder: Path, name: str) -> list[Mapping[str, Any]]:
+    with guarded(EncoderError, f"{name}: the file {folder / MODULES}", "fetch it again"):
+        modules = parse_json(read_bounded(folder / MODULES))
+        if not isinstance(modules, list) or not all(isinstance(each, dict) for each in modules):
+            raise ValueError("no list of modules in it")
+        return modules
+
+
+class SentenceTransformersEncoder(Encoder):
+    """A model of sentence-transformers; it prepares pictures itself, in the threads of its
+    library.
+    """
+
+    holds_sessions = True
+    only_resizes = True
+
+    def __init__(
+        self, name: str, model: SentenceTransformer, folder: Path, *, dtype: torch.dtype
+    ) -> None:
+        self.name, self._model = name, model.eval()
+        self.device = str(model.device)
+        self.dtype = str(dtype).removeprefix("torch.")
+        self.logit_scale = _exponent(model, "logit_scale", self.logit_scale)
+        self.dim = int(self._encoded_texts(["a"]).shape[1])
+        decisive = [each for each in sorted(folder.rglob("*")) if each.suffix in _DECISIVE]
+        self.fingerprint = fingerprint_of(
+            {
+                "source": "sentence-transformers",
+                "files": weights_hash(decisive),
+                "parts": [str(each.relative_to(folder)) for each in decisive],
+                "prompts": model.prompts,
+                "side": MAX_SIDE,
+                "dtype": self.dtype,
+                "normalisation": "unit length in float32",
+            }
+        )
+
+    def prepare(self, image: Image.Image) -> NDArray[Any]:
+        """Return the picture, ``(h, w, 3)`` uint8, made smaller to `MAX_SIDE`."""
+        image = image.copy()
+        image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+        return np.asarray(image.convert("RGB"))
+
+    def encode_prepared(self, batch: Sequence[NDArray[Any]]) -> Vectors:
+        """Return ``(n, dim)`` float32 unit rows for prepared pictures."""
+        if not len(batch):
+            return np.empty((0, self.dim), dtype=np.float32)
+        pictures = [Image.fromarray(each) for each in batch]
+        return self._unit_rows(
+            self._model.encode_document(
+                pictures, batch_size=IMAGE_BATCH, show_progress_bar=False, convert_to_numpy=True
+            )
+        )
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
+        """Return ``(n, dim)`` float32 unit rows for pictures, turned upright."""
+        return self.encode_prepared([self.prepare(upright_rgb(image)) for image in images])
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """Return ``(n, dim)`` float32 unit rows for texts, each with the model's prefix of
+        queries.
+        """
+        if not len(texts):
+            return np.empty((0, self.dim), dtype=np.float32)
+        with guarded(
+            EncoderError,
+            f"encoder {self.name}",
+            "fetch it again",
+            problem="cannot read a text",
+            passing=(ImportError, MemoryError, torch.OutOfMemoryError),
+        ):
+            return self._unit_rows(self._encoded_texts([readable(text) for text in texts]))
+
+    def _encoded_texts(self, texts: Sequence[str]) -> NDArray[Any]:
+        rows: NDArray[Any] = self._model.encode_query(
+            list(texts), batch_size=TEXT_BATCH, show_progress_bar=False, convert_to_numpy=True
+        )
+        return rows
+
+    def _unit_rows(self, rows: Any) -> Vectors:
+        try:
+            return unit_rows(np.asarray(rows, dtype=np.float32))
+        except ValueError as error:
+            raise EncoderError(
+                f"encoder {self.name} overflows in {self.dtype}: use dtype=float32 or bfloat16"
+            ) from error
+
+
+def _exponent(model: SentenceTransformer, name: str, default: float) -> float:
+    """Return e to the power of a model's parameter of that name, where it has one."""
+    for key, value in model.named_parameters():
+        if key.rpartition(".")[2] == name:
+            return float(value.detach().float().exp().mean())
+    return default
