@@ -733,6 +733,8 @@ def views(ids: dict[str, int]) -> dict[str, str]:
         "label": "/labels?labels=cat,flower,rocket,temple,coffee&class=flower",
         "duplicates": "/duplicates?kind=alike",
         "failures": "/failures",
+        "places": "/places",
+        "places-list": "/places/list",
         "map": "/map",
         "map-list": "/map/list",
         "help": "/help",
@@ -753,8 +755,8 @@ def until(page: Page, script: str) -> None:
 def settled(page: Page, address: str) -> None:
     """Open a view and wait until every photo in sight is there."""
     page.goto(address)
-    if address == "/map":
-        page.locator("canvas[data-ready]").wait_for()
+    if address in ("/map", "/places"):
+        page.locator("[data-ready]").wait_for()
         page.wait_for_load_state("networkidle")
     until(
         page,

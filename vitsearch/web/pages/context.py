@@ -18,9 +18,11 @@ from vitsearch.collection.understanding import Understood
 from vitsearch.errors import NotShown, QueryError
 from vitsearch.photos.formats import SUFFIXES
 from vitsearch.storage.albums import albums
+from vitsearch.storage.positions import Positions
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Photo, Prediction, SearchResult
 from vitsearch.web.indexing import may_index
+from vitsearch.web.land import Land
 from vitsearch.web.pages.cache import Cache, Facets, Recent, UploadedPhotos, facets_of
 from vitsearch.web.pages.insights import Insights
 from vitsearch.web.pages.tiles import Tile, clean, thumbnail, tile
@@ -45,10 +47,12 @@ VIEWS = (
     ("/", "Photos"),
     ("/albums", "Albums"),
     ("/labels", "Labels"),
+    ("/places", "Places"),
     ("/map", "Similarity"),
     ("/duplicates", "Duplicates"),
     ("/failures", "Not indexed"),
 )
+PRIVATE_VIEWS = ("/places",)  # for those who may see private columns
 
 
 @cache
@@ -64,7 +68,7 @@ def templates() -> Environment:
     )
     environment.globals.update(
         asset_version=asset_version(),
-        views=VIEWS,
+        views=views_for(shows_exif=False),
         view="",
         may_index=False,
         thumbnail=thumbnail,
@@ -77,6 +81,11 @@ def load_templates() -> None:
     """Have every template ready, so that no request waits for one to be compiled."""
     for name in templates().list_templates():
         templates().get_template(name)
+
+
+def views_for(*, shows_exif: bool) -> list[tuple[str, str]]:
+    """Return the addresses and titles of the views that a client may see."""
+    return [view for view in VIEWS if shows_exif or view[0] not in PRIVATE_VIEWS]
 
 
 @cache
@@ -119,6 +128,8 @@ class PageMemory:
         self.groups: Cache[list[list[tuple[Photo, float]]]] = Cache(4)
         self.photo_map: Cache[PhotoMap] = Cache(2)
         self.listings: Cache[Any] = Cache(8)
+        self.positions: Cache[Positions] = Cache(4)
+        self.land = Land()
 
 
 class PageContext:
@@ -225,6 +236,7 @@ class PageContext:
         shared = {
             "view": view,
             "may_index": may_index(self.request),
+            "views": views_for(shows_exif=self.shows_exif),
             "albums": self.albums(),
             "shows_exif": self.shows_exif,
             "upload_bytes": self.settings.upload_bytes,

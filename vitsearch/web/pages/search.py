@@ -18,7 +18,8 @@ from vitsearch.web.pages import collection as views
 from vitsearch.web.pages import download as downloads
 from vitsearch.web.pages import indexing, timeline
 from vitsearch.web.pages import photo as photo_pages
-from vitsearch.web.pages.context import Page, PageContext, page, webp_response
+from vitsearch.web.pages import places as place_pages
+from vitsearch.web.pages.context import Page, PageContext, page, views_for, webp_response
 from vitsearch.web.pages.results import results_of
 from vitsearch.web.pages.tiles import size_text, thumbnail
 from vitsearch.web.pages.url import (
@@ -31,6 +32,7 @@ from vitsearch.web.pages.url import (
     read_page_query,
     selection,
 )
+from vitsearch.web.privacy import exif_shown
 from vitsearch.web.responses import wants_page
 
 router = APIRouter(include_in_schema=False)
@@ -38,6 +40,7 @@ router.include_router(views.router)
 router.include_router(photo_pages.router)
 router.include_router(album_pages.router)
 router.include_router(indexing.router)
+router.include_router(place_pages.router)
 
 Chip = dict[str, Any]
 
@@ -266,6 +269,10 @@ def error_page(request: Request, status: int, message: str) -> Response:
     titles = {403: "Not shown here", 404: "Not there", 413: "Too large", 503: "Just a moment"}
     return page(
         "error.html",
-        {"title": titles.get(status, "That did not work"), "text": message},
+        {
+            "title": titles.get(status, "That did not work"),
+            "text": message,
+            "views": views_for(shows_exif=exif_shown(request)),
+        },
         status=status,
     )

@@ -1,0 +1,225 @@
+"""The pages of places: a map of the photos with a position, and the same as a list."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Depends, Query
+from starlette.responses import JSONResponse, Response
+
+from vitsearch.errors import NotShown, UnknownPhoto
+from vitsearch.filters.parse import EVERY
+from vitsearch.filters.tree import Filter
+from vitsearch.storage.positions import Positions, positions, towns
+from vitsearch.types import Photo
+from vitsearch.web.clusters import MAX_ZOOM, Box, bounds, clusters, read_box
+from vitsearch.web.land import LEVELS, TOWNS, has_outlines
+from vitsearch.web.pages import timeline
+from vitsearch.web.pages.context import Page, PageContext
+from vitsearch.web.pages.tiles import counted
+from vitsearch.web.pages.url import PER_PAGE, Filters, PageQuery
+
+MAX_TOWNS = 60  # of a country in the list
+TILE_SECONDS = 86_400  # for which a browser need not ask again for a tile
+
+
+async def _check(here: Page) -> None:
+    if not here.shows_exif:
+        raise NotShown(
+            "this server does not show you where photos were taken: open the address that "
+            "`vitsearch serve` printed on its own machine, or serve with --show-exif"
+        )
+
+
+router = APIRouter(include_in_schema=False, dependencies=[Depends(_check)])
+
+
+def _view(
+    west: Annotated[float, Query()],
+    south: Annotated[float, Query()],
+    east: Annotated[float, Query()],
+    north: Annotated[float, Query()],
+) -> Box:
+    return read_box(west, south, east, north)
+
+
+View = Annotated[Box, Depends(_view)]
+
+
+@router.get("/places")
+def places(here: Page) -> Response:
+    """The map, drawn by the browser."""
+    query = here.query()
+    located = _positions(here, query.filters.tree())
+    return here.page(
+        "places.html",
+        view="/places",
+        query=query,
+        pairs=query.pairs(),
+        total=len(located.ids),
+        is_filtered=bool(query.filters.pairs()),
+        bounds=bounds(located),
+        levels=[level.side for level in LEVELS],
+        outlined=has_outlines(),
+        listed=query.address("/places/list"),
+    )
+
+
+def _positions(here: PageContext, where: Filter | None) -> Positions:
+    def compute() -> Positions:
+        with here.service.source.facts() as store:
+            return positions(store, where or EVERY)
+
+    return here.memory.positions.get((where, here.state()), compute)
+
+
+@router.get("/places/clusters")
+def clusters_in_view(
+    here: Page, view: View, zoom: Annotated[int, Query(ge=0, le=MAX_ZOOM)]
+) -> Response:
+    """The clusters of photos in a view, each as the number of photos, one of them, x and y on the
+    map, and west, south, east and north; and the number of all photos in the view.
+    """
+    located = _positions(here, here.query().filters.tree())
+    inside = located.at(np.flatnonzero(view.holds(located)))
+    shown = [
+        [cluster.photos, str(cluster.photo_id), cluster.x, cluster.y, *cluster.box]
+        for cluster in clusters(inside, zoom)
+    ]
+    facts = {"photos": len(inside.ids), "total": len(located.ids), "clusters": shown}
+    return JSONResponse(facts, headers={"Cache-Control": "private, no-cache"})
+
+
+@router.get("/places/photos")
+def photos_in_view(here: Page, view: View) -> Response:
+    """The photos in a part of the map, as a piece of the page, and the way to search among them."""
+    query = within(here.query(), view)
+    listing = timeline.listing_of(here, query.filters.tree(), timeline.TAKEN)
+    photos = here.service.photos_of(listing.ids[:PER_PAGE].tolist())
+    return here.page(
+        "places_photos.html",
+        query=query,
+        count=counted(len(listing.ids), "photo", "photos"),
+        more=len(listing.ids) > len(photos),
+        title=_title(photos),
+        address=query.address(),
+        tiles=[here.tile(photo) for photo in photos],
+    )
+
+
+def within(query: PageQuery, box: Box) -> PageQuery:
+    """Return the search among the photos in a box."""
+    where = query.filters.where
+    condition = f"({where}) and {box.condition()}" if where else box.condition()
+    return replace(query, filters=replace(query.filters, where=condition), page=1)
+
+
+def _title(photos: Sequence[Photo]) -> str:
+    """Return the towns of photos, those of the most photos first."""
+    names = Counter(
+        ", ".join(str(photo.info[name]) for name in ("city", "country") if photo.info[name])
+        for photo in photos
+    )
+    named = [name for name, _ in names.most_common() if name]
+    others = f" and {counted(len(named) - 2, 'other town', 'other towns')}" if named[2:] else ""
+    return "; ".join(named[:2]) + others or "Photos in this part"
+
+
+@router.get("/places/land/{level}/{column}/{row}")
+def land(here: Page, level: int, column: int, row: int) -> Response:
+    """The outlines of a tile of the map (see `Outlines.cut`)."""
+    body = here.memory.land.outlines(level, column, row)
+    if body is None:
+        raise UnknownPhoto("there is no such part of the map")
+    headers = {"Cache-Control": f"private, max-age={TILE_SECONDS}"}
+    return Response(body, media_type="application/octet-stream", headers=headers)
+
+
+@router.get("/places/names/{level}/{column}/{row}")
+def names(here: Page, level: int, column: int, row: int) -> Response:
+    """The names of a tile of the map: name, longitude, latitude, and people, 0 for a country."""
+    headers = {"Cache-Control": f"private, max-age={TILE_SECONDS}"}
+    return JSONResponse(here.memory.land.names(level, column, row), headers=headers)
+
+
+# -- the list --------------------------------------------------------------------------------------
+
+
+@router.get("/places/list")
+def places_list(here: Page) -> Response:
+    """The countries and towns of the photos, with the numbers of photos and links to them."""
+    query = replace(here.query(), page=1)
+    where = query.filters.tree()
+    with here.service.source.facts() as store:
+        counts = towns(store, where or EVERY)
+    countries = [
+        _country(query, country, [(city, count) for (_, city), count in members])
+        for country, members in groupby(counts, key=lambda entry: entry[0][0])
+        if country
+    ]
+    unnamed = sum(count for (country, _), count in counts if not country)
+    total = sum(count for _, count in counts)
+    return here.page(
+        "places_list.html",
+        view="/places",
+        map=query.address("/places"),
+        summary=f"{counted(total, 'photo', 'photos')} with a position",
+        total=total,
+        is_filtered=bool(query.filters.pairs()),
+        countries=sorted(countries, key=lambda country: (-country["photos"], country["name"])),
+        squares=_squares(here, query) if unnamed else [],
+        unnamed=unnamed,
+        package=TOWNS,
+    )
+
+
+def _country(query: PageQuery, name: str, members: list[tuple[str, int]]) -> dict[str, Any]:
+    photos = sum(count for _, count in members)
+    members.sort(key=lambda member: (-member[1], member[0]))
+    return {
+        "name": name,
+        "photos": photos,
+        "count": counted(photos, "photo", "photos"),
+        "address": _chosen(query, country=name),
+        "towns": [
+            (city, f"{count:,}", _chosen(query, country=name, city=city))
+            for city, count in members[:MAX_TOWNS]
+            if city
+        ],
+    }
+
+
+def _chosen(query: PageQuery, **values: str) -> str:
+    """Return the address of the search among the photos of a country, or of a town in it."""
+    choices = dict(query.filters.choices) | values
+    filters: Filters = replace(query.filters, choices=tuple(choices.items()))
+    return replace(query, filters=filters).address()
+
+
+def _squares(here: PageContext, query: PageQuery) -> list[tuple[str, str, str]]:
+    """Return the squares of ten degrees with photos of which no country is known."""
+    located = _positions(here, _unnamed(query).tree())
+    corners = np.floor(np.stack([located.latitudes, located.longitudes]) / 10).astype(int) * 10
+    counts = Counter(zip(*corners.tolist(), strict=True))
+    return [
+        (
+            f"{_side(south, 'N', 'S')} to {_side(south + 10, 'N', 'S')}, "
+            f"{_side(west, 'E', 'W')} to {_side(west + 10, 'E', 'W')}",
+            f"{count:,}",
+            within(query, Box(west, south, west + 10, south + 10)).address(),
+        )
+        for (south, west), count in sorted(counts.items(), reverse=True)
+    ]
+
+
+def _unnamed(query: PageQuery) -> Filters:
+    """Return the filters of a search with those photos alone of which no country is known."""
+    where = query.filters.where
+    return replace(query.filters, where=f"({where}) and " * bool(where) + "country is null")
+
+
+def _side(degrees: int, positive: str, negative: str) -> str:
+    return f"{abs(degrees)}° {positive if degrees > 0 else negative}" if degrees else "0°"
