@@ -19,12 +19,12 @@ from helpers.cli import vitsearch
 from helpers.photos import paint
 from vitsearch import Collection, ImageClassifier, compare, index_folder
 from vitsearch.arrays import Vectors, to_probabilities
+from vitsearch.collection.training import cross_validated
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import CollectionError, QueryError
 from vitsearch.evaluation import ClassMap, Comparison, evaluate_model, labelled_vectors
 from vitsearch.evaluation.class_map import label_logits
 from vitsearch.evaluation.comparison import _MIN_SECONDS, _seconds
-from vitsearch.evaluation.training import cross_validated
 from vitsearch.labels import LinearClassifier
 from vitsearch.labels.probe import probe_classifier
 from vitsearch.types import Activation

@@ -2,6 +2,7 @@
 and what may be taken along.
 """
 
+import csv
 import io
 import os
 import re
@@ -541,6 +542,75 @@ def test_labels_are_spread(visit: Open, folder: Path) -> None:
     )
     for address in ("/labels?class=green", "/labels?labels=red,green%0Ablue&class=green"):
         assert shown(client.get(address).text) == [one.photo_id for one in expected][:60]
+
+
+def test_labels_are_judged_and_trained_on(visit: Open, folder: Path) -> None:
+    client, ids = visit(), photo_ids(folder)
+    red, twin, blue = (ids[name] for name in ("red.png", "twin.png", HOSTILE))
+    with Collection.open(folder, encoder=ColourEncoder()) as found:
+        found.store_labels(found.label(["red", "green", "blue"]))
+    page = client.get("/labels").text
+    assert "No examples yet" in page
+    assert page.count('class="judge"') == 24  # eight of each label
+    for said, to in (
+        ({"do": f"right {red} red", "back": "/labels?class=red"}, f"/labels?class=red#photo{red}"),
+        ({"do": f"wrong {blue} blue", "back": "//other.example/labels"}, f"/labels#photo{blue}"),
+        ({"do": f"as {blue}", f"as {blue}": "odd name", "back": ""}, f"/labels#photo{blue}"),
+        ({"do": "ticked", "label": " red ", "id": [red, twin]}, "/labels"),
+    ):
+        answer = client.post("/labels", data=said)
+        assert (answer.status_code, answer.headers["location"]) == (303, to)
+    programs = {"accept": "application/json"}
+    assert client.post("/labels", data={"do": f"wrong {twin} green"}, headers=programs).json() == {
+        "photos": [{"photo_id": twin, "label": "red", "wrong": ["green"]}],
+        "summary": "3 examples",
+        "can_undo": True,
+    }
+    undone = client.post("/labels", data={"do": "undo"}, headers=programs).json()
+    assert undone["photos"] == [{"photo_id": twin, "label": "red", "wrong": []}]
+    # what was said is taken back by saying it again
+    client.post("/labels", data={"do": f"right {twin} red"})
+    assert shown(client.get("/labels?show=examples").text) == sorted([red, blue])
+    assert twin in {*shown(client.get("/labels?show=unsure").text)} | {
+        *shown(client.get("/labels?show=unsure&page=2").text)
+    }
+    assert list(csv.reader(client.get("/labels/examples.csv").text.splitlines())) == [
+        ["path", "label"],
+        [HOSTILE, "odd name"],
+        ["red.png", "red"],
+    ]
+    client.post("/labels", data={"do": "train", "method": "prototype"})
+    again = visit().get("/labels").text  # another server
+    assert "Trained on 2 examples of 2 labels (prototype" in again
+    with Collection.open(folder, encoder=ColourEncoder()) as found:
+        labels = {photo.path: photo.label for photo in found.photos()}
+    assert (labels["red.png"], labels[HOSTILE], {*labels.values()}) == (
+        "red",
+        "odd name",
+        {"red", "odd name"},
+    )
+    paint(folder / "more.png", "red")
+    index_folder(folder, encoder=ColourEncoder())
+    client.post("/labels", data={"do": "apply"})
+    with Collection.open(folder, encoder=ColourEncoder()) as found:
+        assert {photo.path: photo.label for photo in found.photos()}["more.png"] == "red"
+    for form, status in (
+        ({"do": "paint"}, 400),
+        ({"do": "right x red"}, 400),
+        ({"do": "ticked", "label": " ", "id": [red]}, 400),
+        ({"do": "train", "method": "magic"}, 400),
+        ({"do": f"right {red} " + "x" * 201}, 400),
+    ):
+        assert client.post("/labels", data=form).status_code == status, form
+    with writer_lock(folder / ".vitsearch"):
+        assert client.post("/labels", data={"do": f"right {red} red"}).status_code == 503
+        assert client.post("/labels", data={"do": "apply"}).status_code == 503
+    remote = visit(remote=True)
+    assert remote.post("/labels", data={"do": f"right {red} red"}).status_code == 403
+    page = remote.get("/labels").text
+    assert ('class="judge"' in page, 'id="train"' in page) == (False, False)
+    other_site = {"sec-fetch-site": "cross-site"}
+    assert client.post("/labels", data={"do": "undo"}, headers=other_site).status_code == 403
 
 
 # -- the map ---------------------------------------------------------------------------------------

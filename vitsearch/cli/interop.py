@@ -9,14 +9,23 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
-from vitsearch.cli.output import ProgressBar, print_json, print_line, print_note, printable
+from vitsearch.cli.output import (
+    ProgressBar,
+    label_row,
+    print_json,
+    print_line,
+    print_note,
+    printable,
+    write_rows,
+)
+from vitsearch.types import Prediction
 
 if TYPE_CHECKING:
     from vitsearch.collection.collection import Collection
     from vitsearch.interop import Layout
 
 FORMATS = ("clip-retrieval", "faiss", "shards")
-ALBUMS = "albums"
+ALBUMS, EXAMPLES = "albums", "examples"
 _OPTIONS = ("device", "paths_from", "check", "partial", "root", "allow_download")
 MAX_PROBLEMS = 10  # problems that are printed; the report counts all
 
@@ -28,7 +37,7 @@ MAX_PROBLEMS = 10  # problems that are printed; the report counts all
 @click.option(
     "--format",
     "layout",
-    type=click.Choice((*FORMATS, ALBUMS)),
+    type=click.Choice((*FORMATS, ALBUMS, EXAMPLES)),
     default=FORMATS[0],
     show_default=True,
     help="What to write.",
@@ -56,6 +65,7 @@ def export(photos: str, output: str, **options: Any) -> int:
     faiss            index.faiss, ids.npy and paths.jsonl
     shards           shards/*.parquet, as `vitsearch embed` writes them
     albums           albums and saved searches, not vectors: one file of JSON
+    examples         photos with the labels that were given on the page: FILE.csv
     """
     from vitsearch.collection.collection import Collection
 
@@ -65,6 +75,8 @@ def export(photos: str, output: str, **options: Any) -> int:
     ):
         if options["layout"] == ALBUMS:
             return _export_albums(collection, output, options["as_json"])
+        if options["layout"] == EXAMPLES:
+            return _export_examples(collection, output, options["as_json"])
         names = {"faiss": ("recipe",)}.get(options["layout"], ("shard_size",))
         details = {name: options[name] for name in names if options[name]}
         count = collection.export(output, options["layout"], progress=progress, **details)
@@ -90,6 +102,22 @@ def _export_albums(collection: "Collection", output: str, as_json: bool) -> int:
     else:
         print_line(f"{count:,} {'album is' if count == 1 else 'albums are'} in {printable(output)}")
     return 0 if count else 1
+
+
+def _export_examples(collection: "Collection", output: str, as_json: bool) -> int:
+    """Write the photos whose labels were given on the page, as files of labels are read."""
+    from vitsearch.collection.examples import right_labels
+
+    rows = [
+        label_row(collection.root, Prediction(path, label, 1.0))
+        for path, label in right_labels(collection).items()
+    ]
+    write_rows(Path(output), rows)
+    if as_json:
+        print_json({"examples": len(rows), "format": EXAMPLES, "output": output})
+    else:
+        print_line(f"{len(rows):,} examples are in {printable(output)}")
+    return 0
 
 
 @click.command(name="import")

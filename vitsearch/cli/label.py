@@ -52,6 +52,11 @@ from vitsearch.types import Prediction, Progress
     help="A classifier that `vitsearch train` made, instead of labels.",
 )
 @click.option(
+    "--examples",
+    is_flag=True,
+    help="By what was said on the page (`vitsearch serve`, Labels) and trained there.",
+)
+@click.option(
     "--template",
     "templates",
     multiple=True,
@@ -102,41 +107,13 @@ def label(photos: str, labels: str | None, labels_file: str | None, **options: A
     keep := a sharp photo    the prompts say this, the answer is "keep"
     animal > dog             levels: the answer is the path
     """
-    from vitsearch.evaluation import calibrate_on
-
-    if sum(source is not None for source in (labels, labels_file, options["trained"])) != 1:
-        raise click.UsageError(
-            "give the labels with either --labels, --labels-file or --classifier",
-            click.get_current_context(),
-        )
-    if options["trained"] and (options["background"] or options["templates"]):
-        raise click.UsageError(
-            "--background and --template go with labels, not with --classifier",
-            click.get_current_context(),
-        )
-    if options["multi"] and options["background"]:
-        raise click.UsageError(
-            "--multi judges each label against the background already: leave out --background",
-            click.get_current_context(),
-        )
+    _check(labels, labels_file, options)
     if options["output"]:
         check_rows_file(Path(options["output"]))
     check_place(photos, options)
     check_outputs(photos, options)
     with open_collection(photos, options) as collection:
-        classifier = _classifier(collection, labels, labels_file, options)
-        if options["calibrate"]:
-            classifier, gained = calibrate_on(collection, classifier, options["calibrate"])
-            print_note(
-                f"vitsearch: calibration error {gained.error_before:.3f} before, "
-                f"{gained.error_after:.3f} after "
-                f"(logits times {gained.scale:.3g}, on {gained.photos:,} photos, each judged by "
-                "the other half)"
-            )
-        top = options["top"] or (None if options["multi"] else 1)
-        predictions = collection.label(
-            classifier, top=top, threshold=options["threshold"], multi=options["multi"]
-        )
+        predictions = _predictions(collection, labels, labels_file, options)
         if options["store"]:
             collection.store_labels(predictions)
         paths = [photo.path for photo in collection.photos()]
@@ -147,6 +124,51 @@ def label(photos: str, labels: str | None, labels_file: str | None, **options: A
         print_note(f"vitsearch: {unlabelled:,} photos reach no label")
     write_outputs(collection.root, options, predictions, paths)
     return 0 if rows else 1
+
+
+def _check(labels: str | None, labels_file: str | None, options: dict[str, Any]) -> None:
+    """Raise UsageError for options that do not go together."""
+    sources = (labels, labels_file, options["trained"], options["examples"] or None)
+    fault = None
+    if sum(source is not None for source in sources) != 1:
+        fault = "give the labels with either --labels, --labels-file, --classifier or --examples"
+    elif (options["trained"] or options["examples"]) and (
+        options["background"] or options["templates"]
+    ):
+        option = "--classifier" if options["trained"] else "--examples"
+        fault = f"--background and --template go with labels, not with {option}"
+    elif options["examples"] and (options["top"] or options["multi"] or options["calibrate"]):
+        fault = "--examples gives each photo one label: leave out --top, --multi and --calibrate"
+    elif options["multi"] and options["background"]:
+        fault = "--multi judges each label against the background already: leave out --background"
+    if fault:
+        raise click.UsageError(fault, click.get_current_context())
+
+
+def _predictions(
+    collection: Any, labels: str | None, labels_file: str | None, options: dict[str, Any]
+) -> list[Prediction]:
+    if options["examples"]:
+        from vitsearch.collection.examples import label_with_examples
+
+        least = options["threshold"] or 0.0
+        return [each for each in label_with_examples(collection) if each.score >= least]
+    classifier = _classifier(collection, labels, labels_file, options)
+    if options["calibrate"]:
+        from vitsearch.evaluation import calibrate_on
+
+        classifier, gained = calibrate_on(collection, classifier, options["calibrate"])
+        print_note(
+            f"vitsearch: calibration error {gained.error_before:.3f} before, "
+            f"{gained.error_after:.3f} after "
+            f"(logits times {gained.scale:.3g}, on {gained.photos:,} photos, each judged by "
+            "the other half)"
+        )
+    top = options["top"] or (None if options["multi"] else 1)
+    predictions: list[Prediction] = collection.label(
+        classifier, top=top, threshold=options["threshold"], multi=options["multi"]
+    )
+    return predictions
 
 
 def _classifier(

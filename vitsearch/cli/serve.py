@@ -68,8 +68,8 @@ _PACKAGES = frozenset(
 @click.option(
     "--allow-edits",
     is_flag=True,
-    help="Let everybody who gives the token change albums and index photos, not only the person at "
-    "this machine.",
+    help="Let everybody who gives the token change albums and labels and index photos, not only "
+    "the person at this machine.",
 )
 @click.option(
     "--allow-host",

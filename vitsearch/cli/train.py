@@ -19,8 +19,8 @@ from vitsearch.cli.output import Stopped, photo_bar, print_json, print_line, pri
     "--labels-from",
     "source",
     required=True,
-    metavar="folders|FILE.csv",
-    help="The name of a photo's folder, or a CSV file: path,label.",
+    metavar="folders|FILE.csv|examples",
+    help="The name of a photo's folder, a CSV file: path,label, or what was said on the page.",
 )
 @click.option(
     "--method",

@@ -15,10 +15,10 @@ from vitsearch.arrays import Ids, Vectors, to_probabilities
 from vitsearch.classifiers import ImageClassifier, load_classifier
 from vitsearch.classifiers.classifier import Logits
 from vitsearch.collection.collection import Collection
+from vitsearch.collection.training import cross_validated, probe_maker
 from vitsearch.errors import ClassifierError, PhotoError, QueryError
 from vitsearch.evaluation.accuracy import Share
 from vitsearch.evaluation.class_map import ClassMap, derive_class_map, label_called, label_logits
-from vitsearch.evaluation.training import cross_validated, probe_maker
 from vitsearch.labels import (
     Decision,
     Label,

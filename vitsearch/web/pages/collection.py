@@ -1,6 +1,5 @@
-"""The pages of the collection as a whole: labels, duplicates, files not indexed, and the map."""
+"""The pages of the collection as a whole: duplicates, files not indexed, and the map."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,19 +10,16 @@ from starlette.responses import Response
 
 from vitsearch.collection.absence import UNREADABLE, count_left_out, left_out_line
 from vitsearch.collection.map import PhotoMap, current_map
-from vitsearch.errors import QueryError, ServiceBusy, VitsearchError
-from vitsearch.labels import parse_labels
+from vitsearch.errors import QueryError
 from vitsearch.photos.walk import BROKEN_LINK
-from vitsearch.types import Photo, Prediction, SkippedPhoto
+from vitsearch.types import Photo, SkippedPhoto
 from vitsearch.web.pages.context import Page, PageContext
 from vitsearch.web.pages.tiles import counted, size_text
 from vitsearch.web.pages.url import (
     ALONE,
-    PER_PAGE,
     PageQuery,
     PickedPhoto,
-    address,
-    label_lines,
+    neighbours,
     page_number,
 )
 
@@ -35,85 +31,6 @@ ROWS_PER_PAGE = 200
 MAX_COMPARED = 30_000  # photos of which all pairs are compared while a person waits
 REGIONS = 4  # of the map's list along each side
 REGION_TILES = 8
-
-
-# -- labels ----------------------------------------------------------------------------------------
-
-
-@router.get("/labels")
-def labels(here: Page) -> Response:
-    """How the labels are distributed, stored ones or any others, and the photos of one of them."""
-    parameters = here.request.query_params
-    text, chosen = parameters.get("labels", "").strip(), parameters.get("class", "")
-    background = parameters.get("background") == "1"
-    pairs = [("labels", text)] if text else []
-    pairs += [("background", "1")] if background else []
-    shown: dict[str, Any] = {
-        "text": text,
-        "background": background,
-        "fault": "",
-        "classes": [],
-        "chosen": "",
-        "total": 0,
-        "highest": 0,
-        "query": PageQuery(),
-    }
-    try:
-        number = page_number(parameters.get("page", ""))
-        predictions = _zero_shot(here, text, background) if text else _stored(here)
-    except ServiceBusy:
-        raise
-    except VitsearchError as error:
-        return here.page("labels.html", status=400, view="/labels", **shown | {"fault": str(error)})
-    counts = Counter(prediction.label for prediction in predictions)
-    names = list(dict.fromkeys([*_names(text), *(name for name, _ in counts.most_common())]))
-    for name in names:
-        members_address = address("/labels", [*pairs, ("class", name)]) + "#members"
-        shown["classes"].append({"name": name, "count": counts[name], "address": members_address})
-    shown |= {"total": len(predictions), "highest": max(counts.values(), default=0)}
-    if chosen in names:
-        members = [prediction for prediction in predictions if prediction.label == chosen]
-        shown |= _members(here, members, number, [*pairs, ("class", chosen)]) | {"chosen": chosen}
-    return here.page("labels.html", view="/labels", **shown)
-
-
-def _names(text: str) -> list[str]:
-    return [label.name for label in parse_labels(label_lines(text))] if text else []
-
-
-def _zero_shot(here: PageContext, text: str, background: bool) -> list[Prediction]:
-    return here.service.labels(label_lines(text), background=background)
-
-
-def _stored(here: PageContext) -> list[Prediction]:
-    return [
-        Prediction(photo.path, photo.label or "", photo.label_score or 0.0, photo.photo_id)
-        for photo in here.service.stored_labels()
-    ]
-
-
-def _members(
-    here: PageContext, members: list[Prediction], number: int, pairs: list[tuple[str, str]]
-) -> dict[str, Any]:
-    """Return a page of the photos of a class, the highest scores first."""
-    members.sort(key=lambda prediction: (-prediction.score, prediction.path))
-    start = (number - 1) * PER_PAGE
-    return {
-        "members": len(members),
-        "tiles": here.tiles(members[start : start + PER_PAGE]),
-        "page": number,
-        **_neighbours("/labels", pairs, number, more=len(members) > start + PER_PAGE),
-    }
-
-
-def _neighbours(
-    path: str, pairs: list[tuple[str, str]], number: int, *, more: bool
-) -> dict[str, str]:
-    """Return the addresses of the previous and the next page."""
-    return {
-        "previous": address(path, [*pairs, ("page", str(number - 1))]) if number > 1 else "",
-        "next": address(path, [*pairs, ("page", str(number + 1))]) if more else "",
-    }
 
 
 # -- duplicates and failures -----------------------------------------------------------------------
@@ -149,7 +66,7 @@ def duplicates(here: Page) -> Response:
             for index, group in enumerate(page_groups, start=start + 1)
         ],
         "page": number,
-        **_neighbours("/duplicates", pairs, number, more=len(groups) > start + GROUPS_PER_PAGE),
+        **neighbours("/duplicates", pairs, number, more=len(groups) > start + GROUPS_PER_PAGE),
     }
     return here.page("duplicates.html", view="/duplicates", **shown)
 
@@ -218,7 +135,7 @@ def failures(here: Page) -> Response:
         "summary": unknown or summary,
         "left_out": left_out_line(counts) if counts["left_out"] else "",
         "page": number,
-        **_neighbours("/failures", [], number, more=len(rows) > start + ROWS_PER_PAGE),
+        **neighbours("/failures", [], number, more=len(rows) > start + ROWS_PER_PAGE),
     }
     return here.page("failures.html", view="/failures", **shown)
 

@@ -218,6 +218,14 @@ def label_lines(text: str) -> list[str]:
     return labels
 
 
+def neighbours(path: str, pairs: Pairs, number: int, *, more: bool) -> dict[str, str]:
+    """Return the addresses of the previous and the next page of a list."""
+    return {
+        "previous": address(path, [*pairs, ("page", str(number - 1))]) if number > 1 else "",
+        "next": address(path, [*pairs, ("page", str(number + 1))]) if more else "",
+    }
+
+
 def address(path: str, pairs: Pairs) -> str:
     """Return a path with parameters; bytes that are not UTF-8 stay as they are."""
     return f"{path}?{urlencode(pairs, errors='surrogateescape')}" if pairs else path

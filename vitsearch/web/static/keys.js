@@ -53,6 +53,9 @@
     "X": () => { const box = current()?.querySelector(".tick input"); if (box) window.vitsearch.ranged(box); },
     "m": () => (photo() ? follow("[data-more]") : current()?.querySelector(".acts a:first-child")?.click()),
     "n": () => (photo() ? follow("[data-less]") : current()?.querySelector(".acts a:last-child")?.click()),
+    "r": () => current()?.querySelector(".judge .yes")?.click(),
+    "w": () => current()?.querySelector(".judge .no")?.click(),
+    "u": () => { const button = document.querySelector("[data-undo]"); if (button && !button.hidden) button.click(); },
     "/": () => { const field = document.getElementById("q"); if (field) { field.focus(); field.select(); } else location.href = "/#q"; },
     "?": () => follow("[data-help]"),
   };

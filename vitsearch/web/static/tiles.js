@@ -8,14 +8,16 @@
     if (words && !window.confirm(words)) event.preventDefault();
   });
 
-  // Enter after an album's name adds to it, and an album needs a name
-  const into = document.getElementById("into");
-  into?.addEventListener("keydown", (event) => {
-    if (event.key === "Enter") { event.preventDefault(); form.querySelector("[data-into]").click(); }
-  });
-  form?.querySelector("[data-into]")?.addEventListener("click", (event) => {
-    if (!into.value.trim()) { event.preventDefault(); into.focus(); }
-  });
+  // Enter after the name of an album or label does what stands beside it, which needs a name
+  for (const [field, name] of [["into", "[data-into]"], ["their-label", "[data-label-them]"]]) {
+    const into = document.getElementById(field), button = form?.querySelector(name);
+    into?.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") { event.preventDefault(); button.click(); }
+    });
+    button?.addEventListener("click", (event) => {
+      if (!into.value.trim()) { event.preventDefault(); into.focus(); }
+    });
+  }
 
   // fields that are empty make no part of an address
   document.getElementById("search")?.addEventListener("formdata", (event) => {
