@@ -1,11 +1,13 @@
 """`label` and `classify` write folders of links or copies, and XMP sidecars."""
 
 import os
+import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from helpers.cli import vitsearch
 from helpers.photos import paint
@@ -119,6 +121,8 @@ def test_a_photo_of_several_labels_has_them_all(indexed: Path, tmp_path: Path) -
         "--sort-into",
         tmp_path / "sorted",
         "--xmp",
+        "--min-probability",
+        "0",
     )
     assert (done.returncode, done.stdout.count(b"\n")) == (0, 8)
     assert files(tmp_path / "sorted")[:4] == [
@@ -170,6 +174,8 @@ def test_classify_sorts_and_writes_keywords(photos: Path, tmp_path: Path) -> Non
         tmp_path / "sorted",
         "--copy",
         "--xmp",
+        "--min-probability",
+        "0",
         "--output",
         tmp_path / "rows.csv",
     )
@@ -197,3 +203,66 @@ def test_names_that_are_not_text(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr.count(b"\n")) == (0, 2)
     assert files(tmp_path / "sorted") == [f"red/{odd.name}"]
     assert keywords(odd.with_name(f"{odd.name}.xmp")) == ["red"]
+
+
+def test_what_is_not_sure_is_asked_about_before_it_is_written(photos: Path, tmp_path: Path) -> None:
+    """Of real photos: a retina is no beach, however much less it is a cat."""
+    data = pytest.importorskip("skimage.data", reason="its sample photos")
+    folder = tmp_path / "real"
+    folder.mkdir()
+    for name, shown in (("cat.png", data.chelsea()), ("retina.png", data.retina())):
+        Image.fromarray(shown).resize((300, 300)).save(folder / name)
+    index_folder(folder)
+    labels = ("label", folder, "--labels", "cat,beach", "--xmp")
+    refused = vitsearch(*labels)
+    assert (refused.returncode, refused.stdout, refused.stderr.decode()) == (
+        1,
+        b"",
+        "vitsearch: no label is sure for 1 of 2 photos (such as 'beach' for retina.png): nothing "
+        "was written; say with --min-probability P how probable a label must be, or write all with "
+        "--min-probability 0\n",
+    )
+    assert sidecars(folder) == []
+    for answer, written in (("n", ["cat.png.xmp"]), ("y", ["cat.png.xmp", "retina.png.xmp"])):
+        code, asked = on_a_terminal([os.fsdecode(each) for each in labels], answer)
+        assert code == 0
+        assert "Write their labels too? [y/N]" in asked
+        assert sidecars(folder) == written
+        for name in written:
+            (folder / name).unlink()
+    for chosen, written in (("0.99", ["cat.png.xmp"]), ("0", ["cat.png.xmp", "retina.png.xmp"])):
+        assert vitsearch(*labels, "--min-probability", chosen).returncode == 0
+        assert sidecars(folder) == written
+        for name in written:
+            (folder / name).unlink()
+    assert vitsearch(*labels, "--threshold", "0.6").returncode == 0  # as scripts say it
+    assert sidecars(folder) == ["cat.png.xmp", "retina.png.xmp"]
+    unsure = vitsearch("classify", photos, "--xmp")
+    assert (unsure.returncode, b"no label is sure" in unsure.stderr) == (1, True)
+
+
+def sidecars(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.glob("*.xmp"))
+
+
+def on_a_terminal(arguments: list[str], answer: str) -> tuple[int, str]:
+    """Run a command with a terminal for its input and errors, and give an answer."""
+    command, screen = os.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "vitsearch", *arguments],
+        stdin=screen,
+        stderr=screen,
+        stdout=subprocess.DEVNULL,
+    )
+    os.close(screen)
+    text = ""
+    with os.fdopen(command, "r+b", buffering=0) as terminal:
+        while "[y/N]" not in text:
+            text += terminal.read(1000).decode()
+        terminal.write(f"{answer}\n".encode())
+        try:
+            while piece := terminal.read(1000):
+                text += piece.decode()
+        except OSError:  # the other end is closed
+            pass
+    return child.wait(), text

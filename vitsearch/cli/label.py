@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from vitsearch.cli.confidence import doubted, sure_enough, writes
 from vitsearch.cli.options import (
     ANYWHERE,
     COLLECTION,
@@ -114,6 +115,9 @@ def label(photos: str, labels: str | None, labels_file: str | None, **options: A
     check_outputs(photos, options)
     with open_collection(photos, options) as collection:
         predictions = _predictions(collection, labels, labels_file, options)
+        written = sure_enough(
+            options, predictions, _doubted(collection, labels, labels_file, options)
+        )
         if options["store"]:
             collection.store_labels(predictions)
         paths = [photo.path for photo in collection.photos()]
@@ -122,7 +126,7 @@ def label(photos: str, labels: str | None, labels_file: str | None, **options: A
     unlabelled = len(paths) - len({prediction.photo_id for prediction in predictions})
     if unlabelled:
         print_note(f"vitsearch: {unlabelled:,} photos reach no label")
-    write_outputs(collection.root, options, predictions, paths)
+    write_outputs(collection.root, options, predictions, paths, written)
     return 0 if rows else 1
 
 
@@ -178,10 +182,26 @@ def _classifier(
         from vitsearch.evaluation import load_trained
 
         return load_trained(options["trained"])
-    names = labels.split(",") if labels is not None else lines_of(Path(labels_file or ""))
     return collection.zero_shot(
-        names, chosen_templates(options["templates"]), options["background"], options["multi"]
+        _names(labels, labels_file),
+        chosen_templates(options["templates"]),
+        options["background"],
+        options["multi"],
     )
+
+
+def _names(labels: str | None, labels_file: str | None) -> list[str]:
+    return labels.split(",") if labels is not None else lines_of(Path(labels_file or ""))
+
+
+def _doubted(
+    collection: Any, labels: str | None, labels_file: str | None, options: dict[str, Any]
+) -> set[str]:
+    by_words = not (options["trained"] or options["examples"])
+    if not writes(options) or not by_words or options["background"] or options["multi"]:
+        return set()
+    templates = chosen_templates(options["templates"])
+    return doubted(collection, _names(labels, labels_file), templates)
 
 
 def chosen_templates(named: tuple[str, ...]) -> str | tuple[str, ...]:
@@ -291,6 +311,7 @@ def classify(photos: str, model: str, top: int, **options: Any) -> int:
             else:
                 predictions += [replace(best, path=path) for best in labels]
             bar(Progress("classifying", done, len(paths), len(failed)))
+    written = sure_enough(options, predictions)
     write_label_rows(
         [label_row(root, prediction) for prediction in predictions],
         options["output"],
@@ -298,5 +319,6 @@ def classify(photos: str, model: str, top: int, **options: Any) -> int:
     )
     if failed:
         print_note(f"vitsearch: {len(failed):,} of {len(paths):,} photos could not be read")
-    write_outputs(root, options, predictions, [path for path in paths if path not in failed])
+    decoded = [path for path in paths if path not in failed]
+    write_outputs(root, options, predictions, decoded, written)
     return 0 if predictions else 1

@@ -298,6 +298,15 @@ def outputs(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
         ),
         click.option(
+            "--min-probability",
+            type=click.FloatRange(0, 1),
+            metavar="P",
+            help=(
+                "With --sort-into and --xmp: write only labels of at least this probability, 0: "
+                "all. Without it a terminal asks where no label is sure, and else none is written."
+            ),
+        ),
+        click.option(
             "--sheet",
             metavar="FILE",
             help="Also draw the photos of each label, the surest first, as FILE.png or FILE.html.",
@@ -326,15 +335,19 @@ def check_outputs(root: str | Path, options: dict[str, Any]) -> None:
 
 
 def write_outputs(
-    root: Path, options: dict[str, Any], predictions: Sequence[Prediction], photos: Iterable[str]
+    root: Path,
+    options: dict[str, Any],
+    predictions: Sequence[Prediction],
+    photos: Iterable[str],
+    written: Sequence[Prediction],
 ) -> None:
-    """Sort the photos, write their sidecars and draw them as the options ask; ``photos`` are the
-    paths of all that were looked at.
+    """Draw the photos as the options ask, sort those of ``written`` and write their sidecars;
+    ``photos`` are the paths of all that were looked at.
     """
     if options["sort_into"] is not None:
         from vitsearch.outputs.sorting import sort_into_folders
 
-        done = sort_into_folders(options["sort_into"], predictions, root=root, copy=options["copy"])
+        done = sort_into_folders(options["sort_into"], written, root=root, copy=options["copy"])
         made = {
             "copied" if options["copy"] else "linked": done.made,
             "as before": done.unchanged,
@@ -345,7 +358,7 @@ def write_outputs(
         from vitsearch.labels import NOTHING
         from vitsearch.outputs.sidecars import write_sidecars
 
-        keywords = [prediction for prediction in predictions if prediction.label != NOTHING]
+        keywords = [prediction for prediction in written if prediction.label != NOTHING]
         report = write_sidecars(keywords, root=root, photos=photos)
         _say(
             "XMP sidecars",
