@@ -26,6 +26,7 @@ HEAVY = {  # a library, and the rooms with an adapter of it
     "faiss": {"index", "interop"},
     "pyarrow": {"interop", "shards", "photos", "cluster"},
     "fsspec": {"shards", "photos"},
+    "datasets": {"interop"},
     "pymilvus": {"milvus"},
     "fastapi": {"web"},
     "starlette": {"web"},

@@ -13,6 +13,7 @@ from vitsearch.options import IndexOptions
 
 if TYPE_CHECKING:
     from vitsearch.evaluation import Accuracy, Retrieval
+    from vitsearch.labels import Label
 
 WORST = 10
 
@@ -53,7 +54,8 @@ def evaluate(
     dataset: str, trained: str | None, model: str | None, as_json: bool, **options: Any
 ) -> int:
     """Measure top-1, top-5 and per-class accuracy on DATASET, which holds one folder of photos for
-    each class.
+    each class, or is a webdataset of CLIP_benchmark (DATASET/test/0.tar, classnames.txt), which is
+    unpacked in it.
 
     Where a file captions.tsv (path, tab, caption) lies in it, retrieval recall at 1, 5 and 10 too.
     Figures compare with CLIP_benchmark's.
@@ -62,6 +64,7 @@ def evaluate(
     from vitsearch.collection.collection import Collection
     from vitsearch.evaluation import evaluate as measured
     from vitsearch.evaluation import load_trained
+    from vitsearch.evaluation.webdataset import is_webdataset, unpack
     from vitsearch.labels.zero_shot import check_templates
 
     if trained and options["templates"]:
@@ -75,7 +78,14 @@ def evaluate(
         )
     templates = chosen_templates(options["templates"])
     check_templates(templates)  # before the photos are indexed
-    labels = lines_of(Path(options["labels_file"])) if options["labels_file"] is not None else None
+    labels: Sequence[str | Label] | None = None
+    if options["labels_file"] is not None:
+        labels = lines_of(Path(options["labels_file"]))
+    if is_webdataset(Path(dataset)):
+        packed = unpack(Path(dataset))
+        dataset, labels = str(packed.folder), labels or packed.labels
+        templates = templates if options["templates"] else tuple(packed.templates) or templates
+        check_templates(templates)
     classifier = load_trained(trained) if trained is not None else None
     network = load_classifier(model, device=options["device"]) if model is not None else None
     _index(dataset, options)
@@ -121,7 +131,7 @@ def _index(dataset: str, options: dict[str, Any]) -> None:
 
 
 def _model_accuracy(
-    collection: Any, network: Any, labels: Sequence[str] | None, photos: int
+    collection: Any, network: Any, labels: "Sequence[str | Label] | None", photos: int
 ) -> "Accuracy":
     from vitsearch.evaluation import evaluate_model
 

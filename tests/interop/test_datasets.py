@@ -1,0 +1,70 @@
+"""Datasets of the Hugging Face library: pictures as photos, and results as rows."""
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image as Pillow
+
+pytest.importorskip("datasets", reason="needs the extra vitsearch[datasets]")
+
+from datasets import Dataset, Features, Image, Value
+
+from vitsearch import Collection, index_folder
+from vitsearch.errors import CollectionError
+from vitsearch.interop.datasets import save_photos, select_results
+from vitsearch.types import SearchResult
+
+COLOURS = ("red", "green", "blue")
+
+
+def encoded(colour: str, kind: str) -> bytes:
+    data = io.BytesIO()
+    Pillow.new("RGB", (32, 24), colour).save(data, kind)
+    return data.getvalue()
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    """Red as JPEG, a row without a picture, green as a file, blue as PNG."""
+    (tmp_path / "green.webp").write_bytes(encoded("green", "WEBP"))
+    pictures = [
+        {"bytes": encoded("red", "JPEG"), "path": None},
+        None,
+        {"bytes": None, "path": str(tmp_path / "green.webp")},
+        {"bytes": encoded("blue", "PNG"), "path": "any.jpg"},
+    ]
+    features = Features({"photo": Image(), "name": Value("string")})
+    names = ["first", "none", "file", "last"]
+    return Dataset.from_dict({"photo": pictures, "name": names}, features=features)
+
+
+def test_pictures_become_photos_byte_for_byte_and_results_rows(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    folder = tmp_path / "photos"
+    files = save_photos(dataset, folder, column="photo")
+    assert [file.name for file in files] == ["00000000.jpg", "00000002.webp", "00000003.png"]
+    assert [file.read_bytes() for file in files] == [
+        encoded("red", "JPEG"),
+        encoded("green", "WEBP"),
+        encoded("blue", "PNG"),
+    ]
+    assert save_photos(dataset, folder, column="photo") == files
+    index_folder(folder, encoder="colour")
+    with Collection.open(folder) as photos:
+        hits = photos.search("blue", min_relevance=0)
+    rows = select_results(dataset, hits)
+    assert rows["name"][0] == "last"
+    assert sorted(rows["name"][:]) == ["file", "first", "last"]
+    assert rows["score"][:] == pytest.approx([hit.score for hit in hits])
+    assert select_results(dataset, []).num_rows == 0
+
+
+def test_what_is_not_of_the_dataset_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(CollectionError, match="no column 'name' of pictures: it has photo"):
+        save_photos(dataset, tmp_path / "photos", column="name")
+    assert not (tmp_path / "photos").exists()
+    for path in ("holiday.jpg", "00000004.jpg"):
+        with pytest.raises(CollectionError, match=f"{path} is not a photo that save_photos wrote"):
+            select_results(dataset, [SearchResult(path, 0.5, 1)])
