@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder
 # the tests start many processes, which start several times faster with compiled modules
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast fuzz constraints docs man licences sbom clean
+.PHONY: demo test test-fast test-engines fuzz constraints docs man licences sbom clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +37,10 @@ test: $(VENV)/full.done
 
 test-fast: $(VENV)/full.done
 	$(PYTEST) --fast
+
+# a real Milvus server and several nodes of Ray, which `make test` runs too
+test-engines: $(VENV)/full.done
+	$(PYTEST) -m engines
 
 # hostile files, queries and requests for every reader: tens of minutes (docs/security.md)
 fuzz: $(VENV)/full.done

@@ -301,7 +301,7 @@ def test_the_columns_of_a_photo_are_what_is_stored() -> None:
         "nikon",
         None,
     )
-    assert row["vector"] == [0.5, 1.0]
+    assert row["vector"].tolist() == [0.5, 1.0]
 
 
 PLACES = {

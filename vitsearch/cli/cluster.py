@@ -242,6 +242,14 @@ def build(output: str, index: str, as_json: bool, memory: str, **options: Any) -
     metavar="N",
     help="Photos written at a time.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Processes that write to a server, each a shard at a time.",
+)
 @JSON
 def push(output: str, uri: str, as_json: bool, **options: Any) -> int:
     """Write the shards in OUTPUT into a collection of Milvus, to be searched as
@@ -259,6 +267,7 @@ def push(output: str, uri: str, as_json: bool, **options: Any) -> int:
             options["name"],
             index=options["index"],
             batch=options["batch"],
+            workers=options["workers"],
             progress=progress,
         )
     for text in report.notes:
