@@ -583,3 +583,44 @@ def test_weights_of_another_size_than_the_config_tells_are_refused() -> None:
         vit_from_transformers(
             transformers_model("ViTForImageClassification"), projection=torch.nn.Linear(24, 5)
         )
+
+
+def test_weights_of_the_original_jax_code_come_by_timm(tmp_path: Path) -> None:
+    """Its ``.npz`` files (Dosovitskiy et al. 2020), which we do not read and timm does."""
+    timm = pytest.importorskip("timm")
+    np = pytest.importorskip("numpy")
+    width, heads, side = 24, 3, 24 // 3
+    rng = np.random.default_rng(5)
+
+    def kernel(*shape: int) -> Any:
+        return rng.normal(0, 0.2, shape).astype(np.float32)
+
+    def norm(name: str) -> dict[str, Any]:
+        return {f"{name}/scale": kernel(width), f"{name}/bias": kernel(width)}
+
+    def dense(name: str, *shape: int, bias: tuple[int, ...]) -> dict[str, Any]:
+        return {f"{name}/kernel": kernel(*shape), f"{name}/bias": kernel(*bias)}
+
+    arrays = {
+        "cls": kernel(1, 1, width),
+        **dense("embedding", 8, 8, 3, width, bias=(width,)),
+        "Transformer/posembed_input/pos_embedding": kernel(1, 17, width),
+        **norm("Transformer/encoder_norm"),
+        **dense("head", width, 5, bias=(5,)),
+    }
+    for number in range(2):
+        block = f"Transformer/encoderblock_{number}"
+        attention = f"{block}/MultiHeadDotProductAttention_1"
+        arrays |= {**norm(f"{block}/LayerNorm_0"), **norm(f"{block}/LayerNorm_2")}
+        for name in ("query", "key", "value"):
+            arrays |= dense(f"{attention}/{name}", width, heads, side, bias=(heads, side))
+        arrays |= dense(f"{attention}/out", heads, side, width, bias=(width,))
+        arrays |= dense(f"{block}/MlpBlock_3/Dense_0", width, 4 * width, bias=(4 * width,))
+        arrays |= dense(f"{block}/MlpBlock_3/Dense_1", 4 * width, width, bias=(width,))
+    np.savez(tmp_path / "ViT-tiny.npz", **arrays)
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": width, "depth": 2, "num_heads": heads}
+    theirs = timm.models.VisionTransformer(**sizes, num_classes=5)
+    timm.models.load_checkpoint(theirs, str(tmp_path / "ViT-tiny.npz"))
+    theirs.eval()
+    assert_close(theirs.head.weight.detach().T, torch.from_numpy(arrays["head/kernel"]))
+    assert_close(vit_from_timm(theirs)(pictures()), theirs(pictures()))
