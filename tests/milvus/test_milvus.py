@@ -709,7 +709,7 @@ def test_the_page_shows_a_collection_in_milvus(
         ("/labels", "label 1"),
         ("/labels?labels=red%0Ablue", "blue"),
         ("/duplicates", "is a copy|are copies"),
-        ("/duplicates?kind=alike", "group|There are none"),
+        ("/duplicates?kind=alike", "group|No photo looks like"),
         (
             "/failures",
             (

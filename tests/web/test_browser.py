@@ -692,6 +692,17 @@ def test_without_javascript(browser: Browser, site: str, ids: dict[str, int], ph
         page.wait_for_url(re.compile(r"/photos/\d+"))
 
 
+def test_the_explanation_says_that_it_is_computed(page: Page, ids: dict[str, int]) -> None:
+    held: list[Any] = []
+    page.route(re.compile(r"/photos/\d+/why"), lambda route: held.append(route))
+    address = f"/photos/{ids['samples/chelsea.png']}?why=1"
+    page.goto(address, wait_until="domcontentloaded")
+    line = page.locator("[data-waiting] [role=status]")
+    expect(line).to_contain_text("Computing what the model looks at. The first time")
+    held[0].continue_()
+    expect(line).to_have_count(0)
+
+
 def test_another_machine_over_plain_http_asks_for_the_token_and_shows_no_exif(
     browser: Browser, photos: Path, ids: dict[str, int], tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import Message, Receive, Send
 
+from vitsearch.web.pages.context import page
 from vitsearch.web.responses import error_response, wants_page
 from vitsearch.web.settings import ServeSettings
 
@@ -28,15 +29,6 @@ LOGIN = "/login"
 COOKIE_SECONDS = 30 * 24 * 3600
 MAX_FORM_BYTES, MAX_FIELDS = 16_384, 8
 SECRETS = ("token", "key")  # parameters that no address keeps
-_FORM = (
-    '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
-    'content="width=device-width">'
-    '<title>vitsearch</title><link rel="stylesheet" href="/static/app.css"><main><h1>vitsearch</h1>'
-    '<form method="post" action="{login}"><p><label for="token">{text}</label></p>'
-    '<p><input type="hidden" name="to" value="{to}">'
-    '<input id="token" name="token" type="password" required autocomplete="current-password"> '
-    "<button>Go on</button></p></form></main>"
-)
 _ONWARD = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><title>vitsearch</title><meta '
     'http-equiv="refresh" content="0; url={url}">'
@@ -170,8 +162,8 @@ def ask_for_token(
         status, text = 429, f"Too many wrong tokens: try again in {count} s"
         headers = {"Cache-Control": "no-store", "Retry-After": str(count)}
     if wants_page(request):
-        page = _FORM.format(login=LOGIN, text=text, to=html.escape(to))
-        return HTMLResponse(page, status, headers)
+        facts = {"login": LOGIN, "text": text, "to": to, "is_wrong": wrong, "views": []}
+        return page("login.html", facts, status=status, headers=headers.items())
     if not seconds:
         text = "this server asks for its token: Authorization: Bearer TOKEN, or ?token=TOKEN once"
     return error_response(request, status, text, headers, plain=True)

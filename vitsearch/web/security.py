@@ -168,7 +168,7 @@ def is_open(path: str) -> bool:
     """Return whether an address needs no token: that the server runs, and the static files of its
     pages, are not secret.
     """
-    return path == "/healthz" or path.startswith("/static/")
+    return path in ("/healthz", "/favicon.ico") or path.startswith("/static/")
 
 
 def host_is_ours(host: str, settings: ServeSettings) -> bool:

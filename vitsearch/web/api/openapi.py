@@ -69,7 +69,8 @@ def docs(request: Request) -> Response:
     return HTMLResponse(
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
         'content="width=device-width, initial-scale=1">'
-        '<title>vitsearch: HTTP interface</title><link rel="stylesheet" href="/static/app.css">'
+        '<title>vitsearch: HTTP interface</title><link rel="icon" '
+        'href="/static/icon.svg"><link rel="stylesheet" href="/static/app.css">'
         f'<main class="docs"><h1>HTTP interface</h1><p>{html.escape(_TEXT)} For programs: <a '
         'href="/api/openapi.json">OpenAPI</a>.</p>'
         f"{body}<h2>Shapes</h2>{schemas}</main></html>"

@@ -73,7 +73,7 @@ def duplicates(here: Page) -> Response:
 
 def _duplicates_summary(groups: list[list[tuple[Photo, float]]], kind: str) -> str:
     if not groups:
-        return "There are none."
+        return "No file is there twice." if kind == "same" else "No photo looks like another."
     extra = sum(len(group) - 1 for group in groups)
     if kind == "same":
         what = "is a copy of another" if extra == 1 else "are copies of others"

@@ -180,9 +180,14 @@ class PageContext:
             return PageQuery()
 
     def as_written(self) -> PageQuery:
-        """Return words and filters as they were written, for the person to correct."""
+        """Return words, photos and filters as they were written, for the person to correct."""
         parameters = dict(self.request.query_params)
-        return PageQuery(parameters.get("q", ""), filters=read_filters(parameters))
+        written = PageQuery(parameters.get("q", ""), filters=read_filters(parameters))
+        try:
+            read = read_page_query(self.request.query_params.multi_items())
+        except QueryError:
+            return written
+        return replace(written, picks=read.picks, uploads=read.uploads)
 
     def check(self, filters: Filters) -> None:
         """Raise NotShown for filters whose results would reveal what may not be shown."""

@@ -47,15 +47,19 @@ def results_of(here: "PageContext", query: PageQuery, understood: Understood) ->
     else:
         future = here.service.ask(terms, k=k, offset=offset, where=where, **limits)
     listing = future.result()
-    of = "those that the filters leave"
-    if not where:
-        of = counted(here.service.count(), "photo", "photos")
+    of = counted(here.service.count(), "photo", "photos")
+    if where:
+        with here.service.source.facts() as store:
+            left = len(store.ids_where(where))
+        of = f"{counted(left, 'photo', 'photos')} that the filters leave"
     if listing.nearest:
         tiles = here.tiles(listing.nearest)
         summary = f"Nothing here fits. Of {of}, the nearest"
         return Results(tiles, False, summary, is_cut=True, fits=False)
     if by_date:
         return _dated(here, query, listing.results)
+    if not listing.results and query.page == 1:
+        return Results([], False, "No photo fits")
     hits, more = listing.results[:PER_PAGE], len(listing.results) > PER_PAGE
     is_cut = not more and not query.nearest and any(hit.relevance is not None for hit in hits)
     return Results(here.tiles(hits), more, f"Best match first, of {of}", is_cut=is_cut)

@@ -7,7 +7,13 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
-from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.responses import (
+    FileResponse,
+    JSONResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
 
 from vitsearch.collection.understanding import Understood
 from vitsearch.errors import NotShown, PhotoError, QueryError, TooLarge, UnknownPhoto
@@ -20,7 +26,7 @@ from vitsearch.web.pages import indexing, timeline
 from vitsearch.web.pages import labels as label_pages
 from vitsearch.web.pages import photo as photo_pages
 from vitsearch.web.pages import places as place_pages
-from vitsearch.web.pages.context import Page, PageContext, page, views_for, webp_response
+from vitsearch.web.pages.context import STATIC, Page, PageContext, page, views_for, webp_response
 from vitsearch.web.pages.results import results_of
 from vitsearch.web.pages.tiles import size_text, thumbnail
 from vitsearch.web.pages.url import (
@@ -72,7 +78,9 @@ def search(here: Page) -> Response:
         return _search_page(here, query, **shown)
     except (QueryError, NotShown, UnknownPhoto) as error:
         status = 403 if isinstance(error, NotShown) else 400
-        return _search_page(here, here.as_written(), status=status, fault=str(error))
+        written = here.as_written()
+        chips = _chips(here, written, Understood((), (), None))
+        return _search_page(here, written, status=status, fault=str(error), chips=chips)
 
 
 def _phrases(query: PageQuery, understood: Understood) -> list[tuple[str, str]]:
@@ -169,7 +177,11 @@ async def upload(request: Request) -> Response:
     here = PageContext(request)
     pairs: list[tuple[str, str]] = []
     try:
-        return RedirectResponse(await _upload(here, pairs), 303)
+        to = await _upload(here, pairs)
+        # a script of the page stays on it where this fails
+        if request.headers.get("accept") == "application/json":
+            return JSONResponse({"address": to})
+        return RedirectResponse(to, 303)
     except (QueryError, PhotoError, TooLarge) as error:
         if not wants_page(request):
             raise
@@ -257,13 +269,19 @@ def _saved_as(name: str) -> dict[str, str]:
     return {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
 
 
-# -- help and errors -------------------------------------------------------------------------------
+# -- help, errors and the icon ---------------------------------------------------------------------
 
 
 @router.get("/help")
 def help(here: Page) -> Response:
     """How to search, and the keyboard."""
     return here.page("help.html", columns=list(COLUMNS.values()))
+
+
+@router.get("/favicon.ico")
+def favicon() -> Response:
+    """The icon for what asks for it by this name, such as pages without a link to it."""
+    return FileResponse(STATIC / "icon-48.png", headers={"Cache-Control": "public, max-age=86400"})
 
 
 def error_page(request: Request, status: int, message: str) -> Response:

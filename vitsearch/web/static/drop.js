@@ -7,7 +7,7 @@
   const words = curtain.querySelector("span");
   const input = document.querySelector("[data-bring]") ?? form.querySelector("input[type=file]");
   const maxBytes = Number(input.dataset.most || 0);
-  let depth = 0;
+  let depth = 0, refused = null;
 
   // the views without a search have no form of their own
   function elsewhere() {
@@ -30,16 +30,34 @@
     curtain.hidden = false;
   }
 
-  function send() {
+  async function send() {
     const file = input.files[0];
     if (!file) return;
     if (maxBytes && file.size > maxBytes) {
-      say(`This photo has more than ${Math.round(maxBytes / 1e6)} MB.`, false);
-      setTimeout(() => { curtain.hidden = true; }, 3000);
+      refuse(`This photo has more than ${Math.round(maxBytes / 1e6)} MB: make it smaller.`);
       return;
     }
+    refused?.remove();
     say("Looking at the photo…", true);
-    form.submit();
+    try {
+      const answer = await fetch(form.action, { method: "POST", body: new FormData(form), headers: { Accept: "application/json" } });
+      const said = await answer.json();
+      if (answer.ok) location.href = said.address;
+      else refuse(`${file.name}: ${said.error.message}. Choose another photo.`);
+    } catch { refuse("The photo could not be sent: see whether the server still runs, and try again."); }
+  }
+
+  // the page stays as it is, with what was typed
+  function refuse(text) {
+    curtain.hidden = true;
+    input.value = "";
+    refused?.remove();
+    refused = Object.assign(document.createElement("p"), { className: "problem", textContent: text });
+    refused.setAttribute("role", "alert");
+    const search = document.getElementById("search");
+    if (search) search.insertAdjacentElement("afterend", refused); // its field "after" hides the method of that name
+    else document.getElementById("main").prepend(refused);
+    refused.scrollIntoView({ block: "nearest" });
   }
 
   function take(files) {

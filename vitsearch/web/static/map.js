@@ -17,7 +17,7 @@
   let width = 0, height = 0, ratio = 1;
   let zoom = 1, x = 0.5, y = 0.5; // how many times larger than the whole, and what is in the middle
   let shown = []; // the photos that are drawn: id, left, top, side
-  let waiting = false;
+  let waiting = false, isReady = false;
   const photos = new Map();
   const queue = [];
   let loading = 0;
@@ -91,7 +91,7 @@
     }
     ring();
     load();
-    status.textContent = ids.length ? `${inside.toLocaleString("en")} of ${ids.length.toLocaleString("en")} photos in view` : "";
+    if (isReady) status.textContent = ids.length ? `${inside.toLocaleString("en")} of ${ids.length.toLocaleString("en")} photos in view` : "No photos are indexed yet.";
   }
 
   const distance = (spot) => (spot.left + spot.side / 2 - width / 2) ** 2 + (spot.top + spot.side / 2 - height / 2) ** 2;
@@ -220,15 +220,15 @@
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   new ResizeObserver(size).observe(canvas);
 
-  status.textContent = "Finding a place for every photo…";
   fetch(box.dataset.atlas).then(async (answer) => {
     if (!answer.ok) throw new Error(String(answer.status));
     const bytes = await answer.arrayBuffer();
     const count = bytes.byteLength / 16;
     ids = new BigUint64Array(bytes, 0, count);
     places = new Float32Array(bytes, 8 * count, 2 * count);
-    if (!count) status.textContent = "No photos are indexed yet.";
+    isReady = true;
     size();
+    box.removeAttribute("aria-busy");
     canvas.dataset.ready = "true";
-  }).catch(() => { status.textContent = "The map cannot be read just now: load the page again in a moment."; });
+  }).catch(() => { box.removeAttribute("aria-busy"); status.textContent = "The map cannot be read just now: load the page again in a moment."; });
 })();

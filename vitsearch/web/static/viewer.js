@@ -188,7 +188,7 @@
     buttons.why.setAttribute("aria-pressed", String(on));
     heat.hidden = legend.hidden = true;
     if (!on) { place(); return; }
-    status.textContent = "Computing what the model looks at…";
+    status.textContent = "Computing what the model looks at; the first time, the model is loaded for it…";
     heat.hidden = false;
     heat.onload = () => { legend.hidden = heat.hidden; place(); };
     heat.onerror = () => { heat.hidden = true; buttons.why.setAttribute("aria-pressed", "false"); status.textContent = "This model cannot say what it looks at."; };
