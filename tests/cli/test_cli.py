@@ -347,6 +347,14 @@ def test_wrong_usage_is_one_line_and_exit_code_2(indexed: Path, arguments: list[
     assert re.fullmatch(rb"vitsearch: .+ \(see `vitsearch[ a-z]* --help`\)\n", done.stderr)
 
 
+def test_the_closest_command_is_named() -> None:
+    for name, expected in (("serch", "search"), ("modles", "models")):
+        done = vitsearch(name, "photos")
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert f"No such command '{name}'. Did you mean '{expected}'?" in done.stderr.decode()
+    assert b"No such command 'xyzzy'." in vitsearch("xyzzy").stderr
+
+
 def test_help_version_models_doctor() -> None:
     for command in (
         "index",

@@ -224,6 +224,7 @@ def test_several_collections_are_one_list(shelf: Path, tmp_path: Path) -> None:
         ([], 2, "say what to search for"),
         (["SHELF", "SHELF", "red", "--collection", "x"], 2, "goes with one folder"),
         (["SHELF", "nowhere", "red"], 1, "no such folder: nowhere"),
+        (["SHELF", "a", "cat"], 1, 'put a query of several words in quotes: "a cat"'),
         (["red"], 1, "in a folder above it"),
     ],
     ids=str,

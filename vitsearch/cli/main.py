@@ -11,6 +11,7 @@ import sys
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -66,6 +67,15 @@ class LazyGroup(click.Group):
         command: Any = getattr(import_module(entry.module), entry.function)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that is named; for a name that is not one, name the closest."""
+        if args and args[0] not in entries():
+            for close in get_close_matches(args[0], entries(), n=1):
+                ctx.fail(f"No such command {args[0]!r}. Did you mean {close!r}?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the names and help lines without importing the commands."""

@@ -34,6 +34,7 @@ from vitsearch.cli.output import (
     print_paths,
     printable,
 )
+from vitsearch.errors import CollectionError
 from vitsearch.options import TOP_K
 
 if TYPE_CHECKING:
@@ -144,6 +145,12 @@ def _photos_and_query(names: tuple[str, ...], has_terms: bool) -> tuple[list[str
     )
     if query and is_collection and (has_terms or not photos):
         photos, query = [*photos, query], ""
+    words = [name for name in photos if Path(name).name == name and not Path(name).exists()]
+    if words:  # more often a query without quotes than a folder
+        raise CollectionError(
+            f"no such folder: {words[0]}: check the spelling, and put a query of several words in "
+            f'quotes: "{" ".join([*words, query])}"'
+        )
     if not query.strip() and not has_terms:
         raise click.UsageError(
             "say what to search for, after the folder of photos", click.get_current_context()
