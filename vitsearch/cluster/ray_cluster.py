@@ -3,12 +3,13 @@
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import ray as _ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vitsearch.cluster.shard_index import Part, make_part
 from vitsearch.encoders.onnx.session import usable_cores
@@ -16,6 +17,7 @@ from vitsearch.errors import VitsearchError
 
 CONNECT_TIMEOUT = 10.0  # seconds
 CLIENT_ATTEMPTS = 3
+NODE_TIMEOUT = 180.0  # seconds for a machine to start Python and read one photo
 
 ray: Any = _ray  # its types are stricter than what it takes
 
@@ -102,6 +104,55 @@ def _check_reached(address: str | None) -> None:
             f"no Ray cluster at {address} ({getattr(error, 'strerror', None) or error}): check the "
             "address, or leave it out to use this machine alone"
         ) from error
+
+
+def check_nodes(problem: Callable[..., str | None], *arguments: object) -> None:
+    """Raise VitsearchError where ``problem`` returns one on a machine of the cluster, naming it.
+
+    Machines that die meanwhile are left to Ray; one alone is the driver's, which knows itself.
+    """
+    nodes = _working_nodes()
+    if len(nodes) < 2:
+        return
+    task = ray.remote(num_cpus=0, max_retries=0)(problem)
+    answers = {
+        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
+        .remote(*arguments): node
+        for node in nodes
+    }  # fmt: skip
+    problems = {node["NodeID"]: _problem_of(answer) for answer, node in answers.items()}
+    for node in _working_nodes():
+        if text := problems.get(node["NodeID"]):
+            name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+            raise VitsearchError(f"the machine {name} {text}")
+
+
+def _working_nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+
+
+def _problem_of(answer: Any) -> str | None:
+    try:
+        problem: str | None = ray.get(answer, timeout=NODE_TIMEOUT)
+        return problem
+    except GetTimeoutError:
+        return f"does not answer within {NODE_TIMEOUT:g} s: look at its Ray logs, or take it out"
+    except RayError as error:
+        lines = " ".join(_last_line(error).split())
+        return f"cannot run vitsearch ({lines}): pip install 'vitsearch[ray]' there"
+
+
+def lacking(resources: Mapping[str, float]) -> str | None:
+    """Return what to say where no machine that is alive has these resources, None where one has."""
+    nodes = ray.nodes()
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    if any(all(node.get(_RAY[name], 0) >= resources[name] for name in resources) for node in alive):
+        return None
+    needs = " and ".join(f"{number:g} {_RAY[name]}" for name, number in resources.items())
+    return f"no machine with {needs} is left in the cluster: {len(alive)} of {len(nodes)} are alive"
+
+
+_RAY = {"num_cpus": "CPU", "num_gpus": "GPU"}
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -24,8 +24,9 @@ import ray as _ray
 import ray.data as _data
 from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
 
+from vitsearch._version import __version__
 from vitsearch.cluster.options import EmbedOptions, EmbedReport
-from vitsearch.cluster.ray_cluster import cluster, errors_of_workers
+from vitsearch.cluster.ray_cluster import check_nodes, cluster, errors_of_workers, lacking
 from vitsearch.cluster.tasks import (
     BATCH_BYTES,
     Encode,
@@ -33,6 +34,8 @@ from vitsearch.cluster.tasks import (
     Job,
     Model,
     decode_pieces,
+    first_photo_problem,
+    node_problem,
     write_listing,
 )
 from vitsearch.errors import CollectionError
@@ -55,6 +58,7 @@ MAX_PIECES = 20_000  # Ray holds an entry for each
 ACTORS_TIMEOUT = 1200  # seconds until all actors must have started
 SILENCE = 120.0  # seconds without a photo that are worth a remark
 SILENCE_TIMEOUT = 1800.0  # seconds without one after which a run ends with an error
+HOPELESS_SECONDS = 10.0  # between looks at the machines of a silent cluster
 POLL_SECONDS = 2.0  # between looks at the shards of a run through a Ray Client
 
 
@@ -205,6 +209,7 @@ class EmbedJob:
     def _encoded(self, job: Job) -> Iterator[pyarrow.Table]:
         """Yield tables of encoded rows, in any order."""
         share = self._share()
+        check_nodes(node_problem, job, __version__, first_photo_problem(job) is None)
         _settle_context(self.options.memory)
         # not `range`, whose tasks want a whole core of one machine each: where every core has an
         # actor, they would wait for ever
@@ -223,7 +228,7 @@ class EmbedJob:
             **share.actor,
         )
         tables = encoded.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-        for table in watched(tables, SILENCE_TIMEOUT):
+        for table in watched(tables, SILENCE_TIMEOUT, lambda: lacking(share.actor)):
             if table.num_rows:
                 yield table
 
@@ -275,10 +280,12 @@ class EmbedJob:
         )
 
 
-def watched(items: Iterable[Item], timeout: float) -> Iterator[Item]:
+def watched(
+    items: Iterable[Item], timeout: float, hopeless: Callable[[], str | None] = lambda: None
+) -> Iterator[Item]:
     """Yield the items as they come; raise CollectionError where the next is not there after
     ``timeout`` seconds, since Ray itself waits for ever for machines that it lacks, and say so once
-    before.
+    before. After `SILENCE` seconds it is raised as soon as ``hopeless`` returns a reason.
     """
     come: queue.SimpleQueue[Come[Item]] = queue.SimpleQueue()
     slot = threading.Semaphore(1)  # one ahead, or they would gather here
@@ -294,12 +301,7 @@ def watched(items: Iterable[Item], timeout: float) -> Iterator[Item]:
 
     threading.Thread(target=fetch, daemon=True).start()
     while True:
-        try:
-            item, error = _next_of(come, timeout)
-        except queue.Empty:
-            raise CollectionError(
-                f"{_silent(timeout)}: run the same command again, finished shards are kept"
-            ) from None
+        item, error = _next_of(come, timeout, hopeless)
         if error is not None:
             raise error
         if item is None:
@@ -308,13 +310,21 @@ def watched(items: Iterable[Item], timeout: float) -> Iterator[Item]:
         yield item
 
 
-def _next_of(come: queue.SimpleQueue[Come[Item]], timeout: float) -> Come[Item]:
-    warning = min(SILENCE, timeout)
-    try:
-        return come.get(timeout=warning)
-    except queue.Empty:
-        log.warning("%s, and the run ends after %g s of it", _silent(warning), timeout)
-        return come.get(timeout=timeout - warning)
+def _next_of(
+    come: queue.SimpleQueue[Come[Item]], timeout: float, hopeless: Callable[[], str | None]
+) -> Come[Item]:
+    advice = "run the same command again, finished shards are kept"
+    first = min(SILENCE, timeout)
+    with suppress(queue.Empty):
+        return come.get(timeout=first)
+    log.warning("%s, and the run ends after %g s of it", _silent(first), timeout)
+    end = time.monotonic() + timeout - first
+    while (left := end - time.monotonic()) > 0:
+        if reason := hopeless():
+            raise CollectionError(f"{reason}: add machines, and {advice}")
+        with suppress(queue.Empty):
+            return come.get(timeout=min(left, HOPELESS_SECONDS))
+    raise CollectionError(f"{_silent(timeout)}: {advice}")
 
 
 def _silent(seconds: float) -> str:

@@ -20,6 +20,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 from PIL import Image
 
+from vitsearch._version import __version__
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.batching import NOT_FINITE, TOO_LARGE, OomSafeEncoder
@@ -169,6 +170,33 @@ class Job:
         number, part = divmod(piece, self._per_shard)
         start = part * self.piece
         return self.todo[number], start, min(start + self.piece, self.shard_size)
+
+
+def node_problem(job: Job, version: str, readable: bool) -> str | None:
+    """Return why the machine that this runs on cannot share the work, None where it can.
+
+    Its vitsearch must be ``version``, and it must see the output and, where the driver does
+    (``readable``), the photos: what it cannot open would be recorded as the photo's failure.
+    """
+    if __version__ != version:
+        return f"has vitsearch {__version__}, not {version}: install the same version there"
+    try:
+        problem = first_photo_problem(job)
+    except CollectionError as error:
+        return f"does not see the output ({error}): mount it there"
+    if problem is not None and readable:
+        return f"does not see the photos of {job.source.name} ({problem}): mount them there"
+    return None
+
+
+def first_photo_problem(job: Job) -> str | None:
+    """Return why the first listed photo cannot be read here, None where it can.
+
+    Raises CollectionError where the list cannot be read.
+    """
+    entries = read_listing(storage_of(job.output), job.todo[0], 0, 1)
+    data = next(iter(job.source.read(entries)))
+    return str(data) if isinstance(data, PhotoError) else None
 
 
 @lru_cache(maxsize=1)
