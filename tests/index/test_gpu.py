@@ -8,7 +8,6 @@ import sys
 import faiss
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,7 +32,10 @@ from vitsearch.index.gpu import (
     with_ids,
 )
 from vitsearch.index.recipe import Recipe, load_recipe
-from vitsearch.index.torch_exact import TorchExact
+
+torch = pytest.importorskip("torch", reason="needs the extra vitsearch[clip]")
+
+from vitsearch.index.torch_exact import TorchExact  # noqa: E402
 
 WITH_GPU = pytest.mark.skipif(not gpu_count(), reason="FAISS sees no GPU")
 WITHOUT_GPU = pytest.mark.skipif(

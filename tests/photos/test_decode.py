@@ -1,6 +1,7 @@
 import hashlib
 import io
 import os
+import re
 import struct
 import sys
 import threading
@@ -109,6 +110,8 @@ def test_not_regular_missing_empty_and_huge_files_are_refused_without_waiting(
         with pytest.raises(PhotoError) as caught:
             read_bytes_and_fingerprint(tmp_path / name)
         reasons[name] = str(caught.value)
+    # in the words of this version of Python
+    assert re.fullmatch("cannot be opened: .*embedded null .*", reasons.pop("nul\0.jpg"))
     assert reasons == {
         "pipe.jpg": "not a regular file",
         "zero.jpg": "the file is empty (0 bytes)",
@@ -116,7 +119,6 @@ def test_not_regular_missing_empty_and_huge_files_are_refused_without_waiting(
         "sparse.jpg": "the file has 3,000,000,000 bytes, over the cap of 2,000,000,000",
         "gone.jpg": "cannot be opened: No such file or directory",
         ".": "cannot be opened: Is a directory",
-        "nul\0.jpg": "cannot be opened: embedded null byte",
     }
 
 
