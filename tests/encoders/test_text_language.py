@@ -19,6 +19,7 @@ from vitsearch import index_folder  # noqa: E402
 from vitsearch.encoders import load_encoder  # noqa: E402
 from vitsearch.encoders.language import likeliest_language  # noqa: E402
 from vitsearch.encoders.text_language import texts_in  # noqa: E402
+from vitsearch.encoders.tokenizer import TextReader  # noqa: E402
 from vitsearch.errors import EncoderError  # noqa: E402
 
 TEXTS = {  # and the mark that each bears
@@ -30,14 +31,19 @@ TEXTS = {  # and the mark that each bears
 }
 
 
+def nllb_tokenizer() -> Any:
+    """NLLB's tokenizer with the letters of the texts alone."""
+    letters = sorted({*"".join(TEXTS), "\u2581"} - {" "})
+    names = ["<s>", "<pad>", "</s>", "<unk>", *letters]
+    return transformers.NllbTokenizer(
+        vocab={name: number for number, name in enumerate(names)}, model_max_length=48
+    )
+
+
 @pytest.fixture
 def name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("VITSEARCH_HOME", str(tmp_path / "home"))
-    letters = sorted({*"".join(TEXTS), "\u2581"} - {" "})
-    names = ["<s>", "<pad>", "</s>", "<unk>", *letters]
-    tokenizer = transformers.NllbTokenizer(
-        vocab={name: number for number, name in enumerate(names)}, model_max_length=48
-    )
+    tokenizer = nllb_tokenizer()
     config: dict[str, Any] = tiny.siglip_like()
     config["text_cfg"] |= {
         "hf_tokenizer_name": "acme/tiny-nllb",
@@ -88,6 +94,32 @@ def test_each_text_bears_the_mark_of_its_language(name: str) -> None:
         }
     with texts_in("xx"), pytest.raises(EncoderError, match=r"knows no language 'xx': it knows af,"):
         encoder.encode_texts(["a cat"])
+
+
+@pytest.mark.slow
+def test_a_model_of_transformers_is_told_the_language_too(tmp_path: Path) -> None:
+    tokenizer = nllb_tokenizer()
+    tower = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    text = {**tower, "vocab_size": len(tokenizer), "max_position_embeddings": 48}
+    text |= {"pad_token_id": 1, "eos_token_id": 2, "projection_dim": 16}
+    config = transformers.MetaClip2Config(
+        text_config=text, vision_config={**tower, "image_size": 32, "patch_size": 8}
+    )
+    tiny.scramble(transformers.MetaClip2Model(config)).save_pretrained(tmp_path)
+    size = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    transformers.CLIPImageProcessorPil(**size).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    encoder = load_encoder(f"local-dir:{tmp_path}", "cpu", runtime="torch")
+    vocabulary = tokenizer.get_vocab()
+    ids = encoder.tokenize([*TEXTS])["input_ids"]
+    assert ids[:, 0].tolist() == [vocabulary[mark] for mark in TEXTS.values()]
+    reader = TextReader(encoder.towers.portable())
+    assert reader.tokenize([*TEXTS])["input_ids"].tolist() == ids.tolist()
 
 
 @pytest.mark.slow

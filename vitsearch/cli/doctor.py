@@ -25,7 +25,10 @@ from vitsearch.paths import cache_dir
 from vitsearch.photos.formats import FORMATS, VIDEO
 
 _CORE = ("numpy", "pillow", "onnxruntime", "tokenizers", "safetensors")
-_CLIP = ("torch", "torchvision", "open_clip_torch", "transformers")
+_MODELS = {
+    **dict.fromkeys(("torch", "torchvision", "open_clip_torch", "transformers"), "clip"),
+    "sentence-transformers": "st",
+}
 _FAISS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")
 
 
@@ -143,9 +146,9 @@ def _packages() -> Iterator[Fact]:
             version or "missing",
             None if version else "the core needs it: pip install --force-reinstall vitsearch",
         )
-    for name in _CLIP:
+    for name, extra in _MODELS.items():
         version = _version(name)
-        hint = f"only for {_sources_of('clip')} models: pip install 'vitsearch[clip]'"
+        hint = f"only for {_sources_of(extra)} models: pip install 'vitsearch[{extra}]'"
         yield Fact(name, version or "not installed", None if version else hint)
     for source, package in package_sources().items():
         yield Fact(f"encoders {source}", f"from the package {package}")
@@ -154,7 +157,7 @@ def _packages() -> Iterator[Fact]:
 def _sources_of(extra: str) -> str:
     """Return the sources of encoders that need an extra, as a message names them."""
     *names, last = (f"{each.name}:" for each in SOURCES.values() if each.extra == extra)
-    return f"{', '.join(names)} and {last}"
+    return f"{', '.join(names)} and {last}" if names else last
 
 
 def _version(distribution: str) -> str | None:

@@ -61,8 +61,10 @@ def export_folder(name: str, dtype: str, files: Sequence[Path]) -> Path:
     brings the architecture.
     """
     known_by = name if name.startswith("open_clip:") else ""
+    # exports of NLLB-CLIP made before 2 take every text for English
+    exporter = 2 if "nllb" in known_by.lower() else EXPORTER
     key = fingerprint_of(
-        {"name": known_by, "files": weights_hash(files), "dtype": dtype, "exporter": EXPORTER}
+        {"name": known_by, "files": weights_hash(files), "dtype": dtype, "exporter": exporter}
     )
     return exports_folder() / key
 
