@@ -255,65 +255,83 @@ def test_a_folder_that_has_changed_is_told(shelf: Path, tmp_path: Path) -> None:
 
 
 def test_dupes_are_two_lists(shelf: Path) -> None:
-    done = vitsearch("dupes", shelf)
+    done = vitsearch("dupes", shelf, "--vectors-only")
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.decode().splitlines() == [
         "equal files: 1 group, 2 photos",
         "",
-        "  a.png",
+        "  a.png  (keep: the shortest path)",
         "  copy of a.png",
         "",
         "look-alikes: 1 group, 2 photos",
         "",
         "  1.0000  a.png",
-        "  1.0000  italy/like a.png",
+        "  1.0000  italy/like a.png  (keep: more pixels)",
     ]
     rows = [
         json.loads(row)
-        for row in vitsearch("dupes", shelf, "--json").stdout.decode("ascii").splitlines()
+        for row in vitsearch("dupes", shelf, "--vectors-only", "--json")
+        .stdout.decode("ascii")
+        .splitlines()
     ]
     assert rows == [
         {"path": path, "score": 1.0, "file": str(shelf / path), "group": group, "kind": kind}
-        for group, kind, path in (
-            (1, "equal files", "a.png"),
-            (1, "equal files", "copy of a.png"),
-            (2, "look-alikes", "a.png"),
-            (2, "look-alikes", "italy/like a.png"),
+        | ({"keep": True, "reason": reason} if reason else {"keep": False})
+        for group, kind, path, reason in (
+            (1, "equal files", "a.png", "the shortest path"),
+            (1, "equal files", "copy of a.png", ""),
+            (2, "look-alikes", "a.png", ""),
+            (2, "look-alikes", "italy/like a.png", "more pixels"),
         )
     ]
 
 
 def test_one_list_of_dupes_as_paths(shelf: Path) -> None:
     assert (
-        vitsearch("dupes", shelf, "--paths", "--only", "equal").stdout
+        vitsearch("dupes", shelf, "--vectors-only", "--paths", "--only", "equal").stdout
         == b"a.png\ncopy of a.png\n\n"
     )
     assert (
-        vitsearch("dupes", shelf, "--paths", "--only", "alike").stdout
+        vitsearch("dupes", shelf, "--vectors-only", "--paths", "--only", "alike").stdout
         == b"a.png\nitaly/like a.png\n\n"
     )
-    both = vitsearch("dupes", shelf, "--paths").stdout
+    both = vitsearch("dupes", shelf, "--vectors-only", "--paths").stdout
     assert both == b"a.png\ncopy of a.png\n\na.png\nitaly/like a.png\n\n"
+
+
+def test_all_dupes_but_the_best(shelf: Path) -> None:
+    others = vitsearch("dupes", shelf, "--vectors-only", "--others").stdout
+    assert others == b"copy of a.png\na.png\n"
 
 
 def test_dupes_by_threshold_and_filter(shelf: Path) -> None:
     wide = vitsearch(
-        "dupes", shelf, "--only", "alike", "--threshold", "0.8", "--paths"
+        "dupes", shelf, "--vectors-only", "--only", "alike", "--threshold", "0.8", "--paths"
     ).stdout.decode()
     assert wide == "a.png\nitaly/like a.png\nitaly/b.png\n\n"
     inside = vitsearch(
-        "dupes", shelf, "--threshold", "0.8", "--under", "italy", "--paths"
+        "dupes", shelf, "--vectors-only", "--threshold", "0.8", "--under", "italy", "--paths"
     ).stdout.decode()
     assert inside == "italy/b.png\nitaly/rome/c.png\nitaly/like a.png\n\n"
-    none = vitsearch("dupes", shelf, "--where", "path like 'spain/%'")
+    none = vitsearch("dupes", shelf, "--vectors-only", "--where", "path like 'spain/%'")
     assert (none.returncode, none.stdout) == (1, b"")
     assert (
         none.stderr
         == b"vitsearch: no equal files and no photos that look alike from cosine 0.999 on\n"
     )
-    equal = vitsearch("dupes", shelf, "--only", "equal", "--under", "spain")
+    equal = vitsearch("dupes", shelf, "--vectors-only", "--only", "equal", "--under", "spain")
     assert (equal.returncode, equal.stderr) == (1, b"vitsearch: no equal files\n")
-    alike = vitsearch("dupes", shelf, "--only", "alike", "--under", "spain", "--threshold", "0.5")
+    alike = vitsearch(
+        "dupes",
+        shelf,
+        "--vectors-only",
+        "--only",
+        "alike",
+        "--under",
+        "spain",
+        "--threshold",
+        "0.5",
+    )
     assert (alike.returncode, alike.stderr) == (
         1,
         b"vitsearch: no photos that look alike from cosine 0.5 on\n",
@@ -326,21 +344,21 @@ def test_dupes_by_threshold_and_filter(shelf: Path) -> None:
         (["--threshold", "0"], 2, "--threshold"),
         (["--threshold", "nan"], 1, "not nan"),
         (["--only", "both"], 2, "--only"),
-        (["--json", "--paths"], 2, "either --json or --paths"),
+        (["--json", "--paths"], 2, "one of --json, --paths and --others"),
         (["--sheet", "sheet.gif"], 1, "a contact sheet is"),
         (["--where", "no"], 1, "cannot read the filter"),
     ],
     ids=str,
 )
 def test_dupes_that_cannot_be(shelf: Path, options: list[str], code: int, words: str) -> None:
-    done = vitsearch("dupes", shelf, *options)
+    done = vitsearch("dupes", shelf, "--vectors-only", *options)
     assert (done.returncode, done.stdout) == (code, b"")
     assert re.fullmatch(r"vitsearch: [^\n]+\n", done.stderr.decode())
     assert words in done.stderr.decode()
 
 
 def test_a_sheet_of_dupes(shelf: Path, tmp_path: Path) -> None:
-    done = vitsearch("dupes", shelf, "--sheet", tmp_path / "dupes.html")
+    done = vitsearch("dupes", shelf, "--vectors-only", "--sheet", tmp_path / "dupes.html")
     assert (done.returncode, done.stderr) == (
         0,
         f"vitsearch: wrote {tmp_path / 'dupes.html'}\n".encode(),
@@ -354,7 +372,9 @@ def test_a_sheet_of_dupes(shelf: Path, tmp_path: Path) -> None:
         ("1.000", "italy/like a.png"),
     ]
     assert (
-        vitsearch("dupes", shelf, "--sheet", tmp_path / "dupes.png", "--only", "equal").returncode
+        vitsearch(
+            "dupes", shelf, "--vectors-only", "--sheet", tmp_path / "dupes.png", "--only", "equal"
+        ).returncode
         == 0
     )
     assert Image.open(tmp_path / "dupes.png").format == "PNG"
@@ -367,7 +387,7 @@ def test_dupes_whose_names_are_not_text(tmp_path: Path) -> None:
     shutil.copyfile(odd, tmp_path / "plain.png")
     index_folder(tmp_path, encoder=ColourEncoder())
     assert vitsearch("dupes", tmp_path, "--paths").stdout == b"bad\xff\n.png\nplain.png\n\n"
-    assert b"  bad\xff\\n.png\n" in vitsearch("dupes", tmp_path).stdout
+    assert b"  bad\xff\\n.png  (keep: the shortest path)\n" in vitsearch("dupes", tmp_path).stdout
 
 
 @pytest.mark.parametrize(

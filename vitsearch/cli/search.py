@@ -1,4 +1,4 @@
-"""`vitsearch search`, `similar` and `dupes`: the photos most like a query, or like each other."""
+"""`vitsearch search` and `similar`: the photos most like a query, or like a photo."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -10,12 +10,9 @@ import click
 
 from vitsearch.cli.options import (
     COLLECTION,
-    INDEXED,
-    JSON,
     KEYWORDS,
     LANGUAGE,
     MODEL,
-    PATHS,
     READ_ONLY,
     WORDS,
     check_forms,
@@ -26,7 +23,6 @@ from vitsearch.cli.options import (
     results,
 )
 from vitsearch.cli.output import (
-    ProgressBar,
     photo_row,
     print_json,
     print_line,
@@ -38,13 +34,11 @@ from vitsearch.errors import CollectionError
 from vitsearch.options import TOP_K
 
 if TYPE_CHECKING:
-    from vitsearch.collection import LookAlikes
     from vitsearch.collection.collection import Collection
     from vitsearch.collection.understanding import Understood
-    from vitsearch.types import Photo, SearchResult
+    from vitsearch.types import SearchResult
 
 NEAREST = 3  # results that are named where none fits
-EQUAL, ALIKE = "equal files", "look-alikes"
 
 
 class _Search(click.Command):
@@ -327,116 +321,3 @@ def _note_changes(collection: "Collection") -> None:
             f"vitsearch: {name}{more} changed since `vitsearch index {collection.root}`: run it "
             "again to take in new photos"
         )
-
-
-# -- Photos that are there twice, as equal files or as look-alikes ---------------------------------
-
-
-@click.command()
-@INDEXED
-@COLLECTION
-@click.option(
-    "--threshold",
-    type=click.FloatRange(0, 1, min_open=True),
-    metavar="X",
-    help="Least cosine of look-alikes; that which fits the collection's encoder.",
-)
-@click.option("--only", type=click.Choice(["equal", "alike"]), help="Only one of the two lists.")
-@filters
-@JSON
-@PATHS
-@click.option("--sheet", metavar="FILE", help="Also draw the groups as FILE.png or FILE.html.")
-def dupes(photos: str, threshold: float | None, only: str | None, **options: Any) -> int:
-    """List the photos of PHOTOS that are there twice: equal files first, then files that differ and
-    look alike. Nothing is deleted.
-
-    Of look-alikes the first is the one that the others look like, with their cosines. --paths ends
-    each group by an empty line.
-    """
-    from vitsearch.collection.collection import Collection
-    from vitsearch.outputs.contact_sheet import check_suffix
-
-    if options["only_paths"] and options["as_json"]:
-        raise click.UsageError("give either --json or --paths", click.get_current_context())
-    if options["sheet"]:
-        check_suffix(Path(options["sheet"]))
-    where = filter_of(options)
-    with Collection.open(photos, collection=options["collection"]) as collection:
-        equal = collection.duplicates(where=where) if only != "alike" else []
-        cosine = collection.lookalike_threshold if threshold is None else threshold
-        alike = _alike(collection, cosine, where) if only != "equal" else []
-    if not equal and not alike:
-        none = {
-            "equal": "no equal files",
-            "alike": f"no photos that look alike from cosine {cosine:g} on",
-        }
-        print_note(f"vitsearch: {none[only] if only else ' and '.join(none.values())}")
-        return 1
-    _print_groups(collection.root, equal, alike, options)
-    if options["sheet"]:
-        _draw(Path(options["sheet"]), equal, alike, collection.root)
-    return 0
-
-
-def _alike(collection: Any, least: float, where: Any) -> "list[LookAlikes]":
-    with ProgressBar() as bar:
-        alike: list[LookAlikes] = collection.lookalikes(least, where=where, progress=bar)
-        return alike
-
-
-def _print_groups(
-    root: Path,
-    equal: "Sequence[Sequence[Photo]]",
-    alike: "Sequence[LookAlikes]",
-    options: dict[str, Any],
-) -> None:
-    groups = [(EQUAL, [(photo.path, 1.0) for photo in group]) for group in equal]
-    groups += [
-        (ALIKE, [(group.photo.path, 1.0), *((photo.path, score) for photo, score in group.others)])
-        for group in alike
-    ]
-    if options["only_paths"]:
-        for _, members in groups:
-            print_paths([*(path for path, _ in members), ""], zero=False)
-    elif options["as_json"]:
-        for number, (kind, members) in enumerate(groups, start=1):
-            for path, score in members:
-                row = photo_row(root, path, score=score, group=number, kind=kind)
-                print_json(row)
-    else:
-        _print_lists(groups)
-
-
-def _print_lists(groups: Sequence[tuple[str, Sequence[tuple[str, float]]]]) -> None:
-    for kind in (EQUAL, ALIKE):
-        of_kind = [members for name, members in groups if name == kind]
-        if of_kind:
-            print_line(
-                f"{kind}: {len(of_kind):,} {'group' if len(of_kind) == 1 else 'groups'}, "
-                f"{sum(map(len, of_kind)):,} photos"
-            )
-        for members in of_kind:
-            print_line("")
-            for path, score in members:
-                prefix = "" if kind == EQUAL else f"{score:.4f}  "
-                print_line(f"  {prefix}{printable(path)}")
-        if of_kind and kind == EQUAL and len(of_kind) < len(groups):
-            print_line("")
-
-
-def _draw(
-    file: Path, equal: "Sequence[Sequence[Photo]]", alike: "Sequence[LookAlikes]", root: Path
-) -> None:
-    from vitsearch.outputs.contact_sheet import write_sheet
-
-    sections = [
-        (f"equal files {number}", [(photo.path, "") for photo in group])
-        for number, group in enumerate(equal, start=1)
-    ]
-    for number, group in enumerate(alike, start=1):
-        others = [(photo.path, f"{score:.3f}") for photo, score in group.others]
-        sections.append((f"look-alikes {number}", [(group.photo.path, ""), *others]))
-    drawn = [*equal, *([group.photo, *(photo for photo, _ in group.others)] for group in alike)]
-    indexed = {photo.path: photo for group in drawn for photo in group}
-    write_sheet(file, sections, root=root, photos=indexed)
-    print_note(f"vitsearch: wrote {file}")

@@ -19,6 +19,7 @@ from vitsearch.encoders import is_known, load_named_encoder
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.errors import CollectionError
 from vitsearch.filters.parse import EVERY
+from vitsearch.filters.tree import Filter
 from vitsearch.filters.words import Vocabulary
 from vitsearch.milvus import is_milvus
 from vitsearch.options import SearchOptions
@@ -314,6 +315,15 @@ class OpenCollection:
         for row, photo in enumerate(photos if videos else ()):
             rows[row] = videos.get(photo.photo_id, rows[row])
         return photos, rows
+
+    def vectors_where(self, condition: Filter | None) -> tuple[list[Photo], Vectors]:
+        """Return what `vectors` does, of the photos that a filter leaves."""
+        photos, vectors = self.vectors()
+        if condition is None:
+            return photos, vectors
+        ids = set(self.store.ids_where(condition).tolist())
+        rows = [row for row, photo in enumerate(photos) if photo.photo_id in ids]
+        return [photos[row] for row in rows], vectors[rows]
 
     def video_vectors(self) -> dict[int, Vectors]:
         """Return the mean of the moments of each video with more than one, as a unit row ``(dim,)``

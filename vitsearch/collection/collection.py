@@ -176,13 +176,8 @@ class Collection(OpenCollection):
         Raises QueryError for a threshold that is not a cosine above 0.
         """
         least = self.lookalike_threshold if threshold is None else threshold
-        condition = as_where(where)
         SearchOptions(collapse=least)  # raises for a threshold outside its range
-        photos, vectors = self.vectors()
-        if condition is not None:
-            ids = set(self.store.ids_where(condition).tolist())
-            rows = [row for row, photo in enumerate(photos) if photo.photo_id in ids]
-            photos, vectors = [photos[row] for row in rows], vectors[rows]
+        photos, vectors = self.vectors_where(as_where(where))
         return look_alikes(photos, vectors, least, progress=progress)
 
     @property

@@ -11,6 +11,8 @@ from vitsearch.types import OnProgress, Photo, Progress, no_progress
 
 BLOCK = 16_777_216  # cosines in memory at a time, 64 MiB
 MAX_ROWS = 2048  # rows compared with the others at a time
+# a cosine below the threshold, and whether rows from it on look like the first all the same
+Opinion = tuple[float, Callable[[int, NDArray[np.int64]], NDArray[np.bool_]]]
 TOLERANCE = 1e-4  # of a matrix product; cosines this near to the threshold are computed again
 
 
@@ -35,6 +37,7 @@ def look_alikes(
     vectors: Vectors,
     threshold: float,
     *,
+    opinion: Opinion | None = None,
     progress: OnProgress = no_progress,
 ) -> list[LookAlikes]:
     """Return the groups of photos that look alike.
@@ -42,14 +45,15 @@ def look_alikes(
     ``photos`` are in order of path, ``vectors`` are their ``(n, dim)`` unit rows. In that order,
     each photo that is not in a group yet begins one, with all later ungrouped photos that reach the
     threshold, so that no chain of small differences joins two different photos. Exact copies of an
-    earlier file are left out: `same_files` lists them. ``progress`` is called as
-    photos are compared.
+    earlier file are left out: `same_files` lists them. ``opinion`` is a second one, of the
+    positions of distinct photos. ``progress`` is called as photos are compared.
     """
     distinct = first_indices([photo.fingerprint for photo in photos])
     copies = len(photos) - len(distinct)
     groups = group_similar(
         vectors[distinct],
         threshold,
+        opinion=opinion,
         on_compared=lambda done: progress(Progress("comparing", copies + done, len(photos))),
     )
     result = []
@@ -79,13 +83,17 @@ def first_indices(fingerprints: Sequence[Hashable]) -> list[int]:
 
 
 def group_similar(
-    rows: Vectors, threshold: float, *, on_compared: Callable[[int], object] = lambda _: None
+    rows: Vectors,
+    threshold: float,
+    *,
+    opinion: Opinion | None = None,
+    on_compared: Callable[[int], object] = lambda _: None,
 ) -> list[list[tuple[int, float]] | None]:
     """Return for each of the ``(n, dim)`` unit rows the members of its group, None for a member.
 
     A row that is not a member of an earlier group has one of its own: the later rows (index,
-    cosine) that reach the threshold and are not in an earlier group. Time grows with n^2, memory
-    with n.
+    cosine) that reach the threshold, or what the second ``opinion`` wants, and are not in an
+    earlier group. Time grows with n^2, memory with n.
     """
     groups: list[list[tuple[int, float]]] = [[] for _ in rows]
     grouped = np.zeros(len(rows), dtype=bool)
@@ -96,11 +104,28 @@ def group_similar(
         for first, cosines in zip(candidates.tolist(), products, strict=True):
             if not grouped[first]:
                 later = cosines[first - start + 1 :]
-                groups[first] = _members(rows, first, later, threshold, grouped=grouped)
+                groups[first] = _members(
+                    rows, first, later, threshold, grouped=grouped, opinion=opinion
+                )
         on_compared(min(start + step, len(rows)))
     return [
         None if is_member else members for is_member, members in zip(grouped, groups, strict=True)
     ]
+
+
+def rows_with_others(
+    rows: Vectors, threshold: float, *, progress: OnProgress = no_progress
+) -> NDArray[np.int64]:
+    """Return the indices of the ``(n, dim)`` unit rows that have another one within a cosine."""
+    has_other = np.zeros(len(rows), dtype=bool)
+    step = max(1, min(MAX_ROWS, BLOCK // max(1, len(rows))))
+    for start in range(0, len(rows), step):
+        products = rows[start : start + step] @ rows[start:].T
+        near = np.triu(products >= threshold - TOLERANCE, 1)
+        has_other[start : start + len(near)] |= near.any(axis=1)
+        has_other[start:] |= near.any(axis=0)
+        progress(Progress("comparing", min(start + step, len(rows)), len(rows)))
+    return np.flatnonzero(has_other)
 
 
 def _members(
@@ -110,11 +135,15 @@ def _members(
     threshold: float,
     *,
     grouped: NDArray[np.bool_],
+    opinion: Opinion | None,
 ) -> list[tuple[int, float]]:
-    near = first + 1 + np.flatnonzero(cosines >= threshold - TOLERANCE)
+    least = threshold if opinion is None else min(threshold, opinion[0])
+    near = first + 1 + np.flatnonzero(cosines >= least - TOLERANCE)
     near = near[~grouped[near]]
     scores = likeness_to(rows[first], rows[near])
     inside = scores >= np.float32(threshold)
+    if opinion is not None:
+        inside |= (scores >= np.float32(least)) & opinion[1](first, near)
     grouped[near[inside]] = True
     return list(zip(near[inside].tolist(), scores[inside].tolist(), strict=True))
 
