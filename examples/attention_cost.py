@@ -21,13 +21,16 @@ from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
 
-import matplotlib
+try:
+    import matplotlib
+    import torch
+except ModuleNotFoundError as error:
+    raise SystemExit(f"this needs {error.name}: pip install '.[clip,examples]'") from None
 
 matplotlib.use("Agg")
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own notes
 
 import matplotlib.pyplot as plt
-import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 

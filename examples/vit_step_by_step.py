@@ -18,13 +18,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
+try:
+    import matplotlib
+    import torch
+except ModuleNotFoundError as error:
+    raise SystemExit(f"this needs {error.name}: pip install '.[clip,examples]'") from None
 
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure, SubFigure
 from PIL import Image, ImageOps

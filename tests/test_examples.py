@@ -46,6 +46,18 @@ def test_without_arguments_an_example_says_how_it_is_called(script: str) -> None
     assert f"python examples/{script}.py PHOTOS" in done.stderr
 
 
+@pytest.mark.parametrize("script", ["vit_step_by_step", "attention_cost"])
+@pytest.mark.parametrize("package", ["matplotlib", "torch"])
+def test_a_missing_package_is_named(script: str, package: str) -> None:
+    program = (
+        f"import runpy, sys; sys.modules[{package!r}] = None; "
+        f"runpy.run_path({str(EXAMPLES / f'{script}.py')!r}, run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    expected = f"this needs {package}: pip install '.[clip,examples]'\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
+
+
 def test_quickstart(drawn: Path) -> None:
     lines = run("quickstart.py", str(drawn), "red")
     names = sorted(photo.path for photo in vitsearch.Collection.open(drawn).photos())
