@@ -1,6 +1,8 @@
 """Datasets of the Hugging Face library: pictures as photos, and results as rows."""
 
 import io
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ pytest.importorskip("datasets", reason="needs the extra vitsearch[datasets]")
 from datasets import Dataset, Features, Image, Value
 
 from vitsearch import Collection, index_folder
-from vitsearch.errors import CollectionError
+from vitsearch.errors import CollectionError, VitsearchError
 from vitsearch.interop.datasets import save_photos, select_results
 from vitsearch.types import SearchResult
 
@@ -68,3 +70,10 @@ def test_what_is_not_of_the_dataset_is_refused(dataset: Dataset, tmp_path: Path)
     for path in ("holiday.jpg", "00000004.jpg"):
         with pytest.raises(CollectionError, match=f"{path} is not a photo that save_photos wrote"):
             select_results(dataset, [SearchResult(path, 0.5, 1)])
+
+
+def test_the_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    monkeypatch.delitem(sys.modules, "vitsearch.interop.datasets")
+    with pytest.raises(VitsearchError, match=r"pip install 'vitsearch\[datasets\]'"):
+        import_module("vitsearch.interop.datasets")

@@ -76,12 +76,12 @@ def _is_query(argument: str, known: set[str]) -> bool:
 
 
 def _plus_and_minus(command: Callable[..., Any]) -> Callable[..., Any]:
-    for name, what in (("minus", "not"), ("plus", "also")):
+    for name, what in (("minus", "do not show"), ("plus", "also show")):
         command = click.option(
             f"--{name}",
             multiple=True,
             metavar="WORDS",
-            help=f"Photos that {what} show this: words, or ./photo.jpg; may be repeated.",
+            help=f"Photos that {what} this: words, or ./photo.jpg; may be repeated.",
         )(command)
     return command
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, Image
-
-from vitsearch.errors import CollectionError
+from vitsearch.errors import CollectionError, needing
 from vitsearch.photos.formats import format_of
 from vitsearch.types import SearchResult
+
+with needing(("datasets",), "datasets of Hugging Face need the package", "datasets"):
+    from datasets import Dataset, Image
 
 _DIGITS = 8  # so that the order of the paths is that of the rows
 
