@@ -1,6 +1,7 @@
 """`vitsearch dupes`: photos that are there twice, as equal files or as look-alikes."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from vitsearch.cli.output import (
     print_paths,
     printable,
 )
+from vitsearch.cli.preview import PREVIEW, Previewing, check_preview, previews
 
 if TYPE_CHECKING:
     from vitsearch.collection import LookAlikes
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 EQUAL, ALIKE = "equal files", "look-alikes"
 
 
-@click.command()
+@click.command(cls=Previewing)
 @INDEXED
 @COLLECTION
 @click.option(
@@ -49,6 +51,7 @@ EQUAL, ALIKE = "equal files", "look-alikes"
 @JSON
 @PATHS
 @click.option("--sheet", metavar="FILE", help="Also draw the groups as FILE.png or FILE.html.")
+@PREVIEW
 def dupes(photos: str, threshold: float | None, only: str | None, **options: Any) -> int:
     """List the photos of PHOTOS that are there twice: equal files first, then files that differ and
     look alike. Nothing is deleted.
@@ -64,6 +67,7 @@ def dupes(photos: str, threshold: float | None, only: str | None, **options: Any
         raise click.UsageError(
             "give one of --json, --paths and --others", click.get_current_context()
         )
+    check_preview(options)
     if options["sheet"]:
         check_suffix(Path(options["sheet"]))
     where = filter_of(options)
@@ -132,11 +136,16 @@ def _print_groups(
                 facts = {"group": number, "kind": kind, "keep": is_best, **reason}
                 print_json(photo_row(root, photo.path, score=score, **facts))
     else:
-        _print_lists(groups, proposals)
+        photos = {photo.path: photo for _, members in groups for photo, _ in members}
+        paths = [photo.path for _, members in groups for photo, _ in members]
+        drawn = previews(options["preview"], len(paths), lambda: (root, paths, photos))
+        _print_lists(groups, proposals, drawn)
 
 
 def _print_lists(
-    groups: "Sequence[tuple[str, Sequence[tuple[Photo, float]]]]", proposals: "Sequence[Proposal]"
+    groups: "Sequence[tuple[str, Sequence[tuple[Photo, float]]]]",
+    proposals: "Sequence[Proposal]",
+    drawn: Iterator[bytes],
 ) -> None:
     for kind in (EQUAL, ALIKE):
         of_kind = [
@@ -152,6 +161,7 @@ def _print_lists(
         for members, proposal in of_kind:
             print_line("")
             for photo, score in members:
+                sys.stdout.buffer.write(next(drawn))
                 prefix = "" if kind == EQUAL else f"{score:.4f}  "
                 suffix = f"  (keep: {proposal.reason})" if photo == proposal.photo else ""
                 print_line(f"  {prefix}{printable(photo.path)}{suffix}")

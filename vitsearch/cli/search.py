@@ -1,7 +1,8 @@
 """`vitsearch search` and `similar`: the photos most like a query, or like a photo."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,14 @@ from vitsearch.cli.output import (
     print_paths,
     printable,
 )
+from vitsearch.cli.preview import (
+    OPEN,
+    PREVIEW,
+    check_preview,
+    open_results,
+    previews,
+    with_kind,
+)
 from vitsearch.errors import CollectionError
 from vitsearch.options import TOP_K
 
@@ -47,6 +56,7 @@ class _Search(click.Command):
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        args = with_kind(args)
         known = {name for param in self.params for name in (*param.opts, *param.secondary_opts)}
         # a space before a word keeps click from reading it as an option; a query may begin with one
         words = (f" {arg}" if _is_query(arg, known) else arg for arg in args if arg != "--")
@@ -97,6 +107,8 @@ def _plus_and_minus(command: Callable[..., Any]) -> Callable[..., Any]:
 @keywords
 @READ_ONLY
 @results
+@PREVIEW
+@OPEN
 def search(names: tuple[str, ...], **options: Any) -> int:
     """Search PHOTOS by words, by a photo (./photo.jpg), or by terms: "2:beach + ./dog.jpg -
     people".
@@ -122,6 +134,8 @@ def search(names: tuple[str, ...], **options: Any) -> int:
 @keywords
 @READ_ONLY
 @results
+@PREVIEW
+@OPEN
 def similar(names: tuple[str, ...], **options: Any) -> int:
     """Search PHOTOS for those that look like PHOTO, a file anywhere or a path inside PHOTOS."""
     photos, photo = _photos_and_query(names, False)
@@ -163,10 +177,12 @@ def _search(photos: Sequence[str], query: "str | Path", options: dict[str, Any])
     from vitsearch.outputs.contact_sheet import check_suffix
 
     check_forms(options)
-    if options["collection"] and len(photos) > 1:
-        raise click.UsageError(
-            "--collection goes with one folder of photos", click.get_current_context()
-        )
+    check_preview(options)
+    for name, option in (("collection", "--collection"), ("open_page", "--open")):
+        if options[name] and len(photos) > 1:
+            raise click.UsageError(
+                f"{option} goes with one folder of photos", click.get_current_context()
+            )
     if options["sheet"]:
         check_suffix(Path(options["sheet"]))
     chosen = {name: options[name] for name in KEYWORDS} | {"where": filter_of(options)}
@@ -194,7 +210,48 @@ def _search(photos: Sequence[str], query: "str | Path", options: dict[str, Any])
             _write_sheet(Path(options["sheet"]), str(query), opened, hits)
         for collection in opened:
             _note_changes(collection)
+        open_it = _opening(photos[0], opened[0], query, options)
+    open_it()
     return 0 if hits else 1
+
+
+def _opening(
+    photos: str, collection: "Collection", query: "str | Path", options: Mapping[str, Any]
+) -> Callable[[], None]:
+    """Return what opens the results on the page, once the collection is closed."""
+    if not options["open_page"]:
+        return lambda: None
+    address = _address(collection, query, options)
+    return lambda: open_results(photos, options["collection"], address)
+
+
+def _address(collection: "Collection", query: "str | Path", options: Mapping[str, Any]) -> str:
+    """Return the address of a search on the page; raises UsageError for a photo that is not in the
+    collection.
+    """
+    from urllib.parse import urlencode
+
+    pairs = {name: options[name] for name in ("where", "after", "before", "under")}
+    if isinstance(query, Path):
+        photo = _indexed(collection, query)
+        if photo is None:
+            raise click.UsageError(
+                f"--open shows photos like one of the collection: {query} is not in it; drop it on "
+                "the page instead",
+                click.get_current_context(),
+            )
+        pairs[f"w{photo.photo_id}"] = "1"
+    else:
+        pairs |= {"q": query, "literal": "1" if options["literal"] else ""}
+        pairs["nearest"] = "1" if options["min_relevance"] == 0 else ""
+    return "/?" + urlencode({name: value for name, value in pairs.items() if value})
+
+
+def _indexed(collection: "Collection", file: Path) -> "Photo | None":
+    """Return the photo of the collection that a file is."""
+    with suppress(ValueError):
+        return collection.store.photo_at(file.relative_to(collection.root).as_posix())
+    return None
 
 
 def _understood(
@@ -279,7 +336,9 @@ def _print(
     from vitsearch.photos.columns import clock
 
     is_list = understood is not None and not understood.terms
-    for hit in hits:
+    drawn = previews(options["preview"], len(hits), lambda: _located(opened, hits))
+    for hit, picture in zip(hits, drawn, strict=True):
+        sys.stdout.buffer.write(picture)
         first = _date_of(opened, hit) if is_list else f"{hit.score:.4f}"
         moment = "" if hit.time is None else f"\t{clock(hit.time)}"
         fits = "" if hit.relevance is None else f"\t{hit.relevance:.2f}"
@@ -292,21 +351,30 @@ def _shown_path(hit: "SearchResult") -> str:
     return hit.file if hit.collection else hit.path
 
 
+def _located(
+    opened: "Sequence[Collection]", hits: "Sequence[SearchResult]"
+) -> "tuple[Path, list[str], dict[str, Photo]]":
+    """Return a folder above all results, their paths in it, and the indexed photos by them."""
+    root = opened[0].root if len(opened) == 1 else Path(Path.cwd().anchor)
+    by_name = {collection.backend.name: collection for collection in opened}
+    paths, indexed = [], {}
+    for hit in hits:
+        path = Path(hit.file).relative_to(root).as_posix() if hit.collection else hit.path
+        store = by_name.get(hit.collection, opened[0]).store
+        photo = store.photo_at(hit.stored_path) or store.photo_at(hit.path)
+        paths.append(path)
+        if photo:
+            indexed[path] = replace(photo, path=path)
+    return root, paths, indexed
+
+
 def _write_sheet(
     target: Path, title: str, opened: "Sequence[Collection]", hits: "Sequence[SearchResult]"
 ) -> None:
     from vitsearch.outputs.contact_sheet import write_sheet
 
-    root = opened[0].root if len(opened) == 1 else Path(Path.cwd().anchor)
-    by_name = {collection.backend.name: collection for collection in opened}
-    tiles, indexed = [], {}
-    for hit in hits:
-        path = Path(hit.file).relative_to(root).as_posix() if hit.collection else hit.path
-        store = by_name.get(hit.collection, opened[0]).store
-        photo = store.photo_at(hit.stored_path) or store.photo_at(hit.path)
-        tiles.append((path, f"{hit.score:.3f}"))
-        if photo:
-            indexed[path] = replace(photo, path=path)
+    root, paths, indexed = _located(opened, hits)
+    tiles = [(path, f"{hit.score:.3f}") for path, hit in zip(paths, hits, strict=True)]
     write_sheet(target, [(title, tiles)], root=root, photos=indexed)
     print_note(f"vitsearch: wrote {target}")
 

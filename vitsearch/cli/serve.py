@@ -1,5 +1,7 @@
 """`vitsearch serve`: a collection in the browser and over HTTP."""
 
+from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -140,28 +142,58 @@ def serve(photos: str, **options: Any) -> int:
     settings.check()
     check_place(photos, options)
     with needing(_PACKAGES, "the web page needs the package", "web"):
-        from vitsearch.web.app import serve_app
-        from vitsearch.web.sites import Site
+        import vitsearch.web.app  # noqa: F401  # before photos are indexed for it
     if options["is_followed"]:
         _index_first(photos, options["collection"])
+    _run(photos, options, settings, generated, "/" if options["open_browser"] else "")
+    return 0
+
+
+def serve_results(photos: str, collection: str | None, address: str) -> None:
+    """Serve a collection on this machine at a free port and open an address of it in the browser,
+    until Ctrl-C.
+    """
+    from vitsearch.web.settings import ServeSettings
+
+    options = {"collection": collection, "device": "auto", "root": None, "is_followed": False}
+    _run(photos, options, ServeSettings(port=0), None, address)
+
+
+def _run(
+    photos: str,
+    options: Mapping[str, Any],
+    settings: "ServeSettings",
+    generated: str | None,
+    opened: str,
+) -> None:
+    """Serve until Ctrl-C; ``opened`` is the address to open in the browser, "" for none."""
+    with needing(_PACKAGES, "the web page needs the package", "web"):
+        from vitsearch.web.app import serve_app
+        from vitsearch.web.running import recorded
+        from vitsearch.web.sites import Site
+    from vitsearch.milvus import is_milvus
+
     chosen = {name: options[name] for name in ("collection", "device", "root")}
     site = Site.of(photos, **chosen)
     followers: list[subprocess.Popen[bytes]] = []
+    notes = ExitStack()
 
     def ready(address: str) -> None:
-        _announce(address, site.content, settings, generated, options["open_browser"])
+        if not is_milvus(photos):
+            notes.enter_context(recorded(photos, options["collection"], address))
+        _announce(address, site.content, settings, generated, opened)
         if options["is_followed"]:
             followers.append(_follow(photos, options["collection"]))
 
     try:
         serve_app(site.start, settings, ready=ready)
     finally:
+        notes.close()
         for follower in followers:
             follower.terminate()
             follower.wait()
         site.close()
     print_note("vitsearch: stopped")
-    return 0
 
 
 def _index_first(photos: str, collection: str | None) -> None:
@@ -192,7 +224,7 @@ def _follow(photos: str, collection: str | None) -> "subprocess.Popen[bytes]":
 
 
 def _announce(
-    address: str, content: str, settings: "ServeSettings", generated: str | None, browser: bool
+    address: str, content: str, settings: "ServeSettings", generated: str | None, opened: str
 ) -> None:
     asks = "asks for the token; " if settings.token else ""
     outside = f"for the proxy at {settings.behind_proxy}; " if settings.behind_proxy else ""
@@ -200,9 +232,13 @@ def _announce(
     print_note(f"vitsearch: {content} at {address} ({outside}{asks}Ctrl-C stops)")
     if generated:
         print_note(f"vitsearch: the token is {generated}")
-    if browser:
+    if opened:
         import webbrowser
         from urllib.parse import quote
 
+        from vitsearch.web.running import page_at
+
         token, shown = settings.token, settings.behind_proxy or address
-        webbrowser.open(f"{shown}?token={quote(token, safe='')}" if token else shown)
+        if token:
+            shown = f"{shown.partition('?')[0]}?token={quote(token, safe='')}"
+        webbrowser.open(page_at(shown, opened))

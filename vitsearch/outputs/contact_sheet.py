@@ -28,10 +28,8 @@ from vitsearch.outputs.drawing import (
     wrapped,
     write_page,
 )
+from vitsearch.outputs.pictures import small_pictures
 from vitsearch.photos import thumbnail
-from vitsearch.photos.decode import open_photo
-from vitsearch.photos.decoder import PhotoDecoder
-from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.types import Photo
 
 MAX_TILES = 1000
@@ -118,39 +116,19 @@ def check_suffix(path: Path) -> None:
 def _load(
     sections: Sequence[Section], root: Path, photos: Mapping[str, Photo]
 ) -> list[tuple[str, list[_Tile]]]:
-    requests = [tile for _, tiles in sections for tile in tiles]
-    names = short_names({path for path, _ in requests})
-    with PhotoDecoder() as decoder:
-        tiles = prefetch_map(
-            lambda tile: _load_tile(
-                *tile, name=names[tile[0]], root=root, photos=photos, decoder=decoder
-            ),
-            requests,
-            workers=4,
-            buffer=8,
-            on_stop=decoder.close,
-        )
-        return [(title, [next(tiles) for _ in section]) for title, section in sections]
+    names = short_names({path for _, tiles in sections for path, _ in tiles})
+    paths = [path for _, tiles in sections for path, _ in tiles]
+    # twice the size on the page, for screens of high density
+    pictures = small_pictures(paths, root=root, photos=photos, side=2 * _SIDE)
+    return [
+        (title, [_tile(path, names[path], caption, next(pictures)) for path, caption in tiles])
+        for title, tiles in sections
+    ]
 
 
-def _load_tile(
-    path: str,
-    caption: Caption,
-    *,
-    name: str,
-    root: Path,
-    photos: Mapping[str, Photo],
-    decoder: PhotoDecoder,
-) -> _Tile:
-    try:
-        indexed = photos.get(path)
-        time = indexed.time if indexed else None
-        with open_photo(root, path, indexed) as file:
-            # twice the size on the page, for screens of high density
-            image = decoder.decode_file(file, at=time, name=path, at_least=2 * _SIDE)
-        picture = thumbnail(image, 2 * _SIDE)
-    except PhotoError as error:
-        return _Tile(path, name, caption, None, str(error))
+def _tile(path: str, name: str, caption: Caption, picture: Image.Image | PhotoError) -> _Tile:
+    if isinstance(picture, PhotoError):
+        return _Tile(path, name, caption, None, str(picture))
     return _Tile(path, name, caption, picture)
 
 

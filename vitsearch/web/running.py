@@ -1,0 +1,64 @@
+"""Which collections are served on this machine just now, so that other commands find their page."""
+
+import hashlib
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from vitsearch.paths import cache_dir
+from vitsearch.storage.config import locate
+
+_SECONDS = 2.0  # within which a server answers that it runs
+
+
+def running(photos: str, collection: str | None) -> str:
+    """Return the `entrance` of a running server of a collection, "" where there is none; raises
+    CollectionNotFound.
+    """
+    with suppress(OSError, ValueError):
+        entrance = str(json.loads(_record(photos, collection).read_bytes())["entrance"])
+        health = entrance.partition("?")[0] + "healthz"
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(health, timeout=_SECONDS) as answer:
+            return entrance if answer.status == 200 else ""
+    return ""
+
+
+def page_at(entrance: str, address: str) -> str:
+    """Return an address of a server, from that of its first page with its key."""
+    base, _, key = entrance.partition("?")
+    page = base.rstrip("/") + address
+    return f"{page}{'&' if '?' in page else '?'}{key}" if key else page
+
+
+@contextmanager
+def recorded(photos: str, collection: str | None, entrance: str) -> Iterator[None]:
+    """Note during the block that a collection is served, for the user of this process alone: the
+    entrance holds the key.
+    """
+    record = _record(photos, collection)
+    try:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.unlink(missing_ok=True)
+        descriptor = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            json.dump({"entrance": entrance}, file)
+    except OSError:
+        yield  # other commands start a server of their own
+        return
+    try:
+        yield
+    finally:
+        with suppress(OSError, ValueError):
+            if json.loads(record.read_bytes())["entrance"] == entrance:
+                record.unlink()
+
+
+def _record(photos: str, collection: str | None) -> Path:
+    folder = locate(photos, collection)[1].resolve()
+    name = hashlib.blake2b(os.fsencode(folder), digest_size=16).hexdigest()
+    return cache_dir() / "serving" / f"{name}.json"
