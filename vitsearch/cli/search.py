@@ -45,7 +45,7 @@ from vitsearch.options import TOP_K
 if TYPE_CHECKING:
     from vitsearch.collection.collection import Collection
     from vitsearch.collection.understanding import Understood
-    from vitsearch.types import SearchResult
+    from vitsearch.types import Photo, SearchResult
 
 NEAREST = 3  # results that are named where none fits
 
