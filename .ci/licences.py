@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 EXTRAS = ("clip", "faiss", "heif", "raw", "jxl", "video", "parquet", "probe", "places", "ocr")
-EXTRAS += ("web", "ray", "milvus", "s3")
+EXTRAS += ("web", "ray", "milvus", "s3", "st", "datasets")
 HEAD = """# Licences
 
 The package is under the Apache License 2.0 ([LICENSE](../LICENSE)); what it holds of others is

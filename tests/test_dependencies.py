@@ -40,7 +40,22 @@ def test_every_dependency_is_pinned_for_the_tests_above_its_floor() -> None:
 
 @pytest.mark.parametrize(
     "extra",
-    ["", "clip", "faiss", "heif", "raw", "jxl", "video", "parquet", "ocr", "web", "ray", "milvus"],
+    [
+        "",
+        "clip",
+        "faiss",
+        "heif",
+        "raw",
+        "jxl",
+        "video",
+        "parquet",
+        "ocr",
+        "web",
+        "ray",
+        "milvus",
+        "st",
+        "datasets",
+    ],
 )
 def test_the_licence_of_every_dependency_is_named(extra: str) -> None:
     text = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8")

@@ -22,6 +22,7 @@ from helpers.photos import paint, shade
 from helpers.web_client import opened, wait_until, with_exif
 from vitsearch import Collection, Term, index_folder
 from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.encoders.text_language import set_language, texts_in
 from vitsearch.errors import (
     CollectionNotFound,
     QueryError,
@@ -207,6 +208,16 @@ def test_a_batch_that_fails_fails_for_all_and_the_next_goes_on() -> None:
     last = [batcher.submit(number) for number in range(1, 50)]
     batcher.close()  # computes what waits
     assert [future.result() for future in last] == list(range(2, 51))
+
+
+def test_a_batch_knows_the_language_that_the_command_was_given() -> None:
+    with texts_in("de"):
+        batcher: Batcher[int, str | None] = Batcher(lambda jobs: [set_language() for _ in jobs])
+    try:
+        assert batcher.submit(1).result(timeout=30) == "de"
+        assert set_language() is None
+    finally:
+        batcher.close()
 
 
 def test_an_idle_batcher_holds_no_job() -> None:
