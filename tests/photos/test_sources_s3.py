@@ -1,8 +1,10 @@
 """Sources of photos in an object store: a real S3 server on loopback, reached with s3fs."""
 
 import io
+import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,11 +14,11 @@ import pytest
 from helpers.cli import environment
 from helpers.paths import ROOT
 from helpers.photos import COLOURS
-from helpers.s3 import BUCKET, put, s3_client
+from helpers.s3 import BUCKET, BusyStore, put, s3_client
 from helpers.sources import pack, picture, read
 from vitsearch.errors import CollectionError
 from vitsearch.paths import raw_path
-from vitsearch.photos.sources import Entry, open_source
+from vitsearch.photos.sources import Entry, open_source, remote
 
 MISSING = "cannot be opened: No such file or directory"
 
@@ -110,6 +112,47 @@ def test_what_went_away_and_what_came_is_seen(s3: str) -> None:
         CollectionError, match="there is nothing at s3://photos: check the spelling"
     ):
         list(source.entries())
+
+
+@pytest.fixture
+def busy(
+    s3: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[int], BusyStore]]:
+    """Puts a store before the bucket that refuses so many requests for each photo."""
+    fs = pytest.importorskip("s3fs", reason="extra [s3]").S3FileSystem
+
+    def start(refusals: int) -> BusyStore:
+        store = BusyStore(s3_endpoint, refusals)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", store.address)
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # or its client would ask again by itself
+        fs.clear_instance_cache()
+        return store
+
+    monkeypatch.setattr(remote, "PAUSES", (0.01, 0.02, 0.04))
+    yield start
+    fs.clear_instance_cache()
+
+
+def test_what_a_busy_store_refuses_is_asked_for_again(
+    s3: str, busy: Callable[[int], BusyStore]
+) -> None:
+    photos = {f"{number}.png": f"{number}".encode() for number in range(40)}
+    put(photos)
+    store = busy(2)
+    assert read(s3) == photos
+    assert min(store.requests[f"/{BUCKET}/{name}"] for name in photos) > 2
+
+
+def test_a_store_that_stays_busy_ends_the_run(s3: str, busy: Callable[[int], BusyStore]) -> None:
+    put({"a.png": b"a", "b.png": b"b"})
+    busy(1000)
+    with pytest.raises(CollectionError) as caught:
+        read(s3)
+    assert re.fullmatch(
+        r"photos/a.png cannot be read now \(.*\), nor could it for 0.07 s: try again when the "
+        "store answers",
+        str(caught.value),
+    )
 
 
 @pytest.mark.parametrize(

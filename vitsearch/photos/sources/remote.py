@@ -1,10 +1,11 @@
 """Photos in an object store, and files in one, through fsspec."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
 import fsspec
 
@@ -18,6 +19,8 @@ from vitsearch.photos.walk import left_out_by_default
 
 _AT_ONCE, _BYTES_AT_ONCE = 16, 64_000_000  # read ahead of the consumer
 _GAP, _MAX_REQUEST = 64 * 1024, 8_000_000  # members of a tar that lie together are one request
+PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # seconds between the tries of a busy store
+_NO_RANGE = "range is not satisfiable"
 _PACKAGES = {
     "s3": "pip install 'vitsearch[s3]'",
     "s3a": "pip install 'vitsearch[s3]'",
@@ -246,16 +249,7 @@ def _answers(fs: Any, requests: list[_Request]) -> Iterator[bytes | PhotoError]:
         for request in requests
         if rejection(request[3][0]) is None and request[2] > request[1]
     ]
-    try:
-        results = fs.cat_ranges(
-            [request[0] for request in ranges],
-            [request[1] for request in ranges],
-            [request[2] for request in ranges],
-            on_error="return",
-        )
-    except Exception as error:
-        results = [error] * len(ranges)
-    answers = iter(results)
+    answers = iter(_patient(fs, ranges))
     for _, first, last, entries in requests:
         refused = rejection(entries[0])
         if refused is not None or last <= first:
@@ -266,8 +260,48 @@ def _answers(fs: Any, requests: list[_Request]) -> Iterator[bytes | PhotoError]:
             yield (_part(data, first, entry) if isinstance(data, bytes) else _refused(data, entry))
 
 
+def _patient(fs: Any, ranges: Sequence[_Request]) -> list[bytes | BaseException]:
+    """Return the bytes of each range, or why there are none; what a busy store refuses is asked for
+    again after each of `PAUSES`.
+
+    Raises CollectionError where it refuses still: recorded as failures, such photos would be left
+    out for ever.
+    """
+    results = _ranges(fs, ranges)
+    for pause in (*PAUSES, None):
+        busy = {at: answer for at, answer in enumerate(results) if _may_pass(answer)}
+        if not busy:
+            break
+        if pause is None:
+            first, answer = next(iter(busy.items()))
+            raise CollectionError(
+                f"{ranges[first][0]} cannot be read now ({error_text(answer)}), nor could it for "
+                f"{sum(PAUSES):g} s: try again when the store answers"
+            )
+        time.sleep(pause)
+        for at, answer in zip(busy, _ranges(fs, [ranges[at] for at in busy]), strict=True):
+            results[at] = answer
+    return results
+
+
+def _ranges(fs: Any, ranges: Sequence[_Request]) -> list[bytes | BaseException]:
+    names, firsts, lasts = ([each[at] for each in ranges] for at in range(3))
+    try:
+        return list(fs.cat_ranges(names, firsts, lasts, on_error="return"))
+    except Exception as error:
+        return [error] * len(ranges)
+
+
+def _may_pass(answer: bytes | BaseException) -> TypeGuard[Exception]:
+    """Return whether an answer is an error that may pass, such as 503 or a lost connection."""
+    return isinstance(answer, Exception) and not (
+        isinstance(answer, FileNotFoundError | PermissionError | IsADirectoryError | MemoryError)
+        or _NO_RANGE in error_text(answer).lower()
+    )
+
+
 def _refused(error: BaseException, entry: Entry) -> PhotoError:
-    if "range is not satisfiable" in error_text(error).lower():  # it begins behind the object's end
+    if _NO_RANGE in error_text(error).lower():  # it begins behind the object's end
         return (
             PhotoError(CUT)
             if entry.position is not None
