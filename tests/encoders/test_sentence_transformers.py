@@ -1,6 +1,7 @@
 """Models of sentence-transformers that read pictures and texts, against the library itself."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,9 @@ def test_vectors_are_those_of_the_library(folder: Path) -> None:
     assert encoder.encode_images([]).shape == encoder.encode_texts([]).shape == (0, encoder.dim)
     large = encoder.prepare(Image.new("RGB", (4000, 1000)))
     assert large.shape == (256, 1024, 3)
+    with ThreadPoolExecutor(4) as pool:  # as a server asks
+        for row in pool.map(lambda text: encoder.encode_texts([text])[0], texts[:3] * 8):
+            assert np.abs(encoder.encode_texts(texts[:3]) @ row).max() > 0.999
     again = load_encoder(encoder.name, "cpu")
     assert (again.fingerprint, again.logit_scale) == (encoder.fingerprint, encoder.logit_scale)
 

@@ -2,6 +2,7 @@
 and texts. Texts are queries: they get the prefix that the model's card asks for.
 """
 
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,7 @@ class SentenceTransformersEncoder(Encoder):
         self, name: str, model: SentenceTransformer, folder: Path, *, dtype: torch.dtype
     ) -> None:
         self.name, self._model = name, model.eval()
+        self._lock = threading.Lock()  # processors keep their padding in themselves
         self.device = str(model.device)
         self.dtype = str(dtype).removeprefix("torch.")
         self.logit_scale = _exponent(model, "logit_scale", self.logit_scale)
@@ -153,11 +155,11 @@ class SentenceTransformersEncoder(Encoder):
         if not len(batch):
             return np.empty((0, self.dim), dtype=np.float32)
         pictures = [Image.fromarray(each) for each in batch]
-        return self._unit_rows(
-            self._model.encode_document(
+        with self._lock:
+            rows = self._model.encode_document(
                 pictures, batch_size=IMAGE_BATCH, show_progress_bar=False, convert_to_numpy=True
             )
-        )
+        return self._unit_rows(rows)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
         """Return ``(n, dim)`` float32 unit rows for pictures, turned upright."""
@@ -179,9 +181,10 @@ class SentenceTransformersEncoder(Encoder):
             return self._unit_rows(self._encoded_texts([readable(text) for text in texts]))
 
     def _encoded_texts(self, texts: Sequence[str]) -> NDArray[Any]:
-        rows: NDArray[Any] = self._model.encode_query(
-            list(texts), batch_size=TEXT_BATCH, show_progress_bar=False, convert_to_numpy=True
-        )
+        with self._lock:
+            rows: NDArray[Any] = self._model.encode_query(
+                list(texts), batch_size=TEXT_BATCH, show_progress_bar=False, convert_to_numpy=True
+            )
         return rows
 
     def _unit_rows(self, rows: Any) -> Vectors:
