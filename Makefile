@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder
 # the tests start many processes, which start several times faster with compiled modules
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast test-engines fuzz constraints docs man licences sbom clean
+.PHONY: demo test test-fast test-engines fuzz constraints docs man licences pictures sbom clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -60,6 +60,10 @@ man: $(VENV)/light.done
 # the page of the Python API, from the docstrings
 docs: $(VENV)/full.done
 	$(BIN)/python .ci/python_api.py
+
+# the pictures of the page in docs/web.md
+pictures: $(VENV)/full.done
+	$(BIN)/python .ci/screenshots.py
 
 licences: $(VENV)/full.done
 	$(BIN)/python .ci/licences.py

@@ -109,7 +109,7 @@ def test_nothing_is_drawn_off_a_terminal(photos: Path) -> None:
 def test_forms_for_programs_have_no_pictures(photos: Path, form: str) -> None:
     refused = run("search", str(photos), "red", "--preview", form)
     assert refused.returncode == 2
-    assert "--preview draws above lines for people: leave out --json and --paths" in refused.stderr
+    assert "--preview draws above lines for people: leave out --json, --paths" in refused.stderr
 
 
 # -- --open ----------------------------------------------------------------------------------------

@@ -54,11 +54,10 @@ class Previewing(click.Command):
 
 def check_preview(options: Mapping[str, Any]) -> None:
     """Raise UsageError for forms of output in which no pictures are."""
-    if options["preview"] and (
-        options["only_paths"] or options["as_json"] or options.get("others")
-    ):
+    for_programs = (options.get(name) for name in ("only_paths", "as_json", "others"))
+    if options["preview"] and any(for_programs):
         raise click.UsageError(
-            "--preview draws above lines for people: leave out --json and --paths",
+            "--preview draws above lines for people: leave out --json, --paths and --others",
             click.get_current_context(),
         )
 
