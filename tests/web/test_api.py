@@ -625,6 +625,7 @@ def test_the_description_for_programs_and_for_people(api: TestClient) -> None:
         "/api/photos/{photo_id}/image": ["get"],
         "/api/labels": ["get"],
         "/api/info": ["get"],
+        "/api/index": ["delete", "get", "post"],
         "/healthz": ["get"],
         "/metrics": ["get"],
     }
