@@ -83,7 +83,9 @@ def announced(*arguments: str | Path) -> Iterator[tuple[subprocess.Popen[bytes],
     try:
         assert process.stderr is not None
         line = process.stderr.readline().decode()
-        assert re.search(r"photos?( that are not indexed yet)? at http://", line), line
+        assert re.search(
+            r"photos?( that are not indexed yet| in \d+ collections)? at http://", line
+        ), line
         yield process, line.partition(" at ")[2].partition(" ")[0]
     finally:
         process.kill()

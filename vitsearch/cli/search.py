@@ -262,7 +262,7 @@ def _understood(
 
     if isinstance(query, Path) or literal:
         return None
-    understood = understand_all(opened, query)
+    understood = understand_all([each.vocabulary() for each in opened], query)
     if not understood.phrases:
         return None
     picture = f'photos like "{understood.picture}"' if understood.terms else "the newest first"

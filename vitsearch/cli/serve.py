@@ -1,12 +1,13 @@
 """`vitsearch serve`: a collection in the browser and over HTTP."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from vitsearch.cli.options import ANYWHERE, COLLECTION, LANGUAGE, MODEL, check_place
+from vitsearch.cli.options import COLLECTION, LANGUAGE, MODEL, check_place
 from vitsearch.cli.output import print_note
 from vitsearch.errors import needing
 
@@ -21,7 +22,7 @@ _PACKAGES = frozenset(
 
 
 @click.command()
-@ANYWHERE
+@click.argument("photos", nargs=-1, metavar="[PHOTOS]...")
 @COLLECTION
 @MODEL
 @LANGUAGE
@@ -110,11 +111,12 @@ _PACKAGES = frozenset(
     metavar="N",
     help="Disk for thumbnails, beside the index.",
 )
-def serve(photos: str, **options: Any) -> int:
+def serve(photos: tuple[str, ...], **options: Any) -> int:
     """Show PHOTOS on a web page, and answer programs over HTTP, until Ctrl-C or SIGTERM.
 
     PHOTOS is a folder of photos, or a collection in Milvus: milvus://HOST:PORT/NAME. A folder that
-    is not indexed yet is indexed from the page.
+    is not indexed yet is indexed from the page. Several have a page each, one to switch between
+    them, and a search in all that one model has indexed.
 
     The page is at http://127.0.0.1:8765/, the interface for programs is described at /api/docs. It
     listens on this machine only unless --host says otherwise. When and where photos were taken is
@@ -140,12 +142,12 @@ def serve(photos: str, **options: Any) -> int:
         thumbnail_bytes=options["thumbnails_mb"] * MEGABYTE,
     )
     settings.check()
-    check_place(photos, options)
+    names = _names(photos, options)
     with needing(_PACKAGES, "the web page needs the package", "web"):
         import vitsearch.web.app  # noqa: F401  # before photos are indexed for it
-    if options["is_followed"]:
-        _index_first(photos, options["collection"])
-    _run(photos, options, settings, generated, "/" if options["open_browser"] else "")
+    for name in names if options["is_followed"] else ():
+        _index_first(name, options["collection"])
+    _run(names, options, settings, generated, "/" if options["open_browser"] else "")
     return 0
 
 
@@ -156,11 +158,11 @@ def serve_results(photos: str, collection: str | None, address: str) -> None:
     from vitsearch.web.settings import ServeSettings
 
     options = {"collection": collection, "device": "auto", "root": None, "is_followed": False}
-    _run(photos, options, ServeSettings(port=0), None, address)
+    _run([photos], options, ServeSettings(port=0), None, address)
 
 
 def _run(
-    photos: str,
+    names: Sequence[str],
     options: Mapping[str, Any],
     settings: "ServeSettings",
     generated: str | None,
@@ -169,24 +171,35 @@ def _run(
     """Serve until Ctrl-C; ``opened`` is the address to open in the browser, "" for none."""
     with needing(_PACKAGES, "the web page needs the package", "web"):
         from vitsearch.web.app import serve_app
-        from vitsearch.web.running import recorded
+        from vitsearch.web.running import page_at, recorded
+        from vitsearch.web.several import Several
+        from vitsearch.web.several_app import several_app
         from vitsearch.web.sites import Site
     from vitsearch.milvus import is_milvus
 
     chosen = {name: options[name] for name in ("collection", "device", "root")}
-    site = Site.of(photos, **chosen)
+    site: Site | Several
+    if len(names) == 1:
+        site, paths = Site.of(names[0], **chosen), ["/"]
+        start: Callable[[ServeSettings], Any] = site.start
+    else:
+        site = Several(names, device=options["device"])
+        paths = [f"{member.path}/" for member in site.members]
+        start = partial(several_app, site)
     followers: list[subprocess.Popen[bytes]] = []
     notes = ExitStack()
 
     def ready(address: str) -> None:
-        if not is_milvus(photos):
-            notes.enter_context(recorded(photos, options["collection"], address))
+        for name, path in zip(names, paths, strict=True):
+            if not is_milvus(name):
+                page = page_at(address, path)
+                notes.enter_context(recorded(name, options["collection"], page))
         _announce(address, site.content, settings, generated, opened)
-        if options["is_followed"]:
-            followers.append(_follow(photos, options["collection"]))
+        for name in names if options["is_followed"] else ():
+            followers.append(_follow(name, options["collection"]))
 
     try:
-        serve_app(site.start, settings, ready=ready)
+        serve_app(start, settings, ready=ready)
     finally:
         notes.close()
         for follower in followers:
@@ -194,6 +207,24 @@ def _run(
             follower.wait()
         site.close()
     print_note("vitsearch: stopped")
+
+
+def _names(photos: tuple[str, ...], options: Mapping[str, Any]) -> list[str]:
+    """Return what is to be served, without a name the collection of the working folder or of one
+    above it; raises UsageError for what does not go together.
+    """
+    from vitsearch.storage.config import collection_above
+
+    names = list(dict.fromkeys(name.rstrip("/") or name for name in photos))
+    names = names or [str(collection_above())]
+    for name in names:
+        check_place(name, options)
+    for flag, value in (("--collection", "collection"), ("--photos", "root")):
+        if len(names) > 1 and options[value]:
+            raise click.UsageError(
+                f"{flag} goes with one folder of photos", click.get_current_context()
+            )
+    return names
 
 
 def _index_first(photos: str, collection: str | None) -> None:

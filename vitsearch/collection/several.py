@@ -41,20 +41,24 @@ def search_all(
 
 def search_opened(
     collections: Sequence[Collection],
-    query: Query,
+    query: Query | Understood,
     top_k: int | None = TOP_K,
     **keywords: Unpack[SearchKeywords],
 ) -> SearchResults:
-    """Return what `search_all` returns, of open collections."""
+    """Return what `search_all` returns, of open collections; the query may be understood already
+    (`understand_all`).
+    """
     if not collections:
         raise QueryError("name at least one collection to search in")
     check_encoders(collections)
     where = as_where(keywords.get("where"))
     options = SearchOptions(top_k, keywords.get("offset", 0), where, keywords.get("min_score"))
-    understood = None
+    understood = query if isinstance(query, Understood) else None
     if isinstance(query, str) and not keywords.get("literal"):
-        understood = understand_all(collections, query)
-        where, query = understood.narrowed(where), list(understood.terms)
+        understood = understand_all([each.vocabulary() for each in collections], query)
+    terms: Query = [] if isinstance(query, Understood) else query
+    if understood is not None:
+        where, terms = understood.narrowed(where), list(understood.terms)
     up_to = None if top_k is None else options.offset + top_k
     narrowed: SearchKeywords = {**keywords, "where": where, "offset": 0, "literal": True}
     only_filters = understood is not None and not understood.terms
@@ -64,7 +68,7 @@ def search_opened(
             newest = SearchOptions(up_to, where=where, min_score=-1)
             results: Sequence[SearchResult] = collection.newest(newest)
         else:
-            results = collection.search(query, up_to, **narrowed)
+            results = collection.search(terms, up_to, **narrowed)
         for rank, hit in enumerate(_of_collection(results, collection)):
             order = _age(collection, hit) if only_filters else (not hit.quotes, -hit.score)
             hits.append(((*order, hit.file, rank), hit))
@@ -86,9 +90,9 @@ def check_encoders(collections: Sequence[Collection]) -> None:
         other.share_encoder(first)
 
 
-def understand_all(collections: Sequence[Collection], query: str) -> Understood:
+def understand_all(vocabularies: Sequence[Vocabulary], query: str) -> Understood:
     """Return what a query string says besides the picture by the words of all collections."""
-    return understand(query, _merged([each.vocabulary() for each in collections]))
+    return understand(query, _merged(vocabularies))
 
 
 def _merged(vocabularies: Sequence[Vocabulary]) -> Vocabulary:

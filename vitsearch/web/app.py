@@ -98,6 +98,7 @@ def empty_app(settings: ServeSettings, lifespan: Any = None) -> FastAPI:
         openapi_url=None,
     )
     app.state.settings, app.state.error_page = settings, pages.error_page
+    app.state.collections = ()  # of a server of several
     app.openapi = lambda: openapi.describe(app, settings)  # type: ignore[method-assign]
     app.include_router(openapi.router)
     app.mount("/static", CachedFiles(directory=STATIC, check_dir=False), name="static")

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -13,9 +13,10 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vitsearch.collection.index_process import IndexRunner
+from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionNotFound, VitsearchError
 from vitsearch.milvus import is_milvus
-from vitsearch.storage.config import locate
+from vitsearch.storage.config import locate, read_collection_config
 from vitsearch.web import indexing
 from vitsearch.web.api import indexing as api
 from vitsearch.web.api.routes import answer_of
@@ -27,6 +28,7 @@ from vitsearch.web.pages.tiles import counted
 from vitsearch.web.responses import error_response, wants_page
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
+from vitsearch.web.source import CollectionSource
 
 NOT_INDEXED = "these photos are not indexed yet: open the page to begin, or POST /api/index"
 
@@ -41,7 +43,7 @@ class Site:
 
     def __init__(
         self,
-        open_service: Callable[[ServeSettings], PhotoService],
+        open_service: Callable[[ServeSettings, ImageEncoder | None], PhotoService],
         runs: IndexRunner | None,
         *,
         is_inner: bool = False,
@@ -53,6 +55,8 @@ class Site:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._memory: Future[None] | None = None
+        self.lenders: Sequence[Site] = ()  # whose encoder is used where it is the same
+        self.collections: Sequence[tuple[str, str, bool]] = ()  # of the server, for its pages
 
     @classmethod
     def of(
@@ -64,12 +68,16 @@ class Site:
         **options: Any,
     ) -> "Site":
         """Return the site of a photo folder, or of a collection in Milvus; parameters and errors
-        are those of `PhotoService.open`, but a folder without a collection is none.
+        are those of `PhotoService.open`, but only a ``collection`` that is named must be there.
         """
         runs = None if is_milvus(photos) else IndexRunner(*locate(photos, collection))
+        if runs is not None and collection is not None:
+            read_collection_config(runs.folder, runs.root)
 
-        def open_service(settings: ServeSettings) -> PhotoService:
-            return PhotoService.open(photos, collection=collection, settings=settings, **options)
+        def open_service(settings: ServeSettings, encoder: ImageEncoder | None) -> PhotoService:
+            return PhotoService.open(
+                photos, collection=collection, encoder=encoder, settings=settings, **options
+            )
 
         return cls(open_service, runs, is_inner=is_inner)
 
@@ -95,18 +103,33 @@ class Site:
             if self.service is not None:
                 return True
             try:
-                service = self._open_service(self.settings)
+                lender = self._lender()
+                encoder = None if lender is None else lender.encoder()
+                service = self._open_service(self.settings, encoder)
             except CollectionNotFound:
                 if self.runs is None:
                     raise
                 self.runs.on_end = self.open
                 return False
+            if lender is not None:  # at a time one thread computes, whichever collection it is for
+                service.source.encoding = lender.encoding
             service.start_decoders()
             service.warm_up()
-            self._app = make_app(service, self.settings, runs=self.runs, is_inner=self._is_inner)
-            self.service = service
+            app = make_app(service, self.settings, runs=self.runs, is_inner=self._is_inner)
+            app.state.collections = self.collections
+            self._app, self.service = app, service
             self._tend_memory()
             return True
+
+    def _lender(self) -> CollectionSource | None:
+        """Return another open collection with the encoder of this one, None without."""
+        if not self.lenders or self.runs is None:
+            return None
+        config = read_collection_config(self.runs.folder, self.runs.root)
+        for site in self.lenders:
+            if site.service and site.service.encoder.fingerprint == config.encoder_fingerprint:
+                return site.service.source
+        return None
 
     def close(self) -> None:
         """Stop what indexes, and close the collection."""
@@ -151,6 +174,7 @@ def unindexed_app(site: Site, *, is_inner: bool) -> FastAPI:
     app, runs = empty_app(site.settings), site.runs
     assert runs is not None
     app.state.runs, app.state.service = runs, None
+    app.state.collections = site.collections
 
     @app.get("/", include_in_schema=False)
     async def begin(request: Request) -> Response:

@@ -71,6 +71,7 @@ def templates() -> Environment:
         views=views_for(shows_exif=False),
         view="",
         may_index=False,
+        collections=(),
         thumbnail=thumbnail,
         photo_links=lru_cache(64)(PhotoLinks),
     )
@@ -242,6 +243,7 @@ class PageContext:
             "view": view,
             "may_index": may_index(self.request),
             "views": views_for(shows_exif=self.shows_exif),
+            "collections": self.request.app.state.collections,
             "albums": self.albums(),
             "shows_exif": self.shows_exif,
             "upload_bytes": self.settings.upload_bytes,

@@ -91,6 +91,7 @@ def index_page(
     is_new, runs = not has_collection(request), request.app.state.runs
     shown: dict[str, Any] = {
         "view": "/index",
+        "collections": request.app.state.collections,
         "is_new": is_new,
         "may_index": indexing.may_index(request),
         "fault": fault,

@@ -27,6 +27,7 @@ from vitsearch.web.pages import labels as label_pages
 from vitsearch.web.pages import photo as photo_pages
 from vitsearch.web.pages import places as place_pages
 from vitsearch.web.pages.context import STATIC, Page, PageContext, page, views_for, webp_response
+from vitsearch.web.pages.indexing import has_collection
 from vitsearch.web.pages.results import results_of
 from vitsearch.web.pages.tiles import size_text, thumbnail
 from vitsearch.web.pages.url import (
@@ -292,7 +293,8 @@ def error_page(request: Request, status: int, message: str) -> Response:
         {
             "title": titles.get(status, "That did not work"),
             "text": message,
-            "views": views_for(shows_exif=exif_shown(request)),
+            "views": views_for(shows_exif=exif_shown(request)) if has_collection(request) else (),
+            "collections": request.app.state.collections,
         },
         status=status,
     )

@@ -12,7 +12,7 @@
   // the views without a search have no form of their own
   function elsewhere() {
     const form = document.createElement("form");
-    form.action = "/photo";
+    form.action = `${document.querySelector("a.name").pathname}photo`; // of this collection
     form.method = "post";
     form.enctype = "multipart/form-data";
     form.hidden = true;

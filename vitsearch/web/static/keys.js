@@ -34,8 +34,11 @@
     return focus(line[0].link);
   }
 
+  const switcher = document.querySelector(".switch"); // between collections
+  document.addEventListener("click", (event) => { if (switcher && !switcher.contains(event.target)) switcher.open = false; });
+
   function escape(event) {
-    if (typing(event.target)) event.target.blur();
+    if (switcher?.open) { switcher.open = false; switcher.firstElementChild.focus(); } else if (typing(event.target)) event.target.blur();
     else if (window.vitsearch?.ticked().length) window.vitsearch.clear();
     else if (document.querySelector("body.photo")) follow("[data-back]");
     else document.activeElement?.blur?.();
@@ -49,14 +52,14 @@
     "ArrowLeft": () => (photo() ? follow("[data-previous]") : current() && step(-1)),
     "ArrowDown": () => current() && row(1),
     "ArrowUp": () => current() && row(-1),
-    "x": () => current()?.querySelector(".tick input").click(),
+    "x": () => current()?.querySelector(".tick input")?.click(),
     "X": () => { const box = current()?.querySelector(".tick input"); if (box) window.vitsearch.ranged(box); },
     "m": () => (photo() ? follow("[data-more]") : current()?.querySelector(".acts a:first-child")?.click()),
     "n": () => (photo() ? follow("[data-less]") : current()?.querySelector(".acts a:last-child")?.click()),
     "r": () => current()?.querySelector(".judge .yes")?.click(),
     "w": () => current()?.querySelector(".judge .no")?.click(),
     "u": () => { const button = document.querySelector("[data-undo]"); if (button && !button.hidden) button.click(); },
-    "/": () => { const field = document.getElementById("q"); if (field) { field.focus(); field.select(); } else location.href = "/#q"; },
+    "/": () => { const field = document.getElementById("q"); if (field) { field.focus(); field.select(); } else location.href = `${document.querySelector("a.name").pathname}#q`; },
     "?": () => follow("[data-help]"),
   };
   const SCROLLING = ["ArrowDown", "ArrowUp", "ArrowLeft", "ArrowRight"];

@@ -6,6 +6,7 @@
   const pen = canvas.getContext("2d");
   const status = document.querySelector("[data-told]");
   const CELL = 92; // CSS pixels between two photos, about
+  const home = document.querySelector("a.name").pathname; // of this collection
   const SHARE = 0.92; // of a cell that its photo fills
   const MARGIN = 24; // CSS pixels around the whole
   const MAX_PHOTOS = 800;
@@ -145,7 +146,7 @@
       photos.set(id, photo);
       loading += 1;
       photo.onload = photo.onerror = () => { loading -= 1; draw(); };
-      photo.src = `/api/photos/${id}/thumbnail?size=160`;
+      photo.src = `${home}api/photos/${id}/thumbnail?size=160`;
     }
     for (const id of photos.keys()) {
       if (photos.size <= MAX_PHOTOS) break;
@@ -167,7 +168,7 @@
   }
 
   function all() { zoom = 1; x = 0.5; y = 0.5; draw(); }
-  const open = (spot) => { if (spot) location.href = `/photos/${spot.id}`; };
+  const open = (spot) => { if (spot) location.href = `${home}photos/${spot.id}`; };
   const at = (sx, sy) => shown.find((spot) => sx >= spot.left && sx <= spot.left + spot.side && sy >= spot.top && sy <= spot.top + spot.side);
 
   const fingers = new Map();

@@ -3,6 +3,7 @@
 (() => {
   const box = document.querySelector("[data-world]");
   if (!box) return;
+  const home = document.querySelector("a.name").pathname; // of this collection
   const canvas = box.querySelector("canvas");
   const pen = canvas.getContext("2d");
   const pins = box.querySelector("[data-pins]");
@@ -88,7 +89,7 @@
   // the address has the view, so that Back and a bookmark return to it
   function remember() {
     const at = `#${zoom.toFixed(2)}/${toLatitude(y).toFixed(5)}/${toLongitude(x).toFixed(5)}`;
-    if (location.pathname === "/places" && location.hash !== at) history.replaceState(history.state, "", location.pathname + location.search + at);
+    if (location.pathname === `${home}places` && location.hash !== at) history.replaceState(history.state, "", location.pathname + location.search + at);
   }
 
   function remembered() {
@@ -132,8 +133,8 @@
   }
 
   async function fetchTile(made, level, column, row) {
-    const names = fetch(`/places/names/${made.key}`).then((answer) => answer.json());
-    if ("outlined" in box.dataset) trace(made, await (await fetch(`/places/land/${made.key}`)).arrayBuffer(), level, column, row);
+    const names = fetch(`${home}places/names/${made.key}`).then((answer) => answer.json());
+    if ("outlined" in box.dataset) trace(made, await (await fetch(`${home}places/land/${made.key}`)).arrayBuffer(), level, column, row);
     made.names = (await names).map(([name, longitude, latitude, people]) => ({ name, x: fromLongitude(longitude), y: fromLatitude(latitude), people }));
   }
 
@@ -291,7 +292,7 @@
         Object.assign(button, { type: "button", className: "pin" });
         button.dataset.key = key;
         button.addEventListener("click", () => photos(each.box));
-        button.append(Object.assign(new Image(PIN, PIN), { src: `/api/photos/${each.id}/thumbnail?size=160`, alt: "", draggable: false }));
+        button.append(Object.assign(new Image(PIN, PIN), { src: `${home}api/photos/${each.id}/thumbnail?size=160`, alt: "", draggable: false }));
         if (each.count > 1) button.append(Object.assign(document.createElement("span"), { className: "count", textContent: each.count > 9999 ? `${Math.round(each.count / 1000)}k` : number(each.count) }));
         button.setAttribute("aria-label", spoken(each));
         pins.append(button);
@@ -311,7 +312,7 @@
     loading = new AbortController();
     const { signal } = loading;
     try {
-      const wide = await fetch(`/places/clusters?${asked(west.toFixed(6), south.toFixed(6), east.toFixed(6), north.toFixed(6))}&zoom=${level}`, { signal });
+      const wide = await fetch(`${home}places/clusters?${asked(west.toFixed(6), south.toFixed(6), east.toFixed(6), north.toFixed(6))}&zoom=${level}`, { signal });
       if (!wide.ok) throw new Error(String(wide.status));
       const answer = await wide.json();
       clusters = answer.clusters.map(([count, id, px, py, ...degrees]) => ({ count, id, x: px, y: py, box: degrees }));
@@ -330,7 +331,7 @@
     status.textContent = "Looking for the photos…";
     target.setAttribute("aria-busy", "true");
     try {
-      const answer = await fetch(`/places/photos?${asked(west, south, west > east ? east + 360 : east, north)}`, { headers: { Accept: "text/html" } });
+      const answer = await fetch(`${home}places/photos?${asked(west, south, west > east ? east + 360 : east, north)}`, { headers: { Accept: "text/html" } });
       if (!answer.ok) throw new Error(String(answer.status));
       const text = new DOMParser().parseFromString(await answer.text(), "text/html");
       target.replaceChildren(...document.adoptNode(text.body).childNodes);

@@ -6,6 +6,7 @@
   const boxes = () => (form ? [...form.querySelectorAll(".tick input")] : []);
   const ticked = () => boxes().filter((box) => box.checked);
   const away = () => (form ? [...form.querySelectorAll("input[data-away]")] : []); // ticked elsewhere, not shown here
+  const STORED = `ticked ${document.querySelector("a.name").pathname}`; // of this collection
   let last = null; // the box that a range begins at
 
   function show() {
@@ -24,12 +25,12 @@
   }
 
   function store(ids) {
-    try { sessionStorage.setItem("ticked", JSON.stringify(ids)); } catch { /* it is forgotten with the page */ }
+    try { sessionStorage.setItem(STORED, JSON.stringify(ids)); } catch { /* it is forgotten with the page */ }
   }
 
   function restore() {
     let ids = [];
-    try { ids = JSON.parse(sessionStorage.getItem("ticked") ?? "[]"); } catch { /* nothing was ticked */ }
+    try { ids = JSON.parse(sessionStorage.getItem(STORED) ?? "[]"); } catch { /* nothing was ticked */ }
     const here = new Map(boxes().map((box) => [box.value, box]));
     const known = new Set(away().map((field) => field.value));
     for (const id of ids) {

@@ -39,7 +39,7 @@
 
   const list = document.querySelector("[data-tiles]");
   const months = document.querySelector(".months");
-  const known = () => new Set([...document.querySelectorAll("ul[data-tiles] .tick input, .months .tick input")].map((box) => box.value));
+  const known = () => new Set([...document.querySelectorAll("ul[data-tiles] .photo-link, .months .photo-link")].map((link) => link.pathname));
 
   async function fetched(link) {
     link.setAttribute("aria-busy", "true");
@@ -49,7 +49,7 @@
     const other = new DOMParser().parseFromString(await answer.text(), "text/html");
     const seen = known();
     for (const item of other.querySelectorAll("[data-tiles] .tile")) {
-      if (!item.closest("[data-group]") && seen.has(item.querySelector(".tick input").value)) item.remove();
+      if (!item.closest("[data-group]") && seen.has(item.querySelector(".photo-link").pathname)) item.remove();
     }
     return other;
   }

@@ -12,10 +12,12 @@
   const MAX_ZOOM = 8; // pixels of the screen for one of the photo
   const title = document.title;
   const tiles = () => [...document.querySelectorAll(".tile .photo-link")];
-  const idOf = (link) => new URL(link.href).pathname.split("/")[2];
+  const pathOf = (link) => new URL(link.href).pathname;
+  const idOf = (link) => pathOf(link).split("/").pop();
+  const baseOf = (link) => pathOf(link).split("/photos/")[0]; // of the photo's collection, "" where there is only one
 
   let link = null; // of the photo that is shown
-  let photo = { id: "", wide: 1, high: 1 };
+  let photo = { id: "", base: "", wide: 1, high: 1 };
   let scale = 1, x = 0, y = 0, isFitted = true; // pixels of the screen for one of the photo, and where its middle lies
   let rectangle = null; // left, top, width and height of a chosen part, in pixels of the stage
   let slides = 0;
@@ -23,8 +25,8 @@
   const pointers = new Map();
   let gesture = null;
 
-  const small = (id) => `/api/photos/${id}/thumbnail?size=${SIDE}`;
-  const whole = (id) => `/api/photos/${id}/image`;
+  const small = ({ id, base }) => `${base}/api/photos/${id}/thumbnail?size=${SIDE}`;
+  const whole = ({ id, base }) => `${base}/api/photos/${id}/image`;
   const fit = () => Math.min(1, stage.clientWidth / photo.wide, stage.clientHeight / photo.high);
 
   // -- the picture ----------------------------------------------------------------------------------------------------
@@ -50,11 +52,11 @@
   // the photo itself takes the place of the small picture where that has too few pixels
   function sharpen() {
     if (picture.dataset.whole || Math.max(photo.wide, photo.high) <= SIDE || picture.hidden) return;
-    const { id } = photo;
+    const shown = photo;
     picture.dataset.whole = "1";
     const image = new Image();
-    image.src = whole(id);
-    image.decode().then(() => { if (photo.id === id) picture.src = image.src; }, () => {});
+    image.src = whole(shown);
+    image.decode().then(() => { if (photo === shown) picture.src = image.src; }, () => {});
   }
 
   function zoom(factor, event) {
@@ -74,7 +76,7 @@
   async function show(next) {
     leavePart();
     link = next;
-    photo = { id: idOf(link), wide: Number(link.dataset.wide), high: Number(link.dataset.high) };
+    photo = { id: idOf(link), base: baseOf(link), wide: Number(link.dataset.wide), high: Number(link.dataset.high) };
     isFitted = true;
     const thumbnail = link.querySelector("img");
     const plays = link.dataset.plays;
@@ -85,29 +87,29 @@
     delete picture.dataset.whole;
     picture.alt = thumbnail.alt;
     picture.src = thumbnail.currentSrc || thumbnail.src;
-    if (plays) { video.src = plays; video.poster = small(photo.id); video.play().catch(() => {}); } else { video.pause(); video.removeAttribute("src"); video.load(); }
-    const { id } = photo;
+    if (plays) { video.src = plays; video.poster = small(photo); video.play().catch(() => {}); } else { video.pause(); video.removeAttribute("src"); video.load(); }
+    const shown = photo;
     const image = new Image();
-    image.src = small(id);
-    image.decode().then(() => { if (photo.id === id && !picture.dataset.whole) picture.src = image.src; }, () => {});
+    image.src = small(shown);
+    image.decode().then(() => { if (photo === shown && !picture.dataset.whole) picture.src = image.src; }, () => {});
     const links = tiles(), index = links.indexOf(link);
     buttons.previous.disabled = index <= 0;
     buttons.next.disabled = index + 1 >= links.length && !document.querySelector("[data-next-page]");
-    for (const near of [links[index + 1], links[index - 1]]) if (near) new Image().src = small(idOf(near));
+    for (const near of [links[index + 1], links[index - 1]]) if (near) new Image().src = small({ id: idOf(near), base: baseOf(near) });
     if (index + 3 > links.length) window.vitsearch.more?.();
     place();
-    await about(id);
+    await about();
   }
 
-  async function about(id) {
-    const address = new URL(link.href);
+  async function about() {
+    const address = new URL(link.href), shown = photo;
     facts.setAttribute("aria-busy", "true");
     try {
       const answer = await fetch(`${address.pathname}/about${address.search}`, { headers: { Accept: "text/html" } });
       const text = new DOMParser().parseFromString(await answer.text(), "text/html");
-      if (photo.id !== id || !answer.ok) return;
+      if (photo !== shown || !answer.ok) return;
       facts.replaceChildren(...document.adoptNode(text.body).childNodes);
-    } catch { if (photo.id === id) facts.textContent = "The facts could not be loaded."; } finally { facts.removeAttribute("aria-busy"); }
+    } catch { if (photo === shown) facts.textContent = "The facts could not be loaded."; } finally { facts.removeAttribute("aria-busy"); }
     const name = facts.querySelector("h1")?.textContent;
     if (name && dialog.open) document.title = `${name} · vitsearch`;
     buttons.why.hidden = !facts.querySelector("[data-why]");
@@ -155,7 +157,7 @@
   });
 
   window.addEventListener("popstate", (event) => {
-    const next = event.state?.viewer && tiles().find((each) => idOf(each) === location.pathname.split("/")[2]);
+    const next = event.state?.viewer && tiles().find((each) => pathOf(each) === location.pathname);
     if (next) open(next);
     else if (dialog.open) hide();
   });
@@ -234,7 +236,7 @@
       form.elements[name].value = share(start).toFixed(5);
       form.elements[name === "left" ? "right" : "bottom"].value = share(start + lengths[name]).toFixed(5);
     }
-    form.action = `/photos/${photo.id}/part`;
+    form.action = `${photo.base}/photos/${photo.id}/part`;
     form.submit();
   }
 
@@ -314,7 +316,7 @@
   const KEYS = {
     ArrowRight: ACTS.next, ArrowLeft: ACTS.previous, j: ACTS.next, k: ACTS.previous, "+": ACTS.in, "=": ACTS.in, "-": ACTS.out,
     0: () => zoomTo(0), 1: () => zoomTo(1), f: ACTS.full, s: ACTS.slides, i: ACTS.facts, p: ACTS.part, a: ACTS.why,
-    h: () => press("[data-favourite]"), m: () => press("[data-more]"), n: () => press("[data-less]"), x: () => link.closest(".tile").querySelector(".tick input").click(),
+    h: () => press("[data-favourite]"), m: () => press("[data-more]"), n: () => press("[data-less]"), x: () => link.closest(".tile").querySelector(".tick input")?.click(),
   };
 
   // what is written to the collection leaves the photo where it is
@@ -324,7 +326,7 @@
     const fields = new URLSearchParams(new FormData(event.target, event.submitter));
     const answer = await fetch(event.target.action, { method: "POST", body: fields, redirect: "manual" });
     if (answer.type !== "opaqueredirect") { status.textContent = "It could not be saved: try again in a moment."; return; }
-    await about(photo.id);
+    await about();
     facts.querySelector("[data-favourite]")?.focus();
   });
 

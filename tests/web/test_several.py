@@ -1,0 +1,260 @@
+"""Several collections on one server: each below its address, a switcher, and a search in all."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from helpers.cli import vitsearch
+from helpers.photos import paint
+from helpers.web_client import (
+    BEARER,
+    ELSEWHERE,
+    HERE,
+    TOKEN,
+    announced,
+    reason,
+    wait_until,
+    with_exif,
+)
+from vitsearch import Collection, index_folder, search_all
+from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.web.below import below
+from vitsearch.web.privacy import key_cookie
+from vitsearch.web.settings import ServeSettings
+from vitsearch.web.several import Several
+from vitsearch.web.several_app import several_app
+
+PAGE = {"accept": "text/html"}
+VIEWS = (
+    "",
+    "albums",
+    "labels",
+    "map",
+    "map/list",
+    "duplicates",
+    "failures",
+    "help",
+    "index",
+    "places",
+)
+ADDRESS = re.compile(r'\s(?:href|src|action|formaction|data-[a-z]+)="(/[^"]*)"|[ "](/[^ "]*) \d+w')
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[Path]:
+    """Two collections of one encoder with the same name, one of another, and a folder without."""
+    first, second, other, new = (tmp_path / name for name in ("a/Reds", "b/Reds", "Mini", "New"))
+    for number in range(3):
+        paint(first / f"red{number}.png", "red", size=(24 + number, 16))
+        paint(other / f"red{number}.png", "red")
+    paint(second / "blue.png", "blue")
+    paint(second / "red.png", "red", "red", "orange")
+    paint(new / "green.png", "green")
+    with_exif(first / "old.jpg")
+    index_folder(first, encoder=ColourEncoder())
+    index_folder(second, encoder=ColourEncoder())
+    index_folder(other, encoder="mini")
+    return [first, second, other, new]
+
+
+@contextmanager
+def visited(
+    folders: list[Path],
+    settings: ServeSettings | None = None,
+    client: tuple[str, int] = HERE,
+    **options: Any,
+) -> Iterator[TestClient]:
+    chosen = settings or ServeSettings()
+    name, value = key_cookie(chosen)
+    with TestClient(
+        several_app(Several([str(folder) for folder in folders]), chosen),
+        base_url="http://127.0.0.1:8765",
+        client=client,
+        cookies={name: value} if client == HERE else {},
+        follow_redirects=False,
+        **options,
+    ) as opened:
+        yield opened
+
+
+def test_which_collections_there_are(folders: list[Path]) -> None:
+    with visited(folders) as client:
+        assert client.get("/api/collections").json() == {
+            "collections": [
+                {"name": "Reds", "address": "/in/reds/", "encoder": "colour", "photos": 4},
+                {"name": "Reds", "address": "/in/reds-2/", "encoder": "colour", "photos": 2},
+                {"name": "Mini", "address": "/in/mini/", "encoder": "mini", "photos": 3},
+                {"name": "New", "address": "/in/new/", "encoder": None, "photos": 0},
+            ]
+        }
+        page = client.get("/", headers=PAGE).text
+        cards = re.findall(r'<span class="what">(\w+)</span><span class="quiet">([^<]*)<', page)
+        assert cards == [
+            ("Reds", "4 photos, colour"),
+            ("Reds", "2 photos, colour"),
+            ("Mini", "3 photos, mini"),
+            ("New", "not indexed yet"),
+        ]
+        assert client.get("/in/", headers=PAGE).text == page
+        assert client.get("/healthz").json() == {"status": "ok"}
+        assert set(client.get("/api/openapi.json").json()["paths"]) == {
+            "/api/collections",
+            "/api/search",
+            "/healthz",
+        }
+        assert client.get("/in/else/", headers=PAGE).status_code == 404
+
+
+def test_a_collection_is_served_as_if_it_were_alone(folders: list[Path]) -> None:
+    with visited(folders) as client:
+        assert client.get("/in/reds").headers["location"].endswith("/in/reds/")
+        assert client.get("/in/reds-2/api/info").json()["photos"] == 2
+        found = client.get("/in/reds-2/api/search?q=blue").json()["results"][0]
+        assert found["path"] == "blue.png"
+        picture = client.get(f"/in/reds-2/api/photos/{found['id']}/thumbnail")
+        assert picture.headers["content-type"] == "image/webp"
+        made = client.post("/in/reds-2/albums", data={"do": "add", "album": "x", "id": found["id"]})
+        assert (made.status_code, made.headers["location"]) == (303, "/in/reds-2/album?name=x")
+        assert client.get("/in/reds/album?name=x").status_code == 400
+        assert client.get("/in/new/albums", headers=PAGE).headers["location"] == "/in/new/"
+        assert b"vitsearch_photos 2" in client.get("/in/reds-2/metrics").content
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_address_of_a_page_is_below_its_collection(folders: list[Path], view: str) -> None:
+    with visited(folders) as client:
+        page = client.get(f"/in/reds/{view}", headers=PAGE)
+        assert page.status_code == 200
+        assert int(page.headers["content-length"]) == len(page.content)
+        addresses = {first or second for first, second in ADDRESS.findall(page.text)}
+        outside = {each for each in addresses if not each.startswith(("/in/reds/", "/static/"))}
+        assert outside == {"/in/", "/in/reds-2/", "/in/mini/", "/in/new/"}
+        for each in sorted(addresses):
+            if "photo" not in each and each not in ("/in/reds/export", "/in/reds/refine"):
+                assert client.get(each.partition("#")[0], headers=PAGE).status_code in (200, 405)
+
+
+def test_text_that_looks_like_an_address_stays() -> None:
+    page = (
+        '<a href="/x?q=a" title="/x"><img src="/p" srcset="/p 1w, /q 2w" alt="/p">'
+        '<a href="//else"><a href="/static/a.css"><a href="/in/b/"><input value="/x" data-a="/y">'
+        " href=&#34;/z&#34;"
+    )
+    assert below(page, "/in/a") == (
+        '<a href="/in/a/x?q=a" title="/x"><img src="/in/a/p" srcset="/in/a/p 1w, /in/a/q 2w" '
+        'alt="/p"><a href="//else"><a href="/static/a.css"><a href="/in/b/"><input value="/x" '
+        'data-a="/in/a/y"> href=&#34;/z&#34;'
+    )
+
+
+# -- a search in all -------------------------------------------------------------------------------
+
+
+def test_a_search_in_all_of_one_encoder(folders: list[Path]) -> None:
+    expected = [
+        (Path(hit.file).name, round(hit.score, 6))
+        for hit in search_all([str(each) for each in folders[:2]], "red", 10)
+    ]
+    with visited(folders) as client:
+        answer = client.get("/api/search?q=red&k=10").json()
+        assert [(hit["path"], hit["score"]) for hit in answer["results"]] == expected
+        assert answer["searched"] == ["Reds", "Reds"]
+        addresses = {hit["path"]: hit["address"] for hit in answer["results"]}
+        assert addresses["red.png"] == "/in/reds-2/"
+        assert addresses["red0.png"] == "/in/reds/"
+        second = client.get("/api/search?q=red&k=2&offset=1").json()["results"]
+        assert second == answer["results"][1:3]
+        other = client.get("/api/search?q=red&encoder=mini").json()
+        assert other["searched"] == ["Mini"]
+        assert reason(client.get("/api/search?q=red&encoder=else"), 400, "bad_request") == (
+            "no collection here has this encoder: colour, mini"
+        )
+        page = client.get("/?q=red", headers=PAGE).text
+        assert "Best match first, in Reds and Reds. Not searched: Mini (mini) and New (not" in page
+        links = re.findall(r'<a class="photo-link" href="(/in/[^"]*)"', page)
+        assert links == [f"{hit['address']}photos/{hit['id']}?q=red" for hit in answer["results"]]
+        assert all(client.get(link, headers=PAGE).status_code == 200 for link in links)
+        broken = client.get("/?q=red+-", headers=PAGE)
+        assert (broken.status_code, 'value="red -"' in broken.text) == (400, True)
+
+
+def test_what_a_photo_says_is_understood_for_who_may_see_it(folders: list[Path]) -> None:
+    with visited(folders[:2]) as client:
+        answer = client.get("/api/search?q=red+in+2019").json()
+        assert [hit["path"] for hit in answer["results"]] == ["old.jpg"]
+        assert [each["title"] for each in answer["understood"]] == ["2019"]
+        assert client.get("/api/search?q=in+2019").json()["results"][0]["path"] == "old.jpg"
+    with visited(folders[:2], client=ELSEWHERE) as client:
+        answer = client.get("/api/search?q=red+in+2019").json()
+        assert answer["understood"] == []
+        assert "old.jpg" not in [hit["path"] for hit in answer["results"]][:1]
+
+
+def test_one_encoder_is_loaded_for_all(folders: list[Path]) -> None:
+    again = folders[3]
+    index_folder(again, encoder="mini")
+    several = Several([str(each) for each in folders])
+    try:
+        several_app(several, ServeSettings())
+        services = [member.service for member in several.members]
+        assert services[0].encoder is services[1].encoder
+        assert services[2].encoder is services[3].encoder
+        assert services[2].source.encoding is services[3].source.encoding
+        assert several.content == "10 photos in 4 collections"
+    finally:
+        several.close()
+
+
+# -- indexing, who may, the command ----------------------------------------------------------------
+
+
+def test_a_folder_is_indexed_and_joins_the_search(folders: list[Path]) -> None:
+    with visited(folders) as client:
+        assert "New is not indexed yet" in client.get("/in/new/", headers=PAGE).text
+        begun = client.post("/in/new/index", data={"do": "start", "encoder": "colour"})
+        assert begun.headers["location"] == "/in/new/"
+        wait_until(lambda: client.get("/in/new/api/index").json()["status"] == "done")
+        assert client.get("/in/new/api/info").json()["photos"] == 1
+        answer = client.get("/api/search?q=green&k=1").json()
+        assert answer["searched"] == ["Reds", "Reds", "New"]
+        assert [hit["collection"] for hit in answer["results"]] == ["New"]
+
+
+def test_a_token_protects_all(folders: list[Path]) -> None:
+    settings = ServeSettings(host="0.0.0.0", token=TOKEN)
+    with visited(folders[:2], settings, ELSEWHERE) as client:
+        for address in (
+            "/",
+            "/in/reds/",
+            "/api/collections",
+            "/in/reds/api/info",
+            "/in/reds/healthz",
+        ):
+            assert client.get(address).status_code == 401
+        assert client.get("/static/app.css").status_code == 200
+        assert client.get("/in/reds/api/info", headers=BEARER).status_code == 200
+        login = client.post("/login", data={"token": TOKEN, "to": "/in/reds/?q=red"})
+        assert login.headers["location"] == "/in/reds/?q=red"
+        assert client.post("/in/reds/index", data={"do": "start"}).status_code == 403
+
+
+@pytest.mark.slow
+def test_the_command_serves_several(folders: list[Path]) -> None:
+    with announced(*folders[:2], f"{folders[0]}/") as (process, _):
+        process.terminate()
+        assert process.wait(30) == 0
+        assert process.stderr is not None
+        assert process.stderr.read().endswith(b"vitsearch: stopped\n")
+    done = vitsearch("serve", *folders[:2], "--collection", "x")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"--collection goes with one folder of photos" in done.stderr
+    gone = vitsearch("serve", folders[0], folders[0].with_name("gone"))
+    assert gone.returncode == 1
+    assert gone.stderr.startswith(b"vitsearch: no such folder: ")
+    with Collection.open(folders[0]) as collection:
+        assert len(collection) == 4
