@@ -9,7 +9,8 @@ from typing import Any
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-BELOW = "/in/"  # what the paths of collections begin with
+from vitsearch.web.several import BELOW
+
 # addresses of this server in the attributes of a page; static files and other collections are
 # common to all. Text in a page cannot look like this: its quotes are escaped
 _ATTRIBUTE = re.compile(

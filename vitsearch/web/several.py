@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vitsearch.collection.collection import Collection
 from vitsearch.collection.several import search_opened, understand_all
@@ -16,11 +16,14 @@ from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import ServiceBusy, VitsearchError
 from vitsearch.filters.words import Vocabulary
 from vitsearch.types import SearchResult
-from vitsearch.web.below import BELOW
 from vitsearch.web.pages.tiles import counted
 from vitsearch.web.service import PhotoService
-from vitsearch.web.sites import Site
 from vitsearch.web.source import Version, busy_when_unreadable
+
+if TYPE_CHECKING:
+    from vitsearch.web.sites import Site
+
+BELOW = "/in/"  # what the paths of collections begin with
 
 
 @dataclass(eq=False, slots=True)
@@ -31,7 +34,7 @@ class Member:
 
     name: str
     path: str
-    site: Site
+    site: "Site"
     _words: KnownWords | None = None
     _open: tuple[Version, Collection] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -114,6 +117,8 @@ class Several:
     """
 
     def __init__(self, photos: Sequence[str], **options: Any) -> None:
+        from vitsearch.web.sites import Site
+
         self.members: list[Member] = []
         for each in photos:
             site = Site.of(each, is_inner=True, **options)

@@ -49,7 +49,7 @@ def overview(request: Request) -> Response:
             if len(words) > MAX_TEXT_LENGTH:
                 raise QueryError(f"a query may have {MAX_TEXT_LENGTH:,} characters")
             number = page_number(parameters.get("page", ""))
-            shown |= _found(request, words, group_of(request, key), number)
+            shown |= _results(request, words, group_of(request, key), number)
         except QueryError as error:
             status, shown["fault"] = 400, str(error)
     return page("collections.html", shown, status=status)
@@ -93,7 +93,7 @@ def _card(member: Member) -> dict[str, Any]:
     return card
 
 
-def _found(request: Request, words: str, group: Group, number: int) -> dict[str, Any]:
+def _results(request: Request, words: str, group: Group, number: int) -> dict[str, Any]:
     """Return a page of the results in the collections of one encoder."""
     start, private = (number - 1) * PER_PAGE, exif_shown(request)
     results, understood = group.search(words, k=PER_PAGE + 1, offset=start, private=private)

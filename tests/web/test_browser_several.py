@@ -1,0 +1,140 @@
+"""Several collections in Chromium: the switcher, the search in all, and each by itself."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from test_browser_indexing import PHONE, SECONDS, WIDE, browser, fits, serious
+
+from helpers.photos import paint
+from helpers.web_client import announced
+from helpers.web_site import make_photos
+from vitsearch import index_folder
+
+playwright = pytest.importorskip("playwright.sync_api")
+expect, Browser, Page = playwright.expect, playwright.Browser, playwright.Page
+
+pytestmark = pytest.mark.slow
+__all__ = ["browser"]  # a fixture
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("several")
+    holidays, cats, new = folder / "Holidays", folder / "Cats & dogs", folder / "New"
+    for each in (holidays, cats, new):
+        each.mkdir()
+    make_photos(holidays)
+    for name in ("chelsea.png", "coffee.png"):
+        (cats / name).write_bytes((holidays / "samples" / name).read_bytes())
+    for each in (holidays, cats):
+        index_folder(each, encoder="mini")
+    paint(new / "red.png", "red", size=(96, 64))
+    with announced(holidays, cats, new) as (_, found):
+        yield found
+
+
+@contextmanager
+def opened(browser: Browser, address: str, **options: Any) -> Iterator[Page]:
+    context = browser.new_context(**{"viewport": WIDE, **options})
+    context.set_default_timeout(1000 * SECONDS)
+    page = context.new_page()
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("response", lambda got: faults.append(got.url) if got.status >= 500 else None)
+    page.goto(address)
+    page.wait_for_url(address.partition("?")[0])
+    yield page
+    assert faults == []
+    context.close()
+
+
+@pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
+def test_all_are_searched_and_each_is_reached(
+    browser: Browser, address: str, viewport: dict[str, int]
+) -> None:
+    with opened(browser, address, viewport=viewport) as page:
+        root = address.partition("?")[0]
+        expect(page.locator(".albums .what")).to_have_text(["Holidays", "Cats & dogs", "New"])
+        assert serious(page) == []
+        assert fits(page)
+        page.get_by_role("searchbox", name="Search all collections").fill("a cat")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("status")).to_have_text(
+            "Best match first, in Holidays and Cats & dogs. Not searched: New (not indexed yet)"
+        )
+        of = page.locator(".tile .moment").all_inner_texts()
+        assert {"Holidays", "Cats & dogs"} == set(of)
+        assert serious(page) == []
+        assert fits(page)
+        # a photo opens over the grid, from whichever collection it is, and Back returns
+        number = of.index("Cats & dogs")
+        page.locator(".photo-link").nth(number).click()
+        page.wait_for_url(f"{root}in/cats-dogs/photos/*")
+        expect(page.locator(".viewer h1")).to_have_text("chelsea.png")
+        picture = page.locator(".viewer [data-picture]")
+        expect(picture).to_have_js_property("complete", True)
+        assert "/in/cats-dogs/api/photos/" in str(picture.get_attribute("src"))
+        page.keyboard.press("ArrowLeft" if number else "ArrowRight")
+        page.wait_for_url(f"{root}in/holidays/photos/*")
+        page.keyboard.press("Escape")
+        page.wait_for_url(f"{root}?*")
+        # the switcher, by keyboard
+        switch = page.locator(".switch summary")
+        switch.focus()
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("link", name="Cats & dogs")).to_be_visible()
+        assert serious(page) == []
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("link", name="Cats & dogs")).to_be_hidden()
+        expect(switch).to_be_focused()
+        page.keyboard.press("Enter")
+        page.get_by_role("link", name="Cats & dogs").focus()
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"{root}in/cats-dogs/")
+        expect(switch).to_contain_text("Cats & dogs")
+        expect(page.get_by_text("2 photos, ")).to_be_visible()
+        assert serious(page) == []
+        assert fits(page)
+
+
+def test_scripts_stay_in_their_collection(browser: Browser, address: str) -> None:
+    with opened(browser, address) as page:
+        root = address.partition("?")[0]
+        page.goto(f"{root}in/holidays/?q=flower")
+        page.locator(".tile .tick").first.click()
+        expect(page.locator("[data-chosen]")).to_have_text("1 ticked")
+        page.goto(f"{root}in/cats-dogs/")
+        expect(page.locator(".selecting.on")).to_have_count(0)
+        page.goto(f"{root}in/holidays/")
+        expect(page.locator("[data-chosen]")).to_contain_text("1 ticked")
+        page.keyboard.press("/")
+        expect(page.get_by_role("searchbox")).to_be_focused()
+        with page.expect_response(f"{root}in/holidays/api/photos/*/thumbnail?size=160"):
+            page.goto(f"{root}in/holidays/map")
+        page.keyboard.press("/")
+        page.wait_for_url(f"{root}in/holidays/#q")
+        page.get_by_role("link", name="vitsearch").click()
+        page.wait_for_url(f"{root}in/holidays/")
+
+
+def test_without_javascript_and_a_folder_that_is_not_indexed(
+    browser: Browser, address: str
+) -> None:
+    with opened(browser, address, java_script_enabled=False, viewport=PHONE) as page:
+        root = address.partition("?")[0]
+        page.locator(".switch summary").click()
+        page.locator(".switch").get_by_role("link", name="New").click()
+        page.wait_for_url(f"{root}in/new/")
+        page.get_by_role("button", name="Index the photos").click()
+        expect(page.get_by_text("1 photo, ")).to_be_visible()
+        page.locator(".switch summary").click()
+        page.get_by_role("link", name="All collections").click()
+        page.get_by_role("searchbox", name="Search all collections").fill("red")
+        page.get_by_role("button", name="Search").click()
+        expect(page.get_by_role("status")).to_contain_text("in Holidays, Cats & dogs and New")
+        page.locator(".photo-link").first.click()
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
+        page.get_by_role("link", name="More like this").first.click()
+        assert "/in/" in page.url
