@@ -2,8 +2,6 @@
 JavaScript.
 """
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,38 +9,31 @@ from typing import Any
 
 import pytest
 
-NEEDED = os.environ.get("VITSEARCH_NEEDS_BROWSER") == "1"
-CHROMIUM = shutil.which("chromium")
-if CHROMIUM is None and not NEEDED:
-    pytest.skip("there is no Chromium on the path (apt install chromium)", allow_module_level=True)
-if not NEEDED:
-    for library in ("fastapi", "playwright", "axe_playwright_python"):
-        pytest.importorskip(library)
+from helpers import browser as chromium
+from helpers.browser import PHONE, fits, serious
+from helpers.photos import paint, shade
+from helpers.web_client import announced
+from vitsearch import Collection
+from vitsearch.storage.lock import writer_lock
 
-from axe_playwright_python.sync_playwright import Axe  # noqa: E402
-from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
-
-from helpers.photos import paint, shade  # noqa: E402
-from helpers.web_client import announced  # noqa: E402
-from vitsearch import Collection  # noqa: E402
-from vitsearch.storage.lock import writer_lock  # noqa: E402
+Browser, Page, expect = chromium.Browser, chromium.Page, chromium.expect
 
 pytestmark = pytest.mark.slow
 
-SECONDS = 120  # that anything may take on a busy machine
-WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 800}
 MANY = 150
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    expect.set_options(timeout=1000 * SECONDS)
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=CHROMIUM, headless=True, args=["--no-sandbox", "--disable-gpu"]
-        )
+    with chromium.launched() as started:
         yield started
-        started.close()
+
+
+@contextmanager
+def opened(browser: Browser, photos: Path, **options: Any) -> Iterator[Page]:
+    """Serve a folder, and open its page."""
+    with announced(photos) as (_, address), chromium.opened(browser, address, **options) as page:
+        yield page
 
 
 @pytest.fixture
@@ -50,34 +41,6 @@ def photos(tmp_path: Path) -> Path:
     for number in range(MANY):
         paint(tmp_path / "Holidays" / f"{number:03}.png", shade(number), size=(96, 64))
     return tmp_path / "Holidays"
-
-
-@contextmanager
-def opened(browser: Browser, photos: Path, **options: Any) -> Iterator[Page]:
-    """Serve a folder, and open the address that is printed, with its key."""
-    with announced(photos) as (_, address):
-        context = browser.new_context(**{"viewport": WIDE, **options})
-        context.set_default_timeout(1000 * SECONDS)
-        page = context.new_page()
-        faults: list[str] = []
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.goto(address)
-        page.wait_for_url(address.partition("?")[0])
-        yield page
-        assert faults == []
-        context.close()
-
-
-def serious(page: Page) -> list[str]:
-    """Return the serious faults of accessibility that axe finds."""
-    found = Axe().run(page).response["violations"]
-    return [each["id"] for each in found if each["impact"] in ("serious", "critical")]
-
-
-def fits(page: Page) -> bool:
-    """Whether nothing is wider than the screen."""
-    wide: bool = page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    return wide
 
 
 def test_a_folder_is_indexed_from_its_page(browser: Browser, photos: Path) -> None:

@@ -1,22 +1,25 @@
 """Several collections in Chromium: the switcher, the search in all, and each by itself."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import pytest
-from test_browser_indexing import PHONE, SECONDS, WIDE, browser, fits, serious
 
+from helpers import browser as chromium
+from helpers.browser import PHONE, WIDE, fits, opened, serious
 from helpers.photos import paint
 from helpers.web_client import announced
 from helpers.web_site import make_photos
 from vitsearch import index_folder
 
-playwright = pytest.importorskip("playwright.sync_api")
-expect, Browser, Page = playwright.expect, playwright.Browser, playwright.Page
+Browser, expect = chromium.Browser, chromium.expect
 
 pytestmark = pytest.mark.slow
-__all__ = ["browser"]  # a fixture
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium.launched() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -33,21 +36,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     paint(new / "red.png", "red", size=(96, 64))
     with announced(holidays, cats, new) as (_, found):
         yield found
-
-
-@contextmanager
-def opened(browser: Browser, address: str, **options: Any) -> Iterator[Page]:
-    context = browser.new_context(**{"viewport": WIDE, **options})
-    context.set_default_timeout(1000 * SECONDS)
-    page = context.new_page()
-    faults: list[str] = []
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("response", lambda got: faults.append(got.url) if got.status >= 500 else None)
-    page.goto(address)
-    page.wait_for_url(address.partition("?")[0])
-    yield page
-    assert faults == []
-    context.close()
 
 
 @pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])

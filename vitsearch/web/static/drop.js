@@ -3,6 +3,7 @@
 (() => {
   const curtain = document.querySelector("[data-dropping]");
   if (!curtain) return; // no photos can be searched yet
+  const home = document.querySelector("a.name").pathname; // of this collection
   const form = document.getElementById("bring") ?? elsewhere();
   const words = curtain.querySelector("span");
   const input = document.querySelector("[data-bring]") ?? form.querySelector("input[type=file]");
@@ -12,7 +13,7 @@
   // the views without a search have no form of their own
   function elsewhere() {
     const form = document.createElement("form");
-    form.action = `${document.querySelector("a.name").pathname}photo`; // of this collection
+    form.action = `${home}photo`;
     form.method = "post";
     form.enctype = "multipart/form-data";
     form.hidden = true;
@@ -42,7 +43,7 @@
     try {
       const answer = await fetch(form.action, { method: "POST", body: new FormData(form), headers: { Accept: "application/json" } });
       const said = await answer.json();
-      if (answer.ok) location.href = said.address;
+      if (answer.ok) location.href = home + said.address.slice(1);
       else refuse(`${file.name}: ${said.error.message}. Choose another photo.`);
     } catch { refuse("The photo could not be sent: see whether the server still runs, and try again."); }
   }

@@ -3,6 +3,7 @@
 (() => {
   const SOON = 150; // milliseconds within which most answers are there
   const SHAPES = [13, 10, 15, 7, 13, 18, 10, 15, 13, 7, 15, 10, 18, 13];
+  const home = document.querySelector("a.name").pathname; // of this collection
   const status = document.querySelector(".heading > .count");
   const shown = document.querySelector(".results, .empty");
   const former = status?.textContent;
@@ -32,7 +33,7 @@
   const begin = () => { clearTimeout(timer); timer = setTimeout(wait, SOON); };
   document.getElementById("search")?.addEventListener("submit", begin);
   document.addEventListener("click", (event) => {
-    const link = event.target.closest?.("main a[href^='/?']");
+    const link = event.target.closest?.(`main a[href^="${home}?"]`);
     if (link && !event.defaultPrevented && !event.button && !event.ctrlKey && !event.metaKey && !event.shiftKey && !event.altKey) begin();
   });
   window.addEventListener("pageshow", rest);
