@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -99,7 +100,10 @@ class IndexRunner:
             self._state = RunState("running", "looking")
             request = {"photos": str(self.root), "collection": str(self.folder), **options}
             _write(process.stdin, json.dumps(request) + "\n")
-            run.reader = threading.Thread(target=self._follow, args=(run,), daemon=True)
+            # with what the command has set, for the collection that `on_end` may open
+            run.reader = threading.Thread(
+                target=copy_context().run, args=(self._follow, run), daemon=True
+            )
             run.reader.start()
 
     def stop(self) -> None:
