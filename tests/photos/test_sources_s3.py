@@ -150,7 +150,7 @@ def test_a_store_that_stays_busy_ends_the_run(s3: str, busy: Callable[[int], Bus
         read(s3)
     assert re.fullmatch(
         r"photos/a.png cannot be read now \(.*\), nor could it for 0.07 s: try again when the "
-        "store answers",
+        "store answers, or take that object away if it answers for others",
         str(caught.value),
     )
 

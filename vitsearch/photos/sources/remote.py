@@ -14,7 +14,15 @@ from vitsearch.paths import raw_path
 from vitsearch.photos.decode import MAX_BYTES
 from vitsearch.photos.sidecars import companions_of
 from vitsearch.photos.sources.names import is_photo, protocol_of
-from vitsearch.photos.sources.source import CUT, Entry, checked, error_text, read_error, rejection
+from vitsearch.photos.sources.source import (
+    CUT,
+    EMPTY,
+    Entry,
+    checked,
+    error_text,
+    read_error,
+    rejection,
+)
 from vitsearch.photos.walk import left_out_by_default
 
 _AT_ONCE, _BYTES_AT_ONCE = 16, 64_000_000  # read ahead of the consumer
@@ -52,7 +60,10 @@ class RemoteFolder:
                     continue
                 _, path, info = levels[-1].pop()
                 if info["type"] != "directory":
-                    yield Entry(path[len(root) + 1 :], int(info.get("size") or 0), mtime_ns(info))
+                    # not asked for: there are stores that answer such a range with a byte
+                    empty = EMPTY if info.get("size") == 0 else None
+                    size = int(info.get("size") or 0)
+                    yield Entry(path[len(root) + 1 :], size, mtime_ns(info), problem=empty)
                 elif path.endswith("/"):
                     yield Entry(
                         path[len(root) + 1 :],
@@ -276,11 +287,12 @@ def _patient(fs: Any, ranges: Sequence[_Request]) -> list[bytes | BaseException]
             first, answer = next(iter(busy.items()))
             raise CollectionError(
                 f"{ranges[first][0]} cannot be read now ({error_text(answer)}), nor could it for "
-                f"{sum(PAUSES):g} s: try again when the store answers"
+                f"{sum(PAUSES):g} s: try again when the store answers, or take that object away "
+                "if it answers for others"
             )
         time.sleep(pause)
-        for at, answer in zip(busy, _ranges(fs, [ranges[at] for at in busy]), strict=True):
-            results[at] = answer
+        for at, retried in zip(busy, _ranges(fs, [ranges[at] for at in busy]), strict=True):
+            results[at] = retried
     return results
 
 
@@ -302,11 +314,7 @@ def _may_pass(answer: bytes | BaseException) -> TypeGuard[Exception]:
 
 def _refused(error: BaseException, entry: Entry) -> PhotoError:
     if _NO_RANGE in error_text(error).lower():  # it begins behind the object's end
-        return (
-            PhotoError(CUT)
-            if entry.position is not None
-            else PhotoError("the file is empty (0 bytes)")
-        )
+        return PhotoError(CUT) if entry.position is not None else PhotoError(EMPTY)
     return read_error(error)
 
 

@@ -15,6 +15,7 @@ from vitsearch.photos.walk import walk
 SourceFormat = Literal["auto", "folder", "parquet", "tar"]
 FORMATS: tuple[SourceFormat, ...] = ("auto", "folder", "parquet", "tar")
 CUT = "the tar ends before it does"
+EMPTY = "the file is empty (0 bytes)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def over_cap(size: int) -> PhotoError | None:
 
 def checked(data: bytes) -> bytes | PhotoError:
     """Return the bytes of a photo, or why they cannot be one."""
-    return over_cap(len(data)) or data or PhotoError("the file is empty (0 bytes)")
+    return over_cap(len(data)) or data or PhotoError(EMPTY)
 
 
 def read_error(error: BaseException) -> PhotoError:
