@@ -347,6 +347,23 @@ def test_wrong_usage_is_one_line_and_exit_code_2(indexed: Path, arguments: list[
     assert re.fullmatch(rb"vitsearch: .+ \(see `vitsearch[ a-z]* --help`\)\n", done.stderr)
 
 
+def test_a_model_is_recommended_for_a_folder(photos: Path, tmp_path: Path) -> None:
+    number = sum(1 for file in photos.rglob("*") if file.suffix in (".png", ".jpg"))
+    counted, named = (
+        vitsearch("models", "--recommend", "--photos", each) for each in (photos, str(number))
+    )
+    assert (counted.returncode, counted.stdout) == (0, named.stdout)
+    assert f"hours for {number} photos" in counted.stdout.decode()
+    (tmp_path / "empty").mkdir()
+    for none in (tmp_path / "empty", "0"):
+        done = vitsearch("models", "--recommend", "--photos", none)
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert b"is not a number of photos, nor a folder with some" in done.stderr
+    done = vitsearch("models", "--recommend", "--photos", tmp_path / "nowhere")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"no such folder" in done.stderr
+
+
 def test_the_closest_command_is_named() -> None:
     for name, expected in (("serch", "search"), ("modles", "models")):
         done = vitsearch(name, "photos")

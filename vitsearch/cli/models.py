@@ -15,6 +15,22 @@ if TYPE_CHECKING:
     from vitsearch.encoders.catalogue import EncoderListing
 
 
+def _count(context: click.Context, param: click.Parameter, value: str) -> int:
+    """Return a number of photos, or that of the photos in a folder."""
+    if value.isdecimal():
+        number = int(value)
+    else:
+        from vitsearch.photos.walk import walk
+        from vitsearch.storage.config import photo_root
+
+        number = sum(1 for _ in walk(photo_root(value)))
+    if number < 1:
+        raise click.BadParameter(
+            f"{value!r} is not a number of photos, nor a folder with some", context, param
+        )
+    return number
+
+
 def _sources() -> str:
     from vitsearch.encoders import SOURCES, package_sources
 
@@ -28,11 +44,11 @@ def _sources() -> str:
 @click.option("--recommend", is_flag=True, help="Name what suits your photos and this machine.")
 @click.option(
     "--photos",
-    type=click.IntRange(min=1),
-    default=10_000,
+    callback=_count,
+    default="10000",
     show_default=True,
-    metavar="N",
-    help="With --recommend: how many photos there are.",
+    metavar="N|FOLDER",
+    help="With --recommend: how many photos there are, or the folder with them.",
 )
 @click.option(
     "--language",
