@@ -36,6 +36,7 @@ HEAVY = {  # a library, and the rooms with an adapter of it
     "pydantic": {"web"},
     "mcp": {"agents"},
     "watchfiles": {"collection"},
+    "send2trash": {"outputs"},
     "ray": {"cluster"},
     "av": {"photos"},
     "rawpy": {"photos"},

@@ -447,8 +447,12 @@ def test_labels(page: Page) -> None:
 def test_duplicates_and_what_is_not_indexed(page: Page) -> None:
     page.goto("/duplicates")
     assert sorted(names(page)) == ["cat.png", "chelsea.png"]
-    page.get_by_role("button", name="Tick all but the first").click()
-    expect(page.locator("[data-chosen]")).to_have_text("1 ticked")
+    expect(page.locator("[data-left]")).to_have_text("Choose what to keep")
+    page.get_by_role("button", name="Keep what is proposed").click()
+    expect(page.locator("[data-left]")).to_have_text("1 other of 1 group")
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Paths").click()
+    assert Path(saved.value.path()).read_text() == "samples/chelsea.png\n"
     page.get_by_role("link", name="The same view").click()
     assert {"flower.jpg", "small flower.jpg", "china.jpg", "temple.jpg"} <= set(names(page))
     page.get_by_role("link", name="Not indexed").click()

@@ -531,6 +531,70 @@ def test_new_photos_are_seen_without_a_restart(visit: Open, folder: Path) -> Non
     )
 
 
+@pytest.fixture
+def trash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of files in the system's trash, in place of the person's."""
+    system = pytest.importorskip("send2trash.plat_other", reason="the trash of freedesktop.org")
+    home = tmp_path / "data"
+    monkeypatch.setattr(system, "XDG_DATA_HOME", os.fsencode(home))
+    monkeypatch.setattr(system, "HOMETRASH_B", os.fsencode(home / "Trash"))
+    return home / "Trash" / "files"
+
+
+def test_what_becomes_of_the_others(visit: Open, folder: Path, trash: Path) -> None:
+    client, ids = visit(allow_delete=True), photo_ids(folder)
+    keep = {"kind": "same", "keep1": str(ids["twin.png"])}
+    page = client.get("/duplicates").text
+    assert re.findall("Proposed: (.*?)<", page) == ["the shortest path"]
+    assert "To the trash" in page
+    listed = client.post("/duplicates", data=keep | {"do": "paths"})
+    assert listed.content == b"red.png\n"
+    album = client.post("/duplicates", data=keep | {"do": "album", "album": "Copies"})
+    assert album.headers["location"] == "/album?name=Copies"
+    assert shown(client.get("/album?name=Copies").text) == [ids["red.png"]]
+    question = client.post("/duplicates", data=keep | {"do": "trash"}).text
+    assert "Move 1 photo to the trash?" in question
+    assert (folder / "red.png").exists()
+    # nothing goes whose copy is not there any more
+    (folder / "twin.png").rename(folder / "away")
+    stays = client.post("/duplicates", data=keep | {"do": "trash", "confirmed": "yes"}).text
+    assert "red.png: cannot be opened: No such file or directory" in stays
+    (folder / "twin.png").hardlink_to(folder / "red.png")
+    stays = client.post("/duplicates", data=keep | {"do": "trash", "confirmed": "yes"}).text
+    assert "red.png: is the same file as twin.png" in stays
+    (folder / "twin.png").unlink()
+    (folder / "away").rename(folder / "twin.png")
+    done = client.post("/duplicates", data=keep | {"do": "trash", "confirmed": "yes"}).text
+    assert "1 photo is in the trash" in done
+    assert [file.name for file in trash.iterdir()] == ["red.png"]
+    assert (folder / "twin.png").read_bytes() == (trash / "red.png").read_bytes()
+    assert not (folder / "red.png").exists()
+    assert ids["red.png"] not in photo_ids(folder).values()
+    assert "No file is there twice" in client.get("/duplicates").text
+    # it comes back with its id, and so into its albums
+    (trash / "red.png").rename(folder / "red.png")
+    index_folder(folder, encoder=ColourEncoder())
+    assert photo_ids(folder)["red.png"] == ids["red.png"]
+    for form, status in (
+        ({"do": "paths", "kind": "same"}, 400),
+        ({"do": "paths", "kind": "same", "keep1": str(ids[HOSTILE])}, 400),
+        ({"do": "paths", "kind": "same", "keep1": "x"}, 400),
+        (keep | {"keep2": str(ids["red.png"]), "do": "paths"}, 400),
+        (keep | {"do": "delete"}, 400),
+        (keep | {"do": "album", "album": " "}, 400),
+    ):
+        assert client.post("/duplicates", data=form).status_code == status, form
+    go = keep | {"do": "trash", "confirmed": "yes"}
+    with writer_lock(folder / ".vitsearch"):
+        assert client.post("/duplicates", data=go).status_code == 503
+    for other in (visit(), visit(remote=True, allow_delete=True)):
+        assert other.post("/duplicates", data=go).status_code == 403
+        assert "To the trash" not in other.get("/duplicates").text
+    other_site = {"sec-fetch-site": "cross-site"}
+    assert client.post("/duplicates", data=go, headers=other_site).status_code == 403
+    assert (folder / "red.png").exists()
+
+
 def test_labels_are_spread(visit: Open, folder: Path) -> None:
     client = visit()
     assert "No labels are stored" in client.get("/labels").text

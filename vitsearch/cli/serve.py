@@ -75,6 +75,12 @@ _PACKAGES = frozenset(
     "the person at this machine.",
 )
 @click.option(
+    "--allow-delete",
+    is_flag=True,
+    help="Let them move copies of photos to the system's trash, from the view of duplicates and "
+    "after a question (extra [trash]).",
+)
+@click.option(
     "--allow-host",
     "hosts",
     multiple=True,
@@ -135,6 +141,7 @@ def serve(photos: tuple[str, ...], **options: Any) -> int:
         token=generated or options["token"] or None,
         show_exif=options["show_exif"],
         allow_edits=options["allow_edits"],
+        allow_delete=options["allow_delete"],
         hosts=options["hosts"],
         behind_proxy=options["behind_proxy"],
         proxies=options["proxies"] or LOOPBACK,
@@ -142,6 +149,9 @@ def serve(photos: tuple[str, ...], **options: Any) -> int:
         thumbnail_bytes=options["thumbnails_mb"] * MEGABYTE,
     )
     settings.check()
+    if settings.allow_delete:
+        with needing(("send2trash",), "--allow-delete needs the package", "trash"):
+            import vitsearch.outputs.trash
     names = _names(photos, options)
     with needing(_PACKAGES, "the web page needs the package", "web"):
         import vitsearch.web.app  # noqa: F401  # before photos are indexed for it

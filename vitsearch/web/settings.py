@@ -57,6 +57,7 @@ class ServeSettings:
     key: str = field(default_factory=new_secret, repr=False)
     show_exif: bool = False
     allow_edits: bool = False
+    allow_delete: bool = False
     hosts: tuple[str, ...] = ()
     behind_proxy: str | None = None
     proxies: tuple[str, ...] = LOOPBACK

@@ -1,6 +1,5 @@
-"""The pages of the collection as a whole: duplicates, files not indexed, and the map."""
+"""The pages of the collection as a whole: files not indexed, and the map."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +11,9 @@ from vitsearch.collection.absence import UNREADABLE, count_left_out, left_out_li
 from vitsearch.collection.map import PhotoMap, current_map
 from vitsearch.errors import QueryError
 from vitsearch.photos.walk import BROKEN_LINK
-from vitsearch.types import Photo, SkippedPhoto
+from vitsearch.types import SkippedPhoto
 from vitsearch.web.pages.context import Page, PageContext
-from vitsearch.web.pages.tiles import counted, size_text
+from vitsearch.web.pages.tiles import counted
 from vitsearch.web.pages.url import (
     ALONE,
     PageQuery,
@@ -25,89 +24,12 @@ from vitsearch.web.pages.url import (
 
 router = APIRouter(include_in_schema=False)
 
-GROUPS_PER_PAGE = 20
-MAX_GROUP_TILES = 40
 ROWS_PER_PAGE = 200
-MAX_COMPARED = 30_000  # photos of which all pairs are compared while a person waits
 REGIONS = 4  # of the map's list along each side
 REGION_TILES = 8
 
 
-# -- duplicates and failures -----------------------------------------------------------------------
-
-
-@router.get("/duplicates")
-def duplicates(here: Page) -> Response:
-    """The groups of photos that are the same file, or show the same view."""
-    kind = "alike" if here.request.query_params.get("kind") == "alike" else "same"
-    shown: dict[str, Any] = {
-        "kind": kind,
-        "fault": "",
-        "groups": [],
-        "summary": "",
-        "previous": "",
-        "next": "",
-        "page": 1,
-    }
-    try:
-        number = page_number(here.request.query_params.get("page", ""))
-        groups = _groups(here, kind)
-    except QueryError as error:
-        return here.page(
-            "duplicates.html", status=400, view="/duplicates", **shown | {"fault": str(error)}
-        )
-    start = (number - 1) * GROUPS_PER_PAGE
-    page_groups = groups[start : start + GROUPS_PER_PAGE]
-    pairs = [("kind", kind)] if kind == "alike" else []
-    shown |= {
-        "summary": _duplicates_summary(groups, kind),
-        "groups": [
-            _group(here, index, group, kind)
-            for index, group in enumerate(page_groups, start=start + 1)
-        ],
-        "page": number,
-        **neighbours("/duplicates", pairs, number, more=len(groups) > start + GROUPS_PER_PAGE),
-    }
-    return here.page("duplicates.html", view="/duplicates", **shown)
-
-
-def _duplicates_summary(groups: list[list[tuple[Photo, float]]], kind: str) -> str:
-    if not groups:
-        return "No file is there twice." if kind == "same" else "No photo looks like another."
-    extra = sum(len(group) - 1 for group in groups)
-    if kind == "same":
-        what = "is a copy of another" if extra == 1 else "are copies of others"
-    else:
-        what = "looks like another" if extra == 1 else "look like others"
-    photos, of = counted(extra, "photo", "photos"), counted(len(groups), "group", "groups")
-    return f"{photos} {what}, in {of}"
-
-
-def _groups(here: PageContext, kind: str) -> list[list[tuple[Photo, float]]]:
-    """Return the groups, each photo with its cosine with the first of its group."""
-
-    def compute() -> list[list[tuple[Photo, float]]]:
-        if kind == "same":
-            return [[(photo, 1.0) for photo in group] for group in here.service.duplicates()]
-        return [[(group.photo, 1.0), *group.others] for group in here.service.lookalikes()]
-
-    if kind == "alike" and (count := here.service.count()) > MAX_COMPARED:
-        raise QueryError(
-            f"comparing all pairs of {count:,} photos takes too long for a "
-            "page: run `vitsearch dupes`"
-        )
-    return here.memory.groups.get((kind, here.state()), compute)
-
-
-def _group(
-    here: PageContext, number: int, group: Sequence[tuple[Photo, float]], kind: str
-) -> dict[str, Any]:
-    first = group[0][0]
-    tiles = [here.tile(first, detail="first")]
-    for photo, score in group[1:MAX_GROUP_TILES]:
-        tiles.append(here.tile(photo, detail="copy" if kind == "same" else f"{score:.3f}"))
-    same, alike = f"{len(group)} times {size_text(first.size)}", f"{len(group)} of one view"
-    return {"number": number, "title": same if kind == "same" else alike, "tiles": tiles}
+# -- failures --------------------------------------------------------------------------------------
 
 
 @router.get("/failures")

@@ -126,7 +126,7 @@ class PageMemory:
         self.insights = Insights(service)
         self.uploads = UploadedPhotos()
         self.facets: Recent[Facets] = Recent()
-        self.groups: Cache[list[list[tuple[Photo, float]]]] = Cache(4)
+        self.groups: Cache[tuple[list[list[tuple[Photo, float]]], int]] = Cache(4)
         self.photo_map: Cache[PhotoMap] = Cache(2)
         self.listings: Cache[Any] = Cache(8)
         self.positions: Cache[Positions] = Cache(4)

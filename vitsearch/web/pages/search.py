@@ -22,6 +22,7 @@ from vitsearch.web.api.routes import in_picture_thread
 from vitsearch.web.pages import albums as album_pages
 from vitsearch.web.pages import collection as views
 from vitsearch.web.pages import download as downloads
+from vitsearch.web.pages import duplicates as duplicate_pages
 from vitsearch.web.pages import indexing, timeline
 from vitsearch.web.pages import labels as label_pages
 from vitsearch.web.pages import photo as photo_pages
@@ -45,6 +46,7 @@ from vitsearch.web.responses import wants_page
 
 router = APIRouter(include_in_schema=False)
 router.include_router(views.router)
+router.include_router(duplicate_pages.router)
 router.include_router(label_pages.router)
 router.include_router(photo_pages.router)
 router.include_router(album_pages.router)

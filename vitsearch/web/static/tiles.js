@@ -24,17 +24,6 @@
     for (const [name, value] of [...event.formData]) if (value === "") event.formData.delete(name);
   });
 
-  const copies = document.querySelector("[data-tick-copies]");
-  if (copies) {
-    copies.hidden = false;
-    copies.addEventListener("click", () => {
-      document.querySelectorAll("[data-group]").forEach((group) => {
-        [...group.querySelectorAll(".tick input")].forEach((box, index) => { box.checked = index > 0; });
-      });
-      window.vitsearch.show();
-    });
-  }
-
   // -- more ----------------------------------------------------------------------------------------------------------
 
   const list = document.querySelector("[data-tiles]");
