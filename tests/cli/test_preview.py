@@ -61,6 +61,7 @@ def in_terminal(*arguments: str, answer: bytes = b"", **variables: str) -> str:
 
 
 def test_the_kind_may_be_left_out() -> None:
+    assert with_kind([]) == []
     assert with_kind(["photos", "--preview", "red"]) == ["photos", "--preview=auto", "red"]
     assert with_kind(["--preview", "kitty", "photos"]) == ["--preview", "kitty", "photos"]
     assert with_kind(["photos", "red", "--preview"]) == ["photos", "red", "--preview=auto"]

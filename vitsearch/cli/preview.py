@@ -41,7 +41,7 @@ def with_kind(arguments: Sequence[str]) -> list[str]:
     following = [*arguments[1:], ""]
     return [
         f"--preview={AUTO}" if word == "--preview" and after not in (AUTO, *KINDS) else word
-        for word, after in zip(arguments, following, strict=True)
+        for word, after in zip(arguments, following, strict=False)
     ]
 
 

@@ -18,7 +18,7 @@ from vitsearch.collection.understanding import Understood
 from vitsearch.errors import NotShown, QueryError
 from vitsearch.photos.formats import SUFFIXES
 from vitsearch.storage.albums import albums
-from vitsearch.storage.positions import Positions
+from vitsearch.storage.positions import Positions, Town
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Photo, Prediction, SearchResult
 from vitsearch.web.indexing import may_index
@@ -130,6 +130,7 @@ class PageMemory:
         self.photo_map: Cache[PhotoMap] = Cache(2)
         self.listings: Cache[Any] = Cache(8)
         self.positions: Cache[Positions] = Cache(4)
+        self.towns: Cache[list[tuple[Town, int]]] = Cache(4)
         self.land = Land()
 
 

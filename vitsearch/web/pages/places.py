@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from vitsearch.errors import NotShown, UnknownPhoto
 from vitsearch.filters.parse import EVERY
 from vitsearch.filters.tree import Filter
-from vitsearch.storage.positions import Positions, positions, towns
+from vitsearch.storage.positions import Positions, Town, positions, towns
 from vitsearch.types import Photo
 from vitsearch.web.clusters import MAX_ZOOM, Box, bounds, clusters, read_box
 from vitsearch.web.land import LEVELS, TOWNS, has_outlines
@@ -74,6 +74,14 @@ def _positions(here: PageContext, where: Filter | None) -> Positions:
             return positions(store, where or EVERY)
 
     return here.memory.positions.get((where, here.state()), compute)
+
+
+def _towns(here: PageContext, where: Filter | None) -> list[tuple[Town, int]]:
+    def compute() -> list[tuple[Town, int]]:
+        with here.service.source.facts() as store:
+            return towns(store, where or EVERY)
+
+    return here.memory.towns.get((where, here.state()), compute)
 
 
 @router.get("/places/clusters")
@@ -153,8 +161,7 @@ def places_list(here: Page) -> Response:
     """The countries and towns of the photos, with the numbers of photos and links to them."""
     query = replace(here.query(), page=1)
     where = query.filters.tree()
-    with here.service.source.facts() as store:
-        counts = towns(store, where or EVERY)
+    counts = _towns(here, where)
     countries = [
         _country(query, country, [(city, count) for (_, city), count in members])
         for country, members in groupby(counts, key=lambda entry: entry[0][0])
