@@ -29,6 +29,7 @@ from hypothesis import strategies as st
 from helpers.cluster import command
 from helpers.photos import paint, shade
 from helpers.s3 import put
+from helpers.sources import pack, picture
 from vitsearch import Collection, index_folder
 from vitsearch.cluster import embed
 from vitsearch.cluster.run import ShardAssembler, watched
@@ -237,6 +238,18 @@ def test_tars_and_parquet(cluster: Any, many: Path, tmp_path: Path) -> None:
         assert [
             vector for _, (_, vector) in sorted(rows_of(tmp_path / f"{name}-out").items())
         ] == wanted
+
+
+@pytest.mark.slow
+def test_captions_of_a_data_set_are_descriptions(cluster: Any, tmp_path: Path) -> None:
+    red = picture(tmp_path, "red")
+    pack(tmp_path / "0.tar", {"a.png": red, "a.txt": b"A dog", "b.png": red})
+    embed(tmp_path / "0.tar", tmp_path / "out", encoder="colour")
+    rows: list[Any] = [row for block, _ in open_shards(tmp_path / "out").blocks() for row in block]
+    assert {row.path: row.info["description"] for row in rows} == {
+        "0.tar/a.png": "A dog",
+        "0.tar/b.png": None,
+    }
 
 
 @pytest.mark.slow

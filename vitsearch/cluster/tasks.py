@@ -33,6 +33,7 @@ from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.photos.profiles import prepared
 from vitsearch.photos.sources import Entry, Source
+from vitsearch.photos.sources.captions import with_caption
 from vitsearch.shards import ShardRow, photo_id, storage_of
 from vitsearch.shards.files import LISTING, errors, facts_table, with_vectors
 from vitsearch.shards.storage import Storage
@@ -45,6 +46,7 @@ _SCHEMA = pyarrow.schema(
         ("container", pyarrow.string()),
         ("place", pyarrow.int64()),
         ("problem", pyarrow.string()),
+        ("caption", pyarrow.string()),
     ]
 )
 BATCH_BYTES = 8_000_000  # decoded photos that travel together
@@ -79,8 +81,9 @@ def write_listing(storage: Storage, entries: Iterator[Entry], shard_size: int) -
         yield done
 
 
-def _rest(entry: Entry) -> tuple[int, int, str | None, int | None, str | None]:
-    return entry.size, entry.mtime_ns, entry.container, entry.position, entry.problem
+def _rest(entry: Entry) -> tuple[int, int, str | None, int | None, str | None, str | None]:
+    facts = entry.size, entry.mtime_ns, entry.container, entry.position
+    return *facts, entry.problem, entry.caption
 
 
 def read_listing(storage: Storage, shard: int, start: int, stop: int) -> list[Entry]:
@@ -269,7 +272,7 @@ def _loaded(entry: Entry, data: bytes | PhotoError, job: Job, decoder: PhotoDeco
         entry.size or len(data),
         entry.mtime_ns,
         fingerprint_of(data),
-        with_date_of_name(info, entry.path),
+        with_caption(with_date_of_name(info, entry.path), entry.caption),
     )
     return row, picture
 

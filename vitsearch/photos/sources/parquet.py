@@ -15,6 +15,7 @@ import pyarrow.parquet
 from vitsearch.errors import CollectionError, PhotoError
 from vitsearch.paths import raw_path
 from vitsearch.photos.decode import fingerprint_of
+from vitsearch.photos.sources.captions import COLUMNS, readable
 from vitsearch.photos.sources.files import named_files
 from vitsearch.photos.sources.names import below, identity, protocol_of, relative
 from vitsearch.photos.sources.source import (
@@ -131,9 +132,11 @@ class ParquetPhotos:
             )
             count = parquet.metadata.num_rows
             digits, modified = len(str(max(0, count - 1))), _modified_ns(file)
-            for row, name in enumerate(texts(parquet, named) if named else repeat(None, count)):
+            names = texts(parquet, named) if named else repeat(None, count)
+            for row, (name, caption) in enumerate(zip(names, _captions(parquet), strict=True)):
                 path = identity(name) if name else None
-                yield Entry(path or f"{short}/{row:0{digits}d}", 0, modified, file, row)
+                path = path or f"{short}/{row:0{digits}d}"
+                yield Entry(path, 0, modified, file, row, caption=readable(caption))
 
     def read(self, entries: Sequence[Entry]) -> Iterator[bytes | PhotoError]:
         for run in _runs(entries):
@@ -242,6 +245,12 @@ def texts(parquet: pyarrow.parquet.ParquetFile, column: str) -> Iterator[str]:
             value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value or ""
             for value in batch[0].to_pylist()
         )
+
+
+def _captions(parquet: pyarrow.parquet.ParquetFile) -> Iterator[str | None]:
+    """Yield the caption of each row, None where no column has them."""
+    column = next((name for name in COLUMNS if is_text(parquet.schema_arrow, name)), None)
+    return texts(parquet, column) if column else repeat(None, parquet.metadata.num_rows)
 
 
 def _modified_ns(file: str) -> int:

@@ -25,7 +25,8 @@ class Entry:
     ``path`` is its identity. ``container`` names the tar or Parquet file that holds it, at the byte
     or in the row ``position``; both are None for a file of its own. ``size`` is in bytes, 0 where
     only reading tells it (Parquet). ``mtime_ns`` is that of the file, of the member of a tar, or of
-    the Parquet file; 0 where nothing says it. ``problem`` is a reason not to read it, else None.
+    the Parquet file; 0 where nothing says it. ``problem`` is a reason not to read it, else None;
+    ``caption`` is what the data set says of it.
     """
 
     path: str
@@ -34,6 +35,7 @@ class Entry:
     container: str | None = None
     position: int | None = None
     problem: str | None = None
+    caption: str | None = None
 
 
 class Source(Protocol):

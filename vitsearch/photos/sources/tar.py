@@ -4,13 +4,14 @@ import os
 import stat
 import tarfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import BinaryIO
 
 from vitsearch.errors import CollectionError, PhotoError
 from vitsearch.paths import raw_path
 from vitsearch.photos.sidecars import companions_of
+from vitsearch.photos.sources.captions import MAX_BYTES, SUFFIXES, caption_of, key_of
 from vitsearch.photos.sources.files import named_files
 from vitsearch.photos.sources.names import identity, is_photo, protocol_of, relative
 from vitsearch.photos.sources.source import CUT, Entry, checked, error_text, read_error, rejection
@@ -33,8 +34,10 @@ class TarFiles:
     def entries(self) -> Iterator[Entry]:
         folder, files = named_files(self.name, "tar")
         for file in files:
+            texts: dict[str, list[tuple[str, bytes]]] = {}
             members = sorted(
-                _members(file, relative(folder, file)), key=lambda entry: raw_path(entry.path)
+                _members(file, relative(folder, file), texts),
+                key=lambda entry: raw_path(entry.path),
             )
             for before, entry in zip([None, *members], members, strict=False):
                 if before is not None and before.path == entry.path:
@@ -43,7 +46,9 @@ class TarFiles:
                         "it again without"
                     )
             pairs = companions_of(entry.path for entry in members if entry.problem is None)
-            yield from (entry for entry in members if entry.path not in pairs)
+            for entry in members:
+                if entry.path not in pairs:
+                    yield replace(entry, caption=caption_of(texts.get(key_of(entry.path), ())))
 
     def read(self, entries: Sequence[Entry]) -> Iterator[bytes | PhotoError]:
         for file, run in groupby(entries, key=lambda entry: entry.container):
@@ -57,8 +62,10 @@ class TarFiles:
                 yield from read_spans(file, list(run))
 
 
-def _members(file: str, tar: str) -> Iterator[Entry]:
-    """Yield the photos of a tar in the order in which they lie there."""
+def _members(file: str, tar: str, texts: dict[str, list[tuple[str, bytes]]]) -> Iterator[Entry]:
+    """Yield the photos of a tar in the order in which they lie there; ``texts`` gets the small
+    texts by the key of their sample.
+    """
     count, last = 0, -1
     member: tarfile.TarInfo | None = None
     try:
@@ -74,8 +81,13 @@ def _members(file: str, tar: str) -> Iterator[Entry]:
                 last = archive.offset
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep every header
                 count += 1
+                suffix = os.path.splitext(member.name)[1]
                 if (entry := _entry(member, file, tar)) is not None:
                     yield entry
+                elif suffix in SUFFIXES and member.isreg() and member.size <= MAX_BYTES:
+                    content = archive.extractfile(member)
+                    sample = texts.setdefault(key_of(f"{tar}/{identity(member.name)}"), [])
+                    sample.append((suffix, content.read() if content else b""))
     except tarfile.TarError as error:
         yield Entry(tar, 0, 0, problem=_damage(file, count, error, is_tar=member is not None))
     except FileNotFoundError as error:
