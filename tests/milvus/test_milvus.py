@@ -757,6 +757,8 @@ def test_serve_reads_from_milvus(shards: Path, shelf: Path, tmp_path: Path) -> N
         status, body = fetch(port, "/api/search?q=red&k=3")
         assert (status, len(json.loads(body)["results"])) == (200, 3)
         assert fetch(port, f"/api/photos/{photo_id('year1/004.png')}/thumbnail?size=160")[0] == 200
+        status, body = fetch(port, "/index")
+        assert (status, b"is filled by `vitsearch push`, not from here" in body) == (403, True)
     refused = vitsearch("serve", shelf, "--photos", shelf)
     assert (refused.returncode, refused.stdout) == (2, b"")
     assert b"--photos ROOT goes with a collection in Milvus" in refused.stderr

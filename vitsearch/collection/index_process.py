@@ -93,6 +93,7 @@ class IndexRunner:
                 stdout=subprocess.PIPE,
                 text=True,
                 encoding="ascii",
+                start_new_session=True,  # Ctrl-C is for the server, which stops the run in order
             )
             self.options = dict(options)
             now = time.monotonic()

@@ -101,6 +101,7 @@ def empty_app(settings: ServeSettings, lifespan: Any = None) -> FastAPI:
     app.state.collections = ()  # of a server of several
     app.openapi = lambda: openapi.describe(app, settings)  # type: ignore[method-assign]
     app.include_router(openapi.router)
+    app.add_api_route("/favicon.ico", pages.favicon, include_in_schema=False)
     app.mount("/static", CachedFiles(directory=STATIC, check_dir=False), name="static")
     for error, handler in ERROR_HANDLERS:
         app.add_exception_handler(error, handler)

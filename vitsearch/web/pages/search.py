@@ -281,7 +281,6 @@ def help(here: Page) -> Response:
     return here.page("help.html", columns=list(COLUMNS.values()))
 
 
-@router.get("/favicon.ico")
 def favicon() -> Response:
     """The icon for what asks for it by this name, such as pages without a link to it."""
     return FileResponse(STATIC / "icon-48.png", headers={"Cache-Control": "public, max-age=86400"})
