@@ -772,6 +772,7 @@ def settled(page: Page, address: str) -> None:
     page.goto(address)
     if address in ("/map", "/places"):
         page.locator("[data-ready]").wait_for()
+    if address == "/map":  # the land of the other may take long to be made, at first use
         page.wait_for_load_state("networkidle")
     until(
         page,
