@@ -23,6 +23,7 @@ LEVEL_SEPARATOR = " > "  # between the levels of a label: "animal > dog"
 RunStage = Literal[
     "looking",
     "loading",
+    "decoding",
     "embedding",
     "building",
     "reading text",

@@ -202,6 +202,7 @@ class ProgressBar:
         self._quiet = quiet
         self._line_every = line_every
         self._bar: Any = None
+        self._title = ""
         self._begun = self._last_line = time.monotonic()
 
     def __enter__(self) -> "ProgressBar":
@@ -220,7 +221,10 @@ class ProgressBar:
         if self._quiet or step.stage in ("looking", "loading", "building"):
             return
         title = "indexing" if step.stage == "embedding" else step.stage
+        if title != self._title:
+            self.close()
         if self._bar is None:
+            self._title = title
             self._bar = photo_bar(step.total, title)
             self._begun = self._last_line = time.monotonic()
         self._bar.set_postfix_str(f"{step.failed} failed" if step.failed else "", refresh=False)

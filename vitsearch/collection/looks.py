@@ -79,7 +79,7 @@ def _compute(root: Path, photos: Sequence[Photo], progress: OnProgress) -> dict[
             for photo, looks in zip(batch, threads.map(compute, batch), strict=True):
                 if looks is not None:
                     computed[photo.fingerprint] = looks
-            progress(Progress("looking", start + len(batch), len(photos)))
+            progress(Progress("decoding", start + len(batch), len(photos)))
     return computed
 
 
