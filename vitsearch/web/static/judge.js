@@ -21,6 +21,20 @@
   let last = Promise.resolve(); // one at a time, in the order of the clicks
   const send = (fields) => { last = last.then(() => sent(fields)); };
 
+  // what can be trained follows the clicks, when there is a pause between them
+  const PAUSE = 400; // milliseconds
+  let timer = 0;
+  async function refresh() {
+    const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+    const shown = document.getElementById("train");
+    const next = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("train");
+    if (!answer.ok || !shown || !next) return;
+    const chosen = shown.querySelector("input:checked")?.value;
+    shown.replaceWith(next);
+    const same = chosen && next.querySelector(`input[value="${chosen}"]`);
+    if (same) same.checked = true;
+  }
+
   async function sent(fields) {
     fields.set("back", form.elements.back.value);
     try {
@@ -30,6 +44,8 @@
       told.photos.forEach(draw);
       status.textContent = told.summary;
       undo.hidden = !told.can_undo;
+      clearTimeout(timer);
+      timer = setTimeout(refresh, PAUSE);
     } catch (error) { status.textContent = error.message; }
   }
 
