@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from helpers.sources import pack, picture
 from vitsearch.photos.sources import open_source
-from vitsearch.photos.sources.captions import caption_of, key_of
+from vitsearch.photos.sources.captions import SampleTexts, key_of
 
 
 def captions(name: Path) -> dict[str, str | None]:
@@ -35,12 +35,20 @@ def test_members_of_a_sample_in_a_tar(tmp_path: Path) -> None:
             "a.txt": b"of another folder",
             "e.jpg": red,
             "e.txt": b"",
+            "Shot at 10.15.30.jpg": red,
+            "Shot at 10.15.30.txt": b"a dog",
+            "Shot at 10.20.00.jpg": red,
+            "Shot at 10.20.00.txt": b"a cat",
+            "Shot at 10.20.05.jpg": red,
         },
     )
     assert captions(tmp_path / "0.tar") == {
         "0.tar/000/a.jpg": "A dog on a beach",
         "0.tar/000/b.jpg": "A cat",
         "0.tar/000/c.seg.png": "\N{REPLACEMENT CHARACTER}" * 2,
+        "0.tar/Shot at 10.15.30.jpg": "a dog",
+        "0.tar/Shot at 10.20.00.jpg": "a cat",
+        "0.tar/Shot at 10.20.05.jpg": None,
         "0.tar/d.jpg": None,
         "0.tar/e.jpg": None,
     }
@@ -56,7 +64,10 @@ def test_a_column_of_parquet(tmp_path: Path, column: str) -> None:
 
 @given(st.lists(st.tuples(st.sampled_from([".txt", ".json"]), st.binary(max_size=40)), max_size=3))
 def test_any_bytes_are_a_caption_or_none(members: list[tuple[str, bytes]]) -> None:
-    caption = caption_of(members)
+    texts = SampleTexts()
+    for suffix, data in members:
+        texts.add(f"a{suffix}", data)
+    [caption] = texts.captions(["a.jpg"])
     assert caption is None or (caption == " ".join(caption.split()) and caption.isprintable())
 
 

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -210,6 +211,10 @@ def _push_parallel(
                 report.add(part_report)
                 done += part_report.written + part_report.unchanged + part_report.left_out
                 progress(done)
+        except BrokenProcessPool as error:
+            raise CollectionError(
+                "a process that writes died, perhaps for memory: push again with fewer --workers"
+            ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

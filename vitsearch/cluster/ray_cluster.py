@@ -109,11 +109,10 @@ def _check_reached(address: str | None) -> None:
 def check_nodes(problem: Callable[..., str | None], *arguments: object) -> None:
     """Raise VitsearchError where ``problem`` returns one on a machine of the cluster, naming it.
 
-    Machines that die meanwhile are left to Ray; one alone is the driver's, which knows itself.
+    Machines that die meanwhile are left to Ray; the driver's knows itself.
     """
-    nodes = _working_nodes()
-    if len(nodes) < 2:
-        return
+    here = ray.get_runtime_context().get_node_id()
+    nodes = [node for node in _working_nodes() if node["NodeID"] != here]
     task = ray.remote(num_cpus=0, max_retries=0)(problem)
     answers = {
         task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))

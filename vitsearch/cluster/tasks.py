@@ -184,9 +184,10 @@ def node_problem(job: Job, version: str, readable: bool) -> str | None:
     if __version__ != version:
         return f"has vitsearch {__version__}, not {version}: install the same version there"
     try:
-        problem = first_photo_problem(job)
+        entries = _first_entry(job)
     except CollectionError as error:
         return f"does not see the output ({error}): mount it there"
+    problem = _reading_problem(job, entries)
     if problem is not None and readable:
         return f"does not see the photos of {job.source.name} ({problem}): mount them there"
     return None
@@ -197,8 +198,18 @@ def first_photo_problem(job: Job) -> str | None:
 
     Raises CollectionError where the list cannot be read.
     """
-    entries = read_listing(storage_of(job.output), job.todo[0], 0, 1)
-    data = next(iter(job.source.read(entries)))
+    return _reading_problem(job, _first_entry(job))
+
+
+def _first_entry(job: Job) -> list[Entry]:
+    return read_listing(storage_of(job.output), job.todo[0], 0, 1)
+
+
+def _reading_problem(job: Job, entries: Sequence[Entry]) -> str | None:
+    try:
+        data = next(iter(job.source.read(entries)))
+    except CollectionError as error:
+        return str(error)
     return str(data) if isinstance(data, PhotoError) else None
 
 

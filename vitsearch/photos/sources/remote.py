@@ -28,7 +28,8 @@ from vitsearch.photos.walk import left_out_by_default
 _AT_ONCE, _BYTES_AT_ONCE = 16, 64_000_000  # read ahead of the consumer
 _GAP, _MAX_REQUEST = 64 * 1024, 8_000_000  # members of a tar that lie together are one request
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # seconds between the tries of a busy store
-_NO_RANGE = "range is not satisfiable"
+_NO_RANGE = "not satisfiable"  # S3 says it in other words than HTTP
+_BUSY = (408, 429)  # of the answers that blame the request, those that may pass
 _PACKAGES = {
     "s3": "pip install 'vitsearch[s3]'",
     "s3a": "pip install 'vitsearch[s3]'",
@@ -306,8 +307,11 @@ def _ranges(fs: Any, ranges: Sequence[_Request]) -> list[bytes | BaseException]:
 
 def _may_pass(answer: bytes | BaseException) -> TypeGuard[Exception]:
     """Return whether an answer is an error that may pass, such as 503 or a lost connection."""
+    status = getattr(answer, "status", None) or getattr(answer, "code", None)
+    refused = isinstance(status, int) and 400 <= status < 500 and status not in _BUSY
     return isinstance(answer, Exception) and not (
-        isinstance(answer, FileNotFoundError | PermissionError | IsADirectoryError | MemoryError)
+        refused
+        or isinstance(answer, FileNotFoundError | PermissionError | IsADirectoryError | MemoryError)
         or _NO_RANGE in error_text(answer).lower()
     )
 

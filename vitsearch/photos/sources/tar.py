@@ -11,7 +11,7 @@ from typing import BinaryIO
 from vitsearch.errors import CollectionError, PhotoError
 from vitsearch.paths import raw_path
 from vitsearch.photos.sidecars import companions_of
-from vitsearch.photos.sources.captions import MAX_BYTES, SUFFIXES, caption_of, key_of
+from vitsearch.photos.sources.captions import MAX_BYTES, SUFFIXES, SampleTexts
 from vitsearch.photos.sources.files import named_files
 from vitsearch.photos.sources.names import identity, is_photo, protocol_of, relative
 from vitsearch.photos.sources.source import CUT, Entry, checked, error_text, read_error, rejection
@@ -34,7 +34,7 @@ class TarFiles:
     def entries(self) -> Iterator[Entry]:
         folder, files = named_files(self.name, "tar")
         for file in files:
-            texts: dict[str, list[tuple[str, bytes]]] = {}
+            texts = SampleTexts()
             members = sorted(
                 _members(file, relative(folder, file), texts),
                 key=lambda entry: raw_path(entry.path),
@@ -46,9 +46,10 @@ class TarFiles:
                         "it again without"
                     )
             pairs = companions_of(entry.path for entry in members if entry.problem is None)
-            for entry in members:
+            captions = texts.captions([entry.path for entry in members])
+            for entry, caption in zip(members, captions, strict=True):
                 if entry.path not in pairs:
-                    yield replace(entry, caption=caption_of(texts.get(key_of(entry.path), ())))
+                    yield replace(entry, caption=caption)
 
     def read(self, entries: Sequence[Entry]) -> Iterator[bytes | PhotoError]:
         for file, run in groupby(entries, key=lambda entry: entry.container):
@@ -62,7 +63,7 @@ class TarFiles:
                 yield from read_spans(file, list(run))
 
 
-def _members(file: str, tar: str, texts: dict[str, list[tuple[str, bytes]]]) -> Iterator[Entry]:
+def _members(file: str, tar: str, texts: SampleTexts) -> Iterator[Entry]:
     """Yield the photos of a tar in the order in which they lie there; ``texts`` gets the small
     texts by the key of their sample.
     """
@@ -86,8 +87,8 @@ def _members(file: str, tar: str, texts: dict[str, list[tuple[str, bytes]]]) -> 
                     yield entry
                 elif suffix in SUFFIXES and member.isreg() and member.size <= MAX_BYTES:
                     content = archive.extractfile(member)
-                    sample = texts.setdefault(key_of(f"{tar}/{identity(member.name)}"), [])
-                    sample.append((suffix, content.read() if content else b""))
+                    name = f"{tar}/{identity(member.name)}"
+                    texts.add(name, content.read() if content else b"")
     except tarfile.TarError as error:
         yield Entry(tar, 0, 0, problem=_damage(file, count, error, is_tar=member is not None))
     except FileNotFoundError as error:
