@@ -1,6 +1,7 @@
 """Models of sentence-transformers that read pictures and texts, against the library itself."""
 
 import json
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from sentence_transformers import SentenceTransformer
 from helpers import tiny_models as tiny
 from helpers.cli import vitsearch
 from vitsearch import Collection, index_folder
-from vitsearch.encoders import load_encoder
+from vitsearch.encoders import load_encoder, load_local_dir
+from vitsearch.encoders.checkpoints import missing_from, sentence_transformers_files
 from vitsearch.errors import EncoderError
 
 PROMPT = "a picture that shows "
@@ -37,6 +39,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def change(file: Path, **values: Any) -> None:
     content = json.loads(file.read_text())
     file.write_text(json.dumps({**content, **values}))
+
+
+def part_of(folder: Path) -> Path:
+    (part,) = [
+        each for each in (folder, folder / "0_Transformer") if (each / "config.json").exists()
+    ]
+    return part
 
 
 def theirs(folder: Path, items: list[Any]) -> Any:
@@ -96,9 +105,7 @@ def test_a_folder_is_indexed_and_searched(folder: Path, tmp_path: Path) -> None:
 
 def test_code_and_pickles_are_refused(folder: Path) -> None:
     name = f"local-dir:{folder}"
-    (part,) = [
-        each for each in (folder, folder / "0_Transformer") if (each / "config.json").exists()
-    ]
+    part = part_of(folder)
     (part / "model.safetensors").rename(part / "pytorch_model.bin")
     with pytest.raises(EncoderError, match=r"the weights .*pytorch_model\.bin are pickled"):
         load_encoder(name)
@@ -112,6 +119,64 @@ def test_code_and_pickles_are_refused(folder: Path) -> None:
     done = vitsearch("index", folder, "--encoder", name)
     assert done.returncode == 1
     assert b"no list of modules in it" in done.stderr
+
+
+def test_what_a_model_may_not_ask_of_the_library_is_refused(folder: Path) -> None:
+    name = f"local-dir:{folder}"
+    part = part_of(folder)
+    kernel = {"attn_implementation": "acme/kernel"}
+    for asked in (
+        {"model_kwargs": kernel},
+        {"model_args": {"allow_all_kernels": True}},
+        {"config_kwargs": {"dtype": ["float32"]}},
+        {"tokenizer_args": "acme"},
+    ):
+        (part / "sentence_bert_config.json").write_text(json.dumps(asked))
+        with pytest.raises(EncoderError, match=r"sentence_bert_config\.json asks for .* in "):
+            load_encoder(name)
+
+
+def test_what_cannot_be_imported_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"local-dir:{folder}"
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[0]["type"] = "sentence_transformers.models.Nope"
+    (folder / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(EncoderError, match=r"cannot read the model in .*Nope"):
+        load_encoder(name)
+    monkeypatch.delitem(sys.modules, "vitsearch.encoders.sentence_transformers")
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    for load in (load_encoder, lambda name: load_local_dir(name.partition(":")[2])):
+        with pytest.raises(EncoderError, match=r"pip install 'vitsearch\[st\]'"):
+            load(name)
+
+
+def test_pickles_below_a_router_are_refused(folder: Path) -> None:
+    part = folder / "1_Router" / "query_0"
+    part.mkdir(parents=True)
+    (part.parent / "router_config.json").write_text("{}")
+    (part / "pytorch_model.bin").write_bytes(b"")
+    (part / "other.safetensors").write_bytes(b"")
+    modules = json.loads((folder / "modules.json").read_text())
+    router = {"path": "1_Router", "type": "sentence_transformers.models.Router"}
+    (folder / "modules.json").write_text(json.dumps([*modules, router]))
+    with pytest.raises(EncoderError, match=r"the weights .*pytorch_model\.bin are pickled"):
+        load_encoder(f"local-dir:{folder}")
+
+
+def test_a_download_that_was_interrupted_lacks_its_weights(folder: Path) -> None:
+    needed = sentence_transformers_files(folder)
+    assert missing_from(folder, needed) is None
+    part = part_of(folder)
+    (part / "model.safetensors").rename(part / "model.safetensors.incomplete")
+    lacking = str((part / "model.safetensors").relative_to(folder))
+    assert missing_from(folder, needed) == lacking
+    shards = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    (part / "model.safetensors.index.json").write_text(json.dumps(shards))
+    (part / "model-1.safetensors").write_bytes(b"")
+    lacking = str((part / "model-2.safetensors").relative_to(folder))
+    assert missing_from(folder, sentence_transformers_files(folder)) == lacking
+    (folder / "modules.json").unlink()
+    assert missing_from(folder, sentence_transformers_files(folder)) == "modules.json"
 
 
 def test_names_that_are_none() -> None:

@@ -8,8 +8,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from vitsearch.encoders.base import Encoder, ImageEncoder
-from vitsearch.encoders.checkpoints import local_folder, named_by, one_line, read_json
-from vitsearch.errors import EncoderError, VitsearchError
+from vitsearch.encoders.checkpoints import (
+    SENTENCE_TRANSFORMERS_MODULES,
+    local_folder,
+    named_by,
+    one_line,
+    read_json,
+)
+from vitsearch.errors import EncoderError, VitsearchError, needing
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -22,7 +28,6 @@ __all__ = ["SOURCES", "Encoder", "EncoderSource", "ImageEncoder", "load_encoder"
 GROUP = "vitsearch.encoders"  # of entry points: each is a function of model, device and dtype
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 TRANSFORMERS_CONFIG = "config.json"
-SENTENCE_TRANSFORMERS_MODULES = "modules.json"
 
 Load = Callable[[str, str, str, bool], ImageEncoder]  # model, device, dtype, throughput
 
@@ -177,7 +182,7 @@ def load_encoder(
             )
         else:
             encoder = source.load(model, device, dtype, throughput)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise _as_missing_extra(name, source, error) from error
     encoder.load_again = partial(
         load_encoder,
@@ -211,7 +216,7 @@ def prepare_model(name: str, *, dtype: str = "float32") -> "OnnxExport":
     source, _ = _parsed(name)
     try:
         return runtime.prepare_model(name, _in_torch(name), dtype=dtype)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise _as_missing_extra(name, source, error) from error
 
 
@@ -271,8 +276,8 @@ def load_local_dir(path: str, *, device: str = "auto", dtype: str = "auto") -> I
 
         return load_open_clip_folder(folder, name, device=device, dtype=dtype)
     if (folder / SENTENCE_TRANSFORMERS_MODULES).is_file():
-        from vitsearch.encoders.sentence_transformers import load_sentence_transformers_folder
-
+        with needing(("sentence_transformers",), f"{name} needs the package", "st", EncoderError):
+            from vitsearch.encoders.sentence_transformers import load_sentence_transformers_folder
         return load_sentence_transformers_folder(folder, name, device=device, dtype=dtype)
     if (folder / TRANSFORMERS_CONFIG).is_file():
         if "architecture" in read_json(folder / TRANSFORMERS_CONFIG, name):
@@ -352,12 +357,17 @@ def _package(entry: "EntryPoint") -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
 
 
-def _as_missing_extra(name: str, source: EncoderSource, error: ModuleNotFoundError) -> Exception:
+def _as_missing_extra(name: str, source: EncoderSource, error: ImportError) -> EncoderError:
     package = (error.name or "").partition(".")[0]
-    if source.extra is None or package not in _PACKAGES[source.extra]:
-        return error
+    missing = isinstance(error, ModuleNotFoundError)
+    if missing and source.extra is not None and package in _PACKAGES[source.extra]:
+        return EncoderError(
+            f"encoder {name!r} needs the package {error.name}: "
+            f"pip install 'vitsearch[{source.extra}]'"
+        )
     return EncoderError(
-        f"encoder {name!r} needs the package {error.name}: pip install 'vitsearch[{source.extra}]'"
+        f"encoder {name!r} cannot be loaded ({type(error).__name__}: {one_line(error)}): install "
+        "or repair that package"
     )
 
 

@@ -7,7 +7,13 @@ from fnmatch import fnmatch
 from importlib import resources
 from typing import Any
 
-from vitsearch.encoders.checkpoints import TRANSFORMERS_FILES, is_cached, open_clip_files
+from vitsearch.encoders.checkpoints import (
+    TRANSFORMERS_FILES,
+    cached_snapshot,
+    is_cached,
+    open_clip_files,
+    sentence_transformers_files,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +116,7 @@ def _is_here(row: Mapping[str, Any]) -> bool:
         return True  # part of the package
     source = row["name"].partition(":")[0]
     if source == "st":
-        return is_cached(repo, [["modules.json"]])
+        return is_cached(repo, sentence_transformers_files(cached_snapshot(repo)))
     if source == "hf":
         return is_cached(repo, TRANSFORMERS_FILES[: None if row.get("text", True) else 3])
     weights = "model.safetensors" if source == "timm" else row.get("file")

@@ -125,6 +125,54 @@ def open_clip_files(weights: str | None = None) -> RequiredFiles:
     return [[str(Path(weights).with_suffix(".safetensors")), weights]]
 
 
+SENTENCE_TRANSFORMERS_MODULES = "modules.json"
+_ROUTES = "router_config.json"  # of a part that has parts itself
+_PARTS_WITH_WEIGHTS = (".Transformer", ".CLIPModel", ".Dense")
+_WEIGHTS_OF_PART = ("model.safetensors", "model.safetensors.index.json")
+
+
+def sentence_transformers_files(snapshot: Path | None) -> RequiredFiles:
+    """Return the files of a model of sentence-transformers: the list of its parts and, as far as
+    those on this machine tell, the settings and weights of each.
+    """
+    needed: list[list[str]] = [[SENTENCE_TRANSFORMERS_MODULES]]
+    modules = _settings(snapshot, SENTENCE_TRANSFORMERS_MODULES)
+    types = {
+        str(each.get("path", "")): str(each.get("type", ""))
+        for each in (modules if isinstance(modules, list) else [])
+        if isinstance(each, dict)
+    }
+    for path, kind in list(types.items()):
+        if kind.endswith(".Router"):
+            routes = _settings(snapshot, _in(path, _ROUTES))
+            needed.append([_in(path, _ROUTES)])
+            inner = routes.get("types") if isinstance(routes, dict) else None
+            for name, of in inner.items() if isinstance(inner, dict) else ():
+                types[_in(path, name)] = str(of)
+    for path, kind in types.items():
+        if not kind.endswith(_PARTS_WITH_WEIGHTS):
+            continue
+        needed.append([_in(path, "config.json")])
+        needed.append([_in(path, file) for file in _WEIGHTS_OF_PART])
+        shards = _settings(snapshot, _in(path, _WEIGHTS_OF_PART[1]))
+        files = shards.get("weight_map") if isinstance(shards, dict) else None
+        if isinstance(files, dict):
+            needed += [[_in(path, file)] for file in sorted(set(map(str, files.values())))]
+    return needed
+
+
+def _in(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name
+
+
+def _settings(snapshot: Path | None, name: str) -> Any:
+    """Return what a JSON file holds, None where it is not there or cannot be read."""
+    try:
+        return None if snapshot is None else parse_json(read_bounded(snapshot / name))
+    except (OSError, ValueError):
+        return None
+
+
 def fingerprint_files(folder: Path, *, weights: bool = True) -> list[Path]:
     """Return the files of a model's folder that can move a vector, by name: settings, vocabularies
     and, if wanted, weights.

@@ -4,6 +4,7 @@ and texts. Texts are queries: they get the prefix that the model's card asks for
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,16 @@ from sentence_transformers import SentenceTransformer
 
 from vitsearch.arrays import unit_rows
 from vitsearch.encoders.base import Encoder, Vectors, fingerprint_of
-from vitsearch.encoders.checkpoints import check_settings, one_line, read_json, weights_hash
+from vitsearch.encoders.checkpoints import (
+    SENTENCE_TRANSFORMERS_MODULES,
+    cached_snapshot,
+    check_settings,
+    check_sides,
+    one_line,
+    read_json,
+    sentence_transformers_files,
+    weights_hash,
+)
 from vitsearch.encoders.hub import hub_folder
 from vitsearch.encoders.huggingface import without_bar
 from vitsearch.encoders.language import readable
@@ -25,12 +35,16 @@ from vitsearch.errors import EncoderError
 from vitsearch.photos.decode import upright_rgb
 from vitsearch.untrusted import guarded, parse_json, read_bounded
 
-MODULES = "modules.json"
 MAX_SIDE = 1024  # pixels of a picture: no model of the catalogue sees more, and batches stay small
 _FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"]
 _PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 _DECISIVE = {".json", ".txt", ".model", ".jinja", ".safetensors"}
 _THEIRS = "sentence_transformers."
+_ALLOWED = {  # that a model may have given to the functions which load it: no code, files or hosts
+    "dtype": ("auto", "float32", "float16", "bfloat16"),
+    "torch_dtype": ("auto", "float32", "float16", "bfloat16"),
+    "attn_implementation": ("eager", "sdpa"),  # another one is a kernel from the hub
+}
 
 
 def load_sentence_transformers(
@@ -47,7 +61,8 @@ def load_sentence_transformers(
             f"st:{model} is not the name of a model: it is st:ORG/NAME, as in "
             "st:sentence-transformers/clip-ViT-B-32"
         )
-    folder = hub_folder(model, [[MODULES]], also=_FILES)
+    needed = sentence_transformers_files(cached_snapshot(model))
+    folder = hub_folder(model, needed, also=_FILES)
     return load_sentence_transformers_folder(folder, f"st:{model}", device=device, dtype=dtype)
 
 
@@ -66,7 +81,7 @@ def load_sentence_transformers_folder(
                 local_files_only=True,
                 model_kwargs={"dtype": number_format, "use_safetensors": True},
             )
-    except ImportError:
+    except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # it, transformers, torch and safetensors each raise their own
         raise EncoderError(
@@ -92,23 +107,52 @@ def _check_files(folder: Path, name: str) -> None:
                 "take a model whose parts are all of sentence-transformers"
             )
         part = (folder / str(module.get("path", ""))).resolve()
-        if not part.is_relative_to(folder.resolve()) and not (folder / MODULES).is_symlink():
+        if (
+            not part.is_relative_to(folder.resolve())
+            and not (folder / SENTENCE_TRANSFORMERS_MODULES).is_symlink()
+        ):
             raise EncoderError(f"{name}: a part of the model is outside {folder}: fetch it again")
-        weights = sorted(part.glob("*.safetensors"))
-        pickled = [file for file in part.glob("*") if file.suffix in _PICKLED]
-        if pickled and not weights:
-            raise EncoderError(
-                f"{name}: the weights {pickled[0]} are pickled: save the model again with "
-                "safetensors (save_pretrained)"
-            )
-        if (part / "config.json").is_file():
-            check_settings(read_json(part / "config.json", name), weights, name)
-        check_tokenizer_files(part, name)
+        inner = part.rglob("*") if (part / "router_config.json").is_file() else ()
+        for each in [part, *(folder for folder in inner if folder.is_dir())]:
+            _check_part(each, name)
+
+
+def _check_part(part: Path, name: str) -> None:
+    weights = sorted(part.glob("*.safetensors"))
+    pickled = sorted(file for file in part.glob("*") if file.suffix in _PICKLED)
+    if pickled and not list(part.glob("model.safetensors*")):
+        raise EncoderError(
+            f"{name}: the weights {pickled[0]} are pickled: save the model again with "
+            "safetensors (save_pretrained)"
+        )
+    if (part / "config.json").is_file():
+        check_settings(read_json(part / "config.json", name), weights, name)
+    for file in sorted(part.glob("sentence_*_config.json")):
+        _check_arguments(file, name)
+    check_tokenizer_files(part, name)
+
+
+def _check_arguments(file: Path, name: str) -> None:
+    """Raise EncoderError where a part has its library load it with more than `_ALLOWED`."""
+    for key, values in read_json(file, name).items():
+        if key == "processing_kwargs":  # of each call: how texts and pictures are read
+            check_settings({key: values}, [], name)
+            check_sides({key: values}, name)
+        elif key.endswith(("_args", "_kwargs")) and values:
+            arguments = values if isinstance(values, dict) else {key: values}
+            for argument, value in arguments.items():
+                if value not in _ALLOWED.get(argument, ()):
+                    raise EncoderError(
+                        f"{name}: {file} asks for {argument} = {str(value)[:80]!r} in {key}, which "
+                        "vitsearch does not pass on: take that line out if you trust the model"
+                    )
 
 
 def _modules(folder: Path, name: str) -> list[Mapping[str, Any]]:
-    with guarded(EncoderError, f"{name}: the file {folder / MODULES}", "fetch it again"):
-        modules = parse_json(read_bounded(folder / MODULES))
+    with guarded(
+        EncoderError, f"{name}: the file {folder / SENTENCE_TRANSFORMERS_MODULES}", "fetch it again"
+    ):
+        modules = parse_json(read_bounded(folder / SENTENCE_TRANSFORMERS_MODULES))
         if not isinstance(modules, list) or not all(isinstance(each, dict) for each in modules):
             raise ValueError("no list of modules in it")
         return modules
@@ -155,11 +199,11 @@ class SentenceTransformersEncoder(Encoder):
         if not len(batch):
             return np.empty((0, self.dim), dtype=np.float32)
         pictures = [Image.fromarray(each) for each in batch]
-        with self._lock:
+        with self._guarded("a picture"), self._lock:
             rows = self._model.encode_document(
                 pictures, batch_size=IMAGE_BATCH, show_progress_bar=False, convert_to_numpy=True
             )
-        return self._unit_rows(rows)
+            return self._unit_rows(rows)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
         """Return ``(n, dim)`` float32 unit rows for pictures, turned upright."""
@@ -171,14 +215,17 @@ class SentenceTransformersEncoder(Encoder):
         """
         if not len(texts):
             return np.empty((0, self.dim), dtype=np.float32)
-        with guarded(
+        with self._guarded("a text"):
+            return self._unit_rows(self._encoded_texts([readable(text) for text in texts]))
+
+    def _guarded(self, what: str) -> AbstractContextManager[None]:
+        return guarded(
             EncoderError,
             f"encoder {self.name}",
             "fetch it again",
-            problem="cannot read a text",
-            passing=(ImportError, MemoryError, torch.OutOfMemoryError),
-        ):
-            return self._unit_rows(self._encoded_texts([readable(text) for text in texts]))
+            problem=f"cannot read {what}",
+            passing=(MemoryError, torch.OutOfMemoryError),
+        )
 
     def _encoded_texts(self, texts: Sequence[str]) -> NDArray[Any]:
         with self._lock:
