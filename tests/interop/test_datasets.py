@@ -72,6 +72,18 @@ def test_what_is_not_of_the_dataset_is_refused(dataset: Dataset, tmp_path: Path)
             select_results(dataset, [SearchResult(path, 0.5, 1)])
 
 
+def test_a_picture_elsewhere_and_a_column_score_are_one_line(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    (tmp_path / "green.webp").unlink()
+    with pytest.raises(CollectionError, match=r"picture of row 2, .*green\.webp, cannot be read"):
+        save_photos(dataset, tmp_path / "photos", column="photo")
+    assert [file.name for file in (tmp_path / "photos").iterdir()] == ["00000000.jpg"]
+    scored = dataset.add_column("score", [0.0] * 4)
+    with pytest.raises(CollectionError, match="the dataset has a column 'score' already"):
+        select_results(scored, [SearchResult("00000000.jpg", 0.5, 1)])
+
+
 def test_the_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     monkeypatch.delitem(sys.modules, "vitsearch.interop.datasets")
