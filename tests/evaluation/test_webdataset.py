@@ -60,7 +60,8 @@ def test_photos_lie_in_folders_of_their_classes(dataset: Path) -> None:
         "00001/0-s001.png", "00001/1-s001.png",
         "00002/0-s002.png", "00002/1-s002.png", "00002/10-x_s.0.png",
     ]  # fmt: skip
-    assert packed.labels == [Label(f"0000{each}", (COLOURS[each],)) for each in range(3)]
+    names = [*COLOURS, "no photo of this"]
+    assert packed.labels == [Label(f"0000{each}", (names[each],)) for each in range(4)]
     assert packed.templates == ["a {} thing", "{}"]
     assert (packed.folder / "00001" / "1-s001.png").read_bytes() == picture("green")
     assert unpack(dataset) == packed  # what is there is taken
@@ -71,7 +72,25 @@ def test_eval_takes_the_classes_and_templates_of_the_set(dataset: Path) -> None:
     done = vitsearch("eval", dataset, "--encoder", "colour", "--json")
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert (rows[0]["photos"], rows[0]["classes"], rows[0]["top1"]) == (7, 3, 6 / 7)
+    assert (rows[0]["photos"], rows[0]["classes"], rows[0]["top1"]) == (7, 4, 6 / 7)
+
+
+def test_the_photos_follow_the_tars(dataset: Path) -> None:
+    unpack(dataset)
+    members = {"x/s.png": picture("red"), "x_s.png": picture("blue"), "x s.png": picture("green")}
+    classes = {f"{name.removesuffix('.png')}.cls": b"0" for name in members}
+    (dataset / "test" / "1.tar").unlink()
+    write_tar(dataset / "test" / "10.tar", dict(sorted({**members, **classes}.items())))
+    packed = unpack(dataset)
+    files = sorted((packed.folder / "00000").iterdir())
+    assert [file.name for file in files] == [
+        "0-s000.png", "10-x_s-2.png", "10-x_s-3.png", "10-x_s.png",
+    ]  # fmt: skip
+    assert {file.read_bytes() for file in files} == {picture(colour) for colour in COLOURS}
+    (packed.folder / "tars.json").unlink()
+    with pytest.raises(QueryError, match="it holds something else: move it away"):
+        unpack(dataset)
+    assert len(list((packed.folder / "00000").iterdir())) == 4
 
 
 def test_captions_become_a_retrieval_set(tmp_path: Path) -> None:

@@ -81,8 +81,13 @@ def evaluate(
     labels: Sequence[str | Label] | None = None
     if options["labels_file"] is not None:
         labels = lines_of(Path(options["labels_file"]))
+    with_photos: Sequence[str | Label] | None = labels
+    all_labels = False
     if is_webdataset(Path(dataset)):
         packed = unpack(Path(dataset))
+        if labels is None and packed.labels is not None:
+            all_labels = True
+            with_photos = [each for each in packed.labels if (packed.folder / each.name).is_dir()]
         dataset, labels = str(packed.folder), labels or packed.labels
         templates = templates if options["templates"] else tuple(packed.templates) or templates
         check_templates(templates)
@@ -97,11 +102,12 @@ def evaluate(
             classifier,
             labels=labels if classifier is None else None,
             templates=templates,
+            all_labels=all_labels,
         )
         accuracies = [result.accuracy] if result.accuracy else []
         if network:
             accuracies.append(
-                _model_accuracy(collection, network, labels, result.photos - result.left_out)
+                _model_accuracy(collection, network, with_photos, result.photos - result.left_out)
             )
     if result.left_out and result.accuracy:
         print_note(

@@ -96,13 +96,15 @@ def evaluate(
     *,
     labels: Sequence[str | Label] | None = None,
     templates: str | Sequence[str] = "plain",
+    all_labels: bool = False,
     captions: str | os.PathLike[str] | None = None,
 ) -> Evaluation:
     """Return the accuracy of a classifier on a collection, and its encoder's retrieval recall.
 
     The photos lie in one folder per class. Without a ``classifier`` it is zero-shot: the folders'
     names are the classes; ``labels`` says what their prompts are instead ("n01440764 := tench"),
-    one for each folder. Measures are those of CLIP_benchmark. ``captions`` is a file of lines
+    one for each folder, or with ``all_labels`` more: the classes without a photo, which count where
+    they are chosen. Measures are those of CLIP_benchmark. ``captions`` is a file of lines
     ``path<TAB>caption`` (None: ``captions.tsv`` in the photo folder, if there is one), any number
     per photo, paths relative to the folder with ``/``. Raises QueryError for fewer than two
     classes, labels that are not the folders' names, or a damaged line of captions; EncoderMismatch
@@ -119,7 +121,15 @@ def evaluate(
             raise
         log.warning(f"no classes to tell: {error}")
     accuracy = (
-        _classified(collection, truth, vectors, classifier, labels=labels, templates=templates)
+        _classified(
+            collection,
+            truth,
+            vectors,
+            classifier,
+            labels=labels,
+            templates=templates,
+            all_labels=all_labels,
+        )
         if truth
         else None
     )
@@ -204,8 +214,13 @@ def _classified(
     *,
     labels: Sequence[str | Label] | None,
     templates: str | Sequence[str],
+    all_labels: bool,
 ) -> Accuracy:
-    named = _labels_of(truth.classes, labels)
+    named = (
+        parse_labels(labels)
+        if all_labels and labels is not None
+        else _labels_of(truth.classes, labels)
+    )
     name = "zero-shot" if classifier is None else "classifier"
     chosen = collection.zero_shot(named, templates) if classifier is None else classifier
     collection.check_classifier(chosen)

@@ -2,6 +2,7 @@
 tars of photos with the number of their class, or with captions.
 """
 
+import json
 import re
 import shutil
 import tarfile
@@ -15,19 +16,21 @@ from vitsearch.errors import QueryError
 from vitsearch.labels import Label
 from vitsearch.photos.sources.names import is_photo
 from vitsearch.records import atomic_folder
+from vitsearch.untrusted import parse_json, read_bounded
 
 CLASSES = "classnames.txt"
 TEMPLATES = "zeroshot_classification_templates.txt"
 TARS = "test/*.tar"
 UNPACKED = "unpacked"  # a folder in the set, with a folder of photos for each class
 CAPTIONS = "captions.tsv"
+_TARS = "tars.json"  # in that folder: the tars that it was unpacked from, and their sizes
 _MAX_TEXT = 65_536  # bytes of the captions of a photo
 
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkSet:
-    """A set on disk: its photos in a folder for each class, what the folders show, and the
-    templates of its prompts; no labels where the photos have captions instead.
+    """A set on disk: its photos in a folder for each class, all its classes (those without a photo
+    too), and the templates of its prompts; no labels where the photos have captions instead.
     """
 
     folder: Path
@@ -41,28 +44,42 @@ def is_webdataset(folder: Path) -> bool:
 
 
 def unpack(folder: Path) -> BenchmarkSet:
-    """Return the set in a folder, its photos unpacked beside the tars where they are not yet.
+    """Return the set in a folder, its photos unpacked beside the tars where they are not yet, or
+    where the tars are others now, by name and size.
 
-    Raises QueryError for a tar that is damaged, and for photos whose class is not one number (sets
-    of several labels a photo).
+    Raises QueryError for a tar that is damaged, for photos whose class is not one number (sets
+    of several labels a photo), and for a folder of that name that holds something else.
     """
     tars = sorted(folder.glob(TARS), key=lambda tar: (len(tar.stem), tar.stem))
     names = _lines(folder / CLASSES)
     target = folder / UNPACKED
-    if not target.is_dir():
+    sizes = {tar.name: tar.stat().st_size for tar in tars}
+    if not target.exists() or _sizes_of(target) != sizes:
         with atomic_folder(target, prefix=".unpacking-") as aside:
             captions = [line for tar in tars for line in _unpack_tar(tar, aside, names)]
             if captions:
                 (aside / CAPTIONS).write_text("\n".join(captions) + "\n", encoding="utf-8")
             elif not names:
                 raise QueryError(f"{folder} has no {CLASSES}, and its photos have no captions")
-    labels = [
-        Label(_folder_of(number), (name,))
-        for number, name in enumerate(names)
-        if (target / _folder_of(number)).is_dir()
-    ]
+            (aside / _TARS).write_text(json.dumps(sizes), encoding="utf-8")
+    labels = [Label(_folder_of(number), (name,)) for number, name in enumerate(names)]
+    if not any((target / label.name).is_dir() for label in labels):
+        labels = []
     templates = [line.replace("{c}", "{}") for line in _lines(folder / TEMPLATES)]
     return BenchmarkSet(target, labels or None, templates)
+
+
+def _sizes_of(target: Path) -> object:
+    """Return the names and sizes of the tars that a folder was unpacked from; raises QueryError
+    where it was not.
+    """
+    try:
+        return parse_json(read_bounded(target / _TARS))
+    except (OSError, ValueError) as error:
+        raise QueryError(
+            f"{target} is where the photos of the set are unpacked, and it holds something else: "
+            "move it away"
+        ) from error
 
 
 def _lines(file: Path) -> list[str]:
@@ -95,10 +112,11 @@ def _unpack_tar(tar: Path, target: Path, classes: list[str]) -> Iterator[str]:
                 if "cls" in parts:
                     number = _class_of(_text(archive, parts["cls"]), classes, tar, key)
                     name = f"{_folder_of(number)}/{name}"
-                elif "txt" in parts:
+                name = _unused(target, name)
+                if "cls" not in parts and "txt" in parts:
                     captions = _text(archive, parts["txt"]).splitlines()
                     yield from (f"{name}\t{line.strip()}" for line in captions if line.strip())
-                else:
+                elif "cls" not in parts:
                     raise QueryError(
                         f"{tar}: {key} has neither a class (.cls) nor captions (.txt): sets with "
                         "several labels a photo are not read"
@@ -108,6 +126,16 @@ def _unpack_tar(tar: Path, target: Path, classes: list[str]) -> Iterator[str]:
                     shutil.copyfileobj(source, file)
     except (tarfile.TarError, OSError) as error:
         raise QueryError(f"{tar} is cut or damaged ({error}): fetch the set again") from error
+
+
+def _unused(target: Path, name: str) -> str:
+    """Return the name, with a number where it is taken: keys may differ in what was replaced."""
+    stem, _, suffix = name.partition(".")
+    number = 1
+    while (target / name).exists():
+        number += 1
+        name = f"{stem}-{number}.{suffix}"
+    return name
 
 
 def _split(name: str) -> tuple[str, str]:
