@@ -50,13 +50,13 @@ def prepare(name: str, dtype: str, as_json: bool) -> int:
     int8 is smaller and, on most processors, faster; its vectors differ a little and fit only a
     collection that was made with it.
     """
-    from vitsearch.encoders import needs_preparation, prepare_model
+    from vitsearch.encoders import needs_preparation, prepare_model, without_preparation
 
     if not needs_preparation(name):
         if as_json:
             print_json({"name": name, "made": False})
         else:
-            print_line(f"{printable(name)} needs no preparation: it runs without PyTorch as it is")
+            print_line(f"{printable(name)} {without_preparation(name)}")
         return 0
     prepared = prepare_model(name, dtype=dtype)
     if as_json:

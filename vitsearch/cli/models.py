@@ -126,12 +126,18 @@ def _speed(name: str) -> float | None:
     loaded.
     """
     from vitsearch.encoders import load_encoder
+    from vitsearch.encoders.batching import is_out_of_memory
+    from vitsearch.encoders.checkpoints import named_by
     from vitsearch.encoders.choice import pictures_per_second
 
     try:
-        return round(pictures_per_second(load_encoder(name, throughput=True)), 1)
-    except EncoderError as error:
-        print_note(f"vitsearch: {error}")
+        with named_by("--speed"):  # nothing is downloaded to be measured
+            return round(pictures_per_second(load_encoder(name, throughput=True)), 1)
+    except Exception as error:
+        if not isinstance(error, EncoderError) and not is_out_of_memory(error):
+            raise
+        known = str(error) if isinstance(error, EncoderError) else f"{name}: out of memory"
+        print_note(f"vitsearch: {known}")
         return None
 
 

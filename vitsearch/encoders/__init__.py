@@ -203,6 +203,14 @@ def needs_preparation(name: str) -> bool:
     return _parsed(name)[0].exports
 
 
+def without_preparation(name: str) -> str:
+    """Return what is to be said of an encoder that `prepare_model` has nothing to do for."""
+    source = _parsed(name)[0]
+    if source.name in SOURCES and source.extra is None:
+        return "needs no preparation: it runs without PyTorch as it is"
+    return "cannot be prepared: there is no export of its kind for ONNX Runtime"
+
+
 def prepare_model(name: str, *, dtype: str = "float32") -> "OnnxExport":
     """Make the export of a CLIP or SigLIP model for ONNX Runtime ahead of its use, in float32 or
     int8, where there is none that is complete.
@@ -212,7 +220,7 @@ def prepare_model(name: str, *, dtype: str = "float32") -> "OnnxExport":
     from vitsearch.encoders.onnx import cache as runtime
 
     if not needs_preparation(name):
-        raise EncoderError(f"encoder {name!r} needs no preparation: it runs without torch as it is")
+        raise EncoderError(f"encoder {name!r} {without_preparation(name)}")
     source, _ = _parsed(name)
     try:
         return runtime.prepare_model(name, _in_torch(name), dtype=dtype)

@@ -34,13 +34,18 @@ def recommend(
     limit), and `mini`, which is here already, where it reads the ``language``.
 
     It goes by texts in the ``language`` (ISO 639), and where no figure is published for that, by
-    Spanish. Encoders whose cost is not published are left out on a CPU, and with ``commercial``
-    those whose licence forbids commercial use or was not found.
+    Spanish among those that read many languages. Encoders whose cost is not published are left out
+    on a CPU, and with ``commercial`` those whose licence forbids commercial use or was not found.
     """
     listed = [each for each in list_encoders() if each.commercial or not commercial]
     measured = language
     if all(each.recall_in(language) is None for each in listed):
         measured = "es"
+        listed = [
+            each
+            for each in listed
+            if each.reads_text and (not each.languages or language in each.languages)
+        ]
     rated = [
         (score, _hours(each, photos, cores, gpu), each)
         for each in listed
@@ -60,6 +65,8 @@ def recommend(
             if answers
             else f"nothing larger is done in {MAX_HOURS:g} hours"
         )
+        if language not in LANGUAGES:
+            reason += "; it reads English and Spanish only"
         answers.append(Recommendation(mini, None, reason))
     return answers
 

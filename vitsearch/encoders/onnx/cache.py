@@ -62,7 +62,7 @@ def export_folder(name: str, dtype: str, files: Sequence[Path]) -> Path:
     """
     known_by = name if name.startswith("open_clip:") else ""
     # exports of NLLB-CLIP made before 2 take every text for English
-    exporter = 2 if "nllb" in known_by.lower() else EXPORTER
+    exporter = EXPORTER + 1 if "nllb" in known_by.lower() else EXPORTER
     key = fingerprint_of(
         {"name": known_by, "files": weights_hash(files), "dtype": dtype, "exporter": exporter}
     )
@@ -98,7 +98,8 @@ def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def read_facts(folder: Path) -> dict[str, Any] | None:
-    """Return the facts of an export, or None where there is none, or where it is cut or altered.
+    """Return the facts of an export, or None where there is none, or where it is cut or altered,
+    or takes every text for English since it was made before its model was told languages.
 
     A file is read again only when its size or its time changed.
     """
@@ -110,7 +111,19 @@ def read_facts(folder: Path) -> dict[str, Any] | None:
     except OSError:
         return None
     facts: dict[str, Any] = stored["facts"]
-    return facts if is_complete else None
+    return facts if is_complete and not _lacks_languages(folder, facts) else None
+
+
+def _lacks_languages(folder: Path, facts: Mapping[str, Any]) -> bool:
+    rules = facts.get("tokens")
+    if rules is None or "languages" in rules:
+        return False
+    from vitsearch.encoders.onnx.encoder import TOKENIZER
+
+    try:
+        return b"eng_Latn" in (folder / TOKENIZER).read_bytes()
+    except OSError:
+        return True
 
 
 def _read(folder: Path) -> dict[str, Any] | None:
