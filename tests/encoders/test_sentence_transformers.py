@@ -28,12 +28,22 @@ PROMPT = "a picture that shows "
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A CLIP model with random weights, as sentence-transformers saves it."""
+    """A CLIP model with random weights, as sentence-transformers saved it in a folder of its part
+    before version 5, and reads it still.
+    """
     monkeypatch.setenv("VITSEARCH_HOME", str(tmp_path / "home"))
     tiny.save_clip(tmp_path / "clip", tiny.save_open_clip(tmp_path / "open_clip"))
     model = SentenceTransformer(str(tmp_path / "clip"), device="cpu", local_files_only=True)
     model.save(str(tmp_path / "model"))
-    return tmp_path / "model"
+    folder, part = tmp_path / "model", tmp_path / "model" / "0_Transformer"
+    part.mkdir()
+    for file in [each for each in folder.iterdir() if each.is_file()]:
+        if file.name not in ("modules.json", "config_sentence_transformers.json"):
+            file.rename(part / file.name)
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[0]["path"] = part.name
+    (folder / "modules.json").write_text(json.dumps(modules))
+    return folder
 
 
 def change(file: Path, **values: Any) -> None:
@@ -42,10 +52,7 @@ def change(file: Path, **values: Any) -> None:
 
 
 def part_of(folder: Path) -> Path:
-    (part,) = [
-        each for each in (folder, folder / "0_Transformer") if (each / "config.json").exists()
-    ]
-    return part
+    return folder / "0_Transformer"
 
 
 def theirs(folder: Path, items: list[Any]) -> Any:
@@ -101,6 +108,21 @@ def test_a_folder_is_indexed_and_searched(folder: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(
             [hit.score for hit in hits], sorted(expected)[::-1], rtol=0, atol=1e-3
         )
+
+
+@pytest.mark.slow
+def test_what_is_a_model_of_transformers_and_no_more_is_read_as_before(folder: Path) -> None:
+    plain = folder.parent / "plain"
+    SentenceTransformer(str(folder.parent / "clip"), device="cpu").save(str(plain))
+    encoder = load_encoder(f"local-dir:{plain}", "cpu", runtime="torch")
+    np.testing.assert_allclose(
+        encoder.encode_texts(tiny.SENTENCES), theirs(plain, tiny.SENTENCES), rtol=0, atol=1e-5
+    )
+    config, modules = plain / "config_sentence_transformers.json", plain / "modules.json"
+    change(config, prompts={"query": PROMPT})
+    assert load_encoder(encoder.name, "cpu").fingerprint != encoder.fingerprint
+    modules.unlink()
+    assert load_encoder(encoder.name, "cpu").fingerprint == encoder.fingerprint
 
 
 def test_code_and_pickles_are_refused(folder: Path) -> None:

@@ -16,8 +16,9 @@ from open_clip.tokenizer import HFTokenizer  # noqa: E402
 from helpers import tiny_models as tiny  # noqa: E402
 from helpers.cli import vitsearch  # noqa: E402
 from vitsearch import index_folder  # noqa: E402
-from vitsearch.encoders import load_encoder  # noqa: E402
+from vitsearch.encoders import load_encoder, prepare_model  # noqa: E402
 from vitsearch.encoders.language import likeliest_language  # noqa: E402
+from vitsearch.encoders.onnx.cache import read_facts, write_facts  # noqa: E402
 from vitsearch.encoders.text_language import texts_in  # noqa: E402
 from vitsearch.encoders.tokenizer import TextReader  # noqa: E402
 from vitsearch.errors import EncoderError  # noqa: E402
@@ -94,6 +95,19 @@ def test_each_text_bears_the_mark_of_its_language(name: str) -> None:
         }
     with texts_in("xx"), pytest.raises(EncoderError, match=r"knows no language 'xx': it knows af,"):
         encoder.encode_texts(["a cat"])
+
+
+@pytest.mark.slow
+def test_an_export_that_takes_all_for_english_is_made_anew(name: str) -> None:
+    folder = Path(prepare_model(name).folder)
+    facts = read_facts(folder)
+    assert facts is not None
+    assert facts["tokens"].pop("languages")
+    write_facts(folder, facts)
+    assert read_facts(folder) is None
+    again = prepare_model(name)
+    assert (again.folder, again.made) == (str(folder), True)
+    assert not prepare_model(name).made
 
 
 @pytest.mark.slow

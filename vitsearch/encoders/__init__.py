@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.encoders.checkpoints import (
     SENTENCE_TRANSFORMERS_MODULES,
+    is_plain_transformers,
     local_folder,
     named_by,
     one_line,
@@ -271,7 +272,8 @@ def package_sources() -> dict[str, str]:
 def load_local_dir(path: str, *, device: str = "auto", dtype: str = "auto") -> ImageEncoder:
     """Return the encoder in a folder of any layout; where two are there, open_clip's.
 
-    A folder of sentence-transformers holds ``modules.json``, an open_clip folder
+    A folder of sentence-transformers holds ``modules.json`` (one that is a CLIP or SigLIP model of
+    transformers and no more is read as such), an open_clip folder
     ``open_clip_config.json`` and weights, a transformers folder ``config.json``,
     ``model.safetensors``, ``preprocessor_config.json`` and, where it reads text, a tokenizer, a
     timm folder ``config.json`` and ``model.safetensors``. Raises EncoderError naming the file that
@@ -283,7 +285,7 @@ def load_local_dir(path: str, *, device: str = "auto", dtype: str = "auto") -> I
         from vitsearch.encoders.open_clip import load_open_clip_folder
 
         return load_open_clip_folder(folder, name, device=device, dtype=dtype)
-    if (folder / SENTENCE_TRANSFORMERS_MODULES).is_file():
+    if (folder / SENTENCE_TRANSFORMERS_MODULES).is_file() and not is_plain_transformers(folder):
         with needing(("sentence_transformers",), f"{name} needs the package", "st", EncoderError):
             from vitsearch.encoders.sentence_transformers import load_sentence_transformers_folder
         return load_sentence_transformers_folder(folder, name, device=device, dtype=dtype)

@@ -161,6 +161,27 @@ def sentence_transformers_files(snapshot: Path | None) -> RequiredFiles:
     return needed
 
 
+def is_plain_transformers(folder: Path) -> bool:
+    """Return whether a folder of sentence-transformers holds a CLIP or SigLIP model as transformers
+    saves it, without further parts and prompts: the vectors are those of transformers, as which
+    such folders were always read.
+    """
+    config, modules = (
+        _settings(folder, name) for name in ("config.json", SENTENCE_TRANSFORMERS_MODULES)
+    )
+    if not isinstance(config, dict) or config.get("model_type") not in ("clip", "siglip"):
+        return False
+    if not isinstance(modules, list) or not all(isinstance(each, dict) for each in modules):
+        return False
+    parts = [str(each.get("type")) for each in modules if each.get("path") == ""]
+    others = [str(each.get("type")) for each in modules if each.get("path") != ""]
+    if not parts or not all(each.endswith(".Normalize") for each in others):
+        return False
+    more = _settings(folder, "config_sentence_transformers.json")
+    prompts = more.get("prompts") if isinstance(more, dict) else None
+    return not any(prompts.values()) if isinstance(prompts, dict) else not prompts
+
+
 def _in(path: str, name: str) -> str:
     return f"{path}/{name}" if path else name
 
