@@ -37,7 +37,7 @@ def many(runs: IndexRunner) -> None:
 
 def children() -> list[psutil.Process]:
     every = psutil.Process().children()
-    return [each for each in every if "vitsearch.collection.index_child" in each.cmdline()]
+    return [each for each in every if "collection.index_child" in " ".join(each.cmdline())]
 
 
 def test_a_run_is_followed_to_its_end(runs: IndexRunner) -> None:
@@ -98,6 +98,20 @@ def test_what_cannot_be_is_said(runs: IndexRunner, tmp_path: Path) -> None:
     state = gone.wait()
     assert state.error.startswith(f"no such folder: {tmp_path / 'gone'}")
     assert state.remarks == ()
+
+
+def test_files_of_the_working_folder_are_no_modules(
+    runs: IndexRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = f"open({str(runs.root / 'was-run')!r}, 'w').close()"
+    (runs.root / "json.py").write_text(program)
+    (runs.root / "vitsearch").mkdir()
+    (runs.root / "vitsearch" / "__init__.py").write_text(program)
+    monkeypatch.chdir(runs.root)
+    runs.start({"encoder": "colour"})
+    state = runs.wait()
+    assert not (runs.root / "was-run").exists()
+    assert (state.status, state.done) == ("done", 5)
 
 
 def test_a_process_that_dies_is_noticed(runs: IndexRunner) -> None:

@@ -9,6 +9,7 @@ import pytest
 from helpers.cli import vitsearch
 from helpers.photos import paint
 from helpers.web_client import fetch, serving, wait_until
+from vitsearch.cli.serve import _follow
 
 pytestmark = pytest.mark.slow
 
@@ -29,6 +30,21 @@ def test_a_folder_is_indexed_served_and_followed(tmp_path: Path) -> None:
         wait_until(lambda: shown(port) == 2)
     # the server was killed: what followed the folder ends by itself
     wait_until(lambda: not any(child.is_running() for child in children))
+
+
+def test_files_of_the_working_folder_are_no_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paint(tmp_path / "red.png", "red")
+    (tmp_path / "json.py").write_text(f"open({str(tmp_path / 'was-run')!r}, 'w').close()")
+    monkeypatch.chdir(tmp_path)
+    follower = _follow(str(tmp_path), None)
+    try:
+        wait_until(lambda: (tmp_path / ".vitsearch" / "walked").exists())
+    finally:
+        follower.terminate()
+        follower.communicate()
+    assert not (tmp_path / "was-run").exists()
 
 
 def test_a_collection_in_milvus_is_not_followed() -> None:

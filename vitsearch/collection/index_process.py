@@ -21,6 +21,11 @@ Status = Literal["idle", "running", "stopping", "done", "stopped", "failed"]
 GRACE = 20.0  # seconds that a run may take to stop, before its process is ended
 MAX_REMARKS = 20
 OPENING = "opening"  # the stage in which what was indexed is taken over
+# the places of this process: `-m` would put the working folder first, and run a json.py there
+_PROGRAM = (
+    "import sys; sys.path[:] = sys.argv[1:]; "
+    "from vitsearch.collection.index_child import main; main()"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,7 @@ class IndexRunner:
             if self._state.is_active:
                 raise QueryError("the photos are being indexed already: wait, or stop that run")
             process = subprocess.Popen(
-                [sys.executable, "-m", "vitsearch.collection.index_child"],
+                [sys.executable, "-c", _PROGRAM, *sys.path],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
