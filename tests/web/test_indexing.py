@@ -236,13 +236,43 @@ def test_failures_are_tried_again(photos: Path) -> None:
         assert client.post("/index", data={"do": "start"}).headers["location"] == "/index"
         assert ended(client)["report"]["indexed"] == 0
         assert "Try again" in client.get("/failures", headers=PAGE).text
-        assert client.post("/index", data={"retry": "yes"}).status_code == 303
+        assert client.post("/index", data={"do": "retry"}).status_code == 303
         assert ended(client)["report"]["indexed"] == 1
         page = client.get("/failures", headers=PAGE).text
         assert "Every photo of the folder is in the collection." in page
         assert "Try again" not in page
         # it was for that run alone
         assert not re.search('name="retry"[^>]* checked', client.get("/index", headers=PAGE).text)
+
+
+@pytest.mark.parametrize("is_command", [True, False])
+def test_what_the_last_run_left_out_stays_out(photos: Path, is_command: bool) -> None:
+    """Also after a restart of the server, and where the command made the last run."""
+    (photos / "broken.png").write_bytes(b"cut off")
+    (photos / "linked").symlink_to(photos.parent / "Elsewhere")
+    paint(photos.parent / "Elsewhere" / "far.png", "yellow")
+    if is_command:
+        options = ("--exclude", "raw", "--follow-symlinks", "--encoder", "colour")
+        assert vitsearch("index", str(photos), *options).returncode == 0
+    else:
+        with visited(photos) as client:
+            body = {"encoder": "colour", "exclude": ["raw"], "follow_symlinks": True}
+            assert client.post("/api/index", json=body).status_code == 202
+            assert ended(client)["report"]["indexed"] == 5
+    with visited(photos) as client:
+        form = client.get("/index", headers=PAGE).text
+        assert re.search(r'<textarea[^>]*name="exclude"[^>]*>raw</textarea>', form)
+        assert re.search('name="follow_symlinks"[^>]* checked', form)
+        button = client.get("/failures", headers=PAGE).text
+        assert 'name="do" value="retry"' in button
+        assert client.post("/index", data={"do": "retry"}).status_code == 303
+        report = ended(client)["report"]
+        counts = [report[name] for name in ("indexed", "removed", "failed", "unchanged")]
+        assert counts == [0, 0, 1, 5]
+        # the form itself has the last word
+        assert client.post("/index", data={"do": "start", "retry": "yes"}).status_code == 303
+        report = ended(client)["report"]
+        assert [report[name] for name in ("indexed", "removed")] == [1, 1]
 
 
 def test_a_run_elsewhere_is_told(photos: Path) -> None:

@@ -59,6 +59,7 @@ from vitsearch.storage.filesystem import disk_errors
 from vitsearch.storage.indexes import refresh_index
 from vitsearch.storage.lock import writer_lock
 from vitsearch.storage.metadata import PlaceNames
+from vitsearch.storage.settings import record_walk_settings
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import IndexReport, OnProgress, Progress, no_progress
 
@@ -219,6 +220,7 @@ class _Run:
         if self.new_recipe or plan.todo or plan.videos or plan.missing:
             check_recipe(self.new_recipe or self._recipe(settings), settings.dim)
         settings = self._updated(settings)
+        record_walk_settings(store, self.options)
         self._restore(store, plan)
         self._embed(store, plan, settings)
         PlaceNames(store).complete()

@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import Field
 from typing import Any, get_args
 
@@ -10,8 +11,9 @@ from starlette.requests import Request
 from vitsearch.collection.index_process import IndexRunner
 from vitsearch.encoders import SOURCES
 from vitsearch.encoders.catalogue import list_encoders
-from vitsearch.errors import CollectionError, NotShown, QueryError
+from vitsearch.errors import CollectionError, NotShown, QueryError, VitsearchError
 from vitsearch.options import IndexOptions, Option, options_of, value_type
+from vitsearch.storage.settings import WALK_SETTINGS, walk_settings
 from vitsearch.web.privacy import may_write
 
 REFUSED = (
@@ -91,6 +93,26 @@ def _number(text: str, kind: Callable[[str], float], option: Option) -> float:
         return kind(text)
     except (ValueError, OverflowError):
         raise QueryError(f"{option.title}: {text[:40]!r} is not a number") from None
+
+
+def last_settings(request: Request) -> dict[str, Any]:
+    """Return the settings of the last run: the collection's record, which runs elsewhere write
+    too, before what this server remembers.
+    """
+    runs, service = request.app.state.runs, getattr(request.app.state, "service", None)
+    settings = dict(runs.options)
+    if service is not None:
+        with suppress(VitsearchError), service.source.facts() as store:
+            settings |= walk_settings(store)
+    return settings
+
+
+def settings_to_retry(request: Request) -> dict[str, Any]:
+    """Return the keywords of `index_folder` for the run that tries failures again: it takes and
+    leaves out what the last one did.
+    """
+    last = last_settings(request)
+    return {name: last[name] for name in WALK_SETTINGS if name in last} | {"retry": True}
 
 
 def start(request: Request, options: Mapping[str, Any]) -> None:

@@ -58,8 +58,11 @@ async def change(request: Request) -> Response:
 
 def _change(request: Request, values: dict[str, str]) -> Response:
     try:
-        if values.get("do") == "stop":
-            indexing.runner_of(request).stop()
+        runs, action = indexing.runner_of(request), values.get("do")
+        if action == "stop":
+            runs.stop()
+        elif action == "retry":
+            indexing.start(request, indexing.settings_to_retry(request))
         else:
             is_new = not has_collection(request)
             indexing.start(request, indexing.read_settings(values, is_new=is_new))
@@ -101,7 +104,10 @@ def index_page(
     if is_new:
         shown["views"] = ()
     if shown["may_index"]:
-        shown |= {"run": _shown(runs.state(), runs), "fields": _fields(runs, values, is_new=is_new)}
+        shown |= {
+            "run": _shown(runs.state(), runs),
+            "fields": _fields(request, values, is_new=is_new),
+        }
     elif has_collection(request):
         raise NotShown(indexing.REFUSED if runs else indexing.NOT_ON_DISK)
     return page("index.html", shown, status=status, headers=(("Cache-Control", "no-store"),))
@@ -155,14 +161,14 @@ def time_text(seconds: float) -> str:
 
 
 def _fields(
-    runs: IndexRunner, values: dict[str, str] | None, *, is_new: bool
+    request: Request, values: dict[str, str] | None, *, is_new: bool
 ) -> list[dict[str, Any]]:
     """Return the settings of the form, with what was written, or what the last run had."""
-    fields = []
+    last, fields = indexing.last_settings(request), []
     for name, (entry, option) in indexing.offered(is_new=is_new).items():
         kind = value_type(entry)
         # what speaks of one run alone is not taken over from the last
-        before = entry.default if option.later else runs.options.get(name, entry.default)
+        before = entry.default if option.later else last.get(name, entry.default)
         fields.append(
             {
                 "name": name,
