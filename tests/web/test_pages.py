@@ -595,6 +595,25 @@ def test_what_becomes_of_the_others(visit: Open, folder: Path, trash: Path) -> N
     assert (folder / "red.png").exists()
 
 
+def test_a_large_group_counts_whole(visit: Open, folder: Path) -> None:
+    """Only its first photos are drawn, among them the one that is proposed."""
+    content = (folder / "red.png").read_bytes()
+    for number in range(42):
+        (folder / "c" / f"copy of red {number:02}.png").write_bytes(content)
+    (folder / "z.png").write_bytes(content)
+    index_folder(folder, encoder=ColourEncoder())
+    client, ids = visit(), photo_ids(folder)
+    page = client.get("/duplicates").text
+    assert '<section class="group" data-size="45"' in page
+    assert "45 times" in page
+    assert "and 5 more, which are among the others too" in page
+    assert page.count('name="keep1"') == 40
+    proposed = re.findall(r'value="(\d+)"[^>]* data-proposed', page)
+    assert proposed == [str(ids["z.png"])]
+    keep = {"kind": "same", "keep1": proposed[0], "do": "paths"}
+    assert client.post("/duplicates", data=keep).content.count(b"\n") == 44
+
+
 def test_labels_are_spread(visit: Open, folder: Path) -> None:
     client = visit()
     assert "No labels are stored" in client.get("/labels").text

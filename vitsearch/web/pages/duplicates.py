@@ -65,7 +65,7 @@ def duplicates(here: Page) -> Response:
     except QueryError as error:
         return here.page("duplicates.html", status=400, view=PATH, **shown | {"fault": str(error)})
     start = (number - 1) * GROUPS_PER_PAGE
-    page_groups = [group[:MAX_GROUP_TILES] for group in groups[start : start + GROUPS_PER_PAGE]]
+    page_groups = groups[start : start + GROUPS_PER_PAGE]
     pairs = [("kind", kind)] if kind == "alike" else []
     looks = _looks(here, [photo for group in page_groups for photo, _ in group])
     left_out = f"; {counted(blank, 'blank picture', 'blank pictures')} left out" if blank else ""
@@ -125,11 +125,15 @@ def _shown_group(
 ) -> dict[str, Any]:
     photos = [photo for photo, _ in group]
     best = best_copy(photos, looks)
+    tiles = group[:MAX_GROUP_TILES]
+    if all(photo != best.photo for photo, _ in tiles):
+        tiles[-1] = next(each for each in group if each[0] == best.photo)
     same, alike = f"{len(group)} times {size_text(photos[0].size)}", f"{len(group)} of one view"
     return {
         "number": number,
         "title": same if kind == "same" else alike,
         "size": len(group),
+        "more": f"{len(group) - len(tiles):,}" if len(group) > len(tiles) else "",
         "copies": [
             {
                 "tile": here.tile(photo),
@@ -138,7 +142,7 @@ def _shown_group(
                 "proposed": best.reason if photo == best.photo else "",
                 "likeness": "" if kind == "same" or photo == photos[0] else f"{score:.3f}",
             }
-            for photo, score in group
+            for photo, score in tiles
         ],
     }
 
