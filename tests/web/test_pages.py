@@ -555,6 +555,18 @@ def test_what_becomes_of_the_others(visit: Open, folder: Path, trash: Path) -> N
     question = client.post("/duplicates", data=keep | {"do": "trash"}).text
     assert "Move 1 photo to the trash?" in question
     assert (folder / "red.png").exists()
+    unseen = {"do": "trash", "confirmed": "yes"}
+    assert client.post("/duplicates", data=keep | unseen).status_code == 400
+    (listed,) = re.findall('name="listed" value="(.*?)"', question)
+    assert listed == f"{ids['twin.png']}-{ids['red.png']}"
+    # nor what joined the group since it was listed
+    (folder / "triplet.png").write_bytes((folder / "red.png").read_bytes())
+    index_folder(folder, encoder=ColourEncoder())
+    keep["listed"] = listed
+    refused = client.post("/duplicates", data=keep | unseen)
+    assert (refused.status_code, "have changed meanwhile" in refused.text) == (400, True)
+    (folder / "triplet.png").unlink()
+    index_folder(folder, encoder=ColourEncoder())
     # nothing goes whose copy is not there any more
     (folder / "twin.png").rename(folder / "away")
     stays = client.post("/duplicates", data=keep | {"do": "trash", "confirmed": "yes"}).text

@@ -41,6 +41,7 @@ MAX_GROUP_TILES = 40
 MAX_COMPARED = 30_000  # photos of which all pairs are compared while a person waits
 MAX_UNKNOWN = 3000  # pictures that are looked at for the first time meanwhile
 MAX_FIELDS = 300
+CHANGED = "these groups have changed meanwhile: look at them again"
 Group = list[tuple[Photo, float]]
 
 
@@ -215,7 +216,15 @@ def _change(here: PageContext, values: Mapping[str, str]) -> Response:
         )
     if action == "album":
         return _into_album(here, values.get("album", "").strip(), others)
-    shown: dict[str, Any] = {"kind": kind, "pairs": pairs, "values": _keeping(values)}
+    # what is confirmed is what was listed, whatever the groups are by now
+    listed = " ".join(f"{best.photo_id}-{photo.photo_id}" for best, photo in pairs)
+    shown: dict[str, Any] = {
+        "kind": kind,
+        "pairs": pairs,
+        "values": [*_keeping(values), ("listed", listed)],
+    }
+    if values.get("confirmed") == "yes" and values.get("listed") != listed:
+        raise QueryError(CHANGED)
     if values.get("confirmed") != "yes":
         return here.page("trash.html", view=PATH, moved=None, problems=[], **shown)
     moved, problems = _to_trash(here, pairs)
@@ -237,7 +246,7 @@ def _decided(groups: Sequence[Group], values: Mapping[str, str]) -> list[tuple[P
     for _, value in _keeping(values):
         group = members.get(int(value)) if value.isdecimal() else None
         if group is None or id(group) in seen:
-            raise QueryError("these groups have changed meanwhile: look at them again")
+            raise QueryError(CHANGED)
         seen.add(id(group))
         [best] = [photo for photo, _ in group if photo.photo_id == int(value)]
         pairs += [(best, photo) for photo, _ in group if photo != best]
