@@ -73,6 +73,19 @@ def test_dates_in_words_are_for_who_may_see_exif(tmp_path: Path) -> None:
         assert (answer["understood"], len(answer["results"])) == ([], 1)
 
 
+def test_the_order_tells_no_dates_to_who_may_not_see_them(tmp_path: Path) -> None:
+    paint(tmp_path / "sub" / "a.png", "red")
+    with_exif(tmp_path / "sub" / "z.jpg")
+    index_folder(tmp_path, encoder=ColourEncoder())
+    query = {"q": "folder sub"}
+    with asked(tmp_path) as here:
+        paths = [hit["path"] for hit in here.get("/api/search", params=query).json()["results"]]
+        assert paths == ["sub/z.jpg", "sub/a.png"]
+    with asked(tmp_path, REMOTE, ELSEWHERE, headers=BEARER) as elsewhere:
+        answer = elsewhere.get("/api/search", params=query).json()
+        assert [hit["path"] for hit in answer["results"]] == ["sub/a.png", "sub/z.jpg"]
+
+
 def test_search_by_words(api: TestClient, indexed: Path) -> None:
     with Collection.open(indexed, encoder=ColourEncoder()) as collection:
         hits = collection.search("2:red + blue - green", 3)

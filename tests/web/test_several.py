@@ -195,6 +195,18 @@ def test_what_a_photo_says_is_understood_for_who_may_see_it(folders: list[Path])
         assert "old.jpg" not in [hit["path"] for hit in answer["results"]][:1]
 
 
+def test_the_order_tells_no_dates_to_who_may_not_see_them(folders: list[Path]) -> None:
+    for folder in folders[:2]:
+        paint(folder / "sub" / "a.png", "red")
+        with_exif(folder / "sub" / "z.jpg")
+        index_folder(folder, encoder=ColourEncoder())
+    expected = {HERE: ["z.jpg", "z.jpg", "a.png", "a.png"], ELSEWHERE: ["a.png", "z.jpg"] * 2}
+    for client, names in expected.items():
+        with visited(folders[:2], client=client) as opened:
+            answer = opened.get("/api/search?q=folder+sub").json()
+            assert [Path(hit["path"]).name for hit in answer["results"]] == names
+
+
 def test_one_encoder_is_loaded_for_all(folders: list[Path]) -> None:
     again = folders[3]
     index_folder(again, encoder="mini")

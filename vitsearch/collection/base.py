@@ -255,11 +255,14 @@ class OpenCollection:
                 return np.empty((0, self.dim), dtype=np.float32)
             return unit_rows(self.store.halves([raw for _, _, raw, _ in rows]))
 
-    def newest(self, options: SearchOptions) -> list[SearchResult]:
-        """Return the photos that the filter leaves, the newest first, with scores of 0."""
+    def newest(self, options: SearchOptions, *, by_date: bool = True) -> list[SearchResult]:
+        """Return the photos that the filter leaves, the newest first, with scores of 0; without
+        ``by_date`` in order of path.
+        """
         assert options.where is not None
+        order = "newest" if by_date else "path"
         with self.store.reading():
-            ids = self.store.ids_where(options.where, order="newest").tolist()
+            ids = self.store.ids_where(options.where, order=order).tolist()
             if moments := self.store.moments():  # of a video one
                 ids = [ids[each] for each in first_indices([moments.get(i, i) for i in ids])]
             ids = ids[options.offset : None if options.top_k is None else int(options.end)]

@@ -43,10 +43,12 @@ def search_opened(
     collections: Sequence[Collection],
     query: Query | Understood,
     top_k: int | None = TOP_K,
+    *,
+    by_date: bool = True,
     **keywords: Unpack[SearchKeywords],
 ) -> SearchResults:
     """Return what `search_all` returns, of open collections; the query may be understood already
-    (`understand_all`).
+    (`understand_all`). Photos that words only filter come without ``by_date`` in order of path.
     """
     if not collections:
         raise QueryError("name at least one collection to search in")
@@ -65,12 +67,15 @@ def search_opened(
     hits: list[tuple[tuple[object, ...], SearchResult]] = []
     for collection in collections:
         if only_filters:
-            newest = SearchOptions(up_to, where=where, min_score=-1)
-            results: Sequence[SearchResult] = collection.newest(newest)
+            listing = SearchOptions(up_to, where=where, min_score=-1)
+            results: Sequence[SearchResult] = collection.newest(listing, by_date=by_date)
         else:
             results = collection.search(terms, up_to, **narrowed)
         for rank, hit in enumerate(_of_collection(results, collection)):
-            order = _age(collection, hit) if only_filters else (not hit.quotes, -hit.score)
+            if only_filters:
+                order = _age(collection, hit) if by_date else ()
+            else:
+                order = (not hit.quotes, -hit.score)
             hits.append(((*order, hit.file, rank), hit))
     hits.sort(key=lambda each: each[0])
     return SearchResults(hit for _, hit in hits[options.offset : up_to])

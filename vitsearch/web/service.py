@@ -271,12 +271,12 @@ class PhotoService:
             understood = understand_query(text, vocabulary)
             return understood if private else understood.without_text
 
-    def newest(self, *, k: int, offset: int, where: Filter) -> list[SearchResult]:
+    def newest(self, *, k: int, offset: int, where: Filter, by_date: bool) -> list[SearchResult]:
         """Return ``k`` photos from ``offset`` on that a filter leaves, the newest first, with
-        scores of 0.
+        scores of 0; without ``by_date`` in order of path.
         """
         with self.source.reading() as collection:
-            return collection.newest(search_options(k, offset, where=where))
+            return collection.newest(search_options(k, offset, where=where), by_date=by_date)
 
     def notes(self, texts: Sequence[str]) -> list[str]:
         """Return what a person should know about the words of a query: a language that the model

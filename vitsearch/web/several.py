@@ -107,7 +107,7 @@ class Group:
             each.backend.name: member for each, member in zip(opened, self.members, strict=True)
         }
         with self.members[0].service.source.computing(self.encoder), busy_when_unreadable():
-            results = search_opened(opened, understood, k, offset=offset)
+            results = search_opened(opened, understood, k, offset=offset, by_date=private)
         return [(by_name[each.collection], each) for each in results], understood
 
 

@@ -159,12 +159,13 @@ async def _answer_of_search(
     options: SearchOptions,
     understood: Understood | None = None,
 ) -> Response:
-    """Return the results of terms, or without any the newest photos that the words leave."""
+    """Return the results of terms, or without any the photos that the words leave."""
     service, phrases = service_of(request), understood.phrases if understood else ()
     k, offset = options.top_k or 0, options.offset
     if phrases and not terms:
         assert options.where is not None
-        newest = partial(service.newest, k=k, offset=offset, where=options.where)
+        shown = exif_shown(request)  # an order tells dates too
+        newest = partial(service.newest, k=k, offset=offset, where=options.where, by_date=shown)
         answer = Found(await run_in_threadpool(newest), [])
     else:
         limits = {"min_score": options.min_score, "min_relevance": options.min_relevance}

@@ -78,7 +78,7 @@ class PhraseAnswer(BaseModel):
 
 class SearchAnswer(BaseModel):
     """Photos, best first, equal scores in order of path; the newest first, with scores of 0, where
-    the query is nothing but what was understood of it.
+    the query is nothing but what was understood of it (in order of path for who may not see dates).
     """
 
     results: list[Hit]
