@@ -13,7 +13,7 @@ from helpers.cli import environment
 from helpers.photos import COLOURS, paint, shade
 from helpers.web_client import wait_until
 from vitsearch import Collection, QueryError
-from vitsearch.collection.index_process import IndexRunner, RunState
+from vitsearch.collection.index_process import IndexRunner, RunState, _message
 from vitsearch.storage.lock import writer_lock
 
 pytestmark = pytest.mark.slow
@@ -112,6 +112,31 @@ def test_files_of_the_working_folder_are_no_modules(
     state = runs.wait()
     assert not (runs.root / "was-run").exists()
     assert (state.status, state.done) == ("done", 5)
+
+
+def test_what_opens_the_collection_may_fail(
+    runs: IndexRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("CUDA error: out of memory\nmore lines")
+
+    runs.on_end = fail
+    runs.start({"encoder": "colour"})
+    state = runs.wait()
+    assert (state.status, state.error) == (
+        "failed",
+        "the collection cannot be opened (CUDA error: out of memory more lines): "
+        "start the server again",
+    )
+    assert "cannot be opened after indexing" in caplog.text
+    runs.on_end = lambda: None
+    runs.start({})
+    assert runs.wait().status == "done"
+
+
+def test_lines_that_are_cut_off_say_nothing() -> None:
+    lines = ['{"report": {"total": 1}}', '{"progress": {"st', "[1]", "", "loaded a library"]
+    assert [_message(line) for line in lines] == [{"report": {"total": 1}}, {}, {}, {}, {}]
 
 
 def test_a_process_that_dies_is_noticed(runs: IndexRunner) -> None:

@@ -3,6 +3,7 @@
 """
 
 import json
+import logging
 import subprocess
 import sys
 import threading
@@ -16,7 +17,9 @@ from typing import IO, Any, Literal
 
 from vitsearch.errors import QueryError, VitsearchError
 from vitsearch.types import Progress
+from vitsearch.untrusted import reason
 
+log = logging.getLogger("vitsearch")
 Status = Literal["idle", "running", "stopping", "done", "stopped", "failed"]
 GRACE = 20.0  # seconds that a run may take to stop, before its process is ended
 MAX_REMARKS = 20
@@ -73,7 +76,7 @@ class IndexRunner:
     """Indexes a folder when it is told to, in a process that ends with this one.
 
     ``on_end`` is called after each run, in a thread of its own, before the state says that it has
-    ended; what VitsearchError it raises becomes the run's error. Methods may be called from any
+    ended; what it raises becomes the run's error. Methods may be called from any
     thread.
     """
 
@@ -98,6 +101,7 @@ class IndexRunner:
                 stdout=subprocess.PIPE,
                 text=True,
                 encoding="ascii",
+                errors="replace",
                 start_new_session=True,  # Ctrl-C is for the server, which stops the run in order
             )
             self.options = dict(options)
@@ -150,12 +154,12 @@ class IndexRunner:
         assert run.process.stdout is not None
         with run.process.stdout as lines:
             for line in lines:
-                message = json.loads(line)
+                message = _message(line)
                 if "progress" in message:
                     self._note(run, Progress(**message["progress"]))
                 elif "remark" in message:
                     run.remarks = [*run.remarks, message["remark"]][-MAX_REMARKS:]
-                else:
+                elif message:
                     outcome = message
         code = run.process.wait()
         with self._lock:
@@ -166,6 +170,10 @@ class IndexRunner:
             self.on_end()
         except VitsearchError as error:
             ended = replace(ended, status="failed", error=ended.error or str(error))
+        except Exception as error:  # of a library, such as a GPU without memory
+            log.exception("the collection cannot be opened after indexing")
+            problem = f"the collection cannot be opened ({reason(error)}): start the server again"
+            ended = replace(ended, status="failed", error=ended.error or problem)
         with self._lock:
             _close(run.process.stdin)
             last, seconds = self._state, time.monotonic() - run.began
@@ -185,6 +193,14 @@ class IndexRunner:
             self._state = replace(
                 self._state, stage=step.stage, done=step.done, total=step.total, failed=step.failed
             )
+
+
+def _message(line: str) -> dict[str, Any]:
+    """Return what a line of the process says, nothing where it was cut off."""
+    with suppress(ValueError):
+        message = json.loads(line)
+        return message if isinstance(message, dict) else {}
+    return {}
 
 
 def _ended(outcome: Mapping[str, Any], code: int, *, was_stopped: bool) -> RunState:
