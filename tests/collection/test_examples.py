@@ -17,6 +17,7 @@ from vitsearch.collection.examples import (
     train_examples,
 )
 from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.errors import ClassifierError, CollectionLocked
 from vitsearch.storage.albums import writing
 from vitsearch.storage.examples import (
     MAX_UNDO,
@@ -27,6 +28,7 @@ from vitsearch.storage.examples import (
     trained,
     undo,
 )
+from vitsearch.storage.lock import writer_lock
 from vitsearch.types import Prediction
 
 
@@ -131,6 +133,31 @@ def test_examples_train_a_classifier_that_stays(folder: Path, method: str) -> No
             "validated": 6,
         }
         assert (classifier_folder(found) / "classifier.safetensors").is_file()
+
+
+def test_training_does_all_or_nothing(folder: Path) -> None:
+    """While another process writes nothing changes; nor where the classifier cannot be stored."""
+    ids = ids_of(folder)
+    say(folder, Example(ids["red0.png"], "red"), Example(ids["blue0.png"], "blue"))
+
+    def labels(found: Collection) -> set[str | None]:
+        return {photo.label for photo in found.photos()}
+
+    with opened(folder) as found:
+        before = labels(found)
+        with writer_lock(folder / ".vitsearch"), pytest.raises(CollectionLocked):
+            train_examples(found, "prototype")
+        assert not classifier_folder(found).exists()
+        classifier_folder(found).write_text("in the way")
+        with pytest.raises(ClassifierError):
+            train_examples(found, "prototype")
+    with opened(folder) as found:
+        assert labels(found) == before
+        with writing(folder / ".vitsearch") as store:
+            assert trained(store) is None
+        classifier_folder(found).unlink()
+        train_examples(found, "prototype")
+        assert labels(found) == {"red", "blue"}
 
 
 def test_labels_without_an_example_stay_with_tip(folder: Path) -> None:

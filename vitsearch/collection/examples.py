@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from vitsearch.collection.collection import Collection
+from vitsearch.collection.local import put_predictions
 from vitsearch.collection.training import Method, Trained, TrainReport, load_trained, train_on
 from vitsearch.errors import ClassifierError, QueryError
 from vitsearch.labels import NOTHING, parse_labels
@@ -62,14 +63,15 @@ def train_examples(
     names = [*labels, *sorted({*right} - known - {NOTHING})]
     positions = np.array(rows, dtype=int)
     classifier, report = train_on(collection, vectors[positions], right, method, labels=names)
-    classifier.save(classifier_folder(collection))
-    collection.store_labels(label_with_examples(collection, classifier))
+    predictions = label_with_examples(collection, classifier)
     facts = asdict(report) | {
         "method": method,
         "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     with writing(collection.folder) as store:
+        put_predictions(store, predictions)
         put_trained(store, facts)
+        classifier.save(classifier_folder(collection))  # last: what fails leaves all as it was
     return report
 
 

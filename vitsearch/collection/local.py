@@ -370,13 +370,8 @@ class LocalBackend(Backend):
 
         Raises CollectionLocked while another process writes.
         """
-        first: dict[int, Prediction] = {}
-        for prediction in predictions:
-            first.setdefault(prediction.photo_id, prediction)
-        rows = [(photo_id, best.label, best.score) for photo_id, best in first.items()]
         with self._writable() as store:
-            store.put_labels(rows)
-            store.set_meta(LABELLED, secrets.token_hex(8))
+            put_predictions(store, predictions)
 
     def forget(self) -> int:
         """Delete the photos that were put aside, and return how many; raises CollectionLocked."""
@@ -391,6 +386,15 @@ class LocalBackend(Backend):
             with store.writing():
                 yield store
             store.checkpoint()
+
+
+def put_predictions(store: PhotoStore, predictions: Sequence[Prediction]) -> None:
+    """Store the first label of each photo and its score (inside `PhotoStore.writing`)."""
+    first: dict[int, Prediction] = {}
+    for prediction in predictions:
+        first.setdefault(prediction.photo_id, prediction)
+    store.put_labels([(photo_id, best.label, best.score) for photo_id, best in first.items()])
+    store.set_meta(LABELLED, secrets.token_hex(8))
 
 
 def open_local(
