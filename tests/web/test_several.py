@@ -110,6 +110,19 @@ def test_which_collections_there_are(folders: list[Path]) -> None:
         assert client.get("/in/else/", headers=PAGE).status_code == 404
 
 
+def test_one_that_cannot_be_read_is_listed_with_the_others(folders: list[Path]) -> None:
+    with visited(folders[:2]) as client:
+        (folders[0] / ".vitsearch" / "photos.db").write_bytes(b"damaged")
+        answer = client.get("/api/collections")
+        assert (answer.status_code, answer.json()["collections"]) == (
+            200,
+            [
+                {"name": "Reds", "address": "/in/reds/", "encoder": None, "photos": 0},
+                {"name": "Reds", "address": "/in/reds-2/", "encoder": "colour", "photos": 2},
+            ],
+        )
+
+
 def test_a_collection_is_served_as_if_it_were_alone(folders: list[Path]) -> None:
     with visited(folders) as client:
         assert client.get("/in/reds").headers["location"].endswith("/in/reds/")

@@ -47,8 +47,26 @@ def search_opened(
     by_date: bool = True,
     **keywords: Unpack[SearchKeywords],
 ) -> SearchResults:
-    """Return what `search_all` returns, of open collections; the query may be understood already
-    (`understand_all`). Photos that words only filter come without ``by_date`` in order of path.
+    """Return what `search_all` returns, of open collections; the rest as of
+    `search_by_position`.
+    """
+    hits = search_by_position(collections, query, top_k, by_date=by_date, **keywords)
+    return SearchResults(hit for _, hit in hits)
+
+
+def search_by_position(
+    collections: Sequence[Collection],
+    query: Query | Understood,
+    top_k: int | None = TOP_K,
+    *,
+    by_date: bool = True,
+    **keywords: Unpack[SearchKeywords],
+) -> list[tuple[int, SearchResult]]:
+    """Return the results of `search_all`, each after the position of its collection; two open
+    collections may have one name.
+
+    The query may be understood already (`understand_all`). Photos that words only filter come
+    without ``by_date`` in order of path.
     """
     if not collections:
         raise QueryError("name at least one collection to search in")
@@ -64,8 +82,8 @@ def search_opened(
     up_to = None if top_k is None else options.offset + top_k
     narrowed: SearchKeywords = {**keywords, "where": where, "offset": 0, "literal": True}
     only_filters = understood is not None and not understood.terms
-    hits: list[tuple[tuple[object, ...], SearchResult]] = []
-    for collection in collections:
+    hits: list[tuple[tuple[object, ...], int, SearchResult]] = []
+    for position, collection in enumerate(collections):
         if only_filters:
             listing = SearchOptions(up_to, where=where, min_score=-1)
             results: Sequence[SearchResult] = collection.newest(listing, by_date=by_date)
@@ -76,9 +94,9 @@ def search_opened(
                 order = _age(collection, hit) if by_date else ()
             else:
                 order = (not hit.quotes, -hit.score)
-            hits.append(((*order, hit.file, rank), hit))
+            hits.append(((*order, hit.file, rank), position, hit))
     hits.sort(key=lambda each: each[0])
-    return SearchResults(hit for _, hit in hits[options.offset : up_to])
+    return [(position, hit) for _, position, hit in hits[options.offset : up_to]]
 
 
 def check_encoders(collections: Sequence[Collection]) -> None:

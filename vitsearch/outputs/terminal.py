@@ -54,12 +54,14 @@ def device_attributes() -> str:
     """Return what the terminal answers to the query of its attributes (DA1), "" where it does not
     within 0.3 s; among them 4 stands for sixel.
     """
-    answer = b""
-    with suppress(ImportError, OSError):
+    try:
         import select
         import termios
         import tty
-
+    except ImportError:  # Windows
+        return ""
+    answer = b""
+    with suppress(OSError, termios.error):  # which is no OSError: the terminal is gone
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
             return ""
         keyboard = sys.stdin.fileno()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vitsearch.collection.collection import Collection
-from vitsearch.collection.several import search_opened, understand_all
+from vitsearch.collection.several import search_by_position, understand_all
 from vitsearch.collection.understanding import KnownWords, Understood
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import ServiceBusy, VitsearchError
@@ -103,12 +103,9 @@ class Group:
         if not private:
             understood = understood.without_text
         opened = [each.collection() for each in self.members]
-        by_name = {
-            each.backend.name: member for each, member in zip(opened, self.members, strict=True)
-        }
         with self.members[0].service.source.computing(self.encoder), busy_when_unreadable():
-            results = search_opened(opened, understood, k, offset=offset, by_date=private)
-        return [(by_name[each.collection], each) for each in results], understood
+            hits = search_by_position(opened, understood, k, offset=offset, by_date=private)
+        return [(self.members[position], hit) for position, hit in hits], understood
 
 
 class Several:

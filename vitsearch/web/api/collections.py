@@ -2,13 +2,14 @@
 encoder.
 """
 
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
-from vitsearch.errors import QueryError
+from vitsearch.errors import QueryError, VitsearchError
 from vitsearch.web.api.routes import K, Offset, answer_of
 from vitsearch.web.api.schemas import (
     DEFAULT_RESULTS,
@@ -33,7 +34,9 @@ class CollectionAnswer(BaseModel):
 
     name: str
     address: str
-    encoder: str | None = Field(description="null where it is not indexed yet")
+    encoder: str | None = Field(
+        description="null where it is not indexed yet, or cannot be read just now"
+    )
     photos: int
 
 
@@ -83,15 +86,12 @@ def collections(request: Request) -> Response:
     """Return which collections there are."""
     rows = []
     for member in several_of(request).members:
-        service = member.site.service
-        rows.append(
-            CollectionAnswer(
-                name=member.name,
-                address=f"{member.path}/",
-                encoder=None if service is None else service.encoder.name,
-                photos=0 if service is None else service.count(),
-            )
+        answer = CollectionAnswer(
+            name=member.name, address=f"{member.path}/", encoder=None, photos=0
         )
+        with suppress(VitsearchError):
+            answer.encoder, answer.photos = member.service.encoder.name, member.service.count()
+        rows.append(answer)
     return answer_of(CollectionsAnswer(collections=rows))
 
 
