@@ -4,6 +4,7 @@ needed, and stored beside the database by the photos' content.
 
 import os
 import threading
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -31,6 +32,7 @@ _ROW = np.dtype(
 )
 _BATCH = 256  # photos between two reports of progress
 _writing = threading.Lock()
+_locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)  # of computing, by folder
 
 LooksByContent = Mapping[bytes, Looks]
 
@@ -53,13 +55,15 @@ def find_looks(
     """Return the looks of photos by their fingerprints, those of before or newly computed; photos
     that cannot be read are left out.
 
-    New ones are stored where the collection's folder can be written.
+    New ones are stored where the collection's folder can be written. One thread at a time computes
+    for a collection, so that others read what it has stored.
     """
-    known = known_looks(folder)
-    missing = {photo.fingerprint: photo for photo in photos if photo.fingerprint not in known}
-    if missing:
-        known |= _compute(root, [*missing.values()], progress)
-        _write(folder, known)
+    with _locks[folder]:
+        known = known_looks(folder)
+        missing = {photo.fingerprint: photo for photo in photos if photo.fingerprint not in known}
+        if missing:
+            known |= _compute(root, [*missing.values()], progress)
+            _write(folder, known)
     return {photo.fingerprint: known[photo.fingerprint] for photo in photos
             if photo.fingerprint in known}  # fmt: skip
 
