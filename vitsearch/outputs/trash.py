@@ -5,6 +5,7 @@ from pathlib import Path
 from send2trash import send2trash
 
 from vitsearch.errors import PhotoError
+from vitsearch.untrusted import reason
 
 
 def move_to_trash(file: Path) -> None:
@@ -13,5 +14,5 @@ def move_to_trash(file: Path) -> None:
     """
     try:
         send2trash(file)
-    except OSError as error:  # what send2trash raises itself is one too
-        raise PhotoError(f"cannot be moved to the trash: {error.strerror or error}") from error
+    except Exception as error:  # each system's has exceptions of its own
+        raise PhotoError(f"cannot be moved to the trash: {reason(error)}") from error
