@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
 
 from vitsearch.paths import cache_dir
@@ -19,12 +20,13 @@ def running(photos: str, collection: str | None) -> str:
     """Return the `entrance` of a running server of a collection, "" where there is none; raises
     CollectionNotFound.
     """
-    with suppress(OSError, ValueError):
+    # a record that is damaged, or an answer that is no HTTP, is none of this server
+    with suppress(OSError, ValueError, KeyError, TypeError, HTTPException):
         entrance = str(json.loads(_record(photos, collection).read_bytes())["entrance"])
         health = entrance.partition("?")[0] + "healthz"
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(health, timeout=_SECONDS) as answer:
-            return entrance if answer.status == 200 else ""
+            return entrance if json.load(answer) == {"status": "ok"} else ""
     return ""
 
 
