@@ -15,11 +15,12 @@ from helpers.cli import vitsearch
 from helpers.photos import COLOURS, paint
 from helpers.web_client import BEARER, ELSEWHERE, HERE, TOKEN, fetch, reason, serving, wait_until
 from vitsearch import index_folder
+from vitsearch.collection.index_process import IndexRunner
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.options import IndexOptions, options_of
 from vitsearch.storage.lock import writer_lock
 from vitsearch.web.api.indexing import IndexRequest
-from vitsearch.web.indexing import encoders, offered
+from vitsearch.web.indexing import encoders, offered, without_root
 from vitsearch.web.pages.indexing import LOCKED, time_text
 from vitsearch.web.privacy import key_cookie
 from vitsearch.web.settings import ServeSettings
@@ -374,6 +375,17 @@ def test_the_settings_are_those_of_indexing() -> None:
         {"retry", "reread", "keep_missing", "accept_missing"},
     )
     assert list(encoders())[:2] == ["mini", "colour"]
+
+
+def test_messages_name_no_folder_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = tmp_path / "Holidays"
+    photos.mkdir()
+    monkeypatch.chdir(photos)
+    text = f"{photos}/a.png, {photos}-old and {tmp_path}/Index/photos.db: no. Wait."
+    expected = f"Holidays/a.png, {photos}-old and Index/photos.db: no. Wait."
+    for root in (Path("."), photos):
+        assert without_root(text, IndexRunner(root, Path("../Index"))) == expected
+    assert without_root("no. Wait.", IndexRunner(Path("/"), Path("/.vitsearch"))) == "no. Wait."
 
 
 def test_times_in_words() -> None:

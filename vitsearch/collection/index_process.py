@@ -4,6 +4,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -108,7 +109,11 @@ class IndexRunner:
             now = time.monotonic()
             run = self._run = _Run(process, now, now)
             self._state = RunState("running", "looking")
-            request = {"photos": str(self.root), "collection": str(self.folder), **options}
+            places = {
+                "photos": os.path.abspath(self.root),  # so messages name it whole
+                "collection": os.path.abspath(self.folder),
+            }
+            request = {**places, **options}
             _write(process.stdin, json.dumps(request) + "\n")
             # with what the command has set, for the collection that `on_end` may open
             run.reader = threading.Thread(

@@ -1,6 +1,8 @@
 """Indexing from the page and over HTTP: who may start and stop it, and with which settings."""
 
 import importlib.util
+import os
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import Field
@@ -134,5 +136,11 @@ def start(request: Request, options: Mapping[str, Any]) -> None:
 
 
 def without_root(text: str, runs: IndexRunner) -> str:
-    """Return a message with the name of the photo folder in place of its path on this machine."""
-    return text.replace(str(runs.root), runs.root.name or "/")
+    """Return a message with the names of the photo folder and of the collection's in place of their
+    paths on this machine.
+    """
+    for folder in (runs.root, runs.folder):
+        path = os.path.abspath(folder)
+        if name := os.path.basename(path):
+            text = re.sub(re.escape(path) + r"(?![\w-])", lambda _, name=name: name, text)
+    return text
