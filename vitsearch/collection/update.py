@@ -23,6 +23,7 @@ from vitsearch.collection.diff import (
     guard_against_loss,
 )
 from vitsearch.collection.info import mend
+from vitsearch.collection.last_run import record_walk_settings
 from vitsearch.collection.number_format import MIN_PHOTOS, Sample, choose_number_format
 from vitsearch.collection.pipeline import Pipeline, StageTimer, trace_file
 from vitsearch.collection.texts import TextRun, check_text_reader, reads_texts
@@ -59,7 +60,6 @@ from vitsearch.storage.filesystem import disk_errors
 from vitsearch.storage.indexes import refresh_index
 from vitsearch.storage.lock import writer_lock
 from vitsearch.storage.metadata import PlaceNames
-from vitsearch.storage.settings import record_walk_settings
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import IndexReport, OnProgress, Progress, no_progress
 

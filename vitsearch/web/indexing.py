@@ -11,11 +11,11 @@ from typing import Any, get_args
 from starlette.requests import Request
 
 from vitsearch.collection.index_process import IndexRunner
+from vitsearch.collection.last_run import WALK_SETTINGS, walk_settings
 from vitsearch.encoders import SOURCES
 from vitsearch.encoders.catalogue import list_encoders
 from vitsearch.errors import CollectionError, NotShown, QueryError, VitsearchError
 from vitsearch.options import IndexOptions, Option, options_of, value_type
-from vitsearch.storage.settings import WALK_SETTINGS, walk_settings
 from vitsearch.web.privacy import may_write
 
 REFUSED = (
