@@ -142,5 +142,6 @@ def without_root(text: str, runs: IndexRunner) -> str:
     for folder in (runs.root, runs.folder):
         path = os.path.abspath(folder)
         if name := os.path.basename(path):
-            text = re.sub(re.escape(path) + r"(?![\w-])", lambda _, name=name: name, text)
+            safe = name.replace("\\", r"\\")  # what a name holds is no reference to a group
+            text = re.sub(re.escape(path) + r"(?![\w-])", safe, text)
     return text
