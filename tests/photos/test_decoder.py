@@ -262,12 +262,10 @@ class TestEveryWay:
                 found.explain(bad)
 
     def test_contact_sheets(self, photos: Path, bad: Path) -> None:
-        from vitsearch.outputs.contact_sheet import _load_tile
+        from vitsearch.outputs.pictures import small_pictures
 
-        with PhotoDecoder() as opened:
-            facts = {"name": bad.name, "root": bad.parent, "photos": {}, "decoder": opened}
-            tile = _load_tile(bad.name, "caption", **facts)  # type: ignore[arg-type]
-        assert (tile.picture, tile.reason) == (None, CRASHED)
+        [problem] = small_pictures([bad.name], root=bad.parent, photos={}, side=100)
+        assert str(problem) == CRASHED
 
     def test_import(
         self, photos: Path, bad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

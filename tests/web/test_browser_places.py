@@ -142,15 +142,23 @@ def test_the_map_shows_all_photos_and_a_click_those_of_a_cluster(page: Page) -> 
     expect(page.locator("[data-told]")).to_have_text("20 of 20 photos in view")
 
 
+def settled(element: Any) -> dict[str, float]:
+    """Return the box of an element when it has stopped moving: the page may still be laid out."""
+    before, box = None, element.bounding_box()
+    while box is None or box != before:
+        element.page.wait_for_timeout(300)
+        before, box = box, element.bounding_box()
+    return dict(box)
+
+
 def test_buttons_the_wheel_and_keys_move_and_zoom(page: Page) -> None:
     status = page.locator("[data-told]")
     first = page.url
     box = page.locator("[data-world]").bounding_box()
-    pin = cluster(page, 12).bounding_box()
+    pin = settled(cluster(page, 12))
     assert box is not None
-    assert pin is not None
     page.mouse.move(pin["x"] + 26, pin["y"] + 26)
-    for _ in range(16):
+    for _ in range(10):
         page.mouse.wheel(0, -120)
     expect(status).to_have_text("12 of 20 photos in view")
     page.get_by_role("button", name="Show all").click()
