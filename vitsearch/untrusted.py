@@ -140,11 +140,21 @@ def _check_texts(texts: Any) -> None:
 
 # -- Native code that trusts what it reads ---------------------------------------------------------
 
-_PROGRAM = (
-    "import sys; sys.path[:] = sys.argv[2:]; from vitsearch.untrusted import _serve; "
-    "_serve(sys.argv[1])"
-)
+_STATEMENT = "from vitsearch.untrusted import _serve; _serve(sys.argv[1])"
 _ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def python_command(statement: str, *arguments: str) -> list[str]:
+    """Return the command of a child process that runs a statement of Python with these arguments.
+
+    It imports from where this process does: ``-m`` would put the working folder first, and run a
+    json.py that lies among a stranger's photos.
+    """
+    program = (
+        "import sys; end = 2 + int(sys.argv[1]); sys.path[:] = sys.argv[2:end]; "
+        f"sys.argv[1:] = sys.argv[end:]; {statement}"
+    )
+    return [sys.executable, "-c", program, str(len(sys.path)), *sys.path, *arguments]
 
 
 def run_in_child(
@@ -172,7 +182,7 @@ def run_in_child(
     with tempfile.TemporaryFile() as answer:
         try:
             done = subprocess.run(
-                [sys.executable, "-c", _PROGRAM, task, *sys.path],
+                python_command(_STATEMENT, task),
                 input=request.encode("ascii"),
                 stdout=answer,
                 stderr=subprocess.DEVNULL,

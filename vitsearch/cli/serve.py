@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 _PACKAGES = frozenset(
     ("fastapi", "starlette", "uvicorn", "jinja2", "pydantic", "multipart", "python_multipart")
 )
-# the places of this process: `-m` would put the working folder first, and run a json.py there
-_PROGRAM = (
-    "import sys; end = 2 + int(sys.argv[1]); sys.path[:] = sys.argv[2:end]; "
-    "sys.argv[1:] = sys.argv[end:]; from vitsearch.__main__ import main; main()"
-)
 
 
 @click.command()
@@ -264,7 +259,9 @@ def _follow(photos: str, collection: str | None) -> "subprocess.Popen[bytes]":
     import subprocess
     import sys
 
-    command = [sys.executable, "-c", _PROGRAM, str(len(sys.path)), *sys.path]
+    from vitsearch.untrusted import python_command
+
+    command = python_command("from vitsearch.__main__ import main; main()")
     command += ["watch", photos, "--with-stdin"]
     command += ["--collection", collection] if collection else []
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sys.stderr)

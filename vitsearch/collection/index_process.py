@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,18 +17,13 @@ from typing import IO, Any, Literal
 
 from vitsearch.errors import QueryError, VitsearchError
 from vitsearch.types import Progress
-from vitsearch.untrusted import reason
+from vitsearch.untrusted import python_command, reason
 
 log = logging.getLogger("vitsearch")
 Status = Literal["idle", "running", "stopping", "done", "stopped", "failed"]
 GRACE = 20.0  # seconds that a run may take to stop, before its process is ended
 MAX_REMARKS = 20
 OPENING = "opening"  # the stage in which what was indexed is taken over
-# the places of this process: `-m` would put the working folder first, and run a json.py there
-_PROGRAM = (
-    "import sys; sys.path[:] = sys.argv[1:]; "
-    "from vitsearch.collection.index_child import main; main()"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +91,7 @@ class IndexRunner:
             if self._state.is_active:
                 raise QueryError("the photos are being indexed already: wait, or stop that run")
             process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, *sys.path],
+                python_command("from vitsearch.collection.index_child import main; main()"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

@@ -6,7 +6,6 @@ thread that can be left behind, and in a child process. What that one runs, and 
 import os
 import select
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,6 +22,7 @@ from vitsearch.photos.profiles import MAX_PROFILE_BYTES, PROFILE
 from vitsearch.photos.readers import NOTE
 from vitsearch.photos.text import PhotoText
 from vitsearch.types import PhotoInfo
+from vitsearch.untrusted import python_command
 
 Decoded = tuple[Image.Image, PhotoInfo]
 _JOIN_SECONDS = 5.0
@@ -35,9 +35,6 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
 }  # NumPy would start a useless thread for each core in each child
 _PIPE_BYTES = 1 << 20  # a picture goes through in one piece, where the system has such pipes
-_PROGRAM = (
-    "import sys; sys.path[:] = sys.argv[1:]; from vitsearch.photos.child import serve; serve()"
-)
 
 
 class DecoderThread:
@@ -112,8 +109,7 @@ class ChildDecoder:
     def __init__(self) -> None:
         self._started, self._at_rest, self._late = False, True, False
         self._deadline = 0.0
-        # the same places, so that it is the same package
-        command = [sys.executable, "-c", _PROGRAM, *sys.path]
+        command = python_command("from vitsearch.photos.child import serve; serve()")
         try:
             self._process = subprocess.Popen(
                 command,
