@@ -14,7 +14,14 @@ from typing import Any
 from vitsearch.collection.collection import Collection
 from vitsearch.encoders import load_named_encoder
 from vitsearch.encoders.base import ImageEncoder
-from vitsearch.errors import CollectionError, PhotoError, QueryError, ServiceBusy, UnknownPhoto
+from vitsearch.errors import (
+    CollectionError,
+    CollectionLocked,
+    PhotoError,
+    QueryError,
+    ServiceBusy,
+    UnknownPhoto,
+)
 from vitsearch.milvus.rows import photo_of
 from vitsearch.milvus.store import MilvusStore
 from vitsearch.photos.decode import PhotoMissing, fingerprint_of, open_photo
@@ -340,6 +347,15 @@ def busy_when_unreadable() -> Iterator[None]:
         yield
     except CollectionError as error:
         raise ServiceBusy(BUSY) from error
+
+
+@contextmanager
+def busy_when_locked() -> Iterator[None]:
+    """Turn the failure to write to a collection that another process writes to into ServiceBusy."""
+    try:
+        yield
+    except CollectionLocked as error:
+        raise ServiceBusy("photos are being indexed just now: try again when it is done") from error
 
 
 def _file_version(file: Path, *, rewritten: bool) -> tuple[int, ...] | None:

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
-from vitsearch.errors import CollectionLocked, NotShown, QueryError, ServiceBusy, VitsearchError
+from vitsearch.errors import NotShown, QueryError, VitsearchError
 from vitsearch.storage import albums as kept_albums
-from vitsearch.storage.albums import FAVOURITES, Album
+from vitsearch.storage.albums import FAVOURITES, Album, writing
 from vitsearch.storage.store import PhotoStore
 from vitsearch.web.pages import results
-from vitsearch.web.pages.context import Page, PageContext
+from vitsearch.web.pages.context import Page, PageContext, form_of
 from vitsearch.web.pages.tiles import counted
 from vitsearch.web.pages.url import (
     PER_PAGE,
@@ -23,6 +23,7 @@ from vitsearch.web.pages.url import (
     read_page_query,
     selection,
 )
+from vitsearch.web.source import busy_when_locked
 
 router = APIRouter(include_in_schema=False)
 
@@ -107,9 +108,7 @@ def ids_of(here: PageContext, name: str) -> list[int]:
 async def change(request: Request) -> Response:
     """Change an album or a saved search, and go to where the change is seen."""
     here = PageContext(request)
-    form = await request.form(max_files=0, max_fields=MAX_FIELDS)
-    values = {name: value for name, value in form.items() if isinstance(value, str)}
-    ids = [value for value in form.getlist("id") if isinstance(value, str)]
+    values, ids = await form_of(request, MAX_FIELDS)
     to = await run_in_threadpool(_change, here, values, ids)
     return RedirectResponse(to, 303)
 
@@ -124,11 +123,8 @@ def _change(here: PageContext, values: dict[str, str], ticked: Sequence[str]) ->
     action = ACTIONS.get(values.get("do", ""))
     if action is None:
         raise QueryError(f"an album can be changed by {', '.join(ACTIONS)}")
-    try:
-        with kept_albums.writing(here.service.source.folder) as store:
-            return action(store, values, ticked)
-    except CollectionLocked as error:
-        raise ServiceBusy("photos are being indexed just now: try again when it is done") from error
+    with busy_when_locked(), writing(here.service.source.folder) as store:
+        return action(store, values, ticked)
 
 
 def _named(store: PhotoStore, values: dict[str, str], field: str = "album") -> Album:

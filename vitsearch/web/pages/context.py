@@ -55,6 +55,15 @@ VIEWS = (
 PRIVATE_VIEWS = ("/places",)  # for those who may see private columns
 
 
+async def form_of(request: Request, max_fields: int) -> tuple[dict[str, str], list[str]]:
+    """Return the fields of a form without files by name, and the values of all its fields ``id``,
+    the ticked photos.
+    """
+    form = await request.form(max_files=0, max_fields=max_fields)
+    values = {name: value for name, value in form.items() if isinstance(value, str)}
+    return values, [value for value in form.getlist("id") if isinstance(value, str)]
+
+
 @cache
 def templates() -> Environment:
     """Return the templates, which escape whatever they show: it may come from file names."""

@@ -3,8 +3,7 @@ others: a list of paths, an album, or the system's trash.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,23 +14,20 @@ from starlette.responses import RedirectResponse, Response
 from vitsearch.collection.copies import MEASURES, best_copy, find_copies
 from vitsearch.collection.looks import LooksByContent, find_looks, known_looks
 from vitsearch.errors import (
-    CollectionLocked,
     NotShown,
     PhotoError,
     QueryError,
-    ServiceBusy,
 )
 from vitsearch.photos.decode import open_photo
 from vitsearch.storage import albums as kept_albums
-from vitsearch.storage.albums import Album
-from vitsearch.storage.store import PhotoStore
+from vitsearch.storage.albums import Album, writing
 from vitsearch.types import Photo
 from vitsearch.web.pages.albums import album_address
-from vitsearch.web.pages.context import Page, PageContext
+from vitsearch.web.pages.context import Page, PageContext, form_of
 from vitsearch.web.pages.download import as_paths
 from vitsearch.web.pages.tiles import counted, size_text, spoken_date
 from vitsearch.web.pages.url import neighbours, page_number
-from vitsearch.web.source import MilvusSource
+from vitsearch.web.source import MilvusSource, busy_when_locked
 
 router = APIRouter(include_in_schema=False)
 
@@ -194,8 +190,7 @@ async def change(request: Request) -> Response:
     """List the photos of groups beside those that are kept, put them into an album, or move them to
     the trash after a question.
     """
-    form = await request.form(max_files=0, max_fields=MAX_FIELDS)
-    values = {name: value for name, value in form.items() if isinstance(value, str)}
+    values, _ = await form_of(request, MAX_FIELDS)
     return await run_in_threadpool(_change, PageContext(request), values)
 
 
@@ -257,7 +252,7 @@ def _decided(groups: Sequence[Group], values: Mapping[str, str]) -> list[tuple[P
 
 def _into_album(here: PageContext, name: str, photos: Sequence[Photo]) -> Response:
     name = kept_albums.checked_name(name)
-    with _writing(here) as store:
+    with busy_when_locked(), writing(here.service.source.folder) as store:
         album = kept_albums.album_named(store, name) or Album(name)
         kept_albums.put_album(store, album.with_photos(photo.photo_id for photo in photos))
     return RedirectResponse(album_address(name), 303)
@@ -272,7 +267,7 @@ def _to_trash(
     from vitsearch.outputs.trash import move_to_trash
 
     root, moved, problems = here.service.source.root, [], []
-    with _writing(here) as store:
+    with busy_when_locked(), writing(here.service.source.folder) as store:
         for best, photo in pairs:
             try:
                 with open_photo(root, best.file, best) as stays:
@@ -286,12 +281,3 @@ def _to_trash(
         store.aside.put(moved)
         store.raise_generation(bool(moved))
     return moved, problems
-
-
-@contextmanager
-def _writing(here: PageContext) -> Iterator[PhotoStore]:
-    try:
-        with kept_albums.writing(here.service.source.folder) as store:
-            yield store
-    except CollectionLocked as error:
-        raise ServiceBusy("photos are being indexed just now: try again when it is done") from error

@@ -12,7 +12,7 @@ from vitsearch.collection.index_process import OPENING, IndexRunner, RunState
 from vitsearch.errors import NotShown, QueryError
 from vitsearch.options import value_type
 from vitsearch.web import indexing
-from vitsearch.web.pages.context import page
+from vitsearch.web.pages.context import form_of, page
 from vitsearch.web.pages.tiles import counted
 
 router = APIRouter(include_in_schema=False)
@@ -30,6 +30,7 @@ LOCKED = (
     "These photos are being indexed just now by another run, outside of this page: wait until it "
     "is done, then try again. Searching goes on meanwhile."
 )
+MAX_FIELDS = 50
 COUNTS = {
     "indexed": "new or changed",
     "unchanged": "as before",
@@ -51,8 +52,7 @@ def index(request: Request) -> Response:
 @router.post("/index")
 async def change(request: Request) -> Response:
     """Start or stop a run, and go to where it is seen."""
-    form = await request.form(max_files=0, max_fields=50)
-    values = {name: value for name, value in form.items() if isinstance(value, str)}
+    values, _ = await form_of(request, MAX_FIELDS)
     return await run_in_threadpool(_change, request, values)
 
 

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from vitsearch.collection.examples import label_with_examples, train_examples
 from vitsearch.collection.training import Method
-from vitsearch.errors import CollectionLocked, NotShown, QueryError, ServiceBusy, VitsearchError
+from vitsearch.errors import NotShown, QueryError, ServiceBusy, VitsearchError
 from vitsearch.labels import NOTHING, parse_labels
 from vitsearch.labels.metrics import accuracy_interval
 from vitsearch.storage.albums import writing
@@ -29,7 +29,7 @@ from vitsearch.storage.examples import (
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Prediction
 from vitsearch.web.login import own_address
-from vitsearch.web.pages.context import Page, PageContext
+from vitsearch.web.pages.context import Page, PageContext, form_of
 from vitsearch.web.pages.download import cell
 from vitsearch.web.pages.tiles import Tile, counted, spoken_date
 from vitsearch.web.pages.url import (
@@ -43,6 +43,7 @@ from vitsearch.web.pages.url import (
     selection,
 )
 from vitsearch.web.responses import wants_page
+from vitsearch.web.source import busy_when_locked
 
 router = APIRouter(include_in_schema=False)
 
@@ -317,9 +318,7 @@ async def change(request: Request) -> Response:
     its script by the photos that have changed.
     """
     here = PageContext(request)
-    form = await request.form(max_files=0, max_fields=MAX_FIELDS)
-    values = {name: value for name, value in form.items() if isinstance(value, str)}
-    ids = [value for value in form.getlist("id") if isinstance(value, str)]
+    values, ids = await form_of(request, MAX_FIELDS)
     changed = await run_in_threadpool(_change, here, values, ids)
     if wants_page(request):
         return RedirectResponse(_back(values.get("back", ""), changed), 303)
@@ -349,7 +348,7 @@ def _change(here: PageContext, values: Mapping[str, str], ticked: Sequence[str])
             "`vitsearch serve` printed; with --allow-edits everybody who has the token may"
         )
     action, _, rest = values.get("do", "").partition(" ")
-    try:
+    with busy_when_locked():
         if action in ("train", "apply"):
             return _learn(here, values if action == "train" else {})
         with writing(here.service.source.folder) as store:
@@ -358,8 +357,6 @@ def _change(here: PageContext, values: Mapping[str, str], ticked: Sequence[str])
             changed = _new_examples(store, action, rest, values, ticked)
             put_examples(store, changed)
             return [example.photo_id for example in changed]
-    except CollectionLocked as error:
-        raise ServiceBusy("photos are being indexed just now: try again when it is done") from error
 
 
 def _new_examples(
