@@ -31,7 +31,6 @@ _ROW = np.dtype(
     ]
 )
 _BATCH = 256  # photos between two reports of progress
-_writing = threading.Lock()
 _locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)  # of computing, by folder
 
 LooksByContent = Mapping[bytes, Looks]
@@ -91,7 +90,7 @@ def _write(folder: Path, known: LooksByContent) -> None:
     rows = np.array(
         [(fingerprint, *looks) for fingerprint, looks in sorted(known.items())], dtype=_ROW
     )
-    with _writing, suppress(CollectionError, OSError), disk_errors(folder):
+    with suppress(CollectionError, OSError), disk_errors(folder):
         atomic_write(folder / FILE, rows.tobytes(), sync=False)
 
 

@@ -71,7 +71,8 @@ def load_sentence_transformers_folder(
 ) -> "SentenceTransformersEncoder":
     """Return the encoder that sentence-transformers saved in a folder; raises EncoderError."""
     _check_files(folder, name)
-    target, number_format = choose_device(device), choose_dtype(dtype, choose_device(device))
+    target = choose_device(device)
+    number_format = choose_dtype(dtype, target)
     try:
         with without_bar():
             model = SentenceTransformer(

@@ -14,6 +14,7 @@ from typing import IO
 
 from vitsearch.errors import QueryError
 from vitsearch.labels import Label
+from vitsearch.photos.sources.captions import key_of
 from vitsearch.photos.sources.names import is_photo
 from vitsearch.records import atomic_folder
 from vitsearch.untrusted import parse_json, read_bounded
@@ -139,12 +140,9 @@ def _unused(target: Path, name: str) -> str:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Return the key and the suffix of a member: webdataset's go up to the first dot of the file's
-    name.
-    """
-    folder, slash, file = name.rpartition("/")
-    key, _, suffix = file.partition(".")
-    return f"{folder}{slash}{key}", suffix.lower()
+    """Return the key and the suffix of a member."""
+    key = key_of(name)
+    return key, name[len(key) + 1 :].lower()
 
 
 def _class_of(text: str, classes: list[str], tar: Path, key: str) -> int:
