@@ -12,27 +12,66 @@ NEEDED = os.environ.get("VITSEARCH_NEEDS_BROWSER") == "1"
 CHROMIUM = shutil.which("chromium")
 if CHROMIUM is None and not NEEDED:
     pytest.skip("there is no Chromium on the path (apt install chromium)", allow_module_level=True)
-if not NEEDED:
-    for library in ("fastapi", "playwright", "axe_playwright_python"):
+
+
+def needs(*libraries: str) -> None:
+    """Skip the module where a library is missing, but where the tests of the page must run."""
+    for library in () if NEEDED else libraries:
         pytest.importorskip(library)
 
-from axe_playwright_python.sync_playwright import Axe  # noqa: E402
-from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
 
-SECONDS = 120  # that anything may take on a busy machine
+needs("fastapi", "playwright", "axe_playwright_python")
+
+from axe_playwright_python.sync_playwright import Axe  # noqa: E402
+from playwright.sync_api import (  # noqa: E402
+    Browser,
+    BrowserContext,
+    Page,
+    Route,
+    expect,
+    sync_playwright,
+)
+
+from helpers.web_site import KEY  # noqa: E402
+
+__all__ = ["Browser", "BrowserContext", "Page", "Route", "expect"]  # of playwright
+
+OPTIONS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SECONDS = 30  # that anything may take on a busy machine
+LONG = 120  # where photos are indexed meanwhile
 WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 800}
 
 
 @contextmanager
-def launched() -> Iterator[Browser]:
-    """Start Chromium for the block."""
-    expect.set_options(timeout=1000 * SECONDS)
+def launched(*options: str, seconds: int = SECONDS) -> Iterator[Browser]:
+    """Start Chromium for the block; ``seconds`` are those that `expect` waits."""
+    expect.set_options(timeout=1000 * seconds)
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(
-            executable_path=CHROMIUM, headless=True, args=["--no-sandbox", "--disable-gpu"]
+            executable_path=CHROMIUM, headless=True, args=[*OPTIONS, *options]
         )
         yield started
         started.close()
+
+
+def visiting(browser: Browser, site: str, **options: Any) -> BrowserContext:
+    """Return a context for the pages of a server in this process, with the key of the person at
+    this machine where that is its name.
+    """
+    context = browser.new_context(**{"base_url": site, "viewport": WIDE, **options})
+    context.set_default_timeout(1000 * SECONDS)
+    if "localhost" in site:
+        context.request.get(f"/?key={KEY}", headers={"Accept": "text/html"})
+    return context
 
 
 @contextmanager
@@ -41,7 +80,7 @@ def opened(browser: Browser, address: str, **options: Any) -> Iterator[Page]:
     answer is a fault of the server.
     """
     context = browser.new_context(**{"viewport": WIDE, **options})
-    context.set_default_timeout(1000 * SECONDS)
+    context.set_default_timeout(1000 * LONG)
     page = context.new_page()
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
@@ -53,10 +92,28 @@ def opened(browser: Browser, address: str, **options: Any) -> Iterator[Page]:
     context.close()
 
 
+def watched(page: Page, *sources: str) -> list[str]:
+    """Return a list that gets the failures of a page's scripts, and the addresses that it asks for
+    which begin with none of ``sources``.
+    """
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
+    page.on(
+        "request",
+        lambda request: None if request.url.startswith(sources) else faults.append(request.url),
+    )
+    return faults
+
+
 def serious(page: Page) -> list[str]:
-    """Return the serious faults of accessibility that axe finds."""
-    found = Axe().run(page).response["violations"]
-    return [each["id"] for each in found if each["impact"] in ("serious", "critical")]
+    """Return the serious faults of accessibility that axe finds, each with its element."""
+    return [
+        f"{fault['id']}: {node['html'][:200]}"
+        for fault in Axe().run(page).response["violations"]
+        if fault["impact"] in ("serious", "critical")
+        for node in fault["nodes"]
+    ]
 
 
 def fits(page: Page) -> bool:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,42 +10,31 @@ from typing import Any
 import pytest
 from PIL import Image
 
-NEEDED = os.environ.get("VITSEARCH_NEEDS_BROWSER") == "1"
-CHROMIUM = shutil.which("chromium")
-if CHROMIUM is None and not NEEDED:
-    pytest.skip("there is no Chromium on the path (apt install chromium)", allow_module_level=True)
-if not NEEDED:
-    for library in ("fastapi", "playwright", "axe_playwright_python", "skimage", "sklearn"):
-        pytest.importorskip(library)
+from helpers.browser import (
+    SECONDS,
+    Browser,
+    Page,
+    expect,
+    launched,
+    needs,
+    serious,
+    visiting,
+    watched,
+)
+from helpers.web_site import make_collection, serving
+from vitsearch import Collection, index_folder
+from vitsearch.storage.albums import Album, put_album, remove_album, writing
+from vitsearch.web.settings import ServeSettings
 
-from axe_playwright_python.sync_playwright import Axe  # noqa: E402
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright  # noqa: E402
-
-from helpers.web_site import KEY, make_collection, serving  # noqa: E402
-from vitsearch import Collection, index_folder  # noqa: E402
-from vitsearch.storage.albums import Album, put_album, remove_album, writing  # noqa: E402
-from vitsearch.web.settings import ServeSettings  # noqa: E402
-
+needs("skimage", "sklearn")
 pytestmark = pytest.mark.slow
 
 # is this machine, for the browser alone: a name over plain HTTP, as in a house's own network
 NAME = "photos.example"
-OPTIONS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    f"--host-resolver-rules=MAP {NAME} 127.0.0.1",
-]
 TOKEN = "a long enough secret"
 # the photo, its copy, and what is cut out of it
 CATS = ("chelsea.png", "cat.png", "piece-03.jpg", "piece-23.jpg", "piece-43.jpg")
-SECONDS = 30  # that anything may take on a busy machine
-WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 360, "height": 740}
+PHONE = {"width": 360, "height": 740}
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +60,8 @@ def site(photos: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    expect.set_options(timeout=1000 * SECONDS)
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=OPTIONS)
+    with launched(f"--host-resolver-rules=MAP {NAME} 127.0.0.1") as started:
         yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -87,30 +72,12 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-def opened(browser: Browser, site: str, **options: Any) -> BrowserContext:
-    context = browser.new_context(base_url=site, viewport=options.pop("viewport", WIDE), **options)
-    context.set_default_timeout(1000 * SECONDS)
-    if "localhost" in site:  # the cookie of the person at this machine
-        context.request.get(f"/?key={KEY}", headers={"Accept": "text/html"})
-    return context
-
-
 @pytest.fixture
 def page(browser: Browser, site: str) -> Iterator[Page]:
     """A page whose scripts must not fail and that asks nobody but the server."""
-    with opened(browser, site) as context:
+    with visiting(browser, site) as context:
         tab = context.new_page()
-        faults: list[str] = []
-        tab.on("pageerror", lambda error: faults.append(str(error)))
-        tab.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
-        tab.on(
-            "request",
-            lambda request: (
-                None
-                if request.url.startswith((site, "data:", "blob:"))
-                else faults.append(request.url)
-            ),
-        )
+        faults = watched(tab, site, "data:", "blob:")
         yield tab
         assert faults == []
 
@@ -226,7 +193,7 @@ def test_a_file_that_is_no_photo_is_refused_with_the_reason(
     browser: Browser, site: str, tmp_path: Path
 ) -> None:
     (tmp_path / "page.jpg").write_text("<script>alert(1)</script>")
-    with opened(browser, site) as context:
+    with visiting(browser, site) as context:
         page = context.new_page()
         page.goto("/?q=a+cat")
         page.locator("[data-bring]").set_input_files(tmp_path / "page.jpg")
@@ -320,7 +287,7 @@ def test_a_selection_outlives_the_search_until_it_is_used(page: Page, photos: Pa
 
 
 def test_a_long_press_ticks_and_then_taps_do(browser: Browser, site: str) -> None:
-    with opened(browser, site, viewport=PHONE, has_touch=True, is_mobile=True) as context:
+    with visiting(browser, site, viewport=PHONE, has_touch=True, is_mobile=True) as context:
         page = context.new_page()
         page.goto("/?q=a+cat&nearest=1")
         finger = context.new_cdp_session(page)
@@ -489,7 +456,7 @@ def test_endless_scroll_shows_each_photo_once_in_one_order(page: Page, ids: dict
 
 def test_a_photo_is_looked_at_over_the_grid(browser: Browser, site: str) -> None:
     """Zoom, pan, steps by key, button and swipe, and back to the same place with its tile."""
-    with opened(browser, site, has_touch=True) as context:
+    with visiting(browser, site, has_touch=True) as context:
         page = context.new_page()
         faults: list[str] = []
         page.on("pageerror", lambda error: faults.append(str(error)))
@@ -533,8 +500,7 @@ def test_a_photo_is_looked_at_over_the_grid(browser: Browser, site: str) -> None
         expect(viewer.get_by_role("button", name="Slide show")).to_have_attribute(
             "aria-pressed", "false"
         )
-        found = [fault for fault in Axe().run(page).response["violations"]]
-        assert [each["id"] for each in found if each["impact"] in ("serious", "critical")] == []
+        assert serious(page) == []
         last = page.url
         page.go_back()
         expect(viewer).to_be_hidden()
@@ -593,7 +559,7 @@ def test_months_are_reached_by_the_scrubber(browser: Browser, tmp_path: Path) ->
     index_folder(tmp_path)
     months = ".month"
     counts = "all => all.map(one => [one.dataset.month, one.querySelectorAll('.tile').length])"
-    with serving(tmp_path) as site, opened(browser, site) as context:
+    with serving(tmp_path) as site, visiting(browser, site) as context:
         page = context.new_page()
         page.goto("/?page=2")
         assert page.locator(months).evaluate_all(counts) == [["2021-03", 10], ["", 1]]
@@ -661,7 +627,7 @@ def test_tab_order_and_the_skip_link(page: Page) -> None:
 
 def test_colours_follow_the_system_and_the_switch(browser: Browser, site: str) -> None:
     ground = "getComputedStyle(document.documentElement).backgroundColor"
-    with opened(browser, site, color_scheme="dark") as context:
+    with visiting(browser, site, color_scheme="dark") as context:
         page = context.new_page()
         page.goto("/")
         assert page.evaluate(ground) == "rgb(20, 21, 22)"
@@ -672,7 +638,7 @@ def test_colours_follow_the_system_and_the_switch(browser: Browser, site: str) -
 
 
 def test_without_javascript(browser: Browser, site: str, ids: dict[str, int], photos: Path) -> None:
-    with opened(browser, site, java_script_enabled=False) as context:
+    with visiting(browser, site, java_script_enabled=False) as context:
         page = context.new_page()
         page.goto("/")
         ask(page, "a cat")
@@ -713,7 +679,7 @@ def test_another_machine_over_plain_http_asks_for_the_token_and_shows_no_exif(
     settings = ServeSettings(host="0.0.0.0", token=TOKEN, hosts=(NAME,))
     with (
         serving(photos, settings) as address,
-        opened(browser, address.replace("localhost", NAME)) as context,
+        visiting(browser, address.replace("localhost", NAME)) as context,
     ):
         page = context.new_page()
         page.goto("/")
@@ -788,16 +754,12 @@ def test_no_view_has_a_serious_fault_of_accessibility(
     browser: Browser, site: str, ids: dict[str, int], pictures: Path, scheme: Any
 ) -> None:
     faults: list[str] = []
-    with opened(browser, site, color_scheme=scheme) as context:
+    with visiting(browser, site, color_scheme=scheme) as context:
         page = context.new_page()
         for name, address in views(ids).items():
             settled(page, address)
             page.screenshot(path=pictures / f"{name}-{scheme}.png")
-            for fault in Axe().run(page).response["violations"]:
-                if fault["impact"] in ("serious", "critical"):
-                    faults += [
-                        f"{name}: {fault['id']}: {node['html'][:200]}" for node in fault["nodes"]
-                    ]
+            faults += [f"{name}: {fault}" for fault in serious(page)]
     assert faults == []
 
 
@@ -805,7 +767,7 @@ def test_every_view_fits_a_phone(
     browser: Browser, site: str, ids: dict[str, int], pictures: Path
 ) -> None:
     wide: dict[str, Any] = {}
-    with opened(
+    with visiting(
         browser, site, viewport=PHONE, has_touch=True, is_mobile=True, device_scale_factor=2
     ) as context:
         page = context.new_page()

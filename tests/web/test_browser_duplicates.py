@@ -2,32 +2,19 @@
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-NEEDED = os.environ.get("VITSEARCH_NEEDS_BROWSER") == "1"
-CHROMIUM = shutil.which("chromium")
-if CHROMIUM is None and not NEEDED:
-    pytest.skip("there is no Chromium on the path (apt install chromium)", allow_module_level=True)
-if not NEEDED:
-    for library in ("fastapi", "playwright", "axe_playwright_python", "skimage", "send2trash"):
-        pytest.importorskip(library)
+from helpers.browser import PHONE, WIDE, Browser, expect, needs, serious, visiting
+from helpers.web_site import KEY, serving
+from vitsearch import index_folder
+from vitsearch.cli.demo import copy_samples
+from vitsearch.web.settings import ServeSettings
 
-from axe_playwright_python.sync_playwright import Axe  # noqa: E402
-from playwright.sync_api import Browser, expect, sync_playwright  # noqa: E402
-
-from helpers.web_site import KEY, serving  # noqa: E402
-from vitsearch import index_folder  # noqa: E402
-from vitsearch.cli.demo import copy_samples  # noqa: E402
-from vitsearch.web.settings import ServeSettings  # noqa: E402
-
+needs("skimage", "send2trash")
 pytestmark = pytest.mark.slow
-
-SECONDS = 30  # that anything may take on a busy machine
-WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 800}
 
 
 @pytest.fixture
@@ -46,17 +33,6 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    expect.set_options(timeout=1000 * SECONDS)
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=CHROMIUM, headless=True, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield started
-        started.close()
-
-
 @pytest.mark.parametrize("scripts", [True, False], ids=["javascript", "plain"])
 @pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
 def test_copies_go_to_the_trash_after_a_question(
@@ -73,14 +49,8 @@ def test_copies_go_to_the_trash_after_a_question(
     faults: list[str] = []
     with (
         serving(folder, ServeSettings(key=KEY, allow_delete=True)) as address,
-        browser.new_context(
-            base_url=address,
-            viewport=viewport,  # type: ignore[arg-type]
-            java_script_enabled=scripts,
-        ) as context,
+        visiting(browser, address, viewport=viewport, java_script_enabled=scripts) as context,
     ):
-        context.set_default_timeout(1000 * SECONDS)
-        context.request.get(f"/?key={KEY}", headers={"Accept": "text/html"})
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.goto("/duplicates?kind=alike")
@@ -98,7 +68,7 @@ def test_copies_go_to_the_trash_after_a_question(
             "Proposed: in colour",
         ]
         if scripts:
-            assert axe(page) == []
+            assert serious(page) == []
             width = page.evaluate("document.documentElement.scrollWidth")
             assert width <= viewport["width"]
             page.get_by_role("button", name="Keep what is proposed").click()
@@ -113,7 +83,7 @@ def test_copies_go_to_the_trash_after_a_question(
         expect(page.get_by_role("heading", level=1)).to_have_text("Move 1 photo to the trash?")
         expect(page.locator(".rows")).to_have_text("astronaut.pngcopies/astronaut small.png stays")
         if scripts:
-            assert axe(page) == []
+            assert serious(page) == []
         page.get_by_role("button", name="Move to the trash").click()
         expect(page.get_by_role("heading", level=1)).to_have_text("1 photo is in the trash")
         page.get_by_role("link", name="Go on").click()
@@ -123,13 +93,4 @@ def test_copies_go_to_the_trash_after_a_question(
     assert sorted(file.name for file in folder.iterdir() if file.is_file()) == [
         "coffee.png",
         "rocket.jpg",
-    ]
-
-
-def axe(page: object) -> list[str]:
-    """Return the serious faults of accessibility."""
-    return [
-        f"{fault['id']}: {fault['nodes'][0]['html'][:200]}"
-        for fault in Axe().run(page).response["violations"]  # type: ignore[arg-type]
-        if fault["impact"] in ("serious", "critical")
     ]

@@ -9,14 +9,11 @@ from typing import Any
 
 import pytest
 
-from helpers import browser as chromium
-from helpers.browser import PHONE, fits, serious
+from helpers.browser import LONG, PHONE, Browser, Page, expect, fits, launched, opened, serious
 from helpers.photos import paint, shade
 from helpers.web_client import announced
 from vitsearch import Collection
 from vitsearch.storage.lock import writer_lock
-
-Browser, Page, expect = chromium.Browser, chromium.Page, chromium.expect
 
 pytestmark = pytest.mark.slow
 
@@ -25,14 +22,14 @@ MANY = 150
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with chromium.launched() as started:
+    with launched(seconds=LONG) as started:
         yield started
 
 
 @contextmanager
-def opened(browser: Browser, photos: Path, **options: Any) -> Iterator[Page]:
+def served(browser: Browser, photos: Path, **options: Any) -> Iterator[Page]:
     """Serve a folder, and open its page."""
-    with announced(photos) as (_, address), chromium.opened(browser, address, **options) as page:
+    with announced(photos) as (_, address), opened(browser, address, **options) as page:
         yield page
 
 
@@ -44,7 +41,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_a_folder_is_indexed_from_its_page(browser: Browser, photos: Path) -> None:
-    with opened(browser, photos) as page:
+    with served(browser, photos) as page:
         expect(page.get_by_role("heading", level=1)).to_have_text("Holidays is not indexed yet")
         assert serious(page) == []
         page.get_by_text("Settings").click()
@@ -73,7 +70,7 @@ def test_a_folder_is_indexed_from_its_page(browser: Browser, photos: Path) -> No
 def test_on_a_phone_by_keyboard_it_is_stopped_and_goes_on(browser: Browser, photos: Path) -> None:
     for number in range(MANY, 4 * MANY):
         paint(photos / f"{number:03}.png", shade(number), size=(96, 64))
-    with opened(browser, photos, viewport=PHONE, has_touch=True) as page:
+    with served(browser, photos, viewport=PHONE, has_touch=True) as page:
         assert fits(page)
         for name in ("Skip to the content", "vitsearch"):
             page.keyboard.press("Tab")
@@ -107,7 +104,7 @@ def test_on_a_phone_by_keyboard_it_is_stopped_and_goes_on(browser: Browser, phot
 
 def test_failures_are_tried_again(browser: Browser, photos: Path) -> None:
     (photos / "late.png").write_bytes(b"cut off")
-    with opened(browser, photos, viewport=PHONE) as page:
+    with served(browser, photos, viewport=PHONE) as page:
         page.get_by_role("button", name="Index the photos").click()
         page.get_by_role("link", name="Not indexed").click()
         expect(page.get_by_text("1 file could not be read")).to_be_visible()
@@ -121,7 +118,7 @@ def test_failures_are_tried_again(browser: Browser, photos: Path) -> None:
 
 
 def test_without_javascript(browser: Browser, photos: Path) -> None:
-    with opened(browser, photos, java_script_enabled=False) as page:
+    with served(browser, photos, java_script_enabled=False) as page:
         page.get_by_text("Settings").click()
         page.get_by_label("Seconds between two moments").fill("3")
         page.get_by_role("button", name="Index the photos").click()

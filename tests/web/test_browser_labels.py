@@ -1,31 +1,18 @@
 """Labels in Chromium: what is right and wrong by mouse, keyboard and finger, and training on it."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-NEEDED = os.environ.get("VITSEARCH_NEEDS_BROWSER") == "1"
-CHROMIUM = shutil.which("chromium")
-if CHROMIUM is None and not NEEDED:
-    pytest.skip("there is no Chromium on the path (apt install chromium)", allow_module_level=True)
-if not NEEDED:
-    for library in ("fastapi", "playwright", "axe_playwright_python", "skimage", "sklearn"):
-        pytest.importorskip(library)
+from helpers.browser import PHONE, WIDE, Browser, Page, expect, needs, serious, visiting
+from helpers.web_site import make_collection, serving
+from vitsearch import Collection
+from vitsearch.collection.examples import right_labels
 
-from axe_playwright_python.sync_playwright import Axe  # noqa: E402
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright  # noqa: E402
-
-from helpers.web_site import KEY, make_collection, serving  # noqa: E402
-from vitsearch import Collection  # noqa: E402
-from vitsearch.collection.examples import right_labels  # noqa: E402
-
+needs("skimage", "sklearn")
 pytestmark = pytest.mark.slow
-
-SECONDS = 30  # that anything may take on a busy machine
-WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 800}
 
 
 @pytest.fixture(scope="module")
@@ -41,24 +28,6 @@ def site(photos: Path, tmp_path: Path) -> Iterator[tuple[str, Path]]:
         yield address, folder
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    expect.set_options(timeout=1000 * SECONDS)
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=CHROMIUM, headless=True, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield started
-        started.close()
-
-
-def opened(browser: Browser, site: str, **options: object) -> BrowserContext:
-    context = browser.new_context(base_url=site, **{"viewport": WIDE, **options})  # type: ignore[arg-type]
-    context.set_default_timeout(1000 * SECONDS)
-    context.request.get(f"/?key={KEY}", headers={"Accept": "text/html"})
-    return context
-
-
 def examples(folder: Path) -> dict[str, str]:
     with Collection.open(folder) as found:
         return right_labels(found)
@@ -72,7 +41,7 @@ def judged(page: Page, name: str) -> tuple[str | None, str | None]:
 
 def test_labels_are_judged_trained_on_and_kept(browser: Browser, site: tuple[str, Path]) -> None:
     address, folder = site
-    with opened(browser, address) as context:
+    with visiting(browser, address) as context:
         page = context.new_page()
         faults: list[str] = []
         page.on("pageerror", lambda error: faults.append(str(error)))
@@ -128,7 +97,7 @@ def test_labels_are_judged_trained_on_and_kept(browser: Browser, site: tuple[str
     with Collection.open(folder) as found:
         stored = {photo.path: photo.label for photo in found.photos()}
     assert {path: stored[path] for path in said} == said
-    with serving(folder) as again, opened(browser, again) as context:  # after a restart
+    with serving(folder) as again, visiting(browser, again) as context:  # after a restart
         page = context.new_page()
         page.goto("/labels?class=something+to+drink")
         expect(page.locator("img[alt^='coffee.png']")).to_be_visible()
@@ -137,7 +106,7 @@ def test_labels_are_judged_trained_on_and_kept(browser: Browser, site: tuple[str
 
 def test_labels_are_judged_without_javascript(browser: Browser, site: tuple[str, Path]) -> None:
     address, folder = site
-    with opened(browser, address, java_script_enabled=False) as context:
+    with visiting(browser, address, java_script_enabled=False) as context:
         page = context.new_page()
         page.goto("/labels?class=cat")
         page.get_by_role("button", name="chelsea.png is right: cat").click()
@@ -162,7 +131,7 @@ def test_labels_on_a_phone_and_for_everybody(browser: Browser, site: tuple[str, 
         {"viewport": PHONE, "has_touch": True, "is_mobile": True},
         {"viewport": WIDE, "color_scheme": "dark"},
     ):
-        with opened(browser, site[0], **options) as context:
+        with visiting(browser, site[0], **options) as context:
             page = context.new_page()
             page.goto("/labels?class=cat")
             press = "tap" if "has_touch" in options else "click"
@@ -172,9 +141,4 @@ def test_labels_on_a_phone_and_for_everybody(browser: Browser, site: tuple[str, 
                 page.goto(view)
                 width = page.evaluate("document.documentElement.scrollWidth")
                 assert width <= options["viewport"]["width"], view  # type: ignore[index]
-                serious = [
-                    f"{view}: {fault['id']}: {fault['nodes'][0]['html'][:200]}"
-                    for fault in Axe().run(page).response["violations"]
-                    if fault["impact"] in ("serious", "critical")
-                ]
-                assert serious == []
+                assert (view, serious(page)) == (view, [])

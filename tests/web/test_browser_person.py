@@ -10,13 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from helpers import browser as chromium
-from helpers.browser import opened, serious
+from helpers.browser import LONG, Browser, Page, expect, launched, opened, serious
 from helpers.web_client import announced
 from helpers.web_site import cut_out
 from vitsearch.cli.demo import copy_samples
-
-Browser, Page, expect = chromium.Browser, chromium.Page, chromium.expect
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +32,7 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with chromium.launched() as started:
+    with launched(seconds=LONG) as started:
         yield started
 
 

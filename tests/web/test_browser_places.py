@@ -1,9 +1,7 @@
 """The map of places in Chromium: by mouse, keys, touch and without JavaScript."""
 
-import os
 import random
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,26 +9,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-NEEDED = os.environ.get("VITSEARCH_NEEDS_BROWSER") == "1"
-CHROMIUM = shutil.which("chromium")
-if CHROMIUM is None and not NEEDED:
-    pytest.skip("there is no Chromium on the path (apt install chromium)", allow_module_level=True)
-if not NEEDED:
-    for library in ("fastapi", "playwright", "axe_playwright_python"):
-        pytest.importorskip(library)
-
-from axe_playwright_python.sync_playwright import Axe  # noqa: E402
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright  # noqa: E402
-
-from helpers.web_site import KEY, serving  # noqa: E402
-from vitsearch import index_folder  # noqa: E402
-from vitsearch.encoders.colour import ColourEncoder  # noqa: E402
-from vitsearch.web.settings import ServeSettings  # noqa: E402
+from helpers.browser import PHONE, WIDE, Browser, Page, expect, serious, visiting, watched
+from helpers.web_site import KEY, serving
+from vitsearch import index_folder
+from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.web.settings import ServeSettings
 
 pytestmark = pytest.mark.slow
 
-SECONDS = 30  # that anything may take on a busy machine
-WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 800}
 TOWNS = {"Paris": (48.86, 2.35, 12), "Rome": (41.9, 12.48, 5), "Fiji": (-17.9, 179.9, 3)}
 
 
@@ -67,38 +53,12 @@ def site(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
             yield address
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    expect.set_options(timeout=1000 * SECONDS)
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=CHROMIUM, headless=True, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield started
-        started.close()
-
-
-def opened(browser: Browser, site: str, **options: Any) -> BrowserContext:
-    context = browser.new_context(base_url=site, viewport=options.pop("viewport", WIDE), **options)
-    context.set_default_timeout(1000 * SECONDS)
-    context.request.get(f"/?key={KEY}", headers={"Accept": "text/html"})
-    return context
-
-
 @pytest.fixture
 def page(browser: Browser, site: str) -> Iterator[Page]:
     """The map, whose scripts must not fail and that asks nobody but the server."""
-    with opened(browser, site) as context:
+    with visiting(browser, site) as context:
         tab = context.new_page()
-        faults: list[str] = []
-        tab.on("pageerror", lambda error: faults.append(str(error)))
-        tab.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
-        tab.on(
-            "request",
-            lambda request: (
-                None if request.url.startswith((site, "data:")) else faults.append(request.url)
-            ),
-        )
+        faults = watched(tab, site, "data:")
         ready(tab, "/places")
         yield tab
         assert faults == []
@@ -218,7 +178,7 @@ def test_a_view_across_the_date_line(page: Page) -> None:
 
 
 def test_on_a_phone_by_touch(browser: Browser, site: str) -> None:
-    with opened(browser, site, viewport=PHONE, has_touch=True, is_mobile=True) as context:
+    with visiting(browser, site, viewport=PHONE, has_touch=True, is_mobile=True) as context:
         page = context.new_page()
         ready(page, "/places#3.4/46/7")
         expect(page.locator("[data-told]")).to_contain_text("of 20 photos in view")
@@ -242,7 +202,7 @@ def test_on_a_phone_by_touch(browser: Browser, site: str) -> None:
 
 
 def test_without_javascript_there_is_a_list(browser: Browser, site: str) -> None:
-    with opened(browser, site, java_script_enabled=False) as context:
+    with visiting(browser, site, java_script_enabled=False) as context:
         page = context.new_page()
         page.goto("/places")
         expect(page.locator("canvas")).to_be_hidden()
@@ -258,7 +218,7 @@ def test_no_serious_fault_of_accessibility(
     browser: Browser, site: str, scheme: Any, viewport: dict[str, int]
 ) -> None:
     faults: list[str] = []
-    with opened(browser, site, viewport=viewport, color_scheme=scheme) as context:
+    with visiting(browser, site, viewport=viewport, color_scheme=scheme) as context:
         page = context.new_page()
         ready(page, "/places")
         page.locator(".pin").first.focus()
@@ -267,9 +227,7 @@ def test_no_serious_fault_of_accessibility(
         for address in ("", "/places/list"):
             if address:
                 page.goto(address)
-            for fault in Axe().run(page).response["violations"]:
-                if fault["impact"] in ("serious", "critical"):
-                    faults += [f"{fault['id']}: {node['html'][:200]}" for node in fault["nodes"]]
+            faults += serious(page)
     assert faults == []
 
 

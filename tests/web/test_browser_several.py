@@ -4,21 +4,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from helpers import browser as chromium
-from helpers.browser import PHONE, WIDE, fits, opened, serious
+from helpers.browser import LONG, PHONE, WIDE, Browser, expect, fits, launched, opened, serious
 from helpers.photos import paint
 from helpers.web_client import announced
 from helpers.web_site import make_photos
 from vitsearch import index_folder
-
-Browser, expect = chromium.Browser, chromium.expect
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with chromium.launched() as started:
+    with launched(seconds=LONG) as started:
         yield started
 
 

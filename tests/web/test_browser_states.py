@@ -1,36 +1,20 @@
 """The page while it computes, where it is empty, and where something is wrong, in Chromium."""
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from helpers.browser import PHONE, WIDE, Browser, Page, Route, expect, serious, visiting
 from helpers.photos import paint, shade
-
-NEEDED = os.environ.get("VITSEARCH_NEEDS_BROWSER") == "1"
-CHROMIUM = shutil.which("chromium")
-if CHROMIUM is None and not NEEDED:
-    pytest.skip("there is no Chromium on the path (apt install chromium)", allow_module_level=True)
-if not NEEDED:
-    for library in ("fastapi", "playwright", "axe_playwright_python"):
-        pytest.importorskip(library)
-
-from axe_playwright_python.sync_playwright import Axe  # noqa: E402
-from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright  # noqa: E402
-
-from helpers.web_site import KEY, serving  # noqa: E402
-from vitsearch import index_folder  # noqa: E402
-from vitsearch.encoders.colour import ColourEncoder  # noqa: E402
-from vitsearch.web.settings import ServeSettings  # noqa: E402
+from helpers.web_site import KEY, serving
+from vitsearch import index_folder
+from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.web.settings import ServeSettings
 
 pytestmark = pytest.mark.slow
 
-SECONDS = 30  # that anything may take on a busy machine
-WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 800}
 TOKEN = "a long enough secret"
 
 
@@ -49,36 +33,10 @@ def site(photos: Path) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    expect.set_options(timeout=1000 * SECONDS)
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=CHROMIUM, headless=True, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield started
-        started.close()
-
-
-def opened(browser: Browser, site: str, **options: Any) -> BrowserContext:
-    context = browser.new_context(base_url=site, viewport=options.pop("viewport", WIDE), **options)
-    context.set_default_timeout(1000 * SECONDS)
-    context.request.get(f"/?key={KEY}", headers={"Accept": "text/html"})
-    return context
-
-
 @pytest.fixture(params=[WIDE, PHONE], ids=["wide", "phone"])
 def page(request: pytest.FixtureRequest, browser: Browser, site: str) -> Iterator[Page]:
-    with opened(browser, site, viewport=request.param) as context:
+    with visiting(browser, site, viewport=request.param) as context:
         yield context.new_page()
-
-
-def serious(page: Page) -> list[str]:
-    return [
-        f"{fault['id']}: {fault['nodes'][0]['html'][:200]}"
-        for fault in Axe().run(page).response["violations"]
-        if fault["impact"] in ("serious", "critical")
-    ]
 
 
 def held(page: Page, pattern: str) -> list[Route]:
@@ -147,7 +105,7 @@ def test_without_javascript_it_comes_back_with_the_search(
 ) -> None:
     words = tmp_path / "words.jpg"
     words.write_text("these are words")
-    with opened(browser, site, java_script_enabled=False) as context:
+    with visiting(browser, site, java_script_enabled=False) as context:
         page = context.new_page()
         page.goto("/?q=red")
         page.locator("[data-bring]").set_input_files(words)
@@ -211,7 +169,7 @@ def test_the_page_that_asks_for_the_token(
 
 
 def test_ticked_photos_have_a_bar_of_one_row(browser: Browser, site: str) -> None:
-    with opened(browser, site, viewport=PHONE, has_touch=True, is_mobile=True) as context:
+    with visiting(browser, site, viewport=PHONE, has_touch=True, is_mobile=True) as context:
         page = context.new_page()
         page.goto("/?q=red")
         page.locator(".tick input").first.check(force=True)
@@ -230,7 +188,7 @@ def test_ticked_photos_have_a_bar_of_one_row(browser: Browser, site: str) -> Non
 
 
 def test_the_description_of_the_interface_fits_a_phone(browser: Browser, site: str) -> None:
-    with opened(browser, site, viewport=PHONE) as context:
+    with visiting(browser, site, viewport=PHONE) as context:
         page = context.new_page()
         page.goto("/api/docs")
         assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
@@ -242,7 +200,7 @@ def test_the_description_of_the_interface_fits_a_phone(browser: Browser, site: s
 
 
 def test_it_can_be_installed_as_an_app(browser: Browser, site: str) -> None:
-    with opened(browser, site) as context:
+    with visiting(browser, site) as context:
         page = context.new_page()
         page.goto("/")
         manifest = page.context.new_cdp_session(page).send("Page.getAppManifest")

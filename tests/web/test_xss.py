@@ -2,8 +2,6 @@
 all of it is shown as the text that it is.
 """
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -11,20 +9,11 @@ from urllib.parse import quote
 import pytest
 from PIL import Image
 
-NEEDED = os.environ.get("VITSEARCH_NEEDS_BROWSER") == "1"
-CHROMIUM = shutil.which("chromium")
-if CHROMIUM is None and not NEEDED:
-    pytest.skip("there is no Chromium on the path (apt install chromium)", allow_module_level=True)
-if not NEEDED:
-    for library in ("fastapi", "playwright"):
-        pytest.importorskip(library)
-
-from playwright.sync_api import Page, sync_playwright  # noqa: E402
-
-from helpers.web_site import KEY, serving  # noqa: E402
-from vitsearch import Collection, index_folder  # noqa: E402
-from vitsearch.outputs.contact_sheet import Verdict, write_sheet  # noqa: E402
-from vitsearch.types import Prediction  # noqa: E402
+from helpers.browser import Page, launched
+from helpers.web_site import KEY, serving
+from vitsearch import Collection, index_folder
+from vitsearch.outputs.contact_sheet import Verdict, write_sheet
+from vitsearch.types import Prediction
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +31,6 @@ HOSTILE = (
     "&lt;img src=x onerror=alert(1)&gt;",
 )
 MAKE, MODEL, DESCRIPTION, EXIF, LENS = 0x010F, 0x0110, 0x010E, 0x8769, 0xA434
-OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +63,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def browser_page() -> Iterator[tuple[Page, list[str]]]:
     """A page, and what ran or was asked for that should not have been."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=OPTIONS)
+    with launched() as browser:
         # without the policy, which would hide what is not escaped
         context = browser.new_context(bypass_csp=True)
         context.set_default_timeout(30_000)
@@ -84,7 +71,6 @@ def browser_page() -> Iterator[tuple[Page, list[str]]]:
         page.on("dialog", lambda dialog: (faults.append(f"{page.url}: ran"), dialog.dismiss()))
         page.on("pageerror", lambda error: faults.append(f"{page.url}: {error}"))
         yield page, faults
-        browser.close()
 
 
 def addresses(photo_ids: list[int]) -> Iterator[str]:
