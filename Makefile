@@ -63,7 +63,7 @@ docs: $(VENV)/full.done
 
 # the pictures of the page in docs/web.md
 pictures: $(VENV)/full.done
-	$(BIN)/python .ci/screenshots.py
+	PYTHONPATH=tests $(BIN)/python .ci/screenshots.py
 
 licences: $(VENV)/full.done
 	$(BIN)/python .ci/licences.py

@@ -4,21 +4,15 @@ scikit-learn, with the system's Chromium: `make pictures`.
 
 import io
 import tempfile
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
+from helpers.web_site import serving
 from vitsearch import Collection, index_folder
 from vitsearch.cli.demo import copy_samples
 from vitsearch.storage.albums import FAVOURITES, Album, put_album, put_search, writing
-from vitsearch.web.app import bind, make_server
-from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
 
 PICTURES = Path(__file__).parents[1] / "examples" / "pictures"
@@ -108,25 +102,6 @@ def make_collection(folder: Path) -> None:
             put_search(store, "Cats in spring", "/?q=a+cat&after=2024-03-01")
 
 
-@contextmanager
-def serving(photos: Path, settings: ServeSettings) -> Iterator[str]:
-    """Serve a collection in a thread for the block, and give its address."""
-    service = PhotoService.open(photos, settings=settings)
-    listener = bind(settings.host, 0)
-    port = listener.getsockname()[1]
-    server = make_server(service, replace(settings, port=port))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        while not server.started:
-            time.sleep(0.05)
-        yield f"http://localhost:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
-
-
 def keep(page: Page, name: str) -> None:
     """Write a picture of what the page shows, small enough for the docs."""
     page.wait_for_load_state("networkidle")
@@ -184,9 +159,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
         photos = Path(temporary) / "photos"
         make_collection(photos)
-        browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox"]
-        )
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         with serving(photos, ServeSettings(key=KEY)) as address:
             for viewport, drawing in ((WIDE, draw), (PHONE, draw_small)):
                 with browser.new_context(base_url=address, viewport=viewport) as context:

@@ -57,13 +57,18 @@ def asked(
 ) -> Iterator[TestClient]:
     """Open a client of the application over an indexed folder; one of this machine has the key."""
     chosen = settings or ServeSettings()
-    name, value = key_cookie(chosen)
-    options = {"cookies": {name: value} if client == HERE else {}} | options
     with opened(photos, chosen) as service:
-        with TestClient(
-            make_app(service, chosen), base_url="http://127.0.0.1:8765", client=client, **options
-        ) as found:
+        with client_of(make_app(service, chosen), chosen, client, **options) as found:
             yield found
+
+
+def client_of(
+    app: Any, settings: ServeSettings, client: tuple[str, int], **options: Any
+) -> TestClient:
+    """Return a client of an application; one of this machine has the key."""
+    name, value = key_cookie(settings)
+    options = {"cookies": {name: value} if client == HERE else {}} | options
+    return TestClient(app, base_url="http://127.0.0.1:8765", client=client, **options)
 
 
 @contextmanager

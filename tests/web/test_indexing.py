@@ -13,7 +13,17 @@ from starlette.testclient import TestClient
 
 from helpers.cli import vitsearch
 from helpers.photos import COLOURS, paint
-from helpers.web_client import BEARER, ELSEWHERE, HERE, TOKEN, fetch, reason, serving, wait_until
+from helpers.web_client import (
+    BEARER,
+    ELSEWHERE,
+    HERE,
+    TOKEN,
+    client_of,
+    fetch,
+    reason,
+    serving,
+    wait_until,
+)
 from vitsearch import index_folder
 from vitsearch.collection.index_process import IndexRunner
 from vitsearch.encoders.colour import ColourEncoder
@@ -22,7 +32,6 @@ from vitsearch.storage.lock import writer_lock
 from vitsearch.web.api.indexing import IndexRequest
 from vitsearch.web.indexing import encoders, offered, without_root
 from vitsearch.web.pages.indexing import LOCKED, time_text
-from vitsearch.web.privacy import key_cookie
 from vitsearch.web.settings import ServeSettings
 from vitsearch.web.sites import Site
 
@@ -62,16 +71,8 @@ def visited(
 ) -> Iterator[TestClient]:
     """A client of a site, which has the key where it is of this machine."""
     chosen = settings or ServeSettings()
-    name, value = key_cookie(chosen)
-    cookies = {name: value} if client == HERE else {}
-    with TestClient(
-        Site.of(str(photos)).start(chosen),
-        base_url="http://127.0.0.1:8765",
-        client=client,
-        cookies=cookies,
-        follow_redirects=False,
-        **options,
-    ) as opened:
+    app = Site.of(str(photos)).start(chosen)
+    with client_of(app, chosen, client, follow_redirects=False, **options) as opened:
         yield opened
 
 

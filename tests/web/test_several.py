@@ -17,6 +17,7 @@ from helpers.web_client import (
     HERE,
     TOKEN,
     announced,
+    client_of,
     reason,
     wait_until,
     with_exif,
@@ -24,7 +25,6 @@ from helpers.web_client import (
 from vitsearch import Collection, index_folder, search_all
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.web.below import below
-from vitsearch.web.privacy import key_cookie
 from vitsearch.web.settings import ServeSettings
 from vitsearch.web.several import Several
 from vitsearch.web.several_app import several_app
@@ -70,15 +70,8 @@ def visited(
     **options: Any,
 ) -> Iterator[TestClient]:
     chosen = settings or ServeSettings()
-    name, value = key_cookie(chosen)
-    with TestClient(
-        several_app(Several([str(folder) for folder in folders]), chosen),
-        base_url="http://127.0.0.1:8765",
-        client=client,
-        cookies={name: value} if client == HERE else {},
-        follow_redirects=False,
-        **options,
-    ) as opened:
+    app = several_app(Several([str(folder) for folder in folders]), chosen)
+    with client_of(app, chosen, client, follow_redirects=False, **options) as opened:
         yield opened
 
 
