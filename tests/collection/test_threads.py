@@ -1,5 +1,6 @@
 """One open collection for many threads, for forked processes and for those that it is sent to."""
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -145,6 +146,19 @@ def test_the_encoder_goes_on_in_a_forked_process(photos: Path) -> None:
         expected = collection.search("a red wall"), collection.similar(photos / "red.png")
         asked = lambda: (collection.search("a red wall"), collection.similar(photos / "red.png"))  # noqa: E731
         assert in_child(lambda: asked() == expected) == 0
+
+
+@needs_fork
+def test_an_encoder_may_end_in_a_forked_process() -> None:
+    encoders = [load_mini()]
+    encoders[0].encode_texts(["a red wall"])
+
+    def ended() -> bool:
+        encoders.clear()
+        gc.collect()
+        return True
+
+    assert in_child(ended) == 0
 
 
 class Unlisted(ColourEncoder):

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import onnxruntime
 
@@ -25,6 +26,13 @@ PICTURES_PER_CALL = (
 )
 CPU = ("CPUExecutionProvider",)
 OPTIMISED = "optimised-"  # begins the names of graphs that are derived, and safe to delete
+
+_sessions: WeakSet[onnxruntime.InferenceSession] = WeakSet()
+_inherited: list[onnxruntime.InferenceSession] = []
+if hasattr(os, "register_at_fork"):
+    # the end of a session waits for its threads, which a forked process does not have: there those
+    # of its parent never end
+    os.register_at_fork(after_in_child=lambda: _inherited.extend(_sessions))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +108,11 @@ def open_graph(
         options.add_session_config_entry(f"{outside}_file_name", f"{save_as.name}.data")
         options.add_session_config_entry(f"{outside}_min_size_in_bytes", "1024")
     try:
-        return onnxruntime.InferenceSession(str(file), options, providers=list(providers))
+        session = onnxruntime.InferenceSession(str(file), options, providers=list(providers))
     except Exception as error:  # ONNX Runtime raises classes of its own without a root
         raise EncoderError(f"ONNX Runtime cannot open {file} ({one_line(error)})") from error
+    _sessions.add(session)
+    return session
 
 
 def this_runtime() -> dict[str, str]:
