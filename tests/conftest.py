@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-settings.register_profile("any machine", deadline=None)  # how fast it is decides nothing
-settings.load_profile("any machine")
+# how fast a machine is decides nothing; the same examples in every run, and with
+# --hypothesis-profile=explore others each time
+settings.register_profile("explore", deadline=None)
+settings.register_profile("same examples", deadline=None, derandomize=True)
+settings.load_profile("same examples")
 pytest.register_assert_rewrite("helpers")
 # read when NumPy, PyTorch and FAISS are loaded: threads that wait for each other cost more than
 # they bring to small data, and several test processes share the cores
