@@ -32,8 +32,9 @@ from vitsearch.encoders.base import WORTH_TUNING
 from vitsearch.encoders.batching import OomSafeEncoder, is_out_of_memory
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.photos.decode import decode
+from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.storage.store import PhotoStore
-from vitsearch.types import STAGES, Progress, Stages
+from vitsearch.types import STAGES, PhotoInfo, Progress, Stages
 
 CLOSE = 0.995
 
@@ -564,3 +565,25 @@ def test_batches_hold_every_photo_once_and_the_last_ones_are_small(
 def test_batches_of_one_caller_are_full() -> None:
     assert list(batch_sizes(70, 32, 1)) == [32, 32, 6]
     assert list(batch_sizes(30, 8, 2)) == [8, 6, 4, 3, 3, 2, 1, 1, 1, 1]
+
+
+def test_a_slow_photo_does_not_hold_the_others(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, two_are_stored = PhotoDecoder.decode, threading.Event()
+
+    def slow(self: PhotoDecoder, data: bytes, /, **keywords: Any) -> tuple[Image.Image, PhotoInfo]:
+        if keywords["name"] == "green.png":
+            assert two_are_stored.wait(60)
+        return plain(self, data, **keywords)
+
+    def watch(progress: Progress) -> None:
+        if progress.done == 2:
+            two_are_stored.set()
+
+    monkeypatch.setattr(PhotoDecoder, "decode", slow)
+    monkeypatch.setattr("vitsearch.collection.pipeline.PATIENCE", 0.05)
+    report = index_folder(photos, encoder=ColourEncoder(), batch_size=1, workers=2, progress=watch)
+    assert report.indexed == 4
+    with Collection.open(photos) as collection:
+        assert collection.search("green", 1)[0].path == "green.png"

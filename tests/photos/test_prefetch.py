@@ -56,6 +56,20 @@ def test_an_error_comes_at_its_turn(place: int, workers: int, ahead: int, in_ite
         next(results)
 
 
+def test_a_late_result_is_overtaken_by_those_that_are_done() -> None:
+    done = threading.Event()
+
+    def function(item: int) -> int:
+        if item == 2:
+            assert done.wait(60)
+        return item
+
+    results = prefetch_map(function, range(9), workers=2, buffer=4, patience=0.05)
+    assert list(islice(results, 8)) == [0, 1, 3, 4, 5, 6, 7, 8]
+    done.set()
+    assert list(results) == [2]
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, GeneratorExit, ValueError])
 def test_a_consumer_that_stops_leaves_no_thread_and_no_work(error: type[BaseException]) -> None:
     before = threading.active_count()

@@ -42,6 +42,7 @@ from vitsearch.types import STAGES, Bottleneck, Found, LeftOut, Photo, PhotoInfo
 
 log = logging.getLogger("vitsearch")
 MAX_EVENTS = 100_000
+PATIENCE = 2.0  # seconds for a photo, after which those behind it are embedded before it
 
 
 def trace_file(name: str | os.PathLike[str] | None) -> Path | None:
@@ -241,8 +242,7 @@ class Pipeline:
         connection belongs to, stores each batch as soon as it is encoded.
         """
         known = frozenset[bytes]() if self.decoding.again else self.store.fingerprints()
-        done = 0
-        callers = encoder.parallel_calls
+        done, callers = 0, encoder.parallel_calls
         size = min(batch_size, encoder.pictures_per_call or batch_size)
         safe_encoder = OomSafeEncoder(encoder)
         loaded = prefetch_map(
@@ -252,6 +252,7 @@ class Pipeline:
             buffer=batch_size + workers,
             on_stop=self.decoder.close,
             meanwhile=self._store_encoded,
+            patience=PATIENCE,
         )
         sizes = batch_sizes(len(self.diff.todo), size, callers)
         pool = ThreadPoolExecutor(callers, thread_name_prefix="encoder")

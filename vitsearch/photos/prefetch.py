@@ -1,9 +1,11 @@
 """A bounded, ordered map over threads."""
 
+import math
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import TypeVar
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -18,9 +20,13 @@ def prefetch_map(
     buffer: int,
     on_stop: Callable[[], None] = lambda: None,
     meanwhile: Callable[[], None] | None = None,
+    patience: float = math.inf,
 ) -> Generator[Result, None, None]:
     """Yield ``function(item)`` for each item, in the order of the items, worked out ahead of the
     consumer in threads.
+
+    A result that the consumer has waited for longer than ``patience`` seconds is overtaken by those
+    after it that are done.
 
     At most ``buffer`` items are taken and not yet handed over, so memory stays bounded whatever the
     length of ``items``. An error of ``function`` is raised at its item's turn, an error of
@@ -39,6 +45,7 @@ def prefetch_map(
         buffer=buffer,
         on_stop=on_stop,
         meanwhile=meanwhile,
+        patience=patience,
     )
 
 
@@ -50,8 +57,9 @@ def _prefetch(
     buffer: int,
     on_stop: Callable[[], None],
     meanwhile: Callable[[], None] | None,
+    patience: float,
 ) -> Generator[Result, None, None]:
-    waiting: deque[Future[Result]] = deque()
+    waiting = _Waiting[Result](patience, meanwhile)
     source_error: BaseException | None = None
     exhausted = False
     try:
@@ -64,12 +72,10 @@ def _prefetch(
                 except Exception as error:
                     exhausted, source_error = True, error
                 else:
-                    waiting.append(pool.submit(function, item))
-            if not waiting:
+                    waiting.add(pool.submit(function, item))
+            if not len(waiting):
                 break
-            while meanwhile and not waiting[0].done() and not wait([waiting[0]], PULSE).done:
-                meanwhile()
-            yield waiting.popleft().result()
+            yield waiting.take().result()
         if source_error is not None:
             raise source_error
     except BaseException:
@@ -77,3 +83,35 @@ def _prefetch(
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Waiting(Generic[Result]):
+    """Results that are not handed over yet, in the order of their items."""
+
+    def __init__(self, patience: float, meanwhile: Callable[[], None] | None) -> None:
+        self._patience, self._meanwhile = patience, meanwhile
+        self._futures: deque[Future[Result]] = deque()
+        self._first: Future[Result] | None = None
+        self._late = math.inf  # when the patience with the first ends
+
+    def __len__(self) -> int:
+        return len(self._futures)
+
+    def add(self, future: Future[Result]) -> None:
+        """Put one at the end."""
+        self._futures.append(future)
+
+    def take(self) -> Future[Result]:
+        """Take the next one out, when it is done."""
+        first = self._futures[0]
+        if first is not self._first:
+            self._first, self._late = first, time.monotonic() + self._patience
+        while True:
+            candidates = [*self._futures] if time.monotonic() > self._late else [first]
+            for future in candidates:
+                if future.done():
+                    self._futures.remove(future)
+                    return future
+            if self._meanwhile:
+                self._meanwhile()
+            wait(candidates, PULSE, FIRST_COMPLETED)
