@@ -3,6 +3,8 @@
 import errno
 import math
 import os
+import shlex
+import subprocess
 import sys
 import unicodedata
 from itertools import product
@@ -27,6 +29,12 @@ def cache_dir() -> Path:
     else:
         parent = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(parent) / "vitsearch"
+
+
+def shell_word(path: str | os.PathLike[str]) -> str:
+    """Return a path as a word of a command that is pasted into a shell."""
+    text = os.fspath(path)
+    return subprocess.list2cmdline([text]) if sys.platform == "win32" else shlex.quote(text)
 
 
 def composed(text: str) -> str:

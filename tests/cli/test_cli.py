@@ -169,7 +169,7 @@ def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
         "vitsearch: indexing: 0 of 4",
         "vitsearch: indexing: 2 of 4",
     ]
-    assert " a second, 1 failed, about 0 h 0 min left" in lines[1]
+    assert " a second, 1 failed, under a minute left" in lines[1]
     for quiet in (ProgressBar(quiet=True, line_every=0), ProgressBar()):
         quiet(Progress("embedding", 2, 4, 0))
     assert capsys.readouterr().err == ""

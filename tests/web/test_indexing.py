@@ -120,6 +120,7 @@ def test_a_folder_that_is_not_indexed_becomes_the_page_of_its_collection(photos:
         assert 'name="q"' in client.get("/", headers=PAGE).text
         outcome = text_of(client.get("/index", headers=PAGE).text)
         assert ": 4 new or changed. 4 photos are searchable. See them" in outcome
+        assert '"/places"' in client.get("/index", headers=PAGE).text
 
 
 def test_the_form_starts_a_run_and_stops_it(photos: Path) -> None:

@@ -74,7 +74,9 @@ COLUMNS = ("path", "way", "label", "score", "truth", "right")
     metavar="FILE",
     help="Draw the photos on which they disagree as FILE.html, .png or .jpg.",
 )
-@click.option("--output", metavar="FILE", help="Write every answer to FILE.csv or FILE.jsonl.")
+@click.option(
+    "-o", "--output", metavar="FILE", help="Write every answer to FILE.csv or FILE.jsonl."
+)
 @COLLECTION
 @MODEL
 @JSON

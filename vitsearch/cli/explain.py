@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ def explain(
             image = collection.read_photo(photo)
         except PhotoError as error:
             raise PhotoError(f"the photo {str(file)!r}: {error}") from error
-        if "torch" not in sys.modules:
+        if "torch" not in sys.modules and find_spec("torch"):
             print_note("vitsearch: loading PyTorch, which takes some seconds")
         explanation = find(collection.encoder, image, None if text is None else readable(text))
     if target:

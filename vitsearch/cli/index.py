@@ -19,6 +19,7 @@ from vitsearch.cli.options import (
     bytes_of,
     flags,
     open_collection,
+    pasteable,
 )
 from vitsearch.cli.output import (
     ProgressBar,
@@ -221,7 +222,7 @@ def index(
         print_note(f"vitsearch: read the text of {report.texts_read:,} photos")
     if report.indexed:
         print_note(_time_line(report.stages))
-    for note in _notes(photos, report):
+    for note in _notes(pasteable(photos, options["collection"]), report):
         print_note(f"vitsearch: {note}")
     return 0
 
@@ -299,33 +300,33 @@ def watch(
     return 0
 
 
-def _notes(photos: str, report: "IndexReport") -> Iterator[str]:
-    """Yield a line on each kind of file that is not in the collection."""
+def _notes(named: str, report: "IndexReport") -> Iterator[str]:
+    """Yield a line on each kind of file that is not in the collection, which commands name so."""
     from vitsearch.collection.absence import UNREADABLE, left_out_line
     from vitsearch.photos.formats import WITHOUT_READER
 
     if report.texts_failed:
         yield (
             f"the text of {report.texts_failed:,} photos could not be read; `vitsearch index "
-            f"{photos} --ocr --retry` tries again"
+            f"{named} --ocr --retry` tries again"
         )
     if report.failed or report.skipped:
         yield (
             f"{report.failed + report.skipped} files are not in the collection: "
-            f"`vitsearch failures {photos}` says why"
+            f"`vitsearch failures {named}` says why"
         )
     if unread := sum(report.left_out.get(reason, 0) for reason in UNREADABLE):
         yield (
-            f"{unread:,} of the folders and files could not be read: `vitsearch failures {photos}` "
+            f"{unread:,} of the folders and files could not be read: `vitsearch failures {named}` "
             "lists them; what was known of them stays"
         )
     chosen = {name: n for name, n in report.left_out.items() if name not in UNREADABLE}
     if chosen:
         line = left_out_line({"left_out": chosen, "extensions": report.extensions})
-        yield f"{line}: `vitsearch failures {photos} --left-out` lists them"
+        yield f"{line}: `vitsearch failures {named} --left-out` lists them"
     if suffixes := sorted(_suffixes(report) & WITHOUT_READER.keys()):
         yield (
-            f"pictures without a reader: {', '.join(suffixes)}: `vitsearch failures {photos} "
+            f"pictures without a reader: {', '.join(suffixes)}: `vitsearch failures {named} "
             "--left-out` says how to have them"
         )
 

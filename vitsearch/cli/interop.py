@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS
+from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS, pasteable
 from vitsearch.cli.output import (
     ProgressBar,
     label_row,
@@ -18,6 +18,7 @@ from vitsearch.cli.output import (
     printable,
     write_rows,
 )
+from vitsearch.paths import shell_word
 from vitsearch.types import Prediction
 
 if TYPE_CHECKING:
@@ -212,8 +213,8 @@ def _print_search_hint(collection: str) -> None:
 
     root = read_collection_config(Path(collection), Path(collection)).root
     print_note(
-        f"vitsearch: search it with `vitsearch search {printable(root)} WORDS "
-        f"--collection {printable(collection)}`"
+        f"vitsearch: search it with `vitsearch search {shell_word(root)} WORDS "
+        f"--collection {shell_word(collection)}`"
     )
 
 
@@ -272,4 +273,4 @@ def _print_counts(counts: dict[str, int], as_json: bool, what: str, target: str 
 
 
 def _target(photos: str, options: dict[str, Any]) -> str:
-    return f"{photos} --collection {options['collection']}" if options["collection"] else photos
+    return pasteable(photos, options["collection"])

@@ -93,6 +93,7 @@ from vitsearch.types import Prediction, Progress
     ),
 )
 @click.option(
+    "-o",
     "--output",
     metavar="FILE",
     help="Write the rows to FILE.csv or FILE.jsonl instead of printing them.",
@@ -265,6 +266,7 @@ def lines_of(file: Path) -> list[str]:
     help="Photos computed at a time.",
 )
 @click.option(
+    "-o",
     "--output",
     metavar="FILE",
     help="Write the rows to FILE.csv or FILE.jsonl instead of printing them.",

@@ -79,13 +79,8 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the names and help lines without importing the commands."""
-        width = formatter.width - 6 - max(map(len, entries()))
-        rows = [
-            (name, click.Command(name, help=entry.help).get_short_help_str(width))
-            for name, entry in entries().items()
-        ]
         with formatter.section("Commands"):
-            formatter.write_dl(rows)
+            formatter.write_dl([(name, entry.help) for name, entry in entries().items()])
 
 
 INTERRUPTED = 130
@@ -99,6 +94,9 @@ def main() -> None:
 
     Ctrl-C ends a command in order, a second one at once. A fatal signal says where it came from.
     """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by the shell: no other file may get its number
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
     with suppress(AttributeError, RuntimeError, OSError):  # where stderr is not a file
         faulthandler.enable()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

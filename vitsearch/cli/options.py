@@ -15,6 +15,7 @@ from vitsearch.options import (
     options_of,
     value_type,
 )
+from vitsearch.paths import shell_word
 from vitsearch.types import Prediction
 
 if TYPE_CHECKING:
@@ -49,6 +50,12 @@ def all_of(*decorators: Decorator) -> Decorator:
         return command
 
     return add
+
+
+def pasteable(photos: str, collection: str | None) -> str:
+    """Return how commands that are pasted into a shell name a folder and its collection."""
+    elsewhere = f" --collection {shell_word(collection)}" if collection else ""
+    return shell_word(photos) + elsewhere
 
 
 def _allow_downloads(context: click.Context) -> None:

@@ -232,10 +232,10 @@ class ProgressBar:
         now = time.monotonic()
         if self._bar.disable and now - self._last_line >= self._line_every:
             self._last_line = now
-            print_note(f"vitsearch: {title}: {_progress_line(step, now - self._begun)}")
+            print_note(f"vitsearch: {title}: {progress_line(step, now - self._begun)}")
 
 
-def _progress_line(step: Progress, seconds: float) -> str:
+def progress_line(step: Progress, seconds: float) -> str:
     """Return how far a run is, its rate, and the time left where the total is known."""
     rate = step.done / seconds if seconds else 0.0
     total = f" of {step.total:,}" if step.total else ""
@@ -244,5 +244,6 @@ def _progress_line(step: Progress, seconds: float) -> str:
         parts.append(f"{step.failed:,} failed")
     if step.total and rate:
         minutes = round((step.total - step.done) / rate / 60)
-        parts.append(f"about {minutes // 60} h {minutes % 60} min left")
+        hours = f"{minutes // 60} h " if minutes >= 60 else ""
+        parts.append(f"about {hours}{minutes % 60} min left" if minutes else "under a minute left")
     return ", ".join(parts)

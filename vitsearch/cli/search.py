@@ -41,6 +41,7 @@ from vitsearch.cli.preview import (
 )
 from vitsearch.errors import CollectionError
 from vitsearch.options import TOP_K
+from vitsearch.paths import shell_word
 
 if TYPE_CHECKING:
     from vitsearch.collection.collection import Collection
@@ -154,6 +155,12 @@ def _photos_and_query(names: tuple[str, ...], has_terms: bool) -> tuple[list[str
     if query and is_collection and (has_terms or not photos):
         photos, query = [*photos, query], ""
     words = [name for name in photos if Path(name).name == name and not Path(name).exists()]
+    if words and words == photos and Path(query).is_dir():
+        command = click.get_current_context().info_name
+        raise CollectionError(
+            f"no such folder: {words[0]}: the folder of photos comes first: `vitsearch {command} "
+            f"{shell_word(query)} {shell_word(' '.join(words))}`"
+        )
     if words:  # more often a query without quotes than a folder
         raise CollectionError(
             f"no such folder: {words[0]}: check the spelling, and put a query of several words in "
@@ -206,6 +213,7 @@ def _search(photos: Sequence[str], query: "str | Path", options: dict[str, Any])
             all_fit = {**chosen, "min_relevance": 0}
             nearest = find(NEAREST, all_fit) if chosen["min_relevance"] else []
             print_note(f"vitsearch: {_nothing(nearest, understood, chosen)}")
+            _note_unread_texts(opened[0], query)
         if options["sheet"]:
             _write_sheet(Path(options["sheet"]), str(query), opened, hits)
         for collection in opened:
@@ -279,6 +287,19 @@ def _nothing(
         return f"nothing found: {_limits(understood, chosen)}"
     names = ", ".join(printable(_shown_path(hit)) for hit in nearest)
     return f"nothing here fits: the nearest are {names} (--min-relevance 0 lists them)"
+
+
+def _note_unread_texts(collection: "Collection", query: "str | Path") -> None:
+    """Say of words in quotes that the text of the photos was never read."""
+    from vitsearch.collection.query import parse_query
+    from vitsearch.collection.texts import are_texts_read
+
+    has_quotes = isinstance(query, str) and any(term.verbatim for term in parse_query(query))
+    if has_quotes and not are_texts_read(collection.store):
+        print_note(
+            "vitsearch: words in quotes are looked for as text in photos too, which was not read: "
+            f"`vitsearch index {shell_word(collection.root)} --ocr` reads it"
+        )
 
 
 def _limits(understood: "Understood | None", chosen: Mapping[str, Any]) -> str:
@@ -386,6 +407,6 @@ def _note_changes(collection: "Collection") -> None:
         name = collection.root / changed[0] if changed[0] else collection.root
         more = f" and {len(changed) - 1:,} more folders have" if len(changed) > 1 else " has"
         print_note(
-            f"vitsearch: {name}{more} changed since `vitsearch index {collection.root}`: run it "
-            "again to take in new photos"
+            f"vitsearch: {name}{more} changed since `vitsearch index "
+            f"{shell_word(collection.root)}`: run it again to take in new photos"
         )

@@ -14,6 +14,7 @@ from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.photos.text import PhotoText
 from vitsearch.storage.lock import make_room
+from vitsearch.storage.reader import PhotoReader
 from vitsearch.storage.schema import forget_texts
 from vitsearch.storage.store import PhotoStore
 from vitsearch.storage.texts import (
@@ -54,6 +55,11 @@ def reads_texts(store: PhotoStore, requested: bool | None) -> bool:
         with store.writing():
             store.set_meta(_OCR, int(requested))
     return requested
+
+
+def are_texts_read(store: PhotoReader) -> bool:
+    """Return whether a run of indexing was ever told to read the text of photos."""
+    return store.get_meta(_OCR) is not None
 
 
 class TextRun:

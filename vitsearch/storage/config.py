@@ -8,6 +8,7 @@ from typing import Any
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.identity import MAX_DIM, EncoderIdentity
 from vitsearch.errors import CollectionError, CollectionNotFound
+from vitsearch.paths import shell_word
 from vitsearch.records import atomic_write, read_record, to_json
 from vitsearch.storage.filesystem import disk_errors
 
@@ -120,13 +121,16 @@ def read_collection_config(folder: Path, photos: Path) -> CollectionConfig:
 
     Raises CollectionNotFound, or CollectionError for a newer or damaged one.
     """
+    named = shell_word(photos)
+    if folder != photos / FOLDER:
+        named += f" --collection {shell_word(folder)}"
     return read_record(
         CollectionConfig,
         folder / CONFIG,
         error=CollectionError,
         repair=f"restore it from a backup, or delete {folder} and index again",
         missing=CollectionNotFound(
-            f"no collection in {folder}: run `vitsearch index {photos}` first"
+            f"no collection in {folder}: run `vitsearch index {named}` first"
         ),
     )
 

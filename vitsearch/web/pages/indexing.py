@@ -12,8 +12,9 @@ from vitsearch.collection.index_process import OPENING, IndexRunner, RunState
 from vitsearch.errors import NotShown, QueryError
 from vitsearch.options import value_type
 from vitsearch.web import indexing
-from vitsearch.web.pages.context import form_of, page
+from vitsearch.web.pages.context import form_of, page, views_for
 from vitsearch.web.pages.tiles import counted
+from vitsearch.web.privacy import exif_shown
 
 router = APIRouter(include_in_schema=False)
 
@@ -101,8 +102,7 @@ def index_page(
         "run": None,
         "folder": runs.root.resolve().name if runs else "",
     }
-    if is_new:
-        shown["views"] = ()
+    shown["views"] = () if is_new else views_for(shows_exif=exif_shown(request))
     if shown["may_index"]:
         shown |= {
             "run": _shown(runs.state(), runs),
