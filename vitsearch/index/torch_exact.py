@@ -12,9 +12,14 @@ from vitsearch.errors import RecipeError
 from vitsearch.index.base import Candidates, query_rows
 
 _BLOCK = 33_554_432  # numbers that are float32 at a time: 128 MiB
-_BATCH = 256  # queries compared with a block at a time
+_CUDA_BLOCK = 16 * _BLOCK  # numbers multiplied at a time where they stay float16
+_BATCH = 64  # queries compared with a block at a time
+_SPARE = 64  # rows kept of a block beyond twice as many as are wanted
+_RESIDUE = 2.0**11  # what is left of a query by rounding it to float16 is kept times this
 # the most a score can be off where PyTorch was set to fast and coarse matrix products
 _COARSE = 2.0**-6
+# the same on a GPU, with room for sums of parts that it rounds
+_ON_CUDA = 2.0**-10
 
 
 class TorchExact:
@@ -27,12 +32,14 @@ class TorchExact:
     does not suffice.
     """
 
-    def __init__(self, vectors: Halves, ids: Ids, *, device: str, block: int = _BLOCK) -> None:
+    def __init__(self, vectors: Halves, ids: Ids, *, device: str, block: int = 0) -> None:
         self.dim = vectors.shape[1]
         self._vectors, self._ids = vectors, ids
-        step = max(1, block // max(1, self.dim))
         try:
             self._device = torch.device(device)
+            self._is_cuda = self._device.type == "cuda"
+            block = block or (_CUDA_BLOCK if self._is_cuda else _BLOCK)
+            step = max(1, block // max(1, self.dim))
             self._blocks = [
                 self._on_device(vectors[start : start + step]) for start in range(0, len(ids), step)
             ]
@@ -84,27 +91,50 @@ class TorchExact:
     def _near(self, queries: Tensor, count: int) -> list[NDArray[np.int64]]:
         """Return for each query the ascending positions of all rows that can be among its best.
 
-        The rough scores of the device exclude the others.
+        The rough scores of the device exclude the others. They are looked at once, at the end: a
+        GPU that has to answer after each block stands still meanwhile.
         """
-        best, slack = torch.empty((len(queries), 0), device=self._device), self._slack()
-        bars = torch.full((len(queries), 1), -torch.inf, device=self._device)
+        pairs, kept, start = _split(queries), [], 0
+        for rows, scales in self._blocks:
+            size = min(2 * count + _SPARE, len(rows))
+            scores, row = self._rough(pairs, rows, scales).topk(size, dim=1)
+            kept.append((scores, row + start, size < len(rows)))
+            start += len(rows)
+        scores = torch.cat([block[0] for block in kept], dim=1)
+        bars = scores.topk(count, dim=1).values[:, -1:] - 2 * self._slack()
+        # a block of which all that is kept may be among the best may have more that may
+        more = [(block[0][:, -1:] >= bars).any() & block[2] for block in kept]
+        if bool(torch.stack(more).any()):
+            return self._all_above(pairs, bars)
+        query, column = torch.nonzero(scores >= bars, as_tuple=True)
+        return _by_query(query, torch.cat([block[1] for block in kept], dim=1)[query, column], bars)
+
+    def _all_above(self, pairs: Tensor, bars: Tensor) -> list[NDArray[np.int64]]:
+        """Return for each query the ascending positions of all rows that reach its bar."""
         near, start = [], 0
         for rows, scales in self._blocks:
-            rough = (queries @ rows.to(torch.float32).T) * scales
-            best = torch.cat([best, rough.topk(min(count, len(rows)), dim=1).values], dim=1)
-            best = best.topk(min(count, best.shape[1]), dim=1).values
-            if best.shape[1] == count:
-                bars = best[:, -1:] - 2 * slack
-            query, row = torch.nonzero(rough >= bars, as_tuple=True)
-            near.append((query, row + start, rough[query, row]))
+            query, row = torch.nonzero(self._rough(pairs, rows, scales) >= bars, as_tuple=True)
+            near.append((query, row + start))
             start += len(rows)
-        query, row, scores = (torch.cat(parts) for parts in zip(*near, strict=True))
-        inside = scores >= bars[query, 0]
-        query, row = query[inside].cpu(), row[inside].cpu()
-        return [row[query == number].numpy() for number in range(len(queries))]
+        query, row = (torch.cat(parts) for parts in zip(*near, strict=True))
+        return _by_query(query, row, bars)
+
+    def _rough(self, pairs: Tensor, rows: Tensor, scales: Tensor) -> Tensor:
+        """Return the cosines ``(m, n)`` of queries that were `_split` with rows of a block.
+
+        On a GPU the rows are read as float16, its matrix units multiply them and add up in float32.
+        """
+        if self._is_cuda:
+            products = torch.mm(pairs, rows.T, out_dtype=torch.float32)
+        else:
+            products = pairs.to(torch.float32) @ rows.to(torch.float32).T
+        rounded, residue = products.chunk(2)
+        return (rounded + residue / _RESIDUE) * scales
 
     def _slack(self) -> float:
         exact = torch.get_float32_matmul_precision() == "highest"
+        if self._is_cuda:
+            return _ON_CUDA
         return (self.dim + 16) * 2.0**-22 if exact else _COARSE
 
     def _rescored(
@@ -113,6 +143,23 @@ class TorchExact:
         scores = cosine_scores(self._vectors[positions], query).astype(np.float32)
         best = top_k(scores, count)
         return Candidates(scores[best], np.asarray(self._ids)[positions[best]])
+
+
+def _split(queries: Tensor) -> Tensor:
+    """Return ``(m, dim)`` float32 unit rows as ``(2m, dim)`` float16: all rounded, then what is
+    left of all.
+
+    Rows are read once for both, and their sum is as near to the queries as float32 needs.
+    """
+    rounded = queries.to(torch.float16)
+    residue = (queries - rounded.to(torch.float32)) * _RESIDUE
+    return torch.cat([rounded, residue.to(torch.float16)])
+
+
+def _by_query(query: Tensor, row: Tensor, bars: Tensor) -> list[NDArray[np.int64]]:
+    """Return for each of the queries its rows, ascending."""
+    numbers, rows = query.cpu().numpy(), row.cpu().numpy()
+    return [np.sort(rows[numbers == number]) for number in range(len(bars))]
 
 
 def cuda_device_count() -> int:
