@@ -14,6 +14,7 @@ import pytest
 
 from helpers.cli import environment
 from helpers.photos import paint
+from helpers.web_client import announced
 from vitsearch import index_folder
 from vitsearch.cli.preview import with_kind
 from vitsearch.encoders.colour import ColourEncoder
@@ -133,6 +134,20 @@ def test_a_record_is_for_its_user_and_goes_with_the_server(
         assert json.loads(record.read_text()) == {"entrance": "http://127.0.0.1:9/?key=K"}
         assert running(str(photos), None) == ""  # nobody answers there
     assert not record.exists()
+
+
+def test_another_server_at_the_same_port_is_not_taken(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record outlives a server that was killed, and its port is given to the next."""
+    monkeypatch.setenv("VITSEARCH_HOME", str(tmp_path / "home"))
+    paint(tmp_path / "others" / "green.png", "green")
+    index_folder(tmp_path / "others", encoder=ColourEncoder())
+    with announced(tmp_path / "others") as (_, entrance):
+        assert running(str(tmp_path / "others"), None) == entrance
+        former = f"{entrance.partition('?')[0]}?key=of-the-server-before"
+        with recorded(str(photos), None, former):
+            assert running(str(photos), None) == ""
 
 
 def test_results_are_opened_on_the_page(

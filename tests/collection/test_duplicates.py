@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from helpers.photos import COLOURS, paint
+from helpers.videos import Clip, make_video
 from vitsearch import Collection, Photo, QueryError, index_folder
 from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.collection import duplicates
@@ -151,6 +152,22 @@ def test_a_collection_has_two_lists(twice: Path) -> None:
         "yellow.png",
     ]
     assert len(photos) == len(COLOURS) + 3
+
+
+def test_a_video_looks_like_others_of_its_length_only(tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="needs the extra vitsearch[video]")
+    make_video(tmp_path / "a.mp4", "red", "red", "red")
+    make_video(tmp_path / "b.mkv", "red", "red", "red", clip=Clip(size=(128, 96)))
+    make_video(tmp_path / "cut.mp4", "red")
+    paint(tmp_path / "frame.png", "red")
+    paint(tmp_path / "photo.png", "red", size=(30, 20))
+    index_folder(tmp_path, encoder=ColourEncoder())
+    with Collection.open(tmp_path) as found:
+        groups = found.lookalikes(0.9)
+        assert [[one.photo.path, *(photo.path for photo, _ in one.others)] for one in groups] == [
+            ["a.mp4", "b.mkv"],
+            ["frame.png", "photo.png"],
+        ]
 
 
 @pytest.mark.parametrize("threshold", [0, -0.5, 1.01, float("nan")])

@@ -272,6 +272,9 @@ def test_what_the_last_run_left_out_stays_out(photos: Path, is_command: bool) ->
         report = ended(client)["report"]
         counts = [report[name] for name in ("indexed", "removed", "failed", "unchanged")]
         assert counts == [0, 0, 1, 5]
+        assert client.post("/api/index", json={"retry": True}).status_code == 202
+        report = ended(client)["report"]
+        assert [report[name] for name in ("indexed", "removed", "failed", "unchanged")] == counts
         # the form itself has the last word
         assert client.post("/index", data={"do": "start", "retry": "yes"}).status_code == 303
         report = ended(client)["report"]

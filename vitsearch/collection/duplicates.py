@@ -13,6 +13,8 @@ BLOCK = 16_777_216  # cosines in memory at a time, 64 MiB
 MAX_ROWS = 2048  # rows compared with the others at a time
 # a cosine below the threshold, and whether rows from it on look like the first all the same
 Opinion = tuple[float, Callable[[int, NDArray[np.int64]], NDArray[np.bool_]]]
+LENGTHS = 0.02, 1.0  # the share and the seconds by which videos of one content differ in length
+STILL = -10.0  # the length of a photo, which is no copy of a video
 TOLERANCE = 1e-4  # of a matrix product; cosines this near to the threshold are computed again
 
 
@@ -45,8 +47,9 @@ def look_alikes(
     ``photos`` are in order of path, ``vectors`` are their ``(n, dim)`` unit rows. In that order,
     each photo that is not in a group yet begins one, with all later ungrouped photos that reach the
     threshold, so that no chain of small differences joins two different photos. Exact copies of an
-    earlier file are left out: `same_files` lists them. ``opinion`` is a second one, of the
-    positions of distinct photos. ``progress`` is called as photos are compared.
+    earlier file are left out: `same_files` lists them. A video looks like others of its length
+    only. ``opinion`` is a second one, of the positions of distinct photos. ``progress`` is called
+    as photos are compared.
     """
     distinct = first_indices([photo.fingerprint for photo in photos])
     copies = len(photos) - len(distinct)
@@ -54,6 +57,7 @@ def look_alikes(
         vectors[distinct],
         threshold,
         opinion=opinion,
+        lengths=_lengths([photos[index] for index in distinct]),
         on_compared=lambda done: progress(Progress("comparing", copies + done, len(photos))),
     )
     result = []
@@ -63,6 +67,14 @@ def look_alikes(
             others.sort(key=lambda member: (-member[1], member[0].path))
             result.append(LookAlikes(photos[distinct[first]], tuple(others)))
     return result
+
+
+def _lengths(photos: Sequence[Photo]) -> NDArray[np.float64] | None:
+    """Return the seconds that each video lasts, `STILL` for a photo; None where all are photos."""
+    lengths = [photo.info["duration"] for photo in photos]
+    if not any(length is not None for length in lengths):
+        return None
+    return np.array([STILL if length is None else float(length) for length in lengths])
 
 
 def collapse(rows: Vectors, fingerprints: Sequence[bytes], threshold: float) -> list[int]:
@@ -87,13 +99,14 @@ def group_similar(
     threshold: float,
     *,
     opinion: Opinion | None = None,
+    lengths: NDArray[np.float64] | None = None,
     on_compared: Callable[[int], object] = lambda _: None,
 ) -> list[list[tuple[int, float]] | None]:
     """Return for each of the ``(n, dim)`` unit rows the members of its group, None for a member.
 
     A row that is not a member of an earlier group has one of its own: the later rows (index,
     cosine) that reach the threshold, or what the second ``opinion`` wants, and are not in an
-    earlier group. Time grows with n^2, memory with n.
+    earlier group; where there are ``lengths``, those of about the same one only. Time grows with n^2, memory with n.
     """
     groups: list[list[tuple[int, float]]] = [[] for _ in rows]
     grouped = np.zeros(len(rows), dtype=bool)
@@ -104,6 +117,10 @@ def group_similar(
         for first, cosines in zip(candidates.tolist(), products, strict=True):
             if not grouped[first]:
                 later = cosines[first - start + 1 :]
+                if lengths is not None:
+                    apart = np.abs(lengths[first + 1 :] - lengths[first])
+                    share, seconds = LENGTHS
+                    later = np.where(apart > max(seconds, share * lengths[first]), -2, later)
                 groups[first] = _members(
                     rows, first, later, threshold, grouped=grouped, opinion=opinion
                 )

@@ -12,9 +12,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vitsearch.web.several import BELOW
 
 # addresses of this server in the attributes of a page; static files and other collections are
-# common to all. Text in a page cannot look like this: its quotes are escaped
+# common to all. Text in a page cannot look like this: its quotes are escaped. Other data attributes
+# hold labels and the like, which may begin with a slash too
 _ATTRIBUTE = re.compile(
-    r'(\s(?:href|src|action|formaction|poster|data-[a-z-]+)=")/(?!/|static/|in/)'
+    r'(\s(?:href|src|action|formaction|poster|data-(?:atlas|plays|why))=")/(?!/|static/|in/)'
 )
 _SOURCES = re.compile(r'(\ssrcset=")([^"]*)"')
 _SOURCE = re.compile(r"(^|,\s*)/(?!/)")

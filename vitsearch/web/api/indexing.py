@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from vitsearch.collection.index_process import Status
 from vitsearch.options import IndexOptions, options_of, value_type
 from vitsearch.web.api.schemas import ErrorAnswer
-from vitsearch.web.indexing import runner_of, start, without_root
+from vitsearch.web.indexing import runner_of, settings_to_retry, start, without_root
 
 router = APIRouter(
     responses={status: {"model": ErrorAnswer} for status in (400, 401, 403, 503)},
@@ -26,7 +26,8 @@ def _request_model() -> type[BaseModel]:
     return create_model(
         "IndexRequest",
         __config__=ConfigDict(extra="forbid"),
-        __doc__="How to index; what is left out is as `vitsearch index` has it.",
+        __doc__="How to index; what is left out is as `vitsearch index` has it. `retry` alone takes and "
+        "leaves out what the last run did.",
         **fields,
     )
 
@@ -76,12 +77,9 @@ def begin(
     """Index the photos, or bring their collection up to date; returns at once. Only for the person
     at this machine, and with `--allow-edits` for who has the token.
     """
-    start(request, _settings(body))
+    settings = {} if body is None else body.model_dump(exclude_none=True)
+    start(request, settings_to_retry(request) if settings == {"retry": True} else settings)
     return _answer(request, 202)
-
-
-def _settings(body: BaseModel | None) -> dict[str, Any]:
-    return {} if body is None else body.model_dump(exclude_none=True)
 
 
 @router.delete("/api/index", response_model=IndexAnswer)

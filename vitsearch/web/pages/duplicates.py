@@ -18,6 +18,7 @@ from vitsearch.errors import (
     PhotoError,
     QueryError,
 )
+from vitsearch.photos.columns import clock
 from vitsearch.photos.decode import open_photo
 from vitsearch.storage import albums as kept_albums
 from vitsearch.storage.albums import Album, writing
@@ -165,6 +166,8 @@ def _facts(
         ),
         ("Size", size_text(photo.size), is_best("the larger file")),
     ]
+    if photo.info["duration"] is not None:
+        facts.append(("Length", clock(float(photo.info["duration"])), False))
     if picture is not None:
         facts.append(("Sharpness", f"{picture.sharpness:,.0f}", is_best("sharper")))
         if not all(
