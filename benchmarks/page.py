@@ -39,11 +39,12 @@ from serve import VITSEARCH, memory
 from vectors import LikeReal
 
 from vitsearch import Collection, load_encoder
+from vitsearch.collection.local import put_predictions
 from vitsearch.index.recipe import load_recipe
 from vitsearch.storage.albums import Album, put_album, put_search, writing
 from vitsearch.storage.indexes import IndexMaintainer
 from vitsearch.storage.store import PhotoStore
-from vitsearch.types import Found, PhotoInfo
+from vitsearch.types import Found, PhotoInfo, Prediction
 
 PICTURES = 1000  # photos with a file
 FIRST_DAY, DAYS = datetime(2010, 1, 1), 15 * 365
@@ -264,7 +265,7 @@ def clicks(rows: int) -> Iterator[tuple[str, bytes | None, str]]:
 def change(root: Path, rows: int, step: int) -> None:
     """Store other labels, and a new state of the collection."""
     with writing(root / ".vitsearch") as store:
-        store.put_labels([(rows - step, WORDS[step % len(WORDS)], 0.5)])
+        put_predictions(store, [Prediction("", WORDS[step % len(WORDS)], 0.5, rows - step)])
         store.raise_generation(True)
 
 

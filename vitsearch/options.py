@@ -28,8 +28,9 @@ class Option:
 
     ``flag`` is its name on the command line where that is not the field's with dashes,
     ``parameter`` its name in a URL ("" for none). The flag's value times ``unit`` is the field's.
-    ``title`` is what the page calls it ("" where the page does not offer it), ``later`` is whether
-    it means nothing for a new collection.
+    ``title`` is what the page calls it ("" where the page does not offer it); ``later`` is whether
+    it means nothing for a new collection, ``first`` whether it stays as it was for one that is
+    there.
     """
 
     help: str
@@ -43,6 +44,7 @@ class Option:
     unit: int = 1
     title: str = ""
     later: bool = False
+    first: bool = False
 
 
 def option(default: Any, help: str, **facts: Any) -> Any:
@@ -204,6 +206,7 @@ class IndexOptions:
         "The model (`vitsearch models`); mini for a new collection.",
         metavar="NAME",
         title="Model",
+        first=True,
     )
     recipe: "str | os.PathLike[str] | Recipe | None" = option(
         None,
@@ -217,6 +220,9 @@ class IndexOptions:
         "float32, float16, bfloat16 or int8 (on a CPU); auto: int8 for a new collection of 1,000 "
         "photos or more where it finds the same in a trial; float32, float16 on a GPU.",
         metavar="T",
+        choices=("auto", "float32", "float16", "bfloat16", "int8"),
+        title="Number format of the model",
+        first=True,
     )
     runtime: str = option(
         "auto",
@@ -278,12 +284,14 @@ class IndexOptions:
         "Decode large JPEGs whole, or at the size that the model needs (cosine 0.995 or more); "
         "as before, scaled for a new collection.",
         flag="--exact-decode/--scaled-decode",
+        title="Decode large JPEGs whole, not at the size that the model needs",
     )
     decode_timeout: float | None = option(
         None,
         "Decode every photo in a child process, within this limit; without it only formats other "
         "than JPEG, PNG and WebP (180 s), and photos that took a run down.",
         metavar="SECONDS",
+        title="Seconds in which a photo must be decoded, each in a process of its own",
     )
     video_every: float = option(
         5.0,

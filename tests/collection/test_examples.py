@@ -9,9 +9,12 @@ from helpers.cli import vitsearch
 from helpers.photos import paint
 from vitsearch import Collection, QueryError, index_folder
 from vitsearch.collection.examples import (
+    can_restore_labels,
     classifier_folder,
     corrected,
     label_with_examples,
+    put_with_undo,
+    restore_labels,
     right_labels,
     stored_examples,
     train_examples,
@@ -77,6 +80,38 @@ def test_each_change_of_examples_is_undone(folder: Path) -> None:
         for label in ("x" * 201, " x", "a\u202eb"):
             with pytest.raises(QueryError, match="at most 200 characters"):
                 put_examples(store, [Example(3, label)])
+
+
+def test_labels_of_before_come_back_until_others_are_stored(folder: Path) -> None:
+    ids = ids_of(folder)
+    first = Prediction("", "warm", 0.5, ids["red0.png"])
+    both = [Prediction("", "cold", 1.0, ids[name]) for name in ("red0.png", "red1.png")]
+
+    def labels() -> dict[str, tuple[str | None, float | None]]:
+        with opened(folder) as found:
+            assert found.store.check() == []
+            return {
+                photo.path: (photo.label, photo.label_score)
+                for photo in found.photos()
+                if photo.label is not None or photo.label_score is not None
+            }
+
+    with opened(folder) as found:
+        found.store_labels([first])
+    with writing(folder / ".vitsearch") as store:
+        put_with_undo(store, both)
+    assert labels() == {"red0.png": ("cold", 1.0), "red1.png": ("cold", 1.0)}
+    with writing(folder / ".vitsearch") as store:
+        restore_labels(store)
+        assert not can_restore_labels(store)
+    assert labels() == {"red0.png": ("warm", 0.5)}
+    with writing(folder / ".vitsearch") as store:
+        put_with_undo(store, both)
+    with opened(folder) as found:
+        found.store_labels([first])
+    with writing(folder / ".vitsearch") as store:
+        restore_labels(store)
+    assert labels() == {"red0.png": ("warm", 0.5), "red1.png": ("cold", 1.0)}
 
 
 def test_what_was_said_is_in_every_label() -> None:

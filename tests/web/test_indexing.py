@@ -128,6 +128,7 @@ def test_the_form_starts_a_run_and_stops_it(photos: Path) -> None:
         paint(photos / "more" / f"{number}.png", (number % 256, number // 256, 99))
     with visited(photos) as client:
         form = {"do": "start", "encoder": "mini", "exclude": "raw\n\n*.jpg ", "video_every": "2.5"}
+        form |= {"dtype": "float32", "decode_timeout": "20", "exact_decode": "yes"}
         begun = client.post("/index", data=form, headers=PAGE)
         assert (begun.status_code, begun.headers["location"]) == (303, "/")
         page = client.get("/", headers=PAGE)
@@ -195,6 +196,15 @@ def test_an_empty_folder_says_what_is_wrong(tmp_path: Path) -> None:
         (
             {"video_every": 0.01},
             "the moments of a video must be at least 0.1 seconds apart, not 0.01",
+        ),
+        (
+            {"dtype": "int9"},
+            "dtype is one of auto, float32, float16, bfloat16, int8, not 'int9'",
+        ),
+        (
+            {"decode_timeout": 0},
+            "the time limit for decoding a photo must be a finite number of "
+            "seconds above 0, got 0.0",
         ),
         ({"profile": "/tmp/x"}, "profile: Extra inputs are not permitted"),
         ({"exclude": "raw"}, "exclude: Input should be a valid list"),
@@ -376,7 +386,7 @@ def test_the_settings_are_those_of_indexing() -> None:
     first, later = set(offered(is_new=True)), set(offered(is_new=False))
     assert first | later == titled
     assert (first - later, later - first) == (
-        {"encoder"},
+        {"encoder", "dtype"},
         {"retry", "reread", "keep_missing", "accept_missing"},
     )
     assert list(encoders())[:2] == ["mini", "colour"]

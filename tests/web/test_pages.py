@@ -674,6 +674,20 @@ def test_labels_are_judged_and_trained_on(visit: Open, folder: Path) -> None:
         [HOSTILE, "odd name"],
         ["red.png", "red"],
     ]
+    with Collection.open(folder, encoder=ColourEncoder()) as found:
+        before = {photo.path: (photo.label, photo.label_score) for photo in found.photos()}
+    assert "No photo fits the filters" in client.get("/?label=odd+name").text
+    client.post("/labels", data={"do": "train", "method": "prototype"})
+    # what was listed by label before is listed anew
+    assert ids[HOSTILE] in shown(client.get("/?label=odd+name").text)
+    assert 'value="restore"' in client.get("/labels").text
+    client.post("/labels", data={"do": "restore"})
+    with Collection.open(folder, encoder=ColourEncoder()) as found:
+        assert before == {photo.path: (photo.label, photo.label_score) for photo in found.photos()}
+        assert found.store.check() == []
+    assert "No photo fits the filters" in client.get("/?label=odd+name").text
+    assert 'value="restore"' not in client.get("/labels").text
+    client.post("/labels", data={"do": "restore"})  # nothing is left to bring back
     client.post("/labels", data={"do": "train", "method": "prototype"})
     again = visit().get("/labels").text  # another server
     assert "Trained on 2 examples of 2 labels (prototype" in again

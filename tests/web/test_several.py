@@ -42,7 +42,9 @@ VIEWS = (
     "index",
     "places",
 )
-ADDRESS = re.compile(r'\s(?:href|src|action|formaction|data-(?!label)[a-z-]+)="(/[^"]*)"|[ "](/[^ "]*) \d+w')
+ADDRESS = re.compile(
+    r'\s(?:href|src|action|formaction|data-(?!label)[a-z-]+)="(/[^"]*)"|[ "](/[^ "]*) \d+w'
+)
 
 
 @pytest.fixture
@@ -277,3 +279,69 @@ def test_the_command_serves_several(folders: list[Path]) -> None:
     assert gone.stderr.startswith(b"vitsearch: no such folder: ")
     with Collection.open(folders[0]) as collection:
         assert len(collection) == 4
+
+
+# -- a photo as the query --------------------------------------------------------------------------
+
+
+def test_a_photo_is_searched_for_in_all_of_one_encoder(folders: list[Path]) -> None:
+    """An uploaded one, and one of a collection, which is left out itself."""
+    sent = {"photo": ("b.png", (folders[1] / "blue.png").read_bytes(), "image/png")}
+    with visited(folders) as client:
+        answer = client.post("/api/search", files=sent, data={"k": "2"}).json()
+        first = answer["results"][0]
+        assert (first["path"], first["address"], first["score"]) == ("blue.png", "/in/reds-2/", 1.0)
+        assert (answer["searched"], answer["k"], answer["understood"]) == (["Reds", "Reds"], 2, [])
+        by_photo = {"photo": first["id"], "of": "/in/reds-2/", "k": 4}
+        others = client.get("/api/search", params=by_photo).json()["results"]
+        paths = [(hit["address"], hit["path"]) for hit in others]
+        assert len(paths) == 4
+        assert ("/in/reds-2/", "blue.png") not in paths
+        rest = client.get("/api/search", params=by_photo | {"k": 3, "offset": 1}).json()
+        assert rest["results"] == others[1:]
+        both = client.get("/api/search", params=by_photo | {"q": "red", "k": 1}).json()
+        assert both["results"][0]["path"].startswith("red")
+        assert reason(client.get("/api/search"), 400, "bad_request") == (
+            "a search needs words, or a photo"
+        )
+        for parameters, status in (
+            ({"photo": 99, "of": "/in/reds/"}, 404),
+            ({"photo": 1, "of": "/in/else/"}, 400),
+            ({"photo": 1, "of": "/in/new/"}, 400),
+            ({"photo": 1, "of": "/in/reds/", "encoder": "mini"}, 400),
+            ({"photo": 2**63}, 400),
+        ):
+            assert client.get("/api/search", params=parameters).status_code == status, parameters
+        other = client.post("/api/search", files=sent, data={"encoder": "mini"}).json()
+        assert other["searched"] == ["Mini"]
+        broken = {"photo": ("b.png", b"none", "image/png")}
+        assert client.post("/api/search", files=broken).status_code == 400
+        assert client.post("/api/search", data={"q": "red"}).status_code == 400
+
+
+def test_the_page_of_all_takes_a_photo(folders: list[Path]) -> None:
+    sent = {"photo": ("b.png", (folders[1] / "blue.png").read_bytes(), "image/png")}
+    with visited(folders) as client:
+        brought = client.post("/photo", files=sent, headers=PAGE)
+        assert brought.status_code == 303
+        page = client.get(brought.headers["location"], headers=PAGE).text
+        links = re.findall(r'<a class="photo-link" href="(/in/[^"]*)"', page)
+        blue = client.get("/in/reds-2/api/search?q=blue&k=1").json()["results"][0]["id"]
+        assert links[0] == f"/in/reds-2/photos/{blue}"
+        picture = re.search(r'src="(/brought/[^"]*)"', page)
+        assert picture is not None
+        assert client.get(picture[1]).headers["content-type"] == "image/webp"
+        said = client.post("/photo", files=sent, headers={"accept": "application/json"}).json()
+        assert said == {"address": brought.headers["location"]}
+        like = next(each for each in re.findall(r'href="(/\?photo=[^"]*)"', page))
+        alike = client.get(like.replace("&amp;", "&"), headers=PAGE).text
+        others = re.findall(r'<a class="photo-link" href="(/in/[^"]*)"', alike)
+        assert others == links[1:]
+        words = client.post("/photo", files=sent, data={"q": "red"}, headers=PAGE)
+        assert words.headers["location"].startswith("/?q=red&model=")
+        broken = {"photo": ("b.png", b"none", "image/png")}
+        refused = client.post("/photo", files=broken, data={"q": "red"}, headers=PAGE)
+        assert (refused.status_code, 'value="red"' in refused.text) == (400, True)
+        for address in ("/?like=x", "/?photo=x&of=/in/reds/", "/?photo=99&of=/in/reds/"):
+            assert client.get(address, headers=PAGE).status_code == 400
+        assert client.get("/brought/colour/x").status_code == 404

@@ -106,7 +106,8 @@ def group_similar(
 
     A row that is not a member of an earlier group has one of its own: the later rows (index,
     cosine) that reach the threshold, or what the second ``opinion`` wants, and are not in an
-    earlier group; where there are ``lengths``, those of about the same one only. Time grows with n^2, memory with n.
+    earlier group; where there are ``lengths``, those of about the same one only. Time grows with
+    n^2, memory with n.
     """
     groups: list[list[tuple[int, float]]] = [[] for _ in rows]
     grouped = np.zeros(len(rows), dtype=bool)

@@ -1,5 +1,6 @@
 """Learning from a collection's examples: what a person said about labels on the page."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -10,15 +11,18 @@ import numpy as np
 from vitsearch.collection.collection import Collection
 from vitsearch.collection.local import put_predictions
 from vitsearch.collection.training import Method, Trained, TrainReport, load_trained, train_on
+from vitsearch.collection.understanding import LABELLED
 from vitsearch.errors import ClassifierError, QueryError
 from vitsearch.labels import NOTHING, parse_labels
 from vitsearch.storage.albums import writing
 from vitsearch.storage.examples import Example, examples, put_trained
 from vitsearch.storage.store import PhotoStore
+from vitsearch.storage.values import values_of
 from vitsearch.types import Prediction
 
 EXAMPLES = "examples"  # in place of a file of labels: those of the collection
 FOLDER = "classifier"
+_BEFORE = "labels-before"  # the fact of the labels before the last training
 
 
 def stored_examples(collection: Collection) -> dict[int, Example]:
@@ -69,10 +73,36 @@ def train_examples(
         "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     with writing(collection.folder) as store:
-        put_predictions(store, predictions)
+        put_with_undo(store, predictions)
         put_trained(store, facts)
         classifier.save(classifier_folder(collection))  # last: what fails leaves all as it was
     return report
+
+
+def put_with_undo(store: PhotoStore, predictions: Sequence[Prediction]) -> None:
+    """Store the first label of each photo (inside `writing`) so that `restore_labels` can bring
+    back those of before.
+    """
+    labels = values_of(store, ("id", "label", "score"))
+    put_predictions(store, predictions)
+    store.set_meta(_BEFORE, json.dumps([store.get_meta(LABELLED), labels]))
+
+
+def can_restore_labels(store: PhotoStore) -> bool:
+    """Return whether the labels are those that `put_with_undo` stored."""
+    value = store.get_meta(_BEFORE)
+    return value is not None and json.loads(str(value))[0] == store.get_meta(LABELLED)
+
+
+def restore_labels(store: PhotoStore) -> None:
+    """Bring back the labels from before `put_with_undo` (inside `writing`); nothing where other
+    labels were stored since.
+    """
+    if can_restore_labels(store):
+        labels = json.loads(str(store.get_meta(_BEFORE)))[1]
+        put_predictions(store, [])
+        store.put_labels(labels)
+        store.remove_facts([_BEFORE])
 
 
 def classifier_folder(collection: Collection) -> Path:

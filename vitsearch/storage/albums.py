@@ -42,11 +42,17 @@ class Album(NamedTuple):
 
 def albums(store: PhotoStore) -> list[Album]:
     """Return the albums of a collection in order of name, the favourites first."""
-    read = [
-        Album(name, tuple(json.loads(str(value))))
-        for name, value in store.facts_named(_ALBUM).items()
-    ]
-    return sorted(read, key=lambda album: (album.name != FAVOURITES, album.name.casefold()))
+    read = store.facts_named(_ALBUM)
+    return [Album(name, tuple(json.loads(str(read[name])))) for name in _in_order(read)]
+
+
+def album_names(store: PhotoStore) -> list[str]:
+    """Return the names of the albums in their order."""
+    return _in_order(store.facts_named(_ALBUM))
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    return sorted(names, key=lambda name: (name != FAVOURITES, name.casefold()))
 
 
 def saved_searches(store: PhotoStore) -> list[tuple[str, str]]:

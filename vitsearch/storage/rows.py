@@ -241,8 +241,8 @@ def later_moments(db: sqlite3.Connection) -> dict[int, int]:
 
 
 def with_later_moments(
-    db: sqlite3.Connection, labels: Sequence[tuple[int, str, float]]
-) -> Iterator[tuple[int, str, float]]:
+    db: sqlite3.Connection, labels: Sequence[tuple[int, str | None, float | None]]
+) -> Iterator[tuple[int, str | None, float | None]]:
     """Yield (photo id, label, score) rows, after that of a video one for each later moment."""
     sql = "SELECT path FROM photos WHERE id = ?"
     for photo_id, label, score in labels:

@@ -171,14 +171,14 @@ class PhotoStore(FailureStore):
         sql = "DELETE FROM photos WHERE path = CAST(? AS TEXT)"
         return sum(self._db.execute(sql, (raw_path(path),)).rowcount for path in paths)
 
-    def put_labels(self, labels: Sequence[tuple[int, str, float]]) -> None:
+    def put_labels(self, labels: Sequence[tuple[int, str | None, float | None]]) -> None:
         """Store (photo id, label, score) rows in place of earlier ones; of a video for all."""
         for photo_id, label, score in with_later_moments(self._db, labels):
             self._rows.update(
                 self._db,
                 photo_id,
                 "label = CAST(? AS TEXT), label_score = ?",
-                (raw_path(label), score),
+                (None if label is None else raw_path(label), score),
             )
 
     # -- reading -----------------------------------------------------------------------------------

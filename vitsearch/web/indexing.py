@@ -45,12 +45,12 @@ def may_index(request: Request) -> bool:
 
 def offered(*, is_new: bool) -> Offered:
     """Return the settings that a person may choose, for a collection that is new or for one that is
-    there, whose encoder stays.
+    there.
     """
     return {
         name: (entry, option)
         for name, (entry, option) in options_of(IndexOptions).items()
-        if option.title and (not option.later if is_new else name != "encoder")
+        if option.title and not (option.later if is_new else option.first)
     }
 
 
@@ -128,6 +128,12 @@ def start(request: Request, options: Mapping[str, Any]) -> None:
             f"the model {str(encoder)[:100]!r} is not on this machine: choose one of "
             f"{', '.join(encoders())}, or run `vitsearch index` with it"
         )
+    for name, (_, option) in options_of(IndexOptions).items():
+        value = options.get(name)
+        if option.choices and value not in (None, *option.choices):
+            raise QueryError(
+                f"{name} is one of {', '.join(option.choices)}, not {str(value)[:40]!r}"
+            )
     try:
         IndexOptions(**options)
     except CollectionError as error:

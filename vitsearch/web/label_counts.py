@@ -58,11 +58,7 @@ def stored_counts(service: PhotoService, where: Filter | None, examples: int) ->
     """Return the photos of each stored label (`vitsearch label --store`), the most frequent label
     first.
     """
-    predictions = [
-        Prediction(photo.path, photo.label or "", photo.label_score or 0.0, photo.photo_id)
-        for photo in service.stored_labels(where)
-    ]
-    return _counts(predictions, examples, _count(service, where))
+    return _counts(service.stored_labels(where), examples, _count(service, where))
 
 
 def _count(service: PhotoService, where: Filter | None) -> int:

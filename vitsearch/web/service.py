@@ -32,6 +32,7 @@ from vitsearch.milvus import is_milvus
 from vitsearch.options import SearchOptions
 from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.storage.lock import AnsweringNote
+from vitsearch.storage.values import values_of
 from vitsearch.types import LeftOut, Photo, Prediction, SearchResult, SkippedPhoto
 from vitsearch.web.batching import MAX_BATCH, Batcher
 from vitsearch.web.memory import MemoryKeeper
@@ -133,7 +134,6 @@ def _notes(search: Search, encoder: ImageEncoder) -> list[str]:
 
 
 # -- What the page and the HTTP interface ask of a collection, from many threads at once -----------
-
 MAX_WORKERS = 8  # threads that encode queries; the search itself is done by one at a time
 REMEMBERED = 2  # classifications of the whole collection that are held in memory
 
@@ -386,16 +386,15 @@ class PhotoService:
             classifier = collection.zero_shot(names, "plain", background, multi)
         return collection.label(classifier, multi=multi)
 
-    def stored_labels(self, where: Filter | None = None) -> list[Photo]:
-        """Return the photos that a filter leaves and that have a stored label (`vitsearch label
-        --store`), in order of path.
-        """
-        with self.source.reading() as collection:
-            ids = None if where is None else set(collection.store.ids_where(where).tolist())
+    def stored_labels(self, where: Filter | None = None) -> list[Prediction]:
+        """Return the stored labels of the photos that a filter leaves, in any order."""
+        with self.source.facts() as store:
+            ids = None if where is None else set(store.ids_where(where).tolist())
+            rows = values_of(store, ("path", "label", "score", "id"))
             return [
-                photo
-                for photo in collection.photos()
-                if photo.label is not None and (ids is None or photo.photo_id in ids)
+                Prediction(path, label, score or 0.0, photo_id)
+                for path, label, score, photo_id in rows
+                if label is not None and (ids is None or photo_id in ids)
             ]
 
     def duplicates(self, *, where: str | Filter | None = None) -> list[list[Photo]]:

@@ -6,17 +6,21 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vitsearch.arrays import Vectors
 from vitsearch.collection.collection import Collection
+from vitsearch.collection.query import Term
 from vitsearch.collection.several import search_by_position, understand_all
 from vitsearch.collection.understanding import KnownWords, Understood
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import ServiceBusy, VitsearchError
 from vitsearch.filters.words import Vocabulary
 from vitsearch.types import SearchResult
+from vitsearch.web.pages.cache import UploadedPhotos
 from vitsearch.web.pages.tiles import counted
+from vitsearch.web.pages.url import ALONE, LIKE
 from vitsearch.web.service import PhotoService
 from vitsearch.web.source import Version, busy_when_unreadable
 
@@ -85,6 +89,7 @@ class Group:
 
     encoder: ImageEncoder
     members: tuple[Member, ...]
+    uploads: UploadedPhotos
 
     @property
     def key(self) -> str:
@@ -92,20 +97,61 @@ class Group:
         return self.encoder.fingerprint[:12]
 
     def search(
-        self, text: str, *, k: int, offset: int = 0, private: bool
+        self, text: str, *, k: int, offset: int = 0, private: bool, like: "Likeness | None" = None
     ) -> tuple[list[tuple[Member, SearchResult]], Understood]:
         """Return ``k`` photos of all from ``offset`` on, best first, each with its collection, and
-        what was understood of the words; without ``private`` only by what everybody may see.
+        what was understood of the words; without ``private`` only by what everybody may see. The
+        photo that they are ``like`` is left out; raises QueryError without words and photo.
         """
+        understood = self._understood(text, private=private)
+        if like is not None:
+            weight = LIKE if understood.terms else ALONE
+            term = Term(like.vector, weight)
+            understood = replace(understood, terms=(*understood.terms, term))
+        of = like.of if like else None
+        opened = [each.collection() for each in self.members]
+        with self.members[0].service.source.computing(self.encoder), busy_when_unreadable():
+            start, end = (0, offset + k + 1) if of else (offset, k)
+            hits = search_by_position(opened, understood, end, offset=start, by_date=private)
+        results = [(self.members[position], hit) for position, hit in hits]
+        if of:
+            results = [each for each in results if (each[0], each[1].photo_id) != of]
+            results = results[offset : offset + k]
+        return results, understood
+
+    def _understood(self, text: str, *, private: bool) -> Understood:
+        if not text:
+            return Understood((), (), None)
         with ExitStack() as stack:
             lent = [stack.enter_context(each.vocabulary(private=private)) for each in self.members]
             understood = understand_all(lent, text)
-        if not private:
-            understood = understood.without_text
-        opened = [each.collection() for each in self.members]
-        with self.members[0].service.source.computing(self.encoder), busy_when_unreadable():
-            hits = search_by_position(opened, understood, k, offset=offset, by_date=private)
-        return [(self.members[position], hit) for position, hit in hits], understood
+        return understood if private else understood.without_text
+
+    def like_picture(self, data: bytes) -> str:
+        """Remember the photo of a file for searches in these collections, and return its key;
+        raises PhotoError.
+        """
+        service = self.members[0].service
+        picture = service.read_picture(data)
+        with service.source.encoding:
+            vector = self.encoder.encode_images([picture])[0]
+        return self.uploads.add(picture, vector)
+
+    def like_photo(self, member: Member, photo_id: int) -> "Likeness":
+        """Return the likeness to a photo of one of the collections; raises UnknownPhoto."""
+        photo = member.service.photo(photo_id)
+        with member.service.source.reading() as collection:
+            vector = collection.queries.stored_vector(photo.photo_id)
+        return Likeness(vector, (member, photo_id))
+
+
+class Likeness(NamedTuple):
+    """The vector of a photo to search with, and which photo of which collection it is, None for an
+    uploaded one.
+    """
+
+    vector: Vectors
+    of: tuple[Member, int] | None = None
 
 
 class Several:
@@ -117,6 +163,7 @@ class Several:
         from vitsearch.web.sites import Site
 
         self.members: list[Member] = []
+        self._uploads: dict[str, UploadedPhotos] = {}  # by the fingerprint of their encoder
         for each in photos:
             site = Site.of(each, is_inner=True, **options)
             name = site.runs.root.resolve().name if site.runs else each.rpartition("/")[2]
@@ -161,7 +208,10 @@ class Several:
                 continue
             encoders.setdefault(encoder.fingerprint, encoder)
             members.setdefault(encoder.fingerprint, []).append(each)
-        groups = [Group(encoders[key], tuple(those)) for key, those in members.items()]
+        groups = [
+            Group(encoders[key], tuple(those), self._uploads.setdefault(key, UploadedPhotos()))
+            for key, those in members.items()
+        ]
         return sorted(groups, key=lambda group: -len(group.members))
 
     def close(self) -> None:

@@ -26,8 +26,8 @@ def _request_model() -> type[BaseModel]:
     return create_model(
         "IndexRequest",
         __config__=ConfigDict(extra="forbid"),
-        __doc__="How to index; what is left out is as `vitsearch index` has it. `retry` alone takes and "
-        "leaves out what the last run did.",
+        __doc__="How to index; what is left out is as `vitsearch index` has it. `retry` alone "
+        "takes and leaves out what the last run did.",
         **fields,
     )
 
@@ -77,7 +77,7 @@ def begin(
     """Index the photos, or bring their collection up to date; returns at once. Only for the person
     at this machine, and with `--allow-edits` for who has the token.
     """
-    settings = {} if body is None else body.model_dump(exclude_none=True)
+    settings: dict[str, Any] = {} if body is None else body.model_dump(exclude_none=True)
     start(request, settings_to_retry(request) if settings == {"retry": True} else settings)
     return _answer(request, 202)
 

@@ -4,11 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+import numpy as np
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
 from vitsearch.errors import NotShown, QueryError, VitsearchError
+from vitsearch.filters.parse import EVERY
 from vitsearch.storage import albums as kept_albums
 from vitsearch.storage.albums import FAVOURITES, Album, writing
 from vitsearch.storage.store import PhotoStore
@@ -99,9 +101,11 @@ def ids_of(here: PageContext, name: str) -> list[int]:
     """
     with here.service.source.facts() as store:
         album = kept_albums.album_named(store, name) if isinstance(store, PhotoStore) else None
-    if album is None:
-        raise QueryError(f"there is no album {name[: kept_albums.MAX_NAME]!r}")
-    return [photo.photo_id for photo in here.service.photos_of(album.ids)]
+        if album is None:
+            raise QueryError(f"there is no album {name[: kept_albums.MAX_NAME]!r}")
+        ids = np.array(album.ids, dtype=np.int64)
+        present: list[int] = ids[np.isin(ids, store.ids_where(EVERY))].tolist()
+    return present
 
 
 @router.post("/albums")

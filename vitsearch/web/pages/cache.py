@@ -11,9 +11,10 @@ from typing import Generic, TypeVar
 from PIL import Image
 
 from vitsearch.arrays import Vectors
-from vitsearch.collection.collection import Collection
 from vitsearch.errors import QueryError
 from vitsearch.photos.decode import webp
+from vitsearch.storage.reader import PhotoReader
+from vitsearch.storage.values import values_of
 from vitsearch.web.pages.tiles import is_clean
 from vitsearch.web.pages.url import CHOICES
 
@@ -22,7 +23,6 @@ Result = TypeVar("Result")
 MAX_UPLOADS = 200
 UPLOAD_SIDE = 160  # pixels, of the picture of an uploaded photo
 MAX_CHOICES = 300  # of a filter
-FRESH_SECONDS = 20.0  # labels may be stored without a new state of the collection
 # a result of another state serves for so many times as long as it took: beside a run of indexing
 # there is a new state after each batch
 FRESH_FACTOR = 20
@@ -55,7 +55,7 @@ class Recent(Generic[Result]):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._last: tuple[Result, Hashable, float, float] | None = None
+        self._last: tuple[Result, Hashable, float] | None = None
 
     def get(self, state: Hashable, compute: Callable[[], Result]) -> Result:
         """Return the result, computed anew where it is too old, of this state or of another."""
@@ -69,16 +69,15 @@ class Recent(Generic[Result]):
                 start = time.monotonic()
                 result = compute()
                 now = time.monotonic()
-                soon = now + FRESH_FACTOR * (now - start)
-                self._last = (result, state, soon, max(soon, now + FRESH_SECONDS))
+                self._last = (result, state, now + FRESH_FACTOR * (now - start))
             return self._last[0]
         finally:
             self._lock.release()
 
     def _is_fresh(self, state: Hashable) -> bool:
         assert self._last is not None
-        _, known, soon, late = self._last
-        return time.monotonic() < (late if known == state else soon)
+        _, known, soon = self._last
+        return known == state or time.monotonic() < soon
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,22 +92,21 @@ class Facets:
     total: int
 
 
-def facets_of(collection: Collection) -> Facets:
+def facets_of(store: PhotoReader) -> Facets:
     """Return the values that the filters offer; of very many, those with the most photos."""
+    rows = values_of(store, ("path", "label", *CHOICES))
+    paths, labels, *columns = zip(*rows, strict=True) if rows else ((),) * (2 + len(CHOICES))
     folders: Counter[str] = Counter()
-    labels: Counter[str] = Counter()
-    choices: dict[str, Counter[str]] = {name: Counter() for name in CHOICES}
-    total = 0
-    for photo in collection.photos():
-        total += 1
-        parts = photo.path.split("/")[:-1]
-        folders.update("/".join(parts[: depth + 1]) for depth in range(len(parts)))
-        for name, counts in choices.items():
-            value = photo.info[name]
-            counts.update([str(value)] if value else [])
-        labels.update([photo.label] if photo.label else [])
-    offered = {name: _offered(counts) for name, counts in choices.items()}
-    return Facets(_offered(folders), _offered(labels), offered, total)
+    for folder, count in Counter(path.rpartition("/")[0] for path in paths).items():
+        parts = folder.split("/") if folder else []
+        for depth in range(len(parts)):
+            folders["/".join(parts[: depth + 1])] += count
+    offered = {
+        name: _offered(Counter(str(value) for value in values if value))
+        for name, values in zip(CHOICES, columns, strict=True)
+    }
+    labelled = Counter(label for label in labels if label)
+    return Facets(_offered(folders), _offered(labelled), offered, len(rows))
 
 
 def _offered(counts: "Counter[str]") -> list[tuple[str, int]]:

@@ -1,29 +1,76 @@
 """The page of several collections: which there are, and a search in all of one encoder."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from vitsearch.errors import QueryError, VitsearchError
+from vitsearch.errors import PhotoError, QueryError, TooLarge, UnknownPhoto, VitsearchError
 from vitsearch.types import SearchResult
-from vitsearch.web.api.collections import group_of, several_of
-from vitsearch.web.pages.context import page
+from vitsearch.web.api.collections import group_of, likeness_of, several_of
+from vitsearch.web.api.routes import in_picture_thread
+from vitsearch.web.api.schemas import read_upload
+from vitsearch.web.pages.context import PICTURE_TYPES, page, webp_response
 from vitsearch.web.pages.tiles import counted, thumbnail, tile
-from vitsearch.web.pages.url import PER_PAGE, address, page_number
+from vitsearch.web.pages.url import PER_PAGE, address, page_number, selection
 from vitsearch.web.privacy import exif_shown
 from vitsearch.web.query import MAX_TEXT_LENGTH
-from vitsearch.web.several import Group, Member
+from vitsearch.web.responses import wants_page
+from vitsearch.web.several import Group, Likeness, Member
 
 router = APIRouter(include_in_schema=False)
+MAX_FIELDS = 20
 
 
 @router.get("/")
 @router.get("/in/")
 def overview(request: Request) -> Response:
-    """The collections; with words what fits them best in all of one encoder."""
-    parameters = request.query_params
+    """The collections; with words or a photo what fits them best in all of one encoder."""
+    return _overview(request, request.query_params)
+
+
+@router.post("/photo")
+async def upload(request: Request) -> Response:
+    """Receive a photo that was dropped, pasted or chosen, and go to the search for photos like
+    it.
+    """
+    values: dict[str, str] = {}
+    try:
+        async with request.form(max_files=1, max_fields=MAX_FIELDS) as form:
+            values |= {name: each for name, each in form.items() if isinstance(each, str)}
+            file = form.get("photo")
+            if not isinstance(file, UploadFile):
+                raise QueryError("no photo came with the form: choose one, or drop it on the page")
+            data = await read_upload(file, request.app.state.settings)
+        group = await run_in_threadpool(group_of, request, values.get("model", ""))
+        key = await in_picture_thread(group.members[0].service, lambda: group.like_picture(data))
+    except (QueryError, PhotoError, TooLarge) as error:
+        if not wants_page(request):
+            raise
+        return await run_in_threadpool(_overview, request, values, str(error))
+    pairs = [("q", values["q"])] if values.get("q") else []
+    to = address("/", [*pairs, ("model", group.key), ("like", key)])
+    # a script of the page stays on it where this fails
+    if request.headers.get("accept") == "application/json":
+        return JSONResponse({"address": to})
+    return RedirectResponse(to, 303)
+
+
+@router.get("/brought/{model}/{key}")
+def uploaded_photo(request: Request, model: str, key: str) -> Response:
+    """A small picture of an uploaded photo."""
+    try:
+        picture = group_of(request, model).uploads.get(key).picture
+    except QueryError as error:
+        raise UnknownPhoto(str(error)) from error
+    return webp_response(picture, max_age=3600)
+
+
+def _overview(request: Request, parameters: Mapping[str, str], fault: str = "") -> Response:
     words, key = parameters.get("q", "").strip(), parameters.get("model", "")
     several = several_of(request)
     groups = several.groups()
@@ -33,26 +80,51 @@ def overview(request: Request) -> Response:
         "words": words,
         "groups": _named(groups),
         "chosen": key,
-        "fault": "",
+        "fault": fault,
         "tiles": [],
         "phrases": [],
+        "like": None,
+        "pairs": [],
         "searched": "",
         "left_out": "",
         "previous": "",
         "next": "",
         "page": 1,
-        "cards": [] if words else [_card(member) for member in several.members],
+        "cards": [],
+        "upload_bytes": request.app.state.settings.upload_bytes,
+        "picture_types": PICTURE_TYPES,
     }
-    status = 200
-    if words:
+    is_search = bool(words or parameters.get("like") or parameters.get("photo"))
+    if not is_search:
+        shown["cards"] = [_card(member) for member in several.members]
+    elif not fault:
         try:
             if len(words) > MAX_TEXT_LENGTH:
                 raise QueryError(f"a query may have {MAX_TEXT_LENGTH:,} characters")
-            number = page_number(parameters.get("page", ""))
-            shown |= _results(request, words, group_of(request, key), number)
-        except QueryError as error:
-            status, shown["fault"] = 400, str(error)
-    return page("collections.html", shown, status=status)
+            shown |= _results(request, words, parameters)
+        except (QueryError, UnknownPhoto) as error:
+            shown["fault"] = str(error)
+    return page("collections.html", shown, status=400 if shown["fault"] else 200)
+
+
+def _likeness(
+    request: Request, parameters: Mapping[str, str]
+) -> tuple[Group, Likeness | None, dict[str, Any] | None]:
+    """Return the collections to search in, the photo that the address names, and what is shown of
+    it with its parameters.
+    """
+    key = parameters.get("model", "")
+    if of := parameters.get("photo", ""):
+        [photo_id], to = selection([of]), parameters.get("of", "")
+        group, like = likeness_of(request, to, photo_id, key)
+        picture = f"{to.rstrip('/')}{thumbnail(photo_id, 160)}"
+        return group, like, {"picture": picture, "pairs": [("photo", of), ("of", to)]}
+    group = group_of(request, key)
+    if not (upload := parameters.get("like", "")):
+        return group, None, None
+    like = Likeness(group.uploads.get(upload).vector)
+    picture = f"/brought/{group.key}/{upload}"
+    return group, like, {"picture": picture, "pairs": [("like", upload)]}
 
 
 def _named(groups: list[Group]) -> list[tuple[str, str]]:
@@ -93,22 +165,30 @@ def _card(member: Member) -> dict[str, Any]:
     return card
 
 
-def _results(request: Request, words: str, group: Group, number: int) -> dict[str, Any]:
+def _results(request: Request, words: str, parameters: Mapping[str, str]) -> dict[str, Any]:
     """Return a page of the results in the collections of one encoder."""
+    number = page_number(parameters.get("page", ""))
+    group, like, shown = _likeness(request, parameters)
     start, private = (number - 1) * PER_PAGE, exif_shown(request)
-    results, understood = group.search(words, k=PER_PAGE + 1, offset=start, private=private)
+    results, understood = group.search(
+        words, k=PER_PAGE + 1, offset=start, private=private, like=like
+    )
     names = [member.name for member in group.members]
     others = [
         f"{each.name} ({_model(each) or 'not indexed yet'})"
         for each in several_of(request).members
         if each not in group.members
     ]
-    pairs = [("q", words), ("model", group.key)]
+    alone = [("q", words), ("model", group.key)] if words else []
+    likeness = shown["pairs"] if shown else []
+    pairs = [("q", words), ("model", group.key), *likeness]
     more = len(results) > PER_PAGE
     return {
         "chosen": group.key,
         "tiles": _tiles(results[:PER_PAGE], words, shows_exif=private),
         "phrases": understood.titles,
+        "like": shown and {"picture": shown["picture"], "off": address("/", alone)},
+        "pairs": likeness,
         "searched": _listed(names),
         "left_out": _listed(others),
         "page": number,
@@ -134,8 +214,18 @@ def _tiles(
         photo = photos.get((member, result.photo_id))
         if photo is not None:
             shown = tile(photo, result.score, shows_exif=shows_exif)
-            to = address(f"{member.path}/photos/{photo.photo_id}", [("q", words)])
-            tiles.append({"tile": shown, "to": to, "path": member.path, "name": member.name})
+            pairs = [("q", words)] if words else []
+            to = address(f"{member.path}/photos/{photo.photo_id}", pairs)
+            here = [("photo", str(photo.photo_id)), ("of", f"{member.path}/")]
+            tiles.append(
+                {
+                    "tile": shown,
+                    "to": to,
+                    "path": member.path,
+                    "name": member.name,
+                    "like": address("/", [*pairs, *here]),
+                }
+            )
     return tiles
 
 

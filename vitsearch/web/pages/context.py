@@ -14,10 +14,10 @@ from PIL import Image
 from starlette.responses import HTMLResponse, Response
 
 from vitsearch.collection.map import PhotoMap
-from vitsearch.collection.understanding import Understood
+from vitsearch.collection.understanding import LABELLED, Understood
 from vitsearch.errors import NotShown, QueryError
 from vitsearch.photos.formats import SUFFIXES
-from vitsearch.storage.albums import albums
+from vitsearch.storage.albums import album_names
 from vitsearch.storage.positions import Positions, Town
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Photo, Prediction, SearchResult
@@ -138,6 +138,7 @@ class PageMemory:
         self.groups: Cache[tuple[list[list[tuple[Photo, float]]], int]] = Cache(4)
         self.photo_map: Cache[PhotoMap] = Cache(2)
         self.listings: Cache[Any] = Cache(8)
+        self.sequences: Cache[list[int]] = Cache(50)
         self.positions: Cache[Positions] = Cache(4)
         self.towns: Cache[list[tuple[Town, int]]] = Cache(4)
         self.land = Land()
@@ -173,7 +174,7 @@ class PageContext:
             return None
         with self.service.source.facts() as store:
             assert isinstance(store, PhotoStore)
-            return [album.name for album in albums(store)]
+            return album_names(store)
 
     def query(self) -> PageQuery:
         """Return the search of the address; raises QueryError or NotShown."""
@@ -221,16 +222,17 @@ class PageContext:
         return replace(query, uploads=uploads, page=1).address()
 
     def state(self) -> Hashable:
-        """Return a value that changes when other photos are in the collection."""
+        """Return a value that changes when other photos, or labels, are in the collection."""
         with self.service.source.facts() as store:
-            return self.service.source.version(), store.generation()
+            labels = store.get_meta(LABELLED)
+            return self.service.source.version(), store.generation(), labels
 
     def facets(self) -> Facets:
         """Return the values that the filters offer."""
 
         def compute() -> Facets:
-            with self.service.source.reading() as collection:
-                return facets_of(collection)
+            with self.service.source.facts() as store:
+                return facets_of(store)
 
         return self.memory.facets.get(self.state(), compute)
 
@@ -257,7 +259,7 @@ class PageContext:
             "albums": self.albums(),
             "shows_exif": self.shows_exif,
             "upload_bytes": self.settings.upload_bytes,
-            "picture_types": _PICTURE_TYPES,
+            "picture_types": PICTURE_TYPES,
         }
         return page(name, shared | facts, status=status)
 
@@ -269,7 +271,7 @@ def _fit(hit: SearchResult | Prediction) -> str:
 
 
 # systems do not know every suffix as that of a picture
-_PICTURE_TYPES = ",".join(["image/*", *(f".{suffix}" for suffix in SUFFIXES)])
+PICTURE_TYPES = ",".join(["image/*", *(f".{suffix}" for suffix in SUFFIXES)])
 _making = threading.Lock()
 
 

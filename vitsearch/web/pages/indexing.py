@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 
 from vitsearch.collection.index_process import OPENING, IndexRunner, RunState
 from vitsearch.errors import NotShown, QueryError
-from vitsearch.options import value_type
+from vitsearch.options import Option, value_type
 from vitsearch.web import indexing
 from vitsearch.web.pages.context import form_of, page, views_for
 from vitsearch.web.pages.tiles import counted
@@ -173,20 +173,22 @@ def _fields(
             {
                 "name": name,
                 "title": option.title,
-                "kind": _kind(name, entry),
+                "kind": _kind(name, entry, option),
                 "value": _written(before) if values is None else values.get(name, ""),
                 "minimum": option.minimum,
                 "maximum": option.maximum,
                 "step": "1" if kind is int else "any",
-                "choices": indexing.encoders() if name == "encoder" else {},
+                "choices": indexing.encoders() if name == "encoder" else option.choices,
             }
         )
     return fields
 
 
-def _kind(name: str, entry: Any) -> str:
+def _kind(name: str, entry: Any, option: Option) -> str:
     """Return what a field of the form is."""
     if name == "encoder":
+        return "model"
+    if option.choices:
         return "choice"
     if indexing.three_state(entry):
         return "three"

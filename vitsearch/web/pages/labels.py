@@ -4,6 +4,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from heapq import nsmallest
 from importlib.util import find_spec
 from typing import Any, NamedTuple, get_args
 
@@ -12,7 +13,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import URL
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from vitsearch.collection.examples import label_with_examples, train_examples
+from vitsearch.collection.examples import (
+    can_restore_labels,
+    label_with_examples,
+    put_with_undo,
+    restore_labels,
+    train_examples,
+)
 from vitsearch.collection.training import Method
 from vitsearch.errors import NotShown, QueryError, ServiceBusy, VitsearchError
 from vitsearch.labels import NOTHING, parse_labels
@@ -63,20 +70,23 @@ class LabelledTile(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """The examples of a collection by photo, whether a change of them can be undone, and what is
-    known of the classifier that was trained on them.
+    """The examples of a collection by photo, whether a change of them can be undone, what is known
+    of the classifier that was trained on them, and whether the labels of before can be restored.
     """
 
     examples: dict[int, Example]
     can_undo: bool
     trained: dict[str, Any] | None
+    can_restore: bool
 
 
 def _judgement(here: PageContext) -> Judgement:
     with here.service.source.facts() as store:
         if not isinstance(store, PhotoStore):
-            return Judgement({}, False, None)
-        return Judgement(examples(store), can_undo(store), trained(store))
+            return Judgement({}, False, None, False)
+        return Judgement(
+            examples(store), can_undo(store), trained(store), can_restore_labels(store)
+        )
 
 
 # -- the view --------------------------------------------------------------------------------------
@@ -110,7 +120,7 @@ def labels(here: Page) -> Response:
     }
     try:
         number = page_number(parameters.get("page", ""))
-        predictions = _zero_shot(here, text, background) if text else _stored(here)
+        predictions = _zero_shot(here, text, background) if text else here.service.stored_labels()
         names = _names(text)
     except ServiceBusy:
         raise
@@ -118,7 +128,8 @@ def labels(here: Page) -> Response:
         return here.page("labels.html", status=400, view=PATH, **shown | {"fault": str(error)})
     state = _judgement(here)
     counts = Counter(prediction.label for prediction in predictions)
-    names = list(dict.fromkeys([*names, *(name for name, _ in counts.most_common())]))
+    frequent = sorted(counts, key=lambda name: (-counts[name], name))
+    names = list(dict.fromkeys([*names, *frequent]))
     for name in names:
         members_address = address(PATH, [*pairs, ("class", name)]) + "#members"
         shown["classes"].append({"name": name, "count": counts[name], "address": members_address})
@@ -153,19 +164,13 @@ def _zero_shot(here: PageContext, text: str, background: bool) -> list[Predictio
     return here.service.labels(label_lines(text), background=background)
 
 
-def _stored(here: PageContext) -> list[Prediction]:
-    return [
-        Prediction(photo.path, photo.label or "", photo.label_score or 0.0, photo.photo_id)
-        for photo in here.service.stored_labels()
-    ]
-
-
 def _best_first(predictions: Sequence[Prediction], label: str) -> list[Prediction]:
     """Return the predictions of a label, the surest first."""
-    return sorted(
-        (prediction for prediction in predictions if prediction.label == label),
-        key=lambda prediction: (-prediction.score, prediction.path),
-    )
+    return sorted((each for each in predictions if each.label == label), key=_surest_first)
+
+
+def _surest_first(prediction: Prediction) -> tuple[float, str]:
+    return -prediction.score, prediction.path
 
 
 def _of_interest(
@@ -205,7 +210,13 @@ def _rows(
     classes: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
     """Return the first photos of each of these labels that has some."""
-    first = {label["name"]: _best_first(predictions, label["name"])[:PER_ROW] for label in classes}
+    by_label: dict[str, list[Prediction]] = {label["name"]: [] for label in classes}
+    for prediction in predictions:
+        if prediction.label in by_label:
+            by_label[prediction.label].append(prediction)
+    first = {
+        name: nsmallest(PER_ROW, members, key=_surest_first) for name, members in by_label.items()
+    }
     tiles = {
         each.tile.photo_id: each
         for each in _tiles(here, state, [each for members in first.values() for each in members])
@@ -249,6 +260,7 @@ def _judging(here: PageContext, state: Judgement, names: Sequence[str]) -> dict[
         "can_undo": state.can_undo,
         "methods": _methods(here) if len(right) > 1 else [],
         "trained": state.trained and _trained_text(state.trained),
+        "can_restore": state.can_restore,
     }
 
 
@@ -354,6 +366,9 @@ def _change(here: PageContext, values: Mapping[str, str], ticked: Sequence[str])
         with writing(here.service.source.folder) as store:
             if action == "undo":
                 return undo(store)
+            if action == "restore":
+                restore_labels(store)
+                return []
             changed = _new_examples(store, action, rest, values, ticked)
             put_examples(store, changed)
             return [example.photo_id for example in changed]
@@ -400,5 +415,7 @@ def _learn(here: PageContext, values: Mapping[str, str]) -> list[int]:
             )
             train_examples(collection, method, names)  # type: ignore[arg-type]
         else:
-            collection.store_labels(label_with_examples(collection))
+            predictions = label_with_examples(collection)
+            with writing(collection.folder) as store:
+                put_with_undo(store, predictions)
     return []

@@ -1,6 +1,6 @@
 """The results of the search in an address: a page of them, and their order."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from vitsearch.collection.query import Term
@@ -101,8 +101,14 @@ def _by_date(here: "PageContext", hits: list[SearchResult]) -> list[Photo]:
 
 def sequence(here: "PageContext", query: PageQuery) -> list[int]:
     """Return the ids of the photos of a search in their order, of the results of words and photos
-    the first `MAX_BY_DATE`; raises what `results_of` does.
+    the first `MAX_BY_DATE`; raises what `results_of` does. The last ones are remembered, since each
+    step from photo to photo asks again.
     """
+    key = (replace(query, page=1), here.shows_exif, here.state())
+    return here.memory.sequences.get(key, lambda: _sequence(here, query))
+
+
+def _sequence(here: "PageContext", query: PageQuery) -> list[int]:
     understood = here.understand(query)
     where, terms = understood.narrowed(query.filters.tree()), terms_of(here, query, understood)
     if not query.is_query or (where and not terms):

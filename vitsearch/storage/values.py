@@ -1,0 +1,32 @@
+"""Single facts of all stored photos: far quicker to read than the photos themselves."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from vitsearch.filters.tree import prepare
+from vitsearch.storage.reader import PhotoReader
+from vitsearch.storage.rows import IS_FILE
+from vitsearch.storage.store import PhotoStore
+
+
+def values_of(store: PhotoReader, columns: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Return the values of some columns of each photo, in any order, of a video those of its first
+    moment.
+    """
+    if isinstance(store, PhotoStore):
+        sql = f"SELECT {', '.join(columns)} FROM photo_facts WHERE {IS_FILE}"
+        with store._errors():
+            prepare(store._db)
+            return store._db.execute(sql).fetchall()
+    return [
+        tuple(
+            {
+                "id": photo.photo_id,
+                "path": photo.path,
+                "label": photo.label,
+                "score": photo.label_score,
+            }.get(name, photo.info[name])
+            for name in columns
+        )
+        for photo in store.photos()
+    ]
