@@ -2,6 +2,7 @@
 and no answer of another shape.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,12 +21,13 @@ from vitsearch import index_folder
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.web.app import make_app
 from vitsearch.web.settings import ServeSettings
+from vitsearch.web.several import Several
+from vitsearch.web.several_app import several_app
 
 pytestmark = pytest.mark.slow
 
-CASES = (
-    150  # of requests that are as described, and as many that are not, for each of the operations
-)
+# of requests that are as described, and as many that are not, for each of the operations
+CASES = int(os.environ.get("VITSEARCH_SCHEMA_CASES", "150"))
 # Not among them: positive_data_acceptance, for no JSON Schema says what a filter or a query may be;
 # and negative_data_rejection, for a list of one number looks in an address like the number, and an
 # empty one like nothing (what is refused is listed in test_web_api)
@@ -61,6 +63,9 @@ ways = settings(
     database=None,
 )
 statuses: Counter[int] = Counter()
+# of several collections: the search in all, and one collection below its address
+IN_ALL = {("/api/search", "GET"), ("/api/search", "POST"), ("/api/collections", "GET")}
+few = settings(ways, max_examples=max(10, CASES // 5))
 
 
 @pytest.fixture(scope="module")
@@ -71,15 +76,35 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     index_folder(folder, encoder=ColourEncoder())
     chosen = ServeSettings(hosts=("testserver",))
     with opened(folder, chosen) as service:
-        app = make_app(service, chosen)
+        yield schema_of(make_app(service, chosen))
 
-        async def without_end(scope: Any, receive: Any, send: Any) -> None:
-            assert (
-                scope["type"] != "lifespan"
-            )  # schemathesis ends an application after each look at it, and this one stays ended
-            await app(scope, receive, send)
 
-        yield schemathesis.openapi.from_asgi("/api/openapi.json", without_end)
+def schema_of(app: Any, below: str = "") -> Any:
+    """Return the description of an application, or of what is below a path of it."""
+
+    async def without_end(scope: Any, receive: Any, send: Any) -> None:
+        assert (
+            scope["type"] != "lifespan"
+        )  # schemathesis ends an application after each look at it, and this one stays ended
+        raw = below.encode() + scope.get("raw_path", scope["path"].encode())
+        await app({**scope, "path": below + scope["path"], "raw_path": raw}, receive, send)
+
+    return schemathesis.openapi.from_asgi("/api/openapi.json", without_end)
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any]]:
+    """The descriptions of the application of several collections, and of one of them."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("reds", "blues")]
+    for folder, colour in zip(folders, COLOURS, strict=False):
+        paint(folder / f"{colour}.png", colour)
+        index_folder(folder, encoder=ColourEncoder())
+    served = Several([str(folder) for folder in folders])
+    app = several_app(served, ServeSettings(hosts=("testserver",)))
+    try:
+        yield schema_of(app), schema_of(app, served.members[0].path)
+    finally:
+        served.close()
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
@@ -109,11 +134,30 @@ def test_what_takes_no_parameters(described: Any, path: str, method: str) -> Non
     case.validate_response(response, checks=CHECKS)
 
 
+@pytest.mark.parametrize("mode", list(GenerationMode))
+@pytest.mark.parametrize(("path", "method"), sorted(IN_ALL | OPERATIONS))
+def test_every_answer_of_several_is_as_described(
+    several: tuple[Any, Any], path: str, method: str, mode: GenerationMode
+) -> None:
+    for described, operations in zip(several, (IN_ALL, OPERATIONS), strict=True):
+        if (path, method) not in operations:
+            continue
+
+        @few
+        @given(case=described[path][method].as_strategy(generation_mode=mode))
+        def answer(case: Any) -> None:
+            response = case.call()
+            statuses[response.status_code] += 1
+            case.validate_response(response, checks=CHECKS)
+
+        answer()
+
+
 def test_enough_was_asked(described: Any) -> None:
     operations = {
         (result.ok().path, result.ok().method.upper()) for result in described.get_all_operations()
     }
     assert operations == OPERATIONS | WITHOUT_PARAMETERS
-    assert statuses.total() >= 2000
+    assert statuses.total() >= 13 * CASES
     assert {200, 400, 404} <= set(statuses)
     assert max(statuses) < 500
