@@ -2,11 +2,13 @@
 photos and of words and latency of each of its indexes.
 
 python benchmarks/milvus.py [--rows 10000] [--dim 384] [--queries 100] [--milvus milvus://HOST:PORT]
-[--photos DIR | --vectors PHOTOS.npy WORDS.npy]
+[--photos DIR | --vectors PHOTOS.npy WORDS.npy] [--views milvus://HOST:PORT/NAME]
 
 Recall is the share of the exact top 10 that `Collection.search` returns; latencies are of one
 query at a time, through the whole of it: the proposal, the vectors fetched and scored again. With
---milvus a server is measured instead of Milvus Lite.
+--milvus a server is measured instead of Milvus Lite. With --views nothing is pushed: what takes the
+whole of a collection that is there is timed, each view on a new connection, so that nothing is
+remembered.
 
 On an Intel Xeon at 2.0 GHz, 2 cores with much other work (compare the rows with each other), 10,000
 x 384:
@@ -25,7 +27,7 @@ import argparse
 import hashlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -35,13 +37,22 @@ from machine import machine
 from vectors import LikeReal, add_arguments, real_vectors
 
 from vitsearch import Collection
-from vitsearch.arrays import Vectors, cosine_scores, top_k
+from vitsearch.arrays import Vectors, cosine_scores, top_k, unit_rows
 from vitsearch.cluster.push import BATCH, prepare, push_blocks
+from vitsearch.collection.map import FILE, current_map
+from vitsearch.collection.sample import positions
+from vitsearch.filters.parse import EVERY
+from vitsearch.labels import LinearClassifier
 from vitsearch.milvus import connect, parse_uri
+from vitsearch.photos.columns import METADATA
 from vitsearch.shards import Manifest, ShardRow, photo_id
 from vitsearch.types import PhotoInfo
+from vitsearch.web.pages.cache import facets_of
 
 INDEXES = ("FLAT", "IVF_FLAT", "IVF_SQ8", "HNSW", "HNSW_SQ", "AUTOINDEX")
+VALUES = {"text": "-", "date": "2019-07-14", "number": 0}
+EVERYTHING = {name: VALUES[column.kind] for name, column in METADATA.items()}
+CLASSES, ROUNDS = 20, 3
 FILTERS = (None, "year = 2019", "path like '%7.jpg' and width > 700")
 
 
@@ -60,9 +71,11 @@ def row(number: int) -> ShardRow:
     info = PhotoInfo(
         640 + number % 200,
         480,
-        {
-            "taken_at": f"{2015 + number % 10}-07-14T18:30:05" if number % 3 else None,
-            "camera": "Acme",
+        # earlier servers than 2.5 have no empty values
+        EVERYTHING
+        | {
+            "taken_at": f"{2015 + number % 10}-{1 + number % 12:02d}-14T18:30:05",
+            "camera": f"Camera {number % 30}",
         },
     )
     return ShardRow(
@@ -108,6 +121,42 @@ def measured(collection: Collection, queries: Vectors, truth: list[set[str]]) ->
     }
 
 
+def views(name: str) -> None:
+    """Print how long each view of the whole of a collection takes, the median of a few rounds."""
+    random = np.random.default_rng(0)
+    asked: dict[str, Callable[[Collection], object]] = {
+        "info": lambda collection: collection.info(),
+        "months": lambda collection: collection.store.months_where(EVERY),
+        "facets of the filters": lambda collection: facets_of(collection.store),
+        f"labels of {CLASSES} classes": lambda collection: collection.label(
+            LinearClassifier(
+                tuple(f"class {number}" for number in range(CLASSES)),
+                unit_rows(random.standard_normal((CLASSES, collection.dim), dtype=np.float32)),
+                np.zeros(CLASSES, dtype=np.float32),
+                fingerprint=collection.config.encoder_fingerprint,
+            ),
+            sampled=True,
+        ),
+        "similarity map": current_map,
+        "places": lambda collection: positions(collection.store, EVERY),
+        "20,000 results": lambda collection: collection.search(
+            random.standard_normal(collection.dim), 20_000
+        ),
+    }
+    print(machine())
+    for title, ask in asked.items():
+        spent, used = [], []
+        for _ in range(ROUNDS):
+            with Collection.open(name) as collection:
+                len(collection)
+                (collection.folder / FILE).unlink(missing_ok=True)
+                began, worked = time.perf_counter(), time.process_time()
+                ask(collection)
+                spent.append(time.perf_counter() - began)
+                used.append(time.process_time() - worked)
+        print(f"{title:24} {np.median(spent):6.2f} s, {np.median(used):.2f} s of a core here")
+
+
 def main() -> None:
     """Push the same vectors under every index, and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -117,8 +166,12 @@ def main() -> None:
     parser.add_argument(
         "--milvus", help="A server; by default a file of Milvus Lite that is thrown away."
     )
+    parser.add_argument("--views", help="The URI of a collection of which these are measured.")
     add_arguments(parser)
     chosen = parser.parse_args()
+    if chosen.views:
+        views(chosen.views)
+        return
     data = LikeReal(chosen.rows, *real_vectors(chosen), chosen.dim)
     halves = np.concatenate([*data.rows()])
     both = [data.queries(chosen.queries, words=words) for words in (False, True)]

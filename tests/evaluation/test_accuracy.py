@@ -445,9 +445,13 @@ def test_the_command_indexes_and_prints(dataset: Path, tmp_path: Path) -> None:
     }  # fmt: skip
     assert (first["top1_low"], first["top1_high"]) == pytest.approx((0.548146, 0.929525), abs=1e-5)
     assert classes[1] == {"classifier": "zero-shot", "class": "blue", "photos": 3, "right": 2}
+    names = [f"{kind}_retrieval_recall@{k}" for kind in ("image", "text") for k in (1, 5, 10)]
+    low, high = accuracy_interval(2, 2)
     assert retrieval == {
         "photos": 2, "captions": 2, "unknown_captions": 0,
-        **{f"{kind}_retrieval_recall@{k}": 1.0 for kind in ("image", "text") for k in (1, 5, 10)},
+        **dict.fromkeys(names, 1.0),
+        **dict.fromkeys((f"{name}_low" for name in names), low),
+        **dict.fromkeys((f"{name}_high" for name in names), high),
     }  # fmt: skip
     said = vitsearch("eval", dataset, "--template", "{}").stdout.decode().splitlines()
     assert said[0].split("  ")[0] == "classifier"
@@ -468,7 +472,29 @@ def test_the_command_indexes_and_prints(dataset: Path, tmp_path: Path) -> None:
     ]
     assert said[3].split() == ["zero-shot:", "classes", "photos", "right", "share"]
     assert said[4].split() == ["blue", "3", "2", "0.6667"]
-    assert said[-2].split() == ["text", "to", "photo", "2", "2", "1.0000", "1.0000", "1.0000"]
+    whole = ["1.0000", f"({low:.4f}", "to", f"{high:.4f})"]
+    assert said[-2].split() == ["text", "to", "photo", "2", "2", *whole, *whole, *whole]
+
+
+def test_the_photos_own_descriptions_are_captions(dataset: Path) -> None:
+    with pytest.raises(QueryError, match="no photo of the collection has a description: name a"):
+        measured(dataset, captions="descriptions")
+    described = {"red/1.png": "red", "blue/1.png": "the  blue\none", "4.png": "red"}
+    store = PhotoStore(dataset / ".vitsearch" / "photos.db")
+    with store.writing():
+        for photo in list(store.photos()):
+            text = described.get(photo.path)
+            store._rows.update(store._db, photo.photo_id, "description = ?", (text,))
+    store.close()
+    result, _ = measured(dataset, captions="descriptions")
+    lines = [f"{path}\t{' '.join(text.split())}" for path, text in described.items()]
+    caption(dataset, *lines)
+    expected, _ = measured(dataset)
+    assert expected.retrieval is not None
+    assert result.retrieval == expected.retrieval
+    assert expected.retrieval.image_interval(5) == accuracy_interval(3, 3)
+    done = vitsearch("eval", dataset, "--captions", "descriptions", "--json")
+    assert rows(done.stdout)[-1]["captions"] == 3
 
 
 def test_the_command_judges_what_was_trained(dataset: Path, tmp_path: Path) -> None:

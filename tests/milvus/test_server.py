@@ -13,7 +13,9 @@ from vitsearch import Progress
 from vitsearch.arrays import cosine_scores, top_k, unit_rows
 from vitsearch.cluster.push import push
 from vitsearch.errors import CollectionError
+from vitsearch.filters import parse_filter
 from vitsearch.milvus import connect, parse_uri
+from vitsearch.milvus import store as milvus_store
 from vitsearch.milvus.store import Candidates, MilvusStore
 from vitsearch.photos.columns import METADATA
 from vitsearch.shards import Manifest, ShardRow, create_shards, photo_id
@@ -125,3 +127,28 @@ def test_a_server_that_is_killed_in_the_middle(server: Server, tmp_path: Path) -
     assert report.written + report.unchanged == report.total == ROWS
     assert (report.verified, report.checked) == (6, 6)
     assert stored(uri) == expected(halves)
+
+
+def test_more_results_than_one_search_gives(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(milvus_store, "MAX_RESULTS", 1_000)
+    halves, uri = vectors(), server.uri("many")
+    push(shards_of(tmp_path / "shards", halves), uri, index="FLAT")
+    ids = np.array([row(number).photo_id for number in range(ROWS)])
+    query = vectors(seed=1)[0].astype(np.float32)
+    best = ids[top_k(cosine_scores(halves, query), ROWS)].tolist()
+    narrow = {row(number).photo_id for number in range(ROWS) if number % 200 < 60}
+    with closing(MilvusStore.open(parse_uri(uri))) as store:
+        few = store.condition(parse_filter("width < 700"))
+        cases = [
+            ("", 4_000, best),
+            ("", ROWS + 1, best),
+            (few, ROWS, [*filter(narrow.__contains__, best)]),
+        ]
+        for condition, count, expected in cases:
+            proposed = Candidates(store.connection, condition)
+            [(found, more)] = proposed.candidates_for(query[None], count)
+            # the order of rows whose scores differ by rounding may be another
+            assert len({*found.tolist()} ^ {*expected[:count]}) <= 2
+            assert more == (count < ROWS)

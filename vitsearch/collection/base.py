@@ -1,5 +1,6 @@
 """An open collection: its encoder, its photos and its vectors."""
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -22,6 +23,7 @@ from vitsearch.filters.parse import EVERY
 from vitsearch.filters.tree import Filter
 from vitsearch.filters.words import Vocabulary
 from vitsearch.milvus import is_milvus
+from vitsearch.milvus.store import MilvusStore
 from vitsearch.options import SearchOptions
 from vitsearch.storage.config import CollectionConfig
 from vitsearch.storage.connections import ProcessLock
@@ -33,7 +35,6 @@ from vitsearch.types import LeftOut, Photo, SearchResult, SkippedPhoto
 
 SAMPLE = 1000  # photos that say how far apart the scores of a collection lie
 NEAREST = 12  # photos that are shown where none fits
-MAX_SENT = 200_000  # ids
 
 
 def open_backend(
@@ -243,14 +244,15 @@ class OpenCollection:
 
     def _sample(self) -> Vectors:
         """Return the ``(n, dim)`` unit rows of at most about 1,000 photos from all over the
-        collection; the first of one in Milvus that is so large that sending all ids takes long.
+        collection.
         """
         with self.store.reading():
-            if not isinstance(self.store, PhotoStore) and self.store.count() > MAX_SENT:
-                _, halves = next(iter(self.store.vector_batches()))
-                return unit_rows(halves[:SAMPLE])
-            ids = self.store.ids_where(EVERY)
-            rows = self.store.rows(ids[:: max(1, len(ids) // SAMPLE)].tolist())
+            if isinstance(self.store, MilvusStore) and self.store.is_large:
+                sampled = self.store.sampled_rows()
+                rows = sampled[:: max(1, len(sampled) // SAMPLE)]
+            else:
+                ids = self.store.ids_where(EVERY)
+                rows = self.store.rows(ids[:: max(1, len(ids) // SAMPLE)].tolist())
             if not rows:
                 return np.empty((0, self.dim), dtype=np.float32)
             return unit_rows(self.store.halves([raw for _, _, raw, _ in rows]))
@@ -260,15 +262,30 @@ class OpenCollection:
         ``by_date`` in order of path.
         """
         assert options.where is not None
-        order = "newest" if by_date else "path"
         with self.store.reading():
-            ids = self.store.ids_where(options.where, order=order).tolist()
-            if moments := self.store.moments():  # of a video one
-                ids = [ids[each] for each in first_indices([moments.get(i, i) for i in ids])]
-            ids = ids[options.offset : None if options.top_k is None else int(options.end)]
+            ids = self._newest_ids(options.where, options, by_date)
             paths = {row[0]: row[1] for row in self.store.rows(ids)}
         results = [SearchResult(paths[each], 0.0, each) for each in ids if each in paths]
         return [of_file(result) for result in results]
+
+    def _newest_ids(self, where: Filter, options: SearchOptions, by_date: bool) -> list[int]:
+        store, start, stop = self.store, options.offset, options.end
+        if by_date and stop < math.inf and isinstance(store, MilvusStore) and store.is_large:
+            first = store.first_moments(where) or where
+            return store.newest(first, store.months_where(first), start, int(stop))
+        ids: list[int] = store.ids_where(where, order="newest" if by_date else "path").tolist()
+        if moments := store.moments():  # of a video one
+            ids = [ids[each] for each in first_indices([moments.get(i, i) for i in ids])]
+        return ids[start : int(min(stop, len(ids)))]
+
+    def sample_size(self) -> int | None:
+        """Return of how many photos a large collection in Milvus answers what takes all of them;
+        None for every other collection.
+        """
+        store = self.store
+        if isinstance(store, MilvusStore) and store.is_large:
+            return len(store.sampled_rows())
+        return None
 
     def decoding(self) -> Decoding:
         """Return how the photos were decoded, as a query's photo must be."""

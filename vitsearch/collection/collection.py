@@ -18,6 +18,7 @@ from vitsearch.collection.info import Check, verify_local
 from vitsearch.collection.maintain import TuneReport, tune_local
 from vitsearch.collection.query import Query, Term, photo_path
 from vitsearch.collection.results import SearchResults, collection_page, results_of
+from vitsearch.collection.sample import label_sample
 from vitsearch.collection.search import as_where
 from vitsearch.collection.understanding import Understood, understand
 from vitsearch.encoders.base import Encoder
@@ -214,6 +215,7 @@ class Collection(OpenCollection):
         threshold: float | None = None,
         background: bool = False,
         multi: bool = False,
+        sampled: bool = False,
     ) -> list[Prediction]:
         """Return the labels of every photo, photos in order of path, the best label first.
 
@@ -222,7 +224,8 @@ class Collection(OpenCollection):
         `zero_shot_classifier` explains them, ``templates``, ``background`` and ``multi``) or a
         classifier of this encoder's vectors. ``top`` is how many labels a photo gets (1; with
         ``multi`` all of at least 0.5), ``threshold`` the least probability (`Decision`); a photo
-        that reaches none has no prediction.
+        that reaches none has no prediction. With ``sampled`` a large collection in Milvus answers
+        for a sample of its photos (`sample_size`).
         """
         check_top_k(1 if top is None else top)
         decision = Decision(top if top or multi else 1, threshold)
@@ -232,6 +235,8 @@ class Collection(OpenCollection):
             else self.zero_shot(labels, templates, background, multi)
         )
         self.check_classifier(classifier)
+        if sampled and self.sample_size() is not None:
+            return label_sample(self.store, classifier, decision)
         scores: dict[int, list[LabelScore]] = {}
         with self.store.reading():
             photos = list(self.store.photos())

@@ -8,14 +8,16 @@ in the collection's folder; photos that are indexed later are placed in it, unti
 a fifth.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitsearch.arrays import Ids, Vectors, unit_rows
+from vitsearch.arrays import Halves, Ids, Vectors, unit_rows
 from vitsearch.collection.collection import Collection
+from vitsearch.collection.sample import is_large
 from vitsearch.records import atomic_file
 
 Positions = NDArray[np.float32]
@@ -54,7 +56,7 @@ def current_map(collection: Collection) -> PhotoMap:
 
     It is the stored one, that one with new photos placed in it, or one drawn anew, which is stored
     if the folder can be written. The vectors are read in batches, so that memory does not grow with
-    the collection.
+    the collection; of a large one in Milvus a sample is on the map.
     """
     file = collection.folder / FILE
     store, fingerprint = collection.store, collection.config.encoder_fingerprint
@@ -63,13 +65,15 @@ def current_map(collection: Collection) -> PhotoMap:
         stored = read_map(file, fingerprint)
         if stored and (stored.generation, stored.state) == (generation, state):
             return stored
-        batches = [ids for ids, _ in store.vector_batches()]
+        batches = [ids for ids, _ in _batches(collection)]
         ids = np.concatenate([np.empty(0, dtype=np.int64), *batches])
         if moments := store.moments():  # a video is where its first moment is
             ids = ids[~np.isin(ids, [*moments])]
         known = _known(stored, ids)
         if known is None:
-            landmarks, drawn = _spaced(ids), len(ids)
+            # a sample is laid out anew after each push, so with fewer
+            limit = LANDMARKS // 2 if is_large(store) else LANDMARKS
+            landmarks, drawn = _spaced(ids, limit), len(ids)
             placed = lay_out(_rows_of(collection, landmarks))
         else:
             landmarks, placed, drawn = known
@@ -77,6 +81,15 @@ def current_map(collection: Collection) -> PhotoMap:
     photo_map = PhotoMap(ids, positions, generation, fingerprint, drawn, state)
     write_map(file, photo_map)
     return photo_map
+
+
+def _batches(collection: Collection) -> Iterator[tuple[Ids, Halves]]:
+    """Yield ids and rows of the photos that are on the map, in order of id."""
+    store = collection.store
+    if not is_large(store):
+        yield from store.vector_batches()
+    elif rows := store.sampled_rows():
+        yield np.array([row[0] for row in rows]), store.halves([row[2] for row in rows])
 
 
 def _known(stored: PhotoMap | None, ids: Ids) -> tuple[Ids, Positions, int] | None:
@@ -93,14 +106,14 @@ def _known(stored: PhotoMap | None, ids: Ids) -> tuple[Ids, Positions, int] | No
     return stored.ids[remaining], stored.positions[remaining], stored.drawn
 
 
-def _spaced(ids: Ids) -> Ids:
-    step = max(1, -(-len(ids) // LANDMARKS))
+def _spaced(ids: Ids, limit: int = LANDMARKS) -> Ids:
+    step = max(1, -(-len(ids) // limit))
     return ids[::step]
 
 
 def _rows_of(collection: Collection, ids: Ids) -> Vectors:
     rows = [np.empty((0, collection.dim), dtype=np.float32)]
-    for batch, halves in collection.store.vector_batches():
+    for batch, halves in _batches(collection):
         chosen = np.isin(batch, ids)
         if chosen.any():
             rows.append(unit_rows(halves[chosen]))
@@ -118,7 +131,7 @@ def _all_positions(
     landmarks = _spaced(placed_ids)
     rows = _rows_of(collection, landmarks)
     anchors = placed[np.searchsorted(placed_ids, landmarks)]
-    for batch, halves in collection.store.vector_batches():
+    for batch, halves in _batches(collection):
         new = ~np.isin(batch, placed_ids) & np.isin(batch, ids)
         if new.any():
             positions = _interpolated(unit_rows(halves[new]), rows, anchors)

@@ -28,7 +28,7 @@ class MilvusBackend(Backend):
 
     Milvus proposes candidates, which are reranked by the vectors fetched from it: with an exact
     index (FLAT) the results and scores are those of a local collection of the same vectors. A
-    search that takes more than 16,384 candidates raises QueryError.
+    search that takes more than 16,384 candidates (1,000,000 of a server) raises QueryError.
     """
 
     def __init__(self, uri: str, name: str | None = None, *, root: Path | None = None) -> None:

@@ -176,6 +176,6 @@ class KnownWords:
     def _has_photos(self, where: Filter) -> bool:
         assert self._store is not None
         try:
-            return len(self._store.ids_where(where)) > 0
+            return self._store.count_where(where) > 0
         except QueryError:  # a collection in Milvus from before there was the column
             return False

@@ -29,11 +29,11 @@ __all__ = [
 _PACKAGES = {"pymilvus", "grpc", "milvus_lite", "google"}
 
 
-def connect(uri: MilvusUri) -> "Connection":
-    """Return an open connection to a server or to a file of Milvus Lite.
+def connect(uri: MilvusUri, *, consistency: str = "Strong") -> "Connection":
+    """Return an open connection to a server or to a file of Milvus Lite (see `Connection`).
 
     Raises CollectionError, also if a package is missing.
     """
     with needing(_PACKAGES, "Milvus needs the package", "milvus", CollectionError):
         from vitsearch.milvus.client import Connection
-    return Connection(uri)
+    return Connection(uri, consistency=consistency)

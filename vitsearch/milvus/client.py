@@ -34,7 +34,8 @@ PAGE_WITH_VECTORS, PAGE = 4096, 16_000
 FAILURES = ("fail connecting", "unavailable", "deadline", "timeout", "timed out")
 
 # these loggers write a traceback to stderr for errors that are raised anyway
-for _name in ("pymilvus", "milvus_lite", "grpc._server"):
+# (and advice, as to upgrade a server that has iterators of the first kind)
+for _name in ("pymilvus", "pymilvus.milvus_client.milvus_client", "milvus_lite", "grpc._server"):
     logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
 
 _users: dict[str, int] = {}  # how many connections each open file of Milvus Lite has
@@ -44,12 +45,16 @@ _opening = threading.RLock()
 class Connection:
     """An open connection to one collection of Milvus, which need not exist yet.
 
-    Every method raises CollectionError, in one line, if Milvus does not answer or refuses, and
-    CollectionNotFound if there is no such collection.
+    ``consistency`` is Milvus' word for how new the rows are that are read by id or counted: with
+    "Strong" those just written are seen, for which a server waits 0.2 s; with "Bounded" they may be
+    a few seconds old, as those that a search proposes are. Every method raises CollectionError, in
+    one line, if Milvus does not answer or refuses, and CollectionNotFound if there is no such
+    collection.
     """
 
-    def __init__(self, uri: MilvusUri) -> None:
+    def __init__(self, uri: MilvusUri, *, consistency: str = "Strong") -> None:
         self.uri = uri
+        self._consistency = consistency
         self._open = False
         self._index: dict[str, Any] | None = None
         self._fields: Mapping[str, DataType] | None = None
@@ -208,22 +213,19 @@ class Connection:
             )
 
     def count(self, condition: str = "") -> int:
-        """Return the number of rows that match a condition; rows just written are counted."""
+        """Return the number of rows that match a condition."""
         with self._errors():
             rows = self._client.query(
                 self.uri.name,
                 filter=condition,
                 output_fields=["count(*)"],
                 timeout=ANSWERING,
-                consistency_level="Strong",
+                consistency_level=self._consistency,
             )
         return int(rows[0]["count(*)"])
 
     def among(self, ids: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
-        """Return the rows with these ids, in no particular order; missing ids are left out.
-
-        Rows just written are seen.
-        """
+        """Return the rows with these ids, in no particular order; missing ids are left out."""
         rows: list[dict[str, Any]] = []
         with self._errors():
             size = IDS_WITH_VECTORS if "vector" in columns else IDS
@@ -234,7 +236,7 @@ class Connection:
                     filter=f"id in {batch}",
                     output_fields=list(columns),
                     timeout=ANSWERING,
-                    consistency_level="Strong",
+                    consistency_level=self._consistency,
                 )
         return [dict(row) for row in rows]
 
@@ -271,6 +273,32 @@ class Connection:
                 timeout=ANSWERING,
             )
         return [np.array([hit["id"] for hit in hits], dtype=np.int64) for hits in results]
+
+    def nearest(
+        self, vector: Vectors, limit: int, *, condition: str, params: Mapping[str, int]
+    ) -> NDArray[np.int64]:
+        """Return the ids of the ``limit`` rows nearest to a vector ``(dim,)``, best first: by an
+        iterator of the server, which gives more than one search does.
+        """
+        ids: list[int] = []
+        with self._errors():
+            hits = self._client.search_iterator(
+                self.uri.name,
+                data=vector[None],
+                batch_size=PAGE,
+                limit=limit,
+                anns_field="vector",
+                filter=condition,
+                output_fields=["id"],
+                search_params={"metric_type": "COSINE", "params": dict(params)},
+                timeout=ANSWERING,
+            )
+            try:
+                while batch := hits.next():
+                    ids += [hit["id"] for hit in batch]
+            finally:
+                hits.close()
+        return np.array(ids[:limit], dtype=np.int64)
 
 
 def _key(uri: MilvusUri) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vitsearch.arrays import Ids
+from vitsearch.arrays import Halves, Ids
 from vitsearch.errors import CollectionError
 from vitsearch.filters.tree import Filter, distinct, months
 from vitsearch.paths import raw_path
@@ -200,6 +200,16 @@ class Database:
         """Return the different values of columns of texts, of ``path`` the folders."""
         with self._errors():
             return {name: distinct(self._db, name) for name in columns}
+
+    def halves(self, raw: Sequence[bytes]) -> Halves:
+        """Return ``(n, dim)`` float16 rows of raw vectors.
+
+        Raises CollectionError if their lengths differ or are odd.
+        """
+        same = all(isinstance(vector, bytes) and len(vector) == len(raw[0]) for vector in raw)
+        if not same or len(raw[0]) % 2:
+            raise self.damage("vectors of different lengths")
+        return np.frombuffer(b"".join(raw), dtype="<f2").reshape(len(raw), -1).astype(np.float16)
 
     def months_where(self, where: Filter) -> list[tuple[str, int]]:
         """Return the months, newest first, in which photos that match a filter were taken, with

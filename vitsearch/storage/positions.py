@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,19 +20,31 @@ _ROW = np.dtype([("id", np.int64), ("latitude", np.float64), ("longitude", np.fl
 Town = tuple[str, str]  # country and city, "" where they are not known
 
 
+class Towns(NamedTuple):
+    """Towns with their numbers of photos, in order of country and city; ``sample`` is of how many
+    photos these are, None where of all.
+    """
+
+    counts: list[tuple[Town, int]]
+    sample: int | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Positions:
     """The photos with a position in ascending order of id: ``(n,)`` ids, latitudes and longitudes
-    in degrees, north and east positive.
+    in degrees, north and east positive. ``total`` is of how many photos they are a sample, None
+    where they are all.
     """
 
     ids: Ids
     latitudes: NDArray[np.float64]
     longitudes: NDArray[np.float64]
+    total: int | None = None
 
     def at(self, indices: NDArray[np.int64]) -> "Positions":
         """Return those at some indices."""
-        return Positions(self.ids[indices], self.latitudes[indices], self.longitudes[indices])
+        parts = (self.ids[indices], self.latitudes[indices], self.longitudes[indices])
+        return Positions(*parts, self.total)
 
 
 def positions(store: PhotoReader, where: Filter) -> Positions:
@@ -49,13 +62,12 @@ def positions(store: PhotoReader, where: Filter) -> Positions:
         )
         rows = np.fromiter(located, _ROW)
     rows = rows[np.argsort(rows["id"])]
-    return Positions(*(np.ascontiguousarray(rows[name]) for name in _ROW.names or ()))
+    ids, latitudes, longitudes = (np.ascontiguousarray(rows[name]) for name in _ROW.names or ())
+    return Positions(ids, latitudes, longitudes)
 
 
-def towns(store: PhotoReader, where: Filter) -> list[tuple[Town, int]]:
-    """Return the towns of the photos that match a filter and have a position, with the number of
-    each, in order of country and city.
-    """
+def towns(store: PhotoReader, where: Filter) -> Towns:
+    """Return the towns of the photos that match a filter and have a position."""
     if isinstance(store, PhotoStore):
         condition, values = where.sql()
         sql = (
@@ -71,7 +83,7 @@ def towns(store: PhotoReader, where: Filter) -> list[tuple[Town, int]]:
             (str(photo.info["country"] or ""), str(photo.info["city"] or ""))
             for photo in _located(store, where)
         )
-    return sorted(counts.items())
+    return Towns(sorted(counts.items()))
 
 
 def _located(store: PhotoReader, where: Filter) -> Iterator[Photo]:

@@ -365,6 +365,10 @@ class PhotoStore(FailureStore):
                 self._db.filtered = {**dict(others), key: ids}
             return ids
 
+    def count_where(self, where: Filter) -> int:
+        """Return the number of rows that match a filter."""
+        return len(self.ids_where(where))
+
     def _check_facts(self) -> None:
         """Check the facts of all photos, where they are few, once in a state: a filter reads them
         inside SQLite.
@@ -402,16 +406,6 @@ class PhotoStore(FailureStore):
                         self.halves([row[1] for row in sound]),
                     )
             self.leave_out(sorted(damaged))
-
-    def halves(self, raw: Sequence[bytes]) -> Halves:
-        """Return ``(n, dim)`` float16 rows of raw vectors.
-
-        Raises CollectionError if their lengths differ or are odd.
-        """
-        same = all(isinstance(vector, bytes) and len(vector) == len(raw[0]) for vector in raw)
-        if not same or len(raw[0]) % 2:
-            raise self.damage("vectors of different lengths")
-        return np.frombuffer(b"".join(raw), dtype="<f2").reshape(len(raw), -1).astype(np.float16)
 
     def check(self) -> list[str]:
         """Return the problems that SQLite's integrity check finds, and those of the rows."""

@@ -23,10 +23,13 @@ class LabelGroup:
 
 @dataclass(frozen=True, slots=True)
 class LabelCounts:
-    """The labels, the most frequent first, and the number of photos that have none."""
+    """The labels, the most frequent first, and the number of photos that have none; ``sample`` is
+    of how many photos these are numbers, where not of all.
+    """
 
     groups: list[LabelGroup]
     unlabelled: int
+    sample: int | None = None
 
 
 def split_labels(text: str) -> list[str]:
@@ -51,21 +54,19 @@ def label_counts(
     """Return the photos of each of these labels, the most frequent label first."""
     names = split_labels(text)
     predictions = service.labels(names, where=where, background=background, multi=multi)
-    return _counts(predictions, examples, _count(service, where))
+    return _counts(predictions, examples, service, where)
 
 
 def stored_counts(service: PhotoService, where: Filter | None, examples: int) -> LabelCounts:
     """Return the photos of each stored label (`vitsearch label --store`), the most frequent label
     first.
     """
-    return _counts(service.stored_labels(where), examples, _count(service, where))
+    return _counts(service.stored_labels(where), examples, service, where)
 
 
-def _count(service: PhotoService, where: Filter | None) -> int:
-    return service.count() if where is None else service.browse(k=1, where=where)[1]
-
-
-def _counts(predictions: Sequence[Prediction], examples: int, total: int) -> LabelCounts:
+def _counts(
+    predictions: Sequence[Prediction], examples: int, service: PhotoService, where: Filter | None
+) -> LabelCounts:
     by_label: dict[str, list[Prediction]] = defaultdict(list)
     for prediction in predictions:
         by_label[prediction.label].append(prediction)
@@ -74,4 +75,9 @@ def _counts(predictions: Sequence[Prediction], examples: int, total: int) -> Lab
         members.sort(key=lambda prediction: (-prediction.score, prediction.path))
         groups.append(LabelGroup(name, len(members), members[:examples]))
     labelled = {prediction.photo_id for prediction in predictions}
-    return LabelCounts(groups, unlabelled=max(0, total - len(labelled)))
+    sample = service.sample_size(where)
+    if sample is None:
+        total = service.count() if where is None else service.browse(k=1, where=where)[1]
+    else:
+        total = sample
+    return LabelCounts(groups, max(0, total - len(labelled)), sample)

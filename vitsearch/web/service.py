@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
@@ -14,126 +13,27 @@ from PIL import Image
 from vitsearch.collection import LookAlikes
 from vitsearch.collection.collection import Collection
 from vitsearch.collection.duplicates import first_indices
-from vitsearch.collection.query import Term, encode_terms
-from vitsearch.collection.search import QueryMeaning, as_where
+from vitsearch.collection.query import Term
+from vitsearch.collection.sample import is_large, sampled_ids, sampled_values
+from vitsearch.collection.search import as_where
 from vitsearch.collection.understanding import KnownWords, Understood
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.encoders.language import unread_notes
-from vitsearch.errors import (
-    CollectionError,
-    IndexDamaged,
-    ServiceBusy,
-    UnknownPhoto,
-    VitsearchError,
-)
+from vitsearch.errors import UnknownPhoto
 from vitsearch.filters.parse import EVERY
 from vitsearch.filters.tree import Filter
 from vitsearch.milvus import is_milvus
-from vitsearch.options import SearchOptions
 from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.storage.lock import AnsweringNote
-from vitsearch.storage.values import values_of
 from vitsearch.types import LeftOut, Photo, Prediction, SearchResult, SkippedPhoto
 from vitsearch.web.batching import MAX_BATCH, Batcher
+from vitsearch.web.engine import Engine, Found
 from vitsearch.web.memory import MemoryKeeper
 from vitsearch.web.query import Search, SearchInput, search_options, terms_of, understand_query
 from vitsearch.web.settings import ServeSettings
-from vitsearch.web.source import BUSY, CollectionSource, MilvusSource, Version
+from vitsearch.web.source import CollectionSource, MilvusSource
 from vitsearch.web.thumbnails import FOLDER, Thumbnail, Thumbnails
 
-# -- Answers many searches at once, on one state of the collection ---------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The results of a search, best first, and what the client should know about its words;
-    ``nearest`` where no photo fits them.
-    """
-
-    results: list[SearchResult]
-    notes: list[str]
-    nearest: Sequence[SearchResult] = ()
-
-
-Answer = Found | Exception
-
-
-class Engine:
-    """The index of a collection, kept open from search to search.
-
-    Several threads may encode at a time where the model allows that, and search in turns.
-    """
-
-    def __init__(self, source: CollectionSource) -> None:
-        self._source = source
-        self._lock = threading.RLock()
-        self._open: tuple[Version, Collection] | None = None
-
-    def answer(self, searches: Sequence[Search]) -> list[Answer]:
-        """Return the results of each search, best first, or its error; texts are encoded together.
-
-        A collection that cannot be read is opened again once; raises ServiceBusy when that does not
-        help.
-        """
-        try:
-            return self._answer(searches)
-        except (CollectionError, IndexDamaged, FileNotFoundError):
-            self.close()
-        try:
-            return self._answer(searches)
-        except (CollectionError, IndexDamaged, FileNotFoundError) as error:
-            self.close()
-            raise ServiceBusy(BUSY) from error
-
-    def close(self) -> None:
-        """Let the database and the index go; the next search opens them again."""
-        with self._lock:
-            if self._open is not None:
-                _, collection = self._open
-                self._open = None
-                collection.close()
-
-    def _opened(self) -> Collection:
-        now = self._source.version()
-        if self._open is None or self._open[0] != now:
-            self.close()
-            self._open = (now, self._source.open())
-        return self._open[1]
-
-    def _answer(self, searches: Sequence[Search]) -> list[Answer]:
-        with self._lock:
-            encoder = self._opened().encoder
-        with self._source.computing(encoder):
-            encoded = encode_terms(
-                (term for search in searches for term in search.terms), lambda: encoder
-            )
-        answers: dict[int, Answer] = {}
-        groups: dict[SearchOptions, dict[int, QueryMeaning]] = {}
-        with self._lock:
-            collection = self._opened()
-            if collection.encoder is not encoder:
-                raise CollectionError("another collection has taken the place of this one")
-            for index, search in enumerate(searches):
-                try:
-                    meaning = collection.queries.read(search.terms, encoded)
-                except VitsearchError as error:
-                    answers[index] = error
-                else:
-                    queries = groups.setdefault(search.options, {})
-                    queries[index] = meaning
-            for options, queries in groups.items():
-                results = collection.find(list(queries.values()), options)
-                for index, hits in zip(queries, results, strict=True):
-                    nearest = () if hits else collection.nearest(queries[index], options)
-                    answers[index] = Found(hits, _notes(searches[index], encoder), nearest)
-        return [answers[index] for index in range(len(searches))]
-
-
-def _notes(search: Search, encoder: ImageEncoder) -> list[str]:
-    return list(unread_notes(search.texts, encoder).values()) if search.texts else []
-
-
-# -- What the page and the HTTP interface ask of a collection, from many threads at once -----------
 MAX_WORKERS = 8  # threads that encode queries; the search itself is done by one at a time
 REMEMBERED = 2  # classifications of the whole collection that are held in memory
 
@@ -320,6 +220,10 @@ class PhotoService:
         """
         options = search_options(k, offset, where=where)
         with self.source.facts() as store:
+            if is_large(store):
+                first = store.first_moments(options.where)
+                last = store.last_ids(first, offset + k)[offset:]
+                return self.photos_of(last), store.count_where(first or EVERY)
             ids = store.ids_where(options.where or EVERY)
             if moments := store.moments():
                 ids = ids[first_indices([moments.get(each, each) for each in ids.tolist()])]
@@ -356,7 +260,7 @@ class PhotoService:
         multi: bool = False,
     ) -> list[Prediction]:
         """Return the label of each photo, in order of path, among these (see `Collection.label`);
-        the last answers are remembered.
+        of a large collection in Milvus of a sample; the last answers are remembered.
         """
         condition = as_where(where)
         with self.source.reading() as collection:
@@ -376,7 +280,7 @@ class PhotoService:
                     del self._labelled[next(iter(self._labelled))]
             if condition is None:
                 return predictions
-            ids = set(collection.store.ids_where(condition).tolist())
+            ids = sampled_ids(collection.store, condition)
         return [prediction for prediction in predictions if prediction.photo_id in ids]
 
     def _label(
@@ -384,13 +288,15 @@ class PhotoService:
     ) -> list[Prediction]:
         with self.source.encoding:
             classifier = collection.zero_shot(names, "plain", background, multi)
-        return collection.label(classifier, multi=multi)
+        return collection.label(classifier, multi=multi, sampled=True)
 
     def stored_labels(self, where: Filter | None = None) -> list[Prediction]:
-        """Return the stored labels of the photos that a filter leaves, in any order."""
+        """Return the stored labels of the photos that a filter leaves, in any order; of a large
+        collection in Milvus of a sample.
+        """
         with self.source.facts() as store:
-            ids = None if where is None else set(store.ids_where(where).tolist())
-            rows = values_of(store, ("path", "label", "score", "id"))
+            ids = None if where is None else sampled_ids(store, where)
+            rows = sampled_values(store, ("path", "label", "score", "id"))
             return [
                 Prediction(path, label, score or 0.0, photo_id)
                 for path, label, score, photo_id in rows
@@ -428,6 +334,16 @@ class PhotoService:
     def info(self) -> dict[str, Any]:
         """Return what the collection holds (see `collection_info`)."""
         return self.source.info()
+
+    def sample_size(self, where: Filter | None = None) -> int | None:
+        """Return of how many photos that a filter leaves labels are told, None where of all (see
+        `Collection.sample_size`).
+        """
+        with self.source.reading() as collection:
+            size = collection.sample_size()
+            if size is None or where is None:
+                return size
+            return len(sampled_ids(collection.store, where))
 
     def count(self) -> int:
         """Return the number of photos, a video counted once."""

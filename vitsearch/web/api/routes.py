@@ -39,10 +39,11 @@ from vitsearch.web.api.schemas import (
     read_search,
     terms_in,
 )
+from vitsearch.web.engine import Found
 from vitsearch.web.label_counts import label_counts, stored_counts
 from vitsearch.web.privacy import exif_shown, filter_for
 from vitsearch.web.query import MAX_TEXT_LENGTH, constraints, search_options
-from vitsearch.web.service import Found, PhotoService
+from vitsearch.web.service import PhotoService
 from vitsearch.web.thumbnails import SIDES, WHOLE, Thumbnail, picture_key
 
 PICTURE_CACHE = "private, max-age=300"
@@ -389,11 +390,12 @@ def labels(
     """
     service, condition = service_of(request), filter_for(request, where)
     if labels is None:
-        return answer_of(labels_answer(stored_counts(service, condition, examples)))
+        stored = stored_counts(service, condition, examples)
+        return answer_of(labels_answer(stored), exclude_unset=True)
     counts = label_counts(
         service, labels, condition, examples=examples, background=background, multi=multi
     )
-    return answer_of(labels_answer(counts))
+    return answer_of(labels_answer(counts), exclude_unset=True)
 
 
 @router.get("/api/info", response_model=InfoAnswer)

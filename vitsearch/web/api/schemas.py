@@ -32,6 +32,10 @@ DEFAULT_RESULTS = 50
 MIN_RELEVANCE = SearchOptions(1).min_relevance
 MAX_ID = 2**63 - 1
 
+EXACT = 2**53 - 1
+JsonId = Annotated[
+    int | str, Field(description="a number, or above 2^53 - 1 a string of its digits")
+]
 PhotoId = Annotated[int, Field(ge=1, le=MAX_ID, description="the id of a photo of the collection")]
 
 
@@ -51,7 +55,7 @@ class ErrorAnswer(BaseModel):
 class Hit(BaseModel):
     """One photo of a result, and its cosine similarity to the query."""
 
-    id: int
+    id: JsonId
     path: str = Field(
         description="relative to the photo folder; bytes that are no UTF-8 are shown as U+FFFD"
     )
@@ -99,7 +103,7 @@ class TermRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     text: Annotated[str, Field(min_length=1, max_length=MAX_TEXT_LENGTH)] | None = None
-    photo: PhotoId | None = None
+    photo: PhotoId | Annotated[str, Field(pattern=r"^[0-9]{1,19}$")] | None = None
     weight: Annotated[float, Field(ge=-1000, le=1000)] = 1.0
 
 
@@ -136,7 +140,7 @@ class SearchRequest(BaseModel):
 class PhotoFields(BaseModel):
     """What is answered of every photo, whatever its metadata."""
 
-    id: int
+    id: JsonId
     path: str
     companions: list[str] = Field(description="its other files, such as the RAW of a JPEG")
     bytes: int
@@ -176,6 +180,11 @@ class LabelsAnswer(BaseModel):
 
     labels: list[LabelAnswer]
     unlabelled: int
+    sample: int | None = Field(
+        default=None,
+        description="of how many photos these are the numbers; missing where of all, which a large "
+        "collection in Milvus alone does not tell",
+    )
 
 
 class InfoAnswer(BaseModel):
@@ -212,11 +221,18 @@ def shown(text: str) -> str:
     return raw_path(text).decode("utf-8", "replace")
 
 
+def json_id(photo_id: int) -> int | str:
+    """Return an id as JSON has it: as a string above 2^53 - 1, beyond which the numbers of many
+    readers are not exact (RFC 8259, 6).
+    """
+    return photo_id if photo_id <= EXACT else str(photo_id)
+
+
 def hits(results: Sequence[SearchResult | Prediction]) -> list[Hit]:
     """Return results as the interface answers them."""
     return [
         Hit.model_construct(
-            id=result.photo_id,
+            id=json_id(result.photo_id),
             path=shown(result.path),
             score=round(result.score, 6),
             **_beyond(result),
@@ -251,7 +267,8 @@ def labels_answer(counts: LabelCounts) -> LabelsAnswer:
         LabelAnswer(label=shown(group.label), photos=group.photos, examples=hits(group.examples))
         for group in counts.groups
     ]
-    return LabelsAnswer(labels=listed, unlabelled=counts.unlabelled)
+    sample = {"sample": counts.sample} if counts.sample is not None else {}
+    return LabelsAnswer(labels=listed, unlabelled=counts.unlabelled, **sample)
 
 
 def photo_answer(photo: Photo, companions: Sequence[str], exif: bool) -> PhotoFields:
@@ -264,7 +281,7 @@ def photo_answer(photo: Photo, companions: Sequence[str], exif: bool) -> PhotoFi
     if exif:
         metadata["modified_at"] = _iso(photo.mtime_ns)
     return PhotoAnswer(
-        id=photo.photo_id,
+        id=json_id(photo.photo_id),
         path=shown(photo.file),
         companions=[*map(shown, companions)],
         bytes=photo.size,
@@ -420,6 +437,4 @@ def _vector(numbers: list[float]) -> Vectors:
 def _term(term: TermRequest) -> Term:
     if (term.text is None) == (term.photo is None):
         raise QueryError("a term has either a text or the id of a photo")
-    what = term.photo if term.text is None else term.text
-    assert what is not None
-    return Term(what, term.weight)
+    return Term(int(term.photo or 0) if term.text is None else term.text, term.weight)

@@ -11,10 +11,10 @@ from typing import Generic, TypeVar
 from PIL import Image
 
 from vitsearch.arrays import Vectors
+from vitsearch.collection.sample import is_large, sampled_values
 from vitsearch.errors import QueryError
 from vitsearch.photos.decode import webp
 from vitsearch.storage.reader import PhotoReader
-from vitsearch.storage.values import values_of
 from vitsearch.web.pages.tiles import is_clean
 from vitsearch.web.pages.url import CHOICES
 
@@ -83,18 +83,20 @@ class Recent(Generic[Result]):
 @dataclass(frozen=True, slots=True)
 class Facets:
     """The values that the filters offer with their numbers of photos, in order of name: folders,
-    stored labels, and each metadata column of `CHOICES`; and the number of all photos.
+    stored labels, and each metadata column of `CHOICES`; and the number of all photos. ``sample``
+    is how many of them the values are of, where not of all.
     """
 
     folders: list[tuple[str, int]]
     labels: list[tuple[str, int]]
     choices: Mapping[str, list[tuple[str, int]]]
     total: int
+    sample: int | None = None
 
 
 def facets_of(store: PhotoReader) -> Facets:
     """Return the values that the filters offer; of very many, those with the most photos."""
-    rows = values_of(store, ("path", "label", *CHOICES))
+    rows = sampled_values(store, ("path", "label", *CHOICES))
     paths, labels, *columns = zip(*rows, strict=True) if rows else ((),) * (2 + len(CHOICES))
     folders: Counter[str] = Counter()
     for folder, count in Counter(path.rpartition("/")[0] for path in paths).items():
@@ -106,7 +108,8 @@ def facets_of(store: PhotoReader) -> Facets:
         for name, values in zip(CHOICES, columns, strict=True)
     }
     labelled = Counter(label for label in labels if label)
-    return Facets(_offered(folders), _offered(labelled), offered, len(rows))
+    total, sample = (store.count_files(), len(rows)) if is_large(store) else (len(rows), None)
+    return Facets(_offered(folders), _offered(labelled), offered, total, sample)
 
 
 def _offered(counts: "Counter[str]") -> list[tuple[str, int]]:

@@ -76,7 +76,8 @@ def _shown_failure(row: SkippedPhoto, is_local: bool) -> SkippedPhoto:
 @router.get("/map")
 def photo_map(here: Page) -> Response:
     """The map, drawn by the browser."""
-    return here.page("map.html", view="/map", total=here.service.count())
+    total, sample = here.service.count(), here.service.sample_size()
+    return here.page("map.html", view="/map", total=sample or total, sample=sample)
 
 
 @router.get("/map/places")
@@ -117,7 +118,9 @@ def map_list(here: Page) -> Response:
     listed = [region for region in regions if region]
     photos = counted(len(layout.ids), "photo", "photos")
     summary = f"{photos} in {counted(len(listed), 'region', 'regions')}"
-    return here.page("map_list.html", view="/map", regions=listed, summary=summary, fault="")
+    shown: dict[str, Any] = {"regions": listed, "summary": summary}
+    sample = here.service.sample_size()
+    return here.page("map_list.html", view="/map", sample=sample, fault="", **shown)
 
 
 def _region(here: PageContext, layout: PhotoMap, number: int, group: Any) -> dict[str, Any] | None:

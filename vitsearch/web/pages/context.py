@@ -18,7 +18,7 @@ from vitsearch.collection.understanding import LABELLED, Understood
 from vitsearch.errors import NotShown, QueryError
 from vitsearch.photos.formats import SUFFIXES
 from vitsearch.storage.albums import album_names
-from vitsearch.storage.positions import Positions, Town
+from vitsearch.storage.positions import Positions, Towns
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Photo, Prediction, SearchResult
 from vitsearch.web.indexing import may_index
@@ -140,7 +140,7 @@ class PageMemory:
         self.listings: Cache[Any] = Cache(8)
         self.sequences: Cache[list[int]] = Cache(50)
         self.positions: Cache[Positions] = Cache(4)
-        self.towns: Cache[list[tuple[Town, int]]] = Cache(4)
+        self.towns: Cache[Towns] = Cache(4)
         self.land = Land()
 
 

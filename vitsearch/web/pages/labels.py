@@ -117,6 +117,7 @@ def labels(here: Page) -> Response:
         "highest": 0,
         "query": PageQuery(),
         "judging": None,
+        "sample": here.service.sample_size(),
     }
     try:
         number = page_number(parameters.get("page", ""))

@@ -10,10 +10,11 @@ import numpy as np
 from fastapi import APIRouter, Depends, Query
 from starlette.responses import JSONResponse, Response
 
+from vitsearch.collection.sample import positions, towns
 from vitsearch.errors import NotShown, UnknownPhoto
 from vitsearch.filters.parse import EVERY
 from vitsearch.filters.tree import Filter
-from vitsearch.storage.positions import Positions, Town, positions, towns
+from vitsearch.storage.positions import Positions, Towns
 from vitsearch.types import Photo
 from vitsearch.web.clusters import MAX_ZOOM, Box, bounds, clusters, read_box
 from vitsearch.web.land import LEVELS, TOWNS, has_outlines
@@ -59,7 +60,8 @@ def places(here: Page) -> Response:
         view="/places",
         query=query,
         pairs=query.pairs(),
-        total=len(located.ids),
+        total=located.total or len(located.ids),
+        sample=len(located.ids) if located.total else None,
         is_filtered=bool(query.filters.pairs()),
         bounds=bounds(located),
         levels=[level.side for level in LEVELS],
@@ -76,8 +78,8 @@ def _positions(here: PageContext, where: Filter | None) -> Positions:
     return here.memory.positions.get((where, here.state()), compute)
 
 
-def _towns(here: PageContext, where: Filter | None) -> list[tuple[Town, int]]:
-    def compute() -> list[tuple[Town, int]]:
+def _towns(here: PageContext, where: Filter | None) -> Towns:
+    def compute() -> Towns:
         with here.service.source.facts() as store:
             return towns(store, where or EVERY)
 
@@ -89,15 +91,22 @@ def clusters_in_view(
     here: Page, view: View, zoom: Annotated[int, Query(ge=0, le=MAX_ZOOM)]
 ) -> Response:
     """The clusters of photos in a view, each as the number of photos, one of them, x and y on the
-    map, and west, south, east and north; and the number of all photos in the view.
+    map, and west, south, east and north; and the number of all photos in the view. Where those are
+    counted in a sample, ``sampled`` is of how many photos.
     """
-    located = _positions(here, here.query().filters.tree())
+    query = here.query()
+    every = _positions(here, query.filters.tree())
+    # the sample of a part has more of it than that of the world, or all
+    located = _positions(here, within(query, view).filters.tree()) if every.total else every
     inside = located.at(np.flatnonzero(view.holds(located)))
     shown = [
         [cluster.photos, str(cluster.photo_id), cluster.x, cluster.y, *cluster.box]
         for cluster in clusters(inside, zoom)
     ]
-    facts = {"photos": len(inside.ids), "total": len(located.ids), "clusters": shown}
+    total = every.total or len(every.ids)
+    facts = {"photos": len(inside.ids), "total": total, "clusters": shown}
+    if located.total:
+        facts["sampled"] = located.total
     return JSONResponse(facts, headers={"Cache-Control": "private, no-cache"})
 
 
@@ -106,12 +115,12 @@ def photos_in_view(here: Page, view: View) -> Response:
     """The photos in a part of the map, as a piece of the page, and the way to search among them."""
     query = within(here.query(), view)
     listing = timeline.listing_of(here, query.filters.tree(), timeline.TAKEN)
-    photos = here.service.photos_of(listing.ids[:PER_PAGE].tolist())
+    photos = here.service.photos_of(listing.part(0, PER_PAGE))
     return here.page(
         "places_photos.html",
         query=query,
-        count=counted(len(listing.ids), "photo", "photos"),
-        more=len(listing.ids) > len(photos),
+        count=counted(listing.total, "photo", "photos"),
+        more=listing.total > len(photos),
         title=_title(photos),
         address=query.address(),
         tiles=[here.tile(photo) for photo in photos],
@@ -161,7 +170,7 @@ def places_list(here: Page) -> Response:
     """The countries and towns of the photos, with the numbers of photos and links to them."""
     query = replace(here.query(), page=1)
     where = query.filters.tree()
-    counts = _towns(here, where)
+    counts, sample = _towns(here, where)
     countries = [
         _country(query, country, [(city, count) for (_, city), count in members])
         for country, members in groupby(counts, key=lambda entry: entry[0][0])
@@ -174,6 +183,7 @@ def places_list(here: Page) -> Response:
         view="/places",
         map=query.address("/places"),
         summary=f"{counted(total, 'photo', 'photos')} with a position",
+        sample=sample,
         total=total,
         is_filtered=bool(query.filters.pairs()),
         countries=sorted(countries, key=lambda country: (-country["photos"], country["name"])),

@@ -50,7 +50,7 @@ def results_of(here: "PageContext", query: PageQuery, understood: Understood) ->
     of = counted(here.service.count(), "photo", "photos")
     if where:
         with here.service.source.facts() as store:
-            left = len(store.ids_where(where))
+            left = store.count_where(where)
         of = f"{counted(left, 'photo', 'photos')} that the filters leave"
     if listing.nearest:
         tiles = here.tiles(listing.nearest)
@@ -69,7 +69,7 @@ def _listed(here: "PageContext", query: PageQuery, where: Filter | None) -> Resu
     """Return a page of all photos that a filter leaves."""
     order = timeline.order_of(here, query)
     listing = timeline.listing_of(here, where, order)
-    photos, total = here.service.photos_of(timeline.page_of(listing, query.page)), len(listing.ids)
+    photos, total = here.service.photos_of(timeline.page_of(listing, query.page)), listing.total
     fit = (" fits" if total == 1 else " fit") if where else ""
     summary = f"{counted(total, 'photo', 'photos')}{fit}, {timeline.WORDS[order]}"
     more = total > query.page * PER_PAGE
@@ -101,8 +101,8 @@ def _by_date(here: "PageContext", hits: list[SearchResult]) -> list[Photo]:
 
 def sequence(here: "PageContext", query: PageQuery) -> list[int]:
     """Return the ids of the photos of a search in their order, of the results of words and photos
-    the first `MAX_BY_DATE`; raises what `results_of` does. The last ones are remembered, since each
-    step from photo to photo asks again.
+    and of a large collection in Milvus the first `MAX_BY_DATE`; raises what `results_of` does. The
+    last ones are remembered, since each step from photo to photo asks again.
     """
     key = (replace(query, page=1), here.shows_exif, here.state())
     return here.memory.sequences.get(key, lambda: _sequence(here, query))
@@ -113,8 +113,8 @@ def _sequence(here: "PageContext", query: PageQuery) -> list[int]:
     where, terms = understood.narrowed(query.filters.tree()), terms_of(here, query, understood)
     if not query.is_query or (where and not terms):
         order = timeline.order_of(here, query)
-        ids: list[int] = timeline.listing_of(here, where, order).ids.tolist()
-        return ids
+        listing = timeline.listing_of(here, where, order)
+        return listing.part(0, MAX_BY_DATE if listing.is_large else listing.total)
     limits = {"min_relevance": 0} if query.nearest else {}
     answer = here.service.ask(terms, k=MAX_BY_DATE, where=where, **limits).result()
     hits = list(answer.results or answer.nearest)

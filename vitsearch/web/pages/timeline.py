@@ -1,18 +1,21 @@
 """The photos in an order, by the month in which they were taken, and where each month begins."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from itertools import groupby
+from functools import lru_cache
+from itertools import accumulate, groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vitsearch.arrays import Ids
 from vitsearch.collection.duplicates import first_indices
+from vitsearch.collection.sample import is_large
 from vitsearch.errors import NotShown, QueryError
 from vitsearch.filters.parse import EVERY
 from vitsearch.filters.tree import Filter
+from vitsearch.milvus.store import MilvusStore
 from vitsearch.types import Photo
 from vitsearch.web.pages.tiles import Tile
 from vitsearch.web.pages.url import PER_PAGE, PageQuery
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 TAKEN, ADDED, NAME = "taken", "added", "name"
 ORDERS = {TAKEN: "newest", ADDED: "id", NAME: "path"}  # of `PhotoReader.ids_where`
+PARTS = 16  # pages of a large collection whose ids are remembered
 TITLES = {TAKEN: "Date taken", ADDED: "Date added", NAME: "Name"}
 WORDS = {TAKEN: "newest first", ADDED: "last added first", NAME: "by name"}
 
@@ -51,12 +55,15 @@ class Month:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Listing:
-    """All photos that a filter leaves, in an order, of a video the first moment; their months where
-    it is that of dates.
+    """All photos that a filter leaves, in an order, of a video the first moment: their number, the
+    ids from one index to another, and their months where the order is that of dates. Of a large
+    collection (``is_large``) the ids are read when they are asked for.
     """
 
-    ids: Ids
+    total: int
+    part: Callable[[int, int], list[int]]
     months: tuple[Month, ...] = ()
+    is_large: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +98,8 @@ def listing_of(here: "PageContext", where: Filter | None, order: str) -> Listing
 
     def compute() -> Listing:
         with here.service.source.facts() as store, store.reading():
+            if order != NAME and is_large(store):
+                return _large_listing(here, store, store.first_moments(where), order)
             ids = store.ids_where(where or EVERY, order=ORDERS[order])
             moments = store.moments()
             counts = store.months_where(where or EVERY) if order == TAKEN else []
@@ -98,9 +107,32 @@ def listing_of(here: "PageContext", where: Filter | None, order: str) -> Listing
         first = np.arange(len(ids))
         if moments:
             first = np.array(first_indices([moments.get(each, each) for each in ids.tolist()]), int)
-        return Listing(ids[first], _months(counts, first))
+        ids = ids[first]
+        return Listing(len(ids), lambda *span: ids[slice(*span)].tolist(), _months(counts, first))
 
     return here.memory.listings.get((where, order, here.state()), compute)
+
+
+def _large_listing(
+    here: "PageContext", store: MilvusStore, where: Filter | None, order: str
+) -> Listing:
+    """Return the photos of a large collection in Milvus, of which a page alone is read."""
+    counts = store.months_where(where or EVERY) if order == TAKEN else []
+    ends = [*accumulate((count for _, count in counts), initial=0)]
+    months = tuple(
+        Month(name, start, count) for (name, count), start in zip(counts, ends, strict=False)
+    )
+
+    @lru_cache(PARTS)
+    def part(start: int, stop: int) -> list[int]:
+        with here.service.source.facts() as store:
+            assert isinstance(store, MilvusStore)
+            if order == TAKEN:
+                return store.newest(where, counts, start, stop)
+            return store.last_ids(where, stop)[start:]
+
+    total = ends[-1] if counts else store.count_where(where or EVERY)
+    return Listing(total, part, months, is_large=True)
 
 
 def _months(counts: Iterable[tuple[str, int]], first: Ids) -> tuple[Month, ...]:
@@ -128,8 +160,7 @@ def page_of(listing: Listing, number: int) -> list[int]:
     start = (number - 1) * PER_PAGE
     if start > MAX_OFFSET:
         raise QueryError(f"the offset is from 0 to {MAX_OFFSET}, not {start}")
-    ids: list[int] = listing.ids[start : start + PER_PAGE].tolist()
-    return ids
+    return listing.part(start, start + PER_PAGE)
 
 
 def sections(

@@ -318,7 +318,7 @@
       clusters = answer.clusters.map(([count, id, px, py, ...degrees]) => ({ count, id, x: px, y: py, box: degrees }));
       clusterZoom = level;
       const inside = clusters.filter(({ x: px, y: py }) => [-1, 0, 1].some((turn) => { const [sx, sy] = toScreen(px + turn, py); return sx >= 0 && sx <= width && sy >= 0 && sy <= height; })).reduce((sum, { count }) => sum + count, 0);
-      status.textContent = `${number(inside)} of ${number(answer.total)} photos in view`;
+      status.textContent = answer.sampled ? `A sample of ${number(inside)} of the ${number(answer.sampled)} photos in view, of ${number(answer.total)}` : `${number(inside)} of ${number(answer.total)} photos in view`;
       box.dataset.ready = "true";
       draw();
     } catch (error) {
