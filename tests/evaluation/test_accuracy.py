@@ -27,7 +27,8 @@ from vitsearch.evaluation import Evaluation, evaluate_model
 from vitsearch.evaluation.accuracy import Share
 from vitsearch.evaluation.captions import _ranks
 from vitsearch.labels import LinearClassifier
-from vitsearch.labels.metrics import expected_calibration_error, recall_at_k
+from vitsearch.labels.metrics import accuracy_interval, expected_calibration_error, recall_at_k
+from vitsearch.storage.store import PhotoStore
 
 CLASSES = ("black", "blue", "green", "red", "white", "yellow")
 

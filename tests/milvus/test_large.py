@@ -2,6 +2,7 @@
 the newest is read alone, and what takes all photos is answered from a sample, which is said.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from helpers.cli import vitsearch
 from helpers.web_client import HERE, client_of
 from vitsearch import Collection
 from vitsearch.arrays import unit_rows
@@ -47,6 +49,7 @@ def row(number: int) -> ShardRow:
     facts: dict[str, Any] = {
         "taken_at": DATES[number * 7 % 9],
         "camera": "Nikon" if number % 3 else None,
+        "description": "red" if number % 3 else None,
         "city": city,
         "country": country,
         "latitude": number / 10 if number % 4 else None,
@@ -245,3 +248,17 @@ def test_ids_of_63_bits_are_strings_in_json(site: TestClient) -> None:
     alike = site.get(f"/api/similar/{one}", params={"k": 3}).json()["results"]
     answer = site.post("/api/search", json={"terms": [{"photo": one}], "k": 3})
     assert answer.json()["results"] == alike
+
+
+def test_captions_in_milvus_measure_retrieval(uri: str) -> None:
+    done = vitsearch("eval", uri, "--captions", "descriptions", "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout.splitlines()[-1])
+    described = sum(
+        row(number).path.endswith(("jpg", "mp4")) and number % 3 > 0 for number in range(ROWS)
+    )
+    assert (facts["photos"], facts["captions"], facts["unknown_captions"]) == (described,) * 2 + (
+        0,
+    )
+    low, high = facts["image_retrieval_recall@5_low"], facts["image_retrieval_recall@5_high"]
+    assert low <= facts["image_retrieval_recall@5"] <= high

@@ -1,6 +1,6 @@
 """`vitsearch eval`: how accurate a model is on photos in one folder for each class."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vitsearch.labels import Label
 
 WORST = 10
+Recalls = tuple[str, "Mapping[int, float]", "Callable[[int], tuple[float, float]]"]
 
 
 @click.command("eval")
@@ -35,6 +36,11 @@ WORST = 10
     "--labels-file",
     metavar="FILE",
     help="What each folder's photos show, one a line: n01440764 := tench.",
+)
+@click.option(
+    "--captions",
+    metavar="FILE",
+    help="Lines of path, tab, caption; or 'descriptions': those of the photos, as of a data set.",
 )
 @click.option(
     "--classifier",
@@ -57,8 +63,9 @@ def evaluate(
     each class, or is a webdataset of CLIP_benchmark (DATASET/test/0.tar, classnames.txt), which is
     unpacked in it.
 
-    Where a file captions.tsv (path, tab, caption) lies in it, retrieval recall at 1, 5 and 10 too.
-    Figures compare with CLIP_benchmark's.
+    Where a file captions.tsv (path, tab, caption) lies in it, or with --captions, retrieval recall
+    at 1, 5 and 10 too; with that DATASET may be a collection in Milvus. Figures compare with
+    CLIP_benchmark's.
     """
     from vitsearch.classifiers import load_classifier
     from vitsearch.collection.collection import Collection
@@ -66,6 +73,7 @@ def evaluate(
     from vitsearch.evaluation import load_trained
     from vitsearch.evaluation.webdataset import is_webdataset, unpack
     from vitsearch.labels.zero_shot import check_templates
+    from vitsearch.milvus import is_milvus
 
     if trained and options["templates"]:
         raise click.UsageError(
@@ -93,7 +101,8 @@ def evaluate(
         check_templates(templates)
     classifier = load_trained(trained) if trained is not None else None
     network = load_classifier(model, device=options["device"]) if model is not None else None
-    _index(dataset, options)
+    if not is_milvus(dataset):
+        _index(dataset, options)
     with Collection.open(
         dataset, collection=options["collection"], device=options["device"]
     ) as collection:
@@ -103,6 +112,7 @@ def evaluate(
             labels=labels if classifier is None else None,
             templates=templates,
             all_labels=all_labels,
+            captions=options["captions"],
         )
         accuracies = [result.accuracy] if result.accuracy else []
         if network:
@@ -169,10 +179,11 @@ def _print_json(accuracies: Sequence["Accuracy"], retrieval: "Retrieval | None")
             "captions": retrieval.captions,
             "unknown_captions": retrieval.unknown,
         }
-        for k, value in retrieval.image_recall.items():
-            facts[f"image_retrieval_recall@{k}"] = value
-        for k, value in retrieval.text_recall.items():
-            facts[f"text_retrieval_recall@{k}"] = value
+        for name, recalls, interval in _recalls(retrieval):
+            for k, value in recalls.items():
+                low, high = interval(k)
+                key = f"{name}_retrieval_recall@{k}"
+                facts |= {key: value, f"{key}_low": low, f"{key}_high": high}
         print_json(facts)
 
 
@@ -191,22 +202,38 @@ def _print_tables(accuracies: Sequence["Accuracy"], retrieval: "Retrieval | None
     for accuracy in accuracies:
         _print_worst(accuracy)
     if retrieval:
-        rows = [("text to photo", retrieval.image_recall), ("photo to text", retrieval.text_recall)]
+        titles = {"image": "text to photo", "text": "photo to text"}
         if accuracies:
             print_line("")
         sizes = (retrieval.photos, retrieval.captions)
         print_table(
             [
-                (name, *sizes, *(f"{value:.4f}" for value in recall.values()))
-                for name, recall in rows
+                (titles[name], *sizes, *(_with_interval(recalls[k], interval(k)) for k in recalls))
+                for name, recalls, interval in _recalls(retrieval)
             ],
-            ("retrieval", "photos", "captions", *(f"R@{k}" for k in retrieval.image_recall)),
+            (
+                "retrieval",
+                "photos",
+                "captions",
+                *(f"R@{k} (95 % interval)" for k in retrieval.image_recall),
+            ),
         )
+
+
+def _recalls(retrieval: "Retrieval") -> list[Recalls]:
+    return [
+        ("image", retrieval.image_recall, retrieval.image_interval),
+        ("text", retrieval.text_recall, retrieval.text_interval),
+    ]
+
+
+def _with_interval(value: float, interval: tuple[float, float]) -> str:
+    return f"{value:.4f} ({interval[0]:.4f} to {interval[1]:.4f})"
 
 
 def _row(accuracy: "Accuracy") -> tuple[object, ...]:
     shares = [
-        f"{share.value:.4f} ({share.interval[0]:.4f} to {share.interval[1]:.4f})" if share else "-"
+        _with_interval(share.value, share.interval) if share else "-"
         for share in (accuracy.top1, accuracy.top5)
     ]
     return (

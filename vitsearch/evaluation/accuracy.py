@@ -106,13 +106,14 @@ def evaluate(
     one for each folder, or with ``all_labels`` more: the classes without a photo, which count where
     they are chosen. Measures are those of CLIP_benchmark. ``captions`` is a file of lines
     ``path<TAB>caption`` (None: ``captions.tsv`` in the photo folder, if there is one), any number
-    per photo, paths relative to the folder with ``/``. Raises QueryError for fewer than two
+    per photo, paths relative to the folder with ``/``; "descriptions" are the photos' own, such as
+    a data set's captions in shards or Parquet. Raises QueryError for fewer than two
     classes, labels that are not the folders' names, or a damaged line of captions; EncoderMismatch
     for a classifier of other vectors.
     """
     photos, vectors = collection.vectors()
     paths = [photo.path for photo in photos]
-    captions_read = read_captions(collection, paths, captions)
+    captions_read = read_captions(collection, photos, captions)
     truth = None
     try:
         truth = _truth(paths)

@@ -13,11 +13,13 @@ from vitsearch.collection.collection import Collection
 from vitsearch.encoders import Encoder
 from vitsearch.encoders.language import readable, unread_notes
 from vitsearch.errors import QueryError
-from vitsearch.labels.metrics import first_right_ranks, recall_at_k
+from vitsearch.labels.metrics import accuracy_interval, first_right_ranks, recall_at_k
+from vitsearch.types import Photo
 
 log = logging.getLogger("vitsearch")
 
 CAPTIONS = "captions.tsv"
+DESCRIPTIONS = "descriptions"  # in place of a file: the photos' own
 RANKS = (1, 5, 10)
 # captions encoded, and scores computed, at once: they bound the memory
 _MAX_TEXTS = 4096
@@ -40,6 +42,14 @@ class Retrieval:
     image_recall: Mapping[int, float]
     text_recall: Mapping[int, float]
 
+    def image_interval(self, k: int) -> tuple[float, float]:
+        """Return the 95 % interval of ``image_recall`` at k."""
+        return accuracy_interval(round(self.image_recall[k] * self.captions), self.captions)
+
+    def text_interval(self, k: int) -> tuple[float, float]:
+        """Return the 95 % interval of ``text_recall`` at k."""
+        return accuracy_interval(round(self.text_recall[k] * self.photos), self.photos)
+
 
 @dataclass(frozen=True, slots=True)
 class Captions:
@@ -55,13 +65,17 @@ class Captions:
 
 
 def read_captions(
-    collection: Collection, paths: Sequence[str], requested: str | os.PathLike[str] | None
+    collection: Collection, photos: Sequence[Photo], requested: str | os.PathLike[str] | None
 ) -> Captions | None:
-    """Return the captions of a file, by default ``captions.tsv`` in the photo folder, or None.
+    """Return the captions of a file, by default ``captions.tsv`` in the photo folder, or None; of
+    ``descriptions`` the column of this name of the ``photos``.
 
-    Lines are ``path<TAB>caption``; ``paths`` are the photos of the collection. Raises QueryError
-    for a damaged line, with its number.
+    Lines are ``path<TAB>caption``. Raises QueryError for a damaged line, with its number, and where
+    no photo has a description.
     """
+    if requested == DESCRIPTIONS:
+        return _descriptions(photos)
+    paths = [photo.path for photo in photos]
     file = Path(requested) if requested is not None else collection.root / CAPTIONS
     if requested is None and not os.path.lexists(file):
         return None
@@ -86,6 +100,17 @@ def read_captions(
         np.array([number for _, number in known], dtype=np.int64),
         unknown,
     )
+
+
+def _descriptions(photos: Sequence[Photo]) -> Captions:
+    texts = [" ".join(str(photo.info["description"] or "").split()) for photo in photos]
+    described = np.flatnonzero(np.array([bool(text) for text in texts], dtype=bool))
+    if not len(described):
+        raise QueryError(
+            "no photo of the collection has a description: name a file of captions, lines of "
+            "path<TAB>caption"
+        )
+    return Captions([texts[position] for position in described], described, 0)
 
 
 def _caption_lines(file: Path) -> Iterator[tuple[str, str]]:
