@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
+from helpers.web_client import announced
 from helpers.web_site import serving
 from vitsearch import Collection, index_folder
 from vitsearch.cli.demo import copy_samples
@@ -65,6 +66,9 @@ def make_photos(folder: Path) -> None:
     with Image.open(folder / "chelsea-0.jpg") as cat:
         cat.resize((300, 200)).save(folder / "copies" / "small cat.jpg", quality=80)
     (folder / "copies" / "coffee.jpg").write_bytes((folder / "coffee-0.jpg").read_bytes())
+    half = (folder / "rocket-0.jpg").read_bytes()[:9000]
+    for name, content in (("half copied.jpg", half), ("letter.png", b"Dear Anna,")):
+        (folder / "copies" / name).write_bytes(content)
 
 
 def write(photo: Image.Image, path: Path, day: str, latitude: float, longitude: float) -> None:
@@ -135,12 +139,19 @@ def draw(page: Page) -> None:
     keep(page, "similarity")
     for name, address in (
         ("albums", "/albums"),
+        ("album", "/album?name=Summer"),
         ("labels", "/labels"),
         ("duplicates", "/duplicates?kind=alike"),
         ("indexing", "/index"),
+        ("failures", "/failures"),
+        ("help", "/help"),
     ):
         page.goto(address)
         keep(page, name)
+    page.goto("/duplicates")
+    page.get_by_role("button", name="Keep what is proposed").click()
+    page.get_by_role("button", name="To the trash").click()
+    keep(page, "trash")
 
 
 def draw_small(page: Page) -> None:
@@ -160,7 +171,7 @@ def main() -> None:
         photos = Path(temporary) / "photos"
         make_collection(photos)
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        with serving(photos, ServeSettings(key=KEY)) as address:
+        with serving(photos, ServeSettings(key=KEY, allow_delete=True)) as address:
             for viewport, drawing in ((WIDE, draw), (PHONE, draw_small)):
                 with browser.new_context(base_url=address, viewport=viewport) as context:
                     context.request.get(f"/?key={KEY}", headers={"Accept": "text/html"})
@@ -172,6 +183,22 @@ def main() -> None:
             page = context.new_page()
             page.goto("/")
             keep(page, "phone-token")
+        others = Path(temporary) / "Garden"
+        others.mkdir()
+        for file in sorted(photos.glob("[fg]*-[0-2].jpg")):
+            file.rename(others / file.name)
+        index_folder(others, encoder="mini")
+        with (
+            announced(others, photos) as (_, address),
+            browser.new_context(viewport=WIDE) as context,
+        ):
+            page = context.new_page()
+            page.goto(address)
+            keep(page, "collections")
+            page.get_by_role("searchbox").fill("a flower")
+            page.get_by_role("searchbox").press("Enter")
+            page.locator(".tile").first.wait_for()
+            keep(page, "all-collections")
         browser.close()
 
 

@@ -86,6 +86,11 @@ def test_labels_are_judged_trained_on_and_kept(browser: Browser, site: tuple[str
         page.get_by_role("radio", name="Words and examples").check()
         page.get_by_role("button", name="Train and label the photos").click()
         expect(page.locator("[data-trained]")).to_contain_text("Trained on 4 examples of 11 labels")
+        # undone, and trained again
+        page.get_by_role("button", name="Bring back the labels of before").click()
+        expect(page.get_by_role("button", name="Bring back the labels")).to_have_count(0)
+        page.get_by_role("button", name="Train and label the photos").click()
+        expect(page.get_by_role("button", name="Bring back the labels")).to_be_visible()
         with page.expect_download() as saved:
             page.get_by_role("link", name="Examples as CSV").click()
         rows = Path(saved.value.path()).read_text().splitlines()

@@ -1,6 +1,7 @@
 """Several collections in Chromium: the switcher, the search in all, and each by itself."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from helpers.photos import paint
 from helpers.web_client import announced
 from helpers.web_site import make_photos
 from vitsearch import index_folder
+from vitsearch.cli.demo import copy_samples
 
 pytestmark = pytest.mark.slow
 
@@ -102,6 +104,44 @@ def test_scripts_stay_in_their_collection(browser: Browser, address: str) -> Non
         page.wait_for_url(f"{root}in/holidays/#q")
         page.get_by_role("link", name="vitsearch").click()
         page.wait_for_url(f"{root}in/holidays/")
+
+
+@pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
+def test_all_are_searched_by_a_photo(
+    browser: Browser, address: str, viewport: dict[str, int], tmp_path: Path
+) -> None:
+    def cats() -> list[str]:
+        names = page.locator(".tile img").evaluate_all("all => all.map(each => each.alt)")
+        return [name for name in names[:4] if "chelsea.png" in name or "cat.png" in name]
+
+    with opened(browser, address, viewport=viewport) as page:
+        root = address.partition("?")[0]
+        page.locator("[data-bring]").set_input_files(sample("chelsea.png", tmp_path))
+        page.wait_for_url(f"{root}?model=*")
+        expect(page.locator(".chips")).to_contain_text("like this")
+        assert len(cats()) == 3
+        assert serious(page) == []
+        assert fits(page)
+        if viewport == WIDE:
+            page.locator(".tile").nth(1).hover()
+            page.get_by_role("link", name="More like").nth(1).click()
+            page.wait_for_url(f"{root}?photo=*")
+            assert len(cats()) == 2  # without the photo itself
+        page.get_by_role("searchbox", name="Search all collections").fill("coffee")
+        page.keyboard.press("Enter")
+        expect(page.locator(".chips")).to_contain_text("like this")
+        expect(page.locator("img[alt^='coffee.png']").first).to_be_visible()
+        page.get_by_role("link", name="Leave out the photo").click()
+        page.wait_for_url(f"{root}?q=coffee&model=*")
+        (tmp_path / "none.jpg").write_text("none")
+        page.locator("[data-bring]").set_input_files(tmp_path / "none.jpg")
+        expect(page.get_by_role("alert")).to_contain_text("none.jpg")
+        expect(page.get_by_role("searchbox")).to_have_value("coffee")
+
+
+def sample(name: str, folder: Path) -> Path:
+    """Return a sample photo as a file of its own."""
+    return next(file for file in copy_samples(folder / "samples").iterdir() if file.name == name)
 
 
 def test_without_javascript_and_a_folder_that_is_not_indexed(

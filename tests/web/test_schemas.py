@@ -64,7 +64,7 @@ ways = settings(
 )
 statuses: Counter[int] = Counter()
 # of several collections: the search in all, and one collection below its address
-IN_ALL = {("/api/search", "GET"), ("/api/search", "POST"), ("/api/collections", "GET")}
+IN_ALL = {("/api/search", "GET"), ("/api/search", "POST")}
 few = settings(ways, max_examples=max(10, CASES // 5))
 
 

@@ -48,10 +48,10 @@ def failures(here: Page) -> Response:
     failed = sum(row.state == "failed" for row in rows)
     summary = "Every photo of the folder is in the collection."
     if rows:
-        summary = (
-            f"{counted(failed, 'file', 'files')} could not be read, "
-            f"{counted(len(rows) - failed, 'was', 'were')} passed over"
-        )
+        passed = len(rows) - failed
+        parts = [f"{counted(failed, 'file', 'files')} could not be read"] if failed else []
+        parts += [f"{counted(passed, 'file was', 'files were')} passed over"] if passed else []
+        summary = ", ".join(parts)
     shown: dict[str, Any] = {
         "rows": [_shown_failure(row, here.is_local) for row in rows[start : start + ROWS_PER_PAGE]],
         "summary": unknown or summary,
