@@ -157,7 +157,7 @@ def test_without_javascript_and_a_folder_that_is_not_indexed(
         page.locator(".switch summary").click()
         page.get_by_role("link", name="All collections").click()
         page.get_by_role("searchbox", name="Search all collections").fill("red")
-        page.get_by_role("button", name="Search").click()
+        page.get_by_role("button", name="Search", exact=True).click()
         expect(page.get_by_role("status")).to_contain_text("in Holidays, Cats & dogs and New")
         page.locator(".photo-link").first.click()
         expect(page.get_by_role("heading", level=1)).to_be_visible()
