@@ -35,8 +35,8 @@ from vitsearch.types import SearchResult
 # without meaning, and nearer where few photos are; fitted on captions of Flickr8k dev and COCO with
 # one half of `benchmarks/everyday_queries.tsv`
 STEEPNESS = 1.9
-EVEN = 1.6
-MEANINGLESS = 2.0
+EVEN = 1.8
+MEANINGLESS = 2.75
 FEW = 1.3
 NEAREST = 8  # lines whose mean likeness counts
 LINES = 128  # that mean nothing
