@@ -27,6 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.cluster import command
+from helpers.photo_site import photo_site
 from helpers.photos import paint, shade
 from helpers.s3 import put
 from helpers.sources import pack, picture
@@ -253,6 +254,36 @@ def test_captions_of_a_data_set_are_descriptions(cluster: Any, tmp_path: Path) -
 
 
 @pytest.mark.slow
+def test_what_the_web_does_not_give_now_is_fetched_by_the_next_run(
+    cluster: Any, tmp_path: Path
+) -> None:
+    listed, out = tmp_path / "laion.parquet", tmp_path / "out"
+    with photo_site() as site:
+        urls = [site.url(f"photo/{shade}") for shade in range(0, 250, 50)]
+        urls += [site.url("gone"), site.url("page")]
+        table = {"url": urls, "caption": [f"number {number}" for number in range(7)]}
+        pyarrow.parquet.write_table(pyarrow.table(table), listed)
+        options: Any = {"encoder": "colour", "shard_size": 3, "urls": "private"}
+        with pytest.raises(CollectionError, match="fetched from the web with --allow-urls"):
+            embed(listed, out, encoder="colour")
+        site.down = {"photo/50"}
+        report = embed(listed, out, **options)
+        assert (report.rows, report.failed) == (7, 3)
+        before = rows_of(out)
+        failed = {failure.path: failure.reason for failure in open_shards(out).failures()}
+        assert {*failed} == {urls[1], *urls[5:]}
+        assert failed[urls[1]] == "not fetched for now: HTTP 503"
+        site.down = {"photo/100"}  # it had a vector already
+        report = embed(listed, out, **options)
+        assert (report.embedded, report.written) == (3, 1)
+        after = rows_of(out)
+        assert {failure.path for failure in open_shards(out).failures()} == {*urls[5:]}
+        assert {path: row for path, row in after.items() if path in before} == before
+        assert after[urls[1]][0].info["description"] == "number 1"
+        report = embed(listed, out, **options)
+        assert (report.embedded, report.written) == (0, 0)
+
+
 def test_from_and_to_an_object_store(s3: str, many: Path) -> None:
     put(
         {f"in/{file.relative_to(many)}": file.read_bytes() for file in many.glob("1/*.png")}

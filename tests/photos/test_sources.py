@@ -384,8 +384,8 @@ def test_a_name_twice_in_parquet_is_an_error_that_says_it(
 
 
 def test_parquet_that_cannot_be_used_is_said(tmp_path: Path) -> None:
-    with pytest.raises(CollectionError, match=r"has no photos \(it has url, text\)"):
-        open_source(table(tmp_path / "a.parquet", {"url": ["x"], "text": ["y"]}))
+    with pytest.raises(CollectionError, match=r"has no photos \(it has link, text\)"):
+        open_source(table(tmp_path / "a.parquet", {"link": ["x"], "text": ["y"]}))
     (tmp_path / "b.parquet").write_bytes(b"PAR1 no Parquet PAR1")
     with pytest.raises(CollectionError, match=r"b\.parquet cannot be read as Parquet"):
         open_source(tmp_path / "b.parquet")

@@ -55,6 +55,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="What SOURCE holds.",
 )
+@click.option(
+    "--allow-urls", is_flag=True, help="Fetch photos that Parquet names in a column url (LAION)."
+)
+@click.option(
+    "--allow-private-urls",
+    is_flag=True,
+    help="Fetch them also from addresses of private networks, such as this machine's.",
+)
 @DEVICE
 @click.option(
     "--dtype",
@@ -103,12 +111,14 @@ def embed(
 
     from vitsearch.cluster import embed as embed_photos
 
+    allow_urls, private = options.pop("allow_urls"), options.pop("allow_private_urls")
     with ProgressBar() as bar:
         report = embed_photos(
             source,
             output,
             max_pixels=max(1, round(max_megapixels * 1e6)),
             memory=bytes_of(memory),
+            urls="private" if private else "public" if allow_urls else "none",
             progress=bar,
             **options,
         )

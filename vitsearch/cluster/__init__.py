@@ -9,7 +9,7 @@ from vitsearch.cluster.options import EmbedOptions, EmbedReport
 from vitsearch.cluster.shard_index import ShardIndex
 from vitsearch.errors import CollectionError, needing
 from vitsearch.photos import MAX_PIXELS
-from vitsearch.photos.sources import SourceFormat
+from vitsearch.photos.sources import SourceFormat, Urls
 from vitsearch.types import OnProgress, no_progress
 
 SHARD_SIZE = 10_000
@@ -30,6 +30,7 @@ def embed(  # noqa: PLR0913  one keyword for each flag of the command line
     shard_size: int = SHARD_SIZE,
     address: str | None = None,
     source_format: SourceFormat = "auto",
+    urls: Urls = "none",
     max_pixels: int = MAX_PIXELS,
     exact_decode: bool = False,
     memory: int = 2_000_000_000,
@@ -44,9 +45,11 @@ def embed(  # noqa: PLR0913  one keyword for each flag of the command line
     0, else one per core), ``shard_size`` photos make one file, ``address`` is that of a cluster
     (None: one is started on this machine and stopped with the run), ``memory`` the bytes for
     decoded photos that wait. Photos are listed once; a run that was stopped continues with the
-    missing shards. A file that cannot be read becomes a row with its error. Ray replaces lost
-    workers and machines and repeats their work. Raises CollectionError, EncoderError, or
-    EncoderMismatch for an output of another encoder.
+    missing shards. Photos that Parquet files name by a column ``url`` are fetched where ``urls`` is
+    "public" ("private": also from addresses of private networks); those that could not be fetched
+    for a reason that may pass are fetched again by the next run. A file that cannot be read becomes
+    a row with its error. Ray replaces lost workers and machines and repeats their work. Raises
+    CollectionError, EncoderError, or EncoderMismatch for an output of another encoder.
     """
     smallest = min(shard_size, max_pixels, memory, 1 if actors is None else actors)
     if smallest < 1 or gpus_per_actor < 0:
@@ -64,6 +67,7 @@ def embed(  # noqa: PLR0913  one keyword for each flag of the command line
         shard_size=shard_size,
         address=address,
         source_format=source_format,
+        urls=urls,
         max_pixels=max_pixels,
         exact_decode=exact_decode,
         memory=memory,

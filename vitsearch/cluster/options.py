@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vitsearch.photos.sources import SourceFormat
+from vitsearch.photos.sources import SourceFormat, Urls
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,7 @@ class EmbedOptions:
     shard_size: int
     address: str | None
     source_format: SourceFormat
+    urls: Urls
     max_pixels: int
     exact_decode: bool
     memory: int

@@ -40,8 +40,9 @@ from vitsearch.cluster.tasks import (
 )
 from vitsearch.errors import CollectionError
 from vitsearch.photos.sources import Source, open_source
+from vitsearch.photos.sources.web import TEMPORARY
 from vitsearch.shards import Manifest, open_shards, storage_of
-from vitsearch.shards.files import ShardSet, ShardWriter
+from vitsearch.shards.files import ShardSet, ShardWriter, keep_vectors, shard_name
 from vitsearch.shards.manifest import MANIFEST
 from vitsearch.types import OnProgress, Progress
 
@@ -83,7 +84,7 @@ class EmbedJob:
     ) -> None:
         self.options, self.progress = options, progress
         self.storage = storage_of(output)
-        self.source: Source = open_source(source, options.source_format)
+        self.source: Source = open_source(source, options.source_format, options.urls)
         self.model = Model(options.encoder, options.device, options.dtype, options.runtime)
         self.list_seconds = 0.0
 
@@ -91,7 +92,8 @@ class EmbedJob:
         """Do all of the work, in order, and return the report."""
         started = time.time()
         known = self._known()
-        if known and not known.missing():
+        self.unfetched = self._unfetched(known) if known else frozenset()
+        if known and not known.missing() and not self.unfetched:
             ShardWriter.resume(known).finish()
             return self._report(known.manifest, started=started, began=started)
         self.progress(Progress("loading", 0, None))
@@ -116,6 +118,16 @@ class EmbedJob:
                 f"{self.source.name}: name another output"
             )
         return shards
+
+    def _unfetched(self, known: ShardSet) -> frozenset[int]:
+        """Return the shards with photos that could not be fetched for a reason that may pass."""
+        if self.options.urls == "none":
+            return frozenset()
+        return frozenset(
+            number
+            for number in known.finished()
+            if any(photo.reason.startswith(TEMPORARY) for photo in known.failures([number]))
+        )
 
     def _facts(self) -> EncoderFacts:
         """Return the identity of the encoder on a machine like the actors'.
@@ -169,7 +181,7 @@ class EmbedJob:
 
     def _embedded(self, writer: ShardWriter, facts: EncoderFacts, started: float) -> EmbedReport:
         manifest = writer.manifest
-        todo = ShardSet(self.storage).missing()
+        todo = sorted({*ShardSet(self.storage).missing(), *self.unfetched})
         rows = sum(
             min(manifest.shard_size, manifest.rows - shard * manifest.shard_size) for shard in todo
         )
@@ -181,6 +193,8 @@ class EmbedJob:
             done += table.num_rows
             failed += table.num_rows - table.column("error").null_count
             for shard, complete in assembler.add(table):
+                if shard in self.unfetched:
+                    complete = keep_vectors(complete, self.storage.read(shard_name(shard)))
                 writer.write_table(shard, complete)
             self.progress(Progress("embedding", done, rows, failed))
         assembler.check_empty()

@@ -331,6 +331,17 @@ def with_vectors(facts: pyarrow.Table, vectors: Halves) -> pyarrow.Table:
     return pyarrow.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
+def keep_vectors(table: pyarrow.Table, stored: bytes) -> pyarrow.Table:
+    """Return a shard's new rows, but those that are ``stored`` where a photo that had a vector has
+    an error now.
+    """
+    old = pyarrow.parquet.read_table(pyarrow.BufferReader(stored)).select(table.column_names)
+    failed, good = table.column("error").is_valid(), old.column("error").is_null()
+    lost = pyarrow.compute.and_(failed, good).to_numpy()
+    rows = np.arange(len(table)) + len(table) * lost
+    return pyarrow.concat_tables([table, old.cast(table.schema)]).take(rows).combine_chunks()
+
+
 def table_bytes(table: pyarrow.Table) -> bytes:
     """Return the Parquet file of a table of rows with their vectors."""
     file = io.BytesIO()

@@ -6,16 +6,25 @@ import os
 
 from vitsearch.errors import CollectionError
 from vitsearch.photos.sources.names import absolute, is_pattern, protocol_of
-from vitsearch.photos.sources.source import FORMATS, Entry, LocalFolder, Source, SourceFormat
+from vitsearch.photos.sources.source import (
+    FORMATS,
+    Entry,
+    LocalFolder,
+    Source,
+    SourceFormat,
+    Urls,
+)
 from vitsearch.photos.sources.tar import TarFiles
 
-__all__ = ["FORMATS", "Entry", "Source", "SourceFormat", "open_source"]
+__all__ = ["FORMATS", "Entry", "Source", "SourceFormat", "Urls", "open_source"]
 
 _ENDINGS: dict[str, SourceFormat] = {".tar": "tar", ".parquet": "parquet"}
 _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
 
 
-def open_source(name: str | os.PathLike[str], source_format: SourceFormat = "auto") -> Source:
+def open_source(
+    name: str | os.PathLike[str], source_format: SourceFormat = "auto", urls: Urls = "none"
+) -> Source:
     """Return the photos at a name, which is one of these.
 
     A local folder, walked as indexing does; the URL of a folder (``s3://bucket/prefix``, ``gs://``,
@@ -25,7 +34,8 @@ def open_source(name: str | os.PathLike[str], source_format: SourceFormat = "aut
 
     Parquet has the photos in a column ``image``, ``bytes`` or ``jpg``, or the names of files in
     ``path``: relative to the folder of the Parquet file, absolute, or URLs. Photos in Parquet are
-    in the order of their rows, all others in that of the bytes of their paths.
+    in the order of their rows, all others in that of the bytes of their paths. With ``urls`` that
+    are "public", or "private" too, photos in a column ``url`` are fetched from these addresses.
 
     Raises CollectionError where there is nothing, it cannot be read, or a package is missing.
     """
@@ -38,7 +48,7 @@ def open_source(name: str | os.PathLike[str], source_format: SourceFormat = "aut
     if kind == "folder":
         return _folder(location)
     _check_url(location)
-    return TarFiles(location) if kind == "tar" else _parquet(location)
+    return TarFiles(location) if kind == "tar" else _parquet(location, urls)
 
 
 def _format(location: str) -> SourceFormat:
@@ -85,11 +95,11 @@ def _check_url(location: str) -> None:
     filesystem(location)
 
 
-def _parquet(location: str) -> Source:
+def _parquet(location: str, urls: Urls) -> Source:
     try:
         from vitsearch.photos.sources.parquet import open_parquet
     except ModuleNotFoundError as error:
         raise CollectionError(
             f"{location} is read as Parquet, which needs an extra: pip install 'vitsearch[parquet]'"
         ) from error
-    return open_parquet(location)
+    return open_parquet(location, urls)

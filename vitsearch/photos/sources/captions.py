@@ -9,7 +9,7 @@ from dataclasses import replace
 from vitsearch.photos.exif import MAX_WORDS_LENGTH, one_line
 from vitsearch.types import PhotoInfo
 
-COLUMNS = ("caption", "text")  # of Parquet files, the first that is there
+COLUMNS = ("caption", "text", "TEXT")  # of Parquet files, the first that is there
 SUFFIXES = (".txt", ".json")  # of members of a tar, the first wins (webdataset, img2dataset)
 MAX_BYTES = 64 * 1024
 

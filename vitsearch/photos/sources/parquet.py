@@ -21,14 +21,17 @@ from vitsearch.photos.sources.names import below, identity, protocol_of, relativ
 from vitsearch.photos.sources.source import (
     Entry,
     Source,
+    Urls,
     checked,
     error_text,
     read_error,
     read_local,
     rejection,
 )
+from vitsearch.photos.sources.web import fetched
 
 CONTENT_COLUMNS = ("image", "bytes", "jpg")
+LINK_COLUMNS = ("url", "URL")
 NAME_COLUMNS = ("path", "key", "__key__")
 _STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hdfs"})
 _BATCH = 4096  # names held as objects at a time
@@ -389,9 +392,40 @@ def _in_order(parts: list[pyarrow.Array]) -> Iterator[str]:
             yield value.as_py().decode("utf-8", "surrogateescape")
 
 
-def open_parquet(name: str) -> Source:
+@dataclass(frozen=True, slots=True)
+class LinkedPhotos:
+    """Photos at the addresses in a column of Parquet files, in the order of the rows, each once; 8
+    bytes of each are held in a set. ``private`` allows addresses of private networks.
+    """
+
+    name: str
+    column: str
+    private: bool
+
+    def entries(self) -> Iterator[Entry]:
+        seen: set[int] = set()
+        for file in named_files(self.name, "parquet")[1]:
+            for url, caption in self._links(file):
+                digest = _hash(url)
+                if url and digest not in seen:
+                    seen.add(digest)
+                    yield Entry(url, 0, 0, caption=readable(caption))
+
+    def _links(self, file: str) -> Iterator[tuple[str, str | None]]:
+        with opened(file) as parquet:
+            if not is_text(parquet.schema_arrow, self.column):
+                raise CollectionError(
+                    f"{file} has no column {self.column}, as the files before it: name it by itself"
+                )
+            yield from zip(texts(parquet, self.column), _captions(parquet), strict=True)
+
+    def read(self, entries: Sequence[Entry]) -> Iterator[bytes | PhotoError]:
+        return fetched(entries, private=self.private)
+
+
+def open_parquet(name: str, urls: Urls = "none") -> Source:
     """Return the photos in Parquet files, or those that they name; raises CollectionError where a
-    file has neither.
+    file has neither, or has addresses and ``urls`` is "none".
     """
     folder, files = named_files(name, "parquet")
     with opened(files[0]) as file:
@@ -400,6 +434,14 @@ def open_parquet(name: str) -> Source:
             return ParquetPhotos(name, column)
         if is_text(file.schema_arrow, "path"):
             return ParquetPaths(name, folder)
+        link = next((name for name in LINK_COLUMNS if is_text(file.schema_arrow, name)), None)
+        if link is not None and urls == "none":
+            raise CollectionError(
+                f"{files[0]} names photos by addresses in its column {link}: they are fetched from "
+                "the web with --allow-urls"
+            )
+        if link is not None:
+            return LinkedPhotos(name, link, urls == "private")
         held = ", ".join(file.schema_arrow.names[:8])
     raise CollectionError(
         f"{files[0]} has no photos (it has {held}): they are read from a column image, bytes or "

@@ -13,6 +13,7 @@ from vitsearch.photos.decode import MAX_BYTES, read_bytes
 from vitsearch.photos.walk import walk
 
 SourceFormat = Literal["auto", "folder", "parquet", "tar"]
+Urls = Literal["none", "public", "private"]  # of the web, from which photos may be fetched
 FORMATS: tuple[SourceFormat, ...] = ("auto", "folder", "parquet", "tar")
 CUT = "the tar ends before it does"
 EMPTY = "the file is empty (0 bytes)"

@@ -1,0 +1,197 @@
+"""Photos at the addresses (http, https) that Parquet files name, as LAION's do; they are fetched
+politely: a few at a time from a host, again after a pause where it is busy, and never from an
+address of a private network.
+"""
+
+import http.client
+import ipaddress
+import socket
+import ssl
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import cache
+from urllib.parse import urljoin, urlsplit
+
+from vitsearch._version import __version__
+from vitsearch.errors import PhotoError
+from vitsearch.photos.sources.source import Entry, checked, error_text, rejection
+
+AGENT = f"vitsearch/{__version__}"
+AT_ONCE, AT_ONCE_OF_HOST = 16, 2
+CONNECT_SECONDS, FETCH_SECONDS = 10.0, 60.0  # of one wait, and of one photo
+PAUSES = (1.0, 4.0, 15.0)  # seconds before a photo is asked for again
+PATIENCE = 3  # photos of a silent host, after which each of it is asked for once
+MAX_REDIRECTS, MAX_FETCHED = 5, 64_000_000  # bytes
+AHEAD = 32  # photos fetched before they are taken
+TEMPORARY = "not fetched for now: "  # begins the reasons that may pass
+BUSY = (408, 425, 429, 500, 502, 503, 504)
+_PIECE = 65_536
+
+
+class TemporaryFailure(PhotoError):
+    """A photo that could not be fetched now, though later it may."""
+
+
+def fetched(entries: Sequence[Entry], *, private: bool = False) -> Iterator[bytes | PhotoError]:
+    """Yield the bytes of the photos at the addresses ``entries.path``, or why there are none, in
+    their order; with ``private`` also from addresses of private networks.
+
+    What may pass later has a reason that begins with `TEMPORARY`.
+    """
+    hosts: dict[str, _Host] = defaultdict(_Host)
+    by_url = {entry.path: hosts[_host_of(entry.path)] for entry in entries}
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        for start in range(0, len(entries), AHEAD):
+            part = entries[start : start + AHEAD]
+            yield from threads.map(lambda entry: _photo(entry, by_url[entry.path], private), part)
+
+
+class _Host:
+    """What is known of a host: how many may ask it now, and how often in a row it did not answer,
+    with all patience.
+    """
+
+    def __init__(self) -> None:
+        self.slots, self.silent = threading.Semaphore(AT_ONCE_OF_HOST), 0
+
+
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return ""
+
+
+def _photo(entry: Entry, host: _Host, private: bool) -> bytes | PhotoError:
+    if refused := rejection(entry):
+        return refused
+    with host.slots:
+        pauses = PAUSES if host.silent < PATIENCE else ()
+        for pause in (*pauses, None):
+            try:
+                content = checked(_follow(entry.path, private))
+                host.silent = 0
+                return content
+            except TemporaryFailure as error:
+                if pause is None:
+                    host.silent += 1
+                    return PhotoError(f"{TEMPORARY}{error}")
+                time.sleep(pause)
+            except PhotoError as error:
+                return error
+    raise AssertionError
+
+
+def _follow(url: str, private: bool) -> bytes:
+    """Return what is at an address, or at the one that it leads to; raises PhotoError."""
+    end = time.monotonic() + FETCH_SECONDS
+    for _ in range(MAX_REDIRECTS + 1):
+        answer = _get(url, private, end)
+        if isinstance(answer, bytes):
+            return answer
+        url = urljoin(url, answer)
+    raise PhotoError(f"its address leads on more than {MAX_REDIRECTS} times")
+
+
+def _get(url: str, private: bool, end: float) -> bytes | str:
+    """Return the content at an address, or the address that it leads to."""
+    try:
+        parts = urlsplit(url)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise PhotoError(f"not an address of the web: {url[:100]}")
+        kind, port = (_Secure, 443) if parts.scheme == "https" else (_Plain, 80)
+        port = parts.port or port
+        with closing(kind(parts.hostname, port, timeout=CONNECT_SECONDS)) as connection:
+            connection.private = private
+            connection.request("GET", _escaped(target), headers={"User-Agent": AGENT})
+            answer = connection.getresponse()
+            if 300 <= answer.status < 400 and (location := answer.getheader("Location")):
+                return location
+            if answer.status in BUSY:
+                raise TemporaryFailure(f"HTTP {answer.status}")
+            if answer.status != 200:
+                raise PhotoError(f"cannot be fetched: HTTP {answer.status}")
+            return _content(answer, end)
+    except PhotoError:
+        raise
+    except (ValueError, http.client.InvalidURL) as error:
+        raise PhotoError(f"not an address of the web ({error_text(error)})") from error
+    except ssl.SSLCertVerificationError as error:
+        raise PhotoError(f"its certificate is not valid ({error_text(error)})") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise TemporaryFailure(error_text(error)) from error
+
+
+def _escaped(target: str) -> str:
+    """Return a path with what lists of addresses leave unescaped: spaces and other alphabets."""
+    return "".join(
+        char if "!" <= char <= "~" else "".join(f"%{byte:02X}" for byte in char.encode())
+        for char in target
+    )
+
+
+def _content(answer: http.client.HTTPResponse, end: float) -> bytes:
+    pieces, length = [], answer.length or 0
+    if length > MAX_FETCHED:
+        raise PhotoError(f"the file has {length:,} bytes, over the cap of {MAX_FETCHED:,}")
+    length = 0
+    while piece := answer.read1(_PIECE):
+        pieces.append(piece)
+        length += len(piece)
+        if length > MAX_FETCHED:
+            raise PhotoError(f"the file has over {MAX_FETCHED:,} bytes, the cap")
+        if time.monotonic() > end:
+            raise TemporaryFailure(f"it takes longer than {FETCH_SECONDS:g} s")
+    if answer.length:  # read1 does not complain of an end that comes too early
+        raise TemporaryFailure("the connection ended before the photo did")
+    return b"".join(pieces)
+
+
+# -- Connections that look at the address that a name stands for, and connect to that one ----------
+
+
+def _connected(host: str, port: int, private: bool) -> socket.socket:
+    """Return a socket to a host; raises PhotoError where only private addresses are its own."""
+    known = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    allowed = [each for each in known if private or _is_public(str(each[4][0]))]
+    if not allowed:
+        raise PhotoError(f"{host} is in a private network, from which nothing is fetched")
+    problem: OSError | None = None
+    for *_, address in allowed:
+        try:
+            return socket.create_connection((str(address[0]), port), CONNECT_SECONDS)
+        except OSError as error:
+            problem = error
+    assert problem is not None
+    raise problem
+
+
+def _is_public(address: str) -> bool:
+    number = ipaddress.ip_address(address.partition("%")[0])
+    mapped = getattr(number, "ipv4_mapped", None)
+    return bool((mapped or number).is_global and not number.is_multicast)
+
+
+class _Plain(http.client.HTTPConnection):
+    private = False
+
+    def connect(self) -> None:
+        self.sock = _connected(self.host, self.port, self.private)
+
+
+class _Secure(http.client.HTTPSConnection):
+    private = False
+
+    def connect(self) -> None:
+        plain = _connected(self.host, self.port, self.private)
+        self.sock = _certificates().wrap_socket(plain, server_hostname=self.host)
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    return ssl.create_default_context()
