@@ -187,7 +187,8 @@ def main() -> None:
         others.mkdir()
         for file in sorted(photos.glob("[fg]*-[0-2].jpg")):
             file.rename(others / file.name)
-        index_folder(others, encoder="mini")
+        for folder in (others, photos):
+            index_folder(folder, encoder="mini")
         with (
             announced(others, photos) as (_, address),
             browser.new_context(viewport=WIDE) as context,
