@@ -34,17 +34,17 @@ class Neighbourhoods:
     def __init__(self, base: np.ndarray) -> None:
         self.base = base
         starts = range(0, len(base), 1000)
-        self._near = np.concatenate([_nearest(base, start) for start in starts])
-        self._means = np.stack([base[near].mean(axis=0) for near in self._near])
+        self.near = np.concatenate([_nearest(base, start) for start in starts])
+        self.means = np.stack([base[near].mean(axis=0) for near in self.near])
 
     def made(self, count: int, random: np.random.Generator) -> np.ndarray:
         """Return ``(count, dim)`` float32 unit rows."""
         at = random.integers(0, len(self.base), count)
         weights = random.standard_normal((count, NEIGHBOURS), np.float32)
         weights /= np.float32(NEIGHBOURS**0.5)
-        rows = self.base[at] - weights.sum(axis=1, keepdims=True) * self._means[at]
+        rows = self.base[at] - weights.sum(axis=1, keepdims=True) * self.means[at]
         for column in range(NEIGHBOURS):
-            rows += weights[:, column, None] * self.base[self._near[at, column]]
+            rows += weights[:, column, None] * self.base[self.near[at, column]]
         return unit_rows(rows)
 
 

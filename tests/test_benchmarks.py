@@ -1,5 +1,6 @@
-"""The measurement of the image tower runs, here on the CPU with a tiny model."""
+"""The measurements on a GPU run, here on the CPU with tiny models."""
 
+import argparse
 import re
 import subprocess
 import sys
@@ -14,13 +15,16 @@ torch = pytest.importorskip("torch", reason="needs the extra vitsearch[clip]")
 pytest.importorskip("open_clip", reason="needs the extra vitsearch[clip]")
 pytest.importorskip("transformers", reason="needs the extra vitsearch[clip]")
 
+from benchmarks.gpu import training  # noqa: E402
+from benchmarks.gpu.report import Report, Result, read_results  # noqa: E402
+from benchmarks.gpu.run import PARTS, run_part  # noqa: E402
 from helpers import tiny_models as tiny  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
 
 def measured(*arguments: str) -> str:
-    command = [sys.executable, "benchmarks/gpu.py", *arguments]
+    command = [sys.executable, "-m", "benchmarks.gpu.tower", *arguments]
     return subprocess.run(
         command, cwd=ROOT, env=environment(), check=True, capture_output=True, text=True
     ).stdout
@@ -69,3 +73,54 @@ def test_without_a_gpu_one_line_says_so() -> None:
         measured("--model", "mini")
         == "PyTorch sees no GPU here: nothing is measured (--device cpu measures the CPU)\n"
     )
+
+
+def run_all(out: Path, *arguments: str) -> list[Result]:
+    command = ["benchmarks/gpu/run.sh", str(out), *arguments]
+    env = {**environment(), "PYTHON": sys.executable}
+    subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True)
+    return read_results(out / "results.jsonl")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="PyTorch sees a GPU")
+def test_without_a_gpu_every_part_is_skipped(tmp_path: Path) -> None:
+    parts = {each.part: each.value for each in run_all(tmp_path) if each.name == "part"}
+    assert parts == dict.fromkeys(PARTS, "skipped: no GPU")
+    assert "| search | part | skipped: no GPU |  |" in (tmp_path / "table.md").read_text()
+
+
+def test_every_part_measures_on_the_cpu(tmp_path: Path) -> None:
+    tiny_run = ("--device", "cpu", "--tiny", "--seconds", "600", "--only")
+    results = run_all(tmp_path, *tiny_run, "parity", "search", "embedding", "classifying")
+    done = {each.part: each.value for each in results if each.name == "part"}
+    assert done == dict.fromkeys(("parity", "search", "embedding", "classifying"), "done")
+    failed = [each.name for each in results if str(each.value).startswith("failed")]
+    assert failed == ["gpu-cagra"]  # which a CPU does not build
+    cosines = [each.value for each in results if each.unit == "least cosine"]
+    assert min(float(value) for value in cosines) > 0.999
+    recalls = {each.name: each.value for each in results if each.unit == "recall@10"}
+    assert min(float(value) for value in recalls.values()) > 0.95
+    assert len(recalls) == 2 + 2 * (2 + 4) + 1
+
+
+def test_a_part_that_fails_or_hangs_is_a_result(tmp_path: Path) -> None:
+    chosen = argparse.Namespace(out=tmp_path, device="nowhere", tiny=True, vectors=None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.chdir(ROOT)
+        assert run_part("embedding", chosen, 600).startswith("failed with 1: ")
+        assert run_part("embedding", chosen, 0.2) == "cut off after 0 s"
+
+
+def test_training_is_resumed_and_a_photo_explained(tmp_path: Path) -> None:
+    chosen = argparse.Namespace(device="cpu", tiny=True)
+    report = Report(tmp_path / "results.jsonl", "training")
+    training.resumed(report, tmp_path / "resumed", chosen)
+    training.explained(report, tmp_path / "explained", chosen)
+    values = {each.name: each.value for each in read_results(tmp_path / "results.jsonl")}
+    assert values == {
+        "fine-tuning": "broken off in the second epoch",
+        "fine-tuning, resumed and not": 0.0,
+        "fine-tuning, best epoch": 1.0,
+        "relevance for a text": 0.0,
+    }

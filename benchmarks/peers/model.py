@@ -11,6 +11,7 @@ import argparse
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -70,12 +71,12 @@ def converted(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
-def save_open_clip(folder: Path) -> torch.nn.Module:
-    """Save a model with seeded random weights in open_clip's layout and return it."""
+def save_open_clip(folder: Path, shape: dict[str, Any]) -> torch.nn.Module:
+    """Save a model of open_clip with seeded random weights in its layout and return it."""
     torch.manual_seed(0)
-    net = open_clip.create_model(ARCHITECTURE, pretrained=None).eval()
+    net = open_clip.CLIP(**shape).eval()
     folder.mkdir(parents=True)
-    config = {"model_cfg": open_clip.get_model_config(ARCHITECTURE), "preprocess_cfg": PREPROCESS}
+    config = {"model_cfg": shape, "preprocess_cfg": PREPROCESS}
     (folder / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
     save_file(
         {name: tensor.contiguous() for name, tensor in net.state_dict().items()},
@@ -180,7 +181,7 @@ def main() -> None:
         return
     aside = folder.with_name(folder.name + ".part")
     shutil.rmtree(aside, ignore_errors=True)
-    net = save_open_clip(aside / "open_clip")
+    net = save_open_clip(aside / "open_clip", open_clip.get_model_config(ARCHITECTURE))
     save_transformers(aside / "transformers", net)
     save_rclip(aside / "rclip", net)
     aside.rename(folder)

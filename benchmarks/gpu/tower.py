@@ -1,7 +1,7 @@
 """Measure the image tower of a PyTorch model alone, in each number format and way, and which share
 of that an index of photos reaches.
 
-python benchmarks/gpu.py --model local-dir:/path [--device cuda] [--batch 128] [--photos DIR |
+python -m benchmarks.gpu.tower --model local-dir:/path [--device cuda] [--batch 128] [--photos DIR |
 --count 2000] [--rounds 20]
 
 The ceiling is the tower on pictures that lie on the device already. What bounds it is printed
@@ -19,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from machine import machine
-from PIL import Image
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.gpu.models import save_jpegs
+from benchmarks.machine import machine
 from vitsearch import index_folder, load_encoder
 from vitsearch.encoders.checkpoints import one_line
 from vitsearch.encoders.torch_encoder import (
@@ -35,7 +35,7 @@ from vitsearch.encoders.torch_encoder import (
     seconds,
 )
 
-SIDE = 640  # of the drawn photos
+SIDE = 480  # of the drawn photos
 
 
 def opened(name: str, device: str, dtype: str) -> TorchEncoder:
@@ -102,17 +102,6 @@ def row(
     )
 
 
-def drawn(folder: Path, count: int) -> Path:
-    """Write JPEGs of smooth noise."""
-    rng = np.random.default_rng(1)
-    for number in range(count):
-        coarse = Image.fromarray(rng.integers(0, 256, (20, 20, 3), dtype=np.uint8))
-        coarse.resize((SIDE, SIDE * 3 // 4), Image.Resampling.BICUBIC).save(
-            folder / f"{number:06}.jpg", quality=90
-        )
-    return folder
-
-
 def indexed(encoder: TorchEncoder, photos: Path, batch: int) -> float:
     """Return photos a second of an index made from nothing."""
     with tempfile.TemporaryDirectory() as folder:
@@ -145,7 +134,7 @@ def measure(options: argparse.Namespace) -> None:
             best = max(best, rate) if dtype == automatic.dtype else best
             print(line, flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        photos = options.photos or drawn(Path(folder), options.count)
+        photos = options.photos or save_jpegs(Path(folder) / "photos", options.count, SIDE)
         reached = indexed(automatic, photos, options.batch)
     share = f", {reached / best:.0%} of the best of it in {automatic.dtype}" if best else ""
     print(

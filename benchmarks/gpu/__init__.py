@@ -1,0 +1,1 @@
+"""All checks and measurements on a GPU (run.sh)."""
