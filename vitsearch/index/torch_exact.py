@@ -94,20 +94,22 @@ class TorchExact:
         The rough scores of the device exclude the others. They are looked at once, at the end: a
         GPU that has to answer after each block stands still meanwhile.
         """
-        pairs, kept, start = _split(queries), [], 0
+        pairs, nearest, start = _split(queries), [], 0
         for rows, scales in self._blocks:
             size = min(2 * count + _SPARE, len(rows))
             scores, row = self._rough(pairs, rows, scales).topk(size, dim=1)
-            kept.append((scores, row + start, size < len(rows)))
+            nearest.append((scores, row + start, size < len(rows)))
             start += len(rows)
-        scores = torch.cat([block[0] for block in kept], dim=1)
+        scores = torch.cat([block[0] for block in nearest], dim=1)
         bars = scores.topk(count, dim=1).values[:, -1:] - 2 * self._slack()
         # a block of which all that is kept may be among the best may have more that may
-        more = [(block[0][:, -1:] >= bars).any() & block[2] for block in kept]
+        more = [(block[0][:, -1:] >= bars).any() & block[2] for block in nearest]
         if bool(torch.stack(more).any()):
             return self._all_above(pairs, bars)
         query, column = torch.nonzero(scores >= bars, as_tuple=True)
-        return _by_query(query, torch.cat([block[1] for block in kept], dim=1)[query, column], bars)
+        return _by_query(
+            query, torch.cat([block[1] for block in nearest], dim=1)[query, column], bars
+        )
 
     def _all_above(self, pairs: Tensor, bars: Tensor) -> list[NDArray[np.int64]]:
         """Return for each query the ascending positions of all rows that reach its bar."""
