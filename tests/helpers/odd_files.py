@@ -123,6 +123,7 @@ def bad_contents() -> dict[str, bytes]:
     return {
         "truncated.jpg": jpeg[: len(jpeg) // 2],
         "truncated.png": encoded(picture(21, (320, 240)), "PNG")[:3000],
+        "header.jpg": jpeg[:4],
         "text.jpg": b"These are words, not a picture.\n" * 20,
         "zero.jpg": b"",
         "bomb.png": bomb(100_000, 100_000),

@@ -71,6 +71,7 @@ def test_odd_files_end_as_they_should(tmp_path: Path) -> None:
     [
         ("truncated.jpg", "it is cut off: 53% of its picture is missing"),
         ("truncated.png", "cannot be decoded: .*truncated"),
+        ("header.jpg", "cannot be decoded: it ends too early$"),
         ("text.jpg", "not a photo: its content is of no picture format"),
         (
             "bomb.png",

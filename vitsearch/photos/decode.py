@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import stat
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -163,7 +164,9 @@ def decode(
     except MemoryError:
         raise PhotoError("not enough memory to decode it") from None
     except Exception as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        said = " ".join(str(error).split())[:160] or type(error).__name__
+        # a header that ends in the middle of a number
+        reason = "it ends too early" if isinstance(error, struct.error) else said
         raise PhotoError(f"cannot be decoded: {reason}") from error
 
 
