@@ -286,6 +286,12 @@ class IndexOptions:
         flag="--exact-decode/--scaled-decode",
         title="Decode large JPEGs whole, not at the size that the model needs",
     )
+    decode: str = option(
+        "cpu",
+        "Where JPEGs are decoded and resized: cpu, or device, where the model runs, whole, by "
+        "nvJPEG on an NVIDIA GPU (cosine 0.995 or more); other photos by the CPU.",
+        choices=("cpu", "device"),
+    )
     decode_timeout: float | None = option(
         None,
         "Decode every photo in a child process, within this limit; without it only formats other "
@@ -323,6 +329,13 @@ class IndexOptions:
                 "the moments of a video must be at least 0.1 seconds apart, "
                 f"not {self.video_every!r}"
             )
+        if self.decode not in ("cpu", "device"):
+            raise CollectionError(f"JPEGs are decoded on cpu or device, not on {self.decode!r}")
+        if self.decode == "device" and self.exact_decode is False:
+            raise CollectionError(
+                "the device decodes JPEGs whole: leave out either --decode device or "
+                "--scaled-decode"
+            )
         seconds = self.decode_timeout
         if seconds is not None and not (
             isinstance(seconds, int | float) and 0 < seconds < math.inf
@@ -352,6 +365,7 @@ class IndexKeywords(TypedDict, total=False):
     accept_missing: bool
     max_pixels: int
     exact_decode: bool | None
+    decode: str
     decode_timeout: float | None
     video_every: float
     ocr: bool | None

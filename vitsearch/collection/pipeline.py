@@ -1,18 +1,15 @@
-"""The pipeline of indexing, and where its time goes.
+"""The pipeline of indexing.
 
 read, hash, decode, prepare (prefetched, in threads) -> batch -> encode (prefetched, in as many
 threads as the encoder can use) -> one transaction for each batch
 """
 
-import json
 import logging
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Container, Iterator, MutableMapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -23,149 +20,27 @@ from numpy.typing import NDArray
 
 from vitsearch.arrays import Halves
 from vitsearch.collection.diff import FolderDiff
+from vitsearch.collection.stages import StageTimer
 from vitsearch.encoders.base import ImageEncoder, Vectors
 from vitsearch.encoders.batching import NOT_FINITE, TOO_LARGE, OomSafeEncoder
-from vitsearch.errors import CollectionError, PhotoError, UnreadablePhoto
+from vitsearch.encoders.device_decoder import DeviceDecoder
+from vitsearch.errors import PhotoError, UnreadablePhoto
 from vitsearch.photos import read_bytes_and_fingerprint
 from vitsearch.photos.dates import with_date_of_name
-from vitsearch.photos.decoder import PhotoDecoder
+from vitsearch.photos.decoder import PhotoDecoder, need_children
 from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.photos.readers import NOTE
 from vitsearch.photos.sidecars import Metadata, read_sidecars, with_sidecars
-from vitsearch.records import atomic_write
 from vitsearch.storage.decoding import Decoding
 from vitsearch.storage.lock import make_room
 from vitsearch.storage.metadata import PlaceNames, known_content, put_vector
 from vitsearch.storage.rows import Outcome
 from vitsearch.storage.store import PhotoStore
-from vitsearch.types import STAGES, Bottleneck, Found, LeftOut, Photo, PhotoInfo, Stages
+from vitsearch.types import Found, LeftOut, Photo, PhotoInfo
 
 log = logging.getLogger("vitsearch")
-MAX_EVENTS = 100_000
+_GLANCE = 10_000  # files whose names tell whether processes that decode will be needed
 PATIENCE = 2.0  # seconds for a photo, after which those behind it are embedded before it
-
-
-def trace_file(name: str | os.PathLike[str] | None) -> Path | None:
-    """Return the path of a trace to write; raises CollectionError, before any long work, if its
-    folder does not exist.
-    """
-    if name is None:
-        return None
-    file = Path(name)
-    if file.is_dir() or not file.parent.is_dir():
-        raise CollectionError(
-            f"cannot write the profile {file}: name a file in a folder that is there"
-        )
-    return file
-
-
-class StageTimer:
-    """Adds up the time of the stages, from any thread.
-
-    With ``traces`` it also records the first ``max_events`` pieces of work.
-    """
-
-    def __init__(self, *, traces: bool = False, max_events: int = MAX_EVENTS) -> None:
-        self.seconds = dict.fromkeys(STAGES, 0.0)
-        self.dropped = 0
-        self._max_events = max_events if traces else 0
-        self._traces = traces
-        self._events: list[tuple[str, str, float, float, int]] = []
-        self._threads: dict[int, str] = {}
-        self._lock = threading.Lock()
-        self._started = time.perf_counter()
-
-    @contextmanager
-    def stage(self, name: str, what: str = "") -> Iterator[None]:
-        """Add the time of the block to a stage; ``what`` names the photo or the batch."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._add(name, what, started, time.perf_counter() - started)
-
-    def _add(self, name: str, what: str, started: float, seconds: float) -> None:
-        with self._lock:
-            self.seconds[name] += seconds
-            if len(self._events) < self._max_events:
-                thread = threading.get_ident()
-                self._threads.setdefault(thread, threading.current_thread().name)
-                self._events.append((name, what, started - self._started, seconds, thread))
-            elif self._traces:
-                self.dropped += 1
-
-    def report(
-        self, *, wall: float, workers: int, callers: int = 1, trace: Path | None = None
-    ) -> Stages:
-        """Return the times of a run of ``wall`` seconds.
-
-        ``workers`` threads decoded and ``callers`` encoded; ``trace`` is a file for `write_trace`.
-        """
-        if trace:
-            self.write_trace(trace)
-        bottleneck = _bottleneck(self.seconds, workers, callers)
-        return Stages(**self.seconds, wall=wall, bound=bottleneck)
-
-    def write_trace(self, file: Path) -> None:
-        """Write the events in the Trace Event Format of Google's catapult, atomically.
-
-        Each piece of work is a complete event (``ph`` X) with times in microseconds since the run
-        began and a number for its thread (``tid``). Raises CollectionError.
-        """
-        numbers = {thread: number for number, thread in enumerate(self._threads)}
-        names = [
-            {
-                "name": "thread_name",
-                "ph": "M",
-                "pid": 1,
-                "tid": numbers[thread],
-                "args": {"name": name},
-            }
-            for thread, name in self._threads.items()
-        ]
-        events = [
-            _event(name, what, start, seconds, numbers[thread])
-            for name, what, start, seconds, thread in self._events
-        ]
-        trace = {
-            "traceEvents": [*names, *events],
-            "displayTimeUnit": "ms",
-            "otherData": {"events_left_out": self.dropped},
-        }
-        try:
-            atomic_write(file, json.dumps(trace, ensure_ascii=True), sync=False)
-        except OSError as error:
-            raise CollectionError(
-                f"cannot write the profile {file} ({error.strerror}): choose another "
-                "place; the photos are indexed"
-            ) from error
-
-
-def _event(name: str, what: str, start: float, seconds: float, thread: int) -> dict[str, Any]:
-    times = {"ts": round(start * 1e6, 1), "dur": round(seconds * 1e6, 1)}
-    return {
-        "name": name,
-        "cat": "photo",
-        "ph": "X",
-        **times,
-        "pid": 1,
-        "tid": thread,
-        "args": {"what": what},
-    }
-
-
-def _bottleneck(seconds: dict[str, float], workers: int, callers: int) -> Bottleneck:
-    """Return what a run waited for: the busiest of the threads that decode, encode and store."""
-    decoding = seconds["decode"] + seconds["prepare"]
-    loading = (seconds["read"] + decoding) / workers
-    busy: dict[Bottleneck, float] = {
-        "disk": loading if seconds["read"] > decoding else 0.0,
-        "decoding": loading if seconds["read"] <= decoding else 0.0,
-        "model": seconds["encode"] / callers,
-        "storing": seconds["store"] + seconds["build"],
-        "looking": seconds["walk"],
-    }
-    return max(busy, key=lambda name: busy[name])
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +94,7 @@ class Pipeline:
         self.counts, self.decoding = counts, decoding
         self.clock = clock or StageTimer()
         self.decoder = PhotoDecoder()
+        self._device_decoder: DeviceDecoder | None = None
         self.place_names = PlaceNames(store)
         self._encoding: deque[tuple[_Batch, Future[list[Vectors | None]]]] = deque()
         self._done = 0
@@ -232,6 +108,24 @@ class Pipeline:
                     for file in self.diff.refused
                 )
                 self.store.raise_generation(removed > 0)
+
+    def start_children(self, workers: int, seconds: float | None) -> None:
+        """Have the processes that decode start while the model loads, where some will be needed, as
+        all are with a limit of ``seconds``.
+        """
+        first = (file.path for file in islice(self.diff.todo, _GLANCE))
+        if seconds is not None or need_children(first):
+            self.decoder.start(min(workers, len(self.diff.todo)))
+        elif self.diff.videos:
+            self.decoder.start(1)
+
+    def decode_on_device(self, encoder: ImageEncoder, *, seconds: float | None) -> None:
+        """Have `run` decode JPEGs on the encoder's device, within ``seconds``; raises EncoderError
+        where that cannot be.
+        """
+        if encoder.device == "cpu":
+            log.warning("the model runs on the CPU: --decode device gains nothing here")
+        self._device_decoder = DeviceDecoder(encoder, seconds=seconds)
 
     def run(self, encoder: ImageEncoder, *, batch_size: int, workers: int) -> Iterator[int]:
         """Embed and store the files to do, in a transaction for each batch, and yield after each
@@ -250,7 +144,7 @@ class Pipeline:
             self.diff.todo,
             workers=workers,
             buffer=batch_size + workers,
-            on_stop=self.decoder.close,
+            on_stop=self._stop_decoding,
             meanwhile=self._store_encoded,
             patience=PATIENCE,
         )
@@ -272,7 +166,14 @@ class Pipeline:
                 yield self._done
         finally:
             loaded.close()
+            if self._device_decoder:
+                self._device_decoder.close()
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _stop_decoding(self) -> None:
+        self.decoder.close()
+        if self._device_decoder:
+            self._device_decoder.close()
 
     def _is_encoded(self, count: int) -> bool:
         """Return whether the first of at least so many batches is encoded."""
@@ -322,6 +223,9 @@ class Pipeline:
                 file, sidecar_facts = self._with_sidecars(file)
             if fingerprint in known and not sidecar_facts and not facts:
                 return _Loaded(file, fingerprint)
+            if fingerprint not in known and (ready := self._decoded_on_device(file, data)):
+                info = with_sidecars(ready[1], sidecar_facts)
+                return _Loaded(file, fingerprint, info, ready[0], has_sidecars=bool(sidecar_facts))
             with clock.stage("decode", file.path):
                 image, info = self.decoder.decode(
                     data,
@@ -343,6 +247,15 @@ class Pipeline:
             return _Broken(file, str(error), transient=isinstance(error, UnreadablePhoto))
         except MemoryError:
             return _Broken(file, "not enough memory to decode it")
+
+    def _decoded_on_device(self, file: Found, data: bytes) -> tuple[NDArray[Any], PhotoInfo] | None:
+        """Return the encoder's input and the facts of a JPEG; None where the CPU decodes it."""
+        if self._device_decoder is None:
+            return None
+        with self.clock.stage("decode", file.path):
+            return self._device_decoder.prepare(
+                data, max_pixels=self.decoding.max_pixels, colours=self.decoding.colours
+            )
 
     def _with_sidecars(self, file: Found) -> tuple[Found, list[Metadata]]:
         """Return what the sidecars of a file say, and the file: without them where one cannot be

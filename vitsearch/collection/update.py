@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Unpack
 
@@ -25,12 +25,14 @@ from vitsearch.collection.diff import (
 from vitsearch.collection.info import mend
 from vitsearch.collection.last_run import record_walk_settings
 from vitsearch.collection.number_format import MIN_PHOTOS, Sample, choose_number_format
-from vitsearch.collection.pipeline import Pipeline, StageTimer, trace_file
+from vitsearch.collection.pipeline import Pipeline
+from vitsearch.collection.stages import StageTimer, trace_file
 from vitsearch.collection.texts import TextRun, check_text_reader, reads_texts
 from vitsearch.collection.videos import VideoPipeline
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.checkpoints import named_by
+from vitsearch.encoders.device_decoder import check_device_decoding
 from vitsearch.encoders.identity import EncoderIdentity, golden_from_bytes, golden_vectors
 from vitsearch.errors import CollectionError, CollectionNotFound
 from vitsearch.index import check_recipe
@@ -38,7 +40,7 @@ from vitsearch.index.recipe import Recipe, load_recipe
 from vitsearch.options import IndexKeywords, IndexOptions, check_names
 from vitsearch.paths import raw_path
 from vitsearch.photos import WalkOptions
-from vitsearch.photos.decoder import PhotoDecoder, journalled_decoder, need_children
+from vitsearch.photos.decoder import journalled_decoder
 from vitsearch.storage.config import (
     CollectionConfig,
     check_encoder,
@@ -67,7 +69,6 @@ log = logging.getLogger("vitsearch")
 DEFAULT_ENCODER = "mini"
 DEFAULT_RECIPE = "auto"
 AUTO = "auto"
-_GLANCE = 10_000  # files whose names tell whether processes that decode will be needed
 
 
 def index_folder(
@@ -98,11 +99,13 @@ def index_folder(
     (``"*"``: all), ``max_pixels`` is the largest width times height that is decoded, ``progress``
     is called as the run goes on. JPEGs much larger than the encoder's input are decoded at a
     reduced size, which moves a vector by a cosine of 0.005 at most, unless ``exact_decode`` (None:
-    as the collection's other photos); ``profile`` is a JSON file for a trace of the run
-    (`chrome://tracing`). A photo that takes minutes to decode, or that crashed its decoder and with
-    it the run before, is decoded in a child process and fails alone, and so is any that is not
-    JPEG, PNG or WebP; with ``decode_timeout``, in seconds, all are, and that is the limit. A run
-    that is stopped loses the batches that are being encoded or wait for it, and the next goes on.
+    as the collection's other photos); with ``decode`` "device" they are decoded whole and resized
+    where the model runs, on an NVIDIA GPU by nvJPEG (cosine 0.995 or more); ``profile`` is a JSON
+    file for a trace of the run (`chrome://tracing`). A photo that takes minutes to decode, or that
+    crashed its decoder and with it the run before, is decoded in a child process and fails alone,
+    and so is any that is not JPEG, PNG or WebP; with ``decode_timeout``, in seconds, all are, and
+    that is the limit. A run that is stopped loses the batches that are being encoded or wait for
+    it, and the next goes on.
     Raises CollectionError, CollectionLocked, EncoderError, EncoderMismatch, RecipeError; a photo
     that cannot be read is recorded, not raised.
     """
@@ -267,6 +270,8 @@ class _Run:
                     encoder = many(encoder, how.device, dtype)
             self._encoder = encoder
             self.load_seconds += time.perf_counter() - started
+        if self.options.decode == "device":
+            check_device_decoding(self._encoder)
         if settings:
             check_encoder(self.folder, settings, self._encoder)
         return self._encoder
@@ -318,8 +323,9 @@ class _Run:
 
     def _decoding(self, store: PhotoStore) -> Decoding:
         how = self.options
-        again = how.reread == "*"
-        return choose_decoding(store, how.exact_decode, how.max_pixels, again=again)
+        exact = how.exact_decode if how.decode == "cpu" else True
+        decoding = choose_decoding(store, exact, how.max_pixels, again=how.reread == "*")
+        return replace(decoding, on_device=how.decode == "device")
 
     def _planned(self, store: PhotoStore, scan: FolderScan) -> FolderDiff:
         with self.clock.stage("walk"):
@@ -352,9 +358,11 @@ class _Run:
         if not total:
             return
         with journalled_decoder(self.folder, self.options.decode_timeout) as pipeline.decoder:
-            self._start_children(pipeline.decoder, plan)
+            pipeline.start_children(self.workers, self.options.decode_timeout)
             encoder = self._loaded_encoder(settings)
             self._check_golden(store, settings, encoder)
+            if decoding.on_device:
+                pipeline.decode_on_device(encoder, seconds=self.options.decode_timeout)
             encoder.autotune(self.options.batch_size, photos=total)
             if note := record_decoding(store, decoding):
                 log.info(note)
@@ -373,14 +381,6 @@ class _Run:
             every, size = self.options.video_every, self.options.batch_size
             for done in VideoPipeline(pipeline, encoder, every=every, size=size).run():
                 yield len(pipeline.diff.todo) + done
-
-    def _start_children(self, decoder: PhotoDecoder, plan: FolderDiff) -> None:
-        """Have the processes that decode start while the model loads, where some will be needed."""
-        first = (file.path for file in islice(plan.todo, _GLANCE))
-        if self.options.decode_timeout is not None or need_children(first):
-            decoder.start(min(self.workers, len(plan.todo)))
-        elif plan.videos:
-            decoder.start(1)
 
     def _check_golden(
         self, store: PhotoStore, settings: CollectionConfig, encoder: ImageEncoder

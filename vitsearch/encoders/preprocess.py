@@ -8,7 +8,7 @@ processors compute, so their published figures hold.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import ceil, isfinite, sqrt
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,15 @@ _FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 _MAX_STRIP_LENGTH = 32  # a resized picture this many times longer than the crop is never made whole
+
+
+class HasSize(Protocol):
+    """A picture, or what is known of one."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,19 +108,43 @@ def prepare(image: Image.Image, how: Preprocess) -> NDArray[np.uint8]:
     that stays is resized.
     """
     rgb = image if image.mode == "RGB" else image.convert("RGB")
-    if how.resize_mode == "squash" and how.resize_to is None:
-        return np.asarray(_resized(rgb, how.size, how.interpolation))
-    if how.resize_mode == "patches":
-        return np.asarray(_resized(rgb, _size_in_patches(rgb, how), how.interpolation))
-    height, width = _scaled_size(rgb, how)
+    layout = layout_of(rgb, how)
+    if layout is None:
+        return np.asarray(_cropped_first(rgb, _scaled_size(rgb, how), how))
+    resized = _resized(rgb, layout.size, layout.interpolation)
+    return np.asarray(resized if layout.crop == layout.size else _centred(resized, how))
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What `prepare` makes of a picture: resized to ``size``, of which it takes ``crop`` from
+    ``top`` and ``left`` on, below 0 where it is padded; heights come before widths.
+    """
+
+    size: tuple[int, int]
+    crop: tuple[int, int]
+    top: int
+    left: int
+    interpolation: Interpolation
+
+
+def layout_of(image: HasSize, how: Preprocess) -> Layout | None:
+    """Return what `prepare` makes of a picture of this size; None where it would be a very long
+    strip, of which only a part is resized.
+    """
+    if how.resize_mode == "patches" or (how.resize_mode == "squash" and how.resize_to is None):
+        size = _size_in_patches(image, how) if how.resize_mode == "patches" else how.size
+        return Layout(size, size, 0, 0, how.interpolation)
+    (height, width), (crop_height, crop_width) = _scaled_size(image, how), how.size
     if (
-        max(height / how.size[0], width / how.size[1]) > _MAX_STRIP_LENGTH
-        and height >= how.size[0]
-        and width >= how.size[1]
+        max(height / crop_height, width / crop_width) > _MAX_STRIP_LENGTH
+        and height >= crop_height
+        and width >= crop_width
     ):
-        return np.asarray(_cropped_first(rgb, (height, width), how))
-    filter_name = "bicubic" if _covers_oblong(how) else how.interpolation
-    return np.asarray(_centred(_resized(rgb, (height, width), filter_name), how))
+        return None
+    top, left = _start(height, crop_height, how), _start(width, crop_width, how)
+    interpolation = "bicubic" if _covers_oblong(how) else how.interpolation
+    return Layout((height, width), how.size, top, left, interpolation)
 
 
 def seen_region(image: Image.Image, how: Preprocess) -> Box:
@@ -153,7 +186,7 @@ def _covers_oblong(how: Preprocess) -> bool:
     return how.resize_mode == "shortest" and how.resize_to is None and how.size[0] != how.size[1]
 
 
-def _scaled_size(image: Image.Image, how: Preprocess) -> tuple[int, int]:
+def _scaled_size(image: HasSize, how: Preprocess) -> tuple[int, int]:
     """Return the height and width to resize to, before crop or padding."""
     (height, width), (target_height, target_width) = (image.height, image.width), how.size
     if how.resize_mode == "longest" or _covers_oblong(how):
@@ -168,7 +201,7 @@ def _scaled_size(image: Image.Image, how: Preprocess) -> tuple[int, int]:
     return short, int(short * width / height)
 
 
-def _size_in_patches(image: Image.Image, how: Preprocess) -> tuple[int, int]:
+def _size_in_patches(image: HasSize, how: Preprocess) -> tuple[int, int]:
     """Return the height and width of the most whole patches that keep the aspect ratio, as
     transformers' processor of SigLIP 2 chooses them: by halving the range of scales.
     """

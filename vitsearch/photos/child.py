@@ -18,7 +18,7 @@ import os
 import signal
 import struct
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
@@ -36,6 +36,7 @@ from vitsearch.types import PhotoInfo
 if TYPE_CHECKING:
     from vitsearch.photos.ocr import TextReader
 
+Message = tuple[dict[str, Any], bytes]  # a header and its body
 LENGTHS = struct.Struct(">IQ")
 MAX_HEADER_LENGTH = 1 << 16
 _ORPHAN_SECONDS = 3.0  # how long past the limit a child decodes whose parent was killed
@@ -57,33 +58,50 @@ def header_of(data: bytes | bytearray) -> dict[str, Any]:
 
 def serve() -> None:
     """Decode what comes on stdin until it ends: all that a child does."""
+    answer(_load_readers, _answers)
+
+
+def answer(
+    start: Callable[[], None], answers: Callable[[bytes, dict[str, Any]], Iterable[Message]]
+) -> None:
+    """Give the answers to each request that comes on stdin, a content and a header, until it ends;
+    what takes long is done in ``start``, before the first.
+    """
     # Ctrl-C is sent to parent and children: the parent decides
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    output = os.fdopen(os.dup(1), "wb", buffering=0)
     # what a library may print must not get between the answers
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    start()
+    requests = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115  as long as the process
+    with suppress(EOFError, BrokenPipeError):
+        _send(output, {})
+        while True:
+            request, data = _receive(requests)
+            seconds = request.pop("seconds")
+            _end_with_the_parent(seconds)
+            for header, body in answers(data, request):
+                _send(output, header, body)
+                _end_with_the_parent(seconds)
+            faulthandler.cancel_dump_traceback_later()
+
+
+def _load_readers() -> None:
     # before the first photo, whose time is counted; adapters of ours wait for a photo of theirs,
     # since NumPy, which that of RAW needs, takes longer to import than all others
     for photo_format in FORMATS:
         if not photo_format.reader.startswith("vitsearch."):
             with suppress(PhotoError):
                 photo_format.load_reader()
-    requests = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115  as long as the process
-    with suppress(EOFError, BrokenPipeError):
-        _send(answers, {})
-        while True:
-            request, data = _receive(requests)
-            seconds = request.pop("seconds")
-            _end_with_the_parent(seconds)
-            if "threads" in request:
-                _send(answers, *_text(data, request))
-            elif "video" in request:
-                for header, pixels in _moments(request):
-                    _send(answers, header, pixels)
-                    _end_with_the_parent(seconds)
-            else:
-                _send(answers, *_reply(data, request))
-            faulthandler.cancel_dump_traceback_later()
+
+
+def _answers(data: bytes, request: dict[str, Any]) -> Iterator[Message]:
+    if "threads" in request:
+        yield _text(data, request)
+    elif "video" in request:
+        yield from _moments(request)
+    else:
+        yield _reply(data, request)
 
 
 def _end_with_the_parent(seconds: float) -> None:
@@ -92,7 +110,7 @@ def _end_with_the_parent(seconds: float) -> None:
     faulthandler.dump_traceback_later(limit, exit=True)
 
 
-def _reply(data: bytes, limits: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+def _reply(data: bytes, limits: Mapping[str, Any]) -> Message:
     try:
         image, info = decode(data, **limits)
         facts = {"size": image.size, "info": asdict(info), NOTE: image.info.get(NOTE)}
@@ -106,7 +124,7 @@ def _reply(data: bytes, limits: Mapping[str, Any]) -> tuple[dict[str, Any], byte
         return {"reason": "not enough memory to decode it"}, b""
 
 
-def _text(data: bytes, request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+def _text(data: bytes, request: Mapping[str, Any]) -> Message:
     try:
         from vitsearch.photos.ocr import READ
 
@@ -131,7 +149,7 @@ def _text_reader(threads: int) -> "TextReader":
     return TextReader(threads)
 
 
-def _moments(request: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], bytes]]:
+def _moments(request: Mapping[str, Any]) -> Iterator[Message]:
     """Yield the moments of a video, and a closing header."""
     try:
         from vitsearch.photos.video import read_moment, read_moments
@@ -157,7 +175,7 @@ def _moments(request: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], bytes
         yield {"reason": "not enough memory to decode it"}, b""
 
 
-def _picture(image: Image.Image, info: PhotoInfo) -> tuple[dict[str, Any], bytes]:
+def _picture(image: Image.Image, info: PhotoInfo) -> Message:
     return {"size": image.size, "info": asdict(info)}, image.tobytes()
 
 
@@ -168,7 +186,7 @@ def _send(stream: IO[bytes], header: Mapping[str, Any], body: bytes = b"") -> No
             rest = rest[stream.write(rest) :]
 
 
-def _receive(stream: IO[bytes]) -> tuple[dict[str, Any], bytes]:
+def _receive(stream: IO[bytes]) -> Message:
     head_size, body_size = LENGTHS.unpack(_exactly(stream, LENGTHS.size))
     if head_size > MAX_HEADER_LENGTH or body_size > MAX_BYTES:
         raise EOFError

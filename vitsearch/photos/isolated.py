@@ -103,13 +103,14 @@ class DecoderNotStarted(VitsearchError):
 class ChildDecoder:
     """One child process that decodes one photo at a time; the time of its start does not count.
 
-    Raises DecoderNotStarted when it cannot be started.
+    ``program`` is the statement of Python that it runs. Raises DecoderNotStarted when it cannot be
+    started.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, program: str = "from vitsearch.photos.child import serve; serve()") -> None:
         self._started, self._at_rest, self._late = False, True, False
         self._deadline = 0.0
-        command = python_command("from vitsearch.photos.child import serve; serve()")
+        command = python_command(program)
         try:
             self._process = subprocess.Popen(
                 command,
@@ -154,23 +155,23 @@ class ChildDecoder:
         ``on_slow`` is called where it is not done within `PATIENCE`.
         """
         limits = {"max_pixels": max_pixels, "at_least": at_least, "colours": colours}
-        return self._ask(data, limits, _picture, seconds=seconds, on_slow=on_slow)
+        return self.ask(data, limits, _picture, seconds=seconds, on_slow=on_slow)
 
     def webp(self, data: bytes, *, seconds: float, max_pixels: int, side: int) -> bytes:
         """Return a photo as WebP whose longest side is at most ``side``: a picture that the child
         makes, so that a small one goes through the pipe. Raises as `decode` does.
         """
         limits = {"max_pixels": max_pixels, "side": side}
-        return self._ask(data, limits, lambda _, made: bytes(made), seconds=seconds)
+        return self.ask(data, limits, lambda _, made: bytes(made), seconds=seconds)
 
     def text(self, data: bytes, *, seconds: float, max_pixels: int, threads: int) -> PhotoText:
         """Return the text in a photo; raises as `decode` does, and VitsearchError where the library
         that reads it is missing.
         """
         limits = {"max_pixels": max_pixels, "threads": threads}
-        return self._ask(data, limits, _text, seconds=seconds)
+        return self.ask(data, limits, _text, seconds=seconds)
 
-    def _ask(
+    def ask(
         self,
         data: bytes,
         limits: Mapping[str, Any],
@@ -179,6 +180,9 @@ class ChildDecoder:
         seconds: float,
         on_slow: Callable[[], None] | None = None,
     ) -> Answer:
+        """Return what ``read`` makes of the answer, a header and at most three bytes for each of
+        ``limits["max_pixels"]``; raises as `decode` does.
+        """
         with self._answering(limits, data, seconds):
             if on_slow and seconds > PATIENCE and not self._is_ready(PATIENCE):
                 on_slow()

@@ -15,8 +15,10 @@ from vitsearch.storage.reader import PhotoReader
 from vitsearch.storage.store import PhotoStore
 
 _NAME = "decode"  # of the stored value: exact, scaled or mixed
+_WHERE = "decoder"  # of the stored value: device, or mixed; none where all was on the CPU
 _COLOURS = "colours"  # of the stored value: srgb, or mixed; none where profiles were ignored
 RAW, SRGB, MIXED = "raw", "srgb", "mixed"
+CPU, DEVICE = "cpu", "device"
 _MIXED = (
     "photos decoded whole and at a reduced size are now in one collection: their scores may "
     "differ by 0.005"
@@ -30,13 +32,15 @@ _MIXED_COLOURS = (
 @dataclass(frozen=True, slots=True)
 class Decoding:
     """How photos are decoded: the cap on pixels, whether JPEGs keep their full size, whether ICC
-    profiles are applied, and whether photos that are known are embedded again for that.
+    profiles are applied, whether photos that are known are embedded again for that, and whether
+    JPEGs are decoded on the model's device.
     """
 
     max_pixels: int
     exact: bool = False
     managed: bool = True
     again: bool = False
+    on_device: bool = False
 
     @property
     def colours(self) -> Colours:
@@ -94,7 +98,12 @@ def record_decoding(store: PhotoStore, decoding: Decoding) -> str:
             colours = MIXED
         else:
             colours = SRGB if decoding.managed else RAW
+    where, stored_where = DEVICE if decoding.on_device else CPU, store.get_meta(_WHERE)
+    if where != (stored_where or (CPU if store.count() else where)):
+        where = MIXED
     with store.writing():
+        if (stored_where or CPU) != where:
+            store.set_meta(_WHERE, where)
         if stored != recorded:
             store.set_meta(_NAME, recorded)
         if store.get_meta(_COLOURS) != colours != RAW:
