@@ -85,7 +85,7 @@ class DeviceDecoder:
         check_device_decoding(encoder)
         assert encoder.preprocess is not None
         self._how: Preprocess = encoder.preprocess
-        self.device = encoder.device
+        self.device = encoder.device.partition(",")[0]  # the first of several
         self._seconds = seconds or PATIENCE
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._held: _Job | None = None

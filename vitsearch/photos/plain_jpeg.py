@@ -80,7 +80,7 @@ def _frame_of(data: bytes) -> bytes | None:
     """
     if not data.startswith(_START):
         return None
-    at, frames = len(_START), []
+    at, frames = len(_START), list[bytes]()
     while data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF:
