@@ -214,7 +214,11 @@ class IndexOptions:
         "gpu-cagra, a TOML file; auto for a new one.",
         metavar="NAME|FILE",
     )
-    device: str = option("auto", "cpu, cuda, cuda:1, mps or auto.", metavar="D")
+    device: str = option(
+        "auto",
+        "cpu, cuda, cuda:1, mps or auto; index also uses several: cuda:0,cuda:1 or cuda:all.",
+        metavar="D",
+    )
     dtype: str | None = option(
         None,
         "float32, float16, bfloat16 or int8 (on a CPU); auto: int8 for a new collection of 1,000 "

@@ -7,6 +7,7 @@ import os
 from vitsearch.cluster.build import BuildReport, build_index
 from vitsearch.cluster.options import EmbedOptions, EmbedReport
 from vitsearch.cluster.shard_index import ShardIndex
+from vitsearch.encoders.devices import ensure_single
 from vitsearch.errors import CollectionError, needing
 from vitsearch.photos import MAX_PIXELS
 from vitsearch.photos.sources import SourceFormat, Urls
@@ -40,7 +41,7 @@ def embed(  # noqa: PLR0913  one keyword for each flag of the command line
 
     ``source`` is a folder, the URL of one (``s3://bucket/photos``), Parquet files with paths or
     bytes, or webdataset tars (``source_format`` says which); ``output`` a folder or URL that every
-    machine reaches. ``encoder`` is a name; ``device``, ``dtype`` and ``runtime`` are those of
+    machine reaches. ``encoder`` is a name; ``device`` (one), ``dtype`` and ``runtime`` are those of
     `load_encoder`. ``actors`` hold the model (None: one per GPU where ``gpus_per_actor`` is above
     0, else one per core), ``shard_size`` photos make one file, ``address`` is that of a cluster
     (None: one is started on this machine and stopped with the run), ``memory`` the bytes for
@@ -57,6 +58,7 @@ def embed(  # noqa: PLR0913  one keyword for each flag of the command line
             "shard size, actors, memory and the pixel cap must be at least 1, and the GPUs of an "
             "actor at least 0"
         )
+    ensure_single(device)  # each actor has one, and there are many actors
     options = EmbedOptions(
         encoder=encoder,
         device=device,

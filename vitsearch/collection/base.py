@@ -18,6 +18,7 @@ from vitsearch.collection.search import QueryMeaning, of_file
 from vitsearch.collection.understanding import KnownWords
 from vitsearch.encoders import is_known, load_named_encoder
 from vitsearch.encoders.base import Encoder, ImageEncoder
+from vitsearch.encoders.devices import ensure_single
 from vitsearch.errors import CollectionError
 from vitsearch.filters.parse import EVERY
 from vitsearch.filters.tree import Filter
@@ -45,6 +46,7 @@ def open_backend(
     read_only: bool,
 ) -> Backend:
     """Return the collection with this name, open for reading (see `Collection.open`)."""
+    ensure_single(device)
     if not is_milvus(photos):
         if root is not None:
             raise CollectionError(f"root goes with a collection in Milvus, not with {photos}")
@@ -109,8 +111,8 @@ class OpenCollection:
         ``device`` is where the encoder runs and, on "cuda", the search (on "auto" of the recipes
         for GPUs). A damaged index is logged, and every stored vector is searched until it is built
         again; with ``read_only``, for collections that nobody here can repair, IndexDamaged is
-        raised then. Raises CollectionNotFound, CollectionError, or EncoderMismatch for an encoder
-        with another fingerprint.
+        raised then. Raises CollectionNotFound, CollectionError, EncoderError for several devices,
+        or EncoderMismatch for an encoder with another fingerprint.
         """
         backend = open_backend(photos, collection, root, device, read_only)
         try:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vitsearch.arrays import Vectors, top_k
 from vitsearch.encoders import load_encoder, needs_preparation
 from vitsearch.encoders.base import ImageEncoder
+from vitsearch.encoders.devices import device_names
 from vitsearch.errors import EncoderError, PhotoError
 from vitsearch.options import IndexOptions
 from vitsearch.photos import read_bytes_and_fingerprint
@@ -136,7 +137,12 @@ def choose_number_format(
         return encoder, f"dtype auto: {encoder.dtype} ({reason})"
     try:
         small = load_encoder(
-            encoder.name, "cpu", "int8", runtime=options.runtime, export=True, throughput=True
+            encoder.name,
+            encoder.device,
+            "int8",
+            runtime=options.runtime,
+            export=True,
+            throughput=True,
         )
         trial = compare_vectors(*_encoded(inputs, [encoder, small]))
     except EncoderError as error:
@@ -153,7 +159,7 @@ def _against(
     """Return why int8 is not tried, or None."""
     if not needs_preparation(encoder.name):
         return f"{encoder.name} has no int8"
-    if encoder.device != "cpu":
+    if {*device_names(encoder.device)} != {"cpu"}:
         return f"int8 is for a CPU, and this runs on {encoder.device}"
     if options.runtime == "torch":
         return "int8 needs ONNX Runtime, and runtime torch was named"

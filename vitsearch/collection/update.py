@@ -7,7 +7,6 @@ walk -> only new or changed (plan) -> read, decode, encode, store batch by batch
 import logging
 import os
 import time
-from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -113,7 +112,8 @@ def index_folder(
     chosen = IndexOptions(**options)
     root = photo_root(photos)
     folder = collection_folder(root, collection)
-    return _Run(root, folder, chosen, progress).run()
+    with closing(_Run(root, folder, chosen, progress)) as run:
+        return run.run()
 
 
 class _Run:
@@ -134,6 +134,11 @@ class _Run:
         self.load_seconds = 0.0
         self.clock = StageTimer(traces=self.profile is not None)
         self._encoder: ImageEncoder | None = None
+
+    def close(self) -> None:
+        """Give back what the encoder holds, however the run ended."""
+        if self._encoder is not None:
+            self._encoder.free_image_tower()
 
     def run(self) -> IndexReport:
         """Do everything, in order."""
@@ -363,24 +368,18 @@ class _Run:
             self._check_golden(store, settings, encoder)
             if decoding.on_device:
                 pipeline.decode_on_device(encoder, seconds=self.options.decode_timeout)
-            encoder.autotune(self.options.batch_size, photos=total)
+            every, size = self.options.video_every, self.options.batch_size
+            encoder.autotune(size, photos=total)
             if note := record_decoding(store, decoding):
                 log.info(note)
             self.progress(Progress("embedding", 0, total))
-            size = self.options.batch_size
             photos = pipeline.run(encoder, batch_size=size, workers=self.workers)
-            for done in chain(photos, self._video_counts(pipeline, encoder)):
+            videos = VideoPipeline(pipeline, encoder, every=every, size=size)
+            for done in chain(photos, videos.run()):
                 self.progress(Progress("embedding", done, total, self.counts["failed"]))
         if decoding.again and not plan.out_of_reach:
             record_alike(store)
         encoder.free_image_tower()  # building an index takes memory of its own
-
-    def _video_counts(self, pipeline: Pipeline, encoder: ImageEncoder) -> Iterator[int]:
-        """Embed the videos, and yield after each how many files are done."""
-        if pipeline.diff.videos:
-            every, size = self.options.video_every, self.options.batch_size
-            for done in VideoPipeline(pipeline, encoder, every=every, size=size).run():
-                yield len(pipeline.diff.todo) + done
 
     def _check_golden(
         self, store: PhotoStore, settings: CollectionConfig, encoder: ImageEncoder

@@ -64,8 +64,10 @@ class VideoPipeline:
         self._encoding: deque[tuple[_Batch, Future[list[Vectors | None]]]] = deque()
 
     def run(self) -> Iterator[int]:
-        """Embed and store the videos to do, and yield after each how many are done."""
-        callers, done = self._encoder.parallel_calls, 0
+        """Embed and store the videos to do, and yield after each how many files are done, the
+        photos before them too.
+        """
+        callers, done = self._encoder.parallel_calls, len(self._photos.diff.todo)
         pool = ThreadPoolExecutor(callers, thread_name_prefix="encoder")
         try:
             batch: _Batch = []

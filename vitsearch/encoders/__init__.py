@@ -16,6 +16,7 @@ from vitsearch.encoders.checkpoints import (
     one_line,
     read_json,
 )
+from vitsearch.encoders.devices import device_names, on_devices
 from vitsearch.errors import EncoderError, VitsearchError, needing
 
 if TYPE_CHECKING:
@@ -160,7 +161,9 @@ def load_encoder(
 ) -> Encoder:
     """Return the encoder of that name, ready to encode.
 
-    ``device`` is "auto", "cpu", "cuda", "cuda:1" or "mps"; ``dtype`` is "auto", "float32",
+    ``device`` is "auto", "cpu", "cuda", "cuda:1", "mps", or for many pictures several, as
+    "cuda:0,cuda:1" or "cuda:all": a process on each then encodes, and texts are encoded on the
+    first; `ImageEncoder.free_image_tower` ends them. ``dtype`` is "auto", "float32",
     "float16", "bfloat16" or "int8" (auto: float32 on a CPU, float16 on a GPU). ``runtime`` says
     what runs a CLIP or SigLIP model: "torch"; "onnx", on a CPU in float32 or int8, its export made
     where there is none; "auto": ONNX Runtime on a CPU where there is an export, else torch. With
@@ -176,15 +179,18 @@ def load_encoder(
     """
     source, model = _parsed(name)
     encoder: ImageEncoder
+    devices = device_names(device)
     try:
         if source.exports:
             encoder = _exportable(
-                name, device, dtype, runtime, export=export, throughput=throughput
+                name, devices[0], dtype, runtime, export=export, throughput=throughput
             )
         else:
-            encoder = source.load(model, device, dtype, throughput)
+            encoder = source.load(model, devices[0], dtype, throughput)
     except ImportError as error:
         raise _as_missing_extra(name, source, error) from error
+    if len(devices) > 1:
+        encoder = on_devices(encoder, devices, runtime)
     encoder.load_again = partial(
         load_encoder,
         encoder.name,

@@ -40,7 +40,7 @@ class ImageEncoder(ABC):
     dtype: str = "float32"
     """The number format that the model computes in."""
     device: str = "cpu"
-    """Where the model runs: "cpu", "cuda", "cuda:1" or "mps"."""
+    """Where the model runs: "cpu", "cuda", "cuda:1", "mps", or several: "cuda:0,cuda:1"."""
     decode_at_least: int | None = None
     """The pixels that each side of a JPEG keeps when it is decoded at a reduced size; None: it is
     decoded whole. Twice the side that ``prepare`` resizes to, so that the last, filtered shrink is

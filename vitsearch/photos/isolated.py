@@ -127,7 +127,7 @@ class ChildDecoder:
         self._requests, self._answers = self._process.stdin.fileno(), self._process.stdout.fileno()
         for pipe in (self._requests, self._answers):
             os.set_blocking(pipe, False)
-            _widen(pipe)
+            widen_pipe(pipe)
 
     @property
     def pid(self) -> int:
@@ -323,7 +323,7 @@ def _ready(pipe: int, event: int, seconds: float) -> bool:
     return bool(poll.poll(1000 * min(max(seconds, 0), 1e6)))
 
 
-def _widen(pipe: int) -> None:
+def widen_pipe(pipe: int) -> None:
     """Let a pipe hold a picture, where the system can do that and lets this user."""
     with suppress(ImportError, AttributeError, OSError):
         import fcntl

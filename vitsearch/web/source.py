@@ -14,6 +14,7 @@ from typing import Any
 from vitsearch.collection.collection import Collection
 from vitsearch.encoders import load_named_encoder
 from vitsearch.encoders.base import ImageEncoder
+from vitsearch.encoders.devices import ensure_single
 from vitsearch.errors import (
     CollectionError,
     CollectionLocked,
@@ -57,6 +58,7 @@ class CollectionSource:
     def __init__(
         self, root: Path, folder: Path, *, device: str = "auto", encoder: ImageEncoder | None = None
     ) -> None:
+        ensure_single(device)
         self.root, self.folder, self.device = root, folder, device
         self.encoding = threading.RLock()  # held while the encoder computes, see `computing`
         self._encoder = encoder
