@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from PIL import Image
 
 from helpers.cli import environment, one_line, vitsearch_process
 from helpers.photos import paint, shade
@@ -209,6 +210,33 @@ def test_a_model_in_a_folder_gives_the_same_collection(
             rows = collection.vectors()[1]
             hits = [hit.path for hit in collection.search("a cat", 60)]
         stored.append((collection.config.encoder_fingerprint, rows.tobytes(), hits))
+    assert stored[0] == stored[1]
+
+
+@pytest.mark.slow
+def test_jpegs_are_decoded_on_the_first_of_several(tmp_path: Path) -> None:
+    pytest.importorskip("open_clip", reason="needs the extra vitsearch[clip]")
+    from helpers import tiny_models as tiny
+
+    (tmp_path / "photos").mkdir()
+    for number in range(12):
+        picture = Image.new("RGB", (64, 48), shade(number))
+        picture.save(tmp_path / "photos" / f"{number}.jpg")
+    tiny.save_open_clip(tmp_path / "model")
+    stored = []
+    for device in ("cpu", TWO):
+        folder = tmp_path / device
+        report = index_folder(
+            tmp_path / "photos",
+            collection=folder,
+            encoder=f"local-dir:{tmp_path / 'model'}",
+            runtime="torch",
+            device=device,
+            decode="device",
+        )
+        assert counts(report) == (12, 0, 0)
+        with Collection.open(tmp_path / "photos", collection=folder) as collection:
+            stored.append(collection.vectors()[1].tobytes())
     assert stored[0] == stored[1]
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitsearch.encoders.base import ImageEncoder
+from vitsearch.encoders.devices import device_names
 from vitsearch.encoders.preprocess import Layout, Preprocess, layout_of
 from vitsearch.errors import EncoderError, VitsearchError
 from vitsearch.photos.decode import Colours
@@ -42,7 +43,7 @@ Pixels = NDArray[np.uint8]
 
 def check_device_decoding(encoder: ImageEncoder) -> None:
     """Raise EncoderError where photos cannot be decoded on the device of an encoder."""
-    steps, device = encoder.preprocess, encoder.device
+    steps, device = encoder.preprocess, device_names(encoder.device)[0]
     if steps is None or steps.interpolation not in INTERPOLATIONS:
         raise EncoderError(
             f"encoder {encoder.name} prepares photos in its own way, on the CPU: leave out "
@@ -85,7 +86,7 @@ class DeviceDecoder:
         check_device_decoding(encoder)
         assert encoder.preprocess is not None
         self._how: Preprocess = encoder.preprocess
-        self.device = encoder.device.partition(",")[0]  # the first of several
+        self.device = device_names(encoder.device)[0]
         self._seconds = seconds or PATIENCE
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._held: _Job | None = None
