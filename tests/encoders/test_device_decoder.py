@@ -185,6 +185,7 @@ def not_plain() -> dict[str, bytes]:
         "two frames": whole[:frame] + whole[frame : frame + 19] + whole[frame:],
         "junk before a segment": whole[:2] + b"\0\0" + whole[2:],
         "a head": whole[:3],
+        "a million segments": whole[:2] + b"\xff\xee\0\2" * 1_000_000 + whole[2:],
         "no height": whole[: frame + 5] + b"\0\0" + whole[frame + 7 :],
         "nothing": b"",
     }

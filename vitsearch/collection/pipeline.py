@@ -166,12 +166,14 @@ class Pipeline:
                 yield self._done
         finally:
             loaded.close()
-            if self._device_decoder:
-                self._device_decoder.close()
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _stop_decoding(self) -> None:
         self.decoder.close()
+        self.close()
+
+    def close(self) -> None:
+        """End what `decode_on_device` began; photos that still wait are left to the decoder."""
         if self._device_decoder:
             self._device_decoder.close()
 

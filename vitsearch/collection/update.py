@@ -362,14 +362,15 @@ class _Run:
         total = len(plan.todo) + len(plan.videos)
         if not total:
             return
-        with journalled_decoder(self.folder, self.options.decode_timeout) as pipeline.decoder:
-            pipeline.start_children(self.workers, self.options.decode_timeout)
+        limit = self.options.decode_timeout
+        with closing(pipeline), journalled_decoder(self.folder, limit) as pipeline.decoder:
+            pipeline.start_children(self.workers, limit)
             encoder = self._loaded_encoder(settings)
             self._check_golden(store, settings, encoder)
-            if decoding.on_device:
-                pipeline.decode_on_device(encoder, seconds=self.options.decode_timeout)
             every, size = self.options.video_every, self.options.batch_size
             encoder.autotune(size, photos=total)
+            if decoding.on_device:
+                pipeline.decode_on_device(encoder, seconds=limit)
             if note := record_decoding(store, decoding):
                 log.info(note)
             self.progress(Progress("embedding", 0, total))

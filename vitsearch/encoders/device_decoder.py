@@ -117,9 +117,9 @@ class DeviceDecoder:
         """Return the encoder's input for the content of a photo file, ``(h, w, 3)`` uint8, upright
         and in its colours, with the photo's size and metadata; None where the CPU is to decode it.
         """
-        jpeg = read_plain_jpeg(data, colours=colours)
+        jpeg = read_plain_jpeg(data, colours=colours) if len(data) <= MAX_CALL_BYTES else None
         layout = layout_of(jpeg.info, self._how) if jpeg else None
-        if jpeg is None or layout is None or len(data) > MAX_CALL_BYTES:
+        if jpeg is None or layout is None:
             return None
         job = _Job(data, jpeg, layout)
         if job.pixel_count > min(max_pixels, MAX_PHOTO_PIXELS) or not self._put(job):

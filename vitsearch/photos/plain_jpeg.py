@@ -13,6 +13,7 @@ from vitsearch.photos.exif import read_tags
 from vitsearch.photos.profiles import PROFILE, changing_profile
 from vitsearch.types import PhotoInfo
 
+MAX_SEGMENTS = 1_000  # before the first scan: 64 MB of notes
 _START, _SCAN, _END = b"\xff\xd8", 0xDA, b"\xff\xd9"
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # of every process
 _READ_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive, of Huffman
@@ -81,11 +82,10 @@ def _frame_of(data: bytes) -> bytes | None:
     if not data.startswith(_START):
         return None
     at, frames = len(_START), list[bytes]()
-    while data[at] == 0xFF:
+    for _ in range(MAX_SEGMENTS):
         marker = data[at + 1]
-        if marker == 0xFF:
-            at += 1
-            continue
+        if data[at] != 0xFF or marker == 0xFF:  # fill bytes are left to libjpeg
+            return None
         body = data[at + 4 : (end := at + 2 + int.from_bytes(data[at + 2 : at + 4], "big"))]
         if end < at + 4 or marker == 0 or 0xD0 <= marker <= 0xD9:
             return None
