@@ -164,11 +164,11 @@ def decode(
     except MemoryError:
         raise PhotoError("not enough memory to decode it") from None
     except Exception as error:
-        said = " ".join(str(error).split())[:160] or type(error).__name__
+        words = " ".join(str(error).split())[:160] or type(error).__name__
         # of a header that ends in the middle of a number; Pillow gives it another class
         cause = error.__cause__ if isinstance(error, SyntaxError) else error
         ends = isinstance(cause, struct.error)
-        reason = "it ends too early" if ends else said
+        reason = "it ends too early" if ends else words
         raise PhotoError(f"cannot be decoded: {reason}") from error
 
 
