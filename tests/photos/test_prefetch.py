@@ -1,4 +1,6 @@
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from itertools import islice
@@ -68,6 +70,27 @@ def test_a_late_result_is_overtaken_by_those_that_are_done() -> None:
     assert list(islice(results, 8)) == [0, 1, 3, 4, 5, 6, 7, 8]
     done.set()
     assert list(results) == [2]
+
+
+def test_an_error_keeps_nothing_alive() -> None:
+    class Encoder:
+        """What the function holds."""
+
+    def run() -> weakref.ref[Encoder]:
+        encoder = Encoder()
+
+        def function(item: int, used: Encoder = encoder) -> int:
+            raise LookupError(item)
+
+        with suppress(LookupError):
+            next(prefetch_map(function, range(3), workers=2, buffer=3))
+        return weakref.ref(encoder)
+
+    gc.disable()
+    try:
+        assert run()() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, GeneratorExit, ValueError])

@@ -111,6 +111,8 @@ class _Waiting(Generic[Result]):
             for future in candidates:
                 if future.done():
                     self._futures.remove(future)
+                    if future is first:
+                        self._first = None  # whose error would keep all that led to it alive
                     return future
             if self._meanwhile:
                 self._meanwhile()
