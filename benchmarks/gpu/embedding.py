@@ -69,15 +69,26 @@ def whole_runs(
     """Write the rate of an index made from nothing, its share of the tower's, where its time went,
     and the memory that it took on the card.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        run = index_folder(photos, collection=folder, encoder=encoder, batch_size=batch)
-        seconds = time.perf_counter() - began
-    rate = run.indexed / seconds
-    stages = {name: getattr(run.stages, name) for name in ("read", "decode", "prepare", "encode")}
-    split = ", ".join(f"{name} {value:.2f} s" for name, value in stages.items())
-    report.add("index of JPEGs", rate, "photos/s", f"bound by {run.stages.bound}; {split}")
-    report.add("index of JPEGs", rate / best, "of the best tower")
+    workers: dict[str, int | None] = {"cpu": None, "device": 64}  # which wait for the device
+    for where, threads in workers.items():
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.perf_counter()
+            run = index_folder(
+                photos,
+                collection=folder,
+                encoder=encoder,
+                batch_size=batch,
+                decode=where,
+                workers=threads,
+            )
+            seconds = time.perf_counter() - began
+        stages = {
+            name: getattr(run.stages, name) for name in ("read", "decode", "prepare", "encode")
+        }
+        split = ", ".join(f"{name} {value:.2f} s" for name, value in stages.items())
+        name, rate = f"index of JPEGs, decoded by the {where}", run.indexed / seconds
+        report.add(name, rate, "photos/s", f"bound by {run.stages.bound}; {split}")
+        report.add(name, rate / best, "of the best tower")
     if encoder.device.startswith("cuda"):
         report.add("memory on the card", torch.cuda.max_memory_allocated() / 2**20, "MiB")
 
