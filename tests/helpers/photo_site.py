@@ -64,6 +64,16 @@ class Handler(BaseHTTPRequestHandler):
             for _ in range(1000):
                 self.wfile.write(b"x")
                 time.sleep(0.05)
+        elif kind == "headers":  # that never end
+            self.send_response(200)
+            self.flush_headers()
+            self.repeat(b"X-More: x\r\n")
+        elif kind == "continue":
+            self.repeat(b"HTTP/1.1 100 Continue\r\n\r\n")
+        elif kind == "trailers":
+            self.protocol_version = "HTTP/1.1"
+            self.say(200, b"1\r\nx\r\n0\r\n", **{"Transfer-Encoding": "chunked"})
+            self.repeat(b"X-More: x\r\n")
         elif kind == "cut":
             self.say(200, b"half", **{"Content-Length": "1000"})
         elif kind == "endless":
@@ -80,6 +90,11 @@ class Handler(BaseHTTPRequestHandler):
                 site.now -= 1
             body = jpeg(int(rest)) if kind == "photo" else b"<html>"
             self.say(200, body, **{"Content-Length": str(10**12 if kind == "huge" else len(body))})
+
+    def repeat(self, line: bytes) -> None:
+        for _ in range(60):
+            self.wfile.write(line)
+            time.sleep(0.05)
 
     def say(self, status: int, body: bytes = b"", **headers: str) -> None:
         self.send_response(status)

@@ -43,6 +43,9 @@ def test_photos_are_fetched_in_order_a_few_at_a_time(site: Site) -> None:
         ("gone", "cannot be fetched: HTTP 404", 1),
         ("down", "not fetched for now: HTTP 503", 4),
         ("drip", "not fetched for now: it takes longer than 0.5 s", 4),
+        ("headers", "not fetched for now: it takes longer than 0.5 s", 4),
+        ("continue", "not fetched for now: it takes longer than 0.5 s", 4),
+        ("trailers", "not fetched for now: it takes longer than 0.5 s", 4),
         ("cut", "not fetched for now: ", 4),
         ("loop", "its address leads on more than 5 times", 6),
         ("huge", "the file has 1,000,000,000,000 bytes, over the cap of ", 1),
@@ -89,6 +92,21 @@ def test_what_is_no_address_is_not_asked_for(url: str) -> None:
 def test_private_networks_are_left_alone(host: str) -> None:
     [answer] = fetch(f"http://{host}/a.jpg", private=False)
     assert str(answer).endswith("is in a private network, from which nothing is fetched")
+
+
+@pytest.mark.parametrize(
+    "host", ["::127.0.0.1", "::ffff:0:127.0.0.1", "64:ff9b::10.0.0.1", "2002:a00:1::1", "fec0::1"]
+)
+def test_a_private_address_within_one_of_ipv6_is_private(host: str) -> None:
+    [answer] = fetch(f"http://[{host}]/a.jpg", private=False)
+    assert str(answer).endswith("is in a private network, from which nothing is fetched")
+
+
+@pytest.mark.parametrize(
+    "address", ["8.8.8.8", "2606:4700::1", "64:ff9b::8.8.8.8", "::ffff:8.8.8.8"]
+)
+def test_addresses_of_the_internet_are_public(address: str) -> None:
+    assert web._is_public(address)
 
 
 def test_no_address_leads_into_a_private_network(

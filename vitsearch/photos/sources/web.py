@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from urllib.parse import urljoin, urlsplit
 
@@ -30,6 +30,9 @@ AHEAD = 32  # photos fetched before they are taken
 TEMPORARY = "not fetched for now: "  # begins the reasons that may pass
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 _PIECE = 65_536
+# of IPv6: what is global at all, and the addresses of IPv4 as a gateway has them
+_UNICAST = ipaddress.IPv6Network("2000::/3")
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class TemporaryFailure(PhotoError):
@@ -101,22 +104,24 @@ def _get(url: str, private: bool, end: float) -> bytes | str:
     """Return the content at an address, or the address that it leads to."""
     try:
         parts = urlsplit(url)
+        host = parts.hostname
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https") or not host:
             raise PhotoError(f"not an address of the web: {url[:100]}")
-        kind, port = (_Secure, 443) if parts.scheme == "https" else (_Plain, 80)
-        port = parts.port or port
-        with closing(kind(parts.hostname, port, timeout=CONNECT_SECONDS)) as connection:
-            connection.private = private
+        connection = (
+            http.client.HTTPSConnection(host, parts.port or 443, context=_certificates())
+            if parts.scheme == "https"
+            else http.client.HTTPConnection(host, parts.port or 80)
+        )
+        line = _connected(host, connection.port, private, end)
+        with closing(connection), closing(line), _cut_off(line, end):
+            connection.sock = (
+                _certificates().wrap_socket(line, server_hostname=host)
+                if parts.scheme == "https"
+                else line
+            )
             connection.request("GET", _escaped(target), headers={"User-Agent": AGENT})
-            answer = connection.getresponse()
-            if 300 <= answer.status < 400 and (location := answer.getheader("Location")):
-                return location
-            if answer.status in BUSY:
-                raise TemporaryFailure(f"HTTP {answer.status}")
-            if answer.status != 200:
-                raise PhotoError(f"cannot be fetched: HTTP {answer.status}")
-            return _content(answer, end)
+            return _answer(connection.getresponse(), end)
     except PhotoError:
         raise
     except (ValueError, http.client.InvalidURL) as error:
@@ -124,7 +129,25 @@ def _get(url: str, private: bool, end: float) -> bytes | str:
     except ssl.SSLCertVerificationError as error:
         raise PhotoError(f"its certificate is not valid ({error_text(error)})") from error
     except (OSError, http.client.HTTPException) as error:
+        _check(end)
         raise TemporaryFailure(error_text(error)) from error
+
+
+def _answer(answer: http.client.HTTPResponse, end: float) -> bytes | str:
+    _check(end)
+    if 300 <= answer.status < 400 and (location := answer.getheader("Location")):
+        return location
+    if answer.status in BUSY:
+        raise TemporaryFailure(f"HTTP {answer.status}")
+    if answer.status != 200:
+        raise PhotoError(f"cannot be fetched: HTTP {answer.status}")
+    return _content(answer, end)
+
+
+def _check(end: float) -> None:
+    """Raise TemporaryFailure where the time for a photo is over."""
+    if time.monotonic() >= end:
+        raise TemporaryFailure(f"it takes longer than {FETCH_SECONDS:g} s")
 
 
 def _escaped(target: str) -> str:
@@ -145,17 +168,17 @@ def _content(answer: http.client.HTTPResponse, end: float) -> bytes:
         length += len(piece)
         if length > MAX_FETCHED:
             raise PhotoError(f"the file has over {MAX_FETCHED:,} bytes, the cap")
-        if time.monotonic() > end:
-            raise TemporaryFailure(f"it takes longer than {FETCH_SECONDS:g} s")
+        _check(end)
+    _check(end)
     if answer.length:  # read1 does not complain of an end that comes too early
         raise TemporaryFailure("the connection ended before the photo did")
     return b"".join(pieces)
 
 
-# -- Connections that look at the address that a name stands for, and connect to that one ----------
+# -- Connections, to an address that was looked at -------------------------------------------------
 
 
-def _connected(host: str, port: int, private: bool) -> socket.socket:
+def _connected(host: str, port: int, private: bool, end: float) -> socket.socket:
     """Return a socket to a host; raises PhotoError where only private addresses are its own."""
     known = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     allowed = [each for each in known if private or _is_public(str(each[4][0]))]
@@ -163,6 +186,7 @@ def _connected(host: str, port: int, private: bool) -> socket.socket:
         raise PhotoError(f"{host} is in a private network, from which nothing is fetched")
     problem: OSError | None = None
     for *_, address in allowed:
+        _check(end)
         try:
             return socket.create_connection((str(address[0]), port), CONNECT_SECONDS)
         except OSError as error:
@@ -171,25 +195,37 @@ def _connected(host: str, port: int, private: bool) -> socket.socket:
     raise problem
 
 
+@contextmanager
+def _cut_off(line: socket.socket, end: float) -> Iterator[None]:
+    """End a connection when the time is over: a server may send its headers, or what precedes the
+    next part of the content, byte by byte without an end.
+    """
+
+    def cut() -> None:
+        with suppress(OSError):
+            same.shutdown(socket.SHUT_RDWR)
+
+    # encryption takes the socket away from its object, so with another one
+    with closing(line.dup()) as same:
+        timer = threading.Timer(max(0.0, end - time.monotonic()), cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()
+
+
 def _is_public(address: str) -> bool:
     number = ipaddress.ip_address(address.partition("%")[0])
-    mapped = getattr(number, "ipv4_mapped", None)
-    return bool((mapped or number).is_global and not number.is_multicast)
-
-
-class _Plain(http.client.HTTPConnection):
-    private = False
-
-    def connect(self) -> None:
-        self.sock = _connected(self.host, self.port, self.private)
-
-
-class _Secure(http.client.HTTPSConnection):
-    private = False
-
-    def connect(self) -> None:
-        plain = _connected(self.host, self.port, self.private)
-        self.sock = _certificates().wrap_socket(plain, server_hostname=self.host)
+    if isinstance(number, ipaddress.IPv6Address):
+        last = ipaddress.IPv4Address(int(number) & 0xFFFFFFFF) if number in _NAT64 else None
+        within = number.ipv4_mapped or number.sixtofour or last
+        if within is None and number not in _UNICAST:
+            return False
+        number = within or number
+    return number.is_global and not number.is_multicast
 
 
 @cache
