@@ -114,6 +114,22 @@ def test_labels_of_before_come_back_until_others_are_stored(folder: Path) -> Non
     assert labels() == {"red0.png": ("warm", 0.5), "red1.png": ("cold", 1.0)}
 
 
+def test_the_label_of_another_picture_does_not_come_back(folder: Path) -> None:
+    ids = ids_of(folder)
+    names = ("red0.png", "red1.png")
+    with opened(folder) as found:
+        found.store_labels([Prediction("", "warm", 0.5, ids[name]) for name in names])
+    with writing(folder / ".vitsearch") as store:
+        put_with_undo(store, [Prediction("", "cold", 1.0, ids[name]) for name in names])
+    paint(folder / "red1.png", "green", size=(30, 20))
+    index_folder(folder, encoder=ColourEncoder())
+    with writing(folder / ".vitsearch") as store:
+        restore_labels(store)
+    with opened(folder) as found:
+        labels = {photo.path: photo.label for photo in found.photos() if photo.label}
+    assert labels == {"red0.png": "warm"}
+
+
 def test_what_was_said_is_in_every_label() -> None:
     predictions = [
         Prediction("a", "cat", 0.9, 1),

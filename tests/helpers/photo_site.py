@@ -2,6 +2,7 @@
 something else, by the path that it is asked for.
 """
 
+import ssl
 import threading
 import time
 from collections import Counter
@@ -108,9 +109,11 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def photo_site() -> Iterator[Site]:
-    """Run a server for the block."""
+def photo_site(tls: ssl.SSLContext | None = None) -> Iterator[Site]:
+    """Run a server for the block, one of https with ``tls``."""
     server = Site()
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

@@ -182,6 +182,14 @@ def test_labels_map_and_places_are_those_of_a_sample(large: Collection, local: C
     }
 
 
+def test_of_a_filter_the_sample_has_no_later_moments(
+    large: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(milvus_store, "SAMPLE", ROWS - 1)
+    store = store_of(large)
+    assert store.sampled_ids(EVERY) == {row[0] for row in store.sampled_rows()}
+
+
 @pytest.fixture
 def site(large: Collection, uri: str) -> Iterator[TestClient]:
     settings = ServeSettings()

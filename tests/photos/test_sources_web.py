@@ -2,6 +2,7 @@
 endless, leads in circles, or has something else.
 """
 
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from helpers.photo_site import Site, jpeg, photo_site
+from helpers.proxies import make_certificate
 from vitsearch.errors import CollectionError, PhotoError
 from vitsearch.photos.sources import Entry, open_source, web
 
@@ -115,6 +117,15 @@ def test_no_address_leads_into_a_private_network(
     monkeypatch.setattr(web, "_is_public", lambda address: address == "127.0.0.1")
     [answer] = fetch(site.url("inside"), private=False)
     assert answer == "::1 is in a private network, from which nothing is fetched"
+
+
+def test_a_certificate_that_is_not_valid_is_named(tmp_path: Path) -> None:
+    make_certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "photos.crt", tmp_path / "photos.key")
+    with photo_site(context) as server:
+        [answer] = fetch(f"https://127.0.0.1:{server.server_port}/photo/1")
+    assert str(answer).startswith("its certificate is not valid (")
 
 
 def test_lists_as_laion_has_them(site: Site, tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from vitsearch.types import Prediction
 
 EXAMPLES = "examples"  # in place of a file of labels: those of the collection
 FOLDER = "classifier"
-_BEFORE = "labels-before"  # the fact of the labels before the last training
+# the facts of the labels before the last training, and of those that it stored: `LABELLED`
+_BEFORE, _SINCE = "labels-before", "labels-trained"
 
 
 def stored_examples(collection: Collection) -> dict[int, Example]:
@@ -85,24 +86,26 @@ def put_with_undo(store: PhotoStore, predictions: Sequence[Prediction]) -> None:
     """
     labels = values_of(store, ("id", "label", "score"))
     put_predictions(store, predictions)
-    store.set_meta(_BEFORE, json.dumps([store.get_meta(LABELLED), labels]))
+    store.set_meta(_BEFORE, json.dumps([store.generation(), labels]))
+    store.set_meta(_SINCE, str(store.get_meta(LABELLED)))
 
 
 def can_restore_labels(store: PhotoStore) -> bool:
     """Return whether the labels are those that `put_with_undo` stored."""
-    value = store.get_meta(_BEFORE)
-    return value is not None and json.loads(str(value))[0] == store.get_meta(LABELLED)
+    return store.get_meta(_SINCE) == (store.get_meta(LABELLED) or "")
 
 
 def restore_labels(store: PhotoStore) -> None:
-    """Bring back the labels from before `put_with_undo` (inside `writing`); nothing where other
-    labels were stored since.
+    """Bring back the labels from before `put_with_undo` (inside `writing`), but of photos that are
+    others since; nothing where other labels were stored.
     """
     if can_restore_labels(store):
-        labels = json.loads(str(store.get_meta(_BEFORE)))[1]
+        generation, labels = json.loads(str(store.get_meta(_BEFORE)))
+        batches = store.vector_batches(since=generation)
+        changed = {photo_id for ids, _ in batches for photo_id in ids.tolist()}
         put_predictions(store, [])
-        store.put_labels(labels)
-        store.remove_facts([_BEFORE])
+        store.put_labels([row for row in labels if row[0] not in changed])
+        store.remove_facts([_BEFORE, _SINCE])
 
 
 def classifier_folder(collection: Collection) -> Path:

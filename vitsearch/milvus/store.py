@@ -245,7 +245,8 @@ class MilvusStore:
         rows = self.sampled_rows()
         within = f"id <= {rows[-1][0]}" if rows else ""
         pages = self.connection.pages(["id"], both(self.condition(where), within))
-        return {row["id"] for page in pages for row in page}
+        # later moments of videos match too
+        return {row[0] for row in rows} & {row["id"] for page in pages for row in page}
 
     def newest(
         self, where: Filter | None, periods: Sequence[tuple[str, int]], start: int, stop: int

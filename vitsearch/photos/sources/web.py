@@ -124,10 +124,10 @@ def _get(url: str, private: bool, end: float) -> bytes | str:
             return _answer(connection.getresponse(), end)
     except PhotoError:
         raise
+    except ssl.SSLCertVerificationError as error:  # a ValueError too
+        raise PhotoError(f"its certificate is not valid ({error_text(error)})") from error
     except (ValueError, http.client.InvalidURL) as error:
         raise PhotoError(f"not an address of the web ({error_text(error)})") from error
-    except ssl.SSLCertVerificationError as error:
-        raise PhotoError(f"its certificate is not valid ({error_text(error)})") from error
     except (OSError, http.client.HTTPException) as error:
         _check(end)
         raise TemporaryFailure(error_text(error)) from error
