@@ -23,6 +23,7 @@ from vitsearch.encoders.identity import golden_vectors
 from vitsearch.filters import parse_filter
 from vitsearch.interop import import_shards
 from vitsearch.milvus import store as milvus_store
+from vitsearch.milvus.client import Connection
 from vitsearch.milvus.store import MilvusStore
 from vitsearch.shards import Manifest, ShardRow, create_shards, photo_id
 from vitsearch.storage import positions as stored
@@ -80,6 +81,25 @@ def uri(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     place = f"milvus://{tmp_path_factory.mktemp('milvus') / 'a.db'}/photos"
     assert push(shards, place, index="FLAT").total == ROWS
     return place
+
+
+def test_rows_are_seen_before_the_generation_is_raised(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readers remember what they see of a generation, and may see rows late that no count with
+    "Strong" has waited for.
+    """
+    steps: list[str] = []
+    for name in ("flush", "count", "raise_generation"):
+        step = getattr(Connection, name)
+
+        def noted(self: Connection, *args: Any, name: str = name, step: Any = step) -> Any:
+            steps.append(name)
+            return step(self, *args)
+
+        monkeypatch.setattr(Connection, name, noted)
+    push(shards, f"milvus://{tmp_path / 'b.db'}/photos", index="FLAT")
+    assert steps[steps.index("flush") :] == ["flush", "count", "raise_generation"]
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import re
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,7 +31,10 @@ from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import QueryError, VitsearchError
 from vitsearch.photos.columns import METADATA
 from vitsearch.storage.lock import writer_lock
+from vitsearch.storage.reader import PhotoReader
 from vitsearch.web.app import make_app
+from vitsearch.web.pages import context
+from vitsearch.web.pages.cache import Facets
 from vitsearch.web.pages.download import cell
 from vitsearch.web.pages.tiles import clean, fitted, size_text
 from vitsearch.web.pages.url import (
@@ -821,3 +825,33 @@ def test_what_was_not_taken_is_on_the_page_of_files_not_indexed(visit: Open, fol
     text = visit().get("/failures").text
     assert 'role="status">1 file could not be read<' in text
     assert "left out: 1 of other kinds, 1 hidden (.txt 1)" in text
+
+
+def test_while_the_filters_are_counted_other_requests_are_answered(
+    visit: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, counted = visit(), context.facets_of
+    answered: list[int] = []
+    late: list[bool] = []
+
+    def slowly(store: PhotoReader) -> Facets:
+        other = threading.Thread(
+            target=lambda: answered.append(client.get("/api/photos/1").status_code), daemon=True
+        )
+        other.start()
+        other.join(10)
+        late.append(other.is_alive())
+        return counted(store)
+
+    monkeypatch.setattr(context, "facets_of", slowly)
+    assert client.get("/").status_code == 200
+    assert (answered, late) == ([200], [False])
+
+
+def test_only_ranked_photos_are_remembered_one_by_one(visit: Open) -> None:
+    """A listing may have a million photos, and each filter is another one."""
+    client = visit()
+    for search in ("", "?where=id+%3E+1", "?sort=name", "?w2=1"):
+        assert client.get(f"/photos/1{search}").status_code == 200
+    memory = client.app.state.page_memory  # type: ignore[attr-defined]
+    assert [key[0].picks for key in memory.sequences._entries] == [(PickedPhoto(2, 1.0),)]

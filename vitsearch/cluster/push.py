@@ -227,8 +227,10 @@ def _finish(
     """Make what was written durable, count the rows, and search for some of the vectors."""
     if report.written:
         connection.flush()
-        connection.raise_generation()
     report.total = connection.count()
+    if report.written:
+        # readers, who may see rows late and remember what they see of a generation, see them now
+        connection.raise_generation()
     if report.total != expected:
         raise CollectionError(
             f"{connection.uri} holds {report.total:,} photos, not {expected:,}: something "

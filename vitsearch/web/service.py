@@ -294,7 +294,8 @@ class PhotoService:
         """Return the stored labels of the photos that a filter leaves, in any order; of a large
         collection in Milvus of a sample.
         """
-        with self.source.facts() as store:
+        with self.source.reading() as collection:
+            store = collection.store
             ids = None if where is None else sampled_ids(store, where)
             rows = sampled_values(store, ("path", "label", "score", "id"))
             return [

@@ -231,8 +231,9 @@ class PageContext:
         """Return the values that the filters offer."""
 
         def compute() -> Facets:
-            with self.service.source.facts() as store:
-                return facets_of(store)
+            # not `facts`, for which every other request would wait
+            with self.service.source.reading() as collection:
+                return facets_of(collection.store)
 
         return self.memory.facets.get(self.state(), compute)
 

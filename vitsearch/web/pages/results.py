@@ -102,25 +102,26 @@ def _by_date(here: "PageContext", hits: list[SearchResult]) -> list[Photo]:
 def sequence(here: "PageContext", query: PageQuery) -> list[int]:
     """Return the ids of the photos of a search in their order, of the results of words and photos
     and of a large collection in Milvus the first `MAX_BY_DATE`; raises what `results_of` does. The
-    last ones are remembered, since each step from photo to photo asks again.
+    last ones of ranked photos are remembered, since each step from photo to photo asks again; a
+    listing, which may have very many photos, is remembered as such.
     """
-    key = (replace(query, page=1), here.shows_exif, here.state())
-    return here.memory.sequences.get(key, lambda: _sequence(here, query))
-
-
-def _sequence(here: "PageContext", query: PageQuery) -> list[int]:
     understood = here.understand(query)
     where, terms = understood.narrowed(query.filters.tree()), terms_of(here, query, understood)
     if not query.is_query or (where and not terms):
         order = timeline.order_of(here, query)
         listing = timeline.listing_of(here, where, order)
         return listing.part(0, MAX_BY_DATE if listing.is_large else listing.total)
-    limits = {"min_relevance": 0} if query.nearest else {}
-    answer = here.service.ask(terms, k=MAX_BY_DATE, where=where, **limits).result()
-    hits = list(answer.results or answer.nearest)
-    if query.sort == timeline.TAKEN and here.shows_exif:
-        return [photo.photo_id for photo in _by_date(here, hits)]
-    return [hit.photo_id for hit in hits]
+
+    def ranked() -> list[int]:
+        limits = {"min_relevance": 0} if query.nearest else {}
+        answer = here.service.ask(terms, k=MAX_BY_DATE, where=where, **limits).result()
+        hits = list(answer.results or answer.nearest)
+        if query.sort == timeline.TAKEN and here.shows_exif:
+            return [photo.photo_id for photo in _by_date(here, hits)]
+        return [hit.photo_id for hit in hits]
+
+    key = (replace(query, page=1), where, here.shows_exif, here.state())
+    return here.memory.sequences.get(key, ranked)
 
 
 def terms_of(
