@@ -150,6 +150,14 @@ def test_another_server_at_the_same_port_is_not_taken(
             assert running(str(photos), None) == ""
 
 
+def test_a_server_that_asks_for_a_token_is_known(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VITSEARCH_HOME", str(tmp_path / "home"))
+    with announced(photos, "--token", "a-token-of-some-length") as (_, entrance):
+        assert running(str(photos), None) == entrance
+
+
 def test_results_are_opened_on_the_page(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,10 +23,12 @@ def running(photos: str, collection: str | None) -> str:
     # a record that is damaged, or an answer that is no HTTP, is none of this server
     with suppress(OSError, ValueError, KeyError, TypeError, HTTPException):
         entrance = str(json.loads(_record(photos, collection).read_bytes())["entrance"])
-        # answered to the key alone, which each start makes anew: another server may have the port
         base, _, key = entrance.partition("?")
+        # answered to the key alone, which each start makes anew: another server may have the port;
+        # one that asks for a token has no key in its entrance
+        health = f"{base}api/index?{key}" if key else f"{base}healthz"
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"{base}api/index?{key}", timeout=_SECONDS) as answer:
+        with opener.open(health, timeout=_SECONDS) as answer:
             return entrance if "status" in json.load(answer) else ""
     return ""
 
