@@ -13,6 +13,7 @@ from helpers.s3 import put, s3_client
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.photos.decode import fingerprint_of
 from vitsearch.shards import photo_id
+from vitsearch.web.api.schemas import json_id
 from vitsearch.web.app import make_app
 from vitsearch.web.privacy import key_cookie
 from vitsearch.web.service import PhotoService
@@ -50,7 +51,7 @@ def test_photos_of_an_object_store_on_the_page(
         cookies=dict([key_cookie(settings)]),
     ) as site:
         black = photo_id("trips/black.png")
-        assert site.get("/api/search?q=black&k=1").json()["results"][0]["id"] == black
+        assert site.get("/api/search?q=black&k=1").json()["results"][0]["id"] == json_id(black)
         shown = site.get(f"/api/photos/{black}/image")
         assert (shown.status_code, shown.headers["content-type"], shown.content) == (
             200,

@@ -98,7 +98,8 @@ def test_no_collection(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path, tmp_path / "none", tmp_path / "file"):
         with pytest.raises(
-            CollectionNotFound, match=r"no collection in .*: run `vitsearch index photos` first"
+            CollectionNotFound,
+            match=r"no collection in .*: run `vitsearch index photos --collection .*` first",
         ):
             read_collection_config(folder, PHOTOS)
 

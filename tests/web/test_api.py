@@ -189,7 +189,7 @@ BODIES: dict[str, Any] = {
     '{"terms": [{"text": "red", "weight": 0}]}': "weight must be a number other than 0",
     '{"terms": [{"text": "red", "weight": NaN}]}': "weight",
     '{"terms": [{"text": "red"}, {"text": "red", "weight": -1}]}': "cancel each other out",
-    '{"terms": [{"photo": "1"}]}': "photo",
+    '{"terms": [{"photo": "one"}]}': "photo",
     '{"vector": [1, 2]}': "has shape (2,)",
     '{"vector": []}': "has shape (0,)",
     '{"vector": [' + ",".join(["0"] * 27) + "]}": "all zeros",
