@@ -186,20 +186,6 @@ def test_more_rows_than_a_block_holds():
             assert found.scores.tolist() == scores.tolist()
 
 
-@pytest.mark.parametrize("threads", [2, 3, 7])
-def test_several_threads_find_the_same(threads: int, monkeypatch: pytest.MonkeyPatch):
-    vectors, ids = clustered(2000, dim=64)
-    vectors[[5, 700, 1300, 1999]] = vectors[3]  # equal scores in several shares
-    index, queries = ExactIndex(vectors, ids), vectors[:4].astype(np.float32)
-    alone = {k: index.search_batch(queries, k) for k in (1, 3, 10, 900, 2000)}
-    monkeypatch.setattr("vitsearch.index.exact._THREADS", threads)
-    monkeypatch.setattr("vitsearch.index.exact._PART", 1000)
-    for k, expected in alone.items():
-        for shared, single in zip(index.search_batch(queries, k), expected, strict=True):
-            assert shared.ids.tolist() == single.ids.tolist()
-            assert shared.scores.tolist() == single.scores.tolist()
-
-
 NUMBERS = st.sampled_from([0.0, 1.0, -1.0, 0.5, 2.0**-20]) | st.floats(-1, 1, width=16)
 
 

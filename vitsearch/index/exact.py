@@ -1,9 +1,5 @@
 """Exact search over half-precision rows, block by block, in constant memory (NumPy only)."""
 
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,8 +11,6 @@ from vitsearch.index.base import Candidates, query_rows
 # numbers in a block: 1 MiB as float32 stays in the processor's cache; measured 3 to 10 times faster
 # than blocks of 4 MiB
 _BLOCK = 262_144
-_THREADS = os.cpu_count() or 1
-_PART = 33_554_432  # products of which a thread takes longer to compute than to start
 # 0x8fffe000: the sign bit, then 5 bits of exponent and 10 of fraction
 _SIGN_AND_VALUE = np.int32(-0x70002000)
 _REBIAS = np.float32(2.0**112)  # the exponents of float16 and float32 count from 15 and from 127
@@ -56,32 +50,19 @@ class ExactIndex:
     def search_batch(self, queries: NDArray[Any], k: int) -> list[Candidates]:
         """Return the candidates of each ``(m, dim)`` query; the rows are read once for all."""
         rows = query_rows(queries, self.dim)
-        if k <= 0 or not len(rows):
-            return [Candidates(np.empty(0, np.float32), self._ids[:0]) for _ in rows]
-        parts = min(_THREADS, max(1, len(self) * self.dim * len(rows) // _PART))
-        bounds = [len(self) * part // parts for part in range(parts + 1)]
-        search = partial(self._best_between, rows, min(k, len(self)))
-        if parts == 1:
-            best = search(*bounds)
-        else:
-            with ThreadPoolExecutor(parts) as pool:
-                shares = list(pool.map(search, bounds[:-1], bounds[1:]))
-            best = [_Best.joined(of_query) for of_query in zip(*shares, strict=True)]
-        return [Candidates(keeper.scores, self._ids[keeper.positions]) for keeper in best]
-
-    def _best_between(self, rows: Vectors, k: int, first: int, last: int) -> "list[_Best]":
-        best = [_Best(row, k) for row in rows]
-        scaled = unit_rows(rows) * _REBIAS
-        step = max(1, _BLOCK // max(1, self.dim))
-        block = np.empty((step, self.dim), dtype=np.int32)
-        for start in range(first, last, step):
-            halves = self._vectors[start : min(start + step, last)]
-            rough = _shrunken(halves, block) @ scaled.T
-            for column, keeper in enumerate(best):
-                keeper.offer(halves, rough[:, column], start)
+        best = [_Best(row, min(k, len(self))) for row in rows]
+        if k > 0 and best:
+            scaled = unit_rows(rows) * _REBIAS
+            step = max(1, _BLOCK // max(1, self.dim))
+            block = np.empty((step, self.dim), dtype=np.int32)
+            for start in range(0, len(self), step):
+                halves = self._vectors[start : start + step]
+                rough = _shrunken(halves, block) @ scaled.T
+                for column, keeper in enumerate(best):
+                    keeper.offer(halves, rough[:, column], start)
         for keeper in best:
             keeper.settle()
-        return best
+        return [Candidates(keeper.scores, self._ids[keeper.positions]) for keeper in best]
 
 
 class _Best:
@@ -96,14 +77,6 @@ class _Best:
         # a row of float16 has a length within 2^-11 of 1, and float32 products add at most 2^-23 a
         # dimension
         self.slack = 2.0**-11 + len(query) * 2.0**-23
-
-    @classmethod
-    def joined(cls, parts: "Sequence[_Best]") -> "_Best":
-        """Return the best of all parts, which follow each other in order of position."""
-        joined = cls(parts[0].query, parts[0].k)
-        joined._waiting = [(part.scores, part.positions) for part in parts]
-        joined.settle()
-        return joined
 
     def offer(self, halves: Halves, rough: Vectors, start: int) -> None:
         """Add the rows of a block whose rough scores allow them to be among the best."""
