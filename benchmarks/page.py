@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import datetime, timedelta
 from http.client import HTTPConnection
 from pathlib import Path
@@ -35,7 +35,7 @@ import numpy as np
 from indexing import draw, make_photos
 from latency import SCENES
 from machine import machine
-from serve import VITSEARCH, memory
+from serve import VITSEARCH, memory, served
 from vectors import LikeReal
 
 from vitsearch import Collection, load_encoder
@@ -127,22 +127,6 @@ def keep(folder: Path, ids: Sequence[int], chance: random.Random) -> None:
             put_album(store, Album(name, tuple(chance.sample(ids, min(size, len(ids))))))
         put_search(store, "Beaches", "/?q=beach")
         put_search(store, "In Italy", "/?where=country+%3D+%27Country+3%27")
-
-
-@contextmanager
-def served(root: Path) -> Iterator[tuple[int, str]]:
-    """Run the server and yield its process and the address of its first page, with its key."""
-    command = [*VITSEARCH, "serve", str(root), "--port", "0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "http://" in line:
-                yield process.pid, "http://" + line.partition("http://")[2].split()[0]
-                break
-    finally:
-        process.terminate()
-        process.wait()
 
 
 class Person:

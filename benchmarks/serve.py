@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from indexing import make_photos
 from latency import SCENES, make
@@ -81,17 +81,24 @@ def in_process(root: Path, seconds: float) -> float:
 
 
 @contextmanager
-def served(root: Path) -> Iterator[tuple[int, int]]:
-    """Run the server and yield its process and port."""
+def served(root: Path) -> Iterator[tuple[int, str]]:
+    """Run the server and yield its process and the address of its first page, with its key."""
     command = [*VITSEARCH, "serve", str(root), "--port", "0"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
-        line = process.stderr.readline()
-        yield process.pid, int(line.partition("http://")[2].partition("/")[0].rpartition(":")[2])
+        for line in process.stderr:
+            if "http://" in line:
+                yield process.pid, "http://" + line.partition("http://")[2].split()[0]
+                break
     finally:
         process.terminate()
         process.wait()
+
+
+def port_of(entrance: str) -> int:
+    """Return the port in the address of a server."""
+    return urlsplit(entrance).port or 80
 
 
 async def client(port: int, paths: Iterator[str], end: float, load: Load) -> None:
@@ -164,7 +171,8 @@ def measure(root: Path, counts: list[int], seconds: float) -> None:
         "far | memory of the server |"
     )
     print("|---|---|---|---|---|---|---|", flush=True)
-    with served(root) as (pid, port):
+    with served(root) as (pid, entrance):
+        port = port_of(entrance)
         # the first requests load what later ones find
         asyncio.run(clients(port, lambda number: searches(number + 1), 2, 2))
         print(f"memory before: {memory(pid):.0f} MB", file=sys.stderr)
@@ -242,8 +250,8 @@ def measure_beside_index(folder: Path, counts: list[int], seconds: float) -> Non
         for count in counts:
             with Collection.open(root) as collection:
                 photos = len(collection)
-            with indexing(root, more) as ended, served(root) as (pid, port):
-                print(row(pid, port, count, photos, seconds), flush=True)
+            with indexing(root, more) as ended, served(root) as (pid, entrance):
+                print(row(pid, port_of(entrance), count, photos, seconds), flush=True)
             assert not any(ended[:-1]), f"runs of the index ended with {ended}"
 
 

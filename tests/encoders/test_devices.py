@@ -27,7 +27,7 @@ from helpers.photos import paint, shade
 from vitsearch import Collection, IndexReport, Progress, index_folder, load_encoder
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.encoders.devices import device_names
-from vitsearch.encoders.messages import layout_of, receive, send, unpacked
+from vitsearch.encoders.messages import receive, send, shapes_of, unpacked
 from vitsearch.encoders.onnx.session import usable_cores
 from vitsearch.errors import EncoderError
 
@@ -467,10 +467,10 @@ numbers = arrays.arrays(
 def test_arrays_of_any_shape_and_numbers_arrive_as_they_were_sent(batch: list[Any]) -> None:
     stream = io.BytesIO()
     batch = [*batch, *(each.T for each in batch)]  # not contiguous
-    send(stream, {"layout": layout_of(batch)}, batch)
+    send(stream, {"shapes": shapes_of(batch)}, batch)
     stream.seek(0)
     header, body = receive(stream)
-    received = unpacked(header["layout"], body)
+    received = unpacked(header["shapes"], body)
     assert [(each.dtype, each.shape) for each in received] == [
         (each.dtype, each.shape) for each in batch
     ]
@@ -481,4 +481,4 @@ def test_arrays_of_any_shape_and_numbers_arrive_as_they_were_sent(batch: list[An
 
 def test_objects_are_not_sent() -> None:
     with pytest.raises(EncoderError, match="not arrays of numbers: name one device"):
-        layout_of([np.array([{}])])
+        shapes_of([np.array([{}])])

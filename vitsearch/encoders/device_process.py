@@ -65,7 +65,7 @@ def _answer(encoder: ImageEncoder, request: Mapping[str, Any], body: Bytes, resp
         if "tune" in request:
             encoder.tune(request["tune"])
         else:
-            batch = unpacked(request["layout"], body)
+            batch = unpacked(request["shapes"], body)
             rows = np.asarray(encoder.encode_prepared(batch), dtype=np.float32)
     except Exception as error:
         problem = _problem(error)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitsearch.encoders.base import Encoder, ImageEncoder, Vectors
-from vitsearch.encoders.messages import Bytes, layout_of, receive, send
+from vitsearch.encoders.messages import Bytes, receive, send, shapes_of
 from vitsearch.errors import EncoderError
 from vitsearch.photos.decode import upright_rgb
 from vitsearch.photos.isolated import widen_pipe
@@ -186,8 +186,8 @@ class _Processes:
     def encode(self, batch: Sequence[NDArray[Any]]) -> Vectors:
         process = self._free.get()
         try:
-            layout = layout_of(batch)
-            return process.request({"layout": layout}, batch).result().view(np.float32)
+            shapes = shapes_of(batch)
+            return process.request({"shapes": shapes}, batch).result().view(np.float32)
         finally:
             self._free.put(process)
 

@@ -3,7 +3,7 @@
 A message is two lengths, a JSON header and a body of raw bytes; nothing is unpickled.
 
     parent -> child: first what is loaded (name, device, dtype, runtime, calls), then requests with
-                     an id: a batch (its layout, and the pixels), or tune (a size of batches)
+                     an id: a batch (its shapes, and the pixels), or tune (a size of batches)
     child -> parent: first the fingerprint and how many calls run at once, then for each id the rows
                      in float32, in any order; error or memory where there are none; between them
                      remarks for the log
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from vitsearch.errors import EncoderError
 
 Bytes = NDArray[np.uint8]
-Layout = list[tuple[int, str, list[int]]]  # so many arrays, their dtype, their shape
+Shapes = list[tuple[int, str, list[int]]]  # so many arrays, their dtype, their shape
 _LENGTHS = struct.Struct(">IQ")
 
 
@@ -42,7 +42,7 @@ def receive(stream: IO[bytes]) -> tuple[dict[str, Any], Bytes]:
     return header, _exactly(stream, body_size)
 
 
-def layout_of(batch: Sequence[NDArray[Any]]) -> Layout:
+def shapes_of(batch: Sequence[NDArray[Any]]) -> Shapes:
     """Return what `unpacked` needs to know of arrays; raises EncoderError for those of objects."""
     if any(each.dtype.hasobject for each in batch):
         raise EncoderError("what this encoder prepares are not arrays of numbers: name one device")
@@ -50,11 +50,11 @@ def layout_of(batch: Sequence[NDArray[Any]]) -> Layout:
     return [(len(list(run)), dtype, list(shape)) for (dtype, shape), run in runs]
 
 
-def unpacked(layout: Layout, body: Bytes) -> list[NDArray[Any]]:
+def unpacked(shapes: Shapes, body: Bytes) -> list[NDArray[Any]]:
     """Return the arrays whose bytes a body holds one behind the other; they share its memory."""
     arrays: list[NDArray[Any]] = []
     start = 0
-    for count, dtype, shape in layout:
+    for count, dtype, shape in shapes:
         end = start + count * np.dtype(dtype).itemsize * int(np.prod(shape))
         arrays += list(body[start:end].view(dtype).reshape(count, *shape))
         start = end

@@ -134,9 +134,9 @@ class TorchExact:
         return (rounded + residue / _RESIDUE) * scales
 
     def _slack(self) -> float:
-        exact = torch.get_float32_matmul_precision() == "highest"
         if self._is_cuda:
             return _ON_CUDA
+        exact = torch.get_float32_matmul_precision() == "highest"
         return (self.dim + 16) * 2.0**-22 if exact else _COARSE
 
     def _rescored(

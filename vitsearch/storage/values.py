@@ -21,15 +21,9 @@ def values_of(
         with store._errors():
             prepare(store._db)
             return store._db.execute(sql).fetchall()
-    return [
-        tuple(
-            {
-                "id": photo.photo_id,
-                "path": photo.path,
-                "label": photo.label,
-                "score": photo.label_score,
-            }.get(name, photo.info[name])
-            for name in columns
-        )
-        for photo in (store.photos() if photos is None else photos)
-    ]
+    rows = []
+    for photo in store.photos() if photos is None else photos:
+        facts: dict[str, Any] = {"id": photo.photo_id, "path": photo.path}
+        facts |= {"label": photo.label, "score": photo.label_score}
+        rows.append(tuple(facts[name] if name in facts else photo.info[name] for name in columns))
+    return rows
