@@ -22,7 +22,7 @@ from PIL import Image
 
 from vitsearch import Collection, finetune, index_folder, load_classifier
 from vitsearch.classifiers.finetune import FinetuneSettings
-from vitsearch.encoders.mini.encoder import MiniEncoder
+from vitsearch.encoders.mini import MiniEncoder
 from vitsearch.evaluation import labelled_vectors
 from vitsearch.labels import LabelClassifier, calibrate, prototype_classifier, tip_classifier
 from vitsearch.labels.metrics import accuracy_interval, expected_calibration_error

@@ -23,14 +23,14 @@ from machine import machine
 from PIL import Image
 
 from vitsearch import load_encoder
-from vitsearch.encoders.messages import layout_of, receive, send
+from vitsearch.encoders.devices import layout_of, receive, send
 from vitsearch.photos.isolated import widen_pipe
 from vitsearch.untrusted import python_command
 
 CHILD = """
 import os
 import numpy as np
-from vitsearch.encoders.messages import receive, send, unpacked
+from vitsearch.encoders.devices import receive, send, unpacked
 requests, answers = open(0, "rb", buffering=0), os.fdopen(1, "wb", buffering=0)
 rows = np.zeros((1024, 512), dtype=np.float32)
 try:

@@ -25,7 +25,7 @@ from machine import machine
 from PIL import Image
 
 from vitsearch import load_encoder
-from vitsearch.encoders.onnx.session import open_graph, usable_cores
+from vitsearch.encoders.onnx import open_graph, usable_cores
 from vitsearch.encoders.preprocess import normalise
 
 BATCHES = (4, 8, 16, 32)
@@ -34,7 +34,7 @@ BATCHES = (4, 8, 16, 32)
 def bare(encoder: Any, pictures: list[np.ndarray]) -> dict[str, Callable[[], object]]:
     """Return the bare loops by setting."""
     if encoder.name == "mini":
-        from vitsearch.encoders.mini.encoder import FOLDER
+        from vitsearch.encoders.mini import FOLDER
 
         file, outputs, tensors = FOLDER / "image.onnx", ["vectors"], np.stack(pictures)
     else:

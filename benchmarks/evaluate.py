@@ -21,7 +21,7 @@ from PIL import Image
 
 from vitsearch.arrays import unit_rows
 from vitsearch.encoders import Encoder, load_encoder
-from vitsearch.encoders.mini.encoder import MiniEncoder
+from vitsearch.encoders.mini import MiniEncoder
 from vitsearch.labels.metrics import first_right_ranks, recall_at_k
 
 RANKS = (1, 5, 10)

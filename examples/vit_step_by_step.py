@@ -33,7 +33,7 @@ from matplotlib.figure import Figure, SubFigure
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from vitsearch.encoders.mini.encoder import FOLDER, read_config
+from vitsearch.encoders.mini import FOLDER, read_config
 from vitsearch.encoders.mini.network import MiniConfig, load_network
 from vitsearch.vit.model import Block, VisionTransformer, ViTConfig, sincos_positions
 from vitsearch.vit.weights import load_vit_folder

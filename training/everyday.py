@@ -21,8 +21,8 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from training.prepare import held_out, read_captions, read_photos, sepia
 from training.spanish import translate
-from vitsearch.encoders.mini.encoder import FOLDER, MiniEncoder, read_config
-from vitsearch.encoders.onnx.session import CPU
+from vitsearch.encoders.mini import FOLDER, MiniEncoder, read_config
+from vitsearch.encoders.onnx import CPU
 from vitsearch.labels.metrics import first_right_ranks, recall_at_k
 
 RANKS = (1, 5, 10)

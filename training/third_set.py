@@ -27,7 +27,7 @@ from training.drawings import render
 from training.prepare import load_stem, read_photos, to_pixels
 from training.texts import embed_texts, extract_minilm, load_minilm, load_tokenizer
 from vitsearch.arrays import unit_rows
-from vitsearch.encoders.mini.encoder import load_mini
+from vitsearch.encoders.mini import load_mini
 from vitsearch.encoders.mini.network import MiniConfig
 from vitsearch.labels.metrics import first_right_ranks, recall_at_k
 

@@ -102,7 +102,7 @@ def onnx_forward(source: str, batch: int) -> float:
     pixels = drawn(batch)
     file, outputs = Path(source) / "image.onnx", None
     if source == "mini":
-        from vitsearch.encoders.mini.encoder import FOLDER
+        from vitsearch.encoders.mini import FOLDER
 
         file, outputs, side = FOLDER / "image.onnx", ["vectors"], SIDES["mini"]
         pixels = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), dtype=np.uint8)

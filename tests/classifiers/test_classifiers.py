@@ -14,7 +14,7 @@ from PIL import Image
 
 from helpers.classifiers import NAMES, save_classifier, torch, transformers
 from vitsearch import ImageClassifier, Prediction, load_classifier
-from vitsearch.encoders.mini.encoder import load_mini
+from vitsearch.encoders.mini import load_mini
 from vitsearch.errors import EncoderError, PhotoError, QueryError
 
 timm = pytest.importorskip("timm")

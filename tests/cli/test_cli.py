@@ -407,7 +407,7 @@ def test_help_version_models_doctor() -> None:
 
 @pytest.mark.slow
 def test_a_search_with_mini_never_imports_torch(photos: Path) -> None:
-    pytest.importorskip("vitsearch.encoders.mini.encoder")
+    pytest.importorskip("vitsearch.encoders.mini")
     code = (
         "import sys\nfrom vitsearch.cli.main import run\n"
         f"assert run(['index', {str(photos)!r}]) == 0 and run(['search', {str(photos)!r}, 'a red "

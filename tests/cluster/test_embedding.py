@@ -35,8 +35,8 @@ from vitsearch import Collection, index_folder
 from vitsearch.cluster import embed
 from vitsearch.cluster.run import ShardAssembler, watched
 from vitsearch.cluster.tasks import EncoderFacts, Job, Model
+from vitsearch.encoders.base import EncoderIdentity
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.encoders.identity import EncoderIdentity
 from vitsearch.errors import CollectionError, EncoderError, EncoderMismatch
 from vitsearch.photos.sources import open_source
 from vitsearch.shards import ShardRow, open_shards

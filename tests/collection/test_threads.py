@@ -18,7 +18,7 @@ import pytest
 from helpers.photos import paint, shade
 from vitsearch import Collection, index_folder
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.encoders.mini.encoder import load_mini
+from vitsearch.encoders.mini import load_mini
 from vitsearch.errors import CollectionError
 
 THREADS = 32

@@ -7,10 +7,15 @@ from pathlib import Path
 import pytest
 
 from helpers.paths import ROOT
-from vitsearch.encoders.catalogue import EncoderListing, list_encoders
-from vitsearch.encoders.choice import MAX_HOURS, pictures_per_second, recommend
+from vitsearch.encoders.catalogue import (
+    MAX_HOURS,
+    EncoderListing,
+    list_encoders,
+    pictures_per_second,
+    recommend,
+)
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.encoders.mini import LANGUAGES
+from vitsearch.encoders.mini import MiniEncoder
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +67,11 @@ def test_figures_are_as_published() -> None:
 
 def test_the_encoders_of_the_package_come_first_and_are_here() -> None:
     first, second = list_encoders()[:2]
-    assert (first.name, first.on_this_machine, first.languages) == ("mini", True, LANGUAGES)
+    assert (first.name, first.on_this_machine, first.languages) == (
+        "mini",
+        True,
+        MiniEncoder.languages,
+    )
     assert (second.name, second.dim) == ("colour", ColourEncoder.dim)
     assert (second.on_this_machine, second.licence) == (True, "Apache-2.0")
 

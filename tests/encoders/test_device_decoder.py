@@ -21,11 +21,10 @@ from helpers.remarks import logged_remarks
 from helpers.standard_mini import StandardMini
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import ImageEncoder
-from vitsearch.encoders.device_decoder import DeviceDecoder, check_device_decoding
+from vitsearch.encoders.device_decoder import DeviceDecoder, check_device_decoding, read_plain_jpeg
 from vitsearch.encoders.preprocess import Preprocess, layout_of, prepare
 from vitsearch.errors import EncoderError
 from vitsearch.photos.decode import decode
-from vitsearch.photos.plain_jpeg import read_plain_jpeg
 from vitsearch.photos.profiles import prepared
 
 torch = pytest.importorskip("torch", reason="needs the extra vitsearch[clip]")

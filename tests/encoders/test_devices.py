@@ -26,9 +26,8 @@ from helpers.cli import environment, one_line, vitsearch_process
 from helpers.photos import paint, shade
 from vitsearch import Collection, IndexReport, Progress, index_folder, load_encoder
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.encoders.devices import device_names
-from vitsearch.encoders.messages import receive, send, shapes_of, unpacked
-from vitsearch.encoders.onnx.session import usable_cores
+from vitsearch.encoders.devices import device_names, receive, send, shapes_of, unpacked
+from vitsearch.encoders.onnx import usable_cores
 from vitsearch.errors import EncoderError
 
 TWO = "cpu,cpu"

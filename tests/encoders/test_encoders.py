@@ -12,15 +12,15 @@ from PIL import Image
 
 from helpers.odd_files import picture
 from vitsearch.encoders import Encoder, ImageEncoder, load_encoder
-from vitsearch.encoders.base import fingerprint_of
-from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.encoders.identity import (
+from vitsearch.encoders.base import (
     CLOSE,
     TEXT,
     EncoderIdentity,
+    fingerprint_of,
     golden_picture,
     golden_vectors,
 )
+from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import EncoderError, EncoderMismatch
 
 SIZES = [(96, 64), (1, 1), (64, 200), (33, 31), (400, 2)]

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.encoders.identity import (
+from vitsearch.encoders.base import (
     EncoderIdentity,
     check_samples,
     golden_from_bytes,
     golden_from_lists,
     golden_vectors,
 )
+from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import EncoderMismatch
 
 PACKAGE = Path(__file__).parents[2] / "vitsearch"

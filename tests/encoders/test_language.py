@@ -22,7 +22,7 @@ from vitsearch import Collection, Term, index_folder
 from vitsearch.encoders.catalogue import list_encoders
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.encoders.language import MULTILINGUAL, is_foreign, language_note, unread_notes
-from vitsearch.encoders.mini.encoder import load_mini
+from vitsearch.encoders.mini import load_mini
 
 QUERIES: dict[str, list[str]] = tomllib.loads(
     (Path(__file__).parent / "foreign_queries.toml").read_text(encoding="utf-8")

@@ -10,11 +10,10 @@ import pytest
 from PIL import Image
 
 from helpers.paths import DATA, ROOT
-from vitsearch.encoders import load_encoder
+from vitsearch.encoders import load_encoder, mini
 from vitsearch.encoders.base import Encoder, fingerprint_of
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.encoders.mini import encoder as mini
-from vitsearch.encoders.mini.encoder import (
+from vitsearch.encoders.mini import (
     FOLDER,
     MiniEncoder,
     choose_providers,
@@ -23,7 +22,7 @@ from vitsearch.encoders.mini.encoder import (
     padded,
     read_config,
 )
-from vitsearch.encoders.onnx.session import usable_cores
+from vitsearch.encoders.onnx import usable_cores
 from vitsearch.errors import EncoderError
 
 TEXTS = [
@@ -244,7 +243,7 @@ def test_padding_is_masked() -> None:
 @pytest.mark.slow
 def test_words_search_loads_neither_torch_nor_the_image_tower() -> None:
     code = (
-        "import sys\nfrom vitsearch.encoders.mini.encoder import load_mini\ne = "
+        "import sys\nfrom vitsearch.encoders.mini import load_mini\ne = "
         "load_mini()\ne.encode_texts(['a dog'])\n"
         "print(sorted(name for name, _ in e._sessions), "
         "[m for m in ('torch', 'transformers', 'faiss') if m in sys.modules])"

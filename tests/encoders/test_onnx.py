@@ -29,13 +29,11 @@ from helpers import tiny_models as tiny  # noqa: E402
 from helpers.cli import environment, vitsearch  # noqa: E402
 from helpers.photos import paint  # noqa: E402
 from vitsearch import Collection, index_folder  # noqa: E402
-from vitsearch.encoders import load_encoder, prepare_model  # noqa: E402
-from vitsearch.encoders.identity import EncoderIdentity  # noqa: E402
+from vitsearch.encoders import load_encoder, onnx_export, prepare_model  # noqa: E402
+from vitsearch.encoders import onnx_cache as exports  # noqa: E402
+from vitsearch.encoders.base import EncoderIdentity  # noqa: E402
 from vitsearch.encoders.language import readable  # noqa: E402
-from vitsearch.encoders.onnx import cache as exports  # noqa: E402
-from vitsearch.encoders.onnx import export  # noqa: E402
-from vitsearch.encoders.onnx.encoder import OnnxEncoder  # noqa: E402
-from vitsearch.encoders.onnx.session import usable_cores  # noqa: E402
+from vitsearch.encoders.onnx import OnnxEncoder, usable_cores  # noqa: E402
 from vitsearch.encoders.open_clip import portable_open_clip  # noqa: E402
 from vitsearch.encoders.tokenizer import PortableTokenizer, TextReader, rules_from  # noqa: E402
 from vitsearch.encoders.torch_encoder import TorchEncoder  # noqa: E402
@@ -220,7 +218,7 @@ def test_a_token_is_chosen_as_early_as_the_others_are_not_needed(name: str) -> N
     )
     del plain.graph.output[1]
     early = ir.from_proto(onnx.shape_inference.infer_shapes(plain))
-    export.choose_token_early(early.graph)
+    onnx_export.choose_token_early(early.graph)
     pixels = {"x": np.random.default_rng(0).standard_normal((3, 5, 4), dtype=np.float32)}
     (expected,), (row, y) = (
         onnxruntime.InferenceSession(each.SerializeToString()).run(None, pixels)

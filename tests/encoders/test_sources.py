@@ -152,7 +152,7 @@ def test_a_broken_one_is_one_clear_line(name: str, reason: str) -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_a_built_in_name_cannot_be_replaced() -> None:
-    assert type(load_encoder("mini")).__module__ == "vitsearch.encoders.mini.encoder"
+    assert type(load_encoder("mini")).__module__ == "vitsearch.encoders.mini"
 
 
 def test_two_packages_of_one_name_are_refused(installed: Path) -> None:
@@ -195,7 +195,7 @@ def test_an_encoder_is_pickled_as_its_name(name: str) -> None:
 
 
 def test_an_encoder_without_a_name_says_that_it_cannot_be_loaded_again() -> None:
-    from vitsearch.encoders.mini.encoder import load_mini
+    from vitsearch.encoders.mini import load_mini
 
     with pytest.raises(EncoderError, match=r"MiniEncoder was not loaded by a name.*load_encoder"):
         pickle.dumps(load_mini(device="cpu"))

@@ -17,9 +17,8 @@ from helpers import tiny_models as tiny  # noqa: E402
 from helpers.cli import vitsearch  # noqa: E402
 from vitsearch import index_folder  # noqa: E402
 from vitsearch.encoders import load_encoder, prepare_model  # noqa: E402
-from vitsearch.encoders.language import likeliest_language  # noqa: E402
-from vitsearch.encoders.onnx.cache import read_facts, write_facts  # noqa: E402
-from vitsearch.encoders.text_language import texts_in  # noqa: E402
+from vitsearch.encoders.language import likeliest_language, texts_in  # noqa: E402
+from vitsearch.encoders.onnx_cache import read_facts, write_facts  # noqa: E402
 from vitsearch.encoders.tokenizer import TextReader  # noqa: E402
 from vitsearch.errors import EncoderError  # noqa: E402
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitsearch.encoders.mini.encoder import load_mini
+from vitsearch.encoders.mini import load_mini
 from vitsearch.errors import QueryError, VitsearchError
 from vitsearch.evaluation import ClassMap, derive_class_map, read_class_map, write_class_map
 from vitsearch.evaluation.class_map import IMAGENET, SELDOM

@@ -166,8 +166,8 @@ def exported_folders(folder: Path) -> Run:
 
 
 def _export_manifest() -> str:
+    from vitsearch.encoders.base import golden_vectors
     from vitsearch.encoders.colour import DIM, ColourEncoder
-    from vitsearch.encoders.identity import golden_vectors
 
     encoder = ColourEncoder()
     facts = {"layout": "clip-retrieval", "photos": 3, "encoder": "colour", "dtype": "float32"}

@@ -18,8 +18,8 @@ from vitsearch.arrays import unit_rows
 from vitsearch.cluster.push import push
 from vitsearch.collection.map import current_map
 from vitsearch.collection.sample import positions, towns
+from vitsearch.encoders.base import golden_vectors
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.encoders.identity import golden_vectors
 from vitsearch.filters import parse_filter
 from vitsearch.interop import import_shards
 from vitsearch.milvus import store as milvus_store

@@ -20,8 +20,8 @@ from helpers.photos import paint, shade
 from helpers.web_client import fetch, serving
 from vitsearch import Collection, Progress, SearchResult, index_folder, search_all
 from vitsearch.cluster.push import PushReport, prepare, push, push_blocks
+from vitsearch.encoders.base import golden_vectors
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.encoders.identity import golden_vectors
 from vitsearch.errors import (
     CollectionError,
     CollectionNotFound,

@@ -22,7 +22,7 @@ from helpers.photos import paint, shade
 from helpers.web_client import opened, wait_until, with_exif
 from vitsearch import Collection, Term, index_folder
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.encoders.text_language import set_language, texts_in
+from vitsearch.encoders.language import set_language, texts_in
 from vitsearch.errors import (
     CollectionNotFound,
     QueryError,

@@ -22,7 +22,7 @@ from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.types import Activation, Prediction
 
 if TYPE_CHECKING:
-    from vitsearch.encoders.mini.encoder import MiniEncoder
+    from vitsearch.encoders.mini import MiniEncoder
 
 Logits = NDArray[np.float32]
 URL_BYTES = 64 * 1024 * 1024
@@ -208,6 +208,6 @@ class MiniHead:
 
 def load_mini_classifier(*, device: str, dtype: str) -> ImageClassifier:
     """Return the classifier inside the package; raises EncoderError as `load_mini` does."""
-    from vitsearch.encoders.mini.encoder import load_mini
+    from vitsearch.encoders.mini import load_mini
 
     return ImageClassifier("mini", MiniHead(load_mini(device=device, dtype=dtype)))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vitsearch.classifiers.classifier import ImageClassifier
 from vitsearch.classifiers.torch_model import TorchHead, Trainable
 from vitsearch.encoders.checkpoints import check_settings, one_line, read_json
-from vitsearch.encoders.mini.encoder import FOLDER, MiniEncoder, load_mini, read_config
+from vitsearch.encoders.mini import FOLDER, MiniEncoder, load_mini, read_config
 from vitsearch.encoders.mini.network import POOLED_CHANNELS, MiniConfig, MiniNetwork, load_network
 from vitsearch.encoders.torch_encoder import choose_device, choose_dtype
 from vitsearch.errors import EncoderError

@@ -127,8 +127,8 @@ def _speed(name: str) -> float | None:
     """
     from vitsearch.encoders import load_encoder
     from vitsearch.encoders.batching import is_out_of_memory
+    from vitsearch.encoders.catalogue import pictures_per_second
     from vitsearch.encoders.checkpoints import named_by
-    from vitsearch.encoders.choice import pictures_per_second
 
     try:
         with named_by("--speed"):  # nothing is downloaded to be measured
@@ -142,8 +142,8 @@ def _speed(name: str) -> float | None:
 
 
 def _recommend(photos: int, language: str, *, gpu: bool, commercial: bool, as_json: bool) -> int:
-    from vitsearch.encoders.choice import recommend
-    from vitsearch.encoders.onnx.session import usable_cores
+    from vitsearch.encoders.catalogue import recommend
+    from vitsearch.encoders.onnx import usable_cores
 
     cores = usable_cores()
     code = re.split("[-_]", language.lower())[0]

@@ -67,7 +67,7 @@ def _allow_downloads(context: click.Context) -> None:
 
 def _say_language(context: click.Context, code: str) -> None:
     """Say in which language the texts of this command are."""
-    from vitsearch.encoders.text_language import texts_in
+    from vitsearch.encoders.language import texts_in
 
     context.with_resource(texts_in(code))
 

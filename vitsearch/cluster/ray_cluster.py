@@ -12,7 +12,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vitsearch.cluster.shard_index import Part, make_part
-from vitsearch.encoders.onnx.session import usable_cores
+from vitsearch.encoders.onnx import usable_cores
 from vitsearch.errors import VitsearchError
 
 CONNECT_TIMEOUT = 10.0  # seconds

@@ -22,9 +22,8 @@ from PIL import Image
 
 from vitsearch._version import __version__
 from vitsearch.encoders import load_encoder
-from vitsearch.encoders.base import ImageEncoder
+from vitsearch.encoders.base import EncoderIdentity, ImageEncoder
 from vitsearch.encoders.batching import NOT_FINITE, TOO_LARGE, OomSafeEncoder
-from vitsearch.encoders.identity import EncoderIdentity
 from vitsearch.encoders.preprocess import Preprocess, prepare
 from vitsearch.errors import CollectionError, PhotoError
 from vitsearch.photos.dates import with_date_of_name

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vitsearch.encoders.base import ImageEncoder
-from vitsearch.encoders.identity import EncoderIdentity, golden_from_bytes
+from vitsearch.encoders.base import EncoderIdentity, ImageEncoder, golden_from_bytes
 from vitsearch.errors import CollectionError, EncoderError, IndexDamaged, PhotoError
 from vitsearch.index import IndexSnapshot, Manifest, open_snapshot, verify_snapshot
 from vitsearch.photos import prefetch_map

@@ -15,8 +15,7 @@ from PIL import Image
 from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.collection.search import Negative, QueryMeaning
 from vitsearch.encoders.base import Encoder, ImageEncoder
-from vitsearch.encoders.language import readable
-from vitsearch.encoders.text_language import set_language
+from vitsearch.encoders.language import readable, set_language
 from vitsearch.errors import PhotoError, QueryError, UnknownPhoto
 from vitsearch.photos import upright_rgb
 from vitsearch.photos.decode import read_bytes, read_fingerprint

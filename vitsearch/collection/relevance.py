@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from vitsearch.arrays import Vectors, map_npy, unit_rows
 from vitsearch.collection.search import QueryMeaning
 from vitsearch.encoders.base import Encoder, ImageEncoder, fingerprint_of
-from vitsearch.encoders.language import readable
-from vitsearch.encoders.text_language import texts_in
+from vitsearch.encoders.language import readable, texts_in
 from vitsearch.errors import CollectionError
 from vitsearch.labels.zero_shot import THINGS
 from vitsearch.options import SearchOptions

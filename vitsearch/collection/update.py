@@ -29,10 +29,9 @@ from vitsearch.collection.stages import StageTimer, trace_file
 from vitsearch.collection.texts import TextRun, check_text_reader, reads_texts
 from vitsearch.collection.videos import VideoPipeline
 from vitsearch.encoders import load_encoder
-from vitsearch.encoders.base import ImageEncoder
+from vitsearch.encoders.base import EncoderIdentity, ImageEncoder, golden_from_bytes, golden_vectors
 from vitsearch.encoders.checkpoints import named_by
 from vitsearch.encoders.device_decoder import check_device_decoding
-from vitsearch.encoders.identity import EncoderIdentity, golden_from_bytes, golden_vectors
 from vitsearch.errors import CollectionError, CollectionNotFound
 from vitsearch.index import check_recipe
 from vitsearch.index.recipe import Recipe, load_recipe

@@ -22,7 +22,7 @@ from vitsearch.errors import EncoderError, VitsearchError, needing
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-    from vitsearch.encoders.onnx.cache import OnnxExport
+    from vitsearch.encoders.onnx_cache import OnnxExport
     from vitsearch.encoders.torch_encoder import TorchEncoder
 
 __all__ = ["SOURCES", "Encoder", "EncoderSource", "ImageEncoder", "load_encoder", "prepare_model"]
@@ -58,7 +58,7 @@ class EncoderSource:
 
 
 def _mini(model: str, device: str, dtype: str, throughput: bool) -> Encoder:
-    from vitsearch.encoders.mini.encoder import load_mini
+    from vitsearch.encoders.mini import load_mini
 
     return load_mini(device=device, dtype=dtype, throughput=throughput)
 
@@ -224,7 +224,7 @@ def prepare_model(name: str, *, dtype: str = "float32") -> "OnnxExport":
 
     Raises EncoderError for a model that cannot be loaded or exported.
     """
-    from vitsearch.encoders.onnx import cache as runtime
+    from vitsearch.encoders import onnx_cache as runtime
 
     if not needs_preparation(name):
         raise EncoderError(f"encoder {name!r} {without_preparation(name)}")
@@ -391,7 +391,7 @@ def _exportable(
     name: str, device: str, dtype: str, runtime: str, *, export: bool, throughput: bool
 ) -> Encoder:
     """Return a CLIP or SigLIP model on ONNX Runtime or PyTorch."""
-    from vitsearch.encoders.onnx.cache import check_runtime, find_encoder, make_encoder
+    from vitsearch.encoders.onnx_cache import check_runtime, find_encoder, make_encoder
 
     check_runtime(runtime, device, dtype)
     in_torch = _in_torch(name)

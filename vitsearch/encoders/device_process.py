@@ -1,5 +1,5 @@
 """What the process of one device runs: `serve`. It encodes batches that another process prepared
-(`vitsearch.encoders.devices`; how the two talk is `vitsearch.encoders.messages`).
+(`vitsearch.encoders.devices`; how the two talk is `vitsearch.encoders.devices`).
 """
 
 import logging
@@ -18,7 +18,7 @@ from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.batching import is_out_of_memory
 from vitsearch.encoders.checkpoints import one_line
-from vitsearch.encoders.messages import Bytes, receive, send, unpacked
+from vitsearch.encoders.devices import Bytes, receive, send, unpacked
 from vitsearch.errors import VitsearchError
 
 Send = Callable[..., None]  # of a header and arrays

@@ -30,8 +30,8 @@ from vitsearch.encoders.checkpoints import (
 )
 from vitsearch.encoders.hub import hub_folder
 from vitsearch.encoders.huggingface_processor import read_preprocess
+from vitsearch.encoders.language import language_marks, mark_languages
 from vitsearch.encoders.lazy_weights import LazyWeights, build_lazily, find_weights
-from vitsearch.encoders.text_language import language_marks, mark_languages
 from vitsearch.encoders.tokenizer import (
     CLEANINGS,
     Cleaning,

@@ -26,10 +26,10 @@ from vitsearch.encoders.checkpoints import (
     weights_hash,
 )
 from vitsearch.encoders.hub import hub_folder
+from vitsearch.encoders.language import language_marks, mark_languages
 from vitsearch.encoders.lazy_weights import LazyWeights, build_lazily, find_weights
 from vitsearch.encoders.open_clip_tokenizer import portable_open_clip
 from vitsearch.encoders.preprocess import Preprocess
-from vitsearch.encoders.text_language import language_marks, mark_languages
 from vitsearch.encoders.tokenizer import check_tokenizer_files
 from vitsearch.encoders.torch_encoder import (
     Tokens,

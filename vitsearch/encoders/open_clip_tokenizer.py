@@ -10,7 +10,7 @@ import tokenizers
 from open_clip import tokenizer as theirs
 from tokenizers import Regex, models, pre_tokenizers
 
-from vitsearch.encoders.text_language import language_marks
+from vitsearch.encoders.language import language_marks
 from vitsearch.encoders.tokenizer import Cleaning, PortableTokenizer, TokenRules, portable_fast
 
 _ENDINGS = ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"]

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from vitsearch.encoders.checkpoints import MAX_GROWTH, check_growth, check_tokenizer, growth_of
-from vitsearch.encoders.language import readable
-from vitsearch.encoders.text_language import mark_languages
+from vitsearch.encoders.language import mark_languages, readable
 from vitsearch.errors import EncoderError
 from vitsearch.untrusted import run_in_child
 

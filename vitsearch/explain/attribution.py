@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from vitsearch.encoders.base import ImageEncoder, Vectors
-from vitsearch.encoders.mini.encoder import FOLDER, MiniEncoder, read_config
+from vitsearch.encoders.mini import FOLDER, MiniEncoder, read_config
 from vitsearch.encoders.mini.network import MAP_CHANNELS, MiniConfig, MiniNetwork, load_network
-from vitsearch.encoders.onnx.encoder import OnnxEncoder
+from vitsearch.encoders.onnx import OnnxEncoder
 from vitsearch.encoders.torch_encoder import TorchImageEncoder
 from vitsearch.errors import EncoderError
 from vitsearch.vit.model import VisionTransformer

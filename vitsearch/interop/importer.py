@@ -13,9 +13,8 @@ import numpy as np
 
 from vitsearch.arrays import Halves, Vectors, unit_rows
 from vitsearch.encoders import load_encoder
-from vitsearch.encoders.base import ImageEncoder
+from vitsearch.encoders.base import ImageEncoder, check_dim, check_samples, golden_vectors
 from vitsearch.encoders.checkpoints import named_by
-from vitsearch.encoders.identity import check_dim, check_samples, golden_vectors
 from vitsearch.errors import CollectionError, EncoderError, PhotoError
 from vitsearch.interop.rows import (
     MISSING,

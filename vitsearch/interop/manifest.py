@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitsearch.encoders.identity import (
+from vitsearch.encoders.base import (
     MAX_DIM,
     EncoderIdentity,
     golden_from_bytes,

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vitsearch.arrays import Halves
-from vitsearch.encoders.base import ImageEncoder
-from vitsearch.encoders.identity import golden_vectors
+from vitsearch.encoders.base import ImageEncoder, golden_vectors
 from vitsearch.errors import CollectionError
 from vitsearch.interop.importer import (
     BAD_VECTOR,

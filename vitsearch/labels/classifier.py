@@ -20,9 +20,8 @@ from safetensors.numpy import load_file, save_file
 from vitsearch.arrays import Vectors, to_probabilities, unit_rows
 from vitsearch.arrays import top_k as best_positions
 from vitsearch.encoders import load_encoder
-from vitsearch.encoders.base import ImageEncoder
+from vitsearch.encoders.base import ImageEncoder, check_classifier
 from vitsearch.encoders.batching import Picture, files_below
-from vitsearch.encoders.identity import check_classifier
 from vitsearch.errors import ClassifierError, QueryError
 from vitsearch.labels.labels import Tree
 from vitsearch.records import atomic_file, atomic_write, parse_record

@@ -8,8 +8,7 @@ import numpy as np
 
 from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.encoders.base import Encoder
-from vitsearch.encoders.language import readable
-from vitsearch.encoders.text_language import texts_in
+from vitsearch.encoders.language import readable, texts_in
 from vitsearch.errors import QueryError
 from vitsearch.labels.classifier import LinearClassifier
 from vitsearch.labels.labels import NOTHING, Label, parse_labels

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vitsearch.arrays import Vectors
-from vitsearch.encoders.identity import EncoderIdentity, golden_from_bytes
+from vitsearch.encoders.base import EncoderIdentity, golden_from_bytes
 from vitsearch.errors import CollectionError
 from vitsearch.records import parse_record, to_json
 

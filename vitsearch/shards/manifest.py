@@ -5,7 +5,7 @@ shards.
 import hashlib
 from dataclasses import dataclass
 
-from vitsearch.encoders.identity import MAX_DIM, EncoderIdentity, golden_from_lists
+from vitsearch.encoders.base import MAX_DIM, EncoderIdentity, golden_from_lists
 from vitsearch.errors import CollectionError
 from vitsearch.paths import raw_path
 from vitsearch.records import parse_record, to_json

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitsearch.encoders.base import ImageEncoder
-from vitsearch.encoders.identity import MAX_DIM, EncoderIdentity
+from vitsearch.encoders.base import MAX_DIM, EncoderIdentity, ImageEncoder
 from vitsearch.errors import CollectionError, CollectionNotFound
 from vitsearch.paths import shell_word
 from vitsearch.records import atomic_write, read_record, to_json

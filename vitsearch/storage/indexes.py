@@ -13,7 +13,7 @@ import numpy as np
 
 from vitsearch.arrays import Vectors
 from vitsearch.encoders.base import Encoder, ImageEncoder
-from vitsearch.encoders.text_language import texts_in
+from vitsearch.encoders.language import texts_in
 from vitsearch.errors import IndexDamaged, VitsearchError
 from vitsearch.index import (
     Manifest,

@@ -32,7 +32,7 @@ from vitsearch.records import atomic_folder, atomic_write
 from vitsearch.untrusted import parse_json, read_bounded
 
 if TYPE_CHECKING:
-    from vitsearch.encoders.onnx.encoder import OnnxEncoder
+    from vitsearch.encoders.onnx import OnnxEncoder
     from vitsearch.encoders.torch_encoder import TorchEncoder
 
 log = logging.getLogger("vitsearch")
@@ -118,7 +118,7 @@ def _lacks_languages(folder: Path, facts: Mapping[str, Any]) -> bool:
     rules = facts.get("tokens")
     if rules is None or "languages" in rules:
         return False
-    from vitsearch.encoders.onnx.encoder import TOKENIZER
+    from vitsearch.encoders.onnx import TOKENIZER
 
     try:
         return b"eng_Latn" in (folder / TOKENIZER).read_bytes()
@@ -147,12 +147,12 @@ def _refresh_optimised(folder: Path, facts: dict[str, Any]) -> bool:
     version or machine, and return whether that was done; without the packages that make exports,
     or where nothing can be written, they stay as they are.
     """
-    from vitsearch.encoders.onnx.session import is_optimised
+    from vitsearch.encoders.onnx import is_optimised
 
     if is_optimised(folder, facts.get("optimised") or {}):
         return False
     with suppress(ImportError, OSError, EncoderError):
-        from vitsearch.encoders.onnx.export import write_optimised
+        from vitsearch.encoders.onnx_export import write_optimised
 
         facts["optimised"] = write_optimised(folder)
         write_facts(folder, facts)
@@ -311,8 +311,7 @@ def _is_for_onnx(device: str, dtype: str, runtime: str) -> bool:
 def _opened(
     name: str, folder: Path, facts: dict[str, Any], in_torch: InTorch, throughput: bool
 ) -> "OnnxEncoder":
-    from vitsearch.encoders.onnx.encoder import OnnxEncoder
-    from vitsearch.encoders.onnx.session import thread_plan
+    from vitsearch.encoders.onnx import OnnxEncoder, thread_plan
 
     shown = (
         f"local-dir:{Path(name.partition(':')[2]).expanduser().resolve()}"
@@ -363,7 +362,7 @@ def _made(encoder: "TorchEncoder", dtype: str, *, again: bool, newest: bool = Fa
 def _write(encoder: "TorchEncoder", aside: Path, dtype: str, refused: Path) -> None:
     """Write an export; what speaks against it is kept, so that the next run need not try."""
     try:
-        from vitsearch.encoders.onnx.export import write_export
+        from vitsearch.encoders.onnx_export import write_export
 
         facts = {**write_export(encoder, aside, dtype), "revision": REVISION}
         write_facts(aside, facts)

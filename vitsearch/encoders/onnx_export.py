@@ -19,12 +19,18 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from PIL import Image
 from torch import Tensor, nn
 
-from vitsearch.encoders.base import Vectors
+from vitsearch.encoders.base import TEXT as SENTENCE
+from vitsearch.encoders.base import Vectors, golden_picture
 from vitsearch.encoders.checkpoints import one_line, weights_hash
-from vitsearch.encoders.identity import TEXT as SENTENCE
-from vitsearch.encoders.identity import golden_picture
-from vitsearch.encoders.onnx.encoder import IMAGE, TEXT, TOKENIZER, OnnxEncoder
-from vitsearch.encoders.onnx.session import OPTIMISED, open_graph, this_runtime
+from vitsearch.encoders.onnx import (
+    IMAGE,
+    OPTIMISED,
+    TEXT,
+    TOKENIZER,
+    OnnxEncoder,
+    open_graph,
+    this_runtime,
+)
 from vitsearch.encoders.tokenizer import PortableTokenizer, TextReader
 from vitsearch.encoders.torch_encoder import TorchEncoder, TorchImageEncoder
 from vitsearch.errors import EncoderError
