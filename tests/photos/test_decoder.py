@@ -31,8 +31,8 @@ from vitsearch import Collection, PhotoError, Progress, index_folder
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.photos import PhotoDecoder, decoder, isolated, prefetch_map, read_photo
 from vitsearch.photos.decode import decode
+from vitsearch.photos.decoder import NAME, RECORD, DecodeJournal
 from vitsearch.photos.formats import FORMATS
-from vitsearch.photos.journal import NAME, RECORD, DecodeJournal
 
 CRASHED = f"the decoder crashed (signal {int(signal.SIGSEGV)})"
 

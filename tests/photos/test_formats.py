@@ -21,7 +21,7 @@ from vitsearch.photos.formats import (
     named_suffixes,
     suffix_of,
 )
-from vitsearch.photos.sources.names import is_photo
+from vitsearch.photos.sources.source import is_photo
 
 
 def content(pillow_name: str, **options: object) -> bytes:

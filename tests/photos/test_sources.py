@@ -29,7 +29,7 @@ from vitsearch.paths import raw_path
 from vitsearch.photos import read_bytes_and_fingerprint
 from vitsearch.photos.decode import MAX_BYTES, decode, fingerprint_of
 from vitsearch.photos.sources import Entry, open_source
-from vitsearch.photos.sources.names import expanded, identity
+from vitsearch.photos.sources.source import expanded, identity
 
 MISSING = "cannot be opened: No such file or directory"
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from helpers.sources import pack, picture
 from vitsearch.photos.sources import open_source
-from vitsearch.photos.sources.captions import SampleTexts, key_of
+from vitsearch.photos.sources.source import SampleTexts, key_of
 
 
 def captions(name: Path) -> dict[str, str | None]:

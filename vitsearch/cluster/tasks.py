@@ -32,7 +32,7 @@ from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.photos.profiles import prepared
 from vitsearch.photos.sources import Entry, Source
-from vitsearch.photos.sources.captions import with_caption
+from vitsearch.photos.sources.source import with_caption
 from vitsearch.shards import ShardRow, photo_id, storage_of
 from vitsearch.shards.files import LISTING, errors, facts_table, with_vectors
 from vitsearch.shards.storage import Storage

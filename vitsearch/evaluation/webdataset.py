@@ -14,8 +14,7 @@ from typing import IO
 
 from vitsearch.errors import QueryError
 from vitsearch.labels import Label
-from vitsearch.photos.sources.captions import key_of
-from vitsearch.photos.sources.names import is_photo
+from vitsearch.photos.sources.source import is_photo, key_of
 from vitsearch.records import atomic_folder
 from vitsearch.untrusted import parse_json, read_bounded
 

@@ -1,6 +1,6 @@
-"""Decodes photos so that a decoder that hangs or crashes costs one photo and not the run: in a
-thread that can be left behind, and in a child process. What that one runs, and how the two talk, is
-`vitsearch.photos.child`.
+"""Decodes photos so that a decoder that hangs or crashes costs one photo and not the run: in
+threads that can be left behind, and in child processes, as many as are asked for at once. What a
+child runs, and how the two talk, is `vitsearch.photos.child`.
 """
 
 import os
@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
-from threading import Thread
-from typing import Any, TypeVar
+from threading import Lock, Thread
+from typing import Any, Generic, Protocol, TypeVar
 
 from PIL import Image
 
@@ -361,3 +361,64 @@ def _picture(reply: Mapping[str, Any], pixels: bytearray) -> tuple[Image.Image, 
     if note := reply.get(NOTE):
         image.info[NOTE] = str(note)
     return image, PhotoInfo(**reply["info"])
+
+
+class _Decoder(Protocol):
+    """One process or thread that decodes one photo at a time."""
+
+    @property
+    def usable(self) -> bool: ...
+    def kill(self) -> None: ...
+    def close(self) -> None: ...
+
+
+Each = TypeVar("Each", bound=_Decoder)
+
+
+class DecoderPool(Generic[Each]):
+    """As many decoders as threads ask for at once; one that was killed, crashed or was left behind
+    is replaced. Safe to use from several threads.
+    """
+
+    def __init__(self, make: Callable[[], Each]) -> None:
+        self._make = make
+        self._idle: list[Each] = []
+        self._busy: set[Each] = set()
+        self._lock = Lock()
+        self._closed = False
+
+    def fill(self, count: int) -> None:
+        """Have so many ready."""
+        with self._lock:
+            while len(self._idle) < count and not self._closed:
+                self._idle.append(self._make())
+
+    def take(self) -> Each:
+        with self._lock:
+            if self._closed:
+                raise PhotoError("the run was stopped before it was decoded")
+            while self._idle:
+                decoder = self._idle.pop()
+                if decoder.usable:
+                    break
+                decoder.close()
+            else:
+                decoder = self._make()
+            self._busy.add(decoder)
+            return decoder
+
+    def give_back(self, decoder: Each) -> None:
+        with self._lock:
+            self._busy.discard(decoder)
+            if decoder.usable and not self._closed:
+                self._idle.append(decoder)
+                return
+        decoder.close()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            for decoder in self._busy:
+                decoder.kill()  # who waits for it closes it
+            while self._idle:
+                self._idle.pop().close()

@@ -15,7 +15,7 @@ from PIL import Image, ImageFile, JpegImagePlugin
 
 from vitsearch.errors import PhotoError
 from vitsearch.photos.exif import EXIF_IFD, GPS_IFD, ORIENTATION
-from vitsearch.photos.raw_tiff import end_of_strips, jpegs_in
+from vitsearch.photos.formats import end_of_strips, jpegs_in
 
 _XMP = 700  # a tag of TIFF
 _ORIENTATIONS = {3: 3, 5: 8, 6: 6}  # EXIF's, by the turn that LibRaw gives

@@ -1,13 +1,14 @@
-"""Reads a video with FFmpeg (PyAV): its moments as upright RGB pictures, and its metadata.
+"""Reads a video with FFmpeg (PyAV): upright RGB pictures of its moments, and its metadata.
 
 This is native code on the files of strangers, so only a child process calls it
-(`vitsearch.photos.child`). The demuxer is chosen here by the first bytes: those of play lists would
-open other files and addresses.
+(`vitsearch.photos.child`). The first bytes choose the demuxer: those of play lists would open other
+files.
 """
 
 import contextlib
 import math
 import os
+import re
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
@@ -24,22 +25,84 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitsearch.errors import PhotoError
-from vitsearch.photos.container import read_container
+from vitsearch.photos.columns import camera_name, read_metadata
+from vitsearch.photos.dates import DateTaken, parse_date
 from vitsearch.photos.decode import TURNS
 from vitsearch.photos.depth import standard_range
-from vitsearch.photos.exif import iso_boxes, one_line
+from vitsearch.photos.exif import FileTags, iso_boxes, on_earth, one_line
 from vitsearch.photos.formats import HEAD, container_of
 from vitsearch.types import PhotoInfo, Value
 
-MAX_MOMENTS = 1000  # of one video: a longer one has them farther apart
 MAX_TEXT_LENGTH = 100
+_ZERO_DAYS = ("1904-01-01", "1970-01-01")  # the beginnings of the clocks of QuickTime and Unix
+# where a container says when it was recorded, in the order in which it is trusted
+_DATES = (
+    ("com.apple.quicktime.creationdate", "QuickTime:CreationDate"),
+    ("date", "QuickTime:ContentCreateDate"),
+    ("creation_time", "QuickTime:CreateDate"),
+)
+_POSITIONS = ("com.apple.quicktime.location.iso6709", "location", "location-eng")
+_MAKERS = ("com.apple.quicktime.make", "com.android.manufacturer", "make")
+_MODELS = ("com.apple.quicktime.model", "com.android.model", "model")
+_ISO6709 = re.compile(r"([+-])(\d+)(\.\d+)?([+-])(\d+)(\.\d+)?", re.ASCII)
+
+
+def read_container(tags: Mapping[str, str], duration: float | None) -> Mapping[str, Value | None]:
+    """Return the metadata columns of a video from its tags, by the names that FFmpeg gives them,
+    and from its XMP packet, which is one of them.
+    """
+    texts = {key.lower(): value for key, value in tags.items()}
+    values: dict[str, Value | None] = {"duration": duration}
+    if date := _date(texts):
+        values |= {"taken_at": date.at, "taken_from": date.source}
+        values["taken_offset"] = date.offset or None
+    if camera := camera_name(_first(texts, _MAKERS), _first(texts, _MODELS)):
+        values["camera"] = camera
+    position = next(filter(None, (_position(texts.get(key, "")) for key in _POSITIONS)), None)
+    if position:
+        values |= {"latitude": position[0], "longitude": position[1]}
+    xmp = texts.get("xmp", "").encode("utf-8", "surrogateescape")[:1_000_000]
+    return read_metadata(FileTags(xmp=xmp, video=values))
+
+
+def _first(texts: Mapping[str, str], names: tuple[str, ...]) -> str:
+    written = (one_line(texts.get(name, ""), MAX_TEXT_LENGTH) for name in names)
+    return next(filter(None, written), "")
+
+
+def _date(texts: Mapping[str, str]) -> DateTaken | None:
+    for key, source in _DATES:
+        date = parse_date(texts.get(key, ""))
+        if date is not None and not date[0].startswith(_ZERO_DAYS):
+            return DateTaken(date[0], source, date[1])
+    return None
+
+
+def _position(text: str) -> tuple[float, float] | None:
+    """Return latitude and longitude of ISO 6709 in degrees, None for none and for 0,0."""
+    match = _ISO6709.match(text.strip())
+    if match is None:
+        return None
+    latitude = _degrees(match[1], match[2], match[3] or "", 2)
+    return on_earth(latitude, _degrees(match[4], match[5], match[6] or "", 3))
+
+
+def _degrees(sign: str, digits: str, fraction: str, width: int) -> float:
+    """Return an angle written as degrees, with minutes, or with minutes and seconds."""
+    degrees, rest = digits[:width], digits[width:]
+    parts = [degrees, *(rest[start : start + 2] for start in range(0, len(rest), 2))]
+    parts[-1] += fraction
+    total = sum(float(part) / 60**power for power, part in enumerate(parts))
+    return round(-total if sign == "-" else total, 7)
+
+
+MAX_MOMENTS = 1000  # of one video: a longer one has them farther apart
 MAX_BAD_PACKETS = 1000  # after which the rest is given up
 HD_HEIGHT = 720  # from which a video that does not name its colours has those of BT.709
 _MISSING_SECONDS = 1.0  # at the end of a video, from which it counts as cut off
 _ROUNDED = 1e-3  # seconds: times are rounded to milliseconds
 _MATRIX = 9  # numbers of a display matrix
-# the transposition by the signs of a display matrix (x of column, y of column, x of row, y of row)
-# as the EXIF orientation that means the same
+# EXIF orientations by the signs of display matrices: x and y of their column, x and y of their row
 _ORIENTATIONS = {
     (1, 0, 0, 1): 1,
     (-1, 0, 0, 1): 2,

@@ -7,7 +7,7 @@ import posixpath
 
 from vitsearch.errors import CollectionError
 from vitsearch.paths import raw_path
-from vitsearch.photos.sources.names import (
+from vitsearch.photos.sources.source import (
     MAGIC,
     below,
     expanded,

@@ -15,18 +15,22 @@ import pyarrow.parquet
 from vitsearch.errors import CollectionError, PhotoError
 from vitsearch.paths import raw_path
 from vitsearch.photos.decode import fingerprint_of
-from vitsearch.photos.sources.captions import COLUMNS, readable
 from vitsearch.photos.sources.files import named_files
-from vitsearch.photos.sources.names import below, identity, protocol_of, relative
 from vitsearch.photos.sources.source import (
+    CAPTION_COLUMNS,
     Entry,
     Source,
     Urls,
+    below,
     checked,
     error_text,
+    identity,
+    protocol_of,
     read_error,
     read_local,
+    readable,
     rejection,
+    relative,
 )
 from vitsearch.photos.sources.web import fetched
 
@@ -39,9 +43,7 @@ _PHOTOS = 16  # photos of a row group decoded at a time
 
 
 def content_column(schema: pyarrow.Schema) -> str | None:
-    """Return the column with the photos' bytes, or the field of a struct; None where
-    there is none.
-    """
+    """Return the column with the photos' bytes, or the field of a struct; None for none."""
     for name in CONTENT_COLUMNS:
         index = schema.get_field_index(name)
         kind = schema.field(index).type if index >= 0 else None
@@ -78,9 +80,7 @@ def is_text(schema: pyarrow.Schema, name: str) -> bool:
 
 @contextmanager
 def opened(name: str) -> Iterator[pyarrow.parquet.ParquetFile]:
-    """Open a local Parquet file or one at a URL for the block; raises CollectionError for whatever
-    is wrong with it.
-    """
+    """Open a Parquet file, local or at a URL, for the block; raises CollectionError if it cannot."""
     try:
         with ExitStack() as stack:
             source: Any = name
@@ -173,9 +173,7 @@ class ParquetPhotos:
 def _values(
     parquet: pyarrow.parquet.ParquetFile, column: str, rows: Sequence[int]
 ) -> Iterator[bytes | None]:
-    """Yield the values of a binary column in ascending rows; ends at the first row that is behind
-    the last.
-    """
+    """Yield the values of a binary column in ascending rows, up to the first behind the last."""
     metadata = parquet.metadata
     starts = list(
         accumulate(
@@ -252,7 +250,7 @@ def texts(parquet: pyarrow.parquet.ParquetFile, column: str) -> Iterator[str]:
 
 def _captions(parquet: pyarrow.parquet.ParquetFile) -> Iterator[str | None]:
     """Yield the caption of each row, None where no column has them."""
-    column = next((name for name in COLUMNS if is_text(parquet.schema_arrow, name)), None)
+    column = next((name for name in CAPTION_COLUMNS if is_text(parquet.schema_arrow, name)), None)
     return texts(parquet, column) if column else repeat(None, parquet.metadata.num_rows)
 
 

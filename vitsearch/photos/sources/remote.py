@@ -13,13 +13,14 @@ from vitsearch.errors import CollectionError, PhotoError
 from vitsearch.paths import raw_path
 from vitsearch.photos.decode import MAX_BYTES
 from vitsearch.photos.sidecars import companions_of
-from vitsearch.photos.sources.names import is_photo, protocol_of
 from vitsearch.photos.sources.source import (
     CUT,
     EMPTY,
     Entry,
     checked,
     error_text,
+    is_photo,
+    protocol_of,
     read_error,
     rejection,
 )
@@ -134,7 +135,7 @@ def check_there(url: str) -> None:
 
 def matching(pattern: str) -> list[str]:
     """Return the URLs of the objects that a pattern fits."""
-    from vitsearch.photos.sources.names import folder_of
+    from vitsearch.photos.sources.source import folder_of
 
     folder = folder_of(pattern)
     fs, path = filesystem(pattern)
