@@ -10,9 +10,17 @@ from PIL import Image
 from helpers.photos import paint
 from vitsearch import Collection, Photo, QueryError, index_folder
 from vitsearch.cli.demo import copy_samples
-from vitsearch.collection.copies import best_copy, find_copies
-from vitsearch.collection.looks import FILE, find_looks, known_looks
-from vitsearch.photos.looks import Looks, bits_apart, looks_of, perceptual_hash
+from vitsearch.collection.copies import (
+    FILE,
+    Looks,
+    best_copy,
+    bits_apart,
+    find_copies,
+    find_looks,
+    known_looks,
+    looks_of,
+    perceptual_hash,
+)
 from vitsearch.types import PhotoInfo
 
 pytest.importorskip("skimage", reason="the sample photos come with scikit-image")

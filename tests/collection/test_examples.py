@@ -8,7 +8,7 @@ import pytest
 from helpers.cli import vitsearch
 from helpers.photos import paint
 from vitsearch import Collection, QueryError, index_folder
-from vitsearch.collection.examples import (
+from vitsearch.collection.training import (
     can_restore_labels,
     classifier_folder,
     corrected,

@@ -37,7 +37,7 @@ def many(runs: IndexRunner) -> None:
 
 def children() -> list[psutil.Process]:
     every = psutil.Process().children()
-    return [each for each in every if "collection.index_child" in " ".join(each.cmdline())]
+    return [each for each in every if "collection.index_process" in " ".join(each.cmdline())]
 
 
 def test_a_run_is_followed_to_its_end(runs: IndexRunner) -> None:

@@ -17,8 +17,7 @@ from helpers.remarks import logged_remarks, on_remark
 from vitsearch import Collection, index_folder
 from vitsearch.arrays import cosine_scores, unit_rows
 from vitsearch.cli.index import bytes_of
-from vitsearch.collection.info import is_stale
-from vitsearch.collection.maintain import TuneReport
+from vitsearch.collection.maintain import TuneReport, is_stale
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import CollectionError, CollectionNotFound, IndexDamaged
 from vitsearch.index import Manifest, build_snapshot, open_snapshot, verify_snapshot

@@ -21,7 +21,7 @@ from helpers.paths import ROOT
 from helpers.photos import paint, shade
 from helpers.remarks import logged_remarks
 from vitsearch import Collection, index_folder
-from vitsearch.collection import info
+from vitsearch.collection import maintain
 from vitsearch.collection.map import current_map
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import CollectionError, IndexDamaged
@@ -146,7 +146,7 @@ def test_a_file_most_of_whose_rows_are_damaged_is_not_emptied(folder: Path) -> N
 def test_many_rows_are_checked_once_a_day_or_after_a_reader_met_damage(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(info, "_SMALL", 10)
+    monkeypatch.setattr(maintain, "_SMALL", 10)
     assert run(folder) == (0, [])
     flip_vector(folder, 4)
     assert run(folder) == (0, [])  # checked already today

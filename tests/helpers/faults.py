@@ -131,7 +131,7 @@ def _warm() -> None:
         paint(Path(folder, "red.png"), "red")
         for arguments in (["index", folder, "--encoder", "colour"], ["search", folder, "red"]):
             _run(arguments)
-        import vitsearch.collection.info
+        import vitsearch.collection.maintain
         import vitsearch.index.faiss_index  # noqa: F401
 
 

@@ -9,7 +9,7 @@ import pytest
 from helpers.browser import PHONE, WIDE, Browser, Page, expect, needs, serious, visiting
 from helpers.web_site import make_collection, serving
 from vitsearch import Collection
-from vitsearch.collection.examples import right_labels
+from vitsearch.collection.training import right_labels
 
 needs("skimage", "sklearn")
 pytestmark = pytest.mark.slow

@@ -21,8 +21,7 @@ from vitsearch.cli.preview import PREVIEW, Previewing, check_preview, previews
 
 if TYPE_CHECKING:
     from vitsearch.collection import LookAlikes
-    from vitsearch.collection.copies import Proposal
-    from vitsearch.collection.looks import LooksByContent
+    from vitsearch.collection.copies import LooksByContent, Proposal
     from vitsearch.types import Photo
 
 EQUAL, ALIKE = "equal files", "look-alikes"

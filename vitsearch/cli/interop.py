@@ -107,7 +107,7 @@ def _export_albums(collection: "Collection", output: str, as_json: bool) -> int:
 
 def _export_examples(collection: "Collection", output: str, as_json: bool) -> int:
     """Write the photos whose labels were given on the page, as files of labels are read."""
-    from vitsearch.collection.examples import right_labels
+    from vitsearch.collection.training import right_labels
 
     rows = [
         label_row(collection.root, Prediction(path, label, 1.0))

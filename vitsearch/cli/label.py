@@ -154,7 +154,7 @@ def _predictions(
     collection: Any, labels: str | None, labels_file: str | None, options: dict[str, Any]
 ) -> list[Prediction]:
     if options["examples"]:
-        from vitsearch.collection.examples import label_with_examples
+        from vitsearch.collection.training import label_with_examples
 
         least = options["threshold"] or 0.0
         return [each for each in label_with_examples(collection) if each.score >= least]

@@ -1,18 +1,29 @@
-"""The interface between `Collection` and where its photos and vectors are stored."""
+"""The interface between `Collection` and where its photos and vectors are stored, and a collection
+that is served from Milvus behind it; one on disk is `vitsearch.collection.local`.
+"""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.collection.query import QueryEncoder
-from vitsearch.collection.search import QueryMeaning
+from vitsearch.collection.search import QueryMeaning, Reranker
 from vitsearch.encoders.base import ImageEncoder
+from vitsearch.index.candidates import Proposal
+from vitsearch.milvus import parse_uri
+from vitsearch.milvus.metadata import CollectionMetadata
+from vitsearch.milvus.store import Candidates, MilvusStore
 from vitsearch.options import SearchOptions
+from vitsearch.paths import cache_dir
+from vitsearch.photos import MAX_PIXELS
 from vitsearch.storage.config import CollectionConfig
-from vitsearch.storage.decoding import Decoding
+from vitsearch.storage.decoding import RAW, Decoding
 from vitsearch.storage.reader import PhotoReader
-from vitsearch.types import SearchResult
+from vitsearch.types import Photo, SearchResult
 
 
 class Backend(ABC):
@@ -74,3 +85,144 @@ class Backend(ABC):
     def close(self) -> None:
         """Close the store; a second call does nothing."""
         self.store.close()
+
+
+class MilvusBackend(Backend):
+    """A collection in Milvus, filled by `vitsearch push`.
+
+    Milvus proposes candidates, which are reranked by the vectors fetched from it: with an exact
+    index (FLAT) the results and scores are those of a local collection of the same vectors. A
+    search that takes more than 16,384 candidates (1,000,000 of a server) raises QueryError.
+    """
+
+    def __init__(self, uri: str, name: str | None = None, *, root: Path | None = None) -> None:
+        """Open a collection such as ``milvus://localhost:19530/photos``.
+
+        ``name`` is the last part of the URI if that is left out; ``root`` is where the photos are,
+        if not where they were embedded from. Raises CollectionNotFound, or CollectionError if
+        Milvus does not answer.
+        """
+        self.uri = parse_uri(uri, name)
+        digest = hashlib.blake2b(str(self.uri).encode(), digest_size=8).hexdigest()
+        self.folder = cache_dir() / "milvus" / digest
+        self._store = MilvusStore.open(self.uri)
+        try:
+            metadata = self._store.metadata
+            self.root, self.config = _root(metadata, root), _config(metadata)
+        except BaseException:
+            self._store.close()
+            raise
+        self._reranker = Reranker(self._store, self.config.dim)
+
+    @property
+    def name(self) -> str:
+        """The URI."""
+        return str(self.uri)
+
+    @property
+    def open_keywords(self) -> dict[str, Any]:
+        """The keywords of `Collection.open` that open it again."""
+        return {"photos": str(self.uri), "root": self.root}
+
+    @property
+    def store(self) -> MilvusStore:
+        """The store that the photos are read from."""
+        return self._store
+
+    def find(
+        self, queries: Sequence[QueryMeaning], options: SearchOptions
+    ) -> list[list[SearchResult]]:
+        """Return the results for each query, best first."""
+        condition = self._store.condition(options.where) if options.where is not None else ""
+        candidates = Candidates(self._store.connection, condition)
+        return self._reranker.find(queries, options, _MilvusCandidates(candidates))
+
+    def decoding(self) -> Decoding:
+        """Return how the photos were decoded, as a query's photo must be."""
+        metadata = self._store.metadata
+        return Decoding(MAX_PIXELS, metadata.decoding == "exact", metadata.colours != RAW)
+
+    def check_encoder(self, encoder: ImageEncoder) -> None:
+        """Raise EncoderMismatch unless this encoder made the vectors."""
+        self.config.identity.check(encoder, self.uri, "push into another --collection NAME")
+
+    def has(self, path: Path) -> bool:
+        """Return whether a path relative to the root is a photo in Milvus."""
+        return self._store.photo_at(path.as_posix()) is not None
+
+    def info(self) -> dict[str, Any]:
+        """Return counts, encoder, index and URI of the collection."""
+        metadata, index = self._store.metadata, self._store.connection.index()
+        return {
+            "photos": self._store.count(),
+            "encoder": metadata.encoder,
+            "encoder_fingerprint": metadata.encoder_fingerprint,
+            "dtype": metadata.dtype,
+            "dim": metadata.dim,
+            "index": index.get("index_type"),
+            "metric": index.get("metric_type"),
+            "decoding": metadata.decoding,
+            "source": metadata.source,
+            "place": str(self.uri),
+            "pushes": self._store.generation(),
+        }
+
+    def query_encoder(self, encoder: Callable[[], ImageEncoder]) -> QueryEncoder:
+        """Return the encoder of queries, also for photos whose files are not on this machine."""
+        return _RemoteQueryEncoder(
+            self.root, self._store, encoder, dim=self.config.dim, decoding=self.decoding
+        )
+
+
+def _root(metadata: CollectionMetadata, root: Path | None) -> Path:
+    """Return the folder of the photos: ``root``, or else the one that they were embedded from.
+
+    For photos embedded from a URL it need not exist.
+    """
+    if root is not None:
+        return root.expanduser()
+    _, remote, rest = metadata.source.partition("://")
+    return Path("/" + rest.lstrip("/")) if remote else Path(metadata.source)
+
+
+def _config(metadata: CollectionMetadata) -> CollectionConfig:
+    """Return the metadata of a collection in Milvus as the configuration of one on disk."""
+    return CollectionConfig(
+        encoder=metadata.encoder,
+        encoder_fingerprint=metadata.encoder_fingerprint,
+        dtype=metadata.dtype,
+        dim=metadata.dim,
+        recipe={},
+        created_at="",
+        root=metadata.source,
+    )
+
+
+class _RemoteQueryEncoder(QueryEncoder):
+    """Encodes queries for a collection whose files need not be on this machine.
+
+    For a photo without a file the stored vector is used.
+    """
+
+    def _file_vector(self, path: Path, photo: Photo | None) -> Vectors:
+        if photo is not None and not path.exists():
+            return unit_rows(self._store.vector(photo.photo_id)[None])[0]
+        return super()._file_vector(path, photo)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _MilvusCandidates:
+    """Milvus as the only source of candidates."""
+
+    candidates: Candidates
+    supports_batch: bool = True
+
+    @property
+    def limit(self) -> float:
+        """The largest number of candidates for a query."""
+        return self.candidates.limit
+
+    def candidates_for(self, queries: Vectors, count: int) -> list[list[Proposal]]:
+        """Return for each of the ``(m, dim)`` queries what Milvus proposes."""
+        batch = self.candidates.candidates_for(queries, count)
+        return [[Proposal(ids, more)] for ids, more in batch]

@@ -56,7 +56,7 @@ def open_backend(
             "collection goes with a folder of photos: the last part of milvus://HOST:PORT/NAME "
             "names the collection"
         )
-    from vitsearch.collection.milvus import MilvusBackend
+    from vitsearch.collection.backend import MilvusBackend
 
     return MilvusBackend(os.fspath(photos), root=None if root is None else Path(root))
 

@@ -14,8 +14,7 @@ from PIL import Image
 from vitsearch.arrays import unit_rows
 from vitsearch.collection.base import OpenCollection
 from vitsearch.collection.duplicates import LookAlikes, look_alikes, same_files
-from vitsearch.collection.info import Check, verify_local
-from vitsearch.collection.maintain import TuneReport, tune_local
+from vitsearch.collection.maintain import Check, TuneReport, tune_local, verify_local
 from vitsearch.collection.query import Query, Term, photo_path
 from vitsearch.collection.results import SearchResults, collection_page, results_of
 from vitsearch.collection.sample import label_sample

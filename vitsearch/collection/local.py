@@ -14,7 +14,7 @@ import numpy as np
 
 from vitsearch.arrays import Halves, Ids, Vectors
 from vitsearch.collection.backend import Backend
-from vitsearch.collection.info import local_info
+from vitsearch.collection.maintain import local_info
 from vitsearch.collection.search import SPARE, QueryMeaning, Reranker
 from vitsearch.collection.understanding import LABELLED
 from vitsearch.encoders.base import ImageEncoder

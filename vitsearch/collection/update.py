@@ -21,10 +21,14 @@ from vitsearch.collection.diff import (
     guard_against_emptying,
     guard_against_loss,
 )
-from vitsearch.collection.info import mend
-from vitsearch.collection.last_run import record_walk_settings
-from vitsearch.collection.number_format import MIN_PHOTOS, Sample, choose_number_format
+from vitsearch.collection.maintain import mend
 from vitsearch.collection.pipeline import Pipeline
+from vitsearch.collection.run_settings import (
+    MIN_PHOTOS,
+    Sample,
+    choose_number_format,
+    record_walk_settings,
+)
 from vitsearch.collection.stages import StageTimer, trace_file
 from vitsearch.collection.texts import TextRun, check_text_reader, reads_texts
 from vitsearch.collection.videos import VideoPipeline
@@ -303,9 +307,7 @@ class _Run:
         return create_collection(self.folder, self.root, encoder, recipe)
 
     def _start(self, store: PhotoStore, settings: CollectionConfig) -> None:
-        """Give a new database the golden vectors and the threshold of look-alikes, and take away an
-        index that is not of it.
-        """
+        """Give a new database golden vectors and a threshold of look-alikes, and no old index."""
         encoder = self._loaded_encoder(settings)
         started = time.perf_counter()
         golden = golden_vectors(encoder)

@@ -1,6 +1,12 @@
 """Training, calibrating, measuring and comparing classifiers on a collection's labelled photos."""
 
-from vitsearch.collection.training import TrainReport, load_trained
+from vitsearch.collection.training import (
+    TrainReport,
+    calibrate_on,
+    labelled_vectors,
+    load_trained,
+    train_classifier,
+)
 from vitsearch.evaluation.accuracy import Accuracy, Evaluation, evaluate, evaluate_model
 from vitsearch.evaluation.captions import Retrieval
 from vitsearch.evaluation.class_map import (
@@ -10,7 +16,6 @@ from vitsearch.evaluation.class_map import (
     write_class_map,
 )
 from vitsearch.evaluation.comparison import Comparison, Method, compare
-from vitsearch.evaluation.training import calibrate_on, labelled_vectors, train_classifier
 
 __all__ = [
     "Accuracy",

@@ -80,7 +80,7 @@ def is_text(schema: pyarrow.Schema, name: str) -> bool:
 
 @contextmanager
 def opened(name: str) -> Iterator[pyarrow.parquet.ParquetFile]:
-    """Open a Parquet file, local or at a URL, for the block; raises CollectionError if it cannot."""
+    """Open a Parquet file, local or at a URL, for the block; raises CollectionError."""
     try:
         with ExitStack() as stack:
             source: Any = name

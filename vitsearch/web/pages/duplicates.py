@@ -11,8 +11,14 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
-from vitsearch.collection.copies import MEASURES, best_copy, find_copies
-from vitsearch.collection.looks import LooksByContent, find_looks, known_looks
+from vitsearch.collection.copies import (
+    MEASURES,
+    LooksByContent,
+    best_copy,
+    find_copies,
+    find_looks,
+    known_looks,
+)
 from vitsearch.errors import (
     NotShown,
     PhotoError,

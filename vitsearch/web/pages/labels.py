@@ -13,14 +13,14 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import URL
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from vitsearch.collection.examples import (
+from vitsearch.collection.training import (
+    Method,
     can_restore_labels,
     label_with_examples,
     put_with_undo,
     restore_labels,
     train_examples,
 )
-from vitsearch.collection.training import Method
 from vitsearch.errors import NotShown, QueryError, ServiceBusy, VitsearchError
 from vitsearch.labels import NOTHING, parse_labels
 from vitsearch.labels.metrics import accuracy_interval

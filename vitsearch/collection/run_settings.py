@@ -1,5 +1,8 @@
-"""Whether a new collection computes in int8: ``dtype="auto"``, tried on the user's own photos."""
+"""The settings of runs of indexing: which files the last one took, for a run that only tries again,
+and whether a new collection computes in int8 (``dtype="auto"``, tried on the user's own photos).
+"""
 
+import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -20,7 +23,34 @@ from vitsearch.photos import read_bytes_and_fingerprint
 from vitsearch.photos.decoder import journalled_decoder
 from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.storage.decoding import Decoding
+from vitsearch.storage.reader import PhotoReader
+from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found
+
+WALK_SETTINGS = ("exclude", "include_hidden", "follow_symlinks", "video_every")
+_FACT = "walk"
+
+
+def walk_settings(store: PhotoReader) -> dict[str, Any]:
+    """Return the `WALK_SETTINGS` of the last run, as keywords of `index_folder`; nothing where all
+    runs had the usual ones.
+    """
+    text = store.get_meta(_FACT)
+    return json.loads(text) if isinstance(text, str) else {}
+
+
+def record_walk_settings(store: PhotoStore, options: IndexOptions) -> None:
+    """Store the `WALK_SETTINGS` of a run where they are new."""
+    settings = _of(options)
+    if settings != (walk_settings(store) or _of(IndexOptions())):
+        with store.writing():
+            store.set_meta(_FACT, json.dumps(settings))
+
+
+def _of(options: IndexOptions) -> dict[str, Any]:
+    settings = {name: getattr(options, name) for name in WALK_SETTINGS}
+    return settings | {"exclude": [*options.exclude]}
+
 
 MIN_PHOTOS = 1_000  # below, the trial takes longer than int8 saves
 SAMPLE = 64  # photos that are compared
