@@ -41,9 +41,9 @@ from vectors import LikeReal
 from vitsearch import Collection, load_encoder
 from vitsearch.collection.local import put_predictions
 from vitsearch.index.recipe import load_recipe
-from vitsearch.storage.albums import Album, put_album, put_search, writing
 from vitsearch.storage.indexes import IndexMaintainer
 from vitsearch.storage.store import PhotoStore
+from vitsearch.storage.user_data import Album, put_album, put_search, writing
 from vitsearch.types import Found, PhotoInfo, Prediction
 
 PICTURES = 1000  # photos with a file

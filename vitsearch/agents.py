@@ -16,7 +16,7 @@ from PIL import Image
 from vitsearch._version import __version__
 from vitsearch.collection.collection import Collection
 from vitsearch.errors import VitsearchError
-from vitsearch.storage.albums import Album, album_named, put_album, writing
+from vitsearch.storage.user_data import Album, album_named, put_album, writing
 from vitsearch.types import Photo, SearchResult
 
 MAX_RESULTS = 100

@@ -24,7 +24,7 @@ from vitsearch.errors import CollectionError, CollectionLocked, IndexDamaged, Re
 from vitsearch.index import ExactIndex, verify_snapshot
 from vitsearch.index.manifest import read_manifest
 from vitsearch.shards import Manifest, ShardRow, create_shards, open_shards, photo_id
-from vitsearch.storage.lock import writer_lock
+from vitsearch.storage.filesystem import writer_lock
 from vitsearch.types import PhotoInfo
 
 pytestmark = pytest.mark.slow

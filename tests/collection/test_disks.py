@@ -19,7 +19,7 @@ from helpers.faults import Disk, FaultyDisk, faulty_disk
 from helpers.photos import paint
 from vitsearch import index_folder
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.storage.lock import HELD, LockFile
+from vitsearch.storage.filesystem import HELD, LockFile
 from vitsearch.storage.store import PhotoStore
 
 LACKS = {

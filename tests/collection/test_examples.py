@@ -21,8 +21,8 @@ from vitsearch.collection.training import (
 )
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import ClassifierError, CollectionLocked
-from vitsearch.storage.albums import writing
-from vitsearch.storage.examples import (
+from vitsearch.storage.filesystem import writer_lock
+from vitsearch.storage.user_data import (
     MAX_UNDO,
     Example,
     can_undo,
@@ -30,8 +30,8 @@ from vitsearch.storage.examples import (
     put_examples,
     trained,
     undo,
+    writing,
 )
-from vitsearch.storage.lock import writer_lock
 from vitsearch.types import Prediction
 
 

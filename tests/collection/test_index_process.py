@@ -14,7 +14,7 @@ from helpers.photos import COLOURS, paint, shade
 from helpers.web_client import wait_until
 from vitsearch import Collection, QueryError
 from vitsearch.collection.index_process import IndexRunner, RunState, _message
-from vitsearch.storage.lock import writer_lock
+from vitsearch.storage.filesystem import writer_lock
 
 pytestmark = pytest.mark.slow
 

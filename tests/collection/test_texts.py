@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 from vitsearch import Collection, CollectionError, index_folder, search_all
 from vitsearch.collection import texts
 from vitsearch.photos.text import PhotoText, places_of
+from vitsearch.storage.metadata import put_text, text_of
 from vitsearch.storage.store import PhotoStore
-from vitsearch.storage.texts import put_text, text_of
 
 SIZE = (640, 400)
 

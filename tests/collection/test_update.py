@@ -21,7 +21,7 @@ from helpers.photos import paint, shade
 from vitsearch import Collection, CollectionError, index_folder
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import CollectionLocked, EncoderMismatch
-from vitsearch.storage.lock import writer_lock
+from vitsearch.storage.filesystem import writer_lock
 from vitsearch.types import PhotoInfo
 
 ALL = {"red.png", "green.png", "sub/blue.png", "yellow.png"}

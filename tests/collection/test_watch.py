@@ -13,7 +13,7 @@ from helpers.photos import paint
 from vitsearch import CollectionError
 from vitsearch.collection import watch
 from vitsearch.collection.watch import is_remote, watch_folder
-from vitsearch.storage.lock import writer_lock
+from vitsearch.storage.filesystem import writer_lock
 from vitsearch.types import IndexReport
 
 pytestmark = pytest.mark.slow

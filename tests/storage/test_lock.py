@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vitsearch.errors import CollectionError, CollectionLocked
-from vitsearch.storage.lock import HELD, LockFile, writer_lock
+from vitsearch.storage.filesystem import HELD, LockFile, writer_lock
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_a_lock_in_place_of_a_file_is_told(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from vitsearch.storage.lock import "
+        "import sys, time; from pathlib import Path; from vitsearch.storage.filesystem import "
         "writer_lock\n"
         "with writer_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from vitsearch.errors import CollectionError, CollectionLocked
-from vitsearch.storage import connections, lock
-from vitsearch.storage.lock import HELD, writer_lock
+from vitsearch.storage import connections, filesystem
+from vitsearch.storage.filesystem import HELD, writer_lock
 from vitsearch.storage.store import PhotoStore
 
 
 @pytest.fixture
 def share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that counts as a network share: none can be mounted in a test."""
-    for module in (connections, lock):
+    for module in (connections, filesystem):
         monkeypatch.setattr(module, "is_local", lambda folder: False)
     return tmp_path
 

@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 
-from vitsearch.storage.lock import ANSWERING, AnsweringNote, is_answering, make_room
+from vitsearch.storage.filesystem import ANSWERING, AnsweringNote, is_answering, make_room
 
 
 def test_a_run_waits_while_a_server_has_much_to_do(tmp_path: Path) -> None:

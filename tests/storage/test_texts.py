@@ -11,9 +11,9 @@ from vitsearch.errors import QueryError
 from vitsearch.filters import parse_filter
 from vitsearch.milvus.filter import milvus_filter
 from vitsearch.photos.text import PhotoText
+from vitsearch.storage.metadata import put_text, put_text_problem, text_of, without_text
 from vitsearch.storage.rows import Outcome
 from vitsearch.storage.store import PhotoStore
-from vitsearch.storage.texts import put_text, put_text_problem, text_of, without_text
 from vitsearch.types import Photo, PhotoInfo
 
 HALF = np.array([1, 0], dtype=np.float16)

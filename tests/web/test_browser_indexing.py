@@ -13,7 +13,7 @@ from helpers.browser import LONG, PHONE, Browser, Page, expect, fits, launched, 
 from helpers.photos import paint, shade
 from helpers.web_client import announced
 from vitsearch import Collection
-from vitsearch.storage.lock import writer_lock
+from vitsearch.storage.filesystem import writer_lock
 
 pytestmark = pytest.mark.slow
 

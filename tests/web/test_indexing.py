@@ -28,7 +28,7 @@ from vitsearch import index_folder
 from vitsearch.collection.index_process import IndexRunner
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.options import IndexOptions, options_of
-from vitsearch.storage.lock import writer_lock
+from vitsearch.storage.filesystem import writer_lock
 from vitsearch.web.api.indexing import IndexRequest
 from vitsearch.web.indexing import encoders, offered, without_root
 from vitsearch.web.pages.indexing import LOCKED, time_text

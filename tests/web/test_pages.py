@@ -30,7 +30,7 @@ from vitsearch.collection.map import FILE, current_map, lay_out, read_map
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import QueryError, VitsearchError
 from vitsearch.photos.columns import METADATA
-from vitsearch.storage.lock import writer_lock
+from vitsearch.storage.filesystem import writer_lock
 from vitsearch.storage.reader import PhotoReader
 from vitsearch.web.app import make_app
 from vitsearch.web.pages import context

@@ -16,7 +16,7 @@ from vitsearch import Collection, index_folder
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import QueryError
 from vitsearch.filters.parse import EVERY, parse_filter
-from vitsearch.storage.positions import Positions, positions, towns
+from vitsearch.storage.reader import Positions, positions, towns
 from vitsearch.web.clusters import Box, bounds, clusters, read_box
 from vitsearch.web.land import LEVELS, Land, has_outlines
 from vitsearch.web.settings import ServeSettings

@@ -35,7 +35,7 @@ from vitsearch.index.base import FAISS, IDS, VECTORS
 from vitsearch.index.manifest import MANIFEST, CheckedBlocks, FileFacts, facts_of, write_manifest
 from vitsearch.index.recipe import RECALL, Recipe, choose_recipe, load_recipe
 from vitsearch.shards import open_shards
-from vitsearch.storage.lock import writer_lock
+from vitsearch.storage.filesystem import writer_lock
 
 if TYPE_CHECKING:
     from vitsearch.shards.files import ShardSet

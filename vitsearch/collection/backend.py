@@ -21,7 +21,7 @@ from vitsearch.options import SearchOptions
 from vitsearch.paths import cache_dir
 from vitsearch.photos import MAX_PIXELS
 from vitsearch.storage.config import CollectionConfig
-from vitsearch.storage.decoding import RAW, Decoding
+from vitsearch.storage.conventions import RAW, Decoding
 from vitsearch.storage.reader import PhotoReader
 from vitsearch.types import Photo, SearchResult
 

@@ -28,8 +28,8 @@ from vitsearch.milvus.store import MilvusStore
 from vitsearch.options import SearchOptions
 from vitsearch.storage.config import CollectionConfig
 from vitsearch.storage.connections import ProcessLock
-from vitsearch.storage.decoding import Decoding
-from vitsearch.storage.failures import changed_folders
+from vitsearch.storage.conventions import Decoding
+from vitsearch.storage.missing import changed_folders
 from vitsearch.storage.reader import PhotoReader
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import LeftOut, Photo, SearchResult, SkippedPhoto

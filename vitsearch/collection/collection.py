@@ -45,8 +45,8 @@ from vitsearch.options import (
 )
 from vitsearch.photos import PhotoDecoder, read_photo
 from vitsearch.photos.decode import open_photo
-from vitsearch.storage.albums import albums, saved_searches
-from vitsearch.storage.create import stored_lookalike_threshold
+from vitsearch.storage.conventions import stored_lookalike_threshold
+from vitsearch.storage.user_data import albums, saved_searches
 from vitsearch.types import IndexReport, OnProgress, Photo, Prediction, no_progress
 
 if TYPE_CHECKING:

@@ -38,8 +38,8 @@ from vitsearch.storage.config import (
     read_collection_config,
 )
 from vitsearch.storage.connections import ProcessLock
-from vitsearch.storage.decoding import Decoding, choose_decoding
-from vitsearch.storage.lock import writer_lock
+from vitsearch.storage.conventions import Decoding, choose_decoding
+from vitsearch.storage.filesystem import writer_lock
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Prediction, SearchResult
 

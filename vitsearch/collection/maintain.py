@@ -27,10 +27,9 @@ from vitsearch.storage.config import (
     CollectionConfig,
     write_collection_config,
 )
-from vitsearch.storage.create import DTYPE_REASON
-from vitsearch.storage.filesystem import disk_errors
+from vitsearch.storage.conventions import DTYPE_REASON
+from vitsearch.storage.filesystem import disk_errors, writer_lock
 from vitsearch.storage.indexes import choose, refresh_index
-from vitsearch.storage.lock import writer_lock
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Photo
 

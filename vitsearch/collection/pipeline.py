@@ -31,8 +31,8 @@ from vitsearch.photos.decoder import PhotoDecoder, need_children
 from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.photos.readers import NOTE
 from vitsearch.photos.sidecars import Metadata, read_sidecars, with_sidecars
-from vitsearch.storage.decoding import Decoding
-from vitsearch.storage.lock import make_room
+from vitsearch.storage.conventions import Decoding
+from vitsearch.storage.filesystem import make_room
 from vitsearch.storage.metadata import PlaceNames, known_content, put_vector
 from vitsearch.storage.rows import Outcome
 from vitsearch.storage.store import PhotoStore

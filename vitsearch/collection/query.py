@@ -22,7 +22,7 @@ from vitsearch.photos.decode import read_bytes, read_fingerprint
 from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.photos.formats import container_of
 from vitsearch.photos.text import plain_words
-from vitsearch.storage.decoding import Decoding
+from vitsearch.storage.conventions import Decoding
 from vitsearch.storage.reader import PhotoReader
 from vitsearch.types import Photo
 

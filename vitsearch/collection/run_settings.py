@@ -22,7 +22,7 @@ from vitsearch.options import IndexOptions
 from vitsearch.photos import read_bytes_and_fingerprint
 from vitsearch.photos.decoder import journalled_decoder
 from vitsearch.photos.prefetch import prefetch_map
-from vitsearch.storage.decoding import Decoding
+from vitsearch.storage.conventions import Decoding
 from vitsearch.storage.reader import PhotoReader
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found

@@ -12,10 +12,8 @@ from vitsearch.labels import Decision, LabelClassifier, predict
 from vitsearch.milvus.overview import Sample
 from vitsearch.milvus.store import MilvusStore
 from vitsearch.paths import raw_path
-from vitsearch.storage import positions as stored
-from vitsearch.storage.positions import Positions, Towns
-from vitsearch.storage.reader import PhotoReader
-from vitsearch.storage.values import values_of
+from vitsearch.storage import reader as stored
+from vitsearch.storage.reader import PhotoReader, Positions, Towns, values_of
 from vitsearch.types import Prediction
 
 

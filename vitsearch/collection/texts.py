@@ -13,16 +13,16 @@ from vitsearch.photos.decode import open_photo, read_open
 from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.photos.text import PhotoText
-from vitsearch.storage.lock import make_room
-from vitsearch.storage.reader import PhotoReader
-from vitsearch.storage.schema import forget_texts
-from vitsearch.storage.store import PhotoStore
-from vitsearch.storage.texts import (
+from vitsearch.storage.filesystem import make_room
+from vitsearch.storage.metadata import (
     check_text_index,
     put_text,
     put_text_problem,
     without_text,
 )
+from vitsearch.storage.reader import PhotoReader
+from vitsearch.storage.schema import forget_texts
+from vitsearch.storage.store import PhotoStore
 from vitsearch.types import OnProgress, Photo, Progress
 
 log = logging.getLogger("vitsearch")

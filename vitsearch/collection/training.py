@@ -33,10 +33,9 @@ from vitsearch.labels import (
 )
 from vitsearch.labels.classifier import classifier_kind
 from vitsearch.labels.ground_truth import read_labels
-from vitsearch.storage.albums import writing
-from vitsearch.storage.examples import Example, examples, put_trained
+from vitsearch.storage.reader import values_of
 from vitsearch.storage.store import PhotoStore
-from vitsearch.storage.values import values_of
+from vitsearch.storage.user_data import Example, examples, put_trained, writing
 from vitsearch.types import Prediction
 
 Method = Literal["probe", "prototype", "tip"]

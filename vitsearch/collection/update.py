@@ -51,19 +51,21 @@ from vitsearch.storage.config import (
     read_collection_config,
     write_collection_config,
 )
-from vitsearch.storage.create import (
+from vitsearch.storage.conventions import (
     DTYPE_REASON,
+    Decoding,
+    choose_decoding,
     create_collection,
+    record_alike,
+    record_decoding,
     remove_leftovers,
     root_text,
     start_database,
 )
-from vitsearch.storage.decoding import Decoding, choose_decoding, record_alike, record_decoding
-from vitsearch.storage.failures import mark_walked
-from vitsearch.storage.filesystem import disk_errors
+from vitsearch.storage.filesystem import disk_errors, writer_lock
 from vitsearch.storage.indexes import refresh_index
-from vitsearch.storage.lock import writer_lock
 from vitsearch.storage.metadata import PlaceNames
+from vitsearch.storage.missing import mark_walked
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import IndexReport, OnProgress, Progress, no_progress
 
@@ -248,9 +250,7 @@ class _Run:
             return None
 
     def _same_encoder(self, settings: CollectionConfig) -> CollectionConfig:
-        """Return the settings when the requested encoder is the collection's, perhaps a folder that
-        moved; raises EncoderMismatch.
-        """
+        """Return the settings for an encoder, perhaps a moved folder; raises EncoderMismatch."""
         requested = self.options.encoder
         if requested is None or requested == settings.encoder:
             return settings

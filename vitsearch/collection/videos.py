@@ -25,7 +25,7 @@ from vitsearch.photos.dates import with_date_of_name
 from vitsearch.photos.decode import read_fingerprint
 from vitsearch.photos.formats import format_of
 from vitsearch.photos.isolated import Decoded
-from vitsearch.storage.create import stored_lookalike_threshold
+from vitsearch.storage.conventions import stored_lookalike_threshold
 from vitsearch.storage.rows import Outcome
 from vitsearch.types import Found, Photo, PhotoInfo, moment_path
 

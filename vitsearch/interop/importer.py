@@ -36,7 +36,7 @@ from vitsearch.storage.config import (
     collection_folder,
     photo_root,
 )
-from vitsearch.storage.create import start_database
+from vitsearch.storage.conventions import start_database
 from vitsearch.storage.rows import Outcome
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, OnProgress, Photo, PhotoInfo, Progress, no_progress

@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from vitsearch.encoders import load_named_encoder
 from vitsearch.errors import CollectionError
 from vitsearch.interop.rows import photo_blocks
-from vitsearch.storage.filesystem import disk_errors
+from vitsearch.storage.filesystem import disk_errors, writer_lock
 from vitsearch.storage.indexes import refresh_index
-from vitsearch.storage.lock import writer_lock
+from vitsearch.storage.metadata import put_places_of
 from vitsearch.storage.reader import StoredCollection
 from vitsearch.storage.rows import Outcome
 from vitsearch.storage.store import PhotoStore
-from vitsearch.storage.texts import put_places_of
 from vitsearch.types import OnProgress, Progress, no_progress
 
 

@@ -49,8 +49,13 @@ from vitsearch.shards import (
 )
 from vitsearch.shards.manifest import MANIFEST, is_manifest
 from vitsearch.storage.config import collection_folder, photo_root
-from vitsearch.storage.create import start_database
-from vitsearch.storage.decoding import RAW, Decoding, record_decoding, stored_colours
+from vitsearch.storage.conventions import (
+    RAW,
+    Decoding,
+    record_decoding,
+    start_database,
+    stored_colours,
+)
 from vitsearch.storage.reader import StoredCollection
 from vitsearch.storage.rows import Outcome
 from vitsearch.storage.store import PhotoStore

@@ -13,10 +13,9 @@ from vitsearch.index.recipe import load_recipe
 from vitsearch.records import atomic_file, atomic_folder
 from vitsearch.shards.manifest import MANIFEST
 from vitsearch.storage.config import CollectionConfig, check_encoder, read_collection_config
-from vitsearch.storage.create import create_collection
-from vitsearch.storage.filesystem import disk_errors
+from vitsearch.storage.conventions import create_collection
+from vitsearch.storage.filesystem import disk_errors, writer_lock
 from vitsearch.storage.indexes import refresh_index
-from vitsearch.storage.lock import writer_lock
 from vitsearch.storage.store import PhotoStore
 
 DATABASE = "photos.db"

@@ -15,8 +15,7 @@ from types import MappingProxyType
 
 from vitsearch.arrays import Ids
 from vitsearch.errors import CollectionError, CollectionLocked
-from vitsearch.storage.filesystem import can_flush, has_locks, is_local
-from vitsearch.storage.lock import LockFile
+from vitsearch.storage.filesystem import LockFile, can_flush, has_locks, is_local
 from vitsearch.storage.schema import NO_PERMISSION
 
 log = logging.getLogger("vitsearch")

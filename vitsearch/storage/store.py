@@ -19,8 +19,7 @@ from vitsearch.filters import prepare
 from vitsearch.filters.tree import Filter
 from vitsearch.paths import raw_path
 from vitsearch.photos.columns import METADATA
-from vitsearch.storage.aside import PhotosAside
-from vitsearch.storage.failures import FailureStore, WalkedFolders
+from vitsearch.storage.missing import FailureStore, PhotosAside, WalkedFolders
 from vitsearch.storage.rows import (
     IS_FILE,
     ORDERS,

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitsearch.errors import QueryError
-from vitsearch.storage.positions import Positions
+from vitsearch.storage.reader import Positions
 
 MAX_LATITUDE = 85.0511  # where the projection ends
 MAX_ZOOM = 18

@@ -24,7 +24,7 @@ from vitsearch.filters.parse import EVERY
 from vitsearch.filters.tree import Filter
 from vitsearch.milvus import is_milvus
 from vitsearch.photos.decoder import PhotoDecoder
-from vitsearch.storage.lock import AnsweringNote
+from vitsearch.storage.filesystem import AnsweringNote
 from vitsearch.types import LeftOut, Photo, Prediction, SearchResult, SkippedPhoto
 from vitsearch.web.batching import MAX_BATCH, Batcher
 from vitsearch.web.engine import Engine, Found

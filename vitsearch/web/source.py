@@ -33,7 +33,7 @@ from vitsearch.storage.config import (
     locate,
     read_collection_config,
 )
-from vitsearch.storage.decoding import Decoding, choose_decoding
+from vitsearch.storage.conventions import Decoding, choose_decoding
 from vitsearch.storage.filesystem import disk_errors
 from vitsearch.storage.reader import PhotoReader
 from vitsearch.storage.store import PhotoStore

@@ -11,9 +11,9 @@ from starlette.responses import RedirectResponse, Response
 
 from vitsearch.errors import NotShown, QueryError, VitsearchError
 from vitsearch.filters.parse import EVERY
-from vitsearch.storage import albums as kept_albums
-from vitsearch.storage.albums import FAVOURITES, Album, writing
+from vitsearch.storage import user_data
 from vitsearch.storage.store import PhotoStore
+from vitsearch.storage.user_data import FAVOURITES, Album, writing
 from vitsearch.web.pages import results
 from vitsearch.web.pages.context import Page, PageContext, form_of
 from vitsearch.web.pages.tiles import counted
@@ -36,8 +36,8 @@ MAX_FIELDS = 1100  # of a form: the most photos that may be ticked, and some mor
 def albums(here: Page) -> Response:
     """All albums with their first photo, and the saved searches with their numbers of photos."""
     with here.service.source.facts() as store:
-        read = kept_albums.albums(store) if isinstance(store, PhotoStore) else []
-        searches = kept_albums.saved_searches(store) if isinstance(store, PhotoStore) else []
+        read = user_data.albums(store) if isinstance(store, PhotoStore) else []
+        searches = user_data.saved_searches(store) if isinstance(store, PhotoStore) else []
     covers = {
         photo.photo_id: photo
         for photo in here.service.photos_of([album.ids[0] for album in read if album.ids])
@@ -100,9 +100,9 @@ def ids_of(here: PageContext, name: str) -> list[int]:
     is no such album.
     """
     with here.service.source.facts() as store:
-        album = kept_albums.album_named(store, name) if isinstance(store, PhotoStore) else None
+        album = user_data.album_named(store, name) if isinstance(store, PhotoStore) else None
         if album is None:
-            raise QueryError(f"there is no album {name[: kept_albums.MAX_NAME]!r}")
+            raise QueryError(f"there is no album {name[: user_data.MAX_NAME]!r}")
         ids = np.array(album.ids, dtype=np.int64)
         present: list[int] = ids[np.isin(ids, store.ids_where(EVERY))].tolist()
     return present
@@ -133,13 +133,13 @@ def _change(here: PageContext, values: dict[str, str], ticked: Sequence[str]) ->
 
 def _named(store: PhotoStore, values: dict[str, str], field: str = "album") -> Album:
     """Return the album that a form names, a new one where there is none."""
-    name = kept_albums.checked_name(values.get(field, "").strip())
-    return kept_albums.album_named(store, name) or Album(name)
+    name = user_data.checked_name(values.get(field, "").strip())
+    return user_data.album_named(store, name) or Album(name)
 
 
 def _add(store: PhotoStore, values: dict[str, str], ticked: Sequence[str]) -> str:
     album = _named(store, values).with_photos(selection(ticked) if ticked else [])
-    kept_albums.put_album(store, album)
+    user_data.put_album(store, album)
     return album_address(album.name)
 
 
@@ -147,31 +147,31 @@ def _favourite(store: PhotoStore, values: dict[str, str], ticked: Sequence[str])
     """Make photos favourites, or one that is a favourite already no longer."""
     ids, album = selection(ticked), _named(store, {"album": FAVOURITES})
     is_one = len(ids) == 1 and ids[0] in album.ids
-    kept_albums.put_album(store, album.without(ids) if is_one else album.with_photos(ids))
+    user_data.put_album(store, album.without(ids) if is_one else album.with_photos(ids))
     return album_address(FAVOURITES)
 
 
 def _remove(store: PhotoStore, values: dict[str, str], ticked: Sequence[str]) -> str:
     album = _named(store, values, "from").without(selection(ticked))
-    kept_albums.put_album(store, album)
+    user_data.put_album(store, album)
     return album_address(album.name)
 
 
 def _first(store: PhotoStore, values: dict[str, str], ticked: Sequence[str]) -> str:
     album = _named(store, values, "from").with_first(selection(ticked))
-    kept_albums.put_album(store, album)
+    user_data.put_album(store, album)
     return album_address(album.name)
 
 
 def _rename(store: PhotoStore, values: dict[str, str], _: Sequence[str]) -> str:
     album, renamed = _named(store, values, "from"), _named(store, values)
-    kept_albums.remove_album(store, album.name)
-    kept_albums.put_album(store, renamed.with_photos(album.ids))
+    user_data.remove_album(store, album.name)
+    user_data.put_album(store, renamed.with_photos(album.ids))
     return album_address(renamed.name)
 
 
 def _delete(store: PhotoStore, values: dict[str, str], _: Sequence[str]) -> str:
-    kept_albums.remove_album(store, values.get("from", ""))
+    user_data.remove_album(store, values.get("from", ""))
     return "/albums"
 
 
@@ -179,12 +179,12 @@ def _save(store: PhotoStore, values: dict[str, str], _: Sequence[str]) -> str:
     query = read_page_query(parse_qsl(urlsplit(values.get("search", "")).query))
     if query.uploads or not (query.is_query or query.filters.pairs()):
         raise QueryError("a search of words, photos of the collection or filters can be saved")
-    kept_albums.put_search(store, values.get("name", "").strip(), query.address())
+    user_data.put_search(store, values.get("name", "").strip(), query.address())
     return "/albums#searches"
 
 
 def _forget(store: PhotoStore, values: dict[str, str], _: Sequence[str]) -> str:
-    kept_albums.remove_search(store, values.get("name", ""))
+    user_data.remove_search(store, values.get("name", ""))
     return "/albums#searches"
 
 

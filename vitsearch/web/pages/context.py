@@ -17,9 +17,9 @@ from vitsearch.collection.map import PhotoMap
 from vitsearch.collection.understanding import LABELLED, Understood
 from vitsearch.errors import NotShown, QueryError
 from vitsearch.photos.formats import SUFFIXES
-from vitsearch.storage.albums import album_names
-from vitsearch.storage.positions import Positions, Towns
+from vitsearch.storage.reader import Positions, Towns
 from vitsearch.storage.store import PhotoStore
+from vitsearch.storage.user_data import album_names
 from vitsearch.types import Photo, Prediction, SearchResult
 from vitsearch.web.indexing import may_index
 from vitsearch.web.land import Land

@@ -26,8 +26,8 @@ from vitsearch.errors import (
 )
 from vitsearch.photos.columns import clock
 from vitsearch.photos.decode import open_photo
-from vitsearch.storage import albums as kept_albums
-from vitsearch.storage.albums import Album, writing
+from vitsearch.storage import user_data
+from vitsearch.storage.user_data import Album, writing
 from vitsearch.types import Photo
 from vitsearch.web.pages.albums import album_address
 from vitsearch.web.pages.context import Page, PageContext, form_of
@@ -260,10 +260,10 @@ def _decided(groups: Sequence[Group], values: Mapping[str, str]) -> list[tuple[P
 
 
 def _into_album(here: PageContext, name: str, photos: Sequence[Photo]) -> Response:
-    name = kept_albums.checked_name(name)
+    name = user_data.checked_name(name)
     with busy_when_locked(), writing(here.service.source.folder) as store:
-        album = kept_albums.album_named(store, name) or Album(name)
-        kept_albums.put_album(store, album.with_photos(photo.photo_id for photo in photos))
+        album = user_data.album_named(store, name) or Album(name)
+        user_data.put_album(store, album.with_photos(photo.photo_id for photo in photos))
     return RedirectResponse(album_address(name), 303)
 
 

@@ -24,16 +24,16 @@ from vitsearch.collection.training import (
 from vitsearch.errors import NotShown, QueryError, ServiceBusy, VitsearchError
 from vitsearch.labels import NOTHING, parse_labels
 from vitsearch.labels.metrics import accuracy_interval
-from vitsearch.storage.albums import writing
-from vitsearch.storage.examples import (
+from vitsearch.storage.store import PhotoStore
+from vitsearch.storage.user_data import (
     Example,
     can_undo,
     examples,
     put_examples,
     trained,
     undo,
+    writing,
 )
-from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Prediction
 from vitsearch.web.login import own_address
 from vitsearch.web.pages.context import Page, PageContext, form_of

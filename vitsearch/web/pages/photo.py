@@ -11,9 +11,9 @@ from vitsearch.errors import EncoderError, NotShown, PhotoError, QueryError, Unk
 from vitsearch.filters.tree import says_in
 from vitsearch.photos.columns import METADATA
 from vitsearch.photos.text import places_of
-from vitsearch.storage.albums import FAVOURITES, album_named
+from vitsearch.storage.metadata import text_of
 from vitsearch.storage.store import PhotoStore
-from vitsearch.storage.texts import text_of
+from vitsearch.storage.user_data import FAVOURITES, album_named
 from vitsearch.types import Photo
 from vitsearch.web.api.routes import in_picture_thread
 from vitsearch.web.pages import results

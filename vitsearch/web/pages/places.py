@@ -14,7 +14,7 @@ from vitsearch.collection.sample import positions, towns
 from vitsearch.errors import NotShown, UnknownPhoto
 from vitsearch.filters.parse import EVERY
 from vitsearch.filters.tree import Filter
-from vitsearch.storage.positions import Positions, Towns
+from vitsearch.storage.reader import Positions, Towns
 from vitsearch.types import Photo
 from vitsearch.web.clusters import MAX_ZOOM, Box, bounds, clusters, read_box
 from vitsearch.web.land import LEVELS, TOWNS, has_outlines
