@@ -71,8 +71,7 @@ from vitsearch.types import IndexReport, OnProgress, Progress, no_progress
 
 log = logging.getLogger("vitsearch")
 DEFAULT_ENCODER = "mini"
-DEFAULT_RECIPE = "auto"
-AUTO = "auto"
+DEFAULT_RECIPE = AUTO = "auto"
 
 
 def index_folder(
