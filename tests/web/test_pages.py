@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers.photos import paint, shade
+from helpers.web_client import HERE, client_of, opened
 
 pytest.importorskip("fastapi")
 
@@ -32,13 +33,15 @@ from vitsearch.errors import QueryError, VitsearchError
 from vitsearch.photos.columns import METADATA
 from vitsearch.storage.filesystem import writer_lock
 from vitsearch.storage.reader import PhotoReader
-from vitsearch.web.app import make_app
+from vitsearch.storage.store import PhotoStore
+from vitsearch.web.app import make_app, warm_app
 from vitsearch.web.pages import context
 from vitsearch.web.pages.cache import Facets
 from vitsearch.web.pages.download import cell
 from vitsearch.web.pages.tiles import clean, fitted, size_text
 from vitsearch.web.pages.url import (
     FIELDS,
+    PER_PAGE,
     SORTS,
     Filters,
     PageQuery,
@@ -855,3 +858,24 @@ def test_only_ranked_photos_are_remembered_one_by_one(visit: Open) -> None:
         assert client.get(f"/photos/1{search}").status_code == 200
     memory = client.app.state.page_memory  # type: ignore[attr-defined]
     assert [key[0].picks for key in memory.sequences._entries] == [(PickedPhoto(2, 1.0),)]
+
+
+def test_the_first_page_is_worked_out_before_it_is_opened(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = ServeSettings()
+    with opened(folder, chosen) as service:
+        app = warm_app(service, chosen)
+        for thread in threading.enumerate():
+            if thread.name == "first page":
+                thread.join()
+
+        def again(_: PhotoReader) -> Facets:
+            raise AssertionError("worked out once more")
+
+        monkeypatch.setattr(context, "facets_of", again)
+        monkeypatch.setattr(PhotoStore, "ids_where", again)
+        with client_of(app, chosen, HERE) as client:
+            page = client.get("/")
+    assert page.status_code == 200
+    assert len(shown(page.text)) == PER_PAGE

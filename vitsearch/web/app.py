@@ -29,6 +29,7 @@ from vitsearch.web.memory import limit_arenas
 from vitsearch.web.metrics import CountRequests, Metrics
 from vitsearch.web.pages import search as pages
 from vitsearch.web.pages.context import load_templates
+from vitsearch.web.pages.timeline import warm_up
 from vitsearch.web.privacy import KEY
 from vitsearch.web.security import SecurityMiddleware
 from vitsearch.web.service import PhotoService
@@ -85,6 +86,17 @@ def make_app(
     return app
 
 
+def warm_app(service: PhotoService, settings: ServeSettings, **options: Any) -> FastAPI:
+    """Return what `make_app` does, with what the first searches and the first page need loaded, or
+    in the works.
+    """
+    service.start_decoders()
+    service.warm_up()
+    app = make_app(service, settings, **options)
+    threading.Thread(target=warm_up, args=[app], name="first page", daemon=True).start()
+    return app
+
+
 def empty_app(settings: ServeSettings, lifespan: Any = None) -> FastAPI:
     """Return an application with the static files, the description of its interface, and the shape
     of errors.
@@ -137,13 +149,8 @@ def serve(
     KeyboardInterrupt.
     """
 
-    def start(bound: ServeSettings) -> ASGIApp:
-        service.start_decoders()
-        service.warm_up()
-        return make_app(service, bound)
-
     try:
-        serve_app(start, settings, ready=ready)
+        serve_app(lambda bound: warm_app(service, bound), settings, ready=ready)
     finally:
         service.close()
 

@@ -21,7 +21,7 @@ from vitsearch.web import indexing
 from vitsearch.web.api import indexing as api
 from vitsearch.web.api.routes import answer_of
 from vitsearch.web.api.schemas import HealthAnswer
-from vitsearch.web.app import empty_app, make_app, protect
+from vitsearch.web.app import empty_app, protect, warm_app
 from vitsearch.web.connections import TakeTurns
 from vitsearch.web.pages import indexing as pages
 from vitsearch.web.pages.tiles import counted
@@ -113,9 +113,7 @@ class Site:
                 return False
             if lender is not None:  # at a time one thread computes, whichever collection it is for
                 service.source.encoding = lender.encoding
-            service.start_decoders()
-            service.warm_up()
-            app = make_app(service, self.settings, runs=self.runs, is_inner=self._is_inner)
+            app = warm_app(service, self.settings, runs=self.runs, is_inner=self._is_inner)
             app.state.collections = self.collections
             self._app, self.service = app, service
             self._tend_memory()
