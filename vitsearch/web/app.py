@@ -29,7 +29,6 @@ from vitsearch.web.memory import limit_arenas
 from vitsearch.web.metrics import CountRequests, Metrics
 from vitsearch.web.pages import search as pages
 from vitsearch.web.pages.context import load_templates
-from vitsearch.web.pages.timeline import warm_up
 from vitsearch.web.privacy import KEY
 from vitsearch.web.security import SecurityMiddleware
 from vitsearch.web.service import PhotoService
@@ -93,7 +92,7 @@ def warm_app(service: PhotoService, settings: ServeSettings, **options: Any) -> 
     service.start_decoders()
     service.warm_up()
     app = make_app(service, settings, **options)
-    threading.Thread(target=warm_up, args=[app], name="first page", daemon=True).start()
+    threading.Thread(target=pages.warm_up, args=[app], name="first page", daemon=True).start()
     return app
 
 

@@ -1,10 +1,11 @@
 """The pages of the search and of help, uploads, and downloads of ticked photos."""
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, FastAPI, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.responses import (
@@ -54,6 +55,15 @@ router.include_router(indexing.router)
 router.include_router(place_pages.router)
 
 Chip = dict[str, Any]
+
+
+def warm_up(app: FastAPI) -> None:
+    """Work out what the first page of all photos shows, so that nobody waits for it."""
+    here = PageContext(Request({"type": "http", "app": app}))
+    with suppress(Exception):  # the page says what is wrong; or the server stops already
+        here.facets()
+        for order in (timeline.TAKEN, timeline.ADDED):
+            timeline.listing_of(here, None, order)
 
 
 @router.get("/")

@@ -1,15 +1,13 @@
 """The photos in an order, by the month in which they were taken, and where each month begins."""
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import lru_cache
 from itertools import accumulate, groupby
+from typing import TYPE_CHECKING
 
 import numpy as np
-from starlette.applications import Starlette
-from starlette.requests import Request
 
 from vitsearch.arrays import Ids
 from vitsearch.collection.duplicates import first_indices
@@ -19,10 +17,12 @@ from vitsearch.filters.parse import EVERY
 from vitsearch.filters.tree import Filter
 from vitsearch.milvus.store import MilvusStore
 from vitsearch.types import Photo
-from vitsearch.web.pages.context import PageContext
 from vitsearch.web.pages.tiles import Tile
 from vitsearch.web.pages.url import PER_PAGE, PageQuery
 from vitsearch.web.query import MAX_OFFSET
+
+if TYPE_CHECKING:
+    from vitsearch.web.pages.context import PageContext
 
 TAKEN, ADDED, NAME = "taken", "added", "name"
 ORDERS = {TAKEN: "newest", ADDED: "id", NAME: "path"}  # of `PhotoReader.ids_where`
@@ -86,14 +86,14 @@ def month_title(name: str) -> str:
     return f"{date(2000, int(month), 1):%B} {year}"
 
 
-def order_of(here: PageContext, query: PageQuery) -> str:
+def order_of(here: "PageContext", query: PageQuery) -> str:
     """Return the order of a listing without words; raises NotShown for dates that are private."""
     if query.sort == TAKEN and not here.shows_exif:
         raise NotShown("this server does not show you when photos were taken: sort by name")
     return query.sort or (TAKEN if here.shows_exif else ADDED)
 
 
-def listing_of(here: PageContext, where: Filter | None, order: str) -> Listing:
+def listing_of(here: "PageContext", where: Filter | None, order: str) -> Listing:
     """Return the photos that a filter leaves in an order, as of now."""
 
     def compute() -> Listing:
@@ -113,17 +113,8 @@ def listing_of(here: PageContext, where: Filter | None, order: str) -> Listing:
     return here.memory.listings.get((where, order, here.state()), compute)
 
 
-def warm_up(app: Starlette) -> None:
-    """Work out what the first page of all photos shows, so that nobody waits for it."""
-    here = PageContext(Request({"type": "http", "app": app}))
-    with suppress(Exception):  # the page says what is wrong; or the server stops already
-        here.facets()
-        for order in (TAKEN, ADDED):
-            listing_of(here, None, order)
-
-
 def _large_listing(
-    here: PageContext, store: MilvusStore, where: Filter | None, order: str
+    here: "PageContext", store: MilvusStore, where: Filter | None, order: str
 ) -> Listing:
     """Return the photos of a large collection in Milvus, of which a page alone is read."""
     counts = store.months_where(where or EVERY) if order == TAKEN else []
@@ -172,7 +163,9 @@ def page_of(listing: Listing, number: int) -> list[int]:
     return listing.part(start, start + PER_PAGE)
 
 
-def sections(here: PageContext, photos: Iterable[Photo], months: Iterable[Month]) -> list[Section]:
+def sections(
+    here: "PageContext", photos: Iterable[Photo], months: Iterable[Month]
+) -> list[Section]:
     """Return the tiles of photos in the order of their dates under their months."""
     counts = {month.name: month.count for month in months}
     grouped = groupby(photos, key=month_of)
@@ -195,7 +188,9 @@ def scrubber(query: PageQuery, months: Iterable[Month]) -> Years:
     return [(year, list(members)) for year, members in years]
 
 
-def orders(here: PageContext, query: PageQuery, *, is_ranked: bool) -> list[tuple[str, str, bool]]:
+def orders(
+    here: "PageContext", query: PageQuery, *, is_ranked: bool
+) -> list[tuple[str, str, bool]]:
     """Return the orders that a page offers: title, address, and whether it is the present one."""
     names = {"": "Best match", TAKEN: TITLES[TAKEN]} if is_ranked else dict(TITLES)
     if not here.shows_exif:
