@@ -33,12 +33,12 @@ test: $(VENV)/full.done
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs indexes examples benchmarks training vitsearch
-	$(PYTEST)
+	$(PYTEST) -m "not engines"
 
 test-fast: $(VENV)/full.done
 	$(PYTEST) --fast
 
-# a real Milvus server and several nodes of Ray, which `make test` runs too
+# clusters of Ray, a real Milvus server, and all measurements on a GPU, here on the CPU
 test-engines: $(VENV)/full.done
 	$(PYTEST) -m engines
 

@@ -53,10 +53,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--fast",
         action="store_true",
-        help=f"neither slow tests nor those that need a GPU, and {FAST_CASES} cases of each other",
+        help=f"none that is slow or needs a GPU or engines, and {FAST_CASES} cases of each other",
     )
 
 
+@pytest.hookimpl(trylast=True)  # after -m has left some out
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the groups of the most slow tests, so that the processes end together."""
     if config.getoption("--fast"):
@@ -70,7 +71,7 @@ def _keep_fast(config: pytest.Config, items: list[pytest.Item]) -> None:
     kept, left = [], []
     for item in items:
         test = item.nodeid.partition("[")[0]
-        is_slow = "slow" in item.keywords or "gpu" in item.keywords
+        is_slow = not {"slow", "gpu", "engines"}.isdisjoint(item.keywords)
         cases[test] += not is_slow
         (left if is_slow or cases[test] > FAST_CASES else kept).append(item)
     items[:] = kept

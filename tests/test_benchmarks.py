@@ -4,6 +4,7 @@ import argparse
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ torch = pytest.importorskip("torch", reason="needs the extra vitsearch[clip]")
 pytest.importorskip("open_clip", reason="needs the extra vitsearch[clip]")
 pytest.importorskip("transformers", reason="needs the extra vitsearch[clip]")
 
-from benchmarks.gpu import training  # noqa: E402
+from benchmarks.gpu import tower, training  # noqa: E402
 from benchmarks.gpu.report import Report, Result, read_results  # noqa: E402
 from benchmarks.gpu.run import PARTS, run_part  # noqa: E402
 from helpers import tiny_models as tiny  # noqa: E402
@@ -23,14 +24,21 @@ from helpers import tiny_models as tiny  # noqa: E402
 pytestmark = pytest.mark.slow
 
 
-def measured(*arguments: str) -> str:
-    command = [sys.executable, "-m", "benchmarks.gpu.tower", *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment(), check=True, capture_output=True, text=True
-    ).stdout
+@pytest.fixture
+def measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """What the measurement of a tower prints."""
+
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["tower", *arguments])
+        tower.main()
+        return capsys.readouterr().out
+
+    return run
 
 
-def test_a_tiny_model_on_the_cpu(tmp_path: Path) -> None:
+def test_a_tiny_model_on_the_cpu(measured: Callable[..., str], tmp_path: Path) -> None:
     tiny.save_open_clip(tmp_path)
     few = [
         "--ways",
@@ -68,7 +76,7 @@ def test_a_tiny_model_on_the_cpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_one_line_says_so() -> None:
+def test_without_a_gpu_one_line_says_so(measured: Callable[..., str]) -> None:
     assert (
         measured("--model", "mini")
         == "PyTorch sees no GPU here: nothing is measured (--device cpu measures the CPU)\n"
@@ -82,6 +90,7 @@ def run_all(out: Path, *arguments: str) -> list[Result]:
     return read_results(out / "results.jsonl")
 
 
+@pytest.mark.engines
 @pytest.mark.skipif(torch.cuda.is_available(), reason="PyTorch sees a GPU")
 def test_without_a_gpu_every_part_is_skipped(tmp_path: Path) -> None:
     parts = {each.part: each.value for each in run_all(tmp_path) if each.name == "part"}
@@ -89,6 +98,7 @@ def test_without_a_gpu_every_part_is_skipped(tmp_path: Path) -> None:
     assert "| search | part | skipped: no GPU |  |" in (tmp_path / "table.md").read_text()
 
 
+@pytest.mark.engines
 def test_every_part_measures_on_the_cpu(tmp_path: Path) -> None:
     tiny_run = ("--device", "cpu", "--tiny", "--seconds", "600", "--only")
     results = run_all(tmp_path, *tiny_run, "parity", "search", "embedding", "classifying")
@@ -103,6 +113,7 @@ def test_every_part_measures_on_the_cpu(tmp_path: Path) -> None:
     assert len(recalls) == 2 + 2 * (2 + 4) + 1
 
 
+@pytest.mark.engines
 def test_a_part_that_fails_or_hangs_is_a_result(tmp_path: Path) -> None:
     chosen = argparse.Namespace(out=tmp_path, device="nowhere", tiny=True, vectors=None)
     with pytest.MonkeyPatch.context() as patch:

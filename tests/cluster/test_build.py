@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ def path_of(number: int) -> str:
     return ODD if number == 3 else f"{number // 100:03d}/{number}.jpg"
 
 
+@cache
 def clustered(count: int, *, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     centres = unit_rows(np.random.default_rng(9).standard_normal((40, DIM)))
@@ -206,6 +207,7 @@ def test_recipes_of_inverted_lists(shards: Path, tmp_path: Path, recipe: str) ->
     assert (ids[:, 0] == index.ids[:30]).mean() > 0.9
 
 
+@pytest.mark.engines
 def test_ray_builds_the_same_index(cluster: Any, shards: Path, built: Path, tmp_path: Path) -> None:
     with logged_remarks() as notes:
         report = build_index(shards, tmp_path / "index", memory=400_000_000, address="local")
@@ -218,6 +220,7 @@ def test_ray_builds_the_same_index(cluster: Any, shards: Path, built: Path, tmp_
     assert content(tmp_path / "index") == content(built)
 
 
+@pytest.mark.engines
 def test_an_error_on_the_cluster_is_ours(cluster: Any, shards: Path, tmp_path: Path) -> None:
     broken = tmp_path / "shards"
     write_shards(broken, 600)
@@ -289,9 +292,10 @@ def test_another_recipe_does_not_go_on_with_what_was_begun(shards: Path, tmp_pat
     assert (report.reused_parts, report.recipe.name) == (0, "ivf-sq8")
 
 
-def test_an_index_is_replaced_and_kept_where_that_fails(shards: Path, tmp_path: Path) -> None:
-    place = tmp_path / "index"
-    build_index(shards, place)
+def test_an_index_is_replaced_and_kept_where_that_fails(
+    shards: Path, built: Path, tmp_path: Path
+) -> None:
+    place = Path(shutil.copytree(built, tmp_path / "index"))
     before = content(place)
     with pytest.raises(RecipeError):
         build_index(shards, place, recipe="hnsw")
@@ -301,7 +305,7 @@ def test_an_index_is_replaced_and_kept_where_that_fails(shards: Path, tmp_path: 
 
 
 def test_a_part_made_twice_is_the_same(
-    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shards: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from vitsearch.cluster import build
 
@@ -311,10 +315,8 @@ def test_a_part_made_twice_is_the_same(
         return make_part(part)
 
     monkeypatch.setattr(build, "make_part", twice)
-    build_index(shards, tmp_path / "one", memory=400_000_000)
-    monkeypatch.undo()
-    build_index(shards, tmp_path / "other", memory=400_000_000)
-    assert content(tmp_path / "one") == content(tmp_path / "other")
+    build_index(shards, tmp_path / "index", memory=400_000_000)
+    assert content(tmp_path / "index") == content(built)
 
 
 @pytest.mark.parametrize("count", [1, 7, 1600])
@@ -384,8 +386,8 @@ def test_a_sample_is_of_different_rows_of_all_shards(shards: Path, size: int, se
         "shards.json",
     ]
 )
-def harmed(request: pytest.FixtureRequest, shards: Path, tmp_path: Path) -> Iterator[Path]:
-    build_index(shards, tmp_path / "index")
+def harmed(request: pytest.FixtureRequest, built: Path, tmp_path: Path) -> Path:
+    shutil.copytree(built, tmp_path / "index")
     file = tmp_path / "index" / request.param
     data = file.read_bytes()
     file.write_bytes(data[: len(data) // 2])

@@ -2,7 +2,6 @@
 processes die.
 """
 
-import io
 import json
 import os
 import re
@@ -12,19 +11,15 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from helpers.cluster import command
 from helpers.photo_site import photo_site
@@ -33,14 +28,11 @@ from helpers.s3 import put
 from helpers.sources import pack, picture
 from vitsearch import Collection, index_folder
 from vitsearch.cluster import embed
-from vitsearch.cluster.run import ShardAssembler, watched
-from vitsearch.cluster.tasks import EncoderFacts, Job, Model
-from vitsearch.encoders.base import EncoderIdentity
-from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import CollectionError, EncoderError, EncoderMismatch
-from vitsearch.photos.sources import open_source
 from vitsearch.shards import ShardRow, open_shards
 from vitsearch.types import Progress
+
+pytestmark = [pytest.mark.engines, pytest.mark.slow]
 
 DRIVER = """
 import sys
@@ -89,7 +81,6 @@ def vectors_of(photos: Path, **options: Any) -> dict[str, bytes]:
         }
 
 
-@pytest.mark.slow
 def test_rows_are_those_of_one_machine(cluster: Any, many: Path, tmp_path: Path) -> None:
     said: list[Progress] = []
     report = embed(many, tmp_path / "out", encoder="colour", shard_size=7, progress=said.append)
@@ -139,7 +130,6 @@ def test_rows_are_those_of_one_machine(cluster: Any, many: Path, tmp_path: Path)
     )
 
 
-@pytest.mark.slow
 def test_mini_gives_the_same_vectors_bit_by_bit(cluster: Any, many: Path, tmp_path: Path) -> None:
     embed(many, tmp_path / "out", shard_size=13)
     assert {path: vector for path, (_, vector) in rows_of(tmp_path / "out").items()} == vectors_of(
@@ -147,7 +137,6 @@ def test_mini_gives_the_same_vectors_bit_by_bit(cluster: Any, many: Path, tmp_pa
     )
 
 
-@pytest.mark.slow
 def test_actors_on_gpus_are_fed_by_tasks(cluster: Any, many: Path, tmp_path: Path) -> None:
     report = embed(
         many, tmp_path / "out", encoder="colour", device="cpu", gpus_per_actor=0.5, shard_size=10
@@ -158,7 +147,6 @@ def test_actors_on_gpus_are_fed_by_tasks(cluster: Any, many: Path, tmp_path: Pat
     )
 
 
-@pytest.mark.slow
 def test_finished_shards_are_not_done_again(cluster: Any, many: Path, tmp_path: Path) -> None:
     embed(many, tmp_path / "out", encoder="colour", shard_size=7)
     before = rows_of(tmp_path / "out")
@@ -180,7 +168,6 @@ def test_finished_shards_are_not_done_again(cluster: Any, many: Path, tmp_path: 
     assert (report.embedded, report.written) == (0, 0)
 
 
-@pytest.mark.slow
 def test_a_set_of_another_encoder_source_or_decoding_is_refused(
     cluster: Any, many: Path, tmp_path: Path
 ) -> None:
@@ -198,7 +185,6 @@ def test_a_set_of_another_encoder_source_or_decoding_is_refused(
     assert {file.name: file.read_bytes() for file in (tmp_path / "out").rglob("*.*")} == before
 
 
-@pytest.mark.slow
 def test_what_cannot_be_is_said_in_one_line_and_leaves_nothing(
     cluster: Any, many: Path, tmp_path: Path
 ) -> None:
@@ -214,7 +200,6 @@ def test_what_cannot_be_is_said_in_one_line_and_leaves_nothing(
     assert not (tmp_path / "out" / "vitsearch.json").exists()
 
 
-@pytest.mark.slow
 def test_tars_and_parquet(cluster: Any, many: Path, tmp_path: Path) -> None:
     files = sorted(many.glob("1/*.png"))
     with tarfile.open(tmp_path / "photos.tar", "w") as tar:
@@ -241,7 +226,6 @@ def test_tars_and_parquet(cluster: Any, many: Path, tmp_path: Path) -> None:
         ] == wanted
 
 
-@pytest.mark.slow
 def test_captions_of_a_data_set_are_descriptions(cluster: Any, tmp_path: Path) -> None:
     red = picture(tmp_path, "red")
     pack(tmp_path / "0.tar", {"a.png": red, "a.txt": b"A dog", "b.png": red})
@@ -253,7 +237,6 @@ def test_captions_of_a_data_set_are_descriptions(cluster: Any, tmp_path: Path) -
     }
 
 
-@pytest.mark.slow
 def test_what_the_web_does_not_give_now_is_fetched_by_the_next_run(
     cluster: Any, tmp_path: Path
 ) -> None:
@@ -313,7 +296,6 @@ def test_from_and_to_an_object_store(s3: str, many: Path) -> None:
     assert {path: vector for path, (_, vector) in rows_of(f"{s3}/out/vectors").items()} == local
 
 
-@pytest.mark.slow
 def test_a_worker_that_dies_is_replaced(cluster: Any, tmp_path: Path) -> None:
     import psutil
 
@@ -336,7 +318,6 @@ def test_a_worker_that_dies_is_replaced(cluster: Any, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.slow
 def test_a_driver_that_dies_loses_the_shards_in_flight_and_no_other(tmp_path: Path) -> None:
     photos, output = photographs(tmp_path, 400), tmp_path / "out"
     run = subprocess.Popen(
@@ -427,7 +408,6 @@ def listens(port: int) -> bool:
         return asked.connect_ex(("127.0.0.1", port)) == 0
 
 
-@pytest.mark.slow
 class TestTheCommand:
     def test_through_a_ray_client(self, many: Path, tmp_path: Path, head: str) -> None:
         done = command(
@@ -473,143 +453,3 @@ class TestTheCommand:
             0,
             f"all 2 shards of 31 photos are in {tmp_path / 'out'} already\n",
         )
-
-    def test_no_cluster_at_the_address(self, many: Path, tmp_path: Path) -> None:
-        said = command(
-            "embed", many, tmp_path / "out", "--encoder", "colour", "--address", "127.0.0.1:1"
-        )
-        assert (said.returncode, said.stdout) == (1, "")
-        assert said.stderr.startswith("vitsearch: no Ray cluster at 127.0.0.1:1 (")
-        assert len(said.stderr.splitlines()) == 1
-
-
-# -- without a cluster -----------------------------------------------------------------------------
-
-
-@settings(deadline=None)
-@given(st.data())
-def test_rows_in_any_order_make_whole_shards(data: st.DataObject) -> None:
-    rows, size = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 12))
-    order = data.draw(st.permutations(range(rows)))
-    cuts = sorted(data.draw(st.sets(st.integers(1, rows), max_size=6)) | {0, rows})
-    gather = ShardAssembler(size, rows)
-    whole: dict[int, list[int]] = {}
-    for start, stop in pairwise(cuts):
-        part = list(order[start:stop])
-        table = pyarrow.table(
-            {
-                "row": pyarrow.array(part, pyarrow.int64()),
-                "begun": [0.0] * len(part),
-                "path": [str(row) for row in part],
-            }
-        )
-        for shard, found in gather.add(table):
-            assert found.schema.names == ["path"]
-            whole[shard] = [int(path) for path in found.column("path").to_pylist()]
-    gather.check_empty()
-    assert whole == {
-        shard: list(range(shard * size, min(rows, (shard + 1) * size)))
-        for shard in range(-(-rows // size))
-    }
-
-
-def test_a_cluster_that_falls_silent_ends_the_run(remarks: list[str]) -> None:
-    never = threading.Event()
-
-    def tables() -> Iterator[str]:
-        yield from ("a", "b")
-        never.wait()
-
-    watching = watched(tables(), 0.5)
-    assert [next(watching), next(watching)] == ["a", "b"]
-    with pytest.raises(CollectionError) as raised:
-        next(watching)
-    never.set()
-    silent = "nothing has come from the cluster for 0.5 s (`ray status` shows what it waits for)"
-    assert str(raised.value) == f"{silent}: run the same command again, finished shards are kept"
-    assert remarks == [f"{silent}, and the run ends after 0.5 s of it"]
-    assert list(watched(iter("abc"), 100.0)) == ["a", "b", "c"]
-    with pytest.raises(ZeroDivisionError):
-        list(watched((1 // number for number in (1, 0)), 100.0))
-
-
-def test_rows_that_come_twice_or_never_are_noticed() -> None:
-    def table(*rows: int) -> pyarrow.Table:
-        return pyarrow.table(
-            {"row": pyarrow.array(rows, pyarrow.int64()), "begun": [0.0] * len(rows)}
-        )
-
-    gather = ShardAssembler(3, 5)
-    assert list(gather.add(table(4))) == []
-    with pytest.raises(CollectionError, match=r"rows of 1 shards never came \(the first is 1\)"):
-        gather.check_empty()
-    with pytest.raises(CollectionError, match="came twice or not at all"):
-        list(gather.add(table(0, 1, 1)))
-
-
-@given(
-    size=st.integers(1, 50),
-    piece=st.integers(1, 50),
-    todo=st.lists(st.integers(0, 99), unique=True, min_size=1, max_size=9),
-)
-def test_pieces_are_every_row_once(size: int, piece: int, todo: list[int]) -> None:
-    identity = EncoderIdentity("colour", "", "float32", 27, np.empty((0, 27), np.float32))
-    facts = EncoderFacts(identity, None, None)
-    source = open_source(Path(__file__).parent)
-    job = Job(
-        "out",
-        source,
-        Model("colour", "cpu", "auto", "auto"),
-        facts,
-        size,
-        min(piece, size),
-        tuple(todo),
-        1,
-        False,
-        "srgb",
-    )
-    rows = [
-        (shard, row)
-        for number in range(job.pieces)
-        for shard, start, stop in [job.rows_of(number)]
-        for row in range(start, stop)
-    ]
-    assert rows == [(shard, row) for shard in todo for row in range(size)]
-
-
-def test_a_broken_photo_in_memory_is_an_error_of_its_row(tmp_path: Path) -> None:
-    from vitsearch.cluster.tasks import Encode, decode_pieces, write_listing
-    from vitsearch.shards import storage_of
-
-    paint(tmp_path / "photos" / "a.png", "red")
-    (tmp_path / "photos" / "b.png").write_bytes(b"")
-    (tmp_path / "photos" / "c.png").symlink_to(tmp_path / "nowhere")
-    source, storage = open_source(tmp_path / "photos"), storage_of(tmp_path / "out")
-    assert list(write_listing(storage, source.entries(), 2)) == [2, 3]
-    model = Model("colour", "cpu", "auto", "auto")
-    job = Job(storage.name, source, model, model.facts(), 2, 2, (0, 1), 10**6, False, "srgb")
-    tables = list(decode_pieces({"id": np.array([0, 1])}, job))
-    assert [table.column("row").to_pylist() for table in tables] == [[0, 1], [2]]
-    encode = Encode(job)
-    rows = (
-        encode(pyarrow.concat_tables([tables[1], tables[0]])).sort_by("row").to_pylist()
-    )  # as a batch of Ray Data's may be
-    assert rows == [row for table in tables for row in encode(table).to_pylist()]
-    assert [(row["path"], row["error"]) for row in rows] == [
-        ("a.png", None),
-        ("b.png", "the file is empty (0 bytes)"),
-        ("c.png", f"a broken link to '{tmp_path / 'nowhere'}'"),
-    ]
-    assert (
-        rows[0]["vector"]
-        == ColourEncoder()
-        .encode_images([shown(tmp_path / "photos" / "a.png")])[0]
-        .astype(np.float16)
-        .tolist()
-    )
-
-
-def shown(file: Path) -> Any:
-    from PIL import Image
-
-    return Image.open(io.BytesIO(file.read_bytes())).convert("RGB")

@@ -20,9 +20,9 @@ from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
 from vitsearch.web.source import RemotePhotoCache
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.engines
+@pytest.mark.slow
 def test_photos_of_an_object_store_on_the_page(
     s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

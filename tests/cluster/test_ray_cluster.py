@@ -17,6 +17,7 @@ with cluster(None, 100_000_000):
 """
 
 
+@pytest.mark.engines
 @pytest.mark.slow
 def test_a_cluster_started_here_has_no_dashboard_and_wants_a_token() -> None:
     """Its ports are open to the network, and it runs what is sent to them."""
