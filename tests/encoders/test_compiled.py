@@ -37,7 +37,7 @@ WITH_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch se
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("compiled") / "model"
-    tiny.save_open_clip(folder)
+    tiny.save_open_clip(folder, tiny.SHALLOW_CONFIG)
     return folder
 
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from helpers.cli import environment, one_line, vitsearch_process
+from helpers.cli import environment, one_line, vitsearch
 from helpers.photos import paint, shade
 from vitsearch import Collection, IndexReport, Progress, index_folder, load_encoder
 from vitsearch.encoders.colour import ColourEncoder
@@ -190,52 +190,30 @@ def test_an_encoder_that_reads_no_text_still_reads_none(photos: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", ["torch", "onnx"])
+@pytest.mark.parametrize(
+    "how",
+    [{"runtime": "torch", "decode": "device"}, {"runtime": "onnx"}],
+    ids=lambda how: how["runtime"],
+)
 def test_a_model_in_a_folder_gives_the_same_collection(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
+    photos: Path, tmp_path: Path, how: dict[str, Any]
 ) -> None:
+    """With JPEGs, which the first device decodes, and other photos, which the CPU does."""
     pytest.importorskip("open_clip", reason="needs the extra vitsearch[clip]")
     from helpers import tiny_models as tiny
 
-    monkeypatch.setenv("VITSEARCH_HOME", str(tmp_path / "home"))
-    tiny.save_open_clip(tmp_path / "model")
-    name, stored, how = f"local-dir:{tmp_path / 'model'}", [], {"runtime": runtime}
+    for number in range(12):
+        Image.new("RGB", (64, 48), shade(number)).save(photos / f"{number}.jpg")
+    tiny.save_open_clip(tmp_path / "model", tiny.SHALLOW_CONFIG)
+    name, stored = f"local-dir:{tmp_path / 'model'}", []
     for number, device in enumerate(("cpu", TWO)):
         folder = tmp_path / f"collection{number}"
-        how |= {"device": device}
-        report = index_folder(photos, collection=folder, encoder=name, **how)  # type: ignore[arg-type]
-        assert counts(report) == (60, 0, 0)
+        report = index_folder(photos, collection=folder, encoder=name, device=device, **how)
+        assert counts(report) == (72, 0, 0)
         with Collection.open(photos, collection=folder, device="cpu") as collection:
             rows = collection.vectors()[1]
-            hits = [hit.path for hit in collection.search("a cat", 60)]
+            hits = [hit.path for hit in collection.search("a cat", 72)]
         stored.append((collection.config.encoder_fingerprint, rows.tobytes(), hits))
-    assert stored[0] == stored[1]
-
-
-@pytest.mark.slow
-def test_jpegs_are_decoded_on_the_first_of_several(tmp_path: Path) -> None:
-    pytest.importorskip("open_clip", reason="needs the extra vitsearch[clip]")
-    from helpers import tiny_models as tiny
-
-    (tmp_path / "photos").mkdir()
-    for number in range(12):
-        picture = Image.new("RGB", (64, 48), shade(number))
-        picture.save(tmp_path / "photos" / f"{number}.jpg")
-    tiny.save_open_clip(tmp_path / "model")
-    stored = []
-    for device in ("cpu", TWO):
-        folder = tmp_path / device
-        report = index_folder(
-            tmp_path / "photos",
-            collection=folder,
-            encoder=f"local-dir:{tmp_path / 'model'}",
-            runtime="torch",
-            device=device,
-            decode="device",
-        )
-        assert counts(report) == (12, 0, 0)
-        with Collection.open(tmp_path / "photos", collection=folder) as collection:
-            stored.append(collection.vectors()[1].tobytes())
     assert stored[0] == stored[1]
 
 
@@ -243,7 +221,7 @@ def test_jpegs_are_decoded_on_the_first_of_several(tmp_path: Path) -> None:
 def test_a_folder_becomes_the_same_collection_at_the_command_line(
     photos: Path, tmp_path: Path
 ) -> None:
-    shown = vitsearch_process("index", photos, "--encoder", "mini", "--device", TWO)
+    shown = vitsearch("index", photos, "--encoder", "mini", "--device", TWO)
     assert (shown.returncode, b"60 indexed" in shown.stdout) == (0, True), shown
     several = content(photos)
     index_folder(photos, collection=tmp_path / "other", encoder="mini", device="cpu")

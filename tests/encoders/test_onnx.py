@@ -34,6 +34,7 @@ from vitsearch.encoders import onnx_cache as exports  # noqa: E402
 from vitsearch.encoders.base import EncoderIdentity  # noqa: E402
 from vitsearch.encoders.language import readable  # noqa: E402
 from vitsearch.encoders.onnx import OnnxEncoder, usable_cores  # noqa: E402
+from vitsearch.encoders.onnx_cache import OnnxExport  # noqa: E402
 from vitsearch.encoders.open_clip import portable_open_clip  # noqa: E402
 from vitsearch.encoders.tokenizer import PortableTokenizer, TextReader, rules_from  # noqa: E402
 from vitsearch.encoders.torch_encoder import TorchEncoder  # noqa: E402
@@ -68,6 +69,16 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         folder = tmp_path_factory.mktemp("home")
         patch.setenv("VITSEARCH_HOME", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def first_use(cache_dir: Path, models: Path) -> tuple[type, list[Path], OnnxExport]:
+    """The encoder of the open_clip folder before it has an export, the files that came of that, and
+    what was said when the export was made.
+    """
+    before = type(load_encoder(name_of(models, "open_clip"), "cpu"))
+    files = sorted(cache_dir.glob("onnx/*"))
+    return before, files, prepare_model(name_of(models, "open_clip"))
 
 
 @pytest.fixture
@@ -329,28 +340,7 @@ def test_a_tokenizer_that_draws_lots_is_not_taken_over() -> None:
 
 
 def test_an_open_clip_siglip_with_a_tokenizer_of_the_hub(tmp_path: Path) -> None:
-    text = {
-        "context_length": 16,
-        "vocab_size": 90,
-        "width": 32,
-        "heads": 2,
-        "layers": 2,
-        "pool_type": "last",
-        "no_causal_mask": True,
-    }
-    text |= {
-        "hf_tokenizer_name": "acme/tiny-siglip",
-        "tokenizer_kwargs": {"clean": "canonicalize"},
-        "proj_bias": True,
-    }
-    config = {
-        **tiny.OPEN_CLIP_CONFIG,
-        "custom_text": True,
-        "init_logit_bias": -10,
-        "quick_gelu": False,
-        "text_cfg": text,
-    }
-    tiny.save_open_clip(tmp_path / "siglip", config)
+    tiny.save_open_clip(tmp_path / "siglip", tiny.siglip_like())
     tiny.tiny_tokenizer(16).save_pretrained(tmp_path / "siglip")
     one, other = in_torch(tmp_path, "siglip"), in_onnx(tmp_path, "siglip")
     assert_close(other.encode_texts(ODD_TEXTS), one.encode_texts(ODD_TEXTS))
@@ -362,23 +352,19 @@ def test_an_open_clip_siglip_with_a_tokenizer_of_the_hub(tmp_path: Path) -> None
 
 
 def test_auto_takes_an_export_that_is_there_and_makes_none(
-    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_home: Path, models: Path, cache_dir: Path, first_use: tuple[type, list[Path], OnnxExport]
 ) -> None:
-    monkeypatch.setenv("VITSEARCH_HOME", str(tmp_path / "home"))
+    before, files, prepared = first_use
+    assert (before, files) == (TorchEncoder, [])
+    assert prepared.folder == str(cache_dir / "onnx" / own_home.name)
     name = name_of(models, "open_clip")
-    assert isinstance(load_encoder(name, "cpu"), TorchEncoder)
-    assert not (tmp_path / "home" / "onnx").exists()
-    prepared = prepare_model(name)
-    assert Path(prepared.folder).parent == tmp_path / "home" / "onnx"
     assert (prepared.made, prepare_model(name).made) == (True, False)
     assert prepared.difference < 1e-5
-    assert prepared.size_bytes == sum(
-        file.stat().st_size for file in Path(prepared.folder).iterdir()
-    )
+    assert prepared.size_bytes == sum(file.stat().st_size for file in own_home.iterdir())
     assert isinstance(load_encoder(name, "cpu"), OnnxEncoder)
     assert isinstance(load_encoder(name, "cpu", runtime="torch"), TorchEncoder)
     assert isinstance(load_encoder(name, "cpu", "float16"), TorchEncoder)
-    assert os.listdir(tmp_path / "home" / "onnx") == [Path(prepared.folder).name]
+    assert os.listdir(own_home.parent) == [own_home.name]
 
 
 @pytest.mark.parametrize(
@@ -420,13 +406,11 @@ def test_other_files_have_another_export(own_home: Path, models: Path, tmp_path:
     assert isinstance(load_encoder(name_of(tmp_path, "copy"), "cpu"), TorchEncoder)
 
 
-def test_an_architecture_and_tag(
-    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_architecture_and_tag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tiny architecture and tag are added to open_clip's own lists, its weights to a Hugging Face
     cache; no network is asked.
     """
-    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Tiny-8", tiny.OPEN_CLIP_CONFIG)
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Tiny-8", tiny.SHALLOW_CONFIG)
     monkeypatch.setitem(
         open_clip.pretrained._PRETRAINED,
         "Tiny-8",
@@ -436,7 +420,8 @@ def test_an_architecture_and_tag(
     (repo / "snapshots" / "abc").mkdir(parents=True)
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text("abc")
-    shutil.copy(models / "open_clip" / "open_clip_model.safetensors", repo / "snapshots" / "abc")
+    tiny.save_open_clip(tmp_path / "model", tiny.SHALLOW_CONFIG)
+    shutil.copy(tmp_path / "model" / "open_clip_model.safetensors", repo / "snapshots" / "abc")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     made = load_encoder("open_clip:Tiny-8/seed-5", "cpu", runtime="onnx")
     found = load_encoder("open_clip:Tiny-8/seed_5", "cpu")
@@ -485,17 +470,6 @@ def test_a_damaged_export_is_not_used(own_home: Path, models: Path, name: str, h
     assert isinstance(load_encoder(name_of(models, "open_clip"), "cpu"), TorchEncoder)
 
 
-def test_a_damaged_export_is_made_again(own_home: Path, models: Path) -> None:
-    damage(own_home / "text.onnx.data", "half")
-    encoder = load_encoder(name_of(models, "open_clip"), "cpu", export=True)
-    assert isinstance(encoder, OnnxEncoder)
-    assert exports.read_facts(own_home) is not None
-    assert os.listdir(own_home.parent) == [own_home.name]
-    assert_close(
-        encoder.encode_texts(ODD_TEXTS), in_torch(models, "open_clip").encode_texts(ODD_TEXTS)
-    )
-
-
 def test_a_home_that_cannot_be_written(
     models: Path,
     tmp_path: Path,
@@ -523,7 +497,7 @@ def test_a_model_that_cannot_be_exported_is_not_tried_twice(
     from safetensors.torch import load_file, save_file
 
     monkeypatch.setenv("VITSEARCH_HOME", str(tmp_path / "home"))
-    tiny.save_open_clip(tmp_path / "broken")
+    tiny.save_open_clip(tmp_path / "broken", tiny.SHALLOW_CONFIG)
     file = tmp_path / "broken" / "open_clip_model.safetensors"
     save_file(
         {
@@ -571,15 +545,21 @@ def test_a_collection_opens_with_either_runtime(models: Path, tmp_path: Path) ->
     assert_close([score for _, score in again], [score for _, score in hits], 1e-4)
 
 
-def test_index_exports_and_search_starts_without_torch(
-    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_index_makes_a_damaged_export_again_and_search_starts_without_torch(
+    own_home: Path, models: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("VITSEARCH_HOME", str(tmp_path / "home"))
+    damage(own_home / "text.onnx.data", "half")
     folder = tmp_path / "photos"
     for colour in ("red", "green"):
         paint(folder / f"{colour}.png", colour)
     index_folder(folder, encoder=name_of(models, "open_clip"), device="cpu")
-    assert len(list((tmp_path / "home" / "onnx").glob("*/export.json"))) == 1
+    assert exports.read_facts(own_home) is not None
+    assert os.listdir(own_home.parent) == [own_home.name]
+    encoder = load_encoder(name_of(models, "open_clip"), "cpu")
+    assert isinstance(encoder, OnnxEncoder)
+    assert_close(
+        encoder.encode_texts(ODD_TEXTS), in_torch(models, "open_clip").encode_texts(ODD_TEXTS)
+    )
     code = """
 import sys
 from vitsearch import Collection
@@ -589,6 +569,17 @@ with Collection.open(sys.argv[1], device="cpu") as found:
     print(count, *(name for name, _ in found.encoder._sessions), *heavy)
 """
     assert python(code, str(folder)) == "2 text.onnx"
+
+
+def test_int8_is_made_of_the_float32_export_that_is_there(
+    own_home: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = {file.name: file.read_bytes() for file in own_home.iterdir()}
+    monkeypatch.setattr(torch.onnx, "export", None)  # the model is not exported again
+    prepared = prepare_model(name_of(models, "open_clip"), dtype="int8")
+    assert prepared.made
+    assert prepared.cosine >= 0.99
+    assert {file.name: file.read_bytes() for file in own_home.iterdir()} == stored
 
 
 def test_an_int8_collection_is_another_one(models: Path, tmp_path: Path) -> None:

@@ -28,6 +28,11 @@ OPEN_CLIP_CONFIG: dict[str, Any] = {
     "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
 }
+SHALLOW_CONFIG = {  # of one layer each, for what depth proves nothing of and takes time
+    **OPEN_CLIP_CONFIG,
+    "vision_cfg": {**OPEN_CLIP_CONFIG["vision_cfg"], "layers": 1},
+    "text_cfg": {**OPEN_CLIP_CONFIG["text_cfg"], "layers": 1},
+}
 PREPROCESS = {
     "mean": [0.48145466, 0.4578275, 0.40821073],
     "std": [0.26862954, 0.26130258, 0.27577711],
@@ -327,12 +332,13 @@ def _tokenizer_of(kind: str) -> tuple[Any, dict[str, Any]]:
 
 
 def siglip_like() -> dict[str, Any]:
+    """Return the settings of a SigLIP of open_clip with `tiny_tokenizer`, of one layer each."""
     text = {
         "context_length": 16,
         "vocab_size": 90,
         "width": 32,
         "heads": 2,
-        "layers": 2,
+        "layers": 1,
         "pool_type": "last",
         "no_causal_mask": True,
     }
@@ -342,7 +348,7 @@ def siglip_like() -> dict[str, Any]:
         "proj_bias": True,
     }
     return {
-        **OPEN_CLIP_CONFIG,
+        **SHALLOW_CONFIG,
         "custom_text": True,
         "init_logit_bias": -10,
         "quick_gelu": False,

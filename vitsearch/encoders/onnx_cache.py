@@ -364,7 +364,11 @@ def _write(encoder: "TorchEncoder", aside: Path, dtype: str, refused: Path) -> N
     try:
         from vitsearch.encoders.onnx_export import write_export
 
-        facts = {**write_export(encoder, aside, dtype), "revision": REVISION}
+        float32 = export_folder(encoder.name, "float32", encoder.towers.files)
+        stored = read_facts(float32) if dtype == "int8" and float32.is_dir() else None
+        is_newest = stored is not None and not _is_slower(stored)
+        facts = write_export(encoder, aside, dtype, float32 if is_newest else None)
+        facts["revision"] = REVISION
         write_facts(aside, facts)
         _refresh_optimised(aside, facts)
     except ImportError as error:

@@ -5,6 +5,7 @@ without PyTorch.
 import hashlib
 import io
 import logging
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -67,12 +68,15 @@ class Graph(nn.Module):
         return self.run(*inputs)
 
 
-def write_export(encoder: TorchImageEncoder, folder: Path, dtype: str) -> dict[str, Any]:
+def write_export(
+    encoder: TorchImageEncoder, folder: Path, dtype: str, float32: Path | None = None
+) -> dict[str, Any]:
     """Write the graphs and the tokenizer of a float32 encoder on the CPU, hold them against it, and
     return the facts of the export.
 
-    Raises EncoderError for a model that cannot be exported, whose graphs give other vectors, or
-    that does not bear int8.
+    ``float32`` is an export of the same model, whose graphs are taken instead of new ones. Raises
+    EncoderError for a model that cannot be exported, whose graphs give other vectors, or that does
+    not bear int8.
     """
     if not isinstance(encoder, TorchEncoder):
         raise EncoderError(f"{encoder.name} reads no text, and is not exported: use runtime torch")
@@ -86,8 +90,12 @@ def write_export(encoder: TorchImageEncoder, folder: Path, dtype: str) -> dict[s
         (folder / TOKENIZER).write_text(portable.json, encoding="utf-8")
     try:
         with _quiet():
-            _write_image(encoder, folder / IMAGE)
-            _write_text(encoder, folder / TEXT)
+            if float32 is not None:
+                for file in (file for graph in (IMAGE, TEXT) for file in float32.glob(f"{graph}*")):
+                    shutil.copy(file, folder)
+            else:
+                _write_image(encoder, folder / IMAGE)
+                _write_text(encoder, folder / TEXT)
             if dtype == "int8":
                 _to_int8(folder / IMAGE)
                 _to_int8(folder / TEXT)
