@@ -92,4 +92,4 @@ def test_a_mismatch_is_worded_in_one_module() -> None:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "EncoderMismatch"
     }
-    assert users == {"encoders/identity.py"}
+    assert users == {"encoders/base.py"}
