@@ -22,8 +22,8 @@ from vitsearch.options import (
     SearchOptions,
     options_of,
 )
-from vitsearch.web.api import routes
-from vitsearch.web.api.schemas import BODY, FORM_TYPE, SearchRequest
+from vitsearch.web import routes
+from vitsearch.web.schemas import BODY, FORM_TYPE, SearchRequest
 
 NAMES = {"Filter": Filter, "ImageEncoder": ImageEncoder, "Recipe": Recipe}
 

@@ -14,7 +14,7 @@ import pytest
 
 from helpers.web_client import opened, wait_until
 from vitsearch.web.app import bind, make_server
-from vitsearch.web.connections import LimitedProtocol, protocol_of
+from vitsearch.web.middleware import LimitedProtocol, protocol_of
 from vitsearch.web.settings import ConnectionLimits, ServeSettings
 
 QUICK = ConnectionLimits(

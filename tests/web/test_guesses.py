@@ -7,7 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from helpers.web_client import BEARER, ELSEWHERE, REMOTE, TOKEN, asked
-from vitsearch.web.login import BURST, FREE, MAX_ADDRESSES, MAX_WAIT, TokenGuesses, own_address
+from vitsearch.web.security import BURST, FREE, MAX_ADDRESSES, MAX_WAIT, TokenGuesses, own_address
 
 PAGE = {"Accept": "text/html"}
 

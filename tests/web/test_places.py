@@ -17,9 +17,8 @@ from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import QueryError
 from vitsearch.filters.parse import EVERY, parse_filter
 from vitsearch.storage.reader import Positions, positions, towns
-from vitsearch.web.clusters import Box, bounds, clusters, read_box
-from vitsearch.web.land import LEVELS, Land, has_outlines
 from vitsearch.web.settings import ServeSettings
+from vitsearch.web.world_map import LEVELS, Box, Land, bounds, clusters, has_outlines, read_box
 
 PAGE = {"accept": "text/html"}
 SPOTS = {

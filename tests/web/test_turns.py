@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
-from vitsearch.web.connections import TakeTurns
+from vitsearch.web.middleware import TakeTurns
 from vitsearch.web.pages.cache import Recent
 from vitsearch.web.pages.url import (
     Filters,

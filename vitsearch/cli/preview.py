@@ -93,7 +93,7 @@ def open_results(photos: str, collection: str | None, address: str) -> None:
     """
     import webbrowser
 
-    from vitsearch.web.running import page_at, running
+    from vitsearch.web.process import page_at, running
 
     entrance = running(photos, collection)
     if entrance:

@@ -181,7 +181,7 @@ def _run(
     """Serve until Ctrl-C; ``opened`` is the address to open in the browser, "" for none."""
     with needing(_PACKAGES, "the web page needs the package", "web"):
         from vitsearch.web.app import serve_app
-        from vitsearch.web.running import page_at, recorded
+        from vitsearch.web.process import page_at, recorded
         from vitsearch.web.several import Several
         from vitsearch.web.several_app import several_app
         from vitsearch.web.sites import Site
@@ -280,7 +280,7 @@ def _announce(
         import webbrowser
         from urllib.parse import quote
 
-        from vitsearch.web.running import page_at
+        from vitsearch.web.process import page_at
 
         token, shown = settings.token, settings.behind_proxy or address
         if token:

@@ -1,35 +1,39 @@
-"""The web application, and the server that runs it."""
+"""The web application, the description of its interface as OpenAPI and as a page, nothing of which
+comes from elsewhere, and the server that runs it.
+"""
 
 import asyncio
+import html
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Scope
 
 from vitsearch._version import __version__
 from vitsearch.collection.index_process import IndexRunner
 from vitsearch.errors import VitsearchError
-from vitsearch.web import responses
-from vitsearch.web.api import indexing, openapi, routes
-from vitsearch.web.connections import BehindProxy, TakeTurns, protocol_of
-from vitsearch.web.memory import limit_arenas
-from vitsearch.web.metrics import CountRequests, Metrics
+from vitsearch.web import responses, routes
+from vitsearch.web.middleware import BehindProxy, CountRequests, Metrics, TakeTurns, protocol_of
+from vitsearch.web.pages import indexing
 from vitsearch.web.pages import search as pages
 from vitsearch.web.pages.context import load_templates
 from vitsearch.web.privacy import KEY
+from vitsearch.web.process import limit_arenas
+from vitsearch.web.schemas import SearchRequest
 from vitsearch.web.security import SecurityMiddleware
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
@@ -76,7 +80,7 @@ def make_app(
     if runs is None and not isinstance(service.source, MilvusSource):
         app.state.runs = IndexRunner(service.source.root, service.source.folder)
     app.include_router(routes.router)
-    app.include_router(indexing.router)
+    app.include_router(indexing.api_router)
     app.include_router(pages.router, include_in_schema=False)
     app.add_middleware(TakeTurns)
     if not is_inner:
@@ -110,8 +114,8 @@ def empty_app(settings: ServeSettings, lifespan: Any = None) -> FastAPI:
     )
     app.state.settings, app.state.error_page = settings, pages.error_page
     app.state.collections = ()  # of a server of several
-    app.openapi = lambda: openapi.describe(app, settings)  # type: ignore[method-assign]
-    app.include_router(openapi.router)
+    app.openapi = lambda: describe(app, settings)  # type: ignore[method-assign]
+    app.include_router(router)
     app.add_api_route("/favicon.ico", pages.favicon, include_in_schema=False)
     app.mount("/static", CachedFiles(directory=STATIC, check_dir=False), name="static")
     for error, handler in ERROR_HANDLERS:
@@ -284,3 +288,149 @@ def address_of(host: str, port: int) -> str:
     elif ":" in name:
         name = f"[{name}]"
     return f"http://{name}:{port}/"
+
+
+router = APIRouter(include_in_schema=False)
+_LEFT_OUT = ("HTTPValidationError", "ValidationError")  # our errors have another shape
+_TEXT = (
+    "Search a collection of photos. Photos are named by ids, which stay; scores are cosine "
+    "similarities."
+)
+
+
+def describe(app: FastAPI, settings: ServeSettings) -> dict[str, Any]:
+    """Return the OpenAPI description of the routes below /api, /healthz and /metrics."""
+    if app.openapi_schema:
+        return app.openapi_schema
+    description = get_openapi(
+        title="vitsearch", version=__version__, description=_TEXT, routes=app.routes
+    )
+    schemas = description.setdefault("components", {}).setdefault("schemas", {})
+    for name in _LEFT_OUT:
+        schemas.pop(name, None)
+    request_schema = SearchRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas |= request_schema.pop("$defs", {}) | {"SearchRequest": request_schema}
+    for operations in description["paths"].values():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)
+    if settings.token:
+        description["components"]["securitySchemes"] = {
+            "token": {"type": "http", "scheme": "bearer"}
+        }
+        description["security"] = [{"token": []}]
+        description["paths"]["/healthz"]["get"]["security"] = []
+    app.openapi_schema = description
+    return description
+
+
+@router.get("/api/openapi.json")
+def openapi(request: Request) -> Response:
+    """Return the description for programs."""
+    return JSONResponse(request.app.openapi())
+
+
+@router.get("/api/docs")
+def docs(request: Request) -> Response:
+    """Return the description for people."""
+    description = request.app.openapi()
+    body = "".join(
+        part
+        for path, operations in description["paths"].items()
+        for method, operation in operations.items()
+        for part in _operation(path, method, operation)
+    )
+    schemas = "".join(
+        _schema(name, schema) for name, schema in description["components"]["schemas"].items()
+    )
+    return HTMLResponse(
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
+        'content="width=device-width, initial-scale=1">'
+        '<title>vitsearch: HTTP interface</title><link rel="icon" '
+        'href="/static/icon.svg"><link rel="stylesheet" href="/static/app.css">'
+        f'<main class="docs"><h1>HTTP interface</h1><p>{html.escape(_TEXT)} For programs: <a '
+        'href="/api/openapi.json">OpenAPI</a>.</p>'
+        f"{body}<h2>Shapes</h2>{schemas}</main></html>"
+    )
+
+
+def _operation(path: str, method: str, operation: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        f"<h2><code>{method.upper()} "
+        f"{html.escape(path)}</code></h2><p>{html.escape(operation.get('description', ''))}</p>"
+    )
+    if parameters := operation.get("parameters"):
+        rows = "".join(_parameter(parameter) for parameter in parameters)
+        head = "<tr><th>parameter<th>in<th>type<th>default<th>meaning"
+        yield f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
+    if "requestBody" in operation:
+        kinds = "".join(
+            f"<li><code>{html.escape(kind)}</code>: {_type(content['schema'])}</li>"
+            for kind, content in operation["requestBody"]["content"].items()
+        )
+        yield f"<p>Body:</p><ul>{kinds}</ul>"
+    answers = "".join(
+        f"<li>{status}: {_answer(answer)}</li>"
+        for status, answer in sorted(operation["responses"].items())
+    )
+    yield f"<p>Answers:</p><ul>{answers}</ul>"
+
+
+def _parameter(parameter: Mapping[str, Any]) -> str:
+    schema = parameter["schema"]
+    default = (
+        html.escape(str(schema["default"]))
+        if "default" in schema
+        else "required"
+        if parameter.get("required")
+        else ""
+    )
+    cells = (
+        f"<code>{html.escape(parameter['name'])}</code>",
+        parameter["in"],
+        _type(schema),
+        default,
+        html.escape(parameter.get("description", "")),
+    )
+    return f"<tr><td>{'<td>'.join(cells)}"
+
+
+def _answer(answer: Mapping[str, Any]) -> str:
+    kinds = [
+        f"<code>{html.escape(kind)}</code> {_type(content.get('schema', {}))}"
+        for kind, content in answer.get("content", {}).items()
+    ]
+    return ", ".join(kinds) or html.escape(answer.get("description", ""))
+
+
+def _schema(name: str, schema: Mapping[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><td><code>{html.escape(field)}</code><td>{_type(facts)}"
+        f"<td>{html.escape(facts.get('description', ''))}"
+        for field, facts in schema.get("properties", {}).items()
+    )
+    return (
+        f'<h3 id="{html.escape(name)}"><code>{html.escape(name)}</code></h3>'
+        f"<p>{html.escape(schema.get('description', ''))}</p>"
+        f"<table><thead><tr><th>field<th>type<th>meaning</thead><tbody>{rows}</tbody></table>"
+    )
+
+
+def _type(schema: Mapping[str, Any]) -> str:
+    """Return a schema in a few words, with links to those that have a name."""
+    if "$ref" in schema:
+        name = html.escape(schema["$ref"].rpartition("/")[2])
+        return f'<a href="#{name}">{name}</a>'
+    if "anyOf" in schema:
+        return " or ".join(_type(option) for option in schema["anyOf"])
+    if schema.get("type") == "array":
+        return f"list of {_type(schema.get('items', {}))}"
+    if schema.get("properties"):
+        return ", ".join(
+            f"<code>{html.escape(name)}</code> ({_type(field)})"
+            for name, field in schema["properties"].items()
+        )
+    low, high = schema.get("minimum"), schema.get("maximum")
+    bounds = (
+        f" from {low} to {high}" if low is not None and high is not None and high < 2**62 else ""
+    )
+    return html.escape(schema.get("format") or schema.get("type", "anything")) + bounds

@@ -18,14 +18,13 @@ from vitsearch.errors import CollectionNotFound, VitsearchError
 from vitsearch.milvus import is_milvus
 from vitsearch.storage.config import locate, read_collection_config
 from vitsearch.web import indexing
-from vitsearch.web.api import indexing as api
-from vitsearch.web.api.routes import answer_of
-from vitsearch.web.api.schemas import HealthAnswer
 from vitsearch.web.app import empty_app, protect, warm_app
-from vitsearch.web.connections import TakeTurns
+from vitsearch.web.middleware import TakeTurns
 from vitsearch.web.pages import indexing as pages
 from vitsearch.web.pages.tiles import counted
 from vitsearch.web.responses import error_response, wants_page
+from vitsearch.web.routes import answer_of
+from vitsearch.web.schemas import HealthAnswer
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
 from vitsearch.web.source import CollectionSource
@@ -191,7 +190,7 @@ def unindexed_app(site: Site, *, is_inner: bool) -> FastAPI:
         """Say that the server lives."""
         return answer_of(HealthAnswer(status="ok"))
 
-    app.include_router(api.router)
+    app.include_router(pages.api_router)
     app.include_router(pages.router)
     app.add_exception_handler(HTTPException, _handle_unknown_address)
     app.add_middleware(TakeTurns)

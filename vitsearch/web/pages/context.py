@@ -22,9 +22,7 @@ from vitsearch.storage.store import PhotoStore
 from vitsearch.storage.user_data import album_names
 from vitsearch.types import Photo, Prediction, SearchResult
 from vitsearch.web.indexing import may_index
-from vitsearch.web.land import Land
-from vitsearch.web.pages.cache import Cache, Facets, Recent, UploadedPhotos, facets_of
-from vitsearch.web.pages.insights import Insights
+from vitsearch.web.pages.cache import Cache, Facets, Insights, Recent, UploadedPhotos, facets_of
 from vitsearch.web.pages.tiles import Tile, clean, thumbnail, tile
 from vitsearch.web.pages.url import (
     ALONE,
@@ -40,6 +38,7 @@ from vitsearch.web.privacy import check_filter, exif_shown, is_local, may_write
 from vitsearch.web.service import PhotoService
 from vitsearch.web.settings import ServeSettings
 from vitsearch.web.source import MilvusSource
+from vitsearch.web.world_map import Land
 
 HERE = Path(__file__).parents[1]
 STATIC = HERE / "static"

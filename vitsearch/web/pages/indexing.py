@@ -1,20 +1,110 @@
-"""The page that indexes photos, shows how far that is, and stops it; where there is no collection
-yet it is the only one.
+"""The page and the HTTP interface of indexing: both start it, show how far it is and stop it; and
+the page of files that are not indexed. Where there is no collection yet the page of indexing is the
+only one.
 """
 
-from typing import Any
+from dataclasses import replace
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Body, Request
+from pydantic import BaseModel, ConfigDict, Field, create_model
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
-from vitsearch.collection.index_process import OPENING, IndexRunner, RunState
+from vitsearch.collection.absence import UNREADABLE, count_left_out, left_out_line
+from vitsearch.collection.index_process import OPENING, IndexRunner, RunState, Status
 from vitsearch.errors import NotShown, QueryError
-from vitsearch.options import Option, value_type
+from vitsearch.options import IndexOptions, Option, options_of, value_type
+from vitsearch.photos.walk import BROKEN_LINK
+from vitsearch.types import SkippedPhoto
 from vitsearch.web import indexing
-from vitsearch.web.pages.context import form_of, page, views_for
+from vitsearch.web.indexing import runner_of, settings_to_retry, start, without_root
+from vitsearch.web.pages.context import Page, form_of, page, views_for
 from vitsearch.web.pages.tiles import counted
+from vitsearch.web.pages.url import (
+    neighbours,
+    page_number,
+)
 from vitsearch.web.privacy import exif_shown
+from vitsearch.web.schemas import ErrorAnswer
+
+api_router = APIRouter(
+    responses={status: {"model": ErrorAnswer} for status in (400, 401, 403, 503)},
+)
+
+
+def _request_model() -> type[BaseModel]:
+    fields: dict[str, Any] = {}
+    for name, (entry, option) in options_of(IndexOptions).items():
+        if option.title:
+            kind = value_type(entry)
+            body_type = list[str] if kind is tuple else kind
+            fields[name] = (body_type | None, Field(None, description=option.title))
+    return create_model(
+        "IndexRequest",
+        __config__=ConfigDict(extra="forbid"),
+        __doc__="How to index; what is left out is as `vitsearch index` has it. `retry` alone "
+        "takes and leaves out what the last run did.",
+        **fields,
+    )
+
+
+IndexRequest = _request_model()
+
+
+class IndexAnswer(BaseModel):
+    """How far a run of indexing is, or how the last one of this server ended."""
+
+    status: Status
+    stage: str = Field(description="looking, loading, embedding, building and others")
+    done: int = Field(description="photos of this stage")
+    total: int | None
+    failed: int = Field(description="photos that cannot be read")
+    seconds: float = Field(description="since the run began")
+    rate: float | None = Field(description="photos a second, where it is known")
+    remaining: float | None = Field(description="seconds, where they are known")
+    report: dict[str, Any] | None = Field(description="what `vitsearch index --json` prints")
+    error: str
+    remarks: list[str]
+
+
+def _answer(request: Request, status: int = 200) -> Response:
+    runs = runner_of(request)
+    state = runs.state()
+    facts = {name: getattr(state, name) for name in IndexAnswer.model_fields}
+    facts |= {
+        "error": without_root(state.error, runs),
+        "remarks": [without_root(text, runs) for text in state.remarks],
+    }
+    body = IndexAnswer(**facts).model_dump_json()
+    return Response(body, status, media_type="application/json")
+
+
+@api_router.get("/api/index", response_model=IndexAnswer)
+def progress(request: Request) -> Response:
+    """Return how far the indexing of the photos is, to who may start it."""
+    return _answer(request)
+
+
+@api_router.post("/api/index", response_model=IndexAnswer, status_code=202)
+def begin(
+    request: Request,
+    body: Annotated[IndexRequest | None, Body()] = None,  # type: ignore[valid-type]
+) -> Response:
+    """Index the photos, or bring their collection up to date; returns at once. Only for the person
+    at this machine, and with `--allow-edits` for who has the token.
+    """
+    settings: dict[str, Any] = {} if body is None else body.model_dump(exclude_none=True)
+    start(request, settings_to_retry(request) if settings == {"retry": True} else settings)
+    return _answer(request, 202)
+
+
+@api_router.delete("/api/index", response_model=IndexAnswer)
+def stop(request: Request) -> Response:
+    """Stop the run, if there is one; what is indexed stays. Returns at once."""
+    runner_of(request).stop()
+    return _answer(request)
+
 
 router = APIRouter(include_in_schema=False)
 
@@ -203,3 +293,46 @@ def _written(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "", True: "yes", False: "no"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+failures_router = APIRouter(include_in_schema=False)
+
+ROWS_PER_PAGE = 200
+
+
+@failures_router.get("/failures")
+def failures(here: Page) -> Response:
+    """The files that are not in the collection, and why."""
+    number = page_number(here.request.query_params.get("page", ""))
+    try:
+        rows, unknown = here.service.failures(), ""
+        others = here.service.left_out()
+    except QueryError as error:  # of a collection that holds photos only
+        rows, others, unknown = [], [], str(error)
+    unread = [entry for entry in others if entry.reason in UNREADABLE]
+    rows = [*rows, *(SkippedPhoto(entry.path, "failed", entry.detail) for entry in unread)]
+    counts = count_left_out(entry for entry in others if entry not in unread)
+    start = (number - 1) * ROWS_PER_PAGE
+    failed = sum(row.state == "failed" for row in rows)
+    summary = "Every photo of the folder is in the collection."
+    if rows:
+        passed = len(rows) - failed
+        parts = [f"{counted(failed, 'file', 'files')} could not be read"] if failed else []
+        parts += [f"{counted(passed, 'file was', 'files were')} passed over"] if passed else []
+        summary = ", ".join(parts)
+    shown: dict[str, Any] = {
+        "rows": [_shown_failure(row, here.is_local) for row in rows[start : start + ROWS_PER_PAGE]],
+        "summary": unknown or summary,
+        "left_out": left_out_line(counts) if counts["left_out"] else "",
+        "page": number,
+        **neighbours("/failures", [], number, more=len(rows) > start + ROWS_PER_PAGE),
+    }
+    return here.page("failures.html", view="/failures", **shown)
+
+
+def _shown_failure(row: SkippedPhoto, is_local: bool) -> SkippedPhoto:
+    """Return a file that is not in the collection without the place that its link leads to, which
+    is a path of this machine.
+    """
+    leads = row.reason.startswith(BROKEN_LINK) and not is_local
+    return replace(row, reason=BROKEN_LINK) if leads else row

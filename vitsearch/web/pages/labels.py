@@ -35,9 +35,8 @@ from vitsearch.storage.user_data import (
     writing,
 )
 from vitsearch.types import Prediction
-from vitsearch.web.login import own_address
+from vitsearch.web.pages.albums import cell
 from vitsearch.web.pages.context import Page, PageContext, form_of
-from vitsearch.web.pages.download import cell
 from vitsearch.web.pages.tiles import Tile, counted, spoken_date
 from vitsearch.web.pages.url import (
     PER_PAGE,
@@ -50,6 +49,7 @@ from vitsearch.web.pages.url import (
     selection,
 )
 from vitsearch.web.responses import wants_page
+from vitsearch.web.security import own_address
 from vitsearch.web.source import busy_when_locked
 
 router = APIRouter(include_in_schema=False)

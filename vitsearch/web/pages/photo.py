@@ -15,12 +15,12 @@ from vitsearch.storage.metadata import text_of
 from vitsearch.storage.store import PhotoStore
 from vitsearch.storage.user_data import FAVOURITES, album_named
 from vitsearch.types import Photo
-from vitsearch.web.api.routes import in_picture_thread
 from vitsearch.web.pages import results
+from vitsearch.web.pages.cache import LABELS, Shares
 from vitsearch.web.pages.context import Page, PageContext, webp_response
-from vitsearch.web.pages.insights import LABELS, Shares
 from vitsearch.web.pages.tiles import LARGE, size_text, spoken_date, thumbnail, video
 from vitsearch.web.pages.url import MAX_QUERY_LENGTH, PageQuery, address, label_lines
+from vitsearch.web.routes import in_picture_thread
 
 router = APIRouter(include_in_schema=False)
 

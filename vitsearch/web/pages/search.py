@@ -19,18 +19,15 @@ from starlette.responses import (
 from vitsearch.collection.understanding import Understood
 from vitsearch.errors import NotShown, PhotoError, QueryError, TooLarge, UnknownPhoto
 from vitsearch.photos.columns import COLUMNS, METADATA
-from vitsearch.web.api.routes import in_picture_thread
 from vitsearch.web.pages import albums as album_pages
-from vitsearch.web.pages import collection as views
-from vitsearch.web.pages import download as downloads
 from vitsearch.web.pages import duplicates as duplicate_pages
-from vitsearch.web.pages import indexing, timeline
+from vitsearch.web.pages import indexing
 from vitsearch.web.pages import labels as label_pages
+from vitsearch.web.pages import maps as map_pages
 from vitsearch.web.pages import photo as photo_pages
-from vitsearch.web.pages import places as place_pages
 from vitsearch.web.pages.context import STATIC, Page, PageContext, page, views_for, webp_response
 from vitsearch.web.pages.indexing import has_collection
-from vitsearch.web.pages.results import results_of
+from vitsearch.web.pages.results import ADDED, TAKEN, listing_of, orders, results_of, scrubber
 from vitsearch.web.pages.tiles import size_text, thumbnail
 from vitsearch.web.pages.url import (
     ALONE,
@@ -44,15 +41,17 @@ from vitsearch.web.pages.url import (
 )
 from vitsearch.web.privacy import exif_shown
 from vitsearch.web.responses import wants_page
+from vitsearch.web.routes import in_picture_thread
 
 router = APIRouter(include_in_schema=False)
-router.include_router(views.router)
 router.include_router(duplicate_pages.router)
 router.include_router(label_pages.router)
 router.include_router(photo_pages.router)
 router.include_router(album_pages.router)
 router.include_router(indexing.router)
-router.include_router(place_pages.router)
+router.include_router(indexing.failures_router)
+router.include_router(map_pages.map_router)
+router.include_router(map_pages.places_router)
 
 Chip = dict[str, Any]
 
@@ -62,8 +61,8 @@ def warm_up(app: FastAPI) -> None:
     here = PageContext(Request({"type": "http", "app": app}))
     with suppress(Exception):  # the page says what is wrong; or the server stops already
         here.facets()
-        for order in (timeline.TAKEN, timeline.ADDED):
-            timeline.listing_of(here, None, order)
+        for order in (TAKEN, ADDED):
+            listing_of(here, None, order)
 
 
 @router.get("/")
@@ -77,8 +76,8 @@ def search(here: Page) -> Response:
         shown: dict[str, Any] = {
             "tiles": listing.tiles,
             "sections": listing.sections,
-            "years": timeline.scrubber(query, listing.months),
-            "orders": timeline.orders(here, query, is_ranked=listing.is_ranked),
+            "years": scrubber(query, listing.months),
+            "orders": orders(here, query, is_ranked=listing.is_ranked),
             "next": query.address(page=query.page + 1) if listing.more else "",
             "summary": listing.summary,
             "all_nearest": replace(query, nearest=True).address() if listing.is_cut else "",
@@ -260,14 +259,14 @@ async def download(request: Request) -> Response:
 def _download(here: PageContext, ids: list[int], album: str, layout: str) -> Response:
     photos = here.service.photos_of(album_pages.ids_of(here, album) if album else ids)
     if layout == "paths":
-        return _file(downloads.as_paths(photos), "text/plain; charset=utf-8", "photos.txt")
+        return _file(album_pages.as_paths(photos), "text/plain; charset=utf-8", "photos.txt")
     if layout == "csv":
-        table = downloads.as_csv(photos, here.shows_exif)
+        table = album_pages.as_csv(photos, here.shows_exif)
         return _file(table, "text/csv; charset=utf-8", "photos.csv")
     if layout == "zip":
-        pieces = downloads.as_zip(here.service, photos, here.shows_exif)
+        pieces = album_pages.as_zip(here.service, photos, here.shows_exif)
     elif layout == "html":
-        pieces = downloads.as_gallery(here.service, photos, album or "Photos")
+        pieces = album_pages.as_gallery(here.service, photos, album or "Photos")
     else:
         raise QueryError("a selection is taken as paths, csv, zip or html")
     name = "gallery.zip" if layout == "html" else "photos.zip"

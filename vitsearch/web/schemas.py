@@ -18,14 +18,14 @@ from vitsearch.options import SearchOptions
 from vitsearch.paths import raw_path
 from vitsearch.photos.columns import METADATA
 from vitsearch.types import Photo, Prediction, SearchResult
-from vitsearch.web.label_counts import LabelCounts
-from vitsearch.web.query import (
+from vitsearch.web.responses import reason_of
+from vitsearch.web.search import (
     MAX_TERMS,
     MAX_TEXT_LENGTH,
     constraints,
 )
-from vitsearch.web.responses import reason_of
 from vitsearch.web.security import too_large
+from vitsearch.web.service import LabelCounts
 from vitsearch.web.settings import ServeSettings
 
 DEFAULT_RESULTS = 50

@@ -1,4 +1,6 @@
-"""The pages of places: a map of the photos with a position, and the same as a list."""
+"""The pages of maps: that of similar photos, that of the places where they were taken, and both as
+lists. Places are shown to those alone who may see EXIF.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,18 +12,106 @@ import numpy as np
 from fastapi import APIRouter, Depends, Query
 from starlette.responses import JSONResponse, Response
 
+from vitsearch.collection.map import PhotoMap, current_map
 from vitsearch.collection.sample import positions, towns
 from vitsearch.errors import NotShown, UnknownPhoto
 from vitsearch.filters.parse import EVERY
 from vitsearch.filters.tree import Filter
 from vitsearch.storage.reader import Positions, Towns
 from vitsearch.types import Photo
-from vitsearch.web.clusters import MAX_ZOOM, Box, bounds, clusters, read_box
-from vitsearch.web.land import LEVELS, TOWNS, has_outlines
-from vitsearch.web.pages import timeline
+from vitsearch.web.pages import results
 from vitsearch.web.pages.context import Page, PageContext
 from vitsearch.web.pages.tiles import counted
-from vitsearch.web.pages.url import PER_PAGE, Filters, PageQuery
+from vitsearch.web.pages.url import (
+    ALONE,
+    PER_PAGE,
+    Filters,
+    PageQuery,
+    PickedPhoto,
+)
+from vitsearch.web.world_map import (
+    LEVELS,
+    MAX_ZOOM,
+    TOWNS,
+    Box,
+    bounds,
+    clusters,
+    has_outlines,
+    read_box,
+)
+
+map_router = APIRouter(include_in_schema=False)
+
+REGIONS = 4  # of the map's list along each side
+REGION_TILES = 8
+
+
+@map_router.get("/map")
+def photo_map(here: Page) -> Response:
+    """The map, drawn by the browser."""
+    total, sample = here.service.count(), here.service.sample_size()
+    return here.page("map.html", view="/map", total=sample or total, sample=sample)
+
+
+@map_router.get("/map/places")
+def map_places(here: Page) -> Response:
+    """The photos' places on the map: all ids as uint64, then x and y of each as float32, both
+    little-endian and in order of id.
+    """
+    layout = _photo_map(here)
+    tag = f'"{layout.fingerprint[:12]}-{layout.generation}"'
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+    if here.request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    body = layout.ids.astype("<u8").tobytes() + layout.positions.astype("<f4").tobytes()
+    return Response(body, media_type="application/octet-stream", headers=headers)
+
+
+def _photo_map(here: PageContext) -> PhotoMap:
+    def compute() -> PhotoMap:
+        with here.service.source.reading() as collection:
+            return current_map(collection)
+
+    return here.memory.photo_map.get(here.state(), compute)
+
+
+@map_router.get("/map/list")
+def map_list(here: Page) -> Response:
+    """The map as a list: its regions, each with the photos in its middle."""
+    layout = _photo_map(here)
+    side = min(REGIONS, max(1, int(np.sqrt(len(layout.ids) / REGION_TILES))))
+    cells = np.minimum((layout.positions * side).astype(np.int64), side - 1)
+    groups = [
+        np.flatnonzero((cells[:, 1] == row) & (cells[:, 0] == column))
+        for row in range(side)
+        for column in range(side)
+    ]
+    filled = [group for group in groups if len(group)]
+    regions = [_region(here, layout, index, group) for index, group in enumerate(filled, start=1)]
+    listed = [region for region in regions if region]
+    photos = counted(len(layout.ids), "photo", "photos")
+    summary = f"{photos} in {counted(len(listed), 'region', 'regions')}"
+    shown: dict[str, Any] = {"regions": listed, "summary": summary}
+    sample = here.service.sample_size()
+    return here.page("map_list.html", view="/map", sample=sample, fault="", **shown)
+
+
+def _region(here: PageContext, layout: PhotoMap, number: int, group: Any) -> dict[str, Any] | None:
+    """Return a region of the map; None where its photos are gone meanwhile."""
+    middle = np.median(layout.positions[group], axis=0)
+    away = ((layout.positions[group] - middle) ** 2).sum(axis=1)
+    near = group[np.argsort(away, kind="stable")[:REGION_TILES]]
+    tiles = [here.tile(photo) for photo in here.service.photos_of(layout.ids[near].tolist())]
+    if not tiles:
+        return None
+    return {
+        "number": number,
+        "title": f"Around {tiles[0].name}",
+        "count_shown": counted(len(group), "photo", "photos"),
+        "tiles": tiles,
+        "address": PageQuery(picks=(PickedPhoto(tiles[0].photo_id, ALONE),)).address(),
+    }
+
 
 MAX_TOWNS = 60  # of a country in the list
 TILE_SECONDS = 86_400  # for which a browser need not ask again for a tile
@@ -35,7 +125,7 @@ async def _check(here: Page) -> None:
         )
 
 
-router = APIRouter(include_in_schema=False, dependencies=[Depends(_check)])
+places_router = APIRouter(include_in_schema=False, dependencies=[Depends(_check)])
 
 
 def _view(
@@ -50,7 +140,7 @@ def _view(
 View = Annotated[Box, Depends(_view)]
 
 
-@router.get("/places")
+@places_router.get("/places")
 def places(here: Page) -> Response:
     """The map, drawn by the browser."""
     query = here.query()
@@ -86,7 +176,7 @@ def _towns(here: PageContext, where: Filter | None) -> Towns:
     return here.memory.towns.get((where, here.state()), compute)
 
 
-@router.get("/places/clusters")
+@places_router.get("/places/clusters")
 def clusters_in_view(
     here: Page, view: View, zoom: Annotated[int, Query(ge=0, le=MAX_ZOOM)]
 ) -> Response:
@@ -110,11 +200,11 @@ def clusters_in_view(
     return JSONResponse(facts, headers={"Cache-Control": "private, no-cache"})
 
 
-@router.get("/places/photos")
+@places_router.get("/places/photos")
 def photos_in_view(here: Page, view: View) -> Response:
     """The photos in a part of the map, as a piece of the page, and the way to search among them."""
     query = within(here.query(), view)
-    listing = timeline.listing_of(here, query.filters.tree(), timeline.TAKEN)
+    listing = results.listing_of(here, query.filters.tree(), results.TAKEN)
     photos = here.service.photos_of(listing.part(0, PER_PAGE))
     return here.page(
         "places_photos.html",
@@ -145,7 +235,7 @@ def _title(photos: Sequence[Photo]) -> str:
     return "; ".join(named[:2]) + others or "Photos in this part"
 
 
-@router.get("/places/land/{level}/{column}/{row}")
+@places_router.get("/places/land/{level}/{column}/{row}")
 def land(here: Page, level: int, column: int, row: int) -> Response:
     """The outlines of a tile of the map (see `Outlines.cut`)."""
     body = here.memory.land.outlines(level, column, row)
@@ -155,7 +245,7 @@ def land(here: Page, level: int, column: int, row: int) -> Response:
     return Response(body, media_type="application/octet-stream", headers=headers)
 
 
-@router.get("/places/names/{level}/{column}/{row}")
+@places_router.get("/places/names/{level}/{column}/{row}")
 def names(here: Page, level: int, column: int, row: int) -> Response:
     """The names of a tile of the map: name, longitude, latitude, and people, 0 for a country."""
     headers = {"Cache-Control": f"private, max-age={TILE_SECONDS}"}
@@ -165,7 +255,7 @@ def names(here: Page, level: int, column: int, row: int) -> Response:
 # -- the list --------------------------------------------------------------------------------------
 
 
-@router.get("/places/list")
+@places_router.get("/places/list")
 def places_list(here: Page) -> Response:
     """The countries and towns of the photos, with the numbers of photos and links to them."""
     query = replace(here.query(), page=1)

@@ -21,7 +21,8 @@ from vitsearch.collection.understanding import Understood
 from vitsearch.errors import PhotoError, ServiceBusy, UnknownPhoto
 from vitsearch.options import SearchOptions
 from vitsearch.photos.formats import FORMATS, HEAD, media_type_of, video_type
-from vitsearch.web.api.schemas import (
+from vitsearch.web.privacy import exif_shown, filter_for
+from vitsearch.web.schemas import (
     BODY,
     DEFAULT_RESULTS,
     MAX_ID,
@@ -39,11 +40,8 @@ from vitsearch.web.api.schemas import (
     read_search,
     terms_in,
 )
-from vitsearch.web.engine import Found
-from vitsearch.web.label_counts import label_counts, stored_counts
-from vitsearch.web.privacy import exif_shown, filter_for
-from vitsearch.web.query import MAX_TEXT_LENGTH, constraints, search_options
-from vitsearch.web.service import PhotoService
+from vitsearch.web.search import MAX_TEXT_LENGTH, Found, constraints, search_options
+from vitsearch.web.service import PhotoService, label_counts, stored_counts
 from vitsearch.web.thumbnails import SIDES, WHOLE, Thumbnail, picture_key
 
 PICTURE_CACHE = "private, max-age=300"

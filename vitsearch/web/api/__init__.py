@@ -1,1 +1,0 @@
-"""The HTTP API: routes, their schemas, and the OpenAPI description."""

@@ -1,0 +1,324 @@
+"""The searches of clients: what they may search for (words, photos by their ids, pictures or
+vectors; never a path), and their answers, many at once on one state of the collection.
+
+Requests are computed in batches: those that arrive during one batch make up the next, and an idle
+server starts at once.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextvars import copy_context
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from vitsearch.arrays import Vectors
+from vitsearch.collection.collection import Collection
+from vitsearch.collection.query import Term, encode_terms
+from vitsearch.collection.search import QueryMeaning, as_where
+from vitsearch.collection.understanding import Understood, understand
+from vitsearch.encoders.base import ImageEncoder
+from vitsearch.encoders.language import unread_notes
+from vitsearch.errors import CollectionError, IndexDamaged, QueryError, ServiceBusy, VitsearchError
+from vitsearch.filters.tree import Filter
+from vitsearch.filters.words import Vocabulary
+from vitsearch.options import SearchOptions, check_names, options_of
+from vitsearch.types import SearchResult
+from vitsearch.web.source import BUSY, CollectionSource, Version
+
+MAX_RESULTS = 1000
+MAX_OFFSET = 100_000
+MAX_TERMS = 64
+MAX_TEXT_LENGTH = 2000
+MAX_FILTER_LENGTH = 4000
+# what a server allows beyond the ranges of `SearchOptions`
+MAXIMA = {"top_k": MAX_RESULTS, "offset": MAX_OFFSET}
+MAX_LENGTHS = {"where": MAX_FILTER_LENGTH}
+NO_PATHS = (
+    "a query here names no file: drop the photo on the page, upload it, or give the id of "
+    "a photo of the collection"
+)
+
+
+SearchInput = str | Image.Image | Vectors | Sequence[Term]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Search:
+    """Terms, and what is wanted of their results."""
+
+    terms: tuple[Term, ...]
+    options: SearchOptions
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The words of the query, a text for each term of words."""
+        return tuple(term.what for term in self.terms if isinstance(term.what, str))
+
+
+def read_query(text: str) -> tuple[Term, ...]:
+    """Return the terms of a query string (see `parse_query`); raises QueryError, also for a term
+    that names a file.
+    """
+    return understand_query(text, None).terms
+
+
+def understand_query(text: str, vocabulary: Vocabulary | None) -> Understood:
+    """Return what a query string says besides the picture (see `understand`); raises QueryError,
+    also for a term that names a file.
+    """
+    if len(text) > MAX_TEXT_LENGTH:
+        raise QueryError(
+            f"the query has {len(text)} characters, more than {MAX_TEXT_LENGTH}: shorten it"
+        )
+    try:
+        understood = understand(text, vocabulary)
+    except QueryError as error:
+        if error.__cause__ is not None:  # ~name: whether there is such a user is nobody's business
+            raise QueryError(NO_PATHS) from None
+        raise
+    _without_paths(understood.terms)
+    return understood
+
+
+def _without_paths(terms: Sequence[Term]) -> tuple[Term, ...]:
+    """Return the terms; raises QueryError for a file, which no client may make a server read."""
+    if any(isinstance(term.what, Path) for term in terms):
+        raise QueryError(NO_PATHS)
+    return tuple(terms)
+
+
+def terms_of(query: SearchInput) -> tuple[Term, ...]:
+    """Return the terms of a query; raises QueryError for none, too many, or a file."""
+    if isinstance(query, str):
+        terms = read_query(query)
+    elif isinstance(query, Image.Image | np.ndarray):
+        terms = (Term(query),)
+    else:
+        terms = _without_paths(query)
+    if not terms:
+        raise QueryError("the query is empty: give words, a photo or a vector")
+    if len(terms) > MAX_TERMS:
+        raise QueryError(f"the query has {len(terms)} terms, more than {MAX_TERMS}: leave some out")
+    return terms
+
+
+def constraints(name: str) -> dict[str, Any]:
+    """Return the range and the help of a field of `SearchOptions`, as FastAPI and pydantic take
+    them.
+    """
+    _, option = options_of(SearchOptions)[name]
+    limits = {"ge": option.minimum, "le": MAXIMA.get(name, option.maximum)}
+    limits["max_length"] = MAX_LENGTHS.get(name)
+    return {
+        "description": option.help,
+        **{limit: value for limit, value in limits.items() if value is not None},
+    }
+
+
+def search_options(
+    k: int, offset: int = 0, *, where: str | Filter | None = None, **keywords: Any
+) -> SearchOptions:
+    """Return the options of a search; raises QueryError for what is outside its range, with the
+    reason.
+    """
+    if not 1 <= k <= MAX_RESULTS:
+        raise QueryError(f"k, the number of results, is from 1 to {MAX_RESULTS}, not {k}")
+    if not 0 <= offset <= MAX_OFFSET:
+        raise QueryError(f"the offset is from 0 to {MAX_OFFSET}, not {offset}")
+    check_names(SearchOptions, keywords, "a search")
+    text = where.strip() if isinstance(where, str) else where
+    return SearchOptions(k, offset, as_where(text or None), **keywords)
+
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+MAX_BATCH = 32  # no model on a CPU gains from more
+
+
+class Batcher(Generic[Job, Result]):
+    """Threads that compute jobs: at once while one is idle, otherwise together with all that have
+    arrived meanwhile, up to ``max_batch``.
+
+    ``compute`` returns a result or an exception for each job, in their order; what it raises is
+    raised for all of them. ``on_batch`` is called with the size of each batch, and like ``compute``
+    from each of the ``workers`` threads.
+    """
+
+    def __init__(
+        self,
+        compute: Callable[[Sequence[Job]], Sequence[Result | Exception]],
+        *,
+        max_batch: int = MAX_BATCH,
+        workers: int = 1,
+        on_batch: Callable[[int], object] = lambda _: None,
+    ) -> None:
+        self._compute, self._max_batch, self._on_batch = compute, max_batch, on_batch
+        self._waiting: queue.SimpleQueue[tuple[Job, Future[Result]] | None] = queue.SimpleQueue()
+        self._closing = threading.Lock()
+        self._closed = False
+        self._threads = [
+            threading.Thread(
+                target=copy_context().run,  # with what the command has set, as texts_in
+                args=(self._work,),
+                name="vitsearch-batches",
+                daemon=True,
+            )
+            for _ in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, job: Job) -> "Future[Result]":
+        """Return the future result of a job; raises ServiceBusy after `close`."""
+        future: Future[Result] = Future()
+        with self._closing:
+            if self._closed:
+                raise ServiceBusy("the server is stopping: try again in a moment")
+            self._waiting.put((job, future))
+        return future
+
+    def close(self) -> None:
+        """Compute the waiting jobs, then end the threads; a second call does nothing."""
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                for _ in self._threads:
+                    self._waiting.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while self._run_next():
+            pass
+
+    def _run_next(self) -> bool:
+        """Compute the next batch, which may hold large pictures and is let go before the thread
+        waits again; return whether more may come.
+        """
+        batch, more = self._next_batch()
+        if batch:
+            self._on_batch(len(batch))
+            self._run(batch)
+        return more
+
+    def _next_batch(self) -> tuple[list[tuple[Job, "Future[Result]"]], bool]:
+        """Return the waiting jobs, at least one unless it is the end, and whether more may come."""
+        batch: list[tuple[Job, Future[Result]]] = []
+        item = self._waiting.get()
+        while item is not None:
+            if item[1].set_running_or_notify_cancel():
+                batch.append(item)
+            if len(batch) == self._max_batch:
+                return batch, True
+            try:
+                item = self._waiting.get_nowait()
+            except queue.Empty:
+                return batch, True
+        return batch, False
+
+    def _run(self, batch: Sequence[tuple[Job, "Future[Result]"]]) -> None:
+        try:
+            results: Sequence[Result | Exception] = self._compute([job for job, _ in batch])
+        except Exception as error:
+            results = [error] * len(batch)
+        for (_, future), result in zip(batch, results, strict=True):
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The results of a search, best first, and what the client should know about its words;
+    ``nearest`` where no photo fits them.
+    """
+
+    results: list[SearchResult]
+    notes: list[str]
+    nearest: Sequence[SearchResult] = ()
+
+
+Answer = Found | Exception
+
+
+class Engine:
+    """The index of a collection, kept open from search to search.
+
+    Several threads may encode at a time where the model allows that, and search in turns.
+    """
+
+    def __init__(self, source: CollectionSource) -> None:
+        self._source = source
+        self._lock = threading.RLock()
+        self._open: tuple[Version, Collection] | None = None
+
+    def answer(self, searches: Sequence[Search]) -> list[Answer]:
+        """Return the results of each search, best first, or its error; texts are encoded together.
+
+        A collection that cannot be read is opened again once; raises ServiceBusy when that does not
+        help.
+        """
+        try:
+            return self._answer(searches)
+        except (CollectionError, IndexDamaged, FileNotFoundError):
+            self.close()
+        try:
+            return self._answer(searches)
+        except (CollectionError, IndexDamaged, FileNotFoundError) as error:
+            self.close()
+            raise ServiceBusy(BUSY) from error
+
+    def close(self) -> None:
+        """Let the database and the index go; the next search opens them again."""
+        with self._lock:
+            if self._open is not None:
+                _, collection = self._open
+                self._open = None
+                collection.close()
+
+    def _opened(self) -> Collection:
+        now = self._source.version()
+        if self._open is None or self._open[0] != now:
+            self.close()
+            self._open = (now, self._source.open())
+        return self._open[1]
+
+    def _answer(self, searches: Sequence[Search]) -> list[Answer]:
+        with self._lock:
+            encoder = self._opened().encoder
+        with self._source.computing(encoder):
+            encoded = encode_terms(
+                (term for search in searches for term in search.terms), lambda: encoder
+            )
+        answers: dict[int, Answer] = {}
+        groups: dict[SearchOptions, dict[int, QueryMeaning]] = {}
+        with self._lock:
+            collection = self._opened()
+            if collection.encoder is not encoder:
+                raise CollectionError("another collection has taken the place of this one")
+            for index, search in enumerate(searches):
+                try:
+                    meaning = collection.queries.read(search.terms, encoded)
+                except VitsearchError as error:
+                    answers[index] = error
+                else:
+                    queries = groups.setdefault(search.options, {})
+                    queries[index] = meaning
+            for options, queries in groups.items():
+                results = collection.find(list(queries.values()), options)
+                for index, hits in zip(queries, results, strict=True):
+                    nearest = () if hits else collection.nearest(queries[index], options)
+                    answers[index] = Found(hits, _notes(searches[index], encoder), nearest)
+        return [answers[index] for index in range(len(searches))]
+
+
+def _notes(search: Search, encoder: ImageEncoder) -> list[str]:
+    return list(unread_notes(search.texts, encoder).values()) if search.texts else []
