@@ -21,7 +21,7 @@ from PIL import Image
 from helpers.cli import environment, vitsearch
 from vitsearch import Prediction, finetune, load_classifier
 from vitsearch.classifiers.finetune import FinetuneSettings, FinetuneStep
-from vitsearch.classifiers.finetune.examples import Example, labelled_photos, split
+from vitsearch.classifiers.finetune.settings import Example, labelled_photos, split
 from vitsearch.errors import ClassifierError, EncoderError, PhotoError, QueryError
 
 torch = pytest.importorskip("torch", reason="needs the extra vitsearch[clip]")

@@ -16,7 +16,7 @@ from helpers.cli import environment
 from helpers.photos import paint
 from helpers.web_client import announced
 from vitsearch import index_folder
-from vitsearch.cli.preview import with_kind
+from vitsearch.cli.serve import with_kind
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.web.process import page_at, recorded, running
 

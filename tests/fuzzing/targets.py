@@ -606,7 +606,7 @@ def filters(folder: Path) -> Run:
 def tables(folder: Path) -> Run:
     """Class maps, and labels in CSV files."""
     from vitsearch.evaluation import read_class_map
-    from vitsearch.labels.ground_truth import read_labels
+    from vitsearch.labels.labels import read_labels
 
     map_words = [
         "cat",

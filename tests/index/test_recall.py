@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from helpers.indexes import build, clustered
 from vitsearch.arrays import cosine_scores, top_k, unit_rows
 from vitsearch.index import UnindexedVectors, candidates_for, make_sample, open_snapshot, tune
-from vitsearch.index.exact import rough_scores
+from vitsearch.index.backends import rough_scores
 from vitsearch.index.faiss_index import shortlist
 from vitsearch.index.recipe import Recipe, load_recipe
 

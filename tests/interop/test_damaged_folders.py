@@ -27,7 +27,7 @@ from vitsearch.interop import (
     import_clip_retrieval,
     import_faiss,
 )
-from vitsearch.interop.rows import stored_halves, usable
+from vitsearch.interop.base import stored_halves, usable
 
 # -- odd names -------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from vitsearch.errors import QueryError
-from vitsearch.labels.ground_truth import read_labels
+from vitsearch.labels.labels import read_labels
 
 PATHS = ["a.jpg", "birds/owl.jpg", "deep/birds/wren.jpg", "cats/tom.jpg"]
 

@@ -20,7 +20,7 @@ from vitsearch.filters.tree import Between, Comparison, In, IsNull, Like, Not
 from vitsearch.milvus import CollectionMetadata, connect, milvus_filter, parse_uri
 from vitsearch.milvus.client import Connection
 from vitsearch.milvus.filter import casefold
-from vitsearch.milvus.rows import photo_of, rejection, row_of
+from vitsearch.milvus.schema import photo_of, rejection, row_of
 from vitsearch.photos.columns import COLUMNS
 from vitsearch.types import Photo
 

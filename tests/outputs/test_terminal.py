@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitsearch.outputs.terminal import KINDS, cells_of, drawn, kind_of_terminal
+from vitsearch.outputs.pictures import KINDS, cells_of, drawn, kind_of_terminal
 
 
 @pytest.fixture

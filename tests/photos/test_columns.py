@@ -13,7 +13,7 @@ from vitsearch.errors import CollectionError, QueryError
 from vitsearch.filters import parse_filter
 from vitsearch.filters.tree import TEXT_INDEX
 from vitsearch.milvus import CollectionMetadata, connect, parse_uri
-from vitsearch.milvus import rows as milvus_rows
+from vitsearch.milvus import schema as milvus_rows
 from vitsearch.milvus.store import MilvusStore
 from vitsearch.photos.columns import COLUMNS, METADATA
 from vitsearch.shards.files import read_shard, shard_table, table_bytes

@@ -285,7 +285,7 @@ class TestEveryWay:
         assert (report.imported, report.unreadable) == (4, 1)
 
     def test_training_photos(self, bad: Path) -> None:
-        from vitsearch.classifiers.finetune.examples import Example, open_example
+        from vitsearch.classifiers.finetune.settings import Example, open_example
 
         with PhotoDecoder() as opened, pytest.raises(PhotoError, match="bad.tif: the decoder cr"):
             open_example(bad.parent, Example(bad.name, 0), opened)

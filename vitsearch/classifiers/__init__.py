@@ -35,7 +35,7 @@ def load_classifier(
         return load_mini_classifier(device=device_name, dtype=number_format)
     with _extra(name, "clip"):
         if kind == "fine-tuned mini":
-            from vitsearch.classifiers.mini_torch import load_finetuned_mini
+            from vitsearch.classifiers.torch_model import load_finetuned_mini
 
             return load_finetuned_mini(
                 name, _folder_of(name), device=device_name, dtype=number_format
@@ -57,7 +57,7 @@ def load_trainable(name: str, classes: Sequence[str]) -> "Trainable":
     kind = _kind(name)
     with _extra(name, "clip"):
         if kind in ("mini", "fine-tuned mini"):
-            from vitsearch.classifiers.mini_torch import load_mini_trainable
+            from vitsearch.classifiers.torch_model import load_mini_trainable
 
             return load_mini_trainable(name, _folder_of(name) if kind != "mini" else None, classes)
         if kind == "timm":

@@ -1,5 +1,5 @@
-"""`vitsearch doctor`: what is installed here, what the machine has, and what to do about what is
-missing.
+"""`vitsearch doctor` and `vitsearch completion`: what is installed and works, and completion of
+commands by the shell.
 """
 
 import importlib
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import get_completion_class
 
 from vitsearch._version import __version__
 from vitsearch.cli.options import JSON
@@ -300,3 +301,24 @@ def _folders() -> Iterator[Fact]:
         "set: nothing is downloaded" if offline else "not set: a model you name may be downloaded",
     )
     yield Fact("vitsearch's own cache", str(cache_dir()))
+
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+def completion(shell: str) -> int:
+    """Print what makes SHELL complete commands and options of vitsearch at the Tab key.
+
+    \b
+    bash:  echo 'eval "$(vitsearch completion bash)"' >> ~/.bashrc
+    zsh:   echo 'eval "$(vitsearch completion zsh)"' >> ~/.zshrc
+    fish:  vitsearch completion fish > ~/.config/fish/completions/vitsearch.fish
+    """
+    from vitsearch.cli.main import cli
+
+    made = get_completion_class(shell)
+    assert made is not None  # click has these three
+    print_line(made(cli, {}, "vitsearch", "_VITSEARCH_COMPLETE").source())
+    return 0

@@ -17,7 +17,7 @@ from vitsearch.cli.output import (
     print_paths,
     printable,
 )
-from vitsearch.cli.preview import PREVIEW, Previewing, check_preview, previews
+from vitsearch.cli.serve import PREVIEW, Previewing, check_preview, previews
 
 if TYPE_CHECKING:
     from vitsearch.collection import LookAlikes

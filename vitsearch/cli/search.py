@@ -31,7 +31,7 @@ from vitsearch.cli.output import (
     print_paths,
     printable,
 )
-from vitsearch.cli.preview import (
+from vitsearch.cli.serve import (
     OPEN,
     PREVIEW,
     check_preview,

@@ -1,20 +1,122 @@
-"""`vitsearch serve`: a collection in the browser and over HTTP."""
+"""`vitsearch serve` and `vitsearch agents`: a collection in the browser, over HTTP and for agents;
+and the results of other commands as pictures, in the terminal or on that page.
+"""
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from vitsearch.cli.options import COLLECTION, LANGUAGE, MODEL, check_place
-from vitsearch.cli.output import print_note
+from vitsearch.cli.options import COLLECTION, INDEXED, LANGUAGE, MODEL, check_place, open_collection
+from vitsearch.cli.output import print_note, printable
 from vitsearch.errors import needing
 
 if TYPE_CHECKING:
     import subprocess
 
+    from vitsearch.types import Photo
     from vitsearch.web.settings import ServeSettings
+
+# as `vitsearch.outputs.pictures` names them, which loads what draws pictures
+KINDS = ("kitty", "iterm2", "sixel", "blocks")
+AUTO = "auto"
+PREVIEW = click.option(
+    "--preview",
+    is_flag=False,
+    flag_value=AUTO,
+    type=click.Choice([AUTO, *KINDS]),
+    metavar="[KIND]",
+    help="Draw the photos in the terminal above their lines: as kitty, iterm2, sixel or blocks, or "
+    "without KIND as the terminal can. Nothing is drawn where the output is no terminal.",
+)
+OPEN = click.option(
+    "--open",
+    "open_page",
+    is_flag=True,
+    help="Open these results on the page, of the `vitsearch serve` that runs for PHOTOS, or of one "
+    "that is started and runs until Ctrl-C.",
+)
+
+
+def with_kind(arguments: Sequence[str]) -> list[str]:
+    """Return the words of a command line in which what follows ``--preview`` is its kind only where
+    it is one.
+    """
+    following = [*arguments[1:], ""]
+    return [
+        f"--preview={AUTO}" if word == "--preview" and after not in (AUTO, *KINDS) else word
+        for word, after in zip(arguments, following, strict=False)
+    ]
+
+
+class Previewing(click.Command):
+    """A command with `PREVIEW`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, with_kind(args))
+
+
+def check_preview(options: Mapping[str, Any]) -> None:
+    """Raise UsageError for forms of output in which no pictures are."""
+    for_programs = (options.get(name) for name in ("only_paths", "as_json", "others"))
+    if options["preview"] and any(for_programs):
+        raise click.UsageError(
+            "--preview draws above lines for people: leave out --json, --paths and --others",
+            click.get_current_context(),
+        )
+
+
+def previews(
+    kind: str | None,
+    count: int,
+    located: "Callable[[], tuple[Path, Sequence[str], Mapping[str, Photo]]]",
+) -> Iterator[bytes]:
+    """Yield what draws each of so many photos, with a line's end, b"" where nothing is to be drawn;
+    ``located`` gives their root, their paths below it, and the indexed ones by path.
+    """
+    if not kind or not sys.stdout.isatty():
+        yield from (b"" for _ in range(count))
+        return
+    from vitsearch.errors import PhotoError
+    from vitsearch.outputs.pictures import (
+        SIDE,
+        device_attributes,
+        drawn,
+        kind_of_terminal,
+        small_pictures,
+    )
+
+    chosen = kind_of_terminal(os.environ, device_attributes) if kind == AUTO else kind
+    true_colour = os.environ.get("COLORTERM", "") in ("truecolor", "24bit")
+    root, paths, photos = located()
+    for picture in small_pictures(paths, root=root, photos=photos, side=SIDE):
+        if isinstance(picture, PhotoError):
+            yield f"({printable(str(picture))})\n".encode("utf-8", "backslashreplace")
+        else:
+            yield drawn(picture, chosen, true_colour=true_colour) + b"\n"
+
+
+def open_results(photos: str, collection: str | None, address: str) -> None:
+    """Open an address of the page of PHOTOS, such as ``/?q=cat``, in the browser; where no server
+    of it runs, be one until Ctrl-C.
+    """
+    import webbrowser
+
+    from vitsearch.web.process import page_at, running
+
+    entrance = running(photos, collection)
+    if entrance:
+        webbrowser.open(page_at(entrance, address))
+        print_note("vitsearch: opened on the page that is being served")
+        return
+
+    serve_results(photos, collection, address)
+
 
 _PACKAGES = frozenset(
     ("fastapi", "starlette", "uvicorn", "jinja2", "pydantic", "multipart", "python_multipart")
@@ -286,3 +388,26 @@ def _announce(
         if token:
             shown = f"{shown.partition('?')[0]}?token={quote(token, safe='')}"
         webbrowser.open(page_at(shown, opened))
+
+
+_AGENT_PACKAGES = ("mcp", "mcp_types")
+
+
+@click.command("mcp")
+@INDEXED
+@COLLECTION
+@MODEL
+@click.option("--write", "may_write", is_flag=True, help="Let the agent put photos into albums.")
+def serve_agents(photos: str, may_write: bool, **options: Any) -> int:
+    """Offer the collection of PHOTOS to an agent on standard input and output (Model Context
+    Protocol).
+
+    The agent can search, look at photos of the collection, label them, and list albums; it changes
+    nothing unless --write is given, and photo files never. A client starts it by the command
+    `vitsearch mcp PHOTOS`.
+    """
+    with needing(_AGENT_PACKAGES, "agents need the package", "mcp"):
+        from vitsearch.agents import make_server
+    with open_collection(photos, options) as collection:
+        make_server(collection, may_write=may_write).run("stdio")
+    return 0

@@ -16,8 +16,7 @@ import numpy as np
 from vitsearch.arrays import Halves, cosine_scores
 from vitsearch.errors import CollectionError
 from vitsearch.milvus import CollectionMetadata, MilvusUri, connect, parse_uri
-from vitsearch.milvus.metadata import encode_golden
-from vitsearch.milvus.rows import DIGEST, FIELDS, rejection, row_of
+from vitsearch.milvus.schema import DIGEST, FIELDS, encode_golden, rejection, row_of
 from vitsearch.milvus.store import Candidates, build_params
 from vitsearch.shards import Manifest, ShardRow, open_shards
 from vitsearch.types import OnProgress, Photo, Progress, no_progress

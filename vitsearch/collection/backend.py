@@ -15,7 +15,7 @@ from vitsearch.collection.search import QueryMeaning, Reranker
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.index.candidates import Proposal
 from vitsearch.milvus import parse_uri
-from vitsearch.milvus.metadata import CollectionMetadata
+from vitsearch.milvus.schema import CollectionMetadata
 from vitsearch.milvus.store import Candidates, MilvusStore
 from vitsearch.options import SearchOptions
 from vitsearch.paths import cache_dir

@@ -32,7 +32,7 @@ from vitsearch.labels import (
     tip_classifier,
 )
 from vitsearch.labels.classifier import classifier_kind
-from vitsearch.labels.ground_truth import read_labels
+from vitsearch.labels.labels import read_labels
 from vitsearch.storage.reader import values_of
 from vitsearch.storage.store import PhotoStore
 from vitsearch.storage.user_data import Example, examples, put_trained, writing

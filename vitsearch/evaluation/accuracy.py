@@ -17,7 +17,7 @@ from vitsearch.errors import PhotoError, QueryError
 from vitsearch.evaluation.captions import Retrieval, read_captions, retrieve
 from vitsearch.evaluation.class_map import label_logits
 from vitsearch.labels import Label, LabelClassifier, parse_labels
-from vitsearch.labels.ground_truth import FOLDERS, read_labels
+from vitsearch.labels.labels import FOLDERS, read_labels
 from vitsearch.labels.metrics import (
     accuracy_interval,
     confidence_gap,

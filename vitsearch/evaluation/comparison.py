@@ -28,7 +28,7 @@ from vitsearch.labels import (
     predict,
     prototype_classifier,
 )
-from vitsearch.labels.ground_truth import read_labels
+from vitsearch.labels.labels import read_labels
 from vitsearch.labels.metrics import confidence_gap
 from vitsearch.types import Activation, OnProgress, Progress, no_progress
 

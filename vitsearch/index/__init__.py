@@ -1,9 +1,8 @@
 """Indexes over unit vectors: they propose candidates, the stored vectors decide."""
 
-from vitsearch.index.backends import check_recipe, faiss_is_installed, gpu_count
+from vitsearch.index.backends import ExactIndex, check_recipe, faiss_is_installed, gpu_count
 from vitsearch.index.base import Candidates, VectorIndex
 from vitsearch.index.candidates import UnindexedVectors, candidates_for
-from vitsearch.index.exact import ExactIndex
 from vitsearch.index.manifest import Manifest, Measured, Origin
 from vitsearch.index.recall import (
     Sample,

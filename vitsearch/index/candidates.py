@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitsearch.arrays import Halves, Ids, Vectors, top_k
-from vitsearch.index.backends import shortlist
-from vitsearch.index.exact import ExactIndex, rough_scores, row_products, unit_widened
+from vitsearch.index.backends import ExactIndex, rough_scores, row_products, shortlist, unit_widened
 from vitsearch.index.snapshot import IndexSnapshot
 
 # rows, of an index or left by a filter, of which each is compared whatever the recipe

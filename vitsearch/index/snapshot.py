@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vitsearch.arrays import Halves, Ids, mapped
 from vitsearch.errors import IndexDamaged, RecipeError
-from vitsearch.index.backends import backend_for, check_recipe, on_device
+from vitsearch.index.backends import ExactIndex, backend_for, check_recipe, on_device
 from vitsearch.index.base import (
     FAISS,
     GENERATIONS,
@@ -28,7 +28,6 @@ from vitsearch.index.base import (
     Candidates,
     SelectiveIndex,
 )
-from vitsearch.index.exact import ExactIndex
 from vitsearch.index.manifest import (
     BLOCK,
     MANIFEST,

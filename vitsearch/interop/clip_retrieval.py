@@ -19,10 +19,16 @@ from numpy.typing import NDArray
 from vitsearch.arrays import map_npy
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError
+from vitsearch.interop.base import (
+    Block,
+    Source,
+    export_folder,
+    manifest_of,
+    photo_blocks,
+    read_manifest,
+    write_manifest,
+)
 from vitsearch.interop.importer import ImportOptions, ImportReport, import_vectors
-from vitsearch.interop.manifest import manifest_of, read_manifest, write_manifest
-from vitsearch.interop.rows import Block, Source, photo_blocks
-from vitsearch.interop.target import export_folder
 from vitsearch.shards.manifest import MANIFEST
 from vitsearch.storage.reader import StoredCollection
 from vitsearch.types import OnProgress, Progress, no_progress

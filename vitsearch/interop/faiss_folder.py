@@ -18,10 +18,17 @@ from vitsearch.arrays import map_npy
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError, RecipeError
 from vitsearch.index.recipe import Recipe, load_recipe
+from vitsearch.interop.base import (
+    Block,
+    Row,
+    Source,
+    export_folder,
+    manifest_of,
+    photo_blocks,
+    read_manifest,
+    write_manifest,
+)
 from vitsearch.interop.importer import ImportOptions, ImportReport, import_vectors
-from vitsearch.interop.manifest import manifest_of, read_manifest, write_manifest
-from vitsearch.interop.rows import Block, Row, Source, photo_blocks
-from vitsearch.interop.target import export_folder
 from vitsearch.shards.manifest import MANIFEST
 from vitsearch.storage.reader import StoredCollection
 from vitsearch.types import OnProgress, Photo, Progress, no_progress

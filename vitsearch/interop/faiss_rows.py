@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vitsearch.arrays import Ids, Vectors
 from vitsearch.errors import CollectionError
 from vitsearch.index.faiss_index import named, short_reason
-from vitsearch.interop.rows import BLOCK
+from vitsearch.interop.base import BLOCK
 from vitsearch.untrusted import CHILD_MEMORY, CHILD_SECONDS, reason, run_in_child
 
 faiss: Any = _faiss  # its type stubs lack half of what is used here

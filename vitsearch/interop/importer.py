@@ -16,17 +16,18 @@ from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import ImageEncoder, check_dim, check_samples, golden_vectors
 from vitsearch.encoders.checkpoints import named_by
 from vitsearch.errors import CollectionError, EncoderError, PhotoError
-from vitsearch.interop.rows import (
+from vitsearch.interop.base import (
     MISSING,
     OUTSIDE,
     PathResolver,
     Row,
     Source,
+    import_target,
+    known_config,
     path_resolver,
     stored_halves,
     usable,
 )
-from vitsearch.interop.target import import_target, known_config
 from vitsearch.photos import read_bytes_and_fingerprint, read_photo
 from vitsearch.photos.decoder import LIMIT, PhotoDecoder, journalled_decoder
 from vitsearch.photos.prefetch import prefetch_map

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from vitsearch.encoders import load_named_encoder
 from vitsearch.errors import CollectionError
-from vitsearch.interop.rows import photo_blocks
+from vitsearch.interop.base import photo_blocks
 from vitsearch.storage.filesystem import disk_errors, writer_lock
 from vitsearch.storage.indexes import refresh_index
 from vitsearch.storage.metadata import put_places_of

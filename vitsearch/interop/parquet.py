@@ -10,7 +10,7 @@ import pyarrow
 import pyarrow.parquet
 
 from vitsearch.errors import CollectionError
-from vitsearch.interop.rows import BLOCK, Row
+from vitsearch.interop.base import BLOCK, Row
 from vitsearch.paths import raw_path
 from vitsearch.photos.columns import METADATA
 from vitsearch.shards.files import arrow_type, as_text

@@ -17,6 +17,21 @@ import numpy as np
 from vitsearch.arrays import Halves
 from vitsearch.encoders.base import ImageEncoder, golden_vectors
 from vitsearch.errors import CollectionError
+from vitsearch.interop.base import (
+    OUTSIDE,
+    Block,
+    ExportManifest,
+    PathResolver,
+    Row,
+    Source,
+    export_folder,
+    import_target,
+    known_config,
+    manifest_of,
+    photo_blocks,
+    stored_halves,
+    usable,
+)
 from vitsearch.interop.importer import (
     BAD_VECTOR,
     ImportCounts,
@@ -25,18 +40,6 @@ from vitsearch.interop.importer import (
     chosen_encoder,
     import_vectors,
 )
-from vitsearch.interop.manifest import ExportManifest, manifest_of
-from vitsearch.interop.rows import (
-    OUTSIDE,
-    Block,
-    PathResolver,
-    Row,
-    Source,
-    photo_blocks,
-    stored_halves,
-    usable,
-)
-from vitsearch.interop.target import export_folder, import_target, known_config
 from vitsearch.photos import MAX_PIXELS
 from vitsearch.shards import (
     LAYOUT,

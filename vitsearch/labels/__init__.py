@@ -1,6 +1,5 @@
 """Labels as vectors: what turns the vectors of a collection into labels, and how sure it is."""
 
-from vitsearch.labels.calibration import Calibration, calibrate
 from vitsearch.labels.classifier import (
     Decision,
     LabelClassifier,
@@ -8,7 +7,13 @@ from vitsearch.labels.classifier import (
     LinearClassifier,
     predict,
 )
-from vitsearch.labels.few_shot import TipClassifier, prototype_classifier, tip_classifier
+from vitsearch.labels.few_shot import (
+    Calibration,
+    TipClassifier,
+    calibrate,
+    prototype_classifier,
+    tip_classifier,
+)
 from vitsearch.labels.labels import NOTHING, Label, parse_labels
 from vitsearch.labels.zero_shot import PLAIN, check_templates, zero_shot_classifier
 

@@ -14,9 +14,8 @@ from sklearn.model_selection import StratifiedKFold
 
 from vitsearch.arrays import Vectors
 from vitsearch.errors import QueryError
-from vitsearch.labels.calibration import class_numbers, fit_softmax
 from vitsearch.labels.classifier import LinearClassifier
-from vitsearch.labels.few_shot import classes_of
+from vitsearch.labels.few_shot import class_numbers, classes_of, fit_softmax
 
 MIN_PER_CLASS = 2
 FOLDS = 5

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from vitsearch.errors import CollectionError, needing
 from vitsearch.milvus.filter import milvus_filter
-from vitsearch.milvus.metadata import CollectionMetadata
-from vitsearch.milvus.uri import MilvusUri, is_milvus, parse_uri
+from vitsearch.milvus.schema import CollectionMetadata, MilvusUri, is_milvus, parse_uri
 
 if TYPE_CHECKING:
     from vitsearch.milvus.client import Connection

@@ -15,15 +15,16 @@ from pymilvus.exceptions import MilvusException
 
 from vitsearch.arrays import Vectors
 from vitsearch.errors import CollectionError, CollectionNotFound
-from vitsearch.milvus.metadata import (
+from vitsearch.milvus.schema import (
+    FIELDS,
     GENERATION,
     INDEX_PARAMS,
-    METADATA,
+    MAX_TEXT_BYTES,
+    METADATA_KEY,
     CollectionMetadata,
+    MilvusUri,
     read_metadata,
 )
-from vitsearch.milvus.rows import FIELDS, MAX_TEXT_BYTES
-from vitsearch.milvus.uri import MilvusUri
 
 TOKEN = "MILVUS_TOKEN"
 CONNECTING, ANSWERING, BUILDING = 5.0, 60.0, 3600.0  # seconds
@@ -131,7 +132,7 @@ class Connection:
         index = MilvusClient.prepare_index_params()
         index.add_index("vector", index_type=index_type, metric_type="COSINE", params=dict(params))
         properties = {
-            METADATA: metadata.to_json(),
+            METADATA_KEY: metadata.to_json(),
             GENERATION: "0",
             INDEX_PARAMS: json.dumps(dict(params)),
         }

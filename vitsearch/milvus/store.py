@@ -12,7 +12,6 @@ from vitsearch.arrays import Halves, Ids, Vectors
 from vitsearch.errors import CollectionError, CollectionNotFound, QueryError
 from vitsearch.filters.tree import And, Comparison, Filter, IsNull, Or
 from vitsearch.milvus.filter import milvus_filter
-from vitsearch.milvus.metadata import CollectionMetadata
 from vitsearch.milvus.overview import (
     LARGE,
     SAMPLE,
@@ -23,8 +22,7 @@ from vitsearch.milvus.overview import (
     last_ids,
     sample,
 )
-from vitsearch.milvus.rows import PHOTO_FIELDS, photo_of
-from vitsearch.milvus.uri import MilvusUri
+from vitsearch.milvus.schema import PHOTO_FIELDS, CollectionMetadata, MilvusUri, photo_of
 from vitsearch.paths import raw_path
 from vitsearch.photos.columns import COLUMNS
 from vitsearch.types import Photo, SkippedPhoto, split_moment

@@ -23,7 +23,7 @@ from vitsearch.errors import (
     ServiceBusy,
     UnknownPhoto,
 )
-from vitsearch.milvus.rows import photo_of
+from vitsearch.milvus.schema import photo_of
 from vitsearch.milvus.store import MilvusStore
 from vitsearch.photos.decode import PhotoMissing, fingerprint_of, open_photo
 from vitsearch.photos.sources import Entry, Source, open_source

@@ -4,12 +4,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from vitsearch.classifiers.finetune.examples import labelled_photos
 from vitsearch.classifiers.finetune.settings import (
     EpochResult,
     FinetuneReport,
     FinetuneSettings,
     FinetuneStep,
+    labelled_photos,
 )
 from vitsearch.errors import ClassifierError, EncoderError
 from vitsearch.storage.config import photo_root

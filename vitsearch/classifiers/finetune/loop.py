@@ -19,8 +19,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import InterpolationMode, v2
 
-from vitsearch.classifiers.finetune.examples import Example, Photos, open_example
-from vitsearch.classifiers.finetune.settings import EpochResult, FinetuneSettings, FinetuneStep
+from vitsearch.classifiers.finetune.settings import (
+    EpochResult,
+    Example,
+    FinetuneSettings,
+    FinetuneStep,
+    Photos,
+    open_example,
+)
 from vitsearch.classifiers.torch_model import Trainable
 from vitsearch.errors import PhotoError
 from vitsearch.photos.decoder import PhotoDecoder

@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vitsearch.classifiers import load_trainable
-from vitsearch.classifiers.finetune.examples import Example, Photos, open_example, split
 from vitsearch.classifiers.finetune.loop import (
     FeatureHook,
     Learner,
@@ -25,9 +24,13 @@ from vitsearch.classifiers.finetune.loop import (
 )
 from vitsearch.classifiers.finetune.settings import (
     EpochResult,
+    Example,
     FinetuneReport,
     FinetuneSettings,
     FinetuneStep,
+    Photos,
+    open_example,
+    split,
 )
 from vitsearch.encoders.torch_encoder import choose_device
 from vitsearch.errors import ClassifierError, PhotoError, QueryError
