@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import zlib
+from unittest.mock import patch
 
 import faiss
 import numpy as np
@@ -27,6 +28,7 @@ from vitsearch.index import (
     ExactIndex,
     Manifest,
     VectorIndex,
+    backends,
     build_snapshot,
     check_recipe,
     manifest_stamp,
@@ -186,6 +188,20 @@ def test_more_rows_than_a_block_holds():
             assert found.scores.tolist() == scores.tolist()
 
 
+@pytest.mark.parametrize("dim", [3, 64])
+def test_faiss_scans_many_blocks_in_threads(monkeypatch: pytest.MonkeyPatch, dim: int):
+    monkeypatch.setattr(backends, "_MANY", 0)
+    vectors, ids = clustered(20_000, dim=dim)  # five blocks, of 3 numbers with many near the best
+    vectors[3000:9000:30] = vectors[12_000:19_000:35] = vectors[7]
+    index = ExactIndex(vectors, ids)
+    for query in (vectors[7], *clustered(3, dim=dim, seed=2)[0]):
+        for k in (1, 10, 128, 129):
+            found = index.search(query.astype(np.float32), k)
+            scores, best = brute_force(vectors, ids, query.astype(np.float32), k)
+            assert found.ids.tolist() == best.tolist()
+            assert found.scores.tolist() == scores.tolist()
+
+
 NUMBERS = st.sampled_from([0.0, 1.0, -1.0, 0.5, 2.0**-20]) | st.floats(-1, 1, width=16)
 
 
@@ -200,10 +216,11 @@ def collections(draw):
     return vectors, np.cumsum(gaps), query, draw(st.integers(0, 60))
 
 
-@given(collections())
-def test_exact_search_is_brute_force_with_ties_by_id(case):
+@given(collections(), st.sampled_from([0, backends._MANY]))
+def test_exact_search_is_brute_force_with_ties_by_id(case, many):
     vectors, ids, query, k = case
-    found = ExactIndex(vectors, ids).search(query, k)
+    with patch.object(backends, "_MANY", many):  # 0: by FAISS
+        found = ExactIndex(vectors, ids).search(query, k)
     scores, best = brute_force(vectors, ids, query, k)
     assert found.ids.tolist() == best.tolist()
     assert found.scores.tolist() == scores.tolist()

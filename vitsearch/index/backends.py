@@ -30,6 +30,9 @@ from vitsearch.records import flush
 # numbers in a block: 1 MiB as float32 stays in the processor's cache; measured 3 to 10 times faster
 # than blocks of 4 MiB
 _BLOCK = 262_144
+# numbers in all rows from which FAISS's scan is worth its threads, and worth loading FAISS
+_MANY, _VERY_MANY = 2**24, 2**28
+_MAX_SCANNED = 128  # results; more take their time in FAISS
 # 0x8fffe000: the sign bit, then 5 bits of exponent and 10 of fraction
 _SIGN_AND_VALUE = np.int32(-0x70002000)
 _REBIAS = np.float32(2.0**112)  # the exponents of float16 and float32 count from 15 and from 127
@@ -69,22 +72,28 @@ class ExactIndex:
     def search_batch(self, queries: NDArray[Any], k: int) -> list[Candidates]:
         """Return the candidates of each ``(m, dim)`` query; the rows are read once for all."""
         rows = query_rows(queries, self.dim)
-        best = [_Best(row, min(k, len(self))) for row in rows]
-        if k > 0 and best:
+        best = [Best(row, min(k, len(self))) for row in rows]
+        enough = _MANY if "faiss" in sys.modules else _VERY_MANY
+        if len(rows) == 1 and 0 < k <= _MAX_SCANNED and self._vectors.size >= enough:
+            from vitsearch.index.faiss_scan import scan
+
+            scan(self._vectors, unit_rows(rows), best[0])
+        elif k > 0 and best:
             scaled = unit_rows(rows) * _REBIAS
             step = max(1, _BLOCK // max(1, self.dim))
             block = np.empty((step, self.dim), dtype=np.int32)
             for start in range(0, len(self), step):
                 halves = self._vectors[start : start + step]
                 rough = _shrunken(halves, block) @ scaled.T
+                positions = np.arange(start, start + len(halves))
                 for column, keeper in enumerate(best):
-                    keeper.offer(halves, rough[:, column], start)
+                    keeper.offer(halves, rough[:, column], positions)
         for keeper in best:
             keeper.settle()
         return [Candidates(keeper.scores, self._ids[keeper.positions]) for keeper in best]
 
 
-class _Best:
+class Best:
     """The k best rows met so far for one query, with scores summed in float64 row by row."""
 
     def __init__(self, query: Vectors, k: int) -> None:
@@ -97,12 +106,12 @@ class _Best:
         # dimension
         self.slack = 2.0**-11 + len(query) * 2.0**-23
 
-    def offer(self, halves: Halves, rough: Vectors, start: int) -> None:
-        """Add the rows of a block whose rough scores allow them to be among the best."""
-        near = np.flatnonzero(rough >= self._bar(rough))
+    def offer(self, halves: Halves, rough: Vectors, positions: Ids) -> None:
+        """Add the rows at these positions whose rough scores allow them to be among the best."""
+        near = np.flatnonzero(rough >= self.bar(rough))
         if len(near):
             scores = cosine_scores(halves[near], self.query).astype(np.float32)
-            self._waiting.append((scores, start + near))
+            self._waiting.append((scores, positions[near]))
         # not after each block: a large k would be sorted again each time
         if sum(len(scores) for scores, _ in self._waiting) >= self.k:
             self.settle()
@@ -111,10 +120,12 @@ class _Best:
         """Reduce what has been offered to the k best, equal scores in order of position."""
         scores = np.concatenate([self.scores, *(scores for scores, _ in self._waiting)])
         positions = np.concatenate([self.positions, *(positions for _, positions in self._waiting)])
-        best = top_k(scores, self.k)
+        order = np.argsort(positions)
+        best = order[top_k(scores[order], self.k)]
         self.scores, self.positions, self._waiting = scores[best], positions[best], []
 
-    def _bar(self, rough: Vectors) -> float:
+    def bar(self, rough: Vectors) -> float:
+        """Return the rough score below which no row is among the best; ``rough`` are of some."""
         bar = self.scores[-1] - self.slack if len(self.scores) == self.k else -np.inf
         if len(rough) > self.k:
             position = len(rough) - self.k
