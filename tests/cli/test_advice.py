@@ -11,8 +11,8 @@ import pytest
 
 from helpers.cli import vitsearch
 from helpers.photos import paint
-from vitsearch.cli.main import entries
-from vitsearch.cli.output import progress_line
+from vitsearch.cli.main import SECTIONS, entries
+from vitsearch.cli.output import print_note, print_table, progress_line
 from vitsearch.types import Progress
 
 ADVISED = re.compile(r"`vitsearch ([^`]+)`")
@@ -74,6 +74,59 @@ def test_every_command_stands_in_the_help_with_its_full_sentence() -> None:
     text = " ".join(vitsearch("--help").stdout.decode().split())
     for entry in entries().values():
         assert entry.help in text
+
+
+def test_the_help_has_every_command_once_in_its_section() -> None:
+    lines = vitsearch("--help").stdout.decode().splitlines()
+    named = [line.split()[0] for line in lines if re.match(r"  [a-z]", line)]
+    assert sorted(name for name in named if name in entries()) == [*entries()]
+    sections = [line[:-1] for line in lines if re.match(r"[A-Z].*:$", line)]
+    assert sections == ["Options", *SECTIONS, "Models, and this program"]
+
+
+@pytest.mark.parametrize(
+    ("mark", "command"),
+    [
+        ("pyvenv.cfg", "pip install"),
+        ("pipx_metadata.json", "pipx runpip vitsearch install"),
+        ("uv-receipt.toml", "uv pip install --python '{prefix}'"),
+    ],
+)
+def test_what_is_missing_is_installed_where_the_command_is(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsysbinary: pytest.CaptureFixture[bytes],
+    mark: str,
+    command: str,
+) -> None:
+    prefix = tmp_path / "my tools"
+    prefix.mkdir()
+    (prefix / mark).touch()
+    monkeypatch.setattr(sys, "prefix", str(prefix))
+    print_note("vitsearch: this needs FAISS: pip install 'vitsearch[faiss]'")
+    command = command.format(prefix=prefix)
+    assert capsysbinary.readouterr().err.decode() == (
+        f"vitsearch: this needs FAISS: {command} 'vitsearch[faiss]'\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "lines"),
+    [
+        ("20", ["a name   licence  7", "another  -        10"]),
+        ("19", ["a name", "    licence  7", "another", "    -        10"]),
+    ],
+)
+def test_a_table_fits_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+    capsysbinary: pytest.CaptureFixture[bytes],
+    columns: str,
+    lines: list[str],
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", columns)
+    print_table([["a name", "licence", 7], ["another", "-", 10]])
+    assert capsysbinary.readouterr().out.decode().splitlines() == lines
 
 
 def test_words_in_quotes_without_results_lead_to_the_text_in_photos(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from click.shell_completion import get_completion_class
 
 from vitsearch._version import __version__
 from vitsearch.cli.options import JSON
-from vitsearch.cli.output import print_json, print_line, printable
+from vitsearch.cli.output import fitting_here, print_json, print_line, printable
 from vitsearch.encoders import SOURCES, package_sources
 from vitsearch.encoders.checkpoints import hub_cache
 from vitsearch.paths import cache_dir
@@ -57,7 +57,7 @@ def doctor(as_json: bool) -> int:
         for item in facts:
             print_line(f"{item.name.ljust(width)}  {printable(item.value)}")
             if item.hint:
-                print_line(f"{' ' * width}  ({printable(item.hint)})")
+                print_line(f"{' ' * width}  ({fitting_here(printable(item.hint))})")
     return 0
 
 

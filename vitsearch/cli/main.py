@@ -79,10 +79,21 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the names and help lines without importing the commands."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, entry.help) for name, entry in entries().items()])
+        others = [name for name in entries() if not any(name in each for each in SECTIONS.values())]
+        for title, names in {**SECTIONS, "Models, and this program": others}.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, entries()[name].help) for name in names])
 
 
+# of the help; commands that stand in none come last
+SECTIONS = {
+    "Photos and their collection": (
+        "index", "watch", "info", "failures", "verify", "tune", "merge", "forget",
+    ),
+    "Search": ("search", "similar", "dupes", "explain", "serve", "mcp"),
+    "Labels": ("label", "classify", "train", "finetune", "compare", "eval"),
+    "Other programs and machines": ("export", "import", "embed", "build", "push"),
+}  # fmt: skip
 INTERRUPTED = 130
 # a second run goes on from what the first one stored
 RESUMABLE = {"index", "watch", "embed", "build", "push", "eval", "demo"}

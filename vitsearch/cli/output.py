@@ -4,6 +4,8 @@ import csv
 import json
 import logging
 import os
+import shlex
+import shutil
 import sys
 import time
 import unicodedata
@@ -22,8 +24,21 @@ class Stopped(Exception):
 
 def print_note(text: str) -> None:
     """Write one line for the user on stderr."""
-    sys.stderr.buffer.write(f"{printable(text)}\n".encode("utf-8", "backslashreplace"))
+    line = f"{fitting_here(printable(text))}\n"
+    sys.stderr.buffer.write(line.encode("utf-8", "backslashreplace"))
     sys.stderr.flush()
+
+
+def fitting_here(advice: str) -> str:
+    """Return an advice to install something, for the environment of its own in which pipx or uv
+    keeps a command.
+    """
+    prefix, command = Path(sys.prefix), "pip install"
+    if (prefix / "pipx_metadata.json").exists():
+        return advice.replace(command, "pipx runpip vitsearch install")
+    if (prefix / "uv-receipt.toml").exists():
+        return advice.replace(command, f"uv pip install --python {shlex.quote(str(prefix))}")
+    return advice
 
 
 class Remarks(logging.Handler):
@@ -82,15 +97,21 @@ def _escaped(char: str) -> str:
 
 
 def print_table(rows: Sequence[Sequence[object]], heads: Sequence[str] = ()) -> None:
-    """Write aligned columns on stdout."""
+    """Write aligned columns on stdout; on a terminal that is too narrow for them the first column
+    stands on a line of its own.
+    """
     cells = [[printable(str(cell)) for cell in row] for row in ([heads, *rows] if heads else rows)]
     widths = (
         [max(len(row[column]) for row in cells) for column in range(len(cells[0]))] if cells else []
     )
+    breadth = sum(widths) + 2 * (len(widths) - 1)
+    is_narrow = sys.stdout.isatty() and breadth > shutil.get_terminal_size().columns
     for row in cells:
-        print_line(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        )
+        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        if is_narrow:
+            print_line(row[0])
+            padded[0] = "  "
+        print_line("  ".join(padded).rstrip())
 
 
 # What rows about photos hold in JSON, in this order, each where it is known; what else a command
