@@ -23,7 +23,7 @@ from machine import machine
 from PIL import Image
 
 from vitsearch import load_encoder
-from vitsearch.encoders.devices import layout_of, receive, send
+from vitsearch.encoders.devices import receive, send, shapes_of
 from vitsearch.photos.isolated import widen_pipe
 from vitsearch.untrusted import python_command
 
@@ -53,7 +53,7 @@ class Child:
 
     def send(self, batch: list[np.ndarray]) -> None:
         """Send a batch and wait for its rows."""
-        send(self.process.stdin, {"layout": layout_of(batch)}, batch)
+        send(self.process.stdin, {"shapes": shapes_of(batch)}, batch)
         receive(self.process.stdout)
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.utils import logging
@@ -29,9 +30,9 @@ from vitsearch.encoders.checkpoints import (
     weights_hash,
 )
 from vitsearch.encoders.hub import hub_folder
-from vitsearch.encoders.huggingface_processor import read_preprocess
 from vitsearch.encoders.language import language_marks, mark_languages
 from vitsearch.encoders.lazy_weights import LazyWeights, build_lazily, find_weights
+from vitsearch.encoders.preprocess import Preprocess, from_transformers
 from vitsearch.encoders.tokenizer import (
     CLEANINGS,
     Cleaning,
@@ -49,6 +50,7 @@ from vitsearch.encoders.torch_encoder import (
     choose_dtype,
 )
 from vitsearch.errors import EncoderError
+from vitsearch.untrusted import guarded
 from vitsearch.vit.weights import vit_from_transformers
 
 _EXTRAS = [
@@ -402,3 +404,38 @@ def _weight_files(folder: Path) -> list[Path]:
 def _tokenizer_files(folder: Path) -> list[Path]:
     names = {name for group in TRANSFORMERS_FILES[3:] for name in group} | set(_EXTRAS)
     return [folder / name for name in sorted(names) if (folder / name).is_file()]
+
+
+_PROCESSOR_DEFAULTS = [  # settings that a saved processor may leave to its class
+    *("size", "crop_size", "resample", "do_resize", "do_center_crop", "do_rescale"),
+    *("rescale_factor", "rescale_offset", "do_normalize", "image_mean", "image_std"),
+    *("include_top", "default_to_square", "patch_size", "max_num_patches"),
+]
+
+
+def read_preprocess(folder: Path, name: str) -> Preprocess:
+    """Return the preprocessing that the model's authors saved; raises EncoderError for steps that
+    we do not do.
+    """
+    file = folder / "preprocessor_config.json"
+    if file.is_file():
+        values = read_json(file, name)
+    else:  # a processor saved whole by transformers 5
+        file = folder / "processor_config.json"
+        values = read_json(file, name).get("image_processor", {})
+    problem = "asks for preprocessing that vitsearch does not do"
+    with guarded(EncoderError, f"{name}: the file {file}", "fetch it again", problem=problem):
+        return from_transformers(_with_defaults(values, folder, name))
+
+
+def _with_defaults(values: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
+    """Return a processor's settings with those that transformers' class of it adds."""
+    kind = str(values.get("image_processor_type") or values.get("feature_extractor_type") or "")
+    kind = kind.replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast")
+    if not kind.endswith("ImageProcessor") or not hasattr(transformers, kind):
+        model = str(read_json(folder / "config.json", name).get("model_type"))
+        names = IMAGE_PROCESSOR_MAPPING_NAMES.get(model)
+        kind = str(next(iter(names.values()), "")) if isinstance(names, dict) else ""
+    made = getattr(transformers, kind or "-", None)
+    defaults = {key: getattr(made, key, None) for key in _PROCESSOR_DEFAULTS}
+    return {key: value for key, value in defaults.items() if value is not None} | dict(values)

@@ -1,8 +1,10 @@
 """``open_clip:ARCH/TAG``, every pretrained model that open_clip lists (Ilharco et al., OpenCLIP),
-and open_clip models in a folder.
+and open_clip models in a folder; their tokenizers as files of `tokenizers`: its byte pairs (Radford
+et al. 2021, CLIP) and those of the Hugging Face hub.
 """
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -10,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+import tokenizers
 import torch
+from open_clip import tokenizer as theirs
 from safetensors import safe_open
+from tokenizers import Regex, models, pre_tokenizers
 from torch import nn
 
 from vitsearch.encoders.checkpoints import (
@@ -28,9 +33,14 @@ from vitsearch.encoders.checkpoints import (
 from vitsearch.encoders.hub import hub_folder
 from vitsearch.encoders.language import language_marks, mark_languages
 from vitsearch.encoders.lazy_weights import LazyWeights, build_lazily, find_weights
-from vitsearch.encoders.open_clip_tokenizer import portable_open_clip
-from vitsearch.encoders.preprocess import Preprocess
-from vitsearch.encoders.tokenizer import check_tokenizer_files
+from vitsearch.encoders.preprocess import from_open_clip
+from vitsearch.encoders.tokenizer import (
+    Cleaning,
+    PortableTokenizer,
+    TokenRules,
+    check_tokenizer_files,
+    portable_fast,
+)
 from vitsearch.encoders.torch_encoder import (
     Tokens,
     TorchEncoder,
@@ -42,33 +52,123 @@ from vitsearch.errors import EncoderError
 from vitsearch.untrusted import guarded
 from vitsearch.vit.weights import vit_from_open_clip
 
+_ENDINGS = ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"]
+_GAP = 0xD800, 0xE000  # surrogates are not characters
+
+
+def portable_open_clip(tokenizer: Any) -> PortableTokenizer | None:
+    """Return open_clip's tokenizer without open_clip, or None for one that does more than we know
+    of.
+    """
+    cleaning = _cleaning(tokenizer)
+    if cleaning is None:
+        return None
+    if type(tokenizer) is open_clip.SimpleTokenizer and tokenizer.reduction_fn is None:
+        return _byte_pairs(tokenizer, cleaning)
+    if type(tokenizer) is theirs.HFTokenizer and not tokenizer.tokenizer_mode:
+        zeroed = tokenizer.tokenizer.sep_token_id if tokenizer.strip_sep_token else None
+        return portable_fast(
+            tokenizer.tokenizer,
+            TokenRules(
+                cleaning,
+                tokenizer.context_length,
+                tokenizer.tokenizer.pad_token_id,
+                full=True,
+                mask=False,
+                zeroed=zeroed,
+                languages=language_marks(tokenizer.tokenizer),
+            ),
+        )
+    return None
+
+
+def _cleaning(tokenizer: Any) -> Cleaning | None:
+    known: dict[Any, Cleaning] = {
+        theirs._clean_lower: "open_clip lower",
+        theirs._clean_whitespace: "open_clip whitespace",
+        theirs._clean_canonicalize: "open_clip canonicalize",
+    }
+    return known.get(getattr(tokenizer, "clean_fn", None))
+
+
+def _byte_pairs(tokenizer: Any, cleaning: Cleaning) -> PortableTokenizer:
+    """Return CLIP's own tokenizer: words by a pattern, their bytes as letters, pairs joined by
+    rank.
+    """
+    names = {number: piece for piece, number in tokenizer.encoder.items()}
+    specials = {names[number]: number for number in tokenizer.all_special_ids}
+    vocabulary = {
+        piece: number for piece, number in tokenizer.encoder.items() if piece not in specials
+    }
+    merges = [pair for pair, _ in sorted(tokenizer.bpe_ranks.items(), key=lambda ranked: ranked[1])]
+    fast = tokenizers.Tokenizer(
+        models.BPE(
+            vocab=vocabulary, merges=merges, continuing_subword_prefix="", end_of_word_suffix="</w>"
+        )
+    )
+    pattern = Regex(f"(?i:{'|'.join([*specials, *_ENDINGS])})|{_words()}")
+    fast.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(pattern, "removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    marks = (int(tokenizer.sot_token_id), int(tokenizer.eot_token_id))
+    rules = TokenRules(
+        cleaning,
+        tokenizer.context_length,
+        pad=0,
+        full=True,
+        mask=False,
+        marks=marks,
+        specials=specials,
+    )
+    return PortableTokenizer(fast.to_str(), rules)
+
+
+def _words() -> str:
+    """Return CLIP's pattern of words with its classes of letters, digits and the rest written out.
+
+    Two libraries of patterns rarely know the same edition of Unicode, and open_clip's skips one
+    combining mark (U+0345).
+    """
+    letters, digits, rest = (
+        _written_out(kind) for kind in (r"[\p{L}]", r"[\p{N}]", r"[^\s\p{L}\p{N}]")
+    )
+    return f"[{letters}]+|[{digits}]|[{rest}]+"
+
+
+def _written_out(kind: str) -> str:
+    """Return the ranges of characters that open_clip's library of patterns takes for one class."""
+    import regex
+
+    ranges = []
+    for part in (range(_GAP[0]), range(_GAP[1], sys.maxunicode + 1)):
+        for run in regex.finditer(f"{kind}+", "".join(map(chr, part)), regex.IGNORECASE):
+            ranges.append(f"\\x{{{part[run.start()]:x}}}-\\x{{{part[run.end() - 1]:x}}}")
+    return "".join(ranges)
+
+
 CONFIG = "open_clip_config.json"
 _WEIGHTS = [  # in the order in which open_clip looks for them
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "open_clip_pytorch_model.pth",
-    "model.safetensors",
-    "pytorch_model.bin",
-    "pytorch_model.pth",
-    "model.pth",
+    *("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors"),
+    *("open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth"),
+    *("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth"),
 ]
 TOKENIZER_FILES: RequiredFiles = [
     [
-        "tokenizer.json",
-        "tokenizer.model",
-        "sentencepiece.bpe.model",
-        "spiece.model",
-        "vocab.txt",
-        "vocab.json",
+        *("tokenizer.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model"),
+        *("vocab.txt", "vocab.json"),
     ],
 ]
 _TOKENIZER_EXTRAS = ["*token*.json", "*.model", "vocab.*", "merges.txt"]
 
-_KNOWN = (
-    open_clip.CLIP,
-    open_clip.CustomTextCLIP,
-)  # their names tell the towers apart; CoCa's third tower reads both
+_TOKENIZER_SETTINGS = [
+    *("context_length", "vocab_size", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs")
+]
+
+# their names tell the towers apart; CoCa's third tower reads both
+_KNOWN = (open_clip.CLIP, open_clip.CustomTextCLIP)
 
 Tokenizer = Callable[[Sequence[str]], torch.Tensor]
 
@@ -105,7 +205,12 @@ def load_open_clip(model: str, *, device: str = "auto", dtype: str = "auto") -> 
         net, config, _tokenizer(architecture, name, config["text_cfg"]), files, waiting
     )
     return TorchEncoder(
-        name, towers, preprocess=preprocess_of(net), facts=facts, device=target, dtype=number_format
+        name,
+        towers,
+        preprocess=from_open_clip(net.visual),
+        facts=facts,
+        device=target,
+        dtype=number_format,
     )
 
 
@@ -202,37 +307,13 @@ def towers_of(
     )
 
 
-def preprocess_of(net: nn.Module) -> Preprocess:
-    """Return what open_clip does to a picture for this model."""
-    visual: Any = net.visual
-    config = visual.preprocess_cfg
-    size = config["size"]
-    return Preprocess(
-        size=(size, size) if isinstance(size, int) else (int(size[0]), int(size[1])),
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-        interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
-        resize_mode=config["resize_mode"] or "shortest",
-        fill_color=int(config["fill_color"]),
-    )
-
-
 def tokenizer_facts(text_config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what decides which tokens a text becomes."""
-    names = (
-        "context_length",
-        "vocab_size",
-        "hf_tokenizer_name",
-        "tokenizer_mode",
-        "tokenizer_kwargs",
-    )
-    return {name: text_config.get(name) for name in names}
+    return {name: text_config.get(name) for name in _TOKENIZER_SETTINGS}
 
 
 def _parse(model: str) -> tuple[str, str]:
-    """Return the architecture and the tag as open_clip spells them; ``ViT-B/32/openai`` is
-    understood too.
-    """
+    """Return architecture and tag as open_clip spells them, for ``ViT-B/32/openai`` too."""
     architecture, _, tag = model.rpartition("/")
     architecture, tag = architecture.replace("/", "-"), tag.lower().replace("-", "_")
     if tag in open_clip.list_pretrained_tags_by_model(architecture):
@@ -266,9 +347,7 @@ def _weights_file(source: str) -> Path:
 
 
 def _tokenizer_files(text_config: Mapping[str, Any]) -> list[Path]:
-    """Return the files of a tokenizer from the hub; none where the package of
-    open_clip brings it.
-    """
+    """Return the files of a tokenizer from the hub; none where open_clip's package brings it."""
     repo = text_config.get("hf_tokenizer_name")
     return (
         fingerprint_files(hub_folder(repo, TOKENIZER_FILES, also=_TOKENIZER_EXTRAS), weights=False)
@@ -321,14 +400,17 @@ def load_open_clip_folder(folder: Path, name: str, *, device: str, dtype: str) -
         net, config, _folder_tokenizer(folder, name, config), fingerprint_files(folder), waiting
     )
     return TorchEncoder(
-        name, towers, preprocess=preprocess_of(net), facts=facts, device=target, dtype=number_format
+        name,
+        towers,
+        preprocess=from_open_clip(net.visual),
+        facts=facts,
+        device=target,
+        dtype=number_format,
     )
 
 
 def _weights_in(folder: Path, name: str) -> Path:
-    """Return the file that open_clip will load; raises EncoderError where there is none or it is
-    cut.
-    """
+    """Return the file that open_clip will load; raises EncoderError for none or a cut one."""
     files = [folder / file for file in _WEIGHTS if (folder / file).is_file()]
     files += sorted(folder.glob("*.safetensors")) + sorted(
         [*folder.glob("*.bin"), *folder.glob("*.pth")]

@@ -2,11 +2,11 @@
 
 ``prepare`` does the per-picture part (resize, crop) and gives uint8; ``normalise`` does the rest
 for a whole batch. Bit for bit what open_clip's torchvision transform and transformers' Pillow
-processors compute, so their published figures hold.
+processors compute, so their published figures hold; the settings of both are read here.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from math import ceil, isfinite, sqrt
 from typing import Any, Literal, Protocol
 
@@ -24,6 +24,7 @@ Box = tuple[float, float, float, float]
 OPENAI_MEAN: RGB = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD: RGB = (0.26862954, 0.26130258, 0.27577711)
 
+_BY_NUMBER: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -271,3 +272,83 @@ def _cropped_first(image: Image.Image, size: tuple[int, int], how: Preprocess) -
         (top + crop_height) * y_scale,
     )
     return image.resize((crop_width, crop_height), _FILTERS[how.interpolation], box=box)
+
+
+# -- The settings of other libraries ---------------------------------------------------------------
+
+
+def from_open_clip(visual: Any) -> Preprocess:
+    """Return what open_clip does to a picture for the picture tower of a model."""
+    config = visual.preprocess_cfg
+    size = config["size"]
+    return Preprocess(
+        size=(size, size) if isinstance(size, int) else (int(size[0]), int(size[1])),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
+        resize_mode=config["resize_mode"] or "shortest",
+        fill_color=int(config["fill_color"]),
+    )
+
+
+def from_transformers(values: Mapping[str, Any]) -> Preprocess:
+    """Return what transformers' image processor of these settings does; raises ValueError for steps
+    that we do not do.
+    """
+    if not values.get("do_resize", True) or not values.get("do_rescale", True):
+        raise ValueError("a picture that is not resized and scaled to 0..1")
+    if values.get("do_pad") or values.get("do_thumbnail") or values.get("do_reduce_labels"):
+        raise ValueError("a picture that is padded")
+    plain = replace(
+        _normalisation(values),
+        interpolation=_BY_NUMBER[values.get("resample", 3)],
+        half_pixel="down",
+    )
+    if "max_num_patches" in values:
+        patch, limit = int(values["patch_size"]), int(values["max_num_patches"])
+        return replace(plain, size=(patch, patch), resize_mode="patches", max_patches=limit)
+    size, crops = values["size"], values.get("do_center_crop", values.get("crop_size") is not None)
+    if isinstance(size, int) and values.get("default_to_square", False):
+        size = {"height": size, "width": size}
+    crop = _sides(values.get("crop_size")) if crops else None
+    shortest = size if isinstance(size, int) else size.get("shortest_edge")
+    if shortest is None:
+        fixed = int(size["height"]), int(size["width"])
+        if crop in (None, fixed):
+            return replace(plain, size=fixed, resize_mode="squash")
+        if fixed[0] != fixed[1]:
+            raise ValueError("a part of a picture of fixed, unequal sides")
+        return replace(plain, size=crop, resize_mode="squash", resize_to=fixed[0])
+    if not crops:
+        raise ValueError("a picture that is not cropped to a fixed size")
+    shortest = int(shortest)
+    return replace(
+        plain, size=crop or (shortest, shortest), resize_mode="shortest", resize_to=shortest
+    )
+
+
+def _normalisation(values: Mapping[str, Any]) -> Preprocess:
+    """Return a preprocessing whose ``mean`` and ``std``, of levels from 0 to 1, do all that is done
+    to levels: a scale, an offset, and up to two divisions.
+    """
+    factor = values.get("rescale_factor", 1 / 255) * 255
+    factor = 1.0 if abs(factor - 1) < 1e-6 else factor
+    mean, std, offset = (0.0,) * 3, (1.0,) * 3, float(values.get("rescale_offset") or 0)
+    if values.get("do_normalize", True):
+        mean, std = _rgb(values["image_mean"]), _rgb(values["image_std"])
+    top = _rgb(values["image_std"]) if values.get("include_top") else (1.0,) * 3
+    return Preprocess(
+        mean=_rgb([(offset + each) / factor for each in mean]),
+        std=_rgb([each * last / factor for each, last in zip(std, top, strict=True)]),
+    )
+
+
+def _sides(crop: Any) -> tuple[int, int] | None:
+    if crop is None or isinstance(crop, int):
+        return None if crop is None else (crop, crop)
+    return int(crop["height"]), int(crop["width"])
+
+
+def _rgb(values: Sequence[float]) -> RGB:
+    red, green, blue = values
+    return float(red), float(green), float(blue)
