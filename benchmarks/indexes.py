@@ -26,8 +26,9 @@ from machine import machine
 from vectors import LikeReal, add_arguments, real_vectors
 
 from vitsearch import Collection
-from vitsearch.index import ExactIndex, open_snapshot
+from vitsearch.index.backends import ExactIndex
 from vitsearch.index.recipe import Recipe, list_recipes, load_recipe
+from vitsearch.index.snapshot import open_snapshot
 from vitsearch.storage.config import CollectionConfig, write_collection_config
 from vitsearch.storage.indexes import IndexMaintainer
 from vitsearch.storage.store import PhotoStore

@@ -26,7 +26,7 @@ from vectors import LikeReal, add_arguments, real_vectors
 
 from vitsearch.cli.index import bytes_of
 from vitsearch.cluster.shard_index import ShardIndex
-from vitsearch.index import ExactIndex
+from vitsearch.index.backends import ExactIndex
 from vitsearch.shards import Manifest, ShardRow, create_shards, photo_id
 from vitsearch.types import PhotoInfo
 

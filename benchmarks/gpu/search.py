@@ -20,15 +20,10 @@ from benchmarks.gpu.report import Report
 from benchmarks.vectors import LikeReal, Neighbourhoods, real_vectors
 from vitsearch.arrays import cosine_scores, top_k, unit_rows
 from vitsearch.encoders.checkpoints import one_line
-from vitsearch.index import (
-    IndexSnapshot,
-    UnindexedVectors,
-    build_snapshot,
-    candidates_for,
-    gpu_count,
-    open_snapshot,
-)
+from vitsearch.index.backends import gpu_count
+from vitsearch.index.candidates import UnindexedVectors, candidates_for
 from vitsearch.index.recipe import load_recipe
+from vitsearch.index.snapshot import IndexSnapshot, build_snapshot, open_snapshot
 from vitsearch.index.torch_exact import TorchExact
 
 K, SPARE, QUERIES, BATCH, ROUNDS, BLOCK = 10, 3, 200, 64, 30, 100_000

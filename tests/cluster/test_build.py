@@ -21,8 +21,9 @@ from vitsearch.arrays import unit_rows
 from vitsearch.cluster.build import build_index, draw_sample
 from vitsearch.cluster.shard_index import FACTS, ShardIndex, make_part, write_order
 from vitsearch.errors import CollectionError, CollectionLocked, IndexDamaged, RecipeError
-from vitsearch.index import ExactIndex, verify_snapshot
+from vitsearch.index.backends import ExactIndex
 from vitsearch.index.manifest import read_manifest
+from vitsearch.index.snapshot import verify_snapshot
 from vitsearch.shards import Manifest, ShardRow, create_shards, open_shards, photo_id
 from vitsearch.storage.filesystem import writer_lock
 from vitsearch.types import PhotoInfo

@@ -129,7 +129,7 @@ from pathlib import Path
 import numpy as np
 import vitsearch.index.faiss_index
 from vitsearch.errors import RecipeError
-from vitsearch.index import build_snapshot, open_snapshot
+from vitsearch.index.snapshot import build_snapshot, open_snapshot
 from vitsearch.index.recipe import load_recipe
 vitsearch.index.faiss_index.few_rows = lambda count: False
 rows = np.random.default_rng(0).normal(size=(500, 16)).astype(np.float16)

@@ -13,7 +13,7 @@ from helpers.cli import environment
 from helpers.photos import COLOURS, paint, shade
 from helpers.web_client import wait_until
 from vitsearch import Collection, QueryError
-from vitsearch.collection.index_process import IndexRunner, RunState, _message
+from vitsearch.collection.runs import IndexRunner, RunState, _message
 from vitsearch.storage.filesystem import writer_lock
 
 pytestmark = pytest.mark.slow
@@ -37,7 +37,7 @@ def many(runs: IndexRunner) -> None:
 
 def children() -> list[psutil.Process]:
     every = psutil.Process().children()
-    return [each for each in every if "collection.index_process" in " ".join(each.cmdline())]
+    return [each for each in every if "collection.runs" in " ".join(each.cmdline())]
 
 
 def test_a_run_is_followed_to_its_end(runs: IndexRunner) -> None:
@@ -162,7 +162,7 @@ def test_it_ends_with_its_parent(runs: IndexRunner) -> None:
     program = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from vitsearch.collection.index_process import IndexRunner\n"
+        "from vitsearch.collection.runs import IndexRunner\n"
         "root = Path(sys.argv[1])\n"
         "runs = IndexRunner(root, root / '.vitsearch')\n"
         "runs.start({'encoder': 'mini'})\n"

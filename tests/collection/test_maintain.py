@@ -20,9 +20,10 @@ from vitsearch.cli.index import bytes_of
 from vitsearch.collection.maintain import TuneReport, is_stale
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import CollectionError, CollectionNotFound, IndexDamaged
-from vitsearch.index import Manifest, build_snapshot, open_snapshot, verify_snapshot
 from vitsearch.index import recipe as choose
+from vitsearch.index.manifest import Manifest
 from vitsearch.index.recipe import Recipe, load_recipe
+from vitsearch.index.snapshot import build_snapshot, open_snapshot, verify_snapshot
 from vitsearch.storage import indexes
 
 pytest.importorskip("faiss", reason="needs the extra vitsearch[faiss]")

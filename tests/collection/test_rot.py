@@ -25,8 +25,9 @@ from vitsearch.collection import maintain
 from vitsearch.collection.map import current_map
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import CollectionError, IndexDamaged
-from vitsearch.index import build_snapshot, open_snapshot, snapshot, verify_snapshot
+from vitsearch.index import snapshot
 from vitsearch.index.recipe import load_recipe
+from vitsearch.index.snapshot import build_snapshot, open_snapshot, verify_snapshot
 from vitsearch.storage import indexes
 from vitsearch.storage.store import PhotoStore
 

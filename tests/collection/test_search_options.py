@@ -25,8 +25,10 @@ from vitsearch.collection.query import Term, check_vector, combine
 from vitsearch.collection.search import WINDOW
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.filters import parse_filter
-from vitsearch.index import Origin, build_snapshot, candidates_for
+from vitsearch.index.candidates import candidates_for
+from vitsearch.index.manifest import Origin
 from vitsearch.index.recipe import load_recipe
+from vitsearch.index.snapshot import build_snapshot
 from vitsearch.storage.config import (
     DELTA_INDEX,
     MAIN_INDEX,

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from vitsearch import Collection, CollectionError, index_folder, search_all
-from vitsearch.collection import texts
+from vitsearch.collection import passes
 from vitsearch.photos.text import PhotoText, places_of
 from vitsearch.storage.metadata import put_text, text_of
 from vitsearch.storage.store import PhotoStore
@@ -70,7 +70,7 @@ def test_a_collection_of_before_is_asked_for_no_text(folder: Path) -> None:
 def test_without_the_library_it_is_refused_before_anything_is_written(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(texts.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(passes.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(CollectionError, match=r"pip install 'vitsearch\[ocr\]'"):
         index_folder(folder, encoder="colour", ocr=True)
     assert not (folder / ".vitsearch").exists()

@@ -11,8 +11,8 @@ import pytest
 from helpers.collections import found_paths
 from helpers.photos import paint
 from vitsearch import CollectionError
-from vitsearch.collection import watch
-from vitsearch.collection.watch import is_remote, watch_folder
+from vitsearch.collection import runs
+from vitsearch.collection.runs import is_remote, watch_folder
 from vitsearch.storage.filesystem import writer_lock
 from vitsearch.types import IndexReport
 
@@ -122,7 +122,7 @@ def test_without_the_package_the_folder_is_walked(
         raise ModuleNotFoundError("watchfiles")
         yield False
 
-    monkeypatch.setattr(watch, "_bursts", missing)
+    monkeypatch.setattr(runs, "_bursts", missing)
     reports = following()
     paint(photos / "cyan.png", "cyan")
     wait_until(lambda: len(reports) == 2)

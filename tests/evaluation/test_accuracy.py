@@ -25,7 +25,7 @@ from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import ClassifierError, EncoderMismatch, PhotoError, QueryError
 from vitsearch.evaluation import Evaluation, evaluate_model
 from vitsearch.evaluation.accuracy import Share
-from vitsearch.evaluation.captions import _ranks
+from vitsearch.evaluation.datasets import _ranks
 from vitsearch.labels import LinearClassifier
 from vitsearch.labels.metrics import accuracy_interval, expected_calibration_error, recall_at_k
 from vitsearch.storage.store import PhotoStore

@@ -10,7 +10,7 @@ from PIL import Image
 
 from helpers.cli import vitsearch
 from vitsearch.errors import QueryError
-from vitsearch.evaluation.webdataset import is_webdataset, unpack
+from vitsearch.evaluation.datasets import is_webdataset, unpack
 from vitsearch.labels import Label
 
 COLOURS = ("red", "green", "blue")

@@ -263,10 +263,9 @@ def collections(folder: Path) -> Run:
 
 def index_files(folder: Path) -> Run:
     """Index folders whose manifests are those of the odd files, as who made them would write."""
-    from vitsearch.index import build_snapshot, open_snapshot
     from vitsearch.index.manifest import facts_of, read_manifest, write_manifest
     from vitsearch.index.recipe import Recipe
-    from vitsearch.index.snapshot import FILES
+    from vitsearch.index.snapshot import FILES, build_snapshot, open_snapshot
 
     rows = np.random.default_rng(0).standard_normal((300, 32)).astype(np.float16)
     seeds = []
@@ -308,7 +307,7 @@ def index_files(folder: Path) -> Run:
 
 
 def recipes(folder: Path) -> Run:
-    from vitsearch.index import check_recipe
+    from vitsearch.index.backends import check_recipe
     from vitsearch.index.faiss_index import build_faiss_index
     from vitsearch.index.recipe import Recipe, predict
 

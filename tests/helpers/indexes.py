@@ -3,8 +3,8 @@
 import numpy as np
 
 from vitsearch.arrays import cosine_scores, top_k, unit_rows
-from vitsearch.index import build_snapshot
 from vitsearch.index.recipe import load_recipe
+from vitsearch.index.snapshot import build_snapshot
 
 DIM = 64
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from vitsearch.errors import RecipeError
-from vitsearch.index import build_snapshot, check_recipe, open_snapshot
-from vitsearch.index.factory import MAX_LENGTH, Factory, check_size, parse_factory, smallest
+from vitsearch.index.backends import check_recipe
+from vitsearch.index.base import MAX_LENGTH, Factory, check_size, parse_factory, smallest
 from vitsearch.index.faiss_index import build_faiss_index, make_index
 from vitsearch.index.manifest import facts_of, read_manifest, write_manifest
 from vitsearch.index.recipe import Recipe
-from vitsearch.index.snapshot import FILES
+from vitsearch.index.snapshot import FILES, build_snapshot, open_snapshot
 
 DIM = 64
 # what FAISS takes at 64 dimensions for inner product
@@ -161,7 +161,7 @@ def test_more_lists_than_few_rows_are_a_flat_index() -> None:
 
 def test_checking_a_recipe_takes_no_memory_for_its_lists() -> None:
     code = (
-        "import resource; from vitsearch.index import check_recipe; "
+        "import resource; from vitsearch.index.backends import check_recipe; "
         "from vitsearch.index.recipe import Recipe; "
         "check_recipe(Recipe('x', factory='IVF100,SQ8'), 512); "
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; "

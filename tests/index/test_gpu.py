@@ -18,8 +18,7 @@ from vitsearch import Collection, index_folder
 from vitsearch.arrays import unit_rows
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import RecipeError
-from vitsearch.index import ExactIndex, check_recipe, gpu_count, open_snapshot
-from vitsearch.index.backends import OnGpu, on_device
+from vitsearch.index.backends import ExactIndex, OnGpu, check_recipe, gpu_count, on_device
 from vitsearch.index.faiss_index import FaissIndex, build_faiss_index, make_index, read_faiss_index
 from vitsearch.index.gpu import (
     MAX_RESULTS,
@@ -32,6 +31,7 @@ from vitsearch.index.gpu import (
     with_ids,
 )
 from vitsearch.index.recipe import Recipe, load_recipe
+from vitsearch.index.snapshot import open_snapshot
 
 torch = pytest.importorskip("torch", reason="needs the extra vitsearch[clip]")
 

@@ -24,19 +24,13 @@ from helpers.indexes import DIM, brute_force, build, clustered
 from helpers.paths import ROOT
 from vitsearch.arrays import unit_rows
 from vitsearch.errors import IndexDamaged, RecipeError
-from vitsearch.index import (
-    ExactIndex,
-    Manifest,
-    VectorIndex,
-    backends,
-    build_snapshot,
-    check_recipe,
-    manifest_stamp,
-    open_snapshot,
-    verify_snapshot,
-)
+from vitsearch.index import backends
+from vitsearch.index.backends import ExactIndex, check_recipe
+from vitsearch.index.base import VectorIndex
 from vitsearch.index.faiss_index import build_faiss_index
+from vitsearch.index.manifest import Manifest
 from vitsearch.index.recipe import Recipe, list_recipes, load_recipe
+from vitsearch.index.snapshot import build_snapshot, manifest_stamp, open_snapshot, verify_snapshot
 
 BUILDABLE = [
     name for name in list_recipes() if name not in ("auto", "gpu-cagra")
@@ -327,7 +321,7 @@ def test_a_flat_index_is_mapped_and_not_read(tmp_path):
     code = f"""
     import sys
     from pathlib import Path
-    from vitsearch.index import open_snapshot
+    from vitsearch.index.snapshot import open_snapshot
     import vitsearch.index.faiss_index
     def own():
         return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0])
@@ -390,7 +384,7 @@ def test_a_path_is_opened_by_name_where_an_open_file_has_none(tmp_path):
     from pathlib import Path
     exists = Path.exists
     Path.exists = lambda path: not str(path).startswith("/proc") and exists(path)
-    from vitsearch.index import open_snapshot
+    from vitsearch.index.snapshot import open_snapshot
     import numpy as np
     for folder in sys.stdin.read().split("|"):
         shadow = open_snapshot(Path(os.fsdecode(bytes.fromhex(folder))))
@@ -464,7 +458,7 @@ def test_a_build_killed_at_any_moment_leaves_a_whole_index(tmp_path):
     import os, signal, sys
     from pathlib import Path
     import numpy as np
-    from vitsearch.index import build_snapshot, open_snapshot
+    from vitsearch.index.snapshot import build_snapshot, open_snapshot
     old = open_snapshot(Path({str(folder)!r}))
     def batches():
         yield np.array(old.ids[:1000]), np.array(old.vectors[:1000])
@@ -491,7 +485,7 @@ def test_a_full_disk_leaves_the_old_index_and_nothing_else(tmp_path, limit):
     import resource
     from pathlib import Path
     import numpy as np
-    from vitsearch.index import build_snapshot, open_snapshot
+    from vitsearch.index.snapshot import build_snapshot, open_snapshot
     import vitsearch.index.faiss_index
     old = open_snapshot(Path({str(folder)!r}))
     resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
@@ -645,7 +639,7 @@ import json
 from pathlib import Path
 import numpy as np
 from vitsearch.errors import RecipeError
-from vitsearch.index import build_snapshot, open_snapshot
+from vitsearch.index.snapshot import build_snapshot, open_snapshot
 from vitsearch.index.recipe import load_recipe
 """
 

@@ -7,8 +7,13 @@ import numpy as np
 import pytest
 
 from vitsearch.errors import IndexDamaged
-from vitsearch.index import build_snapshot, finish_replacing, open_snapshot, remove_snapshot
 from vitsearch.index.recipe import Recipe
+from vitsearch.index.snapshot import (
+    build_snapshot,
+    finish_replacing,
+    open_snapshot,
+    remove_snapshot,
+)
 
 
 def built(folder: Path, generation: int, ids: tuple[int, ...] = (1, 2)) -> Path:

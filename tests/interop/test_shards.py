@@ -26,7 +26,7 @@ from helpers.shard_sets import manifest, row, vector, write_set
 from vitsearch import Collection, CollectionError, index_folder
 from vitsearch.encoders.colour import DIM, ColourEncoder
 from vitsearch.errors import EncoderMismatch
-from vitsearch.index import verify_snapshot
+from vitsearch.index.snapshot import verify_snapshot
 from vitsearch.interop import ImportOptions, export_shards, holds_shards, import_shards
 from vitsearch.shards import Manifest, ShardRow, create_shards, open_shards, photo_id
 from vitsearch.types import SkippedPhoto

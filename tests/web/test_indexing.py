@@ -25,7 +25,7 @@ from helpers.web_client import (
     wait_until,
 )
 from vitsearch import index_folder
-from vitsearch.collection.index_process import IndexRunner
+from vitsearch.collection.runs import IndexRunner
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.options import IndexOptions, options_of
 from vitsearch.storage.filesystem import writer_lock

@@ -71,7 +71,7 @@ def evaluate(
     from vitsearch.collection.collection import Collection
     from vitsearch.evaluation import evaluate as measured
     from vitsearch.evaluation import load_trained
-    from vitsearch.evaluation.webdataset import is_webdataset, unpack
+    from vitsearch.evaluation.datasets import is_webdataset, unpack
     from vitsearch.labels.zero_shot import check_templates
     from vitsearch.milvus import is_milvus
 

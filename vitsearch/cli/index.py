@@ -148,7 +148,7 @@ def _print_tried(tried: Sequence["Trial"]) -> None:
 # -- `vitsearch index`: words to one run of indexing -----------------------------------------------
 
 if TYPE_CHECKING:
-    from vitsearch.index import Trial
+    from vitsearch.index.recall import Trial
     from vitsearch.types import IndexReport, Stages
 
 COUNTS = (
@@ -283,7 +283,7 @@ def watch(
     `vitsearch serve` beside it shows them as they come. It takes what time of the processor other
     programs leave.
     """
-    from vitsearch.collection.watch import watch_folder
+    from vitsearch.collection.runs import watch_folder
 
     stop = threading.Event()
     if ends_with_stdin:  # which is closed however the process ends that started this one

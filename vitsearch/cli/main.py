@@ -113,7 +113,7 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
     if UNHURRIED & set(sys.argv[1:2]):
-        from vitsearch.collection.index_process import yield_processor
+        from vitsearch.collection.runs import yield_processor
 
         yield_processor()
     sys.exit(run(sys.argv[1:]))

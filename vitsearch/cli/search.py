@@ -291,8 +291,8 @@ def _nothing(
 
 def _note_unread_texts(collection: "Collection", query: "str | Path") -> None:
     """Say of words in quotes that the text of the photos was never read."""
+    from vitsearch.collection.passes import are_texts_read
     from vitsearch.collection.query import parse_query
-    from vitsearch.collection.texts import are_texts_read
 
     has_quotes = isinstance(query, str) and any(term.verbatim for term in parse_query(query))
     if has_quotes and not are_texts_read(collection.store):

@@ -30,10 +30,19 @@ from vitsearch.cluster.shard_index import (
     row_numbers,
 )
 from vitsearch.errors import CollectionError, RecipeError
-from vitsearch.index import IndexSnapshot, Manifest, Measured, make_sample, tune
 from vitsearch.index.base import FAISS, IDS, VECTORS
-from vitsearch.index.manifest import MANIFEST, CheckedBlocks, FileFacts, facts_of, write_manifest
+from vitsearch.index.manifest import (
+    MANIFEST,
+    CheckedBlocks,
+    FileFacts,
+    Manifest,
+    Measured,
+    facts_of,
+    write_manifest,
+)
+from vitsearch.index.recall import make_sample, tune
 from vitsearch.index.recipe import RECALL, Recipe, choose_recipe, load_recipe
+from vitsearch.index.snapshot import IndexSnapshot
 from vitsearch.shards import open_shards
 from vitsearch.storage.filesystem import writer_lock
 

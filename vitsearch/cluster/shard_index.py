@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from vitsearch.arrays import Halves, Ids, cosine_scores, drop_pages, mapped, top_k
 from vitsearch.errors import CollectionError, IndexDamaged, RecipeError
-from vitsearch.index import ExactIndex, Manifest, VectorIndex
-from vitsearch.index.base import FAISS, IDS, LISTS, VECTORS, query_rows
-from vitsearch.index.manifest import check_file, read_manifest
+from vitsearch.index.backends import ExactIndex
+from vitsearch.index.base import FAISS, IDS, LISTS, VECTORS, VectorIndex, query_rows
+from vitsearch.index.manifest import Manifest, check_file, read_manifest
 from vitsearch.paths import raw_path
 from vitsearch.records import flush
 from vitsearch.shards import open_shards

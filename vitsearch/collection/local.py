@@ -20,14 +20,8 @@ from vitsearch.collection.understanding import LABELLED
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import IndexDamaged
 from vitsearch.filters.tree import And
-from vitsearch.index import (
-    IndexSnapshot,
-    UnindexedVectors,
-    candidates_for,
-    manifest_stamp,
-    open_snapshot,
-)
-from vitsearch.index.candidates import Proposal
+from vitsearch.index.candidates import Proposal, UnindexedVectors, candidates_for
+from vitsearch.index.snapshot import IndexSnapshot, manifest_stamp, open_snapshot
 from vitsearch.options import SearchOptions
 from vitsearch.storage.config import (
     DELTA_INDEX,

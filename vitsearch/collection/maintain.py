@@ -17,8 +17,10 @@ import numpy as np
 
 from vitsearch.encoders.base import EncoderIdentity, ImageEncoder, golden_from_bytes
 from vitsearch.errors import CollectionError, EncoderError, IndexDamaged, PhotoError
-from vitsearch.index import IndexSnapshot, Manifest, Measured, Trial, open_snapshot, verify_snapshot
+from vitsearch.index.manifest import Manifest, Measured
+from vitsearch.index.recall import Trial
 from vitsearch.index.recipe import Recipe
+from vitsearch.index.snapshot import IndexSnapshot, open_snapshot, verify_snapshot
 from vitsearch.photos import prefetch_map
 from vitsearch.photos.decode import read_fingerprint
 from vitsearch.storage.config import (

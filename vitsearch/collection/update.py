@@ -22,6 +22,7 @@ from vitsearch.collection.diff import (
     guard_against_loss,
 )
 from vitsearch.collection.maintain import mend
+from vitsearch.collection.passes import TextRun, VideoPipeline, check_text_reader, reads_texts
 from vitsearch.collection.pipeline import Pipeline
 from vitsearch.collection.run_settings import (
     MIN_PHOTOS,
@@ -30,14 +31,12 @@ from vitsearch.collection.run_settings import (
     record_walk_settings,
 )
 from vitsearch.collection.stages import StageTimer, trace_file
-from vitsearch.collection.texts import TextRun, check_text_reader, reads_texts
-from vitsearch.collection.videos import VideoPipeline
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import EncoderIdentity, ImageEncoder, golden_from_bytes, golden_vectors
 from vitsearch.encoders.checkpoints import named_by
 from vitsearch.encoders.device_decoder import check_device_decoding
 from vitsearch.errors import CollectionError, CollectionNotFound
-from vitsearch.index import check_recipe
+from vitsearch.index.backends import check_recipe
 from vitsearch.index.recipe import Recipe, load_recipe
 from vitsearch.options import IndexKeywords, IndexOptions, check_names
 from vitsearch.paths import raw_path

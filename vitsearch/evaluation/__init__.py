@@ -8,7 +8,6 @@ from vitsearch.collection.training import (
     train_classifier,
 )
 from vitsearch.evaluation.accuracy import Accuracy, Evaluation, evaluate, evaluate_model
-from vitsearch.evaluation.captions import Retrieval
 from vitsearch.evaluation.class_map import (
     ClassMap,
     derive_class_map,
@@ -16,6 +15,7 @@ from vitsearch.evaluation.class_map import (
     write_class_map,
 )
 from vitsearch.evaluation.comparison import Comparison, Method, compare
+from vitsearch.evaluation.datasets import Retrieval
 
 __all__ = [
     "Accuracy",

@@ -14,8 +14,8 @@ from vitsearch.arrays import Ids, Vectors, to_probabilities
 from vitsearch.classifiers import ImageClassifier
 from vitsearch.collection.collection import Collection
 from vitsearch.errors import PhotoError, QueryError
-from vitsearch.evaluation.captions import Retrieval, read_captions, retrieve
 from vitsearch.evaluation.class_map import label_logits
+from vitsearch.evaluation.datasets import Retrieval, read_captions, retrieve
 from vitsearch.labels import Label, LabelClassifier, parse_labels
 from vitsearch.labels.labels import FOLDERS, read_labels
 from vitsearch.labels.metrics import (

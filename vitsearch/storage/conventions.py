@@ -14,8 +14,8 @@ from PIL import Image
 
 from vitsearch.arrays import Vectors
 from vitsearch.encoders.base import ImageEncoder
-from vitsearch.index import finish_replacing, remove_snapshot
 from vitsearch.index.recipe import Recipe
+from vitsearch.index.snapshot import finish_replacing, remove_snapshot
 from vitsearch.photos import MAX_PIXELS
 from vitsearch.photos.decode import Colours
 from vitsearch.photos.profiles import prepared

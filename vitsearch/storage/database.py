@@ -1,8 +1,10 @@
-"""An open ``photos.db``: its connection and transactions, its facts, and the states that it had."""
+"""An open ``photos.db``: its connection and transactions, its facts, the states that it had, and
+the files that are not in it, with the reasons.
+"""
 
 import secrets
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -15,7 +17,10 @@ from vitsearch.filters.tree import Filter, distinct, months
 from vitsearch.paths import raw_path
 from vitsearch.storage.connections import FileConnection, ThreadConnections, connect
 from vitsearch.storage.filesystem import write_error
-from vitsearch.storage.rows import PhotoRows, row_checksum
+from vitsearch.storage.rows import (
+    PhotoRows,
+    row_checksum,
+)
 from vitsearch.storage.schema import (
     CHECKSUMS,
     MIGRATIONS,
@@ -26,6 +31,7 @@ from vitsearch.storage.schema import (
     fill_text_index,
     migrate,
 )
+from vitsearch.types import Found, SkippedPhoto, State
 
 Fact = bytes | int | str
 _WANTED = "damaged"  # an empty file beside it: a reader has met damage
@@ -314,3 +320,55 @@ class Database:
                 "INSERT INTO states VALUES (?, ?)",
                 (self.generation() + 1, secrets.token_hex(_STATE_BYTES)),
             )
+
+
+class FailureStore(Database):
+    """The failures of an open ``photos.db``."""
+
+    def _record_failure(self, file: Found, state: State, reason: str, transient: bool) -> None:
+        """Store why a file is not in the collection."""
+        row = (file.path, state, reason, file.size, file.mtime_ns, int(transient))
+        self._db.execute(
+            "INSERT OR REPLACE INTO failures "
+            "(path, state, reason, size, mtime_ns, transient, checksum) "
+            "VALUES (CAST(? AS TEXT), ?, CAST(? AS TEXT), ?, ?, ?, ?)",
+            (raw_path(file.path), state, raw_path(reason), *row[3:], row_checksum(row)),
+        )
+
+    def forget_failures(self, paths: Sequence[str]) -> None:
+        """Remove the failures of files that are gone or readable again."""
+        self._db.executemany(
+            "DELETE FROM failures WHERE path = CAST(? AS TEXT)",
+            [(raw_path(path),) for path in paths],
+        )
+
+    def failure_stats(self) -> Generator[tuple[str, State, int, int, bool], None, None]:
+        """Yield (path, state, size, mtime_ns, transient) of every file that is not in the
+        collection, in order of the bytes of the path.
+        """
+        for path, state, _, size, mtime_ns, transient in self._failures():
+            yield path, state, size, mtime_ns, bool(transient)
+
+    def failures(self) -> list[SkippedPhoto]:
+        """Return every file that is not in the collection with the reason, in order of path."""
+        return [SkippedPhoto(*row[:3], transient=bool(row[5])) for row in self._failures()]
+
+    def _failures(self) -> Iterator[tuple[str, State, str, int, int, int]]:
+        """Yield (path, state, reason, size, mtime_ns, transient) in order of path.
+
+        A damaged row is left out: its file is read again by the next run.
+        """
+        is_old = self._format < CHECKSUMS
+        later = "0, NULL" if is_old else "transient, checksum"
+        sql = f"SELECT path, state, reason, size, mtime_ns, {later} FROM failures ORDER BY path"
+        with self._errors():
+            for *row, checksum in self._db.execute(sql):
+                if is_old or checksum == row_checksum(row):
+                    yield row
+
+    def damaged_failures(self) -> list[str]:
+        """Return the paths of the damaged rows of files that are not in the collection."""
+        sound = {path for path, *_ in self._failures()}
+        with self._errors():
+            rows = self._db.execute("SELECT path FROM failures").fetchall()
+        return [row[0] for row in rows if row[0] not in sound]

@@ -15,23 +15,9 @@ from vitsearch.arrays import Vectors
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.encoders.language import texts_in
 from vitsearch.errors import IndexDamaged, VitsearchError
-from vitsearch.index import (
-    Manifest,
-    Origin,
-    Trial,
-    build_snapshot,
-    faiss_is_installed,
-    fastest,
-    gpu_count,
-    indexed_ids,
-    keep_tuning,
-    make_sample,
-    open_snapshot,
-    remove_snapshot,
-    try_recipes,
-    tune,
-    verify_snapshot,
-)
+from vitsearch.index.backends import faiss_is_installed, gpu_count
+from vitsearch.index.manifest import Manifest, Origin
+from vitsearch.index.recall import Trial, fastest, keep_tuning, make_sample, try_recipes, tune
 from vitsearch.index.recipe import (
     RECALL,
     Recipe,
@@ -39,6 +25,13 @@ from vitsearch.index.recipe import (
     choose_recipe,
     load_recipe,
     predict,
+)
+from vitsearch.index.snapshot import (
+    build_snapshot,
+    indexed_ids,
+    open_snapshot,
+    remove_snapshot,
+    verify_snapshot,
 )
 from vitsearch.storage.config import (
     DELTA_INDEX,

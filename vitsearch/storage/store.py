@@ -19,7 +19,8 @@ from vitsearch.filters import prepare
 from vitsearch.filters.tree import Filter
 from vitsearch.paths import raw_path
 from vitsearch.photos.columns import METADATA
-from vitsearch.storage.missing import FailureStore, PhotosAside, WalkedFolders
+from vitsearch.storage.database import FailureStore
+from vitsearch.storage.missing import PhotosAside, WalkedFolders
 from vitsearch.storage.rows import (
     IS_FILE,
     ORDERS,

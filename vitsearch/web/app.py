@@ -24,7 +24,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Scope
 
 from vitsearch._version import __version__
-from vitsearch.collection.index_process import IndexRunner
+from vitsearch.collection.runs import IndexRunner
 from vitsearch.errors import VitsearchError
 from vitsearch.web import responses, routes
 from vitsearch.web.middleware import BehindProxy, CountRequests, Metrics, TakeTurns, protocol_of

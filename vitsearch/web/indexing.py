@@ -10,8 +10,8 @@ from typing import Any, get_args
 
 from starlette.requests import Request
 
-from vitsearch.collection.index_process import IndexRunner
 from vitsearch.collection.run_settings import WALK_SETTINGS, walk_settings
+from vitsearch.collection.runs import IndexRunner
 from vitsearch.encoders import SOURCES
 from vitsearch.encoders.catalogue import list_encoders
 from vitsearch.errors import CollectionError, NotShown, QueryError, VitsearchError

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from vitsearch.collection.index_process import IndexRunner
+from vitsearch.collection.runs import IndexRunner
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionNotFound, VitsearchError
 from vitsearch.milvus import is_milvus

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
 from vitsearch.collection.absence import UNREADABLE, count_left_out, left_out_line
-from vitsearch.collection.index_process import OPENING, IndexRunner, RunState, Status
+from vitsearch.collection.runs import OPENING, IndexRunner, RunState, Status
 from vitsearch.errors import NotShown, QueryError
 from vitsearch.options import IndexOptions, Option, options_of, value_type
 from vitsearch.photos.walk import BROKEN_LINK
