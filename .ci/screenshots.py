@@ -14,7 +14,7 @@ from helpers.web_site import serving
 from vitsearch import Collection, index_folder
 from vitsearch.cli.demo import copy_samples
 from vitsearch.storage.user_data import FAVOURITES, Album, put_album, put_search, writing
-from vitsearch.web.settings import ServeSettings
+from vitsearch.web import ServeSettings
 
 PICTURES = Path(__file__).parents[1] / "examples" / "pictures"
 CHROMIUM = "/usr/bin/chromium"

@@ -29,7 +29,7 @@ from vitsearch import Collection
 from vitsearch.index.backends import ExactIndex
 from vitsearch.index.recipe import Recipe, list_recipes, load_recipe
 from vitsearch.index.snapshot import open_snapshot
-from vitsearch.storage.config import CollectionConfig, write_collection_config
+from vitsearch.storage import CollectionConfig, write_collection_config
 from vitsearch.storage.indexes import IndexMaintainer
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, PhotoInfo

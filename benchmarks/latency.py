@@ -30,7 +30,7 @@ from indexes import fill
 from vitsearch import Collection, load_encoder
 from vitsearch.index.recipe import load_recipe
 from vitsearch.index.snapshot import open_snapshot
-from vitsearch.storage.config import read_collection_config, write_collection_config
+from vitsearch.storage import read_collection_config, write_collection_config
 from vitsearch.storage.indexes import IndexMaintainer
 from vitsearch.storage.store import PhotoStore
 

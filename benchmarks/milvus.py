@@ -39,8 +39,8 @@ from vectors import LikeReal, add_arguments, real_vectors
 from vitsearch import Collection
 from vitsearch.arrays import Vectors, cosine_scores, top_k, unit_rows
 from vitsearch.cluster.push import BATCH, prepare, push_blocks
+from vitsearch.collection.backend import positions
 from vitsearch.collection.map import FILE, current_map
-from vitsearch.collection.sample import positions
 from vitsearch.filters.parse import EVERY
 from vitsearch.labels import LinearClassifier
 from vitsearch.milvus import connect, parse_uri

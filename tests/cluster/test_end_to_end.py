@@ -13,11 +13,11 @@ from helpers.s3 import put, s3_client
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.photos.decode import fingerprint_of
 from vitsearch.shards import photo_id
+from vitsearch.web import ServeSettings
 from vitsearch.web.app import make_app
 from vitsearch.web.privacy import key_cookie
 from vitsearch.web.schemas import json_id
 from vitsearch.web.service import PhotoService
-from vitsearch.web.settings import ServeSettings
 from vitsearch.web.source import RemotePhotoCache
 
 

@@ -28,7 +28,7 @@ from vitsearch.storage import indexes
 
 pytest.importorskip("faiss", reason="needs the extra vitsearch[faiss]")
 
-from vitsearch.index import sharded
+from vitsearch.index import faiss_large
 
 COUNT = 150
 
@@ -356,7 +356,7 @@ def rows(count: int, dim: int = 32) -> tuple[np.ndarray, np.ndarray]:
 def test_lists_on_disk_are_the_lists_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sharded, "SHARD_BYTES", 100_000)  # five shards
+    monkeypatch.setattr(faiss_large, "SHARD_BYTES", 100_000)  # five shards
     ids, vectors = rows(12_000)
     for name in ("disk", "ivf-sq8"):
         build_snapshot(

@@ -29,7 +29,7 @@ from vitsearch.index.candidates import candidates_for
 from vitsearch.index.manifest import Origin
 from vitsearch.index.recipe import load_recipe
 from vitsearch.index.snapshot import build_snapshot
-from vitsearch.storage.config import (
+from vitsearch.storage import (
     DELTA_INDEX,
     MAIN_INDEX,
     CollectionConfig,

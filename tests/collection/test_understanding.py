@@ -13,7 +13,7 @@ from vitsearch import Collection, QueryError, index_folder, search_all
 from vitsearch.collection.understanding import FILE, KnownWords
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import CollectionError, CollectionNotFound
-from vitsearch.storage.config import collection_above, locate
+from vitsearch.storage import collection_above, locate
 
 
 class OtherEncoder(ColourEncoder):

@@ -22,8 +22,14 @@ from vitsearch import EncoderError, QueryError, VitsearchError, index_folder, lo
 from vitsearch.cli.main import run
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.encoders.preprocess import Preprocess, prepare, seen_region
-from vitsearch.explain import Explanation, explain
-from vitsearch.explain.draw import draw_explanation, heat_colours, overlay, write_explanation
+from vitsearch.explain import (
+    Explanation,
+    draw_explanation,
+    explain,
+    heat_colours,
+    overlay,
+    write_explanation,
+)
 
 torch = pytest.importorskip("torch", reason="explanations need PyTorch")
 
@@ -39,7 +45,7 @@ from vitsearch.explain.attribution import (  # noqa: E402  # noqa: E402
     shares_beside,
     trace,
 )
-from vitsearch.vit.model import VisionTransformer, ViTConfig  # noqa: E402
+from vitsearch.vit import VisionTransformer, ViTConfig  # noqa: E402
 
 BENCHMARKS = ROOT / "benchmarks"
 

@@ -677,9 +677,9 @@ def http(folder: Path) -> Run:
     from starlette.testclient import TestClient
 
     from vitsearch.encoders.colour import ColourEncoder
+    from vitsearch.web import ServeSettings
     from vitsearch.web.app import make_app
     from vitsearch.web.service import PhotoService
-    from vitsearch.web.settings import ServeSettings
 
     photos, settings = _indexed(folder / "photos"), ServeSettings()
     service = PhotoService.open(photos, encoder=ColourEncoder(), settings=settings)

@@ -20,10 +20,10 @@ from starlette.testclient import TestClient
 from helpers.cli import environment
 from vitsearch import index_folder
 from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.web import ServeSettings
 from vitsearch.web.app import make_app
 from vitsearch.web.privacy import key_cookie
 from vitsearch.web.service import PhotoService
-from vitsearch.web.settings import ServeSettings
 
 HERE, ELSEWHERE = ("127.0.0.1", 50_000), ("192.0.2.7", 50_000)
 TOKEN = "a-secret-of-these-tests"

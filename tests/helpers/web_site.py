@@ -11,9 +11,9 @@ from PIL import Image
 
 from vitsearch import Collection, index_folder
 from vitsearch.cli.demo import copy_samples
+from vitsearch.web import ServeSettings
 from vitsearch.web.app import bind, make_server
 from vitsearch.web.service import PhotoService
-from vitsearch.web.settings import ServeSettings
 
 KEY = "the-key-of-these-tests"  # of the person at this machine
 MAKE, MODEL, EXIF, GPS, ORIGINAL = 0x010F, 0x0110, 0x8769, 0x8825, 0x9003

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from vitsearch.errors import RecipeError
+from vitsearch.index import MAX_LENGTH, Factory, check_size, parse_factory, smallest
 from vitsearch.index.backends import check_recipe
-from vitsearch.index.base import MAX_LENGTH, Factory, check_size, parse_factory, smallest
 from vitsearch.index.faiss_index import build_faiss_index, make_index
 from vitsearch.index.manifest import facts_of, read_manifest, write_manifest
 from vitsearch.index.recipe import Recipe

@@ -24,9 +24,8 @@ from helpers.indexes import DIM, brute_force, build, clustered
 from helpers.paths import ROOT
 from vitsearch.arrays import unit_rows
 from vitsearch.errors import IndexDamaged, RecipeError
-from vitsearch.index import backends
+from vitsearch.index import VectorIndex, backends
 from vitsearch.index.backends import ExactIndex, check_recipe
-from vitsearch.index.base import VectorIndex
 from vitsearch.index.faiss_index import build_faiss_index
 from vitsearch.index.manifest import Manifest
 from vitsearch.index.recipe import Recipe, list_recipes, load_recipe

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vitsearch.errors
-import vitsearch.index.base
+import vitsearch.index
 import vitsearch.index.recipe
 import vitsearch.untrusted
 from helpers.paths import ROOT
@@ -84,7 +84,7 @@ def test_a_name_and_its_file_give_the_same_recipe(name, monkeypatch):
 def test_a_name_works_from_an_installed_wheel(tmp_path):
     package = tmp_path / "vitsearch"
     (package / "index").mkdir(parents=True)
-    for module in (vitsearch.index.recipe, vitsearch.index.base):
+    for module in (vitsearch.index.recipe, vitsearch.index):
         shutil.copy(Path(module.__file__), package / "index")
     for module in (vitsearch.errors, vitsearch.untrusted):
         shutil.copy(Path(module.__file__), package)

@@ -16,8 +16,8 @@ from helpers.web_client import HERE, client_of
 from vitsearch import Collection
 from vitsearch.arrays import unit_rows
 from vitsearch.cluster.push import push
+from vitsearch.collection.backend import positions, towns
 from vitsearch.collection.map import current_map
-from vitsearch.collection.sample import positions, towns
 from vitsearch.encoders.base import golden_vectors
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.filters import parse_filter
@@ -28,9 +28,9 @@ from vitsearch.milvus.store import MilvusStore
 from vitsearch.shards import Manifest, ShardRow, create_shards, photo_id
 from vitsearch.storage import reader as stored
 from vitsearch.types import PhotoInfo
+from vitsearch.web import ServeSettings
 from vitsearch.web.app import make_app
 from vitsearch.web.service import PhotoService
-from vitsearch.web.settings import ServeSettings
 
 ROWS, SAMPLE = 300, 60
 DATES = [

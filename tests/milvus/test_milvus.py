@@ -37,10 +37,10 @@ from vitsearch.milvus.store import MAX_RESULTS, Candidates
 from vitsearch.shards import Manifest, ShardRow, create_shards, open_shards, photo_id
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Photo
+from vitsearch.web import ServeSettings
 from vitsearch.web.app import make_app
 from vitsearch.web.privacy import key_cookie
 from vitsearch.web.service import PhotoService
-from vitsearch.web.settings import ServeSettings
 
 MOMENTS = [None, "2018-12-31T23:59:59", "2019-07-14T18:30:05", "2020-02-29T00:00:00"]
 CAMERAS = [None, "NIKON Z6", "Apple iPhone 12", "50% _Ä"]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageColor
 
 from vitsearch.errors import VitsearchError
-from vitsearch.outputs.drawing import EMPTY, RIGHT, WRONG, ink_on, shade, write_confusion
+from vitsearch.outputs import EMPTY, RIGHT, WRONG, ink_on, shade, write_confusion
 
 COUNTS = np.array([[40, 0, 10], [0, 12, 0], [0, 0, 0]])
 

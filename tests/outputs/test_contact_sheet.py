@@ -370,12 +370,12 @@ def test_a_score_stays_on_one_line(photos: Path, tmp_path: Path) -> None:
 def test_letters_that_no_font_has_are_told_once(
     photos: Path, tmp_path: Path, remarks: list[str]
 ) -> None:
-    from vitsearch.outputs import drawing
+    from vitsearch import outputs
 
-    drawing._remark_once.cache_clear()
+    outputs._remark_once.cache_clear()
     private = "\U0010fffd"  # for private use: printed as a space, and so never looked for
-    assert drawing.choose_type(f"a{private}b", 15)[0] == "a b"
-    letters = [drawing.choose_type(char, 15)[0] for char in "\U00012000\U00014400"]
+    assert outputs.choose_type(f"a{private}b", 15)[0] == "a b"
+    letters = [outputs.choose_type(char, 15)[0] for char in "\U00012000\U00014400"]
     if letters != ["?", "?"]:
         pytest.skip("this machine has fonts of cuneiform and of Anatolian hieroglyphs")
     assert len(remarks) == 1

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import CollectionError, CollectionNotFound, EncoderMismatch
-from vitsearch.storage.config import (
+from vitsearch.storage import (
     FORMAT,
     CollectionConfig,
     check_encoder,

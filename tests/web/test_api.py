@@ -20,7 +20,7 @@ from helpers.web_client import BEARER, ELSEWHERE, REMOTE, asked, opened, picture
 from vitsearch import Collection, index_folder
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.photos.columns import PRIVATE
-from vitsearch.web.settings import ServeSettings
+from vitsearch.web import ServeSettings
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from helpers.browser import (
 from helpers.web_site import make_collection, serving
 from vitsearch import Collection, index_folder
 from vitsearch.storage.user_data import Album, put_album, remove_album, writing
-from vitsearch.web.settings import ServeSettings
+from vitsearch.web import ServeSettings
 
 needs("skimage", "sklearn")
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ from helpers.browser import PHONE, WIDE, Browser, expect, needs, serious, visiti
 from helpers.web_site import KEY, serving
 from vitsearch import index_folder
 from vitsearch.cli.demo import copy_samples
-from vitsearch.web.settings import ServeSettings
+from vitsearch.web import ServeSettings
 
 needs("skimage", "send2trash")
 pytestmark = pytest.mark.slow

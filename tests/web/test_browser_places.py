@@ -13,7 +13,7 @@ from helpers.browser import PHONE, WIDE, Browser, Page, expect, serious, visitin
 from helpers.web_site import KEY, serving
 from vitsearch import index_folder
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.web.settings import ServeSettings
+from vitsearch.web import ServeSettings
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from helpers.photos import paint, shade
 from helpers.web_site import KEY, serving
 from vitsearch import index_folder
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.web.settings import ServeSettings
+from vitsearch.web import ServeSettings
 
 pytestmark = pytest.mark.slow
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from helpers.web_client import opened, wait_until
+from vitsearch.web import ConnectionLimits, ServeSettings
 from vitsearch.web.app import bind, make_server
 from vitsearch.web.middleware import LimitedProtocol, protocol_of
-from vitsearch.web.settings import ConnectionLimits, ServeSettings
 
 QUICK = ConnectionLimits(
     head=0.3, pause=0.3, bytes_per_second=1000, unread=0.3, total=60, per_address=50

@@ -29,9 +29,9 @@ from vitsearch.collection.runs import IndexRunner
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.options import IndexOptions, options_of
 from vitsearch.storage.filesystem import writer_lock
+from vitsearch.web import ServeSettings
 from vitsearch.web.indexing import encoders, offered, without_root
 from vitsearch.web.pages.indexing import LOCKED, IndexRequest, time_text
-from vitsearch.web.settings import ServeSettings
 from vitsearch.web.sites import Site
 
 pytestmark = pytest.mark.slow

@@ -34,11 +34,11 @@ from vitsearch.photos.columns import METADATA
 from vitsearch.storage.filesystem import writer_lock
 from vitsearch.storage.reader import PhotoReader
 from vitsearch.storage.store import PhotoStore
+from vitsearch.web import ServeSettings
 from vitsearch.web.app import make_app, warm_app
-from vitsearch.web.pages import context
+from vitsearch.web.pages import clean, context, fitted, size_text
 from vitsearch.web.pages.albums import cell
 from vitsearch.web.pages.cache import Facets
-from vitsearch.web.pages.tiles import clean, fitted, size_text
 from vitsearch.web.pages.url import (
     FIELDS,
     PER_PAGE,
@@ -55,7 +55,6 @@ from vitsearch.web.pages.url import (
 )
 from vitsearch.web.privacy import key_cookie
 from vitsearch.web.service import PhotoService
-from vitsearch.web.settings import ServeSettings
 
 PAGE = {"accept": "text/html"}
 HOSTILE = '"><img src=x onerror=alert(1)>.png'

@@ -17,7 +17,7 @@ from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import QueryError
 from vitsearch.filters.parse import EVERY, parse_filter
 from vitsearch.storage.reader import Positions, positions, towns
-from vitsearch.web.settings import ServeSettings
+from vitsearch.web import ServeSettings
 from vitsearch.web.world_map import LEVELS, Box, Land, bounds, clusters, has_outlines, read_box
 
 PAGE = {"accept": "text/html"}

@@ -15,8 +15,8 @@ from starlette.testclient import TestClient
 from helpers.web_client import BEARER, ELSEWHERE, HERE, TOKEN, asked, indexed_with_exif, with_exif
 from vitsearch import index_folder
 from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.web import ServeSettings
 from vitsearch.web.privacy import key_cookie
-from vitsearch.web.settings import ServeSettings
 
 KEY = "the-key-of-this-server"
 PAGE = {"Accept": "text/html"}

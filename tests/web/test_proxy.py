@@ -19,8 +19,8 @@ from helpers.proxies import (
 )
 from helpers.web_client import BEARER, HERE, TOKEN, asked, indexed_with_exif, reason, serving
 from vitsearch.errors import VitsearchError
+from vitsearch.web import ServeSettings
 from vitsearch.web.security import host_is_ours
-from vitsearch.web.settings import ServeSettings
 
 PAGE = {"Accept": "text/html"}
 URL = "https://photos.example"

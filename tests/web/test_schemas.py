@@ -19,8 +19,8 @@ from helpers.photos import COLOURS, paint
 from helpers.web_client import opened
 from vitsearch import index_folder
 from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.web import ServeSettings
 from vitsearch.web.app import make_app
-from vitsearch.web.settings import ServeSettings
 from vitsearch.web.several import Several
 from vitsearch.web.several_app import several_app
 

@@ -33,8 +33,8 @@ from helpers.web_client import (
 )
 from vitsearch import index_folder
 from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.web import ServeSettings
 from vitsearch.web.security import HEADERS, host_is_ours, token_cookie
-from vitsearch.web.settings import ServeSettings
 
 PAGE = {"Accept": "text/html,application/xhtml+xml"}
 

@@ -31,8 +31,8 @@ from vitsearch.errors import (
     VitsearchError,
 )
 from vitsearch.filters import parse_filter
+from vitsearch.web import ServeSettings
 from vitsearch.web.search import Batcher, read_query
-from vitsearch.web.settings import ServeSettings
 
 QUERIES = ("red", "2:red + blue - green", "yellow - red", "0.5:green + yellow", '"blue"')
 

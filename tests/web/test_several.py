@@ -24,7 +24,7 @@ from helpers.web_client import (
 )
 from vitsearch import Collection, index_folder, search_all
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.web.settings import ServeSettings
+from vitsearch.web import ServeSettings
 from vitsearch.web.several import Several
 from vitsearch.web.several_app import below, several_app
 

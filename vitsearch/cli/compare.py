@@ -134,8 +134,8 @@ def compare(photos: str, labels: str | None, labels_file: str | None, **options:
 def _check_files(labels: int, options: dict[str, Any]) -> None:
     """Raise VitsearchError for a file that cannot be written, before the long work begins."""
     from vitsearch.errors import VitsearchError
+    from vitsearch.outputs import check_confusion
     from vitsearch.outputs.contact_sheet import check_suffix
-    from vitsearch.outputs.drawing import check_confusion
 
     if options["output"]:
         check_rows_file(Path(options["output"]))
@@ -207,8 +207,8 @@ def _note_failed(result: "Comparison") -> None:
 
 
 def _write_files(result: "Comparison", root: Path, options: dict[str, Any]) -> None:
+    from vitsearch.outputs import write_confusion, write_page
     from vitsearch.outputs.contact_sheet import write_sheet
-    from vitsearch.outputs.drawing import write_confusion, write_page
 
     if options["output"]:
         rows = list(_rows(result))

@@ -235,8 +235,8 @@ def explain(
     """
     from vitsearch.collection.collection import Collection
     from vitsearch.encoders.language import readable
+    from vitsearch.explain import check_suffix, write_explanation
     from vitsearch.explain import explain as find
-    from vitsearch.explain.draw import check_suffix, write_explanation
 
     target = Path(output) if output else None if as_json else Path(OUTPUT)
     with Collection.open(

@@ -209,7 +209,7 @@ def _print_search_hint(collection: str) -> None:
     """Say how to search a collection whose photos need not be here; `index` would take the photos
     for removed.
     """
-    from vitsearch.storage.config import read_collection_config
+    from vitsearch.storage import read_collection_config
 
     root = read_collection_config(Path(collection), Path(collection)).root
     print_note(

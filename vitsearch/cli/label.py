@@ -350,7 +350,7 @@ def classify(photos: str, model: str, top: int, **options: Any) -> int:
     from vitsearch.errors import PhotoError, VitsearchError
     from vitsearch.photos.formats import named_suffixes
     from vitsearch.photos.walk import walk
-    from vitsearch.storage.config import photo_root
+    from vitsearch.storage import photo_root
 
     if options["output"]:
         check_rows_file(Path(options["output"]))

@@ -21,7 +21,7 @@ def _count(context: click.Context, param: click.Parameter, value: str) -> int:
         number = int(value)
     else:
         from vitsearch.photos.walk import walk
-        from vitsearch.storage.config import photo_root
+        from vitsearch.storage import photo_root
 
         number = sum(1 for _ in walk(photo_root(value)))
     if number < 1:

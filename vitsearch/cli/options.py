@@ -119,7 +119,7 @@ def flags(options: type, **changes: Mapping[str, Any]) -> Decorator:
 def _or_above(context: click.Context, parameter: click.Parameter, photos: Any) -> Any:
     """Return the named folder, or without one the next above with a collection, as git does."""
     if photos is None:
-        from vitsearch.storage.config import collection_above
+        from vitsearch.storage import collection_above
 
         return str(collection_above())
     return photos
@@ -332,7 +332,7 @@ def check_outputs(root: str | Path, options: dict[str, Any]) -> None:
         raise click.UsageError("--copy goes with --sort-into", click.get_current_context())
     if options["sort_into"] is not None:
         from vitsearch.outputs.sorting import check_target
-        from vitsearch.storage.config import locate
+        from vitsearch.storage import locate
 
         check_target(options["sort_into"], locate(root, options.get("collection"))[0])
     if options["sheet"]:

@@ -146,7 +146,7 @@ def similar(names: tuple[str, ...], **options: Any) -> int:
 def _photos_and_query(names: tuple[str, ...], has_terms: bool) -> tuple[list[str], str]:
     """Return the folders and the query of a command line; raises UsageError without a query."""
     from vitsearch.milvus import is_milvus
-    from vitsearch.storage.config import CONFIG, FOLDER, collection_above
+    from vitsearch.storage import CONFIG, FOLDER, collection_above
 
     *photos, query = names or ("",)
     is_collection = is_milvus(query) or any(

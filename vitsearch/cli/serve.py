@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import subprocess
 
     from vitsearch.types import Photo
-    from vitsearch.web.settings import ServeSettings
+    from vitsearch.web import ServeSettings
 
 # as `vitsearch.outputs.pictures` names them, which loads what draws pictures
 KINDS = ("kitty", "iterm2", "sixel", "blocks")
@@ -232,7 +232,7 @@ def serve(photos: tuple[str, ...], **options: Any) -> int:
     encrypted, so put a proxy with TLS in front of it on a network that you do not trust, and say so
     with --behind-proxy.
     """
-    from vitsearch.web.settings import LOOPBACK, MEGABYTE, ServeSettings, new_secret
+    from vitsearch.web import LOOPBACK, MEGABYTE, ServeSettings, new_secret
 
     generated = new_secret() if options["token"] == "generate" else None
     if options["proxies"] and not options["behind_proxy"]:
@@ -267,7 +267,7 @@ def serve_results(photos: str, collection: str | None, address: str) -> None:
     """Serve a collection on this machine at a free port and open an address of it in the browser,
     until Ctrl-C.
     """
-    from vitsearch.web.settings import ServeSettings
+    from vitsearch.web import ServeSettings
 
     options = {"collection": collection, "device": "auto", "root": None, "is_followed": False}
     _run([photos], options, ServeSettings(port=0), None, address)
@@ -325,7 +325,7 @@ def _names(photos: tuple[str, ...], options: Mapping[str, Any]) -> list[str]:
     """Return what is to be served, without a name the collection of the working folder or of one
     above it; raises UsageError for what does not go together.
     """
-    from vitsearch.storage.config import collection_above
+    from vitsearch.storage import collection_above
 
     names = list(dict.fromkeys(name.rstrip("/") or name for name in photos))
     names = names or [str(collection_above())]
@@ -344,7 +344,7 @@ def _index_first(photos: str, collection: str | None) -> None:
     from vitsearch.cli.output import ProgressBar
     from vitsearch.collection.update import index_folder
     from vitsearch.errors import CollectionNotFound
-    from vitsearch.storage.config import collection_folder, photo_root, read_collection_config
+    from vitsearch.storage import collection_folder, photo_root, read_collection_config
 
     root = photo_root(photos)
     try:

@@ -30,7 +30,7 @@ from vitsearch.cluster.shard_index import (
     row_numbers,
 )
 from vitsearch.errors import CollectionError, RecipeError
-from vitsearch.index.base import FAISS, IDS, VECTORS
+from vitsearch.index import FAISS, IDS, VECTORS
 from vitsearch.index.manifest import (
     MANIFEST,
     CheckedBlocks,
@@ -225,7 +225,7 @@ def _trains_on(recipe: Recipe, rows: int, dim: int) -> int:
     if recipe.is_exact:
         return 0
     try:
-        from vitsearch.index.sharded import trains_on
+        from vitsearch.index.faiss_large import trains_on
     except ImportError as error:
         raise RecipeError(
             "an index is built from shards by FAISS, which is not installed: pip install "
@@ -263,7 +263,7 @@ def _parts(job: _BuildJob) -> list[Part]:
     """Return parts of consecutive shards, of which each fits into memory."""
     limit = -(-job.rows // MIN_PARTS)
     if not job.exact:
-        from vitsearch.index.sharded import part_bytes
+        from vitsearch.index.faiss_large import part_bytes
 
         limit = min(limit, job.room // 2 // part_bytes(job.recipe, job.rows, job.dim))
     groups: list[list[int]] = []
@@ -284,7 +284,7 @@ def _parts(job: _BuildJob) -> list[Part]:
 
 
 def _train(job: _BuildJob) -> None:
-    from vitsearch.index.sharded import train_index
+    from vitsearch.index.faiss_large import train_index
 
     sample = draw_sample(job.shards, job.counts, job.trained_on, seed=SEED)
     train_index(job.staging / TRAINED, job.recipe, job.rows, sample)

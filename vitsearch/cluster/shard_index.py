@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from vitsearch.arrays import Halves, Ids, cosine_scores, drop_pages, mapped, top_k
 from vitsearch.errors import CollectionError, IndexDamaged, RecipeError
+from vitsearch.index import FAISS, IDS, LISTS, VECTORS, VectorIndex, query_rows
 from vitsearch.index.backends import ExactIndex
-from vitsearch.index.base import FAISS, IDS, LISTS, VECTORS, VectorIndex, query_rows
 from vitsearch.index.manifest import Manifest, check_file, read_manifest
 from vitsearch.paths import raw_path
 from vitsearch.records import flush
@@ -206,7 +206,7 @@ def make_part(part: Part) -> int:
     if part.exact:
         count = sum(len(ids) for ids, _ in batches)
     else:
-        from vitsearch.index.sharded import write_part
+        from vitsearch.index.faiss_large import write_part
 
         count = write_part(part.file("faiss"), part.folder / TRAINED, batches)
     assert count == part.rows
@@ -261,7 +261,7 @@ def merge_parts(folder: Path, parts: Sequence[Part], *, batch: int) -> None:
             offset = paths.tell()
     rows = sum(part.rows for part in parts)
     if not parts[0].exact:
-        from vitsearch.index.sharded import merge_lists
+        from vitsearch.index.faiss_large import merge_lists
 
         files = [part.file("faiss") for part in parts]
         merged = merge_lists(folder / FAISS, folder / TRAINED, files)

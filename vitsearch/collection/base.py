@@ -26,7 +26,7 @@ from vitsearch.filters.words import Vocabulary
 from vitsearch.milvus import is_milvus
 from vitsearch.milvus.store import MilvusStore
 from vitsearch.options import SearchOptions
-from vitsearch.storage.config import CollectionConfig
+from vitsearch.storage import CollectionConfig
 from vitsearch.storage.connections import ProcessLock
 from vitsearch.storage.conventions import Decoding
 from vitsearch.storage.missing import changed_folders

@@ -12,12 +12,12 @@ import numpy as np
 from PIL import Image
 
 from vitsearch.arrays import unit_rows
+from vitsearch.collection.backend import label_sample
 from vitsearch.collection.base import OpenCollection
 from vitsearch.collection.duplicates import LookAlikes, look_alikes, same_files
 from vitsearch.collection.maintain import Check, TuneReport, tune_local, verify_local
 from vitsearch.collection.query import Query, Term, photo_path
 from vitsearch.collection.results import SearchResults, collection_page, results_of
-from vitsearch.collection.sample import label_sample
 from vitsearch.collection.search import as_where
 from vitsearch.collection.understanding import Understood, understand
 from vitsearch.encoders.base import Encoder

@@ -21,7 +21,7 @@ from vitsearch.paths import raw_path
 from vitsearch.photos import WalkOptions
 from vitsearch.photos.formats import WITHOUT_READER, is_video, named_suffixes
 from vitsearch.photos.walk import WalkRecord, path_matcher, walk
-from vitsearch.storage.config import QUEUE
+from vitsearch.storage import QUEUE
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, LeftOut, State
 

@@ -23,7 +23,7 @@ from vitsearch.filters.tree import And
 from vitsearch.index.candidates import Proposal, UnindexedVectors, candidates_for
 from vitsearch.index.snapshot import IndexSnapshot, manifest_stamp, open_snapshot
 from vitsearch.options import SearchOptions
-from vitsearch.storage.config import (
+from vitsearch.storage import (
     DELTA_INDEX,
     MAIN_INDEX,
     CollectionConfig,

@@ -23,7 +23,7 @@ from vitsearch.index.recipe import Recipe
 from vitsearch.index.snapshot import IndexSnapshot, open_snapshot, verify_snapshot
 from vitsearch.photos import prefetch_map
 from vitsearch.photos.decode import read_fingerprint
-from vitsearch.storage.config import (
+from vitsearch.storage import (
     DELTA_INDEX,
     MAIN_INDEX,
     CollectionConfig,

@@ -234,7 +234,7 @@ def _figure(tile: _Tile) -> str:
 
 def _short(text: str, limit: int = MAX_NAME) -> str:
     """Return text as one line of at most so many characters, both of its ends."""
-    from vitsearch.outputs.drawing import readable
+    from vitsearch.outputs import readable
 
     line = readable(text)
     half = limit // 2

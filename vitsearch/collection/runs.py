@@ -27,7 +27,7 @@ from typing import IO, Any, Literal, Unpack
 
 from vitsearch.errors import CollectionLocked, QueryError, VitsearchError
 from vitsearch.options import IndexKeywords
-from vitsearch.storage.config import collection_folder, photo_root
+from vitsearch.storage import collection_folder, photo_root
 from vitsearch.types import IndexReport, OnProgress, Progress, no_progress
 from vitsearch.untrusted import python_command, reason
 

@@ -42,7 +42,7 @@ from vitsearch.options import IndexKeywords, IndexOptions, check_names
 from vitsearch.paths import raw_path
 from vitsearch.photos import WalkOptions
 from vitsearch.photos.decoder import journalled_decoder
-from vitsearch.storage.config import (
+from vitsearch.storage import (
     CollectionConfig,
     check_encoder,
     collection_folder,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vitsearch.errors import QueryError
 from vitsearch.labels import Label, parse_labels
-from vitsearch.outputs.drawing import write_page
+from vitsearch.outputs import write_page
 from vitsearch.types import LEVEL_SEPARATOR, Activation
 
 IMAGENET = Path(__file__).parents[1] / "imagenet_classes.tsv"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vitsearch.arrays import Halves, Ids, Vectors, cosine_scores, top_k, unit_rows
 from vitsearch.errors import RecipeError
-from vitsearch.index.base import (
+from vitsearch.index import (
     FAISS,
     Candidates,
     IndexBackend,
@@ -75,7 +75,7 @@ class ExactIndex:
         best = [Best(row, min(k, len(self))) for row in rows]
         enough = _MANY if "faiss" in sys.modules else _VERY_MANY
         if len(rows) == 1 and 0 < k <= _MAX_SCANNED and self._vectors.size >= enough:
-            from vitsearch.index.faiss_scan import scan
+            from vitsearch.index.faiss_large import scan
 
             scan(self._vectors, unit_rows(rows), best[0])
         elif k > 0 and best:
@@ -279,7 +279,7 @@ class FaissBackend:
         except ImportError:  # a recipe of exact search: the rows are enough
             return
         if recipe.on_disk and not few_rows(len(ids)):
-            from vitsearch.index.sharded import write_disk_index
+            from vitsearch.index.faiss_large import write_disk_index
 
             write_disk_index(folder, FAISS, recipe, vectors, ids)
             return

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vitsearch.arrays import Halves, Ids, Vectors, drop_pages, unit_rows
 from vitsearch.errors import RecipeError
-from vitsearch.index.base import LISTS, Candidates, check_size, parse_factory, query_rows, smallest
+from vitsearch.index import LISTS, Candidates, check_size, parse_factory, query_rows, smallest
 from vitsearch.index.recipe import Recipe, training_rows
 
 faiss: Any = _faiss  # its type stubs lack half of what is used here

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vitsearch.arrays import Halves, Ids, Vectors, cosine_scores, top_k, unit_rows
 from vitsearch.errors import RecipeError
-from vitsearch.index.base import Candidates
+from vitsearch.index import Candidates
 from vitsearch.index.faiss_index import (
     FaissIndex,
     build_faiss_index,

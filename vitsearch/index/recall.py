@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitsearch.arrays import Halves, Ids, Vectors, cosine_scores, drop_pages, top_k, unit_rows
+from vitsearch.index import VectorIndex
 from vitsearch.index.backends import ExactIndex, rough_scores, widened
-from vitsearch.index.base import VectorIndex
 from vitsearch.index.candidates import UnindexedVectors, candidates_for
 from vitsearch.index.manifest import Measured, write_manifest
 from vitsearch.index.recipe import ID_BYTES, SCAN, Recipe, auto_lists, bytes_per_vector

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from vitsearch.arrays import Halves, Ids, mapped
 from vitsearch.errors import IndexDamaged, RecipeError
-from vitsearch.index.backends import ExactIndex, backend_for, check_recipe, on_device
-from vitsearch.index.base import (
+from vitsearch.index import (
     FAISS,
     GENERATIONS,
     IDS,
@@ -28,6 +27,7 @@ from vitsearch.index.base import (
     Candidates,
     SelectiveIndex,
 )
+from vitsearch.index.backends import ExactIndex, backend_for, check_recipe, on_device
 from vitsearch.index.manifest import (
     BLOCK,
     MANIFEST,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vitsearch.arrays import Halves, Ids, cosine_scores, top_k, unit_rows
 from vitsearch.errors import RecipeError
-from vitsearch.index.base import Candidates, query_rows
+from vitsearch.index import Candidates, query_rows
 
 _BLOCK = 33_554_432  # numbers that are float32 at a time: 128 MiB
 _CUDA_BLOCK = 16 * _BLOCK  # numbers multiplied at a time where they stay float16

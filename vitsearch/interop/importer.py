@@ -31,7 +31,7 @@ from vitsearch.interop.base import (
 from vitsearch.photos import read_bytes_and_fingerprint, read_photo
 from vitsearch.photos.decoder import LIMIT, PhotoDecoder, journalled_decoder
 from vitsearch.photos.prefetch import prefetch_map
-from vitsearch.storage.config import (
+from vitsearch.storage import (
     CollectionConfig,
     check_encoder,
     collection_folder,

@@ -51,7 +51,7 @@ from vitsearch.shards import (
     photo_id,
 )
 from vitsearch.shards.manifest import MANIFEST, is_manifest
-from vitsearch.storage.config import collection_folder, photo_root
+from vitsearch.storage import collection_folder, photo_root
 from vitsearch.storage.conventions import (
     RAW,
     Decoding,

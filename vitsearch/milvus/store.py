@@ -11,8 +11,7 @@ import numpy as np
 from vitsearch.arrays import Halves, Ids, Vectors
 from vitsearch.errors import CollectionError, CollectionNotFound, QueryError
 from vitsearch.filters.tree import And, Comparison, Filter, IsNull, Or
-from vitsearch.milvus.filter import milvus_filter
-from vitsearch.milvus.overview import (
+from vitsearch.milvus import (
     LARGE,
     SAMPLE,
     Sample,
@@ -22,6 +21,7 @@ from vitsearch.milvus.overview import (
     last_ids,
     sample,
 )
+from vitsearch.milvus.filter import milvus_filter
 from vitsearch.milvus.schema import PHOTO_FIELDS, CollectionMetadata, MilvusUri, photo_of
 from vitsearch.paths import raw_path
 from vitsearch.photos.columns import COLUMNS

@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from vitsearch.errors import PhotoError, VitsearchError
-from vitsearch.outputs.drawing import (
+from vitsearch.outputs import (
     INK,
     MAT,
     MISSING,

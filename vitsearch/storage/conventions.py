@@ -20,7 +20,7 @@ from vitsearch.photos import MAX_PIXELS
 from vitsearch.photos.decode import Colours
 from vitsearch.photos.profiles import prepared
 from vitsearch.records import remove_unfinished
-from vitsearch.storage.config import (
+from vitsearch.storage import (
     DELTA_INDEX,
     MAIN_INDEX,
     QUEUE,

@@ -33,7 +33,7 @@ from vitsearch.index.snapshot import (
     remove_snapshot,
     verify_snapshot,
 )
-from vitsearch.storage.config import (
+from vitsearch.storage import (
     DELTA_INDEX,
     MAIN_INDEX,
     CollectionConfig,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vitsearch.arrays import Halves, Ids
 from vitsearch.filters.tree import Filter, prepare
-from vitsearch.storage.config import CollectionConfig
+from vitsearch.storage import CollectionConfig
 from vitsearch.storage.rows import IS_FILE
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Photo, SkippedPhoto

@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Scope
 from vitsearch._version import __version__
 from vitsearch.collection.runs import IndexRunner
 from vitsearch.errors import VitsearchError
-from vitsearch.web import responses, routes
+from vitsearch.web import ServeSettings, responses, routes
 from vitsearch.web.middleware import BehindProxy, CountRequests, Metrics, TakeTurns, protocol_of
 from vitsearch.web.pages import indexing
 from vitsearch.web.pages import search as pages
@@ -36,7 +36,6 @@ from vitsearch.web.process import limit_arenas
 from vitsearch.web.schemas import SearchRequest
 from vitsearch.web.security import SecurityMiddleware
 from vitsearch.web.service import PhotoService
-from vitsearch.web.settings import ServeSettings
 from vitsearch.web.source import MilvusSource
 
 STATIC = Path(__file__).parent / "static"

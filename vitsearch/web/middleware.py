@@ -18,8 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from vitsearch.web import LOOPBACK, ConnectionLimits, ServeSettings
 from vitsearch.web.service import PhotoService
-from vitsearch.web.settings import LOOPBACK, ConnectionLimits, ServeSettings
 
 _TOO_SLOW = b'{"error":{"code":"too_slow","message":"the request came too slowly: send it again"}}'
 AT_ONCE = 8  # requests for each core: enough to encode words together

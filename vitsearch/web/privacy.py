@@ -15,7 +15,7 @@ from vitsearch.errors import NotShown, QueryError
 from vitsearch.filters.parse import parse_filter
 from vitsearch.filters.tree import Filter
 from vitsearch.photos.columns import PRIVATE
-from vitsearch.web.settings import ServeSettings, is_loopback
+from vitsearch.web import ServeSettings, is_loopback
 
 KEY = "key"  # the parameter of an address
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")

@@ -17,7 +17,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from vitsearch.paths import cache_dir
-from vitsearch.storage.config import locate
+from vitsearch.storage import locate
 
 _SECONDS = 2.0  # within which a server answers that it runs
 

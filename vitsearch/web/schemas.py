@@ -18,6 +18,7 @@ from vitsearch.options import SearchOptions
 from vitsearch.paths import raw_path
 from vitsearch.photos.columns import METADATA
 from vitsearch.types import Photo, Prediction, SearchResult
+from vitsearch.web import ServeSettings
 from vitsearch.web.responses import reason_of
 from vitsearch.web.search import (
     MAX_TERMS,
@@ -26,7 +27,6 @@ from vitsearch.web.search import (
 )
 from vitsearch.web.security import too_large
 from vitsearch.web.service import LabelCounts
-from vitsearch.web.settings import ServeSettings
 
 DEFAULT_RESULTS = 50
 MIN_RELEVANCE = SearchOptions(1).min_relevance

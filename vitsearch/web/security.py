@@ -23,10 +23,10 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vitsearch.errors import TooLarge
+from vitsearch.web import ServeSettings, is_loopback
 from vitsearch.web.pages.context import page
 from vitsearch.web.privacy import KEY, comes_from_here, has_key, is_same, key_cookie
 from vitsearch.web.responses import error_response, wants_page
-from vitsearch.web.settings import ServeSettings, is_loopback
 
 FREE = 5  # wrong tokens of an address that cost nothing: people mistype
 MAX_WAIT = 300.0  # seconds

@@ -13,10 +13,10 @@ from typing import Any
 from PIL import Image
 
 from vitsearch.collection import LookAlikes
+from vitsearch.collection.backend import is_large, sampled_ids, sampled_values
 from vitsearch.collection.collection import Collection
 from vitsearch.collection.duplicates import first_indices
 from vitsearch.collection.query import Term
-from vitsearch.collection.sample import is_large, sampled_ids, sampled_values
 from vitsearch.collection.search import as_where
 from vitsearch.collection.understanding import KnownWords, Understood
 from vitsearch.encoders.base import Encoder, ImageEncoder
@@ -28,6 +28,7 @@ from vitsearch.milvus import is_milvus
 from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.storage.filesystem import AnsweringNote
 from vitsearch.types import LeftOut, Photo, Prediction, SearchResult, SkippedPhoto
+from vitsearch.web import ServeSettings
 from vitsearch.web.process import MemoryKeeper
 from vitsearch.web.search import (
     MAX_BATCH,
@@ -40,7 +41,6 @@ from vitsearch.web.search import (
     terms_of,
     understand_query,
 )
-from vitsearch.web.settings import ServeSettings
 from vitsearch.web.source import CollectionSource, MilvusSource
 from vitsearch.web.thumbnails import FOLDER, Thumbnail, Thumbnails
 

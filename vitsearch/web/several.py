@@ -23,8 +23,8 @@ from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import QueryError, ServiceBusy, VitsearchError
 from vitsearch.filters.words import Vocabulary
 from vitsearch.types import SearchResult
+from vitsearch.web.pages import counted
 from vitsearch.web.pages.cache import UploadedPhotos
-from vitsearch.web.pages.tiles import counted
 from vitsearch.web.pages.url import ALONE, LIKE
 from vitsearch.web.privacy import exif_shown
 from vitsearch.web.routes import K, Offset, answer_of, in_picture_thread

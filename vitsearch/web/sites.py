@@ -16,17 +16,16 @@ from vitsearch.collection.runs import IndexRunner
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionNotFound, VitsearchError
 from vitsearch.milvus import is_milvus
-from vitsearch.storage.config import locate, read_collection_config
-from vitsearch.web import indexing
+from vitsearch.storage import locate, read_collection_config
+from vitsearch.web import ServeSettings, indexing
 from vitsearch.web.app import empty_app, protect, warm_app
 from vitsearch.web.middleware import TakeTurns
+from vitsearch.web.pages import counted
 from vitsearch.web.pages import indexing as pages
-from vitsearch.web.pages.tiles import counted
 from vitsearch.web.responses import error_response, wants_page
 from vitsearch.web.routes import answer_of
 from vitsearch.web.schemas import HealthAnswer
 from vitsearch.web.service import PhotoService
-from vitsearch.web.settings import ServeSettings
 from vitsearch.web.source import CollectionSource
 
 NOT_INDEXED = "these photos are not indexed yet: open the page to begin, or POST /api/index"

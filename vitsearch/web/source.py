@@ -28,7 +28,7 @@ from vitsearch.milvus.store import MilvusStore
 from vitsearch.photos.decode import PhotoMissing, fingerprint_of, open_photo
 from vitsearch.photos.sources import Entry, Source, open_source
 from vitsearch.records import atomic_write
-from vitsearch.storage.config import (
+from vitsearch.storage import (
     CollectionConfig,
     locate,
     read_collection_config,
@@ -38,7 +38,7 @@ from vitsearch.storage.filesystem import disk_errors
 from vitsearch.storage.reader import PhotoReader
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import LeftOut, Photo, SkippedPhoto
-from vitsearch.web.settings import MEGABYTE
+from vitsearch.web import MEGABYTE
 
 BUSY = "the photos cannot be read just now: try again in a moment"
 MAX_FETCHED_BYTES = 500 * MEGABYTE  # of photos fetched from an object store

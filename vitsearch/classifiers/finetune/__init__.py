@@ -12,7 +12,7 @@ from vitsearch.classifiers.finetune.settings import (
     labelled_photos,
 )
 from vitsearch.errors import ClassifierError, EncoderError
-from vitsearch.storage.config import photo_root
+from vitsearch.storage import photo_root
 
 __all__ = ["EpochResult", "FinetuneReport", "FinetuneSettings", "FinetuneStep", "finetune"]
 

@@ -26,7 +26,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from vitsearch.encoders.mini.surface import SURFACE_CHANNELS, TAPS, Surface
-from vitsearch.vit.model import VisionTransformer, ViTConfig
+from vitsearch.vit import VisionTransformer, ViTConfig
 
 # (repeats, kernel, stride, expansion, channels) of each stage of Lite2: width 1.1, depth 1.2, first
 # and last stage not deepened

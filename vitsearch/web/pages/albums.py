@@ -26,9 +26,8 @@ from vitsearch.storage import user_data
 from vitsearch.storage.store import PhotoStore
 from vitsearch.storage.user_data import FAVOURITES, Album, writing
 from vitsearch.types import Photo
-from vitsearch.web.pages import results
+from vitsearch.web.pages import LARGE, clean, counted, results, size_text
 from vitsearch.web.pages.context import Page, PageContext, form_of
-from vitsearch.web.pages.tiles import LARGE, clean, counted, size_text
 from vitsearch.web.pages.url import (
     PER_PAGE,
     PageQuery,

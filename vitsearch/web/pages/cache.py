@@ -16,7 +16,7 @@ from PIL import Image
 
 from vitsearch.arrays import Vectors
 from vitsearch.classifiers import ImageClassifier, load_classifier
-from vitsearch.collection.sample import is_large, sampled_values
+from vitsearch.collection.backend import is_large, sampled_values
 from vitsearch.encoders.language import readable
 from vitsearch.errors import QueryError
 from vitsearch.explain import explain
@@ -24,7 +24,7 @@ from vitsearch.labels import Decision, LabelClassifier, predict
 from vitsearch.photos import thumbnail
 from vitsearch.photos.decode import webp
 from vitsearch.storage.reader import PhotoReader
-from vitsearch.web.pages.tiles import LARGE, is_clean
+from vitsearch.web.pages import LARGE, is_clean
 from vitsearch.web.pages.url import CHOICES
 from vitsearch.web.service import PhotoService
 from vitsearch.web.thumbnails import picture_key
@@ -235,7 +235,7 @@ class Insights:
         return self._pictures.get(key, lambda: self._draw(photo_id, text))
 
     def _draw(self, photo_id: int, text: str) -> bytes:
-        from vitsearch.explain.draw import overlay
+        from vitsearch.explain import overlay
 
         image = self._service.picture(photo_id, LARGE)
         with self._service.source.encoding:

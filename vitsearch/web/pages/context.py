@@ -21,9 +21,10 @@ from vitsearch.storage.reader import Positions, Towns
 from vitsearch.storage.store import PhotoStore
 from vitsearch.storage.user_data import album_names
 from vitsearch.types import Photo, Prediction, SearchResult
+from vitsearch.web import ServeSettings
 from vitsearch.web.indexing import may_index
+from vitsearch.web.pages import Tile, clean, thumbnail, tile
 from vitsearch.web.pages.cache import Cache, Facets, Insights, Recent, UploadedPhotos, facets_of
-from vitsearch.web.pages.tiles import Tile, clean, thumbnail, tile
 from vitsearch.web.pages.url import (
     ALONE,
     LIKE,
@@ -36,7 +37,6 @@ from vitsearch.web.pages.url import (
 )
 from vitsearch.web.privacy import check_filter, exif_shown, is_local, may_write
 from vitsearch.web.service import PhotoService
-from vitsearch.web.settings import ServeSettings
 from vitsearch.web.source import MilvusSource
 from vitsearch.web.world_map import Land
 

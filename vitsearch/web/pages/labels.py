@@ -35,9 +35,9 @@ from vitsearch.storage.user_data import (
     writing,
 )
 from vitsearch.types import Prediction
+from vitsearch.web.pages import Tile, counted, spoken_date
 from vitsearch.web.pages.albums import cell
 from vitsearch.web.pages.context import Page, PageContext, form_of
-from vitsearch.web.pages.tiles import Tile, counted, spoken_date
 from vitsearch.web.pages.url import (
     PER_PAGE,
     PageQuery,

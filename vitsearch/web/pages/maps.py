@@ -12,16 +12,15 @@ import numpy as np
 from fastapi import APIRouter, Depends, Query
 from starlette.responses import JSONResponse, Response
 
+from vitsearch.collection.backend import positions, towns
 from vitsearch.collection.map import PhotoMap, current_map
-from vitsearch.collection.sample import positions, towns
 from vitsearch.errors import NotShown, UnknownPhoto
 from vitsearch.filters.parse import EVERY
 from vitsearch.filters.tree import Filter
 from vitsearch.storage.reader import Positions, Towns
 from vitsearch.types import Photo
-from vitsearch.web.pages import results
+from vitsearch.web.pages import counted, results
 from vitsearch.web.pages.context import Page, PageContext
-from vitsearch.web.pages.tiles import counted
 from vitsearch.web.pages.url import (
     ALONE,
     PER_PAGE,

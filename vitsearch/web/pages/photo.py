@@ -15,10 +15,9 @@ from vitsearch.storage.metadata import text_of
 from vitsearch.storage.store import PhotoStore
 from vitsearch.storage.user_data import FAVOURITES, album_named
 from vitsearch.types import Photo
-from vitsearch.web.pages import results
+from vitsearch.web.pages import LARGE, results, size_text, spoken_date, thumbnail, video
 from vitsearch.web.pages.cache import LABELS, Shares
 from vitsearch.web.pages.context import Page, PageContext, webp_response
-from vitsearch.web.pages.tiles import LARGE, size_text, spoken_date, thumbnail, video
 from vitsearch.web.pages.url import MAX_QUERY_LENGTH, PageQuery, address, label_lines
 from vitsearch.web.routes import in_picture_thread
 

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vitsearch.arrays import Ids
+from vitsearch.collection.backend import is_large
 from vitsearch.collection.duplicates import first_indices
 from vitsearch.collection.query import Term
-from vitsearch.collection.sample import is_large
 from vitsearch.collection.understanding import Understood
 from vitsearch.errors import NotShown, QueryError
 from vitsearch.filters.parse import EVERY
 from vitsearch.filters.tree import Filter
 from vitsearch.milvus.store import MilvusStore
 from vitsearch.types import Photo, SearchResult
-from vitsearch.web.pages.tiles import Tile, counted
+from vitsearch.web.pages import Tile, counted
 from vitsearch.web.pages.url import PER_PAGE, PageQuery
 from vitsearch.web.search import MAX_OFFSET
 

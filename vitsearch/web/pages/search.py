@@ -21,14 +21,13 @@ from vitsearch.errors import NotShown, PhotoError, QueryError, TooLarge, Unknown
 from vitsearch.photos.columns import COLUMNS, METADATA
 from vitsearch.web.pages import albums as album_pages
 from vitsearch.web.pages import duplicates as duplicate_pages
-from vitsearch.web.pages import indexing
+from vitsearch.web.pages import indexing, size_text, thumbnail
 from vitsearch.web.pages import labels as label_pages
 from vitsearch.web.pages import maps as map_pages
 from vitsearch.web.pages import photo as photo_pages
 from vitsearch.web.pages.context import STATIC, Page, PageContext, page, views_for, webp_response
 from vitsearch.web.pages.indexing import has_collection
 from vitsearch.web.pages.results import ADDED, TAKEN, listing_of, orders, results_of, scrubber
-from vitsearch.web.pages.tiles import size_text, thumbnail
 from vitsearch.web.pages.url import (
     ALONE,
     CHOICES,
