@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers.photos import paint, shade
-from helpers.web_client import HERE, client_of, opened
+from helpers.web_client import HERE, asked, client_of, opened
 
 pytest.importorskip("fastapi")
 
@@ -878,3 +878,20 @@ def test_the_first_page_is_worked_out_before_it_is_opened(
             page = client.get("/")
     assert page.status_code == 200
     assert len(shown(page.text)) == PER_PAGE
+
+
+def test_texts_are_sent_compressed_and_pictures_as_they_are(folder: Path) -> None:
+    with asked(folder) as client:
+
+        def encoding(address: str, accepted: str = "gzip") -> str | None:
+            answer = client.get(address, headers={"Accept-Encoding": accepted})
+            assert answer.status_code == 200
+            return answer.headers.get("Content-Encoding")
+
+        first = min(photo_ids(folder).values())
+        assert encoding("/") == encoding("/static/app.css") == "gzip"
+        assert encoding("/", accepted="identity") is None
+        assert encoding("/healthz") is None  # too short
+        assert encoding(f"/api/photos/{first}/thumbnail?size=384") is None
+        plain = client.get("/", headers={"Accept-Encoding": "identity"})
+        assert client.get("/").text == plain.text

@@ -18,6 +18,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
@@ -41,6 +42,7 @@ from vitsearch.web.source import MilvusSource
 STATIC = Path(__file__).parent / "static"
 STATIC_CACHE = "public, max-age=3600"
 BACKLOG = 2048  # connections that wait to be accepted
+MIN_COMPRESSED = 8192  # bytes of a text: less is not worth the time
 MAX_HEAD = 32_768  # bytes of a request's line and headers
 ERROR_HANDLERS = (
     (VitsearchError, responses.handle_known_error),
@@ -123,7 +125,8 @@ def empty_app(settings: ServeSettings, lifespan: Any = None) -> FastAPI:
 
 
 def protect(app: FastAPI, settings: ServeSettings) -> None:
-    """Have an application answer only those whom the settings let in."""
+    """Have an application answer only those whom the settings let in, its texts compressed."""
+    app.add_middleware(GZipMiddleware, minimum_size=MIN_COMPRESSED, compresslevel=1)
     app.add_middleware(SecurityMiddleware, settings=settings)
     if settings.behind_proxy:
         app.add_middleware(BehindProxy, settings=settings)
