@@ -39,6 +39,12 @@ def test_photos_are_fetched_in_order_a_few_at_a_time(site: Site) -> None:
     assert site.asked["busy/photo"] == 3
 
 
+def test_a_host_is_one_whatever_user_its_addresses_name(site: Site) -> None:
+    users = [site.url(f"photo/{each}").replace("//", f"//user{each}@") for each in range(0, 90, 3)]
+    assert fetch(*users) == [jpeg(each) for each in range(0, 90, 3)]
+    assert site.at_once == web.AT_ONCE_OF_HOST
+
+
 @pytest.mark.parametrize(
     ("name", "reason", "times"),
     [

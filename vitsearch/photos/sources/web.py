@@ -64,7 +64,7 @@ class _Host:
 
 def _host_of(url: str) -> str:
     try:
-        return urlsplit(url).netloc
+        return urlsplit(url).hostname or ""  # without a user, whose names would evade the limit
     except ValueError:
         return ""
 
