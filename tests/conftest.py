@@ -1,6 +1,7 @@
 """What every test may ask for: folders of four photos, and an S3 server on loopback."""
 
 import os
+import shutil
 import signal
 import urllib.request
 from collections import Counter
@@ -20,6 +21,10 @@ pytest.register_assert_rewrite("helpers")
 # read when NumPy, PyTorch and FAISS are loaded: threads that wait for each other cost more than
 # they bring to small data, and several test processes share the cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# files in memory, where there is room: every collection waits for the disk many times over
+MEMORY, ROOM = Path("/dev/shm"), 6 * 2**30
+if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs behind it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -86,6 +91,15 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VITSEARCH_HOME", str(tmp_path_factory.mktemp("home")))
         yield
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with `vitsearch` and `python` that start at once (helpers/prepared.py)."""
+    from helpers.prepared import prepared
+
+    with prepared(tmp_path_factory.mktemp("programs")) as folder:
+        yield folder
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from helpers.paths import ROOT
 from vitsearch.cli.main import cli
 
 NEEDS_A_DOWNLOAD = ("--model hf:", "--encoder open_clip:", "--encoder hf:", "--encoder local-dir:")
+SCALE, ENGINES = ROOT / "docs" / "scale.md", pytest.mark.engines  # its commands start Ray
 README = ROOT / "README.md"  # its blocks run as they stand there, in order: test_readme.py
 
 
@@ -43,13 +44,17 @@ def place(drawn: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_command_runs(page: Path, place: Path) -> None:
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=ENGINES if page == SCALE else ()) for page in WITH_COMMANDS],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_every_command_runs(page: Path, place: Path, programs: Path) -> None:
     for command in commands_of(page):
         if command.startswith("vitsearch serve"):
-            serve(command, place)
+            serve(command, place, programs)
             continue
-        done = run_shell(command, place)
+        done = run_shell(command, place, programs)
         if any(part in command for part in NEEDS_A_DOWNLOAD) and "local-dir:my" not in command:
             # what a machine without the model says: one line
             assert done.returncode == 1, (command, done.stderr)
@@ -62,7 +67,7 @@ def test_every_command_runs(page: Path, place: Path) -> None:
         else:
             assert done.returncode == 0, (command, done.stderr)
     for command in sessions_of(page):
-        done = run_shell(command, place)
+        done = run_shell(command, place, programs)
         assert done.returncode in (0, 1), (command, done.stderr)  # 1: nothing found
         understood = re.search("vitsearch: (understood|nothing here fits)", done.stderr)
         assert understood or done.stdout, command  # of four pictures little can be told
@@ -70,10 +75,10 @@ def test_every_command_runs(page: Path, place: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_python_runs(page: Path, place: Path) -> None:
+def test_the_python_runs(page: Path, place: Path, programs: Path) -> None:
     script = "\n".join(blocks(page, "python"))
     shutil.copytree(place / "photos" / ".vitsearch" / "index", place / "index", dirs_exist_ok=True)
-    python = [sys.executable, "-c", script]
+    python = [programs / "python", "-c", script]
     done = subprocess.run(python, cwd=place, env=environment(), capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -4,7 +4,8 @@ import ast
 import json
 import re
 import subprocess
-import sys
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,24 @@ EXAMPLES = ROOT / "examples"
 SHORT = ("quickstart", "zero_shot_label", "linear_probe", "finetune_vit")
 
 
-def run(script: str, *arguments: str) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / script), *arguments], capture_output=True, text=True
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
+Run = Callable[..., list[str]]
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(programs: Path) -> Run:
+    """Runs an example and returns its lines."""
+
+    def lines_of(script: str, *arguments: str) -> list[str]:
+        command = [programs / "python", EXAMPLES / script, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout.splitlines()
+
+    return lines_of
+
+
+@pytest.fixture(scope="module")
+def drawn(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawn")
     run("draw_sample_photos.py", str(folder))
     vitsearch.index_folder(folder, encoder="colour")
@@ -38,27 +47,27 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("script", [*SHORT, "compare_zero_shot_and_supervised"])
-def test_without_arguments_an_example_says_how_it_is_called(script: str) -> None:
-    python = [sys.executable, str(EXAMPLES / f"{script}.py")]
-    done = subprocess.run(python, capture_output=True, text=True)
+def test_without_arguments_an_example_says_how_it_is_called(programs: Path, script: str) -> None:
+    file = EXAMPLES / f"{script}.py"
+    done = subprocess.run([programs / "python", file], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.strip() == (ast.get_docstring(ast.parse(Path(python[1]).read_text())) or "")
+    assert done.stderr.strip() == (ast.get_docstring(ast.parse(file.read_text())) or "")
     assert f"python examples/{script}.py PHOTOS" in done.stderr
 
 
 @pytest.mark.parametrize("script", ["vit_step_by_step", "attention_cost"])
 @pytest.mark.parametrize("package", ["matplotlib", "torch"])
-def test_a_missing_package_is_named(script: str, package: str) -> None:
+def test_a_missing_package_is_named(programs: Path, script: str, package: str) -> None:
     program = (
         f"import runpy, sys; sys.modules[{package!r}] = None; "
         f"runpy.run_path({str(EXAMPLES / f'{script}.py')!r}, run_name='__main__')"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run([programs / "python", "-c", program], capture_output=True, text=True)
     expected = f"this needs {package}: pip install '.[clip,examples]'\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
 
 
-def test_quickstart(drawn: Path) -> None:
+def test_quickstart(run: Run, drawn: Path) -> None:
     lines = run("quickstart.py", str(drawn), "red")
     names = sorted(photo.path for photo in vitsearch.Collection.open(drawn).photos())
     assert lines[0] == f"{len(names)} photos are searchable"
@@ -67,7 +76,7 @@ def test_quickstart(drawn: Path) -> None:
     ]
 
 
-def test_zero_shot_label(drawn: Path) -> None:
+def test_zero_shot_label(run: Run, drawn: Path) -> None:
     lines = run("zero_shot_label.py", str(drawn), "red", "green", "blue")
     expected = vitsearch.Collection.open(drawn).label(["red", "green", "blue"], templates="simple")
     assert [line.split()[1:] for line in lines[:-1]] == [[one.label, one.path] for one in expected]
@@ -112,16 +121,14 @@ def assert_drawn(file: Path, size: tuple[int, int]) -> None:
         assert min(ImageStat.Stat(picture.convert("RGB")).stddev) > 20  # not one colour
 
 
-@pytest.fixture(scope="module")
-def plots() -> None:
-    pytest.importorskip("torch", reason="needs the extra vitsearch[clip]")
-    pytest.importorskip(
-        "matplotlib.font_manager", reason="needs the extra vitsearch[examples]"
-    )  # imported, it has its cache of fonts
+plots = pytest.mark.skipif(
+    not (find_spec("torch") and find_spec("matplotlib")),
+    reason="needs the extras vitsearch[clip,examples]",
+)
 
 
-@pytest.mark.usefixtures("plots")
-def test_vit_step_by_step_without_weights(tmp_path: Path) -> None:
+@plots
+def test_vit_step_by_step_without_weights(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("skimage", reason="needs the extra vitsearch[examples]")
     lines = run("vit_step_by_step.py", "-o", str(tmp_path / "steps.png"))
     shapes = [line[80:].strip() for line in lines]
@@ -143,26 +150,28 @@ def test_vit_step_by_step_without_weights(tmp_path: Path) -> None:
     assert_drawn(tmp_path / "steps.png", (1600, 880))
 
 
-@pytest.mark.usefixtures("plots")
-def test_vit_step_by_step_with_weights(drawn: Path, tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers", reason="needs the extra vitsearch[clip]")
-    labels = {0: "cat", 1: "dog", 2: "car"}
-    config = transformers.ViTConfig(
-        hidden_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=3,
-        intermediate_size=96,
-        image_size=32,
-        patch_size=8,
-        id2label=labels,
-    )
-    transformers.ViTForImageClassification(config).save_pretrained(tmp_path / "tiny")
-    photo = next(drawn.glob("*.*"))
+TINY_VIT = """
+import sys
+import transformers
+sizes = dict(hidden_size=24, num_hidden_layers=1, num_attention_heads=3, intermediate_size=96)
+labels = {0: "cat", 1: "dog", 2: "car"}
+config = transformers.ViTConfig(**sizes, image_size=32, patch_size=8, id2label=labels)
+transformers.ViTForImageClassification(config).save_pretrained(sys.argv[1])
+"""
+
+
+@plots
+@pytest.mark.skipif(not find_spec("transformers"), reason="needs the extra vitsearch[clip]")
+def test_vit_step_by_step_with_weights(
+    run: Run, programs: Path, drawn: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "tiny"
+    subprocess.run([programs / "python", "-c", TINY_VIT, model], check=True, capture_output=True)
     lines = run(
         "vit_step_by_step.py",
-        str(photo),
+        str(drawn / "blue-square.jpg"),
         "--weights",
-        str(tmp_path / "tiny"),
+        str(model),
         "-o",
         str(tmp_path / "steps.png"),
     )
@@ -179,8 +188,8 @@ def test_vit_step_by_step_with_weights(drawn: Path, tmp_path: Path) -> None:
     assert_drawn(tmp_path / "steps.png", (1600, 695))
 
 
-@pytest.mark.usefixtures("plots")
-def test_attention_cost(tmp_path: Path) -> None:
+@plots
+def test_attention_cost(run: Run, tmp_path: Path) -> None:
     lines = run(
         "attention_cost.py",
         "--tokens",
@@ -200,7 +209,7 @@ def test_attention_cost(tmp_path: Path) -> None:
     assert_drawn(tmp_path / "cost.png", (1320, 572))
 
 
-def test_compare_zero_shot_and_supervised(tmp_path: Path) -> None:
+def test_compare_zero_shot_and_supervised(run: Run, tmp_path: Path) -> None:
     for name, colour in (("sea/a.png", "blue"), ("sea/b.png", "navy"), ("meadow/c.png", "green")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (64, 48), colour).save(tmp_path / name)
@@ -220,7 +229,7 @@ def test_every_example_is_run_here() -> None:
     ] == []
 
 
-def test_linear_probe(drawn: Path, tmp_path: Path) -> None:
+def test_linear_probe(run: Run, drawn: Path, tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="needs the extra vitsearch[probe]")
     paths = [photo.path for photo in vitsearch.Collection.open(drawn).photos()]
     truth = {
@@ -236,7 +245,7 @@ def test_linear_probe(drawn: Path, tmp_path: Path) -> None:
     assert [line.split()[1:] for line in lines[1:]] == [[one.label, one.path] for one in expected]
 
 
-def test_finetune_vit(tmp_path: Path) -> None:
+def test_finetune_vit(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("torchvision", reason="needs the extra vitsearch[clip]")
     for name, colour in (("dark", "black"), ("light", "white")):
         (tmp_path / "photos" / name).mkdir(parents=True)

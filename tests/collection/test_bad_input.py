@@ -222,6 +222,17 @@ def test_places_that_cannot_be_written(photos: Path, tmp_path: Path, capfd: Any)
     assert (tmp_path / "file").read_bytes() == b"x"
 
 
+@pytest.fixture(scope="module")
+def hundred_of_300(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 300 photos, of which 100 are indexed."""
+    folder = tmp_path_factory.mktemp("300")
+    for number in range(300):
+        paint(folder / f"{number}.png", shade(number), size=(4, 4))
+        if number == 99:
+            index_folder(folder, encoder=ColourEncoder())
+    return folder
+
+
 FULL = """
 import resource, sys
 from vitsearch.cli.main import run
@@ -233,13 +244,9 @@ sys.exit(run(['index', sys.argv[2]]))
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
 @pytest.mark.parametrize("limit", [0, 100, 5_000, 40_000, 80_000])
-def test_a_full_disk_loses_nothing(tmp_path: Path, limit: int) -> None:
-    folder = tmp_path / "photos"
-    for number in range(300):
-        paint(folder / f"{number}.png", shade(number), size=(4, 4))
-        if number == 99:
-            index_folder(folder, encoder=ColourEncoder())
-            before = content(folder)
+def test_a_full_disk_loses_nothing(hundred_of_300: Path, tmp_path: Path, limit: int) -> None:
+    folder = shutil.copytree(hundred_of_300, tmp_path / "photos")
+    before = content(folder)
     shutil.copy(folder / "5.png", folder / "copy.png")
     ended = subprocess.run(
         [sys.executable, "-c", FULL, str(limit), str(folder)],

@@ -23,6 +23,7 @@ from vitsearch.types import SearchResult
 
 QUERIES = ("red", "blue - green", "2:yellow + purple", "no colour at all")
 RECIPES = ("flat", "hnsw", "ivf", "sq8")
+TOP_KS = (700, 1500, 5000)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def exact(folder: Path, text: str, top_k: int) -> list[tuple[str, float]]:
     )[:top_k]
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", RECIPES[1:])
 @pytest.mark.parametrize("query", QUERIES)
 @pytest.mark.parametrize("top_k", [1, 10, 45, 400, 10_000])
 def test_every_recipe_gives_the_same_results(
@@ -79,24 +80,24 @@ def test_results_are_those_of_a_plain_sort_ties_by_path(crowd: Path, top_k: int)
     ]
 
 
-@pytest.mark.parametrize("recipe", ["hnsw", "ivf"])
 @pytest.mark.slow
-def test_more_results_than_an_index_can_reach(tmp_path: Path, recipe: str) -> None:
-    folder = tmp_path / "photos"
-    for number in range(
-        1500
-    ):  # many lists of which few are read, and many equal rows, which part a graph
+def test_more_results_than_an_index_can_reach(tmp_path: Path) -> None:
+    folder, flat = tmp_path / "photos", tmp_path / "flat"
+    # many lists of which few are read, and many equal rows, which part a graph
+    for number in range(1500):
         paint(
             folder / f"{number:04}.png",
             shade(number // 2 if number < 1000 else 0),
             size=(2, 1 + number % 2),
         )
-    index_folder(folder, encoder=ColourEncoder(), recipe=recipe, batch_size=256)
-    index_folder(folder, encoder=ColourEncoder(), collection=tmp_path / "flat", batch_size=256)
-    for top_k in (700, 1500, 5000):
-        assert searched(folder, "blue", top_k) == searched(
-            folder, "blue", top_k, collection=tmp_path / "flat"
-        )
+    index_folder(folder, encoder=ColourEncoder(), collection=flat, batch_size=256)
+    expected = {top_k: searched(folder, "blue", top_k, collection=flat) for top_k in TOP_KS}
+    for recipe in ("hnsw", "ivf"):
+        other = shutil.copytree(flat, tmp_path / recipe)
+        index_folder(folder, encoder=ColourEncoder(), collection=other, recipe=recipe)
+        assert {
+            top_k: searched(folder, "blue", top_k, collection=other) for top_k in TOP_KS
+        } == expected
 
 
 @pytest.mark.slow

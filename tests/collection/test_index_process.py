@@ -18,7 +18,7 @@ from vitsearch.storage.filesystem import writer_lock
 
 pytestmark = pytest.mark.slow
 
-MANY = 400
+MANY = 120
 
 
 @pytest.fixture

@@ -345,14 +345,14 @@ def test_a_delta_says_what_was_removed(folder: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_random_damage_is_never_silent() -> None:
+def test_random_damage_is_never_silent(tmp_path: Path) -> None:
     pytest.importorskip("faiss")
     seed = random.randrange(10**6)
     command = [sys.executable, "benchmarks/damage.py", "--damages", "30", "--seed", str(seed)]
     done = subprocess.run(
         [*command, "--json"],
         cwd=ROOT,
-        env=environment(),
+        env=environment() | {"TMPDIR": str(tmp_path)},
         check=True,
         capture_output=True,
         text=True,

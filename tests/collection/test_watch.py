@@ -4,6 +4,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,18 @@ from vitsearch.types import IndexReport
 pytestmark = pytest.mark.slow
 
 SECONDS = 120  # that a step may take on a busy machine
+QUIET = 1.5  # in which something would be seen
 Reports = list[IndexReport]
 
 
 @pytest.fixture
-def following(photos: Path, remarks: list[str]) -> Iterator[Callable[..., Reports]]:
+def following(
+    photos: Path, remarks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Reports]]:
     """Starts to watch the photos in a thread, and stops it in the end."""
+    monkeypatch.setattr(watch, "_TICK", 0.2)
+    if find_spec("watchfiles"):
+        monkeypatch.setattr("vitsearch.collection.bursts.QUIET", 0.3)
     stop, threads = threading.Event(), list[threading.Thread]()
 
     def start(**options: object) -> Reports:
@@ -53,7 +60,7 @@ def wait_until(is_so: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("poll", [None, 1.0])
+@pytest.mark.parametrize("poll", [None, 0.2])
 def test_what_comes_and_goes_is_followed(
     photos: Path, following: Callable[..., Reports], poll: float | None
 ) -> None:
@@ -73,7 +80,7 @@ def test_what_comes_and_goes_is_followed(
     count = len(reports)
     (photos / "notes.txt").write_text("no photo")
     (photos / ".hidden.png").write_bytes(b"")
-    time.sleep(3)
+    time.sleep(QUIET)
     assert len(reports) == count
 
 
@@ -90,10 +97,10 @@ def test_a_burst_is_indexed_together(photos: Path, following: Callable[..., Repo
 def test_a_collection_that_is_written_to_and_a_disk_that_is_away_are_waited_for(
     photos: Path, following: Callable[..., Reports], remarks: list[str]
 ) -> None:
-    reports = following(poll=1.0)
+    reports = following(poll=0.2)
     with writer_lock(photos / ".vitsearch"):
         paint(photos / "cyan.png", "cyan")
-        time.sleep(3)
+        time.sleep(QUIET)
         assert len(reports) == 1
     wait_until(lambda: len(reports) == 2)
     assert remarks == []

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -48,6 +48,7 @@ OPTIONS = [
 ]
 SECONDS = 30  # that anything may take on a busy machine
 LONG = 120  # where photos are indexed meanwhile
+OF_COLOURS = "color-contrast", "link-in-text-block"  # what a page is judged by in other colours
 WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 800}
 
 
@@ -106,14 +107,33 @@ def watched(page: Page, *sources: str) -> list[str]:
     return faults
 
 
-def serious(page: Page) -> list[str]:
-    """Return the serious faults of accessibility that axe finds, each with its element."""
+def serious(page: Page, *rules: str) -> list[str]:
+    """Return the serious faults of accessibility that axe finds, by all rules or some, each with
+    its element.
+    """
+    options: dict[str, Any] = {"resultTypes": ["violations"]}
+    if rules:
+        options["runOnly"] = {"type": "rule", "values": rules}
     return [
         f"{fault['id']}: {node['html'][:200]}"
-        for fault in Axe().run(page).response["violations"]
+        for fault in Axe().run(page, options=options).response["violations"]
         if fault["impact"] in ("serious", "critical")
         for node in fault["nodes"]
     ]
+
+
+def serious_in_both(page: Page, draw: Callable[[str], object] = lambda _: None) -> list[str]:
+    """Return the serious faults of a page in light colours, and those of its colours in dark ones;
+    ``draw`` is called with the name of each. The page must have no transitions, in which colours
+    are neither.
+    """
+    faults: list[str] = []
+    for scheme, rules in (("light", ()), ("dark", OF_COLOURS)):
+        page.emulate_media(color_scheme=scheme)
+        draw(scheme)
+        faults += [f"{scheme}: {fault}" for fault in serious(page, *rules)]
+    page.emulate_media(color_scheme="light")
+    return faults
 
 
 def fits(page: Page) -> bool:

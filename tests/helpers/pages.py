@@ -59,34 +59,36 @@ def drawn_folder(folder: Path) -> Path:
     return folder
 
 
-def environment() -> dict[str, str]:
-    """The process's own, with this Python's commands first and no way to a model hub."""
+def environment(programs: Path | None = None) -> dict[str, str]:
+    """The process's own, with some programs or this Python's first and no way to a model hub."""
     return {
         **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{programs or Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "HF_HUB_OFFLINE": "1",
     }
 
 
-def run_shell(command: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+def run_shell(
+    command: str, folder: Path, programs: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
     """Run a line as a person types it."""
     return subprocess.run(
         ["bash", "-c", f"set -eo pipefail; {command}"],
         cwd=folder,
-        env=environment(),
+        env=environment(programs),
         capture_output=True,
         text=True,
     )
 
 
-def serve(command: str, folder: Path) -> None:
+def serve(command: str, folder: Path, programs: Path | None = None) -> None:
     """Start a server as a page says, on a port that is free, ask it whether it is well, and stop
     it.
     """
     with subprocess.Popen(
         ["bash", "-c", f"exec {command} --port 0"],
         cwd=folder,
-        env=environment(),
+        env=environment(programs),
         stderr=subprocess.PIPE,
         text=True,
     ) as process:

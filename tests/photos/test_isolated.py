@@ -423,7 +423,7 @@ class TestTheEnd:
     def test_a_run_that_is_killed_leaves_none_that_goes_on_past_the_limit(
         self, photos: Path, tmp_path: Path
     ) -> None:
-        with running(photos, tmp_path, "12") as run:
+        with running(photos, tmp_path, "5") as run:
             run.kill()
             run.wait(timeout=120)
         assert waited_for(lambda: decoders(tmp_path) == [])

@@ -34,9 +34,11 @@ def pictures(tmp_path: Path) -> dict[str, bytes]:
     return {colour: picture(tmp_path, colour) for colour in COLOURS}
 
 
-@pytest.mark.slow
-def test_a_folder_of_more_keys_than_one_answer_holds(s3: str) -> None:
-    names = [f"{number:04}.jpg" for number in range(1203)]
+def test_a_folder_of_more_keys_than_one_answer_holds(
+    s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "10")  # 1000 where it is not said
+    names = [f"{number:04}.jpg" for number in range(23)]
     put(
         {f"many/{name}": name.encode() for name in names}
         | {"many/sub/a.png": b"a", "many/note.txt": b"-", "other/b.jpg": b"b"}
@@ -125,6 +127,7 @@ def busy(
         store = BusyStore(s3_endpoint, refusals)
         monkeypatch.setenv("AWS_ENDPOINT_URL", store.address)
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # or its client would ask again by itself
+        monkeypatch.setattr(fs, "retries", 1)  # and s3fs too
         fs.clear_instance_cache()
         return store
 
@@ -136,7 +139,7 @@ def busy(
 def test_what_a_busy_store_refuses_is_asked_for_again(
     s3: str, busy: Callable[[int], BusyStore]
 ) -> None:
-    photos = {f"{number}.png": f"{number}".encode() for number in range(40)}
+    photos = {f"{number}.png": f"{number}".encode() for number in range(20)}
     put(photos)
     store = busy(2)
     assert read(s3) == photos

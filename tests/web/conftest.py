@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,3 +12,11 @@ def browser() -> Iterator[Any]:
 
     with launched() as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The collection of helpers/web_site.py, to be copied."""
+    from helpers.web_site import make_collection
+
+    return make_collection(tmp_path_factory.mktemp("samples"))

@@ -2,8 +2,10 @@
 
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,11 @@ from helpers.browser import (
     launched,
     needs,
     serious,
+    serious_in_both,
     visiting,
     watched,
 )
-from helpers.web_site import make_collection, serving
+from helpers.web_site import serving
 from vitsearch import Collection, index_folder
 from vitsearch.storage.user_data import Album, put_album, remove_album, writing
 from vitsearch.web import ServeSettings
@@ -38,8 +41,8 @@ PHONE = {"width": 360, "height": 740}
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = make_collection(tmp_path_factory.mktemp("photos"))
+def photos(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = shutil.copytree(samples, tmp_path_factory.mktemp("photos") / "photos")
     with Collection.open(folder) as found, writing(found.folder) as store:
         cats = [photo.photo_id for photo in found.photos() if photo.label == "cat"]
         put_album(store, Album("Cats", tuple(cats)))
@@ -64,12 +67,10 @@ def browser() -> Iterator[Browser]:
         yield started
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = os.environ.get("VITSEARCH_SCREENSHOTS")
-    found = Path(folder) if folder else tmp_path_factory.mktemp("screenshots")
-    found.mkdir(parents=True, exist_ok=True)
-    return found
+def picture(page: Page, name: str, kind: str) -> None:
+    """Draw the page into the folder that the environment names, for who wants to look at it."""
+    if folder := os.environ.get("VITSEARCH_SCREENSHOTS"):
+        page.screenshot(path=Path(folder, f"{name}-{kind}.png"))
 
 
 @pytest.fixture
@@ -749,23 +750,20 @@ def settled(page: Page, address: str) -> None:
     )
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_view_has_a_serious_fault_of_accessibility(
-    browser: Browser, site: str, ids: dict[str, int], pictures: Path, scheme: Any
+    browser: Browser, site: str, ids: dict[str, int]
 ) -> None:
     faults: list[str] = []
-    with visiting(browser, site, color_scheme=scheme) as context:
+    with visiting(browser, site, reduced_motion="reduce") as context:
         page = context.new_page()
         for name, address in views(ids).items():
             settled(page, address)
-            page.screenshot(path=pictures / f"{name}-{scheme}.png")
-            faults += [f"{name}: {fault}" for fault in serious(page)]
+            draw = partial(picture, page, name)
+            faults += [f"{name}, {fault}" for fault in serious_in_both(page, draw)]
     assert faults == []
 
 
-def test_every_view_fits_a_phone(
-    browser: Browser, site: str, ids: dict[str, int], pictures: Path
-) -> None:
+def test_every_view_fits_a_phone(browser: Browser, site: str, ids: dict[str, int]) -> None:
     wide: dict[str, Any] = {}
     with visiting(
         browser, site, viewport=PHONE, has_touch=True, is_mobile=True, device_scale_factor=2
@@ -773,7 +771,7 @@ def test_every_view_fits_a_phone(
         page = context.new_page()
         for name, address in views(ids).items():
             settled(page, address)
-            page.screenshot(path=pictures / f"{name}-phone.png")
+            picture(page, name, "phone")
             width = page.evaluate("document.documentElement.scrollWidth")
             if width > PHONE["width"]:
                 wide[name] = width

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from helpers.browser import PHONE, WIDE, Browser, Page, expect, needs, serious, visiting
-from helpers.web_site import make_collection, serving
+from helpers.web_site import serving
 from vitsearch import Collection
 from vitsearch.collection.training import right_labels
 
@@ -15,15 +15,10 @@ needs("skimage", "sklearn")
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_collection(tmp_path_factory.mktemp("photos"))
-
-
 @pytest.fixture
-def site(photos: Path, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+def site(samples: Path, tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """The address of a copy of the collection, which a test may change, and its folder."""
-    folder = shutil.copytree(photos, tmp_path / "copy")
+    folder = shutil.copytree(samples, tmp_path / "copy")
     with serving(folder) as address:
         yield address, folder
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from helpers.browser import LONG, Browser, Page, expect, launched, opened, serious
-from helpers.web_client import announced
+from helpers.web_client import announced, wait_until
 from helpers.web_site import cut_out
 from vitsearch.cli.demo import copy_samples
 
 pytestmark = pytest.mark.slow
 
-PHOTOS = 300
+PHOTOS = 90  # more than one page of them
 
 
 @pytest.fixture
@@ -58,11 +58,8 @@ def look_closely(page: Page) -> None:
     fitting = picture.bounding_box()
     page.keyboard.press("+")
     page.keyboard.press("+")
-    page.wait_for_timeout(500)
-    zoomed = picture.bounding_box()
     assert fitting is not None
-    assert zoomed is not None
-    assert zoomed["width"] > 1.2 * fitting["width"]
+    wait_until(lambda: (picture.bounding_box() or fitting)["width"] > 1.2 * fitting["width"])
     page.keyboard.press("Escape")
     expect(viewer).to_be_hidden()
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from helpers.browser import PHONE, WIDE, Browser, Page, expect, serious, visiting, watched
+from helpers.browser import PHONE, WIDE, Browser, Page, expect, serious_in_both, visiting, watched
 from helpers.web_site import KEY, serving
 from vitsearch import index_folder
 from vitsearch.encoders.colour import ColourEncoder
@@ -46,11 +46,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def site(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VITSEARCH_HOME", str(tmp_path_factory.mktemp("home")))
-        with serving(photos) as address:
-            yield address
+def site(photos: Path) -> Iterator[str]:
+    with serving(photos) as address:
+        yield address
 
 
 @pytest.fixture
@@ -106,7 +104,7 @@ def settled(element: Any) -> dict[str, float]:
     """Return the box of an element when it has stopped moving: the page may still be laid out."""
     before, box = None, element.bounding_box()
     while box is None or box != before:
-        element.page.wait_for_timeout(300)
+        element.page.wait_for_timeout(100)
         before, box = box, element.bounding_box()
     return dict(box)
 
@@ -212,22 +210,19 @@ def test_without_javascript_there_is_a_list(browser: Browser, site: str) -> None
         assert page.locator(".tile").count() > 0
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
 def test_no_serious_fault_of_accessibility(
-    browser: Browser, site: str, scheme: Any, viewport: dict[str, int]
+    browser: Browser, site: str, viewport: dict[str, int]
 ) -> None:
-    faults: list[str] = []
-    with visiting(browser, site, viewport=viewport, color_scheme=scheme) as context:
+    with visiting(browser, site, viewport=viewport, reduced_motion="reduce") as context:
         page = context.new_page()
         ready(page, "/places")
         page.locator(".pin").first.focus()
         page.keyboard.press("Enter")
         page.locator("#located").wait_for()
-        for address in ("", "/places/list"):
-            if address:
-                page.goto(address)
-            faults += serious(page)
+        faults = serious_in_both(page)
+        page.goto("/places/list")
+        faults += serious_in_both(page)
     assert faults == []
 
 

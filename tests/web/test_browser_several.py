@@ -1,5 +1,6 @@
 """Several collections in Chromium: the switcher, the search in all, and each by itself."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,6 @@ import pytest
 from helpers.browser import LONG, PHONE, WIDE, Browser, expect, fits, launched, opened, serious
 from helpers.photos import paint
 from helpers.web_client import announced
-from helpers.web_site import make_photos
 from vitsearch import index_folder
 from vitsearch.cli.demo import copy_samples
 
@@ -22,16 +22,14 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("several")
     holidays, cats, new = folder / "Holidays", folder / "Cats & dogs", folder / "New"
-    for each in (holidays, cats, new):
-        each.mkdir()
-    make_photos(holidays)
+    shutil.copytree(samples, holidays)
+    cats.mkdir()
     for name in ("chelsea.png", "coffee.png"):
-        (cats / name).write_bytes((holidays / "samples" / name).read_bytes())
-    for each in (holidays, cats):
-        index_folder(each, encoder="mini")
+        shutil.copy(samples / "samples" / name, cats)
+    index_folder(cats, encoder="mini")
     paint(new / "red.png", "red", size=(96, 64))
     with announced(holidays, cats, new) as (_, found):
         yield found

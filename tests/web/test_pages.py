@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import re
+import shutil
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -61,12 +62,12 @@ HOSTILE = '"><img src=x onerror=alert(1)>.png'
 Open = Callable[..., TestClient]
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """70 photos in two folders, one twice, one with a name that is markup, one with a name that is
     no UTF-8, and a broken one.
     """
-    root = tmp_path / "photos"
+    root = tmp_path_factory.mktemp("pages")
     for number in range(66):
         paint(root / ("a/b" if number % 2 else "c") / f"p{number:02}.png", shade(number))
     paint(root / "red.png", "red")
@@ -76,6 +77,12 @@ def folder(tmp_path: Path) -> Path:
     (root / "bad.jpg").write_bytes(b"\xff\xd8\xff no photo")
     index_folder(root, encoder=ColourEncoder())
     return root
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    """A copy of them."""
+    return shutil.copytree(made, tmp_path / "photos")
 
 
 @pytest.fixture

@@ -76,13 +76,6 @@ def ids(photos: Path) -> dict[str, int]:
         return {photo.path: photo.photo_id for photo in found.photos()}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VITSEARCH_HOME", str(tmp_path_factory.mktemp("home")))
-        yield
-
-
 def paths_where(photos: Path, where: str) -> list[str]:
     with Collection.open(photos, encoder=ColourEncoder()) as found:
         wanted = set(found.store.ids_where(parse_filter(where)).tolist())

@@ -1,6 +1,7 @@
 """Several collections on one server: each below its address, a switcher, and a search in all."""
 
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,10 +47,14 @@ ADDRESS = re.compile(
 )
 
 
-@pytest.fixture
-def folders(tmp_path: Path) -> list[Path]:
+NAMES = ("a/Reds", "b/Reds", "Mini", "New")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two collections of one encoder with the same name, one of another, and a folder without."""
-    first, second, other, new = (tmp_path / name for name in ("a/Reds", "b/Reds", "Mini", "New"))
+    root = tmp_path_factory.mktemp("several")
+    first, second, other, new = (root / name for name in NAMES)
     for number in range(3):
         paint(first / f"red{number}.png", "red", size=(24 + number, 16))
         paint(other / f"red{number}.png", "red")
@@ -60,7 +65,14 @@ def folders(tmp_path: Path) -> list[Path]:
     index_folder(first, encoder=ColourEncoder())
     index_folder(second, encoder=ColourEncoder())
     index_folder(other, encoder="mini")
-    return [first, second, other, new]
+    return root
+
+
+@pytest.fixture
+def folders(made: Path, tmp_path: Path) -> list[Path]:
+    """Copies of them."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return [tmp_path / name for name in NAMES]
 
 
 @contextmanager
