@@ -29,7 +29,7 @@ def following(
     photos: Path, remarks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Reports]]:
     """Starts to watch the photos in a thread, and stops it in the end."""
-    monkeypatch.setattr(watch, "_TICK", 0.2)
+    monkeypatch.setattr(runs, "_TICK", 0.2)
     if find_spec("watchfiles"):
         monkeypatch.setattr("vitsearch.collection.bursts.QUIET", 0.3)
     stop, threads = threading.Event(), list[threading.Thread]()
