@@ -174,7 +174,7 @@ def test_spanish_words_begin_as_the_english_ones_that_they_stand_for() -> None:
 
 def test_what_a_surface_sees_is_the_mean_of_each_cell() -> None:
     torch = pytest.importorskip("torch")
-    from vitsearch.encoders.mini.surface import COLOURS, SURFACE_CHANNELS, Surface
+    from vitsearch.encoders.mini.network import COLOURS, SURFACE_CHANNELS, Surface
 
     pixels = torch.empty(1, 3, 260, 260)
     pixels[:] = torch.tensor(COLOURS["blue"])[None, :, None, None] / 127.0 - 1

@@ -27,8 +27,7 @@ from torch import Tensor, nn
 
 from training.drawings import read_drawings, render
 from training.sets import CAPTIONED, DRAWINGS, VIEWS
-from vitsearch.encoders.mini.network import LiteStem, MiniConfig, fold_lite_weights
-from vitsearch.encoders.mini.surface import Surface
+from vitsearch.encoders.mini.network import LiteStem, MiniConfig, Surface, fold_lite_weights
 
 SIDE = 260
 BATCH = 32

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from helpers.photos import paint
 from vitsearch.errors import VitsearchError
 from vitsearch.labels import labels
-from vitsearch.outputs import naming as names
-from vitsearch.outputs.naming import folder_names
+from vitsearch.outputs import sidecars as names
+from vitsearch.outputs.sidecars import folder_names
 from vitsearch.outputs.sorting import MANIFEST, SortReport, check_target, sort_into_folders
 from vitsearch.types import Prediction
 

@@ -38,8 +38,8 @@ from vitsearch.storage.store import PhotoStore
 from vitsearch.web import ServeSettings
 from vitsearch.web.app import make_app, warm_app
 from vitsearch.web.pages import clean, context, fitted, size_text
-from vitsearch.web.pages.albums import cell
 from vitsearch.web.pages.cache import Facets
+from vitsearch.web.pages.download import cell
 from vitsearch.web.pages.url import (
     FIELDS,
     PER_PAGE,
@@ -501,7 +501,7 @@ def test_who_may_change_albums(visit: Open, folder: Path) -> None:
 
 
 def test_a_zip_has_a_limit(visit: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vitsearch.web.pages.albums.MAX_BYTES", 100)
+    monkeypatch.setattr("vitsearch.web.pages.photo.MAX_BYTES", 100)
     answer = visit().post("/export", data={"id": ["1", "2", "3"], "as": "zip"})
     assert answer.status_code == 400
     assert "a ZIP holds up to 100 bytes" in answer.text

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from vitsearch.errors import VitsearchError
-from vitsearch.outputs.naming import target_paths
+from vitsearch.outputs.sidecars import target_paths
 from vitsearch.records import atomic_file, atomic_write, read_record
 from vitsearch.types import Prediction
 

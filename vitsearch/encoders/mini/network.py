@@ -1,5 +1,4 @@
-"""The torch form of `mini`, for training and for explanations; searching and indexing run the ONNX
-form of the same weights.
+"""The torch form of `mini`, for training and explanations; the rest runs the same weights as ONNX.
 
 An image vector has two parts side by side, a text vector the same two:
 
@@ -11,9 +10,8 @@ An image vector has two parts side by side, a text vector the same two:
 Gates, learned from both sides, say how much each part weighs: names of things lean on ``known``,
 scenes on ``seen``.
 
-The stem is EfficientNet-Lite2 with its batch normalisation folded into the convolutions: Tan and
-Le, "EfficientNet", 2019 (arXiv:1905.11946); the Lite form has no squeeze-and-excitation and uses
-ReLU6.
+The stem is EfficientNet-Lite2 (Tan and Le 2019, arXiv:1905.11946), its batch normalisation folded
+into the convolutions; the Lite form has no squeeze-and-excitation and uses ReLU6.
 """
 
 from dataclasses import dataclass
@@ -25,8 +23,75 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from vitsearch.encoders.mini.surface import SURFACE_CHANNELS, TAPS, Surface
 from vitsearch.vit import VisionTransformer, ViTConfig
+
+TAPS = {3: 24, 6: 48}  # shallow blocks whose output `Surface` takes, and their channels
+COLOURS = {  # as sRGB; the shares of a cell's pixels near each are told apart
+    **{"black": (20, 20, 20), "grey": (128, 128, 128), "white": (238, 238, 238)},
+    **{"red": (195, 30, 40), "brown": (110, 65, 40), "beige": (220, 180, 150)},
+    **{"orange": (235, 125, 30), "yellow": (240, 215, 50), "light green": (150, 195, 90)},
+    **{"green": (50, 110, 50), "light blue": (130, 185, 230), "blue": (40, 80, 190)},
+    **{"navy": (25, 35, 80), "purple": (115, 60, 150), "pink": (240, 150, 180)},
+}
+SURFACE_CHANNELS = len(COLOURS) + 4 + sum(TAPS.values())
+
+
+class Surface(nn.Module):
+    """What a network trained on ImageNet learns to ignore: each cell's colours, light and texture.
+
+    The shares of its pixels near each of `COLOURS`, their mean in RGB, the spread of their
+    brightness, and the mean of what the stem's shallow blocks give.
+    """
+
+    SHARPNESS = 25.0  # of the choice of a colour
+    colours: Tensor
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+        colours = opponent(torch.tensor(list(COLOURS.values())).T[None, :, :, None] / 127.0 - 1)
+        self.register_buffer("colours", colours[0, :, :, 0], persistent=False)
+
+    def forward(self, pixels: Tensor, taps: list[Tensor]) -> Tensor:
+        """``(n, 3, 260, 260)`` in -1..1 and the shallow maps to ``(n, 91, side, side)``."""
+        small = F.avg_pool2d(pixels, 4)
+        light = small.mean(dim=1, keepdim=True)
+        points = opponent(small)
+        distance = (
+            points.pow(2).sum(dim=1, keepdim=True)
+            + self.colours.pow(2).sum(dim=0)[None, :, None, None]
+            - 2 * torch.einsum("nchw,ck->nkhw", points, self.colours)
+        )
+        near = (-self.SHARPNESS * distance).softmax(dim=1)
+        mean, square = self.cells(light), self.cells(light.pow(2))
+        spread = (square - mean.pow(2)).clamp(min=1e-6).sqrt()
+        shallow = [self.cells(tap) / 4 for tap in taps]  # so that all are of about one size
+        return torch.cat([3 * self.cells(near), self.cells(small), 2 * spread, *shallow], dim=1)
+
+    def cells(self, grid: Tensor) -> Tensor:
+        """Return the mean of a map over each cell; cells share the rows that they cut."""
+        rows = cell_shares(int(grid.shape[-2]), self.side).to(grid)
+        columns = cell_shares(int(grid.shape[-1]), self.side).to(grid)
+        result: Tensor = rows @ grid @ columns.T
+        return result
+
+
+def opponent(pixels: Tensor) -> Tensor:
+    """Return brightness, red against green and yellow against blue of ``(n, 3, h, w)``."""
+    red, green, blue = pixels.unbind(dim=1)
+    light = (red + green + blue) / 3
+    return torch.stack([0.6 * light, 0.8 * (red - green), 0.8 * ((red + green) / 2 - blue)], dim=1)
+
+
+def cell_shares(length: int, side: int) -> Tensor:
+    """Return ``(side, length)``: how much of each cell is of each row of a map."""
+    edges = torch.arange(side + 1) * (length / side)
+    places = torch.arange(length)
+    overlap = torch.minimum(edges[1:, None], places + 1.0) - torch.maximum(
+        edges[:-1, None], places + 0.0
+    )
+    return overlap.clamp(min=0) * (side / length)
+
 
 # (repeats, kernel, stride, expansion, channels) of each stage of Lite2: width 1.1, depth 1.2, first
 # and last stage not deepened
@@ -359,9 +424,7 @@ def gated(known: Tensor, seen: Tensor, gate: Tensor) -> Tensor:
 
 
 def load_network(path: Path, config: MiniConfig) -> MiniNetwork:
-    """Return the network with the weights of ``mini.safetensors``, in float32 and
-    evaluation mode.
-    """
+    """Return the network with the weights of ``mini.safetensors``, float32, to be evaluated."""
     network = MiniNetwork(config).eval()
     with safe_open(path, framework="numpy") as file:
         names = set(file.keys())

@@ -36,8 +36,8 @@ from vitsearch.storage.user_data import (
 )
 from vitsearch.types import Prediction
 from vitsearch.web.pages import Tile, counted, spoken_date
-from vitsearch.web.pages.albums import cell
 from vitsearch.web.pages.context import Page, PageContext, form_of
+from vitsearch.web.pages.download import cell
 from vitsearch.web.pages.url import (
     PER_PAGE,
     PageQuery,

@@ -19,13 +19,13 @@ from starlette.responses import (
 from vitsearch.collection.understanding import Understood
 from vitsearch.errors import NotShown, PhotoError, QueryError, TooLarge, UnknownPhoto
 from vitsearch.photos.columns import COLUMNS, METADATA
-from vitsearch.web.pages import albums as album_pages
 from vitsearch.web.pages import duplicates as duplicate_pages
 from vitsearch.web.pages import indexing, size_text, thumbnail
 from vitsearch.web.pages import labels as label_pages
 from vitsearch.web.pages import maps as map_pages
 from vitsearch.web.pages import photo as photo_pages
 from vitsearch.web.pages.context import STATIC, Page, PageContext, page, views_for, webp_response
+from vitsearch.web.pages.download import as_csv, as_gallery, as_paths, as_zip
 from vitsearch.web.pages.indexing import has_collection
 from vitsearch.web.pages.results import ADDED, TAKEN, listing_of, orders, results_of, scrubber
 from vitsearch.web.pages.url import (
@@ -46,7 +46,6 @@ router = APIRouter(include_in_schema=False)
 router.include_router(duplicate_pages.router)
 router.include_router(label_pages.router)
 router.include_router(photo_pages.router)
-router.include_router(album_pages.router)
 router.include_router(indexing.router)
 router.include_router(indexing.failures_router)
 router.include_router(map_pages.map_router)
@@ -256,16 +255,16 @@ async def download(request: Request) -> Response:
 
 
 def _download(here: PageContext, ids: list[int], album: str, layout: str) -> Response:
-    photos = here.service.photos_of(album_pages.ids_of(here, album) if album else ids)
+    photos = here.service.photos_of(photo_pages.ids_of(here, album) if album else ids)
     if layout == "paths":
-        return _file(album_pages.as_paths(photos), "text/plain; charset=utf-8", "photos.txt")
+        return _file(as_paths(photos), "text/plain; charset=utf-8", "photos.txt")
     if layout == "csv":
-        table = album_pages.as_csv(photos, here.shows_exif)
+        table = as_csv(photos, here.shows_exif)
         return _file(table, "text/csv; charset=utf-8", "photos.csv")
     if layout == "zip":
-        pieces = album_pages.as_zip(here.service, photos, here.shows_exif)
+        pieces = as_zip(here.service, photos, here.shows_exif)
     elif layout == "html":
-        pieces = album_pages.as_gallery(here.service, photos, album or "Photos")
+        pieces = as_gallery(here.service, photos, album or "Photos")
     else:
         raise QueryError("a selection is taken as paths, csv, zip or html")
     name = "gallery.zip" if layout == "html" else "photos.zip"
