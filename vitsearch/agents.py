@@ -14,7 +14,7 @@ from mcp.types import ToolAnnotations
 from PIL import Image
 
 from vitsearch._version import __version__
-from vitsearch.collection.collection import Collection
+from vitsearch.collection import Collection
 from vitsearch.errors import VitsearchError
 from vitsearch.storage.user_data import Album, album_named, put_album, writing
 from vitsearch.types import Photo, SearchResult

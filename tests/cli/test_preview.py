@@ -18,7 +18,7 @@ from helpers.web_client import announced
 from vitsearch import index_folder
 from vitsearch.cli.serve import with_kind
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.web.process import page_at, recorded, running
+from vitsearch.web import page_at, recorded, running
 
 pty = pytest.importorskip("pty")  # of POSIX
 SECONDS = 120  # that a process may take on a busy machine

@@ -13,7 +13,7 @@ from helpers.photos import paint
 from helpers.videos import Clip, make_video
 from vitsearch import Collection, IndexReport, index_folder
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.interop.merging import merge
+from vitsearch.interop import merge
 from vitsearch.types import SearchResult
 
 

@@ -735,7 +735,7 @@ def http(folder: Path) -> Run:
 
 _SETS = ("helpers.shard_sets", "helpers.interop", "vitsearch.interop", "vitsearch.interop.shards")
 _MODELS = ("torch", "transformers", "helpers.tiny_models", "helpers.classifiers")
-_COLLECTION = ("vitsearch.collection.collection", "vitsearch.collection.update")
+_COLLECTION = ("vitsearch.collection", "vitsearch.collection.update")
 _INDEX = ("vitsearch.index", "vitsearch.index.faiss_index")
 _READERS = tuple(
     name

@@ -15,8 +15,10 @@ from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import QueryError
 from vitsearch.labels import (
+    CLEAR,
     NOTHING,
     PLAIN,
+    THINGS,
     Decision,
     Label,
     LinearClassifier,
@@ -26,7 +28,6 @@ from vitsearch.labels import (
     predict,
     zero_shot_classifier,
 )
-from vitsearch.labels.zero_shot import CLEAR, THINGS
 
 DIM, CLASSES = 3, ("a", "b", "c", "d")
 Activation = Literal["softmax", "sigmoid"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from helpers.photos import paint
 from vitsearch.cli.main import cli
-from vitsearch.collection.collection import Collection
+from vitsearch.collection import Collection
 from vitsearch.collection.update import index_folder
 from vitsearch.photos import WalkOptions
 from vitsearch.photos.sidecars import companions_of

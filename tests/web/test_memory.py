@@ -4,7 +4,7 @@ import asyncio
 import gc
 import weakref
 
-from vitsearch.web.process import MemoryKeeper
+from vitsearch.web import MemoryKeeper
 
 
 class _Cycle:

@@ -37,10 +37,7 @@ from vitsearch.storage.reader import PhotoReader
 from vitsearch.storage.store import PhotoStore
 from vitsearch.web import ServeSettings
 from vitsearch.web.app import make_app, warm_app
-from vitsearch.web.pages import clean, context, fitted, size_text
-from vitsearch.web.pages.cache import Facets
-from vitsearch.web.pages.download import cell
-from vitsearch.web.pages.url import (
+from vitsearch.web.pages import (
     FIELDS,
     PER_PAGE,
     SORTS,
@@ -48,12 +45,18 @@ from vitsearch.web.pages.url import (
     PageQuery,
     PickedPhoto,
     UploadedRef,
+    clean,
+    context,
+    fitted,
     label_lines,
     page_number,
     read_filters,
     read_page_query,
     selection,
+    size_text,
 )
+from vitsearch.web.pages.cache import Facets
+from vitsearch.web.pages.download import cell
 from vitsearch.web.privacy import key_cookie
 from vitsearch.web.service import PhotoService
 

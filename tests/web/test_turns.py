@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
 from vitsearch.web.middleware import TakeTurns
-from vitsearch.web.pages.cache import Recent
-from vitsearch.web.pages.url import (
+from vitsearch.web.pages import (
     Filters,
     PageQuery,
     PhotoLinks,
@@ -21,6 +20,7 @@ from vitsearch.web.pages.url import (
     UploadedRef,
     address,
 )
+from vitsearch.web.pages.cache import Recent
 
 
 def scope(path: str, method: str = "GET") -> Scope:

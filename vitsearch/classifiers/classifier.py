@@ -16,9 +16,8 @@ from vitsearch.arrays import to_probabilities
 from vitsearch.arrays import top_k as best_positions
 from vitsearch.encoders.batching import Picture, files_below
 from vitsearch.errors import PhotoError, QueryError
-from vitsearch.photos import read_bytes_and_fingerprint, upright_rgb
+from vitsearch.photos import prefetch_map, read_bytes_and_fingerprint, upright_rgb
 from vitsearch.photos.decoder import PhotoDecoder
-from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.types import Activation, Prediction
 
 if TYPE_CHECKING:

@@ -88,9 +88,9 @@ def compare(photos: str, labels: str | None, labels_file: str | None, **options:
     are of labelling stored vectors, that of MODEL includes reading the photos.
     """
     from vitsearch.classifiers import load_classifier
-    from vitsearch.collection.collection import Collection
+    from vitsearch.collection import Collection
     from vitsearch.evaluation.comparison import compare as compared
-    from vitsearch.labels.zero_shot import check_templates
+    from vitsearch.labels import check_templates
 
     if (labels is None) == (labels_file is None):
         raise click.UsageError(

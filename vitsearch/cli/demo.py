@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from vitsearch.cli.output import ProgressBar, print_line, printable
-from vitsearch.collection.collection import Collection
+from vitsearch.collection import Collection
 from vitsearch.collection.update import index_folder
 from vitsearch.errors import CollectionError
 from vitsearch.outputs.contact_sheet import write_sheet

@@ -59,7 +59,7 @@ def dupes(photos: str, threshold: float | None, only: str | None, **options: Any
     each group is proposed to be kept, with the reason. Near vectors are confirmed by a perceptual
     hash; blank pictures are left out. --paths ends each group by an empty line.
     """
-    from vitsearch.collection.collection import Collection
+    from vitsearch.collection import Collection
     from vitsearch.outputs.contact_sheet import check_suffix
 
     if sum(map(bool, (options["only_paths"], options["as_json"], options["others"]))) > 1:

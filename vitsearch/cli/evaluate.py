@@ -68,11 +68,11 @@ def evaluate(
     CLIP_benchmark's.
     """
     from vitsearch.classifiers import load_classifier
-    from vitsearch.collection.collection import Collection
+    from vitsearch.collection import Collection
     from vitsearch.evaluation import evaluate as measured
     from vitsearch.evaluation import load_trained
     from vitsearch.evaluation.datasets import is_webdataset, unpack
-    from vitsearch.labels.zero_shot import check_templates
+    from vitsearch.labels import check_templates
     from vitsearch.milvus import is_milvus
 
     if trained and options["templates"]:

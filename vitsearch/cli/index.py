@@ -99,7 +99,7 @@ def tune(photos: str, recall: float, as_json: bool, **options: Any) -> int:
     """
     from dataclasses import asdict
 
-    from vitsearch.collection.collection import Collection
+    from vitsearch.collection import Collection
 
     with Collection.open(photos, **options) as collection:
         report = collection.tune(recall)

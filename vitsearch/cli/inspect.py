@@ -199,7 +199,7 @@ def verify(photos: str, content: bool, as_json: bool, **options: Any) -> int:
 
 
 def _opened(photos: str, options: dict[str, Any]) -> Any:
-    from vitsearch.collection.collection import Collection
+    from vitsearch.collection import Collection
 
     return Collection.open(
         photos, collection=options.get("collection"), device=options.get("device") or "auto"
@@ -233,7 +233,7 @@ def explain(
     """Draw which parts of PHOTO, a file anywhere or a path inside PHOTOS, the collection's encoder
     looks at.
     """
-    from vitsearch.collection.collection import Collection
+    from vitsearch.collection import Collection
     from vitsearch.encoders.language import readable
     from vitsearch.explain import check_suffix, write_explanation
     from vitsearch.explain import explain as find

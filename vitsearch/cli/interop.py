@@ -22,7 +22,7 @@ from vitsearch.paths import shell_word
 from vitsearch.types import Prediction
 
 if TYPE_CHECKING:
-    from vitsearch.collection.collection import Collection
+    from vitsearch.collection import Collection
     from vitsearch.interop import Layout
 
 FORMATS = ("clip-retrieval", "faiss", "shards")
@@ -68,7 +68,7 @@ def export(photos: str, output: str, **options: Any) -> int:
     albums           albums and saved searches, not vectors: one file of JSON
     examples         photos with the labels that were given on the page: FILE.csv
     """
-    from vitsearch.collection.collection import Collection
+    from vitsearch.collection import Collection
 
     with (
         Collection.open(photos, collection=options["collection"]) as collection,
@@ -244,7 +244,7 @@ def merge(source_photos: str, photos: str, **options: Any) -> int:
     of PHOTOS.
     """
     from vitsearch.collection.local import open_local
-    from vitsearch.interop.merging import merge as merge_collections
+    from vitsearch.interop import merge as merge_collections
 
     with (
         closing(open_local(source_photos, collection=options["source_collection"])) as source,

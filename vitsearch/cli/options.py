@@ -231,7 +231,7 @@ class CommandWithFacts(click.Command):
 # -- Opening what PHOTOS names: a folder with its collection, or a collection in Milvus ------------
 
 if TYPE_CHECKING:
-    from vitsearch.collection.collection import Collection
+    from vitsearch.collection import Collection
 
 _ONLY_ON_DISK = {
     "collection": (
@@ -255,7 +255,7 @@ def open_collection(photos: str, options: Mapping[str, Any]) -> "Collection":
     """Return the collection that PHOTOS names; raises UsageError for an option that does not go
     with Milvus.
     """
-    from vitsearch.collection.collection import Collection
+    from vitsearch.collection import Collection
 
     check_place(photos, options)
     return Collection.open(

@@ -44,7 +44,7 @@ from vitsearch.options import TOP_K
 from vitsearch.paths import shell_word
 
 if TYPE_CHECKING:
-    from vitsearch.collection.collection import Collection
+    from vitsearch.collection import Collection
     from vitsearch.collection.understanding import Understood
     from vitsearch.types import Photo, SearchResult
 

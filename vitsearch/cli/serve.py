@@ -107,7 +107,7 @@ def open_results(photos: str, collection: str | None, address: str) -> None:
     """
     import webbrowser
 
-    from vitsearch.web.process import page_at, running
+    from vitsearch.web import page_at, running
 
     entrance = running(photos, collection)
     if entrance:
@@ -282,8 +282,8 @@ def _run(
 ) -> None:
     """Serve until Ctrl-C; ``opened`` is the address to open in the browser, "" for none."""
     with needing(_PACKAGES, "the web page needs the package", "web"):
+        from vitsearch.web import page_at, recorded
         from vitsearch.web.app import serve_app
-        from vitsearch.web.process import page_at, recorded
         from vitsearch.web.several import Several
         from vitsearch.web.several_app import several_app
         from vitsearch.web.sites import Site
@@ -382,7 +382,7 @@ def _announce(
         import webbrowser
         from urllib.parse import quote
 
-        from vitsearch.web.process import page_at
+        from vitsearch.web import page_at
 
         token, shown = settings.token, settings.behind_proxy or address
         if token:

@@ -50,7 +50,7 @@ def train(photos: str, source: str, method: str, labels_file: str | None, **opti
     """Train a classifier on the labelled photos of PHOTOS; `vitsearch label PHOTOS --classifier
     DIR` uses it.
     """
-    from vitsearch.collection.collection import Collection
+    from vitsearch.collection import Collection
     from vitsearch.evaluation import train_classifier
     from vitsearch.labels.metrics import accuracy_interval
 

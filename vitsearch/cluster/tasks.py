@@ -26,10 +26,10 @@ from vitsearch.encoders.base import EncoderIdentity, ImageEncoder
 from vitsearch.encoders.batching import NOT_FINITE, TOO_LARGE, OomSafeEncoder
 from vitsearch.encoders.preprocess import Preprocess, prepare
 from vitsearch.errors import CollectionError, PhotoError
+from vitsearch.photos import prefetch_map
 from vitsearch.photos.dates import with_date_of_name
 from vitsearch.photos.decode import Colours, fingerprint_of
 from vitsearch.photos.decoder import PhotoDecoder
-from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.photos.profiles import prepared
 from vitsearch.photos.sources import Entry, Source
 from vitsearch.photos.sources.source import with_caption

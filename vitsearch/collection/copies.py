@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitsearch.collection.collection import Collection
+from vitsearch.collection import Collection
 from vitsearch.collection.duplicates import LookAlikes, first_indices, look_alikes, rows_with_others
 from vitsearch.collection.search import as_where
 from vitsearch.errors import CollectionError, PhotoError, QueryError

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitsearch.arrays import Halves, Ids, Vectors, unit_rows
+from vitsearch.collection import Collection
 from vitsearch.collection.backend import is_large
-from vitsearch.collection.collection import Collection
 from vitsearch.records import atomic_file
 
 Positions = NDArray[np.float32]

@@ -23,12 +23,12 @@ from vitsearch.collection.pipeline import Pipeline
 from vitsearch.encoders.base import ImageEncoder, Vectors
 from vitsearch.encoders.batching import NOT_FINITE, OomSafeEncoder
 from vitsearch.errors import CollectionError, PhotoError, UnreadablePhoto
+from vitsearch.photos import prefetch_map
 from vitsearch.photos.dates import with_date_of_name
 from vitsearch.photos.decode import open_photo, read_fingerprint, read_open
 from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.photos.formats import format_of
 from vitsearch.photos.isolated import Decoded
-from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.photos.text import PhotoText
 from vitsearch.storage.conventions import stored_lookalike_threshold
 from vitsearch.storage.filesystem import make_room

@@ -25,10 +25,9 @@ from vitsearch.encoders.base import ImageEncoder, Vectors
 from vitsearch.encoders.batching import NOT_FINITE, TOO_LARGE, OomSafeEncoder
 from vitsearch.encoders.device_decoder import DeviceDecoder
 from vitsearch.errors import PhotoError, UnreadablePhoto
-from vitsearch.photos import read_bytes_and_fingerprint
+from vitsearch.photos import prefetch_map, read_bytes_and_fingerprint
 from vitsearch.photos.dates import with_date_of_name
 from vitsearch.photos.decoder import PhotoDecoder, need_children
-from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.photos.readers import NOTE
 from vitsearch.photos.sidecars import Metadata, read_sidecars, with_sidecars
 from vitsearch.storage.conventions import Decoding

@@ -23,7 +23,7 @@ from vitsearch.collection.search import QueryMeaning
 from vitsearch.encoders.base import Encoder, ImageEncoder, fingerprint_of
 from vitsearch.encoders.language import readable, texts_in
 from vitsearch.errors import CollectionError
-from vitsearch.labels.zero_shot import THINGS
+from vitsearch.labels import THINGS
 from vitsearch.options import SearchOptions
 from vitsearch.paths import cache_dir
 from vitsearch.records import atomic_file, atomic_write, read_record, to_json

@@ -14,10 +14,10 @@ from PIL import Image
 from vitsearch.collection.backend import Backend
 from vitsearch.collection.base import OpenCollection, open_backend
 from vitsearch.errors import PhotoError, UnknownPhoto, VitsearchError
+from vitsearch.photos import prefetch_map
 from vitsearch.photos.columns import METADATA, clock
 from vitsearch.photos.decode import open_photo, webp
 from vitsearch.photos.decoder import PhotoDecoder
-from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.types import Photo, ResultSource, SearchResult
 
 if TYPE_CHECKING:

@@ -19,9 +19,8 @@ from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.devices import device_names
 from vitsearch.errors import EncoderError, PhotoError
 from vitsearch.options import IndexOptions
-from vitsearch.photos import read_bytes_and_fingerprint
+from vitsearch.photos import prefetch_map, read_bytes_and_fingerprint
 from vitsearch.photos.decoder import journalled_decoder
-from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.storage.conventions import Decoding
 from vitsearch.storage.reader import PhotoReader
 from vitsearch.storage.store import PhotoStore

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Unpack
 
-from vitsearch.collection.collection import Collection
+from vitsearch.collection import Collection
 from vitsearch.collection.query import Query
 from vitsearch.collection.results import SearchResults, results_of
 from vitsearch.collection.search import as_where

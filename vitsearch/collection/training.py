@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitsearch.arrays import Vectors
-from vitsearch.collection.collection import Collection
+from vitsearch.collection import Collection
 from vitsearch.collection.local import put_predictions
 from vitsearch.collection.understanding import LABELLED
 from vitsearch.errors import ClassifierError, QueryError

@@ -13,9 +13,9 @@ from PIL import Image
 
 from vitsearch.arrays import Vectors
 from vitsearch.errors import PhotoError
+from vitsearch.photos import prefetch_map
 from vitsearch.photos.decode import read_bytes, upright_rgb
 from vitsearch.photos.decoder import PhotoDecoder
-from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.photos.profiles import prepared
 from vitsearch.photos.walk import walk
 from vitsearch.types import OnProgress, Progress

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vitsearch.arrays import Ids, Vectors, to_probabilities
 from vitsearch.classifiers import ImageClassifier
-from vitsearch.collection.collection import Collection
+from vitsearch.collection import Collection
 from vitsearch.errors import PhotoError, QueryError
 from vitsearch.evaluation.class_map import label_logits
 from vitsearch.evaluation.datasets import Retrieval, read_captions, retrieve

@@ -14,7 +14,7 @@ from PIL import Image
 from vitsearch.arrays import Ids, Vectors, to_probabilities
 from vitsearch.classifiers import ImageClassifier, load_classifier
 from vitsearch.classifiers.classifier import Logits
-from vitsearch.collection.collection import Collection
+from vitsearch.collection import Collection
 from vitsearch.collection.training import cross_validated, probe_maker
 from vitsearch.errors import ClassifierError, PhotoError, QueryError
 from vitsearch.evaluation.accuracy import Share

@@ -19,7 +19,7 @@ from typing import IO
 import numpy as np
 
 from vitsearch.arrays import Ids, Vectors
-from vitsearch.collection.collection import Collection
+from vitsearch.collection import Collection
 from vitsearch.encoders import Encoder
 from vitsearch.encoders.language import readable, unread_notes
 from vitsearch.errors import QueryError

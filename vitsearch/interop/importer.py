@@ -28,9 +28,8 @@ from vitsearch.interop.base import (
     stored_halves,
     usable,
 )
-from vitsearch.photos import read_bytes_and_fingerprint, read_photo
+from vitsearch.photos import prefetch_map, read_bytes_and_fingerprint, read_photo
 from vitsearch.photos.decoder import LIMIT, PhotoDecoder, journalled_decoder
-from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.storage import (
     CollectionConfig,
     check_encoder,

@@ -15,10 +15,9 @@ import numpy as np
 from PIL import Image
 
 from vitsearch.errors import PhotoError
-from vitsearch.photos import thumbnail
+from vitsearch.photos import prefetch_map, thumbnail
 from vitsearch.photos.decode import open_photo
 from vitsearch.photos.decoder import PhotoDecoder
-from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.types import Photo
 
 

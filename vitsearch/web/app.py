@@ -27,13 +27,12 @@ from starlette.types import ASGIApp, Scope
 from vitsearch._version import __version__
 from vitsearch.collection.runs import IndexRunner
 from vitsearch.errors import VitsearchError
-from vitsearch.web import ServeSettings, responses, routes
+from vitsearch.web import ServeSettings, limit_arenas, responses, routes
 from vitsearch.web.middleware import BehindProxy, CountRequests, Metrics, TakeTurns, protocol_of
 from vitsearch.web.pages import indexing
 from vitsearch.web.pages import search as pages
 from vitsearch.web.pages.context import load_templates
 from vitsearch.web.privacy import KEY
-from vitsearch.web.process import limit_arenas
 from vitsearch.web.schemas import SearchRequest
 from vitsearch.web.security import SecurityMiddleware
 from vitsearch.web.service import PhotoService

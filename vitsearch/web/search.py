@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from vitsearch.arrays import Vectors
-from vitsearch.collection.collection import Collection
+from vitsearch.collection import Collection
 from vitsearch.collection.query import Term, encode_terms
 from vitsearch.collection.search import QueryMeaning, as_where
 from vitsearch.collection.understanding import Understood, understand

@@ -12,9 +12,8 @@ from typing import Any
 
 from PIL import Image
 
-from vitsearch.collection import LookAlikes
+from vitsearch.collection import Collection, LookAlikes
 from vitsearch.collection.backend import is_large, sampled_ids, sampled_values
-from vitsearch.collection.collection import Collection
 from vitsearch.collection.duplicates import first_indices
 from vitsearch.collection.query import Term
 from vitsearch.collection.search import as_where
@@ -28,8 +27,7 @@ from vitsearch.milvus import is_milvus
 from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.storage.filesystem import AnsweringNote
 from vitsearch.types import LeftOut, Photo, Prediction, SearchResult, SkippedPhoto
-from vitsearch.web import ServeSettings
-from vitsearch.web.process import MemoryKeeper
+from vitsearch.web import MemoryKeeper, ServeSettings
 from vitsearch.web.search import (
     MAX_BATCH,
     Batcher,

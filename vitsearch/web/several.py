@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from vitsearch.arrays import Vectors
-from vitsearch.collection.collection import Collection
+from vitsearch.collection import Collection
 from vitsearch.collection.query import Term
 from vitsearch.collection.several import search_by_position, understand_all
 from vitsearch.collection.understanding import KnownWords, Understood
@@ -23,9 +23,8 @@ from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import QueryError, ServiceBusy, VitsearchError
 from vitsearch.filters.words import Vocabulary
 from vitsearch.types import SearchResult
-from vitsearch.web.pages import counted
+from vitsearch.web.pages import ALONE, LIKE, counted
 from vitsearch.web.pages.cache import UploadedPhotos
-from vitsearch.web.pages.url import ALONE, LIKE
 from vitsearch.web.privacy import exif_shown
 from vitsearch.web.routes import K, Offset, answer_of, in_picture_thread
 from vitsearch.web.schemas import (

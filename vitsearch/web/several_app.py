@@ -23,9 +23,8 @@ from vitsearch.types import SearchResult
 from vitsearch.web import ServeSettings
 from vitsearch.web import several as api
 from vitsearch.web.app import empty_app, protect
-from vitsearch.web.pages import counted, thumbnail, tile
+from vitsearch.web.pages import PER_PAGE, address, counted, page_number, selection, thumbnail, tile
 from vitsearch.web.pages.context import PICTURE_TYPES, page, webp_response
-from vitsearch.web.pages.url import PER_PAGE, address, page_number, selection
 from vitsearch.web.privacy import exif_shown
 from vitsearch.web.responses import wants_page
 from vitsearch.web.routes import in_picture_thread

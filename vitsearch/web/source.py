@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from vitsearch.collection.collection import Collection
+from vitsearch.collection import Collection
 from vitsearch.encoders import load_named_encoder
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.devices import ensure_single

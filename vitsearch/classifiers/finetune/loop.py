@@ -29,8 +29,8 @@ from vitsearch.classifiers.finetune.settings import (
 )
 from vitsearch.classifiers.torch_model import Trainable
 from vitsearch.errors import PhotoError
+from vitsearch.photos import prefetch_map
 from vitsearch.photos.decoder import PhotoDecoder
-from vitsearch.photos.prefetch import prefetch_map
 
 Weights = dict[str, Tensor]
 OnStep = Callable[[FinetuneStep], None]

@@ -34,8 +34,8 @@ from vitsearch.classifiers.finetune.settings import (
 )
 from vitsearch.encoders.torch_encoder import choose_device
 from vitsearch.errors import ClassifierError, PhotoError, QueryError
+from vitsearch.photos import prefetch_map
 from vitsearch.photos.decoder import PhotoDecoder
-from vitsearch.photos.prefetch import prefetch_map
 from vitsearch.records import atomic_file
 from vitsearch.untrusted import guarded, parse_json
 

@@ -24,8 +24,7 @@ from vitsearch.labels import Decision, LabelClassifier, predict
 from vitsearch.photos import thumbnail
 from vitsearch.photos.decode import webp
 from vitsearch.storage.reader import PhotoReader
-from vitsearch.web.pages import LARGE, is_clean
-from vitsearch.web.pages.url import CHOICES
+from vitsearch.web.pages import CHOICES, LARGE, is_clean
 from vitsearch.web.service import PhotoService
 from vitsearch.web.thumbnails import picture_key
 

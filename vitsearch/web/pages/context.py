@@ -23,18 +23,21 @@ from vitsearch.storage.user_data import album_names
 from vitsearch.types import Photo, Prediction, SearchResult
 from vitsearch.web import ServeSettings
 from vitsearch.web.indexing import may_index
-from vitsearch.web.pages import Tile, clean, thumbnail, tile
-from vitsearch.web.pages.cache import Cache, Facets, Insights, Recent, UploadedPhotos, facets_of
-from vitsearch.web.pages.url import (
+from vitsearch.web.pages import (
     ALONE,
     LIKE,
     Filters,
     PageQuery,
     PhotoLinks,
+    Tile,
     UploadedRef,
+    clean,
     read_filters,
     read_page_query,
+    thumbnail,
+    tile,
 )
+from vitsearch.web.pages.cache import Cache, Facets, Insights, Recent, UploadedPhotos, facets_of
 from vitsearch.web.privacy import check_filter, exif_shown, is_local, may_write
 from vitsearch.web.service import PhotoService
 from vitsearch.web.source import MilvusSource

@@ -19,12 +19,12 @@ from vitsearch.photos.walk import BROKEN_LINK
 from vitsearch.types import SkippedPhoto
 from vitsearch.web import indexing
 from vitsearch.web.indexing import runner_of, settings_to_retry, start, without_root
-from vitsearch.web.pages import counted
-from vitsearch.web.pages.context import Page, form_of, page, views_for
-from vitsearch.web.pages.url import (
+from vitsearch.web.pages import (
+    counted,
     neighbours,
     page_number,
 )
+from vitsearch.web.pages.context import Page, form_of, page, views_for
 from vitsearch.web.privacy import exif_shown
 from vitsearch.web.schemas import ErrorAnswer
 

@@ -35,19 +35,21 @@ from vitsearch.storage.user_data import (
     writing,
 )
 from vitsearch.types import Prediction
-from vitsearch.web.pages import Tile, counted, spoken_date
-from vitsearch.web.pages.context import Page, PageContext, form_of
-from vitsearch.web.pages.download import cell
-from vitsearch.web.pages.url import (
+from vitsearch.web.pages import (
     PER_PAGE,
     PageQuery,
     Pairs,
+    Tile,
     address,
+    counted,
     label_lines,
     neighbours,
     page_number,
     selection,
+    spoken_date,
 )
+from vitsearch.web.pages.context import Page, PageContext, form_of
+from vitsearch.web.pages.download import cell
 from vitsearch.web.responses import wants_page
 from vitsearch.web.security import own_address
 from vitsearch.web.source import busy_when_locked

@@ -19,15 +19,16 @@ from vitsearch.filters.parse import EVERY
 from vitsearch.filters.tree import Filter
 from vitsearch.storage.reader import Positions, Towns
 from vitsearch.types import Photo
-from vitsearch.web.pages import counted, results
-from vitsearch.web.pages.context import Page, PageContext
-from vitsearch.web.pages.url import (
+from vitsearch.web.pages import (
     ALONE,
     PER_PAGE,
     Filters,
     PageQuery,
     PickedPhoto,
+    counted,
+    results,
 )
+from vitsearch.web.pages.context import Page, PageContext
 from vitsearch.web.world_map import (
     LEVELS,
     MAX_ZOOM,

@@ -29,19 +29,25 @@ from vitsearch.storage.metadata import text_of
 from vitsearch.storage.store import PhotoStore
 from vitsearch.storage.user_data import FAVOURITES, Album, album_named, writing
 from vitsearch.types import Photo
-from vitsearch.web.pages import LARGE, counted, results, size_text, spoken_date, thumbnail, video
-from vitsearch.web.pages.cache import LABELS, Shares
-from vitsearch.web.pages.context import Page, PageContext, form_of, webp_response
-from vitsearch.web.pages.url import (
+from vitsearch.web.pages import (
+    LARGE,
     MAX_QUERY_LENGTH,
     PER_PAGE,
     PageQuery,
     address,
+    counted,
     label_lines,
     page_number,
     read_page_query,
+    results,
     selection,
+    size_text,
+    spoken_date,
+    thumbnail,
+    video,
 )
+from vitsearch.web.pages.cache import LABELS, Shares
+from vitsearch.web.pages.context import Page, PageContext, form_of, webp_response
 from vitsearch.web.routes import in_picture_thread
 from vitsearch.web.source import busy_when_locked
 

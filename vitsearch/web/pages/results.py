@@ -21,8 +21,7 @@ from vitsearch.filters.parse import EVERY
 from vitsearch.filters.tree import Filter
 from vitsearch.milvus.store import MilvusStore
 from vitsearch.types import Photo, SearchResult
-from vitsearch.web.pages import Tile, counted
-from vitsearch.web.pages.url import PER_PAGE, PageQuery
+from vitsearch.web.pages import PER_PAGE, PageQuery, Tile, counted
 from vitsearch.web.search import MAX_OFFSET
 
 if TYPE_CHECKING:

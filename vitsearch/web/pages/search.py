@@ -19,8 +19,20 @@ from starlette.responses import (
 from vitsearch.collection.understanding import Understood
 from vitsearch.errors import NotShown, PhotoError, QueryError, TooLarge, UnknownPhoto
 from vitsearch.photos.columns import COLUMNS, METADATA
+from vitsearch.web.pages import (
+    ALONE,
+    CHOICES,
+    LIKE,
+    UNLIKE,
+    PageQuery,
+    indexing,
+    number,
+    read_page_query,
+    selection,
+    size_text,
+    thumbnail,
+)
 from vitsearch.web.pages import duplicates as duplicate_pages
-from vitsearch.web.pages import indexing, size_text, thumbnail
 from vitsearch.web.pages import labels as label_pages
 from vitsearch.web.pages import maps as map_pages
 from vitsearch.web.pages import photo as photo_pages
@@ -28,16 +40,6 @@ from vitsearch.web.pages.context import STATIC, Page, PageContext, page, views_f
 from vitsearch.web.pages.download import as_csv, as_gallery, as_paths, as_zip
 from vitsearch.web.pages.indexing import has_collection
 from vitsearch.web.pages.results import ADDED, TAKEN, listing_of, orders, results_of, scrubber
-from vitsearch.web.pages.url import (
-    ALONE,
-    CHOICES,
-    LIKE,
-    UNLIKE,
-    PageQuery,
-    number,
-    read_page_query,
-    selection,
-)
 from vitsearch.web.privacy import exif_shown
 from vitsearch.web.responses import wants_page
 from vitsearch.web.routes import in_picture_thread
