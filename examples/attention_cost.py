@@ -34,7 +34,7 @@ import matplotlib.pyplot as plt
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from vitsearch.vit import attend
+from vitsearch.vit.model import attend
 
 HEADS, HEAD_WIDTH, PATCH = 12, 64, 16  # of ViT-B/16
 COLOURS = {"plain": "#d1495b", "fused": "#00798c"}

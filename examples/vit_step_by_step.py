@@ -35,7 +35,7 @@ from torch import Tensor
 
 from vitsearch.encoders.mini import FOLDER, read_config
 from vitsearch.encoders.mini.network import MiniConfig, load_network
-from vitsearch.vit import Block, VisionTransformer, ViTConfig, sincos_positions
+from vitsearch.vit.model import Block, VisionTransformer, ViTConfig, sincos_positions
 from vitsearch.vit.weights import load_vit_folder
 
 Step = tuple[str, Tensor | None]

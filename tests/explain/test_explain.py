@@ -45,7 +45,7 @@ from vitsearch.explain.attribution import (  # noqa: E402  # noqa: E402
     shares_beside,
     trace,
 )
-from vitsearch.vit import VisionTransformer, ViTConfig  # noqa: E402
+from vitsearch.vit.model import VisionTransformer, ViTConfig  # noqa: E402
 
 BENCHMARKS = ROOT / "benchmarks"
 

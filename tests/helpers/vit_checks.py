@@ -4,7 +4,7 @@ close is close.
 
 import torch
 
-from vitsearch.vit import ViTConfig
+from vitsearch.vit.model import ViTConfig
 
 TINY = ViTConfig(image_size=32, patch_size=8, width=24, depth=2, heads=3, mlp_width=96, out_dim=5)
 

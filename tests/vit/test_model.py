@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra vitsearch[clip]")
 
 from helpers.vit_checks import TINY, assert_close, pictures, scrambled  # noqa: E402
-from vitsearch.vit import Pooling, VisionTransformer, ViTConfig, sincos_positions  # noqa: E402
+from vitsearch.vit.model import Pooling, VisionTransformer, ViTConfig, sincos_positions  # noqa: E402
 
 
 def test_the_base_model_has_the_published_number_of_weights() -> None:

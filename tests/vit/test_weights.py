@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="needs the extra vitsearch[clip]")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from helpers.vit_checks import TINY, assert_close, pictures, scrambled  # noqa: E402
-from vitsearch.vit import Pooling, VisionTransformer, ViTConfig  # noqa: E402
+from vitsearch.vit.model import Pooling, VisionTransformer, ViTConfig  # noqa: E402
 from vitsearch.vit.weights import (  # noqa: E402
     State,
     from_open_clip,

@@ -29,7 +29,7 @@ from vitsearch.errors import EncoderError
 from vitsearch.paths import cache_dir
 from vitsearch.photos.decode import upright_rgb
 from vitsearch.untrusted import guarded
-from vitsearch.vit import VisionTransformer
+from vitsearch.vit.model import VisionTransformer
 
 log = logging.getLogger("vitsearch")
 if hasattr(os, "register_at_fork"):  # OpenMP would wait for threads that were left in the parent

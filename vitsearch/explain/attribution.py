@@ -19,7 +19,7 @@ from vitsearch.encoders.mini.network import MAP_CHANNELS, MiniConfig, MiniNetwor
 from vitsearch.encoders.onnx import OnnxEncoder
 from vitsearch.encoders.torch_encoder import TorchImageEncoder
 from vitsearch.errors import EncoderError
-from vitsearch.vit import VisionTransformer
+from vitsearch.vit.model import VisionTransformer
 
 # -- How much each token counts in a transformer's output ------------------------------------------
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from vitsearch.untrusted import guarded, parse_json, read_bounded
-from vitsearch.vit import Activation, Pooling, VisionTransformer, ViTConfig
+from vitsearch.vit.model import Activation, Pooling, VisionTransformer, ViTConfig
 from vitsearch.vit.state_dicts import State, from_open_clip, from_timm, from_transformers
 
 __all__ = [

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from vitsearch.vit import VisionTransformer, ViTConfig
+from vitsearch.vit.model import VisionTransformer, ViTConfig
 
 TAPS = {3: 24, 6: 48}  # shallow blocks whose output `Surface` takes, and their channels
 COLOURS = {  # as sRGB; the shares of a cell's pixels near each are told apart
