@@ -20,7 +20,7 @@ from PIL import Image
 
 from helpers.cli import environment, vitsearch
 from vitsearch import Prediction, finetune, load_classifier
-from vitsearch.classifiers.finetune import FinetuneSettings, FinetuneStep
+from vitsearch.classifiers.finetune import FinetuneReport, FinetuneSettings, FinetuneStep
 from vitsearch.classifiers.finetune.settings import Example, labelled_photos, split
 from vitsearch.errors import ClassifierError, EncoderError, PhotoError, QueryError
 
@@ -89,6 +89,15 @@ def timm_vit(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"local-dir:{place}"
 
 
+@pytest.fixture(scope="module")
+def whole(
+    folder: Path, vit: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[FinetuneReport, Path]:
+    """The report of a run that was not stopped, and its folder."""
+    place = tmp_path_factory.mktemp("whole")
+    return finetune(folder, "folders", place, model=vit, settings=QUICK), place
+
+
 def best(name: str, folder: Path) -> dict[str, str]:
     """The label of each photo, by its path below the folder."""
     files = [file for file in sorted(folder.rglob("*.png")) if file.name != "cut.png"]
@@ -109,24 +118,22 @@ def weights(place: Path) -> dict[str, bytes]:
 
 
 def test_a_vit_learns_and_is_what_transformers_reads(
-    folder: Path, vit: str, tmp_path: Path
+    folder: Path, whole: tuple[FinetuneReport, Path]
 ) -> None:
-    report = finetune(folder, "folders", tmp_path / "out", model=vit, settings=QUICK)
+    report, out = whole
     assert (report.classes, report.photos) == (("blue", "red", "white"), 18)
     assert [(path, bool(reason)) for path, reason in report.unreadable] == [("red/cut.png", True)]
     assert (report.best.right, report.best.validated) == (6, 6)
     assert [result.epoch for result in report.epochs] == [0, 1, 2, 3]
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+    assert sorted(file.name for file in out.iterdir()) == [
         "config.json",
         "model.safetensors",
         "preprocessor_config.json",
     ]
-    found = best(f"local-dir:{tmp_path / 'out'}", folder)
+    found = best(f"local-dir:{out}", folder)
     assert found == {path: path.split("/")[0] for path in found}
-    theirs = transformers.pipeline(
-        "image-classification", model=str(tmp_path / "out"), device="cpu"
-    )
-    [mine] = load_classifier(f"local-dir:{tmp_path / 'out'}")(folder / "red" / "1.png", 3)
+    theirs = transformers.pipeline("image-classification", model=str(out), device="cpu")
+    [mine] = load_classifier(f"local-dir:{out}")(folder / "red" / "1.png", 3)
     other = theirs(Image.open(folder / "red" / "1.png"), top_k=3)
     assert [(one.label, pytest.approx(one.score, abs=1e-5)) for one in mine] == [
         (one["label"], one["score"]) for one in other
@@ -217,9 +224,9 @@ def stop_after(epoch: int, stage: str = "judged", done: int = 0) -> object:
     ids=["after 0", "after 2", "in 2"],
 )
 def test_a_stopped_run_ends_as_if_it_had_not_been(
-    folder: Path, vit: str, tmp_path: Path, stop: object
+    folder: Path, vit: str, tmp_path: Path, whole: tuple[FinetuneReport, Path], stop: object
 ) -> None:
-    whole = finetune(folder, "folders", tmp_path / "whole", model=vit, settings=QUICK)
+    report, place = whole
     with pytest.raises(Stopped):
         finetune(folder, "folders", tmp_path / "parts", model=vit, settings=QUICK, progress=stop)
     with pytest.raises(ClassifierError, match="holds a run that was stopped: say --resume"):
@@ -234,13 +241,13 @@ def test_a_stopped_run_ends_as_if_it_had_not_been(
         resume=True,
         progress=told.append,
     )
-    assert parts.epochs == whole.epochs
+    assert parts.epochs == report.epochs
     assert (parts.best, parts.unreadable, parts.photos) == (
-        whole.best,
-        whole.unreadable,
-        whole.photos,
+        report.best,
+        report.unreadable,
+        report.photos,
     )
-    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+    assert weights(tmp_path / "parts") == weights(place)
     assert {step.stage for step in told} == {"training", "judged"}
 
 
@@ -258,7 +265,9 @@ def test_a_run_is_not_resumed_as_another(folder: Path, vit: str, tmp_path: Path)
         finetune(folder, "folders", tmp_path / "out", model=vit, settings=QUICK, resume=True)
 
 
-def test_a_photo_that_goes_away_is_named(folder: Path, vit: str, tmp_path: Path) -> None:
+def test_a_photo_that_goes_away_is_named(
+    folder: Path, vit: str, tmp_path: Path, whole: tuple[FinetuneReport, Path]
+) -> None:
     photos = tmp_path / "photos"
     shutil.copytree(folder, photos)
 
@@ -276,16 +285,16 @@ def test_a_photo_that_goes_away_is_named(folder: Path, vit: str, tmp_path: Path)
     )
     assert "Traceback" not in str(caught.value)
     shutil.copy(folder / "red" / "0.png", photos / "red" / "0.png")
-    whole = finetune(folder, "folders", tmp_path / "whole", model=vit, settings=QUICK)
     again = finetune(photos, "folders", tmp_path / "out", model=vit, settings=QUICK, resume=True)
-    assert again.epochs == whole.epochs
-    assert weights(tmp_path / "out") == weights(tmp_path / "whole")
+    report, place = whole
+    assert again.epochs == report.epochs
+    assert weights(tmp_path / "out") == weights(place)
 
 
-def test_a_full_disk_is_one_line_and_loses_nothing(folder: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line_and_loses_nothing(folder: Path, vit: str, tmp_path: Path) -> None:
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000, 10_000_000));"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000));"
         "from vitsearch.cli.main import run; sys.exit(run(sys.argv[1:]))"
     )
     command = [
@@ -298,6 +307,8 @@ def test_a_full_disk_is_one_line_and_loses_nothing(folder: Path, tmp_path: Path)
         "folders",
         "-o",
         str(tmp_path / "out"),
+        "--model",
+        vit,
         "--epochs",
         "1",
     ]

@@ -43,7 +43,9 @@ OPEN_CLIP = {
         },
     },
 }
-LAYOUTS = [*OPEN_CLIP, "clip", "siglip", "shards", "half"]
+FORMATS = [(layout, "float32") for layout in (*OPEN_CLIP, "clip", "siglip", "shards", "half")]
+FORMATS += [(layout, "bfloat16") for layout in ("open_clip", "resnet", "clip", "half")]
+FORMATS += [(layout, "float16") for layout in ("clip", "half")]
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +113,7 @@ def of_images(encoder: Any) -> set[str]:
     return {name for name in weights(encoder) if name.startswith(("visual", "vision_model."))}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("layout", "dtype"), FORMATS)
 def test_each_tower_is_read_when_it_is_used_and_every_vector_is_the_same(
     models: Path, tmp_path: Path, layout: str, dtype: str
 ) -> None:

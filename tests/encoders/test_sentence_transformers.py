@@ -1,6 +1,7 @@
 """Models of sentence-transformers that read pictures and texts, against the library itself."""
 
 import json
+import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,12 +27,12 @@ from vitsearch.errors import EncoderError
 PROMPT = "a picture that shows "
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A CLIP model with random weights, as sentence-transformers saved it in a folder of its part
-    before version 5, and reads it still.
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder `clip` with a CLIP model with random weights, and one `model` with the same as
+    sentence-transformers saved it in a folder of its part before version 5, and reads it still.
     """
-    monkeypatch.setenv("VITSEARCH_HOME", str(tmp_path / "home"))
+    tmp_path = tmp_path_factory.mktemp("saved")
     tiny.save_clip(tmp_path / "clip", tiny.save_open_clip(tmp_path / "open_clip"))
     model = SentenceTransformer(str(tmp_path / "clip"), device="cpu", local_files_only=True)
     model.save(str(tmp_path / "model"))
@@ -43,7 +44,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     modules = json.loads((folder / "modules.json").read_text())
     modules[0]["path"] = part.name
     (folder / "modules.json").write_text(json.dumps(modules))
-    return folder
+    return tmp_path
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the model of sentence-transformers to change."""
+    monkeypatch.setenv("VITSEARCH_HOME", str(tmp_path / "home"))
+    return Path(shutil.copytree(saved / "model", tmp_path / "model"))
 
 
 def change(file: Path, **values: Any) -> None:
@@ -111,9 +119,11 @@ def test_a_folder_is_indexed_and_searched(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_a_model_of_transformers_and_no_more_is_read_as_before(folder: Path) -> None:
-    plain = folder.parent / "plain"
-    SentenceTransformer(str(folder.parent / "clip"), device="cpu").save(str(plain))
+def test_what_is_a_model_of_transformers_and_no_more_is_read_as_before(
+    saved: Path, tmp_path: Path
+) -> None:
+    plain = tmp_path / "plain"
+    SentenceTransformer(str(saved / "clip"), device="cpu").save(str(plain))
     encoder = load_encoder(f"local-dir:{plain}", "cpu", runtime="torch")
     np.testing.assert_allclose(
         encoder.encode_texts(tiny.SENTENCES), theirs(plain, tiny.SENTENCES), rtol=0, atol=1e-5

@@ -149,6 +149,8 @@ def test_onnx_runtime_gives_the_same_vectors(name: str) -> None:
     with texts_in("fr"):
         french = ours.encode_texts(["chat"])
         np.testing.assert_allclose(french, torchs.encode_texts(["chat"]), rtol=0, atol=1e-5)
+    assert ours.logit_bias == torchs.logit_bias == -10
+    assert (ours.folder / "tokenizer.json").is_file()
     assert float((french @ ours.encode_texts(["chat"]).T).item()) < 0.9999
 
 

@@ -32,7 +32,7 @@ from vitsearch.errors import (
     VitsearchError,
 )
 from vitsearch.filters import parse_filter
-from vitsearch.milvus import connect, milvus_filter, parse_uri
+from vitsearch.milvus import client, connect, milvus_filter, parse_uri
 from vitsearch.milvus.store import MAX_RESULTS, Candidates
 from vitsearch.shards import Manifest, ShardRow, create_shards, open_shards, photo_id
 from vitsearch.storage.store import PhotoStore
@@ -492,7 +492,8 @@ def test_a_dead_server_is_told_soon() -> None:
     )
 
 
-def test_a_server_that_is_no_milvus_is_told_soon() -> None:
+def test_a_server_that_is_no_milvus_is_told_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "CONNECTING", 0.5)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

@@ -381,8 +381,8 @@ def draw_sample(shards: "ShardSet", counts: dict[int, int], size: int, *, seed: 
     positions = np.sort(rng.choice(total, min(size, total), replace=False))
     sample = np.empty((len(positions), shards.manifest.dim), dtype=np.float16)
     start = drawn = 0
-    for rows, halves in shards.blocks(numbers, BLOCK):
-        end = int(np.searchsorted(positions, start + len(rows)))
+    for halves in shards.vectors(numbers, BLOCK):
+        end = int(np.searchsorted(positions, start + len(halves)))
         sample[drawn:end] = halves[positions[drawn:end] - start]
-        start, drawn = start + len(rows), end
+        start, drawn = start + len(halves), end
     return sample[:drawn]

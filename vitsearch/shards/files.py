@@ -135,6 +135,16 @@ class ShardSet:
                 self.storage.read(name), self.manifest.dim, f"{self.name}/{name}", size=size
             )
 
+    def vectors(self, numbers: Sequence[int], size: int = BLOCK) -> Iterator[Halves]:
+        """Yield the ``(n, dim)`` float16 unit rows of these shards as `blocks` does, without the
+        facts of their photos, which take several times as long to read.
+        """
+        for number in numbers:
+            name = f"{self.name}/{shard_name(number)}"
+            data = self.storage.read(shard_name(number))
+            for photos in _photos(data, self.manifest.dim, name, size, ["error", "vector"]):
+                yield _halves(photos.column("vector"), self.manifest.dim, name)
+
     def failures(self, numbers: Sequence[int] | None = None) -> Iterator[SkippedPhoto]:
         """Yield the files that are not photos, with the reason, in order."""
         for skipped, _ in self.failed_rows(numbers):
@@ -173,15 +183,24 @@ def read_shard(
     vectors; raises CollectionError.
     """
     with errors(name):
+        for photos in _photos(data, dim, name, size):
+            yield _rows(photos), _halves(photos.column("vector"), dim, name)
+
+
+def _photos(
+    data: bytes, dim: int, name: str, size: int, columns: list[str] | None = None
+) -> Iterator[pyarrow.RecordBatch]:
+    """Yield blocks of the rows of a shard that are photos."""
+    with errors(name):
         file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
         check_schema(file.schema_arrow, dim, name)
         rows_of(file, len(data))
-        for batch in file.iter_batches(batch_size=size):
+        for batch in file.iter_batches(batch_size=size, columns=columns):
             if batch.nbytes > MAX_BLOCK_BYTES:
                 raise ValueError(f"{batch.num_rows:,} rows have {batch.nbytes:,} bytes")
             photos = batch.filter(pyarrow.compute.is_null(batch.column("error")))
             if photos.num_rows:
-                yield _rows(photos), _halves(photos.column("vector"), dim, name)
+                yield photos
 
 
 def read_failures(data: bytes, dim: int, name: str) -> Iterator[tuple[SkippedPhoto, ShardRow]]:
