@@ -296,10 +296,10 @@ def test_torch_form_gives_the_same_vectors(encoder: MiniEncoder) -> None:
 )
 @pytest.mark.slow
 def test_flickr8k_floor(encoder: MiniEncoder) -> None:
-    """Among 200 photos; the benchmark runs on all 1,000, which takes five times as long."""
-    text_to_image, image_to_text = load_benchmark().flickr8k(encoder, DATA, every=5)
-    assert text_to_image[10] >= 0.88
-    assert image_to_text[10] >= 0.89
+    """Among 100 photos; the benchmark runs on all 1,000, which takes ten times as long."""
+    text_to_image, image_to_text = load_benchmark().flickr8k(encoder, DATA, every=10)
+    assert text_to_image[5] >= 0.88
+    assert image_to_text[5] >= 0.89
 
 
 @pytest.mark.skipif(
@@ -307,8 +307,8 @@ def test_flickr8k_floor(encoder: MiniEncoder) -> None:
 )
 @pytest.mark.slow
 def test_imagenette_floor(encoder: MiniEncoder) -> None:
-    assert load_benchmark().imagenette(encoder, DATA, every=5) >= 0.93
-    assert load_benchmark().supervised(encoder, DATA, every=5) >= 0.97
+    assert load_benchmark().imagenette(encoder, DATA, every=10) >= 0.93
+    assert load_benchmark().supervised(encoder, DATA, every=10) >= 0.97
 
 
 def load_benchmark():  # type: ignore[no-untyped-def]

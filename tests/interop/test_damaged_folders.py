@@ -47,9 +47,9 @@ RAW = (
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
-    names=st.lists(NAMES | RAW, min_size=1, max_size=4, unique=True),
+    names=st.lists(NAMES | RAW, min_size=1, max_size=8, unique=True),
     layout=st.sampled_from(["clip-retrieval", "faiss"]),
 )
 def test_any_names_come_back(names: list[str], layout: str) -> None:
@@ -60,7 +60,7 @@ def test_any_names_come_back(names: list[str], layout: str) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         for number, name in enumerate(names):
-            paint(folder / "photos" / f"{name}{number}" / f"{name}.png", (number * 60, 200, 30))
+            paint(folder / "photos" / f"{name}{number}" / f"{name}.png", (number * 30, 200, 30))
         index_folder(folder / "photos", encoder=ColourEncoder())
         with opened(folder / "photos") as found:
             out(found, folder / "out")
