@@ -18,7 +18,7 @@ from vitsearch.storage.filesystem import writer_lock
 
 pytestmark = pytest.mark.slow
 
-MANY = 120
+MANY = 80
 
 
 @pytest.fixture

@@ -306,7 +306,7 @@ def test_a_run_elsewhere_is_told(photos: Path) -> None:
 
 def test_new_photos_come_by_the_page_and_their_run_holds_the_lock(photos: Path) -> None:
     index_folder(photos, encoder="mini")
-    for number in range(60):
+    for number in range(32):
         paint(photos / "more" / f"{number}.png", (number, 255 - number, 99))
     with visited(photos) as client:
         client.post("/index", data={"do": "start"})
@@ -316,8 +316,8 @@ def test_new_photos_come_by_the_page_and_their_run_holds_the_lock(photos: Path) 
         assert b"is writing to" in done.stderr
         busy = client.post("/albums", data={"do": "add", "album": "x"})
         assert busy.status_code == 503
-        assert ended(client)["report"]["indexed"] == 60
-        assert client.get("/api/info").json()["photos"] == 65
+        assert ended(client)["report"]["indexed"] == 32
+        assert client.get("/api/info").json()["photos"] == 37
 
 
 # -- who may ---------------------------------------------------------------------------------------
@@ -355,7 +355,7 @@ def test_who_may_index(
             visitor.get("/api/index").status_code,
             visitor.delete("/api/index").status_code,
             visitor.post("/index", data={"do": "stop"}).status_code,
-            visitor.post("/api/index", json={"keep_missing": 9}).status_code,
+            visitor.post("/api/index", json={"encoder": "colour"}).status_code,
         ]
         assert statuses == ([200, 200, 303, 202] if may else [403] * 4)
         if may:
