@@ -8,8 +8,8 @@ import timm
 
 from vitsearch.classifiers.classifier import ImageClassifier
 from vitsearch.classifiers.torch_model import TorchHead, Trainable, layers_of, linear_head, square
-from vitsearch.encoders.checkpoints import check_settings, one_line, read_json
-from vitsearch.encoders.lazy_weights import build_lazily
+from vitsearch.encoders.checkpoints import one_line, read_json
+from vitsearch.encoders.timm import checked_config
 from vitsearch.encoders.torch_encoder import choose_device, choose_dtype
 from vitsearch.errors import EncoderError
 
@@ -86,7 +86,9 @@ def _created(name: str, **options: Any) -> Any:
         )
         raise EncoderError(f"timm has no model {model!r}: try {near}")
     if source == "local-dir":
-        _check_size(Path(model).expanduser(), spelling, name)
+        folder = Path(model).expanduser()
+        files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+        checked_config(folder, files, name)
     try:
         return timm.create_model(spelling, pretrained=True, **options)
     except Exception as error:  # timm, the hub client, torch and safetensors each raise their own
@@ -94,14 +96,6 @@ def _created(name: str, **options: Any) -> Any:
             f"{name}: the weights cannot be had ({one_line(error)}): "
             "connect once, or use local-dir:"
         ) from error
-
-
-def _check_size(folder: Path, spelling: str, name: str) -> None:
-    """Raise EncoderError where a folder's settings ask for more than its weights hold."""
-    config = read_json(folder / "config.json", name)
-    files = [file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin")]
-    check_settings(config, files, name)
-    build_lazily(lambda: timm.create_model(spelling, pretrained=False), files, name)
 
 
 def _shape_arguments(name: str) -> dict[str, Any]:

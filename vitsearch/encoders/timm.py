@@ -2,6 +2,7 @@
 configuration. They read no text.
 """
 
+from collections.abc import Sequence
 from math import floor
 from pathlib import Path
 from typing import Any
@@ -57,10 +58,8 @@ def load_timm_folder(folder: Path, name: str, *, device: str, dtype: str) -> Tor
     """
     check_saved(folder, FILES, name)
     target, number_format = choose_device(device), choose_dtype(dtype, choose_device(device))
-    config, weights = read_json(folder / "config.json", name), [folder / "model.safetensors"]
-    check_settings(config, weights, name)
-    spelling = f"local-dir:{folder}"
-    build_lazily(lambda: timm.create_model(spelling, pretrained=False), weights, name)
+    weights, spelling = [folder / "model.safetensors"], f"local-dir:{folder}"
+    config = checked_config(folder, weights, name)
     try:
         net: Any = timm.create_model(spelling, pretrained=True, num_classes=0)
     except Exception as error:  # timm, torch and safetensors each raise their own
@@ -86,6 +85,17 @@ def load_timm_folder(folder: Path, name: str, *, device: str, dtype: str) -> Tor
     return TorchImageEncoder(
         name, towers, preprocess=preprocess, facts=facts, device=target, dtype=number_format
     )
+
+
+def checked_config(folder: Path, weights: Sequence[Path], name: str) -> dict[str, Any]:
+    """Return the settings of a model that timm saved in a folder; raises EncoderError where they
+    ask for more than its weights hold.
+    """
+    config = read_json(folder / "config.json", name)
+    check_settings(config, weights, name)
+    spelling = f"local-dir:{folder}"
+    build_lazily(lambda: timm.create_model(spelling, pretrained=False), weights, name)
+    return config
 
 
 def _preprocess(config: dict[str, Any]) -> Preprocess:

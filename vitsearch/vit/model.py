@@ -9,7 +9,9 @@ Shapes in the comments use n pictures, t tokens, h heads, d numbers a head; widt
 the only module of its floor that imports torch, so import it only where torch is wanted.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isqrt
 from typing import Literal
 
 import torch
@@ -373,3 +375,42 @@ class VisionTransformer(nn.Module):
         """
         tokens, weights = self._run(images, with_weights=True)
         return self.classify(tokens), weights
+
+
+def infer_config(state: Mapping[str, Tensor], *, heads: int) -> ViTConfig:
+    """Return the configuration that fits one of our state dicts, for a square picture.
+
+    The weights do not tell the number of heads, the activation, the norm's epsilon, or how tokens
+    are pooled (except attention pooling): give the first, change the others with
+    ``dataclasses.replace``. Raises ValueError where a weight is missing.
+    """
+    missing = [
+        name
+        for name in ("patch_embedding.weight", "position_embedding", "blocks.0.mlp.fc1.weight")
+        if name not in state
+    ]
+    if missing:
+        raise ValueError(
+            f"not the weights of a Vision Transformer with absolute positions: no {missing[0]}"
+        )
+    width, channels, patch, _ = state["patch_embedding.weight"].shape
+    class_token, distillation_token = "class_token" in state, "distillation_token" in state
+    grid = isqrt(state["position_embedding"].shape[1] - class_token - distillation_token)
+    attention = "attention_pool.query" in state
+    return ViTConfig(
+        image_size=grid * patch,
+        patch_size=patch,
+        channels=channels,
+        width=width,
+        depth=sum(name.endswith("norm1.weight") for name in state),
+        heads=heads,
+        mlp_width=state["blocks.0.mlp.fc1.weight"].shape[0],
+        out_dim=state["head.weight"].shape[0] if "head.weight" in state else 0,
+        pool="attention" if attention else "cls" if class_token else "mean",
+        class_token=class_token,
+        distillation_token=distillation_token,
+        distillation_head="distillation_head.weight" in state,
+        pre_norm="pre_norm.weight" in state,
+        patch_bias="patch_embedding.bias" in state,
+        head_bias="head.weight" not in state or "head.bias" in state,
+    )
