@@ -134,6 +134,9 @@ def square(size: Sequence[int], name: str) -> int:
     return int(size[0])
 
 
+# -- mini ------------------------------------------------------------------------------------------
+
+
 MODEL_TYPE = "vitsearch-mini"
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
 _TEXT_SIDE = ("text", "text_mlp", "text_gate")  # a classifier reads no text

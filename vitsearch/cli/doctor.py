@@ -303,6 +303,9 @@ def _folders() -> Iterator[Fact]:
     yield Fact("vitsearch's own cache", str(cache_dir()))
 
 
+# -- completion ------------------------------------------------------------------------------------
+
+
 SHELLS = ("bash", "zsh", "fish")
 
 

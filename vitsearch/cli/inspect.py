@@ -206,6 +206,9 @@ def _opened(photos: str, options: dict[str, Any]) -> Any:
     )
 
 
+# -- explain ---------------------------------------------------------------------------------------
+
+
 OUTPUT = "explanation.png"
 
 

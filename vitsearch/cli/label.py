@@ -102,6 +102,9 @@ def _photos(count: int) -> str:
     return f"{count:,} {'photo' if count == 1 else 'photos'}"
 
 
+# -- The commands ----------------------------------------------------------------------------------
+
+
 @click.command()
 @ANYWHERE
 @COLLECTION

@@ -118,6 +118,9 @@ def open_results(photos: str, collection: str | None, address: str) -> None:
     serve_results(photos, collection, address)
 
 
+# -- serve -----------------------------------------------------------------------------------------
+
+
 _PACKAGES = frozenset(
     ("fastapi", "starlette", "uvicorn", "jinja2", "pydantic", "multipart", "python_multipart")
 )

@@ -92,6 +92,9 @@ def _located(store: MilvusStore, where: Filter, columns: list[str]) -> Sample:
     return store.sampled(["id", *columns], store.first_moments(And((where, *on_earth))))
 
 
+# -- The interface ---------------------------------------------------------------------------------
+
+
 class Backend(ABC):
     """Photos with vectors of one encoder, open for reading.
 
@@ -151,6 +154,9 @@ class Backend(ABC):
     def close(self) -> None:
         """Close the store; a second call does nothing."""
         self.store.close()
+
+
+# -- Milvus ----------------------------------------------------------------------------------------
 
 
 class MilvusBackend(Backend):

@@ -104,6 +104,9 @@ def bits_apart(first: int, others: NDArray[np.uint64]) -> NDArray[np.int64]:
     return counts
 
 
+# -- Looks of a collection -------------------------------------------------------------------------
+
+
 FILE = "looks.v1"
 _ROW = np.dtype(
     [
@@ -182,6 +185,9 @@ def without_looks(folder: Path, photos: Iterable[Photo]) -> int:
     """Return of how many photos the looks are not stored."""
     known = known_looks(folder)
     return sum(photo.fingerprint not in known for photo in photos)
+
+
+# -- Copies ----------------------------------------------------------------------------------------
 
 
 # The least cosine from which pictures are compared: of mini, a copy at a quarter of the size has

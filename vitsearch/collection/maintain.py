@@ -315,6 +315,9 @@ def _remove_damaged(store: PhotoStore) -> None:
         store.raise_generation(bool(photos))
 
 
+# -- Tuning ----------------------------------------------------------------------------------------
+
+
 MAX_RECALL = 0.9999  # of a recipe: only an exact one promises all
 
 

@@ -224,6 +224,9 @@ class VideoPipeline:
         return outcome
 
 
+# -- Text in photos --------------------------------------------------------------------------------
+
+
 MAX_PROCESSES = 4  # that read text: each takes some 400 MB
 MAX_NAMED = 20  # photos whose text could not be read
 _MISSING = "the text in photos is read with RapidOCR: pip install 'vitsearch[ocr]'"

@@ -51,6 +51,9 @@ def _of(options: IndexOptions) -> dict[str, Any]:
     return settings | {"exclude": [*options.exclude]}
 
 
+# -- The number format -----------------------------------------------------------------------------
+
+
 MIN_PHOTOS = 1_000  # below, the trial takes longer than int8 saves
 SAMPLE = 64  # photos that are compared
 NEIGHBOURS = 10

@@ -100,6 +100,9 @@ def _stop_with(stream: IO[str]) -> None:
 
 
 log = logging.getLogger("vitsearch")
+# -- The parent ------------------------------------------------------------------------------------
+
+
 Status = Literal["idle", "running", "stopping", "done", "stopped", "failed"]
 GRACE = 20.0  # seconds that a run may take to stop, before its process is ended
 MAX_REMARKS = 20
@@ -315,6 +318,9 @@ def _close(stream: IO[str] | None) -> None:
     if stream is not None:
         with suppress(BrokenPipeError):
             stream.close()
+
+
+# -- A folder that is watched ----------------------------------------------------------------------
 
 
 EVERY = 600.0  # seconds between walks through a folder that tells its changes: it may miss some

@@ -40,6 +40,9 @@ from vitsearch.types import Prediction
 
 Method = Literal["probe", "prototype", "tip"]
 Trained = LinearClassifier | TipClassifier
+# -- Labelled photos -------------------------------------------------------------------------------
+
+
 ClassifierT = TypeVar("ClassifierT", bound=LabelClassifier)
 FOLDS = 5
 
@@ -165,6 +168,9 @@ def cross_validated(
         return trained
     except QueryError:  # too few examples left of a class
         return []
+
+
+# -- Examples --------------------------------------------------------------------------------------
 
 
 EXAMPLES = "examples"  # in place of a file of labels: those of the collection

@@ -182,6 +182,9 @@ def fingerprint_of(facts: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
+# -- Identity --------------------------------------------------------------------------------------
+
+
 TEXT = "a photo of a cat on a red chair"
 MAX_DIM = 65_536  # numbers of a vector
 CLOSE = 0.999  # half precision on another chip stays above, another resize or padding falls below

@@ -131,6 +131,9 @@ def _is_here(row: Mapping[str, Any]) -> bool:
     return is_cached(repo, open_clip_files(weights))
 
 
+# -- Which suits -----------------------------------------------------------------------------------
+
+
 # GFLOP a second of one core, by the catalogue's count of a model: ViT-B-32-256 in float32 embeds
 # 4.5 photos a second of 640 x 480 on one core of a server of 2.0 GHz with AVX2
 CORE_RATE = 80.0

@@ -121,6 +121,9 @@ def _frame_of(data: bytes) -> bytes | None:
 
 
 log = logging.getLogger("vitsearch")
+# -- The decoder -----------------------------------------------------------------------------------
+
+
 MAX_CALL = 32  # JPEGs decoded in one call
 MAX_CALL_PIXELS = 200_000_000  # 0.6 GB of the device
 MAX_CALL_BYTES = 256_000_000

@@ -87,6 +87,9 @@ def _exactly(stream: IO[bytes], size: int) -> Bytes:
 
 
 log = logging.getLogger("vitsearch")
+# -- The devices -----------------------------------------------------------------------------------
+
+
 ALL_GPUS = "cuda:all"
 _IMAGE_BATCH = 32
 _STATEMENT = "from vitsearch.encoders.device_process import serve; serve()"

@@ -325,6 +325,9 @@ def _by_word(table: Mapping[str, str]) -> dict[str, list[str]]:
     return turned
 
 
+# -- Tokenizers that are told the language ---------------------------------------------------------
+
+
 DEFAULT = ""  # among marks: the one that the tokenizer sets by itself
 _FLORES = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
 _language: ContextVar[str | None] = ContextVar("language", default=None)

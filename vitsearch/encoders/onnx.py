@@ -153,6 +153,9 @@ def is_optimised(folder: Path, facts: Mapping[str, Any], graph: str | None = Non
         return False
 
 
+# -- The encoder -----------------------------------------------------------------------------------
+
+
 IMAGE_BATCH = 16
 TEXT_BATCH = 64
 TOKENIZER = "tokenizer.json"

@@ -212,6 +212,9 @@ def _ranks(queries: Vectors, items: Vectors, query_photo: Ids, item_photo: Ids) 
     return np.concatenate(ranks)
 
 
+# -- Sets of CLIP_benchmark ------------------------------------------------------------------------
+
+
 CLASSES = "classnames.txt"
 TEMPLATES = "zeroshot_classification_templates.txt"
 TARS = "test/*.tar"

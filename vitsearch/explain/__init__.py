@@ -81,6 +81,9 @@ def _to_unit_range(relevance: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray((relevance - low) / (high - low), dtype=np.float32)
 
 
+# -- Drawing ---------------------------------------------------------------------------------------
+
+
 # the layout, in pixels
 _SIDE, _GAP, _MARGIN = 640, 20, 36
 _TITLE, _CAPTION, _LINE = 26, 18, 30

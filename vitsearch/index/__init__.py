@@ -180,6 +180,9 @@ def _parts(factory: str) -> Iterator[str]:
     yield factory[start:]
 
 
+# -- Indexes ---------------------------------------------------------------------------------------
+
+
 # the files of an index folder beside its manifest
 VECTORS = "vectors.f16"
 IDS = "ids.i64"

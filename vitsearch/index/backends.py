@@ -185,6 +185,9 @@ def _shrunken(halves: Halves, block: NDArray[np.int32]) -> Vectors:
 
 
 log = logging.getLogger("vitsearch")
+# -- Libraries -------------------------------------------------------------------------------------
+
+
 # at least one of them exists where there is a GPU: NVIDIA's driver, WSL, ROCm, Jetson
 _DRIVERS = (
     "/proc/driver/nvidia/version",

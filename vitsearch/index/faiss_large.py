@@ -22,6 +22,9 @@ from vitsearch.index.faiss_index import add, few_rows, make_index, named, silenc
 from vitsearch.index.recipe import Recipe, training_rows
 from vitsearch.records import atomic_file, flush
 
+# -- Inverted lists on disk ------------------------------------------------------------------------
+
+
 faiss: Any = _faiss  # its type stubs lack half of what is used here
 ROWS = 4096  # in a block; of 256 to 16,384 the fastest
 _SPARE = 16  # rows of a block whose rough scores may be as high as that of the last result

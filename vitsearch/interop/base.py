@@ -106,6 +106,9 @@ def read_manifest(folder: Path) -> ExportManifest | None:
         return None
 
 
+# -- Rows ------------------------------------------------------------------------------------------
+
+
 BLOCK = 4096  # rows held at a time
 OUTSIDE = "lies outside the photo folder"
 MISSING = "is not among the photos of the folder"
@@ -229,6 +232,9 @@ def path_resolver(root: Path, folder: Path, paths_from: str | None = None) -> Pa
     if paths_from:
         roots.insert(0, posixpath.normpath(paths_from))
     return PathResolver(files, tuple(dict.fromkeys(root.rstrip("/") for root in roots)))
+
+
+# -- Targets ---------------------------------------------------------------------------------------
 
 
 DATABASE = "photos.db"

@@ -162,6 +162,9 @@ def _fit_sigmoid(logits: Logits, right: NDArray[np.int64]) -> tuple[float, float
     return float(parameters[0]), float(parameters[1])
 
 
+# -- Classifiers -----------------------------------------------------------------------------------
+
+
 SCALE = 20.0  # of cosines with prototypes, where there are too few examples to fit it
 ALPHAS, BETAS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0), (1.0, 3.0, 5.5, 10.0, 20.0)
 

@@ -131,6 +131,9 @@ class Tree:
 
 
 log = logging.getLogger("vitsearch")
+# -- Ground truth ----------------------------------------------------------------------------------
+
+
 FOLDERS = "folders"
 
 

@@ -35,6 +35,9 @@ def connect(uri: MilvusUri, *, consistency: str = "Strong") -> "Connection":
     return Connection(uri, consistency=consistency)
 
 
+# -- A large collection ----------------------------------------------------------------------------
+
+
 LARGE = 200_000  # rows; what takes them all is answered from a sample of more
 SAMPLE = 10_000  # rows
 MAX_ID = 2**63 - 1

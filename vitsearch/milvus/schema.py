@@ -83,6 +83,9 @@ def parse_uri(uri: str, name: str | None = None) -> MilvusUri:
     return MilvusUri(f"{_SCHEMES[scheme]}{host[1]}:{host[2] or PORT}", name)
 
 
+# -- Metadata --------------------------------------------------------------------------------------
+
+
 FORMAT = 1
 # names of the collection's properties
 METADATA_KEY, GENERATION, INDEX_PARAMS = "vitsearch", "vitsearch_generation", "vitsearch_index"
@@ -142,6 +145,9 @@ def read_metadata(
         error=CollectionError,
         repair="push into another --collection NAME",
     )
+
+
+# -- Rows ------------------------------------------------------------------------------------------
 
 
 MAX_TEXT_BYTES = 65_535

@@ -194,6 +194,9 @@ def wrapped(text: str, font: Font, width: int) -> list[str]:
     return lines
 
 
+# -- Confusion matrices ----------------------------------------------------------------------------
+
+
 Counts = NDArray[np.int64]
 
 MAX_LABELS = 200

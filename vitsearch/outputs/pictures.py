@@ -42,6 +42,9 @@ def small_pictures(
         yield from prefetch_map(load, paths, workers=4, buffer=8, on_stop=decoder.close)
 
 
+# -- Pictures in a terminal ------------------------------------------------------------------------
+
+
 KINDS = ("kitty", "iterm2", "sixel", "blocks")
 ROWS, COLUMNS = 10, 36  # cells of the terminal that a picture takes at most
 CELL = (10, 20)  # pixels of a cell, where the terminal does not say

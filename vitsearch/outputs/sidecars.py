@@ -125,6 +125,9 @@ def _numbered(folder: str, name: str) -> Iterable[str]:
         yield f"{folder}/{stem} ({number}){ending}"
 
 
+# -- Sidecars --------------------------------------------------------------------------------------
+
+
 MAX_BYTES = 16 * 1024 * 1024  # of a sidecar; even a long history of edits is shorter
 
 _SUBJECT = ("http://purl.org/dc/elements/1.1/", "subject")

@@ -39,6 +39,9 @@ def __getattr__(name: str) -> object:
     return getattr(import_module(f"vitsearch.{_MODULES[name]}"), name)
 
 
+# -- Reading ahead ---------------------------------------------------------------------------------
+
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 PULSE = 0.1

@@ -164,6 +164,9 @@ def _read(file: Path) -> list[tuple[bytes, bytes, str]]:
 
 
 log = logging.getLogger("vitsearch")
+# -- The decoder -----------------------------------------------------------------------------------
+
+
 LIMIT = 180.0  # seconds for a photo in a child before it fails
 _SLOW = (
     "%s takes longer than %g s to decode: unless it is done within %g s more, in a process of its "

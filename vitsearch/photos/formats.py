@@ -107,6 +107,9 @@ def _shorts(data: bytes, order: str, start: int, count: int) -> tuple[int, ...]:
     return struct.unpack_from(f"{order}{count}H", data, start) if count else ()
 
 
+# -- The formats -----------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
 class Extra:
     """The optional dependency ``vitsearch[name]`` that a format needs: the distribution that it

@@ -98,6 +98,9 @@ def root_text(root: Path) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+# -- Decoding --------------------------------------------------------------------------------------
+
+
 _NAME = "decode"  # of the stored value: exact, scaled or mixed
 _WHERE = "decoder"  # of the stored value: device, or mixed; none where all was on the CPU
 _COLOURS = "colours"  # of the stored value: srgb, or mixed; none where profiles were ignored

@@ -197,6 +197,9 @@ def write_error(folder: Path, error: OSError) -> str:
     )
 
 
+# -- The lock --------------------------------------------------------------------------------------
+
+
 HELD = "lock.held"
 BEAT, STALE = 10.0, 60.0  # seconds: the writer touches its file; from when it counts as dead
 ANSWERING = "answering"

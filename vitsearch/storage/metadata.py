@@ -139,6 +139,9 @@ def _lacks_names(info: PhotoInfo) -> bool:
     return info["latitude"] is not None and info["country"] is None
 
 
+# -- Text in photos --------------------------------------------------------------------------------
+
+
 _UNREAD = f"text IS NULL AND {IS_FILE}"
 _FAILED = "SELECT fingerprint FROM text_places WHERE problem IS NOT NULL"
 _TEXT_BATCH = 500

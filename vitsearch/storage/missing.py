@@ -135,6 +135,9 @@ class WalkedFolders:
 
 
 log = logging.getLogger("vitsearch")
+# -- Photos put aside ------------------------------------------------------------------------------
+
+
 _CACHE = -64_000  # kB of SQLite's pages: many photos move from one place of the file to another
 _BATCH = 500  # SQLite limits the parameters of a statement
 

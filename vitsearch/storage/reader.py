@@ -67,6 +67,9 @@ class StoredCollection(Protocol):
     def store(self) -> PhotoStore: ...
 
 
+# -- Values ----------------------------------------------------------------------------------------
+
+
 def values_of(
     store: PhotoReader, columns: Sequence[str], photos: Iterable[Photo] | None = None
 ) -> list[tuple[Any, ...]]:
@@ -84,6 +87,9 @@ def values_of(
         facts |= {"label": photo.label, "score": photo.label_score}
         rows.append(tuple(facts[name] if name in facts else photo.info[name] for name in columns))
     return rows
+
+
+# -- Positions -------------------------------------------------------------------------------------
 
 
 _KNOWN = f"latitude IS NOT NULL AND longitude IS NOT NULL AND {IS_FILE}"

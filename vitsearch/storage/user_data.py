@@ -117,6 +117,9 @@ def checked_name(name: str) -> str:
     return name
 
 
+# -- Examples --------------------------------------------------------------------------------------
+
+
 MAX_LABEL = 200  # characters
 MAX_UNDO = 100  # changes that can be undone
 _EXAMPLE, _HISTORY, _TRAINED = "example:", "examples-before", "trained"

@@ -174,6 +174,9 @@ def _check_network(text: str) -> None:
         ) from None
 
 
+# -- Servers that run ------------------------------------------------------------------------------
+
+
 _SECONDS = 2.0  # within which a server answers that it runs
 
 
@@ -228,6 +231,9 @@ def _record(photos: str, collection: str | None) -> Path:
     folder = locate(photos, collection)[1].resolve()
     name = hashlib.blake2b(os.fsencode(folder), digest_size=16).hexdigest()
     return cache_dir() / "serving" / f"{name}.json"
+
+
+# -- Memory ----------------------------------------------------------------------------------------
 
 
 SECONDS = 2.0  # between two looks

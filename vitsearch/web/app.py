@@ -292,6 +292,9 @@ def address_of(host: str, port: int) -> str:
 
 
 router = APIRouter(include_in_schema=False)
+# -- The description of the interface --------------------------------------------------------------
+
+
 _LEFT_OUT = ("HTTPValidationError", "ValidationError")  # our errors have another shape
 _TEXT = (
     "Search a collection of photos. Photos are named by ids, which stay; scores are cosine "

@@ -136,6 +136,9 @@ def search_options(
     return SearchOptions(k, offset, as_where(text or None), **keywords)
 
 
+# -- Batches ---------------------------------------------------------------------------------------
+
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -233,6 +236,9 @@ class Batcher(Generic[Job, Result]):
                 future.set_exception(result)
             else:
                 future.set_result(result)
+
+
+# -- Answers ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -224,6 +224,9 @@ def with_cookie(send: Send, cookie: tuple[str, str], *, seconds: int, secure: bo
     return sending
 
 
+# -- Requests --------------------------------------------------------------------------------------
+
+
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "media-src 'self'; "

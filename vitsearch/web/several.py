@@ -241,6 +241,9 @@ class Several:
 router = APIRouter(
     responses={status: {"model": ErrorAnswer} for status in (400, 401, 403, 503)},
 )
+# -- The HTTP interface ----------------------------------------------------------------------------
+
+
 _UNKNOWN: dict[int | str, Any] = {404: {"model": ErrorAnswer}}
 Encoder = Annotated[
     str, Query(max_length=500, description="that of the most collections unless named")

@@ -112,6 +112,9 @@ def below(page: str, path: str) -> str:
 
 
 router = APIRouter(include_in_schema=False)
+# -- The overview ----------------------------------------------------------------------------------
+
+
 MAX_FIELDS = 20
 
 
@@ -321,6 +324,9 @@ def _tiles(
 def _listed(names: list[str]) -> str:
     """Return names as a person lists them."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+# -- The application -------------------------------------------------------------------------------
 
 
 def several_app(several: Several, settings: ServeSettings) -> FastAPI:

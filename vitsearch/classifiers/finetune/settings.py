@@ -138,6 +138,9 @@ class FinetuneReport:
     seconds: float
 
 
+# -- Examples --------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """A photo, its path relative to the folder with ``/``, and the number of its class."""

@@ -128,6 +128,9 @@ def _parquet(location: str, urls: Urls) -> Source:
     return open_parquet(location, urls)
 
 
+# -- Tars ------------------------------------------------------------------------------------------
+
+
 _NO_FILE = "a link or a device, not a file"
 
 

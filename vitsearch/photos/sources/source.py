@@ -142,6 +142,9 @@ CAPTION_SUFFIXES = (
 MAX_CAPTION_BYTES = 64 * 1024
 
 
+# -- Captions --------------------------------------------------------------------------------------
+
+
 class SampleTexts:
     """The text and JSON members of a tar by the samples that they belong to.
 
@@ -203,6 +206,9 @@ def with_caption(info: PhotoInfo, caption: str | None) -> PhotoInfo:
     if caption is None or info["description"]:
         return info
     return replace(info, metadata={**info.metadata, "description": caption})
+
+
+# -- Sources ---------------------------------------------------------------------------------------
 
 
 SourceFormat = Literal["auto", "folder", "parquet", "tar"]

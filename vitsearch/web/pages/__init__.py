@@ -148,6 +148,9 @@ def is_clean(text: str) -> bool:
     return bool(clean(text) == text and text == text.strip() and "\n" not in text)
 
 
+# -- The search in an address ----------------------------------------------------------------------
+
+
 Pairs = list[tuple[str, str]]
 
 MAX_PICKS, MAX_LABELS, MAX_SELECTED = 50, 500, 1000

@@ -165,6 +165,9 @@ class UploadedPhotos:
             return photo
 
 
+# -- What the models say ---------------------------------------------------------------------------
+
+
 LABELS = (
     "person",
     "animal",

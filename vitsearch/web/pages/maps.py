@@ -113,6 +113,9 @@ def _region(here: PageContext, layout: PhotoMap, number: int, group: Any) -> dic
     }
 
 
+# -- Places ----------------------------------------------------------------------------------------
+
+
 MAX_TOWNS = 60  # of a country in the list
 TILE_SECONDS = 86_400  # for which a browser need not ask again for a tile
 

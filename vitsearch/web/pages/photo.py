@@ -248,6 +248,9 @@ def heatmap(here: Page, photo_id: int) -> Response:
         raise QueryError(str(error)) from error
 
 
+# -- Albums and saved searches ---------------------------------------------------------------------
+
+
 MAX_FIELDS = 1100  # of a form: the most photos that may be ticked, and some more
 
 

@@ -211,6 +211,9 @@ def orders(
     ]
 
 
+# -- Results ---------------------------------------------------------------------------------------
+
+
 MAX_BY_DATE = 500  # photos that fit best, where they are put in order of date
 
 
