@@ -44,6 +44,7 @@ def test_copies_go_to_the_trash_after_a_question(
 ) -> None:
     system = pytest.importorskip("send2trash.plat_other", reason="the trash of freedesktop.org")
     home = folder.parent / "data"
+    monkeypatch.setenv("HOME", str(folder.parent))  # it must be on the disk of the photos
     monkeypatch.setattr(system, "XDG_DATA_HOME", os.fsencode(home))
     monkeypatch.setattr(system, "HOMETRASH_B", os.fsencode(home / "Trash"))
     faults: list[str] = []

@@ -33,6 +33,12 @@ def site(photos: Path) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture
+def wide_page(browser: Browser, site: str) -> Iterator[Page]:
+    with visiting(browser, site) as context:
+        yield context.new_page()
+
+
 @pytest.fixture(params=[WIDE, PHONE], ids=["wide", "phone"])
 def page(request: pytest.FixtureRequest, browser: Browser, site: str) -> Iterator[Page]:
     with visiting(browser, site, viewport=request.param) as context:
@@ -114,7 +120,8 @@ def test_without_javascript_it_comes_back_with_the_search(
         assert page.get_by_role("searchbox").input_value() == "red"
 
 
-def test_an_error_keeps_what_was_typed_and_picked(page: Page) -> None:
+def test_an_error_keeps_what_was_typed_and_picked(wide_page: Page) -> None:
+    page = wide_page
     page.goto("/?q=red&w1=0.5&where=width+%3E+much")
     expect(page.get_by_role("alert")).to_contain_text("expected a number for width")
     assert page.get_by_role("searchbox").input_value() == "red"
@@ -128,7 +135,8 @@ def test_an_error_keeps_what_was_typed_and_picked(page: Page) -> None:
     )
 
 
-def test_empty_results_say_what_to_do(page: Page) -> None:
+def test_empty_results_say_what_to_do(wide_page: Page) -> None:
+    page = wide_page
     page.goto("/?q=red&under=nowhere")
     expect(page.locator(".heading > .count")).to_have_text("No photo fits")
     expect(page.locator(".empty")).to_contain_text("No photo fits the filters and the search.")

@@ -552,6 +552,7 @@ def trash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of files in the system's trash, in place of the person's."""
     system = pytest.importorskip("send2trash.plat_other", reason="the trash of freedesktop.org")
     home = tmp_path / "data"
+    monkeypatch.setenv("HOME", str(tmp_path))  # it must be on the disk of the photos
     monkeypatch.setattr(system, "XDG_DATA_HOME", os.fsencode(home))
     monkeypatch.setattr(system, "HOMETRASH_B", os.fsencode(home / "Trash"))
     return home / "Trash" / "files"
