@@ -33,14 +33,18 @@ from helpers.remarks import logged_remarks  # noqa: E402
 from vitsearch import index_folder  # noqa: E402
 from vitsearch.encoders.colour import ColourEncoder  # noqa: E402
 
-CLUSTER = "tests/cluster/"
+TOGETHER = (  # in one process of `make test`, since they share what takes long to make
+    ("tests/cluster/",),  # Ray
+    ("tests/test_docs_run.py", "tests/test_examples.py"),  # the fixture `programs`
+    tuple(f"tests/web/test_browser{name}.py" for name in ("", "_labels", "_several")),  # `samples`
+)
 FAST_CASES = 2  # of a test with parameters, by `make test-fast`
 
 
 def _group(nodeid: str) -> str:
-    """Return what stays in one process of `make test`: a file, and all tests of Ray clusters."""
+    """Return what stays in one process of `make test`: a file, or those of `TOGETHER`."""
     file = nodeid.partition("::")[0]
-    return CLUSTER if file.startswith(CLUSTER) else file
+    return next((group[0] for group in TOGETHER if file.startswith(group)), file)
 
 
 @pytest.hookimpl(optionalhook=True)  # only where pytest-xdist is installed

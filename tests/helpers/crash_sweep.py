@@ -193,7 +193,9 @@ def stored_photos(folder: Path) -> dict[str, tuple[object, ...]]:
 
 
 def names(folder: Path) -> set[str]:
-    """Return the names in a collection's folder, but for SQLite's log, which it keeps or not."""
+    """Return the names in a collection's folder, but for SQLite's log and the names that a slow
+    search keeps, which are there or not.
+    """
     collection = folder / ".vitsearch"
     found = {str(file.relative_to(collection)) for file in collection.rglob("*")}
-    return found - {"photos.db-wal", "photos.db-shm"}
+    return found - {"photos.db-wal", "photos.db-shm", "words.json"}

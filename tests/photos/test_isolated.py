@@ -86,7 +86,7 @@ def decodes(process: psutil.Process, cwd: Path | None) -> bool:
 
 def busy_decoders(cwd: Path | None = None) -> list[psutil.Process]:
     """Those that have worked for longer than it takes to start."""
-    return [process for process in decoders(cwd) if process.cpu_times().user > 0.8]
+    return [process for process in decoders(cwd) if process.cpu_times().user > 0.5]
 
 
 def at_work(cwd: Path | None = None) -> psutil.Process:
