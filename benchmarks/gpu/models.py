@@ -142,13 +142,14 @@ def capped(device: str, spare: int) -> Iterator[None]:
         yield
         return
     torch.cuda.empty_cache()
-    total = torch.cuda.get_device_properties(device).total_memory
-    share = min(1.0, (torch.cuda.memory_reserved(device) + spare) / total)
-    torch.cuda.set_per_process_memory_fraction(share, device)
+    index = torch.device(device).index or 0  # a fraction is set by number alone
+    total = torch.cuda.get_device_properties(index).total_memory
+    share = min(1.0, (torch.cuda.memory_reserved(index) + spare) / total)
+    torch.cuda.set_per_process_memory_fraction(share, index)
     try:
         yield
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        torch.cuda.set_per_process_memory_fraction(1.0, index)
 
 
 def _saved(folder: Path, kind: Any, config: Any, pictures: Any, tokenizer: Any = None) -> str:

@@ -1,6 +1,7 @@
 """Every adapter on the device in each number format, beside its own float32 vectors by the CPU."""
 
 import argparse
+import copy
 import tempfile
 from pathlib import Path
 
@@ -50,16 +51,17 @@ def compare_towers(report: Report, name: str, model: str, images: list, device: 
             strict=True,
         ):
             report.add(f"{name}, {kind}", least_cosine(rows, own), "least cosine", dtype)
-    assert isinstance(encoder, TorchEncoder)
+    exact = load_encoder(model, device, "float32", runtime="torch")
+    assert isinstance(exact, TorchEncoder)
     try:
-        tower = load_encoder(model, device, "float32", runtime="torch").image_tower  # type: ignore[attr-defined]
+        tower = exact.image_tower
     except Exception as error:  # a tower of another kind
         report.add(f"{name}, vit.py", f"none: {one_line(error)}")
         return
-    pixels = encoder.normalise(np.stack([encoder.prepare(image) for image in images])).float()
+    pixels = exact.normalise(np.stack([exact.prepare(image) for image in images])).float()
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         with torch.inference_mode():
-            rows = tower.to(dtype)(pixels.to(dtype)).float().cpu().numpy()
+            rows = copy.deepcopy(tower).to(dtype)(pixels.to(dtype)).float().cpu().numpy()
         word = str(dtype).removeprefix("torch.")
         report.add(f"{name}, vit.py", least_cosine(rows, expected[0]), "least cosine", word)
 

@@ -24,3 +24,5 @@ def measure(report: Report, _: argparse.Namespace) -> None:
         report.add("skipped", reason)
     for name in re.findall(r"^(?:FAILED|ERROR) (.*)$", run.stdout, re.MULTILINE):
         report.add("failed", name[:300])
+    if run.returncode:
+        raise RuntimeError(f"pytest ended with exit code {run.returncode}")

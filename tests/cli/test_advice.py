@@ -88,7 +88,7 @@ def test_the_help_has_every_command_once_in_its_section() -> None:
     ("mark", "command"),
     [
         ("pyvenv.cfg", "pip install"),
-        ("pipx_metadata.json", "pipx runpip vitsearch install"),
+        ("pipx_metadata.json", "pipx runpip 'my tools' install"),
         ("uv-receipt.toml", "uv pip install --python '{prefix}'"),
     ],
 )

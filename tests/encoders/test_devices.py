@@ -25,6 +25,7 @@ from PIL import Image
 from helpers.cli import environment, one_line, vitsearch
 from helpers.photos import paint, shade
 from vitsearch import Collection, IndexReport, Progress, index_folder, load_encoder
+from vitsearch.encoders import devices
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.encoders.devices import device_names, receive, send, shapes_of, unpacked
 from vitsearch.encoders.onnx import usable_cores
@@ -294,8 +295,8 @@ def test_what_fails_is_said_in_one_line_with_the_device(
         ("cpu:9,cpu", "device 'cpu:9' cannot be used here"),
         (
             "cpu,cpu:8",
-            "the process that encodes on device cpu:8 ended with exit code 7: start again, what "
-            "is stored stays",
+            "the process that loads the model for device cpu:8 ended with exit code 7: --device "
+            "cpu:8 alone says why",
         ),
         (
             "cpu,",
@@ -363,6 +364,44 @@ def test_a_dead_process_is_replaced_once_it_was_given_back(photos: Path) -> None
             encoder.embed(files(photos))
     encoder.free_image_tower()
     assert encoder.embed(files(photos)).shape == (60, encoder.dim)
+    encoder.free_image_tower()
+
+
+@pytest.mark.parametrize(("name", "error"), [("receive", MemoryError), ("send", KeyboardInterrupt)])
+def test_a_message_that_is_broken_off_leaves_nobody_waiting(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, name: str, error: type[BaseException]
+) -> None:
+    encoder = load_encoder("lab:plain", "cpu")
+    encoder = devices.on_devices(encoder, ["cpu"], "auto")
+
+    def broken(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(devices, name, broken)
+        with pytest.raises((EncoderError, error)):
+            # an answer to the first is waited for already
+            [encoder.embed(photos / "001.png") for _ in range(2)]
+    with pytest.raises(EncoderError, match="start again, what is stored stays"):
+        encoder.embed(photos / "001.png")
+    encoder.free_image_tower()
+    assert encoder.embed(photos / "001.png").shape == (1, encoder.dim)
+    encoder.free_image_tower()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_fork_starts_processes_of_its_own(photos: Path) -> None:
+    encoder = load_encoder("lab:plain", TWO)
+    blue, red = (encoder.encoder.embed(photos / name) for name in ("001.png", "002.png"))  # type: ignore[attr-defined]
+    child = os.fork()
+    if child == 0:
+        rows = [encoder.embed(photos / "001.png") for _ in range(20)]
+        encoder.free_image_tower()
+        os._exit(0 if all(np.array_equal(row, blue) for row in rows) else 1)
+    for _ in range(20):
+        np.testing.assert_array_equal(encoder.embed(photos / "002.png"), red)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert len(processes()) == 2
     encoder.free_image_tower()
 
 

@@ -876,9 +876,7 @@ def test_the_first_page_is_worked_out_before_it_is_opened(
     chosen = ServeSettings()
     with opened(folder, chosen) as service:
         app = warm_app(service, chosen)
-        for thread in threading.enumerate():
-            if thread.name == "first page":
-                thread.join()
+        service.picture_threads.shutdown(wait=True)
 
         def again(_: PhotoReader) -> Facets:
             raise AssertionError("worked out once more")

@@ -21,6 +21,7 @@ from vitsearch.cli.options import (
     open_collection,
 )
 from vitsearch.cli.output import (
+    fitting_here,
     photo_row,
     print_json,
     print_line,
@@ -128,7 +129,8 @@ def failures(
         if as_json:
             print_json(row)
         else:
-            print_line(f"{row['state']}\t{printable(row['path'])}\t{printable(row['reason'])}")
+            reason = fitting_here(printable(row["reason"]))
+            print_line(f"{row['state']}\t{printable(row['path'])}\t{reason}")
     if sheet and listed:
         _draw_failures(Path(sheet), listed, opened.root)
     counts = count_left_out(entry for entry in others if entry not in unread)

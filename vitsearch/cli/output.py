@@ -35,7 +35,7 @@ def fitting_here(advice: str) -> str:
     """
     prefix, command = Path(sys.prefix), "pip install"
     if (prefix / "pipx_metadata.json").exists():
-        return advice.replace(command, "pipx runpip vitsearch install")
+        return advice.replace(command, f"pipx runpip {shlex.quote(prefix.name)} install")
     if (prefix / "uv-receipt.toml").exists():
         return advice.replace(command, f"uv pip install --python {shlex.quote(str(prefix))}")
     return advice
@@ -97,7 +97,7 @@ def _escaped(char: str) -> str:
 
 
 def print_table(rows: Sequence[Sequence[object]], heads: Sequence[str] = ()) -> None:
-    """Write aligned columns on stdout; on a terminal that is too narrow for them the first column
+    """Write aligned columns on stdout; where a terminal is too narrow for three or more, the first
     stands on a line of its own.
     """
     cells = [[printable(str(cell)) for cell in row] for row in ([heads, *rows] if heads else rows)]
@@ -105,7 +105,8 @@ def print_table(rows: Sequence[Sequence[object]], heads: Sequence[str] = ()) -> 
         [max(len(row[column]) for row in cells) for column in range(len(cells[0]))] if cells else []
     )
     breadth = sum(widths) + 2 * (len(widths) - 1)
-    is_narrow = sys.stdout.isatty() and breadth > shutil.get_terminal_size().columns
+    can_part = len(widths) > 2 and sys.stdout.isatty()
+    is_narrow = can_part and breadth > shutil.get_terminal_size().columns
     for row in cells:
         padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         if is_narrow:

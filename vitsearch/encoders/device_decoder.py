@@ -10,6 +10,7 @@ start, and so is what the device has no memory for.
 import importlib.util
 import io
 import logging
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -30,7 +31,7 @@ from vitsearch.errors import EncoderError, VitsearchError
 from vitsearch.photos.columns import read_metadata
 from vitsearch.photos.decode import TURNS, Colours
 from vitsearch.photos.exif import read_tags
-from vitsearch.photos.isolated import PATIENCE, ChildDecoder
+from vitsearch.photos.isolated import PATIENCE, ChildDecoder, DecoderNotStarted
 from vitsearch.photos.profiles import PROFILE, changing_profile, to_srgb
 from vitsearch.types import MAX_PIXELS, PhotoInfo
 
@@ -171,7 +172,8 @@ class _Job:
 class DeviceDecoder:
     """Decodes and prepares JPEGs on the device of an encoder, from any thread, until it is closed.
 
-    The JPEGs of all threads that wait are decoded in one call. A call ends after ``seconds``.
+    The JPEGs of all threads that wait are decoded in one call, which ends after ``seconds`` for
+    each.
     Raises EncoderError where the device or the encoder does not allow it.
     """
 
@@ -188,6 +190,12 @@ class DeviceDecoder:
         self._child: ChildDecoder | None = self._started()
         try:
             self._ask(self._child, ())
+        except DecoderNotStarted as error:
+            self._child.close()
+            raise EncoderError(
+                f"the process that decodes on {self.device} does not start: `{sys.executable} -c "
+                "'import torch, torchvision'` says why; or leave out --decode device"
+            ) from error
         except VitsearchError as error:
             self._child.close()
             raise EncoderError(
@@ -294,7 +302,7 @@ class DeviceDecoder:
             content,
             limits,
             lambda reply, body: _pictures(reply, body, shapes),
-            seconds=self._seconds,
+            seconds=self._seconds * max(1, len(batch)),
         )
 
     def _started(self) -> ChildDecoder:

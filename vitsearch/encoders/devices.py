@@ -155,10 +155,14 @@ class DevicesImageEncoder(ImageEncoder):
         self.only_resizes, self.preprocess = encoder.only_resizes, encoder.preprocess
         self._starting = Lock()
         self._processes: _Processes | None = None
+        self._process_id = os.getpid()
         self.parallel_calls = self._started().parallel_calls
 
     def _started(self) -> "_Processes":
         with self._starting:
+            if self._process_id != os.getpid():  # forked: those of the parent answer the parent
+                self._processes, self._process_id = None, os.getpid()
+                self._end.detach()
             if self._processes is None:
                 self._processes = _Processes(self.encoder, self.devices, self.runtime)
                 # also where nobody frees them, and at the end of the program
@@ -299,7 +303,10 @@ class _Process:
         try:
             header, _ = self._receive()
         except EOFError:
-            raise self._death() from None
+            raise EncoderError(
+                f"the process that loads the model for device {self.device} {self._ending()}: "
+                f"--device {self.device} alone says why"
+            ) from None
         if problem := header.get("error") or header.get("memory"):
             raise EncoderError(f"{problem} (on device {self.device})")
         if header["fingerprint"] != self._encoder.fingerprint:
@@ -323,6 +330,10 @@ class _Process:
                 send(self._to, {"id": number, **header}, arrays)
             except OSError:
                 log.debug("%s is gone", self.device)  # whoever reads its answers says so
+            except BaseException:  # a part of a message would be read as the beginning of the next
+                self._has_ended = True
+                self._process.kill()
+                raise
         return answer
 
     def kill(self) -> None:
@@ -349,7 +360,11 @@ class _Process:
                 else:
                     answer.set_result(body)
         except EOFError:
-            self._from.close()
+            log.debug("%s has ended", self.device)
+        except Exception:  # what cannot be read here leaves nothing to read after it
+            log.debug("%s cannot be read", self.device, exc_info=True)
+            self._process.kill()
+        self._from.close()
         with self._sending:
             self._has_ended = True
         while self._answers:
@@ -363,11 +378,14 @@ class _Process:
                 return header, body
             log.warning("%s: %s", self.device, header["remark"])
 
-    def _death(self) -> EncoderError:
+    def _ending(self) -> str:
         code = self._process.wait()
-        how = f"was killed, signal {-code}" if code < 0 else f"ended with exit code {code}"
-        how = "was stopped" if self._was_stopped else how
+        if self._was_stopped:
+            return "was stopped"
+        return f"was killed, signal {-code}" if code < 0 else f"ended with exit code {code}"
+
+    def _death(self) -> EncoderError:
         return EncoderError(
-            f"the process that encodes on device {self.device} {how}: start again, what is stored "
-            "stays"
+            f"the process that encodes on device {self.device} {self._ending()}: start again, what "
+            "is stored stays"
         )

@@ -73,10 +73,8 @@ class ExactIndex:
         """Return the candidates of each ``(m, dim)`` query; the rows are read once for all."""
         rows = query_rows(queries, self.dim)
         best = [Best(row, min(k, len(self))) for row in rows]
-        enough = _MANY if "faiss" in sys.modules else _VERY_MANY
-        if len(rows) == 1 and 0 < k <= _MAX_SCANNED and self._vectors.size >= enough:
-            from vitsearch.index.faiss_large import scan
-
+        scan = _scan(self._vectors.size) if len(rows) == 1 and 0 < k <= _MAX_SCANNED else None
+        if scan:
             scan(self._vectors, unit_rows(rows), best[0])
         elif k > 0 and best:
             scaled = unit_rows(rows) * _REBIAS
@@ -91,6 +89,17 @@ class ExactIndex:
         for keeper in best:
             keeper.settle()
         return [Candidates(keeper.scores, self._ids[keeper.positions]) for keeper in best]
+
+
+def _scan(numbers: int) -> "Callable[[Halves, Vectors, Best], None] | None":
+    """Return FAISS's scan where it is worth its threads for so many numbers, None without FAISS."""
+    if numbers < (_MANY if "faiss" in sys.modules else _VERY_MANY):
+        return None
+    try:
+        from vitsearch.index.faiss_large import scan
+    except ImportError:
+        return None
+    return scan
 
 
 class Best:

@@ -13,6 +13,7 @@ from vitsearch.index import Candidates, query_rows
 
 _BLOCK = 33_554_432  # numbers that are float32 at a time: 128 MiB
 _CUDA_BLOCK = 16 * _BLOCK  # numbers multiplied at a time where they stay float16
+_SCORES = 268_435_456  # of a block with the queries that are compared at a time: 1 GiB
 _BATCH = 64  # queries compared with a block at a time
 _SPARE = 64  # rows kept of a block beyond twice as many as are wanted
 _RESIDUE = 2.0**11  # what is left of a query by rounding it to float16 is kept times this
@@ -39,7 +40,7 @@ class TorchExact:
             self._device = torch.device(device)
             self._is_cuda = self._device.type == "cuda"
             block = block or (_CUDA_BLOCK if self._is_cuda else _BLOCK)
-            step = max(1, block // max(1, self.dim))
+            step = max(1, min(block // max(1, self.dim), _SCORES // (2 * _BATCH)))
             self._blocks = [
                 self._on_device(vectors[start : start + step]) for start in range(0, len(ids), step)
             ]

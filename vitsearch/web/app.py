@@ -96,7 +96,7 @@ def warm_app(service: PhotoService, settings: ServeSettings, **options: Any) -> 
     service.start_decoders()
     service.warm_up()
     app = make_app(service, settings, **options)
-    threading.Thread(target=pages.warm_up, args=[app], name="first page", daemon=True).start()
+    service.picture_threads.submit(pages.warm_up, app)
     return app
 
 
