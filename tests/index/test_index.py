@@ -195,6 +195,18 @@ def test_faiss_scans_many_blocks_in_threads(monkeypatch: pytest.MonkeyPatch, dim
             assert found.scores.tolist() == scores.tolist()
 
 
+def test_many_rows_are_searched_exactly_where_faiss_cannot_be_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(backends, "_MANY", 0)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    monkeypatch.delitem(sys.modules, "vitsearch.index.faiss_large", raising=False)
+    vectors, ids = clustered(100)
+    query = vectors[0].astype(np.float32)
+    found = ExactIndex(vectors, ids).search(query, 5)
+    assert found.ids.tolist() == brute_force(vectors, ids, query, 5)[1].tolist()
+
+
 NUMBERS = st.sampled_from([0.0, 1.0, -1.0, 0.5, 2.0**-20]) | st.floats(-1, 1, width=16)
 
 

@@ -902,5 +902,8 @@ def test_texts_are_sent_compressed_and_pictures_as_they_are(folder: Path) -> Non
         assert encoding("/", accepted="identity") is None
         assert encoding("/healthz") is None  # too short
         assert encoding(f"/api/photos/{first}/thumbnail?size=384") is None
+        part = client.get("/static/app.css", headers={"Range": "bytes=0-9999"})
+        assert (part.status_code, len(part.content)) == (206, 10_000)
+        assert "Content-Encoding" not in part.headers
         plain = client.get("/", headers={"Accept-Encoding": "identity"})
         assert client.get("/").text == plain.text

@@ -3,6 +3,7 @@ pictures kept on disk.
 """
 
 import os
+import select
 import shutil
 import threading
 import weakref
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers.photos import paint, shade
-from helpers.web_client import opened, wait_until, with_exif
+from helpers.web_client import HERE, client_of, opened, wait_until, with_exif
 from vitsearch import Collection, Term, index_folder
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.encoders.language import set_language, texts_in
@@ -32,6 +33,7 @@ from vitsearch.errors import (
 )
 from vitsearch.filters import parse_filter
 from vitsearch.web import ServeSettings
+from vitsearch.web.app import make_app
 from vitsearch.web.search import Batcher, read_query
 
 QUERIES = ("red", "2:red + blue - green", "yellow - red", "0.5:green + yellow", '"blue"')
@@ -404,3 +406,21 @@ def test_which_hosts_are_of_this_machine(host: str, local: bool) -> None:
     replace(settings, token="long enough, it is").check()
     with pytest.raises(VitsearchError, match="fewer than 16"):
         replace(settings, token="short").check()
+
+
+def test_a_system_without_processes_that_decode_shows_photos_and_decodes_them_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(select, "poll")  # as on Windows
+    paint(tmp_path / "a.png", "red")
+    Image.new("RGB", (64, 48), "blue").save(tmp_path / "b.tiff")
+    report = index_folder(tmp_path, encoder=ColourEncoder())
+    assert (report.indexed, report.failed) == (2, 0)
+    with pytest.raises(VitsearchError, match="has no way to wait for its pipes"):
+        index_folder(tmp_path, encoder=ColourEncoder(), decode_timeout=5, reread="*")
+    with opened(tmp_path) as service:
+        service.start_decoders()
+        with client_of(make_app(service, ServeSettings()), ServeSettings(), HERE) as client:
+            for photo_id in (1, 2):
+                small = client.get(f"/api/photos/{photo_id}/thumbnail?size=384")
+                assert (small.status_code, small.headers["Content-Type"]) == (200, "image/webp")

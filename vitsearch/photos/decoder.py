@@ -24,7 +24,13 @@ from typing import IO, Any
 from PIL import Image
 
 from vitsearch.errors import PhotoError
-from vitsearch.photos.decode import Colours, LoadedPhoto, read_bytes_and_fingerprint, read_open
+from vitsearch.photos.decode import (
+    Colours,
+    LoadedPhoto,
+    read_bytes_and_fingerprint,
+    read_open,
+    webp,
+)
 from vitsearch.photos.formats import (
     HEAD,
     SUFFIXES,
@@ -288,7 +294,12 @@ class PhotoDecoder:
         """Return the content of a photo file as WebP without metadata, upright, its longest side at
         most ``side``: decoded, resized and written in a child process. Raises as `decode` does.
         """
-        child = self._children.take()
+        try:
+            child = self._children.take()
+        except DecoderNotStarted:
+            if self._seconds is not None:
+                raise
+            return webp(self.decode(data, max_pixels=max_pixels, at_least=side)[0], side)
         try:
             return child.webp(
                 data, seconds=self._seconds or LIMIT, max_pixels=max_pixels, side=side

@@ -6,6 +6,7 @@ child runs, and how the two talk, is `vitsearch.photos.child`.
 import os
 import select
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -100,6 +101,11 @@ class DecoderNotStarted(VitsearchError):
     """No process that decodes could be started."""
 
 
+def can_start() -> bool:
+    """Return whether this system has what processes that decode need: Windows has not."""
+    return hasattr(select, "poll") and hasattr(os, "readv")
+
+
 class ChildDecoder:
     """One child process that decodes one photo at a time; the time of its start does not count.
 
@@ -108,6 +114,8 @@ class ChildDecoder:
     """
 
     def __init__(self, program: str = "from vitsearch.photos.child import serve; serve()") -> None:
+        if not can_start():
+            raise _not_started(f"{sys.platform} has no way to wait for its pipes")
         self._started, self._at_rest, self._late = False, True, False
         self._deadline = 0.0
         command = python_command(program)

@@ -25,6 +25,7 @@ from vitsearch.filters.parse import EVERY
 from vitsearch.filters.tree import Filter
 from vitsearch.milvus import is_milvus
 from vitsearch.photos.decoder import PhotoDecoder
+from vitsearch.photos.isolated import can_start
 from vitsearch.storage.filesystem import AnsweringNote
 from vitsearch.types import LeftOut, Photo, Prediction, SearchResult, SkippedPhoto
 from vitsearch.web import MemoryKeeper, ServeSettings
@@ -65,7 +66,7 @@ class PhotoService:
             workers=min(MAX_WORKERS, self.encoder.parallel_calls),
             on_batch=self._count_batch,
         )
-        self._decoder = PhotoDecoder(settings.decode_seconds)
+        self._decoder = PhotoDecoder(settings.decode_seconds if can_start() else None)
         self.thumbnails = Thumbnails(
             source.folder / FOLDER, self._decoder, settings.thumbnail_bytes
         )
