@@ -5,6 +5,7 @@ of their answers.
 import io
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from helpers.photos import paint
 from helpers.shard_sets import manifest, row, vector
 from vitsearch import Collection, index_folder
 from vitsearch.cluster import embed
+from vitsearch.cluster.options import EmbedOptions
 from vitsearch.cluster.ray_cluster import errors_of_workers, ray
-from vitsearch.cluster.run import ShardAssembler, watched
+from vitsearch.cluster.run import EmbedJob, ShardAssembler, watched
 from vitsearch.cluster.tasks import (
     Encode,
     EncoderFacts,
@@ -34,11 +36,27 @@ from vitsearch.cluster.tasks import (
 )
 from vitsearch.encoders.base import EncoderIdentity
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.errors import CollectionError, EncoderError, VitsearchError
+from vitsearch.errors import CollectionError, EncoderError, EncoderMismatch, VitsearchError
 from vitsearch.photos.sources import open_source
 from vitsearch.shards import create_shards, open_shards, storage_of
+from vitsearch.types import Progress
 
 COLOUR = Model("colour", "cpu", "auto", "auto")
+OPTIONS = EmbedOptions(
+    encoder="colour",
+    device="cpu",
+    dtype="auto",
+    runtime="auto",
+    actors=None,
+    gpus_per_actor=0,
+    shard_size=3,
+    address=None,
+    source_format="auto",
+    urls="none",
+    max_pixels=10**6,
+    exact_decode=False,
+    memory=10**9,
+)
 
 
 def test_no_cluster_at_the_address(
@@ -123,6 +141,36 @@ def test_a_machine_that_cannot_share_the_work_says_so(photos: Path, tmp_path: Pa
     says = node_problem(job, __version__, readable=True)
     assert says is not None
     assert says.startswith("does not see the output (")
+
+
+def test_photos_are_listed_once_and_a_run_goes_on_as_it_was_begun(
+    photos: Path, tmp_path: Path
+) -> None:
+    steps: list[Progress] = []
+    facts, out = COLOUR.facts(), tmp_path / "out"
+    manifest = EmbedJob(photos, out, OPTIONS, steps.append)._listed(facts).manifest
+    assert (manifest.rows, manifest.shards, manifest.shard_size) == (4, 2, 3)
+    assert (manifest.encoder, manifest.source, manifest.decoding) == (
+        "colour",
+        str(photos),
+        "scaled",
+    )
+    assert [(step.stage, step.done) for step in steps] == [("looking", 3), ("looking", 4)]
+    again = EmbedJob(photos, out, replace(OPTIONS, shard_size=50), steps.append)
+    known = again._known()
+    assert known is not None
+    assert again._resumed(known, facts).manifest == manifest
+    job = again._job(manifest, facts, known.missing(), 4)
+    assert [job.rows_of(number) for number in range(job.pieces)] == [(0, 0, 3), (1, 0, 3)]
+    exact = EmbedJob(photos, out, replace(OPTIONS, exact_decode=True), steps.append)
+    with pytest.raises(CollectionError, match="was begun with scaled decoding"):
+        exact._resumed(known, facts)
+    other = replace(facts, identity=replace(facts.identity, fingerprint="0" * 32))
+    with pytest.raises(EncoderMismatch, match=r"made with colour .* not with this colour"):
+        again._resumed(known, other)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CollectionError, match="no photos found in"):
+        EmbedJob(tmp_path / "empty", tmp_path / "none", OPTIONS, steps.append)._listed(facts)
 
 
 def job_of(
