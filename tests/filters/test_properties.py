@@ -33,7 +33,7 @@ from vitsearch.types import Photo
 # -- properties ------------------------------------------------------------------------------------
 
 MANY = settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
@@ -223,7 +223,7 @@ SOUP = st.lists(st.sampled_from([*WORDS, *COLUMNS, *ODD]), max_size=12).map(" ".
 
 
 @pytest.mark.slow
-@settings(parent=MANY, max_examples=250)
+@settings(parent=MANY, max_examples=120)
 @given(
     st.text()
     | st.text(st.characters(), max_size=20)

@@ -447,13 +447,13 @@ def test_while_indexing_is_killed_and_started_again_clients_see_the_old_or_the_n
         for client in clients:
             client.start()
         codes = []
-        for number in range(5):
+        for number in range(3):
             for one in range(40):
                 paint(indexed / f"new-{number}" / f"{one:02}.png", shade(40 * number + one))
             before = counted(port)[1]
             codes.append(kill_when(command, lambda: counted(port)[1] > before))  # noqa: B023
         assert kill_when(command, lambda: False) == 0
-        wait_until(lambda: counted(port) == (200, 204))
+        wait_until(lambda: counted(port) == (200, 124))
         stop.set()
         for client in clients:
             client.join()
@@ -472,13 +472,12 @@ def counted(port: int) -> tuple[int, int]:
 
 @pytest.mark.slow
 def test_a_server_that_is_killed_leaves_nothing_broken(indexed: Path) -> None:
-    for _ in range(3):
-        with serving(indexed) as (process, port):
-            assert fetch(port, "/api/search?q=red&k=2")[0] == 200
-            for photo in range(1, 5):
-                assert fetch(port, f"/api/photos/{photo}/thumbnail")[0] == 200
-            process.kill()
-            process.wait()
+    with serving(indexed) as (process, port):
+        assert fetch(port, "/api/search?q=red&k=2")[0] == 200
+        for photo in range(1, 5):
+            assert fetch(port, f"/api/photos/{photo}/thumbnail")[0] == 200
+        process.kill()
+        process.wait()
     with serving(indexed) as (_, port):
         began = time.monotonic()
         assert fetch(port, "/api/photos/1/thumbnail")[0] == 200
