@@ -156,6 +156,7 @@ class DevicesImageEncoder(ImageEncoder):
         self._starting = Lock()
         self._processes: _Processes | None = None
         self._process_id = os.getpid()
+        self._end: finalize[..., Any]
         self.parallel_calls = self._started().parallel_calls
 
     def _started(self) -> "_Processes":
