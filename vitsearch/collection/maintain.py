@@ -358,7 +358,7 @@ def tune_local(
         maintainer = replace(maintainer, requested=recipe)
         count = store.count()
         choice = choose(recipe, count, config.dim).recipe
-        tried = tuple(maintainer.trials(count)) if maintainer.chooses(choice) else ()
+        tried = tuple(maintainer.trials(count)) if maintainer.measures(choice) else ()
         built = verify_snapshot(folder / MAIN_INDEX, check_content=False)
         if built.recipe.is_exact:
             return TuneReport(built.recipe, None, tried)

@@ -230,7 +230,8 @@ def choose_recipe(
 ) -> RecipeCost:
     """Return the recipe for ``count`` photos of ``dim`` numbers that fits ``memory`` bytes.
 
-    Its search is to be tuned to ``recall``. Up to 30,000 photos, and where FAISS is missing, the
+    It is predicted; `IndexMaintainer` measures candidates where it can. Its search is to be tuned
+    to ``recall``. Up to 30,000 photos, and where FAISS is missing, the
     search is exact. Beyond, it is the most precise of `ivf-sq8`, `ivf-pq` and `rabitq` that fits
     (with ``gpu`` `gpu-ivf` where that fits), and `disk` where none does.
     """

@@ -119,7 +119,7 @@ class IndexMaintainer:
         self.tried[recall] = try_recipes(vectors, self.texts(), fitting, count=count)
         return self.tried[recall]
 
-    def chooses(self, recipe: Recipe) -> bool:
+    def measures(self, recipe: Recipe) -> bool:
         """Return whether `trials` decide instead of a recipe that `choose` has given."""
         predicted = recipe.is_exact or recipe.on_disk or recipe.gpu
         return self.requested.kind == "auto" and not predicted
@@ -137,7 +137,7 @@ class IndexMaintainer:
             # all vectors can be searched while the index is chosen and built, or if that fails
             self._build(Recipe("exact", "exact"), generation)
         choice = choose(self.requested, count, self.dim)
-        if is_tried := self.chooses(choice.recipe):
+        if is_tried := self.measures(choice.recipe):
             choice = self._fastest(count, choice.recipe.recall)
         recipe = choice.recipe
         if count >= LOG_FROM or not recipe.is_exact or is_tried:

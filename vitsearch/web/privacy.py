@@ -1,4 +1,4 @@
-"""Who may see where, when and with what photos were taken.
+"""Who may see where, when and with what photos were taken, and who may change things.
 
 That is the person at this machine, and nobody else unless the server was started with
 ``--show-exif``. Behind any proxy, tunnel or port that somebody has forwarded, every visitor has the

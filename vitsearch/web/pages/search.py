@@ -32,6 +32,7 @@ from vitsearch.web.pages import (
     size_text,
     thumbnail,
 )
+from vitsearch.web.pages import albums as album_pages
 from vitsearch.web.pages import duplicates as duplicate_pages
 from vitsearch.web.pages import labels as label_pages
 from vitsearch.web.pages import maps as map_pages
@@ -48,6 +49,7 @@ router = APIRouter(include_in_schema=False)
 router.include_router(duplicate_pages.router)
 router.include_router(label_pages.router)
 router.include_router(photo_pages.router)
+router.include_router(album_pages.router)
 router.include_router(indexing.router)
 router.include_router(indexing.failures_router)
 router.include_router(map_pages.map_router)
@@ -257,7 +259,7 @@ async def download(request: Request) -> Response:
 
 
 def _download(here: PageContext, ids: list[int], album: str, layout: str) -> Response:
-    photos = here.service.photos_of(photo_pages.ids_of(here, album) if album else ids)
+    photos = here.service.photos_of(album_pages.ids_of(here, album) if album else ids)
     if layout == "paths":
         return _file(as_paths(photos), "text/plain; charset=utf-8", "photos.txt")
     if layout == "csv":
