@@ -10,9 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vitsearch.errors
-import vitsearch.index
-import vitsearch.index.recipe
-import vitsearch.untrusted
 from helpers.paths import ROOT
 from vitsearch.errors import RecipeError
 from vitsearch.index.backends import BACKENDS, backend_for
@@ -83,13 +80,8 @@ def test_a_name_and_its_file_give_the_same_recipe(name, monkeypatch):
 @pytest.mark.slow
 def test_a_name_works_from_an_installed_wheel(tmp_path):
     package = tmp_path / "vitsearch"
-    (package / "index").mkdir(parents=True)
-    for module in (vitsearch.index.recipe, vitsearch.index):
-        shutil.copy(Path(module.__file__), package / "index")
-    for module in (vitsearch.errors, vitsearch.untrusted):
-        shutil.copy(Path(module.__file__), package)
-    for folder in (package, package / "index"):
-        (folder / "__init__.py").touch()
+    weights = shutil.ignore_patterns("*.onnx", "*.safetensors", "__pycache__")
+    shutil.copytree(Path(vitsearch.errors.__file__).parent, package, ignore=weights)
     shutil.copytree(FOLDER, package / "recipes_data")  # as pyproject.toml says
     code = (
         "from vitsearch.index.recipe import *; print(list_recipes(), load_recipe('hnsw').factory)"
