@@ -41,7 +41,7 @@ from vitsearch.arrays import Vectors, cosine_scores, top_k, unit_rows
 from vitsearch.cluster.push import BATCH, prepare, push_blocks
 from vitsearch.collection.backend import positions
 from vitsearch.collection.map import FILE, current_map
-from vitsearch.filters.parse import EVERY
+from vitsearch.filters import EVERY
 from vitsearch.labels import LinearClassifier
 from vitsearch.milvus import connect, parse_uri
 from vitsearch.photos.columns import METADATA

@@ -22,8 +22,7 @@ from helpers.filters import (
     photo,
 )
 from vitsearch.errors import QueryError
-from vitsearch.filters import filter_all, parse_filter, prepare
-from vitsearch.filters.parse import MAX_DEPTH, MAX_VALUES
+from vitsearch.filters import MAX_DEPTH, MAX_VALUES, filter_all, parse_filter, prepare
 from vitsearch.filters.tree import Comparison, Like
 from vitsearch.photos.columns import COLUMNS
 from vitsearch.storage.connections import connect

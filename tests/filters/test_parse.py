@@ -7,8 +7,7 @@ from helpers.filters import (
     YEAR,
 )
 from vitsearch.errors import QueryError
-from vitsearch.filters import Filter, parse_filter
-from vitsearch.filters.parse import MAX_LENGTH
+from vitsearch.filters import MAX_LENGTH, Filter, parse_filter
 from vitsearch.filters.tree import And, Between, Comparison, In, IsNull, Like, Not, Or
 from vitsearch.photos.columns import COLUMNS
 

@@ -24,8 +24,7 @@ from helpers.filters import (
     photo,
 )
 from vitsearch.errors import QueryError
-from vitsearch.filters import Filter, filter_all, parse_filter
-from vitsearch.filters.parse import MAX_LENGTH
+from vitsearch.filters import MAX_LENGTH, Filter, filter_all, parse_filter
 from vitsearch.filters.tree import Comparison, IsNull, Like
 from vitsearch.photos.columns import COLUMNS
 from vitsearch.types import Photo

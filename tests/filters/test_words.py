@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitsearch.filters.parse import parse_filter
+from vitsearch.filters import parse_filter
 from vitsearch.filters.phrases import read_words
 from vitsearch.filters.word_lists import LISTS
 from vitsearch.filters.words import Vocabulary, all_of, picture_words

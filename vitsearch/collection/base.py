@@ -20,7 +20,7 @@ from vitsearch.encoders import is_known, load_named_encoder
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.encoders.devices import ensure_single
 from vitsearch.errors import CollectionError
-from vitsearch.filters.parse import EVERY
+from vitsearch.filters import EVERY
 from vitsearch.filters.tree import Filter
 from vitsearch.filters.words import Vocabulary
 from vitsearch.milvus import is_milvus

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vitsearch.arrays import Vectors, cosine_scores, unit_rows
 from vitsearch.collection.duplicates import collapse, likeness_to
 from vitsearch.errors import QueryError
-from vitsearch.filters.parse import parse_filter
+from vitsearch.filters import parse_filter
 from vitsearch.filters.tree import And, Filter, Says
 from vitsearch.index.candidates import Proposal
 from vitsearch.options import SearchOptions

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import date
 from functools import cache
 
-from vitsearch.filters.parse import filter_all, parse_filter
+from vitsearch.filters import filter_all, parse_filter
 from vitsearch.filters.periods import WORD_END, WORD_START, Period, periods, words
 from vitsearch.filters.tree import Between, Comparison, Filter, In, Like, Or
 from vitsearch.filters.word_lists import LISTS

@@ -12,7 +12,7 @@ import hmac
 from starlette.requests import Request
 
 from vitsearch.errors import NotShown, QueryError
-from vitsearch.filters.parse import parse_filter
+from vitsearch.filters import parse_filter
 from vitsearch.filters.tree import Filter
 from vitsearch.photos.columns import PRIVATE
 from vitsearch.web import ServeSettings, is_loopback

@@ -21,7 +21,7 @@ from vitsearch.collection.understanding import KnownWords, Understood
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.encoders.language import unread_notes
 from vitsearch.errors import QueryError, UnknownPhoto
-from vitsearch.filters.parse import EVERY
+from vitsearch.filters import EVERY
 from vitsearch.filters.tree import Filter
 from vitsearch.milvus import is_milvus
 from vitsearch.photos.decoder import PhotoDecoder

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from vitsearch.errors import QueryError
-from vitsearch.filters.parse import filter_all
+from vitsearch.filters import filter_all
 from vitsearch.filters.tree import Filter
 from vitsearch.photos.columns import METADATA, clock
 from vitsearch.photos.formats import PLAYED, suffix_of

@@ -14,7 +14,7 @@ from vitsearch.errors import (
     QueryError,
     VitsearchError,
 )
-from vitsearch.filters.parse import EVERY
+from vitsearch.filters import EVERY
 from vitsearch.storage import user_data
 from vitsearch.storage.store import PhotoStore
 from vitsearch.storage.user_data import FAVOURITES, Album, writing

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from vitsearch.collection.backend import positions, towns
 from vitsearch.collection.map import PhotoMap, current_map
 from vitsearch.errors import NotShown, UnknownPhoto
-from vitsearch.filters.parse import EVERY
+from vitsearch.filters import EVERY
 from vitsearch.filters.tree import Filter
 from vitsearch.storage.reader import Positions, Towns
 from vitsearch.types import Photo

@@ -17,7 +17,7 @@ from vitsearch.collection.duplicates import first_indices
 from vitsearch.collection.query import Term
 from vitsearch.collection.understanding import Understood
 from vitsearch.errors import NotShown, QueryError
-from vitsearch.filters.parse import EVERY
+from vitsearch.filters import EVERY
 from vitsearch.filters.tree import Filter
 from vitsearch.milvus.store import MilvusStore
 from vitsearch.types import Photo, SearchResult
