@@ -25,7 +25,7 @@ ROUNDS = 3
 
 def index(root: Path, collection: Path) -> tuple[dict, float]:
     """Run `vitsearch index`, and return its report and the seconds of the whole process."""
-    command = [sys.executable, "-c", "from vitsearch.cli.main import main; main()", "index"]
+    command = [sys.executable, "-c", "from vitsearch.cli import main; main()", "index"]
     command += [str(root), "--collection", str(collection), "--encoder", "colour", "--json"]
     started = time.perf_counter()
     ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

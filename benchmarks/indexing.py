@@ -66,7 +66,7 @@ def index(
     command = [
         sys.executable,
         "-c",
-        "from vitsearch.cli.main import main; main()",
+        "from vitsearch.cli import main; main()",
         "index",
         str(folder),
         "--collection",

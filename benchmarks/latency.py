@@ -91,7 +91,7 @@ def cold(root: Path, queries: Sequence[str]) -> float:
         command = [
             sys.executable,
             "-c",
-            "from vitsearch.cli.main import main; main()",
+            "from vitsearch.cli import main; main()",
             "search",
             str(root),
             query,
@@ -135,7 +135,7 @@ def cold_start(rounds: int) -> float:
     for _ in range(rounds):
         began = time.perf_counter()
         subprocess.run(
-            [sys.executable, "-c", "from vitsearch.cli.main import main; main()", "--help"],
+            [sys.executable, "-c", "from vitsearch.cli import main; main()", "--help"],
             check=True,
             stdout=subprocess.DEVNULL,
         )

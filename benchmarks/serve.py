@@ -43,7 +43,7 @@ from vitsearch import Collection
 
 RESULTS = 10
 REST = 10  # seconds after the last answer until memory is read
-VITSEARCH = (sys.executable, "-c", "from vitsearch.cli.main import main; main()")
+VITSEARCH = (sys.executable, "-c", "from vitsearch.cli import main; main()")
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 

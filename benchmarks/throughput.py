@@ -75,7 +75,7 @@ class Entry:
 
 def ours(work: Path, options: str, model: str) -> Entry:
     """Return `vitsearch index` with these options."""
-    start = [sys.executable, "-c", "from vitsearch.cli.main import main; main()", "index"]
+    start = [sys.executable, "-c", "from vitsearch.cli import main; main()", "index"]
     model = "mini" if model == "mini" else f"local-dir:{work / 'model' / 'open_clip'}"
 
     def command(photos: Path, out: Path) -> list[str | Path]:

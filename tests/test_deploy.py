@@ -11,7 +11,7 @@ import click
 import pytest
 import yaml
 
-from vitsearch.cli.main import cli
+from vitsearch.cli import cli
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 COMMAND = re.compile(r"vitsearch ((?:embed|push) [^\n#]*)")

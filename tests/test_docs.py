@@ -12,7 +12,7 @@ from click import Group
 
 import vitsearch
 from helpers.paths import ROOT, TESTS
-from vitsearch.cli.main import cli
+from vitsearch.cli import cli
 
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 PAPERS = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"), ROOT / "indexes" / "README.md"])

@@ -11,7 +11,7 @@ from click import Context, Option
 
 from helpers.pages import PAGES, blocks, drawn_folder, environment, fences, run_shell, serve
 from helpers.paths import ROOT
-from vitsearch.cli.main import cli
+from vitsearch.cli import cli
 
 NEEDS_A_DOWNLOAD = ("--model hf:", "--encoder open_clip:", "--encoder hf:", "--encoder local-dir:")
 SCALE, ENGINES = ROOT / "docs" / "scale.md", pytest.mark.engines  # its commands start Ray

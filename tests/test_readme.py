@@ -10,8 +10,8 @@ from click import Context
 
 from helpers.pages import blocks, environment, run_shell, serve
 from helpers.paths import ROOT
+from vitsearch.cli import cli
 from vitsearch.cli.demo import SEARCHES, copy_samples
-from vitsearch.cli.main import cli
 from vitsearch.photos.formats import SUFFIXES
 
 README = ROOT / "README.md"

@@ -10,7 +10,7 @@ import sys
 def main() -> None:
     """Run the command line and exit; 130 without a word for Ctrl-C while it is imported."""
     try:
-        from vitsearch.cli.main import main as run
+        from vitsearch.cli import main as run
     except KeyboardInterrupt:
         sys.exit(130)
     run()

@@ -296,7 +296,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(folder: Path, vit: str, tmp_p
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000));"
-        "from vitsearch.cli.main import run; sys.exit(run(sys.argv[1:]))"
+        "from vitsearch.cli import run; sys.exit(run(sys.argv[1:]))"
     )
     command = [
         sys.executable,

@@ -11,7 +11,7 @@ import pytest
 
 from helpers.cli import vitsearch
 from helpers.photos import paint
-from vitsearch.cli.main import SECTIONS, entries
+from vitsearch.cli import SECTIONS, entries
 from vitsearch.cli.output import print_note, print_table, progress_line
 from vitsearch.types import Progress
 

@@ -409,7 +409,7 @@ def test_help_version_models_doctor() -> None:
 def test_a_search_with_mini_never_imports_torch(photos: Path) -> None:
     pytest.importorskip("vitsearch.encoders.mini")
     code = (
-        "import sys\nfrom vitsearch.cli.main import run\n"
+        "import sys\nfrom vitsearch.cli import run\n"
         f"assert run(['index', {str(photos)!r}]) == 0 and run(['search', {str(photos)!r}, 'a red "
         "square', '--min-relevance', '0']) == 0\n"
         "sys.exit(str([name for name in ('torch', 'transformers', 'open_clip') if name in "
@@ -555,7 +555,7 @@ def test_ctrl_c_while_the_command_line_is_imported_prints_nothing(tmp_path: Path
 def test_index_gives_way_to_other_programs(command: str, least: int) -> None:
     code = (
         "import os\n"
-        "from vitsearch.cli.main import main\n"
+        "from vitsearch.cli import main\n"
         "before = os.nice(0)\n"
         "try: main()\n"
         "except SystemExit: print(before, os.nice(0))\n"

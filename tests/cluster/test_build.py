@@ -269,7 +269,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_index(
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))\n"
-        "from vitsearch.cli.main import main; sys.argv[0] = 'vitsearch'; main()"
+        "from vitsearch.cli import main; sys.argv[0] = 'vitsearch'; main()"
     )
     command = [sys.executable, "-c", code, "build", str(shards), str(tmp_path / "index")]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)

@@ -18,7 +18,7 @@ from helpers.cli import environment, one_line
 from helpers.collections import content, found_paths
 from helpers.photos import paint, shade
 from vitsearch import index_folder
-from vitsearch.cli.main import run
+from vitsearch.cli import run
 from vitsearch.encoders.colour import ColourEncoder
 
 
@@ -235,7 +235,7 @@ def hundred_of_300(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 FULL = """
 import resource, sys
-from vitsearch.cli.main import run
+from vitsearch.cli import run
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
 sys.exit(run(['index', sys.argv[2]]))
 """
@@ -276,7 +276,7 @@ def test_output_to_a_full_disk(indexed: Path, arguments: list[str]) -> None:
     command = [
         sys.executable,
         "-c",
-        "from vitsearch.cli.main import main; main()",
+        "from vitsearch.cli import main; main()",
         arguments[0],
         str(indexed),
         *arguments[1:],

@@ -224,7 +224,7 @@ def test_a_second_writer_is_stopped_and_readers_go_on(indexed: Path) -> None:
             [
                 sys.executable,
                 "-c",
-                "from vitsearch.cli.main import main; main()",
+                "from vitsearch.cli import main; main()",
                 "index",
                 str(indexed),
             ],

@@ -427,7 +427,7 @@ def running(photos: Path) -> Iterator[subprocess.Popen[bytes]]:
     program = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
         f"sys.path.insert(0, {str(photos.parent / 'site')!r}); "
-        "from vitsearch.cli.main import main; main()"
+        "from vitsearch.cli import main; main()"
     )
     options = ["--encoder", "lab:slow", "--device", TWO, "--batch-size", "2"]
     with subprocess.Popen(

@@ -19,7 +19,7 @@ from helpers.odd_files import encoded
 from helpers.paths import DATA, ROOT
 from helpers.photos import paint
 from vitsearch import EncoderError, QueryError, VitsearchError, index_folder, load_encoder
-from vitsearch.cli.main import run
+from vitsearch.cli import run
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.encoders.preprocess import Preprocess, prepare, seen_region
 from vitsearch.explain import (
@@ -263,7 +263,7 @@ def test_without_torch_the_extra_is_named(tmp_path: Path) -> None:
     index_folder(tmp_path, encoder=load_encoder("mini"))
     arguments = ["explain", str(tmp_path), "red.png"]
     code = (
-        "import sys; sys.modules['torch'] = None\nfrom vitsearch.cli.main import "
+        "import sys; sys.modules['torch'] = None\nfrom vitsearch.cli import "
         f"run\nsys.exit(run({arguments!r}))"
     )
     done = subprocess.run(

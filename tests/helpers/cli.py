@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from helpers.paths import ROOT, TESTS
-from vitsearch.cli.main import run
+from vitsearch.cli import run
 
 
 def vitsearch(
@@ -60,7 +60,7 @@ def vitsearch_process(
     *arguments: str | bytes | Path, cwd: Path | None = None, timeout: float = 300
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a command in a process and return its exit code and the bytes of its output."""
-    command = [sys.executable, "-c", "from vitsearch.cli.main import main; main()", *arguments]
+    command = [sys.executable, "-c", "from vitsearch.cli import main; main()", *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, env=environment(), timeout=timeout)
 
 

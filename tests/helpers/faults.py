@@ -136,7 +136,7 @@ def _warm() -> None:
 
 
 def _run(arguments: Sequence[str]) -> tuple[int, str, str]:
-    from vitsearch.cli.main import run
+    from vitsearch.cli import run
 
     kept = sys.stdout, sys.stderr
     out, err = (

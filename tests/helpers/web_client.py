@@ -81,7 +81,7 @@ def serving(photos: Path, *options: str) -> Iterator[tuple[subprocess.Popen[byte
 @contextmanager
 def announced(*arguments: str | Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """Run `vitsearch serve` as a process and yield it with the address that it prints."""
-    command = [sys.executable, "-c", "from vitsearch.cli.main import main; main()", "serve"]
+    command = [sys.executable, "-c", "from vitsearch.cli import main; main()", "serve"]
     process = subprocess.Popen(
         [*command, *map(str, arguments), "--port", "0"], stderr=subprocess.PIPE, env=environment()
     )

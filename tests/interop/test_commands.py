@@ -90,8 +90,7 @@ def test_a_library_that_is_missing_is_named_with_its_extra(indexed: Path, tmp_pa
         ("faiss", "faiss", "faiss"),
     ):
         code = (
-            f"import sys; sys.modules[{library!r}] = None; from vitsearch.cli.main import "
-            "main; main()"
+            f"import sys; sys.modules[{library!r}] = None; from vitsearch.cli import main; main()"
         )
         for command in (["export", indexed, tmp_path / "out"], ["import", tmp_path, indexed]):
             done = subprocess.run(

@@ -410,7 +410,7 @@ def damaged_models(folder: Path) -> dict[str, Path]:
 @pytest.mark.slow
 def test_a_damaged_supervised_model(photos: Path, tmp_path: Path, capfd: Any) -> None:
     pytest.importorskip("transformers", reason="needs the extra vitsearch[clip]")
-    from vitsearch.cli.main import run
+    from vitsearch.cli import run
 
     (tmp_path / "models").mkdir()
     for kind, folder in damaged_models(tmp_path / "models").items():

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.photos import paint
-from vitsearch.cli.main import cli
+from vitsearch.cli import cli
 from vitsearch.collection import Collection
 from vitsearch.collection.update import index_folder
 from vitsearch.photos import WalkOptions

@@ -64,7 +64,7 @@ def started(photos: Path, *options: str, code: str = "pass") -> subprocess.Popen
     """The command line at work on a folder, in a session of its own."""
     program = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        f"from vitsearch.cli.main import main\n{code}\nmain()"
+        f"from vitsearch.cli import main\n{code}\nmain()"
     )
     command = [sys.executable, "-c", program, "index", str(photos), "--encoder", "colour"]
     return subprocess.Popen(

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from helpers.paths import ROOT
-from vitsearch.cli.main import cli
+from vitsearch.cli import cli
 from vitsearch.errors import CollectionError, PhotoError
 from vitsearch.photos.decode import decode
 from vitsearch.photos.formats import (

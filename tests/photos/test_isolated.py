@@ -452,7 +452,7 @@ def running(photos: Path, cwd: Path, limit: str) -> Iterator[Any]:
     (photos / "z.jpg").write_bytes(ENDLESS)
     program = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from "
-        "vitsearch.cli.main import main; main()"
+        "vitsearch.cli import main; main()"
     )
     command = [
         sys.executable,

@@ -319,7 +319,7 @@ def completion(shell: str) -> int:
     zsh:   echo 'eval "$(vitsearch completion zsh)"' >> ~/.zshrc
     fish:  vitsearch completion fish > ~/.config/fish/completions/vitsearch.fish
     """
-    from vitsearch.cli.main import cli
+    from vitsearch.cli import cli
 
     made = get_completion_class(shell)
     assert made is not None  # click has these three

@@ -10,6 +10,7 @@ import click
 
 from vitsearch.cli.options import COLLECTION, DEVICE, JSON, PHOTOS, pasteable
 from vitsearch.cli.output import (
+    MAX_PROBLEMS,
     ProgressBar,
     label_row,
     print_json,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 FORMATS = ("clip-retrieval", "faiss", "shards")
 ALBUMS, EXAMPLES = "albums", "examples"
 _OPTIONS = ("device", "paths_from", "check", "partial", "root", "allow_download")
-MAX_PROBLEMS = 10  # problems that are printed; the report counts all
 
 
 @click.command()

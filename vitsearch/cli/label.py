@@ -21,7 +21,6 @@ from vitsearch.cli.options import (
     check_place,
     open_collection,
     outputs,
-    write_outputs,
 )
 from vitsearch.cli.output import (
     ProgressBar,
@@ -30,6 +29,7 @@ from vitsearch.cli.output import (
     print_note,
     printable,
     write_label_rows,
+    write_outputs,
 )
 from vitsearch.errors import VitsearchError
 from vitsearch.types import Prediction, Progress

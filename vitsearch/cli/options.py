@@ -1,12 +1,11 @@
 """Arguments and options that several commands share."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from vitsearch.cli.output import print_note
 from vitsearch.options import (
     TOP_K,
     IndexOptions,
@@ -16,7 +15,6 @@ from vitsearch.options import (
     value_type,
 )
 from vitsearch.paths import shell_word
-from vitsearch.types import Prediction
 
 if TYPE_CHECKING:
     from vitsearch.filters.tree import Filter
@@ -201,7 +199,7 @@ WORDS = all_of(flag(SearchOptions, "literal"), flag(SearchOptions, "min_relevanc
 
 def filter_of(options: Mapping[str, Any]) -> "Filter | None":
     """Return the filter that the options of `filters` say together; raises QueryError."""
-    from vitsearch.filters.parse import filter_all
+    from vitsearch.filters import filter_all
 
     return filter_all(
         options["where"], after=options["after"], before=options["before"], under=options["under"]
@@ -282,8 +280,6 @@ def check_place(photos: str, options: Mapping[str, Any]) -> None:
 
 # -- Where labels go beside the terminal: folders of photos, and XMP sidecars ---------------------
 
-MAX_PROBLEMS = 10  # named one by one; the rest is counted
-
 
 def outputs(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of the commands that label photos."""
@@ -339,74 +335,6 @@ def check_outputs(root: str | Path, options: dict[str, Any]) -> None:
         from vitsearch.outputs.contact_sheet import check_suffix
 
         check_suffix(Path(options["sheet"]))
-
-
-def write_outputs(
-    root: Path,
-    options: dict[str, Any],
-    predictions: Sequence[Prediction],
-    photos: Iterable[str],
-    written: Sequence[Prediction],
-) -> None:
-    """Draw the photos as the options ask, sort those of ``written`` and write their sidecars;
-    ``photos`` are the paths of all that were looked at.
-    """
-    if options["sort_into"] is not None:
-        from vitsearch.outputs.sorting import sort_into_folders
-
-        done = sort_into_folders(options["sort_into"], written, root=root, copy=options["copy"])
-        made = {
-            "copied" if options["copy"] else "linked": done.made,
-            "as before": done.unchanged,
-            "removed": done.removed,
-        }
-        _say(f"sorted into {options['sort_into']}", made, "not sorted", done.problems)
-    if options["xmp"]:
-        from vitsearch.labels import NOTHING
-        from vitsearch.outputs.sidecars import write_sidecars
-
-        keywords = [prediction for prediction in written if prediction.label != NOTHING]
-        report = write_sidecars(keywords, root=root, photos=photos)
-        _say(
-            "XMP sidecars",
-            {"written": report.written, "as before": report.unchanged},
-            "not written",
-            report.problems,
-        )
-    if options["sheet"] and predictions:
-        _draw_labels(Path(options["sheet"]), predictions, root)
-
-
-def _draw_labels(file: Path, predictions: Sequence[Prediction], root: Path) -> None:
-    from vitsearch.outputs.contact_sheet import MAX_TILES, write_sheet
-
-    by_label: dict[str, list[Prediction]] = {}
-    for prediction in predictions:
-        by_label.setdefault(prediction.label, []).append(prediction)
-    fits = len(predictions) <= MAX_TILES
-    each = len(predictions) if fits else max(1, MAX_TILES // len(by_label))
-    sections = []
-    for name, labelled in sorted(by_label.items(), key=lambda item: (-len(item[1]), item[0])):
-        labelled.sort(key=lambda prediction: (-prediction.score, prediction.path))
-        tiles = [(prediction.path, f"{prediction.score:.3f}") for prediction in labelled[:each]]
-        sections.append((f"{name} ({len(labelled):,})", tiles))
-    drawn = sections[:MAX_TILES]
-    write_sheet(file, drawn, root=root)
-    left = len(predictions) - sum(len(tiles) for _, tiles in drawn)
-    print_note(f"vitsearch: wrote {file}" + (f", without {left:,} photos" if left else ""))
-
-
-def _say(
-    what: str, counts: dict[str, int], failed: str, problems: Sequence[tuple[str, str]]
-) -> None:
-    for path, reason in problems[:MAX_PROBLEMS]:
-        print_note(f"vitsearch: {path}: {reason}")
-    if len(problems) > MAX_PROBLEMS:
-        print_note(f"vitsearch: and {len(problems) - MAX_PROBLEMS:,} more")
-    parts = [
-        f"{count:,} {name}" for name, count in {**counts, failed: len(problems)}.items() if count
-    ]
-    print_note(f"vitsearch: {what}: {', '.join(parts) or 'nothing to do'}")
 
 
 def bytes_of(text: str) -> int:

@@ -1,4 +1,6 @@
-"""How results are written: for people, as JSON Lines in pure ASCII, or as bare paths."""
+"""How results are written: for people, as JSON Lines in pure ASCII, or as bare paths; and labels as
+links, sidecars and sheets.
+"""
 
 import csv
 import json
@@ -269,3 +271,77 @@ def progress_line(step: Progress, seconds: float) -> str:
         hours = f"{minutes // 60} h " if minutes >= 60 else ""
         parts.append(f"about {hours}{minutes % 60} min left" if minutes else "under a minute left")
     return ", ".join(parts)
+
+
+# -- Labels as links, sidecars and sheets ----------------------------------------------------------
+
+
+MAX_PROBLEMS = 10  # named one by one; the rest is counted
+
+
+def write_outputs(
+    root: Path,
+    options: dict[str, Any],
+    predictions: Sequence[Prediction],
+    photos: Iterable[str],
+    written: Sequence[Prediction],
+) -> None:
+    """Draw the photos as the options ask, sort those of ``written`` and write their sidecars;
+    ``photos`` are the paths of all that were looked at.
+    """
+    if options["sort_into"] is not None:
+        from vitsearch.outputs.sorting import sort_into_folders
+
+        done = sort_into_folders(options["sort_into"], written, root=root, copy=options["copy"])
+        made = {
+            "copied" if options["copy"] else "linked": done.made,
+            "as before": done.unchanged,
+            "removed": done.removed,
+        }
+        _say(f"sorted into {options['sort_into']}", made, "not sorted", done.problems)
+    if options["xmp"]:
+        from vitsearch.labels import NOTHING
+        from vitsearch.outputs.sidecars import write_sidecars
+
+        keywords = [prediction for prediction in written if prediction.label != NOTHING]
+        report = write_sidecars(keywords, root=root, photos=photos)
+        _say(
+            "XMP sidecars",
+            {"written": report.written, "as before": report.unchanged},
+            "not written",
+            report.problems,
+        )
+    if options["sheet"] and predictions:
+        _draw_labels(Path(options["sheet"]), predictions, root)
+
+
+def _draw_labels(file: Path, predictions: Sequence[Prediction], root: Path) -> None:
+    from vitsearch.outputs.contact_sheet import MAX_TILES, write_sheet
+
+    by_label: dict[str, list[Prediction]] = {}
+    for prediction in predictions:
+        by_label.setdefault(prediction.label, []).append(prediction)
+    fits = len(predictions) <= MAX_TILES
+    each = len(predictions) if fits else max(1, MAX_TILES // len(by_label))
+    sections = []
+    for name, labelled in sorted(by_label.items(), key=lambda item: (-len(item[1]), item[0])):
+        labelled.sort(key=lambda prediction: (-prediction.score, prediction.path))
+        tiles = [(prediction.path, f"{prediction.score:.3f}") for prediction in labelled[:each]]
+        sections.append((f"{name} ({len(labelled):,})", tiles))
+    drawn = sections[:MAX_TILES]
+    write_sheet(file, drawn, root=root)
+    left = len(predictions) - sum(len(tiles) for _, tiles in drawn)
+    print_note(f"vitsearch: wrote {file}" + (f", without {left:,} photos" if left else ""))
+
+
+def _say(
+    what: str, counts: dict[str, int], failed: str, problems: Sequence[tuple[str, str]]
+) -> None:
+    for path, reason in problems[:MAX_PROBLEMS]:
+        print_note(f"vitsearch: {path}: {reason}")
+    if len(problems) > MAX_PROBLEMS:
+        print_note(f"vitsearch: and {len(problems) - MAX_PROBLEMS:,} more")
+    parts = [
+        f"{count:,} {name}" for name, count in {**counts, failed: len(problems)}.items() if count
+    ]
+    print_note(f"vitsearch: {what}: {', '.join(parts) or 'nothing to do'}")
