@@ -313,6 +313,26 @@ class IndexReport:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbedReport:
+    """The outcome of a run of embedding into shards, in rows; times in seconds.
+
+    Of ``rows`` rows listed in all, this run embedded ``embedded``, of which ``failed`` have no
+    vector, and wrote ``written`` of ``shards`` shards. ``start_seconds`` passed until the cluster
+    and the actors began the first piece of work, ``seconds`` from then on.
+    """
+
+    rows: int
+    embedded: int
+    failed: int
+    shards: int
+    written: int
+    actors: int
+    start_seconds: float
+    list_seconds: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """How far a run is: photos done of the total of this stage, and how many of them failed."""
 

@@ -21,10 +21,10 @@ from helpers.photos import paint
 from helpers.shard_sets import manifest, row, vector
 from vitsearch import Collection, index_folder
 from vitsearch.cluster import embed
-from vitsearch.cluster.options import EmbedOptions
 from vitsearch.cluster.ray_cluster import errors_of_workers, ray
 from vitsearch.cluster.run import EmbedJob, ShardAssembler, watched
 from vitsearch.cluster.tasks import (
+    EmbedOptions,
     Encode,
     EncoderFacts,
     Job,

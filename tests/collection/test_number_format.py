@@ -15,7 +15,7 @@ from helpers.photos import paint, shade  # noqa: E402
 from vitsearch import Collection, index_folder  # noqa: E402
 from vitsearch.arrays import unit_rows  # noqa: E402
 from vitsearch.collection.diff import FolderScan  # noqa: E402
-from vitsearch.collection.run_settings import (  # noqa: E402
+from vitsearch.collection.run_facts import (  # noqa: E402
     Int8Trial,
     Sample,
     choose_number_format,

@@ -27,7 +27,7 @@ from helpers.profiles import rgb_profile
 from helpers.remarks import logged_remarks
 from vitsearch import Collection, CollectionError, index_folder
 from vitsearch.collection.pipeline import batch_sizes
-from vitsearch.collection.stages import StageTimer
+from vitsearch.collection.run_facts import StageTimer
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import WORTH_TUNING
 from vitsearch.encoders.batching import OomSafeEncoder, is_out_of_memory

@@ -5,13 +5,12 @@ served from Milvus. The work of `embed` is done by `vitsearch.cluster.run`.
 import os
 
 from vitsearch.cluster.build import BuildReport, build_index
-from vitsearch.cluster.options import EmbedOptions, EmbedReport
 from vitsearch.cluster.shard_index import ShardIndex
 from vitsearch.encoders.devices import ensure_single
 from vitsearch.errors import CollectionError, needing
 from vitsearch.photos import MAX_PIXELS
 from vitsearch.photos.sources import SourceFormat, Urls
-from vitsearch.types import OnProgress, no_progress
+from vitsearch.types import EmbedReport, OnProgress, no_progress
 
 SHARD_SIZE = 10_000
 _PACKAGES = {"ray", "pyarrow", "fsspec", "pandas"}
@@ -59,6 +58,9 @@ def embed(  # noqa: PLR0913  one keyword for each flag of the command line
             "actor at least 0"
         )
     ensure_single(device)  # each actor has one, and there are many actors
+    with needing(_PACKAGES, "embedding on many machines needs", "ray"):
+        from vitsearch.cluster.run import EmbedJob
+        from vitsearch.cluster.tasks import EmbedOptions
     options = EmbedOptions(
         encoder=encoder,
         device=device,
@@ -74,8 +76,6 @@ def embed(  # noqa: PLR0913  one keyword for each flag of the command line
         exact_decode=exact_decode,
         memory=memory,
     )
-    with needing(_PACKAGES, "embedding on many machines needs", "ray"):
-        from vitsearch.cluster.run import EmbedJob
     if (address or "").startswith("ray://"):
         from vitsearch.cluster.run import run
 

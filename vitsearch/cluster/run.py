@@ -25,10 +25,10 @@ import ray.data as _data
 from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
 
 from vitsearch._version import __version__
-from vitsearch.cluster.options import EmbedOptions, EmbedReport
 from vitsearch.cluster.ray_cluster import check_nodes, cluster, errors_of_workers, lacking
 from vitsearch.cluster.tasks import (
     BATCH_BYTES,
+    EmbedOptions,
     Encode,
     EncoderFacts,
     Job,
@@ -44,7 +44,7 @@ from vitsearch.photos.sources.web import TEMPORARY
 from vitsearch.shards import Manifest, open_shards, storage_of
 from vitsearch.shards.files import ShardSet, ShardWriter, keep_vectors, shard_name
 from vitsearch.shards.manifest import MANIFEST
-from vitsearch.types import OnProgress, Progress
+from vitsearch.types import EmbedReport, OnProgress, Progress
 
 log = logging.getLogger("vitsearch")
 Item = TypeVar("Item")

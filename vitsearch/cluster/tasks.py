@@ -31,7 +31,7 @@ from vitsearch.photos.dates import with_date_of_name
 from vitsearch.photos.decode import Colours, fingerprint_of
 from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.photos.profiles import prepared
-from vitsearch.photos.sources import Entry, Source
+from vitsearch.photos.sources import Entry, Source, SourceFormat, Urls
 from vitsearch.photos.sources.source import with_caption
 from vitsearch.shards import ShardRow, photo_id, storage_of
 from vitsearch.shards.files import LISTING, errors, facts_table, with_vectors
@@ -102,6 +102,25 @@ def read_listing(storage: Storage, shard: int, start: int, stop: int) -> list[En
         ) from error
     rows = zip(*(table.column(field.name).to_pylist() for field in _SCHEMA), strict=True)
     return [Entry(path.decode("utf-8", "surrogateescape"), *rest) for path, *rest in rows]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedOptions:
+    """The keyword arguments of `vitsearch.cluster.embed`, checked."""
+
+    encoder: str
+    device: str
+    dtype: str
+    runtime: str
+    actors: int | None
+    gpus_per_actor: float
+    shard_size: int
+    address: str | None
+    source_format: SourceFormat
+    urls: Urls
+    max_pixels: int
+    exact_decode: bool
+    memory: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from vitsearch.arrays import Halves
 from vitsearch.collection.diff import FolderDiff
-from vitsearch.collection.stages import StageTimer
+from vitsearch.collection.run_facts import StageTimer
 from vitsearch.encoders.base import ImageEncoder, Vectors
 from vitsearch.encoders.batching import NOT_FINITE, TOO_LARGE, OomSafeEncoder
 from vitsearch.encoders.device_decoder import DeviceDecoder

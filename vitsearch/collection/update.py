@@ -24,13 +24,14 @@ from vitsearch.collection.diff import (
 from vitsearch.collection.maintain import mend
 from vitsearch.collection.passes import TextRun, VideoPipeline, check_text_reader, reads_texts
 from vitsearch.collection.pipeline import Pipeline
-from vitsearch.collection.run_settings import (
+from vitsearch.collection.run_facts import (
     MIN_PHOTOS,
     Sample,
+    StageTimer,
     choose_number_format,
     record_walk_settings,
+    trace_file,
 )
-from vitsearch.collection.stages import StageTimer, trace_file
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.base import EncoderIdentity, ImageEncoder, golden_from_bytes, golden_vectors
 from vitsearch.encoders.checkpoints import named_by

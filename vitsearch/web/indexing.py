@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from starlette.requests import Request
 
-from vitsearch.collection.run_settings import WALK_SETTINGS, walk_settings
+from vitsearch.collection.run_facts import WALK_SETTINGS, walk_settings
 from vitsearch.collection.runs import IndexRunner
 from vitsearch.encoders import SOURCES
 from vitsearch.encoders.catalogue import list_encoders
