@@ -24,10 +24,14 @@ from vitsearch.arrays import unit_rows
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import ClassifierError, EncoderMismatch, PhotoError, QueryError
 from vitsearch.evaluation import Evaluation, evaluate_model
-from vitsearch.evaluation.accuracy import Share
 from vitsearch.evaluation.datasets import _ranks
 from vitsearch.labels import LinearClassifier
-from vitsearch.labels.metrics import accuracy_interval, expected_calibration_error, recall_at_k
+from vitsearch.labels.metrics import (
+    Share,
+    accuracy_interval,
+    expected_calibration_error,
+    recall_at_k,
+)
 from vitsearch.storage.store import PhotoStore
 
 CLASSES = ("black", "blue", "green", "red", "white", "yellow")

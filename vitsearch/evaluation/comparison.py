@@ -17,7 +17,6 @@ from vitsearch.classifiers.classifier import Logits
 from vitsearch.collection import Collection
 from vitsearch.collection.training import cross_validated, probe_maker
 from vitsearch.errors import ClassifierError, PhotoError, QueryError
-from vitsearch.evaluation.accuracy import Share
 from vitsearch.evaluation.class_map import ClassMap, derive_class_map, label_called, label_logits
 from vitsearch.labels import (
     Decision,
@@ -29,7 +28,7 @@ from vitsearch.labels import (
     prototype_classifier,
 )
 from vitsearch.labels.labels import read_labels
-from vitsearch.labels.metrics import confidence_gap
+from vitsearch.labels.metrics import Share, confidence_gap
 from vitsearch.types import Activation, OnProgress, Progress, no_progress
 
 MethodName = Literal["zero-shot", "supervised", "probe"]

@@ -1,5 +1,6 @@
 """How good retrieval and classification are, as plain functions on arrays (numpy only)."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -142,3 +143,21 @@ def _checked(
     if labels.min() < 0 or labels.max() >= scores.shape[1]:
         raise ValueError(f"a label is not one of the {scores.shape[1]} classes")
     return scores, labels
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How many of how many were right."""
+
+    right: int
+    total: int
+
+    @property
+    def value(self) -> float:
+        """The share, from 0 to 1."""
+        return self.right / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Its 95 % interval (Wilson 1927)."""
+        return accuracy_interval(self.right, self.total)
