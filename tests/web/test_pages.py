@@ -56,7 +56,7 @@ from vitsearch.web.pages import (
     size_text,
 )
 from vitsearch.web.pages.cache import Facets
-from vitsearch.web.pages.download import cell
+from vitsearch.web.pages.photo import cell
 from vitsearch.web.privacy import key_cookie
 from vitsearch.web.service import PhotoService
 
@@ -504,7 +504,7 @@ def test_who_may_change_albums(visit: Open, folder: Path) -> None:
 
 
 def test_a_zip_has_a_limit(visit: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vitsearch.web.pages.download.MAX_BYTES", 100)
+    monkeypatch.setattr("vitsearch.web.pages.photo.MAX_BYTES", 100)
     answer = visit().post("/export", data={"id": ["1", "2", "3"], "as": "zip"})
     assert answer.status_code == 400
     assert "a ZIP holds up to 100 bytes" in answer.text

@@ -32,7 +32,7 @@ from vitsearch.types import Photo
 from vitsearch.web.pages import counted, neighbours, page_number, size_text, spoken_date
 from vitsearch.web.pages.albums import album_address
 from vitsearch.web.pages.context import Page, PageContext, form_of
-from vitsearch.web.pages.download import as_paths
+from vitsearch.web.pages.photo import as_paths
 from vitsearch.web.source import MilvusSource, busy_when_locked
 
 router = APIRouter(include_in_schema=False)

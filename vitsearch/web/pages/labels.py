@@ -49,7 +49,7 @@ from vitsearch.web.pages import (
     spoken_date,
 )
 from vitsearch.web.pages.context import Page, PageContext, form_of
-from vitsearch.web.pages.download import cell
+from vitsearch.web.pages.photo import cell
 from vitsearch.web.responses import wants_page
 from vitsearch.web.security import own_address
 from vitsearch.web.source import busy_when_locked

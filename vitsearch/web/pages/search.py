@@ -38,8 +38,8 @@ from vitsearch.web.pages import labels as label_pages
 from vitsearch.web.pages import maps as map_pages
 from vitsearch.web.pages import photo as photo_pages
 from vitsearch.web.pages.context import STATIC, Page, PageContext, page, views_for, webp_response
-from vitsearch.web.pages.download import as_csv, as_gallery, as_paths, as_zip
 from vitsearch.web.pages.indexing import has_collection
+from vitsearch.web.pages.photo import as_csv, as_gallery, as_paths, as_zip
 from vitsearch.web.pages.results import ADDED, TAKEN, listing_of, orders, results_of, scrubber
 from vitsearch.web.privacy import exif_shown
 from vitsearch.web.responses import wants_page
