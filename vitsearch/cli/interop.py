@@ -174,7 +174,7 @@ def import_vectors(source: str, photos: str | None, **options: Any) -> int:
     Shards (of `vitsearch embed`, in a folder or at a URL) are imported without PHOTOS too, into
     --collection DIR: no photo needs to be on this machine.
     """
-    from vitsearch.interop import IMPORTERS, ImportOptions
+    from vitsearch.interop import ImportOptions, importer_of
 
     layout = _layout(source, options["layout"])
     if photos is None and (layout != "shards" or not options["collection"]):
@@ -183,7 +183,7 @@ def import_vectors(source: str, photos: str | None, **options: Any) -> int:
         )
     chosen = {name: options[name] for name in _OPTIONS}
     with ProgressBar() as progress:
-        report = IMPORTERS[layout](
+        report = importer_of(layout)(
             source,
             photos,
             collection=options["collection"],

@@ -400,9 +400,9 @@ class Collection(OpenCollection):
         ``shard_size``); ``progress`` is called with (done, total). Raises CollectionError, also for
         a collection in Milvus.
         """
-        from vitsearch.interop import EXPORTERS
+        from vitsearch.interop import exporter
 
-        return EXPORTERS[layout](self._on_disk("export"), output, **options)
+        return exporter(layout)(self._on_disk("export"), output, **options)
 
 
 __all__ = ["Collection", "LookAlikes"]

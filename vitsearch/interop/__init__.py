@@ -7,13 +7,12 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Literal
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
 
 from vitsearch.encoders import load_named_encoder
 from vitsearch.errors import CollectionError
 from vitsearch.interop.base import photo_blocks
-from vitsearch.interop.clip_retrieval import export_clip_retrieval, import_clip_retrieval
-from vitsearch.interop.faiss_folder import export_faiss, import_faiss
 from vitsearch.interop.importer import ImportOptions, ImportReport
 from vitsearch.interop.shards import export_shards, holds_shards, import_shards
 from vitsearch.storage.filesystem import disk_errors, writer_lock
@@ -23,6 +22,10 @@ from vitsearch.storage.reader import StoredCollection
 from vitsearch.storage.rows import Outcome
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import OnProgress, Progress, no_progress
+
+if TYPE_CHECKING:
+    from vitsearch.interop.clip_retrieval import export_clip_retrieval, import_clip_retrieval
+    from vitsearch.interop.faiss_folder import export_faiss, import_faiss
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,21 +119,50 @@ def _prefix(source: StoredCollection, target: StoredCollection) -> str:
     return os.path.relpath(inner, outer).replace(os.sep, "/") + "/"
 
 
+# -- Layouts ---------------------------------------------------------------------------------------
+
+
 Layout = Literal["clip-retrieval", "faiss", "shards"]
-EXPORTERS: dict[Layout, Callable[..., int]] = {
-    "clip-retrieval": export_clip_retrieval,
-    "faiss": export_faiss,
-    "shards": export_shards,
+_MODULES: dict[str, str] = {
+    "clip_retrieval": "clip_retrieval",
+    "faiss": "faiss_folder",
+    "shards": "shards",
 }
-IMPORTERS: dict[Layout, Callable[..., ImportReport]] = {
-    "clip-retrieval": import_clip_retrieval,
-    "faiss": import_faiss,
-    "shards": import_shards,
+_ADVICE = {  # where the library of a module is not installed
+    "clip_retrieval": "clip-retrieval's metadata is Parquet, which needs an extra: pip install "
+    "'vitsearch[parquet]'",
+    "faiss": "this needs FAISS, which is not installed: pip install 'vitsearch[faiss]'",
 }
 
+
+def exporter(layout: Layout) -> Callable[..., int]:
+    """Return the function that exports a collection, loading its library; raises CollectionError
+    where that is not installed.
+    """
+    export: Callable[..., int] = __getattr__(f"export_{layout.replace('-', '_')}")
+    return export
+
+
+def importer_of(layout: Layout) -> Callable[..., ImportReport]:
+    """Return the function that imports into a collection, loading its library; raises
+    CollectionError where that is not installed.
+    """
+    load: Callable[..., ImportReport] = __getattr__(f"import_{layout.replace('-', '_')}")
+    return load
+
+
+def __getattr__(name: str) -> Any:
+    """Return a function of a layout, whose module is imported when it is first used (PEP 562)."""
+    verb, _, layout = name.partition("_")
+    if verb not in ("export", "import") or layout not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module(f"{__name__}.{_MODULES[layout]}"), name)
+    except ImportError as error:
+        raise CollectionError(_ADVICE[layout]) from error
+
+
 __all__ = [
-    "EXPORTERS",
-    "IMPORTERS",
     "ImportOptions",
     "ImportReport",
     "Layout",
@@ -138,9 +170,11 @@ __all__ = [
     "export_clip_retrieval",
     "export_faiss",
     "export_shards",
+    "exporter",
     "holds_shards",
     "import_clip_retrieval",
     "import_faiss",
     "import_shards",
+    "importer_of",
     "merge",
 ]

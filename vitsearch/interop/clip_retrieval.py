@@ -7,20 +7,24 @@ metadata/metadata_0.parquet     n rows; row i describes the photo of vector i: i
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 from numpy.typing import NDArray
 
 from vitsearch.arrays import map_npy
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.errors import CollectionError
 from vitsearch.interop.base import (
+    BLOCK,
     Block,
+    Row,
     Source,
     export_folder,
     manifest_of,
@@ -29,13 +33,13 @@ from vitsearch.interop.base import (
     write_manifest,
 )
 from vitsearch.interop.importer import ImportOptions, ImportReport, import_vectors
+from vitsearch.paths import raw_path
+from vitsearch.photos.columns import METADATA
+from vitsearch.shards.files import arrow_type, as_text
 from vitsearch.shards.manifest import MANIFEST
 from vitsearch.storage.reader import StoredCollection
-from vitsearch.types import OnProgress, Progress, no_progress
+from vitsearch.types import OnProgress, Photo, Progress, no_progress
 from vitsearch.untrusted import guarded
-
-if TYPE_CHECKING:
-    from vitsearch.interop.parquet import MetadataWriter
 
 LAYOUT = "clip-retrieval"
 SHARD = 1_000_000
@@ -59,7 +63,6 @@ def export_clip_retrieval(
     encoder. The folder is written under another name and renamed; an earlier export there is
     replaced. Raises CollectionError.
     """
-    _need_parquet()
     if shard_size < 1:
         raise CollectionError("a file must hold at least 1 photo: give a shard size of 1 or more")
     with export_folder(Path(folder), _NAMES) as aside, collection.store.reading():
@@ -110,9 +113,6 @@ def read_clip_retrieval(folder: Path) -> Source:
     """Return the vectors of clip-retrieval's folder; raises CollectionError where its files do not
     fit each other.
     """
-    _need_parquet()
-    from vitsearch.interop.parquet import count_rows
-
     manifest = read_manifest(folder)
     is_export = manifest is not None
     pairs = _pairs(folder)
@@ -135,8 +135,6 @@ def read_clip_retrieval(folder: Path) -> Source:
 
 
 def _blocks(pairs: list[tuple[Path, Path]], is_export: bool) -> Iterator[Block]:
-    from vitsearch.interop.parquet import read_rows
-
     for npy, parquet in pairs:
         vectors, start = _mapped(npy), 0
         for rows in read_rows(parquet, is_export=is_export):
@@ -200,8 +198,6 @@ def _shard(
     """Yield the two open files of one shard; ``root`` is the absolute path of the photo folder,
     ``shape`` that of all its vectors.
     """
-    from vitsearch.interop.parquet import MetadataWriter
-
     with (
         open(folder / "img_emb" / f"img_emb_{number}.npy", "wb") as vectors,
         MetadataWriter(folder / "metadata" / f"metadata_{number}.parquet", root) as metadata,
@@ -211,11 +207,109 @@ def _shard(
         yield vectors, metadata
 
 
-def _need_parquet() -> None:
-    try:
-        import vitsearch.interop.parquet  # noqa: F401
-    except ImportError as error:
-        raise CollectionError(
-            "clip-retrieval's metadata is Parquet, which needs an extra: pip install "
-            "'vitsearch[parquet]'"
-        ) from error
+# -- The metadata, in Apache Parquet ---------------------------------------------------------------
+
+
+SCHEMA = pyarrow.schema(
+    [
+        ("image_path", pyarrow.string()),
+        ("path", pyarrow.string()),
+        ("path_bytes", pyarrow.binary()),
+        ("width", pyarrow.int32()),
+        ("height", pyarrow.int32()),
+        *((name, arrow_type(column)) for name, column in METADATA.items()),
+        ("fingerprint", pyarrow.string()),
+        ("label", pyarrow.string()),
+        ("score", pyarrow.float64()),
+    ]
+)
+_EXPORTED = ("path", "path_bytes", "fingerprint", "label", "score")
+
+
+class MetadataWriter:
+    """Writes the photos of one shard, a block at a time; ``root`` is the absolute path of their
+    folder.
+    """
+
+    def __init__(self, file: Path, root: str) -> None:
+        self._root = root
+        self._writer = pyarrow.parquet.ParquetWriter(file, SCHEMA)
+
+    def __enter__(self) -> "MetadataWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def write(self, photos: Sequence[Photo]) -> None:
+        """Append one row a photo."""
+        self._writer.write_table(
+            pyarrow.Table.from_pylist([self._row(photo) for photo in photos], SCHEMA)
+        )
+
+    def _row(self, photo: Photo) -> dict[str, Any]:
+        path = as_text(photo.path)
+        return {
+            "image_path": as_text(os.path.join(self._root, photo.path)),
+            "path": path,
+            "path_bytes": None if path == photo.path else raw_path(photo.path),
+            "width": photo.info.width,
+            "height": photo.info.height,
+            **{name: photo.info[name] for name in METADATA},
+            "fingerprint": photo.fingerprint.hex(),
+            "label": None if photo.label is None else as_text(photo.label),
+            "score": photo.label_score,
+        }
+
+
+def count_rows(file: Path, *, is_export: bool) -> int:
+    """Return the number of rows of a metadata file; raises CollectionError where it is damaged or
+    lacks a column.
+    """
+    with _errors(file), pyarrow.parquet.ParquetFile(file) as opened:
+        needed = ["image_path", *(_EXPORTED if is_export else ())]
+        missing = [name for name in needed if name not in opened.schema_arrow.names]
+        if missing:
+            present = ", ".join(opened.schema_arrow.names[:8])
+            raise CollectionError(
+                f"{file} has no column {missing[0]} (it has {present}): which vector is "
+                "which photo cannot be told"
+            )
+        return int(opened.metadata.num_rows)
+
+
+def read_rows(file: Path, *, is_export: bool) -> Iterator[list[Row]]:
+    """Yield the rows of a metadata file in blocks; ``is_export``: an export of vitsearch, whose
+    paths are relative to the photo folder.
+    """
+    columns = list(_EXPORTED) if is_export else ["image_path"]
+    with _errors(file), pyarrow.parquet.ParquetFile(file) as opened:
+        for batch in opened.iter_batches(batch_size=BLOCK, columns=columns):
+            rows = batch.to_pylist()
+            if is_export:
+                yield [_exported_row(row) for row in rows]
+            else:
+                yield [Row(_path(row["image_path"])) for row in rows]
+
+
+def _exported_row(row: dict[str, Any]) -> Row:
+    path = _path(row["path_bytes"] or row["path"])
+    fingerprint = bytes.fromhex(row["fingerprint"]) if row["fingerprint"] else None
+    if isinstance(row["label"], str) and isinstance(row["score"], int | float):
+        return Row(path, fingerprint, row["label"], float(row["score"]))
+    return Row(path, fingerprint)
+
+
+def _path(value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str | bytes):
+        raise ValueError(f"a path is of type {type(value).__name__}")
+    return value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
+
+
+@contextmanager
+def _errors(file: Path) -> Iterator[None]:
+    repair = "write it again with the tool that made it"
+    with guarded(CollectionError, file, repair, problem="cannot be read as Parquet"):
+        yield
