@@ -32,6 +32,7 @@ from vitsearch.collection.map import FILE, current_map, lay_out, read_map
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import QueryError, VitsearchError
 from vitsearch.photos.columns import METADATA
+from vitsearch.storage import user_data
 from vitsearch.storage.filesystem import writer_lock
 from vitsearch.storage.reader import PhotoReader
 from vitsearch.storage.store import PhotoStore
@@ -887,6 +888,31 @@ def test_the_first_page_is_worked_out_before_it_is_opened(
             page = client.get("/")
     assert page.status_code == 200
     assert len(shown(page.text)) == PER_PAGE
+
+
+def test_saved_searches_are_counted_before_albums_are_opened(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with user_data.writing(folder / ".vitsearch") as store:
+        user_data.put_search(store, "reds", "/?q=red")
+        user_data.put_search(store, "rest", "/?where=width+%3E+1")
+    chosen = ServeSettings()
+    with opened(folder, chosen) as service:
+        app = warm_app(service, chosen)
+        service.picture_threads.shutdown(wait=True)
+
+        def again(*_: Any, **__: Any) -> Any:
+            raise AssertionError("searched once more")
+
+        monkeypatch.setattr(PhotoService, "ask", again)
+        with client_of(app, chosen, HERE) as client:
+            page = client.get("/albums")
+    assert page.status_code == 200
+    counts = re.findall(r"[0-9,]+ photos?(?: or more)?", page.text)
+    assert counts == [
+        f"{len(photo_ids(folder)):,} photos",
+        f"{len(photo_ids(folder)):,} photos",
+    ]
 
 
 def test_texts_are_sent_compressed_and_pictures_as_they_are(folder: Path) -> None:

@@ -41,7 +41,6 @@ def albums(here: Page) -> Response:
     """All albums with their first photo, and the saved searches with their numbers of photos."""
     with here.service.source.facts() as store:
         read = user_data.albums(store) if isinstance(store, PhotoStore) else []
-        searches = user_data.saved_searches(store) if isinstance(store, PhotoStore) else []
     covers = {
         photo.photo_id: photo
         for photo in here.service.photos_of([album.ids[0] for album in read if album.ids])
@@ -56,8 +55,14 @@ def albums(here: Page) -> Response:
         }
         for album in read
     ]  # fmt: skip
-    rows = [(name, to, _count(here, to)) for name, to in searches]
-    return here.page("albums.html", view="/albums", shown=shown, searches=rows)
+    return here.page("albums.html", view="/albums", shown=shown, searches=saved_searches(here))
+
+
+def saved_searches(here: PageContext) -> list[tuple[str, str, str]]:
+    """Return name and address of each saved search, and how many photos it finds now in words."""
+    with here.service.source.facts() as store:
+        searches = user_data.saved_searches(store) if isinstance(store, PhotoStore) else []
+    return [(name, to, _count(here, to)) for name, to in searches]
 
 
 def _count(here: PageContext, to: str) -> str:

@@ -59,12 +59,16 @@ Chip = dict[str, Any]
 
 
 def warm_up(app: FastAPI) -> None:
-    """Work out what the first page of all photos shows, so that nobody waits for it."""
+    """Work out what the first page of all photos shows, and what the saved searches find, so that
+    nobody waits for it.
+    """
     here = PageContext(Request({"type": "http", "app": app}))
     with suppress(Exception):  # the page says what is wrong; or the server stops already
         here.facets()
         for order in (TAKEN, ADDED):
             listing_of(here, None, order)
+        here.shows_exif = True  # to the person at this machine, who sees the albums
+        album_pages.saved_searches(here)
 
 
 @router.get("/")

@@ -28,7 +28,8 @@
 
   const list = document.querySelector("[data-tiles]");
   const months = document.querySelector(".months");
-  const known = () => new Set([...document.querySelectorAll("ul[data-tiles] .photo-link, .months .photo-link")].map((link) => link.pathname));
+  const shown = new Set(); // the photos of this page, each once
+  for (const link of document.querySelectorAll("ul[data-tiles] .photo-link, .months .photo-link")) shown.add(link.pathname);
 
   async function fetched(link) {
     link.setAttribute("aria-busy", "true");
@@ -36,9 +37,11 @@
     const answer = await fetch(link.href, { headers: { Accept: "text/html" } });
     if (!answer.ok) throw new Error(String(answer.status));
     const other = new DOMParser().parseFromString(await answer.text(), "text/html");
-    const seen = known();
     for (const item of other.querySelectorAll("[data-tiles] .tile")) {
-      if (!item.closest("[data-group]") && seen.has(item.querySelector(".photo-link").pathname)) item.remove();
+      if (item.closest("[data-group]")) continue;
+      const { pathname } = item.querySelector(".photo-link");
+      if (shown.has(pathname)) item.remove();
+      else shown.add(pathname);
     }
     return other;
   }
