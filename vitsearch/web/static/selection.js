@@ -11,16 +11,16 @@
 
   function show() {
     if (!bar) return;
-    const here = new Set(boxes().map((box) => box.value));
+    const all = boxes(), on = all.filter((box) => box.checked), here = new Set(all.map((box) => box.value));
     away().filter((field) => here.has(field.value)).forEach((field) => field.remove());
-    const elsewhere = away().length, count = ticked().length + elsewhere;
+    const others = away(), elsewhere = others.length, count = on.length + elsewhere;
     bar.classList.toggle("on", count > 0);
     bar.querySelector("[data-chosen]").textContent = `${count.toLocaleString("en")} ticked${elsewhere ? `, ${elsewhere.toLocaleString("en")} not shown` : ""}`;
     bar.querySelector("[data-clear]").hidden = false;
-    store([...ticked(), ...away()].map((box) => box.value));
+    store([...on, ...others].map((box) => box.value));
     for (const button of document.querySelectorAll("[data-month-all]")) {
-      const all = [...button.closest(".month").querySelectorAll(".tick input")];
-      button.setAttribute("aria-pressed", String(all.length > 0 && all.every((box) => box.checked)));
+      const these = on.length ? [...button.closest(".month").querySelectorAll(".tick input")] : [];
+      button.setAttribute("aria-pressed", String(these.length > 0 && these.every((box) => box.checked)));
     }
   }
 
@@ -31,6 +31,7 @@
   function restore() {
     let ids = [];
     try { ids = JSON.parse(sessionStorage.getItem(STORED) ?? "[]"); } catch { /* nothing was ticked */ }
+    if (!ids.length) return;
     const here = new Map(boxes().map((box) => [box.value, box]));
     const known = new Set(away().map((field) => field.value));
     for (const id of ids) {

@@ -65,7 +65,6 @@
     } else {
       document.querySelector(".pages")?.remove();
     }
-    remember();
     document.dispatchEvent(new Event("more"));
   }
 
@@ -81,7 +80,6 @@
       const again = other.querySelector("[data-previous-page]");
       if (again) { link.href = again.href; link.removeAttribute("aria-busy"); link.replaceChildren(...words); } else link.parentElement.remove();
       window.scrollBy(0, document.documentElement.scrollHeight - height);
-      remember();
       document.dispatchEvent(new Event("more"));
     } catch { location.href = link.href; }
   }
@@ -144,6 +142,7 @@
   if (list) {
     watch();
     document.addEventListener("click", (event) => { if (event.target.closest(".photo-link")) remember(); });
+    window.addEventListener("pagehide", remember); // the viewer leads to a photo's page too
   }
 
   function sequence() {
