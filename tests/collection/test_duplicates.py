@@ -23,7 +23,7 @@ from vitsearch.collection.duplicates import (
     same_files,
 )
 from vitsearch.encoders.colour import ColourEncoder
-from vitsearch.storage.conventions import THRESHOLDS
+from vitsearch.storage import THRESHOLDS
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import PhotoInfo
 

@@ -26,7 +26,7 @@ from vitsearch.encoders.colour import ColourEncoder  # noqa: E402
 from vitsearch.errors import EncoderMismatch  # noqa: E402
 from vitsearch.options import IndexOptions  # noqa: E402
 from vitsearch.photos import WalkOptions  # noqa: E402
-from vitsearch.storage.conventions import Decoding  # noqa: E402
+from vitsearch.storage import Decoding  # noqa: E402
 
 pytestmark = pytest.mark.slow
 

@@ -26,7 +26,7 @@ from vitsearch.milvus import store as milvus_store
 from vitsearch.milvus.client import Connection
 from vitsearch.milvus.store import MilvusStore
 from vitsearch.shards import Manifest, ShardRow, create_shards, photo_id
-from vitsearch.storage import reader as stored
+from vitsearch.storage import metadata as stored
 from vitsearch.types import PhotoInfo
 from vitsearch.web import ServeSettings
 from vitsearch.web.app import make_app

@@ -32,9 +32,8 @@ from vitsearch.collection.map import FILE, current_map, lay_out, read_map
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import QueryError, VitsearchError
 from vitsearch.photos.columns import METADATA
-from vitsearch.storage import user_data
+from vitsearch.storage import PhotoReader, user_data
 from vitsearch.storage.filesystem import writer_lock
-from vitsearch.storage.reader import PhotoReader
 from vitsearch.storage.store import PhotoStore
 from vitsearch.web import ServeSettings
 from vitsearch.web.app import make_app, warm_app

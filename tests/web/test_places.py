@@ -16,7 +16,7 @@ from vitsearch import Collection, index_folder
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import QueryError
 from vitsearch.filters import EVERY, parse_filter
-from vitsearch.storage.reader import Positions, positions, towns
+from vitsearch.storage.metadata import Positions, positions, towns
 from vitsearch.web import ServeSettings
 from vitsearch.web.world_map import LEVELS, Box, Land, bounds, clusters, has_outlines, read_box
 

@@ -47,7 +47,7 @@ from vitsearch.options import (
 )
 from vitsearch.photos import PhotoDecoder, read_photo
 from vitsearch.photos.decode import open_photo
-from vitsearch.storage.conventions import stored_lookalike_threshold
+from vitsearch.storage import stored_lookalike_threshold
 from vitsearch.storage.user_data import albums, saved_searches
 from vitsearch.types import IndexReport, OnProgress, Photo, Prediction, no_progress
 

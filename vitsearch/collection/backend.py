@@ -26,10 +26,9 @@ from vitsearch.milvus.store import Candidates, MilvusStore
 from vitsearch.options import SearchOptions
 from vitsearch.paths import cache_dir, raw_path
 from vitsearch.photos import MAX_PIXELS
-from vitsearch.storage import CollectionConfig
-from vitsearch.storage import reader as stored
-from vitsearch.storage.conventions import RAW, Decoding
-from vitsearch.storage.reader import PhotoReader, Positions, Towns, values_of
+from vitsearch.storage import RAW, CollectionConfig, Decoding, PhotoReader
+from vitsearch.storage import metadata as stored
+from vitsearch.storage.metadata import Positions, Towns, values_of
 from vitsearch.types import Photo, Prediction, SearchResult
 
 

@@ -26,11 +26,9 @@ from vitsearch.filters.words import Vocabulary
 from vitsearch.milvus import is_milvus
 from vitsearch.milvus.store import MilvusStore
 from vitsearch.options import SearchOptions
-from vitsearch.storage import CollectionConfig
+from vitsearch.storage import CollectionConfig, Decoding, PhotoReader
 from vitsearch.storage.connections import ProcessLock
-from vitsearch.storage.conventions import Decoding
 from vitsearch.storage.missing import changed_folders
-from vitsearch.storage.reader import PhotoReader
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import LeftOut, Photo, SearchResult, SkippedPhoto
 

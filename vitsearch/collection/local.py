@@ -27,12 +27,13 @@ from vitsearch.storage import (
     DELTA_INDEX,
     MAIN_INDEX,
     CollectionConfig,
+    Decoding,
     check_encoder,
+    choose_decoding,
     locate,
     read_collection_config,
 )
 from vitsearch.storage.connections import ProcessLock
-from vitsearch.storage.conventions import Decoding, choose_decoding
 from vitsearch.storage.filesystem import writer_lock
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Prediction, SearchResult

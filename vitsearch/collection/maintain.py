@@ -25,11 +25,11 @@ from vitsearch.photos import prefetch_map
 from vitsearch.photos.decode import read_fingerprint
 from vitsearch.storage import (
     DELTA_INDEX,
+    DTYPE_REASON,
     MAIN_INDEX,
     CollectionConfig,
     write_collection_config,
 )
-from vitsearch.storage.conventions import DTYPE_REASON
 from vitsearch.storage.filesystem import disk_errors, writer_lock
 from vitsearch.storage.indexes import choose, refresh_index
 from vitsearch.storage.store import PhotoStore

@@ -30,7 +30,7 @@ from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.photos.formats import format_of
 from vitsearch.photos.isolated import Decoded
 from vitsearch.photos.text import PhotoText
-from vitsearch.storage.conventions import stored_lookalike_threshold
+from vitsearch.storage import PhotoReader, stored_lookalike_threshold
 from vitsearch.storage.filesystem import make_room
 from vitsearch.storage.metadata import (
     check_text_index,
@@ -38,7 +38,6 @@ from vitsearch.storage.metadata import (
     put_text_problem,
     without_text,
 )
-from vitsearch.storage.reader import PhotoReader
 from vitsearch.storage.rows import Outcome
 from vitsearch.storage.schema import forget_texts
 from vitsearch.storage.store import PhotoStore

@@ -30,7 +30,7 @@ from vitsearch.photos.dates import with_date_of_name
 from vitsearch.photos.decoder import PhotoDecoder, need_children
 from vitsearch.photos.readers import NOTE
 from vitsearch.photos.sidecars import Metadata, read_sidecars, with_sidecars
-from vitsearch.storage.conventions import Decoding
+from vitsearch.storage import Decoding
 from vitsearch.storage.filesystem import make_room
 from vitsearch.storage.metadata import PlaceNames, known_content, put_vector
 from vitsearch.storage.rows import Outcome

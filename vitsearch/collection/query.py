@@ -22,8 +22,7 @@ from vitsearch.photos.decode import read_bytes, read_fingerprint
 from vitsearch.photos.decoder import PhotoDecoder
 from vitsearch.photos.formats import container_of
 from vitsearch.photos.text import plain_words
-from vitsearch.storage.conventions import Decoding
-from vitsearch.storage.reader import PhotoReader
+from vitsearch.storage import Decoding, PhotoReader
 from vitsearch.types import Photo
 
 _PHOTO_START = ("./", "../", "/", "~", ".\\", "..\\")

@@ -27,7 +27,7 @@ from vitsearch.labels import THINGS
 from vitsearch.options import SearchOptions
 from vitsearch.paths import cache_dir
 from vitsearch.records import atomic_file, atomic_write, read_record, to_json
-from vitsearch.storage.reader import PhotoReader
+from vitsearch.storage import PhotoReader
 from vitsearch.types import SearchResult
 
 # how the likelihood rises with the score, where it is a half, how much farther that is for words

@@ -26,8 +26,7 @@ from vitsearch.options import IndexOptions
 from vitsearch.photos import prefetch_map, read_bytes_and_fingerprint
 from vitsearch.photos.decoder import journalled_decoder
 from vitsearch.records import atomic_write
-from vitsearch.storage.conventions import Decoding
-from vitsearch.storage.reader import PhotoReader
+from vitsearch.storage import Decoding, PhotoReader
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import STAGES, Bottleneck, Found, Stages
 

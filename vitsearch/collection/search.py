@@ -16,7 +16,7 @@ from vitsearch.filters.tree import And, Filter, Says
 from vitsearch.index.candidates import Proposal
 from vitsearch.options import SearchOptions
 from vitsearch.photos.formats import is_video
-from vitsearch.storage.reader import StoredRows
+from vitsearch.storage import StoredRows
 from vitsearch.types import SearchResult, split_moment
 
 # the most alike photos that are put in order of marginal relevance at a time, so that pages fit

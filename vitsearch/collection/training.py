@@ -33,7 +33,7 @@ from vitsearch.labels import (
 )
 from vitsearch.labels.classifier import classifier_kind
 from vitsearch.labels.labels import read_labels
-from vitsearch.storage.reader import values_of
+from vitsearch.storage.metadata import values_of
 from vitsearch.storage.store import PhotoStore
 from vitsearch.storage.user_data import Example, examples, put_trained, writing
 from vitsearch.types import Prediction

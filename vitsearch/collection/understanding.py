@@ -16,7 +16,7 @@ from vitsearch.filters.tree import And, Filter
 from vitsearch.filters.words import NAMED, Phrase, Vocabulary, all_of, picture_words
 from vitsearch.photos.columns import COLUMNS, PRIVATE
 from vitsearch.records import atomic_write, read_record, to_json
-from vitsearch.storage.reader import PhotoReader
+from vitsearch.storage import PhotoReader
 
 FILE = "words.json"  # of a collection's folder, derived from its photos
 SLOW_SECONDS = 0.05  # values that take longer to read are written there

@@ -44,23 +44,21 @@ from vitsearch.paths import raw_path
 from vitsearch.photos import WalkOptions
 from vitsearch.photos.decoder import journalled_decoder
 from vitsearch.storage import (
+    DTYPE_REASON,
     CollectionConfig,
+    Decoding,
     check_encoder,
+    choose_decoding,
     collection_folder,
+    create_collection,
     photo_root,
     read_collection_config,
-    write_collection_config,
-)
-from vitsearch.storage.conventions import (
-    DTYPE_REASON,
-    Decoding,
-    choose_decoding,
-    create_collection,
     record_alike,
     record_decoding,
     remove_leftovers,
     root_text,
     start_database,
+    write_collection_config,
 )
 from vitsearch.storage.filesystem import disk_errors, writer_lock
 from vitsearch.storage.indexes import refresh_index

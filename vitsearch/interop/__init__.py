@@ -15,10 +15,10 @@ from vitsearch.errors import CollectionError
 from vitsearch.interop.base import photo_blocks
 from vitsearch.interop.importer import ImportOptions, ImportReport
 from vitsearch.interop.shards import export_shards, holds_shards, import_shards
+from vitsearch.storage import StoredCollection
 from vitsearch.storage.filesystem import disk_errors, writer_lock
 from vitsearch.storage.indexes import refresh_index
 from vitsearch.storage.metadata import put_places_of
-from vitsearch.storage.reader import StoredCollection
 from vitsearch.storage.rows import Outcome
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import OnProgress, Progress, no_progress

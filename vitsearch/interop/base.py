@@ -30,11 +30,15 @@ from vitsearch.photos import WalkOptions
 from vitsearch.photos.walk import walk
 from vitsearch.records import atomic_file, atomic_folder, read_record, to_json
 from vitsearch.shards.manifest import MANIFEST
-from vitsearch.storage import CollectionConfig, check_encoder, read_collection_config
-from vitsearch.storage.conventions import create_collection
+from vitsearch.storage import (
+    CollectionConfig,
+    StoredCollection,
+    check_encoder,
+    create_collection,
+    read_collection_config,
+)
 from vitsearch.storage.filesystem import disk_errors, writer_lock
 from vitsearch.storage.indexes import refresh_index
-from vitsearch.storage.reader import StoredCollection
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, Photo
 

@@ -37,7 +37,7 @@ from vitsearch.paths import raw_path
 from vitsearch.photos.columns import METADATA
 from vitsearch.shards.files import arrow_type, as_text
 from vitsearch.shards.manifest import MANIFEST
-from vitsearch.storage.reader import StoredCollection
+from vitsearch.storage import StoredCollection
 from vitsearch.types import OnProgress, Photo, Progress, no_progress
 from vitsearch.untrusted import guarded
 

@@ -37,7 +37,7 @@ from vitsearch.interop.base import (
 )
 from vitsearch.interop.importer import ImportOptions, ImportReport, import_vectors
 from vitsearch.shards.manifest import MANIFEST
-from vitsearch.storage.reader import StoredCollection
+from vitsearch.storage import StoredCollection
 from vitsearch.types import OnProgress, Photo, Progress, no_progress
 from vitsearch.untrusted import CHILD_MEMORY, CHILD_SECONDS, parse_json, reason, run_in_child
 

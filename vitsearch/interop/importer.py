@@ -35,8 +35,8 @@ from vitsearch.storage import (
     check_encoder,
     collection_folder,
     photo_root,
+    start_database,
 )
-from vitsearch.storage.conventions import start_database
 from vitsearch.storage.rows import Outcome
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, OnProgress, Photo, PhotoInfo, Progress, no_progress

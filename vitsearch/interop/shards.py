@@ -51,15 +51,16 @@ from vitsearch.shards import (
     photo_id,
 )
 from vitsearch.shards.manifest import MANIFEST, is_manifest
-from vitsearch.storage import collection_folder, photo_root
-from vitsearch.storage.conventions import (
+from vitsearch.storage import (
     RAW,
     Decoding,
+    StoredCollection,
+    collection_folder,
+    photo_root,
     record_decoding,
     start_database,
     stored_colours,
 )
-from vitsearch.storage.reader import StoredCollection
 from vitsearch.storage.rows import Outcome
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Found, OnProgress, Photo, Progress, no_progress

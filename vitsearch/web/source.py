@@ -30,12 +30,13 @@ from vitsearch.photos.sources import Entry, Source, open_source
 from vitsearch.records import atomic_write
 from vitsearch.storage import (
     CollectionConfig,
+    Decoding,
+    PhotoReader,
+    choose_decoding,
     locate,
     read_collection_config,
 )
-from vitsearch.storage.conventions import Decoding, choose_decoding
 from vitsearch.storage.filesystem import disk_errors
-from vitsearch.storage.reader import PhotoReader
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import LeftOut, Photo, SkippedPhoto
 from vitsearch.web import MEGABYTE

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from vitsearch.errors import QueryError
 from vitsearch.paths import cache_dir
 from vitsearch.records import atomic_write
-from vitsearch.storage.reader import Positions
+from vitsearch.storage.metadata import Positions
 
 if TYPE_CHECKING:
     from vitsearch.web.outlines import Outlines

@@ -23,7 +23,7 @@ from vitsearch.explain import explain
 from vitsearch.labels import Decision, LabelClassifier, predict
 from vitsearch.photos import thumbnail
 from vitsearch.photos.decode import webp
-from vitsearch.storage.reader import PhotoReader
+from vitsearch.storage import PhotoReader
 from vitsearch.web.pages import CHOICES, LARGE, is_clean
 from vitsearch.web.service import PhotoService
 from vitsearch.web.thumbnails import picture_key

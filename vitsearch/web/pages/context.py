@@ -17,7 +17,7 @@ from vitsearch.collection.map import PhotoMap
 from vitsearch.collection.understanding import LABELLED, Understood
 from vitsearch.errors import NotShown, QueryError
 from vitsearch.photos.formats import SUFFIXES
-from vitsearch.storage.reader import Positions, Towns
+from vitsearch.storage.metadata import Positions, Towns
 from vitsearch.storage.store import PhotoStore
 from vitsearch.storage.user_data import album_names
 from vitsearch.types import Photo, Prediction, SearchResult

@@ -17,7 +17,7 @@ from vitsearch.collection.map import PhotoMap, current_map
 from vitsearch.errors import NotShown, UnknownPhoto
 from vitsearch.filters import EVERY
 from vitsearch.filters.tree import Filter
-from vitsearch.storage.reader import Positions, Towns
+from vitsearch.storage.metadata import Positions, Towns
 from vitsearch.types import Photo
 from vitsearch.web.pages import (
     ALONE,
