@@ -31,7 +31,7 @@ def following(
     """Starts to watch the photos in a thread, and stops it in the end."""
     monkeypatch.setattr(runs, "_TICK", 0.2)
     if find_spec("watchfiles"):
-        monkeypatch.setattr("vitsearch.collection.bursts.QUIET", 0.3)
+        monkeypatch.setattr("vitsearch.collection.diff.QUIET", 0.3)
     stop, threads = threading.Event(), list[threading.Thread]()
 
     def start(**options: object) -> Reports:
@@ -125,11 +125,11 @@ def test_without_the_package_the_folder_is_walked(
     remarks: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def missing(*_: object) -> Iterator[bool]:
+    def missing(*_: object, **__: object) -> Iterator[bool]:
         raise ModuleNotFoundError("watchfiles")
         yield False
 
-    monkeypatch.setattr(runs, "_bursts", missing)
+    monkeypatch.setattr(runs, "bursts", missing)
     reports = following()
     paint(photos / "cyan.png", "cyan")
     wait_until(lambda: len(reports) == 2)

@@ -35,8 +35,6 @@ HEAVY = {  # a library, and the rooms with an adapter of it
     "jinja2": {"web"},
     "pydantic": {"web"},
     "mcp": {"agents"},
-    "watchfiles": {"collection"},
-    "send2trash": {"outputs"},
     "ray": {"cluster"},
     "av": {"photos"},
     "rawpy": {"photos"},

@@ -256,10 +256,10 @@ def serve(photos: tuple[str, ...], **options: Any) -> int:
     settings.check()
     if settings.allow_delete:
         with needing(("send2trash",), "--allow-delete needs the package", "trash"):
-            import vitsearch.outputs.trash
+            import send2trash  # noqa: F401  # before photos are indexed for it
     names = _names(photos, options)
     with needing(_PACKAGES, "the web page needs the package", "web"):
-        import vitsearch.web.app  # noqa: F401  # before photos are indexed for it
+        import vitsearch.web.app  # noqa: F401
     for name in names if options["is_followed"] else ():
         _index_first(name, options["collection"])
     _run(names, options, settings, generated, "/" if options["open_browser"] else "")

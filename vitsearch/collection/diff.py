@@ -1,4 +1,5 @@
-"""Compares the files of a folder with a collection: what a run of indexing has to do.
+"""Compares the files of a folder with a collection: what a run of indexing has to do; and waits for
+changes in it, as the system tells of them (watchfiles).
 
 Whether a missing photo has only moved is decided when its content is met again, by
 `vitsearch.storage.store.PhotoStore.keep`.
@@ -7,6 +8,7 @@ Whether a missing photo has only moved is decided when its content is met again,
 import json
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -367,3 +369,42 @@ def guard_against_loss(count: int, total: int, photos: Path, *, days: int, accep
             f"{count:,} of {total:,} photos are gone from {photos} and leave the results, {what}: "
             "is a disk away?"
         )
+
+
+# -- Changes as the system tells of them -----------------------------------------------------------
+
+
+QUIET = 1.0  # seconds without a change, after which a burst of them is over
+MAX_BURST = 5.0  # seconds: what goes on for longer is told in parts
+
+
+def bursts(root: Path, folder: Path, stop: threading.Event, *, tick: float) -> Iterator[bool]:
+    """Yield True after a burst of changes that may be of photos, and False every ``tick`` seconds,
+    until ``stop`` is set. ``folder`` is the collection's.
+
+    Raises ImportError without watchfiles, OSError or RuntimeError where the system tells of no more
+    changes.
+    """
+    from watchfiles import watch
+
+    changes = watch(
+        root,
+        watch_filter=lambda _, path: _is_of_photos(path, root, folder),
+        debounce=int(1000 * MAX_BURST),
+        step=int(1000 * QUIET),
+        stop_event=stop,
+        rust_timeout=int(1000 * tick),
+        yield_on_timeout=True,
+        raise_interrupt=True,
+        ignore_permission_denied=True,
+    )
+    yield from map(bool, changes)
+
+
+def _is_of_photos(path: str, root: Path, folder: Path) -> bool:
+    """Return whether a change may be one of photos: not of the collection itself, nor hidden."""
+    changed = Path(path)
+    if changed.is_relative_to(folder):
+        return False
+    inside = changed.relative_to(root) if changed.is_relative_to(root) else changed
+    return not any(part.startswith(".") for part in inside.parts)

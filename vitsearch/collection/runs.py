@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal, Unpack
 
+from vitsearch.collection.diff import bursts
 from vitsearch.errors import CollectionLocked, QueryError, VitsearchError
 from vitsearch.options import IndexKeywords
 from vitsearch.storage import collection_folder, photo_root
@@ -379,18 +380,18 @@ def _ticks(root: Path, folder: Path, poll: float | None, stop: threading.Event) 
     """Yield every two seconds or after a burst of changes whether it is time to walk again."""
     is_told = poll is None and not is_remote(root)
     every = poll or (EVERY if is_told else EVERY_UNTOLD)
-    bursts = _bursts(root, folder, stop) if is_told else _pauses(every, stop)
+    signals = bursts(root, folder, stop, tick=_TICK) if is_told else _pauses(every, stop)
     walked = -math.inf  # what came while the first run ended was told to nobody
     while not stop.is_set():
         try:
-            has_changed = next(bursts, None)
+            has_changed = next(signals, None)
         except (ImportError, OSError, RuntimeError) as error:
             reason = "pip install 'vitsearch[watch]'" if isinstance(error, ImportError) else error
             log.warning(
                 f"{root} is walked every {EVERY_UNTOLD:g} s, its changes not told ({reason})"
             )
             every = EVERY_UNTOLD
-            bursts = _pauses(every, stop)
+            signals = _pauses(every, stop)
             continue
         if has_changed is None:  # it was stopped
             return
@@ -404,13 +405,6 @@ def _pauses(every: float, stop: threading.Event) -> Iterator[bool]:
     """Yield False every two seconds, or ``every`` seconds where that is less."""
     while not stop.wait(min(_TICK, every)):
         yield False
-
-
-def _bursts(root: Path, folder: Path, stop: threading.Event) -> Iterator[bool]:
-    """Yield whether there were changes, every two seconds or after a burst of them."""
-    from vitsearch.collection.bursts import bursts
-
-    yield from bursts(root, folder, stop, tick=_TICK)
 
 
 def is_remote(root: Path, mounts: Path = MOUNTS) -> bool:

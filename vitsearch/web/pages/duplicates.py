@@ -5,6 +5,7 @@ others: a list of paths, an album, or the system's trash.
 import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -29,6 +30,7 @@ from vitsearch.photos.decode import open_photo
 from vitsearch.storage import user_data
 from vitsearch.storage.user_data import Album, writing
 from vitsearch.types import Photo
+from vitsearch.untrusted import reason
 from vitsearch.web.pages import counted, neighbours, page_number, size_text, spoken_date
 from vitsearch.web.pages.albums import album_address
 from vitsearch.web.pages.context import Page, PageContext, form_of
@@ -272,8 +274,6 @@ def _to_trash(
     """Move the second photo of each pair to the trash while the first is there and both are as they
     were indexed; return the paths of those that were moved, and the problems.
     """
-    from vitsearch.outputs.trash import move_to_trash
-
     root, moved, problems = here.service.source.root, [], []
     with busy_when_locked(), writing(here.service.source.folder) as store:
         for best, photo in pairs:
@@ -282,10 +282,22 @@ def _to_trash(
                     with open_photo(root, photo.file, photo) as goes:
                         if os.path.samestat(os.fstat(stays.fileno()), os.fstat(goes.fileno())):
                             raise PhotoError(f"is the same file as {best.file}")
-                    move_to_trash(root / photo.file)
+                    _move_to_trash(root / photo.file)
                 moved.append(photo.file)
             except PhotoError as error:
                 problems.append(f"{photo.file}: {error}")
         store.aside.put(moved)
         store.raise_generation(bool(moved))
     return moved, problems
+
+
+def _move_to_trash(file: Path) -> None:
+    """Move a file to the system's trash, from which a person can bring it back; raises PhotoError
+    where that cannot be done, and the file stays.
+    """
+    from send2trash import send2trash
+
+    try:
+        send2trash(file)
+    except Exception as error:  # each system's has exceptions of its own
+        raise PhotoError(f"cannot be moved to the trash: {reason(error)}") from error
