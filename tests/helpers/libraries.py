@@ -11,8 +11,6 @@ HEAVY = {  # a library, and the rooms with an adapter of it
     },
     "sklearn": {"labels"},
     "reverse_geocode": {"photos"},
-    "shapely": {"web"},
-    "shapefile": {"web"},
     "rapidocr": {"photos"},
     "cv2": {"photos"},
     "torchvision": {"encoders", "classifiers"},

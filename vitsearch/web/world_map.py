@@ -16,7 +16,7 @@ from contextlib import suppress
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,6 @@ from vitsearch.errors import QueryError
 from vitsearch.paths import cache_dir
 from vitsearch.records import atomic_write
 from vitsearch.storage.metadata import Positions
-
-if TYPE_CHECKING:
-    from vitsearch.web.outlines import Outlines
 
 MAX_LATITUDE = 85.0511  # where the projection ends
 MAX_ZOOM = 18
@@ -201,8 +198,6 @@ class Land:
         archive = _file(OUTLINES, _ARCHIVE)
         if archive is None or not _is_tile(level, column, row) or not has_outlines():
             return None
-        from vitsearch.web.outlines import Outlines, simple_outlines
-
         with self._levels[level]:
             if level not in self._outlines:
                 tolerance = LEVELS[level].tolerance
@@ -256,8 +251,6 @@ def _countries() -> list[Name]:
         return []
 
     def make() -> bytes:
-        from vitsearch.web.outlines import country_names
-
         return json.dumps(country_names(archive)).encode()
 
     names = json.loads(_stored(OUTLINES, "names.json", make))
@@ -303,3 +296,66 @@ def _file(distribution: str, name: str) -> Path | None:
     spec = find_spec(distribution.replace("-", "_"))
     file = Path(spec.origin).with_name(name) if spec and spec.origin else None
     return file if file and file.is_file() else None
+
+
+# -- Outlines of countries, by GEOS ----------------------------------------------------------------
+
+
+def simple_outlines(archive: Path, tolerance: float) -> bytes:
+    """Return the polygons of a shapefile in a ZIP as one collection in WKB, simplified so that
+    neighbours still meet (Visvalingam and Whyatt 1993); those hardly larger than the tolerance, in
+    degrees, are left out.
+    """
+    import shapely
+
+    with _reader(archive) as reader:
+        countries = [shapely.geometry.shape(shape.__geo_interface__) for shape in reader.shapes()]
+    parts = shapely.get_parts(shapely.coverage_simplify(countries, tolerance))
+    content: bytes = shapely.to_wkb(
+        shapely.geometrycollections(parts[shapely.area(parts) > tolerance**2 / 4])
+    )
+    return content
+
+
+def country_names(archive: Path) -> list[tuple[str, float, float]]:
+    """Return the names of the countries of a shapefile with the longitude and latitude at which a
+    map writes them, the larger ones first.
+    """
+    with _reader(archive) as reader:
+        records = [record.as_dict() for record in reader.records()]
+    records.sort(key=lambda record: record["LABELRANK"])
+    return [
+        (record["NAME"], record["LABEL_X"], record["LABEL_Y"])
+        for record in records
+        if record["TYPE"] in ("Country", "Sovereign country")
+    ]
+
+
+def _reader(archive: Path) -> Any:
+    import shapefile
+
+    return shapefile.Reader(str(archive), encoding="utf-8")
+
+
+class Outlines:
+    """Polygons to cut tiles from."""
+
+    def __init__(self, content: bytes) -> None:
+        import shapely
+
+        self._tree = shapely.STRtree(shapely.get_parts(shapely.from_wkb(content)))
+
+    def cut(self, west: float, south: float, east: float, north: float) -> bytes:
+        """Return the rings in a box: their number and the number of points of each as uint32, then
+        x and y of every point as uint16, from 0 to 65,535 across the box, all little-endian.
+        """
+        import shapely
+
+        inside = self._tree.geometries[self._tree.query(shapely.box(west, south, east, north))]
+        parts = shapely.get_parts(shapely.clip_by_rect(inside, west, south, east, north))
+        rings = shapely.get_rings(parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON])
+        lengths = shapely.get_num_coordinates(rings)
+        points = shapely.get_coordinates(rings) - [west, south]
+        units = np.clip(points / [east - west, north - south], 0, 1)
+        head = np.array([len(rings), *lengths], "<u4")
+        return head.tobytes() + np.rint(units * 65_535).astype("<u2").tobytes()
