@@ -88,32 +88,39 @@ def visited(
         yield opened
 
 
-def test_which_collections_there_are(folders: list[Path]) -> None:
-    with visited(folders) as client:
-        assert client.get("/api/collections").json() == {
-            "collections": [
-                {"name": "Reds", "address": "/in/reds/", "encoder": "colour", "photos": 4},
-                {"name": "Reds", "address": "/in/reds-2/", "encoder": "colour", "photos": 2},
-                {"name": "Mini", "address": "/in/mini/", "encoder": "mini", "photos": 3},
-                {"name": "New", "address": "/in/new/", "encoder": None, "photos": 0},
-            ]
-        }
-        page = client.get("/", headers=PAGE).text
-        cards = re.findall(r'<span class="what">(\w+)</span><span class="quiet">([^<]*)<', page)
-        assert cards == [
-            ("Reds", "4 photos, colour"),
-            ("Reds", "2 photos, colour"),
-            ("Mini", "3 photos, mini"),
-            ("New", "not indexed yet"),
+@pytest.fixture(scope="module")
+def client(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """A client of all of them, for tests that change none: each start warms up three services."""
+    root = shutil.copytree(made, tmp_path_factory.mktemp("read") / "several")
+    with visited([root / name for name in NAMES]) as opened:
+        yield opened
+
+
+def test_which_collections_there_are(client: TestClient) -> None:
+    assert client.get("/api/collections").json() == {
+        "collections": [
+            {"name": "Reds", "address": "/in/reds/", "encoder": "colour", "photos": 4},
+            {"name": "Reds", "address": "/in/reds-2/", "encoder": "colour", "photos": 2},
+            {"name": "Mini", "address": "/in/mini/", "encoder": "mini", "photos": 3},
+            {"name": "New", "address": "/in/new/", "encoder": None, "photos": 0},
         ]
-        assert client.get("/in/", headers=PAGE).text == page
-        assert client.get("/healthz").json() == {"status": "ok"}
-        assert set(client.get("/api/openapi.json").json()["paths"]) == {
-            "/api/collections",
-            "/api/search",
-            "/healthz",
-        }
-        assert client.get("/in/else/", headers=PAGE).status_code == 404
+    }
+    page = client.get("/", headers=PAGE).text
+    cards = re.findall(r'<span class="what">(\w+)</span><span class="quiet">([^<]*)<', page)
+    assert cards == [
+        ("Reds", "4 photos, colour"),
+        ("Reds", "2 photos, colour"),
+        ("Mini", "3 photos, mini"),
+        ("New", "not indexed yet"),
+    ]
+    assert client.get("/in/", headers=PAGE).text == page
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert set(client.get("/api/openapi.json").json()["paths"]) == {
+        "/api/collections",
+        "/api/search",
+        "/healthz",
+    }
+    assert client.get("/in/else/", headers=PAGE).status_code == 404
 
 
 def test_one_that_cannot_be_read_is_listed_with_the_others(folders: list[Path]) -> None:
@@ -145,17 +152,16 @@ def test_a_collection_is_served_as_if_it_were_alone(folders: list[Path]) -> None
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_every_address_of_a_page_is_below_its_collection(folders: list[Path], view: str) -> None:
-    with visited(folders) as client:
-        page = client.get(f"/in/reds/{view}", headers=PAGE | {"accept-encoding": "identity"})
-        assert page.status_code == 200
-        assert int(page.headers["content-length"]) == len(page.content)
-        addresses = {first or second for first, second in ADDRESS.findall(page.text)}
-        outside = {each for each in addresses if not each.startswith(("/in/reds/", "/static/"))}
-        assert outside == {"/in/", "/in/reds-2/", "/in/mini/", "/in/new/"}
-        for each in sorted(addresses):
-            if "photo" not in each and each not in ("/in/reds/export", "/in/reds/refine"):
-                assert client.get(each.partition("#")[0], headers=PAGE).status_code in (200, 405)
+def test_every_address_of_a_page_is_below_its_collection(client: TestClient, view: str) -> None:
+    page = client.get(f"/in/reds/{view}", headers=PAGE | {"accept-encoding": "identity"})
+    assert page.status_code == 200
+    assert int(page.headers["content-length"]) == len(page.content)
+    addresses = {first or second for first, second in ADDRESS.findall(page.text)}
+    outside = {each for each in addresses if not each.startswith(("/in/reds/", "/static/"))}
+    assert outside == {"/in/", "/in/reds-2/", "/in/mini/", "/in/new/"}
+    for each in sorted(addresses):
+        if "photo" not in each and each not in ("/in/reds/export", "/in/reds/refine"):
+            assert client.get(each.partition("#")[0], headers=PAGE).status_code in (200, 405)
 
 
 def test_text_that_looks_like_an_address_stays() -> None:
@@ -175,32 +181,31 @@ def test_text_that_looks_like_an_address_stays() -> None:
 # -- a search in all -------------------------------------------------------------------------------
 
 
-def test_a_search_in_all_of_one_encoder(folders: list[Path]) -> None:
+def test_a_search_in_all_of_one_encoder(client: TestClient, made: Path) -> None:
     expected = [
         (Path(hit.file).name, round(hit.score, 6))
-        for hit in search_all([str(each) for each in folders[:2]], "red", 10)
+        for hit in search_all([str(made / name) for name in NAMES[:2]], "red", 10)
     ]
-    with visited(folders) as client:
-        answer = client.get("/api/search?q=red&k=10").json()
-        assert [(hit["path"], hit["score"]) for hit in answer["results"]] == expected
-        assert answer["searched"] == ["Reds", "Reds"]
-        addresses = {hit["path"]: hit["address"] for hit in answer["results"]}
-        assert addresses["red.png"] == "/in/reds-2/"
-        assert addresses["red0.png"] == "/in/reds/"
-        second = client.get("/api/search?q=red&k=2&offset=1").json()["results"]
-        assert second == answer["results"][1:3]
-        other = client.get("/api/search?q=red&encoder=mini").json()
-        assert other["searched"] == ["Mini"]
-        assert reason(client.get("/api/search?q=red&encoder=else"), 400, "bad_request") == (
-            "no collection here has this encoder: colour, mini"
-        )
-        page = client.get("/?q=red", headers=PAGE).text
-        assert "Best match first, in Reds and Reds. Not searched: Mini (mini) and New (not" in page
-        links = re.findall(r'<a class="photo-link" href="(/in/[^"]*)"', page)
-        assert links == [f"{hit['address']}photos/{hit['id']}?q=red" for hit in answer["results"]]
-        assert all(client.get(link, headers=PAGE).status_code == 200 for link in links)
-        broken = client.get("/?q=red+-", headers=PAGE)
-        assert (broken.status_code, 'value="red -"' in broken.text) == (400, True)
+    answer = client.get("/api/search?q=red&k=10").json()
+    assert [(hit["path"], hit["score"]) for hit in answer["results"]] == expected
+    assert answer["searched"] == ["Reds", "Reds"]
+    addresses = {hit["path"]: hit["address"] for hit in answer["results"]}
+    assert addresses["red.png"] == "/in/reds-2/"
+    assert addresses["red0.png"] == "/in/reds/"
+    second = client.get("/api/search?q=red&k=2&offset=1").json()["results"]
+    assert second == answer["results"][1:3]
+    other = client.get("/api/search?q=red&encoder=mini").json()
+    assert other["searched"] == ["Mini"]
+    assert reason(client.get("/api/search?q=red&encoder=else"), 400, "bad_request") == (
+        "no collection here has this encoder: colour, mini"
+    )
+    page = client.get("/?q=red", headers=PAGE).text
+    assert "Best match first, in Reds and Reds. Not searched: Mini (mini) and New (not" in page
+    links = re.findall(r'<a class="photo-link" href="(/in/[^"]*)"', page)
+    assert links == [f"{hit['address']}photos/{hit['id']}?q=red" for hit in answer["results"]]
+    assert all(client.get(link, headers=PAGE).status_code == 200 for link in links)
+    broken = client.get("/?q=red+-", headers=PAGE)
+    assert (broken.status_code, 'value="red -"' in broken.text) == (400, True)
 
 
 def test_what_a_photo_says_is_understood_for_who_may_see_it(folders: list[Path]) -> None:
@@ -295,64 +300,62 @@ def test_the_command_serves_several(folders: list[Path]) -> None:
 # -- a photo as the query --------------------------------------------------------------------------
 
 
-def test_a_photo_is_searched_for_in_all_of_one_encoder(folders: list[Path]) -> None:
+def test_a_photo_is_searched_for_in_all_of_one_encoder(client: TestClient, made: Path) -> None:
     """An uploaded one, and one of a collection, which is left out itself."""
-    sent = {"photo": ("b.png", (folders[1] / "blue.png").read_bytes(), "image/png")}
-    with visited(folders) as client:
-        answer = client.post("/api/search", files=sent, data={"k": "2"}).json()
-        first = answer["results"][0]
-        assert (first["path"], first["address"], first["score"]) == ("blue.png", "/in/reds-2/", 1.0)
-        assert (answer["searched"], answer["k"], answer["understood"]) == (["Reds", "Reds"], 2, [])
-        by_photo = {"photo": first["id"], "of": "/in/reds-2/", "k": 4}
-        others = client.get("/api/search", params=by_photo).json()["results"]
-        paths = [(hit["address"], hit["path"]) for hit in others]
-        assert len(paths) == 4
-        assert ("/in/reds-2/", "blue.png") not in paths
-        rest = client.get("/api/search", params=by_photo | {"k": 3, "offset": 1}).json()
-        assert rest["results"] == others[1:]
-        both = client.get("/api/search", params=by_photo | {"q": "red", "k": 1}).json()
-        assert both["results"][0]["path"].startswith("red")
-        assert reason(client.get("/api/search"), 400, "bad_request") == (
-            "a search needs words, or a photo"
-        )
-        for parameters, status in (
-            ({"photo": 99, "of": "/in/reds/"}, 404),
-            ({"photo": 1, "of": "/in/else/"}, 400),
-            ({"photo": 1, "of": "/in/new/"}, 400),
-            ({"photo": 1, "of": "/in/reds/", "encoder": "mini"}, 400),
-            ({"photo": 2**63}, 400),
-        ):
-            assert client.get("/api/search", params=parameters).status_code == status, parameters
-        other = client.post("/api/search", files=sent, data={"encoder": "mini"}).json()
-        assert other["searched"] == ["Mini"]
-        broken = {"photo": ("b.png", b"none", "image/png")}
-        assert client.post("/api/search", files=broken).status_code == 400
-        assert client.post("/api/search", data={"q": "red"}).status_code == 400
+    sent = {"photo": ("b.png", (made / NAMES[1] / "blue.png").read_bytes(), "image/png")}
+    answer = client.post("/api/search", files=sent, data={"k": "2"}).json()
+    first = answer["results"][0]
+    assert (first["path"], first["address"], first["score"]) == ("blue.png", "/in/reds-2/", 1.0)
+    assert (answer["searched"], answer["k"], answer["understood"]) == (["Reds", "Reds"], 2, [])
+    by_photo = {"photo": first["id"], "of": "/in/reds-2/", "k": 4}
+    others = client.get("/api/search", params=by_photo).json()["results"]
+    paths = [(hit["address"], hit["path"]) for hit in others]
+    assert len(paths) == 4
+    assert ("/in/reds-2/", "blue.png") not in paths
+    rest = client.get("/api/search", params=by_photo | {"k": 3, "offset": 1}).json()
+    assert rest["results"] == others[1:]
+    both = client.get("/api/search", params=by_photo | {"q": "red", "k": 1}).json()
+    assert both["results"][0]["path"].startswith("red")
+    assert reason(client.get("/api/search"), 400, "bad_request") == (
+        "a search needs words, or a photo"
+    )
+    for parameters, status in (
+        ({"photo": 99, "of": "/in/reds/"}, 404),
+        ({"photo": 1, "of": "/in/else/"}, 400),
+        ({"photo": 1, "of": "/in/new/"}, 400),
+        ({"photo": 1, "of": "/in/reds/", "encoder": "mini"}, 400),
+        ({"photo": 2**63}, 400),
+    ):
+        assert client.get("/api/search", params=parameters).status_code == status, parameters
+    other = client.post("/api/search", files=sent, data={"encoder": "mini"}).json()
+    assert other["searched"] == ["Mini"]
+    broken = {"photo": ("b.png", b"none", "image/png")}
+    assert client.post("/api/search", files=broken).status_code == 400
+    assert client.post("/api/search", data={"q": "red"}).status_code == 400
 
 
-def test_the_page_of_all_takes_a_photo(folders: list[Path]) -> None:
-    sent = {"photo": ("b.png", (folders[1] / "blue.png").read_bytes(), "image/png")}
-    with visited(folders) as client:
-        brought = client.post("/photo", files=sent, headers=PAGE)
-        assert brought.status_code == 303
-        page = client.get(brought.headers["location"], headers=PAGE).text
-        links = re.findall(r'<a class="photo-link" href="(/in/[^"]*)"', page)
-        blue = client.get("/in/reds-2/api/search?q=blue&k=1").json()["results"][0]["id"]
-        assert links[0] == f"/in/reds-2/photos/{blue}"
-        picture = re.search(r'src="(/brought/[^"]*)"', page)
-        assert picture is not None
-        assert client.get(picture[1]).headers["content-type"] == "image/webp"
-        said = client.post("/photo", files=sent, headers={"accept": "application/json"}).json()
-        assert said == {"address": brought.headers["location"]}
-        like = next(each for each in re.findall(r'href="(/\?photo=[^"]*)"', page))
-        alike = client.get(like.replace("&amp;", "&"), headers=PAGE).text
-        others = re.findall(r'<a class="photo-link" href="(/in/[^"]*)"', alike)
-        assert others == links[1:]
-        words = client.post("/photo", files=sent, data={"q": "red"}, headers=PAGE)
-        assert words.headers["location"].startswith("/?q=red&model=")
-        broken = {"photo": ("b.png", b"none", "image/png")}
-        refused = client.post("/photo", files=broken, data={"q": "red"}, headers=PAGE)
-        assert (refused.status_code, 'value="red"' in refused.text) == (400, True)
-        for address in ("/?like=x", "/?photo=x&of=/in/reds/", "/?photo=99&of=/in/reds/"):
-            assert client.get(address, headers=PAGE).status_code == 400
-        assert client.get("/brought/colour/x").status_code == 404
+def test_the_page_of_all_takes_a_photo(client: TestClient, made: Path) -> None:
+    sent = {"photo": ("b.png", (made / NAMES[1] / "blue.png").read_bytes(), "image/png")}
+    brought = client.post("/photo", files=sent, headers=PAGE)
+    assert brought.status_code == 303
+    page = client.get(brought.headers["location"], headers=PAGE).text
+    links = re.findall(r'<a class="photo-link" href="(/in/[^"]*)"', page)
+    blue = client.get("/in/reds-2/api/search?q=blue&k=1").json()["results"][0]["id"]
+    assert links[0] == f"/in/reds-2/photos/{blue}"
+    picture = re.search(r'src="(/brought/[^"]*)"', page)
+    assert picture is not None
+    assert client.get(picture[1]).headers["content-type"] == "image/webp"
+    said = client.post("/photo", files=sent, headers={"accept": "application/json"}).json()
+    assert said == {"address": brought.headers["location"]}
+    like = next(each for each in re.findall(r'href="(/\?photo=[^"]*)"', page))
+    alike = client.get(like.replace("&amp;", "&"), headers=PAGE).text
+    others = re.findall(r'<a class="photo-link" href="(/in/[^"]*)"', alike)
+    assert others == links[1:]
+    words = client.post("/photo", files=sent, data={"q": "red"}, headers=PAGE)
+    assert words.headers["location"].startswith("/?q=red&model=")
+    broken = {"photo": ("b.png", b"none", "image/png")}
+    refused = client.post("/photo", files=broken, data={"q": "red"}, headers=PAGE)
+    assert (refused.status_code, 'value="red"' in refused.text) == (400, True)
+    for address in ("/?like=x", "/?photo=x&of=/in/reds/", "/?photo=99&of=/in/reds/"):
+        assert client.get(address, headers=PAGE).status_code == 400
+    assert client.get("/brought/colour/x").status_code == 404
