@@ -16,6 +16,7 @@ from hypothesis import settings
 # --hypothesis-profile=explore others each time
 settings.register_profile("explore", deadline=None)
 settings.register_profile("same examples", deadline=None, derandomize=True)
+settings.register_profile("fast", settings.get_profile("same examples"), max_examples=20)
 settings.load_profile("same examples")
 pytest.register_assert_rewrite("helpers")
 # read when NumPy, PyTorch and FAISS are loaded: threads that wait for each other cost more than
@@ -38,6 +39,7 @@ TOGETHER = (  # in one process of `make test`, since they share what takes long 
     ("tests/test_docs_run.py", "tests/test_examples.py"),  # the fixture `programs`
     tuple(f"tests/web/test_browser{name}.py" for name in ("", "_labels", "_several")),  # `samples`
 )
+SLOW_MODULE = "\npytestmark = pytest.mark.slow\n"
 FAST_CASES = 2  # of a test with parameters, by `make test-fast`
 
 
@@ -64,6 +66,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help=f"none that is slow or needs a GPU or engines, and {FAST_CASES} cases of each other",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--fast"):
+        settings.load_profile("fast")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Whether a module is slow as a whole: what it needs takes seconds to load."""
+    if not config.getoption("--fast") or collection_path.suffix != ".py":
+        return None
+    return SLOW_MODULE in collection_path.read_text(encoding="utf-8") or None
 
 
 @pytest.hookimpl(trylast=True)  # after -m has left some out

@@ -66,6 +66,7 @@ def test_top_k_is_a_stable_sort_cut_off(scores, k):
     assert top_k(np.array(scores, dtype=np.float32), k).tolist() == expected
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_pages_of_a_mapped_file_are_dropped_by_a_view_of_it_too(tmp_path: Path) -> None:
     file = tmp_path / "rows.f16"

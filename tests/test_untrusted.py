@@ -159,6 +159,7 @@ def ask(do: str, **options: Any) -> dict[str, Any]:
         sys.path.pop(0)
 
 
+@pytest.mark.slow
 def test_a_child_answers_whatever_a_library_prints() -> None:
     assert ask("print") == {"took": "print"}
 
@@ -180,6 +181,7 @@ def test_what_a_child_does_wrong_is_one_line(do: str, options: Any, words: str) 
     assert str(caught.value) == f"a.faiss cannot be read ({words}): write it again"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files")
 def test_a_child_leaves_no_open_file() -> None:
     before = len(os.listdir("/proc/self/fd"))

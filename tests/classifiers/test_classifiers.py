@@ -92,6 +92,7 @@ def mini() -> ImageClassifier:
     return load_classifier("mini")
 
 
+@pytest.mark.slow
 def test_mini_names_imagenets_classes(mini: ImageClassifier) -> None:
     encoder = load_mini()
     logits = encoder.class_logits(photos()).astype(np.float64)
@@ -105,6 +106,7 @@ def test_mini_names_imagenets_classes(mini: ImageClassifier) -> None:
         assert [one.score for one in answers] == pytest.approx(row[places].tolist(), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_what_may_be_given(mini: ImageClassifier, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for i, image in enumerate(photos()[:3]):

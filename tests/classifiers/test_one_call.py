@@ -80,6 +80,7 @@ def test_what_cannot_be_classified_is_refused(photos: list[Path], tmp_path: Path
         classifier(np.ones((2, 3), dtype=np.float32))
 
 
+@pytest.mark.slow
 def test_a_supervised_model_takes_the_same_and_no_vectors(photos: list[Path]) -> None:
     classifier = load_classifier("mini")
     rows = classifier(photos, 2)

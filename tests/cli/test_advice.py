@@ -58,6 +58,7 @@ def test_arguments_in_the_wrong_order_are_told_with_the_right_one(tmp_path: Path
         )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="shells there cannot close it")
 def test_a_closed_standard_output_is_no_fault(tmp_path: Path) -> None:
     paint(tmp_path / "photos" / "red.png", "red")
@@ -129,6 +130,7 @@ def test_a_table_fits_a_narrow_terminal(
     assert capsysbinary.readouterr().out.decode().splitlines() == lines
 
 
+@pytest.mark.slow
 def test_words_in_quotes_without_results_lead_to_the_text_in_photos(tmp_path: Path) -> None:
     paint(tmp_path / "my photos" / "red.png", "red")
     assert vitsearch("index", "my photos", cwd=tmp_path).returncode == 0

@@ -550,6 +550,7 @@ def test_ctrl_c_while_the_command_line_is_imported_prints_nothing(tmp_path: Path
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "nice"), reason="this system has no niceness")
 @pytest.mark.parametrize(("command", "least"), [("index", 10), ("search", 0)])
 def test_index_gives_way_to_other_programs(command: str, least: int) -> None:

@@ -165,6 +165,7 @@ def test_what_cannot_be_is_said_before_the_work(
     assert files(photos) == ["green.png", "red.png", "sub/blue.png", "yellow.png"]
 
 
+@pytest.mark.slow
 def test_classify_sorts_and_writes_keywords(photos: Path, tmp_path: Path) -> None:
     (photos / "bad.png").write_bytes(b"no photo")
     done = vitsearch(
@@ -205,6 +206,7 @@ def test_names_that_are_not_text(tmp_path: Path) -> None:
     assert keywords(odd.with_name(f"{odd.name}.xmp")) == ["red"]
 
 
+@pytest.mark.slow
 def test_what_is_not_sure_is_asked_about_before_it_is_written(photos: Path, tmp_path: Path) -> None:
     """Of real photos: a retina is no beach, however much less it is a cat."""
     data = pytest.importorskip("skimage.data", reason="its sample photos")

@@ -68,6 +68,7 @@ def test_the_kind_may_be_left_out() -> None:
     assert with_kind(["photos", "red", "--preview"]) == ["photos", "red", "--preview=auto"]
 
 
+@pytest.mark.slow
 def test_results_are_drawn_above_their_lines(photos: Path) -> None:
     found = ("search", str(photos), "red", "-k", "1", "--literal")
     text = in_terminal(*found, "--preview", COLORTERM="truecolor")
@@ -86,6 +87,7 @@ def test_results_are_drawn_above_their_lines(photos: Path) -> None:
     assert "\x1b_G" not in forced
 
 
+@pytest.mark.slow
 def test_similar_and_dupes_are_drawn_too(photos: Path) -> None:
     alike = in_terminal("similar", str(photos), "red.png", "-k", "2", "--preview", "blocks")
     assert alike.count("▀") == 2 * 300
@@ -101,12 +103,14 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_nothing_is_drawn_off_a_terminal(photos: Path) -> None:
     plain = run("search", str(photos), "red", "--literal")
     drawn = run("search", str(photos), "red", "--literal", "--preview", "kitty")
     assert (drawn.returncode, drawn.stdout) == (plain.returncode, plain.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["--json", "--paths"])
 def test_forms_for_programs_have_no_pictures(photos: Path, form: str) -> None:
     refused = run("search", str(photos), "red", "--preview", form)
@@ -136,6 +140,7 @@ def test_a_record_is_for_its_user_and_goes_with_the_server(
     assert not record.exists()
 
 
+@pytest.mark.slow
 def test_another_server_at_the_same_port_is_not_taken(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +155,7 @@ def test_another_server_at_the_same_port_is_not_taken(
             assert running(str(photos), None) == ""
 
 
+@pytest.mark.slow
 def test_a_server_that_asks_for_a_token_is_known(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +164,7 @@ def test_a_server_that_asks_for_a_token_is_known(
         assert running(str(photos), None) == entrance
 
 
+@pytest.mark.slow
 def test_results_are_opened_on_the_page(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

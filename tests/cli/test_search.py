@@ -405,6 +405,7 @@ def test_a_search_without_results_says_why(shelf: Path, arguments: list[str], re
     assert done.stderr.decode().splitlines()[-1] == said
 
 
+@pytest.mark.slow
 def test_words_that_no_photo_shows_are_answered_so(tmp_path: Path) -> None:
     index_folder(copy_samples(tmp_path), encoder="mini")
     nothing = vitsearch("search", tmp_path, "asdf qwer", "--json")

@@ -322,6 +322,7 @@ def test_terms_that_mean_nothing(indexed: Path, query: object) -> None:
         found.search(query)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_huge_weight_and_bytes_that_are_no_text(indexed: Path) -> None:
     with Collection.open(indexed) as found:
         assert found.search("9" * 60 + ":red", 1)[0].path == "red.png"

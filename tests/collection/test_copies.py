@@ -62,6 +62,7 @@ def groups(folder: Path, **keywords: float) -> dict[str, list[str]]:
         }
 
 
+@pytest.mark.slow
 def test_resized_grey_and_compressed_copies_are_found(folder: Path) -> None:
     expected = {}
     for name in CHANGED:
@@ -99,6 +100,7 @@ def test_resized_grey_and_compressed_copies_are_found(folder: Path) -> None:
             (found.root / "away").rename(found.root / "retina.jpg")
 
 
+@pytest.mark.slow
 def test_what_is_stored_is_read_again(folder: Path) -> None:
     with Collection.open(folder) as found:
         photos = list(found.photos())

@@ -76,6 +76,7 @@ UNLIKE = ["green.png", "sub/blue.png", "yellow.png"]
 PRINTS = st.lists(st.integers(0, 60), max_size=80)
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 10**6),
     prints=PRINTS,
@@ -154,6 +155,7 @@ def test_a_collection_has_two_lists(twice: Path) -> None:
     assert len(photos) == len(COLOURS) + 3
 
 
+@pytest.mark.slow
 def test_a_video_looks_like_others_of_its_length_only(tmp_path: Path) -> None:
     pytest.importorskip("av", reason="needs the extra vitsearch[video]")
     make_video(tmp_path / "a.mp4", "red", "red", "red")

@@ -223,6 +223,7 @@ def test_labels_without_an_example_stay_with_tip(folder: Path) -> None:
         train_examples(found, "prototype")
 
 
+@pytest.mark.slow
 def test_examples_on_the_command_line(folder: Path, tmp_path: Path) -> None:
     index_folder(folder, collection=tmp_path / "mini", encoder="mini")
     where = ["--collection", str(tmp_path / "mini")]

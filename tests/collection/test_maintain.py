@@ -84,6 +84,7 @@ def check(folder: Path) -> None:
         assert [one.detail for one in found.verify() if not one.ok] == []
 
 
+@pytest.mark.slow
 def test_auto_is_exact_for_few_photos_and_says_so(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +116,7 @@ def test_auto_is_exact_for_few_photos_and_says_so(
     check(folder)
 
 
+@pytest.mark.slow
 def test_auto_builds_and_tunes_an_index_for_many(folder: Path) -> None:
     chosen, measured = run(folder)
     assert re.match(
@@ -135,6 +137,7 @@ def test_auto_builds_and_tunes_an_index_for_many(folder: Path) -> None:
     check(folder)
 
 
+@pytest.mark.slow
 def test_a_smaller_memory_chooses_a_smaller_index(folder: Path) -> None:
     recipe = Recipe.from_dict(load_recipe("auto").to_dict() | {"memory": 1})
     assert "recipe disk (no index fits into 0 MB" in run(folder, recipe=recipe)[0]
@@ -142,6 +145,7 @@ def test_a_smaller_memory_chooses_a_smaller_index(folder: Path) -> None:
     check(folder)
 
 
+@pytest.mark.slow
 def test_changes_go_into_a_delta_until_they_are_many(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +181,7 @@ def test_changes_go_into_a_delta_until_they_are_many(
     check(folder)
 
 
+@pytest.mark.slow
 def test_another_recipe_builds_anew(folder: Path) -> None:
     run(folder)
     assert "recipe hnsw" in run(folder, recipe="hnsw")[0]
@@ -185,6 +190,7 @@ def test_another_recipe_builds_anew(folder: Path) -> None:
     check(folder)
 
 
+@pytest.mark.slow
 def test_a_lost_index_or_delta_loses_nothing(folder: Path) -> None:
     run(folder)
     two_shades(folder, COUNT)
@@ -210,6 +216,7 @@ def test_a_lost_index_or_delta_loses_nothing(folder: Path) -> None:
     check(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["truncated", "altered", "foreign"])
 def test_a_damaged_index_is_noted_and_built_again_or_refused(
     folder: Path, tmp_path: Path, damage: str, remarks: list[str]
@@ -247,6 +254,7 @@ def test_a_damaged_index_is_noted_and_built_again_or_refused(
     check(folder)
 
 
+@pytest.mark.slow
 def test_a_build_that_is_stopped_leaves_the_old_index_and_the_delta(folder: Path) -> None:
     run(folder)
     first = manifest(folder)
@@ -265,6 +273,7 @@ def test_a_build_that_is_stopped_leaves_the_old_index_and_the_delta(folder: Path
     check(folder)
 
 
+@pytest.mark.slow
 def test_tuning_by_hand(folder: Path) -> None:
     run(folder, recipe="ivf")
     assert manifest(folder).measured is None
@@ -300,6 +309,7 @@ def test_tuning_what_is_exact_or_not_there(folder: Path) -> None:
         tune(folder, recall=1.5)
 
 
+@pytest.mark.slow
 def test_the_command(folder: Path) -> None:
     run(folder, recipe="ivf")
     done = vitsearch("tune", folder, "--recall", "0.9", "--json")

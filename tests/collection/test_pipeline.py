@@ -81,6 +81,7 @@ class TestReducedDecoding:
         assert reduced >= 10
         assert {photo: cosine for photo, cosine in cosines.items() if cosine < CLOSE} == {}
 
+    @pytest.mark.slow
     def test_never_below_twice_what_the_encoder_resizes_to(self) -> None:
         assert load_encoder("mini").decode_at_least == 520
         assert ColourEncoder().decode_at_least == 64

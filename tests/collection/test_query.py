@@ -162,6 +162,7 @@ def written_terms(draw: st.DrawFn) -> tuple[str, Term]:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(
@@ -217,6 +218,7 @@ def test_combine_is_the_unit_vector_of_the_weighted_sum() -> None:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(

@@ -87,6 +87,7 @@ def test_a_batch_has_what_single_searches_have(collection: Collection) -> None:
     assert [len(each) > 0 for each in batch] == [True, False, True]
 
 
+@pytest.mark.slow
 def test_several_collections_and_a_folder_of_few(photos: Path, tmp_path: Path) -> None:
     for name in ("chelsea.png", "coffee.png"):
         (tmp_path / "few").mkdir(exist_ok=True)
@@ -111,6 +112,7 @@ def test_an_encoder_to_which_all_words_are_alike_is_not_asked(tmp_path: Path) ->
     assert [hit.relevance for hit in found] == [None, None]
 
 
+@pytest.mark.slow
 def test_the_scale_of_a_large_collection_is_written_and_checked(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -177,6 +177,7 @@ def test_a_damaged_fact_is_one_line_and_written_anew(folder: Path, name: str) ->
 # -- states ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_database_from_a_backup_is_not_answered_from_a_later_index(folder: Path) -> None:
     database = folder / ".vitsearch" / "photos.db"
     backup = database.read_bytes()

@@ -503,6 +503,7 @@ def test_what_fits_nothing_does_not_come_second() -> None:
     assert [list(rows)[place] for place in order[:2]] == ["car.jpg", "another car.jpg"]
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 10**6),
     count=st.integers(0, 60),

@@ -148,6 +148,7 @@ def test_the_encoder_goes_on_in_a_forked_process(photos: Path) -> None:
         assert in_child(lambda: asked() == expected) == 0
 
 
+@pytest.mark.slow
 @needs_fork
 def test_an_encoder_may_end_in_a_forked_process() -> None:
     encoders = [load_mini()]

@@ -218,6 +218,7 @@ def test_folders_that_changed_since_are_seen(photos: Path, tmp_path: Path) -> No
         assert opened.changed_folders() == []
 
 
+@pytest.mark.slow
 def test_places_of_the_collection_are_words(tmp_path: Path) -> None:
     pytest.importorskip("reverse_geocode")
     for name, north, west in (("lisbon.png", 38.71, 9.14), ("london.png", 51.5, 0.12)):

@@ -202,6 +202,7 @@ def test_same_name_other_vectors_is_noticed_by_the_golden_picture(indexed: Path)
     assert set(content(indexed)) == ALL
 
 
+@pytest.mark.slow
 def test_odd_files_end_as_indexed_failed_or_skipped(tmp_path: Path) -> None:
     expected = make_odd_files(tmp_path / "odd")
     report = index_folder(tmp_path / "odd", encoder=ColourEncoder())

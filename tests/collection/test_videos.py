@@ -58,6 +58,7 @@ MOMENTS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_search_shows_each_file_once_by_its_best_moment(folder: Path) -> None:
     assert rows(folder) == MOMENTS
     assert hits(folder, "green", 1) == [("clip.mp4", 2.0)]
@@ -78,6 +79,7 @@ def test_a_search_shows_each_file_once_by_its_best_moment(folder: Path) -> None:
         assert collection.info()["moments"] == 3
 
 
+@pytest.mark.slow
 def test_a_result_has_the_picture_and_the_facts_of_its_moment(folder: Path) -> None:
     with Collection.open(folder, encoder=ColourEncoder()) as collection:
         best = collection.search("green", 1)
@@ -87,6 +89,7 @@ def test_a_result_has_the_picture_and_the_facts_of_its_moment(folder: Path) -> N
     assert "0:02 clip.mp4" in best._repr_html_()
 
 
+@pytest.mark.slow
 def test_filters_know_the_moments(folder: Path) -> None:
     assert hits(folder, "red", where="time > 2.5") == [("clip.mp4", 3.0)]
     assert hits(folder, "red", where="duration < 3") == [("sub/holiday.mkv", 0.0)]
@@ -96,6 +99,7 @@ def test_filters_know_the_moments(folder: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_photos_like_a_video_leave_all_of_it_out(folder: Path) -> None:
     with Collection.open(folder, encoder=ColourEncoder()) as collection:
         similar = [hit.path for hit in collection.similar(folder / "clip.mp4")]
@@ -103,6 +107,7 @@ def test_photos_like_a_video_leave_all_of_it_out(folder: Path) -> None:
         assert collection.similar(folder / "blue.png", 1)[0].time == 3.0
 
 
+@pytest.mark.slow
 def test_nothing_is_read_twice_and_a_file_that_moves_keeps_its_moments(folder: Path) -> None:
     assert counts(index(folder)) == {"unchanged": 4}
     (folder / "clip.mp4").rename(folder / "other.mp4")
@@ -116,6 +121,7 @@ def test_nothing_is_read_twice_and_a_file_that_moves_keeps_its_moments(folder: P
     assert hits(folder, "green", 1) == [("other.mp4", 2.0)]
 
 
+@pytest.mark.slow
 def test_a_copy_and_a_changed_file(folder: Path) -> None:
     shutil.copy(folder / "clip.mp4", folder / "copy.mp4")
     make_video(folder / "sub" / "holiday.mkv", "cyan")
@@ -137,6 +143,7 @@ def test_a_copy_and_a_changed_file(folder: Path) -> None:
     assert alike == []
 
 
+@pytest.mark.slow
 def test_a_video_that_is_gone_comes_back(folder: Path, tmp_path: Path) -> None:
     away = shutil.move(folder / "clip.mp4", tmp_path / "clip.mp4")
     assert counts(index(folder)) == {"unchanged": 3, "removed": 1}
@@ -163,6 +170,7 @@ def test_a_video_that_is_gone_comes_back(folder: Path, tmp_path: Path) -> None:
         assert collection.info()["put_aside"] == 0
 
 
+@pytest.mark.slow
 def test_a_video_that_cannot_be_read_any_more(folder: Path) -> None:
     whole = (folder / "clip.mp4").read_bytes()
     (folder / "clip.mp4").write_bytes(whole[: len(whole) // 2])
@@ -173,6 +181,7 @@ def test_a_video_that_cannot_be_read_any_more(folder: Path) -> None:
         assert (failure.path, failure.reason.partition(":")[0]) == ("clip.mp4", "it is cut off")
 
 
+@pytest.mark.slow
 def test_a_label_is_of_the_whole_video(folder: Path) -> None:
     make_video(folder / "green.mp4", "red", "green", "lime", "green", "lime")
     index(folder)
@@ -198,6 +207,7 @@ def test_photos_and_videos_under_names_of_the_other(tmp_path: Path) -> None:
     assert failure.reason == "a video under the name of a photo: give it its suffix, such as mp4"
 
 
+@pytest.mark.slow
 def test_moments_are_merged_and_verified(folder: Path, tmp_path: Path) -> None:
     above = tmp_path
     paint(above / "one.png", "red")
@@ -219,6 +229,7 @@ def test_a_limit_of_time_and_the_least_distance(tmp_path: Path) -> None:
         index(tmp_path, video_every=0)
 
 
+@pytest.mark.slow
 def test_the_clip_of_a_live_photo_belongs_to_its_photo(tmp_path: Path) -> None:
     paint(tmp_path / "IMG_1.jpg", "red")  # a PNG by its content, a photo all the same
     make_video(tmp_path / "IMG_1.MOV", "green", clip=Clip(demuxer="mov"))

@@ -115,6 +115,7 @@ def saved(folder: Path, tokenizer: Tokenizer) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_tokenizer_is_tried_in_a_process_of_its_own(tmp_path: Path) -> None:
     good = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
     check_tokenizer_files(saved(tmp_path, good), "x")

@@ -99,6 +99,7 @@ def test_every_name_is_listed_once_and_has_a_dimension() -> None:
     assert [one.name for one in listed if one.dim is None] == []
 
 
+@pytest.mark.slow
 def test_what_is_recommended_suits_photos_language_and_machine() -> None:
     def best(photos: int, language: str, *, cores: int = 2, gpu: bool = False) -> list[str]:
         answers = recommend(photos, language=language, cores=cores, gpu=gpu)

@@ -154,6 +154,7 @@ def test_a_cut_file_is_named(models: Path, layout: str, name: str, keep: int) ->
     assert name in failure(models / layout)
 
 
+@pytest.mark.slow
 def test_a_cut_tokenizer_is_an_error(models: Path) -> None:
     file = models / "clip" / "tokenizer.json"
     file.write_bytes(file.read_bytes()[:1000])

@@ -83,6 +83,7 @@ def test_a_text_without_a_colour_is_all_colours_alike(text: str) -> None:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(PICTURES)
 def test_any_picture_is_a_unit_row_of_shares(pixels: NDArray[np.uint8]) -> None:

@@ -74,6 +74,7 @@ def check_alike(decoder: DeviceDecoder, encoder: StandardMini, data: bytes) -> N
     assert float(first @ second) >= CLOSE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["4:4:4", "4:2:2", "4:2:0", "grey", "progressive"])
 def test_photos_of_every_kind_are_as_by_the_cpu(
@@ -195,6 +196,7 @@ def test_what_is_not_a_plain_jpeg_is_left_to_the_cpu(name: str) -> None:
     assert read_plain_jpeg(not_plain()[name]) is None
 
 
+@pytest.mark.slow
 def test_odd_files_are_left_to_the_cpu_or_are_as_by_it(
     decoder: DeviceDecoder, encoder: StandardMini
 ) -> None:
@@ -227,6 +229,7 @@ def test_a_picture_that_may_be_half_missing_is_left_to_the_cpu(decoder: DeviceDe
     assert decoder.prepare(encoded(white, "JPEG")) is not None
 
 
+@pytest.mark.slow
 def test_damage_in_the_middle_spoils_no_neighbour(
     decoder: DeviceDecoder, encoder: StandardMini
 ) -> None:

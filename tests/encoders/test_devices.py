@@ -184,6 +184,7 @@ def test_vectors_identity_and_words_are_those_of_one_device(photos: Path, tmp_pa
     assert len({number for number, _ in of_children}) >= 3  # both, and one of `again`
 
 
+@pytest.mark.slow
 def test_an_encoder_that_reads_no_text_still_reads_none(photos: Path) -> None:
     single, several = (load_encoder("lab:silent", device) for device in ("cpu", TWO))
     assert not hasattr(several, "encode_texts")
@@ -238,6 +239,7 @@ def test_a_folder_becomes_the_same_collection_at_the_command_line(
 # -- what goes wrong -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_batches_are_halved_where_the_memory_of_a_device_runs_out(photos: Path) -> None:
     paint(photos / "white.png", (255, 255, 255))
     report = index_folder(photos, encoder="lab:small", device=TWO)
@@ -254,6 +256,7 @@ def test_batches_are_halved_where_the_memory_of_a_device_runs_out(photos: Path) 
     assert stored == {path: row for path, row in expected.items() if path != "white.png"}
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_named_what_is_stored_stays_and_the_next_run_goes_on(
     photos: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -281,6 +284,7 @@ def test_a_killed_process_is_named_what_is_stored_stays_and_the_next_run_goes_on
         }
 
 
+@pytest.mark.slow
 def test_what_fails_is_said_in_one_line_with_the_device(
     photos: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -288,6 +292,7 @@ def test_what_fails_is_said_in_one_line_with_the_device(
     assert line == ("vitsearch: RuntimeError: CUDA error: an illegal memory access (on device cpu)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("device", "message"),
     [
@@ -342,6 +347,7 @@ def test_several_are_for_indexing_alone(
 # -- processes -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_processes_end_with_the_encoder_and_start_again_for_the_next_picture(photos: Path) -> None:
     encoder = load_encoder("lab:plain", TWO)
     row = encoder.embed(photos / "001.png")
@@ -355,6 +361,7 @@ def test_processes_end_with_the_encoder_and_start_again_for_the_next_picture(pho
     assert processes() == []
 
 
+@pytest.mark.slow
 def test_a_dead_process_is_replaced_once_it_was_given_back(photos: Path) -> None:
     encoder = load_encoder("lab:plain", TWO)
     for process in processes():
@@ -367,6 +374,7 @@ def test_a_dead_process_is_replaced_once_it_was_given_back(photos: Path) -> None
     encoder.free_image_tower()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "error"), [("receive", MemoryError), ("send", KeyboardInterrupt)])
 def test_a_message_that_is_broken_off_leaves_nobody_waiting(
     photos: Path, monkeypatch: pytest.MonkeyPatch, name: str, error: type[BaseException]
@@ -389,6 +397,7 @@ def test_a_message_that_is_broken_off_leaves_nobody_waiting(
     encoder.free_image_tower()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 def test_a_fork_starts_processes_of_its_own(photos: Path) -> None:
     encoder = load_encoder("lab:plain", TWO)
@@ -405,6 +414,7 @@ def test_a_fork_starts_processes_of_its_own(photos: Path) -> None:
     encoder.free_image_tower()
 
 
+@pytest.mark.slow
 def test_each_device_tunes(tmp_path: Path) -> None:
     encoder = load_encoder("lab:plain", TWO)
     encoder.tune(48)
@@ -413,6 +423,7 @@ def test_each_device_tunes(tmp_path: Path) -> None:
     encoder.free_image_tower()
 
 
+@pytest.mark.slow
 def test_remarks_come_with_the_device_and_prints_do_no_harm(
     photos: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -101,6 +101,7 @@ def test_different_things_have_different_vectors(encoder: Encoder) -> None:
     assert (words @ words.T - 2 * np.eye(3)).max() < 0.99
 
 
+@pytest.mark.slow
 def test_prepare_and_encode_prepared_make_encode_images(encoder: Encoder) -> None:
     prepared = [encoder.prepare(image) for image in PICTURES]
     assert len({(array.shape, array.dtype) for array in prepared}) == 1
@@ -124,6 +125,7 @@ def test_loaded_again_it_is_the_same_encoder(encoder: Encoder) -> None:
     check_golden(again, golden_vectors(encoder))
 
 
+@pytest.mark.slow
 def test_the_fingerprint_is_the_same_in_another_process(encoder: Encoder) -> None:
     code = (
         "from vitsearch.encoders import load_encoder; "
@@ -170,6 +172,7 @@ def test_an_unknown_or_bare_name_is_refused_with_the_spellings(name: str) -> Non
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "missing"),
     [

@@ -147,6 +147,7 @@ def captions(name: str) -> list[str]:
         return [line.split("\t", 1)[1] for line in file.read().decode("utf-8").splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["flickr8k-dev.tar", "flickr8k-train.tar"])
 def test_english_captions_are_english(name: str) -> None:
     if not (DATA / name).exists():

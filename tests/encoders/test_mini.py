@@ -181,6 +181,7 @@ def test_an_encoder_for_many_pictures_gives_the_same_vectors_from_all_its_caller
         np.testing.assert_allclose(found, encoder.encode_prepared(batch), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_released_image_tower_opens_again(encoder: MiniEncoder) -> None:
     fresh, image = load_mini(), picture(300, 280, seed=1)
     before = fresh.encode_images([image])
@@ -211,6 +212,7 @@ def test_text_beyond_the_context_is_cut(encoder: MiniEncoder) -> None:
     )
 
 
+@pytest.mark.slow
 def test_same_input_same_vector_also_from_threads() -> None:
     fresh = load_mini()
     with ThreadPoolExecutor(4) as pool:
@@ -222,6 +224,7 @@ def test_same_input_same_vector_also_from_threads() -> None:
         np.testing.assert_array_equal(rows, images[0])
 
 
+@pytest.mark.slow
 def test_both_towers_may_be_opened_at_once(encoder: MiniEncoder) -> None:
     fresh, image = load_mini(), Image.new("RGB", (40, 30), "teal")
     with ThreadPoolExecutor(4) as pool:

@@ -168,6 +168,7 @@ def test_what_a_model_may_not_ask_of_the_library_is_refused(folder: Path) -> Non
             load_encoder(name)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_imported_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"local-dir:{folder}"
     modules = json.loads((folder / "modules.json").read_text())
@@ -182,6 +183,7 @@ def test_what_cannot_be_imported_is_one_line(folder: Path, monkeypatch: pytest.M
             load(name)
 
 
+@pytest.mark.slow
 def test_pickles_below_a_router_are_refused(folder: Path) -> None:
     part = folder / "1_Router" / "query_0"
     part.mkdir(parents=True)

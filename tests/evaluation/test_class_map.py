@@ -35,6 +35,7 @@ def test_a_label_takes_all_that_wordnet_has_below_it(imagenet: tuple[str, ...]) 
     ]
 
 
+@pytest.mark.slow
 def test_the_nearest_label_wins(imagenet: tuple[str, ...]) -> None:
     found = derive_class_map(imagenet, ["animal", "dog", "poodle", "animal > toy poodle"])
     assert of(found, "poodle") == ["miniature poodle", "standard poodle"]
@@ -139,6 +140,7 @@ def test_upper_levels_tell_labels_of_one_name_apart(imagenet: tuple[str, ...]) -
     ]
 
 
+@pytest.mark.slow
 def test_transformers_names_of_imagenet_in_order(imagenet: tuple[str, ...]) -> None:
     rows = [
         line.split("\t")

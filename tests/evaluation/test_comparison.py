@@ -236,6 +236,7 @@ def test_without_truth_there_are_agreement_and_disagreements_alone(folders: Path
     assert (share.right, share.total, result.truth) == (3, 11, None)
 
 
+@pytest.mark.slow
 def test_disagreements_with_a_right_answer_come_first(folders: Path) -> None:
     result = compared(
         folders, truth="folders", class_map=ClassMap(LABELS, ("red", "blue", "green"))
@@ -265,6 +266,7 @@ def test_seconds_are_the_mean_of_warm_runs_that_take_long_enough_together() -> N
     assert seconds * (CountingClassifier.asked - 1) >= 0.999 * _MIN_SECONDS
 
 
+@pytest.mark.slow
 def test_a_photo_that_cannot_be_read_counts_as_failed(folders: Path) -> None:
     (folders / "blue/0.png").write_bytes(b"no photo any more")
     os.remove(folders / "red/odd.png")
@@ -338,6 +340,7 @@ def test_without_scikit_learn_the_probe_is_of_prototypes(
     )
 
 
+@pytest.mark.slow
 def test_labels_without_a_class_and_truth_that_is_no_label_are_noted(folders: Path) -> None:
     result = compared(folders, ("red", "green", "violet"), truth="folders")
     assert result.notes == (
@@ -509,6 +512,7 @@ def test_command_reads_an_edited_class_map(folders: Path, tmp_path: Path) -> Non
     assert done.stderr.decode().splitlines() == [f"vitsearch: {reason}"]
 
 
+@pytest.mark.slow
 def test_command_as_json_without_truth(folders: Path, tmp_path: Path) -> None:
     done = vitsearch(
         "compare",

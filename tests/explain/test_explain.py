@@ -197,6 +197,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: root / name for name in ("open_clip", "transformers", "siglip", "resnet")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["open_clip", "transformers", "siglip"])
 def test_every_source_of_transformers(folders: dict[str, Path], kind: str) -> None:
     encoder = load_encoder(f"local-dir:{folders[kind]}")
@@ -219,6 +220,7 @@ def test_every_source_of_transformers(folders: dict[str, Path], kind: str) -> No
     assert not np.allclose(looked.relevance, spoken.relevance, atol=0.05)
 
 
+@pytest.mark.slow
 def test_equal_weights_give_equal_explanations(folders: dict[str, Path]) -> None:
     both = [load_encoder(f"local-dir:{folders[kind]}") for kind in ("open_clip", "transformers")]
     for text in (None, "a dog on a beach"):
@@ -240,6 +242,7 @@ def test_an_encoder_without_attention_is_refused_in_one_line(folders: dict[str, 
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_tower_that_gives_another_vector_is_refused(folders: dict[str, Path]) -> None:
     encoder, other = (load_encoder(f"local-dir:{folders['open_clip']}") for _ in range(2))
     with torch.no_grad():
@@ -279,6 +282,7 @@ def test_without_torch_the_extra_is_named(tmp_path: Path) -> None:
 # -- mini ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_mini_explains_the_vector_that_it_searches_with() -> None:
     encoder, image = load_encoder("mini"), picture(400, 300)
     found = explain(encoder, image, "a dog")
@@ -291,6 +295,7 @@ def test_mini_explains_the_vector_that_it_searches_with() -> None:
     np.testing.assert_array_equal(explain(encoder, image, "a dog").relevance, found.relevance)
 
 
+@pytest.mark.slow
 def test_the_shares_of_the_cells_add_up_to_what_goes_round_the_transformer() -> None:
     encoder, network = load_encoder("mini"), mini_network()
     prepared = encoder.prepare(picture(260, 260))
@@ -310,6 +315,7 @@ def test_the_shares_of_the_cells_add_up_to_what_goes_round_the_transformer() -> 
     assert bool((explain_mini(network, prepared, text)[1] >= shares.clamp(min=0)).all())
 
 
+@pytest.mark.slow
 def test_a_photo_is_explained_upright() -> None:
     encoder, image = load_encoder("mini"), picture(300, 200)
     exif = Image.Exif()
@@ -471,6 +477,7 @@ def test_command_draws_and_prints_the_score(
     assert sorted(path.name for path in Path().iterdir()) == ["explanation.png", "out.jpg"]
 
 
+@pytest.mark.slow
 def test_command_prints_json(collection: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert run(["explain", str(collection), "sub/one.png", "--text", "a dog", "--json"]) == 0
     facts = json.loads(capfdbinary.readouterr().out.decode("ascii"))
@@ -491,6 +498,7 @@ def test_command_prints_json(collection: Path, capfdbinary: pytest.CaptureFixtur
     assert list(Path().iterdir()) == []
 
 
+@pytest.mark.slow
 def test_command_refuses_in_one_line(
     collection: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:

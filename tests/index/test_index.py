@@ -170,6 +170,7 @@ def test_equal_rows_come_in_order_of_id():
     assert len(set(found.scores.tolist())) == 1
 
 
+@pytest.mark.slow
 def test_more_rows_than_a_block_holds():
     vectors, ids = clustered(5000, dim=512)  # ten blocks
     index = ExactIndex(vectors, ids)
@@ -600,6 +601,7 @@ def built_folders(tmp_path_factory):
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.data())
 def test_random_damage_is_noticed_or_harmless(built_folders, tmp_path_factory, data):

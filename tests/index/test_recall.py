@@ -41,6 +41,7 @@ def test_of_many_texts_those_that_fit_the_photos_are_the_queries(tmp_path: Path)
     assert np.array_equal(sample.queries[5:], near)
 
 
+@pytest.mark.slow
 def test_tuning_reaches_the_recall_for_each_kind_and_a_filter_keeps_it(tmp_path: Path) -> None:
     vectors, ids = clustered(COUNT)
     snapshot = open_snapshot(build(tmp_path / "index", vectors, ids, load_recipe("pq-fastscan")))

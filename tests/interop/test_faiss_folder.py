@@ -69,6 +69,7 @@ def faiss_folder(
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "factory", ["Flat", "IDMap,Flat", "IDMap2,Flat", "HNSW8,Flat", "IVF2,Flat", "IDMap,IVF2,Flat"]
 )
@@ -90,6 +91,7 @@ def test_a_plain_index_with_paths_becomes_a_collection(
     assert facts(photos) == facts(photos, collection=tmp_path / "fresh")
 
 
+@pytest.mark.slow
 def test_an_index_that_cannot_give_its_vectors_back_is_refused(
     photos: Path, tmp_path: Path
 ) -> None:

@@ -34,6 +34,7 @@ ALL = ["blue.png", "green.png", "red.png", "sub/blue.png", "yellow.png"]
 # -- clip-retrieval --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shard_size", [1, 2, 5, 1000])
 def test_an_export_comes_back_as_the_same_collection(
     labelled: Path, tmp_path: Path, shard_size: int
@@ -133,6 +134,7 @@ def test_shards_are_numbered_so_that_their_names_sort(tmp_path: Path) -> None:
     ] == [[f"{number:02}.png"] for number in range(11)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("length", [1.0, 7.5])
 def test_a_folder_of_clip_retrieval_becomes_a_collection(
@@ -170,6 +172,7 @@ def test_a_folder_of_clip_retrieval_becomes_a_collection(
         assert found.store.generation() == 1
 
 
+@pytest.mark.slow
 def test_paths_of_another_machine_are_read_with_what_they_begin_with(
     photos: Path, tmp_path: Path
 ) -> None:
@@ -246,6 +249,7 @@ def test_what_has_no_photo_is_counted_and_named(photos: Path, tmp_path: Path) ->
     }
 
 
+@pytest.mark.slow
 def test_a_photo_that_changed_since_the_export_is_left_to_indexing(
     labelled: Path, tmp_path: Path
 ) -> None:
@@ -267,6 +271,7 @@ def test_a_photo_that_changed_since_the_export_is_left_to_indexing(
     ]
 
 
+@pytest.mark.slow
 def test_one_vector_that_the_encoder_does_not_give_is_left_out(
     labelled: Path, tmp_path: Path
 ) -> None:
@@ -297,6 +302,7 @@ def test_a_path_with_two_vectors_is_left_out_where_one_is_wrong(
 # -- which encoder ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_vectors_of_another_model_are_refused_with_the_figures(
     photos: Path, tmp_path: Path
 ) -> None:
@@ -372,6 +378,7 @@ def test_an_export_of_another_encoder_is_refused(indexed: Path, tmp_path: Path) 
 # -- an existing collection ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_import_adds_to_a_collection_of_the_same_encoder(labelled: Path, tmp_path: Path) -> None:
     with opened(labelled) as found:
         export_clip_retrieval(found, tmp_path / "out")
@@ -392,6 +399,7 @@ def test_an_import_adds_to_a_collection_of_the_same_encoder(labelled: Path, tmp_
     assert counts(index_folder(labelled, encoder=ColourEncoder())) == {"unchanged": 6}
 
 
+@pytest.mark.slow
 def test_an_import_that_fails_on_its_way_changes_nothing(labelled: Path, tmp_path: Path) -> None:
     with opened(labelled) as found:
         export_clip_retrieval(found, tmp_path / "out", shard_size=1)
@@ -452,6 +460,7 @@ def test_a_killed_import_leaves_no_half(labelled: Path, tmp_path: Path) -> None:
     assert came == report(imported=5, checked=5, total=5)
 
 
+@pytest.mark.slow
 def test_a_collection_without_its_database_is_filled_anew(labelled: Path, tmp_path: Path) -> None:
     with opened(labelled) as found:
         export_clip_retrieval(found, tmp_path / "out")

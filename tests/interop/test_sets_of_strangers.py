@@ -131,6 +131,7 @@ def index_folder_of(photos: Path, folder: Path, index: Any) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_lists_that_an_index_looks_for_elsewhere_are_not_mapped(two: Path, tmp_path: Path) -> None:
     quantizer = faiss.IndexFlatIP(DIM)
     quantizer.add(np.eye(DIM, dtype=np.float32)[:2])
@@ -156,6 +157,7 @@ def test_lists_that_an_index_looks_for_elsewhere_are_not_mapped(two: Path, tmp_p
         import_faiss(folder, two, encoder="colour", collection=tmp_path / "c")
 
 
+@pytest.mark.slow
 def test_ids_with_a_null_name_or_deep_lines_are_one_line(two: Path, tmp_path: Path) -> None:
     folder = index_folder_of(two, tmp_path / "index", faiss.IndexFlatIP(DIM))
     for line in ("[" * 20_000, '{"id": 1, "path": null}', '{"id": 0, "path": "a", "x": "\\ud800"}'):
@@ -219,6 +221,7 @@ def test_a_null_in_a_row_is_one_line(tmp_path: Path, column: str) -> None:
         import_shards(output, collection=tmp_path / "collection")
 
 
+@pytest.mark.slow
 def test_more_rows_than_a_file_can_hold_are_not_read(tmp_path: Path) -> None:
     output = write_set(tmp_path / "set", [row("a.png")])
     changed_shard(output, lambda table: pa.concat_tables([table] * 100_000).combine_chunks())

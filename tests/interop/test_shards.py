@@ -211,6 +211,7 @@ def test_without_photos_the_collection_can_be_searched(marked: Path, tmp_path: P
         assert found.config.root == str(target)
 
 
+@pytest.mark.slow
 def test_with_photos_rows_are_matched_and_compared(marked: Path, tmp_path: Path) -> None:
     export(marked, tmp_path / "out")
     (marked / "red.png").unlink()
@@ -366,6 +367,7 @@ def test_out_to_s3_and_back(marked: Path, tmp_path: Path, s3: str) -> None:
         export(marked, f"{s3}/set")
 
 
+@pytest.mark.slow
 def test_shards_from_the_command_line(marked: Path, tmp_path: Path) -> None:
     out, second = tmp_path / "out", tmp_path / "second"
     done = vitsearch("export", marked, out, "--format", "shards", "--shard-size", "2", "--json")

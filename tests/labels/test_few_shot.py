@@ -52,6 +52,7 @@ def test_prototypes_are_the_mean_vectors() -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_order_of_the_examples_changes_nothing() -> None:
     vectors, truth = examples(6)
     mixed = np.random.default_rng(3).permutation(len(truth))
@@ -65,6 +66,7 @@ def test_the_order_of_the_examples_changes_nothing() -> None:
     )
 
 
+@pytest.mark.slow
 def test_more_examples_are_better_and_probabilities_are_true() -> None:
     seen, unseen = examples(40, 1, 1.2), examples(300, 2, 1.2)
     for classifier in (prototype_classifier(*seen), probe_classifier(*seen)):
@@ -76,6 +78,7 @@ def test_more_examples_are_better_and_probabilities_are_true() -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_probe_is_scikit_learns_logistic_regression_scaled() -> None:
     vectors, truth = examples(10, spread=1.5)
     classifier = probe_classifier(vectors, truth)

@@ -60,6 +60,7 @@ def test_top_k_accuracy_agrees_with_scikit_learn(k):
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(st.integers(3, 7), st.integers(1, 40), st.integers(0, 10_000))
 def test_accuracies_agree_with_scikit_learn(classes, count, seed):

@@ -136,6 +136,7 @@ def paths_of(collection: Collection, ids: Any) -> list[str]:
     return [paths[each] for each in ids]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", FILTERS)
 def test_months_and_numbers_are_those_of_sqlite(
     large: Collection, local: Collection, text: str
@@ -149,6 +150,7 @@ def test_months_and_numbers_are_those_of_sqlite(
     assert (len(large), large.store.count()) == (len(local), ROWS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", FILTERS)
 def test_any_part_of_the_newest_is_read_alone(
     large: Collection, local: Collection, text: str
@@ -166,6 +168,7 @@ def test_any_part_of_the_newest_is_read_alone(
     ]
 
 
+@pytest.mark.slow
 def test_search_by_a_date_alone_gives_the_newest(large: Collection, local: Collection) -> None:
     for query in ("2019", "since 2019"):
         answers = [[hit.path for hit in each.search(query, 12)] for each in (large, local)]
@@ -173,6 +176,7 @@ def test_search_by_a_date_alone_gives_the_newest(large: Collection, local: Colle
         assert len(answers[0]) == 12
 
 
+@pytest.mark.slow
 def test_labels_map_and_places_are_those_of_a_sample(large: Collection, local: Collection) -> None:
     size = large.sample_size()
     assert size is not None
@@ -230,6 +234,7 @@ def test_the_interface_says_of_how_many_photos_labels_are(site: TestClient) -> N
     assert cat["photos"] + stored_ones["unlabelled"] == stored_ones["sample"] == answer["sample"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "address", ["/", "/labels", "/labels?labels=red%0Ablue", "/map", "/map/list", "/places/list"]
 )
@@ -239,6 +244,7 @@ def test_the_pages_say_that_they_show_a_sample(site: TestClient, address: str) -
     assert "a sample of" in page.text
 
 
+@pytest.mark.slow
 def test_the_pages_of_the_newest(site: TestClient, local: Collection) -> None:
     first = site.get("/").text
     assert f"{len(local)} photos" in first
@@ -267,6 +273,7 @@ def test_the_map_of_places_says_of_how_many_photos_a_view_is(
     assert (few["total"], few["photos"], "sampled" in few) == (total, len(inside.ids), False)
 
 
+@pytest.mark.slow
 def test_ids_of_63_bits_are_strings_in_json(site: TestClient) -> None:
     hits = site.get("/api/search", params={"q": "red", "k": 3}).json()["results"]
     assert all(isinstance(hit["id"], str) for hit in hits)

@@ -206,6 +206,7 @@ def test_words_filter_alike(both: tuple[Collection, Collection], query: str) -> 
     assert shown(remote.search(query, 20)) == shown(local.search(query, 20))
 
 
+@pytest.mark.slow
 def test_a_folder_and_milvus_are_searched_together(
     both: tuple[Collection, Collection], shelf: Path
 ) -> None:
@@ -246,6 +247,7 @@ VALUES = [
 ]
 
 
+@pytest.mark.slow
 def test_photos_labels_and_facts(both: tuple[Collection, Collection]) -> None:
     local, remote = both
     assert [replace(one, photo_id=0) for one in remote.photos()] == [
@@ -324,6 +326,7 @@ def test_more_than_milvus_proposes_is_told(
     assert MAX_RESULTS == 16_384
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", ["HNSW", "IVF_FLAT", "IVF_SQ8", "AUTOINDEX"])
 def test_an_approximate_index_gives_every_photo_when_all_are_asked_for(
     both: Any, shards: Path, tmp_path: Path, index: str
@@ -345,6 +348,7 @@ def counts(report: PushReport) -> tuple[int, int, int, int]:
     return report.written, report.unchanged, report.left_out, report.total
 
 
+@pytest.mark.slow
 def test_a_push_may_be_repeated_and_goes_on(shards: Path, tmp_path: Path) -> None:
     place = f"milvus://{tmp_path / 'a.db'}"
     seen: list[tuple[int, int]] = []
@@ -368,6 +372,7 @@ def test_a_push_may_be_repeated_and_goes_on(shards: Path, tmp_path: Path) -> Non
         assert (list(found.photos()), found.store.generation()) == (before, 1)
 
 
+@pytest.mark.slow
 def test_a_changed_row_is_written_again_and_two_sets_share_a_collection(
     shelf: Path, shards: Path, tmp_path: Path
 ) -> None:
@@ -415,6 +420,7 @@ def test_what_milvus_cannot_hold_is_counted_and_named(shards: Path, tmp_path: Pa
     ]
 
 
+@pytest.mark.slow
 def test_other_vectors_are_refused_before_anything_is_written(shards: Path, tmp_path: Path) -> None:
     place = f"milvus://{tmp_path / 'a.db'}/photos"
     push(shards, place)
@@ -554,6 +560,7 @@ def test_candidates_know_how_many_there_are(both: tuple[Collection, Collection])
 # -- the command line ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_push_and_search_from_the_command_line(shelf: Path, shards: Path, tmp_path: Path) -> None:
     place = f"milvus://{tmp_path / 'a.db'}"
     pushed = vitsearch(
@@ -670,6 +677,7 @@ def site(uri: str) -> Iterator[TestClient]:
     service.close()
 
 
+@pytest.mark.slow
 def test_the_page_shows_a_collection_in_milvus(
     site: TestClient, both: tuple[Collection, Collection]
 ) -> None:
@@ -728,6 +736,7 @@ def test_the_pages_of_a_collection_in_milvus(site: TestClient, address: str, wor
     assert re.search(words, page.text)
 
 
+@pytest.mark.slow
 def test_the_map_names_photos_whose_numbers_have_63_bits(
     site: TestClient, both: tuple[Collection, Collection]
 ) -> None:

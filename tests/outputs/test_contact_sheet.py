@@ -175,6 +175,7 @@ def test_a_photo_is_shown_upright_and_whole(photos: Path, tmp_path: Path) -> Non
     assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (232, 58)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize("suffix", [".png", ".html"])
 def test_every_odd_file_fits_on_a_sheet(tmp_path: Path, suffix: str) -> None:
@@ -343,6 +344,7 @@ def test_rows_of_a_picture_are_full(photos_drawn: int, columns: int, tmp_path: P
     assert Image.open(sheet).width == 2 * 36 + columns * 252 - 20
 
 
+@pytest.mark.slow
 def test_a_score_stays_on_one_line(photos: Path, tmp_path: Path) -> None:
     """Beside a long label, in a browser as narrow as a phone."""
     sync_api = pytest.importorskip("playwright.sync_api")

@@ -534,6 +534,7 @@ USERS = st.sets(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(st.lists(ROUND, max_size=3), USERS)
 def test_whatever_the_labels_every_photo_is_there_and_the_users_files_stay(

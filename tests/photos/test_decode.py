@@ -305,6 +305,7 @@ class TestColour:
     def test_the_first_of_several_pictures(self, name: str) -> None:
         assert difference(decode(good_contents()[name])[0], picture(2)) < 8
 
+    @pytest.mark.slow
     @pytest.mark.skipif(not HAS_HEIF, reason="needs pillow-heif")
     def test_heic_leaves_pillows_list_of_formats_alone(self, tmp_path: Path) -> None:
         make_odd_files(tmp_path)
@@ -340,6 +341,7 @@ SEEDS = {name: encoded(picture(1, (40, 24)), name) for name in FORMATS} | {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     st.sampled_from(sorted(SEEDS)),

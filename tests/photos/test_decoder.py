@@ -107,6 +107,7 @@ def test_a_crash_loses_no_stored_batch_and_costs_one_run(tmp_path: Path) -> None
     assert counts(index_folder(photos)) == {"indexed": 1, "unchanged": 40}
 
 
+@pytest.mark.slow
 def test_a_photo_that_hangs_is_named_moved_to_a_child_and_fails_alone(
     photos: Path, impatient: None, remarks: list[str]
 ) -> None:
@@ -219,12 +220,14 @@ class TestOtherFormats:
     def test_which_formats_are_trusted(self) -> None:
         assert [each.name for each in FORMATS if each.trusted] == ["JPEG", "PNG", "WebP"]
 
+    @pytest.mark.slow
     def test_a_crash_fails_the_photo_alone(self, photos: Path) -> None:
         (photos / "bad.tif").write_bytes(bad_photo(CRASHES, "TIFF"))
         (photos / "good.tif").write_bytes(encoded(picture(1), "TIFF"))
         assert counts(index_folder(photos, encoder=ColourEncoder())) == {"indexed": 5, "failed": 1}
         assert failures(photos) == {"bad.tif": CRASHED}
 
+    @pytest.mark.slow
     def test_a_slow_one_is_named(self, photos: Path, impatient: None, remarks: list[str]) -> None:
         (photos / "bad.tif").write_bytes(bad_photo(HANGS, "TIFF"))
         assert counts(index_folder(photos, encoder=ColourEncoder())) == {"indexed": 4, "failed": 1}
@@ -253,6 +256,7 @@ class TestEveryWay:
         file.write_bytes(bad_photo(CRASHES, "TIFF"))
         return file
 
+    @pytest.mark.slow
     def test_search_by_photo_and_explain(self, photos: Path, bad: Path) -> None:
         index_folder(photos, encoder=ColourEncoder())
         with Collection.open(photos, encoder=ColourEncoder()) as found:
@@ -261,12 +265,14 @@ class TestEveryWay:
             with pytest.raises(PhotoError, match=r"crashed \(signal 11\)"):
                 found.explain(bad)
 
+    @pytest.mark.slow
     def test_contact_sheets(self, photos: Path, bad: Path) -> None:
         from vitsearch.outputs.pictures import small_pictures
 
         [problem] = small_pictures([bad.name], root=bad.parent, photos={}, side=100)
         assert str(problem) == CRASHED
 
+    @pytest.mark.slow
     def test_import(
         self, photos: Path, bad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -303,6 +309,7 @@ class TestEveryWay:
         assert len(labels) == 5
         assert str(found[str(bad)]) == CRASHED
 
+    @pytest.mark.slow
     def test_embedding_on_a_cluster(self, bad: Path) -> None:
         pytest.importorskip("pyarrow")
         from vitsearch.cluster import tasks
@@ -388,6 +395,7 @@ class TestJournal:
         ):
             assert opened.decode(data, name="a.jpg", fingerprint=self.CONTENT)[0].size == (96, 64)
 
+    @pytest.mark.slow
     def test_a_suspect_that_can_be_decoded_is_forgotten(self, tmp_path: Path) -> None:
         data = encoded(picture(1), "JPEG")
         self.died(tmp_path)

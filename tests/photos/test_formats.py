@@ -134,6 +134,7 @@ def test_the_suffix_of_a_name(name: str, suffix: str) -> None:
     assert is_photo(name) == (suffix in SUFFIXES)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not entry("AVIF").is_supported(), reason="this Pillow does not read AVIF")
 def test_avif_stills_and_the_first_picture_of_a_sequence_are_indexed(tmp_path: Path) -> None:
     from vitsearch.collection.update import index_folder

@@ -156,6 +156,7 @@ class TestTheSameAsInThreads:
         assert None not in (info["camera"], info["latitude"], info["longitude"])
         assert outcome(children.decode, data, at_least=256) == outcome(decode, data, at_least=256)
 
+    @pytest.mark.slow
     @settings(deadline=None, max_examples=50)
     @given(
         seed=st.integers(0, 1000),
@@ -309,6 +310,7 @@ class TestCrashes:
         assert failures(photos) == {"slow.jpg": f"the decoder crashed (signal {int(sign)})"}
         assert decoders() == []
 
+    @pytest.mark.slow
     def test_one_that_died_while_it_waited_is_replaced(self) -> None:
         data = encoded(picture(), "PNG")
         with closing(PhotoDecoder(GENEROUS)) as children:
@@ -318,6 +320,7 @@ class TestCrashes:
                 child.kill()
                 os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
 
+    @pytest.mark.slow
     def test_one_that_cannot_be_started_stops_the_run(
         self, photos: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -151,6 +151,7 @@ def test_every_head_of_a_raw_photo_is_recognised_and_its_damage_has_a_reason(hea
         decode(head + bytes(300))
 
 
+@pytest.mark.slow
 def test_a_folder_of_raw_photos_is_indexed(tmp_path: Path) -> None:
     from vitsearch.collection.update import index_folder
 

@@ -116,6 +116,7 @@ NAMES = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.sets(st.lists(NAMES, min_size=1, max_size=3).map("/".join), max_size=12))
 def test_a_folder_at_a_url_gives_the_same_as_one_on_disk(paths: set[str]) -> None:
@@ -325,6 +326,7 @@ def test_rows_are_in_order_of_files_and_rows(tmp_path: Path) -> None:
     assert read(tmp_path, source_format="parquet") == wanted
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 15), st.data())
 def test_any_rows_are_read_in_the_order_in_which_they_are_asked(

@@ -34,6 +34,7 @@ def pictures(tmp_path: Path) -> dict[str, bytes]:
     return {colour: picture(tmp_path, colour) for colour in COLOURS}
 
 
+@pytest.mark.slow
 def test_a_folder_of_more_keys_than_one_answer_holds(
     s3: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +137,7 @@ def busy(
     fs.clear_instance_cache()
 
 
+@pytest.mark.slow
 def test_what_a_busy_store_refuses_is_asked_for_again(
     s3: str, busy: Callable[[int], BusyStore]
 ) -> None:
@@ -247,6 +249,7 @@ def test_a_tar_that_was_cut_after_it_was_listed(s3: str, tmp_path: Path) -> None
     assert [str(one) for one in source.read(entries)] == [MISSING] * 5
 
 
+@pytest.mark.slow
 def test_photos_in_parquet_in_a_bucket(s3: str, pictures: dict[str, bytes]) -> None:
     columns = {"image": [{"bytes": data, "path": None} for data in pictures.values()]}
     put(
@@ -304,6 +307,7 @@ def test_a_local_list_may_name_objects(s3: str, tmp_path: Path, pictures: dict[s
     }
 
 
+@pytest.mark.slow
 def test_photos_are_requested_together(
     s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

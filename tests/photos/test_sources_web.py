@@ -129,6 +129,7 @@ def test_no_address_leads_into_a_private_network(
     assert answer == "::1 is in a private network, from which nothing is fetched"
 
 
+@pytest.mark.slow
 def test_a_certificate_that_is_not_valid_is_named(tmp_path: Path) -> None:
     make_certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -237,6 +237,7 @@ def test_a_cover_is_no_moment(tmp_path: Path) -> None:
     assert moments(covered) == (ALL[:2], "")
 
 
+@pytest.mark.slow
 def test_the_decoder_of_photos_reads_them_in_a_child(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.mp4", *COLOURS)
     with PhotoDecoder() as decoder:

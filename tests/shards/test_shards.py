@@ -71,6 +71,7 @@ def test_in_a_folder(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_in_an_object_store(s3: str) -> None:
     check(f"{s3}/deep/out")
 
@@ -92,6 +93,7 @@ METADATA_VALUES = {name: STORED[column.sql_type] for name, column in METADATA.it
 INFOS = st.builds(PhotoInfo, SIDES, SIDES, st.fixed_dictionaries(METADATA_VALUES))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(
     paths=st.lists(

@@ -221,6 +221,7 @@ def test_a_body_of_another_kind_is_refused(api: TestClient) -> None:
 # -- uploads ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
 def test_search_by_an_uploaded_photo(api: TestClient, indexed: Path, kind: str) -> None:
     data = picture(kind, "red", "blue")
@@ -285,6 +286,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_uploads_that_are_no_photo_are_refused(api: TestClient, kind: str) -> None:
     answer = api.post("/api/search", files={"photo": ("photo.jpg", HOSTILE[kind](), "image/jpeg")})
@@ -342,6 +344,7 @@ def test_forms_of_too_many_parts_are_refused(api: TestClient) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_photo_that_takes_too_long_is_refused(indexed: Path) -> None:
     with asked(indexed, ServeSettings(decode_seconds=0.001, upload_pixels=10**9)) as api:
         data = picture("PNG", *COLOURS, size=(6000, 4000))
@@ -381,6 +384,7 @@ def paths_of(folder: Path) -> dict[str, int]:
         return {photo.path: photo.photo_id for photo in collection.photos()}
 
 
+@pytest.mark.slow
 def test_the_facts_of_a_photo(kinds: Path) -> None:
     ids = paths_of(kinds)
     with asked(kinds) as api:
@@ -417,6 +421,7 @@ def test_the_facts_of_a_photo(kinds: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_zip_and_the_page_of_a_photo_have_its_companion(kinds: Path) -> None:
     ids = paths_of(kinds)
     (kinds / "b.jpg").write_bytes(b"not beside a photo that was indexed")
@@ -429,6 +434,7 @@ def test_a_zip_and_the_page_of_a_photo_have_its_companion(kinds: Path) -> None:
         assert files.read("a.CR2") == (kinds / "a.CR2").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_image_of_a_photo(kinds: Path) -> None:
     ids = paths_of(kinds)
     types = {
@@ -454,6 +460,7 @@ def test_the_image_of_a_photo(kinds: Path) -> None:
             )
 
 
+@pytest.mark.slow
 def test_remote_users_see_no_exif(kinds: Path) -> None:
     ids = paths_of(kinds)
     with asked(kinds, REMOTE, ELSEWHERE, headers=BEARER) as api:
@@ -484,6 +491,7 @@ def test_remote_users_see_no_exif(kinds: Path) -> None:
         assert api.get("/api/info").json()["exif_shown"] is False
 
 
+@pytest.mark.slow
 def test_remote_users_see_exif_where_that_is_said(kinds: Path) -> None:
     ids = paths_of(kinds)
     shown = ServeSettings(host="0.0.0.0", token=REMOTE.token, show_exif=True)
@@ -494,6 +502,7 @@ def test_remote_users_see_exif_where_that_is_said(kinds: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_proxy_makes_a_remote_user(kinds: Path) -> None:
     ids = paths_of(kinds)
     with asked(kinds) as api:
@@ -522,6 +531,7 @@ def test_pictures_are_asked_for_again_by_their_tag(
     assert (changed.status_code, changed.headers["etag"] != tag) == (200, True)
 
 
+@pytest.mark.slow
 def test_the_sizes_of_thumbnails(tmp_path: Path) -> None:
     folder = tmp_path / "large"
     paint(folder / "wide.png", *COLOURS, size=(2000, 500))

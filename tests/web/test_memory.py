@@ -4,6 +4,8 @@ import asyncio
 import gc
 import weakref
 
+import pytest
+
 from vitsearch.web import MemoryKeeper
 
 
@@ -14,6 +16,7 @@ class _Cycle:
         self.itself = self
 
 
+@pytest.mark.slow
 def test_what_an_upload_left_behind_goes_after_a_while() -> None:
     async def watched() -> list[bool]:
         keeper, seen = MemoryKeeper(0.01), []
@@ -37,6 +40,7 @@ def test_what_an_upload_left_behind_goes_after_a_while() -> None:
         gc.enable()
 
 
+@pytest.mark.slow
 def test_what_requests_left_behind_goes_when_no_more_come() -> None:
     async def watched() -> bool:
         keeper = MemoryKeeper(0.01)

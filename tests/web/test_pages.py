@@ -250,6 +250,7 @@ def months(text: str) -> list[tuple[str, int]]:
     return [(part.partition('"')[0], len(shown(part))) for part in sections]
 
 
+@pytest.mark.slow
 def test_photos_stand_under_the_months_in_which_they_were_taken(visit: Open, folder: Path) -> None:
     dates = {"2021:05:02 10:00:00": 59, "2019:07:14 18:30:00": 3, "2019": 1}
     for number, date in enumerate(d for d, count in dates.items() for _ in range(count)):
@@ -329,6 +330,7 @@ def test_what_is_wrong_is_said_on_the_page(visit: Open, folder: Path) -> None:
         ), (address, answer.text[-900:])
 
 
+@pytest.mark.slow
 def test_names_are_text_on_every_page(visit: Open, folder: Path) -> None:
     client = visit()
     (folder / ".vitsearch" / "x").mkdir()
@@ -347,6 +349,7 @@ def test_names_are_text_on_every_page(visit: Open, folder: Path) -> None:
     assert "caf\ufffd.png" in client.get(f"/photos/{ids['caf' + chr(0xDCE9) + '.png']}").text
 
 
+@pytest.mark.slow
 def test_no_page_has_script_or_style_in_it(visit: Open, folder: Path) -> None:
     client = visit()
     for address in (
@@ -430,6 +433,7 @@ def change(client: TestClient, action: str, **fields: Any) -> str:
     return str(answer.headers["location"])
 
 
+@pytest.mark.slow
 def test_albums_are_kept_in_the_collection(visit: Open, folder: Path) -> None:
     client, ids = visit(), photo_ids(folder)
     red, twin, blue = (ids[name] for name in ("red.png", "twin.png", HOSTILE))
@@ -510,6 +514,7 @@ def test_a_zip_has_a_limit(visit: Open, monkeypatch: pytest.MonkeyPatch) -> None
     assert "a ZIP holds up to 100 bytes" in answer.text
 
 
+@pytest.mark.slow
 def test_remote_users_see_no_exif(visit: Open, folder: Path) -> None:
     ids = photo_ids(folder)
     secret = {"host": "192.0.2.1", "token": "a secret token"}
@@ -558,6 +563,7 @@ def trash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home / "Trash" / "files"
 
 
+@pytest.mark.slow
 def test_what_becomes_of_the_others(visit: Open, folder: Path, trash: Path) -> None:
     client, ids = visit(allow_delete=True), photo_ids(folder)
     keep = {"kind": "same", "keep1": str(ids["twin.png"])}
@@ -656,6 +662,7 @@ def test_labels_are_spread(visit: Open, folder: Path) -> None:
         assert shown(client.get(address).text) == [one.photo_id for one in expected][:60]
 
 
+@pytest.mark.slow
 def test_labels_are_judged_and_trained_on(visit: Open, folder: Path) -> None:
     client, ids = visit(), photo_ids(folder)
     red, twin, blue = (ids[name] for name in ("red.png", "twin.png", HOSTILE))
@@ -861,6 +868,7 @@ def test_while_the_filters_are_counted_other_requests_are_answered(
     assert (answered, late) == ([200], [False])
 
 
+@pytest.mark.slow
 def test_only_ranked_photos_are_remembered_one_by_one(visit: Open) -> None:
     """A listing may have a million photos, and each filter is another one."""
     client = visit()

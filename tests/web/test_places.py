@@ -308,6 +308,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("home")
 @pytest.mark.skipif(not has_outlines(), reason="needs the extra [places]")
 def test_tiles_hold_the_land() -> None:

@@ -99,6 +99,7 @@ def test_pages_fit_together(many: Path) -> None:
         assert service.browse(k=3, where="path like '2/%'")[1] == 10
 
 
+@pytest.mark.slow
 def test_many_at_once_get_what_each_gets_alone(many: Path) -> None:
     keywords = [
         (query, offset, where)
@@ -335,6 +336,7 @@ def test_a_changed_file_is_not_shown_as_it_was(indexed: Path) -> None:
         assert (before.tag != after.tag, before.data != after.data) == (True, True)
 
 
+@pytest.mark.slow
 def test_the_least_recently_used_pictures_leave_the_disk(many: Path) -> None:
     folder = many / ".vitsearch" / "thumbnails"
     with opened(many) as service:

@@ -136,6 +136,7 @@ def test_one_that_cannot_be_read_is_listed_with_the_others(folders: list[Path]) 
         )
 
 
+@pytest.mark.slow
 def test_a_collection_is_served_as_if_it_were_alone(folders: list[Path]) -> None:
     with visited(folders) as client:
         assert client.get("/in/reds").headers["location"].endswith("/in/reds/")
@@ -208,6 +209,7 @@ def test_a_search_in_all_of_one_encoder(client: TestClient, made: Path) -> None:
     assert (broken.status_code, 'value="red -"' in broken.text) == (400, True)
 
 
+@pytest.mark.slow
 def test_what_a_photo_says_is_understood_for_who_may_see_it(folders: list[Path]) -> None:
     with visited(folders[:2]) as client:
         answer = client.get("/api/search?q=red+in+2019").json()
@@ -220,6 +222,7 @@ def test_what_a_photo_says_is_understood_for_who_may_see_it(folders: list[Path])
         assert "old.jpg" not in [hit["path"] for hit in answer["results"]][:1]
 
 
+@pytest.mark.slow
 def test_the_order_tells_no_dates_to_who_may_not_see_them(folders: list[Path]) -> None:
     for folder in folders[:2]:
         paint(folder / "sub" / "a.png", "red")
@@ -232,6 +235,7 @@ def test_the_order_tells_no_dates_to_who_may_not_see_them(folders: list[Path]) -
             assert [Path(hit["path"]).name for hit in answer["results"]] == names
 
 
+@pytest.mark.slow
 def test_one_encoder_is_loaded_for_all(folders: list[Path]) -> None:
     again = folders[3]
     index_folder(again, encoder="mini")
@@ -250,6 +254,7 @@ def test_one_encoder_is_loaded_for_all(folders: list[Path]) -> None:
 # -- indexing, who may, the command ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_folder_is_indexed_and_joins_the_search(folders: list[Path]) -> None:
     with visited(folders) as client:
         assert "New is not indexed yet" in client.get("/in/new/", headers=PAGE).text

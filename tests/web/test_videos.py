@@ -64,6 +64,7 @@ def test_a_result_is_the_best_moment_of_a_file(client: TestClient) -> None:
     assert 'alt="clip.webm at 0:00"' in page
 
 
+@pytest.mark.slow
 def test_thumbnails_show_the_moment(client: TestClient) -> None:
     seen = []
     for photo_id in moments(client):
@@ -101,6 +102,7 @@ def test_parts_of_a_video(client: TestClient, folder: Path) -> None:
     assert client.get(address, headers={"Range": "bytes=0-9", "If-Range": '"x"'}).content == data
 
 
+@pytest.mark.slow
 def test_who_may_not_see_metadata_sees_the_moment_alone(client: TestClient, folder: Path) -> None:
     photo_id = moments(client)[2]
     with asked(folder, REMOTE, ELSEWHERE, headers=BEARER) as remote:
