@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitsearch.filters import parse_filter
+from vitsearch.filters.file_kinds import FILE_KINDS
 from vitsearch.filters.phrases import read_words
-from vitsearch.filters.word_lists import LISTS
 from vitsearch.filters.words import Vocabulary, all_of, picture_words
 from vitsearch.photos.columns import COLUMNS, PRIVATE
 from vitsearch.photos.formats import FORMATS, VIDEO
@@ -38,7 +38,7 @@ VOCABULARY = Vocabulary(
     folders=["italy", "italy/rome", "beach"],
     years=frozenset({1978, *range(2003, 2027)}),
 )  # fmt: skip
-SCREENSHOTS = next(entry["where"] for entry in LISTS["files"] if entry["title"] == "screenshots")
+SCREENSHOTS = next(entry["where"] for entry in FILE_KINDS if entry["title"] == "screenshots")
 
 
 def meaning(query: str, vocabulary: Vocabulary = VOCABULARY) -> tuple[str, str]:

@@ -1,19 +1,28 @@
 """Periods of time in the words of a query, English and Spanish: ``summer 2020``, ``hace dos años``.
 
 A period is a pair of dates of any precision, both included, as ``taken_at between`` takes them.
-Seasons are the northern ones, from the first of March, June, September and December; a winter has
-the year of its December. Weeks begin on Monday. ``last`` is the latest one that is over, ``this``
-the one that today is in, or else the latest.
+``last`` is the latest one that is over, ``this`` the one that today is in, or else the latest.
 """
 
 import re
-from calendar import monthrange
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
+from vitsearch.filters.calendar import (
+    Period,
+    day,
+    days,
+    holiday_of,
+    length_of,
+    month_of,
+    season_of,
+    valid_day,
+    week_of,
+    weekend_of,
+)
 from vitsearch.filters.word_lists import LISTS
 
 YEAR = r"(?:19|20)\d\d"
@@ -28,15 +37,6 @@ _PART = re.compile(
     r"|(?P<mid>mid|middle of|mediados de)|(?P<late>late|end of|fina?les? de|fines de))"
     r"[ -](?:the |el |l )?$"
 )
-
-
-class Period(NamedTuple):
-    """The first and the last date of a period, each as far as it is known (``2019``, ``2019-07``,
-    ``2019-07-14``).
-    """
-
-    first: str
-    last: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,74 +111,14 @@ def _part_of(match: PeriodMatch, text: str) -> PeriodMatch:
     if first == last and len(first) == 4:
         narrowed = Period(f"{first}-{1 + 4 * third:02}", f"{first}-{4 + 4 * third:02}")
     elif first == last and len(first) == 7:
-        last_day = _length_of(first) if third == 2 else 10 + 10 * third
+        last_day = length_of(first) if third == 2 else 10 + 10 * third
         narrowed = Period(f"{first}-{1 + 10 * third:02}", f"{first}-{last_day:02}")
     elif len(first) == 7:  # a season
         year, month = map(int, first.split("-"))
-        narrowed = _month(year, month + third)
+        narrowed = month_of(year, month + third)
     else:
         return match
     return PeriodMatch(part.start(), match.end, narrowed, relative=True)
-
-
-# -- The calendar ----------------------------------------------------------------------------------
-
-
-def day(moment: date) -> Period:
-    """Return the period of one day."""
-    return Period(moment.isoformat(), moment.isoformat())
-
-
-def _days(first: date, last: date) -> Period:
-    return Period(first.isoformat(), last.isoformat())
-
-
-def _month(year: int, month: int) -> Period:
-    """Return a month, also of a number below 1 or above 12: 0 is December of the year before."""
-    year, month = year + (month - 1) // 12, (month - 1) % 12 + 1
-    return Period(f"{year:04}-{month:02}", f"{year:04}-{month:02}")
-
-
-def _season(year: int, month: int) -> Period:
-    return Period(_month(year, month).first, _month(year, month + 2).last)
-
-
-def _week(moment: date) -> Period:
-    monday = moment - timedelta(days=moment.weekday())
-    return _days(monday, monday + timedelta(days=6))
-
-
-def _weekend(moment: date) -> Period:
-    saturday = moment + timedelta(days=5 - moment.weekday())
-    return _days(saturday, saturday + timedelta(days=1))
-
-
-def _easter(year: int) -> date:
-    """Return Easter Sunday of the Gregorian calendar (Meeus, Jones and Butcher)."""
-    a, (b, c) = year % 19, divmod(year, 100)
-    h = (19 * a + b - b // 4 - (b - (b + 8) // 25 + 1) // 3 + 15) % 30
-    weekday = (32 + 2 * (b % 4) + 2 * (c // 4) - h - c % 4) % 7
-    month, day_of_month = divmod(h + weekday - 7 * ((a + 11 * h + 22 * weekday) // 451) + 114, 31)
-    return date(year, month, day_of_month + 1)
-
-
-def _holiday(rule: str, year: int) -> Period:
-    if rule == "thanksgiving":  # the fourth Thursday of November
-        first = date(year, 11, 1)
-        return day(first + timedelta(days=(3 - first.weekday()) % 7 + 21))
-    kind, *numbers = rule.split()
-    if kind == "easter":
-        sunday = _easter(year)
-        first, last = (sunday + timedelta(days=int(number)) for number in numbers)
-        return _days(first, last)
-    return Period(f"{year:04}-{kind}", f"{year:04}-{numbers[0]}")
-
-
-def _valid_day(year: int, month: int, number: int) -> Period | None:
-    try:
-        return day(date(year, month, number))
-    except ValueError:
-        return None
 
 
 # -- The words -------------------------------------------------------------------------------------
@@ -237,11 +177,11 @@ def _rule_of(word: str) -> Callable[[int], Period] | None:
     """Return the periods of the years that a season, month or holiday names."""
     known = words()
     if word in known["season"]:
-        return lambda year: _season(year, known["season"][word])
+        return lambda year: season_of(year, known["season"][word])
     if word in known["month"]:
-        return lambda year: _month(year, known["month"][word])
+        return lambda year: month_of(year, known["month"][word])
     if word in known["holiday"]:
-        return lambda year: _holiday(known["holiday"][word], year)
+        return lambda year: holiday_of(known["holiday"][word], year)
     return None
 
 
@@ -260,26 +200,22 @@ def _unit(unit: str, today: date, back: int) -> Period:
         case "day":
             return day(today - timedelta(days=back))
         case "week":
-            return _week(today - timedelta(weeks=back))
+            return week_of(today - timedelta(weeks=back))
         case "weekend":
-            return _weekend(today - timedelta(weeks=back))
+            return weekend_of(today - timedelta(weeks=back))
         case "month":
-            return _month(today.year, today.month - back)
+            return month_of(today.year, today.month - back)
     return Period(f"{today.year - back:04}", f"{today.year - back:04}")
 
 
 def _since(unit: str, today: date, count: int) -> Period:
     """Return the time from so many units before today until today."""
     if UNITS[unit] in ("day", "week"):
-        return _days(today - timedelta(days=count * (7 if UNITS[unit] == "week" else 1)), today)
+        return days(today - timedelta(days=count * (7 if UNITS[unit] == "week" else 1)), today)
     months = count * (12 if UNITS[unit] == "year" else 1)
-    first = _month(today.year, today.month - months).first
-    last_day = min(today.day, _length_of(first))
+    first = month_of(today.year, today.month - months).first
+    last_day = min(today.day, length_of(first))
     return Period(f"{first}-{last_day:02}", today.isoformat())
-
-
-def _length_of(month: str) -> int:
-    return monthrange(*map(int, month.split("-")))[1]
 
 
 # -- How each form is read -------------------------------------------------------------------------
@@ -319,7 +255,7 @@ def _read_last_n(match: re.Match[str], today: date) -> Period | None:
 
 def _read_day(match: re.Match[str], today: date) -> Period | None:
     month = words()["short"].get(match["month"]) or int(match["month"])
-    return _valid_day(int(match["y"]), month, int(match["d"]))
+    return valid_day(int(match["y"]), month, int(match["d"]))
 
 
 def _read_numbers(match: re.Match[str], today: date) -> Period | None:
@@ -329,19 +265,19 @@ def _read_numbers(match: re.Match[str], today: date) -> Period | None:
         return None
     if match["sep"] == "/" and second > 12:
         first, second = second, first
-    return _valid_day(int(match["y"]), second, first)
+    return valid_day(int(match["y"]), second, first)
 
 
 def _read_month(match: re.Match[str], today: date) -> Period | None:
     month = words()["short"].get(match["month"]) or int(match["month"])
-    return _month(int(match["y"]), month)
+    return month_of(int(match["y"]), month)
 
 
 def _read_months(match: re.Match[str], today: date) -> Period | None:
     """Read ``June to August 2020``."""
     first, last = words()["short"][match["a"]], words()["short"][match["month"]]
     year = int(match["y"])
-    return Period(_month(year, first).first, _month(year, last).last) if first < last else None
+    return Period(month_of(year, first).first, month_of(year, last).last) if first < last else None
 
 
 def _read_of_year(match: re.Match[str], today: date) -> Period | None:

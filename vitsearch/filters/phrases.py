@@ -9,7 +9,9 @@ from datetime import date
 from functools import cache
 
 from vitsearch.filters import filter_all, parse_filter
-from vitsearch.filters.periods import WORD_END, WORD_START, Period, periods, words
+from vitsearch.filters.calendar import Period
+from vitsearch.filters.file_kinds import FILE_KINDS
+from vitsearch.filters.periods import WORD_END, WORD_START, periods, words
 from vitsearch.filters.tree import Between, Comparison, Filter, In, Like, Or
 from vitsearch.filters.word_lists import LISTS
 from vitsearch.filters.words import (
@@ -236,14 +238,14 @@ class _Reading(TextReading):
                 under = filter_all(None, under=folder)
                 assert under is not None
                 yield from self._spanning(match.span(), under, "folder", f"folder {folder}")
-        for number, entry in enumerate(LISTS["files"]):
+        for number, entry in enumerate(FILE_KINDS):
             if any(stem in self._plain for stem in entry["stems"]):
                 yield from self._files(number)
 
     def _files(self, number: int) -> Iterator[Candidate]:
         """Yield where one of the kinds of files is named."""
         form, where = _file_kind(number)
-        entry = LISTS["files"][number]
+        entry = FILE_KINDS[number]
         for match in form.finditer(self._plain):
             known = where.columns() <= self._vocabulary.columns
             if known and self._vocabulary.has_files(where):
@@ -322,7 +324,7 @@ def _label_form() -> re.Pattern[str]:
 @cache
 def _file_kind(number: int) -> tuple[re.Pattern[str], Filter]:
     """Return the form and the filter of one of the kinds of files."""
-    entry = LISTS["files"][number]
+    entry = FILE_KINDS[number]
     photos = "(?:" + "|".join(sorted(words_of("photos"), key=len, reverse=True)) + ")"
     form = "|".join(f"(?:{form})" for form in entry["forms"]).replace("PHOTOS", photos)
     form = form.replace("START", r"(?<!.)").replace("END", r"\s*$")

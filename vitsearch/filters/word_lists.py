@@ -8,107 +8,108 @@ rules.
 from typing import Any
 
 
-def _words(text: str) -> list[str]:
+def comma_words(text: str) -> list[str]:
+    """Return the words or phrases of a text with commas between them."""
     return [word for part in text.split(",") if (word := " ".join(part.split()))]
 
 
 def _aliases(text: str) -> dict[str, list[str]]:
     pairs = (entry.split("=") for entry in text.split(";"))
-    return {" ".join(name.split()): _words(others) for name, others in pairs}
+    return {" ".join(name.split()): comma_words(others) for name, others in pairs}
 
 
 LISTS: dict[str, Any] = {
     # names by their number; abbreviations only beside a year; ``two_meanings`` never by themselves
     "months": {
         "names": [
-            _words("january, enero"),
-            _words("february, febrero"),
-            _words("march, marzo"),
-            _words("april, abril"),
-            _words("may, mayo"),
-            _words("june, junio"),
-            _words("july, julio"),
-            _words("august, agosto"),
-            _words("september, septiembre, setiembre"),
-            _words("october, octubre"),
-            _words("november, noviembre"),
-            _words("december, diciembre"),
+            comma_words("january, enero"),
+            comma_words("february, febrero"),
+            comma_words("march, marzo"),
+            comma_words("april, abril"),
+            comma_words("may, mayo"),
+            comma_words("june, junio"),
+            comma_words("july, julio"),
+            comma_words("august, agosto"),
+            comma_words("september, septiembre, setiembre"),
+            comma_words("october, octubre"),
+            comma_words("november, noviembre"),
+            comma_words("december, diciembre"),
         ],
         "abbreviations": [
-            _words("jan, ene"),
-            _words("feb"),
-            _words(""),
-            _words("apr, abr"),
-            _words(""),
-            _words("jun"),
-            _words("jul"),
-            _words("aug"),
-            _words("sep, sept"),
-            _words("oct"),
-            _words("nov"),
-            _words("dec, dic"),
+            comma_words("jan, ene"),
+            comma_words("feb"),
+            comma_words(""),
+            comma_words("apr, abr"),
+            comma_words(""),
+            comma_words("jun"),
+            comma_words("jul"),
+            comma_words("aug"),
+            comma_words("sep, sept"),
+            comma_words("oct"),
+            comma_words("nov"),
+            comma_words("dec, dic"),
         ],
-        "two_meanings": _words("march, may, april, june, august, abril, mayo, julio"),
+        "two_meanings": comma_words("march, may, april, june, august, abril, mayo, julio"),
     },
     # the northern ones, by their first month
     "seasons": {
-        "3": _words("spring, primavera"),
-        "6": _words("summer, verano"),
-        "9": _words("autumn, fall, otoño"),
-        "12": _words("winter, invierno"),
+        "3": comma_words("spring, primavera"),
+        "6": comma_words("summer, verano"),
+        "9": comma_words("autumn, fall, otoño"),
+        "12": comma_words("winter, invierno"),
     },
     # from Monday on
     "weekdays": {
         "names": [
-            _words("monday, lunes"),
-            _words("tuesday, martes"),
-            _words("wednesday, miercoles"),
-            _words("thursday, jueves"),
-            _words("friday, viernes"),
-            _words("saturday, sabado"),
-            _words("sunday, domingo"),
+            comma_words("monday, lunes"),
+            comma_words("tuesday, martes"),
+            comma_words("wednesday, miercoles"),
+            comma_words("thursday, jueves"),
+            comma_words("friday, viernes"),
+            comma_words("saturday, sabado"),
+            comma_words("sunday, domingo"),
         ],
     },
     # month-day to month-day; easter in days from Easter Sunday
     "holidays": {
-        "12-25 12-25": _words("christmas day, xmas day, dia de navidad"),
-        "12-24 12-24": _words("christmas eve, xmas eve, nochebuena"),
-        "12-24 12-26": _words("christmas, xmas, navidad, navidades"),
-        "12-31 12-31": _words("new year's eve, new years eve, nochevieja, fin de año"),
-        "01-01 01-01": _words("new year's day, new years day, new year, año nuevo"),
-        "01-05 01-06": _words("epiphany, reyes, dia de reyes"),
-        "02-14 02-14": _words("valentine's day, valentines day, valentine's, san valentin"),
-        "03-17 03-17": _words("st patrick's day, saint patrick's day"),
-        "07-04 07-04": _words("independence day"),
-        "10-31 10-31": _words("halloween"),
-        "11-01 11-02": _words("day of the dead, dia de muertos, dia de los muertos"),
-        "easter -2 1": _words("easter, pascua"),
-        "easter 0 0": _words("easter sunday, domingo de pascua, domingo de resurreccion"),
-        "easter -7 0": _words("holy week, semana santa"),
-        "thanksgiving": _words("thanksgiving, thanksgiving day, accion de gracias"),
+        "12-25 12-25": comma_words("christmas day, xmas day, dia de navidad"),
+        "12-24 12-24": comma_words("christmas eve, xmas eve, nochebuena"),
+        "12-24 12-26": comma_words("christmas, xmas, navidad, navidades"),
+        "12-31 12-31": comma_words("new year's eve, new years eve, nochevieja, fin de año"),
+        "01-01 01-01": comma_words("new year's day, new years day, new year, año nuevo"),
+        "01-05 01-06": comma_words("epiphany, reyes, dia de reyes"),
+        "02-14 02-14": comma_words("valentine's day, valentines day, valentine's, san valentin"),
+        "03-17 03-17": comma_words("st patrick's day, saint patrick's day"),
+        "07-04 07-04": comma_words("independence day"),
+        "10-31 10-31": comma_words("halloween"),
+        "11-01 11-02": comma_words("day of the dead, dia de muertos, dia de los muertos"),
+        "easter -2 1": comma_words("easter, pascua"),
+        "easter 0 0": comma_words("easter sunday, domingo de pascua, domingo de resurreccion"),
+        "easter -7 0": comma_words("holy week, semana santa"),
+        "thanksgiving": comma_words("thanksgiving, thanksgiving day, accion de gracias"),
     },
     "numbers": {
-        "1": _words("a, an, one, un, una, uno"),
-        "2": _words("two, dos"),
-        "3": _words("three, tres"),
-        "4": _words("four, cuatro"),
-        "5": _words("five, cinco"),
-        "6": _words("six, seis"),
-        "7": _words("seven, siete"),
-        "8": _words("eight, ocho"),
-        "9": _words("nine, nueve"),
-        "10": _words("ten, diez"),
-        "11": _words("eleven, once"),
-        "12": _words("twelve, doce"),
+        "1": comma_words("a, an, one, un, una, uno"),
+        "2": comma_words("two, dos"),
+        "3": comma_words("three, tres"),
+        "4": comma_words("four, cuatro"),
+        "5": comma_words("five, cinco"),
+        "6": comma_words("six, seis"),
+        "7": comma_words("seven, siete"),
+        "8": comma_words("eight, ocho"),
+        "9": comma_words("nine, nueve"),
+        "10": comma_words("ten, diez"),
+        "11": comma_words("eleven, once"),
+        "12": comma_words("twelve, doce"),
     },
     "places": {
-        "countries": _words(
+        "countries": comma_words(
             """
             china, turkey, chile, jordan, georgia, chad, guinea, jersey, granada, grenada,
             salvador, dominica, bermuda
             """
         ),
-        "words": _words(
+        "words": comma_words(
             """
             nice, bath, reading, orange, mobile, cork, split, hull, deal, sandwich, rugby, battle,
             ware, eye, street, wells, rye, flint, bend, normal, gary, eugene, jackson, madison,
@@ -177,13 +178,13 @@ LISTS: dict[str, Any] = {
         """
     ),
     "cameras": {
-        "words": _words(
+        "words": comma_words(
             """
             apple, canon, pixel, galaxy, google, polaroid, hero, phantom, nothing, honor, edge,
             note, essential, palm, sony, samsung, kodak, leica, nokia
             """
         ),
-        "fillers": _words(
+        "fillers": comma_words(
             """
             pro, max, plus, mini, digital, camera, corporation, co, ltd, inc, company, optical,
             imaging, super, power, shot, cyber, easy, share, fine, mark, ii, iii, iv, air, se, x,
@@ -193,14 +194,14 @@ LISTS: dict[str, Any] = {
     },
     "lists": {
         # a query of nothing but these and filters lists photos
-        "photos": _words(
+        "photos": comma_words(
             """
             photo, photos, picture, pictures, pic, pics, image, images, photograph, photographs,
             shots, snapshots, foto, fotos, fotografia, fotografias, imagen, imagenes
             """
         ),
         # what happens or is seen at some time and place: "2019 trip", "Lisbon sunset"
-        "scenes": _words(
+        "scenes": comma_words(
             """
             beach, beaches, street, streets, sunset, sunsets, sunrise, skyline, night, nights,
             trip, trips, holiday, holidays, vacation, vacations, honeymoon, wedding, weddings,
@@ -215,7 +216,7 @@ LISTS: dict[str, Any] = {
             """
         ),
         # what has a year or a place of its own: "a poster from 1984", "Windows 2000"
-        "things": _words(
+        "things": comma_words(
             """
             poster, posters, calendar, calendars, wine, coin, coins, stamp, stamps, car, model,
             mustang, magazine, newspaper, movie, film, song, album, cover, book, game, edition,
@@ -232,14 +233,14 @@ LISTS: dict[str, Any] = {
             """
         ),
         # what is named after a season or a year: "the summer 2020 collection"
-        "goods": _words(
+        "goods": comma_words(
             """
             collection, catalog, catalogue, lookbook, edition, issue, magazine, calendar, poster,
             coleccion, catalogo, olympics, models
             """
         ),
         # before a place these make another name of it: "new mexico", "air france"
-        "parts_of_names": _words(
+        "parts_of_names": comma_words(
             """
             new, north, south, east, west, northern, southern, little, old, great, saint, san,
             santa, st, air, team, miss, mr, real, fc, cf, bank, radio, port, fort, cape, club,
@@ -248,7 +249,7 @@ LISTS: dict[str, Any] = {
             """
         ),
         # a year, a place or a camera after one of these is part of something else
-        "function": _words(
+        "function": comma_words(
             """
             a, an, the, my, your, his, her, our, their, of, to, for, near, like, and, or, with,
             without, by, than, this, that, is, as, holding, un, una, el, la, los, las, mi, mis,
@@ -257,14 +258,14 @@ LISTS: dict[str, Any] = {
             """
         ),
         # after these begins another part of the query
-        "connectors": _words(
+        "connectors": comma_words(
             """
             with, without, at, in, on, from, during, near, con, sin, en, durante, desde, since,
             before, after, until, taken, shot, antes, despues
             """
         ),
         # left at the edges of what remains, these say nothing
-        "edges": _words(
+        "edges": comma_words(
             """
             in, on, at, from, of, and, or, the, during, taken, shot, made, en, de, del, y, o, e,
             el, la, los, las, durante, desde, tomadas, tomada, tomados, tomado, hechas, hecha,
@@ -272,7 +273,7 @@ LISTS: dict[str, Any] = {
             """
         ),
         # with photos or a request these say nothing more
-        "fillers": _words(
+        "fillers": comma_words(
             """
             my, our, every, some, me, any, the, only, mis, mi, nuestras, las, los, solo, taken,
             shot, from, of, in, de, en, tomadas, hechas, for, please, i, took, we, that, que,
@@ -280,161 +281,24 @@ LISTS: dict[str, Any] = {
             """
         ),
         # a request for all: "show me all my photos"
-        "requests": _words(
+        "requests": comma_words(
             "all, show, find, search, todas, todos, todo, everything, muestrame, busca, ver"
         ),
         # between a camera and what comes before it: "taken with my"
-        "made": _words(
+        "made": comma_words(
             """
             taken, shot, photographed, tomada, tomadas, tomado, tomados, hecha, hechas, hecho,
             hechos, sacada, sacadas
             """
         ),
-        "camera_leads": _words("with, on, by, con, from, de, using, camera, camara"),
-        "possessives": _words("my, our, mi, nuestra, the, el, la, a, an, un, una"),
+        "camera_leads": comma_words("with, on, by, con, from, de, using, camera, camara"),
+        "possessives": comma_words("my, our, mi, nuestra, the, el, la, a, an, un, una"),
         # what one goes to a place for
-        "trips": _words(
+        "trips": comma_words(
             """
             trip, trips, travel, visit, holiday, holidays, vacation, vacations, tour, honeymoon,
             viaje, viajes, visita, excursion
             """
         ),
     },
-    # kinds of files that columns tell: regular expressions over a query, read only where it has one
-    # of the ``stems``, and a filter. START and END are those of the query, PHOTOS words for photos.
-    "files": [
-        {
-            "kind": "file",
-            "title": "screenshots",
-            "stems": _words("screen, captura, pantallazo"),
-            "forms": [
-                r"screen ?shots",
-                r"screen ?grabs",
-                r"capturas(?: de pantalla)?",
-                r"pantallazos",
-                r"START(?:screen ?shot|captura de pantalla|pantallazo)"
-                r"(?= (?:of|from|with|de|con|in|en|last|this|\d)|END)",
-            ],
-            "where": (
-                "path like '%screenshot%' "
-                "or path like '%screen shot%' "
-                "or path like '%screen_shot%' "
-                "or path like '%captura de pantalla%' "
-                "or path like '%capturas de pantalla%'"
-            ),
-        },
-        {
-            "kind": "file",
-            "title": "videos",
-            "stems": _words("video, clip"),
-            "forms": [
-                r"(?<!music )(?<!game )(?<!home )videos(?! (?:games?|calls?|cameras?))",
-                r"vídeos",
-                r"START(?:video|clip|movie clip)s?(?= (?:of|from|de) |END)",
-            ],
-            "format": "Video",
-        },
-        {
-            "kind": "file",
-            "title": "RAW files",
-            "stems": _words("raw"),
-            "forms": [
-                r"raw (?:files|PHOTOS)",
-                r"(?:archivos|fotos) (?:en )?raw",
-            ],
-            "format": "RAW",
-        },
-        {
-            "kind": "file",
-            "title": "GIFs",
-            "stems": _words("gif"),
-            "forms": [
-                r"gifs",
-                r"(?:animated )?gif (?:files|PHOTOS)",
-            ],
-            "format": "GIF",
-        },
-        {
-            "kind": "file",
-            "title": "PNG files",
-            "stems": _words("png"),
-            "forms": [
-                r"pngs",
-                r"png (?:files|PHOTOS)",
-                r"archivos png",
-            ],
-            "format": "PNG",
-        },
-        {
-            "kind": "file",
-            "title": "JPEG files",
-            "stems": _words("jpg, jpeg"),
-            "forms": [
-                r"jpe?gs",
-                r"jpe?g (?:files|PHOTOS)",
-                r"archivos jpe?g",
-            ],
-            "format": "JPEG",
-        },
-        {
-            "kind": "file",
-            "title": "HEIC files",
-            "stems": _words("hei"),
-            "forms": [
-                r"hei[cf] (?:files|PHOTOS)",
-                r"archivos hei[cf]",
-            ],
-            "format": "HEIC",
-        },
-        {
-            "kind": "shape",
-            "title": "panoramas",
-            "stems": _words("panoram"),
-            "forms": [
-                r"panoramas",
-                r"panoramic (?:PHOTOS|shots|views?)",
-                r"(?:fotos|imagenes|vistas) panoramicas",
-                r"START(?:panorama|panoramica)(?= (?:of|from|de) |END)",
-                r"panorama(?=END)",
-                r"panoramicas",
-            ],
-            "where": "aspect >= 2",
-        },
-        {
-            "kind": "shape",
-            "title": "portrait format",
-            "stems": _words("portrait, vertical"),
-            "forms": [
-                r"portrait (?:PHOTOS|shots|orientation|format)",
-                r"(?<= in )portrait(?=END)",
-                r"vertical (?:PHOTOS|videos|shots|orientation|format)",
-                r"verticales",
-                r"(?:fotos?|imagen|imagenes|videos?) (?:en )?vertical(?:es)?",
-                r"(?<= en )vertical(?=END)",
-            ],
-            "where": "aspect < 1",
-        },
-        {
-            "kind": "shape",
-            "title": "landscape format",
-            "stems": _words("landscape, horizontal, apaisad"),
-            "forms": [
-                r"landscape (?:orientation|format)",
-                r"horizontal (?:PHOTOS|videos|shots|orientation|format)",
-                r"(?:fotos?|imagen|imagenes|videos?) (?:en )?(?:horizontal"
-                r"(?:es)?|apaisad[oa]s?)",
-            ],
-            "where": "aspect > 1",
-        },
-        {
-            "kind": "shape",
-            "title": "square photos",
-            "stems": _words("square, cuadrad"),
-            "forms": [
-                r"square (?:PHOTOS|format|crops?)",
-                r"(?:fotos|imagenes) cuadradas",
-            ],
-            "where": "aspect between 0.98 and 1.02",
-        },
-    ],
 }
