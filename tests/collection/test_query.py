@@ -75,6 +75,8 @@ def vector_of(term: Term) -> Vectors:
         ),
         ('2:"./rock + roll.jpg" + cat', [Term(Path("rock + roll.jpg"), 2), Term("cat")]),
         ("dog.jpg", [Term("dog.jpg")]),
+        ("~50 people + ~ waves", [Term("~50 people"), Term("~ waves")]),
+        ("dog / cat - / tree", [Term("dog / cat"), Term("/ tree", -1)]),
         ("a/b.jpg + .hidden", [Term("a/b.jpg"), Term(".hidden")]),
     ],
 )

@@ -25,7 +25,8 @@ from vitsearch.photos.text import plain_words
 from vitsearch.storage import Decoding, PhotoReader
 from vitsearch.types import Photo
 
-_PHOTO_START = ("./", "../", "/", "~", ".\\", "..\\")
+# ~/ and ~name/, but ~50 people and "/ " are words
+_PHOTO_START = re.compile(r"\.\.?[/\\]|/(?!\s|$)|~(?:[^\W\d][^\s/\\]*)?(?:[/\\]|$)")
 # a digit after the colon makes it a time or a ratio: 4:30 pm, 16:9
 _WEIGHT = re.compile(r"(\d+(?:\.\d*)?|\.\d+):(?=[^\s\d])")
 _QUOTED = re.compile(r"\"([^\"]*)\"|'([^']*)'|“([^“”]*)”|„([^„“”]*)[“”]|«([^«»]*)»|‘([^‘’]*)’")
@@ -90,7 +91,7 @@ def parse_query(text: str) -> list[Term]:
     Terms are joined by `` + `` and `` - `` (with spaces); ``-word`` and ``+word`` are terms of one
     word, and what follows them goes on with the term before. A term may begin with a weight
     (``2:``, but 16:9 and 4:30 are words), and may be quoted to keep such signs as words. A term
-    that begins with ``./``, ``../``, ``/`` or ``~`` is a photo, relative to the working folder.
+    that begins with ``./``, ``../``, ``/`` or ``~/`` is a photo, relative to the working folder.
     Raises QueryError for an empty query or term.
     """
     return [term_of(part, text) for part in query_parts(text)]
@@ -132,7 +133,7 @@ def _may_end(part: QueryPart, text: str) -> bool:
     photo may hold such signs.
     """
     body = part.text(text)
-    return not body.startswith(_PHOTO_START) or _SUFFIX.search(body) is not None
+    return _PHOTO_START.match(body) is None or _SUFFIX.search(body) is not None
 
 
 def _read_word(part: QueryPart, text: str, start: int) -> int:
@@ -171,7 +172,7 @@ def term_of(part: QueryPart, query: str) -> Term:
 
 
 def _meaning(body: str) -> str | Path:
-    if not body.startswith(_PHOTO_START):
+    if _PHOTO_START.match(body) is None:
         return body
     return photo_path(body)
 

@@ -77,3 +77,44 @@ def valid_day(year: int, month: int, number: int) -> Period | None:
 
 def length_of(month: str) -> int:
     return monthrange(*map(int, month.split("-")))[1]
+
+
+def _bounds(period: Period) -> tuple[date, date]:
+    """Return the first and the last day of a period."""
+    first, last = period.first + "-01-01"[len(period.first) - 4 :], period.last
+    last += "-12"[len(last) - 4 :]
+    last += f"-{length_of(last)}" if len(last) == 7 else ""
+    return date.fromisoformat(first[:10]), date.fromisoformat(last[:10])
+
+
+def nth_of(n: int, unit: str, period: Period) -> Period | None:
+    """Return the nth day, week, weekend, quarter or half of a period, the last one for -1; the week
+    or weekend of its first day for 0. None where there is none.
+    """
+    first, last = _bounds(period)
+    if n == 0:
+        of_day = {"week": week_of, "weekend": weekend_of}.get(unit)
+        return of_day(first) if of_day and len(period.first) == 10 else None
+    of_year, of_month = (period.first == period.last and len(period.first) == k for k in (4, 7))
+    match unit:
+        case "quarter" | "half" if of_year:
+            months = 3 if unit == "quarter" else 6
+            parts = [(month_of(first.year, 1 + k), month_of(first.year, k + months))
+                     for k in range(0, 12, months)]  # fmt: skip
+            spans = [Period(start.first, end.last) for start, end in parts]
+        case "half" if of_month:
+            spans = [days(first, first.replace(day=15)), days(first.replace(day=16), last)]
+        case "day" | "week" | "weekend" if len(period.first) in (4, 7):
+            if unit == "week" and n < 0:
+                return days(last - timedelta(days=6), last)
+            step = 1 if unit == "day" else 7
+            start = weekend_of(first).first if unit == "weekend" else first.isoformat()
+            length = {"day": 0, "week": 6, "weekend": 1}[unit]
+            spans = []
+            moment = date.fromisoformat(start)
+            while moment <= last:
+                spans.append(days(moment, min(moment + timedelta(days=length), last)))
+                moment += timedelta(days=step)
+        case _:
+            return None
+    return spans[n - 1 if n > 0 else n] if n <= len(spans) else None

@@ -54,7 +54,7 @@ FILE_KINDS: list[dict[str, Any]] = [
         "title": "GIFs",
         "stems": comma_words("gif"),
         "forms": [
-            r"gifs",
+            r"(?:animated )?gifs(?: animados)?",
             r"(?:animated )?gif (?:files|PHOTOS)",
         ],
         "format": "GIF",

@@ -5,11 +5,10 @@ A period is a pair of dates of any precision, both included, as ``taken_at betwe
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cache
-from typing import Any
 
 from vitsearch.filters.calendar import (
     Period,
@@ -23,7 +22,8 @@ from vitsearch.filters.calendar import (
     week_of,
     weekend_of,
 )
-from vitsearch.filters.word_lists import LISTS
+from vitsearch.filters.parts import part_before
+from vitsearch.filters.word_lists import UNITS, date_words, either
 
 YEAR = r"(?:19|20)\d\d"
 WORD_START, WORD_END = r"(?<![\w.:/#$€£-])", r"(?![\w/:%€£$]|[-.,']\w)"
@@ -31,12 +31,6 @@ WORD_START, WORD_END = r"(?<![\w.:/#$€£-])", r"(?![\w/:%€£$]|[-.,']\w)"
 _TO = re.compile(r" ?(?:to|until|till|through|[-–—]|hasta|a|al) ?(?:the |el |la )?")
 _TO_AND = re.compile(r" (?:to|until|and|hasta|a|al|y) (?:the |el |la )?")
 _BETWEEN = re.compile(r"(?<!\w)(?:between|entre|from|desde|de) (?:the |el |la )?$")
-_PART = re.compile(
-    r"(?<!\w)(?:the |a |al )?"
-    r"(?:(?P<early>early|(?:beginning|start) of|(?:principios?|comienzos?) de)"
-    r"|(?P<mid>mid|middle of|mediados de)|(?P<late>late|end of|fina?les? de|fines de))"
-    r"[ -](?:the |el |l )?$"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +60,11 @@ def periods(text: str, today: date) -> list[PeriodMatch]:
         pattern = _pattern(number) if not stems or any(stem in text for stem in stems) else None
         for match in pattern.finditer(text) if pattern else ():
             period = reader(match, today)
-            if period is not None and period.first <= today.isoformat():
+            if period is not None and period.first[:10] <= today.isoformat():
                 form, relative = FORMS.get(reader, "period"), reader in RELATIVE
                 matches.append(PeriodMatch(match.start(), match.end(), period, form, relative))
     matches.sort(key=lambda each: (each.start, -each.end))
-    return list(_joined([_part_of(each, text) for each in _apart(matches)], text))
+    return list(_joined([_narrowed(each, text) for each in _apart(matches)], text))
 
 
 def _apart(matches: list[PeriodMatch]) -> Iterator[PeriodMatch]:
@@ -101,72 +95,47 @@ def _joined(matches: list[PeriodMatch], text: str) -> Iterator[PeriodMatch]:
             yield first
 
 
-def _part_of(match: PeriodMatch, text: str) -> PeriodMatch:
-    """Return a period narrowed to the third that ``early``, ``mid`` or ``late`` before it says."""
-    part = _PART.search(text[: match.start])
-    if part is None:
-        return match
-    third = next(n for n, name in enumerate(("early", "mid", "late")) if part[name])
-    first, last = match.period
-    if first == last and len(first) == 4:
-        narrowed = Period(f"{first}-{1 + 4 * third:02}", f"{first}-{4 + 4 * third:02}")
-    elif first == last and len(first) == 7:
-        last_day = length_of(first) if third == 2 else 10 + 10 * third
-        narrowed = Period(f"{first}-{1 + 10 * third:02}", f"{first}-{last_day:02}")
-    elif len(first) == 7:  # a season
-        year, month = map(int, first.split("-"))
-        narrowed = month_of(year, month + third)
-    else:
-        return match
-    return PeriodMatch(part.start(), match.end, narrowed, relative=True)
+def _narrowed(match: PeriodMatch, text: str) -> PeriodMatch:
+    """Return a period with the words before it that make it a part of it."""
+    part = part_before(match.start, text, match.period)
+    return PeriodMatch(part[0], match.end, part[1], relative=True) if part else match
 
 
 # -- The words -------------------------------------------------------------------------------------
-
-
-def _either(names: Iterable[str]) -> str:
-    return "(?:" + "|".join(sorted(map(re.escape, names), key=len, reverse=True)) + ")"
-
-
-@cache
-def words() -> dict[str, dict[str, Any]]:
-    """Return what each word of a date means, by kind."""
-    months, table = LISTS["months"], LISTS
-    full = {name: n for n, names in enumerate(months["names"], 1) for name in names}
-    short = {name: n for n, names in enumerate(months["abbreviations"], 1) for name in names}
-    return {
-        "month": full,
-        "short": full | short | {f"{name}.": n for name, n in short.items()},
-        "season": {name: int(n) for n, names in table["seasons"].items() for name in names},
-        "weekday": {
-            name: n for n, names in enumerate(table["weekdays"]["names"]) for name in names
-        },
-        "holiday": {name: rule for rule, names in table["holidays"].items() for name in names},
-        "number": {name: int(n) for n, names in table["numbers"].items() for name in names},
-    }
 
 
 @cache
 def _hint() -> re.Pattern[str]:
     """What a text with a period has: a year, or a word that goes before or after one of `words`."""
     return re.compile(
-        rf"{YEAR}|\d0'?s|años|\b(?:last|this|past|previous|ago|today|yesterday|hoy|ayer|anteayer"
-        r"|hace|est[ea]|pasad[oa]s?|ultim[oa]s?)\b"
+        rf"{YEAR}|'\d\d|\d0'?s|años|\b(?:last|this|past|previous|ago|today|tonight|yesterday|hoy"
+        rf"|ayer|anteayer|anoche|hace|est[ea]|pasad[oa]s?|antepasad[oa]|ultim[oa]s?"
+        rf"|{either(date_words()['decade'])})\b"
     )
 
 
+def _year(text: str, today: date) -> int:
+    """Return the year of ``2019`` or ``'19``, which lies at most a century back."""
+    if not text.startswith("'"):
+        return int(text)
+    year = today.year - today.year % 100 + int(text[1:])
+    return year if year <= today.year else year - 100
+
+
 def _number(text: str) -> int:
-    return int(text) if text.isdecimal() else int(words()["number"][text])
+    return int(text) if text.isdecimal() else int(date_words()["number"][text])
 
 
-def _latest(of: Callable[[int], Period], today: date, *, over: bool) -> Period:
-    """Return the latest period of a year-by-year rule that has begun, or that is ``over``."""
+def _latest(of: Callable[[int], Period], today: date, *, over: bool, back: int = 0) -> Period:
+    """Return the latest period of a year-by-year rule that has begun, or that is ``over``, or the
+    one so many years before it.
+    """
     now = today.isoformat()
     for year in (today.year, today.year - 1):
         period = of(year)
         if _after(now, period.last) if over else period.first <= now:
-            return period
-    return of(today.year - 2)
+            return of(year - back)
+    return of(today.year - 2 - back)
 
 
 def _after(now: str, last: str) -> bool:
@@ -175,7 +144,7 @@ def _after(now: str, last: str) -> bool:
 
 def _rule_of(word: str) -> Callable[[int], Period] | None:
     """Return the periods of the years that a season, month or holiday names."""
-    known = words()
+    known = date_words()
     if word in known["season"]:
         return lambda year: season_of(year, known["season"][word])
     if word in known["month"]:
@@ -183,15 +152,6 @@ def _rule_of(word: str) -> Callable[[int], Period] | None:
     if word in known["holiday"]:
         return lambda year: holiday_of(known["holiday"][word], year)
     return None
-
-
-UNITS = {
-    "day": "day", "days": "day", "dia": "day", "dias": "day",
-    "week": "week", "weeks": "week", "semana": "week", "semanas": "week",
-    "weekend": "weekend", "fin de semana": "weekend", "finde": "weekend",
-    "month": "month", "months": "month", "mes": "month", "meses": "month",
-    "year": "year", "years": "year", "año": "year", "años": "year",
-}  # fmt: skip
 
 
 def _unit(unit: str, today: date, back: int) -> Period:
@@ -224,8 +184,8 @@ def _since(unit: str, today: date, count: int) -> Period:
 def _read_recent(match: re.Match[str], today: date) -> Period | None:
     """Read ``last August``, ``this week``, ``el lunes pasado``."""
     word, over = match["what"], match["when"].startswith(("last", "past", "prev", "pasad", "ultim"))
-    if word in words()["weekday"]:
-        back = (today.weekday() - words()["weekday"][word]) % 7
+    if word in date_words()["weekday"]:
+        back = (today.weekday() - date_words()["weekday"][word]) % 7
         return day(today - timedelta(days=back or (7 if over else 0)))
     if (rule := _rule_of(word)) is not None:
         return _latest(rule, today, over=over)
@@ -235,6 +195,34 @@ def _read_recent(match: re.Match[str], today: date) -> Period | None:
     if UNITS[word] == "weekend" and today.weekday() < 5 and not over:
         back = 1  # the latest one
     return _unit(word, today, back)
+
+
+def _read_before_last(match: re.Match[str], today: date) -> Period | None:
+    """Read ``the summer before last``, ``el año antepasado``."""
+    word = match["what"]
+    if word in date_words()["weekday"]:
+        return day(
+            today - timedelta(days=7 + ((today.weekday() - date_words()["weekday"][word]) % 7 or 7))
+        )
+    if (rule := _rule_of(word)) is not None:
+        return _latest(rule, today, over=True, back=1)
+    return None if UNITS[word] == "day" else _unit(word, today, 2)
+
+
+def _read_day_part(match: re.Match[str], today: date) -> Period | None:
+    """Read ``this morning``, ``yesterday afternoon``, ``anoche``: hours of a day. A night that is
+    over goes on until six.
+    """
+    when, part = match["when"] or match[0], match["part"] or "night"
+    first, last = date_words()["day_part"][part].split()
+    is_night = last == "23"
+    if when == "last" and not is_night:
+        return None
+    if when in ("this", "esta", "tonight") or when.startswith("hoy"):
+        return Period(f"{today}T{first}:00", f"{today}T{last}:59")
+    before = today - timedelta(days=1)
+    end = f"{today}T05:59" if is_night else f"{before}T{last}:59"
+    return Period(f"{before}T{first}:00", end)
 
 
 def _read_named_day(match: re.Match[str], today: date) -> Period | None:
@@ -254,8 +242,8 @@ def _read_last_n(match: re.Match[str], today: date) -> Period | None:
 
 
 def _read_day(match: re.Match[str], today: date) -> Period | None:
-    month = words()["short"].get(match["month"]) or int(match["month"])
-    return valid_day(int(match["y"]), month, int(match["d"]))
+    month = date_words()["short"].get(match["month"]) or int(match["month"])
+    return valid_day(_year(match["y"], today), month, int(match["d"]))
 
 
 def _read_numbers(match: re.Match[str], today: date) -> Period | None:
@@ -265,24 +253,38 @@ def _read_numbers(match: re.Match[str], today: date) -> Period | None:
         return None
     if match["sep"] == "/" and second > 12:
         first, second = second, first
-    return valid_day(int(match["y"]), second, first)
+    return valid_day(_year(match["y"], today), second, first)
 
 
 def _read_month(match: re.Match[str], today: date) -> Period | None:
-    month = words()["short"].get(match["month"]) or int(match["month"])
-    return month_of(int(match["y"]), month)
+    month = date_words()["short"].get(match["month"]) or int(match["month"])
+    return month_of(_year(match["y"], today), month)
+
+
+def _read_month_number(match: re.Match[str], today: date) -> Period | None:
+    """Read ``07/2019`` and ``2019/07``, but not ``2011/12``, which may be two years."""
+    year, month = int(match["y"]), int(match["month"])
+    return (
+        None
+        if match[0].startswith(match["y"]) and month == year % 100 + 1
+        else month_of(year, month)
+    )
+
+
+def _read_quarter(match: re.Match[str], today: date) -> Period | None:
+    return season_of(_year(match["y"], today), 3 * int(match["n"]) - 2)
 
 
 def _read_months(match: re.Match[str], today: date) -> Period | None:
     """Read ``June to August 2020``."""
-    first, last = words()["short"][match["a"]], words()["short"][match["month"]]
-    year = int(match["y"])
+    first, last = date_words()["short"][match["a"]], date_words()["short"][match["month"]]
+    year = _year(match["y"], today)
     return Period(month_of(year, first).first, month_of(year, last).last) if first < last else None
 
 
 def _read_of_year(match: re.Match[str], today: date) -> Period | None:
     rule = _rule_of(match["what"])
-    return rule(int(match["y"])) if rule else None
+    return rule(_year(match["y"], today)) if rule else None
 
 
 def _read_years(match: re.Match[str], today: date) -> Period | None:
@@ -291,7 +293,8 @@ def _read_years(match: re.Match[str], today: date) -> Period | None:
 
 
 def _read_year(match: re.Match[str], today: date) -> Period | None:
-    return Period(match["y"], match["y"]) if int(match["y"]) <= today.year else None
+    year = _year(match[0], today)
+    return Period(f"{year}", f"{year}") if year <= today.year else None
 
 
 def _read_season(match: re.Match[str], today: date) -> Period | None:
@@ -300,15 +303,22 @@ def _read_season(match: re.Match[str], today: date) -> Period | None:
 
 
 def _read_decade(match: re.Match[str], today: date) -> Period | None:
-    century, decade = match["c"], int(match["d"])
-    if century is None and decade < 30:
+    century = match.groupdict().get("c") or ""
+    named = date_words()["decade"].get(match["d"])
+    decade = int(match["d"] if named is None else named)
+    if not century and decade < 30:
         return None
     first = int(century or 19) * 100 + decade
     return Period(f"{first}", f"{first + 9}")
 
 
-RELATIVE: set[Reader] = {_read_recent, _read_named_day, _read_ago, _read_last_n}
-FORMS: dict[Reader, str] = {_read_year: "year", _read_season: "season", _read_decade: "decade"}
+RELATIVE: set[Reader] = {
+    _read_recent, _read_before_last, _read_day_part, _read_named_day, _read_ago, _read_last_n,
+}  # fmt: skip
+FORMS: dict[Reader, str] = {
+    _read_year: "year", _read_season: "season", _read_quarter: "season",
+    _read_month_number: "season", _read_decade: "decade",
+}  # fmt: skip
 
 
 @cache
@@ -319,7 +329,7 @@ def _pattern(number: int) -> re.Pattern[str]:
 
 
 def _stems(kind: str) -> tuple[str, ...]:
-    return tuple({word[:3] for word in words()[kind]})
+    return tuple({word[:3] for word in date_words()[kind]})
 
 
 @cache
@@ -327,13 +337,15 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
     """Return the forms of periods, each with the stems of which a text must have one, if any, and
     its reader.
     """
-    known = words()
-    month, season = _either(known["short"]), _either(known["season"])
-    holiday, unit = _either(known["holiday"]), _either(UNITS)
+    known = date_words()
+    month, season = either(known["short"]), either(known["season"])
+    holiday, unit = either(known["holiday"]), either(UNITS)
     # after last, this
-    recent = f"{_either(known['month'])}|{season}|{holiday}|{_either(known['weekday'])}|{unit}"
-    number = rf"(?:\d{{1,4}}|{_either(known['number'])})"
-    year, of = rf"(?P<y>{YEAR})", r"(?:,? |,? of |,? in |,? de |,? del |,? en )"
+    recent = f"{either(known['month'])}|{season}|{holiday}|{either(known['weekday'])}|{unit}"
+    part, decade = either(known["day_part"]), either(known["decade"])
+    number = rf"(?:\d{{1,4}}|{either(known['number'])})"
+    year, written = rf"(?P<y>{YEAR})", rf"(?P<y>{YEAR}|'\d\d)"  # '19 only beside a word
+    of = r"(?:,? |,? of |,? in |,? de |,? del |,? en )"
     ordinal, digits = r"(?:st|nd|rd|th|º)?", ("19", "20")
     named_day = (
         "the day before yesterday|day before yesterday|antes de ayer|anteayer|today|yesterday"
@@ -344,24 +356,31 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
         (digits, r"(?P<a>\d\d?)(?P<sep>[./-])(?P<b>\d\d?)(?P=sep)" + year, _read_numbers),
         (digits, rf"{year}-(?P<month>0[1-9]|1[0-2])", _read_month),
         (digits, rf"{year} ?[-–] ?(?P<z>{YEAR})", _read_years),
+        (digits, rf"(?P<month>0?[1-9]|1[0-2])/{year}", _read_month_number),
+        (digits, rf"{year}/(?P<month>0[1-9]|1[0-2])", _read_month_number),
+        (("q",), rf"q(?P<n>[1-4])[ /-]?{written}", _read_quarter),
+        (("q",), rf"{year}[ /-]?q(?P<n>[1-4])", _read_quarter),
     ]
     dated = [
-        (rf"(?P<d>\d\d?){ordinal}(?: of| de)? (?P<month>{month}){of}{year}", _read_day),
-        (rf"(?P<month>{month}) (?P<d>\d\d?){ordinal}(?: de|,)? {year}", _read_day),
-        (rf"(?:between|entre) (?P<a>{month}) (?:and|y) (?P<month>{month}){of}{year}", _read_months),
+        (rf"(?P<d>\d\d?){ordinal}(?: of| de)? (?P<month>{month}){of}{written}", _read_day),
+        (rf"(?P<month>{month}) (?P<d>\d\d?){ordinal}(?: de|,)? {written}", _read_day),
         (
-            rf"(?:(?:from|de|desde) )?(?P<a>{month}) ?(?:to|until|-|–|a|hasta) ?"
-            rf"(?P<month>{month}){of}{year}",
+            rf"(?:between|entre) (?P<a>{month}) (?:and|y) (?P<month>{month}){of}{written}",
             _read_months,
         ),
-        (rf"(?P<month>{month}){of}{year}", _read_month),
+        (
+            rf"(?:(?:from|de|desde) )?(?P<a>{month}) ?(?:to|until|-|–|a|hasta) ?"
+            rf"(?P<month>{month}){of}{written}",
+            _read_months,
+        ),
+        (rf"(?P<month>{month}){of}{written}", _read_month),
     ]
     return [
         *numeric,
         *((_stems("month"), form, reader) for form, reader in dated),
-        (_stems("season"), rf"(?P<what>{season}){of}{year}(?:[-/](?:\d\d)+)?", _read_of_year),
+        (_stems("season"), rf"(?P<what>{season}){of}{written}(?:[-/](?:\d\d)+)?", _read_of_year),
         (_stems("season"), rf"{year} (?P<what>{season})", _read_season),
-        (_stems("holiday"), rf"(?P<what>{holiday}){of}{year}", _read_of_year),
+        (_stems("holiday"), rf"(?P<what>{holiday}){of}{written}", _read_of_year),
         (
             ("last", "this", "past", "prev"),
             rf"(?P<when>last|this|past|previous) (?P<what>{recent})",
@@ -373,6 +392,14 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
             _read_recent,
         ),
         (("pasad",), rf"(?P<what>{recent}) (?P<when>pasad[oa])", _read_recent),
+        ((" before last",), rf"(?P<what>{recent}) before last", _read_before_last),
+        (("antepasad",), rf"(?P<what>{recent}) antepasad[oa]", _read_before_last),
+        (
+            ("this ", "last ", "yest", "night", "noche", "ayer ", "esta ", "hoy "),
+            rf"(?:(?P<when>this|last|yesterday|esta|(?:ayer|hoy) por la) (?P<part>{part})"
+            "|tonight|anoche)",
+            _read_day_part,
+        ),
         (("day", "ayer", "hoy"), f"(?P<what>{named_day})", _read_named_day),
         ((" ago",), rf"(?P<n>{number}) (?P<unit>{unit}) ago", _read_ago),
         (("hace ",), rf"hace (?P<n>{number}) (?P<unit>{unit})", _read_ago),
@@ -380,6 +407,12 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
         (("ultim",), rf"ultim[oa]s (?P<n>{number}) (?P<unit>{unit})", _read_last_n),
         (("ultim",), rf"(?P<n>{number}) ultim[oa]s (?P<unit>{unit})", _read_last_n),
         (("s",), r"(?P<c>19|20)?(?P<d>\d0)'?s", _read_decade),
-        (("años",), r"años (?P<c>19)?(?P<d>\d0)", _read_decade),
+        (
+            ("s",),
+            rf"(?:años|decada de|los) (?:los |años )*(?P<c>19)?(?P<d>\d0|{decade})",
+            _read_decade,
+        ),
+        (("ties",), f"(?P<d>{decade})", _read_decade),
         (digits, year, _read_year),
+        (("'",), r"'(?P<y>\d\d)", _read_year),
     ]

@@ -1,5 +1,5 @@
 """The phrases of a query that are filters: periods, months, places, cameras, folders, labels and
-kinds of files. Which of them are plain decides `vitsearch.filters.words`.
+kinds of files. Which of them are plain decides `vitsearch.filters.contexts`.
 """
 
 import re
@@ -10,25 +10,24 @@ from functools import cache
 
 from vitsearch.filters import filter_all, parse_filter
 from vitsearch.filters.calendar import Period
+from vitsearch.filters.contexts import SIGNS, Candidate, TextReading, has_digit
 from vitsearch.filters.file_kinds import FILE_KINDS
-from vitsearch.filters.periods import WORD_END, WORD_START, periods, words
-from vitsearch.filters.tree import Between, Comparison, Filter, In, Like, Or
-from vitsearch.filters.word_lists import LISTS
-from vitsearch.filters.words import (
-    SIGNS,
-    Candidate,
-    Phrase,
-    TextReading,
-    Vocabulary,
-    has_digit,
-    plain,
-    words_of,
-)
+from vitsearch.filters.periods import WORD_END, WORD_START, periods
+from vitsearch.filters.tree import And, Between, Comparison, Filter, In, Like, Or
+from vitsearch.filters.word_lists import LISTS, date_words
+from vitsearch.filters.words import Phrase, Vocabulary, plain, words_of
 from vitsearch.photos.formats import FORMATS, VIDEO
 
 MAX_NAME_WORDS = 6
 MAX_NAMES = 400  # of cameras, folders or labels that a phrase may stand for
-_PATH = re.compile(r"(?<!\S)[^\s/][^\s]*/[^\s]*(?=\s|$)")
+MONTH_RANGES = {
+    ("from", "to"), ("from", "until"), ("from", "through"), ("between", "and"),
+    ("de", "a"), ("desde", "hasta"), ("entre", "y"),
+}  # fmt: skip
+_PATH = re.compile(
+    r"(?:(?<!\S)(?:in|from|under|inside|below|en|de|bajo|dentro de) )?"
+    r"(?<!\S)(?P<path>[^\s/][^\s]*/[^\s]*)(?=\s|$)"
+)
 
 
 def read_words(text: str, vocabulary: Vocabulary, today: date) -> list[Phrase]:
@@ -90,7 +89,7 @@ class _Reading(TextReading):
 
     def _periods(self) -> Iterator[Candidate]:
         for match in periods(self._plain, self._today):
-            first = self._starts.get(match.start)
+            first = self._starts.get(match.start, self._starts.get(match.start + 1))  # '98
             last = next((n for n, (_, end) in enumerate(self._tokens, 1) if end == match.end), None)
             if first is None or last is None:
                 continue
@@ -106,7 +105,7 @@ class _Reading(TextReading):
 
     def _months(self) -> Iterator[Candidate]:
         """Yield the months and days without a year: those of every year."""
-        months = words()["month"]
+        months = date_words()["month"]
         for index, word in enumerate(self._words):
             if word not in months:
                 continue
@@ -116,11 +115,20 @@ class _Reading(TextReading):
             ambiguous = "word" if doubtful else ""
             yield self._candidate(index, index + 1, where, "month", weak="month",
                                   ambiguous=ambiguous)  # fmt: skip
+            if self._word(index + 2) in months and not has_digit(self._word(index + 3)):
+                yield from self._months_between(index, number, months[self._word(index + 2)])
             day = self._day_beside(index)
             if day is not None:
                 first, last, written = day
                 where = Like("taken_at", f"____-{number:02}-{written:02}%")
                 yield self._candidate(first, last, where, "month", weak="day", ambiguous=ambiguous)
+
+    def _months_between(self, index: int, first: int, last: int) -> Iterator[Candidate]:
+        """Yield ``from June to August``, ``entre marzo y mayo``: months of every year."""
+        if (self._word(index - 1), self._word(index + 1)) in MONTH_RANGES:
+            since, until = Comparison("month", ">=", first), Comparison("month", "<=", last)
+            where = And((since, until)) if first < last else Or((since, until))
+            yield self._candidate(index - 1, index + 3, where, "month")
 
     def _day_beside(self, month: int) -> tuple[int, int, int] | None:
         """Return the tokens and the number of a day before or after a month."""
@@ -157,7 +165,7 @@ class _Reading(TextReading):
 
     def _is_common(self, name: str) -> bool:
         lists = ("photos", "scenes", "things", "function", "connectors", "goods")
-        dated = words()
+        dated = date_words()
         return (
             any(name in words_of(each) for each in lists)
             or any(name in dated[kind] for kind in ("month", "season", "weekday", "holiday"))
@@ -225,6 +233,7 @@ class _Reading(TextReading):
         """Yield folders, labels and kinds of files, which their forms make plain."""
         for kind, stems, form in (
             ("folder", "fold dire carp", _folder_form),
+            ("folder", " fold dire", _folder_before_form),
             ("label", "label tag etiq #", _label_form),
         ):
             if any(stem in self._plain for stem in stems.split()):
@@ -233,7 +242,7 @@ class _Reading(TextReading):
                 for match in form().finditer(self._plain) if names else ():
                     yield from self._named(kind, match, names)
         for match in _PATH.finditer(self._plain):
-            folder = self._text[slice(*match.span())].rstrip("/")
+            folder = self._text[slice(*match.span("path"))].rstrip("/")
             if folder in self._vocabulary.folders:
                 under = filter_all(None, under=folder)
                 assert under is not None
@@ -255,8 +264,10 @@ class _Reading(TextReading):
         self, kind: str, match: re.Match[str], names: dict[str, list[str]]
     ) -> Iterator[Candidate]:
         """Yield the folder or label whose name follows its form."""
-        first = next((n for n, (start, _) in enumerate(self._tokens) if start >= match.end()), None)
-        if first is None or self._plain[match.end() : self._tokens[first][0]].strip(" :#\"'"):
+        has_name_first = "name" in match.re.groupindex  # the work folder
+        begin = match.start("name") if has_name_first else match.end()
+        first = next((n for n, (start, _) in enumerate(self._tokens) if start >= begin), None)
+        if first is None or self._plain[begin : self._tokens[first][0]].strip(" :#\"'"):
             return
         for last in range(min(len(self._words), first + MAX_NAME_WORDS), first, -1):
             values = names.get(" ".join(self._words[first:last]))
@@ -267,7 +278,9 @@ class _Reading(TextReading):
                 under = filter_all(None, under=value) if kind == "folder" else None
                 tests.append(under or Comparison("label", "=", value))
             where = Or(tuple(tests)) if len(tests) > 1 else tests[0]
-            span = match.start(), self._tokens[last - 1][1]
+            span = match.start(), max(match.end(), self._tokens[last - 1][1])
+            if has_name_first and self._tokens[last - 1][1] != match.end("name"):
+                continue
             yield from self._spanning(span, where, kind, f"{kind} {values[0]}")
             return
 
@@ -309,6 +322,14 @@ def _folder_form() -> re.Pattern[str]:
     return re.compile(
         rf"{WORD_START}(?:(?:in|from|en|de) )?(?:(?:the|my|la|mi) )?"
         r"(?:folder|directory|carpeta|directorio)(?: named| called| of| de| llamada)?(?= |:)"
+    )
+
+
+@cache
+def _folder_before_form() -> re.Pattern[str]:
+    return re.compile(
+        rf"{WORD_START}(?:in|inside|from|under) (?:the |my )?"
+        r"(?P<name>(?:(?!in |from |under )\S+ ){0,3}\S+) (?:folder|directory)" + WORD_END
     )
 
 

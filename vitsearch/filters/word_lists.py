@@ -5,6 +5,9 @@ meanings is a word of the picture unless its form makes the other one plain; doc
 rules.
 """
 
+import re
+from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 
@@ -87,6 +90,29 @@ LISTS: dict[str, Any] = {
         "easter 0 0": comma_words("easter sunday, domingo de pascua, domingo de resurreccion"),
         "easter -7 0": comma_words("holy week, semana santa"),
         "thanksgiving": comma_words("thanksgiving, thanksgiving day, accion de gracias"),
+    },
+    # hours, from the first to the last
+    "day_parts": {
+        "00 11": comma_words("morning, mañana"),
+        "12 17": comma_words("afternoon"),
+        "12 20": comma_words("tarde"),
+        "18 23": comma_words("evening, night, noche"),
+    },
+    "decades": {
+        "30": comma_words("thirties, treinta"),
+        "40": comma_words("forties, cuarenta"),
+        "50": comma_words("fifties, cincuenta"),
+        "60": comma_words("sixties, sesenta"),
+        "70": comma_words("seventies, setenta"),
+        "80": comma_words("eighties, ochenta"),
+        "90": comma_words("nineties, noventa"),
+    },
+    "ordinals": {
+        "1": comma_words("first, 1st, primer, primera"),
+        "2": comma_words("second, 2nd, segundo, segunda"),
+        "3": comma_words("third, 3rd, tercer, tercera"),
+        "4": comma_words("fourth, 4th, cuarto, cuarta"),
+        "-1": comma_words("last, ultimo, ultima"),
     },
     "numbers": {
         "1": comma_words("a, an, one, un, una, uno"),
@@ -232,6 +258,18 @@ LISTS: dict[str, Any] = {
             camiseta, equipo, clase, habitacion, vuelo
             """
         ),
+        # what a year is the model of, two words after: "ford escort 1995"
+        "makes": comma_words(
+            """
+            ford, audi, bmw, peugeot, toyota, honda, nissan, mazda, subaru, suzuki, kia, hyundai,
+            chevrolet, chevy, dodge, jeep, cadillac, buick, chrysler, porsche, ferrari, lamborghini,
+            maserati, volkswagen, vw, opel, renault, citroen, fiat, alfa, seat, skoda, volvo, saab,
+            mercedes, lexus, tesla, land, range, yamaha, ducati, vespa, harley, kawasaki, boeing,
+            airbus
+            """
+        ),
+        # before a scene with a year or a place these say whose it is: "our 2019 trip"
+        "ours": comma_words("my, our, the, mi, nuestro, nuestra, family, annual"),
         # what is named after a season or a year: "the summer 2020 collection"
         "goods": comma_words(
             """
@@ -275,9 +313,9 @@ LISTS: dict[str, Any] = {
         # with photos or a request these say nothing more
         "fillers": comma_words(
             """
-            my, our, every, some, me, any, the, only, mis, mi, nuestras, las, los, solo, taken,
-            shot, from, of, in, de, en, tomadas, hechas, for, please, i, took, we, that, que,
-            hice, hicimos, saque, were, was
+            my, our, every, some, me, any, the, only, a, an, one, un, una, mis, mi, nuestras, las,
+            los, solo, taken, shot, from, of, in, de, en, tomadas, hechas, for, please, i, took, we,
+            that, que, hice, hicimos, saque, were, was
             """
         ),
         # a request for all: "show me all my photos"
@@ -302,3 +340,38 @@ LISTS: dict[str, Any] = {
         ),
     },
 }
+
+
+def either(names: Iterable[str]) -> str:
+    """Return the regular expression of any of the names, the longest first."""
+    return "(?:" + "|".join(sorted(map(re.escape, names), key=len, reverse=True)) + ")"
+
+
+@cache
+def date_words() -> dict[str, dict[str, Any]]:
+    """Return what each word of a date means, by kind."""
+    months, table = LISTS["months"], LISTS
+    full = {name: n for n, names in enumerate(months["names"], 1) for name in names}
+    short = {name: n for n, names in enumerate(months["abbreviations"], 1) for name in names}
+    return {
+        "month": full,
+        "short": full | short | {f"{name}.": n for name, n in short.items()},
+        "season": {name: int(n) for n, names in table["seasons"].items() for name in names},
+        "weekday": {
+            name: n for n, names in enumerate(table["weekdays"]["names"]) for name in names
+        },
+        "holiday": {name: rule for rule, names in table["holidays"].items() for name in names},
+        "day_part": {name: hours for hours, names in table["day_parts"].items() for name in names},
+        "decade": {name: int(n) for n, names in table["decades"].items() for name in names},
+        "ordinal": {name: int(n) for n, names in table["ordinals"].items() for name in names},
+        "number": {name: int(n) for n, names in table["numbers"].items() for name in names},
+    }
+
+
+UNITS = {
+    "day": "day", "days": "day", "dia": "day", "dias": "day",
+    "week": "week", "weeks": "week", "semana": "week", "semanas": "week",
+    "weekend": "weekend", "fin de semana": "weekend", "finde": "weekend",
+    "month": "month", "months": "month", "mes": "month", "meses": "month",
+    "year": "year", "years": "year", "año": "year", "años": "year",
+}  # fmt: skip
