@@ -1,6 +1,7 @@
 """What every test may ask for: folders of four photos, and an S3 server on loopback."""
 
 import os
+import re
 import shutil
 import signal
 import urllib.request
@@ -39,7 +40,7 @@ TOGETHER = (  # in one process of `make test`, since they share what takes long 
     ("tests/test_docs_run.py", "tests/test_examples.py"),  # the fixture `programs`
     tuple(f"tests/web/test_browser{name}.py" for name in ("", "_labels", "_several")),  # `samples`
 )
-SLOW_MODULE = "\npytestmark = pytest.mark.slow\n"
+SLOW_MODULE = re.compile(r"^pytestmark = .*\bpytest\.mark\.slow\b", re.MULTILINE)
 FAST_CASES = 2  # of a test with parameters, by `make test-fast`
 
 
@@ -77,7 +78,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """Whether a module is slow as a whole: what it needs takes seconds to load."""
     if not config.getoption("--fast") or collection_path.suffix != ".py":
         return None
-    return SLOW_MODULE in collection_path.read_text(encoding="utf-8") or None
+    return bool(SLOW_MODULE.search(collection_path.read_text(encoding="utf-8"))) or None
 
 
 @pytest.hookimpl(trylast=True)  # after -m has left some out

@@ -14,34 +14,33 @@ from typing import Any
 import pytest
 from PIL import Image
 
-pytest.importorskip("mcp")
-from mcp import Client, StdioServerParameters
-
 from helpers.cli import environment
+from helpers.lazy import library
 from vitsearch import Collection
-from vitsearch.agents import make_server
 from vitsearch.encoders.colour import ColourEncoder
 
+mcp = library("mcp")
+agents = library("vitsearch.agents")
 READING = ["albums", "info", "label", "photo", "search", "similar"]
 
 
 def asked(
     photos: Path,
-    questions: Callable[[Client], Coroutine[Any, Any, Any]],
+    questions: Callable[[Any], Coroutine[Any, Any, Any]],
     *,
     may_write: bool = False,
 ) -> Any:
     """Return what a client's questions to a server of the photos come to."""
 
     async def run(collection: Collection) -> Any:
-        async with Client(make_server(collection, may_write=may_write)) as client:
+        async with mcp.Client(agents.make_server(collection, may_write=may_write)) as client:
             return await questions(client)
 
     with Collection.open(photos, encoder=ColourEncoder()) as opened:
         return asyncio.run(run(opened))
 
 
-async def rows(client: Client, tool: str, **values: object) -> Any:
+async def rows(client: Any, tool: str, **values: object) -> Any:
     """Return the rows of a tool's answer."""
     answer = await client.call_tool(tool, values)
     assert not answer.is_error, answer.content
@@ -49,7 +48,7 @@ async def rows(client: Client, tool: str, **values: object) -> Any:
 
 
 def test_tools_are_read_only_unless_writing_is_allowed(indexed: Path) -> None:
-    async def names(client: Client) -> dict[str, bool]:
+    async def names(client: Any) -> dict[str, bool]:
         tools = (await client.list_tools()).tools
         return {tool.name: tool.annotations.read_only_hint for tool in tools}
 
@@ -61,7 +60,7 @@ def test_tools_are_read_only_unless_writing_is_allowed(indexed: Path) -> None:
 
 
 def test_photos_are_found_and_looked_at(indexed: Path) -> None:
-    async def questions(client: Client) -> Any:
+    async def questions(client: Any) -> Any:
         red = await rows(client, "search", query="red", top_k=2)
         like = await rows(client, "similar", path="red.png", top_k=1)
         where = await rows(client, "search", query="red", where="path like 'sub/%'")
@@ -83,7 +82,7 @@ def test_photos_are_found_and_looked_at(indexed: Path) -> None:
 
 
 def test_labels_and_info(indexed: Path) -> None:
-    async def questions(client: Client) -> Any:
+    async def questions(client: Any) -> Any:
         return await rows(client, "label", labels=["red", "green"]), await rows(client, "info")
 
     labels, (info,) = asked(indexed, questions)
@@ -93,7 +92,7 @@ def test_labels_and_info(indexed: Path) -> None:
 
 
 def test_albums_are_filled_where_writing_is_allowed(indexed: Path) -> None:
-    async def questions(client: Client) -> Any:
+    async def questions(client: Any) -> Any:
         await rows(client, "add_to_album", name="Warm", paths=["red.png", "yellow.png"])
         again = await rows(client, "add_to_album", name="Warm", paths=["red.png", "sub/blue.png"])
         return again, await rows(client, "albums")
@@ -111,7 +110,7 @@ def test_albums_are_filled_where_writing_is_allowed(indexed: Path) -> None:
 def test_other_files_are_not_shown(indexed: Path, path: str) -> None:
     (indexed.parent / "secret.png").write_bytes((indexed / "red.png").read_bytes())
 
-    async def question(client: Client) -> Any:
+    async def question(client: Any) -> Any:
         return await client.call_tool("photo", {"path": path})
 
     answer = asked(indexed, question)
@@ -120,7 +119,7 @@ def test_other_files_are_not_shown(indexed: Path, path: str) -> None:
 
 
 def test_a_query_that_cannot_be_read_says_why(indexed: Path) -> None:
-    async def question(client: Client) -> Any:
+    async def question(client: Any) -> Any:
         return await client.call_tool("search", {"query": "red", "where": "pth = 'a'"})
 
     answer = asked(indexed, question)
@@ -130,14 +129,14 @@ def test_a_query_that_cannot_be_read_says_why(indexed: Path) -> None:
 
 @pytest.mark.slow
 def test_the_command_answers_on_standard_output(indexed: Path) -> None:
-    server = StdioServerParameters(
+    server = mcp.StdioServerParameters(
         command=sys.executable,
         args=["-m", "vitsearch", "mcp", str(indexed)],
         env=environment(),
     )
 
     async def run() -> Any:
-        async with Client(server) as client:
+        async with mcp.Client(server) as client:
             return await rows(client, "search", query="blue", top_k=1)
 
     assert [row["path"] for row in asyncio.run(run())] == ["sub/blue.png"]

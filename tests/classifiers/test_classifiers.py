@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 
 from helpers.classifiers import NAMES, save_classifier, torch, transformers
+from helpers.lazy import library
 from vitsearch import ImageClassifier, Prediction, load_classifier
 from vitsearch.encoders.mini import load_mini
 from vitsearch.errors import EncoderError, PhotoError, QueryError
 
-timm = pytest.importorskip("timm")
+timm = library("timm")
 
 
 def photos() -> list[Image.Image]:

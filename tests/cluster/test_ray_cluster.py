@@ -5,9 +5,10 @@ import sys
 
 import pytest
 
+from helpers.lazy import library
 from helpers.paths import ROOT
 
-pytest.importorskip("ray", reason="extra [ray]")
+library("ray", reason="extra [ray]")
 
 PROGRAM = """
 import os

@@ -17,12 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.cli import one_line
+from helpers.lazy import library
 from helpers.photos import paint
 from helpers.shard_sets import manifest, row, vector
 from vitsearch import Collection, index_folder
 from vitsearch.cluster import embed
-from vitsearch.cluster.ray_cluster import errors_of_workers, ray
-from vitsearch.cluster.run import EmbedJob, ShardAssembler, watched
 from vitsearch.cluster.tasks import (
     EmbedOptions,
     Encode,
@@ -41,6 +40,9 @@ from vitsearch.photos.sources import open_source
 from vitsearch.shards import create_shards, open_shards, storage_of
 from vitsearch.types import Progress
 
+ray = library("ray", reason="extra [ray]")
+ray_cluster = library("vitsearch.cluster.ray_cluster")
+run = library("vitsearch.cluster.run")
 COLOUR = Model("colour", "cpu", "auto", "auto")
 OPTIONS = EmbedOptions(
     encoder="colour",
@@ -85,9 +87,9 @@ def test_an_error_of_another_machine_is_ours_or_one_line() -> None:
     ours = EncoderError("device 'cuda' cannot be used here")
     sent = ray.exceptions.RayTaskError("load", "Traceback: of the worker", ours)
     with pytest.raises(EncoderError, match="^device 'cuda' cannot be used here$"):
-        with errors_of_workers():
+        with ray_cluster.errors_of_workers():
             raise sent.as_instanceof_cause()
-    with pytest.raises(VitsearchError) as raised, errors_of_workers():
+    with pytest.raises(VitsearchError) as raised, ray_cluster.errors_of_workers():
         raise ray.exceptions.RayError("many words\nthe node died\n")
     assert str(raised.value) == (
         "the cluster failed (the node died): run the same command again, finished shards are kept"
@@ -98,7 +100,7 @@ def test_pieces_in_any_order_become_the_shards_of_one_machine(photos: Path, tmp_
     """The whole way of a run, but for Ray's handing round."""
     (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff no photo")
     job = job_of(photos, tmp_path / "out", shard_size=3, piece=2, todo=(0, 1))
-    encode, assembler = Encode(job), ShardAssembler(3, 5)
+    encode, assembler = Encode(job), run.ShardAssembler(3, 5)
     writer = create_shards(tmp_path / "out", manifest(str(photos), 5, shard_size=3, shards=2))
     for piece in reversed(range(job.pieces)):
         for table in decode_pieces({"id": np.array([piece])}, job):
@@ -148,7 +150,7 @@ def test_photos_are_listed_once_and_a_run_goes_on_as_it_was_begun(
 ) -> None:
     steps: list[Progress] = []
     facts, out = COLOUR.facts(), tmp_path / "out"
-    manifest = EmbedJob(photos, out, OPTIONS, steps.append)._listed(facts).manifest
+    manifest = run.EmbedJob(photos, out, OPTIONS, steps.append)._listed(facts).manifest
     assert (manifest.rows, manifest.shards, manifest.shard_size) == (4, 2, 3)
     assert (manifest.encoder, manifest.source, manifest.decoding) == (
         "colour",
@@ -156,13 +158,13 @@ def test_photos_are_listed_once_and_a_run_goes_on_as_it_was_begun(
         "scaled",
     )
     assert [(step.stage, step.done) for step in steps] == [("looking", 3), ("looking", 4)]
-    again = EmbedJob(photos, out, replace(OPTIONS, shard_size=50), steps.append)
+    again = run.EmbedJob(photos, out, replace(OPTIONS, shard_size=50), steps.append)
     known = again._known()
     assert known is not None
     assert again._resumed(known, facts).manifest == manifest
     job = again._job(manifest, facts, known.missing(), 4)
     assert [job.rows_of(number) for number in range(job.pieces)] == [(0, 0, 3), (1, 0, 3)]
-    exact = EmbedJob(photos, out, replace(OPTIONS, exact_decode=True), steps.append)
+    exact = run.EmbedJob(photos, out, replace(OPTIONS, exact_decode=True), steps.append)
     with pytest.raises(CollectionError, match="was begun with scaled decoding"):
         exact._resumed(known, facts)
     other = replace(facts, identity=replace(facts.identity, fingerprint="0" * 32))
@@ -170,7 +172,7 @@ def test_photos_are_listed_once_and_a_run_goes_on_as_it_was_begun(
         again._resumed(known, other)
     (tmp_path / "empty").mkdir()
     with pytest.raises(CollectionError, match="no photos found in"):
-        EmbedJob(tmp_path / "empty", tmp_path / "none", OPTIONS, steps.append)._listed(facts)
+        run.EmbedJob(tmp_path / "empty", tmp_path / "none", OPTIONS, steps.append)._listed(facts)
 
 
 def job_of(
@@ -191,7 +193,7 @@ def test_rows_in_any_order_make_whole_shards(data: st.DataObject) -> None:
     rows, size = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 12))
     order = data.draw(st.permutations(range(rows)))
     cuts = sorted(data.draw(st.sets(st.integers(1, rows), max_size=6)) | {0, rows})
-    gather = ShardAssembler(size, rows)
+    gather = run.ShardAssembler(size, rows)
     whole: dict[int, list[int]] = {}
     for start, stop in pairwise(cuts):
         part = list(order[start:stop])
@@ -219,7 +221,7 @@ def test_a_cluster_that_falls_silent_ends_the_run(remarks: list[str]) -> None:
         yield from ("a", "b")
         never.wait()
 
-    watching = watched(tables(), 0.5)
+    watching = run.watched(tables(), 0.5)
     assert [next(watching), next(watching)] == ["a", "b"]
     with pytest.raises(CollectionError) as raised:
         next(watching)
@@ -227,9 +229,9 @@ def test_a_cluster_that_falls_silent_ends_the_run(remarks: list[str]) -> None:
     silent = "nothing has come from the cluster for 0.5 s (`ray status` shows what it waits for)"
     assert str(raised.value) == f"{silent}: run the same command again, finished shards are kept"
     assert remarks == [f"{silent}, and the run ends after 0.5 s of it"]
-    assert list(watched(iter("abc"), 100.0)) == ["a", "b", "c"]
+    assert list(run.watched(iter("abc"), 100.0)) == ["a", "b", "c"]
     with pytest.raises(ZeroDivisionError):
-        list(watched((1 // number for number in (1, 0)), 100.0))
+        list(run.watched((1 // number for number in (1, 0)), 100.0))
 
 
 def test_rows_that_come_twice_or_never_are_noticed() -> None:
@@ -238,7 +240,7 @@ def test_rows_that_come_twice_or_never_are_noticed() -> None:
             {"row": pyarrow.array(rows, pyarrow.int64()), "begun": [0.0] * len(rows)}
         )
 
-    gather = ShardAssembler(3, 5)
+    gather = run.ShardAssembler(3, 5)
     assert list(gather.add(table(4))) == []
     with pytest.raises(CollectionError, match=r"rows of 1 shards never came \(the first is 1\)"):
         gather.check_empty()

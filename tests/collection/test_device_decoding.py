@@ -23,6 +23,8 @@ torch = pytest.importorskip("torch", reason="needs the extra vitsearch[clip]")
 pytest.importorskip("torchvision", reason="needs the extra vitsearch[clip]")
 skimage = pytest.importorskip("skimage", reason="its sample photos")
 
+pytestmark = pytest.mark.slow
+
 CLOSE = 0.995
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -58,7 +60,6 @@ def stored(folder: Path) -> tuple[list[Any], list[Any], dict[str, Any], dict[str
         return facts(store), failures, vectors, how
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 def test_photos_failures_and_vectors_are_those_of_the_cpu(tmp_path: Path, device: str) -> None:
     if device == "cuda" and not torch.cuda.is_available():
@@ -89,7 +90,6 @@ def test_photos_failures_and_vectors_are_those_of_the_cpu(tmp_path: Path, device
     assert stored(tmp_path / "device")[3] == how | {"decoder": "mixed"}
 
 
-@pytest.mark.slow
 def test_a_collection_of_reduced_photos_is_told_of_whole_ones(tmp_path: Path) -> None:
     for name in ("astronaut", "coffee"):
         image = Image.fromarray(getattr(skimage.data, name)())

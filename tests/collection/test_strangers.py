@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from helpers.cli import vitsearch
+from helpers.lazy import library
 from helpers.photos import paint
 from vitsearch import Collection, EncoderError, PhotoError, index_folder, load_encoder
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.web.service import PhotoService
 
-pytest.importorskip("transformers", reason="needs the extra vitsearch[clip]")
-pytest.importorskip("huggingface_hub", reason="needs the extra vitsearch[clip]")
+library("transformers", reason="needs the extra vitsearch[clip]")
+library("huggingface_hub", reason="needs the extra vitsearch[clip]")
 
 MODEL = "stranger/model"
 

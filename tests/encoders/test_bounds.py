@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tokenizers import Regex, Tokenizer, models, normalizers
 
-from helpers.tiny_models import save_siglip
+from helpers.lazy import library
 from vitsearch.encoders import load_encoder
 from vitsearch.encoders.checkpoints import check_settings, check_sides, check_tokenizer
 from vitsearch.encoders.preprocess import Preprocess
@@ -20,6 +20,7 @@ from vitsearch.encoders.tokenizer import (
 )
 from vitsearch.errors import EncoderError
 
+tiny = library("helpers.tiny_models")
 Change = Callable[[dict[str, Any]], None]
 
 
@@ -35,7 +36,7 @@ def set_in(*names: str, to: Any) -> Change:
 @pytest.fixture(name="model", scope="module")
 def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    save_siglip(folder)
+    tiny.save_siglip(folder)
     return folder
 
 

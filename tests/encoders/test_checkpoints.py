@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.lazy import library
 from vitsearch.encoders import load_local_dir
 from vitsearch.errors import EncoderError
 
-torch = pytest.importorskip("torch", reason="needs the extra vitsearch[clip]")
-pytest.importorskip("open_clip", reason="needs the extra vitsearch[clip]")
-pytest.importorskip("transformers", reason="needs the extra vitsearch[clip]")
-
-from helpers import tiny_models as tiny  # noqa: E402
+torch = library("torch", reason="needs the extra vitsearch[clip]")
+library("open_clip", reason="needs the extra vitsearch[clip]")
+library("transformers", reason="needs the extra vitsearch[clip]")
+tiny = library("helpers.tiny_models")
 
 
 @pytest.fixture(scope="module")

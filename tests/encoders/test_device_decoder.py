@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from helpers.lazy import library
 from helpers.odd_files import bad_contents, encoded, good_contents
 from helpers.profiles import grey_profile, rgb_profile
 from helpers.remarks import logged_remarks
@@ -27,9 +28,9 @@ from vitsearch.errors import EncoderError
 from vitsearch.photos.decode import decode
 from vitsearch.photos.profiles import prepared
 
-torch = pytest.importorskip("torch", reason="needs the extra vitsearch[clip]")
-pytest.importorskip("torchvision", reason="needs the extra vitsearch[clip]")
-skimage = pytest.importorskip("skimage", reason="its sample photos")
+torch = library("torch", reason="needs the extra vitsearch[clip]")
+library("torchvision", reason="needs the extra vitsearch[clip]")
+skimage = library("skimage", reason="its sample photos")
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 ORIENTATION = 0x112

@@ -16,6 +16,8 @@ from helpers import tiny_models as tiny  # noqa: E402
 from vitsearch.encoders import load_encoder, load_local_dir  # noqa: E402
 from vitsearch.errors import EncoderError  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 KINDS = ("metaclip_2", "chinese_clip", "altclip", "siglip2", "tipsv2", "align", "blip", "aimv2")
 TEXTS = [*tiny.SENTENCES, "A CAT, a dog!", "中文的猫", "a cat " * 60]
 
@@ -29,7 +31,6 @@ def unit(rows: Any) -> Any:
     return rows / rows.norm(dim=-1, keepdim=True)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_vectors_are_those_of_transformers_own_processor_and_model(
     tmp_path: Path, kind: str

@@ -24,6 +24,8 @@ from vitsearch.encoders import load_encoder, load_local_dir
 from vitsearch.encoders.checkpoints import missing_from, sentence_transformers_files
 from vitsearch.errors import EncoderError
 
+pytestmark = pytest.mark.slow
+
 PROMPT = "a picture that shows "
 
 
@@ -68,7 +70,6 @@ def theirs(folder: Path, items: list[Any]) -> Any:
     return model.encode(items, normalize_embeddings=True)
 
 
-@pytest.mark.slow
 def test_vectors_are_those_of_the_library(folder: Path) -> None:
     encoder = load_encoder(f"local-dir:{folder}", "cpu")
     rows = encoder.encode_images(tiny.photos())
@@ -88,7 +89,6 @@ def test_vectors_are_those_of_the_library(folder: Path) -> None:
     assert (again.fingerprint, again.logit_scale) == (encoder.fingerprint, encoder.logit_scale)
 
 
-@pytest.mark.slow
 def test_texts_get_the_prefix_of_queries(folder: Path) -> None:
     plain = load_encoder(f"local-dir:{folder}", "cpu")
     change(folder / "config_sentence_transformers.json", prompts={"query": PROMPT})
@@ -102,7 +102,6 @@ def test_texts_get_the_prefix_of_queries(folder: Path) -> None:
     assert encoder.fingerprint != plain.fingerprint
 
 
-@pytest.mark.slow
 def test_a_folder_is_indexed_and_searched(folder: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -118,7 +117,6 @@ def test_a_folder_is_indexed_and_searched(folder: Path, tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.slow
 def test_what_is_a_model_of_transformers_and_no_more_is_read_as_before(
     saved: Path, tmp_path: Path
 ) -> None:
@@ -168,7 +166,6 @@ def test_what_a_model_may_not_ask_of_the_library_is_refused(folder: Path) -> Non
             load_encoder(name)
 
 
-@pytest.mark.slow
 def test_what_cannot_be_imported_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"local-dir:{folder}"
     modules = json.loads((folder / "modules.json").read_text())
@@ -183,7 +180,6 @@ def test_what_cannot_be_imported_is_one_line(folder: Path, monkeypatch: pytest.M
             load(name)
 
 
-@pytest.mark.slow
 def test_pickles_below_a_router_are_refused(folder: Path) -> None:
     part = folder / "1_Router" / "query_0"
     part.mkdir(parents=True)

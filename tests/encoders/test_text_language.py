@@ -23,6 +23,8 @@ from vitsearch.encoders.onnx_cache import read_facts, write_facts  # noqa: E402
 from vitsearch.encoders.tokenizer import TextReader  # noqa: E402
 from vitsearch.errors import EncoderError  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 TEXTS = {  # and the mark that each bears
     "a cat on a mat": "eng_Latn",
     "ein Hund mit einem roten Ball am Strand": "deu_Latn",
@@ -79,7 +81,6 @@ def test_the_language_of_a_text(text: str, language: str | None) -> None:
     assert likeliest_language(text) == language
 
 
-@pytest.mark.slow
 def test_each_text_bears_the_mark_of_its_language(name: str) -> None:
     encoder = load_encoder(name, "cpu", runtime="torch")
     theirs = HFTokenizer(name.removeprefix("local-dir:"), context_length=48)
@@ -97,7 +98,6 @@ def test_each_text_bears_the_mark_of_its_language(name: str) -> None:
         encoder.encode_texts(["a cat"])
 
 
-@pytest.mark.slow
 def test_an_export_that_takes_all_for_english_is_made_anew(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,7 +114,6 @@ def test_an_export_that_takes_all_for_english_is_made_anew(
     assert not prepare_model(name).made
 
 
-@pytest.mark.slow
 def test_a_model_of_transformers_is_told_the_language_too(tmp_path: Path) -> None:
     tokenizer = nllb_tokenizer()
     tower = {
@@ -140,7 +139,6 @@ def test_a_model_of_transformers_is_told_the_language_too(tmp_path: Path) -> Non
     assert reader.tokenize([*TEXTS])["input_ids"].tolist() == ids.tolist()
 
 
-@pytest.mark.slow
 def test_onnx_runtime_gives_the_same_vectors(name: str) -> None:
     ours, torchs = (load_encoder(name, "cpu", runtime=each) for each in ("onnx", "torch"))
     np.testing.assert_allclose(
@@ -154,7 +152,6 @@ def test_onnx_runtime_gives_the_same_vectors(name: str) -> None:
     assert float((french @ ours.encode_texts(["chat"]).T).item()) < 0.9999
 
 
-@pytest.mark.slow
 def test_a_search_says_the_language(name: str, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     for number, picture in enumerate(tiny.photos()):

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import pytest
+from helpers.lazy import library
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
+torch = library("torch")
+transformers = library("transformers")
 
 SHAPE = {
     "image_size": 32,

@@ -20,6 +20,8 @@ from vitsearch import load_encoder  # noqa: E402
 from vitsearch.encoders import Encoder  # noqa: E402
 from vitsearch.labels import zero_shot_classifier  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["cat", "dog on a beach", "two red chairs", "sea at night", "bed and a beach"] + [
     f"chair {letter}" for letter in "abcdefg"
 ]
@@ -97,7 +99,6 @@ def test_own_templates_give_open_clips_head(folders: dict[str, Path]) -> None:
     np.testing.assert_allclose(ours.weight * 0.07, theirs, rtol=0, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_the_same_weights_give_the_same_head_whoever_saved_them(folders: dict[str, Path]) -> None:
     one, other = (
         zero_shot_classifier(load(folders[name]), NAMES, templates="simple")
@@ -109,7 +110,6 @@ def test_the_same_weights_give_the_same_head_whoever_saved_them(folders: dict[st
     np.testing.assert_array_equal(one.bias, other.bias)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "processor"),
     [("clip", "CLIPImageProcessorPil"), ("siglip", "SiglipImageProcessorPil")],
