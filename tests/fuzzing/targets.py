@@ -742,7 +742,7 @@ _READERS = tuple(
     for name, package in {
         "vitsearch.photos.decode": "PIL",
         "pillow_heif": "pillow_heif",
-        "vitsearch.photos.jxl": "pillow_jxl",
+        "pillow_jxl": "pillow_jxl",
         "vitsearch.photos.raw": "rawpy",
     }.items()
     if find_spec(package)

@@ -36,5 +36,4 @@ HEAVY = {  # a library, and the rooms with an adapter of it
     "ray": {"cluster"},
     "av": {"photos"},
     "rawpy": {"photos"},
-    "pillow_jxl": {"photos"},
 }

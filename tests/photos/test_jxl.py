@@ -11,7 +11,7 @@ from vitsearch.photos.decode import decode
 from vitsearch.types import PhotoInfo
 
 pytest.importorskip("pillow_jxl")
-from vitsearch.photos.jxl import JxlImageFile, codestream, size_of
+from vitsearch.photos.readers import JxlImageFile, codestream, size_of
 
 
 def encoded(picture: Image.Image, **options: Any) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from vitsearch.encoders import load_named_encoder
 from vitsearch.errors import CollectionError
@@ -137,18 +137,26 @@ _ADVICE = {  # where the library of a module is not installed
 
 def exporter(layout: Layout) -> Callable[..., int]:
     """Return the function that exports a collection, loading its library; raises CollectionError
-    where that is not installed.
+    where that is not installed, or for a layout that is not known.
     """
-    export: Callable[..., int] = __getattr__(f"export_{layout.replace('-', '_')}")
+    export: Callable[..., int] = _function("export", layout)
     return export
 
 
 def importer_of(layout: Layout) -> Callable[..., ImportReport]:
     """Return the function that imports into a collection, loading its library; raises
-    CollectionError where that is not installed.
+    CollectionError where that is not installed, or for a layout that is not known.
     """
-    load: Callable[..., ImportReport] = __getattr__(f"import_{layout.replace('-', '_')}")
+    load: Callable[..., ImportReport] = _function("import", layout)
     return load
+
+
+def _function(verb: str, layout: str) -> Any:
+    if layout not in get_args(Layout):
+        raise CollectionError(
+            f"there is no layout {layout!r}: choose one of {', '.join(get_args(Layout))}"
+        )
+    return __getattr__(f"{verb}_{layout.replace('-', '_')}")
 
 
 def __getattr__(name: str) -> Any:

@@ -271,7 +271,7 @@ FORMATS = (
         "JPEG XL",
         ("jxl",),
         _magic(rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n"),
-        "vitsearch.photos.jxl:JxlImageFile",
+        "vitsearch.photos.readers:JxlImageFile",
         extra=Extra("jxl", "pillow-jxl-plugin", "pillow_jxl", "JPEG XL photos"),
     ),
     PhotoFormat("PSD", ("psd",), _magic(rb"8BPS\0\x01"), "vitsearch.photos.readers:PsdImageFile"),
