@@ -32,6 +32,7 @@ from vitsearch import Collection, index_folder  # noqa: E402
 from vitsearch.encoders import load_encoder, onnx_export, prepare_model  # noqa: E402
 from vitsearch.encoders import onnx_cache as exports  # noqa: E402
 from vitsearch.encoders.base import EncoderIdentity  # noqa: E402
+from vitsearch.encoders.checkpoints import ONE_QUERY  # noqa: E402
 from vitsearch.encoders.language import readable  # noqa: E402
 from vitsearch.encoders.onnx import OnnxEncoder, usable_cores  # noqa: E402
 from vitsearch.encoders.onnx_cache import OnnxExport  # noqa: E402
@@ -110,6 +111,27 @@ def in_onnx(models: Path, layout: str, dtype: str = "float32") -> OnnxEncoder:
     encoder = load_encoder(name_of(models, layout), "cpu", dtype, runtime="onnx")
     assert isinstance(encoder, OnnxEncoder)
     return encoder
+
+
+def test_a_model_that_answers_one_query_uses_its_weights_as_they_lie_in_the_file(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    class Session(onnxruntime.InferenceSession):  # type: ignore[misc]
+        def __init__(self, file: str, options: Any, **others: Any) -> None:
+            opened.append(options.get_session_config_entry("session.disable_prepacking"))
+            super().__init__(file, options, **others)
+
+    usual = in_onnx(models, "open_clip").encode_texts(ODD_TEXTS)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    token = ONE_QUERY.set(True)
+    try:
+        once = in_onnx(models, "open_clip").encode_texts(ODD_TEXTS)
+    finally:
+        ONE_QUERY.reset(token)
+    assert opened == ["1"]
+    assert np.abs(usual - once).max() < 1e-5
 
 
 def assert_close(actual: Any, expected: Any, tolerance: float = 1e-5) -> None:

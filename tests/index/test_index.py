@@ -397,7 +397,7 @@ def test_a_path_is_opened_by_name_where_an_open_file_has_none(tmp_path):
     exists = Path.exists
     Path.exists = lambda path: not str(path).startswith("/proc") and exists(path)
     from vitsearch.index.snapshot import open_snapshot
-    import numpy as np
+    import faiss, numpy as np
     for folder in sys.stdin.read().split("|"):
         shadow = open_snapshot(Path(os.fsdecode(bytes.fromhex(folder))))
         query = np.asarray(shadow.vectors[9], np.float32)

@@ -1,14 +1,18 @@
 """What a killed build leaves beside an index folder, and where its rows are."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from vitsearch.errors import IndexDamaged
-from vitsearch.index.recipe import Recipe
+from vitsearch.index import SelectiveIndex
+from vitsearch.index.backends import FaissBackend
+from vitsearch.index.recipe import Recipe, load_recipe
 from vitsearch.index.snapshot import (
+    IndexSnapshot,
     build_snapshot,
     finish_replacing,
     open_snapshot,
@@ -16,12 +20,14 @@ from vitsearch.index.snapshot import (
 )
 
 
-def built(folder: Path, generation: int, ids: tuple[int, ...] = (1, 2)) -> Path:
+def built(
+    folder: Path, generation: int, ids: tuple[int, ...] = (1, 2), *, recipe: str = ""
+) -> Path:
     rows = np.eye(4, dtype=np.float16)[: len(ids)]
     build_snapshot(
         folder,
         [(np.array(ids, dtype=np.int64), rows)],
-        recipe=Recipe("exact", "exact"),
+        recipe=load_recipe(recipe) if recipe else Recipe("exact", "exact"),
         dim=4,
         generation=generation,
         fingerprint="f",
@@ -80,3 +86,54 @@ def test_rows_are_found_by_their_ids_however_far_these_lie_apart(
     for other in (0, 6, 10**13):
         with pytest.raises(IndexDamaged, match="ids that are not of its rows"):
             snapshot.positions(np.array([ids[0], other]))
+
+
+# -- An index that is loaded after some searches ---------------------------------------------------
+
+
+@pytest.fixture
+def flat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a small index of FAISS, in a process that has not imported that."""
+    pytest.importorskip("faiss")
+    folder = built(tmp_path / "index", 1, (3, 5, 9), recipe="flat")
+    monkeypatch.delitem(sys.modules, "faiss")
+    return folder
+
+
+def nearest(snapshot: IndexSnapshot) -> list[tuple[list[int], list[float]]]:
+    query = np.array([0.6, 0.8, 0, 0], dtype=np.float32)
+    found = [snapshot.search(query, 3) for _ in range(4)]
+    return [(each.ids.tolist(), [round(float(x), 6) for x in each.scores]) for each in found]
+
+
+def test_few_rows_are_compared_until_an_index_is_worth_loading(
+    flat: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[Path] = []
+    load = FaissBackend.open
+
+    def counted(self: FaissBackend, folder: Path, recipe: Recipe) -> SelectiveIndex:
+        loaded.append(folder)
+        return load(self, folder, recipe)
+
+    monkeypatch.setattr(FaissBackend, "open", counted)
+    snapshot = open_snapshot(flat)
+    assert nearest(snapshot) == [([5, 3, 9], [0.8, 0.6, 0.0])] * 4
+    assert loaded == [flat]
+    many = open_snapshot(flat)  # a batch is worth it
+    assert [each.ids.tolist() for each in many.search_batch(np.eye(4)[:3], 1)] == [[3], [5], [9]]
+    assert loaded == [flat, flat]
+
+
+def test_an_index_that_is_loaded_late_is_checked_then(flat: Path) -> None:
+    snapshot = open_snapshot(flat)
+    file = flat / "index.faiss"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(IndexDamaged, match="index.faiss cannot be read or was altered; index"):
+        nearest(snapshot)
+
+
+def test_rows_go_on_to_be_compared_where_the_index_was_replaced(flat: Path) -> None:
+    snapshot = open_snapshot(flat)
+    built(flat, 2, (1, 2, 4), recipe="flat")
+    assert nearest(snapshot) == [([5, 3, 9], [0.8, 0.6, 0.0])] * 4

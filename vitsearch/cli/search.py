@@ -181,6 +181,7 @@ def _in_quotes(words: str) -> str:
 
 def _search(photos: Sequence[str], query: "str | Path", options: dict[str, Any]) -> int:
     from vitsearch.collection.several import search_opened
+    from vitsearch.encoders.checkpoints import ONE_QUERY
     from vitsearch.outputs.contact_sheet import check_suffix
 
     check_forms(options)
@@ -196,6 +197,7 @@ def _search(photos: Sequence[str], query: "str | Path", options: dict[str, Any])
     chosen |= {name: options[name] for name in ("literal", "min_relevance")}
     top_k = options["top_k"] or (None if options["min_score"] is not None else TOP_K)
     with ExitStack() as stack:
+        stack.callback(ONE_QUERY.reset, ONE_QUERY.set(True))
         opened = [stack.enter_context(open_collection(each, options)) for each in photos]
         understood = _understood(opened, query, chosen["literal"])
         if isinstance(query, Path):

@@ -253,6 +253,9 @@ def one_line(error: BaseException) -> str:
 # who names the model that is being loaded, where that is a file and not the user
 _NAMED_BY: ContextVar[str] = ContextVar("named by", default="")
 _ALLOWED: ContextVar[bool] = ContextVar("downloads allowed", default=False)
+# whether a model is opened for one query alone: then its weights are used as they lie in their
+# files, which opens it in half the time and makes every later query slower
+ONE_QUERY: ContextVar[bool] = ContextVar("one query", default=False)
 
 
 @contextmanager

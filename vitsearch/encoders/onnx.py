@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,7 +25,7 @@ from PIL import Image
 
 from vitsearch.arrays import unit_rows
 from vitsearch.encoders.base import Encoder, Vectors, fingerprint_of
-from vitsearch.encoders.checkpoints import one_line, weights_hash
+from vitsearch.encoders.checkpoints import ONE_QUERY, one_line, weights_hash
 from vitsearch.encoders.preprocess import Box, Preprocess, normalise, prepare, seen_region
 from vitsearch.encoders.tokenizer import PortableTokenizer, TextReader, rules_from, surely_fits
 from vitsearch.errors import EncoderError
@@ -113,6 +114,8 @@ def open_graph(
     # threads that spin after a query keep the cores from the search that follows it: a third of its
     # time on two cores
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if ONE_QUERY.get():  # else all matrices are copied to where the processor likes them better
+        options.add_session_config_entry("session.disable_prepacking", "1")
     if optimised:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if save_as is not None:
@@ -130,9 +133,11 @@ def open_graph(
 
 def this_runtime() -> dict[str, str]:
     """Return what an optimised graph is bound to: the version of ONNX Runtime and the processor."""
-    processor = platform.processor()
-    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as facts:
-        processor = next((line for line in facts if line.startswith(("flags", "Features"))), "")
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as facts:
+            processor = next((line for line in facts if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        processor = platform.processor()  # starts a process on some systems
     facts_of = {"processor": processor, "machine": platform.machine()}
     return {"onnxruntime": onnxruntime.__version__, "processor": fingerprint_of(facts_of)}
 
@@ -236,7 +241,8 @@ class OnnxEncoder(Encoder):
         """
         if self._opened is None and self._rules is not None:
             with ThreadPoolExecutor(1) as pool:  # each takes as long to open as the other
-                pool.submit(self._session, TEXT)  # what it raises is raised below
+                # what it raises is raised below
+                pool.submit(copy_context().run, self._session, TEXT)
                 self.tokenize([])
         return self._in_batches(TEXT, texts, TEXT_BATCH, self.tokenize)
 

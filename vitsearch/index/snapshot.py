@@ -6,6 +6,7 @@ It is derived from the collection's database and safe to delete.
 import contextlib
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -27,7 +28,13 @@ from vitsearch.index import (
     Candidates,
     SelectiveIndex,
 )
-from vitsearch.index.backends import ExactIndex, backend_for, check_recipe, on_device
+from vitsearch.index.backends import (
+    ExactIndex,
+    backend_for,
+    check_recipe,
+    faiss_is_installed,
+    on_device,
+)
 from vitsearch.index.manifest import (
     BLOCK,
     MANIFEST,
@@ -54,6 +61,7 @@ FILES = (VECTORS, IDS, GENERATIONS, FAISS, LISTS, REMOVED)
 # a file of the index up to this size is read in full when it is opened, in 20 ms
 WHOLE = 64 * 1024 * 1024
 ALL_ROWS = Origin()
+MAX_LATE, LATE = 2**24, 2  # numbers in the rows of a `LateIndex`, and queries before it is loaded
 MAX_SPAN = 4  # ids for each row, from which positions are searched for: a table would be too large
 _ATTEMPTS = 20  # to open a folder that is being replaced
 
@@ -163,6 +171,54 @@ class IndexSnapshot:
         return ExactIndex(self.vectors, self.ids)
 
 
+class LateIndex:
+    """The index of FAISS in a folder, loaded after some searches, which are done by comparing the
+    rows ``exact``: loading FAISS takes longer than that where they are few.
+    """
+
+    def __init__(self, exact: SelectiveIndex, folder: Path, manifest: Manifest) -> None:
+        self.dim = exact.dim
+        self._index = exact
+        self._folder, self._manifest, self._opened_as = folder, manifest, manifest_stamp(folder)
+        self._left = LATE
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def search(self, query: NDArray[Any], k: int) -> Candidates:
+        """Return the ``min(k, n)`` rows nearest to one ``(dim,)`` query; raises IndexDamaged."""
+        return self.search_batch(query[None], k)[0]
+
+    def search_batch(self, queries: NDArray[Any], k: int) -> list[Candidates]:
+        """Return those nearest to each ``(m, dim)`` query; raises IndexDamaged."""
+        if 0 <= self._left < len(queries):
+            self._load()
+        self._left -= len(queries)
+        return self._index.search_batch(queries, k)
+
+    def search_among(
+        self, queries: NDArray[Any], k: int, allowed: NDArray[np.uint8], share: float
+    ) -> list[Candidates] | None:
+        """Return None: the rows that are allowed are compared."""
+        return None
+
+    def _load(self) -> None:
+        self._left = -1
+        manifest, file = self._manifest, self._folder / FAISS
+        try:
+            check_file(file, manifest.files[FAISS], check_content=True)
+            index = backend_for(manifest.recipe).open(self._folder, manifest.recipe)
+            if len(index) != manifest.count or index.dim != self.dim:
+                raise damaged(file, "does not fit the manifest")
+            self._index = index
+        except RecipeError:
+            return  # FAISS cannot read it: the rows are compared for good
+        except (IndexDamaged, OSError) as error:
+            # where another index has taken its place, the next search opens that
+            if manifest_stamp(self._folder) == self._opened_as:
+                raise damaged(file, "cannot be read or was altered") from error
+
+
 def manifest_stamp(folder: Path) -> tuple[int, int, int] | None:
     """Return a value that changes when an index folder is replaced, None for no folder."""
     try:
@@ -258,12 +314,12 @@ def open_snapshot(folder: Path, *, device: str = "cpu") -> IndexSnapshot:
     ``device`` is where its index is searched: "cpu", "cuda", "cuda:1", or "auto" for a GPU where
     the recipe asks for one; it is logged where no GPU can be used (`on_device`). Raises
     IndexDamaged when a file is missing, cut or altered: all of it is checked but the middle of the
-    vectors, whose blocks are checked as they are read, and of indexes larger than `WHOLE`.
+    vectors, whose blocks are checked as they are read, of an index over `WHOLE`, and of a late one.
     """
     for _ in range(_ATTEMPTS):
         before = manifest_stamp(folder)
         try:
-            snapshot: IndexSnapshot | IndexDamaged = _open(folder)
+            snapshot: IndexSnapshot | IndexDamaged = _open(folder, device)
         except IndexDamaged as error:
             snapshot = error
         except OSError as error:  # gone between the check and the opening
@@ -281,7 +337,7 @@ def open_snapshot(folder: Path, *, device: str = "cpu") -> IndexSnapshot:
         vectors=snapshot.vectors,
         ids=snapshot.ids,
     )
-    scans = isinstance(index, ExactIndex) or index is not snapshot.index
+    scans = isinstance(index, ExactIndex | LateIndex) or index is not snapshot.index
     return replace(snapshot, index=index, scans=scans)
 
 
@@ -300,12 +356,15 @@ def verify_snapshot(folder: Path, *, check_content: bool = True) -> Manifest:
     return manifest
 
 
-def _open(folder: Path) -> IndexSnapshot:
+def _open(folder: Path, device: str) -> IndexSnapshot:
     manifest = verify_snapshot(folder, check_content=False)
-    for name, facts in manifest.files.items():
-        if name in (IDS, GENERATIONS, REMOVED) or (name in (FAISS, LISTS) and facts.size <= WHOLE):
-            check_file(folder / name, facts, check_content=True)
     recipe, count, dim = manifest.recipe, manifest.count, manifest.dim
+    late = recipe.is_exact and count * dim <= MAX_LATE and not device.startswith("cuda")
+    late = late and "faiss" not in sys.modules and faiss_is_installed()
+    for name, facts in manifest.files.items():
+        is_small = name in (FAISS, LISTS) and facts.size <= WHOLE
+        if name in (IDS, GENERATIONS, REMOVED) or (is_small and not late):
+            check_file(folder / name, facts, check_content=True)
     ids = _mapped(folder / IDS, "<i8", (count,)).view(np.ndarray)
     vectors = _mapped(folder / VECTORS, "<f2", (count, dim)).view(np.ndarray)
     degraded: str | None = None
@@ -317,7 +376,9 @@ def _open(folder: Path) -> IndexSnapshot:
     blocks = CheckedBlocks(
         folder / VECTORS, manifest.files[VECTORS], vectors.view(np.uint8).ravel()
     )
-    if FAISS in manifest.files:
+    if late and FAISS in manifest.files:
+        index = LateIndex(index, folder, manifest)
+    elif FAISS in manifest.files:
         try:
             index = backend_for(recipe).open(folder, recipe)
         except RecipeError as error:
