@@ -114,7 +114,7 @@ def photo_site(tls: ssl.SSLContext | None = None) -> Iterator[Site]:
     server = Site()
     if tls:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield server

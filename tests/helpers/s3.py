@@ -33,7 +33,7 @@ class BusyStore(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _BusyHandler)
         self.endpoint, self.refusals = endpoint, refusals
         self.requests: Counter[str] = Counter()
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     @property
     def address(self) -> str:
