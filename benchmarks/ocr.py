@@ -21,8 +21,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from vitsearch.photos.decode import decode
-from vitsearch.photos.ocr import READ, TextReader
-from vitsearch.photos.text import plain_words
+from vitsearch.photos.text import READ, TextReader, plain_words
 
 FONTS = (
     "DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansMono", "DejaVuSansCondensed",

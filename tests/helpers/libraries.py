@@ -11,8 +11,6 @@ HEAVY = {  # a library, and the rooms with an adapter of it
     },
     "sklearn": {"labels"},
     "reverse_geocode": {"photos"},
-    "rapidocr": {"photos"},
-    "cv2": {"photos"},
     "torchvision": {"encoders", "classifiers"},
     "open_clip": {"encoders"},
     "transformers": {"encoders", "classifiers"},

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from PIL import Image
 
@@ -31,10 +31,8 @@ from vitsearch.photos.decode import MAX_BYTES, decode, webp
 from vitsearch.photos.formats import FORMATS
 from vitsearch.photos.profiles import PROFILE
 from vitsearch.photos.readers import NOTE
+from vitsearch.photos.text import READ, TextReader
 from vitsearch.types import PhotoInfo
-
-if TYPE_CHECKING:
-    from vitsearch.photos.ocr import TextReader
 
 Message = tuple[dict[str, Any], bytes]  # a header and its body
 LENGTHS = struct.Struct(">IQ")
@@ -126,10 +124,9 @@ def _reply(data: bytes, limits: Mapping[str, Any]) -> Message:
 
 def _text(data: bytes, request: Mapping[str, Any]) -> Message:
     try:
-        from vitsearch.photos.ocr import READ
-
+        reader = _text_reader(request["threads"])
         image, _ = decode(data, max_pixels=request["max_pixels"], side=READ)
-        text = _text_reader(request["threads"]).read(image)
+        text = reader.read(image)
         return {"places": 8 * len(text.places)}, text.packed() + text.text.encode()
     except PhotoError as error:
         return {"reason": str(error)}, b""
@@ -143,9 +140,7 @@ def _text(data: bytes, request: Mapping[str, Any]) -> Message:
 
 
 @cache
-def _text_reader(threads: int) -> "TextReader":
-    from vitsearch.photos.ocr import TextReader
-
+def _text_reader(threads: int) -> TextReader:
     return TextReader(threads)
 
 

@@ -112,7 +112,7 @@ def _of_position(tags: FileTags) -> None:
 
 
 def _of_picture(tags: FileTags) -> None:
-    """Return None: this column comes from the picture (`vitsearch.photos.ocr`)."""
+    """Return None: this column comes from the picture (`vitsearch.photos.text`)."""
 
 
 def _keywords(tags: FileTags) -> str | None:
