@@ -40,6 +40,8 @@ VOCABULARY = Vocabulary(
 )  # fmt: skip
 SCREENSHOTS = next(entry["where"] for entry in FILE_KINDS if entry["title"] == "screenshots")
 
+VIDEOS = " or ".join(f"path like '%.{suffix}'" for suffix in VIDEO.suffixes)
+
 
 def meaning(query: str, vocabulary: Vocabulary = VOCABULARY) -> tuple[str, str]:
     """Return the words of the picture and the filter of a query, as text."""
@@ -49,7 +51,7 @@ def meaning(query: str, vocabulary: Vocabulary = VOCABULARY) -> tuple[str, str]:
 
 @pytest.mark.parametrize(("query", "words", "where"), QUERIES["understood"])
 def test_what_is_said_besides_the_picture(query: str, words: str, where: str) -> None:
-    expected = where.replace("SCREENSHOTS", f"({SCREENSHOTS})")
+    expected = where.replace("SCREENSHOTS", f"({SCREENSHOTS})").replace("VIDEOS", f"({VIDEOS})")
     got = meaning(query)
     assert got[0] == words
     assert sorted(got[1].split(" and ")) == sorted(as_text(expected).split(" and "))

@@ -18,10 +18,19 @@ LEADS = {  # kinds of words before a phrase
     "from": "from", "of": "of", "de": "of", "del": "of", "to": "to", "a": "to",
     "since": "since", "desde": "since", "after": "after", "before": "before", "until": "until",
     "till": "until", "hasta": "until", "year": "year", "año": "year",
+    "around": "around", "circa": "around",
 }  # fmt: skip
 TIMES_OF_DAY = {  # after a place these go on with the picture
     ("de", "noche"), ("de", "dia"), ("por", "la"), ("al", "atardecer"), ("al", "amanecer"),
     ("by", "night"), ("by", "day"),
+}  # fmt: skip
+LEAD_PHRASES = {
+    ("antes", "de"): "before", ("antes", "del"): "before", ("despues", "de"): "after",
+    ("despues", "del"): "after", ("a", "partir", "de"): "since", ("a", "partir", "del"): "since",
+    ("up", "to"): "until", ("no", "later", "than"): "until", ("not", "before"): "since",
+    ("older", "than"): "before", ("earlier", "than"): "before", ("newer", "than"): "after",
+    ("later", "than"): "after", ("anteriores", "a"): "before", ("posteriores", "a"): "after",
+    ("alrededor", "de"): "around",
 }  # fmt: skip
 SIGNS = {"since": ">=", "after": ">", "before": "<", "until": "<="}
 
@@ -63,12 +72,13 @@ class TextReading:
         if lead == "year":
             begin, before = self._lead(at - 1)
             return (begin, before) if before else (at - 1, "year")
-        if lead == "of" and at > 1 and self._words[at - 2] in ("antes", "despues"):
-            return at - 2, "before" if self._words[at - 2] == "antes" else "after"
+        for words, kind in LEAD_PHRASES.items():
+            if tuple(self._words[max(at - len(words), 0) : at]) == words:
+                return at - len(words), kind
         if not lead:
             return first, ""
         begin = at - 1
-        if begin and self._words[begin - 1] in words_of("made"):
+        if begin and self._words[begin - 1] in words_of("made") | {"back", "sometime"}:
             begin -= 1
         return begin, lead
 
@@ -81,7 +91,21 @@ class TextReading:
             "period": self._plain_period, "season": self._plain_season,
             "decade": self._plain_decade,
         }  # fmt: skip
+        if self._is_negated(each) and not self._closes(each.last):
+            return False
         return not each.weak or rules[each.weak](each)
+
+    def _is_negated(self, each: Candidate) -> bool:
+        return self._word(self._begin(each) - 1) in words_of("negations")
+
+    def _begin(self, each: Candidate) -> int:
+        """Return the token where a phrase begins with the words before it that belong to it."""
+        begin = each.begin
+        if each.kind == "camera":
+            begin = each.first
+            for before in (words_of("possessives"), words_of("camera_leads"), words_of("made")):
+                begin -= self._word(begin - 1) in before
+        return begin
 
     def _word(self, index: int) -> str:
         return self._words[index] if 0 <= index < len(self._words) else ""
@@ -192,7 +216,9 @@ class TextReading:
         before = self._before(each.begin)
         closed = self._closes(each.last)
         if each.lead in ("in", "year", *SIGNS):
-            return closed and before not in words_of("parts_of_names") | {"fashion", "set"}
+            return closed and before not in words_of("origins") | {"fashion", "set"}
+        if each.lead == "around":
+            return closed and before not in words_of("things")
         if each.lead == "from":
             return (
                 closed
@@ -210,7 +236,8 @@ class TextReading:
 
     def _beside_picture(self, each: Candidate) -> bool:
         """Return whether this stands by itself at the end or before a scene: "our 2019 trip"."""
-        before_scene = self._is_scene(each.last)
+        is_trip = self._word(each.last + 1) in words_of("trips")  # USA road trip
+        before_scene = self._is_scene(each.last) or is_trip
         ours = before_scene and self._word(each.begin - 1) in words_of("ours")
         return (self._closes(each.last) or before_scene) and (ours or self._stands_alone(each))
 
@@ -233,7 +260,10 @@ class TextReading:
         article = self._word(each.first - 1) == "el"
         if each.lead in ("on", "from", "of") or article:
             return self._closes(each.last)
-        return not each.ambiguous and self._closes(each.last) and self._stands_alone(each)
+        is_date = (
+            not each.ambiguous or not self._words[each.first].isalpha()
+        )  # 12th June, not May 1
+        return is_date and self._closes(each.last) and self._stands_alone(each)
 
     def _plain_place(self, each: Candidate) -> bool:
         closed, before = self._closes(each.last), self._before(each.begin)
@@ -247,9 +277,9 @@ class TextReading:
             return False
         if doubt and not closed:
             return False
-        if each.lead in ("in", "at"):
+        if each.lead in ("in", "at", "around"):
             after = self._word(each.last)
-            return before not in words_of("parts_of_names") and after not in words_of("things")
+            return before not in words_of("origins") and after not in words_of("things")
         if each.lead == "from":
             is_trip = closed or self._word(each.last) in words_of("trips")
             return is_trip and self._of_photos(each.begin)
@@ -277,6 +307,8 @@ class TextReading:
             begin -= 1
             if self._word(begin - 1) in words_of("made"):
                 return True
+            if self._word(each.first - 1) in ("a", "an", "un", "una"):
+                return False  # someone with an iPhone
             return (
                 not each.ambiguous
                 and self._closes(each.last)

@@ -35,7 +35,8 @@ FILE_KINDS: list[dict[str, Any]] = [
         "stems": comma_words("video, clip"),
         "forms": [
             r"(?<!music )(?<!game )(?<!home )videos(?! (?:games?|calls?|cameras?))",
-            r"START(?:video|clip|movie clip)s?(?= (?:of|from|de) |END)",
+            r"START(?:(?:video |movie )?clip|video)s?(?= (?:of|from|de) )",
+            r"START(?:video|video clip|movie clip)s?(?=END)",
         ],
         "format": "Video",
     },
@@ -56,6 +57,7 @@ FILE_KINDS: list[dict[str, Any]] = [
         "forms": [
             r"(?:animated )?gifs(?: animados)?",
             r"(?:animated )?gif (?:files|PHOTOS)",
+            r"START(?:an? )?(?:animated )?gif(?= (?:of|from|de) )",
         ],
         "format": "GIF",
     },
@@ -112,9 +114,11 @@ FILE_KINDS: list[dict[str, Any]] = [
         "forms": [
             r"portrait (?:PHOTOS|shots|orientation|format)",
             r"(?<= in )portrait(?=END)",
-            r"vertical (?:PHOTOS|videos|shots|orientation|format)",
+            r"vertical (?:PHOTOS|shots|orientation|format)",
+            r"(?:portrait|vertical)(?= videos)",
+            r"(?<=videos )(?:en )?vertical(?:es)?",
             r"verticales",
-            r"(?:fotos?|imagen|imagenes|videos?) (?:en )?vertical(?:es)?",
+            r"(?:fotos?|imagen|imagenes) (?:en )?vertical(?:es)?",
             r"(?<= en )vertical(?=END)",
         ],
         "where": "aspect < 1",
@@ -125,8 +129,10 @@ FILE_KINDS: list[dict[str, Any]] = [
         "stems": comma_words("landscape, horizontal, apaisad"),
         "forms": [
             r"landscape (?:orientation|format)",
-            r"horizontal (?:PHOTOS|videos|shots|orientation|format)",
-            r"(?:fotos?|imagen|imagenes|videos?) (?:en )?(?:horizontal"
+            r"horizontal (?:PHOTOS|shots|orientation|format)",
+            r"(?:landscape|horizontal)(?= videos)",
+            r"(?<=videos )(?:en )?(?:horizontal(?:es)?|apaisad[oa]s?)",
+            r"(?:fotos?|imagen|imagenes) (?:en )?(?:horizontal"
             r"(?:es)?|apaisad[oa]s?)",
         ],
         "where": "aspect > 1",
@@ -137,6 +143,7 @@ FILE_KINDS: list[dict[str, Any]] = [
         "stems": comma_words("square, cuadrad"),
         "forms": [
             r"square (?:PHOTOS|format|crops?)",
+            r"square(?= videos)",
             r"(?:fotos|imagenes) cuadradas",
         ],
         "where": "aspect between 0.98 and 1.02",

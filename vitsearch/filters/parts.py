@@ -50,6 +50,9 @@ def _third_of(period: Period, third: int) -> Period | None:
     if first == last and len(first) == 7:
         last_day = length_of(first) if third == 2 else 10 + 10 * third
         return Period(f"{first}-{1 + 10 * third:02}", f"{first}-{last_day:02}")
+    if len(first) == 4:  # a decade
+        years = (0, 3), (4, 6), (7, 9)
+        return Period(*(str(int(first) + year) for year in years[third]))
     if len(first) == 7:  # a season
         year, month = map(int, first.split("-"))
         return month_of(year, month + third)

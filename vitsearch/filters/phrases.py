@@ -11,11 +11,12 @@ from functools import cache
 from vitsearch.filters import filter_all, parse_filter
 from vitsearch.filters.calendar import Period
 from vitsearch.filters.contexts import SIGNS, Candidate, TextReading, has_digit
+from vitsearch.filters.date_forms import WORD_END, WORD_START
 from vitsearch.filters.file_kinds import FILE_KINDS
-from vitsearch.filters.periods import WORD_END, WORD_START, periods
-from vitsearch.filters.tree import And, Between, Comparison, Filter, In, Like, Or
+from vitsearch.filters.periods import periods
+from vitsearch.filters.tree import And, Between, Comparison, Filter, In, Like, Not, Or
 from vitsearch.filters.word_lists import LISTS, date_words
-from vitsearch.filters.words import Phrase, Vocabulary, plain, words_of
+from vitsearch.filters.words import Phrase, Vocabulary, plain, plain_name, words_of
 from vitsearch.photos.formats import FORMATS, VIDEO
 
 MAX_NAME_WORDS = 6
@@ -51,13 +52,17 @@ class _Reading(TextReading):
 
     def _with_lead(self, each: Candidate) -> Phrase:
         """Return a phrase with the words before it that belong to it."""
-        begin = each.begin
-        if each.kind == "camera":
-            begin = each.first
-            for before in (words_of("possessives"), words_of("camera_leads"), words_of("made")):
-                begin -= self._word(begin - 1) in before
-        start = min(each.phrase.start, self._tokens[begin][0])
-        return replace(each.phrase, start=start)
+        begin = self._begin(each)
+        phrase = replace(each.phrase, start=min(each.phrase.start, self._tokens[begin][0]))
+        if not self._is_negated(each):
+            return phrase
+        return replace(
+            phrase,
+            start=self._tokens[begin - 1][0],
+            where=Not(phrase.where),
+            kind=f"not {begin}",
+            title=f"not {phrase.title}",
+        )
 
     def _all(self) -> Iterator[Candidate]:
         yield from self._named_things()
@@ -97,10 +102,15 @@ class _Reading(TextReading):
             title = self._text[match.start : match.end].removesuffix("'s").removesuffix("’s")
             if match.relative or match.period.first != match.period.last:
                 title += f" ({_dates(match.period)})"
-            where = period_filter(match.period, SIGNS.get(lead, "="))
+            period = match.period
+            if lead == "around" and match.form == "year":
+                period = Period(*(str(int(period.first) + years) for years in (-1, 1)))
+                title = f"around {title}"
+            sign = match.sign or SIGNS.get(lead, "=")
             if lead in SIGNS:
                 title = f"{self._text[self._tokens[self._lead(first)[0]][0] : match.start]}{title}"
-            kind = f"when {lead}" if lead in SIGNS else "when"
+            where = period_filter(period, sign)
+            kind = "when" if sign == "=" else f"when {sign}"
             yield self._candidate(first, last, where, kind, title=title, weak=match.form)
 
     def _months(self) -> Iterator[Candidate]:
@@ -214,7 +224,9 @@ class _Reading(TextReading):
                 for name, of_name in self._vocabulary.cameras.items()
                 if _in_order(parts, of_name)
             ]
-            if telling and cameras and self._words[first] == telling[0]:
+            written = self._plain[self._tokens[first][0] : self._tokens[last - 1][1]]
+            is_code = "-" in written and any(written in plain(name) for name in cameras)  # X-T3
+            if telling and cameras and (is_code or self._words[first] == telling[0]):
                 where: Filter = Comparison("camera", "=", cameras[0])
                 if len(cameras) > 1:
                     where = In("camera", tuple(cameras[:MAX_NAMES]))
@@ -243,9 +255,10 @@ class _Reading(TextReading):
                     yield from self._named(kind, match, names)
         for match in _PATH.finditer(self._plain):
             folder = self._text[slice(*match.span("path"))].rstrip("/")
-            if folder in self._vocabulary.folders:
-                under = filter_all(None, under=folder)
-                assert under is not None
+            known_as = self._vocabulary.folder_names.get(plain_name(folder), ())
+            folder = next((each for each in known_as if plain(each) == plain(folder)), "")
+            under = filter_all(None, under=folder) if folder else None
+            if under is not None:
                 yield from self._spanning(match.span(), under, "folder", f"folder {folder}")
         for number, entry in enumerate(FILE_KINDS):
             if any(stem in self._plain for stem in entry["stems"]):
@@ -273,6 +286,8 @@ class _Reading(TextReading):
             values = names.get(" ".join(self._words[first:last]))
             if not values:
                 continue
+            while not has_name_first and (more := self._alternative(last, names)):
+                last, values = more[0], [*values, *more[1]]
             tests: list[Filter] = []
             for value in values[:MAX_NAMES]:
                 under = filter_all(None, under=value) if kind == "folder" else None
@@ -281,8 +296,17 @@ class _Reading(TextReading):
             span = match.start(), max(match.end(), self._tokens[last - 1][1])
             if has_name_first and self._tokens[last - 1][1] != match.end("name"):
                 continue
-            yield from self._spanning(span, where, kind, f"{kind} {values[0]}")
+            yield from self._spanning(span, where, kind, f"{kind} {' or '.join(values)}")
             return
+
+    def _alternative(self, last: int, names: dict[str, list[str]]) -> tuple[int, list[str]] | None:
+        """Return the name after an "or" at a token, and where it ends."""
+        if self._word(last) not in ("or", "o"):
+            return None
+        for end in range(min(len(self._words), last + 1 + MAX_NAME_WORDS), last + 1, -1):
+            if values := names.get(" ".join(self._words[last + 1 : end])):
+                return end, values
+        return None
 
     def _spanning(
         self, span: tuple[int, int], where: Filter, kind: str, title: str
@@ -338,7 +362,7 @@ def _label_form() -> re.Pattern[str]:
     labelled = r"(?:labell?ed|tagged|etiquetad[oa]s?)(?: as| with| como| con)?(?= )"
     named = r"(?:with|con) (?:the |la )?(?:label|tag|etiqueta)(?= )"
     return re.compile(
-        rf"{WORD_START}(?:{labelled}|{named}|(?:label|tag|etiqueta)(?=:))|(?<!\S)(?=#)"
+        rf"{WORD_START}(?:{labelled}|{named}|(?:label|tag|etiqueta)s?(?=:))|(?<!\S)(?=#)"
     )
 
 

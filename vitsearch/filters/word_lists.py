@@ -116,7 +116,7 @@ LISTS: dict[str, Any] = {
     },
     "numbers": {
         "1": comma_words("a, an, one, un, una, uno"),
-        "2": comma_words("two, dos"),
+        "2": comma_words("two, dos, couple of, a couple of, un par de"),
         "3": comma_words("three, tres"),
         "4": comma_words("four, cuatro"),
         "5": comma_words("five, cinco"),
@@ -127,6 +127,11 @@ LISTS: dict[str, Any] = {
         "10": comma_words("ten, diez"),
         "11": comma_words("eleven, once"),
         "12": comma_words("twelve, doce"),
+        "15": comma_words("fifteen, quince"),
+        "20": comma_words("twenty, veinte"),
+        "30": comma_words("thirty, treinta"),
+        "40": comma_words("forty, cuarenta"),
+        "50": comma_words("fifty, cincuenta"),
     },
     "places": {
         "countries": comma_words(
@@ -255,7 +260,8 @@ LISTS: dict[str, Any] = {
             outfit, sticker, audi, toyota, honda, ford, tesla, porsche, ferrari, golf, civic,
             corolla, seat, renault, mercedes, mazda, volvo, fiat, photoshop, excel, word, ubuntu,
             android, ruta, bandera, mapa, avenida, calle, plaza, barrio, numero, pagina, linea,
-            camiseta, equipo, clase, habitacion, vuelo
+            camiseta, equipo, clase, habitacion, vuelo, plate, unit, gate, platform, exit, locker,
+            serial, matricula, puerta
             """
         ),
         # what a year is the model of, two words after: "ford escort 1995"
@@ -283,9 +289,14 @@ LISTS: dict[str, Any] = {
             new, north, south, east, west, northern, southern, little, old, great, saint, san,
             santa, st, air, team, miss, mr, real, fc, cf, bank, radio, port, fort, cape, club,
             hotel, cafe, nueva, nuevo, norte, sur, pequeña, viejo, vieja, via, villa, lady, agent,
-            captain, capitan, indiana, made, born, hecho, hecha, alice
+            captain, capitan, indiana, alice, made, born, hecho, hecha, named, called, llamado,
+            llamada, happy, merry, feliz
             """
         ),
+        # "made in China"
+        "origins": comma_words("made, born, hecho, hecha, fabricado, fabricada, nacido, nacida"),
+        # what follows is not to be: "photos not in Spain"
+        "negations": comma_words("not, no, without, except, excluding, sin, excepto, salvo, menos"),
         # a year, a place or a camera after one of these is part of something else
         "function": comma_words(
             """
@@ -307,7 +318,7 @@ LISTS: dict[str, Any] = {
             """
             in, on, at, from, of, and, or, the, during, taken, shot, made, en, de, del, y, o, e,
             el, la, los, las, durante, desde, tomadas, tomada, tomados, tomado, hechas, hecha,
-            with, con, by, por, a, al, to
+            with, con, by, por, a, al, to, over, around
             """
         ),
         # with photos or a request these say nothing more

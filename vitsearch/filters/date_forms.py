@@ -1,0 +1,437 @@
+"""The forms of single periods in the words of a query, and how each is read."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import cache
+
+from vitsearch.filters.calendar import (
+    Period,
+    day,
+    days,
+    holiday_of,
+    length_of,
+    month_of,
+    season_of,
+    valid_day,
+    week_of,
+    weekend_of,
+)
+from vitsearch.filters.word_lists import UNITS, date_words, either
+
+YEAR = r"(?:19|20)\d\d"
+WORD_START, WORD_END = r"(?<![\w.:/#$€£-])", r"(?![\w/:%€£$]|[-.,']\w)"
+OF = r"(?:,? |,? of |,? in |,? de |,? del |,? en )"
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodMatch:
+    """A period between two positions of a text, which may depend on the day (``relative``).
+
+    ``form`` is ``period`` where it leaves no doubt; of a ``year``, ``decade`` or ``season`` the
+    context decides. ``sign`` is that of an open end which words after it name (``2012 onwards``).
+    """
+
+    start: int
+    end: int
+    period: Period
+    form: str = "period"
+    relative: bool = False
+    sign: str = ""
+
+
+Reader = Callable[[re.Match[str], date], Period | None]
+
+
+def read_periods(text: str, today: date) -> list[PeriodMatch]:
+    """Return the single periods in a text in lower case without accents, in order, none within
+    another.
+    """
+    matches: list[PeriodMatch] = []
+    if not _hint().search(text):
+        return matches
+    for number, (stems, _, reader) in enumerate(_forms()):
+        pattern = _pattern(number) if not stems or any(stem in text for stem in stems) else None
+        for match in pattern.finditer(text) if pattern else ():
+            period = reader(match, today)
+            if period is not None and period.first[:10] <= today.isoformat():
+                form, relative = FORMS.get(reader, "period"), reader in RELATIVE
+                matches.append(PeriodMatch(match.start(), match.end(), period, form, relative))
+    matches.sort(key=lambda each: (each.start, -each.end))
+    return list(_apart(matches))
+
+
+def _apart(matches: list[PeriodMatch]) -> Iterator[PeriodMatch]:
+    end = 0
+    for match in matches:
+        if match.start >= end:
+            yield match
+            end = match.end
+
+
+@cache
+def rule_names() -> str:
+    known = date_words()
+    return either([*known["short"], *known["season"], *known["holiday"]])
+
+
+@cache
+def _hint() -> re.Pattern[str]:
+    """What a text with a period has: a year, or a word that goes before or after one of `words`."""
+    return re.compile(
+        rf"{YEAR}|'\d\d|\d0'?s|años|\b(?:last|this|past|previous|ago|today|tonight|yesterday|hoy"
+        rf"|ayer|anteayer|anoche|hace|since|desde|los \d0|est[ea]|pasad[oa]s?|antepasad[oa]"
+        rf"|ultim[oa]s?"
+        rf"|{either(date_words()['decade'])})\b"
+    )
+
+
+def year_of(text: str, today: date) -> int:
+    """Return the year of ``2019`` or ``'19``, which lies at most a century back."""
+    if not text.startswith("'"):
+        return int(text)
+    year = today.year - today.year % 100 + int(text[1:])
+    return year if year <= today.year else year - 100
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() else int(date_words()["number"][text])
+
+
+def _latest(of: Callable[[int], Period], today: date, *, over: bool, back: int = 0) -> Period:
+    """Return the latest period of a year-by-year rule that has begun, or that is ``over``, or the
+    one so many years before it.
+    """
+    now = today.isoformat()
+    for year in (today.year, today.year - 1):
+        period = of(year)
+        if _after(now, period.last) if over else period.first <= now:
+            return of(year - back)
+    return of(today.year - 2 - back)
+
+
+def _after(now: str, last: str) -> bool:
+    return now[: len(last)] > last
+
+
+def rule_of(word: str) -> Callable[[int], Period] | None:
+    """Return the periods of the years that a season, month or holiday names."""
+    known = date_words()
+    if word in known["season"]:
+        return lambda year: season_of(year, known["season"][word])
+    if word in known["short"]:
+        return lambda year: month_of(year, known["short"][word])
+    if word in known["holiday"]:
+        return lambda year: holiday_of(known["holiday"][word], year)
+    return None
+
+
+def _unit(unit: str, today: date, back: int) -> Period:
+    """Return the day, week, month or year that is so many before today's."""
+    match UNITS[unit]:
+        case "day":
+            return day(today - timedelta(days=back))
+        case "week":
+            return week_of(today - timedelta(weeks=back))
+        case "weekend":
+            return weekend_of(today - timedelta(weeks=back))
+        case "month":
+            return month_of(today.year, today.month - back)
+    return Period(f"{today.year - back:04}", f"{today.year - back:04}")
+
+
+def _since(unit: str, today: date, count: int) -> Period:
+    """Return the time from so many units before today until today."""
+    if UNITS[unit] in ("day", "week"):
+        return days(today - timedelta(days=count * (7 if UNITS[unit] == "week" else 1)), today)
+    months = count * (12 if UNITS[unit] == "year" else 1)
+    first = month_of(today.year, today.month - months).first
+    last_day = min(today.day, length_of(first))
+    return Period(f"{first}-{last_day:02}", today.isoformat())
+
+
+# -- How each form is read -------------------------------------------------------------------------
+
+
+def _read_recent(match: re.Match[str], today: date) -> Period | None:
+    """Read ``last August``, ``this week``, ``el lunes pasado``."""
+    word, over = match["what"], match["when"].startswith(("last", "past", "prev", "pasad", "ultim"))
+    if word in date_words()["weekday"]:
+        back = (today.weekday() - date_words()["weekday"][word]) % 7
+        return day(today - timedelta(days=back or (7 if over else 0)))
+    if (rule := rule_of(word)) is not None:
+        return _latest(rule, today, over=over)
+    if word not in UNITS or UNITS[word] == "day":
+        return None
+    if match["when"] == "past" and UNITS[word] != "weekend":
+        return _since(word, today, 1)
+    back = int(over)
+    if UNITS[word] == "weekend" and today.weekday() < 5 and not over:
+        back = 1  # the latest one
+    return _unit(word, today, back)
+
+
+def _read_begun(match: re.Match[str], today: date) -> Period | None:
+    """Read ``since May``, ``desde el lunes``: the latest one that has begun."""
+    word = match["what"]
+    if word in date_words()["weekday"]:
+        back = (today.weekday() - date_words()["weekday"][word]) % 7
+        return day(today - timedelta(days=back or 7))
+    rule = rule_of(word)
+    return _latest(rule, today, over=False) if rule else None
+
+
+def _read_days(match: re.Match[str], today: date) -> Period | None:
+    """Read ``3-5 May 2019``, ``del 28 de mayo al 3 de junio de 2019``; ``3 and 4 May 2019``."""
+    months, year = date_words()["short"], year_of(match["y"], today)
+    last_month = months[match["month"]]
+    first_month = months[match.groupdict().get("a") or match["month"]]
+    first = valid_day(year, first_month, int(match["d"]))
+    last = valid_day(year, last_month, int(match["e"]))
+    if first is None or last is None or first >= last:
+        return None
+    is_list = match["to"] in ("and", "y") and not match[0].startswith(("between", "entre"))
+    if is_list and int(match["e"]) != int(match["d"]) + 1:
+        return None
+    return Period(first.first, last.last)
+
+
+def _read_before_last(match: re.Match[str], today: date) -> Period | None:
+    """Read ``the summer before last``, ``el año antepasado``."""
+    word = match["what"]
+    if word in date_words()["weekday"]:
+        return day(
+            today - timedelta(days=7 + ((today.weekday() - date_words()["weekday"][word]) % 7 or 7))
+        )
+    if (rule := rule_of(word)) is not None:
+        return _latest(rule, today, over=True, back=1)
+    return None if UNITS[word] == "day" else _unit(word, today, 2)
+
+
+def _read_day_part(match: re.Match[str], today: date) -> Period | None:
+    """Read ``this morning``, ``yesterday afternoon``, ``anoche``: hours of a day. A night that is
+    over goes on until six.
+    """
+    when, part = match["when"] or match[0], match["part"] or "night"
+    first, last = date_words()["day_part"][part].split()
+    is_night = last == "23"
+    if when == "last" and not is_night:
+        return None
+    if when in ("this", "esta", "tonight") or when.startswith("hoy"):
+        return Period(f"{today}T{first}:00", f"{today}T{last}:59")
+    before = today - timedelta(days=1)
+    end = f"{today}T05:59" if is_night else f"{before}T{last}:59"
+    return Period(f"{before}T{first}:00", end)
+
+
+def _read_named_day(match: re.Match[str], today: date) -> Period | None:
+    word = match["what"]
+    back = 0 if word in ("today", "hoy") else 1 if word in ("yesterday", "ayer") else 2
+    return day(today - timedelta(days=back))
+
+
+def _read_ago(match: re.Match[str], today: date) -> Period | None:
+    count = _number(match["n"])
+    return _unit(match["unit"], today, count) if count <= 1200 else None
+
+
+def _read_last_n(match: re.Match[str], today: date) -> Period | None:
+    count = _number(match["n"])
+    return _since(match["unit"], today, count) if 1 <= count <= 1200 else None
+
+
+def _read_day(match: re.Match[str], today: date) -> Period | None:
+    month = date_words()["short"].get(match["month"]) or int(match["month"])
+    return valid_day(year_of(match["y"], today), month, int(match["d"]))
+
+
+def _read_numbers(match: re.Match[str], today: date) -> Period | None:
+    """Read ``14.7.2019``; with slashes only where one number cannot be a month."""
+    first, second = int(match["a"]), int(match["b"])
+    if match["sep"] == "/" and first <= 12 and second <= 12 and first != second:
+        return None
+    if match["sep"] == "/" and second > 12:
+        first, second = second, first
+    return valid_day(year_of(match["y"], today), second, first)
+
+
+def _read_month(match: re.Match[str], today: date) -> Period | None:
+    month = date_words()["short"].get(match["month"]) or int(match["month"])
+    return month_of(year_of(match["y"], today), month)
+
+
+def _read_month_number(match: re.Match[str], today: date) -> Period | None:
+    """Read ``07/2019`` and ``2019/07``, but not ``2011/12``, which may be two years."""
+    year, month = int(match["y"]), int(match["month"])
+    return (
+        None
+        if match[0].startswith(match["y"]) and month == year % 100 + 1
+        else month_of(year, month)
+    )
+
+
+def _read_quarter(match: re.Match[str], today: date) -> Period | None:
+    return season_of(year_of(match["y"], today), 3 * int(match["n"]) - 2)
+
+
+def _read_months(match: re.Match[str], today: date) -> Period | None:
+    """Read ``June to August 2020``."""
+    first, last = date_words()["short"][match["a"]], date_words()["short"][match["month"]]
+    year = year_of(match["y"], today)
+    return Period(month_of(year, first).first, month_of(year, last).last) if first < last else None
+
+
+def _read_of_year(match: re.Match[str], today: date) -> Period | None:
+    rule = rule_of(match["what"])
+    return rule(year_of(match["y"], today)) if rule else None
+
+
+def _read_years(match: re.Match[str], today: date) -> Period | None:
+    first, last = int(match["y"]), int(match["z"])
+    return Period(match["y"], match["z"]) if first < last <= today.year else None
+
+
+def _read_year(match: re.Match[str], today: date) -> Period | None:
+    year = year_of(match[0], today)
+    return Period(f"{year}", f"{year}") if year <= today.year else None
+
+
+def _read_season(match: re.Match[str], today: date) -> Period | None:
+    """Read ``2020 summer``."""
+    return _read_of_year(match, today)
+
+
+def _read_decade(match: re.Match[str], today: date) -> Period | None:
+    century = match.groupdict().get("c") or ""
+    named = date_words()["decade"].get(match["d"])
+    decade = int(match["d"] if named is None else named)
+    if not century and decade < 30:
+        return None
+    first = int(century or 19) * 100 + decade
+    return Period(f"{first}", f"{first + 9}")
+
+
+RELATIVE: set[Reader] = {
+    _read_recent, _read_begun, _read_before_last, _read_day_part, _read_named_day, _read_ago,
+    _read_last_n,
+}  # fmt: skip
+FORMS: dict[Reader, str] = {
+    _read_year: "year", _read_season: "season", _read_quarter: "season",
+    _read_month_number: "season", _read_decade: "decade",
+}  # fmt: skip
+
+
+@cache
+def _pattern(number: int) -> re.Pattern[str]:
+    """Return one of the forms, compiled at first use: most queries need none."""
+    _, form, reader = _forms()[number]
+    return re.compile(f"{WORD_START}(?:{form}){'(?:.s)?' * (reader in RELATIVE)}{WORD_END}")
+
+
+def _stems(kind: str) -> tuple[str, ...]:
+    return tuple({word[:3] for word in date_words()[kind]})
+
+
+@cache
+def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
+    """Return the forms of periods, each with the stems of which a text must have one, if any, and
+    its reader.
+    """
+    known = date_words()
+    month, season = either(known["short"]), either(known["season"])
+    holiday, unit = either(known["holiday"]), either(UNITS)
+    # after last, this
+    recent = f"{either(known['month'])}|{season}|{holiday}|{either(known['weekday'])}|{unit}"
+    part, decade = either(known["day_part"]), either(known["decade"])
+    number = rf"(?:\d{{1,4}}|{either(known['number'])})"
+    year, written = rf"(?P<y>{YEAR})", rf"(?P<y>{YEAR}|'\d\d)"  # '19 only beside a word
+    of = OF
+    ordinal, digits = r"(?:st|nd|rd|th|º)?", ("19", "20")
+    named_day = (
+        "the day before yesterday|day before yesterday|antes de ayer|anteayer|today|yesterday"
+        "|hoy|ayer"
+    )
+    numeric: list[tuple[tuple[str, ...], str, Reader]] = [
+        (digits, rf"{year}(?P<s>[-/.])(?P<month>0?[1-9]|1[0-2])(?P=s)(?P<d>\d\d?)", _read_day),
+        (digits, r"(?P<a>\d\d?)(?P<sep>[./-])(?P<b>\d\d?)(?P=sep)" + year, _read_numbers),
+        (digits, rf"{year}-(?P<month>0[1-9]|1[0-2])", _read_month),
+        (digits, rf"{year}(?P<month>0[1-9]|1[0-2])(?P<d>[0-2]\d|3[01])", _read_day),
+        (digits, rf"{year} ?[-–] ?(?P<z>{YEAR})", _read_years),
+        (digits, rf"(?P<month>0?[1-9]|1[0-2])/{year}", _read_month_number),
+        (digits, rf"{year}/(?P<month>0[1-9]|1[0-2])", _read_month_number),
+        (("q",), rf"q(?P<n>[1-4])[ /-]?{written}", _read_quarter),
+        (("q",), rf"{year}[ /-]?q(?P<n>[1-4])", _read_quarter),
+    ]
+    to = r" ?(?P<to>to|until|and|al?|y|[-–]) ?(?:the |el )?"
+    begin = r"(?:(?:from|between|del?|entre) (?:the |el )?)?"
+    dated = [
+        (
+            rf"{begin}(?P<d>\d\d?){ordinal}(?:(?: of| de)? (?P<a>{month}))?{to}"
+            rf"(?P<e>\d\d?){ordinal}(?: of| de)? (?P<month>{month}){of}{written}",
+            _read_days,
+        ),
+        (
+            rf"{begin}(?P<month>{month}) (?P<d>\d\d?){ordinal}{to}"
+            rf"(?P<e>\d\d?){ordinal},? {written}",
+            _read_days,
+        ),
+        (rf"(?P<d>\d\d?){ordinal}(?: of| de)? (?P<month>{month}){of}{written}", _read_day),
+        (rf"(?P<month>{month}) (?P<d>\d\d?){ordinal}(?: de|,)? {written}", _read_day),
+        (
+            rf"(?:between|entre) (?P<a>{month}) (?:and|y) (?P<month>{month}){of}{written}",
+            _read_months,
+        ),
+        (
+            rf"(?:(?:from|de|desde) )?(?P<a>{month}) ?(?:to|until|-|–|/|a|hasta) ?"
+            rf"(?P<month>{month}){of}{written}",
+            _read_months,
+        ),
+        (rf"(?P<month>{month}){of}{written}", _read_month),
+    ]
+    return [
+        *numeric,
+        *((_stems("month"), form, reader) for form, reader in dated),
+        (_stems("season"), rf"(?P<what>{season}){of}{written}(?:[-/](?:\d\d)+)?", _read_of_year),
+        (_stems("season"), rf"{year} (?P<what>{season})", _read_season),
+        (_stems("holiday"), rf"(?P<what>{holiday}){of}{written}", _read_of_year),
+        (
+            ("last", "this", "past", "prev"),
+            rf"(?P<when>last|this|past|previous) (?P<what>{recent})",
+            _read_recent,
+        ),
+        (
+            ("este ", "esta ", "pasad", "ultim"),
+            rf"(?P<when>est[ea]|pasad[oa]|ultim[oa]) (?P<what>{recent})",
+            _read_recent,
+        ),
+        (("pasad",), rf"(?P<what>{recent}) (?P<when>pasad[oa])", _read_recent),
+        (
+            ("since ", "desde "),
+            rf"(?:(?<=since )|(?<=desde )|(?<=desde el )|(?<=desde la ))(?P<what>{recent})",
+            _read_begun,
+        ),
+        ((" before last",), rf"(?P<what>{recent}) before last", _read_before_last),
+        (("antepasad",), rf"(?P<what>{recent}) antepasad[oa]", _read_before_last),
+        (
+            ("this ", "last ", "yest", "night", "noche", "ayer ", "esta ", "hoy "),
+            rf"(?:(?P<when>this|last|yesterday|esta|(?:ayer|hoy) por la) (?P<part>{part})"
+            "|tonight|anoche)",
+            _read_day_part,
+        ),
+        (("day", "ayer", "hoy"), f"(?P<what>{named_day})", _read_named_day),
+        ((" ago",), rf"(?P<n>{number}) (?P<unit>{unit}) ago", _read_ago),
+        (("hace ",), rf"hace (?P<n>{number}) (?P<unit>{unit})", _read_ago),
+        (("last", "past"), rf"(?:last|past) (?P<n>{number}) (?P<unit>{unit})", _read_last_n),
+        (("ultim",), rf"ultim[oa]s (?P<n>{number}) (?P<unit>{unit})", _read_last_n),
+        (("ultim",), rf"(?P<n>{number}) ultim[oa]s (?P<unit>{unit})", _read_last_n),
+        (("s",), r"(?P<c>19|20)?(?P<d>\d0)'?s", _read_decade),
+        (
+            ("s",),
+            rf"(?:años|decada de|los) (?:los |años )*(?P<c>19)?(?P<d>\d0|{decade})",
+            _read_decade,
+        ),
+        (("ties",), f"(?P<d>{decade})", _read_decade),
+        (digits, year, _read_year),
+        (("'",), r"'(?P<y>\d\d)", _read_year),
+    ]
