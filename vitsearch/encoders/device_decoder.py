@@ -307,7 +307,7 @@ class DeviceDecoder:
 
     def _started(self) -> ChildDecoder:
         return ChildDecoder(
-            f"from vitsearch.encoders.device_jpegs import serve; serve({self.device!r})"
+            f"from vitsearch.encoders.device_decoder import serve; serve({self.device!r})"
         )
 
     def _replace_child(self, error: Exception, count: int) -> None:
@@ -342,3 +342,16 @@ def _pictures(
         pictures.append(pixels[start:end].reshape(shape))
         start = end
     return pictures
+
+
+def serve(device: str) -> None:
+    """Decode on a device what comes on stdin until it ends: all that the process does.
+
+    Its torchvision is the package without its own module, which loads all models for half of the
+    seconds in which the process starts, and JPEGs need none.
+    """
+    if spec := importlib.util.find_spec("torchvision"):
+        sys.modules["torchvision"] = importlib.util.module_from_spec(spec)
+    from vitsearch.encoders.device_jpegs import serve as serve_jpegs
+
+    serve_jpegs(device)
