@@ -32,6 +32,7 @@ LEAD_PHRASES = {
     ("later", "than"): "after", ("anteriores", "a"): "before", ("posteriores", "a"): "after",
     ("alrededor", "de"): "around",
 }  # fmt: skip
+JOINS = ("and", "or", "y", "o", "e")
 SIGNS = {"since": ">=", "after": ">", "before": "<", "until": "<="}
 
 
@@ -96,7 +97,11 @@ class TextReading:
         return not each.weak or rules[each.weak](each)
 
     def _is_negated(self, each: Candidate) -> bool:
-        return self._word(self._begin(each) - 1) in words_of("negations")
+        begin = self._begin(each)
+        word, is_bare = self._word(begin - 1), bool(each.weak) and begin == each.first
+        if word not in words_of("negations") or (word == "no" and is_bare):  # no 2019 is a number
+            return False
+        return not self._plain[self._tokens[begin - 1][1] : self._tokens[begin][0]].strip()
 
     def _begin(self, each: Candidate) -> int:
         """Return the token where a phrase begins with the words before it that belong to it."""
@@ -115,7 +120,7 @@ class TextReading:
         return (
             begin == 0
             or any(each.last == begin for each in self._candidates)
-            or (self._word(begin - 1) in ("and", "or", "y", "o", "e") and self._opens(begin - 1))
+            or (self._word(begin - 1) in JOINS and self._opens(begin - 1))
         )
 
     def _closes(self, last: int) -> bool:
@@ -133,8 +138,14 @@ class TextReading:
             or (self._word(last), self._word(last + 1)) in TIMES_OF_DAY
             or self._word(last) in words_of("connectors")
             or self._begins(last)
-            or (self._word(last) in ("and", "or", "y", "o", "e") and self._begins(last + 1))
+            or self._begins(self._after_joins(last))
         )
+
+    def _after_joins(self, index: int) -> int:
+        """Return the token after "and", "but not" and the like."""
+        while self._word(index) in words_of("negations") | {*JOINS, "but", "pero"}:
+            index += 1
+        return index
 
     def _begins(self, index: int) -> bool:
         return any(index in (each.begin, each.first) for each in self._candidates)
@@ -239,6 +250,8 @@ class TextReading:
         is_trip = self._word(each.last + 1) in words_of("trips")  # USA road trip
         before_scene = self._is_scene(each.last) or is_trip
         ours = before_scene and self._word(each.begin - 1) in words_of("ours")
+        if self._is_negated(each):  # Italy but not Rome; `_is_plain` sees to the end
+            return True
         return (self._closes(each.last) or before_scene) and (ours or self._stands_alone(each))
 
     def _plain_month(self, each: Candidate) -> bool:
@@ -253,7 +266,7 @@ class TextReading:
 
     def _is_alternative(self, each: Candidate) -> bool:
         """Return whether a month goes on with one before it: "in July or August"."""
-        before = each.begin - (self._word(each.begin - 1) in ("and", "or", "y", "o", "e"))
+        before = each.begin - (self._word(each.begin - 1) in JOINS)
         return any(other.kind == "month" and other.last == before for other in self._candidates)
 
     def _plain_day(self, each: Candidate) -> bool:

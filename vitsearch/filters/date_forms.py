@@ -21,7 +21,8 @@ from vitsearch.filters.calendar import (
 from vitsearch.filters.word_lists import UNITS, date_words, either
 
 YEAR = r"(?:19|20)\d\d"
-WORD_START, WORD_END = r"(?<![\w.:/#$€£-])", r"(?![\w/:%€£$]|[-.,']\w)"
+WORD_START = r"(?:(?<![\w.:/#$€£-])|(?<=mid-)|(?<=early-)|(?<=late-))"
+WORD_END = r"(?![\w/:%€£$]|[-.,']\w)"
 OF = r"(?:,? |,? of |,? in |,? de |,? del |,? en )"
 
 
@@ -405,7 +406,7 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
             rf"(?P<when>est[ea]|pasad[oa]|ultim[oa]) (?P<what>{recent})",
             _read_recent,
         ),
-        (("pasad",), rf"(?P<what>{recent}) (?P<when>pasad[oa])", _read_recent),
+        (("pasad",), rf"(?P<what>{recent}) (?P<when>pasad[oa]s?)", _read_recent),
         (
             ("since ", "desde "),
             rf"(?:(?<=since )|(?<=desde )|(?<=desde el )|(?<=desde la ))(?P<what>{recent})",
@@ -420,7 +421,7 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
             _read_day_part,
         ),
         (("day", "ayer", "hoy"), f"(?P<what>{named_day})", _read_named_day),
-        ((" ago",), rf"(?P<n>{number}) (?P<unit>{unit}) ago", _read_ago),
+        ((" ago",), rf"(?<!half )(?P<n>{number}) (?P<unit>{unit}) ago", _read_ago),
         (("hace ",), rf"hace (?P<n>{number}) (?P<unit>{unit})", _read_ago),
         (("last", "past"), rf"(?:last|past) (?P<n>{number}) (?P<unit>{unit})", _read_last_n),
         (("ultim",), rf"ultim[oa]s (?P<n>{number}) (?P<unit>{unit})", _read_last_n),

@@ -14,8 +14,7 @@ FILE_KINDS: list[dict[str, Any]] = [
         "title": "screenshots",
         "stems": comma_words("screen, captura, pantallazo"),
         "forms": [
-            r"screen ?shots",
-            r"screen ?grabs",
+            r"screen ?(?:shots|grabs|captures|caps)",
             r"capturas(?: de pantalla)?",
             r"pantallazos",
             r"START(?:screen ?shot|captura de pantalla|pantallazo)"
@@ -35,7 +34,8 @@ FILE_KINDS: list[dict[str, Any]] = [
         "stems": comma_words("video, clip"),
         "forms": [
             r"(?<!music )(?<!game )(?<!home )videos(?! (?:games?|calls?|cameras?))",
-            r"START(?:(?:video |movie )?clip|video)s?(?= (?:of|from|de) )",
+            r"START(?:(?:video |movie )?clip|video)s?(?= (?:of|from|de|del) )",
+            r"START(?:video|video clip)s?(?= (?:in|en|last|this|\d))",
             r"START(?:video|video clip|movie clip)s?(?=END)",
         ],
         "format": "Video",
@@ -99,7 +99,7 @@ FILE_KINDS: list[dict[str, Any]] = [
         "stems": comma_words("panoram"),
         "forms": [
             r"panoramas",
-            r"panoramic (?:PHOTOS|shots|views?)",
+            r"panoram(?:a|ic) (?:PHOTOS|shots|views?)",
             r"(?:fotos|imagenes|vistas) panoramicas",
             r"START(?:panorama|panoramica)(?= (?:of|from|de) |END)",
             r"panorama(?=END)",

@@ -1,9 +1,10 @@
 """Parts of a period that words before it name: ``early 2020``, ``first week of May 2021``."""
 
 import re
+from datetime import date, timedelta
 from functools import cache
 
-from vitsearch.filters.calendar import Period, length_of, month_of, nth_of
+from vitsearch.filters.calendar import Period, day, length_of, month_of, nth_of
 from vitsearch.filters.word_lists import UNITS, date_words, either
 
 _PART = re.compile(
@@ -23,7 +24,16 @@ def _share() -> re.Pattern[str]:
     """What makes a part of the period after it: ``first week of``, ``la semana del``."""
     return re.compile(
         rf"(?<!\w)(?:the |la |el )?(?:(?P<nth>{either(date_words()['ordinal'])}) )?"
-        rf"(?P<unit>{either(SHARES)}) (?:of|del?) (?:the |la |el )?$"
+        rf"(?P<unit>{either(SHARES)}) (?:(?:of|del?) (?:the |la |el )?"
+        r"|(?<=quarter )|(?<=half )|(?<=trimestre )|(?<=semestre ))$"
+    )
+
+
+@cache
+def _weekday() -> re.Pattern[str]:
+    """What says no more than the date after it: ``Saturday 4 May 2019``."""
+    return re.compile(
+        rf"(?<!\w)(?:on |el )?(?P<what>{either(date_words()['weekday'])}),? (?:the |el )?$"
     )
 
 
@@ -32,6 +42,13 @@ def part_before(start: int, text: str, period: Period) -> tuple[int, Period] | N
     begin; None where they say none.
     """
     before = text[:start]
+    if len(period.first) == 10 and (weekday := _weekday().search(before)) is not None:
+        first, last = map(date.fromisoformat, (period.first[:10], period.last[:10]))
+        if last - first == timedelta(days=6):  # Friday last week
+            period = day(first + timedelta(days=date_words()["weekday"][weekday["what"]]))
+        return (
+            (weekday.start(), period) if last - first in (timedelta(), timedelta(days=6)) else None
+        )
     if (share := _share().search(before)) is not None:
         nth = date_words()["ordinal"].get(share["nth"] or "", 0)
         part = nth_of(nth, SHARES[share["unit"]], period)

@@ -25,7 +25,10 @@ from vitsearch.filters.parts import part_before
 _TO = re.compile(r" ?(?:to|until|till|through|[-–—]|hasta|a|al) ?(?:the |el |la )?")
 _TO_AND = re.compile(r" (?:to|until|and|hasta|a|al|y) (?:the |el |la )?")
 _OPEN_ENDS = {
-    ">=": re.compile(r" (?:onwards?|(?:or|and) (?:later|newer|after|onwards?)|en adelante)(?!\w)"),
+    ">=": re.compile(
+        r" (?:onwards?|(?:or|and) (?:later|newer|after|onwards?)|en adelante"
+        r"|(?:until|till|to) (?:now|the present)|hasta ahora)(?!\w)"
+    ),
     "<=": re.compile(r" (?:(?:or|and) (?:earlier|before|older)|[oy] antes)(?!\w)"),
 }
 _FROM = re.compile(r"(?<!\w)(?:from|de|desde) (?:the |el )?$")

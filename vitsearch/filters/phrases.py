@@ -10,7 +10,7 @@ from functools import cache
 
 from vitsearch.filters import filter_all, parse_filter
 from vitsearch.filters.calendar import Period
-from vitsearch.filters.contexts import SIGNS, Candidate, TextReading, has_digit
+from vitsearch.filters.contexts import JOINS, SIGNS, Candidate, TextReading, has_digit
 from vitsearch.filters.date_forms import WORD_END, WORD_START
 from vitsearch.filters.file_kinds import FILE_KINDS
 from vitsearch.filters.periods import periods
@@ -47,8 +47,20 @@ class _Reading(TextReading):
         while True:  # what is a phrase beside another is none without it
             plainly = [each for each in self._candidates if self._is_plain(each)]
             if len(plainly) == len(self._candidates):
-                return [self._with_lead(each) for each in plainly]
+                return [self._with_lead(each) for each in self._alternatives(plainly)]
             self._candidates = plainly
+
+    def _alternatives(self, candidates: list[Candidate]) -> list[Candidate]:
+        """Return candidates, places with a word between them of one kind: "Lisbon or Tuscany" is
+        either, "London, England" both.
+        """
+        for at in range(len(candidates) - 1):
+            first, second = candidates[at : at + 2]
+            joined = second.begin == first.last + 1 and self._word(first.last) in JOINS
+            if joined and first.weak == second.weak == "place":
+                phrase = replace(second.phrase, kind=first.phrase.kind)
+                candidates[at + 1] = replace(second, phrase=phrase)
+        return candidates
 
     def _with_lead(self, each: Candidate) -> Phrase:
         """Return a phrase with the words before it that belong to it."""
@@ -168,7 +180,8 @@ class _Reading(TextReading):
             title = self._text[self._tokens[first][0] : self._tokens[last - 1][1]]
             if plain(title) == title:
                 title = meanings[0][1]
-            kind = "country" if {column for column, _ in meanings} == {"country"} else "where"
+            columns = {column for column, _ in meanings}
+            kind = columns.pop() if len(columns) == 1 else "where"
             yield self._candidate(
                 first, last, where, kind, title=title, weak="place", ambiguous=ambiguous
             )

@@ -161,7 +161,7 @@ LISTS: dict[str, Any] = {
             esperanza, limon, naranjo, pino, palmas, palmira, independencia, tyler, carson,
             jasper, chelsea, camden, virginia, carolina, barry, troy, aurora, dover, derby,
             stirling, hastings, nelson, napier, hamilton, surf, sandy, eden, patio, temple,
-            palace, cabin, tower, java
+            palace, cabin, tower, java, buffalo
             """
         ),
     },
@@ -280,7 +280,7 @@ LISTS: dict[str, Any] = {
         "goods": comma_words(
             """
             collection, catalog, catalogue, lookbook, edition, issue, magazine, calendar, poster,
-            coleccion, catalogo, olympics, models
+            coleccion, catalogo, olympics, models, song, movie, film, album, cancion, pelicula
             """
         ),
         # before a place these make another name of it: "new mexico", "air france"
@@ -318,7 +318,7 @@ LISTS: dict[str, Any] = {
             """
             in, on, at, from, of, and, or, the, during, taken, shot, made, en, de, del, y, o, e,
             el, la, los, las, durante, desde, tomadas, tomada, tomados, tomado, hechas, hecha,
-            with, con, by, por, a, al, to, over, around
+            with, con, by, por, a, al, to, over, around, either, but, pero
             """
         ),
         # with photos or a request these say nothing more
