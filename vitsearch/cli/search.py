@@ -182,7 +182,6 @@ def _in_quotes(words: str) -> str:
 def _search(photos: Sequence[str], query: "str | Path", options: dict[str, Any]) -> int:
     from vitsearch.collection.several import search_opened
     from vitsearch.encoders.checkpoints import ONE_QUERY
-    from vitsearch.outputs.contact_sheet import check_suffix
 
     check_forms(options)
     check_preview(options)
@@ -192,6 +191,8 @@ def _search(photos: Sequence[str], query: "str | Path", options: dict[str, Any])
                 f"{option} goes with one folder of photos", click.get_current_context()
             )
     if options["sheet"]:
+        from vitsearch.outputs.contact_sheet import check_suffix
+
         check_suffix(Path(options["sheet"]))
     chosen = {name: options[name] for name in KEYWORDS} | {"where": filter_of(options)}
     chosen |= {name: options[name] for name in ("literal", "min_relevance")}

@@ -28,7 +28,7 @@ from vitsearch.errors import PhotoError, UnreadablePhoto
 from vitsearch.photos import prefetch_map, read_bytes_and_fingerprint
 from vitsearch.photos.dates import with_date_of_name
 from vitsearch.photos.decoder import PhotoDecoder, need_children
-from vitsearch.photos.readers import NOTE
+from vitsearch.photos.formats import NOTE
 from vitsearch.photos.sidecars import Metadata, read_sidecars, with_sidecars
 from vitsearch.storage import Decoding
 from vitsearch.storage.filesystem import make_room

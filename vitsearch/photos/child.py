@@ -28,9 +28,8 @@ from PIL import Image
 
 from vitsearch.errors import PhotoError
 from vitsearch.photos.decode import MAX_BYTES, decode, webp
-from vitsearch.photos.formats import FORMATS
+from vitsearch.photos.formats import FORMATS, NOTE
 from vitsearch.photos.profiles import PROFILE
-from vitsearch.photos.readers import NOTE
 from vitsearch.photos.text import READ, TextReader
 from vitsearch.types import PhotoInfo
 

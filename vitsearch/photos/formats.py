@@ -186,6 +186,7 @@ def _magic(pattern: bytes) -> re.Pattern[bytes]:
 
 
 HEAD = 256  # bytes of a file that tell its format
+NOTE = "note"  # in a picture's info: what a person should know of how it was read
 _NEVER = _magic(rb"(?!)")  # of a format that its brands tell
 _HEVC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 # of a file of pictures whose codec the other brands tell (ISO/IEC 23008-12, 10.2)

@@ -19,8 +19,8 @@ from PIL import Image
 from vitsearch.errors import PhotoError, VitsearchError
 from vitsearch.photos.child import LENGTHS, MAX_HEADER_LENGTH, frame, header_of
 from vitsearch.photos.decode import Colours, decode
+from vitsearch.photos.formats import NOTE
 from vitsearch.photos.profiles import MAX_PROFILE_BYTES, PROFILE
-from vitsearch.photos.readers import NOTE
 from vitsearch.photos.text import PhotoText
 from vitsearch.types import PhotoInfo
 from vitsearch.untrusted import python_command

@@ -20,8 +20,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 from vitsearch.errors import PhotoError
 from vitsearch.photos import tiff
 from vitsearch.photos.exif import ORIENTATION, iso_boxes
+from vitsearch.photos.formats import NOTE
 
-NOTE = "note"  # in a picture's info: what a person should know of how it was read
 MIN_ROWS = 0.9  # of a JPEG that is cut off, for it to be a photo
 _VERSION_INFO, _EXIF, _XMP = 1057, 1058, 1060  # resources of Photoshop
 _END = b"\xff\xd9"
