@@ -37,6 +37,7 @@ from vitsearch.encoders.colour import ColourEncoder  # noqa: E402
 
 TOGETHER = (  # in one process of `make test`, since they share what takes long to make
     ("tests/cluster/",),  # Ray
+    ("tests/test_architecture.py", "tests/test_names.py"),  # the trees of all modules
     ("tests/test_docs_run.py", "tests/test_examples.py"),  # the fixture `programs`
     tuple(f"tests/web/test_browser{name}.py" for name in ("", "_labels", "_several")),  # `samples`
 )

@@ -17,8 +17,7 @@ import pytest
 import vitsearch
 from helpers.libraries import HEAVY
 from helpers.paths import ROOT
-
-PACKAGE = ROOT / "vitsearch"
+from helpers.source_code import PACKAGE, dotted, name_of, sources
 
 FLOORS = {
     0: ("_version", "errors", "types", "paths", "untrusted"),
@@ -52,20 +51,6 @@ class Import:
     target: str
     line: int
     at_top: bool
-
-
-def name_of(file: Path) -> str:
-    """The dotted name of a module inside the package, "" for the door."""
-    parts = file.relative_to(PACKAGE).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-@cache
-def sources() -> dict[str, ast.Module]:
-    return {
-        name_of(file): ast.parse(file.read_text(encoding="utf-8"))
-        for file in sorted(PACKAGE.rglob("*.py"))
-    }
 
 
 def walk(node: ast.AST, at_top: bool = True) -> Iterator[tuple[ast.AST, bool]]:
@@ -286,12 +271,12 @@ def test_every_public_name_says_what_it_is() -> None:
 
 def test_only_the_command_line_prints_and_exits() -> None:
     calls = [
-        f"{module}:{node.lineno} {ast.unparse(node.func)}"
+        f"{module}:{node.lineno} {dotted(node.func)}"
         for module, tree in sources().items()
         if room(module) not in ("cli", "__main__")
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
-        and ast.unparse(node.func)
+        and dotted(node.func)
         in {"print", "exit", "quit", "sys.exit", "os._exit", "logging.basicConfig"}
     ]
     assert calls == []
@@ -301,10 +286,12 @@ def test_nothing_unpickles_and_no_remote_code_runs() -> None:
     found = []
     for module, tree in sources().items():
         for node in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
-            called, options = (
-                ast.unparse(node.func),
-                {option.arg: ast.unparse(option.value) for option in node.keywords},
-            )
+            called = dotted(node.func)
+            options = {
+                option.arg: ast.unparse(option.value)
+                for option in node.keywords
+                if option.arg in ("weights_only", "trust_remote_code", "allow_pickle")
+            }
             loads = called == "torch.load" and options.get("weights_only") != "True"
             if (
                 loads
@@ -318,6 +305,24 @@ def test_nothing_unpickles_and_no_remote_code_runs() -> None:
         for use in imports()
         if use.target in {"pickle", "marshal", "shelve", "dill", "joblib"}
     ] == []
+
+
+def users_of(kind: type[ast.AST], name: str, attribute: str = "") -> set[str]:
+    """The modules with a node of a kind that is, or whose attribute is, of a name."""
+    return {
+        module
+        for module, tree in sources().items()
+        for node in ast.walk(tree)
+        if isinstance(node, kind) and dotted(getattr(node, attribute, node)) == name
+    }
+
+
+def test_files_are_put_in_place_in_one_module() -> None:
+    assert users_of(ast.Attribute, "os.replace") == {"records"}
+
+
+def test_a_mismatch_is_worded_in_one_module() -> None:
+    assert users_of(ast.Call, "EncoderMismatch", "func") == {"encoders.base"}
 
 
 def test_no_file_is_too_long() -> None:

@@ -1,6 +1,5 @@
 """Records on disk: what a damaged, newer or missing one says, and files that appear whole."""
 
-import ast
 import json
 import os
 from dataclasses import dataclass, field
@@ -11,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.paths import ROOT
 from vitsearch.errors import CollectionError, CollectionNotFound
 from vitsearch.records import (
     atomic_file,
@@ -23,8 +21,6 @@ from vitsearch.records import (
     replace_folder,
     to_json,
 )
-
-PACKAGE = ROOT / "vitsearch"
 
 
 @dataclass(frozen=True)
@@ -208,16 +204,3 @@ def test_a_folder_that_cannot_come_leaves_the_old_one(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         replace_folder(tmp_path / "none", tmp_path / "out", tmp_path / "old")
     assert os.listdir(tmp_path) == ["out"]
-
-
-# -- one place -------------------------------------------------------------------------------------
-
-
-def test_files_are_put_in_place_in_one_module() -> None:
-    users = [
-        file.relative_to(PACKAGE).as_posix()
-        for file in sorted(PACKAGE.rglob("*.py"))
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Attribute) and ast.unparse(node) == "os.replace"
-    ]
-    assert users == ["records.py"]

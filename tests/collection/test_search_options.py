@@ -462,12 +462,17 @@ def test_a_minus_without_words_to_lower_is_subtraction(coloured: Path) -> None:
 # -- unlike each other -----------------------------------------------------------------------------
 
 
-def cosine(one: NDArray[Any], other: NDArray[Any]) -> np.float32:
-    return np.float32(cosine_scores(other[None], one)[0])
+def cosines(rows: dict[str, NDArray[np.float16]]) -> dict[str, dict[str, np.float32]]:
+    """The cosine of every two photos by their paths."""
+    unit = unit_rows(np.array([*rows.values()]).reshape(-1, DIM))
+    scores = (cosine_scores(unit, row).astype(np.float32) for row in unit)
+    return {
+        path: dict(zip(rows, each, strict=True)) for path, each in zip(rows, scores, strict=True)
+    }
 
 
 def restated(
-    hits: Sequence[SearchResult], rows: dict[str, NDArray[np.float32]], diverse: float
+    hits: Sequence[SearchResult], cosine: dict[str, dict[str, np.float32]], diverse: float
 ) -> list[SearchResult]:
     """Maximal marginal relevance as its paper says it, within one window, by the scores' range."""
     left, chosen = list(hits), []
@@ -476,12 +481,7 @@ def restated(
     while left:
         values = [
             (1 - diverse) * ((hit.score - lowest) / spread)
-            - diverse
-            * (
-                float(max(cosine(rows[one.path], rows[hit.path]) for one in chosen))
-                if chosen
-                else 0
-            )
+            - diverse * (float(max(cosine[hit.path][one.path] for one in chosen)) if chosen else 0)
             for hit in left
         ]
         chosen.append(left.pop(values.index(max(values))))
@@ -519,8 +519,7 @@ def test_diverse_is_maximal_marginal_relevance(
         shelf.add(count)
     query = query_of(seed)
     plain = brute(place, query, where)
-    rows = {path: unit_rows(row[None])[0] for path, row in shelf.rows.items()}
-    wanted = restated(plain, rows, diverse) if diverse else plain
+    wanted = restated(plain, cosines(shelf.rows), diverse) if diverse else plain
     with Collection.open(place) as found:
         assert found.search(query, 100, where=where, diverse=diverse) == wanted
         assert found.search(query, 4, where=where, diverse=diverse) == wanted[:4]
@@ -561,11 +560,11 @@ def test_collapse_shows_one_of_those_that_are_alike(
         kept = found.search(query, 1000, collapse=threshold)
         some = found.search(query, 3, collapse=threshold)
 
+    cosine, rank = cosines(shelf.rows), {hit: number for number, hit in enumerate(plain)}
+
     def alike(one: SearchResult, other: SearchResult) -> bool:
-        rows = shelf.rows[one.path], shelf.rows[other.path]
-        return prints[one.path] == prints[other.path] or cosine(
-            *(unit_rows(row[None])[0] for row in rows)
-        ) >= np.float32(threshold)
+        same = prints[one.path] == prints[other.path]
+        return same or cosine[one.path][other.path] >= np.float32(threshold)
 
     assert kept == [hit for hit in plain if hit in set(kept)]  # in the plain order
     assert kept[:3] == some
@@ -575,10 +574,8 @@ def test_collapse_shows_one_of_those_that_are_alike(
         for other in kept[:place]
         if alike(*(pair := (one, other)))
     ] == []
-    for dropped in set(plain) - set(kept):
-        assert any(
-            alike(dropped, other) for other in kept if plain.index(other) < plain.index(dropped)
-        )
+    for dropped in rank.keys() - set(kept):
+        assert any(alike(dropped, other) for other in kept if rank[other] < rank[dropped])
 
 
 # -- several queries -------------------------------------------------------------------------------

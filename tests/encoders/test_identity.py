@@ -1,8 +1,6 @@
 """Which encoder made vectors: one record of it, one check, one text."""
 
-import ast
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +15,6 @@ from vitsearch.encoders.base import (
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.errors import EncoderMismatch
 
-PACKAGE = Path(__file__).parents[2] / "vitsearch"
 NONE = np.empty((0, 27), np.float32)
 OTHER = EncoderIdentity("mini", "0" * 32, "float32", 27, NONE)
 
@@ -82,14 +79,3 @@ def test_some_of_the_samples_may_differ() -> None:
         check_samples(encoder, {"a": 1.0, "b": float("nan")}, 2)
     with pytest.raises(EncoderMismatch, match="none of 3 photos could be compared"):
         check_samples(encoder, {}, 3)
-
-
-@pytest.mark.slow
-def test_a_mismatch_is_worded_in_one_module() -> None:
-    users = {
-        file.relative_to(PACKAGE).as_posix()
-        for file in PACKAGE.rglob("*.py")
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "EncoderMismatch"
-    }
-    assert users == {"encoders/base.py"}
