@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("model") / "open_clip"
-    tiny.save_open_clip(folder)
+    tiny.save_open_clip(folder, tiny.SHALLOW_CONFIG)
     return f"local-dir:{folder}"
 
 

@@ -84,10 +84,11 @@ def save_open_clip(
 
 def clip_from_open_clip(theirs: torch.nn.Module) -> transformers.CLIPModel:
     """Return transformers' CLIPModel with the weights of open_clip's model."""
+    layers = len(theirs.transformer.resblocks)
     tower = {
         "hidden_size": 32,
         "intermediate_size": 128,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": layers,
         "num_attention_heads": 2,
         "hidden_act": "quick_gelu",
     }
@@ -103,11 +104,11 @@ def clip_from_open_clip(theirs: torch.nn.Module) -> transformers.CLIPModel:
         projection_dim=16,
     )
     net = transformers.CLIPModel(config)
-    net.load_state_dict(_clip_state(dict(theirs.state_dict())), strict=True)
+    net.load_state_dict(_clip_state(dict(theirs.state_dict()), layers), strict=True)
     return net.eval()
 
 
-def _clip_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _clip_state(state: dict[str, torch.Tensor], layers: int) -> dict[str, torch.Tensor]:
     result = {
         "logit_scale": state["logit_scale"],
         "visual_projection.weight": state["visual.proj"].T,
@@ -126,7 +127,7 @@ def _clip_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     for ours, theirs in norms.items():
         result |= {f"{ours}.{part}": state[f"{theirs}.{part}"] for part in ("weight", "bias")}
     for tower, prefix in (("text_model", ""), ("vision_model", "visual.")):
-        for layer in range(2):
+        for layer in range(layers):
             result |= _clip_layer(
                 state, f"{prefix}transformer.resblocks.{layer}.", f"{tower}.encoder.layers.{layer}."
             )
@@ -199,14 +200,14 @@ def tiny_tokenizer(length: int) -> transformers.PreTrainedTokenizerFast:
     )
 
 
-def save_siglip(folder: Path, length: int = 16) -> transformers.SiglipModel:
+def save_siglip(folder: Path, length: int = 16, layers: int = 2) -> transformers.SiglipModel:
     """Save a random SigLIP that reads ``length`` tokens, with a tiny tokenizer, as a transformers
     folder and return it.
     """
     tower = {
         "hidden_size": 32,
         "intermediate_size": 64,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": layers,
         "num_attention_heads": 2,
     }
     config = transformers.SiglipConfig(
