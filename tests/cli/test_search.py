@@ -181,6 +181,11 @@ def test_a_query_may_begin_with_a_minus(shelf: Path, arguments: list[str]) -> No
     assert paths("search", shelf, *arguments) == ["spain/d.png", "spain/e.png"]
 
 
+@pytest.mark.parametrize("query", ["->", "-5", "-5 degrees", "--> exit", "-:", "~50 people"])
+def test_signs_that_are_words_are_no_options(shelf: Path, query: str) -> None:
+    assert sorted(paths("search", shelf, query, "-k", "9")) == sorted(ALL)
+
+
 def test_terms_by_plus_and_minus(shelf: Path) -> None:
     expected = paths("search", shelf, "red + blue - green")
     assert paths("search", shelf, "red", "--plus", "blue", "--minus", "green") == expected

@@ -80,10 +80,10 @@ def _is_query(argument: str, known: set[str]) -> bool:
     if not argument.startswith("-") or argument in known or argument in ("-h", "--help"):
         return False
     if argument.startswith("--"):
-        return False
+        return len(argument) > 2 and not argument[2].isalpha()  # --> exit
     if argument[:2] in known:  # -k5
         return not argument[2:].lstrip("=").isdecimal()
-    return len(argument) > 2 or argument == "-"
+    return len(argument) != 2 or not argument[1].isalpha()
 
 
 def _plus_and_minus(command: Callable[..., Any]) -> Callable[..., Any]:

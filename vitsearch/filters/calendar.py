@@ -87,11 +87,18 @@ def _bounds(period: Period) -> tuple[date, date]:
     return date.fromisoformat(first[:10]), date.fromisoformat(last[:10])
 
 
-def nth_of(n: int, unit: str, period: Period) -> Period | None:
-    """Return the nth day, week, weekend, quarter or half of a period, the last one for -1; the week
-    or weekend of its first day for 0. None where there is none.
+def nth_of(n: int, unit: str, period: Period, *, weekday: int | None = None) -> Period | None:
+    """Return the nth day, week, weekend, quarter or half of a period, or ``weekday`` of it (0 for
+    Monday), the last one for -1; the week or weekend of its first day for 0. None where there is
+    none.
     """
     first, last = _bounds(period)
+    if weekday is not None and n:
+        nearest = first + timedelta(days=(weekday - first.weekday()) % 7)
+        if n < 0:
+            nearest = last - timedelta(days=(last.weekday() - weekday) % 7)
+        moment = nearest + timedelta(weeks=max(n - 1, 0))
+        return day(moment) if moment <= last else None
     if n == 0:
         of_day = {"week": week_of, "weekend": weekend_of}.get(unit)
         return of_day(first) if of_day and len(period.first) == 10 else None

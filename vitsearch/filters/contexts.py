@@ -201,7 +201,10 @@ class TextReading:
         return self._before(each.begin) not in ("happy", "merry", "feliz", "prospero")
 
     def _plain_season(self, each: Candidate) -> bool:
-        return self._closes(each.last) and self._stands_alone(each)
+        if self._word(each.first) == "tonight" and each.first and not each.lead:
+            return False
+        closed = self._closes(each.last) or self._word(each.last - 1) == "s"  # last night's dinner
+        return closed and self._stands_alone(each)
 
     def _plain_decade(self, each: Candidate) -> bool:
         """A car from the 1950s is a kind of car, photos from the 1950s are of that time."""
@@ -215,8 +218,10 @@ class TextReading:
         if each.lead in SIGNS:
             return True
         if not each.lead:
-            return known and self._opens(before)
-        return (known and each.lead == "in") or self._of_photos(each.begin)
+            after_comma = "," in self._plain[self._tokens[before - 1][1] : self._tokens[before][0]]
+            return known and (self._opens(before) or after_comma)
+        is_thing = self._before(each.begin) in words_of("things")
+        return (known and each.lead == "in" and not is_thing) or self._of_photos(each.begin)
 
     def _plain_year(self, each: Candidate) -> bool:
         year = int(self._words[each.first])
@@ -262,7 +267,8 @@ class TextReading:
             return closed and self._of_photos(each.begin)
         if each.lead or not closed:
             return False
-        return self._is_alternative(each) or (not each.ambiguous and self._stands_alone(each))
+        joined = self._is_alternative(each) or self._is_negated(each)
+        return joined or (not each.ambiguous and self._stands_alone(each))
 
     def _is_alternative(self, each: Candidate) -> bool:
         """Return whether a month goes on with one before it: "in July or August"."""

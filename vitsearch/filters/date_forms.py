@@ -319,7 +319,8 @@ RELATIVE: set[Reader] = {
 }  # fmt: skip
 FORMS: dict[Reader, str] = {
     _read_year: "year", _read_season: "season", _read_quarter: "season",
-    _read_month_number: "season", _read_decade: "decade",
+    _read_month_number: "season",
+    _read_day_part: "season", _read_decade: "decade",
 }  # fmt: skip
 
 

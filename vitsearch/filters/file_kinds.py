@@ -35,7 +35,7 @@ FILE_KINDS: list[dict[str, Any]] = [
         "forms": [
             r"(?<!music )(?<!game )(?<!home )videos(?! (?:games?|calls?|cameras?))",
             r"START(?:(?:video |movie )?clip|video)s?(?= (?:of|from|de|del) )",
-            r"START(?:video|video clip)s?(?= (?:in|en|last|this|\d))",
+            r"START(?:video|video clip)s?(?= (?:last|this|\d))",
             r"START(?:video|video clip|movie clip)s?(?=END)",
         ],
         "format": "Video",

@@ -144,7 +144,7 @@ def _share() -> re.Pattern[str]:
     """What makes a part of the period after it: ``first week of``, ``la semana del``."""
     return re.compile(
         rf"(?<!\w)(?:the |la |el )?(?:(?P<nth>{either(date_words()['ordinal'])}) )?"
-        rf"(?P<unit>{either(SHARES)}) (?:(?:of|del?) (?:the |la |el )?"
+        rf"(?P<unit>{either([*SHARES, *date_words()['weekday']])}) (?:(?:of|del?) (?:the |la |el )?"
         r"|(?<=quarter )|(?<=half )|(?<=trimestre )|(?<=semestre ))$"
     )
 
@@ -162,16 +162,16 @@ def part_before(start: int, text: str, period: Period) -> tuple[int, Period] | N
     begin; None where they say none.
     """
     before = text[:start]
-    if len(period.first) == 10 and (weekday := _weekday().search(before)) is not None:
+    if len(period.first) == 10 and (named := _weekday().search(before)) is not None:
         first, last = map(date.fromisoformat, (period.first[:10], period.last[:10]))
         if last - first == timedelta(days=6):  # Friday last week
-            period = day(first + timedelta(days=date_words()["weekday"][weekday["what"]]))
-        return (
-            (weekday.start(), period) if last - first in (timedelta(), timedelta(days=6)) else None
-        )
+            period = day(first + timedelta(days=date_words()["weekday"][named["what"]]))
+        return (named.start(), period) if last - first in (timedelta(), timedelta(days=6)) else None
     if (share := _share().search(before)) is not None:
         nth = date_words()["ordinal"].get(share["nth"] or "", 0)
-        part = nth_of(nth, SHARES[share["unit"]], period)
+        unit = share["unit"]
+        weekday = date_words()["weekday"].get(unit)
+        part = nth_of(nth, SHARES.get(unit, unit), period, weekday=weekday)
         return (share.start(), part) if part else None
     if (third := _PART.search(before)) is not None:
         number = next(n for n, name in enumerate(("early", "mid", "late")) if third[name])

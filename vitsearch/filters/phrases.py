@@ -313,11 +313,12 @@ class _Reading(TextReading):
             return
 
     def _alternative(self, last: int, names: dict[str, list[str]]) -> tuple[int, list[str]] | None:
-        """Return the name after an "or" at a token, and where it ends."""
-        if self._word(last) not in ("or", "o"):
+        """Return the name after an "or", or an "and" at the end, and where it ends."""
+        if self._word(last) not in JOINS:
             return None
         for end in range(min(len(self._words), last + 1 + MAX_NAME_WORDS), last + 1, -1):
-            if values := names.get(" ".join(self._words[last + 1 : end])):
+            values = names.get(" ".join(self._words[last + 1 : end]))
+            if values and (self._word(last) in ("or", "o") or end == len(self._words)):
                 return end, values
         return None
 

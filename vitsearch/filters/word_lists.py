@@ -261,7 +261,7 @@ LISTS: dict[str, Any] = {
             corolla, seat, renault, mercedes, mazda, volvo, fiat, photoshop, excel, word, ubuntu,
             android, ruta, bandera, mapa, avenida, calle, plaza, barrio, numero, pagina, linea,
             camiseta, equipo, clase, habitacion, vuelo, plate, unit, gate, platform, exit, locker,
-            serial, matricula, puerta
+            temperature, temperatures, serial, matricula, puerta
             """
         ),
         # what a year is the model of, two words after: "ford escort 1995"
