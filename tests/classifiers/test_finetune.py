@@ -6,8 +6,6 @@ import csv
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers.cli import environment, vitsearch
+from helpers.cli import full_disk, vitsearch
 from vitsearch import Prediction, finetune, load_classifier
 from vitsearch.classifiers.finetune import FinetuneReport, FinetuneSettings, FinetuneStep
 from vitsearch.classifiers.finetune.settings import Example, labelled_photos, split
@@ -293,27 +291,9 @@ def test_a_photo_that_goes_away_is_named(
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(folder: Path, vit: str, tmp_path: Path) -> None:
-    code = (
-        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000));"
-        "from vitsearch.cli import run; sys.exit(run(sys.argv[1:]))"
-    )
-    command = [
-        sys.executable,
-        "-c",
-        code,
-        "finetune",
-        str(folder),
-        "--labels-from",
-        "folders",
-        "-o",
-        str(tmp_path / "out"),
-        "--model",
-        vit,
-        "--epochs",
-        "1",
-    ]
-    done = subprocess.run(command, capture_output=True, env=environment(), timeout=300)
+    out, options = tmp_path / "out", ("--model", vit, "--epochs", "1")
+    with full_disk(50_000):
+        done = vitsearch("finetune", folder, "--labels-from", "folders", "-o", out, *options)
     *_, last = done.stderr.decode().splitlines()
     assert (done.returncode, done.stdout) == (1, b"")
     assert re.fullmatch(
@@ -324,7 +304,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(folder: Path, vit: str, tmp_p
         ),
         last,
     )
-    assert list((tmp_path / "out").iterdir()) == []
+    assert list(out.iterdir()) == []
 
 
 def test_where_a_model_may_not_go(folder: Path, vit: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from helpers.cli import environment, one_line
+from helpers.cli import environment, full_disk, one_line, vitsearch
 from helpers.collections import content, found_paths
 from helpers.photos import paint, shade
 from vitsearch import index_folder
@@ -233,14 +233,6 @@ def hundred_of_300(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-FULL = """
-import resource, sys
-from vitsearch.cli import run
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
-sys.exit(run(['index', sys.argv[2]]))
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
 @pytest.mark.parametrize("limit", [0, 100, 5_000, 40_000, 80_000])
@@ -248,12 +240,8 @@ def test_a_full_disk_loses_nothing(hundred_of_300: Path, tmp_path: Path, limit: 
     folder = shutil.copytree(hundred_of_300, tmp_path / "photos")
     before = content(folder)
     shutil.copy(folder / "5.png", folder / "copy.png")
-    ended = subprocess.run(
-        [sys.executable, "-c", FULL, str(limit), str(folder)],
-        env=environment(),
-        capture_output=True,
-        timeout=60,
-    )
+    with full_disk(limit):
+        ended = vitsearch("index", folder)
     assert (ended.returncode, ended.stdout, ended.stderr.count(b"\n"), ended.stderr[:11]) == (
         1,
         b"",

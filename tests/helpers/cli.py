@@ -56,6 +56,19 @@ def _warnings_on_stderr() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """Let no file that this process writes grow over so many bytes for the block."""
+    import resource  # Windows has none
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 def vitsearch_process(
     *arguments: str | bytes | Path, cwd: Path | None = None, timeout: float = 300
 ) -> subprocess.CompletedProcess[bytes]:
