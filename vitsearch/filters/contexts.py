@@ -19,6 +19,7 @@ LEADS = {  # kinds of words before a phrase
     "since": "since", "desde": "since", "after": "after", "before": "before", "until": "until",
     "till": "until", "hasta": "until", "year": "year", "año": "year",
     "around": "around", "circa": "around",
+    "pre": "before", "post": "after",
 }  # fmt: skip
 TIMES_OF_DAY = {  # after a place these go on with the picture
     ("de", "noche"), ("de", "dia"), ("por", "la"), ("al", "atardecer"), ("al", "amanecer"),
@@ -188,7 +189,18 @@ class TextReading:
         if re.match(r"last |past |this |previous ", text) and not re.search(r"\d", text):
             return after not in ("of", "tonight", "standing", "minute")
         if text in ("today", "tonight", "yesterday", "hoy", "ayer"):
-            titles = ("show", "album", "movie", "song", "cover", "poster", "once")
+            titles = (
+                "is",
+                "was",
+                "news",
+                "show",
+                "album",
+                "movie",
+                "song",
+                "cover",
+                "poster",
+                "once",
+            )
             before = self._word(each.first - 1)
             if each.lead == "of" and self._of_photos(each.begin):
                 return after not in titles
@@ -323,16 +335,7 @@ class TextReading:
         if self._word(begin) in ("my", "mi") and self._lists_photos(begin):
             return self._closes(each.last)
         if self._word(begin - 1) in words_of("camera_leads"):
-            begin -= 1
-            if self._word(begin - 1) in words_of("made"):
-                return True
-            if self._word(each.first - 1) in ("a", "an", "un", "una"):
-                return False  # someone with an iPhone
-            return (
-                not each.ambiguous
-                and self._closes(each.last)
-                and (self._opens(begin) or self._is_scene(begin - 1) or self._lists_photos(begin))
-            )
+            return self._plain_after_with(each, begin - 1)
         ends = self._is_scene(each.last) or (
             self._closes(each.last)
             and (self._begins(each.last) or self._word(each.last) not in words_of("connectors"))
@@ -342,6 +345,17 @@ class TextReading:
         if each.weak == "model":
             return self._stands_alone(each)
         return self._opens(begin) or self._is_scene(begin - 1)
+
+    def _plain_after_with(self, each: Candidate, begin: int) -> bool:
+        """Return whether a camera after "with" or the like, at a token, took the photos."""
+        if self._word(begin - 1) in words_of("made"):
+            return True
+        owner = self._word(each.first - 1)
+        if owner in ("a", "an", "un", "una") or not self._closes(each.last):
+            return False  # someone with an iPhone
+        if each.weak == "model" and owner in words_of("possessives"):
+            return True  # birds with the Canon EOS R5
+        return not each.ambiguous and self._of_photos(begin)
 
 
 def has_digit(word: str) -> bool:

@@ -21,7 +21,7 @@ from vitsearch.filters.calendar import (
 from vitsearch.filters.word_lists import UNITS, date_words, either
 
 YEAR = r"(?:19|20)\d\d"
-WORD_START = r"(?:(?<![\w.:/#$€£-])|(?<=mid-)|(?<=early-)|(?<=late-))"
+WORD_START = r"(?:(?<![\w.:/#$€£-])|(?<=mid-)|(?<=early-)|(?<=late-)|(?<=pre-)|(?<=post-))"
 WORD_END = r"(?![\w/:%€£$]|[-.,']\w)"
 OF = r"(?:,? |,? of |,? in |,? de |,? del |,? en )"
 

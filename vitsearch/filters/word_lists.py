@@ -290,7 +290,7 @@ LISTS: dict[str, Any] = {
             santa, st, air, team, miss, mr, real, fc, cf, bank, radio, port, fort, cape, club,
             hotel, cafe, nueva, nuevo, norte, sur, pequeña, viejo, vieja, via, villa, lady, agent,
             captain, capitan, indiana, alice, made, born, hecho, hecha, named, called, llamado,
-            llamada, happy, merry, feliz
+            llamada, happy, merry, feliz, established, est, founded
             """
         ),
         # "made in China"
