@@ -39,7 +39,9 @@ TOGETHER = (  # in one process of `make test`, since they share what takes long 
     ("tests/cluster/",),  # Ray
     ("tests/test_architecture.py", "tests/test_names.py"),  # the trees of all modules
     ("tests/test_docs_run.py", "tests/test_examples.py"),  # the fixture `programs`
-    tuple(f"tests/web/test_browser{name}.py" for name in ("", "_labels", "_several")),  # `samples`
+    tuple(  # `samples`, and the land of the map
+        f"tests/web/test_browser{name}.py" for name in ("", "_labels", "_places", "_several")
+    ),
 )
 SLOW_MODULE = re.compile(r"^pytestmark = .*\bpytest\.mark\.slow\b", re.MULTILINE)
 FAST_CASES = 2  # of a test with parameters, by `make test-fast`
