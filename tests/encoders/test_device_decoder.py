@@ -32,6 +32,8 @@ torch = library("torch", reason="needs the extra vitsearch[clip]")
 library("torchvision", reason="needs the extra vitsearch[clip]")
 skimage = library("skimage", reason="its sample photos")
 
+pytestmark = pytest.mark.slow
+
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 ORIENTATION = 0x112
 CLOSE = 0.995
@@ -75,7 +77,6 @@ def check_alike(decoder: DeviceDecoder, encoder: StandardMini, data: bytes) -> N
     assert float(first @ second) >= CLOSE
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["4:4:4", "4:2:2", "4:2:0", "grey", "progressive"])
 def test_photos_of_every_kind_are_as_by_the_cpu(
@@ -99,7 +100,6 @@ def test_photographs_are_as_by_the_cpu(
     check_alike(decoder, encoder, encoded(photo(name), "JPEG", quality=85))
 
 
-@pytest.mark.slow
 def test_twelve_megapixels_are_as_by_the_cpu(decoder: DeviceDecoder, encoder: StandardMini) -> None:
     image = photo("astronaut").resize((4032, 3024), Image.Resampling.LANCZOS)
     exif = Image.Exif()
@@ -197,7 +197,6 @@ def test_what_is_not_a_plain_jpeg_is_left_to_the_cpu(name: str) -> None:
     assert read_plain_jpeg(not_plain()[name]) is None
 
 
-@pytest.mark.slow
 def test_odd_files_are_left_to_the_cpu_or_are_as_by_it(
     decoder: DeviceDecoder, encoder: StandardMini
 ) -> None:
@@ -230,7 +229,6 @@ def test_a_picture_that_may_be_half_missing_is_left_to_the_cpu(decoder: DeviceDe
     assert decoder.prepare(encoded(white, "JPEG")) is not None
 
 
-@pytest.mark.slow
 def test_damage_in_the_middle_spoils_no_neighbour(
     decoder: DeviceDecoder, encoder: StandardMini
 ) -> None:
@@ -258,7 +256,6 @@ def test_damage_in_the_middle_spoils_no_neighbour(
         assert np.abs(pixels.astype(int) - expected).mean() < 0.5
 
 
-@pytest.mark.slow
 def test_a_process_that_dies_or_hangs_costs_no_photo(encoder: StandardMini) -> None:
     data = encoded(photo("coffee"), "JPEG", quality=90)
     with DeviceDecoder(encoder, seconds=60) as own, logged_remarks() as remarks:
@@ -301,7 +298,6 @@ def test_what_cannot_decode_on_a_device_says_so_in_one_line(
     )
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_said_before_any_photo() -> None:
     with pytest.raises(EncoderError, match=r"^JPEGs cannot be decoded on cuda \(.+\): leave out"):
