@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitsearch.filters import parse_filter
-from vitsearch.filters.file_kinds import FILE_KINDS
 from vitsearch.filters.phrases import read_words
-from vitsearch.filters.words import Vocabulary, all_of, picture_words
+from vitsearch.filters.words import FILE_KINDS, Vocabulary, all_of, picture_words
 from vitsearch.photos.columns import COLUMNS, PRIVATE
 from vitsearch.photos.formats import FORMATS, VIDEO
 

@@ -12,11 +12,10 @@ from vitsearch.filters import filter_all, parse_filter
 from vitsearch.filters.calendar import Period
 from vitsearch.filters.contexts import JOINS, SIGNS, Candidate, TextReading, has_digit
 from vitsearch.filters.date_forms import WORD_END, WORD_START
-from vitsearch.filters.file_kinds import FILE_KINDS
 from vitsearch.filters.periods import periods
 from vitsearch.filters.tree import And, Between, Comparison, Filter, In, Like, Not, Or
 from vitsearch.filters.word_lists import LISTS, date_words
-from vitsearch.filters.words import Phrase, Vocabulary, plain, plain_name, words_of
+from vitsearch.filters.words import FILE_KINDS, Phrase, Vocabulary, plain, plain_name, words_of
 from vitsearch.photos.formats import FORMATS, VIDEO
 
 MAX_NAME_WORDS = 6
