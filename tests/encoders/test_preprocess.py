@@ -67,6 +67,7 @@ def open_clip_transform(how: Preprocess) -> Any:
 
 @pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.slow  # which loads open_clip
 def test_bit_equal_to_open_clip(resize_mode: ResizeMode, interpolation: Any) -> None:
     how = Preprocess(interpolation=interpolation, resize_mode=resize_mode, fill_color=17)
     transform = open_clip_transform(how)
@@ -78,6 +79,7 @@ def test_bit_equal_to_open_clip(resize_mode: ResizeMode, interpolation: Any) -> 
 
 @pytest.mark.parametrize("size", [(224, 288), (50, 31)])
 @pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
+@pytest.mark.slow  # which loads open_clip
 def test_bit_equal_to_open_clip_for_oblong_inputs(
     resize_mode: ResizeMode, size: tuple[int, int]
 ) -> None:
@@ -91,6 +93,7 @@ def test_bit_equal_to_open_clip_for_oblong_inputs(
 
 @settings(max_examples=60, deadline=None)
 @given(width=st.integers(1, 300), height=st.integers(1, 300), seed=st.integers(0, 9))
+@pytest.mark.slow  # which loads open_clip
 def test_bit_equal_to_open_clip_for_any_size(width: int, height: int, seed: int) -> None:
     how = Preprocess(size=(32, 32))
     image = noise(width, height, seed)
