@@ -364,8 +364,8 @@ def test_without_its_extra_the_command_says_what_to_install(indexed: Path, tmp_p
         "raise ModuleNotFoundError('no', name='fastapi')\n"
     )
     code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path / 'block')!r}); from vitsearch.cli."
-        "main import main; main()"
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'block')!r}); from vitsearch.cli "
+        "import main; main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "serve", str(indexed)],
