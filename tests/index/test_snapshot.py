@@ -137,3 +137,10 @@ def test_rows_go_on_to_be_compared_where_the_index_was_replaced(flat: Path) -> N
     snapshot = open_snapshot(flat)
     built(flat, 2, (1, 2, 4), recipe="flat")
     assert nearest(snapshot) == [([5, 3, 9], [0.8, 0.6, 0.0])] * 4
+
+
+def test_what_a_gpu_is_to_search_is_loaded_at_once(tmp_path: Path, flat: Path) -> None:
+    folder = built(tmp_path / "gpu", 1, (3, 5, 9), recipe="gpu-flat")
+    kinds = [type(open_snapshot(flat, device=name).index).__name__ for name in ("cpu", "auto")]
+    assert kinds == ["LateIndex", "LateIndex"]
+    assert type(open_snapshot(folder, device="auto").index).__name__ == "FaissIndex"

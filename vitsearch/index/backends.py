@@ -396,6 +396,13 @@ class OnGpu:
         return self._index.search_among(queries, k, allowed, share)
 
 
+def wants_gpu(recipe: Recipe, device: str) -> bool:
+    """Return whether an index is to be searched on a GPU: on "cuda", and on "auto" by a recipe that
+    asks for one.
+    """
+    return device.startswith("cuda") or (device == "auto" and recipe.gpu)
+
+
 def on_device(
     index: SelectiveIndex, recipe: Recipe, *, device: str, vectors: Halves, ids: Ids
 ) -> SelectiveIndex:
@@ -406,7 +413,7 @@ def on_device(
     was requested and the CPU searches.
     """
     requested = device.startswith("cuda")
-    if not len(index) or not (requested or (device == "auto" and recipe.gpu)):
+    if not len(index) or not wants_gpu(recipe, device):
         return index
     if gpu_count() and not isinstance(index, ExactIndex):
         return OnGpu(index, lambda: _faiss_copy(index, recipe, device, vectors, ids))

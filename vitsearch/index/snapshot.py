@@ -34,6 +34,7 @@ from vitsearch.index.backends import (
     check_recipe,
     faiss_is_installed,
     on_device,
+    wants_gpu,
 )
 from vitsearch.index.manifest import (
     BLOCK,
@@ -207,10 +208,7 @@ class LateIndex:
         manifest, file = self._manifest, self._folder / FAISS
         try:
             check_file(file, manifest.files[FAISS], check_content=True)
-            index = backend_for(manifest.recipe).open(self._folder, manifest.recipe)
-            if len(index) != manifest.count or index.dim != self.dim:
-                raise damaged(file, "does not fit the manifest")
-            self._index = index
+            self._index = _read_index(self._folder, manifest)
         except RecipeError:
             return  # FAISS cannot read it: the rows are compared for good
         except (IndexDamaged, OSError) as error:
@@ -356,10 +354,17 @@ def verify_snapshot(folder: Path, *, check_content: bool = True) -> Manifest:
     return manifest
 
 
+def _read_index(folder: Path, manifest: Manifest) -> SelectiveIndex:
+    index = backend_for(manifest.recipe).open(folder, manifest.recipe)
+    if len(index) != manifest.count or index.dim != manifest.dim:
+        raise damaged(folder / FAISS, "does not fit the manifest")
+    return index
+
+
 def _open(folder: Path, device: str) -> IndexSnapshot:
     manifest = verify_snapshot(folder, check_content=False)
     recipe, count, dim = manifest.recipe, manifest.count, manifest.dim
-    late = recipe.is_exact and count * dim <= MAX_LATE and not device.startswith("cuda")
+    late = recipe.is_exact and count * dim <= MAX_LATE and not wants_gpu(recipe, device)
     late = late and "faiss" not in sys.modules and faiss_is_installed()
     for name, facts in manifest.files.items():
         is_small = name in (FAISS, LISTS) and facts.size <= WHOLE
@@ -380,11 +385,9 @@ def _open(folder: Path, device: str) -> IndexSnapshot:
         index = LateIndex(index, folder, manifest)
     elif FAISS in manifest.files:
         try:
-            index = backend_for(recipe).open(folder, recipe)
+            index = _read_index(folder, manifest)
         except RecipeError as error:
             degraded = None if recipe.is_exact else str(error)
-        if len(index) != count or index.dim != dim:
-            raise damaged(folder / FAISS, "does not fit the manifest")
     elif count and not recipe.is_exact:
         degraded = f"{FAISS} was not built; the search is exact"
     rows = (removed, generations)
