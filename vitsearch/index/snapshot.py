@@ -178,8 +178,7 @@ class LateIndex:
     """
 
     def __init__(self, exact: SelectiveIndex, folder: Path, manifest: Manifest) -> None:
-        self.dim = exact.dim
-        self._index = exact
+        self.dim, self._index = exact.dim, exact
         self._folder, self._manifest, self._opened_as = folder, manifest, manifest_stamp(folder)
         self._left = LATE
 
@@ -204,16 +203,14 @@ class LateIndex:
         return None
 
     def _load(self) -> None:
-        self._left = -1
-        manifest, file = self._manifest, self._folder / FAISS
+        self._left, file = -1, self._folder / FAISS
         try:
-            check_file(file, manifest.files[FAISS], check_content=True)
-            self._index = _read_index(self._folder, manifest)
+            check_file(file, self._manifest.files[FAISS], check_content=True)
+            self._index = _read_index(self._folder, self._manifest)
         except RecipeError:
             return  # FAISS cannot read it: the rows are compared for good
         except (IndexDamaged, OSError) as error:
-            # where another index has taken its place, the next search opens that
-            if manifest_stamp(self._folder) == self._opened_as:
+            if manifest_stamp(self._folder) == self._opened_as:  # else another is opened next
                 raise damaged(file, "cannot be read or was altered") from error
 
 
