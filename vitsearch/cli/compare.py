@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vitsearch.cli.label import chosen_templates, lines_of
-from vitsearch.cli.options import COLLECTION, JSON, MODEL, PHOTOS
+from vitsearch.cli.options import COLLECTION, JSON, MODEL, PHOTOS, TEMPLATES
 from vitsearch.cli.output import (
     ProgressBar,
     check_rows_file,
@@ -55,13 +55,7 @@ COLUMNS = ("path", "way", "label", "score", "truth", "right")
     metavar="folders|FILE.csv",
     help="The photos' true labels: their folder's name, or path,label.",
 )
-@click.option(
-    "--template",
-    "templates",
-    multiple=True,
-    metavar="T",
-    help="plain, simple, imagenet, or your own with {}; may be repeated.",
-)
+@TEMPLATES
 @click.option(
     "--class-map",
     "class_map",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vitsearch.cli.label import chosen_templates, lines_of
-from vitsearch.cli.options import JSON, LANGUAGE, MODEL, CommandWithFacts, flag
+from vitsearch.cli.options import JSON, LANGUAGE, MODEL, TEMPLATES, CommandWithFacts, flag
 from vitsearch.cli.output import ProgressBar, print_json, print_line, print_note, print_table
 from vitsearch.errors import EncoderError
 from vitsearch.options import IndexOptions
@@ -179,13 +179,7 @@ Recalls = tuple[str, "Mapping[int, float]", "Callable[[int], tuple[float, float]
 @click.option(
     "--collection", metavar="DIR", help="Where the collection is, when not in DATASET/.vitsearch."
 )
-@click.option(
-    "--template",
-    "templates",
-    multiple=True,
-    metavar="T",
-    help="plain, simple, imagenet, or your own with {}; may be repeated.",
-)
+@TEMPLATES
 @click.option(
     "--labels-file",
     metavar="FILE",

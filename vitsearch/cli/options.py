@@ -151,6 +151,13 @@ LANGUAGE = click.option(
     help="Language of your texts, as de or deu_Latn, for a model that is told it (NLLB); guessed "
     "for each text without it.",
 )
+TEMPLATES = click.option(
+    "--template",
+    "templates",
+    multiple=True,
+    metavar="T",
+    help="plain, simple, imagenet, or your own with {}; may be repeated.",
+)
 READ_ONLY = click.option(
     "--read-only",
     is_flag=True,

@@ -189,27 +189,13 @@ class TextReading:
         if re.match(r"last |past |this |previous ", text) and not re.search(r"\d", text):
             return after not in ("of", "tonight", "standing", "minute")
         if text in ("today", "tonight", "yesterday", "hoy", "ayer"):
-            titles = (
-                "is",
-                "was",
-                "news",
-                "show",
-                "album",
-                "movie",
-                "song",
-                "cover",
-                "poster",
-                "once",
-            )
+            titles = words_of("titles")
             before = self._word(each.first - 1)
             if each.lead == "of" and self._of_photos(each.begin):
                 return after not in titles
-            return after not in titles and before not in words_of("things") | {
-                "usa",
-                "of",
-                "the",
-                "week",
-            }
+            return after not in titles and before not in words_of("things") | words_of(
+                "names_with_days"
+            )
         return self._before(each.begin) not in ("happy", "merry", "feliz", "prospero")
 
     def _plain_season(self, each: Candidate) -> bool:

@@ -283,6 +283,10 @@ LISTS: dict[str, Any] = {
             coleccion, catalogo, olympics, models, song, movie, film, album, cancion, pelicula
             """
         ),
+        # after "today" and "yesterday": "today is monday", "yesterday's news"
+        "titles": comma_words("is, was, news, show, album, movie, song, cover, poster, once"),
+        # before them, besides things: "USA Today"
+        "names_with_days": comma_words("usa, of, the, week"),
         # before a place these make another name of it: "new mexico", "air france"
         "parts_of_names": comma_words(
             """
