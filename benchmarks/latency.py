@@ -55,14 +55,23 @@ def make(root: Path, rows: int, recipe: str) -> None:
     """Make the collection of so many vectors that `mini` opens, with its index, and the photos that
     are asked for.
     """
+    make_of(root, ENCODER, LikeReal(rows, *sample_photos()), recipe)
+    for number in range(len(SCENES)):
+        draw(number).save(root / f"query-{number:02}.jpg", quality=90)
+
+
+def make_of(root: Path, name: str, data: Any, recipe: str) -> None:
+    """Make the collection of vectors (as `LikeReal` has them) that an encoder opens, with its
+    index.
+    """
     folder = root / ".vitsearch"
-    encoder = load_encoder(ENCODER)
-    data = LikeReal(rows, *sample_photos())
+    encoder = load_encoder(name)
     fill(folder, data)
     config = replace(
         read_collection_config(folder, root),
-        encoder=ENCODER,
+        encoder=name,
         encoder_fingerprint=encoder.fingerprint,
+        dtype=encoder.dtype,
         root=str(root),
     )
     chosen = load_recipe(recipe)
@@ -72,8 +81,6 @@ def make(root: Path, rows: int, recipe: str) -> None:
         IndexMaintainer(
             folder, store, encoder.dim, encoder.fingerprint, chosen, texts=lambda: texts
         ).update()
-    for number in range(len(SCENES)):
-        draw(number).save(root / f"query-{number:02}.jpg", quality=90)
 
 
 def photos_of(root: Path) -> list[Path]:

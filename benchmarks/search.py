@@ -18,51 +18,33 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from latency import SCENES, warm
+from latency import SCENES, make_of, warm
 from machine import machine
 from peers.environments import environment
+from serve import VITSEARCH
 from throughput import PEERS, QUIET, here
 
 from vitsearch import Collection, load_encoder
-from vitsearch.index.recipe import load_recipe
-from vitsearch.storage import CollectionConfig, write_collection_config
-from vitsearch.storage.indexes import IndexMaintainer
-from vitsearch.storage.store import PhotoStore
-from vitsearch.types import Found, PhotoInfo
-
-VITSEARCH = (sys.executable, "-c", "from vitsearch.cli import main; main()")
 
 
-def drawn(rows: int, dim: int) -> np.ndarray:
-    """Return seeded unit rows; exact search takes as long for any others."""
-    vectors = np.random.default_rng(rows).standard_normal((rows, dim), dtype=np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+class Drawn:
+    """Seeded unit rows, in the place of `LikeReal`; exact search takes as long for any others."""
 
+    def __init__(self, count: int, dim: int) -> None:
+        self.count, self.dim = count, dim
 
-def make(root: Path, name: str, rows: int) -> None:
-    """Make the collection of so many vectors that an encoder opens, with the index of `auto`."""
-    encoder, recipe = load_encoder(name), load_recipe("auto")
-    folder = root / ".vitsearch"
-    folder.mkdir(parents=True)
-    facts = (name, encoder.fingerprint, encoder.dtype, encoder.dim, recipe.to_dict())
-    write_collection_config(
-        folder, CollectionConfig(*facts, "2026-01-01T00:00:00+00:00", str(root))
-    )
-    with closing(PhotoStore(folder / "photos.db")) as store:
-        with store.writing():
-            for number, row in enumerate(drawn(rows, encoder.dim).astype(np.float16)):
-                file = Found(f"{number}.jpg", 1, 1)
-                content = number.to_bytes(16, "big")
-                store.put_photo(file, content, PhotoInfo(640, 480), vector=row, generation=1)
-            store.raise_generation(True)
-        facts = (encoder.dim, encoder.fingerprint, recipe)
-        texts = drawn(200, encoder.dim)
-        IndexMaintainer(folder, store, *facts, texts=lambda: texts).update()
+    def rows(self) -> Iterator[np.ndarray]:
+        """Yield them as one float16 block."""
+        yield self.queries(self.count).astype(np.float16)
+
+    def queries(self, count: int, **_: bool) -> np.ndarray:
+        """Return so many float32 rows."""
+        vectors = np.random.default_rng(count).standard_normal((count, self.dim), dtype=np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def took(command: Sequence[str | Path], folder: Path, env: dict[str, str]) -> float:
@@ -94,7 +76,7 @@ def measure(work: Path, rows: int, rounds: int) -> None:
         if not roots[name].exists():
             aside = roots[name].with_name(f"{roots[name].name}.part")
             shutil.rmtree(aside, ignore_errors=True)
-            make(aside, encoder, rows)
+            make_of(aside, encoder, Drawn(rows, load_encoder(encoder).dim), "auto")
             aside.rename(roots[name])
     python, data, folder = environment(work, "rclip"), roots["rclip"], roots["rclip"] / "photos"
     peer = PEERS / "search_rclip.py"
@@ -105,7 +87,7 @@ def measure(work: Path, rows: int, rounds: int) -> None:
         for file in (work / "model" / "rclip").iterdir():
             (data / file.name).symlink_to(file.resolve())
         vectors = data / "vectors.npy"
-        np.save(vectors, drawn(rows, 512))
+        np.save(vectors, Drawn(rows, 512).queries(rows))
         subprocess.run([python, peer, "fill", vectors, folder], env=peer_env, check=True)
         (data / "filled").touch()
 
