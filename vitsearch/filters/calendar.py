@@ -1,12 +1,21 @@
-"""Periods of the calendar: days, weeks, months, seasons and holidays as first and last dates.
+"""Periods of the calendar: days, weeks, months, seasons and holidays as first and last dates, what
+words name them, their parts, and those beside each other.
 
+A period is a pair of dates of any precision, both included, as ``taken_at between`` takes them.
+``last`` is the latest one that is over, ``this`` the one that today is in, or else the latest.
 Seasons are the northern ones, from the first of March, June, September and December; a winter has
 the year of its December. Weeks begin on Monday.
 """
 
+import re
 from calendar import monthrange
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from functools import cache
 from typing import NamedTuple
+
+from vitsearch.filters.word_lists import UNITS, date_words, either
 
 
 class Period(NamedTuple):
@@ -125,3 +134,216 @@ def nth_of(n: int, unit: str, period: Period, *, weekday: int | None = None) -> 
         case _:
             return None
     return spans[n - 1 if n > 0 else n] if n <= len(spans) else None
+
+
+# -- What words name -------------------------------------------------------------------------------
+
+
+@cache
+def rule_names() -> str:
+    known = date_words()
+    return either([*known["short"], *known["season"], *known["holiday"]])
+
+
+def year_of(text: str, today: date) -> int:
+    """Return the year of ``2019`` or ``'19``, which lies at most a century back."""
+    if not text.startswith("'"):
+        return int(text)
+    year = today.year - today.year % 100 + int(text[1:])
+    return year if year <= today.year else year - 100
+
+
+def latest_of(of: Callable[[int], Period], today: date, *, over: bool, back: int = 0) -> Period:
+    """Return the latest period of a year-by-year rule that has begun, or that is ``over``, or the
+    one so many years before it.
+    """
+    now = today.isoformat()
+    for year in (today.year, today.year - 1):
+        period = of(year)
+        if _after(now, period.last) if over else period.first <= now:
+            return of(year - back)
+    return of(today.year - 2 - back)
+
+
+def _after(now: str, last: str) -> bool:
+    return now[: len(last)] > last
+
+
+def rule_of(word: str) -> Callable[[int], Period] | None:
+    """Return the periods of the years that a season, month or holiday names."""
+    known = date_words()
+    if word in known["season"]:
+        return lambda year: season_of(year, known["season"][word])
+    if word in known["short"]:
+        return lambda year: month_of(year, known["short"][word])
+    if word in known["holiday"]:
+        return lambda year: holiday_of(known["holiday"][word], year)
+    return None
+
+
+def unit_before(unit: str, today: date, back: int) -> Period:
+    """Return the day, week, month or year that is so many before today's."""
+    match UNITS[unit]:
+        case "day":
+            return day(today - timedelta(days=back))
+        case "week":
+            return week_of(today - timedelta(weeks=back))
+        case "weekend":
+            return weekend_of(today - timedelta(weeks=back))
+        case "month":
+            return month_of(today.year, today.month - back)
+    return Period(f"{today.year - back:04}", f"{today.year - back:04}")
+
+
+def time_since(unit: str, today: date, count: int) -> Period:
+    """Return the time from so many units before today until today."""
+    if UNITS[unit] in ("day", "week"):
+        return days(today - timedelta(days=count * (7 if UNITS[unit] == "week" else 1)), today)
+    months = count * (12 if UNITS[unit] == "year" else 1)
+    first = month_of(today.year, today.month - months).first
+    last_day = min(today.day, length_of(first))
+    return Period(f"{first}-{last_day:02}", today.isoformat())
+
+
+# -- Periods in a text -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodMatch:
+    """A period between two positions of a text, which may depend on the day (``relative``).
+
+    ``form`` is ``period`` where it leaves no doubt; of a ``year``, ``decade`` or ``season`` the
+    context decides. ``sign`` is that of an open end which words after it name (``2012 onwards``).
+    """
+
+    start: int
+    end: int
+    period: Period
+    form: str = "period"
+    relative: bool = False
+    sign: str = ""
+
+
+_TO = re.compile(r" ?(?:to|until|till|through|[-–—]|hasta|a|al) ?(?:the |el |la )?")
+_TO_AND = re.compile(r" (?:to|until|and|hasta|a|al|y) (?:the |el |la )?")
+_OPEN_ENDS = {
+    ">=": re.compile(
+        r" (?:onwards?|(?:or|and) (?:later|newer|after|onwards?)|en adelante"
+        r"|(?:until|till|to) (?:now|the present)|hasta ahora)(?!\w)"
+    ),
+    "<=": re.compile(r" (?:(?:or|and) (?:earlier|before|older)|[oy] antes)(?!\w)"),
+}
+_FROM = re.compile(r"(?<!\w)(?:from|de|desde) (?:the |el )?$")
+_ON = re.compile(r" on(?=\s*(?:$|,))")
+_BETWEEN = re.compile(r"(?<!\w)(?:between|entre|from|desde|de) (?:the |el |la )?$")
+
+
+def opened(match: PeriodMatch, text: str) -> PeriodMatch:
+    """Return a period with the words after it that leave one end of it open."""
+    for sign, form in _OPEN_ENDS.items():
+        if end := form.match(text, match.end):
+            return replace(match, end=end.end(), sign=sign, form="period", relative=False)
+    if _FROM.search(text[: match.start]) and (end := _ON.match(text, match.end)):
+        return replace(match, end=end.end(), sign=">=", form="period", relative=False)
+    return match
+
+
+def joined(matches: list[PeriodMatch], text: str) -> Iterator[PeriodMatch]:
+    """Yield the periods, two with ``to`` between them, or in ``between ... and``, as one."""
+    position = 0
+    while position < len(matches):
+        first = matches[position]
+        position += 1
+        second = matches[position] if position < len(matches) else None
+        between = "" if second is None else text[first.end : second.start]
+        opening = _BETWEEN.search(text[: first.start])
+        to = _TO_AND if opening else _TO
+        if second and to.fullmatch(between) and first.period.first < second.period.first:
+            start = opening.start() if opening else first.start
+            period = Period(first.period.first, second.period.last)
+            relative = first.relative or second.relative
+            yield PeriodMatch(start, second.end, period, relative=relative)
+            position += 1
+        else:
+            yield first
+
+
+def narrowed(match: PeriodMatch, text: str) -> PeriodMatch:
+    """Return a period with the words before it that make it a part of it."""
+    part = part_before(match.start, text, match.period)
+    if part is None:
+        return match
+    form = match.form if match.form == "decade" else "period"  # late 90s fashion
+    return PeriodMatch(part[0], match.end, part[1], form, relative=True)
+
+
+# -- Parts of a period -----------------------------------------------------------------------------
+
+
+_PART = re.compile(
+    r"(?<!\w)(?:the |a |al )?"
+    r"(?:(?P<early>early|(?:beginning|start) of|(?:principios?|comienzos?) de)"
+    r"|(?P<mid>mid|middle of|mediados de)|(?P<late>late|end of|fina?les? de|fines de))"
+    r"[ -](?:the |el |l )?$"
+)
+SHARES = {
+    **UNITS, "quarter": "quarter", "trimestre": "quarter", "half": "half", "mitad": "half",
+    "semestre": "half", "quincena": "half",
+}  # fmt: skip
+
+
+@cache
+def _share() -> re.Pattern[str]:
+    """What makes a part of the period after it: ``first week of``, ``la semana del``."""
+    return re.compile(
+        rf"(?<!\w)(?:the |la |el )?(?:(?P<nth>{either(date_words()['ordinal'])}) )?"
+        rf"(?P<unit>{either([*SHARES, *date_words()['weekday']])}) (?:(?:of|del?) (?:the |la |el )?"
+        r"|(?<=quarter )|(?<=half )|(?<=trimestre )|(?<=semestre ))$"
+    )
+
+
+@cache
+def _weekday() -> re.Pattern[str]:
+    """What says no more than the date after it: ``Saturday 4 May 2019``."""
+    return re.compile(
+        rf"(?<!\w)(?:on |el )?(?P<what>{either(date_words()['weekday'])}),? (?:the |el )?$"
+    )
+
+
+def part_before(start: int, text: str, period: Period) -> tuple[int, Period] | None:
+    """Return the part of the period at ``start`` that the words before it say, and where they
+    begin; None where they say none.
+    """
+    before = text[:start]
+    if len(period.first) == 10 and (named := _weekday().search(before)) is not None:
+        first, last = map(date.fromisoformat, (period.first[:10], period.last[:10]))
+        if last - first == timedelta(days=6):  # Friday last week
+            period = day(first + timedelta(days=date_words()["weekday"][named["what"]]))
+        return (named.start(), period) if last - first in (timedelta(), timedelta(days=6)) else None
+    if (share := _share().search(before)) is not None:
+        nth = date_words()["ordinal"].get(share["nth"] or "", 0)
+        unit = share["unit"]
+        weekday = date_words()["weekday"].get(unit)
+        part = nth_of(nth, SHARES.get(unit, unit), period, weekday=weekday)
+        return (share.start(), part) if part else None
+    if (third := _PART.search(before)) is not None:
+        number = next(n for n, name in enumerate(("early", "mid", "late")) if third[name])
+        part = _third_of(period, number)
+        return (third.start(), part) if part else None
+    return None
+
+
+def _third_of(period: Period, third: int) -> Period | None:
+    first, last = period
+    if first == last and len(first) == 4:
+        return Period(f"{first}-{1 + 4 * third:02}", f"{first}-{4 + 4 * third:02}")
+    if first == last and len(first) == 7:
+        last_day = length_of(first) if third == 2 else 10 + 10 * third
+        return Period(f"{first}-{1 + 10 * third:02}", f"{first}-{last_day:02}")
+    if len(first) == 4:  # a decade
+        years = (0, 3), (4, 6), (7, 9)
+        return Period(*(str(int(first) + year) for year in years[third]))
+    if len(first) == 7:  # a season
+        year, month = map(int, first.split("-"))
+        return month_of(year, month + third)
+    return None

@@ -1,22 +1,29 @@
-"""The forms of single periods in the words of a query, and how each is read."""
+"""The forms of periods in the words of a query, English and Spanish, and how each is read: ``summer
+2020``, ``hace dos años``.
+"""
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import date, timedelta
 from functools import cache
 
 from vitsearch.filters.calendar import (
     Period,
+    PeriodMatch,
     day,
-    days,
-    holiday_of,
-    length_of,
+    joined,
+    latest_of,
     month_of,
+    narrowed,
+    opened,
+    rule_names,
+    rule_of,
     season_of,
+    time_since,
+    unit_before,
     valid_day,
-    week_of,
-    weekend_of,
+    year_of,
 )
 from vitsearch.filters.word_lists import UNITS, date_words, either
 
@@ -24,28 +31,17 @@ YEAR = r"(?:19|20)\d\d"
 WORD_START = r"(?:(?<![\w.:/#$€£-])|(?<=mid-)|(?<=early-)|(?<=late-)|(?<=pre-)|(?<=post-))"
 WORD_END = r"(?![\w/:%€£$]|[-.,']\w)"
 OF = r"(?:,? |,? of |,? in |,? de |,? del |,? en )"
-
-
-@dataclass(frozen=True, slots=True)
-class PeriodMatch:
-    """A period between two positions of a text, which may depend on the day (``relative``).
-
-    ``form`` is ``period`` where it leaves no doubt; of a ``year``, ``decade`` or ``season`` the
-    context decides. ``sign`` is that of an open end which words after it name (``2012 onwards``).
-    """
-
-    start: int
-    end: int
-    period: Period
-    form: str = "period"
-    relative: bool = False
-    sign: str = ""
-
-
 Reader = Callable[[re.Match[str], date], Period | None]
 
 
-def read_periods(text: str, today: date) -> list[PeriodMatch]:
+def periods(text: str, today: date) -> list[PeriodMatch]:
+    """Return the periods in a text in lower case without accents, in order, none within another."""
+    alone = list(_with_their_year(_single_periods(text, today), text, today))
+    together = joined([narrowed(each, text) for each in alone], text)
+    return [opened(each, text) for each in together]
+
+
+def _single_periods(text: str, today: date) -> list[PeriodMatch]:
     """Return the single periods in a text in lower case without accents, in order, none within
     another.
     """
@@ -72,12 +68,6 @@ def _apart(matches: list[PeriodMatch]) -> Iterator[PeriodMatch]:
 
 
 @cache
-def rule_names() -> str:
-    known = date_words()
-    return either([*known["short"], *known["season"], *known["holiday"]])
-
-
-@cache
 def _hint() -> re.Pattern[str]:
     """What a text with a period has: a year, or a word that goes before or after one of `words`."""
     return re.compile(
@@ -88,68 +78,8 @@ def _hint() -> re.Pattern[str]:
     )
 
 
-def year_of(text: str, today: date) -> int:
-    """Return the year of ``2019`` or ``'19``, which lies at most a century back."""
-    if not text.startswith("'"):
-        return int(text)
-    year = today.year - today.year % 100 + int(text[1:])
-    return year if year <= today.year else year - 100
-
-
 def _number(text: str) -> int:
     return int(text) if text.isdecimal() else int(date_words()["number"][text])
-
-
-def _latest(of: Callable[[int], Period], today: date, *, over: bool, back: int = 0) -> Period:
-    """Return the latest period of a year-by-year rule that has begun, or that is ``over``, or the
-    one so many years before it.
-    """
-    now = today.isoformat()
-    for year in (today.year, today.year - 1):
-        period = of(year)
-        if _after(now, period.last) if over else period.first <= now:
-            return of(year - back)
-    return of(today.year - 2 - back)
-
-
-def _after(now: str, last: str) -> bool:
-    return now[: len(last)] > last
-
-
-def rule_of(word: str) -> Callable[[int], Period] | None:
-    """Return the periods of the years that a season, month or holiday names."""
-    known = date_words()
-    if word in known["season"]:
-        return lambda year: season_of(year, known["season"][word])
-    if word in known["short"]:
-        return lambda year: month_of(year, known["short"][word])
-    if word in known["holiday"]:
-        return lambda year: holiday_of(known["holiday"][word], year)
-    return None
-
-
-def _unit(unit: str, today: date, back: int) -> Period:
-    """Return the day, week, month or year that is so many before today's."""
-    match UNITS[unit]:
-        case "day":
-            return day(today - timedelta(days=back))
-        case "week":
-            return week_of(today - timedelta(weeks=back))
-        case "weekend":
-            return weekend_of(today - timedelta(weeks=back))
-        case "month":
-            return month_of(today.year, today.month - back)
-    return Period(f"{today.year - back:04}", f"{today.year - back:04}")
-
-
-def _since(unit: str, today: date, count: int) -> Period:
-    """Return the time from so many units before today until today."""
-    if UNITS[unit] in ("day", "week"):
-        return days(today - timedelta(days=count * (7 if UNITS[unit] == "week" else 1)), today)
-    months = count * (12 if UNITS[unit] == "year" else 1)
-    first = month_of(today.year, today.month - months).first
-    last_day = min(today.day, length_of(first))
-    return Period(f"{first}-{last_day:02}", today.isoformat())
 
 
 # -- How each form is read -------------------------------------------------------------------------
@@ -162,15 +92,15 @@ def _read_recent(match: re.Match[str], today: date) -> Period | None:
         back = (today.weekday() - date_words()["weekday"][word]) % 7
         return day(today - timedelta(days=back or (7 if over else 0)))
     if (rule := rule_of(word)) is not None:
-        return _latest(rule, today, over=over)
+        return latest_of(rule, today, over=over)
     if word not in UNITS or UNITS[word] == "day":
         return None
     if match["when"] == "past" and UNITS[word] != "weekend":
-        return _since(word, today, 1)
+        return time_since(word, today, 1)
     back = int(over)
     if UNITS[word] == "weekend" and today.weekday() < 5 and not over:
         back = 1  # the latest one
-    return _unit(word, today, back)
+    return unit_before(word, today, back)
 
 
 def _read_begun(match: re.Match[str], today: date) -> Period | None:
@@ -180,7 +110,7 @@ def _read_begun(match: re.Match[str], today: date) -> Period | None:
         back = (today.weekday() - date_words()["weekday"][word]) % 7
         return day(today - timedelta(days=back or 7))
     rule = rule_of(word)
-    return _latest(rule, today, over=False) if rule else None
+    return latest_of(rule, today, over=False) if rule else None
 
 
 def _read_days(match: re.Match[str], today: date) -> Period | None:
@@ -206,8 +136,8 @@ def _read_before_last(match: re.Match[str], today: date) -> Period | None:
             today - timedelta(days=7 + ((today.weekday() - date_words()["weekday"][word]) % 7 or 7))
         )
     if (rule := rule_of(word)) is not None:
-        return _latest(rule, today, over=True, back=1)
-    return None if UNITS[word] == "day" else _unit(word, today, 2)
+        return latest_of(rule, today, over=True, back=1)
+    return None if UNITS[word] == "day" else unit_before(word, today, 2)
 
 
 def _read_day_part(match: re.Match[str], today: date) -> Period | None:
@@ -234,12 +164,12 @@ def _read_named_day(match: re.Match[str], today: date) -> Period | None:
 
 def _read_ago(match: re.Match[str], today: date) -> Period | None:
     count = _number(match["n"])
-    return _unit(match["unit"], today, count) if count <= 1200 else None
+    return unit_before(match["unit"], today, count) if count <= 1200 else None
 
 
 def _read_last_n(match: re.Match[str], today: date) -> Period | None:
     count = _number(match["n"])
-    return _since(match["unit"], today, count) if 1 <= count <= 1200 else None
+    return time_since(match["unit"], today, count) if 1 <= count <= 1200 else None
 
 
 def _read_day(match: re.Match[str], today: date) -> Period | None:
@@ -437,3 +367,48 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
         (digits, year, _read_year),
         (("'",), r"'(?P<y>\d\d)", _read_year),
     ]
+
+
+# -- Periods beside each other ---------------------------------------------------------------------
+
+
+def _with_their_year(matches: list[PeriodMatch], text: str, today: date) -> Iterator[PeriodMatch]:
+    """Yield the periods, and those that share a year or a name with one: ``June and July 2019``,
+    ``summer 2018 and 2019``.
+    """
+    heading: PeriodMatch | None = None
+    word, end = "", 0
+    for match in matches:
+        named = _named_form().fullmatch(text, match.start, match.end)
+        start, shared = match.start, []
+        while named and (before := _named_before_form().search(text[end:start])):
+            start = end + before.start()
+            rule = rule_of(before["what"])
+            assert rule is not None
+            period = rule(year_of(named["y"], today))
+            after = start + len(before["what"])
+            shared.append(PeriodMatch(start, after, period, relative=True))
+        yield from reversed(shared)
+        if (
+            heading is not None
+            and match.form == "year"
+            and re.fullmatch(r" (?:and|or|y|o) ", text[heading.end : match.start])
+            and (rule := rule_of(word)) is not None
+        ):
+            period = rule(int(match.period.first))
+            match = replace(match, period=period, form="period", relative=True)
+        elif named:
+            heading, word = match, named["what"]
+        yield match
+        end = match.end
+
+
+@cache
+def _named_form() -> re.Pattern[str]:
+    """What has a year after its name: a month, a season, a holiday."""
+    return re.compile(rf"(?P<what>{rule_names()}){OF}(?P<y>{YEAR}|'\d\d)")
+
+
+@cache
+def _named_before_form() -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w)(?P<what>{rule_names()})(?: (?:and|or|y|o|e) |, )$")

@@ -11,8 +11,7 @@ from functools import cache
 from vitsearch.filters import filter_all, parse_filter
 from vitsearch.filters.calendar import Period
 from vitsearch.filters.contexts import JOINS, SIGNS, Candidate, TextReading, has_digit
-from vitsearch.filters.date_forms import WORD_END, WORD_START
-from vitsearch.filters.periods import periods
+from vitsearch.filters.date_forms import WORD_END, WORD_START, periods
 from vitsearch.filters.tree import And, Between, Comparison, Filter, In, Like, Not, Or
 from vitsearch.filters.word_lists import LISTS, date_words
 from vitsearch.filters.words import FILE_KINDS, Phrase, Vocabulary, plain, plain_name, words_of
