@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from indexing import draw
 from machine import machine
 from vectors import LikeReal, sample_photos
@@ -35,6 +36,7 @@ from vitsearch.storage.indexes import IndexMaintainer
 from vitsearch.storage.store import PhotoStore
 
 ENCODER = "mini"
+Real = tuple[np.ndarray, np.ndarray]
 SCENES = [
     f"{what} {where}"
     for where in ("on a beach", "at night", "in the snow", "in a street", "by a lake")
@@ -51,11 +53,11 @@ SCENES = [
 ]
 
 
-def make(root: Path, rows: int, recipe: str) -> None:
+def make(root: Path, rows: int, recipe: str, real: Real | None = None) -> None:
     """Make the collection of so many vectors that `mini` opens, with its index, and the photos that
-    are asked for.
+    are asked for; the vectors are like ``real`` ones of photos and of words.
     """
-    make_of(root, ENCODER, LikeReal(rows, *sample_photos()), recipe)
+    make_of(root, ENCODER, LikeReal(rows, *(real or sample_photos())), recipe)
     for number in range(len(SCENES)):
         draw(number).save(root / f"query-{number:02}.jpg", quality=90)
 

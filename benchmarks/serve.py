@@ -1,12 +1,14 @@
 """Milliseconds and requests per second of `vitsearch serve`: python benchmarks/serve.py [--clients
-1 2 8 32] [--seconds 30] [--beside-index [FOLDER]].
+1 2 8 32] [--seconds 30] [--photos DIR | --vectors PHOTOS.npy WORDS.npy] [--beside-index
+[FOLDER]].
 
 A collection of 10,000 vectors with `mini` (as in benchmarks/latency.py) is served by a process of
 its own on loopback, and so many clients ask `GET /api/search` for ten results, each its next
-question as soon as it has an answer. Every question has other words than all before it, so nothing
-can be remembered. Clients and server share the machine's cores; the clients are one process that
-only writes requests and reads answers. First comes the same search in a process without a server,
-asked the same way. Memory is the server's, after the first round of clients and at the end.
+question as soon as it has an answer, for what people look for. The vectors are like those of an
+indexed folder, or else of some sample photos: where nothing fits, a question is read twice. Clients
+and server share the machine's cores; the clients are one process that only writes requests and
+reads answers. First comes the same search in a process without a server, asked the same way.
+Memory is the server's, after the first round of clients and at the end.
 
 With ``--beside-index`` the photos are JPEG files, those of FOLDER or drawn ones; half of them are
 in the collection, `vitsearch index` adds the others while the clients ask, and each row has a
@@ -35,13 +37,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+import vectors
 from indexing import make_photos
-from latency import SCENES, make
+from latency import make
 from machine import machine
 
 from vitsearch import Collection
 
 RESULTS = 10
+LOOKS = (
+    "a", "the", "my", "one", "a small", "a big", "an old", "a black", "a white", "a brown", "a red",
+    "a blue", "a happy", "a wet", "a sleeping", "a beautiful", "some", "another",
+)  # fmt: skip
+THINGS = (
+    "dog", "cat", "bird", "horse", "car", "bicycle", "boat", "train", "child", "girl", "man",
+    "woman", "tree", "house", "flower", "cake", "table", "mountain", "bridge", "guitar",
+)  # fmt: skip
+PLACES = (
+    "on a beach", "in the snow", "in a street", "by a lake", "at night", "in a garden", "in a park",
+    "on grass", "in a kitchen", "in a room", "near water", "in a field", "in a city", "on a road",
+    "in the mountains", "in a forest", "under a blue sky", "at a market", "in the rain",
+    "in front of a house", "with people", "with a ball", "in black and white", "from above",
+)  # fmt: skip
 REST = 10  # seconds after the last answer until memory is read
 VITSEARCH = (sys.executable, "-c", "from vitsearch.cli import main; main()")
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -61,9 +78,10 @@ class Load:
 
 
 def questions(seed: int) -> Iterator[str]:
-    """Yield queries without end, each with words of its own."""
-    for number in itertools.count():
-        yield f"{SCENES[number % len(SCENES)]} number {seed} {number}"
+    """Yield what people may look for, 8,640 questions in an order of this seed, again and again."""
+    every = [" ".join(words) for words in itertools.product(LOOKS, THINGS, PLACES)]
+    random.Random(seed).shuffle(every)
+    yield from itertools.cycle(every)
 
 
 def in_process(root: Path, seconds: float) -> float:
@@ -286,6 +304,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    vectors.add_arguments(parser)
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--clients", type=int, nargs="*", default=[1, 2, 8, 32])
     parser.add_argument("--seconds", type=float, default=30)
@@ -314,7 +333,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         root = (chosen.keep or Path(scratch)) / f"serve-{chosen.rows}"
         if not root.exists():
-            make(root, chosen.rows, "auto")
+            make(root, chosen.rows, "auto", vectors.real_vectors(chosen))
         measure(root, chosen.clients, chosen.seconds)
 
 

@@ -17,6 +17,7 @@ from vitsearch.collection.query import Term
 from vitsearch.collection.relevance import FILE, Lines, Scale, meaningless_lines, measured_scale
 from vitsearch.encoders.base import Encoder
 from vitsearch.encoders.colour import ColourEncoder
+from vitsearch.options import SearchOptions
 
 NONSENSE = ("asdf qwer", "xkcjv", "zxcvb 4711", "grumbulo snarf", "3141592", "qqqq wwww eeee")
 
@@ -85,6 +86,33 @@ def test_a_batch_has_what_single_searches_have(collection: Collection) -> None:
         [hit.path for hit in each] for each in single
     ]
     assert [len(each) > 0 for each in batch] == [True, False, True]
+
+
+@pytest.mark.parametrize("least", [0.1, 0.5])
+def test_what_is_cut_is_what_is_left_out_of_the_search(
+    collection: Collection, least: float
+) -> None:
+    there = ("a cat", "cat", "un gato", "coffee", "a cat - dog", "brick", "an elephant")
+    queries = [*there, *NONSENSE]
+    cut = collection.search_batch(queries, min_relevance=least)
+    # with a least score, even this, what is not relevant is never found
+    left_out = collection.search_batch(queries, min_relevance=least, min_score=-1)
+    assert cut == left_out
+    assert [[hit.relevance for hit in hits] for hits in cut] == [
+        [hit.relevance for hit in hits] for hits in left_out
+    ]
+    meanings = collection.queries.read_all(queries)
+    for options in (
+        SearchOptions(10, min_relevance=least),
+        SearchOptions(3, min_relevance=least, min_score=-1),
+    ):
+        every = collection.find(meanings, SearchOptions(12, min_relevance=0))
+        answers = collection.find_or_nearest(meanings, options)
+        assert [each.nearest for each in answers] == [
+            [] if each.hits else hits for each, hits in zip(answers, every, strict=True)
+        ]
+        assert any(each.hits for each in answers)
+        assert any(each.nearest for each in answers)
 
 
 @pytest.mark.slow

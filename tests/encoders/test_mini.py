@@ -12,6 +12,7 @@ from PIL import Image
 from helpers.paths import DATA, ROOT
 from vitsearch.encoders import load_encoder, mini
 from vitsearch.encoders.base import Encoder, fingerprint_of
+from vitsearch.encoders.checkpoints import ONE_QUERY
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.encoders.mini import (
     FOLDER,
@@ -213,6 +214,15 @@ def test_text_beyond_the_context_is_cut(encoder: MiniEncoder) -> None:
 
 
 @pytest.mark.slow
+def test_weights_unpacked_once_or_in_each_run_give_the_same_vectors(encoder: MiniEncoder) -> None:
+    token = ONE_QUERY.set(True)
+    try:
+        once = load_mini().encode_texts(TEXTS)
+    finally:
+        ONE_QUERY.reset(token)
+    assert np.abs(encoder.encode_texts(TEXTS) - once).max() < 1e-6
+
+
 def test_same_input_same_vector_also_from_threads() -> None:
     fresh = load_mini()
     with ThreadPoolExecutor(4) as pool:

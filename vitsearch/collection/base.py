@@ -13,7 +13,7 @@ from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.collection.backend import Backend
 from vitsearch.collection.duplicates import first_indices
 from vitsearch.collection.local import LocalBackend, open_local
-from vitsearch.collection.relevance import KnownScale, find_relevant
+from vitsearch.collection.relevance import NEAREST, KnownScale, Relevant, find_relevant
 from vitsearch.collection.search import QueryMeaning, of_file
 from vitsearch.collection.understanding import KnownWords
 from vitsearch.encoders import is_known, load_named_encoder
@@ -33,7 +33,6 @@ from vitsearch.storage.store import PhotoStore
 from vitsearch.types import LeftOut, Photo, SearchResult, SkippedPhoto
 
 SAMPLE = 1000  # photos that say how far apart the scores of a collection lie
-NEAREST = 12  # photos that are shown where none fits
 
 
 def open_backend(
@@ -228,19 +227,32 @@ class OpenCollection:
 
         For words they have their relevance, and those below ``min_relevance`` are left out.
         """
+        return [answer.hits for answer in self._find(queries, options)]
+
+    def find_or_nearest(
+        self, queries: Sequence[QueryMeaning], options: SearchOptions
+    ) -> list[Relevant]:
+        """Return the results for each query as `find` does, and the first photos nearest to words
+        that none fits; none for other queries.
+        """
+        answers = self._find(queries, options)
+        nearest = replace(options, top_k=NEAREST, min_relevance=0)
+        is_first = options.min_relevance and not options.offset
+        for index, (query, each) in enumerate(zip(queries, answers, strict=True)):
+            if each.hits or not query.texts or not is_first:
+                answers[index] = Relevant(each.hits, [])
+            elif each.nearest is None:
+                answers[index] = Relevant(each.hits, self.find([query], nearest)[0])
+        return answers
+
+    def _find(self, queries: Sequence[QueryMeaning], options: SearchOptions) -> list[Relevant]:
         words = any(query.texts for query in queries)
         known = self._scale.of(self.store, self.encoder) if words else None
         if known is None:
-            return self.backend.find(queries, options)
+            return [Relevant(hits) for hits in self.backend.find(queries, options)]
         encoder = self.encoder
         assert isinstance(encoder, Encoder)
         return find_relevant(queries, options, known, self.backend.find, encoder.encode_texts)
-
-    def nearest(self, query: QueryMeaning, options: SearchOptions) -> list[SearchResult]:
-        """Return the first photos nearest to words that none fits; none for other queries."""
-        if not query.texts or options.offset or not options.min_relevance:
-            return []
-        return self.find([query], replace(options, top_k=NEAREST, min_relevance=0))[0]
 
     def _sample(self) -> Vectors:
         """Return the ``(n, dim)`` unit rows of at most about 1,000 photos from all over the

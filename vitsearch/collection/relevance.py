@@ -14,12 +14,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitsearch.arrays import Vectors, map_npy, unit_rows
-from vitsearch.collection.search import QueryMeaning
+from vitsearch.collection.search import FIRST, QueryMeaning, reaches
 from vitsearch.encoders.base import Encoder, ImageEncoder, fingerprint_of
 from vitsearch.encoders.language import readable, texts_in
 from vitsearch.errors import CollectionError
@@ -37,9 +38,10 @@ STEEPNESS = 1.9
 EVEN = 1.8
 MEANINGLESS = 2.75
 FEW = 1.3
-NEAREST = 8  # lines whose mean likeness counts
+ALIKE = 8  # lines whose mean likeness counts
 LINES = 128  # that mean nothing
 IN_OTHER_WORDS = "{} in a photo"
+NEAREST = 12  # photos that are shown where none fits
 FILE = "relevance.json"  # of a collection's folder, derived from its vectors
 SLOW_SECONDS = 0.05  # what takes longer to measure is written there
 
@@ -116,8 +118,8 @@ class Lines:
 
 
 def _nearest(cosines: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the mean of the best `NEAREST` along the last axis."""
-    best = np.partition(cosines, -NEAREST, axis=-1)[..., -NEAREST:]
+    """Return the mean of the best `ALIKE` along the last axis."""
+    best = np.partition(cosines, -ALIKE, axis=-1)[..., -ALIKE:]
     return np.asarray(best.mean(axis=-1, dtype=np.float64))
 
 
@@ -238,13 +240,22 @@ class KnownScale:
 Find = Callable[[Sequence[QueryMeaning], SearchOptions], list[list[SearchResult]]]
 
 
+class Relevant(NamedTuple):
+    """The results of a query and, where no photo fits its words, the first photos nearest to them;
+    None where these were not looked for.
+    """
+
+    hits: list[SearchResult]
+    nearest: list[SearchResult] | None = None
+
+
 def find_relevant(
     queries: Sequence[QueryMeaning],
     options: SearchOptions,
     known: tuple[Lines, Scale],
     find: Find,
     encode: Callable[[Sequence[str]], Vectors],
-) -> list[list[SearchResult]]:
+) -> list[Relevant]:
     """Return what ``find`` finds for each query; for words the results have their relevance, and
     those below ``min_relevance`` are left out.
 
@@ -252,65 +263,74 @@ def find_relevant(
     """
     lines, scale = known
     evens = [scale.even(lines.likeness(query.vector)) if query.texts else None for query in queries]
-    results = find(_limited(queries, options, scale, evens), options)
+    # few in order of score are found whatever they show, and cut: where none is left, the nearest
+    # are known
+    first = replace(options, top_k=max(options.top_k or FIRST, NEAREST))
+    in_order = SearchOptions(
+        first.top_k,
+        where=first.where,
+        min_relevance=first.min_relevance,
+        literal=first.literal,
+    )
+    few = options.top_k is not None and options.top_k <= FIRST
+    ranked = find(queries, first) if few and first == in_order else None
+
+    def relevant(index: int) -> QueryMeaning:
+        even = evens[index]
+        if even is None:
+            return queries[index]
+        return replace(queries[index], least=scale.least_score(options.min_relevance, even))
+
+    def fitting(indices: Sequence[int]) -> list[list[SearchResult]]:
+        limited = [relevant(index) for index in indices]
+        if ranked is None:
+            return find(limited, options) if limited else []
+        return [
+            [hit for hit in ranked[index] if hit.quotes or reaches(hit.score, query.least)][
+                : options.top_k
+            ]
+            for index, query in zip(indices, limited, strict=True)
+        ]
+
+    results = dict(enumerate(fitting(range(len(queries)))))
     empty = [
         index
         for index, query in enumerate(queries)
         if len(query.texts) == 1 and not results[index] and options.min_relevance
     ]
     if empty:
-        nearer = _in_other_words([queries[index] for index in empty], options, scale, find, encode)
-        again = [index for index, each in zip(empty, nearer, strict=True) if each > 0]
-        for index, each in zip(empty, nearer, strict=True):
-            evens[index] = (evens[index] or 0.0) - each
-        if again:
-            retried = [queries[index] for index in again]
-            limited = _limited(retried, options, scale, [evens[index] for index in again])
-            results = [*results]
-            for index, hits in zip(again, find(limited, options), strict=True):
-                results[index] = hits
-    return [
-        hits
-        if even is None
-        else [replace(hit, relevance=scale.relevance(hit.score, even)) for hit in hits]
-        for hits, even in zip(results, evens, strict=True)
-    ]
+        best = replace(first, top_k=1, offset=0, min_score=None, diverse=0, collapse=None)
+        unfit = [queries[index] for index in empty]
+        plain = [ranked[index] for index in empty] if ranked else find(unfit, best)
+        other = find(_in_other_words(unfit, encode), best)
+        nearer = []
+        for index, hits, others in zip(empty, plain, other, strict=True):
+            gain = others[0].score - hits[0].score if hits and others else 0.0
+            if gain > 0:
+                evens[index] = (evens[index] or 0.0) - gain / scale.spread
+                nearer.append(index)
+        results |= dict(zip(nearer, fitting(nearer), strict=True))
 
+    def with_relevance(index: int, hits: Sequence[SearchResult]) -> list[SearchResult]:
+        even = evens[index]
+        if even is None:
+            return [*hits]
+        return [replace(hit, relevance=scale.relevance(hit.score, even)) for hit in hits]
 
-def _limited(
-    queries: Sequence[QueryMeaning],
-    options: SearchOptions,
-    scale: Scale,
-    evens: Sequence[float | None],
-) -> list[QueryMeaning]:
     return [
-        query
-        if even is None
-        else replace(query, least=scale.least_score(options.min_relevance, even))
-        for query, even in zip(queries, evens, strict=True)
+        Relevant(
+            with_relevance(index, hits),
+            with_relevance(index, ranked[index][:NEAREST]) if ranked and not hits else None,
+        )
+        for index, hits in results.items()
     ]
 
 
 def _in_other_words(
-    queries: Sequence[QueryMeaning],
-    options: SearchOptions,
-    scale: Scale,
-    find: Find,
-    encode: Callable[[Sequence[str]], Vectors],
-) -> list[float]:
-    """Return how many spreads nearer the best photo of each query is when it is said in other
-    words, 0 where it is not.
-    """
-    best = replace(
-        options, top_k=1, offset=0, min_score=None, diverse=0, collapse=None, min_relevance=0
-    )
+    queries: Sequence[QueryMeaning], encode: Callable[[Sequence[str]], Vectors]
+) -> list[QueryMeaning]:
     texts = [readable(IN_OTHER_WORDS.format(query.texts[0])) for query in queries]
-    rephrased = [
+    return [
         replace(query, vector=vector, negatives=())
         for query, vector in zip(queries, encode(texts), strict=True)
-    ]
-    hits = find([*queries, *rephrased], best)
-    return [
-        max(0.0, (other[0].score - first[0].score) / scale.spread) if first and other else 0.0
-        for first, other in zip(hits[: len(queries)], hits[len(queries) :], strict=True)
     ]

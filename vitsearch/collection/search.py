@@ -175,7 +175,7 @@ class Reranker:
             proposed, first = first or sources.candidates_for(query.vector[None], limit)[0], None
             rescored = self._rescored(proposed, query)
             hits = _best_moments(rescored)
-            above = [hit for hit in hits if np.float32(hit.result.score) >= np.float32(least)]
+            above = [hit for hit in hits if reaches(hit.result.score, least)]
             if _is_settled(
                 _reach(proposed, rescored), hits, count, least=least, enough=len(above) <= limit
             ):
@@ -237,6 +237,11 @@ def of_file(result: SearchResult) -> SearchResult:
     if time is None and not is_video(file):
         return result
     return replace(result, path=file, time=time or 0.0)
+
+
+def reaches(score: float, least: float) -> bool:
+    """Return whether a score is as high, in the numbers that scores are computed in."""
+    return bool(np.float32(score) >= np.float32(least))
 
 
 def _needed(options: SearchOptions) -> float:

@@ -23,7 +23,8 @@ from vitsearch.web.service import PhotoService
 
 _TOO_SLOW = b'{"error":{"code":"too_slow","message":"the request came too slowly: send it again"}}'
 AT_ONCE = 8  # requests for each core: enough to encode words together
-_QUICK = ("/static/", "/healthz", "/metrics")  # wait for nobody
+# wait for nobody, or in a queue of their own, where many searches are computed together
+_QUICK = ("/static/", "/healthz", "/metrics", "/api/search")
 _LONG = ("/labels", "/api/labels", "/map", "/duplicates")  # would keep the others waiting
 
 

@@ -319,10 +319,10 @@ class Engine:
                     queries = groups.setdefault(search.options, {})
                     queries[index] = meaning
             for options, queries in groups.items():
-                results = collection.find(list(queries.values()), options)
-                for index, hits in zip(queries, results, strict=True):
-                    nearest = () if hits else collection.nearest(queries[index], options)
-                    answers[index] = Found(hits, _notes(searches[index], encoder), nearest)
+                relevant = collection.find_or_nearest(list(queries.values()), options)
+                for index, each in zip(queries, relevant, strict=True):
+                    notes = _notes(searches[index], encoder)
+                    answers[index] = Found(each.hits, notes, each.nearest or ())
         return [answers[index] for index in range(len(searches))]
 
 

@@ -162,7 +162,10 @@ class MiniEncoder(Encoder):
         with self._locks[tower]:
             if key not in self._sessions:
                 self._sessions[key] = open_graph(
-                    self._folder / f"{tower}.onnx", self._cores.threads, providers=self._providers
+                    self._folder / f"{tower}.onnx",
+                    self._cores.threads,
+                    providers=self._providers,
+                    unpacked=tower == "text",
                 )
             return self._sessions[key]
 
