@@ -14,7 +14,8 @@ MIN_YEAR = 1995  # an earlier year by itself counts only where the collection ha
 
 ARTICLES = frozenset({"the", "el", "la", "los", "las", "este", "esta"})
 LEADS = {  # kinds of words before a phrase
-    "in": "in", "during": "in", "en": "in", "durante": "in", "at": "at", "on": "on",
+    "in": "in", "during": "in", "en": "in", "durante": "in", "throughout": "in", "dated": "in",
+    "at": "at", "on": "on",
     "from": "from", "of": "of", "de": "of", "del": "of", "to": "to", "a": "to",
     "since": "since", "desde": "since", "after": "after", "before": "before", "until": "until",
     "till": "until", "hasta": "until", "year": "year", "año": "year",
@@ -31,7 +32,10 @@ LEAD_PHRASES = {
     ("up", "to"): "until", ("no", "later", "than"): "until", ("not", "before"): "since",
     ("older", "than"): "before", ("earlier", "than"): "before", ("newer", "than"): "after",
     ("later", "than"): "after", ("anteriores", "a"): "before", ("posteriores", "a"): "after",
-    ("alrededor", "de"): "around",
+    ("alrededor", "de"): "around", ("in", "the", "city", "of"): "in", ("the", "city", "of"): "in",
+    ("city", "of"): "in", ("en", "la", "ciudad", "de"): "in", ("la", "ciudad", "de"): "in",
+    ("ciudad", "de"): "in", ("all", "of"): "in", ("the", "whole", "of"): "in",
+    ("todo", "el"): "in",
 }  # fmt: skip
 JOINS = ("and", "or", "y", "o", "e")
 SIGNS = {"since": ">=", "after": ">", "before": "<", "until": "<="}
@@ -128,6 +132,8 @@ class TextReading:
         """Return whether here is the end, a comma, another phrase, or a word that begins another
         part of the query.
         """
+        if last == len(self._words) - 1 and self._word(last) in ("only", "solo"):
+            last += 1  # 2013 only
         if last == len(self._words):
             rest = self._plain[self._tokens[-1][1] :]
             return not rest.strip(" .,;:!?)")
@@ -167,7 +173,7 @@ class TextReading:
 
     def _stands_alone(self, each: Candidate) -> bool:
         """Return whether the word before does not make this part of something else."""
-        before = self._before(each.begin)
+        before = "" if self._after_comma(each.begin) else self._before(each.begin)
         part_of_other = (words_of("function") | words_of("things") | words_of("parts_of_names")) - {
             "",
             "con",
@@ -180,6 +186,10 @@ class TextReading:
             and not has_digit(before)
             and not after_quote
         )
+
+    def _after_comma(self, begin: int) -> bool:
+        between = slice(self._tokens[begin - 1][1], self._tokens[begin][0]) if begin else slice(0)
+        return "," in self._plain[between]
 
     def _plain_period(self, each: Candidate) -> bool:
         after = self._word(each.last)
@@ -216,8 +226,7 @@ class TextReading:
         if each.lead in SIGNS:
             return True
         if not each.lead:
-            after_comma = "," in self._plain[self._tokens[before - 1][1] : self._tokens[before][0]]
-            return known and (self._opens(before) or after_comma)
+            return known and (self._opens(before) or self._after_comma(before))
         is_thing = self._before(each.begin) in words_of("things")
         return (known and each.lead == "in" and not is_thing) or self._of_photos(each.begin)
 
@@ -246,7 +255,8 @@ class TextReading:
         if each.lead:
             return False
         is_model = words_of("makes") & {self._word(each.first - 1), self._word(each.first - 2)}
-        return likely and not is_model and self._beside_picture(each)
+        beside = self._beside_picture(each) or self._follows_place(each)
+        return likely and not is_model and beside
 
     def _beside_picture(self, each: Candidate) -> bool:
         """Return whether this stands by itself at the end or before a scene: "our 2019 trip"."""
@@ -256,6 +266,13 @@ class TextReading:
         if self._is_negated(each):  # Italy but not Rome; `_is_plain` sees to the end
             return True
         return (self._closes(each.last) or before_scene) and (ours or self._stands_alone(each))
+
+    def _follows_place(self, each: Candidate) -> bool:
+        """Return whether a query begins with a place and this: "Paris 2018 museum"."""
+        return any(
+            other.weak == "place" and other.last == each.first and self._opens(other.begin)
+            for other in self._candidates
+        )
 
     def _plain_month(self, each: Candidate) -> bool:
         closed = self._closes(each.last)

@@ -31,6 +31,7 @@ YEAR = r"(?:19|20)\d\d"
 WORD_START = r"(?:(?<![\w.:/#$€£-])|(?<=mid-)|(?<=early-)|(?<=late-)|(?<=pre-)|(?<=post-))"
 WORD_END = r"(?![\w/:%€£$]|[-.,']\w)"
 OF = r"(?:,? |,? of |,? in |,? de |,? del |,? en )"
+NIGHT = "23"  # the last hour of the part of a day that goes on after midnight
 Reader = Callable[[re.Match[str], date], Period | None]
 
 
@@ -115,7 +116,7 @@ def _read_begun(match: re.Match[str], today: date) -> Period | None:
 
 def _read_days(match: re.Match[str], today: date) -> Period | None:
     """Read ``3-5 May 2019``, ``del 28 de mayo al 3 de junio de 2019``; ``3 and 4 May 2019``."""
-    months, year = date_words()["short"], year_of(match["y"], today)
+    months, year = date_words()["dated"], year_of(match["y"], today)
     last_month = months[match["month"]]
     first_month = months[match.groupdict().get("a") or match["month"]]
     first = valid_day(year, first_month, int(match["d"]))
@@ -146,14 +147,23 @@ def _read_day_part(match: re.Match[str], today: date) -> Period | None:
     """
     when, part = match["when"] or match[0], match["part"] or "night"
     first, last = date_words()["day_part"][part].split()
-    is_night = last == "23"
-    if when == "last" and not is_night:
+    if when == "last" and last != NIGHT:
         return None
     if when in ("this", "esta", "tonight") or when.startswith("hoy"):
         return Period(f"{today}T{first}:00", f"{today}T{last}:59")
-    before = today - timedelta(days=1)
-    end = f"{today}T05:59" if is_night else f"{before}T{last}:59"
-    return Period(f"{before}T{first}:00", end)
+    return _part_of(today - timedelta(days=1), part)
+
+
+def _part_of(moment: date, part: str) -> Period:
+    first, last = date_words()["day_part"][part].split()
+    end = f"{moment + timedelta(days=1)}T05" if last == NIGHT else f"{moment}T{last}"
+    return Period(f"{moment}T{first}:00", f"{end}:59")
+
+
+def _read_weekday_part(match: re.Match[str], today: date) -> Period | None:
+    """Read ``last Friday night``."""
+    recent = _read_recent(match, today)
+    return recent and _part_of(date.fromisoformat(recent.first), match["part"])
 
 
 def _read_named_day(match: re.Match[str], today: date) -> Period | None:
@@ -167,13 +177,19 @@ def _read_ago(match: re.Match[str], today: date) -> Period | None:
     return unit_before(match["unit"], today, count) if count <= 1200 else None
 
 
+def _read_seasons_ago(match: re.Match[str], today: date) -> Period | None:
+    """Read ``two summers ago``: last summer is one ago."""
+    count, rule = _number(match["n"]), rule_of(match["what"])
+    return latest_of(rule, today, over=True, back=count - 1) if rule and 1 <= count <= 100 else None
+
+
 def _read_last_n(match: re.Match[str], today: date) -> Period | None:
     count = _number(match["n"])
     return time_since(match["unit"], today, count) if 1 <= count <= 1200 else None
 
 
 def _read_day(match: re.Match[str], today: date) -> Period | None:
-    month = date_words()["short"].get(match["month"]) or int(match["month"])
+    month = date_words()["dated"].get(match["month"]) or int(match["month"])
     return valid_day(year_of(match["y"], today), month, int(match["d"]))
 
 
@@ -208,7 +224,7 @@ def _read_quarter(match: re.Match[str], today: date) -> Period | None:
 
 def _read_months(match: re.Match[str], today: date) -> Period | None:
     """Read ``June to August 2020``."""
-    first, last = date_words()["short"][match["a"]], date_words()["short"][match["month"]]
+    first, last = date_words()["dated"][match["a"]], date_words()["dated"][match["month"]]
     year = year_of(match["y"], today)
     return Period(month_of(year, first).first, month_of(year, last).last) if first < last else None
 
@@ -244,8 +260,8 @@ def _read_decade(match: re.Match[str], today: date) -> Period | None:
 
 
 RELATIVE: set[Reader] = {
-    _read_recent, _read_begun, _read_before_last, _read_day_part, _read_named_day, _read_ago,
-    _read_last_n,
+    _read_recent, _read_begun, _read_before_last, _read_day_part, _read_weekday_part,
+    _read_named_day, _read_ago, _read_seasons_ago, _read_last_n,
 }  # fmt: skip
 FORMS: dict[Reader, str] = {
     _read_year: "year", _read_season: "season", _read_quarter: "season",
@@ -271,10 +287,11 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
     its reader.
     """
     known = date_words()
-    month, season = either(known["short"]), either(known["season"])
+    month, season = either(known["dated"]), either(known["season"])
     holiday, unit = either(known["holiday"]), either(UNITS)
+    weekday = either(known["weekday"])
     # after last, this
-    recent = f"{either(known['month'])}|{season}|{holiday}|{either(known['weekday'])}|{unit}"
+    recent = f"{either(known['month'])}|{season}|{holiday}|{weekday}|{unit}"
     part, decade = either(known["day_part"]), either(known["decade"])
     number = rf"(?:\d{{1,4}}|{either(known['number'])})"
     year, written = rf"(?P<y>{YEAR})", rf"(?P<y>{YEAR}|'\d\d)"  # '19 only beside a word
@@ -309,7 +326,7 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
             _read_days,
         ),
         (rf"(?P<d>\d\d?){ordinal}(?: of| de)? (?P<month>{month}){of}{written}", _read_day),
-        (rf"(?P<month>{month}) (?P<d>\d\d?){ordinal}(?: de|,)? {written}", _read_day),
+        (rf"(?P<month>{month}) (?:the )?(?P<d>\d\d?){ordinal}(?: de|,)? {written}", _read_day),
         (
             rf"(?:between|entre) (?P<a>{month}) (?:and|y) (?P<month>{month}){of}{written}",
             _read_months,
@@ -319,12 +336,12 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
             rf"(?P<month>{month}){of}{written}",
             _read_months,
         ),
-        (rf"(?P<month>{month}){of}{written}", _read_month),
+        (rf"(?P<month>{either(known['short'])}){of}{written}", _read_month),
     ]
     return [
         *numeric,
         *((_stems("month"), form, reader) for form, reader in dated),
-        (_stems("season"), rf"(?P<what>{season}){of}{written}(?:[-/](?:\d\d)+)?", _read_of_year),
+        (_stems("season"), rf"(?P<what>{season})s?{of}{written}(?:[-/](?:\d\d)+)?", _read_of_year),
         (_stems("season"), rf"{year} (?P<what>{season})", _read_season),
         (_stems("holiday"), rf"(?P<what>{holiday}){of}{written}", _read_of_year),
         (
@@ -351,7 +368,14 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
             "|tonight|anoche)",
             _read_day_part,
         ),
+        (
+            ("last ", "this "),
+            rf"(?P<when>last|this) (?P<what>{weekday}) (?P<part>{part})",
+            _read_weekday_part,
+        ),
         (("day", "ayer", "hoy"), f"(?P<what>{named_day})", _read_named_day),
+        ((" ago",), rf"(?P<n>{number}) (?P<what>{season})s? ago", _read_seasons_ago),
+        (("hace ",), rf"hace (?P<n>{number}) (?P<what>{season})s?", _read_seasons_ago),
         ((" ago",), rf"(?<!half )(?P<n>{number}) (?P<unit>{unit}) ago", _read_ago),
         (("hace ",), rf"hace (?P<n>{number}) (?P<unit>{unit})", _read_ago),
         (("last", "past"), rf"(?:last|past) (?P<n>{number}) (?P<unit>{unit})", _read_last_n),
@@ -406,7 +430,7 @@ def _with_their_year(matches: list[PeriodMatch], text: str, today: date) -> Iter
 @cache
 def _named_form() -> re.Pattern[str]:
     """What has a year after its name: a month, a season, a holiday."""
-    return re.compile(rf"(?P<what>{rule_names()}){OF}(?P<y>{YEAR}|'\d\d)")
+    return re.compile(rf"(?P<what>{rule_names()})s?{OF}(?P<y>{YEAR}|'\d\d)")
 
 
 @cache

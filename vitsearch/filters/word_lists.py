@@ -328,14 +328,17 @@ LISTS: dict[str, Any] = {
         # with photos or a request these say nothing more
         "fillers": comma_words(
             """
-            my, our, every, some, me, any, the, only, a, an, one, un, una, mis, mi, nuestras, las,
-            los, solo, taken, shot, from, of, in, de, en, tomadas, hechas, for, please, i, took, we,
-            that, que, hice, hicimos, saque, were, was
+            my, our, every, some, me, any, the, a, an, one, un, una, mis, mi, nuestras, las,
+            los, taken, shot, from, of, in, de, en, tomadas, hechas, for, please, i, took, we,
+            that, que, hice, hicimos, saque, were, was, what, things, stuff, lo
             """
         ),
         # a request for all: "show me all my photos"
         "requests": comma_words(
-            "all, show, find, search, todas, todos, todo, everything, muestrame, busca, ver"
+            """
+            all, show, find, search, todas, todos, todo, everything, muestrame, busca, ver,
+            photographed, filmed, fotografie, filme, only, solo
+            """
         ),
         # between a camera and what comes before it: "taken with my"
         "made": comma_words(
@@ -344,7 +347,7 @@ LISTS: dict[str, Any] = {
             hechos, sacada, sacadas
             """
         ),
-        "camera_leads": comma_words("with, on, by, con, from, de, using, camera, camara"),
+        "camera_leads": comma_words("with, on, by, con, from, de, del, using, camera, camara"),
         "possessives": comma_words("my, our, mi, nuestra, the, el, la, a, an, un, una"),
         # what one goes to a place for
         "trips": comma_words(
@@ -367,10 +370,12 @@ def date_words() -> dict[str, dict[str, Any]]:
     """Return what each word of a date means, by kind."""
     months, table = LISTS["months"], LISTS
     full = {name: n for n, names in enumerate(months["names"], 1) for name in names}
-    short = {name: n for n, names in enumerate(months["abbreviations"], 1) for name in names}
+    brief = {name: n for n, names in enumerate(months["abbreviations"], 1) for name in names}
+    short = full | brief | {f"{name}.": n for name, n in brief.items()}
     return {
         "month": full,
-        "short": full | short | {f"{name}.": n for name, n in short.items()},
+        "short": short,
+        "dated": short | {"mar": 3, "mar.": 3},  # beside a day or another month no sea
         "season": {name: int(n) for n, names in table["seasons"].items() for name in names},
         "weekday": {
             name: n for n, names in enumerate(table["weekdays"]["names"]) for name in names
