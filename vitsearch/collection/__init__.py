@@ -20,11 +20,11 @@ from vitsearch.collection.duplicates import LookAlikes, look_alikes, same_files
 from vitsearch.collection.maintain import Check, TuneReport, tune_local, verify_local
 from vitsearch.collection.query import Query, Term, photo_path
 from vitsearch.collection.results import SearchResults, collection_page, results_of
-from vitsearch.collection.search import as_where
 from vitsearch.collection.understanding import Understood, understand
 from vitsearch.encoders.base import Encoder
 from vitsearch.encoders.language import unread_notes
 from vitsearch.errors import QueryError
+from vitsearch.filters import as_filter
 from vitsearch.filters.tree import Filter
 from vitsearch.index.recipe import RECALL
 from vitsearch.labels import (
@@ -156,7 +156,7 @@ class Collection(OpenCollection):
 
         Each group is in order of path, and the groups are in order of their first path.
         """
-        condition = as_where(where)
+        condition = as_filter(where)
         with self.store.reading():
             ids = None if condition is None else set(self.store.ids_where(condition).tolist())
             return same_files(
@@ -178,7 +178,7 @@ class Collection(OpenCollection):
         """
         least = self.lookalike_threshold if threshold is None else threshold
         SearchOptions(collapse=least)  # raises for a threshold outside its range
-        photos, vectors = self.vectors_where(as_where(where))
+        photos, vectors = self.vectors_where(as_filter(where))
         return look_alikes(photos, vectors, least, progress=progress)
 
     @property
@@ -188,7 +188,7 @@ class Collection(OpenCollection):
 
     def _options(self, top_k: int | None, keywords: SearchKeywords) -> SearchOptions:
         check_names(SearchOptions, keywords, "a search")
-        where = as_where(keywords.get("where"))
+        where = as_filter(keywords.get("where"))
         options = SearchOptions(top_k=top_k, **{**keywords, "where": where})  # type: ignore[arg-type]
         if options.collapse is True:
             return replace(options, collapse=self.lookalike_threshold)

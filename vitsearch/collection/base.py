@@ -13,8 +13,8 @@ from vitsearch.arrays import Vectors, unit_rows
 from vitsearch.collection.backend import Backend
 from vitsearch.collection.duplicates import first_indices
 from vitsearch.collection.local import LocalBackend, open_local
-from vitsearch.collection.relevance import NEAREST, KnownScale, Relevant, find_relevant
-from vitsearch.collection.search import QueryMeaning, of_file
+from vitsearch.collection.relevance import KnownScale
+from vitsearch.collection.search import NEAREST, QueryMeaning, Relevant, find_relevant, of_file
 from vitsearch.collection.understanding import KnownWords
 from vitsearch.encoders import is_known, load_named_encoder
 from vitsearch.encoders.base import Encoder, ImageEncoder

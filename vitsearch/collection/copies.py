@@ -21,8 +21,8 @@ from PIL import Image
 
 from vitsearch.collection import Collection
 from vitsearch.collection.duplicates import LookAlikes, first_indices, look_alikes, rows_with_others
-from vitsearch.collection.search import as_where
 from vitsearch.errors import CollectionError, PhotoError, QueryError
+from vitsearch.filters import as_filter
 from vitsearch.filters.tree import Filter
 from vitsearch.options import SearchOptions
 from vitsearch.photos import PhotoDecoder
@@ -225,7 +225,7 @@ def find_copies(
     """
     least = collection.lookalike_threshold if threshold is None else threshold
     SearchOptions(collapse=least)  # raises for a threshold outside its range
-    photos, vectors = collection.vectors_where(as_where(where))
+    photos, vectors = collection.vectors_where(as_filter(where))
     distinct = first_indices([photo.fingerprint for photo in photos])
     near = rows_with_others(vectors[distinct], min(NEAR, least), progress=progress)
     compared = [photos[distinct[row]] for row in near.tolist()]

@@ -10,26 +10,22 @@ of a query mean anything to the encoder.
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitsearch.arrays import Vectors, map_npy, unit_rows
-from vitsearch.collection.search import FIRST, QueryMeaning, reaches
 from vitsearch.encoders.base import Encoder, ImageEncoder, fingerprint_of
-from vitsearch.encoders.language import readable, texts_in
+from vitsearch.encoders.language import texts_in
 from vitsearch.errors import CollectionError
 from vitsearch.labels import THINGS
-from vitsearch.options import SearchOptions
 from vitsearch.paths import cache_dir
 from vitsearch.records import atomic_file, atomic_write, read_record, to_json
 from vitsearch.storage import PhotoReader
-from vitsearch.types import SearchResult
 
 # how the likelihood rises with the score, where it is a half, how much farther that is for words
 # without meaning, and nearer where few photos are; fitted on captions of Flickr8k dev and COCO with
@@ -40,8 +36,6 @@ MEANINGLESS = 2.75
 FEW = 1.3
 ALIKE = 8  # lines whose mean likeness counts
 LINES = 128  # that mean nothing
-IN_OTHER_WORDS = "{} in a photo"
-NEAREST = 12  # photos that are shown where none fits
 FILE = "relevance.json"  # of a collection's folder, derived from its vectors
 SLOW_SECONDS = 0.05  # what takes longer to measure is written there
 
@@ -233,104 +227,3 @@ class KnownScale:
             with suppress(OSError):  # a folder that cannot be written has none
                 atomic_write(self._folder / FILE, to_json(scale), sync=False)
         return scale
-
-
-# -- Results with their relevance ------------------------------------------------------------------
-
-Find = Callable[[Sequence[QueryMeaning], SearchOptions], list[list[SearchResult]]]
-
-
-class Relevant(NamedTuple):
-    """The results of a query and, where no photo fits its words, the first photos nearest to them;
-    None where these were not looked for.
-    """
-
-    hits: list[SearchResult]
-    nearest: list[SearchResult] | None = None
-
-
-def find_relevant(
-    queries: Sequence[QueryMeaning],
-    options: SearchOptions,
-    known: tuple[Lines, Scale],
-    find: Find,
-    encode: Callable[[Sequence[str]], Vectors],
-) -> list[Relevant]:
-    """Return what ``find`` finds for each query; for words the results have their relevance, and
-    those below ``min_relevance`` are left out.
-
-    Where nothing is left, one text is read in other words too, and the better of both counts.
-    """
-    lines, scale = known
-    evens = [scale.even(lines.likeness(query.vector)) if query.texts else None for query in queries]
-    # few in order of score are found whatever they show, and cut: where none is left, the nearest
-    # are known
-    first = replace(options, top_k=max(options.top_k or FIRST, NEAREST))
-    in_order = SearchOptions(
-        first.top_k,
-        where=first.where,
-        min_relevance=first.min_relevance,
-        literal=first.literal,
-    )
-    few = options.top_k is not None and options.top_k <= FIRST
-    ranked = find(queries, first) if few and first == in_order else None
-
-    def relevant(index: int) -> QueryMeaning:
-        even = evens[index]
-        if even is None:
-            return queries[index]
-        return replace(queries[index], least=scale.least_score(options.min_relevance, even))
-
-    def fitting(indices: Sequence[int]) -> list[list[SearchResult]]:
-        limited = [relevant(index) for index in indices]
-        if ranked is None:
-            return find(limited, options) if limited else []
-        return [
-            [hit for hit in ranked[index] if hit.quotes or reaches(hit.score, query.least)][
-                : options.top_k
-            ]
-            for index, query in zip(indices, limited, strict=True)
-        ]
-
-    results = dict(enumerate(fitting(range(len(queries)))))
-    empty = [
-        index
-        for index, query in enumerate(queries)
-        if len(query.texts) == 1 and not results[index] and options.min_relevance
-    ]
-    if empty:
-        best = replace(first, top_k=1, offset=0, min_score=None, diverse=0, collapse=None)
-        unfit = [queries[index] for index in empty]
-        plain = [ranked[index] for index in empty] if ranked else find(unfit, best)
-        other = find(_in_other_words(unfit, encode), best)
-        nearer = []
-        for index, hits, others in zip(empty, plain, other, strict=True):
-            gain = others[0].score - hits[0].score if hits and others else 0.0
-            if gain > 0:
-                evens[index] = (evens[index] or 0.0) - gain / scale.spread
-                nearer.append(index)
-        results |= dict(zip(nearer, fitting(nearer), strict=True))
-
-    def with_relevance(index: int, hits: Sequence[SearchResult]) -> list[SearchResult]:
-        even = evens[index]
-        if even is None:
-            return [*hits]
-        return [replace(hit, relevance=scale.relevance(hit.score, even)) for hit in hits]
-
-    return [
-        Relevant(
-            with_relevance(index, hits),
-            with_relevance(index, ranked[index][:NEAREST]) if ranked and not hits else None,
-        )
-        for index, hits in results.items()
-    ]
-
-
-def _in_other_words(
-    queries: Sequence[QueryMeaning], encode: Callable[[Sequence[str]], Vectors]
-) -> list[QueryMeaning]:
-    texts = [readable(IN_OTHER_WORDS.format(query.texts[0])) for query in queries]
-    return [
-        replace(query, vector=vector, negatives=())
-        for query, vector in zip(queries, encode(texts), strict=True)
-    ]

@@ -1,17 +1,20 @@
-"""The order of results: whatever proposes candidates, the stored vectors decide."""
+"""The order of results: whatever proposes candidates, the stored vectors decide; and which of them
+are relevant enough.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitsearch.arrays import Vectors, cosine_scores, unit_rows
 from vitsearch.collection.duplicates import collapse, likeness_to
+from vitsearch.collection.relevance import Lines, Scale
+from vitsearch.encoders.language import readable
 from vitsearch.errors import QueryError
-from vitsearch.filters import parse_filter
 from vitsearch.filters.tree import And, Filter, Says
 from vitsearch.index.candidates import Proposal
 from vitsearch.options import SearchOptions
@@ -24,13 +27,6 @@ from vitsearch.types import SearchResult, split_moment
 WINDOW = 200
 
 
-def as_where(where: str | Filter | None) -> Filter | None:
-    """Return a filter that may be written as text; raises QueryError."""
-    return parse_filter(where) if isinstance(where, str) else where
-
-
-# -- The order of results: whatever proposes candidates, the stored vectors decide -----------------
-
 # candidates asked for beyond the results wanted: some may have been removed since the index was
 # built
 SPARE = 3
@@ -39,6 +35,9 @@ SPARE = 3
 TIE = 1e-6
 FIRST = 100  # results asked for at first where all that reach a score are wanted
 TOGETHER = 256  # queries that an index is asked for at once
+
+IN_OTHER_WORDS = "{} in a photo"
+NEAREST = 12  # photos that are shown where none fits
 
 # a photo is lowered by its cosine with what a minus names beyond this one: chance gives as much
 UNLIKE = 0.03
@@ -342,3 +341,104 @@ def _marginal_window(
         likeness = likeness_to(rows[chosen[-1]], rows)
         nearest = likeness if nearest is None else np.maximum(nearest, likeness)
     return chosen
+
+
+# -- Results with their relevance ------------------------------------------------------------------
+
+Find = Callable[[Sequence[QueryMeaning], SearchOptions], list[list[SearchResult]]]
+
+
+class Relevant(NamedTuple):
+    """The results of a query and, where no photo fits its words, the first photos nearest to them;
+    None where these were not looked for.
+    """
+
+    hits: list[SearchResult]
+    nearest: list[SearchResult] | None = None
+
+
+def find_relevant(
+    queries: Sequence[QueryMeaning],
+    options: SearchOptions,
+    known: tuple[Lines, Scale],
+    find: Find,
+    encode: Callable[[Sequence[str]], Vectors],
+) -> list[Relevant]:
+    """Return what ``find`` finds for each query; for words the results have their relevance, and
+    those below ``min_relevance`` are left out.
+
+    Where nothing is left, one text is read in other words too, and the better of both counts.
+    """
+    lines, scale = known
+    evens = [scale.even(lines.likeness(query.vector)) if query.texts else None for query in queries]
+    # few in order of score are found whatever they show, and cut: where none is left, the nearest
+    # are known
+    first = replace(options, top_k=max(options.top_k or FIRST, NEAREST))
+    in_order = SearchOptions(
+        first.top_k,
+        where=first.where,
+        min_relevance=first.min_relevance,
+        literal=first.literal,
+    )
+    few = options.top_k is not None and options.top_k <= FIRST
+    ranked = find(queries, first) if few and first == in_order else None
+
+    def relevant(index: int) -> QueryMeaning:
+        even = evens[index]
+        if even is None:
+            return queries[index]
+        return replace(queries[index], least=scale.least_score(options.min_relevance, even))
+
+    def fitting(indices: Sequence[int]) -> list[list[SearchResult]]:
+        limited = [relevant(index) for index in indices]
+        if ranked is None:
+            return find(limited, options) if limited else []
+        return [
+            [hit for hit in ranked[index] if hit.quotes or reaches(hit.score, query.least)][
+                : options.top_k
+            ]
+            for index, query in zip(indices, limited, strict=True)
+        ]
+
+    results = dict(enumerate(fitting(range(len(queries)))))
+    empty = [
+        index
+        for index, query in enumerate(queries)
+        if len(query.texts) == 1 and not results[index] and options.min_relevance
+    ]
+    if empty:
+        best = replace(first, top_k=1, offset=0, min_score=None, diverse=0, collapse=None)
+        unfit = [queries[index] for index in empty]
+        plain = [ranked[index] for index in empty] if ranked else find(unfit, best)
+        other = find(_in_other_words(unfit, encode), best)
+        nearer = []
+        for index, hits, others in zip(empty, plain, other, strict=True):
+            gain = others[0].score - hits[0].score if hits and others else 0.0
+            if gain > 0:
+                evens[index] = (evens[index] or 0.0) - gain / scale.spread
+                nearer.append(index)
+        results |= dict(zip(nearer, fitting(nearer), strict=True))
+
+    def with_relevance(index: int, hits: Sequence[SearchResult]) -> list[SearchResult]:
+        even = evens[index]
+        if even is None:
+            return [*hits]
+        return [replace(hit, relevance=scale.relevance(hit.score, even)) for hit in hits]
+
+    return [
+        Relevant(
+            with_relevance(index, hits),
+            with_relevance(index, ranked[index][:NEAREST]) if ranked and not hits else None,
+        )
+        for index, hits in results.items()
+    ]
+
+
+def _in_other_words(
+    queries: Sequence[QueryMeaning], encode: Callable[[Sequence[str]], Vectors]
+) -> list[QueryMeaning]:
+    texts = [readable(IN_OTHER_WORDS.format(query.texts[0])) for query in queries]
+    return [
+        replace(query, vector=vector, negatives=())
+        for query, vector in zip(queries, encode(texts), strict=True)
+    ]

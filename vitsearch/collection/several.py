@@ -9,9 +9,9 @@ from typing import Unpack
 from vitsearch.collection import Collection
 from vitsearch.collection.query import Query
 from vitsearch.collection.results import SearchResults, results_of
-from vitsearch.collection.search import as_where
 from vitsearch.collection.understanding import Understood, understand
 from vitsearch.errors import QueryError
+from vitsearch.filters import as_filter
 from vitsearch.filters.words import Vocabulary
 from vitsearch.options import TOP_K, SearchKeywords, SearchOptions
 from vitsearch.types import SearchResult
@@ -71,7 +71,7 @@ def search_by_position(
     if not collections:
         raise QueryError("name at least one collection to search in")
     check_encoders(collections)
-    where = as_where(keywords.get("where"))
+    where = as_filter(keywords.get("where"))
     options = SearchOptions(top_k, keywords.get("offset", 0), where, keywords.get("min_score"))
     understood = query if isinstance(query, Understood) else None
     if isinstance(query, str) and not keywords.get("literal"):

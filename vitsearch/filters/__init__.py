@@ -97,6 +97,11 @@ def parse_filter(text: str) -> Filter:
     return _Parser(_tokens(text)).parse()
 
 
+def as_filter(where: str | Filter | None) -> Filter | None:
+    """Return a filter that may be written as text; raises QueryError."""
+    return parse_filter(where) if isinstance(where, str) else where
+
+
 def filter_all(
     where: str | None,
     *,

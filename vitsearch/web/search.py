@@ -20,11 +20,12 @@ from PIL import Image
 from vitsearch.arrays import Vectors
 from vitsearch.collection import Collection
 from vitsearch.collection.query import Term, encode_terms
-from vitsearch.collection.search import QueryMeaning, as_where
+from vitsearch.collection.search import QueryMeaning
 from vitsearch.collection.understanding import Understood, understand
 from vitsearch.encoders.base import ImageEncoder
 from vitsearch.encoders.language import unread_notes
 from vitsearch.errors import CollectionError, IndexDamaged, QueryError, ServiceBusy, VitsearchError
+from vitsearch.filters import as_filter
 from vitsearch.filters.tree import Filter
 from vitsearch.filters.words import Vocabulary
 from vitsearch.options import SearchOptions, check_names, options_of
@@ -133,7 +134,7 @@ def search_options(
         raise QueryError(f"the offset is from 0 to {MAX_OFFSET}, not {offset}")
     check_names(SearchOptions, keywords, "a search")
     text = where.strip() if isinstance(where, str) else where
-    return SearchOptions(k, offset, as_where(text or None), **keywords)
+    return SearchOptions(k, offset, as_filter(text or None), **keywords)
 
 
 # -- Batches ---------------------------------------------------------------------------------------

@@ -16,12 +16,11 @@ from vitsearch.collection import Collection, LookAlikes
 from vitsearch.collection.backend import is_large, sampled_ids, sampled_values
 from vitsearch.collection.duplicates import first_indices
 from vitsearch.collection.query import Term
-from vitsearch.collection.search import as_where
 from vitsearch.collection.understanding import KnownWords, Understood
 from vitsearch.encoders.base import Encoder, ImageEncoder
 from vitsearch.encoders.language import unread_notes
 from vitsearch.errors import QueryError, UnknownPhoto
-from vitsearch.filters import EVERY
+from vitsearch.filters import EVERY, as_filter
 from vitsearch.filters.tree import Filter
 from vitsearch.milvus import is_milvus
 from vitsearch.photos.decoder import PhotoDecoder
@@ -271,7 +270,7 @@ class PhotoService:
         """Return the label of each photo, in order of path, among these (see `Collection.label`);
         of a large collection in Milvus of a sample; the last answers are remembered.
         """
-        condition = as_where(where)
+        condition = as_filter(where)
         with self.source.reading() as collection:
             key = (
                 tuple(names),
