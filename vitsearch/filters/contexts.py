@@ -104,8 +104,10 @@ class TextReading:
     def _is_negated(self, each: Candidate) -> bool:
         begin = self._begin(each)
         word, is_bare = self._word(begin - 1), bool(each.weak) and begin == each.first
-        if word not in words_of("negations") or (word == "no" and is_bare):  # no 2019 is a number
+        if word not in words_of("negations"):
             return False
+        if word == "no" and is_bare and self._word(begin - 2) not in ("but", "pero"):
+            return False  # no 2019 is a number
         return not self._plain[self._tokens[begin - 1][1] : self._tokens[begin][0]].strip()
 
     def _begin(self, each: Candidate) -> int:
@@ -138,13 +140,14 @@ class TextReading:
             rest = self._plain[self._tokens[-1][1] :]
             return not rest.strip(" .,;:!?)")
         between = self._plain[self._tokens[last - 1][1] : self._tokens[last][0]]
-        if "\0" in between or "'" in between:
+        if "\0" in between or between.startswith("'"):
             return False
         return (
             any(sign in between for sign in ",;|()/–—")
             or (self._word(last), self._word(last + 1)) in TIMES_OF_DAY
             or self._word(last) in words_of("connectors")
             or self._begins(last)
+            or self._begins(last + (self._word(last) in ARTICLES))  # Málaga el verano pasado
             or self._begins(self._after_joins(last))
         )
 
@@ -234,7 +237,8 @@ class TextReading:
         year = int(self._words[each.first])
         if year < 100:  # '98
             of_photos = each.lead == "from" and self._of_photos(each.begin)
-            return self._closes(each.last) and (each.lead in ("in", *SIGNS) or of_photos)
+            beside = each.lead in ("in", *SIGNS) or of_photos or self._follows_place(each)
+            return self._closes(each.last) and beside
         likely = year >= MIN_YEAR or year in self._vocabulary.years
         before = self._before(each.begin)
         closed = self._closes(each.last)
