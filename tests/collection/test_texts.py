@@ -4,6 +4,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 from PIL import Image, ImageDraw, ImageFont
 
 from vitsearch import Collection, CollectionError, index_folder, search_all
@@ -11,6 +12,10 @@ from vitsearch.collection import passes
 from vitsearch.photos.text import PhotoText, places_of
 from vitsearch.storage.metadata import put_text, text_of
 from vitsearch.storage.store import PhotoStore
+from vitsearch.web import ServeSettings
+from vitsearch.web.app import make_app
+from vitsearch.web.privacy import key_cookie
+from vitsearch.web.service import PhotoService
 
 SIZE = (640, 400)
 
@@ -60,6 +65,32 @@ def test_photos_with_the_words_in_quotes_come_first(folder: Path) -> None:
         assert collection.search('red - "invoice"', 1)[0].path == "red.png"
         only = collection.search("red", 3, where="text contains 'inv'")
         assert [hit.path for hit in only] == ["bill.jpg"]
+
+
+def test_the_page_frames_the_words_that_were_looked_for(folder: Path) -> None:
+    index_folder(folder, encoder="colour")
+    put(folder, "bill.jpg", "Invoice 2034")
+    settings = ServeSettings()
+    service = PhotoService.open(folder, settings=settings)
+    with closing(service), Collection.open(folder) as collection:
+        photo = collection.store.photo_at("bill.jpg")
+        assert photo is not None
+        app = make_app(service, settings)
+        key = dict([key_cookie(settings)])
+        for cookies, query, frames in (
+            (key, {"q": '"invoice"'}, 1),
+            (key, {"q": "red", "where": "text contains '2034'"}, 1),
+            (key, {"q": "red"}, 0),
+            ({}, {"q": '"invoice"'}, 0),  # who may not see the text
+        ):
+            client = TestClient(
+                app,
+                base_url="http://127.0.0.1:8765",
+                client=("127.0.0.1" if cookies else "192.0.2.7", 50_000),
+                cookies=cookies,
+            )
+            page = client.get(f"/photos/{photo.photo_id}", params=query).text
+            assert page.count('<rect x="1" y="2" width="2" height="2"/>') == frames
 
 
 def test_a_collection_of_before_is_asked_for_no_text(folder: Path) -> None:

@@ -35,6 +35,7 @@ from vitsearch.filters import parse_filter
 from vitsearch.milvus import client, connect, milvus_filter, parse_uri
 from vitsearch.milvus.store import MAX_RESULTS, Candidates
 from vitsearch.shards import Manifest, ShardRow, create_shards, open_shards, photo_id
+from vitsearch.storage.metadata import positions, towns
 from vitsearch.storage.store import PhotoStore
 from vitsearch.types import Photo
 from vitsearch.web import ServeSettings
@@ -100,9 +101,9 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
             facts = (
                 MOMENTS[number % 4],
                 CAMERAS[number // 4 % 4],
-                None if number % 5 else number / 7,
+                *((None, None) if number % 5 else (number / 7, number / 9)),
             )
-            changed = "taken_at = ?, camera = ?, latitude = ?"
+            changed = "taken_at = ?, camera = ?, latitude = ?, longitude = ?"
             store._rows.update(store._db, photo.photo_id, changed, facts)
         store.put_labels(
             [
@@ -278,6 +279,25 @@ def test_photos_labels_and_facts(both: tuple[Collection, Collection]) -> None:
         "place": "",
         "pushes": 1,
     }
+
+
+def test_photos_stand_at_the_same_places(both: tuple[Collection, Collection]) -> None:
+    paths = []
+    for collection in both:
+        where = parse_filter("taken_at >= '2019' or taken_at is null")
+        standing = positions(collection.store, where)
+        path_of = {photo.photo_id: photo.path for photo in collection.photos()}
+        paths.append(
+            {
+                path_of[photo_id]: (latitude, longitude)
+                for photo_id, latitude, longitude in zip(
+                    standing.ids.tolist(), standing.latitudes, standing.longitudes, strict=True
+                )
+            }
+        )
+        assert sum(count for _, count in towns(collection.store, where).counts) == len(standing.ids)
+    assert paths[0] == paths[1]
+    assert len(paths[0]) > 20
 
 
 def test_a_photo_is_looked_up_where_its_file_is_not_here(

@@ -1,8 +1,10 @@
 """RAW photos through LibRaw: a DNG made from nothing."""
 
+import importlib
 import io
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from vitsearch.types import PhotoInfo
 
 pytest.importorskip("rawpy")
 COLOURS = [["blue", "red"], ["yellow", "lime"]]  # of the quarters
+raw = importlib.import_module("vitsearch.photos.raw")  # which needs rawpy
 TURNS = {1: 0, 3: 180, 6: -90, 8: 90}  # what brings a picture of that orientation upright
 METADATA = {
     "taken_at": "2019-07-04T12:01:02",
@@ -161,3 +164,37 @@ def test_a_folder_of_raw_photos_is_indexed(tmp_path: Path) -> None:
     (tmp_path / "a photo.cr2").write_bytes(jpeg(quarters(64, 48)))
     report = index_folder(tmp_path, encoder="colour")
     assert (report.indexed, report.failed) == (3, 1)
+
+
+def box(name: bytes, body: bytes) -> bytes:
+    return (8 + len(body)).to_bytes(4, "big") + name + body
+
+
+def tiff_of(tags: dict[int, Any]) -> bytes:
+    exif = Image.Exif()
+    exif.update(tags)
+    return exif.tobytes().removeprefix(b"Exif\0\0")
+
+
+def test_the_tags_and_the_preview_of_canons_cr3_lie_in_boxes() -> None:
+    encoded = io.BytesIO()
+    Image.new("RGB", (64, 48), "red").save(encoded, "JPEG")
+    directories = {
+        b"CMT1": tiff_of({271: "Canon", 272: "Canon EOS R5"}),
+        b"CMT2": tiff_of({36867: "2019:07:14 18:30:00"}),
+    }
+    data = box(b"ftyp", b"crx " + bytes(8))
+    data += box(b"moov", b"".join(box(*each) for each in directories.items()))
+    data += box(b"PRVW", bytes(16) + encoded.getvalue())
+    (jpeg,) = raw._jpegs_in(data)
+    assert jpeg == encoded.getvalue()
+    photo = object.__new__(raw.RawImageFile)
+    photo._data = data
+    tags = photo._read_tags(None)
+    assert (tags[271], tags[272]) == ("Canon", "Canon EOS R5")
+    assert tags.get_ifd(34665)[36867] == "2019:07:14 18:30:00"
+    assert dict(tags.get_ifd(34853)) == {}
+    # damage says nothing
+    assert raw._jpegs_in(data[: data.index(b"PRVW")]) == []
+    photo._data = data.replace(b"CMT1", b"CMTX")
+    assert dict(photo._read_tags(None)) == {}
