@@ -4,11 +4,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import vitsearch
 from helpers.paths import ROOT
+from vitsearch.cli import doctor
 from vitsearch.cli.doctor import Fact, diagnose
 
 PRINT = """
@@ -152,3 +155,51 @@ def test_a_light_installation_says_which_extra_brings_what(tmp_path: Path) -> No
         "HEIC photos": "pip install 'vitsearch[heif]'",
     }
     assert facts["numpy"] == Fact("numpy", importlib.metadata.version("numpy"))
+
+
+def pytorch(*, gpus: int = 0, cuda: str | None = "13.0", mps: bool = False) -> Any:
+    """What `doctor` asks of PyTorch on machines that are not here."""
+    facts = SimpleNamespace(name="Test GPU", total_memory=24 * 2**30)
+    return SimpleNamespace(
+        cuda=SimpleNamespace(
+            is_available=lambda: gpus > 0,
+            device_count=lambda: gpus,
+            get_device_properties=lambda number: facts,
+        ),
+        backends=SimpleNamespace(mps=SimpleNamespace(is_available=lambda: mps)),
+        version=SimpleNamespace(cuda=cuda),
+    )
+
+
+@pytest.mark.parametrize(
+    ("torch", "environment", "told"),
+    [
+        (pytorch(gpus=2), {}, "cuda:0 Test GPU, 24 GiB; cuda:1 Test GPU, 24 GiB"),
+        (pytorch(cuda=None, mps=True), {}, "Apple GPU (mps)"),
+        (pytorch(cuda=None), {}, "none: this build of PyTorch is for the CPU only"),
+        (
+            pytorch(),
+            {"CUDA_VISIBLE_DEVICES": ""},
+            "none: CUDA_VISIBLE_DEVICES hides every GPU",
+        ),
+        ("cannot be imported (broken)", {}, "not looked for: torch cannot be imported (broken)"),
+    ],
+)
+def test_gpus_of_other_machines(
+    torch: Any, environment: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(doctor, "_version", lambda name: "2.9")
+    monkeypatch.setattr(doctor, "_imported", lambda name: torch)
+    assert doctor._gpu().value == told
+
+
+def test_two_builds_of_faiss_and_a_limit_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_version", lambda name: "1.15")
+    assert "pip uninstall" in (doctor._faiss().hint or "")
+    monkeypatch.setattr(doctor, "_first_line", lambda path: str(2**30))
+    assert doctor._memory().endswith(", limited to 1.0 GiB")
+    monkeypatch.setattr(doctor.platform, "machine", lambda: "arm64")
+    assert doctor._vector_instructions() == Fact("vector instructions", "those of arm64")
