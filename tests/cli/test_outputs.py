@@ -5,6 +5,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -12,6 +13,8 @@ from PIL import Image
 from helpers.cli import vitsearch
 from helpers.photos import paint
 from vitsearch import index_folder
+from vitsearch.classifiers.finetune import EpochResult
+from vitsearch.cli.train import _accuracy_text
 from vitsearch.encoders.colour import ColourEncoder
 from vitsearch.outputs.sorting import MANIFEST
 
@@ -268,3 +271,22 @@ def on_a_terminal(arguments: list[str], answer: str) -> tuple[int, str]:
         except OSError:  # the other end is closed
             pass
     return child.wait(), text
+
+
+@pytest.mark.parametrize(
+    ("best", "told"),
+    [
+        (EpochResult(2, 0.1, 1.0, 0, 0, 0.0), "3 epochs, no photo left out to judge by"),
+        (EpochResult(3, 0.1, 1.0, 9, 10, 0.2), "left out, which also chose epoch 3"),
+        (EpochResult(3, 0.1, 0.5, 9, 10, 0.2), "epoch 3, the mean with the start"),
+        (
+            EpochResult(0, None, 0.0, 9, 10, 0.2),
+            "no epoch was better than the fitted head, the network below it is unchanged",
+        ),
+    ],
+)
+def test_what_fine_tuning_says_of_its_accuracy(best: EpochResult, told: str) -> None:
+    last = EpochResult(3, 0.1, 1.0, 9, 10, 0.2)
+    said = _accuracy_text(SimpleNamespace(best=best, epochs=[last]))
+    assert said.endswith(told)
+    assert said.startswith("accuracy 0.900 (95 % interval ") == bool(best.validated)

@@ -79,3 +79,24 @@ def test_a_collection_without_words(tmp_path: Path) -> None:
             collection.search("a cat")
     with pytest.raises(EncoderError, match="reads no text, and is not exported: use runtime torch"):
         load_encoder(name, runtime="onnx")
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("vit_smal_patch14_dinov2", "timm has no model 'vit_smal_patch14_dinov2': try vit_small"),
+        (
+            "vit_small_patch14_dinov2.nobody",
+            "timm has no trained weights for 'vit_small_patch14_dinov2.nobody': "
+            "try vit_small_patch14_dinov2.lvd142m",
+        ),
+        (
+            "vit_tiny_patch16_384.nobody",
+            "timm has no trained weights for 'vit_tiny_patch16_384.nobody': try vit_tiny",
+        ),
+    ],
+)
+def test_a_name_that_timm_has_not_is_told(model: str, told: str) -> None:
+    with pytest.raises(EncoderError) as caught:
+        load_encoder(f"timm:{model}")
+    assert str(caught.value).startswith(told)

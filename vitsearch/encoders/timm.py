@@ -45,10 +45,17 @@ def load_timm(model: str, *, device: str = "auto", dtype: str = "auto") -> Torch
         raise EncoderError(
             f"timm has no model {model!r}: try {near or 'vit_small_patch14_dinov2.lvd142m'}"
         )
-    known: Any = timm.get_pretrained_cfg(model)
+    try:
+        known: Any = timm.get_pretrained_cfg(model)
+    except RuntimeError:  # it has no such tag
+        known = None
     repo = known.hf_hub_id if known else None
     if not repo:
-        raise EncoderError(f"timm has no trained weights for {model!r}: name one with a tag")
+        tagged = ", ".join(timm.list_pretrained(f"{model.partition('.')[0]}.*")[:3])
+        raise EncoderError(
+            f"timm has no trained weights for {model!r}: "
+            + (f"try {tagged}" if tagged else "name another model")
+        )
     return load_timm_folder(hub_folder(repo, FILES), f"timm:{model}", device=device, dtype=dtype)
 
 
