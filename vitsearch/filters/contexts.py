@@ -26,7 +26,7 @@ TIMES_OF_DAY = {  # after a place these go on with the picture
     ("de", "noche"), ("de", "dia"), ("por", "la"), ("al", "atardecer"), ("al", "amanecer"),
     ("by", "night"), ("by", "day"),
 }  # fmt: skip
-LEAD_PHRASES = {
+LEAD_PHRASES = {  # one that ends with another stands before it
     ("antes", "de"): "before", ("antes", "del"): "before", ("despues", "de"): "after",
     ("despues", "del"): "after", ("a", "partir", "de"): "since", ("a", "partir", "del"): "since",
     ("up", "to"): "until", ("no", "later", "than"): "until", ("not", "before"): "since",
@@ -35,7 +35,6 @@ LEAD_PHRASES = {
     ("alrededor", "de"): "around", ("in", "the", "city", "of"): "in", ("the", "city", "of"): "in",
     ("city", "of"): "in", ("en", "la", "ciudad", "de"): "in", ("la", "ciudad", "de"): "in",
     ("ciudad", "de"): "in", ("all", "of"): "in", ("the", "whole", "of"): "in",
-    ("todo", "el"): "in",
 }  # fmt: skip
 JOINS = ("and", "or", "y", "o", "e")
 SIGNS = {"since": ">=", "after": ">", "before": "<", "until": "<="}
@@ -108,7 +107,7 @@ class TextReading:
             return False
         if word == "no" and is_bare and self._word(begin - 2) not in ("but", "pero"):
             return False  # no 2019 is a number
-        return not self._plain[self._tokens[begin - 1][1] : self._tokens[begin][0]].strip()
+        return not self._between(begin).strip()
 
     def _begin(self, each: Candidate) -> int:
         """Return the token where a phrase begins with the words before it that belong to it."""
@@ -121,6 +120,10 @@ class TextReading:
 
     def _word(self, index: int) -> str:
         return self._words[index] if 0 <= index < len(self._words) else ""
+
+    def _between(self, index: int) -> str:
+        """Return what stands between a token and the one before it, "" before the first."""
+        return self._plain[self._tokens[index - 1][1] : self._tokens[index][0]] if index else ""
 
     def _opens(self, begin: int) -> bool:
         """Return whether a phrase that begins here has nothing before it but other phrases."""
@@ -139,7 +142,7 @@ class TextReading:
         if last == len(self._words):
             rest = self._plain[self._tokens[-1][1] :]
             return not rest.strip(" .,;:!?)")
-        between = self._plain[self._tokens[last - 1][1] : self._tokens[last][0]]
+        between = self._between(last)
         if "\0" in between or between.startswith("'"):
             return False
         return (
@@ -176,7 +179,7 @@ class TextReading:
 
     def _stands_alone(self, each: Candidate) -> bool:
         """Return whether the word before does not make this part of something else."""
-        before = "" if self._after_comma(each.begin) else self._before(each.begin)
+        before = "" if "," in self._between(each.begin) else self._before(each.begin)
         part_of_other = (words_of("function") | words_of("things") | words_of("parts_of_names")) - {
             "",
             "con",
@@ -189,10 +192,6 @@ class TextReading:
             and not has_digit(before)
             and not after_quote
         )
-
-    def _after_comma(self, begin: int) -> bool:
-        between = slice(self._tokens[begin - 1][1], self._tokens[begin][0]) if begin else slice(0)
-        return "," in self._plain[between]
 
     def _plain_period(self, each: Candidate) -> bool:
         after = self._word(each.last)
@@ -229,7 +228,7 @@ class TextReading:
         if each.lead in SIGNS:
             return True
         if not each.lead:
-            return known and (self._opens(before) or self._after_comma(before))
+            return known and (self._opens(before) or "," in self._between(before))
         is_thing = self._before(each.begin) in words_of("things")
         return (known and each.lead == "in" and not is_thing) or self._of_photos(each.begin)
 
