@@ -197,12 +197,15 @@ def unit_before(unit: str, today: date, back: int) -> Period:
 
 def time_since(unit: str, today: date, count: int) -> Period:
     """Return the time from so many units before today until today."""
-    if UNITS[unit] in ("day", "week"):
-        return days(today - timedelta(days=count * (7 if UNITS[unit] == "week" else 1)), today)
-    months = count * (12 if UNITS[unit] == "year" else 1)
-    first = month_of(today.year, today.month - months).first
-    last_day = min(today.day, length_of(first))
-    return Period(f"{first}-{last_day:02}", today.isoformat())
+    return days(day_before(unit, today, count), today)
+
+
+def day_before(unit: str, today: date, count: int) -> date:
+    """Return the day so many units before today, the last of its month where that is shorter."""
+    if UNITS[unit] in ("day", "week", "weekend"):
+        return today - timedelta(days=count * (1 if UNITS[unit] == "day" else 7))
+    month = month_of(today.year, today.month - count * (12 if UNITS[unit] == "year" else 1)).first
+    return date.fromisoformat(f"{month}-{min(today.day, length_of(month)):02}")
 
 
 # -- Periods in a text -----------------------------------------------------------------------------
@@ -229,7 +232,7 @@ _TO_AND = re.compile(r" (?:to|until|and|hasta|a|al|y) (?:the |el |la )?")
 _OPEN_ENDS = {
     ">=": re.compile(
         r" (?:onwards?|(?:or|and) (?:later|newer|after|onwards?)|en adelante"
-        r"|(?:until|till|to) (?:now|the present)|hasta ahora)(?!\w)"
+        r"|(?:until|till|to|-|–) (?:now|(?:the )?present)|hasta (?:ahora|la fecha))(?!\w)"
     ),
     "<=": re.compile(r" (?:(?:or|and) (?:earlier|before|older)|[oy] antes)(?!\w)"),
 }
@@ -282,9 +285,9 @@ def narrowed(match: PeriodMatch, text: str) -> PeriodMatch:
 
 _PART = re.compile(
     r"(?<!\w)(?:the |a |al )?"
-    r"(?:(?P<early>early|(?:beginning|start) of|(?:principios?|comienzos?) de)"
-    r"|(?P<mid>mid|middle of|mediados de)|(?P<late>late|end of|fina?les? de|fines de))"
-    r"[ -](?:the |el |l )?$"
+    r"(?:(?P<early>early|(?:beginning|start) of|(?:principios?|comienzos?) del?)"
+    r"|(?P<mid>mid|middle of|mediados del?)|(?P<late>late|end of|fina?les? del?|fines del?))"
+    r"[ -](?:the |el )?$"
 )
 SHARES = {
     **UNITS, "quarter": "quarter", "trimestre": "quarter", "half": "half", "mitad": "half",

@@ -1,0 +1,255 @@
+"""How each form of a period is read: ``summer 2020``, ``hace dos años``. A reader takes the
+match of its form in `vitsearch.filters.date_forms` and today's date.
+"""
+
+import re
+from collections.abc import Callable
+from datetime import date, timedelta
+
+from vitsearch.filters.calendar import (
+    Period,
+    day,
+    day_before,
+    latest_of,
+    month_of,
+    rule_of,
+    season_of,
+    time_since,
+    unit_before,
+    valid_day,
+    week_of,
+    year_of,
+)
+from vitsearch.filters.word_lists import UNITS, date_words
+
+Reader = Callable[[re.Match[str], date], Period | None]
+NIGHT = "23"  # the last hour of the part of a day that goes on after midnight
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() else int(date_words()["number"][text])
+
+
+def read_recent(match: re.Match[str], today: date) -> Period | None:
+    """Read ``last August``, ``this week``, ``el lunes pasado``."""
+    word, over = match["what"], match["when"].startswith(("last", "past", "prev", "pasad", "ultim"))
+    if word in date_words()["weekday"]:
+        back = (today.weekday() - date_words()["weekday"][word]) % 7
+        return day(today - timedelta(days=back or (7 if over else 0)))
+    if (rule := rule_of(word)) is not None:
+        return latest_of(rule, today, over=over)
+    if word not in UNITS or UNITS[word] == "day":
+        return None
+    if match["when"] == "past" and UNITS[word] != "weekend":
+        return time_since(word, today, 1)
+    back = int(over)
+    if UNITS[word] == "weekend" and today.weekday() < 5 and not over:
+        back = 1  # the latest one
+    return unit_before(word, today, back)
+
+
+def read_begun(match: re.Match[str], today: date) -> Period | None:
+    """Read ``since May``, ``desde el lunes``: the latest one that has begun."""
+    word = match["what"]
+    if word in date_words()["weekday"]:
+        back = (today.weekday() - date_words()["weekday"][word]) % 7
+        return day(today - timedelta(days=back or 7))
+    rule = rule_of(word)
+    return latest_of(rule, today, over=False) if rule else None
+
+
+def read_days(match: re.Match[str], today: date) -> Period | None:
+    """Read ``3-5 May 2019``, ``del 28 de mayo al 3 de junio de 2019``; ``3 and 4 May 2019``."""
+    months, year = date_words()["dated"], year_of(match["y"], today)
+    last_month = months[match["month"]]
+    first_month = months[match.groupdict().get("a") or match["month"]]
+    first = valid_day(year, first_month, int(match["d"]))
+    last = valid_day(year, last_month, int(match["e"]))
+    if first is None or last is None or first >= last:
+        return None
+    is_list = match["to"] in ("and", "y") and not match[0].startswith(("between", "entre"))
+    if is_list and int(match["e"]) != int(match["d"]) + 1:
+        return None
+    return Period(first.first, last.last)
+
+
+def read_before_last(match: re.Match[str], today: date) -> Period | None:
+    """Read ``the summer before last``, ``el año antepasado``."""
+    word = match["what"]
+    if word in date_words()["weekday"]:
+        return day(
+            today - timedelta(days=7 + ((today.weekday() - date_words()["weekday"][word]) % 7 or 7))
+        )
+    if (rule := rule_of(word)) is not None:
+        return latest_of(rule, today, over=True, back=1)
+    return None if UNITS[word] == "day" else unit_before(word, today, 2)
+
+
+def read_day_part(match: re.Match[str], today: date) -> Period | None:
+    """Read ``this morning``, ``yesterday afternoon``, ``anoche``: hours of a day. A night that is
+    over goes on until six.
+    """
+    when, part = match["when"] or match[0], match["part"] or "night"
+    first, last = date_words()["day_part"][part].split()
+    if when == "last" and last != NIGHT:
+        return None
+    if when in ("this", "esta", "tonight") or when.startswith("hoy"):
+        return Period(f"{today}T{first}:00", f"{today}T{last}:59")
+    return _part_of(today - timedelta(days=1), part)
+
+
+def _part_of(moment: date, part: str) -> Period:
+    first, last = date_words()["day_part"][part].split()
+    end = f"{moment + timedelta(days=1)}T05" if last == NIGHT else f"{moment}T{last}"
+    return Period(f"{moment}T{first}:00", f"{end}:59")
+
+
+def read_weekday_part(match: re.Match[str], today: date) -> Period | None:
+    """Read ``last Friday night``."""
+    recent = read_recent(match, today)
+    return recent and _part_of(date.fromisoformat(recent.first), match["part"])
+
+
+def read_named_day(match: re.Match[str], today: date) -> Period | None:
+    word = match["what"]
+    back = 0 if word in ("today", "hoy") else 1 if word in ("yesterday", "ayer") else 2
+    return day(today - timedelta(days=back))
+
+
+def read_ago(match: re.Match[str], today: date) -> Period | None:
+    count = _number(match["n"])
+    return unit_before(match["unit"], today, count) if count <= 1200 else None
+
+
+def read_seasons_ago(match: re.Match[str], today: date) -> Period | None:
+    """Read ``two summers ago``: last summer is one ago."""
+    count, rule = _number(match["n"]), rule_of(match["what"])
+    return latest_of(rule, today, over=True, back=count - 1) if rule and 1 <= count <= 100 else None
+
+
+def read_last_n(match: re.Match[str], today: date) -> Period | None:
+    count = _number(match["n"])
+    return time_since(match["unit"], today, count) if 1 <= count <= 1200 else None
+
+
+def read_day(match: re.Match[str], today: date) -> Period | None:
+    month = date_words()["dated"].get(match["month"]) or int(match["month"])
+    return valid_day(year_of(match["y"], today), month, int(match["d"]))
+
+
+def read_numbers(match: re.Match[str], today: date) -> Period | None:
+    """Read ``14.7.2019``; with slashes only where one number cannot be a month."""
+    first, second = int(match["a"]), int(match["b"])
+    if match["sep"] == "/" and first <= 12 and second <= 12 and first != second:
+        return None
+    if match["sep"] == "/" and second > 12:
+        first, second = second, first
+    return valid_day(year_of(match["y"], today), second, first)
+
+
+def read_month(match: re.Match[str], today: date) -> Period | None:
+    month = date_words()["short"].get(match["month"]) or int(match["month"])
+    return month_of(year_of(match["y"], today), month)
+
+
+def read_month_number(match: re.Match[str], today: date) -> Period | None:
+    """Read ``07/2019`` and ``2019/07``, but not ``2011/12``, which may be two years."""
+    year, month = int(match["y"]), int(match["month"])
+    return (
+        None
+        if match[0].startswith(match["y"]) and month == year % 100 + 1
+        else month_of(year, month)
+    )
+
+
+def read_quarter(match: re.Match[str], today: date) -> Period | None:
+    return season_of(year_of(match["y"], today), 3 * int(match["n"]) - 2)
+
+
+def read_half(match: re.Match[str], today: date) -> Period | None:
+    year, first = year_of(match["y"], today), 6 * int(match["n"]) - 5
+    return Period(month_of(year, first).first, month_of(year, first + 5).last)
+
+
+def read_week(match: re.Match[str], today: date) -> Period | None:
+    """Read ``week 23 2019``, as ISO 8601 counts them."""
+    try:
+        return week_of(date.fromisocalendar(int(match["y"]), int(match["n"]), 1))
+    except ValueError:
+        return None
+
+
+def read_months(match: re.Match[str], today: date) -> Period | None:
+    """Read ``June to August 2020``."""
+    first, last = date_words()["dated"][match["a"]], date_words()["dated"][match["month"]]
+    year = year_of(match["y"], today)
+    return Period(month_of(year, first).first, month_of(year, last).last) if first < last else None
+
+
+def read_of_year(match: re.Match[str], today: date) -> Period | None:
+    rule = rule_of(match["what"])
+    return rule(year_of(match["y"], today)) if rule else None
+
+
+def read_of_past_year(match: re.Match[str], today: date) -> Period | None:
+    """Read ``June last year``, ``Christmas two years ago``."""
+    rule, back = rule_of(match["what"]), _count_back(match)
+    is_year = UNITS[match["unit"] or match["unidad"] or "year"] == "year"
+    return rule(today.year - back) if rule and is_year and back <= 100 else None
+
+
+def read_same_time(match: re.Match[str], today: date) -> Period | None:
+    """Read ``2 years ago today``, ``this week last year``, ``on this day in 2019``."""
+    groups = match.groupdict()
+    back = today.year - int(groups["y"]) if groups.get("y") else _count_back(match)
+    if not 0 <= back <= 100:
+        return None
+    moment = day_before(groups["unit"] or groups["unidad"] or "year", today, back)
+    if groups["same"] in ("yesterday", "ayer"):
+        moment -= timedelta(days=1)
+    what = groups["same"].rpartition(" ")[2]
+    return unit_before(what if what in UNITS else "day", moment, 0)
+
+
+def _count_back(match: re.Match[str]) -> int:
+    """Return how many units a form goes back: one for ``last year``."""
+    count = match["n"] or match["numero"]
+    return _number(count) if count else int(not match[0].endswith(("this year", "este año")))
+
+
+def read_years(match: re.Match[str], today: date) -> Period | None:
+    first, last = int(match["y"]), int(match["z"])
+    return Period(match["y"], match["z"]) if first < last <= today.year else None
+
+
+def read_year(match: re.Match[str], today: date) -> Period | None:
+    year = year_of(match[0], today)
+    return Period(f"{year}", f"{year}") if year <= today.year else None
+
+
+def read_season(match: re.Match[str], today: date) -> Period | None:
+    """Read ``2020 summer``."""
+    return read_of_year(match, today)
+
+
+def read_decade(match: re.Match[str], today: date) -> Period | None:
+    century = match.groupdict().get("c") or ""
+    named = date_words()["decade"].get(match["d"])
+    decade = int(match["d"] if named is None else named)
+    if not century and match["d"] == "00":
+        decade = 100
+    if not century and decade < 30:
+        return None
+    first = int(century or 19) * 100 + decade
+    return Period(f"{first}", f"{first + 9}")
+
+
+RELATIVE: set[Reader] = {
+    read_recent, read_begun, read_before_last, read_day_part, read_weekday_part,
+    read_named_day, read_ago, read_seasons_ago, read_last_n, read_of_past_year, read_same_time,
+}  # fmt: skip
+FORMS: dict[Reader, str] = {
+    read_year: "year", read_season: "season", read_quarter: "season",
+    read_month_number: "season", read_half: "season", read_week: "season",
+    read_day_part: "season", read_decade: "decade",
+}  # fmt: skip
