@@ -10,8 +10,9 @@ from functools import cache
 
 from vitsearch.filters import filter_all, parse_filter
 from vitsearch.filters.calendar import Period
-from vitsearch.filters.contexts import JOINS, SIGNS, Candidate, TextReading, has_digit
+from vitsearch.filters.contexts import PlainPhrases
 from vitsearch.filters.date_forms import WORD_END, WORD_START, periods
+from vitsearch.filters.reading import JOINS, SIGNS, Candidate, has_digit
 from vitsearch.filters.tree import And, Between, Comparison, Filter, In, Like, Not, Or
 from vitsearch.filters.word_lists import LISTS, date_words
 from vitsearch.filters.words import FILE_KINDS, Phrase, Vocabulary, plain, plain_name, words_of
@@ -36,7 +37,7 @@ def read_words(text: str, vocabulary: Vocabulary, today: date) -> list[Phrase]:
     return _Reading(text, vocabulary, today).phrases()
 
 
-class _Reading(TextReading):
+class _Reading(PlainPhrases):
     """One text read by the rules."""
 
     def phrases(self) -> list[Phrase]:
@@ -64,11 +65,12 @@ class _Reading(TextReading):
         """Return a phrase with the words before it that belong to it."""
         begin = self._begin(each)
         phrase = replace(each.phrase, start=min(each.phrase.start, self._tokens[begin][0]))
-        if not self._is_negated(each):
+        negation = self._negation(each)
+        if negation is None:
             return phrase
         return replace(
             phrase,
-            start=self._tokens[begin - 1][0],
+            start=self._tokens[negation][0],
             where=Not(phrase.where),
             kind=f"not {begin}",
             title=f"not {phrase.title}",
@@ -173,8 +175,10 @@ class _Reading(TextReading):
                 ambiguous = "country"
             elif name in LISTS["places"]["words"] or self._is_common(name):
                 ambiguous = "word"
-            elif len(name) < 3 and not self._text[self._tokens[first][0]].isupper():
-                ambiguous = "word"  # us
+            elif (
+                len(name) < 3 and name != "uk" and not self._text[self._tokens[first][0]].isupper()
+            ):
+                ambiguous = "country" if self._word(first - 1) == "the" else "word"  # us
             title = self._text[self._tokens[first][0] : self._tokens[last - 1][1]]
             if plain(title) == title:
                 title = meanings[0][1]

@@ -99,6 +99,7 @@ LISTS: dict[str, Any] = {
         "18 23": comma_words("evening, night, noche"),
     },
     "decades": {
+        "100": comma_words("noughties, aughts, dos mil"),
         "30": comma_words("thirties, treinta"),
         "40": comma_words("forties, cuarenta"),
         "50": comma_words("fifties, cincuenta"),
@@ -108,10 +109,10 @@ LISTS: dict[str, Any] = {
         "90": comma_words("nineties, noventa"),
     },
     "ordinals": {
-        "1": comma_words("first, 1st, primer, primera"),
-        "2": comma_words("second, 2nd, segundo, segunda"),
-        "3": comma_words("third, 3rd, tercer, tercera"),
-        "4": comma_words("fourth, 4th, cuarto, cuarta"),
+        "1": comma_words("first, 1st, primer, primera, 1er, 1º, 1ª"),
+        "2": comma_words("second, 2nd, segundo, segunda, 2º, 2ª"),
+        "3": comma_words("third, 3rd, tercer, tercera, 3er, 3º, 3ª"),
+        "4": comma_words("fourth, 4th, cuarto, cuarta, 4º, 4ª"),
         "-1": comma_words("last, ultimo, ultima"),
     },
     "numbers": {
@@ -168,9 +169,10 @@ LISTS: dict[str, Any] = {
     # other names, English and Spanish, by the plain name that a collection has
     "aliases": _aliases(
         """
-        united states = usa, us, united states of america, estados unidos, ee uu, eeuu; united
-        kingdom = uk, great britain, reino unido, gran bretaña; england = inglaterra; scotland =
-        escocia; wales = gales; spain = españa; germany = alemania, deutschland; france = francia;
+        united states = usa, us, u s, united states of america, estados unidos, ee uu,
+        eeuu; united kingdom = uk, u k, great britain, reino unido, gran bretaña; england =
+        inglaterra; scotland = escocia; wales = gales; spain = españa; germany = alemania,
+        deutschland; france = francia;
         italy = italia; netherlands = holland, the netherlands, holanda, paises bajos; belgium =
         belgica; switzerland = suiza; ireland = irlanda; denmark = dinamarca; sweden = suecia;
         norway = noruega; finland = finlandia; iceland = islandia; poland = polonia; czech
@@ -261,7 +263,8 @@ LISTS: dict[str, Any] = {
             corolla, seat, renault, mercedes, mazda, volvo, fiat, photoshop, excel, word, ubuntu,
             android, ruta, bandera, mapa, avenida, calle, plaza, barrio, numero, pagina, linea,
             camiseta, equipo, clase, habitacion, vuelo, plate, unit, gate, platform, exit, locker,
-            temperature, temperatures, serial, matricula, puerta
+            temperature, temperatures, serial, matricula, puerta, sala, aula,
+            suite, apto, apt
             """
         ),
         # what a year is the model of, two words after: "ford escort 1995"
@@ -270,12 +273,27 @@ LISTS: dict[str, Any] = {
             ford, audi, bmw, peugeot, toyota, honda, nissan, mazda, subaru, suzuki, kia, hyundai,
             chevrolet, chevy, dodge, jeep, cadillac, buick, chrysler, porsche, ferrari, lamborghini,
             maserati, volkswagen, vw, opel, renault, citroen, fiat, alfa, seat, skoda, volvo, saab,
-            mercedes, lexus, tesla, land, range, yamaha, ducati, vespa, harley, kawasaki, boeing,
-            airbus
+            hummer, mercedes, lexus, tesla, land, range, yamaha, ducati, vespa, harley, kawasaki,
+            boeing, airbus
             """
         ),
         # before a scene with a year or a place these say whose it is: "our 2019 trip"
         "ours": comma_words("my, our, the, mi, nuestro, nuestra, family, annual"),
+        # what is often photographed, after a year or a model at the beginning: "2019 dogs"
+        "subjects": comma_words(
+            """
+            bird, birds, dog, dogs, cat, cats, horse, horses, animals, wildlife, baby, kids,
+            children, flower, flowers, macro, macros, portraits, landscapes, nature, food, garden,
+            moon, stars, clouds, trees, forest, lake, sea, boats, buildings, churches, perro,
+            perros, gato, gatos, pajaro, pajaros, aves, animales, bebe, niños, flor, flores,
+            retratos, paisajes, naturaleza, comida, jardin, luna, estrellas, nubes, arboles,
+            bosque, lago, barcos, edificios, iglesias
+            """
+        ),
+        # between a negation and what it turns round: "no photos from 2020", "menos las de 2019"
+        "listed": comma_words(
+            "those, ones, the, any, are, were, is, that, las, los, que, sean, son, sea"
+        ),
         # what is named after a season or a year: "the summer 2020 collection"
         "goods": comma_words(
             """
@@ -294,13 +312,19 @@ LISTS: dict[str, Any] = {
             santa, st, air, team, miss, mr, real, fc, cf, bank, radio, port, fort, cape, club,
             hotel, cafe, nueva, nuevo, norte, sur, pequeña, viejo, vieja, via, villa, lady, agent,
             captain, capitan, indiana, alice, made, born, hecho, hecha, named, called, llamado,
-            llamada, happy, merry, feliz, established, est, founded
+            llamada, happy, merry, feliz, established, est, founded,
+            welcome, hello, goodbye, bienvenido, hola, adios
             """
         ),
         # "made in China"
         "origins": comma_words("made, born, hecho, hecha, fabricado, fabricada, nacido, nacida"),
         # what follows is not to be: "photos not in Spain"
-        "negations": comma_words("not, no, without, except, excluding, sin, excepto, salvo, menos"),
+        "negations": comma_words(
+            """
+            not, no, never, without, except, excluding, exclude, minus, neither, nor, sin, excepto,
+            salvo, menos, excluyendo, nunca, ni
+            """
+        ),
         # a year, a place or a camera after one of these is part of something else
         "function": comma_words(
             """
@@ -322,7 +346,7 @@ LISTS: dict[str, Any] = {
             """
             in, on, at, from, of, and, or, the, during, taken, shot, made, en, de, del, y, o, e,
             el, la, los, las, durante, desde, tomadas, tomada, tomados, tomado, hechas, hecha,
-            with, con, by, por, a, al, to, over, around, either, but, pero
+            with, con, by, por, a, al, to, over, around, either, but, pero, within
             """
         ),
         # with photos or a request these say nothing more
@@ -330,14 +354,15 @@ LISTS: dict[str, Any] = {
             """
             my, our, every, some, me, any, the, a, an, one, un, una, mis, mi, nuestras, las,
             los, taken, shot, from, of, in, de, en, tomadas, hechas, for, please, i, took, we,
-            that, que, hice, hicimos, saque, were, was, what, things, stuff, lo
+            that, que, hice, hicimos, saque, were, was, are, is, what, things, stuff,
+            lo
             """
         ),
         # a request for all: "show me all my photos"
         "requests": comma_words(
             """
-            all, show, find, search, todas, todos, todo, everything, muestrame, busca, ver,
-            photographed, filmed, fotografie, filme, only, solo
+            all, show, find, search, anything, todas, todos, todo, everything, muestrame, busca,
+            ver, photographed, filmed, fotografie, filme, only, solo
             """
         ),
         # between a camera and what comes before it: "taken with my"
