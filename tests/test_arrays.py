@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from vitsearch.arrays import cosine_scores, drop_pages, mapped, top_k, unit_rows
+from vitsearch.arrays import cosine_scores, drop_pages, mapped, products, top_k, unit_rows
 
 ROWS = hnp.arrays(
     np.float32,
@@ -58,6 +58,17 @@ def test_a_score_does_not_depend_on_the_neighbours_of_its_row(rows, data):
     together = cosine_scores(rows, query)
     assert together.tolist() == [cosine_scores(rows[i : i + 1], query)[0] for i in range(len(rows))]
     assert (np.abs(together) <= 1).all()
+
+
+@pytest.mark.parametrize("offset", [0, 2], ids=["aligned", "not aligned"])
+@pytest.mark.parametrize(("count", "dim", "queries"), [(0, 4, 3), (7, 4, 1), (1000, 640, 12)])
+def test_products_are_those_of_a_matrix_product(offset, count, dim, queries):
+    random = np.random.default_rng(0)
+    held = np.zeros(4 * count * dim + offset, np.uint8)
+    rows = held[offset:].view(np.float32).reshape(count, dim)
+    rows[...] = random.standard_normal((count, dim))
+    asked = random.standard_normal((queries, dim)).astype(np.float32)
+    np.testing.assert_allclose(products(rows, asked), asked @ rows.T, rtol=1e-5, atol=1e-4)
 
 
 @given(st.lists(st.integers(-3, 3), max_size=20), st.integers(-1, 25))

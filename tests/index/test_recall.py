@@ -11,7 +11,7 @@ from helpers.indexes import build, clustered
 from vitsearch.arrays import cosine_scores, top_k, unit_rows
 from vitsearch.index.backends import rough_scores
 from vitsearch.index.candidates import UnindexedVectors, candidates_for
-from vitsearch.index.faiss_index import shortlist
+from vitsearch.index.faiss_large import shortlist
 from vitsearch.index.recall import make_sample, tune
 from vitsearch.index.recipe import Recipe, load_recipe
 from vitsearch.index.snapshot import open_snapshot

@@ -241,9 +241,9 @@ def shortlist(halves: Halves, query: NDArray[Any], count: int) -> Ids:
     """
     if "faiss" not in sys.modules:
         return np.arange(len(halves))
-    from vitsearch.index import faiss_index
+    from vitsearch.index import faiss_large
 
-    return faiss_index.shortlist(halves, query, count)
+    return faiss_large.shortlist(halves, query, count)
 
 
 class ExactBackend:

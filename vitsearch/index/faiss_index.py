@@ -12,7 +12,7 @@ import faiss as _faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from vitsearch.arrays import Halves, Ids, Vectors, drop_pages, unit_rows
+from vitsearch.arrays import Halves, Ids, Vectors, drop_pages, products, top_k, unit_rows
 from vitsearch.errors import RecipeError
 from vitsearch.index import LISTS, Candidates, check_size, parse_factory, query_rows, smallest
 from vitsearch.index.recipe import Recipe, training_rows
@@ -29,6 +29,8 @@ _MAPPED: int = getattr(faiss, "IO_FLAG_MMAP_IFC", 0)  # older versions read the 
 _SAME_FOLDER: int = faiss.IO_FLAG_ONDISK_SAME_DIR | faiss.IO_FLAG_READ_ONLY
 # with fewer numbers to compare, threads cost more than they save, 20 times more on a busy machine
 _PARALLEL = 67_108_864
+# so many queries, with up to so many numbers, read a flat index once: FAISS reads it for each
+_TOGETHER, _MULTIPLIED = 3, 268_435_456
 _FEW = 9_984  # rows that FAISS wants for 256 centres; with fewer the training may fail
 
 
@@ -45,6 +47,7 @@ class FaissIndex:
         self._lists = parallel_ivf(index)
         # FAISS searches lists for one query on one thread; to wake the others costs more than that
         self._probes = self.effort()[0] == "nprobe"
+        self._is_flat = isinstance(_unwrapped(index), faiss.IndexFlat)
         _set_search_parameters(index, search or {})
 
     def __len__(self) -> int:
@@ -60,18 +63,28 @@ class FaissIndex:
         count = min(k, len(self))
         if count <= 0:
             return [Candidates(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in rows]
-        small = len(rows) * len(self) * self.dim < _PARALLEL or (len(rows) == 1 and self._probes)
+        numbers = len(rows) * len(self) * self.dim
+        small = numbers < _PARALLEL or (len(rows) == 1 and self._probes)
         try:
             if len(rows) == 1 and self._lists is not None:
                 scores, ids = search_parallel(self._lists, rows, count)
+            elif self._is_flat and len(rows) >= _TOGETHER and numbers < _MULTIPLIED:
+                scores, ids = self._multiplied(rows, count)
             else:
-                with _one_thread() if small else contextlib.nullcontext():
+                with one_thread() if small else contextlib.nullcontext():
                     scores, ids = self._index.search(rows, count)
         except (RuntimeError, AssertionError) as error:
             raise RecipeError(
                 f"FAISS cannot search the index ({short_reason(error)}): index with another recipe"
             ) from error
         return list(map(_without_padding, scores, ids))
+
+    def _multiplied(self, queries: Vectors, count: int) -> tuple[Vectors, Ids]:
+        """Return scores and ids ``(m, count)`` for queries ``(m, dim)`` in a flat index."""
+        held = faiss.rev_swig_ptr(_unwrapped(self._index).get_xb(), len(self) * self.dim)
+        scores = products(held.reshape(-1, self.dim), queries)
+        best = np.stack([top_k(row, count) for row in scores])
+        return np.take_along_axis(scores, best, 1), faiss.vector_to_array(self._index.id_map)[best]
 
     def search_among(
         self, queries: NDArray[Any], k: int, allowed: NDArray[np.uint8], share: float
@@ -87,7 +100,7 @@ class FaissIndex:
             params = faiss.SearchParametersPreTransform(index_params=params)
         rows = query_rows(queries, self.dim)
         try:
-            with _one_thread() if len(rows) == 1 else contextlib.nullcontext():
+            with one_thread() if len(rows) == 1 else contextlib.nullcontext():
                 scores, ids = self._index.search(rows, min(k, len(self)), params=params)
         except (RuntimeError, AssertionError):  # a kind of lists that takes no selection
             return None
@@ -123,19 +136,6 @@ class FaissIndex:
 
 def _without_padding(scores: Vectors, ids: Ids) -> Candidates:
     return Candidates(scores, ids) if ids[-1] >= 0 else Candidates(scores[ids >= 0], ids[ids >= 0])
-
-
-def shortlist(halves: Halves, query: NDArray[Any], count: int) -> Ids:
-    """Return the indices of the ``count`` of ``(n, dim)`` float16 unit rows nearest to a query, in
-    any order, and of more that are as near as their lengths allow.
-    """
-    dim, kind = halves.shape[1], faiss.ScalarQuantizer.QT_fp16
-    index = faiss.IndexScalarQuantizer(dim, kind, faiss.METRIC_INNER_PRODUCT)
-    index.add_sa_codes(halves.view(np.uint8))
-    with _one_thread():
-        scores, indices = index.search(query_rows(query[None], dim), len(halves))
-    slack = 2 * (2.0**-11 + dim * 2.0**-23)  # as in `ExactIndex`
-    return np.asarray(indices[0][scores[0] >= scores[0][count - 1] - slack])
 
 
 def parallel_ivf(index: Any) -> Any:
@@ -384,7 +384,7 @@ def _threads_for(index: Any) -> contextlib.AbstractContextManager[None]:
     plain = isinstance(inner, faiss.IndexIVF) and isinstance(
         faiss.downcast_index(inner.quantizer), faiss.IndexFlat
     )
-    return contextlib.nullcontext() if plain else _one_thread()
+    return contextlib.nullcontext() if plain else one_thread()
 
 
 def _set_search_parameters(index: Any, search: Mapping[str, float]) -> None:
@@ -435,7 +435,8 @@ def _prepare_rotation(transform: Any) -> None:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Have FAISS compute on one thread inside the block."""
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:
