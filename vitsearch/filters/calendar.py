@@ -236,13 +236,20 @@ _OPEN_ENDS = {
     ),
     "<=": re.compile(r" (?:(?:or|and) (?:earlier|before|older)|[oy] antes)(?!\w)"),
 }
+_MORE = re.compile(r"(?<!\w)(?:more than|over) $")
 _FROM = re.compile(r"(?<!\w)(?:from|de|desde) (?:the |el )?$")
 _ON = re.compile(r" on(?=\s*(?:$|,))")
 _BETWEEN = re.compile(r"(?<!\w)(?:between|entre|from|desde|de) (?:the |el |la )?$")
 
 
 def opened(match: PeriodMatch, text: str) -> PeriodMatch:
-    """Return a period with the words after it that leave one end of it open."""
+    """Return a period with the words beside it that leave one end of it open."""
+    if text.startswith("hace mas de ", match.start):
+        return replace(match, sign="<")
+    if text.endswith(" ago", match.start, match.end) and (
+        more := _MORE.search(text[: match.start])
+    ):
+        return replace(match, start=more.start(), sign="<")
     for sign, form in _OPEN_ENDS.items():
         if end := form.match(text, match.end):
             return replace(match, end=end.end(), sign=sign, form="period", relative=False)
@@ -289,6 +296,10 @@ _PART = re.compile(
     r"|(?P<mid>mid|middle of|mediados del?)|(?P<late>late|end of|fina?les? del?|fines del?))"
     r"[ -](?:the |el )?$"
 )
+_BESIDE = re.compile(  # the day after Christmas 2019
+    r"(?<!\w)(?:the |el |la )?(?P<unit>day|week|dia|semana)"
+    r" (?:(?P<after>after|despues de)|before|antes de) (?:the |el |la )?$"
+)
 SHARES = {
     **UNITS, "quarter": "quarter", "trimestre": "quarter", "half": "half", "mitad": "half",
     "semestre": "half", "quincena": "half",
@@ -323,6 +334,12 @@ def part_before(start: int, text: str, period: Period) -> tuple[int, Period] | N
         if last - first == timedelta(days=6):  # Friday last week
             period = day(first + timedelta(days=date_words()["weekday"][named["what"]]))
         return (named.start(), period) if last - first in (timedelta(), timedelta(days=6)) else None
+    if (beside := _BESIDE.search(before)) is not None and len(period.first) == 10:
+        first, last = map(date.fromisoformat, (period.first[:10], period.last[:10]))
+        length = timedelta(days=1 if beside["unit"] in ("day", "dia") else 7)
+        if beside["after"]:
+            return beside.start(), days(last + timedelta(days=1), last + length)
+        return beside.start(), days(first - length, first - timedelta(days=1))
     if (share := _share().search(before)) is not None:
         nth = date_words()["ordinal"].get(share["nth"] or "", 0)
         unit = share["unit"]

@@ -99,7 +99,7 @@ class PlainPhrases(TextReading):
             beside = each.lead in ("in", *SIGNS) or of_photos or self._follows(each, "place")
             return self._closes(each.last) and beside
         likely = year >= MIN_YEAR or year in self._vocabulary.years
-        before = self._before(each.begin)
+        before = "" if self._is_negated(each) else self._before(each.begin)
         closed = self._closes(each.last)
         if each.lead in ("in", "unit", "all", *SIGNS):
             if each.lead in ("in", *SIGNS) and likely and year % 1000:
@@ -144,7 +144,7 @@ class PlainPhrases(TextReading):
         )
 
     def _plain_month(self, each: Candidate) -> bool:
-        closed = self._closes(each.last)
+        closed = self._closes(each.last) or self._is_of_photos_after(each)
         if each.lead in ("in", "unit", "all"):
             opens = each.lead == "in" and not each.ambiguous and self._opens_before(each)
             return closed or opens
@@ -167,7 +167,12 @@ class PlainPhrases(TextReading):
         is_date = (
             not each.ambiguous or not self._words[each.first].isalpha()
         )  # 12th June, not May 1
-        return is_date and self._closes(each.last) and self._stands_alone(each)
+        closed = self._closes(each.last) or self._is_of_photos_after(each)
+        return is_date and closed and self._stands_alone(each)
+
+    def _is_of_photos_after(self, each: Candidate) -> bool:
+        """Return whether a query begins with this and "photos"."""
+        return self._opens(each.begin) and self._word(each.last) in words_of("photos")
 
     def _plain_place(self, each: Candidate) -> bool:
         closed, before = self._closes(each.last), self._before(each.begin)

@@ -52,6 +52,9 @@ from vitsearch.filters.word_lists import LISTS, UNITS, date_words, either
 YEAR = r"(?:19|20)\d\d"
 WORD_START = r"(?:(?<![\w.:/#$€£-])|(?<=mid-)|(?<=early-)|(?<=late-)|(?<=pre-)|(?<=post-))"
 WORD_END = r"(?![\w/:%€£$]|[-.,']\w)"
+NO_NOUN = (  # árbol de Navidad is a tree
+    r"(?:(?<!\w de )|(?<=fotos de )|(?<=videos de )|(?<=antes de )|(?<=despues de ))"
+)
 OF = r"(?:,? |,? of |,? in |,? de |,? del |,? en )"
 
 
@@ -95,7 +98,7 @@ def _hint() -> re.Pattern[str]:
         rf"{YEAR}|'\d\d|\d0'?s|años|\b(?:last|this|past|previous|ago|today|tonight|yesterday|hoy"
         rf"|ayer|anteayer|anoche|hace|since|desde|los \d0|est[ea]|pasad[oa]s?|antepasad[oa]"
         rf"|ultim[oa]s?"
-        rf"|{either(date_words()['decade'])})\b"
+        rf"|older|{either(date_words()['decade'])})\b"
     )
 
 
@@ -193,11 +196,15 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
         *((_stems("month"), form, reader) for form, reader in dated),
         (_stems("season"), rf"(?P<what>{season})s?{of}{written}(?:[-/](?:\d\d)+)?", read_of_year),
         (_stems("season"), rf"{year} (?P<what>{season})", read_season),
-        (_stems("holiday"), rf"(?P<what>{holiday}){of}{written}", read_of_year),
-        (
-            ("year", "año"),
-            rf"(?P<what>{rule_names()})s?{of}(?:{ago}|this year|este año)",
-            read_of_past_year,
+        (_stems("holiday"), rf"{NO_NOUN}(?P<what>{holiday}){of}{written}", read_of_year),
+        *(
+            (("year", "año"), rf"{form}{of}(?:{ago}|this year|este año)", read_of_past_year)
+            for form in (
+                rf"(?P<d>\d\d?){ordinal}(?: of| de)? (?P<what>{month})",
+                rf"(?P<what>{month}) (?:the )?(?P<d>\d\d?){ordinal}",
+                rf"(?P<what>{either([*known['short'], *known['season']])})s?",
+                rf"{NO_NOUN}(?P<what>{holiday})",
+            )
         ),
         (
             same_stems,
@@ -238,7 +245,13 @@ def _forms() -> list[tuple[tuple[str, ...], str, Reader]]:
         ((" ago",), rf"(?P<n>{number}) (?P<what>{season})s? ago", read_seasons_ago),
         (("hace ",), rf"hace (?P<n>{number}) (?P<what>{season})s?", read_seasons_ago),
         ((" ago",), rf"(?<!half )(?P<n>{number}) (?P<unit>{unit}) ago", read_ago),
-        (("hace ",), rf"hace (?P<n>{number}) (?P<unit>{unit})", read_ago),
+        (("hace ",), rf"hace (?:mas de )?(?P<n>{number}) (?P<unit>{unit})", read_ago),
+        (
+            (" older than ",),
+            r"(?:(?<=photos older than )|(?<=pictures older than )|(?<=images older than ))"
+            rf"(?P<n>{number}) (?P<unit>{unit})",
+            read_ago,
+        ),
         (("last", "past"), rf"(?:last|past) (?P<n>{number}) (?P<unit>{unit})", read_last_n),
         (("ultim",), rf"ultim[oa]s (?P<n>{number}) (?P<unit>{unit})", read_last_n),
         (("ultim",), rf"(?P<n>{number}) ultim[oa]s (?P<unit>{unit})", read_last_n),

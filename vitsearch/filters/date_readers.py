@@ -138,11 +138,11 @@ def read_day(match: re.Match[str], today: date) -> Period | None:
 
 
 def read_numbers(match: re.Match[str], today: date) -> Period | None:
-    """Read ``14.7.2019``; with slashes only where one number cannot be a month."""
+    """Read ``14.7.2019``, ``12-25-2019``; with slashes only where one number cannot be a month."""
     first, second = int(match["a"]), int(match["b"])
     if match["sep"] == "/" and first <= 12 and second <= 12 and first != second:
         return None
-    if match["sep"] == "/" and second > 12:
+    if second > 12:
         first, second = second, first
     return valid_day(year_of(match["y"], today), second, first)
 
@@ -192,10 +192,13 @@ def read_of_year(match: re.Match[str], today: date) -> Period | None:
 
 
 def read_of_past_year(match: re.Match[str], today: date) -> Period | None:
-    """Read ``June last year``, ``Christmas two years ago``."""
+    """Read ``June last year``, ``Christmas two years ago``, ``14 July last year``."""
     rule, back = rule_of(match["what"]), _count_back(match)
-    is_year = UNITS[match["unit"] or match["unidad"] or "year"] == "year"
-    return rule(today.year - back) if rule and is_year and back <= 100 else None
+    if UNITS[match["unit"] or match["unidad"] or "year"] != "year" or back > 100:
+        return None
+    if number := match.groupdict().get("d"):
+        return valid_day(today.year - back, date_words()["dated"][match["what"]], int(number))
+    return rule(today.year - back) if rule else None
 
 
 def read_same_time(match: re.Match[str], today: date) -> Period | None:

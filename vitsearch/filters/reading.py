@@ -13,7 +13,7 @@ ARTICLES = frozenset({"the", "el", "la", "los", "las", "este", "esta"})
 LEADS = {  # kinds of words before a phrase
     "in": "in", "during": "in", "en": "in", "durante": "in", "throughout": "in", "dated": "in",
     "at": "at", "on": "on",
-    "from": "from", "of": "of", "de": "of", "del": "of", "to": "to", "a": "to",
+    "from": "from", "of": "of", "de": "of", "del": "of", "to": "to", "a": "to", "por": "to",
     "since": "since", "desde": "since", "after": "after", "before": "before", "until": "until",
     "till": "until", "hasta": "until", "year": "unit", "año": "unit",
     "around": "around", "circa": "around",
@@ -37,10 +37,12 @@ LEAD_PHRASES = {  # one that ends with another stands before it
 }  # fmt: skip
 UNITS_OF = {("month", "of"), ("mes", "de")}
 NEGATION_PHRASES = {  # with the preposition of what follows, if they end with one
-    ("outside", "of"), ("fuera", "de"), ("except", "for"), ("apart", "from"),
-    ("aside", "from"), ("other", "than"), ("aparte", "de"), ("all", "but"), ("everything", "but"),
-    ("anything", "but"),
+    ("outside", "of"), ("fuera", "de"), ("fuera", "del"), ("except", "for"), ("apart", "from"),
+    ("aside", "from"), ("other", "than"), ("aparte", "de"), ("aparte", "del"), ("no", "sea"),
+    ("que", "no", "sea"),
+    ("all", "but"), ("everything", "but"), ("anything", "but"),
 }  # fmt: skip
+NEGATED_VERBS = {"don", "isn", "aren", "wasn", "weren"}  # before 't
 JOINS = ("and", "or", "y", "o", "e")
 SIGNS = {"since": ">=", "after": ">", "before": "<", "until": "<="}
 
@@ -113,7 +115,10 @@ class TextReading:
             if each.lead in ("from", "of"):
                 while self._word(begin - 1) in words_of("photos") | words_of("listed"):
                     begin -= 1
-            start = begin - 1 if self._negates(begin - 1, each, is_bare=is_bare) else None
+            if self._word(begin - 1) == "t" and self._word(begin - 2) in NEGATED_VERBS:
+                start = begin - 2
+            elif self._negates(begin - 1, each, is_bare=is_bare):
+                start = begin - 1
         if start is None:
             return None
         between = self._plain[self._tokens[start][1] : self._tokens[each.first][0]]
@@ -136,10 +141,10 @@ class TextReading:
         return word in words_of("negations")
 
     def _words_before(self, end: int, phrases: Collection[tuple[str, ...]]) -> int | None:
-        """Return the token where one of the phrases begins that ends before a token, if any."""
+        """Return the token where the longest of the phrases begins that end before a token."""
         starts = (max(end - len(words), 0) for words in phrases
                   if tuple(self._words[max(end - len(words), 0) : end]) == words)  # fmt: skip
-        return next(starts, None)
+        return min(starts, default=None)
 
     def _begin(self, each: Candidate) -> int:
         """Return the token where a phrase begins with the words before it that belong to it."""
@@ -190,7 +195,7 @@ class TextReading:
         """Return the token after "and", "but not", "apart from" and the like."""
         joins = words_of("negations") | {*JOINS, "but", "pero"}
         while True:
-            phrase = next((n for n in (1, 2) if self._words_before(index + n, NEGATION_PHRASES)
+            phrase = next((n for n in (3, 2) if self._words_before(index + n, NEGATION_PHRASES)
                            == index), 0)  # fmt: skip
             length = phrase or int(self._word(index) in joins)
             if not length:

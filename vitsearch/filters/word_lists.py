@@ -79,7 +79,7 @@ LISTS: dict[str, Any] = {
         "12-24 12-24": comma_words("christmas eve, xmas eve, nochebuena"),
         "12-24 12-26": comma_words("christmas, xmas, navidad, navidades"),
         "12-31 12-31": comma_words("new year's eve, new years eve, nochevieja, fin de año"),
-        "01-01 01-01": comma_words("new year's day, new years day, new year, año nuevo"),
+        "01-01 01-01": comma_words("new year's day, new years day, new year, new years, año nuevo"),
         "01-05 01-06": comma_words("epiphany, reyes, dia de reyes"),
         "02-14 02-14": comma_words("valentine's day, valentines day, valentine's, san valentin"),
         "03-17 03-17": comma_words("st patrick's day, saint patrick's day"),
@@ -274,7 +274,7 @@ LISTS: dict[str, Any] = {
             chevrolet, chevy, dodge, jeep, cadillac, buick, chrysler, porsche, ferrari, lamborghini,
             maserati, volkswagen, vw, opel, renault, citroen, fiat, alfa, seat, skoda, volvo, saab,
             hummer, mercedes, lexus, tesla, land, range, yamaha, ducati, vespa, harley, kawasaki,
-            boeing, airbus
+            boeing, airbus, macbook, imac, ipad
             """
         ),
         # before a scene with a year or a place these say whose it is: "our 2019 trip"
@@ -292,7 +292,9 @@ LISTS: dict[str, Any] = {
         ),
         # between a negation and what it turns round: "no photos from 2020", "menos las de 2019"
         "listed": comma_words(
-            "those, ones, the, any, are, were, is, that, las, los, que, sean, son, sea"
+            """
+            those, ones, the, any, are, were, is, that, want, las, los, que, sean, son, sea, quiero
+            """
         ),
         # what is named after a season or a year: "the summer 2020 collection"
         "goods": comma_words(
@@ -322,7 +324,7 @@ LISTS: dict[str, Any] = {
         "negations": comma_words(
             """
             not, no, never, without, except, excluding, exclude, minus, neither, nor, sin, excepto,
-            salvo, menos, excluyendo, nunca, ni
+            salvo, menos, excluyendo, nunca, ni, ninguna, ninguno
             """
         ),
         # a year, a place or a camera after one of these is part of something else
@@ -338,7 +340,8 @@ LISTS: dict[str, Any] = {
         "connectors": comma_words(
             """
             with, without, at, in, on, from, during, near, con, sin, en, durante, desde, since,
-            before, after, until, taken, shot, antes, despues
+            before, after, until, taken, shot, antes, despues, not, but, except, pero, excepto,
+            salvo
             """
         ),
         # left at the edges of what remains, these say nothing
@@ -346,7 +349,8 @@ LISTS: dict[str, Any] = {
             """
             in, on, at, from, of, and, or, the, during, taken, shot, made, en, de, del, y, o, e,
             el, la, los, las, durante, desde, tomadas, tomada, tomados, tomado, hechas, hecha,
-            with, con, by, por, a, al, to, over, around, either, but, pero, within
+            with, con, by, por, a, al, to, over, around, either, but, pero, within, every, each,
+            cada
             """
         ),
         # with photos or a request these say nothing more
